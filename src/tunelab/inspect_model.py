@@ -1,0 +1,86 @@
+"""What a base model is, as `tunelab inspect model` shows it. Loads torch.
+
+May import: bases, models, methods, types. May not import: study, report, cli.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+
+from tunelab import bases, batching, models
+from tunelab.methods import METHODS
+from tunelab.methods.neural import adapted
+
+__all__ = ["inspect"]
+
+
+def inspect(name: str, text: str, classes: int = 2) -> dict[str, Any]:
+    """Facts of a base model (JSON-able): parts, tokens of `text`, shapes, LoRA targets, counts."""
+    base = bases.resolve(name)
+    family = models.family_of(base)
+    tokenizer: Any = models.load_tokenizer(base)
+    labels = [f"class {i}" for i in range(classes)]
+    loaded, fresh = models.load_classifier(base, labels, seed=0)
+    model: Any = loaded
+    model.eval()
+    head = models.head_modules(family, fresh)
+    encoded = batching.encode(tokenizer, [text], base.max_positions or 512)
+    ids = encoded.ids[0]
+    with torch.no_grad():
+        batch = torch.from_numpy(ids)[None]
+        out: Any = model(input_ids=batch, output_hidden_states=True)
+    return {
+        "name": base.ref.name,
+        "sha256": base.ref.sha256,
+        "architecture": type(model).__name__,
+        "model_type": base.model_type,
+        "layers": base.config.get("num_hidden_layers", base.config.get("n_layers")),
+        "hidden_size": base.config.get("hidden_size", base.config.get("dim")),
+        "vocabulary": len(tokenizer),
+        "max_positions": base.max_positions,
+        "parameters": _by_part(model, head),
+        "text": text,
+        "tokens": [
+            {"id": int(i), "token": t, "special": int(i) in tokenizer.all_special_ids}
+            for i, t in zip(ids, tokenizer.convert_ids_to_tokens(ids.tolist()), strict=True)
+        ],
+        "special_tokens": dict(tokenizer.special_tokens_map),
+        "shapes": {
+            "input_ids": list(batch.shape),
+            "last_hidden_state": list(out.hidden_states[-1].shape),
+            "logits": list(out.logits.shape),
+        },
+        "represents": family.represents,
+        "head_modules": head,
+        "lora_targets": {k: list(v) for k, v in family.targets.items()},
+        "linear_modules": models.linear_modules(model, head),
+        "methods": {m: c for m in METHODS if (c := _counts(m, base, labels)) is not None},
+    }
+
+
+def _by_part(model: Any, head: list[str]) -> dict[str, int]:
+    """Parameters of embeddings, layers, pooler, head, ..."""
+    parts: Counter[str] = Counter()
+    for name, p in model.named_parameters():
+        pieces = name.split(".")
+        if any(f".{h}." in f".{name}" for h in head):
+            parts["head"] += p.numel()
+        elif any("embedding" in x or x in {"wte", "wpe"} for x in pieces):
+            parts["embeddings"] += p.numel()
+        elif any(x.isdigit() for x in pieces):
+            parts["layers"] += p.numel()
+        else:
+            parts[pieces[1] if len(pieces) > 2 else pieces[0]] += p.numel()
+    return dict(parts)
+
+
+def _counts(method: str, base: bases.Base, labels: list[str]) -> dict[str, int] | None:
+    """Parameters that a method with its default settings trains; None where it trains none here."""
+    row = METHODS[method]
+    if row.adapt is None:
+        return None
+    model, head = adapted(base, labels, row.settings(), row.adapt, seed=0)
+    return models.parameter_counts(model, head)

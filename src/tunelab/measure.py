@@ -1,0 +1,105 @@
+"""Memory, hardware and versions, measured. Imports nothing of tunelab and no torch."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+__all__ = ["PeakMemory", "hardware", "resident_bytes", "versions"]
+
+_STATUS = Path("/proc/self/status")
+_PACKAGES = ("torch", "transformers", "peft", "datasets", "scikit-learn", "numpy", "bitsandbytes")
+
+
+def _status(field: str) -> int | None:
+    """A field of /proc/self/status in bytes; None where the system has no such file."""
+    try:
+        for line in _STATUS.read_text(encoding="ascii").splitlines():
+            if line.startswith(field + ":"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        return None
+    return None
+
+
+def resident_bytes() -> int | None:
+    """Memory that this process holds now; None where the system does not say."""
+    return _status("VmRSS")
+
+
+class PeakMemory:
+    """Peak resident memory since it was made, less what the process held then.
+
+    Linux keeps the peak itself (VmHWM), so nothing is missed between samples; it is reset first.
+    Elsewhere `getrusage` gives the peak of the whole process, which is the same in a fresh one.
+    """
+
+    def __init__(self) -> None:
+        # Without the reset, the peak may include what came before: never less.
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        self._before = resident_bytes() or _rusage_peak()
+
+    def bytes(self) -> int | None:
+        """Peak so far above the baseline, at least 0."""
+        peak = _status("VmHWM") or _rusage_peak()
+        if peak is None or self._before is None:
+            return None
+        return max(0, peak - self._before)
+
+
+def _rusage_peak() -> int | None:
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of what results depend on, as installed."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores that may be used, memory in bytes and operating system."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:
+        cores = os.cpu_count() or 1
+    return {
+        "processor": _processor(),
+        "cores": cores,
+        "memory_bytes": memory_bytes(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def memory_bytes() -> int | None:
+    """Physical memory; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,72 @@
+"""What a method is: the row, what it is given, and what it gives back. Loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunelab.bases import Base
+from tunelab.settings import Settings
+from tunelab.types import Classifier, Seeds, Split
+
+# (loaded classifier, its family, its head's module names, settings) -> the model to train
+Adapt = Callable[[Any, Any, list[str], Any], Any]
+
+__all__ = ["Adapt", "Method", "Outcome", "Task"]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a method is given. The test part is not in it.
+
+    `metric` is the study's main metric, for what a method chooses on validation. `on_step` takes
+    one row of progress at a time.
+    """
+
+    label_names: tuple[str, ...]
+    train: Split
+    validation: Split
+    base: Base | None
+    settings: Any
+    seeds: Seeds
+    metric: str
+    on_step: Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a method gives back.
+
+    `counts`: parameters (total, trainable, adapter, head), None with a reason where it makes no
+    sense. `peak_memory_bytes`: only where the trial's own measurement would miss some of it.
+    `validation_scores`: (n, n_classes) where the method has them anyway.
+    """
+
+    classifier: Classifier
+    train_seconds: float
+    counts: Mapping[str, int | None]
+    history: tuple[Mapping[str, float], ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    peak_memory_bytes: int | None = None
+    validation_scores: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A row of METHODS: its name, one line about it, its settings, its `fit`.
+
+    `adapt`, for a method that trains a transformer: turns the loaded classifier into what is
+    trained, with everything else frozen.
+    """
+
+    name: str
+    about: str
+    settings: type[Settings]
+    fit: Callable[[Task], Outcome]
+    needs_base: bool = True
+    adapt: Adapt | None = None

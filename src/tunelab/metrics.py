@@ -1,0 +1,453 @@
+"""Predictions -> scores.
+
+A metric is a row of METRICS: a pure function of `Predictions`, and what the statistics and the
+report need to know about it. Where a metric cannot be had (a class that no row carries, a
+probability asked of margins) the function raises UndefinedMetricError, and `evaluate` gives None
+with the reason. Scores that are not finite are refused: a diverged model is not to be scored.
+
+Throughout: n rows, k classes, `labels` (n,) in 0..k-1, `scores` (n, k). Averages follow
+scikit-learn's defaults: "macro" is the plain mean over the classes that occur in the labels or
+among the predictions, "weighted" weighs classes by their number of labels, and 0 / 0 counts as 0.
+
+May import: numpy, types. May not import: scipy, scikit-learn (the tests compare with it), torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunelab.types import Predictions, ScoreKind
+
+__all__ = [
+    "Counts",
+    "Metric",
+    "METRICS",
+    "ReliabilityBin",
+    "UndefinedMetricError",
+    "check",
+    "class_scores",
+    "confusion",
+    "counts",
+    "evaluate",
+    "expected_calibration_error",
+    "log_loss",
+    "per_class",
+    "precision_recall_curve",
+    "probabilities",
+    "reliability",
+    "roc_auc",
+    "roc_curve",
+]
+
+Floats = NDArray[np.float64]
+CALIBRATION_BINS = 15
+CURVE_POINTS = 200
+
+
+class UndefinedMetricError(ValueError):
+    """This metric has no value on these predictions. `classes`: the classes that are to blame."""
+
+    def __init__(self, reason: str, classes: Sequence[int] = ()) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.classes = tuple(classes)
+
+
+class Counts(NamedTuple):
+    """What every confusion-based metric needs, each (..., k): any number of cases at once.
+
+    `hits`: rows of class c predicted as c; `true`: rows of class c; `predicted`: rows predicted c.
+    The three margins of a confusion matrix are enough, and stay small with a thousand classes.
+    """
+
+    hits: Floats
+    true: Floats
+    predicted: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One row of METRICS.
+
+    `function` maps Predictions to a number or raises UndefinedMetricError. `needs` is what it
+    reads of the scores: the winning "class", the "ranking" per class, or "probability".
+    `label` is its name in running text. `percent`: values lie in [0, 1] and are said in percent.
+    `from_counts` gives the same number from Counts of shape (..., k), for many resamples at once;
+    without it the statistics call `function` on each resample, which is slower and as right.
+    """
+
+    name: str
+    function: Callable[[Predictions], float]
+    higher_is_better: bool
+    needs: Literal["class", "ranking", "probability"]
+    label: str
+    percent: bool = True
+    from_counts: Callable[[Counts], Floats] | None = None
+
+
+# --- what is read from predictions ----------------------------------------------------------
+
+
+def check(predictions: Predictions) -> None:
+    """Raise ValueError where predictions cannot be scored, in one line that says why."""
+    labels, scores = predictions.labels, predictions.scores
+    if scores.ndim != 2 or labels.shape != scores.shape[:1]:
+        raise ValueError(
+            f"scores of shape {scores.shape} for labels of shape {labels.shape}: "
+            "expected (n, n_classes) and (n,)"
+        )
+    if not len(labels):
+        raise ValueError("no rows to score: the split is empty")
+    if not np.isfinite(scores).all():
+        rows = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+        raise ValueError(
+            f"{len(rows)} of {len(scores)} rows have scores that are not finite (first: row "
+            f"{rows[0]}): the model has diverged. Try a lower learning rate"
+        )
+    wrong = (labels < 0) | (labels >= scores.shape[1])
+    if wrong.any():
+        first = int(labels[np.flatnonzero(wrong)[0]])
+        hint = " (-1 marks an unlabelled split, which cannot be scored)" if first == -1 else ""
+        raise ValueError(
+            f"{int(wrong.sum())} of {len(labels)} labels are not in 0..{scores.shape[1] - 1}, "
+            f"for example {first}{hint}"
+        )
+
+
+def probabilities(scores: Floats, score_kind: ScoreKind) -> Floats:
+    """Probabilities (n, k) from scores (n, k): softmax of logits, probabilities as they are.
+
+    Raises ValueError for margins, which say nothing about probability, and for "probabilities"
+    whose rows do not sum to one.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    if score_kind == "logit":
+        return np.asarray(np.exp(_log_softmax(scores)), dtype=np.float64)
+    if score_kind == "margin":
+        raise UndefinedMetricError("needs probabilities, and margins (distances) are not")
+    if scores.size and (scores.min() < 0 or np.abs(scores.sum(axis=1) - 1).max() > 1e-3):
+        raise ValueError(
+            'scores declared as "probability" must be in 0..1 with rows that sum to one; found '
+            f"{scores.min():.3g}..{scores.max():.3g}, a row with sum "
+            f"{scores.sum(axis=1)[np.abs(scores.sum(axis=1) - 1).argmax()]:.3g}"
+        )
+    return scores
+
+
+def _log_softmax(logits: Floats) -> Floats:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+def class_scores(predictions: Predictions, c: int) -> Floats:
+    """Score by which rows are ranked for class `c` against the rest, (n,).
+
+    Logits: the softmax probability of c, never the raw logit, which may be large for every class
+    of a row. With two classes the difference of both scores: it ranks as the probability does and
+    does not saturate. Margins with more classes: the one-vs-rest distance of c.
+    """
+    scores = np.asarray(predictions.scores, dtype=np.float64)
+    if scores.shape[1] == 2 and predictions.score_kind != "probability":
+        return np.asarray(scores[:, c] - scores[:, 1 - c])
+    if predictions.score_kind == "margin":
+        return scores[:, c]
+    return probabilities(scores, predictions.score_kind)[:, c]
+
+
+def confusion(labels: NDArray[np.int64], predicted: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+    """Confusion matrix (k, k): rows are true classes, columns predicted ones."""
+    flat = np.bincount(np.asarray(labels) * k + np.asarray(predicted), minlength=k * k)
+    return flat.reshape(k, k).astype(np.int64)
+
+
+def counts(matrix: NDArray[np.int64] | Floats) -> Counts:
+    """Counts (..., k) of confusion matrices (..., k, k)."""
+    m = np.asarray(matrix, dtype=np.float64)
+    return Counts(np.diagonal(m, axis1=-2, axis2=-1), m.sum(axis=-1), m.sum(axis=-2))
+
+
+# --- metrics of the winning class: Counts (..., k) -> (...) -----------------------------------
+
+
+def _ratio(above: Floats, below: Floats) -> Floats:
+    """Elementwise quotient where 0 / 0 is 0, as scikit-learn's zero_division=0."""
+    return np.divide(above, below, out=np.zeros(np.shape(below)), where=np.asarray(below) != 0)
+
+
+def _precision(c: Counts) -> Floats:
+    return _ratio(c.hits, c.predicted)
+
+
+def _recall(c: Counts) -> Floats:
+    return _ratio(c.hits, c.true)
+
+
+def _f1(c: Counts) -> Floats:
+    return _ratio(2 * c.hits, c.true + c.predicted)
+
+
+def _macro(each: Callable[[Counts], Floats]) -> Callable[[Counts], Floats]:
+    # A class that is neither labelled nor predicted has 0 in `each`, so only the divisor matters.
+    return lambda c: _ratio(each(c).sum(axis=-1), ((c.true + c.predicted) > 0).sum(axis=-1))
+
+
+def _weighted(each: Callable[[Counts], Floats]) -> Callable[[Counts], Floats]:
+    return lambda c: _ratio((each(c) * c.true).sum(axis=-1), c.true.sum(axis=-1))
+
+
+def _accuracy(c: Counts) -> Floats:
+    return _ratio(c.hits.sum(axis=-1), c.true.sum(axis=-1))
+
+
+def _balanced_accuracy(c: Counts) -> Floats:
+    return _ratio(_recall(c).sum(axis=-1), (c.true > 0).sum(axis=-1))
+
+
+def _mcc(c: Counts) -> Floats:
+    n = c.true.sum(axis=-1)
+    covariance = c.hits.sum(axis=-1) * n - (c.true * c.predicted).sum(axis=-1)
+    spread_true = n**2 - (c.true**2).sum(axis=-1)
+    spread_predicted = n**2 - (c.predicted**2).sum(axis=-1)
+    return _ratio(covariance, np.sqrt(spread_true * spread_predicted))
+
+
+def _of_class(name: str, label: str, formula: Callable[[Counts], Floats], percent: bool) -> Metric:
+    def function(predictions: Predictions) -> float:
+        check(predictions)
+        k = predictions.scores.shape[1]
+        return float(formula(counts(confusion(predictions.labels, predictions.predicted, k))))
+
+    return Metric(name, function, True, "class", label, percent, formula)
+
+
+# --- metrics of the ranking and of the probabilities ------------------------------------------
+
+
+def roc_auc(predictions: Predictions) -> float:
+    """Area under the ROC curve; ties count one half (average ranks: Mann-Whitney's U).
+
+    Two classes: of class 1. More: mean over classes of one against the rest (scikit-learn's
+    multi_class="ovr", average="macro"). Raises UndefinedMetricError where a class has no row.
+    """
+    check(predictions)
+    labels, k = predictions.labels, predictions.scores.shape[1]
+    absent = np.flatnonzero(np.bincount(labels, minlength=k) == 0)
+    if len(absent) or k < 2:
+        raise UndefinedMetricError("ROC-AUC needs rows of every class", absent.tolist())
+    classes = [1] if k == 2 else range(k)
+    return float(np.mean([_auc(labels == c, class_scores(predictions, c)) for c in classes]))
+
+
+def _auc(truth: NDArray[np.bool_], score: Floats) -> float:
+    _, group, size = np.unique(score, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(size) - (size - 1) / 2)[group]  # 1-based, average over ties
+    positives = int(truth.sum())
+    negatives = len(truth) - positives
+    above = float(rank[truth].sum()) - positives * (positives + 1) / 2
+    return above / positives / negatives
+
+
+def log_loss(predictions: Predictions) -> float:
+    """Mean of -ln(probability of the true class), in nats.
+
+    From logits without a detour over probabilities, so that a confident error costs what it
+    should. Probabilities are clipped at the float64 epsilon, as scikit-learn does.
+    """
+    check(predictions)
+    if predictions.score_kind == "logit":
+        log_p = _log_softmax(np.asarray(predictions.scores, dtype=np.float64))
+    else:
+        p = probabilities(predictions.scores, predictions.score_kind)
+        log_p = np.log(np.clip(p, np.finfo(np.float64).eps, 1.0))
+    return float(-log_p[np.arange(len(log_p)), predictions.labels].mean())
+
+
+class ReliabilityBin(NamedTuple):
+    """One bin (low, high] of top-class confidence: `n` rows, their mean confidence and accuracy.
+
+    `confidence` and `accuracy` are None where the bin is empty.
+    """
+
+    low: float
+    high: float
+    n: int
+    confidence: float | None
+    accuracy: float | None
+
+
+def reliability(
+    predictions: Predictions, bins: int = CALIBRATION_BINS
+) -> tuple[ReliabilityBin, ...]:
+    """Equal-width bins of confidence for a calibration plot (Guo et al. 2017, section 2).
+
+    Raises UndefinedMetricError for margins.
+    """
+    check(predictions)
+    p = probabilities(predictions.scores, predictions.score_kind)
+    confidence = p.max(axis=1)
+    right = predictions.predicted == predictions.labels
+    edges = np.linspace(0, 1, bins + 1)
+    # Right-closed bins, so that full confidence belongs to the last one.
+    which = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    n = np.bincount(which, minlength=bins)
+    confidences = np.bincount(which, weights=confidence, minlength=bins)
+    hits = np.bincount(which, weights=right, minlength=bins)
+    return tuple(
+        ReliabilityBin(
+            float(edges[i]),
+            float(edges[i + 1]),
+            int(n[i]),
+            float(confidences[i] / n[i]) if n[i] else None,
+            float(hits[i] / n[i]) if n[i] else None,
+        )
+        for i in range(bins)
+    )
+
+
+def expected_calibration_error(predictions: Predictions) -> float:
+    """Mean distance between confidence and accuracy over 15 equal-width bins, in [0, 1].
+
+    Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3: of the top class.
+    Raises UndefinedMetricError for margins.
+    """
+    filled = [b for b in reliability(predictions) if b.n]
+    gaps = [b.n * abs((b.accuracy or 0.0) - (b.confidence or 0.0)) for b in filled]
+    return float(sum(gaps) / sum(b.n for b in filled))
+
+
+METRICS: dict[str, Metric] = {
+    m.name: m
+    for m in (
+        _of_class("accuracy", "accuracy", _accuracy, True),
+        _of_class("f1_macro", "macro F1", _macro(_f1), True),
+        _of_class("f1_weighted", "weighted F1", _weighted(_f1), True),
+        _of_class("precision_macro", "macro precision", _macro(_precision), True),
+        _of_class("precision_weighted", "weighted precision", _weighted(_precision), True),
+        _of_class("recall_macro", "macro recall", _macro(_recall), True),
+        _of_class("recall_weighted", "weighted recall", _weighted(_recall), True),
+        _of_class("balanced_accuracy", "balanced accuracy", _balanced_accuracy, True),
+        # Matthews 1975; for more classes Gorodkin 2004.
+        _of_class("mcc", "Matthews correlation", _mcc, False),
+        Metric("roc_auc", roc_auc, True, "ranking", "ROC-AUC"),
+        Metric("log_loss", log_loss, False, "probability", "log loss", percent=False),
+        Metric("ece", expected_calibration_error, False, "probability", "calibration error"),
+    )
+}
+
+
+# --- everything about one set of predictions --------------------------------------------------
+
+
+def evaluate(
+    predictions: Predictions, label_names: Sequence[str]
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """All METRICS of predictions: values by name, and for each None its reason by name.
+
+    Raises ValueError where the predictions cannot be scored at all: not finite, no rows, labels
+    outside the classes, or another number of classes than `label_names`.
+    """
+    check(predictions)
+    _check_names(predictions, label_names)
+    values: dict[str, float | None] = {}
+    reasons: dict[str, str] = {}
+    for name, metric in METRICS.items():
+        try:
+            values[name] = metric.function(predictions)
+        except UndefinedMetricError as error:
+            values[name] = None
+            named = ", ".join(repr(label_names[c]) for c in error.classes)
+            reasons[name] = f"{error.reason}: none of {named}" if named else error.reason
+    return values, reasons
+
+
+def per_class(
+    predictions: Predictions, label_names: Sequence[str]
+) -> dict[str, dict[str, float | int]]:
+    """Precision, recall, F1 (0 where nothing was predicted or labelled) and support by class."""
+    check(predictions)
+    _check_names(predictions, label_names)
+    c = counts(confusion(predictions.labels, predictions.predicted, len(label_names)))
+    precision, recall, f1 = _precision(c), _recall(c), _f1(c)
+    return {
+        name: {
+            "precision": float(precision[i]),
+            "recall": float(recall[i]),
+            "f1": float(f1[i]),
+            "support": int(c.true[i]),
+        }
+        for i, name in enumerate(label_names)
+    }
+
+
+def _check_names(predictions: Predictions, label_names: Sequence[str]) -> None:
+    k = predictions.scores.shape[1]
+    if len(label_names) != k:
+        raise ValueError(
+            f"{k} columns of scores for {len(label_names)} label names: expected one each"
+        )
+
+
+# --- curves for plots -------------------------------------------------------------------------
+
+
+def roc_curve(
+    truth: NDArray[np.bool_], score: Floats, points: int | None = CURVE_POINTS
+) -> tuple[Floats, Floats]:
+    """False and true positive rates from (0, 0) to (1, 1), at most `points` of each.
+
+    `truth` (n,) marks the rows of the class, `score` (n,) ranks them (see `class_scores`).
+    `points=None` gives every distinct threshold. Raises UndefinedMetricError where `truth` is all
+    true or all false.
+    """
+    hits, false_alarms = _cumulative(truth, score)
+    if not hits[-1] or not false_alarms[-1]:
+        raise UndefinedMetricError("a ROC curve needs rows of the class and rows of the others")
+    tpr = np.concatenate([[0.0], hits / hits[-1]])
+    fpr = np.concatenate([[0.0], false_alarms / false_alarms[-1]])
+    keep = _thin(fpr, tpr, points)
+    return fpr[keep], tpr[keep]
+
+
+def precision_recall_curve(
+    truth: NDArray[np.bool_], score: Floats, points: int | None = CURVE_POINTS
+) -> tuple[Floats, Floats]:
+    """Precision and recall from the lowest threshold to (1, 0), at most `points` of each.
+
+    Order and end point as in scikit-learn. Raises UndefinedMetricError where no row is of the
+    class.
+    """
+    hits, false_alarms = _cumulative(truth, score)
+    if not hits[-1]:
+        raise UndefinedMetricError("a precision-recall curve needs rows of the class")
+    precision = np.concatenate([[1.0], hits / (hits + false_alarms)])[::-1]
+    recall = np.concatenate([[0.0], hits / hits[-1]])[::-1]
+    keep = _thin(recall, precision, points)
+    return precision[keep], recall[keep]
+
+
+def _cumulative(truth: NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:
+    """Hits and false alarms at each distinct threshold, the highest first."""
+    truth, score = np.asarray(truth, dtype=bool), np.asarray(score, dtype=np.float64)
+    if not len(score):
+        raise ValueError("no rows to draw a curve of")
+    if not np.isfinite(score).all():
+        raise ValueError("scores that are not finite cannot be ranked: the model has diverged")
+    order = np.argsort(-score, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))
+    hits = np.cumsum(truth[order], dtype=np.float64)[last]
+    return hits, last + 1.0 - hits
+
+
+def _thin(x: Floats, y: Floats, points: int | None) -> NDArray[np.int64]:
+    """Indices of at most `points` points, evenly spaced along the curve, both ends kept."""
+    if points is None or len(x) <= points:
+        return np.arange(len(x))
+    path = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
+    nearest = np.searchsorted(path, np.linspace(0, path[-1], points - 1))
+    # `nearest` starts at 0; the last point is named because a curve may end on a plateau.
+    return np.unique(np.append(nearest, len(x) - 1))

@@ -1,0 +1,78 @@
+"""Load a saved classifier and label texts with it.
+
+May import: artifacts, linear, transformer, metrics, types. May not import: methods, trial, cli.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunelab import artifacts, metrics
+from tunelab.errors import ArtifactError, DataError
+from tunelab.types import Artifact, Classifier
+
+__all__ = ["TextClassifier", "load"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TextClassifier:
+    """A loaded artifact: `predict` gives label names, `predict_proba` probabilities."""
+
+    classifier: Classifier
+    artifact: Artifact
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of predict_proba's columns."""
+        return self.classifier.label_names
+
+    def predict_proba(self, texts: Sequence[str] | str) -> NDArray[np.float64]:
+        """Probabilities (n, n_classes) of texts in their order; rows sum to one."""
+        texts = _checked(texts)
+        scores = self.classifier.scores(texts)
+        return metrics.probabilities(scores, self.classifier.score_kind)
+
+    def predict(self, texts: Sequence[str] | str) -> list[str]:
+        """Label names of texts, in their order."""
+        return [self.label_names[k] for k in self.predict_proba(texts).argmax(axis=1)]
+
+
+def _checked(texts: Sequence[str] | str) -> list[str]:
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise DataError(
+                f"Text {i} is {type(text).__name__} ({text!r}), expected a string. "
+                "Convert it first, for example with str()."
+            )
+    return texts
+
+
+def load(directory: Path | str) -> TextClassifier:
+    """Load the artifact in a folder (or in its `artifact` folder, for a trial's folder).
+
+    Raises ArtifactError where there is none, or where a file or the base was altered.
+    """
+    folder = Path(directory).expanduser()
+    inner = folder / "artifact"
+    if not (folder / artifacts.MANIFEST).exists() and inner.is_dir():
+        folder = inner
+    artifact = artifacts.open_artifact(folder)
+    kind = artifact.manifest["kind"]
+    if kind in {"svm", "svm-tfidf"}:
+        from tunelab import linear
+
+        return TextClassifier(linear.load(artifact), artifact)
+    if kind in {"model", "adapter"}:
+        from tunelab import transformer
+
+        return TextClassifier(transformer.load(artifact), artifact)
+    raise ArtifactError(
+        f"{folder}: of the kind {kind!r}, expected model, adapter, svm or svm-tfidf. "
+        "It was written by a newer tunelab: update."
+    )

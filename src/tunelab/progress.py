@@ -1,0 +1,112 @@
+"""What a study says while it runs: one live display in a terminal, plain lines elsewhere.
+
+May import: study, summary, types. May not be imported by anything but cli.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from tunelab.study import Plan
+from tunelab.summary import format_percent, format_seconds
+from tunelab.types import TrialResult
+
+__all__ = ["Display"]
+
+
+class Display:
+    """Shows a plan being carried out. Use as a context manager; feed it events and results."""
+
+    def __init__(self, plan: Plan, console: Console) -> None:
+        self._plan = plan
+        self._console = console
+        self._metric = plan.spec.metric
+        self._names = {t.trial_id: f"{t.method.label} seed {t.seed}" for t in plan.todo}
+        self._left = dict(plan.seconds)
+        # Measured over estimated seconds of the trials so far: corrects those to come.
+        self._spent, self._expected = 0.0, 0.0
+        self._started = 0.0
+        self._current = ""
+        self._live: Progress | None = None
+        self._tasks: tuple[TaskID, TaskID] | None = None
+
+    def __enter__(self) -> Display:
+        if self._console.is_terminal:
+            self._live = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=18),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[said]}"),
+                console=self._console,
+                transient=True,
+            )
+            total = len(self._plan.todo)
+            self._tasks = (
+                self._live.add_task("trials", total=total, said=""),
+                self._live.add_task("", total=None, said="starting", visible=True),
+            )
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """Show one event of an engine."""
+        if event.get("event") == "start":
+            self._current = event["trial_id"]
+            self._started = time.perf_counter()
+            self._show("starting", completed=0, total=None)
+        elif "stage" in event:
+            self._show(str(event["stage"]))
+        elif "eval_loss" in event or "loss" in event:
+            self._show(self._said(event), completed=event["step"], total=event["steps"])
+
+    def result(self, result: TrialResult) -> None:
+        """Show that a trial has ended, and how."""
+        name = self._names[result.spec.trial_id]
+        took = time.perf_counter() - self._started
+        expected = self._left.pop(result.spec.trial_id)
+        self._spent += took
+        self._expected += expected
+        if result.status == "failed":
+            self._console.print(f"[bold red]failed[/]  {name}: ", end="")
+            self._console.print(result.error or "", markup=False, highlight=False)
+        else:
+            value = result.scores.get(f"eval_{self._metric}")
+            shown = "-" if value is None else format_percent(value)
+            text = f"{name:<24} validation {self._metric} {shown:>5}  in {format_seconds(took):>7}"
+            left = f"  about {format_seconds(self.seconds_left)} left" if self._left else ""
+            self._console.print(f"[green]done[/]    {text}[dim]{left}[/]", highlight=False)
+        if self._live and self._tasks:
+            self._live.advance(self._tasks[0])
+            self._live.update(
+                self._tasks[0], said=f"about {format_seconds(self.seconds_left)} left"
+            )
+
+    @property
+    def seconds_left(self) -> float:
+        """Estimate for the trials that have not started, corrected by how the last ones went."""
+        ratio = self._spent / self._expected if self._expected else 1.0
+        return sum(self._left.values()) * ratio
+
+    def _said(self, event: Mapping[str, Any]) -> str:
+        parts = [f"epoch {event['epoch']:.1f}"]
+        if "loss" in event:
+            parts.append(f"loss {event['loss']:.3f}")
+        if f"eval_{self._metric}" in event:
+            parts.append(f"validation {format_percent(event[f'eval_{self._metric}'])}")
+        if "texts_per_second" in event:
+            parts.append(f"{event['texts_per_second']:.0f} texts/s")
+        return "  ".join(parts)
+
+    def _show(self, said: str, **more: Any) -> None:
+        if self._live and self._tasks:
+            name = self._names.get(self._current, "")
+            self._live.update(self._tasks[1], description=name, said=said, **more)

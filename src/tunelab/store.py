@@ -1,0 +1,349 @@
+"""The only file that knows run folders: atomic, versioned, with provenance.
+
+A study folder (a contract that others read):
+
+    study.yaml          the resolved study, and where each value came from
+    data.json           the data card: sizes, labels, duplicates, what was decided
+    results.csv         one row a trial
+    comparison.json     table and verdicts
+    report.html
+    trials/<id>/        spec.json result.json history.jsonl predictions.parquet artifact/
+
+A trial folder appears whole or not at all: it is written beside its place and renamed.
+May import: types, errors. May not import: torch, trial, study, report, cli.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunelab.errors import ArtifactError, InputError
+from tunelab.types import (
+    BaseRef,
+    Cost,
+    DataSpec,
+    MethodSpec,
+    Predictions,
+    TrialResult,
+    TrialSpec,
+)
+
+__all__ = [
+    "StudyRecord",
+    "TRIAL_FILES",
+    "artifact_dir",
+    "find_studies",
+    "folder_bytes",
+    "is_study",
+    "new_trial",
+    "read_history",
+    "read_predictions",
+    "read_result",
+    "read_study",
+    "sweep",
+    "trial_dir",
+    "write_json",
+    "write_results_csv",
+    "write_text",
+    "write_trial",
+]
+
+FORMAT = 1
+TRIAL_FILES = ("spec.json", "result.json", "history.jsonl", "predictions.parquet")
+
+
+# --- atomic writing -------------------------------------------------------------------------
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: into a neighbour first, then renamed over `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
+            stream.write(text)
+        # mkstemp makes the file private; a result is as readable as any other file of the user.
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(name).chmod(0o666 & ~umask)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON that any reader takes: no NaN, keys in the order given, a final newline."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def folder_bytes(directory: Path) -> int:
+    """Total size in bytes of the files below a folder."""
+    return sum(p.stat().st_size for p in directory.rglob("*") if p.is_file())
+
+
+# --- trials ---------------------------------------------------------------------------------
+
+
+def trial_dir(study: Path, trial_id: str) -> Path:
+    """Where a finished trial lies."""
+    return study / "trials" / trial_id
+
+
+def artifact_dir(study: Path, trial_id: str) -> Path:
+    """Where a finished trial's deployable classifier lies."""
+    return trial_dir(study, trial_id) / "artifact"
+
+
+@contextmanager
+def new_trial(study: Path, trial_id: str) -> Iterator[Path]:
+    """Give an empty folder to fill; on success it becomes the trial's, on any error it is removed.
+
+    A failed trial of the same id that was there before is replaced.
+    """
+    final = trial_dir(study, trial_id)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{trial_id}."))
+    staging.chmod(0o755)
+    try:
+        yield staging
+        if final.exists():
+            shutil.rmtree(final)
+        staging.replace(final)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def sweep(study: Path) -> None:
+    """Remove what a killed trial left half-written. Call only while no trial of this study runs."""
+    for leftover in (study / "trials").glob(".*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def spec_from_json(value: Mapping[str, Any]) -> TrialSpec:
+    """Read a TrialSpec back from what `dataclasses.asdict` made of it."""
+    return TrialSpec(
+        data=DataSpec(**value["data"]),
+        fingerprint=value["fingerprint"],
+        base=BaseRef(**value["base"]) if value["base"] else None,
+        method=MethodSpec(**value["method"]),
+        seed=value["seed"],
+        trial_id=value["trial_id"],
+    )
+
+
+def write_trial(
+    directory: Path,
+    result: TrialResult,
+    history: Sequence[Mapping[str, Any]],
+    predictions: Mapping[str, Predictions],
+) -> None:
+    """Fill a folder from `new_trial`. `predictions` by split name; `history` a row a log step."""
+    write_json(directory / "spec.json", asdict(result.spec))
+    body = {k: v for k, v in asdict(result).items() if k != "spec"}
+    write_json(directory / "result.json", {"format": FORMAT, **body})
+    lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in history)
+    write_text(directory / "history.jsonl", lines)
+    _write_predictions(directory / "predictions.parquet", predictions)
+
+
+def read_result(study: Path, trial_id: str) -> TrialResult | None:
+    """Read a trial's result, or None where that trial has not been run."""
+    directory = trial_dir(study, trial_id)
+    if not (directory / "result.json").exists():
+        return None
+    body = _read_json(directory / "result.json")
+    if body.pop("format") != FORMAT:
+        raise InputError(
+            f"{directory}: written in another result format than this tunelab reads ({FORMAT}). "
+            "Use a new output directory."
+        )
+    body["cost"] = Cost(**body["cost"])
+    return TrialResult(spec=spec_from_json(_read_json(directory / "spec.json")), **body)
+
+
+def read_history(study: Path, trial_id: str) -> list[dict[str, Any]]:
+    """Read the loss, learning-rate and evaluation history of a trial, in order."""
+    text = (trial_dir(study, trial_id) / "history.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _write_predictions(path: Path, predictions: Mapping[str, Predictions]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tables = []
+    about = {}
+    for split, p in predictions.items():
+        columns: dict[str, Any] = {
+            "split": [split] * len(p.ids),
+            "id": list(p.ids),
+            "label": p.labels,
+            "predicted": p.predicted,
+        }
+        for k in range(p.scores.shape[1]):
+            columns[f"score_{k}"] = p.scores[:, k]
+        tables.append(pa.table(columns))
+        about[split] = {"score_kind": p.score_kind, "seconds": p.seconds}
+    empty = {"split": pa.string(), "id": pa.string(), "label": pa.int64(), "predicted": pa.int64()}
+    table = pa.concat_tables(tables) if tables else pa.schema(empty).empty_table()
+    pq.write_table(table.replace_schema_metadata({"tunelab": json.dumps(about)}), path)
+
+
+def read_predictions(study: Path, trial_id: str) -> dict[str, Predictions]:
+    """Read a trial's predictions by split name (a failed trial has none)."""
+    import pyarrow.parquet as pq
+
+    path = trial_dir(study, trial_id) / "predictions.parquet"
+    # From the bytes: a path opened by pyarrow would stay mapped while the study is rewritten.
+    table = pq.read_table(io.BytesIO(path.read_bytes()))
+    about = json.loads((table.schema.metadata or {}).get(b"tunelab", b"{}"))
+    names = [n for n in table.column_names if n.startswith("score_")]
+    split = np.asarray(table["split"].to_pylist(), dtype=object)
+    out = {}
+    for name, facts in about.items():
+        rows = np.flatnonzero(split == name)
+        part = table.take(rows)
+        out[name] = Predictions(
+            ids=tuple(part["id"].to_pylist()),
+            labels=part["label"].to_numpy().astype(np.int64),
+            scores=np.column_stack([part[n].to_numpy() for n in names]).astype(np.float64),
+            score_kind=facts["score_kind"],
+            seconds=facts["seconds"],
+        )
+    return out
+
+
+# --- studies --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRecord:
+    """A study as it lies on disk. `results` in the order of the study's trials, those that exist.
+
+    `settings` is study.yaml as a plain dict; `data` the data card; `missing` the ids of trials
+    that have not been run. Histories and predictions are read on demand, by trial id.
+    """
+
+    directory: Path
+    settings: Mapping[str, Any]
+    data: Mapping[str, Any]
+    results: tuple[TrialResult, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def done(self) -> tuple[TrialResult, ...]:
+        """The trials that ended well."""
+        return tuple(r for r in self.results if r.status == "done")
+
+    @property
+    def failed(self) -> tuple[TrialResult, ...]:
+        """The trials that failed; each keeps its error."""
+        return tuple(r for r in self.results if r.status == "failed")
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Labels of the methods, in the study's order."""
+        return tuple(dict.fromkeys(r.spec.method.label for r in self.results))
+
+    def history(self, trial_id: str) -> list[dict[str, Any]]:
+        """Loss, learning-rate and evaluation history of a trial."""
+        return read_history(self.directory, trial_id)
+
+    def predictions(self, trial_id: str) -> dict[str, Predictions]:
+        """Predictions of a trial by split name: "validation" and "test"."""
+        return read_predictions(self.directory, trial_id)
+
+
+def is_study(directory: Path) -> bool:
+    """Whether a folder holds a study."""
+    return (directory / "study.yaml").is_file() and (directory / "trials").is_dir()
+
+
+def find_studies(root: Path) -> list[Path]:
+    """Study folders below `root`, two levels down at most, by name."""
+    found = [p.parent for pattern in ("*/study.yaml", "*/*/study.yaml") for p in root.glob(pattern)]
+    return sorted({p for p in found if is_study(p)})
+
+
+def read_study(directory: Path) -> StudyRecord:
+    """Read a study folder. Raises ArtifactError where it is not one."""
+    import yaml
+
+    if not is_study(directory):
+        there = "there is no such folder" if not directory.exists() else "it has no study.yaml"
+        raise ArtifactError(
+            f"{directory} is not a study: {there}. Expected a folder written by `tunelab compare`; "
+            "`tunelab runs list` shows those that exist."
+        )
+    settings = yaml.safe_load((directory / "study.yaml").read_text(encoding="utf-8"))
+    results, missing = [], []
+    for trial_id in settings.get("trials", []):
+        result = read_result(directory, trial_id)
+        if result is None:
+            missing.append(trial_id)
+        else:
+            results.append(result)
+    return StudyRecord(
+        directory=directory,
+        settings=settings,
+        data=_read_json(directory / "data.json"),
+        results=tuple(results),
+        missing=tuple(missing),
+    )
+
+
+def results_rows(results: Iterable[TrialResult]) -> list[dict[str, Any]]:
+    """One flat row a trial, every row with the same keys, as in results.csv."""
+    results = list(results)
+    setting_names = list(dict.fromkeys(k for r in results for k in r.spec.method.settings))
+    score_names = sorted({k for r in results for k in r.scores})
+    rows = []
+    for r in results:
+        settings = r.spec.method.settings
+        row: dict[str, Any] = {
+            "trial_id": r.spec.trial_id,
+            "method": r.spec.method.name,
+            "label": r.spec.method.label,
+            "base": r.spec.base.name if r.spec.base else None,
+            **{k: _cell(settings.get(k)) for k in setting_names},
+            "seed": r.spec.seed,
+            "status": r.status,
+            **{k: r.scores.get(k) for k in score_names},
+            **{f.name: getattr(r.cost, f.name) for f in fields(Cost)},
+            "error": r.error,
+        }
+        rows.append(row)
+    return rows
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list | dict | tuple) else value
+
+
+def write_results_csv(path: Path, results: Iterable[TrialResult]) -> None:
+    """Write results.csv: a header and one row a trial. Missing values are empty cells."""
+    rows = results_rows(results)
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else ["trial_id"])
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, out.getvalue())

@@ -1,0 +1,281 @@
+"""The one training loop; it knows no method by name.
+
+May import: batching, metrics, models, settings, types, errors. May not import: methods, trial.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from tunelab import batching, metrics
+from tunelab.batching import Encoded
+from tunelab.errors import TrialError
+from tunelab.settings import TrainingSettings
+from tunelab.types import Predictions, Seeds
+
+__all__ = ["Fitted", "OnStep", "TrainingData", "fit", "score"]
+
+OnStep = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingData:
+    """Tokenized texts with their labels (n,) and row ids."""
+
+    encoded: Encoded
+    labels: NDArray[np.int64]
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What training gave: `history` (rows for history.jsonl), the epoch whose weights were kept,
+    seconds of training without evaluation, the share of computed tokens that were padding.
+    """
+
+    history: tuple[dict[str, float], ...]
+    best_epoch: int
+    epochs: int
+    steps: int
+    train_seconds: float
+    padding: float
+
+
+def fit(
+    model: nn.Module,
+    *,
+    pad_id: int,
+    train: TrainingData,
+    validation: TrainingData,
+    settings: TrainingSettings,
+    seeds: Seeds,
+    on_step: OnStep,
+) -> Fitted:
+    """Train what requires a gradient, keep the epoch that is best on validation.
+
+    AdamW (Loshchilov & Hutter 2019), linear warm-up, batches of like length. The model is changed
+    in place and left in evaluation mode with the best epoch's weights. Raises TrialError where the
+    loss is no longer finite.
+    """
+    lengths = train.encoded.lengths
+    rows_per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+    steps_per_epoch = math.ceil(len(lengths) / rows_per_step)
+    steps = steps_per_epoch * settings.num_train_epochs
+    log = _Log(on_step, every=max(1, steps_per_epoch // 20), steps=steps, rows=len(lengths))
+    step_once = _stepper(model, pad_id, train, settings, steps)
+    order = np.random.default_rng(seeds.order)
+    torch.manual_seed(seeds.dropout)
+
+    best_value, best_epoch = -math.inf, 0
+    best_state: dict[str, torch.Tensor] = {}
+    for epoch in range(1, settings.num_train_epochs + 1):
+        model.train()
+        log.start()
+        for rows in batching.train_batches(lengths, rows_per_step, order):
+            log.step(len(rows), *step_once(rows))
+        log.pause()
+
+        scores = evaluate(model, pad_id, validation, settings)
+        log.evaluated(epoch, scores)
+        chosen = settings.metric_for_best_model
+        # A lower loss is better; every other choice is a score where higher is better.
+        value = -scores["eval_loss"] if chosen == "loss" else scores[f"eval_{chosen}"]
+        if value > best_value:
+            best_value, best_epoch = value, epoch
+            best_state = {n: p.detach().clone() for n, p in _trainable(model)}
+        patience = settings.early_stopping_patience
+        if patience is not None and epoch - best_epoch >= patience:
+            break
+
+    with torch.no_grad():
+        for name, p in _trainable(model):
+            p.copy_(best_state[name])
+    model.eval()
+    padding = 1 - int(lengths.sum()) * epoch / log.tokens
+    return Fitted(tuple(log.history), best_epoch, epoch, log.steps_done, log.seconds, padding)
+
+
+def _stepper(
+    model: nn.Module, pad_id: int, train: TrainingData, settings: TrainingSettings, steps: int
+) -> Callable[[NDArray[np.int64]], tuple[float, float, int]]:
+    """One optimizer step on the given rows: returns loss, learning rate and tokens computed."""
+    where = next(model.parameters()).device
+    weights = _class_weights(train.labels, settings)
+    optimizer = _optimizer(model, settings)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(settings, steps))
+    trainable = [p for _, p in _trainable(model)]
+
+    def step_once(rows: NDArray[np.int64]) -> tuple[float, float, int]:
+        rate = float(schedule.get_last_lr()[0])
+        loss, tokens = 0.0, 0
+        # The step's loss is the mean over all its rows, also when the last part is smaller:
+        # accumulation gives exactly the gradient of one large batch.
+        whole = float(len(rows)) if weights is None else float(weights[train.labels[rows]].sum())
+        for part in np.array_split(
+            rows, math.ceil(len(rows) / settings.per_device_train_batch_size)
+        ):
+            batch = batching.pad(train.encoded, part, pad_id)
+            tokens += batch.input_ids.size
+            share = (
+                functional.cross_entropy(
+                    forward(model, batch, where),
+                    torch.from_numpy(train.labels[part]).to(where),
+                    weight=None if weights is None else weights.to(where),
+                    label_smoothing=settings.label_smoothing_factor,
+                    reduction="sum",
+                )
+                / whole
+            )
+            share.backward()  # type: ignore[no-untyped-call]
+            loss += float(share.detach())
+        if not math.isfinite(loss):
+            raise TrialError(
+                f"The loss became {loss} at a learning rate of {rate:.2g}: training diverged. "
+                "Lower learning_rate or max_grad_norm."
+            )
+        if settings.max_grad_norm:
+            nn.utils.clip_grad_norm_(trainable, settings.max_grad_norm)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss, rate, tokens
+
+    return step_once
+
+
+@dataclass(slots=True)
+class _Log:
+    """Keeps the history and the clock of training; tells `on_step` what happens."""
+
+    on_step: OnStep
+    every: int
+    steps: int
+    rows: int
+    history: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+    tokens: int = 0
+    steps_done: int = 0
+    _texts: int = 0
+    _started: float = 0.0
+    _recent: list[float] = field(default_factory=list)
+
+    def start(self) -> None:
+        self._started = time.perf_counter()
+
+    def pause(self) -> None:
+        self.seconds += time.perf_counter() - self._started
+
+    def step(self, rows: int, loss: float, rate: float, tokens: int) -> None:
+        self.steps_done += 1
+        self.tokens += tokens
+        self._texts += rows
+        self._recent.append(loss)
+        if len(self._recent) == self.every:
+            self.history.append(
+                {"step": self.steps_done, "epoch": self._texts / self.rows,
+                 "loss": float(np.mean(self._recent)), "learning_rate": rate}
+            )  # fmt: skip
+            self._recent.clear()
+            so_far = self.seconds + time.perf_counter() - self._started
+            self._tell({"texts_per_second": self._texts / so_far})
+
+    def evaluated(self, epoch: int, scores: Mapping[str, float]) -> None:
+        self.history.append({"step": self.steps_done, "epoch": float(epoch), **scores})
+        self._tell({})
+
+    def _tell(self, more: Mapping[str, float]) -> None:
+        self.on_step({**self.history[-1], "steps": self.steps, **more})
+
+
+def forward(model: nn.Module, batch: batching.Batch, where: torch.device) -> torch.Tensor:
+    """Logits (b, n_classes) of a padded batch, in float32."""
+    out = model(
+        input_ids=torch.from_numpy(batch.input_ids).to(where, non_blocking=True),
+        attention_mask=torch.from_numpy(batch.attention_mask).to(where, non_blocking=True),
+    )
+    logits: torch.Tensor = out.logits
+    return logits.float()
+
+
+@torch.no_grad()
+def score(model: nn.Module, encoded: Encoded, pad_id: int, batch_size: int) -> NDArray[np.float64]:
+    """Logits of all texts in their order, (n, n_classes). Leaves the model in evaluation mode."""
+    model.eval()
+    where = next(model.parameters()).device
+    out: NDArray[np.float64] | None = None
+    for batch in batching.eval_batches(encoded, batch_size, pad_id):
+        logits = forward(model, batch, where).cpu().numpy().astype(np.float64)
+        if out is None:
+            out = np.empty((len(encoded), logits.shape[1]))
+        out[batch.rows] = logits
+    return np.empty((0, 0)) if out is None else out
+
+
+def evaluate(
+    model: nn.Module, pad_id: int, data: TrainingData, settings: TrainingSettings
+) -> dict[str, float]:
+    """Scores for the history and for picking the best epoch, keys `eval_<metric>`."""
+    logits = score(model, data.encoded, pad_id, settings.per_device_eval_batch_size)
+    if not np.isfinite(logits).all():
+        raise TrialError(
+            "The model's scores are not finite: training diverged. Lower learning_rate."
+        )
+    names = [str(i) for i in range(logits.shape[1])]
+    values, _ = metrics.evaluate(Predictions(data.ids, data.labels, logits, "logit"), names)
+    wanted = {"accuracy", "f1_macro", "f1_weighted", settings.metric_for_best_model}
+    row = {f"eval_{k}": v for k, v in values.items() if k in wanted and v is not None}
+    return {"eval_loss": float(values["log_loss"] or 0.0), **row}
+
+
+# --- the pieces -----------------------------------------------------------------------------
+
+
+def _trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+
+
+def _class_weights(labels: NDArray[np.int64], settings: TrainingSettings) -> torch.Tensor | None:
+    """Weights n / (n_classes * count), as class_weight="balanced" in scikit-learn."""
+    if settings.class_weight == "none":
+        return None
+    counts = np.bincount(labels)
+    return torch.tensor(len(labels) / (len(counts) * counts), dtype=torch.float32)
+
+
+def _optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
+    """AdamW without weight decay on biases and normalisation weights, as in transformers."""
+    parameters = [p for _, p in _trainable(model)]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+
+
+def _schedule(settings: TrainingSettings, steps: int) -> Callable[[int], float]:
+    """Factor of the learning rate at a step: linear warm-up, then as `lr_scheduler_type` says."""
+    asked = settings.warmup_steps
+    warm = math.ceil(asked * steps) if asked < 1 else int(asked)
+
+    def factor(step: int) -> float:
+        if step < warm:
+            # Counted from 1, so that the first step is not wasted at a rate of zero.
+            return (step + 1) / warm
+        done = (step - warm) / max(1, steps - warm)
+        if settings.lr_scheduler_type == "linear":
+            return 1 - done
+        if settings.lr_scheduler_type == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * done))
+        return 1.0
+
+    return factor

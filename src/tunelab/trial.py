@@ -1,0 +1,260 @@
+"""Run one trial: data -> fit -> predictions -> scores -> store.
+
+The only place where the test part is scored: once, after everything was chosen on validation; and
+the only place where a trial's one seed becomes its named seeds.
+May import: every room below. May not import: study, engines, report, cli.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunelab import bases, data, measure, metrics, store
+from tunelab._version import __version__
+from tunelab.errors import TrialError, TunelabError
+from tunelab.methods import METHODS, Outcome, Task
+from tunelab.types import (
+    BaseRef,
+    Classifier,
+    Cost,
+    Dataset,
+    DataSpec,
+    MethodSpec,
+    Predictions,
+    Seeds,
+    Split,
+    TrialResult,
+    TrialSpec,
+)
+
+__all__ = ["Finished", "OnEvent", "failed", "make_spec", "named_seeds", "run", "run_and_store"]
+
+OnEvent = Callable[[Mapping[str, Any]], None]
+
+# Changing what a trial computes must change this: results of before are then not taken for done.
+_RECIPE = 1
+_LATENCY_TEXTS = 50
+_LATENCY_WARMUP = 3
+
+
+def make_spec(
+    spec: DataSpec, fingerprint: str, base: BaseRef | None, method: MethodSpec, seed: int
+) -> TrialSpec:
+    """Make a trial's spec. Its id hashes what its result depends on, and nothing else.
+
+    The content of the data counts, not where it lies; a method's settings, not its display name.
+    """
+    identity = {
+        "recipe": _RECIPE,
+        "data": {"fingerprint": fingerprint, "subset": spec.subset, "split_seed": spec.split_seed},
+        "base": base.sha256 if base else None,
+        "method": method.name,
+        "settings": method.settings,
+        "seed": seed,
+    }
+    text = json.dumps(identity, sort_keys=True, ensure_ascii=True)
+    trial_id = f"{method.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return TrialSpec(spec, fingerprint, base, method, seed, trial_id)
+
+
+def named_seeds(seed: int) -> Seeds:
+    """Derive independent 32-bit seeds by name from a trial's seed; the same for every method."""
+    names = ("init", "order", "dropout")
+    words = [np.random.SeedSequence([seed, *name.encode()]).generate_state(1)[0] for name in names]
+    return Seeds(*(int(w) for w in words))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finished:
+    """A trial's result with what is stored beside it."""
+
+    result: TrialResult
+    history: tuple[Mapping[str, Any], ...]
+    predictions: Mapping[str, Predictions]
+    classifier: Classifier
+
+
+def run(spec: TrialSpec, artifact: Path, metric: str, on_event: OnEvent) -> Finished:
+    """Run a trial in this process and write its classifier into the folder `artifact`.
+
+    Raises what goes wrong; `run_and_store` turns that into a failed result.
+    """
+    started, clock = datetime.now(UTC), time.perf_counter()
+    peak = measure.PeakMemory()
+    on_event({"stage": "loading data"})
+    dataset = _the_same_data(spec)
+    base = bases.resolve_exactly(spec.base, artifact) if spec.base else None
+    method = METHODS[spec.method.name]
+    on_event({"stage": "training"})
+    outcome = method.fit(
+        Task(
+            label_names=dataset.label_names,
+            train=dataset.train,
+            validation=dataset.validation,
+            base=base,
+            settings=method.settings(**spec.method.settings),
+            seeds=named_seeds(spec.seed),
+            metric=metric,
+            on_step=on_event,
+        )
+    )
+    peak_bytes = max(peak.bytes() or 0, outcome.peak_memory_bytes or 0) or None
+
+    on_event({"stage": "scoring"})
+    validation = _validation(outcome, dataset.validation)
+    test = _score(outcome.classifier, dataset.test)
+    scores, reasons = _all_scores({"eval": validation, "test": test}, dataset.label_names)
+    p50, p95 = _latency(outcome.classifier, dataset.test.texts)
+    artifact.mkdir(parents=True, exist_ok=True)
+    outcome.classifier.save(artifact)
+    assert test.seconds is not None  # noqa: S101  _score measured it
+    cost = Cost(
+        train_seconds=outcome.train_seconds,
+        peak_memory_bytes=peak_bytes,
+        **outcome.counts,
+        artifact_bytes=store.folder_bytes(artifact),
+        texts_per_second=len(dataset.test) / test.seconds,
+        latency_p50_seconds=p50,
+        latency_p95_seconds=p95,
+    )
+    splits = {"validation": validation, "test": test}
+    details = {
+        **outcome.details,
+        "per_class": {k: metrics.per_class(p, dataset.label_names) for k, p in splits.items()},
+        "confusion": {k: _confusion(p) for k, p in splits.items()},
+    }
+    if peak_bytes is None:
+        reasons["peak_memory_bytes"] = "this system does not report a process's peak memory"
+    result = TrialResult(
+        spec=spec,
+        status="done",
+        scores=scores,
+        cost=cost,
+        details=details,
+        reasons={**reasons, **outcome.reasons},
+        provenance=_provenance(spec, dataset, started, time.perf_counter() - clock),
+    )
+    return Finished(result, tuple(outcome.history), splits, outcome.classifier)
+
+
+def run_and_store(spec: TrialSpec, study: Path, metric: str, on_event: OnEvent) -> TrialResult:
+    """Run a trial and keep it in the study; one that fails is kept too, with its error."""
+    started, clock = datetime.now(UTC), time.perf_counter()
+    try:
+        with store.new_trial(study, spec.trial_id) as folder:
+            done = run(spec, folder / "artifact", metric, on_event)
+            store.write_trial(folder, done.result, done.history, done.predictions)
+            return done.result
+    except Exception as e:  # one failed trial must not stop the others; it is kept
+        result = failed(spec, e, _provenance(spec, None, started, time.perf_counter() - clock))
+    with store.new_trial(study, spec.trial_id) as folder:
+        store.write_trial(folder, result, (), {})
+    return result
+
+
+def failed(
+    spec: TrialSpec, error: BaseException | str, provenance: Mapping[str, Any]
+) -> TrialResult:
+    """The result of a trial that did not end well: one line of error, the traceback in details."""
+    details: dict[str, Any] = {}
+    if isinstance(error, BaseException):
+        ours = isinstance(error, TunelabError)
+        text = str(error) if ours else f"{type(error).__name__}: {error}"
+        if not ours:
+            details["traceback"] = "".join(traceback.format_exception(error))
+    else:
+        text = error
+    line = " ".join(text.split())
+    return TrialResult(spec, "failed", details=details, provenance=provenance, error=line)
+
+
+# --- the steps ------------------------------------------------------------------------------
+
+
+def _the_same_data(spec: TrialSpec) -> Dataset:
+    dataset = data.load(spec.data)
+    if dataset.fingerprint != spec.fingerprint:
+        raise TrialError(
+            f"{spec.data.source} changed while the study ran: its content hashes to "
+            f"{dataset.fingerprint[:12]}, planned was {spec.fingerprint[:12]}. Run the study again."
+        )
+    return dataset
+
+
+def _validation(outcome: Outcome, split: Split) -> Predictions:
+    if outcome.validation_scores is None:
+        return _score(outcome.classifier, split)
+    kind = outcome.classifier.score_kind
+    return Predictions(split.ids, split.labels, outcome.validation_scores, kind)
+
+
+def _score(classifier: Classifier, split: Split) -> Predictions:
+    classifier.scores(split.texts[:8])  # the first call pays for what is set up once
+    started = time.perf_counter()
+    scores = classifier.scores(split.texts)
+    seconds = time.perf_counter() - started
+    return Predictions(split.ids, split.labels, scores, classifier.score_kind, seconds)
+
+
+def _all_scores(
+    splits: Mapping[str, Predictions], label_names: tuple[str, ...]
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    values: dict[str, float | None] = {}
+    reasons: dict[str, str] = {}
+    for prefix, predictions in splits.items():
+        found, why = metrics.evaluate(predictions, label_names)
+        values |= {f"{prefix}_{k}": v for k, v in found.items()}
+        reasons |= {f"{prefix}_{k}": v for k, v in why.items()}
+    return values, reasons
+
+
+def _confusion(p: Predictions) -> list[list[int]]:
+    matrix: list[list[int]] = metrics.confusion(p.labels, p.predicted, p.scores.shape[1]).tolist()
+    return matrix
+
+
+def _latency(classifier: Classifier, texts: tuple[str, ...]) -> tuple[float, float]:
+    """Median and 95th percentile of the seconds that one text takes, tokenization included."""
+    some = texts[:: max(1, len(texts) // _LATENCY_TEXTS)][:_LATENCY_TEXTS]
+    for text in some[:_LATENCY_WARMUP]:
+        classifier.scores([text])
+    seconds = []
+    for text in some:
+        started = time.perf_counter()
+        classifier.scores([text])
+        seconds.append(time.perf_counter() - started)
+    p50, p95 = np.percentile(seconds, [50, 95])
+    return float(p50), float(p95)
+
+
+def _provenance(
+    spec: TrialSpec, dataset: Dataset | None, started: datetime, seconds: float
+) -> dict[str, Any]:
+    return {
+        "tunelab": __version__,
+        "versions": measure.versions(),
+        "hardware": measure.hardware(),
+        "threads": _threads(),
+        "dataset": spec.fingerprint,
+        "revision": dataset.revision if dataset else None,
+        "base": asdict(spec.base) if spec.base else None,
+        "seeds": asdict(named_seeds(spec.seed)),
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": seconds,
+    }
+
+
+def _threads() -> int | None:
+    torch = sys.modules.get("torch")
+    return int(torch.get_num_threads()) if torch else None

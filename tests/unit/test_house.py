@@ -1,0 +1,171 @@
+"""What holds for the project as a whole: names, imports, doors, pins, paths, version."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import tunelab
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = {
+    "torch", "transformers", "peft", "accelerate", "datasets", "pandas", "pyarrow", "sklearn",
+    "scipy", "altair", "vl_convert", "jinja2",
+}  # fmt: skip
+PUBLIC = {"Study", "TunelabError", "__version__", "compare", "load", "load_data"}
+
+
+def _python(code: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=60,
+        check=False,
+    )
+
+
+# --- names ----------------------------------------------------------------------------------
+
+
+def test_public_names_are_these_and_all_are_there():
+    assert set(tunelab.__all__) == PUBLIC
+    assert all(getattr(tunelab, name) is not None for name in PUBLIC)
+
+
+def test_version_agrees_everywhere():
+    assert importlib.metadata.version("tunelab") == tunelab.__version__
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"\b{re.escape(tunelab.__version__)}\b", text)
+
+
+# --- imports --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", ["tunelab", "tunelab.cli"])
+def test_import_is_light(module: str):
+    code = f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))"
+    done = _python(code)
+    assert done.returncode == 0, done.stderr
+    loaded = {name.partition(".")[0] for name in json.loads(done.stdout)}
+    assert not loaded & HEAVY
+    assert "tunelab" in loaded
+
+
+LINT = (
+    "import sys; sys.argv = ['lint-imports', '--no-logo', '--no-cache'];"
+    "sys.path.insert(0, 'src');"
+    "from importlinter.cli import lint_imports_command; lint_imports_command()"
+)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The sources and their contracts, to be broken."""
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.tsv")
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=ignored)
+    shutil.copy(ROOT / ".importlinter", tmp_path)
+    return tmp_path
+
+
+def test_doors_open_one_way(copy: Path):
+    done = _python(LINT, copy)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("metrics.py", "import torch"),
+        ("data.py", "def f():\n    from tunelab import batching"),
+        ("types.py", "import tunelab.errors"),
+        ("train.py", "from tunelab.methods import METHODS"),
+        ("report.py", "from tunelab import trial"),
+        ("newcomer.py", ""),
+    ],
+)
+def test_a_door_that_opens_the_wrong_way_is_refused(copy: Path, file: str, line: str):
+    with (copy / "src" / "tunelab" / file).open("a", encoding="utf-8") as stream:
+        stream.write(f"\n{line}\n")
+    done = _python(LINT, copy)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "BROKEN" in done.stdout
+
+
+# --- pins -----------------------------------------------------------------------------------
+
+
+def _lock() -> dict[str, str]:
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", pin) for pin in pins), pins
+    return {
+        canonicalize_name(name): version for name, _, version in (p.partition("==") for p in pins)
+    }
+
+
+def test_lock_has_an_exact_version_of_everything_asked_for():
+    lock = _lock()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    for requirement in map(Requirement, asked):
+        version = lock.get(canonicalize_name(requirement.name))
+        assert version is not None, f"{requirement.name}: not locked; run make lock"
+        assert requirement.specifier.contains(version), f"{requirement}: locked {version}"
+
+
+def test_lock_pins_the_tested_torch_of_any_build():
+    lock = _lock()
+    assert lock["torch"] == "2.13.0"
+    assert not [name for name in lock if name.startswith(("nvidia-", "cuda-", "triton"))]
+
+
+# --- files and configs ----------------------------------------------------------------------
+
+
+def test_no_file_names_a_path_of_a_machine():
+    git = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(git, capture_output=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout: which files belong to the project is not known")
+    names = [name for name in listed.stdout.decode().split("\0") if name]
+    assert "pyproject.toml" in names
+    # Put together here, so that this file does not name them.
+    paths = ["/" + "work/", "/" + "root/", f"{ROOT}/"]
+    found = [
+        f"{name}: {path}"
+        for name in names
+        if (ROOT / name).is_file()
+        for path in paths
+        if path.encode() in (ROOT / name).read_bytes()
+    ]
+    assert not found
+
+
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+
+
+def test_there_are_configs():
+    assert CONFIGS
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_resolves_to_a_study(path: Path):
+    from tunelab import config
+
+    spec = config.load(path, {})
+    assert spec.methods
+    assert spec.seeds
+    assert spec.output_dir == Path("runs") / path.stem
+    assert not spec.notes  # ours use our own names, no alias of another tool
