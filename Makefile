@@ -6,7 +6,8 @@ STAMP := $(VENV)/.installed
 TORCH := torch==2.13.0
 
 # Two workers with a thread each: trials are small, and threads of one would wait for the other's.
-PYTEST := $(BIN)/python -m pytest -n 2
+# A file stays with one worker, so that studies its tests share are made once.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow lint lock clean

@@ -170,19 +170,20 @@ def train_one(
     if len(spec.methods) != 1 or len(spec.seeds) != 1:
         names = ", ".join(m.label for m in spec.methods)
         raise ConfigError(
-            f"train: expected one method and one seed, found {names} and "
-            f"{len(spec.seeds)} seeds. Use `tunelab compare` for more."
+            f"train: expected one method and one seed, found the methods {names} and the seeds "
+            f"{', '.join(map(str, spec.seeds))}. Use `tunelab compare` for more."
         )
     out = spec.output_dir
     ours = (out / artifacts.MANIFEST).is_file()
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out}: expected a folder, found a file. Choose another --output-dir.")
+    study.check_place(out)
     if out.is_dir() and any(out.iterdir()) and not (ours and overwrite):
         how = "Give --overwrite to replace it, or" if ours else "It is not tunelab's:"
         raise ConfigError(f"{out}: not empty. {how} choose another --output-dir.")
+    # Planned in a folder that is never made: what is wrong is said before anything is written.
+    planned = study.plan(replace(spec, output_dir=out / ".study"))
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-        planned = study.plan(replace(spec, output_dir=Path(scratch) / "study"))
+        planned = replace(planned, spec=replace(spec, output_dir=Path(scratch) / "study"))
         study.write(planned, "tunelab train")
         (result,) = study.run(planned, on_event)
         if result.status == "failed":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,12 +20,25 @@ from typing import Any
 from tunelab.errors import ArtifactError, ModelError, suggest
 from tunelab.types import BaseRef
 
-__all__ = ["BUNDLED", "Base", "check_length", "count_parameters", "resolve", "resolve_exactly"]
+__all__ = [
+    "BUNDLED",
+    "Base",
+    "check_length",
+    "count_parameters",
+    "resolve",
+    "resolve_exactly",
+    "tensors",
+    "weight_shapes",
+]
 
 BUNDLED = "minilm"
 _BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _BUNDLED_ALIASES = (BUNDLED, "all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2")
 # What classification needs from a hub repository: no pickles, no other frameworks' weights.
+_TOKENIZER = (
+    "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model",
+    "sentencepiece.bpe.model",
+)  # fmt: skip
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "tokenizer*", "merges*", "vocab*"]
 
 
@@ -39,8 +53,7 @@ class Base:
     @property
     def tokenizer_sha256(self) -> str:
         """Hash of the tokenizer's files: the same weights with other tokens are another model."""
-        names = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model")
-        return _sha256(tuple(self.path / n for n in names if (self.path / n).is_file()))
+        return _sha256(tuple(self.path / n for n in _TOKENIZER if (self.path / n).is_file()))
 
     @property
     def model_type(self) -> str:
@@ -76,7 +89,21 @@ def resolve(name: str) -> Base:
         config = json.loads(config_file.read_text(encoding="utf-8"))
     except ValueError as e:
         raise ModelError(f"Model {name}: its config.json is not valid JSON ({e}).") from None
+    if not isinstance(config, dict) or not config.get("model_type"):
+        raise ModelError(
+            f"Model {name}: expected a model_type (such as bert) in its config.json, found none. "
+            "Save it anew: AutoModel.from_pretrained(...).save_pretrained(folder)"
+        )
     weights = _weight_files(name, path)
+    for file in weights:
+        tensors(name, file)
+    # Without these files, transformers would make a tokenizer that knows no word, and say nothing.
+    if not any((path / n).is_file() for n in _TOKENIZER):
+        raise ModelError(
+            f"Model {name}: expected its tokenizer (tokenizer.json or vocab.txt) beside the "
+            f"weights, found {_listing(path)}. Save it there: "
+            "AutoTokenizer.from_pretrained(...).save_pretrained(folder)"
+        )
     sha = _sha256(tuple(weights))
     if name in _BUNDLED_ALIASES and sha != _BUNDLED_SHA256:
         raise ModelError(
@@ -93,7 +120,10 @@ def resolve(name: str) -> Base:
 
 def resolve_exactly(ref: BaseRef, wanted_by: Path) -> Base:
     """Find the base that an artifact was trained on. Raises ArtifactError for other weights."""
-    base = resolve(ref.name)
+    try:
+        base = resolve(ref.name)
+    except ModelError as e:
+        raise ArtifactError(f"{wanted_by}: needs the base that it was trained on. {e}") from e
     if base.ref.sha256 != ref.sha256:
         raise ArtifactError(
             f"{wanted_by}: trained on {ref.name} with weights {ref.sha256[:12]}..., but the one "
@@ -117,16 +147,40 @@ def count_parameters(base: Base) -> int:
     """Parameters in the base's weight files, read from the safetensors headers alone."""
     total = 0
     for file in _weight_files(base.ref.name, base.path):
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(length))
-        for key, entry in header.items():
-            if key != "__metadata__":
-                count = 1
-                for side in entry["shape"]:
-                    count *= side
-                total += count
+        total += sum(math.prod(entry["shape"]) for entry in tensors(base.ref.name, file).values())
     return total
+
+
+def weight_shapes(base: Base) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor in the base's weight files, by its name there; loads none of them."""
+    return {
+        key: tuple(entry["shape"])
+        for file in _weight_files(base.ref.name, base.path)
+        for key, entry in tensors(base.ref.name, file).items()
+    }
+
+
+def tensors(name: str, file: Path) -> dict[str, dict[str, Any]]:
+    """Shape, type and place of each tensor in a safetensors file, from its header.
+
+    Raises ModelError for a file that is not one, or that was cut short.
+    """
+    size = file.stat().st_size
+    fault = f"Model {name}: {file.name} ({size:,} bytes) "
+    again = "Download or copy it again (git-lfs leaves a small text file in a weight file's place)."
+    with file.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8).ljust(8, b"\xff"))
+        if length > size - 8:
+            raise ModelError(f"{fault}is not a safetensors file. {again}")
+        try:
+            header: dict[str, Any] = json.loads(stream.read(length))
+        except ValueError:
+            raise ModelError(f"{fault}is not a safetensors file. {again}") from None
+    header.pop("__metadata__", None)
+    end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    if end != size:
+        raise ModelError(f"{fault}was cut short or altered: expected {end:,} bytes. {again}")
+    return header
 
 
 def _bundled() -> Path:
@@ -141,6 +195,10 @@ def _bundled() -> Path:
 
 
 def _local_or_hub(name: str) -> Path:
+    if not name.strip():
+        raise ModelError(
+            f"No model given: expected a local folder or a hub id. Leave --model out for {BUNDLED}."
+        )
     local = Path(name).expanduser()
     if local.is_dir():
         return local.resolve()
@@ -154,7 +212,10 @@ def _local_or_hub(name: str) -> Path:
     if looks_like_path:
         near = [p.name for p in local.parent.glob("*/")] if local.parent.is_dir() else []
         hint = suggest(local.name, sorted(near), what="Folders there") if near else ""
-        raise ModelError(f"Model folder {name}: there is no such folder.{hint}")
+        raise ModelError(
+            f"Model folder {name}: there is no such folder.{hint} "
+            "Expected a folder in the hub's layout, or a hub id."
+        )
     return _hub_snapshot(repo, revision or None)
 
 

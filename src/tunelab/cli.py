@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunelab._version import __version__
+from tunelab.cli_adapters import adapters
 from tunelab.errors import InputError, TunelabError
 
 if TYPE_CHECKING:
@@ -266,6 +267,7 @@ def _names(text: str | None) -> list[str] | None:
 
 def _announce(p: Plan, console: Console) -> None:
     """Before: what will run, on what, and about how long it takes."""
+    from tunelab import terminal
     from tunelab.summary import format_seconds
 
     d, spec = p.dataset, p.spec
@@ -283,7 +285,7 @@ def _announce(p: Plan, console: Console) -> None:
     say.append(f"Trials   {len(p.todo)} to run{kept}{takes}")
     say.append(f"Folder   {spec.output_dir}")
     for line in say:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        terminal.say(console, line, indent=9)
 
 
 def _few(values: Sequence[object], most: int = 8) -> str:
@@ -315,9 +317,9 @@ def _show_summary(said: Summary, folder: Path) -> None:
     out.print()
     terminal.print_table(headings, rows)
     for line in (summary.headline(said) + ".", *said.sentences):
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+        terminal.say(out, line, indent=2)
     for line in said.warnings:
-        out.print(f"Note: {line}", markup=False, highlight=False, soft_wrap=True)
+        terminal.say(out, f"Note: {line}", indent=2)
     out.print()
     report = folder / "report.html"
     if report.exists():
@@ -362,6 +364,8 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
         table = None
         some = [ln.rstrip("\n") for ln in sys.stdin] if texts == ("-",) else list(texts)
     classifier = api.load(artifact)
+    for note in classifier.notes:
+        click.echo(note, err=True)
     probabilities = classifier.predict_proba(some)
     best = probabilities.argmax(axis=1)
     labels = [classifier.label_names[k] for k in best]
@@ -451,12 +455,15 @@ def runs() -> None:
 
 
 @runs.command("list")
-@click.argument("root", type=click.Path(path_type=Path), default=Path("runs"))
+@click.argument("root", type=click.Path(path_type=Path), required=False)
 @click.option("--json", "as_json", is_flag=True)
-def runs_list(root: Path, as_json: bool) -> None:
+def runs_list(root: Path | None, as_json: bool) -> None:
     """Studies in a folder (runs): how far each is, and its best method."""
     from tunelab import api, store, summary
 
+    if root is not None and not root.is_dir():
+        raise InputError(f"{root}: there is no such folder. Give one that holds studies.")
+    root = root or Path("runs")
     found = store.find_studies(root)
     rows = []
     for folder in found:
@@ -498,6 +505,9 @@ def runs_show(folder: Path, as_json: bool, metric: str | None) -> None:
         click.echo(json.dumps(summary.to_json(said), ensure_ascii=False, indent=2))
     else:
         _show_summary(said, folder)
+
+
+app.add_command(adapters)
 
 
 @app.command(short_help="Print the JSON schema of a study file.")

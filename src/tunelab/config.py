@@ -7,6 +7,7 @@ file, flags, `--set`. May import: settings, methods, metrics, types, errors. May
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,7 +235,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (UnicodeDecodeError, IsADirectoryError) as e:
         raise ConfigError(f"Config file {path}: not readable as text ({e}).") from None
     except yaml.YAMLError as e:
-        where = " ".join(str(e).split())
+        where = " ".join(str(e).split()).replace(' in "<unicode string>"', "")
         raise ConfigError(f"Config file {path}: not valid YAML ({where}).") from None
     if not isinstance(value, dict):
         raise ConfigError(
@@ -408,19 +409,33 @@ def _faults_of(model: type[Settings], values: Mapping[str, Any]) -> list[str]:
 def _pydantic(error: ValidationError, prefix: str, model: type[BaseModel]) -> list[str]:
     """A line for each fault: the key, what was expected, what was found."""
     out: dict[str, str] = {}
+    wanted: dict[str, list[str]] = {}
     for fault in error.errors():
-        parts = [str(p) for p in fault["loc"] if not str(p).startswith(("function-", "tuple["))]
-        key = prefix + ".".join(p for p in parts if p not in {"str", "int", "float", "bool"})
+        parts = [str(p) for p in fault["loc"] if not _BRANCH.match(str(p))]
+        key = prefix + ".".join(parts)
         if fault["type"] == "extra_forbidden":
             fields = DataSection.model_fields if key.startswith("data.") else model.model_fields
             known = suggest(parts[-1], fields, what="Known")
             out[key] = f"{key}: unknown key.{known}"
         elif fault["type"] == "missing":
             out[key] = f"{key}: missing. It has to be given."
-        elif key not in out:
-            wanted = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-            out[key] = f"{key}: expected {wanted}, found {fault['input']!r}."
-    return list(out.values())
+        else:
+            wanted.setdefault(key, []).append(_wanted(fault["msg"]))
+            said = " or ".join(dict.fromkeys(wanted[key]))
+            out[key] = f"{key}: expected {said}, found {fault['input']!r}."
+    # Of a value that may be of several types, the fault that lies deepest is the one that was made.
+    return [line for key, line in out.items() if not any(k.startswith(f"{key}.") for k in out)]
+
+
+# The parts of a fault's place that name a branch of a union, and no key.
+_BRANCH = re.compile(r"(str|int|float|bool|DataSection)$|(function-|tuple|list|dict)")
+
+
+def _wanted(message: str) -> str:
+    """What pydantic expected, as we would say it."""
+    for prefix in ("Input should be ", "Value error, ", "List should have "):
+        message = message.removeprefix(prefix)
+    return message.split(", unable to parse")[0].split(" after validation")[0]
 
 
 def _unused(values: Mapping[str, Any], entries: Sequence[_Entry], what: str) -> list[str]:
@@ -466,7 +481,7 @@ def _labelled(entries: Sequence[_Entry]) -> tuple[MethodSpec, ...]:
 
 def _short(value: Any) -> str:
     if isinstance(value, list):
-        return "+".join(str(v) for v in value)
+        return "+".join(_short(v) for v in value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

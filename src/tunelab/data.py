@@ -226,7 +226,8 @@ def _read_demo(spec: DataSpec) -> Source:
     """The bundled reviews: two classes (stars 1-2 and 4-5), or five with `demo:stars`."""
     variants = ("demo", "demo:stars")
     if spec.source not in variants:
-        raise DataError(f"no such demo: {spec.source!r}.{suggest(spec.source, variants)}")
+        hint = suggest(spec.source, variants, what="Demos")
+        raise DataError(f"no such demo: {spec.source!r}.{hint}")
     two = spec.source == "demo"
     names = {"1": "negative", "2": "negative", "4": "positive", "5": "positive"}
     tables = []

@@ -59,6 +59,8 @@ class TrialError(TunelabError, RuntimeError):
 def suggest(name: str, known: Iterable[str], *, what: str = "known") -> str:
     """Return " Did you mean 'x'? <what>: a, b, c." for a name that is not among `known`.
 
+    A long list of names is left out where one of them is near.
+
     >>> suggest("lable", ["text", "label"], what="Columns")
     " Did you mean 'label'? Columns: text, label."
     """
@@ -68,4 +70,6 @@ def suggest(name: str, known: Iterable[str], *, what: str = "known") -> str:
     if near:
         original = next(n for n in names if n.lower() == near[0])
         hint = f" Did you mean {original!r}?"
+        if len(names) > 12:
+            return hint
     return f"{hint} {what}: {', '.join(names)}."

@@ -144,7 +144,7 @@ def load(artifact: Artifact) -> TfidfSvm | EmbeddingSvm:
     directory, manifest = artifact.directory, artifact.manifest
     tensors = load_file(directory / "svm.safetensors")
     planes = Hyperplanes(tensors["weights"], tensors["offsets"], float(tensors["temperature"][0]))
-    names = tuple(manifest["label_names"])
+    names = artifacts.check_labels(artifact, len(planes.weights))
     if manifest["kind"] == "svm-tfidf":
         text = (directory / "vocabulary.json").read_text(encoding="utf-8")
         vectorizers = tuple(

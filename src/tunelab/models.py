@@ -1,19 +1,18 @@
-"""What is particular to a model family: loading, tokenizer, pad rule, head names, LoRA targets.
+"""Loading what is pretrained: tokenizer, encoder, classifier with a new head; names inside a model.
 
-One row of FAMILIES a family; nothing else in tunelab knows an architecture by name.
-May import: errors, types, bases. May not import: methods, config, trial, cli.
+May import: errors, types, bases, families. May not import: methods, config, trial, cli.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -25,10 +24,12 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from tunelab.bases import Base
-from tunelab.errors import ArtifactError, ModelError, suggest
+from tunelab.errors import ArtifactError, ModelError, TrialError
+from tunelab.families import FAMILIES, Family, family_of, head_modules, target_modules
 
 __all__ = [
     "FAMILIES",
@@ -46,63 +47,6 @@ __all__ = [
 Pooling = Literal["cls", "mean"]
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
-    """One architecture: `head` modules are trained and saved with every adapter; `targets` give,
-    for each preset, the name endings of the linear layers that LoRA adapts (within one block);
-    `represents` says which vector the classification head reads.
-    """
-
-    head: tuple[str, ...]
-    query: tuple[str, ...]
-    value: tuple[str, ...]
-    attention: tuple[str, ...]
-    mlp: tuple[str, ...]
-    represents: str
-
-    @property
-    def targets(self) -> Mapping[str, tuple[str, ...]]:
-        """Presets of `target_modules`, from few to all."""
-        return {
-            "query": self.query,
-            "query-value": self.query + self.value,
-            "attention": self.attention,
-            "all-linear": self.attention + self.mlp,
-        }
-
-
-FAMILIES: dict[str, Family] = {
-    "bert": Family(
-        head=("classifier",),
-        query=("query",),
-        value=("value",),
-        attention=("query", "key", "value", "attention.output.dense"),
-        mlp=("intermediate.dense", "output.dense"),
-        represents="the first token, [CLS], through the pooler (dense + tanh)",
-    ),
-    "distilbert": Family(
-        # pre_classifier is new and must be trained: naming only "classifier" would leave it random.
-        head=("pre_classifier", "classifier"),
-        query=("q_lin",),
-        value=("v_lin",),
-        attention=("q_lin", "k_lin", "v_lin", "out_lin"),
-        mlp=("lin1", "lin2"),
-        represents="the first token, [CLS], through pre_classifier (dense + ReLU)",
-    ),
-}
-
-
-def family_of(base: Base) -> Family:
-    """The family of a base model. Raises ModelError naming those that are known."""
-    try:
-        return FAMILIES[base.model_type]
-    except KeyError:
-        raise ModelError(
-            f"Model {base.ref.name} is of the type {base.model_type!r}, unknown to tunelab."
-            f"{suggest(base.model_type, FAMILIES, what='Known types')}"
-        ) from None
-
-
 # --- loading --------------------------------------------------------------------------------
 
 
@@ -112,6 +56,8 @@ def quiet() -> Iterator[None]:
     before = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.ERROR)
+    # peft imports it where it is installed; it then complains of kernels that nobody asked for.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         with warnings.catch_warnings():
@@ -121,6 +67,23 @@ def quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(before)
         if bars:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def own_code_refused(name: str) -> Iterator[None]:
+    """Say in one line that a model needs code from its own folder, which is never run.
+
+    Without trust_remote_code=False, transformers would ask in the terminal, and wait.
+    """
+    try:
+        yield
+    except ValueError as e:
+        if "custom code" not in str(e):
+            raise
+        raise ModelError(
+            f"Model {name}: needs code of its own (auto_map in its config.json), which is never "
+            "run. Expected an architecture that transformers brings."
+        ) from e
 
 
 def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:
@@ -137,7 +100,7 @@ def load_tokenizer_from(path: os.PathLike[str], name: str) -> PreTrainedTokenize
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(path)
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as e:
         reason = str(e).strip().splitlines()[0]
         raise ModelError(f"Model {name}: its tokenizer cannot be loaded ({reason}).") from e
@@ -146,6 +109,11 @@ def load_tokenizer_from(path: os.PathLike[str], name: str) -> PreTrainedTokenize
         # all-MiniLM's tokenizer.json truncates at 128 and pads to it: our own batching decides.
         backend.no_padding()
         backend.no_truncation()
+    if tokenizer.pad_token is None and tokenizer.eos_token is not None:
+        # GPT-2 has none. Padding is masked, so which token it is does not matter, as long as the
+        # model is told the same one (load_classifier): it looks for the last that is no padding.
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
     # The length check is ours (settings.max_length); the tokenizer would warn a second time.
     tokenizer.model_max_length = int(1e30)
     logging.getLogger("transformers.tokenization_utils_base").setLevel(logging.ERROR)
@@ -153,56 +121,139 @@ def load_tokenizer_from(path: os.PathLike[str], name: str) -> PreTrainedTokenize
 
 
 def load_classifier(
-    base: Base, label_names: Sequence[str], seed: int
+    base: Base,
+    label_names: Sequence[str],
+    seed: int,
+    quantization: Mapping[str, Any] | None = None,
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """Load the base with a new classification head in float32, and name the modules that are new.
 
     `seed` is set first, so that the head is a function of it. The names include every module whose
     weights the checkpoint lacks (a missing pooler too): all of them have to be trained and saved.
+    `quantization`: arguments of transformers' BitsAndBytesConfig; head and pooler stay float32.
     """
     names = dict(enumerate(label_names))
+    family = FAMILIES.get(base.model_type)
+    known = family.head if family else ()
+    more: dict[str, Any] = {}
+    if quantization:
+        more = {"quantization_config": _bits(quantization, known), "device_map": {"": device()}}
     torch.manual_seed(seed)
-    with quiet():
-        config = AutoConfig.from_pretrained(base.path)
+    with quiet(), own_code_refused(base.ref.name):
+        config = AutoConfig.from_pretrained(base.path, trust_remote_code=False)
         config.num_labels = len(label_names)
         config.id2label = names
         config.label2id = {n: i for i, n in names.items()}
         config.problem_type = None
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            base.path, config=config, dtype=torch.float32, output_loading_info=True,
-            use_safetensors=True, ignore_mismatched_sizes=True,
-        )  # fmt: skip
+        if family is None or family.last_token:
+            config.pad_token_id = load_tokenizer(base).pad_token_id
+        try:
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                base.path, config=config, dtype=torch.float32, output_loading_info=True,
+                use_safetensors=True, ignore_mismatched_sizes=True, trust_remote_code=False, **more,
+            )  # fmt: skip
+        except ValueError as e:
+            if "Unrecognized configuration class" not in str(e):
+                raise
+            raise ModelError(
+                f"Model {base.ref.name}: transformers has no sequence classifier for the type "
+                f"{base.model_type!r}. Expected a text encoder or decoder, such as bert or gpt2."
+            ) from e
+    if quantization:
+        _compute_exactly(model)
     fresh = {k.rsplit(".", 1)[0] for k in info["missing_keys"]}
     fresh |= {str(k[0]).rsplit(".", 1)[0] for k in info["mismatched_keys"]}
-    known = family_of(base).head
     extra = tuple(
         sorted(m for m in fresh if not any(m == h or m.startswith(h + ".") for h in known))
     )
     return model, known + extra
 
 
+def _bits(quantization: Mapping[str, Any], head: Sequence[str]) -> Any:
+    """BitsAndBytesConfig (Dettmers et al. 2022, 2023) that leaves head and pooler in float."""
+    from transformers import BitsAndBytesConfig as Config
+
+    asked = dict(quantization)
+    if "bnb_4bit_compute_dtype" in asked:
+        asked["bnb_4bit_compute_dtype"] = getattr(torch, asked["bnb_4bit_compute_dtype"])
+    skip = list(dict.fromkeys([*head, "classifier", "score", "pooler"]))
+    return Config(**asked, llm_int8_skip_modules=skip)  # type: ignore[no-untyped-call]
+
+
+def _compute_exactly(model: nn.Module) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights for bfloat16 at the first evaluation.
+
+    On a processor with AVX512-BF16 it would do so for good and in silence: scores would differ
+    from those trained on, and a bias that is added in place would break training's next epoch.
+    """
+    layer: Any
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
+
+
+def quantization_backend(quantization: Mapping[str, Any]) -> str:
+    """Which bitsandbytes runs here, found out by running it: "bitsandbytes 0.50 on cpu".
+
+    Raises TrialError saying why where it does not run, and what does.
+    """
+    bits = 4 if quantization.get("load_in_4bit") else 8
+    where = device()
+    try:
+        with quiet():
+            import bitsandbytes
+
+            bnb: Any = bitsandbytes
+            layer: nn.Module = (
+                bnb.nn.Linear4bit(64, 64, quant_type="nf4", compute_dtype=torch.float32)
+                if bits == 4
+                else bnb.nn.Linear8bitLt(64, 64, has_fp16_weights=False)
+            ).to(where)
+            x = torch.ones(4, 64, device=where, requires_grad=True)
+            layer(x).sum().backward()
+            torch.testing.assert_close(x.grad, x.grad)  # not for a gradient that is not a number
+    except Exception as e:
+        reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
+        raise TrialError(
+            f"bitsandbytes cannot compute in {bits} bits on this machine's {where.type} ({reason})."
+            " Nothing was trained in its place. What runs here: lora (the same adapter on float "
+            f"weights){', qlora-8bit' if bits == 4 else ', qlora-4bit'} if its probe passes."
+        ) from e
+    return f"bitsandbytes {bnb.__version__} on {where.type}"
+
+
 def load_encoder(base: Base) -> PreTrainedModel:
     """Load the base without any head, in float32 and evaluation mode."""
-    with quiet():
-        model = AutoModel.from_pretrained(base.path, dtype=torch.float32, use_safetensors=True)
+    with quiet(), own_code_refused(base.ref.name):
+        model = AutoModel.from_pretrained(
+            base.path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
     return cast(PreTrainedModel, model.eval())
 
 
 def load_saved(directory: Path) -> PreTrainedModel:
     """Load a whole classifier that was saved with its head and labels."""
-    with quiet():
+    with quiet(), own_code_refused(str(directory)):
         model = AutoModelForSequenceClassification.from_pretrained(
-            directory, dtype=torch.float32, use_safetensors=True
+            directory, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
     return cast(PreTrainedModel, model)
 
 
-def load_adapter(base: Base, directory: Path, label_names: Sequence[str]) -> nn.Module:
-    """Load a peft adapter and its head onto the base. Raises ArtifactError for missing tensors."""
-    from peft import PeftModel
+def load_adapter(
+    base: Base,
+    directory: Path,
+    label_names: Sequence[str],
+    quantization: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """Load a peft adapter and its head onto the base, quantised as it was trained.
 
-    model, _ = load_classifier(base, label_names, seed=0)
+    Raises ArtifactError for missing tensors.
+    """
+    model, _ = load_classifier(base, label_names, 0, quantization)
     with quiet():
+        from peft import PeftModel
+
         try:
             wrapped = PeftModel.from_pretrained(model, directory)
         except (RuntimeError, ValueError, KeyError) as e:
@@ -230,7 +281,8 @@ def linear_modules(model: nn.Module, head: Sequence[str]) -> list[str]:
     names = {
         name
         for name, m in model.named_modules()
-        if isinstance(m, nn.Linear) and not any(h == p for h in head for p in name.split("."))
+        if isinstance(m, nn.Linear | Conv1D)
+        and not any(h == p for h in head for p in name.split("."))
     }
     return sorted({_within_block(n) for n in names})
 
@@ -242,28 +294,15 @@ def _within_block(name: str) -> str:
     return ".".join(parts[numbers[-1] + 1 :]) if numbers else name
 
 
-def target_modules(family: Family, asked: str | Sequence[str]) -> str | list[str]:
-    """Turn a preset ("query", "query-value", "attention", "all-linear") into module name endings.
-
-    A list is taken as it is; any other string is a regular expression, as in peft.
-    """
-    if isinstance(asked, str):
-        return list(family.targets[asked]) if asked in family.targets else asked
-    return list(asked)
-
-
-def head_modules(family: Family, fresh: Sequence[str]) -> list[str]:
-    """Modules that are trained in full beside an adapter: the family's head and whatever is new."""
-    return list(dict.fromkeys([*family.head, *fresh]))
-
-
 def parameter_counts(model: nn.Module, head: Sequence[str]) -> dict[str, int]:
     """Count parameters: total, trainable, and the trainable ones of head and adapter apart."""
     total = trainable = in_head = 0
     for name, p in model.named_parameters():
         if "original_module" in name:
             continue  # peft's untouched copy of the head: not part of the deployed model
-        total += p.numel()
+        # Two 4-bit weights lie in one byte; the quantised tensor knows how many there are.
+        state = getattr(p, "quant_state", None)
+        total += math.prod(state.shape) if state is not None else p.numel()
         if p.requires_grad:
             trainable += p.numel()
             in_head += p.numel() if any(f".{h}." in f".{name}" for h in head) else 0
@@ -273,6 +312,30 @@ def parameter_counts(model: nn.Module, head: Sequence[str]) -> dict[str, int]:
         "head_parameters": in_head,
         "adapter_parameters": trainable - in_head,
     }
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Bytes of all weights and buffers as they lie in memory, quantisation constants included."""
+    seen = {t.data_ptr(): t.numel() * t.element_size()
+            for t in [*model.parameters(), *model.buffers()] if t.numel()}  # fmt: skip
+    states = [s for p in model.parameters() if (s := getattr(p, "quant_state", None)) is not None]
+    extra = [t for s in states for t in s.as_dict(packed=True).values()]
+    return int(sum(seen.values()) + sum(t.numel() * t.element_size() for t in extra))
+
+
+def freeze_layers(model: nn.Module, count: int) -> None:
+    """Freeze the embeddings and the `count` lowest layers. Raises ModelError for too many."""
+    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
+    blocks = max(lists, key=len, default=nn.ModuleList())
+    if count >= len(blocks):
+        raise ModelError(
+            f"freeze_layers: expected fewer than the model's {len(blocks)} layers, found {count}. "
+            "To train the head alone, use the method probe."
+        )
+    frozen: list[nn.Module] = [*blocks[:count]]
+    frozen += [m for m in model.modules() if isinstance(m, nn.Embedding)] if count else []
+    for module in frozen:
+        module.requires_grad_(False)
 
 
 def device() -> torch.device:

@@ -1,6 +1,6 @@
 """Load a saved classifier and label texts with it.
 
-May import: artifacts, linear, transformer, metrics, types. May not import: methods, trial, cli.
+May import: foreign, linear, transformer, metrics, types. May not import: methods, trial, cli.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab import artifacts, metrics
+from tunelab import foreign, metrics
 from tunelab.errors import ArtifactError, DataError
 from tunelab.types import Artifact, Classifier
 
@@ -30,6 +30,11 @@ class TextClassifier:
     def label_names(self) -> tuple[str, ...]:
         """Names of the classes, in the order of predict_proba's columns."""
         return self.classifier.label_names
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What had to be decided on loading, because the folder does not say it."""
+        return tuple(self.artifact.manifest.get("notes", ()))
 
     def predict_proba(self, texts: Sequence[str] | str) -> NDArray[np.float64]:
         """Probabilities (n, n_classes) of texts in their order; rows sum to one."""
@@ -56,13 +61,10 @@ def _checked(texts: Sequence[str] | str) -> list[str]:
 def load(directory: Path | str) -> TextClassifier:
     """Load the artifact in a folder (or in its `artifact` folder, for a trial's folder).
 
+    What plain peft or transformers saved is loaded too; `notes` then says what was decided.
     Raises ArtifactError where there is none, or where a file or the base was altered.
     """
-    folder = Path(directory).expanduser()
-    inner = folder / "artifact"
-    if not (folder / artifacts.MANIFEST).exists() and inner.is_dir():
-        folder = inner
-    artifact = artifacts.open_artifact(folder)
+    artifact = foreign.open_folder(directory)
     kind = artifact.manifest["kind"]
     if kind in {"svm", "svm-tfidf"}:
         from tunelab import linear
@@ -73,6 +75,6 @@ def load(directory: Path | str) -> TextClassifier:
 
         return TextClassifier(transformer.load(artifact), artifact)
     raise ArtifactError(
-        f"{folder}: of the kind {kind!r}, expected model, adapter, svm or svm-tfidf. "
+        f"{artifact.directory}: of the kind {kind!r}, expected model, adapter, svm or svm-tfidf. "
         "It was written by a newer tunelab: update."
     )

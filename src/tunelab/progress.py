@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.text import Text
 
 from tunelab.study import Plan
 from tunelab.summary import format_percent, format_seconds
@@ -27,6 +28,7 @@ class Display:
         self._console = console
         self._metric = plan.spec.metric
         self._names = {t.trial_id: f"{t.method.label} seed {t.seed}" for t in plan.todo}
+        self._width = max((len(n) for n in self._names.values()), default=0)
         self._left = dict(plan.seconds)
         # Measured over estimated seconds of the trials so far: corrects those to come.
         self._spent, self._expected = 0.0, 0.0
@@ -76,14 +78,15 @@ class Display:
         self._spent += took
         self._expected += expected
         if result.status == "failed":
-            self._console.print(f"[bold red]failed[/]  {name}: ", end="")
-            self._console.print(result.error or "", markup=False, highlight=False)
+            self._line(("failed", "bold red"), f"  {name}: {result.error or ''}")
         else:
             value = result.scores.get(f"eval_{self._metric}")
             shown = "-" if value is None else format_percent(value)
-            text = f"{name:<24} validation {self._metric} {shown:>5}  in {format_seconds(took):>7}"
-            left = f"  about {format_seconds(self.seconds_left)} left" if self._left else ""
-            self._console.print(f"[green]done[/]    {text}[dim]{left}[/]", highlight=False)
+            text = (
+                f"  {name:<{self._width}}  {self._metric} {shown:>5} in {format_seconds(took):>7}"
+            )
+            left = f"  (about {format_seconds(self.seconds_left)} left)" if self._left else ""
+            self._line(("done  ", "green"), text, (left, "dim"))
         if self._live and self._tasks:
             self._live.advance(self._tasks[0])
             self._live.update(
@@ -95,6 +98,10 @@ class Display:
         """Estimate for the trials that have not started, corrected by how the last ones went."""
         ratio = self._spent / self._expected if self._expected else 1.0
         return sum(self._left.values()) * ratio
+
+    def _line(self, *parts: str | tuple[str, str]) -> None:
+        # In a file or a pipe, one line is one trial.
+        self._console.print(Text.assemble(*parts), soft_wrap=not self._console.is_terminal)
 
     def _said(self, event: Mapping[str, Any]) -> str:
         parts = [f"epoch {event['epoch']:.1f}"]

@@ -417,7 +417,8 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         elif isinstance(item, list | tuple):
             rows.append((name, ", ".join(map(str, item))))
         elif item is not None:
-            rows.append((name, say.format_bytes(item) if name.endswith("bytes") else item))
+            # A size; not the package bitsandbytes, whose version ends here too.
+            rows.append((name, say.format_bytes(item) if name.endswith(" bytes") else item))
     return rows
 
 

@@ -91,6 +91,9 @@ class TrainingSettings(EncoderSettings):
     metric_for_best_model: Literal["accuracy", "f1_macro", "f1_weighted", "roc_auc", "loss"] = (
         Field("accuracy", description="validation score that picks the best epoch")
     )
+    engine: Literal["auto", "plain"] = Field(
+        "auto", description="auto: packed where the model can, equal results; plain: never"
+    )
     gradient_checkpointing: bool = Field(
         False, description="recompute activations in the backward pass: less memory, slower"
     )

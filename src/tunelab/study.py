@@ -5,9 +5,11 @@ May import: config, trial, engines and the rooms below. May not import: report, 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +20,11 @@ from tunelab._version import __version__
 from tunelab.config import MOST_TRIALS, StudySpec
 from tunelab.engines import ENGINES
 from tunelab.errors import ConfigError
-from tunelab.methods import METHODS
+from tunelab.methods import METHODS, check
 from tunelab.trial import OnEvent, make_spec
 from tunelab.types import Dataset, TrialResult, TrialSpec
 
-__all__ = ["Plan", "expand", "plan", "run", "write"]
+__all__ = ["Plan", "check_place", "expand", "plan", "run", "write"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,9 +74,7 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
             f"seeds), more than {MOST_TRIALS}. Make the grid smaller, or confirm with --yes."
         )
     folder = spec.output_dir
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder}: expected a folder for the study, found a file. "
-                          "Choose another with --output-dir.")  # fmt: skip
+    check_place(folder)
     if folder.is_dir() and any(folder.iterdir()) and not store.is_study(folder):
         raise ConfigError(
             f"{folder}: not empty, and not a study, so nothing is written into it. "
@@ -84,6 +84,7 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
     base = bases.resolve(spec.model) if spec.needs_base else None
     if base:
         for m in spec.methods:
+            check(base, m)
             if "max_length" in m.settings and METHODS[m.name].needs_base:
                 bases.check_length(base, m.settings["max_length"])
     trials = expand(spec, dataset, base)
@@ -91,6 +92,19 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
     todo = tuple(t for t in trials if not _is_done(before[t.trial_id]))
     done = [r for r in before.values() if r is not None and r.status == "done"]
     return Plan(spec, dataset, base, trials, todo, _estimate(todo, done, dataset, base))
+
+
+def check_place(folder: Path) -> None:
+    """Raise ConfigError where no folder can be made, or written into."""
+    other = "Choose another with --output-dir."
+    inside = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not inside.is_dir():
+        what = f"{inside} is a file, so no folder can be made in it" if inside != folder else (
+            "expected a folder, found a file"
+        )  # fmt: skip
+        raise ConfigError(f"{folder}: {what}. {other}")
+    if not os.access(inside, os.W_OK):
+        raise ConfigError(f"{folder}: {inside} may not be written to. {other}")
 
 
 def _is_done(result: TrialResult | None) -> bool:
@@ -133,7 +147,8 @@ _WORK = {"full": 6.0, "svm": 2.0, "svm-tfidf": 0.0}
 _WORK_OF_ADAPTERS = 4.5
 # Share of a large matrix product's speed that training reaches (docs/log.md).
 _EFFICIENCY = 0.35
-_SECONDS_TO_START = 4.0
+# The first trial waits for the imports; later ones are forked from where they are done.
+_SECONDS_TO_IMPORT, _SECONDS_TO_START = 4.0, 0.2
 
 
 def _estimate(
@@ -152,11 +167,12 @@ def _estimate(
     weights = _encoder_weights(base) if base else 0
     words = sum(len(t.split()) for t in dataset.train.texts)
     tokens = 1.35 * words + 2 * len(dataset.train)  # subwords and the special tokens
-    out = {}
+    out: dict[str, float] = {}
     for t in todo:
         s = t.method.settings
+        start = _SECONDS_TO_START if out else _SECONDS_TO_IMPORT
         if t.method.label in took:
-            out[t.trial_id] = float(np.mean(took[t.method.label]))
+            out[t.trial_id] = start + float(np.mean(took[t.method.label]))
             continue
         work = _WORK.get(t.method.name, _WORK_OF_ADAPTERS)
         rows = len(dataset.train)
@@ -164,7 +180,7 @@ def _estimate(
         epochs = s.get("num_train_epochs", 1)
         share = 1 + 0.33 * len(dataset.validation) / rows
         seconds = work * weights * tokens * cut * epochs * share / speed
-        out[t.trial_id] = _SECONDS_TO_START + seconds + rows * 1e-3
+        out[t.trial_id] = start + seconds + rows * 1e-3
     return out
 
 

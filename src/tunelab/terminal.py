@@ -6,46 +6,90 @@ May import: summary. May not be imported by anything but cli.
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from tunelab.summary import format_parameters
 
-__all__ = ["console", "data_card", "model_card", "print_table"]
+__all__ = ["console", "data_card", "model_card", "print_table", "say"]
+
+
+_NO_LIMIT = 1_000
 
 
 def console() -> Console:
-    """Standard output: as wide as the terminal, or wide enough for a table when piped."""
-    return Console() if sys.stdout.isatty() else Console(width=120)
+    """Standard output: as wide as the terminal, or wide enough for any table when piped."""
+    return Console() if sys.stdout.isatty() else Console(width=_NO_LIMIT)
 
 
 def print_table(
     headings: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None
 ) -> None:
-    """Print a table: the first column to the left, the others to the right."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for i, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if i == 0 else "right", overflow="fold")
-    for row in rows:
-        # Cells are users' texts: shown as they are, never read as markup.
-        table.add_row(*(Text(str(cell)) for cell in row))
+    """Print a table: the first column to the left, the others to the right.
+
+    What is wider than the terminal goes on below, under the first column again; a pipe has no end.
+    """
     out = console()
     if title:
-        out.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
-    out.print(table)
-    out.print()
+        say(out, title, style="bold")
+    for columns in _blocks(headings, rows, out.width):
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for i in columns:
+            # Set by us: a heading of two words stands in two lines, and no word is cut.
+            table.add_column(
+                Text(headings[i]), justify="left" if i == 0 else "right", overflow="fold",
+                width=min(_width(i, headings, rows), out.width // 2),
+            )  # fmt: skip
+        for row in rows:
+            # Cells are users' texts: shown as they are, never read as markup.
+            table.add_row(*(Text(str(row[i])) for i in columns))
+        out.print(table)
+        out.print()
+
+
+def _width(i: int, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Least width of a column: its widest cell, or the longest word of its heading."""
+    return max(cell_len(w) for w in ("", *headings[i].split(), *(str(row[i]) for row in rows)))
+
+
+def _blocks(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[list[int]]:
+    """Columns of each table, so that none is wider than `width`; each begins with the first."""
+    blocks, used = [[0]], _width(0, headings, rows)
+    for i in range(1, len(headings)):
+        wide = _width(i, headings, rows) + 3  # what stands between two columns
+        if used + wide > width and len(blocks[-1]) > 1:
+            blocks.append([0])
+            used = _width(0, headings, rows)
+        blocks[-1].append(i)
+        used += wide
+    return blocks
+
+
+def say(out: Console, text: str, indent: int = 0, style: str = "") -> None:
+    """Print a text: wrapped between words in a terminal, one line elsewhere. Never markup.
+
+    `indent` is where the second and later lines begin.
+    """
+    if out.is_terminal:
+        text = textwrap.fill(
+            text, max(20, out.width), subsequent_indent=" " * indent,
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
+    out.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def _lines(pairs: Sequence[tuple[str, object]]) -> None:
     out = console()
     width = max(len(k) for k, _ in pairs)
     for key, value in pairs:
-        out.print(f"{key:<{width}}  {value}", markup=False, highlight=False, soft_wrap=True)
+        say(out, f"{key:<{width}}  {value}", indent=width + 2)
     out.print()
 
 

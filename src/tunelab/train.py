@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,15 +18,33 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from tunelab import batching, metrics
+from tunelab import batching, metrics, packing
 from tunelab.batching import Encoded
 from tunelab.errors import TrialError
 from tunelab.settings import TrainingSettings
 from tunelab.types import Predictions, Seeds
 
-__all__ = ["Fitted", "OnStep", "TrainingData", "fit", "score"]
+__all__ = ["Fitted", "Hooks", "OnStep", "TrainingData", "fit", "score"]
 
 OnStep = Callable[[Mapping[str, Any]], None]
+# (texts, row numbers) -> logits (rows, n_classes) and how many tokens were computed
+Compute = Callable[[Encoded, NDArray[np.int64]], tuple[torch.Tensor, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a method changes in the loop: `rate(name)`, the factor of a parameter's learning rate;
+    `penalty()`, a term added to each step's loss; `after_step()`, called after each optimizer step
+    while the gradients are still there.
+    """
+
+    rate: Callable[[str], float] | None = None
+    penalty: Callable[[], torch.Tensor] | None = None
+    after_step: Callable[[], None] | None = None
+
+
+# (model, settings, number of steps) -> hooks
+MakeHooks = Callable[[Any, Any, int], Hooks]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +59,8 @@ class TrainingData:
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """What training gave: `history` (rows for history.jsonl), the epoch whose weights were kept,
-    seconds of training without evaluation, the share of computed tokens that were padding.
+    seconds of training without evaluation, the share of computed tokens that were padding, which
+    engine ran and, where it is not the packed one, why.
     """
 
     history: tuple[dict[str, float], ...]
@@ -49,6 +69,8 @@ class Fitted:
     steps: int
     train_seconds: float
     padding: float
+    engine: str
+    engine_reason: str | None
 
 
 def fit(
@@ -60,6 +82,7 @@ def fit(
     settings: TrainingSettings,
     seeds: Seeds,
     on_step: OnStep,
+    hooks: MakeHooks | None = None,
 ) -> Fitted:
     """Train what requires a gradient, keep the epoch that is best on validation.
 
@@ -72,7 +95,9 @@ def fit(
     steps_per_epoch = math.ceil(len(lengths) / rows_per_step)
     steps = steps_per_epoch * settings.num_train_epochs
     log = _Log(on_step, every=max(1, steps_per_epoch // 20), steps=steps, rows=len(lengths))
-    step_once = _stepper(model, pad_id, train, settings, steps)
+    engine, reason, compute, installed = _engine(model, pad_id, settings)
+    own = hooks(model, settings, steps) if hooks else Hooks()
+    step_once = _stepper(model, compute, train, settings, steps=steps, hooks=own)
     order = np.random.default_rng(seeds.order)
     torch.manual_seed(seeds.dropout)
 
@@ -81,8 +106,9 @@ def fit(
     for epoch in range(1, settings.num_train_epochs + 1):
         model.train()
         log.start()
-        for rows in batching.train_batches(lengths, rows_per_step, order):
-            log.step(len(rows), *step_once(rows))
+        with installed():
+            for rows in batching.train_batches(lengths, rows_per_step, order):
+                log.step(len(rows), *step_once(rows))
         log.pause()
 
         scores = evaluate(model, pad_id, validation, settings)
@@ -102,16 +128,45 @@ def fit(
             p.copy_(best_state[name])
     model.eval()
     padding = 1 - int(lengths.sum()) * epoch / log.tokens
-    return Fitted(tuple(log.history), best_epoch, epoch, log.steps_done, log.seconds, padding)
+    return Fitted(
+        tuple(log.history), best_epoch, epoch, log.steps_done, log.seconds, padding, engine, reason
+    )
+
+
+def _engine(
+    model: nn.Module, pad_id: int, settings: TrainingSettings
+) -> tuple[str, str | None, Compute, Callable[[], AbstractContextManager[None]]]:
+    """Choose how a batch is computed: packed where the model can, else plain and why."""
+    reason = packing.why_not(model)
+    if settings.gradient_checkpointing:
+        reason = "gradient checkpointing recomputes through the plain path"
+    if settings.engine == "plain":
+        reason = "engine: plain was asked for"
+    if reason is None:
+        packed = packing.Packed(model)
+        return "packed", None, packed, packed.installed
+    where = next(model.parameters()).device
+
+    def plain(encoded: Encoded, rows: NDArray[np.int64]) -> tuple[torch.Tensor, int]:
+        batch = batching.pad(encoded, rows, pad_id)
+        return forward(model, batch, where), batch.input_ids.size
+
+    return "plain", reason, plain, nullcontext
 
 
 def _stepper(
-    model: nn.Module, pad_id: int, train: TrainingData, settings: TrainingSettings, steps: int
+    model: nn.Module,
+    compute: Compute,
+    train: TrainingData,
+    settings: TrainingSettings,
+    *,
+    steps: int,
+    hooks: Hooks,
 ) -> Callable[[NDArray[np.int64]], tuple[float, float, int]]:
     """One optimizer step on the given rows: returns loss, learning rate and tokens computed."""
     where = next(model.parameters()).device
     weights = _class_weights(train.labels, settings)
-    optimizer = _optimizer(model, settings)
+    optimizer = _optimizer(model, settings, hooks.rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(settings, steps))
     trainable = [p for _, p in _trainable(model)]
 
@@ -124,11 +179,11 @@ def _stepper(
         for part in np.array_split(
             rows, math.ceil(len(rows) / settings.per_device_train_batch_size)
         ):
-            batch = batching.pad(train.encoded, part, pad_id)
-            tokens += batch.input_ids.size
+            logits, computed = compute(train.encoded, part)
+            tokens += computed
             share = (
                 functional.cross_entropy(
-                    forward(model, batch, where),
+                    logits,
                     torch.from_numpy(train.labels[part]).to(where),
                     weight=None if weights is None else weights.to(where),
                     label_smoothing=settings.label_smoothing_factor,
@@ -138,6 +193,10 @@ def _stepper(
             )
             share.backward()  # type: ignore[no-untyped-call]
             loss += float(share.detach())
+        if hooks.penalty:
+            extra = hooks.penalty()
+            extra.backward()  # type: ignore[no-untyped-call]
+            loss += float(extra.detach())
         if not math.isfinite(loss):
             raise TrialError(
                 f"The loss became {loss} at a learning rate of {rate:.2g}: training diverged. "
@@ -146,6 +205,8 @@ def _stepper(
         if settings.max_grad_norm:
             nn.utils.clip_grad_norm_(trainable, settings.max_grad_norm)
         optimizer.step()
+        if hooks.after_step:
+            hooks.after_step()  # before the gradients go: AdaLoRA's importance needs them
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
         return loss, rate, tokens
@@ -252,12 +313,23 @@ def _class_weights(labels: NDArray[np.int64], settings: TrainingSettings) -> tor
     return torch.tensor(len(labels) / (len(counts) * counts), dtype=torch.float32)
 
 
-def _optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
-    """AdamW without weight decay on biases and normalisation weights, as in transformers."""
-    parameters = [p for _, p in _trainable(model)]
+def _optimizer(
+    model: nn.Module, settings: TrainingSettings, rate: Callable[[str], float] | None
+) -> torch.optim.AdamW:
+    """AdamW without weight decay on biases and normalisation weights, as in transformers.
+
+    `rate` gives the factor of the learning rate for a parameter's name (1 where left out).
+    """
+    named = _trainable(model)
+    factors = {n: rate(n) if rate else 1.0 for n, _ in named}
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {
+            "params": [p for n, p in named if factors[n] == factor and (p.ndim >= 2) == matrix],
+            "weight_decay": settings.weight_decay if matrix else 0.0,
+            "lr": settings.learning_rate * factor,
+        }
+        for factor in sorted(set(factors.values()))
+        for matrix in (True, False)
     ]
     return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
 

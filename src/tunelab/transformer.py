@@ -7,7 +7,7 @@ May import: artifacts, bases, batching, models, train, types. May not import: me
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab import artifacts, bases, batching, models, train
+from tunelab.errors import ArtifactError
 from tunelab.types import Artifact, BaseRef, ScoreKind
 
-__all__ = ["TransformerClassifier"]
+__all__ = ["TransformerClassifier", "load", "load_on", "stray_tensors"]
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TransformerClassifier:
-    """`model` (transformers, or wrapped by peft) in evaluation mode, with what scoring needs."""
+    """`model` (transformers, or wrapped by peft) in evaluation mode, with what scoring needs.
+
+    `quantization`: how the base was loaded, where not in float32; it is loaded so again.
+    """
 
     model: Any
     tokenizer: Any
@@ -32,6 +38,7 @@ class TransformerClassifier:
     max_length: int
     batch_size: int
     score_kind: ScoreKind = "logit"
+    quantization: Mapping[str, Any] | None = None
 
     @property
     def pad_id(self) -> int:
@@ -50,8 +57,7 @@ class TransformerClassifier:
         from peft import PeftModel
 
         adapter = isinstance(self.model, PeftModel)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # peft looks for the base's card on the hub
+        with models.quiet():  # peft looks for the base's card on the hub, and says so
             self.model.save_pretrained(directory, safe_serialization=True)
         self.tokenizer.save_pretrained(directory)
         if adapter:
@@ -65,6 +71,7 @@ class TransformerClassifier:
                 "score_kind": self.score_kind,
                 "base": {"name": self.base.name, "sha256": self.base.sha256},
                 "max_length": self.max_length,
+                **({"quantization": dict(self.quantization)} if self.quantization else {}),
             },
         )
 
@@ -72,14 +79,65 @@ class TransformerClassifier:
 def load(artifact: Artifact, batch_size: int = 64) -> TransformerClassifier:
     """Load what `TransformerClassifier.save` wrote. Raises ArtifactError for another base."""
     manifest, directory = artifact.manifest, artifact.directory
-    ref = BaseRef(**manifest["base"])
-    names = tuple(manifest["label_names"])
-    tokenizer = models.load_tokenizer_from(directory, str(directory))
     if manifest["kind"] == "adapter":
-        base = bases.resolve_exactly(ref, directory)
-        model = models.load_adapter(base, directory, names)
-    else:
-        model = models.load_saved(directory)
-    model.to(models.device()).eval()
+        base = bases.resolve_exactly(BaseRef(**manifest["base"]), directory)
+        return load_on(base, artifact, batch_size)
+    tokenizer = models.load_tokenizer_from(directory, str(directory))
+    model = models.load_saved(directory)
+    artifacts.check_labels(artifact, int(model.config.num_labels or 0))
+    return _ready(model, tokenizer, artifact, batch_size)
+
+
+def load_on(base: bases.Base, artifact: Artifact, batch_size: int = 64) -> TransformerClassifier:
+    """Load an adapter onto the base that it was trained on, wherever that lies now."""
+    manifest, directory = artifact.manifest, artifact.directory
+    # What plain peft wrote has no tokenizer of its own: it is the base's.
+    tokenizer = (
+        models.load_tokenizer(base)
+        if manifest.get("tokenizer") == "base"
+        else models.load_tokenizer_from(directory, str(directory))
+    )
+    model = models.load_adapter(
+        base, directory, tuple(manifest["label_names"]), manifest.get("quantization")
+    )
+    missing, unexpected = stray_tensors(model, directory)
+    if missing or unexpected:
+        fault = f"lacks {missing[0]}" if missing else f"has {unexpected[0]}, which has no place"
+        raise ArtifactError(
+            f"{directory}: its {ADAPTER_WEIGHTS} {fault} in the base {base.ref.name} "
+            f"({len(missing)} tensors missing, {len(unexpected)} unexpected). "
+            "Copy the adapter again, or give the base that it was trained on."
+        )
+    return _ready(model, tokenizer, artifact, batch_size)
+
+
+def _ready(
+    model: Any, tokenizer: Any, artifact: Artifact, batch_size: int
+) -> TransformerClassifier:
+    manifest = artifact.manifest
+    quantization = manifest.get("quantization")
+    if not quantization:  # what is quantised was put there while it was loaded
+        model.to(models.device())
+    model.eval()
     model.requires_grad_(False)
-    return TransformerClassifier(model, tokenizer, names, ref, manifest["max_length"], batch_size)
+    return TransformerClassifier(
+        model, tokenizer, tuple(manifest["label_names"]), BaseRef(**manifest["base"]),
+        manifest["max_length"], batch_size, quantization=quantization,
+    )  # fmt: skip
+
+
+def stray_tensors(model: Any, directory: Path) -> tuple[list[str], list[str]]:
+    """Names of tensors that an adapter's file lacks, and of those that it has beside its own.
+
+    peft leaves the former as they were initialised and drops the latter, with a warning at most.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        needed = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    with safe_open(directory / ADAPTER_WEIGHTS, "pt") as file:
+        there = set(file.keys())
+    # Embeddings are saved beside an adapter that resized or adapted them.
+    return sorted(needed - there), sorted(there - needed - set(model.state_dict()))

@@ -43,10 +43,15 @@ def run_in_processes(
                 end = _run_one(worker, spec, study, metric, on_event)
                 result = store.read_result(study, spec.trial_id)
                 if end is None or end["exit"] or result is None:
-                    result = _died(spec, study, end, log)
+                    code = end["exit"] if end else worker.wait(timeout=10)
+                    if end is None:
+                        _stop(worker)  # the trial may have outlived it
+                    store.sweep(study)
+                    result = _died(spec, study, code, log)
                 yield result
         finally:
             _stop(worker)
+            store.sweep(study)
 
 
 def _start(log: IO[str]) -> subprocess.Popen[str]:
@@ -84,18 +89,18 @@ def _run_one(
     return None
 
 
-def _died(spec: TrialSpec, study: Path, end: dict[str, Any] | None, log: IO[str]) -> TrialResult:
+def _died(spec: TrialSpec, study: Path, code: int, log: IO[str]) -> TrialResult:
     """Keep a trial whose process ended without a result: killed, out of memory, crashed."""
-    code = end["exit"] if end else None
     log.seek(0)
-    last = next((ln.strip() for ln in reversed(log.readlines()) if ln.strip()), "")
+    said = [ln.strip() for ln in log if ln.strip() and "Warning: " not in ln]
+    last = said[-1] if said else ""
     if code == -signal.SIGKILL:
         text = (
             "The trial's process was killed (SIGKILL), most often because memory ran out. "
             "Lower per_device_train_batch_size or max_length, or turn on gradient_checkpointing."
         )
     else:
-        how = f"with signal {-code}" if code and code < 0 else f"with exit code {code}"
+        how = f"with signal {-code}" if code < 0 else f"with exit code {code}"
         text = f"The trial's process ended {how}. Its last words: {last or 'none'}"
     result = failed(spec, text, {})
     with store.new_trial(study, spec.trial_id) as folder:
@@ -108,11 +113,10 @@ def _stop(worker: subprocess.Popen[str]) -> None:
     with suppress(OSError, TunelabError):
         if worker.stdin:
             worker.stdin.close()
-    try:
+    with suppress(subprocess.TimeoutExpired):
         worker.wait(timeout=0.5)
-    except subprocess.TimeoutExpired:
-        with suppress(ProcessLookupError):
-            os.killpg(worker.pid, signal.SIGKILL)
-        worker.wait()
+    with suppress(ProcessLookupError):
+        os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()
     if worker.stdout:
         worker.stdout.close()

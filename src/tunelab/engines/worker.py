@@ -19,14 +19,13 @@ from tunelab.trial import run_and_store
 
 
 def _import_heavy() -> None:
-    """Import what trials need, without starting a thread: forking after that would be unsafe."""
+    """Import what a base model needs, without starting a thread: forking after that is unsafe."""
     import peft
-    import sklearn.svm
     import transformers.models.auto.modeling_auto  # noqa: F401
 
     import tunelab.methods.neural  # noqa: F401
 
-    del peft, sklearn
+    del peft
 
 
 def _send(out: IO[str], event: Mapping[str, Any]) -> None:
@@ -38,7 +37,11 @@ def _run(job: Mapping[str, Any], out: IO[str]) -> None:
     spec = spec_from_json(job["spec"])
 
     def tell(row: Mapping[str, Any]) -> None:
-        _send(out, {"event": "step", **row})
+        try:
+            _send(out, {"event": "step", **row})
+        except BrokenPipeError:
+            # The command line was killed: nobody waits for this trial, and it has not failed.
+            os._exit(1)
 
     run_and_store(spec, Path(job["study"]), job["metric"], tell)
 
@@ -79,17 +82,21 @@ def _die_with_parent() -> None:
 def main() -> None:
     """Serve jobs until standard input ends."""
     # Events have standard output to themselves: whatever a library prints goes to the log.
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    _import_heavy()
-    for line in sys.stdin:
-        job = json.loads(line)
-        if hasattr(os, "fork"):
-            code = _fork(job, out)
-        else:
-            _run(job, out)
-            code = 0
-        _send(out, {"event": "end", "exit": code})
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
+        os.dup2(2, 1)
+        import sklearn.svm  # noqa: F401
+
+        for line in sys.stdin:
+            job = json.loads(line)
+            # Seconds that a study of linear models on words does not need. Done once, then cached.
+            if job["spec"]["base"] is not None:
+                _import_heavy()
+            if hasattr(os, "fork"):
+                code = _fork(job, out)
+            else:
+                _run(job, out)
+                code = 0
+            _send(out, {"event": "end", "exit": code})
 
 
 if __name__ == "__main__":

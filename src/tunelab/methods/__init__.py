@@ -7,9 +7,38 @@ May import: settings, types, errors and the rooms below. May not import: config,
 
 from __future__ import annotations
 
-from tunelab.methods import full, peft, svm
-from tunelab.methods.method import Method, Outcome, Task
+from tunelab.bases import Base
+from tunelab.errors import ModelError
+from tunelab.families import family_of
+from tunelab.methods import full, lora, prompts, scaling, svm
+from tunelab.methods.method import Extras, Method, Outcome, Task
+from tunelab.types import MethodSpec
 
-__all__ = ["METHODS", "Method", "Outcome", "Task"]
+__all__ = ["METHODS", "Extras", "Method", "Outcome", "Task", "check"]
 
-METHODS: dict[str, Method] = {m.name: m for m in (*svm.METHODS, *full.METHODS, *peft.METHODS)}
+METHODS: dict[str, Method] = {
+    m.name: m
+    for m in (*svm.METHODS, *full.METHODS, *lora.METHODS, *scaling.METHODS, *prompts.METHODS)
+}
+
+
+def check(base: Base, spec: MethodSpec) -> None:
+    """Refuse a method or settings that cannot work on a base, before anything is trained.
+
+    Raises InputError naming what does. Loads no torch.
+    """
+    method = METHODS[spec.name]
+    if method.adapt is None:
+        return
+    settings = method.settings(**spec.settings)
+    why = method.refused.get(base.model_type)
+    if why:
+        able = [m.name for m in METHODS.values() if m.adapt and base.model_type not in m.refused]
+        raise ModelError(
+            f"{spec.name} cannot run on {base.ref.name} ({base.model_type}): {why}. "
+            f"What can: {', '.join(able)}."
+        )
+    if spec.name != "full":
+        family_of(base, settings)
+    if method.check:
+        method.check(base, settings)

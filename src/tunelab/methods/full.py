@@ -1,4 +1,4 @@
-"""Full fine-tuning: every weight of the base and the new head is trained."""
+"""Methods that train weights the base already has: all of them, its biases, or the head alone."""
 
 from __future__ import annotations
 
@@ -7,36 +7,112 @@ from typing import Any
 
 from pydantic import Field
 
+from tunelab.bases import Base
+from tunelab.errors import ModelError
 from tunelab.methods.method import Method, Outcome, Task
 from tunelab.settings import TrainingSettings
 
-__all__ = ["METHODS", "FullSettings"]
+__all__ = ["METHODS", "BitFitSettings", "FullSettings", "ProbeSettings"]
 
 
 class FullSettings(TrainingSettings):
     """Settings of `full`."""
 
     learning_rate: float = Field(5e-5, gt=0, le=10, description="peak learning rate of AdamW")
+    freeze_layers: int = Field(
+        0, ge=0, description="so many of the lowest layers stay as they are, embeddings too"
+    )
 
 
-def adapt_full(model: Any, _family: Any, _head: list[str], _settings: FullSettings) -> Any:
-    """Train every parameter (Devlin et al. 2019): nothing is frozen, nothing is added."""
+class ProbeSettings(TrainingSettings):
+    """Settings of `probe`."""
+
+    learning_rate: float = Field(5e-3, gt=0, le=10, description="peak learning rate of AdamW")
+
+
+class BitFitSettings(TrainingSettings):
+    """Settings of `bitfit`."""
+
+    learning_rate: float = Field(1e-3, gt=0, le=10, description="peak learning rate of AdamW")
+
+
+def adapt_full(model: Any, _family: Any, _head: list[str], settings: FullSettings) -> Any:
+    """Train every parameter (Devlin et al. 2019), but for the lowest `freeze_layers` layers."""
+    from tunelab import models
+
+    if settings.freeze_layers:
+        models.freeze_layers(model, settings.freeze_layers)
     return model
+
+
+def adapt_probe(model: Any, _family: Any, head: list[str], _settings: ProbeSettings) -> Any:
+    """Train the head alone: a linear probe where the head is one layer (Alain & Bengio 2016)."""
+    _freeze(model, head, biases=False)
+    return model
+
+
+def adapt_bitfit(model: Any, _family: Any, head: list[str], _settings: BitFitSettings) -> Any:
+    """BitFit: train the biases and the head. Ben Zaken et al. 2021, arXiv:2106.10199."""
+    _freeze(model, head, biases=True)
+    return model
+
+
+def _freeze(model: Any, head: list[str], biases: bool) -> None:
+    for name, p in model.named_parameters():
+        in_head = any(f".{h}." in f".{name}" for h in head)
+        p.requires_grad_(in_head or (biases and name.endswith(".bias")))
 
 
 def fit_full(task: Task) -> Outcome:
     """Train every parameter."""
+    return _fit(task, adapt_full, "full fine-tuning has no adapter: the base itself is trained")
+
+
+def fit_probe(task: Task) -> Outcome:
+    """Train the head."""
+    return _fit(task, adapt_probe, "a probe has no adapter: the head alone is trained")
+
+
+def fit_bitfit(task: Task) -> Outcome:
+    """Train biases and head."""
     from tunelab.methods import neural
 
-    outcome = neural.fit(task, adapt_full)
+    return neural.fit(task, adapt_bitfit)
+
+
+def _fit(task: Task, adapt: Any, reason: str) -> Outcome:
+    from tunelab.methods import neural
+
+    outcome = neural.fit(task, adapt)
     counts = {**outcome.counts, "adapter_parameters": None}
-    reason = "full fine-tuning has no adapter: the base itself is trained"
     return replace(outcome, counts=counts, reasons={"adapter_parameters": reason})
 
+
+def check_full(base: Base, settings: FullSettings) -> None:
+    """Refuse to freeze as many layers as there are."""
+    config = base.config
+    layers = config.get("num_hidden_layers", config.get("n_layers", config.get("n_layer")))
+    if config.get("model_type") == "albert":
+        layers = config.get("num_hidden_groups", 1)
+    if isinstance(layers, int) and settings.freeze_layers >= layers:
+        raise ModelError(
+            f"freeze_layers: expected fewer than the {layers} layers of {base.ref.name}, found "
+            f"{settings.freeze_layers}. To train the head alone, use the method probe."
+        )
+
+
+_NO_BIAS = "its layers have no biases"
 
 METHODS = (
     Method(
         "full", "full fine-tuning: every weight is trained", FullSettings, fit_full,
-        adapt=adapt_full,
+        adapt=adapt_full, check=check_full,
+    ),
+    Method(
+        "probe", "the head alone on the frozen base", ProbeSettings, fit_probe, adapt=adapt_probe
+    ),
+    Method(
+        "bitfit", "BitFit: biases and head", BitFitSettings, fit_bitfit, adapt=adapt_bitfit,
+        refused=dict.fromkeys(("modernbert", "llama", "mistral", "qwen3"), _NO_BIAS),
     ),
 )  # fmt: skip

@@ -16,7 +16,7 @@ from tunelab.types import Classifier, Seeds, Split
 # (loaded classifier, its family, its head's module names, settings) -> the model to train
 Adapt = Callable[[Any, Any, list[str], Any], Any]
 
-__all__ = ["Adapt", "Method", "Outcome", "Task"]
+__all__ = ["Adapt", "Extras", "Method", "Outcome", "Task"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +57,30 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Extras:
+    """What some methods do beside `adapt`; each is left out where a method needs nothing there.
+
+    `quantization(settings)`: how the base is loaded (arguments of BitsAndBytesConfig).
+    `prepare(model, encoded training texts, pad id, settings)`: before training, such as
+    initialising from data; what it returns is given to `finish`.
+    `hooks(model, settings, steps)`: what is particular in the training loop, a train.Hooks.
+    `finish(model, prepared)`: after training, facts for the trial's details.
+    """
+
+    quantization: Callable[[Any], Mapping[str, Any]] | None = None
+    prepare: Callable[[Any, Any, int, Any], Any] | None = None
+    hooks: Callable[[Any, Any, int], Any] | None = None
+    finish: Callable[[Any, Any], Mapping[str, Any]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Method:
     """A row of METHODS: its name, one line about it, its settings, its `fit`.
 
     `adapt`, for a method that trains a transformer: turns the loaded classifier into what is
-    trained, with everything else frozen.
+    trained, with everything else frozen. `refused` says, for a family's model_type, why the method
+    cannot run on it. `check(base, settings)` raises InputError for settings that cannot work on a
+    base; it runs before anything is trained and loads no torch.
     """
 
     name: str
@@ -70,3 +89,5 @@ class Method:
     fit: Callable[[Task], Outcome]
     needs_base: bool = True
     adapt: Adapt | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
+    check: Callable[[Base, Any], None] | None = None

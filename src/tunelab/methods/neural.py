@@ -5,7 +5,7 @@ May import: batching, models, train, transformer. Loads torch; import it inside 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import nn
 
 from tunelab import bases, batching, models, train
 from tunelab.errors import TrialError
-from tunelab.methods.method import Adapt, Outcome, Task
+from tunelab.methods.method import Adapt, Extras, Outcome, Task
 from tunelab.settings import TrainingSettings
 from tunelab.transformer import TransformerClassifier
 from tunelab.types import Split
@@ -22,47 +22,64 @@ __all__ = ["adapted", "fit"]
 
 
 def adapted(
-    base: bases.Base, label_names: Sequence[str], settings: Any, adapt: Adapt, seed: int
+    base: bases.Base,
+    label_names: Sequence[str],
+    settings: Any,
+    adapt: Adapt,
+    seed: int,
+    *,
+    quantization: Mapping[str, Any] | None = None,
 ) -> tuple[nn.Module, list[str]]:
     """Load the base with a new head and let `adapt` say what is trained; with the head's modules.
 
     Everything new is drawn after `seed` is set: head and adapter are a function of it.
     """
-    family = models.family_of(base)
-    loaded, fresh = models.load_classifier(base, label_names, seed)
+    family = models.family_of(base, settings)
+    loaded, fresh = models.load_classifier(base, label_names, seed, quantization)
     plain: Any = loaded
     head = models.head_modules(family, fresh)
     if getattr(settings, "gradient_checkpointing", False):
-        plain.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        plain.activation_checkpointing_enable({"use_reentrant": False})
     torch.manual_seed(seed)
     with models.quiet():
         return adapt(plain, family, head, settings), head
 
 
-def fit(task: Task, adapt: Adapt) -> Outcome:
+def fit(task: Task, adapt: Adapt, extras: Extras = Extras()) -> Outcome:  # noqa: B008  frozen
     """Load, adapt, train, count, wrap."""
     assert task.base is not None  # noqa: S101  the row says needs_base
     base, settings = task.base, task.settings
     bases.check_length(base, settings.max_length)
     tokenizer: Any = models.load_tokenizer(base)
-    model, head = adapted(base, task.label_names, settings, adapt, task.seeds.init)
-    model.to(models.device())
+    quantization = extras.quantization(settings) if extras.quantization else None
+    # Asked first: a machine that cannot do it must say so before anything is loaded.
+    backend = models.quantization_backend(quantization) if quantization else None
+    model, head = adapted(
+        base, task.label_names, settings, adapt, task.seeds.init, quantization=quantization
+    )
+    if not quantization:  # what is quantised was put there while it was loaded
+        model.to(models.device())
+    texts = _data(tokenizer, task.train, settings)
+    pad_id = int(tokenizer.pad_token_id)
+    prepared = extras.prepare(model, texts.encoded, pad_id, settings) if extras.prepare else None
     counts: dict[str, int | None] = dict(models.parameter_counts(model, head))
     if not counts["trainable_parameters"]:
         raise TrialError("Nothing would be trained: every parameter is frozen.")
 
     fitted = train.fit(
         model,
-        pad_id=int(tokenizer.pad_token_id),
-        train=_data(tokenizer, task.train, settings),
+        pad_id=pad_id,
+        train=texts,
         validation=_data(tokenizer, task.validation, settings),
         settings=settings,
         seeds=task.seeds,
         on_step=task.on_step,
+        hooks=extras.hooks,
     )
+    found = extras.finish(model, prepared) if extras.finish else {}
     classifier = TransformerClassifier(
         model, tokenizer, task.label_names, base.ref, settings.max_length,
-        settings.per_device_eval_batch_size,
+        settings.per_device_eval_batch_size, quantization=quantization,
     )  # fmt: skip
     return Outcome(
         classifier=classifier,
@@ -74,8 +91,13 @@ def fit(task: Task, adapt: Adapt) -> Outcome:
             "epochs": fitted.epochs,
             "steps": fitted.steps,
             "padding": fitted.padding,
+            "engine": fitted.engine,
+            "engine_reason": fitted.engine_reason,
             "device": str(models.device()),
             "head_modules": head,
+            "weight_bytes": models.weight_bytes(model),
+            **({"quantization": backend} if backend else {}),
+            **found,
         },
     )
 

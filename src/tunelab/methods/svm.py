@@ -38,7 +38,7 @@ class _CGrid(Settings):
     @classmethod
     def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if any(c <= 0 for c in value):
-            raise ValueError("every C has to be above 0")
+            raise ValueError("values above 0")
         return value
 
 

@@ -1,0 +1,192 @@
+"""`tunelab adapters`: list, show, verify, merge and combine saved adapters.
+
+Only click is imported here; a verb imports what it needs. May import: adapters, tables, terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tunelab.errors import InputError
+
+if TYPE_CHECKING:
+    from tunelab.adapters import Made
+
+_folder = click.Path(path_type=Path)
+_output_option = click.option(
+    "--output-dir", type=_folder, required=True, help="A new folder for what is made."
+)
+_json_option = click.option("--json", "as_json", is_flag=True)
+
+
+@click.group(short_help="List, show, verify, merge and combine saved adapters.")
+def adapters() -> None:
+    """List, show, verify, merge and combine saved adapters. The originals are never changed."""
+
+
+@adapters.command("list")
+@click.argument("root", type=_folder, default=Path())
+@_json_option
+def list_artifacts(root: Path, as_json: bool) -> None:
+    """Classifiers below a folder (this one), those of studies' trials too."""
+    from tunelab.adapters import find_artifacts
+
+    rows = find_artifacts(root)
+    if as_json:
+        _print_json(rows)
+        return
+    if not rows:
+        click.echo(f"No classifiers below {root}. Make one: tunelab train DATA --method lora ...")
+        return
+    from tunelab.summary import format_bytes
+    from tunelab.terminal import print_table
+
+    print_table(
+        ["Folder", "Kind", "Method", "Base", "Labels", "Size"],
+        [
+            [r["folder"], r["kind"] or "unreadable", r["method"] or "-", r["base"] or "-",
+             str(len(r["label_names"])) if r["label_names"] else "-", format_bytes(r["bytes"])]
+            for r in rows
+        ],
+    )  # fmt: skip
+    for row in rows:
+        if row["error"]:
+            click.echo(f"{row['error']}", err=True)
+
+
+@adapters.command()
+@click.argument("folder", type=_folder)
+@_json_option
+def show(folder: Path, as_json: bool) -> None:
+    """Kind, method and settings, base, labels, and sizes: adapter and head apart."""
+    from tunelab import adapters as ours
+    from tunelab.summary import format_bytes
+
+    facts = ours.show(folder)
+    if as_json:
+        _print_json(facts)
+        return
+    base, method, made = facts["base"], facts["method"], facts["made_from"]
+    settings = ", ".join(f"{k}={_plain(v)}" for k, v in method["settings"].items())
+    lines = {
+        "Folder": facts["folder"],
+        "Kind": facts["kind"],
+        "Method": method["name"] or "unknown: neither a trial nor peft says",
+        "Settings": settings or None,
+        "Seed": method["seed"],
+        "Base": f"{base['name']} (SHA-256 {base['sha256']})" if base else "none",
+        "Labels": ", ".join(facts["label_names"]),
+        "Cut at": f"{facts['max_length']} tokens" if facts["max_length"] else None,
+        "Made from": json.dumps(made, ensure_ascii=False) if made else None,
+        **{f"Size, {k}": format_bytes(v) for k, v in facts["bytes"].items()},
+        "Files": ", ".join(f"{k} ({format_bytes(v)})" for k, v in facts["files"].items()),
+    }
+    _print_lines([(k, v) for k, v in lines.items() if v is not None])
+    _print_lines([("Note", n) for n in facts["notes"]])
+
+
+@adapters.command()
+@click.argument("folder", type=_folder)
+@_json_option
+def verify(folder: Path, as_json: bool) -> None:
+    """Check files, tensors and base; a fault is named, and the exit code is then 2."""
+    from tunelab import adapters as ours
+
+    checks = ours.verify(folder)
+    if as_json:
+        _print_json([{"name": c.name, "status": c.status, "detail": c.detail} for c in checks])
+    else:
+        for c in checks:
+            click.echo(f"{c.status:<8} {c.name}: {c.detail}")
+    faults = [c.name for c in checks if c.status == "fault"]
+    if faults:
+        raise InputError(
+            f"{folder}: not sound: {', '.join(faults)}. Copy it again from where it was made."
+        )
+
+
+@adapters.command()
+@click.argument("folder", type=_folder)
+@_output_option
+@click.option("--file", type=_folder, help="Texts to compare on (else reviews that come along).")
+@click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed).")
+@click.option("--encoding", default="utf-8", show_default=True, metavar="NAME")
+@click.option("--allow-changes", is_flag=True, help="Write it even where predictions change.")
+@_json_option
+def merge(folder: Path, output_dir: Path, as_json: bool, **given: Any) -> None:
+    """Write an adapter and its base as one plain model, if predictions stay as they are."""
+    from tunelab import adapters as ours
+    from tunelab import tables
+
+    texts = None
+    if given["file"] is not None:
+        texts = tables.read_texts(given["file"], given["text_column"], given["encoding"]).texts
+    made = ours.merge(folder, output_dir, texts, allow_changes=given["allow_changes"])
+    _say_made(made, "Merged", as_json)
+
+
+@adapters.command()
+@click.argument("parts", nargs=-1, required=True, metavar="FOLDER[=WEIGHT]...")
+@_output_option
+@click.option("--type", "combination_type", default="linear", show_default=True, metavar="NAME",
+              help="linear, ties, dare_ties, svd or cat.")  # fmt: skip
+@click.option("--density", type=float, metavar="SHARE", help="Share kept by ties and dare_ties.")
+@_json_option
+def combine(
+    parts: tuple[str, ...],
+    output_dir: Path,
+    combination_type: str,
+    density: float | None,
+    as_json: bool,
+) -> None:
+    """Write one LoRA adapter from several on one base: `combine a=0.7 b=0.3` (weight 1)."""
+    from tunelab import adapters as ours
+
+    weighted = [_weighted(p) for p in parts]
+    made = ours.combine(weighted, output_dir, combination_type, density)
+    _say_made(made, "Combined", as_json)
+
+
+def _weighted(part: str) -> tuple[Path, float]:
+    """The folder and the weight of "folder=0.7"; a folder whose name has a = in it is a folder."""
+    folder, equals, weight = part.rpartition("=")
+    if not equals or Path(part).is_dir():
+        return Path(part), 1.0
+    try:
+        return Path(folder), float(weight)
+    except ValueError:
+        raise InputError(
+            f"{part}: expected FOLDER=WEIGHT with a number, found {weight!r}. "
+            f"For example: {folder}=0.5"
+        ) from None
+
+
+def _say_made(made: Made, what: str, as_json: bool) -> None:
+    out = made.artifact.directory
+    if as_json:
+        _print_json({"folder": str(out), "texts": made.change.texts, "flips": made.change.flips,
+                     "largest_change": made.change.largest, "notes": list(made.notes)})  # fmt: skip
+        return
+    for note in made.notes:
+        click.echo(note, err=True)
+    click.echo(f"{what} into {out}: {made.change.sentence}.")
+    click.echo(f'Try it: tunelab predict {shlex.quote(str(out))} "your text"')
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def _print_lines(pairs: list[tuple[str, Any]]) -> None:
+    width = max((len(k) for k, _ in pairs), default=0)
+    for key, value in pairs:
+        click.echo(f"{key:<{width}}  {value}")
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,443 @@
+"""LoRA and what grew out of it: low-rank updates beside frozen weights.
+
+W' = W + s B A with A (r, in), B (out, r), s = lora_alpha / r; the variants change how A and B
+start, what scales them, which of them train, or how the frozen W is kept.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any, Literal
+
+from pydantic import Field
+
+from tunelab.bases import Base
+from tunelab.errors import ConfigError
+from tunelab.methods.method import Extras
+from tunelab.methods.peft import Asked, TargetSettings, check_settings, row, saved
+
+__all__ = ["METHODS", "LoraSettings"]
+
+
+class LoraSettings(TargetSettings):
+    """Settings of `lora`; names and meaning as in peft's LoraConfig."""
+
+    # About ten times full fine-tuning's: LoRA's optimum lies there (Thinking Machines 2025).
+    learning_rate: float = Field(5e-4, gt=0, le=10, description="peak learning rate of AdamW")
+    r: int = Field(8, ge=1, description="rank of the update B A")
+    lora_alpha: float = Field(16, gt=0, description="the update is scaled by lora_alpha / r")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the update")
+    bias: Literal["none", "all", "lora_only"] = Field("none", description="which biases train")
+    use_rslora: bool = Field(False, description="scale by lora_alpha / sqrt(r) (rsLoRA)")
+    use_dora: bool = Field(False, description="train magnitude and direction apart (DoRA)")
+    init_lora_weights: bool | Literal["gaussian", "orthogonal", "pissa", "olora"] = Field(
+        True, description="true (A random, B zero), gaussian, orthogonal, pissa or olora"
+    )
+    layers_to_transform: tuple[int, ...] | None = Field(
+        None, description="numbers of the layers that get an adapter; all when left out"
+    )
+    rank_pattern: dict[str, int] = Field(
+        default_factory=dict, description="rank for modules matching a regex"
+    )
+    alpha_pattern: dict[str, float] = Field(
+        default_factory=dict, description="lora_alpha for modules matching a regex"
+    )
+
+
+class RsLoraSettings(LoraSettings):
+    """Settings of `rslora`."""
+
+    # The update is sqrt(r) times LoRA's at the same lora_alpha.
+    learning_rate: float = Field(2e-4, gt=0, le=10, description="peak learning rate of AdamW")
+    use_rslora: Literal[True] = Field(True, description="scale by lora_alpha / sqrt(r) (rsLoRA)")
+
+
+class DoraSettings(LoraSettings):
+    """Settings of `dora`."""
+
+    use_dora: Literal[True] = Field(True, description="train magnitude and direction apart (DoRA)")
+
+
+class PissaSettings(LoraSettings):
+    """Settings of `pissa`."""
+
+    # A and B start large, so each step moves the product further than LoRA's.
+    learning_rate: float = Field(2e-4, gt=0, le=10, description="peak learning rate of AdamW")
+    init_lora_weights: str = Field(  # type: ignore[assignment]
+        "pissa_niter_16", pattern=r"^pissa(_niter_[1-9]\d*)?$",
+        description="pissa (exact), or pissa_niter_n: found in n iterations, much faster",
+    )  # fmt: skip
+
+
+class OloraSettings(LoraSettings):
+    """Settings of `olora`."""
+
+    learning_rate: float = Field(2e-4, gt=0, le=10, description="peak learning rate of AdamW")
+    init_lora_weights: Literal["olora"] = Field("olora", description="QR decomposition of W")
+
+
+class EvaSettings(LoraSettings):
+    """Settings of `eva`."""
+
+    init_lora_weights: Literal["eva"] = Field("eva", description="components of the layer's inputs")  # type: ignore[assignment]
+    rho: float = Field(2.0, ge=1, description="a layer's rank may grow to rho * r, others shrink")
+    eva_texts: int = Field(256, ge=1, description="training texts read to initialise")
+
+
+class LoraPlusSettings(LoraSettings):
+    """Settings of `lora-plus`."""
+
+    learning_rate: float = Field(2e-4, gt=0, le=10, description="peak learning rate of A and head")
+    loraplus_lr_ratio: float = Field(16, ge=1, description="learning rate of B over that of A")
+
+
+class LoraFaSettings(LoraSettings):
+    """Settings of `lora-fa`."""
+
+    learning_rate: float = Field(1e-3, gt=0, le=10, description="peak learning rate of AdamW")
+
+
+class AdaLoraSettings(TargetSettings):
+    """Settings of `adalora`; names as in peft's AdaLoraConfig."""
+
+    learning_rate: float = Field(1e-3, gt=0, le=10, description="peak learning rate of AdamW")
+    init_r: int = Field(12, ge=1, description="rank of every update at first")
+    target_r: int = Field(8, ge=1, description="mean rank that is left in the end")
+    lora_alpha: float = Field(32, gt=0, description="the update is scaled by lora_alpha / init_r")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the update")
+    tinit: float = Field(0.1, ge=0, description="steps before ranks fall; below 1, a share")
+    tfinal: float = Field(0.3, ge=0, description="steps after ranks fell; below 1, a share")
+    delta_t: int = Field(1, ge=1, description="steps between two allocations")
+    beta1: float = Field(0.85, gt=0, lt=1, description="smoothing of the importance")
+    beta2: float = Field(0.85, gt=0, lt=1, description="smoothing of its uncertainty")
+    orth_reg_weight: float = Field(0.5, ge=0, description="weight of |P P' - I| in the loss")
+
+    @property
+    def r(self) -> int:
+        """The largest rank, which a layer's width bounds."""
+        return max(self.init_r, self.target_r)
+
+
+class QLoraSettings(LoraSettings):
+    """Settings of `qlora-8bit`."""
+
+    llm_int8_threshold: float = Field(
+        0.0,
+        ge=0,
+        description="columns of inputs above this are multiplied in 16 bits (LLM.int8: 6); "
+        "0: none, so that a text's scores do not depend on its batch",
+    )
+
+
+class QLora4Settings(LoraSettings):
+    """Settings of `qlora-4bit`; names as in transformers' BitsAndBytesConfig."""
+
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = Field("nf4", description="the 16 values of 4 bits")
+    bnb_4bit_use_double_quant: bool = Field(True, description="quantise the constants too")
+    bnb_4bit_compute_dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="type in which dequantised weights are multiplied"
+    )
+
+
+def lora_config(a: Asked) -> Any:
+    """LoRA: W' = W + (lora_alpha / r) B A, with A (r, in), B (out, r), B = 0 at first.
+
+    Hu et al. 2021, arXiv:2106.09685.
+    """
+    from peft import LoraConfig, TaskType
+
+    s = a.settings
+    layers = s.layers_to_transform
+    if layers is not None and isinstance(a.targets, str):
+        raise ConfigError(
+            "layers_to_transform: works with a preset or module names, not with the regex "
+            f"{a.targets!r}. Write the layers into the regex instead."
+        )
+    return LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=s.r,
+        lora_alpha=s.lora_alpha,
+        lora_dropout=s.lora_dropout,
+        target_modules=a.targets,
+        modules_to_save=saved(a),
+        bias=s.bias,
+        use_rslora=s.use_rslora,
+        use_dora=s.use_dora,
+        init_lora_weights=s.init_lora_weights,
+        layers_to_transform=list(layers) if layers is not None else None,
+        rank_pattern=dict(s.rank_pattern),
+        alpha_pattern=dict(s.alpha_pattern),
+        fan_in_fan_out=a.conv1d,
+    )
+
+
+def rslora_config(a: Asked) -> Any:
+    """rsLoRA: W' = W + (lora_alpha / sqrt(r)) B A. Kalajdzievski 2023, arXiv:2312.03732."""
+    return lora_config(a)
+
+
+def dora_config(a: Asked) -> Any:
+    """DoRA: W' = m (W + s B A) / |W + s B A| by columns, m trained. Liu et al. 2024, 2402.09353."""
+    return lora_config(a)
+
+
+def pissa_config(a: Asked) -> Any:
+    """PiSSA: B A starts as the r largest singular components of W, the rest of W is frozen.
+
+    Meng et al. 2024, arXiv:2404.02948. Kept afterwards as plain LoRA (`to_plain_lora`).
+    """
+    return lora_config(a)
+
+
+def olora_config(a: Asked) -> Any:
+    """OLoRA: B A starts from W = Q R, the first r columns and rows. Büyükakyüz 2024, 2406.01775."""
+    return lora_config(a)
+
+
+def eva_config(a: Asked) -> Any:
+    """EVA: A starts as the components of the layer's inputs that explain most of their variance.
+
+    Paischer et al. 2024, arXiv:2410.07170.
+    """
+    from peft import EvaConfig
+
+    config = lora_config(a)
+    config.eva_config = EvaConfig(rho=a.settings.rho)
+    return config
+
+
+def lora_fa_config(a: Asked) -> Any:
+    """LoRA-FA: A stays as it was drawn, B is trained. Zhang et al. 2023, arXiv:2308.03303."""
+    return lora_config(a)
+
+
+def adalora_config(a: Asked) -> Any:
+    """AdaLoRA: W' = W + s P diag(E) Q; entries of E that matter least are set to zero for good.
+
+    Zhang et al. 2023, arXiv:2303.10512. The number of steps is set once it is known (`_adalora`).
+    """
+    from peft import AdaLoraConfig, TaskType
+
+    s = a.settings
+    return AdaLoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        init_r=s.init_r,
+        target_r=s.target_r,
+        lora_alpha=s.lora_alpha,
+        lora_dropout=s.lora_dropout,
+        deltaT=s.delta_t,
+        beta1=s.beta1,
+        beta2=s.beta2,
+        orth_reg_weight=s.orth_reg_weight,
+        total_step=1,
+        target_modules=a.targets,
+        modules_to_save=saved(a),
+        fan_in_fan_out=a.conv1d,
+    )
+
+
+# --- beside the config ----------------------------------------------------------------------
+
+
+def _lora_layers(model: Any) -> dict[str, Any]:
+    from peft.tuners.lora import LoraLayer
+
+    return {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer) and m.lora_A}
+
+
+def keep_start(model: Any, _encoded: Any, _pad_id: int, settings: Any) -> Any:
+    """A and B as they were at first, for inits that take them out of the frozen weight."""
+    if not str(settings.init_lora_weights).startswith(("pissa", "olora")):
+        return None
+    return {
+        name: (m.lora_A["default"].weight.detach().clone(),
+               m.lora_B["default"].weight.detach().clone())
+        for name, m in _lora_layers(model).items()
+    }  # fmt: skip
+
+
+def to_plain_lora(model: Any, start: Any) -> dict[str, Any]:
+    """PiSSA and OLoRA as a LoRA of rank 2r on the base as it was: s B A - s B0 A0.
+
+    The frozen weight gets back what was taken out of it, so the adapter fits the original base and
+    needs no decomposition to be loaded again.
+    """
+    import torch
+
+    if start is None:
+        return {}
+    config = model.peft_config["default"]
+    for name, m in _lora_layers(model).items():
+        a0, b0 = start[name]
+        a, b = m.lora_A["default"], m.lora_B["default"]
+        back = m.scaling["default"] * (b0 @ a0)
+        with torch.no_grad():
+            weight = m.get_base_layer().weight
+            weight += back.T if m.fan_in_fan_out else back
+            a.weight = torch.nn.Parameter(torch.cat([a.weight, a0]))
+            b.weight = torch.nn.Parameter(torch.cat([b.weight, -b0], dim=1))
+        a.out_features = b.in_features = m.r["default"] = 2 * m.r["default"]
+        # The scale stays as it was: alpha grows with the rank (with its root for rsLoRA).
+        m.lora_alpha["default"] *= 2**0.5 if config.use_rslora else 2
+    grown = 2**0.5 if config.use_rslora else 2
+    config.r *= 2
+    config.lora_alpha *= grown
+    config.rank_pattern = {k: 2 * v for k, v in config.rank_pattern.items()}
+    config.alpha_pattern = {k: grown * v for k, v in config.alpha_pattern.items()}
+    config.init_lora_weights = True
+    return {"saved_rank": config.r}
+
+
+def start_eva(model: Any, encoded: Any, pad_id: int, settings: Any) -> None:
+    """Read training texts through the model and start each A from what its layer sees."""
+    import numpy as np
+    import torch
+    from peft import initialize_lora_eva_weights
+
+    from tunelab import batching, models
+
+    where = models.device()
+    size = settings.per_device_train_batch_size
+    count = min(len(encoded), settings.eva_texts)
+    rows = np.linspace(0, len(encoded) - 1, count).astype(np.int64)
+    batches = []
+    for i in range(0, count, size):
+        batch = batching.pad(encoded, rows[i : i + size], pad_id)
+        batches.append({
+            "input_ids": torch.from_numpy(batch.input_ids).to(where),
+            "attention_mask": torch.from_numpy(batch.attention_mask).to(where),
+        })  # fmt: skip
+    with models.quiet():
+        initialize_lora_eva_weights(model, batches, show_progress_bar=False)
+    # Loaded again, A and B come from the file.
+    model.peft_config["default"].init_lora_weights = True
+
+
+def ranks(model: Any, _prepared: Any) -> dict[str, Any]:
+    """Rank of each layer, where they differ."""
+    return {"ranks": {_short(n): m.r["default"] for n, m in _lora_layers(model).items()}}
+
+
+def freeze_a(model: Any) -> None:
+    """LoRA-FA's one difference."""
+    for m in _lora_layers(model).values():
+        m.lora_A["default"].requires_grad_(False)
+
+
+def _loraplus(_model: Any, settings: Any, _steps: int) -> Any:
+    """LoRA+: B learns `loraplus_lr_ratio` times as fast as A. Hayou et al. 2024, 2402.12354."""
+    from tunelab.train import Hooks
+
+    return Hooks(rate=lambda name: settings.loraplus_lr_ratio if "lora_B" in name else 1.0)
+
+
+def _adalora(model: Any, settings: Any, steps: int) -> Any:
+    """Plan the budget over the steps there are, allocate after each, keep P and Q orthogonal."""
+    import torch
+
+    from tunelab.train import Hooks
+
+    config, tuner = model.peft_config["default"], model.base_model
+    tinit, tfinal = (int(x * steps) if x < 1 else int(x) for x in (settings.tinit, settings.tfinal))
+    if tinit + tfinal >= steps:
+        raise ConfigError(
+            f"adalora: tinit ({tinit}) and tfinal ({tfinal}) leave none of the {steps} training "
+            "steps for ranks to fall. Lower them, or train for more epochs."
+        )
+    config.total_step, config.tinit, config.tfinal = steps, tinit, tfinal
+    tuner.rankallocator.set_total_step(steps)
+    factors = [
+        (p, "lora_A" in n)
+        for n, p in model.named_parameters()
+        if p.requires_grad and ("lora_A" in n or "lora_B" in n)
+    ]
+    done = iter(range(steps))
+
+    def penalty() -> torch.Tensor:
+        off = [
+            torch.linalg.matrix_norm((p @ p.T if is_a else p.T @ p) - torch.eye(p.shape[not is_a]))
+            for p, is_a in factors
+        ]
+        total: torch.Tensor = torch.stack(off).mean() * settings.orth_reg_weight
+        return total
+
+    def after_step() -> None:
+        tuner.update_and_allocate(next(done))
+
+    return Hooks(penalty=penalty if settings.orth_reg_weight else None, after_step=after_step)
+
+
+def final_ranks(model: Any, _prepared: Any) -> dict[str, Any]:
+    """Which entries of E are left in the epoch that was kept; peft saves only those."""
+    config = model.peft_config["default"]
+    kept = {
+        name: (p.detach() != 0).flatten().tolist()
+        for name, p in model.base_model.model.named_parameters()
+        if "lora_E" in name
+    }
+    config.rank_pattern = kept
+    counts = {_short(n): sum(k) for n, k in kept.items()}
+    return {"ranks": counts, "mean_rank": sum(counts.values()) / len(counts)}
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("base_model.model.").removesuffix(".lora_E.default")
+
+
+def _int8(s: QLoraSettings) -> dict[str, Any]:
+    """LLM.int8(): 8-bit weights, outliers apart. Dettmers et al. 2022, arXiv:2208.07339."""
+    return {"load_in_8bit": True, "llm_int8_threshold": s.llm_int8_threshold}
+
+
+def _nf4(s: QLora4Settings) -> dict[str, Any]:
+    """QLoRA: 4-bit NormalFloat, constants quantised too. Dettmers et al. 2023, 2305.14314."""
+    return {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": s.bnb_4bit_quant_type,
+        "bnb_4bit_use_double_quant": s.bnb_4bit_use_double_quant,
+        "bnb_4bit_compute_dtype": s.bnb_4bit_compute_dtype,
+    }
+
+
+def _check_quantised(base: Base, settings: Any) -> None:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "qlora needs bitsandbytes, which is not installed. Install it: pip install "
+            "'tunelab[quant]', or use lora, which trains the same adapter on float weights."
+        )
+    if settings.init_lora_weights in ("pissa", "olora"):
+        raise ConfigError(
+            f"init_lora_weights: {settings.init_lora_weights} takes components out of the frozen "
+            "weight, which qlora keeps in few bits. Use true or gaussian, or the method lora."
+        )
+    check_settings(base, settings)
+
+
+_PLAIN = Extras(prepare=keep_start, finish=to_plain_lora)
+
+METHODS = (
+    row("lora", "LoRA: low-rank updates beside frozen weights", LoraSettings, lora_config,
+        extras=_PLAIN),
+    row("rslora", "rsLoRA: LoRA scaled by 1 / sqrt(r)", RsLoraSettings, rslora_config,
+        extras=_PLAIN),
+    row("dora", "DoRA: LoRA on the direction, magnitudes apart", DoraSettings, dora_config),
+    row("pissa", "PiSSA: LoRA started from the weight's principal components", PissaSettings,
+        pissa_config, extras=_PLAIN),
+    row("olora", "OLoRA: LoRA started from the weight's QR decomposition", OloraSettings,
+        olora_config, extras=_PLAIN,
+        refused={"gpt2": "peft decomposes Conv1D weights the wrong way round"}),
+    row("eva", "EVA: LoRA started from what the layers see", EvaSettings, eva_config,
+        extras=Extras(prepare=start_eva, finish=ranks),
+        refused={"deberta-v2": "its layers also project the table of relative positions, which is "
+                 "not what a text's tokens look like"}),
+    row("lora-plus", "LoRA+: LoRA with a higher learning rate for B", LoraPlusSettings, lora_config,
+        extras=Extras(prepare=keep_start, hooks=_loraplus, finish=to_plain_lora)),
+    row("lora-fa", "LoRA-FA: LoRA with A frozen", LoraFaSettings, lora_fa_config,
+        then=freeze_a),
+    row("adalora", "AdaLoRA: LoRA whose ranks fall where they matter least", AdaLoraSettings,
+        adalora_config, extras=Extras(hooks=_adalora, finish=final_ranks)),
+    row("qlora-8bit", "QLoRA: LoRA on a base in 8 bits", QLoraSettings, lora_config,
+        extras=Extras(quantization=_int8), check=_check_quantised),
+    row("qlora-4bit", "QLoRA: LoRA on a base in 4 bits (NF4)", QLora4Settings, lora_config,
+        extras=Extras(quantization=_nf4), check=_check_quantised),
+)  # fmt: skip

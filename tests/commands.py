@@ -1,0 +1,68 @@
+"""Running the command line in tests: in this process, or in one of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+FAST = ("--num-train-epochs", "1", "--max-length", "32", "--per-device-train-batch-size", "8")
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a run of the command line ended: its exit code and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def faults(self) -> list[str]:
+        return self.err.splitlines()
+
+
+class _Terminalless(io.StringIO):
+    """A stream that is no terminal; text written to it is kept."""
+
+    def isatty(self) -> bool:
+        return False
+
+
+def run_here(*args: object, stdin: str = "") -> Said:
+    """Run the command line in this process (trials have processes of their own all the same)."""
+    from tunelab import bases, cli
+
+    # A process lives as long as one command: what it remembers of files must not reach the next.
+    bases.resolve.cache_clear()
+    bases._sha256.cache_clear()
+    out, err = _Terminalless(), _Terminalless()
+    code = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["tunelab", *map(str, args)])
+        patch.setattr(sys, "stdin", io.StringIO(stdin))
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                cli.main()
+            except SystemExit as e:
+                code = int(e.code or 0)
+    return Said(code, out.getvalue(), err.getvalue())
+
+
+def command(*args: object) -> list[str]:
+    return [sys.executable, "-m", "tunelab.cli", *map(str, args)]
+
+
+def run_fresh(*args: object, stdin: str | None = None, cwd: Path | None = None) -> Said:
+    """Run the command line in a process of its own."""
+    done = subprocess.run(
+        command(*args), input=stdin, capture_output=True, text=True, cwd=cwd, timeout=300,
+        check=False, env={**os.environ, "PYTHONWARNINGS": "default"},
+    )  # fmt: skip
+    return Said(done.returncode, done.stdout, done.stderr)

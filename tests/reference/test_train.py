@@ -1,0 +1,217 @@
+"""The training loop against a plain loop in torch; every training setting does something."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+
+from tunelab import bases, batching, train
+from tunelab.batching import Encoded
+from tunelab.errors import TrialError
+from tunelab.methods import METHODS
+from tunelab.methods.neural import adapted
+from tunelab.settings import TrainingSettings
+from tunelab.train import TrainingData
+from tunelab.types import Seeds
+
+SEEDS = Seeds(init=1, order=2, dropout=3)
+
+
+def data(n: int = 40, seed: int = 0, classes: int = 2) -> TrainingData:
+    """Texts whose first token gives away their class."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, n)
+    ids = tuple(
+        np.concatenate([[2, 10 + y], rng.integers(20, 40, rng.integers(1, 12)), [3]])
+        for y in labels
+    )
+    return TrainingData(Encoded(ids), labels, tuple(str(i) for i in range(n)))
+
+
+def fresh(folder: Path, method: str = "full", **settings: Any) -> tuple[Any, Any]:
+    row = METHODS[method]
+    assert row.adapt is not None
+    s = row.settings(**{"num_train_epochs": 2, "learning_rate": 1e-3, **settings})
+    model, _ = adapted(bases.resolve(str(folder)), ["a", "b"], s, row.adapt, seed=SEEDS.init)
+    return model, s
+
+
+def run(
+    folder: Path, method: str = "full", seeds: Seeds = SEEDS, rows: TrainingData | None = None,
+    dropout: bool = True, **settings: Any,
+) -> tuple[Any, train.Fitted]:  # fmt: skip
+    model, s = fresh(folder, method, **settings)
+    if not dropout:
+        without_dropout(model)
+    steps: list[Any] = []
+    fitted = train.fit(
+        model, pad_id=0, train=rows or data(), validation=data(30, seed=9), settings=s,
+        seeds=seeds, on_step=steps.append,
+    )  # fmt: skip
+    assert steps
+    return model, fitted
+
+
+def without_dropout(model: Any) -> None:
+    for m in model.modules():
+        if isinstance(m, torch.nn.Dropout):
+            m.p = 0.0
+        if hasattr(m, "dropout_prob"):
+            m.dropout_prob = 0.0
+
+
+def weights(model: Any) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])
+
+
+@pytest.mark.parametrize("engine", ["auto", "plain"])
+def test_equals_a_plain_loop_in_torch(tiny_bert: Path, engine: str) -> None:
+    ours, _ = run(tiny_bert, engine=engine, dropout=False, num_train_epochs=1)
+    model, s = fresh(tiny_bert)
+    without_dropout(model)
+    model.train()
+    rows = data()
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": s.weight_decay},
+         {"params": plain, "weight_decay": 0.0}], lr=s.learning_rate,
+    )  # fmt: skip
+    order = np.random.default_rng(SEEDS.order)
+    batches = batching.train_batches(rows.encoded.lengths, 16, order)
+    warm = math.ceil(0.06 * len(batches))
+    for step, picked in enumerate(batches):
+        left = (len(batches) - step) / (len(batches) - warm)
+        factor = (step + 1) / warm if step < warm else left
+        for group in optimizer.param_groups:
+            group["lr"] = s.learning_rate * factor
+        batch = batching.pad(rows.encoded, picked, 0)
+        out = model(
+            input_ids=torch.from_numpy(batch.input_ids),
+            attention_mask=torch.from_numpy(batch.attention_mask),
+            labels=torch.from_numpy(rows.labels[picked]),
+        )
+        out.loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    torch.testing.assert_close(weights(ours), weights(model), rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_the_same_spec_twice_is_bit_equal(tiny_bert: Path, method: str) -> None:
+    first, _ = run(tiny_bert, method)
+    torch.rand(7)  # what else draws in the process must not matter
+    again, _ = run(tiny_bert, method)
+    assert torch.equal(weights(first), weights(again))
+
+
+@pytest.mark.parametrize("name", ["order", "dropout"])
+def test_every_seed_changes_something(tiny_bert: Path, name: str) -> None:
+    first, _ = run(tiny_bert)
+    other, _ = run(tiny_bert, seeds=replace(SEEDS, **{name: 99}))
+    assert not torch.equal(weights(first), weights(other))
+
+
+@pytest.mark.parametrize(("small", "parts"), [(8, 2), (4, 4), (5, 3)])
+def test_accumulation_equals_one_large_batch(tiny_bert: Path, small: int, parts: int) -> None:
+    rows = data(37)  # the last step is smaller, and not a multiple of the parts
+    settings = {"class_weight": "balanced", "label_smoothing_factor": 0.1}
+    large, _ = run(
+        tiny_bert, rows=rows, dropout=False, per_device_train_batch_size=small * parts, **settings
+    )
+    pieces, _ = run(
+        tiny_bert, rows=rows, dropout=False, per_device_train_batch_size=small,
+        gradient_accumulation_steps=parts, **settings,
+    )  # fmt: skip
+    torch.testing.assert_close(weights(pieces), weights(large), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"learning_rate": 5e-4}, {"num_train_epochs": 3}, {"per_device_train_batch_size": 8},
+        {"gradient_accumulation_steps": 2}, {"weight_decay": 0.5}, {"warmup_steps": 4},
+        {"lr_scheduler_type": "cosine"}, {"lr_scheduler_type": "constant"},
+        {"max_grad_norm": 0.01}, {"max_grad_norm": 0}, {"label_smoothing_factor": 0.2},
+        {"class_weight": "balanced"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_training_setting_changes_the_result(
+    tiny_bert: Path, setting: dict[str, Any]
+) -> None:
+    # Unbalanced on purpose: with equal classes, balanced weights would rightly change nothing.
+    rows = data(40)
+    rows = replace(rows, labels=np.where(np.arange(40) < 30, 0, rows.labels))
+    first, _ = run(tiny_bert, rows=rows)
+    other, _ = run(tiny_bert, rows=rows, **setting)
+    assert not torch.equal(weights(first), weights(other))
+
+
+def test_gradient_checkpointing_gives_the_same_result(tiny_bert: Path) -> None:
+    plain, fitted = run(tiny_bert, engine="plain", dropout=False)
+    checkpointed, other = run(tiny_bert, gradient_checkpointing=True, dropout=False)
+    torch.testing.assert_close(weights(checkpointed), weights(plain), rtol=1e-5, atol=1e-6)
+    assert fitted.engine_reason == "engine: plain was asked for"
+    assert "checkpointing" in str(other.engine_reason)
+
+
+def test_balanced_weights_are_scikit_learns() -> None:
+    labels = np.repeat([0, 1, 2], [5, 20, 75])
+    ours = train._class_weights(labels, TrainingSettings(class_weight="balanced"))
+    theirs = compute_class_weight("balanced", classes=np.arange(3), y=labels)
+    assert ours is not None
+    np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-6)
+
+
+def test_the_best_epoch_is_kept_not_the_last(tiny_bert: Path) -> None:
+    """With a rate that wrecks the model after a while, the weights of the best epoch come back."""
+    settings = {"num_train_epochs": 6, "learning_rate": 0.02, "lr_scheduler_type": "constant",
+                "metric_for_best_model": "loss"}  # fmt: skip
+    model, fitted = run(tiny_bert, **settings)
+    losses = [row["eval_loss"] for row in fitted.history if "eval_loss" in row]
+    assert fitted.best_epoch == int(np.argmin(losses)) + 1
+    s = TrainingSettings()
+    again = train.evaluate(model, 0, data(30, seed=9), s)
+    assert again["eval_loss"] == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_early_stopping_stops(tiny_bert: Path) -> None:
+    _, fitted = run(
+        tiny_bert, num_train_epochs=30, learning_rate=0.05, lr_scheduler_type="constant",
+        early_stopping_patience=2,
+    )  # fmt: skip
+    assert fitted.epochs == fitted.best_epoch + 2 < 30
+
+
+def test_a_loss_that_is_not_finite_says_what_to_do(tiny_bert: Path) -> None:
+    model, s = fresh(tiny_bert)
+    with torch.no_grad():
+        model.classifier.bias.fill_(float("nan"))
+    with pytest.raises(TrialError, match=r"learning rate of .* diverged\. Lower learning_rate"):
+        train.fit(
+            model, pad_id=0, train=data(), validation=data(), settings=s, seeds=SEEDS,
+            on_step=lambda _: None,
+        )  # fmt: skip
+
+
+def test_history_has_losses_rates_and_evaluations_in_order(tiny_bert: Path) -> None:
+    _, fitted = run(tiny_bert, num_train_epochs=3)
+    steps = [r["step"] for r in fitted.history]
+    assert steps == sorted(steps)
+    assert [r["epoch"] for r in fitted.history if "eval_loss" in r] == [1.0, 2.0, 3.0]
+    rates = [r["learning_rate"] for r in fitted.history if "loss" in r]
+    assert max(rates) <= 1e-3
+    assert rates[-1] < rates[0]
+    assert fitted.train_seconds > 0
+    assert fitted.engine == "packed"
+    # A tiny row of 16 short texts is rounded up to 32 tokens: some is padding, and it is counted.
+    assert 0 <= fitted.padding < 0.3

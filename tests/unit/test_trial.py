@@ -1,0 +1,59 @@
+"""A trial's identity and seeds: what its result depends on, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, replace
+
+from tunelab.trial import failed, make_spec, named_seeds
+from tunelab.types import BaseRef, DataSpec, MethodSpec, TrialSpec
+
+DATA = DataSpec("reviews.csv", subset=100)
+BASE = BaseRef("minilm", "a" * 64)
+LORA = MethodSpec("lora", "lora", {"r": 8, "learning_rate": 5e-4})
+
+
+def spec(**changes: object) -> TrialSpec:
+    given = {"spec": DATA, "fingerprint": "f", "base": BASE, "method": LORA, "seed": 0} | changes
+    return make_spec(**given)  # type: ignore[arg-type]
+
+
+def test_what_changes_a_result_changes_the_id() -> None:
+    ids = {
+        spec().trial_id,
+        spec(fingerprint="g").trial_id,
+        spec(spec=replace(DATA, subset=50)).trial_id,
+        spec(spec=replace(DATA, split_seed=1)).trial_id,
+        spec(base=BaseRef("minilm", "b" * 64)).trial_id,
+        spec(method=replace(LORA, settings={"r": 4, "learning_rate": 5e-4})).trial_id,
+        spec(seed=1).trial_id,
+    }
+    assert len(ids) == 7
+
+
+def test_what_does_not_change_a_result_does_not_change_the_id() -> None:
+    moved = replace(DATA, source="elsewhere/reviews.csv")
+    renamed = replace(LORA, label="my lora")
+    assert spec(spec=moved).trial_id == spec(method=renamed).trial_id == spec().trial_id
+    other_order = replace(LORA, settings={"learning_rate": 5e-4, "r": 8})
+    assert spec(method=other_order).trial_id == spec().trial_id
+    assert spec(base=BaseRef("/models/minilm", BASE.sha256)).trial_id == spec().trial_id
+
+
+def test_named_seeds_are_fixed_different_and_fit_everywhere() -> None:
+    first = named_seeds(0)
+    assert named_seeds(0) == first
+    drawn = [s for n in range(50) for s in astuple(named_seeds(n))]
+    assert len(set(drawn)) == 150
+    assert all(0 <= s < 2**32 for s in drawn)
+
+
+def test_a_failure_is_one_line_and_a_stranger_keeps_its_traceback() -> None:
+    try:
+        {}["two\nlines"]
+    except KeyError as e:
+        result = failed(spec(), e, {})
+    assert result.status == "failed"
+    assert result.error is not None
+    assert "\n" not in result.error
+    assert result.error.startswith("KeyError")
+    assert "Traceback" in result.details["traceback"]
