@@ -176,7 +176,8 @@ def _bits(quantization: Mapping[str, Any], head: Sequence[str]) -> Any:
     asked = dict(quantization)
     if "bnb_4bit_compute_dtype" in asked:
         asked["bnb_4bit_compute_dtype"] = getattr(torch, asked["bnb_4bit_compute_dtype"])
-    skip = list(dict.fromkeys([*head, "classifier", "score", "pooler"]))
+    # transformers takes these as regular expressions from the start of a name, or as its end.
+    skip = list(dict.fromkeys([*head, "classifier", "score", r".*\.pooler"]))
     return Config(**asked, llm_int8_skip_modules=skip)  # type: ignore[no-untyped-call]
 
 
