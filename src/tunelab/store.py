@@ -6,6 +6,9 @@ A study folder (a contract that others read):
     data.json           the data card: sizes, labels, duplicates, what was decided
     results.csv         one row a trial
     comparison.json     table and verdicts
+    tuning.json         the settings each method tried, their validation scores, what was chosen
+    race.json           rounds of a race: who was dropped, when and why, what was saved
+    curves.json         scores by number of training rows, and where methods cross
     report.html
     trials/<id>/        spec.json result.json history.jsonl predictions.parquet artifact/
 
@@ -41,6 +44,7 @@ from tunelab.types import (
 )
 
 __all__ = [
+    "EXTRAS",
     "StudyRecord",
     "TRIAL_FILES",
     "artifact_dir",
@@ -48,12 +52,15 @@ __all__ = [
     "folder_bytes",
     "is_study",
     "new_trial",
+    "read_extra",
     "read_history",
     "read_predictions",
     "read_result",
     "read_study",
     "sweep",
     "trial_dir",
+    "update_study",
+    "write_extra",
     "write_json",
     "write_results_csv",
     "write_text",
@@ -147,6 +154,11 @@ def spec_from_json(value: Mapping[str, Any]) -> TrialSpec:
         method=MethodSpec(**value["method"]),
         seed=value["seed"],
         trial_id=value["trial_id"],
+        purpose=value.get("purpose", "trial"),
+        train_rows=value.get("train_rows"),
+        vary_split=value.get("vary_split", False),
+        test_on=tuple(DataSpec(**d) for d in value.get("test_on", ())),
+        stop_below=value.get("stop_below", {}),
     )
 
 
@@ -241,6 +253,10 @@ class StudyRecord:
 
     `settings` is study.yaml as a plain dict; `data` the data card; `missing` the ids of trials
     that have not been run. Histories and predictions are read on demand, by trial id.
+
+    `results` are what the table compares: trials on all training rows. `curve` holds those on
+    fewer (`spec.train_rows`). Tries of settings are in neither; `tuning`, `race` and `curves` are
+    tuning.json, race.json and curves.json, None where the study has none.
     """
 
     directory: Path
@@ -248,6 +264,10 @@ class StudyRecord:
     data: Mapping[str, Any]
     results: tuple[TrialResult, ...]
     missing: tuple[str, ...]
+    curve: tuple[TrialResult, ...] = ()
+    tuning: Mapping[str, Any] | None = None
+    race: Mapping[str, Any] | None = None
+    curves: Mapping[str, Any] | None = None
 
     @property
     def done(self) -> tuple[TrialResult, ...]:
@@ -269,7 +289,7 @@ class StudyRecord:
         return read_history(self.directory, trial_id)
 
     def predictions(self, trial_id: str) -> dict[str, Predictions]:
-        """Predictions of a trial by split name: "validation" and "test"."""
+        """Predictions of a trial by name: "validation", "test" and "test_on:<name>" for others."""
         return read_predictions(self.directory, trial_id)
 
 
@@ -295,20 +315,52 @@ def read_study(directory: Path) -> StudyRecord:
             "`tunelab runs list` shows those that exist."
         )
     settings = yaml.safe_load((directory / "study.yaml").read_text(encoding="utf-8"))
-    results, missing = [], []
-    for trial_id in settings.get("trials", []):
-        result = read_result(directory, trial_id)
-        if result is None:
-            missing.append(trial_id)
-        else:
-            results.append(result)
+    found: dict[str, list[TrialResult]] = {}
+    missing = []
+    for group in ("trials", "curve"):
+        found[group] = []
+        for trial_id in settings.get(group, []):
+            result = read_result(directory, trial_id)
+            if result is None:
+                missing.append(trial_id)
+            else:
+                found[group].append(result)
     return StudyRecord(
         directory=directory,
         settings=settings,
         data=_read_json(directory / "data.json"),
-        results=tuple(results),
+        results=tuple(found["trials"]),
         missing=tuple(missing),
+        curve=tuple(found["curve"]),
+        **{name: read_extra(directory, name) for name in EXTRAS},
     )
+
+
+# What a study may hold beside its trials, each a JSON file of that name.
+EXTRAS = ("tuning", "race", "curves")
+
+
+def write_extra(directory: Path, name: str, value: Mapping[str, Any]) -> None:
+    """Write tuning.json, race.json or curves.json of a study."""
+    write_json(directory / f"{name}.json", {"format": FORMAT, **value})
+
+
+def read_extra(directory: Path, name: str) -> dict[str, Any] | None:
+    """Read tuning.json, race.json or curves.json; None where the study has none."""
+    path = directory / f"{name}.json"
+    return dict(_read_json(path)) if path.is_file() else None
+
+
+def update_study(directory: Path, **values: Any) -> None:
+    """Replace top-level keys of study.yaml, such as the ids of its trials; the rest stays."""
+    import yaml
+
+    path = directory / "study.yaml"
+    text = path.read_text(encoding="utf-8")
+    head = "".join(line for line in text.splitlines(keepends=True)[:1] if line.startswith("#"))
+    content = {**yaml.safe_load(text), **values}
+    body = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+    write_text(path, head + body)
 
 
 def results_rows(results: Iterable[TrialResult]) -> list[dict[str, Any]]:
@@ -326,6 +378,7 @@ def results_rows(results: Iterable[TrialResult]) -> list[dict[str, Any]]:
             "base": r.spec.base.name if r.spec.base else None,
             **{k: _cell(settings.get(k)) for k in setting_names},
             "seed": r.spec.seed,
+            "train_rows": r.spec.train_rows,
             "status": r.status,
             **{k: r.scores.get(k) for k in score_names},
             **{f.name: getattr(r.cost, f.name) for f in fields(Cost)},

@@ -184,7 +184,13 @@ class MethodSpec:
 class TrialSpec:
     """One dataset x one base x one method setting x one seed. `trial_id` is its hash.
 
-    `base` is None for a method that uses no pretrained model.
+    `base` is None for a method that uses no pretrained model. `purpose` "tuning" is a try of
+    settings: it is judged on validation, never sees the test part, and leaves no artifact.
+    `train_rows`: train on so many rows (stratified, nested, drawn by the seed); None for all.
+    `vary_split`: the seed divides the rows of train and validation anew; test stays.
+
+    No part of the identity: `test_on`, other data on which the trained classifier is scored once;
+    and `stop_below`, which ends a try after an epoch ("1", "2", ...) with a lower validation score.
     """
 
     data: DataSpec
@@ -193,6 +199,11 @@ class TrialSpec:
     method: MethodSpec
     seed: int
     trial_id: str
+    purpose: Literal["trial", "tuning"] = "trial"
+    train_rows: int | None = None
+    vary_split: bool = False
+    test_on: tuple[DataSpec, ...] = ()
+    stop_below: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
