@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from tunelab import bases, batching, measure, models
+from tunelab import bases, batching, inference, measure, models
 from tunelab.bases import Base
 from tunelab.types import Artifact, BaseRef
 
@@ -51,28 +50,16 @@ class Embedder:
         model: Any = models.load_encoder(base)
         self._model = model.to(models.device())
         self._tokenizer = models.load_tokenizer(base)
-        self._pooling = pooling
+        self._prepared = inference.prepare_encoder(self._model, pooling)
         self._max_length = max_length
         self._batch_size = batch_size
 
-    @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts in their order, (n, width)."""
         encoded = batching.encode(self._tokenizer, texts, self._max_length)
-        where = models.device()
-        out = np.empty((len(texts), int(self._model.config.hidden_size)), dtype=np.float32)
         pad_id = self._tokenizer.pad_token_id or 0
-        for batch in batching.eval_batches(encoded, self._batch_size, pad_id):
-            mask = torch.from_numpy(batch.attention_mask).to(where)
-            ids = torch.from_numpy(batch.input_ids).to(where)
-            hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
-            if self._pooling == "cls":
-                vectors = hidden[:, 0]
-            else:
-                weight = mask.unsqueeze(-1).to(hidden.dtype)
-                vectors = (hidden * weight).sum(1) / weight.sum(1)
-            out[batch.rows] = vectors.float().cpu().numpy()
-        return out
+        width = int(self._model.config.hidden_size)
+        return self._prepared(encoded, pad_id, self._batch_size, width)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,6 +1,7 @@
 """The one training loop; it knows no method by name.
 
-May import: batching, metrics, models, settings, types, errors. May not import: methods, trial.
+May import: batching, inference, metrics, models, settings, types, errors.
+May not import: methods, trial.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from tunelab import batching, metrics, packing
+from tunelab import batching, inference, metrics, packing
 from tunelab.batching import Encoded
 from tunelab.errors import TrialError
 from tunelab.settings import TrainingSettings
@@ -268,18 +269,10 @@ def forward(model: nn.Module, batch: batching.Batch, where: torch.device) -> tor
     return logits.float()
 
 
-@torch.no_grad()
 def score(model: nn.Module, encoded: Encoded, pad_id: int, batch_size: int) -> NDArray[np.float64]:
     """Logits of all texts in their order, (n, n_classes). Leaves the model in evaluation mode."""
     model.eval()
-    where = next(model.parameters()).device
-    out: NDArray[np.float64] | None = None
-    for batch in batching.eval_batches(encoded, batch_size, pad_id):
-        logits = forward(model, batch, where).cpu().numpy().astype(np.float64)
-        if out is None:
-            out = np.empty((len(encoded), logits.shape[1]))
-        out[batch.rows] = logits
-    return np.empty((0, 0)) if out is None else out
+    return inference.prepare(model)(encoded, pad_id, batch_size).astype(np.float64)
 
 
 def evaluate(

@@ -1,21 +1,22 @@
 """A transformer with a classification head, as a Classifier: scores texts, saves, loads.
 
 Saved in peft's layout where there is an adapter, in transformers' otherwise, plus the manifest.
-May import: artifacts, bases, batching, models, train, types. May not import: methods, trial.
+May import: artifacts, bases, batching, inference, models, types. May not import: methods, trial.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from tunelab import artifacts, bases, batching, models, train
+from tunelab import artifacts, bases, batching, inference, models
 from tunelab.errors import ArtifactError
 from tunelab.types import Artifact, BaseRef, ScoreKind
 
@@ -29,6 +30,8 @@ class TransformerClassifier:
     """`model` (transformers, or wrapped by peft) in evaluation mode, with what scoring needs.
 
     `quantization`: how the base was loaded, where not in float32; it is loaded so again.
+    `dtype`: what its layers compute in when texts are scored. `merge`: whether an adapter is merged
+    into a copy of the weights for that.
     """
 
     model: Any
@@ -39,6 +42,9 @@ class TransformerClassifier:
     batch_size: int
     score_kind: ScoreKind = "logit"
     quantization: Mapping[str, Any] | None = None
+    dtype: torch.dtype = torch.float32
+    merge: bool = True
+    _kept: dict[Any, inference.Prepared] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def pad_id(self) -> int:
@@ -47,10 +53,17 @@ class TransformerClassifier:
 
     def scores(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Logits (n, n_classes)."""
-        if not texts:
-            return np.empty((0, len(self.label_names)))
         encoded = batching.encode(self.tokenizer, texts, self.max_length)
-        return train.score(self.model, encoded, self.pad_id, self.batch_size)
+        width = len(self.label_names)
+        return self.prepared()(encoded, self.pad_id, self.batch_size, width).astype(np.float64)
+
+    def prepared(self) -> inference.Prepared:
+        """What scores texts: made at the first call, and again when the model has changed since."""
+        key = inference.fingerprint(self.model)
+        if key not in self._kept:
+            self._kept.clear()
+            self._kept[key] = inference.prepare(self.model, merge=self.merge, dtype=self.dtype)
+        return self._kept[key]
 
     def save(self, directory: Path) -> None:
         """Write weights (safetensors), config, tokenizer and manifest."""

@@ -1,0 +1,453 @@
+"""Scoring texts fast: the one place where a trained model or an encoder is run for its answers.
+
+Texts are sorted by length and cut into batches of like length, so that hardly any padding is
+computed. An adapter is merged into a copy of the weights (the model itself stays as it is), query,
+key and value are one product, and in the last layer only the first token's row goes on, because
+the head reads nothing else. On a processor each thread takes batches of its own: two threads that
+never wait for each other beat two that share every product (docs/log.md). No autograd.
+
+Scores equal the model's own within rounding (tests/reference/test_inference.py). A family without
+a fast path, and a model whose adapter adds tokens, runs as it is, in the same batches.
+May import: batching, models, packing. May not import: train, transformer, methods, trial.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from tunelab import batching, models, packing
+from tunelab.batching import Encoded
+
+__all__ = ["Prepared", "batches", "fingerprint", "prepare", "prepare_encoder"]
+
+Floats = NDArray[np.float64]
+Apply = Callable[[torch.Tensor], torch.Tensor]
+
+# Tokens of a batch for each text it may hold: 64 texts of ordinary length are one batch.
+_TOKENS_A_TEXT = 32
+# A batch ends where a text is shorter than so much of its longest, once it is worth a product.
+_ALIKE, _WORTH_IT = 0.9, 512
+# Merged or not, float32 differs by rounding alone; more means that something was not understood.
+_AGREE = 1e-3
+
+
+# --- the layers -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layer:
+    """One encoder layer: LN(x + O(attention)), then LN(x + down(act(up(x)))) (Vaswani et al. 2017).
+
+    `query`, `key_value` map (tokens, width) to (tokens, width) and (tokens, 2 * width); `qkv` is
+    all three in one product, None where an adapter stands between.
+    """
+
+    heads: int
+    query: Apply
+    key_value: Apply
+    qkv: Apply | None
+    out: Apply
+    norm: Apply
+    up: Apply
+    activation: Apply
+    down: Apply
+    last_norm: Apply
+
+    def __call__(
+        self, x: torch.Tensor, mask: torch.Tensor | None, first_only: bool
+    ) -> torch.Tensor:
+        """(b, n, width) -> the same, or (b, 1, width) with `first_only`. `mask` (b, 1, 1, n)."""
+        b, n, width = x.shape
+        flat = x.reshape(b * n, width)
+        if first_only:
+            x = x[:, :1]
+            q = self.query(x.reshape(b, width))
+            k, v = self.key_value(flat).view(b, n, 2, width).unbind(2)
+        elif self.qkv is not None:
+            q, k, v = self.qkv(flat).view(b, n, 3, width).unbind(2)
+        else:
+            q = self.query(flat)
+            k, v = self.key_value(flat).view(b, n, 2, width).unbind(2)
+
+        def split(t: torch.Tensor) -> torch.Tensor:
+            return t.reshape(b, -1, self.heads, width // self.heads).transpose(1, 2)
+
+        a = functional.scaled_dot_product_attention(split(q), split(k), split(v), attn_mask=mask)
+        rows = x.reshape(-1, width)
+        rows = self.norm(rows + self.out(a.transpose(1, 2).reshape(-1, width)))
+        rows = self.last_norm(rows + self.down(self.activation(self.up(rows))))
+        return rows.view(b, -1, width)
+
+
+def _linear(module: Any, dtype: torch.dtype) -> Apply:
+    """A layer as a function: plain ones in `dtype`, whatever wraps one as it is."""
+    if type(module) is nn.Linear:
+        bias = None if module.bias is None else module.bias.detach().to(dtype)
+        return partial(functional.linear, weight=module.weight.detach().to(dtype), bias=bias)
+    return module  # type: ignore[no-any-return]
+
+
+def _joined(modules: list[Any], dtype: torch.dtype) -> Apply | None:
+    """Several linear layers of one input as one; None where one is no plain layer."""
+    if any(type(m) is not nn.Linear for m in modules):
+        return None
+    weight = torch.cat([m.weight.detach().to(dtype) for m in modules])
+    bias = torch.cat([
+        m.bias.detach().to(dtype) if m.bias is not None
+        else torch.zeros(m.out_features, dtype=dtype, device=weight.device)
+        for m in modules
+    ])  # fmt: skip
+    return partial(functional.linear, weight=weight, bias=bias)
+
+
+def _norm(module: Any, dtype: torch.dtype) -> Apply:
+    if type(module) is not nn.LayerNorm:
+        return module  # type: ignore[no-any-return]
+    weight, bias = module.weight.detach().to(dtype), module.bias.detach().to(dtype)
+    shape = module.normalized_shape
+    return lambda x: functional.layer_norm(x, shape, weight, bias, module.eps)
+
+
+def _layer(dtype: torch.dtype, heads: int, qkv: list[Any], rest: list[Any]) -> _Layer:
+    """`rest`: out, norm, up, activation, down, last norm."""
+    out, norm, up, activation, down, last_norm = rest
+    joined = _joined(qkv, dtype)
+    if joined is not None:
+        # Views of the joined weight: nothing lies in memory twice.
+        width = qkv[0].out_features
+        weight, bias = joined.keywords["weight"], joined.keywords["bias"]  # type: ignore[attr-defined]
+        query: Apply = partial(functional.linear, weight=weight[:width], bias=bias[:width])
+        key_value: Apply = partial(functional.linear, weight=weight[width:], bias=bias[width:])
+    else:
+        query, key, value = (_linear(m, dtype) for m in qkv)
+
+        def key_value(x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([key(x), value(x)], dim=-1)
+
+    return _Layer(
+        heads, query, key_value, joined, _linear(out, dtype), _norm(norm, dtype),
+        _linear(up, dtype), activation, _linear(down, dtype), _norm(last_norm, dtype),
+    )  # fmt: skip
+
+
+def _bert_layers(encoder: Any, dtype: torch.dtype) -> list[_Layer]:
+    out = []
+    for block in encoder.encoder.layer:
+        own, after = block.attention.self, block.attention.output
+        _as_shipped(block, block.attention, own, after, block.intermediate, block.output)
+        qkv = [own.query, own.key, own.value]
+        rest = [after.dense, after.LayerNorm, block.intermediate.dense,
+                block.intermediate.intermediate_act_fn, block.output.dense,
+                block.output.LayerNorm]  # fmt: skip
+        out.append(_layer(dtype, own.num_attention_heads, qkv, rest))
+    return out
+
+
+def _distilbert_layers(encoder: Any, dtype: torch.dtype) -> list[_Layer]:
+    out = []
+    for block in encoder.transformer.layer:
+        own, ffn = block.attention, block.ffn
+        _as_shipped(block, own, ffn)
+        qkv = [own.q_lin, own.k_lin, own.v_lin]
+        rest = [own.out_lin, block.sa_layer_norm, ffn.lin1, ffn.activation, ffn.lin2,
+                block.output_layer_norm]  # fmt: skip
+        out.append(_layer(dtype, own.n_heads, qkv, rest))
+    return out
+
+
+def _albert_layers(encoder: Any, dtype: torch.dtype) -> list[_Layer]:
+    groups = []
+    for group in encoder.encoder.albert_layer_groups:
+        layers = []
+        for block in group.albert_layers:
+            own = block.attention
+            _as_shipped(group, block, own)
+            qkv = [own.query, own.key, own.value]
+            rest = [own.dense, own.LayerNorm, block.ffn, block.activation, block.ffn_output,
+                    block.full_layer_layer_norm]  # fmt: skip
+            layers.append(_layer(dtype, own.num_attention_heads, qkv, rest))
+        groups.append(layers)
+    config = encoder.config
+    share = config.num_hidden_layers / config.num_hidden_groups
+    return [layer for i in range(config.num_hidden_layers) for layer in groups[int(i / share)]]
+
+
+# model_type -> its layers; the heads are packing's.
+_LAYERS: dict[str, Callable[[Any, torch.dtype], list[_Layer]]] = {
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), _bert_layers),
+    "distilbert": _distilbert_layers,
+    "albert": _albert_layers,
+}
+_OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert"})
+_NO_TOKEN_TYPES = frozenset({"distilbert"})
+
+
+class _NotAsShippedError(Exception):
+    """A model is not what its layers would be read as; the message says how."""
+
+
+def _as_shipped(*blocks: Any) -> None:
+    for block in blocks:
+        if not type(block).__module__.startswith("transformers.") or block._forward_hooks:
+            raise _NotAsShippedError(f"{type(block).__name__} is not transformers' own")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Encoder:
+    """An encoder as its layers. `model` is transformers' (BertModel, ...), for its embeddings."""
+
+    model: Any
+    kind: str
+    layers: tuple[_Layer, ...]
+    dtype: torch.dtype
+
+    def __call__(
+        self, ids: torch.Tensor, lengths: torch.Tensor | None, first_only: bool
+    ) -> torch.Tensor:
+        """Vectors (b, n or 1, width) of `ids` (b, n); `lengths` (b,) where they differ."""
+        n = ids.shape[1]
+        columns = torch.arange(n, device=ids.device)
+        offset = self.model.config.pad_token_id + 1 if self.kind in _OFFSET_POSITIONS else 0
+        more = {} if self.kind in _NO_TOKEN_TYPES else {"token_type_ids": torch.zeros_like(ids)}
+        x: torch.Tensor = self.model.embeddings(
+            input_ids=ids, position_ids=(columns + offset).expand(ids.shape), **more
+        )
+        if hasattr(self.model, "embeddings_project"):  # ELECTRA's are narrower than its layers
+            x = self.model.embeddings_project(x)
+        if self.kind == "albert":
+            x = self.model.encoder.embedding_hidden_mapping_in(x)
+        x = x.to(self.dtype)
+        mask = None if lengths is None else (columns < lengths[:, None])[:, None, None, :]
+        for i, layer in enumerate(self.layers):
+            x = layer(x, mask, first_only and i == len(self.layers) - 1)
+        return x.float()
+
+
+# --- making a model ready -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """What `scores` runs. `engine` is "fast" or "plain", `why` says why it is plain.
+
+    `merged`: whether an adapter was merged into the copy that is run.
+    """
+
+    compute: Callable[[batching.Batch, torch.device], torch.Tensor]
+    where: torch.device
+    engine: str
+    why: str | None
+    merged: bool
+    side_by_side: bool
+
+    def __call__(
+        self, encoded: Encoded, pad_id: int, batch_size: int, width: int | None = None
+    ) -> NDArray[np.float32]:
+        """Rows (n, width) of all texts in their order; `width` is needed only where n may be 0."""
+        rows = batches(encoded.lengths, batch_size)
+        out: list[NDArray[np.float32]] = [np.empty((0, width or 0), np.float32)] * len(rows)
+
+        def one(i: int) -> None:
+            with torch.inference_mode():
+                batch = batching.pad(encoded, rows[i], pad_id)
+                out[i] = self.compute(batch, self.where).float().cpu().numpy()
+
+        threads = torch.get_num_threads()
+        if self.side_by_side and threads > 1 and len(rows) >= 2 * threads:
+            with _one_thread_each(threads) as pool:
+                list(pool.map(one, range(len(rows))))
+        else:
+            for i in range(len(rows)):
+                one(i)
+        if not rows:
+            return np.empty((0, width or 0), np.float32)
+        result = np.empty((len(encoded), out[0].shape[1]), np.float32)
+        for which, values in zip(rows, out, strict=True):
+            result[which] = values
+        return result
+
+
+@contextmanager
+def _one_thread_each(threads: int) -> Iterator[ThreadPoolExecutor]:
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)  # the number is also a process-wide default
+
+
+def batches(lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
+    """Row numbers in batches of like length, longest first: every row once.
+
+    A batch holds at most `batch_size` texts and 32 * `batch_size` tokens, however long they are.
+    Longest first, so that memory is at its peak at once, and full batches of one length have one
+    shape: a processor's library plans each new shape anew.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    n = lengths[order]
+    out, start = [], 0
+    while start < len(order):
+        longest = max(1, int(n[start]))
+        most = max(1, min(batch_size, batch_size * _TOKENS_A_TEXT // longest))
+        end = min(len(order), start + most)
+        enough = start + max(1, _WORTH_IT // longest)
+        if enough < end:
+            # Descending, so the first that is too short ends the batch.
+            alike = int(np.searchsorted(-n[start:end], -_ALIKE * longest, side="right"))
+            end = min(end, max(enough, start + alike))
+        out.append(order[start:end])
+        start = end
+    return out
+
+
+def prepare(model: Any, *, merge: bool = True, dtype: torch.dtype = torch.float32) -> Prepared:
+    """Make a classifier ready: logits (b, n_classes). `model` itself is not changed.
+
+    `merge=False` runs an adapter beside its weights. A quantised base is never merged into.
+    `dtype` is what the layers compute in, where everything is merged; the head is float32.
+    """
+    where = next(model.parameters()).device
+    plain = partial(_plain, model)
+    peft = getattr(model, "active_peft_config", None)
+    if peft is not None and peft.is_prompt_learning:
+        return Prepared(plain, where, "plain", "its adapter adds tokens", False, False)
+    whole = _merged(model) if merge and peft is not None else None
+    inner = whole or (model.get_base_model() if peft is not None else model)
+    try:
+        run = partial(_logits, inner, _encoder(getattr(inner, inner.base_model_prefix), dtype))
+        _check(run, plain, where, dtype)
+    except _NotAsShippedError as e:
+        why = str(e)
+    else:
+        bare = peft is None or whole is not None
+        return Prepared(run, where, "fast", None, whole is not None, bare and where.type == "cpu")
+    try:
+        if whole is not None:
+            _check(partial(_plain, whole), plain, where, torch.float32)
+            return Prepared(partial(_plain, whole), where, "plain", why, True, False)
+    except _NotAsShippedError:
+        pass
+    return Prepared(plain, where, "plain", why, False, False)
+
+
+def prepare_encoder(model: Any, pooling: str, dtype: torch.dtype = torch.float32) -> Prepared:
+    """Make a bare encoder ready: vectors (b, width), of the first token or the mean of all."""
+    where = next(model.parameters()).device
+    first = pooling == "cls"
+    try:
+        run = partial(_vectors, _encoder(model, dtype), first)
+    except _NotAsShippedError as e:
+        run = partial(_plain_vectors, model, first)
+        return Prepared(run, where, "plain", str(e), False, False)
+    return Prepared(run, where, "fast", None, False, where.type == "cpu")
+
+
+def fingerprint(model: Any) -> tuple[Any, ...]:
+    """Something that changes when what `prepare` made no longer says what the model says."""
+    weights = tuple((p.data_ptr(), p._version) for p in model.parameters())
+    adapters = tuple(
+        (tuple(m.active_adapters), tuple(m.merged_adapters), m.disable_adapters)
+        for m in model.modules()
+        if hasattr(m, "merged_adapters") and hasattr(m, "disable_adapters")
+    )
+    return id(model), weights, adapters
+
+
+def _encoder(model: Any, dtype: torch.dtype) -> _Encoder:
+    kind = str(model.config.model_type)
+    if kind not in _LAYERS:
+        raise _NotAsShippedError(f"{kind} has no fast path")
+    layers = _LAYERS[kind](model, dtype)
+    return _Encoder(model, kind, tuple(layers), dtype)
+
+
+def _merged(model: Any) -> Any:
+    """A copy with the adapter merged in; None where it cannot be, or the base is quantised.
+
+    What is not adapted is shared with the model, not copied.
+    """
+    if getattr(model.get_base_model(), "quantization_method", None) is not None:
+        return None
+    memo: dict[int, Any] = {}
+    for name, p in model.named_parameters():
+        if ".base_layer." not in name:
+            memo[id(p)] = nn.Parameter(p.detach(), requires_grad=False)
+    try:
+        with models.quiet(), torch.no_grad():
+            return copy.deepcopy(model, memo).merge_and_unload(safe_merge=True).eval()
+    except (AttributeError, NotImplementedError, ValueError, RuntimeError, TypeError):
+        return None
+
+
+def _check(run: Any, plain: Any, where: torch.device, dtype: torch.dtype) -> None:
+    """Two short texts both ways: what peft or a user did to the model may be unknown to us."""
+    ids = np.asarray([[5, 6, 7], [8, 9, 0]])
+    batch = batching.Batch(np.arange(2), ids, np.asarray([[1, 1, 1], [1, 1, 0]]))
+    with torch.inference_mode():
+        ours, theirs = run(batch, where).float(), plain(batch, where).float()
+    limit = _AGREE if dtype == torch.float32 else 0.1
+    if not bool(((ours - theirs).abs() <= limit * (1 + theirs.abs().max())).all()):
+        raise _NotAsShippedError("it computes something else than its layers say")
+
+
+# --- what is run ----------------------------------------------------------------------------
+
+
+def _placed(batch: batching.Batch, where: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+    ids = torch.from_numpy(batch.input_ids).to(where, non_blocking=True)
+    if batch.attention_mask.all():
+        return ids, None
+    lengths = np.maximum(batch.attention_mask.sum(axis=1), 1)
+    return ids, torch.from_numpy(lengths).to(where, non_blocking=True)
+
+
+def _logits(
+    model: Any, encoder: _Encoder, batch: batching.Batch, where: torch.device
+) -> torch.Tensor:
+    first = encoder(*_placed(batch, where), first_only=True)
+    logits: torch.Tensor = packing.HEADS[encoder.kind](model, first)
+    return logits
+
+
+def _vectors(
+    encoder: _Encoder, first: bool, batch: batching.Batch, where: torch.device
+) -> torch.Tensor:
+    return _pooled(encoder(*_placed(batch, where), first_only=first), first, batch)
+
+
+def _plain(model: Any, batch: batching.Batch, where: torch.device) -> torch.Tensor:
+    logits: torch.Tensor = model(**_inputs(batch, where)).logits
+    return logits
+
+
+def _plain_vectors(
+    model: Any, first: bool, batch: batching.Batch, where: torch.device
+) -> torch.Tensor:
+    return _pooled(model(**_inputs(batch, where)).last_hidden_state, first, batch)
+
+
+def _inputs(batch: batching.Batch, where: torch.device) -> dict[str, torch.Tensor]:
+    return {
+        "input_ids": torch.from_numpy(batch.input_ids).to(where, non_blocking=True),
+        "attention_mask": torch.from_numpy(batch.attention_mask).to(where, non_blocking=True),
+    }
+
+
+def _pooled(hidden: torch.Tensor, first: bool, batch: batching.Batch) -> torch.Tensor:
+    if first:
+        return hidden[:, 0]
+    mask = torch.from_numpy(batch.attention_mask).to(hidden.device)
+    weight = mask.unsqueeze(-1).to(hidden.dtype)
+    return (hidden * weight).sum(1) / weight.sum(1)
