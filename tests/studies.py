@@ -7,7 +7,7 @@ noise. So methods are correlated over rows as real ones are, and scores follow f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,38 @@ METHODS = (
         {"learning_rate": 5e-4, "num_train_epochs": 3, "r": 8, "lora_alpha": 16},
     ),
 )
+
+
+def _lora(label: str, r: int, skill: float, **changes: Any) -> FakeMethod:
+    cost = replace(
+        METHODS[3].cost,
+        train_seconds=41.0 + 0.4 * r,
+        adapter_parameters=37_440 * r,
+        trainable_parameters=37_440 * r + 148_610,
+        total_parameters=22_713_986 + 37_440 * r,
+        artifact_bytes=600_000 + 150_000 * r,
+    )
+    settings = {"learning_rate": 5e-4, "num_train_epochs": 3, "r": r, "lora_alpha": 2 * r}
+    made = FakeMethod("lora", skill, "logit", cost, settings, label=label)
+    return replace(made, **changes)
+
+
+def _probe() -> FakeMethod:
+    cost = replace(METHODS[1].cost, train_seconds=11.2, head_parameters=770)
+    return FakeMethod("probe", 0.62, "probability", cost, {"learning_rate": 1e-2})
+
+
+MANY = (
+    *METHODS[:3],
+    _probe(),
+    _lora("lora[r=4]", 4, 0.90),
+    _lora("lora[r=8]", 8, 0.95),
+    _lora("lora[r=16]", 16, 0.96),
+    _lora("qlora-4bit", 8, 0.94, name="qlora-4bit"),
+    _lora("dora", 8, 0.955, name="dora"),
+    _lora("bitfit", 1, 0.86, name="bitfit"),
+)
+"""Ten methods: with five seeds, a study of 50 trials."""
 
 
 def make_study(
@@ -246,6 +278,15 @@ def _predict(part: str, method: FakeMethod, seed: int, k: int, rows: int) -> Pre
     noise = shared.normal(size=(rows, k))
     own = np.random.default_rng([len(part), *method.name.encode(), k])
     scores = np.eye(k)[labels] * 1.7 * method.skill + 0.8 * noise + 0.5 * own.normal(size=(rows, k))
+    if method.kind == "probability":
+        scores = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+        return Predictions(
+            ids=tuple(f"{part}:{i}" for i in range(rows)),
+            labels=labels.astype(np.int64),
+            scores=scores,
+            score_kind=method.kind,
+            seconds=rows / 500,
+        )
     if method.varies:
         scores = scores + 0.35 * np.random.default_rng([seed, 7]).normal(size=(rows, k))
     return Predictions(
@@ -255,6 +296,21 @@ def _predict(part: str, method: FakeMethod, seed: int, k: int, rows: int) -> Pre
         score_kind=method.kind,
         seconds=rows / 500,
     )
+
+
+NEGATIVE_TEXT = "A long evening, and <script>alert('not run')</script> was its best line."
+
+
+def make_texts(rows: int = 288) -> dict[str, str]:
+    """A text for every row of a study's parts, by its id; the first has markup in it."""
+    from tunelab import data
+
+    reviews = data.load(DataSpec("demo"))
+    found = [*reviews.test.texts, *reviews.train.texts]
+    texts = {
+        f"{part}:{i}": found[i % len(found)] for part in ("validation", "test") for i in range(rows)
+    }
+    return texts | {"test:0": NEGATIVE_TEXT, "test:1": NEGATIVE_TEXT}
 
 
 def _history(

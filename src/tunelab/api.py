@@ -11,7 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunelab import artifacts, config, data, predict, report, store, study, summary
+from tunelab import (
+    artifacts,
+    cards,
+    config,
+    data,
+    evidence,
+    predict,
+    report,
+    store,
+    study,
+    summary,
+)
 from tunelab.errors import ArtifactError, ConfigError, TrialError
 from tunelab.predict import TextClassifier
 from tunelab.study import Plan
@@ -144,17 +155,21 @@ def run_plan(
         for result in study.run(planned, on_event, engine):
             on_result(result)
     finally:
-        finish(planned.spec.output_dir)
+        finish(planned.spec.output_dir, evidence.texts_in(planned.dataset))
 
 
-def finish(directory: Path) -> None:
-    """Write results.csv, comparison.json and report.html from what the study has."""
+def finish(directory: Path, texts: Mapping[str, str] | None = None) -> None:
+    """Write results.csv, comparison.json, report.html and model cards from what the study has.
+
+    `texts` by row id, where the data is at hand: the report shows the mistakes with them.
+    """
     record = store.read_study(directory)
     store.write_results_csv(directory / "results.csv", record.results)
     if record.results:
         said = summary.summarise(record)
         report.write_comparison(record, directory / "comparison.json", said)
-        report.write_report(record, directory / "report.html", said)
+        report.write_report(record, directory / "report.html", said, texts)
+        cards.write_cards(record, said)
 
 
 def train_one(
@@ -188,6 +203,8 @@ def train_one(
         (result,) = study.run(planned, on_event)
         if result.status == "failed":
             raise TrialError(str(result.error))
+        record = store.read_study(planned.spec.output_dir)
+        cards.write_cards(record, summary.summarise(record))
         trial = store.trial_dir(planned.spec.output_dir, result.spec.trial_id)
         made = trial / "artifact"
         (made / "trial").mkdir()

@@ -41,11 +41,14 @@ def sha256(path: Path) -> str:
 
 
 def seal(directory: Path, facts: Mapping[str, Any]) -> Artifact:
-    """Write the manifest last: `facts` (kind, label names, base, ...) and every file's SHA-256."""
+    """Write the manifest last: `facts` (kind, label names, base, ...) and every file's SHA-256.
+
+    Not of README.md: the card is for people, who may edit it; nothing is loaded from it.
+    """
     files = {
         p.relative_to(directory).as_posix(): sha256(p)
         for p in sorted(directory.rglob("*"))
-        if p.is_file() and p.name != MANIFEST
+        if p.is_file() and p.name not in {MANIFEST, "README.md"}
     }
     manifest = {"format": FORMAT, "tunelab": __version__, **facts, "files": files}
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"

@@ -19,28 +19,56 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tunelab import evidence
 from tunelab import summary as say
-from tunelab.metrics import METRICS, UndefinedMetricError, class_scores, roc_curve
-from tunelab.plots import PLOTS, CurvePoint, Plot, PlotData, Roc, colours
+from tunelab.evidence import Mistakes
+from tunelab.plots import PLOTS, Plot, PlotData, colours, dashes, shapes
 from tunelab.store import StudyRecord, artifact_dir, write_json, write_text
 from tunelab.summary import Summary, column, format_estimate, summarise
-from tunelab.types import Estimate, Predictions, TrialResult
+from tunelab.types import Estimate, TrialResult
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["plot_data", "render", "write_comparison", "write_report"]
+__all__ = ["render", "safe_json", "write_comparison", "write_report"]
 
-ROC_POINTS = 101
+SECTIONS = {
+    "results": "Results",
+    "differences": "Differences",
+    "tradeoff": "Score and cost",
+    "costs": "Costs",
+    "curves": "Training",
+    "ranking": "ROC and recall",
+    "confusion": "Classes",
+    "calibration": "Calibration",
+    "sensitivity": "Sensitivity",
+    "learning": "Learning curves",
+    "slices": "Slices, behaviour",
+    "mistakes": "Mistakes",
+    "data": "Data card",
+    "failed": "Failed trials",
+    "use": "Use the model",
+    "made": "How it was made",
+}
+"""Sections in the order of a reader, by id; those without data are absent."""
+
 MOST_CLASSES = 50  # rows of the per-class table; the rest is in the predictions
-OTHER_SCORES = ("f1_macro", "f1_weighted", "mcc", "roc_auc", "log_loss", "ece")
 
 
-def write_report(record: StudyRecord, path: Path, summary: Summary | None = None) -> Path:
-    """Write the report of a study: one HTML file. `summary` where it has been made already."""
-    write_text(path, render(record, summary or summarise(record)))
+def write_report(
+    record: StudyRecord,
+    path: Path,
+    summary: Summary | None = None,
+    texts: Mapping[str, str] | None = None,
+    refresh: int | None = None,
+) -> Path:
+    """Write the report of a study: one HTML file. `summary` where it has been made already.
+
+    `texts` by row id: with them the report shows the mistakes (`evidence.texts_of`). `refresh`:
+    the page loads itself again after so many seconds, while a study runs.
+    """
+    write_text(path, render(record, summary or summarise(record), texts, refresh))
     return path
 
 
@@ -50,113 +78,51 @@ def write_comparison(record: StudyRecord, path: Path, summary: Summary | None = 
     return path
 
 
-def render(record: StudyRecord, summary: Summary) -> str:
+def render(
+    record: StudyRecord,
+    summary: Summary,
+    texts: Mapping[str, str] | None = None,
+    refresh: int | None = None,
+) -> str:
     """The report as HTML text. The same study gives the same text."""
-    data = plot_data(record, summary)
+    found = evidence.by_method(record, evidence.split_of(summary))
+    data = evidence.plot_data(record, summary, found)
+    wrong = evidence.mistakes(record, summary, texts or {}, found)
+    figures = _figures(data)
+    classes = _class_table(record, summary)
+    use = _how_to_use(record, summary)
+    there = {
+        *figures,
+        *(["results"] if any(r.n_seeds for r in summary.rows) else []),
+        *(["confusion"] if classes else []),
+        *(["mistakes"] if wrong else []),
+        *(["failed"] if record.failed else []),
+        *(["use"] if use else []),
+        *("data", "made"),
+    }
     return (
         _environment()
         .get_template("report.html.j2")
         .render(
             record=record,
             summary=summary,
+            refresh=refresh,
             title=_title(record),
             verdict=_verdict(record, summary),
-            scores=_score_table(summary, say.shown_columns(summary), data),
-            other_scores=_score_table(summary, _other_columns(summary), data),
-            figures=_figures(data),
-            classes=_class_table(record, summary),
+            scores=_score_table(summary, data),
+            methods=_method_keys(data),
+            figures=figures,
+            contents=[(i, name) for i, name in SECTIONS.items() if i in there],
+            classes=classes,
+            mistakes=_mistakes(wrong),
             card=_data_card(record.data),
             provenance=_provenance(record),
-            use=_how_to_use(record, summary),
+            use=use,
+            again=_commands(record),
             settings=_settings(record),
             bundle=_bundle,
         )
     )
-
-
-# --- values for the plots ---------------------------------------------------------------------
-
-
-def plot_data(record: StudyRecord, summary: Summary) -> PlotData:
-    """Everything that the plots of a study draw."""
-    metric = METRICS[summary.metric]
-    split = {"test": "test", "eval": "validation"}[summary.part]
-    key = f"{summary.part}_{summary.metric}"
-    names = tuple(str(n) for n in record.data["label_names"])
-    trials = [r for r in record.done if r.spec.method.label in record.methods]
-    histories = {r.spec.trial_id: record.history(r.spec.trial_id) for r in trials}
-    return PlotData(
-        methods=record.methods,
-        seeds={r.label: r.n_seeds for r in summary.rows},
-        metric=metric.label,
-        percent=metric.percent,
-        higher_is_better=metric.higher_is_better,
-        part=split,
-        best=summary.best,
-        scores=_estimates(summary, key),
-        seconds=_estimates(summary, "train_seconds"),
-        differences=summary.against_best(),
-        loss=_points(trials, histories, "loss"),
-        validation=_points(trials, histories, f"eval_{summary.metric}"),
-        roc=_rocs(record, summary, split, len(names)),
-        confusion=_confusions(trials, split),
-        class_names=names,
-    )
-
-
-def _estimates(summary: Summary, key: str) -> dict[str, Estimate]:
-    return {r.label: e for r in summary.rows if (e := r.estimates.get(key)) is not None}
-
-
-def _points(
-    trials: Sequence[TrialResult], histories: Mapping[str, Sequence[Mapping[str, Any]]], key: str
-) -> tuple[CurvePoint, ...]:
-    return tuple(
-        CurvePoint(r.spec.method.label, r.spec.seed, float(row["epoch"]), float(row[key]))
-        for r in trials
-        for row in histories[r.spec.trial_id]
-        if row.get(key) is not None
-    )
-
-
-def _rocs(record: StudyRecord, summary: Summary, split: str, k: int) -> dict[str, Roc]:
-    """Mean curve over seeds (and over classes, one against the rest), at fixed false alarms."""
-    found = {}
-    for label in record.methods:
-        area = summary.row(label).estimates.get(f"{summary.part}_roc_auc")
-        if area is None:
-            continue
-        trials = [r for r in record.done if r.spec.method.label == label]
-        predictions = [record.predictions(r.spec.trial_id)[split] for r in trials]
-        grid = np.linspace(0, 1, ROC_POINTS)
-        try:
-            curves = [c for p in predictions for c in _curves(p, k, grid)]
-        except UndefinedMetricError:
-            continue
-        mean = np.mean(curves, axis=0)
-        # Curves start at (0, 0); the grid's first value is the hits without any false alarm.
-        found[label] = Roc([0.0, *grid.tolist()], [0.0, *mean.tolist()], area.value)
-    return found
-
-
-def _curves(p: Predictions, k: int, grid: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    """True positive rates on a grid of false positive rates, a curve a class."""
-    out = []
-    for c in [1] if k == 2 else range(k):
-        false_alarms, hits = roc_curve(p.labels == c, class_scores(p, c), points=None)
-        # At a jump the upper end counts: np.interp takes the last of equal x values.
-        out.append(np.interp(grid, false_alarms, hits))
-    return out
-
-
-def _confusions(trials: Sequence[TrialResult], split: str) -> dict[str, list[list[int]]]:
-    sums: dict[str, NDArray[np.int64]] = {}
-    for r in trials:
-        matrix = r.details.get("confusion", {}).get(split)
-        if matrix is not None:
-            label = r.spec.method.label
-            sums[label] = sums.get(label, 0) + np.asarray(matrix, dtype=np.int64)
-    return {label: matrix.tolist() for label, matrix in sums.items()}
 
 
 # --- values for the page ----------------------------------------------------------------------
@@ -164,14 +130,29 @@ def _confusions(trials: Sequence[TrialResult], split: str) -> dict[str, list[lis
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A drawn plot: what stands around it, and its specification as JSON safe inside HTML."""
+    """A drawn plot: what stands around it, and its specifications as JSON safe inside HTML.
+
+    `specs`: JSON of a list of {label, heading, subtitle, spec}, one for each choice of the reader
+    (`choices`), or a single one.
+    """
 
     plot: Plot
     heading: str
     subtitle: str
     alternative: str
-    spec: str
+    choices: list[str]
+    specs: str
     place: Literal["wide", "half", "alone"]
+
+
+@dataclass(frozen=True, slots=True)
+class MethodKey:
+    """A method as the bar above the charts shows it: its colour, shape and dashes."""
+
+    label: str
+    colour: str
+    shape: str
+    dash: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +163,19 @@ class Cell:
     spread: str = ""
     sort: float | None = None
     title: str = ""
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TableColumn:
+    """A column that a reader can show or hide; those of one `group` stand together."""
+
+    name: str
+    heading: str
+    about: str
+    group: str
+    shown: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,27 +189,72 @@ class TableRow:
     cells: list[Cell]
 
 
-def _figures(data: PlotData) -> list[Figure]:
-    drawn = [(p, chart) for p in PLOTS.values() if (chart := p.function(data)) is not None]
+def _figures(data: PlotData) -> dict[str, list[Figure]]:
+    """What can be drawn, by section; two figures that are not wide stand side by side."""
+    drawn: dict[str, list[tuple[Plot, dict[str, Any]]]] = {}
+    for plot in PLOTS.values():
+        charts: Mapping[str, Any]
+        if plot.choices is not None:
+            charts = plot.choices(data)
+        else:
+            chart = plot.function(data)
+            charts = {} if chart is None else {"": chart}
+        if charts:
+            specs = {label: chart.to_dict() for label, chart in charts.items()}
+            drawn.setdefault(plot.section, []).append((plot, specs))
+    return {section: _in_place(found, data) for section, found in drawn.items()}
+
+
+def _in_place(drawn: Sequence[tuple[Plot, dict[str, Any]]], data: PlotData) -> list[Figure]:
     figures = []
     half_open = False
-    for i, (plot, chart) in enumerate(drawn):
-        spec = chart.to_dict()
-        # The page has its own headings, which screen readers and the outline know.
-        head = spec.pop("title")
+    for i, (plot, specs) in enumerate(drawn):
         pairs = not plot.wide and (half_open or (i + 1 < len(drawn) and not drawn[i + 1][0].wide))
+        variants = []
+        for label, spec in specs.items():
+            # The page has its own headings, which screen readers and the outline know.
+            head = spec.pop("title")
+            variants.append(
+                {
+                    "label": label,
+                    "heading": head["text"],
+                    "subtitle": head["subtitle"],
+                    "spec": spec,
+                }
+            )
         figures.append(
             Figure(
                 plot=plot,
-                heading=head["text"],
-                subtitle=head["subtitle"],
+                heading=variants[0]["heading"],
+                subtitle=variants[0]["subtitle"],
                 alternative=plot.describe(data),
-                spec=safe_json(spec),
+                choices=[v["label"] for v in variants] if len(variants) > 1 else [],
+                specs=safe_json(variants),
                 place="wide" if plot.wide else "half" if pairs else "alone",
             )
         )
         half_open = pairs and not half_open
     return figures
+
+
+# Outlines of Vega's symbols in a box of 12 x 12, for the bar above the charts.
+_OUTLINES = {
+    "circle": "M6 2a4 4 0 1 0 .01 0z",
+    "square": "M2.5 2.5h7v7h-7z",
+    "triangle-up": "M6 1.5 10.5 10h-9z",
+    "diamond": "M6 1 10.5 6 6 11 1.5 6z",
+    "cross": "M4.5 1.5h3v3h3v3h-3v3h-3v-3h-3v-3h3z",
+    "triangle-down": "M6 10.5 10.5 2h-9z",
+    "triangle-right": "M10.5 6 2 10.5v-9z",
+}
+
+
+def _method_keys(data: PlotData) -> list[MethodKey]:
+    colour, shape, dash = colours(data.methods), shapes(data.methods), dashes(data.methods)
+    return [
+        MethodKey(m, colour[m], _OUTLINES[shape[m]], " ".join(map(str, dash[m])))
+        for m in data.methods
+    ]
 
 
 def safe_json(value: Any) -> str:
@@ -259,16 +298,19 @@ def _verdict(record: StudyRecord, summary: Summary) -> dict[str, Any]:
 _TILES = ("train_seconds", "peak_memory_bytes", "artifact_bytes", "latency_p50_seconds")
 
 
-def _other_columns(summary: Summary) -> list[say.Column]:
-    names = [f"{summary.part}_{m}" for m in OTHER_SCORES if m != summary.metric]
-    return [column(n) for n in names if any(r.estimates.get(n) for r in summary.rows)]
-
-
-def _score_table(
-    summary: Summary, shown: Sequence[say.Column], data: PlotData
-) -> dict[str, Any] | None:
-    if not shown or not any(r.n_seeds for r in summary.rows):
+def _score_table(summary: Summary, data: PlotData) -> dict[str, Any] | None:
+    """Every score and cost of every method; the columns that people read most are shown first."""
+    if not any(r.n_seeds for r in summary.rows):
         return None
+    shown = [c.name for c in say.shown_columns(summary)]
+    present = [n for r in summary.rows for n, e in r.estimates.items() if e is not None]
+    names = list(dict.fromkeys([*shown, *present]))
+    groups = {name: _group(name) for name in names}
+    order = list(_GROUPS)
+    names.sort(key=lambda n: (order.index(groups[n]), n not in shown))
+    columns = [
+        TableColumn(n, column(n).heading, column(n).about, groups[n], n in shown) for n in names
+    ]
     palette = colours(data.methods)
     rows = [
         TableRow(
@@ -276,11 +318,24 @@ def _score_table(
             palette[r.label],
             r.label == summary.best,
             _about(r),
-            [_cell(r.estimates.get(c.name), c, r.reasons) for c in shown],
+            [_cell(r.estimates.get(n), column(n), r.reasons) for n in names],
         )
         for r in summary.rows
     ]
-    return {"columns": shown, "rows": rows}
+    by_group = {g: [c for c in columns if c.group == g] for g in order}
+    return {
+        "columns": columns,
+        "rows": rows,
+        "groups": {g: cs for g, cs in by_group.items() if cs},
+    }
+
+
+_GROUPS = ("Scores on test", "Scores on validation", "Costs")
+
+
+def _group(name: str) -> str:
+    part = name.partition("_")[0]
+    return {"test": _GROUPS[0], "eval": _GROUPS[1]}.get(part, _GROUPS[2])
 
 
 def _about(row: say.Row) -> str:
@@ -295,7 +350,12 @@ def _cell(estimate: Estimate | None, shown: say.Column, reasons: Mapping[str, st
         return Cell(say.MISSING, title=reasons.get(shown.name, "not measured"))
     bare = format_estimate(replace(estimate, low=None, high=None), shown.kind)
     _, _, spread = format_estimate(estimate, shown.kind).partition(" ± ")
-    return Cell(bare, f"± {spread}" if spread else "", estimate.value, estimate.procedure)
+    if not spread and "[" in (whole := format_estimate(estimate, shown.kind)):
+        spread = whole[whole.index("[") : whole.index("]") + 1]  # lopsided
+    elif spread:
+        spread = f"± {spread}"
+    low, high = (None, None) if estimate.low == estimate.high else (estimate.low, estimate.high)
+    return Cell(bare, spread, estimate.value, estimate.procedure, low, high)
 
 
 def _class_table(record: StudyRecord, summary: Summary) -> dict[str, Any] | None:
@@ -337,6 +397,49 @@ def _class_table(record: StudyRecord, summary: Summary) -> dict[str, Any] | None
         "split": split,
         "left_out": len(names) - len(rows),
     }
+
+
+FIRST_ROWS = 8  # mistakes that are there without a script
+
+
+def _mistakes(found: Mistakes | None) -> dict[str, Any] | None:
+    """The mistakes as the page's script reads them, and the first of them for those without."""
+    if found is None:
+        return None
+    rows = [
+        {
+            "id": row.id,
+            "text": row.text,
+            "label": row.label,
+            "said": [[s.predicted, s.seeds_agreeing, s.strength] for s in row.said],
+        }
+        for row in found.shown
+    ]
+    values = {
+        "methods": found.methods,
+        "seeds": found.seeds,
+        "kinds": found.kinds,
+        "classes": found.class_names,
+        "rows": rows,
+    }
+    return {"found": found, "json": safe_json(values), "first": rows[:FIRST_ROWS]}
+
+
+def _commands(record: StudyRecord) -> str:
+    """The commands that make the study again, continue it, and write this report anew."""
+    folder = _near(record.directory)
+    study = _quoted((folder / "study.yaml").as_posix())
+    lines = []
+    if record.settings.get("command", "").startswith("tunelab "):
+        lines += ["# as it was run", str(record.settings["command"]), ""]
+    lines += [
+        "# the same study from its resolved settings; only what is missing is run",
+        f"tunelab compare {study}",
+        "",
+        "# this report again",
+        f"tunelab report {_quoted(folder.as_posix())}",
+    ]
+    return "\n".join(lines)
 
 
 def _data_card(card: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,10 +14,14 @@ from tunelab.plots import (
     MOST_CLASSES,
     OKABE_ITO,
     PLOTS,
+    CostColumn,
+    Curve,
     CurvePoint,
     PlotData,
     Roc,
     colours,
+    dashes,
+    shapes,
     to_png,
     to_svg,
 )
@@ -38,6 +42,15 @@ def comparison(other: str, value: float, half: float | None = 0.02) -> Compariso
     )
 
 
+def cost(estimates: dict[str, Estimate], name: str = "train_seconds", **more: Any) -> CostColumn:
+    about = {"train_seconds": ("training time", "seconds"), "artifact_bytes": ("size", "MB")}[name]
+    texts = {m: f"{e.value:g}" for m, e in estimates.items()}
+    return CostColumn(name, *about, 1.0, estimates, texts, **more)
+
+
+SECONDS = {"svm": estimate(3.0), "full": estimate(60.0, 70.0), "lora": estimate(40.0, 2.0)}
+
+
 def data(**changes: Any) -> PlotData:
     curve = tuple(
         CurvePoint(m, seed, epoch / 10, 1 / (1 + epoch) + seed / 100)
@@ -52,13 +65,19 @@ def data(**changes: Any) -> PlotData:
         metric="accuracy",
         best="lora",
         scores={"svm": estimate(0.75, 0.0), "full": estimate(0.8, 0.02), "lora": estimate(0.81)},
-        seconds={"svm": estimate(3.0), "full": estimate(60.0, 70.0), "lora": estimate(40.0, 2.0)},
+        costs=(
+            cost(SECONDS, front=("svm", "lora")),
+            cost({m: estimate(2.0 + i) for i, m in enumerate(METHODS)}, "artifact_bytes"),
+        ),
         differences=(comparison("full", 0.01), comparison("svm", 0.06)),
         loss=curve,
         validation=ends,
         roc={m: Roc([0.0, 0.5, 1.0], [0.0, 0.8, 1.0], 0.65) for m in METHODS},
+        precision_recall={m: Curve([0.0, 0.5, 1.0], [1.0, 0.9, 0.5], 0.85) for m in METHODS},
         confusion={m: [[90, 10], [30, 70]] for m in METHODS},
         class_names=("negative", "positive"),
+        agreement={("svm", "full"): 0.7, ("svm", "lora"): 0.75, ("full", "lora"): 0.95},
+        agreement_rows=200,
     )
     return replace(full, **changes)
 
@@ -87,7 +106,7 @@ def test_renders_to_png_and_svg(name: str) -> None:
     assert png.startswith(b"\x89PNG")
     width, height = struct.unpack(">II", png[16:24])
     assert 300 < width < 1200
-    assert 120 < height < 700
+    assert 120 < height < 800
     assert to_svg(chart).startswith("<svg")
 
 
@@ -135,11 +154,11 @@ def test_a_method_has_one_colour_in_every_chart() -> None:
             return []
         here = node.get("color")
         found = [s for item in node.values() for s in scales(item)]
-        if isinstance(here, dict) and here.get("field") == "method":
+        if isinstance(here, dict) and here.get("field") in {"method", "name"}:
             found.append(dict(zip(here["scale"]["domain"], here["scale"]["range"], strict=True)))
         return found
 
-    for name in ("differences", "cost", "loss", "validation", "roc"):
+    for name in ("differences", "cost", "costs", "loss", "validation", "roc", "precision_recall"):
         found = scales(spec(name))
         assert found, name
         for scale in found:
@@ -147,9 +166,40 @@ def test_a_method_has_one_colour_in_every_chart() -> None:
                 assert colour == palette[method.partition(" (")[0]], name
 
 
-def test_more_methods_than_colours_start_again() -> None:
-    many = [f"m{i}" for i in range(20)]
-    assert set(colours(many)) == set(many)
+def test_more_methods_than_colours_are_told_apart_by_shape_and_dashes() -> None:
+    many = [f"m{i}" for i in range(28)]
+    colour, shape, dash = colours(many), shapes(many), dashes(many)
+    assert len({(colour[m], shape[m]) for m in many}) == len(many)
+    assert len({(colour[m], dash[m]) for m in many}) == len(many)
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_every_chart_can_follow_a_method(name: str) -> None:
+    chart = spec(name)
+    assert {"name": "follow", "value": ""} in chart["params"]
+    assert "datum.method === follow" in json.dumps(chart.get("layer", chart))
+
+
+def test_there_is_a_chart_for_every_cost() -> None:
+    choices = PLOTS["cost"].choices
+    assert choices is not None
+    drawn = choices(data())
+    assert list(drawn) == ["Training time", "Size"]
+    titles = [c.to_dict()["title"]["text"] for c in drawn.values()]
+    assert titles == ["Accuracy against training time", "Accuracy against size"]
+
+
+def test_the_pareto_front_steps_through_those_that_nothing_beats() -> None:
+    steps = [(r["cost"], r["score"]) for r in rows(spec("cost")) if "order" in r]
+    assert steps == [(3.0, 75.0), (40.0, 81.0)]
+
+
+def test_agreement_is_symmetric_and_counts_the_rows_that_differ() -> None:
+    shown = {(r["method"], r["other"]): r for r in rows(spec("agreement"))}
+    assert shown["svm", "full"]["share"] == shown["full", "svm"]["share"] == 0.7
+    assert shown["svm", "full"]["rows"] == 60
+    words = PLOTS["agreement"].describe(data())
+    assert "svm and full agree least, on 70.0%" in words
 
 
 def test_differences_are_percentage_points_of_the_best_minus_the_other() -> None:
@@ -173,23 +223,23 @@ def test_difference_never_reads_minus_zero() -> None:
 
 
 def test_interval_below_zero_seconds_stays_on_the_logarithmic_axis() -> None:
-    shown = {r["method"]: r for r in rows(spec("cost"))}
-    assert shown["full"]["seconds_low"] == 6.0
-    assert shown["full"]["seconds_high"] == 130.0
+    shown = {r["method"]: r for r in rows(spec("cost")) if "method" in r}
+    assert shown["full"]["cost_low"] == 6.0
+    assert shown["full"]["cost_high"] == 130.0
 
 
 def test_cost_leaves_out_what_has_no_training_time() -> None:
-    d = data(seconds={"svm": estimate(0.0), "full": estimate(60.0), "lora": estimate(40.0)})
-    assert {r["method"] for r in rows(spec("cost", d))} == {"full", "lora"}
-    assert PLOTS["cost"].function(data(seconds={"full": estimate(60.0)})) is None
+    d = data(costs=(cost({"svm": estimate(0.0), "full": estimate(60.0), "lora": estimate(40.0)}),))
+    assert {r["method"] for r in rows(spec("cost", d)) if "method" in r} == {"full", "lora"}
+    assert PLOTS["cost"].function(data(costs=(cost({"full": estimate(60.0)}),))) is None
 
 
 def test_close_points_get_labels_in_different_places() -> None:
     d = data(
         scores={"svm": estimate(0.60), "full": estimate(0.8), "lora": estimate(0.801)},
-        seconds={"svm": estimate(1.0), "full": estimate(60.0), "lora": estimate(61.0)},
+        costs=(cost({"svm": estimate(1.0), "full": estimate(60.0), "lora": estimate(61.0)}),),
     )
-    places = {r["method"]: r["place"] for r in rows(spec("cost", d))}
+    places = {r["method"]: r["place"] for r in rows(spec("cost", d)) if "place" in r}
     assert places["full"] != places["lora"]
 
 
@@ -221,7 +271,7 @@ def test_validation_is_drawn_in_percent() -> None:
 
 def test_one_seed_promises_no_interval() -> None:
     d = data(seeds=dict.fromkeys(METHODS, 1), loss=tuple(p for p in data().loss if p.seed == 0))
-    assert spec("cost", d)["title"]["subtitle"] == "1 seed a method"
+    assert spec("cost", d)["title"]["subtitle"].startswith("1 seed a method")
     assert spec("loss", d)["title"]["subtitle"] == "1 seed a method"
 
 
@@ -263,11 +313,13 @@ def test_names_with_markup_and_quotes_stay_data() -> None:
         seeds=dict.fromkeys(nasty, 1),
         best=nasty[0],
         scores=dict.fromkeys(nasty, estimate(0.5)),
-        seconds={m: estimate(i + 1.0) for i, m in enumerate(nasty)},
+        costs=(cost({m: estimate(i + 1.0) for i, m in enumerate(nasty)}),),
         differences=tuple(replace(comparison(m, 0.1), a=nasty[0]) for m in nasty[1:]),
         loss=tuple(CurvePoint(m, 0, 1.0, 0.5) for m in nasty),
         validation=tuple(CurvePoint(m, 0, 1.0, 0.5) for m in nasty),
         roc={m: Roc([0.0, 1.0], [0.0, 1.0], 0.5) for m in nasty},
+        precision_recall={m: Curve([0.0, 1.0], [1.0, 0.5], 0.5) for m in nasty},
+        agreement={(nasty[0], nasty[1]): 0.5, (nasty[0], nasty[2]): 0.6},
         confusion={m: [[1, 2], [3, 4]] for m in nasty},
         class_names=("<b>\u2028", "'"),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -14,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
-from studies import METHODS, make_study
-from tunelab import report
+from studies import MANY, METHODS, NEGATIVE_TEXT, make_study, make_texts
+from tunelab import evidence, report
 from tunelab.plots import PLOTS
 from tunelab.store import StudyRecord, read_study
 from tunelab.summary import summarise
@@ -64,14 +63,14 @@ class Page(HTMLParser):
 
     def specs(self) -> dict[str, Any]:
         return {
-            str(a["id"]): json.loads(body)
+            str(a["id"]): json.loads(body)[0]["spec"]
             for a, body in self.scripts
-            if a.get("type") == "application/json"
+            if a.get("type") == "application/json" and str(a["id"]).startswith("spec-")
         }
 
 
 def html_of(record: StudyRecord) -> str:
-    return report.render(record, summarise(record))
+    return report.render(record, summarise(record), make_texts())
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +115,11 @@ def test_is_the_same_twice(record: StudyRecord, html: str) -> None:
 
 def test_sections_come_in_the_order_of_a_reader(page: Page) -> None:
     order = [a["id"] for a in page.all("section") if "id" in a]
-    assert order == ["results", "charts", "classes", "data", "failed", "use", "made"]
-    assert {a["href"] for a in page.all("a")} >= {f"#{name}" for name in order}
+    there = [i for i in ["verdict", *report.SECTIONS] if i in order]
+    assert order == there
+    without = {"calibration", "sensitivity", "learning", "slices"}
+    assert set(report.SECTIONS) - set(order) == without
+    assert [a["href"] for a in page.all("a")][1:] == [f"#{name}" for name in order]
 
 
 def test_says_what_the_summary_says(record: StudyRecord, page: Page) -> None:
@@ -148,7 +150,7 @@ def test_paths_are_seen_from_here(record: StudyRecord, monkeypatch: pytest.Monke
 def test_every_plot_is_there_with_words_beside_it(page: Page) -> None:
     assert set(page.specs()) == {f"spec-{name}" for name in PLOTS}
     charts = [a for a in page.all("div") if a.get("class") == "chart"]
-    assert [a["data-spec"] for a in charts] == [f"spec-{name}" for name in PLOTS]
+    assert [a["data-name"] for a in charts] == list(PLOTS)
     for a in charts:
         assert a["role"] == "img"
         assert len(str(a["aria-label"])) > 40
@@ -229,8 +231,10 @@ def test_a_folder_with_spaces_and_quotes_is_quoted_for_the_shell(tmp_path: Path)
 
 def test_svms_alone_have_no_curves(tmp_path: Path) -> None:
     page = Page(html_of(read_study(make_study(tmp_path, methods=METHODS[:2]))))
-    assert set(page.specs()) == {"spec-differences", "spec-cost", "spec-roc", "spec-confusion"}
-    assert "log loss" not in page.text.replace("of log loss and calibration error", "")
+    assert {"spec-loss", "spec-validation"} & set(page.specs()) == set()
+    assert {"spec-differences", "spec-cost", "spec-roc"} < set(page.specs())
+    assert "log loss" not in page.text
+    assert "curves" not in {a.get("id") for a in page.all("section")}
 
 
 def test_one_method_and_one_seed(tmp_path: Path) -> None:
@@ -245,7 +249,7 @@ def test_nothing_finished(tmp_path: Path) -> None:
     folder = make_study(tmp_path, seeds=1, fail=[(m.name, 0) for m in METHODS])
     html = html_of(read_study(folder))
     page = Page(html)
-    assert [a["id"] for a in page.all("section") if "id" in a] == ["data", "failed", "made"]
+    assert [a["id"] for a in page.all("section")] == ["verdict", "data", "failed", "made"]
     assert len(html) < 100_000
     assert "No trial finished" in page.text
 
@@ -288,7 +292,7 @@ def test_unscored_test_part(tmp_path: Path) -> None:
 @pytest.mark.parametrize("k", [2, 4])
 def test_roc_curves_enclose_the_area_that_scikit_learn_finds(tmp_path: Path, k: int) -> None:
     record = read_study(make_study(tmp_path, n_classes=k, seeds=1, rows=400))
-    data = report.plot_data(record, summarise(record))
+    data = evidence.plot_data(record, summarise(record))
     for r in record.done:
         p = record.predictions(r.spec.trial_id)["test"]
         scores = np.asarray(p.scores)
@@ -305,7 +309,7 @@ def test_roc_curves_enclose_the_area_that_scikit_learn_finds(tmp_path: Path, k: 
 
 
 def test_confusion_is_summed_over_seeds(record: StudyRecord) -> None:
-    data = report.plot_data(record, summarise(record))
+    data = evidence.plot_data(record, summarise(record))
     assert np.sum(data.confusion["full"]) == 3 * 288
     assert np.sum(data.confusion["lora"]) == 2 * 288
 
@@ -317,42 +321,88 @@ def test_comparison_json_is_the_summary(record: StudyRecord, tmp_path: Path) -> 
     assert len(body["comparisons"]) == 6
 
 
-# --- in a browser ---------------------------------------------------------------------------
+@pytest.mark.parametrize("k", [2, 4])
+def test_average_precision_is_that_of_scikit_learn(tmp_path: Path, k: int) -> None:
+    record = read_study(make_study(tmp_path, n_classes=k, seeds=1, rows=400, methods=METHODS[2:]))
+    data = evidence.plot_data(record, summarise(record))
+    for r in record.done:
+        p = record.predictions(r.spec.trial_id)["test"]
+        share = np.exp(p.scores) / np.exp(p.scores).sum(axis=1, keepdims=True)
+        classes = [1] if k == 2 else range(k)
+        expected = np.mean([average_precision_score(p.labels == c, share[:, c]) for c in classes])
+        curve = data.precision_recall[r.spec.method.label]
+        assert curve.area == pytest.approx(expected, abs=1e-9)
+        assert curve.y[-1] == pytest.approx(np.mean([np.mean(p.labels == c) for c in classes]), 0.2)
 
 
-def _browser() -> str | None:
-    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+def test_the_front_is_what_nothing_beats(record: StudyRecord) -> None:
+    data = evidence.plot_data(record, summarise(record))
+    for cost in data.costs:
+        sign = -1 if cost.higher_is_better else 1
+        at = {m: (data.scores[m].value, sign * cost.estimates[m].value) for m in data.methods}
+        for m, (score, spent) in at.items():
+            beaten = any(
+                s >= score and c <= spent and (s, c) != (score, spent) for s, c in at.values()
+            )
+            assert (m in cost.front) == (not beaten), (cost.name, m)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(_browser() is None, reason="needs Chromium to draw the page")
-def test_charts_are_drawn_and_tables_sort_in_a_browser(tmp_path: Path) -> None:
-    folder = make_study(tmp_path, label_names=(NASTY, "good"), seeds=2)
-    path = report.write_report(read_study(folder), tmp_path / "report.html")
-    click = (
-        "<script>setTimeout(() => document.querySelectorAll('#results thead button')[3].click(),"
-        " 1000)</script>"
-    )
-    head, _, tail = path.read_text(encoding="utf-8").rpartition("</body>")
-    path.write_text(f"{head}{click}</body>{tail}", encoding="utf-8")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    flags += ["--disable-component-update", "--disable-sync", "--disable-quic", "--no-first-run"]
-    dom = subprocess.run(
-        [
-            str(_browser()),
-            *flags,
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--virtual-time-budget=5000",
-            "--dump-dom",
-            path.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    ).stdout
-    assert dom.count("<svg ") >= len(PLOTS)
-    assert "could not be drawn" not in dom.partition("<main")[2].partition("<footer")[0]
-    assert 'aria-sort="descending"' in dom
-    rows = re.findall(r'<th scope="row"><span class="swatch"[^>]*></span>([\w-]+)', dom)
-    assert rows[:4] == ["full", "lora", "svm", "svm-tfidf"]
+# --- single rows ----------------------------------------------------------------------------
+
+
+def test_mistakes_are_those_of_the_predictions(record: StudyRecord) -> None:
+    said = summarise(record)
+    found = evidence.mistakes(record, said, make_texts())
+    assert found is not None
+    by_method = evidence.by_method(record, "test")
+    assert found.methods == tuple(by_method)
+    place = {row_id: i for i, row_id in enumerate(by_method["full"][0].ids)}
+    for row in found.shown:
+        i = place[row.id]
+        assert any(s.predicted != row.label for s in row.said)
+        for method, s in zip(found.methods, row.said, strict=True):
+            runs = by_method[method]
+            assert row.label == runs[0].labels[i]
+            assert s.seeds_agreeing == sum(int(p.predicted[i]) == s.predicted for p in runs)
+    wrong = {
+        place
+        for place in range(288)
+        if any(
+            np.mean([evidence._comparable(p)[place] for p in runs], axis=0).argmax()
+            != runs[0].labels[place]
+            for runs in by_method.values()
+        )
+    }
+    assert found.total == len(found.shown) == len(wrong)
+
+
+def test_no_texts_no_mistakes_but_a_report(record: StudyRecord) -> None:
+    page = Page(report.render(record, summarise(record)))
+    assert "The most confident mistakes" not in page.text
+    assert "mistakes" in {a.get("id") for a in page.all("section")}  # the agreement is there
+
+
+def test_texts_of_data_that_changed_are_not_shown(record: StudyRecord) -> None:
+    texts, why = evidence.texts_of(record)
+    assert not texts
+    assert why == "demo is not what it was when the study ran"
+
+
+def test_a_review_with_a_script_is_shown_as_text(tmp_path: Path) -> None:
+    record = read_study(make_study(tmp_path, seeds=1, rows=60))
+    texts = {f"test:{i}": f"{i} {NEGATIVE_TEXT}" for i in range(60)}
+    html = report.render(record, summarise(record), texts)
+    page = Page(html)
+    assert "<script>alert('not run')</script>" in page.text
+    bodies = [b for a, b in page.scripts if a.get("id") == "mistakes-data"]
+    assert len(bodies) == 1
+    assert "<" not in bodies[0]
+    rows = json.loads(bodies[0])["rows"]
+    assert all(NEGATIVE_TEXT in row["text"] for row in rows)
+
+
+def test_fifty_trials_stay_below_five_megabytes(tmp_path: Path) -> None:
+    record = read_study(make_study(tmp_path, methods=MANY, seeds=5, rows=200))
+    assert len(record.done) == 50
+    path = report.write_report(record, tmp_path / "r.html", texts=make_texts(200))
+    assert path.stat().st_size < 5_000_000

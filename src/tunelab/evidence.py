@@ -1,0 +1,398 @@
+"""What a study on disk holds beyond its table: curves, confusions, agreement, single mistakes.
+
+Everything is computed from stored histories and predictions, without torch; `report` draws it.
+
+May import: types, metrics, store, summary, plots (the values that it draws), data inside a
+function. May not import: report, trial, study, cli.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunelab.errors import TunelabError
+from tunelab.metrics import (
+    METRICS,
+    UndefinedMetricError,
+    class_scores,
+    precision_recall_curve,
+    probabilities,
+    roc_curve,
+)
+from tunelab.plots import CostColumn, Curve, CurvePoint, PlotData, Roc
+from tunelab.store import StudyRecord
+from tunelab.summary import Summary, column, format_estimate
+from tunelab.types import Dataset, Estimate, Predictions, TrialResult
+
+__all__ = [
+    "COSTS",
+    "Mistakes",
+    "Said",
+    "TextRow",
+    "by_method",
+    "mistakes",
+    "plot_data",
+    "split_of",
+    "texts_in",
+    "texts_of",
+]
+
+Floats = NDArray[np.float64]
+
+CURVE_POINTS = 101
+COSTS: dict[str, tuple[str, str, float]] = {
+    "train_seconds": ("training time", "seconds", 1.0),
+    "peak_memory_bytes": ("peak memory", "MB", 1e-6),
+    "trainable_parameters": ("trained parameters", "millions", 1e-6),
+    "artifact_bytes": ("size on disk", "MB", 1e-6),
+    "latency_p50_seconds": ("latency of one text", "ms", 1e3),
+    "texts_per_second": ("speed", "texts a second", 1.0),
+}
+HIGHER_IS_BETTER = frozenset({"texts_per_second"})
+
+
+def split_of(summary: Summary) -> str:
+    """The part of the data that the summary judges by, as predictions name it."""
+    return {"test": "test", "eval": "validation"}[summary.part]
+
+
+# --- values for the plots ---------------------------------------------------------------------
+
+
+def by_method(record: StudyRecord, split: str) -> dict[str, list[Predictions]]:
+    """The predictions of every method on one part, a seed after the other."""
+    found: dict[str, list[Predictions]] = {}
+    for r in record.done:
+        p = record.predictions(r.spec.trial_id).get(split)
+        if p is not None and len(p.ids):
+            found.setdefault(r.spec.method.label, []).append(p)
+    return {label: found[label] for label in record.methods if label in found}
+
+
+def plot_data(
+    record: StudyRecord,
+    summary: Summary,
+    found: Mapping[str, Sequence[Predictions]] | None = None,
+) -> PlotData:
+    """Everything that the plots of a study draw. `found`: what `by_method` gave before."""
+    metric = METRICS[summary.metric]
+    split = split_of(summary)
+    key = f"{summary.part}_{summary.metric}"
+    names = tuple(str(n) for n in record.data["label_names"])
+    trials = [r for r in record.done if r.spec.method.label in record.methods]
+    histories = {r.spec.trial_id: record.history(r.spec.trial_id) for r in trials}
+    scores = _estimates(summary, key)
+    found = by_method(record, split) if found is None else found
+    voices = {label: _mean_scores(runs) for label, runs in found.items()}
+    return PlotData(
+        methods=record.methods,
+        seeds={r.label: r.n_seeds for r in summary.rows},
+        metric=metric.label,
+        percent=metric.percent,
+        higher_is_better=metric.higher_is_better,
+        part=split,
+        best=summary.best,
+        scores=scores,
+        costs=_costs(summary, scores, metric.higher_is_better),
+        differences=summary.against_best(),
+        loss=_points(trials, histories, "loss"),
+        validation=_points(trials, histories, f"eval_{summary.metric}"),
+        roc=_rocs(summary, found, len(names)),
+        precision_recall=_precision_recall(found, len(names)),
+        confusion=_confusions(trials, split),
+        class_names=names,
+        agreement=_agreement(voices),
+        agreement_rows=min((len(v) for v in voices.values()), default=0),
+    )
+
+
+def _estimates(summary: Summary, key: str) -> dict[str, Estimate]:
+    return {r.label: e for r in summary.rows if (e := r.estimates.get(key)) is not None}
+
+
+def _costs(
+    summary: Summary, scores: Mapping[str, Estimate], higher: bool
+) -> tuple[CostColumn, ...]:
+    columns = []
+    for name, (title, unit, factor) in COSTS.items():
+        estimates = _estimates(summary, name)
+        if not estimates:
+            continue
+        kind = column(name).kind
+        texts = {
+            m: format_estimate(replace(e, low=None, high=None), kind) for m, e in estimates.items()
+        }
+        up = name in HIGHER_IS_BETTER
+        points = {
+            m: ((1 if higher else -1) * scores[m].value, (-1 if up else 1) * e.value)
+            for m, e in estimates.items()
+            if m in scores
+        }
+        columns.append(CostColumn(name, title, unit, factor, estimates, texts, up, _front(points)))
+    return tuple(columns)
+
+
+def _front(points: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
+    """The names of (gain, cost) points that no other point beats in one and equals in the other."""
+    return tuple(
+        name
+        for name, (gain, cost) in points.items()
+        if not any(g >= gain and c <= cost and (g > gain or c < cost) for g, c in points.values())
+    )
+
+
+def _points(
+    trials: Sequence[TrialResult], histories: Mapping[str, Sequence[Mapping[str, Any]]], key: str
+) -> tuple[CurvePoint, ...]:
+    return tuple(
+        CurvePoint(r.spec.method.label, r.spec.seed, float(row["epoch"]), float(row[key]))
+        for r in trials
+        for row in histories[r.spec.trial_id]
+        if row.get(key) is not None
+    )
+
+
+def _rocs(summary: Summary, found: Mapping[str, Sequence[Predictions]], k: int) -> dict[str, Roc]:
+    """Mean curve over seeds (and over classes, one against the rest), at fixed false alarms."""
+    out = {}
+    for label, predictions in found.items():
+        area = summary.row(label).estimates.get(f"{summary.part}_roc_auc")
+        if area is None:
+            continue
+        grid = np.linspace(0, 1, CURVE_POINTS)
+        try:
+            curves = [c for p in predictions for c in _roc_curves(p, k, grid)]
+        except UndefinedMetricError:
+            continue
+        mean = np.mean(curves, axis=0)
+        # Curves start at (0, 0); the grid's first value is the hits without any false alarm.
+        out[label] = Roc([0.0, *grid.tolist()], [0.0, *mean.tolist()], area.value)
+    return out
+
+
+def _roc_curves(p: Predictions, k: int, grid: Floats) -> list[Floats]:
+    """True positive rates on a grid of false positive rates, a curve a class."""
+    out = []
+    for c in [1] if k == 2 else range(k):
+        false_alarms, hits = roc_curve(p.labels == c, class_scores(p, c), points=None)
+        # At a jump the upper end counts: np.interp takes the last of equal x values.
+        out.append(np.interp(grid, false_alarms, hits))
+    return out
+
+
+def _precision_recall(found: Mapping[str, Sequence[Predictions]], k: int) -> dict[str, Curve]:
+    """Mean precision over seeds (and classes) at fixed recalls, and the mean average precision."""
+    grid = np.linspace(0, 1, CURVE_POINTS)
+    out = {}
+    for label, predictions in found.items():
+        try:
+            curves = [c for p in predictions for c in _precisions(p, k, grid)]
+        except UndefinedMetricError:
+            continue
+        mean = np.mean([precision for precision, _ in curves], axis=0)
+        area = float(np.mean([area for _, area in curves]))
+        out[label] = Curve(grid.tolist(), mean.tolist(), area)
+    return out
+
+
+def _precisions(p: Predictions, k: int, grid: Floats) -> list[tuple[Floats, float]]:
+    """Precision at the highest threshold that reaches each recall, and the average precision.
+
+    Average precision is the sum of precision times the step in recall (as in scikit-learn).
+    """
+    out = []
+    for c in [1] if k == 2 else range(k):
+        precision, recall = precision_recall_curve(p.labels == c, class_scores(p, c), points=None)
+        precision, recall = precision[::-1], recall[::-1]  # from the highest threshold down
+        area = float(np.sum(np.diff(recall) * precision[1:]))
+        at = np.minimum(np.searchsorted(recall, grid - 1e-12), len(recall) - 1)
+        out.append((precision[at], area))
+    return out
+
+
+def _confusions(trials: Sequence[TrialResult], split: str) -> dict[str, list[list[int]]]:
+    sums: dict[str, NDArray[np.int64]] = {}
+    for r in trials:
+        matrix = r.details.get("confusion", {}).get(split)
+        if matrix is not None:
+            label = r.spec.method.label
+            sums[label] = sums.get(label, 0) + np.asarray(matrix, dtype=np.int64)
+    return {label: matrix.tolist() for label, matrix in sums.items()}
+
+
+def _mean_scores(predictions: Sequence[Predictions]) -> Floats:
+    """Mean over seeds of the probabilities, or of the margins where there are none, (n, k)."""
+    return np.asarray(np.mean([_comparable(p) for p in predictions], axis=0))
+
+
+def _comparable(p: Predictions) -> Floats:
+    if p.score_kind == "margin":
+        return p.scores
+    return probabilities(p.scores, p.score_kind)
+
+
+def _agreement(voices: Mapping[str, Floats]) -> dict[tuple[str, str], float]:
+    decided = {label: v.argmax(axis=1) for label, v in voices.items()}
+    return {
+        (a, b): float(np.mean(decided[a] == decided[b]))
+        for a, b in combinations(decided, 2)
+        if len(decided[a]) == len(decided[b])
+    }
+
+
+# --- single rows: where methods disagree, and the most confident mistakes ---------------------
+
+MOST_ROWS = 1200
+LONGEST_TEXT = 700
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a method says of a row: the class by its mean scores over seeds; how many of its seeds
+    say the same; its mean probability of that class, or its mean margin.
+    """
+
+    predicted: int
+    seeds_agreeing: int
+    strength: float
+
+
+@dataclass(frozen=True, slots=True)
+class TextRow:
+    """A row of the scored part: its id, text, true class, and what each method says of it."""
+
+    id: str
+    text: str
+    label: int
+    said: tuple[Said, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mistakes:
+    """Rows worth reading: those where a method is wrong, the most confident mistakes first.
+
+    `methods` in the order of `said`; `seeds` and `kinds` ("probability" or "margin") beside them.
+    `total` of the part's `rows` had a mistake; `shown` may be fewer.
+    """
+
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    kinds: tuple[str, ...]
+    class_names: tuple[str, ...]
+    part: str
+    shown: tuple[TextRow, ...]
+    total: int
+    rows: int
+
+
+def mistakes(
+    record: StudyRecord,
+    summary: Summary,
+    texts: Mapping[str, str],
+    found: Mapping[str, Sequence[Predictions]] | None = None,
+    most: int = MOST_ROWS,
+) -> Mistakes | None:
+    """Rows that some method gets wrong, those with the most confident mistake first.
+
+    `texts` by row id (see `texts_of`); rows without a text are left out. None where nothing is
+    wrong, or nothing was predicted.
+    """
+    split = split_of(summary)
+    found = by_method(record, split) if found is None else found
+    if not found or not texts:
+        return None
+    first = next(iter(found.values()))[0]
+    found = {m: ps for m, ps in found.items() if all(p.ids == first.ids for p in ps)}
+    voices = {m: _mean_scores(ps) for m, ps in found.items()}
+    decided = np.stack([v.argmax(axis=1) for v in voices.values()])  # (methods, rows)
+    strength = np.stack([v.max(axis=1) for v in voices.values()])
+    agreeing = np.stack(
+        [
+            np.sum([p.predicted == decided[i] for p in ps], axis=0)
+            for i, ps in enumerate(found.values())
+        ]
+    )
+    wrong = decided != first.labels
+    known = np.asarray([i in texts for i in first.ids])
+    candidates = np.flatnonzero(wrong.any(axis=0) & known)
+    if not len(candidates):
+        return None
+    order = _most_confident(wrong, _ranks(strength, wrong), candidates)
+    shown = tuple(
+        TextRow(
+            first.ids[i],
+            _cut(texts[first.ids[i]]),
+            int(first.labels[i]),
+            tuple(
+                Said(int(decided[m, i]), int(agreeing[m, i]), round(float(strength[m, i]), 3))
+                for m in range(len(found))
+            ),
+        )
+        for i in order[:most]
+    )
+    kinds = ["margin" if ps[0].score_kind == "margin" else "probability" for ps in found.values()]
+    return Mistakes(
+        methods=tuple(found),
+        seeds=tuple(len(ps) for ps in found.values()),
+        kinds=tuple(kinds),
+        class_names=tuple(str(n) for n in record.data["label_names"]),
+        part=split,
+        shown=shown,
+        total=len(candidates),
+        rows=len(first.ids),
+    )
+
+
+def _ranks(strength: Floats, wrong: NDArray[np.bool_]) -> Floats:
+    """Each method's confidence in a row as its rank among all rows, in [0, 1]; 0 where right.
+
+    Ranks compare what margins and probabilities cannot.
+    """
+    ranks = strength.argsort(axis=1).argsort(axis=1) / max(strength.shape[1] - 1, 1)
+    return np.where(wrong, ranks, 0.0)
+
+
+def _most_confident(
+    wrong: NDArray[np.bool_], ranks: Floats, rows: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Rows by the mean rank of the methods that are wrong, weighed by how many are."""
+    weight = ranks.sum(axis=0) / wrong.shape[0]
+    return rows[np.argsort(-weight[rows], kind="stable")]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + " …"
+
+
+def texts_of(record: StudyRecord) -> tuple[dict[str, str], str]:
+    """The texts of the study's data by row id; empty, with the reason, where they are not there.
+
+    The data is read again, and must be what it was: its fingerprint is compared.
+    """
+    from tunelab import data
+
+    if not record.results:
+        return {}, "no trial has been run"
+    spec = record.results[0].spec
+    try:
+        dataset = data.load(spec.data)
+    except (TunelabError, OSError) as e:
+        return {}, f"the data could not be read again: {e}"
+    if dataset.fingerprint != spec.fingerprint:
+        return {}, f"{spec.data.source} is not what it was when the study ran"
+    return texts_in(dataset), ""
+
+
+def texts_in(dataset: Dataset) -> dict[str, str]:
+    """The texts of the parts that are scored, by row id."""
+    return {
+        i: text
+        for part in (dataset.validation, dataset.test)
+        for i, text in zip(part.ids, part.texts, strict=True)
+    }

@@ -1,0 +1,136 @@
+"""Values in, chart out: the rows of PLOTS.
+
+Each plot is a pure function of `PlotData` that gives a chart, or None where the study has nothing
+to show in it. A chart is self-contained JSON (Vega-Lite): the same values give the same JSON, and
+it renders as interactive HTML, PNG and SVG. Backgrounds are transparent and letters mid-grey, so
+that a chart can be read on a light and on a dark page; the report recolours the letters.
+
+May import: types, and altair inside functions.
+May not import: store, stats, summary, report, torch.
+"""
+
+from __future__ import annotations
+
+from tunelab.plots import comparison, curves, predictions
+from tunelab.plots.base import (
+    OKABE_ITO,
+    CostColumn,
+    Curve,
+    CurvePoint,
+    Plot,
+    PlotData,
+    Roc,
+    colours,
+    dashes,
+    shapes,
+    to_png,
+    to_svg,
+)
+from tunelab.plots.predictions import MOST_CLASSES
+
+__all__ = [
+    "MOST_CLASSES",
+    "OKABE_ITO",
+    "PLOTS",
+    "CostColumn",
+    "Curve",
+    "CurvePoint",
+    "Plot",
+    "PlotData",
+    "Roc",
+    "colours",
+    "dashes",
+    "shapes",
+    "to_png",
+    "to_svg",
+]
+
+PLOTS: dict[str, Plot] = {
+    p.name: p
+    for p in (
+        Plot(
+            "differences",
+            "differences",
+            "Difference to the best",
+            comparison.difference_plot,
+            "A bar that touches the dashed line means that the test rows and seeds at hand do not "
+            "tell the two apart.",
+            comparison.describe_differences,
+            wide=True,
+        ),
+        Plot(
+            "cost",
+            "tradeoff",
+            "Score and cost",
+            comparison.cost_plot,
+            "Up is better, and so is the cheap side. Bars show how far another draw of seeds may "
+            "move a method; one below the dashed steps is beaten in both by another.",
+            comparison.describe_cost,
+            wide=True,
+            choice="Cost",
+            choices=comparison.cost_plots,
+        ),
+        Plot(
+            "costs",
+            "costs",
+            "Costs",
+            comparison.costs_plot,
+            "Bars start at zero, each panel in its own unit: twice as long is twice as much.",
+            comparison.describe_costs,
+            wide=True,
+        ),
+        Plot(
+            "loss",
+            "curves",
+            "Training loss",
+            curves.loss_plot,
+            "A line that still falls at its end asks for more epochs; one that jumps, for a lower "
+            "learning rate.",
+            curves.describe_loss,
+        ),
+        Plot(
+            "validation",
+            "curves",
+            "Validation score",
+            curves.validation_plot,
+            "The epoch with the best score here is the one that was kept and scored on test.",
+            curves.describe_validation,
+        ),
+        Plot(
+            "roc",
+            "ranking",
+            "ROC curves",
+            predictions.roc_plot,
+            "Nearer to the upper left corner is better; the dashed line is guessing.",
+            predictions.describe_roc,
+        ),
+        Plot(
+            "precision_recall",
+            "ranking",
+            "Precision and recall",
+            predictions.precision_recall_plot,
+            "Nearer to the upper right corner is better: few false alarms, few misses.",
+            predictions.describe_precision_recall,
+        ),
+        Plot(
+            "confusion",
+            "confusion",
+            "Confusion matrices",
+            predictions.confusion_plot,
+            "Each line adds up to 100%: where the rows of one true class went. The diagonal is "
+            "right.",
+            predictions.describe_confusion,
+            wide=True,
+        ),
+        Plot(
+            "agreement",
+            "mistakes",
+            "Agreement",
+            predictions.agreement_plot,
+            "Dark: the two make the same decisions, so that one can stand in for the other. Light: "
+            "together they know more than either.",
+            predictions.describe_agreement,
+            wide=True,
+        ),
+    )
+}

@@ -1,0 +1,327 @@
+"""What the predictions show: ROC, precision and recall, confusion, agreement of methods.
+
+May import: types, plots.base, and altair inside functions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tunelab.plots.base import (
+    LEGEND,
+    NEUTRAL,
+    Curve,
+    PlotData,
+    Row,
+    by,
+    colours,
+    dashes,
+    finish,
+    followed,
+    in_order,
+    rounded,
+    seeds_of,
+    table_of,
+    zoom,
+)
+
+if TYPE_CHECKING:
+    from tunelab.plots.base import Chart
+
+MOST_CLASSES = 30  # a larger confusion matrix is a carpet, not a chart
+
+# --- ROC, precision and recall ----------------------------------------------------------------
+
+
+def roc_plot(data: PlotData) -> Chart | None:
+    """ROC curves with the line of chance; with more than two classes, one against the rest."""
+    import altair as alt
+
+    if not data.roc:
+        return None
+    curves = {
+        m: Curve(r.false_positive_rate, r.true_positive_rate, r.auc) for m, r in data.roc.items()
+    }
+    lines = _area_lines(data, curves, "false positive rate", "true positive rate")
+    chance = (
+        alt.Chart(table_of([{"x": 0, "y": 0}, {"x": 1, "y": 1}]))
+        .mark_line(strokeDash=[4, 3], strokeWidth=1.2, color=NEUTRAL, clip=True)
+        .encode(x="x:Q", y="y:Q")
+    )
+    return finish(
+        alt.layer(chance, lines).properties(width=400, height=380),
+        "ROC curves",
+        f"{_of_classes(data)}, on {data.part}; in brackets the area; mean over seeds, "
+        f"{seeds_of(data, in_order(data, curves))}",
+    )
+
+
+def precision_recall_plot(data: PlotData) -> Chart | None:
+    """Precision at each recall; with more than two classes, one against the rest."""
+    import altair as alt
+
+    if not data.precision_recall:
+        return None
+    lines = _area_lines(data, data.precision_recall, "recall", "precision")
+    return finish(
+        alt.layer(lines).properties(width=400, height=380),
+        "Precision and recall",
+        f"{_of_classes(data)}, on {data.part}; in brackets the average precision; mean over "
+        f"seeds, {seeds_of(data, in_order(data, data.precision_recall))}",
+    )
+
+
+def _of_classes(data: PlotData) -> str:
+    names = data.class_names
+    return f"of {names[1]!r}" if len(names) == 2 else "one class against the rest, averaged"
+
+
+def _area_lines(data: PlotData, curves: Mapping[str, Curve], x_title: str, y_title: str) -> Chart:
+    """A line a method on the unit square, its area in the legend."""
+    import altair as alt
+
+    shown = in_order(data, curves)
+    names = {m: f"{m} ({curves[m].area:.3f})" for m in shown}
+    palette, dash = colours(data.methods), dashes(data.methods)
+    rows = [
+        {"method": m, "name": names[m], "x": rounded(x), "y": rounded(y), "order": i}
+        for m in shown
+        for i, (x, y) in enumerate(zip(curves[m].x, curves[m].y, strict=True))
+    ]
+    axis = alt.Axis(values=[0, 0.2, 0.4, 0.6, 0.8, 1], format=".1f")
+    unit = alt.Scale(domain=[0, 1])
+    legend = alt.Legend(**{**LEGEND, "columns": 2})
+    domain = [names[m] for m in shown]
+    lines: Chart = (
+        alt.Chart(table_of(rows))
+        .mark_line(strokeWidth=2.2, clip=True)
+        .encode(
+            x=alt.X("x:Q", title=x_title, scale=unit, axis=axis),
+            y=alt.Y("y:Q", title=y_title, scale=unit, axis=axis),
+            order="order:Q",
+            opacity=followed(),
+            color=alt.Color(
+                "name:N",
+                scale=alt.Scale(domain=domain, range=[palette[m] for m in shown]),
+                legend=legend,
+            ),
+            strokeDash=alt.StrokeDash(
+                "name:N",
+                scale=alt.Scale(domain=domain, range=[list(dash[m]) or [1, 0] for m in shown]),
+                legend=legend,
+            ),
+            tooltip=[
+                alt.Tooltip("name:N", title="method (area)"),
+                alt.Tooltip("x:Q", title=x_title, format=".3f"),
+                alt.Tooltip("y:Q", title=y_title, format=".3f"),
+            ],
+        )
+        .add_params(zoom())
+    )
+    return lines
+
+
+def describe_roc(data: PlotData) -> str:
+    """The area of each method."""
+    parts = [f"{m} {data.roc[m].auc:.3f}" for m in in_order(data, data.roc)]
+    return f"Area under the curve: {'; '.join(parts)}."
+
+
+def describe_precision_recall(data: PlotData) -> str:
+    """The average precision of each method."""
+    curves = data.precision_recall
+    parts = [f"{m} {curves[m].area:.3f}" for m in in_order(data, curves)]
+    return f"Average precision: {'; '.join(parts)}."
+
+
+# --- confusion matrices -----------------------------------------------------------------------
+
+
+def confusion_plot(data: PlotData) -> Chart | None:
+    """Confusion matrices side by side: the share of each true class that went to each class."""
+    import altair as alt
+
+    names = data.class_names
+    if not data.confusion or not 2 <= len(names) <= MOST_CLASSES:
+        return None
+    shown = in_order(data, data.confusion)
+    rows = [
+        {
+            "method": m,
+            "place": place,
+            "true": names[i],
+            "true_place": i,
+            "predicted": names[j],
+            "predicted_place": j,
+            "share": rounded(n / max(sum(line), 1)),
+            "rows": int(n),
+        }
+        for place, m in enumerate(shown)
+        for i, line in enumerate(data.confusion[m])
+        for j, n in enumerate(line)
+    ]
+    cell = 84 if len(names) == 2 else max(18, min(54, 300 // len(names)))
+    flat = len(names) == 2 and max(map(len, names)) <= 10
+    x = alt.X(
+        "predicted:N",
+        sort=by("predicted_place"),
+        title="predicted",
+        axis=alt.Axis(
+            labelAngle=0 if flat else -45, ticks=False, domain=False, labelLimit=110, grid=False
+        ),
+    )
+    y = alt.Y(
+        "true:N",
+        sort=by("true_place"),
+        title="true",
+        axis=alt.Axis(ticks=False, domain=False, labelLimit=110, grid=False),
+    )
+    # Both ends of the ramp stay away from the page, white or black.
+    colour = alt.Color(
+        "share:Q",
+        scale=alt.Scale(domain=[0, 1], range=["#e8f1f8", "#0b4f82"]),
+        legend=None,
+    )
+    base = alt.Chart().encode(x=x, y=y)
+    layers = [
+        base.mark_rect(stroke="#ffffff", strokeWidth=1).encode(
+            color=colour,
+            opacity=followed(faded=0.25),
+            tooltip=[
+                alt.Tooltip("method:N"),
+                alt.Tooltip("true:N"),
+                alt.Tooltip("predicted:N"),
+                alt.Tooltip("share:Q", title="share of the true class", format=".1%"),
+                alt.Tooltip("rows:Q", title="rows, all seeds"),
+            ],
+        )
+    ]
+    if cell >= 30:
+        layers.append(
+            base.mark_text(fontSize=12 if cell > 40 else 10).encode(
+                text=alt.Text("share:Q", format=".0%"),
+                color=alt.condition(
+                    "datum.share > 0.5", alt.value("#ffffff"), alt.value("#10293d")
+                ),
+            )
+        )
+    fit = max(1, min(len(shown), 860 // (cell * len(names) + 24)))
+    per_line = math.ceil(len(shown) / math.ceil(len(shown) / fit))  # lines of like length
+    chart = (
+        alt.layer(*layers, data=table_of(rows))
+        .properties(width={"step": cell}, height={"step": cell})
+        .facet(
+            facet=alt.Facet(
+                "method:N", sort=by("place"), title=None, header=alt.Header(labelPadding=6)
+            ),
+            columns=per_line,
+            spacing=24,
+        )
+    )
+    return finish(
+        chart,
+        "Confusion matrices",
+        f"share of each true class, on {data.part}; all seeds together, {seeds_of(data, shown)}",
+        fit="squares",
+    )
+
+
+def describe_confusion(data: PlotData) -> str:
+    """The most frequent confusion of each method."""
+    parts = []
+    for m in in_order(data, data.confusion):
+        worst = max(
+            (
+                (n / max(sum(line), 1), i, j)
+                for i, line in enumerate(data.confusion[m])
+                for j, n in enumerate(line)
+                if i != j
+            ),
+            default=None,
+        )
+        if worst is None or worst[0] == 0:
+            parts.append(f"{m} confuses nothing")
+            continue
+        share, i, j = worst
+        parts.append(
+            f"{m} takes {100 * share:.0f}% of {data.class_names[i]!r} for {data.class_names[j]!r}"
+        )
+    return f"The most frequent confusion of each: {'; '.join(parts)}."
+
+
+# --- agreement --------------------------------------------------------------------------------
+
+
+def agreement_plot(data: PlotData) -> Chart | None:
+    """The share of rows on which two methods say the same, a cell a pair."""
+    import altair as alt
+
+    pairs = data.agreement
+    shown = [m for m in data.methods if any(m in pair for pair in pairs)]
+    if len(shown) < 2:
+        return None
+    place = {m: i for i, m in enumerate(shown)}
+    rows: list[Row] = []
+    for (a, b), share in pairs.items():
+        for one, other in ((a, b), (b, a)):
+            rows.append(
+                {
+                    "method": one,
+                    "place": place[one],
+                    "other": other,
+                    "other_place": place[other],
+                    "share": rounded(share),
+                    "rows": round((1 - share) * data.agreement_rows),
+                }
+            )
+    cell = max(30, min(64, 560 // len(shown)))
+    axis: dict[str, Any] = {"ticks": False, "domain": False, "grid": False, "labelLimit": 130}
+    x = alt.X("other:N", sort=by("other_place"), title=None, axis=alt.Axis(**axis, labelAngle=-40))
+    y = alt.Y("method:N", sort=by("place"), title=None, axis=alt.Axis(**axis))
+    lowest = min(pairs.values())
+    base = alt.Chart(table_of(rows)).encode(x=x, y=y, opacity=followed(faded=0.25))
+    middle = rounded((1 + lowest) / 2)
+    chart = alt.layer(
+        base.mark_rect(stroke="#ffffff", strokeWidth=1).encode(
+            color=alt.Color(
+                "share:Q",
+                scale=alt.Scale(domain=[rounded(lowest), 1], range=["#e8f1f8", "#0b4f82"]),
+                legend=None,
+            ),
+            tooltip=[
+                alt.Tooltip("method:N"),
+                alt.Tooltip("other:N", title="and"),
+                alt.Tooltip("share:Q", title="say the same", format=".1%"),
+                alt.Tooltip("rows:Q", title="rows where they differ"),
+            ],
+        ),
+        base.mark_text(fontSize=12 if cell > 40 else 10).encode(
+            text=alt.Text("share:Q", format=".0%"),
+            color=alt.condition(
+                f"datum.share > {middle}", alt.value("#ffffff"), alt.value("#10293d")
+            ),
+        ),
+    ).properties(width={"step": cell}, height={"step": min(cell, 44)})
+    return finish(
+        chart,
+        "How often two methods say the same",
+        f"share of {data.agreement_rows:,} rows of {data.part}, by the mean scores over seeds, "
+        f"{seeds_of(data, shown)}",
+        fit="grid",
+        across=len(shown),
+    )
+
+
+def describe_agreement(data: PlotData) -> str:
+    """The pair that agrees least and the pair that agrees most."""
+    if not data.agreement:
+        return ""
+    ordered = sorted(data.agreement.items(), key=lambda item: item[1])
+    (a, b), least = ordered[0]
+    (c, d), most = ordered[-1]
+    return (
+        f"{a} and {b} agree least, on {100 * least:.1f}% of the rows; "
+        f"{c} and {d} most, on {100 * most:.1f}%."
+    )
