@@ -22,6 +22,7 @@ from tunelab import (
     store,
     study,
     summary,
+    trackers,
 )
 from tunelab.errors import ArtifactError, ConfigError, TrialError
 from tunelab.predict import TextClassifier
@@ -112,6 +113,7 @@ def compare(
     label_column: str | None = None,
     subset: int | None = None,
     engine: str = "process",
+    report_to: Sequence[str] | None = None,
     on_event: OnEvent = _nothing,
     **settings: Any,
 ) -> Study:
@@ -135,6 +137,7 @@ def compare(
         "seeds": seeds if seeds is None or isinstance(seeds, int) else list(seeds),
         "metric": metric,
         "output_dir": str(output_dir) if output_dir is not None else None,
+        "report_to": list(report_to) if report_to is not None else None,
     }
     path = Path(config_file) if config_file is not None else None
     planned = study.plan(config.load(path, flags, settings))
@@ -198,7 +201,7 @@ def train_one(
     planned = study.plan(replace(spec, output_dir=out / ".study"))
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-        planned = replace(planned, spec=replace(spec, output_dir=Path(scratch) / "study"))
+        planned = replace(planned, spec=replace(spec, output_dir=Path(scratch) / out.name))
         study.write(planned, "tunelab train")
         (result,) = study.run(planned, on_event)
         if result.status == "failed":
@@ -210,6 +213,9 @@ def train_one(
         (made / "trial").mkdir()
         for name in store.TRIAL_FILES:
             shutil.move(trial / name, made / "trial" / name)
+        tracked = planned.spec.output_dir / trackers.FOLDER
+        if tracked.is_dir():
+            shutil.move(tracked, made / "trial" / trackers.FOLDER)
         if out.is_dir():
             shutil.rmtree(out)
         made.replace(out)

@@ -69,6 +69,9 @@ _data_options = _options(
     click.option("--on-bad-rows", type=click.Choice(["fail", "drop"]),
                  help="Null or blank texts and null labels (fail)."),
 )  # fmt: skip
+_report_option = click.option(
+    "--report-to", metavar="A,B,..", help="Trackers: trackio, wandb, mlflow, tensorboard (none)."
+)
 _quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print results alone.")
 _set_option = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE",
                            help="Set anything, such as methods.0.r=16.")  # fmt: skip
@@ -144,6 +147,7 @@ def _settings(given: dict[str, Any]) -> dict[str, Any]:
 @click.option("--metric", metavar="NAME", help="Metric for selection and verdicts (accuracy).")
 @_data_options
 @click.option("--output-dir", type=click.Path(path_type=Path), help="The study's folder.")
+@_report_option
 @_set_option
 @click.option("--yes", is_flag=True, help="Run more than 1,000 trials.")
 @click.option("--dry-run", is_flag=True, help="Say what would run, and stop.")
@@ -201,6 +205,7 @@ def _run_study(planned: Plan, console: Console) -> None:
 @click.option("--output-dir", type=click.Path(path_type=Path), required=True,
               help="Folder for the trained classifier.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace a classifier that is there.")
+@_report_option
 @click.option("--metric", metavar="NAME", help="Metric for selection (accuracy).")
 @_data_options
 @_set_option
@@ -258,6 +263,7 @@ def _study_flags(given: dict[str, Any], data: str | None) -> dict[str, Any]:
     flags |= {k: given.pop(k) for k in ("model", "seeds", "metric", "output_dir") if k in given}
     if flags.get("output_dir") is not None:
         flags["output_dir"] = str(flags["output_dir"])
+    flags["report_to"] = _names(given.pop("report_to", None))
     return flags
 
 
@@ -267,7 +273,7 @@ def _names(text: str | None) -> list[str] | None:
 
 def _announce(p: Plan, console: Console) -> None:
     """Before: what will run, on what, and about how long it takes."""
-    from tunelab import terminal
+    from tunelab import terminal, trackers
     from tunelab.summary import format_seconds
 
     d, spec = p.dataset, p.spec
@@ -284,6 +290,7 @@ def _announce(p: Plan, console: Console) -> None:
     takes = f": about {format_seconds(p.total_seconds)}" if p.todo else ""
     say.append(f"Trials   {len(p.todo)} to run{kept}{takes}")
     say.append(f"Folder   {spec.output_dir}")
+    say += [f"Reports  to {line}" for line in trackers.where(spec.report_to, spec.output_dir)]
     for line in say:
         terminal.say(console, line, indent=9)
 

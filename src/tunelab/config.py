@@ -21,6 +21,7 @@ from tunelab.errors import ConfigError, suggest
 from tunelab.methods import METHODS
 from tunelab.metrics import METRICS
 from tunelab.settings import ALIASES, Settings
+from tunelab.trackers import faults as tracker_faults
 from tunelab.types import DataSpec, MethodSpec
 
 __all__ = [
@@ -75,6 +76,9 @@ class StudyFile(BaseModel):
     seeds: int | list[int] = Field(DEFAULT_SEEDS, description="how many seeds, or which")
     metric: str = Field("accuracy", description="main metric: selection and verdicts")
     output_dir: str | None = Field(None, description="the study's folder")
+    report_to: list[str] | str = Field(
+        default_factory=list, description="trackers: trackio, wandb, mlflow, tensorboard, or none"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ class StudySpec:
     output_dir: Path
     sources: Mapping[str, str]
     notes: tuple[str, ...]
+    report_to: tuple[str, ...] = ()
 
     @property
     def needs_base(self) -> bool:
@@ -180,6 +185,8 @@ def load(
     faults += _check_metric(study.metric)
     seeds, why = _seeds(study.seeds)
     faults += why
+    trackers = [t for t in dict.fromkeys(_as_list(study.report_to)) if t != "none"]
+    faults += tracker_faults(trackers)
     if faults:
         raise ConfigError("\n".join(dict.fromkeys(faults)))
 
@@ -190,7 +197,8 @@ def load(
     sources = {
         **{f"data.{k}": origin.get(f"data.{k}", origin.get("data", "default"))
            for k in DataSection.model_fields},
-        **{k: origin.get(k, "default") for k in ("model", "seeds", "metric", "output_dir")},
+        **{k: origin.get(k, "default")
+           for k in ("model", "seeds", "metric", "output_dir", "report_to")},
         **{f"methods.{i}.{k}": v for i, e in enumerate(entries) for k, v in e.origin.items()},
     }  # fmt: skip
     return StudySpec(
@@ -202,6 +210,7 @@ def load(
         output_dir=Path(output),
         sources=sources,
         notes=tuple(dict.fromkeys(notes)),
+        report_to=tuple(trackers),
     )
 
 

@@ -65,6 +65,8 @@ class Display:
             self._current = event["trial_id"]
             self._started = time.perf_counter()
             self._show("starting", completed=0, total=None)
+        elif event.get("event") == "note":
+            self._line((str(event["text"]), "yellow"))
         elif "stage" in event:
             self._show(str(event["stage"]))
         elif "eval_loss" in event or "loss" in event:

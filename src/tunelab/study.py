@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from tunelab import bases, data, store
+from tunelab import bases, data, store, trackers
 from tunelab._version import __version__
 from tunelab.config import MOST_TRIALS, StudySpec
 from tunelab.engines import ENGINES
@@ -73,6 +73,7 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
             f"This study has {count} trials ({len(spec.methods)} methods x {len(spec.seeds)} "
             f"seeds), more than {MOST_TRIALS}. Make the grid smaller, or confirm with --yes."
         )
+    trackers.require(spec.report_to)
     folder = spec.output_dir
     check_place(folder)
     if folder.is_dir() and any(folder.iterdir()) and not store.is_study(folder):
@@ -126,6 +127,7 @@ def write(p: Plan, command: str) -> None:
         "seeds": list(p.spec.seeds),
         "metric": p.spec.metric,
         "output_dir": str(folder),
+        "report_to": list(p.spec.report_to),
         "sources": dict(p.spec.sources),
         "trials": [t.trial_id for t in p.trials],
     }
@@ -136,8 +138,24 @@ def write(p: Plan, command: str) -> None:
 
 
 def run(p: Plan, on_event: OnEvent, engine: str = "process") -> Iterator[TrialResult]:
-    """Run what is missing; each result is yielded when it is on disk."""
-    yield from ENGINES[engine](p.todo, p.spec.output_dir, p.spec.metric, on_event)
+    """Run what is missing; each result is yielded when it is on disk.
+
+    Trackers that the study reports to hear every event and result too; one that fails is left out,
+    which an event `note` says.
+    """
+    folder = p.spec.output_dir
+    with trackers.Reporter(
+        p.spec.report_to, folder.name, folder / trackers.FOLDER,
+        {t.trial_id: t for t in p.todo}, lambda text: on_event({"event": "note", "text": text}),
+    ) as reporter:  # fmt: skip
+
+        def hear(event: Mapping[str, Any]) -> None:
+            on_event(event)
+            reporter.event(event)
+
+        for result in ENGINES[engine](p.todo, folder, p.spec.metric, hear):
+            reporter.result(result)
+            yield result
 
 
 # --- how long -------------------------------------------------------------------------------
