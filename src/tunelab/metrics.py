@@ -77,8 +77,10 @@ class Metric:
     `function` maps Predictions to a number or raises UndefinedMetricError. `needs` is what it
     reads of the scores: the winning "class", the "ranking" per class, or "probability".
     `label` is its name in running text. `percent`: values lie in [0, 1] and are said in percent.
-    `from_counts` gives the same number from Counts of shape (..., k), for many resamples at once;
-    without it the statistics call `function` on each resample, which is slower and as right.
+    For many resamples of the rows at once, `from_counts` gives the same number from Counts of shape
+    (..., k), or `weighted` from how often each row was drawn, (n, b) -> (b,), nan where a resample
+    has no value. Without either the statistics call `function` on each resample, which is slower
+    and as right.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Metric:
     label: str
     percent: bool = True
     from_counts: Callable[[Counts], Floats] | None = None
+    weighted: Callable[[Predictions, Floats], Floats] | None = None
 
 
 # --- what is read from predictions ----------------------------------------------------------
@@ -216,13 +219,19 @@ def _mcc(c: Counts) -> Floats:
     return _ratio(covariance, np.sqrt(spread_true * spread_predicted))
 
 
-def _of_class(name: str, label: str, formula: Callable[[Counts], Floats], percent: bool) -> Metric:
+def _of_class(
+    name: str,
+    label: str,
+    formula: Callable[[Counts], Floats],
+    percent: bool,
+    weighted: Callable[[Predictions, Floats], Floats] | None = None,
+) -> Metric:
     def function(predictions: Predictions) -> float:
         check(predictions)
         k = predictions.scores.shape[1]
         return float(formula(counts(confusion(predictions.labels, predictions.predicted, k))))
 
-    return Metric(name, function, True, "class", label, percent, formula)
+    return Metric(name, function, True, "class", label, percent, formula, weighted)
 
 
 # --- metrics of the ranking and of the probabilities ------------------------------------------
@@ -259,12 +268,16 @@ def log_loss(predictions: Predictions) -> float:
     should. Probabilities are clipped at the float64 epsilon, as scikit-learn does.
     """
     check(predictions)
+    return float(_row_losses(predictions).mean())
+
+
+def _row_losses(predictions: Predictions) -> Floats:
     if predictions.score_kind == "logit":
         log_p = _log_softmax(np.asarray(predictions.scores, dtype=np.float64))
     else:
         p = probabilities(predictions.scores, predictions.score_kind)
         log_p = np.log(np.clip(p, np.finfo(np.float64).eps, 1.0))
-    return float(-log_p[np.arange(len(log_p)), predictions.labels].mean())
+    return np.asarray(-log_p[np.arange(len(log_p)), predictions.labels])
 
 
 class ReliabilityBin(NamedTuple):
@@ -292,8 +305,7 @@ def reliability(
     confidence = p.max(axis=1)
     right = predictions.predicted == predictions.labels
     edges = np.linspace(0, 1, bins + 1)
-    # Right-closed bins, so that full confidence belongs to the last one.
-    which = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    which = _bin_of(confidence, bins)
     n = np.bincount(which, minlength=bins)
     confidences = np.bincount(which, weights=confidence, minlength=bins)
     hits = np.bincount(which, weights=right, minlength=bins)
@@ -309,6 +321,12 @@ def reliability(
     )
 
 
+def _bin_of(confidence: Floats, bins: int) -> NDArray[np.int64]:
+    # Right-closed bins, so that full confidence belongs to the last one.
+    found = np.searchsorted(np.linspace(0, 1, bins + 1), confidence, side="left") - 1
+    return np.asarray(np.clip(found, 0, bins - 1), dtype=np.int64)
+
+
 def expected_calibration_error(predictions: Predictions) -> float:
     """Mean distance between confidence and accuracy over 15 equal-width bins, in [0, 1].
 
@@ -320,10 +338,55 @@ def expected_calibration_error(predictions: Predictions) -> float:
     return float(sum(gaps) / sum(b.n for b in filled))
 
 
+# --- the same on many resamples: rows counted `times` (n, b) -> (b,) ----------------------------
+
+
+def _weighted_accuracy(predictions: Predictions, times: Floats) -> Floats:
+    right = (predictions.predicted == predictions.labels).astype(np.float64)
+    return np.asarray(right @ times / times.sum(axis=0))
+
+
+def _weighted_auc(predictions: Predictions, times: Floats) -> Floats:
+    """`roc_auc` on each resample; nan where a resample lacks a class."""
+    labels, k = predictions.labels, predictions.scores.shape[1]
+    areas = []
+    for c in [1] if k == 2 else range(k):
+        score = class_scores(predictions, c)
+        order = np.argsort(score, kind="stable")
+        starts = np.flatnonzero(np.diff(score[order], prepend=-np.inf))  # of each group of ties
+        drawn = times[order]
+        of_class = (labels[order] == c)[:, None]
+        positive = np.add.reduceat(np.where(of_class, drawn, 0.0), starts, axis=0)
+        negative = np.add.reduceat(np.where(of_class, 0.0, drawn), starts, axis=0)
+        below = np.cumsum(negative, axis=0) - negative / 2  # ties count one half
+        pairs = positive.sum(axis=0) * negative.sum(axis=0)
+        areas.append(
+            np.divide(
+                (positive * below).sum(axis=0),
+                pairs,
+                out=np.full(len(pairs), np.nan),
+                where=pairs > 0,
+            )
+        )
+    return np.asarray(np.mean(areas, axis=0))
+
+
+def _weighted_log_loss(predictions: Predictions, times: Floats) -> Floats:
+    return np.asarray(_row_losses(predictions) @ times / times.sum(axis=0))
+
+
+def _weighted_ece(predictions: Predictions, times: Floats) -> Floats:
+    p = probabilities(predictions.scores, predictions.score_kind)
+    gap = (predictions.predicted == predictions.labels) - p.max(axis=1)
+    which = _bin_of(p.max(axis=1), CALIBRATION_BINS)
+    sums = [np.abs(gap[which == b] @ times[which == b]) for b in np.unique(which)]
+    return np.asarray(np.sum(sums, axis=0) / times.sum(axis=0))
+
+
 METRICS: dict[str, Metric] = {
     m.name: m
     for m in (
-        _of_class("accuracy", "accuracy", _accuracy, True),
+        _of_class("accuracy", "accuracy", _accuracy, True, _weighted_accuracy),
         _of_class("f1_macro", "macro F1", _macro(_f1), True),
         _of_class("f1_weighted", "weighted F1", _weighted(_f1), True),
         _of_class("precision_macro", "macro precision", _macro(_precision), True),
@@ -333,9 +396,24 @@ METRICS: dict[str, Metric] = {
         _of_class("balanced_accuracy", "balanced accuracy", _balanced_accuracy, True),
         # Matthews 1975; for more classes Gorodkin 2004.
         _of_class("mcc", "Matthews correlation", _mcc, False),
-        Metric("roc_auc", roc_auc, True, "ranking", "ROC-AUC"),
-        Metric("log_loss", log_loss, False, "probability", "log loss", percent=False),
-        Metric("ece", expected_calibration_error, False, "probability", "calibration error"),
+        Metric("roc_auc", roc_auc, True, "ranking", "ROC-AUC", weighted=_weighted_auc),
+        Metric(
+            "log_loss",
+            log_loss,
+            False,
+            "probability",
+            "log loss",
+            percent=False,
+            weighted=_weighted_log_loss,
+        ),
+        Metric(
+            "ece",
+            expected_calibration_error,
+            False,
+            "probability",
+            "calibration error",
+            weighted=_weighted_ece,
+        ),
     )
 }
 

@@ -2,8 +2,9 @@
 
 Two methods are compared on the same test rows and over the seeds that both have. Two things make
 their difference uncertain: other seeds would have trained other models, and other test rows would
-have been easier or harder. Both count here (see `difference`), and a verdict needs both a test over
-seeds that survives Holm's correction and an interval that excludes zero (see `compare_all`).
+have been easier or harder. Both count in the interval and in the test (see `difference`), the test
+must survive Holm's correction over all pairs, and the seeds must agree (see `compare_all`).
+docs/statistics.md explains each procedure and shows, by simulation, how often it is wrong.
 
 May import: numpy, scipy (inside functions), types, metrics. May not import: torch, store, report.
 Every function that draws takes an explicit rng; the same rng state gives the same result.
@@ -11,6 +12,7 @@ Every function that draws takes an explicit rng; the same rng state gives the sa
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +34,10 @@ __all__ = [
     "holm",
     "least_seeds",
     "mcnemar",
+    "mean",
     "mean_interval",
+    "means",
+    "rows_needed",
     "seeds_needed",
     "sign_flip",
 ]
@@ -44,7 +49,10 @@ LEVEL = 0.95
 MARGIN = 0.01
 LEAST_SEEDS = 6  # with fewer, no two-sided sign-flip p can be 0.05 or less
 RESAMPLES = 2000
-SLOW_RESAMPLES = 200  # for metrics without Counts: the standard error is then good to about 5%
+SLOW_RESAMPLES = 200  # for metrics without a fast way: the standard error is then good to about 5%
+MEAN_RESAMPLES = 500  # for the intervals of the means in a table: to about 3%
+POWER_SEED = 0
+LEAST_RESAMPLES = 20
 MOST_SEEDS = 1000
 MOST_ROWS = 10_000_000
 
@@ -78,7 +86,8 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Estimate:
         return Estimate(same, same, same, n, f"the same value with each of {n} seeds")
     mean = float(x.mean())
     half = _t_quantile(level, n - 1) * float(x.std(ddof=1)) / math.sqrt(n)
-    return Estimate(mean, mean - half, mean + half, n, f"mean of {n} seeds, Student t interval")
+    low = mean - half if x.min() < 0 else max(0.0, mean - half)  # no cost is below zero
+    return Estimate(mean, low, mean + half, n, f"mean of {n} seeds, Student t interval")
 
 
 def _t_quantile(level: float, df: float) -> float:
@@ -86,6 +95,89 @@ def _t_quantile(level: float, df: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(df, (1 + level) / 2))
+
+
+def mean(
+    runs: Runs,
+    metric: str,
+    rng: np.random.Generator,
+    *,
+    level: float = LEVEL,
+    resamples: int = MEAN_RESAMPLES,
+) -> Estimate:
+    """Mean of a metric over seeds, with an interval for other seeds and other rows.
+
+    The procedure is that of `difference`, of one method: rows are resampled, the spread over seeds
+    is added from its unbiased estimate, Student's t with Satterthwaite's degrees of freedom. With
+    one seed there is no interval. Raises UndefinedMetricError where the metric has no value, and
+    ValueError where there are no predictions.
+    """
+    _check_fractions(level=level)
+    chosen = _metric(metric)
+    for p in runs.by_seed.values():
+        chosen.function(p)  # raises where it has no value
+    if not runs.by_seed:
+        raise ValueError(f"{runs.label}: no predictions, so {metric} has no mean")
+    return _mean(_measure([runs], [chosen], rng, resamples)[0][0], chosen, level)
+
+
+def means(
+    runs: Sequence[Runs],
+    metrics: Sequence[str],
+    rng: np.random.Generator,
+    *,
+    level: float = LEVEL,
+    resamples: int = MEAN_RESAMPLES,
+) -> dict[tuple[str, str], Estimate]:
+    """`mean` of each method and metric, by (label, metric); all see the same resamples.
+
+    Left out: methods without predictions, and metrics without a value on one of them.
+    """
+    _check_fractions(level=level)
+    chosen = [_metric(m) for m in metrics]
+    runs = [r for r in runs if r.by_seed]
+    return {
+        (m.runs.label, metric.name): _mean(m, metric, level)
+        for metric, measured in zip(chosen, _measure(runs, chosen, rng, resamples), strict=True)
+        for m in measured
+    }
+
+
+def _mean(m: _Measured, metric: Metric, level: float) -> Estimate:
+    seeds = list(m.values)
+    values = np.array([m.values[s] for s in seeds])
+    value, n = float(values.mean()), len(seeds)
+    rows = len(m.runs.by_seed[seeds[0]].labels)
+    if n == 1:
+        return Estimate(value, None, None, 1, "one seed: no interval")
+    drawn = _finite(np.stack([m.resampled[s] for s in seeds], axis=1))
+    if rows < 2 or len(drawn) < LEAST_RESAMPLES:
+        return Estimate(value, None, None, n, f"mean of {n} seeds; {_no_interval(rows)}")
+    fixed = _repeats(m.runs, seeds)
+    used = 1 if fixed else n
+    value = float(values[0]) if fixed else value
+    _, _, variance, df = _variances(values[:used], drawn[:, :used], rows, metric.percent)
+    half = _t_quantile(level, df) * math.sqrt(variance)
+    low, high = value - half, value + half
+    if metric.percent:  # values lie in [0, 1]
+        low, high = max(0.0, low), min(1.0, high)
+    over = f"item bootstrap ({len(drawn):,} resamples of {rows:,} rows)"
+    seeds_say = (
+        f"; each of {n} seeds gives the same predictions"
+        if fixed
+        else f" crossed with the spread over {n} seeds, Student t with {df:.1f} df"
+    )
+    return Estimate(value, low, high, n, f"mean of {n} seeds; {over}{seeds_say}")
+
+
+def _finite(drawn: Floats) -> Floats:
+    """The resamples (B, ...) on which every value is defined."""
+    return np.asarray(drawn[np.isfinite(drawn).reshape(len(drawn), -1).all(axis=1)])
+
+
+def _no_interval(rows: int) -> str:
+    why = "one test row" if rows < 2 else "too few resamples of the test rows have a value"
+    return f"no interval: {why}"
 
 
 # --- what a metric gives on the test rows and on resamples of them --------------------------
@@ -100,31 +192,52 @@ class _Measured:
     resampled: dict[int, Floats]
 
 
-def _measure_all(
-    runs: Sequence[Runs], metric: Metric, rng: np.random.Generator, resamples: int
-) -> list[_Measured]:
-    """Evaluate a metric for each method and seed, on all rows and on resamples of them.
+def _measure(
+    runs: Sequence[Runs], metrics: Sequence[Metric], rng: np.random.Generator, resamples: int
+) -> list[list[_Measured]]:
+    """For each metric: its values for each method and seed, on all rows and on resamples of them.
 
-    Everyone sees the same resamples: that is what pairs methods and seeds over rows. Raises
-    ValueError where rows differ and UndefinedMetricError where the metric has no value.
+    Everyone sees the same resamples: that is what pairs methods and seeds over rows. A method on
+    which a metric has no value is left out of that metric's list. Raises ValueError where rows
+    differ.
     """
     _check_paired(runs)
-    measured = [
-        _Measured(r, {seed: metric.function(p) for seed, p in r.by_seed.items()}, {}) for r in runs
+    found = [[m for r in runs if (m := _on_all_rows(r, metric))] for metric in metrics]
+    rows = next((len(p.labels) for r in runs for p in r.by_seed.values()), 0)
+    if not rows:
+        return found
+    counters = {id(p): _counter(p) for r in runs for p in r.by_seed.values()}
+    ways = [
+        (
+            m,
+            seed,
+            _resamples(metric, resamples),
+            _resampler(p, metric, counters[id(p)]),
+            list[Any](),
+        )
+        for metric, measured in zip(metrics, found, strict=True)
+        for m in measured
+        for seed, p in m.runs.by_seed.items()
     ]
-    cells = [
-        (m, seed, _resampler(p, metric)) for m in measured for seed, p in m.runs.by_seed.items()
-    ]
-    if not cells:
-        return measured
-    rows = next(len(p.labels) for r in runs for p in r.by_seed.values())
-    chunks: dict[int, list[Floats]] = {i: [] for i in range(len(cells))}
-    for drawn in _draws(rng, rows, _resamples(metric, resamples)):
-        for i, (_, _, evaluate) in enumerate(cells):
-            chunks[i].append(evaluate(drawn))
-    for i, (m, seed, _) in enumerate(cells):
-        m.resampled[seed] = np.concatenate(chunks[i])
-    return measured
+    done = 0
+    for drawn in _draws(rng, rows, resamples):
+        for _, _, most, evaluate, chunks in ways:
+            if done < most:
+                left = most - done
+                all_of_it = left >= len(drawn.index)
+                some = drawn if all_of_it else _Drawn(drawn.index[:left], drawn.times[:, :left])
+                chunks.append(evaluate(some))
+        done += len(drawn.index)
+    for m, seed, _, _, chunks in ways:
+        m.resampled[seed] = np.concatenate(chunks)
+    return found
+
+
+def _on_all_rows(runs: Runs, metric: Metric) -> _Measured | None:
+    try:
+        return _Measured(runs, {s: metric.function(p) for s, p in runs.by_seed.items()}, {})
+    except UndefinedMetricError:
+        return None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,21 +252,39 @@ def _draws(rng: np.random.Generator, n: int, resamples: int) -> Iterator[_Drawn]
     chunk = max(1, 2_000_000 // n)  # some 16 MB at a time
     for start in range(0, resamples, chunk):
         index = rng.integers(0, n, size=(min(chunk, resamples - start), n))
-        times = np.stack([np.bincount(row, minlength=n) for row in index], axis=1)
-        yield _Drawn(index, times.astype(np.float64))
+        b = len(index)
+        cell = index + n * np.arange(b)[:, None]
+        times = np.bincount(cell.ravel(), minlength=b * n).reshape(b, n)
+        yield _Drawn(index, times.T.astype(np.float64))
 
 
-def _resampler(p: Predictions, metric: Metric) -> Callable[[_Drawn], Floats]:
+def _counter(p: Predictions) -> Callable[[_Drawn], Counts]:
+    """A function from b resamples to Counts (b, k); it remembers the last answer."""
+    k = p.scores.shape[1]
+
+    @functools.cache
+    def indicators() -> tuple[Any, Any, Any]:
+        hits = np.where(p.predicted == p.labels, p.labels, -1)
+        return _indicator(hits, k), _indicator(p.labels, k), _indicator(p.predicted, k)
+
+    @functools.lru_cache(maxsize=1)
+    def count(drawn: _Drawn) -> Counts:
+        hits, true, predicted = indicators()
+        return Counts((hits @ drawn.times).T, (true @ drawn.times).T, (predicted @ drawn.times).T)
+
+    return count
+
+
+def _resampler(
+    p: Predictions, metric: Metric, count: Callable[[_Drawn], Counts]
+) -> Callable[[_Drawn], Floats]:
     """A function from b resamples to b values of the metric."""
-    formula = metric.from_counts
-    if formula is None:
-        return lambda drawn: np.array([_on_rows(p, metric, rows) for rows in drawn.index])
-    hits = _indicator(np.where(p.predicted == p.labels, p.labels, -1), p.scores.shape[1])
-    true = _indicator(p.labels, p.scores.shape[1])
-    predicted = _indicator(p.predicted, p.scores.shape[1])
-    return lambda drawn: formula(
-        Counts((hits @ drawn.times).T, (true @ drawn.times).T, (predicted @ drawn.times).T)
-    )
+    formula, weighted = metric.from_counts, metric.weighted
+    if weighted is not None:
+        return lambda drawn: weighted(p, drawn.times)
+    if formula is not None:
+        return lambda drawn: formula(count(drawn))
+    return lambda drawn: np.array([_on_rows(p, metric, rows) for rows in drawn.index])
 
 
 def _indicator(classes: NDArray[np.int64], k: int) -> Any:
@@ -199,7 +330,8 @@ class _Contrast:
 
     `seed_variance`: of one seed's difference, shrinks with the number of seeds; None where seeds
     say nothing. `item_variance`: what more seeds do not take away. `variance` and `df`: of
-    `value`; None where there is no interval. `p_value`: before Holm's correction.
+    `value`; None where there is no interval. `p_value`: of `test`, before Holm's correction.
+    `p_seeds`: of the sign-flip over seeds; None where the seeds carry no spread, or there is one.
     """
 
     value: float
@@ -212,6 +344,7 @@ class _Contrast:
     df: float
     p_value: float | None
     test: str
+    p_seeds: float | None = None
 
     def interval(self, level: float) -> tuple[float, float] | None:
         if self.variance is None:
@@ -229,11 +362,11 @@ def _contrast(
         return None
     by_seed = np.array([a.values[s] - b.values[s] for s in seeds])
     drawn = np.stack([a.resampled[s] - b.resampled[s] for s in seeds], axis=1)  # (B, seeds)
-    drawn = drawn[np.isfinite(drawn).all(axis=1)]
+    drawn = _finite(drawn)
     rows = len(a.runs.by_seed[seeds[0]].labels)
     deterministic = _repeats(a.runs, seeds) and _repeats(b.runs, seeds)
     value = float(by_seed[0] if deterministic else by_seed.mean())
-    if rows < 2 or len(drawn) < 20:
+    if rows < 2 or len(drawn) < LEAST_RESAMPLES:
         return _Contrast(
             value, len(seeds), rows, deterministic, None, None, None, math.inf, None, "none"
         )
@@ -244,9 +377,12 @@ def _contrast(
     # Seeds that move the scores but no class (models that collapsed) repeat nothing that a metric
     # of classes reads: the test is over rows too, but six seeds stay the rule.
     still = metric.needs == "class" and all(_repeats(r, seeds, math.inf) for r in (a.runs, b.runs))
+    p_value: float | None
+    p_seeds = None
     if not deterministic and not still:
-        p_value = None if len(seeds) == 1 else sign_flip(by_seed, rng)
-        test = "sign-flip over seeds"
+        test = "t test over seeds and test rows"
+        p_value = None if len(seeds) == 1 else _t_test(value, variance, df)
+        p_seeds = None if len(seeds) == 1 else sign_flip(by_seed, rng)
     elif metric.name == "accuracy":
         right = [
             r.by_seed[seeds[0]].predicted == r.by_seed[seeds[0]].labels for r in (a.runs, b.runs)
@@ -265,6 +401,7 @@ def _contrast(
         df,
         p_value,
         test,
+        p_seeds,
     )
 
 
@@ -329,8 +466,7 @@ def _t_test(value: float, variance: float, df: float) -> float:
 def _estimate(c: _Contrast, level: float, resamples: int) -> Estimate:
     interval = c.interval(level)
     if interval is None:
-        why = "one test row" if c.rows < 2 else "too few resamples of the test rows have a value"
-        return Estimate(c.value, None, None, c.seeds, f"paired difference; no interval: {why}")
+        return Estimate(c.value, None, None, c.seeds, f"paired difference; {_no_interval(c.rows)}")
     over = f"item bootstrap ({resamples:,} resamples of {c.rows:,} test rows)"
     if c.deterministic:
         seeds = f"; each of {c.seeds} seeds gives the same predictions, so seeds carry no spread"
@@ -363,7 +499,9 @@ def difference(
     """
     chosen = _metric(metric)
     _check_fractions(level=level)
-    left, right = _measure_all([a, b], chosen, rng, resamples)
+    for p in (*a.by_seed.values(), *b.by_seed.values()):
+        chosen.function(p)  # raises where it has no value
+    left, right = _measure([a, b], [chosen], rng, resamples)[0]
     contrast = _contrast(left, right, chosen, rng)
     if contrast is None:
         raise _no_shared_seed(a, b)
@@ -383,7 +521,8 @@ def _check_fractions(**given: float) -> None:
 
 
 def _resamples(metric: Metric, resamples: int) -> int:
-    return resamples if metric.from_counts else min(resamples, SLOW_RESAMPLES)
+    fast = metric.from_counts or metric.weighted
+    return resamples if fast else min(resamples, SLOW_RESAMPLES)
 
 
 def _no_shared_seed(a: Runs, b: Runs) -> ValueError:
@@ -452,13 +591,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 # --- how much more is needed ----------------------------------------------------------------
 
 
-def least_seeds(pairs: int = 1, level: float = LEVEL) -> int:
-    """Seeds below which no sign-flip p can pass Holm's correction over `pairs` comparisons.
+def least_seeds(level: float = LEVEL) -> int:
+    """Seeds below which no two-sided sign-flip p can be 1 - level or less: 6 at 0.95.
 
-    The smallest p with s seeds is 2^(1 - s): 6 seeds for one pair, 7 for the 3 pairs of three
-    methods, 8 for the 6 pairs of four.
+    The smallest p with s seeds is 2^(1 - s).
     """
-    return max(LEAST_SEEDS, math.ceil(1 + math.log2(max(1, pairs) / (1 - level)) - 1e-9))
+    return max(LEAST_SEEDS, math.ceil(1 - math.log2(1 - level) - 1e-9))
 
 
 def seeds_needed(
@@ -470,44 +608,117 @@ def seeds_needed(
     rows: int,
     level: float = LEVEL,
     pairs: int = 1,
+    margin: float | None = None,
 ) -> tuple[int | None, str]:
-    """About how many more seeds would tell a difference of `value` from zero, if it is real.
+    """About how many more seeds would decide a difference of `value`, if it and its spread stay.
 
+    To decide is to tell it from zero at `level`, Bonferroni-adjusted over the `pairs` that are not
+    told apart yet; or, with a `margin` that is larger than `value`, to call it equivalent.
     `seed_variance` is that of one seed's difference, `item_variance` what test rows leave however
-    many seeds there are. Gives (number, reason), or (None, reason) where seeds cannot tell: rows
+    many seeds there are. Gives (number, reason), or (None, reason) where seeds cannot decide: rows
     are too few (then about how many are needed), the spread over seeds is unknown, or more than
     1,000 would be needed. The observed difference is itself uncertain, hence "about".
     """
-    if value == 0:
+    goal = _Goal(abs(value), level, pairs, margin)
+    if not goal.possible:
         return None, "no difference was observed"
     if seed_variance is None:
         return None, "the spread over seeds is unknown"
-    least = max(seeds + 1, least_seeds(pairs, level))
-    # Where seeds go to infinity, the degrees of freedom that are left are those of the rows.
-    if _t_quantile(level, max(1, rows - 1)) ** 2 * item_variance >= value**2:
-        return None, _rows_needed(value, seed_variance / least, item_variance, rows, level)
+    least = max(seeds + 1, least_seeds(level))
+    # Where seeds go to infinity, what is left is the rows.
+    if not goal.reached(item_variance, rows - 1):
+        both = rows_needed(
+            value, seed_variance, item_variance,
+            seeds=seeds, rows=rows, level=level, pairs=pairs, margin=margin,
+        )[1]  # fmt: skip
+        return None, both
     for total in range(least, seeds + MOST_SEEDS + 1):
-        by_seed = seed_variance / total
-        variance = by_seed + item_variance
-        below = by_seed**2 / (total - 1) + item_variance**2 / max(1, rows - 1)
-        df = variance**2 / below if below else math.inf
-        if abs(value) > _t_quantile(level, df) * math.sqrt(variance):
+        if goal.reached(*_spread(seed_variance / total, item_variance, total, rows)):
             return total - seeds, "at the observed difference and spread"
     return None, f"more than {MOST_SEEDS:,} more seeds are needed"
 
 
-def _rows_needed(
-    value: float, seed_part: float, item_variance: float, rows: int, level: float
-) -> str:
-    """In words: `seed_part` is the variance that the seeds leave, `item_variance` that of rows."""
-    # Rows get what the seeds leave of the allowance, and at least half of it.
-    z2 = _t_quantile(level, math.inf) ** 2
-    needed = rows * z2 * item_variance / max(value**2 - z2 * seed_part, value**2 / 2)
-    if needed > MOST_ROWS:
-        return f"more test rows are needed: more than {MOST_ROWS:,}"
-    unit = 10 ** max(0, math.floor(math.log10(needed)) - 1)  # two significant digits
-    rounded = math.ceil(needed / unit) * unit
-    return f"more test rows are needed: about {max(rounded, rows + 1):,}"
+def rows_needed(
+    value: float,
+    seed_variance: float | None,
+    item_variance: float,
+    *,
+    seeds: int,
+    rows: int,
+    level: float = LEVEL,
+    pairs: int = 1,
+    margin: float | None = None,
+) -> tuple[int | None, str]:
+    """About how many more test rows would decide a difference of `value`; see `seeds_needed`.
+
+    The same seeds, and rows like those that are there. Gives (number, reason), or (None, reason)
+    where rows alone cannot decide: then the reason says how many rows and seeds together would.
+    `seed_variance` 0: seeds carry no spread; None: unknown.
+    """
+    goal = _Goal(abs(value), level, pairs, margin)
+    if not goal.possible:
+        return None, "no difference was observed"
+    if seed_variance is None:
+        return None, "the spread over seeds is unknown"
+
+    def total(with_seeds: int) -> int | None:
+        """Smallest number of rows, to two digits, that decides with so many seeds."""
+
+        def enough(n: int) -> bool:
+            by_seed = seed_variance / with_seeds
+            spread = _spread(by_seed, item_variance * rows / n, with_seeds, n)
+            return goal.reached(*spread)
+
+        if not enough(MOST_ROWS):
+            return None
+        low, high = 1, MOST_ROWS
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if enough(middle) else (middle, high)
+        unit = 10 ** max(0, math.floor(math.log10(high)) - 1)
+        return int(max(math.ceil(high / unit) * unit, rows + 1))
+
+    if seeds >= LEAST_SEEDS or not seed_variance:
+        found = total(seeds)
+        if found is not None:
+            return found - rows, f"more test rows are needed: about {found:,}"
+    wanted = max(2 * seeds, LEAST_SEEDS)
+    while wanted <= MOST_SEEDS:
+        found = total(wanted)
+        if found is not None:
+            reason = f"more test rows are needed: about {found:,}, and {wanted:,} seeds"
+            return None, reason
+        wanted *= 2
+    return None, f"more test rows are needed: more than {MOST_ROWS:,}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Goal:
+    """What would decide a pair whose observed difference has this `size`."""
+
+    size: float
+    level: float
+    pairs: int
+    margin: float | None
+
+    @property
+    def possible(self) -> bool:
+        return self.size > 0 or self.margin is not None
+
+    def reached(self, variance: float, df: float) -> bool:
+        error = math.sqrt(variance)
+        adjusted = 1 - (1 - self.level) / self.pairs
+        if self.size > _t_quantile(adjusted, max(1.0, df)) * error:
+            return True
+        room = -math.inf if self.margin is None else self.margin - self.size
+        return room > _t_quantile(2 * self.level - 1, max(1.0, df)) * error
+
+
+def _spread(by_seed: float, by_item: float, seeds: int, rows: int) -> tuple[float, float]:
+    """Variance of a mean difference and its Satterthwaite degrees of freedom."""
+    variance = by_seed + by_item
+    below = by_seed**2 / max(1, seeds - 1) + by_item**2 / max(1, rows - 1)
+    return variance, variance**2 / below if below else math.inf
 
 
 def detectable_difference(
@@ -517,22 +728,80 @@ def detectable_difference(
     power: float = 0.8,
     *,
     seed_sd: float = 0.0,
+    shared: float = 1.0,
+    pairs: int = 1,
     level: float = LEVEL,
 ) -> float:
-    """Smallest true difference in accuracy that a paired comparison finds with this `power`.
+    """Smallest true difference in accuracy that is called "better" with this `power`.
 
-    `disagreement` is the share of rows on which exactly one of two models is right, `seed_sd` the
-    standard deviation of one seed's difference. With seed_sd = 0 the number of seeds does not
-    matter: it is the limit that the test rows set, which no number of seeds can beat. For normal
-    estimates, (z(level) + z(power)) * sqrt(disagreement / n_items + seed_sd^2 / n_seeds).
+    `disagreement` is the share of rows on which exactly one of two models is right; `shared` the
+    part of it on which all seeds agree (1, the cautious end: then no number of seeds beats the
+    limit that the rows set); `seed_sd` the standard deviation of one seed's difference in accuracy
+    on endless rows; `pairs` of how many comparisons this is the first that Holm tests.
+
+    The mean difference has variance item + seed / S, with item = shared x disagreement / n and
+    seed = seed_sd^2 + (1 - shared) x disagreement / n. Its power is that of both tests of
+    `compare_all`, t and sign-flip, from 4,000 normal studies with a fixed seed; without a spread
+    over seeds it is (z(level) + z(power)) sqrt(disagreement / n). Below 6 seeds tunelab never says
+    "better"; the figure is then what the t test alone could find.
     """
     from scipy.special import ndtri
 
-    if n_items < 1 or n_seeds < 1:
-        raise ValueError(f"expected at least one row and one seed, found {n_items} and {n_seeds}")
+    if n_items < 1 or n_seeds < 1 or pairs < 1:
+        raise ValueError(
+            f"expected at least one row, seed and pair, found {n_items}, {n_seeds} and {pairs}"
+        )
     _check_fractions(disagreement=disagreement, power=power, level=level)
-    z = float(ndtri((1 + level) / 2) + ndtri(power))
-    return z * math.sqrt(disagreement / n_items + seed_sd**2 / n_seeds)
+    if not 0 <= shared <= 1:
+        raise ValueError(f"shared is a fraction between 0 and 1, found {shared:g}")
+    item = shared * disagreement / n_items
+    seed = seed_sd**2 + (1 - shared) * disagreement / n_items
+    adjusted = 1 - (1 - level) / pairs
+    if n_seeds == 1 or not seed:
+        z = float(ndtri((1 + adjusted) / 2) + ndtri(power))
+        return z * math.sqrt(item + seed)
+    return _power_by_simulation(item, seed, (n_items, n_seeds), power, (level, adjusted))
+
+
+def _power_by_simulation(
+    item: float, seed: float, size: tuple[int, int], power: float, levels: tuple[float, float]
+) -> float:
+    """The difference at which a share `power` of normal studies passes both tests.
+
+    A larger true difference shifts a study's differences and leaves their spread alone, so each
+    study has one smallest shift at which it passes: the answer is a quantile of these.
+    """
+    from scipy.special import stdtrit
+
+    rows, seeds = size
+    rng = np.random.default_rng(POWER_SEED)
+    noise = math.sqrt(seed) * rng.normal(size=(4000, seeds))
+    start = math.sqrt(item) * rng.normal(size=4000) + noise.mean(axis=1)
+    spread = noise.var(axis=1, ddof=1)
+    by_seed = spread / seeds
+    variance = by_seed + item
+    df = variance**2 / (by_seed**2 / (seeds - 1) + item**2 / max(1, rows - 1))
+    needed = stdtrit(df, (1 + levels[1]) / 2) * np.sqrt(variance)
+    if LEAST_SEEDS <= seeds <= 10:  # with more, who passes the t test passes this one
+        centred = noise - noise.mean(axis=1, keepdims=True)
+        needed = np.maximum(needed, _agreement(centred, levels[0]))
+    return float(np.quantile(needed - start, power))
+
+
+def _agreement(noise: Floats, level: float) -> Floats:
+    """The mean m, (studies,), above which the sign-flip of m + noise has p <= 1 - level.
+
+    `noise` (studies, seeds) is centred. To flip the seeds T makes a sum at least as large as the
+    observed one where m <= -(mean of the noise over T); to flip the others makes one as small. So
+    p = (1 + number of such T) / 2^(seeds - 1), and m is one of the largest of these limits.
+    """
+    seeds = noise.shape[1]
+    codes = np.arange(1, 2**seeds - 1)
+    flipped = ((codes[:, None] >> np.arange(seeds)) & 1).astype(np.float64)
+    limits = -(noise @ flipped.T) / flipped.sum(axis=1)
+    place = limits.shape[1] - math.floor((1 - level) * 2 ** (seeds - 1) + 1e-9)
+    limits.partition(place, axis=1)
+    return np.asarray(limits[:, place])
 
 
 # --- verdicts -------------------------------------------------------------------------------
@@ -564,16 +833,23 @@ def compare_all(
     *,
     margin: float = MARGIN,
     level: float = LEVEL,
+    resamples: int = RESAMPLES,
 ) -> list[Comparison]:
     """Compare all pairs on one metric, in the order of `runs`; p values are Holm-adjusted.
 
-    "better" and "worse" need at least 6 shared seeds, an adjusted p of at most 1 - level, and an
-    interval that excludes zero. "equivalent", for metrics in [0, 1], needs 6 seeds and two
-    one-sided tests: the interval at 2 level - 1 (90%) lies within +-margin (Schuirmann 1987).
+    "better" and "worse" need at least 6 shared seeds and two tests at 1 - level: the t test that
+    belongs to the interval of `difference`, which counts seeds and rows, Holm-adjusted over all
+    pairs; and the sign-flip over seeds, which assumes no distribution. The sign-flip is not
+    adjusted: the first test holds the family-wise error, and with 6 seeds no sign-flip p could pass
+    any correction. "equivalent", for metrics in [0, 1], needs 6 seeds and two one-sided tests: the
+    interval at 2 level - 1 (90%) lies within +-margin (Schuirmann 1987); it is of each pair.
     Where every seed of both methods gives the same predictions, seeds are no repetition: the test
     is then over test rows (exact McNemar for accuracy), and two seeds are enough. Where seeds move
     the scores but no class, the test for metrics of classes is over rows too, but six seeds stay
     the rule. All else is "undecided".
+
+    `simultaneous` is the interval at the Bonferroni level: it holds for all pairs at once. Where
+    Holm, which is sharper, tells a pair from zero and that interval does not, it ends at zero.
 
     Pairs without a shared seed, and methods on which the metric has no value (log loss of an
     SVM's margins), are left out. Raises ValueError where the test rows differ.
@@ -582,7 +858,7 @@ def compare_all(
     _check_fractions(level=level, margin=margin)
     _check_paired(runs)
     # The score table has None, with its reason, where a metric has no value.
-    measured = _measure_all([r for r in runs if _has_value(r, chosen)], chosen, rng, RESAMPLES)
+    (measured,) = _measure(runs, [chosen], rng, resamples)
     pairs = [
         (a.runs.label, b.runs.label, contrast)
         for a, b in combinations(measured, 2)
@@ -590,46 +866,61 @@ def compare_all(
     ]
     adjusted = iter(holm([c.p_value for _, _, c in pairs if c.p_value is not None]))
     adjusted_p = [None if c.p_value is None else next(adjusted) for _, _, c in pairs]
-    rule = _Rule(chosen, margin, level, len(pairs))
+    open_pairs = sum(p is None or p > 1 - level + 1e-12 for p in adjusted_p)
+    rule = _Rule(chosen, margin, level, len(pairs), max(1, open_pairs), resamples)
     return [_judge(a, b, c, p, rule) for (a, b, c), p in zip(pairs, adjusted_p, strict=True)]
-
-
-def _has_value(runs: Runs, metric: Metric) -> bool:
-    try:
-        for p in runs.by_seed.values():
-            metric.function(p)
-    except UndefinedMetricError:
-        return False
-    return True
 
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
+    """What all pairs of a study share; `open_pairs` are those that Holm does not tell apart."""
+
     metric: Metric
     margin: float
     level: float
     pairs: int
+    open_pairs: int
+    resamples: int
+
+    @property
+    def alpha(self) -> float:
+        return 1 - self.level + 1e-12
 
 
 def _judge(a: str, b: str, c: _Contrast, p: float | None, rule: _Rule) -> Comparison:
     verdict = _verdict(c, p, rule)
+    seeds: int | None = None
+    rows: int | None = None
     if verdict == "undecided":
-        more, reason = _what_is_missing(c, p, rule)
+        need = _what_is_missing(c, p, rule)
+        seeds, rows, reason = need.seeds, need.rows, need.reason
         sentence = _undecided_sentence(a, b, c, p, rule)
     else:
-        more, reason = None, f"p by {c.test}" if verdict != "equivalent" else "two one-sided tests"
+        reason = f"p by {c.test}" if verdict != "equivalent" else "two one-sided tests"
         sentence = _decided_sentence(a, b, c, p, rule)
     return Comparison(
         a=a,
         b=b,
         metric=rule.metric.name,
-        difference=_estimate(c, rule.level, _resamples(rule.metric, RESAMPLES)),
+        difference=_estimate(c, rule.level, _resamples(rule.metric, rule.resamples)),
         verdict=verdict,
         p_value=p,
-        seeds_needed=more,
+        seeds_needed=seeds,
         reason=reason,
         sentence=sentence,
+        rows_needed=rows,
+        p_seeds=c.p_seeds,
+        simultaneous=_simultaneous(c, p, rule),
+        margin=rule.margin,
     )
+
+
+def _simultaneous(c: _Contrast, p: float | None, rule: _Rule) -> tuple[float, float] | None:
+    found = c.interval(1 - (1 - rule.level) / max(1, rule.pairs))
+    if found is None or p is None or p > rule.alpha:
+        return found
+    low, high = found
+    return (max(low, 0.0), high) if c.value > 0 else (low, min(high, 0.0))
 
 
 def _excludes_zero(c: _Contrast, level: float) -> bool:
@@ -649,38 +940,50 @@ def _ahead(c: _Contrast, rule: _Rule) -> bool:
 def _verdict(c: _Contrast, p: float | None, rule: _Rule) -> Verdict:
     if not c.deterministic and c.seeds < LEAST_SEEDS:
         return "undecided"
-    if p is not None and p <= 1 - rule.level + 1e-12 and _excludes_zero(c, rule.level):
+    agreed = c.p_seeds is None or c.p_seeds <= rule.alpha
+    if p is not None and p <= rule.alpha and agreed and _excludes_zero(c, rule.level):
         return "better" if _ahead(c, rule) else "worse"
     if rule.metric.percent and _within(c, 2 * rule.level - 1, rule.margin):
         return "equivalent"
     return "undecided"
 
 
-def _what_is_missing(c: _Contrast, p: float | None, rule: _Rule) -> tuple[int | None, str]:
-    """How many more seeds would decide, and why: or None, and why not."""
-    least = least_seeds(rule.pairs, rule.level)
+@dataclass(frozen=True, slots=True)
+class _Need:
+    """About how many more seeds, or how many more rows, would decide; None where they cannot."""
+
+    seeds: int | None
+    rows: int | None
+    reason: str
+
+
+def _what_is_missing(c: _Contrast, p: float | None, rule: _Rule) -> _Need:
+    least = least_seeds(rule.level)
     if c.variance is None or c.item_variance is None:
-        return None, "one test row" if c.rows < 2 else "too few resamples have a value"
-    if c.deterministic:
-        if _excludes_zero(c, rule.level):
-            return None, _test(c, p, rule)
-        if c.value == 0:
-            return None, "no difference was observed"
-        return None, _rows_needed(c.value, 0.0, c.item_variance, c.rows, rule.level)
-    if c.seeds == 1:
-        return None, f"one seed: the spread over seeds is unknown; at least {least} are needed"
-    more, reason = seeds_needed(
-        c.value,
-        c.seed_variance,
-        c.item_variance,
-        seeds=c.seeds,
-        rows=c.rows,
-        level=rule.level,
-        pairs=rule.pairs,
-    )
-    if more is not None and c.seeds < least and _excludes_zero(c, rule.level):
-        reason = f"{c.seeds} seeds: at least {least} are needed"
-    return more, reason
+        return _Need(None, None, _no_interval(c.rows).removeprefix("no interval: "))
+    if not c.deterministic and c.seeds == 1:
+        reason = f"one seed: the spread over seeds is unknown; at least {least} are needed"
+        return _Need(None, None, reason)
+    known: dict[str, Any] = {
+        "seeds": c.seeds,
+        "rows": c.rows,
+        "level": rule.level,
+        "pairs": rule.open_pairs,
+        "margin": rule.margin if rule.metric.percent else None,
+    }
+    told = p is not None and p <= rule.alpha
+    if c.deterministic:  # told, and yet undecided: the interval and the exact test disagree
+        rows, reason = rows_needed(c.value, 0.0, c.item_variance, **known)
+        return _Need(None, rows, reason)
+    seeds, reason = seeds_needed(c.value, c.seed_variance, c.item_variance, **known)
+    rows, _ = rows_needed(c.value, c.seed_variance, c.item_variance, **known)
+    if not told:
+        return _Need(seeds, rows, reason)
+    # By the t test, and not by the sign-flip: more rows of these seeds may not change that.
+    if c.seeds < least or c.p_seeds is None:
+        few = f"{c.seeds} seeds: at least {least} are needed"
+        return _Need(max(1, least - c.seeds), None, few)
+    return _Need(seeds, None, f"the seeds do not agree (sign-flip p = {c.p_seeds:.2g})")
 
 
 # --- plain words ----------------------------------------------------------------------------
@@ -700,29 +1003,36 @@ def _decided_sentence(a: str, b: str, c: _Contrast, p: float | None, rule: _Rule
 
 def _undecided_sentence(a: str, b: str, c: _Contrast, p: float | None, rule: _Rule) -> str:
     size = _size(c.value, rule.metric)
-    more, reason = _what_is_missing(c, p, rule)
+    need = _what_is_missing(c, p, rule)
     if c.variance is None:
-        return f"{a} and {b} cannot be told apart: {size}, no interval ({reason})"
+        return f"{a} and {b} cannot be told apart: {size}, no interval ({need.reason})"
     tail = f"{size}, {_interval(c, rule.level, rule.metric)}"
     if not _excludes_zero(c, rule.level):
-        return f"{a} is within noise of {b}: {tail}; {_remedy(c, more, reason)}"
+        return f"{a} is within noise of {b}: {tail}; {_remedy(c, need)}"
     place, word = ("ahead of", "better") if _ahead(c, rule) else ("behind", "worse")
     lead = f"{a} is {place} {b}: {tail}"
-    least = least_seeds(rule.pairs, rule.level)
-    if c.deterministic:
-        return f"{lead}, but {reason}"
-    if c.seeds < least:
+    least = least_seeds(rule.level)
+    if not c.deterministic and c.seeds < least:
         have = _count(c.seeds, "seed")
         return f"{lead} ({have}: at least {least} are needed before tunelab says {word})"
-    return f"{lead}, but {_test(c, p, rule)}; {_remedy(c, more, reason)}"
+    told = p is not None and p <= rule.alpha
+    why = need.reason if told else _test(c, p, rule)
+    remedy = _remedy(c, need)
+    return f"{lead}, but {why}" + (f"; {remedy}" if remedy != why else "")
 
 
-def _remedy(c: _Contrast, more: int | None, reason: str) -> str:
-    if more is not None:
-        return f"needs about {_count(more, 'more seed')} to tell"
-    if reason.startswith("more test rows") and not c.deterministic:
-        return f"more seeds will not tell, {reason}"
-    return reason
+def _remedy(c: _Contrast, need: _Need) -> str:
+    """What would decide, in words."""
+    ways = []
+    if need.seeds is not None:
+        ways.append(_count(need.seeds, "more seed"))
+    if need.rows is not None:
+        ways.append(f"{c.rows + need.rows:,} test rows instead of {c.rows:,}")
+    if ways:
+        return f"needs about {' or '.join(ways)} to tell"
+    if need.reason.startswith("more test rows") and not c.deterministic:
+        return f"more seeds will not tell, {need.reason}"
+    return need.reason
 
 
 def _basis(c: _Contrast) -> str:

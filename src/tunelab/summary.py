@@ -19,10 +19,12 @@ import numpy as np
 from tunelab.errors import ConfigError, suggest
 from tunelab.metrics import METRICS
 from tunelab.store import StudyRecord
-from tunelab.types import Comparison, Cost, Estimate, TrialResult
+from tunelab.types import Comparison, Cost, Estimate, Predictions, TrialResult
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tunelab.stats import Runs
 
 __all__ = [
     "Column",
@@ -40,6 +42,7 @@ __all__ = [
     "format_seconds",
     "headline",
     "lead",
+    "read_runs",
     "shown_columns",
     "summarise",
     "table",
@@ -214,6 +217,8 @@ def column(name: str) -> Column:
 class Row:
     """One method (by its label in the study): means over its finished seeds, and their intervals.
 
+    The interval of a score is for other seeds and other rows; that of a cost for other seeds.
+
     `settings` are those that differ between the rows of the same method. `estimates` has a key for
     every score and cost; where a value is None, `reasons` has the same key.
     """
@@ -264,11 +269,13 @@ def summarise(record: StudyRecord, metric: str | None = None) -> Summary:
     if metric not in METRICS:
         raise ConfigError(f"Unknown metric {metric!r}.{suggest(metric, METRICS, what='Metrics')}")
     part: Part = "test" if _scored(record.done, f"test_{metric}") else "eval"
-    rows = [_row(record, label) for label in record.methods]
+    runs = read_runs(record)
+    known = _means(runs)
+    rows = [_row(record, label, known) for label in record.methods]
     rows.sort(key=lambda r: _rank(r, f"{part}_{metric}", metric))
     ranked = sorted(rows, key=lambda r: _rank(r, f"eval_{metric}", metric))
     best = ranked[0].label if ranked and ranked[0].estimates.get(f"eval_{metric}") else None
-    comparisons = _comparisons(record, [r.label for r in ranked], metric, part)
+    comparisons = _comparisons(runs[_PARTS[part]], [r.label for r in ranked], metric)
     summary = Summary(metric, part, tuple(rows), best, comparisons, (), ())
     return replace(summary, sentences=_sentences(summary), warnings=_warnings(record, summary))
 
@@ -301,9 +308,38 @@ def _rank(row: Row, key: str, metric: str) -> tuple[float, float]:
     )
 
 
-def _row(record: StudyRecord, label: str) -> Row:
-    from tunelab.stats import mean_interval
+def read_runs(record: StudyRecord) -> dict[str, dict[str, Runs]]:
+    """The predictions of a study's finished trials: by part ("validation", "test"), then by label.
 
+    Reads every trial once. A method without predictions on a part is not in it.
+    """
+    from tunelab.stats import Runs
+
+    found: dict[str, dict[str, dict[int, Predictions]]] = {p: {} for p in _PARTS.values()}
+    for r in record.done:
+        for part, p in record.predictions(r.spec.trial_id).items():
+            if part in found:
+                found[part].setdefault(r.spec.method.label, {})[r.spec.seed] = p
+    return {
+        part: {label: Runs(label, by_seed) for label, by_seed in labels.items()}
+        for part, labels in found.items()
+    }
+
+
+def _means(runs: Mapping[str, Mapping[str, Runs]]) -> dict[tuple[str, str], Estimate]:
+    """Means over seeds, with intervals for other seeds and rows, by (label, "test_accuracy")."""
+    from tunelab.stats import means
+
+    return {
+        (label, f"{part}_{metric}"): estimate
+        for part, name in _PARTS.items()
+        for (label, metric), estimate in means(
+            list(runs[name].values()), list(METRICS), np.random.default_rng(BOOTSTRAP_SEED)
+        ).items()
+    }
+
+
+def _row(record: StudyRecord, label: str, means: Mapping[tuple[str, str], Estimate]) -> Row:
     trials = [r for r in record.results if r.spec.method.label == label]
     done = [r for r in trials if r.status == "done"]
     scores = dict.fromkeys(k for r in record.done for k in r.scores)
@@ -312,7 +348,7 @@ def _row(record: StudyRecord, label: str) -> Row:
     for key in (*scores, *(f.name for f in fields(Cost))):
         values = [_value(r, key) for r in done]
         known = [v for v in values if v is not None]
-        estimates[key] = mean_interval(known) if known else None
+        estimates[key] = _estimate(known, means.get((label, key)))
         if not known:
             found = [r.reasons[key] for r in trials if key in r.reasons]
             reasons[key] = found[0] if found else _why_missing(done)
@@ -326,6 +362,18 @@ def _row(record: StudyRecord, label: str) -> Row:
         estimates=estimates,
         reasons=reasons,
     )
+
+
+def _estimate(known: Sequence[float], of_predictions: Estimate | None) -> Estimate | None:
+    """From the predictions, for seeds and rows; costs, and scores without them, over seeds."""
+    from tunelab.stats import mean_interval
+
+    if not known:
+        return None
+    over_seeds = mean_interval(known)
+    if of_predictions is None or not math.isclose(of_predictions.value, over_seeds.value):
+        return over_seeds
+    return of_predictions
 
 
 def _why_missing(done: Sequence[TrialResult]) -> str:
@@ -348,18 +396,12 @@ _ABSENT = object()
 
 
 def _comparisons(
-    record: StudyRecord, labels: Sequence[str], metric: str, part: Part
+    runs: Mapping[str, Runs], labels: Sequence[str], metric: str
 ) -> tuple[Comparison, ...]:
-    from tunelab.stats import Runs, compare_all
+    from tunelab.stats import compare_all
 
-    split = _PARTS[part]
-    runs = []
-    for label in labels:
-        trials = [r for r in record.done if r.spec.method.label == label]
-        found = {r.spec.seed: record.predictions(r.spec.trial_id).get(split) for r in trials}
-        runs.append(Runs(label, {seed: p for seed, p in found.items() if p is not None}))
-    runs = [r for r in runs if r.by_seed]
-    return tuple(compare_all(runs, metric, np.random.default_rng(BOOTSTRAP_SEED)))
+    known = [runs[label] for label in labels if label in runs]
+    return tuple(compare_all(known, metric, np.random.default_rng(BOOTSTRAP_SEED)))
 
 
 def lead(summary: Summary) -> str:
@@ -467,7 +509,7 @@ def _caveats_of_seeds(summary: Summary) -> list[str]:
     from tunelab.stats import least_seeds
 
     counts = sorted({r.n_seeds for r in summary.rows if r.n_seeds})
-    least = least_seeds(len(summary.comparisons))
+    least = least_seeds()
     undecided = any(c.verdict == "undecided" for c in summary.comparisons)
     if not undecided or counts[0] >= least:
         return []
@@ -536,7 +578,8 @@ def table(summary: Summary) -> pd.DataFrame:
     """The table as numbers, one row a method, best first.
 
     `label`, `method`, the settings that differ, `seeds`, `failed`; then for each score (0 to 1) and
-    cost (seconds, bytes, counts) its mean under its name, and its 95% interval over seeds under
+    cost (seconds, bytes, counts) its mean under its name, and its 95% interval (of a score: over
+    seeds and rows; of a cost: over seeds) under
     `<name>_low` and `<name>_high`; NaN where there is none. `attrs["headings"]` holds readable
     names of these columns.
     """

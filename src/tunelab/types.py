@@ -284,7 +284,11 @@ class Comparison:
     """Method `a` against method `b` on one metric: `difference` is a minus b (metric units).
 
     `verdict` is about a: "better", "worse", "equivalent" (within the margin) or "undecided".
-    `seeds_needed`: about how many more seeds would decide it; None with `reason` where unknown.
+    `seeds_needed`, `rows_needed`: about how many more seeds (of the same test rows), or more test
+    rows (of the same seeds), would decide it; None where decided, and with `reason` where unknown.
+    `p_value` is of the test over seeds and rows, Holm-adjusted over all pairs; `p_seeds` of the
+    sign-flip over seeds, not adjusted, None where seeds carry no spread. `simultaneous` is the
+    interval (low, high) that holds for all pairs of the study at once; None where there is none.
     """
 
     a: str
@@ -296,3 +300,7 @@ class Comparison:
     seeds_needed: int | None
     reason: str
     sentence: str
+    rows_needed: int | None = None
+    p_seeds: float | None = None
+    simultaneous: tuple[float, float] | None = None
+    margin: float = 0.01

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 
@@ -18,9 +19,11 @@ from tunelab.stats import (
     detectable_difference,
     difference,
     holm,
-    least_seeds,
     mcnemar,
+    mean,
     mean_interval,
+    means,
+    rows_needed,
     seeds_needed,
     sign_flip,
 )
@@ -82,6 +85,54 @@ def test_mean_interval_of_equal_values_is_exact():
 def test_mean_interval_refuses_what_it_cannot_average(bad):
     with pytest.raises(ValueError, match="finite"):
         mean_interval(bad)
+
+
+def test_mean_interval_of_a_cost_does_not_go_below_zero():
+    assert mean_interval([0.1, 2.0, 0.2]).low == 0.0
+    assert mean_interval([-1.0, 1.0]).low < 0
+
+
+@pytest.mark.parametrize("metric", sorted(METRICS))
+def test_the_mean_of_any_metric_counts_seeds_and_rows(metric):
+    r = rng(1)
+    labels = r.integers(0, 3, 120)
+    ids = tuple(map(str, range(120)))
+    by_seed = {
+        s: Predictions(ids, labels, r.normal(size=(120, 3)) + np.eye(3)[labels], "logit")
+        for s in range(4)
+    }
+    e = mean(Runs("a", by_seed), metric, rng())
+    values = [METRICS[metric].function(p) for p in by_seed.values()]
+    assert e.value == pytest.approx(np.mean(values))
+    assert e.n == 4
+    assert e.high - e.low > 2 * 1.96 * np.std(values, ddof=1) / 2  # wider than seeds alone
+    assert means([Runs("a", by_seed)], [metric], rng())["a", metric] == e
+
+
+def test_the_mean_of_a_deterministic_method_is_as_sure_as_its_rows():
+    labels = np.array([0, 1] * 200)
+    wrong = np.where(np.arange(400) < 40, 1 - labels, labels)
+    e = mean(runs("svm", labels, dict.fromkeys(range(3), wrong)), "accuracy", rng(), resamples=4000)
+    assert e.high - e.value == pytest.approx(1.966 * math.sqrt(0.9 * 0.1 / 400), rel=0.05)
+    one = mean(runs("svm", labels, {0: wrong}), "accuracy", rng())
+    assert (one.low, one.high) == (None, None)
+
+
+@pytest.mark.parametrize("metric", [m.name for m in METRICS.values() if m.weighted])
+@pytest.mark.parametrize("kind", ["logit", "probability"])
+def test_weighted_metrics_equal_the_metric_of_the_rows_drawn(metric, kind):
+    r = rng(3)
+    for k in (2, 3):
+        labels = r.integers(0, k, 60)
+        scores = r.normal(size=(60, k)).round(1)  # ties
+        if kind == "probability":
+            scores = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+        p = Predictions(tuple(map(str, range(60))), labels, scores, kind)
+        index = r.integers(0, 60, size=(40, 60))
+        times = np.stack([np.bincount(i, minlength=60) for i in index], axis=1).astype(float)
+        row = METRICS[metric]
+        slow = [row.function(Predictions((), labels[i], scores[i], kind)) for i in index]
+        assert row.weighted(p, times) == pytest.approx(slow)
 
 
 # --- pairing --------------------------------------------------------------------------------
@@ -174,7 +225,7 @@ def test_the_fast_way_equals_the_slow_way():
         fast = difference(a, b, name, rng(5), resamples=150)
         row = METRICS[name]
         try:
-            METRICS[name] = dataclasses.replace(row, from_counts=None)
+            METRICS[name] = dataclasses.replace(row, from_counts=None, weighted=None)
             slow = difference(a, b, name, rng(5), resamples=150)
         finally:
             METRICS[name] = row
@@ -320,8 +371,9 @@ def test_five_seeds_are_never_enough_six_are():
         c = compare(a, b, "accuracy", rng())
         assert c.verdict == verdict
         assert compare(b, a, "accuracy", rng()).verdict == verdict.replace("better", "worse")
-    assert c.p_value == 0.03125
-    assert c.seeds_needed is None
+    assert c.p_seeds == 0.03125
+    assert c.p_value < 1e-6
+    assert c.seeds_needed is c.rows_needed is None
 
 
 def test_seeds_that_agree_on_few_rows_are_not_enough():
@@ -335,11 +387,14 @@ def test_seeds_that_agree_on_few_rows_are_not_enough():
     shared[:, :2] = 0
     a, b = runs("a", labels, dict(enumerate(shared))), runs("b", labels, dict(enumerate(flip)))
     c = compare(a, b, "accuracy", rng())
-    assert c.p_value == 2 / 2**8
+    assert c.p_seeds == 2 / 2**8
+    assert c.p_value > 0.05
     assert c.difference.low < 0
     assert c.verdict == "undecided"
     assert c.seeds_needed is None
+    assert c.rows_needed > 20
     assert "more test rows are needed: about" in c.reason
+    assert c.sentence.endswith(f"needs about {40 + c.rows_needed} test rows instead of 40 to tell")
 
 
 def test_lower_is_better_turns_the_verdict_round():
@@ -433,7 +488,7 @@ def test_one_deterministic_method_against_one_that_is_not():
     a, b = pair(0.95, 0.7, seeds=6, rows=500)
     fixed = Runs("b", dict.fromkeys(range(6), b.by_seed[0]))
     c = compare(a, fixed, "accuracy", rng())
-    assert c.reason == "p by sign-flip over seeds"
+    assert c.reason == "p by t test over seeds and test rows"
     assert c.verdict == "better"
 
 
@@ -448,18 +503,60 @@ def test_two_copies_of_one_method():
     assert "-0.0" not in c.sentence
 
 
-def test_holm_over_all_pairs_asks_for_more_than_six_seeds():
-    assert [least_seeds(p) for p in (1, 2, 3, 6, 10)] == [6, 7, 7, 8, 9]
-    for seeds, verdict in ((6, "undecided"), (7, "better")):
-        a, b = pair(0.95, 0.6, seeds=seeds, rows=400)
-        c = dataclasses.replace(pair(0.8, 0.7, seeds=seeds, rows=400, seed=0)[0], label="c")
-        found = compare_all([a, b, c], "accuracy", rng())
+def three(seeds, rows=400, skills=(0.95, 0.6, 0.8)):
+    """Three methods on the same rows: a, b and c."""
+    found = [pair(x, 0.7, seeds=seeds, rows=rows, seed=0)[0] for x in skills]
+    return [dataclasses.replace(r, label=x) for r, x in zip(found, "abc", strict=True)]
+
+
+def test_six_seeds_are_enough_with_many_pairs_and_five_never():
+    # The sign-flip is not corrected: Holm's correction is of the test over seeds and rows.
+    for seeds, verdict in ((5, "undecided"), (6, "better")):
+        found = compare_all(three(seeds), "accuracy", rng())
         assert [(x.a, x.b) for x in found] == [("a", "b"), ("a", "c"), ("b", "c")]
         assert found[0].verdict == verdict
-        if seeds == 6:
-            assert found[0].p_value == pytest.approx(3 / 32)
+        assert found[0].p_seeds == 2 ** (1 - seeds)
+        if seeds == 5:
             assert found[0].seeds_needed == 1
-            assert "6 seeds: at least 7 are needed before tunelab says better" in found[0].sentence
+            assert "5 seeds: at least 6 are needed before tunelab says better" in found[0].sentence
+
+
+def test_p_values_are_holms_and_intervals_of_all_pairs_agree_with_them():
+    methods = three(6, rows=150, skills=(0.9, 0.84, 0.82))
+    together = compare_all(methods, "accuracy", rng())
+    alone = [compare(a, b, "accuracy", rng()) for a, b in itertools.combinations(methods, 2)]
+    raw = [c.p_value for c in alone]
+    assert [c.p_value for c in together] == pytest.approx(holm(raw), rel=0.3)
+    for one, c in zip(alone, together, strict=True):
+        low, high = c.simultaneous
+        assert low <= c.difference.low
+        assert high >= c.difference.high
+        assert (low > 0 or high < 0) <= (c.p_value <= 0.05)
+        assert one.simultaneous == pytest.approx((one.difference.low, one.difference.high))
+
+
+def test_a_pair_that_only_holm_tells_apart_has_an_interval_that_ends_at_zero():
+    # Three pairs, two of them clear: Holm tests the third at 5%, Bonferroni at 1.7%.
+    for seed in range(60):
+        one = pair(0.9, 0.86, seeds=6, rows=400, seed=seed)
+        far = dataclasses.replace(pair(0.6, 0.5, seeds=6, rows=400, seed=seed)[0], label="far")
+        c = compare_all([*one, far], "accuracy", rng())[0]
+        if 0.05 / 3 < c.p_value <= 0.05:
+            assert c.simultaneous[0] == 0.0
+            assert c.difference.low > 0
+            return
+    pytest.fail("no study of 60 was between the two corrections")
+
+
+def test_a_clear_difference_whose_seeds_disagree_is_undecided():
+    # Seven seeds far ahead and one a hair behind: t is sure, the signs are not (p = 4/2^8 is).
+    labels = np.array([0, 1] * 500)
+    by_seed = {s: np.where(np.arange(1000) < 80 + 2 * s, 1 - labels, labels) for s in range(6)}
+    by_seed[5] = np.where(np.arange(1000) < 9, 1 - labels, labels)
+    a = runs("a", labels, {s: np.where(np.arange(1000) < 10, 1 - labels, labels) for s in by_seed})
+    c = compare(a, runs("b", labels, by_seed), "accuracy", rng())
+    assert c.p_seeds == 4 / 2**6
+    assert c.verdict == "undecided"
 
 
 def test_compare_all_of_one_or_no_runs_is_empty():
@@ -478,7 +575,22 @@ def test_seeds_needed_makes_the_interval_exclude_zero():
     total = 4 + more
     assert 1.96 * math.sqrt(0.02**2 / total + 0.003**2) < 0.01
     assert seeds_needed(0.1, 1e-6, 1e-6, seeds=3, rows=1000)[0] == 3  # six are needed in any case
-    assert seeds_needed(0.1, 1e-6, 1e-6, seeds=3, rows=1000, pairs=6)[0] == 5
+    assert seeds_needed(0.01, 0.02**2, 0.003**2, seeds=4, rows=1000, pairs=6)[0] > more
+    assert seeds_needed(0.0, 0.02**2, 0.001**2, seeds=4, rows=1000, margin=0.01)[0] is not None
+
+
+def test_rows_needed_makes_the_interval_exclude_zero_or_fit_the_margin():
+    more, reason = rows_needed(0.01, 0.004**2, 0.01**2, seeds=6, rows=500)
+    assert f"{500 + more:,}" in reason
+    variance = 0.004**2 / 6 + 0.01**2 * 500 / (500 + more)
+    assert 0.95 < 1.97 * math.sqrt(variance) / 0.01 < 1.0  # rounded up to two digits
+    more, _ = rows_needed(0.0, 0.0, 0.01**2, seeds=6, rows=500, margin=0.01)
+    assert 1.64 * 0.01 * math.sqrt(500 / (500 + more)) == pytest.approx(0.01, rel=0.05)
+    both = rows_needed(0.01, 0.03**2, 0.01**2, seeds=6, rows=500)
+    assert both[0] is None
+    assert re.fullmatch(r"more test rows are needed: about [\d,]+, and \d+ seeds", both[1])
+    assert rows_needed(0.0, 0.1, 0.1, seeds=6, rows=5) == (None, "no difference was observed")
+    assert rows_needed(0.1, None, 0.1, seeds=1, rows=5)[0] is None
 
 
 def test_rows_not_seeds_where_rows_are_the_noise():
@@ -521,12 +633,13 @@ def test_sentences_as_a_reader_sees_them():
     assert c.seeds_needed == 3
     c = compare(*pair(0.7, 0.95, seeds=6, rows=400), "accuracy", rng())
     assert re.fullmatch(
-        rf"a is worse than b: -\d+\.\d points \({interval}, p = 0\.031, 6 seeds\)", c.sentence
+        rf"a is worse than b: -\d+\.\d points \({interval}, p < 0\.001, 6 seeds\)", c.sentence
     )
     c = compare(*pair(0.87, 0.85, seeds=3, rows=2000, seed_sd=0.03, seed=5), "accuracy", rng())
     assert re.fullmatch(
         rf"a is within noise of b: {signed} points, {interval}; "
-        rf"needs about {c.seeds_needed} more seeds? to tell",
+        rf"needs about {c.seeds_needed} more seeds?"
+        r"(?: or [\d,]+ test rows instead of 2,000)? to tell",
         c.sentence,
     )
     c = compare(*pair(0.85, 0.85, seeds=1, rows=400), "accuracy", rng())
@@ -573,7 +686,7 @@ def test_a_deterministic_method_does_not_lend_its_certainty_to_one_that_is_not()
         a, b = pair(0.95, 0.7, seeds=seeds, rows=500)
         c = compare(fixed(b), a, "accuracy", rng())
         assert c.verdict == verdict
-        assert c.p_value == 2 ** (1 - seeds)
+        assert c.p_seeds == 2 ** (1 - seeds)
         assert "Student t" in c.difference.procedure
     over_seeds = np.ptp([METRICS["accuracy"].function(p) for p in a.by_seed.values()])
     assert over_seeds > 0
@@ -585,13 +698,15 @@ def test_two_svms_among_stochastic_methods_are_tested_over_rows_within_one_holm_
     found = {(c.a, c.b): c for c in compare_all([lora, svm, fixed(tfidf)], "accuracy", rng())}
     both = found["svm", "b"]
     right = [m.by_seed[0].predicted == m.by_seed[0].labels for m in (svm, tfidf)]
-    assert both.p_value == pytest.approx(3 * mcnemar(*right))
+    alone = [compare(lora, m, "accuracy", rng()).p_value for m in (svm, fixed(tfidf))]
+    rank = sum(p > mcnemar(*right) for p in alone) + 1  # Holm multiplies by what is not smaller
+    assert both.p_value == pytest.approx(rank * mcnemar(*right), rel=0.01)
     assert both.verdict == "better"
     assert "3 seeds" not in both.sentence
     for other in (found["a", "svm"], found["a", "b"]):
         assert other.verdict == "undecided"
-        assert other.p_value == pytest.approx(2 * 0.25)  # Holm: second and third of three
-        assert "at least 7 are needed" in other.sentence
+        assert other.p_seeds == 0.25
+        assert "at least 6 are needed" in other.sentence
 
 
 def test_two_equal_svms_are_equivalent_on_many_rows_with_two_seeds():
@@ -613,7 +728,8 @@ def test_an_undecided_pair_of_svms_asks_for_rows_never_for_seeds():
     )
     assert c.verdict == "undecided"
     assert c.seeds_needed is None
-    assert "more test rows are needed: about" in c.sentence
+    assert f"needs about {200 + c.rows_needed} test rows instead of 200" in c.sentence
+    assert "more test rows are needed: about" in c.reason
     assert "seed" not in c.sentence
 
 
@@ -637,7 +753,7 @@ def test_models_that_collapsed_to_one_class_are_not_repetitions(seeds):
     assert same.p_value == 1.0
     auc = METRICS["roc_auc"].function  # reads the scores, and so does see other models
     by_seed = [auc(a.by_seed[s]) - auc(b.by_seed[s]) for s in range(seeds)]
-    assert compare(a, b, "roc_auc", rng()).p_value == sign_flip(by_seed)
+    assert compare(a, b, "roc_auc", rng()).p_seeds == sign_flip(by_seed)
     skewed = np.array([0] * 90 + [1] * 10)
     clear = compare(
         collapsed("a", 0, skewed, seeds), collapsed("b", 1, skewed, seeds), "accuracy", rng()
