@@ -366,7 +366,7 @@ def _merged(model: Any, artifact: Artifact) -> Any:
     _refuse_prompts(model, artifact)
     try:
         with models.quiet():
-            return model.merge_and_unload(safe_merge=True)
+            return models.merged(model)
     except (AttributeError, NotImplementedError, ValueError, RuntimeError) as e:
         raise ArtifactError(_cannot_merge(artifact, str(e).strip().splitlines()[0])) from e
 

@@ -105,6 +105,7 @@ def compare(
     *,
     config_file: str | Path | None = None,
     model: str | None = None,
+    trust_remote_code: bool | None = None,
     methods: Sequence[str | Mapping[str, Any]] | None = None,
     seeds: int | Sequence[int] | None = None,
     metric: str | None = None,
@@ -133,6 +134,7 @@ def compare(
         "data.label_column": label_column,
         "data.subset": subset,
         "model": model,
+        "trust_remote_code": trust_remote_code,
         "methods": list(methods) if methods is not None else None,
         "seeds": seeds if seeds is None or isinstance(seeds, int) else list(seeds),
         "metric": metric,
@@ -222,14 +224,15 @@ def train_one(
     return result
 
 
-def load(path: str | Path | Artifact) -> TextClassifier:
+def load(path: str | Path | Artifact, *, trust_remote_code: bool = False) -> TextClassifier:
     """Load a classifier: an artifact, a folder that holds one, or a study (its best model).
 
-    The result has `predict(texts)`, `predict_proba(texts)` and `label_names`.
+    The result has `predict(texts)`, `predict_proba(texts)` and `label_names`. Python code that the
+    model brings is run only where `trust_remote_code` allows it.
     """
     if isinstance(path, Artifact):
-        return predict.load(path.directory)
+        return predict.load(path.directory, trust_remote_code)
     folder = Path(path).expanduser()
     if store.is_study(folder):
-        return load(Study(folder).best())
-    return predict.load(folder)
+        return load(Study(folder).best(), trust_remote_code=trust_remote_code)
+    return predict.load(folder, trust_remote_code)

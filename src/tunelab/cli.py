@@ -73,6 +73,8 @@ _report_option = click.option(
     "--report-to", metavar="A,B,..", help="Trackers: trackio, wandb, mlflow, tensorboard (none)."
 )
 _quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print results alone.")
+_trust_option = click.option("--trust-remote-code", is_flag=True, default=None,
+                             help="Run the Python code that the model brings.")  # fmt: skip
 _set_option = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE",
                            help="Set anything, such as methods.0.r=16.")  # fmt: skip
 
@@ -142,6 +144,7 @@ def _settings(given: dict[str, Any]) -> dict[str, Any]:
 @click.argument("what", required=False, metavar="[STUDY.yaml | DATA]")
 @click.option("--data", metavar="DATA", help="File, folder, hub id, demo or demo:stars.")
 @click.option("--model", metavar="MODEL", help="Hub id or local folder (bundled MiniLM).")
+@_trust_option
 @click.option("--methods", metavar="A,B,..", help="Methods to compare (svm-tfidf,svm,full,lora).")
 @click.option("--seeds", type=click.IntRange(1), metavar="N", help="Seeds of each method (3).")
 @click.option("--metric", metavar="NAME", help="Metric for selection and verdicts (accuracy).")
@@ -201,6 +204,7 @@ def _run_study(planned: Plan, console: Console) -> None:
 @click.argument("source", metavar="DATA")
 @click.option("--method", required=True, metavar="NAME", help="The method, such as lora.")
 @click.option("--model", metavar="MODEL", help="Hub id or local folder (bundled MiniLM).")
+@_trust_option
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N")
 @click.option("--output-dir", type=click.Path(path_type=Path), required=True,
               help="Folder for the trained classifier.")  # fmt: skip
@@ -260,7 +264,8 @@ def _study_flags(given: dict[str, Any], data: str | None) -> dict[str, Any]:
     parts = ("text_column", "label_column", "subset", "split_seed", "encoding", "on_bad_rows")
     flags: dict[str, Any] = {"data.source": data}
     flags |= {f"data.{p}": given.pop(p) for p in parts}
-    flags |= {k: given.pop(k) for k in ("model", "seeds", "metric", "output_dir") if k in given}
+    names = ("model", "trust_remote_code", "seeds", "metric", "output_dir")
+    flags |= {k: given.pop(k) for k in names if k in given}
     if flags.get("output_dir") is not None:
         flags["output_dir"] = str(flags["output_dir"])
     flags["report_to"] = _names(given.pop("report_to", None))
@@ -347,6 +352,7 @@ def _show_summary(said: Summary, folder: Path) -> None:
 @click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed).")
 @click.option("--encoding", default="utf-8", show_default=True, metavar="NAME")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines with every class's probability.")
+@_trust_option
 def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     """Label texts with a trained classifier: a folder from `train`, a trial, or a study (its best).
 
@@ -370,7 +376,7 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     else:
         table = None
         some = [ln.rstrip("\n") for ln in sys.stdin] if texts == ("-",) else list(texts)
-    classifier = api.load(artifact)
+    classifier = api.load(artifact, trust_remote_code=bool(given["trust_remote_code"]))
     for note in classifier.notes:
         click.echo(note, err=True)
     probabilities = classifier.predict_proba(some)

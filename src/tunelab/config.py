@@ -66,6 +66,9 @@ class StudyFile(BaseModel):
 
     data: str | DataSection = Field(description="a source, or a section with more")
     model: str = Field(BUNDLED, description="base model: hub id, local folder, or minilm")
+    trust_remote_code: bool = Field(
+        False, description="run the Python code that the base model brings"
+    )
     methods: list[str | dict[str, Any]] = Field(
         list(DEFAULT_METHODS), min_length=1,
         description="method names, or entries with a name and settings; a list is a grid",
@@ -87,6 +90,7 @@ class StudySpec:
 
     data: DataSpec
     model: str
+    trust_remote_code: bool
     methods: tuple[MethodSpec, ...]
     seeds: tuple[int, ...]
     metric: str
@@ -198,12 +202,14 @@ def load(
         **{f"data.{k}": origin.get(f"data.{k}", origin.get("data", "default"))
            for k in DataSection.model_fields},
         **{k: origin.get(k, "default")
-           for k in ("model", "seeds", "metric", "output_dir", "report_to")},
+           for k in ("model", "trust_remote_code", "seeds", "metric", "output_dir",
+                     "report_to")},
         **{f"methods.{i}.{k}": v for i, e in enumerate(entries) for k, v in e.origin.items()},
     }  # fmt: skip
     return StudySpec(
         data=DataSpec(**data.model_dump()),
         model=study.model,
+        trust_remote_code=study.trust_remote_code,
         methods=methods,
         seeds=seeds,
         metric=study.metric,

@@ -97,7 +97,8 @@ def cached(
 
 def _key(base: Base, texts: Sequence[str], pooling: str, max_length: int) -> str:
     digest = hashlib.sha256()
-    head = json.dumps([_VERSION, base.ref.sha256, base.tokenizer_sha256, pooling, max_length])
+    weights = base.ref.sha256 + (base.ref.code_sha256 or "")
+    head = json.dumps([_VERSION, weights, base.tokenizer_sha256, pooling, max_length])
     digest.update(head.encode())
     for text in texts:
         raw = text.encode("utf-8", "surrogatepass")
@@ -119,9 +120,9 @@ def _replace(path: Path, data: bytes) -> None:
     Path(name).replace(path)
 
 
-def embedder_for(artifact: Artifact) -> Embedder:
+def embedder_for(artifact: Artifact, trust_remote_code: bool = False) -> Embedder:
     """The embedder that a saved EmbeddingSvm was trained on; refuses another base."""
     manifest = artifact.manifest
     ref = BaseRef(**manifest["base"])
-    base = bases.resolve_exactly(ref, artifact.directory)
+    base = bases.resolve_exactly(ref, artifact.directory, trust_remote_code)
     return Embedder(base, manifest["pooling"], manifest["max_length"])

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from tunelab.bases import Base, weight_shapes
 from tunelab.errors import ModelError, suggest
 
-__all__ = ["FAMILIES", "Family", "family_of", "head_modules", "target_modules"]
+__all__ = ["FAMILIES", "Family", "family_of", "head_modules", "layer_count", "target_modules"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +172,14 @@ def family_of(base: Base, named: object = None) -> Family:
         f"head and layers: modules_to_save: [classifier], target_modules: "
         f"[{', '.join(_linear_names(base)[:8])}]."
     )
+
+
+def layer_count(base: Base) -> int | None:
+    """How many layers a base has, of those with weights of their own; None where it is not said."""
+    keys = ("num_hidden_layers", "n_layers", "n_layer")
+    if base.model_type == "albert":  # all layers share the weights of a group
+        return int(base.config.get("num_hidden_groups", 1))
+    return next((int(base.config[k]) for k in keys if isinstance(base.config.get(k), int)), None)
 
 
 def _linear_names(base: Base) -> list[str]:

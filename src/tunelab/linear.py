@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ class EmbeddingSvm:
                 "kind": "svm",
                 "label_names": list(self.label_names),
                 "score_kind": self.score_kind,
-                "base": {"name": self.base.name, "sha256": self.base.sha256},
+                "base": asdict(self.base),
                 "pooling": self.pooling,
                 "max_length": self.max_length,
             },
@@ -137,7 +137,7 @@ def _save_planes(directory: Path, planes: Hyperplanes, more: dict[str, Floats]) 
     save_file(tensors, directory / "svm.safetensors")
 
 
-def load(artifact: Artifact) -> TfidfSvm | EmbeddingSvm:
+def load(artifact: Artifact, trust_remote_code: bool = False) -> TfidfSvm | EmbeddingSvm:
     """Load what `save` of either class wrote."""
     from safetensors.numpy import load_file
 
@@ -154,7 +154,7 @@ def load(artifact: Artifact) -> TfidfSvm | EmbeddingSvm:
 
     from tunelab import embeddings
 
-    embedder = embeddings.embedder_for(artifact)
+    embedder = embeddings.embedder_for(artifact, trust_remote_code)
     ref = BaseRef(**manifest["base"])
     return EmbeddingSvm(embedder, planes, tensors["mean"], tensors["scale"], names, ref,
                         manifest["pooling"], manifest["max_length"])  # fmt: skip

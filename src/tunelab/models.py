@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -34,17 +35,24 @@ from tunelab.families import FAMILIES, Family, family_of, head_modules, target_m
 __all__ = [
     "FAMILIES",
     "Family",
+    "check_encoder",
     "family_of",
     "head_modules",
     "load_classifier",
     "load_encoder",
     "load_tokenizer",
     "matching_modules",
+    "merged",
     "quiet",
+    "skeleton",
     "target_modules",
 ]
 
 Pooling = Literal["cls", "mean"]
+
+# torch warns wherever nobody has said yes or no to these checks, and peft's SHiRA uses sparse
+# tensors; this is torch's own default.
+torch.sparse.check_sparse_tensor_invariants.disable()
 
 
 # --- loading --------------------------------------------------------------------------------
@@ -71,9 +79,9 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def own_code_refused(name: str) -> Iterator[None]:
-    """Say in one line that a model needs code from its own folder, which is never run.
+    """Say in one line that a model needs code from its own folder, which is run only when allowed.
 
-    Without trust_remote_code=False, transformers would ask in the terminal, and wait.
+    Left out, transformers would ask in the terminal for trust_remote_code, and wait.
     """
     try:
         yield
@@ -81,8 +89,9 @@ def own_code_refused(name: str) -> Iterator[None]:
         if "custom code" not in str(e):
             raise
         raise ModelError(
-            f"Model {name}: needs code of its own (auto_map in its config.json), which is never "
-            "run. Expected an architecture that transformers brings."
+            f"Model {name}: needs code of its own (auto_map in its config.json), which is not run "
+            "unasked. Read that code; if you trust it, allow it with --trust-remote-code. "
+            "Otherwise use an architecture that transformers brings."
         ) from e
 
 
@@ -91,16 +100,18 @@ def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:
 
     Raises ModelError where the folder has none.
     """
-    return load_tokenizer_from(base.path, base.ref.name)
+    return load_tokenizer_from(base.path, base.ref.name, base.runs_its_code)
 
 
-def load_tokenizer_from(path: os.PathLike[str], name: str) -> PreTrainedTokenizerBase:
+def load_tokenizer_from(
+    path: os.PathLike[str], name: str, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
     """As `load_tokenizer`, from any folder."""
     # Our processes fork before tokenizers starts threads; its warning about that does not apply.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as e:
         reason = str(e).strip().splitlines()[0]
         raise ModelError(f"Model {name}: its tokenizer cannot be loaded ({reason}).") from e
@@ -140,25 +151,19 @@ def load_classifier(
         more = {"quantization_config": _bits(quantization, known), "device_map": {"": device()}}
     torch.manual_seed(seed)
     with quiet(), own_code_refused(base.ref.name):
-        config = AutoConfig.from_pretrained(base.path, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(base.path, trust_remote_code=base.runs_its_code)
         config.num_labels = len(label_names)
         config.id2label = names
         config.label2id = {n: i for i, n in names.items()}
         config.problem_type = None
         if family is None or family.last_token:
             config.pad_token_id = load_tokenizer(base).pad_token_id
-        try:
+        with _classifier_expected(base.ref.name, config):
             model, info = AutoModelForSequenceClassification.from_pretrained(
                 base.path, config=config, dtype=torch.float32, output_loading_info=True,
-                use_safetensors=True, ignore_mismatched_sizes=True, trust_remote_code=False, **more,
+                use_safetensors=True, ignore_mismatched_sizes=True,
+                trust_remote_code=base.runs_its_code, **more,
             )  # fmt: skip
-        except ValueError as e:
-            if "Unrecognized configuration class" not in str(e):
-                raise
-            raise ModelError(
-                f"Model {base.ref.name}: transformers has no sequence classifier for the type "
-                f"{base.model_type!r}. Expected a text encoder or decoder, such as bert or gpt2."
-            ) from e
     if quantization:
         _compute_exactly(model)
     fresh = {k.rsplit(".", 1)[0] for k in info["missing_keys"]}
@@ -198,7 +203,11 @@ def quantization_backend(quantization: Mapping[str, Any]) -> str:
 
     Raises TrialError saying why where it does not run, and what does.
     """
-    bits = 4 if quantization.get("load_in_4bit") else 8
+    return _quantization_backend(4 if quantization.get("load_in_4bit") else 8)
+
+
+@lru_cache(maxsize=2)
+def _quantization_backend(bits: int) -> str:
     where = device()
     try:
         with quiet():
@@ -223,21 +232,78 @@ def quantization_backend(quantization: Mapping[str, Any]) -> str:
     return f"bitsandbytes {bnb.__version__} on {where.type}"
 
 
+def skeleton(base: Base) -> PreTrainedModel:
+    """The base's classifier on the meta device, from its config: names and shapes, no weights.
+
+    Raises ModelError where transformers has no classifier of this type.
+    """
+    return _skeleton(base.path, base.ref.name, base.model_type, base.runs_its_code)
+
+
+@lru_cache(maxsize=4)
+def _skeleton(path: Path, name: str, model_type: str, trusted: bool) -> PreTrainedModel:
+    config = _known_config(path, name, model_type, trusted)
+    with quiet(), own_code_refused(name), torch.device("meta"), _classifier_expected(name, config):
+        model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=trusted)
+    return cast(PreTrainedModel, model)
+
+
+def check_encoder(base: Base) -> None:
+    """Refuse a base whose type transformers does not know, or that reads no text."""
+    config = _known_config(base.path, base.ref.name, base.model_type, base.runs_its_code)
+    if not getattr(config, "vocab_size", None):
+        raise ModelError(
+            f"Model {base.ref.name}: of the type {base.model_type!r}, which reads no text (its "
+            "config.json has no vocab_size). Expected a text encoder or decoder, such as bert."
+        )
+
+
+def _known_config(path: Path, name: str, model_type: str, trusted: bool) -> Any:
+    try:
+        with quiet(), own_code_refused(name):
+            return AutoConfig.from_pretrained(path, trust_remote_code=trusted)
+    except (ValueError, KeyError) as e:
+        if "does not recognize" not in str(e) and not isinstance(e, KeyError):
+            raise
+        import transformers
+
+        raise ModelError(
+            f"Model {name}: its type {model_type!r} is unknown to tunelab and to transformers "
+            f"{transformers.__version__}. Expected one of {', '.join(FAMILIES)}, or another type "
+            "that transformers has."
+        ) from e
+
+
+@contextmanager
+def _classifier_expected(name: str, config: Any) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as e:
+        if "Unrecognized configuration class" not in str(e):
+            raise
+        raise ModelError(
+            f"Model {name}: transformers has no sequence classifier for the type "
+            f"{config.model_type!r}. Expected a text encoder or decoder, such as bert or gpt2."
+        ) from e
+
+
 def load_encoder(base: Base) -> PreTrainedModel:
     """Load the base without any head, in float32 and evaluation mode."""
     with quiet(), own_code_refused(base.ref.name):
         model = AutoModel.from_pretrained(
-            base.path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
+            base.path, dtype=torch.float32, use_safetensors=True,
+            trust_remote_code=base.runs_its_code,
+        )  # fmt: skip
     return cast(PreTrainedModel, model.eval())
 
 
-def load_saved(directory: Path) -> PreTrainedModel:
+def load_saved(directory: Path, trust_remote_code: bool = False) -> PreTrainedModel:
     """Load a whole classifier that was saved with its head and labels."""
     with quiet(), own_code_refused(str(directory)):
         model = AutoModelForSequenceClassification.from_pretrained(
-            directory, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
+            directory, dtype=torch.float32, use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+        )  # fmt: skip
     return cast(PreTrainedModel, model)
 
 
@@ -263,6 +329,24 @@ def load_adapter(
                 f"{directory}: the adapter does not fit its base ({reason})."
             ) from e
     return cast(nn.Module, wrapped)
+
+
+def merged(model: Any) -> nn.Module:
+    """The base with its adapter's update added to its weights, W' = W + dW, and the trained head.
+
+    `model` (wrapped by peft) is used up. Modules trained in full are put back first: where they are
+    of several layers, peft's own unloading looks for a `weight` on the whole (lokr, vera, ...), and
+    with LN tuning it leaves them wrapped, so that a saved model would lose its head.
+    """
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    base = model.get_base_model()
+    wrapped = [(n, m) for n, m in base.named_modules() if isinstance(m, AuxiliaryTrainingWrapper)]
+    for name, module in wrapped:
+        parent, _, last = name.rpartition(".")
+        trained = module.unload_and_optionally_merge_module(True, True, None)
+        setattr(base.get_submodule(parent), last, trained)
+    return cast(nn.Module, model.merge_and_unload(safe_merge=True))
 
 
 # --- names inside a model -------------------------------------------------------------------

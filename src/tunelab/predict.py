@@ -58,22 +58,25 @@ def _checked(texts: Sequence[str] | str) -> list[str]:
     return texts
 
 
-def load(directory: Path | str) -> TextClassifier:
+def load(directory: Path | str, trust_remote_code: bool = False) -> TextClassifier:
     """Load the artifact in a folder (or in its `artifact` folder, for a trial's folder).
 
     What plain peft or transformers saved is loaded too; `notes` then says what was decided.
-    Raises ArtifactError where there is none, or where a file or the base was altered.
+    Raises ArtifactError where there is none, where a file or the base was altered, and where the
+    model needs Python code of its own unless `trust_remote_code` allows it.
     """
     artifact = foreign.open_folder(directory)
     kind = artifact.manifest["kind"]
     if kind in {"svm", "svm-tfidf"}:
         from tunelab import linear
 
-        return TextClassifier(linear.load(artifact), artifact)
+        return TextClassifier(linear.load(artifact, trust_remote_code), artifact)
     if kind in {"model", "adapter"}:
         from tunelab import transformer
 
-        return TextClassifier(transformer.load(artifact), artifact)
+        return TextClassifier(
+            transformer.load(artifact, trust_remote_code=trust_remote_code), artifact
+        )
     raise ArtifactError(
         f"{artifact.directory}: of the kind {kind!r}, expected model, adapter, svm or svm-tfidf. "
         "It was written by a newer tunelab: update."

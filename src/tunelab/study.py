@@ -82,7 +82,7 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
             "Choose another folder with --output-dir."
         )
     dataset = data.load(spec.data)
-    base = bases.resolve(spec.model) if spec.needs_base else None
+    base = bases.resolve(spec.model, spec.trust_remote_code) if spec.needs_base else None
     if base:
         for m in spec.methods:
             check(base, m)
@@ -123,6 +123,7 @@ def write(p: Plan, command: str) -> None:
         "command": command,
         "data": asdict(p.spec.data),
         "model": p.base.ref.name if p.base else p.spec.model,
+        "trust_remote_code": p.spec.trust_remote_code,
         "methods": [{"name": m.name, "label": m.label, **m.settings} for m in p.spec.methods],
         "seeds": list(p.spec.seeds),
         "metric": p.spec.metric,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -82,21 +82,26 @@ class TransformerClassifier:
                 "kind": "adapter" if adapter else "model",
                 "label_names": list(self.label_names),
                 "score_kind": self.score_kind,
-                "base": {"name": self.base.name, "sha256": self.base.sha256},
+                "base": asdict(self.base),
                 "max_length": self.max_length,
                 **({"quantization": dict(self.quantization)} if self.quantization else {}),
             },
         )
 
 
-def load(artifact: Artifact, batch_size: int = 64) -> TransformerClassifier:
-    """Load what `TransformerClassifier.save` wrote. Raises ArtifactError for another base."""
+def load(
+    artifact: Artifact, batch_size: int = 64, trust_remote_code: bool = False
+) -> TransformerClassifier:
+    """Load what `TransformerClassifier.save` wrote. Raises ArtifactError for another base, and for
+    one that needs code of its own unless `trust_remote_code` allows it.
+    """
     manifest, directory = artifact.manifest, artifact.directory
     if manifest["kind"] == "adapter":
-        base = bases.resolve_exactly(BaseRef(**manifest["base"]), directory)
+        ref = BaseRef(**manifest["base"])
+        base = bases.resolve_exactly(ref, directory, trust_remote_code)
         return load_on(base, artifact, batch_size)
-    tokenizer = models.load_tokenizer_from(directory, str(directory))
-    model = models.load_saved(directory)
+    tokenizer = models.load_tokenizer_from(directory, str(directory), trust_remote_code)
+    model = models.load_saved(directory, trust_remote_code)
     artifacts.check_labels(artifact, int(model.config.num_labels or 0))
     return _ready(model, tokenizer, artifact, batch_size)
 
@@ -108,7 +113,7 @@ def load_on(base: bases.Base, artifact: Artifact, batch_size: int = 64) -> Trans
     tokenizer = (
         models.load_tokenizer(base)
         if manifest.get("tokenizer") == "base"
-        else models.load_tokenizer_from(directory, str(directory))
+        else models.load_tokenizer_from(directory, str(directory), base.runs_its_code)
     )
     model = models.load_adapter(
         base, directory, tuple(manifest["label_names"]), manifest.get("quantization")

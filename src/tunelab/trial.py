@@ -58,7 +58,7 @@ def make_spec(
     identity = {
         "recipe": _RECIPE,
         "data": {"fingerprint": fingerprint, "subset": spec.subset, "split_seed": spec.split_seed},
-        "base": base.sha256 if base else None,
+        "base": base and base.sha256 + (base.code_sha256 or ""),
         "method": method.name,
         "settings": method.settings,
         "seed": seed,
@@ -94,7 +94,8 @@ def run(spec: TrialSpec, artifact: Path, metric: str, on_event: OnEvent) -> Fini
     peak = measure.PeakMemory()
     on_event({"stage": "loading data"})
     dataset = _the_same_data(spec)
-    base = bases.resolve_exactly(spec.base, artifact) if spec.base else None
+    # A spec that names code is one whose study allowed it.
+    base = bases.resolve_exactly(spec.base, artifact, True) if spec.base else None
     method = METHODS[spec.method.name]
     on_event({"stage": "training"})
     outcome = method.fit(

@@ -165,10 +165,14 @@ class Classifier(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BaseRef:
-    """A pretrained base model: its name as the user gave it and the SHA-256 of its weights."""
+    """A pretrained base model: its name as the user gave it and the SHA-256 of its weights.
+
+    `code_sha256`: of the model's own Python code where the user allowed it to run; otherwise None.
+    """
 
     name: str
     sha256: str
+    code_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from families import DECODERS, FAMILY_NAMES, make_family
-from tunelab import bases, predict
+from tunelab import bases, models, predict
 from tunelab.errors import InputError
 from tunelab.families import FAMILIES
 from tunelab.methods import METHODS, Outcome, Task, check
@@ -41,7 +41,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "oft": {"oft_block_size": 16},
     "ln-tuning": {"learning_rate": 5e-2},
     "prompt-tuning": {"num_virtual_tokens": 4, "learning_rate": 5e-2},
-    "p-tuning": {"num_virtual_tokens": 4, "encoder_hidden_size": 16, "learning_rate": 2e-2},
+    "p-tuning": {"num_virtual_tokens": 4, "encoder_hidden_size": 16, "learning_rate": 5e-2},
     "prefix-tuning": {"num_virtual_tokens": 4, "learning_rate": 5e-2},
 }  # fmt: skip
 REFUSED = {
@@ -111,28 +111,9 @@ def train(method: str, base: bases.Base, settings: dict[str, Any]) -> Outcome:
     )  # fmt: skip
 
 
-# Known faults, named in the closing note of issue 3: to be mended, not to be forgotten.
-HEADS_OF_SEVERAL_LAYERS = {
-    "roberta", "xlm-roberta", "camembert", "electra", "deberta-v2", "modernbert",
-}  # fmt: skip
-UNLOAD = pytest.mark.xfail(
-    raises=AttributeError, strict=False,
-    reason="some tuners of peft cannot merge_and_unload beside a head of several layers",
-)  # fmt: skip
-UNLEARNT = pytest.mark.xfail(
-    raises=(AssertionError, UserWarning), strict=False,
-    reason="does not learn 32 texts, or warns, on the tiny model with these settings",
-)  # fmt: skip
-
-
 def pairs() -> list[Any]:
     def marks(method: str, family: str) -> list[Any]:
-        found = [] if (method, family) in QUICK else [pytest.mark.slow]
-        if found and family in HEADS_OF_SEVERAL_LAYERS:
-            found.append(UNLOAD)
-        if family == "electra" and method in {"prompt-tuning", "p-tuning"}:
-            found = [pytest.mark.slow, UNLEARNT]
-        return found
+        return [] if (method, family) in QUICK else [pytest.mark.slow]
 
     return [
         pytest.param(m, f, marks=marks(m, f), id=f"{m}-{f}") for m in NEURAL for f in FAMILY_NAMES
@@ -147,7 +128,9 @@ def test_contract(
     if (method, family) in REFUSED:
         refused_by_name(method, family, base)
         return
-    outcome = train(method, base, settings_of(method))
+    # ELECTRA's embeddings are half as wide here, so a prompt has half as many numbers.
+    narrow = family == "electra" and method in {"prompt-tuning", "p-tuning"}
+    outcome = train(method, base, settings_of(method, **({"epochs": 40} if narrow else {})))
     keeps_contract(method, base, outcome, tmp_path)
     same_spec_twice_is_equal(method, base, settings_of(method, epochs=2))
 
@@ -155,25 +138,19 @@ def test_contract(
 KWARGS: dict[str, dict[str, Any]] = {
     "MISS": {"r": 8}, "SHIRA": {"r": 4}, "C3A": {"block_size": 16}, "ROAD": {"group_size": 16},
     "WAVEFT": {"n_frequency": 200}, "VBLORA": {"vector_length": 16, "num_vectors": 32},
-    "DELORA": {"delora_lambda": 30}, "TINYLORA": {}, "UNILORA": {"theta_d_length": 512},
+    "DELORA": {"delora_lambda": 3}, "UNILORA": {"theta_d_length": 512},
 }  # fmt: skip
+# Others diverge at the rate that most of them learn at.
+RATES = {"WAVEFT": 1e-2, "TINYLORA": 3e-3, "GRALORA": 3e-3}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "peft_type",
-    [
-        pytest.param(
-            p, marks=[UNLEARNT] if p in {"SHIRA", "DELORA", "WAVEFT", "GRALORA", "TINYLORA"} else []
-        )
-        for p in PEFT_TYPES
-    ],
-)
+@pytest.mark.parametrize("peft_type", PEFT_TYPES)
 def test_other_types_of_peft(
     peft_type: str, tiny: Callable[[str], bases.Base], tmp_path: Path
 ) -> None:
     settings = settings_of("peft", 40, peft_type=peft_type, peft_kwargs=KWARGS.get(peft_type, {}),
-                           learning_rate=3e-2)  # fmt: skip
+                           learning_rate=RATES.get(peft_type, 3e-2))  # fmt: skip
     outcome = train("peft", tiny("bert"), settings)
     keeps_contract(peft_type, tiny("bert"), outcome, tmp_path)
 
@@ -255,11 +232,19 @@ def merges(method: str, classifier: Any, scores: np.ndarray) -> None:
     with pytest.warns(UserWarning, match="[Aa]lready merged"):
         once.merge_adapter()
     np.testing.assert_array_equal(replace(classifier, model=once).scores(TEXTS.texts), merged)
-    plain = copy.deepcopy(classifier.model).merge_and_unload(safe_merge=True)
+    plain: Any = models.merged(copy.deepcopy(classifier.model))
+    assert set(plain.state_dict()) == set(plain_keys(plain))
     np.testing.assert_allclose(
         replace(classifier, model=plain).scores(TEXTS.texts), scores, atol=1e-5
     )
     assert before == {n: digest(p) for n, p in classifier.model.named_parameters()}
+
+
+def plain_keys(model: Any) -> list[str]:
+    """Names of a classifier of this architecture that peft has never seen."""
+    from transformers import AutoModelForSequenceClassification
+
+    return list(AutoModelForSequenceClassification.from_config(model.config).state_dict())
 
 
 def loads_again(classifier: Any, scores: np.ndarray, folder: Path) -> None:

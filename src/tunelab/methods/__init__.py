@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from tunelab.bases import Base
 from tunelab.errors import ModelError
-from tunelab.families import family_of
+from tunelab.families import FAMILIES, family_of
 from tunelab.methods import full, lora, prompts, scaling, svm
 from tunelab.methods.method import Extras, Method, Outcome, Task
 from tunelab.types import MethodSpec
@@ -25,9 +25,14 @@ METHODS: dict[str, Method] = {
 def check(base: Base, spec: MethodSpec) -> None:
     """Refuse a method or settings that cannot work on a base, before anything is trained.
 
-    Raises InputError naming what does. Loads no torch.
+    Raises InputError naming what does. Loads torch only for a type of model that FAMILIES lacks,
+    for settings that name modules, and for quantisation; and never any weights.
     """
     method = METHODS[spec.name]
+    if method.needs_base and base.model_type not in FAMILIES:
+        from tunelab import models
+
+        models.check_encoder(base)
     if method.adapt is None:
         return
     settings = method.settings(**spec.settings)
@@ -40,5 +45,7 @@ def check(base: Base, spec: MethodSpec) -> None:
         )
     if spec.name != "full":
         family_of(base, settings)
+    if base.model_type not in FAMILIES:
+        models.skeleton(base)
     if method.check:
         method.check(base, settings)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from tunelab.bases import Base
 from tunelab.errors import ModelError
+from tunelab.families import layer_count
 from tunelab.methods.method import Method, Outcome, Task
 from tunelab.settings import TrainingSettings
 
@@ -90,11 +91,8 @@ def _fit(task: Task, adapt: Any, reason: str) -> Outcome:
 
 def check_full(base: Base, settings: FullSettings) -> None:
     """Refuse to freeze as many layers as there are."""
-    config = base.config
-    layers = config.get("num_hidden_layers", config.get("n_layers", config.get("n_layer")))
-    if config.get("model_type") == "albert":
-        layers = config.get("num_hidden_groups", 1)
-    if isinstance(layers, int) and settings.freeze_layers >= layers:
+    layers = layer_count(base)
+    if layers is not None and settings.freeze_layers >= layers:
         raise ModelError(
             f"freeze_layers: expected fewer than the {layers} layers of {base.ref.name}, found "
             f"{settings.freeze_layers}. To train the head alone, use the method probe."

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from tunelab.bases import Base
-from tunelab.errors import ConfigError
+from tunelab.errors import ConfigError, TrialError
 from tunelab.methods.method import Extras
 from tunelab.methods.peft import Asked, TargetSettings, check_settings, row, saved
 
@@ -148,11 +148,6 @@ def lora_config(a: Asked) -> Any:
 
     s = a.settings
     layers = s.layers_to_transform
-    if layers is not None and isinstance(a.targets, str):
-        raise ConfigError(
-            "layers_to_transform: works with a preset or module names, not with the regex "
-            f"{a.targets!r}. Write the layers into the regex instead."
-        )
     return LoraConfig(
         task_type=TaskType.SEQ_CLS,
         r=s.r,
@@ -411,6 +406,13 @@ def _check_quantised(base: Base, settings: Any) -> None:
             "weight, which qlora keeps in few bits. Use true or gaussian, or the method lora."
         )
     check_settings(base, settings)
+    from tunelab import models
+
+    quantization = _nf4(settings) if isinstance(settings, QLora4Settings) else _int8(settings)
+    try:
+        models.quantization_backend(quantization)
+    except TrialError as e:
+        raise ConfigError(str(e)) from e
 
 
 _PLAIN = Extras(prepare=keep_start, finish=to_plain_lora)

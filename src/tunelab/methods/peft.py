@@ -2,7 +2,8 @@
 
 A new one is a settings class, a function settings -> peft config, and a `row` in lora.py,
 adapters.py or prompts.py. `check` refuses what cannot work from the names and shapes in the base's
-weight files, so that a study finds out before anything is trained and without loading torch.
+weight files, or in the model made from its config without weights, so that a study finds out before
+anything is trained.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pydantic import Field
 from tunelab import bases
 from tunelab.bases import Base
 from tunelab.errors import ConfigError, ModelError
-from tunelab.families import FAMILIES, Family, family_of, target_modules
+from tunelab.families import FAMILIES, Family, family_of, layer_count, target_modules
 from tunelab.methods.method import Adapt, Extras, Method, Outcome, Task
 from tunelab.settings import TrainingSettings
 
@@ -130,16 +131,24 @@ def row(
 
 
 def check_settings(base: Base, settings: Any) -> None:
-    """Refuse targets that the base does not have, and ranks above a targeted layer's width."""
+    """Refuse what names something the base does not have, and ranks above a layer's width.
+
+    Presets on a known family are held against the shapes in the weight files, without torch. What
+    names modules is held against the model itself, made from its config without weights.
+    """
     asked = getattr(settings, "target_modules", None)
     if not asked:
         return
     family = family_of(base, settings)
-    if asked not in ("", *family.targets):
-        _check_names(base, target_modules(family, asked))
-    rank = getattr(settings, "r", None)
-    if rank is not None and getattr(settings, "rank_is_bounded", True):
-        _check_rank(base, target_modules(family, asked), settings)
+    targets = target_modules(family, asked)
+    if isinstance(targets, str):
+        _compiled(targets)
+    _check_layers(base, settings)
+    shapes = matrices(base)
+    if asked not in family.targets or _names_modules(settings):
+        shapes = _check_names(base, family, targets, settings)
+    if getattr(settings, "r", None) is not None and getattr(settings, "rank_is_bounded", True):
+        _check_rank(base, {n: s for n, s in shapes.items() if matches(n, targets)}, settings)
 
 
 def matrices(base: Base) -> dict[str, tuple[int, ...]]:
@@ -151,34 +160,106 @@ def matrices(base: Base) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _check_names(base: Base, targets: str | list[str]) -> None:
-    if isinstance(targets, str):
-        _compiled(targets)  # whether it matches is seen on the model: its names have a prefix
+_PATTERNS = ("rank_pattern", "alpha_pattern")
+
+
+def _names_modules(settings: Any) -> bool:
+    return any(getattr(settings, key, None) for key in (*_PATTERNS, "modules_to_save"))
+
+
+def _check_layers(base: Base, settings: Any) -> None:
+    """layers_to_transform: numbers of layers that there are, and not beside a regex."""
+    asked = getattr(settings, "layers_to_transform", None)
+    if asked is None:
         return
-    names = matrices(base)
-    for target in targets:
-        # A user may write the model's prefix, which the weight file may lack.
-        if not any(_ends(n, target) or _ends(target, n) for n in names):
-            raise _no_match(target, sorted({_within_block(n) for n in names}))
+    targets = settings.target_modules
+    if isinstance(targets, str) and targets not in _PRESETS:
+        raise ConfigError(
+            "layers_to_transform: works with a preset or module names, not with the regex "
+            f"{targets!r}. Write the layers into the regex instead."
+        )
+    count = layer_count(base)
+    if not asked or (count and not all(0 <= n < count for n in asked)):
+        there = f"the layers of {base.ref.name} are 0 to {count - 1}" if count else "one or more"
+        raise ModelError(f"layers_to_transform: {there}, found {list(asked)}.")
 
 
-def _check_rank(base: Base, targets: str | list[str], settings: Any) -> None:
-    ranks = [settings.r, *getattr(settings, "rank_pattern", {}).values()]
-    for name, shape in matrices(base).items():
-        if not matches(name, targets):
-            continue
-        if max(ranks) > min(shape):
+def _check_names(
+    base: Base, family: Family, targets: str | list[str], settings: Any
+) -> dict[str, tuple[int, ...]]:
+    """Hold every name against the model's modules; returns the shapes of its weight matrices."""
+    from tunelab import models
+
+    model = models.skeleton(base)
+    modules = dict(model.named_modules())
+    saved_too = getattr(settings, "modules_to_save", ())
+    for name in saved_too:
+        if not any(_ends(n, name) for n in modules):
             raise ModelError(
-                f"r is {max(ranks)}, but {name} of {base.ref.name} is {min(shape)} wide: a rank "
+                f"modules_to_save: {name!r} is no module of {base.ref.name}. Its head: "
+                f"{', '.join(_outside_the_encoder(model))}. Others end in, for example: "
+                f"{', '.join(models.linear_modules(model, ())[:8])}."
+            )
+    head = list(dict.fromkeys([*family.head, *saved_too]))
+    check_targets(model, targets, head)
+    shapes = {
+        n: tuple(m.weight.shape)
+        for n, m in modules.items()
+        if getattr(getattr(m, "weight", None), "ndim", 0) == 2
+    }
+    for n, module in modules.items():
+        if matches(n, targets) and n not in shapes:
+            raise ModelError(
+                f"target_modules: matches {n} of {base.ref.name}, a {type(module).__name__}, which "
+                "has no weight matrix of its own. Expected linear layers, some of: "
+                f"{', '.join(models.linear_modules(model, head))}."
+            )
+    targeted = [n for n in shapes if matches(n, targets)]
+    for key in _PATTERNS:
+        for pattern, value in getattr(settings, key, {}).items():
+            # As peft's get_pattern_key.
+            one = _compiled(rf"(.*\.)?({pattern})$", key, pattern)
+            if not any(one.match(n) for n in targeted):
+                raise ModelError(
+                    f"{key}: {pattern!r} matches none of the modules that are adapted. Expected a "
+                    f"name, or a regex, for some of: {', '.join(_short_names(targeted))}."
+                )
+            if value <= 0:
+                raise ConfigError(f"{key}: {pattern!r} is {value}, expected a number above 0.")
+    return shapes
+
+
+def _short_names(names: list[str]) -> list[str]:
+    return sorted({_within_block(n) for n in names})
+
+
+def _outside_the_encoder(model: Any) -> list[str]:
+    encoder = model.base_model_prefix
+    return [n for n, m in model.named_children() if n != encoder and any(m.parameters())]
+
+
+def _check_rank(base: Base, targeted: Mapping[str, tuple[int, ...]], settings: Any) -> None:
+    patterns = getattr(settings, "rank_pattern", {})
+    for name, shape in targeted.items():
+        own = [r for p, r in patterns.items() if re.match(rf"(.*\.)?({p})$", name)]
+        rank = own[0] if own else settings.r
+        if rank > min(shape):
+            raise ModelError(
+                f"r is {rank}, but {name} of {base.ref.name} is {min(shape)} wide: a rank "
                 f"above that adds nothing. Lower it: --r {min(shape)} or less."
             )
 
 
 def check_targets(model: Any, targets: str | list[str], head: list[str]) -> None:
-    """Refuse targets that match nothing, naming the linear layers that there are."""
+    """Refuse targets that match nothing outside the head, naming the linear layers that there are.
+
+    The head is trained in full: an adapter inside of it would be there twice.
+    """
     from tunelab import models
 
-    names = [name for name, _ in model.named_modules()]
+    names = [
+        name for name, _ in model.named_modules() if not any(f".{h}." in f".{name}." for h in head)
+    ]
     for target in [targets] if isinstance(targets, str) else targets:
         one = target if isinstance(targets, str) else [target]
         if not any(matches(n, one) for n in names):
@@ -196,13 +277,15 @@ def _ends(name: str, ending: str) -> bool:
     return name == ending or name.endswith("." + ending)
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
+def _compiled(
+    pattern: str, key: str = "target_modules", said: str | None = None
+) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
     except re.error as e:
+        no_preset = f"neither a preset ({', '.join(_PRESETS)}) nor" if said is None else "not"
         raise ModelError(
-            f"target_modules: {pattern!r} is neither a preset ({', '.join(_PRESETS)}) nor a "
-            f"regular expression ({e})."
+            f"{key}: {said or pattern!r} is {no_preset} a regular expression ({e})."
         ) from None
 
 
