@@ -145,7 +145,8 @@ def resolve_exactly(ref: BaseRef, wanted_by: Path, trust_remote_code: bool = Fal
             f"found here has {base.ref.sha256[:12]}.... On another base it would predict nonsense: "
             "put the original back."
         )
-    if base.ref.code_sha256 != ref.code_sha256:
+    # Hashed anew: the file may have changed since this process first looked.
+    if ref.code_sha256 and _code_sha256(base.path) != ref.code_sha256:
         raise ArtifactError(
             f"{wanted_by}: the code that {ref.name} brings is not the one it was trained with "
             "(its SHA-256 differs). Put the original back."
@@ -225,14 +226,17 @@ def _own_code(name: str, path: Path, config: dict[str, Any], trusted: bool) -> s
             f"Model {name}: its code lies in another repository ({elsewhere[0]}), so it cannot be "
             "told whether it is the same code next time. Put the files into the model's folder."
         )
-    files = tuple(sorted(path.rglob("*.py")))
     missing = [r for r in flat if not (path / (r.split(".")[0] + ".py")).is_file()]
     if missing:
         raise ModelError(
             f"Model {name}: expected its code {missing[0].split('.')[0]}.py beside its "
             f"config.json, found {_listing(path)}."
         )
-    return _sha256(files)
+    return _code_sha256(path)
+
+
+def _code_sha256(path: Path) -> str:
+    return _sha256.__wrapped__(tuple(sorted(path.rglob("*.py"))))
 
 
 def _bundled() -> Path:

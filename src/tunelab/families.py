@@ -162,6 +162,8 @@ def family_of(base: Base, named: object = None) -> Family:
     if base.model_type in FAMILIES:
         return FAMILIES[base.model_type]
     head = tuple(getattr(named, "modules_to_save", None) or ())
+    if getattr(named, "any_family", False):  # nothing has to be known by name to train all of it
+        return Family(head, (), (), (), (), (), "", (), "unknown to tunelab", last_token=True)
     targets = getattr(named, "target_modules", None)
     presets = FAMILIES["bert"].targets
     if head and targets and (not isinstance(targets, str) or targets not in presets):

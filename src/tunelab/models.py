@@ -52,7 +52,7 @@ Pooling = Literal["cls", "mean"]
 
 # torch warns wherever nobody has said yes or no to these checks, and peft's SHiRA uses sparse
 # tensors; this is torch's own default.
-torch.sparse.check_sparse_tensor_invariants.disable()
+torch.sparse.check_sparse_tensor_invariants.disable()  # type: ignore[no-untyped-call]
 
 
 # --- loading --------------------------------------------------------------------------------
@@ -244,7 +244,8 @@ def skeleton(base: Base) -> PreTrainedModel:
 def _skeleton(path: Path, name: str, model_type: str, trusted: bool) -> PreTrainedModel:
     config = _known_config(path, name, model_type, trusted)
     with quiet(), own_code_refused(name), torch.device("meta"), _classifier_expected(name, config):
-        model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=trusted)
+        make: Any = AutoModelForSequenceClassification.from_config
+        model = make(config, trust_remote_code=trusted)
     return cast(PreTrainedModel, model)
 
 

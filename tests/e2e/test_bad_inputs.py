@@ -298,9 +298,16 @@ def no_tokenizer(folder: Path) -> None:
         path.unlink()
 
 
+def no_text(folder: Path) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({"model_type": "vit", "hidden_size": config["hidden_size"]}))
+
+
 # Where the session's tiny model lies; cases are made before fixtures are.
 _TINY: list[Path] = []
 WITH = "compare r.csv --model base --max-length 32 --methods "
+TINY = model(lambda _: None)
 
 MODEL = [
     Case("no such folder", "compare r.csv --model ./bsae", ["./bsae", "Did you mean 'base'"],
@@ -344,6 +351,50 @@ MODEL = [
     Case("inspect: weights cut short", "inspect model base", ["model.safetensors"],
          model(cut_short)),
     Case("inspect data: no such model", "inspect data r.csv --model ./bsae", ["./bsae"], good()),
+    Case("target that is not there", WITH + "lora --target-modules [query,qury]",
+         ["'qury' matches no module", "attention.self.query", "query-value"], TINY),
+    Case("regex that matches nothing", WITH + "lora --target-modules .*qury",
+         ["'.*qury' matches no module", "attention.self.query"], TINY),
+    Case("regex that does not compile", WITH + "lora --target-modules '(query'",
+         ["'(query'", "regular expression"], TINY),
+    Case("target made of layers", WITH + "lora --target-modules [attention]",
+         ["BertAttention", "attention.self.query"], TINY),
+    Case("target in the head", WITH + "lora --target-modules [classifier]",
+         ["'classifier' matches no module", "attention.self.query"], TINY),
+    Case("rank above the width", WITH + "lora --r 33", ["r is 33", "32 wide", "--r 32"], TINY),
+    Case("rank above the width, by regex", WITH + "lora --r 33 --target-modules '.*\\.query'",
+         ["r is 33", "32 wide"], TINY),
+    Case("rank_pattern that matches nothing",
+         WITH + "lora --set 'methods.0.rank_pattern={qury: 4}'",
+         ["rank_pattern: 'qury' matches none", "attention.self.query"], TINY),
+    Case("rank_pattern of 0", WITH + "lora --set 'methods.0.rank_pattern={query: 0}'",
+         ["rank_pattern: 'query' is 0", "above 0"], TINY),
+    Case("rank_pattern above the width", WITH + "lora --set 'methods.0.rank_pattern={query: 33}'",
+         ["r is 33", "query", "32 wide"], TINY),
+    Case("layer beyond the last", WITH + "lora --layers-to-transform [1,2]",
+         ["layers_to_transform", "0 to 1", "[1, 2]"], TINY),
+    Case("layers beside a regex", WITH + "lora --layers-to-transform [1] --target-modules .*query",
+         ["layers_to_transform", "Write the layers into the regex"], TINY),
+    Case("head that is not there", WITH + "lora --modules-to-save [scorer]",
+         ["modules_to_save: 'scorer'", "Its head: classifier"], TINY),
+    Case("peft argument that is not there",
+         WITH + "peft --peft-type BOFT --set 'methods.0.peft_kwargs={boft_block_sise: 4}'",
+         ["'boft_block_sise'", "boft_block_size"], TINY),
+    Case("method that the family cannot run", WITH + "bitfit",
+         ["bitfit cannot run on", "no biases", "What can: full, probe, lora"],
+         model(config_with(model_type="modernbert"))),
+    Case("type that nobody knows, svm", WITH + "svm",
+         ["'bertt'", "unknown to tunelab and to transformers", "bert, distilbert"],
+         model(config_with(model_type="bertt"))),
+    Case("type that nobody knows, full", WITH + "full", ["'bertt'", "bert, distilbert"],
+         model(config_with(model_type="bertt"))),
+    Case("type without a classifier", WITH + "full",
+         ["no sequence classifier", "'bert-generation'"],
+         model(config_with(model_type="bert-generation"))),
+    Case("type that reads no text", WITH + "svm", ["'vit'", "reads no text"],
+         model(no_text)),
+    Case("code of its own", WITH + "svm", ["code of its own", "--trust-remote-code"],
+         model(config_with(model_type="own", auto_map={"AutoConfig": "own.OwnConfig"}))),
     Case("train: unknown architecture",
          f"train r.csv --model base --method lora --max-length 32 {OUT}", ["'perceiver'"],
          model(config_with(model_type="perceiver"))),

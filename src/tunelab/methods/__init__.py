@@ -43,8 +43,7 @@ def check(base: Base, spec: MethodSpec) -> None:
             f"{spec.name} cannot run on {base.ref.name} ({base.model_type}): {why}. "
             f"What can: {', '.join(able)}."
         )
-    if spec.name != "full":
-        family_of(base, settings)
+    family_of(base, settings)
     if base.model_type not in FAMILIES:
         models.skeleton(base)
     if method.check:

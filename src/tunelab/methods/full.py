@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ __all__ = ["METHODS", "BitFitSettings", "FullSettings", "ProbeSettings"]
 class FullSettings(TrainingSettings):
     """Settings of `full`."""
 
+    any_family: ClassVar[bool] = True
     learning_rate: float = Field(5e-5, gt=0, le=10, description="peak learning rate of AdamW")
     freeze_layers: int = Field(
         0, ge=0, description="so many of the lowest layers stay as they are, embeddings too"

@@ -235,7 +235,7 @@ def _short_names(names: list[str]) -> list[str]:
 
 def _outside_the_encoder(model: Any) -> list[str]:
     encoder = model.base_model_prefix
-    return [n for n, m in model.named_children() if n != encoder and any(m.parameters())]
+    return [n for n, m in model.named_children() if n != encoder and [*m.parameters()]]
 
 
 def _check_rank(base: Base, targeted: Mapping[str, tuple[int, ...]], settings: Any) -> None:

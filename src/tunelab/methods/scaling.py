@@ -217,6 +217,12 @@ def _check_frequencies(base: Base, settings: Any) -> None:
             )
 
 
+def _check_arguments(base: Base, settings: Any) -> None:
+    """Make peft's config, which finds unknown and refused arguments."""
+    check_settings(base, settings)
+    any_config(Asked(settings, ["any"], [], family_of(base, settings), None))
+
+
 def ln_tuning_config(a: Asked) -> Any:
     """LN tuning: scales and shifts of the normalisation layers. Zhao et al. 2023, 2312.11420."""
     from peft import LNTuningConfig
@@ -243,5 +249,6 @@ METHODS = (
     row("fourierft", "FourierFT: a sparse spectrum as the update", FourierSettings,
         fourierft_config, check=_check_frequencies),
     row("ln-tuning", "LN tuning: normalisation layers alone", LnSettings, ln_tuning_config),
-    row("peft", "any other adapter of peft, by its peft_type", PeftSettings, any_config),
+    row("peft", "any other adapter of peft, by its peft_type", PeftSettings, any_config,
+        check=_check_arguments),
 )  # fmt: skip
