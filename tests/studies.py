@@ -175,6 +175,7 @@ def make_study(
     """
     names = tuple(label_names or (BINARY if n_classes == 2 else map(str, range(1, n_classes + 1))))
     folder = root / "runs" / "study"
+    (folder / "trials").mkdir(parents=True)
     spec = DataSpec(source=source)
     card = _data_card(names, rows, source) | (data or {})
     trials = []

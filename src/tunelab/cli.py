@@ -17,6 +17,7 @@ import click
 
 from tunelab._version import __version__
 from tunelab.cli_adapters import adapters
+from tunelab.cli_report import report
 from tunelab.errors import InputError, TunelabError
 
 if TYPE_CHECKING:
@@ -333,9 +334,9 @@ def _show_summary(said: Summary, folder: Path) -> None:
     for line in said.warnings:
         terminal.say(out, f"Note: {line}", indent=2)
     out.print()
-    report = folder / "report.html"
-    if report.exists():
-        out.print(f"Report: {report}", markup=False, highlight=False, soft_wrap=True)
+    page = folder / "report.html"
+    if page.exists():
+        out.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)
 
 
 # --- predict --------------------------------------------------------------------------------
@@ -521,6 +522,7 @@ def runs_show(folder: Path, as_json: bool, metric: str | None) -> None:
 
 
 app.add_command(adapters)
+app.add_command(report)
 
 
 @app.command(short_help="Print the JSON schema of a study file.")

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tunelab import evidence
+from tunelab import evidence, versus
 from tunelab import summary as say
 from tunelab.evidence import Mistakes
 from tunelab.plots import PLOTS, Plot, PlotData, colours, dashes, shapes
 from tunelab.store import StudyRecord, artifact_dir, write_json, write_text
 from tunelab.summary import Summary, column, format_estimate, summarise
 from tunelab.types import Estimate, TrialResult
+from tunelab.versus import Versus
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -46,6 +47,7 @@ SECTIONS = {
     "learning": "Learning curves",
     "slices": "Slices, behaviour",
     "mistakes": "Mistakes",
+    "versus": "Against another study",
     "data": "Data card",
     "failed": "Failed trials",
     "use": "Use the model",
@@ -61,14 +63,18 @@ def write_report(
     path: Path,
     summary: Summary | None = None,
     texts: Mapping[str, str] | None = None,
+    *,
     refresh: int | None = None,
+    against: Versus | None = None,
 ) -> Path:
     """Write the report of a study: one HTML file. `summary` where it has been made already.
 
     `texts` by row id: with them the report shows the mistakes (`evidence.texts_of`). `refresh`:
-    the page loads itself again after so many seconds, while a study runs.
+    the page loads itself again after so many seconds, while a study runs. `against`: another study.
     """
-    write_text(path, render(record, summary or summarise(record), texts, refresh))
+    write_text(
+        path, render(record, summary or summarise(record), texts, refresh=refresh, against=against)
+    )
     return path
 
 
@@ -82,7 +88,9 @@ def render(
     record: StudyRecord,
     summary: Summary,
     texts: Mapping[str, str] | None = None,
+    *,
     refresh: int | None = None,
+    against: Versus | None = None,
 ) -> str:
     """The report as HTML text. The same study gives the same text."""
     found = evidence.by_method(record, evidence.split_of(summary))
@@ -96,6 +104,7 @@ def render(
         *(["results"] if any(r.n_seeds for r in summary.rows) else []),
         *(["confusion"] if classes else []),
         *(["mistakes"] if wrong else []),
+        *(["versus"] if against else []),
         *(["failed"] if record.failed else []),
         *(["use"] if use else []),
         *("data", "made"),
@@ -115,6 +124,8 @@ def render(
             contents=[(i, name) for i, name in SECTIONS.items() if i in there],
             classes=classes,
             mistakes=_mistakes(wrong),
+            against=against,
+            versus=versus.rows(against) if against else None,
             card=_data_card(record.data),
             provenance=_provenance(record),
             use=use,

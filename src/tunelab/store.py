@@ -61,6 +61,7 @@ __all__ = [
     "trial_dir",
     "update_study",
     "write_extra",
+    "write_bytes",
     "write_json",
     "write_results_csv",
     "write_text",
@@ -76,11 +77,16 @@ TRIAL_FILES = ("spec.json", "result.json", "history.jsonl", "predictions.parquet
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all: into a neighbour first, then renamed over `path`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, as `write_text` does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-            stream.write(text)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
         # mkstemp makes the file private; a result is as readable as any other file of the user.
         umask = os.umask(0)
         os.umask(umask)

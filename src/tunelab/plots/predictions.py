@@ -321,6 +321,8 @@ def describe_agreement(data: PlotData) -> str:
     ordered = sorted(data.agreement.items(), key=lambda item: item[1])
     (a, b), least = ordered[0]
     (c, d), most = ordered[-1]
+    if len(ordered) == 1:
+        return f"{a} and {b} say the same on {100 * least:.1f}% of the rows."
     return (
         f"{a} and {b} agree least, on {100 * least:.1f}% of the rows; "
         f"{c} and {d} most, on {100 * most:.1f}%."

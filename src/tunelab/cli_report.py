@@ -1,0 +1,171 @@
+"""`tunelab report`: write a study's report, tables, figures and model cards again.
+
+May import: everything but cli. May not be imported by anything but cli.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tunelab.errors import InputError, suggest
+
+if TYPE_CHECKING:
+    from tunelab.store import StudyRecord
+
+__all__ = ["report"]
+
+_FORMATS = ("html", "markdown", "csv", "latex")
+_FIGURES = ("png", "svg", "pdf")
+_WATCH_SECONDS = 3
+
+
+def _several(
+    allowed: Sequence[str], what: str
+) -> Callable[[click.Context, click.Parameter, str | None], tuple[str, ...]]:
+    def read(_c: click.Context, _p: click.Parameter, value: str | None) -> tuple[str, ...]:
+        found = [v.strip().lower() for v in (value or "").split(",") if v.strip()]
+        for v in found:
+            if v not in allowed:
+                raise InputError(f"Unknown {what} {v!r}.{suggest(v, allowed, what='Known')}")
+        return tuple(dict.fromkeys(found))
+
+    return read
+
+
+@click.command(short_help="Write a study's report, tables, figures and model cards.")
+@click.argument("study", type=click.Path(path_type=Path))
+@click.option(
+    "--compare",
+    "other",
+    type=click.Path(path_type=Path),
+    metavar="STUDY2",
+    help="A second study on the same data: its methods beside these.",
+)
+@click.option(
+    "--format",
+    "formats",
+    metavar="A,B,..",
+    default="html",
+    show_default=True,
+    callback=_several(_FORMATS, "format"),
+    help="html; markdown: a lab report and the table; csv, latex: the table.",
+)
+@click.option(
+    "--figures",
+    metavar="A,B,..",
+    callback=_several(_FIGURES, "figure format"),
+    help="Every chart as a file: png, svg, pdf.",
+)
+@click.option("--metric", metavar="NAME", help="Judge by another metric.")
+@click.option("--output-dir", type=click.Path(path_type=Path), help="Where to write (the study).")
+@click.option("--watch", is_flag=True, help="Write report.html anew while the study runs.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+def report(
+    study: Path,
+    *,
+    other: Path | None,
+    formats: tuple[str, ...],
+    figures: tuple[str, ...],
+    metric: str | None,
+    output_dir: Path | None,
+    watch: bool,
+    quiet: bool,
+) -> None:
+    """Write a study's report, tables, figures and model cards.
+
+    \b
+    tunelab report runs/demo                                  report.html and the model cards
+    tunelab report runs/demo --format markdown,latex --figures pdf
+    tunelab report runs/today --compare runs/yesterday
+    tunelab report runs/demo --watch                          in a second terminal, while it runs
+    """
+    from tunelab import config, store
+
+    if metric is not None:
+        config.require_metric(metric)
+    record = store.read_study(study)
+    out = output_dir or study
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: expected a folder, found a file. Choose another --output-dir.")
+    if watch:
+        _watch(study, out, metric, quiet)
+        return
+    if not record.results:
+        raise InputError(
+            f"{study}: no trial has been run yet, so there is nothing to report. "
+            f"Run it: tunelab compare {study / 'study.yaml'}"
+        )
+    for path in _write(record, out, metric=metric, formats=formats, figures=figures, other=other):
+        if not quiet:
+            click.echo(path)
+
+
+def _write(
+    record: StudyRecord,
+    out: Path,
+    *,
+    metric: str | None,
+    formats: Sequence[str],
+    figures: Sequence[str],
+    other: Path | None,
+) -> list[str]:
+    from tunelab import cards, evidence, store, summary, versus, writeup
+    from tunelab import report as page
+
+    said = summary.summarise(record, metric)
+    against = versus.between(record, store.read_study(other), said.metric) if other else None
+    written: list[str] = []
+    data = evidence.plot_data(record, said) if figures or "markdown" in formats else None
+    drawn: list[Path] = []
+    if data is not None and figures:
+        drawn = writeup.write_figures(data, out / "figures", figures)
+        written += [f"{len(drawn)} figures in {out / 'figures'}"]
+    if "html" in formats:
+        texts, why = evidence.texts_of(record)
+        if why:
+            click.echo(f"tunelab: the report shows no texts: {why}.", err=True)
+        path = page.write_report(record, out / "report.html", said, texts, against=against)
+        written.append(str(path))
+    if "markdown" in formats and data is not None:
+        shown = [p.relative_to(out).as_posix() for p in drawn if p.suffix in {".svg", ".png"}]
+        first = [p for p in shown if p.endswith(shown[0][-4:])] if shown else []
+        text = writeup.lab_report(record, said, data, first)
+        if against:
+            text += "\n" + versus.markdown(against)
+        store.write_text(out / "report.md", text)
+        written.append(str(out / "report.md"))
+    written += [str(writeup.write_table(said, out, f)) for f in formats if f in writeup.TABLES]
+    made = cards.write_cards(record, said)
+    if made:
+        written.append(f"{len(made)} model cards ({cards.CARD} beside each artifact)")
+    return written
+
+
+def _watch(study: Path, out: Path, metric: str | None, quiet: bool) -> None:
+    """Write the report whenever a trial has ended, until none is missing."""
+    from tunelab import evidence, store, summary
+    from tunelab import report as page
+
+    seen = -1
+    texts: dict[str, str] = {}
+    while True:
+        record = store.read_study(study)
+        n, left = len(record.results), len(record.missing)
+        if n != seen and n:
+            texts = texts or evidence.texts_of(record)[0]
+            said = summary.summarise(record, metric)
+            refresh = _WATCH_SECONDS if left else None
+            path = page.write_report(record, out / "report.html", said, texts, refresh=refresh)
+            if not quiet:
+                click.echo(f"{path}: {n} of {n + left} trials. {summary.headline(said)}")
+        elif n != seen and not quiet:
+            click.echo(f"{study}: no trial has ended yet; waiting.")
+        seen = n
+        if not left:
+            return
+        time.sleep(_WATCH_SECONDS)
