@@ -69,6 +69,8 @@ _data_options = _options(
     click.option("--encoding", metavar="NAME", help="Encoding of text files (utf-8)."),
     click.option("--on-bad-rows", type=click.Choice(["fail", "drop"]),
                  help="Null or blank texts and null labels (fail)."),
+    click.option("--on-leak", type=click.Choice(["warn", "drop", "fail"]),
+                 help="Training rows that are, or nearly, in validation or test (warn)."),
 )  # fmt: skip
 _report_option = click.option(
     "--report-to", metavar="A,B,..", help="Trackers: trackio, wandb, mlflow, tensorboard (none)."
@@ -262,7 +264,8 @@ def _file_or_data(what: str | None, data: str | None) -> tuple[Path | None, str 
 
 def _study_flags(given: dict[str, Any], data: str | None) -> dict[str, Any]:
     """Take the study's own flags out of `given`; what is left are settings of methods."""
-    parts = ("text_column", "label_column", "subset", "split_seed", "encoding", "on_bad_rows")
+    parts = ("text_column", "label_column", "subset", "split_seed", "encoding", "on_bad_rows",
+             "on_leak")  # fmt: skip
     flags: dict[str, Any] = {"data.source": data}
     flags |= {f"data.{p}": given.pop(p) for p in parts}
     names = ("model", "trust_remote_code", "seeds", "metric", "output_dir")
@@ -279,7 +282,7 @@ def _names(text: str | None) -> list[str] | None:
 
 def _announce(p: Plan, console: Console) -> None:
     """Before: what will run, on what, and about how long it takes."""
-    from tunelab import terminal, trackers
+    from tunelab import gate, terminal, trackers
     from tunelab.summary import format_seconds
 
     d, spec = p.dataset, p.spec
@@ -287,6 +290,7 @@ def _announce(p: Plan, console: Console) -> None:
     say = [f"Data     {d.name}: {rows} rows (train / validation / test), "
            f"{len(d.label_names)} classes: {_few(d.label_names)}"]  # fmt: skip
     say += [f"         {note}" for note in (*d.notes, *_duplicates(d))]
+    say += [f"         {line}" for line in gate.lines(p.gate)]
     if p.base:
         say.append(f"Model    {p.base.ref.name} ({p.base.model_type})")
     say.append(f"Methods  {', '.join(m.label for m in spec.methods)}; seeds {_few(spec.seeds)}")
@@ -416,26 +420,53 @@ def inspect() -> None:
     """Look at data or a model before training."""
 
 
-@inspect.command("data", short_help="Sizes, balance, lengths, duplicates, samples.")
+@inspect.command("data", short_help="Sizes, lengths, samples; duplicates, leaks and other faults.")
 @click.argument("source", metavar="DATA")
 @click.option("--model", default="minilm", show_default=True, metavar="MODEL",
               help="Whose tokens are counted.")  # fmt: skip
 @click.option("--max-length", type=click.IntRange(4), default=128, show_default=True)
+@click.option(
+    "--test-on",
+    "others",
+    multiple=True,
+    metavar="DATA",
+    help="Look for these data's rows among the training rows too.",
+)
 @_data_options
 @click.option("--json", "as_json", is_flag=True)
-def inspect_data(source: str, model: str, max_length: int, as_json: bool, **given: Any) -> None:
-    """Sizes, label balance, lengths in words and tokens, duplicates, samples of each label."""
-    from tunelab import bases, data, tokens
+def inspect_data(
+    source: str, model: str, max_length: int, others: tuple[str, ...], as_json: bool, **given: Any
+) -> None:
+    """Sizes, label balance, lengths in words and tokens, samples of each label; and the data gate:
+    leaks and near duplicates, conflicting and doubtful labels, columns and words that give the
+    label away, imbalance, HTML, wrong encodings, other languages, odd lengths.
+    """
+    from dataclasses import asdict
+
+    from tunelab import bases, data, gate, tokens
     from tunelab.terminal import data_card
 
     base = bases.resolve(model)
     dataset = data.load(_data_spec(source, given))
     facts = data.describe(dataset)
     facts["tokens"] = tokens.lengths(dataset, base, max_length)
+    found = gate.inspect(dataset)
+    across = [f for o in others for f in gate.against(dataset, data.load(_data_spec(o, {})))]
     if as_json:
+        facts["gate"] = gate.to_json(found)
+        facts["test_on"] = [asdict(f) for f in across]
         click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
-    else:
-        data_card(facts)
+        return
+    data_card(facts)
+    click.echo("\nData gate")
+    for line in (*gate.lines(found), *(gate.line(f) for f in across), *found.notes):
+        click.echo(f"  {line}")
+    for finding in (*found.findings, *across):
+        click.echo(f"\n{finding.check} ({finding.where}), for example:")
+        for example in finding.examples[:3]:
+            click.echo(f"  {example.note}" if example.note else "  -")
+            for row in example.rows:
+                click.echo(f"    {row.part} {row.id} [{row.label}] {' '.join(row.text.split())}")
 
 
 def _data_spec(source: str, given: dict[str, Any]) -> DataSpec:

@@ -57,6 +57,10 @@ class DataSection(BaseModel):
     on_bad_rows: str = Field(
         "fail", pattern="^(fail|drop)$", description="null or blank texts: fail or drop"
     )
+    on_leak: str = Field(
+        "warn", pattern="^(warn|drop|fail)$",
+        description="training rows that are, or nearly, in validation or test: warn, drop or fail",
+    )  # fmt: skip
 
 
 class StudyFile(BaseModel):

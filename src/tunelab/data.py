@@ -1,8 +1,8 @@
 """Sources of labelled texts -> Dataset: read, validate, split, count duplicates.
 
-Knows no tokenizer and no model. May import: types, errors, tables, numpy and the standard library;
-datasets inside the functions that need it. May not import: torch, transformers, any other part of
-tunelab.
+Knows no tokenizer and no model. May import: types, errors, tables, duplicates, numpy and the
+standard library; datasets inside the functions that need it. May not import: torch, transformers,
+any other part of tunelab.
 
 Main path: `load` -> `SOURCES[kind](spec)` gives parts made of tables -> columns -> rows ->
 label names -> parts -> subset. Whoever adds a source writes a function `DataSpec -> Source` and a
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab import duplicates
 from tunelab.errors import DataError, suggest
 from tunelab.tables import (
     FORMATS,
@@ -64,6 +65,7 @@ __all__ = [
 HELD_OUT_PERCENT = 15
 VALIDATION_LIMIT = 5_000
 CLASS_LIMIT = 1_000
+LONGEST_COLUMN = 200  # characters on average: a further column that is longer is not kept
 
 # Short names that people know from papers, where the hub moved the data under an owner.
 HUB_ALIASES = {
@@ -119,11 +121,12 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Rows of one part: ids, texts, and label names as read (None: no label)."""
+    """Rows of one part: ids, texts, label names as read (None: no label), and other columns."""
 
     ids: list[str]
     texts: list[str]
     labels: list[str | None]
+    columns: dict[str, list[Any]]
 
 
 # --- the main path --------------------------------------------------------------------------
@@ -135,13 +138,16 @@ def load(spec: DataSpec) -> Dataset:
     Texts and label names are kept exactly as they are. Label names that are all whole numbers are
     sorted as numbers, others as strings; a ClassLabel keeps its order. A missing test or
     validation part is split off, stratified, by `split_seed`; `subset` then takes rows of the
-    train part alone. Everything decided for the user stands in `notes`. Row ids are `stem:number`,
-    the number as a reader of the file counts it (lines of a text file, rows from 1 of others).
+    train part alone, after `on_leak`. Everything decided for the user stands in `notes`. Row ids
+    are `stem:number`, the number as a reader of the file counts it (lines of a text file, rows
+    from 1 of others).
 
     Raises DataError, one line, for whatever cannot be used.
     """
     if spec.on_bad_rows not in ("fail", "drop"):
         raise DataError(f"on_bad_rows is {spec.on_bad_rows!r}, expected 'fail' or 'drop'.")
+    if spec.on_leak not in ("warn", "drop", "fail"):
+        raise DataError(f"on_leak is {spec.on_leak!r}, expected 'warn', 'drop' or 'fail'.")
     source = SOURCES[_kind(spec.source)](spec)
     notes = list(source.notes)
     first = next(iter(source.parts.values()))[0]
@@ -155,6 +161,8 @@ def load(spec: DataSpec) -> Dataset:
     declared = _declared(source.parts, label_column)
     label_names, splits = _encode(source.name, rows, declared, label_column, notes)
     splits = _three_parts(source.name, splits, label_names, spec.split_seed, notes)
+    if spec.on_leak != "warn":
+        splits["train"] = _without_leaks(source.name, splits, len(label_names), spec, notes)
     splits["train"] = _subset(splits["train"], label_names, spec, notes)
     return Dataset(
         name=source.name,
@@ -459,7 +467,8 @@ def _rows(
             labels.append([None] * len(table.numbers))
     if all(key is None for keys in labels for key in keys):
         return None
-    out = _Rows([], [], [])
+    others = [c for t in tables for c in t.columns if c not in columns]
+    out = _Rows([], [], [], {c: [] for c in others})
     for table, keys in zip(tables, labels, strict=True):
         known_column(table, text_column, "--text-column")
         texts = texts_of(table, text_column)
@@ -468,7 +477,28 @@ def _rows(
         out.ids.extend(f"{table.stem}:{table.numbers[i]}" for i in kept)
         out.texts.extend(texts[i] or "" for i in kept)
         out.labels.extend(keys[i] for i in kept)
+        for column, values in out.columns.items():
+            found = _plain(table, column) or [None] * len(texts)
+            values.extend(found[i] for i in kept)
+    for column in [c for c, values in out.columns.items() if all(v is None for v in values)]:
+        del out.columns[column]
     return out
+
+
+def _plain(table: Table, column: str) -> list[Any] | None:
+    """A further column as plain values; None where it is absent, of lists or objects, or texts."""
+    if column not in table.columns:
+        return None
+    names = table.class_names.get(column)
+    values = [None if v == "" or is_nan(v) else v for v in table.get(column)]
+    known = [v for v in values if v is not None]
+    if not all(isinstance(v, str | int | float) for v in known):
+        return None
+    if sum(len(v) for v in known if isinstance(v, str)) > LONGEST_COLUMN * len(known):
+        return None
+    if names:
+        return [names[v] if isinstance(v, int) and 0 <= v < len(names) else None for v in values]
+    return values
 
 
 def _all_numbers(texts: Iterable[str | None]) -> bool:
@@ -651,7 +681,12 @@ def _encode(
     splits = {}
     for part, rows in parts.items():
         codes = [index[rename.get(k, k)] for k in rows.labels if k is not None]
-        splits[part] = Split(tuple(rows.ids), tuple(rows.texts), np.asarray(codes, dtype=np.int64))
+        splits[part] = Split(
+            tuple(rows.ids),
+            tuple(rows.texts),
+            np.asarray(codes, dtype=np.int64),
+            {c: tuple(values) for c, values in rows.columns.items()},
+        )
     return names, splits
 
 
@@ -777,7 +812,46 @@ def _take(split: Split, rows: NDArray[np.int64]) -> Split:
         ids=tuple(split.ids[i] for i in rows),
         texts=tuple(split.texts[i] for i in rows),
         labels=split.labels[rows],
+        columns={c: tuple(values[i] for i in rows) for c, values in split.columns.items()},
     )
+
+
+def _without_leaks(
+    name: str,
+    parts: Mapping[str, Split],
+    classes: int,
+    spec: DataSpec,
+    notes: list[str],
+) -> Split:
+    """The train part without rows whose text, or nearly, is in validation or test.
+
+    Raises DataError where `on_leak` is "fail" and there are such rows, or where none of a class
+    would be left.
+    """
+    train = parts["train"]
+    held_out = [t for part in ("validation", "test") for t in parts[part].texts]
+    found = duplicates.match(held_out, train.texts)
+    leaked = found.found
+    n = int(leaked.sum())
+    if not n:
+        return train
+    what = f"{rows_word(n)} of the train part stand, or nearly, in validation or test too"
+    if spec.on_leak == "fail":
+        likest = np.argsort(-found.similarity, kind="stable")[: min(n, 5)]
+        where = ", ".join(train.ids[i] for i in likest)
+        raise DataError(
+            f"{name}: {what} (such as {where}): what is measured there is partly memory. Remove "
+            "them from train with --on-leak drop, or go on with --on-leak warn."
+        )
+    kept = _take(train, np.flatnonzero(~leaked))
+    counts = np.bincount(kept.labels, minlength=classes)
+    if counts.min() < 2:
+        raise DataError(
+            f"{name}: {what}; without them a class has {counts.min()} rows in train, expected at "
+            "least 2. Add rows, or go on with --on-leak warn."
+        )
+    notes.append(f"{what}: dropped from train (on_leak: drop)")
+    return kept
 
 
 def _subset(train: Split, label_names: Sequence[str], spec: DataSpec, notes: list[str]) -> Split:

@@ -4,6 +4,8 @@ A study folder (a contract that others read):
 
     study.yaml          the resolved study, and where each value came from
     data.json           the data card: sizes, labels, duplicates, what was decided
+    gate.json           what the data gate found: duplicates, leaks, label errors, ...
+    rows.parquet        the validation and test rows: id, label, text, lengths, further columns
     results.csv         one row a trial
     comparison.json     table and verdicts
     tuning.json         the settings each method tried, their validation scores, what was chosen
@@ -31,11 +33,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tunelab.errors import ArtifactError, InputError
 from tunelab.types import (
     BaseRef,
     Cost,
+    Dataset,
     DataSpec,
     MethodSpec,
     Predictions,
@@ -52,10 +56,12 @@ __all__ = [
     "folder_bytes",
     "is_study",
     "new_trial",
+    "Rows",
     "read_extra",
     "read_history",
     "read_predictions",
     "read_result",
+    "read_rows",
     "read_study",
     "sweep",
     "trial_dir",
@@ -64,6 +70,7 @@ __all__ = [
     "write_bytes",
     "write_json",
     "write_results_csv",
+    "write_rows",
     "write_text",
     "write_trial",
 ]
@@ -250,6 +257,72 @@ def read_predictions(study: Path, trial_id: str) -> dict[str, Predictions]:
     return out
 
 
+# --- the data of a study --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """The rows of one part (n) in order: `ids`, `texts`, `labels` (n, int64), further `columns`."""
+
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    labels: NDArray[np.int64]
+    columns: Mapping[str, tuple[Any, ...]]
+
+
+def write_rows(study: Path, dataset: Dataset) -> None:
+    """Keep the validation and test rows (rows.parquet), so that predictions can be looked into."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    splits = [dataset.parts[part] for part in ("validation", "test")]
+    columns: dict[str, Any] = {
+        "part": ["validation"] * len(splits[0]) + ["test"] * len(splits[1]),
+        "id": [i for s in splits for i in s.ids],
+        "label": np.concatenate([s.labels for s in splits]),
+        "text": [t for s in splits for t in s.texts],
+    }
+    for name in dict.fromkeys(c for s in splits for c in s.columns):
+        values = [v for s in splits for v in s.columns.get(name, (None,) * len(s))]
+        columns[f"column:{name}"] = _one_type(values)
+    out = io.BytesIO()
+    pq.write_table(pa.table(columns), out)
+    write_bytes(study / "rows.parquet", out.getvalue())
+
+
+def _one_type(values: Sequence[Any]) -> list[Any]:
+    """Values of one type, as a Parquet column takes them: a mixture becomes strings."""
+    kinds = {type(v) for v in values if v is not None}
+    if len(kinds) <= 1 and kinds <= {str, bool, float}:
+        return list(values)
+    if kinds == {int} and all(abs(v) < 2**53 for v in values if v is not None):
+        return list(values)
+    if kinds == {int, float}:
+        return [None if v is None else float(v) for v in values]
+    return [None if v is None else str(v) for v in values]
+
+
+def read_rows(study: Path, part: str = "test") -> Rows | None:
+    """Read the rows of "validation" or "test"; None where the study was written without them."""
+    import pyarrow.parquet as pq
+
+    path = study / "rows.parquet"
+    if not path.is_file():
+        return None
+    table = pq.read_table(io.BytesIO(path.read_bytes()))
+    table = table.take(np.flatnonzero(table["part"].to_numpy() == part))
+    return Rows(
+        ids=tuple(table["id"].to_pylist()),
+        texts=tuple(table["text"].to_pylist()),
+        labels=table["label"].to_numpy().astype(np.int64),
+        columns={
+            name.removeprefix("column:"): tuple(table[name].to_pylist())
+            for name in table.column_names
+            if name.startswith("column:") and table[name].null_count < len(table)
+        },
+    )
+
+
 # --- studies --------------------------------------------------------------------------------
 
 
@@ -261,8 +334,8 @@ class StudyRecord:
     that have not been run. Histories and predictions are read on demand, by trial id.
 
     `results` are what the table compares: trials on all training rows. `curve` holds those on
-    fewer (`spec.train_rows`). Tries of settings are in neither; `tuning`, `race` and `curves` are
-    tuning.json, race.json and curves.json, None where the study has none.
+    fewer (`spec.train_rows`). Tries of settings are in neither; `tuning`, `race`, `curves` and
+    `gate` are tuning.json, race.json, curves.json and gate.json, None where the study has none.
     """
 
     directory: Path
@@ -274,6 +347,7 @@ class StudyRecord:
     tuning: Mapping[str, Any] | None = None
     race: Mapping[str, Any] | None = None
     curves: Mapping[str, Any] | None = None
+    gate: Mapping[str, Any] | None = None
 
     @property
     def done(self) -> tuple[TrialResult, ...]:
@@ -343,16 +417,16 @@ def read_study(directory: Path) -> StudyRecord:
 
 
 # What a study may hold beside its trials, each a JSON file of that name.
-EXTRAS = ("tuning", "race", "curves")
+EXTRAS = ("tuning", "race", "curves", "gate")
 
 
 def write_extra(directory: Path, name: str, value: Mapping[str, Any]) -> None:
-    """Write tuning.json, race.json or curves.json of a study."""
+    """Write tuning.json, race.json, curves.json or gate.json of a study."""
     write_json(directory / f"{name}.json", {"format": FORMAT, **value})
 
 
 def read_extra(directory: Path, name: str) -> dict[str, Any] | None:
-    """Read tuning.json, race.json or curves.json; None where the study has none."""
+    """Read tuning.json, race.json, curves.json or gate.json; None where there is none."""
     path = directory / f"{name}.json"
     return dict(_read_json(path)) if path.is_file() else None
 

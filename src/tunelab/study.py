@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from tunelab import bases, data, store, trackers
+from tunelab import bases, data, gate, store, trackers
 from tunelab._version import __version__
 from tunelab.config import MOST_TRIALS, StudySpec
 from tunelab.engines import ENGINES
 from tunelab.errors import ConfigError
+from tunelab.gate import Gate
 from tunelab.methods import METHODS, check
 from tunelab.trial import OnEvent, make_spec
 from tunelab.types import Dataset, TrialResult, TrialSpec
@@ -31,7 +32,8 @@ __all__ = ["Plan", "check_place", "expand", "plan", "run", "write"]
 class Plan:
     """What a study will do: all its trials, those still to run, and about how long that takes.
 
-    `seconds` maps each trial to run to its estimated seconds.
+    `seconds` maps each trial to run to its estimated seconds; `gate` says what is wrong with the
+    data.
     """
 
     spec: StudySpec
@@ -40,6 +42,7 @@ class Plan:
     trials: tuple[TrialSpec, ...]
     todo: tuple[TrialSpec, ...]
     seconds: Mapping[str, float]
+    gate: Gate
 
     @property
     def total_seconds(self) -> float:
@@ -92,7 +95,16 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
     before = {t.trial_id: store.read_result(folder, t.trial_id) for t in trials}
     todo = tuple(t for t in trials if not _is_done(before[t.trial_id]))
     done = [r for r in before.values() if r is not None and r.status == "done"]
-    return Plan(spec, dataset, base, trials, todo, _estimate(todo, done, dataset, base))
+    seconds = _estimate(todo, done, dataset, base)
+    return Plan(spec, dataset, base, trials, todo, seconds, _gate(folder, dataset))
+
+
+def _gate(folder: Path, dataset: Dataset) -> Gate:
+    """What the data gate finds; read from the study where these data were looked at before."""
+    known = store.read_extra(folder, "gate")
+    if known is not None and known["fingerprint"] == dataset.fingerprint:
+        return gate.from_json(known)
+    return gate.inspect(dataset)
 
 
 def check_place(folder: Path) -> None:
@@ -136,6 +148,8 @@ def write(p: Plan, command: str) -> None:
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
     store.write_text(folder / "study.yaml", f"{head}{folder / 'study.yaml'}\n{text}")
     store.write_json(folder / "data.json", data.describe(p.dataset))
+    store.write_rows(folder, p.dataset)
+    store.write_extra(folder, "gate", gate.to_json(p.gate))
 
 
 def run(p: Plan, on_event: OnEvent, engine: str = "process") -> Iterator[TrialResult]:

@@ -45,7 +45,8 @@ class DataSpec:
     """What the user asked for: where labelled texts are, and how they are to be read.
 
     `source` is "demo", "demo:stars", a file, a folder, or a hub id with optional `:config` and
-    `@revision`. `subset` is a number of training rows (stratified), None for all.
+    `@revision`. `subset` is a number of training rows (stratified), None for all. `on_leak` is
+    what happens to training rows whose text stands in validation or test too (`duplicates.py`).
     """
 
     source: str
@@ -55,15 +56,21 @@ class DataSpec:
     split_seed: int = 0
     encoding: str = "utf-8"
     on_bad_rows: Literal["fail", "drop"] = "fail"
+    on_leak: Literal["warn", "drop", "fail"] = "warn"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """One part of a dataset: `ids` (n unique, stable), `texts` (n) and `labels` (n, int64)."""
+    """One part of a dataset: `ids` (n unique, stable), `texts` (n) and `labels` (n, int64).
+
+    `columns` holds what else the source says of each row: n plain values (a string, a number, true
+    or false, None) by column name. Nothing is trained on them; they name slices and show leaks.
+    """
 
     ids: tuple[str, ...]
     texts: tuple[str, ...]
     labels: NDArray[np.int64]
+    columns: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)

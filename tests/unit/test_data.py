@@ -828,3 +828,85 @@ def test_real_datasets(name, expected, classes):
     dataset = load(DataSpec(str(folder)))
     assert sizes(dataset) == expected
     assert len(dataset.label_names) == classes
+
+
+# --- leaks and further columns --------------------------------------------------------------
+
+
+def leaky(tmp_path: Path) -> str:
+    rows = {"text": texts(40), "label": ["a", "b"] * 20, "site": [i % 3 for i in range(40)]}
+    held = {"text": texts(10, "unseen"), "label": ["a", "b"] * 5, "site": [None] * 10}
+    held["text"][0] = "TEXT number 7, of them!"
+    return folder_of(tmp_path, train=rows, test=held, validation=labelled({"a": 5, "b": 5}, "new"))
+
+
+def test_on_leak(tmp_path: Path):
+    source = leaky(tmp_path)
+    with_all = load(DataSpec(source))
+    dropped = load(DataSpec(source, on_leak="drop"))
+    assert set(with_all.train.ids) - set(dropped.train.ids) >= {"train:9"}  # a header, then row 7
+    gone = [t for t in with_all.train.texts if t not in dropped.train.texts]
+    assert "text number 7 of them" in gone
+    assert len(gone) < 12  # "text number 17 of them" is near, "text number 25 of them" is not
+    assert dropped.test.texts == with_all.test.texts
+    assert dropped.fingerprint != with_all.fingerprint
+    assert said(dropped, f"{len(gone)} rows", "dropped from train")
+    message = refusal(source, on_leak="fail")
+    assert "--on-leak drop" in message
+    assert "train:9" in message
+    assert "on_leak is 'no'" in refusal(source, on_leak="no")
+
+
+def test_on_leak_where_there_is_none(tmp_path: Path):
+    rows = {"text": list("abcdefgh"), "label": [0, 1] * 4}
+    held = {"text": list("ijkl"), "label": [0, 1] * 2}
+    source = folder_of(tmp_path, train=rows, test=held, validation={**held, "text": list("mnop")})
+    plain = load(DataSpec(source))
+    for choice in ("drop", "fail"):
+        assert load(DataSpec(source, on_leak=choice)).fingerprint == plain.fingerprint  # type: ignore[arg-type]
+
+
+def test_on_leak_drop_refuses_to_empty_a_class(tmp_path: Path):
+    rows = {"text": ["one", "two", "three", "four"], "label": [0, 1] * 2}
+    held = {"text": ["One!", "two", "x"], "label": [0, 1, 1]}
+    source = folder_of(tmp_path, train=rows, test=held, validation={**held, "text": list("abc")})
+    assert "expected at least 2" in refusal(source, on_leak="drop")
+
+
+def test_further_columns_stay_with_their_rows(tmp_path: Path):
+    n = 60
+    rows = {
+        "text": texts(n),
+        "label": ["a", "b", "c"] * 20,
+        "domain": [f"d{i}" for i in range(n)],
+        "stars": [float(i) for i in range(n)],
+        "notes": ["x" * 500] * n,
+        "nothing": [None] * n,
+        "many": [[i] for i in range(n)],
+    }
+    write_table(tmp_path / "r.parquet", rows)
+    dataset = load(DataSpec(str(tmp_path / "r.parquet"), subset=20))
+    for split in dataset.parts.values():
+        assert set(split.columns) == {"domain", "stars"}
+        numbers = [t.split()[2] for t in split.texts]
+        assert split.columns["domain"] == tuple(f"d{i}" for i in numbers)
+        assert split.columns["stars"] == tuple(float(i) for i in numbers)
+    assert load(DataSpec("demo")).test.columns["phenomenon"]
+
+
+def test_rows_of_a_study_come_back(tmp_path: Path):
+    from tunelab import store
+
+    dataset = load(DataSpec(leaky(tmp_path)))
+    assert store.read_rows(tmp_path) is None
+    store.write_rows(tmp_path, dataset)
+    for part in ("validation", "test"):
+        rows, split = store.read_rows(tmp_path, part), dataset.parts[part]
+        assert rows is not None
+        assert (rows.ids, rows.texts) == (split.ids, split.texts)
+        assert np.array_equal(rows.labels, split.labels)
+    mixed = replace(dataset.test, columns={"c": (1, "x", None, 2.5, True, 1, 2, 3, 4, 5)})
+    store.write_rows(tmp_path, replace(dataset, test=mixed))
+    rows = store.read_rows(tmp_path, "test")
+    assert rows is not None
+    assert rows.columns["c"] == ("1", "x", None, "2.5", "True", "1", "2", "3", "4", "5")
