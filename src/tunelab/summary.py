@@ -3,7 +3,7 @@
 The terminal, `study.table()`, comparison.json and the report all say what stands here, rounded by
 the `format_*` functions here, so that they cannot disagree.
 
-May import: types, errors, store, metrics, stats. May not import: torch, plots, report, cli.
+May import: types, errors, store, metrics, stats, gate. May not import: torch, plots, report, cli.
 """
 
 from __future__ import annotations
@@ -277,7 +277,9 @@ def summarise(record: StudyRecord, metric: str | None = None) -> Summary:
     best = ranked[0].label if ranked and ranked[0].estimates.get(f"eval_{metric}") else None
     comparisons = _comparisons(runs[_PARTS[part]], [r.label for r in ranked], metric)
     summary = Summary(metric, part, tuple(rows), best, comparisons, (), ())
-    return replace(summary, sentences=_sentences(summary), warnings=_warnings(record, summary))
+    return replace(
+        summary, sentences=_sentences(summary), warnings=_warnings(record, summary, runs)
+    )
 
 
 def best_trial(record: StudyRecord, summary: Summary) -> TrialResult | None:
@@ -460,10 +462,13 @@ def _plural(n: int, one: str, many: str | None = None) -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
-def _warnings(record: StudyRecord, summary: Summary) -> tuple[str, ...]:
+def _warnings(
+    record: StudyRecord, summary: Summary, runs: Mapping[str, Mapping[str, Runs]]
+) -> tuple[str, ...]:
     return (
         *_unfinished(record),
         *_caveats_of_data(record),
+        *_caveats_of_gate(record, summary, runs),
         *_caveats_of_seeds(summary),
         *_caveats_of_choice(record, summary),
     )
@@ -491,7 +496,9 @@ def _caveats_of_data(record: StudyRecord) -> list[str]:
     notes = [n for n in record.data.get("notes", ()) if "unlabelled" in n or "not scored" in n]
     found += [f"{n[:1].upper()}{n[1:].rstrip('.')}." for n in notes]
     duplicates = record.data.get("duplicates", {})
-    for pair, n in duplicates.get("across", {}).items():
+    # The gate says it better: near ones too, and what they change.
+    across = {} if record.gate else duplicates.get("across", {})
+    for pair, n in across.items():
         first, _, second = pair.partition("/")
         if n and second:
             stand = "also stands" if n == 1 else "also stand"
@@ -499,10 +506,28 @@ def _caveats_of_data(record: StudyRecord) -> list[str]:
                 f"{_plural(n, f'{second} text')} {stand} in {first}: scores on them flatter every "
                 "method."
             )
-    if n := duplicates.get("conflicting", 0):
+    if (n := duplicates.get("conflicting", 0)) and not record.gate:
         carry = "text carries" if n == 1 else "texts carry"
         found.append(f"{n:,} {carry} more than one label.")
     return found
+
+
+def _caveats_of_gate(
+    record: StudyRecord, summary: Summary, runs: Mapping[str, Mapping[str, Runs]]
+) -> list[str]:
+    """What the data gate's findings do to the conclusion."""
+    from tunelab import gate
+
+    if record.gate is None:
+        return []
+    found = gate.from_json(record.gate)
+    said = [f"{f.says}." for f in found.of("conflicts")]
+    said += [f"{f.says}." for f in found.of("leak") if not f.where.endswith("/test")]
+    if summary.part == "test":
+        scored = list(runs["test"].values())
+        some = gate.effects(found, scored, summary.metric, ("leak", "conflicts"))
+        said += [f"{e.sentence}." for e in some]
+    return said
 
 
 def _caveats_of_seeds(summary: Summary) -> list[str]:
