@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml requirements.lock
 	@touch $@
 
 demo: $(STAMP)  ## compare four methods on the bundled reviews; writes runs/demo/report.html
-	$(BIN)/tunelab compare --data demo --methods svm-tfidf,svm,full,lora --seeds 3 --output-dir runs/demo
+	$(BIN)/tunelab compare --data demo --methods svm-tfidf,svm,full,lora --seeds 3 --tuning off --output-dir runs/demo
 
 test: lint  ## lint, types, import doors, and every test that is not slow
 	$(PYTEST) -m "not slow and not gpu"

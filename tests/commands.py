@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-FAST = ("--num-train-epochs", "1", "--max-length", "32", "--per-device-train-batch-size", "8")
+# For `compare`: little training, and no settings tried before it.
+FAST = ("--num-train-epochs", "1", "--max-length", "32", "--per-device-train-batch-size", "8",
+        "--tuning", "off")  # fmt: skip
 
 
 @dataclass(frozen=True)

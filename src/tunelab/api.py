@@ -5,9 +5,11 @@ May import: everything but cli.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +17,7 @@ from tunelab import (
     artifacts,
     cards,
     config,
+    curves,
     data,
     evidence,
     predict,
@@ -28,12 +31,13 @@ from tunelab.errors import ArtifactError, ConfigError, TrialError
 from tunelab.predict import TextClassifier
 from tunelab.study import Plan
 from tunelab.trial import OnEvent
+from tunelab.tuning import Tuning
 from tunelab.types import Artifact, Dataset, DataSpec, TrialResult
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Study", "compare", "finish", "load", "load_data", "run_plan", "train_one"]
+__all__ = ["Study", "compare", "extended", "finish", "load", "load_data", "run_plan", "train_one"]
 
 
 def _nothing(_: Mapping[str, Any]) -> None:
@@ -95,6 +99,13 @@ class Study:
             )
         return artifacts.open_artifact(store.artifact_dir(self.directory, trial.spec.trial_id))
 
+    def extend(self, seeds: int, *, engine: str = "process", on_event: OnEvent = _nothing) -> Study:
+        """Run so many more seeds of every method; what is there is kept. Gives the study anew."""
+        have = len(self.record.settings["seeds"])
+        planned = study.plan(extended(self.directory, total=have + seeds))
+        run_plan(planned, "Study.extend(...)", on_event, engine=engine)
+        return Study(self.directory)
+
     def __repr__(self) -> str:
         """The answer in one line."""
         return f"Study({str(self.directory)!r}): {summary.headline(self.summary)}"
@@ -113,6 +124,12 @@ def compare(
     text_column: str | None = None,
     label_column: str | None = None,
     subset: int | None = None,
+    tuning: bool | int | Mapping[str, Any] | None = None,
+    vary_split: bool | None = None,
+    train_sizes: Sequence[int | str] | None = None,
+    test_on: str | Path | Sequence[str | Path] | None = None,
+    race: bool | None = None,
+    budget: float | str | None = None,
     engine: str = "process",
     report_to: Sequence[str] | None = None,
     on_event: OnEvent = _nothing,
@@ -120,6 +137,7 @@ def compare(
 ) -> Study:
     """Train and compare methods on the same splits; resume where the folder has trials already.
 
+    `tuning`, `vary_split`, `train_sizes`, `test_on`, `race` and `budget` are as in a study file.
     Keyword `settings` (learning_rate, r, num_train_epochs, ...) go to every method that has them.
     Raises InputError before anything is trained; failed trials are kept in the study.
     """
@@ -140,11 +158,41 @@ def compare(
         "metric": metric,
         "output_dir": str(output_dir) if output_dir is not None else None,
         "report_to": list(report_to) if report_to is not None else None,
+        "tuning": tuning if tuning is None or isinstance(tuning, bool | int) else dict(tuning),
+        "vary_split": vary_split,
+        "train_sizes": list(train_sizes) if train_sizes is not None else None,
+        "test_on": _sources(test_on),
+        "race": race,
+        "budget": budget,
     }
     path = Path(config_file) if config_file is not None else None
     planned = study.plan(config.load(path, flags, settings))
     run_plan(planned, "tunelab.compare(...)", on_event, engine=engine)
     return Study(planned.spec.output_dir)
+
+
+def _sources(given: str | Path | Sequence[str | Path] | None) -> list[str] | None:
+    if given is None:
+        return None
+    return [str(given)] if isinstance(given, str | Path) else [str(g) for g in given]
+
+
+def extended(directory: Path, total: int) -> config.StudySpec:
+    """A study's spec with `total` seeds: those it has, and then the smallest others.
+
+    Raises ConfigError where it has as many already, ArtifactError where there is no study.
+    """
+    settings = store.read_study(directory).settings
+    have = [int(s) for s in settings["seeds"]]
+    if total <= len(have):
+        raise ConfigError(
+            f"{directory}: has {len(have)} seeds ({', '.join(map(str, have))}), expected more than "
+            f"that to extend it, found {total}. Give --seeds {len(have) + 1} or more."
+        )
+    others = (s for s in range(total + len(have)) if s not in have)
+    seeds = [*have, *itertools.islice(others, total - len(have))]
+    flags = {"seeds": seeds, "output_dir": str(directory)}
+    return config.load(directory / "study.yaml", flags)
 
 
 def run_plan(
@@ -170,6 +218,10 @@ def finish(directory: Path, texts: Mapping[str, str] | None = None) -> None:
     """
     record = store.read_study(directory)
     store.write_results_csv(directory / "results.csv", record.results)
+    found = curves.learning_curves(record)
+    if found is not None:
+        store.write_extra(directory, "curves", curves.to_json(found))
+        record = replace(record, curves=curves.to_json(found))
     if record.results:
         said = summary.summarise(record)
         report.write_comparison(record, directory / "comparison.json", said)
@@ -185,14 +237,13 @@ def train_one(
     The trial's record (result.json, history, predictions) lies in its folder `trial`. Raises
     TrialError where training failed; then nothing is left behind.
     """
-    from dataclasses import replace
-
     if len(spec.methods) != 1 or len(spec.seeds) != 1:
         names = ", ".join(m.label for m in spec.methods)
         raise ConfigError(
             f"train: expected one method and one seed, found the methods {names} and the seeds "
             f"{', '.join(map(str, spec.seeds))}. Use `tunelab compare` for more."
         )
+    spec = replace(spec, tuning=Tuning(), train_sizes=(), race=False, budget=None)
     out = spec.output_dir
     ours = (out / artifacts.MANIFEST).is_file()
     study.check_place(out)

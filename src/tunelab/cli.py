@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 a trial failed, 2 the input cannot be used, 130 interrupte
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -75,6 +76,24 @@ _data_options = _options(
 _report_option = click.option(
     "--report-to", metavar="A,B,..", help="Trackers: trackio, wandb, mlflow, tensorboard (none)."
 )
+_protocol_options = _options(
+    click.option("--tuning", metavar="on|off|N",
+                 help="Tune each method's learning rate on validation: a grid of three (on), not "
+                 "at all (off), or N settings proposed by Optuna."),
+    click.option("--vary-split/--fixed-split", default=None,
+                 help="Divide train and validation anew by each seed (test stays)."),
+    click.option("--train-sizes", metavar="50,100,all",
+                 help="Learning curves: train on so many rows too."),
+    click.option("--test-on", multiple=True, metavar="DATA",
+                 help="Score every trained classifier on other data too; may be repeated."),
+    click.option("--race", is_flag=True, default=None,
+                 help="Drop a method as soon as it is surely behind."),
+    click.option("--budget", metavar="20m", help="Race for so long at most: 90s, 20m, 1h30m."),
+    click.option("--disagreement", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+                 metavar="SHARE", help="Expected share of rows on which one of two methods alone "
+                 "is right, for the smallest detectable difference (0.08)."),
+)  # fmt: skip
+_PROTOCOL = ("tuning", "vary_split", "train_sizes", "test_on", "race", "budget", "disagreement")
 _quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print results alone.")
 _trust_option = click.option("--trust-remote-code", is_flag=True, default=None,
                              help="Run the Python code that the model brings.")  # fmt: skip
@@ -149,8 +168,9 @@ def _settings(given: dict[str, Any]) -> dict[str, Any]:
 @click.option("--model", metavar="MODEL", help="Hub id or local folder (bundled MiniLM).")
 @_trust_option
 @click.option("--methods", metavar="A,B,..", help="Methods to compare (svm-tfidf,svm,full,lora).")
-@click.option("--seeds", type=click.IntRange(1), metavar="N", help="Seeds of each method (3).")
+@click.option("--seeds", type=click.IntRange(1), metavar="N", help="Seeds of each method (6).")
 @click.option("--metric", metavar="NAME", help="Metric for selection and verdicts (accuracy).")
+@_protocol_options
 @_data_options
 @click.option("--output-dir", type=click.Path(path_type=Path), help="The study's folder.")
 @_report_option
@@ -170,8 +190,10 @@ def compare(what: str | None, **given: Any) -> None:
     yes, dry = given.pop("yes"), given.pop("dry_run")
     path, data = _file_or_data(what, given.pop("data"))
     methods = given.pop("methods")
+    protocol = {k: given.pop(k) for k in _PROTOCOL}
     flags = _study_flags(given, data)
     flags["methods"] = _names(methods)
+    flags |= _protocol_flags(protocol)
     spec = config.load(path, flags, _settings(given), sets)
     planned = study.plan(spec, yes=yes)
     console = _console(quiet)
@@ -179,6 +201,35 @@ def compare(what: str | None, **given: Any) -> None:
     if dry:
         return
     _run_study(planned, console)
+
+
+def _protocol_flags(given: dict[str, Any]) -> dict[str, Any]:
+    """The protocol's flags as keys of a study file: numbers as numbers, off as false."""
+    from tunelab.config import scalar
+
+    plain = dict(given)
+    if plain["tuning"] is not None:
+        plain["tuning"] = scalar(plain["tuning"])
+    plain["test_on"] = list(plain["test_on"]) or None
+    return plain
+
+
+@app.command(short_help="Add seeds to a finished study; what is there is kept.")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="STUDY")
+@click.option(
+    "--seeds", type=click.IntRange(1), required=True, metavar="N", help="So many seeds in all."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would run, and stop.")
+@_quiet_option
+def extend(folder: Path, seeds: int, dry_run: bool, quiet: bool) -> None:
+    """Run a study's methods, as they were tuned, with more seeds; finished trials are kept."""
+    from tunelab import api, study
+
+    planned = study.plan(api.extended(folder, total=seeds))
+    console = _console(quiet)
+    _announce(planned, console)
+    if not dry_run:
+        _run_study(planned, console)
 
 
 def _run_study(planned: Plan, console: Console) -> None:
@@ -224,7 +275,7 @@ def train(source: str, **given: Any) -> None:
     sets, quiet, overwrite = given.pop("sets"), given.pop("quiet"), given.pop("overwrite")
     method, seed = given.pop("method"), given.pop("seed")
     flags = _study_flags(given, source)
-    flags |= {"methods": [method], "seeds": [seed]}
+    flags |= {"methods": [method], "seeds": [seed], "tuning": False}
     spec = config.load(None, flags, _settings(given), sets)
     console = _console(quiet)
     for note in spec.notes:
@@ -295,14 +346,65 @@ def _announce(p: Plan, console: Console) -> None:
         say.append(f"Model    {p.base.ref.name} ({p.base.model_type})")
     say.append(f"Methods  {', '.join(m.label for m in spec.methods)}; seeds {_few(spec.seeds)}")
     say += [f"         {note}" for note in spec.notes]
-    done = len(p.trials) - len(p.todo)
-    kept = f", {done} already done" if done else ""
-    takes = f": about {format_seconds(p.total_seconds)}" if p.todo else ""
-    say.append(f"Trials   {len(p.todo)} to run{kept}{takes}")
+    say += [f"         {note}" for note in p.notes]
+    say += [f"Tuning   {line}" for line in _tuning_lines(p)]
+    for other in p.others:
+        say.append(f"Test on  {other.name}: {len(other.split):,} rows")
+        say += [f"         {note}" for note in other.notes]
+    todo = {t.trial_id for t in p.todo}
+    done = sum(t.trial_id not in todo for t in (*p.trials, *p.curve))
+    count = len(p.todo) + sum(p.proposals.values()) * len(spec.tuning.seeds)
+    tries = count - len(todo & {t.trial_id for t in (*p.trials, *p.curve)})
+    parts = [f"{tries} of them to tune"] if tries else []
+    parts += [f"{len(p.curve)} on fewer rows"] if p.curve else []
+    parts += [f"{done} already done"] if done else []
+    takes = f": about {format_seconds(p.total_seconds)}" if count else ""
+    say.append(f"Trials   {', '.join([f'{count} to run', *parts])}{takes}")
+    say.append(f"Finds    {_finds(p)}")
     say.append(f"Folder   {spec.output_dir}")
     say += [f"Reports  to {line}" for line in trackers.where(spec.report_to, spec.output_dir)]
     for line in say:
         terminal.say(console, line, indent=9)
+
+
+def _tuning_lines(p: Plan) -> list[str]:
+    """What each method tries, or what was chosen for it."""
+    t = p.spec.tuning
+    if not t.spaces:
+        return ["off: every method is trained with the settings given"]
+    start = {m.label: m.settings for m in p.spec.methods}
+    open_ = {x.method.label for x in p.tries} | set(p.proposals)
+    lines = []
+    for m in p.methods:
+        if m.label not in t.spaces:
+            continue
+        names = ", ".join(t.spaces[m.label])
+        if m.label in open_:
+            many = t.tries(m.label)
+            lines.append(f"{m.label}: {many} settings of {names}, by {p.spec.metric} on validation")
+        else:
+            now = ", ".join(f"{k} = {m.settings[k]}" for k in t.spaces[m.label])
+            same = all(m.settings[k] == start[m.label][k] for k in t.spaces[m.label])
+            lines.append(f"{m.label}: {now} (chosen{', as recommended' if same else ''})")
+    return lines
+
+
+def _finds(p: Plan) -> str:
+    """The smallest difference that this study could find."""
+    from tunelab import study
+
+    found = study.power(p)
+    why = {"stated": "as stated", "usual": "the usual; --disagreement states another",
+           "trials that are done": "as in the trials that are done"}[found.source]  # fmt: skip
+    few = ""
+    if found.seeds < found.least_seeds:
+        few = f"; with fewer than {found.least_seeds} seeds no method is called better"
+    pairs = math.comb(len(p.spec.methods), 2)
+    among = f", {100 * found.among:.1f} for the first of {pairs} pairs" if pairs > 1 else ""
+    return (
+        f"differences of {100 * found.difference:.1f} points of accuracy and more, 4 times of 5{among} "
+        f"({found.rows:,} test rows, {100 * found.disagreement:.0f}% disagreement, {why}){few}"
+    )
 
 
 def _few(values: Sequence[object], most: int = 8) -> str:
@@ -337,10 +439,27 @@ def _show_summary(said: Summary, folder: Path) -> None:
         terminal.say(out, line, indent=2)
     for line in said.warnings:
         terminal.say(out, f"Note: {line}", indent=2)
+    _show_more(folder, said.metric)
     out.print()
     page = folder / "report.html"
     if page.exists():
         out.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_more(folder: Path, metric: str) -> None:
+    """Learning curves and other data, where the study has them."""
+    from tunelab import curves, store, terminal, transfer
+
+    record = store.read_study(folder)
+    out = terminal.console()
+    found = curves.learning_curves(record, metric) if record.curve else None
+    if found is not None:
+        terminal.print_table(*curves.display(found), "Learning curves")
+        for c in found.crossings:
+            terminal.say(out, c.sentence, indent=2)
+    elsewhere = transfer.display(record, metric)
+    if elsewhere is not None:
+        terminal.print_table(*elsewhere, "On other data")
 
 
 # --- predict --------------------------------------------------------------------------------

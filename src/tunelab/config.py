@@ -1,7 +1,8 @@
 """YAML + flags -> StudySpec: strict, all faults in one message, every value with its origin.
 
 Order, from weak to strong: a method's own default, the file's `training`, the method's entry in the
-file, flags, `--set`. May import: settings, methods, metrics, types, errors. May not import: torch.
+file, flags, `--set`.
+May import: settings, methods, metrics, tuning, types, errors. May not import: torch.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,12 +23,14 @@ from tunelab.methods import METHODS
 from tunelab.metrics import METRICS
 from tunelab.settings import ALIASES, Settings
 from tunelab.trackers import faults as tracker_faults
+from tunelab.tuning import AROUND, SEED, Range, Tuning, parse_space
 from tunelab.types import DataSpec, MethodSpec
 
 __all__ = [
     "DEFAULT_METHODS",
     "StudySpec",
     "load",
+    "protocol_yaml",
     "require_metric",
     "scalar",
     "schema",
@@ -35,10 +38,10 @@ __all__ = [
 ]
 
 DEFAULT_METHODS = ("svm-tfidf", "svm", "full", "lora")
-DEFAULT_SEEDS = 3
+DEFAULT_SEEDS = 6  # with fewer, no two-sided sign-flip p can be 0.05 or less (stats.least_seeds)
 MOST_TRIALS = 1000
 # Written by us into a resolved study.yaml, and of no effect when it is read again.
-_WRITTEN = ("tunelab", "command", "sources", "trials")
+_WRITTEN = ("tunelab", "command", "sources", "trials", "curve")
 
 
 class DataSection(BaseModel):
@@ -61,6 +64,27 @@ class DataSection(BaseModel):
         "warn", pattern="^(warn|drop|fail)$",
         description="training rows that are, or nearly, in validation or test: warn, drop or fail",
     )  # fmt: skip
+
+
+class TuningSection(BaseModel):
+    """How settings are tuned, equally for every method."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    learning_rate: list[float] | None = Field(
+        None, min_length=1, description="the learning rates that every method tries"
+    )
+    around: list[float] = Field(
+        list(AROUND), min_length=1, description="multiples of each method's own learning rate"
+    )
+    space: dict[str, Any] | None = Field(
+        None, description="setting: [values], or setting: {low, high, log}"
+    )
+    budget: int | None = Field(
+        None, ge=1, description="settings that Optuna proposes for each method; else the whole grid"
+    )
+    seeds: int | list[int] = Field(1, description="seeds of each try: how many, or which")
+    prune: bool = Field(True, description="end a try that falls behind (with a budget)")
 
 
 class StudyFile(BaseModel):
@@ -86,11 +110,38 @@ class StudyFile(BaseModel):
     report_to: list[str] | str = Field(
         default_factory=list, description="trackers: trackio, wandb, mlflow, tensorboard, or none"
     )
+    tuning: bool | int | TuningSection = Field(
+        True,
+        description="try settings on validation first, equally many for each method: on (three "
+        "learning rates around each method's own), off, a budget, or a section with more",
+    )
+    vary_split: bool = Field(
+        False, description="divide train and validation anew by each seed; test stays"
+    )
+    train_sizes: str | list[int | Literal["all"]] | None = Field(
+        None, description="learning curves: train on so many rows too, as [50, 100, all]"
+    )
+    test_on: str | list[str | DataSection] = Field(
+        default_factory=list, description="other data on which every trained classifier is scored"
+    )
+    race: bool = Field(False, description="drop a method as soon as it is surely behind")
+    budget: float | str | None = Field(
+        None, description="race for so long: seconds, or as 90s, 20m, 1h30m"
+    )
+    disagreement: float | None = Field(
+        None, gt=0, lt=1,
+        description="expected share of test rows on which one of two methods alone is right, for "
+        "the smallest detectable difference (0.08, or from trials that are done)",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class StudySpec:
-    """A resolved study: nothing is left to default. `sources` says where each value came from."""
+    """A resolved study: nothing is left to default. `sources` says where each value came from.
+
+    `train_sizes` are numbers of training rows below all, in rising order. `budget`: seconds that a
+    race may take; None: as long as it needs.
+    """
 
     data: DataSpec
     model: str
@@ -102,6 +153,13 @@ class StudySpec:
     sources: Mapping[str, str]
     notes: tuple[str, ...]
     report_to: tuple[str, ...] = ()
+    tuning: Tuning = field(default_factory=Tuning)
+    vary_split: bool = False
+    train_sizes: tuple[int, ...] = ()
+    test_on: tuple[DataSpec, ...] = ()
+    race: bool = False
+    budget: float | None = None
+    disagreement: float | None = None
 
     @property
     def needs_base(self) -> bool:
@@ -113,8 +171,8 @@ def setting_fields() -> dict[str, tuple[list[str], str]]:
     """Every setting of every method: its name -> (methods that have it, description)."""
     out: dict[str, tuple[list[str], str]] = {}
     for method in METHODS.values():
-        for name, field in method.settings.model_fields.items():
-            out.setdefault(name, ([], field.description or ""))[0].append(method.name)
+        for name, info in method.settings.model_fields.items():
+            out.setdefault(name, ([], info.description or ""))[0].append(method.name)
     return out
 
 
@@ -130,7 +188,11 @@ def schema() -> dict[str, Any]:
             key: {"anyOf": [value, {"type": "array", "description": "a grid"}], **_about(value)}
             for key, value in entry.get("properties", {}).items()
         }
-        head = {"name": {"const": name, "description": method.about}, "label": {"type": "string"}}
+        head = {
+            "name": {"const": name, "description": method.about},
+            "label": {"type": "string"},
+            "tune": {"description": "off, or setting: [values] or {low, high, log}"},
+        }
         defs[name] = {"type": "object", "properties": {**head, **properties},
                       "required": ["name"], "additionalProperties": False}  # fmt: skip
         entries.append({"$ref": f"#/$defs/{name}"})
@@ -195,6 +257,10 @@ def load(
     faults += why
     trackers = [t for t in dict.fromkeys(_as_list(study.report_to)) if t != "none"]
     faults += tracker_faults(trackers)
+    tuning, spaces, more, why = _tuning(study.tuning, entries, origin.get("tuning"))
+    notes += more
+    protocol, also = _protocol(study, len(entries))
+    faults += why + also
     if faults:
         raise ConfigError("\n".join(dict.fromkeys(faults)))
 
@@ -205,9 +271,7 @@ def load(
     sources = {
         **{f"data.{k}": origin.get(f"data.{k}", origin.get("data", "default"))
            for k in DataSection.model_fields},
-        **{k: origin.get(k, "default")
-           for k in ("model", "trust_remote_code", "seeds", "metric", "output_dir",
-                     "report_to")},
+        **{k: origin.get(k, "default") for k in StudyFile.model_fields if k in _SIMPLE},
         **{f"methods.{i}.{k}": v for i, e in enumerate(entries) for k, v in e.origin.items()},
     }  # fmt: skip
     return StudySpec(
@@ -221,7 +285,19 @@ def load(
         sources=sources,
         notes=tuple(dict.fromkeys(notes)),
         report_to=tuple(trackers),
-    )
+        tuning=Tuning(
+            {m.label: s for m, s in zip(methods, spaces, strict=True) if s},
+            tuning.budget, _tuning_seeds(tuning.seeds), tuning.prune,
+        ),
+        **protocol,
+    )  # fmt: skip
+
+
+# Keys of a study file whose origin is kept as they stand.
+_SIMPLE = (
+    "model", "trust_remote_code", "report_to", "seeds", "metric", "output_dir", "tuning",
+    "vary_split", "train_sizes", "test_on", "race", "budget", "disagreement",
+)  # fmt: skip
 
 
 def _parsed(raw: dict[str, Any], path: Path | None, faults: list[str]) -> StudyFile:
@@ -340,6 +416,7 @@ class _Entry:
     label: str | None
     settings: dict[str, Any]
     origin: dict[str, str]
+    tune: Any = None
 
 
 def _aliased(values: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
@@ -370,7 +447,7 @@ def _resolve(
         found = "has no name" if name is None else f"{name!r} is not a method"
         return [], [], [f"{where}: {found}.{hint}"]
     model = METHODS[name].settings
-    own = {k: v for k, v in entry.items() if k not in {"name", "label"}}
+    own = {k: v for k, v in entry.items() if k not in {"name", "label", "tune"}}
     own, notes = _aliased(own, where)
     known = model.model_fields
     unknown = [k for k in own if k not in known]
@@ -395,7 +472,13 @@ def _resolve(
         settings = model(**point).model_dump(mode="json")
         default = f"default of {name}"
         out.append(
-            _Entry(name, entry.get("label"), settings, {k: came.get(k, default) for k in settings})
+            _Entry(
+                name,
+                entry.get("label"),
+                settings,
+                {k: came.get(k, default) for k in settings},
+                entry.get("tune"),
+            )
         )
     return out, notes, []
 
@@ -433,7 +516,8 @@ def _pydantic(error: ValidationError, prefix: str, model: type[BaseModel]) -> li
         parts = [str(p) for p in fault["loc"] if not _BRANCH.match(str(p))]
         key = prefix + ".".join(parts)
         if fault["type"] == "extra_forbidden":
-            fields = DataSection.model_fields if key.startswith("data.") else model.model_fields
+            section = _SECTIONS.get(key.partition(".")[0], model) if "." in key else model
+            fields = section.model_fields
             known = suggest(parts[-1], fields, what="Known")
             out[key] = f"{key}: unknown key.{known}"
         elif fault["type"] == "missing":
@@ -447,7 +531,12 @@ def _pydantic(error: ValidationError, prefix: str, model: type[BaseModel]) -> li
 
 
 # The parts of a fault's place that name a branch of a union, and no key.
-_BRANCH = re.compile(r"(str|int|float|bool|DataSection)$|(function-|tuple|list|dict)")
+_BRANCH = re.compile(
+    r"(str|int|float|bool|DataSection|TuningSection)$|(function-|tuple|list|dict|literal)"
+)
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "data": DataSection, "test_on": DataSection, "tuning": TuningSection,
+}  # fmt: skip
 
 
 def _wanted(message: str) -> str:
@@ -524,6 +613,198 @@ def _seeds(value: int | list[int]) -> tuple[tuple[int, ...], list[str]]:
     if len(set(seeds)) < len(seeds):
         return (), [f"seeds: expected different numbers, found {list(seeds)}."]
     return seeds, []
+
+
+# --- protocol -------------------------------------------------------------------------------
+
+_FLAGS = ("command line", "--set")
+
+
+def _tuning(
+    asked: bool | int | TuningSection, entries: Sequence[_Entry], came: str | None
+) -> tuple[TuningSection, list[dict[str, Any]], list[str], list[str]]:
+    """The section, the space of each entry (empty: not tuned), notes, faults.
+
+    `came` is where `asked` came from, None for the default. A flag wins over the file's entries.
+    """
+    on = asked is not False
+    flagged = came in _FLAGS
+    section = asked if isinstance(asked, TuningSection) else TuningSection.model_validate({})
+    if not isinstance(asked, bool | TuningSection):
+        if asked < 1:
+            return (
+                section,
+                [],
+                [],
+                [f"tuning: expected off, on, or a budget from 1, found {asked}."],
+            )
+        section = TuningSection.model_validate({"budget": asked})
+    spaces: list[dict[str, Any]] = []
+    faults: list[str] = []
+    kept: list[str] = []
+    fields = setting_fields()
+    for key in section.space or {}:
+        if key not in fields:
+            hint = suggest(key, fields, what="Settings")
+            faults.append(f"tuning.space: unknown setting {key!r}.{hint}")
+    for i, entry in enumerate(entries):
+        own = entry.tune is not None and not flagged
+        where = f"methods.{i} ({entry.name}): tune" if own else "tuning"
+        wanted: dict[str, Any] = {}
+        if own and isinstance(entry.tune, Mapping):
+            wanted = {k: v for k, v in entry.tune.items() if entry.origin.get(k) not in _FLAGS}
+        elif own and entry.tune not in (False, "off"):
+            faults.append(f"{where}: expected off or settings, found {entry.tune!r}.")
+        elif on and not own:
+            wanted = _default_space(section, entry, entries, came is not None)
+            if not wanted and "learning_rate" in entry.settings:
+                kept.append(entry.label or entry.name)
+        space, why = _space(wanted, entry.name, where)
+        spaces.append(space)
+        faults += why
+        if section.budget is None and any(isinstance(v, Range) for v in space.values()):
+            faults.append(
+                f"{where}: a range needs a budget: tuning: {{budget: 10}}, or --tuning 10."
+            )
+    notes = []
+    if kept:
+        names = ", ".join(dict.fromkeys(kept))
+        notes.append(
+            f"tuning: not for {names}, whose learning_rate was given; --tuning on tunes around it."
+        )
+    if _tuning_seeds(section.seeds) == ():
+        faults.append(f"tuning.seeds: expected a number from 1, found {section.seeds}.")
+    return section, spaces, notes, faults
+
+
+def _default_space(
+    section: TuningSection, entry: _Entry, entries: Sequence[_Entry], explicit: bool
+) -> dict[str, Any]:
+    """What a method tries where its entry does not say: settings of the section that it has."""
+    known = METHODS[entry.name].settings.model_fields
+    if section.space is not None:
+        return {k: v for k, v in section.space.items() if k in known}
+    if "learning_rate" not in known:
+        return {}
+    if section.learning_rate is not None:
+        return {"learning_rate": section.learning_rate}
+    rate = entry.settings["learning_rate"]
+    twins = {e.settings["learning_rate"] for e in entries if e.name == entry.name}
+    given = not entry.origin["learning_rate"].startswith("default")
+    # A rate that was given is what is compared; so is each point of a grid of rates.
+    if given and (not explicit or len(twins) > 1):
+        return {}
+    if section.budget is not None:
+        return {"learning_rate": {"low": rate / 10, "high": min(10.0, rate * 10), "log": True}}
+    return {"learning_rate": [min(10.0, float(f"{rate * f:.3g}")) for f in section.around]}
+
+
+def _space(wanted: Mapping[str, Any], name: str, where: str) -> tuple[dict[str, Any], list[str]]:
+    """Check a space against a method's settings."""
+    model = METHODS[name].settings
+    unknown = [
+        f"{where}: {name} has no setting {k!r}.{suggest(k, model.model_fields, what='Settings')}"
+        for k in wanted
+        if k not in model.model_fields
+    ]
+    if unknown:
+        return {}, unknown
+    try:
+        space = parse_space(wanted)
+    except ValueError as e:
+        return {}, [f"{where}: {e}."]
+    faults = []
+    for key, values in space.items():
+        ends = values if isinstance(values, tuple) else (values.low, values.high)
+        for value in ends:
+            plain: Any = list(value) if isinstance(value, tuple) else value
+            whole = isinstance(values, Range) and values.integer
+            faults += _faults_of(model, {key: int(plain) if whole else plain})
+    return space, [f"{where}: {w}" for w in dict.fromkeys(faults)]
+
+
+def _tuning_seeds(value: int | list[int]) -> tuple[int, ...]:
+    if isinstance(value, int):
+        return tuple(SEED + i for i in range(value))
+    return tuple(value) if all(s >= 0 for s in value) else ()
+
+
+def _protocol(study: StudyFile, methods: int) -> tuple[dict[str, Any], list[str]]:
+    """What a StudySpec holds of the protocol beside tuning, and what is wrong with it."""
+    sizes, faults = _train_sizes(study.train_sizes)
+    race = study.race or study.budget is not None
+    budget, why = _race(study, race, methods)
+    values = {
+        "vary_split": study.vary_split,
+        "train_sizes": sizes,
+        "test_on": tuple(_other_data(d) for d in _as_list(study.test_on)),
+        "race": race,
+        "budget": budget,
+        "disagreement": study.disagreement,
+    }
+    return values, faults + why
+
+
+def _train_sizes(value: str | list[Any] | None) -> tuple[tuple[int, ...], list[str]]:
+    """Sizes below all, rising. `all` is always run: it is what the table compares."""
+    if value is None:
+        return (), []
+    parts = [p.strip() for p in value.split(",")] if isinstance(value, str) else value
+    sizes = []
+    for part in parts:
+        if part == "all":
+            continue
+        if not str(part).isdigit() or int(part) < 1:
+            wanted = "numbers of rows and all, such as 50,100,all"
+            return (), [f"train_sizes: expected {wanted}; found {part!r}."]
+        sizes.append(int(part))
+    return tuple(sorted(set(sizes))), []
+
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+
+
+def _race(study: StudyFile, race: bool, methods: int) -> tuple[float | None, list[str]]:
+    """Seconds of a race's budget, and what stands in a race's way."""
+    faults = []
+    seconds = None
+    if isinstance(study.budget, str):
+        found = _DURATION.fullmatch(study.budget.replace(" ", ""))
+        units = (3600, 60, 1)
+        if found and any(found.groups()):
+            seconds = sum(float(v or 0) * u for v, u in zip(found.groups(), units, strict=True))
+    elif study.budget is not None:
+        seconds = float(study.budget)
+    if study.budget is not None and not seconds:
+        faults.append(
+            f"budget: expected a duration such as 90s, 20m or 1h30m, found {study.budget!r}."
+        )
+    if race and study.metric != "accuracy":
+        faults.append(
+            f"race: a race is decided row by row, by accuracy; the metric is {study.metric}. Leave "
+            "race out, or judge by accuracy."
+        )
+    if race and methods == 1:
+        faults.append("race: expected two or more methods, found one.")
+    return seconds, faults
+
+
+def _other_data(value: str | DataSection) -> DataSpec:
+    return DataSpec(value) if isinstance(value, str) else DataSpec(**value.model_dump())
+
+
+def protocol_yaml(spec: StudySpec) -> dict[str, Any]:
+    """The protocol's keys of a resolved study.yaml, as `load` reads them again."""
+    t = spec.tuning
+    return {
+        "tuning": {"budget": t.budget, "seeds": list(t.seeds), "prune": t.prune},
+        "vary_split": spec.vary_split,
+        "train_sizes": [*spec.train_sizes, "all"] if spec.train_sizes else None,
+        "test_on": [asdict(d) for d in spec.test_on],
+        "race": spec.race,
+        "budget": spec.budget,
+        "disagreement": spec.disagreement,
+    }
 
 
 def _slug(path: Path | None, source: str, model: str) -> str:

@@ -16,7 +16,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from importlib import resources
 from pathlib import Path
@@ -54,11 +54,15 @@ from tunelab.types import Dataset, DataSpec, Duplicates, Split
 
 __all__ = [
     "SOURCES",
+    "OtherData",
     "Source",
     "TextTable",
     "describe",
     "load",
+    "load_other",
     "read_texts",
+    "redivided",
+    "smaller",
     "write_table",
 ]
 
@@ -870,6 +874,107 @@ def _subset(train: Split, label_names: Sequence[str], spec: DataSpec, notes: lis
         f"subset: {n:,} of {len(train):,} train rows (stratified, split seed {spec.split_seed})"
     )
     return _take(train, _stratified_order(train.labels, spec.split_seed, "subset")[:n])
+
+
+def redivided(dataset: Dataset, seed: int) -> Dataset:
+    """The rows of train and validation divided anew, stratified, sizes as before; test stays.
+
+    The seed alone decides, so every method of a study sees the same parts with the same seed.
+    """
+    pool = _joined(dataset.train, dataset.validation)
+    order = _stratified_order(pool.labels, seed, "vary_split")
+    n = len(dataset.validation)
+    return replace(dataset, train=_take(pool, order[n:]), validation=_take(pool, order[:n]))
+
+
+def smaller(dataset: Dataset, rows: int, seed: int) -> Dataset:
+    """The same data with `rows` training rows, stratified; those of fewer rows lie within.
+
+    Raises DataError for fewer rows than classes.
+    """
+    if rows < len(dataset.label_names):
+        raise DataError(
+            f"--train-sizes {rows}: expected at least {len(dataset.label_names)}, one row for each "
+            "class."
+        )
+    order = _stratified_order(dataset.train.labels, seed, "train_rows")
+    return replace(dataset, train=_take(dataset.train, order[:rows]))
+
+
+def _joined(a: Split, b: Split) -> Split:
+    return Split((*a.ids, *b.ids), (*a.texts, *b.texts), np.concatenate([a.labels, b.labels]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OtherData:
+    """Labelled rows from elsewhere, on which trained classifiers are scored.
+
+    `split.labels` index the study's label names. `domains` (n,) names where each row comes from,
+    where the data has a column `domain`.
+    """
+
+    name: str
+    split: Split
+    domains: tuple[str, ...] | None
+    fingerprint: str
+    notes: tuple[str, ...]
+
+
+def load_other(spec: DataSpec, label_names: Sequence[str]) -> OtherData:
+    """Read data to score on: its test part, else its validation part, else all of its rows.
+
+    Raises DataError where a label is none of `label_names`.
+    """
+    source = SOURCES[_kind(spec.source)](spec)
+    first = next(iter(source.parts.values()))[0]
+    text_column, label_column, said = choose_columns(first, spec.text_column, spec.label_column)
+    notes = [*source.notes, said]
+    for part in ("test", "validation", "all", "train"):
+        tables = source.parts.get(part)
+        rows = _rows(part, tables, (text_column, label_column), spec, notes) if tables else None
+        if tables and rows is not None and set(rows.labels) != {"-1"}:
+            break
+        if tables:
+            notes.append(f"the {part} part is unlabelled: not scored")
+    else:
+        raise DataError(f"{source.name}: no labelled rows to score on.")
+    notes.append(
+        f"scored on {'all' if part == 'all' else f'the {part} part'}: {len(rows.ids):,} rows"
+    )
+    known = {name: i for i, name in enumerate(label_names)}
+    keys = [str(k) for k in rows.labels]
+    strange = sorted({k for k in keys if _known_label(k, known) not in known})
+    if strange:
+        raise DataError(
+            f"--test-on {source.name}: label {listed(strange)} is none of the training data's: "
+            f"{listed(list(label_names))}. Rename it, or leave its rows out."
+        )
+    labels = np.asarray([known[_known_label(k, known)] for k in keys], dtype=np.int64)
+    split = Split(tuple(rows.ids), tuple(rows.texts), labels)
+    return OtherData(
+        source.name,
+        split,
+        _domains(tables, split.ids),
+        _fingerprint(label_names, {"train": split, "validation": split, "test": split}),
+        tuple(notes),
+    )
+
+
+def _known_label(key: str, known: Mapping[str, int]) -> str:
+    whole = WHOLE_FLOAT.fullmatch(key)
+    return whole["whole"] if whole and key not in known else key
+
+
+def _domains(tables: Sequence[Table], ids: Sequence[str]) -> tuple[str, ...] | None:
+    """The column `domain`, by row; None where the data has none."""
+    if not all("domain" in t.columns for t in tables):
+        return None
+    of = {
+        f"{t.stem}:{number}": str(value)
+        for t in tables
+        for number, value in zip(t.numbers, t.get("domain"), strict=True)
+    }
+    return tuple(of[i] for i in ids)
 
 
 # --- what is known of the content -----------------------------------------------------------

@@ -15,9 +15,23 @@ from rich.text import Text
 
 from tunelab.study import Plan
 from tunelab.summary import format_percent, format_seconds
-from tunelab.types import TrialResult
+from tunelab.types import TrialResult, TrialSpec
 
 __all__ = ["Display"]
+
+
+def _names(plan: Plan) -> dict[str, str]:
+    return {t.trial_id: _name(t, plan) for t in plan.todo}
+
+
+def _name(t: TrialSpec, plan: Plan | None = None) -> str:
+    """What a trial is called: "lora seed 3", "lora on 100 rows seed 3", "lora try r=4"."""
+    if t.purpose == "tuning":
+        tuned = plan.spec.tuning.spaces.get(t.method.label, {}) if plan else {}
+        said = " ".join(f"{k}={t.method.settings[k]}" for k in tuned)
+        return f"{t.method.label} try {said or t.trial_id[-6:]}"
+    rows = f" on {t.train_rows:,} rows" if t.train_rows is not None else ""
+    return f"{t.method.label}{rows} seed {t.seed}"
 
 
 class Display:
@@ -27,7 +41,7 @@ class Display:
         self._plan = plan
         self._console = console
         self._metric = plan.spec.metric
-        self._names = {t.trial_id: f"{t.method.label} seed {t.seed}" for t in plan.todo}
+        self._names = _names(plan)
         self._width = max((len(n) for n in self._names.values()), default=0)
         self._left = dict(plan.seconds)
         # Measured over estimated seconds of the trials so far: corrects those to come.
@@ -47,7 +61,7 @@ class Display:
                 console=self._console,
                 transient=True,
             )
-            total = len(self._plan.todo)
+            total = len(self._plan.todo) + sum(self._plan.proposals.values())
             self._tasks = (
                 self._live.add_task("trials", total=total, said=""),
                 self._live.add_task("", total=None, said="starting", visible=True),
@@ -61,7 +75,9 @@ class Display:
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Show one event of an engine."""
-        if event.get("event") == "start":
+        if event.get("event") == "plan":
+            self._replan(event["plan"])
+        elif event.get("event") == "start":
             self._current = event["trial_id"]
             self._started = time.perf_counter()
             self._show("starting", completed=0, total=None)
@@ -72,11 +88,17 @@ class Display:
         elif "eval_loss" in event or "loss" in event:
             self._show(self._said(event), completed=event["step"], total=event["steps"])
 
+    def _replan(self, plan: Plan) -> None:
+        """Take over what is to run from now on: settings were chosen, or a method was dropped."""
+        self._left = dict(plan.seconds)
+        self._names |= _names(plan)
+        self._width = max((len(n) for n in self._names.values()), default=0)
+
     def result(self, result: TrialResult) -> None:
         """Show that a trial has ended, and how."""
-        name = self._names[result.spec.trial_id]
+        name = self._names.get(result.spec.trial_id) or _name(result.spec, self._plan)
         took = time.perf_counter() - self._started
-        expected = self._left.pop(result.spec.trial_id)
+        expected = self._left.pop(result.spec.trial_id, took)
         self._spent += took
         self._expected += expected
         if result.status == "failed":

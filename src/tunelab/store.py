@@ -50,6 +50,7 @@ from tunelab.types import (
 __all__ = [
     "EXTRAS",
     "StudyRecord",
+    "TEST_ON",
     "TRIAL_FILES",
     "artifact_dir",
     "find_studies",
@@ -76,6 +77,7 @@ __all__ = [
 ]
 
 FORMAT = 1
+TEST_ON = "test_on:"  # before the name of other data, in a trial's predictions
 TRIAL_FILES = ("spec.json", "result.json", "history.jsonl", "predictions.parquet")
 
 

@@ -1,39 +1,47 @@
 """A study: methods x settings x seeds -> trials; run what is missing; keep what is done.
 
+Main path: `plan` -> `run`: tries of settings (`_tune`) -> trials -> trials on fewer rows.
+
 May import: config, trial, engines and the rooms below. May not import: report, api, cli.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import yaml
 
-from tunelab import bases, data, gate, store, trackers
+from tunelab import bases, data, gate, store, trackers, tuning
 from tunelab._version import __version__
-from tunelab.config import MOST_TRIALS, StudySpec
+from tunelab.config import MOST_TRIALS, StudySpec, protocol_yaml
 from tunelab.engines import ENGINES
 from tunelab.errors import ConfigError
 from tunelab.gate import Gate
 from tunelab.methods import METHODS, check
+from tunelab.metrics import METRICS
 from tunelab.trial import OnEvent, make_spec
-from tunelab.types import Dataset, TrialResult, TrialSpec
+from tunelab.types import Dataset, MethodSpec, TrialResult, TrialSpec
 
-__all__ = ["Plan", "check_place", "expand", "plan", "run", "write"]
+__all__ = ["Plan", "Power", "check_place", "expand", "plan", "power", "run", "write"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """What a study will do: all its trials, those still to run, and about how long that takes.
 
-    `seconds` maps each trial to run to its estimated seconds; `gate` says what is wrong with the
-    data.
+    `methods` are the study's with their tuned settings, as far as tuning has been done. `trials`
+    are those that the table compares, `curve` those on fewer training rows, `tries` those of
+    settings that are still to run (Optuna's are known only when it proposes them: `proposals` says
+    how many each method has left). `seconds` maps what is to run to its estimated seconds.
+    `gate` says what is wrong with the data.
     """
 
     spec: StudySpec
@@ -43,6 +51,12 @@ class Plan:
     todo: tuple[TrialSpec, ...]
     seconds: Mapping[str, float]
     gate: Gate
+    methods: tuple[MethodSpec, ...] = ()
+    curve: tuple[TrialSpec, ...] = ()
+    tries: tuple[TrialSpec, ...] = ()
+    proposals: Mapping[str, int] = field(default_factory=dict)
+    others: tuple[data.OtherData, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def total_seconds(self) -> float:
@@ -50,18 +64,44 @@ class Plan:
         return sum(self.seconds.values())
 
 
-def expand(spec: StudySpec, dataset: Dataset, base: bases.Base | None) -> tuple[TrialSpec, ...]:
-    """All trials of a study: seed by seed, so that every method has one result early."""
+def expand(
+    spec: StudySpec,
+    dataset: Dataset,
+    base: bases.Base | None,
+    methods: Sequence[MethodSpec] | None = None,
+    sizes: Sequence[int | None] = (None,),
+) -> tuple[TrialSpec, ...]:
+    """All trials of a study: seed by seed, so that every method has one result early.
+
+    `methods` are the study's own where left out; `sizes` numbers of training rows, None for all.
+    """
     return tuple(
-        make_spec(
-            spec.data,
-            dataset.fingerprint,
-            base.ref if base and METHODS[m.name].needs_base else None,
-            m,
-            seed,
-        )
+        _spec_of(spec, dataset, base, m, seed, train_rows=size)
         for seed in spec.seeds
-        for m in spec.methods
+        for size in sizes
+        for m in methods or spec.methods
+    )
+
+
+def _spec_of(
+    spec: StudySpec,
+    dataset: Dataset,
+    base: bases.Base | None,
+    method: MethodSpec,
+    seed: int,
+    **more: Any,
+) -> TrialSpec:
+    ref = base.ref if base and METHODS[method.name].needs_base else None
+    full = more.get("train_rows") is None and more.get("purpose") != "tuning"
+    return make_spec(
+        spec.data,
+        dataset.fingerprint,
+        ref,
+        method,
+        seed,
+        vary_split=spec.vary_split,
+        test_on=spec.test_on if full else (),
+        **more,
     )
 
 
@@ -70,7 +110,8 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
 
     Raises InputError before anything is written or trained.
     """
-    count = len(spec.methods) * len(spec.seeds)
+    tries = sum(spec.tuning.tries(m.label) for m in spec.methods) * len(spec.tuning.seeds)
+    count = len(spec.methods) * len(spec.seeds) * (1 + len(spec.train_sizes)) + tries
     if count > MOST_TRIALS and not yes:
         raise ConfigError(
             f"This study has {count} trials ({len(spec.methods)} methods x {len(spec.seeds)} "
@@ -85,18 +126,76 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
             "Choose another folder with --output-dir."
         )
     dataset = data.load(spec.data)
+    others = tuple(data.load_other(d, dataset.label_names) for d in spec.test_on)
     base = bases.resolve(spec.model, spec.trust_remote_code) if spec.needs_base else None
     if base:
-        for m in spec.methods:
+        for m in _every_setting(spec):
             check(base, m)
             if "max_length" in m.settings and METHODS[m.name].needs_base:
                 bases.check_length(base, m.settings["max_length"])
-    trials = expand(spec, dataset, base)
-    before = {t.trial_id: store.read_result(folder, t.trial_id) for t in trials}
-    todo = tuple(t for t in trials if not _is_done(before[t.trial_id]))
+    found = _gate(folder, dataset)
+    return _replanned(Plan(spec, dataset, base, (), (), {}, found, others=others))
+
+
+def _every_setting(spec: StudySpec) -> Iterator[MethodSpec]:
+    """The methods of a study, and each with every setting that tuning may give it."""
+    for m in spec.methods:
+        yield m
+        for name, values in spec.tuning.spaces.get(m.label, {}).items():
+            ends = values if isinstance(values, tuple) else ()
+            for v in ends:
+                value = list(v) if isinstance(v, tuple) else v
+                yield MethodSpec(m.name, m.label, {**m.settings, name: value})
+
+
+def _replanned(p: Plan) -> Plan:
+    """The plan as the study's folder now stands: tuned settings, and what is still to run."""
+    spec, dataset, folder = p.spec, p.dataset, p.spec.output_dir
+    recorded = (store.read_extra(folder, "tuning") or {}).get("methods", {})
+    methods, tries, proposals = [], [], {}
+    for m in spec.methods:
+        entry = recorded.get(m.label)
+        if m.label not in spec.tuning.spaces:
+            methods.append(m)
+        elif entry is not None and _settled(p, m, entry):
+            methods.append(MethodSpec(m.name, m.label, {**m.settings, **entry["chosen"]}))
+        else:
+            methods.append(m)
+            if spec.tuning.budget is None:
+                tries += [t for _, t in _grid_tries(p, m)]
+            else:
+                made = _made(p, m, entry) if entry else 0
+                proposals[m.label] = max(1, spec.tuning.budget - made)
+    sizes, notes = _sizes(spec, dataset)
+    trials = expand(spec, dataset, p.base, methods)
+    curve = expand(spec, dataset, p.base, methods, sizes)
+    everything = (*tries, *trials, *curve)
+    before = {t.trial_id: store.read_result(folder, t.trial_id) for t in everything}
+    todo = tuple(t for t in everything if not _is_done(before[t.trial_id], t))
     done = [r for r in before.values() if r is not None and r.status == "done"]
-    seconds = _estimate(todo, done, dataset, base)
-    return Plan(spec, dataset, base, trials, todo, seconds, _gate(folder, dataset))
+    seconds = _estimate(todo, done, dataset, p.base)
+    for label, left in proposals.items():
+        # What is not proposed yet takes about as long as a trial of that method.
+        own = [seconds[t.trial_id] for t in todo if t.method.label == label]
+        for i in range(left * len(spec.tuning.seeds)):
+            seconds[f"try {i} of {label}"] = max(own, default=0.0)
+    return replace(
+        p, trials=trials, curve=curve, tries=tuple(t for t in tries if t in todo), todo=todo,
+        seconds=seconds, methods=tuple(methods), proposals=proposals, notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _sizes(spec: StudySpec, dataset: Dataset) -> tuple[list[int], list[str]]:
+    """Sizes of the learning curves that lie below all rows."""
+    least, rows = len(dataset.label_names), len(dataset.train)
+    few = [n for n in spec.train_sizes if n < least]
+    if few:
+        raise ConfigError(
+            f"train_sizes: expected at least {least} rows, one for each class, found {few[0]}."
+        )
+    beyond = [n for n in spec.train_sizes if n >= rows]
+    notes = [f"train sizes of {rows:,} rows and more are all rows: {beyond}"] if beyond else []
+    return [n for n in spec.train_sizes if n < rows], notes
 
 
 def _gate(folder: Path, dataset: Dataset) -> Gate:
@@ -120,9 +219,14 @@ def check_place(folder: Path) -> None:
         raise ConfigError(f"{folder}: {inside} may not be written to. {other}")
 
 
-def _is_done(result: TrialResult | None) -> bool:
-    # A trial that failed is tried again: the cause (memory, a missing package) may be mended.
-    return result is not None and result.status == "done"
+def _is_done(result: TrialResult | None, spec: TrialSpec) -> bool:
+    # A trial that failed is tried again: the cause (memory, a missing package) may be mended. A
+    # try of settings is not: that these settings fail is what was to be found out.
+    if result is None:
+        return False
+    if spec.purpose == "tuning":
+        return True
+    return result.status == "done" and set(spec.test_on) <= set(result.spec.test_on)
 
 
 def write(p: Plan, command: str) -> None:
@@ -136,13 +240,18 @@ def write(p: Plan, command: str) -> None:
         "data": asdict(p.spec.data),
         "model": p.base.ref.name if p.base else p.spec.model,
         "trust_remote_code": p.spec.trust_remote_code,
-        "methods": [{"name": m.name, "label": m.label, **m.settings} for m in p.spec.methods],
+        "methods": [
+            {"name": m.name, "label": m.label, "tune": _tune_yaml(p.spec, m.label), **m.settings}
+            for m in p.spec.methods
+        ],
         "seeds": list(p.spec.seeds),
         "metric": p.spec.metric,
         "output_dir": str(folder),
         "report_to": list(p.spec.report_to),
+        **protocol_yaml(p.spec),
         "sources": dict(p.spec.sources),
         "trials": [t.trial_id for t in p.trials],
+        "curve": [t.trial_id for t in p.curve],
     }
     head = "# The resolved study. Run it again (only what is missing is run): tunelab compare "
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
@@ -152,25 +261,267 @@ def write(p: Plan, command: str) -> None:
     store.write_extra(folder, "gate", gate.to_json(p.gate))
 
 
-def run(p: Plan, on_event: OnEvent, engine: str = "process") -> Iterator[TrialResult]:
-    """Run what is missing; each result is yielded when it is on disk.
+def _tune_yaml(spec: StudySpec, label: str) -> Any:
+    space = spec.tuning.spaces.get(label)
+    return tuning.to_json(space) if space else False
 
-    Trackers that the study reports to hear every event and result too; one that fails is left out,
-    which an event `note` says.
+
+# --- running --------------------------------------------------------------------------------
+
+Steps = Generator[TrialResult, None, Plan]
+
+
+def run(p: Plan, on_event: OnEvent, engine: str = "process") -> Iterator[TrialResult]:
+    """Run what is missing: tries of settings, then trials; each result is yielded when on disk.
+
+    Where what is to run changes (settings were chosen, a method was dropped from the race), the
+    event {"event": "plan", "plan": the new Plan} says so. Trackers that the study reports to hear
+    every event and result too; one that fails is left out, which an event `note` says.
     """
     folder = p.spec.output_dir
+    known = {t.trial_id: t for t in p.todo}
     with trackers.Reporter(
-        p.spec.report_to, folder.name, folder / trackers.FOLDER,
-        {t.trial_id: t for t in p.todo}, lambda text: on_event({"event": "note", "text": text}),
+        p.spec.report_to, folder.name, folder / trackers.FOLDER, known,
+        lambda text: on_event({"event": "note", "text": text}),
     ) as reporter:  # fmt: skip
 
         def hear(event: Mapping[str, Any]) -> None:
             on_event(event)
-            reporter.event(event)
+            if event.get("event") == "plan":
+                known.update({t.trial_id: t for t in event["plan"].todo})
+            else:
+                reporter.event(event)
 
-        for result in ENGINES[engine](p.todo, folder, p.spec.metric, hear):
+        for result in _stages(p, hear, engine):
             reporter.result(result)
             yield result
+
+
+def _stages(p: Plan, on_event: OnEvent, engine: str) -> Iterator[TrialResult]:
+    p = yield from _tune(p, on_event, engine)
+    yield from _carry_out(p, (*p.trials, *p.curve), on_event, engine)
+
+
+def _carry_out(
+    p: Plan, specs: Sequence[TrialSpec], on_event: OnEvent, engine: str
+) -> Iterator[TrialResult]:
+    """Run those of `specs` that are not done. Every trial of a study runs through here."""
+    folder = p.spec.output_dir
+    todo = [t for t in specs if not _is_done(store.read_result(folder, t.trial_id), t)]
+    yield from ENGINES[engine](todo, folder, p.spec.metric, on_event)
+
+
+def _changed(p: Plan, on_event: OnEvent) -> Plan:
+    """Plan anew from what is on disk, put the trials' ids into study.yaml, and tell."""
+    p = _replanned(p)
+    ids = {"trials": p.trials, "curve": p.curve}
+    store.update_study(p.spec.output_dir, **{k: [t.trial_id for t in v] for k, v in ids.items()})
+    on_event({"event": "plan", "plan": p})
+    return p
+
+
+# --- before the run -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """The smallest true difference in accuracy that this study finds four times out of five.
+
+    `difference` of two methods compared on their own, `among` of the first of all pairs that Holm's
+    correction tests; `rows` and `seeds` it rests on; `least_seeds`: below which no method is called
+    better (`stats.least_seeds`);
+    `disagreement`: share of test rows on which exactly one of two methods is right, and where that
+    comes from (`source`); `seed_sd`: standard deviation over seeds of the difference.
+    """
+
+    difference: float
+    among: float
+    rows: int
+    seeds: int
+    least_seeds: int
+    disagreement: float
+    seed_sd: float
+    source: Literal["stated", "trials that are done", "usual"]
+
+
+# FIELD: two good classifiers of the same texts disagree about so often.
+_USUAL_DISAGREEMENT = 0.08
+
+
+def power(p: Plan) -> Power:
+    """What this study could find: from its test rows, its seeds, and what is known of its methods.
+
+    The disagreement is that which the study states; else that of its finished trials on
+    validation (a pilot: test decides nothing, not even this); else 8%.
+    """
+    from tunelab.stats import detectable_difference, least_seeds
+
+    rows, seeds = len(p.dataset.test), len(p.spec.seeds)
+    found, seed_sd = _pilot(p)
+    source: Literal["stated", "trials that are done", "usual"] = "trials that are done"
+    if p.spec.disagreement is not None:
+        found, source = p.spec.disagreement, "stated"
+    elif found is None:
+        found, source = _USUAL_DISAGREEMENT, "usual"
+    one, first = (
+        detectable_difference(rows, seeds, found, seed_sd=seed_sd, pairs=pairs)
+        for pairs in (1, max(1, math.comb(len(p.spec.methods), 2)))
+    )
+    return Power(one, first, rows, seeds, least_seeds(), found, seed_sd, source)
+
+
+def _pilot(p: Plan) -> tuple[float | None, float]:
+    """Mean disagreement of the finished trials, pair by pair, and the spread over seeds."""
+    folder = p.spec.output_dir
+    right: dict[str, dict[int, Any]] = {}
+    for t in p.trials:
+        result = store.read_result(folder, t.trial_id)
+        if result is not None and result.status == "done":
+            v = store.read_predictions(folder, t.trial_id)["validation"]
+            right.setdefault(t.method.label, {})[t.seed] = v.predicted == v.labels
+    shares, variances = [], []
+    for a, b in itertools.combinations(right.values(), 2):
+        shared = sorted(a.keys() & b.keys())
+        shares += [float((a[s] != b[s]).mean()) for s in shared]
+        if len(shared) > 2:
+            gaps = [float(a[s].mean() - b[s].mean()) for s in shared]
+            # What a seed's luck on these rows adds is none of the spread on endless rows.
+            lucky = shares[-1] / len(a[shared[0]])
+            variances.append(max(0.0, float(np.var(gaps, ddof=1)) - lucky))
+    known = [s for s in shares if s > 0]
+    mean = float(np.mean(known)) if known else None
+    return mean, float(np.mean(variances)) ** 0.5 if variances else 0.0
+
+
+# --- tuning ---------------------------------------------------------------------------------
+
+
+def _tune(p: Plan, on_event: OnEvent, engine: str) -> Steps:
+    """Try settings on validation and settle on the best, for every method that is tuned."""
+    if not p.spec.tuning.spaces:
+        return p
+    if p.tries or p.proposals:
+        if p.spec.tuning.budget is None:
+            yield from _carry_out(p, p.tries, on_event, engine)
+        else:
+            yield from _search(p, on_event, engine)
+        _record_tuning(p)
+    return _changed(p, on_event)
+
+
+def _grid_tries(p: Plan, m: MethodSpec) -> list[tuple[dict[str, Any], TrialSpec]]:
+    points = tuning.grid(p.spec.tuning.spaces[m.label])
+    return [(point, t) for point in points for t in _tries_of(p, m, point)]
+
+
+def _tries_of(p: Plan, m: MethodSpec, settings: Mapping[str, Any]) -> list[TrialSpec]:
+    """One setting with each tuning seed."""
+    method = MethodSpec(m.name, m.label, {**m.settings, **settings})
+    return [
+        _spec_of(p.spec, p.dataset, p.base, method, seed, purpose="tuning")
+        for seed in p.spec.tuning.seeds
+    ]
+
+
+def _settled(p: Plan, m: MethodSpec, entry: Mapping[str, Any]) -> bool:
+    """Whether what is recorded is what would be tried now, and all of it."""
+    if entry["start"] != _start(p, m):
+        return False
+    ids = {row["trial_id"] for row in entry["tries"]}
+    if p.spec.tuning.budget is None:
+        return ids == {t.trial_id for _, t in _grid_tries(p, m)}
+    return entry["space"] == tuning.to_json(p.spec.tuning.spaces[m.label]) and (
+        _made(p, m, entry) >= p.spec.tuning.budget
+    )
+
+
+def _made(p: Plan, m: MethodSpec, entry: Mapping[str, Any]) -> int:
+    """How many of the recorded settings were tried on this data, with these seeds."""
+    settings = [r["settings"] for r in tuning.by_setting(entry)]
+    ours = {t.trial_id for s in settings for t in _tries_of(p, m, s)}
+    # A setting that Optuna proposed twice counts twice: it was spent.
+    return sum(r["trial_id"] in ours for r in entry["tries"]) // len(p.spec.tuning.seeds)
+
+
+def _start(p: Plan, m: MethodSpec) -> dict[str, Any]:
+    return {k: m.settings[k] for k in p.spec.tuning.spaces[m.label]}
+
+
+def _proposals(p: Plan, m: MethodSpec) -> tuning.Proposals:
+    # A study of Optuna's is of one method on one dataset: other data would mix what is not alike.
+    name = f"{m.label} on {p.dataset.fingerprint[:12]}"
+    space, higher = p.spec.tuning.spaces[m.label], METRICS[p.spec.metric].higher_is_better
+    return tuning.Proposals(p.spec.output_dir, name, space, _start(p, m), higher)
+
+
+def _search(p: Plan, on_event: OnEvent, engine: str) -> Iterator[TrialResult]:
+    """Rounds of one proposal a method, until each has spent the budget."""
+    t, folder, metric = p.spec.tuning, p.spec.output_dir, p.spec.metric
+    assert t.budget is not None  # noqa: S101  _tune asked
+    tuned = [m for m in p.spec.methods if m.label in t.spaces]
+    proposals = {m.label: _proposals(p, m) for m in tuned}
+    while True:
+        asked = {}
+        for m in tuned:
+            if len(proposals[m.label].told) < t.budget:
+                number, settings = proposals[m.label].ask()
+                below = _stop_below(p, m, proposals[m.label]) if t.prune else {}
+                tries = [replace(s, stop_below=below) for s in _tries_of(p, m, settings)]
+                asked[m.label] = (number, tries)
+        if not asked:
+            return
+        yield from _carry_out(p, [s for _, ts in asked.values() for s in ts], on_event, engine)
+        for label, (number, tries) in asked.items():
+            found = [store.read_result(folder, s.trial_id) for s in tries]
+            values = [tuning.worth(r, metric) for r in found if r is not None]
+            known = [v for v in values if v is not None]
+            value = float(np.mean(known)) if len(known) == len(tries) else None
+            pruned = any(r is not None and "pruned" in r.details for r in found)
+            proposals[label].tell(number, value, pruned)
+        _record_tuning(p, proposals)
+
+
+def _stop_below(p: Plan, m: MethodSpec, proposals: tuning.Proposals) -> dict[str, float]:
+    """Median scores by epoch of this method's tries that went to the end."""
+    if not METRICS[p.spec.metric].higher_is_better:
+        return {}
+    folder = p.spec.output_dir
+    done = [s for settings in proposals.told for s in _tries_of(p, m, settings)]
+    results = [store.read_result(folder, s.trial_id) for s in done]
+    whole = [r.spec.trial_id for r in results if r is not None and "pruned" not in r.details]
+    return tuning.stop_below((store.read_history(folder, i) for i in whole), p.spec.metric)
+
+
+def _record_tuning(p: Plan, proposals: Mapping[str, tuning.Proposals] | None = None) -> None:
+    """Write tuning.json from the tries that lie in the folder."""
+    t, folder, metric = p.spec.tuning, p.spec.output_dir, p.spec.metric
+    higher = METRICS[metric].higher_is_better
+    methods: dict[str, Any] = {}
+    for m in p.spec.methods:
+        if m.label not in t.spaces:
+            continue
+        if t.budget is None:
+            made = _grid_tries(p, m)
+        else:
+            told = (proposals[m.label] if proposals else _proposals(p, m)).told
+            made = [(settings, s) for settings in told for s in _tries_of(p, m, settings)]
+        found = [(settings, store.read_result(folder, s.trial_id)) for settings, s in made]
+        tries = [tuning.try_row(settings, r, metric) for settings, r in found if r is not None]
+        start = _start(p, m)
+        chosen, value, reason = tuning.choose(tries, start, higher)
+        methods[m.label] = {
+            "space": tuning.to_json(t.spaces[m.label]),
+            "start": start,
+            "chosen": chosen if chosen is not None else start,
+            "value": value,
+            "reason": reason,
+            "tries": tries,
+        }
+    store.write_extra(folder, "tuning", {
+        "metric": metric, "higher_is_better": higher, "seeds": list(t.seeds),
+        "search": "grid" if t.budget is None else "optuna", "budget": t.budget,
+        "methods": methods,
+    })  # fmt: skip
 
 
 # --- how long -------------------------------------------------------------------------------
@@ -195,6 +546,8 @@ def _estimate(
         return {}
     took: dict[str, list[float]] = {}
     for r in done:
+        if r.spec.train_rows is not None or "seconds" not in r.provenance:
+            continue
         took.setdefault(r.spec.method.label, []).append(float(r.provenance["seconds"]))
     speed = _measured_speed() * _EFFICIENCY if base else 1.0
     weights = _encoder_weights(base) if base else 0
@@ -204,15 +557,16 @@ def _estimate(
     for t in todo:
         s = t.method.settings
         start = _SECONDS_TO_START if out else _SECONDS_TO_IMPORT
-        if t.method.label in took:
+        if t.method.label in took and t.train_rows is None:
             out[t.trial_id] = start + float(np.mean(took[t.method.label]))
             continue
         work = _WORK.get(t.method.name, _WORK_OF_ADAPTERS)
         rows = len(dataset.train)
         cut = min(1.0, s.get("max_length", 1e9) * rows / max(tokens, 1))
+        share_of_rows = (t.train_rows or rows) / rows
         epochs = s.get("num_train_epochs", 1)
         share = 1 + 0.33 * len(dataset.validation) / rows
-        seconds = work * weights * tokens * cut * epochs * share / speed
+        seconds = work * weights * tokens * cut * epochs * share * share_of_rows / speed
         out[t.trial_id] = start + seconds + rows * 1e-3
     return out
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -49,13 +51,24 @@ _LATENCY_WARMUP = 3
 
 
 def make_spec(
-    spec: DataSpec, fingerprint: str, base: BaseRef | None, method: MethodSpec, seed: int
+    spec: DataSpec,
+    fingerprint: str,
+    base: BaseRef | None,
+    method: MethodSpec,
+    seed: int,
+    *,
+    purpose: Literal["trial", "tuning"] = "trial",
+    train_rows: int | None = None,
+    vary_split: bool = False,
+    test_on: tuple[DataSpec, ...] = (),
+    stop_below: Mapping[str, float] | None = None,
 ) -> TrialSpec:
     """Make a trial's spec. Its id hashes what its result depends on, and nothing else.
 
     The content of the data counts, not where it lies; a method's settings, not its display name.
+    What else it is scored on does not count: that is added to a trial that is done.
     """
-    identity = {
+    identity: dict[str, Any] = {
         "recipe": _RECIPE,
         "data": {"fingerprint": fingerprint, "subset": spec.subset, "split_seed": spec.split_seed},
         "base": base and base.sha256 + (base.code_sha256 or ""),
@@ -63,9 +76,23 @@ def make_spec(
         "settings": method.settings,
         "seed": seed,
     }
+    more = {"purpose": purpose, "train_rows": train_rows, "vary_split": vary_split}
+    # Left out where they say nothing, so that results from before these existed stay valid.
+    identity |= {k: v for k, v in more.items() if v not in ("trial", None, False)}
     text = json.dumps(identity, sort_keys=True, ensure_ascii=True)
     trial_id = f"{method.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    return TrialSpec(spec, fingerprint, base, method, seed, trial_id)
+    return TrialSpec(
+        spec, fingerprint, base, method, seed, trial_id,
+        purpose, train_rows, vary_split, test_on, stop_below or {},
+    )  # fmt: skip
+
+
+class _Pruned(Exception):  # noqa: N818  no error: a try that is behind is ended
+    """Ends a try after an epoch that is behind those of other tries."""
+
+    def __init__(self, row: Mapping[str, Any], below: float) -> None:
+        self.row = dict(row)
+        self.below = below
 
 
 def named_seeds(seed: int) -> Seeds:
@@ -93,7 +120,7 @@ def run(spec: TrialSpec, artifact: Path, metric: str, on_event: OnEvent) -> Fini
     started, clock = datetime.now(UTC), time.perf_counter()
     peak = measure.PeakMemory()
     on_event({"stage": "loading data"})
-    dataset = _the_same_data(spec)
+    dataset = _drawn(_the_same_data(spec), spec)
     # A spec that names code is one whose study allowed it.
     base = bases.resolve_exactly(spec.base, artifact, True) if spec.base else None
     method = METHODS[spec.method.name]
@@ -107,13 +134,15 @@ def run(spec: TrialSpec, artifact: Path, metric: str, on_event: OnEvent) -> Fini
             settings=method.settings(**spec.method.settings),
             seeds=named_seeds(spec.seed),
             metric=metric,
-            on_step=on_event,
+            on_step=_watched(on_event, spec.stop_below, metric),
         )
     )
     peak_bytes = max(peak.bytes() or 0, outcome.peak_memory_bytes or 0) or None
 
     on_event({"stage": "scoring"})
     validation = _validation(outcome, dataset.validation)
+    if spec.purpose == "tuning":
+        return _tried(spec, outcome, validation, dataset, (started, clock))
     test = _score(outcome.classifier, dataset.test)
     scores, reasons = _all_scores({"eval": validation, "test": test}, dataset.label_names)
     p50, p95 = _latency(outcome.classifier, dataset.test.texts)
@@ -129,11 +158,13 @@ def run(spec: TrialSpec, artifact: Path, metric: str, on_event: OnEvent) -> Fini
         latency_p50_seconds=p50,
         latency_p95_seconds=p95,
     )
+    elsewhere, transfer = _transfer(spec.test_on, outcome.classifier, dataset.label_names)
     splits = {"validation": validation, "test": test}
     details = {
         **outcome.details,
         "per_class": {k: metrics.per_class(p, dataset.label_names) for k, p in splits.items()},
         "confusion": {k: _confusion(p) for k, p in splits.items()},
+        **({"transfer": transfer} if transfer else {}),
     }
     if peak_bytes is None:
         reasons["peak_memory_bytes"] = "this system does not report a process's peak memory"
@@ -146,17 +177,55 @@ def run(spec: TrialSpec, artifact: Path, metric: str, on_event: OnEvent) -> Fini
         reasons={**reasons, **outcome.reasons},
         provenance=_provenance(spec, dataset, started, time.perf_counter() - clock),
     )
+    everything = {**splits, **elsewhere}
+    return Finished(result, tuple(outcome.history), everything, outcome.classifier)
+
+
+def _tried(
+    spec: TrialSpec,
+    outcome: Outcome,
+    validation: Predictions,
+    dataset: Dataset,
+    began: tuple[datetime, float],
+) -> Finished:
+    """The result of a try of settings: what validation says, and nothing of the test part."""
+    scores, reasons = _all_scores({"eval": validation}, dataset.label_names)
+    result = TrialResult(
+        spec,
+        "done",
+        scores,
+        Cost(train_seconds=outcome.train_seconds),
+        dict(outcome.details),
+        reasons,
+        _provenance(spec, dataset, began[0], time.perf_counter() - began[1]),
+    )
+    splits = {"validation": validation}
     return Finished(result, tuple(outcome.history), splits, outcome.classifier)
 
 
 def run_and_store(spec: TrialSpec, study: Path, metric: str, on_event: OnEvent) -> TrialResult:
     """Run a trial and keep it in the study; one that fails is kept too, with its error."""
     started, clock = datetime.now(UTC), time.perf_counter()
+    before = store.read_result(study, spec.trial_id)
     try:
+        if before is not None and before.status == "done":
+            return _score_elsewhere(before, spec, study, on_event)
         with store.new_trial(study, spec.trial_id) as folder:
             done = run(spec, folder / "artifact", metric, on_event)
             store.write_trial(folder, done.result, done.history, done.predictions)
             return done.result
+    except _Pruned as p:
+        key = f"eval_{metric}"
+        result = TrialResult(
+            spec,
+            "done",
+            {k: v for k, v in p.row.items() if k.startswith("eval_") and k != "eval_loss"},
+            details={
+                "epochs": round(p.row["epoch"]),
+                "pruned": {"epoch": round(p.row["epoch"]), "value": p.row[key], "below": p.below},
+            },
+            provenance=_provenance(spec, None, started, time.perf_counter() - clock),
+        )
     except Exception as e:  # one failed trial must not stop the others; it is kept
         result = failed(spec, e, _provenance(spec, None, started, time.perf_counter() - clock))
     with store.new_trial(study, spec.trial_id) as folder:
@@ -181,6 +250,113 @@ def failed(
 
 
 # --- the steps ------------------------------------------------------------------------------
+
+
+def _drawn(dataset: Dataset, spec: TrialSpec) -> Dataset:
+    """The rows that this trial sees; the same for every method with the same seed."""
+    if spec.vary_split:
+        dataset = data.redivided(dataset, spec.seed)
+    if spec.train_rows is not None:
+        dataset = data.smaller(dataset, spec.train_rows, spec.seed)
+    return dataset
+
+
+def _watched(on_event: OnEvent, stop_below: Mapping[str, float], metric: str) -> OnEvent:
+    """Pass events on; end the try at an epoch whose score is below that of other tries."""
+    if not stop_below:
+        return on_event
+    best = -math.inf
+
+    def watch(row: Mapping[str, Any]) -> None:
+        nonlocal best
+        on_event(row)
+        value = row.get(f"eval_{metric}")
+        if value is None:
+            return
+        best = max(best, float(value))
+        below = stop_below.get(str(round(float(row["epoch"]))))
+        # In the last epoch there is nothing left to save.
+        if below is not None and best < below and row.get("step") != row.get("steps"):
+            raise _Pruned(row, below)
+
+    return watch
+
+
+def _transfer(
+    others: Sequence[DataSpec],
+    classifier: Classifier,
+    label_names: tuple[str, ...],
+    taken: Sequence[str] = (),
+) -> tuple[dict[str, Predictions], dict[str, Any]]:
+    """Score other data once, after everything: predictions by name, and what they say."""
+    found: dict[str, Predictions] = {}
+    facts: dict[str, Any] = {}
+    for spec in others:
+        other = data.load_other(spec, label_names)
+        name = _free(other.name, (*taken, *facts))
+        found[f"{store.TEST_ON}{name}"] = p = _score(classifier, other.split)
+        values, why = metrics.evaluate(p, label_names)
+        facts[name] = {
+            "source": spec.source,
+            "rows": len(other.split),
+            "fingerprint": other.fingerprint,
+            "scores": values,
+            "reasons": why,
+            "domains": _by_domain(p, other.domains, label_names),
+        }
+    return found, facts
+
+
+def _free(name: str, taken: Sequence[str]) -> str:
+    n, free = 2, name
+    while free in taken:
+        free, n = f"{name} ({n})", n + 1
+    return free
+
+
+def _by_domain(
+    p: Predictions, domains: tuple[str, ...] | None, label_names: tuple[str, ...]
+) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    of = np.asarray(domains if domains is not None else (), dtype=object)
+    for domain in dict.fromkeys(domains or ()):
+        rows = np.flatnonzero(of == domain)
+        part = Predictions(
+            tuple(p.ids[i] for i in rows), p.labels[rows], p.scores[rows], p.score_kind
+        )
+        values, _ = metrics.evaluate(part, label_names)
+        out[domain] = {"rows": len(rows), "scores": values}
+    return out
+
+
+def _score_elsewhere(
+    before: TrialResult, spec: TrialSpec, study: Path, on_event: OnEvent
+) -> TrialResult:
+    """Add predictions on other data to a trial that is done, from its artifact: no training."""
+    from tunelab import predict
+
+    kept = store.trial_dir(study, spec.trial_id)
+    known = before.details.get("transfer", {})
+    missing = tuple(d for d in spec.test_on if d not in before.spec.test_on)
+    if not missing:
+        return before
+    on_event({"stage": "scoring other data"})
+    try:
+        classifier = predict.load(kept / "artifact").classifier
+        found, facts = _transfer(missing, classifier, classifier.label_names, tuple(known))
+    except Exception as e:  # the trial itself is good: it is kept, and scored by the next run
+        return replace(before, error=f"Not scored on other data: {' '.join(str(e).split())}")
+    result = replace(
+        before,
+        spec=replace(before.spec, test_on=(*before.spec.test_on, *missing)),
+        details={**before.details, "transfer": {**known, **facts}},
+    )
+    predictions = {**store.read_predictions(study, spec.trial_id), **found}
+    history = store.read_history(study, spec.trial_id)
+    with store.new_trial(study, spec.trial_id) as folder:
+        shutil.copytree(kept, folder, dirs_exist_ok=True)
+        store.write_trial(folder, result, history, predictions)
+    return result
 
 
 def _the_same_data(spec: TrialSpec) -> Dataset:

@@ -63,7 +63,7 @@ def trained(
     assert said.code == 0, said.err
     assert f"Try it: tunelab predict {root / 'lora'}" in said.out
     said = run_here("compare", reviews_csv, "--methods", "svm-tfidf,svm,full", "--seeds", 1, *base,
-                    "--output-dir", root / "study")  # fmt: skip
+                    "--tuning", "off", "--output-dir", root / "study")  # fmt: skip
     assert said.code == 0, said.err
     found = {r["method"]: r["trial_id"] for r in rows_of(root / "study/results.csv")}
     for method, trial in found.items():

@@ -75,7 +75,7 @@ def training(process: subprocess.Popen[str], study: Path) -> psutil.Process | No
 def long_study(tmp_path: Path, reviews_csv: Path, tiny_bert: Path) -> tuple[Path, list[object]]:
     """Arguments of a study whose second trial (lora) would train for minutes."""
     (tmp_path / "study.yaml").write_text(
-        f"data: {reviews_csv}\nmodel: {tiny_bert}\nseeds: 1\n"
+        f"data: {reviews_csv}\nmodel: {tiny_bert}\nseeds: 1\ntuning: off\n"
         "methods: [svm-tfidf, {name: lora, num_train_epochs: 3000, max_length: 32}, "
         "{name: svm, max_length: 32}]\n"
     )
@@ -139,7 +139,7 @@ def test_a_failed_trial_keeps_its_error_and_is_tried_again(
     cli: Callable[..., Said], tmp_path: Path, reviews_csv: Path, tiny_bert: Path
 ) -> None:
     (tmp_path / "study.yaml").write_text(
-        f"data: {reviews_csv}\nmodel: {tiny_bert}\nseeds: 1\noutput_dir: out\n"
+        f"data: {reviews_csv}\nmodel: {tiny_bert}\nseeds: 1\noutput_dir: out\ntuning: off\n"
         "training: {max_length: 32, num_train_epochs: 5}\n"
         "methods:\n  - {name: svm-tfidf, label: words}\n"
         "  - {name: lora, label: lost, target_modules: '.*nothing'}\n"

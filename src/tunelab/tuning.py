@@ -1,0 +1,371 @@
+"""Equal tuning: every method tries equally many settings, judged on validation, all of it recorded.
+
+What a method may try is its space: a list of values, or a range, for each setting. Without a budget
+the whole grid is tried; with one, Optuna proposes so many settings for each method. Values are
+those of the study's main metric on the validation part; the test part plays no role.
+May import: errors, types; optuna inside functions. May not import: torch, config, study.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tunelab.errors import ConfigError
+from tunelab.types import TrialResult
+
+__all__ = [
+    "AROUND",
+    "SEED",
+    "Proposals",
+    "Range",
+    "Space",
+    "Tuning",
+    "by_setting",
+    "choose",
+    "expected_best",
+    "grid",
+    "parse_space",
+    "stop_below",
+    "try_row",
+    "worth",
+]
+
+# A third, once and three times a method's recommended learning rate. On nine variants of LoRA the
+# learning rate is what decides (arXiv:2602.04998); a small grid beats search at equal time
+# (arXiv:2106.09204).
+AROUND = (0.3, 1.0, 3.0)
+# The seed of tries: none of a study's own (0, 1, 2, ...), so that a lucky try is not a result.
+SEED = 1_000_003
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Values from `low` to `high`, both included; `log`: by their logarithm; `integer`: whole."""
+
+    low: float
+    high: float
+    log: bool = False
+    integer: bool = False
+
+
+# setting -> the values to try, or the range to draw them from
+Space = Mapping[str, tuple[Any, ...] | Range]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What is tried. `spaces` by a method's label; a method without one is not tuned.
+
+    `budget`: settings proposed by Optuna for each method; None tries every point of the grid.
+    `prune`: a try that is behind the median of those before it, at the same epoch, is ended.
+    """
+
+    spaces: Mapping[str, Space] = field(default_factory=dict)
+    budget: int | None = None
+    seeds: tuple[int, ...] = (SEED,)
+    prune: bool = True
+
+    def tries(self, label: str) -> int:
+        """How many settings a method tries."""
+        if label not in self.spaces:
+            return 0
+        return self.budget or math.prod(len(tuple(v)) for v in _lists(self.spaces[label]))
+
+
+def _lists(space: Space) -> Iterable[tuple[Any, ...]]:
+    return (v for v in space.values() if isinstance(v, tuple))
+
+
+def parse_space(value: Mapping[str, Any]) -> dict[str, tuple[Any, ...] | Range]:
+    """Read a space as users write it: {setting: [..]} or {setting: {low, high, log}}.
+
+    Raises ValueError, without the setting's owner, for what is neither.
+    """
+    out: dict[str, tuple[Any, ...] | Range] = {}
+    for name, given in value.items():
+        if isinstance(given, list | tuple) and given:
+            # Each once: a value given twice would be tried twice.
+            out[name] = tuple(dict.fromkeys(_hashable(v) for v in given))
+        elif isinstance(given, Mapping):
+            out[name] = _range(name, given)
+        else:
+            raise ValueError(f"{name}: expected a list of values, or low and high, found {given!r}")
+    return out
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _range(name: str, given: Mapping[str, Any]) -> Range:
+    unknown = [k for k in given if k not in ("low", "high", "log")]
+    low, high = given.get("low"), given.get("high")
+    if unknown or not isinstance(low, int | float) or not isinstance(high, int | float):
+        raise ValueError(f"{name}: expected low and high (and log: true), found {dict(given)!r}")
+    log = bool(given.get("log", False))
+    if not low < high or (log and low <= 0):
+        above = "above 0 " if log else ""
+        raise ValueError(f"{name}: expected low {above}and below high, found {low} and {high}")
+    whole = isinstance(low, int) and isinstance(high, int)
+    return Range(float(low), float(high), log, whole)
+
+
+def to_json(space: Space) -> dict[str, Any]:
+    """A space as users write it."""
+    out: dict[str, Any] = {}
+    for name, values in space.items():
+        if isinstance(values, Range):
+            kind = int if values.integer else float
+            out[name] = {"low": kind(values.low), "high": kind(values.high), "log": values.log}
+        else:
+            out[name] = [list(v) if isinstance(v, tuple) else v for v in values]
+    return out
+
+
+def grid(space: Space) -> list[dict[str, Any]]:
+    """Every point of a space of lists, in order. Raises ConfigError for a range."""
+    for name, values in space.items():
+        if isinstance(values, Range):
+            raise ConfigError(
+                f"tuning: {name} is a range; expected a budget with it, such as budget: 10, or a "
+                "list of values."
+            )
+    return [
+        {k: list(v) if isinstance(v, tuple) else v for k, v in zip(space, point, strict=True)}
+        for point in itertools.product(*(tuple(v) for v in space.values()))  # type: ignore[arg-type]
+    ]
+
+
+# --- what was tried -------------------------------------------------------------------------
+
+
+def worth(result: TrialResult, metric: str) -> float | None:
+    """A try's value on validation; None where it failed or the metric has none."""
+    return result.scores.get(f"eval_{metric}") if result.status == "done" else None
+
+
+def try_row(settings: Mapping[str, Any], result: TrialResult, metric: str) -> dict[str, Any]:
+    """A row of tuning.json: what was tried and what came of it."""
+    pruned = result.details.get("pruned")
+    status = "failed" if result.status == "failed" else "pruned" if pruned else "done"
+    return {
+        "settings": dict(settings),
+        "seed": result.spec.seed,
+        "trial_id": result.spec.trial_id,
+        "status": status,
+        "value": worth(result, metric),
+        "epochs": result.details.get("epochs"),
+        "seconds": result.provenance.get("seconds"),
+        "error": result.error,
+    }
+
+
+def by_setting(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Average the tries of one method over the tuning seeds, in the order in which they were made.
+
+    `entry` is one of tuning.json's methods. Rows are {settings, value, seeds, status}; `value` is
+    None where a seed failed or was ended early: such a setting is not chosen.
+    """
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in entry["tries"]:
+        groups.setdefault(repr(sorted(row["settings"].items())), []).append(row)
+    out = []
+    for rows in groups.values():
+        worst = max((r["status"] for r in rows), key=("done", "pruned", "failed").index)
+        values = [r["value"] for r in rows if r["value"] is not None]
+        whole = worst == "done" and len(values) == len(rows)
+        out.append({
+            "settings": dict(rows[0]["settings"]),
+            "value": statistics.fmean(values) if whole else None,
+            "seeds": len(rows),
+            "status": worst,
+        })  # fmt: skip
+    return out
+
+
+def choose(
+    tries: Sequence[Mapping[str, Any]], start: Mapping[str, Any], higher_is_better: bool
+) -> tuple[dict[str, Any] | None, float | None, str]:
+    """The setting with the best mean on validation: (settings, value, why).
+
+    Among equals the one nearest to where the method starts (its recommended settings). None where
+    no try ended well.
+    """
+    rows = [r for r in by_setting({"tries": tries}) if r["value"] is not None]
+    if not rows:
+        return None, None, "no try ended well: the recommended settings are used"
+    sign = 1 if higher_is_better else -1
+    best = max(rows, key=lambda r: (sign * r["value"], -_distance(r["settings"], start)))
+    equals = sum(r["value"] == best["value"] for r in rows)
+    why = f"best of {len(rows)} on validation"
+    if equals > 1:
+        why = f"one of {equals} equally good of {len(rows)} on validation, the nearest to the start"
+    return dict(best["settings"]), best["value"], why
+
+
+def _distance(settings: Mapping[str, Any], start: Mapping[str, Any]) -> float:
+    """How far from the start: ratios for positive numbers, one for any other difference."""
+    total = 0.0
+    for name, value in settings.items():
+        first = start.get(name)
+        numbers = [isinstance(x, int | float) and x > 0 for x in (value, first)]
+        if all(numbers):
+            total += abs(math.log(value / first))
+        else:
+            total += float(value != first)
+    return total
+
+
+def expected_best(
+    values: Sequence[float], *, higher_is_better: bool = True, replace: bool = True
+) -> list[float]:
+    """Expected validation score of the best of n = 1, 2, ..., B tries, from B tries that were made.
+
+    With v_1 <= ... <= v_B, n tries drawn from them with replacement have as the expected best
+    sum_i v_i ((i / B)^n - ((i - 1) / B)^n): Dodge et al. 2019, "Show Your Work", arXiv:1909.03004.
+    Without replacement (`replace=False`) the weights are C(i - 1, n - 1) / C(B, n), which is
+    unbiased, as that is not (Tang et al. 2020, arXiv:2004.13705). Empty without tries.
+    """
+    size = len(values)
+    ordered = sorted(values, reverse=not higher_is_better)
+    out = []
+    for n in range(1, size + 1):
+        if replace:
+            weights = [(i / size) ** n - ((i - 1) / size) ** n for i in range(1, size + 1)]
+        else:
+            weights = [math.comb(i - 1, n - 1) / math.comb(size, n) for i in range(1, size + 1)]
+        out.append(math.fsum(w * v for w, v in zip(weights, ordered, strict=True)))
+    return out
+
+
+# --- search ---------------------------------------------------------------------------------
+
+
+def stop_below(
+    histories: Iterable[Sequence[Mapping[str, Any]]], metric: str, least: int = 3
+) -> dict[str, float]:
+    """After each epoch, the validation score below which a try is ended: the median before it.
+
+    The median stopping rule (Golovin et al. 2017, "Google Vizier"): a try is compared, by its best
+    score so far, with the tries that reached the same epoch; with fewer than `least` of them none
+    is ended. Keys are epochs as text, as JSON has them. For metrics where higher is better.
+    """
+    reached: dict[int, list[float]] = {}
+    for history in histories:
+        best = -math.inf
+        for row in history:
+            value = row.get(f"eval_{metric}")
+            if value is not None:
+                best = max(best, float(value))
+                reached.setdefault(round(float(row["epoch"])), []).append(best)
+    return {
+        str(epoch): statistics.median(values)
+        for epoch, values in sorted(reached.items())
+        if len(values) >= least
+    }
+
+
+class Proposals:
+    """Optuna's proposals for one method: ask for settings, tell what they gave.
+
+    Kept in the study's folder (`tuning.optuna.log`, a journal that Optuna and its dashboard read),
+    so a study that was stopped goes on where it was. The first proposal is the start.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        label: str,
+        space: Space,
+        start: Mapping[str, Any],
+        higher_is_better: bool,
+    ) -> None:
+        try:
+            import optuna
+        except ImportError:
+            raise ConfigError(
+                "tuning: a budget is spent by optuna, which is not installed. Install it: pip "
+                "install 'tunelab[tune]', or give lists of values without a budget."
+            ) from None
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        self._optuna = optuna
+        self._space = space
+        storage = JournalStorage(JournalFileBackend(str(folder / "tuning.optuna.log")))
+        self._study = optuna.create_study(
+            storage=storage,
+            study_name=label,
+            direction="maximize" if higher_is_better else "minimize",
+            load_if_exists=True,
+        )
+        # A sampler that begins anew with the same seed would draw again what it drew before.
+        made = len(self._study.get_trials(deepcopy=False))
+        self._study.sampler = optuna.samplers.TPESampler(seed=SEED + made, n_startup_trials=5)
+        inside = {k: v for k, v in start.items() if k in space and _contains(space[k], v)}
+        if not self._study.trials and len(inside) == len(space):
+            self._study.enqueue_trial(self._encoded(inside))
+
+    def ask(self) -> tuple[int, dict[str, Any]]:
+        """The number of a try and its settings; first those that were asked for and not told."""
+        states = self._optuna.trial.TrialState
+        for waiting in self._study.get_trials(deepcopy=False, states=(states.RUNNING,)):
+            if set(waiting.params) == set(self._space):
+                return waiting.number, self._decoded(waiting.params)
+            self._study.tell(waiting.number, state=states.FAIL)  # stopped while it was asked
+        trial = self._study.ask()
+        for name, values in self._space.items():
+            if isinstance(values, tuple):
+                trial.suggest_categorical(name, [str(i) for i in range(len(values))])
+            elif values.integer:
+                trial.suggest_int(name, int(values.low), int(values.high), log=values.log)
+            else:
+                trial.suggest_float(name, values.low, values.high, log=values.log)
+        return trial.number, self._decoded(trial.params)
+
+    def tell(self, number: int, value: float | None, pruned: bool) -> None:
+        """What a try gave. One that was ended early counts with its last value."""
+        states = self._optuna.trial.TrialState
+        if value is None:
+            self._study.tell(number, state=states.FAIL)
+        elif pruned:
+            found = next(t for t in self._study.get_trials(deepcopy=False) if t.number == number)
+            self._optuna.trial.Trial(self._study, found._trial_id).report(value, step=1)
+            self._study.tell(number, state=states.PRUNED)
+        else:
+            self._study.tell(number, value)
+
+    @property
+    def told(self) -> list[dict[str, Any]]:
+        """The settings of all finished tries, in order."""
+        done = [t for t in self._study.get_trials(deepcopy=False) if t.state.is_finished()]
+        return [self._decoded(t.params) for t in done]
+
+    def _encoded(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        out = {}
+        for name, value in settings.items():
+            values = self._space[name]
+            found = isinstance(values, tuple)
+            out[name] = str(values.index(_hashable(value))) if found else value  # type: ignore[union-attr]
+        return out
+
+    def _decoded(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        out = {}
+        for name, value in params.items():
+            values = self._space[name]
+            chosen = values[int(value)] if isinstance(values, tuple) else value
+            out[name] = list(chosen) if isinstance(chosen, tuple) else chosen
+        return out
+
+
+def _contains(values: tuple[Any, ...] | Range, value: Any) -> bool:
+    if isinstance(values, Range):
+        return isinstance(value, int | float) and values.low <= value <= values.high
+    return _hashable(value) in values

@@ -1,0 +1,267 @@
+"""The protocol on real, tiny trainings: tuning, seeds that are added, sizes, other data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tunelab
+from commands import Said
+from tiny import reviews, write_csv
+from tunelab import config, data, store, study
+from tunelab.types import DataSpec
+
+SMALL = {"num_train_epochs": 2, "max_length": 16, "per_device_train_batch_size": 16}
+
+
+def compare(source: Path, **given: Any) -> tunelab.Study:
+    return tunelab.compare(source, engine="inline", **{**SMALL, **given})
+
+
+def trials(folder: Path) -> dict[str, int]:
+    return {p.name: p.stat().st_mtime_ns for p in (folder / "trials").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rows = [(t, y, ("books", "films")[i % 3 == 0]) for i, (t, y) in enumerate(reviews(30, seed=9))]
+    path = tmp_path_factory.mktemp("data") / "elsewhere.csv"
+    return write_csv(path, rows, ["text", "label", "domain"])
+
+
+@pytest.fixture(scope="module")
+def made(
+    tmp_path_factory: pytest.TempPathFactory, reviews_csv: Path, tiny_bert: Path, elsewhere: Path
+) -> tunelab.Study:
+    """Two methods, two seeds, three rates each, two sizes, scored elsewhere too."""
+    folder = tmp_path_factory.mktemp("protocol") / "study"
+    return compare(
+        reviews_csv, model=str(tiny_bert), methods=["svm-tfidf", "full"], seeds=2,
+        train_sizes=[20, "all"], test_on=elsewhere, tuning={"learning_rate": [1e-6, 1e-2]},
+        num_train_epochs=4, per_device_train_batch_size=8, output_dir=folder,
+    )  # fmt: skip
+
+
+def test_every_try_is_recorded_and_the_best_on_validation_is_used(made: tunelab.Study) -> None:
+    recorded = made.record.tuning
+    assert recorded is not None
+    assert set(recorded["methods"]) == {"full"}
+    entry = recorded["methods"]["full"]
+    assert [t["settings"]["learning_rate"] for t in entry["tries"]] == [1e-6, 1e-2]
+    best = max(entry["tries"], key=lambda t: t["value"])
+    assert best["value"] > min(t["value"] for t in entry["tries"])
+    assert entry["chosen"] == best["settings"]
+    for r in made.record.results:
+        if r.spec.method.label == "full":
+            assert r.spec.method.settings["learning_rate"] == best["settings"]["learning_rate"]
+    for row in entry["tries"]:
+        tried = store.read_result(made.directory, row["trial_id"])
+        assert tried is not None
+        assert row["seed"] == tried.spec.seed
+        assert tried.spec.seed not in made.record.settings["seeds"]
+
+
+def test_a_try_never_sees_the_test_part(made: tunelab.Study) -> None:
+    assert made.record.tuning is not None
+    for row in made.record.tuning["methods"]["full"]["tries"]:
+        tried = store.read_result(made.directory, row["trial_id"])
+        assert tried is not None
+        assert all(k.startswith("eval_") for k in tried.scores)
+        assert set(store.read_predictions(made.directory, row["trial_id"])) == {"validation"}
+        assert not (store.trial_dir(made.directory, row["trial_id"]) / "artifact").exists()
+
+
+def test_trials_on_fewer_rows_stand_beside_the_table(made: tunelab.Study) -> None:
+    assert {r.spec.train_rows for r in made.record.results} == {None}
+    assert {r.spec.train_rows for r in made.record.curve} == {20}
+    assert len(made.record.curve) == len(made.record.results) == 4
+    assert not made.record.missing
+    pairs = {(r.spec.method.label, r.spec.seed) for r in made.record.curve}
+    assert pairs == {(r.spec.method.label, r.spec.seed) for r in made.record.results}
+
+
+def test_curves_are_written_and_shown(made: tunelab.Study, cli: Callable[..., Said]) -> None:
+    found = made.record.curves
+    assert found is not None
+    assert found["sizes"] == [20, made.record.data["sizes"]["train"]]
+    points = {(p["label"], p["rows"]): p for p in found["points"]}
+    assert len(points) == 4
+    for label in ("svm-tfidf", "full"):
+        scores = [r.scores["test_accuracy"] for r in made.record.curve
+                  if r.spec.method.label == label]  # fmt: skip
+        assert points[label, 20]["estimate"]["value"] == pytest.approx(np.mean(scores))
+        assert points[label, 20]["seeds"] == 2
+    said = cli("runs", "show", made.directory)
+    assert "Learning curves" in said.out
+    assert "On other data" in said.out
+    assert "elsewhere.csv: films (10)" in said.out
+
+
+def test_other_data_is_scored_once_whole_and_by_domain(made: tunelab.Study) -> None:
+    for r in made.record.results:
+        facts = r.details["transfer"]["elsewhere.csv"]
+        assert facts["rows"] == 30
+        assert {k: v["rows"] for k, v in facts["domains"].items()} == {"films": 10, "books": 20}
+        p = made.record.predictions(r.spec.trial_id)[f"{store.TEST_ON}elsewhere.csv"]
+        assert len(p.ids) == 30
+        right = p.predicted == p.labels
+        assert facts["scores"]["accuracy"] == pytest.approx(right.mean())
+        films = np.arange(30) % 3 == 0
+        found = facts["domains"]["films"]["scores"]["accuracy"]
+        assert found == pytest.approx(right[films].mean())
+    for r in made.record.curve:
+        assert "transfer" not in r.details
+
+
+def test_run_again_and_nothing_is_left_to_run(made: tunelab.Study) -> None:
+    again = study.plan(config.load(made.directory / "study.yaml", {}))
+    assert not again.todo
+    assert not again.tries
+    assert [t.trial_id for t in again.trials] == made.record.settings["trials"]
+
+
+def test_seeds_are_added_and_what_is_there_stays(
+    reviews_csv: Path, tmp_path: Path, cli: Callable[..., Said]
+) -> None:
+    first = tunelab.compare(
+        reviews_csv, methods=["svm-tfidf"], seeds=[0, 3], engine="inline", output_dir=tmp_path / "s"
+    )
+    before = trials(first.directory)
+    more = first.extend(seeds=2, engine="inline")
+    assert [r.spec.seed for r in more.record.results] == [0, 3, 1, 2]
+    assert before.items() <= trials(more.directory).items()
+    said = cli("extend", "s", "--seeds", 5)
+    assert said.code == 0, said.err
+    assert "1 to run, 4 already done" in said.err
+    assert len(tunelab.Study(tmp_path / "s").record.results) == 5
+    refused = cli("extend", "s", "--seeds", 4)
+    assert refused.code == 2
+    assert "has 5 seeds" in refused.err
+
+
+def test_other_data_is_added_to_trials_without_training_them_again(
+    reviews_csv: Path, elsewhere: Path, tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {"methods": ["svm-tfidf"], "seeds": 1, "engine": "inline",
+                             "output_dir": tmp_path / "s"}  # fmt: skip
+    first = tunelab.compare(reviews_csv, **given).record.results[0]
+    second = tunelab.compare(reviews_csv, test_on=elsewhere, **given).record.results[0]
+    assert second.provenance["started"] == first.provenance["started"]
+    assert second.scores == first.scores
+    assert second.details["transfer"]["elsewhere.csv"]["rows"] == 30
+    best = tunelab.load(tmp_path / "s")
+    assert best.label_names == ("bad", "good")
+
+
+def test_other_data_with_other_labels_is_refused_before_anything_is_run(
+    cli: Callable[..., Said], tmp_path: Path, reviews_csv: Path
+) -> None:
+    write_csv(tmp_path / "o.csv", [("a b", "good"), ("c d", "soso")], ["text", "label"])
+    said = cli("compare", reviews_csv, "--test-on", "o.csv", "--methods", "svm-tfidf",
+               "--output-dir", "out")  # fmt: skip
+    assert said.code == 2
+    assert "--test-on o.csv: label 'soso' is none of the training data's" in said.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_split_that_varies_is_the_same_for_every_method(
+    reviews_csv: Path, tmp_path: Path
+) -> None:
+    done = tunelab.compare(
+        reviews_csv, methods=["svm-tfidf", {"name": "svm-tfidf", "label": "other", "c": 1}],
+        seeds=2, vary_split=True, engine="inline", output_dir=tmp_path / "s",
+    )  # fmt: skip
+    rows: dict[int, set[tuple[str, ...]]] = {}
+    tests = set()
+    for r in done.record.results:
+        p = done.record.predictions(r.spec.trial_id)
+        rows.setdefault(r.spec.seed, set()).add(p["validation"].ids)
+        tests.add(p["test"].ids)
+    assert [len(v) for v in rows.values()] == [1, 1]
+    assert rows[0] != rows[1]
+    assert len(tests) == 1
+
+
+def test_smaller_parts_are_nested_stratified_and_drawn_by_the_seed(reviews_csv: Path) -> None:
+    whole = data.load(DataSpec(str(reviews_csv)))
+    small, large = (data.smaller(whole, n, seed=1).train for n in (10, 40))
+    assert set(small.ids) < set(large.ids) < set(whole.train.ids)
+    assert np.bincount(small.labels).tolist() == [5, 5]
+    assert set(data.smaller(whole, 40, seed=2).train.ids) != set(large.ids)
+    other = data.redivided(whole, seed=3)
+    pool = {*whole.train.ids, *whole.validation.ids}
+    assert {*other.train.ids, *other.validation.ids} == pool
+    assert not set(other.train.ids) & set(other.validation.ids)
+    assert other.test is whole.test
+    assert len(other.validation) == len(whole.validation)
+
+
+def test_optuna_spends_the_budget_ends_what_is_behind_and_goes_on(
+    tmp_path: Path, reviews_csv: Path, tiny_bert: Path
+) -> None:
+    rates = {"low": 1e-7, "high": 1e-2, "log": True}
+    given: dict[str, Any] = {
+        "model": str(tiny_bert), "methods": ["full"], "seeds": 1, "output_dir": tmp_path / "s",
+        "tuning": {"budget": 5, "space": {"learning_rate": rates}},
+    }  # fmt: skip
+    done = compare(reviews_csv, **given)
+    assert done.record.tuning is not None
+    entry = done.record.tuning["methods"]["full"]
+    assert len(entry["tries"]) == 5
+    assert entry["tries"][0]["settings"] == entry["start"]
+    assert {t["status"] for t in entry["tries"]} <= {"done", "pruned"}
+    best = max(t["value"] for t in entry["tries"] if t["status"] == "done")
+    assert entry["value"] == best
+    assert (tmp_path / "s/tuning.optuna.log").is_file()
+    kept = trials(tmp_path / "s")
+    # A larger budget goes on from there.
+    given["tuning"]["budget"] = 6
+    more = compare(reviews_csv, **given)
+    assert more.record.tuning is not None
+    tries = more.record.tuning["methods"]["full"]["tries"]
+    assert len(tries) == 6
+    assert [t["trial_id"] for t in tries[:5]] == [t["trial_id"] for t in entry["tries"]]
+    assert kept.items() <= trials(tmp_path / "s").items()
+
+
+def test_before_the_run_the_smallest_detectable_difference_is_said(
+    cli: Callable[..., Said], reviews_csv: Path
+) -> None:
+    said = cli("compare", reviews_csv, "--methods", "svm-tfidf,full", "--disagreement", 0.1,
+               "--dry-run")  # fmt: skip
+    assert said.code == 0, said.err
+    # 2.80 (0.10 / 24)^(1/2) for 24 test rows
+    assert "differences of 18.1 points of accuracy and more, 4 times of 5" in said.err
+    assert "24 test rows, 10% disagreement, as stated" in said.err
+    assert "15 to run, 3 of them to tune" in said.err
+    few = cli("compare", reviews_csv, "--methods", "svm-tfidf,full", "--seeds", 5, "--dry-run")
+    assert "with fewer than 6 seeds no method is called better" in few.err
+
+
+def test_hidden_test_labels_are_refused_and_a_part_is_split_off_train(
+    cli: Callable[..., Said], tmp_path: Path
+) -> None:
+    """SST-2's shape on the hub: the test part's labels are all -1."""
+    folder = tmp_path / "sst2"
+    folder.mkdir()
+    index = {"bad": 0, "good": 1}
+    for part, n, seed in (("train", 120, 0), ("validation", 30, 1), ("test", 30, 2)):
+        rows = [(i, t, -1 if part == "test" else index[y]) for i, (t, y) in
+                enumerate(reviews(n, seed))]  # fmt: skip
+        write_csv(folder / f"{part}.csv", rows, ["idx", "sentence", "label"])
+    said = cli("compare", folder, "--methods", "svm-tfidf", "--seeds", 1, "--output-dir", "out")
+    assert said.code == 0, said.err
+    assert "the test part is unlabelled" in said.err
+    assert "the validation part serves as test; a new one is split off train" in said.err
+    (result,) = store.read_study(tmp_path / "out").results
+    found = store.read_predictions(tmp_path / "out", result.spec.trial_id)
+    assert {i.partition(":")[0] for i in found["test"].ids} == {"validation"}
+    assert {i.partition(":")[0] for i in found["validation"].ids} == {"train"}
+    assert -1 not in found["test"].labels
+    card = json.loads((tmp_path / "out/data.json").read_text())
+    assert card["sizes"] == {"train": 102, "validation": 18, "test": 30}
