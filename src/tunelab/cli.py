@@ -402,8 +402,9 @@ def _finds(p: Plan) -> str:
     pairs = math.comb(len(p.spec.methods), 2)
     among = f", {100 * found.among:.1f} for the first of {pairs} pairs" if pairs > 1 else ""
     return (
-        f"differences of {100 * found.difference:.1f} points of accuracy and more, 4 times of 5{among} "
-        f"({found.rows:,} test rows, {100 * found.disagreement:.0f}% disagreement, {why}){few}"
+        f"differences of {100 * found.difference:.1f} points of accuracy and more, 4 times of 5"
+        f"{among} ({found.rows:,} test rows, {100 * found.disagreement:.0f}% disagreement, {why})"
+        f"{few}"
     )
 
 

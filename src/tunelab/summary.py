@@ -335,10 +335,18 @@ def _means(runs: Mapping[str, Mapping[str, Runs]]) -> dict[tuple[str, str], Esti
     return {
         (label, f"{part}_{metric}"): estimate
         for part, name in _PARTS.items()
+        if _same_rows(runs[name])
         for (label, metric), estimate in means(
             list(runs[name].values()), list(METRICS), np.random.default_rng(BOOTSTRAP_SEED)
         ).items()
     }
+
+
+def _same_rows(runs: Mapping[str, Runs]) -> bool:
+    """Whether all seeds were scored on the same rows; not so for the validation parts of a study
+    that divides train and validation anew by each seed.
+    """
+    return len({p.ids for r in runs.values() for p in r.by_seed.values()}) <= 1
 
 
 def _row(record: StudyRecord, label: str, means: Mapping[tuple[str, str], Estimate]) -> Row:
