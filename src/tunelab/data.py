@@ -902,7 +902,15 @@ def smaller(dataset: Dataset, rows: int, seed: int) -> Dataset:
 
 
 def _joined(a: Split, b: Split) -> Split:
-    return Split((*a.ids, *b.ids), (*a.texts, *b.texts), np.concatenate([a.labels, b.labels]))
+    def column(split: Split, name: str) -> tuple[Any, ...]:
+        return tuple(split.columns.get(name, (None,) * len(split)))
+
+    return Split(
+        (*a.ids, *b.ids),
+        (*a.texts, *b.texts),
+        np.concatenate([a.labels, b.labels]),
+        {c: (*column(a, c), *column(b, c)) for c in (*a.columns, *b.columns)},
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -950,31 +958,16 @@ def load_other(spec: DataSpec, label_names: Sequence[str]) -> OtherData:
             f"{listed(list(label_names))}. Rename it, or leave its rows out."
         )
     labels = np.asarray([known[_known_label(k, known)] for k in keys], dtype=np.int64)
-    split = Split(tuple(rows.ids), tuple(rows.texts), labels)
-    return OtherData(
-        source.name,
-        split,
-        _domains(tables, split.ids),
-        _fingerprint(label_names, {"train": split, "validation": split, "test": split}),
-        tuple(notes),
-    )
+    columns = {c: tuple(values) for c, values in rows.columns.items()}
+    split = Split(tuple(rows.ids), tuple(rows.texts), labels, columns)
+    domains = tuple(str(d) for d in columns["domain"]) if "domain" in columns else None
+    digest = _fingerprint(label_names, {"train": split, "validation": split, "test": split})
+    return OtherData(source.name, split, domains, digest, tuple(notes))
 
 
 def _known_label(key: str, known: Mapping[str, int]) -> str:
     whole = WHOLE_FLOAT.fullmatch(key)
     return whole["whole"] if whole and key not in known else key
-
-
-def _domains(tables: Sequence[Table], ids: Sequence[str]) -> tuple[str, ...] | None:
-    """The column `domain`, by row; None where the data has none."""
-    if not all("domain" in t.columns for t in tables):
-        return None
-    of = {
-        f"{t.stem}:{number}": str(value)
-        for t in tables
-        for number, value in zip(t.numbers, t.get("domain"), strict=True)
-    }
-    return tuple(of[i] for i in ids)
 
 
 # --- what is known of the content -----------------------------------------------------------
