@@ -672,6 +672,84 @@ def runs_show(folder: Path, as_json: bool, metric: str | None) -> None:
         _show_summary(said, folder)
 
 
+# --- where a method fails, and whether it knows ----------------------------------------------
+
+
+@app.command("slices", short_help="Where each method of a study is weaker or stronger.")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="STUDY")
+@click.option("--by", metavar="A,B,..", help="length, label, file or columns of the data (all).")
+@click.option("--json", "as_json", is_flag=True)
+def slices_(folder: Path, by: str | None, as_json: bool) -> None:
+    """Accuracy by length, label, file and any column, with intervals over seeds and rows.
+
+    A slice is named only where it truly differs from the rest (Holm over all that were looked at).
+    """
+    from tunelab import slices, store, summary
+    from tunelab.errors import suggest
+
+    record = store.read_study(folder)
+    runs = summary.read_runs(record)["test"]
+    rows = store.read_rows(folder)
+    if rows is None or not runs:
+        what = "no finished trial" if rows is not None else "no rows.parquet (an older study)"
+        raise InputError(f"{folder}: {what}, so there is nothing to cut. Run it again: "
+                         f"tunelab compare {folder}")  # fmt: skip
+    if any(p.ids != rows.ids for r in runs.values() for p in r.by_seed.values()):
+        raise InputError(f"{folder}: rows.parquet has other row ids than the predictions. "
+                         f"Run the study again: tunelab compare {folder}")  # fmt: skip
+    cuts = slices.attributes(rows, record.data["label_names"])
+    for name in _names(by) or []:
+        if name not in cuts:
+            raise InputError(f"--by {name}: no such cut.{suggest(name, cuts, what='Cuts')}")
+    chosen = {name: cuts[name] for name in _names(by) or cuts}
+    found = slices.find(list(runs.values()), chosen)
+    if as_json:
+        click.echo(json.dumps(slices.to_json(found), ensure_ascii=False, indent=2))
+        return
+    from tunelab.summary import format_estimate
+    from tunelab.terminal import print_table
+
+    heads = ["Slice", "Value", "Rows", *runs]
+    cells: dict[tuple[str, str, int], dict[str, str]] = {}
+    for s in found:
+        text = format_estimate(s.accuracy, "percent") + (" *" if s.named else "")
+        cells.setdefault((s.column, s.value, s.rows), {})[s.label] = text
+    print_table(heads, [[c, v, f"{n:,}", *(row.get(m, "-") for m in runs)]
+                        for (c, v, n), row in cells.items()])  # fmt: skip
+    told = [slices.sentence(s, len(found)) for s in slices.named(found)]
+    for line in told or [f"None of {len(found)} slices is shown to differ from the rest."]:
+        click.echo(f"* {line}" if told else line)
+
+
+@app.command("calibration", short_help="Whether the probabilities of a study's methods are right.")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="STUDY")
+@click.option("--json", "as_json", is_flag=True)
+def calibration_(folder: Path, as_json: bool) -> None:
+    """Calibration error and Brier score on test with intervals, before and after temperature
+    scaling (fitted on validation).
+    """
+    from tunelab import calibration, store, summary
+
+    runs = summary.read_runs(store.read_study(folder))
+    found = calibration.calibrate_all(runs["validation"], runs["test"])
+    if as_json:
+        click.echo(json.dumps(calibration.to_json(found), ensure_ascii=False, indent=2))
+        return
+    from tunelab.terminal import print_table
+
+    heads = ["Method", "Calibration error, %", "scaled", "Brier score", "scaled", "Temperature"]
+    rows = []
+    for c in found:
+        both = (c.before, c.after)
+        ece = [summary.format_estimate(q.ece if q else None, "percent") for q in both]
+        score = [summary.format_estimate(q.brier if q else None, "number") for q in both]
+        hot = ", ".join(f"{t:.2f}" for t in c.temperatures.values())
+        rows.append([c.label, *ece, *score, hot or "-"])
+    print_table(heads, rows)
+    for c in found:
+        click.echo(calibration.sentence(c))
+
+
 app.add_command(adapters)
 app.add_command(report)
 

@@ -29,6 +29,7 @@ __all__ = [
     "METRICS",
     "ReliabilityBin",
     "UndefinedMetricError",
+    "brier",
     "check",
     "class_scores",
     "confusion",
@@ -338,6 +339,21 @@ def expected_calibration_error(predictions: Predictions) -> float:
     return float(sum(gaps) / sum(b.n for b in filled))
 
 
+def brier(predictions: Predictions) -> float:
+    """Mean squared distance of the probabilities from the truth, summed over classes, in [0, 2].
+
+    Brier 1950, "Verification of forecasts expressed in terms of probability", equation 2. Raises
+    UndefinedMetricError for margins.
+    """
+    check(predictions)
+    return float(_row_distances(predictions).mean())
+
+
+def _row_distances(predictions: Predictions) -> Floats:
+    p = probabilities(predictions.scores, predictions.score_kind)
+    return np.asarray(((p - np.eye(p.shape[1])[predictions.labels]) ** 2).sum(axis=1))
+
+
 # --- the same on many resamples: rows counted `times` (n, b) -> (b,) ----------------------------
 
 
@@ -375,6 +391,10 @@ def _weighted_log_loss(predictions: Predictions, times: Floats) -> Floats:
     return np.asarray(_row_losses(predictions) @ times / times.sum(axis=0))
 
 
+def _weighted_brier(predictions: Predictions, times: Floats) -> Floats:
+    return np.asarray(_row_distances(predictions) @ times / times.sum(axis=0))
+
+
 def _weighted_ece(predictions: Predictions, times: Floats) -> Floats:
     p = probabilities(predictions.scores, predictions.score_kind)
     gap = (predictions.predicted == predictions.labels) - p.max(axis=1)
@@ -405,6 +425,15 @@ METRICS: dict[str, Metric] = {
             "log loss",
             percent=False,
             weighted=_weighted_log_loss,
+        ),
+        Metric(
+            "brier",
+            brier,
+            False,
+            "probability",
+            "Brier score",
+            percent=False,
+            weighted=_weighted_brier,
         ),
         Metric(
             "ece",

@@ -144,3 +144,11 @@ def test_the_cases_reach_what_they_are_meant_to_reach():
         "margin",
     }
     assert set(METRICS) >= {"accuracy", "f1_macro", "roc_auc", "log_loss", "ece"}
+
+
+@pytest.mark.parametrize("p", [c for c in CASES if c.values[0].score_kind == "probability"])
+def test_brier(p):
+    k = p.scores.shape[1]
+    values, _ = evaluate(p, [f"c{i}" for i in range(k)])
+    expected = sk.brier_score_loss(p.labels, p.scores, labels=range(k), scale_by_half=False)
+    assert values["brier"] == pytest.approx(expected)

@@ -64,7 +64,7 @@ def test_metric_rows_are_consistent():
     for name, metric in METRICS.items():
         assert metric.name == name
         assert metric.label
-        assert metric.higher_is_better == (name not in {"log_loss", "ece"})
+        assert metric.higher_is_better == (name not in {"log_loss", "brier", "ece"})
         assert (metric.needs == "class") == (metric.from_counts is not None)
     assert not METRICS["log_loss"].percent
     assert not METRICS["mcc"].percent
@@ -115,7 +115,7 @@ def test_margins_have_a_ranking_but_no_probability():
     assert values["roc_auc"] is not None
     assert values["log_loss"] is None
     assert values["ece"] is None
-    assert set(reasons) == {"log_loss", "ece"}
+    assert set(reasons) == {"log_loss", "brier", "ece"}
     assert "margins" in reasons["ece"]
     with pytest.raises(ValueError, match="margins"):
         probabilities(p.scores, "margin")

@@ -1,0 +1,185 @@
+"""Whether probabilities mean what they say: reliability, ECE, Brier score, temperature scaling.
+
+`calibrate` reads stored predictions of one method: bins of confidence and accuracy, the expected
+calibration error and the Brier score with intervals over seeds and test rows; and the same after
+temperature scaling (Guo, Pleiss, Sun and Weinberger 2017), one temperature a seed, fitted on the
+validation part and applied to test.
+
+May import: numpy, scipy (inside functions), types, metrics, stats. May not import: torch, summary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunelab.metrics import (
+    ReliabilityBin,
+    UndefinedMetricError,
+    check,
+    log_loss,
+    probabilities,
+    reliability,
+)
+from tunelab.stats import Runs, mean
+from tunelab.types import Estimate, Predictions
+
+__all__ = [
+    "Calibration",
+    "Quality",
+    "calibrate",
+    "calibrate_all",
+    "fit_temperature",
+    "scaled",
+    "sentence",
+    "to_json",
+]
+
+Floats = NDArray[np.float64]
+
+SEED = 0  # the same study gives the same intervals
+COLDEST, HOTTEST = 0.05, 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How good the probabilities of one method are on the test part.
+
+    `bins` hold the rows of all seeds together (`n` counts rows times seeds). `ece` in [0, 1],
+    `brier` in [0, 2], `log_loss` in nats are means over seeds.
+    """
+
+    bins: tuple[ReliabilityBin, ...]
+    ece: Estimate
+    brier: Estimate
+    log_loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """One method: as it is (`before`), and `after` its scores are divided by a temperature.
+
+    `temperatures` by seed: above 1 the model was too sure, below 1 not sure enough. All None or
+    empty, with `reason`, where there are no probabilities (an SVM's margins).
+    """
+
+    label: str
+    before: Quality | None
+    after: Quality | None
+    temperatures: Mapping[int, float]
+    reason: str | None = None
+
+
+def calibrate_all(
+    validation: Mapping[str, Runs], test: Mapping[str, Runs]
+) -> tuple[Calibration, ...]:
+    """`calibrate` for every method that has predictions on test (see `summary.read_runs`)."""
+    return tuple(calibrate(validation.get(label), runs) for label, runs in test.items())
+
+
+def calibrate(validation: Runs | None, test: Runs) -> Calibration:
+    """Judge one method's probabilities on test, before and after temperature scaling."""
+    try:
+        before = _quality(test)
+    except UndefinedMetricError as error:
+        return Calibration(test.label, None, None, {}, error.reason)
+    known = validation.by_seed if validation is not None else {}
+    if any(seed not in known for seed in test.by_seed):
+        return Calibration(test.label, before, None, {}, "no validation predictions to fit on")
+    temperatures = {seed: fit_temperature(known[seed]) for seed in test.by_seed}
+    after = Runs(test.label, {s: scaled(p, temperatures[s]) for s, p in test.by_seed.items()})
+    return Calibration(test.label, before, _quality(after), temperatures)
+
+
+def fit_temperature(predictions: Predictions) -> float:
+    """The T > 0 whose softmax(logits / T) has the smallest log loss, within 0.05 and 20.
+
+    Probabilities are taken by their logarithm. Raises UndefinedMetricError for margins.
+    """
+    from scipy.optimize import minimize_scalar
+
+    check(predictions)
+    logits = _logits(predictions)
+    rows = np.arange(len(logits))
+
+    def loss(log_t: float) -> float:
+        z = logits / math.exp(log_t)
+        top = z.max(axis=1)
+        total = top + np.log(np.exp(z - top[:, None]).sum(axis=1))
+        return float((total - z[rows, predictions.labels]).mean())
+
+    # The loss is convex in 1 / T, so it has one minimum over log T.
+    found = minimize_scalar(loss, bounds=(math.log(COLDEST), math.log(HOTTEST)), method="bounded")
+    return float(math.exp(found.x))
+
+
+def scaled(predictions: Predictions, temperature: float) -> Predictions:
+    """The same predictions with logits divided by a temperature; no class changes."""
+    logits = _logits(predictions) / temperature
+    return Predictions(predictions.ids, predictions.labels, logits, "logit", predictions.seconds)
+
+
+def _logits(predictions: Predictions) -> Floats:
+    if predictions.score_kind == "logit":
+        return np.asarray(predictions.scores, dtype=np.float64)
+    p = probabilities(predictions.scores, predictions.score_kind)
+    return np.log(np.clip(p, np.finfo(np.float64).tiny, 1.0))
+
+
+def _quality(runs: Runs) -> Quality:
+    parts = list(runs.by_seed.values())
+    together = Predictions(
+        (),
+        np.concatenate([p.labels for p in parts]),
+        np.concatenate([probabilities(p.scores, p.score_kind) for p in parts]),
+        "probability",
+    )
+    return Quality(
+        bins=reliability(together),
+        ece=mean(runs, "ece", np.random.default_rng(SEED)),
+        brier=mean(runs, "brier", np.random.default_rng(SEED)),
+        log_loss=float(np.mean([log_loss(p) for p in parts])),
+    )
+
+
+def sentence(c: Calibration) -> str:
+    """A method's calibration in plain words."""
+    if c.before is None:
+        return f"{c.label}: no probabilities to judge ({c.reason})"
+    e = c.before.ece
+    known = [b for b in c.before.bins if b.n]
+    total = sum(b.n for b in known)
+    over = sum(b.n * ((b.confidence or 0) - (b.accuracy or 0)) for b in known) / total
+    word = "too sure" if over > 0 else "not sure enough"
+    interval = (
+        ""
+        if e.low is None or e.high is None
+        else f" (95% interval {100 * e.low:.1f} to {100 * e.high:.1f})"
+    )
+    said = (
+        f"{c.label}: its confidence is off by {100 * e.value:.1f} points{interval}, on average "
+        f"{word} by {100 * abs(over):.1f}"
+    )
+    if c.after is None:
+        return said
+    hot = float(np.mean(list(c.temperatures.values())))
+    return f"{said}; with a temperature of {hot:.2f}, off by {100 * c.after.ece.value:.1f}"
+
+
+def to_json(found: Sequence[Calibration]) -> dict[str, Any]:
+    """Calibrations as plain JSON values, with a sentence each."""
+    rows = []
+    for c in found:
+        value = asdict(c)
+        value["temperatures"] = {str(k): v for k, v in c.temperatures.items()}
+        for key in ("before", "after"):
+            quality = getattr(c, key)
+            if quality is not None:
+                value[key]["bins"] = [b._asdict() for b in quality.bins]
+        rows.append({**value, "sentence": sentence(c)})
+    return {"methods": rows}

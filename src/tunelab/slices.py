@@ -1,0 +1,270 @@
+"""Where a method is right and where not: accuracy by length, label, file or any column.
+
+A slice is named only where it truly differs from the rest of the rows: the difference is tested
+over seeds and rows, and p values are adjusted by Holm over every slice of every method looked at,
+so that with nothing to find fewer than one study in twenty names any. Works on stored predictions.
+
+May import: numpy, scipy (inside functions), types, stats, store. May not import: torch, summary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunelab.stats import Runs, holm
+from tunelab.store import Rows
+from tunelab.types import Estimate
+
+__all__ = [
+    "LEAST_ROWS",
+    "Crossed",
+    "Slice",
+    "attributes",
+    "crossed",
+    "find",
+    "named",
+    "sentence",
+    "to_json",
+]
+
+Floats = NDArray[np.float64]
+
+LEVEL = 0.95
+LEAST_ROWS = 10  # a slice, and its rest, of fewer rows is not looked at
+MOST_VALUES = 30  # a column with more distinct values is read as numbers, or not at all
+BINS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One method on the rows where `column` has `value`, and on all others.
+
+    Accuracies and their `difference` (slice minus rest) are means over seeds, with 95% intervals
+    for other seeds and other rows. `p_adjusted` is after Holm over all slices of the same call;
+    `named`: it is at most 0.05 and the interval excludes zero.
+    """
+
+    label: str
+    column: str
+    value: str
+    rows: int
+    accuracy: Estimate
+    rest: Estimate
+    difference: Estimate
+    p_value: float
+    p_adjusted: float
+    named: bool
+
+
+def attributes(rows: Rows, label_names: Sequence[str]) -> dict[str, tuple[str | None, ...]]:
+    """What rows can be cut by: name -> the value of each row (None: no value).
+
+    "length" in four bins of words, "label", "file" (where rows come from several), and each further
+    column: as it is with at most 30 values, in four bins where it holds more numbers than that.
+    """
+    words = [len(t.split()) for t in rows.texts]
+    out: dict[str, tuple[str | None, ...]] = {"length": _binned(words, " words")}
+    out["label"] = tuple(label_names[int(y)] for y in rows.labels)
+    files = tuple(i.rpartition(":")[0] for i in rows.ids)
+    if 1 < len(set(files)) <= MOST_VALUES:
+        out["file"] = files
+    for name, values in rows.columns.items():
+        known = [v for v in values if v is not None]
+        if len(set(known)) < 2:
+            continue
+        if len(set(known)) <= MOST_VALUES:
+            out[name] = tuple(None if v is None else str(v) for v in values)
+        elif all(isinstance(v, int | float) for v in known):
+            out[name] = _binned(values)
+    return out
+
+
+def _binned(values: Sequence[Any], unit: str = "") -> tuple[str | None, ...]:
+    """Values in quartiles: "12 to 19 words"."""
+    known = np.array([float(v) for v in values if v is not None])
+    cuts = np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1]))
+    bins = np.searchsorted(cuts, known, side="left")
+    names = {}
+    for b in np.unique(bins):
+        low, high = known[bins == b].min(), known[bins == b].max()
+        names[int(b)] = f"{low:g}{unit}" if low == high else f"{low:g} to {high:g}{unit}"
+    where = iter(bins.tolist())
+    return tuple(None if v is None else names[next(where)] for v in values)
+
+
+# --- means over seeds and rows --------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Crossed:
+    """A mean over seeds and rows: its variance, split as `crossed` says, and degrees of freedom."""
+
+    value: float
+    by_seed: Floats
+    item: float
+    rest: float
+    rows: int
+
+    def estimate(self, level: float = LEVEL) -> Estimate:
+        """The mean with its interval for other seeds and other rows."""
+        seed = _seed_variance(self.by_seed)
+        variance, df = _total(seed, self.item, self.rest, len(self.by_seed), self.rows - 1)
+        return _estimate(
+            self.value,
+            variance,
+            df,
+            seeds=len(self.by_seed),
+            rows=self.rows,
+            level=level,
+            limits=(0.0, 1.0),
+        )
+
+
+def crossed(values: Floats) -> Crossed:
+    """The mean of values in [0, 1] of S seeds and n rows, (S, n), with its parts of variance.
+
+    Write value = mean + seed_s + item_i + rest_si. The spread of row means, over n, estimates
+    V(item)/n + V(rest)/(nS); that of seed means, over S, V(seed)/S + V(rest)/(nS); the residuals
+    of both V(rest)/(nS), which would count twice. A row part of 1/(n+2)^2 stands for what n rows
+    that are all alike do not show (Agresti and Caffo 2000: add two rows each way).
+    """
+    seeds, rows = values.shape
+    of_row, of_seed, mean = values.mean(axis=0), values.mean(axis=1), float(values.mean())
+    item = float(of_row.var(ddof=1)) / rows + 1 / (rows + 2) ** 2 if rows > 1 else math.inf
+    rest = 0.0
+    if seeds > 1 and rows > 1:
+        residual = values - of_row[None, :] - of_seed[:, None] + mean
+        rest = float((residual**2).sum()) / ((seeds - 1) * (rows - 1)) / (rows * seeds)
+    return Crossed(mean, of_seed, item, rest, rows)
+
+
+def _seed_variance(by_seed: Floats) -> float:
+    return float(by_seed.var(ddof=1)) / len(by_seed) if len(by_seed) > 1 else 0.0
+
+
+def _total(seed: float, item: float, rest: float, seeds: int, row_df: float) -> tuple[float, float]:
+    """Variance of a mean and Satterthwaite's degrees of freedom."""
+    total = max(seed + item - rest, item, seed)
+    below = item**2 / max(1.0, row_df) + (seed**2 / (seeds - 1) if seeds > 1 else 0.0)
+    return total, total**2 / below if below else math.inf
+
+
+def _estimate(
+    value: float,
+    variance: float,
+    df: float,
+    *,
+    seeds: int,
+    rows: int,
+    level: float,
+    limits: tuple[float, float],
+) -> Estimate:
+    from scipy.special import stdtrit
+
+    if not math.isfinite(variance):
+        return Estimate(value, None, None, seeds, "one row: no interval")
+    half = float(stdtrit(df, (1 + level) / 2)) * math.sqrt(variance)
+    low, high = max(limits[0], value - half), min(limits[1], value + half)
+    over = f"{seeds} seed{'s' * (seeds > 1)} and {rows:,} rows"
+    return Estimate(value, low, high, seeds, f"mean over {over}, Student t interval")
+
+
+def _difference(a: Crossed, b: Crossed, level: float) -> tuple[Estimate, float]:
+    """a minus b for two sets of rows under the same seeds, and its two-sided p."""
+    from scipy.special import stdtr
+
+    seeds = len(a.by_seed)
+    seed = _seed_variance(a.by_seed - b.by_seed)
+    item = a.item + b.item
+    row_df = item**2 / (a.item**2 / (a.rows - 1) + b.item**2 / (b.rows - 1))
+    variance, df = _total(seed, item, a.rest + b.rest, seeds, row_df)
+    value = a.value - b.value
+    p = min(1.0, float(2 * stdtr(df, -abs(value) / math.sqrt(variance))))
+    rows = a.rows + b.rows
+    found = _estimate(value, variance, df, seeds=seeds, rows=rows, level=level, limits=(-1.0, 1.0))
+    return found, p
+
+
+# --- slices ---------------------------------------------------------------------------------
+
+
+def find(
+    runs: Sequence[Runs],
+    by: Mapping[str, Sequence[str | None]],
+    level: float = LEVEL,
+) -> tuple[Slice, ...]:
+    """Every slice of at least 10 rows, for each method: how it differs from the rest.
+
+    `runs` are predictions on the same rows, `by` the attributes of these rows in their order
+    (`attributes`). In the order of `runs`, then of `by`, then of the values' frequency. Raises
+    ValueError where an attribute has not one value a row.
+    """
+    found: list[tuple[str, str, str, int, Crossed, Crossed]] = []
+    for r in runs:
+        right = np.stack([(p.predicted == p.labels) for p in r.by_seed.values()]).astype(float)
+        for column, values in by.items():
+            if len(values) != right.shape[1]:
+                raise ValueError(
+                    f"{column}: {len(values)} values for {right.shape[1]} rows of {r.label}; "
+                    "expected one a row, in the order of the predictions"
+                )
+            array = np.array(["" if v is None else v for v in values], dtype=object)
+            known = np.array([v is not None for v in values])
+            for value, n in Counter(v for v in values if v is not None).most_common():
+                inside = (array == value) & known
+                outside = known & ~inside
+                if n < LEAST_ROWS or outside.sum() < LEAST_ROWS:
+                    continue
+                a, b = crossed(right[:, inside]), crossed(right[:, outside])
+                found.append((r.label, column, value, n, a, b))
+    tested = [_difference(a, b, level) for *_, a, b in found]
+    adjusted = holm([p for _, p in tested])
+    return tuple(
+        Slice(
+            label=label,
+            column=column,
+            value=value,
+            rows=n,
+            accuracy=a.estimate(level),
+            rest=b.estimate(level),
+            difference=d,
+            p_value=p,
+            p_adjusted=q,
+            named=q <= 1 - level and not (d.low or 0) <= 0 <= (d.high or 0),
+        )
+        for (label, column, value, n, a, b), (d, p), q in zip(found, tested, adjusted, strict=True)
+    )
+
+
+def named(found: Sequence[Slice]) -> tuple[Slice, ...]:
+    """The slices that truly differ, the weakest first."""
+    return tuple(sorted((s for s in found if s.named), key=lambda s: s.difference.value))
+
+
+def sentence(s: Slice, tested: int | None = None) -> str:
+    """A slice in plain words."""
+    d = s.difference
+    word = "weaker" if d.value < 0 else "stronger"
+    p = "p < 0.001" if s.p_adjusted < 0.001 else f"p = {s.p_adjusted:.2g}"
+    holm_over = f" after Holm over {tested:,} slices" if tested else " after Holm"
+    lead = f"{s.label} is {word}" if s.named else f"{s.label} is not shown to differ"
+    return (
+        f"{lead} where {s.column} is {s.value}: {100 * s.accuracy.value:.1f} against "
+        f"{100 * s.rest.value:.1f} percent elsewhere ({100 * d.value:+.1f} points, 95% interval "
+        f"{100 * (d.low or 0):+.1f} to {100 * (d.high or 0):+.1f}, {p}{holm_over}; {s.rows:,} rows)"
+    )
+
+
+def to_json(found: Sequence[Slice]) -> dict[str, Any]:
+    """Slices as plain values: `slices`, and the `sentences` of those that truly differ."""
+    return {
+        "slices": [asdict(s) for s in found],
+        "sentences": [sentence(s, len(found)) for s in named(found)],
+    }
