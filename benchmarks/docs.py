@@ -26,7 +26,8 @@ def methods() -> str:
         "## Which runs on which base", "",
         "Each *yes* is trained, saved, loaded and, where that makes sense, merged by "
         "`tests/contracts/test_methods.py`; each *no* is refused before anything is trained. "
-        "`svm` reads any of these bases, `svm-tfidf` none.", "",
+        "`python benchmarks/matrix.py` runs them all and counts. `svm` reads any of these bases, "
+        "`svm-tfidf` none.", "",
         f"| method | {' | '.join(FAMILIES)} |", "|---|" + "---|" * len(FAMILIES),
     ]  # fmt: skip
     for m in neural:

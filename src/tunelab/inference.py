@@ -386,7 +386,7 @@ def _merged(model: Any) -> Any:
             memo[id(p)] = nn.Parameter(p.detach(), requires_grad=False)
     try:
         with models.quiet(), torch.no_grad():
-            return copy.deepcopy(model, memo).merge_and_unload(safe_merge=True).eval()
+            return models.merged(copy.deepcopy(model, memo)).eval()
     except (AttributeError, NotImplementedError, ValueError, RuntimeError, TypeError):
         return None
 

@@ -419,7 +419,12 @@ def freeze_layers(model: nn.Module, count: int) -> None:
             "To train the head alone, use the method probe."
         )
     frozen: list[nn.Module] = [*blocks[:count]]
-    frozen += [m for m in model.modules() if isinstance(m, nn.Embedding)] if count else []
+    if count:  # what lies below the first layer: the tables, their norm, ELECTRA's projection
+        frozen += [
+            m
+            for n, m in model.named_modules()
+            if isinstance(m, nn.Embedding) or "embed" in n.rpartition(".")[2]
+        ]
     for module in frozen:
         module.requires_grad_(False)
 

@@ -152,3 +152,51 @@ def test_qlora_records_what_ran_and_merges_onto_the_full_base(  # FIELD 10, 22
     full: Any = models.load_adapter(bases.resolve(str(folder)), saved, LABELS)
     merged = full.merge_and_unload()
     assert {p.dtype for p in merged.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_merge_from_few_bits_goes_onto_the_full_base_and_reports(  # FIELD 10 (peft 2321)
+    bits: int, tmp_path: Path
+) -> None:
+    """128 wide: bitsandbytes keeps 4-bit blocks of 64, and narrower layers have too few of them."""
+    import shutil
+
+    from transformers import BertConfig, BertModel
+
+    from tunelab import adapters, transformer
+    from tunelab.artifacts import open_artifact
+    from tunelab.errors import ArtifactError
+
+    folder = tmp_path / "wide"
+    shutil.copytree(make_family(tmp_path / "bert", "bert"), folder)
+    torch.manual_seed(0)
+    BertModel(
+        BertConfig(
+            vocab_size=200, hidden_size=128, num_hidden_layers=2, num_attention_heads=4,
+            intermediate_size=256, max_position_embeddings=64, initializer_range=0.2,
+        )
+    ).save_pretrained(folder)  # fmt: skip
+    outcome = train(f"qlora-{bits}bit", folder, r=4)
+    assert outcome.details["quantization"].startswith("bitsandbytes ")
+    classifier: Any = outcome.classifier
+    head = classifier.model.get_base_model().classifier.modules_to_save["default"]
+    assert type(head) is torch.nn.Linear  # FIELD 21
+    assert head.weight.dtype == torch.float32
+    classifier.save(saved := tmp_path / "saved")
+    quantised = classifier.scores(TEXTS)
+    # What merging has to give: the same adapter on the base in full precision.
+    full: Any = models.load_adapter(bases.resolve(str(folder)), saved, LABELS)
+    tokenizer = classifier.tokenizer
+    expected = logits(full, tokenizer)
+    moved = float(np.abs(expected - quantised).max())
+    flips = int((expected.argmax(1) != quantised.argmax(1)).sum())
+    assert moved > adapters.LIMIT
+    with pytest.raises(ArtifactError, match=r"largest change of a score .* predictions flipped"):
+        adapters.merge(saved, tmp_path / "merged", TEXTS)
+    made = adapters.merge(saved, tmp_path / "merged", TEXTS, allow_changes=True)
+    assert made.change.largest == pytest.approx(moved, rel=1e-3)
+    assert made.change.flips == flips
+    again = transformer.load(open_artifact(tmp_path / "merged"))
+    np.testing.assert_allclose(again.scores(TEXTS), expected, atol=1e-5)
+    assert {p.dtype for p in again.model.parameters()} == {torch.float32}
+    assert made.artifact.manifest["merged_from"]["flips"] == flips

@@ -164,6 +164,82 @@ def test_gradient_checkpointing_gives_the_same_result(tiny_bert: Path) -> None:
     assert "checkpointing" in str(other.engine_reason)
 
 
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_gradient_checkpointing_keeps_less_for_the_backward_pass(
+    tiny_bert: Path, method: str
+) -> None:
+    """Bytes that autograd keeps of one forward pass, weights left out; the loss is the same."""
+    batch = batching.pad(data().encoded, np.arange(16), 0)
+    kept, losses = {}, {}
+    for checkpointing in (False, True):
+        model, _ = fresh(tiny_bert, method, gradient_checkpointing=checkpointing)
+        without_dropout(model)
+        model.train()
+        weights_of = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        seen: dict[int, int] = {}
+
+        def keep(t: torch.Tensor, own: set[int] = weights_of, out: dict[int, int] = seen) -> Any:
+            where = t.untyped_storage()
+            if where.data_ptr() not in own:
+                out[where.data_ptr()] = where.nbytes()
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            logits = train.forward(model, batch, torch.device("cpu"))
+            loss = torch.nn.functional.cross_entropy(logits, torch.zeros(16, dtype=torch.long))
+        kept[checkpointing], losses[checkpointing] = sum(seen.values()), float(loss.detach())
+    assert kept[True] < 0.7 * kept[False]
+    assert losses[True] == pytest.approx(losses[False], abs=1e-6)
+
+
+def test_the_seed_of_initialisation_draws_head_and_adapter(tiny_bert: Path) -> None:  # FIELD 14
+    row = METHODS["lora"]
+    assert row.adapt is not None
+    base = bases.resolve(str(tiny_bert))
+
+    def new(seed: int) -> dict[str, torch.Tensor]:
+        assert row.adapt is not None
+        torch.rand(seed + 3)  # what was drawn before must not matter
+        model, _ = adapted(base, ["a", "b"], row.settings(), row.adapt, seed=seed)
+        return {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+
+    first, again, other = new(1), new(1), new(2)
+    assert all(torch.equal(first[n], again[n]) for n in first)
+    for part in ("lora_A", "classifier.modules_to_save.default.weight"):
+        assert not all(torch.equal(first[n], other[n]) for n in first if part in n), part
+
+
+def test_freezing_lower_layers_leaves_them_as_they_were(tiny_bert: Path) -> None:
+    before, _ = fresh(tiny_bert)
+    after, _ = run(tiny_bert, freeze_layers=1)
+    old = dict(before.named_parameters())
+    for name, p in after.named_parameters():
+        low = "embeddings" in name or "layer.0." in name
+        assert torch.equal(p, old[name]) == low, name
+
+
+def test_max_length_cuts_what_is_trained_on(tiny_bert: Path) -> None:
+    from tunelab import models
+
+    tokenizer: Any = models.load_tokenizer(bases.resolve(str(tiny_bert)))
+    texts = ["good film " * 9, "bad plot " * 3]
+    short, long = (batching.encode(tokenizer, texts, n).lengths for n in (8, 32))
+    assert list(short) == [8, 8]
+    assert list(long) == [20, 8]
+
+
+def test_the_best_epoch_of_an_adapter_comes_back_too(tiny_bert: Path) -> None:  # FIELD 17
+    model, fitted = run(
+        tiny_bert, "lora", num_train_epochs=6, learning_rate=0.2, lr_scheduler_type="constant",
+        metric_for_best_model="loss",
+    )  # fmt: skip
+    losses = [row["eval_loss"] for row in fitted.history if "eval_loss" in row]
+    assert all("eval_accuracy" in r for r in fitted.history if "eval_loss" in r)  # FIELD 13
+    assert fitted.best_epoch == int(np.argmin(losses)) + 1
+    again = train.evaluate(model, 0, data(30, seed=9), TrainingSettings())
+    assert again["eval_loss"] == pytest.approx(min(losses), rel=1e-5)
+
+
 def test_balanced_weights_are_scikit_learns() -> None:
     labels = np.repeat([0, 1, 2], [5, 20, 75])
     ours = train._class_weights(labels, TrainingSettings(class_weight="balanced"))
