@@ -1,0 +1,338 @@
+"""The report in headless Chromium: drawn, quiet, offline, turned by mouse and by keyboard.
+
+Needs a Chromium (Debian's package, as in .ci/run) and playwright; skipped, with the reason,
+where there is none.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from studies import MANY, METHODS, NEGATIVE_TEXT, make_study, make_texts
+from tunelab import report
+from tunelab.plots import PLOTS
+from tunelab.store import read_study
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+NASTY = '</script><script>alert(1)</script><!-- "quoted" \''
+DRAWN = "html[data-drawn]"
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to draw the page"),
+    pytest.mark.xdist_group("browser"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    with sync_api.sync_playwright() as p:
+        # Without a sandbox, because CI's user is root, for whom Chromium has none.
+        browser = p.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a small study, with names and texts that would break a careless page."""
+    folder = tmp_path_factory.mktemp("few")
+    methods = [*METHODS[:3], replace(METHODS[3], label=NASTY)]
+    study = make_study(folder, methods=methods, label_names=(NASTY, "good"), seeds=2, rows=120)
+    texts = {i: f"{text} {NEGATIVE_TEXT}" for i, text in make_texts(120).items()}
+    return report.write_report(read_study(study), folder / "report.html", texts=texts)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("many")
+    study = make_study(folder, methods=MANY, seeds=2, rows=200)
+    return report.write_report(read_study(study), folder / "report.html", texts=make_texts(200))
+
+
+class Watched:
+    """A page, and everything that it said or asked for that a finished report must not."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.faults: list[str] = []
+        page.on("console", lambda m: m.type == "error" and self.faults.append(m.text))
+        page.on("pageerror", lambda e: self.faults.append(str(e)))
+        page.on("dialog", lambda d: (self.faults.append(f"dialog: {d.message}"), d.dismiss()))
+        page.on("request", self._asked)
+        self._own = ""
+
+    def _asked(self, request: Any) -> None:
+        if request.url != self._own and not request.url.startswith(("data:", "blob:")):
+            self.faults.append(f"request: {request.url}")
+
+    def open(self, path: Path) -> Page:
+        self._own = path.as_uri()
+        self.page.goto(self._own)
+        self.page.wait_for_selector(DRAWN, state="attached", timeout=60_000)
+        return self.page
+
+
+@pytest.fixture
+def opened(browser: Browser) -> Iterator[Any]:
+    """Open a report at a width; afterwards, nothing may have gone wrong in any page."""
+    watched = []
+
+    def open_(path: Path, width: int = 1440, **context: Any) -> Page:
+        page = browser.new_context(viewport={"width": width, "height": 900}, **context).new_page()
+        watched.append(Watched(page))
+        return watched[-1].open(path)
+
+    yield open_
+    for w in watched:
+        w.page.context.close()
+        assert w.faults == []
+
+
+def methods_of(page: Page) -> list[str]:
+    return [
+        str(row.get_attribute("data-method"))
+        for row in page.query_selector_all("#scores tbody tr")
+        if row.is_visible()
+    ]
+
+
+def test_every_chart_is_drawn_and_nothing_is_asked_of_the_network(few: Path, opened: Any) -> None:
+    page = opened(few)
+    drawn = page.eval_on_selector_all(
+        ".chart", "all => all.map(c => [c.dataset.name, !!c.querySelector('svg path')])"
+    )
+    assert dict(drawn) == dict.fromkeys(PLOTS, True)
+    assert "could not be drawn" not in page.inner_text("main")
+    assert NEGATIVE_TEXT in page.inner_text("#browse")
+
+
+# --- the rest takes longer ------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [340, 390, 768, 1024, 1440, 2200])
+@pytest.mark.parametrize("report_of", ["few", "many"])
+def test_no_page_is_wider_than_its_window(
+    width: int, report_of: str, request: pytest.FixtureRequest, opened: Any
+) -> None:
+    page = opened(request.getfixturevalue(report_of), width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for chart in page.query_selector_all(".chart"):
+        box, inside = chart.bounding_box(), chart.query_selector("svg").bounding_box()
+        assert inside["width"] <= box["width"] + 1, chart.get_attribute("data-name")
+        assert inside["height"] > 80
+
+
+@pytest.mark.slow
+def test_the_table_sorts_by_mouse_and_by_keyboard(many: Path, opened: Any) -> None:
+    page = opened(many)
+    first = methods_of(page)
+    assert len(first) == len(MANY)
+    head = page.locator("#scores th[data-name=train_seconds]")
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") == "descending"
+    at = head.evaluate("e => e.cellIndex")
+    cell = f"rows => rows.map(r => Number(r.cells[{at}].dataset.sort))"
+    values = page.eval_on_selector_all("#scores tbody tr", cell)
+    assert values == sorted(values, reverse=True)
+    head.locator("button").focus()
+    page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert page.eval_on_selector_all("#scores tbody tr", cell) == sorted(values)
+    page.locator("#scores th[data-name=method] button").click()
+    assert methods_of(page) == sorted(first)
+
+
+@pytest.mark.slow
+def test_the_table_filters_and_shows_other_columns_and_downloads_them(
+    many: Path, opened: Any
+) -> None:
+    page = opened(many)
+    page.fill("[data-filter=scores]", "lora r=8")
+    assert methods_of(page) == ["lora[r=8]"]
+    assert page.inner_text("[data-for=scores] .count") == f"1 of {len(MANY)} methods"
+    page.fill("[data-filter=scores]", "lora")
+    shown = methods_of(page)
+    assert set(shown) == {"lora[r=4]", "lora[r=8]", "lora[r=16]", "qlora-4bit"}
+    head = page.locator("#scores th[data-name=test_f1_macro]")
+    assert not head.is_visible()
+    page.click("details.menu > summary")
+    page.check("[data-column=test_f1_macro]")
+    page.uncheck("[data-column=train_seconds]")
+    page.keyboard.press("Escape")
+    assert head.is_visible()
+    assert not page.locator(".menu .box").is_visible()
+    with page.expect_download() as download:
+        page.click("[data-csv=scores]")
+    text = Path(download.value.path()).read_text(encoding="utf-8")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [r["method"] for r in rows] == shown
+    assert "train_seconds" not in rows[0]
+    values = [float(r["test_f1_macro"]) for r in rows]
+    assert all(0 < v < 1 for v in values)
+    assert float(rows[0]["test_f1_macro_low"]) < values[0] < float(rows[0]["test_f1_macro_high"])
+
+
+@pytest.mark.slow
+def test_a_method_is_followed_through_every_chart(few: Path, opened: Any) -> None:
+    page = opened(few)
+    faint = (
+        "c => [...c.querySelectorAll('svg [opacity]')]"
+        ".filter(e => Number(e.getAttribute('opacity')) < 0.3).length"
+    )
+
+    def faded() -> dict[str, int]:
+        return {
+            str(c.get_attribute("data-name")): c.evaluate(faint)
+            for c in page.query_selector_all(".chart")
+        }
+
+    before = faded()
+    chip = page.locator(".follow button", has_text="svm-tfidf")
+    chip.focus()
+    page.keyboard.press("Space")
+    page.wait_for_timeout(300)
+    assert chip.get_attribute("aria-pressed") == "true"
+    during = faded()
+    assert all(during[name] > before[name] for name in PLOTS), (before, during)
+    rows = page.locator("#scores tbody tr.faded")
+    assert rows.count() == 3
+    page.keyboard.press("Escape")
+    page.wait_for_timeout(300)
+    assert faded() == before
+    # A bar in a chart says the same as the button.
+    page.locator("#chart-costs svg .mark-rect path[fill='#009E73']").first.click()
+    page.wait_for_timeout(300)
+    assert page.locator(".follow button[aria-pressed=true]").get_attribute("data-method") == "full"
+
+
+@pytest.mark.slow
+def test_another_cost_is_chosen_and_a_chart_saved(few: Path, opened: Any) -> None:
+    page = opened(few)
+    figure = page.locator("figure", has=page.locator("#chart-cost"))
+    assert figure.locator("h3").inner_text() == "Accuracy against training time"
+    figure.locator("select").select_option(label="Peak memory")
+    page.wait_for_timeout(500)
+    assert figure.locator("h3").inner_text() == "Accuracy against peak memory"
+    assert "peak memory, MB (log scale)" in page.locator("#chart-cost svg").inner_html()
+    for kind, start in (("svg", b"<svg"), ("png", b"\x89PNG")):
+        with page.expect_download() as download:
+            page.click(f"[data-save={kind}][data-of=roc]")
+        assert Path(download.value.path()).read_bytes().startswith(start)
+
+
+@pytest.mark.slow
+def test_a_chart_zooms_with_control_and_the_wheel_and_scrolls_without(
+    few: Path, opened: Any
+) -> None:
+    page = opened(few)
+    chart = page.locator("#chart-roc")
+    chart.scroll_into_view_if_needed()
+    page.wait_for_timeout(200)
+    line = "c => c.querySelector('.mark-line path').getAttribute('d')"
+    before, box = chart.evaluate(line), chart.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    at = page.evaluate("scrollY")
+    page.mouse.wheel(0, 40)
+    page.wait_for_timeout(300)
+    assert chart.evaluate(line) == before
+    assert page.evaluate("scrollY") != at
+    box = chart.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -400)
+    page.keyboard.up("Control")
+    page.wait_for_timeout(300)
+    assert chart.evaluate(line) != before
+    assert page.evaluate("window.devicePixelRatio") == 1
+
+
+@pytest.mark.slow
+def test_mistakes_are_searched_filtered_and_shown_further(many: Path, opened: Any) -> None:
+    page = opened(many)
+    rows = page.locator("#browse > li")
+    assert rows.count() == 10
+    total = int(page.inner_text("#browse-count").split()[0])
+    page.click("#browse-more")
+    assert rows.count() == min(20, total)
+    page.select_option("#browse-show", "of:0")
+    first = rows.locator(".said li:first-child")
+    assert set(first.evaluate_all("all => all.map(e => e.className)")) == {"wrong"}
+    page.select_option("#browse-show", "all")
+    assert page.locator("#browse .said .right").count() == 0
+    page.select_option("#browse-show", "any")
+    page.select_option("#browse-label", "1")
+    truths = page.locator("#browse .truth strong").all_inner_texts()
+    assert set(truths) == {"positive"}
+    word = re.findall(r"\w{5,}", page.locator("#browse .review").first.inner_text())[0]
+    page.fill("#browse-search", word)
+    shown = page.locator("#browse .review").all_inner_texts()
+    assert shown
+    assert all(word.lower() in text.lower() for text in shown)
+    page.fill("#browse-search", "no text says this")
+    assert page.inner_text("#browse-count") == "0 rows"
+
+
+@pytest.mark.slow
+def test_the_page_is_dark_on_a_dark_system_and_light_on_paper(
+    few: Path, opened: Any, tmp_path: Path
+) -> None:
+    page = opened(few, color_scheme="dark")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(ground) == "rgb(16, 21, 27)"
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate(ground) == "rgb(255, 255, 255)"
+    assert not page.locator("nav").is_visible()
+    assert not page.locator(".tools").first.is_visible()
+    paper = page.pdf(path=tmp_path / "report.pdf", format="A4")
+    assert paper.startswith(b"%PDF")
+    assert 3 <= len(re.findall(rb"/Type\s*/Page\b", paper)) <= 40
+    assert opened(few, color_scheme="light").evaluate(ground) == "rgb(246, 247, 249)"
+
+
+@pytest.mark.slow
+def test_everything_that_can_be_turned_is_reached_by_the_keyboard(few: Path, opened: Any) -> None:
+    page = opened(few)
+    reached = set()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    for _ in range(250):
+        reached.add(page.evaluate("document.activeElement.outerHTML.slice(0, 160)"))
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement === document.body"):
+            break
+    wanted = page.eval_on_selector_all(
+        "button, select, input, summary, nav a",
+        "all => all.filter(e => e.checkVisibility()).map(e => e.outerHTML.slice(0, 160))",
+    )
+    assert set(wanted) <= reached
+    named = page.eval_on_selector_all(
+        "button, select, input",
+        "all => all.filter(e => !(e.textContent.trim() || e.labels?.length || e.ariaLabel)).length",
+    )
+    assert named == 0
+
+
+@pytest.mark.slow
+def test_fifty_trials_open_soon(many: Path, opened: Any) -> None:
+    started = time.perf_counter()
+    page = opened(many)
+    # Generous, because the machine may be busy; benchmarks/report.py measures.
+    assert time.perf_counter() - started < 45
+    assert page.evaluate("performance.now()") < 45_000
