@@ -19,7 +19,6 @@ from tunelab import (
     config,
     curves,
     data,
-    evidence,
     predict,
     report,
     store,
@@ -208,14 +207,11 @@ def run_plan(
         for result in study.run(planned, on_event, engine):
             on_result(result)
     finally:
-        finish(planned.spec.output_dir, evidence.texts_in(planned.dataset))
+        finish(planned.spec.output_dir)
 
 
-def finish(directory: Path, texts: Mapping[str, str] | None = None) -> None:
-    """Write results.csv, comparison.json, report.html and model cards from what the study has.
-
-    `texts` by row id, where the data is at hand: the report shows the mistakes with them.
-    """
+def finish(directory: Path) -> None:
+    """Write results.csv, comparison.json, report.html and model cards from what the study has."""
     record = store.read_study(directory)
     store.write_results_csv(directory / "results.csv", record.results)
     found = curves.learning_curves(record)
@@ -225,7 +221,7 @@ def finish(directory: Path, texts: Mapping[str, str] | None = None) -> None:
     if record.results:
         said = summary.summarise(record)
         report.write_comparison(record, directory / "comparison.json", said)
-        report.write_report(record, directory / "report.html", said, texts)
+        report.write_report(record, directory / "report.html", said)
         cards.write_cards(record, said)
 
 

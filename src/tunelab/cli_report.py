@@ -126,10 +126,7 @@ def _write(
         drawn = writeup.write_figures(data, out / "figures", figures)
         written += [f"{len(drawn)} figures in {out / 'figures'}"]
     if "html" in formats:
-        texts, why = evidence.texts_of(record)
-        if why:
-            click.echo(f"tunelab: the report shows no texts: {why}.", err=True)
-        path = page.write_report(record, out / "report.html", said, texts, against=against)
+        path = page.write_report(record, out / "report.html", said, against=against)
         written.append(str(path))
     if "markdown" in formats and data is not None:
         shown = [p.relative_to(out).as_posix() for p in drawn if p.suffix in {".svg", ".png"}]
@@ -148,19 +145,17 @@ def _write(
 
 def _watch(study: Path, out: Path, metric: str | None, quiet: bool) -> None:
     """Write the report whenever a trial has ended, until none is missing."""
-    from tunelab import evidence, store, summary
     from tunelab import report as page
+    from tunelab import store, summary
 
     seen = -1
-    texts: dict[str, str] = {}
     while True:
         record = store.read_study(study)
         n, left = len(record.results), len(record.missing)
         if n != seen and n:
-            texts = texts or evidence.texts_of(record)[0]
             said = summary.summarise(record, metric)
             refresh = _WATCH_SECONDS if left else None
-            path = page.write_report(record, out / "report.html", said, texts, refresh=refresh)
+            path = page.write_report(record, out / "report.html", said, refresh=refresh)
             if not quiet:
                 click.echo(f"{path}: {n} of {n + left} trials. {summary.headline(said)}")
         elif n != seen and not quiet:

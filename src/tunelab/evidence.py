@@ -2,8 +2,8 @@
 
 Everything is computed from stored histories and predictions, without torch; `report` draws it.
 
-May import: types, metrics, store, summary, plots (the values that it draws), data inside a
-function. May not import: report, trial, study, cli.
+May import: types, metrics, stats, store, summary, plots (the values that it draws).
+May not import: report, trial, study, cli.
 """
 
 from __future__ import annotations
@@ -16,19 +16,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab.errors import TunelabError
 from tunelab.metrics import (
     METRICS,
     UndefinedMetricError,
     class_scores,
+    expected_calibration_error,
     precision_recall_curve,
     probabilities,
+    reliability,
     roc_curve,
 )
-from tunelab.plots import CostColumn, Curve, CurvePoint, PlotData, Roc
-from tunelab.store import StudyRecord
+from tunelab.plots import (
+    CostColumn,
+    Curve,
+    CurvePoint,
+    PlacePoint,
+    PlotData,
+    Reliability,
+    Roc,
+    SizePoint,
+)
+from tunelab.store import StudyRecord, read_rows
 from tunelab.summary import Summary, column, format_estimate
-from tunelab.types import Dataset, Estimate, Predictions, TrialResult
+from tunelab.types import Estimate, Predictions, TrialResult
 
 __all__ = [
     "COSTS",
@@ -39,7 +49,6 @@ __all__ = [
     "mistakes",
     "plot_data",
     "split_of",
-    "texts_in",
     "texts_of",
 ]
 
@@ -109,6 +118,9 @@ def plot_data(
         class_names=names,
         agreement=_agreement(voices),
         agreement_rows=min((len(v) for v in voices.values()), default=0),
+        reliability=_reliability(found),
+        learning=_learning(record, summary),
+        transfer=_transfer(record, summary),
     )
 
 
@@ -235,6 +247,58 @@ def _comparable(p: Predictions) -> Floats:
     if p.score_kind == "margin":
         return p.scores
     return probabilities(p.scores, p.score_kind)
+
+
+def _reliability(found: Mapping[str, Sequence[Predictions]]) -> dict[str, Reliability]:
+    """Bins of confidence with all seeds together; methods without probabilities have none."""
+    out = {}
+    for label, predictions in found.items():
+        if any(p.score_kind == "margin" for p in predictions):
+            continue
+        joined = replace(
+            predictions[0],
+            ids=tuple(i for p in predictions for i in p.ids),
+            labels=np.concatenate([p.labels for p in predictions]),
+            scores=np.concatenate([_comparable(p) for p in predictions]),
+            score_kind="probability",
+        )
+        bins = [b for b in reliability(joined) if b.n]
+        out[label] = Reliability(
+            [b.confidence or 0.0 for b in bins],
+            [b.accuracy or 0.0 for b in bins],
+            [b.n for b in bins],
+            float(np.mean([expected_calibration_error(p) for p in predictions])),
+        )
+    return out
+
+
+def _learning(record: StudyRecord, summary: Summary) -> tuple[SizePoint, ...]:
+    """The points of curves.json, where they are of the metric and part that is judged."""
+    curves = record.curves
+    if not curves or (curves["metric"], curves["part"]) != (summary.metric, summary.part):
+        return ()
+    return tuple(
+        SizePoint(p["label"], int(p["rows"]), Estimate(**p["estimate"])) for p in curves["points"]
+    )
+
+
+def _transfer(record: StudyRecord, summary: Summary) -> tuple[PlacePoint, ...]:
+    """Scores on `--test-on` data, and on each of its domains, mean over seeds."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for r in record.done:
+        for name, there in r.details.get("transfer", {}).items():
+            places = {name: there, **{f"{name}: {d}": v for d, v in there["domains"].items()}}
+            if len(there["domains"]) < 2:
+                places = {name: there}
+            for place, facts in places.items():
+                value = facts["scores"].get(summary.metric)
+                if value is not None:
+                    found.setdefault((place, r.spec.method.label), []).append(float(value))
+    from tunelab.stats import mean_interval
+
+    return tuple(
+        PlacePoint(label, place, mean_interval(values)) for (place, label), values in found.items()
+    )
 
 
 def _agreement(voices: Mapping[str, Floats]) -> dict[tuple[str, str], float]:
@@ -370,29 +434,12 @@ def _cut(text: str) -> str:
     return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + " …"
 
 
-def texts_of(record: StudyRecord) -> tuple[dict[str, str], str]:
-    """The texts of the study's data by row id; empty, with the reason, where they are not there.
-
-    The data is read again, and must be what it was: its fingerprint is compared.
-    """
-    from tunelab import data
-
-    if not record.results:
-        return {}, "no trial has been run"
-    spec = record.results[0].spec
-    try:
-        dataset = data.load(spec.data)
-    except (TunelabError, OSError) as e:
-        return {}, f"the data could not be read again: {e}"
-    if dataset.fingerprint != spec.fingerprint:
-        return {}, f"{spec.data.source} is not what it was when the study ran"
-    return texts_in(dataset), ""
-
-
-def texts_in(dataset: Dataset) -> dict[str, str]:
-    """The texts of the parts that are scored, by row id."""
+def texts_of(record: StudyRecord) -> dict[str, str]:
+    """The texts of the scored parts by row id, as the study keeps them; empty where it does not."""
+    parts = [read_rows(record.directory, part) for part in ("validation", "test")]
     return {
         i: text
-        for part in (dataset.validation, dataset.test)
-        for i, text in zip(part.ids, part.texts, strict=True)
+        for rows in parts
+        if rows is not None
+        for i, text in zip(rows.ids, rows.texts, strict=True)
     }

@@ -44,7 +44,9 @@ SECTIONS = {
     "confusion": "Classes",
     "calibration": "Calibration",
     "sensitivity": "Sensitivity",
+    "race": "Race",
     "learning": "Learning curves",
+    "transfer": "Elsewhere",
     "slices": "Slices, behaviour",
     "mistakes": "Mistakes",
     "versus": "Against another study",
@@ -69,7 +71,8 @@ def write_report(
 ) -> Path:
     """Write the report of a study: one HTML file. `summary` where it has been made already.
 
-    `texts` by row id: with them the report shows the mistakes (`evidence.texts_of`). `refresh`:
+    `texts` by row id: with them the report shows the mistakes; None takes those that the study
+    keeps. `refresh`:
     the page loads itself again after so many seconds, while a study runs. `against`: another study.
     """
     write_text(
@@ -95,12 +98,15 @@ def render(
     """The report as HTML text. The same study gives the same text."""
     found = evidence.by_method(record, evidence.split_of(summary))
     data = evidence.plot_data(record, summary, found)
-    wrong = evidence.mistakes(record, summary, texts or {}, found)
+    texts = evidence.texts_of(record) if texts is None else texts
+    wrong = evidence.mistakes(record, summary, texts, found)
     figures = _figures(data)
     classes = _class_table(record, summary)
     use = _how_to_use(record, summary)
+    blocks = _blocks(record)
     there = {
         *figures,
+        *blocks,
         *(["results"] if any(r.n_seeds for r in summary.rows) else []),
         *(["confusion"] if classes else []),
         *(["mistakes"] if wrong else []),
@@ -127,6 +133,8 @@ def render(
             against=against,
             versus=versus.rows(against) if against else None,
             card=_data_card(record.data),
+            gate=record.gate,
+            blocks=blocks,
             provenance=_provenance(record),
             use=use,
             again=_commands(record),
@@ -246,6 +254,72 @@ def _in_place(drawn: Sequence[tuple[Plot, dict[str, Any]]], data: PlotData) -> l
         )
         half_open = pairs and not half_open
     return figures
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A table with sentences, below the charts of a section."""
+
+    title: str
+    about: str = ""
+    headings: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    sentences: Sequence[str] = ()
+
+
+def _blocks(record: StudyRecord) -> dict[str, list[Block]]:
+    """What is said in words and tables, by section."""
+    found: dict[str, list[Block]] = {}
+    if record.curves and record.curves["crossings"]:
+        said = [str(c["sentence"]) for c in record.curves["crossings"]]
+        found.setdefault("learning", []).append(Block("Where methods cross", sentences=said))
+    if record.tuning:
+        found.setdefault("sensitivity", []).append(_tried(record.tuning))
+    if record.race:
+        found["race"] = [_race(record.race)]
+    return found
+
+
+def _tried(tuning: Mapping[str, Any]) -> Block:
+    """Every setting that was tried, and what each method chose."""
+    rows = []
+    for label, entry in tuning["methods"].items():
+        chosen = entry.get("chosen") or {}
+        for t in entry["tries"]:
+            settings = ", ".join(f"{k}={v}" for k, v in t["settings"].items())
+            value = t["value"]
+            shown = f"{value:.4f}" if value is not None else str(t.get("error") or t["status"])
+            mark = "chosen" if dict(t["settings"]) == dict(chosen) else ""
+            rows.append([label, settings, str(t.get("seed", "")), shown, mark])
+    return Block(
+        "Every setting that was tried",
+        f"By {tuning['metric']} on validation, the same budget for every method.",
+        ["Method", "Settings", "Seed", "Validation", "Chosen"],
+        rows,
+    )
+
+
+def _race(race: Mapping[str, Any]) -> Block:
+    """Who was dropped when, and what that saved."""
+    rows = [
+        [d["label"], str(d["round"]), str(d["seeds"]), str(d["leader"]), str(d["sentence"])]
+        for d in race["dropped"]
+    ]
+    saved = race["trials_full"] - race["trials_run"]
+    said = [
+        str(race["statement"]),
+        f"{race['trials_run']} of {race['trials_full']} trials were run; "
+        f"about {say.format_seconds(race['seconds_saved'])} were saved"
+        if saved
+        else f"all {race['trials_run']} trials were run",
+    ]
+    return Block(
+        "Race",
+        "Configurations that were behind with confidence got no further seeds.",
+        ["Dropped", "Round", "Seeds", "Leader", "Why"],
+        rows,
+        said,
+    )
 
 
 # Outlines of Vega's symbols in a box of 12 x 12, for the bar above the charts.
@@ -582,6 +656,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["first_capital"] = lambda s: s[:1].upper() + s[1:].rstrip(".")
     environment.filters["thousands"] = lambda n: f"{n:,.0f}"
     return environment
 

@@ -17,8 +17,12 @@ from tunelab.plots import (
     CostColumn,
     Curve,
     CurvePoint,
+    PlacePoint,
     PlotData,
+    Reliability,
     Roc,
+    SettingLevel,
+    SizePoint,
     colours,
     dashes,
     shapes,
@@ -78,6 +82,22 @@ def data(**changes: Any) -> PlotData:
         class_names=("negative", "positive"),
         agreement={("svm", "full"): 0.7, ("svm", "lora"): 0.75, ("full", "lora"): 0.95},
         agreement_rows=200,
+        reliability={
+            m: Reliability([0.55, 0.75, 0.95], [0.5, 0.7, 0.9], [20, 60, 120], 0.05)
+            for m in METHODS[1:]
+        },
+        learning=tuple(
+            SizePoint(m, rows, estimate(0.6 + rows / 10_000 + i / 50, 0.02))
+            for i, m in enumerate(METHODS)
+            for rows in (50, 300, 1000)
+        ),
+        tuning={"full": [0.7, 0.75, 0.76], "lora": [0.71, 0.76, 0.78]},
+        sensitivity=(
+            SettingLevel("lora", "r", "4", estimate(-0.02, 0.01), 0.4),
+            SettingLevel("lora", "r", "16", estimate(0.02, 0.01), 0.4),
+            SettingLevel("full", "learning_rate", "5e-05", estimate(0.0), 0.1),
+        ),
+        transfer=tuple(PlacePoint(m, "imdb", estimate(0.7, 0.03)) for m in METHODS),
     )
     return replace(full, **changes)
 
@@ -120,7 +140,7 @@ def test_same_values_give_the_same_json(name: str) -> None:
 def test_says_what_it_shows_and_how_to_read_it(name: str) -> None:
     head = spec(name)["title"]
     assert head["text"]
-    assert "2 seeds a method" in head["subtitle"]
+    assert "2 seeds a method" in head["subtitle"] or name == "sensitivity"
     plot = PLOTS[name]
     assert plot.how_to_read.endswith(".")
     assert "\n" not in plot.how_to_read
@@ -177,7 +197,9 @@ def test_more_methods_than_colours_are_told_apart_by_shape_and_dashes() -> None:
 def test_every_chart_can_follow_a_method(name: str) -> None:
     chart = spec(name)
     assert {"name": "follow", "value": ""} in chart["params"]
-    assert "datum.method === follow" in json.dumps(chart.get("layer", chart))
+    # A setting belongs to one method; its chart has the parameter and fades nothing.
+    fades = "datum.method === follow" in json.dumps(chart.get("layer", chart))
+    assert fades == (name != "sensitivity")
 
 
 def test_there_is_a_chart_for_every_cost() -> None:
@@ -321,9 +343,42 @@ def test_names_with_markup_and_quotes_stay_data() -> None:
         precision_recall={m: Curve([0.0, 1.0], [1.0, 0.5], 0.5) for m in nasty},
         agreement={(nasty[0], nasty[1]): 0.5, (nasty[0], nasty[2]): 0.6},
         confusion={m: [[1, 2], [3, 4]] for m in nasty},
+        reliability={m: Reliability([0.6], [0.5], [4], 0.1) for m in nasty},
+        learning=tuple(SizePoint(m, n, estimate(0.5)) for m in nasty for n in (10, 20)),
+        tuning={m: [0.5, 0.6] for m in nasty},
+        sensitivity=tuple(SettingLevel(m, m, m, estimate(0.1), 0.5) for m in nasty),
+        transfer=tuple(PlacePoint(m, "</b>", estimate(0.5)) for m in nasty),
         class_names=("<b>\u2028", "'"),
     )
     for name in PLOTS:
         chart = PLOTS[name].function(d)
         assert chart is not None
         assert "<svg" in to_svg(chart)
+
+
+def test_reliability_names_the_error_and_keeps_the_bins() -> None:
+    shown = [r for r in rows(spec("calibration")) if "rows" in r]
+    assert {r["name"] for r in shown} == {"full (5.0)", "lora (5.0)"}
+    assert [(r["confidence"], r["accuracy"]) for r in shown[:3]] == [
+        (0.55, 0.5),
+        (0.75, 0.7),
+        (0.95, 0.9),
+    ]
+
+
+def test_learning_and_tuning_are_in_percent_and_in_order() -> None:
+    shown = [r for r in rows(spec("learning")) if r.get("method") == "svm"]
+    assert [r["rows"] for r in shown] == [50, 300, 1000]
+    assert shown[0]["score"] == 60.5
+    tried = [(r["tries"], r["score"]) for r in rows(spec("tuning")) if r["method"] == "full"]
+    assert tried == [(1, 70.0), (2, 75.0), (3, 76.0)]
+    assert "lora 71.0 with one try, 78.0 with 3" in PLOTS["tuning"].describe(data())
+
+
+def test_sensitivity_has_a_panel_a_setting_with_its_share() -> None:
+    shown = rows(spec("sensitivity"))
+    assert {r["panel"] for r in shown} == {
+        "lora: r (40% of the variance)",
+        "full: learning_rate (10% of the variance)",
+    }
+    assert [r["effect"] for r in shown] == [-2.0, 2.0, 0.0]

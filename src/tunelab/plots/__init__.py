@@ -11,15 +11,19 @@ May not import: store, stats, summary, report, torch.
 
 from __future__ import annotations
 
-from tunelab.plots import comparison, curves, predictions
+from tunelab.plots import comparison, curves, learning, predictions
 from tunelab.plots.base import (
     OKABE_ITO,
     CostColumn,
     Curve,
     CurvePoint,
+    PlacePoint,
     Plot,
     PlotData,
+    Reliability,
     Roc,
+    SettingLevel,
+    SizePoint,
     colours,
     dashes,
     shapes,
@@ -35,9 +39,13 @@ __all__ = [
     "CostColumn",
     "Curve",
     "CurvePoint",
+    "PlacePoint",
     "Plot",
     "PlotData",
+    "Reliability",
     "Roc",
+    "SettingLevel",
+    "SizePoint",
     "colours",
     "dashes",
     "shapes",
@@ -120,6 +128,53 @@ PLOTS: dict[str, Plot] = {
             "Each line adds up to 100%: where the rows of one true class went. The diagonal is "
             "right.",
             predictions.describe_confusion,
+            wide=True,
+        ),
+        Plot(
+            "calibration",
+            "calibration",
+            "Reliability",
+            predictions.calibration_plot,
+            "On the dashed line a method is right as often as it says. Below it, it is too sure of "
+            "itself.",
+            predictions.describe_calibration,
+            wide=True,
+        ),
+        Plot(
+            "sensitivity",
+            "sensitivity",
+            "What the settings do",
+            learning.sensitivity_plot,
+            "Far from the dashed line: this value matters. A bar across it: it may not.",
+            learning.describe_sensitivity,
+            wide=True,
+        ),
+        Plot(
+            "tuning",
+            "sensitivity",
+            "What tuning is worth",
+            learning.tuning_plot,
+            "A line that still rises at its end asks for more tries; a flat one was tuned enough.",
+            learning.describe_tuning,
+            wide=True,
+        ),
+        Plot(
+            "learning",
+            "learning",
+            "Learning curves",
+            learning.learning_plot,
+            "A line that still rises at its right end asks for more labels; where two cross, the "
+            "better method changes.",
+            learning.describe_learning,
+            wide=True,
+        ),
+        Plot(
+            "transfer",
+            "transfer",
+            "Elsewhere",
+            learning.transfer_plot,
+            "A method that falls back here has learnt what is particular to its own data.",
+            learning.describe_transfer,
             wide=True,
         ),
         Plot(

@@ -26,9 +26,13 @@ __all__ = [
     "Curve",
     "CurvePoint",
     "Plot",
+    "PlacePoint",
     "PlotData",
+    "Reliability",
     "Roc",
     "Row",
+    "SettingLevel",
+    "SizePoint",
     "colours",
     "dashes",
     "shapes",
@@ -102,6 +106,51 @@ class CostColumn:
 
 
 @dataclass(frozen=True, slots=True)
+class Reliability:
+    """A method's bins of confidence: mean `confidence` and `accuracy` in [0, 1], `rows` of each.
+
+    All seeds together; `error` is the mean expected calibration error over seeds, in [0, 1].
+    """
+
+    confidence: Sequence[float]
+    accuracy: Sequence[float]
+    rows: Sequence[int]
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class SizePoint:
+    """A method's score after training on `rows` rows."""
+
+    method: str
+    rows: int
+    estimate: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class SettingLevel:
+    """What one `value` of a `setting` of a method does: its mean less that of all trials.
+
+    `share`: how much of the variance between trials the setting explains, in [0, 1].
+    """
+
+    method: str
+    setting: str
+    value: str
+    effect: Estimate
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class PlacePoint:
+    """A method's score in another `place`: a further dataset, or a domain of one."""
+
+    method: str
+    place: str
+    estimate: Estimate
+
+
+@dataclass(frozen=True, slots=True)
 class PlotData:
     """Everything that the plots draw. Methods are named by their label in the study.
 
@@ -110,7 +159,8 @@ class PlotData:
     `differences`: `best` minus each other method, metric units. `costs`: one entry a cost.
     `loss` and `validation`: histories of the trials that have one. `confusion`: counts summed over
     seeds, rows true classes, columns predicted ones, both in the order of `class_names`.
-    `agreement`: the share of rows, in [0, 1], on which two methods say the same class.
+    `agreement`: the share of rows, in [0, 1], on which two methods say the same class. `tuning`:
+    expected validation score of the best of 1, 2, ... tries.
     """
 
     methods: tuple[str, ...]
@@ -131,6 +181,11 @@ class PlotData:
     class_names: tuple[str, ...] = ()
     agreement: Mapping[tuple[str, str], float] = field(default_factory=dict)
     agreement_rows: int = 0
+    reliability: Mapping[str, Reliability] = field(default_factory=dict)
+    learning: tuple[SizePoint, ...] = ()
+    tuning: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    sensitivity: tuple[SettingLevel, ...] = ()
+    transfer: tuple[PlacePoint, ...] = ()
 
     @property
     def scale(self) -> float:

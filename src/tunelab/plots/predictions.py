@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tunelab.plots.base import (
     LEGEND,
     NEUTRAL,
+    WIDTH,
     Curve,
     PlotData,
     Row,
@@ -23,6 +24,7 @@ from tunelab.plots.base import (
     in_order,
     rounded,
     seeds_of,
+    shapes,
     table_of,
     zoom,
 )
@@ -136,6 +138,92 @@ def describe_precision_recall(data: PlotData) -> str:
     return f"Average precision: {'; '.join(parts)}."
 
 
+# --- calibration ------------------------------------------------------------------------------
+
+
+def calibration_plot(data: PlotData) -> Chart | None:
+    """Reliability diagram: how often a method is right, by how sure it was (Guo et al. 2017)."""
+    import altair as alt
+
+    if not data.reliability:
+        return None
+    shown = in_order(data, data.reliability)
+    names = {m: f"{m} ({100 * data.reliability[m].error:.1f})" for m in shown}
+    palette, shape = colours(data.methods), shapes(data.methods)
+    rows = [
+        {
+            "method": m,
+            "name": names[m],
+            "confidence": rounded(c),
+            "accuracy": rounded(a),
+            "rows": int(n),
+        }
+        for m in shown
+        for r in [data.reliability[m]]
+        for c, a, n in zip(r.confidence, r.accuracy, r.rows, strict=True)
+    ]
+    seen = [c for m in shown for c in data.reliability[m].confidence]
+    least = min([1 / max(len(data.class_names), 2), *seen])
+    unit = alt.Scale(domain=[round(least - 0.02, 3), 1], nice=False)
+    axis = alt.Axis(format=".0%", tickCount=5)
+    domain = [names[m] for m in shown]
+    legend = alt.Legend(**{**LEGEND, "columns": 2})
+    x = alt.X(
+        "confidence:Q", title="confidence (probability of the class said)", scale=unit, axis=axis
+    )
+    y = alt.Y(
+        "accuracy:Q", title="how often it is right", scale=alt.Scale(domain=[0, 1]), axis=axis
+    )
+    base = alt.Chart(table_of(rows)).encode(
+        x=x,
+        y=y,
+        opacity=followed(),
+        color=alt.Color(
+            "name:N",
+            scale=alt.Scale(domain=domain, range=[palette[m] for m in shown]),
+            legend=legend,
+        ),
+        tooltip=[
+            alt.Tooltip("name:N", title="method (error in points)"),
+            alt.Tooltip("confidence:Q", title="mean confidence", format=".1%"),
+            alt.Tooltip("accuracy:Q", title="right", format=".1%"),
+            alt.Tooltip("rows:Q", title="rows, all seeds"),
+        ],
+    )
+    perfect = (
+        alt.Chart(table_of([{"x": 0, "y": 0}, {"x": 1, "y": 1}]))
+        .mark_line(strokeDash=[4, 3], strokeWidth=1.2, color=NEUTRAL, clip=True)
+        .encode(x=alt.X("x:Q", scale=unit), y="y:Q")
+    )
+    chart = alt.layer(
+        perfect,
+        base.mark_line(strokeWidth=1.6, clip=True),
+        base.mark_point(filled=True, clip=True)
+        .encode(
+            size=alt.Size("rows:Q", scale=alt.Scale(type="sqrt", range=[15, 220]), legend=None),
+            shape=alt.Shape(
+                "name:N",
+                scale=alt.Scale(domain=domain, range=[shape[m] for m in shown]),
+                legend=legend,
+            ),
+        )
+        .add_params(zoom()),
+    ).properties(width=WIDTH, height=340)
+    return finish(
+        chart,
+        "Is it right as often as it is sure?",
+        f"on {data.part}; in brackets the expected calibration error in points, mean over seeds; "
+        f"larger points hold more rows; {seeds_of(data, shown)}",
+    )
+
+
+def describe_calibration(data: PlotData) -> str:
+    """The calibration error of each method."""
+    found = data.reliability
+    parts = [f"{m} {100 * found[m].error:.1f} points" for m in in_order(data, found)]
+    return f"Expected calibration error: {'; '.join(parts)}."
+
+
 # --- confusion matrices -----------------------------------------------------------------------
 
 
@@ -169,14 +257,14 @@ def confusion_plot(data: PlotData) -> Chart | None:
         sort=by("predicted_place"),
         title="predicted",
         axis=alt.Axis(
-            labelAngle=0 if flat else -45, ticks=False, domain=False, labelLimit=110, grid=False
+            labelAngle=0 if flat else -45, ticks=False, domain=False, labelLimit=100, grid=False
         ),
     )
     y = alt.Y(
         "true:N",
         sort=by("true_place"),
         title="true",
-        axis=alt.Axis(ticks=False, domain=False, labelLimit=110, grid=False),
+        axis=alt.Axis(ticks=False, domain=False, labelLimit=100, grid=False),
     )
     # Both ends of the ramp stay away from the page, white or black.
     colour = alt.Color(
@@ -214,7 +302,10 @@ def confusion_plot(data: PlotData) -> Chart | None:
         .properties(width={"step": cell}, height={"step": cell})
         .facet(
             facet=alt.Facet(
-                "method:N", sort=by("place"), title=None, header=alt.Header(labelPadding=6)
+                "method:N",
+                sort=by("place"),
+                title=None,
+                header=alt.Header(labelPadding=6, labelLimit=cell * len(names) + 20),
             ),
             columns=per_line,
             spacing=24,

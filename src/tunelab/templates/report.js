@@ -154,17 +154,25 @@
       const step = Math.max(16, Math.min(spec.spec.width.step, room));
       spec.spec.width = spec.spec.height = { step: step };
       const one = step * across + (spec.spacing || 20);
-      const most = Math.max(1, Math.floor((width - 130) / one));
+      const most = Math.max(1, Math.floor((width - 150) / one));
+      spec.facet.header.labelLimit = Math.max(80, step * across);
       const count = distinct(spec, "method");
       spec.columns = Math.ceil(count / Math.ceil(count / most));
     },
     // Panels with one axis of names, as many beside each other as are still legible.
     panels: function (spec, width) {
       const gap = 26;
-      const room = width - 150;
+      const names = width < 420 ? 80 : 130;
+      const room = width - names - 20;
       const columns = Math.max(1, Math.min(3, Math.floor((room + gap) / (190 + gap))));
       spec.columns = columns;
-      spec.spec.width = Math.max(120, Math.floor((room - gap * (columns - 1)) / columns) - 10);
+      spec.spec.width = Math.max(100, Math.floor((room - gap * (columns - 1)) / columns) - 12);
+      spec.spec.layer.forEach((l) => (l.encoding.y.axis.labelLimit = names - 10));
+      spec.facet.header.labelLimit = spec.spec.width + 10;
+    },
+    // Panels below each other.
+    stack: function (spec, width) {
+      spec.spec.width = Math.max(120, width - 190);
     },
     // One square of steps.
     grid: function (spec, width) {
