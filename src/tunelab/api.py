@@ -21,10 +21,12 @@ from tunelab import (
     data,
     predict,
     report,
+    sensitivity,
     store,
     study,
     summary,
     trackers,
+    tradeoff,
 )
 from tunelab.errors import ArtifactError, ConfigError, TrialError
 from tunelab.predict import TextClassifier
@@ -84,6 +86,20 @@ class Study:
     def sentences(self) -> tuple[str, ...]:
         """What can be said about the pairs that matter, in plain words."""
         return self.summary.sentences
+
+    def recommend(
+        self, margin: float = 0.01, cost: str = "train_seconds"
+    ) -> tradeoff.Recommendation:
+        """The cheapest method shown to lose less than `margin` (0.01: one point), and why."""
+        return tradeoff.recommend(self.record, margin=margin, cost=cost, summary=self.summary)
+
+    def front(self, cost: str = "train_seconds") -> tradeoff.Front:
+        """The Pareto front of the metric against a cost, with the probability to be on it."""
+        return tradeoff.front(self.record, cost, self.summary)
+
+    def sensitivity(self, of: str | None = None) -> tuple[sensitivity.Sensitivity, ...]:
+        """What each setting that varies does to the metric, or to `of`: a metric, score or cost."""
+        return sensitivity.analyse(self.record, of)
 
     def best(self) -> Artifact:
         """The classifier to ship: the best method on validation, its best seed on validation.

@@ -18,6 +18,7 @@ import click
 
 from tunelab._version import __version__
 from tunelab.cli_adapters import adapters
+from tunelab.cli_answers import COMMANDS
 from tunelab.cli_report import report
 from tunelab.errors import InputError, TunelabError
 
@@ -752,6 +753,8 @@ def calibration_(folder: Path, as_json: bool) -> None:
 
 app.add_command(adapters)
 app.add_command(report)
+for _command in COMMANDS:
+    app.add_command(_command)
 
 
 @app.command(short_help="Print the JSON schema of a study file.")

@@ -372,8 +372,10 @@ def _weighted_auc(predictions: Predictions, times: Floats) -> Floats:
         starts = np.flatnonzero(np.diff(score[order], prepend=-np.inf))  # of each group of ties
         drawn = times[order]
         of_class = (labels[order] == c)[:, None]
-        positive = np.add.reduceat(np.where(of_class, drawn, 0.0), starts, axis=0)
-        negative = np.add.reduceat(np.where(of_class, 0.0, drawn), starts, axis=0)
+        positive, negative = np.where(of_class, drawn, 0.0), np.where(of_class, 0.0, drawn)
+        if len(starts) < len(order):
+            positive = np.add.reduceat(positive, starts, axis=0)
+            negative = np.add.reduceat(negative, starts, axis=0)
         below = np.cumsum(negative, axis=0) - negative / 2  # ties count one half
         pairs = positive.sum(axis=0) * negative.sum(axis=0)
         areas.append(

@@ -26,6 +26,7 @@ from tunelab.metrics import METRICS, Counts, Metric, UndefinedMetricError, check
 from tunelab.types import Comparison, Estimate, Predictions
 
 __all__ = [
+    "Loss",
     "Runs",
     "compare",
     "compare_all",
@@ -33,8 +34,10 @@ __all__ = [
     "difference",
     "holm",
     "least_seeds",
+    "losses",
     "mcnemar",
     "mean",
+    "mean_draws",
     "mean_interval",
     "means",
     "rows_needed",
@@ -869,6 +872,106 @@ def compare_all(
     open_pairs = sum(p is None or p > 1 - level + 1e-12 for p in adjusted_p)
     rule = _Rule(chosen, margin, level, len(pairs), max(1, open_pairs), resamples)
     return [_judge(a, b, c, p, rule) for (a, b, c), p in zip(pairs, adjusted_p, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What is lost by taking `label` instead of the reference, in metric units (above 0: worse).
+
+    `loss` has the interval at 2 level - 1 (90%). `p_value` is of the test that the loss is the
+    margin or more, Holm-adjusted over all candidates; `acceptable` where it is at most 1 - level
+    and there are enough seeds.
+    """
+
+    label: str
+    loss: Estimate
+    p_value: float | None
+    acceptable: bool
+    reason: str
+
+
+def losses(
+    reference: Runs,
+    others: Sequence[Runs],
+    metric: str,
+    rng: np.random.Generator,
+    *,
+    margin: float = MARGIN,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+) -> list[Loss]:
+    """Which methods lose less than a margin against a reference: one-sided t tests, Holm-adjusted.
+
+    Non-inferiority, the half of TOST that a user needs who would take something cheaper: being
+    better is no fault. Methods without a shared seed or a value are left out. Raises ValueError
+    where rows differ or the reference has no value.
+    """
+    from scipy.special import stdtr
+
+    chosen = _metric(metric)
+    _check_fractions(level=level, margin=margin)
+    (measured,) = _measure([reference, *others], [chosen], rng, resamples)
+    if not measured or measured[0].runs is not reference:
+        raise ValueError(f"{reference.label}: no value of {metric}, so nothing can be lost")
+    sign = 1.0 if chosen.higher_is_better else -1.0
+    found: list[tuple[str, _Contrast, float | None]] = []
+    for m in measured[1:]:
+        c = _contrast(measured[0], m, chosen, rng)
+        if c is None:
+            continue
+        p = None
+        if c.variance is not None and (c.seeds > 1 or c.deterministic):
+            # An Agresti half disagreement keeps a percent metric's variance above zero.
+            t = (sign * c.value - margin) / math.sqrt(max(c.variance, 1e-300))
+            p = float(stdtr(c.df, t))
+        found.append((m.runs.label, c, p))
+    adjusted = iter(holm([p for _, _, p in found if p is not None]))
+    out = []
+    for label, c, p in found:
+        q = None if p is None else next(adjusted)
+        enough = c.deterministic or c.seeds >= LEAST_SEEDS
+        acceptable = enough and q is not None and q <= 1 - level
+        few = f"{_count(c.seeds, 'seed')}: at least {LEAST_SEEDS} are needed"
+        reason = "one-sided t test" if enough else few
+        out.append(
+            Loss(
+                label, _turned(_estimate(c, 2 * level - 1, resamples), sign), q, acceptable, reason
+            )
+        )
+    return out
+
+
+def _turned(e: Estimate, sign: float) -> Estimate:
+    if sign > 0 or e.low is None or e.high is None:
+        return Estimate(sign * e.value, e.low, e.high, e.n, e.procedure)
+    return Estimate(-e.value, -e.high, -e.low, e.n, e.procedure)
+
+
+def mean_draws(
+    runs: Sequence[Runs], metric: str, rng: np.random.Generator, resamples: int = RESAMPLES
+) -> tuple[list[str], Floats, NDArray[np.int64]]:
+    """Means that other rows and seeds would have given: (labels, (B, methods), seeds drawn (B, S)).
+
+    A crossed bootstrap (Owen 2007): rows and seeds are resampled, the same for every method; the
+    spread over seeds is widened by S / (S - 1), which few seeds need. The last value names the
+    places of the seeds drawn, so that costs can be averaged over the same. Only seeds that every
+    method has are used; methods without a value are left out. No shared seed: no methods.
+    """
+    chosen = _metric(metric)
+    (measured,) = _measure(runs, [chosen], rng, resamples)
+    seeds = sorted(set.intersection(*(set(m.values) for m in measured))) if measured else []
+    if not seeds:
+        return [], np.empty((resamples, 0)), np.empty((resamples, 0), dtype=np.int64)
+    s = len(seeds)
+    times = _resamples(chosen, resamples)
+    drawn = rng.integers(0, s, size=(times, s))
+    widen = math.sqrt(s / (s - 1)) if s > 1 else 0.0
+    columns = []
+    for m in measured:
+        by_seed = np.array([m.values[k] for k in seeds])
+        rows = np.mean([m.resampled[k] for k in seeds], axis=0)
+        columns.append(rows + widen * (by_seed[drawn].mean(axis=1) - by_seed.mean()))
+    return [m.runs.label for m in measured], np.stack(columns, axis=1), drawn
 
 
 @dataclass(frozen=True, slots=True)

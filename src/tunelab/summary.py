@@ -32,6 +32,7 @@ __all__ = [
     "Summary",
     "best_trial",
     "column",
+    "cost_names",
     "display",
     "format_bytes",
     "format_estimate",
@@ -40,6 +41,7 @@ __all__ = [
     "format_percent",
     "format_rate",
     "format_seconds",
+    "format_value",
     "headline",
     "lead",
     "read_runs",
@@ -47,6 +49,7 @@ __all__ = [
     "summarise",
     "table",
     "to_json",
+    "value_of",
 ]
 
 # The same study folder must give the same intervals, whoever asks and however often.
@@ -159,6 +162,11 @@ def format_estimate(estimate: Estimate | None, kind: Kind) -> str:
     return f"{text} [{_fixed(low * factor, decimals)}, {_fixed(high * factor, decimals)}]{unit}"
 
 
+def format_value(value: float | None, of: Column) -> str:
+    """A value of a column without an interval: "79.4", "44 s", "1.2 MB"."""
+    return _format(of.kind, value)
+
+
 # --- columns ----------------------------------------------------------------------------------
 
 
@@ -193,6 +201,11 @@ _COST_COLUMNS = {
     )
 }
 _PARTS = {"test": "test", "eval": "validation"}
+
+
+def cost_names() -> tuple[str, ...]:
+    """The costs of a trial, as results.csv names them."""
+    return tuple(_COST_COLUMNS)
 
 
 def column(name: str) -> Column:
@@ -356,7 +369,7 @@ def _row(record: StudyRecord, label: str, means: Mapping[tuple[str, str], Estima
     estimates: dict[str, Estimate | None] = {}
     reasons: dict[str, str] = {}
     for key in (*scores, *(f.name for f in fields(Cost))):
-        values = [_value(r, key) for r in done]
+        values = [value_of(r, key) for r in done]
         known = [v for v in values if v is not None]
         estimates[key] = _estimate(known, means.get((label, key)))
         if not known:
@@ -390,7 +403,8 @@ def _why_missing(done: Sequence[TrialResult]) -> str:
     return "not measured" if done else "no trial of this method finished"
 
 
-def _value(result: TrialResult, key: str) -> float | None:
+def value_of(result: TrialResult, key: str) -> float | None:
+    """A score ("test_accuracy") or a cost ("train_seconds") of a trial; None where it has none."""
     value = getattr(result.cost, key) if hasattr(result.cost, key) else result.scores.get(key)
     return None if value is None else float(value)
 

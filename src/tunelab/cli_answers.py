@@ -1,0 +1,250 @@
+"""Verbs that ask a finished study: recommend, sensitivity, rank; and evaluate, of saved models.
+
+Only click is imported here; a verb imports what it needs. May import: everything below the command
+line.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tunelab.errors import InputError
+
+if TYPE_CHECKING:
+    from tunelab.predict import TextClassifier
+    from tunelab.types import Predictions, Split
+
+__all__ = ["COMMANDS"]
+
+_folder = click.Path(path_type=Path)
+_json_option = click.option("--json", "as_json", is_flag=True)
+
+
+@click.command(short_help="Which method to take where a small loss is acceptable, and why.")
+@click.argument("study", type=_folder)
+@click.option(
+    "--margin",
+    type=float,
+    default=1.0,
+    show_default=True,
+    metavar="POINTS",
+    help="Acceptable loss, in points of the metric.",
+)
+@click.option(
+    "--cost",
+    default="train_seconds",
+    show_default=True,
+    metavar="NAME",
+    help="What is to be small: train_seconds, artifact_bytes, latency_p50_seconds, ...",
+)
+@click.option("--metric", metavar="NAME", help="Judge by another metric.")
+@_json_option
+def recommend(study: Path, margin: float, cost: str, metric: str | None, as_json: bool) -> None:
+    """The cheapest method shown to lose little against the best, and the Pareto front."""
+    from tunelab import config, store, summary, terminal, tradeoff
+
+    record = store.read_study(study)
+    if metric is not None:
+        config.require_metric(metric)
+    tradeoff.check_cost(cost)
+    said = summary.summarise(record, metric)
+    found = tradeoff.recommend(record, margin=margin / 100, cost=cost, summary=said)
+    front = tradeoff.front(record, cost, said)
+    if as_json:
+        both = {"recommendation": tradeoff.to_json(found), "front": tradeoff.to_json(front)}
+        _print_json(both)
+        return
+    out = terminal.console()
+    terminal.say(out, found.sentence + ".", indent=2)
+    for line in (*found.reasons, *found.conditions):
+        terminal.say(out, f"- {line}", indent=2)
+    score, price = summary.column(f"{front.part}_{front.metric}"), summary.column(cost)
+    rows = [
+        [p.label, summary.format_estimate(p.score, score.kind),
+         summary.format_estimate(p.cost, price.kind), "yes" if p.on_front else "no",
+         "-" if p.probability is None else f"{100 * p.probability:.0f}%", p.beaten_by or ""]
+        for p in front.places
+    ]  # fmt: skip
+    heads = ["Method", score.heading, price.heading, "On the front", "How surely", "Beaten by"]
+    out.print()
+    terminal.print_table(heads, rows, "Score against cost")
+    for line in front.sentences:
+        terminal.say(out, line + ".", indent=2)
+
+
+@click.command(short_help="What each setting that varies does to a metric or a cost.")
+@click.argument("study", type=_folder)
+@click.option("--of", metavar="NAME", help="A metric, a score (eval_accuracy) or a cost.")
+@_json_option
+def sensitivity(study: Path, of: str | None, as_json: bool) -> None:
+    """Main effects and interactions of the settings that vary among a study's trials."""
+    from dataclasses import asdict
+
+    from tunelab import sensitivity as look
+    from tunelab import store, terminal
+
+    found = look.analyse(store.read_study(study), of)
+    if as_json:
+        _print_json([asdict(s) for s in found])
+        return
+    if not found:
+        raise InputError(
+            f"{study}: no method has settings that vary, so there is nothing to compare. "
+            "Give a list, such as r: [4, 8, 16], in the study file."
+        )
+    out = terminal.console()
+    for s in found:
+        terminal.print_table(*look.display(s), f"{s.method}: {s.procedure}")
+        for line in (*s.sentences, *s.notes):
+            terminal.say(out, line + ".", indent=2)
+        out.print()
+
+
+@click.command(short_help="Average ranks of methods over several data sets.")
+@click.argument("studies", type=_folder, nargs=-1, required=True)
+@click.option("--metric", metavar="NAME", help="Rank by another metric.")
+@_json_option
+def rank(studies: tuple[Path, ...], metric: str | None, as_json: bool) -> None:
+    """Rank the methods that all STUDIES have, one study a data set (Demsar 2006)."""
+    from tunelab import config, ranks, store, terminal
+
+    if metric is not None:
+        config.require_metric(metric)
+    found = ranks.rank_studies([store.read_study(s) for s in studies], metric)
+    if as_json:
+        _print_json(ranks.to_json(found))
+        return
+    terminal.print_table(*ranks.display(found))
+    out = terminal.console()
+    for line in found.sentences:
+        terminal.say(out, line + ".", indent=2)
+    if found.critical_difference is not None:
+        gap = f"Nemenyi: ranks {found.critical_difference:.2f} apart differ, over all pairs."
+        terminal.say(out, gap, indent=2)
+
+
+@click.command(short_help="Score saved classifiers on labelled texts; test pairs exactly.")
+@click.argument("artifacts", type=_folder, nargs=-1, required=True, metavar="FOLDER...")
+@click.option(
+    "--data", "source", required=True, metavar="DATA", help="File, folder, hub id or demo."
+)
+@click.option(
+    "--part",
+    type=click.Choice(["test", "validation", "train", "all"]),
+    default="test",
+    show_default=True,
+    help="Which rows of the data.",
+)
+@click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed).")
+@click.option("--label-column", metavar="NAME", help="Column of the labels (else guessed).")
+@_json_option
+def evaluate(
+    artifacts: tuple[Path, ...], source: str, part: str, as_json: bool, **columns: str | None
+) -> None:
+    """Score one or more saved classifiers on the same rows; McNemar's exact test for each pair.
+
+    The models are fixed here: the test says whether these very classifiers differ on rows like
+    these, not whether training again would find the same. Holm's correction over all pairs.
+    """
+    from tunelab import data, metrics, predict, stats, summary, terminal
+    from tunelab.types import DataSpec
+
+    names = [str(a) for a in artifacts]
+    if len(set(names)) < len(names):
+        raise InputError("evaluate: a folder is given twice. Give each classifier once.")
+    loaded = [predict.load(a) for a in artifacts]
+    given = {k: v for k, v in columns.items() if v is not None}
+    dataset = data.load(DataSpec(source, **given))  # type: ignore[arg-type]
+    rows = _rows(dataset.parts, part)
+    found = {
+        name: _score(model, rows, dataset.label_names, name)
+        for name, model in zip(names, loaded, strict=True)
+    }
+    scores = {n: metrics.evaluate(p, dataset.label_names)[0] for n, p in found.items()}
+    right = {n: p.predicted == p.labels for n, p in found.items()}
+    pairs = list(itertools.combinations(names, 2))
+    raw = [stats.mcnemar(right[a], right[b]) for a, b in pairs]
+    tests = [
+        {
+            "a": a, "b": b, "difference": float(right[a].mean() - right[b].mean()),
+            "only_a_right": int((right[a] & ~right[b]).sum()),
+            "only_b_right": int((right[b] & ~right[a]).sum()),
+            "p_value": p,
+        }
+        for (a, b), p in zip(pairs, stats.holm(raw), strict=True)
+    ]  # fmt: skip
+    if as_json:
+        _print_json({"rows": len(rows), "scores": scores, "mcnemar": tests})
+        return
+    shown = ["accuracy", "f1_macro", "mcc", "roc_auc", "log_loss"]
+    heads = [summary.column(f"{part}_{m}") for m in shown]
+    table = [
+        [n, *(summary.format_value(scores[n][m], c) for m, c in zip(shown, heads, strict=True))]
+        for n in names
+    ]
+    kinds = [
+        metrics.METRICS[m].label + (", %" if metrics.METRICS[m].percent else "") for m in shown
+    ]
+    terminal.print_table(["Classifier", *kinds], table, f"{len(rows):,} rows of {dataset.name}")
+    out = terminal.console()
+    for t in tests:
+        terminal.say(out, _in_words(t, len(pairs)), indent=2)
+
+
+def _rows(parts: dict[str, Split], part: str) -> Split:
+    import numpy as np
+
+    from tunelab.types import Split
+
+    chosen = list(parts.values()) if part == "all" else [parts[part]]
+    ids = tuple(i for s in chosen for i in s.ids)
+    texts = tuple(t for s in chosen for t in s.texts)
+    labels = np.concatenate([s.labels for s in chosen])
+    known = labels >= 0
+    if not len(labels) or not known.all():
+        what = "no rows" if not len(labels) else f"{int((~known).sum()):,} rows without a label"
+        raise InputError(
+            f"evaluate: {part} has {what}, expected labelled rows. Choose another with --part."
+        )
+    return Split(ids, texts, labels)
+
+
+def _score(
+    model: TextClassifier, rows: Split, label_names: tuple[str, ...], name: str
+) -> Predictions:
+    """Scores with the classes in the data's order. Raises InputError where the labels differ."""
+    import numpy as np
+
+    from tunelab.types import Predictions
+
+    if set(model.label_names) != set(label_names):
+        raise InputError(
+            f"{name}: knows the labels {', '.join(model.label_names)}; the data has "
+            f"{', '.join(label_names)}. Give data with the same labels."
+        )
+    order = [model.label_names.index(n) for n in label_names]
+    scores = np.asarray(model.classifier.scores(list(rows.texts)), dtype=np.float64)[:, order]
+    return Predictions(rows.ids, rows.labels, scores, model.classifier.score_kind)
+
+
+def _in_words(t: dict[str, Any], pairs: int) -> str:
+    p = "p < 0.001" if t["p_value"] < 0.001 else f"p = {t['p_value']:.2g}"
+    after = " after Holm" if pairs > 1 else ""
+    ahead = "is more often right than" if t["difference"] > 0 else "is less often right than"
+    verdict = ahead if t["p_value"] <= 0.05 else "is not shown to differ from"
+    return (
+        f"{t['a']} {verdict} {t['b']}: {100 * t['difference']:+.1f} points, right alone on "
+        f"{t['only_a_right']:,} and {t['only_b_right']:,} rows, exact McNemar {p}{after}."
+    )
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+COMMANDS = (recommend, sensitivity, rank, evaluate)

@@ -1,0 +1,134 @@
+"""recommend, sensitivity, rank and evaluate from the command line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from scipy.stats import binomtest
+
+from studies import METHODS, make_study
+from tiny import reviews
+from tunelab import tables
+from tunelab.cli import app
+from tunelab.errors import InputError
+from tunelab.methods import METHODS as TRAINABLE
+from tunelab.methods import Task
+from tunelab.predict import load
+from tunelab.types import Seeds, Split
+
+LORA = METHODS[3]
+
+
+def run(*words: object) -> str:
+    found = CliRunner().invoke(app, [str(w) for w in words], catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    return found.output
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    variants = [
+        replace(LORA, label=f"lora[r={r}]", skill=0.7 + r / 40, settings={**LORA.settings, "r": r})
+        for r in (4, 16)
+    ]
+    return make_study(tmp_path_factory.mktemp("grid"), methods=[METHODS[0], *variants], seeds=6)
+
+
+def test_recommend_says_its_reasons_and_shows_the_front(grid: Path) -> None:
+    said = run("recommend", grid, "--margin", 20)
+    assert said.startswith("If a loss of 20 points is acceptable, svm-tfidf: ")
+    assert "- If no loss at all is acceptable: lora[r=16]" in said
+    assert "How" in said
+    found = json.loads(run("recommend", grid, "--json", "--cost", "artifact_bytes"))
+    assert found["recommendation"]["choice"] == "lora[r=16]"
+    assert {p["label"] for p in found["front"]["places"]} >= {"svm-tfidf", "lora[r=4]"}
+
+
+def test_sensitivity_of_the_metric_and_of_a_cost(grid: Path) -> None:
+    said = run("sensitivity", grid)
+    assert "r explains" in said
+    assert "analysis of variance of a full grid of 2 settings x 6 seeds" in said
+    (found,) = json.loads(run("sensitivity", grid, "--of", "train_seconds", "--json"))
+    assert found["of"] == "train_seconds"
+    assert found["effects"][0]["settings"] == ["r"]
+
+
+def test_nothing_varies_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no method has settings that vary.*r: \[4, 8, 16\]"):
+        run("sensitivity", make_study(tmp_path, seeds=1, rows=20))
+
+
+def test_rank_of_two_studies(grid: Path, tmp_path: Path) -> None:
+    methods = [METHODS[0], *(replace(LORA, label=f"lora[r={r}]") for r in (4, 16))]
+    other = make_study(tmp_path, methods=methods, source="b.csv", data={"fingerprint": "b" * 64})
+    said = run("rank", grid, other)
+    assert "Average" in said
+    assert "2 data sets: at least 6 are needed" in said
+    found = json.loads(run("rank", grid, other, "--json"))
+    assert set(found["ranks"]) == {"svm-tfidf", "lora[r=4]", "lora[r=16]"}
+
+
+# --- evaluate: real classifiers on real rows ------------------------------------------------------
+
+
+def split(n: int, seed: int) -> Split:
+    rows = reviews(n, seed)
+    labels = np.array([int(name == "good") for _, name in rows], dtype=np.int64)
+    return Split(tuple(f"r{i}" for i in range(n)), tuple(t for t, _ in rows), labels)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """Two saved SVMs, one trained on a sixth of the rows, and labelled rows."""
+    root = tmp_path_factory.mktemp("saved")
+    row = TRAINABLE["svm-tfidf"]
+    for name, n in (("many", 120), ("few", 12)):
+        task = Task(
+            label_names=("bad", "good"), train=split(n, 0), validation=split(40, 1), base=None,
+            settings=row.settings(), seeds=Seeds(1, 2, 3), metric="accuracy",
+            on_step=lambda _: None,
+        )  # fmt: skip
+        (root / name).mkdir()
+        row.fit(task).classifier.save(root / name)
+    found = reviews(300, 7)
+    columns = {"text": [t for t, _ in found], "label": [name for _, name in found]}
+    tables.write_table(root / "rows.csv", columns)
+    return root / "many", root / "few", root / "rows.csv"
+
+
+def test_evaluate_two_models_by_mcnemars_exact_test(saved: tuple[Path, Path, Path]) -> None:
+    many, few, rows = saved
+    found = json.loads(run("evaluate", many, few, "--data", rows, "--part", "all", "--json"))
+    labelled = reviews(300, 7)
+    right = {}
+    for folder in (many, few):
+        guesses = load(folder).predict([t for t, _ in labelled])
+        right[folder] = np.array(guesses) == np.array([name for _, name in labelled])
+        accuracy = found["scores"][str(folder)]["accuracy"]
+        assert accuracy == pytest.approx(right[folder].mean())
+    (test,) = found["mcnemar"]
+    only = test["only_a_right"], test["only_b_right"]
+    assert sum(only) > 0
+    assert test["p_value"] == pytest.approx(binomtest(only[0], sum(only), 0.5).pvalue)
+    said = run("evaluate", many, few, "--data", rows, "--part", "all")
+    assert "exact McNemar" in said
+    assert "right alone on" in said
+    assert "rows of" in said
+
+
+def test_evaluate_refuses_other_labels_and_a_folder_twice(
+    saved: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    many, few, _ = saved
+    other = tmp_path / "other.csv"
+    texts = [t for t, _ in reviews(60, 3)]
+    tables.write_table(other, {"text": texts, "label": ["up", "down"] * 30})
+    with pytest.raises(InputError, match=r"knows the labels bad, good; the data has down, up"):
+        run("evaluate", many, few, "--data", other)
+    with pytest.raises(InputError, match="given twice"):
+        run("evaluate", many, many, "--data", other)
