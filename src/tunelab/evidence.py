@@ -2,7 +2,7 @@
 
 Everything is computed from stored histories and predictions, without torch; `report` draws it.
 
-May import: types, metrics, stats, store, summary, plots (the values that it draws).
+May import: types, metrics, stats, slices, tuning, store, summary, plots (the values that it draws).
 May not import: report, trial, study, cli.
 """
 
@@ -35,9 +35,13 @@ from tunelab.plots import (
     Reliability,
     Roc,
     SizePoint,
+    SlicePoint,
 )
+from tunelab.slices import Slice, attributes, find
+from tunelab.stats import Runs, mean_interval
 from tunelab.store import StudyRecord, read_rows
 from tunelab.summary import Summary, column, format_estimate
+from tunelab.tuning import by_setting, expected_best
 from tunelab.types import Estimate, Predictions, TrialResult
 
 __all__ = [
@@ -48,6 +52,7 @@ __all__ = [
     "by_method",
     "mistakes",
     "plot_data",
+    "slices_of",
     "split_of",
     "texts_of",
 ]
@@ -120,7 +125,12 @@ def plot_data(
         agreement_rows=min((len(v) for v in voices.values()), default=0),
         reliability=_reliability(found),
         learning=_learning(record, summary),
+        tuning=_tuning(record),
         transfer=_transfer(record, summary),
+        slices=tuple(
+            SlicePoint(s.label, s.column, s.value, s.rows, s.accuracy, s.named)
+            for s in slices_of(record, summary, found)
+        ),
     )
 
 
@@ -282,6 +292,30 @@ def _learning(record: StudyRecord, summary: Summary) -> tuple[SizePoint, ...]:
     )
 
 
+def _tuning(record: StudyRecord) -> dict[str, list[float]]:
+    """Expected best validation score after 1, 2, ... tries of each method (tuning.json)."""
+    if not record.tuning:
+        return {}
+    out = {}
+    for label, entry in record.tuning["methods"].items():
+        values = [row["value"] for row in by_setting(entry) if row["value"] is not None]
+        out[label] = expected_best(
+            values, higher_is_better=record.tuning.get("higher_is_better", True)
+        )
+    return out
+
+
+def slices_of(
+    record: StudyRecord, summary: Summary, found: Mapping[str, Sequence[Predictions]]
+) -> tuple[Slice, ...]:
+    """The slices of the rows that the study keeps, those of `slices.find`; none without rows."""
+    rows = read_rows(record.directory, split_of(summary))
+    if rows is None or any(p.ids != rows.ids for ps in found.values() for p in ps):
+        return ()
+    runs = [Runs(label, dict(enumerate(ps))) for label, ps in found.items()]
+    return find(runs, attributes(rows, [str(n) for n in record.data["label_names"]]))
+
+
 def _transfer(record: StudyRecord, summary: Summary) -> tuple[PlacePoint, ...]:
     """Scores on `--test-on` data, and on each of its domains, mean over seeds."""
     found: dict[tuple[str, str], list[float]] = {}
@@ -294,8 +328,6 @@ def _transfer(record: StudyRecord, summary: Summary) -> tuple[PlacePoint, ...]:
                 value = facts["scores"].get(summary.metric)
                 if value is not None:
                     found.setdefault((place, r.spec.method.label), []).append(float(value))
-    from tunelab.stats import mean_interval
-
     return tuple(
         PlacePoint(label, place, mean_interval(values)) for (place, label), values in found.items()
     )

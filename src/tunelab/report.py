@@ -32,6 +32,8 @@ from tunelab.versus import Versus
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+    from tunelab.stats import Runs
+
 __all__ = ["render", "safe_json", "write_comparison", "write_report"]
 
 SECTIONS = {
@@ -96,14 +98,16 @@ def render(
     against: Versus | None = None,
 ) -> str:
     """The report as HTML text. The same study gives the same text."""
-    found = evidence.by_method(record, evidence.split_of(summary))
+    runs = say.read_runs(record)
+    split = evidence.split_of(summary)
+    found = {m: list(runs[split][m].by_seed.values()) for m in record.methods if m in runs[split]}
     data = evidence.plot_data(record, summary, found)
     texts = evidence.texts_of(record) if texts is None else texts
     wrong = evidence.mistakes(record, summary, texts, found)
     figures = _figures(data)
     classes = _class_table(record, summary)
     use = _how_to_use(record, summary)
-    blocks = _blocks(record)
+    blocks = _blocks(record, data, runs)
     there = {
         *figures,
         *blocks,
@@ -267,9 +271,15 @@ class Block:
     sentences: Sequence[str] = ()
 
 
-def _blocks(record: StudyRecord) -> dict[str, list[Block]]:
+def _blocks(
+    record: StudyRecord, data: PlotData, runs: Mapping[str, Mapping[str, Runs]]
+) -> dict[str, list[Block]]:
     """What is said in words and tables, by section."""
     found: dict[str, list[Block]] = {}
+    if data.part == "test" and data.reliability:
+        found["calibration"] = [_calibration(runs)]
+    if data.slices:
+        found["slices"] = [_slices(data)]
     if record.curves and record.curves["crossings"]:
         said = [str(c["sentence"]) for c in record.curves["crossings"]]
         found.setdefault("learning", []).append(Block("Where methods cross", sentences=said))
@@ -278,6 +288,65 @@ def _blocks(record: StudyRecord) -> dict[str, list[Block]]:
     if record.race:
         found["race"] = [_race(record.race)]
     return found
+
+
+def _calibration(runs: Mapping[str, Mapping[str, Runs]]) -> Block:
+    """Calibration error and Brier score, before and after temperature scaling."""
+    from tunelab.calibration import calibrate_all, sentence
+
+    found = [c for c in calibrate_all(runs["validation"], runs["test"]) if c.before is not None]
+    rows = []
+    for c in found:
+        both = (c.before, c.after)
+        rows.append(
+            [
+                c.label,
+                *(format_estimate(q.ece if q else None, "percent") for q in both),
+                *(format_estimate(q.brier if q else None, "number") for q in both),
+                ", ".join(f"{t:.2f}" for t in c.temperatures.values()) or say.MISSING,
+            ]
+        )
+    return Block(
+        "Before and after temperature scaling",
+        "A temperature is fitted on validation, one a seed, and applied to test (Guo et al. 2017). "
+        "Above 1 the model was too sure. No class changes.",
+        [
+            "Method",
+            "Calibration error, %",
+            "after scaling",
+            "Brier score",
+            "after scaling",
+            "Temperatures",
+        ],
+        rows,
+        [sentence(c) for c in found][:4] if len(found) <= 4 else [],
+    )
+
+
+MOST_SLICES = 12
+
+
+def _slices(data: PlotData) -> Block:
+    """The slices that truly differ from the rest, the weakest first."""
+    named = sorted((s for s in data.slices if s.named), key=lambda s: s.accuracy.value)
+    rows = [
+        [s.method, f"{s.column}: {s.value}", f"{s.rows:,}", format_estimate(s.accuracy, "percent")]
+        for s in named[:MOST_SLICES]
+    ]
+    total = len(data.slices)
+    said = (
+        f"{len(named)} of {total:,} slices truly differ from the rest of their method's rows, "
+        "after Holm's correction over all of them"
+        if named
+        else f"None of {total:,} slices is shown to differ from the rest of its method's rows"
+    )
+    return Block(
+        "Slices that truly differ",
+        "Only these may be spoken of; the others may be chance.",
+        ["Method", "Slice", "Rows", "Accuracy, %"] if rows else (),
+        rows,
+        [said],
+    )
 
 
 def _tried(tuning: Mapping[str, Any]) -> Block:

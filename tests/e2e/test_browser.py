@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 NASTY = '</script><script>alert(1)</script><!-- "quoted" \''
 # Charts of a study that has no parts of its own: no tuning, no sizes, no other data.
-USUAL = [p for p in PLOTS if p not in {"sensitivity", "tuning", "learning", "transfer"}]
+USUAL = [p for p in PLOTS if p not in {"sensitivity", "tuning", "learning", "transfer", "slices"}]
 DRAWN = "html[data-drawn]"
 
 pytestmark = [

@@ -23,6 +23,7 @@ from tunelab.plots import (
     Roc,
     SettingLevel,
     SizePoint,
+    SlicePoint,
     colours,
     dashes,
     shapes,
@@ -98,6 +99,15 @@ def data(**changes: Any) -> PlotData:
             SettingLevel("full", "learning_rate", "5e-05", estimate(0.0), 0.1),
         ),
         transfer=tuple(PlacePoint(m, "imdb", estimate(0.7, 0.03)) for m in METHODS),
+        slices=tuple(
+            SlicePoint(m, column, value, 40, estimate(0.5 + i / 10, 0.1), named=i == 0)
+            for m in METHODS
+            for column, values in (
+                ("length", ("20 to 30 words", "3 to 19 words")),
+                ("file", ("a",)),
+            )
+            for i, value in enumerate(values)
+        ),
     )
     return replace(full, **changes)
 
@@ -348,6 +358,7 @@ def test_names_with_markup_and_quotes_stay_data() -> None:
         tuning={m: [0.5, 0.6] for m in nasty},
         sensitivity=tuple(SettingLevel(m, m, m, estimate(0.1), 0.5) for m in nasty),
         transfer=tuple(PlacePoint(m, "</b>", estimate(0.5)) for m in nasty),
+        slices=tuple(SlicePoint(m, m, m, 20, estimate(0.5), named=True) for m in nasty),
         class_names=("<b>\u2028", "'"),
     )
     for name in PLOTS:
@@ -382,3 +393,13 @@ def test_sensitivity_has_a_panel_a_setting_with_its_share() -> None:
         "full: learning_rate (10% of the variance)",
     }
     assert [r["effect"] for r in shown] == [-2.0, 2.0, 0.0]
+
+
+def test_slices_have_a_chart_a_column_and_bins_in_their_order() -> None:
+    choices = PLOTS["slices"].choices
+    assert choices is not None
+    drawn = choices(data())
+    assert list(drawn) == ["length", "file"]
+    order = {r["value"]: r["place"] for r in rows(drawn["length"].to_dict())}
+    assert order == {"3 to 19 words (40)": 0, "20 to 30 words (40)": 1}
+    assert "6 of 9 slices truly differ" in PLOTS["slices"].describe(data())

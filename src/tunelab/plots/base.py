@@ -33,6 +33,7 @@ __all__ = [
     "Row",
     "SettingLevel",
     "SizePoint",
+    "SlicePoint",
     "colours",
     "dashes",
     "shapes",
@@ -151,6 +152,21 @@ class PlacePoint:
 
 
 @dataclass(frozen=True, slots=True)
+class SlicePoint:
+    """A method's accuracy, in [0, 1], on the `rows` where `column` has `value`.
+
+    `named`: it truly differs from the method's accuracy on the other rows.
+    """
+
+    method: str
+    column: str
+    value: str
+    rows: int
+    accuracy: Estimate
+    named: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PlotData:
     """Everything that the plots draw. Methods are named by their label in the study.
 
@@ -186,6 +202,7 @@ class PlotData:
     tuning: Mapping[str, Sequence[float]] = field(default_factory=dict)
     sensitivity: tuple[SettingLevel, ...] = ()
     transfer: tuple[PlacePoint, ...] = ()
+    slices: tuple[SlicePoint, ...] = ()
 
     @property
     def scale(self) -> float:

@@ -6,7 +6,8 @@ May import: types, plots.base, and altair inside functions.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunelab.plots.base import (
@@ -22,6 +23,8 @@ from tunelab.plots.base import (
     finish,
     followed,
     in_order,
+    method_colour,
+    method_shape,
     rounded,
     seeds_of,
     shapes,
@@ -417,4 +420,104 @@ def describe_agreement(data: PlotData) -> str:
     return (
         f"{a} and {b} agree least, on {100 * least:.1f}% of the rows; "
         f"{c} and {d} most, on {100 * most:.1f}%."
+    )
+
+
+# --- slices -----------------------------------------------------------------------------------
+
+
+def slices_plot(data: PlotData) -> Chart | None:
+    """Accuracy of each method on each slice, a panel a column that rows are cut by."""
+    charts = slices_plots(data)
+    return next(iter(charts.values()), None)
+
+
+def slices_plots(data: PlotData) -> dict[str, Chart]:
+    """A chart for each column that rows are cut by."""
+    return {
+        column: _slices_plot(data, column)
+        for column in dict.fromkeys(s.column for s in data.slices)
+    }
+
+
+def _slices_plot(data: PlotData, column: str) -> Chart:
+    import altair as alt
+
+    points = [s for s in data.slices if s.column == column]
+    shown = [m for m in data.methods if any(s.method == m for s in points)]
+    values = list(dict.fromkeys(s.value for s in points))
+    if all(re.match(r"-?\d", v) for v in values):  # bins of numbers, in their order
+        values.sort(key=lambda v: float(re.split(r" |$", v, maxsplit=1)[0]))
+    rows: list[Row] = [
+        {
+            "method": s.method,
+            "value": f"{s.value} ({s.rows:,})",
+            "place": values.index(s.value),
+            "accuracy": rounded(100 * s.accuracy.value),
+            "low": rounded(100 * (s.accuracy.value if s.accuracy.low is None else s.accuracy.low)),
+            "high": rounded(
+                100 * (s.accuracy.value if s.accuracy.high is None else s.accuracy.high)
+            ),
+            "named": "yes" if s.named else "no",
+        }
+        for s in points
+    ]
+    y = alt.Y(
+        "value:N",
+        sort=by("place"),
+        title=None,
+        axis=alt.Axis(ticks=False, domain=False, grid=True, labelPadding=8, labelLimit=190),
+    )
+    offset = alt.YOffset("method:N", scale=alt.Scale(domain=shown))
+    colour = method_colour(data, shown)
+    x_scale = alt.Scale(zero=False, nice=False, domain=_within(rows))
+    base = alt.Chart(table_of(rows)).encode(
+        y=y,
+        yOffset=offset,
+        color=colour,
+        opacity=followed(),
+        tooltip=[
+            alt.Tooltip("method:N"),
+            alt.Tooltip("value:N", title=column),
+            alt.Tooltip("accuracy:Q", title="accuracy, percent", format=".1f"),
+            alt.Tooltip("named:N", title="truly differs from the other rows"),
+        ],
+    )
+    x_title = f"accuracy on {data.part}, percent"
+    layers = alt.layer(
+        base.mark_rule(strokeWidth=1.5).encode(
+            x=alt.X("low:Q", scale=x_scale, title=x_title), x2="high:Q", opacity=followed(0.5)
+        ),
+        base.mark_point(filled=True, size=55).encode(
+            x=alt.X("accuracy:Q", scale=x_scale, title=x_title),
+            shape=method_shape(data, shown),
+        ),
+        base.transform_filter("datum.named === 'yes'")
+        .mark_point(filled=False, size=190, strokeWidth=1.8, shape="circle")
+        .encode(x=alt.X("accuracy:Q", scale=x_scale, title=x_title)),
+    ).properties(width=WIDTH, height={"step": max(7, min(13, 80 // len(shown)))})
+    return finish(
+        layers,
+        f"Accuracy by {column}",
+        f"mean and 95% interval over seeds and rows, {seeds_of(data, shown)}; in brackets the "
+        "rows; ringed: truly different from the method's other rows",
+    )
+
+
+def _within(rows: Sequence[Row]) -> list[float]:
+    """The middle of what is to be seen: points whole, the longest intervals cut."""
+    low, high = min(r["accuracy"] for r in rows), max(r["accuracy"] for r in rows)
+    lowest, highest = min(r["low"] for r in rows), max(r["high"] for r in rows)
+    return [max(0.0, lowest, low - 40.0) - 1.0, min(100.0, highest, high + 40.0) + 1.0]
+
+
+def describe_slices(data: PlotData) -> str:
+    """How many slices there are, and the weakest that truly differs."""
+    named = [s for s in data.slices if s.named]
+    if not named:
+        return f"None of {len(data.slices):,} slices truly differs from the other rows."
+    worst = min(named, key=lambda s: s.accuracy.value)
+    return (
+        f"{len(named):,} of {len(data.slices):,} slices truly differ; the lowest: {worst.method} "
+        f"where {worst.column} is {worst.value}, {100 * worst.accuracy.value:.1f} percent."
     )
