@@ -147,12 +147,16 @@ def compare(
     budget: float | str | None = None,
     engine: str = "process",
     report_to: Sequence[str] | None = None,
+    jobs: int | Literal["auto"] | None = None,
     on_event: OnEvent = _nothing,
     **settings: Any,
 ) -> Study:
     """Train and compare methods on the same splits; resume where the folder has trials already.
 
     `tuning`, `vary_split`, `train_sizes`, `test_on`, `race` and `budget` are as in a study file.
+    `jobs` trials run at a time ("auto", the default: one a core, as far as memory goes); times are
+    then measured beside others, and marked so.
+
     Keyword `settings` (learning_rate, r, num_train_epochs, ...) go to every method that has them.
     Raises InputError before anything is trained; failed trials are kept in the study.
     """
@@ -179,6 +183,7 @@ def compare(
         "test_on": _sources(test_on),
         "race": race,
         "budget": budget,
+        "jobs": jobs,
     }
     path = Path(config_file) if config_file is not None else None
     planned = study.plan(config.load(path, flags, settings))
@@ -217,13 +222,17 @@ def run_plan(
     on_result: Callable[[TrialResult], None] = lambda _: None,
     engine: str = "process",
 ) -> None:
-    """Run a plan and write the study's tables and report, also when it is interrupted."""
-    study.write(planned, command)
-    try:
-        for result in study.run(planned, on_event, engine):
-            on_result(result)
-    finally:
-        finish(planned.spec.output_dir)
+    """Run a plan and write the study's tables and report, also when it is interrupted.
+
+    Raises ConfigError where another process is running trials in the same folder.
+    """
+    with store.locked(planned.spec.output_dir):
+        study.write(planned, command)
+        try:
+            for result in study.run(planned, on_event, engine):
+                on_result(result)
+        finally:
+            finish(planned.spec.output_dir)
 
 
 def finish(directory: Path) -> None:

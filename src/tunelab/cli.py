@@ -175,6 +175,9 @@ def _settings(given: dict[str, Any]) -> dict[str, Any]:
 @_data_options
 @click.option("--output-dir", type=click.Path(path_type=Path), help="The study's folder.")
 @_report_option
+@click.option(
+    "--jobs", metavar="N|auto", help="Trials at a time (auto: one a core; 1: each alone)."
+)
 @_set_option
 @click.option("--yes", is_flag=True, help="Run more than 1,000 trials.")
 @click.option("--dry-run", is_flag=True, help="Say what would run, and stop.")
@@ -322,6 +325,11 @@ def _study_flags(given: dict[str, Any], data: str | None) -> dict[str, Any]:
     flags |= {f"data.{p}": given.pop(p) for p in parts}
     names = ("model", "trust_remote_code", "seeds", "metric", "output_dir")
     flags |= {k: given.pop(k) for k in names if k in given}
+    if given.get("jobs") is not None:
+        from tunelab.config import scalar
+
+        flags["jobs"] = scalar(given["jobs"])
+    given.pop("jobs", None)
     if flags.get("output_dir") is not None:
         flags["output_dir"] = str(flags["output_dir"])
     flags["report_to"] = _names(given.pop("report_to", None))
@@ -361,6 +369,8 @@ def _announce(p: Plan, console: Console) -> None:
     parts += [f"{done} already done"] if done else []
     takes = f": about {format_seconds(p.total_seconds)}" if count else ""
     say.append(f"Trials   {', '.join([f'{count} to run', *parts])}{takes}")
+    if p.why:
+        say.append(f"         {p.why}")
     say.append(f"Finds    {_finds(p)}")
     say.append(f"Folder   {spec.output_dir}")
     say += [f"Reports  to {line}" for line in trackers.where(spec.report_to, spec.output_dir)]

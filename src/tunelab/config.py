@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -133,6 +133,9 @@ class StudyFile(BaseModel):
         description="expected share of test rows on which one of two methods alone is right, for "
         "the smallest detectable difference (0.08, or from trials that are done)",
     )  # fmt: skip
+    jobs: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="trials at a time; auto: one a core, as far as memory goes"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,8 @@ class StudySpec:
     """A resolved study: nothing is left to default. `sources` says where each value came from.
 
     `train_sizes` are numbers of training rows below all, in rising order. `budget`: seconds that a
-    race may take; None: as long as it needs.
+    race may take; None: as long as it needs. `jobs`: trials at a time; None: as many as there are
+    cores and memory for.
     """
 
     data: DataSpec
@@ -160,6 +164,7 @@ class StudySpec:
     race: bool = False
     budget: float | None = None
     disagreement: float | None = None
+    jobs: int | None = None
 
     @property
     def needs_base(self) -> bool:
@@ -289,6 +294,7 @@ def load(
             {m.label: s for m, s in zip(methods, spaces, strict=True) if s},
             tuning.budget, _tuning_seeds(tuning.seeds), tuning.prune,
         ),
+        jobs=None if study.jobs == "auto" else study.jobs,
         **protocol,
     )  # fmt: skip
 
@@ -296,7 +302,7 @@ def load(
 # Keys of a study file whose origin is kept as they stand.
 _SIMPLE = (
     "model", "trust_remote_code", "report_to", "seeds", "metric", "output_dir", "tuning",
-    "vary_split", "train_sizes", "test_on", "race", "budget", "disagreement",
+    "vary_split", "train_sizes", "test_on", "race", "budget", "disagreement", "jobs",
 )  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 The cache's key is everything that the vectors depend on: the base's weights, the pooling, the
 length limit and the texts themselves, so a subset or another file can never read a stranger's.
-May import: artifacts, bases, batching, models, types. May not import: methods, trial.
+May import: artifacts, bases, batching, cache, inference, models, types.
+May not import: methods, trial.
 """
 
 from __future__ import annotations
@@ -10,8 +11,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,22 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab import bases, batching, inference, measure, models
+from tunelab import bases, batching, cache, inference, measure, models
 from tunelab.bases import Base
 from tunelab.types import Artifact, BaseRef
 
-__all__ = ["Embedder", "Embedded", "cache_dir", "cached", "embedder_for"]
+__all__ = ["Embedder", "Embedded", "cached", "embedder_for"]
 
 # Changing how vectors are computed must change this, or old ones would be read back.
-_VERSION = 1
-
-
-def cache_dir() -> Path:
-    """Where reusable results are kept: TUNELAB_CACHE, or the user's cache folder."""
-    named = os.environ.get("TUNELAB_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tunelab"
+_VERSION = 2
 
 
 class Embedder:
@@ -76,7 +67,7 @@ def cached(
     base: Base, texts: Sequence[str], pooling: str, max_length: int, embedder: Any = None
 ) -> Embedded:
     """Vectors of texts from the cache, or computed (by `embedder`, or a new one) and kept there."""
-    folder = cache_dir() / "embeddings" / _key(base, texts, pooling, max_length)
+    folder = cache.folder() / "embeddings" / _key(base, texts, pooling, max_length)
     file, about = folder.with_suffix(".npy"), folder.with_suffix(".json")
     if file.is_file() and about.is_file():
         facts = json.loads(about.read_text(encoding="utf-8"))
@@ -87,11 +78,10 @@ def cached(
     vectors = embedder(texts)
     seconds = time.perf_counter() - started
     memory = peak.bytes()
-    file.parent.mkdir(parents=True, exist_ok=True)
     _write(file, vectors)
     facts = {"seconds": seconds, "peak_memory_bytes": memory, "base": base.ref.name}
     # Last, and whole: what has this file beside it is complete.
-    _replace(about, json.dumps(facts).encode())
+    cache.replace(about, json.dumps(facts).encode())
     return Embedded(vectors, seconds, memory, False)
 
 
@@ -110,14 +100,7 @@ def _key(base: Base, texts: Sequence[str], pooling: str, max_length: int) -> str
 def _write(path: Path, vectors: NDArray[np.float32]) -> None:
     buffer = io.BytesIO()
     np.save(buffer, vectors)
-    _replace(path, buffer.getvalue())
-
-
-def _replace(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(data)
-    Path(name).replace(path)
+    cache.replace(path, buffer.getvalue())
 
 
 def embedder_for(artifact: Artifact, trust_remote_code: bool = False) -> Embedder:

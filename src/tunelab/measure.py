@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PeakMemory", "hardware", "resident_bytes", "versions"]
+__all__ = ["PeakMemory", "available_bytes", "hardware", "has_card", "resident_bytes", "versions"]
 
 _STATUS = Path("/proc/self/status")
 _PACKAGES = ("torch", "transformers", "peft", "datasets", "scikit-learn", "numpy", "bitsandbytes")
@@ -93,6 +93,26 @@ def memory_bytes() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return None
+
+
+def available_bytes() -> int | None:
+    """Memory that new processes can have, a container's limit included; None where not said."""
+    found = []
+    with suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found += [int(ln.split()[1]) * 1024 for ln in lines if ln.startswith("MemAvailable:")]
+    with suppress(OSError, ValueError):  # "max" is no number: no limit
+        group = Path("/sys/fs/cgroup")
+        limit, used = (int((group / n).read_text()) for n in ("memory.max", "memory.current"))
+        # Files that are only cached count as used, and are given up when memory is wanted.
+        stat = dict(ln.split() for ln in (group / "memory.stat").read_text().splitlines())
+        found.append(max(0, limit - used + int(stat.get("inactive_file", 0))))
+    return min(found, default=None)
+
+
+def has_card() -> bool:
+    """Whether there is an NVIDIA card, asked without loading torch."""
+    return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidiactl").exists()
 
 
 def _processor() -> str:

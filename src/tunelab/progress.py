@@ -46,8 +46,7 @@ class Display:
         self._left = dict(plan.seconds)
         # Measured over estimated seconds of the trials so far: corrects those to come.
         self._spent, self._expected = 0.0, 0.0
-        self._started = 0.0
-        self._current = ""
+        self._started: dict[str, float] = {}
         self._live: Progress | None = None
         self._tasks: tuple[TaskID, TaskID] | None = None
 
@@ -75,18 +74,18 @@ class Display:
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Show one event of an engine."""
+        trial_id = str(event.get("trial_id", ""))
         if event.get("event") == "plan":
             self._replan(event["plan"])
         elif event.get("event") == "start":
-            self._current = event["trial_id"]
-            self._started = time.perf_counter()
-            self._show("starting", completed=0, total=None)
+            self._started[trial_id] = time.perf_counter()
+            self._show(trial_id, "starting", completed=0, total=None)
         elif event.get("event") == "note":
             self._line((str(event["text"]), "yellow"))
         elif "stage" in event:
-            self._show(str(event["stage"]))
+            self._show(trial_id, str(event["stage"]))
         elif "eval_loss" in event or "loss" in event:
-            self._show(self._said(event), completed=event["step"], total=event["steps"])
+            self._show(trial_id, self._said(event), completed=event["step"], total=event["steps"])
 
     def _replan(self, plan: Plan) -> None:
         """Take over what is to run from now on: settings were chosen, or a method was dropped."""
@@ -97,7 +96,7 @@ class Display:
     def result(self, result: TrialResult) -> None:
         """Show that a trial has ended, and how."""
         name = self._names.get(result.spec.trial_id) or _name(result.spec, self._plan)
-        took = time.perf_counter() - self._started
+        took = time.perf_counter() - self._started.pop(result.spec.trial_id)
         expected = self._left.pop(result.spec.trial_id, took)
         self._spent += took
         self._expected += expected
@@ -119,9 +118,12 @@ class Display:
 
     @property
     def seconds_left(self) -> float:
-        """Estimate for the trials that have not started, corrected by how the last ones went."""
+        """Estimate for the trials that have not ended, corrected by how the last ones went."""
         ratio = self._spent / self._expected if self._expected else 1.0
-        return sum(self._left.values()) * ratio
+        now = time.perf_counter()
+        so_far = sum(now - t for t in self._started.values())
+        left = sum(self._left.values()) * ratio - so_far
+        return max(0.0, left) / max(1, min(self._plan.jobs, len(self._left)))
 
     def _line(self, *parts: str | tuple[str, str]) -> None:
         # In a file or a pipe, one line is one trial.
@@ -137,7 +139,8 @@ class Display:
             parts.append(f"{event['texts_per_second']:.0f} texts/s")
         return "  ".join(parts)
 
-    def _show(self, said: str, **more: Any) -> None:
+    def _show(self, trial_id: str, said: str, **more: Any) -> None:
+        # Of trials side by side, the line shows the one that last had something to say.
         if self._live and self._tasks:
-            name = self._names.get(self._current, "")
+            name = self._names.get(trial_id, "")
             self._live.update(self._tasks[1], description=name, said=said, **more)

@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab.errors import ArtifactError, InputError
+from tunelab.errors import ArtifactError, ConfigError, InputError
 from tunelab.types import (
     BaseRef,
     Cost,
@@ -56,6 +56,7 @@ __all__ = [
     "find_studies",
     "folder_bytes",
     "is_study",
+    "locked",
     "new_trial",
     "Rows",
     "read_extra",
@@ -153,11 +154,38 @@ def new_trial(study: Path, trial_id: str) -> Iterator[Path]:
         raise
 
 
-def sweep(study: Path) -> None:
-    """Remove what a killed trial left half-written. Call only while no trial of this study runs."""
-    for leftover in (study / "trials").glob(".*"):
+def sweep(study: Path, trial_id: str | None = None) -> None:
+    """Remove what a killed trial left half-written; of all trials, only while none runs."""
+    for leftover in (study / "trials").glob(f".{trial_id}.*" if trial_id else ".*"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextmanager
+def locked(study: Path) -> Iterator[None]:
+    """Keep every other process from running trials in this folder meanwhile.
+
+    The lock is the system's, on the folder itself: it ends with the process, however that ends.
+    Raises ConfigError where another process has it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        yield
+        return
+    study.mkdir(parents=True, exist_ok=True)
+    handle = os.open(study, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"{study}: another tunelab is running trials in this folder. Wait until it ends, "
+                "or choose another with --output-dir."
+            ) from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def spec_from_json(value: Mapping[str, Any]) -> TrialSpec:

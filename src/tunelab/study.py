@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from tunelab import bases, data, gate, store, trackers, tuning
+from tunelab import bases, data, gate, schedule, store, trackers, tuning
 from tunelab._version import __version__
 from tunelab.config import MOST_TRIALS, StudySpec, protocol_yaml
 from tunelab.engines import ENGINES
@@ -41,7 +40,8 @@ class Plan:
     are those that the table compares, `curve` those on fewer training rows, `tries` those of
     settings that are still to run (Optuna's are known only when it proposes them: `proposals` says
     how many each method has left). `seconds` maps what is to run to its estimated seconds.
-    `gate` says what is wrong with the data.
+    `gate` says what is wrong with the data. `jobs` run at a time, each with so many `threads`
+    (None: as its libraries choose); `why` says what decided that.
     """
 
     spec: StudySpec
@@ -57,11 +57,14 @@ class Plan:
     proposals: Mapping[str, int] = field(default_factory=dict)
     others: tuple[data.OtherData, ...] = ()
     notes: tuple[str, ...] = ()
+    jobs: int = 1
+    threads: int | None = None
+    why: str = ""
 
     @property
     def total_seconds(self) -> float:
-        """Estimated seconds of everything that is still to run."""
-        return sum(self.seconds.values())
+        """Estimated seconds until everything that is still to run is done."""
+        return schedule.makespan(self.seconds.values(), self.jobs)
 
 
 def expand(
@@ -173,7 +176,8 @@ def _replanned(p: Plan) -> Plan:
     before = {t.trial_id: store.read_result(folder, t.trial_id) for t in everything}
     todo = tuple(t for t in everything if not _is_done(before[t.trial_id], t))
     done = [r for r in before.values() if r is not None and r.status == "done"]
-    seconds = _estimate(todo, done, dataset, p.base)
+    jobs, threads, why = schedule.side_by_side(spec.jobs, todo, dataset, p.base)
+    seconds = schedule.estimate(todo, done, dataset, p.base, jobs=jobs, threads=threads)
     for label, left in proposals.items():
         # What is not proposed yet takes about as long as a trial of that method.
         own = [seconds[t.trial_id] for t in todo if t.method.label == label]
@@ -182,6 +186,7 @@ def _replanned(p: Plan) -> Plan:
     return replace(
         p, trials=trials, curve=curve, tries=tuple(t for t in tries if t in todo), todo=todo,
         seconds=seconds, methods=tuple(methods), proposals=proposals, notes=tuple(notes),
+        jobs=jobs, threads=threads, why=why,
     )  # fmt: skip
 
 
@@ -248,6 +253,7 @@ def write(p: Plan, command: str) -> None:
         "metric": p.spec.metric,
         "output_dir": str(folder),
         "report_to": list(p.spec.report_to),
+        "jobs": p.spec.jobs or "auto",
         **protocol_yaml(p.spec),
         "sources": dict(p.spec.sources),
         "trials": [t.trial_id for t in p.trials],
@@ -308,7 +314,11 @@ def _carry_out(
     """Run those of `specs` that are not done. Every trial of a study runs through here."""
     folder = p.spec.output_dir
     todo = [t for t in specs if not _is_done(store.read_result(folder, t.trial_id), t)]
-    yield from ENGINES[engine](todo, folder, p.spec.metric, on_event)
+    run_all = ENGINES[engine]
+    for result in run_all(todo, folder, p.spec.metric, on_event, jobs=p.jobs, threads=p.threads):
+        if result.status == "done":
+            schedule.learn(result, p.dataset, p.base, p.threads)
+        yield result
 
 
 def _changed(p: Plan, on_event: OnEvent) -> Plan:
@@ -522,69 +532,3 @@ def _record_tuning(p: Plan, proposals: Mapping[str, tuning.Proposals] | None = N
         "search": "grid" if t.budget is None else "optuna", "budget": t.budget,
         "methods": methods,
     })  # fmt: skip
-
-
-# --- how long -------------------------------------------------------------------------------
-
-# Floating-point operations for each weight and training token: a forward pass has 2.
-_WORK = {"full": 6.0, "svm": 2.0, "svm-tfidf": 0.0}
-_WORK_OF_ADAPTERS = 4.5
-# Share of a large matrix product's speed that training reaches (docs/log.md).
-_EFFICIENCY = 0.35
-# The first trial waits for the imports; later ones are forked from where they are done.
-_SECONDS_TO_IMPORT, _SECONDS_TO_START = 4.0, 0.2
-
-
-def _estimate(
-    todo: Sequence[TrialSpec],
-    done: Sequence[TrialResult],
-    dataset: Dataset,
-    base: bases.Base | None,
-) -> dict[str, float]:
-    """Seconds of each trial: as its method took before, or from its arithmetic and this machine."""
-    if not todo:
-        return {}
-    took: dict[str, list[float]] = {}
-    for r in done:
-        if r.spec.train_rows is not None or "seconds" not in r.provenance:
-            continue
-        took.setdefault(r.spec.method.label, []).append(float(r.provenance["seconds"]))
-    speed = _measured_speed() * _EFFICIENCY if base else 1.0
-    weights = _encoder_weights(base) if base else 0
-    words = sum(len(t.split()) for t in dataset.train.texts)
-    tokens = 1.35 * words + 2 * len(dataset.train)  # subwords and the special tokens
-    out: dict[str, float] = {}
-    for t in todo:
-        s = t.method.settings
-        start = _SECONDS_TO_START if out else _SECONDS_TO_IMPORT
-        if t.method.label in took and t.train_rows is None:
-            out[t.trial_id] = start + float(np.mean(took[t.method.label]))
-            continue
-        work = _WORK.get(t.method.name, _WORK_OF_ADAPTERS)
-        rows = len(dataset.train)
-        cut = min(1.0, s.get("max_length", 1e9) * rows / max(tokens, 1))
-        share_of_rows = (t.train_rows or rows) / rows
-        epochs = s.get("num_train_epochs", 1)
-        share = 1 + 0.33 * len(dataset.validation) / rows
-        seconds = work * weights * tokens * cut * epochs * share * share_of_rows / speed
-        out[t.trial_id] = start + seconds + rows * 1e-3
-    return out
-
-
-def _encoder_weights(base: bases.Base) -> int:
-    """Weights that every token is multiplied with: all but the embedding table."""
-    table = int(base.config.get("vocab_size", 0)) * int(
-        base.config.get("hidden_size") or base.config.get("dim") or base.config.get("n_embd") or 0
-    )
-    return max(1, bases.count_parameters(base) - table)
-
-
-def _measured_speed() -> float:
-    """Floating-point operations a second of a float32 matrix product, measured for 0.1 s."""
-    a = np.ones((512, 512), dtype=np.float32)
-    a @ a
-    started, count = time.perf_counter(), 0
-    while time.perf_counter() - started < 0.1:
-        a @ a
-        count += 1
-    return 2 * 512**3 * count / (time.perf_counter() - started)

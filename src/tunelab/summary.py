@@ -493,6 +493,7 @@ def _warnings(
         *_caveats_of_gate(record, summary, runs),
         *_caveats_of_seeds(summary),
         *_caveats_of_choice(record, summary),
+        *_caveats_of_cost(record),
     )
 
 
@@ -582,6 +583,19 @@ def _caveats_of_choice(record: StudyRecord, summary: Summary) -> list[str]:
             "on validation, and test chooses nothing."
         )
     return found
+
+
+def _caveats_of_cost(record: StudyRecord) -> list[str]:
+    """Times that were measured while other trials ran are marked, in every table."""
+    beside = [r for r in record.done if not r.provenance.get("measured_alone", True)]
+    if not beside:
+        return []
+    most = max(int(r.provenance["jobs"]) for r in beside)
+    which = "All trials" if len(beside) == len(record.done) else f"{len(beside)} of the trials"
+    return [
+        f"{which} ran beside others, {most} at a time: their times and rates compare with each "
+        "other, not with those of trials that ran alone (--jobs 1)."
+    ]
 
 
 # --- tables -----------------------------------------------------------------------------------

@@ -112,9 +112,10 @@ class Finished:
     classifier: Classifier
 
 
-def run(spec: TrialSpec, artifact: Path, metric: str, on_event: OnEvent) -> Finished:
+def run(spec: TrialSpec, artifact: Path, metric: str, on_event: OnEvent, jobs: int = 1) -> Finished:
     """Run a trial in this process and write its classifier into the folder `artifact`.
 
+    `jobs`: how many trials run at a time, this one included; kept beside what was measured.
     Raises what goes wrong; `run_and_store` turns that into a failed result.
     """
     started, clock = datetime.now(UTC), time.perf_counter()
@@ -142,7 +143,7 @@ def run(spec: TrialSpec, artifact: Path, metric: str, on_event: OnEvent) -> Fini
     on_event({"stage": "scoring"})
     validation = _validation(outcome, dataset.validation)
     if spec.purpose == "tuning":
-        return _tried(spec, outcome, validation, dataset, (started, clock))
+        return _tried(spec, outcome, validation, dataset, (started, clock), jobs=jobs)
     test = _score(outcome.classifier, dataset.test)
     scores, reasons = _all_scores({"eval": validation, "test": test}, dataset.label_names)
     p50, p95 = _latency(outcome.classifier, dataset.test.texts)
@@ -175,7 +176,7 @@ def run(spec: TrialSpec, artifact: Path, metric: str, on_event: OnEvent) -> Fini
         cost=cost,
         details=details,
         reasons={**reasons, **outcome.reasons},
-        provenance=_provenance(spec, dataset, started, time.perf_counter() - clock),
+        provenance=_provenance(spec, dataset, started, time.perf_counter() - clock, jobs),
     )
     everything = {**splits, **elsewhere}
     return Finished(result, tuple(outcome.history), everything, outcome.classifier)
@@ -187,6 +188,8 @@ def _tried(
     validation: Predictions,
     dataset: Dataset,
     began: tuple[datetime, float],
+    *,
+    jobs: int,
 ) -> Finished:
     """The result of a try of settings: what validation says, and nothing of the test part."""
     scores, reasons = _all_scores({"eval": validation}, dataset.label_names)
@@ -197,13 +200,15 @@ def _tried(
         Cost(train_seconds=outcome.train_seconds),
         dict(outcome.details),
         reasons,
-        _provenance(spec, dataset, began[0], time.perf_counter() - began[1]),
+        _provenance(spec, dataset, began[0], time.perf_counter() - began[1], jobs),
     )
     splits = {"validation": validation}
     return Finished(result, tuple(outcome.history), splits, outcome.classifier)
 
 
-def run_and_store(spec: TrialSpec, study: Path, metric: str, on_event: OnEvent) -> TrialResult:
+def run_and_store(
+    spec: TrialSpec, study: Path, metric: str, on_event: OnEvent, jobs: int = 1
+) -> TrialResult:
     """Run a trial and keep it in the study; one that fails is kept too, with its error."""
     started, clock = datetime.now(UTC), time.perf_counter()
     before = store.read_result(study, spec.trial_id)
@@ -211,7 +216,7 @@ def run_and_store(spec: TrialSpec, study: Path, metric: str, on_event: OnEvent) 
         if before is not None and before.status == "done":
             return _score_elsewhere(before, spec, study, on_event)
         with store.new_trial(study, spec.trial_id) as folder:
-            done = run(spec, folder / "artifact", metric, on_event)
+            done = run(spec, folder / "artifact", metric, on_event, jobs)
             store.write_trial(folder, done.result, done.history, done.predictions)
             return done.result
     except _Pruned as p:
@@ -224,10 +229,11 @@ def run_and_store(spec: TrialSpec, study: Path, metric: str, on_event: OnEvent) 
                 "epochs": round(p.row["epoch"]),
                 "pruned": {"epoch": round(p.row["epoch"]), "value": p.row[key], "below": p.below},
             },
-            provenance=_provenance(spec, None, started, time.perf_counter() - clock),
+            provenance=_provenance(spec, None, started, time.perf_counter() - clock, jobs),
         )
     except Exception as e:  # one failed trial must not stop the others; it is kept
-        result = failed(spec, e, _provenance(spec, None, started, time.perf_counter() - clock))
+        seconds = time.perf_counter() - clock
+        result = failed(spec, e, _provenance(spec, None, started, seconds, jobs))
     with store.new_trial(study, spec.trial_id) as folder:
         store.write_trial(folder, result, (), {})
     return result
@@ -416,13 +422,15 @@ def _latency(classifier: Classifier, texts: tuple[str, ...]) -> tuple[float, flo
 
 
 def _provenance(
-    spec: TrialSpec, dataset: Dataset | None, started: datetime, seconds: float
+    spec: TrialSpec, dataset: Dataset | None, started: datetime, seconds: float, jobs: int
 ) -> dict[str, Any]:
     return {
         "tunelab": __version__,
         "versions": measure.versions(),
         "hardware": measure.hardware(),
         "threads": _threads(),
+        "jobs": jobs,
+        "measured_alone": jobs == 1,
         "dataset": spec.fingerprint,
         "revision": dataset.revision if dataset else None,
         "base": asdict(spec.base) if spec.base else None,

@@ -80,7 +80,7 @@ def long_study(tmp_path: Path, reviews_csv: Path, tiny_bert: Path) -> tuple[Path
         "{name: svm, max_length: 32}]\n"
     )
     study = tmp_path / "long"
-    return study, ["compare", tmp_path / "study.yaml", "--output-dir", study]
+    return study, ["compare", tmp_path / "study.yaml", "--output-dir", study, "--jobs", 1]
 
 
 def finish(study: Path, args: list[object]) -> Said:
@@ -140,6 +140,7 @@ def test_a_failed_trial_keeps_its_error_and_is_tried_again(
 ) -> None:
     (tmp_path / "study.yaml").write_text(
         f"data: {reviews_csv}\nmodel: {tiny_bert}\nseeds: 1\noutput_dir: out\ntuning: off\n"
+        "jobs: 1\n"
         "training: {max_length: 32, num_train_epochs: 5}\n"
         "methods:\n  - {name: svm-tfidf, label: words}\n"
         "  - {name: lora, label: lost, target_modules: '.*nothing'}\n"

@@ -1,14 +1,16 @@
-"""ENGINES: where trials run. An engine takes specs in order and yields their results in order.
+"""ENGINES: where trials run. An engine starts specs in order and yields results as they end.
 
 `process` runs each trial in a fresh process, so that its peak memory is its own and a crash is one
-failed trial; `inline` runs them in this process, for debugging and where no process can be started.
+failed trial, and several at a time where asked; `inline` runs them in this process, for debugging
+and where no process can be started.
 May import: trial, store and the rooms below. May not import: study, report, cli.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from tunelab.engines.process import run_in_processes
 from tunelab.trial import OnEvent, run_and_store
@@ -16,14 +18,41 @@ from tunelab.types import TrialResult, TrialSpec
 
 __all__ = ["ENGINES", "Engine"]
 
-# (specs, study folder, main metric, on_event) -> results, each yielded when its trial has ended.
-Engine = Callable[[Sequence[TrialSpec], Path, str, OnEvent], Iterator[TrialResult]]
+
+class Engine(Protocol):
+    """Specs, the study's folder and its main metric -> results, each when its trial has ended.
+
+    `jobs` trials at a time, each with so many `threads`; None: as its libraries choose.
+    """
+
+    def __call__(
+        self,
+        specs: Sequence[TrialSpec],
+        study: Path,
+        metric: str,
+        on_event: OnEvent,
+        *,
+        jobs: int = 1,
+        threads: int | None = None,
+    ) -> Iterator[TrialResult]:
+        """Run the trials."""
+        ...
 
 
 def run_inline(
-    specs: Sequence[TrialSpec], study: Path, metric: str, on_event: OnEvent
+    specs: Sequence[TrialSpec],
+    study: Path,
+    metric: str,
+    on_event: OnEvent,
+    *,
+    jobs: int = 1,
+    threads: int | None = None,
 ) -> Iterator[TrialResult]:
-    """Run trials one after the other in this process. Peak memory may include what came before."""
+    """Run trials one after the other in this process, whatever `jobs` and `threads` say.
+
+    Peak memory may include what came before.
+    """
+    del jobs, threads
     for spec in specs:
         on_event({"event": "start", "trial_id": spec.trial_id})
 

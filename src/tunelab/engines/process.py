@@ -1,8 +1,9 @@
 """Each trial in a fresh process, forked from one that has imported torch and done nothing else.
 
 Importing torch, transformers and peft takes seconds; a worker (`python -m tunelab.engines.worker`)
-does it once and forks for each trial. The two sides speak JSON lines: a spec goes in on standard
-input; events come out on standard output, the last of which is `{"event": "end"}`.
+does it once and forks for each trial, `jobs` of them at a time. The two sides speak JSON lines: a
+spec goes in on standard input; events come out on standard output, each with its trial's id, the
+last of a trial being `{"event": "end"}`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tunelab import store
 from tunelab.errors import TunelabError
@@ -26,78 +28,118 @@ from tunelab.types import TrialResult, TrialSpec
 
 __all__ = ["run_in_processes"]
 
+# Read once, when a library starts its threads.
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
 
 def run_in_processes(
-    specs: Sequence[TrialSpec], study: Path, metric: str, on_event: OnEvent
+    specs: Sequence[TrialSpec],
+    study: Path,
+    metric: str,
+    on_event: OnEvent,
+    *,
+    jobs: int = 1,
+    threads: int | None = None,
 ) -> Iterator[TrialResult]:
-    """Run trials one after the other, each in its own process; see `tunelab.engines.Engine`."""
+    """Run `jobs` trials at a time, each in its own process; see `tunelab.engines.Engine`."""
     if not specs:
         return
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
-        worker = _start(log)
+    jobs = min(jobs, len(specs))
+    waiting, running = deque(specs), dict[str, TrialSpec]()
+    with tempfile.TemporaryDirectory(prefix="tunelab-") as logs:
+        worker = _start(Path(logs), threads)
         try:
-            for spec in specs:
-                on_event({"event": "start", "trial_id": spec.trial_id})
-                if worker.poll() is not None:
-                    worker = _start(log)
-                end = _run_one(worker, spec, study, metric, on_event)
-                result = store.read_result(study, spec.trial_id)
-                if end is None or end["exit"] or result is None:
-                    code = end["exit"] if end else worker.wait(timeout=10)
-                    if end is None:
-                        _stop(worker)  # the trial may have outlived it
-                    store.sweep(study)
-                    result = _died(spec, study, code, log)
-                yield result
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    if worker.poll() is not None:
+                        break
+                    spec = waiting.popleft()
+                    on_event({"event": "start", "trial_id": spec.trial_id})
+                    running[spec.trial_id] = spec
+                    _send(worker, {
+                        "spec": asdict(spec), "study": str(study.resolve()), "metric": metric,
+                        "jobs": jobs, "log": str(Path(logs) / spec.trial_id),
+                    })  # fmt: skip
+                end = _next_end(worker, on_event)
+                if end is not None:
+                    spec = running.pop(end["trial_id"])
+                    yield _result(spec, study, end["exit"], Path(logs))
+                    continue
+                # The worker itself ended, and with it whatever it ran.
+                code = worker.wait(timeout=10)
+                _stop(worker)
+                for spec in running.values():
+                    yield _result(spec, study, code or 1, Path(logs))
+                running.clear()
+                if waiting:
+                    worker = _start(Path(logs), threads)
         finally:
             _stop(worker)
             store.sweep(study)
 
 
-def _start(log: IO[str]) -> subprocess.Popen[str]:
+def _start(logs: Path, threads: int | None) -> subprocess.Popen[str]:
     env = {**os.environ, "TRANSFORMERS_VERBOSITY": "error", "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "tunelab.engines.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-        encoding="utf-8",
-        env=env,
-        # Its own group: Ctrl-C reaches this process alone, which then stops the group itself.
-        start_new_session=True,
-    )
+    if threads is not None:
+        env |= dict.fromkeys(_THREAD_VARIABLES, str(threads))
+        env.setdefault("TOKENIZERS_PARALLELISM", "false" if threads == 1 else "true")
+    with (logs / "worker").open("a", encoding="utf-8") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tunelab.engines.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            encoding="utf-8",
+            env=env,
+            # Its own group: Ctrl-C reaches this process alone, which then stops the group itself.
+            start_new_session=True,
+        )
 
 
-def _run_one(
-    worker: subprocess.Popen[str], spec: TrialSpec, study: Path, metric: str, on_event: OnEvent
-) -> dict[str, Any] | None:
-    """Send one trial and pass its events on. None where the worker itself ended."""
-    assert worker.stdin  # noqa: S101  _start opened both
-    assert worker.stdout  # noqa: S101
-    job = {"spec": asdict(spec), "study": str(study.resolve()), "metric": metric}
-    try:
+def _send(worker: subprocess.Popen[str], job: Mapping[str, Any]) -> None:
+    assert worker.stdin  # noqa: S101  _start opened it
+    # A worker that is gone is seen where its events are read.
+    with suppress(BrokenPipeError):
         worker.stdin.write(json.dumps(job) + "\n")
         worker.stdin.flush()
-    except BrokenPipeError:
-        return None
+
+
+def _next_end(worker: subprocess.Popen[str], on_event: OnEvent) -> dict[str, Any] | None:
+    """Pass events on until a trial ends. None where the worker itself ended."""
+    assert worker.stdout  # noqa: S101  _start opened it
     for line in worker.stdout:
         event: dict[str, Any] = json.loads(line)
         if event["event"] == "end":
             return event
-        on_event({**event, "trial_id": spec.trial_id})
+        on_event(event)
     return None
 
 
-def _died(spec: TrialSpec, study: Path, code: int, log: IO[str]) -> TrialResult:
+def _result(spec: TrialSpec, study: Path, code: int, logs: Path) -> TrialResult:
+    """What a trial left in the study, or that it died."""
+    result = store.read_result(study, spec.trial_id) if code == 0 else None
+    if result is None:
+        store.sweep(study, spec.trial_id)
+        result = _died(spec, study, code, logs)
+    return result
+
+
+def _died(spec: TrialSpec, study: Path, code: int, logs: Path) -> TrialResult:
     """Keep a trial whose process ended without a result: killed, out of memory, crashed."""
-    log.seek(0)
-    said = [ln.strip() for ln in log if ln.strip() and "Warning: " not in ln]
+    said = [
+        line.strip()
+        for log in (logs / spec.trial_id, logs / "worker")
+        if log.is_file()
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
+        if line.strip() and "Warning: " not in line
+    ]
     last = said[-1] if said else ""
     if code == -signal.SIGKILL:
         text = (
             "The trial's process was killed (SIGKILL), most often because memory ran out. "
-            "Lower per_device_train_batch_size or max_length, or turn on gradient_checkpointing."
+            "Lower per_device_train_batch_size or max_length, turn on gradient_checkpointing, or "
+            "run fewer trials at a time (--jobs 1)."
         )
     else:
         how = f"with signal {-code}" if code < 0 else f"with exit code {code}"
@@ -109,7 +151,7 @@ def _died(spec: TrialSpec, study: Path, code: int, log: IO[str]) -> TrialResult:
 
 
 def _stop(worker: subprocess.Popen[str]) -> None:
-    """End the worker and whatever trial it runs."""
+    """End the worker and whatever trials it runs."""
     with suppress(OSError, TunelabError):
         if worker.stdin:
             worker.stdin.close()

@@ -1,21 +1,26 @@
 """The worker's side of `tunelab.engines.process`: import once, then a fork for each trial.
 
-Started as `python -m tunelab.engines.worker`. Reads one JSON job a line from standard input, writes
-JSON events to standard output, ends when its input ends.
+Started as `python -m tunelab.engines.worker`. Reads one JSON job a line from standard input and
+starts it at once; writes JSON events to standard output; ends when its input has ended and nothing
+runs any more.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tunelab.store import spec_from_json
 from tunelab.trial import run_and_store
+
+# How long an ended trial may wait to be noticed, in seconds.
+_LOOK_EVERY = 0.05
 
 
 def _import_heavy() -> None:
@@ -28,42 +33,46 @@ def _import_heavy() -> None:
     del peft
 
 
-def _send(out: IO[str], event: Mapping[str, Any]) -> None:
-    out.write(json.dumps(event) + "\n")
-    out.flush()
+def _send(out: int, event: Mapping[str, Any]) -> None:
+    # One write of less than a pipe's buffer is never cut, so trials may share the pipe.
+    os.write(out, json.dumps(event).encode() + b"\n")
 
 
-def _run(job: Mapping[str, Any], out: IO[str]) -> None:
+def _run(job: Mapping[str, Any], out: int) -> None:
     spec = spec_from_json(job["spec"])
 
     def tell(row: Mapping[str, Any]) -> None:
         try:
-            _send(out, {"event": "step", **row})
+            _send(out, {"event": "step", **row, "trial_id": spec.trial_id})
         except BrokenPipeError:
             # The command line was killed: nobody waits for this trial, and it has not failed.
             os._exit(1)
 
-    run_and_store(spec, Path(job["study"]), job["metric"], tell)
+    run_and_store(spec, Path(job["study"]), job["metric"], tell, jobs=job["jobs"])
 
 
-def _fork(job: Mapping[str, Any], out: IO[str]) -> int:
-    """Run the job in a child; give its exit code (minus the signal that killed it)."""
+def _fork(job: Mapping[str, Any], out: int) -> int:
+    """Run the job in a child whose output goes to a log of its own; give the child's id."""
     child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            _die_with_parent()
-            _run(job, out)
-            code = 0
-        except BaseException:
-            import traceback
+    if child:
+        return child
+    code = 1
+    try:
+        log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        # Else the end of the worker's input would not be seen, and libraries could read jobs.
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        _die_with_parent()
+        _run(job, out)
+        code = 0
+    except BaseException:
+        import traceback
 
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _die_with_parent() -> None:
@@ -79,24 +88,56 @@ def _die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _tell_ended(running: dict[int, str], out: int) -> None:
+    """Say which children have ended, without waiting for any."""
+    while running:
+        child, status = os.waitpid(-1, os.WNOHANG)
+        if not child:
+            return
+        code = os.waitstatus_to_exitcode(status)
+        _send(out, {"event": "end", "trial_id": running.pop(child), "exit": code})
+
+
+def _serve(out: int) -> None:
+    """Start jobs as they come in and report them as they end."""
+    running: dict[int, str] = {}
+    text, reading = b"", True
+    while reading or running:
+        # No thread may wait for the children: this process forks.
+        ready = reading and select.select([0], [], [], _LOOK_EVERY if running else None)[0]
+        if ready:
+            read = os.read(0, 1 << 16)
+            reading = bool(read)
+            *lines, text = (text + read).split(b"\n")
+            for line in lines:
+                job = json.loads(line)
+                # Seconds that a study of linear models on words does not need. Then it is cached.
+                if job["spec"]["base"] is not None:
+                    _import_heavy()
+                running[_fork(job, out)] = job["spec"]["trial_id"]
+        elif not reading:
+            threading.Event().wait(_LOOK_EVERY)
+        _tell_ended(running, out)
+
+
+def _serve_without_fork(out: int) -> None:
+    for line in sys.stdin:
+        job = json.loads(line)
+        _run(job, out)
+        _send(out, {"event": "end", "trial_id": job["spec"]["trial_id"], "exit": 0})
+
+
 def main() -> None:
     """Serve jobs until standard input ends."""
     # Events have standard output to themselves: whatever a library prints goes to the log.
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
-        os.dup2(2, 1)
-        import sklearn.svm  # noqa: F401
+    out = os.dup(1)
+    os.dup2(2, 1)
+    import sklearn.svm  # noqa: F401
 
-        for line in sys.stdin:
-            job = json.loads(line)
-            # Seconds that a study of linear models on words does not need. Done once, then cached.
-            if job["spec"]["base"] is not None:
-                _import_heavy()
-            if hasattr(os, "fork"):
-                code = _fork(job, out)
-            else:
-                _run(job, out)
-                code = 0
-            _send(out, {"event": "end", "exit": code})
+    if hasattr(os, "fork"):
+        _serve(out)
+    else:
+        _serve_without_fork(out)
 
 
 if __name__ == "__main__":

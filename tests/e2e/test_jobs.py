@@ -1,0 +1,157 @@
+"""Trials side by side: the same results, honest about time, safe when something dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from commands import Said
+from tunelab import config, measure, schedule, store, study
+
+QUICK = (
+    "--tuning",
+    "off",
+    "--methods",
+    "svm-tfidf,lora",
+    "--num-train-epochs",
+    1,
+    "--max-length",
+    32,
+)
+SHORT = {"max_length": 32}
+
+
+def test_side_by_side_gives_the_results_of_one_by_one(
+    cli: Callable[..., Said], reviews_csv: Path, tiny_bert: Path
+) -> None:
+    args = ("compare", reviews_csv, "--model", tiny_bert, "--seeds", 2, *QUICK)
+    two = cli(*args, "--jobs", 2, "--output-dir", "two")
+    assert two.code == 0, two.err
+    assert "2 at a time" in two.err
+    assert "4 of 4" not in two.err
+    assert "ran beside others, 2 at a time" in two.out.replace("\n", " ")
+    one = cli(*args, "--jobs", 1, "--output-dir", "one")
+    assert one.code == 0, one.err
+    assert "beside others" not in one.out
+    records = [store.read_study(Path(d)) for d in ("two", "one")]
+    for a, b in zip(*(r.results for r in records), strict=True):
+        assert a.spec == b.spec
+        assert (a.provenance["jobs"], a.provenance["measured_alone"]) == (2, False)
+        assert (b.provenance["jobs"], b.provenance["measured_alone"]) == (1, True)
+        both = [r.predictions(a.spec.trial_id)["test"].scores for r in records]
+        np.testing.assert_allclose(*both, atol=1e-4)
+    threads = max(1, measure.hardware()["cores"] // 2)
+    lora = [r for r in records[0].results if r.spec.method.name == "lora"]
+    assert [r.provenance["threads"] for r in lora] == [threads] * 2
+
+
+def test_a_trial_that_is_killed_leaves_the_other_alone(
+    cli: Callable[..., Said], tmp_path: Path, reviews_csv: Path, tiny_bert: Path
+) -> None:
+    (tmp_path / "study.yaml").write_text(
+        f"data: {reviews_csv}\nmodel: {tiny_bert}\nseeds: 1\noutput_dir: out\njobs: 2\n"
+        "training: {max_length: 32}\ntuning: off\n"
+        "methods: [{name: lora, num_train_epochs: 3000}, {name: full, num_train_epochs: 2}]\n"
+    )
+    planned = study.plan(config.load(Path("study.yaml"), {}))
+    assert planned.jobs == 2
+    killed = False
+
+    def kill_the_long_one(event: object) -> None:
+        nonlocal killed
+        row = dict(event)  # type: ignore[call-overload]
+        if not killed and row.get("trial_id", "").startswith("lora") and "loss" in row:
+            killed = True
+            me = psutil.Process()
+            trials = [p for w in me.children() for p in w.children()]
+            # Forked first: the long one is the oldest.
+            os.kill(min(trials, key=lambda p: p.pid).pid, signal.SIGKILL)
+
+    study.write(planned, "test")
+    results = {r.spec.method.name: r for r in study.run(planned, kill_the_long_one)}
+    assert killed
+    assert results["lora"].status == "failed"
+    assert "killed (SIGKILL)" in str(results["lora"].error)
+    assert results["full"].status == "done", results["full"].error
+    assert not list((tmp_path / "out/trials").glob(".*"))
+
+
+def test_two_on_one_folder_are_refused(cli: Callable[..., Said], reviews_csv: Path) -> None:
+    args = ("compare", reviews_csv, "--methods", "svm-tfidf", "--seeds", 1, "--tuning", "off",
+            "--output-dir", "out")  # fmt: skip
+    with store.locked(Path("out")):
+        said = cli(*args)
+    assert said.code == 2
+    assert "another tunelab is running trials in this folder" in said.faults[-1]
+    assert cli(*args).code == 0
+    assert json.loads(cli("runs", "list", ".", "--json").out)[0]["done"] == 1
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])
+def test_jobs_that_are_no_number_are_refused(
+    value: str, cli: Callable[..., Said], reviews_csv: Path
+) -> None:
+    said = cli("compare", reviews_csv, "--methods", "svm-tfidf", "--jobs", value)
+    assert said.code == 2
+    assert "jobs" in said.err
+
+
+def test_too_little_memory_lowers_jobs_and_says_so(
+    reviews_csv: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "hardware", lambda: {"processor": "p", "cores": 8})
+    monkeypatch.setattr(measure, "has_card", lambda: False)
+    flags = {"data.source": str(reviews_csv), "model": str(tiny_bert), "methods": ["lora"],
+             "tuning": False, "seeds": 20, "output_dir": str(tmp_path / "out")}  # fmt: skip
+    monkeypatch.setattr(measure, "available_bytes", lambda: 100_000_000_000)
+    much = study.plan(config.load(None, flags, SHORT))
+    assert (much.jobs, much.threads) == (8, 1)
+    assert study.plan(config.load(None, {**flags, "jobs": 3}, SHORT)).jobs == 3
+    monkeypatch.setattr(measure, "available_bytes", lambda: 1_200_000_000)
+    little = study.plan(config.load(None, flags, SHORT))
+    assert 1 <= little.jobs < 8
+    assert f"{little.jobs} at a time instead of 8: each needs about" in little.why
+    monkeypatch.setattr(measure, "available_bytes", lambda: 1)
+    assert study.plan(config.load(None, flags, SHORT)).jobs == 1
+    monkeypatch.setattr(measure, "available_bytes", lambda: None)
+    assert study.plan(config.load(None, flags, SHORT)).jobs == 8
+
+
+def test_the_estimate_counts_trials_side_by_side(
+    reviews_csv: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    flags = {"data.source": str(reviews_csv), "model": str(tiny_bert), "methods": ["lora"],
+             "tuning": False, "seeds": 3, "output_dir": str(tmp_path / "o"), "jobs": 2}  # fmt: skip
+    planned = study.plan(config.load(None, flags, SHORT))
+    fixed = replace(planned, seconds=dict(zip(planned.seconds, [5.0, 2.0, 2.0], strict=True)))
+    assert fixed.total_seconds == 5  # the third starts where the second ended
+    assert replace(fixed, jobs=1).total_seconds == 9
+
+
+def test_what_a_trial_took_is_remembered_for_the_next_estimate(
+    reviews_csv: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    flags = {"data.source": str(reviews_csv), "model": str(tiny_bert), "methods": ["lora"],
+             "tuning": False, "seeds": 1, "jobs": 1}  # fmt: skip
+    first = study.plan(config.load(None, {**flags, "output_dir": str(tmp_path / "a")}, SHORT))
+    (result,) = study.run(first, lambda _: None)
+    slow = replace(result, provenance={**result.provenance, "seconds": 1001.0})
+    for _ in range(25):
+        schedule.learn(slow, first.dataset, first.base, first.threads)
+    again = study.plan(config.load(None, {**flags, "output_dir": str(tmp_path / "b")}, SHORT))
+    assert again.total_seconds == pytest.approx(1000, rel=0.02)
+    # Twice the epochs, about twice as long.
+    longer = study.plan(
+        config.load(
+            None, {**flags, "output_dir": str(tmp_path / "b")}, {**SHORT, "num_train_epochs": 6}
+        )
+    )
+    assert 1.7 < longer.total_seconds / again.total_seconds < 2.1
