@@ -28,12 +28,16 @@ from tunelab import (
     trackers,
     tradeoff,
 )
+from tunelab import (
+    behaviour as tests,
+)
 from tunelab.errors import ArtifactError, ConfigError, TrialError
 from tunelab.predict import TextClassifier
+from tunelab.stats import Runs
 from tunelab.study import Plan
 from tunelab.trial import OnEvent
 from tunelab.tuning import Tuning
-from tunelab.types import Artifact, Dataset, DataSpec, TrialResult
+from tunelab.types import Artifact, Dataset, DataSpec, Predictions, TrialResult
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -308,3 +312,37 @@ def load(path: str | Path | Artifact, *, trust_remote_code: bool = False) -> Tex
     if store.is_study(folder):
         return load(Study(folder).best(), trust_remote_code=trust_remote_code)
     return predict.load(folder, trust_remote_code)
+
+
+def behaviour(folder: str | Path, suite: str | None = None) -> tuple[tests.Result, ...]:
+    """Run behaviour tests on a classifier, or on every finished trial of a study.
+
+    `suite` is a YAML file; None takes the study's own, else the bundled English sentiment. Stored
+    predictions are used where the study has them. Raises ConfigError where the classes do not fit.
+    """
+    folder = Path(folder).expanduser()
+    if not store.is_study(folder):
+        loaded = load(folder)
+        chosen = tests.load(suite or tests.BUNDLED)
+        asked = tests.cases(chosen)
+        tests.roles(chosen, loaded.label_names)
+        runs = [Runs(folder.name, {0: tests.predict(loaded.classifier, asked)})]
+        return tests.results(chosen, asked, runs, loaded.label_names)
+    record = store.read_study(folder)
+    kept = record.behaviour if suite is None else None
+    if kept is not None:
+        chosen, asked = tests.from_json(kept)
+    else:
+        chosen = tests.load(suite or tests.BUNDLED)
+        asked = tests.cases(chosen)
+    names = record.data["label_names"]
+    tests.roles(chosen, names)
+    found: dict[str, dict[int, Predictions]] = {}
+    for r in record.done:
+        known = record.predictions(r.spec.trial_id).get(tests.PART) if kept is not None else None
+        if known is None:
+            artifact = store.artifact_dir(folder, r.spec.trial_id)
+            known = tests.predict(predict.load(artifact).classifier, asked)
+        found.setdefault(r.spec.method.label, {})[r.spec.seed] = known
+    runs = [Runs(label, by_seed) for label, by_seed in found.items()]
+    return tests.results(chosen, asked, runs, names)

@@ -90,11 +90,14 @@ _protocol_options = _options(
     click.option("--race", is_flag=True, default=None,
                  help="Drop a method as soon as it is surely behind."),
     click.option("--budget", metavar="20m", help="Race for so long at most: 90s, 20m, 1h30m."),
+    click.option("--behaviour", is_flag=True, default=None,
+                 help="Behaviour tests of English sentiment (--set behaviour=FILE for others)."),
     click.option("--disagreement", type=click.FloatRange(0, 1, min_open=True, max_open=True),
                  metavar="SHARE", help="Expected share of rows on which one of two methods alone "
                  "is right, for the smallest detectable difference (0.08)."),
 )  # fmt: skip
-_PROTOCOL = ("tuning", "vary_split", "train_sizes", "test_on", "race", "budget", "disagreement")
+_PROTOCOL = ("tuning", "vary_split", "train_sizes", "test_on", "race", "budget", "disagreement",
+             "behaviour")  # fmt: skip
 _quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print results alone.")
 _trust_option = click.option("--trust-remote-code", is_flag=True, default=None,
                              help="Run the Python code that the model brings.")  # fmt: skip
@@ -759,6 +762,41 @@ def calibration_(folder: Path, as_json: bool) -> None:
     print_table(heads, rows)
     for c in found:
         click.echo(calibration.sentence(c))
+
+
+@app.command("behaviour", short_help="Behaviour tests of a classifier or of a study's methods.")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="FOLDER")
+@click.option("--suite", metavar="FILE", help="A suite's YAML file (English sentiment).")
+@click.option("--json", "as_json", is_flag=True)
+def behaviour_(folder: Path, suite: str | None, as_json: bool) -> None:
+    """How often negation, names, typos, praise added and the like lead a classifier astray.
+
+    FOLDER is a folder from `train`, a trial's, or a study: there every method, over its seeds.
+    """
+    from dataclasses import asdict
+
+    from tunelab import api
+    from tunelab.summary import format_estimate
+    from tunelab.terminal import print_table
+
+    found = api.behaviour(folder, suite)
+    if as_json:
+        click.echo(json.dumps([asdict(r) for r in found], ensure_ascii=False, indent=2))
+        return
+    labels = list(dict.fromkeys(r.label for r in found))
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    for r in found:
+        key = (r.test, r.capability, r.kind, str(r.cases))
+        rows.setdefault(key, {})[r.label] = format_estimate(r.failure, "percent")
+    print_table(
+        ["Test", "Capability", "Kind", "Cases", *labels],
+        [[*key, *(row.get(m, "-") for m in labels)] for key, row in rows.items()],
+        "Failures in percent, with 95% intervals over seeds and cases",
+    )
+    for r in found:
+        for e in r.examples[:1]:
+            then = f" -> {e.other!r} [{e.predicted_other}]" if e.other is not None else ""
+            click.echo(f"{r.label}, {r.test}: {e.text!r} [{e.predicted}]{then}")
 
 
 app.add_command(adapters)

@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunelab.bases import BUNDLED
+from tunelab.behaviour import BUNDLED as BUNDLED_SUITE
 from tunelab.errors import ConfigError, suggest
 from tunelab.methods import METHODS
 from tunelab.metrics import METRICS
@@ -128,6 +129,9 @@ class StudyFile(BaseModel):
     budget: float | str | None = Field(
         None, description="race for so long: seconds, or as 90s, 20m, 1h30m"
     )
+    behaviour: bool | str = Field(
+        False, description="behaviour tests: true (English sentiment), or a suite's YAML file"
+    )
     disagreement: float | None = Field(
         None, gt=0, lt=1,
         description="expected share of test rows on which one of two methods alone is right, for "
@@ -165,6 +169,7 @@ class StudySpec:
     budget: float | None = None
     disagreement: float | None = None
     jobs: int | None = None
+    behaviour: str | None = None
 
     @property
     def needs_base(self) -> bool:
@@ -303,6 +308,7 @@ def load(
 _SIMPLE = (
     "model", "trust_remote_code", "report_to", "seeds", "metric", "output_dir", "tuning",
     "vary_split", "train_sizes", "test_on", "race", "budget", "disagreement", "jobs",
+    "behaviour",
 )  # fmt: skip
 
 
@@ -747,6 +753,7 @@ def _protocol(study: StudyFile, methods: int) -> tuple[dict[str, Any], list[str]
         "race": race,
         "budget": budget,
         "disagreement": study.disagreement,
+        "behaviour": BUNDLED_SUITE if study.behaviour is True else study.behaviour or None,
     }
     return values, faults + why
 
@@ -810,6 +817,7 @@ def protocol_yaml(spec: StudySpec) -> dict[str, Any]:
         "race": spec.race,
         "budget": spec.budget,
         "disagreement": spec.disagreement,
+        "behaviour": spec.behaviour or False,
     }
 
 

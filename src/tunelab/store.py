@@ -5,6 +5,7 @@ A study folder (a contract that others read):
     study.yaml          the resolved study, and where each value came from
     data.json           the data card: sizes, labels, duplicates, what was decided
     gate.json           what the data gate found: duplicates, leaks, label errors, ...
+    behaviour.json      the cases of the behaviour tests, where the study has them
     rows.parquet        the validation and test rows: id, label, text, lengths, further columns
     results.csv         one row a trial
     comparison.json     table and verdicts
@@ -378,6 +379,7 @@ class StudyRecord:
     race: Mapping[str, Any] | None = None
     curves: Mapping[str, Any] | None = None
     gate: Mapping[str, Any] | None = None
+    behaviour: Mapping[str, Any] | None = None
 
     @property
     def done(self) -> tuple[TrialResult, ...]:
@@ -447,16 +449,16 @@ def read_study(directory: Path) -> StudyRecord:
 
 
 # What a study may hold beside its trials, each a JSON file of that name.
-EXTRAS = ("tuning", "race", "curves", "gate")
+EXTRAS = ("tuning", "race", "curves", "gate", "behaviour")
 
 
 def write_extra(directory: Path, name: str, value: Mapping[str, Any]) -> None:
-    """Write tuning.json, race.json, curves.json or gate.json of a study."""
+    """Write tuning.json, race.json, curves.json, gate.json or behaviour.json."""
     write_json(directory / f"{name}.json", {"format": FORMAT, **value})
 
 
 def read_extra(directory: Path, name: str) -> dict[str, Any] | None:
-    """Read tuning.json, race.json, curves.json or gate.json; None where there is none."""
+    """Read tuning.json, race.json, curves.json, ...; None where there is none."""
     path = directory / f"{name}.json"
     return dict(_read_json(path)) if path.is_file() else None
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from tunelab import bases, data, gate, schedule, store, trackers, tuning
+from tunelab import bases, behaviour, data, gate, schedule, store, trackers, tuning
 from tunelab._version import __version__
 from tunelab.config import MOST_TRIALS, StudySpec, protocol_yaml
 from tunelab.engines import ENGINES
@@ -56,6 +56,7 @@ class Plan:
     tries: tuple[TrialSpec, ...] = ()
     proposals: Mapping[str, int] = field(default_factory=dict)
     others: tuple[data.OtherData, ...] = ()
+    behaviour: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
     jobs: int = 1
     threads: int | None = None
@@ -137,7 +138,17 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
             if "max_length" in m.settings and METHODS[m.name].needs_base:
                 bases.check_length(base, m.settings["max_length"])
     found = _gate(folder, dataset)
-    return _replanned(Plan(spec, dataset, base, (), (), {}, found, others=others))
+    cases = _behaviour(spec, dataset)
+    return _replanned(Plan(spec, dataset, base, (), (), {}, found, others=others, behaviour=cases))
+
+
+def _behaviour(spec: StudySpec, dataset: Dataset) -> dict[str, Any] | None:
+    """The cases of the behaviour tests, as they are kept; None where the study has none."""
+    if spec.behaviour is None:
+        return None
+    suite = behaviour.load(spec.behaviour)
+    behaviour.roles(suite, dataset.label_names)  # raises where the classes are of another kind
+    return behaviour.to_json(suite, behaviour.cases(suite))
 
 
 def _every_setting(spec: StudySpec) -> Iterator[MethodSpec]:
@@ -265,6 +276,8 @@ def write(p: Plan, command: str) -> None:
     store.write_json(folder / "data.json", data.describe(p.dataset))
     store.write_rows(folder, p.dataset)
     store.write_extra(folder, "gate", gate.to_json(p.gate))
+    if p.behaviour is not None:
+        store.write_extra(folder, "behaviour", p.behaviour)
 
 
 def _tune_yaml(spec: StudySpec, label: str) -> Any:

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tunelab import bases, data, measure, metrics, store
+from tunelab import bases, behaviour, data, measure, metrics, store
 from tunelab._version import __version__
 from tunelab.errors import TrialError, TunelabError
 from tunelab.methods import METHODS, Outcome, Task
@@ -206,6 +206,15 @@ def _tried(
     return Finished(result, tuple(outcome.history), splits, outcome.classifier)
 
 
+def _behaviour(spec: TrialSpec, study: Path, classifier: Classifier) -> dict[str, Predictions]:
+    """Predictions on the behaviour tests of a study that has them, for a trial on all rows."""
+    stored = store.read_extra(study, "behaviour")
+    if stored is None or spec.purpose != "trial" or spec.train_rows is not None:
+        return {}
+    _, some = behaviour.from_json(stored)
+    return {behaviour.PART: behaviour.predict(classifier, some)}
+
+
 def run_and_store(
     spec: TrialSpec, study: Path, metric: str, on_event: OnEvent, jobs: int = 1
 ) -> TrialResult:
@@ -217,7 +226,8 @@ def run_and_store(
             return _score_elsewhere(before, spec, study, on_event)
         with store.new_trial(study, spec.trial_id) as folder:
             done = run(spec, folder / "artifact", metric, on_event, jobs)
-            store.write_trial(folder, done.result, done.history, done.predictions)
+            predictions = {**done.predictions, **_behaviour(spec, study, done.classifier)}
+            store.write_trial(folder, done.result, done.history, predictions)
             return done.result
     except _Pruned as p:
         key = f"eval_{metric}"

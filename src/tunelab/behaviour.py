@@ -1,0 +1,457 @@
+"""Behaviour tests: does a classifier do what its users take for granted?
+
+In the manner of CheckList (Ribeiro, Wu, Guestrin and Singh 2020, "Beyond accuracy"): minimum
+functionality ("not good" is negative), invariance (another name, a typo), direction (praise added
+must not make it more negative). A suite is a YAML file of templates and words; the bundled one is
+English sentiment. `cases(suite)` fills the templates, the same on every machine; `results` reads
+the predictions on their texts and gives failure rates with intervals over seeds and cases.
+
+May import: numpy, yaml (inside functions), types, errors, metrics, stats, slices. May not import:
+torch, summary, store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunelab.errors import ConfigError, suggest
+from tunelab.metrics import probabilities
+from tunelab.slices import crossed
+from tunelab.stats import Runs
+from tunelab.types import Classifier, Estimate, Predictions
+
+__all__ = [
+    "CHANGES",
+    "BUNDLED",
+    "Case",
+    "Failure",
+    "Result",
+    "Suite",
+    "Test",
+    "cases",
+    "from_json",
+    "load",
+    "predict",
+    "results",
+    "roles",
+    "texts",
+    "to_json",
+]
+
+Kind = Literal["minimum", "invariance", "direction"]
+Role = Literal["positive", "neutral", "negative"]
+BUNDLED = "sentiment_en"
+PART = "behaviour"  # the name of these predictions in a trial's predictions
+KINDS = ("minimum", "invariance", "direction")
+ROLES = ("positive", "neutral", "negative")
+FALL = 0.1  # a direction test fails where the probability falls by more (Ribeiro et al.)
+SHOWN = 3
+_SLOT = re.compile(r"\{(\w+)\}")
+
+
+# --- values ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """One test: `templates` with {word lists}, and what is expected of the filled texts.
+
+    "minimum": the role `expect`. "invariance": `change` (a row of CHANGES) or another word of the
+    list `vary` leaves the class as it is. "direction": a phrase of `add` does not lower `expect`.
+    """
+
+    test: str
+    capability: str
+    kind: Kind
+    templates: tuple[str, ...]
+    cases: int = 30
+    expect: Role | None = None
+    change: str | None = None
+    vary: str | None = None
+    add: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """Tests with their word lists; `labels` are class names by role, in lower case."""
+
+    name: str
+    labels: Mapping[str, tuple[str, ...]]
+    words: Mapping[str, tuple[str, ...]]
+    tests: tuple[Test, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A text to be classified, and its changed form `other` where the test compares two."""
+
+    test: str
+    capability: str
+    kind: Kind
+    text: str
+    other: str | None
+    expect: Role | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A case that failed, with the predicted class names."""
+
+    text: str
+    predicted: str
+    other: str | None = None
+    predicted_other: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How often one method failed one test: `failure` in [0, 1], mean over its seeds."""
+
+    label: str
+    test: str
+    capability: str
+    kind: Kind
+    cases: int
+    failure: Estimate
+    examples: tuple[Failure, ...]
+
+
+# --- reading a suite ------------------------------------------------------------------------
+
+
+def load(source: str | Path = BUNDLED) -> Suite:
+    """Read a suite: the bundled one by its name, or a YAML file. Raises ConfigError, one line."""
+    import yaml
+
+    path = Path(source)
+    try:
+        if str(source) == BUNDLED:
+            file = resources.files("tunelab") / "lists" / f"{BUNDLED}.yaml"
+            value = yaml.safe_load(file.read_text(encoding="utf-8"))
+        else:
+            value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{source}: no such suite. Expected {BUNDLED} or a YAML file of tests."
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+        raise ConfigError(f"{source}: not a YAML file ({' '.join(str(e).split())}).") from None
+    return _suite(value, path.name)
+
+
+def _suite(value: Any, where: str) -> Suite:
+    if not isinstance(value, dict) or not isinstance(value.get("tests"), list):
+        raise ConfigError(
+            f"{where}: expected a mapping with `tests`, a list; see docs/behaviour.md."
+        )
+    words = {k: _strings(v, f"{where}: words.{k}") for k, v in (value.get("words") or {}).items()}
+    labels = value.get("labels") or {}
+    for role in labels:
+        if role not in ROLES:
+            raise ConfigError(f"{where}: labels.{role}: no such role.{suggest(role, ROLES)}")
+    named = {
+        r: tuple(x.lower() for x in _strings(v, f"{where}: labels.{r}")) for r, v in labels.items()
+    }
+    tests = tuple(_test(t, words, f"{where}: tests.{i}") for i, t in enumerate(value["tests"]))
+    names = [t.test for t in tests]
+    twice = [n for n in names if names.count(n) > 1]
+    if twice or not tests:
+        raise ConfigError(
+            f"{where}: {f'the test {twice[0]!r} stands twice' if twice else 'no tests'}; expected "
+            "tests with different names."
+        )
+    return Suite(str(value.get("name", where)), named, words, tests)
+
+
+def _strings(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
+        raise ConfigError(f"{where}: expected a list of strings, found {value!r}. Quote numbers.")
+    return tuple(value)
+
+
+def _test(value: Any, words: Mapping[str, Any], where: str) -> Test:
+    known = tuple(Test.__dataclass_fields__)
+    if not isinstance(value, dict) or not isinstance(value.get("test"), str):
+        raise ConfigError(f"{where}: expected a mapping with `test`, the test's name.")
+    where = f"{where} ({value['test']})"
+    for key in value:
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {key!r}.{suggest(key, known, what='Keys')}")
+    kind = value.get("kind")
+    if kind not in KINDS:
+        raise ConfigError(f"{where}: kind is {kind!r}.{suggest(str(kind), KINDS, what='Kinds')}")
+    templates = _strings(value.get("templates"), f"{where}: templates")
+    for slot in (s for t in templates for s in _SLOT.findall(t)):
+        if slot not in words:
+            raise ConfigError(f"{where}: no words {slot!r}.{suggest(slot, words, what='Words')}")
+    found = Test(
+        test=value["test"],
+        capability=str(value.get("capability", kind)),
+        kind=kind,
+        templates=templates,
+        cases=int(value.get("cases", 30)),
+        expect=value.get("expect"),
+        change=value.get("change"),
+        vary=value.get("vary"),
+        add=_strings(value["add"], f"{where}: add") if "add" in value else (),
+    )
+    _check_kind(found, words, where)
+    return found
+
+
+def _check_kind(t: Test, words: Mapping[str, Any], where: str) -> None:
+    if t.kind in ("minimum", "direction") and t.expect not in ROLES:
+        raise ConfigError(f"{where}: expect is {t.expect!r}, expected one of {', '.join(ROLES)}.")
+    if t.kind == "direction" and not t.add:
+        raise ConfigError(f"{where}: a direction test needs `add`, phrases to be added.")
+    if t.kind == "invariance":
+        if (t.change is None) == (t.vary is None):
+            raise ConfigError(f"{where}: an invariance test needs `change` or `vary`, one of them.")
+        if t.change is not None and t.change not in CHANGES:
+            raise ConfigError(
+                f"{where}: no change {t.change!r}.{suggest(t.change, CHANGES, what='Changes')}"
+            )
+        if t.vary is not None and len(words.get(t.vary, ())) < 2:
+            raise ConfigError(f"{where}: vary: expected a list of two words or more in `words`.")
+        if t.vary is not None and any(f"{{{t.vary}}}" not in s for s in t.templates):
+            raise ConfigError(f"{where}: vary: every template needs {{{t.vary}}}.")
+
+
+# --- cases ----------------------------------------------------------------------------------
+
+
+def _typo(text: str, rng: np.random.Generator) -> str:
+    """Two neighbouring letters within one word of five letters or more swapped."""
+    places = [
+        m.start() + i
+        for m in re.finditer(r"[^\W\d_]{5,}", text)
+        for i in range(1, len(m[0]) - 2)
+        if m[0][i] != m[0][i + 1]
+    ]
+    if not places:
+        return text
+    i = places[int(rng.integers(len(places)))]
+    return text[:i] + text[i + 1] + text[i] + text[i + 2 :]
+
+
+def _punctuation(text: str, rng: np.random.Generator) -> str:
+    """The final mark dropped, doubled or set apart; commas dropped."""
+    bare = text.rstrip(".!?")
+    return [bare, f"{bare}..", f"{bare} .", text.replace(",", "")][int(rng.integers(4))]
+
+
+_LONG = {
+    "it is": "it's", "was not": "wasn't", "is not": "isn't", "will not": "won't", "we are": "we're",
+    "i am": "i'm", "you will": "you'll", "does not": "doesn't", "do not": "don't",
+    "did not": "didn't", "cannot": "can't",
+}  # fmt: skip
+
+
+def _contraction(text: str, _rng: np.random.Generator) -> str:
+    """Every long form contracted: "was not" to "wasn't"."""
+
+    def short(m: re.Match[str]) -> str:
+        found = _LONG[m[0].lower()]
+        return found[0].upper() + found[1:] if m[0][0].isupper() else found
+
+    # "will not" before "you will", so that no "you'll not" comes of it.
+    pattern = "|".join(sorted(_LONG, key=lambda k: (not k.endswith("not"), k)))
+    for part in pattern.split("|"):
+        text = re.sub(rf"\b{part}\b", short, text, flags=re.IGNORECASE)
+    return text
+
+
+CHANGES: dict[str, Callable[[str, np.random.Generator], str]] = {
+    "typo": _typo,
+    "punctuation": _punctuation,
+    "contraction": _contraction,
+    "upper": lambda text, _: text.upper(),
+    "lower": lambda text, _: text.lower(),
+}
+
+
+def cases(suite: Suite) -> tuple[Case, ...]:
+    """All cases of a suite, test by test, without repetitions; the same whenever it is asked.
+
+    A test has as many cases as it asks for, or fewer where its templates give no more.
+    """
+    out: list[Case] = []
+    for t in suite.tests:
+        digest = hashlib.blake2b(f"{suite.name}/{t.test}".encode(), digest_size=8).digest()
+        rng = np.random.default_rng(int.from_bytes(digest, "big"))
+        seen: set[tuple[str, str | None]] = set()
+        for attempt in range(40 * t.cases):
+            if len(seen) == t.cases:
+                break
+            template = t.templates[attempt % len(t.templates)]
+            text, other = _filled(t, template, suite.words, rng)
+            if (text, other) not in seen and text != other:
+                seen.add((text, other))
+                out.append(Case(t.test, t.capability, t.kind, text, other, t.expect))
+    return tuple(out)
+
+
+def _filled(
+    t: Test, template: str, words: Mapping[str, Sequence[str]], rng: np.random.Generator
+) -> tuple[str, str | None]:
+    chosen = {s: str(rng.choice(words[s])) for s in dict.fromkeys(_SLOT.findall(template))}
+    text = _sentence(template, chosen)
+    if t.kind == "minimum":
+        return text, None
+    if t.kind == "direction":
+        return text, f"{text} {rng.choice(t.add)}"
+    if t.vary is not None:
+        others = [w for w in words[t.vary] if w != chosen[t.vary]]
+        return text, _sentence(template, {**chosen, t.vary: str(rng.choice(others))})
+    assert t.change is not None  # noqa: S101  checked when the suite was read
+    return text, CHANGES[t.change](text, rng)
+
+
+def _sentence(template: str, chosen: Mapping[str, str]) -> str:
+    text = _SLOT.sub(lambda m: chosen[m[1]], template)
+    return text[:1].upper() + text[1:]
+
+
+def texts(some: Sequence[Case]) -> list[str]:
+    """What is to be classified: each case's text, then its changed form where it has one."""
+    return [t for c in some for t in (c.text, c.other) if t is not None]
+
+
+def predict(classifier: Classifier, some: Sequence[Case]) -> Predictions:
+    """A classifier's predictions on the cases; they have no label, so `labels` are all -1."""
+    asked = texts(some)
+    scores = classifier.scores(asked)
+    ids = tuple(f"{PART}:{i}" for i in range(len(asked)))
+    labels = np.full(len(asked), -1, dtype=np.int64)
+    return Predictions(ids, labels, scores, classifier.score_kind)
+
+
+def to_json(suite: Suite, some: Sequence[Case]) -> dict[str, Any]:
+    """The content of a study's behaviour.json: the cases as they were asked, and the labels."""
+    return {
+        "suite": suite.name,
+        "labels": {k: list(v) for k, v in suite.labels.items()},
+        "cases": [asdict(c) for c in some],
+    }
+
+
+def from_json(value: Mapping[str, Any]) -> tuple[Suite, tuple[Case, ...]]:
+    """The cases of behaviour.json, and a suite that has their name and labels."""
+    labels = {k: tuple(v) for k, v in value["labels"].items()}
+    return Suite(value["suite"], labels, {}, ()), tuple(Case(**c) for c in value["cases"])
+
+
+# --- results --------------------------------------------------------------------------------
+
+
+def roles(suite: Suite, label_names: Sequence[str]) -> tuple[Role | None, ...]:
+    """What each class means to the suite: by its name, or by its order where all are numbers.
+
+    Of numbers (stars, 0 and 1) the lower half is negative, the upper positive, a middle one
+    neutral. Raises ConfigError where no class is positive or none negative.
+    """
+    found: list[Role | None] = []
+    numbers = all(re.fullmatch(r"-?\d+", n) for n in label_names)
+    k = len(label_names)
+    for i, name in enumerate(label_names):
+        if numbers:
+            place = 2 * i - (k - 1)
+            found.append("negative" if place < 0 else "positive" if place > 0 else "neutral")
+            continue
+        of = [r for r in ROLES if name.strip().lower() in suite.labels.get(r, ())]
+        found.append(of[0] if of else None)  # type: ignore[arg-type]
+    for role in ("positive", "negative"):
+        if role not in found:
+            raise ConfigError(
+                f"{suite.name}: no class of {', '.join(map(repr, label_names))} is {role}. "
+                f"Name it in the suite's labels.{role}, or give another suite with --suite."
+            )
+    return tuple(found)
+
+
+def results(
+    suite: Suite, some: Sequence[Case], runs: Sequence[Runs], label_names: Sequence[str]
+) -> tuple[Result, ...]:
+    """Failure rates of each method on each test, in the order of `runs`, then of the tests.
+
+    `runs` are what `predict` gave, by seed. Raises ValueError where they are of other texts.
+    """
+    means = roles(suite, label_names)
+    out = []
+    for r in runs:
+        failed = np.stack([_failed(p, some, means) for p in r.by_seed.values()])
+        first = next(iter(r.by_seed.values()))
+        for test in dict.fromkeys(c.test for c in some):
+            rows = np.array([i for i, c in enumerate(some) if c.test == test])
+            worst = rows[np.argsort(-failed[:, rows].mean(axis=0), kind="stable")]
+            shown = [_failure(some, int(i), first, label_names) for i in worst if failed[0, i]][
+                :SHOWN
+            ]
+            case = some[int(rows[0])]
+            out.append(
+                Result(
+                    label=r.label,
+                    test=test,
+                    capability=case.capability,
+                    kind=case.kind,
+                    cases=len(rows),
+                    failure=crossed(failed[:, rows].astype(np.float64)).estimate(),
+                    examples=tuple(shown),
+                )
+            )
+    return tuple(out)
+
+
+def _places(some: Sequence[Case]) -> NDArray[np.int64]:
+    """Where each case's text stands among `texts(some)`."""
+    sizes = [1 + (c.other is not None) for c in some]
+    return np.cumsum([0, *sizes[:-1]])
+
+
+def _failed(
+    p: Predictions, some: Sequence[Case], means: Sequence[Role | None]
+) -> NDArray[np.bool_]:
+    """Which cases one classifier fails, (n_cases,)."""
+    if len(p.scores) != len(texts(some)):
+        raise ValueError(
+            f"{len(p.scores)} predictions for {len(texts(some))} texts of the suite: they are of "
+            "another suite"
+        )
+    predicted = p.predicted
+    chance = None if p.score_kind == "margin" else probabilities(p.scores, p.score_kind)
+    out = np.zeros(len(some), dtype=np.bool_)
+    for i, (case, at) in enumerate(zip(some, _places(some).tolist(), strict=True)):
+        if case.kind == "minimum":
+            out[i] = means[predicted[at]] != case.expect
+        elif case.kind == "invariance":
+            out[i] = predicted[at] != predicted[at + 1]
+        elif chance is None:
+            # Margins have no probability: it fails where the class leaves the expected role.
+            before, after = means[predicted[at]], means[predicted[at + 1]]
+            out[i] = before == case.expect != after
+        else:
+            of = [k for k, role in enumerate(means) if role == case.expect]
+            out[i] = chance[at + 1, of].sum() < chance[at, of].sum() - FALL
+    return out
+
+
+def _failure(some: Sequence[Case], i: int, p: Predictions, label_names: Sequence[str]) -> Failure:
+    at = int(_places(some)[i])
+    case, predicted = some[i], p.predicted
+    if case.other is None:
+        return Failure(case.text, label_names[int(predicted[at])])
+    return Failure(
+        case.text,
+        label_names[int(predicted[at])],
+        case.other,
+        label_names[int(predicted[at + 1])],
+    )
