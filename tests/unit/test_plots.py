@@ -56,6 +56,9 @@ def cost(estimates: dict[str, Estimate], name: str = "train_seconds", **more: An
 SECONDS = {"svm": estimate(3.0), "full": estimate(60.0, 70.0), "lora": estimate(40.0, 2.0)}
 
 
+CUTS = {"length": ("20 to 30 words", "3 to 19 words"), "file": ("a",)}
+
+
 def data(**changes: Any) -> PlotData:
     curve = tuple(
         CurvePoint(m, seed, epoch / 10, 1 / (1 + epoch) + seed / 100)
@@ -155,7 +158,7 @@ def test_says_what_it_shows_and_how_to_read_it(name: str) -> None:
     assert plot.how_to_read.endswith(".")
     assert "\n" not in plot.how_to_read
     words = plot.describe(data())
-    assert "full" in words
+    assert "full" in words or name == "slices"  # which names the weakest alone
     assert words.endswith(".")
 
 
