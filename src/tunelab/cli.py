@@ -462,11 +462,14 @@ def _show_summary(said: Summary, folder: Path) -> None:
 
 
 def _show_more(folder: Path, metric: str) -> None:
-    """Learning curves and other data, where the study has them."""
-    from tunelab import curves, store, terminal, transfer
+    """The race, learning curves and other data, where the study has them."""
+    from tunelab import curves, racing, store, terminal, transfer
 
     record = store.read_study(folder)
     out = terminal.console()
+    if record.race is not None:
+        for line in racing.sentences(record.race):
+            terminal.say(out, line, indent=2)
     found = curves.learning_curves(record, metric) if record.curve else None
     if found is not None:
         terminal.print_table(*curves.display(found), "Learning curves")

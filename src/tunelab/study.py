@@ -1,6 +1,7 @@
 """A study: methods x settings x seeds -> trials; run what is missing; keep what is done.
 
-Main path: `plan` -> `run`: tries of settings (`_tune`) -> trials -> trials on fewer rows.
+Main path: `plan` -> `run`: tries of settings (`_tune`) -> trials, all or raced (`_race`) ->
+trials on fewer rows.
 
 May import: config, trial, engines and the rooms below. May not import: report, api, cli.
 """
@@ -10,7 +11,9 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from tunelab import bases, behaviour, data, gate, schedule, store, trackers, tuning
+from tunelab import bases, behaviour, data, gate, racing, schedule, store, trackers, tuning
 from tunelab._version import __version__
 from tunelab.config import MOST_TRIALS, StudySpec, protocol_yaml
 from tunelab.engines import ENGINES
@@ -183,6 +186,10 @@ def _replanned(p: Plan) -> Plan:
     sizes, notes = _sizes(spec, dataset)
     trials = expand(spec, dataset, p.base, methods)
     curve = expand(spec, dataset, p.base, methods, sizes)
+    if spec.race:
+        race, _ = _race_so_far(replace(p, trials=trials))
+        trials = _kept(race, spec, trials)
+        curve = tuple(t for t in curve if t.method.label in race.alive)
     everything = (*tries, *trials, *curve)
     before = {t.trial_id: store.read_result(folder, t.trial_id) for t in everything}
     todo = tuple(t for t in everything if not _is_done(before[t.trial_id], t))
@@ -317,8 +324,14 @@ def run(p: Plan, on_event: OnEvent, engine: str = "process") -> Iterator[TrialRe
 
 
 def _stages(p: Plan, on_event: OnEvent, engine: str) -> Iterator[TrialResult]:
+    started = time.perf_counter()
     p = yield from _tune(p, on_event, engine)
-    yield from _carry_out(p, (*p.trials, *p.curve), on_event, engine)
+    if p.spec.race:
+        p = yield from _race(p, on_event, engine, started)
+        # What the budget left out is for another run.
+        yield from _carry_out(p, () if _over(p, started) else p.curve, on_event, engine)
+    else:
+        yield from _carry_out(p, (*p.trials, *p.curve), on_event, engine)
 
 
 def _carry_out(
@@ -341,6 +354,119 @@ def _changed(p: Plan, on_event: OnEvent) -> Plan:
     store.update_study(p.spec.output_dir, **{k: [t.trial_id for t in v] for k, v in ids.items()})
     on_event({"event": "plan", "plan": p})
     return p
+
+
+# --- racing ---------------------------------------------------------------------------------
+
+
+def _race(p: Plan, on_event: OnEvent, engine: str, started: float) -> Steps:
+    """Round by round, a seed each, until one method is left, the seeds are used up, or the time."""
+    tried: set[str] = set()
+    stopped: str | None = None
+    everything = p.trials
+    while stopped is None:
+        race, due = _race_so_far(replace(p, trials=everything), tried)
+        _record_race(p, race, everything, None)
+        batch = _affordable(p, due, started)
+        if not due:
+            stopped = "decided" if len(race.alive) == 1 else "seeds"
+        elif len(batch) < len(due):
+            stopped = "budget"
+        # All tried ones are judged, also those that failed.
+        tried |= {t.trial_id for t in batch}
+        before = len(race.dropped)
+        yield from _carry_out(p, batch, on_event, engine)
+        race, _ = _race_so_far(replace(p, trials=everything), tried)
+        if len(race.dropped) > before:
+            p = _changed(p, on_event)
+    _record_race(p, race, everything, stopped)
+    return _changed(p, on_event)
+
+
+def _race_so_far(
+    p: Plan, tried: AbstractSet[str] = frozenset()
+) -> tuple[racing.Race, tuple[TrialSpec, ...]]:
+    """The race as far as its trials have run, and the trials of its next round.
+
+    Read from the folder each time: a race that was stopped goes on as if it had not been. A trial
+    that failed is due again, unless it is one of `tried`.
+    """
+    folder, spec = p.spec.output_dir, p.spec
+    of = {(t.method.label, t.seed): t for t in p.trials}
+    race = racing.start([m.label for m in spec.methods], len(spec.seeds))
+    right: dict[str, dict[int, Any]] = {label: {} for label in race.labels}
+    for seed in spec.seeds:
+        if len(race.alive) == 1:
+            break
+        due = [of[label, seed] for label in racing.order(race) if (label, seed) in of]
+        results = [store.read_result(folder, t.trial_id) for t in due]
+        left = tuple(
+            t
+            for t, r in zip(due, results, strict=True)
+            if not _is_done(r, t) and t.trial_id not in tried
+        )
+        if left:
+            return race, left
+        for t, r in zip(due, results, strict=True):
+            if r is not None and r.status == "done":
+                v = store.read_predictions(folder, t.trial_id)["validation"]
+                right[t.method.label][seed] = v.predicted == v.labels
+        race = racing.advance(race, right)
+    return race, ()
+
+
+def _kept(race: racing.Race, spec: StudySpec, trials: Sequence[TrialSpec]) -> tuple[TrialSpec, ...]:
+    """The trials that a race ran or may still run."""
+    until = {d.label: d.round for d in race.dropped}
+    if len(race.alive) == 1:
+        until[race.alive[0]] = len(race.rounds)
+    place = {seed: i for i, seed in enumerate(spec.seeds)}
+    return tuple(t for t in trials if place[t.seed] < until.get(t.method.label, len(place)))
+
+
+def _affordable(p: Plan, due: Sequence[TrialSpec], started: float) -> tuple[TrialSpec, ...]:
+    """The first of these trials that are expected to end within the budget."""
+    if p.spec.budget is None:
+        return tuple(due)
+    spent = time.perf_counter() - started
+    took = _took(p, [t.method.label for t in due])
+    out = []
+    for t in due:
+        spent += took.get(t.method.label, p.seconds.get(t.trial_id, 0.0)) / max(1, p.jobs)
+        if spent > p.spec.budget:
+            break
+        out.append(t)
+    return tuple(out)
+
+
+def _took(p: Plan, labels: Sequence[str]) -> dict[str, float]:
+    """Mean seconds of the trials that have run, by method."""
+    found: dict[str, list[float]] = {}
+    for t in p.trials:
+        r = store.read_result(p.spec.output_dir, t.trial_id) if t.method.label in labels else None
+        if r is not None and "seconds" in r.provenance:
+            found.setdefault(t.method.label, []).append(float(r.provenance["seconds"]))
+    return {label: float(np.mean(values)) for label, values in found.items()}
+
+
+def _over(p: Plan, started: float) -> bool:
+    return p.spec.budget is not None and time.perf_counter() - started > p.spec.budget
+
+
+def _record_race(
+    p: Plan, race: racing.Race, everything: Sequence[TrialSpec], stopped: str | None
+) -> None:
+    """Write race.json: the rounds, who was dropped, and what that saved."""
+    ran = [t for t in everything if store.read_result(p.spec.output_dir, t.trial_id) is not None]
+    took = _took(replace(p, trials=tuple(everything)), race.labels)
+    left = [t for t in everything if t not in ran and t not in _kept(race, p.spec, everything)]
+    store.write_extra(p.spec.output_dir, "race", {
+        "metric": p.spec.metric, "budget_seconds": p.spec.budget, "stopped": stopped,
+        **racing.to_json(race),
+        "trials_run": len(ran), "trials_full": len(everything),
+        "seconds_run": sum(took[t.method.label] for t in ran if t.method.label in took),
+        "seconds_saved": sum(took.get(t.method.label, 0.0) for t in left),
+    })  # fmt: skip
 
 
 # --- before the run -------------------------------------------------------------------------

@@ -265,3 +265,48 @@ def test_hidden_test_labels_are_refused_and_a_part_is_split_off_train(
     assert -1 not in found["test"].labels
     card = json.loads((tmp_path / "out/data.json").read_text())
     assert card["sizes"] == {"train": 102, "validation": 18, "test": 30}
+
+
+def test_a_race_drops_what_is_behind_and_says_so(cli: Callable[..., Said], tmp_path: Path) -> None:
+    write_csv(tmp_path / "r.csv", reviews(600), ["text", "label"])
+    (tmp_path / "study.yaml").write_text(
+        "data: r.csv\nrace: true\noutput_dir: out\nmethods:\n"
+        "  - {name: svm-tfidf, label: words}\n"
+        # Terms that nearly every review has: nothing to learn from.
+        "  - {name: svm-tfidf, label: blind, word_ngrams: 1, char_ngrams: 0, min_df: 100}\n"
+    )
+    said = cli("compare", "study.yaml")
+    assert said.code == 0, said.err
+    assert "blind was dropped after 2 seeds" in said.out
+    assert "Race: words is the best of 2 with 95% confidence" in said.out
+    record = store.read_study(tmp_path / "out")
+    race = record.race
+    assert race is not None
+    assert race["alive"] == ["words"]
+    assert race["stopped"] == "decided"
+    assert (race["trials_run"], race["trials_full"]) == (4, 12)
+    assert race["seconds_saved"] > 0
+    assert [(r.spec.method.label, r.spec.seed) for r in record.results] == [
+        ("words", 0), ("blind", 0), ("words", 1), ("blind", 1)
+    ]  # fmt: skip
+    assert not record.missing
+    assert "0 to run, 4 already done" in cli("compare", "out/study.yaml", "--dry-run").err
+
+
+def test_a_race_without_time_stops_and_goes_on_later(
+    cli: Callable[..., Said], reviews_csv: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "study.yaml").write_text(
+        f"data: {reviews_csv}\nseeds: 2\noutput_dir: out\nmethods:\n"
+        "  - {name: svm-tfidf, label: one}\n  - {name: svm-tfidf, label: two, c: 1}\n"
+    )
+    base = ("compare", "study.yaml")
+    said = cli(*base, "--budget", "0.001s")
+    assert said.code == 0, said.err
+    assert not store.read_study(tmp_path / "out").results
+    race = store.read_study(tmp_path / "out").race
+    assert race is not None
+    assert (race["stopped"], race["trials_run"]) == ("budget", 0)
+    again = cli(*base, "--budget", "5m")
+    assert again.code == 0, again.err
+    assert len(store.read_study(tmp_path / "out").results) == 4
