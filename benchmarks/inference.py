@@ -1,0 +1,126 @@
+"""Scoring many texts: tunelab against transformers.pipeline, tokenization included.
+
+python benchmarks/inference.py [--rows 500] [--rounds 5] [--json]
+
+Every contestant has the same LoRA-adapted MiniLM and labels the same Rotten Tomatoes sentences.
+The pipeline is measured as it ships (one text at a time), in batches of 32, and with an adapter
+merged and the texts sorted; onnxruntime where it is installed and exports.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from _measure import Contestant, arguments, compete, rate, report, shared_data
+
+LABELS = ["negative", "positive"]
+
+
+def texts(rows: int) -> list[str]:
+    import pandas as pd
+
+    found: list[str] = pd.read_parquet(shared_data() / "train.parquet").text.tolist()[:rows]
+    return found
+
+
+def adapted() -> tuple[Any, Any]:
+    """A LoRA model and its tokenizer; its adapter is not zero, so that merging has work to do."""
+    import torch
+
+    from tunelab import bases, models
+    from tunelab.methods import METHODS
+    from tunelab.methods.neural import adapted as adapt
+
+    base = bases.resolve("minilm")
+    row = METHODS["lora"]
+    assert row.adapt is not None
+    model, _ = adapt(base, LABELS, row.settings(), row.adapt, seed=0)
+    torch.manual_seed(1)
+    for name, p in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(p, std=0.02)
+    return model.eval(), models.load_tokenizer(base)
+
+
+def ours(rows: int, precision: str) -> Callable[[], float]:
+    import torch
+
+    from tunelab.transformer import TransformerClassifier
+    from tunelab.types import BaseRef
+
+    model, tokenizer = adapted()
+    classifier = TransformerClassifier(
+        model, tokenizer, tuple(LABELS), BaseRef("minilm", ""), 128, 64,
+        dtype=getattr(torch, precision),
+    )  # fmt: skip
+    some = texts(rows)
+    classifier.scores(some)
+    return rate(rows, lambda: classifier.scores(some))
+
+
+def pipeline(rows: int, batch: int = 1, ordered: bool = False) -> Callable[[], float]:
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    model, tokenizer = adapted()
+    model = model.merge_and_unload()  # the pipeline does not take peft's wrapper
+    tokenizer.model_max_length = 128
+    run = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer)
+    some = sorted(texts(rows), key=len) if ordered else texts(rows)
+    more = {"batch_size": batch} if batch > 1 else {}
+    run(some[:64], truncation=True, **more)
+    return rate(rows, lambda: run(some, truncation=True, **more))
+
+
+def agreement(rows: int) -> dict[str, float]:
+    """How far bf16 is from float32 on these texts: largest change of a logit, labels that flip."""
+    import numpy as np
+    import torch
+
+    from tunelab import batching, inference
+
+    model, tokenizer = adapted()
+    encoded = batching.encode(tokenizer, texts(rows), 128)
+    pad = tokenizer.pad_token_id
+    exact, half = (
+        inference.prepare(model, dtype=d)(encoded, pad, 64) for d in (torch.float32, torch.bfloat16)
+    )
+    flips = exact.argmax(1) != half.argmax(1)
+    return {
+        "largest change of a logit in bf16": float(np.abs(exact - half).max()),
+        "labels that flip in bf16": int(flips.sum()),
+    }
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--rows", type=int, default=500)
+    given = parser.parse_args()
+    n = given.rows
+    contestants = [
+        Contestant("pipeline, as it ships", pipeline, {"rows": n}),
+        Contestant("pipeline, batch 32", pipeline, {"rows": n, "batch": 32}),
+        Contestant("pipeline, batch 32, sorted", pipeline,
+                   {"rows": n, "batch": 32, "ordered": True}),
+        Contestant("tunelab float32", ours, {"rows": n, "precision": "float32"}),
+        Contestant("tunelab bf16", ours, {"rows": n, "precision": "bfloat16"}),
+    ]  # fmt: skip
+    results = compete(contestants, given.rounds)
+    report(
+        f"Inference: {n} Rotten Tomatoes sentences, MiniLM with LoRA, tokenization included",
+        results, unit="texts/s", baseline="pipeline, as it ships", as_json=given.as_json,
+        **agreement(n),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    # Nothing is downloaded, and nothing of the user's caches is written.
+    with tempfile.TemporaryDirectory() as scratch:
+        import os
+
+        os.environ["TUNELAB_CACHE"] = str(Path(scratch))
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        main()
