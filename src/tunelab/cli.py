@@ -494,6 +494,13 @@ def _show_more(folder: Path, metric: str) -> None:
 @click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed).")
 @click.option("--encoding", default="utf-8", show_default=True, metavar="NAME")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines with every class's probability.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="What layers compute in; bfloat16 is faster, and rounds.",
+)
 @_trust_option
 def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     """Label texts with a trained classifier: a folder from `train`, a trial, or a study (its best).
@@ -518,7 +525,8 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     else:
         table = None
         some = [ln.rstrip("\n") for ln in sys.stdin] if texts == ("-",) else list(texts)
-    classifier = api.load(artifact, trust_remote_code=bool(given["trust_remote_code"]))
+    loaded = api.load(artifact, trust_remote_code=bool(given["trust_remote_code"]))
+    classifier = loaded.computing_in(given["precision"])
     for note in classifier.notes:
         click.echo(note, err=True)
     probabilities = classifier.predict_proba(some)

@@ -47,6 +47,9 @@ class Embedder:
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts in their order, (n, width)."""
+        return inference.texts_in_windows(texts, self._embed)
+
+    def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         encoded = batching.encode(self._tokenizer, texts, self._max_length)
         pad_id = self._tokenizer.pad_token_id or 0
         width = int(self._model.config.hidden_size)

@@ -14,7 +14,7 @@ May import: batching, models, packing. May not import: train, transformer, metho
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +30,13 @@ from torch.nn import functional
 from tunelab import batching, models, packing
 from tunelab.batching import Encoded
 
-__all__ = ["Prepared", "batches", "fingerprint", "prepare", "prepare_encoder"]
+__all__ = ["PRECISIONS", "Prepared", "WINDOW", "batches", "fingerprint", "prepare",
+           "prepare_encoder", "texts_in_windows"]  # fmt: skip
+
+# What layers may compute in when texts are scored; the head is float32 in any case.
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# Texts that are tokenized, sorted and scored at a time: memory is bounded however many there are.
+WINDOW = 4096
 
 Floats = NDArray[np.float64]
 Apply = Callable[[torch.Tensor], torch.Tensor]
@@ -277,6 +283,14 @@ class Prepared:
         for which, values in zip(rows, out, strict=True):
             result[which] = values
         return result
+
+
+def texts_in_windows(
+    texts: Sequence[str], score: Callable[[Sequence[str]], NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """Score texts window by window: rows in their order, tokens of one window in memory."""
+    starts = range(0, max(1, len(texts)), WINDOW)
+    return np.concatenate([score(texts[i : i + WINDOW]) for i in starts])
 
 
 @contextmanager

@@ -6,8 +6,9 @@ May import: foreign, linear, transformer, metrics, types. May not import: method
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,29 @@ class TextClassifier:
     def notes(self) -> tuple[str, ...]:
         """What had to be decided on loading, because the folder does not say it."""
         return tuple(self.artifact.manifest.get("notes", ()))
+
+    def computing_in(self, precision: str) -> TextClassifier:
+        """The same classifier with layers that compute in "float32" or "bfloat16".
+
+        bfloat16 is faster where the processor has it, and rounds: labels near the border may flip.
+        Raises ArtifactError for an SVM, and where a quantised base computes as it was loaded.
+        """
+        own: Any = self.classifier
+        if precision == "float32" and not hasattr(own, "dtype"):
+            return self  # an SVM, as it is; what follows loads torch
+        from tunelab import inference
+
+        if precision not in inference.PRECISIONS:
+            raise ArtifactError(
+                f"precision {precision!r}: expected one of {', '.join(inference.PRECISIONS)}."
+            )
+        if not hasattr(own, "dtype") or (own.quantization and precision != "float32"):
+            raise ArtifactError(
+                f"{self.artifact.directory}: precision {precision} is for a model or an adapter on "
+                f"float weights, found {self.artifact.manifest['kind']}"
+                f"{' on a quantised base' if hasattr(own, 'dtype') else ''}. Use float32."
+            )
+        return replace(self, classifier=replace(own, dtype=inference.PRECISIONS[precision]))
 
     def predict_proba(self, texts: Sequence[str] | str) -> NDArray[np.float64]:
         """Probabilities (n, n_classes) of texts in their order; rows sum to one."""

@@ -53,9 +53,13 @@ class TransformerClassifier:
 
     def scores(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Logits (n, n_classes)."""
-        encoded = batching.encode(self.tokenizer, texts, self.max_length)
-        width = len(self.label_names)
-        return self.prepared()(encoded, self.pad_id, self.batch_size, width).astype(np.float64)
+        prepared, width = self.prepared(), len(self.label_names)
+
+        def score(some: Sequence[str]) -> NDArray[np.float32]:
+            encoded = batching.encode(self.tokenizer, some, self.max_length)
+            return prepared(encoded, self.pad_id, self.batch_size, width)
+
+        return inference.texts_in_windows(texts, score).astype(np.float64)
 
     def prepared(self) -> inference.Prepared:
         """What scores texts: made at the first call, and again when the model has changed since."""

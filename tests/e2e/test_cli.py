@@ -317,6 +317,21 @@ def test_predict_a_file_keeps_rows_and_columns(
     assert [r["predicted_label"] for r in rows] == direct
 
 
+def test_predict_in_bfloat16_agrees_and_an_svm_says_that_it_cannot(
+    trained: dict[str, Path],
+) -> None:
+    texts = ["a lovely warm film", "grim and dull"]
+    exact = predict_json(trained["lora"], *texts)
+    half = predict_json(trained["lora"], "--precision", "bfloat16", *texts)
+    for a, b in zip(exact, half, strict=True):
+        assert a["label"] == b["label"]
+        assert a["probabilities"]["good"] == pytest.approx(b["probabilities"]["good"], abs=0.02)
+    assert exact != half  # it does compute in another precision
+    said = run_here("predict", trained["svm-tfidf"], "--precision", "bfloat16", "x")
+    assert said.code == 2
+    assert "found svm-tfidf" in said.err
+
+
 def test_predict_reads_standard_input(trained: dict[str, Path]) -> None:
     found = predict_json(trained["svm-tfidf"], "-", stdin="a lovely film\ngrim and dull\n")
     assert [f["label"] for f in found] == ["good", "bad"]

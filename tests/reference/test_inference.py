@@ -224,3 +224,20 @@ def test_a_model_that_computes_something_else_runs_as_it_is(
         lambda _m, _i, out: type(out)(last_hidden_state=out[0] * 1.5, pooler_output=out[1] * 2)
     )
     assert inference.prepare(other).engine == "plain"
+
+
+def test_windows_change_nothing(
+    model_of: Callable[[str, str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = inference.prepare(model_of("bert", "lora"))
+    texts = texts_of([3, 9, 1, 30, 2, 2, 17])
+    whole = prepared(texts, 0, 8)
+
+    def score(some: Any) -> NDArray[np.float32]:
+        return prepared(Encoded(tuple(some)), 0, 8, width=3)
+
+    for size in (1, 2, 7, 8):
+        monkeypatch.setattr(inference, "WINDOW", size)
+        found = inference.texts_in_windows(texts.ids, score)  # type: ignore[arg-type]
+        np.testing.assert_allclose(found, whole, atol=1e-6)
+    assert inference.texts_in_windows([], score).shape == (0, 3)
