@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tunelab import evidence, versus
+from tunelab import evidence, sensitivity, tradeoff, versus
 from tunelab import summary as say
 from tunelab.evidence import Mistakes
 from tunelab.plots import PLOTS, Plot, PlotData, colours, dashes, shapes
@@ -107,7 +107,7 @@ def render(
     figures = _figures(data)
     classes = _class_table(record, summary)
     use = _how_to_use(record, summary)
-    blocks = _blocks(record, data, runs)
+    blocks = _blocks(record, summary, data, runs)
     there = {
         *figures,
         *blocks,
@@ -272,10 +272,19 @@ class Block:
 
 
 def _blocks(
-    record: StudyRecord, data: PlotData, runs: Mapping[str, Mapping[str, Runs]]
+    record: StudyRecord,
+    summary: Summary,
+    data: PlotData,
+    runs: Mapping[str, Mapping[str, Runs]],
 ) -> dict[str, list[Block]]:
     """What is said in words and tables, by section."""
     found: dict[str, list[Block]] = {}
+    if len(summary.rows) > 1 and summary.best is not None:
+        found["tradeoff"] = _tradeoff(record, summary)
+    if summary.best is not None:
+        key = f"{summary.part}_{summary.metric}"
+        matter = [_settings_that_matter(s) for s in sensitivity.analyse(record, key) if s.effects]
+        found |= {"sensitivity": matter} if matter else {}
     if data.part == "test" and data.reliability:
         found["calibration"] = [_calibration(runs)]
     if data.slices:
@@ -288,6 +297,49 @@ def _blocks(
     if record.race:
         found["race"] = [_race(record.race)]
     return found
+
+
+def _tradeoff(record: StudyRecord, summary: Summary) -> list[Block]:
+    """What to take where a point may be lost, and who is beaten in both score and cost."""
+    advice = tradeoff.recommend(record, summary=summary)
+    front = tradeoff.front(record, summary=summary)
+    score, cost = column(f"{front.part}_{front.metric}"), column(front.cost)
+    rows = [
+        [
+            p.label,
+            format_estimate(p.score, score.kind),
+            format_estimate(p.cost, cost.kind),
+            "yes" if p.on_front else "no",
+            say.MISSING if p.probability is None else f"{100 * p.probability:.0f}%",
+            p.beaten_by or say.MISSING,
+        ]
+        for p in front.places
+    ]
+    return [
+        Block(
+            "What to take",
+            "The cheapest method that is shown to lose less than one point against the best.",
+            sentences=[f"{advice.sentence}.", *advice.conditions],
+        ),
+        Block(
+            "Who is beaten in both",
+            "On the front: no other method is at least as good in both and better in one. How "
+            "surely: the share of draws of other seeds and test rows in which that is so.",
+            ["Method", score.heading, cost.heading, "On the front", "How surely", "Beaten by"],
+            rows,
+        ),
+    ]
+
+
+def _settings_that_matter(s: sensitivity.Sensitivity) -> Block:
+    headings, rows = sensitivity.display(s)
+    return Block(
+        f"What the settings of {s.method} do",
+        f"By {s.procedure}: how much of the variance of single trials each setting explains.",
+        headings,
+        rows,
+        [f"{x}." for x in (*s.sentences, *s.notes)],
+    )
 
 
 def _calibration(runs: Mapping[str, Mapping[str, Runs]]) -> Block:

@@ -402,3 +402,16 @@ def test_fifty_trials_stay_below_five_megabytes(tmp_path: Path) -> None:
     assert len(record.done) == 50
     path = report.write_report(record, tmp_path / "r.html", texts=make_texts(200))
     assert path.stat().st_size < 5_000_000
+
+
+def test_what_to_take_and_what_the_settings_do(tmp_path: Path) -> None:
+    lora = METHODS[3]
+    grid = [
+        replace(lora, label=f"lora[r={r}]", settings={**lora.settings, "r": r}) for r in (4, 16)
+    ]
+    record = read_study(make_study(tmp_path, methods=[METHODS[0], *grid], seeds=2, rows=60))
+    html = report.render(record, summarise(record))
+    assert "What to take" in html
+    assert "Who is beaten in both" in html
+    assert "What the settings of lora do" in html
+    assert "full grid of 2 settings x 2 seeds" in html
