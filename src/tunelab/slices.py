@@ -10,6 +10,7 @@ May import: numpy, scipy (inside functions), types, stats, store. May not import
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -203,7 +204,7 @@ def find(
     """Every slice of at least 10 rows, for each method: how it differs from the rest.
 
     `runs` are predictions on the same rows, `by` the attributes of these rows in their order
-    (`attributes`). In the order of `runs`, then of `by`, then of the values' frequency. Raises
+    (`attributes`). In the order of `runs`, then of `by`; values by size or frequency. Raises
     ValueError where an attribute has not one value a row.
     """
     found: list[tuple[str, str, str, int, Crossed, Crossed]] = []
@@ -217,7 +218,7 @@ def find(
                 )
             array = np.array(["" if v is None else v for v in values], dtype=object)
             known = np.array([v is not None for v in values])
-            for value, n in Counter(v for v in values if v is not None).most_common():
+            for value, n in _ordered(Counter(v for v in values if v is not None)):
                 inside = (array == value) & known
                 outside = known & ~inside
                 if n < LEAST_ROWS or outside.sum() < LEAST_ROWS:
@@ -241,6 +242,14 @@ def find(
         )
         for (label, column, value, n, a, b), (d, p), q in zip(found, tested, adjusted, strict=True)
     )
+
+
+def _ordered(counts: Counter[str]) -> list[tuple[str, int]]:
+    """Values with their counts: numbers and ranges by size, names by frequency."""
+    begins = {v: re.match(r"-?\d+(\.\d+)?(e[+-]?\d+)?", v) for v in counts}
+    if all(begins.values()):
+        return sorted(counts.items(), key=lambda vn: float(m[0]) if (m := begins[vn[0]]) else 0.0)
+    return counts.most_common()
 
 
 def named(found: Sequence[Slice]) -> tuple[Slice, ...]:
