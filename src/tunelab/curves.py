@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -87,7 +87,16 @@ def _point(label: str, rows: int, results: Sequence[TrialResult], key: str) -> P
     from tunelab.stats import mean_interval
 
     values = [v for r in results if (v := r.scores.get(key)) is not None]
-    return Point(label, rows, len(values), mean_interval(values)) if values else None
+    if not values:
+        return None
+    return Point(label, rows, len(values), _bounded(mean_interval(values), key.partition("_")[2]))
+
+
+def _bounded(e: Estimate, metric: str) -> Estimate:
+    """An interval cut to 0..1 where the metric is a share."""
+    if e.low is None or e.high is None or not METRICS[metric].percent:
+        return e
+    return replace(e, low=max(0.0, e.low), high=min(1.0, e.high))
 
 
 def _crossings(

@@ -6,9 +6,10 @@ May import: store, stats, metrics, summary (rounding), types. May not import: to
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from tunelab.metrics import METRICS
 from tunelab.store import StudyRecord
 from tunelab.summary import column, format_estimate
 from tunelab.types import Estimate
@@ -45,9 +46,9 @@ def transfer(record: StudyRecord, metric: str | None = None) -> tuple[Elsewhere,
             for domain, part in parts.items():
                 _, values = found.setdefault((name, domain), (int(part["rows"]), {}))
                 _add(values, label, part["scores"].get(metric))
-    here = _means(own)
+    here = _means(own, metric)
     return tuple(
-        Elsewhere(name, domain, rows, here, _means(values))
+        Elsewhere(name, domain, rows, here, _means(values, metric))
         for (name, domain), (rows, values) in found.items()
     )
 
@@ -57,10 +58,17 @@ def _add(values: dict[str, list[float]], label: str, value: float | None) -> Non
         values.setdefault(label, []).append(value)
 
 
-def _means(values: Mapping[str, list[float]]) -> dict[str, Estimate]:
+def _means(values: Mapping[str, list[float]], metric: str) -> dict[str, Estimate]:
     from tunelab.stats import mean_interval
 
-    return {label: mean_interval(v) for label, v in values.items()}
+    cut = METRICS[metric].percent
+    found = {label: mean_interval(v) for label, v in values.items()}
+    return {
+        label: replace(e, low=max(0.0, e.low), high=min(1.0, e.high))
+        if cut and e.low is not None and e.high is not None
+        else e
+        for label, e in found.items()
+    }
 
 
 def display(record: StudyRecord, metric: str) -> tuple[list[str], list[list[str]]] | None:
