@@ -1,11 +1,13 @@
-"""Packed training: a batch as one row of tokens, no padding, the model's own modules unchanged.
+"""Packed training: a batch as one row of tokens, no padding, transformers' and peft's modules kept.
 
-transformers lets a model's attention be swapped by name. Here the texts of a batch lie end to end
-in one row of T tokens; every layer but attention works on tokens one by one and needs nothing more;
-attention is computed within each text. What is trained stays transformers' modules and peft's
-adapters, and the result equals the padded one up to rounding (tests/reference/test_packing.py).
+The texts of a batch lie end to end in one row of T tokens. All layers but attention work on tokens
+one by one and need nothing more; attention is computed within each text. What is trained stays
+transformers' modules and peft's adapters: while a `Packed` is installed, the forward passes of some
+of these modules are exchanged for ones that compute the same faster (`kernels`), and the weights,
+their names and their gradients are untouched. tests/reference/test_packing.py holds the result to
+the padded one.
 
-May import: batching, errors. May not import: train, methods, trial.
+May import: batching, kernels, errors. May not import: train, methods, trial.
 """
 
 from __future__ import annotations
@@ -19,37 +21,167 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn import functional
+from transformers.activations import GELUActivation
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.pytorch_utils import Conv1D
 
+from tunelab import kernels
 from tunelab.batching import Encoded
+from tunelab.kernels import Dropout, Layout
 
-__all__ = ["Packed", "why_not"]
+__all__ = ["Packed", "why_float32", "why_not"]
 
 _NAME = "tunelab_packed"
 # oneDNN builds its primitives anew for each shape: rounded totals come back more often.
-_ROUND_TO = 32
+_ROUND_TO = 16
 _ROUND_LENGTH_TO = 8
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Layout:
-    """Where each text lies in the row of T tokens, for B texts of at most L tokens.
+# --- families -------------------------------------------------------------------------------
 
-    `gather` (B * L,) takes row -> padded, `mask` (B, 1, 1, L) is true at real tokens, `scatter`
-    (T,) takes padded -> row, `starts` (B,) are the first tokens.
+
+def _bert_head(m: Any, read: torch.Tensor) -> Any:
+    return m.classifier(m.dropout(m.bert.pooler(read)))
+
+
+def _distilbert_head(m: Any, read: torch.Tensor) -> Any:
+    return m.classifier(m.dropout(torch.relu(m.pre_classifier(read[:, 0]))))
+
+
+def _whole_head(m: Any, read: torch.Tensor) -> Any:
+    return m.classifier(read)
+
+
+def _albert_head(m: Any, read: torch.Tensor) -> Any:
+    return m.classifier(m.dropout(m.albert.pooler_activation(m.albert.pooler(read[:, 0]))))
+
+
+def _gpt2_head(m: Any, read: torch.Tensor) -> Any:
+    return m.score(read[:, 0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """How a family is computed packed.
+
+    `head(model, read)`: logits from the vectors (B, 1, width) of the tokens that are read, the
+    first of each text or, with `causal` attention, the last. `enters`: the module whose output goes
+    into the first layer. `layer`: a faster forward pass of a layer, given the layer's class name.
+    `offset`: positions count from the pad id on. `types`: the model takes token_type_ids.
     """
 
-    gather: torch.Tensor
-    mask: torch.Tensor
-    scatter: torch.Tensor
-    starts: torch.Tensor
-    shape: tuple[int, int]
+    head: Callable[[Any, torch.Tensor], Any]
+    enters: str = "embeddings"
+    layer: tuple[str, Callable[[_Run, Any], Callable[..., torch.Tensor]]] | None = None
+    offset: bool = False
+    types: bool = True
+    causal: bool = False
+
+
+def why_not(model: Any) -> str | None:
+    """Say why a model cannot be trained packed; None where it can."""
+    config = getattr(model, "config", None)
+    kind = getattr(config, "model_type", "")
+    if kind not in FAMILIES:
+        return f"{kind} has no packed path"
+    peft = getattr(model, "active_peft_config", None)
+    if peft is not None and peft.is_prompt_learning:
+        return "prompt-learning methods add tokens to padded rows"
+    if next(model.parameters()).device.type != "cpu":
+        return "the packed path is for processors"
+    return None
+
+
+def why_float32(model: Any) -> str | None:
+    """Say why a model that is trained packed needs activations in float32; None where it does not.
+
+    An adapter of float32 on a base of bfloat16 needs a forward pass that takes care of the types.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, module in model.named_modules():
+        if isinstance(module, BaseTunerLayer) and not _is_plain_lora(module):
+            kind = type(module).__module__.split(".")[2]
+            return f"{kind} adapters have no bfloat16 path ({name.rsplit('.', 1)[-1]})"
+        if type(module).__module__.startswith("bitsandbytes"):
+            return "quantised weights choose their own type"
+    return None
+
+
+# --- one batch ------------------------------------------------------------------------------
+
+
+class _Run:
+    """What the exchanged forward passes know of the batch that is being computed."""
+
+    def __init__(self, model: Any, family: _Family, seed: int) -> None:
+        self.causal = family.causal
+        self.layers = int(getattr(model.config, "num_hidden_layers", 0))
+        self.seed = seed
+        self.step = 0
+        self.layout: Layout
+        self._site = 0
+        self._layer = 0
+
+    def begin(self, layout: Layout) -> None:
+        self.layout, self._site, self._layer = layout, 0, 0
+        self.step += 1
+
+    def drop(self, p: float, training: bool) -> Dropout:
+        """The next mask of this step: a function of seed, step and place, of nothing else."""
+        if not p or not training:
+            return Dropout(0.0)
+        self._site += 1
+        return Dropout(p, _mix(self.seed, self.step, self._site))
+
+    def asking(self, x: torch.Tensor) -> torch.Tensor:
+        """Tokens whose vectors the rest of the model needs after this layer.
+
+        All of them, but in the last layer only the first of each text: the head reads no other.
+        """
+        self._layer += 1
+        last = self._layer == self.layers and not self.causal
+        return x.index_select(1, self.layout.starts) if last else x
+
+    def attend(  # noqa: PLR0917
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        heads: int,
+        scale: float,
+        drop: Dropout,
+    ) -> torch.Tensor:
+        """Attention within each text, (1, T, heads * width) -> (1, T, heads * width)."""
+        q, k, v = (t.view(1, t.shape[1], heads, -1).transpose(1, 2) for t in (q, k, v))
+        out = kernels.attention(
+            q, k, v, self.layout, scale=scale, drop=drop, causal=self.causal
+        )
+        return out.reshape(1, out.shape[1], -1)
+
+    def add_norm(self, y: torch.Tensor, x: torch.Tensor, norm: Any, p: float) -> torch.Tensor:
+        """norm(dropout(y) + x), fused where `norm` is torch's own LayerNorm."""
+        drop = self.drop(p, norm.training)
+        if type(norm) is nn.LayerNorm:
+            return kernels.add_norm(y, x, norm.weight, norm.bias, norm.eps, drop)
+        out: torch.Tensor = norm((kernels.dropout(y, drop) + x).float())
+        return out.to(y.dtype)
+
+
+def _mix(seed: int, step: int, site: int) -> int:
+    """32 well-mixed bits of three numbers (splitmix64, Steele et al. 2014)."""
+    word = (seed << 40) ^ (step << 12) ^ site
+    for factor in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB):
+        word = (word + 0x9E3779B97F4A7C15) & (2**64 - 1)
+        word = ((word ^ (word >> 30)) * factor) & (2**64 - 1)
+    return (word ^ (word >> 31)) >> 32
 
 
 # The batch that is being computed. transformers calls the attention function with no place for it;
 # a process trains one model at a time.
-_current: list[_Layout] = []
+_current: list[_Run] = []
 
 
 def _attention(  # noqa: PLR0917  the order in which transformers calls it
@@ -62,27 +194,13 @@ def _attention(  # noqa: PLR0917  the order in which transformers calls it
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention within each text, softmax(Q K^T / sqrt(d)) V: (1, heads, T, d) -> (1, T, heads, d).
-
-    Plain products on the batch padded to its longest text: on a processor this beats fused
-    attention with a mask, whose backward pass is slow (docs/log.md).
-    """
-    layout = _current[-1]
-    b, longest = layout.shape
-
-    def padded(t: torch.Tensor) -> torch.Tensor:
-        heads, width = t.shape[1], t.shape[3]
-        rows = t[0].transpose(0, 1).index_select(0, layout.gather)
-        return rows.view(b, longest, heads, width).transpose(1, 2)
-
+    """Attention for layers whose forward pass is transformers' own."""
+    run = _current[-1]
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    scores = torch.matmul(padded(query) * scale, padded(key).transpose(-1, -2))
-    weights = torch.softmax(scores.masked_fill(~layout.mask, float("-inf")), dim=-1)
-    if dropout and module.training:
-        weights = fast_dropout(weights, dropout)
-    out = torch.matmul(weights, padded(value)).transpose(1, 2)
-    flat = out.reshape(b * longest, query.shape[1], query.shape[3])
-    return flat.index_select(0, layout.scatter).unsqueeze(0), None
+    drop = run.drop(dropout, module.training)
+    return kernels.attention(
+        query, key, value, run.layout, scale=scale, drop=drop, causal=run.causal
+    ), None
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
@@ -93,157 +211,301 @@ ALL_ATTENTION_FUNCTIONS.register(_NAME, _attention)
 ALL_MASK_ATTENTION_FUNCTIONS.register(_NAME, _no_mask)
 
 
-# --- dropout --------------------------------------------------------------------------------
+# --- layers ---------------------------------------------------------------------------------
 
 
-class _Dropout(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, p: float) -> torch.Tensor:
-        # One 64-bit draw gives four 16-bit numbers: bernoulli_ draws one number an element and
-        # takes a third of a training step on a processor.
-        words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=x.device)
-        # The whole range: a plain random_() leaves the sign bit 0, and every fourth number kept.
-        words.random_(-(2**63), None)
-        limit = round(p * 65536) - 32768
-        keep = words.view(torch.int16)[: x.numel()].view(x.shape) >= limit
-        scale = 65536 / (65536 - round(p * 65536))
-        ctx.save_for_backward(keep)
-        ctx.scale = scale
-        return x * keep * scale
+def _bert_layer(run: _Run, layer: Any) -> Callable[..., torch.Tensor]:
+    """BERT and those that have its layers: RoBERTa, XLM-R, CamemBERT, ELECTRA."""
+    att, mid = layer.attention.self, layer.attention.output
+    out = layer.output
 
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
-        (keep,) = ctx.saved_tensors
-        return grads[0] * keep * ctx.scale, None
+    def forward(x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        asks = run.asking(x)
+        drop = run.drop(att.dropout.p, att.training)
+        heads, scale = att.num_attention_heads, att.attention_head_size**-0.5
+        y = run.attend(att.query(asks), att.key(x), att.value(x), heads, scale, drop)
+        y = run.add_norm(mid.dense(y), asks, mid.LayerNorm, mid.dropout.p)
+        z = layer.intermediate(y)
+        return run.add_norm(out.dense(z), y, out.LayerNorm, out.dropout.p)
+
+    return forward
 
 
-def fast_dropout(x: torch.Tensor, p: float) -> torch.Tensor:
-    """Dropout with a mask from torch's generator, rate p up to 1/65536 (Srivastava et al. 2014)."""
-    return _Dropout.apply(x, p)  # type: ignore[no-any-return,no-untyped-call]
+def _distilbert_layer(run: _Run, layer: Any) -> Callable[..., torch.Tensor]:
+    att, ffn = layer.attention, layer.ffn
+
+    def forward(x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        asks = run.asking(x)
+        drop = run.drop(att.dropout.p, att.training)
+        scale = att.attention_head_size**-0.5
+        y = run.attend(att.q_lin(asks), att.k_lin(x), att.v_lin(x), att.n_heads, scale, drop)
+        y = run.add_norm(att.out_lin(y), asks, layer.sa_layer_norm, 0.0)
+        z = ffn.lin2(ffn.activation(ffn.lin1(y)))
+        return run.add_norm(z, y, layer.output_layer_norm, ffn.dropout.p)
+
+    return forward
 
 
-class _FastDropout(nn.Dropout):
-    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002  nn.Dropout's own name
-        return fast_dropout(input, self.p) if self.training and self.p > 0 else input
+def _albert_layer(run: _Run, layer: Any) -> Callable[..., torch.Tensor]:
+    att = layer.attention
+
+    def forward(x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        asks = run.asking(x)
+        drop = run.drop(att.attention_dropout.p, att.training)
+        heads, scale = att.num_attention_heads, att.attention_head_size**-0.5
+        y = run.attend(att.query(asks), att.key(x), att.value(x), heads, scale, drop)
+        y = run.add_norm(att.dense(y), asks, att.LayerNorm, att.output_dropout.p)
+        z = layer.ffn_output(layer.activation(layer.ffn(y)))
+        return run.add_norm(z, y, layer.full_layer_layer_norm, 0.0)
+
+    return forward
 
 
-@contextmanager
-def _fast_dropouts(model: nn.Module) -> Iterator[None]:
-    """Swap every nn.Dropout for the fast one, and back."""
-    swapped = [
-        (parent, name, child)
-        for parent in model.modules()
-        for name, child in parent.named_children()
-        if type(child) is nn.Dropout
-    ]
-    for parent, name, child in swapped:
-        fast = _FastDropout(child.p)
-        fast.train(child.training)
-        setattr(parent, name, fast)
-    try:
-        yield
-    finally:
-        for parent, name, child in swapped:
-            child.train(getattr(parent, name).training)
-            setattr(parent, name, child)
-
-
-# --- families -------------------------------------------------------------------------------
-
-
-def _bert(m: Any, first: torch.Tensor) -> Any:
-    return m.classifier(m.dropout(m.bert.pooler(first)))
-
-
-def _distilbert(m: Any, first: torch.Tensor) -> Any:
-    return m.classifier(m.dropout(torch.relu(m.pre_classifier(first[:, 0]))))
-
-
-def _first_token(m: Any, first: torch.Tensor) -> Any:
-    return m.classifier(first)
-
-
-def _albert(m: Any, first: torch.Tensor) -> Any:
-    return m.classifier(m.dropout(m.albert.pooler_activation(m.albert.pooler(first[:, 0]))))
-
-
-# model_type -> logits from the first tokens' vectors (B, 1, width): each model's own head.
-HEADS: dict[str, Callable[[Any, torch.Tensor], Any]] = {
-    "bert": _bert,
-    "distilbert": _distilbert,
-    "roberta": _first_token,
-    "xlm-roberta": _first_token,
-    "camembert": _first_token,
-    "electra": _first_token,
-    "albert": _albert,
+_ROBERTA = _Family(_whole_head, layer=("RobertaLayer", _bert_layer), offset=True)
+# model_type -> how it is computed packed. A new family: a row, and its head where none fits.
+FAMILIES: dict[str, _Family] = {
+    "bert": _Family(_bert_head, layer=("BertLayer", _bert_layer)),
+    "distilbert": _Family(
+        _distilbert_head, layer=("TransformerBlock", _distilbert_layer), types=False
+    ),
+    "roberta": _ROBERTA,
+    "xlm-roberta": _Family(_whole_head, layer=("XLMRobertaLayer", _bert_layer), offset=True),
+    "camembert": _Family(_whole_head, layer=("CamembertLayer", _bert_layer), offset=True),
+    "electra": _Family(_whole_head, layer=("ElectraLayer", _bert_layer)),
+    "albert": _Family(_albert_head, layer=("AlbertLayer", _albert_layer)),
+    "gpt2": _Family(_gpt2_head, enters="drop", types=False, causal=True),
 }
-# These count positions from the pad id on.
-_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert"}
-_NO_TOKEN_TYPES = {"distilbert"}
 
 
-def why_not(model: Any) -> str | None:
-    """Say why a model cannot be trained packed; None where it can."""
-    config = getattr(model, "config", None)
-    kind = getattr(config, "model_type", "")
-    if kind not in HEADS:
-        return f"{kind} has no packed path"
-    peft = getattr(model, "active_peft_config", None)
-    if peft is not None and peft.is_prompt_learning:
-        return "prompt-learning methods add tokens to padded rows"
-    if next(model.parameters()).device.type != "cpu":
-        return "the packed path is for processors"
-    return None
+# --- modules --------------------------------------------------------------------------------
 
 
-def _inner(model: Any) -> Any:
-    """The transformers classifier inside what peft wrapped."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+class _Cast:
+    """A weight in another type: kept where it is frozen, made anew in each step where it learns."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, torch.Tensor] = {}
+
+    def __call__(self, t: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+        if t is None or t.dtype == dtype:
+            return t
+        if t.requires_grad:
+            return t.to(dtype)
+        kept = self._kept.get(id(t))
+        if kept is None:
+            kept = self._kept[id(t)] = t.detach().to(dtype)
+        return kept
+
+
+def _linear(run: _Run, m: Any, cast: _Cast) -> Callable[..., torch.Tensor]:
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return functional.linear(x, cast(m.weight, x.dtype), cast(m.bias, x.dtype))  # type: ignore[arg-type]
+
+    return forward
+
+
+def _conv1d(run: _Run, m: Any, cast: _Cast) -> Callable[..., torch.Tensor]:
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        weight = cast(m.weight, x.dtype)
+        return functional.linear(x, weight.t(), cast(m.bias, x.dtype))  # type: ignore[union-attr]
+
+    return forward
+
+
+def _layer_norm(run: _Run, m: Any, cast: _Cast) -> Callable[..., torch.Tensor]:
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return kernels.add_norm(x, None, m.weight, m.bias, m.eps, Dropout(0.0))
+
+    return forward
+
+
+def _dropout(run: _Run, m: Any, cast: _Cast) -> Callable[..., torch.Tensor]:
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return kernels.dropout(x, run.drop(m.p, m.training))
+
+    return forward
+
+
+def _gelu(run: _Run, m: Any, cast: _Cast) -> Callable[..., torch.Tensor]:
+    return kernels.gelu
+
+
+def _is_plain_lora(module: Any) -> bool:
+    """One LoRA adapter on a linear layer, with nothing special: no DoRA, no bias of its own."""
+    from peft.tuners.lora.layer import Linear
+
+    if type(module) is not Linear or len(module.active_adapters) != 1 or module.merged:
+        return False
+    name = module.active_adapters[0]
+    return (
+        name in module.lora_A
+        and name not in module.lora_variant
+        and not module.lora_bias[name]
+        and type(module.base_layer) in {nn.Linear, Conv1D}
+    )
+
+
+def _lora(run: _Run, m: Any, cast: _Cast) -> Callable[..., torch.Tensor]:
+    name = m.active_adapters[0]
+    base, a, b = m.base_layer, m.lora_A[name].weight, m.lora_B[name].weight
+    p = float(getattr(m.lora_dropout[name], "p", 0.0))
+    flipped = type(base) is Conv1D
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        weight = cast(base.weight, x.dtype)
+        out: torch.Tensor = _LoraLinear.apply(  # type: ignore[no-untyped-call]
+            x, weight.t() if flipped else weight, cast(base.bias, x.dtype),  # type: ignore[union-attr]
+            a, b, m.scaling[name], run.drop(p, m.training),
+        )  # fmt: skip
+        return out
+
+    return forward
+
+
+class _LoraLinear(torch.autograd.Function):
+    """y = x W^T + c + s (drop(x) A^T) B^T (Hu et al. 2021) in one step, adapters kept in float32.
+
+    x (..., k), W (n, k), A (r, k), B (n, r). Unmerged: adding B A to a weight in bfloat16 would
+    round small changes away.
+    """
+
+    @staticmethod
+    def forward(  # noqa: PLR0917
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        scale: float,
+        drop: Dropout,
+    ) -> torch.Tensor:
+        flat = x.reshape(-1, x.shape[-1]).contiguous()
+        seen = kernels.dropout(flat, drop)
+        y = flat @ weight.t()
+        low = kernels.low_rank(seen, a.contiguous(), b.t().contiguous(), y, scale, bias)
+        ctx.save_for_backward(flat, weight, a, b, low)
+        ctx.rest = (x.shape, scale, drop)
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        flat, weight, a, b, low = ctx.saved_tensors
+        shape, scale, drop = ctx.rest
+        need_x, need_w, need_bias, need_a, need_b = ctx.needs_input_grad[:5]
+        g = grads[0].reshape(-1, grads[0].shape[-1]).contiguous()
+        # Without dropout, the adapter's part is added to the base's gradient in place.
+        dx = g @ weight if need_x else g.new_zeros(flat.shape)
+        part = torch.zeros_like(dx) if drop.limit else dx
+        dlow = kernels.low_rank(g, b.t().contiguous(), a.contiguous(), part, scale)
+        if drop.limit:
+            dx += kernels.dropout(part, drop)
+        da = kernels.low_rank_grad(dlow, kernels.dropout(flat, drop)) if need_a else None
+        db = kernels.low_rank_grad(low, g).t() if need_b else None
+        dw = g.t() @ flat if need_w else None
+        dbias = g.sum(0) if need_bias else None
+        return dx.view(shape) if need_x else None, dw, dbias, da, db, None, None
+
+
+# Exact type of a module -> its faster forward pass. Subclasses may compute something else.
+_FORWARDS: dict[type, Callable[[_Run, Any, _Cast], Callable[..., torch.Tensor]]] = {
+    nn.Linear: _linear,
+    Conv1D: _conv1d,
+    nn.Dropout: _dropout,
+    nn.GELU: _gelu,
+    GELUActivation: _gelu,
+}
 
 
 class Packed:
-    """Calls a classifier on packed rows: `packed(encoded, rows)` gives logits (b, n_classes)."""
+    """Calls a classifier on packed rows: `packed(encoded, rows)` gives logits (b, n_classes).
 
-    def __init__(self, model: Any) -> None:
-        self._model = _inner(model)
+    `dtype` is the type of activations and frozen weights inside the encoder; head, adapters,
+    normalisation and optimizer stay in float32. `seed` decides the dropout masks, with the step.
+    """
+
+    def __init__(self, model: Any, dtype: torch.dtype = torch.float32, seed: int = 0) -> None:
+        # The transformers classifier inside what peft wrapped.
+        self._model = model.get_base_model() if hasattr(model, "get_base_model") else model
         config = self._model.config
-        self._kind = str(config.model_type)
-        self._offset = config.pad_token_id + 1 if self._kind in _OFFSET_POSITIONS else 0
+        self._family = FAMILIES[str(config.model_type)]
+        self._dtype = dtype
+        self._offset = config.pad_token_id + 1 if self._family.offset else 0
         self._pad_id = int(config.pad_token_id or 0)
+        self._run = _Run(self._model, self._family, seed)
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """While inside, the model's attention and dropout are the packed ones."""
+        """While inside, attention, dropout and the like are computed the packed way."""
         before = self._model.config._attn_implementation
         self._model.set_attn_implementation(_NAME)
+        encoder = getattr(self._model, self._model.base_model_prefix)
+        exchanged: list[nn.Module] = []
+        hooks: list[Any] = []
         try:
-            with _fast_dropouts(self._model):
-                yield
+            cast = _Cast()
+            for module in self._model.modules():
+                forward = self._forward_of(module, cast)
+                if forward is not None:
+                    # On the instance: it wins over the class's own, and is deleted again.
+                    module.__dict__["forward"] = forward
+                    exchanged.append(module)
+            if self._dtype != torch.float32:
+                enters = encoder.get_submodule(self._family.enters)
+                hooks.append(enters.register_forward_hook(self._narrow))
+            yield
         finally:
+            for module in exchanged:
+                del module.__dict__["forward"]
+            for hook in hooks:
+                hook.remove()
             self._model.set_attn_implementation(before)
+
+    def _narrow(self, module: nn.Module, args: Any, out: torch.Tensor) -> torch.Tensor:
+        return out.to(self._dtype)
+
+    def _forward_of(self, module: Any, cast: _Cast) -> Callable[..., torch.Tensor] | None:
+        named = self._family.layer
+        if named is not None and type(module).__name__ == named[0]:
+            return named[1](self._run, module)
+        if type(module) is nn.LayerNorm and module.bias is not None:
+            return _layer_norm(self._run, module, cast)
+        if type(module) is nn.GELU and module.approximate != "none":
+            return None
+        if _is_plain_lora(module):
+            return _lora(self._run, module, cast)
+        make = _FORWARDS.get(type(module))
+        return None if make is None else make(self._run, module, cast)
 
     def __call__(self, encoded: Encoded, rows: NDArray[np.int64]) -> tuple[torch.Tensor, int]:
         """Logits (b, n_classes) in float32, and the number of tokens computed."""
         ids, positions, layout = self._pack(encoded, rows)
-        more = {} if self._kind in _NO_TOKEN_TYPES else {"token_type_ids": torch.zeros_like(ids)}
-        _current.append(layout)
+        more: dict[str, Any] = {"use_cache": False} if self._family.causal else {}
+        if self._family.types:
+            more["token_type_ids"] = torch.zeros_like(ids)
+        self._run.begin(layout)
+        _current.append(self._run)
         try:
             encoder = getattr(self._model, self._model.base_model_prefix)
-            hidden = encoder(input_ids=ids, position_ids=positions, **more).last_hidden_state
+            hidden = encoder(input_ids=ids, position_ids=positions, **more).last_hidden_state[0]
+            # Layers of ours give only what the head reads; transformers' own give every token.
+            if hidden.shape[0] != len(rows):
+                reads = layout.bounds[1:] - 1 if self._family.causal else layout.starts
+                hidden = hidden.index_select(0, reads)
+            wide = hidden if hidden.dtype == torch.float64 else hidden.float()
+            logits: torch.Tensor = self._family.head(self._model, wide.unsqueeze(1))
         finally:
             _current.pop()
-        first = hidden[0].index_select(0, layout.starts).unsqueeze(1)
-        logits: torch.Tensor = HEADS[self._kind](self._model, first)
         return logits.float(), ids.shape[1]
 
     def _pack(
         self, encoded: Encoded, rows: NDArray[np.int64]
-    ) -> tuple[torch.Tensor, torch.Tensor, _Layout]:
+    ) -> tuple[torch.Tensor, torch.Tensor, Layout]:
         texts = [encoded.ids[r] for r in rows]
         n = np.asarray([len(t) for t in texts], dtype=np.int64)
-        starts = np.concatenate([[0], np.cumsum(n)[:-1]])
-        used = int(n.sum())
-        fill = -used % _ROUND_TO
+        bounds = np.concatenate([[0], np.cumsum(n)])
+        starts = bounds[:-1]
+        fill = -int(bounds[-1]) % _ROUND_TO
         longest = int(n.max()) + (-int(n.max()) % _ROUND_LENGTH_TO)
         ids = np.concatenate([*texts, np.full(fill, self._pad_id, dtype=np.int64)])
         steps = [np.arange(k) for k in n]
@@ -253,7 +515,8 @@ class Packed:
         # Tokens that fill up the row belong to no text: they read anything and are read by nobody.
         back = [i * longest + s for i, s in enumerate(steps)]
         scatter = np.concatenate([*back, np.zeros(fill, dtype=np.int64)])
-        layout = _Layout(
+        layout = Layout(
+            bounds=torch.from_numpy(bounds),
             gather=torch.from_numpy(gather.reshape(-1)),
             mask=torch.from_numpy(columns[None] < n[:, None])[:, None, None, :],
             scatter=torch.from_numpy(scatter),

@@ -35,6 +35,8 @@ ALIASES = {
     "scheduler": "lr_scheduler_type",
     "warmup_ratio": "warmup_steps",
     "label_smoothing": "label_smoothing_factor",
+    "dtype": "precision",
+    "mixed_precision": "precision",
 }
 
 
@@ -93,6 +95,11 @@ class TrainingSettings(EncoderSettings):
     )
     engine: Literal["auto", "plain"] = Field(
         "auto", description="auto: packed where the model can, equal results; plain: never"
+    )
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="auto: bfloat16 where the hardware multiplies it faster; adapters, head and "
+        "optimizer stay in float32. float32 is exact; float16 needs a GPU",
     )
     gradient_checkpointing: bool = Field(
         False, description="recompute activations in the backward pass: less memory, slower"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from tunelab import batching, inference, metrics, packing
+from tunelab import batching, inference, kernels, metrics, packing
+from tunelab import precision as precisions
 from tunelab.batching import Encoded
 from tunelab.errors import TrialError
 from tunelab.settings import TrainingSettings
@@ -60,8 +61,8 @@ class TrainingData:
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """What training gave: `history` (rows for history.jsonl), the epoch whose weights were kept,
-    seconds of training without evaluation, the share of computed tokens that were padding, which
-    engine ran and, where it is not the packed one, why.
+    seconds of training without evaluation, the share of computed tokens that were padding, and how
+    it was computed.
     """
 
     history: tuple[dict[str, float], ...]
@@ -70,8 +71,7 @@ class Fitted:
     steps: int
     train_seconds: float
     padding: float
-    engine: str
-    engine_reason: str | None
+    engine: Engine
 
 
 def fit(
@@ -96,9 +96,10 @@ def fit(
     steps_per_epoch = math.ceil(len(lengths) / rows_per_step)
     steps = steps_per_epoch * settings.num_train_epochs
     log = _Log(on_step, every=max(1, steps_per_epoch // 20), steps=steps, rows=len(lengths))
-    engine, reason, compute, installed = _engine(model, pad_id, settings)
+    engine = choose_engine(model, pad_id, settings, seeds.dropout)
     own = hooks(model, settings, steps) if hooks else Hooks()
-    step_once = _stepper(model, compute, train, settings, steps=steps, hooks=own)
+    step_once = _stepper(model, engine, train, settings, steps=steps, hooks=own)
+    kernels.keep_memory()
     order = np.random.default_rng(seeds.order)
     torch.manual_seed(seeds.dropout)
 
@@ -107,7 +108,7 @@ def fit(
     for epoch in range(1, settings.num_train_epochs + 1):
         model.train()
         log.start()
-        with installed():
+        with engine.installed():
             for rows in batching.train_batches(lengths, rows_per_step, order):
                 log.step(len(rows), *step_once(rows))
         log.pause()
@@ -130,34 +131,109 @@ def fit(
     model.eval()
     padding = 1 - int(lengths.sum()) * epoch / log.tokens
     return Fitted(
-        tuple(log.history), best_epoch, epoch, log.steps_done, log.seconds, padding, engine, reason
+        tuple(log.history), best_epoch, epoch, log.steps_done, log.seconds, padding, engine
     )
 
 
-def _engine(
-    model: nn.Module, pad_id: int, settings: TrainingSettings
-) -> tuple[str, str | None, Compute, Callable[[], AbstractContextManager[None]]]:
-    """Choose how a batch is computed: packed where the model can, else plain and why."""
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """How batches are computed: `name` (packed or plain) and, where it is not packed, why; the type
+    of activations and frozen weights, and why that one; `kernels`, compiled or torch's own.
+    """
+
+    name: str
+    reason: str | None
+    precision: str
+    precision_reason: str
+    kernels: str
+    compute: Compute
+    installed: Callable[[], AbstractContextManager[None]]
+
+    def facts(self) -> dict[str, str | None]:
+        """For the trial's result."""
+        return {
+            "engine": self.name,
+            "engine_reason": self.reason,
+            "precision": self.precision,
+            "precision_reason": self.precision_reason,
+            "kernels": self.kernels,
+        }
+
+
+def choose_engine(
+    model: nn.Module, pad_id: int, settings: TrainingSettings, seed: int = 0
+) -> Engine:
+    """Packed where the model can, in the fastest number format that it and the machine allow.
+
+    `seed` decides the packed engine's dropout masks. Raises TrialError for a precision that this
+    machine does not have.
+    """
     reason = packing.why_not(model)
     if settings.gradient_checkpointing:
         reason = "gradient checkpointing recomputes through the plain path"
     if settings.engine == "plain":
         reason = "engine: plain was asked for"
-    if reason is None:
-        packed = packing.Packed(model)
-        return "packed", None, packed, packed.installed
     where = next(model.parameters()).device
+    chosen, why, route = _precision(model, settings.precision, where, packed=reason is None)
+    dtype = getattr(torch, chosen)
+    if reason is None and packing.why_float32(model) is None:
+        packed = packing.Packed(model, dtype, seed)
+
+        @contextmanager
+        def installed() -> Iterator[None]:
+            with packed.installed(), precisions.float32_route(route):
+                yield
+
+        built = kernels.why_not() or "compiled"
+        return Engine("packed", None, chosen, why, built, packed, installed)
+
+    narrow = torch.autocast(where.type, dtype, enabled=dtype != torch.float32)
+    if reason is None:
+        packed = packing.Packed(model, torch.float32, seed)
+
+        def compute(encoded: Encoded, rows: NDArray[np.int64]) -> tuple[torch.Tensor, int]:
+            with narrow:
+                return packed(encoded, rows)
+
+        return Engine(
+            "packed", None, chosen, why, kernels.why_not() or "compiled", compute, packed.installed
+        )
 
     def plain(encoded: Encoded, rows: NDArray[np.int64]) -> tuple[torch.Tensor, int]:
         batch = batching.pad(encoded, rows, pad_id)
-        return forward(model, batch, where), batch.input_ids.size
+        with narrow:
+            return forward(model, batch, where), batch.input_ids.size
 
-    return "plain", reason, plain, nullcontext
+    return Engine("plain", reason, chosen, why, "torch", plain, nullcontext)
+
+
+def _precision(
+    model: nn.Module, asked: str, where: torch.device, *, packed: bool
+) -> tuple[str, str, str]:
+    """The number format, why, and the route of float32 products (see `precision`)."""
+    if asked == "float16" and where.type == "cpu":
+        raise TrialError(
+            "precision: float16 needs a GPU, found a processor. Use auto, bfloat16 or float32."
+        )
+    if asked != "auto":
+        return asked, "asked for", "mkl"
+    if where.type == "cuda":
+        able = torch.cuda.is_bf16_supported()
+        return ("bfloat16", "the GPU has it", "mkl") if able else (
+            "float32", "the GPU has no bfloat16", "mkl"
+        )  # fmt: skip
+    if not packed:
+        return "float32", "the plain engine computes in float32", "mkl"
+    choice = precisions.choose()
+    reason = packing.why_float32(model)
+    if choice.dtype == "bfloat16" and reason is not None:
+        return "float32", reason, choice.route
+    return choice.dtype, choice.reason, choice.route
 
 
 def _stepper(
     model: nn.Module,
-    compute: Compute,
+    engine: Engine,
     train: TrainingData,
     settings: TrainingSettings,
     *,
@@ -170,6 +246,8 @@ def _stepper(
     optimizer = _optimizer(model, settings, hooks.rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(settings, steps))
     trainable = [p for _, p in _trainable(model)]
+    # float16 loses small gradients unless the loss is scaled up (Micikevicius et al. 2018).
+    scaler = torch.amp.GradScaler(where.type, enabled=engine.precision == "float16")
 
     def step_once(rows: NDArray[np.int64]) -> tuple[float, float, int]:
         rate = float(schedule.get_last_lr()[0])
@@ -180,7 +258,7 @@ def _stepper(
         for part in np.array_split(
             rows, math.ceil(len(rows) / settings.per_device_train_batch_size)
         ):
-            logits, computed = compute(train.encoded, part)
+            logits, computed = engine.compute(train.encoded, part)
             tokens += computed
             share = (
                 functional.cross_entropy(
@@ -192,20 +270,22 @@ def _stepper(
                 )
                 / whole
             )
-            share.backward()  # type: ignore[no-untyped-call]
+            scaler.scale(share).backward()
             loss += float(share.detach())
         if hooks.penalty:
             extra = hooks.penalty()
-            extra.backward()  # type: ignore[no-untyped-call]
+            scaler.scale(extra).backward()
             loss += float(extra.detach())
         if not math.isfinite(loss):
             raise TrialError(
                 f"The loss became {loss} at a learning rate of {rate:.2g}: training diverged. "
                 "Lower learning_rate or max_grad_norm."
             )
+        scaler.unscale_(optimizer)
         if settings.max_grad_norm:
             nn.utils.clip_grad_norm_(trainable, settings.max_grad_norm)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         if hooks.after_step:
             hooks.after_step()  # before the gradients go: AdaLoRA's importance needs them
         schedule.step()

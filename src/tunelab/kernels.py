@@ -1,0 +1,517 @@
+"""Fused kernels for training on a processor, each with a twin in torch that gives the same numbers.
+
+`kernels.cpp` is compiled when it is first needed, once for each machine and release of torch, and
+kept in the user's cache. Where there is no compiler (or TUNELAB_KERNELS=off), and for types other
+than float32 and bfloat16, the twins run. Nothing is compiled at import or on installation.
+
+Dropout (Srivastava et al. 2014) draws no random numbers: whether an element is kept is a hash of its
+index and a seed, so that the mask is a function of seed and step, alike in kernel and twin, and is
+not stored for the backward pass.
+
+May import: errors. May not import: packing, train, methods.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+__all__ = [
+    "Dropout",
+    "Layout",
+    "add_norm",
+    "attention",
+    "available",
+    "cache_folder",
+    "dropout",
+    "gelu",
+    "keep_memory",
+    "low_rank",
+    "low_rank_grad",
+    "processor",
+    "why_not",
+]
+
+_FLAGS = ["-O3", "-march=native", "-mprefer-vector-width=512", "-ffast-math", "-fno-finite-math-only", "-std=c++17", "-fPIC"]
+_WORD = 0xFFFFFFFF
+_TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+
+
+# --- building -------------------------------------------------------------------------------
+
+
+@functools.cache
+def _library() -> tuple[Any, str | None]:
+    """The compiled kernels, or None and why there are none."""
+    if os.environ.get("TUNELAB_KERNELS", "").lower() == "off":
+        return None, "TUNELAB_KERNELS=off"
+    if sys.platform == "win32":
+        return None, "not built on Windows"
+    compiler = next((c for c in ("g++", "c++", "clang++") if shutil.which(c)), None)
+    source = Path(__file__).with_name("kernels.cpp")
+    text = source.read_bytes()
+    key = hashlib.sha256(
+        b"\0".join([text, " ".join(_FLAGS).encode(), torch.__version__.encode(), processor()])
+    ).hexdigest()[:16]
+    built = cache_folder() / f"kernels-{key}.so"
+    try:
+        if not built.is_file():
+            if compiler is None:
+                return None, "no C++ compiler (g++ or clang++) was found"
+            _build(compiler, source, built)
+        return ctypes.CDLL(str(built)), None
+    except (OSError, subprocess.SubprocessError) as e:
+        said = (getattr(e, "stderr", None) or str(e)).strip().splitlines()
+        return None, f"the kernels could not be built ({said[0] if said else type(e).__name__})"
+
+
+def cache_folder() -> Path:
+    """Where what was built or measured on this machine is kept (TUNELAB_CACHE to move it)."""
+    named = os.environ.get("TUNELAB_CACHE")
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tunelab"
+    return (Path(named) if named else cache) / "machine"
+
+
+def processor() -> bytes:
+    """What -march=native depends on: a cache in a home folder may be shared by several machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor().encode()
+    kept = [ln for ln in lines if ln.startswith(("model name", "flags", "Features", "CPU part"))]
+    return "\n".join(sorted(set(kept))).encode()
+
+
+def _build(compiler: str, source: Path, to: Path) -> None:
+    """Compile into a file of its own, then rename: processes that build at once do no harm."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(suffix=".so", dir=to.parent)
+    os.close(handle)
+    # torch's own OpenMP runtime: with a second one beside it, two pools of threads would compete.
+    libraries = Path(torch.__file__).parent / "lib"
+    found = sorted(libraries.glob("libgomp*.so*"))
+    threads = ["-fopenmp"] if found else ["-fopenmp-simd"]
+    link = [str(found[0]), f"-Wl,-rpath,{libraries}"] if found else []
+    try:
+        part = f"{name}.o"
+        subprocess.run(  # noqa: S603  our own file, a compiler from PATH
+            [compiler, *_FLAGS, *threads, "-c", str(source), "-o", part],
+            check=True, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        subprocess.run(  # noqa: S603
+            [compiler, "-shared", part, "-o", name, *link],
+            check=True, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        Path(name).replace(to)
+    finally:
+        for left in (name, f"{name}.o"):
+            Path(left).unlink(missing_ok=True)
+
+
+def available() -> bool:
+    """Whether the compiled kernels run here; builds them when asked for the first time."""
+    return _library()[0] is not None
+
+
+def why_not() -> str | None:
+    """Say why the twins in torch run; None where the compiled kernels do."""
+    return _library()[1]
+
+
+def _pick(name: str, *tensors: torch.Tensor | None) -> Any:
+    """The compiled kernel for these tensors, or None: then the twin runs."""
+    kinds = {(t.dtype, t.device.type) for t in tensors if t is not None}
+    if len(kinds) != 1:
+        return None
+    dtype, where = kinds.pop()
+    if dtype not in _TYPES or where != "cpu":
+        return None
+    library, _ = _library()
+    return None if library is None else getattr(library, f"{name}_{_TYPES[dtype]}")
+
+
+def _at(t: torch.Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if t is None else t.data_ptr())
+
+
+_long, _int, _uint, _float = ctypes.c_long, ctypes.c_int, ctypes.c_uint32, ctypes.c_float
+
+
+# --- dropout --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Dropout:
+    """A rate p and the seed of one mask. With p = 0 nothing is dropped."""
+
+    p: float
+    seed: int = 0
+
+    @property
+    def limit(self) -> int:
+        """Hashes below this are dropped: p * 2^32."""
+        return min(_WORD, round(self.p * 2**32))
+
+    @property
+    def scale(self) -> float:
+        """What is kept is multiplied by 1 / (1 - p)."""
+        return 1 / (1 - self.p)
+
+    def arguments(self) -> tuple[Any, ...]:
+        """As the kernels take them."""
+        return _uint(self.seed), _uint(self.limit), _float(self.scale)
+
+    def factors(self, shape: torch.Size | tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+        """The mask in torch: 0 or 1 / (1 - p) for each element of a tensor of this shape."""
+        count = 1
+        for n in shape:
+            count *= n
+        # 32-bit integers wrap around as in C; a shift must not bring in the sign.
+        h = torch.arange(count, dtype=torch.int64, device=like.device).to(torch.int32)
+        h.mul_(_signed(0x9E3779B9)).add_(_signed(self.seed))
+        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, None)):
+            h.bitwise_xor_((h >> shift).bitwise_and_(_WORD >> shift))
+            if factor:
+                h.mul_(_signed(factor))
+        # Compared without sign: flipping the top bit keeps the order.
+        keep = h.bitwise_xor_(-(2**31)) >= _signed(self.limit ^ 0x80000000)
+        return (keep.to(like.dtype) * self.scale).view(shape)
+
+
+def _signed(word: int) -> int:
+    word &= _WORD
+    return word - 2**32 if word >= 2**31 else word
+
+
+class _DropoutFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, drop: Dropout) -> torch.Tensor:
+        ctx.drop = drop
+        return _dropped(x, drop)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return _dropped(grads[0], ctx.drop), None
+
+
+def _dropped(x: torch.Tensor, drop: Dropout) -> torch.Tensor:
+    x = x.contiguous()
+    kernel = _pick("dropout", x)
+    if kernel is None:
+        return x * drop.factors(x.shape, x)
+    out = torch.empty_like(x)
+    kernel(_at(x), _at(out), _long(x.numel()), *drop.arguments(), _int(torch.get_num_threads()))
+    return out
+
+
+def dropout(x: torch.Tensor, drop: Dropout) -> torch.Tensor:
+    """Dropout of any tensor; the backward pass computes the same mask again."""
+    return x if not drop.limit else _DropoutFunction.apply(x, drop)  # type: ignore[no-any-return,no-untyped-call]
+
+
+# --- attention ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """Where B texts, of at most `shape[1]` tokens, lie in a row of T tokens.
+
+    `bounds` (B + 1,) says where each text begins and the last ends. For the twin in torch: `gather`
+    (B * L,) takes row -> padded, `mask` (B, 1, 1, L) is true at real tokens, `scatter` (T,) takes
+    padded -> row. `starts` (B,) are the first tokens.
+    """
+
+    bounds: torch.Tensor
+    gather: torch.Tensor
+    mask: torch.Tensor
+    scatter: torch.Tensor
+    starts: torch.Tensor
+    shape: tuple[int, int]
+
+
+# Beyond this length one product a text and head in MKL beats the kernel (docs/log.md).
+_LONGEST = 160
+
+
+def attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    layout: Layout,
+    *,
+    scale: float,
+    drop: Dropout,
+    causal: bool = False,
+) -> torch.Tensor:
+    """Attention within each text, dropout(softmax(scale Q K^T)) V (Vaswani et al. 2017).
+
+    q, k, v: (1, heads, T, width), any strides but 1 in the last dimension; gives (1, T, heads,
+    width). Where q has B rows instead of T, only the first token of each text asks.
+    """
+    if layout.shape[1] <= _LONGEST and k.shape[3] <= 256:
+        kernel = _pick("attention", q, k, v)
+        if kernel is not None:
+            return _Attention.apply(q, k, v, layout, scale, drop, causal)  # type: ignore[no-any-return,no-untyped-call]
+    return _padded_attention(q, k, v, layout, scale, drop, causal)
+
+
+def _padded_attention(  # noqa: PLR0917
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    layout: Layout,
+    scale: float,
+    drop: Dropout,
+    causal: bool,
+) -> torch.Tensor:
+    """Plain products on the batch padded to its longest text.
+
+    On a processor this beats torch's fused attention with a mask, whose backward pass is slow.
+    """
+    b, longest = layout.shape
+
+    def padded(t: torch.Tensor) -> torch.Tensor:
+        rows = t[0].transpose(0, 1).index_select(0, layout.gather)
+        return rows.view(b, longest, t.shape[1], t.shape[3]).transpose(1, 2)
+
+    asks_all = q.shape[2] == layout.scatter.shape[0]
+    asking = padded(q) if asks_all else q[0].transpose(0, 1).unsqueeze(2)
+    scores = torch.matmul(asking * scale, padded(k).transpose(-1, -2))
+    unseen = ~layout.mask
+    if causal and asks_all:
+        later = torch.ones(longest, longest, dtype=torch.bool, device=q.device).triu(1)
+        unseen = unseen | later
+    weights = torch.softmax(scores.masked_fill(unseen, float("-inf")), dim=-1)
+    if drop.limit:
+        whole = weights.new_empty(0)
+        mask = drop.factors((b, weights.shape[1], longest, longest), whole)
+        weights = weights * (mask if asks_all else mask[:, :, :1])
+    out = torch.matmul(weights, padded(v))
+    if not asks_all:
+        return out.squeeze(2).unsqueeze(0)
+    flat = out.transpose(1, 2).reshape(b * longest, q.shape[1], q.shape[3])
+    return flat.index_select(0, layout.scatter).unsqueeze(0)
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(  # noqa: PLR0917
+        ctx: Any,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        layout: Layout,
+        scale: float,
+        drop: Dropout,
+        causal: bool,
+    ) -> torch.Tensor:
+        q, k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (q, k, v))
+        ctx.save_for_backward(q, k, v)
+        ctx.rest = (layout, scale, drop, causal)
+        # Rows of tokens that fill up belong to no text: nobody writes them, and they must be finite.
+        out = q.new_zeros(1, q.shape[2], q.shape[1], q.shape[3])
+        _call_attention(q, k, v, *ctx.rest, out=out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        q, k, v = ctx.saved_tensors
+        made = [t.new_zeros(1, t.shape[2], t.shape[1], t.shape[3]) for t in (q, k, v)]
+        _call_attention(q, k, v, *ctx.rest, grad=grads[0].contiguous(), made=made)
+        return (*(t.transpose(1, 2) for t in made), None, None, None, None)
+
+
+def _call_attention(  # noqa: PLR0917
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    layout: Layout,
+    scale: float,
+    drop: Dropout,
+    causal: bool,
+    *,
+    out: torch.Tensor | None = None,
+    grad: torch.Tensor | None = None,
+    made: list[torch.Tensor] | None = None,
+) -> None:
+    texts, longest = layout.shape
+    dq, dk, dv = made or (None, None, None)
+    steps = [_long(t.stride(i)) for t in (q, k, v) for i in (2, 1)]
+    _pick("attention", q, k, v)(
+        _at(q), _at(k), _at(v), *steps, _at(layout.bounds), _long(texts), _long(q.shape[1]),
+        _long(q.shape[3]), _long(longest), _int(q.shape[2] == k.shape[2]), _int(causal),
+        _float(scale), *drop.arguments(), _at(out), _at(grad), _at(dq), _at(dk), _at(dv),
+        _int(torch.get_num_threads()),
+    )  # fmt: skip
+
+
+# --- dropout, residual, normalisation --------------------------------------------------------
+
+
+def add_norm(
+    y: torch.Tensor,
+    residual: torch.Tensor | None,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    eps: float,
+    drop: Dropout,
+) -> torch.Tensor:
+    """LayerNorm(dropout(y) + residual) (Ba et al. 2016) over the last dimension.
+
+    `weight` and `bias` are float32; y and residual have one type, in which the result is given.
+    """
+    if residual is not None and residual.dtype != y.dtype:
+        residual = residual.to(y.dtype)
+    kernel = _pick("add_norm", y, residual)
+    if kernel is None or weight.dtype != torch.float32:
+        total = dropout(y, drop) if residual is None else dropout(y, drop) + residual
+        wide = total if total.dtype == torch.float64 else total.float()
+        normed = functional.layer_norm(wide, (y.shape[-1],), weight, bias, eps)
+        return normed.to(y.dtype)
+    return _AddNorm.apply(y, residual, weight, bias, eps, drop)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class _AddNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(  # noqa: PLR0917
+        ctx: Any,
+        y: torch.Tensor,
+        residual: torch.Tensor | None,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        eps: float,
+        drop: Dropout,
+    ) -> torch.Tensor:
+        y = y.contiguous()
+        residual = None if residual is None else residual.contiguous()
+        width = y.shape[-1]
+        rows = y.numel() // width
+        out, normed = torch.empty_like(y), torch.empty_like(y)
+        inverse = torch.empty(rows, dtype=torch.float32)
+        _pick("add_norm", y)(
+            _at(y), _at(residual), _at(weight), _at(bias), _at(out), _at(normed), _at(inverse),
+            _long(rows), _long(width), _float(eps), *drop.arguments(),
+            _int(torch.get_num_threads()),
+        )  # fmt: skip
+        ctx.save_for_backward(normed, inverse, weight)
+        ctx.drop = drop
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        normed, inverse, weight = ctx.saved_tensors
+        grad = grads[0].contiguous()
+        width = grad.shape[-1]
+        dy = torch.empty_like(grad)
+        wants_residual = ctx.needs_input_grad[1]
+        # Without dropout, y and residual have the same gradient.
+        apart = wants_residual and ctx.drop.limit
+        dresidual = torch.empty_like(grad) if apart else None
+        learns = ctx.needs_input_grad[2] or ctx.needs_input_grad[3]
+        dweight, dbias = (torch.zeros_like(weight) if learns else None for _ in range(2))
+        _pick("add_norm_back", grad)(
+            _at(grad), _at(normed), _at(inverse), _at(weight), _at(dy), _at(dresidual),
+            _at(dweight), _at(dbias), _long(grad.numel() // width), _long(width),
+            *ctx.drop.arguments(), _int(torch.get_num_threads()),
+        )  # fmt: skip
+        shared = dresidual if apart else (dy if wants_residual else None)
+        return dy, shared, dweight, dbias, None, None
+
+
+# --- GELU -----------------------------------------------------------------------------------
+
+
+def gelu(x: torch.Tensor) -> torch.Tensor:
+    """GELU x Phi(x) with the exact error function (Hendrycks & Gimpel 2016)."""
+    if _pick("gelu", x) is None:
+        return functional.gelu(x)
+    return _Gelu.apply(x)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class _Gelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        x = x.contiguous()
+        out, slope = torch.empty_like(x), torch.empty_like(x)
+        _pick("gelu", x)(
+            _at(x), _at(out), _at(slope), _long(x.numel()), _int(torch.get_num_threads())
+        )
+        ctx.save_for_backward(slope)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
+        slope: torch.Tensor = ctx.saved_tensors[0]
+        return grads[0] * slope
+
+
+# --- low rank -------------------------------------------------------------------------------
+
+
+def low_rank(  # noqa: PLR0917
+    x: torch.Tensor,
+    down: torch.Tensor,
+    up: torch.Tensor,
+    y: torch.Tensor,
+    scale: float,
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Add scale x down^T up (+ bias) to y in place; gives scale x down^T (T, r) in float32.
+
+    x (T, k), y (T, n), bias (n,) of one type; down (r, k) and up (r, n) in float32, contiguous: the
+    two thin products of LoRA (Hu et al. 2021) without going through memory in between.
+    """
+    kernel = _pick("low_rank", x, y, bias)
+    k, n = x.shape[1], y.shape[1]
+    if kernel is None or k % 16 or n % 16 or down.dtype != torch.float32:
+        low = (x.to(down.dtype) @ down.t()) * scale
+        y += (low @ up).to(y.dtype)
+        if bias is not None:
+            y += bias
+        return low
+    low = x.new_empty((x.shape[0], down.shape[0]), dtype=torch.float32)
+    kernel(
+        _at(x), _at(down), _at(up), _at(bias), _at(y), _at(low), _long(x.shape[0]), _long(k),
+        _long(n), _long(down.shape[0]), _float(scale), _int(torch.get_num_threads()),
+    )  # fmt: skip
+    return low
+
+
+def low_rank_grad(low: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """low^T x, (r, k) in float32: what a thin matrix's gradient is. low (T, r), x (T, k)."""
+    kernel = _pick("low_rank_grad", x)
+    if kernel is None or x.shape[1] % 16 or low.dtype != torch.float32:
+        return low.t() @ x.to(low.dtype)
+    out = torch.empty(low.shape[1], x.shape[1])
+    kernel(
+        _at(low), _at(x), _at(out), _long(x.shape[0]), _long(x.shape[1]), _long(low.shape[1]),
+        _int(torch.get_num_threads()),
+    )  # fmt: skip
+    return out
+
+
+def keep_memory() -> None:
+    """Ask the C library to keep freed memory for the next step instead of giving it back.
+
+    Each step frees and takes the same hundreds of megabytes; giving them back costs a page fault
+    for every 4 kB. Only glibc has this; elsewhere nothing happens.
+    """
+    trim, mmap, pad = -1, -3, -2  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_TOP_PAD of <malloc.h>
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, value in ((trim, 2**31 - 1), (mmap, 32 * 2**20), (pad, 64 * 2**20)):
+            mallopt(option, value)
