@@ -431,7 +431,7 @@ def _logits(
     model: Any, encoder: _Encoder, batch: batching.Batch, where: torch.device
 ) -> torch.Tensor:
     first = encoder(*_placed(batch, where), first_only=True)
-    logits: torch.Tensor = packing.HEADS[encoder.kind](model, first)
+    logits: torch.Tensor = packing.FAMILIES[encoder.kind].head(model, first)
     return logits
 
 

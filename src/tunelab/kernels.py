@@ -4,9 +4,9 @@
 kept in the user's cache. Where there is no compiler (or TUNELAB_KERNELS=off), and for types other
 than float32 and bfloat16, the twins run. Nothing is compiled at import or on installation.
 
-Dropout (Srivastava et al. 2014) draws no random numbers: whether an element is kept is a hash of its
-index and a seed, so that the mask is a function of seed and step, alike in kernel and twin, and is
-not stored for the backward pass.
+Dropout (Srivastava et al. 2014) draws no random numbers: whether an element is kept is a hash of
+its index and a seed, so that the mask is a function of seed and step, alike in kernel and twin, and
+is not stored for the backward pass.
 
 May import: errors. May not import: packing, train, methods.
 """
@@ -46,7 +46,15 @@ __all__ = [
     "why_not",
 ]
 
-_FLAGS = ["-O3", "-march=native", "-mprefer-vector-width=512", "-ffast-math", "-fno-finite-math-only", "-std=c++17", "-fPIC"]
+_FLAGS = [
+    "-O3",
+    "-march=native",
+    "-mprefer-vector-width=512",
+    "-ffast-math",
+    "-fno-finite-math-only",
+    "-std=c++17",
+    "-fPIC",
+]
 _WORD = 0xFFFFFFFF
 _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
@@ -220,7 +228,7 @@ def _dropped(x: torch.Tensor, drop: Dropout) -> torch.Tensor:
 
 def dropout(x: torch.Tensor, drop: Dropout) -> torch.Tensor:
     """Dropout of any tensor; the backward pass computes the same mask again."""
-    return x if not drop.limit else _DropoutFunction.apply(x, drop)  # type: ignore[no-any-return,no-untyped-call]
+    return x if not drop.limit else _DropoutFunction.apply(x, drop)  # type: ignore[no-untyped-call]
 
 
 # --- attention ------------------------------------------------------------------------------
@@ -322,7 +330,7 @@ class _Attention(torch.autograd.Function):
         q, k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (q, k, v))
         ctx.save_for_backward(q, k, v)
         ctx.rest = (layout, scale, drop, causal)
-        # Rows of tokens that fill up belong to no text: nobody writes them, and they must be finite.
+        # Tokens that fill up belong to no text: nobody writes their rows, which must be finite.
         out = q.new_zeros(1, q.shape[2], q.shape[1], q.shape[3])
         _call_attention(q, k, v, *ctx.rest, out=out)
         return out
@@ -362,7 +370,7 @@ def _call_attention(  # noqa: PLR0917
 # --- dropout, residual, normalisation --------------------------------------------------------
 
 
-def add_norm(
+def add_norm(  # noqa: PLR0917  as torch's layer_norm takes them
     y: torch.Tensor,
     residual: torch.Tensor | None,
     weight: torch.Tensor,

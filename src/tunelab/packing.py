@@ -156,9 +156,7 @@ class _Run:
     ) -> torch.Tensor:
         """Attention within each text, (1, T, heads * width) -> (1, T, heads * width)."""
         q, k, v = (t.view(1, t.shape[1], heads, -1).transpose(1, 2) for t in (q, k, v))
-        out = kernels.attention(
-            q, k, v, self.layout, scale=scale, drop=drop, causal=self.causal
-        )
+        out = kernels.attention(q, k, v, self.layout, scale=scale, drop=drop, causal=self.causal)
         return out.reshape(1, out.shape[1], -1)
 
     def add_norm(self, y: torch.Tensor, x: torch.Tensor, norm: Any, p: float) -> torch.Tensor:

@@ -16,7 +16,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def _measure() -> tuple[dict[str, float], dict[str, float]]:
         with float32_route("onednn"):
             return functional.linear(x, w)
 
-    candidates = {
+    candidates: dict[str, Callable[[], torch.Tensor]] = {
         "float32": lambda: functional.linear(x, w),
         "onednn": onednn,
         "bfloat16": lambda: functional.linear(*narrow),
@@ -114,8 +114,7 @@ def _measure() -> tuple[dict[str, float], dict[str, float]]:
         while time.perf_counter() < until:
             for name, run in candidates.items():
                 started = time.perf_counter()
-                for _ in range(5):
-                    run()
+                run()
                 best[name] = min(best[name], time.perf_counter() - started)
     return {k: best["float32"] / v for k, v in best.items()}, error
 

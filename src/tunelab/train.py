@@ -270,11 +270,11 @@ def _stepper(
                 )
                 / whole
             )
-            scaler.scale(share).backward()
+            scaler.scale(share).backward()  # type: ignore[no-untyped-call]
             loss += float(share.detach())
         if hooks.penalty:
             extra = hooks.penalty()
-            scaler.scale(extra).backward()
+            scaler.scale(extra).backward()  # type: ignore[no-untyped-call]
             loss += float(extra.detach())
         if not math.isfinite(loss):
             raise TrialError(

@@ -8,15 +8,39 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch.nn import functional
 
+from families import make_family
 from tunelab import bases, batching, packing, train
 from tunelab.batching import Encoded
 from tunelab.methods import METHODS
 from tunelab.methods.neural import adapted
 
-# Odd shapes: one token, one row, all alike, very different, more tokens than positions.
+# One token, one row, all alike, very different, more tokens than the model has positions.
 SHAPES = [[1], [7], [1, 1, 1], [2, 30, 1, 17], [30] * 20, list(range(1, 31))]
+FAMILIES = list(packing.FAMILIES)
+# Adapters on what a family has, with each preset, with dropout's own path, and everything trained.
+METHODS_TO_TRY: dict[str, tuple[str, dict[str, Any]]] = {
+    "full": ("full", {}),
+    "probe": ("probe", {}),
+    "bitfit": ("bitfit", {}),
+    "lora all-linear": ("lora", {}),
+    "lora query": ("lora", {"target_modules": "query"}),
+    "lora query-value": ("lora", {"target_modules": "query-value", "r": 3}),
+    "lora bias": ("lora", {"bias": "all", "r": 16}),
+    "lora-fa": ("lora-fa", {}),
+    "dora": ("dora", {}),
+    "ia3": ("ia3", {}),
+    "ln-tuning": ("ln-tuning", {}),
+}
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("packed")
+    return {f: make_family(root / f, f) for f in FAMILIES}
 
 
 def loaded(folder: Path, method: str, **settings: Any) -> Any:
@@ -28,7 +52,7 @@ def loaded(folder: Path, method: str, **settings: Any) -> Any:
     for name, p in model.named_parameters():
         if "lora_B" in name:  # zero at first: then A would have no gradient to compare
             torch.nn.init.normal_(p, std=0.05, generator=generator)
-    return model.double()
+    return model
 
 
 def loss_and_gradients(model: Any, logits: torch.Tensor, labels: torch.Tensor) -> Any:
@@ -40,69 +64,153 @@ def loss_and_gradients(model: Any, logits: torch.Tensor, labels: torch.Tensor) -
     }
 
 
-@pytest.mark.parametrize("lengths", SHAPES, ids=str)
-@pytest.mark.parametrize("method", ["full", "lora"])
-@pytest.mark.parametrize("family", ["tiny_bert", "tiny_distilbert"])
-def test_packed_equals_padded(
-    family: str, method: str, lengths: list[int], request: pytest.FixtureRequest
-) -> None:
-    model = loaded(request.getfixturevalue(family), method).eval()
+def batch_of(lengths: list[int]) -> tuple[Encoded, torch.Tensor]:
     rng = np.random.default_rng(0)
     texts = Encoded(tuple(rng.integers(5, 40, n) for n in lengths))
+    return texts, torch.from_numpy(rng.integers(0, 3, len(lengths)))
+
+
+def both(model: Any, lengths: list[int], dtype: torch.dtype = torch.float32) -> Any:
+    """(loss, gradients) packed and padded, both without dropout, and tokens computed."""
+    model.eval()
+    texts, labels = batch_of(lengths)
     rows = np.arange(len(lengths))
-    labels = torch.from_numpy(rng.integers(0, 3, len(lengths)))
-    packed = packing.Packed(model)
+    packed = packing.Packed(model, dtype)
     with packed.installed():
-        ours, tokens = packed(texts, rows)
-        ours_loss, ours_gradients = loss_and_gradients(model, ours, labels)
-    batch = batching.pad(texts, rows, pad_id=0)
-    theirs = train.forward(model, batch, torch.device("cpu"))
-    loss, gradients = loss_and_gradients(model, theirs, labels)
-
-    assert sum(lengths) <= tokens < sum(lengths) + 32
-    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
-    assert float(ours_loss) == pytest.approx(float(loss), rel=1e-6)
-    # The padded path also touches BERT's second token type or pad rows with zero gradients only.
-    assert ours_gradients.keys() == gradients.keys()
-    for name, gradient in gradients.items():
-        torch.testing.assert_close(ours_gradients[name], gradient, rtol=1e-5, atol=1e-7, msg=name)
+        logits, tokens = packed(texts, rows)
+        ours = loss_and_gradients(model, logits, labels)
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    batch = batching.pad(texts, rows, pad_id=inner.config.pad_token_id or 0)
+    theirs = loss_and_gradients(model, train.forward(model, batch, torch.device("cpu")), labels)
+    return ours, theirs, tokens
 
 
-def test_attention_and_dropout_are_put_back(tiny_bert: Path) -> None:
-    model = loaded(tiny_bert, "lora", lora_dropout=0.5)
-    before = [type(m) for m in model.modules()]
+def check_exactly(model: Any, lengths: list[int]) -> None:
+    (loss, gradients), (their_loss, theirs), tokens = both(model, lengths)
+    assert sum(lengths) <= tokens < sum(lengths) + 16
+    assert float(loss) == pytest.approx(float(their_loss), rel=1e-6)
+    # Gradients that are zero up to rounding (keys' biases move no softmax) have no relative error.
+    scale = max(float(g.abs().max()) for g in theirs.values())
+    assert gradients.keys() == theirs.keys()
+    for name, g in theirs.items():
+        torch.testing.assert_close(
+            gradients[name], g, rtol=1e-5, atol=1e-5 * max(scale, 1e-3), msg=name
+        )
+
+
+@pytest.mark.parametrize("method", METHODS_TO_TRY)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_equals_padded(family: str, method: str, folders: dict[str, Path]) -> None:
+    name, more = METHODS_TO_TRY[method]
+    if family == "gpt2" and name == "ia3":
+        pytest.skip("covered by the contracts")
+    check_exactly(loaded(folders[family], name, **more), [2, 30, 1, 17, 9])
+
+
+@pytest.mark.parametrize("lengths", SHAPES, ids=str)
+@pytest.mark.parametrize("family", ["bert", "distilbert", "albert", "gpt2"])
+def test_packed_equals_padded_in_odd_shapes(
+    family: str, lengths: list[int], folders: dict[str, Path]
+) -> None:
+    check_exactly(loaded(folders[family], "lora"), lengths)
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=12))
+def test_packed_equals_padded_at_any_lengths(lengths: list[int], folders: dict[str, Path]) -> None:
+    check_exactly(loaded(folders["bert"], "full"), lengths)
+
+
+def test_packed_equals_padded_without_compiled_kernels(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing.kernels, "_library", lambda: (None, "tried without"))
+    for family in FAMILIES:
+        check_exactly(loaded(folders[family], "lora"), [2, 30, 1, 17])
+
+
+@pytest.mark.parametrize("method", ["full", "lora all-linear", "lora query-value", "bitfit"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bfloat16_is_near(family: str, method: str, folders: dict[str, Path]) -> None:
+    name, more = METHODS_TO_TRY[method]
+    model = loaded(folders[family], name, **more)
+    assert packing.why_float32(model) is None
+    (loss, gradients), (their_loss, theirs), _ = both(model, [2, 30, 1, 17, 25, 12], torch.bfloat16)
+    # These models are random and 32 wide, where rounding weighs more than in any trained one;
+    # the bundled model, below, is held to what the engine promises.
+    assert float(loss) == pytest.approx(float(their_loss), rel=2e-2)
+    whole = torch.cat([g.flatten() for g in theirs.values()])
+    got = torch.cat([gradients[n].float().flatten() for n in theirs])
+    assert float((got - whole).norm() / whole.norm()) < 0.15
+    assert all(g.dtype == torch.float32 for g in gradients.values())
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_bfloat16_on_the_bundled_model(method: str) -> None:
+    """The promise: loss within 1e-3, gradients within 2%."""
+    row = METHODS[method]
+    assert row.adapt is not None
+    base = bases.resolve("minilm")
+    model: Any = adapted(base, ["a", "b", "c"], row.settings(), row.adapt, seed=0)[0]
+    generator = torch.Generator().manual_seed(1)
+    for name, p in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(p, std=0.02, generator=generator)
+    rng = np.random.default_rng(0)
+    (loss, gradients), (their_loss, theirs), _ = both(
+        model, rng.integers(5, 60, 16).tolist(), torch.bfloat16
+    )
+    assert float(loss) == pytest.approx(float(their_loss), rel=1e-3)
+    whole = torch.cat([g.flatten() for g in theirs.values()])
+    got = torch.cat([gradients[n].flatten() for n in theirs])
+    assert float((got - whole).norm() / whole.norm()) < 0.02
+
+
+def test_everything_is_put_back(folders: dict[str, Path]) -> None:
+    model = loaded(folders["bert"], "lora", lora_dropout=0.5)
     attention = model.get_base_model().config._attn_implementation
-    packed = packing.Packed(model)
+    packed = packing.Packed(model, torch.bfloat16)
+    hooks = [len(m._forward_hooks) for m in model.modules()]
     with packed.installed():
-        assert [type(m) for m in model.modules()] != before
-    assert [type(m) for m in model.modules()] == before
+        assert any("forward" in m.__dict__ for m in model.modules())
+    assert not any("forward" in m.__dict__ for m in model.modules())
+    assert [len(m._forward_hooks) for m in model.modules()] == hooks
     assert model.get_base_model().config._attn_implementation == attention
 
 
-@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
-def test_fast_dropout_has_the_right_rate_scale_and_gradient(p: float) -> None:
-    torch.manual_seed(0)
-    x = torch.ones(400, 503, requires_grad=True)
-    y = packing.fast_dropout(x, p)
-    kept = y != 0
-    # Five standard errors of a rate over 200,000 draws.
-    assert abs(float(kept.float().mean()) - (1 - p)) < 5 * (p * (1 - p) / x.numel()) ** 0.5
-    assert torch.allclose(y[kept], torch.tensor(1 / (1 - p)), rtol=1e-4)
-    y.sum().backward()  # type: ignore[no-untyped-call]
-    assert x.grad is not None
-    assert torch.equal(x.grad, y.detach())
-    # Neither rows nor columns share a mask, and neighbours are not correlated.
-    k = kept.float() - kept.float().mean()
-    assert abs(float((k[:, 1:] * k[:, :-1]).mean())) < 5 * p * (1 - p) / x.numel() ** 0.5
+def test_dropout_is_a_function_of_seed_and_step(folders: dict[str, Path]) -> None:
+    model = loaded(folders["bert"], "lora", lora_dropout=0.3).train()
+    texts, _ = batch_of([9, 4, 20])
+
+    def draw(seed: int, steps: int) -> torch.Tensor:
+        packed = packing.Packed(model, seed=seed)
+        torch.manual_seed(np.random.default_rng().integers(2**31))  # must not matter
+        with packed.installed():
+            for _ in range(steps):
+                logits, _ = packed(texts, np.arange(3))
+        return logits.detach()
+
+    assert torch.equal(draw(1, 2), draw(1, 2))
+    assert not torch.equal(draw(1, 2), draw(1, 3))
+    assert not torch.equal(draw(1, 2), draw(2, 2))
 
 
-def test_dropout_is_a_function_of_the_seed() -> None:
-    def draw(seed: int) -> torch.Tensor:
-        torch.manual_seed(seed)
-        return packing.fast_dropout(torch.ones(1000), 0.3)
+def test_dropout_has_the_same_mask_with_and_without_compiled_kernels(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = loaded(folders["bert"], "lora", lora_dropout=0.3).train()
+    texts, _ = batch_of([9, 4, 20])
 
-    assert torch.equal(draw(1), draw(1))
-    assert not torch.equal(draw(1), draw(2))
+    def logits() -> torch.Tensor:
+        packed = packing.Packed(model, seed=5)
+        with packed.installed():
+            return packed(texts, np.arange(3))[0].detach()
+
+    compiled = logits()
+    monkeypatch.setattr(packing.kernels, "_library", lambda: (None, "tried without"))
+    torch.testing.assert_close(logits(), compiled, rtol=1e-5, atol=1e-5)
 
 
 def test_what_cannot_be_packed_says_why(tiny_bert: Path) -> None:
@@ -110,3 +218,9 @@ def test_what_cannot_be_packed_says_why(tiny_bert: Path) -> None:
     assert packing.why_not(model) is None
     model.config.model_type = "strange"
     assert packing.why_not(model) == "strange has no packed path"
+
+
+def test_adapters_without_a_bfloat16_path_say_so(tiny_bert: Path) -> None:
+    assert packing.why_float32(loaded(tiny_bert, "lora")) is None
+    assert "ia3" in str(packing.why_float32(loaded(tiny_bert, "ia3")))
+    assert "lora" in str(packing.why_float32(loaded(tiny_bert, "dora")))
