@@ -58,13 +58,23 @@ def load_data(
     split_seed: int = 0,
     encoding: str = "utf-8",
     on_bad_rows: Literal["fail", "drop"] = "fail",
+    on_leak: Literal["warn", "drop", "fail"] = "warn",
 ) -> Dataset:
     """Load labelled texts in train, validation and test parts; see `tunelab inspect data`.
 
     Raises DataError in one line that says what is wrong and what to do.
     """
     return data.load(
-        DataSpec(str(source), text_column, label_column, subset, split_seed, encoding, on_bad_rows)
+        DataSpec(
+            str(source),
+            text_column,
+            label_column,
+            subset,
+            split_seed,
+            encoding,
+            on_bad_rows,
+            on_leak,
+        )
     )
 
 
@@ -143,12 +153,14 @@ def compare(
     text_column: str | None = None,
     label_column: str | None = None,
     subset: int | None = None,
+    on_leak: Literal["warn", "drop", "fail"] | None = None,
     tuning: bool | int | Mapping[str, Any] | None = None,
     vary_split: bool | None = None,
     train_sizes: Sequence[int | str] | None = None,
     test_on: str | Path | Sequence[str | Path] | None = None,
     race: bool | None = None,
     budget: float | str | None = None,
+    behaviour: bool | str | None = None,
     engine: str = "process",
     report_to: Sequence[str] | None = None,
     jobs: int | Literal["auto"] | None = None,
@@ -157,7 +169,8 @@ def compare(
 ) -> Study:
     """Train and compare methods on the same splits; resume where the folder has trials already.
 
-    `tuning`, `vary_split`, `train_sizes`, `test_on`, `race` and `budget` are as in a study file.
+    `tuning`, `vary_split`, `train_sizes`, `test_on`, `race`, `budget` and
+    `behaviour` are as in a study file.
     `jobs` trials run at a time ("auto", the default: one a core, as far as memory goes); times are
     then measured beside others, and marked so.
 
@@ -174,6 +187,7 @@ def compare(
         "data.text_column": text_column,
         "data.label_column": label_column,
         "data.subset": subset,
+        "data.on_leak": on_leak,
         "model": model,
         "trust_remote_code": trust_remote_code,
         "methods": list(methods) if methods is not None else None,
@@ -187,6 +201,7 @@ def compare(
         "test_on": _sources(test_on),
         "race": race,
         "budget": budget,
+        "behaviour": behaviour,
         "jobs": jobs,
     }
     path = Path(config_file) if config_file is not None else None

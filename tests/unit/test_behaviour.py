@@ -14,7 +14,7 @@ from commands import run_here
 from tiny import write_csv
 from tunelab import api, behaviour, store
 from tunelab.behaviour import CHANGES, cases, load, predict, results, roles
-from tunelab.errors import ConfigError
+from tunelab.errors import ConfigError, DataError
 from tunelab.stats import Runs
 from tunelab.types import ScoreKind
 
@@ -204,3 +204,16 @@ def test_a_study_keeps_the_predictions_and_an_artifact_answers_the_same(tmp_path
     assert refused.code == 2
     assert "is positive" in refused.err
     assert not (tmp_path / "none").exists()
+
+
+def test_from_python_a_suite_and_leaks_are_named_too(tmp_path: Path):
+    words = {"positive": GOOD, "negative": BAD}
+    rows = [[f"the {words[y][i % 8]} thing number {i}", y] for i in range(20) for y in words]
+    data = write_csv(tmp_path / "r.csv", rows, ["text", "label"])
+    assert api.load_data(data).fingerprint == api.load_data(data, on_leak="warn").fingerprint
+    with pytest.raises(ConfigError, match="no such suite"):
+        api.compare(
+            data, methods=["svm-tfidf"], behaviour="missing.yaml", output_dir=tmp_path / "o"
+        )
+    with pytest.raises(DataError, match="--on-leak drop"):
+        api.compare(data, methods=["svm-tfidf"], on_leak="fail", output_dir=tmp_path / "o")
