@@ -2,7 +2,8 @@
 
 Everything is computed from stored histories and predictions, without torch; `report` draws it.
 
-May import: types, metrics, stats, slices, tuning, store, summary, plots (the values that it draws).
+May import: types, metrics, stats, slices, sensitivity, behaviour, tuning, store, summary, plots
+(the values that it draws).
 May not import: report, trial, study, cli.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab import behaviour
 from tunelab.metrics import (
     METRICS,
     UndefinedMetricError,
@@ -27,6 +29,7 @@ from tunelab.metrics import (
     roc_curve,
 )
 from tunelab.plots import (
+    BehaviourPoint,
     CostColumn,
     Curve,
     CurvePoint,
@@ -34,9 +37,11 @@ from tunelab.plots import (
     PlotData,
     Reliability,
     Roc,
+    SettingLevel,
     SizePoint,
     SlicePoint,
 )
+from tunelab.sensitivity import analyse
 from tunelab.slices import Slice, attributes, find
 from tunelab.stats import Runs, mean_interval
 from tunelab.store import StudyRecord, read_rows
@@ -127,6 +132,8 @@ def plot_data(
         learning=_learning(record, summary),
         tuning=_tuning(record),
         transfer=_transfer(record, summary),
+        sensitivity=_sensitivity(record, summary),
+        behaviour=_behaviour(record),
         slices=tuple(
             SlicePoint(s.label, s.column, s.value, s.rows, s.accuracy, s.named)
             for s in slices_of(record, summary, found)
@@ -303,6 +310,42 @@ def _tuning(record: StudyRecord) -> dict[str, list[float]]:
             values, higher_is_better=record.tuning.get("higher_is_better", True)
         )
     return out
+
+
+MOST_SETTINGS = 8
+
+
+def _sensitivity(record: StudyRecord, summary: Summary) -> tuple[SettingLevel, ...]:
+    """What the values of each varying setting do, the settings with the largest share first."""
+    if summary.best is None:
+        return ()
+    effects = [
+        (s.method, e) for s in analyse(record, summary.metric) for e in s.effects if e.levels
+    ]
+    effects.sort(key=lambda pair: -pair[1].share.value)
+    return tuple(
+        SettingLevel(method, e.name, level.value, level.effect, e.share.value)
+        for method, e in effects[:MOST_SETTINGS]
+        for level in e.levels
+    )
+
+
+def _behaviour(record: StudyRecord) -> tuple[BehaviourPoint, ...]:
+    """Failure rates on the behaviour tests, of trials that have predictions on their texts."""
+    if not record.behaviour:
+        return ()
+    suite, some = behaviour.from_json(record.behaviour)
+    by_label: dict[str, dict[int, Predictions]] = {}
+    for r in record.done:
+        p = record.predictions(r.spec.trial_id).get(behaviour.PART)
+        if p is not None:
+            by_label.setdefault(r.spec.method.label, {})[r.spec.seed] = p
+    runs = [Runs(label, by_seed) for label, by_seed in by_label.items()]
+    names = [str(n) for n in record.data["label_names"]]
+    return tuple(
+        BehaviourPoint(f.label, f.test, f.capability, f.kind, f.cases, f.failure)
+        for f in behaviour.results(suite, some, runs, names)
+    )
 
 
 def slices_of(

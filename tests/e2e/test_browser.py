@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 NASTY = '</script><script>alert(1)</script><!-- "quoted" \''
 # Charts of a study that has no parts of its own: no tuning, no sizes, no other data.
-USUAL = [p for p in PLOTS if p not in {"sensitivity", "tuning", "learning", "transfer", "slices"}]
+UNUSUAL = {"sensitivity", "tuning", "learning", "transfer", "slices", "behaviour"}
+USUAL = [p for p in PLOTS if p not in UNUSUAL]
 DRAWN = "html[data-drawn]"
 
 pytestmark = [

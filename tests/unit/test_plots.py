@@ -14,6 +14,7 @@ from tunelab.plots import (
     MOST_CLASSES,
     OKABE_ITO,
     PLOTS,
+    BehaviourPoint,
     CostColumn,
     Curve,
     CurvePoint,
@@ -102,6 +103,10 @@ def data(**changes: Any) -> PlotData:
             SettingLevel("full", "learning_rate", "5e-05", estimate(0.0), 0.1),
         ),
         transfer=tuple(PlacePoint(m, "imdb", estimate(0.7, 0.03)) for m in METHODS),
+        behaviour=tuple(
+            BehaviourPoint(m, "not", "negation", "minimum", 50, estimate(0.2 + i / 10, 0.05))
+            for i, m in enumerate(METHODS)
+        ),
         slices=tuple(
             SlicePoint(m, column, value, 40, estimate(0.5 + i / 10, 0.1), named=i == 0)
             for m in METHODS
@@ -139,7 +144,7 @@ def test_renders_to_png_and_svg(name: str) -> None:
     assert png.startswith(b"\x89PNG")
     width, height = struct.unpack(">II", png[16:24])
     assert 300 < width < 1200
-    assert 120 < height < 800
+    assert 100 < height < 800
     assert to_svg(chart).startswith("<svg")
 
 
@@ -361,6 +366,7 @@ def test_names_with_markup_and_quotes_stay_data() -> None:
         tuning={m: [0.5, 0.6] for m in nasty},
         sensitivity=tuple(SettingLevel(m, m, m, estimate(0.1), 0.5) for m in nasty),
         transfer=tuple(PlacePoint(m, "</b>", estimate(0.5)) for m in nasty),
+        behaviour=tuple(BehaviourPoint(m, m, m, m, 9, estimate(0.5)) for m in nasty),
         slices=tuple(SlicePoint(m, m, m, 20, estimate(0.5), named=True) for m in nasty),
         class_names=("<b>\u2028", "'"),
     )

@@ -23,7 +23,8 @@ from tunelab.summary import summarise
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 # Charts of a study that has no parts of its own: no tuning, no sizes, no other data.
-USUAL = [p for p in PLOTS if p not in {"sensitivity", "tuning", "learning", "transfer", "slices"}]
+UNUSUAL = {"sensitivity", "tuning", "learning", "transfer", "slices", "behaviour"}
+USUAL = [p for p in PLOTS if p not in UNUSUAL]
 NASTY = '</script><script>alert(1)</script><!-- \u2028 & "quoted" \''
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from tunelab.plots import comparison, curves, learning, predictions
 from tunelab.plots.base import (
     OKABE_ITO,
+    BehaviourPoint,
     CostColumn,
     Curve,
     CurvePoint,
@@ -48,6 +49,7 @@ __all__ = [
     "SettingLevel",
     "SizePoint",
     "SlicePoint",
+    "BehaviourPoint",
     "colours",
     "dashes",
     "shapes",
@@ -189,6 +191,15 @@ PLOTS: dict[str, Plot] = {
             wide=True,
             choice="Rows cut by",
             choices=predictions.slices_plots,
+        ),
+        Plot(
+            "behaviour",
+            "slices",
+            "Behaviour",
+            predictions.behaviour_plot,
+            "Dark is bad: simple sentences that a reader gets right and the method does not.",
+            predictions.describe_behaviour,
+            wide=True,
         ),
         Plot(
             "agreement",

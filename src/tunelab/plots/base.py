@@ -34,6 +34,7 @@ __all__ = [
     "SettingLevel",
     "SizePoint",
     "SlicePoint",
+    "BehaviourPoint",
     "colours",
     "dashes",
     "shapes",
@@ -167,6 +168,18 @@ class SlicePoint:
 
 
 @dataclass(frozen=True, slots=True)
+class BehaviourPoint:
+    """How often a method fails a behaviour `test` of a `capability`, in [0, 1]."""
+
+    method: str
+    test: str
+    capability: str
+    kind: str
+    cases: int
+    failure: Estimate
+
+
+@dataclass(frozen=True, slots=True)
 class PlotData:
     """Everything that the plots draw. Methods are named by their label in the study.
 
@@ -203,6 +216,7 @@ class PlotData:
     sensitivity: tuple[SettingLevel, ...] = ()
     transfer: tuple[PlacePoint, ...] = ()
     slices: tuple[SlicePoint, ...] = ()
+    behaviour: tuple[BehaviourPoint, ...] = ()
 
     @property
     def scale(self) -> float:

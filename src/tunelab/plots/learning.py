@@ -209,7 +209,7 @@ def sensitivity_plot(data: PlotData) -> Chart | None:
         ],
     )
     layers = alt.layer(
-        base.mark_rule(color=NEUTRAL, strokeDash=[4, 3]).encode(x=alt.datum(0)),
+        alt.Chart().mark_rule(color=NEUTRAL, strokeDash=[4, 3]).encode(x=alt.XDatum(0)),
         base.mark_rule(color="#0072B2", strokeWidth=2.5).encode(
             x=alt.X("low:Q", title=f"{points} from the mean of all trials", scale=x_scale),
             x2="high:Q",
@@ -222,7 +222,7 @@ def sensitivity_plot(data: PlotData) -> Chart | None:
             "panel:N",
             sort=by("panel_place"),
             title=None,
-            header=alt.Header(labelAnchor="start", labelPadding=4),
+            header=alt.Header(labelAnchor="start", labelPadding=4, labelLimit=WIDTH),
         ),
         columns=1,
         spacing=18,

@@ -521,3 +521,86 @@ def describe_slices(data: PlotData) -> str:
         f"{len(named):,} of {len(data.slices):,} slices truly differ; the lowest: {worst.method} "
         f"where {worst.column} is {worst.value}, {100 * worst.accuracy.value:.1f} percent."
     )
+
+
+# --- behaviour --------------------------------------------------------------------------------
+
+
+def behaviour_plot(data: PlotData) -> Chart | None:
+    """Failure rates on behaviour tests: a cell a test and method (Ribeiro et al. 2020)."""
+    import altair as alt
+
+    if not data.behaviour:
+        return None
+    shown = [m for m in data.methods if any(b.method == m for b in data.behaviour)]
+    tests = list(dict.fromkeys(f"{b.capability}: {b.test}" for b in data.behaviour))
+    rows: list[Row] = [
+        {
+            "method": b.method,
+            "place": shown.index(b.method),
+            "test": f"{b.capability}: {b.test}",
+            "test_place": tests.index(f"{b.capability}: {b.test}"),
+            "kind": b.kind,
+            "failure": rounded(b.failure.value),
+            "low": rounded(b.failure.low),
+            "high": rounded(b.failure.high),
+            "cases": b.cases,
+        }
+        for b in data.behaviour
+    ]
+    cell = max(34, min(70, 620 // len(shown)))
+    y = alt.Y(
+        "test:N",
+        sort=by("test_place"),
+        title=None,
+        axis=alt.Axis(ticks=False, domain=False, grid=False, labelPadding=8, labelLimit=210),
+    )
+    x = alt.X(
+        "method:N",
+        sort=by("place"),
+        title=None,
+        axis=alt.Axis(
+            orient="top", ticks=False, domain=False, grid=False, labelAngle=-40, labelLimit=120
+        ),
+    )
+    base = alt.Chart(table_of(rows)).encode(x=x, y=y, opacity=followed(faded=0.25))
+    chart = alt.layer(
+        base.mark_rect(stroke="#ffffff", strokeWidth=1).encode(
+            color=alt.Color(
+                "failure:Q",
+                scale=alt.Scale(domain=[0, 1], range=["#f6efe6", "#a63d00"]),
+                legend=None,
+            ),
+            tooltip=[
+                alt.Tooltip("method:N"),
+                alt.Tooltip("test:N"),
+                alt.Tooltip("kind:N"),
+                alt.Tooltip("failure:Q", title="fails", format=".1%"),
+                alt.Tooltip("low:Q", title="95% interval from", format=".1%"),
+                alt.Tooltip("high:Q", title="to", format=".1%"),
+                alt.Tooltip("cases:Q"),
+            ],
+        ),
+        base.mark_text(fontSize=12 if cell > 40 else 10).encode(
+            text=alt.Text("failure:Q", format=".0%"),
+            color=alt.condition("datum.failure > 0.5", alt.value("#ffffff"), alt.value("#3a2a1a")),
+        ),
+    ).properties(width={"step": cell}, height={"step": 26})
+    return finish(
+        chart,
+        "Behaviour tests: how often a method fails",
+        f"share of the cases that fail, mean over seeds, {seeds_of(data, shown)}",
+        fit="grid",
+        across=len(shown),
+    )
+
+
+def describe_behaviour(data: PlotData) -> str:
+    """The test that each method fails most."""
+    parts = []
+    for m in data.methods:
+        mine = [b for b in data.behaviour if b.method == m]
+        if mine:
+            worst = max(mine, key=lambda b: b.failure.value)
+            parts.append(f"{m} {worst.test} ({100 * worst.failure.value:.0f}%)")
+    return f"The test that each fails most: {'; '.join(parts)}."
