@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,6 +100,17 @@ def test_the_best_is_kept_in_nineteen_of_twenty_races_of_equals() -> None:
         race, _ = replay(right, range(6))
         lost += "0" not in race.alive
     assert lost <= 3
+
+
+def test_on_a_recorded_grid_the_best_is_kept_and_not_everything_is_run() -> None:
+    """A small version of benchmarks/racing.py, on its grid of settings that lie close together."""
+    with np.load(Path(__file__).parents[2] / "benchmarks/racing.npz") as stored:
+        right = np.unpackbits(stored["close"], axis=2, count=int(stored["rows"])).astype(bool)
+    best = str(right.mean(axis=(1, 2)).argmax())
+    rng = np.random.default_rng(0)
+    races = [replay(right, [int(s) for s in rng.permutation(10)]) for _ in range(5)]
+    assert all(best in race.alive for race, _ in races)
+    assert np.mean([spent for _, spent in races]) <= 0.75 * right.shape[0] * right.shape[1]
 
 
 def test_a_race_is_plain_json_and_says_itself() -> None:
