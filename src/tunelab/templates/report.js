@@ -230,12 +230,18 @@
       });
   }
 
+  // One chart after the other, so that the page can be read and scrolled meanwhile. When the first
+  // and the last were there, in milliseconds after the page was asked for, is kept on the page.
   function drawAll(left) {
+    const page = document.documentElement.dataset;
     if (!left.length) {
-      document.documentElement.dataset.drawn = "true";
+      page.drawn = Math.round(performance.now());
       return;
     }
-    draw(left[0]).then(() => setTimeout(() => drawAll(left.slice(1)), 0));
+    draw(left[0]).then(function () {
+      page.firstDrawn = page.firstDrawn || Math.round(performance.now());
+      setTimeout(() => drawAll(left.slice(1)), 0);
+    });
   }
 
   if (window.vegaEmbed) {
