@@ -16,11 +16,20 @@ from tunelab._version import __version__
 from tunelab.errors import TunelabError
 
 if TYPE_CHECKING:
-    from tunelab.api import Study, compare, load, load_data
+    from tunelab.api import Study, compare, fine_tune, load, load_base, load_data
 
-__all__ = ["Study", "TunelabError", "__version__", "compare", "load", "load_data"]
+__all__ = [
+    "Study",
+    "TunelabError",
+    "__version__",
+    "compare",
+    "fine_tune",
+    "load",
+    "load_data",
+    "load_base",
+]
 
-_FROM_API = ("Study", "compare", "load", "load_data")
+_FROM_API = ("Study", "compare", "fine_tune", "load", "load_data", "load_base")
 
 
 def __getattr__(name: str) -> Any:

@@ -42,7 +42,8 @@ from tunelab.types import Artifact, Dataset, DataSpec, Predictions, TrialResult
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Study", "compare", "extended", "finish", "load", "load_data", "run_plan", "train_one"]
+__all__ = ["Study", "compare", "extended", "fine_tune", "finish", "load", "load_base", "load_data",
+           "run_plan", "train_one"]  # fmt: skip
 
 
 def _nothing(_: Mapping[str, Any]) -> None:
@@ -96,6 +97,43 @@ class Study:
     def table(self) -> pd.DataFrame:
         """One row a method, best first: means over seeds, 95% intervals, costs."""
         return summary.table(self.summary)
+
+    def trials(self) -> pd.DataFrame:
+        """One row a trial, as results.csv: method, settings, seed, scores, costs, error."""
+        import pandas as pd
+
+        return pd.DataFrame(store.results_rows(self.record.results))
+
+    def history(self) -> pd.DataFrame:
+        """Training curves, a row a log line: label, seed, step, epoch, loss, eval_accuracy, ..."""
+        import pandas as pd
+
+        rows = [
+            {"label": r.spec.method.label, "seed": r.spec.seed, **line}
+            for r in self.record.done
+            for line in self.record.history(r.spec.trial_id)
+        ]
+        return pd.DataFrame(rows)
+
+    def predictions(self, part: Literal["validation", "test"] = "test") -> pd.DataFrame:
+        """One row a trial and text: label (the method's), seed, id, truth, predicted (names).
+
+        The truth of a part without labels is missing.
+        """
+        import pandas as pd
+
+        names = self.record.data["label_names"]
+        frames = []
+        for r in self.record.done:
+            p = self.record.predictions(r.spec.trial_id).get(part)
+            if p is None:
+                continue
+            frames.append(pd.DataFrame({
+                "label": r.spec.method.label, "seed": r.spec.seed, "id": p.ids,
+                "truth": [names[k] if k >= 0 else None for k in p.labels],
+                "predicted": [names[k] for k in p.predicted],
+            }))  # fmt: skip
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     def sentences(self) -> tuple[str, ...]:
         """What can be said about the pairs that matter, in plain words."""
@@ -313,6 +351,43 @@ def train_one(
             shutil.rmtree(out)
         made.replace(out)
     return result
+
+
+def fine_tune(
+    source: str | Path,
+    method: str | Mapping[str, Any] = "lora",
+    *,
+    output_dir: str | Path,
+    model: str | None = None,
+    seed: int = 0,
+    metric: str | None = None,
+    subset: int | None = None,
+    overwrite: bool = False,
+    on_event: OnEvent = _nothing,
+    **settings: Any,
+) -> TrialResult:
+    """Train one method with one seed into a folder that `load` reads, as `tunelab train` does.
+
+    Returns the trial's result: `scores` (eval_* on validation, test_*) and `cost`. Raises
+    InputError before anything is trained, TrialError where training failed.
+    """
+    flags = {
+        "data.source": str(source), "data.subset": subset, "model": model, "methods": [method],
+        "seeds": [seed], "metric": metric, "output_dir": str(output_dir),
+    }  # fmt: skip
+    return train_one(config.load(None, flags, settings), overwrite=overwrite, on_event=on_event)
+
+
+def load_base(name: str = "minilm") -> tuple[Any, Any]:
+    """A base model to look into: transformers' model without a head, and its tokenizer.
+
+    The model is in float32 and evaluation mode. `name` as `model` elsewhere: a hub id, a local
+    folder or the bundled minilm.
+    """
+    from tunelab import bases, models
+
+    base = bases.resolve(name)
+    return models.load_encoder(base), models.load_tokenizer(base)
 
 
 def load(path: str | Path | Artifact, *, trust_remote_code: bool = False) -> TextClassifier:

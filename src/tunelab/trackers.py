@@ -197,7 +197,11 @@ class Reporter:
             self._guarded(name, pass_on)
 
     def _run(self, spec: TrialSpec) -> Run:
-        return Run(self.project, spec.method.label, f"seed-{spec.seed}", self.folder)
+        rows = f"-rows-{spec.train_rows}" if spec.train_rows else ""
+        name = f"seed-{spec.seed}{rows}"
+        if spec.purpose == "tuning":  # tries of a method differ in settings, not in seed
+            name = f"tuning-{spec.trial_id[-6:]}"
+        return Run(self.project, spec.method.label, name, self.folder)
 
     def _close(self) -> None:
         for name in list(self._open):

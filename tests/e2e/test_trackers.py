@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,21 @@ def test_trials_that_run_side_by_side_are_not_mixed(tmp_path: Path) -> None:
         assert found["eval/accuracy"] == [(1, 0.5), (2, 0.5)]
         assert found["final/test_accuracy"] == [(2, accuracy)]
         assert "final/test_loss" not in found
+
+
+@needs("tensorboard")
+def test_tries_and_parts_of_the_rows_are_runs_of_their_own(tmp_path: Path) -> None:
+    whole = trial("a")
+    tries = [replace(whole, purpose="tuning", trial_id=f"a-{x}") for x in ("one123", "two456")]
+    part = replace(whole, train_rows=50, trial_id="a-part")
+    trials = {t.trial_id: t for t in (whole, *tries, part)}
+    said: list[str] = []
+    with trackers.Reporter(["tensorboard"], "p", tmp_path, trials, said.append) as reporter:
+        for spec in trials.values():
+            reporter.result(ended(spec, 0.5))
+    assert said == []
+    found = {p.name for p in (tmp_path / "tensorboard" / "a").iterdir()}
+    assert found == {"seed-0", "tuning-one123", "tuning-two456", "seed-0-rows-50"}
 
 
 @needs("tensorboard")

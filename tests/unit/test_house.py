@@ -22,7 +22,10 @@ HEAVY = {
     "torch", "transformers", "peft", "accelerate", "datasets", "pandas", "pyarrow", "sklearn",
     "scipy", "altair", "vl_convert", "jinja2",
 }  # fmt: skip
-PUBLIC = {"Study", "TunelabError", "__version__", "compare", "load", "load_data"}
+PUBLIC = {
+    "Study", "TunelabError", "__version__", "compare", "fine_tune", "load", "load_base",
+    "load_data",
+}  # fmt: skip
 
 
 def _python(code: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

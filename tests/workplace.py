@@ -1,0 +1,91 @@
+"""A folder with all that the README and the guide speak of, and their commands made small."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from commands import run_here
+from tiny import make_tiny, reviews, write_csv
+from tunelab.methods import METHODS
+
+FENCED = re.compile(r"^```([\w-]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+# What `make demo` leaves, on few rows; the guide goes on from there.
+DEMO = ["compare", "--data", "demo", "--methods", "svm-tfidf,lora", "--output-dir", "runs/demo"]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced blocks of a page in a language ("" for none)."""
+    return [body for name, body in FENCED.findall(text) if name == language]
+
+
+def furnish(folder: Path) -> None:
+    """Put models and data below a folder. What lies there wins over the hub."""
+    folder.mkdir(parents=True, exist_ok=True)
+    make_tiny(folder / "tiny", "bert")
+    make_tiny(folder / "distilbert-base-uncased", "distilbert")
+    write_csv(folder / "reviews.csv", reviews(160), ["text", "label"])
+    write_csv(folder / "texts.csv", [[t] for t, _ in reviews(5)], ["text"])
+    (folder / "rotten_tomatoes").mkdir()
+    for i, part in enumerate(("train", "validation", "test")):
+        write_csv(folder / "rotten_tomatoes" / f"{part}.csv", reviews(60, i), ["text", "label"])
+
+
+@contextlib.contextmanager
+def furnished(folder: Path) -> Iterator[None]:
+    """Work in a furnished folder, without a network and without what the user has cached."""
+    furnish(folder)
+    before = Path.cwd()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HOME", str(folder / ".hub"))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("TUNELAB_CACHE", str(folder / ".cache"))
+        os.chdir(folder)
+        try:
+            yield
+        finally:
+            os.chdir(before)
+            shutil.rmtree(folder)
+
+
+def small(args: list[str]) -> list[str]:
+    """The same command on few rows with one seed; without a model of its own, on the tiny one."""
+    if args[:2] == ["inspect", "data"] and "--model" not in args:
+        return [*args, "--model", "tiny"]
+    out = list(args)
+    if args[0] == "extend":
+        out[out.index("--seeds") + 1] = "2"
+    if args[0] not in {"compare", "train"}:
+        return out
+
+    def ask(flag: str, value: str, *, even_if_given: bool = False) -> None:
+        if flag not in out:
+            out.extend([flag, value])
+        elif even_if_given:
+            out[out.index(flag) + 1] = value
+
+    ask("--subset", "20")
+    ask("--model", "tiny")
+    if out[0] == "compare":
+        ask("--seeds", "1", even_if_given=True)
+        ask("--tuning", "off")
+    flag = "--method" if out[0] == "train" else "--methods"
+    names = out[out.index(flag) + 1].split(",") if flag in out else ["lora"]
+    known = [METHODS[n].settings.model_fields for n in names if n in METHODS]
+    for setting, value in (("max_length", "32"), ("num_train_epochs", "1")):
+        if any(setting in fields for fields in known):
+            ask("--" + setting.replace("_", "-"), value)
+    return out
+
+
+def answer(args: list[str]) -> list[str]:
+    """What a command says, standard output before standard error, as the guide quotes it."""
+    said = run_here(*small(args))
+    here = f"{Path.cwd()}/"
+    return [x.replace(here, "").rstrip() for x in [*said.out.splitlines(), *said.err.splitlines()]]
