@@ -12,7 +12,6 @@ import re
 import shlex
 import subprocess
 import sys
-import tempfile
 import urllib.parse
 from pathlib import Path
 from typing import Any
@@ -144,8 +143,7 @@ def test_what_is_quoted_is_what_is_said(page: Path, tmp_path: Path) -> None:
 def test_out_of_memory_is_quoted_as_it_is_said(tmp_path: Path) -> None:
     spec = TrialSpec(DataSpec("demo"), "f" * 64, None, MethodSpec("lora", "lora", {}), 0, "lora-0")
     (tmp_path / "trials").mkdir()
-    with tempfile.TemporaryFile("w+") as log:
-        result = process._died(spec, tmp_path, -9, log)
+    result = process._died(spec, tmp_path, -9, tmp_path / "logs")
     assert f"> {result.error}\n" in text_of(DOCS / "troubleshooting.md")
 
 
