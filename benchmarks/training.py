@@ -1,0 +1,184 @@
+"""Training speed: tunelab against Hugging Face's Trainer with peft, same model, rows and batches.
+
+python benchmarks/training.py [--model minilm|distilbert] [--mode lora|query-value|full|qlora-4bit]
+                              [--batch 16] [--steps 20] [--rounds 5] [--json]
+
+Each round, every contestant trains `--steps` steps on the same Rotten Tomatoes sentences. The peer
+as shipped is what a user would write today: float32, dynamic padding, dropout as in the model's
+configuration and 0.1 in the adapter. The peer with every option it has groups rows by length and
+computes in bfloat16. DistilBERT's shape has random weights: speed does not depend on them.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+from _measure import Contestant, arguments, compete, rate, report, shared_data
+
+LABELS = ["negative", "positive"]
+TARGETS = {
+    "minilm": {
+        "lora": ["query", "key", "value", "attention.output.dense", "intermediate.dense",
+                 "output.dense"],
+        "query-value": ["query", "value"],
+    },
+    "distilbert": {
+        "lora": ["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"],
+        "query-value": ["q_lin", "v_lin"],
+    },
+}  # fmt: skip
+
+
+def folder(model: str) -> str:
+    """Where the base lies; DistilBERT's shape is made here, with MiniLM's tokenizer."""
+    from tunelab import bases
+
+    if model == "minilm":
+        return bases.resolve("minilm").path.as_posix()
+    import torch
+    from transformers import AutoTokenizer, DistilBertConfig, DistilBertForSequenceClassification
+
+    path = os.path.join(tempfile.gettempdir(), "tunelab-benchmark-distilbert")  # noqa: PTH118
+    if not os.path.isdir(path):  # noqa: PTH112
+        torch.manual_seed(0)
+        DistilBertForSequenceClassification(DistilBertConfig()).save_pretrained(path)
+        AutoTokenizer.from_pretrained(bases.resolve("minilm").path).save_pretrained(path)
+    return path
+
+
+def rows(count: int) -> tuple[list[str], list[int]]:
+    import pandas as pd
+
+    frame = pd.read_parquet(shared_data() / "train.parquet").sample(frac=1, random_state=0)
+    return frame.text.tolist()[:count], frame.label.tolist()[:count]
+
+
+def peer(  # noqa: PLR0917
+    model: str, mode: str, batch: int, steps: int, dropout: float, options: bool
+) -> Callable[[], float]:
+    """Trainer + peft; `options`: length groups and bfloat16, all it offers on a processor."""
+    import transformers
+    from datasets import Dataset
+    from peft import LoraConfig, get_peft_model
+
+    transformers.logging.set_verbosity_error()
+    path = folder(model)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    tokenizer.backend_tokenizer.no_padding()
+    texts, labels = rows(batch * steps)
+    data = Dataset.from_dict({"text": texts, "labels": labels}).map(
+        lambda b: tokenizer(b["text"], truncation=True, max_length=128),
+        batched=True, remove_columns=["text"],
+    )  # fmt: skip
+    transformers.set_seed(0)
+    more: dict[str, Any] = {}
+    if mode == "qlora-4bit":
+        more["quantization_config"] = transformers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            llm_int8_skip_modules=["classifier", "pre_classifier", "pooler"],
+        )  # fmt: skip
+    net: Any = transformers.AutoModelForSequenceClassification.from_pretrained(
+        path, num_labels=2, **more
+    )
+    if mode != "full":
+        targets = TARGETS[model]["query-value" if mode == "query-value" else "lora"]
+        net = get_peft_model(net, LoraConfig(
+            task_type="SEQ_CLS", r=8, lora_alpha=16, lora_dropout=dropout, target_modules=targets,
+        ))  # fmt: skip
+    arguments = transformers.TrainingArguments(
+        tempfile.mkdtemp(), per_device_train_batch_size=batch, num_train_epochs=1,
+        learning_rate=5e-5 if mode == "full" else 5e-4, weight_decay=0.01, warmup_steps=0.06,
+        report_to=[], save_strategy="no", eval_strategy="no", logging_strategy="no",
+        disable_tqdm=True, use_cpu=True, seed=0, bf16=options,
+        **({"train_sampling_strategy": "group_by_length"} if options else {}),
+    )  # fmt: skip
+    trainer = transformers.Trainer(
+        net, arguments, train_dataset=data,
+        data_collator=transformers.DataCollatorWithPadding(tokenizer),
+    )  # fmt: skip
+    trainer.train()
+    return rate(batch * steps, trainer.train)
+
+
+def ours(  # noqa: PLR0917
+    model: str, mode: str, batch: int, steps: int, engine: str, precision: str, dropout: float
+) -> Callable[[], float]:
+    """The loop that `tunelab compare` runs, without its evaluation."""
+    import numpy as np
+
+    from tunelab import bases, batching, models, train
+    from tunelab.methods import METHODS, neural
+
+    base = bases.resolve(folder(model))
+    texts, labels = rows(batch * steps)
+    method = METHODS["lora" if mode == "query-value" else mode]
+    more: dict[str, Any] = {"engine": engine, "precision": precision}
+    if mode != "full":
+        more["target_modules"] = "query-value" if mode == "query-value" else "all-linear"
+        more["lora_dropout"] = dropout
+    settings: Any = method.settings(per_device_train_batch_size=batch, **more)
+    tokenizer = models.load_tokenizer(base)
+    assert method.adapt is not None
+    quantization = (
+        {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+        if mode == "qlora-4bit"
+        else None
+    )
+    net, _ = neural.adapted(base, LABELS, settings, method.adapt, 0, quantization=quantization)
+    data = train.TrainingData(
+        batching.encode(tokenizer, texts, 128), np.asarray(labels), tuple(map(str, range(len(texts))))
+    )
+    pad_id = int(tokenizer.pad_token_id)
+    chosen = train.choose_engine(net, pad_id, settings)
+    step = train._stepper(net, chosen, data, settings, steps=10_000, hooks=train.Hooks())
+    order = np.random.default_rng(0)
+    lengths = data.encoded.lengths
+    train.kernels.keep_memory()
+
+    def epoch() -> None:
+        net.train()
+        with chosen.installed():
+            for part in batching.train_batches(lengths, batch, order):
+                step(part)
+
+    epoch()
+    return rate(len(texts), epoch)
+
+
+def main() -> None:
+    parser = arguments(__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--model", choices=list(TARGETS), default="minilm")
+    parser.add_argument(
+        "--mode", choices=["lora", "query-value", "full", "qlora-4bit"], default="lora"
+    )
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--lora-dropout", type=float, default=0.1)
+    a = parser.parse_args()
+    same = {"model": a.model, "mode": a.mode, "batch": a.batch, "steps": a.steps,
+            "dropout": a.lora_dropout}  # fmt: skip
+    stock = "Trainer + peft as shipped"
+    results = compete(
+        [
+            Contestant(stock, peer, {**same, "options": False}),
+            Contestant("Trainer + peft, every option", peer, {**same, "options": True}),
+            Contestant("tunelab, plain engine", ours,
+                       {**same, "engine": "plain", "precision": "float32"}),
+            Contestant("tunelab, float32", ours,
+                       {**same, "engine": "auto", "precision": "float32"}),
+            Contestant("tunelab, auto", ours, {**same, "engine": "auto", "precision": "auto"}),
+        ],
+        a.rounds,
+    )  # fmt: skip
+    report(
+        f"Training, {a.model}, {a.mode}, batch {a.batch}", results, unit="texts/s", baseline=stock,
+        as_json=a.as_json, steps=a.steps, lora_dropout=a.lora_dropout,
+        threads=os.environ.get("OMP_NUM_THREADS", "all"),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
