@@ -129,7 +129,9 @@ def ours(  # noqa: PLR0917
     )
     net, _ = neural.adapted(base, LABELS, settings, method.adapt, 0, quantization=quantization)
     data = train.TrainingData(
-        batching.encode(tokenizer, texts, 128), np.asarray(labels), tuple(map(str, range(len(texts))))
+        batching.encode(tokenizer, texts, 128),
+        np.asarray(labels),
+        tuple(map(str, range(len(texts)))),
     )
     pad_id = int(tokenizer.pad_token_id)
     chosen = train.choose_engine(net, pad_id, settings)

@@ -51,16 +51,22 @@ struct Dropout {
     h *= 0xc2b2ae35u;
     return h ^ (h >> 16);
   }
-  void times(float* x, uint32_t start, int n) const {
+  // x times the factors of sixteen elements.
+  inline Vec apply(Vec x, uint32_t start) const {
     const Word steps = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const Word kept = Word(hash<Word>(steps + start) >= limit);  // ones or zeros
+    Word bits;
+    x *= scale;
+    std::memcpy(&bits, &x, 64);
+    bits &= kept;
+    std::memcpy(&x, &bits, 64);
+    return x;
+  }
+  void times(float* x, uint32_t start, int n) const {
     int j = 0;
     for (; j + 16 <= n; j += 16) {
-      const Word kept = Word(hash<Word>(steps + (start + uint32_t(j))) >= limit);  // ones or 0
-      Word bits;
-      const Vec v = *reinterpret_cast<const Vec*>(x + j) * scale;
-      std::memcpy(&bits, &v, 64);
-      bits &= kept;
-      std::memcpy(x + j, &bits, 64);
+      Vec* at = reinterpret_cast<Vec*>(x + j);
+      *at = apply(*at, start + uint32_t(j));
     }
     for (; j < n; j++) x[j] *= hash<uint32_t>(start + uint32_t(j)) >= limit ? scale : 0.f;
   }
@@ -342,58 +348,66 @@ inline void store16(bf16* p, Vec x) {
   *reinterpret_cast<Half*>(p) = __builtin_convertvector(u, Half);
 }
 
-// low = scale x down^T; y += low up + bias (may be null). x (rows x k), down (rank x k), up (rank x
-// n), y (rows x n), low (rows x rank); k and n are multiples of 16.
+// low = scale drop_x(x) down^T; y += drop_y(low up) + bias (may be null). x (rows x k), down (rank x
+// k), up (rank x n), y (rows x n), low (rows x rank); k and n are multiples of 16.
 template <class T>
 void low_rank(const T* x, const float* down, const float* up, const T* bias, T* y, float* low,
-              long rows, long k, long n, long rank, float scale, int threads) {
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (long block = 0; block < (rows + 3) / 4; block++) {
-    const long i = block * 4, many = rows - i < 4 ? rows - i : 4;
-    for (long l = 0; l < rank; l += 4) {
-      // Rows and ranks that are not there read the last that is; what they give is not kept.
-      const T* row[4];
-      const float* to[4];
-      for (int u = 0; u < 4; u++) {
-        row[u] = x + (i + (u < many ? u : many - 1)) * k;
-        to[u] = down + (l + u < rank ? l + u : rank - 1) * k;
+              long rows, long k, long n, long rank, float scale, Dropout drop_x, Dropout drop_y,
+              int threads) {
+#pragma omp parallel num_threads(threads)
+  {
+    std::vector<float> memory(4 * k);
+    float* const part = memory.data();
+#pragma omp for schedule(static)
+    for (long block = 0; block < (rows + 3) / 4; block++) {
+      const long i = block * 4, many = rows - i < 4 ? rows - i : 4;
+      for (long u = 0; u < many; u++) {
+        const T* row = x + (i + u) * k;
+        for (long j = 0; j < k; j += 16) store16(part + u * k + j, load16(row + j));
+        if (drop_x.limit) drop_x.times(part + u * k, uint32_t((i + u) * k), int(k));
       }
-      Vec s[4][4] = {};
-      for (long j = 0; j < k; j += 16) {
-        const Vec w[4] = {load16(to[0] + j), load16(to[1] + j), load16(to[2] + j),
-                          load16(to[3] + j)};
-        for (int u = 0; u < 4; u++) {
-          const Vec v = load16(row[u] + j);
-          for (int c = 0; c < 4; c++) s[u][c] += v * w[c];
+      for (long l = 0; l < rank; l += 4) {
+        // Ranks that are not there read the last that is; what they give is not kept.
+        const float* to[4];
+        for (int u = 0; u < 4; u++) to[u] = down + (l + u < rank ? l + u : rank - 1) * k;
+        Vec s[4][4] = {};
+        for (long j = 0; j < k; j += 16) {
+          const Vec w[4] = {load16(to[0] + j), load16(to[1] + j), load16(to[2] + j),
+                            load16(to[3] + j)};
+          for (int u = 0; u < 4; u++) {
+            const Vec v = load16(part + u * k + j);
+            for (int c = 0; c < 4; c++) s[u][c] += v * w[c];
+          }
         }
+        for (int u = 0; u < many; u++)
+          for (int c = 0; c < 4 && l + c < rank; c++) {
+            float sum = 0;
+            for (int v = 0; v < 16; v++) sum += s[u][c][v];
+            low[(i + u) * rank + l + c] = scale * sum;
+          }
       }
-      for (int u = 0; u < many; u++)
-        for (int c = 0; c < 4 && l + c < rank; c++) {
-          float sum = 0;
-          for (int v = 0; v < 16; v++) sum += s[u][c][v];
-          low[(i + u) * rank + l + c] = scale * sum;
+      for (long j = 0; j < n; j += 16) {
+        Vec s[4] = {};
+        for (long l = 0; l < rank; l++) {
+          const Vec v = load16(up + l * n + j);
+          for (int u = 0; u < 4; u++) s[u] += low[(i + (u < many ? u : 0)) * rank + l] * v;
         }
-    }
-    for (long j = 0; j < n; j += 16) {
-      Vec s[4] = {};
-      for (long l = 0; l < rank; l++) {
-        const Vec v = load16(up + l * n + j);
-        for (int u = 0; u < 4; u++) s[u] += low[(i + (u < many ? u : 0)) * rank + l] * v;
-      }
-      const Vec zero = {};
-      const Vec add = bias ? load16(bias + j) : zero;
-      for (int u = 0; u < many; u++) {
-        T* o = y + (i + u) * n + j;
-        store16(o, load16(o) + s[u] + add);
+        const Vec zero = {};
+        const Vec add = bias ? load16(bias + j) : zero;
+        for (int u = 0; u < many; u++) {
+          T* o = y + (i + u) * n + j;
+          if (drop_y.limit) s[u] = drop_y.apply(s[u], uint32_t((i + u) * n + j));
+          store16(o, load16(o) + s[u] + add);
+        }
       }
     }
   }
 }
 
-// out (rank x k) = low^T x, summed over rows in order: the gradient of `down` or `up`.
+// out (rank x k) = low^T drop(x), summed over rows in order: the gradient of `down` or `up`.
 template <class T>
 void low_rank_grad(const float* low, const T* x, float* out, long rows, long k, long rank,
-                   int threads) {
+                   Dropout drop, int threads) {
 #pragma omp parallel for schedule(static) collapse(2) num_threads(threads)
   for (long j = 0; j < k; j += 16)
     for (long l = 0; l < (rank + 7) / 8; l++) {
@@ -401,12 +415,14 @@ void low_rank_grad(const float* low, const T* x, float* out, long rows, long k, 
       Vec s[8] = {};
       if (take == 8) {
         for (long i = 0; i < rows; i++) {
-          const Vec v = load16(x + i * k + j);
+          Vec v = load16(x + i * k + j);
+          if (drop.limit) v = drop.apply(v, uint32_t(i * k + j));
           for (int w = 0; w < 8; w++) s[w] += low[i * rank + at + w] * v;
         }
       } else {
         for (long i = 0; i < rows; i++) {
-          const Vec v = load16(x + i * k + j);
+          Vec v = load16(x + i * k + j);
+          if (drop.limit) v = drop.apply(v, uint32_t(i * k + j));
           for (int w = 0; w < take; w++) s[w] += low[i * rank + at + w] * v;
         }
       }
@@ -452,12 +468,15 @@ void low_rank_grad(const float* low, const T* x, float* out, long rows, long k, 
 #define LOW_RANK(NAME, T)                                                                         \
   extern "C" void low_rank_##NAME(const T* x, const float* down, const float* up, const T* bias,  \
                                   T* y, float* low, long rows, long k, long n, long rank,         \
-                                  float scale, int threads) {                                     \
-    low_rank<T>(x, down, up, bias, y, low, rows, k, n, rank, scale, threads);                     \
+                                  float scale, uint32_t seed_x, uint32_t limit_x, float keep_x,   \
+                                  uint32_t seed_y, uint32_t limit_y, float keep_y, int threads) { \
+    low_rank<T>(x, down, up, bias, y, low, rows, k, n, rank, scale, {seed_x, limit_x, keep_x},    \
+                {seed_y, limit_y, keep_y}, threads);                                              \
   }                                                                                               \
   extern "C" void low_rank_grad_##NAME(const float* low, const T* x, float* out, long rows,       \
-                                       long k, long rank, int threads) {                          \
-    low_rank_grad<T>(low, x, out, rows, k, rank, threads);                                        \
+                                       long k, long rank, uint32_t seed, uint32_t limit,          \
+                                       float keep, int threads) {                                 \
+    low_rank_grad<T>(low, x, out, rows, k, rank, {seed, limit, keep}, threads);                   \
   }
 
 KERNELS(float32, float)

@@ -470,6 +470,9 @@ class _Gelu(torch.autograd.Function):
 # --- low rank -------------------------------------------------------------------------------
 
 
+_NONE = Dropout(0.0)
+
+
 def low_rank(  # noqa: PLR0917
     x: torch.Tensor,
     down: torch.Tensor,
@@ -477,37 +480,42 @@ def low_rank(  # noqa: PLR0917
     y: torch.Tensor,
     scale: float,
     bias: torch.Tensor | None = None,
+    *,
+    drop_x: Dropout = _NONE,
+    drop_y: Dropout = _NONE,
 ) -> torch.Tensor:
-    """Add scale x down^T up (+ bias) to y in place; gives scale x down^T (T, r) in float32.
+    """Add drop_y(low up) + bias to y in place, with low = scale drop_x(x) down^T; gives low (T, r).
 
-    x (T, k), y (T, n), bias (n,) of one type; down (r, k) and up (r, n) in float32, contiguous: the
-    two thin products of LoRA (Hu et al. 2021) without going through memory in between.
+    x (T, k), y (T, n), bias (n,) of one type; down (r, k), up (r, n) and low in float32, all
+    contiguous: LoRA's two thin products (Hu et al. 2021) without a way through memory between them.
     """
     kernel = _pick("low_rank", x, y, bias)
     k, n = x.shape[1], y.shape[1]
     if kernel is None or k % 16 or n % 16 or down.dtype != torch.float32:
-        low = (x.to(down.dtype) @ down.t()) * scale
-        y += (low @ up).to(y.dtype)
+        seen = dropout(x.to(down.dtype), drop_x)
+        low = (seen @ down.t()) * scale
+        y += dropout(low @ up, drop_y).to(y.dtype)
         if bias is not None:
             y += bias
         return low
     low = x.new_empty((x.shape[0], down.shape[0]), dtype=torch.float32)
     kernel(
         _at(x), _at(down), _at(up), _at(bias), _at(y), _at(low), _long(x.shape[0]), _long(k),
-        _long(n), _long(down.shape[0]), _float(scale), _int(torch.get_num_threads()),
+        _long(n), _long(down.shape[0]), _float(scale), *drop_x.arguments(), *drop_y.arguments(),
+        _int(torch.get_num_threads()),
     )  # fmt: skip
     return low
 
 
-def low_rank_grad(low: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """low^T x, (r, k) in float32: what a thin matrix's gradient is. low (T, r), x (T, k)."""
+def low_rank_grad(low: torch.Tensor, x: torch.Tensor, drop: Dropout = _NONE) -> torch.Tensor:
+    """low^T drop(x), (r, k) in float32: the gradient of a thin matrix. low (T, r), x (T, k)."""
     kernel = _pick("low_rank_grad", x)
     if kernel is None or x.shape[1] % 16 or low.dtype != torch.float32:
-        return low.t() @ x.to(low.dtype)
+        return low.t() @ dropout(x.to(low.dtype), drop)
     out = torch.empty(low.shape[1], x.shape[1])
     kernel(
         _at(low), _at(x), _at(out), _long(x.shape[0]), _long(x.shape[1]), _long(low.shape[1]),
-        _int(torch.get_num_threads()),
+        *drop.arguments(), _int(torch.get_num_threads()),
     )  # fmt: skip
     return out
 

@@ -379,9 +379,10 @@ class _LoraLinear(torch.autograd.Function):
         drop: Dropout,
     ) -> torch.Tensor:
         flat = x.reshape(-1, x.shape[-1]).contiguous()
-        seen = kernels.dropout(flat, drop)
         y = flat @ weight.t()
-        low = kernels.low_rank(seen, a.contiguous(), b.t().contiguous(), y, scale, bias)
+        low = kernels.low_rank(
+            flat, a.contiguous(), b.t().contiguous(), y, scale, bias, drop_x=drop
+        )
         ctx.save_for_backward(flat, weight, a, b, low)
         ctx.rest = (x.shape, scale, drop)
         return y.view(*x.shape[:-1], -1)
@@ -392,13 +393,10 @@ class _LoraLinear(torch.autograd.Function):
         shape, scale, drop = ctx.rest
         need_x, need_w, need_bias, need_a, need_b = ctx.needs_input_grad[:5]
         g = grads[0].reshape(-1, grads[0].shape[-1]).contiguous()
-        # Without dropout, the adapter's part is added to the base's gradient in place.
+        # The adapter's part is added to the base's gradient in place.
         dx = g @ weight if need_x else g.new_zeros(flat.shape)
-        part = torch.zeros_like(dx) if drop.limit else dx
-        dlow = kernels.low_rank(g, b.t().contiguous(), a.contiguous(), part, scale)
-        if drop.limit:
-            dx += kernels.dropout(part, drop)
-        da = kernels.low_rank_grad(dlow, kernels.dropout(flat, drop)) if need_a else None
+        dlow = kernels.low_rank(g, b.t().contiguous(), a.contiguous(), dx, scale, drop_y=drop)
+        da = kernels.low_rank_grad(dlow, flat, drop) if need_a else None
         db = kernels.low_rank_grad(low, g).t() if need_b else None
         dw = g.t() @ flat if need_w else None
         dbias = g.sum(0) if need_bias else None

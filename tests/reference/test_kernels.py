@@ -142,18 +142,22 @@ def test_gelu(dtype: torch.dtype, rtol: float, monkeypatch: pytest.MonkeyPatch) 
 
 @needs_compiler
 @pytest.mark.parametrize(("dtype", "rtol"), TYPES)
+@pytest.mark.parametrize(
+    "drops", [(Dropout(0.0), Dropout(0.0)), (Dropout(0.3, 1), Dropout(0.1, 2))]
+)
 @pytest.mark.parametrize("rank", [1, 3, 8, 21])
 def test_low_rank(
-    rank: int, dtype: torch.dtype, rtol: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    rank: int, drops: tuple[Dropout, Dropout], dtype: torch.dtype, rtol: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     torch.manual_seed(0)
     x, y = torch.randn(13, 48).to(dtype), torch.randn(13, 32).to(dtype)
     down, up, bias = torch.randn(rank, 48), torch.randn(rank, 32), torch.randn(32).to(dtype)
 
     def compute() -> list[torch.Tensor]:
         out = y.clone()
-        low = kernels.low_rank(x, down, up, out, 2.0, bias)
-        return [out, low, kernels.low_rank_grad(low, y)]
+        low = kernels.low_rank(x, down, up, out, 2.0, bias, drop_x=drops[0], drop_y=drops[1])
+        return [out, low, kernels.low_rank_grad(low, y, drops[1])]
 
     ours = compute()
     monkeypatch.setattr(kernels, "_library", lambda: (None, "tried without"))
