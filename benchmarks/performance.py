@@ -1,0 +1,100 @@
+"""Run the benchmarks and write docs/performance.md from what they print.
+
+python benchmarks/performance.py [--only training] [--write]
+
+Each run's JSON is kept in build/performance/, so that they can be run one at a time on a machine
+that is quiet; `--write` only writes the page from what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+KEPT = HERE.parent / "build" / "performance"
+PAGE = HERE.parent / "docs" / "performance.md"
+
+RUNS: dict[str, list[str]] = {
+    "training-lora": ["training.py"],
+    "training-lora-batch-32": ["training.py", "--batch", "32", "--steps", "10"],
+    "training-query-value": ["training.py", "--mode", "query-value"],
+    "training-full": ["training.py", "--mode", "full"],
+    "training-qlora-4bit": ["training.py", "--mode", "qlora-4bit", "--steps", "10"],
+    "training-distilbert": ["training.py", "--model", "distilbert", "--steps", "10"],
+    "inference": ["inference.py"],
+    "study": ["study.py"],
+    "scaling": ["scaling.py"],
+    "roofline": ["roofline.py"],
+}
+HEAD = """# Performance
+
+Measured with the commands under each heading; only ratios within one run mean anything, because
+machines differ and are shared. In every round each contestant runs once; a ratio is taken within
+the round, and the median over the rounds is what is said. Written by `python
+benchmarks/performance.py --write`; what was tried on the way, and failed, is in [the log](log.md).
+"""
+
+
+def table(found: dict[str, Any], command: str) -> str:
+    lines = [f"## {found['title']}", "", f"`python benchmarks/{command} --json`", ""]
+    rows = found["rows"]
+    if rows and "ratio" in rows[0]:
+        unit = found["unit"]
+        lines += [
+            f"| | {unit} | lowest to highest | ratio | peak memory |",
+            "|---|---|---|---|---|",
+        ]
+        for r in rows:
+            peak = f"{r['peak_bytes'] / 1e9:.2f} GB" if r["peak_bytes"] else ""
+            spread = f"{min(r['figures']):.3g} to {max(r['figures']):.3g}"
+            lines.append(
+                f"| {r['name']} | {r['median']:.3g} | {spread} | {r['ratio']:.2f}x | {peak} |"
+            )
+    elif rows:
+        names = list(rows[0])
+        lines += ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
+        for r in rows:
+            cells = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in r.values()]
+            lines.append("| " + " | ".join(cells) + " |")
+    skip = {"title", "unit", "baseline", "rows", "hardware", "versions"}
+    facts = [f"{k.replace('_', ' ')}: {v}" for k, v in found.items() if k not in skip]
+    machine = found.get("hardware") or {}
+    where = ", ".join(str(machine[k]) for k in ("processor", "cpu", "cores") if machine.get(k))
+    lines += ["", "; ".join([*facts, *([f"on {where}"] if where else [])]), ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--only", help="names that contain this")
+    parser.add_argument("--write", action="store_true", help="only write the page")
+    a = parser.parse_args()
+    KEPT.mkdir(parents=True, exist_ok=True)
+    for name, command in RUNS.items():
+        if a.write or (a.only and a.only not in name):
+            continue
+        script, *more = command
+        done = subprocess.run(
+            [sys.executable, str(HERE / script), *more, "--json"],
+            stdout=subprocess.PIPE, text=True, check=True,
+        )  # fmt: skip
+        # The peer prints its own lines before; ours is the JSON at the end.
+        text = done.stdout[done.stdout.index("{\n") :]
+        (KEPT / f"{name}.json").write_text(text, encoding="utf-8")
+    parts = [
+        table(json.loads((KEPT / f"{n}.json").read_text("utf-8")), " ".join(c))
+        for n, c in RUNS.items()
+        if (KEPT / f"{n}.json").is_file()
+    ]
+    if not parts:
+        sys.exit("build/performance: nothing there yet. Run without --write first.")
+    PAGE.write_text(HEAD + "\n" + "\n".join(parts), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
