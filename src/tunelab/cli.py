@@ -6,11 +6,12 @@ Exit codes: 0 done, 1 a trial failed, 2 the input cannot be used, 130 interrupte
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ from tunelab.errors import InputError, TunelabError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tunelab import tables
+    from tunelab.predict import TextClassifier
     from tunelab.study import Plan
     from tunelab.summary import Summary
     from tunelab.types import Dataset, DataSpec
@@ -505,7 +508,8 @@ def _show_more(folder: Path, metric: str) -> None:
 def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     """Label texts with a trained classifier: a folder from `train`, a trial, or a study (its best).
 
-    A text of "-" reads lines from standard input.
+    A text of "-" reads lines from standard input. A file may be of any size: it is checked from end
+    to end first, then labelled some thousand rows at a time.
     """
     file, output, as_json = given["file"], given["output_file"], given["as_json"]
     if file is None and not texts:
@@ -519,34 +523,56 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     if output is not None:
         tables.check_writable(output)
 
+    source = None
     if file is not None:
-        table = tables.read_texts(file, given["text_column"], given["encoding"])
-        some = table.texts
-    else:
-        table = None
-        some = [ln.rstrip("\n") for ln in sys.stdin] if texts == ("-",) else list(texts)
+        source = tables.open_texts(file, given["text_column"], given["encoding"])
     loaded = api.load(artifact, trust_remote_code=bool(given["trust_remote_code"]))
     classifier = loaded.computing_in(given["precision"])
     for note in classifier.notes:
         click.echo(note, err=True)
-    probabilities = classifier.predict_proba(some)
-    best = probabilities.argmax(axis=1)
-    labels = [classifier.label_names[k] for k in best]
-    top = [round(float(p[k]), 6) for p, k in zip(probabilities, best, strict=True)]
-    if table is not None and output is not None:
-        columns = dict(table.columns)
-        for name, values in (("predicted_label", labels), ("probability", top)):
-            columns[_free(name, columns)] = values
-        tables.write_table(output, columns)
-        click.echo(f"Labelled {len(some):,} texts into {output}.", err=True)
+    if source is not None and output is not None:
+        tables.write_windows(
+            output,
+            (_labelled(window, classifier) for window in source.windows()),
+            lambda: (_labelled(window) for window in source.windows()),
+        )
+        click.echo(f"Labelled {source.rows:,} texts into {output}.", err=True)
         return
-    for text, label, p, row in zip(some, labels, top, probabilities, strict=True):
+    if source is not None:
+        windows: Iterator[list[str]] = (window.texts for window in source.windows())
+    else:
+        lines = (line.rstrip("\n") for line in sys.stdin) if texts == ("-",) else iter(texts)
+        windows = iter(lambda: list(itertools.islice(lines, tables.WINDOW)), [])
+    for some in windows:
+        _say_labels(some, classifier, as_json)
+
+
+def _say_labels(texts: list[str], classifier: TextClassifier, as_json: bool) -> None:
+    for text, row in zip(texts, classifier.predict_proba(texts), strict=True):
+        best = int(row.argmax())
+        label = classifier.label_names[best]
         if as_json:
             each = {n: round(float(v), 6) for n, v in zip(classifier.label_names, row, strict=True)}
             click.echo(json.dumps({"text": text, "label": label, "probabilities": each},
                                   ensure_ascii=False))  # fmt: skip
         else:
-            click.echo(f"{label}\t{p:.3f}\t{' '.join(text.split())}")
+            click.echo(f"{label}\t{round(float(row[best]), 6):.3f}\t{' '.join(text.split())}")
+
+
+def _labelled(
+    window: tables.TextTable, classifier: TextClassifier | None = None
+) -> dict[str, list[Any]]:
+    """A window's columns with label and probability added; without a classifier, of their types."""
+    labels, top = [""] * len(window.texts), [0.0] * len(window.texts)
+    if classifier is not None:
+        probabilities = classifier.predict_proba(window.texts)
+        best = probabilities.argmax(axis=1)
+        labels = [classifier.label_names[k] for k in best]
+        top = [round(float(p[k]), 6) for p, k in zip(probabilities, best, strict=True)]
+    columns = dict(window.columns)
+    columns[_free("predicted_label", columns)] = labels
+    columns[_free("probability", columns)] = top
+    return columns
 
 
 def _free(name: str, columns: dict[str, Any]) -> str:

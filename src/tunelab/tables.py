@@ -3,7 +3,8 @@
 Knows columns and their likely roles; knows nothing of classes or splits (that is data.py). May
 import: errors and the standard library; pyarrow inside the functions that need it. May not import:
 torch, transformers, any other part of tunelab. Whoever adds a file format writes a function
-`(Path, ReadOptions) -> Table` and a row in FORMATS.
+`(Path, ReadOptions, size) -> Iterator[Table]`, tables of `size` rows each (all, where it is None),
+and a row in FORMATS.
 """
 
 from __future__ import annotations
@@ -20,29 +21,39 @@ import re
 import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TextIO
 
 from tunelab.errors import DataError, suggest
 
 __all__ = [
     "FORMATS",
     "WRITERS",
+    "WINDOW",
     "ReadOptions",
     "Table",
+    "TextFile",
     "TextTable",
     "choose_columns",
+    "open_texts",
     "read_file",
     "read_texts",
     "write_table",
+    "write_windows",
 ]
 
 # The csv module refuses fields over 128 KiB unless told; the most that every platform takes.
 FIELD_LIMIT = 2**31 - 1
+# Rows of a file that lie in memory at a time where it is gone through in windows.
+WINDOW = 4096
+# Bytes that are read and decoded at a time.
+_CHUNK = 1 << 20
 
 # The first name is the plain one and wins over the others; two of the others are ambiguous.
 TEXT_NAMES = (
@@ -75,6 +86,9 @@ LABEL_NAMES = (
     "emotion",
     "topic",
 )
+
+
+Columns = Mapping[str, Sequence[Any]]
 
 
 # --- values ---------------------------------------------------------------------------------
@@ -124,7 +138,7 @@ class ReadOptions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextTable:
-    """An unlabelled file: all its `columns` (n values each), and its `texts` (n; blank is "").
+    """Unlabelled rows: all their `columns` (n values each), and `texts` (n; blank is "").
 
     `blank` counts the texts that are missing or only white space.
     """
@@ -133,6 +147,26 @@ class TextTable:
     text_column: str
     texts: list[str]
     blank: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TextFile:
+    """An unlabelled file that was gone through once and has no fault; its rows stay in the file.
+
+    `rows` and `blank` count its rows, and those without a text.
+    """
+
+    path: Path
+    options: ReadOptions
+    columns: tuple[str, ...]
+    text_column: str
+    rows: int
+    blank: int
+
+    def windows(self, size: int | None = WINDOW) -> Iterator[TextTable]:
+        """All rows in their order, at most `size` in memory at a time."""
+        for table in _stream(self.path, self.options, size):
+            yield _text_table(table, self.columns, self.text_column)
 
 
 # --- files ----------------------------------------------------------------------------------
@@ -154,6 +188,13 @@ def stem_of(path: Path) -> str:
 
 def read_file(path: Path, options: ReadOptions) -> Table:
     """Read one file by its ending, `.gz` looked through. Raises DataError."""
+    suffix = _known_format(path, options)
+    (table,) = FORMATS[suffix](path, options, None)
+    _refuse_repeated(table)
+    return table
+
+
+def _known_format(path: Path, options: ReadOptions) -> str:
     suffix = format_of(path)
     if suffix not in FORMATS:
         has = f"its name ends in {suffix!r}" if suffix else "its name has no ending"
@@ -161,14 +202,16 @@ def read_file(path: Path, options: ReadOptions) -> Table:
             f"{options.called(path)}: {has}, expected one of {', '.join(FORMATS)}. "
             "Save it as one of these."
         )
-    table = FORMATS[suffix](path, options)
+    return suffix
+
+
+def _refuse_repeated(table: Table) -> None:
     repeated = [c for c, n in Counter(table.columns).items() if n > 1]
     if repeated:
         raise DataError(
             f"{table.name}: column name {repeated[0]!r} stands more than once in "
             f"{listed(table.columns)}. Rename all but one."
         )
-    return table
 
 
 def table_of(
@@ -177,55 +220,115 @@ def table_of(
     return Table(name, stem, tuple(columns), numbers, unit, columns.__getitem__)
 
 
-def _read_bytes(path: Path, name: str) -> bytes:
+@contextmanager
+def _binary(path: Path, name: str) -> Iterator[BinaryIO]:
+    """A file's bytes, `.gz` unpacked; whatever goes wrong while they are read is a DataError."""
     try:
-        data = path.read_bytes()
-        if path.name.lower().endswith(".gz"):
-            data = gzip.decompress(data)
+        packed = path.name.lower().endswith(".gz")
+        with gzip.open(path, "rb") if packed else path.open("rb") as stream:
+            yield stream  # type: ignore[misc]
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{name}: not a whole gzip file ({error}). Download it again.") from error
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error.strerror or error}.") from error
-    if not data:
-        raise DataError(f"{name}: the file is empty. Expected a header and labelled texts.")
-    return data
 
 
-def _read_string(path: Path, options: ReadOptions) -> str:
-    """A text file's content, decoded strictly, without a byte-order mark, line ends as they are."""
-    name = options.called(path)
-    data = _read_bytes(path, name)
+def _codec(options: ReadOptions) -> str:
+    """The codec of an encoding's name; a byte-order mark is looked through."""
     try:
         codec = codecs.lookup(options.encoding).name
-        if codec == "utf-8":
-            _refuse_utf16(name, data)
-            codec = "utf-8-sig"
-        text = data.decode(codec)
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        remedy = "--encoding latin-1" if codec.startswith("utf") else "--encoding utf-8"
-        raise DataError(
-            f"{name}: not {options.encoding.upper()}: line {line}, byte offset {error.start} "
-            f"(0x{data[error.start]:02x}). Save it as UTF-8, or name its encoding, e.g. {remedy}."
-        ) from error
-    except UnicodeError as error:
-        raise DataError(f"{name}: not {options.encoding.upper()}: {error}.") from error
+        with suppress(UnicodeError):
+            b"    ".decode(codec)  # some codecs are not of texts, and say so when used
     except LookupError as error:
         known = ("utf-8", "utf-16", "latin-1", "cp1252", "cp1251", "gb18030", "shift_jis", "big5")
         raise DataError(
             f"no such text encoding: {options.encoding!r}."
             f"{suggest(options.encoding, known, what='Common ones')}"
         ) from error
-    nul = text.find("\0")
-    if nul >= 0:
-        line = text.count("\n", 0, nul) + 1
+    return "utf-8-sig" if codec == "utf-8" else codec
+
+
+@contextmanager
+def _text(path: Path, options: ReadOptions, newline: str = "") -> Iterator[TextIO]:
+    """A text file, decoded strictly, line ends as they are; `newline` says where lines end."""
+    with _binary(path, options.called(path)) as stream:
+        yield io.TextIOWrapper(stream, _codec(options), newline=newline)
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """What `_check_text` saw: the beginning, the first character that is no space, the last one."""
+
+    start: str
+    first: str
+    last: str
+
+
+def _check_text(path: Path, options: ReadOptions) -> _Checked:
+    """Go through a text file once: decoded strictly, without NUL, not empty. Raises DataError."""
+    name = options.called(path)
+    start = first = last = ""
+    done = lines = text_lines = 0  # bytes, and newlines among the bytes and the characters
+    nul: int | None = None
+    with _binary(path, name) as stream:
+        chunk = stream.read(_CHUNK)
+        if not chunk:
+            raise DataError(f"{name}: the file is empty. Expected a header and labelled texts.")
+        codec = _codec(options)
+        if codec == "utf-8-sig":
+            _refuse_utf16(name, chunk)
+        decoder = codecs.getincrementaldecoder(codec)()
+        while True:
+            begun = decoder.getstate()[0]  # bytes of a character that the last chunk began
+            try:
+                text = decoder.decode(chunk, not chunk)
+            except UnicodeDecodeError as error:
+                here = begun + chunk
+                at = len(here) - len(error.object) + error.start  # a mark is not in the object
+                line = lines - begun.count(b"\n") + here.count(b"\n", 0, at) + 1
+                remedy = "--encoding latin-1" if codec.startswith("utf") else "--encoding utf-8"
+                raise DataError(
+                    f"{name}: not {options.encoding.upper()}: line {line}, byte offset "
+                    f"{done - len(begun) + at} (0x{here[at]:02x}). Save it as UTF-8, or name its "
+                    f"encoding, e.g. {remedy}."
+                ) from error
+            except UnicodeError as error:
+                raise DataError(f"{name}: not {options.encoding.upper()}: {error}.") from error
+            if nul is None and (found := text.find("\0")) >= 0:
+                nul = text_lines + text.count("\n", 0, found) + 1
+            text_lines += text.count("\n")
+            if len(start) < 100_000:
+                start = (start + text).lstrip("\r\n")[:100_000]
+            first = first or text.lstrip()[:1]
+            last = text[-1:] or last
+            if not chunk:
+                break
+            done, lines = done + len(chunk), lines + chunk.count(b"\n")
+            chunk = stream.read(_CHUNK)
+    if nul is not None:
         raise DataError(
-            f"{name}: NUL byte in line {line}: a binary file, or text in another encoding. "
+            f"{name}: NUL byte in line {nul}: a binary file, or text in another encoding. "
             "Expected plain text; if it is UTF-16, add --encoding utf-16."
         )
-    if not text.strip():
+    if not first:
         raise DataError(f"{name}: the file is empty. Expected a header and labelled texts.")
-    return text
+    return _Checked(start, first, last)
+
+
+def _windows(
+    rows: Iterable[tuple[int, Any]], size: int | None
+) -> Iterator[tuple[list[int], list[Any]]]:
+    """Numbers and rows, `size` at a time; all at once where it is None."""
+    numbers: list[int] = []
+    kept: list[Any] = []
+    for number, row in rows:
+        numbers.append(number)
+        kept.append(row)
+        if len(kept) == size:
+            yield numbers, kept
+            numbers, kept = [], []
+    if kept:
+        yield numbers, kept
 
 
 def _refuse_utf16(name: str, data: bytes) -> None:
@@ -241,74 +344,88 @@ def _refuse_utf16(name: str, data: bytes) -> None:
     )
 
 
-def _read_delimited(path: Path, options: ReadOptions) -> Table:
+def _read_delimited(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
     """A CSV or TSV file with a header: RFC 4180 quoting, any line ends, `;` and tabs noticed."""
     name = options.called(path)
-    text = _read_string(path, options)
-    delimiter = "\t" if format_of(path) == ".tsv" else _delimiter(text)
+    checked = _check_text(path, options)
+    delimiter = "\t" if format_of(path) == ".tsv" else _delimiter(checked.start)
     notes = []
     if format_of(path) == ".csv" and delimiter != ",":
         shown = "tab" if delimiter == "\t" else repr(delimiter)
         notes.append(f"{name}: the separator is {shown}, as its header shows")
 
-    records = _records(text, delimiter, name)
-    _, header = next(records)
-    columns = tuple(c.strip() or f"Unnamed: {i}" for i, c in enumerate(header))
-    width = len(columns)
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    ragged: list[tuple[int, int]] = []
-    for line, fields in records:
-        if len(fields) == width:
-            rows.append(fields)
-            lines.append(line)
-        elif width == 1 and not fields:  # with one column an empty line is an empty text
-            rows.append([""])
-            lines.append(line)
-        elif len(fields) > 1 or (fields and fields[0].strip()):
-            ragged.append((line, len(fields)))
-    while width == 1 and rows and text.endswith(("\n", "\r")) and rows[-1] == [""]:
-        rows.pop()  # empty lines at the end are the end
-        lines.pop()
-    if ragged and not options.drop_ragged:
-        raise DataError(_ragged(name, columns, ragged, delimiter))
-    if ragged:
-        shown = ", ".join(str(line) for line, _ in ragged[:5])
-        more = f" and {len(ragged) - 5:,} more" if len(ragged) > 5 else ""
-        notes.append(
-            f"{name}: dropped {rows_word(len(ragged))} whose number of fields is not {width} "
-            f"(line{'s' if len(ragged) > 1 else ''} {shown}{more})"
-        )
-    if not rows:
+    with _text(path, options) as stream:
+        records = _records(stream, delimiter, name)
+        _, header = next(records)
+        columns = tuple(c.strip() or f"Unnamed: {i}" for i, c in enumerate(header))
+        where = {c: i for i, c in enumerate(columns)}
+        width = len(columns)
+        ragged: list[tuple[int, int]] = []
+
+        def rows() -> Iterator[tuple[int, list[str]]]:
+            empty: list[int] = []  # empty lines at the end are the end
+            for line, fields in records:
+                if width == 1 and fields in ([], [""]):  # elsewhere, they are empty texts
+                    empty.append(line)
+                elif len(fields) == width:
+                    yield from ((n, [""]) for n in empty)
+                    empty = []
+                    yield line, fields
+                elif len(fields) > 1 or (fields and fields[0].strip()):
+                    ragged.append((line, len(fields)))
+            if not checked.last.endswith(("\n", "\r")):
+                yield from ((n, [""]) for n in empty)
+            if ragged and not options.drop_ragged:
+                raise DataError(_ragged(name, columns, ragged, delimiter))
+
+        some = False
+        for numbers, window in _windows(rows(), size):
+            some = True
+            by_index = list(zip(*window, strict=True))
+            table = table_of(name, stem_of(path), {}, numbers, "line")
+            yield replace(
+                table,
+                columns=columns,
+                get=partial(_column, by_index, where),
+                notes=(*notes, *_dropped(name, width, ragged)),
+            )
+    if not some:
         raise DataError(
             f"{name}: a header ({listed(columns)}) but no rows. Expected labelled texts below it."
         )
-    by_index = list(zip(*rows, strict=True))
-    where = {c: i for i, c in enumerate(columns)}
-    return Table(
-        name=name,
-        stem=stem_of(path),
-        columns=columns,
-        numbers=lines,
-        unit="line",
-        get=lambda column: list(by_index[where[column]]),
-        notes=tuple(notes),
-    )
 
 
-def _delimiter(text: str) -> str:
+def _column(values: Sequence[Sequence[Any]], where: Mapping[str, int], column: str) -> list[Any]:
+    return list(values[where[column]])
+
+
+def _key(rows: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
+    return [row.get(key) for row in rows]
+
+
+def _dropped(name: str, width: int, ragged: Sequence[tuple[int, int]]) -> list[str]:
+    if not ragged:
+        return []
+    shown = ", ".join(str(line) for line, _ in ragged[:5])
+    more = f" and {len(ragged) - 5:,} more" if len(ragged) > 5 else ""
+    return [
+        f"{name}: dropped {rows_word(len(ragged))} whose number of fields is not {width} "
+        f"(line{'s' if len(ragged) > 1 else ''} {shown}{more})"
+    ]
+
+
+def _delimiter(start: str) -> str:
     """The first of comma, semicolon and tab that cuts the header in more than one field."""
-    start = text.lstrip("\r\n")[:100_000]
     for delimiter in (",", ";", "\t"):
         if len(next(csv.reader(io.StringIO(start, newline=""), delimiter=delimiter))) > 1:
             return delimiter
     return ","
 
 
-def _records(text: str, delimiter: str, name: str) -> Iterator[tuple[int, list[str]]]:
+def _records(stream: TextIO, delimiter: str, name: str) -> Iterator[tuple[int, list[str]]]:
     """Pairs (line where the record begins, its fields); blank lines before the header skipped."""
     # Strict: otherwise a quote that is never closed swallows the rest of the file in silence.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(stream, delimiter=delimiter, strict=True)
     before = 0
     started = False
     while True:
@@ -360,38 +477,48 @@ def _ragged(
     )
 
 
-def _read_json(path: Path, options: ReadOptions) -> Table:
-    """JSON lines, one object a line; or one list of objects."""
+def _read_json(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
+    """JSON lines, one object a line; or one list of objects, which is read as a whole."""
     name = options.called(path)
-    text = _read_string(path, options)
-    rows: list[Any]
-    if text.lstrip().startswith("["):
-        rows = _json_value(text, name, 1)
-        numbers = list(range(1, len(rows) + 1))
-        unit = "row"
-    else:
-        # Only "\n" ends a line here: U+2028 and others may stand within a JSON string.
-        lines = [(n, s) for n, s in enumerate(text.split("\n"), start=1) if s.strip()]
-        rows = [_json_value(s, name, n) for n, s in lines]
-        numbers = [n for n, _ in lines]
-        unit = "line"
-    for number, row in zip(numbers, rows, strict=True):
-        if not isinstance(row, dict):
-            raise DataError(
-                f"{name}: {unit} {number} holds {kind_of(row)}, expected an object such as "
-                '{"text": "a quiet film", "label": "positive"}.'
+    listing = _check_text(path, options).first == "["
+    unit = "row" if listing else "line"
+
+    # Only "\n" ends a line here: U+2028 and others may stand within a JSON string.
+    with _text(path, options, newline="\n") as stream:
+
+        def values() -> Iterator[tuple[int, Any]]:
+            if listing:
+                yield from enumerate(_json_value(stream.read(), name, 1), start=1)
+                return
+            for n, line in enumerate(stream, start=1):
+                if line.strip():
+                    yield n, _json_value(line.removesuffix("\n"), name, n)
+
+        def rows() -> Iterator[tuple[int, dict[str, Any]]]:
+            wrong: tuple[int, str] | None = None
+            for number, row in values():
+                if isinstance(row, dict):
+                    yield number, row
+                elif wrong is None:
+                    wrong = number, kind_of(row)
+            if wrong is not None:
+                raise DataError(
+                    f"{name}: {unit} {wrong[0]} holds {wrong[1]}, expected an object such as "
+                    '{"text": "a quiet film", "label": "positive"}.'
+                )
+
+        some = False
+        for numbers, window in _windows(rows(), size):
+            some = True
+            columns = tuple(dict.fromkeys(k for row in window for k in row))
+            table = table_of(name, stem_of(path), {}, numbers, unit)
+            yield replace(
+                table,
+                columns=columns,
+                get=partial(_key, window),
             )
-    if not rows:
+    if not some:
         raise DataError(f"{name}: an empty list. Expected objects with a text and a label.")
-    columns = tuple(dict.fromkeys(k for row in rows for k in row))
-    return Table(
-        name=name,
-        stem=stem_of(path),
-        columns=columns,
-        numbers=numbers,
-        unit=unit,
-        get=lambda column: [row.get(column) for row in rows],
-    )
 
 
 def _json_value(text: str, name: str, line: int) -> Any:
@@ -406,7 +533,7 @@ def _json_value(text: str, name: str, line: int) -> Any:
         raise DataError(f"{name}: line {line} cannot be read as JSON: {error}.") from error
 
 
-def _read_parquet(path: Path, options: ReadOptions) -> Table:
+def _read_parquet(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
     """A Parquet file. ClassLabel names are taken from what `datasets` wrote in its schema."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -429,7 +556,7 @@ def _read_parquet(path: Path, options: ReadOptions) -> Table:
         raise DataError(_bad_parquet(name, error)) from error
     if n == 0:
         raise DataError(f"{name}: columns ({listed(schema.names)}) but no rows.")
-    return Table(
+    whole = Table(
         name=name,
         stem=stem_of(path),
         columns=tuple(schema.names),
@@ -438,6 +565,31 @@ def _read_parquet(path: Path, options: ReadOptions) -> Table:
         get=get,
         class_names=_class_names(schema.metadata or {}),
     )
+    if size is None:
+        yield whole
+        return
+    _refuse_repeated(whole)
+    where = {c: i for i, c in enumerate(schema.names)}
+
+    def rows() -> Iterator[tuple[int, tuple[Any, ...]]]:
+        try:
+            # Read in small pieces: a file may be one row group.
+            with pq.ParquetFile(path, buffer_size=_CHUNK, pre_buffer=False) as file:
+                done = 0
+                for batch in file.iter_batches(batch_size=size):
+                    columns = [c.to_pylist() for c in batch.columns]
+                    yield from enumerate(zip(*columns, strict=True), start=done + 1)
+                    done += batch.num_rows
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(_bad_parquet(name, error)) from error
+
+    for numbers, window in _windows(rows(), size):
+        by_index = list(zip(*window, strict=True))
+        yield replace(
+            whole,
+            numbers=numbers,
+            get=partial(_column, by_index, where),
+        )
 
 
 def _bad_parquet(name: str, error: Exception) -> str:
@@ -458,16 +610,16 @@ def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
         return {}
 
 
-def _read_lines(path: Path, options: ReadOptions) -> Table:
+def _read_lines(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
     """A .txt file: one text a line."""
-    text = _read_string(path, options)
-    lines = text.removesuffix("\n").split("\n")
-    columns: dict[str, list[Any]] = {"text": [line.removesuffix("\r") for line in lines]}
-    numbers = range(1, len(lines) + 1)
-    return table_of(options.called(path), stem_of(path), columns, numbers, "line")
+    _check_text(path, options)
+    with _text(path, options, newline="\n") as stream:
+        lines = (line.removesuffix("\n").removesuffix("\r") for line in stream)
+        for numbers, window in _windows(enumerate(lines, start=1), size):
+            yield table_of(options.called(path), stem_of(path), {"text": window}, numbers, "line")
 
 
-FORMATS: dict[str, Callable[[Path, ReadOptions], Table]] = {
+FORMATS: dict[str, Callable[[Path, ReadOptions, int | None], Iterator[Table]]] = {
     ".csv": _read_delimited,
     ".tsv": _read_delimited,
     ".jsonl": _read_json,
@@ -642,29 +794,54 @@ def read_texts(path: Path, text_column: str | None = None, encoding: str = "utf-
 
     All rows are kept, in order; a missing or blank text is "" and counted. Raises DataError.
     """
+    (whole,) = open_texts(path, text_column, encoding).windows(None)
+    return whole
+
+
+def open_texts(path: Path, text_column: str | None = None, encoding: str = "utf-8") -> TextFile:
+    """Go through such a file, a window of rows at a time: a TextFile to read again, in windows.
+
+    Every fault of the file is found here. Raises DataError.
+    """
     path = Path(path)
     if not is_so(path, Path.is_file):
         found = "is a folder, expected a file" if is_so(path, Path.is_dir) else "no such file"
         raise DataError(f"{str(path)!r}: {found}.{look_alike(path)}")
     options = ReadOptions(encoding)
-    is_plain = format_of(path) == ".txt"
-    table = _read_lines(path, options) if is_plain else read_file(path, options)
+    known: dict[str, None] = {}  # objects of JSON lines may each bring columns
+    tables = _stream(path, options, WINDOW)
+    first = next(tables)  # a file without rows is refused
+    for table in chain([first], tables):
+        known.update(dict.fromkeys(table.columns))
+    head = replace(first, columns=tuple(known))
     if text_column is not None:
-        known_column(table, text_column, "--text-column")
-    column = text_column or usual_column(table, TEXT_NAMES, "text", set())
-    if column is None and len(table.columns) == 1:
-        column = table.columns[0]
+        known_column(head, text_column, "--text-column")
+    column = text_column or usual_column(head, TEXT_NAMES, "text", set())
+    if column is None and len(head.columns) == 1:
+        column = head.columns[0]
     if column is None:
-        column = only_column(
-            table, [c for c in table.columns if looks_like_texts(table, c)], "text"
-        )
-    texts = ["" if not t or t.isspace() else t for t in texts_of(table, column)]
-    return TextTable(
-        columns={c: table.get(c) for c in table.columns},
-        text_column=column,
-        texts=texts,
-        blank=texts.count(""),
-    )
+        column = only_column(head, [c for c in head.columns if looks_like_texts(head, c)], "text")
+    rows = blank = 0
+    for table in _stream(path, options, WINDOW):
+        texts = texts_of(table, column)
+        rows += len(texts)
+        blank += sum(not t or t.isspace() for t in texts)
+    return TextFile(path, options, head.columns, column, rows, blank)
+
+
+def _stream(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
+    """A file's rows as tables of `size` rows each. Raises DataError."""
+    if format_of(path) == ".txt":
+        yield from _read_lines(path, options, size)
+        return
+    for table in FORMATS[_known_format(path, options)](path, options, size):
+        _refuse_repeated(table)
+        yield table
+
+
+def _text_table(table: Table, columns: Sequence[str], text_column: str) -> TextTable:
+    texts = ["" if not t or t.isspace() else t for t in texts_of(table, text_column)]
+    return TextTable({c: table.get(c) for c in columns}, text_column, texts, texts.count(""))
 
 
 def check_writable(path: Path) -> str:
@@ -678,17 +855,25 @@ def check_writable(path: Path) -> str:
     return suffix
 
 
-def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+def write_table(path: Path, columns: Columns) -> None:
     """Write columns of n values as .csv, .tsv, .jsonl or .parquet, whole or not at all.
 
     What `read_texts` reads back is equal, as far as the format can say it. Raises DataError.
     """
+    write_windows(path, [columns], lambda: [columns])
+
+
+def write_windows(
+    path: Path, windows: Iterable[Columns], like: Callable[[], Iterable[Columns]]
+) -> None:
+    """Write rows that come in windows, one in memory at a time; whole or not at all.
+
+    `like()` gives windows of the same columns and types: a Parquet file names its types before its
+    first row, so they are taken from there, before the first of `windows` is asked for. The file is
+    the same as if all rows came in one window (Parquet: but for its row groups). Raises DataError.
+    """
     path = Path(path)
     suffix = check_writable(path)
-    sizes = {c: len(v) for c, v in columns.items()}
-    if len(set(sizes.values())) > 1:
-        raise DataError(f"{path.name}: columns of different lengths: {sizes}.")
-    content = WRITERS[suffix](columns)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -696,7 +881,7 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}.") from error
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
+            WRITERS[suffix](stream, _even(path, windows), lambda: _even(path, like()))
         # mkstemp makes the file private; a result is as readable as any other file of the user.
         umask = os.umask(0)
         os.umask(umask)
@@ -709,20 +894,27 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
         raise
 
 
-def _csv_bytes(columns: Mapping[str, Sequence[Any]], delimiter: str = ",") -> bytes:
-    rows = [[_cell(v) for v in row] for row in zip(*columns.values(), strict=True)]
-    # csv.writer leaves a lone "\r" bare when lines end in "\n"; a reader would end the row there.
-    bare = any("\r" in cell for row in (list(columns), *rows) for cell in row)
-    out = io.StringIO(newline="")
-    writer = csv.writer(
-        out,
-        delimiter=delimiter,
-        lineterminator="\n",
-        quoting=csv.QUOTE_ALL if bare else csv.QUOTE_MINIMAL,
+def _even(path: Path, windows: Iterable[Columns]) -> Iterator[Columns]:
+    for columns in windows:
+        sizes = {c: len(v) for c, v in columns.items()}
+        if len(set(sizes.values())) > 1:
+            raise DataError(f"{path.name}: columns of different lengths: {sizes}.")
+        yield columns
+
+
+def _write_delimited(stream: BinaryIO, windows: Iterable[Columns], delimiter: str) -> None:
+    out = io.TextIOWrapper(stream, "utf-8", newline="")
+    plain, quoted = (
+        csv.writer(out, delimiter=delimiter, lineterminator="\n", quoting=quoting)
+        for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
     )
-    writer.writerow(list(columns))
-    writer.writerows(rows)
-    return out.getvalue().encode("utf-8")
+    for i, columns in enumerate(windows):
+        rows = [[_cell(v) for v in row] for row in zip(*columns.values(), strict=True)]
+        for row in rows if i else [list(columns), *rows]:
+            # csv.writer leaves a lone "\r" bare when lines end in "\n"; a reader would end the
+            # row there.
+            (quoted if any("\r" in cell for cell in row) else plain).writerow(row)
+    out.detach()
 
 
 def _cell(value: Any) -> str:
@@ -733,32 +925,42 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def _jsonl_bytes(columns: Mapping[str, Sequence[Any]]) -> bytes:
-    names = list(columns)
-    lines = [
-        json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False, default=str) + "\n"
-        for row in zip(*columns.values(), strict=True)
-    ]
-    return "".join(lines).encode("utf-8")
+def _write_jsonl(stream: BinaryIO, windows: Iterable[Columns], _: Any) -> None:
+    for columns in windows:
+        names = list(columns)
+        for row in zip(*columns.values(), strict=True):
+            line = json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False, default=str)
+            stream.write(line.encode("utf-8") + b"\n")
 
 
-def _parquet_bytes(columns: Mapping[str, Sequence[Any]]) -> bytes:
+def _write_parquet(
+    stream: BinaryIO, windows: Iterable[Columns], like: Callable[[], Iterable[Columns]]
+) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    out = io.BytesIO()
     try:
-        pq.write_table(pa.table({c: list(v) for c, v in columns.items()}), out)
+        schema = None
+        for columns in like():
+            found = pa.table({c: list(v) for c, v in columns.items()}).schema
+            schema = found if schema is None else pa.unify_schemas(
+                [schema, found], promote_options="permissive"
+            )  # fmt: skip
+        with pq.ParquetWriter(stream, schema) as writer:
+            for columns in windows:
+                cells = {c: list(v) for c, v in columns.items()}
+                writer.write_table(pa.table(cells, schema=schema))
     except pa.ArrowException as error:
         raise DataError(f"cannot be written as Parquet: {error}. Write .jsonl instead.") from error
-    return out.getvalue()
 
 
-WRITERS: dict[str, Callable[[Mapping[str, Sequence[Any]]], bytes]] = {
-    ".csv": _csv_bytes,
-    ".tsv": lambda columns: _csv_bytes(columns, "\t"),
-    ".jsonl": _jsonl_bytes,
-    ".parquet": _parquet_bytes,
+WRITERS: dict[
+    str, Callable[[BinaryIO, Iterable[Columns], Callable[[], Iterable[Columns]]], None]
+] = {
+    ".csv": lambda stream, windows, _: _write_delimited(stream, windows, ","),
+    ".tsv": lambda stream, windows, _: _write_delimited(stream, windows, "\t"),
+    ".jsonl": _write_jsonl,
+    ".parquet": _write_parquet,
 }
 
 

@@ -317,6 +317,44 @@ def test_predict_a_file_keeps_rows_and_columns(
     assert [r["predicted_label"] for r in rows] == direct
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_predict_in_windows_says_what_it_says_at_once(
+    trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    from tunelab import tables
+
+    source = tmp_path / f"in.{suffix}"
+    tables.write_table(source, {"text": [text for text, _ in reviews(50, seed=9)] + ["", " "]})
+    args = ("predict", trained["svm-tfidf"], "--file", source)
+
+    def labelled(out: Path) -> tables.TextTable:
+        said = run_here(*args, "--output-file", out)
+        assert said.code == 0, said.err
+        assert "Labelled 52 texts" in said.err
+        return tables.read_texts(out)
+
+    once, printed = labelled(tmp_path / f"once.{suffix}"), run_here(*args, "--json").out
+    whole = tables.TextFile.windows
+    monkeypatch.setattr(tables.TextFile, "windows", lambda file, size=7: whole(file, size))
+    many = labelled(tmp_path / f"many.{suffix}")
+    assert many.columns == once.columns
+    assert len({*once.columns["predicted_label"]}) == 2
+    assert run_here(*args, "--json").out == printed
+
+
+def test_predict_refuses_a_file_with_a_fault_and_keeps_what_was_there(
+    trained: dict[str, Path], tmp_path: Path
+) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.csv"
+    source.write_text('{"text": "a lovely film"}\n' * 5000 + '{"text": 7}\n')
+    out.write_text("before")
+    said = run_here("predict", trained["svm-tfidf"], "--file", source, "--output-file", out)
+    assert said.code == 2
+    assert "line 5001: 7" in said.err
+    assert out.read_text() == "before"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.jsonl", "out.csv"]
+
+
 def test_predict_in_bfloat16_agrees_and_an_svm_says_that_it_cannot(
     trained: dict[str, Path],
 ) -> None:

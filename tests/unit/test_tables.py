@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gc
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +17,15 @@ from hypothesis import strategies as st
 
 from tunelab import tables
 from tunelab.errors import DataError
-from tunelab.tables import ReadOptions, choose_columns, read_file, read_texts, write_table
+from tunelab.tables import (
+    ReadOptions,
+    choose_columns,
+    open_texts,
+    read_file,
+    read_texts,
+    write_table,
+    write_windows,
+)
 
 FORMATS = ["csv", "tsv", "jsonl", "parquet"]
 
@@ -392,3 +402,103 @@ def test_only_known_endings_are_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         write_table(tmp_path / "file" / "v.csv", {"text": ["a"]})
+
+
+# --- in windows -----------------------------------------------------------------------------
+
+ODD = [
+    "plain words",
+    "",
+    "  ",
+    'a "quote", and a comma',
+    "two\nlines",
+    "a lone\rreturn",
+    "naïve \u2028 é",
+]
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_windows_hold_the_rows_of_the_whole(tmp_path, suffix, size):
+    columns = {"text": ODD * 3, "n": [str(i) for i in range(21)]}
+    write_table(tmp_path / f"t.{suffix}", columns)
+    whole = read_texts(tmp_path / f"t.{suffix}")
+    file = open_texts(tmp_path / f"t.{suffix}")
+    windows = list(file.windows(size))
+    assert (file.rows, file.blank, file.columns) == (21, 6, ("text", "n"))
+    assert [len(w.texts) for w in windows] == [size] * (21 // size) + [21 % size] * (21 % size > 0)
+    assert [t for w in windows for t in w.texts] == whole.texts
+    for c, values in columns.items():
+        assert [v for w in windows for v in w.columns[c]] == whole.columns[c] == values
+    again = tmp_path / f"again.{suffix}"
+    write_windows(again, (w.columns for w in windows), lambda: (w.columns for w in windows))
+    if suffix == "parquet":
+        assert read(again) == columns
+    else:
+        assert again.read_bytes() == (tmp_path / f"t.{suffix}").read_bytes()
+
+
+def test_windows_of_json_lines_have_the_columns_of_all(tmp_path):
+    path = put(
+        tmp_path, "r.jsonl", '{"text": "a"}\n\n{"text": "b", "n": 1}\n{"text": "c", "n": 0.5}\n'
+    )
+    windows = [w.columns for w in open_texts(path).windows(1)]
+    assert windows == [{"text": ["a"], "n": [None]}, {"text": ["b"], "n": [1]},
+                       {"text": ["c"], "n": [0.5]}]  # fmt: skip
+    out = tmp_path / "o.parquet"
+    write_windows(out, windows, lambda: windows)  # types: of all windows, not of the first
+    assert read(out) == {"text": ["a", "b", "c"], "n": [None, 1.0, 0.5]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("r.csv", "text,n\n" + "a b,1\n" * 50 + "a b,1,2\n", "line 52 has 3 fields"),
+        ("r.csv", "text,n\n" + "a b,1\n" * 50 + '"open,1\n', "begins in line 52"),
+        ("r.jsonl", '{"text": "a"}\n' * 50 + "{\n", "line 51 is not JSON"),
+        ("r.jsonl", '{"text": "a"}\n' * 50 + "5\n", "line 51 holds numbers"),
+        ("r.jsonl", '{"text": "a"}\n' * 50 + '{"text": 5}\n', "line 51: 5"),
+        ("r.txt", "a\n" * 50 + "\0\n", "NUL byte in line 51"),
+    ],
+)
+def test_a_fault_in_the_last_window_is_found_before_the_first_is_given(
+    tmp_path, monkeypatch, name, content, match
+):
+    monkeypatch.setattr(tables, "WINDOW", 4)
+    monkeypatch.setattr(tables, "_CHUNK", 16)
+    with pytest.raises(DataError, match=match):
+        open_texts(put(tmp_path, name, content))
+
+
+@pytest.mark.parametrize("before", ["", "\ufeff"])
+def test_bytes_that_are_no_text_are_found_where_they_stand(tmp_path, monkeypatch, before):
+    good = (before + "text\n" + "é\n" * 20).encode()
+    (tmp_path / "r.csv").write_bytes(good + b"\xe9\n")
+    for chunk in (1 << 20, 7, 8):  # within a character, and between two
+        monkeypatch.setattr(tables, "_CHUNK", chunk)
+        with pytest.raises(DataError, match=rf"line 22, byte offset {len(good)} \(0xe9\)"):
+            open_texts(tmp_path / "r.csv")
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_memory_does_not_grow_with_the_number_of_rows(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(tables, "WINDOW", 64)
+    monkeypatch.setattr(tables, "_CHUNK", 4096)
+
+    def peak(rows: int) -> int:
+        source, out = tmp_path / f"{rows}.{suffix}", tmp_path / f"out.{suffix}"
+        write_table(source, {"text": [f"{i} words " * 20 for i in range(rows)]})
+        gc.collect()
+        tracemalloc.start()
+        try:
+            file = open_texts(source)
+            each = (w.columns for w in file.windows(64))
+            write_windows(out, each, lambda: (w.columns for w in file.windows(64)))
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(64)  # what is imported and kept on the way
+    few, many = peak(512), peak(4096)
+    assert many < 1.25 * few
+    assert many < 4096 * 160  # less than the texts alone
