@@ -49,6 +49,10 @@ class Embedder:
         """Embed texts in their order, (n, width)."""
         return inference.texts_in_windows(texts, self._embed)
 
+    def prepared(self) -> inference.Prepared:
+        """What embeds texts, and which path it takes."""
+        return self._prepared
+
     def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         encoded = batching.encode(self._tokenizer, texts, self._max_length)
         pad_id = self._tokenizer.pad_token_id or 0

@@ -166,6 +166,7 @@ def run(spec: TrialSpec, artifact: Path, metric: str, on_event: OnEvent, jobs: i
         "per_class": {k: metrics.per_class(p, dataset.label_names) for k, p in splits.items()},
         "confusion": {k: _confusion(p) for k, p in splits.items()},
         **({"transfer": transfer} if transfer else {}),
+        **_scored_by(outcome.classifier),
     }
     if peak_bytes is None:
         reasons["peak_memory_bytes"] = "this system does not report a process's peak memory"
@@ -429,6 +430,15 @@ def _latency(classifier: Classifier, texts: tuple[str, ...]) -> tuple[float, flo
         seconds.append(time.perf_counter() - started)
     p50, p95 = np.percentile(seconds, [50, 95])
     return float(p50), float(p95)
+
+
+def _scored_by(classifier: Any) -> dict[str, Any]:
+    """What measured texts/s and latency: the path of `inference.Prepared`, and why it is plain."""
+    prepared = getattr(getattr(classifier, "embedder", classifier), "prepared", None)
+    if prepared is None:
+        return {}  # no transformer scores these texts
+    made = prepared()
+    return {"scoring": {"engine": made.engine, "why": made.why, "merged": made.merged}}
 
 
 def _provenance(

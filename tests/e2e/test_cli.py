@@ -282,6 +282,18 @@ def test_train_then_predict(trained: dict[str, Path], method: str) -> None:
         assert one["label"] == max(one["probabilities"], key=one["probabilities"].__getitem__)
 
 
+def test_a_result_says_which_path_measured_its_speed(trained: dict[str, Path]) -> None:
+    said = {}
+    for trial in (trained["lora"].parent / "study/trials").iterdir():
+        result = result_of(trial)
+        assert result["cost"]["latency_p50_seconds"] > 0
+        said[trial.name.rpartition("-")[0]] = result["details"].get("scoring")
+    fast = {"engine": "fast", "why": None, "merged": False}
+    assert said == {"svm-tfidf": None, "svm": fast, "full": fast}
+    lora = result_of(trained["lora"] / "trial")["details"]["scoring"]
+    assert lora == {"engine": "fast", "why": None, "merged": True}
+
+
 def test_predict_learns_what_was_there_to_learn(trained: dict[str, Path]) -> None:
     said = run_here("predict", trained["svm-tfidf"], "a lovely warm film", "grim and dull")
     assert [line.split("\t")[0] for line in said.out.splitlines()] == ["good", "bad"]

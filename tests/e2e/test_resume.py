@@ -143,7 +143,7 @@ def test_a_failed_trial_keeps_its_error_and_is_tried_again(
         "jobs: 1\n"
         "training: {max_length: 32, num_train_epochs: 5}\n"
         "methods:\n  - {name: svm-tfidf, label: words}\n"
-        "  - {name: lora, label: lost, target_modules: '.*nothing'}\n"
+        "  - {name: svm-tfidf, label: lost, min_df: 10000}\n"
         "  - {name: full, label: wild, learning_rate: 10, max_grad_norm: 0,"
         " weight_decay: 1.0e+37}\n"
         "  - svm\n"
@@ -155,7 +155,7 @@ def test_a_failed_trial_keeps_its_error_and_is_tried_again(
     assert "Traceback" not in said.err + said.out
     failed = [line for line in said.faults if line.startswith("failed")]
     assert len(failed) == 3
-    assert "target_modules: '.*nothing' matches no module" in failed[0]
+    assert "found no word n-gram" in failed[0]
     assert "diverged" in failed[1]
     assert "Lower learning_rate" in failed[1]
     assert "svm-tfidf has no features" in failed[2]
@@ -163,12 +163,12 @@ def test_a_failed_trial_keeps_its_error_and_is_tried_again(
     assert [rows[k]["status"] for k in ("words", "lost", "wild", "svm", "bare")] == [
         "done", "failed", "failed", "done", "failed",
     ]  # fmt: skip
-    assert "matches no module" in rows["lost"]["error"]
+    assert "found no word n-gram" in rows["lost"]["error"]
     assert rows["lost"]["test_accuracy"] == ""
     folder = tmp_path / "out/trials" / rows["lost"]["trial_id"]
     assert not (folder / "artifact").exists()
     assert json.loads((folder / "result.json").read_text())["status"] == "failed"
-    assert "matches no module" in (tmp_path / "out/report.html").read_text()
+    assert "found no word n-gram" in (tmp_path / "out/report.html").read_text()
 
     before = trials(tmp_path / "out")
     again = cli("compare", "study.yaml")
