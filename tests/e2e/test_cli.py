@@ -104,7 +104,8 @@ def test_says_before_what_will_run_and_after_how_it_went(made: tuple[Path, Said]
 
 def test_the_folder_is_as_promised(study_dir: Path) -> None:
     assert {p.name for p in study_dir.iterdir()} == {
-        "study.yaml", "data.json", "results.csv", "comparison.json", "report.html", "trials",
+        "study.yaml", "data.json", "gate.json", "rows.parquet", "results.csv", "comparison.json",
+        "report.html", "trials",
     }  # fmt: skip
     trials = sorted((study_dir / "trials").iterdir())
     assert len(trials) == 8
@@ -200,7 +201,7 @@ def test_dry_run_writes_nothing(
 ) -> None:
     said = cli("compare", reviews_csv, "--methods", "svm-tfidf", "--dry-run")
     assert said.code == 0
-    assert "3 to run" in said.err
+    assert "6 to run" in said.err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -540,7 +541,7 @@ def test_python_does_the_same(study_dir: Path, reviews_csv: Path, tiny_bert: Pat
     settings = {"num_train_epochs": 1, "max_length": 32, "per_device_train_batch_size": 8}
     before = {p.name: p.stat().st_mtime_ns for p in (study_dir / "trials").iterdir()}
     study = tunelab.compare(
-        reviews_csv, model=str(tiny_bert), seeds=2, output_dir=study_dir, **settings
+        reviews_csv, model=str(tiny_bert), seeds=2, tuning=False, output_dir=study_dir, **settings
     )
     assert {p.name: p.stat().st_mtime_ns for p in (study_dir / "trials").iterdir()} == before
     table = study.table()
@@ -644,4 +645,4 @@ def test_the_table_fits_the_terminal(study_dir: Path, columns: int) -> None:
     # Neither a heading nor a name is cut, and every block of columns says whose it is.
     words = {word for line in lines for word in line.split()}
     assert {"Validation", "accuracy,", "Training", "Latency", "svm-tfidf"} <= words
-    assert sum(line.startswith("Method") for line in lines) == {40: 6, 80: 2, 200: 1}[columns]
+    assert sum(line.startswith("Method") for line in lines) == {40: 7, 80: 3, 200: 1}[columns]

@@ -234,15 +234,16 @@ def test_an_entry_says_what_it_tries_and_a_flag_wins(tmp_path: Path) -> None:
     assert load(tmp_path, text, settings={"r": 16}).methods[0].settings["r"] == 16
 
 
-def test_a_resolved_protocol_reads_back_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["vary_split: true", "race: true\nbudget: 1h30m"])
+def test_a_resolved_protocol_reads_back_the_same(tmp_path: Path, how: str) -> None:
     text = (
         "data: demo\nmethods: [full, {name: lora, tune: {r: [4, 8]}}, svm-tfidf]\n"
         "train_sizes: [100, 50, all]\ntest_on: [demo, {source: x.csv, text_column: t}]\n"
-        "vary_split: true\nrace: true\nbudget: 1h30m\ndisagreement: 0.1\n"
+        f"{how}\ndisagreement: 0.1\n"
     )
     spec = load(tmp_path, text)
     assert spec.train_sizes == (50, 100)
-    assert spec.budget == 5400
+    assert spec.budget == (5400 if spec.race else None)
     assert [d.source for d in spec.test_on] == ["demo", "x.csv"]
     resolved = yaml.safe_dump({
         "data": {"source": "demo"}, **config.protocol_yaml(spec),

@@ -95,7 +95,9 @@ def test_figures_in_three_formats(record: StudyRecord, said: Summary, tmp_path: 
     few = replace(few, costs=full.costs[:2], agreement={})
     paths = writeup.write_figures(few, tmp_path, ("svg", "png", "pdf"))
     names = {p.stem for p in paths}
-    assert names == {"differences", "cost-training-time", "cost-peak-memory", "costs"}
+    assert names == {
+        "differences", "cost-training-time", "cost-peak-memory", "costs", "calibration",
+    }  # fmt: skip
     heads = {"svg": b"<svg", "png": b"\x89PNG", "pdf": b"%PDF"}
     assert len(paths) == 3 * len(names)
     for path in paths:
