@@ -141,7 +141,7 @@ KWARGS: dict[str, dict[str, Any]] = {
     "DELORA": {"delora_lambda": 3}, "UNILORA": {"theta_d_length": 512},
 }  # fmt: skip
 # Others diverge at the rate that most of them learn at.
-RATES = {"WAVEFT": 1e-2, "TINYLORA": 3e-3, "GRALORA": 3e-3}
+RATES = {"WAVEFT": 1e-2, "TINYLORA": 3e-3, "GRALORA": 3e-3, "RANDLORA": 1e-2}
 
 
 @pytest.mark.slow

@@ -398,8 +398,8 @@ def test_learning_and_tuning_are_in_percent_and_in_order() -> None:
 def test_sensitivity_has_a_panel_a_setting_with_its_share() -> None:
     shown = rows(spec("sensitivity"))
     assert {r["panel"] for r in shown} == {
-        "lora: r (40% of the variance)",
-        "full: learning_rate (10% of the variance)",
+        "lora: r (40%)",
+        "full: learning_rate (10%)",
     }
     assert [r["effect"] for r in shown] == [-2.0, 2.0, 0.0]
 

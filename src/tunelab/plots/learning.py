@@ -177,8 +177,7 @@ def sensitivity_plot(data: PlotData) -> Chart | None:
     rows: list[Row] = [
         {
             "of": s.method,
-            "panel": f"{s.method}: {s.setting} ({100 * shares[s.method, s.setting]:.0f}% of the "
-            "variance)",
+            "panel": f"{s.method}: {s.setting} ({100 * shares[s.method, s.setting]:.0f}%)",
             "panel_place": panels.index((s.method, s.setting)),
             "value": s.value,
             "place": i,
@@ -197,9 +196,9 @@ def sensitivity_plot(data: PlotData) -> Chart | None:
         "value:N",
         sort=by("place"),
         title=None,
-        axis=alt.Axis(ticks=False, domain=False, grid=False, labelPadding=8, labelLimit=150),
+        axis=alt.Axis(ticks=False, domain=False, grid=False, labelPadding=8, labelLimit=120),
     )
-    x = alt.X("effect:Q", title=f"{points} from the mean of all trials", scale=x_scale)
+    x = alt.X("effect:Q", title=f"{points} from the mean", scale=x_scale)
     base = alt.Chart().encode(
         y=y,
         tooltip=[
@@ -211,7 +210,7 @@ def sensitivity_plot(data: PlotData) -> Chart | None:
     layers = alt.layer(
         alt.Chart().mark_rule(color=NEUTRAL, strokeDash=[4, 3]).encode(x=alt.XDatum(0)),
         base.mark_rule(color="#0072B2", strokeWidth=2.5).encode(
-            x=alt.X("low:Q", title=f"{points} from the mean of all trials", scale=x_scale),
+            x=alt.X("low:Q", title=f"{points} from the mean", scale=x_scale),
             x2="high:Q",
         ),
         base.mark_point(filled=True, size=90, color="#0072B2", opacity=1).encode(x=x),
@@ -231,7 +230,7 @@ def sensitivity_plot(data: PlotData) -> Chart | None:
         chart,
         "What the settings do",
         f"{data.metric} on {data.part}: mean of the trials with each value less the mean of all, "
-        "95% intervals",
+        "95% intervals; in brackets the share of the variance between trials",
         fit="stack",
     )
 
