@@ -144,7 +144,7 @@ def ours(  # noqa: PLR0917
         net.train()
         with chosen.installed():
             for part in batching.train_batches(lengths, batch, order):
-                step(part)
+                train.alone(step(part), engine=chosen)
 
     epoch()
     return rate(len(texts), epoch)

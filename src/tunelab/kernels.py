@@ -17,12 +17,14 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import itertools
 import os
 import platform
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,10 @@ from torch.nn import functional
 
 __all__ = [
     "Dropout",
+    "Dropouts",
     "Layout",
+    "Mask",
+    "Places",
     "add_norm",
     "attention",
     "available",
@@ -188,16 +193,132 @@ class Dropout:
         count = 1
         for n in shape:
             count *= n
-        # 32-bit integers wrap around as in C; a shift must not bring in the sign.
-        h = torch.arange(count, dtype=torch.int64, device=like.device).to(torch.int32)
-        h.mul_(_signed(0x9E3779B9)).add_(_signed(self.seed))
-        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, None)):
-            h.bitwise_xor_((h >> shift).bitwise_and_(_WORD >> shift))
-            if factor:
-                h.mul_(_signed(factor))
+        h = _counted(count, like.device).add_(_signed(self.seed))
         # Compared without sign: flipping the top bit keeps the order.
-        keep = h.bitwise_xor_(-(2**31)) >= _signed(self.limit ^ 0x80000000)
+        keep = _hashed(h).bitwise_xor_(-(2**31)) >= _signed(self.limit ^ 0x80000000)
         return (keep.to(like.dtype) * self.scale).view(shape)
+
+    def attention_factors(
+        self, texts: int, heads: int, longest: int, like: torch.Tensor
+    ) -> torch.Tensor:
+        """The mask of attention's weights, (texts, heads, longest, longest)."""
+        return self.factors((texts, heads, longest, longest), like)
+
+    def by_rows(self, rows: int) -> Iterator[tuple[slice, Dropout]]:
+        """Parts of a tensor of so many rows, each with the mask that counts from its first row."""
+        yield slice(0, rows), self
+
+    def by_texts(self, layout: Layout) -> Iterator[tuple[int, int, int, Dropout]]:
+        """First text, last text, longest text and mask of each part of a layout."""
+        yield 0, layout.shape[0], layout.shape[1], self
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Places:
+    """Where K trainings lie that share one row: `tokens` and `texts` (K + 1 bounds each), and the
+    `longest` text of each (K), rounded as it would be alone. `rows` is how many tokens there are,
+    with those that fill up the row: they count to the last training.
+    """
+
+    tokens: tuple[int, ...]
+    texts: tuple[int, ...]
+    longest: tuple[int, ...]
+    rows: int
+
+    def bounds(self, rows: int) -> tuple[int, ...]:
+        """Bounds of the trainings in a tensor with a row for each token, or for each text."""
+        return (*self.tokens[:-1], self.rows) if rows == self.rows else self.texts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dropouts:
+    """The masks of K trainings that share one row: on its own part each has the mask that it would
+    have alone. Used in place of a `Dropout`.
+
+    The hash is of index * c + seed: counting from another element only moves the seed.
+    """
+
+    own: tuple[Dropout, ...]
+    places: Places
+
+    @property
+    def limit(self) -> int:
+        """Above 0 where one of them drops anything."""
+        return max(d.limit for d in self.own)
+
+    def by_rows(self, rows: int) -> Iterator[tuple[slice, Dropout]]:
+        """As `Dropout.by_rows`."""
+        bounds = self.places.bounds(rows)
+        for i, d in enumerate(self.own):
+            yield slice(bounds[i], bounds[i + 1]), d
+
+    def by_texts(self, layout: Layout) -> Iterator[tuple[int, int, int, Dropout]]:
+        """As `Dropout.by_texts`."""
+        texts = self.places.texts
+        for i, d in enumerate(self.own):
+            yield texts[i], texts[i + 1], self.places.longest[i], d
+
+    def factors(self, shape: torch.Size | tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+        """As `Dropout.factors`, for a tensor whose last dimension is its only one beside rows."""
+        width = shape[-1]
+        rows = 1
+        for n in shape[:-1]:
+            rows *= n
+        bounds = self.places.bounds(rows)
+        starts = [d.seed - _GOLDEN * b * width for d, b in zip(self.own, bounds, strict=False)]
+        h = _counted(rows * width, like.device).view(rows, width)
+        return self._kept(h, starts, self._of(bounds, like), like).view(shape)
+
+    def attention_factors(
+        self, texts: int, heads: int, longest: int, like: torch.Tensor
+    ) -> torch.Tensor:
+        """As `Dropout.attention_factors`; each counts with its own longest text."""
+        where, bounds = like.device, self.places.texts
+        of = self._of(bounds, like)
+        local = torch.arange(texts, device=where) - torch.tensor(bounds[:-1], device=where)[of]
+        own = torch.tensor(self.places.longest, device=where)[of].view(-1, 1, 1, 1)
+        head = torch.arange(heads, device=where).view(-1, 1, 1)
+        at = torch.arange(longest, device=where)
+        index = ((local.view(-1, 1, 1, 1) * heads + head) * own + at.view(-1, 1)) * own + at
+        h = index.to(torch.int32).mul_(_signed(_GOLDEN)).view(texts, -1)
+        starts = [d.seed for d in self.own]
+        return self._kept(h, starts, of, like).view(texts, heads, longest, longest)
+
+    def _of(self, bounds: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+        """Which training each row belongs to."""
+        sizes = [b - a for a, b in itertools.pairwise(bounds)]
+        of = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+        return of.to(like.device, non_blocking=True)
+
+    def _kept(
+        self, h: torch.Tensor, starts: list[int], of: torch.Tensor, like: torch.Tensor
+    ) -> torch.Tensor:
+        def each(words: list[Any], dtype: torch.dtype) -> torch.Tensor:
+            return torch.tensor(words, dtype=dtype, device=like.device)[of].unsqueeze(1)
+
+        h = _hashed(h.add_(each([_signed(s) for s in starts], torch.int32)))
+        limits = each([_signed(d.limit ^ 0x80000000) for d in self.own], torch.int32)
+        keep = h.bitwise_xor_(-(2**31)) >= limits
+        return keep.to(like.dtype) * each([d.scale for d in self.own], like.dtype)
+
+
+Mask = Dropout | Dropouts
+_GOLDEN = 0x9E3779B9
+
+
+def _counted(count: int, where: torch.device) -> torch.Tensor:
+    """0, 1, 2, ... times the hash's first factor; 32-bit integers wrap around as in C."""
+    h = torch.arange(count, dtype=torch.int64, device=where).to(torch.int32)
+    return h.mul_(_signed(_GOLDEN))
+
+
+def _hashed(h: torch.Tensor) -> torch.Tensor:
+    """murmur3's finaliser, in place; a shift must not bring in the sign."""
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, None)):
+        h.bitwise_xor_((h >> shift).bitwise_and_(_WORD >> shift))
+        if factor:
+            h.mul_(_signed(factor))
+    return h
 
 
 def _signed(word: int) -> int:
@@ -207,7 +328,7 @@ def _signed(word: int) -> int:
 
 class _DropoutFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, drop: Dropout) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, drop: Mask) -> torch.Tensor:
         ctx.drop = drop
         return _dropped(x, drop)
 
@@ -216,17 +337,22 @@ class _DropoutFunction(torch.autograd.Function):
         return _dropped(grads[0], ctx.drop), None
 
 
-def _dropped(x: torch.Tensor, drop: Dropout) -> torch.Tensor:
+def _dropped(x: torch.Tensor, drop: Mask) -> torch.Tensor:
     x = x.contiguous()
     kernel = _pick("dropout", x)
     if kernel is None:
         return x * drop.factors(x.shape, x)
     out = torch.empty_like(x)
-    kernel(_at(x), _at(out), _long(x.numel()), *drop.arguments(), _int(torch.get_num_threads()))
+    rows, made = x.view(-1, x.shape[-1]), out.view(-1, x.shape[-1])
+    for some, own in drop.by_rows(len(rows)):
+        kernel(
+            _at(rows[some]), _at(made[some]), _long(rows[some].numel()), *own.arguments(),
+            _int(torch.get_num_threads()),
+        )  # fmt: skip
     return out
 
 
-def dropout(x: torch.Tensor, drop: Dropout) -> torch.Tensor:
+def dropout(x: torch.Tensor, drop: Mask) -> torch.Tensor:
     """Dropout of any tensor; the backward pass computes the same mask again."""
     return x if not drop.limit else _DropoutFunction.apply(x, drop)  # type: ignore[no-untyped-call]
 
@@ -262,7 +388,7 @@ def attention(
     layout: Layout,
     *,
     scale: float,
-    drop: Dropout,
+    drop: Mask,
     causal: bool = False,
 ) -> torch.Tensor:
     """Attention within each text, dropout(softmax(scale Q K^T)) V (Vaswani et al. 2017).
@@ -283,7 +409,7 @@ def _padded_attention(  # noqa: PLR0917
     v: torch.Tensor,
     layout: Layout,
     scale: float,
-    drop: Dropout,
+    drop: Mask,
     causal: bool,
 ) -> torch.Tensor:
     """Plain products on the batch padded to its longest text.
@@ -306,7 +432,7 @@ def _padded_attention(  # noqa: PLR0917
     weights = torch.softmax(scores.masked_fill(unseen, float("-inf")), dim=-1)
     if drop.limit:
         whole = weights.new_empty(0)
-        mask = drop.factors((b, weights.shape[1], longest, longest), whole)
+        mask = drop.attention_factors(b, weights.shape[1], longest, whole)
         weights = weights * (mask if asks_all else mask[:, :, :1])
     out = torch.matmul(weights, padded(v))
     if not asks_all:
@@ -324,7 +450,7 @@ class _Attention(torch.autograd.Function):
         v: torch.Tensor,
         layout: Layout,
         scale: float,
-        drop: Dropout,
+        drop: Mask,
         causal: bool,
     ) -> torch.Tensor:
         q, k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (q, k, v))
@@ -349,22 +475,26 @@ def _call_attention(  # noqa: PLR0917
     v: torch.Tensor,
     layout: Layout,
     scale: float,
-    drop: Dropout,
+    drop: Mask,
     causal: bool,
     *,
     out: torch.Tensor | None = None,
     grad: torch.Tensor | None = None,
     made: list[torch.Tensor] | None = None,
 ) -> None:
-    texts, longest = layout.shape
+    kernel, asks_all = _pick("attention", q, k, v), q.shape[2] == k.shape[2]
     dq, dk, dv = made or (None, None, None)
     steps = [_long(t.stride(i)) for t in (q, k, v) for i in (2, 1)]
-    _pick("attention", q, k, v)(
-        _at(q), _at(k), _at(v), *steps, _at(layout.bounds), _long(texts), _long(q.shape[1]),
-        _long(q.shape[3]), _long(longest), _int(q.shape[2] == k.shape[2]), _int(causal),
-        _float(scale), *drop.arguments(), _at(out), _at(grad), _at(dq), _at(dk), _at(dv),
-        _int(torch.get_num_threads()),
-    )  # fmt: skip
+    for first, last, longest, own in drop.by_texts(layout):
+        # Rows of tokens are found through `bounds`; those of texts count from the part's first.
+        a = 0 if asks_all else first
+        kernel(
+            _at(q[:, :, a:]), _at(k), _at(v), *steps, _at(layout.bounds[first:]),
+            _long(last - first), _long(q.shape[1]), _long(q.shape[3]), _long(longest),
+            _int(asks_all), _int(causal), _float(scale), *own.arguments(),
+            *(_at(None if t is None else t[:, a:]) for t in (out, grad, dq)), _at(dk), _at(dv),
+            _int(torch.get_num_threads()),
+        )  # fmt: skip
 
 
 # --- dropout, residual, normalisation --------------------------------------------------------
@@ -376,7 +506,7 @@ def add_norm(  # noqa: PLR0917  as torch's layer_norm takes them
     weight: torch.Tensor,
     bias: torch.Tensor,
     eps: float,
-    drop: Dropout,
+    drop: Mask,
 ) -> torch.Tensor:
     """LayerNorm(dropout(y) + residual) (Ba et al. 2016) over the last dimension.
 
@@ -402,7 +532,7 @@ class _AddNorm(torch.autograd.Function):
         weight: torch.Tensor,
         bias: torch.Tensor,
         eps: float,
-        drop: Dropout,
+        drop: Mask,
     ) -> torch.Tensor:
         y = y.contiguous()
         residual = None if residual is None else residual.contiguous()
@@ -410,11 +540,14 @@ class _AddNorm(torch.autograd.Function):
         rows = y.numel() // width
         out, normed = torch.empty_like(y), torch.empty_like(y)
         inverse = torch.empty(rows, dtype=torch.float32)
-        _pick("add_norm", y)(
-            _at(y), _at(residual), _at(weight), _at(bias), _at(out), _at(normed), _at(inverse),
-            _long(rows), _long(width), _float(eps), *drop.arguments(),
-            _int(torch.get_num_threads()),
-        )  # fmt: skip
+        for some, own in drop.by_rows(rows):
+            parts = (_at(_rows(t, some)) for t in (y, residual))
+            made = (_at(_rows(t, some)) for t in (out, normed))
+            _pick("add_norm", y)(
+                *parts, _at(weight), _at(bias), *made, _at(inverse[some]),
+                _long(some.stop - some.start), _long(width), _float(eps), *own.arguments(),
+                _int(torch.get_num_threads()),
+            )  # fmt: skip
         ctx.save_for_backward(normed, inverse, weight)
         ctx.drop = drop
         return out
@@ -431,13 +564,20 @@ class _AddNorm(torch.autograd.Function):
         dresidual = torch.empty_like(grad) if apart else None
         learns = ctx.needs_input_grad[2] or ctx.needs_input_grad[3]
         dweight, dbias = (torch.zeros_like(weight) if learns else None for _ in range(2))
-        _pick("add_norm_back", grad)(
-            _at(grad), _at(normed), _at(inverse), _at(weight), _at(dy), _at(dresidual),
-            _at(dweight), _at(dbias), _long(grad.numel() // width), _long(width),
-            *ctx.drop.arguments(), _int(torch.get_num_threads()),
-        )  # fmt: skip
+        for some, own in ctx.drop.by_rows(grad.numel() // width):
+            _pick("add_norm_back", grad)(
+                *(_at(_rows(t, some)) for t in (grad, normed)), _at(inverse[some]), _at(weight),
+                *(_at(_rows(t, some)) for t in (dy, dresidual)), _at(dweight), _at(dbias),
+                _long(some.stop - some.start), _long(width), *own.arguments(),
+                _int(torch.get_num_threads()),
+            )  # fmt: skip
         shared = dresidual if apart else (dy if wants_residual else None)
         return dy, shared, dweight, dbias, None, None
+
+
+def _rows(t: torch.Tensor | None, some: slice) -> torch.Tensor | None:
+    """Rows of a contiguous tensor, seen as (rows, width)."""
+    return None if t is None else t.view(-1, t.shape[-1])[some]
 
 
 # --- GELU -----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ May import: batching, kernels, errors. May not import: train, methods, trial.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,9 +29,9 @@ from transformers.pytorch_utils import Conv1D
 
 from tunelab import kernels
 from tunelab.batching import Encoded
-from tunelab.kernels import Dropout, Layout
+from tunelab.kernels import Dropout, Layout, Mask
 
-__all__ = ["Packed", "why_float32", "why_not"]
+__all__ = ["Packed", "exchanged", "rounded_length", "why_float32", "why_not"]
 
 _NAME = "tunelab_packed"
 # oneDNN builds its primitives anew for each shape: rounded totals come back more often.
@@ -89,9 +89,8 @@ def why_not(model: Any) -> str | None:
     peft = getattr(model, "active_peft_config", None)
     if peft is not None and peft.is_prompt_learning:
         return "prompt-learning methods add tokens to padded rows"
-    if next(model.parameters()).device.type != "cpu":
-        return "the packed path is for processors"
-    return None
+    where = next(model.parameters()).device.type
+    return None if where in {"cpu", "cuda"} else f"the packed path is not for {where}"
 
 
 def why_float32(model: Any) -> str | None:
@@ -129,7 +128,7 @@ class _Run:
         self.layout, self._site, self._layer = layout, 0, 0
         self.step += 1
 
-    def drop(self, p: float, training: bool) -> Dropout:
+    def drop(self, p: float, training: bool) -> Mask:
         """The next mask of this step: a function of seed, step and place, of nothing else."""
         if not p or not training:
             return Dropout(0.0)
@@ -152,7 +151,7 @@ class _Run:
         v: torch.Tensor,
         heads: int,
         scale: float,
-        drop: Dropout,
+        drop: Mask,
     ) -> torch.Tensor:
         """Attention within each text, (1, T, heads * width) -> (1, T, heads * width)."""
         q, k, v = (t.view(1, t.shape[1], heads, -1).transpose(1, 2) for t in (q, k, v))
@@ -430,32 +429,33 @@ class Packed:
         self._pad_id = int(config.pad_token_id or 0)
         self._run = _Run(self._model, self._family, seed)
 
+    @property
+    def _encoder(self) -> Any:
+        return getattr(self._model, self._model.base_model_prefix)
+
     @contextmanager
     def installed(self) -> Iterator[None]:
         """While inside, attention, dropout and the like are computed the packed way."""
         before = self._model.config._attn_implementation
         self._model.set_attn_implementation(_NAME)
-        encoder = getattr(self._model, self._model.base_model_prefix)
-        exchanged: list[nn.Module] = []
         hooks: list[Any] = []
         try:
-            cast = _Cast()
-            for module in self._model.modules():
-                forward = self._forward_of(module, cast)
-                if forward is not None:
-                    # On the instance: it wins over the class's own, and is deleted again.
-                    module.__dict__["forward"] = forward
-                    exchanged.append(module)
             if self._dtype != torch.float32:
-                enters = encoder.get_submodule(self._family.enters)
+                enters = self._encoder.get_submodule(self._family.enters)
                 hooks.append(enters.register_forward_hook(self._narrow))
-            yield
+            with exchanged(self._forwards(_Cast())):
+                yield
         finally:
-            for module in exchanged:
-                del module.__dict__["forward"]
             for hook in hooks:
                 hook.remove()
             self._model.set_attn_implementation(before)
+
+    def _forwards(self, cast: _Cast) -> Iterator[tuple[nn.Module, Callable[..., torch.Tensor]]]:
+        """The modules whose forward pass is exchanged, each with its new one."""
+        for module in self._model.modules():
+            forward = self._forward_of(module, cast)
+            if forward is not None:
+                yield module, forward
 
     def _narrow(self, module: nn.Module, args: Any, out: torch.Tensor) -> torch.Tensor:
         return out.to(self._dtype)
@@ -475,34 +475,42 @@ class Packed:
 
     def __call__(self, encoded: Encoded, rows: NDArray[np.int64]) -> tuple[torch.Tensor, int]:
         """Logits (b, n_classes) in float32, and the number of tokens computed."""
-        ids, positions, layout = self._pack(encoded, rows)
+        ids, positions, layout = self._pack([encoded.ids[r] for r in rows])
+        self._run.begin(layout)
+        return self._head(self._vectors(ids, positions)), ids.shape[1]
+
+    def _vectors(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """The vectors (b, width) that the head reads, of the row that `_run` has begun."""
+        layout = self._run.layout
         more: dict[str, Any] = {"use_cache": False} if self._family.causal else {}
         if self._family.types:
             more["token_type_ids"] = torch.zeros_like(ids)
-        self._run.begin(layout)
         _current.append(self._run)
         try:
-            encoder = getattr(self._model, self._model.base_model_prefix)
-            hidden = encoder(input_ids=ids, position_ids=positions, **more).last_hidden_state[0]
-            # Layers of ours give only what the head reads; transformers' own give every token.
-            if hidden.shape[0] != len(rows):
-                reads = layout.bounds[1:] - 1 if self._family.causal else layout.starts
-                hidden = hidden.index_select(0, reads)
-            wide = hidden if hidden.dtype == torch.float64 else hidden.float()
-            logits: torch.Tensor = self._family.head(self._model, wide.unsqueeze(1))
+            out = self._encoder(input_ids=ids, position_ids=positions, **more)
         finally:
             _current.pop()
-        return logits.float(), ids.shape[1]
+        hidden: torch.Tensor = out.last_hidden_state[0]
+        # Layers of ours give only what the head reads; transformers' own give every token.
+        if hidden.shape[0] != len(layout.starts):
+            reads = layout.bounds[1:] - 1 if self._family.causal else layout.starts
+            hidden = hidden.index_select(0, reads)
+        return hidden if hidden.dtype == torch.float64 else hidden.float()
+
+    def _head(self, read: torch.Tensor) -> torch.Tensor:
+        """Logits (b, n_classes) of vectors (b, width)."""
+        logits: torch.Tensor = self._family.head(self._model, read.unsqueeze(1))
+        return logits.float()
 
     def _pack(
-        self, encoded: Encoded, rows: NDArray[np.int64]
+        self, texts: Sequence[NDArray[np.int64]]
     ) -> tuple[torch.Tensor, torch.Tensor, Layout]:
-        texts = [encoded.ids[r] for r in rows]
+        """Token ids and positions, both (1, T), and where each text lies."""
         n = np.asarray([len(t) for t in texts], dtype=np.int64)
         bounds = np.concatenate([[0], np.cumsum(n)])
         starts = bounds[:-1]
         fill = -int(bounds[-1]) % _ROUND_TO
-        longest = int(n.max()) + (-int(n.max()) % _ROUND_LENGTH_TO)
+        longest = rounded_length(int(n.max()))
         ids = np.concatenate([*texts, np.full(fill, self._pad_id, dtype=np.int64)])
         steps = [np.arange(k) for k in n]
         positions = np.concatenate([*steps, np.zeros(fill, dtype=np.int64)]) + self._offset
@@ -511,12 +519,39 @@ class Packed:
         # Tokens that fill up the row belong to no text: they read anything and are read by nobody.
         back = [i * longest + s for i, s in enumerate(steps)]
         scatter = np.concatenate([*back, np.zeros(fill, dtype=np.int64)])
+        where = next(self._model.parameters()).device
+
+        def put(values: NDArray[Any]) -> torch.Tensor:
+            return torch.from_numpy(values).to(where, non_blocking=True)
+
         layout = Layout(
-            bounds=torch.from_numpy(bounds),
-            gather=torch.from_numpy(gather.reshape(-1)),
-            mask=torch.from_numpy(columns[None] < n[:, None])[:, None, None, :],
-            scatter=torch.from_numpy(scatter),
-            starts=torch.from_numpy(starts),
-            shape=(len(rows), longest),
+            bounds=put(bounds),
+            gather=put(gather.reshape(-1)),
+            mask=put(columns[None] < n[:, None])[:, None, None, :],
+            scatter=put(scatter),
+            starts=put(starts),
+            shape=(len(texts), longest),
         )
-        return torch.from_numpy(ids)[None], torch.from_numpy(positions)[None], layout
+        return put(ids)[None], put(positions)[None], layout
+
+
+@contextmanager
+def exchanged(
+    forwards: Iterable[tuple[nn.Module, Callable[..., torch.Tensor]]],
+) -> Iterator[None]:
+    """While inside, these modules have these forward passes."""
+    done: list[nn.Module] = []
+    try:
+        for module, forward in forwards:
+            # On the instance: it wins over the class's own, and is deleted again.
+            module.__dict__["forward"] = forward
+            done.append(module)
+        yield
+    finally:
+        for module in done:
+            del module.__dict__["forward"]
+
+
+def rounded_length(longest: int) -> int:
+    """The length to which attention pads a batch whose longest text has so many tokens."""
+    return longest + (-longest % _ROUND_LENGTH_TO)

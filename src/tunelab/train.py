@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,11 +26,28 @@ from tunelab.errors import TrialError
 from tunelab.settings import TrainingSettings
 from tunelab.types import Predictions, Seeds
 
-__all__ = ["Fitted", "Hooks", "OnStep", "TrainingData", "fit", "score"]
+__all__ = [
+    "Ask",
+    "Backward",
+    "Compute",
+    "Engine",
+    "Fitted",
+    "Hooks",
+    "Join",
+    "OnStep",
+    "TrainingData",
+    "Turn",
+    "alone",
+    "choose_engine",
+    "fit",
+    "score",
+    "training",
+]
 
+T = TypeVar("T")
 OnStep = Callable[[Mapping[str, Any]], None]
 # (texts, row numbers) -> logits (rows, n_classes) and how many tokens were computed
-Compute = Callable[[Encoded, NDArray[np.int64]], tuple[torch.Tensor, int]]
+Calculate = Callable[[Encoded, NDArray[np.int64]], tuple[torch.Tensor, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +91,83 @@ class Fitted:
     engine: Engine
 
 
-def fit(
+# --- what a training asks for ---------------------------------------------------------------
+#
+# A training is a generator: it asks, and whoever drives it answers. `alone` drives one; several are
+# driven together in `stacking`, which answers them all from one forward and one backward pass.
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Join:
+    """Asks for an Engine that computes batches of `model`. The first thing that is asked."""
+
+    model: nn.Module
+    pad_id: int
+    settings: TrainingSettings
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Says that training goes on, or that it rests for an evaluation. Answered with None."""
+
+    training: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compute:
+    """Asks for the logits (rows, n_classes) of some rows and how many tokens were computed."""
+
+    encoded: Encoded
+    rows: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Backward:
+    """Asks for the gradients of a loss. Answered with None."""
+
+    loss: torch.Tensor
+
+
+Ask = Join | Turn | Compute | Backward
+
+
+def alone(
+    asks: Generator[Ask, Any, T], first: Ask | None = None, engine: Engine | None = None
+) -> T:
+    """Drive one training to its end and give what it returns.
+
+    `first`: what it has asked already, where it was begun elsewhere. `engine`: of one that joined.
+    """
+    answer: Any = None
+    with ExitStack() as inside:
+        while True:
+            try:
+                ask, first = first or asks.send(answer), None
+            except StopIteration as end:
+                done: T = end.value
+                return done
+            answer = None
+            if isinstance(ask, Join):
+                answer = engine = choose_engine(ask.model, ask.pad_id, ask.settings, ask.seed)
+                continue
+            assert engine is not None  # noqa: S101  every training joins first
+            if isinstance(ask, Compute):
+                answer = engine.compute(ask.encoded, ask.rows)
+            elif isinstance(ask, Backward):
+                ask.loss.backward()  # type: ignore[no-untyped-call]
+            elif ask.training:
+                inside.enter_context(engine.installed())
+            else:
+                inside.close()
+
+
+def fit(model: nn.Module, **arguments: Any) -> Fitted:
+    """Train by itself what requires a gradient: `training`, driven to its end."""
+    return alone(training(model, **arguments))
+
+
+def training(
     model: nn.Module,
     *,
     pad_id: int,
@@ -84,7 +177,7 @@ def fit(
     seeds: Seeds,
     on_step: OnStep,
     hooks: MakeHooks | None = None,
-) -> Fitted:
+) -> Generator[Ask, Any, Fitted]:
     """Train what requires a gradient, keep the epoch that is best on validation.
 
     AdamW (Loshchilov & Hutter 2019), linear warm-up, batches of like length. The model is changed
@@ -95,8 +188,9 @@ def fit(
     rows_per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
     steps_per_epoch = math.ceil(len(lengths) / rows_per_step)
     steps = steps_per_epoch * settings.num_train_epochs
-    log = _Log(on_step, every=max(1, steps_per_epoch // 20), steps=steps, rows=len(lengths))
-    engine = choose_engine(model, pad_id, settings, seeds.dropout)
+    engine: Engine = yield Join(model, pad_id, settings, seeds.dropout)
+    every = max(1, steps_per_epoch // 20)
+    log = _Log(on_step, every, steps, rows=len(lengths), clock=engine.clock)
     own = hooks(model, settings, steps) if hooks else Hooks()
     step_once = _stepper(model, engine, train, settings, steps=steps, hooks=own)
     kernels.keep_memory()
@@ -106,13 +200,14 @@ def fit(
     best_value, best_epoch = -math.inf, 0
     best_state: dict[str, torch.Tensor] = {}
     for epoch in range(1, settings.num_train_epochs + 1):
+        yield Turn(training=True)
         model.train()
         log.start()
-        with engine.installed():
-            for rows in batching.train_batches(lengths, rows_per_step, order):
-                log.step(len(rows), *step_once(rows))
+        for rows in batching.train_batches(lengths, rows_per_step, order):
+            log.step(len(rows), *(yield from step_once(rows)))
         log.pause()
 
+        yield Turn(training=False)
         scores = evaluate(model, pad_id, validation, settings)
         log.evaluated(epoch, scores)
         chosen = settings.metric_for_best_model
@@ -138,7 +233,8 @@ def fit(
 @dataclass(frozen=True, slots=True)
 class Engine:
     """How batches are computed: `name` (packed or plain) and, where it is not packed, why; the type
-    of activations and frozen weights, and why that one; `kernels`, compiled or torch's own.
+    of activations and frozen weights, and why that one; `kernels`, compiled or torch's own; `more`
+    facts of a stack. `clock` gives the seconds that count as this training's.
     """
 
     name: str
@@ -146,12 +242,15 @@ class Engine:
     precision: str
     precision_reason: str
     kernels: str
-    compute: Compute
+    compute: Calculate
     installed: Callable[[], AbstractContextManager[None]]
+    clock: Callable[[], float] = time.perf_counter
+    more: Mapping[str, Any] = field(default_factory=dict)
 
-    def facts(self) -> dict[str, str | None]:
+    def facts(self) -> dict[str, Any]:
         """For the trial's result."""
         return {
+            **self.more,
             "engine": self.name,
             "engine_reason": self.reason,
             "precision": self.precision,
@@ -239,7 +338,7 @@ def _stepper(
     *,
     steps: int,
     hooks: Hooks,
-) -> Callable[[NDArray[np.int64]], tuple[float, float, int]]:
+) -> Callable[[NDArray[np.int64]], Generator[Ask, Any, tuple[float, float, int]]]:
     """One optimizer step on the given rows: returns loss, learning rate and tokens computed."""
     where = next(model.parameters()).device
     weights = _class_weights(train.labels, settings)
@@ -249,7 +348,9 @@ def _stepper(
     # float16 loses small gradients unless the loss is scaled up (Micikevicius et al. 2018).
     scaler = torch.amp.GradScaler(where.type, enabled=engine.precision == "float16")
 
-    def step_once(rows: NDArray[np.int64]) -> tuple[float, float, int]:
+    def step_once(
+        rows: NDArray[np.int64],
+    ) -> Generator[Ask, Any, tuple[float, float, int]]:
         rate = float(schedule.get_last_lr()[0])
         loss, tokens = 0.0, 0
         # The step's loss is the mean over all its rows, also when the last part is smaller:
@@ -258,7 +359,7 @@ def _stepper(
         for part in np.array_split(
             rows, math.ceil(len(rows) / settings.per_device_train_batch_size)
         ):
-            logits, computed = engine.compute(train.encoded, part)
+            logits, computed = yield Compute(train.encoded, part)
             tokens += computed
             share = (
                 functional.cross_entropy(
@@ -270,11 +371,11 @@ def _stepper(
                 )
                 / whole
             )
-            scaler.scale(share).backward()  # type: ignore[no-untyped-call]
+            yield Backward(scaler.scale(share))
             loss += float(share.detach())
         if hooks.penalty:
             extra = hooks.penalty()
-            scaler.scale(extra).backward()  # type: ignore[no-untyped-call]
+            yield Backward(scaler.scale(extra))
             loss += float(extra.detach())
         if not math.isfinite(loss):
             raise TrialError(
@@ -303,6 +404,7 @@ class _Log:
     every: int
     steps: int
     rows: int
+    clock: Callable[[], float] = time.perf_counter
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
     tokens: int = 0
@@ -312,10 +414,10 @@ class _Log:
     _recent: list[float] = field(default_factory=list)
 
     def start(self) -> None:
-        self._started = time.perf_counter()
+        self._started = self.clock()
 
     def pause(self) -> None:
-        self.seconds += time.perf_counter() - self._started
+        self.seconds += self.clock() - self._started
 
     def step(self, rows: int, loss: float, rate: float, tokens: int) -> None:
         self.steps_done += 1
@@ -328,7 +430,7 @@ class _Log:
                  "loss": float(np.mean(self._recent)), "learning_rate": rate}
             )  # fmt: skip
             self._recent.clear()
-            so_far = self.seconds + time.perf_counter() - self._started
+            so_far = self.seconds + self.clock() - self._started
             self._tell({"texts_per_second": self._texts / so_far})
 
     def evaluated(self, epoch: int, scores: Mapping[str, float]) -> None:

@@ -5,7 +5,7 @@ May import: batching, models, train, transformer. Loads torch; import it inside 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from tunelab.settings import TrainingSettings
 from tunelab.transformer import TransformerClassifier
 from tunelab.types import Split
 
-__all__ = ["adapted", "fit"]
+__all__ = ["adapted", "fit", "session"]
 
 
 def adapted(
@@ -47,6 +47,11 @@ def adapted(
 
 def fit(task: Task, adapt: Adapt, extras: Extras = Extras()) -> Outcome:  # noqa: B008  frozen
     """Load, adapt, train, count, wrap."""
+    return train.alone(session(task, adapt, extras))
+
+
+def session(task: Task, adapt: Adapt, extras: Extras) -> Generator[train.Ask, Any, Outcome]:
+    """`fit` as a training that asks for what it needs computed (see `train.alone`)."""
     assert task.base is not None  # noqa: S101  the row says needs_base
     base, settings = task.base, task.settings
     bases.check_length(base, settings.max_length)
@@ -66,7 +71,7 @@ def fit(task: Task, adapt: Adapt, extras: Extras = Extras()) -> Outcome:  # noqa
     if not counts["trainable_parameters"]:
         raise TrialError("Nothing would be trained: every parameter is frozen.")
 
-    fitted = train.fit(
+    fitted = yield from train.training(
         model,
         pad_id=pad_id,
         train=texts,
