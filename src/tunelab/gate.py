@@ -548,7 +548,7 @@ def out_of_fold(twins: duplicates.Twins, bag: Bag, labels: Ints, k: int, seed: i
     """
     from sklearn.linear_model import LogisticRegression
 
-    features = _features(bag)
+    features = _used_columns(_features(bag))
     group_label = labels[twins.first]
     order = np.random.default_rng(seed).permutation(len(group_label))
     order = order[np.argsort(group_label[order], kind="stable")]
@@ -568,6 +568,19 @@ def out_of_fold(twins: duplicates.Twins, bag: Bag, labels: Ints, k: int, seed: i
         _fit(model, features[twins.group[train]], labels[train])
         out[held[:, None], present[None, :]] = model.predict_proba(features[twins.group[held]])
     return out
+
+
+def _used_columns(features: Any) -> Any:
+    """The columns (buckets) that some row has. One that no row has keeps a weight of zero, but the
+    optimiser would carry it along for each class: on few rows that is nearly all its work.
+    """
+    from scipy.sparse import csr_array
+
+    used = np.zeros(features.shape[1], dtype=np.bool_)
+    used[features.indices] = True
+    at = (np.cumsum(used) - 1).astype(features.indices.dtype)
+    shape = (features.shape[0], int(used.sum()))
+    return csr_array((features.data, at[features.indices], features.indptr), shape=shape)
 
 
 def _fit(model: Any, features: Any, labels: Ints) -> None:
