@@ -40,6 +40,7 @@ __all__ = [
     "alone",
     "choose_engine",
     "fit",
+    "number_format",
     "score",
     "training",
 ]
@@ -273,7 +274,7 @@ def choose_engine(
     if settings.engine == "plain":
         reason = "engine: plain was asked for"
     where = next(model.parameters()).device
-    chosen, why, route = _precision(model, settings.precision, where, packed=reason is None)
+    chosen, why, route = number_format(model, settings.precision, where, packed=reason is None)
     dtype = getattr(torch, chosen)
     if reason is None and packing.why_float32(model) is None:
         packed = packing.Packed(model, dtype, seed)
@@ -306,7 +307,7 @@ def choose_engine(
     return Engine("plain", reason, chosen, why, "torch", plain, nullcontext)
 
 
-def _precision(
+def number_format(
     model: nn.Module, asked: str, where: torch.device, *, packed: bool
 ) -> tuple[str, str, str]:
     """The number format, why, and the route of float32 products (see `precision`)."""
