@@ -4,20 +4,21 @@ All methods train with one seed after the other. After each round every method i
 leader on the validation rows, and dropped when it is behind by more than other rows and other seeds
 could make up for, at a confidence that holds for the whole race. Test plays no part.
 
-Rows: with x_i in [-1, 1] the share of seeds with which the leader alone is right on row i, less the
-share with which the other is, a bet on a mean above m multiplies a capital by 1 + l_i (x_i - m). If
-the mean is m or less, the capital reaches 1 / a with probability a at most (Ville; Waudby-Smith and
-Ramdas 2024, "Estimating means of bounded random variables by betting", arXiv:2010.09686).
-Seeds: m is what the seeds seen so far may have given the leader by luck, from the spread over seeds
-that is left when each seed's own ease is taken out, pooled over methods (Student's t).
-Rounds and rivals: with K methods and S seeds there are (K - 1)(S - 1) chances to drop the best;
-each gets an equal part of 1 - confidence, half for rows and half for seeds.
+Spread: with d_si the leader's right answer less the other's, of seed s on row i, the mean over S
+seeds and n rows has variance V(seed)/S + V(row)/n + V(rest)/(nS); the parts are estimated apart
+(as in `stats`), that of the seeds from all methods together, and no less than from the pair.
+Rounds: their statistics hang together, since rows stay the same and seeds are added, so that one
+bound for all rounds is far below one a round. The chance that a path crosses it anywhere is held
+by Hunter's inequality (1976; Worsley 1982): of neighbours, only the first crossing counts. With
+fewer than five methods the spread over seeds is too uncertain for that, and every round gets an
+equal part (Bonferroni). Rivals: each of the K - 1 who could push the best out gets an equal part.
 
 May import: errors, types, numpy, scipy inside functions. May not import: torch, store, study.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -32,8 +33,9 @@ __all__ = [
     "Race",
     "Round",
     "advance",
-    "capital",
+    "crossing",
     "order",
+    "over",
     "replay",
     "sentences",
     "start",
@@ -47,16 +49,18 @@ Right = Mapping[str, Mapping[int, NDArray[np.bool_]]]
 
 CONFIDENCE = 0.95
 LEAST_SEEDS = 2  # one seed says nothing of the spread over seeds
-_ROW_SEED = 0  # rows are bet on in an order that no result has chosen
-_BOLD = 0.75  # the largest bet, as a share of the one that could lose everything
+SETTLED_SEEDS = 6  # what is left has as many seeds as a verdict asks for before a race gives up
+# Fewer methods leave the spread over seeds few degrees of freedom: rounds then hang together less
+# than Hunter's inequality takes them to (docs/log.md).
+_FEW = 5
+_UNLIKELY = 0.05  # the chance, for each rival, that a race which gives up would have dropped it
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
     """Who was dropped, after which round, behind whom, by how much (share of rows, validation).
 
-    `e_value` is the capital won against "not behind", `threshold` what it had to reach; `allowance`
-    the part of `behind` that was put down to luck with the seeds.
+    `t` is `behind` in standard errors (`error`), `threshold` what it had to reach.
     """
 
     label: str
@@ -64,8 +68,8 @@ class Dropped:
     seeds: int
     leader: str
     behind: float
-    allowance: float
-    e_value: float
+    error: float
+    t: float
     threshold: float
     sentence: str
 
@@ -84,7 +88,10 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """A race so far. `labels` all that began, `alive` those that may be the best."""
+    """A race so far. `labels` all that began, `alive` those that may be the best.
+
+    `settled`: more seeds, up to `seeds`, are not expected to drop anybody else.
+    """
 
     labels: tuple[str, ...]
     seeds: int
@@ -92,6 +99,7 @@ class Race:
     alive: tuple[str, ...]
     dropped: tuple[Dropped, ...] = ()
     rounds: tuple[Round, ...] = ()
+    settled: bool = False
 
 
 def start(labels: Sequence[str], seeds: int, confidence: float = CONFIDENCE) -> Race:
@@ -116,19 +124,23 @@ def advance(race: Race, right: Right) -> Race:
     # The first of equals, and only among those that have run as often as anybody.
     most = max(len(right[x]) for x in running)
     leader = max((x for x in running if len(right[x]) == most), key=lambda x: scores[x])
-    found = [
-        d
-        for label in running
-        if label != leader and (d := _judge(race, right, leader, label, number)) is not None
-    ]
+    seen = {x: g for x in running if x != leader and (g := _gap(race, right, leader, x))}
+    found = [_dropped(x, g, leader, number) for x, g in seen.items() if g.t >= g.threshold]
     gone = tuple(d.label for d in found)
+    left = [g for x, g in seen.items() if x not in gone]
     this = Round(number, most, leader, race.alive, gone, scores)
     return replace(
         race,
         alive=tuple(x for x in race.alive if x not in gone),
         dropped=(*race.dropped, *found),
         rounds=(*race.rounds, this),
+        settled=most >= SETTLED_SEEDS and bool(left) and not any(g.open for g in left),
     )
+
+
+def over(race: Race) -> bool:
+    """Whether no further round is worth its seeds."""
+    return len(race.alive) == 1 or race.settled
 
 
 def order(race: Race) -> tuple[str, ...]:
@@ -142,35 +154,71 @@ def order(race: Race) -> tuple[str, ...]:
     return tuple(sorted(race.alive, key=lambda x: -scores.get(x, -1.0)))
 
 
-def _judge(race: Race, right: Right, leader: str, label: str, number: int) -> Dropped | None:
-    shared = sorted(right[leader].keys() & right[label].keys())
-    if len(shared) < LEAST_SEEDS or race.seeds < LEAST_SEEDS:
-        return None
-    chances = max(1, len(race.labels) - 1) * (race.seeds - 1)
-    share = (1 - race.confidence) / chances / 2
-    gaps = np.stack([right[leader][s].astype(float) - right[label][s] for s in shared])  # (s, n)
-    allowance = _allowance(race, right, gaps, shared, share)
-    won = capital(gaps.mean(axis=0), allowance)
-    if won < 1 / share:
-        return None
-    behind = float(gaps.mean())
-    sentence = (
-        f"{label} was dropped after {len(shared)} seeds: {100 * behind:.1f} points behind {leader} "
-        f"on {gaps.shape[1]:,} validation rows, more than other rows and seeds could make up for"
-    )
-    return Dropped(label, number, len(shared), leader, behind, allowance, won, 1 / share, sentence)
+@dataclass(frozen=True, slots=True)
+class _Gap:
+    """How far a method is behind the leader: `behind` with its standard `error`.
 
-
-def _allowance(
-    race: Race, right: Right, gaps: Floats, shared: Sequence[int], share: float
-) -> float:
-    """How far the leader may be ahead by luck with its seeds, at one-sided level `share`.
-
-    The spread of a pair's difference is that of the methods x seeds residuals, twice, and no less
-    than the pair's own; the degrees of freedom are those of the residuals.
+    `t` is their ratio, `threshold` what drops the method. `open`: with all seeds of the race it may
+    yet be dropped.
     """
-    from scipy.special import stdtrit
 
+    seeds: int
+    rows: int
+    behind: float
+    error: float
+    t: float
+    threshold: float
+    open: bool
+
+
+def _dropped(label: str, g: _Gap, leader: str, number: int) -> Dropped:
+    sentence = (
+        f"{label} was dropped after {g.seeds} seeds: {100 * g.behind:.1f} points behind {leader} "
+        f"on {g.rows:,} validation rows, more than other rows and seeds could make up for"
+    )
+    return Dropped(label, number, g.seeds, leader, g.behind, g.error, g.t, g.threshold, sentence)
+
+
+def _gap(race: Race, right: Right, leader: str, label: str) -> _Gap | None:
+    """Compare with the leader over the seeds that both have; None where there are too few."""
+    from scipy.special import ndtri, stdtrit
+
+    shared = sorted(right[leader].keys() & right[label].keys())
+    rows = len(right[leader][shared[0]]) if shared else 0
+    if len(shared) < LEAST_SEEDS or race.seeds < LEAST_SEEDS or rows < 2:
+        return None
+    s = len(shared)
+    gaps = np.stack([right[leader][k].astype(float) - right[label][k] for k in shared])  # (s, n)
+    of_row, of_seed, behind = gaps.mean(axis=0), gaps.mean(axis=1), float(gaps.mean())
+    rest = gaps - of_row - of_seed[:, None] + behind
+    rest_part = float((rest**2).sum()) / ((s - 1) * (rows - 1)) / (s * rows)
+    row_part = float(of_row.var(ddof=1)) / rows
+    # Two methods that agree on every row are not thereby known to be equal (Agresti and Min 2005).
+    unseen = 1 / (rows + 2) ** 2
+    item = max(0.0, row_part - rest_part) + unseen
+    pooled, df = _pooled(race, right, shared)
+    seed = max(pooled, float(of_seed.var(ddof=1)))
+    level = _level(race, seed / item)
+
+    def spread(seeds: int) -> tuple[float, float]:
+        """Standard error and threshold with so many seeds."""
+        variance = seed / seeds + item
+        below = (seed / seeds) ** 2 / (df * max(1, seeds - 1) / (s - 1)) + item**2 / (rows - 1)
+        threshold = -float(stdtrit(variance**2 / below, level))
+        return math.sqrt(max(variance, row_part + unseen) if seeds == s else variance), threshold
+
+    error, threshold = spread(s)
+    last, needed = spread(max(s, race.seeds))
+    drift = math.sqrt(max(0.0, seed * (1 / s - 1 / max(s, race.seeds))))
+    reach = behind - float(ndtri(_UNLIKELY)) * drift
+    return _Gap(s, rows, behind, error, behind / error, threshold, reach >= needed * last)
+
+
+def _pooled(race: Race, right: Right, shared: Sequence[int]) -> tuple[float, int]:
+    """Variance over seeds of a pair's difference, and its degrees of freedom.
+
+    Twice that of the methods x seeds residuals: what a seed does to all methods alike cancels.
+    """
     table = np.array(
         [
             [right[x][s].mean() for s in shared]
@@ -180,31 +228,45 @@ def _allowance(
     )  # (methods, seeds)
     residuals = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
     df = (table.shape[0] - 1) * (table.shape[1] - 1)
-    pooled = 2 * float((residuals**2).sum()) / df
-    own = float(gaps.mean(axis=1).var(ddof=1))
-    return float(stdtrit(df, 1 - share)) * math.sqrt(max(pooled, own) / len(shared))
+    return 2 * float((residuals**2).sum()) / df, df
 
 
-def capital(x: Floats, mean: float) -> float:
-    """The largest capital won by betting, row by row, that the mean of x (n,) is above `mean`.
+def _level(race: Race, ratio: float) -> float:
+    """One-sided level of a single look at a rival, so that all looks at all rivals keep theirs."""
+    from scipy.special import ndtr
 
-    x lies in [-1, 1]. Bets follow what the rows before have shown (the approximate growth-optimal
-    bet, aGRAPA): l = (mu - m) / (s^2 + (mu - m)^2), never below 0, never so large that all could be
-    lost. Under a mean of `mean` or less, P(capital >= 1 / a) <= a.
+    share = (1 - race.confidence) / max(1, len(race.labels) - 1)
+    if len(race.labels) < _FEW:
+        return share / (race.seeds - 1)
+    # Rounded up, which is the cautious side: few bounds need be found.
+    quarters = math.ceil(4 * math.log(ratio)) if ratio > 0 else -40
+    return float(ndtr(-_bound(quarters, race.seeds, share)))
+
+
+def crossing(bound: float, ratio: float, seeds: int) -> float:
+    """At most how likely it is that a statistic of two equals is ever above `bound`.
+
+    The looks have 2, 3, .. `seeds` seeds; `ratio` is V(seed) / V(row). With s seeds the statistic
+    is normal with variance proportional to v_s = ratio / s + 1, and two looks correlate by
+    sqrt(v_later / v_earlier), as sums of more and more do. P(any) <= P(first) + sum of P(this one
+    is above, the one before was not); the last is 2 T(bound, sqrt((1 - r) / (1 + r))), Owen's T.
     """
-    if mean >= 1:
-        return 1.0
-    x = np.random.default_rng(_ROW_SEED).permutation(x)
-    n = len(x)
-    before = np.arange(1, n + 1)  # the rows before, and one imagined at 0 with variance 1/4
-    total = np.concatenate([[0.0], np.cumsum(x)[:-1]])
-    squares = np.concatenate([[0.0], np.cumsum(x**2)[:-1]])
-    mu = total / before
-    variance = np.maximum((squares + 0.25) / before - mu**2, 1e-6)
-    edge = mu - mean
-    bets = np.clip(edge / (variance + edge**2), 0.0, _BOLD / (1 + mean))
-    growth = np.cumsum(np.log1p(bets * (x - mean)))
-    return float(np.exp(min(700.0, max(0.0, float(growth.max(initial=0.0))))))
+    from scipy.special import ndtr, owens_t
+
+    v = ratio / np.arange(LEAST_SEEDS, seeds + 1) + 1
+    r = np.sqrt(v[1:] / v[:-1])
+    return float(ndtr(-bound) + 2 * owens_t(bound, np.sqrt((1 - r) / (1 + r))).sum())
+
+
+@functools.lru_cache(maxsize=1000)
+def _bound(quarters: int, seeds: int, level: float) -> float:
+    """The bound that is crossed with probability `level` where the log ratio is `quarters` / 4."""
+    low, high = 0.0, 40.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = crossing(middle, math.exp(quarters / 4), seeds) > level
+        low, high = (middle, high) if above else (low, middle)
+    return high
 
 
 def statement(race: Race) -> str:
@@ -229,6 +291,7 @@ def sentences(stored: Mapping[str, Any]) -> tuple[str, ...]:
     why = {
         "decided": "one method was left",
         "seeds": "all seeds were used",
+        "settled": "more seeds would not tell apart those that are left",
         "budget": "its time was used up; run it again to go on",
     }.get(str(stored["stopped"]), "it was interrupted; run it again to go on")
     saved = stored["trials_full"] - stored["trials_run"]
@@ -250,7 +313,7 @@ def replay(
     known: dict[str, dict[int, NDArray[np.bool_]]] = {x: {} for x in race.labels}
     spent = 0
     for seed in seeds:
-        if len(race.alive) == 1:
+        if over(race):
             break
         for label in race.alive:
             known[label][seed] = right[int(label), seed]

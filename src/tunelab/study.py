@@ -369,7 +369,8 @@ def _race(p: Plan, on_event: OnEvent, engine: str, started: float) -> Steps:
         _record_race(p, race, everything, None)
         batch = _affordable(p, due, started)
         if not due:
-            stopped = "decided" if len(race.alive) == 1 else "seeds"
+            settled = "settled" if race.settled else "seeds"
+            stopped = "decided" if len(race.alive) == 1 else settled
         elif len(batch) < len(due):
             stopped = "budget"
         # All tried ones are judged, also those that failed.
@@ -396,7 +397,7 @@ def _race_so_far(
     race = racing.start([m.label for m in spec.methods], len(spec.seeds))
     right: dict[str, dict[int, Any]] = {label: {} for label in race.labels}
     for seed in spec.seeds:
-        if len(race.alive) == 1:
+        if racing.over(race):
             break
         due = [of[label, seed] for label in racing.order(race) if (label, seed) in of]
         results = [store.read_result(folder, t.trial_id) for t in due]
@@ -418,8 +419,8 @@ def _race_so_far(
 def _kept(race: racing.Race, spec: StudySpec, trials: Sequence[TrialSpec]) -> tuple[TrialSpec, ...]:
     """The trials that a race ran or may still run."""
     until = {d.label: d.round for d in race.dropped}
-    if len(race.alive) == 1:
-        until[race.alive[0]] = len(race.rounds)
+    if racing.over(race):
+        until |= dict.fromkeys(race.alive, len(race.rounds))
     place = {seed: i for i, seed in enumerate(spec.seeds)}
     return tuple(t for t in trials if place[t.seed] < until.get(t.method.label, len(place)))
 
