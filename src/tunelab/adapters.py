@@ -351,7 +351,10 @@ def merge(
                 "all the same, give --allow-changes."
             )
         made = {"method": _method(artifact)["name"], **_origin(artifact), **asdict(change)}
-        _seal_again(staging, {"merged_from": made})
+        # The scores stay as they are, and so does the temperature that was fitted to them.
+        if (artifact.directory / artifacts.CALIBRATION).is_file():
+            shutil.copy2(artifact.directory / artifacts.CALIBRATION, staging)
+        artifacts.seal_again(staging, {"merged_from": made})
     return Made(artifacts.open_artifact(out), change, tuple(artifact.manifest.get("notes", ())))
 
 
@@ -392,13 +395,6 @@ def _origin(artifact: Artifact) -> dict[str, Any]:
     """What an artifact was made from, by content: folders move."""
     weights = artifact.directory / foreign.WEIGHTS
     return {"name": artifact.directory.name, "sha256": artifacts.sha256(weights)}
-
-
-def _seal_again(directory: Path, more: Mapping[str, Any]) -> None:
-    """Add facts to the manifest of a folder that is being made."""
-    said = artifacts.read_manifest(directory).manifest
-    facts = {k: v for k, v in said.items() if k not in {"format", "tunelab", "files"}}
-    artifacts.seal(directory, {**facts, **more})
 
 
 def _texts(texts: Sequence[str] | None) -> tuple[str, ...]:
@@ -488,7 +484,7 @@ def combine(
             )
         made = [_origin(a) | {"weight": w} for a, w in zip(found, weights, strict=True)]
         how = {"combination_type": combination_type, "density": density}
-        _seal_again(staging, {"combined_from": {"adapters": made, **how}})
+        artifacts.seal_again(staging, {"combined_from": {"adapters": made, **how}})
     return Made(artifacts.open_artifact(out), change, notes)
 
 

@@ -17,6 +17,7 @@ from tunelab.errors import ArtifactError, suggest
 from tunelab.types import Artifact
 
 __all__ = [
+    "CALIBRATION",
     "MANIFEST",
     "altered",
     "check_labels",
@@ -25,10 +26,12 @@ __all__ = [
     "read_manifest",
     "refuse_pickles",
     "seal",
+    "seal_again",
     "sha256",
 ]
 
 MANIFEST = "tunelab.json"
+CALIBRATION = "calibration.json"  # the temperature of its scores (`calibration.keep`)
 FORMAT = 1
 # Reading one of these can run code; nothing here reads them, and a folder that has one is refused.
 _PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
@@ -54,6 +57,13 @@ def seal(directory: Path, facts: Mapping[str, Any]) -> Artifact:
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
     (directory / MANIFEST).write_text(text, encoding="utf-8")
     return Artifact(directory, manifest)
+
+
+def seal_again(directory: Path, more: Mapping[str, Any]) -> Artifact:
+    """Write the manifest of a folder that is being made anew: more facts, or more files."""
+    said = read_manifest(directory).manifest
+    facts = {k: v for k, v in said.items() if k not in {"format", "tunelab", "files"}}
+    return seal(directory, {**facts, **more})
 
 
 def pickles(directory: Path) -> list[str]:

@@ -3,21 +3,27 @@
 `calibrate` reads stored predictions of one method: bins of confidence and accuracy, the expected
 calibration error and the Brier score with intervals over seeds and test rows; and the same after
 temperature scaling (Guo, Pleiss, Sun and Weinberger 2017), one temperature a seed, fitted on the
-validation part and applied to test.
+validation part and applied to test. `keep` puts a trial's temperature beside its classifier, and
+`kept` reads it.
 
-May import: numpy, scipy (inside functions), types, metrics, stats. May not import: torch, summary.
+May import: numpy, scipy (inside functions), artifacts, types, metrics, stats. May not import:
+torch, summary.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab import artifacts
+from tunelab.errors import ArtifactError
 from tunelab.metrics import (
     ReliabilityBin,
     UndefinedMetricError,
@@ -27,14 +33,17 @@ from tunelab.metrics import (
     reliability,
 )
 from tunelab.stats import Runs, mean
-from tunelab.types import Estimate, Predictions
+from tunelab.types import Artifact, Estimate, Predictions, ScoreKind
 
 __all__ = [
     "Calibration",
     "Quality",
     "calibrate",
     "calibrate_all",
+    "divided",
     "fit_temperature",
+    "keep",
+    "kept",
     "scaled",
     "sentence",
     "to_json",
@@ -44,6 +53,9 @@ Floats = NDArray[np.float64]
 
 SEED = 0  # the same study gives the same intervals
 COLDEST, HOTTEST = 0.05, 20.0
+# A temperature from fewer rows, or from fewer mistakes, is luck: with no mistake at all the best
+# one is the coldest, and every text is certain.
+LEAST_ROWS, LEAST_MISTAKES = 50, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +116,7 @@ def fit_temperature(predictions: Predictions) -> float:
     from scipy.optimize import minimize_scalar
 
     check(predictions)
-    logits = _logits(predictions)
+    logits = divided(predictions.scores, predictions.score_kind, 1.0)
     rows = np.arange(len(logits))
 
     def loss(log_t: float) -> float:
@@ -120,15 +132,67 @@ def fit_temperature(predictions: Predictions) -> float:
 
 def scaled(predictions: Predictions, temperature: float) -> Predictions:
     """The same predictions with logits divided by a temperature; no class changes."""
-    logits = _logits(predictions) / temperature
+    logits = divided(predictions.scores, predictions.score_kind, temperature)
     return Predictions(predictions.ids, predictions.labels, logits, "logit", predictions.seconds)
 
 
-def _logits(predictions: Predictions) -> Floats:
-    if predictions.score_kind == "logit":
-        return np.asarray(predictions.scores, dtype=np.float64)
-    p = probabilities(predictions.scores, predictions.score_kind)
-    return np.log(np.clip(p, np.finfo(np.float64).tiny, 1.0))
+def divided(scores: Floats, score_kind: ScoreKind, temperature: float) -> Floats:
+    """Logits over a temperature, (n, n_classes). Raises UndefinedMetricError for margins."""
+    if score_kind == "logit":
+        return np.asarray(scores, dtype=np.float64) / temperature
+    p = probabilities(scores, score_kind)
+    return np.asarray(np.log(np.clip(p, np.finfo(np.float64).tiny, 1.0)) / temperature)
+
+
+# --- beside a classifier --------------------------------------------------------------------
+
+
+def keep(directory: Path, validation: Predictions) -> None:
+    """Fit a temperature on a trial's validation part and put it into its artifact.
+
+    calibration.json: `temperature`, the `part` and `rows` it was fitted on, and the log loss there
+    before and after; or `temperature` null with a `reason`. The manifest is written anew.
+    """
+    facts: dict[str, Any] = {"temperature": None, "part": "validation", "rows": len(validation.ids)}
+    mistakes = int((validation.predicted != validation.labels).sum())
+    if len(validation.ids) < LEAST_ROWS or mistakes < LEAST_MISTAKES:
+        facts["reason"] = (
+            f"{len(validation.ids)} validation rows with {mistakes} mistakes: "
+            f"at least {LEAST_ROWS} and {LEAST_MISTAKES} are needed"
+        )
+    else:
+        try:
+            temperature = fit_temperature(validation)
+            after = log_loss(scaled(validation, temperature))
+            facts |= {"temperature": temperature,
+                      "log_loss": {"before": log_loss(validation), "after": after}}  # fmt: skip
+        except UndefinedMetricError as error:
+            facts["reason"] = error.reason
+    text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+    (directory / artifacts.CALIBRATION).write_text(text, encoding="utf-8")
+    artifacts.seal_again(directory, {})
+
+
+def kept(artifact: Artifact) -> float:
+    """The temperature in an opened artifact. Raises ArtifactError where there is none."""
+    path = artifact.directory / artifacts.CALIBRATION
+    again = "Train it again with this version of tunelab, or predict without --calibrated."
+    # Only what the manifest lists was checked when the artifact was opened.
+    if artifacts.CALIBRATION not in artifact.manifest["files"] or not path.is_file():
+        raise ArtifactError(f"{artifact.directory}: expected {path.name}, found none. {again}")
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        temperature, reason = said["temperature"], said.get("reason")
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise ArtifactError(f"{path}: expected a temperature, found none ({e}). {again}") from e
+    if temperature is None:
+        raise ArtifactError(
+            f"{artifact.directory}: it has no temperature ({reason}). "
+            "Train with more validation rows, or predict without --calibrated."
+        )
+    if not (isinstance(temperature, int | float) and 0 < temperature < math.inf):
+        raise ArtifactError(f"{path}: expected a number above 0, found {temperature!r}. {again}")
+    return float(temperature)
 
 
 def _quality(runs: Runs) -> Quality:

@@ -504,6 +504,9 @@ def _show_more(folder: Path, metric: str) -> None:
     show_default=True,
     help="What layers compute in; bfloat16 is faster, and rounds.",
 )
+@click.option("--calibrated", is_flag=True,
+              help="Divide scores by the temperature fitted on validation: same labels, truer "
+              "probabilities.")  # fmt: skip
 @_trust_option
 def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     """Label texts with a trained classifier: a folder from `train`, a trial, or a study (its best).
@@ -527,6 +530,8 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     if file is not None:
         source = tables.open_texts(file, given["text_column"], given["encoding"])
     loaded = api.load(artifact, trust_remote_code=bool(given["trust_remote_code"]))
+    if given["calibrated"]:
+        loaded = loaded.calibrated()
     classifier = loaded.computing_in(given["precision"])
     for note in classifier.notes:
         click.echo(note, err=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunelab.errors import InputError
+from tunelab.errors import ArtifactError, InputError
 
 if TYPE_CHECKING:
     from tunelab.predict import TextClassifier
@@ -166,6 +166,7 @@ def evaluate(
         for name, model in zip(names, loaded, strict=True)
     }
     scores = {n: metrics.evaluate(p, dataset.label_names)[0] for n, p in found.items()}
+    truer = _calibrated(found, dict(zip(names, loaded, strict=True)), dataset.label_names)
     right = {n: p.predicted == p.labels for n, p in found.items()}
     pairs = list(itertools.combinations(names, 2))
     raw = [stats.mcnemar(right[a], right[b]) for a, b in pairs]
@@ -179,9 +180,9 @@ def evaluate(
         for (a, b), p in zip(pairs, stats.holm(raw), strict=True)
     ]  # fmt: skip
     if as_json:
-        _print_json({"rows": len(rows), "scores": scores, "mcnemar": tests})
+        _print_json({"rows": len(rows), "scores": scores, "calibrated": truer, "mcnemar": tests})
         return
-    shown = ["accuracy", "f1_macro", "mcc", "roc_auc", "log_loss"]
+    shown = ["accuracy", "f1_macro", "mcc", "roc_auc", "log_loss", "ece"]
     heads = [summary.column(f"{part}_{m}") for m in shown]
     table = [
         [n, *(summary.format_value(scores[n][m], c) for m, c in zip(shown, heads, strict=True))]
@@ -194,6 +195,8 @@ def evaluate(
     out = terminal.console()
     for t in tests:
         terminal.say(out, _in_words(t, len(pairs)), indent=2)
+    for n in names:
+        terminal.say(out, _truer_in_words(n, scores[n], truer[n]), indent=2)
 
 
 def _rows(parts: dict[str, Split], part: str) -> Split:
@@ -230,6 +233,39 @@ def _score(
     order = [model.label_names.index(n) for n in label_names]
     scores = np.asarray(model.classifier.scores(list(rows.texts)), dtype=np.float64)[:, order]
     return Predictions(rows.ids, rows.labels, scores, model.classifier.score_kind)
+
+
+def _calibrated(
+    found: dict[str, Predictions], loaded: dict[str, TextClassifier], label_names: tuple[str, ...]
+) -> dict[str, dict[str, Any]]:
+    """What each classifier's own temperature does to its probabilities on these rows."""
+    from tunelab import calibration, metrics
+
+    out: dict[str, dict[str, Any]] = {}
+    for name, p in found.items():
+        try:
+            temperature = calibration.kept(loaded[name].artifact)
+        except ArtifactError as e:
+            out[name] = {"temperature": None, "reason": str(e)}
+            continue
+        values, _ = metrics.evaluate(calibration.scaled(p, temperature), label_names)
+        out[name] = {
+            "temperature": temperature,
+            **{m: values[m] for m in ("ece", "brier", "log_loss")},
+        }
+    return out
+
+
+def _truer_in_words(name: str, scores: dict[str, Any], truer: dict[str, Any]) -> str:
+    if truer["temperature"] is None:
+        return f"Not calibrated. {truer['reason']}"
+    if scores["ece"] is None or truer["ece"] is None:
+        return f"{name}: its confidence cannot be judged on these rows."
+    return (
+        f"{name}: its confidence is off by {100 * scores['ece']:.1f} points on average; with its "
+        f"temperature of {truer['temperature']:.2f} (predict --calibrated) by "
+        f"{100 * truer['ece']:.1f}."
+    )
 
 
 def _in_words(t: dict[str, Any], pairs: int) -> str:

@@ -1,6 +1,7 @@
 """Load a saved classifier and label texts with it.
 
-May import: foreign, linear, transformer, metrics, types. May not import: methods, trial, cli.
+May import: calibration, foreign, linear, transformer, metrics, types. May not import: methods,
+trial, cli.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab import foreign, metrics
+from tunelab import calibration, foreign, metrics
 from tunelab.errors import ArtifactError, DataError
 from tunelab.types import Artifact, Classifier
 
@@ -22,10 +23,15 @@ __all__ = ["TextClassifier", "load"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextClassifier:
-    """A loaded artifact: `predict` gives label names, `predict_proba` probabilities."""
+    """A loaded artifact: `predict` gives label names, `predict_proba` probabilities.
+
+    `temperature`: what scores are divided by before they become probabilities; None, as loaded:
+    they are taken as they are. No label changes.
+    """
 
     classifier: Classifier
     artifact: Artifact
+    temperature: float | None = None
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -36,6 +42,13 @@ class TextClassifier:
     def notes(self) -> tuple[str, ...]:
         """What had to be decided on loading, because the folder does not say it."""
         return tuple(self.artifact.manifest.get("notes", ()))
+
+    def calibrated(self) -> TextClassifier:
+        """The same classifier with the temperature that was fitted on its validation part.
+
+        Raises ArtifactError where the artifact has none.
+        """
+        return replace(self, temperature=calibration.kept(self.artifact))
 
     def computing_in(self, precision: str) -> TextClassifier:
         """The same classifier with layers that compute in "float32" or "bfloat16".
@@ -64,7 +77,10 @@ class TextClassifier:
         """Probabilities (n, n_classes) of texts in their order; rows sum to one."""
         texts = _checked(texts)
         scores = self.classifier.scores(texts)
-        return metrics.probabilities(scores, self.classifier.score_kind)
+        kind = self.classifier.score_kind
+        if self.temperature is None:
+            return metrics.probabilities(scores, kind)
+        return metrics.probabilities(calibration.divided(scores, kind, self.temperature), "logit")
 
     def predict(self, texts: Sequence[str] | str) -> list[str]:
         """Label names of texts, in their order."""

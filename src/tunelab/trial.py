@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tunelab import bases, behaviour, data, measure, metrics, store
+from tunelab import bases, behaviour, calibration, data, measure, metrics, store
 from tunelab._version import __version__
 from tunelab.errors import TrialError, TunelabError
 from tunelab.methods import METHODS, Outcome, Task
@@ -149,6 +149,7 @@ def run(spec: TrialSpec, artifact: Path, metric: str, on_event: OnEvent, jobs: i
     p50, p95 = _latency(outcome.classifier, dataset.test.texts)
     artifact.mkdir(parents=True, exist_ok=True)
     outcome.classifier.save(artifact)
+    calibration.keep(artifact, validation)
     assert test.seconds is not None  # noqa: S101  _score measured it
     cost = Cost(
         train_seconds=outcome.train_seconds,

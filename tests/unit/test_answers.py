@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,15 +12,16 @@ import pytest
 from click.testing import CliRunner
 from scipy.stats import binomtest
 
+from commands import run_here
 from studies import METHODS, make_study
 from tiny import reviews
-from tunelab import tables
+from tunelab import artifacts, calibration, metrics, tables
 from tunelab.cli import app
 from tunelab.errors import InputError
 from tunelab.methods import METHODS as TRAINABLE
 from tunelab.methods import Task
 from tunelab.predict import load
-from tunelab.types import Seeds, Split
+from tunelab.types import Predictions, Seeds, Split
 
 LORA = METHODS[3]
 
@@ -119,6 +121,60 @@ def test_evaluate_two_models_by_mcnemars_exact_test(saved: tuple[Path, Path, Pat
     assert "exact McNemar" in said
     assert "right alone on" in said
     assert "rows of" in said
+
+
+def test_a_kept_temperature_is_used_when_asked_for_and_by_evaluate(
+    saved: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    _, few, rows = saved
+    folder = shutil.copytree(few, tmp_path / "copy")
+    plain = load(folder)
+    texts = [t for t, _ in reviews(300, 7)]
+    labels = np.array([plain.label_names.index(name) for _, name in reviews(300, 7)])
+    scores = plain.classifier.scores(texts)
+    # As if it had been far too sure: its scores, three times as large.
+    sure = Predictions(tuple(map(str, range(300))), labels, 3 * scores, "logit")
+    calibration.keep(folder, sure)
+    opened = artifacts.open_artifact(folder)  # checks every hash
+    assert artifacts.CALIBRATION in opened.manifest["files"]
+    temperature = calibration.kept(opened)
+    assert temperature == pytest.approx(calibration.fit_temperature(sure))
+
+    again = load(folder)
+    assert np.array_equal(again.predict_proba(texts), plain.predict_proba(texts))
+    expected = metrics.probabilities(scores / temperature, "logit")
+    assert again.calibrated().predict_proba(texts) == pytest.approx(expected)
+    assert again.calibrated().predict(texts) == plain.predict(texts)
+    said = run_here("predict", folder, texts[0], "--calibrated", "--json")
+    assert said.code == 0, said.err
+    shown = json.loads(said.out)["probabilities"]
+    assert list(shown.values()) == pytest.approx(expected[0], abs=1e-6)
+
+    found = json.loads(run("evaluate", folder, "--data", rows, "--part", "all", "--json"))
+    own = found["calibrated"][str(folder)]
+    values, _ = metrics.evaluate(
+        Predictions(sure.ids, labels, scores / temperature, "logit"), plain.label_names
+    )
+    assert own["temperature"] == temperature
+    assert own["ece"] == pytest.approx(values["ece"])
+    assert "with its temperature of" in run("evaluate", folder, "--data", rows, "--part", "all")
+
+    kept = folder / artifacts.CALIBRATION
+    kept.write_text(kept.read_text().replace('"part"', '"Part"'))
+    assert f"{artifacts.CALIBRATION}: its content is not what was saved" in (
+        run_here("predict", folder, "x").err
+    )
+    kept.unlink()
+    artifacts.seal_again(folder, {})
+    said = run_here("predict", folder, "x", "--calibrated")
+    assert said.code == 2
+    assert "expected calibration.json, found none" in said.err
+    calibration.keep(folder, Predictions(sure.ids[:20], labels[:20], scores[:20], "logit"))
+    said = run_here("predict", folder, "x", "--calibrated")
+    assert said.code == 2
+    assert "20 validation rows" in said.err
+    told = run("evaluate", folder, "--data", rows, "--part", "all")
+    assert "Not calibrated" in told
 
 
 def test_evaluate_refuses_other_labels_and_a_folder_twice(
