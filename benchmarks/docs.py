@@ -26,7 +26,7 @@ def methods() -> str:
         "## Which runs on which base", "",
         "Each *yes* is trained, saved, loaded and, where that makes sense, merged by "
         "`tests/contracts/test_methods.py`; each *no* is refused before anything is trained. "
-        "`python benchmarks/matrix.py` runs them all and counts. `svm` reads any of these bases, "
+        "[The matrix](matrix.md) is what its last whole run gave. `svm` reads any of these bases, "
         "`svm-tfidf` none.", "",
         f"| method | {' | '.join(FAMILIES)} |", "|---|" + "---|" * len(FAMILIES),
     ]  # fmt: skip

@@ -212,11 +212,12 @@ def _method(artifact: Artifact) -> dict[str, Any]:
 # --- verifying ------------------------------------------------------------------------------
 
 
-def verify(folder: Path | str) -> tuple[Check, ...]:
+def verify(folder: Path | str, *, trust_remote_code: bool = False) -> tuple[Check, ...]:
     """Check everything that an artifact's predictions depend on, and name every fault.
 
     Pickles, checksums, files that nobody listed, readable tensors, the base's hash, and that every
-    tensor is there and has its place. Raises ArtifactError only where the folder is no artifact.
+    tensor is there and has its place. A base with Python code of its own is a fault unless
+    `trust_remote_code` allows it. Raises ArtifactError only where the folder is no artifact.
     """
     directory = foreign.find(folder)
     ours = (directory / artifacts.MANIFEST).is_file()
@@ -227,7 +228,7 @@ def verify(folder: Path | str) -> tuple[Check, ...]:
         _check("pickles", [f"{p} can run code when it is read: remove it" for p in found], "none"),
         _checksums(artifact, ours),
         _check("tensors readable", readable, "all safetensors files are whole"),
-        *(_against_base(artifact) if not readable else ()),
+        *(_against_base(artifact, trust_remote_code) if not readable else ()),
     )
 
 
@@ -265,24 +266,25 @@ def _readable(artifact: Artifact) -> list[str]:
     return faults
 
 
-def _against_base(artifact: Artifact) -> Iterator[Check]:
+def _against_base(artifact: Artifact, trusted: bool) -> Iterator[Check]:
     manifest, directory = artifact.manifest, artifact.directory
     kind, base = manifest["kind"], manifest.get("base")
     if kind == "model":
         yield Check("base", "skipped", "a whole model needs none")
-        yield _check("tensors complete", _whole_model_faults(directory), "none missing or stray")
+        faults = _whole_model_faults(directory, trusted)
+        yield _check("tensors complete", faults, "none missing or stray")
         return
     if base is None:
         yield Check("base", "skipped", f"{kind} has none")
         return
     try:
-        resolved = bases.resolve_exactly(BaseRef(**base), directory)
+        resolved = bases.resolve_exactly(BaseRef(**base), directory, trusted)
     except ArtifactError as e:
         yield Check("base", "fault", str(e))
         return
     yield Check("base", "ok", f"{base['name']}, {base['sha256'][:12]}...")
     if kind == "adapter":
-        faults: list[str] = []
+        faults = []
         try:
             transformer.load_on(resolved, artifact)
         except InputError as e:
@@ -290,14 +292,17 @@ def _against_base(artifact: Artifact) -> Iterator[Check]:
         yield _check("tensors complete", faults, "none missing or stray")
 
 
-def _whole_model_faults(directory: Path) -> list[str]:
+def _whole_model_faults(directory: Path, trusted: bool) -> list[str]:
     from transformers import AutoModelForSequenceClassification
 
-    with models.quiet():
-        _, info = AutoModelForSequenceClassification.from_pretrained(
-            directory, dtype=torch.float32, use_safetensors=True, output_loading_info=True,
-            ignore_mismatched_sizes=True, trust_remote_code=False,
-        )  # fmt: skip
+    try:
+        with models.quiet(), models.own_code_refused(str(directory)):
+            _, info = AutoModelForSequenceClassification.from_pretrained(
+                directory, dtype=torch.float32, use_safetensors=True, output_loading_info=True,
+                ignore_mismatched_sizes=True, trust_remote_code=trusted,
+            )  # fmt: skip
+    except ModelError as e:
+        return [str(e)]
     words = {"missing_keys": "is missing", "unexpected_keys": "has no place",
              "mismatched_keys": "has another shape"}  # fmt: skip
     return [
@@ -326,24 +331,27 @@ def merge(
     texts: Sequence[str] | None = None,
     *,
     allow_changes: bool = False,
+    trust_remote_code: bool = False,
 ) -> Made:
     """Write an adapter and its base as one plain transformers model, in float32.
 
     Predictions on `texts` (sample_texts() when left out) are compared between what is there and
     what was written. Raises ArtifactError, and writes nothing, where a label flips or a score moves
-    by more than 1e-4, unless `allow_changes`; also for a method that cannot be merged.
+    by more than 1e-4, unless `allow_changes`; also for a method that cannot be merged, and for a
+    base with Python code of its own unless `trust_remote_code` allows it.
     """
     artifact = _open_adapter(folder, "merge")
     some = _texts(texts)
     with _new_folder(out_dir, [artifact.directory]) as (staging, out):
-        before = transformer.load(artifact).scores(some)
+        trusted = trust_remote_code
+        before = transformer.load(artifact, trust_remote_code=trusted).scores(some)
         # Adding to quantised weights would round again: the update goes onto the float base.
-        classifier = transformer.load(_in_float(artifact))
+        classifier = transformer.load(_in_float(artifact), trust_remote_code=trusted)
         whole = replace(classifier, model=_merged(classifier.model, artifact))
         # Elsewhere nobody tells the tokenizer where to cut.
         whole.tokenizer.model_max_length = whole.max_length
         whole.save(staging)
-        change = _change(before, transformer.load(artifacts.open_artifact(staging)).scores(some))
+        change = _change(before, _scores_of(staging, some, trusted))
         if not (change.acceptable or allow_changes):
             raise ArtifactError(
                 f"{artifact.directory}: merging would change its predictions: {change.sentence} "
@@ -356,6 +364,12 @@ def merge(
             shutil.copy2(artifact.directory / artifacts.CALIBRATION, staging)
         artifacts.seal_again(staging, {"merged_from": made})
     return Made(artifacts.open_artifact(out), change, tuple(artifact.manifest.get("notes", ())))
+
+
+def _scores_of(directory: Path, texts: Sequence[str], trusted: bool) -> Floats:
+    """What a folder that was just written answers, read as anybody would."""
+    written = artifacts.open_artifact(directory)
+    return transformer.load(written, trust_remote_code=trusted).scores(texts)
 
 
 def _in_float(artifact: Artifact) -> Artifact:
@@ -458,6 +472,8 @@ def combine(
     out_dir: Path | str,
     combination_type: str = "linear",
     density: float | None = None,
+    *,
+    trust_remote_code: bool = False,
 ) -> Made:
     """Write one LoRA adapter from several, weighted, as peft's add_weighted_adapter makes it.
 
@@ -472,11 +488,11 @@ def combine(
     configs = [_adapter_config(a) for a in found]
     _check_alike(found, configs)
     with _new_folder(out_dir, [a.directory for a in found]) as (staging, out):
-        classifier, notes = _combined(found, weights, combination_type, density)
+        classifier, notes = _combined(found, weights, combination_type, density, trust_remote_code)
         some = sample_texts()
         in_memory = classifier.scores(some)
         classifier.save(staging)
-        change = _change(in_memory, transformer.load(artifacts.open_artifact(staging)).scores(some))
+        change = _change(in_memory, _scores_of(staging, some, trust_remote_code))
         if not change.acceptable:
             raise ArtifactError(
                 f"{out}: peft cannot save this combination whole ({change.sentence}). Nothing was "
@@ -566,10 +582,15 @@ def _base_words(artifact: Artifact) -> str:
 
 
 def _combined(
-    found: Sequence[Artifact], weights: Sequence[float], how: str, density: float | None
+    found: Sequence[Artifact],
+    weights: Sequence[float],
+    how: str,
+    density: float | None,
+    trusted: bool,
 ) -> tuple[TransformerClassifier, tuple[str, ...]]:
     """Load all adapters onto one base and leave only their combination, called "default"."""
-    base = bases.resolve_exactly(BaseRef(**found[0].manifest["base"]), found[0].directory)
+    ref = BaseRef(**found[0].manifest["base"])
+    base = bases.resolve_exactly(ref, found[0].directory, trusted)
     # Each is checked by itself first: peft would fill what is missing with random numbers.
     classifiers = [transformer.load_on(base, _in_float(a)) for a in found]
     with models.quiet():
@@ -665,9 +686,14 @@ class AdapterSet:
     """
 
     def __init__(
-        self, base: str | Path, adapters: Mapping[str, Path | str], batch_size: int = 64
+        self,
+        base: str | Path,
+        adapters: Mapping[str, Path | str],
+        batch_size: int = 64,
+        *,
+        trust_remote_code: bool = False,
     ) -> None:
-        resolved = bases.resolve(str(base))
+        resolved = bases.resolve(str(base), trust_remote_code)
         if not adapters:
             raise ArtifactError("AdapterSet: expected one or more adapters, found none.")
         self.base = resolved.ref

@@ -42,8 +42,8 @@ from tunelab.types import Artifact, Dataset, DataSpec, Predictions, TrialResult
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Study", "compare", "extended", "fine_tune", "finish", "load", "load_base", "load_data",
-           "run_plan", "train_one"]  # fmt: skip
+__all__ = ["Study", "classifier_folder", "compare", "extended", "fine_tune", "finish", "load",
+           "load_base", "load_data", "run_plan", "train_one"]  # fmt: skip
 
 
 def _nothing(_: Mapping[str, Any]) -> None:
@@ -390,6 +390,12 @@ def load_base(name: str = "minilm") -> tuple[Any, Any]:
     return models.load_encoder(base), models.load_tokenizer(base)
 
 
+def classifier_folder(path: str | Path) -> Path:
+    """The folder of the classifier that a folder stands for: a study's is its best model."""
+    folder = Path(path).expanduser()
+    return Study(folder).best().directory if store.is_study(folder) else folder
+
+
 def load(path: str | Path | Artifact, *, trust_remote_code: bool = False) -> TextClassifier:
     """Load a classifier: an artifact, a folder that holds one, or a study (its best model).
 
@@ -398,13 +404,12 @@ def load(path: str | Path | Artifact, *, trust_remote_code: bool = False) -> Tex
     """
     if isinstance(path, Artifact):
         return predict.load(path.directory, trust_remote_code)
-    folder = Path(path).expanduser()
-    if store.is_study(folder):
-        return load(Study(folder).best(), trust_remote_code=trust_remote_code)
-    return predict.load(folder, trust_remote_code)
+    return predict.load(classifier_folder(path), trust_remote_code)
 
 
-def behaviour(folder: str | Path, suite: str | None = None) -> tuple[tests.Result, ...]:
+def behaviour(
+    folder: str | Path, suite: str | None = None, *, trust_remote_code: bool = False
+) -> tuple[tests.Result, ...]:
     """Run behaviour tests on a classifier, or on every finished trial of a study.
 
     `suite` is a YAML file; None takes the study's own, else the bundled English sentiment. Stored
@@ -412,7 +417,7 @@ def behaviour(folder: str | Path, suite: str | None = None) -> tuple[tests.Resul
     """
     folder = Path(folder).expanduser()
     if not store.is_study(folder):
-        loaded = load(folder)
+        loaded = load(folder, trust_remote_code=trust_remote_code)
         chosen = tests.load(suite or tests.BUNDLED)
         asked = tests.cases(chosen)
         tests.roles(chosen, loaded.label_names)
@@ -432,7 +437,7 @@ def behaviour(folder: str | Path, suite: str | None = None) -> tuple[tests.Resul
         known = record.predictions(r.spec.trial_id).get(tests.PART) if kept is not None else None
         if known is None:
             artifact = store.artifact_dir(folder, r.spec.trial_id)
-            known = tests.predict(predict.load(artifact).classifier, asked)
+            known = tests.predict(predict.load(artifact, trust_remote_code).classifier, asked)
         found.setdefault(r.spec.method.label, {})[r.spec.seed] = known
     runs = [Runs(label, by_seed) for label, by_seed in found.items()]
     return tests.results(chosen, asked, runs, names)

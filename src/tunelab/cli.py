@@ -20,6 +20,7 @@ import click
 from tunelab._version import __version__
 from tunelab.cli_adapters import adapters
 from tunelab.cli_answers import COMMANDS
+from tunelab.cli_options import FOLDER, json_option, quiet_option, trust_option
 from tunelab.cli_report import report
 from tunelab.errors import InputError, TunelabError
 
@@ -101,9 +102,6 @@ _protocol_options = _options(
 )  # fmt: skip
 _PROTOCOL = ("tuning", "vary_split", "train_sizes", "test_on", "race", "budget", "disagreement",
              "behaviour")  # fmt: skip
-_quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print results alone.")
-_trust_option = click.option("--trust-remote-code", is_flag=True, default=None,
-                             help="Run the Python code that the model brings.")  # fmt: skip
 _set_option = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE",
                            help="Set anything, such as methods.0.r=16.")  # fmt: skip
 
@@ -173,13 +171,13 @@ def _settings(given: dict[str, Any]) -> dict[str, Any]:
 @click.argument("what", required=False, metavar="[STUDY.yaml | DATA]")
 @click.option("--data", metavar="DATA", help="File, folder, hub id, demo or demo:stars.")
 @click.option("--model", metavar="MODEL", help="Hub id or local folder (bundled MiniLM).")
-@_trust_option
+@trust_option
 @click.option("--methods", metavar="A,B,..", help="Methods to compare (svm-tfidf,svm,full,lora).")
 @click.option("--seeds", type=click.IntRange(1), metavar="N", help="Seeds of each method (6).")
 @click.option("--metric", metavar="NAME", help="Metric for selection and verdicts (accuracy).")
 @_protocol_options
 @_data_options
-@click.option("--output-dir", type=click.Path(path_type=Path), help="The study's folder.")
+@click.option("--output-dir", type=FOLDER, help="The study's folder.")
 @_report_option
 @click.option(
     "--jobs", metavar="N|auto", help="Trials at a time (auto: one a core; 1: each alone)."
@@ -187,7 +185,7 @@ def _settings(given: dict[str, Any]) -> dict[str, Any]:
 @_set_option
 @click.option("--yes", is_flag=True, help="Run more than 1,000 trials.")
 @click.option("--dry-run", is_flag=True, help="Say what would run, and stop.")
-@_quiet_option
+@quiet_option
 def compare(what: str | None, **given: Any) -> None:
     """Train and compare methods on the same splits; continue where a study stopped.
 
@@ -225,12 +223,12 @@ def _protocol_flags(given: dict[str, Any]) -> dict[str, Any]:
 
 
 @app.command(short_help="Add seeds to a finished study; what is there is kept.")
-@click.argument("folder", type=click.Path(path_type=Path), metavar="STUDY")
+@click.argument("folder", type=FOLDER, metavar="STUDY")
 @click.option(
     "--seeds", type=click.IntRange(1), required=True, metavar="N", help="So many seeds in all."
 )
 @click.option("--dry-run", is_flag=True, help="Say what would run, and stop.")
-@_quiet_option
+@quiet_option
 def extend(folder: Path, seeds: int, dry_run: bool, quiet: bool) -> None:
     """Run a study's methods, as they were tuned, with more seeds; finished trials are kept."""
     from tunelab import api, study
@@ -268,16 +266,16 @@ def _run_study(planned: Plan, console: Console) -> None:
 @click.argument("source", metavar="DATA")
 @click.option("--method", required=True, metavar="NAME", help="The method, such as lora.")
 @click.option("--model", metavar="MODEL", help="Hub id or local folder (bundled MiniLM).")
-@_trust_option
+@trust_option
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N")
-@click.option("--output-dir", type=click.Path(path_type=Path), required=True,
+@click.option("--output-dir", type=FOLDER, required=True,
               help="Folder for the trained classifier.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace a classifier that is there.")
 @_report_option
 @click.option("--metric", metavar="NAME", help="Metric for selection (accuracy).")
 @_data_options
 @_set_option
-@_quiet_option
+@quiet_option
 def train(source: str, **given: Any) -> None:
     """Train one method with one seed; the output folder is a classifier ready to use."""
     from tunelab import api, config, summary
@@ -487,12 +485,10 @@ def _show_more(folder: Path, metric: str) -> None:
 
 
 @app.command(short_help="Label texts with a trained classifier.")
-@click.argument("artifact", type=click.Path(path_type=Path), metavar="FOLDER")
+@click.argument("artifact", type=FOLDER, metavar="FOLDER")
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
-@click.option(
-    "--file", type=click.Path(path_type=Path), help="Texts: CSV, TSV, JSONL, Parquet, .txt."
-)
-@click.option("--output-file", type=click.Path(path_type=Path),
+@click.option("--file", type=FOLDER, help="Texts: CSV, TSV, JSONL, Parquet, .txt.")
+@click.option("--output-file", type=FOLDER,
               help="Write the file's rows with label and probability added.")  # fmt: skip
 @click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed).")
 @click.option("--encoding", default="utf-8", show_default=True, metavar="NAME")
@@ -507,7 +503,7 @@ def _show_more(folder: Path, metric: str) -> None:
 @click.option("--calibrated", is_flag=True,
               help="Divide scores by the temperature fitted on validation: same labels, truer "
               "probabilities.")  # fmt: skip
-@_trust_option
+@trust_option
 def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     """Label texts with a trained classifier: a folder from `train`, a trial, or a study (its best).
 
@@ -609,7 +605,7 @@ def inspect() -> None:
     help="Look for these data's rows among the training rows too.",
 )
 @_data_options
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 def inspect_data(
     source: str, model: str, max_length: int, others: tuple[str, ...], as_json: bool, **given: Any
 ) -> None:
@@ -654,7 +650,7 @@ def _data_spec(source: str, given: dict[str, Any]) -> DataSpec:
 @inspect.command("model", short_help="Parts, tokens, shapes, LoRA targets, trainable parameters.")
 @click.argument("name", default="minilm", metavar="[MODEL]")
 @click.option("--text", default=SAMPLE, help="Text to tokenize.")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 def inspect_model(name: str, text: str, as_json: bool) -> None:
     """Architecture, parameters, tokens of a text, shapes, LoRA targets, what each method trains."""
     from tunelab import inspect_model as look
@@ -676,8 +672,8 @@ def runs() -> None:
 
 
 @runs.command("list")
-@click.argument("root", type=click.Path(path_type=Path), required=False)
-@click.option("--json", "as_json", is_flag=True)
+@click.argument("root", type=FOLDER, required=False)
+@json_option
 def runs_list(root: Path | None, as_json: bool) -> None:
     """Studies in a folder (runs): how far each is, and its best method."""
     from tunelab import api, store, summary
@@ -711,7 +707,7 @@ def runs_list(root: Path | None, as_json: bool) -> None:
 
 
 @runs.command("show")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="Table, comparisons and sentences as JSON.")
 @click.option("--metric", metavar="NAME", help="Judge by another metric.")
 def runs_show(folder: Path, as_json: bool, metric: str | None) -> None:
@@ -732,9 +728,9 @@ def runs_show(folder: Path, as_json: bool, metric: str | None) -> None:
 
 
 @app.command("slices", short_help="Where each method of a study is weaker or stronger.")
-@click.argument("folder", type=click.Path(path_type=Path), metavar="STUDY")
+@click.argument("folder", type=FOLDER, metavar="STUDY")
 @click.option("--by", metavar="A,B,..", help="length, label, file or columns of the data (all).")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 def slices_(folder: Path, by: str | None, as_json: bool) -> None:
     """Accuracy by length, label, file and any column, with intervals over seeds and rows.
 
@@ -778,8 +774,8 @@ def slices_(folder: Path, by: str | None, as_json: bool) -> None:
 
 
 @app.command("calibration", short_help="Whether the probabilities of a study's methods are right.")
-@click.argument("folder", type=click.Path(path_type=Path), metavar="STUDY")
-@click.option("--json", "as_json", is_flag=True)
+@click.argument("folder", type=FOLDER, metavar="STUDY")
+@json_option
 def calibration_(folder: Path, as_json: bool) -> None:
     """Calibration error and Brier score on test with intervals, before and after temperature
     scaling (fitted on validation).
@@ -807,10 +803,13 @@ def calibration_(folder: Path, as_json: bool) -> None:
 
 
 @app.command("behaviour", short_help="Behaviour tests of a classifier or of a study's methods.")
-@click.argument("folder", type=click.Path(path_type=Path), metavar="FOLDER")
+@click.argument("folder", type=FOLDER, metavar="FOLDER")
 @click.option("--suite", metavar="FILE", help="A suite's YAML file (English sentiment).")
-@click.option("--json", "as_json", is_flag=True)
-def behaviour_(folder: Path, suite: str | None, as_json: bool) -> None:
+@trust_option
+@json_option
+def behaviour_(
+    folder: Path, suite: str | None, trust_remote_code: bool | None, as_json: bool
+) -> None:
     """How often negation, names, typos, praise added and the like lead a classifier astray.
 
     FOLDER is a folder from `train`, a trial's, or a study: there every method, over its seeds.
@@ -821,7 +820,7 @@ def behaviour_(folder: Path, suite: str | None, as_json: bool) -> None:
     from tunelab.summary import format_estimate
     from tunelab.terminal import print_table
 
-    found = api.behaviour(folder, suite)
+    found = api.behaviour(folder, suite, trust_remote_code=bool(trust_remote_code))
     if as_json:
         click.echo(json.dumps([asdict(r) for r in found], ensure_ascii=False, indent=2))
         return

@@ -12,26 +12,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunelab.cli_options import FOLDER, json_option, trust_option
 from tunelab.errors import InputError
 
 if TYPE_CHECKING:
     from tunelab.adapters import Made
 
-_folder = click.Path(path_type=Path)
 _output_option = click.option(
-    "--output-dir", type=_folder, required=True, help="A new folder for what is made."
+    "--output-dir", type=FOLDER, required=True, help="A new folder for what is made."
 )
-_json_option = click.option("--json", "as_json", is_flag=True)
 
 
 @click.group(short_help="List, show, verify, merge and combine saved adapters.")
 def adapters() -> None:
-    """List, show, verify, merge and combine saved adapters. The originals are never changed."""
+    """List, show, verify, merge and combine saved adapters. The originals are never changed.
+
+    A study's folder stands for its best model, as it does for `tunelab predict`.
+    """
 
 
 @adapters.command("list")
-@click.argument("root", type=_folder, default=Path())
-@_json_option
+@click.argument("root", type=FOLDER, default=Path())
+@json_option
 def list_artifacts(root: Path, as_json: bool) -> None:
     """Classifiers below a folder (this one), those of studies' trials too."""
     from tunelab.adapters import find_artifacts
@@ -60,14 +62,15 @@ def list_artifacts(root: Path, as_json: bool) -> None:
 
 
 @adapters.command()
-@click.argument("folder", type=_folder)
-@_json_option
+@click.argument("folder", type=FOLDER)
+@json_option
 def show(folder: Path, as_json: bool) -> None:
     """Kind, method and settings, base, labels, and sizes: adapter and head apart."""
     from tunelab import adapters as ours
+    from tunelab import api
     from tunelab.summary import format_bytes
 
-    facts = ours.show(folder)
+    facts = ours.show(api.classifier_folder(folder))
     if as_json:
         _print_json(facts)
         return
@@ -91,13 +94,16 @@ def show(folder: Path, as_json: bool) -> None:
 
 
 @adapters.command()
-@click.argument("folder", type=_folder)
-@_json_option
-def verify(folder: Path, as_json: bool) -> None:
+@click.argument("folder", type=FOLDER)
+@trust_option
+@json_option
+def verify(folder: Path, trust_remote_code: bool | None, as_json: bool) -> None:
     """Check files, tensors and base; a fault is named, and the exit code is then 2."""
     from tunelab import adapters as ours
+    from tunelab import api
 
-    checks = ours.verify(folder)
+    folder = api.classifier_folder(folder)
+    checks = ours.verify(folder, trust_remote_code=bool(trust_remote_code))
     if as_json:
         _print_json([{"name": c.name, "status": c.status, "detail": c.detail} for c in checks])
     else:
@@ -111,22 +117,26 @@ def verify(folder: Path, as_json: bool) -> None:
 
 
 @adapters.command()
-@click.argument("folder", type=_folder)
+@click.argument("folder", type=FOLDER)
 @_output_option
-@click.option("--file", type=_folder, help="Texts to compare on (else reviews that come along).")
+@click.option("--file", type=FOLDER, help="Texts to compare on (else reviews that come along).")
 @click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed).")
 @click.option("--encoding", default="utf-8", show_default=True, metavar="NAME")
 @click.option("--allow-changes", is_flag=True, help="Write it even where predictions change.")
-@_json_option
+@trust_option
+@json_option
 def merge(folder: Path, output_dir: Path, as_json: bool, **given: Any) -> None:
     """Write an adapter and its base as one plain model, if predictions stay as they are."""
     from tunelab import adapters as ours
-    from tunelab import tables
+    from tunelab import api, tables
 
     texts = None
     if given["file"] is not None:
         texts = tables.read_texts(given["file"], given["text_column"], given["encoding"]).texts
-    made = ours.merge(folder, output_dir, texts, allow_changes=given["allow_changes"])
+    made = ours.merge(
+        api.classifier_folder(folder), output_dir, texts, allow_changes=given["allow_changes"],
+        trust_remote_code=bool(given["trust_remote_code"]),
+    )  # fmt: skip
     _say_made(made, "Merged", as_json)
 
 
@@ -136,19 +146,25 @@ def merge(folder: Path, output_dir: Path, as_json: bool, **given: Any) -> None:
 @click.option("--type", "combination_type", default="linear", show_default=True, metavar="NAME",
               help="linear, ties, dare_ties, svd or cat.")  # fmt: skip
 @click.option("--density", type=float, metavar="SHARE", help="Share kept by ties and dare_ties.")
-@_json_option
+@trust_option
+@json_option
 def combine(
     parts: tuple[str, ...],
+    *,
     output_dir: Path,
     combination_type: str,
     density: float | None,
+    trust_remote_code: bool | None,
     as_json: bool,
 ) -> None:
     """Write one LoRA adapter from several on one base: `combine a=0.7 b=0.3` (weight 1)."""
     from tunelab import adapters as ours
+    from tunelab import api
 
-    weighted = [_weighted(p) for p in parts]
-    made = ours.combine(weighted, output_dir, combination_type, density)
+    weighted = [(api.classifier_folder(f), w) for f, w in map(_weighted, parts)]
+    made = ours.combine(
+        weighted, output_dir, combination_type, density, trust_remote_code=bool(trust_remote_code)
+    )
     _say_made(made, "Combined", as_json)
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunelab.cli_options import FOLDER, json_option, trust_option
 from tunelab.errors import ArtifactError, InputError
 
 if TYPE_CHECKING:
@@ -21,12 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS"]
 
-_folder = click.Path(path_type=Path)
-_json_option = click.option("--json", "as_json", is_flag=True)
-
 
 @click.command(short_help="Which method to take where a small loss is acceptable, and why.")
-@click.argument("study", type=_folder)
+@click.argument("study", type=FOLDER)
 @click.option(
     "--margin",
     type=float,
@@ -43,7 +42,7 @@ _json_option = click.option("--json", "as_json", is_flag=True)
     help="What is to be small: train_seconds, artifact_bytes, latency_p50_seconds, ...",
 )
 @click.option("--metric", metavar="NAME", help="Judge by another metric.")
-@_json_option
+@json_option
 def recommend(study: Path, margin: float, cost: str, metric: str | None, as_json: bool) -> None:
     """The cheapest method shown to lose little against the best, and the Pareto front."""
     from tunelab import config, store, summary, terminal, tradeoff
@@ -78,9 +77,9 @@ def recommend(study: Path, margin: float, cost: str, metric: str | None, as_json
 
 
 @click.command(short_help="What each setting that varies does to a metric or a cost.")
-@click.argument("study", type=_folder)
+@click.argument("study", type=FOLDER)
 @click.option("--of", metavar="NAME", help="A metric, a score (eval_accuracy) or a cost.")
-@_json_option
+@json_option
 def sensitivity(study: Path, of: str | None, as_json: bool) -> None:
     """Main effects and interactions of the settings that vary among a study's trials."""
     from dataclasses import asdict
@@ -106,9 +105,9 @@ def sensitivity(study: Path, of: str | None, as_json: bool) -> None:
 
 
 @click.command(short_help="Average ranks of methods over several data sets.")
-@click.argument("studies", type=_folder, nargs=-1, required=True)
+@click.argument("studies", type=FOLDER, nargs=-1, required=True)
 @click.option("--metric", metavar="NAME", help="Rank by another metric.")
-@_json_option
+@json_option
 def rank(studies: tuple[Path, ...], metric: str | None, as_json: bool) -> None:
     """Rank the methods that all STUDIES have, one study a data set (Demsar 2006)."""
     from tunelab import config, ranks, store, terminal
@@ -129,7 +128,7 @@ def rank(studies: tuple[Path, ...], metric: str | None, as_json: bool) -> None:
 
 
 @click.command(short_help="Score saved classifiers on labelled texts; test pairs exactly.")
-@click.argument("artifacts", type=_folder, nargs=-1, required=True, metavar="FOLDER...")
+@click.argument("artifacts", type=FOLDER, nargs=-1, required=True, metavar="FOLDER...")
 @click.option(
     "--data", "source", required=True, metavar="DATA", help="File, folder, hub id or demo."
 )
@@ -142,22 +141,30 @@ def rank(studies: tuple[Path, ...], metric: str | None, as_json: bool) -> None:
 )
 @click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed).")
 @click.option("--label-column", metavar="NAME", help="Column of the labels (else guessed).")
-@_json_option
+@trust_option
+@json_option
 def evaluate(
-    artifacts: tuple[Path, ...], source: str, part: str, as_json: bool, **columns: str | None
+    artifacts: tuple[Path, ...],
+    source: str,
+    part: str,
+    trust_remote_code: bool | None,
+    as_json: bool,
+    **columns: str | None,
 ) -> None:
     """Score one or more saved classifiers on the same rows; McNemar's exact test for each pair.
 
-    The models are fixed here: the test says whether these very classifiers differ on rows like
-    these, not whether training again would find the same. Holm's correction over all pairs.
+    FOLDER is one from `train`, a trial's, or a study's (its best model), as for `predict`. The
+    models are fixed here: the test says whether these very classifiers differ on rows like these,
+    not whether training again would find the same. Holm's correction over all pairs.
     """
-    from tunelab import data, metrics, predict, stats, summary, terminal
+    from tunelab import api, data, metrics, stats, summary, terminal
     from tunelab.types import DataSpec
 
     names = [str(a) for a in artifacts]
     if len(set(names)) < len(names):
         raise InputError("evaluate: a folder is given twice. Give each classifier once.")
-    loaded = [predict.load(a) for a in artifacts]
+    folders = _one_classifier_each(names)
+    loaded = [api.load(f, trust_remote_code=bool(trust_remote_code)) for f in folders.values()]
     given = {k: v for k, v in columns.items() if v is not None}
     dataset = data.load(DataSpec(source, **given))  # type: ignore[arg-type]
     rows = _rows(dataset.parts, part)
@@ -193,10 +200,28 @@ def evaluate(
     ]
     terminal.print_table(["Classifier", *kinds], table, f"{len(rows):,} rows of {dataset.name}")
     out = terminal.console()
+    for name, folder in folders.items():
+        if folder != Path(name).expanduser():
+            terminal.say(out, f"{name}: its best model, {folder}.", indent=2)
     for t in tests:
         terminal.say(out, _in_words(t, len(pairs)), indent=2)
     for n in names:
         terminal.say(out, _truer_in_words(n, scores[n], truer[n]), indent=2)
+
+
+def _one_classifier_each(names: Sequence[str]) -> dict[str, Path]:
+    """Each name's folder, a study's being its best model. Raises InputError for one given twice."""
+    from tunelab import api, foreign
+
+    folders = {name: api.classifier_folder(name) for name in names}
+    places: dict[Path, str] = {}
+    for name, folder in folders.items():
+        other = places.setdefault(foreign.find(folder).resolve(), name)
+        if other != name:
+            raise InputError(
+                f"evaluate: {other} and {name} are one classifier ({folder}). Give each once."
+            )
+    return folders
 
 
 def _rows(parts: dict[str, Split], part: str) -> Split:

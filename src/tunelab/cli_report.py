@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tunelab.cli_options import FOLDER
 from tunelab.errors import InputError, suggest
 
 if TYPE_CHECKING:
@@ -38,11 +39,11 @@ def _several(
 
 
 @click.command(short_help="Write a study's report, tables, figures and model cards.")
-@click.argument("study", type=click.Path(path_type=Path))
+@click.argument("study", type=FOLDER)
 @click.option(
     "--compare",
     "other",
-    type=click.Path(path_type=Path),
+    type=FOLDER,
     metavar="STUDY2",
     help="A second study on the same data: its methods beside these.",
 )
@@ -62,7 +63,7 @@ def _several(
     help="Every chart as a file: png, svg, pdf.",
 )
 @click.option("--metric", metavar="NAME", help="Judge by another metric.")
-@click.option("--output-dir", type=click.Path(path_type=Path), help="Where to write (the study).")
+@click.option("--output-dir", type=FOLDER, help="Where to write (the study).")
 @click.option("--watch", is_flag=True, help="Write report.html anew while the study runs.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def report(

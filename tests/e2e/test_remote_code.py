@@ -101,6 +101,37 @@ def test_allowed_it_runs_and_is_recorded(own: Path, ran: Path, tmp_path: Path) -
         tunelab.load(out, trust_remote_code=True)
 
 
+@pytest.mark.slow
+def test_every_verb_that_loads_a_classifier_asks_the_same(
+    own: Path, ran: Path, tmp_path: Path
+) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    for seed, out in enumerate((a, b)):
+        said = run_here("train", tmp_path / "r.csv", "--model", own, "--method", "lora", *NAMED,
+                        *SHORT, "--trust-remote-code", "--seed", seed,
+                        "--output-dir", out)  # fmt: skip
+        assert said.code == 0, said.err
+    ran.unlink()
+    for verb in (
+        ("adapters", "verify", a),
+        ("adapters", "merge", a, "--output-dir", tmp_path / "merged"),
+        ("adapters", "combine", a, b, "--output-dir", tmp_path / "both"),
+        ("evaluate", a, b, "--data", tmp_path / "r.csv"),
+        ("behaviour", a),
+    ):
+        refused = run_here(*verb)
+        assert refused.code == 2, verb
+        assert "--trust-remote-code" in refused.out + refused.err, verb
+        assert not ran.exists(), verb
+        allowed = run_here(*verb, "--trust-remote-code")
+        assert allowed.code == 0, (verb, allowed.err)
+        ran.unlink(missing_ok=True)
+    for made in (tmp_path / "merged", tmp_path / "both"):
+        assert json.loads((made / "tunelab.json").read_text())["base"]["code_sha256"]
+        assert run_here("adapters", "verify", made).code == 2
+        assert run_here("adapters", "verify", made, "--trust-remote-code").code == 0
+
+
 def test_a_whole_model_keeps_its_code_and_asks_too(own: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     said = run_here("train", tmp_path / "r.csv", "--model", own, "--method", "full", *SHORT,

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from scipy.stats import binomtest
 
+import tunelab
 from commands import run_here
 from studies import METHODS, make_study
 from tiny import reviews
@@ -188,3 +189,24 @@ def test_evaluate_refuses_other_labels_and_a_folder_twice(
         run("evaluate", many, few, "--data", other)
     with pytest.raises(InputError, match="given twice"):
         run("evaluate", many, many, "--data", other)
+    with pytest.raises(InputError, match="are one classifier"):
+        run("evaluate", many, many / ".." / "many", "--data", other)
+
+
+def test_evaluate_takes_a_studys_best_model_as_predict_does(
+    saved: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    many, _, rows = saved
+    study = tunelab.compare(
+        rows, methods=["svm-tfidf"], seeds=1, output_dir=tmp_path / "s", engine="inline"
+    )
+    best = study.best().directory
+    asked = ("evaluate", many, "--data", rows, "--json")
+    by_study, by_folder = (json.loads(run(*asked, f)) for f in (study.directory, best))
+    assert by_study["scores"][str(study.directory)] == by_folder["scores"][str(best)]
+    said = run("evaluate", study.directory, "--data", rows)
+    assert f"{study.directory}: its best model, {best}." in said
+    with pytest.raises(InputError, match="are one classifier"):
+        run("evaluate", study.directory, best.parent, "--data", rows)
+    facts = json.loads(run("adapters", "show", study.directory, "--json"))
+    assert facts["folder"] == str(best)

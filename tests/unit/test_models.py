@@ -15,6 +15,7 @@ import torch
 from families import make_family
 from tunelab import bases, config, models
 from tunelab.errors import InputError, ModelError
+from tunelab.families import FAMILIES
 from tunelab.methods import METHODS, check
 from tunelab.methods.neural import adapted
 from tunelab.types import MethodSpec
@@ -262,6 +263,18 @@ def test_pages_are_as_the_code_says() -> None:
     written = runpy.run_path(str(ROOT / "benchmarks" / "docs.py"))["pages"]()
     for name, text in written.items():
         assert (ROOT / "docs" / name).read_text("utf-8") == text, "run python benchmarks/docs.py"
+
+
+def test_the_matrix_is_of_these_methods_and_families() -> None:
+    page = (ROOT / "docs" / "matrix.md").read_text("utf-8")
+    head, _, *rows = (line for line in page.splitlines() if line.startswith("|"))
+    assert [c.strip() for c in head.split("|")[2:-1]] == list(FAMILIES)
+    found = {r.split("`")[1]: [c.strip() for c in r.split("|")[2:-1]] for r in rows}
+    assert found == {
+        m.name: ["refused" if f in m.refused else "passes" for f in FAMILIES]
+        for m in METHODS.values()
+        if m.adapt
+    }, "run python benchmarks/matrix.py"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
