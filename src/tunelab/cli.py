@@ -414,12 +414,13 @@ def _finds(p: Plan) -> str:
     few = ""
     if found.seeds < found.least_seeds:
         few = f"; with fewer than {found.least_seeds} seeds no method is called better"
+    same = f", {100 * found.shared:.0f}% of it with every seed" if found.shared < 1 else ""
     pairs = math.comb(len(p.spec.methods), 2)
     among = f", {100 * found.among:.1f} for the first of {pairs} pairs" if pairs > 1 else ""
     return (
         f"differences of {100 * found.difference:.1f} points of accuracy and more, 4 times of 5"
-        f"{among} ({found.rows:,} test rows, {100 * found.disagreement:.0f}% disagreement, {why})"
-        f"{few}"
+        f"{among} ({found.rows:,} test rows, {100 * found.disagreement:.0f}% disagreement{same}, "
+        f"{why}){few}"
     )
 
 

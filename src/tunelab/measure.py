@@ -10,7 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PeakMemory", "available_bytes", "hardware", "has_card", "resident_bytes", "versions"]
+__all__ = [
+    "PeakMemory",
+    "available_bytes",
+    "hardware",
+    "has_card",
+    "multiplies_bfloat16",
+    "resident_bytes",
+    "versions",
+]
 
 _STATUS = Path("/proc/self/status")
 _PACKAGES = ("torch", "transformers", "peft", "datasets", "scikit-learn", "numpy", "bitsandbytes")
@@ -108,6 +116,14 @@ def available_bytes() -> int | None:
         stat = dict(ln.split() for ln in (group / "memory.stat").read_text().splitlines())
         found.append(max(0, limit - used + int(stat.get("inactive_file", 0))))
     return min(found, default=None)
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the processor says that it multiplies bfloat16 matrices in hardware (AMX)."""
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
 
 
 def has_card() -> bool:

@@ -1,13 +1,18 @@
 """How many trials run side by side, and about how long they take.
 
-Memory is estimated before anything is started; speed is learnt from the trials that were run on
-this machine. May import: bases, cache, measure, types. May not import: torch, study, engines.
+Memory is estimated before anything is started. Time is a trial's arithmetic over a speed: that
+which trials of the method had on this machine; else that of other methods there, which says what
+the machine does with such work; else a matrix product measured for a moment.
+
+May import: bases, cache, measure, types. May not import: torch, study, engines.
 """
 
 from __future__ import annotations
 
+import functools
 import heapq
 import json
+import statistics
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -86,17 +91,19 @@ def _shape(base: bases.Base) -> tuple[int, int, int]:
 # --- how long -------------------------------------------------------------------------------
 
 # Floating-point operations for each weight and training token: a forward pass has 2.
-_WORK = {"full": 6.0, "svm": 2.0, "svm-tfidf": 0.0}
+_WORK = {"full": 6.0, "probe": 2.0, "svm": 2.0, "svm-tfidf": 0.0}
 _WORK_OF_ADAPTERS = 4.5
-# Share of a large matrix product's speed that training reaches (docs/log.md), until a trial of the
-# same method has been measured on this machine.
-_EFFICIENCY = 0.35
-# What two processes of one thread do, over one process of two threads (docs/log.md).
-_GAIN_OF_JOBS = 1.3
+# Share of a float32 matrix product's speed, on as many threads, that training reaches, and what it
+# gains where the processor multiplies bfloat16 (docs/log.md): until a trial has been run here.
+_EFFICIENCY, _GAIN_OF_BFLOAT16 = 0.75, 1.6
+# Operations a second on a card: small models keep none busy. Also only until a trial has been run.
+_SPEED_OF_A_CARD = 3e12
 # The first trial waits for the imports; later ones are forked from where they are done.
 _SECONDS_TO_IMPORT, _SECONDS_TO_START = 4.0, 0.2
-# Loading, measuring latency, saving.
-_SECONDS_BESIDE = 1.0
+# Loading, measuring latency, saving: with a base model, and without.
+_SECONDS_BESIDE, _SECONDS_BESIDE_WITHOUT = 2.0, 0.7
+# What a trial before the last counts in a machine's speed, against the last.
+_MEMORY = 0.7
 
 
 def makespan(seconds: Iterable[float], jobs: int) -> float:
@@ -119,7 +126,8 @@ def estimate(
     """Seconds of each trial: as its method took before, or from its arithmetic and this machine.
 
     Before means: in this study with as many at a time, or else on this machine, in operations a
-    second; a machine that has not run a method yet is measured for a moment.
+    second. Vectors of a base's texts are computed once and kept: the first trial that reads them
+    pays.
     """
     if not todo:
         return {}
@@ -128,20 +136,63 @@ def estimate(
         alike = r.spec.train_rows is None and r.provenance.get("jobs", 1) == jobs
         if alike and "seconds" in r.provenance:
             took.setdefault(r.spec.method.label, []).append(float(r.provenance["seconds"]))
-    speeds = cache.read_json(_speeds()) or {}
-    guess = 0.0
+    known = _known()
     out: dict[str, float] = {}
+    embedded = any(r.spec.method.name == "svm" for r in done)
     for t in todo:
         start = _SECONDS_TO_START if out else _SECONDS_TO_IMPORT
         if t.method.label in took and t.train_rows is None:
             out[t.trial_id] = start + float(np.mean(took[t.method.label]))
             continue
-        speed = speeds.get(_kind(t, base, threads))
-        if not speed:
-            guess = guess or _measured_speed() * _EFFICIENCY * (_GAIN_OF_JOBS / jobs) ** (jobs > 1)
-            speed = guess
-        out[t.trial_id] = start + _SECONDS_BESIDE + _work(t, dataset, base) / speed
+        # Vectors on fewer rows are those of all rows.
+        work = 0.0 if t.method.name == "svm" and embedded else _work(t, dataset, base)
+        embedded = embedded or t.method.name == "svm"
+        out[t.trial_id] = start + _beside(t) + work / _speed(_kind(t, base, threads), known)
     return out
+
+
+def _beside(t: TrialSpec) -> float:
+    return _SECONDS_BESIDE_WITHOUT if t.base is None else _SECONDS_BESIDE
+
+
+def _known() -> dict[str, float]:
+    """Operations a second by kind, of the trials that this machine has run."""
+    stored = cache.read_json(_speeds())
+    entries = stored.items() if isinstance(stored, dict) else ()
+    return {
+        kind: e["work"] / e["seconds"]
+        for kind, e in entries
+        if isinstance(e, dict) and e.get("work", 0) > 0 and e.get("seconds", 0) > 0
+    }
+
+
+def _speed(kind: str, known: dict[str, float]) -> float:
+    """Operations a second of a kind of trial: as measured, or as far off as its neighbours are."""
+    if kind in known:
+        return known[kind]
+    # Counting n-grams says nothing of models, nor do models of it.
+    alike = [
+        speed / _guess(k)
+        for k, speed in known.items()
+        if _place(k) == _place(kind) and ("/none/" in k) == ("/none/" in kind)
+    ]
+    return _guess(kind) * (statistics.median(alike) if alike else 1.0)
+
+
+def _place(kind: str) -> str:
+    """The machine in a kind: its processor and cores."""
+    return kind.rsplit("/", 3)[0]
+
+
+def _guess(kind: str) -> float:
+    """Operations a second from what the machine multiplies."""
+    _, threads, family, _ = kind.rsplit("/", 3)
+    if family == "none":
+        return _measured_speed(1)
+    if measure.has_card():
+        return _SPEED_OF_A_CARD
+    gain = _GAIN_OF_BFLOAT16 if measure.multiplies_bfloat16() else 1.0
+    return _measured_speed(None if threads == "all" else int(threads)) * _EFFICIENCY * gain
 
 
 def _work(t: TrialSpec, dataset: Dataset, base: bases.Base | None) -> float:
@@ -162,7 +213,7 @@ def _work(t: TrialSpec, dataset: Dataset, base: bases.Base | None) -> float:
 
 
 def _speeds() -> Path:
-    return cache.folder() / "speeds.json"
+    return cache.folder() / "machine" / "speeds.json"
 
 
 def _kind(t: TrialSpec, base: bases.Base | None, threads: int | None) -> str:
@@ -178,13 +229,19 @@ def learn(
     result: TrialResult, dataset: Dataset, base: bases.Base | None, threads: int | None
 ) -> None:
     """Keep how fast a trial was, for the next study's estimate."""
-    seconds = float(result.provenance["seconds"]) - _SECONDS_BESIDE
+    seconds = float(result.provenance["seconds"]) - _beside(result.spec)
     if result.details.get("from_cache") or seconds < 1:
         return  # says nothing of the work
-    speeds = cache.read_json(_speeds()) or {}
+    stored = cache.read_json(_speeds())
+    speeds = stored if isinstance(stored, dict) else {}
     kind = _kind(result.spec, base, threads)
-    now = _work(result.spec, dataset, base) / seconds
-    speeds[kind] = (now + speeds.get(kind, now)) / 2
+    before = speeds.get(kind)
+    # Sums of both, not a mean of speeds: of a short trial, what is beside the work is a large part.
+    old = before if isinstance(before, dict) else {"work": 0.0, "seconds": 0.0}
+    speeds[kind] = {
+        "work": _MEMORY * old.get("work", 0.0) + _work(result.spec, dataset, base),
+        "seconds": _MEMORY * old.get("seconds", 0.0) + seconds,
+    }
     with suppress(OSError):  # a cache that cannot be written costs an estimate, not a study
         cache.replace(_speeds(), json.dumps(speeds, indent=1).encode())
 
@@ -197,12 +254,21 @@ def _encoder_weights(base: bases.Base) -> int:
     return max(1, bases.count_parameters(base) - table)
 
 
-def _measured_speed() -> float:
-    """Floating-point operations a second of a float32 matrix product, measured for 0.1 s."""
+@functools.cache
+def _measured_speed(threads: int | None) -> float:
+    """Floating-point operations a second of a float32 matrix product, measured for 0.1 s.
+
+    The best of some, so that other work on the machine counts little. None: all threads.
+    """
+    from threadpoolctl import threadpool_limits
+
     a = np.ones((512, 512), dtype=np.float32)
-    a @ a
-    started, count = time.perf_counter(), 0
-    while time.perf_counter() - started < 0.1:
+    best = float("inf")
+    with threadpool_limits(threads):
         a @ a
-        count += 1
-    return 2 * 512**3 * count / (time.perf_counter() - started)
+        until = time.perf_counter() + 0.1
+        while time.perf_counter() < until:
+            started = time.perf_counter()
+            a @ a
+            best = min(best, time.perf_counter() - started)
+    return 2 * 512**3 / best

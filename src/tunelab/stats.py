@@ -30,6 +30,7 @@ __all__ = [
     "Runs",
     "compare",
     "compare_all",
+    "components",
     "detectable_difference",
     "difference",
     "holm",
@@ -722,6 +723,23 @@ def _spread(by_seed: float, by_item: float, seeds: int, rows: int) -> tuple[floa
     variance = by_seed + by_item
     below = by_seed**2 / max(1, seeds - 1) + by_item**2 / max(1, rows - 1)
     return variance, variance**2 / below if below else math.inf
+
+
+def components(gaps: Floats) -> tuple[float, float, float]:
+    """What a difference of two methods varies by: gaps (seeds, rows), two or more of each.
+
+    `gaps` is 1 where only the first is right, -1 where only the other is. Gives the variance over
+    rows of one seed's gaps, the part of it that is common to all seeds, and the variance over seeds
+    of the mean gap on endless rows; unbiased, then cut at 0 (and the part at the whole).
+    """
+    s, n = gaps.shape
+    within = float(gaps.var(axis=1, ddof=1).mean())
+    of_mean = float(gaps.mean(axis=0).var(ddof=1))
+    common = min(within, max(0.0, (of_mean - within / s) / (1 - 1 / s)))
+    if within - common < 1e-9:  # every seed the same: rounding is no spread
+        common = within
+    seed = float(gaps.mean(axis=1).var(ddof=1)) - (within - common) / n
+    return within, common, max(0.0, seed)
 
 
 def detectable_difference(

@@ -480,8 +480,10 @@ class Power:
     `difference` of two methods compared on their own, `among` of the first of all pairs that Holm's
     correction tests; `rows` and `seeds` it rests on; `least_seeds`: below which no method is called
     better (`stats.least_seeds`);
-    `disagreement`: share of test rows on which exactly one of two methods is right, and where that
-    comes from (`source`); `seed_sd`: standard deviation over seeds of the difference.
+    `disagreement`: share of test rows on which exactly one of two methods is right, `shared`: the
+    part of it that is the same with every seed, and where both come from (`source`; what is not
+    known is taken as 1, the cautious end); `seed_sd`: standard deviation over seeds of the
+    difference, on endless rows.
     """
 
     difference: float
@@ -492,6 +494,7 @@ class Power:
     disagreement: float
     seed_sd: float
     source: Literal["stated", "trials that are done", "usual"]
+    shared: float = 1.0
 
 
 # FIELD: two good classifiers of the same texts disagree about so often.
@@ -507,21 +510,23 @@ def power(p: Plan) -> Power:
     from tunelab.stats import detectable_difference, least_seeds
 
     rows, seeds = len(p.dataset.test), len(p.spec.seeds)
-    found, seed_sd = _pilot(p)
+    found, shared, seed_sd = _pilot(p)
     source: Literal["stated", "trials that are done", "usual"] = "trials that are done"
     if p.spec.disagreement is not None:
         found, source = p.spec.disagreement, "stated"
     elif found is None:
         found, source = _USUAL_DISAGREEMENT, "usual"
     one, first = (
-        detectable_difference(rows, seeds, found, seed_sd=seed_sd, pairs=pairs)
+        detectable_difference(rows, seeds, found, seed_sd=seed_sd, shared=shared, pairs=pairs)
         for pairs in (1, max(1, math.comb(len(p.spec.methods), 2)))
     )
-    return Power(one, first, rows, seeds, least_seeds(), found, seed_sd, source)
+    return Power(one, first, rows, seeds, least_seeds(), found, seed_sd, source, shared)
 
 
-def _pilot(p: Plan) -> tuple[float | None, float]:
-    """Mean disagreement of the finished trials, pair by pair, and the spread over seeds."""
+def _pilot(p: Plan) -> tuple[float | None, float, float]:
+    """Of the finished trials, over pairs: disagreement, its shared part, sd over seeds."""
+    from tunelab.stats import components
+
     folder = p.spec.output_dir
     right: dict[str, dict[int, Any]] = {}
     for t in p.trials:
@@ -529,18 +534,22 @@ def _pilot(p: Plan) -> tuple[float | None, float]:
         if result is not None and result.status == "done":
             v = store.read_predictions(folder, t.trial_id)["validation"]
             right.setdefault(t.method.label, {})[t.seed] = v.predicted == v.labels
-    shares, variances = [], []
+    alone, several = [], []
     for a, b in itertools.combinations(right.values(), 2):
-        shared = sorted(a.keys() & b.keys())
-        shares += [float((a[s] != b[s]).mean()) for s in shared]
-        if len(shared) > 2:
-            gaps = [float(a[s].mean() - b[s].mean()) for s in shared]
-            # What a seed's luck on these rows adds is none of the spread on endless rows.
-            lucky = shares[-1] / len(a[shared[0]])
-            variances.append(max(0.0, float(np.var(gaps, ddof=1)) - lucky))
-    known = [s for s in shares if s > 0]
-    mean = float(np.mean(known)) if known else None
-    return mean, float(np.mean(variances)) ** 0.5 if variances else 0.0
+        seeds = sorted(a.keys() & b.keys())
+        gaps = np.array([a[s].astype(float) - b[s] for s in seeds])
+        if not gaps.any():  # methods that never differ say nothing of those that do
+            continue
+        alone.append(float((gaps != 0).mean()))
+        # With a split of its own, a seed has validation rows of its own.
+        if len(seeds) > 2 and gaps.shape[1] > 1 and not p.spec.vary_split:
+            several.append(components(gaps))
+    if not alone:
+        return None, 1.0, 0.0
+    if not several:
+        return float(np.mean(alone)), 1.0, 0.0
+    within, common, seed = np.mean(several, axis=0)
+    return float(np.mean(alone)), float(common / within) if within else 1.0, float(seed) ** 0.5
 
 
 # --- tuning ---------------------------------------------------------------------------------

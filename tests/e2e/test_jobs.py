@@ -15,6 +15,7 @@ import pytest
 
 from commands import Said
 from tunelab import config, measure, schedule, store, study
+from tunelab.types import TrialResult
 
 QUICK = (
     "--tuning",
@@ -155,3 +156,37 @@ def test_what_a_trial_took_is_remembered_for_the_next_estimate(
         )
     )
     assert 1.7 < longer.total_seconds / again.total_seconds < 2.1
+
+
+def test_a_new_machine_is_judged_by_what_it_multiplies_and_then_by_its_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNELAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(measure, "has_card", lambda: False)
+    flags = {"data.source": "demo", "methods": ["svm", "full", "lora"], "tuning": False,
+             "seeds": 2, "jobs": 1, "output_dir": str(tmp_path / "o")}  # fmt: skip
+    planned = study.plan(config.load(None, flags))
+    seconds = [planned.seconds[t.trial_id] for t in planned.todo]
+    # Vectors of texts are computed by the first trial that reads them; the rest is all alike.
+    first, second = seconds[:3], seconds[3:]
+    assert second[0] < 3 < first[0]
+    assert second[1] == pytest.approx(first[1], rel=0.01)
+    speed = schedule._measured_speed(None)
+    assert 1e8 < speed < 1e13
+    work = schedule._work(planned.todo[1], planned.dataset, planned.base)
+    gain = 1.6 if measure.multiplies_bfloat16() else 1.0
+    assert first[1] == pytest.approx(2.2 + work / (0.75 * gain * speed), rel=0.01)
+
+    # A trial of LoRA that took four times as long says that full fine-tuning will, too.
+    lora = planned.todo[2]
+    slow = 4 * (first[2] - 2.2) + 2
+    done = TrialResult(lora, "done", provenance={"seconds": slow})
+    schedule.learn(done, planned.dataset, planned.base, planned.threads)
+    again = schedule.estimate(planned.todo, (), planned.dataset, planned.base)
+    assert again[lora.trial_id] == pytest.approx(slow + 0.2, rel=0.01)
+    assert again[planned.todo[1].trial_id] == pytest.approx(2.2 + 4 * (first[1] - 2.2), rel=0.02)
+    # A file of another version, or a broken one, costs the knowledge and nothing else.
+    for text in ('{"x/2/all/bert/lora": 1.0}', "[]", "{"):
+        (tmp_path / "cache/machine/speeds.json").write_text(text)
+        assert schedule.estimate(planned.todo, (), planned.dataset, planned.base)
+        schedule.learn(done, planned.dataset, planned.base, planned.threads)

@@ -13,7 +13,7 @@ import pytest
 import tunelab
 from commands import Said
 from tiny import reviews, write_csv
-from tunelab import config, data, store, study
+from tunelab import config, data, stats, store, study
 from tunelab.types import DataSpec
 
 SMALL = {"num_train_epochs": 2, "max_length": 16, "per_device_train_batch_size": 16}
@@ -241,6 +241,33 @@ def test_before_the_run_the_smallest_detectable_difference_is_said(
     assert "15 to run, 3 of them to tune" in said.err
     few = cli("compare", reviews_csv, "--methods", "svm-tfidf,full", "--seeds", 5, "--dry-run")
     assert "with fewer than 6 seeds no method is called better" in few.err
+
+
+def test_trials_that_are_done_say_what_more_seeds_could_find(
+    cli: Callable[..., Said], tmp_path: Path
+) -> None:
+    write_csv(tmp_path / "r.csv", reviews(400), ["text", "label"])
+    (tmp_path / "study.yaml").write_text(
+        "data: r.csv\nseeds: 3\noutput_dir: out\nmethods:\n"
+        "  - {name: svm-tfidf, label: words}\n"
+        "  - {name: svm-tfidf, label: blind, word_ngrams: 1, char_ngrams: 0, min_df: 100}\n"
+    )
+    said = cli("compare", "study.yaml")
+    assert said.code == 0, said.err
+    record = store.read_study(tmp_path / "out")
+    parts = [store.read_predictions(tmp_path / "out", r.spec.trial_id)["validation"]
+             for r in record.results]  # fmt: skip
+    right = [p.predicted == p.labels for p in parts]
+    apart = float((right[0] != right[1]).mean())
+    # The SVM is the same with every seed: all of its disagreement is common, and stated so.
+    p = study.plan(config.load(tmp_path / "out/study.yaml", {}))
+    found = study.power(p)
+    assert found.source == "trials that are done"
+    assert found.disagreement == pytest.approx(apart)
+    assert found.shared == pytest.approx(1.0)
+    assert found.difference == stats.detectable_difference(found.rows, 3, apart)
+    again = cli("compare", "out/study.yaml", "--seeds", 8, "--dry-run")
+    assert f"{100 * apart:.0f}% disagreement, as in the trials that are done" in again.err
 
 
 def test_hidden_test_labels_are_refused_and_a_part_is_split_off_train(

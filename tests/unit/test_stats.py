@@ -16,6 +16,7 @@ from tunelab.stats import (
     Runs,
     compare,
     compare_all,
+    components,
     detectable_difference,
     difference,
     holm,
@@ -607,6 +608,22 @@ def test_what_no_number_of_seeds_can_tell():
     more, reason = seeds_needed(1e-4, 0.1**2, 1e-12, seeds=3, rows=10)
     assert (more, reason) == (None, "more than 1,000 more seeds are needed")
     assert "more than 10,000,000" in seeds_needed(1e-7, 0.1**2, 0.01, seeds=3, rows=100)[1]
+
+
+def test_the_components_of_a_difference_are_found_again():
+    """Rows on which every seed agrees, rows that a seed decides, and seeds better than others."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(200):
+        row = rng.choice([-1.0, 0.0, 1.0], p=[0.03, 0.94, 0.03], size=400)  # variance 0.06
+        own = rng.choice([-1.0, 0.0, 1.0], p=[0.02, 0.96, 0.02], size=(6, 400))  # 0.04
+        found.append(components(row + own + 0.02 * rng.normal(size=(6, 1))))
+    within, common, seed = np.mean(found, axis=0)
+    assert within == pytest.approx(0.1, rel=0.03)
+    assert common == pytest.approx(0.06, rel=0.05)
+    assert seed**0.5 == pytest.approx(0.02, rel=0.1)
+    same = np.repeat(row[None], 3, axis=0)
+    assert components(same) == pytest.approx((row.var(ddof=1), row.var(ddof=1), 0.0))
 
 
 def test_detectable_difference_is_the_published_one():
