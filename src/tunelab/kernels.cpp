@@ -37,6 +37,24 @@ inline void store(bf16* p, float x) {  // to nearest, ties to even
 typedef float Vec __attribute__((vector_size(64), aligned(4)));
 typedef uint32_t Word __attribute__((vector_size(64), aligned(4)));
 
+// Sixteen elements of a tensor at once, in float32.
+typedef uint16_t Half __attribute__((vector_size(32), aligned(2)));
+
+inline Vec load16(const float* p) { return *reinterpret_cast<const Vec*>(p); }
+inline Vec load16(const bf16* p) {
+  const Word u = __builtin_convertvector(*reinterpret_cast<const Half*>(p), Word) << 16;
+  Vec out;
+  std::memcpy(&out, &u, 64);
+  return out;
+}
+inline void store16(float* p, Vec x) { *reinterpret_cast<Vec*>(p) = x; }
+inline void store16(bf16* p, Vec x) {
+  Word u;
+  std::memcpy(&u, &x, 64);
+  u = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  *reinterpret_cast<Half*>(p) = __builtin_convertvector(u, Half);
+}
+
 // Factors of n elements under dropout, from element `start` on: 0, or 1 / (1 - p). `limit` is
 // p * 2^32; the hash is murmur3's finaliser.
 struct Dropout {
@@ -135,87 +153,108 @@ struct View {
   T* at(long t, long h) const { return data + t * token + h * head; }
 };
 
+// n elements in float32.
+template <class T>
+inline void widen(const T* from, float* to, long n) {
+  long j = 0;
+  for (; j + 16 <= n; j += 16) store16(to + j, load16(from + j));
+  for (; j < n; j++) to[j] = load(from[j]);
+}
+template <class T>
+inline void narrow(const float* from, T* to, long n) {
+  long j = 0;
+  for (; j + 16 <= n; j += 16) store16(to + j, load16(from + j));
+  for (; j < n; j++) store(to + j, from[j]);
+}
+
 // Softmax attention within each text. `rows[b] .. rows[b + 1]` are the tokens of text b; `all` false
 // means that only its first token asks (query, out and their gradients then have a row a text).
 // `grad` null: forward, writes out. Otherwise writes dq, dk, dv, computing the weights anew.
+//
+// Rows and columns are filled up to whole blocks, so that no product has a remainder: what lies
+// there is zero or is read by nobody.
 template <class T>
 void attention(View<const T> q, View<const T> k, View<const T> v, const int64_t* rows, long texts,
                long heads, long width, long longest, bool all, bool causal, float scale,
                Dropout drop, bool dropping, T* out, const T* grad, View<T> dq, View<T> dk,
                View<T> dv, int threads) {
-  const long w = up16(width);
+  const long w = up16(width), most = up16(longest);
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<float> memory;
+    std::vector<float> memory(size_t(8 * w * most + 3 * most * most), 0.f);
+    float *Q = memory.data(), *K = Q + w * most, *V = K + w * most, *G = V + w * most;
+    float *KT = G + w * most, *VT = KT + w * most, *X = VT + w * most, *O = X + w * most;
+    float *P = O + w * most, *S = P + most * most, *D = S + most * most;
 #pragma omp for schedule(dynamic, 1) collapse(2)
     for (long b = 0; b < texts; b++)
       for (long h = 0; h < heads; h++) {
         const long t0 = rows[b], n = rows[b + 1] - t0, m = all ? n : 1, np = up16(n);
-        const long q0 = all ? t0 : b;
-        memory.assign(size_t(w * (6 * np) + 2 * np * np + w * np), 0.f);
-        float* Q = memory.data();
-        float *K = Q + w * np, *V = K + w * np, *KT = V + w * np, *O = KT + w * np;
-        float *G = O + w * np, *X = G + w * np, *P = X + w * np, *D = P + np * np;
-        for (long i = 0; i < m; i++)
-          for (long d = 0; d < width; d++) Q[i * w + d] = load(q.at(q0 + i, h)[d]) * scale;
-        for (long i = 0; i < n; i++)
-          for (long d = 0; d < width; d++) {
-            K[i * w + d] = KT[d * np + i] = load(k.at(t0 + i, h)[d]);
-            V[i * w + d] = load(v.at(t0 + i, h)[d]);
-          }
-        multiply(Q, w, 1, KT, P, m, width, np);
+        const long q0 = all ? t0 : b, m8 = (m + 7) / 8 * 8, n8 = (n + 7) / 8 * 8;
+        for (long i = 0; i < m; i++) {
+          widen(q.at(q0 + i, h), Q + i * w, width);
+          SIMD() for (long d = 0; d < w; d++) Q[i * w + d] *= scale;
+        }
+        std::memset(Q + m * w, 0, (m8 - m) * w * sizeof(float));
+        for (long i = 0; i < n; i++) {
+          widen(k.at(t0 + i, h), K + i * w, width);
+          widen(v.at(t0 + i, h), V + i * w, width);
+          for (long d = 0; d < width; d++) KT[d * np + i] = K[i * w + d];
+        }
+        for (long d = 0; d < width; d++)
+          for (long i = n; i < np; i++) KT[d * np + i] = 0;
+        multiply(Q, w, 1, KT, P, m8, width, np);
+        const uint32_t base = uint32_t((b * heads + h) * longest);
+        float* const kept = dropping ? D : P;  // the weights after dropout
         for (long i = 0; i < m; i++) {
           float* p = P + i * np;
           const long seen = causal && all ? i + 1 : n;
           float top = -INFINITY, sum = 0;
-          SIMD(reduction(max : top)) for (long j = 0; j < seen; j++) top = p[j] > top ? p[j] : top;
+          for (long j = seen; j < np; j++) p[j] = -INFINITY;
+          SIMD(reduction(max : top)) for (long j = 0; j < np; j++) top = p[j] > top ? p[j] : top;
           SIMD(reduction(+ : sum))
-          for (long j = 0; j < seen; j++) {
+          for (long j = 0; j < np; j++) {
             p[j] = fast_exp(p[j] - top);
             sum += p[j];
           }
           const float over = 1.f / sum;
-          SIMD() for (long j = 0; j < seen; j++) p[j] *= over;
+          SIMD() for (long j = 0; j < np; j++) p[j] *= over;
           for (long j = seen; j < np; j++) p[j] = 0;
-        }
-        // D: the weights after dropout
-        const uint32_t base = uint32_t((b * heads + h) * longest);
-        for (long i = 0; i < m; i++) {
-          const uint32_t line = (base + uint32_t(i)) * uint32_t(longest);
-          std::memcpy(D + i * np, P + i * np, np * sizeof(float));
-          if (dropping) drop.times(D + i * np, line, int(np));
+          if (dropping) {
+            std::memcpy(D + i * np, p, np * sizeof(float));
+            drop.times(D + i * np, (base + uint32_t(i)) * uint32_t(longest), int(np));
+          }
         }
         if (!grad) {
-          multiply(D, np, 1, V, O, m, n, w);
+          std::memset(kept + m * np, 0, (m8 - m) * np * sizeof(float));
+          multiply(kept, np, 1, V, O, m8, n, w);
           for (long i = 0; i < m; i++)
-            for (long d = 0; d < width; d++)
-              store(out + ((q0 + i) * heads + h) * width + d, O[i * w + d]);
+            narrow(O + i * w, out + ((q0 + i) * heads + h) * width, width);
           continue;
         }
         for (long i = 0; i < m; i++)
-          for (long d = 0; d < width; d++)
-            G[i * w + d] = load(grad[((q0 + i) * heads + h) * width + d]);
-        multiply(D, 1, np, G, X, n, m, w);  // dV = D^T G
-        for (long i = 0; i < n; i++)
-          for (long d = 0; d < width; d++) store(dv.at(t0 + i, h) + d, X[i * w + d]);
-        for (long i = 0; i < n; i++)
-          for (long d = 0; d < width; d++) KT[d * np + i] = V[i * w + d];
+          widen(grad + ((q0 + i) * heads + h) * width, G + i * w, width);
+        std::memset(G + m * w, 0, (m8 - m) * w * sizeof(float));
+        multiply(kept, 1, np, G, X, n8, m, w);  // dV = D^T G
+        for (long i = 0; i < n; i++) narrow(X + i * w, dv.at(t0 + i, h), width);
+        for (long d = 0; d < width; d++) {
+          for (long i = 0; i < n; i++) VT[d * np + i] = V[i * w + d];
+          for (long i = n; i < np; i++) VT[d * np + i] = 0;
+        }
         // dP = G V^T; through dropout and softmax: dS = P (mask dP - sum_j D dP)
-        std::vector<float> dP(size_t(m * np), 0.f);
-        multiply(G, w, 1, KT, dP.data(), m, width, np);
+        multiply(G, w, 1, VT, S, m8, width, np);
         for (long i = 0; i < m; i++) {
-          float *p = P + i * np, *d = D + i * np, *g = dP.data() + i * np, sum = 0;
-          const uint32_t line = (base + uint32_t(i)) * uint32_t(longest);
+          float *p = P + i * np, *d = kept + i * np, *g = S + i * np, sum = 0;
           SIMD(reduction(+ : sum)) for (long j = 0; j < np; j++) sum += d[j] * g[j];
-          if (dropping) drop.times(g, line, int(np));
+          if (dropping) drop.times(g, (base + uint32_t(i)) * uint32_t(longest), int(np));
           SIMD() for (long j = 0; j < np; j++) g[j] = p[j] * (g[j] - sum);
         }
-        multiply(dP.data(), 1, np, Q, X, n, m, w);  // dK = dS^T Q, Q is scaled already
-        for (long i = 0; i < n; i++)
-          for (long d = 0; d < width; d++) store(dk.at(t0 + i, h) + d, X[i * w + d]);
-        multiply(dP.data(), np, 1, K, O, m, n, w);  // dQ = scale dS K
-        for (long i = 0; i < m; i++)
-          for (long d = 0; d < width; d++) store(dq.at(q0 + i, h) + d, O[i * w + d] * scale);
+        multiply(S, 1, np, Q, X, n8, m, w);  // dK = dS^T Q, Q is scaled already
+        for (long i = 0; i < n; i++) narrow(X + i * w, dk.at(t0 + i, h), width);
+        multiply(S, np, 1, K, O, m8, n, w);  // dQ = scale dS K
+        for (long i = 0; i < m; i++) {
+          SIMD() for (long d = 0; d < w; d++) O[i * w + d] *= scale;
+          narrow(O + i * w, dq.at(q0 + i, h), width);
+        }
       }
   }
 }
@@ -330,73 +369,89 @@ void gelu(const T* x, T* out, T* slope, long n, int threads) {
   }
 }
 
-// Sixteen elements of a tensor at once, in float32.
-typedef uint16_t Half __attribute__((vector_size(32), aligned(2)));
+// --- LoRA's thin products: a rank is a line of k or n numbers; lines are filled up to eights ---
 
-inline Vec load16(const float* p) { return *reinterpret_cast<const Vec*>(p); }
-inline Vec load16(const bf16* p) {
-  const Word u = __builtin_convertvector(*reinterpret_cast<const Half*>(p), Word) << 16;
-  Vec out;
-  std::memcpy(&out, &u, 64);
+#if defined(__clang__)
+#define SHUFFLE(A, B, ...) __builtin_shufflevector(A, B, __VA_ARGS__)
+#else
+#define SHUFFLE(A, B, ...) __builtin_shuffle(A, B, Word{__VA_ARGS__})
+#endif
+
+// The sums of sixteen vectors, one in each lane: halves, quarters, ... of two vectors are added.
+inline Vec sums(Vec* s) {
+  for (int c = 0; c < 8; c++)
+    s[c] = SHUFFLE(s[c], s[c + 8], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+           SHUFFLE(s[c], s[c + 8], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+  for (int c = 0; c < 4; c++)
+    s[c] = SHUFFLE(s[c], s[c + 4], 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27) +
+           SHUFFLE(s[c], s[c + 4], 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
+  for (int c = 0; c < 2; c++)
+    s[c] = SHUFFLE(s[c], s[c + 2], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
+           SHUFFLE(s[c], s[c + 2], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+  return SHUFFLE(s[0], s[1], 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30) +
+         SHUFFLE(s[0], s[1], 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
+}
+
+inline long up8(long n) { return (n + 7) / 8 * 8; }
+
+// Lines of a thin matrix, element (l, j) at m[l * row + j * column], those that lack are zero.
+std::vector<float> lines(const float* m, long rank, long n, long row, long column) {
+  std::vector<float> out(size_t(up8(rank) * n), 0.f);
+  for (long l = 0; l < rank; l++)
+    for (long j = 0; j < n; j++) out[size_t(l * n + j)] = m[l * row + j * column];
   return out;
 }
-inline void store16(float* p, Vec x) { *reinterpret_cast<Vec*>(p) = x; }
-inline void store16(bf16* p, Vec x) {
-  Word u;
-  std::memcpy(&u, &x, 64);
-  u = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  *reinterpret_cast<Half*>(p) = __builtin_convertvector(u, Half);
+
+// low (many <= 4 rows from i on) = scale drop(x) down^T. `part` has place for four rows of k.
+template <class T>
+inline void to_low(const T* x, const float* down, float* low, long i, long many, long k, long rank,
+                   float scale, Dropout drop, float* part) {
+  for (long u = 0; u < many; u++) {
+    widen(x + (i + u) * k, part + u * k, k);
+    if (drop.limit) drop.times(part + u * k, uint32_t((i + u) * k), int(k));
+  }
+  for (long l = 0; l < rank; l += 4) {
+    Vec s[16] = {};
+    for (long j = 0; j < k; j += 16) {
+      Vec w[4];
+      for (int c = 0; c < 4; c++) w[c] = load16(down + (l + c) * k + j);
+      for (int u = 0; u < 4; u++) {
+        const Vec v = load16(part + u * k + j);
+        for (int c = 0; c < 4; c++) s[4 * u + c] += v * w[c];
+      }
+    }
+    const Vec total = sums(s) * scale;
+    for (long u = 0; u < many; u++)
+      std::memcpy(low + (i + u) * rank + l, reinterpret_cast<const float*>(&total) + 4 * u, 16);
+  }
 }
 
-// low = scale drop_x(x) down^T; y += drop_y(low up) + bias (may be null). x (rows x k), down (rank x
-// k), up (rank x n), y (rows x n), low (rows x rank); k and n are multiples of 16.
+// low = scale drop(x) A^T; y += low B^T + bias (may be null). x (rows x k), A (rank x k), B (n x
+// rank), y (rows x n), low (rows x rank filled up to eights); k and n are multiples of 16.
 template <class T>
-void low_rank(const T* x, const float* down, const float* up, const T* bias, T* y, float* low,
-              long rows, long k, long n, long rank, float scale, Dropout drop_x, Dropout drop_y,
-              int threads) {
+void low_rank(const T* x, const float* a, const float* b, const T* bias, T* y, float* low,
+              long rows, long k, long n, long rank, float scale, Dropout drop, int threads) {
+  const std::vector<float> down = lines(a, rank, k, k, 1), up = lines(b, rank, n, 1, rank);
+  rank = up8(rank);
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<float> memory(4 * k);
-    float* const part = memory.data();
+    std::vector<float> part(4 * k, 0.f);
 #pragma omp for schedule(static)
     for (long block = 0; block < (rows + 3) / 4; block++) {
       const long i = block * 4, many = rows - i < 4 ? rows - i : 4;
-      for (long u = 0; u < many; u++) {
-        const T* row = x + (i + u) * k;
-        for (long j = 0; j < k; j += 16) store16(part + u * k + j, load16(row + j));
-        if (drop_x.limit) drop_x.times(part + u * k, uint32_t((i + u) * k), int(k));
-      }
-      for (long l = 0; l < rank; l += 4) {
-        // Ranks that are not there read the last that is; what they give is not kept.
-        const float* to[4];
-        for (int u = 0; u < 4; u++) to[u] = down + (l + u < rank ? l + u : rank - 1) * k;
-        Vec s[4][4] = {};
-        for (long j = 0; j < k; j += 16) {
-          const Vec w[4] = {load16(to[0] + j), load16(to[1] + j), load16(to[2] + j),
-                            load16(to[3] + j)};
-          for (int u = 0; u < 4; u++) {
-            const Vec v = load16(part + u * k + j);
-            for (int c = 0; c < 4; c++) s[u][c] += v * w[c];
-          }
-        }
-        for (int u = 0; u < many; u++)
-          for (int c = 0; c < 4 && l + c < rank; c++) {
-            float sum = 0;
-            for (int v = 0; v < 16; v++) sum += s[u][c][v];
-            low[(i + u) * rank + l + c] = scale * sum;
-          }
-      }
+      to_low(x, down.data(), low, i, many, k, rank, scale, drop, part.data());
+      const float* from[4];
+      for (long u = 0; u < 4; u++) from[u] = low + (i + (u < many ? u : 0)) * rank;
       for (long j = 0; j < n; j += 16) {
         Vec s[4] = {};
         for (long l = 0; l < rank; l++) {
-          const Vec v = load16(up + l * n + j);
-          for (int u = 0; u < 4; u++) s[u] += low[(i + (u < many ? u : 0)) * rank + l] * v;
+          const Vec v = load16(up.data() + l * n + j);
+          for (int u = 0; u < 4; u++) s[u] += from[u][l] * v;
         }
         const Vec zero = {};
         const Vec add = bias ? load16(bias + j) : zero;
         for (int u = 0; u < many; u++) {
           T* o = y + (i + u) * n + j;
-          if (drop_y.limit) s[u] = drop_y.apply(s[u], uint32_t((i + u) * n + j));
           store16(o, load16(o) + s[u] + add);
         }
       }
@@ -404,30 +459,83 @@ void low_rank(const T* x, const float* down, const float* up, const T* bias, T* 
   }
 }
 
-// out (rank x k) = low^T drop(x), summed over rows in order: the gradient of `down` or `up`.
+// out (rank x k) = low^T drop(x), summed over rows in order, and, where `to` is given,
+// to += drop(low with). Called by all threads of a team; `out` is complete after a barrier.
 template <class T>
-void low_rank_grad(const float* low, const T* x, float* out, long rows, long k, long rank,
-                   Dropout drop, int threads) {
-#pragma omp parallel for schedule(static) collapse(2) num_threads(threads)
-  for (long j = 0; j < k; j += 16)
-    for (long l = 0; l < (rank + 7) / 8; l++) {
-      const long at = l * 8, take = rank - at < 8 ? rank - at : 8;
-      Vec s[8] = {};
-      if (take == 8) {
-        for (long i = 0; i < rows; i++) {
-          Vec v = load16(x + i * k + j);
-          if (drop.limit) v = drop.apply(v, uint32_t(i * k + j));
-          for (int w = 0; w < 8; w++) s[w] += low[i * rank + at + w] * v;
-        }
-      } else {
-        for (long i = 0; i < rows; i++) {
-          Vec v = load16(x + i * k + j);
-          if (drop.limit) v = drop.apply(v, uint32_t(i * k + j));
-          for (int w = 0; w < take; w++) s[w] += low[i * rank + at + w] * v;
+void from_low(const float* low, const T* x, const float* with, T* to, float* out, long rows, long k,
+              long rank, Dropout drop) {
+  const long size = 128;  // rows at a time: what they need stays in the first cache
+  for (long start = 0; start < rows; start += size) {
+    const long many = rows - start < size ? rows - start : size;
+#pragma omp for schedule(static) nowait
+    for (long j = 0; j < k; j += 16) {
+      Vec seen[size], factor[size], back[size];
+      const Vec one = Vec{} + 1.f;
+      for (long i = 0; i < many; i++) {
+        const long at = (start + i) * k + j;
+        seen[i] = load16(x + at);
+        if (drop.limit) {
+          factor[i] = drop.apply(one, uint32_t(at));
+          seen[i] *= factor[i];
         }
       }
-      for (int w = 0; w < take; w++) store16(out + (at + w) * k + j, s[w]);
+      for (long l = 0; l < rank; l += 8) {
+        Vec s[8], w[8];
+        for (int c = 0; c < 8; c++) {
+          const long at = (l + c) * k + j;
+          s[c] = start ? load16(out + at) : Vec{};
+          w[c] = to ? load16(with + at) : Vec{};
+        }
+        const float* d = low + start * rank + l;
+        if (to)
+          for (long i = 0; i < many; i++, d += rank) {
+            Vec even = l ? back[i] : Vec{}, odd = {};
+            for (int c = 0; c < 8; c += 2) {
+              s[c] += d[c] * seen[i];
+              s[c + 1] += d[c + 1] * seen[i];
+              even += d[c] * w[c];
+              odd += d[c + 1] * w[c + 1];
+            }
+            back[i] = even + odd;
+          }
+        else
+          for (long i = 0; i < many; i++, d += rank)
+            for (int c = 0; c < 8; c++) s[c] += d[c] * seen[i];
+        for (int c = 0; c < 8; c++) store16(out + (l + c) * k + j, s[c]);
+      }
+      if (to)
+        for (long i = 0; i < many; i++) {
+          T* o = to + (start + i) * k + j;
+          store16(o, load16(o) + (drop.limit ? back[i] * factor[i] : back[i]));
+        }
     }
+  }
+}
+
+// Gradients of low_rank from g (rows x n), y's gradient: adds to dx what comes through A (null where
+// nobody asks), writes da (rank x k) and db (n x rank). `low` is what low_rank gave.
+template <class T>
+void low_rank_back(const T* g, const T* x, const float* a, const float* b, const float* low, T* dx,
+                   float* da, float* db, long rows, long k, long n, long rank, float scale,
+                   Dropout drop, int threads) {
+  const std::vector<float> down = lines(a, rank, k, k, 1), up = lines(b, rank, n, 1, rank);
+  const long full = up8(rank);
+  std::vector<float> dlow(size_t(rows * full)), sum_a(size_t(full * k)), sum_b(size_t(full * n));
+#pragma omp parallel num_threads(threads)
+  {
+    std::vector<float> part(4 * n, 0.f);
+    from_low<T>(low, g, nullptr, nullptr, sum_b.data(), rows, n, full, {0, 0, 1.f});
+#pragma omp for schedule(static)
+    for (long i = 0; i < rows; i += 4)
+      to_low(g, up.data(), dlow.data(), i, rows - i < 4 ? rows - i : 4, n, full, scale,
+             {0, 0, 1.f}, part.data());
+    from_low(dlow.data(), x, down.data(), dx, sum_a.data(), rows, k, full, drop);
+#pragma omp barrier
+#pragma omp for schedule(static)
+    for (long j = 0; j < n; j++)
+      for (long l = 0; l < rank; l++) db[j * rank + l] = sum_b[size_t(l * n + j)];
+  }
+  std::memcpy(da, sum_a.data(), size_t(rank * k) * sizeof(float));
 }
 
 }  // namespace
@@ -466,17 +574,17 @@ void low_rank_grad(const float* low, const T* x, float* out, long rows, long k, 
   }
 
 #define LOW_RANK(NAME, T)                                                                         \
-  extern "C" void low_rank_##NAME(const T* x, const float* down, const float* up, const T* bias,  \
-                                  T* y, float* low, long rows, long k, long n, long rank,         \
-                                  float scale, uint32_t seed_x, uint32_t limit_x, float keep_x,   \
-                                  uint32_t seed_y, uint32_t limit_y, float keep_y, int threads) { \
-    low_rank<T>(x, down, up, bias, y, low, rows, k, n, rank, scale, {seed_x, limit_x, keep_x},    \
-                {seed_y, limit_y, keep_y}, threads);                                              \
+  extern "C" void low_rank_##NAME(const T* x, const float* a, const float* b, const T* bias, T* y, \
+                                  float* low, long rows, long k, long n, long rank, float scale,  \
+                                  uint32_t seed, uint32_t limit, float keep, int threads) {       \
+    low_rank<T>(x, a, b, bias, y, low, rows, k, n, rank, scale, {seed, limit, keep}, threads);    \
   }                                                                                               \
-  extern "C" void low_rank_grad_##NAME(const float* low, const T* x, float* out, long rows,       \
-                                       long k, long rank, uint32_t seed, uint32_t limit,          \
-                                       float keep, int threads) {                                 \
-    low_rank_grad<T>(low, x, out, rows, k, rank, {seed, limit, keep}, threads);                   \
+  extern "C" void low_rank_back_##NAME(                                                           \
+      const T* g, const T* x, const float* a, const float* b, const float* low, T* dx, float* da, \
+      float* db, long rows, long k, long n, long rank, float scale, uint32_t seed,                \
+      uint32_t limit, float keep, int threads) {                                                  \
+    low_rank_back<T>(g, x, a, b, low, dx, da, db, rows, k, n, rank, scale, {seed, limit, keep},   \
+                     threads);                                                                    \
   }
 
 KERNELS(float32, float)

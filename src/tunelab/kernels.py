@@ -46,7 +46,7 @@ __all__ = [
     "gelu",
     "keep_memory",
     "low_rank",
-    "low_rank_grad",
+    "low_rank_back",
     "processor",
     "why_not",
 ]
@@ -610,54 +610,71 @@ class _Gelu(torch.autograd.Function):
 # --- low rank -------------------------------------------------------------------------------
 
 
-_NONE = Dropout(0.0)
-
-
 def low_rank(  # noqa: PLR0917
     x: torch.Tensor,
-    down: torch.Tensor,
-    up: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
     y: torch.Tensor,
     scale: float,
-    bias: torch.Tensor | None = None,
-    *,
-    drop_x: Dropout = _NONE,
-    drop_y: Dropout = _NONE,
+    bias: torch.Tensor | None,
+    drop: Dropout,
 ) -> torch.Tensor:
-    """Add drop_y(low up) + bias to y in place, with low = scale drop_x(x) down^T; gives low (T, r).
+    """Add low B^T + bias to y in place, with low = scale drop(x) A^T; gives low (T, at least r).
 
-    x (T, k), y (T, n), bias (n,) of one type; down (r, k), up (r, n) and low in float32, all
+    x (T, k), y (T, n), bias (n,) of one type; A (r, k), B (n, r) and low in float32, all
     contiguous: LoRA's two thin products (Hu et al. 2021) without a way through memory between them.
     """
-    kernel = _pick("low_rank", x, y, bias)
-    k, n = x.shape[1], y.shape[1]
-    if kernel is None or k % 16 or n % 16 or down.dtype != torch.float32:
-        seen = dropout(x.to(down.dtype), drop_x)
-        low = (seen @ down.t()) * scale
-        y += dropout(low @ up, drop_y).to(y.dtype)
+    (rank, k), n = a.shape, y.shape[1]
+    kernel = _thin("low_rank", a, x, y, bias)
+    if kernel is None:
+        low = (dropout(x.to(a.dtype), drop) @ a.t()) * scale
+        y += (low @ b.t()).to(y.dtype)
         if bias is not None:
             y += bias
         return low
-    low = x.new_empty((x.shape[0], down.shape[0]), dtype=torch.float32)
+    low = torch.empty(x.shape[0], rank + -rank % 8)  # the kernel's ranks come in eights
     kernel(
-        _at(x), _at(down), _at(up), _at(bias), _at(y), _at(low), _long(x.shape[0]), _long(k),
-        _long(n), _long(down.shape[0]), _float(scale), *drop_x.arguments(), *drop_y.arguments(),
-        _int(torch.get_num_threads()),
+        _at(x), _at(a), _at(b), _at(bias), _at(y), _at(low), _long(x.shape[0]), _long(k), _long(n),
+        _long(rank), _float(scale), *drop.arguments(), _int(torch.get_num_threads()),
     )  # fmt: skip
     return low
 
 
-def low_rank_grad(low: torch.Tensor, x: torch.Tensor, drop: Dropout = _NONE) -> torch.Tensor:
-    """low^T drop(x), (r, k) in float32: the gradient of a thin matrix. low (T, r), x (T, k)."""
-    kernel = _pick("low_rank_grad", x)
-    if kernel is None or x.shape[1] % 16 or low.dtype != torch.float32:
-        return low.t() @ dropout(x.to(low.dtype), drop)
-    out = torch.empty(low.shape[1], x.shape[1])
+def low_rank_back(  # noqa: PLR0917
+    g: torch.Tensor,
+    x: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    low: torch.Tensor,
+    dx: torch.Tensor | None,
+    scale: float,
+    drop: Dropout,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradients of A (r, k) and B (n, r) in float32, from y's gradient g (T, n).
+
+    Adds to `dx` (T, k), where it is given, what comes through A. `low` is what `low_rank` gave.
+    """
+    (rank, k), n = a.shape, g.shape[1]
+    kernel = _thin("low_rank_back", a, g, x, dx)
+    if kernel is None:
+        wide = g.to(a.dtype)
+        dlow = (wide @ b) * scale
+        if dx is not None:
+            dx += dropout(dlow @ a, drop).to(dx.dtype)
+        return dlow.t() @ dropout(x.to(a.dtype), drop), wide.t() @ low
+    da, db = torch.empty(rank, k), torch.empty(n, rank)
     kernel(
-        _at(low), _at(x), _at(out), _long(x.shape[0]), _long(x.shape[1]), _long(low.shape[1]),
-        *drop.arguments(), _int(torch.get_num_threads()),
+        _at(g), _at(x), _at(a), _at(b), _at(low), _at(dx), _at(da), _at(db), _long(x.shape[0]),
+        _long(k), _long(n), _long(rank), _float(scale), *drop.arguments(),
+        _int(torch.get_num_threads()),
     )  # fmt: skip
-    return out
+    return da, db
+
+
+def _thin(name: str, a: torch.Tensor, *tensors: torch.Tensor | None) -> Any:
+    """The kernel of thin products, which needs lines of whole vectors; None where the twin runs."""
+    whole = all(t is None or t.shape[-1] % 16 == 0 for t in tensors)
+    return _pick(name, *tensors) if whole and a.dtype == torch.float32 else None
 
 
 def keep_memory() -> None:

@@ -379,9 +379,8 @@ class _LoraLinear(torch.autograd.Function):
     ) -> torch.Tensor:
         flat = x.reshape(-1, x.shape[-1]).contiguous()
         y = flat @ weight.t()
-        low = kernels.low_rank(
-            flat, a.contiguous(), b.t().contiguous(), y, scale, bias, drop_x=drop
-        )
+        a, b = a.contiguous(), b.contiguous()
+        low = kernels.low_rank(flat, a, b, y, scale, bias, drop)
         ctx.save_for_backward(flat, weight, a, b, low)
         ctx.rest = (x.shape, scale, drop)
         return y.view(*x.shape[:-1], -1)
@@ -390,16 +389,14 @@ class _LoraLinear(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
         flat, weight, a, b, low = ctx.saved_tensors
         shape, scale, drop = ctx.rest
-        need_x, need_w, need_bias, need_a, need_b = ctx.needs_input_grad[:5]
+        need_x, need_w, need_bias = ctx.needs_input_grad[:3]
         g = grads[0].reshape(-1, grads[0].shape[-1]).contiguous()
         # The adapter's part is added to the base's gradient in place.
-        dx = g @ weight if need_x else g.new_zeros(flat.shape)
-        dlow = kernels.low_rank(g, b.t().contiguous(), a.contiguous(), dx, scale, drop_y=drop)
-        da = kernels.low_rank_grad(dlow, flat, drop) if need_a else None
-        db = kernels.low_rank_grad(low, g).t() if need_b else None
+        dx = g @ weight if need_x else None
+        da, db = kernels.low_rank_back(g, flat, a, b, low, dx, scale, drop)
         dw = g.t() @ flat if need_w else None
         dbias = g.sum(0) if need_bias else None
-        return dx.view(shape) if need_x else None, dw, dbias, da, db, None, None
+        return None if dx is None else dx.view(shape), dw, dbias, da, db, None, None
 
 
 # Exact type of a module -> its faster forward pass. Subclasses may compute something else.
