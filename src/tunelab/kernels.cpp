@@ -55,30 +55,95 @@ inline void store16(bf16* p, Vec x) {
   *reinterpret_cast<Half*>(p) = __builtin_convertvector(u, Half);
 }
 
+// Groups of D numbers of two vectors, taken in turn: the first of each two, or the second.
+#if defined(__clang__)
+#define SHUFFLE(A, B, ...) __builtin_shufflevector(A, B, __VA_ARGS__)
+#else
+#define SHUFFLE(A, B, ...) __builtin_shuffle(A, B, Word{__VA_ARGS__})
+#endif
+template <int D>
+inline Vec first(Vec a, Vec b) {
+  if (D == 8) return SHUFFLE(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
+  if (D == 4) return SHUFFLE(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27);
+  if (D == 2) return SHUFFLE(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+  return SHUFFLE(a, b, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30);
+}
+template <int D>
+inline Vec second(Vec a, Vec b) {
+  if (D == 8) return SHUFFLE(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+  if (D == 4) return SHUFFLE(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
+  if (D == 2) return SHUFFLE(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+  return SHUFFLE(a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
+}
+
+// What f makes of the sixteen numbers of each of sixteen vectors, one result a lane: halves,
+// quarters, ... of two vectors are brought together.
+template <class F>
+inline Vec across(Vec* s, F f) {
+  for (int c = 0; c < 8; c++) s[c] = f(first<8>(s[c], s[c + 8]), second<8>(s[c], s[c + 8]));
+  for (int c = 0; c < 4; c++) s[c] = f(first<4>(s[c], s[c + 4]), second<4>(s[c], s[c + 4]));
+  for (int c = 0; c < 2; c++) s[c] = f(first<2>(s[c], s[c + 2]), second<2>(s[c], s[c + 2]));
+  return f(first<1>(s[0], s[1]), second<1>(s[0], s[1]));
+}
+inline Vec pick(Word where, Vec a, Vec b) {  // where: ones or zeros
+  Word x, y;
+  std::memcpy(&x, &a, 64);
+  std::memcpy(&y, &b, 64);
+  x = (x & where) | (y & ~where);
+  std::memcpy(&a, &x, 64);
+  return a;
+}
+inline Vec larger(Vec a, Vec b) { return pick(Word(a > b), a, b); }
+inline Vec sums(Vec* s) { return across(s, [](Vec a, Vec b) { return a + b; }); }
+inline Vec maxima(Vec* s) { return across(s, larger); }
+
+// Sixteen by sixteen numbers: rows become columns.
+template <int D>
+inline void turn(Vec* s) {
+  for (int c = 0; c < 16; c++) {
+    if (c & D) continue;
+    const Vec a = s[c], b = s[c + D];
+    s[c] = first<D>(a, b);
+    s[c + D] = second<D>(a, b);
+  }
+}
+// to (width x columns) = the transpose of rows (n x width), filled up with zeros; width and columns
+// are multiples of 16.
+inline void transpose(const float* rows, long n, long width, float* to, long columns) {
+  for (long i = 0; i < columns; i += 16)
+    for (long j = 0; j < width; j += 16) {
+      Vec s[16];
+      for (long c = 0; c < 16; c++) s[c] = i + c < n ? load16(rows + (i + c) * width + j) : Vec{};
+      turn<8>(s);
+      turn<4>(s);
+      turn<2>(s);
+      turn<1>(s);
+      for (long c = 0; c < 16; c++) store16(to + (j + c) * columns + i, s[c]);
+    }
+}
+
+inline Word counted(uint32_t from) {  // from, from + 1, ...
+  return Word{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + from;
+}
+
 // Factors of n elements under dropout, from element `start` on: 0, or 1 / (1 - p). `limit` is
 // p * 2^32; the hash is murmur3's finaliser.
 struct Dropout {
   uint32_t seed, limit;
   float scale;
   template <class W>
-  inline W hash(W h) const {
-    h = h * 0x9e3779b9u + seed;
+  static inline W mix(W h) {
     h ^= h >> 16;
     h *= 0x85ebca6bu;
     h ^= h >> 13;
     h *= 0xc2b2ae35u;
     return h ^ (h >> 16);
   }
+  static constexpr uint32_t step = 0x9e3779b9u;  // an element's word: index * step + seed
   // x times the factors of sixteen elements.
   inline Vec apply(Vec x, uint32_t start) const {
-    const Word steps = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    const Word kept = Word(hash<Word>(steps + start) >= limit);  // ones or zeros
-    Word bits;
-    x *= scale;
-    std::memcpy(&bits, &x, 64);
-    bits &= kept;
-    std::memcpy(&x, &bits, 64);
-    return x;
+    const Word h = mix(counted(0) * step + (start * step + seed));
+    return pick(Word(h >= limit), x * scale, Vec{});
   }
   void times(float* x, uint32_t start, int n) const {
     int j = 0;
@@ -86,7 +151,7 @@ struct Dropout {
       Vec* at = reinterpret_cast<Vec*>(x + j);
       *at = apply(*at, start + uint32_t(j));
     }
-    for (; j < n; j++) x[j] *= hash<uint32_t>(start + uint32_t(j)) >= limit ? scale : 0.f;
+    for (; j < n; j++) x[j] *= mix((start + uint32_t(j)) * step + seed) >= limit ? scale : 0.f;
   }
 };
 
@@ -109,6 +174,26 @@ inline float fast_exp(float x) {
   return y * two;
 }
 
+// The same for sixteen numbers that are not above 0. Below -80 it stays as it is: a smaller result
+// would be denormal once it is divided, and processors take a hundred times longer for those.
+inline Vec exp_below(Vec x) {
+  typedef int32_t Int __attribute__((vector_size(64), aligned(4)));
+  x = larger(x, Vec{} - 80.f);
+  const Int e = __builtin_convertvector(x * 1.44269504f - 0.5f, Int);
+  const Vec n = __builtin_convertvector(e, Vec);
+  const Vec f = x - n * 0.693359375f + n * 2.12194440e-4f;
+  Vec y = f * 1.9875691500e-4f + 1.3981999507e-3f;
+  y = y * f + 8.3334519073e-3f;
+  y = y * f + 4.1665795894e-2f;
+  y = y * f + 1.6666665459e-1f;
+  y = y * f + 5.0000001201e-1f;
+  y = y * f * f + f + 1.f;
+  const Int bits = (e + 127) << 23;
+  Vec two;
+  std::memcpy(&two, &bits, 64);
+  return y * two;
+}
+
 // erf(x) = 1 - (a1 t + ... + a5 t^5) exp(-x^2), t = 1 / (1 + 0.3275911 |x|), error 1.5e-7
 // (Abramowitz & Stegun 7.1.26); gives exp(-x^2) as well, which GELU's derivative needs.
 inline float fast_erf(float x, float* e) {
@@ -119,28 +204,32 @@ inline float fast_erf(float x, float* e) {
   return std::copysign(1.f - y, x);
 }
 
-// ROWS rows of C (m x n) = A (m x k) B (k x n), from row i on.
-template <int ROWS>
-inline void multiply_rows(const float* a, long row, long column, const float* b, float* c, long i,
-                          long k, long n) {
-  for (long j = 0; j < n; j += 16) {
-    Vec s[ROWS] = {};
-    for (long l = 0; l < k; l++) {
-      const Vec y = *reinterpret_cast<const Vec*>(b + l * n + j);
-      for (int u = 0; u < ROWS; u++) s[u] += a[(i + u) * row + l * column] * y;
-    }
-    for (int u = 0; u < ROWS; u++) *reinterpret_cast<Vec*>(c + (i + u) * n + j) = s[u];
+// Eight rows and VECS vectors of C = A B, kept in registers. A's element (i, l) lies at
+// a[i * step + l], with TURNED at a[i + l * step]. Rows of B and C are n long.
+template <bool TURNED, int VECS>
+inline void block(const float* a, long step, const float* b, float* c, long k, long n) {
+  const float* row[8];
+  for (int u = 0; u < 8; u++) row[u] = TURNED ? a + u : a + u * step;
+  Vec s[8][VECS] = {};
+  for (long l = 0; l < k; l++) {
+    Vec y[VECS];
+    for (int v = 0; v < VECS; v++) y[v] = load16(b + l * n + 16 * v);
+    for (int u = 0; u < 8; u++)
+      for (int v = 0; v < VECS; v++) s[u][v] += row[u][TURNED ? l * step : l] * y[v];
   }
+  for (int u = 0; u < 8; u++)
+    for (int v = 0; v < VECS; v++) store16(c + u * n + 16 * v, s[u][v]);
 }
 
-// C (m x n) = A (m x k) B (k x n). Rows of B and C are n long, a multiple of 16. A's element (i, l)
-// lies at a[i * row + l * column].
-void multiply(const float* a, long row, long column, const float* b, float* c, long m, long k,
-              long n) {
-  long i = 0;
-  for (; i + 8 <= m; i += 8) multiply_rows<8>(a, row, column, b, c, i, k, n);
-  for (; i + 2 <= m; i += 2) multiply_rows<2>(a, row, column, b, c, i, k, n);
-  for (; i < m; i++) multiply_rows<1>(a, row, column, b, c, i, k, n);
+// C (m x n) = A (m x k) B (k x n), m a multiple of 8 and n of 16; A's elements as in `block`.
+template <bool TURNED>
+inline void multiply(const float* a, long step, const float* b, float* c, long m, long k, long n) {
+  for (long i = 0; i < m; i += 8) {
+    const float* from = TURNED ? a + i : a + i * step;
+    long j = 0;
+    for (; j + 32 <= n; j += 32) block<TURNED, 2>(from, step, b + j, c + i * n + j, k, n);
+    if (j < n) block<TURNED, 1>(from, step, b + j, c + i * n + j, k, n);
+  }
 }
 
 inline long up16(long n) { return (n + 15) / 16 * 16; }
@@ -198,35 +287,48 @@ void attention(View<const T> q, View<const T> k, View<const T> v, const int64_t*
         for (long i = 0; i < n; i++) {
           widen(k.at(t0 + i, h), K + i * w, width);
           widen(v.at(t0 + i, h), V + i * w, width);
-          for (long d = 0; d < width; d++) KT[d * np + i] = K[i * w + d];
         }
-        for (long d = 0; d < width; d++)
-          for (long i = n; i < np; i++) KT[d * np + i] = 0;
-        multiply(Q, w, 1, KT, P, m8, width, np);
+        transpose(K, n, w, KT, np);
+        multiply<false>(Q, w, KT, P, m8, width, np);
         const uint32_t base = uint32_t((b * heads + h) * longest);
         float* const kept = dropping ? D : P;  // the weights after dropout
-        for (long i = 0; i < m; i++) {
-          float* p = P + i * np;
-          const long seen = causal && all ? i + 1 : n;
-          float top = -INFINITY, sum = 0;
-          for (long j = seen; j < np; j++) p[j] = -INFINITY;
-          SIMD(reduction(max : top)) for (long j = 0; j < np; j++) top = p[j] > top ? p[j] : top;
-          SIMD(reduction(+ : sum))
-          for (long j = 0; j < np; j++) {
-            p[j] = fast_exp(p[j] - top);
-            sum += p[j];
+        for (long i = 0; i < m; i += 16) {
+          float *p = P + i * np, *d = D + i * np;
+          const Vec none = Vec{} - 1e30f;
+          uint32_t seen[16];
+          Vec each[16], found;
+          for (long u = 0; u < 16; u++) {
+            seen[u] = uint32_t(causal && all ? i + u + 1 : n);
+            each[u] = none;
+            for (long j = 0; j < np; j += 16) {
+              const Vec x = pick(Word(counted(uint32_t(j)) < seen[u]), load16(p + u * np + j), none);
+              each[u] = larger(each[u], x);
+              store16(p + u * np + j, x);
+            }
           }
-          const float over = 1.f / sum;
-          SIMD() for (long j = 0; j < np; j++) p[j] *= over;
-          for (long j = seen; j < np; j++) p[j] = 0;
-          if (dropping) {
-            std::memcpy(D + i * np, p, np * sizeof(float));
-            drop.times(D + i * np, (base + uint32_t(i)) * uint32_t(longest), int(np));
+          found = maxima(each);
+          for (long u = 0; u < 16; u++) {
+            each[u] = Vec{};
+            for (long j = 0; j < np; j += 16) {
+              const Vec e = exp_below(load16(p + u * np + j) - found[u]);
+              store16(p + u * np + j, e);
+              each[u] += e;
+            }
+          }
+          found = 1.f / sums(each);
+          for (long u = 0; u < 16; u++) {
+            const uint32_t line = (base + uint32_t(i + u)) * uint32_t(longest);
+            for (long j = 0; j < np; j += 16) {
+              const Vec e = load16(p + u * np + j) * found[u];
+              const Vec w = pick(Word(counted(uint32_t(j)) < seen[u]), e, Vec{});
+              store16(p + u * np + j, w);
+              if (dropping) store16(d + u * np + j, drop.apply(w, line + uint32_t(j)));
+            }
           }
         }
         if (!grad) {
           std::memset(kept + m * np, 0, (m8 - m) * np * sizeof(float));
-          multiply(kept, np, 1, V, O, m8, n, w);
+          multiply<false>(kept, np, V, O, m8, n, w);
           for (long i = 0; i < m; i++)
             narrow(O + i * w, out + ((q0 + i) * heads + h) * width, width);
           continue;
@@ -234,23 +336,32 @@ void attention(View<const T> q, View<const T> k, View<const T> v, const int64_t*
         for (long i = 0; i < m; i++)
           widen(grad + ((q0 + i) * heads + h) * width, G + i * w, width);
         std::memset(G + m * w, 0, (m8 - m) * w * sizeof(float));
-        multiply(kept, 1, np, G, X, n8, m, w);  // dV = D^T G
+        multiply<true>(kept, np, G, X, n8, m, w);  // dV = D^T G
         for (long i = 0; i < n; i++) narrow(X + i * w, dv.at(t0 + i, h), width);
-        for (long d = 0; d < width; d++) {
-          for (long i = 0; i < n; i++) VT[d * np + i] = V[i * w + d];
-          for (long i = n; i < np; i++) VT[d * np + i] = 0;
-        }
+        transpose(V, n, w, VT, np);
         // dP = G V^T; through dropout and softmax: dS = P (mask dP - sum_j D dP)
-        multiply(G, w, 1, VT, S, m8, width, np);
-        for (long i = 0; i < m; i++) {
-          float *p = P + i * np, *d = kept + i * np, *g = S + i * np, sum = 0;
-          SIMD(reduction(+ : sum)) for (long j = 0; j < np; j++) sum += d[j] * g[j];
-          if (dropping) drop.times(g, (base + uint32_t(i)) * uint32_t(longest), int(np));
-          SIMD() for (long j = 0; j < np; j++) g[j] = p[j] * (g[j] - sum);
+        multiply<false>(G, w, VT, S, m8, width, np);
+        for (long i = 0; i < m; i += 16) {
+          float *p = P + i * np, *d = kept + i * np, *g = S + i * np;
+          Vec each[16];
+          for (long u = 0; u < 16; u++) {
+            each[u] = Vec{};
+            for (long j = 0; j < np; j += 16)
+              each[u] += load16(d + u * np + j) * load16(g + u * np + j);
+          }
+          const Vec mean = sums(each);
+          for (long u = 0; u < 16; u++) {
+            const uint32_t line = (base + uint32_t(i + u)) * uint32_t(longest);
+            for (long j = 0; j < np; j += 16) {
+              const Vec own = load16(g + u * np + j);
+              const Vec past = dropping ? drop.apply(own, line + uint32_t(j)) : own;
+              store16(g + u * np + j, load16(p + u * np + j) * (past - mean[u]));
+            }
+          }
         }
-        multiply(S, 1, np, Q, X, n8, m, w);  // dK = dS^T Q, Q is scaled already
+        multiply<true>(S, np, Q, X, n8, m, w);  // dK = dS^T Q, Q is scaled already
         for (long i = 0; i < n; i++) narrow(X + i * w, dk.at(t0 + i, h), width);
-        multiply(S, np, 1, K, O, m8, n, w);  // dQ = scale dS K
+        multiply<false>(S, np, K, O, m8, n, w);  // dQ = scale dS K
         for (long i = 0; i < m; i++) {
           SIMD() for (long d = 0; d < w; d++) O[i * w + d] *= scale;
           narrow(O + i * w, dq.at(q0 + i, h), width);
@@ -370,27 +481,6 @@ void gelu(const T* x, T* out, T* slope, long n, int threads) {
 }
 
 // --- LoRA's thin products: a rank is a line of k or n numbers; lines are filled up to eights ---
-
-#if defined(__clang__)
-#define SHUFFLE(A, B, ...) __builtin_shufflevector(A, B, __VA_ARGS__)
-#else
-#define SHUFFLE(A, B, ...) __builtin_shuffle(A, B, Word{__VA_ARGS__})
-#endif
-
-// The sums of sixteen vectors, one in each lane: halves, quarters, ... of two vectors are added.
-inline Vec sums(Vec* s) {
-  for (int c = 0; c < 8; c++)
-    s[c] = SHUFFLE(s[c], s[c + 8], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
-           SHUFFLE(s[c], s[c + 8], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
-  for (int c = 0; c < 4; c++)
-    s[c] = SHUFFLE(s[c], s[c + 4], 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27) +
-           SHUFFLE(s[c], s[c + 4], 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
-  for (int c = 0; c < 2; c++)
-    s[c] = SHUFFLE(s[c], s[c + 2], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
-           SHUFFLE(s[c], s[c + 2], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-  return SHUFFLE(s[0], s[1], 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30) +
-         SHUFFLE(s[0], s[1], 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
-}
 
 inline long up8(long n) { return (n + 7) / 8 * 8; }
 
