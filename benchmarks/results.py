@@ -30,7 +30,7 @@ def run(data: str, folder: Path, model: str | None = None, **settings: Any) -> N
     """Run what the study in `folder` lacks: the methods of configs/methods.yaml, one seed."""
     methods = yaml.safe_load(METHODS_FILE.read_text(encoding="utf-8"))["methods"]
     flags = {"data.source": data, "model": model, "methods": methods, "seeds": 1,
-             "output_dir": str(folder)}  # fmt: skip
+             "output_dir": str(folder), "tuning": "off"}  # fmt: skip
     asked = {"num_train_epochs": 3, **settings}
     planned = study.plan(config.load(None, flags, asked))
 
