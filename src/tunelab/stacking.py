@@ -470,8 +470,8 @@ class _OneByOne:
                     y[a:b] += bias
         return [
             kernels.low_rank(
-                flat[some], thin[j].contiguous(), thin[j + 1].t().contiguous(), y[some],
-                part.scale, bias, drop_x=drop,
+                flat[some], thin[j].contiguous(), thin[j + 1].contiguous(), y[some],
+                part.scale, bias, drop,
             )
             for j, part, some, drop in self._each()
         ]  # fmt: skip
@@ -485,14 +485,12 @@ class _OneByOne:
         kept: Sequence[torch.Tensor],
     ) -> list[torch.Tensor]:
         """Add to dx in place; gives the gradients of A_0, B_0, A_1, ..."""
-        made = []
+        made: list[torch.Tensor] = []
         for j, part, some, drop in self._each():
-            up, down = thin[j + 1].t().contiguous(), thin[j].contiguous()
-            dlow = kernels.low_rank(g[some], up, down, dx[some], part.scale, drop_y=drop)
-            made += [
-                kernels.low_rank_grad(dlow, flat[some], drop),
-                kernels.low_rank_grad(kept[j // 2], g[some]).t(),
-            ]
+            made += kernels.low_rank_back(
+                g[some], flat[some], thin[j].contiguous(), thin[j + 1].contiguous(), kept[j // 2],
+                dx[some], part.scale, drop,
+            )  # fmt: skip
         return made
 
 
