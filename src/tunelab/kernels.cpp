@@ -492,12 +492,13 @@ std::vector<float> lines(const float* m, long rank, long n, long row, long colum
   return out;
 }
 
-// low (many <= 4 rows from i on) = scale drop(x) down^T. `part` has place for four rows of k.
+// low (many <= 4 rows from i on) = scale drop(x) down^T; rows of x (k numbers) are `step` apart.
+// `part` has place for four rows of k.
 template <class T>
-inline void to_low(const T* x, const float* down, float* low, long i, long many, long k, long rank,
-                   float scale, Dropout drop, float* part) {
+inline void to_low(const T* x, long step, const float* down, float* low, long i, long many, long k,
+                   long rank, float scale, Dropout drop, float* part) {
   for (long u = 0; u < many; u++) {
-    widen(x + (i + u) * k, part + u * k, k);
+    widen(x + (i + u) * step, part + u * k, k);
     if (drop.limit) drop.times(part + u * k, uint32_t((i + u) * k), int(k));
   }
   for (long l = 0; l < rank; l += 4) {
@@ -517,10 +518,12 @@ inline void to_low(const T* x, const float* down, float* low, long i, long many,
 }
 
 // low = scale drop(x) A^T; y += low B^T + bias (may be null). x (rows x k), A (rank x k), B (n x
-// rank), y (rows x n), low (rows x rank filled up to eights); k and n are multiples of 16.
+// rank), y (rows x n, `step` from row to row), low (rows x rank filled up to eights); k and n are
+// multiples of 16.
 template <class T>
-void low_rank(const T* x, const float* a, const float* b, const T* bias, T* y, float* low,
-              long rows, long k, long n, long rank, float scale, Dropout drop, int threads) {
+void low_rank(const T* x, const float* a, const float* b, const T* bias, T* y, long step,
+              float* low, long rows, long k, long n, long rank, float scale, Dropout drop,
+              int threads) {
   const std::vector<float> down = lines(a, rank, k, k, 1), up = lines(b, rank, n, 1, rank);
   rank = up8(rank);
 #pragma omp parallel num_threads(threads)
@@ -529,7 +532,7 @@ void low_rank(const T* x, const float* a, const float* b, const T* bias, T* y, f
 #pragma omp for schedule(static)
     for (long block = 0; block < (rows + 3) / 4; block++) {
       const long i = block * 4, many = rows - i < 4 ? rows - i : 4;
-      to_low(x, down.data(), low, i, many, k, rank, scale, drop, part.data());
+      to_low(x, k, down.data(), low, i, many, k, rank, scale, drop, part.data());
       const float* from[4];
       for (long u = 0; u < 4; u++) from[u] = low + (i + (u < many ? u : 0)) * rank;
       for (long j = 0; j < n; j += 16) {
@@ -541,7 +544,7 @@ void low_rank(const T* x, const float* a, const float* b, const T* bias, T* y, f
         const Vec zero = {};
         const Vec add = bias ? load16(bias + j) : zero;
         for (int u = 0; u < many; u++) {
-          T* o = y + (i + u) * n + j;
+          T* o = y + (i + u) * step + j;
           store16(o, load16(o) + s[u] + add);
         }
       }
@@ -550,10 +553,11 @@ void low_rank(const T* x, const float* a, const float* b, const T* bias, T* y, f
 }
 
 // out (rank x k) = low^T drop(x), summed over rows in order, and, where `to` is given,
-// to += drop(low with). Called by all threads of a team; `out` is complete after a barrier.
+// to += drop(low with). Rows of x are `step` apart, those of `to` k. Called by all threads of a team;
+// `out` is complete after a barrier.
 template <class T>
-void from_low(const float* low, const T* x, const float* with, T* to, float* out, long rows, long k,
-              long rank, Dropout drop) {
+void from_low(const float* low, const T* x, long step, const float* with, T* to, float* out,
+              long rows, long k, long rank, Dropout drop) {
   const long size = 128;  // rows at a time: what they need stays in the first cache
   for (long start = 0; start < rows; start += size) {
     const long many = rows - start < size ? rows - start : size;
@@ -562,10 +566,9 @@ void from_low(const float* low, const T* x, const float* with, T* to, float* out
       Vec seen[size], factor[size], back[size];
       const Vec one = Vec{} + 1.f;
       for (long i = 0; i < many; i++) {
-        const long at = (start + i) * k + j;
-        seen[i] = load16(x + at);
+        seen[i] = load16(x + (start + i) * step + j);
         if (drop.limit) {
-          factor[i] = drop.apply(one, uint32_t(at));
+          factor[i] = drop.apply(one, uint32_t((start + i) * k + j));
           seen[i] *= factor[i];
         }
       }
@@ -602,10 +605,11 @@ void from_low(const float* low, const T* x, const float* with, T* to, float* out
   }
 }
 
-// Gradients of low_rank from g (rows x n), y's gradient: adds to dx what comes through A (null where
-// nobody asks), writes da (rank x k) and db (n x rank). `low` is what low_rank gave.
+// Gradients of low_rank from g, y's gradient (rows x n, `step` from row to row): adds to dx what
+// comes through A (null where nobody asks), writes da (rank x k) and db (n x rank). `low` is what
+// low_rank gave.
 template <class T>
-void low_rank_back(const T* g, const T* x, const float* a, const float* b, const float* low, T* dx,
+void low_rank_back(const T* g, long step, const T* x, const float* a, const float* b, const float* low, T* dx,
                    float* da, float* db, long rows, long k, long n, long rank, float scale,
                    Dropout drop, int threads) {
   const std::vector<float> down = lines(a, rank, k, k, 1), up = lines(b, rank, n, 1, rank);
@@ -614,12 +618,12 @@ void low_rank_back(const T* g, const T* x, const float* a, const float* b, const
 #pragma omp parallel num_threads(threads)
   {
     std::vector<float> part(4 * n, 0.f);
-    from_low<T>(low, g, nullptr, nullptr, sum_b.data(), rows, n, full, {0, 0, 1.f});
+    from_low<T>(low, g, step, nullptr, nullptr, sum_b.data(), rows, n, full, {0, 0, 1.f});
 #pragma omp for schedule(static)
     for (long i = 0; i < rows; i += 4)
-      to_low(g, up.data(), dlow.data(), i, rows - i < 4 ? rows - i : 4, n, full, scale,
+      to_low(g, step, up.data(), dlow.data(), i, rows - i < 4 ? rows - i : 4, n, full, scale,
              {0, 0, 1.f}, part.data());
-    from_low(dlow.data(), x, down.data(), dx, sum_a.data(), rows, k, full, drop);
+    from_low(dlow.data(), x, k, down.data(), dx, sum_a.data(), rows, k, full, drop);
 #pragma omp barrier
 #pragma omp for schedule(static)
     for (long j = 0; j < n; j++)
@@ -635,8 +639,7 @@ void low_rank_back(const T* g, const T* x, const float* a, const float* b, const
       const T* q, const T* k, const T* v, long qt, long qh, long kt, long kh, long vt, long vh,   \
       const int64_t* rows, long texts, long heads, long width, long longest, int all, int causal, \
       float scale, uint32_t seed, uint32_t limit, float keep, T* out, const T* grad, T* dq, T* dk,\
-      T* dv, int threads) {                                                                       \
-    const long s = heads * width;                                                                 \
+      T* dv, long s, int threads) {                                                               \
     attention<T>({q, qt, qh}, {k, kt, kh}, {v, vt, vh}, rows, texts, heads, width, longest, all,  \
                  causal, scale, {seed, limit, keep}, limit > 0, out, grad, {dq, s, width},        \
                  {dk, s, width}, {dv, s, width}, threads);                                        \
@@ -665,16 +668,18 @@ void low_rank_back(const T* g, const T* x, const float* a, const float* b, const
 
 #define LOW_RANK(NAME, T)                                                                         \
   extern "C" void low_rank_##NAME(const T* x, const float* a, const float* b, const T* bias, T* y, \
-                                  float* low, long rows, long k, long n, long rank, float scale,  \
-                                  uint32_t seed, uint32_t limit, float keep, int threads) {       \
-    low_rank<T>(x, a, b, bias, y, low, rows, k, n, rank, scale, {seed, limit, keep}, threads);    \
+                                  long step, float* low, long rows, long k, long n, long rank,    \
+                                  float scale, uint32_t seed, uint32_t limit, float keep,         \
+                                  int threads) {                                                  \
+    low_rank<T>(x, a, b, bias, y, step, low, rows, k, n, rank, scale, {seed, limit, keep},        \
+                threads);                                                                         \
   }                                                                                               \
   extern "C" void low_rank_back_##NAME(                                                           \
-      const T* g, const T* x, const float* a, const float* b, const float* low, T* dx, float* da, \
-      float* db, long rows, long k, long n, long rank, float scale, uint32_t seed,                \
+      const T* g, long step, const T* x, const float* a, const float* b, const float* low, T* dx, \
+      float* da, float* db, long rows, long k, long n, long rank, float scale, uint32_t seed,                \
       uint32_t limit, float keep, int threads) {                                                  \
-    low_rank_back<T>(g, x, a, b, low, dx, da, db, rows, k, n, rank, scale, {seed, limit, keep},   \
-                     threads);                                                                    \
+    low_rank_back<T>(g, step, x, a, b, low, dx, da, db, rows, k, n, rank, scale,                  \
+                     {seed, limit, keep}, threads);                                                                    \
   }
 
 KERNELS(float32, float)

@@ -48,6 +48,7 @@ __all__ = [
     "low_rank",
     "low_rank_back",
     "processor",
+    "self_attention",
     "why_not",
 ]
 
@@ -396,11 +397,27 @@ def attention(
     q, k, v: (1, heads, T, width), any strides but 1 in the last dimension; gives (1, T, heads,
     width). Where q has B rows instead of T, only the first token of each text asks.
     """
-    if layout.shape[1] <= _LONGEST and k.shape[3] <= 256:
-        kernel = _pick("attention", q, k, v)
-        if kernel is not None:
-            return _Attention.apply(q, k, v, layout, scale, drop, causal)  # type: ignore[no-any-return,no-untyped-call]
+    if _has_kernel(q, k, v, layout):
+        return _Attention.apply(q, k, v, layout, scale, drop, causal)  # type: ignore[no-any-return,no-untyped-call]
     return _padded_attention(q, k, v, layout, scale, drop, causal)
+
+
+def self_attention(
+    qkv: torch.Tensor, layout: Layout, *, scale: float, drop: Mask, causal: bool = False
+) -> torch.Tensor:
+    """As `attention`, of queries, keys and values that lie in one tensor (1, T, 3, heads, width).
+
+    Their gradients lie in one tensor too, so that the layer before needs one product for all three.
+    """
+    q, k, v = (t.transpose(1, 2) for t in qkv.unbind(2))
+    if _has_kernel(q, k, v, layout):
+        return _SelfAttention.apply(qkv, layout, scale, drop, causal)  # type: ignore[no-any-return,no-untyped-call]
+    return _padded_attention(q, k, v, layout, scale, drop, causal)
+
+
+def _has_kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout) -> bool:
+    fits = layout.shape[1] <= _LONGEST and k.shape[3] <= 256
+    return fits and _pick("attention", q, k, v) is not None
 
 
 def _padded_attention(  # noqa: PLR0917
@@ -469,6 +486,27 @@ class _Attention(torch.autograd.Function):
         return (*(t.transpose(1, 2) for t in made), None, None, None, None)
 
 
+class _SelfAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(  # noqa: PLR0917
+        ctx: Any, qkv: torch.Tensor, layout: Layout, scale: float, drop: Mask, causal: bool
+    ) -> torch.Tensor:
+        ctx.save_for_backward(qkv)
+        ctx.rest = (layout, scale, drop, causal)
+        out = qkv.new_zeros(1, qkv.shape[1], *qkv.shape[3:])
+        q, k, v = (t.transpose(1, 2) for t in qkv.unbind(2))
+        _call_attention(q, k, v, *ctx.rest, out=out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        (qkv,) = ctx.saved_tensors
+        q, k, v = (t.transpose(1, 2) for t in qkv.unbind(2))
+        made = torch.zeros_like(qkv)
+        _call_attention(q, k, v, *ctx.rest, grad=grads[0].contiguous(), made=list(made.unbind(2)))
+        return made, None, None, None, None
+
+
 def _call_attention(  # noqa: PLR0917
     q: torch.Tensor,
     k: torch.Tensor,
@@ -493,7 +531,7 @@ def _call_attention(  # noqa: PLR0917
             _long(last - first), _long(q.shape[1]), _long(q.shape[3]), _long(longest),
             _int(asks_all), _int(causal), _float(scale), *own.arguments(),
             *(_at(None if t is None else t[:, a:]) for t in (out, grad, dq)), _at(dk), _at(dv),
-            _int(torch.get_num_threads()),
+            _long(0 if dq is None else dq.stride(1)), _int(torch.get_num_threads()),
         )  # fmt: skip
 
 
@@ -621,8 +659,9 @@ def low_rank(  # noqa: PLR0917
 ) -> torch.Tensor:
     """Add low B^T + bias to y in place, with low = scale drop(x) A^T; gives low (T, at least r).
 
-    x (T, k), y (T, n), bias (n,) of one type; A (r, k), B (n, r) and low in float32, all
-    contiguous: LoRA's two thin products (Hu et al. 2021) without a way through memory between them.
+    x (T, k), y (T, n), bias (n,) of one type; A (r, k), B (n, r) and low in float32; all contiguous
+    but y, which may be some columns of more. LoRA's two thin products (Hu et al. 2021) without a
+    way through memory between them.
     """
     (rank, k), n = a.shape, y.shape[1]
     kernel = _thin("low_rank", a, x, y, bias)
@@ -634,8 +673,9 @@ def low_rank(  # noqa: PLR0917
         return low
     low = torch.empty(x.shape[0], rank + -rank % 8)  # the kernel's ranks come in eights
     kernel(
-        _at(x), _at(a), _at(b), _at(bias), _at(y), _at(low), _long(x.shape[0]), _long(k), _long(n),
-        _long(rank), _float(scale), *drop.arguments(), _int(torch.get_num_threads()),
+        _at(x), _at(a), _at(b), _at(bias), _at(y), _long(y.stride(0)), _at(low), _long(x.shape[0]),
+        _long(k), _long(n), _long(rank), _float(scale), *drop.arguments(),
+        _int(torch.get_num_threads()),
     )  # fmt: skip
     return low
 
@@ -664,8 +704,8 @@ def low_rank_back(  # noqa: PLR0917
         return dlow.t() @ dropout(x.to(a.dtype), drop), wide.t() @ low
     da, db = torch.empty(rank, k), torch.empty(n, rank)
     kernel(
-        _at(g), _at(x), _at(a), _at(b), _at(low), _at(dx), _at(da), _at(db), _long(x.shape[0]),
-        _long(k), _long(n), _long(rank), _float(scale), *drop.arguments(),
+        _at(g), _long(g.stride(0)), _at(x), _at(a), _at(b), _at(low), _at(dx), _at(da), _at(db),
+        _long(x.shape[0]), _long(k), _long(n), _long(rank), _float(scale), *drop.arguments(),
         _int(torch.get_num_threads()),
     )  # fmt: skip
     return da, db

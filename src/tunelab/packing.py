@@ -12,6 +12,7 @@ May import: batching, kernels, errors. May not import: train, methods, trial.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ class _Family:
 
     head: Callable[[Any, torch.Tensor], Any]
     enters: str = "embeddings"
-    layer: tuple[str, Callable[[_Run, Any], Callable[..., torch.Tensor]]] | None = None
+    layer: tuple[str, Callable[[_Run, Any, _Join], Callable[..., torch.Tensor]]] | None = None
     offset: bool = False
     types: bool = True
     causal: bool = False
@@ -110,6 +111,11 @@ def why_float32(model: Any) -> str | None:
 
 
 # --- one batch ------------------------------------------------------------------------------
+
+
+_Forward = Callable[..., torch.Tensor]
+# One forward pass, x -> outputs side by side, for several layers; None where they stay apart.
+_Join = Callable[[Sequence[Any]], _Forward | None]
 
 
 class _Run:
@@ -157,6 +163,30 @@ class _Run:
         q, k, v = (t.view(1, t.shape[1], heads, -1).transpose(1, 2) for t in (q, k, v))
         out = kernels.attention(q, k, v, self.layout, scale=scale, drop=drop, causal=self.causal)
         return out.reshape(1, out.shape[1], -1)
+
+    def attend_joined(
+        self, qkv: torch.Tensor, heads: int, scale: float, drop: Mask
+    ) -> torch.Tensor:
+        """As `attend`, (1, T, 3 * heads * width) -> (1, T, heads * width)."""
+        parts = qkv.view(1, qkv.shape[1], 3, heads, -1)
+        out = kernels.self_attention(parts, self.layout, scale=scale, drop=drop, causal=self.causal)
+        return out.reshape(1, out.shape[1], -1)
+
+    def attention(  # noqa: PLR0917
+        self,
+        x: torch.Tensor,
+        asks: torch.Tensor,
+        modules: Sequence[Any],
+        joined: _Forward | None,
+        heads: int,
+        scale: float,
+        drop: Mask,
+    ) -> torch.Tensor:
+        """Attention with the layers that make queries (of `asks`), keys and values (of x)."""
+        if joined is not None and asks is x:
+            return self.attend_joined(joined(x), heads, scale, drop)
+        query, key, value = modules
+        return self.attend(query(asks), key(x), value(x), heads, scale, drop)
 
     def add_norm(self, y: torch.Tensor, x: torch.Tensor, norm: Any, p: float) -> torch.Tensor:
         """norm(dropout(y) + x), fused where `norm` is torch's own LayerNorm."""
@@ -211,16 +241,17 @@ ALL_MASK_ATTENTION_FUNCTIONS.register(_NAME, _no_mask)
 # --- layers ---------------------------------------------------------------------------------
 
 
-def _bert_layer(run: _Run, layer: Any) -> Callable[..., torch.Tensor]:
+def _bert_layer(run: _Run, layer: Any, join: _Join) -> _Forward:
     """BERT and those that have its layers: RoBERTa, XLM-R, CamemBERT, ELECTRA."""
     att, mid = layer.attention.self, layer.attention.output
-    out = layer.output
+    out, three = layer.output, (att.query, att.key, att.value)
+    joined = join(three)
 
     def forward(x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         asks = run.asking(x)
         drop = run.drop(att.dropout.p, att.training)
         heads, scale = att.num_attention_heads, att.attention_head_size**-0.5
-        y = run.attend(att.query(asks), att.key(x), att.value(x), heads, scale, drop)
+        y = run.attention(x, asks, three, joined, heads, scale, drop)
         y = run.add_norm(mid.dense(y), asks, mid.LayerNorm, mid.dropout.p)
         z = layer.intermediate(y)
         return run.add_norm(out.dense(z), y, out.LayerNorm, out.dropout.p)
@@ -228,14 +259,16 @@ def _bert_layer(run: _Run, layer: Any) -> Callable[..., torch.Tensor]:
     return forward
 
 
-def _distilbert_layer(run: _Run, layer: Any) -> Callable[..., torch.Tensor]:
+def _distilbert_layer(run: _Run, layer: Any, join: _Join) -> _Forward:
     att, ffn = layer.attention, layer.ffn
+    three = (att.q_lin, att.k_lin, att.v_lin)
+    joined = join(three)
 
     def forward(x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         asks = run.asking(x)
         drop = run.drop(att.dropout.p, att.training)
         scale = att.attention_head_size**-0.5
-        y = run.attend(att.q_lin(asks), att.k_lin(x), att.v_lin(x), att.n_heads, scale, drop)
+        y = run.attention(x, asks, three, joined, att.n_heads, scale, drop)
         y = run.add_norm(att.out_lin(y), asks, layer.sa_layer_norm, 0.0)
         z = ffn.lin2(ffn.activation(ffn.lin1(y)))
         return run.add_norm(z, y, layer.output_layer_norm, ffn.dropout.p)
@@ -243,14 +276,16 @@ def _distilbert_layer(run: _Run, layer: Any) -> Callable[..., torch.Tensor]:
     return forward
 
 
-def _albert_layer(run: _Run, layer: Any) -> Callable[..., torch.Tensor]:
+def _albert_layer(run: _Run, layer: Any, join: _Join) -> _Forward:
     att = layer.attention
+    three = (att.query, att.key, att.value)
+    joined = join(three)
 
     def forward(x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         asks = run.asking(x)
         drop = run.drop(att.attention_dropout.p, att.training)
         heads, scale = att.num_attention_heads, att.attention_head_size**-0.5
-        y = run.attend(att.query(asks), att.key(x), att.value(x), heads, scale, drop)
+        y = run.attention(x, asks, three, joined, heads, scale, drop)
         y = run.add_norm(att.dense(y), asks, att.LayerNorm, att.output_dropout.p)
         z = layer.ffn_output(layer.activation(layer.ffn(y)))
         return run.add_norm(z, y, layer.full_layer_layer_norm, 0.0)
@@ -291,6 +326,19 @@ class _Cast:
         kept = self._kept.get(id(t))
         if kept is None:
             kept = self._kept[id(t)] = t.detach().to(dtype)
+        return kept
+
+    def joined(self, parts: Sequence[torch.Tensor | None], dtype: torch.dtype) -> Any:
+        """Several one below the other; one alone stays as it is."""
+        if len(parts) == 1 or parts[0] is None:
+            return self(parts[0], dtype)
+        whole = [t for t in parts if t is not None]
+        if any(t.requires_grad for t in whole):
+            return torch.cat([t.to(dtype) for t in whole])
+        key = hash(tuple(map(id, whole)))
+        kept = self._kept.get(key)
+        if kept is None:
+            kept = self._kept[key] = torch.cat([t.detach().to(dtype) for t in whole])
         return kept
 
 
@@ -342,61 +390,94 @@ def _is_plain_lora(module: Any) -> bool:
     )
 
 
-def _lora(run: _Run, m: Any, cast: _Cast) -> Callable[..., torch.Tensor]:
-    name = m.active_adapters[0]
-    base, a, b = m.base_layer, m.lora_A[name].weight, m.lora_B[name].weight
-    p = float(getattr(m.lora_dropout[name], "p", 0.0))
-    flipped = type(base) is Conv1D
+def _lora(run: _Run, m: Any, cast: _Cast) -> _Forward:
+    return _side_by_side(run, [m], cast)
+
+
+def _side_by_side(run: _Run, modules: Sequence[Any], cast: _Cast) -> _Forward:
+    """Linear layers of one x, some with a plain LoRA adapter; their outputs lie side by side."""
+    bases = [getattr(m, "base_layer", m) for m in modules]
+    adapted = [(i, m) for i, m in enumerate(modules) if bases[i] is not m]
+    flipped = type(bases[0]) is Conv1D
+    widths = [b.weight.shape[1] if flipped else b.weight.shape[0] for b in bases]
+    bounds = [0, *itertools.accumulate(widths)]
 
     def forward(x: torch.Tensor) -> torch.Tensor:
-        weight = cast(base.weight, x.dtype)
+        weight = cast.joined([b.weight for b in bases], x.dtype)
+        bias = cast.joined([b.bias for b in bases], x.dtype)
+        if not adapted:
+            return functional.linear(x, weight, bias)
+        parts: list[_Part] = []
+        thin: list[torch.Tensor] = []
+        for i, m in adapted:
+            name = m.active_adapters[0]
+            drop: Any = run.drop(float(getattr(m.lora_dropout[name], "p", 0.0)), m.training)
+            parts.append(_Part(slice(bounds[i], bounds[i + 1]), m.scaling[name], drop))
+            thin += [m.lora_A[name].weight, m.lora_B[name].weight]
         out: torch.Tensor = _LoraLinear.apply(  # type: ignore[no-untyped-call]
-            x, weight.t() if flipped else weight, cast(base.bias, x.dtype),  # type: ignore[union-attr]
-            a, b, m.scaling[name], run.drop(p, m.training),
-        )  # fmt: skip
+            x, weight.t() if flipped else weight, bias, parts, *thin
+        )
         return out
 
     return forward
 
 
-class _LoraLinear(torch.autograd.Function):
-    """y = x W^T + c + s (drop(x) A^T) B^T (Hu et al. 2021) in one step, adapters kept in float32.
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """An adapter: the columns of y it adds to, its factor alpha / r and its dropout."""
 
-    x (..., k), W (n, k), A (r, k), B (n, r). Unmerged: adding B A to a weight in bfloat16 would
-    round small changes away.
+    columns: slice
+    scale: float
+    drop: Dropout
+
+
+class _LoraLinear(torch.autograd.Function):
+    """y = x W^T + c, on an adapter's columns + s (drop(x) A^T) B^T (Hu et al. 2021), in one step.
+
+    x (..., k), W (n, k), A (r, k), B (columns, r), in the order A_1, B_1, A_2, ... Adapters are
+    kept in float32 and unmerged: adding B A to a weight in bfloat16 would round small changes away.
     """
 
     @staticmethod
-    def forward(  # noqa: PLR0917
+    def forward(
         ctx: Any,
         x: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
-        a: torch.Tensor,
-        b: torch.Tensor,
-        scale: float,
-        drop: Dropout,
+        parts: Sequence[_Part],
+        *thin: torch.Tensor,
     ) -> torch.Tensor:
         flat = x.reshape(-1, x.shape[-1]).contiguous()
-        y = flat @ weight.t()
-        a, b = a.contiguous(), b.contiguous()
-        low = kernels.low_rank(flat, a, b, y, scale, bias, drop)
-        ctx.save_for_backward(flat, weight, a, b, low)
-        ctx.rest = (x.shape, scale, drop)
+        whole = sum(p.columns.stop - p.columns.start for p in parts) == weight.shape[0]
+        # An adapter's kernel adds the bias of its columns on the way.
+        y = flat @ weight.t() if whole or bias is None else functional.linear(flat, weight, bias)
+        thin = tuple(t.contiguous() for t in thin)
+        low = [
+            kernels.low_rank(
+                flat, a, b, y[:, p.columns], p.scale,
+                bias[p.columns] if whole and bias is not None else None, p.drop,
+            )
+            for p, a, b in zip(parts, thin[::2], thin[1::2], strict=True)
+        ]  # fmt: skip
+        ctx.save_for_backward(flat, weight, *thin, *low)
+        ctx.rest = (x.shape, parts)
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
-        flat, weight, a, b, low = ctx.saved_tensors
-        shape, scale, drop = ctx.rest
+        shape, parts = ctx.rest
+        flat, weight, *more = ctx.saved_tensors
+        thin, low = more[: 2 * len(parts)], more[2 * len(parts) :]
         need_x, need_w, need_bias = ctx.needs_input_grad[:3]
         g = grads[0].reshape(-1, grads[0].shape[-1]).contiguous()
-        # The adapter's part is added to the base's gradient in place.
+        # The adapters' part is added to the base's gradient in place.
         dx = g @ weight if need_x else None
-        da, db = kernels.low_rank_back(g, flat, a, b, low, dx, scale, drop)
+        own: list[torch.Tensor] = []
+        for p, a, b, kept in zip(parts, thin[::2], thin[1::2], low, strict=True):
+            own += kernels.low_rank_back(g[:, p.columns], flat, a, b, kept, dx, p.scale, p.drop)
         dw = g.t() @ flat if need_w else None
         dbias = g.sum(0) if need_bias else None
-        return None if dx is None else dx.view(shape), dw, dbias, da, db, None, None
+        return None if dx is None else dx.view(shape), dw, dbias, None, *own
 
 
 # Exact type of a module -> its faster forward pass. Subclasses may compute something else.
@@ -460,7 +541,7 @@ class Packed:
     def _forward_of(self, module: Any, cast: _Cast) -> Callable[..., torch.Tensor] | None:
         named = self._family.layer
         if named is not None and type(module).__name__ == named[0]:
-            return named[1](self._run, module)
+            return named[1](self._run, module, lambda modules: self._join(modules, cast))
         if type(module) is nn.LayerNorm and module.bias is not None:
             return _layer_norm(self._run, module, cast)
         if type(module) is nn.GELU and module.approximate != "none":
@@ -469,6 +550,16 @@ class Packed:
             return _lora(self._run, module, cast)
         make = _FORWARDS.get(type(module))
         return None if make is None else make(self._run, module, cast)
+
+    def _join(self, modules: Sequence[Any], cast: _Cast) -> _Forward | None:
+        """Layers of one x in one product, where weights are copied into another type anyway."""
+        if self._dtype == torch.float32 or not all(
+            type(m) is nn.Linear or _is_plain_lora(m) for m in modules
+        ):
+            return None
+        bases = [getattr(m, "base_layer", m) for m in modules]
+        alike = len({(type(b), b.bias is None) for b in bases}) == 1
+        return _side_by_side(self._run, modules, cast) if alike else None
 
     def __call__(self, encoded: Encoded, rows: NDArray[np.int64]) -> tuple[torch.Tensor, int]:
         """Logits (b, n_classes) in float32, and the number of tokens computed."""

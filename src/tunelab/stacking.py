@@ -356,6 +356,9 @@ class _Carrier(Packed):
                 if forward is not None:
                     yield module, forward
 
+    def _join(self, modules: Sequence[Any], cast: packing._Cast) -> None:
+        """Each layer meets several adapters: layers stay apart."""
+
     def _with_adapters(
         self, module: Any, adapters: Mapping[int, Any], cast: packing._Cast
     ) -> Callable[..., torch.Tensor]:

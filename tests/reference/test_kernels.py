@@ -89,6 +89,15 @@ def test_attention(  # noqa: PLR0917
     ours, twin = both(monkeypatch, attend, *made)
     assert_near(ours, twin, rtol)
 
+    def together(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        one = torch.stack([t.view(1, total, heads, width) for t in (q, k, v)], 2)
+        return kernels.self_attention(one, where, scale=0.3, drop=Dropout(0.2, 7), causal=causal)
+
+    if not first_only:
+        for a, b in zip(both(monkeypatch, together, *made), (ours, twin), strict=True):
+            for own, apart in zip(a, b, strict=True):
+                assert torch.equal(own, apart)
+
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_attention_is_torchs_own_on_each_text(causal: bool) -> None:
@@ -144,7 +153,7 @@ def test_gelu(dtype: torch.dtype, rtol: float, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(("dtype", "rtol"), TYPES)
 @pytest.mark.parametrize("drop", [Dropout(0.0), Dropout(0.3, 1)])
 @pytest.mark.parametrize(("tokens", "rank"), [(13, 1), (13, 3), (300, 8), (130, 21)])
-def test_low_rank(
+def test_low_rank(  # noqa: PLR0917
     tokens: int, rank: int, drop: Dropout, dtype: torch.dtype, rtol: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -153,12 +162,15 @@ def test_low_rank(
     a, b, bias = torch.randn(rank, 48), torch.randn(32, rank), torch.randn(32).to(dtype)
 
     def compute() -> list[torch.Tensor]:
-        out, dx = y.clone(), x.clone()
+        # Some columns of a wider tensor, as where several layers share a product.
+        out, dx = torch.cat([y, y, y], 1)[:, 32:64], x.clone()
         low = kernels.low_rank(x, a, b, out, 2.0, bias, drop)
         da, db = kernels.low_rank_back(g, x, a, b, low, dx, 2.0, drop)
         nobody = kernels.low_rank_back(g, x, a, b, low, None, 2.0, drop)
         assert torch.equal(nobody[0], da)
         assert torch.equal(nobody[1], db)
+        wider = torch.cat([y, g, y], 1)[:, 32:64]
+        assert torch.equal(kernels.low_rank_back(wider, x, a, b, low, None, 2.0, drop)[1], db)
         return [out, low[:, :rank], dx, da, db]
 
     ours = compute()
