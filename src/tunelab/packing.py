@@ -317,6 +317,8 @@ class _Cast:
 
     def __init__(self) -> None:
         self._kept: dict[int, torch.Tensor] = {}
+        # Of each large embedding that learns: its gradient, which is kept as well.
+        self.rows: dict[int, _Rows] = {}
 
     def __call__(self, t: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
         if t is None or t.dtype == dtype:
@@ -480,11 +482,73 @@ class _LoraLinear(torch.autograd.Function):
         return None if dx is None else dx.view(shape), dw, dbias, None, *own
 
 
+# Below this many numbers a whole gradient of zeros costs nothing worth saving.
+_LARGE = 2**20
+
+
+def _embedding(run: _Run, m: Any, cast: _Cast) -> _Forward:
+    usual = m.max_norm is None and not m.scale_grad_by_freq and not m.sparse
+    if not (usual and m.weight.requires_grad and m.weight.numel() >= _LARGE):
+        return lambda ids: nn.Embedding.forward(m, ids)
+    seen = cast.rows.setdefault(id(m.weight), _Rows(m.padding_idx))
+
+    def forward(ids: torch.Tensor) -> torch.Tensor:
+        return _Embedding.apply(m.weight, ids, seen)  # type: ignore[no-any-return,no-untyped-call]
+
+    return forward
+
+
+class _Rows:
+    """An embedding's gradient, kept from step to step: only rows of a step's tokens are cleared.
+
+    A new tensor of zeros for the whole vocabulary took a fifth of a step (docs/log.md).
+    """
+
+    def __init__(self, padding: int | None) -> None:
+        self._padding = padding
+        self._whole: torch.Tensor | None = None
+        self._touched: list[torch.Tensor] = []
+
+    def add(self, weight: torch.Tensor, ids: torch.Tensor, grad: torch.Tensor) -> None:
+        """Add the gradient of these tokens to `weight.grad`."""
+        if weight.grad is None:
+            if self._whole is None:
+                self._whole = torch.zeros_like(weight)
+            for rows in self._touched:
+                self._whole[rows] = 0
+            self._touched.clear()
+            weight.grad = self._whole
+        flat = ids.reshape(-1)
+        rows = grad.reshape(-1, grad.shape[-1])
+        if self._padding is not None:
+            real = flat != self._padding
+            flat, rows = flat[real], rows[real]
+        weight.grad.index_add_(0, flat, rows)
+        if weight.grad is self._whole:
+            self._touched.append(flat)
+
+
+class _Embedding(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: torch.Tensor, ids: torch.Tensor, seen: _Rows) -> torch.Tensor:
+        ctx.save_for_backward(weight, ids)
+        ctx.seen = seen
+        return functional.embedding(ids, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        weight, ids = ctx.saved_tensors
+        # Given to the weight here: autograd would copy a gradient that somebody else holds.
+        ctx.seen.add(weight, ids, grads[0])
+        return None, None, None
+
+
 # Exact type of a module -> its faster forward pass. Subclasses may compute something else.
 _FORWARDS: dict[type, Callable[[_Run, Any, _Cast], Callable[..., torch.Tensor]]] = {
     nn.Linear: _linear,
     Conv1D: _conv1d,
     nn.Dropout: _dropout,
+    nn.Embedding: _embedding,
     nn.GELU: _gelu,
     GELUActivation: _gelu,
 }

@@ -131,6 +131,37 @@ def test_packed_equals_padded_without_compiled_kernels(
         check_exactly(loaded(folders[family], "lora"), [2, 30, 1, 17])
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_embeddings_gradients_are_kept_from_step_to_step(
+    family: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of earlier steps are cleared, and two batches before a step are added up."""
+    monkeypatch.setattr(packing, "_LARGE", 0)
+    lengths = [2, 30, 1, 17]
+    check_exactly(loaded(folders[family], "full"), lengths)
+    ours, theirs = (loaded(folders[family], "full").eval() for _ in range(2))
+    texts, labels = batch_of(lengths)
+    packed = packing.Packed(ours)
+    pad = ours.config.pad_token_id or 0
+    with packed.installed():
+        for step in ([[0]], [[1]], [[2], [3]]):
+            for model in (ours, theirs):
+                model.zero_grad(set_to_none=True)
+                for rows in map(np.asarray, step):
+                    if model is ours:
+                        logits, _ = packed(texts, rows)
+                    else:
+                        logits = train.forward(
+                            model, batching.pad(texts, rows, pad), torch.device("cpu")
+                        )
+                    functional.cross_entropy(logits, labels[rows]).backward()  # type: ignore[no-untyped-call]
+    grads = {n: p.grad for n, p in theirs.named_parameters() if p.grad is not None}
+    scale = max(float(g.abs().max()) for g in grads.values())
+    for name, p in ours.named_parameters():
+        if name in grads:
+            torch.testing.assert_close(p.grad, grads[name], rtol=1e-5, atol=1e-5 * scale, msg=name)
+
+
 @pytest.mark.parametrize("method", ["full", "lora all-linear", "lora query-value", "bitfit"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_bfloat16_is_near(family: str, method: str, folders: dict[str, Path]) -> None:
