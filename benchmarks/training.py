@@ -57,9 +57,16 @@ def rows(count: int) -> tuple[list[str], list[int]]:
 
 
 def peer(  # noqa: PLR0917
-    model: str, mode: str, batch: int, steps: int, dropout: float, options: bool
+    model: str,
+    mode: str,
+    batch: int,
+    steps: int,
+    dropout: float,
+    options: bool,
+    card: bool = False,
 ) -> Callable[[], float]:
-    """Trainer + peft; `options`: length groups and bfloat16, all it offers on a processor."""
+    """Trainer + peft; `options`: length groups and bfloat16, all it offers on a processor.
+    `card`: on a GPU."""
     import transformers
     from datasets import Dataset
     from peft import LoraConfig, get_peft_model
@@ -92,7 +99,7 @@ def peer(  # noqa: PLR0917
         tempfile.mkdtemp(), per_device_train_batch_size=batch, num_train_epochs=1,
         learning_rate=5e-5 if mode == "full" else 5e-4, weight_decay=0.01, warmup_steps=0.06,
         report_to=[], save_strategy="no", eval_strategy="no", logging_strategy="no",
-        disable_tqdm=True, use_cpu=True, seed=0, bf16=options,
+        disable_tqdm=True, use_cpu=not card, seed=0, bf16=options,
         **({"train_sampling_strategy": "group_by_length"} if options else {}),
     )  # fmt: skip
     trainer = transformers.Trainer(

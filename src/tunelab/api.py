@@ -202,6 +202,7 @@ def compare(
     engine: str = "process",
     report_to: Sequence[str] | None = None,
     jobs: int | Literal["auto"] | None = None,
+    stack: int | Literal["auto", "off"] | None = None,
     on_event: OnEvent = _nothing,
     **settings: Any,
 ) -> Study:
@@ -210,7 +211,8 @@ def compare(
     `tuning`, `vary_split`, `train_sizes`, `test_on`, `race`, `budget` and
     `behaviour` are as in a study file.
     `jobs` trials run at a time ("auto", the default: one a core, as far as memory goes); times are
-    then measured beside others, and marked so.
+    then measured beside others, and marked so. `stack` LoRA trials are trained in one pass, with
+    the same results ("auto", the default: as many as fill a card; none on a processor).
 
     Keyword `settings` (learning_rate, r, num_train_epochs, ...) go to every method that has them.
     Raises InputError before anything is trained; failed trials are kept in the study.
@@ -241,6 +243,7 @@ def compare(
         "budget": budget,
         "behaviour": behaviour,
         "jobs": jobs,
+        "stack": stack,
     }
     path = Path(config_file) if config_file is not None else None
     planned = study.plan(config.load(path, flags, settings))

@@ -182,6 +182,9 @@ def _settings(given: dict[str, Any]) -> dict[str, Any]:
 @click.option(
     "--jobs", metavar="N|auto", help="Trials at a time (auto: one a core; 1: each alone)."
 )
+@click.option(
+    "--stack", metavar="N|auto|off", help="LoRA trials in one pass (auto: where a card is)."
+)
 @_set_option
 @click.option("--yes", is_flag=True, help="Run more than 1,000 trials.")
 @click.option("--dry-run", is_flag=True, help="Say what would run, and stop.")
@@ -329,11 +332,12 @@ def _study_flags(given: dict[str, Any], data: str | None) -> dict[str, Any]:
     flags |= {f"data.{p}": given.pop(p) for p in parts}
     names = ("model", "trust_remote_code", "seeds", "metric", "output_dir")
     flags |= {k: given.pop(k) for k in names if k in given}
-    if given.get("jobs") is not None:
-        from tunelab.config import scalar
+    for name in ("jobs", "stack"):
+        if given.get(name) is not None:
+            from tunelab.config import scalar
 
-        flags["jobs"] = scalar(given["jobs"])
-    given.pop("jobs", None)
+            flags[name] = scalar(given[name])
+        given.pop(name, None)
     if flags.get("output_dir") is not None:
         flags["output_dir"] = str(flags["output_dir"])
     flags["report_to"] = _names(given.pop("report_to", None))

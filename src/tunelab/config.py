@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tunelab.bases import BUNDLED
 from tunelab.behaviour import BUNDLED as BUNDLED_SUITE
@@ -140,6 +140,16 @@ class StudyFile(BaseModel):
     jobs: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto", description="trials at a time; auto: one a core, as far as memory goes"
     )
+    stack: Annotated[int, Field(ge=2)] | Literal["auto", "off"] = Field(
+        "auto",
+        description="LoRA trials of one base that are trained in one pass, each as by itself: so "
+        "many, off, or auto: on a card, as many as fill it",
+    )
+
+    @field_validator("stack", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML reads off as false
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +158,7 @@ class StudySpec:
 
     `train_sizes` are numbers of training rows below all, in rising order. `budget`: seconds that a
     race may take; None: as long as it needs. `jobs`: trials at a time; None: as many as there are
-    cores and memory for.
+    cores and memory for. `stack`: trials in one pass; None: as many as fill a card, 1: each alone.
     """
 
     data: DataSpec
@@ -169,6 +179,7 @@ class StudySpec:
     budget: float | None = None
     disagreement: float | None = None
     jobs: int | None = None
+    stack: int | None = None
     behaviour: str | None = None
 
     @property
@@ -300,15 +311,18 @@ def load(
             tuning.budget, _tuning_seeds(tuning.seeds), tuning.prune,
         ),
         jobs=None if study.jobs == "auto" else study.jobs,
+        stack=study.stack if isinstance(study.stack, int) else _STACK[study.stack],
         **protocol,
     )  # fmt: skip
 
+
+_STACK = {"auto": None, "off": 1}
 
 # Keys of a study file whose origin is kept as they stand.
 _SIMPLE = (
     "model", "trust_remote_code", "report_to", "seeds", "metric", "output_dir", "tuning",
     "vary_split", "train_sizes", "test_on", "race", "budget", "disagreement", "jobs",
-    "behaviour",
+    "stack", "behaviour",
 )  # fmt: skip
 
 

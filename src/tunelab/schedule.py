@@ -23,7 +23,7 @@ import numpy as np
 from tunelab import bases, cache, measure
 from tunelab.types import Dataset, TrialResult, TrialSpec
 
-__all__ = ["estimate", "learn", "makespan", "side_by_side"]
+__all__ = ["estimate", "learn", "makespan", "side_by_side", "stack_size"]
 
 
 # --- side by side ---------------------------------------------------------------------------
@@ -37,9 +37,16 @@ _COPIES = {"full": 5.0}
 
 
 def side_by_side(
-    asked: int | None, todo: Sequence[TrialSpec], dataset: Dataset, base: bases.Base | None
+    asked: int | None,
+    todo: Sequence[TrialSpec],
+    dataset: Dataset,
+    base: bases.Base | None,
+    stacked: int = 1,
 ) -> tuple[int, int | None, str]:
-    """How many trials at a time, threads of each, and why: a sentence, or nothing to say."""
+    """How many trials at a time, threads of each, and why: a sentence, or nothing to say.
+
+    `stacked`: each trial stands for a stack of up to so many.
+    """
     cores = int(measure.hardware()["cores"])
     if len(todo) < 2 or (asked or cores) < 2:
         return 1, None, ""
@@ -47,7 +54,7 @@ def side_by_side(
         return 1, None, "one trial at a time: they share one card"
     wanted = min(asked or cores, len(todo))
     free = measure.available_bytes()
-    need = max(_bytes_of(t, dataset, base) for t in todo)
+    need = max(_bytes_of(t, dataset, base, stacked) for t in todo)
     fit = wanted if free is None else max(1, int(free * _SHARE_OF_MEMORY / need))
     jobs = min(wanted, fit)
     gigabytes = f"each needs about {need / 1e9:.1f} GB"
@@ -58,7 +65,7 @@ def side_by_side(
     return jobs, (max(1, cores // jobs) if jobs > 1 else None), why
 
 
-def _bytes_of(t: TrialSpec, dataset: Dataset, base: bases.Base | None) -> float:
+def _bytes_of(t: TrialSpec, dataset: Dataset, base: bases.Base | None, stacked: int = 1) -> float:
     """About how much memory a trial needs at its peak, rather too much than too little."""
     s = t.method.settings
     texts = sum(len(x) for part in dataset.parts.values() for x in part.texts)
@@ -68,7 +75,7 @@ def _bytes_of(t: TrialSpec, dataset: Dataset, base: bases.Base | None) -> float:
     longest = max((len(x.split()) for x in dataset.train.texts), default=1) * 1.5 + 2
     length: float = min(longest, s.get("max_length", 1e9))
     layers, width, heads = _shape(base)
-    tokens: float = s.get("per_device_train_batch_size", 0) * length
+    tokens: float = s.get("per_device_train_batch_size", 0) * length * stacked
     scored: int = 2 * 32 * s.get("per_device_eval_batch_size", 64)
     kept = layers * (32 * width + 4 * heads * length)  # floats kept for a token's backward pass
     return (
@@ -86,6 +93,27 @@ def _shape(base: bases.Base) -> tuple[int, int, int]:
     known = ([base.config[n] for n in group if base.config.get(n)] for group in names)
     layers, width, heads = (int(found[0]) if found else 12 for found in known)
     return layers, width, heads
+
+
+# Tokens in a step from which on a card is busy. Not measured yet: no card was at hand
+# (benchmarks/gpu.py). A large product of 16,384 rows keeps any of today's cards busy.
+_TOKENS_THAT_FILL_A_CARD = 16_384
+_HIGHEST_STACK = 16
+
+
+def stack_size(asked: int | None, t: TrialSpec, dataset: Dataset) -> int:
+    """How many trials like this one are trained in one pass: as many as asked for, or as fill a
+    card. On a processor none: products of a small batch fill it (docs/log.md).
+    """
+    if asked is not None:
+        return asked
+    if not measure.has_card():
+        return 1
+    s = t.method.settings
+    words = sum(len(x.split()) for x in dataset.train.texts) / max(1, len(dataset.train))
+    length = min(1.35 * words + 2, s.get("max_length", 1e9))
+    tokens = max(1.0, s.get("per_device_train_batch_size", 1) * length)
+    return max(1, min(_HIGHEST_STACK, int(_TOKENS_THAT_FILL_A_CARD / tokens)))
 
 
 # --- how long -------------------------------------------------------------------------------
@@ -230,7 +258,7 @@ def learn(
 ) -> None:
     """Keep how fast a trial was, for the next study's estimate."""
     seconds = float(result.provenance["seconds"]) - _beside(result.spec)
-    if result.details.get("from_cache") or seconds < 1:
+    if result.details.get("from_cache") or seconds < 1 or result.provenance.get("stack"):
         return  # says nothing of the work
     stored = cache.read_json(_speeds())
     speeds = stored if isinstance(stored, dict) else {}

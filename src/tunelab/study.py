@@ -27,7 +27,7 @@ from tunelab.config import MOST_TRIALS, StudySpec, protocol_yaml
 from tunelab.engines import ENGINES
 from tunelab.errors import ConfigError
 from tunelab.gate import Gate
-from tunelab.methods import METHODS, check
+from tunelab.methods import METHODS, alike, check, why_alone
 from tunelab.metrics import METRICS
 from tunelab.trial import OnEvent, make_spec
 from tunelab.types import Dataset, MethodSpec, TrialResult, TrialSpec
@@ -194,7 +194,11 @@ def _replanned(p: Plan) -> Plan:
     before = {t.trial_id: store.read_result(folder, t.trial_id) for t in everything}
     todo = tuple(t for t in everything if not _is_done(before[t.trial_id], t))
     done = [r for r in before.values() if r is not None and r.status == "done"]
-    jobs, threads, why = schedule.side_by_side(spec.jobs, todo, dataset, p.base)
+    stacks = _stacks(spec, dataset, todo)
+    jobs, threads, why = schedule.side_by_side(
+        spec.jobs, [s[0] for s in stacks], dataset, p.base, max(map(len, stacks), default=1)
+    )
+    notes += _not_stacked(spec, methods)
     seconds = schedule.estimate(todo, done, dataset, p.base, jobs=jobs, threads=threads)
     for label, left in proposals.items():
         # What is not proposed yet takes about as long as a trial of that method.
@@ -272,6 +276,7 @@ def write(p: Plan, command: str) -> None:
         "output_dir": str(folder),
         "report_to": list(p.spec.report_to),
         "jobs": p.spec.jobs or "auto",
+        "stack": {None: "auto", 1: "off"}.get(p.spec.stack, p.spec.stack),
         **protocol_yaml(p.spec),
         "sources": dict(p.spec.sources),
         "trials": [t.trial_id for t in p.trials],
@@ -340,11 +345,37 @@ def _carry_out(
     """Run those of `specs` that are not done. Every trial of a study runs through here."""
     folder = p.spec.output_dir
     todo = [t for t in specs if not _is_done(store.read_result(folder, t.trial_id), t)]
+    stacks = _stacks(p.spec, p.dataset, todo)
     run_all = ENGINES[engine]
-    for result in run_all(todo, folder, p.spec.metric, on_event, jobs=p.jobs, threads=p.threads):
+    for result in run_all(stacks, folder, p.spec.metric, on_event, jobs=p.jobs, threads=p.threads):
         if result.status == "done":
             schedule.learn(result, p.dataset, p.base, p.threads)
         yield result
+
+
+def _stacks(
+    spec: StudySpec, dataset: Dataset, specs: Sequence[TrialSpec]
+) -> list[tuple[TrialSpec, ...]]:
+    """Put trials together that can be trained in one pass; the others are stacks of one."""
+    stacks: list[list[TrialSpec]] = []
+    last: dict[Any, list[TrialSpec]] = {}
+    for t in specs:
+        size = schedule.stack_size(spec.stack, t, dataset)
+        key = alike(t) if size > 1 and why_alone(t.method) is None else None
+        stack = last.get(key)
+        if key is None or stack is None or len(stack) >= size:
+            stack = last[key] = []
+            stacks.append(stack)
+        stack.append(t)
+    return [tuple(s) for s in stacks]
+
+
+def _not_stacked(spec: StudySpec, methods: Sequence[MethodSpec]) -> list[str]:
+    """Which methods train alone although a stack was asked for, and why."""
+    if (spec.stack or 1) == 1:
+        return []
+    found = {m.label: why_alone(m) for m in methods}
+    return [f"stack: {label} trains alone: {why}" for label, why in found.items() if why]
 
 
 def _changed(p: Plan, on_event: OnEvent) -> Plan:

@@ -586,15 +586,27 @@ def _caveats_of_choice(record: StudyRecord, summary: Summary) -> list[str]:
 
 
 def _caveats_of_cost(record: StudyRecord) -> list[str]:
-    """Times that were measured while other trials ran are marked, in every table."""
+    """Times that were shared, or measured while other trials ran, are marked in every table."""
+    stacked = [r for r in record.done if r.provenance.get("stack")]
+    found = []
+    if stacked:
+        which = (
+            "All trials" if len(stacked) == len(record.done) else f"{len(stacked)} of the trials"
+        )
+        most = max(int(r.provenance["stack"]) for r in stacked)
+        found.append(
+            f"{which} were trained in stacks, up to {most} in one pass: their training time is "
+            "their share of it, their peak memory that of the whole stack (--stack off)."
+        )
     beside = [r for r in record.done if not r.provenance.get("measured_alone", True)]
     if not beside:
-        return []
+        return found
     most = max(int(r.provenance["jobs"]) for r in beside)
     which = "All trials" if len(beside) == len(record.done) else f"{len(beside)} of the trials"
     return [
+        *found,
         f"{which} ran beside others, {most} at a time: their times and rates compare with each "
-        "other, not with those of trials that ran alone (--jobs 1)."
+        "other, not with those of trials that ran alone (--jobs 1).",
     ]
 
 

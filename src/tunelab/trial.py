@@ -14,11 +14,12 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -40,9 +41,21 @@ from tunelab.types import (
     TrialSpec,
 )
 
-__all__ = ["Finished", "OnEvent", "failed", "make_spec", "named_seeds", "run", "run_and_store"]
+__all__ = [
+    "Finished",
+    "OnEvent",
+    "failed",
+    "make_spec",
+    "named_seeds",
+    "run",
+    "run_and_store",
+    "run_stack",
+]
 
 OnEvent = Callable[[Mapping[str, Any]], None]
+T = TypeVar("T")
+# A trial that asks for what its training needs computed; one by itself asks nothing.
+Steps = Generator[Any, Any, T]
 
 # Changing what a trial computes must change this: results of before are then not taken for done.
 _RECIPE = 1
@@ -118,6 +131,30 @@ def run(spec: TrialSpec, artifact: Path, metric: str, on_event: OnEvent, jobs: i
     `jobs`: how many trials run at a time, this one included; kept beside what was measured.
     Raises what goes wrong; `run_and_store` turns that into a failed result.
     """
+    return _to_the_end(_running(spec, artifact, metric, on_event, jobs, 1))
+
+
+def _to_the_end(steps: Steps[T]) -> T:
+    """What a trial by itself returns: it asks nothing of anybody."""
+    try:
+        next(steps)
+    except StopIteration as end:
+        done: T = end.value
+        return done
+    raise AssertionError("a trial by itself asked for something")
+
+
+def _fitted(method: Any, task: Task, stack: int) -> Steps[Outcome]:
+    """Train by itself, or in a stack: then the training's questions are passed on."""
+    if stack == 1 or method.together is None:
+        return method.fit(task)  # type: ignore[no-any-return]
+    outcome: Outcome = yield from method.together.session(task)
+    return outcome
+
+
+def _running(  # noqa: PLR0917
+    spec: TrialSpec, artifact: Path, metric: str, on_event: OnEvent, jobs: int, stack: int
+) -> Steps[Finished]:
     started, clock = datetime.now(UTC), time.perf_counter()
     peak = measure.PeakMemory()
     on_event({"stage": "loading data"})
@@ -126,24 +163,26 @@ def run(spec: TrialSpec, artifact: Path, metric: str, on_event: OnEvent, jobs: i
     base = bases.resolve_exactly(spec.base, artifact, True) if spec.base else None
     method = METHODS[spec.method.name]
     on_event({"stage": "training"})
-    outcome = method.fit(
-        Task(
-            label_names=dataset.label_names,
-            train=dataset.train,
-            validation=dataset.validation,
-            base=base,
-            settings=method.settings(**spec.method.settings),
-            seeds=named_seeds(spec.seed),
-            metric=metric,
-            on_step=_watched(on_event, spec.stop_below, metric),
-        )
+    task = Task(
+        label_names=dataset.label_names,
+        train=dataset.train,
+        validation=dataset.validation,
+        base=base,
+        settings=method.settings(**spec.method.settings),
+        seeds=named_seeds(spec.seed),
+        metric=metric,
+        on_step=_watched(on_event, spec.stop_below, metric),
     )
+    outcome = yield from _fitted(method, task, stack)
+    together = int(outcome.details.get("stack", 1))
     peak_bytes = max(peak.bytes() or 0, outcome.peak_memory_bytes or 0) or None
 
     on_event({"stage": "scoring"})
     validation = _validation(outcome, dataset.validation)
     if spec.purpose == "tuning":
-        return _tried(spec, outcome, validation, dataset, (started, clock), jobs=jobs)
+        seconds = (time.perf_counter() - clock) / stack
+        about = _provenance(spec, dataset, started, seconds, jobs, together)
+        return _tried(spec, outcome, validation, dataset, about)
     test = _score(outcome.classifier, dataset.test)
     scores, reasons = _all_scores({"eval": validation, "test": test}, dataset.label_names)
     p50, p95 = _latency(outcome.classifier, dataset.test.texts)
@@ -178,7 +217,9 @@ def run(spec: TrialSpec, artifact: Path, metric: str, on_event: OnEvent, jobs: i
         cost=cost,
         details=details,
         reasons={**reasons, **outcome.reasons},
-        provenance=_provenance(spec, dataset, started, time.perf_counter() - clock, jobs),
+        provenance=_provenance(
+            spec, dataset, started, (time.perf_counter() - clock) / stack, jobs, together
+        ),
     )
     everything = {**splits, **elsewhere}
     return Finished(result, tuple(outcome.history), everything, outcome.classifier)
@@ -189,9 +230,7 @@ def _tried(
     outcome: Outcome,
     validation: Predictions,
     dataset: Dataset,
-    began: tuple[datetime, float],
-    *,
-    jobs: int,
+    provenance: Mapping[str, Any],
 ) -> Finished:
     """The result of a try of settings: what validation says, and nothing of the test part."""
     scores, reasons = _all_scores({"eval": validation}, dataset.label_names)
@@ -202,7 +241,7 @@ def _tried(
         Cost(train_seconds=outcome.train_seconds),
         dict(outcome.details),
         reasons,
-        _provenance(spec, dataset, began[0], time.perf_counter() - began[1], jobs),
+        provenance,
     )
     splits = {"validation": validation}
     return Finished(result, tuple(outcome.history), splits, outcome.classifier)
@@ -221,13 +260,40 @@ def run_and_store(
     spec: TrialSpec, study: Path, metric: str, on_event: OnEvent, jobs: int = 1
 ) -> TrialResult:
     """Run a trial and keep it in the study; one that fails is kept too, with its error."""
+    return _to_the_end(_storing(spec, study, metric, on_event, jobs, 1))
+
+
+def run_stack(
+    specs: Sequence[TrialSpec], study: Path, metric: str, on_event: OnEvent, jobs: int = 1
+) -> list[TrialResult]:
+    """Run trials that are trained in one pass (tunelab.stacking), and keep each in the study.
+
+    Events carry their trial's id. Each fails by itself, and what each cost is its share.
+    """
+    from tunelab import stacking
+
+    def tell(trial_id: str, row: Mapping[str, Any]) -> None:
+        on_event({**row, "trial_id": trial_id})
+
+    results = stacking.run(
+        [_storing(s, study, metric, partial(tell, s.trial_id), jobs, len(specs)) for s in specs]
+    )
+    for r in results:
+        if isinstance(r, Exception):  # it could not even be kept
+            raise r
+    return [r for r in results if isinstance(r, TrialResult)]
+
+
+def _storing(  # noqa: PLR0917
+    spec: TrialSpec, study: Path, metric: str, on_event: OnEvent, jobs: int, stack: int
+) -> Steps[TrialResult]:
     started, clock = datetime.now(UTC), time.perf_counter()
     before = store.read_result(study, spec.trial_id)
     try:
         if before is not None and before.status == "done":
             return _score_elsewhere(before, spec, study, on_event)
         with store.new_trial(study, spec.trial_id) as folder:
-            done = run(spec, folder / "artifact", metric, on_event, jobs)
+            done = yield from _running(spec, folder / "artifact", metric, on_event, jobs, stack)
             predictions = {**done.predictions, **_behaviour(spec, study, done.classifier)}
             store.write_trial(folder, done.result, done.history, predictions)
             return done.result
@@ -241,11 +307,13 @@ def run_and_store(
                 "epochs": round(p.row["epoch"]),
                 "pruned": {"epoch": round(p.row["epoch"]), "value": p.row[key], "below": p.below},
             },
-            provenance=_provenance(spec, None, started, time.perf_counter() - clock, jobs),
+            provenance=_provenance(
+                spec, None, started, (time.perf_counter() - clock) / stack, jobs, stack
+            ),
         )
     except Exception as e:  # one failed trial must not stop the others; it is kept
-        seconds = time.perf_counter() - clock
-        result = failed(spec, e, _provenance(spec, None, started, seconds, jobs))
+        seconds = (time.perf_counter() - clock) / stack
+        result = failed(spec, e, _provenance(spec, None, started, seconds, jobs, stack))
     with store.new_trial(study, spec.trial_id) as folder:
         store.write_trial(folder, result, (), {})
     return result
@@ -442,8 +510,13 @@ def _scored_by(classifier: Any) -> dict[str, Any]:
     return {"scoring": {"engine": made.engine, "why": made.why, "merged": made.merged}}
 
 
-def _provenance(
-    spec: TrialSpec, dataset: Dataset | None, started: datetime, seconds: float, jobs: int
+def _provenance(  # noqa: PLR0917
+    spec: TrialSpec,
+    dataset: Dataset | None,
+    started: datetime,
+    seconds: float,
+    jobs: int,
+    stack: int,
 ) -> dict[str, Any]:
     return {
         "tunelab": __version__,
@@ -452,6 +525,8 @@ def _provenance(
         "threads": _threads(),
         "jobs": jobs,
         "measured_alone": jobs == 1,
+        # Trained in one pass with so many: times are a share, peak memory is of all.
+        **({"stack": stack} if stack > 1 else {}),
         "dataset": spec.fingerprint,
         "revision": dataset.revision if dataset else None,
         "base": asdict(spec.base) if spec.base else None,

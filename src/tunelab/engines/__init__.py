@@ -1,4 +1,4 @@
-"""ENGINES: where trials run. An engine starts specs in order and yields results as they end.
+"""ENGINES: where trials run. An engine starts trials in order and yields results as they end.
 
 `process` runs each trial in a fresh process, so that its peak memory is its own and a crash is one
 failed trial, and several at a time where asked; `inline` runs them in this process, for debugging
@@ -13,21 +13,22 @@ from pathlib import Path
 from typing import Protocol
 
 from tunelab.engines.process import run_in_processes
-from tunelab.trial import OnEvent, run_and_store
+from tunelab.trial import OnEvent, run_and_store, run_stack
 from tunelab.types import TrialResult, TrialSpec
 
 __all__ = ["ENGINES", "Engine"]
 
 
 class Engine(Protocol):
-    """Specs, the study's folder and its main metric -> results, each when its trial has ended.
+    """Stacks of specs, the study's folder and its main metric -> results, when they have ended.
 
-    `jobs` trials at a time, each with so many `threads`; None: as its libraries choose.
+    The trials of a stack are trained in one pass; most hold one trial. `jobs` stacks run at a
+    time, each with so many `threads`; None: as its libraries choose.
     """
 
     def __call__(
         self,
-        specs: Sequence[TrialSpec],
+        stacks: Sequence[Sequence[TrialSpec]],
         study: Path,
         metric: str,
         on_event: OnEvent,
@@ -40,7 +41,7 @@ class Engine(Protocol):
 
 
 def run_inline(
-    specs: Sequence[TrialSpec],
+    stacks: Sequence[Sequence[TrialSpec]],
     study: Path,
     metric: str,
     on_event: OnEvent,
@@ -48,18 +49,22 @@ def run_inline(
     jobs: int = 1,
     threads: int | None = None,
 ) -> Iterator[TrialResult]:
-    """Run trials one after the other in this process, whatever `jobs` and `threads` say.
+    """Run stacks one after the other in this process, whatever `jobs` and `threads` say.
 
     Peak memory may include what came before.
     """
     del jobs, threads
-    for spec in specs:
-        on_event({"event": "start", "trial_id": spec.trial_id})
+    for specs in stacks:
+        for spec in specs:
+            on_event({"event": "start", "trial_id": spec.trial_id})
 
-        def tell(row: object, trial_id: str = spec.trial_id) -> None:
+        def tell(row: object, trial_id: str = specs[0].trial_id) -> None:
             on_event({"event": "step", "trial_id": trial_id, **dict(row)})  # type: ignore[call-overload]
 
-        yield run_and_store(spec, study, metric, tell)
+        if len(specs) > 1:
+            yield from run_stack(specs, study, metric, tell)
+        else:
+            yield run_and_store(specs[0], study, metric, tell)
 
 
 ENGINES: dict[str, Engine] = {"process": run_in_processes, "inline": run_inline}

@@ -1,9 +1,9 @@
-"""Each trial in a fresh process, forked from one that has imported torch and done nothing else.
+"""Each trial, or stack, in a fresh process, forked from one that has only imported torch.
 
 Importing torch, transformers and peft takes seconds; a worker (`python -m tunelab.engines.worker`)
-does it once and forks for each trial, `jobs` of them at a time. The two sides speak JSON lines: a
-spec goes in on standard input; events come out on standard output, each with its trial's id, the
-last of a trial being `{"event": "end"}`.
+does it once and forks for each, `jobs` of them at a time. The two sides speak JSON lines: specs go
+in on standard input; events come out on standard output, each with its trial's id, the last being
+`{"event": "end"}` with the id of a stack's first trial.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 
 
 def run_in_processes(
-    specs: Sequence[TrialSpec],
+    stacks: Sequence[Sequence[TrialSpec]],
     study: Path,
     metric: str,
     on_event: OnEvent,
@@ -41,11 +41,26 @@ def run_in_processes(
     jobs: int = 1,
     threads: int | None = None,
 ) -> Iterator[TrialResult]:
-    """Run `jobs` trials at a time, each in its own process; see `tunelab.engines.Engine`."""
-    if not specs:
+    """Run `jobs` stacks at a time, each in its own process; see `tunelab.engines.Engine`.
+
+    Where the process of a stack dies, its trials that have no result are run again, each by itself.
+    """
+    if not stacks:
         return
-    jobs = min(jobs, len(specs))
-    waiting, running = deque(specs), dict[str, TrialSpec]()
+    jobs = min(jobs, len(stacks))
+    waiting, running = deque(map(tuple, stacks)), dict[str, tuple[TrialSpec, ...]]()
+
+    def ended(specs: tuple[TrialSpec, ...], code: int) -> Iterator[TrialResult]:
+        for spec in specs:
+            done = store.read_result(study, spec.trial_id)
+            if code == 0 or len(specs) == 1:
+                yield _result(spec, study, code, Path(logs))
+            elif done is not None and done.status == "done":
+                yield done
+            else:
+                store.sweep(study, spec.trial_id)
+                waiting.appendleft((spec,))
+
     with tempfile.TemporaryDirectory(prefix="tunelab-") as logs:
         worker = _start(Path(logs), threads)
         try:
@@ -53,23 +68,23 @@ def run_in_processes(
                 while waiting and len(running) < jobs:
                     if worker.poll() is not None:
                         break
-                    spec = waiting.popleft()
-                    on_event({"event": "start", "trial_id": spec.trial_id})
-                    running[spec.trial_id] = spec
+                    specs = waiting.popleft()
+                    for spec in specs:
+                        on_event({"event": "start", "trial_id": spec.trial_id})
+                    running[specs[0].trial_id] = specs
                     _send(worker, {
-                        "spec": asdict(spec), "study": str(study.resolve()), "metric": metric,
-                        "jobs": jobs, "log": str(Path(logs) / spec.trial_id),
+                        "specs": [asdict(s) for s in specs], "study": str(study.resolve()),
+                        "metric": metric, "jobs": jobs, "log": str(Path(logs) / specs[0].trial_id),
                     })  # fmt: skip
                 end = _next_end(worker, on_event)
                 if end is not None:
-                    spec = running.pop(end["trial_id"])
-                    yield _result(spec, study, end["exit"], Path(logs))
+                    yield from ended(running.pop(end["trial_id"]), end["exit"])
                     continue
                 # The worker itself ended, and with it whatever it ran.
                 code = worker.wait(timeout=10)
                 _stop(worker)
-                for spec in running.values():
-                    yield _result(spec, study, code or 1, Path(logs))
+                for specs in running.values():
+                    yield from ended(specs, code or 1)
                 running.clear()
                 if waiting:
                     worker = _start(Path(logs), threads)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tunelab.store import spec_from_json
-from tunelab.trial import run_and_store
+from tunelab.trial import run_and_store, run_stack
 
 # How long an ended trial may wait to be noticed, in seconds.
 _LOOK_EVERY = 0.05
@@ -39,16 +39,20 @@ def _send(out: int, event: Mapping[str, Any]) -> None:
 
 
 def _run(job: Mapping[str, Any], out: int) -> None:
-    spec = spec_from_json(job["spec"])
+    specs = [spec_from_json(s) for s in job["specs"]]
+    study, metric, jobs = Path(job["study"]), job["metric"], job["jobs"]
 
     def tell(row: Mapping[str, Any]) -> None:
         try:
-            _send(out, {"event": "step", **row, "trial_id": spec.trial_id})
+            _send(out, {"event": "step", "trial_id": specs[0].trial_id, **row})
         except BrokenPipeError:
             # The command line was killed: nobody waits for this trial, and it has not failed.
             os._exit(1)
 
-    run_and_store(spec, Path(job["study"]), job["metric"], tell, jobs=job["jobs"])
+    if len(specs) > 1:
+        run_stack(specs, study, metric, tell, jobs)
+    else:
+        run_and_store(specs[0], study, metric, tell, jobs)
 
 
 def _fork(job: Mapping[str, Any], out: int) -> int:
@@ -112,9 +116,9 @@ def _serve(out: int) -> None:
             for line in lines:
                 job = json.loads(line)
                 # Seconds that a study of linear models on words does not need. Then it is cached.
-                if job["spec"]["base"] is not None:
+                if job["specs"][0]["base"] is not None:
                     _import_heavy()
-                running[_fork(job, out)] = job["spec"]["trial_id"]
+                running[_fork(job, out)] = job["specs"][0]["trial_id"]
         elif not reading:
             threading.Event().wait(_LOOK_EVERY)
         _tell_ended(running, out)
@@ -124,7 +128,7 @@ def _serve_without_fork(out: int) -> None:
     for line in sys.stdin:
         job = json.loads(line)
         _run(job, out)
-        _send(out, {"event": "end", "trial_id": job["spec"]["trial_id"], "exit": 0})
+        _send(out, {"event": "end", "trial_id": job["specs"][0]["trial_id"], "exit": 0})
 
 
 def main() -> None:

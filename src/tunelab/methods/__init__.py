@@ -12,14 +12,30 @@ from tunelab.errors import ModelError
 from tunelab.families import FAMILIES, family_of
 from tunelab.methods import full, lora, prompts, scaling, svm
 from tunelab.methods.method import Extras, Method, Outcome, Task
-from tunelab.types import MethodSpec
+from tunelab.types import MethodSpec, TrialSpec
 
-__all__ = ["METHODS", "Extras", "Method", "Outcome", "Task", "check"]
+__all__ = ["METHODS", "Extras", "Method", "Outcome", "Task", "alike", "check", "why_alone"]
 
 METHODS: dict[str, Method] = {
     m.name: m
     for m in (*svm.METHODS, *full.METHODS, *lora.METHODS, *scaling.METHODS, *prompts.METHODS)
 }
+
+
+def why_alone(spec: MethodSpec) -> str | None:
+    """Why a method with these settings cannot be trained in one pass with others; else None."""
+    method = METHODS[spec.name]
+    if method.together is None:
+        return f"{spec.name} is not plain LoRA"
+    return method.together.why_not(method.settings(**spec.settings))
+
+
+def alike(spec: TrialSpec) -> tuple[object, ...]:
+    """What trials must have in common to be trained in one pass, where nothing else forbids it."""
+    names = ("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps",
+             "max_length", "precision")  # fmt: skip
+    shared = (spec.method.settings.get(n) for n in names)
+    return (spec.fingerprint, spec.base, spec.purpose, spec.train_rows, spec.vary_split, *shared)
 
 
 def check(base: Base, spec: MethodSpec) -> None:

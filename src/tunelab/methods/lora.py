@@ -415,13 +415,28 @@ def _check_quantised(base: Base, settings: Any) -> None:
         raise ConfigError(str(e)) from e
 
 
+def _why_alone(s: LoraSettings) -> str | None:
+    """Why these settings cannot be stacked: what is trained or kept must be plain LoRA."""
+    odd = {
+        "engine: plain": s.engine == "plain",
+        "gradient_checkpointing": s.gradient_checkpointing,
+        f"bias: {s.bias}": s.bias != "none",
+        "use_dora": s.use_dora,
+        f"init_lora_weights: {s.init_lora_weights}": str(s.init_lora_weights).startswith(
+            ("pissa", "olora", "eva")
+        ),
+        "modules_to_save": bool(s.modules_to_save),
+    }
+    return next((f"{k} changes more than adapters and head" for k, v in odd.items() if v), None)
+
+
 _PLAIN = Extras(prepare=keep_start, finish=to_plain_lora)
 
 METHODS = (
     row("lora", "LoRA: low-rank updates beside frozen weights", LoraSettings, lora_config,
-        extras=_PLAIN),
+        extras=_PLAIN, why_alone=_why_alone),
     row("rslora", "rsLoRA: LoRA scaled by 1 / sqrt(r)", RsLoraSettings, rslora_config,
-        extras=_PLAIN),
+        extras=_PLAIN, why_alone=_why_alone),
     row("dora", "DoRA: LoRA on the direction, magnitudes apart", DoraSettings, dora_config),
     row("pissa", "PiSSA: LoRA started from the weight's principal components", PissaSettings,
         pissa_config, extras=_PLAIN),
@@ -433,9 +448,10 @@ METHODS = (
         refused={"deberta-v2": "its layers also project the table of relative positions, which is "
                  "not what a text's tokens look like"}),
     row("lora-plus", "LoRA+: LoRA with a higher learning rate for B", LoraPlusSettings, lora_config,
-        extras=Extras(prepare=keep_start, hooks=_loraplus, finish=to_plain_lora)),
+        extras=Extras(prepare=keep_start, hooks=_loraplus, finish=to_plain_lora),
+        why_alone=_why_alone),
     row("lora-fa", "LoRA-FA: LoRA with A frozen", LoraFaSettings, lora_fa_config,
-        then=freeze_a),
+        then=freeze_a, why_alone=_why_alone),
     row("adalora", "AdaLoRA: LoRA whose ranks fall where they matter least", AdaLoraSettings,
         adalora_config, extras=Extras(hooks=_adalora, finish=final_ranks)),
     row("qlora-8bit", "QLoRA: LoRA on a base in 8 bits", QLoraSettings, lora_config,

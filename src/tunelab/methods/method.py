@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from tunelab.types import Classifier, Seeds, Split
 # (loaded classifier, its family, its head's module names, settings) -> the model to train
 Adapt = Callable[[Any, Any, list[str], Any], Any]
 
-__all__ = ["Adapt", "Extras", "Method", "Outcome", "Task"]
+__all__ = ["Adapt", "Extras", "Method", "Outcome", "Task", "Together"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,8 @@ class Method:
     `adapt`, for a method that trains a transformer: turns the loaded classifier into what is
     trained, with everything else frozen. `refused` says, for a family's model_type, why the method
     cannot run on it. `check(base, settings)` raises InputError for settings that cannot work on a
-    base; it runs before anything is trained and loads no torch.
+    base; it runs before anything is trained and loads no torch. `together`: how several can be
+    trained in one pass, None where they cannot.
     """
 
     name: str
@@ -91,3 +92,16 @@ class Method:
     adapt: Adapt | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
     check: Callable[[Base, Any], None] | None = None
+    together: Together | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """How a method's trainings share a pass with others of the same base (tunelab.stacking).
+
+    `session(task)`: `fit` as a training that asks for what it needs computed. `why_not(settings)`
+    says why settings cannot take part; None where they can.
+    """
+
+    session: Callable[[Task], Generator[Any, Any, Outcome]]
+    why_not: Callable[[Any], str | None]

@@ -9,7 +9,7 @@ anything is trained.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from tunelab import bases
 from tunelab.bases import Base
 from tunelab.errors import ConfigError, ModelError
 from tunelab.families import FAMILIES, Family, family_of, layer_count, target_modules
-from tunelab.methods.method import Adapt, Extras, Method, Outcome, Task
+from tunelab.methods.method import Adapt, Extras, Method, Outcome, Task, Together
 from tunelab.settings import TrainingSettings
 
 __all__ = [
@@ -108,6 +108,13 @@ def fit_peft(task: Task, adapt: Adapt, extras: Extras) -> Outcome:
     return neural.fit(task, adapt, extras)
 
 
+def session_peft(task: Task, adapt: Adapt, extras: Extras) -> Generator[Any, Any, Outcome]:
+    """`fit_peft` as a training that asks for what it needs computed."""
+    from tunelab.methods import neural
+
+    return neural.session(task, adapt, extras)
+
+
 def row(
     name: str,
     about: str,
@@ -118,12 +125,18 @@ def row(
     then: Callable[[Any], None] | None = None,
     refused: Mapping[str, str] | None = None,
     check: Callable[[Base, Any], None] | None = None,
+    why_alone: Callable[[Any], str | None] | None = None,
 ) -> Method:
-    """A row of METHODS for a peft config. `then` changes the wrapped model before training."""
+    """A row of METHODS for a peft config. `then` changes the wrapped model before training.
+
+    `why_alone(settings)`: why these cannot be trained in one pass with others; None where they can.
+    """
     adapt = partial(adapt_peft, configure=configure, then=then)
+    session = partial(session_peft, adapt=adapt, extras=extras)
     return Method(
         name, about, settings, partial(fit_peft, adapt=adapt, extras=extras),
         adapt=adapt, refused=refused or {}, check=check or check_settings,
+        together=Together(session, why_alone) if why_alone else None,
     )  # fmt: skip
 
 
