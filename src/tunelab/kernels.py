@@ -69,7 +69,7 @@ _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 @functools.cache
-def _library() -> tuple[Any, str | None]:
+def _library() -> tuple[dict[str, Any] | None, str | None]:
     """The compiled kernels, or None and why there are none."""
     if os.environ.get("TUNELAB_KERNELS", "").lower() == "off":
         return None, "TUNELAB_KERNELS=off"
@@ -87,10 +87,36 @@ def _library() -> tuple[Any, str | None]:
             if compiler is None:
                 return None, "no C++ compiler (g++ or clang++) was found"
             _build(compiler, source, built)
-        return ctypes.CDLL(str(built)), None
+        return _functions(ctypes.CDLL(str(built))), None
     except (OSError, subprocess.SubprocessError) as e:
         said = (getattr(e, "stderr", None) or str(e)).strip().splitlines()
         return None, f"the kernels could not be built ({said[0] if said else type(e).__name__})"
+
+
+_LETTERS = {"p": ctypes.c_void_p, "l": ctypes.c_long, "i": ctypes.c_int, "u": ctypes.c_uint32,
+            "f": ctypes.c_float}  # fmt: skip
+# Arguments as kernels.cpp has them, a letter each; a mask is uuf: seed, limit and scale.
+_ARGUMENTS = {
+    "attention": "ppp" "llllll" "p" "llll" "ii" "f" "uuf" "ppppp" "l" "i",
+    "add_norm": "ppppppp" "ll" "f" "uuf" "i",
+    "add_norm_back": "pppppppp" "ll" "uuf" "i",
+    "dropout": "pp" "l" "uuf" "i",
+    "gelu": "ppp" "l" "i",
+    "low_rank": "ppppp" "l" "p" "llll" "f" "uuf" "i",
+    "low_rank_back": "p" "l" "ppppppp" "llll" "f" "uuf" "i",
+}  # fmt: skip
+
+
+def _functions(library: ctypes.CDLL) -> dict[str, Any]:
+    """Name and type of a kernel -> its function, which takes plain numbers."""
+    found: dict[str, Any] = {}
+    for name, letters in _ARGUMENTS.items():
+        for kind in _TYPES.values():
+            function = getattr(library, f"{name}_{kind}")
+            function.argtypes = [_LETTERS[c] for c in letters]
+            function.restype = None
+            found[f"{name}_{kind}"] = function
+    return found
 
 
 def cache_folder() -> Path:
@@ -148,21 +174,17 @@ def why_not() -> str | None:
 
 def _pick(name: str, *tensors: torch.Tensor | None) -> Any:
     """The compiled kernel for these tensors, or None: then the twin runs."""
-    kinds = {(t.dtype, t.device.type) for t in tensors if t is not None}
-    if len(kinds) != 1:
-        return None
-    dtype, where = kinds.pop()
-    if dtype not in _TYPES or where != "cpu":
-        return None
+    kind, found = None, [t for t in tensors if t is not None]
+    for t in found:
+        if not t.is_cpu or t.dtype is not found[0].dtype:
+            return None
+        kind = _TYPES.get(t.dtype)
     library, _ = _library()
-    return None if library is None else getattr(library, f"{name}_{_TYPES[dtype]}")
+    return None if library is None or kind is None else library[f"{name}_{kind}"]
 
 
-def _at(t: torch.Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if t is None else t.data_ptr())
-
-
-_long, _int, _uint, _float = ctypes.c_long, ctypes.c_int, ctypes.c_uint32, ctypes.c_float
+def _at(t: torch.Tensor | None) -> int | None:
+    return None if t is None else t.data_ptr()
 
 
 # --- dropout --------------------------------------------------------------------------------
@@ -187,7 +209,7 @@ class Dropout:
 
     def arguments(self) -> tuple[Any, ...]:
         """As the kernels take them."""
-        return _uint(self.seed), _uint(self.limit), _float(self.scale)
+        return self.seed, self.limit, self.scale
 
     def factors(self, shape: torch.Size | tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
         """The mask in torch: 0 or 1 / (1 - p) for each element of a tensor of this shape."""
@@ -347,8 +369,8 @@ def _dropped(x: torch.Tensor, drop: Mask) -> torch.Tensor:
     rows, made = x.view(-1, x.shape[-1]), out.view(-1, x.shape[-1])
     for some, own in drop.by_rows(len(rows)):
         kernel(
-            _at(rows[some]), _at(made[some]), _long(rows[some].numel()), *own.arguments(),
-            _int(torch.get_num_threads()),
+            _at(rows[some]), _at(made[some]), rows[some].numel(), *own.arguments(),
+            torch.get_num_threads(),
         )  # fmt: skip
     return out
 
@@ -522,16 +544,16 @@ def _call_attention(  # noqa: PLR0917
 ) -> None:
     kernel, asks_all = _pick("attention", q, k, v), q.shape[2] == k.shape[2]
     dq, dk, dv = made or (None, None, None)
-    steps = [_long(t.stride(i)) for t in (q, k, v) for i in (2, 1)]
+    steps = [t.stride(i) for t in (q, k, v) for i in (2, 1)]
     for first, last, longest, own in drop.by_texts(layout):
         # Rows of tokens are found through `bounds`; those of texts count from the part's first.
         a = 0 if asks_all else first
         kernel(
             _at(q[:, :, a:]), _at(k), _at(v), *steps, _at(layout.bounds[first:]),
-            _long(last - first), _long(q.shape[1]), _long(q.shape[3]), _long(longest),
-            _int(asks_all), _int(causal), _float(scale), *own.arguments(),
+            last - first, q.shape[1], q.shape[3], longest,
+            asks_all, causal, scale, *own.arguments(),
             *(_at(None if t is None else t[:, a:]) for t in (out, grad, dq)), _at(dk), _at(dv),
-            _long(0 if dq is None else dq.stride(1)), _int(torch.get_num_threads()),
+            0 if dq is None else dq.stride(1), torch.get_num_threads(),
         )  # fmt: skip
 
 
@@ -583,8 +605,8 @@ class _AddNorm(torch.autograd.Function):
             made = (_at(_rows(t, some)) for t in (out, normed))
             _pick("add_norm", y)(
                 *parts, _at(weight), _at(bias), *made, _at(inverse[some]),
-                _long(some.stop - some.start), _long(width), _float(eps), *own.arguments(),
-                _int(torch.get_num_threads()),
+                some.stop - some.start, width, eps, *own.arguments(),
+                torch.get_num_threads(),
             )  # fmt: skip
         ctx.save_for_backward(normed, inverse, weight)
         ctx.drop = drop
@@ -606,8 +628,8 @@ class _AddNorm(torch.autograd.Function):
             _pick("add_norm_back", grad)(
                 *(_at(_rows(t, some)) for t in (grad, normed)), _at(inverse[some]), _at(weight),
                 *(_at(_rows(t, some)) for t in (dy, dresidual)), _at(dweight), _at(dbias),
-                _long(some.stop - some.start), _long(width), *own.arguments(),
-                _int(torch.get_num_threads()),
+                some.stop - some.start, width, *own.arguments(),
+                torch.get_num_threads(),
             )  # fmt: skip
         shared = dresidual if apart else (dy if wants_residual else None)
         return dy, shared, dweight, dbias, None, None
@@ -633,9 +655,7 @@ class _Gelu(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
         x = x.contiguous()
         out, slope = torch.empty_like(x), torch.empty_like(x)
-        _pick("gelu", x)(
-            _at(x), _at(out), _at(slope), _long(x.numel()), _int(torch.get_num_threads())
-        )
+        _pick("gelu", x)(_at(x), _at(out), _at(slope), x.numel(), torch.get_num_threads())
         ctx.save_for_backward(slope)
         return out
 
@@ -673,9 +693,9 @@ def low_rank(  # noqa: PLR0917
         return low
     low = torch.empty(x.shape[0], rank + -rank % 8)  # the kernel's ranks come in eights
     kernel(
-        _at(x), _at(a), _at(b), _at(bias), _at(y), _long(y.stride(0)), _at(low), _long(x.shape[0]),
-        _long(k), _long(n), _long(rank), _float(scale), *drop.arguments(),
-        _int(torch.get_num_threads()),
+        _at(x), _at(a), _at(b), _at(bias), _at(y), y.stride(0), _at(low), x.shape[0],
+        k, n, rank, scale, *drop.arguments(),
+        torch.get_num_threads(),
     )  # fmt: skip
     return low
 
@@ -704,9 +724,9 @@ def low_rank_back(  # noqa: PLR0917
         return dlow.t() @ dropout(x.to(a.dtype), drop), wide.t() @ low
     da, db = torch.empty(rank, k), torch.empty(n, rank)
     kernel(
-        _at(g), _long(g.stride(0)), _at(x), _at(a), _at(b), _at(low), _at(dx), _at(da), _at(db),
-        _long(x.shape[0]), _long(k), _long(n), _long(rank), _float(scale), *drop.arguments(),
-        _int(torch.get_num_threads()),
+        _at(g), g.stride(0), _at(x), _at(a), _at(b), _at(low), _at(dx), _at(da), _at(db),
+        x.shape[0], k, n, rank, scale, *drop.arguments(),
+        torch.get_num_threads(),
     )  # fmt: skip
     return da, db
 
