@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tunelab import tables
+    from tunelab.api import Study
     from tunelab.predict import TextClassifier
     from tunelab.study import Plan
     from tunelab.summary import Summary
@@ -257,7 +258,7 @@ def _run_study(planned: Plan, console: Console) -> None:
         click.echo(f"\nStopped. What is done is kept; go on with: {again}", err=True)
         sys.exit(130)
     finished = api.Study(folder)
-    _show_summary(finished.summary, folder)
+    _show_summary(finished, advise=not console.quiet)
     if finished.record.failed:
         n, total = len(finished.record.failed), len(finished.record.results)
         click.echo(f"{n} of {total} trials failed; the errors are above and in the report.",
@@ -448,10 +449,12 @@ def _console(quiet: bool = False) -> Console:
     return Console(stderr=True, quiet=quiet)
 
 
-def _show_summary(said: Summary, folder: Path) -> None:
-    """After: the table, the sentences, where things are."""
+def _show_summary(study: Study, metric: str | None = None, *, advise: bool = True) -> None:
+    """After: the table, the sentences, where things are; and what to take (`advise`)."""
     from tunelab import summary, terminal
 
+    folder = study.directory
+    said = study.summary if metric is None else summary.summarise(study.record, metric)
     headings, rows = summary.display(said)
     out = terminal.console()
     out.print()
@@ -465,6 +468,28 @@ def _show_summary(said: Summary, folder: Path) -> None:
     page = folder / "report.html"
     if page.exists():
         out.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)
+    if advise:
+        _show_advice(study, said)
+
+
+def _show_advice(study: Study, said: Summary) -> None:
+    """What to take, in plain words, and the command that uses it."""
+    from tunelab import store, summary, terminal, tradeoff
+
+    folder, record = study.directory, study.record
+    found = tradeoff.recommend(record, summary=said)
+    trial = summary.best_trial(record, said, found.choice)
+    if trial is None:
+        return
+    out = terminal.console()
+    terminal.say(out, f"{found.short}.", indent=2)
+    artifact = shlex.quote(str(store.artifact_dir(folder, trial.spec.trial_id)))
+    # Commands are there to be copied: no line is broken within one.
+    use = f'Use it: tunelab predict {artifact} "your text"'
+    other = "" if said.metric == record.settings["metric"] else f" --metric {said.metric}"
+    why = f"Reasons and conditions: tunelab recommend {shlex.quote(str(folder))}{other}"
+    for line in (use, why):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _show_more(folder: Path, metric: str) -> None:
@@ -717,16 +742,16 @@ def runs_list(root: Path | None, as_json: bool) -> None:
 @click.option("--metric", metavar="NAME", help="Judge by another metric.")
 def runs_show(folder: Path, as_json: bool, metric: str | None) -> None:
     """The table and verdicts of a study."""
-    from tunelab import config, store, summary
+    from tunelab import api, config, summary
 
-    record = store.read_study(folder)
+    study = api.Study(folder)
     if metric is not None:
         config.require_metric(metric)
-    said = summary.summarise(record, metric)
     if as_json:
+        said = summary.summarise(study.record, metric)
         click.echo(json.dumps(summary.to_json(said), ensure_ascii=False, indent=2))
     else:
-        _show_summary(said, folder)
+        _show_summary(study, metric)
 
 
 # --- where a method fails, and whether it knows ----------------------------------------------

@@ -295,13 +295,17 @@ def summarise(record: StudyRecord, metric: str | None = None) -> Summary:
     )
 
 
-def best_trial(record: StudyRecord, summary: Summary) -> TrialResult | None:
-    """The trial to deploy: of the best method, the seed with the best score on validation."""
-    key = f"eval_{summary.metric}"
+def best_trial(
+    record: StudyRecord, summary: Summary, label: str | None = None
+) -> TrialResult | None:
+    """The trial to deploy: of the best method (or the one called `label`), the seed with the best
+    score on validation.
+    """
+    key, label = f"eval_{summary.metric}", label or summary.best
     scored = [
         (r, s)
         for r in record.done
-        if r.spec.method.label == summary.best and (s := r.scores.get(key)) is not None
+        if r.spec.method.label == label and (s := r.scores.get(key)) is not None
     ]
     if not scored:
         return None

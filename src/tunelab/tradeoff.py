@@ -30,7 +30,10 @@ from tunelab.summary import (
 )
 from tunelab.types import Estimate
 
-__all__ = ["COSTS", "Front", "Place", "Recommendation", "front", "ratio", "recommend", "to_json"]
+__all__ = [
+    "COSTS", "Front", "Place", "Recommendation", "front", "lost", "points", "ratio", "recommend",
+    "to_json",
+]  # fmt: skip
 
 Floats = NDArray[np.float64]
 DRAWS = 1000
@@ -201,7 +204,8 @@ class Recommendation:
 
     `choice` is the cheapest method by `cost` among those whose loss against `best` (best on
     validation) is shown to be below `margin`, and `best` itself; None where nothing finished.
-    `losses` has every other method; `sentence` is the answer, `reasons` and `conditions` the rest.
+    `losses` has every other method; `sentence` is the answer, `reasons` and `conditions` the rest,
+    `short` the answer in so few words that it fits two lines of a terminal.
     """
 
     choice: str | None
@@ -214,6 +218,7 @@ class Recommendation:
     sentence: str
     reasons: tuple[str, ...]
     conditions: tuple[str, ...]
+    short: str = ""
 
 
 def ratio(record: StudyRecord, a: str, b: str, cost: str) -> Estimate | None:
@@ -279,7 +284,7 @@ def recommend(
 
 
 def _in_words(r: Recommendation, record: StudyRecord, said: Summary) -> Recommendation:
-    loss = _points(r.margin, said.metric)
+    loss = points(r.margin, said.metric)
     choice, best = str(r.choice), str(r.best)
     lead = f"If a loss of {loss} is acceptable"
     if choice == best:
@@ -291,11 +296,34 @@ def _in_words(r: Recommendation, record: StudyRecord, said: Summary) -> Recommen
     conditions = [*_conditions(r, record, said, loss)]
     return Recommendation(
         r.choice, r.best, r.metric, r.part, r.margin, r.cost, r.losses, sentence,
-        tuple(reasons), tuple(conditions),
+        tuple(reasons), tuple(conditions), _in_short(r, record, said, loss),
     )  # fmt: skip
 
 
-def _points(margin: float, metric: str) -> str:
+def _in_short(r: Recommendation, record: StudyRecord, said: Summary, loss: str) -> str:
+    choice, best = str(r.choice), str(r.best)
+    if choice != best:
+        gains = _compared(record, said, choice, best, (r.cost,)).better
+        price = f", {gains[0]}" if gains else ""
+        return f"Take {choice}: shown to lose less than {loss} against {best}, the best{price}"
+    if not r.losses:
+        return f"Take {best}: there is nothing to compare it with"
+    prices = {x.label: x.estimates.get(r.cost) for x in said.rows}
+    known = {label: _sign(r.cost) * e.value for label, e in prices.items() if e is not None}
+    if best in known and len(known) > 1 and known[best] == min(known.values()):
+        heading = column(r.cost).heading.lower()
+        return f"Take {best}: best on validation, and the cheapest ({heading})"
+    if any(x.acceptable for x in r.losses):
+        return f"Take {best}: best on validation, and cheaper than what comes near it"
+    if all(x.reason != "one-sided t test" for x in r.losses):
+        why = f"with fewer than {LEAST_SEEDS} seeds nothing cheaper can be shown to be as good"
+    else:
+        why = f"nothing cheaper is shown to lose less than {loss}"
+    return f"Take {best}: best on validation; {why}"
+
+
+def points(margin: float, metric: str) -> str:
+    """A loss in words: 0.01 of accuracy is "1 point"."""
     row = METRICS[metric]
     if not row.percent:
         return f"{margin:g} of {row.label}"
@@ -306,15 +334,16 @@ def _points(margin: float, metric: str) -> str:
 def _shown(r: Recommendation, said: Summary) -> str:
     choice, best, margin = r.choice, str(r.best), r.margin
     loss = next(x.loss for x in r.losses if x.label == choice)
-    words = _points(margin, said.metric)
-    size = _loss(loss, said.metric)
+    words = points(margin, said.metric)
+    size = lost(loss, said.metric)
     pair = next((c for c in said.comparisons if {c.a, c.b} == {choice, best}), None)
     if pair and pair.verdict == "equivalent" and pair.margin == margin:
         return f"equivalent to {best} within {words} ({size})"
     return f"shown to lose less than {words} against {best} ({size})"
 
 
-def _loss(loss: Estimate, metric: str) -> str:
+def lost(loss: Estimate, metric: str) -> str:
+    """A measured loss with its interval in words: "0.4 points lost, 90% interval -0.2 to 1.0"."""
     percent = METRICS[metric].percent
     scale, decimals = (100, 1) if percent else (1, 3)
 
@@ -365,7 +394,7 @@ def _why_best(r: Recommendation, said: Summary) -> str:
     if fine:
         return (
             f"best on validation ({reached} {what.about}), and by {cost} cheaper than what loses "
-            f"less than {_points(r.margin, r.metric)}: {', '.join(fine)}"
+            f"less than {points(r.margin, r.metric)}: {', '.join(fine)}"
         )
     few = all(x.reason != "one-sided t test" for x in r.losses)
     if r.losses and few:
@@ -375,7 +404,7 @@ def _why_best(r: Recommendation, said: Summary) -> str:
         )
     return (
         f"best on validation ({reached} {what.about}); nothing else is shown to lose less than "
-        f"{_points(r.margin, r.metric)}"
+        f"{points(r.margin, r.metric)}"
     )
 
 
@@ -396,7 +425,7 @@ def _reasons(r: Recommendation, said: Summary, loss: str) -> list[str]:
             verdict = f"loses more than {loss}"
         else:
             verdict = f"is not shown to lose less than {loss}"
-        out.append(f"{x.label} {verdict} against {r.best}: {_loss(x.loss, r.metric)}{cost}")
+        out.append(f"{x.label} {verdict} against {r.best}: {lost(x.loss, r.metric)}{cost}")
     return out
 
 

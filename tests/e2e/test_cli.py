@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import struct
 import subprocess
@@ -96,6 +97,15 @@ def test_says_before_what_will_run_and_after_how_it_went(made: tuple[Path, Said]
     assert sum(line.startswith("done") for line in said.faults) == 8
     assert all(name in after for name in METHODS)
     assert f"Report: {folder / 'report.html'}" in after
+    # It ends with what to take, and a command that works as it stands.
+    take, use, why = after.splitlines()[-3:]
+    assert re.match(r"Take [\w-]+: best on validation[,;] .+\.$", take)
+    said_it = run_here(*shlex.split(use.removeprefix("Use it: tunelab ")))
+    assert said_it.code == 0, said_it.err
+    assert said_it.out.endswith("your text\n")
+    assert run_here(*shlex.split(why.partition(": tunelab ")[2])).out.startswith(
+        take.split()[1][:-1]
+    )
     # A pipe is not a terminal: no colours, no moving bar, no line cut in two.
     assert "\x1b" not in before + after
     assert "\r" not in before + after
@@ -215,6 +225,8 @@ def test_a_study_file_and_set_and_flags(
     said = cli("compare", "mine.yaml", "--set", "methods.1.min_df=2", "--word-ngrams", 1, "-q")
     assert said.code == 0, said.err
     assert said.err == ""
+    assert "Report: " in said.out
+    assert "Take " not in said.out  # quiet: results, no advice
     study = yaml.safe_load((tmp_path / "runs/mine/study.yaml").read_text())
     assert [m["label"] for m in study["methods"]] == [
         "svm-tfidf[c=1,char_ngrams=0,min_df=1]",
@@ -640,7 +652,9 @@ def _read(terminal: int) -> bytes:
 @pytest.mark.parametrize("columns", [40, 80, 200])
 def test_the_table_fits_the_terminal(study_dir: Path, columns: int) -> None:
     lines = in_a_terminal(columns, "runs", "show", str(study_dir))
-    path = [line for line in lines if line.startswith("Report: ")]
+    # What is there to be copied stays in one piece.
+    path = [x for x in lines if x.startswith(("Report: ", "Use it: ", "Reasons and conditions: "))]
+    assert len(path) == 3
     assert max(len(line) for line in lines if line not in path) <= columns
     # Neither a heading nor a name is cut, and every block of columns says whose it is.
     words = {word for line in lines for word in line.split()}

@@ -61,7 +61,7 @@ def study(
     assert "is left out" not in said.err
     assert "Reports  to " in said.err
     # Standard output is the table's: nothing that a tracker prints is among it.
-    assert said.out.strip().splitlines()[-1] == "Report: ours/report.html"
+    assert said.out.strip().splitlines()[-4] == "Report: ours/report.html"
     return tmp_path / "ours"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from studies import make_study
+from studies import METHODS, make_study
 from tunelab import tradeoff
 from tunelab.errors import ConfigError
 from tunelab.store import StudyRecord, read_study
@@ -109,12 +109,22 @@ def test_a_cheaper_method_that_loses_little_is_recommended(tmp_path: Path) -> No
     assert any("fewer texts a second" in c for c in r.conditions)
     assert any("base model, which must lie beside it" in c for c in r.conditions)
     assert any("1,000 rows of test" in c for c in r.conditions)
+    assert re.fullmatch(
+        r"Take lora: shown to lose less than 1 point against full, the best, 1\.5x faster to train "
+        r"\(4\d s against 6\d s\)",
+        r.short,
+    )
     generous = tradeoff.recommend(record, margin=0.3)
     assert generous.choice == "svm-tfidf"
     assert "If a loss of 30 points is acceptable, svm-tfidf" in generous.sentence
     strict = tradeoff.recommend(record, margin=0.0001)
     assert strict.choice == "full"
     assert "nothing else is shown to lose less than 0.01 points" in strict.sentence
+    assert strict.short == (
+        "Take full: best on validation; nothing cheaper is shown to lose less than 0.01 points"
+    )
+    for found in (r, generous, strict):
+        assert len(found.short) <= 160  # two lines of a terminal
 
 
 def test_the_cost_decides_among_what_is_acceptable(tmp_path: Path) -> None:
@@ -129,6 +139,20 @@ def test_few_seeds_recommend_the_best_and_say_why(tmp_path: Path) -> None:
     assert not by_label["lora"].acceptable
     assert "3 seeds: at least 6 are needed" in by_label["lora"].reason
     assert r.choice == "full"
+    assert r.short.startswith("Take full: best on validation; with fewer than 6 seeds nothing")
+
+
+def test_in_short_of_the_cheapest_and_of_the_only_one(tmp_path: Path) -> None:
+    cheap = with_scores(study(tmp_path), {**FAR, "svm-tfidf": 0.95, "svm": 0.9499}, 0.0)
+    assert tradeoff.recommend(cheap).short == (
+        "Take svm-tfidf: best on validation, and the cheapest (training)"
+    )
+    near = with_scores(study(tmp_path / "near"), {**FAR, "lora": 0.95, "full": 0.9499}, 0.0)
+    assert tradeoff.recommend(near).short == (
+        "Take lora: best on validation, and cheaper than what comes near it"
+    )
+    alone = read_study(make_study(tmp_path / "one", methods=METHODS[3:], seeds=6))
+    assert tradeoff.recommend(alone).short == "Take lora: there is nothing to compare it with"
 
 
 def test_nothing_finished_and_bad_names(tmp_path: Path) -> None:
