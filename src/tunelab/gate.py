@@ -497,28 +497,42 @@ def bag_of(twins: duplicates.Twins) -> Bag:
 # --- labels ---------------------------------------------------------------------------------
 
 
-def _features(bag: Bag) -> Any:
-    """TF-IDF of words and pairs of words, hashed: sparse (groups, BUCKETS), rows of length one."""
-    from scipy.sparse import csr_array
+def _features(bag: Bag, rows: int = 4096) -> Any:
+    """TF-IDF of words and pairs of words, hashed: sparse (groups, BUCKETS), rows of length one.
+
+    Counted so many texts at a time: what counting needs beside the result does not grow with them.
+    """
+    from scipy.sparse import vstack
     from sklearn.feature_extraction.text import TfidfTransformer
 
-    flat = bag.flat.astype(np.uint64)
+    n = len(bag.starts) - 1
+    counts = vstack(
+        [_hashed(bag, a, min(n, a + rows)) for a in range(0, max(1, n), rows)], format="csr"
+    )
+    return TfidfTransformer(sublinear_tf=True).fit(counts).transform(counts, copy=False)
+
+
+def _hashed(bag: Bag, begin: int, end: int) -> Any:
+    """Counts of words and pairs of words of texts begin..end, sparse (end - begin, BUCKETS)."""
+    from scipy.sparse import csr_array
+
+    starts = bag.starts[begin : end + 1] - bag.starts[begin]
+    flat = bag.flat[bag.starts[begin] : bag.starts[end]].astype(np.uint64)
     one = flat * np.uint64(0x9E3779B97F4A7C15)
     two = (flat[:-1] + np.uint64(1)) * np.uint64(0xBF58476D1CE4E5B9) ^ flat[1:] * np.uint64(
         0x94D049BB133111EB
     )
     within = np.ones(max(0, len(flat) - 1), dtype=np.bool_)
-    breaks = bag.starts[1:-1]
+    breaks = starts[1:-1]
     within[breaks[(breaks > 0) & (breaks < len(flat))] - 1] = False
-    owner = np.repeat(np.arange(len(bag.starts) - 1, dtype=np.int32), np.diff(bag.starts))
-    rows = np.concatenate([owner, owner[:-1][within]])
+    owner = np.repeat(np.arange(end - begin, dtype=np.int32), np.diff(starts))
+    owners = np.concatenate([owner, owner[:-1][within]])
     shift = np.uint64(64 - BUCKETS.bit_length() + 1)
     buckets = (np.concatenate([one, _spread(two[within])]) >> shift).astype(np.int32)
-    counts = csr_array(
-        (np.ones(len(rows), dtype=np.float32), (rows, buckets)),
-        shape=(len(bag.starts) - 1, BUCKETS),
+    return csr_array(
+        (np.ones(len(owners), dtype=np.float32), (owners, buckets)),
+        shape=(end - begin, BUCKETS),
     )
-    return TfidfTransformer(sublinear_tf=True).fit_transform(counts).astype(np.float32)
 
 
 def _spread(h: NDArray[np.uint64]) -> NDArray[np.uint64]:

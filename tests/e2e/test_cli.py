@@ -441,6 +441,22 @@ def test_predict_from_a_study_a_trial_and_an_artifact(study_dir: Path) -> None:
     assert predict_json(trial, "x") == predict_json(trial / "artifact", "x")
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_every_artifact_keeps_its_temperature(trained: dict[str, Path], method: str) -> None:
+    folder = trained[method]
+    kept = json.loads((folder / "calibration.json").read_text())
+    plain = predict_json(folder, "a film")
+    if kept["temperature"] is None:  # few rows, or few mistakes
+        assert kept["rows"] < 50 or "mistakes" in kept["reason"]
+        said = run_here("predict", folder, "a film", "--calibrated")
+        assert said.code == 2
+        assert kept["reason"] in said.err
+        return
+    assert kept["log_loss"]["after"] <= kept["log_loss"]["before"] + 1e-6
+    truer = predict_json(folder, "a film", "--calibrated")
+    assert [row["label"] for row in truer] == [row["label"] for row in plain]
+
+
 def test_a_moved_artifact_still_works(trained: dict[str, Path], tmp_path: Path) -> None:
     for method in ("svm-tfidf", "full", "lora"):
         moved = tmp_path / method

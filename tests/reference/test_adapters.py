@@ -29,10 +29,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 import tunelab
 from commands import run_here
 from tiny import BAD, GOOD, make_tiny
-from tunelab import adapters, artifacts, bases, foreign, models, transformer
+from tunelab import adapters, artifacts, bases, calibration, foreign, models, transformer
 from tunelab.adapters import AdapterSet
 from tunelab.errors import ArtifactError
 from tunelab.transformer import TransformerClassifier
+from tunelab.types import Predictions
 
 TEXTS = [
     *(f"{w} film and the plot is {v} {i}" for i, (w, v) in enumerate(zip(GOOD, BAD, strict=True))),
@@ -136,6 +137,22 @@ def test_merged_predicts_the_same_and_the_original_is_untouched(
     weights = home / name / "adapter_model.safetensors"
     assert manifest["merged_from"]["sha256"] == artifacts.sha256(weights)
     assert not list(tmp_path.glob(".merged*"))
+
+
+def test_merged_keeps_the_temperature_of_its_scores(home: Path, tmp_path: Path):
+    shutil.copytree(home / "a", tmp_path / "a")
+    rows = Predictions(
+        tuple(map(str, range(200))),
+        np.arange(200) % 2,
+        np.random.default_rng(0).normal(size=(200, 2)),
+        "logit",
+    )
+    calibration.keep(tmp_path / "a", rows)
+    made = adapters.merge(tmp_path / "a", tmp_path / "merged")
+    assert calibration.kept(made.artifact) == pytest.approx(calibration.fit_temperature(rows))
+    before = tunelab.load(tmp_path / "a").calibrated().predict_proba(TEXTS)
+    after = tunelab.load(tmp_path / "merged").calibrated().predict_proba(TEXTS)
+    assert np.abs(before - after).max() <= 1e-5
 
 
 def test_merged_is_what_peft_itself_merges(home: Path, tmp_path: Path):

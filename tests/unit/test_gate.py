@@ -16,7 +16,8 @@ import pytest
 
 from commands import run_here
 from studies import make_study
-from tunelab import gate, store, summary
+from tiny import reviews
+from tunelab import duplicates, gate, store, summary
 from tunelab.data import load, write_table
 from tunelab.gate import Gate, against, effects, inspect, mended
 from tunelab.stats import Runs
@@ -356,3 +357,19 @@ def test_a_study_keeps_it_and_says_what_it_changes(tmp_path: Path):
     assert gate.from_json(record.gate) == found
     (new,) = set(summary.summarise(record).warnings) - set(plain.warnings)
     assert new.startswith("12 of 60 test rows are leaked from train: without them accuracy changes")
+
+
+def test_counting_in_pieces_gives_the_same_features() -> None:
+    """Pieces bound the memory; the numbers must not know of them, nor pairs cross two texts."""
+    texts = ["a good film", "", "bad", *(t for t, _ in reviews(40)), "good good film film", "x"]
+    bag = gate.bag_of(duplicates.find(texts))
+    whole = gate._features(bag, rows=1000)
+    for rows in (1, 3, 43):
+        some = gate._features(bag, rows=rows)
+        assert some.shape == whole.shape
+        for part in ("indptr", "indices", "data"):
+            assert np.array_equal(getattr(some, part), getattr(whole, part))
+    # "bad" stands alone between two others: one word, no pair.
+    alone = whole[[i for i, t in enumerate(duplicates.find(texts).texts) if t == "bad"]]
+    assert alone.nnz == 1
+    assert alone.data[0] == pytest.approx(1.0)
