@@ -1,6 +1,6 @@
 """Run the benchmarks and write docs/performance.md from what they print.
 
-python benchmarks/performance.py [--only training] [--write]
+python benchmarks/performance.py [--only training] [--artifact FOLDER] [--write]
 
 Each run's JSON is kept in build/performance/, so that they can be run one at a time on a machine
 that is quiet; `--write` only writes the page from what is there.
@@ -21,12 +21,12 @@ PAGE = HERE.parent / "docs" / "performance.md"
 
 RUNS: dict[str, list[str]] = {
     "training-lora": ["training.py"],
-    "training-lora-batch-32": ["training.py", "--batch", "32", "--steps", "10"],
+    "training-lora-batch-32": ["training.py", "--batch", "32", "--steps", "15"],
     "training-query-value": ["training.py", "--mode", "query-value"],
     "training-full": ["training.py", "--mode", "full"],
     "training-qlora-4bit": ["training.py", "--mode", "qlora-4bit", "--steps", "10"],
     "training-distilbert": ["training.py", "--model", "distilbert", "--steps", "10"],
-    "inference": ["inference.py"],
+    "inference": ["inference.py", "--artifact", "FOLDER"],
     "study": ["study.py"],
     "scaling": ["scaling.py"],
     "roofline": ["roofline.py"],
@@ -72,13 +72,16 @@ def table(found: dict[str, Any], command: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--only", help="names that contain this")
+    parser.add_argument("--artifact", help="a trained trial, whose accuracy inference.py compares")
     parser.add_argument("--write", action="store_true", help="only write the page")
     a = parser.parse_args()
     KEPT.mkdir(parents=True, exist_ok=True)
     for name, command in RUNS.items():
         if a.write or (a.only and a.only not in name):
             continue
-        script, *more = command
+        script, *more = (a.artifact if word == "FOLDER" else word for word in command)
+        if None in more:
+            sys.exit(f"{name}: name a trained LoRA trial with --artifact.")
         done = subprocess.run(
             [sys.executable, str(HERE / script), *more, "--json"],
             stdout=subprocess.PIPE, text=True, check=True,
