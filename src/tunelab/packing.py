@@ -172,22 +172,6 @@ class _Run:
         out = kernels.self_attention(parts, self.layout, scale=scale, drop=drop, causal=self.causal)
         return out.reshape(1, out.shape[1], -1)
 
-    def attention(  # noqa: PLR0917
-        self,
-        x: torch.Tensor,
-        asks: torch.Tensor,
-        modules: Sequence[Any],
-        joined: _Forward | None,
-        heads: int,
-        scale: float,
-        drop: Mask,
-    ) -> torch.Tensor:
-        """Attention with the layers that make queries (of `asks`), keys and values (of x)."""
-        if joined is not None and asks is x:
-            return self.attend_joined(joined(x), heads, scale, drop)
-        query, key, value = modules
-        return self.attend(query(asks), key(x), value(x), heads, scale, drop)
-
     def add_norm(self, y: torch.Tensor, x: torch.Tensor, norm: Any, p: float) -> torch.Tensor:
         """norm(dropout(y) + x), fused where `norm` is torch's own LayerNorm."""
         drop = self.drop(p, norm.training)
@@ -241,17 +225,31 @@ ALL_MASK_ATTENTION_FUNCTIONS.register(_NAME, _no_mask)
 # --- layers ---------------------------------------------------------------------------------
 
 
+def _attending(run: _Run, join: _Join, query: Any, key: Any, value: Any) -> _Forward:
+    """Attention and its three layers; only the tokens in `asks` get a new vector."""
+    joined = join((query, key, value))
+
+    def attend(
+        x: torch.Tensor, asks: torch.Tensor, heads: int, scale: float, drop: Mask
+    ) -> torch.Tensor:
+        if joined is not None and asks is x:
+            return run.attend_joined(joined(x), heads, scale, drop)
+        return run.attend(query(asks), key(x), value(x), heads, scale, drop)
+
+    return attend
+
+
 def _bert_layer(run: _Run, layer: Any, join: _Join) -> _Forward:
     """BERT and those that have its layers: RoBERTa, XLM-R, CamemBERT, ELECTRA."""
     att, mid = layer.attention.self, layer.attention.output
-    out, three = layer.output, (att.query, att.key, att.value)
-    joined = join(three)
+    out = layer.output
+    attend = _attending(run, join, att.query, att.key, att.value)
 
     def forward(x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         asks = run.asking(x)
         drop = run.drop(att.dropout.p, att.training)
         heads, scale = att.num_attention_heads, att.attention_head_size**-0.5
-        y = run.attention(x, asks, three, joined, heads, scale, drop)
+        y = attend(x, asks, heads, scale, drop)
         y = run.add_norm(mid.dense(y), asks, mid.LayerNorm, mid.dropout.p)
         z = layer.intermediate(y)
         return run.add_norm(out.dense(z), y, out.LayerNorm, out.dropout.p)
@@ -261,14 +259,13 @@ def _bert_layer(run: _Run, layer: Any, join: _Join) -> _Forward:
 
 def _distilbert_layer(run: _Run, layer: Any, join: _Join) -> _Forward:
     att, ffn = layer.attention, layer.ffn
-    three = (att.q_lin, att.k_lin, att.v_lin)
-    joined = join(three)
+    attend = _attending(run, join, att.q_lin, att.k_lin, att.v_lin)
 
     def forward(x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         asks = run.asking(x)
         drop = run.drop(att.dropout.p, att.training)
         scale = att.attention_head_size**-0.5
-        y = run.attention(x, asks, three, joined, att.n_heads, scale, drop)
+        y = attend(x, asks, att.n_heads, scale, drop)
         y = run.add_norm(att.out_lin(y), asks, layer.sa_layer_norm, 0.0)
         z = ffn.lin2(ffn.activation(ffn.lin1(y)))
         return run.add_norm(z, y, layer.output_layer_norm, ffn.dropout.p)
@@ -278,14 +275,13 @@ def _distilbert_layer(run: _Run, layer: Any, join: _Join) -> _Forward:
 
 def _albert_layer(run: _Run, layer: Any, join: _Join) -> _Forward:
     att = layer.attention
-    three = (att.query, att.key, att.value)
-    joined = join(three)
+    attend = _attending(run, join, att.query, att.key, att.value)
 
     def forward(x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         asks = run.asking(x)
         drop = run.drop(att.attention_dropout.p, att.training)
         heads, scale = att.num_attention_heads, att.attention_head_size**-0.5
-        y = run.attention(x, asks, three, joined, heads, scale, drop)
+        y = attend(x, asks, heads, scale, drop)
         y = run.add_norm(att.dense(y), asks, att.LayerNorm, att.output_dropout.p)
         z = layer.ffn_output(layer.activation(layer.ffn(y)))
         return run.add_norm(z, y, layer.full_layer_layer_norm, 0.0)
