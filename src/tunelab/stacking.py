@@ -137,11 +137,12 @@ def _step(stack: Stacked, members: Mapping[int, _Member], asking: Mapping[int, C
         return
     for i, m in members.items():
         m.answer(made[i])
-    while losses := [m.ask.loss for m in members.values() if isinstance(m.ask, Backward)]:
-        torch.autograd.backward(losses)
-        for m in members.values():
-            if isinstance(m.ask, Backward):
-                m.answer(None)
+    while asked := [(m, m.ask) for m in members.values() if isinstance(m.ask, Backward)]:
+        torch.autograd.backward([a.loss for _, a in asked])
+        # Read together: a card is waited for once in a step, not K times.
+        values = torch.stack([a.value for _, a in asked]).tolist()
+        for (m, _), value in zip(asked, values, strict=True):
+            m.answer(value)
 
 
 class _Clock:

@@ -125,9 +125,10 @@ class Compute:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Backward:
-    """Asks for the gradients of a loss. Answered with None."""
+    """Asks for the gradients of `loss`, which may be scaled, and for `value` as a number."""
 
     loss: torch.Tensor
+    value: torch.Tensor
 
 
 Ask = Join | Turn | Compute | Backward
@@ -157,6 +158,7 @@ def alone(
                 answer = engine.compute(ask.encoded, ask.rows)
             elif isinstance(ask, Backward):
                 ask.loss.backward()  # type: ignore[no-untyped-call]
+                answer = float(ask.value)
             elif ask.training:
                 inside.enter_context(engine.installed())
             else:
@@ -372,12 +374,10 @@ def _stepper(
                 )
                 / whole
             )
-            yield Backward(scaler.scale(share))
-            loss += float(share.detach())
+            loss += yield Backward(scaler.scale(share), share.detach())
         if hooks.penalty:
             extra = hooks.penalty()
-            yield Backward(scaler.scale(extra))
-            loss += float(extra.detach())
+            loss += yield Backward(scaler.scale(extra), extra.detach())
         if not math.isfinite(loss):
             raise TrialError(
                 f"The loss became {loss} at a learning rate of {rate:.2g}: training diverged. "

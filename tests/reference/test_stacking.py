@@ -196,6 +196,26 @@ def test_masks_in_one_row_are_those_of_each_alone() -> None:
     torch.testing.assert_close(mask[2:], own[1].factors((3, 3, 16, 16), like))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "albert", "electra"])
+def test_nothing_of_a_step_comes_back_from_the_device(
+    family: str, dtype: torch.dtype, folders: Callable[[str], Path]
+) -> None:
+    """On torch's meta device a tensor left on the host, or a value asked for, raises."""
+    models = [made(folders(family), k, True, **m)[0].to("meta").train() for k, m in
+              enumerate(MEMBERS)]  # fmt: skip
+    texts, rows = data(9, 0).encoded, np.arange(9)
+    stack = stacking.Stacked(models, dtype, range(4))
+    with stack.installed():
+        logits = [x for x, _ in stack(dict.fromkeys(range(4), (texts, rows))).values()]
+    packed = packing.Packed(models[0], dtype)
+    with packed.installed():
+        logits.append(packed(texts, rows)[0])
+    assert {x.device.type for x in logits} == {"meta"}
+    torch.autograd.backward([x.sum() for x in logits])
+    assert all(p.grad is not None for m in models for p in m.parameters() if p.requires_grad)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
