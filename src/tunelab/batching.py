@@ -32,6 +32,10 @@ class Encoded:
         """Number of tokens in each text, (n,)."""
         return np.asarray([len(i) for i in self.ids], dtype=np.int64)
 
+    def lengths_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Number of tokens in some of the texts."""
+        return np.asarray([len(self.ids[r]) for r in rows], dtype=np.int64)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,8 +30,8 @@ from torch.nn import functional
 from tunelab import batching, models, packing
 from tunelab.batching import Encoded
 
-__all__ = ["PRECISIONS", "Prepared", "WINDOW", "batches", "fingerprint", "prepare",
-           "prepare_encoder", "texts_in_windows"]  # fmt: skip
+__all__ = ["PRECISIONS", "Halves", "Lower", "Prepared", "WINDOW", "batches", "fingerprint",
+           "prepare", "prepare_encoder", "texts_in_windows"]  # fmt: skip
 
 # What layers may compute in when texts are scored; the head is float32 in any case.
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -223,8 +223,14 @@ class _Encoder:
         self, ids: torch.Tensor, lengths: torch.Tensor | None, first_only: bool
     ) -> torch.Tensor:
         """Vectors (b, n or 1, width) of `ids` (b, n); `lengths` (b,) where they differ."""
-        n = ids.shape[1]
-        columns = torch.arange(n, device=ids.device)
+        states = self.below(ids, lengths, 0, first_only)
+        return self.above(states, lengths, 0, first_only).float()
+
+    def below(
+        self, ids: torch.Tensor, lengths: torch.Tensor | None, count: int, first_only: bool
+    ) -> torch.Tensor:
+        """What the `count` lowest layers give; with none, the embeddings."""
+        columns = torch.arange(ids.shape[1], device=ids.device)
         offset = self.model.config.pad_token_id + 1 if self.kind in _OFFSET_POSITIONS else 0
         more = {} if self.kind in _NO_TOKEN_TYPES else {"token_type_ids": torch.zeros_like(ids)}
         x: torch.Tensor = self.model.embeddings(
@@ -234,14 +240,53 @@ class _Encoder:
             x = self.model.embeddings_project(x)
         if self.kind == "albert":
             x = self.model.encoder.embedding_hidden_mapping_in(x)
-        x = x.to(self.dtype)
-        mask = None if lengths is None else (columns < lengths[:, None])[:, None, None, :]
-        for i, layer in enumerate(self.layers):
-            x = layer(x, mask, first_only and i == len(self.layers) - 1)
-        return x.float()
+        return self._through(x.to(self.dtype), lengths, range(count), first_only)
+
+    def above(
+        self, states: torch.Tensor, lengths: torch.Tensor | None, count: int, first_only: bool
+    ) -> torch.Tensor:
+        """What the layers above the `count` lowest make of what those gave."""
+        return self._through(states, lengths, range(count, len(self.layers)), first_only)
+
+    def _through(
+        self, x: torch.Tensor, lengths: torch.Tensor | None, which: range, first_only: bool
+    ) -> torch.Tensor:
+        mask = None
+        if lengths is not None:
+            columns = torch.arange(x.shape[1], device=x.device)
+            mask = (columns < lengths[:, None])[:, None, None, :]
+        for i in which:
+            x = self.layers[i](x, mask, first_only and i == len(self.layers) - 1)
+        return x
 
 
 # --- making a model ready -------------------------------------------------------------------
+
+
+class Lower(Protocol):
+    """Keeps what the `layers` lowest, frozen layers give for each batch of one set of texts."""
+
+    @property
+    def layers(self) -> int:
+        """How many of the lowest layers."""
+        ...
+
+    def states(
+        self, i: int, batch: batching.Batch, below: Callable[[batching.Batch, int], torch.Tensor]
+    ) -> torch.Tensor:
+        """Of batch `i`: kept, or what `below(batch, layers)` gives."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Halves:
+    """A classifier cut between two layers: above(below(batch, n), batch, n) are its logits.
+
+    Bit for bit, at any n. After all layers, `below` gives the first tokens alone, (b, 1, width).
+    """
+
+    below: Callable[[batching.Batch, int], torch.Tensor]
+    above: Callable[[torch.Tensor, batching.Batch, int], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -257,18 +302,33 @@ class Prepared:
     why: str | None
     merged: bool
     side_by_side: bool
+    halves: Halves | None = None
 
     def __call__(
-        self, encoded: Encoded, pad_id: int, batch_size: int, width: int | None = None
+        self,
+        encoded: Encoded,
+        pad_id: int,
+        batch_size: int,
+        width: int | None = None,
+        *,
+        lower: Lower | None = None,
     ) -> NDArray[np.float32]:
-        """Rows (n, width) of all texts in their order; `width` is needed only where n may be 0."""
+        """Rows (n, width) of all texts in their order; `width` is needed only where n may be 0.
+
+        `lower` keeps what frozen layers give for these texts, where the model has `halves`.
+        """
         rows = batches(encoded.lengths, batch_size)
         out: list[NDArray[np.float32]] = [np.empty((0, width or 0), np.float32)] * len(rows)
 
         def one(i: int) -> None:
             with torch.inference_mode():
                 batch = batching.pad(encoded, rows[i], pad_id)
-                out[i] = self.compute(batch, self.where).float().cpu().numpy()
+                if lower is None or self.halves is None:
+                    given = self.compute(batch, self.where)
+                else:
+                    states = lower.states(i, batch, self.halves.below).to(self.where)
+                    given = self.halves.above(states, batch, lower.layers)
+                out[i] = given.float().cpu().numpy()
 
         threads = torch.get_num_threads()
         if self.side_by_side and threads > 1 and len(rows) >= 2 * threads:
@@ -340,13 +400,17 @@ def prepare(model: Any, *, merge: bool = True, dtype: torch.dtype = torch.float3
     whole = _merged(model) if merge and peft is not None else None
     inner = whole or (model.get_base_model() if peft is not None else model)
     try:
-        run = partial(_logits, inner, _encoder(getattr(inner, inner.base_model_prefix), dtype))
+        encoder = _encoder(getattr(inner, inner.base_model_prefix), dtype)
+        run = partial(_logits, inner, encoder)
         _check(run, plain, where, dtype)
     except _NotAsShippedError as e:
         why = str(e)
     else:
         bare = peft is None or whole is not None
-        return Prepared(run, where, "fast", None, whole is not None, bare and where.type == "cpu")
+        halves = Halves(partial(_below, encoder, where), partial(_above, inner, encoder))
+        return Prepared(
+            run, where, "fast", None, whole is not None, bare and where.type == "cpu", halves
+        )
     try:
         if whole is not None:
             _check(partial(_plain, whole), plain, where, torch.float32)
@@ -431,6 +495,21 @@ def _logits(
     model: Any, encoder: _Encoder, batch: batching.Batch, where: torch.device
 ) -> torch.Tensor:
     first = encoder(*_placed(batch, where), first_only=True)
+    logits: torch.Tensor = packing.FAMILIES[encoder.kind].head(model, first)
+    return logits
+
+
+def _below(
+    encoder: _Encoder, where: torch.device, batch: batching.Batch, layers: int
+) -> torch.Tensor:
+    return encoder.below(*_placed(batch, where), layers, first_only=True)
+
+
+def _above(
+    model: Any, encoder: _Encoder, states: torch.Tensor, batch: batching.Batch, layers: int
+) -> torch.Tensor:
+    _, lengths = _placed(batch, states.device)
+    first = encoder.above(states, lengths, layers, first_only=True).float()
     logits: torch.Tensor = packing.FAMILIES[encoder.kind].head(model, first)
     return logits
 

@@ -8,7 +8,7 @@ import platform
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 __all__ = [
     "PeakMemory",
@@ -45,9 +45,15 @@ class PeakMemory:
 
     Linux keeps the peak itself (VmHWM), so nothing is missed between samples; it is reset first.
     Elsewhere `getrusage` gives the peak of the whole process, which is the same in a fresh one.
+    One that is made while another runs takes nothing from the other's peak.
     """
 
+    # The peaks that resets wiped out, in order.
+    _wiped: ClassVar[list[int]] = []
+
     def __init__(self) -> None:
+        self._wiped.append(_status("VmHWM") or 0)
+        self._since = len(self._wiped)
         # Without the reset, the peak may include what came before: never less.
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
@@ -56,6 +62,7 @@ class PeakMemory:
     def bytes(self) -> int | None:
         """Peak so far above the baseline, at least 0."""
         peak = _status("VmHWM") or _rusage_peak()
+        peak = peak and max([peak, *self._wiped[self._since :]])
         if peak is None or self._before is None:
             return None
         return max(0, peak - self._before)

@@ -71,11 +71,14 @@ class _Family:
     first of each text or, with `causal` attention, the last. `enters`: the module whose output goes
     into the first layer. `layer`: a faster forward pass of a layer, given the layer's class name.
     `offset`: positions count from the pad id on. `types`: the model takes token_type_ids.
+    `block`: the class name of a layer that has no faster pass; `leaves`: the module after the last.
     """
 
     head: Callable[[Any, torch.Tensor], Any]
     enters: str = "embeddings"
     layer: tuple[str, Callable[[_Run, Any, _Join], Callable[..., torch.Tensor]]] | None = None
+    block: str = ""
+    leaves: str | None = None
     offset: bool = False
     types: bool = True
     causal: bool = False
@@ -130,9 +133,15 @@ class _Run:
         self._site = 0
         self._layer = 0
 
-    def begin(self, layout: Layout) -> None:
-        self.layout, self._site, self._layer = layout, 0, 0
-        self.step += 1
+    def begin(self, layout: Layout | None, below: int = 0, *, training: bool = True) -> None:
+        """Start a batch that enters above so many layers; outside training, no step is counted.
+
+        Above all layers, where nothing attends, it needs no layout.
+        """
+        self._site, self._layer = 0, below
+        if layout is not None:
+            self.layout = layout
+        self.step += training
 
     def drop(self, p: float, training: bool) -> Mask:
         """The next mask of this step: a function of seed, step and place, of nothing else."""
@@ -301,7 +310,9 @@ FAMILIES: dict[str, _Family] = {
     "camembert": _Family(_whole_head, layer=("CamembertLayer", _bert_layer), offset=True),
     "electra": _Family(_whole_head, layer=("ElectraLayer", _bert_layer)),
     "albert": _Family(_albert_head, layer=("AlbertLayer", _albert_layer)),
-    "gpt2": _Family(_gpt2_head, enters="drop", types=False, causal=True),
+    "gpt2": _Family(
+        _gpt2_head, enters="drop", types=False, causal=True, block="GPT2Block", leaves="ln_f"
+    ),
 }
 
 
@@ -550,6 +561,28 @@ _FORWARDS: dict[type, Callable[[_Run, Any, _Cast], Callable[..., torch.Tensor]]]
 }
 
 
+@contextmanager
+def _passed_over(blocks: list[nn.Module]) -> Iterator[list[torch.Tensor]]:
+    """While inside, layers give back what enters them; a list of what did, in order."""
+    seen: list[torch.Tensor] = []
+
+    def forward(x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        seen.append(x)
+        return x
+
+    before = [b.__dict__.get("forward") for b in blocks]
+    try:
+        for block in blocks:
+            block.__dict__["forward"] = forward
+        yield seen
+    finally:
+        for block, own in zip(blocks, before, strict=True):
+            if own is None:
+                del block.__dict__["forward"]
+            else:
+                block.__dict__["forward"] = own
+
+
 class Packed:
     """Calls a classifier on packed rows: `packed(encoded, rows)` gives logits (b, n_classes).
 
@@ -629,16 +662,62 @@ class Packed:
 
     def _vectors(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """The vectors (b, width) that the head reads, of the row that `_run` has begun."""
-        layout = self._run.layout
         more: dict[str, Any] = {"use_cache": False} if self._family.causal else {}
         if self._family.types:
             more["token_type_ids"] = torch.zeros_like(ids)
+        with self._current():
+            out = self._encoder(input_ids=ids, position_ids=positions, **more)
+        return self._read(out.last_hidden_state[0])
+
+    def below(self, encoded: Encoded, rows: NDArray[np.int64], layers: int) -> torch.Tensor:
+        """What so many of the lowest layers give, without a gradient: (tokens, width).
+
+        After all layers that is (b, width), the vectors that the head reads. The model has to be
+        in evaluation mode.
+        """
+        ids, positions, layout = self._pack([encoded.ids[r] for r in rows])
+        self._run.begin(layout, training=False)
+        with torch.no_grad():
+            if layers == self._run.layers:
+                return self._vectors(ids, positions)
+            with _passed_over(self.blocks[layers:]) as seen:
+                self._vectors(ids, positions)
+            return seen[0][0, : int(layout.bounds[-1])]
+
+    def above(
+        self, encoded: Encoded, rows: NDArray[np.int64], layers: int, entering: torch.Tensor
+    ) -> tuple[torch.Tensor, int]:
+        """As calling it, from what `below` gave of these rows in their order."""
+        if layers == self._run.layers:
+            self._run.begin(None)
+            return self._head(entering), int(encoded.lengths_of(rows).sum())
+        ids, _, layout = self._pack([encoded.ids[r] for r in rows])
+        self._run.begin(layout, layers)
+        x = functional.pad(entering, (0, 0, 0, ids.shape[1] - len(entering))).unsqueeze(0)
+        with self._current():
+            for block in self.blocks[layers:]:
+                x = block(x)
+            if self._family.leaves:
+                x = self._encoder.get_submodule(self._family.leaves)(x)
+        return self._head(self._read(x[0])), ids.shape[1]
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The layers from the lowest up; fewer than the model computes where they are shared."""
+        name = self._family.layer[0] if self._family.layer else self._family.block
+        return [m for m in self._model.modules() if type(m).__name__ == name]
+
+    @contextmanager
+    def _current(self) -> Iterator[None]:
         _current.append(self._run)
         try:
-            out = self._encoder(input_ids=ids, position_ids=positions, **more)
+            yield
         finally:
             _current.pop()
-        hidden: torch.Tensor = out.last_hidden_state[0]
+
+    def _read(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The vectors (b, width) that the head reads."""
+        layout = self._run.layout
         # Layers of ours give only what the head reads; transformers' own give every token.
         if hidden.shape[0] != len(layout.starts):
             reads = layout.bounds[1:] - 1 if self._family.causal else layout.starts

@@ -8,11 +8,11 @@ May import: errors. May not import: torch.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["ALIASES", "EncoderSettings", "Settings", "TrainingSettings"]
+__all__ = ["ALIASES", "FROZEN_DROPOUT", "EncoderSettings", "Settings", "TrainingSettings"]
 
 # Names that users bring from other tools. Accepted, translated, and said aloud.
 ALIASES = {
@@ -104,3 +104,11 @@ class TrainingSettings(EncoderSettings):
     gradient_checkpointing: bool = Field(
         False, description="recompute activations in the backward pass: less memory, slower"
     )
+
+
+# Of methods that may leave lower layers frozen. True is what transformers' Trainer does.
+FROZEN_DROPOUT: Any = Field(
+    True,
+    description="dropout of the base in the layers below the lowest that is trained; false: they "
+    "are computed once for all epochs and trials",
+)

@@ -182,6 +182,8 @@ def _reasons(models: Sequence[Any], asks: Sequence[Join]) -> Iterator[str | None
     for a in asks:
         if a.settings.gradient_checkpointing or a.settings.engine == "plain":
             yield "the plain engine was asked for"
+        if not getattr(a.settings, "frozen_dropout", True):
+            yield "frozen layers without dropout are computed apart (frozen_dropout: false)"
         if a.settings.precision != asks[0].settings.precision:
             yield "they are trained in different precisions"
     first = _plain(models[0])

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from tunelab import batching, inference, kernels, metrics, packing
+from tunelab import batching, frozen, inference, kernels, metrics, packing
 from tunelab import precision as precisions
 from tunelab.batching import Encoded
 from tunelab.errors import TrialError
@@ -80,7 +80,10 @@ class TrainingData:
 class Fitted:
     """What training gave: `history` (rows for history.jsonl), the epoch whose weights were kept,
     seconds of training without evaluation, the share of computed tokens that were padding, and how
-    it was computed.
+    it was computed. `frozen`: the layers below all that learn, where there are any: how many,
+    whether they drop, and whether they were computed once or in each step, and why. Seconds count
+    what computing them once took, also when another trial did, whose peak of memory above what it
+    held is `peak_memory_bytes` then. `validation` is the best epoch's logits.
     """
 
     history: tuple[dict[str, float], ...]
@@ -90,6 +93,9 @@ class Fitted:
     train_seconds: float
     padding: float
     engine: Engine
+    frozen: dict[str, Any] | None
+    peak_memory_bytes: int | None
+    validation: NDArray[np.float64]
 
 
 # --- what a training asks for ---------------------------------------------------------------
@@ -195,33 +201,41 @@ def training(
     every = max(1, steps_per_epoch // 20)
     log = _Log(on_step, every, steps, rows=len(lengths), clock=engine.clock)
     own = hooks(model, settings, steps) if hooks else Hooks()
-    step_once = _stepper(model, engine, train, settings, steps=steps, hooks=own)
+    low = _Lowest(model, engine, train.encoded, validation.encoded, settings)
+    step_once = _stepper(model, engine, train, settings, low, steps=steps, hooks=own)
     kernels.keep_memory()
     order = np.random.default_rng(seeds.order)
     torch.manual_seed(seeds.dropout)
 
     best_value, best_epoch = -math.inf, 0
     best_state: dict[str, torch.Tensor] = {}
-    for epoch in range(1, settings.num_train_epochs + 1):
-        yield Turn(training=True)
-        model.train()
-        log.start()
-        for rows in batching.train_batches(lengths, rows_per_step, order):
-            log.step(len(rows), *(yield from step_once(rows)))
-        log.pause()
+    best_logits = np.empty((0, 0))
+    with low:
+        for epoch in range(1, settings.num_train_epochs + 1):
+            yield Turn(training=True)
+            model.train()
+            low.still()
+            log.start()
+            for rows in batching.train_batches(lengths, rows_per_step, order):
+                log.step(len(rows), *(yield from step_once(rows)))
+            log.pause()
 
-        yield Turn(training=False)
-        scores = evaluate(model, pad_id, validation, settings)
-        log.evaluated(epoch, scores)
-        chosen = settings.metric_for_best_model
-        # A lower loss is better; every other choice is a score where higher is better.
-        value = -scores["eval_loss"] if chosen == "loss" else scores[f"eval_{chosen}"]
-        if value > best_value:
-            best_value, best_epoch = value, epoch
-            best_state = {n: p.detach().clone() for n, p in _trainable(model)}
-        patience = settings.early_stopping_patience
-        if patience is not None and epoch - best_epoch >= patience:
-            break
+            yield Turn(training=False)
+            with low.scored() as lower:
+                logits = score(
+                    model, validation.encoded, pad_id, settings.per_device_eval_batch_size, lower
+                )
+            scores = _scores(logits, validation, settings)
+            log.evaluated(epoch, scores)
+            chosen = settings.metric_for_best_model
+            # A lower loss is better; every other choice is a score where higher is better.
+            value = -scores["eval_loss"] if chosen == "loss" else scores[f"eval_{chosen}"]
+            if value > best_value:
+                best_value, best_epoch, best_logits = value, epoch, logits
+                best_state = {n: p.detach().clone() for n, p in _trainable(model)}
+            patience = settings.early_stopping_patience
+            if patience is not None and epoch - best_epoch >= patience:
+                break
 
     with torch.no_grad():
         for name, p in _trainable(model):
@@ -229,8 +243,9 @@ def training(
     model.eval()
     padding = 1 - int(lengths.sum()) * epoch / log.tokens
     return Fitted(
-        tuple(log.history), best_epoch, epoch, log.steps_done, log.seconds, padding, engine
-    )
+        tuple(log.history), best_epoch, epoch, log.steps_done, log.seconds + low.seconds, padding,
+        engine, low.facts(), low.peak_memory_bytes, best_logits,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +264,12 @@ class Engine:
     installed: Callable[[], AbstractContextManager[None]]
     clock: Callable[[], float] = time.perf_counter
     more: Mapping[str, Any] = field(default_factory=dict)
+    # A forward pass in two parts (packing.Packed.below, .above), and the route of its products.
+    below: Callable[[Encoded, NDArray[np.int64], int], torch.Tensor] | None = None
+    above: (
+        Callable[[Encoded, NDArray[np.int64], int, torch.Tensor], tuple[torch.Tensor, int]] | None
+    ) = None
+    route: str = "mkl"
 
     def facts(self) -> dict[str, Any]:
         """For the trial's result."""
@@ -287,19 +308,27 @@ def choose_engine(
                 yield
 
         built = kernels.why_not() or "compiled"
-        return Engine("packed", None, chosen, why, built, packed, installed)
+        return Engine(
+            "packed", None, chosen, why, built, packed, installed,
+            below=packed.below, above=packed.above, route=route,
+        )  # fmt: skip
 
     narrow = torch.autocast(where.type, dtype, enabled=dtype != torch.float32)
     if reason is None:
         packed = packing.Packed(model, torch.float32, seed)
 
-        def compute(encoded: Encoded, rows: NDArray[np.int64]) -> tuple[torch.Tensor, int]:
-            with narrow:
-                return packed(encoded, rows)
+        def within(run: Callable[..., Any]) -> Callable[..., Any]:
+            def compute(*given: Any) -> Any:
+                with narrow:
+                    return run(*given)
+
+            return compute
 
         return Engine(
-            "packed", None, chosen, why, kernels.why_not() or "compiled", compute, packed.installed
-        )
+            "packed", None, chosen, why, kernels.why_not() or "compiled", within(packed),
+            packed.installed, below=within(packed.below), above=within(packed.above),
+            route=f"autocast {chosen}",
+        )  # fmt: skip
 
     def plain(encoded: Encoded, rows: NDArray[np.int64]) -> tuple[torch.Tensor, int]:
         batch = batching.pad(encoded, rows, pad_id)
@@ -338,6 +367,7 @@ def _stepper(
     engine: Engine,
     train: TrainingData,
     settings: TrainingSettings,
+    low: _Lowest,
     *,
     steps: int,
     hooks: Hooks,
@@ -362,7 +392,8 @@ def _stepper(
         for part in np.array_split(
             rows, math.ceil(len(rows) / settings.per_device_train_batch_size)
         ):
-            logits, computed = yield Compute(train.encoded, part)
+            above = low.compute(train.encoded, part)
+            logits, computed = above or (yield Compute(train.encoded, part))
             tokens += computed
             share = (
                 functional.cross_entropy(
@@ -442,6 +473,103 @@ class _Log:
         self.on_step({**self.history[-1], "steps": self.steps, **more})
 
 
+class _Lowest:
+    """The frozen layers below all that learn: without dropout if asked, computed once if possible.
+
+    `compute` starts above them where they are computed once.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        engine: Engine,
+        train: Encoded,
+        validation: Encoded,
+        settings: TrainingSettings,
+    ) -> None:
+        self._engine = engine
+        self._where = next(model.parameters()).device
+        self.seconds, self.peak_memory_bytes = 0.0, None
+        self._states: frozen.States | str = ""
+        self._lower: frozen.Lower | None = None
+        self._found = frozen.find(model)
+        if self._found is None:
+            return
+        # Methods without this setting train in the lowest layer, or all of it.
+        self._drops = bool(self._found.dropout) and getattr(settings, "frozen_dropout", True)
+        self._states = self._keep(model, train)
+        if isinstance(self._states, frozen.States):
+            self.seconds = self._states.seconds
+            if self._states.from_cache:
+                self.peak_memory_bytes = self._states.peak_memory_bytes
+        self._lower = frozen.lower(
+            self._found, model, validation, settings.per_device_eval_batch_size
+        )
+
+    def _keep(self, model: nn.Module, train: Encoded) -> frozen.States | str:
+        if self._found is None:
+            return ""
+        if self._drops:
+            return (
+                f"dropout of {self._found.dropout:g} in them differs in each step "
+                "(frozen_dropout: true)"
+            )
+        engine = self._engine
+        if engine.below is None:
+            return (
+                "several trainings share each step"
+                if engine.name == "packed"
+                else "the plain engine computes them in each step"
+            )
+        with engine.installed():
+            return frozen.keep_states(self._found, model, train, engine.below, [engine.route])
+
+    def compute(self, encoded: Encoded, rows: NDArray[np.int64]) -> tuple[torch.Tensor, int] | None:
+        """Logits of some rows, and tokens computed, from what is kept; None where nothing is."""
+        if not isinstance(self._states, frozen.States):
+            return None
+        assert self._engine.above is not None  # noqa: S101  _keep asked
+        assert self._found is not None  # noqa: S101
+        states = self._states.of(rows).to(self._where)
+        return self._engine.above(encoded, rows, self._found.layers, states)
+
+    def still(self) -> None:
+        """Turn dropout off in them, where the settings say so."""
+        if self._found is not None and not self._drops:
+            self._found.still()
+
+    @contextmanager
+    def scored(self) -> Iterator[frozen.Lower | None]:
+        """What they give for validation's batches; kept when all of these were scored."""
+        yield self._lower
+        if self._lower is not None:
+            self._lower.finish()
+
+    def facts(self) -> dict[str, Any] | None:
+        """For the trial's result."""
+        if self._found is None:
+            return None
+        kept = self._states
+        once = isinstance(kept, frozen.States)
+        return {
+            "layers": self._found.layers,
+            "of": self._found.of,
+            "dropout": self._drops,
+            "computed": "once" if once else "each step",
+            "why": None if once else kept,
+            **({"from_cache": kept.from_cache, "seconds": kept.seconds,
+                "bytes": kept.kept.bytes} if isinstance(kept, frozen.States) else {}),
+        }  # fmt: skip
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        for one in (self._lower, getattr(self._states, "kept", None)):
+            if one is not None:
+                one.close()
+
+
 def forward(model: nn.Module, batch: batching.Batch, where: torch.device) -> torch.Tensor:
     """Logits (b, n_classes) of a padded batch, in float32."""
     out = model(
@@ -452,17 +580,31 @@ def forward(model: nn.Module, batch: batching.Batch, where: torch.device) -> tor
     return logits.float()
 
 
-def score(model: nn.Module, encoded: Encoded, pad_id: int, batch_size: int) -> NDArray[np.float64]:
+def score(
+    model: nn.Module,
+    encoded: Encoded,
+    pad_id: int,
+    batch_size: int,
+    lower: inference.Lower | None = None,
+) -> NDArray[np.float64]:
     """Logits of all texts in their order, (n, n_classes). Leaves the model in evaluation mode."""
     model.eval()
-    return inference.prepare(model)(encoded, pad_id, batch_size).astype(np.float64)
+    prepared = inference.prepare(model)
+    return prepared(encoded, pad_id, batch_size, lower=lower).astype(np.float64)
 
 
 def evaluate(
     model: nn.Module, pad_id: int, data: TrainingData, settings: TrainingSettings
 ) -> dict[str, float]:
     """Scores for the history and for picking the best epoch, keys `eval_<metric>`."""
-    logits = score(model, data.encoded, pad_id, settings.per_device_eval_batch_size)
+    return _scores(
+        score(model, data.encoded, pad_id, settings.per_device_eval_batch_size), data, settings
+    )
+
+
+def _scores(
+    logits: NDArray[np.float64], data: TrainingData, settings: TrainingSettings
+) -> dict[str, float]:
     if not np.isfinite(logits).all():
         raise TrialError(
             "The model's scores are not finite: training diverged. Lower learning_rate."

@@ -86,9 +86,10 @@ def make_spec(
         "data": {"fingerprint": fingerprint, "subset": spec.subset, "split_seed": spec.split_seed},
         "base": base and base.sha256 + (base.code_sha256 or ""),
         "method": method.name,
-        "settings": method.settings,
         "seed": seed,
     }
+    settings = {k: v for k, v in method.settings.items() if (k, v) != ("frozen_dropout", True)}
+    identity["settings"] = settings
     more = {"purpose": purpose, "train_rows": train_rows, "vary_split": vary_split}
     # Left out where they say nothing, so that results from before these existed stay valid.
     identity |= {k: v for k, v in more.items() if v not in ("trial", None, False)}

@@ -11,7 +11,7 @@ from tunelab.bases import Base
 from tunelab.errors import ModelError
 from tunelab.families import layer_count
 from tunelab.methods.method import Method, Outcome, Task
-from tunelab.settings import TrainingSettings
+from tunelab.settings import FROZEN_DROPOUT, TrainingSettings
 
 __all__ = ["METHODS", "BitFitSettings", "FullSettings", "ProbeSettings"]
 
@@ -24,12 +24,15 @@ class FullSettings(TrainingSettings):
     freeze_layers: int = Field(
         0, ge=0, description="so many of the lowest layers stay as they are, embeddings too"
     )
+    frozen_dropout: bool = FROZEN_DROPOUT
 
 
 class ProbeSettings(TrainingSettings):
     """Settings of `probe`."""
 
     learning_rate: float = Field(5e-3, gt=0, le=10, description="peak learning rate of AdamW")
+    # A probe is a classifier on features, and those of a text are fixed (Alain & Bengio 2016).
+    frozen_dropout: bool = Field(False, description=FROZEN_DROPOUT.description)
 
 
 class BitFitSettings(TrainingSettings):

@@ -1,6 +1,7 @@
 """What every method that trains a transformer by gradient shares: build, train, wrap.
 
-May import: batching, models, train, transformer. Loads torch; import it inside `fit`.
+May import: batching, inference, measure, models, train, transformer. Loads torch; import it inside
+`fit`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tunelab import bases, batching, models, train
+from tunelab import bases, batching, inference, measure, models, train
 from tunelab.errors import TrialError
 from tunelab.methods.method import Adapt, Extras, Outcome, Task
 from tunelab.settings import TrainingSettings
@@ -54,6 +55,7 @@ def session(task: Task, adapt: Adapt, extras: Extras) -> Generator[train.Ask, An
     """`fit` as a training that asks for what it needs computed (see `train.alone`)."""
     assert task.base is not None  # noqa: S101  the row says needs_base
     base, settings = task.base, task.settings
+    started_with = measure.resident_bytes()
     bases.check_length(base, settings.max_length)
     tokenizer: Any = models.load_tokenizer(base)
     quantization = extras.quantization(settings) if extras.quantization else None
@@ -71,6 +73,7 @@ def session(task: Task, adapt: Adapt, extras: Extras) -> Generator[train.Ask, An
     if not counts["trainable_parameters"]:
         raise TrialError("Nothing would be trained: every parameter is frozen.")
 
+    held = measure.resident_bytes()
     fitted = yield from train.training(
         model,
         pad_id=pad_id,
@@ -97,13 +100,26 @@ def session(task: Task, adapt: Adapt, extras: Extras) -> Generator[train.Ask, An
             "steps": fitted.steps,
             "padding": fitted.padding,
             **fitted.engine.facts(),
+            **({"frozen_layers": fitted.frozen} if fitted.frozen else {}),
             "device": str(models.device()),
             "head_modules": head,
             "weight_bytes": models.weight_bytes(model),
             **({"quantization": backend} if backend else {}),
             **found,
         },
+        peak_memory_bytes=_peak(fitted.peak_memory_bytes, held, started_with),
+        # What `finish` changed, and more texts than a window, may be scored otherwise.
+        validation_scores=None
+        if extras.finish or len(task.validation) > inference.WINDOW
+        else fitted.validation,
     )
+
+
+def _peak(above: int | None, held: int | None, started_with: int | None) -> int | None:
+    """What a trial would hold at its peak if it computed what it read from the cache."""
+    if above is None or held is None or started_with is None:
+        return None
+    return above + max(0, held - started_with)
 
 
 def _data(tokenizer: Any, split: Split, settings: TrainingSettings) -> train.TrainingData:

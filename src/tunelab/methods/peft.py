@@ -21,7 +21,7 @@ from tunelab.bases import Base
 from tunelab.errors import ConfigError, ModelError
 from tunelab.families import FAMILIES, Family, family_of, layer_count, target_modules
 from tunelab.methods.method import Adapt, Extras, Method, Outcome, Task, Together
-from tunelab.settings import TrainingSettings
+from tunelab.settings import FROZEN_DROPOUT, TrainingSettings
 
 __all__ = [
     "Asked",
@@ -67,6 +67,7 @@ class TargetSettings(TrainingSettings):
     modules_to_save: tuple[str, ...] = Field(
         (), description="modules trained in full and saved, besides the head"
     )
+    frozen_dropout: bool = FROZEN_DROPOUT
 
 
 def saved(asked: Asked) -> list[str]:
