@@ -552,56 +552,55 @@ void low_rank(const T* x, const float* a, const float* b, const T* bias, T* y, l
   }
 }
 
-// out (rank x k) = low^T drop(x), summed over rows in order, and, where `to` is given,
-// to += drop(low with). Rows of x are `step` apart, those of `to` k. Called by all threads of a team;
-// `out` is complete after a barrier.
+// Rows at a time in a gradient: what they need stays in the caches.
+constexpr long CHUNK = 128;
+
+// Adds low^T drop(x) of `many` rows from `start` on to out (rank x k; the first rows set it), and,
+// where `to` is given, drop(low with) to `to`. Rows of x are `step` apart, those of `to` k. Called by
+// all threads of a team, each of which always has the same columns.
 template <class T>
 void from_low(const float* low, const T* x, long step, const float* with, T* to, float* out,
-              long rows, long k, long rank, Dropout drop) {
-  const long size = 128;  // rows at a time: what they need stays in the first cache
-  for (long start = 0; start < rows; start += size) {
-    const long many = rows - start < size ? rows - start : size;
+              long start, long many, long k, long rank, Dropout drop) {
 #pragma omp for schedule(static) nowait
-    for (long j = 0; j < k; j += 16) {
-      Vec seen[size], factor[size], back[size];
-      const Vec one = Vec{} + 1.f;
-      for (long i = 0; i < many; i++) {
-        seen[i] = load16(x + (start + i) * step + j);
-        if (drop.limit) {
-          factor[i] = drop.apply(one, uint32_t((start + i) * k + j));
-          seen[i] *= factor[i];
-        }
+  for (long j = 0; j < k; j += 16) {
+    Vec seen[CHUNK], factor[CHUNK], back[CHUNK];
+    const Vec one = Vec{} + 1.f;
+    for (long i = 0; i < many; i++) {
+      seen[i] = load16(x + (start + i) * step + j);
+      if (drop.limit) {
+        factor[i] = drop.apply(one, uint32_t((start + i) * k + j));
+        seen[i] *= factor[i];
       }
-      for (long l = 0; l < rank; l += 8) {
-        Vec s[8], w[8];
-        for (int c = 0; c < 8; c++) {
-          const long at = (l + c) * k + j;
-          s[c] = start ? load16(out + at) : Vec{};
-          w[c] = to ? load16(with + at) : Vec{};
-        }
-        const float* d = low + start * rank + l;
-        if (to)
-          for (long i = 0; i < many; i++, d += rank) {
-            Vec even = l ? back[i] : Vec{}, odd = {};
-            for (int c = 0; c < 8; c += 2) {
-              s[c] += d[c] * seen[i];
-              s[c + 1] += d[c + 1] * seen[i];
-              even += d[c] * w[c];
-              odd += d[c + 1] * w[c + 1];
-            }
-            back[i] = even + odd;
-          }
-        else
-          for (long i = 0; i < many; i++, d += rank)
-            for (int c = 0; c < 8; c++) s[c] += d[c] * seen[i];
-        for (int c = 0; c < 8; c++) store16(out + (l + c) * k + j, s[c]);
-      }
-      if (to)
-        for (long i = 0; i < many; i++) {
-          T* o = to + (start + i) * k + j;
-          store16(o, load16(o) + (drop.limit ? back[i] * factor[i] : back[i]));
-        }
     }
+    for (long l = 0; l < rank; l += 8) {
+      Vec s[8], w[8];
+      for (int c = 0; c < 8; c++) {
+        const long at = (l + c) * k + j;
+        s[c] = start ? load16(out + at) : Vec{};
+        w[c] = to ? load16(with + at) : Vec{};
+      }
+      const float* d = low + start * rank + l;
+      if (to)
+        for (long i = 0; i < many; i++, d += rank) {
+          Vec even = l ? back[i] : Vec{}, odd = {};
+          for (int c = 0; c < 8; c += 2) {
+            s[c] += d[c] * seen[i];
+            s[c + 1] += d[c + 1] * seen[i];
+            even += d[c] * w[c];
+            odd += d[c + 1] * w[c + 1];
+          }
+          back[i] = even + odd;
+        }
+      else
+        for (long i = 0; i < many; i++, d += rank)
+          for (int c = 0; c < 8; c++) s[c] += d[c] * seen[i];
+      for (int c = 0; c < 8; c++) store16(out + (l + c) * k + j, s[c]);
+    }
+    if (to)
+      for (long i = 0; i < many; i++) {
+        T* o = to + (start + i) * k + j;
+        store16(o, load16(o) + (drop.limit ? back[i] * factor[i] : back[i]));
+      }
   }
 }
 
@@ -618,12 +617,15 @@ void low_rank_back(const T* g, long step, const T* x, const float* a, const floa
 #pragma omp parallel num_threads(threads)
   {
     std::vector<float> part(4 * n, 0.f);
-    from_low<T>(low, g, step, nullptr, nullptr, sum_b.data(), rows, n, full, {0, 0, 1.f});
+    for (long start = 0; start < rows; start += CHUNK) {
+      const long many = rows - start < CHUNK ? rows - start : CHUNK, end = start + many;
 #pragma omp for schedule(static)
-    for (long i = 0; i < rows; i += 4)
-      to_low(g, step, up.data(), dlow.data(), i, rows - i < 4 ? rows - i : 4, n, full, scale,
-             {0, 0, 1.f}, part.data());
-    from_low(dlow.data(), x, k, down.data(), dx, sum_a.data(), rows, k, full, drop);
+      for (long i = start; i < end; i += 4)
+        to_low(g, step, up.data(), dlow.data(), i, end - i < 4 ? end - i : 4, n, full, scale,
+               {0, 0, 1.f}, part.data());
+      from_low<T>(low, g, step, nullptr, nullptr, sum_b.data(), start, many, n, full, {0, 0, 1.f});
+      from_low(dlow.data(), x, k, down.data(), dx, sum_a.data(), start, many, k, full, drop);
+    }
 #pragma omp barrier
 #pragma omp for schedule(static)
     for (long j = 0; j < n; j++)
