@@ -367,12 +367,15 @@ def _stepper(
     engine: Engine,
     train: TrainingData,
     settings: TrainingSettings,
-    low: _Lowest,
+    low: _Lowest | None = None,
     *,
     steps: int,
     hooks: Hooks,
 ) -> Callable[[NDArray[np.int64]], Generator[Ask, Any, tuple[float, float, int]]]:
-    """One optimizer step on the given rows: returns loss, learning rate and tokens computed."""
+    """One optimizer step on the given rows: returns loss, learning rate and tokens computed.
+
+    `low`: the frozen layers below all that learn, where they are computed apart.
+    """
     where = next(model.parameters()).device
     weights = _class_weights(train.labels, settings)
     optimizer = _optimizer(model, settings, hooks.rate)
@@ -392,7 +395,7 @@ def _stepper(
         for part in np.array_split(
             rows, math.ceil(len(rows) / settings.per_device_train_batch_size)
         ):
-            above = low.compute(train.encoded, part)
+            above = low.compute(train.encoded, part) if low else None
             logits, computed = above or (yield Compute(train.encoded, part))
             tokens += computed
             share = (
