@@ -1,6 +1,6 @@
 """What every method that trains a transformer by gradient shares: build, train, wrap.
 
-May import: batching, inference, measure, models, train, transformer. Loads torch; import it inside
+May import: inference, measure, models, tokens, train, transformer. Loads torch; import it inside
 `fit`.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tunelab import bases, batching, inference, measure, models, train
+from tunelab import bases, inference, measure, models, tokens, train
 from tunelab.errors import TrialError
 from tunelab.methods.method import Adapt, Extras, Outcome, Task
 from tunelab.settings import TrainingSettings
@@ -66,7 +66,7 @@ def session(task: Task, adapt: Adapt, extras: Extras) -> Generator[train.Ask, An
     )
     if not quantization:  # what is quantised was put there while it was loaded
         model.to(models.device())
-    texts = _data(tokenizer, task.train, settings)
+    texts = _data(tokenizer, task.train, settings, base.runs_its_code)
     pad_id = int(tokenizer.pad_token_id)
     prepared = extras.prepare(model, texts.encoded, pad_id, settings) if extras.prepare else None
     counts: dict[str, int | None] = dict(models.parameter_counts(model, head))
@@ -78,7 +78,7 @@ def session(task: Task, adapt: Adapt, extras: Extras) -> Generator[train.Ask, An
         model,
         pad_id=pad_id,
         train=texts,
-        validation=_data(tokenizer, task.validation, settings),
+        validation=_data(tokenizer, task.validation, settings, base.runs_its_code),
         settings=settings,
         seeds=task.seeds,
         on_step=task.on_step,
@@ -122,6 +122,8 @@ def _peak(above: int | None, held: int | None, started_with: int | None) -> int 
     return above + max(0, held - started_with)
 
 
-def _data(tokenizer: Any, split: Split, settings: TrainingSettings) -> train.TrainingData:
-    encoded = batching.encode(tokenizer, split.texts, settings.max_length)
+def _data(
+    tokenizer: Any, split: Split, settings: TrainingSettings, own_code: bool
+) -> train.TrainingData:
+    encoded = tokens.encoded(tokenizer, split.texts, settings.max_length, own_code)
     return train.TrainingData(encoded, split.labels, split.ids)
