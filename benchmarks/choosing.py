@@ -118,7 +118,7 @@ def _surely(record: StudyRecord, found: Recommendation) -> str:
     if choice is None or best is None or choice == best:
         return ""
     ratio = tradeoff.ratio(record, choice, best, found.cost)
-    heading = summary.column(found.cost).heading.lower()
+    heading = tradeoff.noun(found.cost)
     return f"; {heading}: {_times(ratio)} that of {best}" if ratio else ""
 
 
@@ -152,7 +152,7 @@ def _against_best(record: StudyRecord, said: Summary, margin: float) -> Iterator
     found = tradeoff.recommend(record, margin=margin, summary=said)
     own = {x.label: x for x in found.losses}
     costs = [c for c in MATTERS if any(r.estimates.get(c) is not None for r in said.rows)]
-    heads = [summary.column(c).heading.lower() for c in costs]
+    heads = [tradeoff.noun(c) for c in costs]
     yield (
         f"Each method against `{best}`: what is lost on "
         f"{'test' if said.part == 'test' else 'validation'} (90% interval), and its costs as a "

@@ -390,6 +390,8 @@ def _announce(p: Plan, console: Console) -> None:
 def _tuning_lines(p: Plan) -> list[str]:
     """What each method tries, or what was chosen for it."""
     t = p.spec.tuning
+    if not t.spaces and not any("learning_rate" in m.settings for m in p.methods):
+        return ["none has a learning rate; an SVM chooses its C on validation in each trial"]
     if not t.spaces:
         return ["off: every method is trained with the settings given"]
     start = {m.label: m.settings for m in p.spec.methods}

@@ -217,7 +217,9 @@ class Display:
             text = (
                 f"  {name:<{self._width}}  {self._metric} {shown:>5} in {format_seconds(took):>7}"
             )
-            left = f"  (about {format_seconds(self.seconds_left)} left)" if self._left else ""
+            soon = self.seconds_left
+            # Estimates are rough: of the last second nothing is known.
+            left = f"  (about {format_seconds(soon)} left)" if self._left and soon >= 1 else ""
             self._line(("done  ", "green"), text, (left, "dim"))
         if self._bars and self._tasks:
             self._bars.advance(self._tasks[0])

@@ -31,8 +31,8 @@ from tunelab.summary import (
 from tunelab.types import Estimate
 
 __all__ = [
-    "COSTS", "Front", "Place", "Recommendation", "front", "lost", "points", "ratio", "recommend",
-    "to_json",
+    "COSTS", "Front", "Place", "Recommendation", "front", "lost", "noun", "points", "ratio",
+    "recommend", "to_json",
 ]  # fmt: skip
 
 Floats = NDArray[np.float64]
@@ -92,6 +92,12 @@ def check_cost(name: str) -> str:
     if name not in COSTS:
         raise ConfigError(f"Unknown cost {name!r}.{suggest(name, COSTS, what='Costs')}")
     return name
+
+
+def noun(cost: str) -> str:
+    """A cost within a sentence, where its heading in a table would not read as one."""
+    named = {"train_seconds": "training time", "artifact_bytes": "size on disk"}
+    return named.get(cost, column(cost).heading.lower())
 
 
 def _sign(cost: str) -> float:
@@ -180,7 +186,7 @@ def _front_sentences(f: Front) -> tuple[str, ...]:
     if len(f.places) < 2:
         return ()
     what = column(f"{f.part}_{f.metric}").about
-    cost = column(f.cost).heading.lower()
+    cost = noun(f.cost)
     on = [p for p in f.places if p.on_front]
     names = ", ".join(
         p.label + ("" if p.probability is None else f" ({100 * p.probability:.0f}%)") for p in on
@@ -311,8 +317,7 @@ def _in_short(r: Recommendation, record: StudyRecord, said: Summary, loss: str) 
     prices = {x.label: x.estimates.get(r.cost) for x in said.rows}
     known = {label: _sign(r.cost) * e.value for label, e in prices.items() if e is not None}
     if best in known and len(known) > 1 and known[best] == min(known.values()):
-        heading = column(r.cost).heading.lower()
-        return f"Take {best}: best on validation, and the cheapest ({heading})"
+        return f"Take {best}: best on validation, and the cheapest ({noun(r.cost)})"
     if any(x.acceptable for x in r.losses):
         return f"Take {best}: best on validation, and cheaper than what comes near it"
     if all(x.reason != "one-sided t test" for x in r.losses):
@@ -389,7 +394,7 @@ def _compared(record: StudyRecord, said: Summary, a: str, b: str, costs: Sequenc
 def _why_best(r: Recommendation, said: Summary) -> str:
     what = column(f"{r.part}_{r.metric}")
     reached = format_estimate(said.row(str(r.best)).estimates.get(what.name), what.kind)
-    cost = column(r.cost).heading.lower()
+    cost = noun(r.cost)
     fine = [x.label for x in r.losses if x.acceptable]
     if fine:
         return (
@@ -414,11 +419,7 @@ def _reasons(r: Recommendation, said: Summary, loss: str) -> list[str]:
         if x.label == r.choice:
             continue
         price = said.row(x.label).estimates.get(r.cost)
-        cost = (
-            f"; {column(r.cost).heading.lower()} {format_value(price.value, column(r.cost))}"
-            if price
-            else ""
-        )
+        cost = f"; {noun(r.cost)} {format_value(price.value, column(r.cost))}" if price else ""
         if x.acceptable:
             verdict = f"also loses less than {loss}"
         elif x.loss.low is not None and x.loss.low > r.margin:

@@ -74,7 +74,7 @@ def test_the_front_by_means(tmp_path: Path) -> None:
     assert by_label["lora"].probability == 1.0
     assert 0.5 < by_label["full"].probability < 1.0  # type: ignore[operator]
     assert found.sentences[0].startswith(
-        "No method beats these in both accuracy on test and on disk"
+        "No method beats these in both accuracy on test and size on disk"
     )
     assert "svm is beaten in both by lora, and surely so" in found.sentences
     json.dumps(tradeoff.to_json(found))
@@ -145,7 +145,7 @@ def test_few_seeds_recommend_the_best_and_say_why(tmp_path: Path) -> None:
 def test_in_short_of_the_cheapest_and_of_the_only_one(tmp_path: Path) -> None:
     cheap = with_scores(study(tmp_path), {**FAR, "svm-tfidf": 0.95, "svm": 0.9499}, 0.0)
     assert tradeoff.recommend(cheap).short == (
-        "Take svm-tfidf: best on validation, and the cheapest (training)"
+        "Take svm-tfidf: best on validation, and the cheapest (training time)"
     )
     near = with_scores(study(tmp_path / "near"), {**FAR, "lora": 0.95, "full": 0.9499}, 0.0)
     assert tradeoff.recommend(near).short == (
