@@ -258,7 +258,8 @@ def learn(
 ) -> None:
     """Keep how fast a trial was, for the next study's estimate."""
     seconds = float(result.provenance["seconds"]) - _beside(result.spec)
-    if result.details.get("from_cache") or seconds < 1 or result.provenance.get("stack"):
+    kept = (result.details.get("frozen_layers") or result.details).get("from_cache")
+    if kept or seconds < 1 or result.provenance.get("stack"):
         return  # says nothing of the work
     stored = cache.read_json(_speeds())
     speeds = stored if isinstance(stored, dict) else {}
