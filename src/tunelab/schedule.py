@@ -124,6 +124,7 @@ _WORK_OF_ADAPTERS = 4.5
 # Share of a float32 matrix product's speed, on as many threads, that training reaches, and what it
 # gains where the processor multiplies bfloat16 (docs/log.md): until a trial has been run here.
 _EFFICIENCY, _GAIN_OF_BFLOAT16 = 0.75, 1.6
+_SCALING = 0.85  # n threads are n ** 0.85 times as fast as one
 # Operations a second on a card: small models keep none busy. Also only until a trial has been run.
 _SPEED_OF_A_CARD = 3e12
 # The first trial waits for the imports; later ones are forked from where they are done.
@@ -216,11 +217,13 @@ def _guess(kind: str) -> float:
     """Operations a second from what the machine multiplies."""
     _, threads, family, _ = kind.rsplit("/", 3)
     if family == "none":
-        return _measured_speed(1)
+        return _measured_speed()
     if measure.has_card():
         return _SPEED_OF_A_CARD
     gain = _GAIN_OF_BFLOAT16 if measure.multiplies_bfloat16() else 1.0
-    return _measured_speed(None if threads == "all" else int(threads)) * _EFFICIENCY * gain
+    cores = int(measure.hardware()["cores"] or 1)
+    used = cores if threads == "all" else min(cores, int(threads))
+    return _measured_speed() * used**_SCALING * _EFFICIENCY * gain
 
 
 def _work(t: TrialSpec, dataset: Dataset, base: bases.Base | None) -> float:
@@ -284,16 +287,17 @@ def _encoder_weights(base: bases.Base) -> int:
 
 
 @functools.cache
-def _measured_speed(threads: int | None) -> float:
-    """Floating-point operations a second of a float32 matrix product, measured for 0.1 s.
+def _measured_speed() -> float:
+    """Floating-point operations a second of a float32 matrix product on one thread.
 
-    The best of some, so that other work on the machine counts little. None: all threads.
+    Measured for 0.1 s; the best of some, so that other work on the machine counts little. One
+    thread, because threads that wait for each other on a busy machine take any time.
     """
     from threadpoolctl import threadpool_limits
 
     a = np.ones((512, 512), dtype=np.float32)
     best = float("inf")
-    with threadpool_limits(threads):
+    with threadpool_limits(1):
         a @ a
         until = time.perf_counter() + 0.1
         while time.perf_counter() < until:
