@@ -223,7 +223,7 @@ def _guess(kind: str) -> float:
     gain = _GAIN_OF_BFLOAT16 if measure.multiplies_bfloat16() else 1.0
     cores = int(measure.hardware()["cores"] or 1)
     used = cores if threads == "all" else min(cores, int(threads))
-    return _measured_speed() * used**_SCALING * _EFFICIENCY * gain
+    return float(_measured_speed() * used**_SCALING * _EFFICIENCY * gain)
 
 
 def _work(t: TrialSpec, dataset: Dataset, base: bases.Base | None) -> float:
