@@ -2,6 +2,7 @@
 
     python benchmarks/results.py --data DATA [--study FOLDER]     run what is missing, then write
     python benchmarks/results.py --study FOLDER --table-only      write from what is there
+    python benchmarks/results.py ... --note "on a busy machine"   say more of how it was run
 
 DATA is Rotten Tomatoes as a hub id or a folder. Every method at its recommended learning rate, 3
 epochs, the bundled MiniLM, one seed: how they run and what they cost, not which is better.
@@ -41,7 +42,7 @@ def run(data: str, folder: Path, model: str | None = None, **settings: Any) -> N
     api.run_plan(planned, COMMAND, lambda _: None, said)
 
 
-def page(folder: Path) -> str:
+def page(folder: Path, note: str = "") -> str:
     """The table of a study as Markdown: every method, then the quantised ones beside LoRA."""
     record = store.read_study(folder)
     rows = sorted(record.results, key=lambda r: -(r.scores.get("eval_accuracy") or -1.0))
@@ -58,7 +59,7 @@ def page(folder: Path) -> str:
         "each method at its recommended learning rate, seed "
         f"{', '.join(map(str, record.settings['seeds']))}. One seed says how methods run and what "
         "they cost; it does not say which is better. Machine: "
-        f"{facts or 'unknown'}.", "",
+        f"{facts or 'unknown'}." + (f" {note}" if note else ""), "",
         "| method | accuracy on validation | adapter parameters | head parameters | training "
         "| peak memory |",
         "|---|---|---|---|---|---|",
@@ -123,10 +124,11 @@ def main() -> None:
     parser.add_argument("--study", type=Path, default=Path("runs/results"), help="its folder")
     parser.add_argument("--table-only", action="store_true", help="run nothing")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results.md")
+    parser.add_argument("--note", default="", help="a sentence on how it was run")
     given = parser.parse_args()
     if not given.table_only:
         run(given.data, given.study)
-    given.out.write_text(page(given.study), encoding="utf-8")
+    given.out.write_text(page(given.study, given.note), encoding="utf-8")
 
 
 if __name__ == "__main__":
