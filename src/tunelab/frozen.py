@@ -98,7 +98,9 @@ def find(model: Any) -> Frozen | None:
         def note(_m: nn.Module, _a: Any, _o: Any, name: str = name) -> None:
             called[name] = entered[0]
 
-        hooks.append(module.register_forward_hook(note))
+        # A layer inside an adapter belongs to it; some adapters warn of hooks there.
+        if "base_layer" not in name.split("."):
+            hooks.append(module.register_forward_hook(note))
     model.eval()
     where = next(model.parameters()).device
     ids = torch.tensor([[5, 6, 7]], device=where)
