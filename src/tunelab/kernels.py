@@ -24,7 +24,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -420,7 +420,11 @@ def attention(
     width). Where q has B rows instead of T, only the first token of each text asks.
     """
     if _has_kernel(q, k, v, layout):
-        return _Attention.apply(q, k, v, layout, scale, drop, causal)  # type: ignore[no-any-return,no-untyped-call]
+        given = [
+            t.transpose(1, 2) if t.stride(3) == 1 else t.transpose(1, 2).contiguous()
+            for t in (q, k, v)
+        ]
+        return _Attention.apply(layout, scale, drop, causal, *given)  # type: ignore[no-any-return,no-untyped-call]
     return _padded_attention(q, k, v, layout, scale, drop, causal)
 
 
@@ -433,7 +437,7 @@ def self_attention(
     """
     q, k, v = (t.transpose(1, 2) for t in qkv.unbind(2))
     if _has_kernel(q, k, v, layout):
-        return _SelfAttention.apply(qkv, layout, scale, drop, causal)  # type: ignore[no-any-return,no-untyped-call]
+        return _Attention.apply(layout, scale, drop, causal, qkv)  # type: ignore[no-any-return,no-untyped-call]
     return _padded_attention(q, k, v, layout, scale, drop, causal)
 
 
@@ -480,21 +484,19 @@ def _padded_attention(  # noqa: PLR0917
     return flat.index_select(0, layout.scatter).unsqueeze(0)
 
 
+def _parts(given: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    """Three of (1, T, heads, width), given as they are or as one of (1, T, 3, heads, width)."""
+    return given[0].unbind(2) if len(given) == 1 else given
+
+
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(  # noqa: PLR0917
-        ctx: Any,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        layout: Layout,
-        scale: float,
-        drop: Mask,
-        causal: bool,
+    def forward(
+        ctx: Any, layout: Layout, scale: float, drop: Mask, causal: bool, *given: torch.Tensor
     ) -> torch.Tensor:
-        q, k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (q, k, v))
-        ctx.save_for_backward(q, k, v)
+        ctx.save_for_backward(*given)
         ctx.rest = (layout, scale, drop, causal)
+        q, k, v = (t.transpose(1, 2) for t in _parts(given))
         # Tokens that fill up belong to no text: nobody writes their rows, which must be finite.
         out = q.new_zeros(1, q.shape[2], q.shape[1], q.shape[3])
         _call_attention(q, k, v, *ctx.rest, out=out)
@@ -502,31 +504,11 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
-        q, k, v = ctx.saved_tensors
-        made = [t.new_zeros(1, t.shape[2], t.shape[1], t.shape[3]) for t in (q, k, v)]
-        _call_attention(q, k, v, *ctx.rest, grad=grads[0].contiguous(), made=made)
-        return (*(t.transpose(1, 2) for t in made), None, None, None, None)
-
-
-class _SelfAttention(torch.autograd.Function):
-    @staticmethod
-    def forward(  # noqa: PLR0917
-        ctx: Any, qkv: torch.Tensor, layout: Layout, scale: float, drop: Mask, causal: bool
-    ) -> torch.Tensor:
-        ctx.save_for_backward(qkv)
-        ctx.rest = (layout, scale, drop, causal)
-        out = qkv.new_zeros(1, qkv.shape[1], *qkv.shape[3:])
-        q, k, v = (t.transpose(1, 2) for t in qkv.unbind(2))
-        _call_attention(q, k, v, *ctx.rest, out=out)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
-        (qkv,) = ctx.saved_tensors
-        q, k, v = (t.transpose(1, 2) for t in qkv.unbind(2))
-        made = torch.zeros_like(qkv)
-        _call_attention(q, k, v, *ctx.rest, grad=grads[0].contiguous(), made=list(made.unbind(2)))
-        return made, None, None, None, None
+        given = ctx.saved_tensors
+        q, k, v = (t.transpose(1, 2) for t in _parts(given))
+        made = [t.new_zeros(t.shape) for t in given]
+        _call_attention(q, k, v, *ctx.rest, grad=grads[0].contiguous(), made=_parts(made))
+        return None, None, None, None, *made
 
 
 def _call_attention(  # noqa: PLR0917
@@ -540,7 +522,7 @@ def _call_attention(  # noqa: PLR0917
     *,
     out: torch.Tensor | None = None,
     grad: torch.Tensor | None = None,
-    made: list[torch.Tensor] | None = None,
+    made: Sequence[torch.Tensor] | None = None,
 ) -> None:
     kernel, asks_all = _pick("attention", q, k, v), q.shape[2] == k.shape[2]
     dq, dk, dv = made or (None, None, None)
