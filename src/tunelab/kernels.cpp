@@ -524,7 +524,10 @@ template <class T>
 void low_rank(const T* x, const float* a, const float* b, const T* bias, T* y, long step,
               float* low, long rows, long k, long n, long rank, float scale, Dropout drop,
               int threads) {
-  const std::vector<float> down = lines(a, rank, k, k, 1), up = lines(b, rank, n, 1, rank);
+  const bool whole = rank % 8 == 0;  // then A's lines are as they are needed
+  const std::vector<float> filled = lines(a, whole ? 0 : rank, k, k, 1);
+  const std::vector<float> up = lines(b, rank, n, 1, rank);
+  const float* const down = whole ? a : filled.data();
   rank = up8(rank);
 #pragma omp parallel num_threads(threads)
   {
@@ -532,7 +535,7 @@ void low_rank(const T* x, const float* a, const float* b, const T* bias, T* y, l
 #pragma omp for schedule(static)
     for (long block = 0; block < (rows + 3) / 4; block++) {
       const long i = block * 4, many = rows - i < 4 ? rows - i : 4;
-      to_low(x, k, down.data(), low, i, many, k, rank, scale, drop, part.data());
+      to_low(x, k, down, low, i, many, k, rank, scale, drop, part.data());
       const float* from[4];
       for (long u = 0; u < 4; u++) from[u] = low + (i + (u < many ? u : 0)) * rank;
       for (long j = 0; j < n; j += 16) {
@@ -611,7 +614,10 @@ template <class T>
 void low_rank_back(const T* g, long step, const T* x, const float* a, const float* b, const float* low, T* dx,
                    float* da, float* db, long rows, long k, long n, long rank, float scale,
                    Dropout drop, int threads) {
-  const std::vector<float> down = lines(a, rank, k, k, 1), up = lines(b, rank, n, 1, rank);
+  const bool whole = rank % 8 == 0;  // then A's lines are as they are needed
+  const std::vector<float> filled = lines(a, whole ? 0 : rank, k, k, 1);
+  const std::vector<float> up = lines(b, rank, n, 1, rank);
+  const float* const down = whole ? a : filled.data();
   const long full = up8(rank);
   std::vector<float> dlow(size_t(rows * full)), sum_a(size_t(full * k)), sum_b(size_t(full * n));
 #pragma omp parallel num_threads(threads)
@@ -624,7 +630,7 @@ void low_rank_back(const T* g, long step, const T* x, const float* a, const floa
         to_low(g, step, up.data(), dlow.data(), i, end - i < 4 ? end - i : 4, n, full, scale,
                {0, 0, 1.f}, part.data());
       from_low<T>(low, g, step, nullptr, nullptr, sum_b.data(), start, many, n, full, {0, 0, 1.f});
-      from_low(dlow.data(), x, k, down.data(), dx, sum_a.data(), start, many, k, full, drop);
+      from_low(dlow.data(), x, k, down, dx, sum_a.data(), start, many, k, full, drop);
     }
 #pragma omp barrier
 #pragma omp for schedule(static)
