@@ -30,7 +30,7 @@ class FullSettings(TrainingSettings):
 class ProbeSettings(TrainingSettings):
     """Settings of `probe`."""
 
-    learning_rate: float = Field(5e-3, gt=0, le=10, description="peak learning rate of AdamW")
+    learning_rate: float = Field(1e-2, gt=0, le=10, description="peak learning rate of AdamW")
     # A probe is a classifier on features, and those of a text are fixed (Alain & Bengio 2016).
     frozen_dropout: bool = Field(False, description=FROZEN_DROPOUT.description)
 
