@@ -1128,7 +1128,8 @@ def effects(
 ) -> tuple[Effect, ...]:  # fmt: skip
     """Score methods with and without the test rows of each finding, where it has any.
 
-    `runs` are test predictions by method and seed. Raises KeyError for an unknown metric.
+    `runs` are test predictions by method and seed; methods on which the metric has no value are
+    left out. Raises KeyError for an unknown metric.
     """
     out = []
     for finding in gate.findings:
@@ -1139,14 +1140,12 @@ def effects(
         if not hit.any():
             continue
         methods = tuple(
-            MethodEffect(
-                r.label,
-                _mean(r, metric, np.ones(len(hit), np.bool_)) or _nothing(),
-                _mean(r, metric, ~hit),
-                _mean(r, metric, hit),
-            )
+            MethodEffect(r.label, whole, _mean(r, metric, ~hit), _mean(r, metric, hit))
             for r in runs
+            if (whole := _mean(r, metric, np.ones(len(hit), np.bool_))) is not None
         )
+        if not methods:
+            continue
         sign = 1 if METRICS[metric].higher_is_better else -1
         first = max(methods, key=lambda m: sign * m.all.value).label
         scored = [m for m in methods if m.without is not None]
@@ -1160,10 +1159,6 @@ def effects(
         values = {f.name: getattr(partial, f.name) for f in fields(Effect)}
         out.append(Effect(**{**values, "sentence": _effect_sentence(partial)}))
     return tuple(out)
-
-
-def _nothing() -> Estimate:
-    return Estimate(float("nan"), None, None, 0, "no value")
 
 
 def _mean(runs: Runs, metric: str, rows: Bools) -> Estimate | None:

@@ -32,6 +32,7 @@ __all__ = [
 ]  # fmt: skip
 
 Floats = NDArray[np.float64]
+DIGITS = 12  # decimals beyond which scores are the same
 LEAST_DATASETS = 6  # with fewer, no two-sided Wilcoxon p can be 0.05 or less
 
 
@@ -39,8 +40,9 @@ LEAST_DATASETS = 6  # with fewer, no two-sided Wilcoxon p can be 0.05 or less
 class Pair:
     """Two methods over all data sets: `difference` of average ranks, a minus b (below 0: a ahead).
 
-    `p_value`: Wilcoxon's signed-rank test of the scores, Holm-adjusted over all pairs. `nemenyi`:
-    whether the ranks differ by the critical difference or more.
+    `p_value`: Wilcoxon's signed-rank test of the scores, Holm-adjusted over all pairs; `verdict`
+    has the direction of that test, from which average ranks among many methods may differ.
+    `nemenyi`: whether the ranks differ by the critical difference or more.
     """
 
     a: str
@@ -76,10 +78,14 @@ class Ranking:
 
 
 def rank_rows(scores: Floats, higher_is_better: bool = True) -> Floats:
-    """Ranks in each row, 1 is best, ties share their mean: (datasets, methods)."""
+    """Ranks in each row, 1 is best, ties share their mean: (datasets, methods).
+
+    Scores that differ in the last digits (means of the same values in another order) are tied.
+    """
     from scipy.stats import rankdata
 
-    return np.asarray(rankdata(-scores if higher_is_better else scores, axis=1))
+    rounded = np.round(scores, DIGITS)
+    return np.asarray(rankdata(-rounded if higher_is_better else rounded, axis=1))
 
 
 def friedman(ranks: Floats) -> tuple[float, float, float]:
@@ -133,7 +139,9 @@ def rank_values(
             f"sets; found {len(methods)} and {len(datasets)}. Give studies with the same methods."
         )
     scores = np.array([[table[d][m].value for m in methods] for d in datasets])
-    ranks = rank_rows(scores, METRICS[metric].higher_is_better)
+    if not METRICS[metric].higher_is_better:
+        scores = -scores
+    ranks = rank_rows(scores)
     average = ranks.mean(axis=0)
     order = sorted(range(len(methods)), key=lambda i: (average[i], methods[i]))
     methods = [methods[i] for i in order]
@@ -164,15 +172,18 @@ def rank_values(
 def _pairs(
     methods: Sequence[str], scores: Floats, average: Floats, distance: float, level: float
 ) -> tuple[Pair, ...]:
+    """All pairs, from scores (datasets, methods) of which more is better."""
     places = list(itertools.combinations(range(len(methods)), 2))
-    adjusted = holm([wilcoxon(scores[:, i] - scores[:, j]) for i, j in places])
+    gaps = [scores[:, i] - scores[:, j] for i, j in places]
+    adjusted = holm([wilcoxon(d) for d in gaps])
     found = []
-    for (i, j), p in zip(places, adjusted, strict=True):
+    for (i, j), d, p in zip(places, gaps, adjusted, strict=True):
         a, b, gap = methods[i], methods[j], float(average[i] - average[j])
         apart = p <= 1 - level + 1e-12
-        verdict = ("better" if gap < 0 else "worse") if apart and gap else "undecided"
+        ahead = float(_signed_ranks(d).sum()) > 0
+        verdict = ("better" if ahead else "worse") if apart else "undecided"
         what = f"average rank {average[i]:.2f} against {average[j]:.2f}, p = {p:.2g} after Holm"
-        said = f"{a} is {verdict} than {b}" if apart and gap else f"{a} and {b} are undecided"
+        said = f"{a} is {verdict} than {b}" if apart else f"{a} and {b} are undecided"
         found.append(Pair(a, b, gap, p, abs(gap) >= distance, verdict, f"{said}: {what}"))
     return tuple(found)
 
@@ -184,19 +195,25 @@ def wilcoxon(differences: Floats) -> float:
     turns with the signs of the others: the exact distribution is over the signs that are not zero.
     """
     from scipy.special import ndtr
+
+    signed = _signed_ranks(differences)
+    n, ranks = len(signed), np.abs(signed)
+    if not n:
+        return 1.0
+    observed = abs(float(signed.sum())) - 1e-9
+    if n <= 16:
+        codes = np.arange(2**n)[:, None]
+        every = 1 - 2 * ((codes >> np.arange(n)) & 1)
+        return float((np.abs(every @ ranks) >= observed).mean())
+    return min(1.0, float(2 * ndtr(-observed / math.sqrt(float((ranks**2).sum())))))
+
+
+def _signed_ranks(differences: Floats) -> Floats:
+    """The rank of each difference that is not zero, among all by size, with its sign."""
     from scipy.stats import rankdata
 
-    d = np.asarray(differences, dtype=np.float64)
-    ranks = rankdata(np.abs(np.round(d, 12)))[np.round(d, 12) != 0]
-    signs = np.sign(d[np.round(d, 12) != 0])
-    if not len(signs):
-        return 1.0
-    observed = abs(float((signs * ranks).sum())) - 1e-9
-    if len(signs) <= 16:
-        codes = np.arange(2 ** len(signs))[:, None]
-        every = 1 - 2 * ((codes >> np.arange(len(signs))) & 1)
-        return float((np.abs(every @ ranks) >= observed).mean())
-    return float(2 * ndtr(-observed / math.sqrt(float((ranks**2).sum()))))
+    d = np.round(np.asarray(differences, dtype=np.float64), DIGITS)
+    return np.asarray((np.sign(d) * rankdata(np.abs(d)))[d != 0])
 
 
 def rank_studies(records: Sequence[StudyRecord], metric: str | None = None) -> Ranking:

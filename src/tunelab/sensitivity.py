@@ -365,12 +365,12 @@ def _levels(
     means = by_seed.mean(axis=1)
     from_all = by_seed - by_seed.mean(axis=0)
     levels = tuple(
-        Level(v, float(m), mean_interval(e.tolist()))
+        Level(v, float(m), mean_interval(e.tolist(), signed=True))
         for v, m, e in zip(factors[axis].values, means, from_all, strict=True)
     )
     order = np.argsort(means)
     best, worst = (order[-1], order[0]) if _higher_is_better(of) else (order[0], order[-1])
-    return levels, mean_interval((by_seed[best] - by_seed[worst]).tolist())
+    return levels, mean_interval((by_seed[best] - by_seed[worst]).tolist(), signed=True)
 
 
 def _higher_is_better(of: Column) -> bool:
@@ -446,7 +446,7 @@ def _forest(
 
 
 def _seen(value: str, values: Floats, mean: float) -> Level:
-    return Level(value, float(values.mean()), mean_interval((values - mean).tolist()))
+    return Level(value, float(values.mean()), mean_interval((values - mean).tolist(), signed=True))
 
 
 def _thinned(numbers: Sequence[float], factors: int) -> list[float]:

@@ -72,12 +72,16 @@ class Runs:
 # --- one method -----------------------------------------------------------------------------
 
 
-def mean_interval(values: Sequence[float], level: float = LEVEL) -> Estimate:
+def mean_interval(
+    values: Sequence[float], level: float = LEVEL, *, signed: bool = False
+) -> Estimate:
     """Mean of one value a seed, with Student's t interval over seeds.
 
     One value has no interval: low and high are None. The interval says what other seeds would
-    give on the same test rows, not what other rows would give. Raises ValueError where there are
-    no values or one is not finite.
+    give on the same test rows, not what other rows would give. It is cut at zero where no value
+    is below, as costs and scores have it; `signed` values (differences, logarithms of ratios) may
+    lie below though none of these does. Raises ValueError where there are no values or one is not
+    finite.
     """
     x = np.asarray(values, dtype=np.float64)
     n = len(x)
@@ -90,7 +94,7 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Estimate:
         return Estimate(same, same, same, n, f"the same value with each of {n} seeds")
     mean = float(x.mean())
     half = _t_quantile(level, n - 1) * float(x.std(ddof=1)) / math.sqrt(n)
-    low = mean - half if x.min() < 0 else max(0.0, mean - half)  # no cost is below zero
+    low = mean - half if signed or x.min() < 0 else max(0.0, mean - half)
     return Estimate(mean, low, mean + half, n, f"mean of {n} seeds, Student t interval")
 
 
@@ -159,7 +163,8 @@ def _mean(m: _Measured, metric: Metric, level: float) -> Estimate:
         return Estimate(value, None, None, n, f"mean of {n} seeds; {_no_interval(rows)}")
     fixed = _repeats(m.runs, seeds)
     used = 1 if fixed else n
-    value = float(values[0]) if fixed else value
+    if values.min() == values.max():  # their mean may differ in the last digit
+        value = float(values[0])
     _, _, variance, df = _variances(values[:used], drawn[:, :used], rows, metric.percent)
     half = _t_quantile(level, df) * math.sqrt(variance)
     low, high = value - half, value + half
@@ -369,7 +374,8 @@ def _contrast(
     drawn = _finite(drawn)
     rows = len(a.runs.by_seed[seeds[0]].labels)
     deterministic = _repeats(a.runs, seeds) and _repeats(b.runs, seeds)
-    value = float(by_seed[0] if deterministic else by_seed.mean())
+    # Apart, because a mean of equal values may differ in the last digit.
+    value = float(by_seed[0] if by_seed.min() == by_seed.max() else by_seed.mean())
     if rows < 2 or len(drawn) < LEAST_RESAMPLES:
         return _Contrast(
             value, len(seeds), rows, deterministic, None, None, None, math.inf, None, "none"

@@ -241,7 +241,7 @@ def ratio(record: StudyRecord, a: str, b: str, cost: str) -> Estimate | None:
     seeds = [s for s in of[a] if s in of[b]]
     if not seeds or min(of[a][s] for s in seeds) <= 0 or min(of[b][s] for s in seeds) <= 0:
         return None
-    e = mean_interval([math.log(of[a][s] / of[b][s]) for s in seeds])
+    e = mean_interval([math.log(of[a][s] / of[b][s]) for s in seeds], signed=True)
     low, high = (None if x is None else math.exp(x) for x in (e.low, e.high))
     return Estimate(
         math.exp(e.value), low, high, e.n, f"ratio of costs paired by seed; {e.procedure}"

@@ -318,6 +318,16 @@ def test_effect_on_the_conclusion(demo: Dataset):
     assert effects(inspect(demo, ["leak"]), runs) == ()
 
 
+def test_a_method_without_a_value_is_not_first(demo: Dataset):
+    found = inspect(change(demo, "test", dict(enumerate(demo.train.texts[:48]))), ["leak"])
+    svm, lora = made_runs(demo.test, {"svm": lambda i: i % 3 > 0, "lora": lambda i: i % 2 == 0})
+    margins = {s: replace(p, score_kind="margin") for s, p in svm.by_seed.items()}
+    (effect,) = effects(found, [Runs("svm", margins), lora], "log_loss")
+    assert [m.label for m in effect.methods] == ["lora"]
+    assert (effect.first, effect.first_without) == ("lora", "lora")
+    assert effects(found, [Runs("svm", margins)], "log_loss") == ()
+
+
 # --- the command line -----------------------------------------------------------------------
 
 

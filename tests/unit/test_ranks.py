@@ -73,6 +73,32 @@ def test_a_method_ahead_on_six_data_sets_is_better_and_on_five_undecided() -> No
     assert any("at least 6 are needed" in s for s in few.sentences)
 
 
+def test_means_of_the_same_values_in_another_order_are_tied() -> None:
+    one, other = float(np.mean([0.1, 0.2, 0.3])), float(np.mean([0.3, 0.2, 0.1]))
+    assert one != other
+    assert ranks.rank_rows(np.array([[one, other]])).tolist() == [[1.5, 1.5]]
+
+
+def test_the_test_of_scores_says_who_is_better_where_ranks_among_many_say_otherwise() -> None:
+    # a is ahead of b on 12 data sets with nobody between, and behind on two by less, with ten.
+    far = 1 + np.arange(10)
+    rows = [[0.5 + 0.01 * (i + 1), 0.5, *(0.9 + 0.001 * far)] for i in range(12)]
+    rows += [[0.5, 0.5 + x, *(0.5 + x * far / 12)] for x in (0.001, 0.002)]
+    names = "abcdefghijkl"
+    found = ranks.rank_values(table(np.array(rows), names), "accuracy")
+    assert found.ranks["a"] > found.ranks["b"]
+    pair = next(p for p in found.pairs if {p.a, p.b} == {"a", "b"})
+    assert pair.p_value <= 0.05
+    assert (pair.a, pair.verdict) == ("b", "worse")
+    down = ranks.rank_values(table(-np.array(rows), names), "log_loss")
+    assert next(p for p in down.pairs if {p.a, p.b} == {"a", "b"}).verdict == "worse"
+
+
+def test_many_data_sets_in_balance_have_a_p_of_one() -> None:
+    scores = 0.5 + 0.1 * np.array([[1, 0], [0, 1]] * 10)
+    assert ranks.rank_values(table(scores, "ab"), "accuracy").pairs[0].p_value == 1.0
+
+
 def test_lower_is_better_turns_the_ranks_round() -> None:
     scores = np.tile([0.3, 0.5, 0.7], (7, 1))
     up = ranks.rank_values(table(scores, "abc"), "accuracy")

@@ -93,6 +93,25 @@ def test_mean_interval_of_a_cost_does_not_go_below_zero():
     assert mean_interval([-1.0, 1.0]).low < 0
 
 
+def test_mean_interval_of_differences_is_not_cut_at_zero():
+    half = 12.706 * np.std([0.05, 0.5], ddof=1) / math.sqrt(2)
+    assert mean_interval([0.05, 0.5], signed=True).low == pytest.approx(0.275 - half, abs=1e-3)
+
+
+def test_a_method_whose_scores_hardly_move_has_its_mean_over_seeds_and_an_interval_of_rows():
+    r = rng(3)
+    labels = r.integers(0, 2, 300)
+    s = r.normal(size=300) + 0.8 * (2 * labels - 1)
+    found = {}
+    for seed in range(6):
+        moved = s + 1e-4 * r.normal(size=300)
+        scores = np.stack([-moved, moved], axis=1)
+        found[seed] = Predictions(tuple(map(str, range(300))), labels, scores, "logit")
+    e = mean(Runs("a", found), "log_loss", rng())
+    assert e.value == np.mean([METRICS["log_loss"].function(p) for p in found.values()])
+    assert e.high - e.low > 0.1
+
+
 @pytest.mark.parametrize("metric", sorted(METRICS))
 def test_the_mean_of_any_metric_counts_seeds_and_rows(metric):
     r = rng(1)

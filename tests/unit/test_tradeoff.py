@@ -190,6 +190,21 @@ def test_ratio_of_costs_is_paired_by_seed(tmp_path: Path) -> None:
     assert tradeoff.ratio(record, "full", "svm-tfidf", "adapter_parameters") is None
 
 
+def test_a_ratio_that_two_seeds_leave_open_reaches_below_one(tmp_path: Path) -> None:
+    record = study(tmp_path, rows=20)
+    slower = {0: 1.1, 1: 1.6}
+    results = tuple(
+        replace(r, cost=replace(r.cost, train_seconds=slower[r.spec.seed] if full else 1.0))
+        for r in record.results
+        if (full := r.spec.method.label == "full") or r.spec.method.label == "lora"
+        if r.spec.seed in slower
+    )
+    e = tradeoff.ratio(replace(record, results=results), "full", "lora", "train_seconds")
+    assert e is not None
+    assert e.low is not None
+    assert e.low < 0.5  # it was cut at 1: "surely no faster"
+
+
 def test_a_summary_may_be_given(tmp_path: Path) -> None:
     record = study(tmp_path, rows=60)
     said = summarise(record)
