@@ -8,7 +8,9 @@ May import: config, trial, engines and the rooms below. May not import: report, 
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import math
 import os
 import time
@@ -168,7 +170,7 @@ def _every_setting(spec: StudySpec) -> Iterator[MethodSpec]:
 def _replanned(p: Plan) -> Plan:
     """The plan as the study's folder now stands: tuned settings, and what is still to run."""
     spec, dataset, folder = p.spec, p.dataset, p.spec.output_dir
-    recorded = (store.read_extra(folder, "tuning") or {}).get("methods", {})
+    recorded = _recorded(p)
     methods, tries, proposals = [], [], {}
     for m in spec.methods:
         entry = recorded.get(m.label)
@@ -588,9 +590,12 @@ def _pilot(p: Plan) -> tuple[float | None, float, float]:
 
 def _tune(p: Plan, on_event: OnEvent, engine: str) -> Steps:
     """Try settings on validation and settle on the best, for every method that is tuned."""
-    if not p.spec.tuning.spaces:
+    recorded = _recorded(p)
+    tuned = [m for m in p.spec.methods if m.label in p.spec.tuning.spaces]
+    if not tuned:
         return p
-    if p.tries or p.proposals:
+    # Not only where tries are to run: of those that have, the choice may be another now.
+    if not all(m.label in recorded and _settled(p, m, recorded[m.label]) for m in tuned):
         if p.spec.tuning.budget is None:
             yield from _carry_out(p, p.tries, on_event, engine)
         else:
@@ -611,6 +616,13 @@ def _tries_of(p: Plan, m: MethodSpec, settings: Mapping[str, Any]) -> list[Trial
         _spec_of(p.spec, p.dataset, p.base, method, seed, purpose="tuning")
         for seed in p.spec.tuning.seeds
     ]
+
+
+def _recorded(p: Plan) -> Mapping[str, Any]:
+    """What tuning.json holds of each method; nothing where it was chosen by another metric."""
+    stored = store.read_extra(p.spec.output_dir, "tuning") or {}
+    methods: Mapping[str, Any] = stored.get("methods", {})
+    return methods if stored.get("metric") == p.spec.metric else {}
 
 
 def _settled(p: Plan, m: MethodSpec, entry: Mapping[str, Any]) -> bool:
@@ -638,10 +650,13 @@ def _start(p: Plan, m: MethodSpec) -> dict[str, Any]:
 
 
 def _proposals(p: Plan, m: MethodSpec) -> tuning.Proposals:
-    # A study of Optuna's is of one method on one dataset: other data would mix what is not alike.
-    name = f"{m.label} on {p.dataset.fingerprint[:12]}"
-    space, higher = p.spec.tuning.spaces[m.label], METRICS[p.spec.metric].higher_is_better
-    return tuning.Proposals(p.spec.output_dir, name, space, _start(p, m), higher)
+    space, start = p.spec.tuning.spaces[m.label], _start(p, m)
+    # A study of Optuna's is of one question: other data, another space or metric, other seeds or
+    # settings beside those tried would mix what is not alike. A larger budget goes on.
+    asked = [[t.trial_id for t in _tries_of(p, m, start)], tuning.to_json(space), p.spec.metric]
+    name = f"{m.label} {hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]}"
+    higher = METRICS[p.spec.metric].higher_is_better
+    return tuning.Proposals(p.spec.output_dir, name, space, start, higher)
 
 
 def _search(p: Plan, on_event: OnEvent, engine: str) -> Iterator[TrialResult]:

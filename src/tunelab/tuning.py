@@ -344,9 +344,9 @@ class Proposals:
 
     @property
     def told(self) -> list[dict[str, Any]]:
-        """The settings of all finished tries, in order."""
+        """The settings of all finished tries, in order; not of one that was stopped while asked."""
         done = [t for t in self._study.get_trials(deepcopy=False) if t.state.is_finished()]
-        return [self._decoded(t.params) for t in done]
+        return [self._decoded(t.params) for t in done if set(t.params) == set(self._space)]
 
     def _encoded(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         out = {}

@@ -229,6 +229,49 @@ def test_optuna_spends_the_budget_ends_what_is_behind_and_goes_on(
     assert kept.items() <= trials(tmp_path / "s").items()
 
 
+def test_another_space_or_another_metric_is_searched_anew(
+    tmp_path: Path, reviews_csv: Path
+) -> None:
+    given: dict[str, Any] = {
+        "methods": ["svm-tfidf"], "seeds": 1, "output_dir": tmp_path / "s",
+        "tuning": {"budget": 2, "space": {"min_df": {"low": 1, "high": 2}}},
+    }  # fmt: skip
+    tunelab.compare(reviews_csv, engine="inline", **given)
+    for changes in (
+        {"tuning": {"budget": 2, "space": {"char_ngrams": {"low": 2, "high": 5}}}},
+        {"metric": "log_loss"},
+    ):
+        given |= changes
+        found = tunelab.compare(reviews_csv, engine="inline", **given).record.tuning
+        assert found is not None
+        assert found["metric"] == given.get("metric", "accuracy")
+        tries = found["methods"]["svm-tfidf"]["tries"]
+        assert [set(t["settings"]) for t in tries] == [{"char_ngrams"}] * 2
+
+
+def test_tries_that_are_done_are_chosen_from_anew(tmp_path: Path, reviews_csv: Path) -> None:
+    given: dict[str, Any] = {
+        "methods": [{"name": "svm-tfidf", "char_ngrams": 0}], "seeds": 1,
+        "output_dir": tmp_path / "s", "engine": "inline",
+    }  # fmt: skip
+
+    def chosen(words: list[int]) -> tuple[Any, Any]:
+        record = tunelab.compare(
+            reviews_csv, tuning={"space": {"word_ngrams": words}}, **given
+        ).record
+        assert record.tuning is not None
+        entry = record.tuning["methods"]["svm-tfidf"]
+        assert sorted(t["settings"]["word_ngrams"] for t in entry["tries"]) == words
+        return entry["chosen"]["word_ngrams"], record.results[0].spec.method.settings["word_ngrams"]
+
+    first = chosen([1, 3])
+    kept = trials(tmp_path / "s")
+    assert chosen([3]) == (3, 3)  # a smaller grid: nothing is left to try
+    (tmp_path / "s/tuning.json").unlink()  # stopped after the last try, before it was written
+    assert chosen([1, 3]) == first
+    assert kept.items() <= trials(tmp_path / "s").items()
+
+
 def test_before_the_run_the_smallest_detectable_difference_is_said(
     cli: Callable[..., Said], reviews_csv: Path
 ) -> None:
