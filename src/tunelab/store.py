@@ -80,6 +80,7 @@ __all__ = [
 
 FORMAT = 1
 TEST_ON = "test_on:"  # before the name of other data, in a trial's predictions
+_ASIDE = ".before"
 TRIAL_FILES = ("spec.json", "result.json", "history.jsonl", "predictions.parquet")
 
 
@@ -139,7 +140,8 @@ def artifact_dir(study: Path, trial_id: str) -> Path:
 def new_trial(study: Path, trial_id: str) -> Iterator[Path]:
     """Give an empty folder to fill; on success it becomes the trial's, on any error it is removed.
 
-    A failed trial of the same id that was there before is replaced.
+    A trial of the same id that was there before is replaced. It is put aside until the new one has
+    its place, so that whenever the process is killed, `sweep` leaves the one or the other whole.
     """
     final = trial_dir(study, trial_id)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -147,18 +149,29 @@ def new_trial(study: Path, trial_id: str) -> Iterator[Path]:
     staging.chmod(0o755)
     try:
         yield staging
+        aside = final.with_name(f".{trial_id}{_ASIDE}")
         if final.exists():
-            shutil.rmtree(final)
+            shutil.rmtree(aside, ignore_errors=True)
+            final.replace(aside)
         staging.replace(final)
+        shutil.rmtree(aside, ignore_errors=True)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
 
 
 def sweep(study: Path, trial_id: str | None = None) -> None:
-    """Remove what a killed trial left half-written; of all trials, only while none runs."""
+    """Remove what a killed trial left half-written; of all trials, only while none runs.
+
+    One that was put aside, and whose place was not taken any more, gets it back.
+    """
     for leftover in (study / "trials").glob(f".{trial_id}.*" if trial_id else ".*"):
-        if leftover.is_dir():
+        if not leftover.is_dir():
+            continue
+        place = trial_dir(study, leftover.name.removeprefix(".").removesuffix(_ASIDE))
+        if leftover.name.endswith(_ASIDE) and not place.exists():
+            leftover.replace(place)
+        else:
             shutil.rmtree(leftover, ignore_errors=True)
 
 

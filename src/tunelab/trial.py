@@ -47,6 +47,7 @@ __all__ = [
     "failed",
     "make_spec",
     "named_seeds",
+    "not_scored",
     "run",
     "run_and_store",
     "run_stack",
@@ -431,19 +432,26 @@ def _score_elsewhere(
     try:
         classifier = predict.load(kept / "artifact").classifier
         found, facts = _transfer(missing, classifier, classifier.label_names, tuple(known))
-    except Exception as e:  # the trial itself is good: it is kept, and scored by the next run
-        return replace(before, error=f"Not scored on other data: {' '.join(str(e).split())}")
-    result = replace(
-        before,
-        spec=replace(before.spec, test_on=(*before.spec.test_on, *missing)),
-        details={**before.details, "transfer": {**known, **facts}},
-    )
-    predictions = {**store.read_predictions(study, spec.trial_id), **found}
-    history = store.read_history(study, spec.trial_id)
-    with store.new_trial(study, spec.trial_id) as folder:
-        shutil.copytree(kept, folder, dirs_exist_ok=True)
-        store.write_trial(folder, result, history, predictions)
+        result = replace(
+            before,
+            spec=replace(before.spec, test_on=(*before.spec.test_on, *missing)),
+            details={**before.details, "transfer": {**known, **facts}},
+        )
+        predictions = {**store.read_predictions(study, spec.trial_id), **found}
+        history = store.read_history(study, spec.trial_id)
+        with store.new_trial(study, spec.trial_id) as folder:
+            shutil.copytree(kept, folder, dirs_exist_ok=True)
+            store.write_trial(folder, result, history, predictions)
+    except Exception as e:
+        return not_scored(before, str(e))
     return result
+
+
+def not_scored(before: TrialResult, why: str) -> TrialResult:
+    """A trial that is done, and could not be scored on other data: it is good, and stays on disk as
+    it is; the next run scores it.
+    """
+    return replace(before, error=f"Not scored on other data: {' '.join(why.split())}")
 
 
 def _the_same_data(spec: TrialSpec) -> Dataset:

@@ -272,6 +272,26 @@ def test_tries_that_are_done_are_chosen_from_anew(tmp_path: Path, reviews_csv: P
     assert kept.items() <= trials(tmp_path / "s").items()
 
 
+def test_a_trial_that_cannot_be_written_anew_stays_done(
+    tmp_path: Path, reviews_csv: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {
+        "methods": ["svm-tfidf"], "seeds": 1, "output_dir": tmp_path / "s", "engine": "inline",
+    }  # fmt: skip
+    before = tunelab.compare(reviews_csv, **given).record.results
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("shutil.copytree", full)
+        tunelab.compare(reviews_csv, test_on=elsewhere, **given)
+    assert store.read_study(tmp_path / "s").results == before
+    (mended,) = tunelab.compare(reviews_csv, test_on=elsewhere, **given).record.results
+    assert mended.scores == before[0].scores
+    assert mended.details["transfer"].keys() == {"elsewhere.csv"}
+
+
 def test_before_the_run_the_smallest_detectable_difference_is_said(
     cli: Callable[..., Said], reviews_csv: Path
 ) -> None:

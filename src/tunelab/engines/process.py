@@ -23,7 +23,7 @@ from typing import Any
 
 from tunelab import store
 from tunelab.errors import TunelabError
-from tunelab.trial import OnEvent, failed
+from tunelab.trial import OnEvent, failed, not_scored
 from tunelab.types import TrialResult, TrialSpec
 
 __all__ = ["run_in_processes"]
@@ -141,7 +141,10 @@ def _result(spec: TrialSpec, study: Path, code: int, logs: Path) -> TrialResult:
 
 
 def _died(spec: TrialSpec, study: Path, code: int, logs: Path) -> TrialResult:
-    """Keep a trial whose process ended without a result: killed, out of memory, crashed."""
+    """Keep a trial whose process ended without a result: killed, out of memory, crashed.
+
+    One that was done, and was only to be scored on other data, stays as it is.
+    """
     said = [
         line.strip()
         for log in (logs / spec.trial_id, logs / "worker")
@@ -159,6 +162,9 @@ def _died(spec: TrialSpec, study: Path, code: int, logs: Path) -> TrialResult:
     else:
         how = f"with signal {-code}" if code < 0 else f"with exit code {code}"
         text = f"The trial's process ended {how}. Its last words: {last or 'none'}"
+    before = store.read_result(study, spec.trial_id)
+    if before is not None and before.status == "done":
+        return not_scored(before, text)
     result = failed(spec, text, {})
     with store.new_trial(study, spec.trial_id) as folder:
         store.write_trial(folder, result, (), {})
