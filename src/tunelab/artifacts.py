@@ -93,7 +93,7 @@ def read_manifest(directory: Path) -> Artifact:
             near = (
                 [p.name for p in directory.parent.glob("*/")] if directory.parent.is_dir() else []
             )
-            hint = suggest(directory.name, sorted(near), what="Folders there") if near else ""
+            hint = suggest(directory.name, sorted(near), what="Folders beside it") if near else ""
             raise ArtifactError(f"{directory}: there is no such folder.{hint}")
         raise ArtifactError(
             f"{directory}: expected a classifier saved by tunelab ({MANIFEST}), found "

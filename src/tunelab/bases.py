@@ -267,7 +267,7 @@ def _local_or_hub(name: str, code: bool = False) -> Path:
     looks_like_path = name.startswith((".", "/", "~")) or repo.count("/") > 1
     if looks_like_path:
         near = [p.name for p in local.parent.glob("*/")] if local.parent.is_dir() else []
-        hint = suggest(local.name, sorted(near), what="Folders there") if near else ""
+        hint = suggest(local.name, sorted(near), what="Folders beside it") if near else ""
         raise ModelError(
             f"Model folder {name}: there is no such folder.{hint} "
             "Expected a folder in the hub's layout, or a hub id."

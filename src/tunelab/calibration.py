@@ -188,7 +188,7 @@ def kept(artifact: Artifact) -> float:
     if temperature is None:
         raise ArtifactError(
             f"{artifact.directory}: it has no temperature ({reason}). "
-            "Train with more validation rows, or predict without --calibrated."
+            "Train with more validation rows; until then its probabilities are used as they are."
         )
     if not (isinstance(temperature, int | float) and 0 < temperature < math.inf):
         raise ArtifactError(f"{path}: expected a number above 0, found {temperature!r}. {again}")

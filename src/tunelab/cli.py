@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a trial failed, 2 the input cannot be used, 130 interrupte
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import math
@@ -432,7 +433,8 @@ def _finds(p: Plan) -> str:
 
 
 def _few(values: Sequence[object], most: int = 8) -> str:
-    shown = ", ".join(str(v) for v in values[:most])
+    words = (" ".join(str(v).split()) for v in values[:most])
+    shown = ", ".join(w if len(w) <= 60 else f"{w[:59]}…" for w in words)
     return shown + (f", ... ({len(values)} in all)" if len(values) > most else "")
 
 
@@ -553,6 +555,11 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
 
     if output is not None:
         tables.check_writable(output)
+        if output.exists() and file.exists() and output.samefile(file):
+            raise InputError(
+                f"--output-file {output}: is the file of texts itself, which would be lost. "
+                "Choose another."
+            )
 
     source = None
     if file is not None:
@@ -570,14 +577,42 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
             lambda: (_labelled(window) for window in source.windows()),
         )
         click.echo(f"Labelled {source.rows:,} texts into {output}.", err=True)
+        _say_blank(source.blank)
         return
     if source is not None:
         windows: Iterator[list[str]] = (window.texts for window in source.windows())
     else:
-        lines = (line.rstrip("\n") for line in sys.stdin) if texts == ("-",) else iter(texts)
+        lines = _lines_in(given["encoding"]) if texts == ("-",) else iter(texts)
         windows = iter(lambda: list(itertools.islice(lines, tables.WINDOW)), [])
+    blank = 0
     for some in windows:
         _say_labels(some, classifier, as_json)
+        blank += sum(not text.strip() for text in some)
+    _say_blank(blank)
+
+
+def _lines_in(encoding: str) -> Iterator[str]:
+    """Lines of standard input, decoded strictly. Raises InputError, naming the line."""
+    for n, line in enumerate(getattr(sys.stdin, "buffer", sys.stdin), start=1):
+        try:
+            yield (line if isinstance(line, str) else line.decode(encoding)).rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise InputError(
+                f"standard input: line {n} is not {encoding.upper()}. Convert it, or name its "
+                "encoding, e.g. --encoding cp1252."
+            ) from None
+        except LookupError:
+            raise InputError(
+                f"no such text encoding: {encoding!r}. Common: utf-8, cp1252."
+            ) from None
+
+
+def _say_blank(blank: int) -> None:
+    """Blank texts keep their place and get a label too, which means nothing."""
+    if blank:
+        many = "texts are blank: their labels mean"
+        click.echo(f"{blank:,} {many if blank > 1 else 'text is blank: its label means'} nothing.",
+                   err=True)  # fmt: skip
 
 
 def _say_labels(texts: list[str], classifier: TextClassifier, as_json: bool) -> None:
@@ -668,7 +703,8 @@ def inspect_data(
     for finding in (*found.findings, *across):
         click.echo(f"\n{finding.check} ({finding.where}), for example:")
         for example in finding.examples[:3]:
-            click.echo(f"  {example.note}" if example.note else "  -")
+            if example.note:
+                click.echo(f"  {example.note}")
             for row in example.rows:
                 click.echo(f"    {row.part} {row.id} [{row.label}] {' '.join(row.text.split())}")
 
@@ -798,6 +834,12 @@ def slices_(folder: Path, by: str | None, as_json: bool) -> None:
     for s in found:
         text = format_estimate(s.accuracy, "percent") + (" *" if s.named else "")
         cells.setdefault((s.column, s.value, s.rows), {})[s.label] = text
+    if not found:
+        click.echo(
+            f"No slice to look at: each needs {slices.LEAST_ROWS} test rows in it and as many "
+            f"outside; the test part has {len(rows.ids):,}."
+        )
+        return
     print_table(heads, [[c, v, f"{n:,}", *(row.get(m, "-") for m in runs)]
                         for (c, v, n), row in cells.items()])  # fmt: skip
     told = [slices.sentence(s, len(found)) for s in slices.named(found)]
@@ -886,6 +928,13 @@ def schema() -> None:
     click.echo(json.dumps(config.schema(), indent=2))
 
 
+_CHECK = "Check that the file is there and may be read, or the folder written."
+_SYSTEM: dict[int | None, str] = {
+    errno.ENOSPC: "Make room on the disk and run the same command again: what is done is kept.",
+    errno.EFBIG: "The system allows no larger file; write to another disk.",
+}
+
+
 def main() -> None:
     """Run the command line; turn our errors into one line and an exit code."""
     try:
@@ -912,6 +961,13 @@ def main() -> None:
         # The reader of a pipe (head, less) has seen enough.
         sys.stderr.close()
         sys.exit(0)
+    except OSError as e:
+        # The system refused: a full disk, a folder that may not be written. Else it is our fault.
+        if e.filename is None and e.errno not in _SYSTEM:
+            raise
+        where = "" if e.filename is None else f"{e.filename}: "
+        click.echo(f"tunelab: {where}{e.strerror}. {_SYSTEM.get(e.errno, _CHECK)}", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

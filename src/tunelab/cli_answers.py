@@ -51,6 +51,10 @@ def recommend(study: Path, margin: float, cost: str, metric: str | None, as_json
     if metric is not None:
         config.require_metric(metric)
     tradeoff.check_cost(cost)
+    if not 0 < margin < 100:
+        raise InputError(
+            f"--margin {margin:g}: expected points above 0 and below 100, such as 1 or 0.5."
+        )
     said = summary.summarise(record, metric)
     found = tradeoff.recommend(record, margin=margin / 100, cost=cost, summary=said)
     front = tradeoff.front(record, cost, said)
@@ -200,6 +204,9 @@ def evaluate(
     ]
     terminal.print_table(["Classifier", *kinds], table, f"{len(rows):,} rows of {dataset.name}")
     out = terminal.console()
+    for note in dataset.notes:
+        if note.startswith(f"no {part} part"):
+            terminal.say(out, f"{note}; --part all scores every row.", indent=2)
     for name, folder in folders.items():
         if folder != Path(name).expanduser():
             terminal.say(out, f"{name}: its best model, {folder}.", indent=2)
@@ -248,12 +255,13 @@ def _score(
     """Scores with the classes in the data's order. Raises InputError where the labels differ."""
     import numpy as np
 
+    from tunelab.tables import listed
     from tunelab.types import Predictions
 
     if set(model.label_names) != set(label_names):
         raise InputError(
-            f"{name}: knows the labels {', '.join(model.label_names)}; the data has "
-            f"{', '.join(label_names)}. Give data with the same labels."
+            f"{name}: knows the labels {listed(model.label_names)}; the data has "
+            f"{listed(label_names)}. Give data with the same labels."
         )
     order = [model.label_names.index(n) for n in label_names]
     scores = np.asarray(model.classifier.scores(list(rows.texts)), dtype=np.float64)[:, order]
@@ -283,7 +291,7 @@ def _calibrated(
 
 def _truer_in_words(name: str, scores: dict[str, Any], truer: dict[str, Any]) -> str:
     if truer["temperature"] is None:
-        return f"Not calibrated. {truer['reason']}"
+        return f"{name}: not calibrated. {truer['reason']}"
     if scores["ece"] is None or truer["ece"] is None:
         return f"{name}: its confidence cannot be judged on these rows."
     return (

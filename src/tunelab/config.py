@@ -258,21 +258,25 @@ def load(
             continue
         _put(raw, key, scalar(value), faults)
         origin[key] = "--set"
-    study = _parsed(raw, path, faults)
+    study, wrong = _parsed(raw, path, faults)
 
     flag_settings, alias_notes = _aliased(settings or {}, "command line")
     notes += alias_notes
     shared, alias_notes = _aliased(study.training, "training")
     notes += alias_notes
     entries = []
-    for i, entry in enumerate(study.methods):
-        assert isinstance(entry, dict)  # noqa: S101  _entry made it one
+    # Methods that are there are checked even where another is no method at all.
+    asked = raw["methods"] if "methods" in wrong else study.methods
+    given = {i: entry for i, entry in enumerate(asked) if isinstance(entry, dict)}
+    for i, entry in given.items():
         found, more, why = _resolve(i, entry, shared, flag_settings, origin)
         entries += found
         notes += more
         faults += why
-    faults += _unused(flag_settings, entries, "Flag --")
-    faults += _unused(shared, entries, "training.")
+    # What a method has that could not be read is not known; then only unknown names are faults.
+    names = None if "methods" in wrong else [str(e.get("name")) for e in given.values()]
+    faults += _unused(flag_settings, names, "Flag --")
+    faults += _unused(shared, names, "training.")
     faults += _check_metric(study.metric)
     seeds, why = _seeds(study.seeds)
     faults += why
@@ -326,21 +330,29 @@ _SIMPLE = (
 )  # fmt: skip
 
 
-def _parsed(raw: dict[str, Any], path: Path | None, faults: list[str]) -> StudyFile:
-    """Check the file's own keys. Raises at once where their shape is wrong, with all faults."""
-    try:
-        if not raw["data"].get("source"):
-            faults.append(
-                "No data given: expected a file, a folder, a hub id or demo. "
-                "For example: tunelab compare reviews.csv"
-            )
-            raw["data"]["source"] = "?"
-        return StudyFile(**{k: v for k, v in raw.items() if k not in _WRITTEN})
-    except ValidationError as e:
-        raise ConfigError("\n".join([*faults, *_pydantic(e, "", StudyFile)])) from None
-    except (TypeError, AttributeError):
+def _parsed(
+    raw: dict[str, Any], path: Path | None, faults: list[str]
+) -> tuple[StudyFile, frozenset[str]]:
+    """The file's own keys, and those that are left to their default because they are at fault."""
+    data = raw["data"]
+    if not isinstance(data, dict):
         where = f"{path}: " if path else ""
-        raise ConfigError(f"{where}data: expected a source or a section with `source`.") from None
+        faults.append(f"{where}data: expected a source or a section with `source`.")
+    elif not data.get("source"):
+        faults.append(
+            "No data given: expected a file, a folder, a hub id or demo. "
+            "For example: tunelab compare reviews.csv"
+        )
+    if not isinstance(data, dict) or not data.get("source"):
+        data = {**(data if isinstance(data, dict) else {}), "source": "?"}
+    given = {k: v for k, v in (raw | {"data": data}).items() if k not in _WRITTEN}
+    try:
+        return StudyFile(**given), frozenset()
+    except ValidationError as e:
+        faults += _pydantic(e, "", StudyFile)
+        wrong = frozenset(str(fault["loc"][0]) for fault in e.errors())
+    sound = {k: v for k, v in given.items() if k not in wrong}
+    return StudyFile(**{"data": {"source": "?"}, **sound}), wrong
 
 
 # --- reading --------------------------------------------------------------------------------
@@ -348,7 +360,7 @@ def _parsed(raw: dict[str, Any], path: Path | None, faults: list[str]) -> StudyF
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_OnceEach)  # noqa: S506  a safe loader
     except FileNotFoundError:
         near = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
         hint = suggest(path.name, near, what="Files there") if near else ""
@@ -356,14 +368,38 @@ def _read(path: Path) -> dict[str, Any]:
     except (UnicodeDecodeError, IsADirectoryError) as e:
         raise ConfigError(f"Config file {path}: not readable as text ({e}).") from None
     except yaml.YAMLError as e:
-        where = " ".join(str(e).split()).replace(' in "<unicode string>"', "")
-        raise ConfigError(f"Config file {path}: not valid YAML ({where}).") from None
+        raise ConfigError(f"Config file {path}: not valid YAML ({_yaml_fault(e)}).") from None
     if not isinstance(value, dict):
         raise ConfigError(
             f"Config file {path}: expected keys such as data, model, methods; found "
             f"{'nothing' if value is None else type(value).__name__}."
         )
     return value
+
+
+class _OnceEach(yaml.SafeLoader):
+    """YAML without a key that stands twice, of which the last would win in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key in (k for k, _ in node.value if isinstance(k, yaml.ScalarNode)):
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                said = f"{key.value} stands in line {lines[key.value]} and in line {line}: keep one"
+                raise yaml.YAMLError(said)
+            lines[key.value] = line
+        return super().construct_mapping(node, deep)
+
+
+def _yaml_fault(error: yaml.YAMLError) -> str:
+    """What is wrong and where, in one line."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem is None:
+        return " ".join(str(error).split())
+    mark = error.problem_mark or error.context_mark
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    begins = f" that begins in line {error.context_mark.line + 1}" if error.context_mark else ""
+    during = f", {error.context}{begins}" if error.context else ""
+    return f"{where}{error.problem}{during}"
 
 
 def scalar(text: str) -> Any:
@@ -565,20 +601,36 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 }  # fmt: skip
 
 
+_PLAIN = {
+    "a valid boolean": "true or false",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid string": "a text",
+    "a valid list": "a list",
+    "a valid dictionary": "a section",
+}
+
+
 def _wanted(message: str) -> str:
     """What pydantic expected, as we would say it."""
     for prefix in ("Input should be ", "Value error, ", "List should have "):
         message = message.removeprefix(prefix)
-    return message.split(", unable to parse")[0].split(" after validation")[0]
+    message = message.split(", unable to ")[0].split(" after validation")[0]
+    message = message.removesuffix(" or instance of TuningSection")
+    return _PLAIN.get(message, message)
 
 
-def _unused(values: Mapping[str, Any], entries: Sequence[_Entry], what: str) -> list[str]:
-    """Settings that no method of this study has: a knob that is read by nothing is refused."""
-    used = {k for e in entries for k in e.settings}
+def _unused(values: Mapping[str, Any], methods: Sequence[str] | None, what: str) -> list[str]:
+    """Settings that no method of this study has: a knob that is read by nothing is refused.
+
+    Where a method is not known (or `methods` is None), it might have them.
+    """
     fields = setting_fields()
+    sure = methods is not None and all(m in METHODS for m in methods)
+    used = {k for k, (has, _) in fields.items() if not sure or set(has) & set(methods or ())}
     out = []
     for key in values:
-        if key in used or not entries:
+        if key in used:
             continue
         shown = key.replace("_", "-") if what.startswith("Flag") else key
         if key in fields:

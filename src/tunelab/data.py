@@ -104,6 +104,10 @@ PART_NAMES = {
 }
 SHARD = re.compile(r"(?P<part>.+?)-(?P<index>\d{5})-of-(?P<count>\d{5})")
 NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+# What programs write for no value; a label of this name is mostly none.
+MISSING_WORDS = frozenset(
+    ("nan", "NaN", "NA", "N/A", "n/a", "<NA>", "#N/A", "NULL", "null", "None"),
+)
 WHOLE_FLOAT = re.compile(r"(?P<whole>[+-]?[0-9]+)\.0+")
 
 
@@ -653,9 +657,18 @@ def _encode(
         part: Counter(k for k in rows.labels if k is not None) for part, rows in parts.items()
     }
     found = set().union(*counts.values())
-    rename = {} if declared else _whole_numbers(name, column, found)
+    rename = {} if declared else _stripped(found, notes)
+    if not declared:
+        whole = _whole_numbers(name, column, {rename.get(k, k) for k in found})
+        rename = {k: whole.get(rename.get(k, k), rename.get(k, k)) for k in found}
     counts = {p: _renamed(c, rename) for p, c in counts.items()}
     names = _ordered(set().union(*counts.values()), declared)
+    for label in MISSING_WORDS.intersection(names).difference(declared):
+        n = sum(c[label] for c in counts.values())
+        notes.append(
+            f"label {label!r} ({rows_word(n)}) looks like a missing value and is taken as a "
+            "class: if it is none, leave such cells empty and add --on-bad-rows drop"
+        )
     if len(names) > CLASS_LIMIT:
         raise DataError(
             f"{name}: column {column!r} has {len(names):,} classes, expected at most "
@@ -679,7 +692,8 @@ def _encode(
     alike = [g for g in _groups(names, lambda n: n.strip().casefold()) if len(g) > 1]
     if alike:
         notes.append(
-            f"labels that differ only in case or spaces are kept apart: {listed(alike[0])}"
+            f"labels that differ only in case are kept apart: {listed(alike[0])}; if they are one, "
+            "write them alike"
         )
     index = {n: i for i, n in enumerate(names)}
     splits = {}
@@ -699,6 +713,16 @@ def _renamed(counts: Counter[str], rename: Mapping[str, str]) -> Counter[str]:
     for name, n in counts.items():
         out[rename.get(name, name)] += n
     return out
+
+
+def _stripped(found: Iterable[str], notes: list[str]) -> dict[str, str]:
+    """Renames "good " to "good" where both are there; a blank alone is part of a label's name."""
+    groups = [sorted(g) for g in _groups(sorted(found), str.strip) if len(g) > 1]
+    if groups:
+        notes.append(
+            f"labels that differ only in the blanks around them are one: {listed(groups[0])}"
+        )
+    return {n: n.strip() for g in groups for n in g}
 
 
 def _whole_numbers(name: str, column: str, found: Iterable[str]) -> dict[str, str]:
@@ -966,8 +990,10 @@ def load_other(spec: DataSpec, label_names: Sequence[str]) -> OtherData:
 
 
 def _known_label(key: str, known: Mapping[str, int]) -> str:
+    if key in known:
+        return key
     whole = WHOLE_FLOAT.fullmatch(key)
-    return whole["whole"] if whole and key not in known else key
+    return whole["whole"] if whole else key.strip()
 
 
 # --- what is known of the content -----------------------------------------------------------

@@ -312,8 +312,8 @@ def _leak(
         level="fault" if count / of >= 0.01 and reference == "train" else "warning",
         count=count,
         of=of,
-        says=f"{count:,} of {of:,} rows of {place} stand in {reference} too "
-        f"({same:,} the same, {count - same:,} nearly)",
+        says=f"{count:,} of {of:,} rows of {place} stand in {reference} too"
+        + _how_alike(same, count - same),
         advice=advice,
         numbers={
             "same": same,
@@ -324,6 +324,13 @@ def _leak(
         examples=examples,
         test_ids=ids,
     )
+
+
+def _how_alike(same: int, near: int) -> str:
+    """How rows stand a second time: " (3 the same, 2 nearly)", ", nearly the same", or nothing."""
+    if not near:
+        return ""
+    return f" ({same:,} the same, {near:,} nearly)" if same else ", nearly the same"
 
 
 def _leaks(look: _Look) -> list[Finding]:
@@ -408,8 +415,8 @@ def _repeats(look: _Look) -> list[Finding]:
                 level="warning" if share >= 0.05 else "note",
                 count=n_same + n_near,
                 of=len(rows),
-                says=f"{n_same + n_near:,} of {len(rows):,} rows of {part} repeat an earlier one "
-                f"({n_same:,} the same, {n_near:,} nearly)",
+                says=f"{n_same + n_near:,} of {len(rows):,} rows of {part} repeat an earlier one"
+                + _how_alike(n_same, n_near),
                 advice="They count more than once." if part != "train" else "",
                 numbers={"same": n_same, "near": n_near, "share": share},
                 examples=tuple(shown),
@@ -1029,6 +1036,10 @@ def _by_value(codes: Ints, labels: Ints, k: int) -> float:
     return right / len(codes)
 
 
+def _elsewhere(texts: int) -> str:
+    return "no other text" if not texts else f"only {texts:,} other{'s' if texts > 1 else ''}"
+
+
 def _giveaways(look: _Look) -> list[Finding]:
     """Words that a fifth of a class's texts have and hardly any other: a label within the text."""
     k, n = len(look.label_names), len(look.labels)
@@ -1061,7 +1072,7 @@ def _giveaways(look: _Look) -> list[Finding]:
                 count=len(rows),
                 of=n,
                 says=f"the word {words[w]!r} is in {table[c, w] / sizes[c, 0]:.0%} of the texts of "
-                f"{label!r} and in hardly any other ({total[0, w] - table[c, w]:.0f})",
+                f"{label!r} and in {_elsewhere(int(total[0, w] - table[c, w]))}",
                 advice="If a text would not have it in use, remove it: models will read it alone.",
                 numbers={"share": float(table[c, w] / sizes[c, 0])},
                 examples=look.examples(rows),

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tunelab import calibration, foreign, metrics
 from tunelab.errors import ArtifactError, DataError
+from tunelab.tables import check_unicode
 from tunelab.types import Artifact, Classifier
 
 __all__ = ["TextClassifier", "load"]
@@ -95,6 +96,7 @@ def _checked(texts: Sequence[str] | str) -> list[str]:
                 f"Text {i} is {type(text).__name__} ({text!r}), expected a string. "
                 "Convert it first, for example with str()."
             )
+        check_unicode(text, f"Text {i}")
     return texts
 
 

@@ -286,7 +286,7 @@ def _check_text(path: Path, options: ReadOptions) -> _Checked:
                 here = begun + chunk
                 at = len(here) - len(error.object) + error.start  # a mark is not in the object
                 line = lines - begun.count(b"\n") + here.count(b"\n", 0, at) + 1
-                remedy = "--encoding latin-1" if codec.startswith("utf") else "--encoding utf-8"
+                remedy = f"--encoding {_likely(here) if codec.startswith('utf') else 'utf-8'}"
                 raise DataError(
                     f"{name}: not {options.encoding.upper()}: line {line}, byte offset "
                     f"{done - len(begun) + at} (0x{here[at]:02x}). Save it as UTF-8, or name its "
@@ -313,6 +313,15 @@ def _check_text(path: Path, options: ReadOptions) -> _Checked:
     if not first:
         raise DataError(f"{name}: the file is empty. Expected a header and labelled texts.")
     return _Checked(start, first, last)
+
+
+def _likely(data: bytes) -> str:
+    """The encoding of Windows and Excel, of which Latin-1's letters are a part, where it fits."""
+    try:
+        data.decode("cp1252")
+    except UnicodeDecodeError:
+        return "latin-1"
+    return "cp1252"
 
 
 def _windows(
@@ -348,15 +357,24 @@ def _read_delimited(path: Path, options: ReadOptions, size: int | None) -> Itera
     """A CSV or TSV file with a header: RFC 4180 quoting, any line ends, `;` and tabs noticed."""
     name = options.called(path)
     checked = _check_text(path, options)
-    delimiter = "\t" if format_of(path) == ".tsv" else _delimiter(checked.start)
+    named = _EXCEL_SEPARATOR.match(checked.start)
+    if named:
+        delimiter, shows = named["separator"], "first line says"
+    else:
+        delimiter = "\t" if format_of(path) == ".tsv" else _delimiter(checked.start)
+        shows = "header shows"
     notes = []
     if format_of(path) == ".csv" and delimiter != ",":
         shown = "tab" if delimiter == "\t" else repr(delimiter)
-        notes.append(f"{name}: the separator is {shown}, as its header shows")
+        notes.append(f"{name}: the separator is {shown}, as its {shows}")
 
     with _text(path, options) as stream:
         records = _records(stream, delimiter, name)
-        _, header = next(records)
+        if named:
+            next(records)
+        _, header = next(records, (0, []))
+        if not header:
+            raise DataError(f"{name}: no header below its first line. Expected labelled texts.")
         columns = tuple(c.strip() or f"Unnamed: {i}" for i, c in enumerate(header))
         where = {c: i for i, c in enumerate(columns)}
         width = len(columns)
@@ -412,6 +430,10 @@ def _dropped(name: str, width: int, ragged: Sequence[tuple[int, int]]) -> list[s
         f"{name}: dropped {rows_word(len(ragged))} whose number of fields is not {width} "
         f"(line{'s' if len(ragged) > 1 else ''} {shown}{more})"
     ]
+
+
+# A line that Excel writes, and reads, above the header.
+_EXCEL_SEPARATOR = re.compile(r'"?sep=(?P<separator>[,;\t|])"?\r?(?:\n|$)', re.IGNORECASE)
 
 
 def _delimiter(start: str) -> str:
@@ -509,6 +531,8 @@ def _read_json(path: Path, options: ReadOptions, size: int | None) -> Iterator[T
 
         some = False
         for numbers, window in _windows(rows(), size):
+            if not some and len(window) == 1:
+                _refuse_columns(window[0], name)
             some = True
             columns = tuple(dict.fromkeys(k for row in window for k in row))
             table = table_of(name, stem_of(path), {}, numbers, unit)
@@ -519,6 +543,16 @@ def _read_json(path: Path, options: ReadOptions, size: int | None) -> Iterator[T
             )
     if not some:
         raise DataError(f"{name}: an empty list. Expected objects with a text and a label.")
+
+
+def _refuse_columns(only: Mapping[str, Any], name: str) -> None:
+    """Refuse a file that is one object of columns, as pandas' to_json writes unless told."""
+    if only and all(isinstance(v, list | dict) for v in only.values()):
+        raise DataError(
+            f"{name}: one object of {listed(list(only))}, each a list or an object, expected one "
+            "object a line, or one list of objects. From pandas: "
+            "to_json(path, orient='records', lines=True)."
+        )
 
 
 def _json_value(text: str, name: str, line: int) -> Any:

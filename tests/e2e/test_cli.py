@@ -24,7 +24,7 @@ import pytest
 import yaml
 
 import tunelab
-from commands import FAST, Said, run_fresh, run_here
+from commands import FAST, Said, command, run_fresh, run_here
 from tiny import reviews, write_csv
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -340,6 +340,36 @@ def test_predict_a_file_keeps_rows_and_columns(
         assert [r[name] for r in rows] == list(values)
     direct = tunelab.load(trained["svm"]).predict(texts)
     assert [r["predicted_label"] for r in rows] == direct
+
+
+def test_predict_says_which_texts_mean_nothing_and_reads_other_encodings(
+    trained: dict[str, Path], tmp_path: Path
+) -> None:
+    ask = [*command("predict", trained["svm-tfidf"], "-", "--json")]
+    lines = b"a lovely caf\xe9\r\n\n"
+    wrong = subprocess.run(ask, input=lines, capture_output=True, check=False)
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith(b"tunelab: standard input: line 1 is not UTF-8.")
+    assert wrong.stderr.count(b"\n") == 1
+    right = subprocess.run(
+        [*ask, "--encoding", "cp1252"], input=lines, capture_output=True, check=True
+    )
+    assert [json.loads(x)["text"] for x in right.stdout.splitlines()] == ["a lovely café", ""]
+    assert right.stderr == b"1 text is blank: its label means nothing.\n"
+    out = tmp_path / "out.csv"
+    (tmp_path / "in.csv").write_text("text,n\na lovely film,1\n,2\n,3\n", encoding="utf-8")
+    said = run_here("predict", trained["svm-tfidf"], "--file", tmp_path / "in.csv",
+                    "--output-file", out)  # fmt: skip
+    assert "2 texts are blank: their labels mean nothing." in said.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device here")
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command("schema"), stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"tunelab: No space left on device. Make room")
+    assert b"Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])

@@ -175,7 +175,7 @@ def test_a_kept_temperature_is_used_when_asked_for_and_by_evaluate(
     assert said.code == 2
     assert "20 validation rows" in said.err
     told = run("evaluate", folder, "--data", rows, "--part", "all")
-    assert "Not calibrated" in told
+    assert f"{folder}: not calibrated. {folder}: it has no temperature" in told
 
 
 def test_evaluate_refuses_other_labels_and_a_folder_twice(
@@ -185,7 +185,7 @@ def test_evaluate_refuses_other_labels_and_a_folder_twice(
     other = tmp_path / "other.csv"
     texts = [t for t, _ in reviews(60, 3)]
     tables.write_table(other, {"text": texts, "label": ["up", "down"] * 30})
-    with pytest.raises(InputError, match=r"knows the labels bad, good; the data has down, up"):
+    with pytest.raises(InputError, match="labels 'bad', 'good'; the data has 'down', 'up'"):
         run("evaluate", many, few, "--data", other)
     with pytest.raises(InputError, match="given twice"):
         run("evaluate", many, many, "--data", other)
@@ -206,6 +206,8 @@ def test_evaluate_takes_a_studys_best_model_as_predict_does(
     assert by_study["scores"][str(study.directory)] == by_folder["scores"][str(best)]
     said = run("evaluate", study.directory, "--data", rows)
     assert f"{study.directory}: its best model, {best}." in said
+    assert "no test part: " in said
+    assert "--part all scores every row" in said
     with pytest.raises(InputError, match="are one classifier"):
         run("evaluate", study.directory, best.parent, "--data", rows)
     facts = json.loads(run("adapters", "show", study.directory, "--json"))

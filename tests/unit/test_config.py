@@ -111,14 +111,12 @@ methods: [lorra, {name: lora, rr: 4}]
 seeds: 3
 metric: acuracy
 """
-    (line,) = faults(tmp_path, text)
-    assert line.startswith("data.subset: expected")
-    lines = faults(tmp_path, text.replace("subset: 0", "subset: 50"), settings={"c": 0.5, "q": 1})
+    lines = faults(tmp_path, text, settings={"c": 0.5, "q": 1})
     assert [line.split(":")[0] for line in lines] == [
-        "methods.0", "methods.1 (lora)", "metric",
+        "data.subset", "methods.0", "methods.1 (lora)", "Flag --q", "metric",
     ]  # fmt: skip
-    assert "Did you mean 'lora'?" in lines[0]
-    assert "Did you mean 'accuracy'?" in lines[2]
+    assert "Did you mean 'lora'?" in lines[1]
+    assert "Did you mean 'accuracy'?" in lines[4]
 
 
 def test_a_setting_that_nothing_reads_is_refused(tmp_path: Path) -> None:

@@ -151,6 +151,13 @@ def test_a_study_on_the_command_line(tmp_path: Path):
     shown = run_here("slices", folder, "--by", "phenomenon")
     assert shown.code == 0
     assert "sarcasm" in shown.out
+    nines = tuple(f"p{i // 9}" if i < 261 else None for i in range(len(test)))
+    few = replace(test, columns={"phenomenon": nines})
+    store.write_rows(folder, replace(dataset, test=few))
+    none = run_here("slices", folder, "--by", "phenomenon")
+    assert none.code == 0
+    assert none.out.startswith("No slice to look at: each needs 10 test rows")
+    store.write_rows(folder, replace(dataset, test=test))
     wrong = run_here("slices", folder, "--by", "phenomenom")
     assert wrong.code == 2
     assert "phenomenon" in wrong.err

@@ -161,8 +161,11 @@ def test_parquet_dictionary_columns_give_their_values(tmp_path):
         (
             "u.csv",
             b"text,label\nok,a\nsch\xf6n,b\n",
-            ["line 3", "19", "0xf6", "--encoding latin-1"],
+            ["line 3", "19", "0xf6", "--encoding cp1252"],
         ),
+        ("u.csv", b"text,label\nok,a\nsch\xf6n\x81,b\n", ["--encoding latin-1"]),
+        ("s.csv", b"sep=;\r\n", ["no header"]),
+        ("j.json", b'{"data": [{"text": "a"}]}', ["one object of 'data'", "orient='records'"]),
         ("w.csv", "text,label\nok,a\n".encode("utf-16"), ["UTF-16", "--encoding utf-16"]),
         ("w.csv", "text,label\nok,a\n".encode("utf-32"), ["UTF-32", "--encoding utf-32"]),
         ("n.csv", b"text,label\nok,a\nb\0d,b\n", ["NUL", "line 3"]),
@@ -204,6 +207,16 @@ def test_an_unknown_encoding_names_common_ones(tmp_path, encoding):
     message = refusal(put(tmp_path, "u.csv", "text,label\na,b\n"), encoding)
     assert encoding in message
     assert "latin-1" in message
+
+
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=;"])
+def test_the_line_that_excel_writes_above_the_header_names_the_separator(tmp_path, first):
+    path = put(tmp_path, "x.csv", f"{first}\r\ntext, or so;label\r\na, b;good\r\nc;bad\r\n")
+    table = read_file(path, ReadOptions())
+    assert table.columns == ("text, or so", "label")
+    assert table.get("label") == ["good", "bad"]
+    assert list(table.numbers) == [3, 4]
+    assert any("';'" in note for note in table.notes)
 
 
 def test_ragged_rows_can_be_dropped_and_are_counted(tmp_path):
