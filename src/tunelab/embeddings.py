@@ -13,6 +13,7 @@ import io
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,12 @@ def cached(
     """Vectors of texts from the cache, or computed (by `embedder`, or a new one) and kept there."""
     folder = cache.folder() / "embeddings" / _key(base, texts, pooling, max_length)
     file, about = folder.with_suffix(".npy"), folder.with_suffix(".json")
-    if file.is_file() and about.is_file():
-        facts = json.loads(about.read_text(encoding="utf-8"))
-        return Embedded(np.load(file), facts["seconds"], facts["peak_memory_bytes"], True)
+    facts = cache.read_json(about)
+    if isinstance(facts, dict):
+        with suppress(OSError, ValueError, EOFError):  # not there, or cut short: made anew
+            kept = np.load(file)
+            if len(kept) == len(texts):
+                return Embedded(kept, facts["seconds"], facts["peak_memory_bytes"], True)
     peak = measure.PeakMemory()
     embedder = embedder or Embedder(base, pooling, max_length)
     started = time.perf_counter()

@@ -187,7 +187,9 @@ class Kept:
         raw = tensor.detach().cpu().contiguous().view(torch.uint8).numpy()
         with self._lock:
             self._stream.seek(int(self._at[i]))
-            self._stream.write(raw.data)
+            wrote = self._stream.write(raw.data)
+            if wrote != raw.nbytes:  # a disk that is nearly full takes a part, and says so
+                raise OSError(f"{self._path}: wrote {wrote} of {raw.nbytes} bytes")
             self._left.discard(i)
 
     def has(self, i: int) -> bool:
@@ -237,6 +239,9 @@ def _key(frozen: Frozen, model: Any, encoded: Encoded, more: Sequence[object]) -
         hashlib.sha256(kernels.processor() + source).hexdigest(), torch.get_num_threads(),
         torch.__version__, transformers.__version__, *more,
     ]  # fmt: skip
+    where = next(model.parameters()).device
+    if where.type != "cpu":
+        head.append(torch.cuda.get_device_name(where) if where.type == "cuda" else where.type)
     digest = hashlib.sha256(json.dumps(head, sort_keys=True, default=str).encode())
     for name, module in frozen.modules.items():
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]

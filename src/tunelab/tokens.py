@@ -54,7 +54,7 @@ def encoded(tokenizer: Any, texts: Sequence[str], max_length: int, own_code: boo
         digest.update(len(raw).to_bytes(8, "little"))
         digest.update(raw)
     path = cache.folder() / "tokens" / f"{digest.hexdigest()[:32]}.npy"
-    with suppress(OSError, ValueError):  # not there, or cut short: made anew
+    with suppress(OSError, ValueError, EOFError):  # not there, or cut short: made anew
         kept = _read(path, len(texts))
         os.utime(path)
         return kept

@@ -296,6 +296,23 @@ def test_a_file_is_found_only_when_it_is_whole(tmp_path: Path) -> None:
     assert sorted(f.suffix for f in tmp_path.iterdir()) == [".bin", ".json"]
 
 
+def test_a_part_that_was_not_written_is_not_taken_for_written(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    kept = Kept(tmp_path / "a.bin", [(600, 500), (600, 500)], torch.float32)
+    assert kept.begin() is None
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, old[1]))
+    try:
+        with pytest.raises(OSError, match="wrote 800000 of 1200000 bytes"):
+            kept.write(1, torch.ones(600, 500))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    kept.write(0, torch.ones(600, 500))
+    kept.finish({})
+    kept.close()
+    assert not list(tmp_path.iterdir())
+
+
 def test_one_that_was_given_up_leaves_nothing(tmp_path: Path) -> None:
     kept = Kept(tmp_path / "x.bin", [(1, 2)], torch.float32)
     kept.begin()

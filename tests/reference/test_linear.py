@@ -130,6 +130,22 @@ def test_embeddings_are_cached_by_content(tiny_bert: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("kept", [-8, 20, 4, 0])
+@pytest.mark.parametrize("end", ["npy", "json"])
+def test_a_cached_file_cut_short_is_made_anew(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int, end: str
+) -> None:
+    monkeypatch.setenv("TUNELAB_CACHE", str(tmp_path))
+    base, texts = bases.resolve(str(tiny_bert)), ["a good film", "a bad plot", "dull"]
+    first = embeddings.cached(base, texts, "mean", 32)
+    (file,) = (tmp_path / "embeddings").glob(f"*.{end}")
+    file.write_bytes(file.read_bytes()[:kept])
+    again = embeddings.cached(base, texts, "mean", 32)
+    assert not again.from_cache
+    assert np.array_equal(again.vectors, first.vectors)
+    assert embeddings.cached(base, texts, "mean", 32).from_cache
+
+
 def test_mean_pooling_leaves_padding_out(tiny_bert: Path) -> None:
     embed = embeddings.Embedder(bases.resolve(str(tiny_bert)), "mean", 64)
     short, long = "good", "the film was very good and the plot was clever"

@@ -71,10 +71,11 @@ def test_what_was_tokenized_before_does_not_matter(tiny_bert: Path) -> None:
         assert len(files()) == 2
 
 
-def test_a_file_cut_short_is_made_anew(tiny_bert: Path) -> None:
+@pytest.mark.parametrize("kept", [-8, 20, 4, 0])
+def test_a_file_cut_short_is_made_anew(tiny_bert: Path, kept: int) -> None:
     texts = ["good film", "bad plot"]
     expected = tokens.encoded(tokenizer(tiny_bert), texts, 16, False)
     (file,) = files()
-    file.write_bytes(file.read_bytes()[:-8])
+    file.write_bytes(file.read_bytes()[:kept])
     assert same(tokens.encoded(tokenizer(tiny_bert), texts, 16, False), expected)
     assert same(tokens.encoded(tokenizer(tiny_bert), texts, 16, False), expected)
