@@ -18,7 +18,7 @@ import numpy as np
 
 from tunelab.metrics import METRICS
 from tunelab.store import StudyRecord
-from tunelab.summary import BOOTSTRAP_SEED, column, format_estimate
+from tunelab.summary import BOOTSTRAP_SEED, column, format_estimate, same_rows
 from tunelab.types import Estimate, TrialResult
 
 __all__ = ["Crossing", "Curves", "Point", "crossing", "display", "learning_curves", "to_json"]
@@ -117,6 +117,8 @@ def _crossings(
             for label in record.methods
             if label in of_size
         ]  # fmt: skip
+        if not same_rows({r.label: r for r in runs}):  # validation, divided anew by each seed
+            continue
         for c in compare_all(runs, metric, np.random.default_rng(BOOTSTRAP_SEED)):
             gaps.setdefault((c.a, c.b), {})[rows] = c.difference
     sign = 1 if METRICS[metric].higher_is_better else -1

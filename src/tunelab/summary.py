@@ -45,6 +45,7 @@ __all__ = [
     "headline",
     "lead",
     "read_runs",
+    "same_rows",
     "shown_columns",
     "summarise",
     "table",
@@ -251,7 +252,9 @@ class Summary:
 
     `rows` best first by the mean of `metric` on `part` ("test"; "eval", the validation part, only
     where no trial could be scored on test). `best` is the label with the best mean on validation:
-    test chooses nothing. `comparisons` holds every pair, those of `best` first and from its side.
+    test chooses nothing. Where seeds are missing (failed trials, a race), means are compared as if
+    every method had run every seed. `comparisons` holds every pair, those of `best` first and from
+    its side.
     """
 
     metric: str
@@ -286,7 +289,8 @@ def summarise(record: StudyRecord, metric: str | None = None) -> Summary:
     known = _means(runs)
     rows = [_row(record, label, known) for label in record.methods]
     rows.sort(key=lambda r: _rank(r, f"{part}_{metric}", metric))
-    ranked = sorted(rows, key=lambda r: _rank(r, f"eval_{metric}", metric))
+    adjusted = _adjusted(record, f"eval_{metric}")
+    ranked = sorted(rows, key=lambda r: _rank(r, f"eval_{metric}", metric, adjusted.get(r.label)))
     best = ranked[0].label if ranked and ranked[0].estimates.get(f"eval_{metric}") else None
     comparisons = _comparisons(runs[_PARTS[part]], [r.label for r in ranked], metric)
     summary = Summary(metric, part, tuple(rows), best, comparisons, (), ())
@@ -317,14 +321,41 @@ def _scored(results: Iterable[TrialResult], key: str) -> bool:
     return any(r.scores.get(key) is not None for r in results)
 
 
-def _rank(row: Row, key: str, metric: str) -> tuple[float, float]:
+def _rank(row: Row, key: str, metric: str, adjusted: float | None = None) -> tuple[float, float]:
     """Best first, unmeasured last; among equals the one that trains faster."""
     score, seconds = row.estimates.get(key), row.estimates.get("train_seconds")
+    value = score.value if score and adjusted is None else adjusted
     sign = -1 if METRICS[metric].higher_is_better else 1
     return (
-        sign * score.value if score else math.inf,
+        math.inf if value is None else sign * value,
         seconds.value if seconds else math.inf,
     )
+
+
+def _adjusted(record: StudyRecord, key: str) -> dict[str, float]:
+    """Mean scores by label where methods have not all run the same seeds; else none.
+
+    Least squares of score = method + seed, each method's mean over all seeds: a method that ran
+    only where every score was high is not ahead for that. None where that cannot be told.
+    """
+    values = {
+        (r.spec.method.label, r.spec.seed): v
+        for r in record.done
+        if (v := r.scores.get(key)) is not None
+    }
+    labels = list(dict.fromkeys(label for label, _ in values))
+    seeds = list(dict.fromkeys(seed for _, seed in values))
+    if len(values) == len(labels) * len(seeds):
+        return {}
+    design = np.zeros((len(values), len(labels) + len(seeds)))
+    for row, (label, seed) in zip(design, values, strict=True):
+        row[labels.index(label)] = row[len(labels) + seeds.index(seed)] = 1
+    found, _, rank, _ = np.linalg.lstsq(design, np.array(list(values.values())), rcond=None)
+    if rank < len(labels) + len(seeds) - 1:  # methods that no chain of shared seeds connects
+        return {}
+    of_seeds = float(found[len(labels) :].mean())
+    # Rounded, so that methods with equal scores stay equal.
+    return {label: round(float(x) + of_seeds, 12) for label, x in zip(labels, found, strict=False)}
 
 
 def read_runs(record: StudyRecord) -> dict[str, dict[str, Runs]]:
@@ -352,14 +383,14 @@ def _means(runs: Mapping[str, Mapping[str, Runs]]) -> dict[tuple[str, str], Esti
     return {
         (label, f"{part}_{metric}"): estimate
         for part, name in _PARTS.items()
-        if _same_rows(runs[name])
+        if same_rows(runs[name])
         for (label, metric), estimate in means(
             list(runs[name].values()), list(METRICS), np.random.default_rng(BOOTSTRAP_SEED)
         ).items()
     }
 
 
-def _same_rows(runs: Mapping[str, Runs]) -> bool:
+def same_rows(runs: Mapping[str, Runs]) -> bool:
     """Whether all seeds were scored on the same rows; not so for the validation parts of a study
     that divides train and validation anew by each seed.
     """
@@ -428,6 +459,8 @@ def _comparisons(
 ) -> tuple[Comparison, ...]:
     from tunelab.stats import compare_all
 
+    if not same_rows(runs):
+        return ()
     known = [runs[label] for label in labels if label in runs]
     return tuple(compare_all(known, metric, np.random.default_rng(BOOTSTRAP_SEED)))
 

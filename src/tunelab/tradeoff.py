@@ -25,6 +25,7 @@ from tunelab.summary import (
     format_estimate,
     format_value,
     read_runs,
+    same_rows,
     summarise,
     value_of,
 )
@@ -274,7 +275,8 @@ def recommend(
     runs = read_runs(record)["test" if said.part == "test" else "validation"]
     others = [runs[r.label] for r in said.rows if r.label != said.best and r.label in runs]
     rng = np.random.default_rng(BOOTSTRAP_SEED)
-    found = losses(runs[said.best], others, said.metric, rng, margin=margin)
+    paired = same_rows(runs)
+    found = losses(runs[said.best], others, said.metric, rng, margin=margin) if paired else []
     fine = [x.label for x in found if x.acceptable]
     prices = {
         r.label: _sign(cost) * e.value

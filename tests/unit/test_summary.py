@@ -14,7 +14,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from studies import METHODS, make_study
-from tunelab import store, summary
+from tunelab import store, summary, tradeoff
 from tunelab.errors import ConfigError
 from tunelab.store import StudyRecord, read_study
 from tunelab.summary import Summary, summarise
@@ -146,6 +146,55 @@ def test_best_is_chosen_on_validation_not_on_test(record: StudyRecord) -> None:
     assert after.best == before.best
     assert after.rows[0].label == worst
     assert any(worst in w and "test chooses nothing" in w for w in after.warnings)
+
+
+def test_a_method_that_ran_where_every_score_was_high_is_not_best_for_that(
+    record: StudyRecord,
+) -> None:
+    # lora is two points ahead with every seed; full has only seed 0, in which all are high.
+    values = {"full": 0.80, "lora": 0.82}
+    some = [
+        r
+        for r in record.results
+        if r.spec.method.label == "lora" or (r.spec.method.label == "full" and r.spec.seed < 1)
+    ]
+
+    def scored(by_seed: float) -> StudyRecord:
+        results = (
+            replace(r, scores={**r.scores, "eval_accuracy": values[r.spec.method.label]
+                               + by_seed * (r.spec.seed < 1)})
+            for r in some
+        )  # fmt: skip
+        return replace(record, results=tuple(results))
+
+    assert len({r.spec.seed for r in some}) > 2
+    found = summarise(scored(0.05))
+    means = {r.label: r.estimates["eval_accuracy"] for r in found.rows}
+    assert means["full"] is not None
+    assert means["lora"] is not None
+    assert means["full"].value > means["lora"].value
+    assert found.best == "lora"
+    assert summarise(scored(0.0)).best == "lora"
+    # Where no seed is shared, means are all there is.
+    apart = [
+        r for r in scored(0.05).results if (r.spec.method.label == "full") == (r.spec.seed < 1)
+    ]
+    assert summarise(replace(record, results=tuple(apart))).best == "full"
+
+
+def test_validation_rows_that_differ_by_seed_are_not_paired(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, score_test=False)
+    for r in read_study(folder).results:
+        name = r.spec.trial_id
+        ((part, p),) = store.read_predictions(folder, name).items()
+        own = replace(p, ids=tuple(f"{r.spec.seed}:{i}" for i in p.ids))
+        with store.new_trial(folder, name) as directory:
+            store.write_trial(directory, r, (), {part: own})
+    found = summarise(read_study(folder))
+    assert found.part == "eval"
+    assert found.best == found.rows[0].label
+    assert found.comparisons == ()
+    assert tradeoff.recommend(read_study(folder)).choice == found.best
 
 
 def test_log_loss_ranks_the_smallest_first_and_leaves_out_margins(record: StudyRecord) -> None:
