@@ -964,7 +964,7 @@ def load_other(spec: DataSpec, label_names: Sequence[str]) -> OtherData:
     for part in ("test", "validation", "all", "train"):
         tables = source.parts.get(part)
         rows = _rows(part, tables, (text_column, label_column), spec, notes) if tables else None
-        if tables and rows is not None and set(rows.labels) != {"-1"}:
+        if tables and rows is not None and (set(rows.labels) != {"-1"} or "-1" in label_names):
             break
         if tables:
             notes.append(f"the {part} part is unlabelled: not scored")

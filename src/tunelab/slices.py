@@ -92,12 +92,22 @@ def _binned(values: Sequence[Any], unit: str = "") -> tuple[str | None, ...]:
     known = np.array([float(v) for v in values if v is not None])
     cuts = np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1]))
     bins = np.searchsorted(cuts, known, side="left")
-    names = {}
-    for b in np.unique(bins):
-        low, high = known[bins == b].min(), known[bins == b].max()
-        names[int(b)] = f"{low:g}{unit}" if low == high else f"{low:g} to {high:g}{unit}"
+    names = _names([known[bins == b] for b in np.unique(bins)], unit, 6)
+    bins = np.unique(bins, return_inverse=True)[1]
     where = iter(bins.tolist())
     return tuple(None if v is None else names[next(where)] for v in values)
+
+
+def _names(bins: Sequence[Floats], unit: str, digits: int) -> list[str]:
+    """Each bin by its ends, with digits that tell bins apart: two of one name would be one."""
+
+    def said(x: float) -> str:
+        return f"{x:.0f}" if x.is_integer() and abs(x) < 1e15 else f"{x:.{digits}g}"
+
+    ends = [(said(float(values.min())), said(float(values.max()))) for values in bins]
+    names = [f"{low}{unit}" if low == high else f"{low} to {high}{unit}" for low, high in ends]
+    alike = len(set(names)) < len(names) and digits < 17
+    return _names(bins, unit, digits + 1) if alike else names
 
 
 # --- means over seeds and rows --------------------------------------------------------------

@@ -110,6 +110,7 @@ def _spec_of(
         seed,
         vary_split=spec.vary_split,
         test_on=spec.test_on if full else (),
+        metric=spec.metric,
         **more,
     )
 

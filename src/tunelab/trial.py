@@ -76,11 +76,13 @@ def make_spec(
     vary_split: bool = False,
     test_on: tuple[DataSpec, ...] = (),
     stop_below: Mapping[str, float] | None = None,
+    metric: str = "accuracy",
 ) -> TrialSpec:
     """Make a trial's spec. Its id hashes what its result depends on, and nothing else.
 
-    The content of the data counts, not where it lies; a method's settings, not its display name.
-    What else it is scored on does not count: that is added to a trial that is done.
+    The content of the data counts, not where it lies; a method's settings, not its display name;
+    the study's `metric` only for a method that chooses by it (an SVM its C). What else it is scored
+    on does not count: that is added to a trial that is done.
     """
     identity: dict[str, Any] = {
         "recipe": _RECIPE,
@@ -91,9 +93,13 @@ def make_spec(
     }
     settings = {k: v for k, v in method.settings.items() if (k, v) != ("frozen_dropout", True)}
     identity["settings"] = settings
-    more = {"purpose": purpose, "train_rows": train_rows, "vary_split": vary_split}
+    chooses_by = metric if METHODS[method.name].by_metric else "accuracy"
+    more = {
+        "purpose": purpose, "train_rows": train_rows, "vary_split": vary_split,
+        "metric": chooses_by,
+    }  # fmt: skip
     # Left out where they say nothing, so that results from before these existed stay valid.
-    identity |= {k: v for k, v in more.items() if v not in ("trial", None, False)}
+    identity |= {k: v for k, v in more.items() if v not in ("trial", None, False, "accuracy")}
     text = json.dumps(identity, sort_keys=True, ensure_ascii=True)
     trial_id = f"{method.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     return TrialSpec(

@@ -15,7 +15,7 @@ from sklearn.svm import LinearSVC
 from tiny import reviews
 from tunelab import artifacts, bases, embeddings, linear, metrics
 from tunelab.methods import METHODS, Task
-from tunelab.types import Seeds, Split
+from tunelab.types import Predictions, Seeds, Split
 
 
 def split(texts: list[str], labels: list[int]) -> Split:
@@ -79,6 +79,26 @@ def test_c_is_chosen_on_validation_and_every_try_is_kept() -> None:
     assert [t["C"] for t in tried] == [0.001, 0.1, 10]
     best = max(t["eval_accuracy"] for t in tried)
     assert outcome.details["C"] == next(t["C"] for t in tried if t["eval_accuracy"] == best)
+
+
+@pytest.mark.parametrize("metric", ["log_loss", "roc_auc"])
+def test_c_is_judged_by_the_scores_that_would_be_kept(metric: str) -> None:
+    job = replace(task("svm-tfidf", three_classes, c=[0.001, 0.1, 10]), metric=metric)
+    outcome = METHODS["svm-tfidf"].fit(job)
+    assert outcome.validation_scores is not None
+    part = job.validation
+    kept = Predictions(part.ids, part.labels, outcome.validation_scores, "logit")
+    values = {t["C"]: t[f"eval_{metric}"] for t in outcome.details["tried"]}
+    best = (max if metric == "roc_auc" else min)(values.values())
+    assert values[outcome.details["C"]] == best == metrics.METRICS[metric].function(kept)
+
+
+def test_c_without_a_value_on_validation_is_the_smallest() -> None:
+    job = replace(task("svm-tfidf", two_classes, c=[0.1, 1]), metric="roc_auc")
+    one = replace(job.validation, labels=np.zeros_like(job.validation.labels))
+    outcome = METHODS["svm-tfidf"].fit(replace(job, validation=one))
+    assert outcome.details["C"] == 0.1
+    assert [t["eval_roc_auc"] for t in outcome.details["tried"]] == [None, None]
 
 
 def test_temperature_minimises_log_loss_on_validation() -> None:

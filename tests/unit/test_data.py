@@ -241,6 +241,14 @@ def test_labels_that_differ_in_blanks_are_one(tmp_path):
     assert np.bincount(other.split.labels).tolist() == [4, 4, 12]
 
 
+def test_other_data_of_the_class_minus_one_alone_is_labelled(tmp_path):
+    path = csv_of(tmp_path, ["-1"] * 4)
+    other = data.load_other(DataSpec(path), ("-1", "1"))
+    assert other.split.labels.tolist() == [0] * 4
+    with pytest.raises(DataError, match="no labelled rows to score on"):
+        data.load_other(DataSpec(path), ("0", "1"))
+
+
 def test_a_label_that_looks_missing_is_said(tmp_path):
     dataset = load(DataSpec(csv_of(tmp_path, ["pos", "neg", "nan"] * 4)))
     assert dataset.label_names == ("nan", "neg", "pos")

@@ -58,6 +58,19 @@ def test_a_weak_slice_is_named_and_said():
     json.dumps(slices.to_json(found))
 
 
+def test_large_numbers_that_differ_in_late_digits_are_bins_of_their_own():
+    values = [10_000_001 + i for i in range(40)]
+    rows = Rows(tuple(map(str, values)), ("a text",) * 40, np.zeros(40, dtype=np.int64),
+                {"user": tuple(values)})  # fmt: skip
+    found = attributes(rows, ["only"])["user"]
+    assert list(dict.fromkeys(found)) == [
+        f"{a} to {a + 9}" for a in (10000001, 10000011, 10000021, 10000031)
+    ]
+    fine = {"time": tuple(0.1 + v / 1e9 for v in range(40))}
+    found = attributes(replace(rows, columns=fine), ["only"])["time"]
+    assert len(set(found)) == 4
+
+
 def test_with_nothing_to_find_slices_are_hardly_ever_named():
     rng = np.random.default_rng(1)
     wrong = 0

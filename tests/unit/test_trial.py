@@ -9,6 +9,7 @@ from tunelab.types import BaseRef, DataSpec, MethodSpec, TrialSpec
 
 DATA = DataSpec("reviews.csv", subset=100)
 BASE = BaseRef("minilm", "a" * 64)
+SVM = MethodSpec("svm-tfidf", "svm-tfidf", {"c": [0.1, 1.0]})
 LORA = MethodSpec("lora", "lora", {"r": 8, "learning_rate": 5e-4})
 
 
@@ -26,8 +27,10 @@ def test_what_changes_a_result_changes_the_id() -> None:
         spec(base=BaseRef("minilm", "b" * 64)).trial_id,
         spec(method=replace(LORA, settings={"r": 4, "learning_rate": 5e-4})).trial_id,
         spec(seed=1).trial_id,
+        spec(method=SVM, base=None).trial_id,
+        spec(method=SVM, base=None, metric="f1_macro").trial_id,  # its C is chosen by it
     }
-    assert len(ids) == 7
+    assert len(ids) == 9
 
 
 def test_what_does_not_change_a_result_does_not_change_the_id() -> None:
@@ -37,6 +40,9 @@ def test_what_does_not_change_a_result_does_not_change_the_id() -> None:
     other_order = replace(LORA, settings={"learning_rate": 5e-4, "r": 8})
     assert spec(method=other_order).trial_id == spec().trial_id
     assert spec(base=BaseRef("/models/minilm", BASE.sha256)).trial_id == spec().trial_id
+    assert spec(metric="f1_macro").trial_id == spec().trial_id
+    # Studies from before the metric counted are read as they are.
+    assert spec(method=SVM, base=None).trial_id == "svm-tfidf-6af78a193ec3"
 
 
 def test_named_seeds_are_fixed_different_and_fit_everywhere() -> None:

@@ -81,7 +81,8 @@ class Method:
     trained, with everything else frozen. `refused` says, for a family's model_type, why the method
     cannot run on it. `check(base, settings)` raises InputError for settings that cannot work on a
     base; it runs before anything is trained and loads no torch. `together`: how several can be
-    trained in one pass, None where they cannot.
+    trained in one pass, None where they cannot. `by_metric`: whether what it keeps is chosen by the
+    study's metric, which then belongs to a trial's identity.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Method:
     refused: Mapping[str, str] = field(default_factory=dict)
     check: Callable[[Base, Any], None] | None = None
     together: Together | None = None
+    by_metric: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,10 @@ LinearSVC (Fan et al. 2008), one-vs-rest; its C is chosen on validation.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -150,7 +152,11 @@ def _fit_vectorizers(settings: TfidfSettings, texts: Sequence[str]) -> list[Any]
 
 
 def _best_planes(task: Task, train: Any, validation: Any) -> tuple[Any, dict[str, Any]]:
-    """Fit LinearSVC for every C; keep the one that is best on validation (ties: the smallest C)."""
+    """Fit LinearSVC for every C; keep the one that is best on validation (ties: the smallest C).
+
+    Each is judged with the temperature that it would be kept with. Where the metric has no value on
+    validation, all are alike.
+    """
     from sklearn.svm import LinearSVC
 
     from tunelab import metrics
@@ -158,25 +164,27 @@ def _best_planes(task: Task, train: Any, validation: Any) -> tuple[Any, dict[str
     from tunelab.types import Predictions
 
     metric = metrics.METRICS[task.metric]
-    tried: list[dict[str, float]] = []
+    tried: list[dict[str, float | None]] = []
     fitted: list[Hyperplanes] = []
     for c in sorted(task.settings.c):
         model = LinearSVC(C=c, dual="auto", random_state=task.seeds.init, max_iter=10_000)
         model.fit(train, task.train.labels)
-        fitted.append(Hyperplanes(*_one_vs_rest(model), temperature=1.0))
+        plain = Hyperplanes(*_one_vs_rest(model), temperature=1.0)
+        temperature = _temperature(plain.logits(validation), task.validation.labels)
+        fitted.append(replace(plain, temperature=temperature))
         logits = fitted[-1].logits(validation)
         scores, _ = metrics.evaluate(
             Predictions(task.validation.ids, task.validation.labels, logits, "logit"),
             task.label_names,
         )
-        tried.append({"C": c, f"eval_{task.metric}": scores[task.metric] or 0.0})
+        tried.append({"C": c, f"eval_{task.metric}": scores[task.metric]})
     sign = 1 if metric.higher_is_better else -1
+    values = [t[f"eval_{task.metric}"] for t in tried]
     # max keeps the first of equals: of equally good ones, the most regularised.
-    best = max(range(len(tried)), key=lambda i: sign * tried[i][f"eval_{task.metric}"])
+    best = max(range(len(tried)), key=lambda i: -math.inf if (v := values[i]) is None else sign * v)
     planes = fitted[best]
-    temperature = _temperature(planes.logits(validation), task.validation.labels)
-    details = {"tried": tried, "C": tried[best]["C"], "temperature": temperature}
-    return Hyperplanes(planes.weights, planes.offsets, temperature), details
+    details = {"tried": tried, "C": tried[best]["C"], "temperature": planes.temperature}
+    return planes, details
 
 
 def _one_vs_rest(model: Any) -> tuple[Floats, Floats]:
@@ -205,7 +213,10 @@ def _temperature(margins: Floats, labels: NDArray[np.int64]) -> float:
 METHODS = (
     Method(
         "svm-tfidf", "linear SVM on TF-IDF of word and character n-grams", TfidfSettings,
-        fit_tfidf, needs_base=False,
+        fit_tfidf, needs_base=False, by_metric=True,
     ),
-    Method("svm", "linear SVM on the frozen base model's embeddings", SvmSettings, fit_embeddings),
+    Method(
+        "svm", "linear SVM on the frozen base model's embeddings", SvmSettings, fit_embeddings,
+        by_metric=True,
+    ),
 )  # fmt: skip
