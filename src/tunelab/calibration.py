@@ -220,15 +220,13 @@ def sentence(c: Calibration) -> str:
     total = sum(b.n for b in known)
     over = sum(b.n * ((b.confidence or 0) - (b.accuracy or 0)) for b in known) / total
     word = "too sure" if over > 0 else "not sure enough"
+    lean = f", on average {word} by {100 * abs(over):.1f}" if abs(over) >= 0.0005 else ""
     interval = (
         ""
         if e.low is None or e.high is None
         else f" (95% interval {100 * e.low:.1f} to {100 * e.high:.1f})"
     )
-    said = (
-        f"{c.label}: its confidence is off by {100 * e.value:.1f} points{interval}, on average "
-        f"{word} by {100 * abs(over):.1f}"
-    )
+    said = f"{c.label}: its confidence is off by {100 * e.value:.1f} points{interval}{lean}"
     if c.after is None:
         return said
     hot = float(np.mean(list(c.temperatures.values())))

@@ -827,7 +827,7 @@ def slices_(folder: Path, by: str | None, as_json: bool) -> None:
         click.echo(json.dumps(slices.to_json(found), ensure_ascii=False, indent=2))
         return
     from tunelab.summary import format_estimate
-    from tunelab.terminal import print_table
+    from tunelab.terminal import console, print_table, say
 
     heads = ["Slice", "Value", "Rows", *runs]
     cells: dict[tuple[str, str, int], dict[str, str]] = {}
@@ -843,8 +843,9 @@ def slices_(folder: Path, by: str | None, as_json: bool) -> None:
     print_table(heads, [[c, v, f"{n:,}", *(row.get(m, "-") for m in runs)]
                         for (c, v, n), row in cells.items()])  # fmt: skip
     told = [slices.sentence(s, len(found)) for s in slices.named(found)]
+    out = console()
     for line in told or [f"None of {len(found)} slices is shown to differ from the rest."]:
-        click.echo(f"* {line}" if told else line)
+        say(out, f"* {line}" if told else line, indent=2)
 
 
 @app.command("calibration", short_help="Whether the probabilities of a study's methods are right.")
@@ -861,7 +862,7 @@ def calibration_(folder: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(calibration.to_json(found), ensure_ascii=False, indent=2))
         return
-    from tunelab.terminal import print_table
+    from tunelab.terminal import console, print_table, say
 
     heads = ["Method", "Calibration error, %", "scaled", "Brier score", "scaled", "Temperature"]
     rows = []
@@ -872,8 +873,9 @@ def calibration_(folder: Path, as_json: bool) -> None:
         hot = ", ".join(f"{t:.2f}" for t in c.temperatures.values())
         rows.append([c.label, *ece, *score, hot or "-"])
     print_table(heads, rows)
+    out = console()
     for c in found:
-        click.echo(calibration.sentence(c))
+        say(out, f"{calibration.sentence(c)}.", indent=2)
 
 
 @app.command("behaviour", short_help="Behaviour tests of a classifier or of a study's methods.")

@@ -31,11 +31,14 @@ def adapters() -> None:
     """
 
 
-@adapters.command("list")
+@adapters.command("list", short_help="Classifiers below a folder, with their kind and size.")
 @click.argument("root", type=FOLDER, default=Path())
 @json_option
 def list_artifacts(root: Path, as_json: bool) -> None:
-    """Classifiers below a folder (this one), those of studies' trials too."""
+    """Classifiers below a folder (this one), those of studies' trials too.
+
+    A trial's folder stands for the classifier in it, as it does for every other verb.
+    """
     from tunelab.adapters import find_artifacts
 
     rows = find_artifacts(root)
@@ -51,7 +54,8 @@ def list_artifacts(root: Path, as_json: bool) -> None:
     print_table(
         ["Folder", "Kind", "Method", "Base", "Labels", "Size"],
         [
-            [r["folder"], r["kind"] or "unreadable", r["method"] or "-", r["base"] or "-",
+            [r["folder"].removesuffix("/artifact"), r["kind"] or "unreadable",
+             r["method"] or "-", r["base"] or "-",
              str(len(r["label_names"])) if r["label_names"] else "-", format_bytes(r["bytes"])]
             for r in rows
         ],
@@ -61,7 +65,7 @@ def list_artifacts(root: Path, as_json: bool) -> None:
             click.echo(f"{row['error']}", err=True)
 
 
-@adapters.command()
+@adapters.command(short_help="Method, settings, base, labels, sizes of one.")
 @click.argument("folder", type=FOLDER)
 @json_option
 def show(folder: Path, as_json: bool) -> None:
@@ -93,7 +97,7 @@ def show(folder: Path, as_json: bool) -> None:
     _print_lines([("Note", n) for n in facts["notes"]])
 
 
-@adapters.command()
+@adapters.command(short_help="Check files, tensors and base; a fault is exit code 2.")
 @click.argument("folder", type=FOLDER)
 @trust_option
 @json_option
@@ -116,7 +120,7 @@ def verify(folder: Path, trust_remote_code: bool | None, as_json: bool) -> None:
         )
 
 
-@adapters.command()
+@adapters.command(short_help="Adapter and base as one plain model.")
 @click.argument("folder", type=FOLDER)
 @_output_option
 @click.option("--file", type=FOLDER, help="Texts to compare on (else reviews that come along).")
@@ -140,7 +144,7 @@ def merge(folder: Path, output_dir: Path, as_json: bool, **given: Any) -> None:
     _say_made(made, "Merged", as_json)
 
 
-@adapters.command()
+@adapters.command(short_help="One adapter from several on one base.")
 @click.argument("parts", nargs=-1, required=True, metavar="FOLDER[=WEIGHT]...")
 @_output_option
 @click.option("--type", "combination_type", default="linear", show_default=True, metavar="NAME",

@@ -696,10 +696,12 @@ def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
     for r in record.results:
         for key, value in _flat({k: v for k, v in r.provenance.items() if k not in _PER_TRIAL}):
             seen.setdefault(key, {})[str(value)] = None
-        if r.spec.base:
-            seen.setdefault("base model", {})[r.spec.base.name] = None
+        if r.spec.base and not r.provenance.get("base"):
+            seen.setdefault("base name", {})[r.spec.base.name] = None
     started = sorted(str(r.provenance["started"]) for r in record.results if _started(r))
-    rows = [("tunelab", str(record.settings["tunelab"]))] if "tunelab" in record.settings else []
+    rows = []
+    if "tunelab" in record.settings and "tunelab" not in seen:
+        rows.append(("tunelab", str(record.settings["tunelab"])))
     if started:
         rows.append(("first trial started", started[0]))
         rows.append(("last trial started", started[-1]))

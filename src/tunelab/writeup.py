@@ -266,7 +266,7 @@ def _data(record: StudyRecord) -> str:
         first, _, second = pair.partition("/")
         lines.append(f"{_count(n, 'text')} of {second} also stand in {first}.")
     if not across:
-        lines.append("No text stands in more than one part.")
+        lines.append("No text stands, letter for letter, in more than one part.")
     notes = [capital(plain(str(n)).rstrip(".")) for n in card.get("notes", ())]
     return " ".join([*lines, *(f"{n}." for n in notes)]) + "\n"
 

@@ -747,6 +747,10 @@ def test_command_line(home: Path, tmp_path: Path):
         "a", "b", "c", "ia3", "prompt",
     ]  # fmt: skip
     assert "lora" in run_here("adapters", "list", home).out
+    shutil.copytree(home / "a", tmp_path / "trials" / "lora-1" / "artifact")
+    shown = run_here("adapters", "list", tmp_path / "trials").out
+    assert "lora-1" in shown
+    assert "/artifact" not in shown  # a trial's folder stands for it, and is shorter
     shown = run_here("adapters", "show", home / "a")
     assert shown.code == 0
     assert "Size, head" in shown.out

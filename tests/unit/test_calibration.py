@@ -68,7 +68,7 @@ def test_scaling_on_validation_mends_test():
         assert e.low is not None
         assert e.high is not None
         assert e.low < e.value < e.high
-    assert "too sure" in calibration.sentence(found)
+    assert "too sure by" in calibration.sentence(found)
     json.dumps(calibration.to_json([found]), allow_nan=False)
 
 

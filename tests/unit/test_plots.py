@@ -297,6 +297,33 @@ def test_loss_is_thinned_and_keeps_the_mean_over_seeds() -> None:
     assert {r["value"] for r in mean} == {2.0}
 
 
+def test_seeds_logged_at_other_epochs_have_a_mean_between_their_lines() -> None:
+    epochs = {0: (0.2, 0.4, 0.6, 0.8, 1.0), 1: (0.25, 0.5, 0.75, 1.0)}
+    apart = tuple(
+        CurvePoint("lora", seed, e, 2.0 - e + seed) for seed, es in epochs.items() for e in es
+    )
+    d = data(loss=apart)
+    mean = [r for r in rows(spec("loss", d)) if "seed" not in r and "value" in r]
+    assert [r["epoch"] for r in mean] == [0.2, 0.4, 0.6, 0.8, 1.0]
+    # Half-way between two parallel lines one apart; the other seed's line begins at 0.25.
+    assert [r["value"] for r in mean[1:]] == pytest.approx([2.1, 1.9, 1.7, 1.5])
+    assert mean[0]["value"] == pytest.approx((1.8 + 2.75) / 2)
+    said = PLOTS["loss"].describe(d)
+    assert "lora from 2.275 to 1.500" in said
+
+
+def test_points_at_the_end_of_the_scale_are_drawn_whole() -> None:
+    best = {"svm": estimate(1.0), "full": estimate(0.0)}
+    d = data(scores=best, costs=(cost({"svm": estimate(0.1), "full": estimate(9.0)}),))
+    scale = json.dumps(spec("cost", d))
+    low, high = (float(x) for x in re.findall(r'"scale": {"domain": \[([-\d.]+), ([-\d.]+)\], '
+                                              r'"nice": false, "zero"', scale)[0])  # fmt: skip
+    assert low < -4
+    assert high > 104
+    (label,) = set(re.findall(r'"labelExpr": "([^"]+)"', json.dumps(spec("costs", d))))
+    assert "datum.value < 1000 ? format(datum.value, '~g')" in label
+
+
 def test_one_logged_point_is_still_seen() -> None:
     d = data(loss=(CurvePoint("full", 0, 1.0, 0.5),), validation=(CurvePoint("full", 0, 1.0, 0.8),))
     for name in ("loss", "validation"):

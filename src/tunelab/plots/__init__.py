@@ -76,7 +76,7 @@ PLOTS: dict[str, Plot] = {
             "Score and cost",
             comparison.cost_plot,
             "Up is better, and so is the cheap side. Bars show how far another draw of seeds may "
-            "move a method; one below the dashed steps is beaten in both by another.",
+            "move a method; one below dashed steps, where there are any, is beaten in both.",
             comparison.describe_cost,
             wide=True,
             choice="Cost",

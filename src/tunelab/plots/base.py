@@ -436,8 +436,15 @@ def capital(text: str) -> str:
 
 
 def possible(data: PlotData, domain: list[float]) -> list[float]:
-    """A domain without percentages above 100 or below 0, where an interval may end."""
-    return [max(domain[0], 0.0), min(domain[1], 101.0)] if data.percent else domain
+    """A domain without percentages above 100 or below 0, but for the room that a mark takes."""
+    if not data.percent:
+        return domain
+    low, high = max(domain[0], 0.0), min(domain[1], 100.0)
+    room = 0.06 * (high - low)
+    return [
+        round(low - room, 4) if low > domain[0] else low,
+        round(high + room, 4) if high < domain[1] else high,
+    ]
 
 
 def padded(values: Sequence[float], margin: float = 0.08) -> list[float]:

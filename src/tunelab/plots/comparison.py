@@ -364,7 +364,9 @@ def costs_plot(data: PlotData) -> Chart | None:
         alt.Tooltip("panel:N", title="cost"),
         alt.Tooltip("text:N", title="mean"),
     ]
-    x = alt.X("cost:Q", title=None, axis=alt.Axis(tickCount=4, format="~s", grid=True))
+    # 4k, but 0.1 and not 100m, which would be read as millions.
+    shortly = "datum.value < 1000 ? format(datum.value, '~g') : format(datum.value, '~s')"
+    x = alt.X("cost:Q", title=None, axis=alt.Axis(tickCount=4, labelExpr=shortly, grid=True))
     base = alt.Chart().encode(y=y, opacity=followed(), tooltip=tooltip)
     layers = alt.layer(
         base.mark_bar(height={"band": 0.68}, cornerRadiusEnd=3).encode(x=x, color=colour),

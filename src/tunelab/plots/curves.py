@@ -1,6 +1,6 @@
 """What happened while training: loss and validation score by epoch.
 
-May import: types, plots.base, and altair inside functions.
+May import: numpy, types, plots.base, and altair inside functions.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from tunelab.plots.base import (
     WIDTH,
@@ -78,7 +80,7 @@ def _curves(
     single = _thinned(points, bins)
     shown = [m for m in data.methods if any(r["method"] == m for r in single)]
     several = len({r["seed"] for r in single}) > 1
-    mean = _mean_over_seeds(single)
+    mean = _mean_over_seeds(single, between=bins is not None)
     y = alt.Y("value:Q", title=axis, scale=alt.Scale(zero=False))
     colour = method_colour(data, shown)
     last = max(p.epoch for p in points)
@@ -149,7 +151,15 @@ def _thinned(points: Sequence[CurvePoint], bins: int | None) -> list[Row]:
     ]
 
 
-def _mean_over_seeds(rows: Sequence[Row]) -> list[Row]:
+def _mean_over_seeds(rows: Sequence[Row], *, between: bool) -> list[Row]:
+    """Means by method and place; with `between`, of lines that have a value between their points.
+
+    Seeds need not be logged at the same epochs: a mean of those that happen to be would jump from
+    one seed's line to another's.
+    """
+    if between:
+        return [row for method in dict.fromkeys(r["method"] for r in rows)
+                for row in _mean_line([r for r in rows if r["method"] == method])]  # fmt: skip
     groups: dict[tuple[str, float], list[Row]] = {}
     for r in rows:
         groups.setdefault((r["method"], r.pop("place")), []).append(r)
@@ -163,15 +173,29 @@ def _mean_over_seeds(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
+def _mean_line(rows: Sequence[Row]) -> list[Row]:
+    """The mean of one method's lines, at the epochs of the seed that has the most points."""
+    lines: dict[int, list[tuple[float, float]]] = {}
+    for r in rows:
+        r.pop("place")
+        lines.setdefault(r["seed"], []).append((r["epoch"], r["value"]))
+    longest = max(lines.values(), key=len)
+    epochs = [x for x, _ in sorted(longest)]
+    drawn = [np.interp(epochs, *np.transpose(sorted(line))) for line in lines.values()]
+    return [
+        {"method": rows[0]["method"], "epoch": x, "value": rounded(float(value))}
+        for x, value in zip(epochs, np.mean(drawn, axis=0), strict=True)
+    ]
+
+
 def _describe_curves(points: Sequence[CurvePoint], scale: float, digits: int) -> str:
     methods = dict.fromkeys(p.method for p in points)
     parts = []
     for m in methods:
-        mine = [p for p in points if p.method == m]
-        first, last = (
-            [p.value for p in mine if p.epoch == edge]
-            for edge in (min(p.epoch for p in mine), max(p.epoch for p in mine))
-        )
+        lines: dict[int, list[CurvePoint]] = {}
+        for p in sorted((p for p in points if p.method == m), key=lambda p: p.epoch):
+            lines.setdefault(p.seed, []).append(p)
+        first, last = ([line[edge].value for line in lines.values()] for edge in (0, -1))
         start, end = (scale * sum(v) / len(v) for v in (first, last))
         parts.append(f"{m} from {start:.{digits}f} to {end:.{digits}f}")
     return f"First to last logged value, mean over seeds: {'; '.join(parts)}."

@@ -167,16 +167,17 @@ def calibration_plot(data: PlotData) -> Chart | None:
     ]
     seen = [c for m in shown for c in data.reliability[m].confidence]
     least = min([1 / max(len(data.class_names), 2), *seen])
-    unit = alt.Scale(domain=[round(least - 0.02, 3), 1], nice=False)
+    # A little wider than what can be: a point at the end is drawn whole.
+    unit = alt.Scale(domain=[round(least - 0.02, 3), 1.02], nice=False)
+    lowest = min(a for m in shown for a in data.reliability[m].accuracy)
+    right = alt.Scale(domain=[-0.03 if lowest < 0.03 else 0, 1.03], nice=False)
     axis = alt.Axis(format=".0%", tickCount=5)
     domain = [names[m] for m in shown]
     legend = alt.Legend(**{**LEGEND, "columns": 2})
     x = alt.X(
         "confidence:Q", title="confidence (probability of the class said)", scale=unit, axis=axis
     )
-    y = alt.Y(
-        "accuracy:Q", title="how often it is right", scale=alt.Scale(domain=[0, 1]), axis=axis
-    )
+    y = alt.Y("accuracy:Q", title="how often it is right", scale=right, axis=axis)
     base = alt.Chart(table_of(rows)).encode(
         x=x,
         y=y,
