@@ -3,10 +3,17 @@
 // Everything is computed in float32; `float` or bfloat16 is only how tensors are stored. Each kernel
 // has a twin in torch in kernels.py, held to it by tests/reference/test_kernels.py. The dropout mask
 // is a function of (seed, index), so that it need not be kept for the backward pass.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <vector>
+#if defined(__AMX_BF16__) && defined(__linux__)
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -469,14 +476,20 @@ void dropout(const T* x, T* out, long n, Dropout drop, int threads) {
 }
 
 // GELU x Phi(x), exact, and its derivative Phi(x) + x phi(x): the backward pass is a product.
+inline float gelu_of(float z, float* slope) {
+  float e;
+  const float c = 0.5f * (1.f + fast_erf(z * 0.70710678f, &e));
+  *slope = c + z * 0.39894228f * e;
+  return z * c;
+}
+
 template <class T>
 void gelu(const T* x, T* out, T* slope, long n, int threads) {
 #pragma omp parallel for simd schedule(static) num_threads(threads)
   for (long i = 0; i < n; i++) {
-    float e;
-    const float z = load(x[i]), c = 0.5f * (1.f + fast_erf(z * 0.70710678f, &e));
-    store(out + i, z * c);
-    store(slope + i, c + z * 0.39894228f * e);
+    float by;
+    store(out + i, gelu_of(load(x[i]), &by));
+    store(slope + i, by);
   }
 }
 
@@ -640,7 +653,464 @@ void low_rank_back(const T* g, long step, const T* x, const float* a, const floa
   std::memcpy(da, sum_a.data(), size_t(rank * k) * sizeof(float));
 }
 
+// --- matrix tiles: products of bfloat16 on processors with AMX, adapters within ---
+//
+// A tile is 16 lines of 64 bytes. A product's left side is read as it lies, 16 rows by 32 columns at
+// a time; its right side B (k x n) has to be laid out: tiles of 32 lines by 16 columns, two lines
+// side by side, one column of tiles after the other (Intel 64 manual, TDPBF16PS).
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
+#define TILES 1
+
+constexpr long TILE = 512;  // numbers in a tile of bfloat16
+
+inline long up32(long n) { return (n + 31) / 32 * 32; }
+
+typedef std::unique_ptr<bf16[]> Place;  // memory that nobody clears
+inline Place place(long n) { return Place(new bf16[size_t(n)]); }
+
+// gcc takes these instructions to read nothing: what they read has to be written before.
+inline void settle(const void* p) { asm volatile("" ::"r"(p) : "memory"); }
+
+// The calling thread's eight tiles while this lives; what others configured comes back after it.
+struct Tiles {
+  alignas(64) unsigned char before[64];
+  Tiles() {
+    _tile_storeconfig(before);
+    alignas(64) unsigned char own[64] = {1};
+    for (int t = 0; t < 8; t++) {
+      own[16 + 2 * t] = 64;
+      own[48 + t] = 16;
+    }
+    settle(own);
+    _tile_loadconfig(own);
+  }
+  ~Tiles() {
+    settle(before);
+    if (before[0]) _tile_loadconfig(before);
+    else _tile_release();
+  }
+};
+
+// B (k x n), element (i, j) at m[i * row + j * column], laid out and filled up with zeros.
+template <class S>
+void lay_out(const S* m, long row, long column, long k, long n, bf16* out) {
+  const long lines = up32(k) / 2;  // of two
+  if (k % 32 || n % 32) std::memset(out, 0, size_t(2 * lines * up32(n)) * sizeof(bf16));
+  for (long j = 0; j < n; j++) {
+    const S* from = m + j * column;
+    bf16* to = out + (j / 16 * lines * 16 + j % 16) * 2;
+    for (long i = 0; i < k; i += 2, from += 2 * row, to += 32) {
+      store(to, load(from[0]));
+      if (i + 1 < k) store(to + 1, load(from[row]));
+    }
+  }
+}
+
+// S = 0, S += A B and taking S, for 32 x 32 numbers; rows of A are `step` apart, `b` points at the
+// first of two columns of so many tiles. Without LOWER or RIGHT, rows or columns from 16 on stay.
+inline void clear() {
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+}
+template <bool LOWER = true, bool RIGHT = true>
+inline void add(const bf16* a, long step, const bf16* b, long slabs) {
+  const bf16 *below = a + 16 * step, *right = b + slabs * TILE;
+  settle(a);
+  for (long s = 0; s < slabs; s++) {
+    _tile_loadd(4, a + 32 * s, step * 2);
+    _tile_loadd(6, b + s * TILE, 64);
+    if (LOWER) _tile_loadd(5, below + 32 * s, step * 2);
+    if (RIGHT) _tile_loadd(7, right + s * TILE, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    if (RIGHT) _tile_dpbf16ps(1, 4, 7);
+    if (LOWER) _tile_dpbf16ps(2, 5, 6);
+    if (LOWER && RIGHT) _tile_dpbf16ps(3, 5, 7);
+  }
+}
+inline void take(float* s) {
+  _tile_stored(0, s, 128);
+  _tile_stored(1, s + 16, 128);
+  _tile_stored(2, s + 512, 128);
+  _tile_stored(3, s + 528, 128);
+}
+
+// An adapter on some columns of y = x W^T; tiles.py has the same.
+struct Adapter {
+  const float *a, *b;    // A (rank x k), B (columns x rank)
+  bf16* low;             // (rank x rows, both filled up to 32): scale drop(x) A^T, turned
+  uint32_t* kept;        // a bit for each element of x; null where nothing is dropped
+  float *da, *db;        // gradients of A and B
+  long first, columns, rank;
+  float scale;           // of the adapter and, where elements are dropped, of those that are not
+  uint32_t seed, limit;
+};
+
+// 32 rows of x, of which `many` are real; `space` has room for all, if some are not.
+inline const bf16* filled(const bf16* x, long many, long width, bf16* space) {
+  if (many == 32) return x;
+  std::memcpy(space, x, size_t(many * width) * sizeof(bf16));
+  std::memset(space + many * width, 0, size_t((32 - many) * width) * sizeof(bf16));
+  return space;
+}
+
+// What is kept of 32 elements from `index` on, a bit each.
+inline uint32_t kept_bits(const Adapter& p, uint32_t index) {
+  const __m512i limit = _mm512_set1_epi32(int(p.limit));
+  uint32_t bits = 0;
+  for (int half = 0; half < 2; half++) {
+    const Word h = Dropout::mix(counted(index + 16 * half) * Dropout::step + p.seed);
+    __m512i w;
+    std::memcpy(&w, &h, 64);
+    bits |= uint32_t(_mm512_cmpge_epu32_mask(w, limit)) << (16 * half);
+  }
+  return bits;
+}
+
+inline void narrow32(const float* s, bf16* to) {
+  const __m512bh both = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(s + 16), _mm512_loadu_ps(s));
+  std::memcpy(to, &both, 64);
+}
+
+// 32 x 32 numbers of S, times `scale`, as rows of bfloat16; the first `lines` of them turned as well.
+inline void keep_low(float* s, float scale, long step, bf16* rows, long lines, bf16* turned, long all) {
+  for (long u = 0; u < 32; u++) {
+    for (long c = 0; c < 32; c += 16) store16(s + u * 32 + c, load16(s + u * 32 + c) * scale);
+    narrow32(s + u * 32, rows + u * step);
+  }
+  for (long l = 0; l < lines; l += 16) {
+    Vec v[2][16];
+    for (int half = 0; half < 2; half++) {
+      for (int u = 0; u < 16; u++) v[half][u] = load16(s + (16 * half + u) * 32 + l);
+      turn<8>(v[half]);
+      turn<4>(v[half]);
+      turn<2>(v[half]);
+      turn<1>(v[half]);
+    }
+    for (long u = 0; u < 16 && l + u < lines; u++) {
+      float both[32];
+      store16(both, v[0][u]);
+      store16(both + 16, v[1][u]);
+      narrow32(both, turned + (l + u) * all);
+    }
+  }
+}
+
+// A frozen layer x W^T + bias, x with k and the result with n numbers a row, and its adapters; k, n
+// and adapters' columns are multiples of 32. W^T and W lie as tiles. tiles.py has the same.
+struct Layer {
+  const bf16 *ahead, *back, *bias;
+  const Adapter* parts;
+  long count, k, n;
+};
+
+// y = x W^T + bias, and on each adapter's columns + scale drop(x) A^T B^T. Where `slope` is given, y
+// is GELU of that, and `slope` its derivative.
+void adapted(const bf16* x, const Layer& layer, bf16* y, bf16* slope, long rows, int threads) {
+  const Adapter* const parts = layer.parts;
+  const long count = layer.count, k = layer.k, n = layer.n;
+  const bf16 *const w = layer.ahead, *const bias = layer.bias;
+  const long slabs = k / 32, all = up32(rows);
+  std::vector<Place> down(count), up(count);
+  long most = 32;
+  for (long p = 0; p < count; p++) {
+    const long rank = up32(parts[p].rank);
+    down[p] = place(k * rank);
+    up[p] = place(rank * parts[p].columns);
+    most = std::max(most, rank);
+  }
+#pragma omp parallel num_threads(threads)
+  {
+    Tiles tiles;
+    const Place own = place(2 * 32 * k + count * 32 * most);
+    bf16 *const ends = own.get(), *const dropped = ends + 32 * k, *const lows = dropped + 32 * k;
+    alignas(64) float s[1024];
+#pragma omp for schedule(static)
+    for (long t = 0; t < 2 * count; t++) {
+      const Adapter& p = parts[t / 2];
+      if (t % 2) lay_out(p.b, 1, p.rank, p.rank, p.columns, up[t / 2].get());
+      else lay_out(p.a, 1, k, k, p.rank, down[t / 2].get());
+    }
+#pragma omp for schedule(dynamic, 1)
+    for (long i = 0; i < rows; i += 32) {
+      const long many = std::min(32L, rows - i);
+      const bf16* from = filled(x + i * k, many, k, ends);
+      for (long c = 0; c < count; c++) {
+        const Adapter& p = parts[c];
+        const bf16* seen = from;
+        if (p.kept) {
+          for (long u = 0; u < 32; u++)
+            for (long j = 0; j < k; j += 32) {
+              const uint32_t bits = u < many ? kept_bits(p, uint32_t((i + u) * k + j)) : 0;
+              const __m512i v = _mm512_loadu_si512(from + u * k + j);
+              _mm512_storeu_si512(dropped + u * k + j, _mm512_maskz_mov_epi16(bits, v));
+              if (u < many) p.kept[((i + u) * k + j) / 32] = bits;
+            }
+          seen = dropped;
+        }
+        const long rank = up32(p.rank);
+        for (long l = 0; l < rank; l += 32) {
+          clear();
+          const bf16* with = down[c].get() + l / 16 * slabs * TILE;
+          if (p.rank - l > 16) add(seen, k, with, slabs);
+          else add<true, false>(seen, k, with, slabs);
+          take(s);
+          keep_low(s, p.scale, rank, lows + c * 32 * most + l, p.rank - l, p.low + l * all + i, all);
+        }
+      }
+      for (long j = 0; j < n; j += 32) {
+        clear();
+        add(from, k, w + j / 16 * slabs * TILE, slabs);
+        for (long c = 0; c < count; c++) {
+          const Adapter& p = parts[c];
+          if (j < p.first || j >= p.first + p.columns) continue;
+          const long rank = up32(p.rank);
+          add(lows + c * 32 * most, rank, up[c].get() + (j - p.first) / 16 * (rank / 32) * TILE,
+              rank / 32);
+        }
+        take(s);
+        for (long u = 0; u < many; u++) {
+          float* line = s + u * 32;
+          if (bias)
+            for (long c = 0; c < 32; c += 16) store16(line + c, load16(line + c) + load16(bias + j + c));
+          if (slope) {
+            float by[32];
+            SIMD() for (long c = 0; c < 32; c++) line[c] = gelu_of(line[c], by + c);
+            narrow32(by, slope + (i + u) * n + j);
+          }
+          narrow32(line, y + (i + u) * n + j);
+        }
+      }
+    }
+  }
+}
+
+// out (rank x `columns` from j on; element (l, c) at out[l * row + c * column]) = low x, where x's
+// elements are read as `kept` says. All of them have `all` rows or columns, of which `rows` are real.
+inline void gather(const bf16* low, long rank, long all, const bf16* x, long step, long j,
+                   const uint32_t* kept, long rows, float* out, long row, long column, bf16* space) {
+  for (long i = 0; i < all; i += 2) {
+    __m512i v[2];
+    for (int e = 0; e < 2; e++) {
+      const bool real = i + e < rows;
+      const uint32_t bits = !real ? 0 : kept ? kept[((i + e) * step + j) / 32] : ~0u;
+      v[e] = _mm512_maskz_loadu_epi16(bits, x + (real ? i + e : 0) * step + j);
+    }
+    // Two rows side by side, number by number.
+    for (int half = 0; half < 2; half++) {
+      const __m512i a = _mm512_cvtepu16_epi32(half ? _mm512_extracti64x4_epi64(v[0], 1)
+                                                   : _mm512_castsi512_si256(v[0]));
+      const __m512i b = _mm512_cvtepu16_epi32(half ? _mm512_extracti64x4_epi64(v[1], 1)
+                                                   : _mm512_castsi512_si256(v[1]));
+      bf16* to = space + half * all / 32 * TILE + i / 32 * TILE + i % 32 / 2 * 32;
+      _mm512_storeu_si512(to, _mm512_or_si512(a, _mm512_slli_epi32(b, 16)));
+    }
+  }
+  alignas(64) float s[1024];
+  for (long l = 0; l < rank; l += 32) {
+    clear();
+    if (rank - l > 16) add(low + l * all, all, space, all / 32);
+    else add<false, true>(low + l * all, all, space, all / 32);
+    take(s);
+    const long many = std::min(32L, rank - l);
+    for (long u = 0; u < many; u++)
+      for (long c = 0; c < 32; c++) out[(l + u) * row + c * column] = s[u * 32 + c];
+  }
+}
+
+// Gradients of `adapted` from g, y's gradient (rows x n): dx (rows x k; null where nobody asks), times
+// `slope` and plus `more` where they are given, and those of the adapters.
+void adapted_back(const bf16* g, const bf16* x, const Layer& layer, bf16* dx, const bf16* slope,
+                  const bf16* more, long rows, int threads) {
+  const Adapter* const parts = layer.parts;
+  const long count = layer.count, k = layer.k, n = layer.n;
+  const bf16* const w = layer.back;
+  const long slabs = n / 32, all = up32(rows);
+  std::vector<Place> down(count), up(count), low(count);
+  long most = 32;
+  for (long p = 0; p < count; p++) {
+    const long rank = up32(parts[p].rank);
+    down[p] = place(k * rank);
+    up[p] = place(rank * parts[p].columns);
+    low[p] = place(rank * all);
+    most = std::max(most, rank);
+  }
+#pragma omp parallel num_threads(threads)
+  {
+    Tiles tiles;
+    const Place memory = place(std::max(32 * n, 32 * all) + count * 32 * most);
+    bf16 *const ends = memory.get(), *const lows = ends + std::max(32 * n, 32 * all);
+    alignas(64) float s[1024], own[1024];
+#pragma omp for schedule(static)
+    for (long t = 0; t < 2 * count; t++) {
+      const Adapter& p = parts[t / 2];
+      if (t % 2) lay_out(p.b, p.rank, 1, p.columns, p.rank, up[t / 2].get());
+      else lay_out(p.a, k, 1, p.rank, k, down[t / 2].get());
+    }
+#pragma omp for schedule(dynamic, 1)
+    for (long i = 0; i < rows; i += 32) {
+      const long many = std::min(32L, rows - i);
+      const bf16* from = filled(g + i * n, many, n, ends);
+      for (long c = 0; c < count; c++) {
+        const Adapter& p = parts[c];
+        const long rank = up32(p.rank), deep = p.columns / 32;
+        for (long l = 0; l < rank; l += 32) {
+          clear();
+          const bf16* with = up[c].get() + l / 16 * deep * TILE;
+          if (p.rank - l > 16) add(from + p.first, n, with, deep);
+          else add<true, false>(from + p.first, n, with, deep);
+          take(s);
+          keep_low(s, p.scale, rank, lows + c * 32 * most + l, p.rank - l, low[c].get() + l * all + i, all);
+        }
+      }
+      for (long j = 0; dx && j < k; j += 32) {
+        clear();
+        add(from, n, w + j / 16 * slabs * TILE, slabs);
+        for (long c = 0; c < count; c++) {
+          const long rank = up32(parts[c].rank);
+          if (!parts[c].kept)
+            add(lows + c * 32 * most, rank, down[c].get() + j / 16 * (rank / 32) * TILE, rank / 32);
+        }
+        take(s);
+        for (long c = 0; c < count; c++) {
+          const Adapter& p = parts[c];
+          const long rank = up32(p.rank);
+          if (!p.kept) continue;
+          clear();
+          add(lows + c * 32 * most, rank, down[c].get() + j / 16 * (rank / 32) * TILE, rank / 32);
+          take(own);
+          for (long u = 0; u < many; u++) {
+            const uint32_t bits = p.kept[((i + u) * k + j) / 32];
+            for (int half = 0; half < 2; half++) {
+              const long at = u * 32 + 16 * half;
+              const __m512 v = _mm512_load_ps(s + at);
+              _mm512_store_ps(s + at, _mm512_mask_add_ps(v, __mmask16(bits >> (16 * half)), v,
+                                                         _mm512_load_ps(own + at)));
+            }
+          }
+        }
+        for (long u = 0; u < many; u++) {
+          const long at = (i + u) * k + j;
+          for (long c = 0; c < 32; c += 16) {
+            Vec v = load16(s + u * 32 + c);
+            if (slope) v *= load16(slope + at + c);
+            if (more) v += load16(more + at + c);
+            store16(s + u * 32 + c, v);
+          }
+          narrow32(s + u * 32, dx + at);
+        }
+      }
+    }
+    // All rows are needed from here on, column by column.
+    for (long c = 0; c < count; c++) {
+      const Adapter& p = parts[c];
+#pragma omp for schedule(dynamic, 1) nowait
+      for (long j = 0; j < k; j += 32)
+        gather(low[c].get(), p.rank, all, x, k, j, p.kept, rows, p.da + j, k, 1, ends);
+#pragma omp for schedule(dynamic, 1) nowait
+      for (long j = 0; j < p.columns; j += 32)
+        gather(p.low, p.rank, all, g, n, p.first + j, nullptr, rows, p.db + j * p.rank, 1, p.rank,
+               ends);
+    }
+  }
+}
+
+// A sublayer in BERT's order (Vaswani et al. 2017): norm(x + drop(out(f(in(x))))), where f is attention within each text
+// (`bounds` given; `in` makes queries, keys and values) or GELU. tiles.py has the same.
+struct Sublayer {
+  Layer in, out;
+  const bf16* x;
+  bf16 *inner;           // queries, keys and values; of GELU its derivative
+  bf16 *act, *result, *normed;
+  float* inverse;
+  const float *weight, *shift;  // of the norm
+  const int64_t* bounds;
+  const bf16* g;         // gradient of the result, and of x (null where nobody asks)
+  bf16* dx;
+  long rows, texts, heads, longest;
+  float eps, scale;
+  Dropout attending, after;
+};
+
+template <class T>
+View<T> third(T* qkv, long which, const Sublayer& h) {
+  const long width = h.out.k / h.heads;
+  return {qkv + which * h.out.k, 3 * h.out.k, width};
+}
+
+void forward(const Sublayer& h, int threads) {
+  const long n = h.out.n, k = h.out.k;
+  if (h.bounds) {
+    adapted(h.x, h.in, h.inner, nullptr, h.rows, threads);
+    const bf16* const qkv = h.inner;
+    attention<bf16>(third(qkv, 0, h), third(qkv, 1, h), third(qkv, 2, h), h.bounds, h.texts, h.heads,
+                    k / h.heads, h.longest, true, false, h.scale, h.attending, h.attending.limit > 0,
+                    h.act, nullptr, {}, {}, {}, threads);
+    // Rows that fill up belong to no text, and must be finite.
+    const long end = h.bounds[h.texts];
+    std::memset(h.act + end * k, 0, size_t((h.rows - end) * k) * sizeof(bf16));
+  } else {
+    adapted(h.x, h.in, h.act, h.inner, h.rows, threads);
+  }
+  const Place y = place(h.rows * n);
+  adapted(h.act, h.out, y.get(), nullptr, h.rows, threads);
+  add_norm<bf16>(y.get(), h.x, h.weight, h.shift, h.result, h.normed, h.inverse, h.rows, n, h.eps,
+                 h.after, h.after.limit > 0, threads);
+}
+
+void backward(const Sublayer& h, int threads) {
+  const long n = h.out.n, k = h.out.k;
+  const Place dy = place(h.rows * n), dact = place(h.rows * k);
+  // Without dropout, x and what is added to it have the same gradient.
+  const Place dresidual = h.after.limit ? place(h.rows * n) : Place();
+  add_norm_back<bf16>(h.g, h.normed, h.inverse, h.weight, dy.get(), dresidual.get(), nullptr, nullptr,
+                      h.rows, n, h.after, h.after.limit > 0, threads);
+  const bf16* const residual = dresidual ? dresidual.get() : dy.get();
+  if (!h.bounds) {
+    adapted_back(dy.get(), h.act, h.out, dact.get(), h.inner, nullptr, h.rows, threads);
+    adapted_back(dact.get(), h.x, h.in, h.dx, nullptr, residual, h.rows, threads);
+    return;
+  }
+  adapted_back(dy.get(), h.act, h.out, dact.get(), nullptr, nullptr, h.rows, threads);
+  const Place made = place(3 * h.rows * k);
+  bf16* const dqkv = made.get();
+  const bf16* const qkv = h.inner;
+  const long end = h.bounds[h.texts];
+  std::memset(dqkv + 3 * end * k, 0, size_t(3 * (h.rows - end) * k) * sizeof(bf16));
+  attention<bf16>(third(qkv, 0, h), third(qkv, 1, h), third(qkv, 2, h), h.bounds, h.texts, h.heads,
+                  k / h.heads, h.longest, true, false, h.scale, h.attending, h.attending.limit > 0,
+                  nullptr, dact.get(), third(dqkv, 0, h), third(dqkv, 1, h), third(dqkv, 2, h),
+                  threads);
+  adapted_back(dqkv, h.x, h.in, h.dx, nullptr, residual, h.rows, threads);
+}
+#endif
+
 }  // namespace
+
+// Whether this process may use matrix tiles; the system has to be asked once.
+extern "C" int tiles() {
+#ifdef TILES
+  return syscall(SYS_arch_prctl, 0x1023, 18) == 0;  // ARCH_REQ_XCOMP_PERM, XTILEDATA
+#else
+  return 0;
+#endif
+}
+
+#ifdef TILES
+extern "C" void lay_out_bfloat16(const bf16* m, long row, long column, long k, long n, bf16* out) {
+  lay_out(m, row, column, k, n, out);
+}
+extern "C" void adapted_bfloat16(const Layer* layer, const bf16* x, bf16* y, long rows, int threads) {
+  adapted(x, *layer, y, nullptr, rows, threads);
+}
+extern "C" void adapted_back_bfloat16(const Layer* layer, const bf16* g, const bf16* x, bf16* dx, long rows,
+                                      int threads) {
+  adapted_back(g, x, *layer, dx, nullptr, nullptr, rows, threads);
+}
+extern "C" void sublayer_bfloat16(const Sublayer* s, int threads) { forward(*s, threads); }
+extern "C" void sublayer_back_bfloat16(const Sublayer* s, int threads) { backward(*s, threads); }
+#endif
 
 #define KERNELS(NAME, T)                                                                          \
   extern "C" void attention_##NAME(                                                               \

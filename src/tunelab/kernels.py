@@ -39,6 +39,7 @@ __all__ = [
     "Mask",
     "Places",
     "add_norm",
+    "at",
     "attention",
     "available",
     "cache_folder",
@@ -47,6 +48,7 @@ __all__ = [
     "keep_memory",
     "low_rank",
     "low_rank_back",
+    "pick",
     "processor",
     "self_attention",
     "why_not",
@@ -105,17 +107,21 @@ _ARGUMENTS = {
     "low_rank": "ppppp" "l" "p" "llll" "f" "uuf" "i",
     "low_rank_back": "p" "l" "ppppppp" "llll" "f" "uuf" "i",
 }  # fmt: skip
+# Of bfloat16 alone, where the processor has matrix tiles (tiles.py).
+_ON_TILES = {"lay_out": "p" "llll" "p", "adapted": "ppp" "l" "i", "adapted_back": "pppp" "l" "i",
+             "sublayer": "p" "i", "sublayer_back": "p" "i"}  # fmt: skip
 
 
 def _functions(library: ctypes.CDLL) -> dict[str, Any]:
     """Name and type of a kernel -> its function, which takes plain numbers."""
+    names = {f"{n}_{kind}": ls for n, ls in _ARGUMENTS.items() for kind in _TYPES.values()}
+    if library.tiles():
+        names |= {f"{n}_bfloat16": letters for n, letters in _ON_TILES.items()}
     found: dict[str, Any] = {}
-    for name, letters in _ARGUMENTS.items():
-        for kind in _TYPES.values():
-            function = getattr(library, f"{name}_{kind}")
-            function.argtypes = [_LETTERS[c] for c in letters]
-            function.restype = None
-            found[f"{name}_{kind}"] = function
+    for name, letters in names.items():
+        function = found[name] = getattr(library, name)
+        function.argtypes = [_LETTERS[c] for c in letters]
+        function.restype = None
     return found
 
 
@@ -172,18 +178,19 @@ def why_not() -> str | None:
     return _library()[1]
 
 
-def _pick(name: str, *tensors: torch.Tensor | None) -> Any:
-    """The compiled kernel for these tensors, or None: then the twin runs."""
+def pick(name: str, *tensors: torch.Tensor | None) -> Any:
+    """The compiled kernel for these tensors, or None: then something else has to run."""
     kind, found = None, [t for t in tensors if t is not None]
     for t in found:
         if not t.is_cpu or t.dtype is not found[0].dtype:
             return None
         kind = _TYPES.get(t.dtype)
     library, _ = _library()
-    return None if library is None or kind is None else library[f"{name}_{kind}"]
+    return None if library is None or kind is None else library.get(f"{name}_{kind}")
 
 
-def _at(t: torch.Tensor | None) -> int | None:
+def at(t: torch.Tensor | None) -> int | None:
+    """Where a tensor lies, as the kernels take it."""
     return None if t is None else t.data_ptr()
 
 
@@ -301,8 +308,8 @@ class Dropouts:
         local = torch.arange(texts, device=where) - torch.tensor(bounds[:-1], device=where)[of]
         own = torch.tensor(self.places.longest, device=where)[of].view(-1, 1, 1, 1)
         head = torch.arange(heads, device=where).view(-1, 1, 1)
-        at = torch.arange(longest, device=where)
-        index = ((local.view(-1, 1, 1, 1) * heads + head) * own + at.view(-1, 1)) * own + at
+        cell = torch.arange(longest, device=where)
+        index = ((local.view(-1, 1, 1, 1) * heads + head) * own + cell.view(-1, 1)) * own + cell
         h = index.to(torch.int32).mul_(_signed(_GOLDEN)).view(texts, -1)
         starts = [d.seed for d in self.own]
         return self._kept(h, starts, of, like).view(texts, heads, longest, longest)
@@ -362,14 +369,14 @@ class _DropoutFunction(torch.autograd.Function):
 
 def _dropped(x: torch.Tensor, drop: Mask) -> torch.Tensor:
     x = x.contiguous()
-    kernel = _pick("dropout", x)
+    kernel = pick("dropout", x)
     if kernel is None:
         return x * drop.factors(x.shape, x)
     out = torch.empty_like(x)
     rows, made = x.view(-1, x.shape[-1]), out.view(-1, x.shape[-1])
     for some, own in drop.by_rows(len(rows)):
         kernel(
-            _at(rows[some]), _at(made[some]), rows[some].numel(), *own.arguments(),
+            at(rows[some]), at(made[some]), rows[some].numel(), *own.arguments(),
             torch.get_num_threads(),
         )  # fmt: skip
     return out
@@ -401,7 +408,7 @@ class Layout:
 
 
 # Beyond this length one product a text and head in MKL beats the kernel (docs/log.md).
-_LONGEST = 160
+LONGEST = 160
 
 
 def attention(
@@ -442,8 +449,8 @@ def self_attention(
 
 
 def _has_kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout) -> bool:
-    fits = layout.shape[1] <= _LONGEST and k.shape[3] <= 256
-    return fits and _pick("attention", q, k, v) is not None
+    fits = layout.shape[1] <= LONGEST and k.shape[3] <= 256
+    return fits and pick("attention", q, k, v) is not None
 
 
 def _padded_attention(  # noqa: PLR0917
@@ -524,17 +531,17 @@ def _call_attention(  # noqa: PLR0917
     grad: torch.Tensor | None = None,
     made: Sequence[torch.Tensor] | None = None,
 ) -> None:
-    kernel, asks_all = _pick("attention", q, k, v), q.shape[2] == k.shape[2]
+    kernel, asks_all = pick("attention", q, k, v), q.shape[2] == k.shape[2]
     dq, dk, dv = made or (None, None, None)
     steps = [t.stride(i) for t in (q, k, v) for i in (2, 1)]
     for first, last, longest, own in drop.by_texts(layout):
         # Rows of tokens are found through `bounds`; those of texts count from the part's first.
         a = 0 if asks_all else first
         kernel(
-            _at(q[:, :, a:]), _at(k), _at(v), *steps, _at(layout.bounds[first:]),
+            at(q[:, :, a:]), at(k), at(v), *steps, at(layout.bounds[first:]),
             last - first, q.shape[1], q.shape[3], longest,
             asks_all, causal, scale, *own.arguments(),
-            *(_at(None if t is None else t[:, a:]) for t in (out, grad, dq)), _at(dk), _at(dv),
+            *(at(None if t is None else t[:, a:]) for t in (out, grad, dq)), at(dk), at(dv),
             0 if dq is None else dq.stride(1), torch.get_num_threads(),
         )  # fmt: skip
 
@@ -556,7 +563,7 @@ def add_norm(  # noqa: PLR0917  as torch's layer_norm takes them
     """
     if residual is not None and residual.dtype != y.dtype:
         residual = residual.to(y.dtype)
-    kernel = _pick("add_norm", y, residual)
+    kernel = pick("add_norm", y, residual)
     if kernel is None or weight.dtype != torch.float32:
         total = dropout(y, drop) if residual is None else dropout(y, drop) + residual
         wide = total if total.dtype == torch.float64 else total.float()
@@ -583,10 +590,10 @@ class _AddNorm(torch.autograd.Function):
         out, normed = torch.empty_like(y), torch.empty_like(y)
         inverse = torch.empty(rows, dtype=torch.float32)
         for some, own in drop.by_rows(rows):
-            parts = (_at(_rows(t, some)) for t in (y, residual))
-            made = (_at(_rows(t, some)) for t in (out, normed))
-            _pick("add_norm", y)(
-                *parts, _at(weight), _at(bias), *made, _at(inverse[some]),
+            parts = (at(_rows(t, some)) for t in (y, residual))
+            made = (at(_rows(t, some)) for t in (out, normed))
+            pick("add_norm", y)(
+                *parts, at(weight), at(bias), *made, at(inverse[some]),
                 some.stop - some.start, width, eps, *own.arguments(),
                 torch.get_num_threads(),
             )  # fmt: skip
@@ -607,9 +614,9 @@ class _AddNorm(torch.autograd.Function):
         learns = ctx.needs_input_grad[2] or ctx.needs_input_grad[3]
         dweight, dbias = (torch.zeros_like(weight) if learns else None for _ in range(2))
         for some, own in ctx.drop.by_rows(grad.numel() // width):
-            _pick("add_norm_back", grad)(
-                *(_at(_rows(t, some)) for t in (grad, normed)), _at(inverse[some]), _at(weight),
-                *(_at(_rows(t, some)) for t in (dy, dresidual)), _at(dweight), _at(dbias),
+            pick("add_norm_back", grad)(
+                *(at(_rows(t, some)) for t in (grad, normed)), at(inverse[some]), at(weight),
+                *(at(_rows(t, some)) for t in (dy, dresidual)), at(dweight), at(dbias),
                 some.stop - some.start, width, *own.arguments(),
                 torch.get_num_threads(),
             )  # fmt: skip
@@ -627,7 +634,7 @@ def _rows(t: torch.Tensor | None, some: slice) -> torch.Tensor | None:
 
 def gelu(x: torch.Tensor) -> torch.Tensor:
     """GELU x Phi(x) with the exact error function (Hendrycks & Gimpel 2016)."""
-    if _pick("gelu", x) is None:
+    if pick("gelu", x) is None:
         return functional.gelu(x)
     return _Gelu.apply(x)  # type: ignore[no-any-return,no-untyped-call]
 
@@ -637,7 +644,7 @@ class _Gelu(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
         x = x.contiguous()
         out, slope = torch.empty_like(x), torch.empty_like(x)
-        _pick("gelu", x)(_at(x), _at(out), _at(slope), x.numel(), torch.get_num_threads())
+        pick("gelu", x)(at(x), at(out), at(slope), x.numel(), torch.get_num_threads())
         ctx.save_for_backward(slope)
         return out
 
@@ -675,7 +682,7 @@ def low_rank(  # noqa: PLR0917
         return low
     low = torch.empty(x.shape[0], rank + -rank % 8)  # the kernel's ranks come in eights
     kernel(
-        _at(x), _at(a), _at(b), _at(bias), _at(y), y.stride(0), _at(low), x.shape[0],
+        at(x), at(a), at(b), at(bias), at(y), y.stride(0), at(low), x.shape[0],
         k, n, rank, scale, *drop.arguments(),
         torch.get_num_threads(),
     )  # fmt: skip
@@ -706,7 +713,7 @@ def low_rank_back(  # noqa: PLR0917
         return dlow.t() @ dropout(x.to(a.dtype), drop), wide.t() @ low
     da, db = torch.empty(rank, k), torch.empty(n, rank)
     kernel(
-        _at(g), g.stride(0), _at(x), _at(a), _at(b), _at(low), _at(dx), _at(da), _at(db),
+        at(g), g.stride(0), at(x), at(a), at(b), at(low), at(dx), at(da), at(db),
         x.shape[0], k, n, rank, scale, *drop.arguments(),
         torch.get_num_threads(),
     )  # fmt: skip
@@ -716,7 +723,7 @@ def low_rank_back(  # noqa: PLR0917
 def _thin(name: str, a: torch.Tensor, *tensors: torch.Tensor | None) -> Any:
     """The kernel of thin products, which needs lines of whole vectors; None where the twin runs."""
     whole = all(t is None or t.shape[-1] % 16 == 0 for t in tensors)
-    return _pick(name, *tensors) if whole and a.dtype == torch.float32 else None
+    return pick(name, *tensors) if whole and a.dtype == torch.float32 else None
 
 
 def keep_memory() -> None:

@@ -28,7 +28,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.pytorch_utils import Conv1D
 
-from tunelab import kernels
+from tunelab import kernels, tiles
 from tunelab.batching import Encoded
 from tunelab.kernels import Dropout, Layout, Mask
 
@@ -69,14 +69,14 @@ class _Family:
 
     `head(model, read)`: logits from the vectors (B, 1, width) of the tokens that are read, the
     first of each text or, with `causal` attention, the last. `enters`: the module whose output goes
-    into the first layer. `layer`: a faster forward pass of a layer, given the layer's class name.
+    into the first layer. `layer`: the class name of a layer that has a faster pass, and its parts.
     `offset`: positions count from the pad id on. `types`: the model takes token_type_ids.
     `block`: the class name of a layer that has no faster pass; `leaves`: the module after the last.
     """
 
     head: Callable[[Any, torch.Tensor], Any]
     enters: str = "embeddings"
-    layer: tuple[str, Callable[[_Run, Any, _Join], Callable[..., torch.Tensor]]] | None = None
+    layer: tuple[str, Callable[[Any], _Layer]] | None = None
     block: str = ""
     leaves: str | None = None
     offset: bool = False
@@ -117,8 +117,8 @@ def why_float32(model: Any) -> str | None:
 
 
 _Forward = Callable[..., torch.Tensor]
-# One forward pass, x -> outputs side by side, for several layers; None where they stay apart.
-_Join = Callable[[Sequence[Any]], _Forward | None]
+# Several layers of one x together; None where they stay apart.
+_Join = Callable[[Sequence[Any]], "_SideBySide | None"]
 
 
 class _Run:
@@ -181,6 +181,12 @@ class _Run:
         out = kernels.self_attention(parts, self.layout, scale=scale, drop=drop, causal=self.causal)
         return out.reshape(1, out.shape[1], -1)
 
+    def norm(self, norm: Any, p: float) -> tiles.Norm:
+        """A sublayer's norm, with the next mask."""
+        drop = self.drop(p, norm.training)
+        assert isinstance(drop, Dropout)  # noqa: S101  what shares the row is not on tiles
+        return tiles.Norm(norm.weight, norm.bias, norm.eps, drop)
+
     def add_norm(self, y: torch.Tensor, x: torch.Tensor, norm: Any, p: float) -> torch.Tensor:
         """norm(dropout(y) + x), fused where `norm` is torch's own LayerNorm."""
         drop = self.drop(p, norm.training)
@@ -234,68 +240,95 @@ ALL_MASK_ATTENTION_FUNCTIONS.register(_NAME, _no_mask)
 # --- layers ---------------------------------------------------------------------------------
 
 
-def _attending(run: _Run, join: _Join, query: Any, key: Any, value: Any) -> _Forward:
-    """Attention and its three layers; only the tokens in `asks` get a new vector."""
-    joined = join((query, key, value))
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """The parts of a layer in BERT's order: attention, norm, feed-forward, norm.
 
-    def attend(
-        x: torch.Tensor, asks: torch.Tensor, heads: int, scale: float, drop: Mask
-    ) -> torch.Tensor:
-        if joined is not None and asks is x:
-            return run.attend_joined(joined(x), heads, scale, drop)
-        return run.attend(query(asks), key(x), value(x), heads, scale, drop)
+    `drops`: rates of dropout in attention's weights, and of what goes into each norm.
+    """
 
-    return attend
+    attention: tuple[Any, Any, Any]
+    mixed: Any
+    norm: Any
+    wide: Any
+    activation: Any
+    narrow: Any
+    last_norm: Any
+    heads: int
+    scale: float
+    drops: tuple[float, float, float]
 
 
-def _bert_layer(run: _Run, layer: Any, join: _Join) -> _Forward:
+def _bert_layer(layer: Any) -> _Layer:
     """BERT and those that have its layers: RoBERTa, XLM-R, CamemBERT, ELECTRA."""
-    att, mid = layer.attention.self, layer.attention.output
-    out = layer.output
-    attend = _attending(run, join, att.query, att.key, att.value)
-
-    def forward(x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        asks = run.asking(x)
-        drop = run.drop(att.dropout.p, att.training)
-        heads, scale = att.num_attention_heads, att.attention_head_size**-0.5
-        y = attend(x, asks, heads, scale, drop)
-        y = run.add_norm(mid.dense(y), asks, mid.LayerNorm, mid.dropout.p)
-        z = layer.intermediate(y)
-        return run.add_norm(out.dense(z), y, out.LayerNorm, out.dropout.p)
-
-    return forward
+    att, mid, up, out = (
+        layer.attention.self, layer.attention.output, layer.intermediate, layer.output
+    )  # fmt: skip
+    return _Layer(
+        (att.query, att.key, att.value), mid.dense, mid.LayerNorm, up.dense,
+        up.intermediate_act_fn, out.dense, out.LayerNorm, att.num_attention_heads,
+        att.attention_head_size**-0.5, (att.dropout.p, mid.dropout.p, out.dropout.p),
+    )  # fmt: skip
 
 
-def _distilbert_layer(run: _Run, layer: Any, join: _Join) -> _Forward:
+def _distilbert_layer(layer: Any) -> _Layer:
     att, ffn = layer.attention, layer.ffn
-    attend = _attending(run, join, att.q_lin, att.k_lin, att.v_lin)
-
-    def forward(x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        asks = run.asking(x)
-        drop = run.drop(att.dropout.p, att.training)
-        scale = att.attention_head_size**-0.5
-        y = attend(x, asks, att.n_heads, scale, drop)
-        y = run.add_norm(att.out_lin(y), asks, layer.sa_layer_norm, 0.0)
-        z = ffn.lin2(ffn.activation(ffn.lin1(y)))
-        return run.add_norm(z, y, layer.output_layer_norm, ffn.dropout.p)
-
-    return forward
+    return _Layer(
+        (att.q_lin, att.k_lin, att.v_lin), att.out_lin, layer.sa_layer_norm, ffn.lin1,
+        ffn.activation, ffn.lin2, layer.output_layer_norm, att.n_heads,
+        att.attention_head_size**-0.5, (att.dropout.p, 0.0, ffn.dropout.p),
+    )  # fmt: skip
 
 
-def _albert_layer(run: _Run, layer: Any, join: _Join) -> _Forward:
+def _albert_layer(layer: Any) -> _Layer:
     att = layer.attention
-    attend = _attending(run, join, att.query, att.key, att.value)
+    return _Layer(
+        (att.query, att.key, att.value), att.dense, att.LayerNorm, layer.ffn, layer.activation,
+        layer.ffn_output, layer.full_layer_layer_norm, att.num_attention_heads,
+        att.attention_head_size**-0.5, (att.attention_dropout.p, att.output_dropout.p, 0.0),
+    )  # fmt: skip
 
-    def forward(x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        asks = run.asking(x)
-        drop = run.drop(att.attention_dropout.p, att.training)
-        heads, scale = att.num_attention_heads, att.attention_head_size**-0.5
-        y = attend(x, asks, heads, scale, drop)
-        y = run.add_norm(att.dense(y), asks, att.LayerNorm, att.output_dropout.p)
-        z = layer.ffn_output(layer.activation(layer.ffn(y)))
-        return run.add_norm(z, y, layer.full_layer_layer_norm, 0.0)
 
-    return forward
+def _layer(run: _Run, module: Any, layer: _Layer, join: _Join) -> _Forward:
+    """A layer's forward pass; in the last layer only the tokens that the head reads ask."""
+    query, key, value = layer.attention
+    qkv, mixed, wide, narrow = map(
+        join, (layer.attention, (layer.mixed,), (layer.wide,), (layer.narrow,))
+    )
+    heads, scale, drops = layer.heads, layer.scale, layer.drops
+    gelu = _FORWARDS.get(type(layer.activation)) is _gelu and not _is_approximate(layer.activation)
+
+    def attend(x: torch.Tensor, asks: torch.Tensor) -> torch.Tensor:
+        drop = run.drop(drops[0], module.training)
+        if qkv and asks is x:
+            width = x.shape[-1] // heads
+            fits = tiles.Attention.fits(run.layout, width) and tiles.Norm.fits(layer.norm)
+            if fits and mixed and qkv.on_tiles(x) and mixed.on_tiles(x):
+                assert isinstance(drop, Dropout)  # noqa: S101  what shares the row is apart
+                how = tiles.Attention(run.layout, heads, scale, drop)
+                return tiles.sublayer(
+                    x, qkv.linear(x), mixed.linear(x), run.norm(layer.norm, drops[1]), how
+                )
+            y = run.attend_joined(qkv(x), heads, scale, drop)
+        else:
+            y = run.attend(query(asks), key(x), value(x), heads, scale, drop)
+        return run.add_norm(layer.mixed(y), asks, layer.norm, drops[1])
+
+    def feed_forward(x: torch.Tensor) -> torch.Tensor:
+        norm = layer.last_norm
+        if (
+            gelu
+            and wide
+            and narrow
+            and wide.on_tiles(x)
+            and narrow.on_tiles(x)
+            and tiles.Norm.fits(norm)
+        ):
+            return tiles.sublayer(x, wide.linear(x), narrow.linear(x), run.norm(norm, drops[2]))
+        y = layer.narrow(layer.activation(layer.wide(x)))
+        return run.add_norm(y, x, norm, drops[2])
+
+    return lambda x, *_, **__: feed_forward(attend(x, run.asking(x)))
 
 
 _ROBERTA = _Family(_whole_head, layer=("RobertaLayer", _bert_layer), offset=True)
@@ -324,6 +357,7 @@ class _Cast:
 
     def __init__(self) -> None:
         self._kept: dict[int, torch.Tensor] = {}
+        self._tiled: dict[int, tiles.Tiled | None] = {}
         # Of each large embedding that learns: its gradient, which is kept as well.
         self.rows: dict[int, _Rows] = {}
 
@@ -350,20 +384,22 @@ class _Cast:
             kept = self._kept[key] = torch.cat([t.detach().to(dtype) for t in whole])
         return kept
 
+    def tiled(self, layers: Sequence[Any], dtype: torch.dtype) -> tiles.Tiled | None:
+        """The weights of frozen layers as matrix tiles read them; None where they cannot be."""
+        if dtype != torch.bfloat16:
+            return None
+        key = hash(tuple(map(id, layers)))
+        if key not in self._tiled:
+            learns = any(
+                p.requires_grad for m in layers for p in (m.weight, m.bias) if p is not None
+            )
+            weights = [m.weight.t() if type(m) is Conv1D else m.weight for m in layers]
+            self._tiled[key] = None if learns else tiles.tiled(weights)
+        return self._tiled[key]
 
-def _linear(run: _Run, m: Any, cast: _Cast) -> Callable[..., torch.Tensor]:
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        return functional.linear(x, cast(m.weight, x.dtype), cast(m.bias, x.dtype))  # type: ignore[arg-type]
 
-    return forward
-
-
-def _conv1d(run: _Run, m: Any, cast: _Cast) -> Callable[..., torch.Tensor]:
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        weight = cast(m.weight, x.dtype)
-        return functional.linear(x, weight.t(), cast(m.bias, x.dtype))  # type: ignore[union-attr]
-
-    return forward
+def _linear(run: _Run, m: Any, cast: _Cast) -> _Forward:
+    return _SideBySide(run, [m], cast)
 
 
 def _layer_norm(run: _Run, m: Any, cast: _Cast) -> Callable[..., torch.Tensor]:
@@ -384,6 +420,10 @@ def _gelu(run: _Run, m: Any, cast: _Cast) -> Callable[..., torch.Tensor]:
     return kernels.gelu
 
 
+def _is_approximate(module: Any) -> bool:
+    return type(module) is nn.GELU and module.approximate != "none"
+
+
 def _is_plain_lora(module: Any) -> bool:
     """One LoRA adapter on a linear layer, with nothing special: no DoRA, no bias of its own."""
     from peft.tuners.lora.layer import Linear
@@ -399,45 +439,53 @@ def _is_plain_lora(module: Any) -> bool:
     )
 
 
-def _lora(run: _Run, m: Any, cast: _Cast) -> _Forward:
-    return _side_by_side(run, [m], cast)
-
-
-def _side_by_side(run: _Run, modules: Sequence[Any], cast: _Cast) -> _Forward:
+class _SideBySide:
     """Linear layers of one x, some with a plain LoRA adapter; their outputs lie side by side."""
-    bases = [getattr(m, "base_layer", m) for m in modules]
-    adapted = [(i, m) for i, m in enumerate(modules) if bases[i] is not m]
-    flipped = type(bases[0]) is Conv1D
-    widths = [b.weight.shape[1] if flipped else b.weight.shape[0] for b in bases]
-    bounds = [0, *itertools.accumulate(widths)]
 
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        weight = cast.joined([b.weight for b in bases], x.dtype)
-        bias = cast.joined([b.bias for b in bases], x.dtype)
-        if not adapted:
-            return functional.linear(x, weight, bias)
-        parts: list[_Part] = []
+    def __init__(self, run: _Run, modules: Sequence[Any], cast: _Cast) -> None:
+        self._run, self._cast = run, cast
+        self._bases = [getattr(m, "base_layer", m) for m in modules]
+        self._flipped = type(self._bases[0]) is Conv1D
+        widths = [b.weight.shape[int(self._flipped)] for b in self._bases]
+        bounds = [0, *itertools.accumulate(widths)]
+        self._adapted = [
+            (slice(bounds[i], bounds[i + 1]), m)
+            for i, m in enumerate(modules)
+            if self._bases[i] is not m
+        ]
+
+    def on_tiles(self, x: torch.Tensor) -> tiles.Tiled | None:
+        """The frozen weights as tiles read them; None where x is not multiplied on tiles."""
+        return self._cast.tiled(self._bases, x.dtype)
+
+    def linear(self, x: torch.Tensor) -> tiles.Linear:
+        """The layers as they are multiplied on tiles, with the next masks."""
+        weight = self.on_tiles(x)
+        assert weight is not None  # noqa: S101  callers ask before
+        return tiles.Linear(weight, self._bias(x), *self._adapters())
+
+    def _bias(self, x: torch.Tensor) -> Any:
+        return self._cast.joined([b.bias for b in self._bases], x.dtype)
+
+    def _adapters(self) -> tuple[list[tiles.Adapter], list[torch.Tensor]]:
+        parts: list[tiles.Adapter] = []
         thin: list[torch.Tensor] = []
-        for i, m in adapted:
+        for columns, m in self._adapted:
             name = m.active_adapters[0]
-            drop: Any = run.drop(float(getattr(m.lora_dropout[name], "p", 0.0)), m.training)
-            parts.append(_Part(slice(bounds[i], bounds[i + 1]), m.scaling[name], drop))
+            drop: Any = self._run.drop(float(getattr(m.lora_dropout[name], "p", 0.0)), m.training)
+            parts.append(tiles.Adapter(columns, m.scaling[name], drop))
             thin += [m.lora_A[name].weight, m.lora_B[name].weight]
-        out: torch.Tensor = _LoraLinear.apply(  # type: ignore[no-untyped-call]
-            x, weight.t() if flipped else weight, bias, parts, *thin
-        )
-        return out
+        return parts, thin
 
-    return forward
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """An adapter: the columns of y it adds to, its factor alpha / r and its dropout."""
-
-    columns: slice
-    scale: float
-    drop: Dropout
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if self.on_tiles(x):
+            return tiles.linear(x, self.linear(x))
+        weight = self._cast.joined([b.weight for b in self._bases], x.dtype)
+        weight, bias = weight.t() if self._flipped else weight, self._bias(x)
+        if not self._adapted:
+            return functional.linear(x, weight, bias)
+        parts, thin = self._adapters()
+        return _LoraLinear.apply(x, weight, bias, parts, *thin)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -453,7 +501,7 @@ class _LoraLinear(torch.autograd.Function):
         x: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
-        parts: Sequence[_Part],
+        parts: Sequence[tiles.Adapter],
         *thin: torch.Tensor,
     ) -> torch.Tensor:
         flat = x.reshape(-1, x.shape[-1]).contiguous()
@@ -553,7 +601,7 @@ class _Embedding(torch.autograd.Function):
 # Exact type of a module -> its faster forward pass. Subclasses may compute something else.
 _FORWARDS: dict[type, Callable[[_Run, Any, _Cast], Callable[..., torch.Tensor]]] = {
     nn.Linear: _linear,
-    Conv1D: _conv1d,
+    Conv1D: _linear,
     nn.Dropout: _dropout,
     nn.Embedding: _embedding,
     nn.GELU: _gelu,
@@ -634,17 +682,17 @@ class Packed:
     def _forward_of(self, module: Any, cast: _Cast) -> Callable[..., torch.Tensor] | None:
         named = self._family.layer
         if named is not None and type(module).__name__ == named[0]:
-            return named[1](self._run, module, lambda modules: self._join(modules, cast))
+            return _layer(self._run, module, named[1](module), lambda ms: self._join(ms, cast))
         if type(module) is nn.LayerNorm and module.bias is not None:
             return _layer_norm(self._run, module, cast)
-        if type(module) is nn.GELU and module.approximate != "none":
+        if _is_approximate(module):
             return None
         if _is_plain_lora(module):
-            return _lora(self._run, module, cast)
+            return _linear(self._run, module, cast)
         make = _FORWARDS.get(type(module))
         return None if make is None else make(self._run, module, cast)
 
-    def _join(self, modules: Sequence[Any], cast: _Cast) -> _Forward | None:
+    def _join(self, modules: Sequence[Any], cast: _Cast) -> _SideBySide | None:
         """Layers of one x in one product, where weights are copied into another type anyway."""
         if self._dtype == torch.float32 or not all(
             type(m) is nn.Linear or _is_plain_lora(m) for m in modules
@@ -652,7 +700,7 @@ class Packed:
             return None
         bases = [getattr(m, "base_layer", m) for m in modules]
         alike = len({(type(b), b.bias is None) for b in bases}) == 1
-        return _side_by_side(self._run, modules, cast) if alike else None
+        return _SideBySide(self._run, modules, cast) if alike else None
 
     def __call__(self, encoded: Encoded, rows: NDArray[np.int64]) -> tuple[torch.Tensor, int]:
         """Logits (b, n_classes) in float32, and the number of tokens computed."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from families import make_family
-from tunelab import bases, batching, packing, train
+from tunelab import bases, batching, kernels, packing, tiles, train
 from tunelab.batching import Encoded
 from tunelab.methods import METHODS
 from tunelab.methods.neural import adapted
@@ -176,6 +176,44 @@ def test_bfloat16_is_near(family: str, method: str, folders: dict[str, Path]) ->
     got = torch.cat([gradients[n].float().flatten() for n in theirs])
     assert float((got - whole).norm() / whole.norm()) < 0.15
     assert all(g.dtype == torch.float32 for g in gradients.values())
+
+
+@pytest.mark.skipif(
+    kernels.pick("sublayer", torch.zeros(1, dtype=torch.bfloat16)) is None,
+    reason="this processor has no matrix tiles, or there is no compiler",
+)
+@pytest.mark.parametrize("method", ["probe", "lora all-linear", "lora query-value"])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "albert", "gpt2"])
+def test_a_model_on_tiles_is_the_model_in_float32(
+    family: str, method: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With dropout: both draw the same masks in the same order."""
+    name, more = METHODS_TO_TRY[method]
+    model = loaded(folders[family], name, **more).train()
+    texts, labels = batch_of([2, 30, 1, 17, 25, 12])
+    found: list[Any] = []
+    calls: list[str] = []
+    for function in ("linear", "sublayer"):
+        monkeypatch.setattr(tiles, function, _noted(getattr(tiles, function), calls))
+    for dtype in (torch.float32, torch.bfloat16):
+        assert not calls
+        packed = packing.Packed(model, dtype, seed=3)
+        with packed.installed():
+            logits, _ = packed(texts, np.arange(6))
+            found.append(loss_and_gradients(model, logits, labels))
+    assert set(calls) == ({"linear"} if family == "gpt2" else {"linear", "sublayer"})
+    (their_loss, theirs), (loss, gradients) = found
+    assert float(loss) == pytest.approx(float(their_loss), rel=1e-2)
+    whole, got = (torch.cat([g[n].flatten() for n in theirs]) for g in (theirs, gradients))
+    assert float((got - whole).norm() / whole.norm()) < 0.06
+
+
+def _noted(function: Any, calls: list[str]) -> Any:
+    def call(*given: Any) -> Any:
+        calls.append(function.__name__)
+        return function(*given)
+
+    return call
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

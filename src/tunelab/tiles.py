@@ -1,0 +1,270 @@
+"""Frozen layers in bfloat16 on a processor's matrix tiles (AMX), with the adapters that train them.
+
+A weight that does not learn is laid out once as tiles read it. A layer, or a whole sublayer with
+attention or GELU, dropout, residual and norm, is then one call forward and one back, in which
+LoRA's thin products share the tiles of the large one. Where there are no tiles, `tiled` gives None
+and the caller computes as `packing` does without; the same masks are drawn, so that both give the
+same numbers to rounding.
+
+May import: kernels. May not import: packing, train, methods.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from tunelab import kernels
+from tunelab.kernels import Dropout, Layout, at
+
+__all__ = ["Adapter", "Attention", "Linear", "Norm", "Tiled", "linear", "sublayer", "tiled"]
+
+_TILE = 32
+# Attention's kernel is the best choice for texts and heads up to these sizes.
+_WIDEST = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tiled:
+    """A frozen W (n, k) in bfloat16 as tiles read it: `ahead` for x W^T, `back` for g W."""
+
+    shape: torch.Size
+    ahead: torch.Tensor
+    back: torch.Tensor
+
+
+def tiled(weights: Sequence[torch.Tensor]) -> Tiled | None:
+    """Weights (n_i, k), one below the other, laid out.
+
+    None where they are not of whole tiles, or where the processor has none.
+    """
+    if any(size % _TILE for w in weights for size in w.shape):
+        return None
+    weight = torch.cat([w.detach().to(torch.bfloat16) for w in weights])
+    lay_out = kernels.pick("lay_out", weight)
+    if lay_out is None:
+        return None
+    (n, k), (down, along) = weight.shape, weight.stride()
+    ahead, back = (torch.empty(n * k, dtype=weight.dtype) for _ in range(2))
+    lay_out(at(weight), along, down, k, n, at(ahead))
+    lay_out(at(weight), down, along, n, k, at(back))
+    return Tiled(weight.shape, ahead, back)
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """LoRA on some columns of a layer's output: its factor alpha / r and its dropout."""
+
+    columns: slice
+    scale: float
+    drop: Dropout
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Linear:
+    """y = x W^T + bias, on an adapter's columns + s (drop(x) A^T) B^T (Hu et al. 2021).
+
+    `thin`: A (r, k), B (columns, r), A, B, ... in float32, rounded to bfloat16 where they are
+    multiplied; an adapter's columns are whole tiles. W and bias get no gradient.
+    """
+
+    weight: Tiled
+    bias: torch.Tensor | None
+    adapters: Sequence[Adapter] = ()
+    thin: Sequence[torch.Tensor] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Norm:
+    """Layer norm of x + drop(y); it does not learn."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    eps: float
+    drop: Dropout
+
+    @staticmethod
+    def fits(module: Any) -> bool:
+        """Whether a module's norm is this one."""
+        return type(module) is nn.LayerNorm and not any(
+            p is None or p.requires_grad or p.dtype != torch.float32
+            for p in (module.weight, module.bias)
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attention:
+    """Attention within each text of a layout, and dropout of its weights."""
+
+    layout: Layout
+    heads: int
+    scale: float
+    drop: Dropout
+
+    @staticmethod
+    def fits(layout: Layout, width: int) -> bool:
+        """Whether such texts and heads of this width are computed here."""
+        return layout.shape[1] <= kernels.LONGEST and width <= _WIDEST
+
+
+class _Adapter(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("a", "b", "low", "kept", "da", "db")),
+        *((name, ctypes.c_long) for name in ("first", "columns", "rank")),
+        ("scale", ctypes.c_float), ("seed", ctypes.c_uint32), ("limit", ctypes.c_uint32),
+    )  # fmt: skip
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("ahead", "back", "bias", "parts")),
+        *((name, ctypes.c_long) for name in ("count", "k", "n")),
+    )
+
+
+class _Dropout(ctypes.Structure):
+    _fields_ = (("seed", ctypes.c_uint32), ("limit", ctypes.c_uint32), ("scale", ctypes.c_float))
+
+
+class _Sublayer(ctypes.Structure):
+    _fields_ = (
+        ("into", _Layer), ("out", _Layer),
+        *((name, ctypes.c_void_p) for name in ("x", "inner", "act", "result", "normed", "inverse")),
+        *((name, ctypes.c_void_p) for name in ("weight", "shift", "bounds", "g", "dx")),
+        *((name, ctypes.c_long) for name in ("rows", "texts", "heads", "longest")),
+        ("eps", ctypes.c_float), ("scale", ctypes.c_float),
+        ("attending", _Dropout), ("after", _Dropout),
+    )  # fmt: skip
+
+
+class _Ready:
+    """A layer as kernels take it, for one batch; `kept`: what the backward pass needs again."""
+
+    def __init__(self, layer: Linear, rows: int) -> None:
+        n, k = layer.weight.shape
+        self.thin = [t.contiguous() for t in layer.thin]
+        self.kept: list[torch.Tensor] = []
+        self._parts = (_Adapter * len(layer.adapters))()
+        for i, p in enumerate(layer.adapters):
+            a, b = self.thin[2 * i : 2 * i + 2]
+            rank = a.shape[0]
+            low = torch.empty(rank + -rank % _TILE, rows + -rows % _TILE, dtype=torch.bfloat16)
+            seen = torch.empty(rows * k // _TILE, dtype=torch.int32) if p.drop.limit else None
+            self.kept += [low] if seen is None else [low, seen]
+            self._parts[i] = _Adapter(
+                at(a), at(b), at(low), at(seen), None, None, p.columns.start,
+                b.shape[0], rank, p.scale * p.drop.scale, p.drop.seed, p.drop.limit,
+            )  # fmt: skip
+        weight = layer.weight
+        self.record = _Layer(
+            at(weight.ahead), at(weight.back), at(layer.bias),
+            ctypes.addressof(self._parts), len(layer.adapters), k, n,
+        )  # fmt: skip
+        self._alive = (weight, layer.bias)
+
+    def gradients(self) -> list[torch.Tensor]:
+        """Room for the gradients of `thin`, which the next call fills."""
+        made = [torch.empty_like(t) for t in self.thin]
+        for part, da, db in zip(self._parts, made[::2], made[1::2], strict=True):
+            part.da, part.db = at(da), at(db)
+        return made
+
+
+def linear(x: torch.Tensor, layer: Linear) -> torch.Tensor:
+    """A layer alone, (..., k) -> (..., n) in bfloat16."""
+    return _Linear.apply(x, layer, *layer.thin)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, layer: Linear, *_: torch.Tensor) -> torch.Tensor:
+        n, k = layer.weight.shape
+        x = x.contiguous()
+        rows = x.numel() // k
+        ready = _Ready(layer, rows)
+        y = x.new_empty(*x.shape[:-1], n)
+        kernels.pick("adapted", x)(
+            ctypes.addressof(ready.record), at(x), at(y), rows, torch.get_num_threads()
+        )
+        ctx.save_for_backward(x, *ready.thin, *ready.kept)
+        ctx.ready = ready
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        x = ctx.saved_tensors[0]
+        g = grads[0].contiguous()
+        ready: _Ready = ctx.ready
+        made = ready.gradients()
+        dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        kernels.pick("adapted_back", g)(
+            ctypes.addressof(ready.record), at(g), at(x), at(dx),
+            g.numel() // g.shape[-1], torch.get_num_threads(),
+        )  # fmt: skip
+        return dx, None, *made
+
+
+def sublayer(
+    x: torch.Tensor, into: Linear, out: Linear, norm: Norm, attention: Attention | None = None
+) -> torch.Tensor:
+    """norm(x + drop(out(f(into(x))))), x (1, T, d) in bfloat16 (Vaswani et al. 2017; norm behind).
+
+    f is attention, for which `into` gives queries, keys and values side by side, or else GELU.
+    """
+    return _SublayerFunction.apply(  # type: ignore[no-any-return,no-untyped-call]
+        x, into, out, norm, attention, *into.thin, *out.thin
+    )
+
+
+class _SublayerFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(  # noqa: PLR0917
+        ctx: Any,
+        x: torch.Tensor,
+        into: Linear,
+        out: Linear,
+        norm: Norm,
+        attention: Attention | None,
+        *_: torch.Tensor,
+    ) -> torch.Tensor:
+        x = x.contiguous()
+        (inside, deep), (n, wide) = into.weight.shape, out.weight.shape
+        rows = x.numel() // deep
+        first, second = _Ready(into, rows), _Ready(out, rows)
+        # Queries, keys and values; or GELU's derivative.
+        inner, act = x.new_empty(rows, inside), x.new_empty(rows, wide)
+        result, normed = torch.empty_like(x), x.new_empty(rows, n)
+        inverse = torch.empty(rows)
+        bounds, texts, longest = None, 0, 0
+        if attention is not None:
+            bounds, (texts, longest) = attention.layout.bounds, attention.layout.shape
+        attending = attention.drop if attention else Dropout(0.0)
+        record = _Sublayer(
+            first.record, second.record, at(x), at(inner), at(act), at(result),
+            at(normed), at(inverse), at(norm.weight), at(norm.bias),
+            at(bounds), None, None, rows, texts, attention.heads if attention else 0, longest,
+            norm.eps, attention.scale if attention else 0.0, attending.arguments(),
+            norm.drop.arguments(),
+        )  # fmt: skip
+        kernels.pick("sublayer", x)(ctypes.addressof(record), torch.get_num_threads())
+        ctx.save_for_backward(
+            x, inner, act, normed, inverse, *first.thin, *second.thin, *first.kept, *second.kept
+        )
+        ctx.rest = (first, second, record, norm, bounds)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        x = ctx.saved_tensors[0]  # asked for, so that torch says if one was changed since
+        first, second, record, *_ = ctx.rest
+        g = grads[0].contiguous()
+        made = [*first.gradients(), *second.gradients()]
+        dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        record.g, record.dx = at(g), at(dx)
+        kernels.pick("sublayer_back", g)(ctypes.addressof(record), torch.get_num_threads())
+        return dx, None, None, None, None, *made

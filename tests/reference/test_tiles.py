@@ -1,0 +1,140 @@
+"""Layers on matrix tiles against the same computed in float32 by torch, with the same masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from tunelab import kernels, tiles
+from tunelab.kernels import Dropout, Layout
+from tunelab.tiles import Adapter, Linear
+
+pytestmark = pytest.mark.skipif(
+    kernels.pick("sublayer", torch.zeros(1, dtype=torch.bfloat16)) is None,
+    reason="this processor has no matrix tiles, or there is no compiler",
+)
+
+# A difference's length over the whole's: bfloat16 has 8 bits, and what is between is rounded too.
+NEAR = 3e-2
+
+
+def wide(layer: tuple[torch.Tensor, torch.Tensor], like: Linear, x: torch.Tensor) -> torch.Tensor:
+    """The layer in float32, from its definition."""
+    weight, bias = layer
+    y = x @ weight.t() + bias
+    parts = list(y.split(1, dim=-1))
+    for p, a, b in zip(like.adapters, like.thin[::2], like.thin[1::2], strict=True):
+        more = p.scale * (kernels.dropout(x, p.drop) @ a.t()) @ b.t()
+        for j, column in enumerate(range(p.columns.start, p.columns.stop)):
+            parts[column] = parts[column] + more[..., j : j + 1]
+    return torch.cat(parts, dim=-1)
+
+
+def layer(
+    k: int, columns: Sequence[int], ranks: Sequence[int], p: float
+) -> tuple[tuple[torch.Tensor, torch.Tensor], Linear]:
+    """Weights that bfloat16 holds, and the layer on tiles; rank 0 for columns without adapter."""
+    weights = [(torch.randn(n, k) / k**0.5).bfloat16() for n in columns]
+    bias = torch.randn(sum(columns)).bfloat16()
+    found = tiles.tiled(weights)
+    assert found is not None
+    adapters, thin, first = [], [], 0
+    for seed, (n, r) in enumerate(zip(columns, ranks, strict=True)):
+        if r:
+            adapters.append(Adapter(slice(first, first + n), 1.5, Dropout(p, 5 + seed)))
+            thin += [torch.randn(r, k) / k**0.5, torch.randn(n, r) / r**0.5]
+        first += n
+    kept = Linear(found, bias, adapters, [t.requires_grad_() for t in thin])
+    return (torch.cat(weights).float(), bias.float()), kept
+
+
+def assert_near(
+    ours: Callable[[torch.Tensor], torch.Tensor],
+    theirs: Callable[[torch.Tensor], torch.Tensor],
+    x: torch.Tensor,
+    thin: Sequence[torch.Tensor],
+) -> None:
+    """Same result and gradients."""
+    g = torch.randn(theirs(x.float()).shape).bfloat16()
+    found: list[list[torch.Tensor]] = []
+    for f, dtype in ((ours, torch.bfloat16), (theirs, torch.float32)):
+        leaf = x.to(dtype).requires_grad_()
+        y = f(leaf)
+        found.append([y.detach(), *torch.autograd.grad(y, [leaf, *thin], g.to(dtype))])
+    for a, b in zip(*found, strict=True):
+        assert float((a.float() - b).norm()) <= NEAR * float(b.norm())
+
+
+@pytest.mark.parametrize("rows", [1, 16, 33, 130])
+@pytest.mark.parametrize("p", [0.0, 0.3])
+@pytest.mark.parametrize("ranks", [(0, 0), (1, 0), (8, 8), (21, 40)], ids=str)
+def test_layers_side_by_side(rows: int, p: float, ranks: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    weights, own = layer(96, (64, 32), ranks, p)
+    x = torch.randn(1, rows, 96).bfloat16()
+    assert_near(lambda t: tiles.linear(t, own), lambda t: wide(weights, own, t), x, own.thin)
+
+
+def laid_out(lengths: list[int], fill: int) -> Layout:
+    n = np.asarray(lengths)
+    bounds = torch.from_numpy(np.concatenate([[0], np.cumsum(n)]))
+    nothing = torch.zeros(int(bounds[-1]) + fill, dtype=torch.int64)
+    return Layout(bounds, nothing, nothing, nothing, bounds[:-1], (len(n), int(n.max())))
+
+
+@pytest.mark.parametrize("p", [0.0, 0.2])
+@pytest.mark.parametrize("lengths", [[1], [3, 17, 8, 33], [70, 2]], ids=str)
+def test_attention_dropout_residual_and_norm_in_one(p: float, lengths: list[int]) -> None:
+    torch.manual_seed(0)
+    heads, d = 2, 64
+    into_w, into = layer(d, (d, d, d), (8, 0, 8), p)
+    out_w, out = layer(d, (d,), (4,), p)
+    norm = tiles.Norm(1 + torch.randn(d) / 9, torch.randn(d), 1e-5, Dropout(p, 3))
+    fill = 5
+    how = tiles.Attention(laid_out(lengths, fill), heads, 0.2, Dropout(p, 4))
+    x = torch.randn(1, sum(lengths) + fill, d).bfloat16()
+
+    def composed(t: torch.Tensor) -> torch.Tensor:
+        q, k, v = wide(into_w, into, t).view(1, -1, 3, heads, d // heads).unbind(2)
+        most = max(lengths)
+        mask = how.drop.factors((len(lengths), heads, most, most), t)
+        rows, first = [], 0
+        for i, n in enumerate(lengths):
+            some = slice(first, first + n)
+            scores = torch.einsum("qhw,khw->hqk", q[0, some], k[0, some]) * how.scale
+            weights = scores.softmax(-1) * mask[i, :, :n, :n]
+            rows.append(torch.einsum("hqk,khw->qhw", weights, v[0, some]).reshape(n, d))
+            first += n
+        act = torch.cat([*rows, t.new_zeros(fill, d)]).unsqueeze(0)
+        y = kernels.dropout(wide(out_w, out, act), norm.drop) + t
+        return functional.layer_norm(y, (d,), norm.weight, norm.bias, norm.eps)
+
+    assert_near(
+        lambda t: tiles.sublayer(t, into, out, norm, how), composed, x, [*into.thin, *out.thin]
+    )
+
+
+@pytest.mark.parametrize("p", [0.0, 0.2])
+@pytest.mark.parametrize("rows", [1, 45])
+def test_feed_forward_dropout_residual_and_norm_in_one(p: float, rows: int) -> None:
+    torch.manual_seed(0)
+    into_w, into = layer(64, (96,), (8,), p)
+    out_w, out = layer(96, (64,), (4,), p)
+    norm = tiles.Norm(1 + torch.randn(64) / 9, torch.randn(64), 1e-5, Dropout(p, 3))
+    x = torch.randn(1, rows, 64).bfloat16()
+
+    def composed(t: torch.Tensor) -> torch.Tensor:
+        y = wide(out_w, out, functional.gelu(wide(into_w, into, t)))
+        y = kernels.dropout(y, norm.drop) + t
+        return functional.layer_norm(y, (64,), norm.weight, norm.bias, norm.eps)
+
+    assert_near(lambda t: tiles.sublayer(t, into, out, norm), composed, x, [*into.thin, *out.thin])
+
+
+def test_weights_that_are_not_of_whole_tiles_are_left_to_others() -> None:
+    assert tiles.tiled([torch.zeros(64, 48)]) is None
+    assert tiles.tiled([torch.zeros(64, 64), torch.zeros(8, 64)]) is None
