@@ -31,6 +31,7 @@ __all__ = [
     "compare",
     "compare_all",
     "components",
+    "decimals",
     "detectable_difference",
     "difference",
     "holm",
@@ -1117,7 +1118,7 @@ def _what_is_missing(c: _Contrast, p: float | None, rule: _Rule) -> _Need:
 
 
 def _decided_sentence(a: str, b: str, c: _Contrast, p: float | None, rule: _Rule) -> str:
-    verdict, size = _verdict(c, p, rule), _size(c.value, rule.metric)
+    verdict, size = _verdict(c, p, rule), _size(c, rule.metric)
     if verdict == "equivalent":  # with the interval that the verdict rests on
         tost = _interval(c, 2 * rule.level - 1, rule.metric)
         within = _margin(rule.margin)
@@ -1129,7 +1130,7 @@ def _decided_sentence(a: str, b: str, c: _Contrast, p: float | None, rule: _Rule
 
 
 def _undecided_sentence(a: str, b: str, c: _Contrast, p: float | None, rule: _Rule) -> str:
-    size = _size(c.value, rule.metric)
+    size = _size(c, rule.metric)
     need = _what_is_missing(c, p, rule)
     if c.variance is None:
         return f"{a} and {b} cannot be told apart: {size}, no interval ({need.reason})"
@@ -1181,12 +1182,25 @@ def _signed(value: float, decimals: int) -> str:
     return text[1:] if float(text) == 0 else text
 
 
-def _number(value: float, metric: Metric) -> str:
-    return _signed(100 * value, 1) if metric.percent else _signed(value, 3)
+def decimals(difference: Estimate, metric: Metric) -> int:
+    """Decimals of a difference in words: one of points, three of other units, or more where its
+    interval is so narrow that it would be rounded to nothing.
+    """
+    least, scale = (1, 100) if metric.percent else (3, 1)
+    if difference.low is None or difference.high is None or difference.high <= difference.low:
+        return least
+    half = scale * (difference.high - difference.low) / 2
+    return min(least + 4, max(least, math.ceil(-math.log10(2 * half))))
 
 
-def _size(value: float, metric: Metric) -> str:
-    number = _number(value, metric)
+def _number(value: float, c: _Contrast, metric: Metric) -> str:
+    low, high = c.interval(LEVEL) or (None, None)
+    places = decimals(Estimate(c.value, low, high, c.seeds, ""), metric)
+    return _signed(100 * value if metric.percent else value, places)
+
+
+def _size(c: _Contrast, metric: Metric) -> str:
+    number = _number(c.value, c, metric)
     lower = "" if metric.higher_is_better else " (lower is better)"
     if not metric.percent:
         return f"{number} {metric.label}{lower}"
@@ -1196,7 +1210,7 @@ def _size(value: float, metric: Metric) -> str:
 
 def _interval(c: _Contrast, level: float, metric: Metric) -> str:
     low, high = c.interval(level) or (c.value, c.value)
-    return f"{100 * level:g}% interval {_number(low, metric)} to {_number(high, metric)}"
+    return f"{100 * level:g}% interval {_number(low, c, metric)} to {_number(high, c, metric)}"
 
 
 def _margin(margin: float) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tunelab.errors import ConfigError, suggest
 from tunelab.metrics import METRICS
-from tunelab.stats import LEAST_SEEDS, Loss, Runs, losses, mean_draws, mean_interval
+from tunelab.stats import LEAST_SEEDS, Loss, Runs, decimals, losses, mean_draws, mean_interval
 from tunelab.store import StudyRecord
 from tunelab.summary import (
     BOOTSTRAP_SEED,
@@ -352,11 +352,11 @@ def _shown(r: Recommendation, said: Summary) -> str:
 def lost(loss: Estimate, metric: str) -> str:
     """A measured loss with its interval in words: "0.4 points lost, 90% interval -0.2 to 1.0"."""
     percent = METRICS[metric].percent
-    scale, decimals = (100, 1) if percent else (1, 3)
+    scale, places = 100 if percent else 1, decimals(loss, METRICS[metric])
 
     def number(value: float) -> str:
-        text = f"{scale * value:.{decimals}f}"
-        return f"{0:.{decimals}f}" if float(text) == 0 else text
+        text = f"{scale * value:.{places}f}"
+        return f"{0:.{places}f}" if float(text) == 0 else text
 
     unit = " points" if percent else ""
     if loss.low is None or loss.high is None:

@@ -167,14 +167,17 @@ def _short(value: object) -> str:
 
 def rows(v: Versus) -> tuple[list[str], list[list[str]], list[str]]:
     """The comparison as people read it: headings, cells, and a sentence for each method."""
+    from tunelab.stats import decimals
+
     kind = say.column(f"{v.part}_{v.metric}").kind
-    scale, digits = (100, 1) if METRICS[v.metric].percent else (1, 3)
+    scale = 100 if METRICS[v.metric].percent else 1
     headings = ["Method", v.here, v.there, "Difference", f"Training, {v.here}", v.there, "Verdict"]
     cells, sentences = [], []
     for s in v.shared:
         difference, verdict = say.MISSING, say.MISSING
         if s.comparison is not None:
             d = s.comparison.difference
+            digits = decimals(d, METRICS[v.metric])
             difference = f"{d.value * scale:+.{digits}f}"
             if d.low is not None and d.high is not None:
                 ends = f"{d.low * scale:+.{digits}f} to {d.high * scale:+.{digits}f}"

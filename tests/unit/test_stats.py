@@ -482,6 +482,17 @@ def test_deterministic_methods_are_tested_over_rows():
     assert compare(*once, "accuracy", rng()).verdict == "undecided"  # not known to repeat
 
 
+def test_a_small_difference_of_many_rows_is_not_said_to_be_nothing():
+    labels = np.arange(200_000) % 2
+    right = [np.arange(200_000) >= n for n in (1000, 1080)]
+    a, b = (
+        runs(x, labels, dict.fromkeys((0, 1), np.where(r, labels, 1 - labels)))
+        for x, r in zip("ab", right, strict=True)
+    )
+    c = compare(a, b, "accuracy", rng(), margin=1e-4)
+    assert c.sentence.startswith("a is better than b: +0.04 points (95% interval +0.03 to +0.05, p")
+
+
 def test_methods_are_deterministic_up_to_the_last_digits_of_their_scores():
     r = rng(6)
     labels = r.integers(0, 2, 300)
