@@ -903,11 +903,18 @@ def _subset(train: Split, label_names: Sequence[str], spec: DataSpec, notes: lis
 def redivided(dataset: Dataset, seed: int) -> Dataset:
     """The rows of train and validation divided anew, stratified, sizes as before; test stays.
 
-    The seed alone decides, so every method of a study sees the same parts with the same seed.
+    The seed alone decides, so every method of a study sees the same parts with the same seed. A
+    class too rare for its share of a small train part has one row there all the same.
     """
     pool = _joined(dataset.train, dataset.validation)
     order = _stratified_order(pool.labels, seed, "vary_split")
     n = len(dataset.validation)
+    for c in np.setdiff1d(pool.labels, pool.labels[order[n:]]):
+        mine = pool.labels[order]
+        commonest = np.bincount(mine[n:]).argmax()
+        here = np.flatnonzero(mine[:n] == c)[-1]
+        there = n + np.flatnonzero(mine[n:] == commonest)[0]
+        order[[here, there]] = order[[there, here]]
     return replace(dataset, train=_take(pool, order[n:]), validation=_take(pool, order[:n]))
 
 

@@ -494,7 +494,8 @@ def _record_race(
     """Write race.json: the rounds, who was dropped, and what that saved."""
     ran = [t for t in everything if store.read_result(p.spec.output_dir, t.trial_id) is not None]
     took = _took(replace(p, trials=tuple(everything)), race.labels)
-    left = [t for t in everything if t not in ran and t not in _kept(race, p.spec, everything)]
+    known = {t.trial_id for t in (*ran, *_kept(race, p.spec, everything))}
+    left = [t for t in everything if t.trial_id not in known]
     store.write_extra(p.spec.output_dir, "race", {
         "metric": p.spec.metric, "budget_seconds": p.spec.budget, "stopped": stopped,
         **racing.to_json(race),

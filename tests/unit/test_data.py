@@ -241,6 +241,18 @@ def test_labels_that_differ_in_blanks_are_one(tmp_path):
     assert np.bincount(other.split.labels).tolist() == [4, 4, 12]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_small_train_part_divided_anew_has_every_class(tmp_path, seed):
+    labels = ["rare" if i % 100 == 0 else "abc"[i % 3] for i in range(1000)]
+    dataset = load(DataSpec(csv_of(tmp_path, labels), subset=30))
+    found = data.redivided(dataset, seed)
+    assert np.bincount(found.train.labels, minlength=4).min() == 1
+    assert np.bincount(found.validation.labels, minlength=4).min() >= 1
+    both = (*found.train.ids, *found.validation.ids)
+    assert sorted(both) == sorted((*dataset.train.ids, *dataset.validation.ids))
+    assert (len(found.train), len(found.validation)) == (30, len(dataset.validation))
+
+
 def test_other_data_of_the_class_minus_one_alone_is_labelled(tmp_path):
     path = csv_of(tmp_path, ["-1"] * 4)
     other = data.load_other(DataSpec(path), ("-1", "1"))
