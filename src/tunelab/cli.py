@@ -521,7 +521,7 @@ def _show_more(folder: Path, metric: str) -> None:
 @app.command(short_help="Label texts with a trained classifier.")
 @click.argument("artifact", type=FOLDER, metavar="FOLDER")
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
-@click.option("--file", type=FOLDER, help="Texts: CSV, TSV, JSONL, Parquet, .txt.")
+@click.option("--file", type=FOLDER, help="Texts: CSV, TSV, JSON, Parquet, .txt.")
 @click.option("--output-file", type=FOLDER,
               help="Write the file's rows with label and probability added.")  # fmt: skip
 @click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed).")

@@ -291,7 +291,7 @@ def _calibrated(
 
 def _truer_in_words(name: str, scores: dict[str, Any], truer: dict[str, Any]) -> str:
     if truer["temperature"] is None:
-        return f"{name}: not calibrated. {truer['reason']}"
+        return f"{name}: not calibrated: {truer['reason'].removeprefix(f'{name}: ')}"
     if scores["ece"] is None or truer["ece"] is None:
         return f"{name}: its confidence cannot be judged on these rows."
     return (

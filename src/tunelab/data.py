@@ -194,7 +194,7 @@ def _kind(source: str) -> str:
     """Which row of SOURCES reads this. What exists on this disk wins over a hub id."""
     if not source.strip():
         raise DataError(
-            "no data given: expected demo, a CSV / TSV / JSONL / Parquet file, a folder with "
+            "no data given: expected demo, a CSV / TSV / JSON / Parquet file, a folder with "
             "train, validation and test files, or a hub id."
         )
     if source == "demo" or source.startswith("demo:"):
@@ -234,7 +234,7 @@ def _no_such_file(path: Path, source: str) -> str:
         return f"no such file: {short(source)!r} (there is no folder {short(str(folder))!r})."
     return (
         f"no such file or folder: {short(source)!r}.{look_alike(path)} Expected demo, a CSV / "
-        "TSV / JSONL / Parquet file, a folder with train, validation and test files, or a hub id."
+        "TSV / JSON / Parquet file, a folder with train, validation and test files, or a hub id."
     )
 
 

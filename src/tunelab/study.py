@@ -157,6 +157,26 @@ def _behaviour(spec: StudySpec, dataset: Dataset) -> dict[str, Any] | None:
     return behaviour.to_json(suite, behaviour.cases(suite))
 
 
+def _no_longer_shown(spec: StudySpec, dataset: Dataset) -> list[str]:
+    """What the study that lies in this folder shows, and will not once this one is written."""
+    folder = spec.output_dir
+    if not store.is_study(folder):
+        return []
+    try:
+        settings = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))
+        card = json.loads((folder / "data.json").read_text(encoding="utf-8"))
+        name, other = card["name"], card["fingerprint"] != dataset.fingerprint
+        labels = [m["label"] for m in settings["methods"]]
+    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
+        return []  # half-written, or of another version: written anew
+    kept = "its trials stay on disk; to keep its report, choose another --output-dir"
+    if other:
+        return [f"the study in {folder} is of other data ({name} as it was): replaced; {kept}"]
+    gone = [x for x in labels if x not in {m.label for m in spec.methods}]
+    return [f"the study in {folder} also has {', '.join(gone)}, which this one leaves out: name "
+            "all methods to show them together"] if gone else []  # fmt: skip
+
+
 def _every_setting(spec: StudySpec) -> Iterator[MethodSpec]:
     """The methods of a study, and each with every setting that tuning may give it."""
     for m in spec.methods:
@@ -201,7 +221,7 @@ def _replanned(p: Plan) -> Plan:
     jobs, threads, why = schedule.side_by_side(
         spec.jobs, [s[0] for s in stacks], dataset, p.base, max(map(len, stacks), default=1)
     )
-    notes += _not_stacked(spec, methods)
+    notes += [*_not_stacked(spec, methods), *_no_longer_shown(spec, dataset)]
     seconds = schedule.estimate(todo, done, dataset, p.base, jobs=jobs, threads=threads)
     for label, left in proposals.items():
         # What is not proposed yet takes about as long as a trial of that method.

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from commands import Said, command, run_here
+from tiny import reviews, write_csv
 
 NOW_AND_THEN = 0.05
 
@@ -133,6 +134,24 @@ def test_other_content_or_another_subset_is_another_trial(
         assert "0 to run, 1 already done" in cli(*base, *same, "--dry-run").err
     data.write_text("text,label\n" + "".join(reversed(lines)))
     assert "1 to run" in cli(*base, "--dry-run").err
+
+
+def test_what_a_study_in_the_same_folder_would_hide_is_said_before(tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "r.csv", reviews(60), ["text", "label"])
+    where = ("--output-dir", tmp_path / "s", "--seeds", 1)
+    first = run_here("compare", data, "--methods", "svm-tfidf", "--word-ngrams", "[1, 2]", *where)
+    assert first.code == 0, first.err
+    assert "the study in" not in first.out + first.err
+    ask = ("compare", data, "--methods", "svm-tfidf", *where, "--dry-run")
+    same = run_here(*ask, "--word-ngrams", "[1, 2]")
+    assert "2 already done" in same.err
+    assert "the study in" not in same.err
+    fewer = run_here(*ask, "--word-ngrams", 1)
+    assert "also has svm-tfidf[word_ngrams=1], svm-tfidf[word_ngrams=2], which" in fewer.err
+    write_csv(data, reviews(62), ["text", "label"])
+    other = run_here(*ask)
+    assert "s is of other data (r.csv as it was): replaced; its trials stay on disk" in other.err
+    assert "word_ngrams=1" in (tmp_path / "s" / "study.yaml").read_text(encoding="utf-8")
 
 
 def test_a_failed_trial_keeps_its_error_and_is_tried_again(

@@ -175,7 +175,7 @@ def test_a_kept_temperature_is_used_when_asked_for_and_by_evaluate(
     assert said.code == 2
     assert "20 validation rows" in said.err
     told = run("evaluate", folder, "--data", rows, "--part", "all")
-    assert f"{folder}: not calibrated. {folder}: it has no temperature" in told
+    assert f"{folder}: not calibrated: it has no temperature" in told
 
 
 def test_evaluate_refuses_other_labels_and_a_folder_twice(
