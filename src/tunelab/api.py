@@ -438,7 +438,7 @@ def behaviour(
     found: dict[str, dict[int, Predictions]] = {}
     for r in record.done:
         known = record.predictions(r.spec.trial_id).get(tests.PART) if kept is not None else None
-        if known is None:
+        if known is None or not tests.fit(known, asked):
             artifact = store.artifact_dir(folder, r.spec.trial_id)
             known = tests.predict(predict.load(artifact, trust_remote_code).classifier, asked)
         found.setdefault(r.spec.method.label, {})[r.spec.seed] = known

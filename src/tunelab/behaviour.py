@@ -38,6 +38,7 @@ __all__ = [
     "Suite",
     "Test",
     "cases",
+    "fit",
     "from_json",
     "load",
     "predict",
@@ -327,12 +328,29 @@ def texts(some: Sequence[Case]) -> list[str]:
 
 
 def predict(classifier: Classifier, some: Sequence[Case]) -> Predictions:
-    """A classifier's predictions on the cases; they have no label, so `labels` are all -1."""
+    """A classifier's predictions on the cases; they have no label, so `labels` are all -1.
+
+    Their ids name the texts, so that those of a suite that was changed are known for it.
+    """
     asked = texts(some)
     scores = classifier.scores(asked)
-    ids = tuple(f"{PART}:{i}" for i in range(len(asked)))
+    ids = _ids(some)
     labels = np.full(len(asked), -1, dtype=np.int64)
     return Predictions(ids, labels, scores, classifier.score_kind)
+
+
+def _ids(some: Sequence[Case]) -> tuple[str, ...]:
+    asked = texts(some)
+    mark = hashlib.blake2b("\0".join(asked).encode(), digest_size=6).hexdigest()
+    return tuple(f"{PART}:{mark}:{i}" for i in range(len(asked)))
+
+
+def fit(p: Predictions, some: Sequence[Case]) -> bool:
+    """Whether predictions are of the texts of these cases. Older ones do not name their texts: they
+    fit where there are as many.
+    """
+    named = bool(p.ids) and p.ids[0].count(":") > 1
+    return p.ids == _ids(some) if named else len(p.scores) == len(texts(some))
 
 
 def to_json(suite: Suite, some: Sequence[Case]) -> dict[str, Any]:
@@ -421,7 +439,7 @@ def _failed(
     p: Predictions, some: Sequence[Case], means: Sequence[Role | None]
 ) -> NDArray[np.bool_]:
     """Which cases one classifier fails, (n_cases,)."""
-    if len(p.scores) != len(texts(some)):
+    if not fit(p, some):
         raise ValueError(
             f"{len(p.scores)} predictions for {len(texts(some))} texts of the suite: they are of "
             "another suite"

@@ -338,7 +338,7 @@ def _behaviour(record: StudyRecord) -> tuple[BehaviourPoint, ...]:
     by_label: dict[str, dict[int, Predictions]] = {}
     for r in record.done:
         p = record.predictions(r.spec.trial_id).get(behaviour.PART)
-        if p is not None:
+        if p is not None and behaviour.fit(p, some):
             by_label.setdefault(r.spec.method.label, {})[r.spec.seed] = p
     runs = [Runs(label, by_seed) for label, by_seed in by_label.items()]
     names = [str(n) for n in record.data["label_names"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,19 @@ def test_a_name_that_fools_it_shows_in_the_names_alone():
     for e in result.examples:
         assert any(n in e.text + str(e.other) for n in FOOLED_BY)
         assert e.predicted != e.predicted_other
+
+
+def test_predictions_of_a_suite_that_was_changed_are_known_for_it():
+    some = cases(SUITE)
+    p = predict(Counting(), some)
+    other = (replace(some[0], text="It was not what we hoped for."), *some[1:])
+    assert behaviour.fit(p, some)
+    assert not behaviour.fit(p, other)
+    with pytest.raises(ValueError, match="of another suite"):
+        results(SUITE, other, [Runs("c", {0: p})], NAMES)
+    older = replace(p, ids=tuple(f"behaviour:{i}" for i in range(len(p.ids))))
+    assert behaviour.fit(older, some)
+    assert not behaviour.fit(older, some[1:])
 
 
 def test_direction_needs_a_fall_of_more_than_a_tenth():
@@ -197,6 +211,14 @@ def test_a_study_keeps_the_predictions_and_an_artifact_answers_the_same(tmp_path
     assert {r["test"]: r["failure"]["value"] for r in alone} == pytest.approx(by_test)
     shown = run_here("behaviour", folder)
     assert "praise negated" in shown.out
+    # The suite was changed since: its trials are asked anew, and no old answer is taken for a new.
+    asked = record.behaviour["cases"]
+    blame = next(c["text"] for c in asked if c["test"] == "plain blame")
+    swapped = [{**c, "text": blame} if c["test"] == "plain praise" else c for c in asked]
+    for some in (swapped, swapped[1:]):
+        store.write_extra(folder, "behaviour", {**record.behaviour, "cases": some})
+        assert {r.test: r.failure.value for r in api.behaviour(folder)}["plain praise"] > 0.5
+    assert run_here("report", folder).code == 0
     other = write_csv(tmp_path / "o.csv", [[r[0], {"positive": "sport"}.get(r[1], "art")]
                                            for r in rows], ["text", "label"])  # fmt: skip
     refused = run_here("compare", other, "--methods", "svm-tfidf", "--behaviour", "--output-dir",
