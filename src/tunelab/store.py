@@ -66,6 +66,7 @@ __all__ = [
     "read_result",
     "read_rows",
     "read_study",
+    "remove_extra",
     "sweep",
     "trial_dir",
     "update_study",
@@ -468,6 +469,11 @@ EXTRAS = ("tuning", "race", "curves", "gate", "behaviour")
 def write_extra(directory: Path, name: str, value: Mapping[str, Any]) -> None:
     """Write tuning.json, race.json, curves.json, gate.json or behaviour.json."""
     write_json(directory / f"{name}.json", {"format": FORMAT, **value})
+
+
+def remove_extra(directory: Path, name: str) -> None:
+    """Remove such a file where there is one."""
+    (directory / f"{name}.json").unlink(missing_ok=True)
 
 
 def read_extra(directory: Path, name: str) -> dict[str, Any] | None:

@@ -31,7 +31,7 @@ from tunelab.errors import ConfigError
 from tunelab.gate import Gate
 from tunelab.methods import METHODS, alike, check, why_alone
 from tunelab.metrics import METRICS
-from tunelab.trial import OnEvent, make_spec
+from tunelab.trial import OnEvent, make_spec, scored_on
 from tunelab.types import Dataset, MethodSpec, TrialResult, TrialSpec
 
 __all__ = ["Plan", "Power", "check_place", "expand", "plan", "power", "run", "write"]
@@ -215,7 +215,7 @@ def _replanned(p: Plan) -> Plan:
         curve = tuple(t for t in curve if t.method.label in race.alive)
     everything = (*tries, *trials, *curve)
     before = {t.trial_id: store.read_result(folder, t.trial_id) for t in everything}
-    todo = tuple(t for t in everything if not _is_done(before[t.trial_id], t))
+    todo = tuple(t for t in everything if not _is_done(p, before[t.trial_id], t))
     done = [r for r in before.values() if r is not None and r.status == "done"]
     stacks = _stacks(spec, dataset, todo)
     jobs, threads, why = schedule.side_by_side(
@@ -269,14 +269,17 @@ def check_place(folder: Path) -> None:
         raise ConfigError(f"{folder}: {inside} may not be written to. {other}")
 
 
-def _is_done(result: TrialResult | None, spec: TrialSpec) -> bool:
+def _is_done(p: Plan, result: TrialResult | None, spec: TrialSpec) -> bool:
     # A trial that failed is tried again: the cause (memory, a missing package) may be mended. A
     # try of settings is not: that these settings fail is what was to be found out.
     if result is None:
         return False
     if spec.purpose == "tuning":
         return True
-    return result.status == "done" and set(spec.test_on) <= set(result.spec.test_on)
+    others = zip(p.spec.test_on, p.others, strict=True)
+    return result.status == "done" and all(
+        scored_on(result, d, other.fingerprint) for d, other in others if d in spec.test_on
+    )
 
 
 def write(p: Plan, command: str) -> None:
@@ -313,6 +316,14 @@ def write(p: Plan, command: str) -> None:
     store.write_extra(folder, "gate", gate.to_json(p.gate))
     if p.behaviour is not None:
         store.write_extra(folder, "behaviour", p.behaviour)
+    # What an earlier run in this folder had, and this one has not, would be told as this one's.
+    has = {
+        "tuning": p.spec.tuning.spaces, "race": p.spec.race, "curves": p.spec.train_sizes,
+        "behaviour": p.behaviour,
+    }  # fmt: skip
+    for name, asked in has.items():
+        if not asked:
+            store.remove_extra(folder, name)
 
 
 def _tune_yaml(spec: StudySpec, label: str) -> Any:
@@ -367,7 +378,7 @@ def _carry_out(
 ) -> Iterator[TrialResult]:
     """Run those of `specs` that are not done. Every trial of a study runs through here."""
     folder = p.spec.output_dir
-    todo = [t for t in specs if not _is_done(store.read_result(folder, t.trial_id), t)]
+    todo = [t for t in specs if not _is_done(p, store.read_result(folder, t.trial_id), t)]
     stacks = _stacks(p.spec, p.dataset, todo)
     run_all = ENGINES[engine]
     for result in run_all(stacks, folder, p.spec.metric, on_event, jobs=p.jobs, threads=p.threads):
@@ -458,7 +469,7 @@ def _race_so_far(
         left = tuple(
             t
             for t, r in zip(due, results, strict=True)
-            if not _is_done(r, t) and t.trial_id not in tried
+            if not _is_done(p, r, t) and t.trial_id not in tried
         )
         if left:
             return race, left

@@ -51,6 +51,7 @@ __all__ = [
     "run",
     "run_and_store",
     "run_stack",
+    "scored_on",
 ]
 
 OnEvent = Callable[[Mapping[str, Any]], None]
@@ -430,20 +431,36 @@ def _score_elsewhere(
     from tunelab import predict
 
     kept = store.trial_dir(study, spec.trial_id)
-    known = before.details.get("transfer", {})
-    missing = tuple(d for d in spec.test_on if d not in before.spec.test_on)
-    if not missing:
-        return before
     on_event({"stage": "scoring other data"})
     try:
         classifier = predict.load(kept / "artifact").classifier
-        found, facts = _transfer(missing, classifier, classifier.label_names, tuple(known))
+        names = classifier.label_names
+        missing = tuple(
+            d
+            for d in spec.test_on
+            if not scored_on(before, d, data.load_other(d, names).fingerprint)
+        )
+        if not missing:
+            return before
+        # What it was scored on before under this source, with other rows, goes.
+        sources = {d.source for d in missing}
+        known = {
+            name: facts
+            for name, facts in before.details.get("transfer", {}).items()
+            if facts["source"] not in sources
+        }
+        found, facts = _transfer(missing, classifier, names, tuple(known))
+        earlier = tuple(d for d in before.spec.test_on if d.source not in sources)
         result = replace(
             before,
-            spec=replace(before.spec, test_on=(*before.spec.test_on, *missing)),
+            spec=replace(before.spec, test_on=(*earlier, *missing)),
             details={**before.details, "transfer": {**known, **facts}},
         )
-        predictions = {**store.read_predictions(study, spec.trial_id), **found}
+        predictions = {
+            name: p
+            for name, p in store.read_predictions(study, spec.trial_id).items()
+            if not name.startswith(store.TEST_ON) or name.removeprefix(store.TEST_ON) in known
+        } | found
         history = store.read_history(study, spec.trial_id)
         with store.new_trial(study, spec.trial_id) as folder:
             shutil.copytree(kept, folder, dirs_exist_ok=True)
@@ -451,6 +468,14 @@ def _score_elsewhere(
     except Exception as e:
         return not_scored(before, str(e))
     return result
+
+
+def scored_on(result: TrialResult, other: DataSpec, fingerprint: str) -> bool:
+    """Whether a trial was scored on this other data, as its rows are now."""
+    return other in result.spec.test_on and any(
+        facts["source"] == other.source and facts["fingerprint"] == fingerprint
+        for facts in result.details.get("transfer", {}).values()
+    )
 
 
 def not_scored(before: TrialResult, why: str) -> TrialResult:

@@ -158,6 +158,43 @@ def test_other_data_is_added_to_trials_without_training_them_again(
     assert best.label_names == ("bad", "good")
 
 
+def test_other_data_that_changed_is_scored_again_for_every_trial(
+    reviews_csv: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "o.csv"
+    given: dict[str, Any] = {"methods": ["svm-tfidf"], "engine": "inline", "test_on": path,
+                             "output_dir": tmp_path / "s"}  # fmt: skip
+    for rows, seeds in ((30, 1), (20, 2)):
+        write_csv(path, reviews(rows, seed=9), ["text", "label"])
+        found = tunelab.compare(reviews_csv, seeds=seeds, **given).record
+        assert len(found.results) == seeds
+        for r in found.results:
+            assert r.details["transfer"].keys() == {"o.csv"}
+            assert r.details["transfer"]["o.csv"]["rows"] == rows
+            predictions = found.predictions(r.spec.trial_id)
+            assert predictions.keys() == {"validation", "test", "test_on:o.csv"}
+            assert len(predictions["test_on:o.csv"].labels) == rows
+    kept = trials(tmp_path / "s")
+    tunelab.compare(reviews_csv, seeds=2, **given)
+    assert trials(tmp_path / "s") == kept
+
+
+def test_what_an_earlier_run_had_is_not_told_as_this_ones(
+    reviews_csv: Path, tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {"methods": [{"name": "svm-tfidf", "char_ngrams": 0}], "seeds": 1,
+                             "engine": "inline", "output_dir": tmp_path / "s"}  # fmt: skip
+    more = {"tuning": {"space": {"word_ngrams": [1, 3]}}, "train_sizes": [20]}
+    full = tunelab.compare(reviews_csv, **more, **given).record
+    assert full.tuning is not None
+    assert full.curves is not None
+    plain = tunelab.compare(reviews_csv, tuning=False, **given).record
+    assert (plain.tuning, plain.curves) == (None, None)
+    again = tunelab.compare(reviews_csv, **more, **given).record
+    assert again.tuning == full.tuning
+    assert again.curves == full.curves
+
+
 def test_other_data_with_other_labels_is_refused_before_anything_is_run(
     cli: Callable[..., Said], tmp_path: Path, reviews_csv: Path
 ) -> None:
