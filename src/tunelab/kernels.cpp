@@ -694,14 +694,19 @@ struct Tiles {
 // B (k x n), element (i, j) at m[i * row + j * column], laid out and filled up with zeros.
 template <class S>
 void lay_out(const S* m, long row, long column, long k, long n, bf16* out) {
-  const long lines = up32(k) / 2;  // of two
-  if (k % 32 || n % 32) std::memset(out, 0, size_t(2 * lines * up32(n)) * sizeof(bf16));
-  for (long j = 0; j < n; j++) {
-    const S* from = m + j * column;
-    bf16* to = out + (j / 16 * lines * 16 + j % 16) * 2;
+  const long lines = up32(k) / 2, wide = up32(n) / 16;  // lines are of two
+  if (k % 32 || n % 32) std::memset(out, 0, size_t(lines * wide * 32) * sizeof(bf16));
+#pragma omp parallel for schedule(static) if (k * n > 1 << 18)
+  for (long tile = 0; tile < wide; tile++) {
+    const S* from = m + tile * 16 * column;
+    bf16* to = out + tile * lines * 32;
+    const long many = std::min(16L, n - tile * 16);
     for (long i = 0; i < k; i += 2, from += 2 * row, to += 32) {
-      store(to, load(from[0]));
-      if (i + 1 < k) store(to + 1, load(from[row]));
+      const long next = i + 1 < k ? row : 0;  // an odd last line stands beside zeros
+      for (long c = 0; c < many; c++) {
+        store(to + 2 * c, load(from[c * column]));
+        store(to + 2 * c + 1, next ? load(from[c * column + next]) : 0.f);
+      }
     }
   }
 }
