@@ -190,8 +190,12 @@ def evaluate(
         }
         for (a, b), p in zip(pairs, stats.holm(raw), strict=True)
     ]  # fmt: skip
+    trained = {
+        n: _trained_on(m.artifact.directory, rows) for n, m in zip(names, loaded, strict=True)
+    }
     if as_json:
-        _print_json({"rows": len(rows), "scores": scores, "calibrated": truer, "mcnemar": tests})
+        _print_json({"rows": len(rows), "scores": scores, "calibrated": truer, "mcnemar": tests,
+                     "trained_on": trained})  # fmt: skip
         return
     shown = ["accuracy", "f1_macro", "mcc", "roc_auc", "log_loss", "ece"]
     heads = [summary.column(f"{part}_{m}") for m in shown]
@@ -210,6 +214,10 @@ def evaluate(
     for name, folder in folders.items():
         if folder != Path(name).expanduser():
             terminal.say(out, f"{name}: its best model, {folder}.", indent=2)
+    for n, many in trained.items():
+        if many:
+            seen = f"{n}: trained on {many:,} of these {len(rows):,} rows: scores there are memory."
+            terminal.say(out, seen, indent=2)
     for t in tests:
         terminal.say(out, _in_words(t, len(pairs)), indent=2)
     for n in names:
@@ -229,6 +237,23 @@ def _one_classifier_each(names: Sequence[str]) -> dict[str, Path]:
                 f"evaluate: {other} and {name} are one classifier ({folder}). Give each once."
             )
     return folders
+
+
+def _trained_on(artifact: Path, rows: Split) -> int | None:
+    """How many of the rows have a text that a classifier was trained on; None where its data cannot
+    be read any more, or are others now.
+    """
+    from tunelab import data, foreign, store, trial
+
+    spec = store.spec_of(foreign.find(artifact))
+    try:
+        known = data.load(spec.data) if spec else None
+    except InputError:
+        return None
+    if spec is None or known is None or known.fingerprint != spec.fingerprint:
+        return None
+    texts = set(trial.drawn(known, spec).train.texts)
+    return sum(t in texts for t in rows.texts)
 
 
 def _rows(parts: dict[str, Split], part: str) -> Split:

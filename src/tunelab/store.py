@@ -67,6 +67,7 @@ __all__ = [
     "read_rows",
     "read_study",
     "remove_extra",
+    "spec_of",
     "sweep",
     "trial_dir",
     "update_study",
@@ -218,6 +219,14 @@ def spec_from_json(value: Mapping[str, Any]) -> TrialSpec:
         test_on=tuple(DataSpec(**d) for d in value.get("test_on", ())),
         stop_below=value.get("stop_below", {}),
     )
+
+
+def spec_of(artifact: Path) -> TrialSpec | None:
+    """The spec of the trial that made a classifier's folder; None where it does not say."""
+    for path in (artifact / "trial" / "spec.json", artifact.parent / "spec.json"):
+        if path.is_file():
+            return spec_from_json(_read_json(path))
+    return None
 
 
 def write_trial(

@@ -44,6 +44,7 @@ from tunelab.types import (
 __all__ = [
     "Finished",
     "OnEvent",
+    "drawn",
     "failed",
     "make_spec",
     "named_seeds",
@@ -167,7 +168,7 @@ def _running(  # noqa: PLR0917
     started, clock = datetime.now(UTC), time.perf_counter()
     peak = measure.PeakMemory()
     on_event({"stage": "loading data"})
-    dataset = _drawn(_the_same_data(spec), spec)
+    dataset = drawn(_the_same_data(spec), spec)
     # A spec that names code is one whose study allowed it.
     base = bases.resolve_exactly(spec.base, artifact, True) if spec.base else None
     method = METHODS[spec.method.name]
@@ -347,7 +348,7 @@ def failed(
 # --- the steps ------------------------------------------------------------------------------
 
 
-def _drawn(dataset: Dataset, spec: TrialSpec) -> Dataset:
+def drawn(dataset: Dataset, spec: TrialSpec) -> Dataset:
     """The rows that this trial sees; the same for every method with the same seed."""
     if spec.vary_split:
         dataset = data.redivided(dataset, spec.seed)

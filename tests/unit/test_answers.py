@@ -15,14 +15,14 @@ from scipy.stats import binomtest
 import tunelab
 from commands import run_here
 from studies import METHODS, make_study
-from tiny import reviews
-from tunelab import artifacts, calibration, metrics, tables
+from tiny import reviews, write_csv
+from tunelab import artifacts, calibration, data, metrics, store, tables
 from tunelab.cli import app
 from tunelab.errors import InputError
 from tunelab.methods import METHODS as TRAINABLE
 from tunelab.methods import Task
 from tunelab.predict import load
-from tunelab.types import Predictions, Seeds, Split
+from tunelab.types import DataSpec, Predictions, Seeds, Split
 
 LORA = METHODS[3]
 
@@ -191,6 +191,29 @@ def test_evaluate_refuses_other_labels_and_a_folder_twice(
         run("evaluate", many, many, "--data", other)
     with pytest.raises(InputError, match="are one classifier"):
         run("evaluate", many, many / ".." / "many", "--data", other)
+
+
+def test_evaluate_says_which_rows_a_classifier_was_trained_on(tmp_path: Path) -> None:
+    rows = write_csv(tmp_path / "r.csv", reviews(200, seed=5), ["text", "label"])
+    folder = tmp_path / "s"
+    (tmp_path / "s.yaml").write_text(
+        f"data: {{source: {rows}, split_seed: 1}}\nmethods: [svm-tfidf]\nseeds: 1\ntuning: off\n"
+        f"output_dir: {folder}\n"
+    )
+    said = run_here("compare", tmp_path / "s.yaml")
+    assert said.code == 0, said.err
+    study = store.read_study(folder)
+    trained = set(data.load(study.done[0].spec.data).train.texts)
+    asked = [t for t in data.load(DataSpec(str(rows))).test.texts if t in trained]
+    assert len(asked) > 10  # another split's test rows
+    found = json.loads(run("evaluate", folder, "--data", rows, "--json"))
+    assert found["trained_on"] == {str(folder): len(asked)}
+    told = run("evaluate", folder, "--data", rows)
+    assert f"trained on {len(asked)} of these 30 rows" in " ".join(told.split())
+    rows.write_text("text,label\n" + "".join(f"new {i},{'good' if i % 2 else 'bad'}\n"
+                                             for i in range(40)))  # fmt: skip
+    found = json.loads(run("evaluate", folder, "--data", rows, "--json"))
+    assert found["trained_on"] == {str(folder): None}  # its own rows are there no more
 
 
 def test_evaluate_takes_a_studys_best_model_as_predict_does(
