@@ -42,6 +42,7 @@ __all__ = [
     "at",
     "attention",
     "available",
+    "built",
     "cache_folder",
     "dropout",
     "gelu",
@@ -176,6 +177,15 @@ def available() -> bool:
 def why_not() -> str | None:
     """Say why the twins in torch run; None where the compiled kernels do."""
     return _library()[1]
+
+
+def built(dtype: torch.dtype) -> str:
+    """What computes in this type on this processor, for the record."""
+    why = why_not()
+    if why is not None:
+        return why
+    on_tiles = pick("sublayer", torch.empty(0, dtype=dtype)) is not None
+    return "compiled, matrix tiles" if on_tiles else "compiled"
 
 
 def pick(name: str, *tensors: torch.Tensor | None) -> Any:

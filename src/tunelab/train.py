@@ -251,8 +251,8 @@ def training(
 @dataclass(frozen=True, slots=True)
 class Engine:
     """How batches are computed: `name` (packed or plain) and, where it is not packed, why; the type
-    of activations and frozen weights, and why that one; `kernels`, compiled or torch's own; `more`
-    facts of a stack. `clock` gives the seconds that count as this training's.
+    of activations and frozen weights, and why that one; `kernels`, compiled, on matrix tiles or
+    torch's own; `more` facts of a stack. `clock`: the seconds that count as this training's.
     """
 
     name: str
@@ -307,9 +307,8 @@ def choose_engine(
             with packed.installed(), precisions.float32_route(route):
                 yield
 
-        built = kernels.why_not() or "compiled"
         return Engine(
-            "packed", None, chosen, why, built, packed, installed,
+            "packed", None, chosen, why, kernels.built(dtype), packed, installed,
             below=packed.below, above=packed.above, route=route,
         )  # fmt: skip
 
@@ -325,7 +324,7 @@ def choose_engine(
             return compute
 
         return Engine(
-            "packed", None, chosen, why, kernels.why_not() or "compiled", within(packed),
+            "packed", None, chosen, why, kernels.built(torch.float32), within(packed),
             packed.installed, below=within(packed.below), above=within(packed.above),
             route=f"autocast {chosen}",
         )  # fmt: skip

@@ -14,7 +14,7 @@ from tunelab.kernels import Dropout, Layout
 from tunelab.tiles import Adapter, Linear
 
 pytestmark = pytest.mark.skipif(
-    kernels.pick("sublayer", torch.zeros(1, dtype=torch.bfloat16)) is None,
+    "tiles" not in kernels.built(torch.bfloat16),
     reason="this processor has no matrix tiles, or there is no compiler",
 )
 
