@@ -531,6 +531,7 @@ def _warnings(
         *_caveats_of_seeds(summary),
         *_caveats_of_choice(record, summary),
         *_caveats_of_cost(record),
+        *_caveats_of_mixture(record),
     )
 
 
@@ -616,7 +617,7 @@ def _caveats_of_choice(record: StudyRecord, summary: Summary) -> list[str]:
         )
     elif summary.best is not None and summary.rows[0].label != summary.best:
         found.append(
-            f"{summary.rows[0].label} has the highest mean on test, but {summary.best} was best "
+            f"{summary.rows[0].label} has the best mean on test, but {summary.best} was best "
             "on validation, and test chooses nothing."
         )
     return found
@@ -645,6 +646,27 @@ def _caveats_of_cost(record: StudyRecord) -> list[str]:
         f"{which} ran beside others, {most} at a time: their times and rates compare with each "
         "other, not with those of trials that ran alone (--jobs 1).",
     ]
+
+
+def _caveats_of_mixture(record: StudyRecord) -> list[str]:
+    """Trials of one study that were not computed alike: other machines, other number formats."""
+    found = []
+    hardware = [h for r in record.done if (h := r.provenance.get("hardware"))]
+    machines = dict.fromkeys(f"{h.get('processor')}, {h.get('cores')} cores" for h in hardware)
+    if len(machines) > 1:
+        found.append(
+            f"Trials ran on different machines ({'; '.join(machines)}): times, rates and memory "
+            "compare only within one."
+        )
+    for label in record.methods:
+        own = (r.details.get("precision") for r in record.done if r.spec.method.label == label)
+        formats = sorted({p for p in own if p})
+        if len(formats) > 1:
+            found.append(
+                f"{label} was trained in {_and(formats)}: its seeds differ by that too. Set "
+                "precision to have one."
+            )
+    return found
 
 
 # --- tables -----------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from tunelab import store, summary, tradeoff
 from tunelab.errors import ConfigError
 from tunelab.store import StudyRecord, read_study
 from tunelab.summary import Summary, summarise
-from tunelab.types import Estimate
+from tunelab.types import Estimate, TrialResult
 
 
 @pytest.fixture(scope="module")
@@ -286,6 +286,25 @@ def test_failed_and_missing_trials_are_named(tmp_path: Path) -> None:
     assert said.warnings[1].startswith("2 of 12 trials have not been run")
     assert (said.row("lora").n_seeds, said.row("lora").n_failed) == (2, 1)
     assert "Failed" in summary.display(said)[0]
+
+
+def test_trials_that_were_not_computed_alike_are_said(record: StudyRecord) -> None:
+    before = summarise(record).warnings
+
+    def on(r: TrialResult) -> TrialResult:
+        late = r.spec.seed == 0
+        hardware = {"processor": "new" if late else "old", "cores": 2}
+        precision = "bfloat16" if late and r.spec.method.label == "lora" else "float32"
+        return replace(r, provenance={**r.provenance, "hardware": hardware},
+                       details={**r.details, "precision": precision})  # fmt: skip
+
+    found = summarise(replace(record, results=tuple(map(on, record.results)))).warnings
+    assert [w for w in found if w not in before] == [
+        "Trials ran on different machines (new, 2 cores; old, 2 cores): times, rates and memory "
+        "compare only within one.",
+        "lora was trained in bfloat16 and float32: its seeds differ by that too. Set precision to "
+        "have one.",
+    ]
 
 
 def test_a_method_that_always_failed_is_last_and_compared_with_nothing(tmp_path: Path) -> None:
