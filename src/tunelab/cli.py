@@ -462,7 +462,8 @@ def _show_summary(study: Study, metric: str | None = None, *, advise: bool = Tru
     headings, rows = summary.display(said)
     out = terminal.console()
     out.print()
-    terminal.print_table(headings, rows)
+    if rows:
+        terminal.print_table(headings, rows)
     for line in (summary.headline(said) + ".", *said.sentences):
         terminal.say(out, line, indent=2)
     for line in said.warnings:
@@ -624,7 +625,8 @@ def _say_labels(texts: list[str], classifier: TextClassifier, as_json: bool) -> 
             click.echo(json.dumps({"text": text, "label": label, "probabilities": each},
                                   ensure_ascii=False))  # fmt: skip
         else:
-            click.echo(f"{label}\t{round(float(row[best]), 6):.3f}\t{' '.join(text.split())}")
+            said, plain = (" ".join(x.split()) for x in (label, text))
+            click.echo(f"{said}\t{round(float(row[best]), 6):.3f}\t{plain}")
 
 
 def _labelled(

@@ -342,6 +342,7 @@ class _Contrast:
     say nothing. `item_variance`: what more seeds do not take away. `variance` and `df`: of
     `value`; None where there is no interval. `p_value`: of `test`, before Holm's correction.
     `p_seeds`: of the sign-flip over seeds; None where the seeds carry no spread, or there is one.
+    `most`: the largest difference that can be, 1 for metrics in [0, 1]; intervals end there.
     """
 
     value: float
@@ -355,12 +356,13 @@ class _Contrast:
     p_value: float | None
     test: str
     p_seeds: float | None = None
+    most: float = math.inf
 
     def interval(self, level: float) -> tuple[float, float] | None:
         if self.variance is None:
             return None
         half = _t_quantile(level, self.df) * math.sqrt(self.variance)
-        return self.value - half, self.value + half
+        return max(-self.most, self.value - half), min(self.most, self.value + half)
 
 
 def _contrast(
@@ -413,6 +415,7 @@ def _contrast(
         p_value,
         test,
         p_seeds,
+        1.0 if metric.percent else math.inf,
     )
 
 

@@ -510,10 +510,12 @@ def _sentences(summary: Summary) -> tuple[str, ...]:
     priced = [(e.value, label) for label in cheaper if (e := cost[label]) is not None]
     if own is not None and priced and min(priced)[0] < own.value:
         seconds, label = min(priced)
-        sentences.append(
-            f"{label} is the cheapest within noise of {summary.best}: {format_seconds(seconds)} "
-            f"of training against {format_seconds(own.value)}"
-        )
+        costs, against_ = format_seconds(seconds), format_seconds(own.value)
+        if costs != against_:
+            sentences.append(
+                f"{label} is the cheapest within noise of {summary.best}: {costs} of training "
+                f"against {against_}"
+            )
     return tuple(sentences)
 
 
@@ -615,12 +617,19 @@ def _caveats_of_choice(record: StudyRecord, summary: Summary) -> list[str]:
             f"The test part was not scored ({reason}). The numbers are from validation, on which "
             "the methods were also chosen, and so they flatter."
         )
-    elif summary.best is not None and summary.rows[0].label != summary.best:
+    elif summary.best is not None and _ahead_on_test(summary):
         found.append(
             f"{summary.rows[0].label} has the best mean on test, but {summary.best} was best "
             "on validation, and test chooses nothing."
         )
     return found
+
+
+def _ahead_on_test(summary: Summary) -> bool:
+    """Whether another method than the chosen one has the best mean on test, not only as good."""
+    key = f"{summary.part}_{summary.metric}"
+    first, own = (r.estimates.get(key) for r in (summary.rows[0], summary.row(str(summary.best))))
+    return first is not None and own is not None and first.value != own.value
 
 
 def _caveats_of_cost(record: StudyRecord) -> list[str]:

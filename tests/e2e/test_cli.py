@@ -363,6 +363,15 @@ def test_predict_says_which_texts_mean_nothing_and_reads_other_encodings(
     assert "2 texts are blank: their labels mean nothing." in said.err
 
 
+def test_a_label_of_two_lines_is_said_in_one(tmp_path: Path) -> None:
+    rows = [(text, f"{label}\nor so") for text, label in reviews(60)]
+    data = write_csv(tmp_path / "r.csv", rows, ["text", "label"])
+    out = tmp_path / "out"
+    assert run_here("train", data, "--method", "svm-tfidf", "--output-dir", out, "-q").code == 0
+    said = run_here("predict", out, "a lovely film\nindeed")
+    assert re.fullmatch(r"good or so\t\d\.\d{3}\ta lovely film indeed\n", said.out)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device here")
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:

@@ -67,6 +67,17 @@ def pair(accuracy_a, accuracy_b, *, seeds, rows, seed_sd=0.01, seed=0, item_sd=2
     return out
 
 
+def test_a_difference_of_shares_ends_where_none_can_be():
+    labels = [0, 1]
+    a, b = runs("a", labels, {0: [0, 0]}), runs("b", labels, {0: [1, 1]})
+    for metric, most in (("accuracy", 1.0), ("f1_macro", 1.0)):
+        d = difference(a, b, metric, rng())
+        assert (d.low, d.high) == (-most, most)
+    (found,) = compare_all([a, b], "accuracy", rng())
+    assert "95% interval -100.0 to +100.0" in found.sentence
+    assert METRICS["log_loss"].percent is False
+
+
 # --- one method -----------------------------------------------------------------------------
 
 

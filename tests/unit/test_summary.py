@@ -235,6 +235,16 @@ def test_cheapest_within_noise_is_named(tmp_path: Path) -> None:
         assert not any("cheapest" in s for s in said.sentences)
 
 
+def test_an_equal_mean_on_test_is_not_the_highest(said: Summary) -> None:
+    other = next(r for r in said.rows if r.label != said.best)
+    own = replace(said.row(str(said.best)), estimates=other.estimates)
+    assert not summary._ahead_on_test(replace(said, rows=(other, own)))
+    e = other.estimates["test_accuracy"]
+    assert e is not None
+    worse = replace(own, estimates={**own.estimates, "test_accuracy": replace(e, value=0.1)})
+    assert summary._ahead_on_test(replace(said, rows=(other, worse)))
+
+
 def test_summary_is_the_same_twice(record: StudyRecord, said: Summary) -> None:
     assert json.dumps(summary.to_json(summarise(record))) == json.dumps(summary.to_json(said))
 
