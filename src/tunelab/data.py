@@ -949,7 +949,8 @@ class OtherData:
     """Labelled rows from elsewhere, on which trained classifiers are scored.
 
     `split.labels` index the study's label names. `domains` (n,) names where each row comes from,
-    where the data has a column `domain`.
+    where the data has a column `domain`. `in_train`: how many rows stand, or nearly, in the
+    training part; None where that was not asked.
     """
 
     name: str
@@ -957,12 +958,14 @@ class OtherData:
     domains: tuple[str, ...] | None
     fingerprint: str
     notes: tuple[str, ...]
+    in_train: int | None = None
 
 
-def load_other(spec: DataSpec, label_names: Sequence[str]) -> OtherData:
+def load_other(spec: DataSpec, label_names: Sequence[str], train: Split | None = None) -> OtherData:
     """Read data to score on: its test part, else its validation part, else all of its rows.
 
-    Raises DataError where a label is none of `label_names`.
+    `train`: the training part, in which its rows are looked for. Raises DataError where a label is
+    none of `label_names`.
     """
     source = SOURCES[_kind(spec.source)](spec)
     first = next(iter(source.parts.values()))[0]
@@ -993,7 +996,13 @@ def load_other(spec: DataSpec, label_names: Sequence[str]) -> OtherData:
     split = Split(tuple(rows.ids), tuple(rows.texts), labels, columns)
     domains = tuple(str(d) for d in columns["domain"]) if "domain" in columns else None
     digest = _fingerprint(label_names, {"train": split, "validation": split, "test": split})
-    return OtherData(source.name, split, domains, digest, tuple(notes))
+    seen = None
+    if train is not None:
+        seen = int(duplicates.match(train.texts, split.texts).found.sum())
+        if seen:
+            stand = f"{seen:,} of them stand, or nearly, in train too"
+            notes.append(f"{stand}: what is scored there is partly memory")
+    return OtherData(source.name, split, domains, digest, tuple(notes), seen)
 
 
 def _known_label(key: str, known: Mapping[str, int]) -> str:

@@ -136,7 +136,7 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
             "Choose another folder with --output-dir."
         )
     dataset = data.load(spec.data)
-    others = tuple(data.load_other(d, dataset.label_names) for d in spec.test_on)
+    others = tuple(data.load_other(d, dataset.label_names, dataset.train) for d in spec.test_on)
     base = bases.resolve(spec.model, spec.trust_remote_code) if spec.needs_base else None
     if base:
         for m in _every_setting(spec):
@@ -311,7 +311,11 @@ def write(p: Plan, command: str) -> None:
     head = "# The resolved study. Run it again (only what is missing is run): tunelab compare "
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
     store.write_text(folder / "study.yaml", f"{head}{folder / 'study.yaml'}\n{text}")
-    store.write_json(folder / "data.json", data.describe(p.dataset))
+    card = data.describe(p.dataset)
+    card["test_on"] = [
+        {"name": o.name, "rows": len(o.split), "in_train": o.in_train} for o in p.others
+    ]
+    store.write_json(folder / "data.json", card)
     store.write_rows(folder, p.dataset)
     store.write_extra(folder, "gate", gate.to_json(p.gate))
     if p.behaviour is not None:

@@ -569,6 +569,12 @@ def _caveats_of_data(record: StudyRecord) -> list[str]:
                 f"{_plural(n, f'{second} text')} {stand} in {first}: scores on them flatter every "
                 "method."
             )
+    found += [
+        f"{o['in_train']:,} of {o['rows']:,} rows of {o['name']} stand, or nearly, in train: "
+        "scores on them are partly memory."
+        for o in record.data.get("test_on", ())
+        if o["in_train"]
+    ]
     if (n := duplicates.get("conflicting", 0)) and not record.gate:
         carry = "text carries" if n == 1 else "texts carry"
         found.append(f"{n:,} {carry} more than one label.")

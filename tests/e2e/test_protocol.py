@@ -179,6 +179,23 @@ def test_other_data_that_changed_is_scored_again_for_every_trial(
     assert trials(tmp_path / "s") == kept
 
 
+def test_other_data_whose_rows_were_trained_on_is_said(
+    cli: Callable[..., Said], reviews_csv: Path, tmp_path: Path
+) -> None:
+    train = data.load(DataSpec(str(reviews_csv))).train
+    rows = [
+        (f"{t}!", ("bad", "good")[y]) for t, y in zip(train.texts[:7], train.labels, strict=False)
+    ]
+    new = [(f"entirely other words number {i} here", "good") for i in range(5)]
+    path = write_csv(tmp_path / "o.csv", [*rows, *new], ["text", "label"])
+    said = cli("compare", reviews_csv, "--test-on", path, "--methods", "svm-tfidf", "--seeds", 1,
+               "--tuning", "off", "--output-dir", "s")  # fmt: skip
+    assert said.code == 0, said.err
+    assert "7 of them stand, or nearly, in train too" in said.err
+    (warning,) = [w for w in tunelab.Study(tmp_path / "s").summary.warnings if "o.csv" in w]
+    assert warning.startswith("7 of 12 rows of o.csv stand, or nearly, in train: ")
+
+
 def test_what_an_earlier_run_had_is_not_told_as_this_ones(
     reviews_csv: Path, tmp_path: Path
 ) -> None:
