@@ -53,7 +53,7 @@ def page(studies: Sequence[Path], margin: float = 0.01) -> str:
         lines += [*_study(record, margin), ""]
     lines += [*_together(records), "## How this page was made", ""]
     lines += [f"`python benchmarks/choosing.py {given}`, which reads the studies made by:", ""]
-    lines += [f"- `{' '.join(str(r.settings.get('command', '')).split())}`" for r in records]
+    lines += [f"- `{_anywhere(str(r.settings.get('command', '')))}`" for r in records]
     return "\n".join(lines) + "\n"
 
 
@@ -61,6 +61,12 @@ def _place(study: Path) -> str:
     """A study's folder without what lies above `runs`: paths of one machine are of no use."""
     parts = study.parts
     return Path(*parts[parts.index("runs") :]).as_posix() if "runs" in parts else study.name
+
+
+def _anywhere(command: str) -> str:
+    """A command without the folders of the machine that it ran on."""
+    words = (_place(Path(w)) if w.startswith("/") else w for w in command.split())
+    return " ".join(words)
 
 
 def _study(record: StudyRecord, margin: float) -> Iterator[str]:
