@@ -253,8 +253,8 @@ class Summary:
     `rows` best first by the mean of `metric` on `part` ("test"; "eval", the validation part, only
     where no trial could be scored on test). `best` is the label with the best mean on validation:
     test chooses nothing. Where seeds are missing (failed trials, a race), means are compared as if
-    every method had run every seed. `comparisons` holds every pair, those of `best` first and from
-    its side.
+    every method had run every seed; one that a race by this metric dropped is not `best`.
+    `comparisons` holds every pair, those of `best` first and from its side.
     """
 
     metric: str
@@ -289,8 +289,15 @@ def summarise(record: StudyRecord, metric: str | None = None) -> Summary:
     known = _means(runs)
     rows = [_row(record, label, known) for label in record.methods]
     rows.sort(key=lambda r: _rank(r, f"{part}_{metric}", metric))
-    adjusted = _adjusted(record, f"eval_{metric}")
-    ranked = sorted(rows, key=lambda r: _rank(r, f"eval_{metric}", metric, adjusted.get(r.label)))
+    adjusted, dropped = _adjusted(record, f"eval_{metric}"), _dropped(record, metric)
+    ranked = sorted(
+        rows,
+        key=lambda r: (
+            r.estimates.get(f"eval_{metric}") is None,
+            r.label in dropped,
+            _rank(r, f"eval_{metric}", metric, adjusted.get(r.label)),
+        ),
+    )
     best = ranked[0].label if ranked and ranked[0].estimates.get(f"eval_{metric}") else None
     comparisons = _comparisons(runs[_PARTS[part]], [r.label for r in ranked], metric)
     summary = Summary(metric, part, tuple(rows), best, comparisons, (), ())
@@ -330,6 +337,14 @@ def _rank(row: Row, key: str, metric: str, adjusted: float | None = None) -> tup
         math.inf if value is None else sign * value,
         seconds.value if seconds else math.inf,
     )
+
+
+def _dropped(record: StudyRecord, metric: str) -> frozenset[str]:
+    """Methods that a race by this metric has dropped: not the best, whatever few seeds say."""
+    race = record.race or {}
+    if race.get("metric") != metric or not race.get("alive"):
+        return frozenset()
+    return frozenset(race["labels"]) - frozenset(race["alive"])
 
 
 def _adjusted(record: StudyRecord, key: str) -> dict[str, float]:

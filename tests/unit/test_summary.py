@@ -182,6 +182,15 @@ def test_a_method_that_ran_where_every_score_was_high_is_not_best_for_that(
     assert summarise(replace(record, results=tuple(apart))).best == "full"
 
 
+def test_a_method_that_a_race_dropped_is_not_best(record: StudyRecord) -> None:
+    race = {"metric": "accuracy", "labels": list(record.methods), "alive": ["svm", "svm-tfidf"]}
+    raced = replace(record, race=race)
+    assert summarise(record).best not in race["alive"]
+    assert summarise(raced).best in race["alive"]
+    assert {r.label for r in summarise(raced).rows} == set(record.methods)
+    assert summarise(raced, "f1_macro").best == summarise(record, "f1_macro").best
+
+
 def test_validation_rows_that_differ_by_seed_are_not_paired(tmp_path: Path) -> None:
     folder = make_study(tmp_path, score_test=False)
     for r in read_study(folder).results:
