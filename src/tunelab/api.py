@@ -67,7 +67,7 @@ def load_data(
     """
     return data.load(
         DataSpec(
-            str(source),
+            _place(source) or "",
             text_column,
             label_column,
             subset,
@@ -184,7 +184,7 @@ def compare(
     config_file: str | Path | None = None,
     model: str | None = None,
     trust_remote_code: bool | None = None,
-    methods: Sequence[str | Mapping[str, Any]] | None = None,
+    methods: str | Sequence[str | Mapping[str, Any]] | None = None,
     seeds: int | Sequence[int] | None = None,
     metric: str | None = None,
     output_dir: str | Path | None = None,
@@ -214,6 +214,7 @@ def compare(
     then measured beside others, and marked so. `stack` LoRA trials are trained in one pass, with
     the same results ("auto", the default: as many as fill a card; none on a processor).
 
+    Several names may be one string, with commas, as on the command line: "svm-tfidf,lora".
     Keyword `settings` (learning_rate, r, num_train_epochs, ...) go to every method that has them.
     Raises InputError before anything is trained; failed trials are kept in the study.
     """
@@ -223,21 +224,21 @@ def compare(
             f"Give what it was loaded from: compare({source.name!r})"
         )
     flags = {
-        "data.source": str(source) if source is not None else None,
+        "data.source": _place(source),
         "data.text_column": text_column,
         "data.label_column": label_column,
         "data.subset": subset,
         "data.on_leak": on_leak,
         "model": model,
         "trust_remote_code": trust_remote_code,
-        "methods": list(methods) if methods is not None else None,
+        "methods": _several(methods),
         "seeds": seeds if seeds is None or isinstance(seeds, int) else list(seeds),
         "metric": metric,
         "output_dir": str(output_dir) if output_dir is not None else None,
-        "report_to": list(report_to) if report_to is not None else None,
+        "report_to": _several(report_to),
         "tuning": tuning if tuning is None or isinstance(tuning, bool | int) else dict(tuning),
         "vary_split": vary_split,
-        "train_sizes": list(train_sizes) if train_sizes is not None else None,
+        "train_sizes": _several(train_sizes),
         "test_on": _sources(test_on),
         "race": race,
         "budget": budget,
@@ -249,6 +250,23 @@ def compare(
     planned = study.plan(config.load(path, flags, settings))
     run_plan(planned, "tunelab.compare(...)", on_event, engine=engine)
     return Study(planned.spec.output_dir)
+
+
+def _place(source: object) -> str | None:
+    """A source's name. Raises ConfigError for data that are no name, such as a DataFrame."""
+    if source is None or isinstance(source, str | Path):
+        return None if source is None else str(source)
+    raise ConfigError(
+        f"data: expected the name of a file, a folder or a hub id, found {type(source).__name__}. "
+        "Write it into a file first; from pandas: frame.to_csv('reviews.csv', index=False)."
+    )
+
+
+def _several(given: str | Mapping[str, Any] | Sequence[Any] | None) -> list[Any] | None:
+    """A list of names, of which a string may hold several, as on the command line."""
+    if isinstance(given, str):
+        return [name.strip() for name in given.split(",") if name.strip()]
+    return [given] if isinstance(given, Mapping) else None if given is None else list(given)
 
 
 def _sources(given: str | Path | Sequence[str | Path] | None) -> list[str] | None:
@@ -375,7 +393,7 @@ def fine_tune(
     InputError before anything is trained, TrialError where training failed.
     """
     flags = {
-        "data.source": str(source), "data.subset": subset, "model": model, "methods": [method],
+        "data.source": _place(source), "data.subset": subset, "model": model, "methods": [method],
         "seeds": [seed], "metric": metric, "output_dir": str(output_dir),
     }  # fmt: skip
     return train_one(config.load(None, flags, settings), overwrite=overwrite, on_event=on_event)

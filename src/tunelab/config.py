@@ -637,7 +637,10 @@ def _unused(values: Mapping[str, Any], methods: Sequence[str] | None, what: str)
             has = ", ".join(fields[key][0])
             out.append(f"{what}{shown}: no method of this study has it; it belongs to {has}.")
         else:
-            out.append(f"{what}{shown}: unknown setting.{suggest(key, fields, what='Settings')}")
+            # A flag that is not known never comes so far: this is a keyword of `tunelab.compare`.
+            known = [*fields, *StudyFile.model_fields] if what.startswith("Flag") else fields
+            shown = key if what.startswith("Flag") else f"{what}{key}"
+            out.append(f"{shown}: unknown setting.{suggest(key, known, what='Settings')}")
     return out
 
 

@@ -6,7 +6,7 @@ trial, cli.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,8 @@ class TextClassifier:
 
 
 def _checked(texts: Sequence[str] | str) -> list[str]:
+    if not isinstance(texts, Iterable):
+        raise DataError(f"Texts: expected a string or a list of strings, found {texts!r}.")
     texts = [texts] if isinstance(texts, str) else list(texts)
     for i, text in enumerate(texts):
         if not isinstance(text, str):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from scipy.stats import binomtest
@@ -235,3 +236,25 @@ def test_evaluate_takes_a_studys_best_model_as_predict_does(
         run("evaluate", study.directory, best.parent, "--data", rows)
     facts = json.loads(run("adapters", "show", study.directory, "--json"))
     assert facts["folder"] == str(best)
+
+
+def test_what_python_users_give_is_understood_or_refused_in_a_line(
+    saved: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    many, _, rows = saved
+    frame = pd.read_csv(rows)
+    for ask in (tunelab.compare, tunelab.load_data, tunelab.fine_tune):
+        more = {"output_dir": tmp_path / "no"} if ask is tunelab.fine_tune else {}
+        with pytest.raises(InputError, match=r"found DataFrame. Write it .* frame\.to_csv"):
+            ask(frame, **more)
+    with pytest.raises(InputError, match=r"methods.1: 'loar' is not a method. Did you mean 'lora'"):
+        tunelab.compare(rows, methods="svm-tfidf, loar", output_dir=tmp_path / "no")
+    with pytest.raises(InputError, match=r"^seed: unknown setting. Did you mean 'seeds'"):
+        tunelab.compare(rows, methods="svm-tfidf", seed=1, output_dir=tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+    classifier = tunelab.load(many)
+    assert classifier.predict([]) == []
+    assert classifier.predict(pd.Series(["good"])) == classifier.predict("good")
+    for wrong, said in ((3, "found 3"), ([None], "Text 0 is NoneType"), (["\udce9"], "surrogate")):
+        with pytest.raises(InputError, match=said):
+            classifier.predict(wrong)

@@ -113,7 +113,7 @@ metric: acuracy
 """
     lines = faults(tmp_path, text, settings={"c": 0.5, "q": 1})
     assert [line.split(":")[0] for line in lines] == [
-        "data.subset", "methods.0", "methods.1 (lora)", "Flag --q", "metric",
+        "data.subset", "methods.0", "methods.1 (lora)", "q", "metric",
     ]  # fmt: skip
     assert "Did you mean 'lora'?" in lines[1]
     assert "Did you mean 'accuracy'?" in lines[4]
