@@ -431,6 +431,8 @@ def _score_elsewhere(
     """Add predictions on other data to a trial that is done, from its artifact: no training."""
     from tunelab import predict
 
+    if not spec.test_on:
+        return before
     kept = store.trial_dir(study, spec.trial_id)
     on_event({"stage": "scoring other data"})
     try:
