@@ -57,6 +57,7 @@ __all__ = [
     "OtherData",
     "Source",
     "TextTable",
+    "apart",
     "describe",
     "load",
     "load_other",
@@ -916,6 +917,24 @@ def redivided(dataset: Dataset, seed: int) -> Dataset:
         there = n + np.flatnonzero(mine[n:] == commonest)[0]
         order[[here, there]] = order[[there, here]]
     return replace(dataset, train=_take(pool, order[n:]), validation=_take(pool, order[:n]))
+
+
+def apart(dataset: Dataset) -> Dataset:
+    """The same data without training rows whose text, or nearly, is in validation or test.
+
+    `load` does that where `on_leak` is "drop"; rows that are divided anew need it again: texts that
+    stood twice in train are torn apart, and validation's rows come into train.
+    """
+    held_out = (*dataset.validation.texts, *dataset.test.texts)
+    leaked = duplicates.match(held_out, dataset.train.texts).found
+    kept = _take(dataset.train, np.flatnonzero(~leaked))
+    if len(np.unique(kept.labels)) < len(dataset.label_names):
+        raise DataError(
+            f"{dataset.name}: {rows_word(int(leaked.sum()))} of train, divided anew, stand in "
+            "validation or test too; without them a class has none left. Add rows, or go on with "
+            "--on-leak warn."
+        )
+    return replace(dataset, train=kept)
 
 
 def smaller(dataset: Dataset, rows: int, seed: int) -> Dataset:

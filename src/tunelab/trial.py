@@ -98,7 +98,7 @@ def make_spec(
     chooses_by = metric if METHODS[method.name].by_metric else "accuracy"
     more = {
         "purpose": purpose, "train_rows": train_rows, "vary_split": vary_split,
-        "metric": chooses_by,
+        "metric": chooses_by, "apart": vary_split and spec.on_leak != "warn",
     }  # fmt: skip
     # Left out where they say nothing, so that results from before these existed stay valid.
     identity |= {k: v for k, v in more.items() if v not in ("trial", None, False, "accuracy")}
@@ -352,6 +352,8 @@ def drawn(dataset: Dataset, spec: TrialSpec) -> Dataset:
     """The rows that this trial sees; the same for every method with the same seed."""
     if spec.vary_split:
         dataset = data.redivided(dataset, spec.seed)
+        if spec.data.on_leak != "warn":
+            dataset = data.apart(dataset)
     if spec.train_rows is not None:
         dataset = data.smaller(dataset, spec.train_rows, spec.seed)
     return dataset

@@ -17,10 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tunelab import data
+from tunelab import data, duplicates
 from tunelab.data import SOURCES, describe, load, write_table
 from tunelab.errors import DataError
-from tunelab.types import Dataset, DataSpec, Split
+from tunelab.trial import drawn, make_spec
+from tunelab.types import Dataset, DataSpec, MethodSpec, Split
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -251,6 +252,37 @@ def test_a_small_train_part_divided_anew_has_every_class(tmp_path, seed):
     both = (*found.train.ids, *found.validation.ids)
     assert sorted(both) == sorted((*dataset.train.ids, *dataset.validation.ids))
     assert (len(found.train), len(found.validation)) == (30, len(dataset.validation))
+
+
+def test_rows_divided_anew_are_held_apart_where_leaks_are_dropped(tmp_path):
+    for part, numbers in (("train", (0, 200)), ("validation", (200, 260)), ("test", (250, 300))):
+        lines = [
+            f"a text whose number is {i * 7919} and {i * 104729},{'ab'[i % 2]}\n"
+            for i in range(*numbers)
+            for _ in range(2 if part == "train" else 1)
+        ]
+        put(tmp_path, f"{part}.csv", "text,label\n" + "".join(lines))
+    spec = DataSpec(str(tmp_path), on_leak="drop")
+    dataset = load(spec)
+
+    def leaked(found):
+        return [duplicates.match(p.texts, found.train.texts).found.sum()
+                for p in (found.validation, found.test)]  # fmt: skip
+
+    assert leaked(dataset) == [0, 0]
+    again = data.redivided(dataset, 0)
+    assert min(leaked(again)) > 5  # rows that stood twice in train, and validation's own
+    lora = MethodSpec("lora", "lora", {})
+    for on_leak in ("drop", "fail"):
+        asked = make_spec(replace(spec, on_leak=on_leak), "f", None, lora, 0, vary_split=True)
+        found = drawn(dataset, asked)
+        assert leaked(found) == [0, 0]
+        assert found.validation.ids == again.validation.ids
+        plain = make_spec(spec, "f", None, lora, 0)
+        assert drawn(dataset, plain) is dataset
+    warned = make_spec(replace(spec, on_leak="warn"), "f", None, lora, 0, vary_split=True)
+    assert warned.trial_id != asked.trial_id
+    assert drawn(dataset, warned).train.ids == again.train.ids
 
 
 def test_other_data_of_the_class_minus_one_alone_is_labelled(tmp_path):
