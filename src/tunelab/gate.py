@@ -290,7 +290,7 @@ def against(dataset: Dataset, other: Dataset, parts: Sequence[str] = PARTS) -> t
 
 
 def _alike(similarity: float) -> str:
-    return "the same but for marks" if similarity == 1 else f"{similarity:.0%} alike"
+    return "the same, case and marks aside" if similarity == 1 else f"{similarity:.0%} alike"
 
 
 def _leak(

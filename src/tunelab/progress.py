@@ -223,9 +223,9 @@ class Display:
             self._line(("done  ", "green"), text, (left, "dim"))
         if self._bars and self._tasks:
             self._bars.advance(self._tasks[0])
-            self._bars.update(
-                self._tasks[0], said=f"about {format_seconds(self.seconds_left)} left"
-            )
+            soon = self.seconds_left
+            said = f"about {format_seconds(soon)} left" if self._left and soon >= 1 else ""
+            self._bars.update(self._tasks[0], said=said)
 
     @property
     def seconds_left(self) -> float:
