@@ -228,6 +228,12 @@ def training(
             scores = _scores(logits, validation, settings)
             log.evaluated(epoch, scores)
             chosen = settings.metric_for_best_model
+            if f"eval_{chosen}" not in scores:
+                raise TrialError(
+                    f"metric_for_best_model: {chosen} has no value on the validation part, which "
+                    f"has {len(np.unique(validation.labels))} of the {logits.shape[1]} classes. "
+                    "Use accuracy or loss, or validate on rows of every class."
+                )
             # A lower loss is better; every other choice is a score where higher is better.
             value = -scores["eval_loss"] if chosen == "loss" else scores[f"eval_{chosen}"]
             if value > best_value:

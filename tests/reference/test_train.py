@@ -262,6 +262,17 @@ def test_the_best_epoch_is_kept_not_the_last(tiny_bert: Path) -> None:
     assert again["eval_loss"] == pytest.approx(min(losses), rel=1e-5)
 
 
+def test_a_best_epoch_by_a_score_that_validation_does_not_have(tiny_bert: Path) -> None:
+    model, s = fresh(tiny_bert, metric_for_best_model="roc_auc")
+    one = data(30, seed=9)
+    one = replace(one, labels=np.zeros_like(one.labels))
+    with pytest.raises(TrialError, match=r"roc_auc has no value .* 1 of the 2 classes"):
+        train.fit(
+            model, pad_id=0, train=data(), validation=one, settings=s, seeds=SEEDS,
+            on_step=lambda _: None,
+        )  # fmt: skip
+
+
 def test_early_stopping_stops(tiny_bert: Path) -> None:
     _, fitted = run(
         tiny_bert, num_train_epochs=30, learning_rate=0.05, lr_scheduler_type="constant",
