@@ -47,6 +47,19 @@ def logits(model: Any, tokenizer: Any) -> np.ndarray:
         ])  # fmt: skip
 
 
+@pytest.mark.parametrize("method", ["full", "lora", "lora-plus", "pissa", "qlora-4bit"])
+def test_scores_of_the_best_epoch_are_kept_where_they_are_what_the_classifier_gives(
+    method: str, family: Path
+) -> None:
+    outcome = train(method, family)
+    kept = outcome.validation_scores
+    if method == "pissa":  # written as another adapter: rounding may differ
+        assert kept is None
+    else:
+        assert kept is not None
+        assert np.array_equal(kept, outcome.classifier.scores(SPLIT.texts))
+
+
 @pytest.mark.parametrize("method", ["lora", "pissa", "adalora"])
 def test_auto_peft_loads_our_adapter(  # FIELD 1, 6 (peft 310, 577, 602, 1070, 1486, 554)
     method: str, family: Path, tmp_path: Path

@@ -108,9 +108,9 @@ def session(task: Task, adapt: Adapt, extras: Extras) -> Generator[train.Ask, An
             **found,
         },
         peak_memory_bytes=_peak(fitted.peak_memory_bytes, held, started_with),
-        # What `finish` changed, and more texts than a window, may be scored otherwise.
+        # What `finish` changed (it says so), and more texts than a window, may be scored otherwise.
         validation_scores=None
-        if extras.finish or len(task.validation) > inference.WINDOW
+        if found or len(task.validation) > inference.WINDOW
         else fitted.validation,
     )
 
