@@ -209,7 +209,8 @@ def _running(  # noqa: PLR0917
         latency_p50_seconds=p50,
         latency_p95_seconds=p95,
     )
-    elsewhere, transfer = _transfer(spec.test_on, outcome.classifier, dataset.label_names)
+    others = [(d, data.load_other(d, dataset.label_names)) for d in spec.test_on]
+    elsewhere, transfer = _transfer(others, outcome.classifier, dataset.label_names)
     splits = {"validation": validation, "test": test}
     details = {
         **outcome.details,
@@ -381,7 +382,7 @@ def _watched(on_event: OnEvent, stop_below: Mapping[str, float], metric: str) ->
 
 
 def _transfer(
-    others: Sequence[DataSpec],
+    others: Sequence[tuple[DataSpec, data.OtherData]],
     classifier: Classifier,
     label_names: tuple[str, ...],
     taken: Sequence[str] = (),
@@ -389,8 +390,7 @@ def _transfer(
     """Score other data once, after everything: predictions by name, and what they say."""
     found: dict[str, Predictions] = {}
     facts: dict[str, Any] = {}
-    for spec in others:
-        other = data.load_other(spec, label_names)
+    for spec, other in others:
         name = _free(other.name, (*taken, *facts))
         found[f"{store.TEST_ON}{name}"] = p = _score(classifier, other.split)
         values, why = metrics.evaluate(p, label_names)
@@ -440,15 +440,12 @@ def _score_elsewhere(
     try:
         classifier = predict.load(kept / "artifact").classifier
         names = classifier.label_names
-        missing = tuple(
-            d
-            for d in spec.test_on
-            if not scored_on(before, d, data.load_other(d, names).fingerprint)
-        )
+        others = ((d, data.load_other(d, names)) for d in spec.test_on)
+        missing = [(d, o) for d, o in others if not scored_on(before, d, o.fingerprint)]
         if not missing:
             return before
         # What it was scored on before under this source, with other rows, goes.
-        sources = {d.source for d in missing}
+        sources = {d.source for d, _ in missing}
         known = {
             name: facts
             for name, facts in before.details.get("transfer", {}).items()
@@ -458,7 +455,7 @@ def _score_elsewhere(
         earlier = tuple(d for d in before.spec.test_on if d.source not in sources)
         result = replace(
             before,
-            spec=replace(before.spec, test_on=(*earlier, *missing)),
+            spec=replace(before.spec, test_on=(*earlier, *(d for d, _ in missing))),
             details={**before.details, "transfer": {**known, **facts}},
         )
         predictions = {
