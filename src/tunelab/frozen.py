@@ -235,7 +235,7 @@ def _key(frozen: Frozen, model: Any, encoded: Encoded, more: Sequence[object]) -
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     source = Path(kernels.__file__).with_name("kernels.cpp").read_bytes()
     head = [
-        _VERSION, frozen.layers, _config(inner), kernels.why_not() or "compiled",
+        _VERSION, frozen.layers, _config(inner), kernels.built(torch.float32),
         hashlib.sha256(kernels.processor() + source).hexdigest(), torch.get_num_threads(),
         torch.__version__, transformers.__version__, *more,
     ]  # fmt: skip

@@ -810,6 +810,37 @@ struct Layer {
   long count, k, n;
 };
 
+// A layer's thin matrices as tiles, `down` to the low side and `up` from it (each direction has its
+// own layout), and the largest rank, filled up.
+struct Thin {
+  std::vector<Place> down, up;
+  long most = 32;
+  explicit Thin(const Layer& layer) : down(layer.count), up(layer.count) {
+    for (long c = 0; c < layer.count; c++) {
+      const Adapter& p = layer.parts[c];
+      const long rank = up32(p.rank);
+      down[c] = place(layer.k * rank);
+      up[c] = place(rank * p.columns);
+      most = std::max(most, rank);
+    }
+  }
+};
+
+// The low side of 32 rows: `rows` (32 x rank, filled up) = scale A B, and turned; A's rows are `step`
+// apart, B is laid out. S has room for 32 x 32 numbers.
+inline void lower(const Adapter& p, const bf16* a, long step, const bf16* b, long slabs, float* s,
+                  bf16* rows, bf16* turned, long all) {
+  const long rank = up32(p.rank);
+  for (long l = 0; l < rank; l += 32) {
+    const bf16* with = b + l / 16 * slabs * TILE;
+    clear();
+    if (p.rank - l > 16) add(a, step, with, slabs);
+    else add<true, false>(a, step, with, slabs);
+    take(s);
+    keep_low(s, p.scale, rank, rows + l, p.rank - l, turned + l * all, all);
+  }
+}
+
 // y = x W^T + bias, and on each adapter's columns + scale drop(x) A^T B^T. Where `slope` is given, y
 // is GELU of that, and `slope` its derivative.
 void adapted(const bf16* x, const Layer& layer, bf16* y, bf16* slope, long rows, int threads) {
@@ -817,25 +848,18 @@ void adapted(const bf16* x, const Layer& layer, bf16* y, bf16* slope, long rows,
   const long count = layer.count, k = layer.k, n = layer.n;
   const bf16 *const w = layer.ahead, *const bias = layer.bias;
   const long slabs = k / 32, all = up32(rows);
-  std::vector<Place> down(count), up(count);
-  long most = 32;
-  for (long p = 0; p < count; p++) {
-    const long rank = up32(parts[p].rank);
-    down[p] = place(k * rank);
-    up[p] = place(rank * parts[p].columns);
-    most = std::max(most, rank);
-  }
+  const Thin thin(layer);
 #pragma omp parallel num_threads(threads)
   {
     Tiles tiles;
-    const Place own = place(2 * 32 * k + count * 32 * most);
+    const Place own = place(2 * 32 * k + count * 32 * thin.most);
     bf16 *const ends = own.get(), *const dropped = ends + 32 * k, *const lows = dropped + 32 * k;
     alignas(64) float s[1024];
 #pragma omp for schedule(static)
     for (long t = 0; t < 2 * count; t++) {
       const Adapter& p = parts[t / 2];
-      if (t % 2) lay_out(p.b, 1, p.rank, p.rank, p.columns, up[t / 2].get());
-      else lay_out(p.a, 1, k, k, p.rank, down[t / 2].get());
+      if (t % 2) lay_out(p.b, 1, p.rank, p.rank, p.columns, thin.up[t / 2].get());
+      else lay_out(p.a, 1, k, k, p.rank, thin.down[t / 2].get());
     }
 #pragma omp for schedule(dynamic, 1)
     for (long i = 0; i < rows; i += 32) {
@@ -854,15 +878,7 @@ void adapted(const bf16* x, const Layer& layer, bf16* y, bf16* slope, long rows,
             }
           seen = dropped;
         }
-        const long rank = up32(p.rank);
-        for (long l = 0; l < rank; l += 32) {
-          clear();
-          const bf16* with = down[c].get() + l / 16 * slabs * TILE;
-          if (p.rank - l > 16) add(seen, k, with, slabs);
-          else add<true, false>(seen, k, with, slabs);
-          take(s);
-          keep_low(s, p.scale, rank, lows + c * 32 * most + l, p.rank - l, p.low + l * all + i, all);
-        }
+        lower(p, seen, k, thin.down[c].get(), slabs, s, lows + c * 32 * thin.most, p.low + i, all);
       }
       for (long j = 0; j < n; j += 32) {
         clear();
@@ -871,7 +887,7 @@ void adapted(const bf16* x, const Layer& layer, bf16* y, bf16* slope, long rows,
           const Adapter& p = parts[c];
           if (j < p.first || j >= p.first + p.columns) continue;
           const long rank = up32(p.rank);
-          add(lows + c * 32 * most, rank, up[c].get() + (j - p.first) / 16 * (rank / 32) * TILE,
+          add(lows + c * 32 * thin.most, rank, thin.up[c].get() + (j - p.first) / 16 * (rank / 32) * TILE,
               rank / 32);
         }
         take(s);
@@ -932,26 +948,20 @@ void adapted_back(const bf16* g, const bf16* x, const Layer& layer, bf16* dx, co
   const long count = layer.count, k = layer.k, n = layer.n;
   const bf16* const w = layer.back;
   const long slabs = n / 32, all = up32(rows);
-  std::vector<Place> down(count), up(count), low(count);
-  long most = 32;
-  for (long p = 0; p < count; p++) {
-    const long rank = up32(parts[p].rank);
-    down[p] = place(k * rank);
-    up[p] = place(rank * parts[p].columns);
-    low[p] = place(rank * all);
-    most = std::max(most, rank);
-  }
+  const Thin thin(layer);
+  std::vector<Place> low(count);
+  for (long c = 0; c < count; c++) low[c] = place(up32(parts[c].rank) * all);
 #pragma omp parallel num_threads(threads)
   {
     Tiles tiles;
-    const Place memory = place(std::max(32 * n, 32 * all) + count * 32 * most);
+    const Place memory = place(std::max(32 * n, 32 * all) + count * 32 * thin.most);
     bf16 *const ends = memory.get(), *const lows = ends + std::max(32 * n, 32 * all);
     alignas(64) float s[1024], own[1024];
 #pragma omp for schedule(static)
     for (long t = 0; t < 2 * count; t++) {
       const Adapter& p = parts[t / 2];
-      if (t % 2) lay_out(p.b, p.rank, 1, p.columns, p.rank, up[t / 2].get());
-      else lay_out(p.a, k, 1, p.rank, k, down[t / 2].get());
+      if (t % 2) lay_out(p.b, p.rank, 1, p.columns, p.rank, thin.up[t / 2].get());
+      else lay_out(p.a, k, 1, p.rank, k, thin.down[t / 2].get());
     }
 #pragma omp for schedule(dynamic, 1)
     for (long i = 0; i < rows; i += 32) {
@@ -959,15 +969,8 @@ void adapted_back(const bf16* g, const bf16* x, const Layer& layer, bf16* dx, co
       const bf16* from = filled(g + i * n, many, n, ends);
       for (long c = 0; c < count; c++) {
         const Adapter& p = parts[c];
-        const long rank = up32(p.rank), deep = p.columns / 32;
-        for (long l = 0; l < rank; l += 32) {
-          clear();
-          const bf16* with = up[c].get() + l / 16 * deep * TILE;
-          if (p.rank - l > 16) add(from + p.first, n, with, deep);
-          else add<true, false>(from + p.first, n, with, deep);
-          take(s);
-          keep_low(s, p.scale, rank, lows + c * 32 * most + l, p.rank - l, low[c].get() + l * all + i, all);
-        }
+        lower(p, from + p.first, n, thin.up[c].get(), p.columns / 32, s, lows + c * 32 * thin.most,
+              low[c].get() + i, all);
       }
       for (long j = 0; dx && j < k; j += 32) {
         clear();
@@ -975,7 +978,7 @@ void adapted_back(const bf16* g, const bf16* x, const Layer& layer, bf16* dx, co
         for (long c = 0; c < count; c++) {
           const long rank = up32(parts[c].rank);
           if (!parts[c].kept)
-            add(lows + c * 32 * most, rank, down[c].get() + j / 16 * (rank / 32) * TILE, rank / 32);
+            add(lows + c * 32 * thin.most, rank, thin.down[c].get() + j / 16 * (rank / 32) * TILE, rank / 32);
         }
         take(s);
         for (long c = 0; c < count; c++) {
@@ -983,7 +986,7 @@ void adapted_back(const bf16* g, const bf16* x, const Layer& layer, bf16* dx, co
           const long rank = up32(p.rank);
           if (!p.kept) continue;
           clear();
-          add(lows + c * 32 * most, rank, down[c].get() + j / 16 * (rank / 32) * TILE, rank / 32);
+          add(lows + c * 32 * thin.most, rank, thin.down[c].get() + j / 16 * (rank / 32) * TILE, rank / 32);
           take(own);
           for (long u = 0; u < many; u++) {
             const uint32_t bits = p.kept[((i + u) * k + j) / 32];
@@ -1021,8 +1024,8 @@ void adapted_back(const bf16* g, const bf16* x, const Layer& layer, bf16* dx, co
   }
 }
 
-// A sublayer in BERT's order (Vaswani et al. 2017): norm(x + drop(out(f(in(x))))), where f is attention within each text
-// (`bounds` given; `in` makes queries, keys and values) or GELU. tiles.py has the same.
+// A sublayer in BERT's order (Vaswani et al. 2017): norm(x + drop(out(f(in(x))))), where f is attention
+// within each text (`bounds` given; `in` makes queries, keys and values) or GELU. tiles.py has the same.
 struct Sublayer {
   Layer in, out;
   const bf16* x;

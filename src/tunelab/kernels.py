@@ -45,6 +45,7 @@ __all__ = [
     "built",
     "cache_folder",
     "dropout",
+    "fits",
     "gelu",
     "keep_memory",
     "low_rank",
@@ -418,7 +419,7 @@ class Layout:
 
 
 # Beyond this length one product a text and head in MKL beats the kernel (docs/log.md).
-LONGEST = 160
+_LONGEST = 160
 
 
 def attention(
@@ -458,9 +459,13 @@ def self_attention(
     return _padded_attention(q, k, v, layout, scale, drop, causal)
 
 
+def fits(layout: Layout, width: int) -> bool:
+    """Whether attention's kernel is the best choice for these texts and heads of this width."""
+    return layout.shape[1] <= _LONGEST and width <= 256
+
+
 def _has_kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout) -> bool:
-    fits = layout.shape[1] <= LONGEST and k.shape[3] <= 256
-    return fits and pick("attention", q, k, v) is not None
+    return fits(layout, k.shape[3]) and pick("attention", q, k, v) is not None
 
 
 def _padded_attention(  # noqa: PLR0917

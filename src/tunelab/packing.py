@@ -301,14 +301,13 @@ def _layer(run: _Run, module: Any, layer: _Layer, join: _Join) -> _Forward:
     def attend(x: torch.Tensor, asks: torch.Tensor) -> torch.Tensor:
         drop = run.drop(drops[0], module.training)
         if qkv and asks is x:
-            width = x.shape[-1] // heads
-            fits = tiles.Attention.fits(run.layout, width) and tiles.Norm.fits(layer.norm)
-            if fits and mixed and qkv.on_tiles(x) and mixed.on_tiles(x):
+            first, second = qkv.on_tiles(x), mixed and mixed.on_tiles(x)
+            fits = kernels.fits(run.layout, x.shape[-1] // heads) and tiles.Norm.fits(layer.norm)
+            if mixed and first and second and fits:
                 assert isinstance(drop, Dropout)  # noqa: S101  what shares the row is apart
                 how = tiles.Attention(run.layout, heads, scale, drop)
-                return tiles.sublayer(
-                    x, qkv.linear(x), mixed.linear(x), run.norm(layer.norm, drops[1]), how
-                )
+                ahead, out = qkv.linear(first, x), mixed.linear(second, x)
+                return tiles.sublayer(x, ahead, out, run.norm(layer.norm, drops[1]), how)
             y = run.attend_joined(qkv(x), heads, scale, drop)
         else:
             y = run.attend(query(asks), key(x), value(x), heads, scale, drop)
@@ -316,15 +315,10 @@ def _layer(run: _Run, module: Any, layer: _Layer, join: _Join) -> _Forward:
 
     def feed_forward(x: torch.Tensor) -> torch.Tensor:
         norm = layer.last_norm
-        if (
-            gelu
-            and wide
-            and narrow
-            and wide.on_tiles(x)
-            and narrow.on_tiles(x)
-            and tiles.Norm.fits(norm)
-        ):
-            return tiles.sublayer(x, wide.linear(x), narrow.linear(x), run.norm(norm, drops[2]))
+        first, second = wide and wide.on_tiles(x), narrow and narrow.on_tiles(x)
+        if wide and narrow and first and second and gelu and tiles.Norm.fits(norm):
+            ahead, out = wide.linear(first, x), narrow.linear(second, x)
+            return tiles.sublayer(x, ahead, out, run.norm(norm, drops[2]))
         y = layer.narrow(layer.activation(layer.wide(x)))
         return run.add_norm(y, x, norm, drops[2])
 
@@ -356,8 +350,8 @@ class _Cast:
     """A weight in another type: kept where it is frozen, made anew in each step where it learns."""
 
     def __init__(self) -> None:
-        self._kept: dict[int, torch.Tensor] = {}
-        self._tiled: dict[int, tiles.Tiled | None] = {}
+        self._kept: dict[tuple[int, ...], torch.Tensor] = {}
+        self._tiled: dict[tuple[int, ...], tiles.Tiled | None] = {}
         # Of each large embedding that learns: its gradient, which is kept as well.
         self.rows: dict[int, _Rows] = {}
 
@@ -366,9 +360,9 @@ class _Cast:
             return t
         if t.requires_grad:
             return t.to(dtype)
-        kept = self._kept.get(id(t))
+        kept = self._kept.get((id(t),))
         if kept is None:
-            kept = self._kept[id(t)] = t.detach().to(dtype)
+            kept = self._kept[id(t),] = t.detach().to(dtype)
         return kept
 
     def joined(self, parts: Sequence[torch.Tensor | None], dtype: torch.dtype) -> Any:
@@ -378,7 +372,7 @@ class _Cast:
         whole = [t for t in parts if t is not None]
         if any(t.requires_grad for t in whole):
             return torch.cat([t.to(dtype) for t in whole])
-        key = hash(tuple(map(id, whole)))
+        key = tuple(map(id, whole))
         kept = self._kept.get(key)
         if kept is None:
             kept = self._kept[key] = torch.cat([t.detach().to(dtype) for t in whole])
@@ -388,7 +382,7 @@ class _Cast:
         """The weights of frozen layers as matrix tiles read them; None where they cannot be."""
         if dtype != torch.bfloat16:
             return None
-        key = hash(tuple(map(id, layers)))
+        key = tuple(map(id, layers))
         if key not in self._tiled:
             learns = any(
                 p.requires_grad for m in layers for p in (m.weight, m.bias) if p is not None
@@ -458,10 +452,8 @@ class _SideBySide:
         """The frozen weights as tiles read them; None where x is not multiplied on tiles."""
         return self._cast.tiled(self._bases, x.dtype)
 
-    def linear(self, x: torch.Tensor) -> tiles.Linear:
-        """The layers as they are multiplied on tiles, with the next masks."""
-        weight = self.on_tiles(x)
-        assert weight is not None  # noqa: S101  callers ask before
+    def linear(self, weight: tiles.Tiled, x: torch.Tensor) -> tiles.Linear:
+        """The layers as x is multiplied with them on tiles, with the next masks."""
         return tiles.Linear(weight, self._bias(x), *self._adapters())
 
     def _bias(self, x: torch.Tensor) -> Any:
@@ -478,8 +470,9 @@ class _SideBySide:
         return parts, thin
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if self.on_tiles(x):
-            return tiles.linear(x, self.linear(x))
+        tiled = self.on_tiles(x)
+        if tiled:
+            return tiles.linear(x, self.linear(tiled, x))
         weight = self._cast.joined([b.weight for b in self._bases], x.dtype)
         weight, bias = weight.t() if self._flipped else weight, self._bias(x)
         if not self._adapted:

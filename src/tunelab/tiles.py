@@ -25,8 +25,6 @@ from tunelab.kernels import Dropout, Layout, at
 __all__ = ["Adapter", "Attention", "Linear", "Norm", "Tiled", "linear", "sublayer", "tiled"]
 
 _TILE = 32
-# Attention's kernel is the best choice for texts and heads up to these sizes.
-_WIDEST = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,11 +103,6 @@ class Attention:
     heads: int
     scale: float
     drop: Dropout
-
-    @staticmethod
-    def fits(layout: Layout, width: int) -> bool:
-        """Whether such texts and heads of this width are computed here."""
-        return layout.shape[1] <= kernels.LONGEST and width <= _WIDEST
 
 
 class _Adapter(ctypes.Structure):
