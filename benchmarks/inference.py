@@ -48,15 +48,12 @@ def adapted() -> tuple[Any, Any]:
 
 
 def ours(rows: int, precision: str) -> Callable[[], float]:
-    import torch
-
     from tunelab.transformer import TransformerClassifier
     from tunelab.types import BaseRef
 
     model, tokenizer = adapted()
     classifier = TransformerClassifier(
-        model, tokenizer, tuple(LABELS), BaseRef("minilm", ""), 128, 64,
-        dtype=getattr(torch, precision),
+        model, tokenizer, tuple(LABELS), BaseRef("minilm", ""), 128, 64, precision=precision
     )  # fmt: skip
     some = texts(rows)
     classifier.scores(some)
@@ -78,23 +75,23 @@ def pipeline(rows: int, batch: int = 1, ordered: bool = False) -> Callable[[], f
 
 
 def agreement(rows: int) -> dict[str, float]:
-    """How far bf16 is from float32 on these texts: largest change of a logit, labels that flip."""
+    """How far from float32 on these texts: largest change of a logit, labels that flip."""
     import numpy as np
-    import torch
 
     from tunelab import batching, inference
 
     model, tokenizer = adapted()
     encoded = batching.encode(tokenizer, texts(rows), 128)
     pad = tokenizer.pad_token_id
-    exact, half = (
-        inference.prepare(model, dtype=d)(encoded, pad, 64) for d in (torch.float32, torch.bfloat16)
+    exact, *others = (
+        inference.prepare(model, precision=p)(encoded, pad, 64)
+        for p in ("float32", "auto", "bfloat16")
     )
-    flips = exact.argmax(1) != half.argmax(1)
-    return {
-        "largest change of a logit in bf16": float(np.abs(exact - half).max()),
-        "labels that flip in bf16": int(flips.sum()),
-    }
+    said: dict[str, float] = {}
+    for name, found in zip(("auto", "bf16"), others, strict=True):
+        said[f"largest change of a logit, {name}"] = float(np.abs(exact - found).max())
+        said[f"labels that flip, {name}"] = int((exact.argmax(1) != found.argmax(1)).sum())
+    return said
 
 
 def accuracies(artifact: Path) -> dict[str, str]:
@@ -121,7 +118,8 @@ def accuracies(artifact: Path) -> dict[str, str]:
     model = tunelab.load(artifact)
     found = {
         "pipeline": peer,
-        "tunelab float32": model.predict(some),
+        "tunelab": model.predict(some),
+        "tunelab float32": model.computing_in("float32").predict(some),
         "tunelab bf16": model.computing_in("bfloat16").predict(some),
     }
     truth = [names[k] for k in frame.label]
@@ -146,6 +144,7 @@ def main() -> None:
         Contestant("pipeline, batch 32", pipeline, {"rows": n, "batch": 32}),
         Contestant("pipeline, batch 32, sorted", pipeline,
                    {"rows": n, "batch": 32, "ordered": True}),
+        Contestant("tunelab", ours, {"rows": n, "precision": "auto"}),
         Contestant("tunelab float32", ours, {"rows": n, "precision": "float32"}),
         Contestant("tunelab bf16", ours, {"rows": n, "precision": "bfloat16"}),
     ]  # fmt: skip

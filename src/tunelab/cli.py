@@ -530,10 +530,11 @@ def _show_more(folder: Path, metric: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="JSON lines with every class's probability.")
 @click.option(
     "--precision",
-    type=click.Choice(["float32", "bfloat16"]),
-    default="float32",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
     show_default=True,
-    help="What layers compute in; bfloat16 is faster, and rounds.",
+    help="What layers compute in. float32: exact; auto: float32 to five digits, faster where the "
+    "processor has matrix tiles; bfloat16: faster still, and rounds.",
 )
 @click.option("--calibrated", is_flag=True,
               help="Divide scores by the temperature fitted on validation: same labels, truer "

@@ -365,9 +365,11 @@ class Lower:
         self._kept.close()
 
 
-def lower(frozen: Frozen, model: Any, encoded: Encoded, batch_size: int) -> Lower | None:
-    """Keep what frozen layers give when these texts are scored in float32, for each epoch and each
-    trial after; None where that cannot be.
+def lower(
+    frozen: Frozen, model: Any, encoded: Encoded, batch_size: int, precision: str
+) -> Lower | None:
+    """Keep what frozen layers give when these texts are scored, in one of inference.PRECISIONS, for
+    each epoch and each trial after; None where that cannot be.
     """
     kind = getattr(getattr(model, "config", None), "model_type", "")
     if frozen.why_not is not None or kind not in packing.FAMILIES or packing.FAMILIES[kind].causal:
@@ -379,7 +381,8 @@ def lower(frozen: Frozen, model: Any, encoded: Encoded, batch_size: int) -> Lowe
         (len(rows), 1 if top else int(lengths[rows].max()), width)
         for rows in inference.batches(lengths, batch_size)
     ]
-    kept = Kept(_file(_key(frozen, model, encoded, ["scored", batch_size])), shapes, torch.float32)
+    key = _key(frozen, model, encoded, ["scored", batch_size, precision])
+    kept = Kept(_file(key), shapes, torch.float32)
     if kept.found() is None and kept.begin() is not None:
         return None
     return Lower(kept, frozen.layers)

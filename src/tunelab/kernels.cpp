@@ -691,21 +691,27 @@ struct Tiles {
   }
 };
 
-// B (k x n), element (i, j) at m[i * row + j * column], laid out and filled up with zeros.
-template <class S>
+// B (k x n), element (i, j) at m[i * row + j * column], laid out in P parts and filled up with zeros.
+template <int P = 1, class S>
 void lay_out(const S* m, long row, long column, long k, long n, bf16* out) {
   const long lines = up32(k) / 2, wide = up32(n) / 16;  // lines are of two
-  if (k % 32 || n % 32) std::memset(out, 0, size_t(lines * wide * 32) * sizeof(bf16));
+  if (k % 32 || n % 32) std::memset(out, 0, size_t(P * lines * wide * 32) * sizeof(bf16));
 #pragma omp parallel for schedule(static) if (k * n > 1 << 18)
   for (long tile = 0; tile < wide; tile++) {
     const S* from = m + tile * 16 * column;
-    bf16* to = out + tile * lines * 32;
+    bf16* to = out + tile * P * lines * 32;
     const long many = std::min(16L, n - tile * 16);
     for (long i = 0; i < k; i += 2, from += 2 * row, to += 32) {
       const long next = i + 1 < k ? row : 0;  // an odd last line stands beside zeros
       for (long c = 0; c < many; c++) {
-        store(to + 2 * c, load(from[c * column]));
-        store(to + 2 * c + 1, next ? load(from[c * column + next]) : 0.f);
+        float x = load(from[c * column]), y = next ? load(from[c * column + next]) : 0.f;
+        for (int p = 0; p < P; p++) {
+          bf16* const pair = to + p * lines * 32 + 2 * c;
+          store(pair, x);
+          store(pair + 1, y);
+          x -= load(pair[0]);
+          y -= load(pair[1]);
+        }
       }
     }
   }
@@ -718,6 +724,20 @@ inline void clear() {
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
+}
+inline void left(const bf16* a, long step) {
+  _tile_loadd(4, a, step * 2);
+  _tile_loadd(5, a + 16 * step, step * 2);
+}
+inline void right(const bf16* b, long apart) {
+  _tile_loadd(6, b, 64);
+  _tile_loadd(7, b + apart, 64);
+}
+inline void multiply() {
+  _tile_dpbf16ps(0, 4, 6);
+  _tile_dpbf16ps(1, 4, 7);
+  _tile_dpbf16ps(2, 5, 6);
+  _tile_dpbf16ps(3, 5, 7);
 }
 template <bool LOWER = true, bool RIGHT = true>
 inline void add(const bf16* a, long step, const bf16* b, long slabs) {
@@ -739,6 +759,77 @@ inline void take(float* s) {
   _tile_stored(1, s + 16, 128);
   _tile_stored(2, s + 512, 128);
   _tile_stored(3, s + 528, 128);
+}
+
+// Sixteen numbers, to the nearest of bfloat16, and those back in float32.
+inline __m256i narrowed(__m512 x) {
+  const __m256bh h = _mm512_cvtneps_pbh(x);
+  __m256i out;
+  std::memcpy(&out, &h, 32);
+  return out;
+}
+inline __m512 widened(__m256i h) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+
+// x (rows x k) W^T + bias in float32, or GELU of that, k and n multiples of 32. Each number is the sum of two of bfloat16,
+// a + b, which holds 16 of its 24 bits, and of the four products that of the two small ones is left
+// out (Henry, Tang & Heinecke 2019). W^T is laid out in two parts, one after the other in each column.
+void product(const float* x, const bf16* w, const float* bias, float* y, long rows, long k, long n,
+             bool gelu, int threads) {
+  const long slabs = k / 32, next = slabs * TILE, blocks = (rows + 31) / 32;
+  // So many blocks go through W's columns together: it is read from far away once for all of them.
+  const long own = (blocks + threads - 1) / threads, rounds = (own + 3) / 4, group = (own + rounds - 1) / rounds;
+#pragma omp parallel num_threads(threads)
+  {
+    Tiles tiles;
+    const Place memory = place(group * 2 * 32 * k);
+    alignas(64) float s[1024];
+#pragma omp for schedule(dynamic, 1)
+    for (long start = 0; start < rows; start += 32 * group) {
+      const long end = std::min(rows, start + 32 * group);
+      for (long i = start; i < end; i++) {
+        bf16* const to = memory.get() + (i - start) / 32 * 2 * 32 * k + (i - start) % 32 * k;
+        for (long j = 0; j < k; j += 16) {
+          const __m512 v = _mm512_loadu_ps(x + i * k + j);
+          const __m256i a = narrowed(v), b = narrowed(_mm512_sub_ps(v, widened(a)));
+          _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + j), a);
+          _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 32 * k + j), b);
+        }
+      }
+      for (long j = 0; j < n; j += 32) {
+        const bf16* const b = w + j / 16 * 2 * next;
+        for (long i = start; i < end; i += 32) {
+          const bf16* const a = memory.get() + (i - start) * 2 * k;
+          settle(a);
+          clear();
+          // The small products first: what rounding takes from them is small as well.
+          for (long s = 0; s < slabs; s++) {
+            left(a + 32 * k + 32 * s, k);
+            right(b + s * TILE, 2 * next);
+            multiply();
+            left(a + 32 * s, k);
+            right(b + next + s * TILE, 2 * next);
+            multiply();
+          }
+          for (long s = 0; s < slabs; s++) {
+            left(a + 32 * s, k);
+            right(b + s * TILE, 2 * next);
+            multiply();
+          }
+          take(s);
+          for (long u = 0; u < std::min(32L, end - i); u++) {
+            float* const line = s + u * 32;
+            if (bias)
+              for (long c = 0; c < 32; c += 16) store16(line + c, load16(line + c) + load16(bias + j + c));
+            float slope;
+            if (gelu) { SIMD(private(slope)) for (long c = 0; c < 32; c++) line[c] = gelu_of(line[c], &slope); }
+            std::memcpy(y + (i + u) * n + j, line, 128);
+          }
+        }
+      }
+    }
+  }
 }
 
 // An adapter on some columns of y = x W^T; tiles.py has the same.
@@ -1108,6 +1199,13 @@ extern "C" int tiles() {
 #ifdef TILES
 extern "C" void lay_out_bfloat16(const bf16* m, long row, long column, long k, long n, bf16* out) {
   lay_out(m, row, column, k, n, out);
+}
+extern "C" void lay_out_float32(const float* m, long row, long column, long k, long n, bf16* out) {
+  lay_out<2>(m, row, column, k, n, out);
+}
+extern "C" void product_float32(const float* x, const bf16* w, const float* bias, float* y, long rows,
+                                long k, long n, int gelu, int threads) {
+  product(x, w, bias, y, rows, k, n, gelu, threads);
 }
 extern "C" void adapted_bfloat16(const Layer* layer, const bf16* x, bf16* y, long rows, int threads) {
   adapted(x, *layer, y, nullptr, rows, threads);

@@ -109,16 +109,20 @@ _ARGUMENTS = {
     "low_rank": "ppppp" "l" "p" "llll" "f" "uuf" "i",
     "low_rank_back": "p" "l" "ppppppp" "llll" "f" "uuf" "i",
 }  # fmt: skip
-# Of bfloat16 alone, where the processor has matrix tiles (tiles.py).
-_ON_TILES = {"lay_out": "p" "llll" "p", "adapted": "ppp" "l" "i", "adapted_back": "pppp" "l" "i",
-             "sublayer": "p" "i", "sublayer_back": "p" "i"}  # fmt: skip
+# Where the processor has matrix tiles (tiles.py).
+_ON_TILES = {
+    "lay_out_bfloat16": "p" "llll" "p", "adapted_bfloat16": "ppp" "l" "i",
+    "adapted_back_bfloat16": "pppp" "l" "i", "sublayer_bfloat16": "p" "i",
+    "sublayer_back_bfloat16": "p" "i", "lay_out_float32": "p" "llll" "p",
+    "product_float32": "pppp" "lll" "ii",
+}  # fmt: skip
 
 
 def _functions(library: ctypes.CDLL) -> dict[str, Any]:
     """Name and type of a kernel -> its function, which takes plain numbers."""
     names = {f"{n}_{kind}": ls for n, ls in _ARGUMENTS.items() for kind in _TYPES.values()}
     if library.tiles():
-        names |= {f"{n}_bfloat16": letters for n, letters in _ON_TILES.items()}
+        names |= _ON_TILES
     found: dict[str, Any] = {}
     for name, letters in names.items():
         function = found[name] = getattr(library, name)

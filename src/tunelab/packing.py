@@ -32,7 +32,7 @@ from tunelab import kernels, tiles
 from tunelab.batching import Encoded
 from tunelab.kernels import Dropout, Layout, Mask
 
-__all__ = ["Packed", "exchanged", "rounded_length", "why_float32", "why_not"]
+__all__ = ["Packed", "exchanged", "is_gelu", "rounded_length", "why_float32", "why_not"]
 
 _NAME = "tunelab_packed"
 # oneDNN builds its primitives anew for each shape: rounded totals come back more often.
@@ -296,7 +296,7 @@ def _layer(run: _Run, module: Any, layer: _Layer, join: _Join) -> _Forward:
         join, (layer.attention, (layer.mixed,), (layer.wide,), (layer.narrow,))
     )
     heads, scale, drops = layer.heads, layer.scale, layer.drops
-    gelu = _FORWARDS.get(type(layer.activation)) is _gelu and not _is_approximate(layer.activation)
+    gelu = is_gelu(layer.activation)
 
     def attend(x: torch.Tensor, asks: torch.Tensor) -> torch.Tensor:
         drop = run.drop(drops[0], module.training)
@@ -412,6 +412,11 @@ def _dropout(run: _Run, m: Any, cast: _Cast) -> Callable[..., torch.Tensor]:
 
 def _gelu(run: _Run, m: Any, cast: _Cast) -> Callable[..., torch.Tensor]:
     return kernels.gelu
+
+
+def is_gelu(module: Any) -> bool:
+    """Whether an activation is the exact GELU x Phi(x) (Hendrycks & Gimpel 2016)."""
+    return _FORWARDS.get(type(module)) is _gelu and not _is_approximate(module)
 
 
 def _is_approximate(module: Any) -> bool:

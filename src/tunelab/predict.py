@@ -52,13 +52,14 @@ class TextClassifier:
         return replace(self, temperature=calibration.kept(self.artifact))
 
     def computing_in(self, precision: str) -> TextClassifier:
-        """The same classifier with layers that compute in "float32" or "bfloat16".
+        """The same classifier with layers that compute in "auto", "float32" or "bfloat16".
 
+        float32 is exact; auto is float32 to five digits, faster on processors with matrix tiles.
         bfloat16 is faster where the processor has it, and rounds: labels near the border may flip.
         Raises ArtifactError for an SVM, and where a quantised base computes as it was loaded.
         """
         own: Any = self.classifier
-        if precision == "float32" and not hasattr(own, "dtype"):
+        if precision in {"auto", "float32"} and not hasattr(own, "precision"):
             return self  # an SVM, as it is; what follows loads torch
         from tunelab import inference
 
@@ -66,13 +67,13 @@ class TextClassifier:
             raise ArtifactError(
                 f"precision {precision!r}: expected one of {', '.join(inference.PRECISIONS)}."
             )
-        if not hasattr(own, "dtype") or (own.quantization and precision != "float32"):
+        if not hasattr(own, "precision") or (own.quantization and precision == "bfloat16"):
             raise ArtifactError(
                 f"{self.artifact.directory}: precision {precision} is for a model or an adapter on "
                 f"float weights, found {self.artifact.manifest['kind']}"
-                f"{' on a quantised base' if hasattr(own, 'dtype') else ''}. Use float32."
+                f"{' on a quantised base' if hasattr(own, 'precision') else ''}. Use auto."
             )
-        return replace(self, classifier=replace(own, dtype=inference.PRECISIONS[precision]))
+        return replace(self, classifier=replace(own, precision=precision))
 
     def predict_proba(self, texts: Sequence[str] | str) -> NDArray[np.float64]:
         """Probabilities (n, n_classes) of texts in their order; rows sum to one."""

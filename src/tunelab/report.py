@@ -417,6 +417,7 @@ def _tried(tuning: Mapping[str, Any]) -> Block:
         f"By {tuning['metric']} on validation, the same budget for every method.",
         ["Method", "Settings", "Seed", "Validation", "Chosen"],
         rows,
+        [f"{label}: {e['reason']}." for label, e in tuning["methods"].items() if e.get("reason")],
     )
 
 

@@ -45,6 +45,7 @@ __all__ = [
     "rows_needed",
     "seeds_needed",
     "sign_flip",
+    "standard_error",
 ]
 
 Floats = NDArray[np.float64]
@@ -520,6 +521,23 @@ def difference(
     if contrast is None:
         raise _no_shared_seed(a, b)
     return _estimate(contrast, level, _resamples(chosen, resamples))
+
+
+def standard_error(
+    a: Runs, b: Runs, metric: str, rng: np.random.Generator, *, resamples: int = MEAN_RESAMPLES
+) -> float | None:
+    """Standard error of `difference`, in the metric's units; None where it cannot be told.
+
+    Raises as `difference` does.
+    """
+    chosen = _metric(metric)
+    for p in (*a.by_seed.values(), *b.by_seed.values()):
+        chosen.function(p)  # raises where it has no value
+    left, right = _measure([a, b], [chosen], rng, resamples)[0]
+    contrast = _contrast(left, right, chosen, rng)
+    if contrast is None:
+        raise _no_shared_seed(a, b)
+    return None if contrast.variance is None else math.sqrt(contrast.variance)
 
 
 def _metric(name: str) -> Metric:

@@ -17,13 +17,14 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import yaml
 
-from tunelab import bases, behaviour, data, gate, racing, schedule, store, trackers, tuning
+from tunelab import bases, behaviour, data, gate, racing, schedule, stats, store, trackers, tuning
 from tunelab._version import __version__
 from tunelab.config import MOST_TRIALS, StudySpec, protocol_yaml
 from tunelab.engines import ENGINES
@@ -734,6 +735,19 @@ def _stop_below(p: Plan, m: MethodSpec, proposals: tuning.Proposals) -> dict[str
     return tuning.stop_below((store.read_history(folder, i) for i in whole), p.spec.metric)
 
 
+def _error(p: Plan, a: Sequence[str], b: Sequence[str]) -> float | None:
+    """Standard error of the difference on validation between two settings, from their tries."""
+
+    def runs(ids: Sequence[str]) -> stats.Runs:
+        found = (store.read_predictions(p.spec.output_dir, i) for i in ids)
+        return stats.Runs("", {k: f["validation"] for k, f in enumerate(found)})
+
+    try:
+        return stats.standard_error(runs(a), runs(b), p.spec.metric, np.random.default_rng(0))
+    except (OSError, KeyError, ValueError):  # predictions that are not there any more
+        return None
+
+
 def _record_tuning(p: Plan, proposals: Mapping[str, tuning.Proposals] | None = None) -> None:
     """Write tuning.json from the tries that lie in the folder."""
     t, folder, metric = p.spec.tuning, p.spec.output_dir, p.spec.metric
@@ -750,7 +764,7 @@ def _record_tuning(p: Plan, proposals: Mapping[str, tuning.Proposals] | None = N
         found = [(settings, store.read_result(folder, s.trial_id)) for settings, s in made]
         tries = [tuning.try_row(settings, r, metric) for settings, r in found if r is not None]
         start = _start(p, m)
-        chosen, value, reason = tuning.choose(tries, start, higher)
+        chosen, value, reason = tuning.choose(tries, start, higher, partial(_error, p))
         methods[m.label] = {
             "space": tuning.to_json(t.spaces[m.label]),
             "start": start,

@@ -222,9 +222,7 @@ def training(
 
             yield Turn(training=False)
             with low.scored() as lower:
-                logits = score(
-                    model, validation.encoded, pad_id, settings.per_device_eval_batch_size, lower
-                )
+                logits = score(model, validation.encoded, pad_id, settings, lower)
             scores = _scores(logits, validation, settings)
             log.evaluated(epoch, scores)
             chosen = settings.metric_for_best_model
@@ -511,8 +509,9 @@ class _Lowest:
             if self._states.from_cache:
                 self.peak_memory_bytes = self._states.peak_memory_bytes
         self._lower = frozen.lower(
-            self._found, model, validation, settings.per_device_eval_batch_size
-        )
+            self._found, model, validation, settings.per_device_eval_batch_size,
+            scored_in(settings),
+        )  # fmt: skip
 
     def _keep(self, model: nn.Module, train: Encoded) -> frozen.States | str:
         if self._found is None:
@@ -592,22 +591,26 @@ def score(
     model: nn.Module,
     encoded: Encoded,
     pad_id: int,
-    batch_size: int,
+    settings: TrainingSettings,
     lower: inference.Lower | None = None,
 ) -> NDArray[np.float64]:
     """Logits of all texts in their order, (n, n_classes). Leaves the model in evaluation mode."""
     model.eval()
-    prepared = inference.prepare(model)
-    return prepared(encoded, pad_id, batch_size, lower=lower).astype(np.float64)
+    prepared = inference.prepare(model, precision=scored_in(settings))
+    size = settings.per_device_eval_batch_size
+    return prepared(encoded, pad_id, size, lower=lower).astype(np.float64)
+
+
+def scored_in(settings: TrainingSettings) -> str:
+    """What a model trained so is scored in (inference.PRECISIONS): never bfloat16."""
+    return "float32" if settings.precision == "float32" else "auto"
 
 
 def evaluate(
     model: nn.Module, pad_id: int, data: TrainingData, settings: TrainingSettings
 ) -> dict[str, float]:
     """Scores for the history and for picking the best epoch, keys `eval_<metric>`."""
-    return _scores(
-        score(model, data.encoded, pad_id, settings.per_device_eval_batch_size), data, settings
-    )
+    return _scores(score(model, data.encoded, pad_id, settings), data, settings)
 
 
 def _scores(

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tunelab import artifacts, bases, batching, inference, models
@@ -30,8 +29,8 @@ class TransformerClassifier:
     """`model` (transformers, or wrapped by peft) in evaluation mode, with what scoring needs.
 
     `quantization`: how the base was loaded, where not in float32; it is loaded so again.
-    `dtype`: what its layers compute in when texts are scored. `merge`: whether an adapter is merged
-    into a copy of the weights for that.
+    `precision`: what its layers compute in when texts are scored (inference.PRECISIONS). `merge`:
+    whether an adapter is merged into a copy of the weights for that.
     """
 
     model: Any
@@ -42,7 +41,7 @@ class TransformerClassifier:
     batch_size: int
     score_kind: ScoreKind = "logit"
     quantization: Mapping[str, Any] | None = None
-    dtype: torch.dtype = torch.float32
+    precision: str = "auto"
     merge: bool = True
     _kept: dict[Any, inference.Prepared] = field(default_factory=dict, init=False, repr=False)
 
@@ -66,7 +65,9 @@ class TransformerClassifier:
         key = inference.fingerprint(self.model)
         if key not in self._kept:
             self._kept.clear()
-            self._kept[key] = inference.prepare(self.model, merge=self.merge, dtype=self.dtype)
+            self._kept[key] = inference.prepare(
+                self.model, merge=self.merge, precision=self.precision
+            )
         return self._kept[key]
 
     def save(self, directory: Path) -> None:

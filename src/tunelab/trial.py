@@ -549,7 +549,8 @@ def _scored_by(classifier: Any) -> dict[str, Any]:
     if prepared is None:
         return {}  # no transformer scores these texts
     made = prepared()
-    return {"scoring": {"engine": made.engine, "why": made.why, "merged": made.merged}}
+    how = {"engine": made.engine, "why": made.why, "merged": made.merged, "in": made.precision}
+    return {"scoring": how}
 
 
 def _provenance(  # noqa: PLR0917

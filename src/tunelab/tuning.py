@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,8 +169,8 @@ def try_row(settings: Mapping[str, Any], result: TrialResult, metric: str) -> di
 def by_setting(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Average the tries of one method over the tuning seeds, in the order in which they were made.
 
-    `entry` is one of tuning.json's methods. Rows are {settings, value, seeds, status}; `value` is
-    None where a seed failed or was ended early: such a setting is not chosen.
+    `entry` is one of tuning.json's methods. Rows are {settings, value, seeds, status, trials};
+    `value` is None where a seed failed or was ended early: such a setting is not chosen.
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in entry["tries"]:
@@ -185,28 +185,47 @@ def by_setting(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
             "value": statistics.fmean(values) if whole else None,
             "seeds": len(rows),
             "status": worst,
+            "trials": [r["trial_id"] for r in rows],
         })  # fmt: skip
     return out
 
 
 def choose(
-    tries: Sequence[Mapping[str, Any]], start: Mapping[str, Any], higher_is_better: bool
+    tries: Sequence[Mapping[str, Any]],
+    start: Mapping[str, Any],
+    higher_is_better: bool,
+    error: Callable[[Sequence[str], Sequence[str]], float | None] = lambda *_: None,
 ) -> tuple[dict[str, Any] | None, float | None, str]:
-    """The setting with the best mean on validation: (settings, value, why).
+    """What a method is trained with: (settings, value on validation, why).
 
-    Among equals the one nearest to where the method starts (its recommended settings). None where
-    no try ended well.
+    Of the settings that validation does not tell from the best, the one nearest to where the method
+    starts, its recommended settings: a lead of less than one standard error is as likely luck, and
+    the settings furthest out are those that break down with another seed (the one-standard-error
+    rule, Breiman et al. 1984, section 3.4.3). `error(a, b)` is that of the difference between two
+    settings, given the ids of their tries; None where it is unknown. None where no try ended well.
     """
     rows = [r for r in by_setting({"tries": tries}) if r["value"] is not None]
     if not rows:
         return None, None, "no try ended well: the recommended settings are used"
     sign = 1 if higher_is_better else -1
     best = max(rows, key=lambda r: (sign * r["value"], -_distance(r["settings"], start)))
-    equals = sum(r["value"] == best["value"] for r in rows)
+
+    def behind(row: Mapping[str, Any]) -> float:
+        return float(sign * (best["value"] - row["value"]))
+
+    errors = [error(best["trials"], r["trials"]) or 0.0 if behind(r) else 0.0 for r in rows]
+    near = [(r, e) for r, e in zip(rows, errors, strict=True) if behind(r) <= e]
+    chosen, one = min(near, key=lambda n: (_distance(n[0]["settings"], start), behind(n[0])))
+    equals = sum(not behind(r) for r in rows)
     why = f"best of {len(rows)} on validation"
-    if equals > 1:
+    if behind(chosen):
+        why = (
+            f"the nearest to the start of {len(near)} (of {len(rows)}) that validation does not "
+            f"tell apart: the best leads by {behind(chosen):.2g}, one standard error is {one:.2g}"
+        )
+    elif equals > 1:
         why = f"one of {equals} equally good of {len(rows)} on validation, the nearest to the start"
-    return dict(best["settings"]), best["value"], why
+    return dict(chosen["settings"]), chosen["value"], why
 
 
 def _distance(settings: Mapping[str, Any], start: Mapping[str, Any]) -> float:

@@ -17,6 +17,7 @@ from tunelab.stats import (
     mcnemar,
     mean_interval,
     sign_flip,
+    standard_error,
 )
 from tunelab.types import Predictions
 
@@ -35,6 +36,22 @@ def test_mean_interval_is_the_t_interval(n, level):
     expected = sp.t.interval(level, n - 1, loc=x.mean(), scale=sp.sem(x))
     assert (found.low, found.high) == pytest.approx(expected)
     assert found.value == pytest.approx(x.mean())
+
+
+def test_standard_error_of_a_difference_in_accuracy_is_that_of_a_paired_mean():
+    r = np.random.default_rng(0)
+    n = 500
+    labels = r.integers(0, 2, n)
+    runs = []
+    for right in (r.random(n) < 0.8, r.random(n) < 0.7):
+        says = np.where(right, labels, 1 - labels)
+        scores = np.stack([1.0 - says, 1.0 * says], axis=1)
+        ids = tuple(map(str, range(n)))
+        runs.append((Runs("", {0: Predictions(ids, labels, scores, "probability")}), right))
+    (a, right_a), (b, right_b) = runs
+    found = standard_error(a, b, "accuracy", np.random.default_rng(1), resamples=4000)
+    expected = np.hypot(sp.sem(right_a.astype(float) - right_b), 1 / (n + 2))
+    assert found == pytest.approx(expected, rel=0.03)
 
 
 @pytest.mark.parametrize("seed", range(12))

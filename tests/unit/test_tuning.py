@@ -15,7 +15,9 @@ from tunelab.tuning import Proposals, Range, by_setting, choose, expected_best, 
 
 
 def row(rate: float, value: float | None, seed: int = 0, status: str = "done") -> dict[str, Any]:
-    return {"settings": {"learning_rate": rate}, "value": value, "seed": seed, "status": status}
+    settings = {"learning_rate": rate}
+    own = {"trial_id": f"{rate}-{seed}"}
+    return {"settings": settings, "value": value, "seed": seed, "status": status, **own}
 
 
 def test_a_grid_is_every_point_once() -> None:
@@ -42,6 +44,27 @@ def test_among_equals_the_one_nearest_to_the_start_is_chosen() -> None:
     settings, _, why = choose(tries, {"learning_rate": 1}, higher_is_better=True)
     assert settings == {"learning_rate": 0.9}
     assert "nearest to the start" in why
+
+
+def test_a_lead_within_one_standard_error_does_not_move_a_method_from_its_start() -> None:
+    tries = [row(0.3, 0.817), row(1, 0.822), row(3, 0.825), row(9, 0.4)]
+    asked: list[tuple[Any, Any]] = []
+
+    def error(a: Any, b: Any) -> float:
+        asked.append((tuple(a), tuple(b)))
+        return 0.01
+
+    start = {"learning_rate": 1}
+    settings, value, why = choose(tries, start, higher_is_better=True, error=error)
+    assert (settings, value) == ({"learning_rate": 1}, 0.822)
+    assert "3 (of 4)" in why
+    assert "leads by 0.003, one standard error is 0.01" in why
+    assert set(asked) == {(("3-0",), (f"{r}-0",)) for r in (0.3, 1, 9)}
+    settings, _, why = choose(tries, start, higher_is_better=True, error=lambda *_: 0.002)
+    assert (settings, why) == ({"learning_rate": 3}, "best of 4 on validation")
+    # Of a loss the lowest is best.
+    settings, *_ = choose(tries, {"learning_rate": 3}, higher_is_better=False, error=error)
+    assert settings == {"learning_rate": 9}
 
 
 def test_what_failed_or_was_ended_is_never_chosen() -> None:

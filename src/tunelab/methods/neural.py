@@ -88,6 +88,7 @@ def session(task: Task, adapt: Adapt, extras: Extras) -> Generator[train.Ask, An
     classifier = TransformerClassifier(
         model, tokenizer, task.label_names, base.ref, settings.max_length,
         settings.per_device_eval_batch_size, quantization=quantization,
+        precision=train.scored_in(settings),
     )  # fmt: skip
     return Outcome(
         classifier=classifier,
