@@ -1179,8 +1179,11 @@ def _remedy(c: _Contrast, need: _Need) -> str:
         ways.append(f"{c.rows + need.rows:,} test rows instead of {c.rows:,}")
     if ways:
         return f"needs about {' or '.join(ways)} to tell"
-    if need.reason.startswith("more test rows") and not c.deterministic:
-        return f"more seeds will not tell, {need.reason}"
+    rows = need.reason.removeprefix("more test rows are needed: ")
+    if rows != need.reason and not c.deterministic:
+        many, _, seeds = rows.partition(", and ")
+        more = f" and {seeds}" if seeds else ""
+        return f"more seeds alone will not tell; needs {many} test rows{more}"
     return need.reason
 
 

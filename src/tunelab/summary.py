@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,6 +31,7 @@ __all__ = [
     "Row",
     "Summary",
     "best_trial",
+    "broken_down",
     "column",
     "cost_names",
     "display",
@@ -301,8 +302,9 @@ def summarise(record: StudyRecord, metric: str | None = None) -> Summary:
     best = ranked[0].label if ranked and ranked[0].estimates.get(f"eval_{metric}") else None
     comparisons = _comparisons(runs[_PARTS[part]], [r.label for r in ranked], metric)
     summary = Summary(metric, part, tuple(rows), best, comparisons, (), ())
+    broken = {label for label, own in runs.get("validation", {}).items() if broken_down(own)}
     return replace(
-        summary, sentences=_sentences(summary), warnings=_warnings(record, summary, runs)
+        summary, sentences=_sentences(summary, broken), warnings=_warnings(record, summary, runs)
     )
 
 
@@ -516,10 +518,11 @@ def _within_noise(comparison: Comparison) -> bool:
     return d.low is not None and d.high is not None and d.low <= 0 <= d.high
 
 
-def _sentences(summary: Summary) -> tuple[str, ...]:
+def _sentences(summary: Summary, broken: Container[str]) -> tuple[str, ...]:
+    """`broken`: methods with runs that broke down, which a wide interval puts within any noise."""
     against = summary.against_best()
     sentences = [c.sentence for c in against]
-    cheaper = [c.b for c in against if _within_noise(c)]
+    cheaper = [c.b for c in against if _within_noise(c) and c.b not in broken]
     cost = {r.label: r.estimates.get("train_seconds") for r in summary.rows}
     own = cost.get(summary.best or "")
     priced = [(e.value, label) for label in cheaper if (e := cost[label]) is not None]
@@ -546,6 +549,7 @@ def _warnings(
         *_caveats_of_data(record),
         *_caveats_of_gate(record, summary, runs),
         *_caveats_of_seeds(summary),
+        *_caveats_of_breakdown(runs),
         *_caveats_of_choice(record, summary),
         *_caveats_of_cost(record),
         *_caveats_of_mixture(record),
@@ -627,6 +631,40 @@ def _caveats_of_seeds(summary: Summary) -> list[str]:
         f"{many} a method: at least {least} are needed before tunelab calls one of these better "
         "or worse."
     ]
+
+
+def broken_down(runs: Runs) -> dict[int, float]:
+    """Accuracy of the seeds with which training broke down; empty where that cannot be told.
+
+    Those that learnt less than half of what the method's best seed did, counted from the share of
+    the largest class. A method's runs then are of two kinds, as Mosbach et al. 2021 ("On the
+    Stability of Fine-tuning BERT") found, who count as failed what ends at that share.
+    """
+    found = {s: float((p.predicted == p.labels).mean()) for s, p in runs.by_seed.items()}
+    if not found:
+        return {}
+    labels = next(iter(runs.by_seed.values())).labels
+    share = np.unique(labels, return_counts=True)[1].max() / len(labels)
+    best = max(found.values())
+    if best < share + 5 * math.sqrt(share * (1 - share) / len(labels)):
+        return {}  # nobody learnt anything to speak of
+    return {s: a for s, a in found.items() if a - share < (best - share) / 2}
+
+
+def _caveats_of_breakdown(runs: Mapping[str, Mapping[str, Runs]]) -> list[str]:
+    said = []
+    for label, own in runs.get("validation", {}).items():
+        broken = broken_down(own)
+        if not broken:
+            continue
+        best = max(float((p.predicted == p.labels).mean()) for p in own.by_seed.values())
+        which = ", ".join(f"{100 * a:.1f} with seed {s}" for s, a in sorted(broken.items()))
+        said.append(
+            f"{label} broke down with {len(broken)} of {_plural(len(own.by_seed), 'seed')} "
+            f"({which}, {100 * best:.1f} with its best, percent accuracy on validation): its means "
+            "are of two kinds of runs. A lower learning rate usually mends it."
+        )
+    return said
 
 
 def _caveats_of_choice(record: StudyRecord, summary: Summary) -> list[str]:

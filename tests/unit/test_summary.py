@@ -16,9 +16,10 @@ from scipy import stats as scipy_stats
 from studies import METHODS, make_study
 from tunelab import store, summary, tradeoff
 from tunelab.errors import ConfigError
+from tunelab.stats import Runs
 from tunelab.store import StudyRecord, read_study
 from tunelab.summary import Summary, summarise
-from tunelab.types import Estimate, TrialResult
+from tunelab.types import Estimate, Predictions, TrialResult
 
 
 @pytest.fixture(scope="module")
@@ -239,9 +240,33 @@ def test_cheapest_within_noise_is_named(tmp_path: Path) -> None:
     assert said.best is not None
     if said.best == "full":
         assert said.sentences[-1].startswith("other is the cheapest within noise of full: 4")
+        # One with runs that broke down has a wide interval, and is within any noise.
+        assert not any("cheapest" in s for s in summary._sentences(said, {"other"}))
     else:
         assert cost["other"]
         assert not any("cheapest" in s for s in said.sentences)
+
+
+def test_runs_that_broke_down_are_named_and_are_within_no_noise() -> None:
+    labels = np.array([0, 1] * 200)
+    ids = tuple(map(str, range(400)))
+
+    def run(wrong: int) -> Predictions:
+        says = labels.copy()
+        says[:wrong] = 1 - says[:wrong]
+        return Predictions(ids, labels, np.stack([1.0 - says, says], axis=1), "probability")
+
+    def runs(*wrong: int) -> Runs:
+        return Runs("lora", dict(enumerate(map(run, wrong))))
+
+    found = summary.broken_down(runs(70, 75, 200, 180))
+    assert found == {2: 0.5, 3: 0.55}
+    assert summary.broken_down(runs(70, 100, 110)) == {}  # worse, and not broken
+    assert summary.broken_down(runs(200, 195, 205)) == {}  # nobody learnt anything
+    (said,) = summary._caveats_of_breakdown({"validation": {"lora": runs(70, 200)}})
+    assert said.startswith(
+        "lora broke down with 1 of 2 seeds (50.0 with seed 1, 82.5 with its best"
+    )
 
 
 def test_an_equal_mean_on_test_is_not_the_highest(said: Summary) -> None:
