@@ -717,6 +717,66 @@ void lay_out(const S* m, long row, long column, long k, long n, bf16* out) {
   }
 }
 
+// Sixteen numbers, to the nearest of bfloat16, and those back in float32.
+inline __m256i narrowed(__m512 x) {
+  const __m256bh h = _mm512_cvtneps_pbh(x);
+  __m256i out;
+  std::memcpy(&out, &h, 32);
+  return out;
+}
+inline __m512 widened(__m256i h) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+
+// Weights of four bits, W (n x k) row by row, the first of two in a byte's upper half: each is one of
+// sixteen numbers times the scale of its block (Dettmers et al. 2023, in bitsandbytes' layout). k, n and
+// blocks are multiples of 32. tiles.py has the same.
+struct Coded {
+  const uint8_t* codes;
+  const float *numbers, *scales;
+  long block, n, k;
+};
+
+// Sixteen weights from number e on.
+inline __m256i decoded(const Coded& w, __m512 numbers, long e) {
+  const __m128i both = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(w.codes + e / 2));
+  const __m128i low = _mm_and_si128(both, _mm_set1_epi8(15));
+  const __m128i high = _mm_and_si128(_mm_srli_epi16(both, 4), _mm_set1_epi8(15));
+  const __m512i which = _mm512_cvtepu8_epi32(_mm_unpacklo_epi8(high, low));
+  return narrowed(_mm512_mul_ps(_mm512_permutexvar_ps(which, numbers), _mm512_set1_ps(w.scales[e / w.block])));
+}
+
+// W, which is rows `first` to `first` + n of `all` that lie one below the other, laid out as `lay_out`
+// does: W^T, or with `back` W itself.
+void decode(const Coded& w, long first, long all, bool back, bf16* out, int threads) {
+  const __m512 numbers = _mm512_loadu_ps(w.numbers);
+  if (back) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (long j = 0; j < w.k; j += 16)
+      for (long r = 0; r < w.n; r += 2) {
+        const __m512i a = _mm512_cvtepu16_epi32(decoded(w, numbers, r * w.k + j));
+        const __m512i b = _mm512_cvtepu16_epi32(decoded(w, numbers, (r + 1) * w.k + j));
+        _mm512_storeu_si512(out + j * all + (first + r) * 16, _mm512_or_si512(a, _mm512_slli_epi32(b, 16)));
+      }
+    return;
+  }
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (long r = 0; r < w.n; r += 16)
+    for (long j = 0; j < w.k; j += 32) {
+      Vec v[16];  // pairs of a row, then of a column
+      for (long c = 0; c < 16; c++)
+        for (int half = 0; half < 2; half++) {
+          const __m256i some = decoded(w, numbers, (r + c) * w.k + j + 16 * half);
+          std::memcpy(reinterpret_cast<char*>(v + c) + 32 * half, &some, 32);
+        }
+      turn<8>(v);
+      turn<4>(v);
+      turn<2>(v);
+      turn<1>(v);
+      std::memcpy(out + (first + r) * w.k + j * 16, v, sizeof v);
+    }
+}
+
 // S = 0, S += A B and taking S, for 32 x 32 numbers; rows of A are `step` apart, `b` points at the
 // first of two columns of so many tiles. Without LOWER or RIGHT, rows or columns from 16 on stay.
 inline void clear() {
@@ -759,17 +819,6 @@ inline void take(float* s) {
   _tile_stored(1, s + 16, 128);
   _tile_stored(2, s + 512, 128);
   _tile_stored(3, s + 528, 128);
-}
-
-// Sixteen numbers, to the nearest of bfloat16, and those back in float32.
-inline __m256i narrowed(__m512 x) {
-  const __m256bh h = _mm512_cvtneps_pbh(x);
-  __m256i out;
-  std::memcpy(&out, &h, 32);
-  return out;
-}
-inline __m512 widened(__m256i h) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
 }
 
 // x (rows x k) W^T + bias in float32, or GELU of that, k and n multiples of 32. Each number is the sum of two of bfloat16,
@@ -1202,6 +1251,9 @@ extern "C" void lay_out_bfloat16(const bf16* m, long row, long column, long k, l
 }
 extern "C" void lay_out_float32(const float* m, long row, long column, long k, long n, bf16* out) {
   lay_out<2>(m, row, column, k, n, out);
+}
+extern "C" void decode_uint8(const Coded* w, long first, long all, int back, bf16* out, int threads) {
+  decode(*w, first, all, back, out, threads);
 }
 extern "C" void product_float32(const float* x, const bf16* w, const float* bias, float* y, long rows,
                                 long k, long n, int gelu, int threads) {

@@ -66,7 +66,7 @@ _FLAGS = [
     "-fPIC",
 ]
 _WORD = 0xFFFFFFFF
-_TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+_TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.uint8: "uint8"}
 
 
 # --- building -------------------------------------------------------------------------------
@@ -114,13 +114,13 @@ _ON_TILES = {
     "lay_out_bfloat16": "p" "llll" "p", "adapted_bfloat16": "ppp" "l" "i",
     "adapted_back_bfloat16": "pppp" "l" "i", "sublayer_bfloat16": "p" "i",
     "sublayer_back_bfloat16": "p" "i", "lay_out_float32": "p" "llll" "p",
-    "product_float32": "pppp" "lll" "ii",
+    "product_float32": "pppp" "lll" "ii", "decode_uint8": "p" "ll" "i" "p" "i",
 }  # fmt: skip
 
 
 def _functions(library: ctypes.CDLL) -> dict[str, Any]:
     """Name and type of a kernel -> its function, which takes plain numbers."""
-    names = {f"{n}_{kind}": ls for n, ls in _ARGUMENTS.items() for kind in _TYPES.values()}
+    names = {f"{n}_{kind}": ls for n, ls in _ARGUMENTS.items() for kind in ("float32", "bfloat16")}
     if library.tiles():
         names |= _ON_TILES
     found: dict[str, Any] = {}

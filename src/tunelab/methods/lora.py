@@ -135,7 +135,9 @@ class QLora4Settings(LoraSettings):
     bnb_4bit_quant_type: Literal["nf4", "fp4"] = Field("nf4", description="the 16 values of 4 bits")
     bnb_4bit_use_double_quant: bool = Field(True, description="quantise the constants too")
     bnb_4bit_compute_dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="type in which dequantised weights are multiplied"
+        "float32",
+        description="type in which dequantised weights are multiplied; on matrix tiles precision "
+        "decides (auto: bfloat16)",
     )
 
 
