@@ -344,7 +344,7 @@ def merge(
     some = _texts(texts)
     with _new_folder(out_dir, [artifact.directory]) as (staging, out):
         trusted = trust_remote_code
-        before = transformer.load(artifact, trust_remote_code=trusted).scores(some)
+        before = _exact_scores(transformer.load(artifact, trust_remote_code=trusted), some)
         # Adding to quantised weights would round again: the update goes onto the float base.
         classifier = transformer.load(_in_float(artifact), trust_remote_code=trusted)
         whole = replace(classifier, model=_merged(classifier.model, artifact))
@@ -369,7 +369,11 @@ def merge(
 def _scores_of(directory: Path, texts: Sequence[str], trusted: bool) -> Floats:
     """What a folder that was just written answers, read as anybody would."""
     written = artifacts.open_artifact(directory)
-    return transformer.load(written, trust_remote_code=trusted).scores(texts)
+    return _exact_scores(transformer.load(written, trust_remote_code=trusted), texts)
+
+
+def _exact_scores(classifier: TransformerClassifier, texts: Sequence[str]) -> Floats:
+    return replace(classifier, precision="float32").scores(texts)
 
 
 def _in_float(artifact: Artifact) -> Artifact:
@@ -490,7 +494,7 @@ def combine(
     with _new_folder(out_dir, [a.directory for a in found]) as (staging, out):
         classifier, notes = _combined(found, weights, combination_type, density, trust_remote_code)
         some = sample_texts()
-        in_memory = classifier.scores(some)
+        in_memory = _exact_scores(classifier, some)
         classifier.save(staging)
         change = _change(in_memory, _scores_of(staging, some, trust_remote_code))
         if not change.acceptable:

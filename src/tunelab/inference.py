@@ -121,7 +121,8 @@ class _Format:
 
     def used(self, layers: Sequence[_Layer]) -> str:
         """In words, for the record."""
-        on_tiles = any(isinstance(x, tiles.Product) for m in layers for x in (m.qkv, m.up))
+        parts = [x for m in layers for x in (m.query, m.out, m.up, m.down)]
+        on_tiles = any(isinstance(x, tiles.Product) for x in parts)
         return "float32, products on matrix tiles" if on_tiles else str(self.dtype)[6:]
 
 
@@ -435,6 +436,14 @@ def prepare(model: Any, *, merge: bool = True, precision: str = "auto") -> Prepa
     `merge=False` runs an adapter beside its weights. A quantised base is never merged into.
     `precision` (PRECISIONS) is what layers compute in, but for those with an adapter beside them.
     """
+    prepared = _prepared(model, merge, _Format.of(precision))
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if getattr(inner, "quantization_method", None) is not None:
+        return replace(prepared, precision="as its base was loaded")
+    return prepared
+
+
+def _prepared(model: Any, merge: bool, form: _Format) -> Prepared:
     where = next(model.parameters()).device
     plain = partial(_plain, model)
     peft = getattr(model, "active_peft_config", None)
@@ -443,9 +452,9 @@ def prepare(model: Any, *, merge: bool = True, precision: str = "auto") -> Prepa
     whole = _merged(model) if merge and peft is not None else None
     inner = whole or (model.get_base_model() if peft is not None else model)
     try:
-        encoder = _encoder(getattr(inner, inner.base_model_prefix), _Format.of(precision))
+        encoder = _encoder(getattr(inner, inner.base_model_prefix), form)
         run = partial(_logits, inner, encoder)
-        _check(run, plain, where, encoder.form.dtype)
+        _check(run, plain, where, form.dtype)
     except _NotAsShippedError as e:
         why = str(e)
     else:
@@ -453,7 +462,7 @@ def prepare(model: Any, *, merge: bool = True, precision: str = "auto") -> Prepa
         halves = Halves(partial(_below, encoder, where), partial(_above, inner, encoder))
         return Prepared(
             run, where, "fast", None, whole is not None, bare and where.type == "cpu",
-            encoder.form.used(encoder.layers), halves,
+            form.used(encoder.layers), halves,
         )  # fmt: skip
     try:
         if whole is not None:

@@ -823,9 +823,11 @@ inline void take(float* s) {
 
 // x (rows x k) W^T + bias in float32, or GELU of that, k and n multiples of 32. Each number is the sum of two of bfloat16,
 // a + b, which holds 16 of its 24 bits, and of the four products that of the two small ones is left
-// out (Henry, Tang & Heinecke 2019). W^T is laid out in two parts, one after the other in each column.
+// out (Henry, Tang & Heinecke 2019); above 3.39e38, bfloat16's range, it gives no number. W^T is laid
+// out in two parts, one after the other in each column.
 void product(const float* x, const bf16* w, const float* bias, float* y, long rows, long k, long n,
              bool gelu, int threads) {
+  if (rows <= 0) return;
   const long slabs = k / 32, next = slabs * TILE, blocks = (rows + 31) / 32;
   // So many blocks go through W's columns together: it is read from far away once for all of them.
   const long own = (blocks + threads - 1) / threads, rounds = (own + 3) / 4, group = (own + rounds - 1) / rounds;

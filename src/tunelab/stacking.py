@@ -179,6 +179,8 @@ def why_not(models: Sequence[Any], asks: Sequence[Join] = ()) -> str | None:
 def _reasons(models: Sequence[Any], asks: Sequence[Join]) -> Iterator[str | None]:
     for model in models:
         yield packing.why_not(model) or packing.why_float32(model)
+        if getattr(_plain(model), "quantization_method", None) is not None:
+            yield "its base is quantised"
     for a in asks:
         if a.settings.gradient_checkpointing or a.settings.engine == "plain":
             yield "the plain engine was asked for"

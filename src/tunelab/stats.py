@@ -526,9 +526,10 @@ def difference(
 def standard_error(
     a: Runs, b: Runs, metric: str, rng: np.random.Generator, *, resamples: int = MEAN_RESAMPLES
 ) -> float | None:
-    """Standard error of `difference`, in the metric's units; None where it cannot be told.
+    """Standard error of `difference` over other rows, in the metric's units; None where unknown.
 
-    Raises as `difference` does.
+    The spread over seeds is left out: a method that broke down with one of them would be within
+    its own error of anything. Raises as `difference` does.
     """
     chosen = _metric(metric)
     for p in (*a.by_seed.values(), *b.by_seed.values()):
@@ -537,7 +538,7 @@ def standard_error(
     contrast = _contrast(left, right, chosen, rng)
     if contrast is None:
         raise _no_shared_seed(a, b)
-    return None if contrast.variance is None else math.sqrt(contrast.variance)
+    return None if contrast.item_variance is None else math.sqrt(contrast.item_variance)
 
 
 def _metric(name: str) -> Metric:

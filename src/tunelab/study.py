@@ -735,17 +735,20 @@ def _stop_below(p: Plan, m: MethodSpec, proposals: tuning.Proposals) -> dict[str
     return tuning.stop_below((store.read_history(folder, i) for i in whole), p.spec.metric)
 
 
-def _error(p: Plan, a: Sequence[str], b: Sequence[str]) -> float | None:
+def _error(p: Plan, a: Mapping[int, str], b: Mapping[int, str]) -> float | None:
     """Standard error of the difference on validation between two settings, from their tries."""
+    if p.spec.vary_split and len(p.spec.tuning.seeds) > 1:
+        return None  # each seed has rows of its own
 
-    def runs(ids: Sequence[str]) -> stats.Runs:
-        found = (store.read_predictions(p.spec.output_dir, i) for i in ids)
-        return stats.Runs("", {k: f["validation"] for k, f in enumerate(found)})
+    def runs(tries: Mapping[int, str]) -> stats.Runs:
+        found = {s: store.read_predictions(p.spec.output_dir, i) for s, i in tries.items()}
+        return stats.Runs("", {s: f["validation"] for s, f in found.items()})
 
     try:
-        return stats.standard_error(runs(a), runs(b), p.spec.metric, np.random.default_rng(0))
-    except (OSError, KeyError, ValueError):  # predictions that are not there any more
+        both = runs(a), runs(b)
+    except (OSError, KeyError):  # predictions that are not there any more
         return None
+    return stats.standard_error(*both, p.spec.metric, np.random.default_rng(0))
 
 
 def _record_tuning(p: Plan, proposals: Mapping[str, tuning.Proposals] | None = None) -> None:
@@ -753,8 +756,12 @@ def _record_tuning(p: Plan, proposals: Mapping[str, tuning.Proposals] | None = N
     t, folder, metric = p.spec.tuning, p.spec.output_dir, p.spec.metric
     higher = METRICS[metric].higher_is_better
     methods: dict[str, Any] = {}
+    before = _recorded(p)
     for m in p.spec.methods:
         if m.label not in t.spaces:
+            continue
+        if m.label in before and _settled(p, m, before[m.label]):
+            methods[m.label] = before[m.label]  # trials were made with what was chosen
             continue
         if t.budget is None:
             made = _grid_tries(p, m)
@@ -764,7 +771,10 @@ def _record_tuning(p: Plan, proposals: Mapping[str, tuning.Proposals] | None = N
         found = [(settings, store.read_result(folder, s.trial_id)) for settings, s in made]
         tries = [tuning.try_row(settings, r, metric) for settings, r in found if r is not None]
         start = _start(p, m)
-        chosen, value, reason = tuning.choose(tries, start, higher, partial(_error, p))
+        # While tries are still to come, the choice is for the eye.
+        whole = len(made) >= t.tries(m.label) * len(t.seeds)
+        error = {"error": partial(_error, p)} if whole else {}
+        chosen, value, reason = tuning.choose(tries, start, higher, **error)
         methods[m.label] = {
             "space": tuning.to_json(t.spaces[m.label]),
             "start": start,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -255,7 +255,8 @@ class Summary:
     where no trial could be scored on test). `best` is the label with the best mean on validation:
     test chooses nothing. Where seeds are missing (failed trials, a race), means are compared as if
     every method had run every seed; one that a race by this metric dropped is not `best`.
-    `comparisons` holds every pair, those of `best` first and from its side.
+    `comparisons` holds every pair, those of `best` first and from its side. `broken`: methods with
+    seeds that broke down (`broken_down`), whose wide intervals put them within any noise.
     """
 
     metric: str
@@ -265,6 +266,7 @@ class Summary:
     comparisons: tuple[Comparison, ...]
     sentences: tuple[str, ...]
     warnings: tuple[str, ...]
+    broken: tuple[str, ...] = ()
 
     def row(self, label: str) -> Row:
         """The row of a label."""
@@ -301,10 +303,10 @@ def summarise(record: StudyRecord, metric: str | None = None) -> Summary:
     )
     best = ranked[0].label if ranked and ranked[0].estimates.get(f"eval_{metric}") else None
     comparisons = _comparisons(runs[_PARTS[part]], [r.label for r in ranked], metric)
-    summary = Summary(metric, part, tuple(rows), best, comparisons, (), ())
-    broken = {label for label, own in runs.get("validation", {}).items() if broken_down(own)}
+    broken = tuple(k for k, own in runs.get("validation", {}).items() if broken_down(own))
+    summary = Summary(metric, part, tuple(rows), best, comparisons, (), (), broken)
     return replace(
-        summary, sentences=_sentences(summary, broken), warnings=_warnings(record, summary, runs)
+        summary, sentences=_sentences(summary), warnings=_warnings(record, summary, runs)
     )
 
 
@@ -492,7 +494,7 @@ def lead(summary: Summary) -> str:
         return f"{best} was trained; there is nothing to compare it with"
     if all(c.verdict == "better" for c in against):
         return f"{best} is better than {_and([c.b for c in against])}"
-    near = [c.b for c in against if _within_noise(c)]
+    near = [c.b for c in against if _within_noise(c) and c.b not in summary.broken]
     noise = f", within noise of {_and(near)}" if near else ""
     return f"{best} was best of {len(against) + 1} methods on validation{noise}"
 
@@ -518,11 +520,10 @@ def _within_noise(comparison: Comparison) -> bool:
     return d.low is not None and d.high is not None and d.low <= 0 <= d.high
 
 
-def _sentences(summary: Summary, broken: Container[str]) -> tuple[str, ...]:
-    """`broken`: methods with runs that broke down, which a wide interval puts within any noise."""
+def _sentences(summary: Summary) -> tuple[str, ...]:
     against = summary.against_best()
     sentences = [c.sentence for c in against]
-    cheaper = [c.b for c in against if _within_noise(c) and c.b not in broken]
+    cheaper = [c.b for c in against if _within_noise(c) and c.b not in summary.broken]
     cost = {r.label: r.estimates.get("train_seconds") for r in summary.rows}
     own = cost.get(summary.best or "")
     priced = [(e.value, label) for label in cheaper if (e := cost[label]) is not None]
@@ -549,7 +550,7 @@ def _warnings(
         *_caveats_of_data(record),
         *_caveats_of_gate(record, summary, runs),
         *_caveats_of_seeds(summary),
-        *_caveats_of_breakdown(runs),
+        *(_caveat_of_breakdown(runs["validation"][label]) for label in summary.broken),
         *_caveats_of_choice(record, summary),
         *_caveats_of_cost(record),
         *_caveats_of_mixture(record),
@@ -634,37 +635,39 @@ def _caveats_of_seeds(summary: Summary) -> list[str]:
 
 
 def broken_down(runs: Runs) -> dict[int, float]:
-    """Accuracy of the seeds with which training broke down; empty where that cannot be told.
+    """Validation accuracy of the seeds with which training broke down; empty where that is unclear.
 
     Those that learnt less than half of what the method's best seed did, counted from the share of
-    the largest class. A method's runs then are of two kinds, as Mosbach et al. 2021 ("On the
-    Stability of Fine-tuning BERT") found, who count as failed what ends at that share.
+    the largest class, and by more than noise. A method's runs then are of two kinds, as Mosbach et
+    al. 2021 ("On the Stability of Fine-tuning BERT") found, who count as failed what ends there.
     """
-    found = {s: float((p.predicted == p.labels).mean()) for s, p in runs.by_seed.items()}
+    found = _accuracies(runs)
     if not found:
         return {}
+    # Divided anew for each seed, parts still have nearly the same share.
     labels = next(iter(runs.by_seed.values())).labels
     share = np.unique(labels, return_counts=True)[1].max() / len(labels)
+    noise = 5 * math.sqrt(share * (1 - share) / len(labels))
     best = max(found.values())
-    if best < share + 5 * math.sqrt(share * (1 - share) / len(labels)):
-        return {}  # nobody learnt anything to speak of
-    return {s: a for s, a in found.items() if a - share < (best - share) / 2}
+    return {
+        s: a
+        for s, a in found.items()
+        if best - share > noise and best - a > max(noise, (best - share) / 2)
+    }
 
 
-def _caveats_of_breakdown(runs: Mapping[str, Mapping[str, Runs]]) -> list[str]:
-    said = []
-    for label, own in runs.get("validation", {}).items():
-        broken = broken_down(own)
-        if not broken:
-            continue
-        best = max(float((p.predicted == p.labels).mean()) for p in own.by_seed.values())
-        which = ", ".join(f"{100 * a:.1f} with seed {s}" for s, a in sorted(broken.items()))
-        said.append(
-            f"{label} broke down with {len(broken)} of {_plural(len(own.by_seed), 'seed')} "
-            f"({which}, {100 * best:.1f} with its best, percent accuracy on validation): its means "
-            "are of two kinds of runs. A lower learning rate usually mends it."
-        )
-    return said
+def _accuracies(runs: Runs) -> dict[int, float]:
+    return {s: float((p.predicted == p.labels).mean()) for s, p in runs.by_seed.items()}
+
+
+def _caveat_of_breakdown(runs: Runs) -> str:
+    broken, best = broken_down(runs), max(_accuracies(runs).values())
+    which = ", ".join(f"{100 * a:.1f} with seed {s}" for s, a in sorted(broken.items()))
+    return (
+        f"{runs.label} broke down with {len(broken)} of {_plural(len(runs.by_seed), 'seed')} "
+        f"({which}, {100 * best:.1f} with its best, percent accuracy on validation): its means "
+        "are of two kinds of runs. A lower learning rate usually mends it."
+    )
 
 
 def _caveats_of_choice(record: StudyRecord, summary: Summary) -> list[str]:

@@ -1,8 +1,9 @@
-"""Frozen layers in bfloat16 on a processor's matrix tiles (AMX), with the adapters that train them.
+"""Frozen layers on a processor's matrix tiles (AMX), with the adapters that train them.
 
-A weight that does not learn is laid out once as tiles read it. A layer, or a whole sublayer with
-attention or GELU, dropout, residual and norm, is then one call forward and one back, in which
-LoRA's thin products share the tiles of the large one. Where there are no tiles, `tiled` gives None
+In bfloat16 a weight that does not learn is laid out once as tiles read it, and one of four bits
+before each call. A layer, or a whole sublayer with attention or GELU, dropout, residual and norm,
+is then one call forward and one back, in which LoRA's thin products share the tiles of the large
+one. For scoring, float32 is multiplied in two parts (`Product`). Where there are no tiles, `tiled` gives None
 and the caller computes as `packing` does without; the same masks are drawn, so that both give the
 same numbers to rounding.
 
@@ -305,9 +306,12 @@ class _Ready:
             ctypes.addressof(self._parts), len(layer.adapters), k, n,
         )  # fmt: skip
 
-    def turn(self, record: _Layer) -> list[torch.Tensor]:
-        """Make ready for the way back: room for the gradients of `thin`, which the call fills."""
-        self.laid = self._weight.back()
+    def turn(self, record: _Layer, asked: bool) -> list[torch.Tensor]:
+        """Make ready for the way back: room for the gradients of `thin`, which the call fills.
+
+        `asked`: whether x's gradient is.
+        """
+        self.laid = self._weight.back() if asked else None
         record.back = at(self.laid)
         made = [torch.empty_like(t) for t in self.thin]
         for part, da, db in zip(self._parts, made[::2], made[1::2], strict=True):
@@ -341,12 +345,13 @@ class _Linear(torch.autograd.Function):
         x = ctx.saved_tensors[0]
         g = grads[0].contiguous()
         ready: _Ready = ctx.ready
-        made = ready.turn(ready.record)
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        made = ready.turn(ready.record, dx is not None)
         kernels.pick("adapted_back", g)(
             ctypes.addressof(ready.record), at(g), at(x), at(dx),
             g.numel() // g.shape[-1], torch.get_num_threads(),
         )  # fmt: skip
+        ready.laid = None
         return dx, None, *made
 
 
@@ -405,8 +410,9 @@ class _SublayerFunction(torch.autograd.Function):
         x = ctx.saved_tensors[0]  # asked for, so that torch says if one was changed since
         first, second, record, *_ = ctx.rest
         g = grads[0].contiguous()
-        made = [*first.turn(record.into), *second.turn(record.out)]
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        made = [*first.turn(record.into, dx is not None), *second.turn(record.out, True)]
         record.g, record.dx = at(g), at(dx)
         kernels.pick("sublayer_back", g)(ctypes.addressof(record), torch.get_num_threads())
+        first.laid = second.laid = None
         return dx, None, None, None, None, *made

@@ -90,6 +90,7 @@ class TransformerClassifier:
                 "base": asdict(self.base),
                 "max_length": self.max_length,
                 **({"quantization": dict(self.quantization)} if self.quantization else {}),
+                **({"precision": self.precision} if self.precision == "float32" else {}),
             },
         )
 
@@ -146,6 +147,7 @@ def _ready(
     return TransformerClassifier(
         model, tokenizer, tuple(manifest["label_names"]), BaseRef(**manifest["base"]),
         manifest["max_length"], batch_size, quantization=quantization,
+        precision=manifest.get("precision", "auto"),
     )  # fmt: skip
 
 

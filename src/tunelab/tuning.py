@@ -185,7 +185,7 @@ def by_setting(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
             "value": statistics.fmean(values) if whole else None,
             "seeds": len(rows),
             "status": worst,
-            "trials": [r["trial_id"] for r in rows],
+            "trials": {r["seed"]: r["trial_id"] for r in rows},
         })  # fmt: skip
     return out
 
@@ -194,7 +194,7 @@ def choose(
     tries: Sequence[Mapping[str, Any]],
     start: Mapping[str, Any],
     higher_is_better: bool,
-    error: Callable[[Sequence[str], Sequence[str]], float | None] = lambda *_: None,
+    error: Callable[[Mapping[int, str], Mapping[int, str]], float | None] = lambda *_: 0.0,
 ) -> tuple[dict[str, Any] | None, float | None, str]:
     """What a method is trained with: (settings, value on validation, why).
 
@@ -202,30 +202,37 @@ def choose(
     starts, its recommended settings: a lead of less than one standard error is as likely luck, and
     the settings furthest out are those that break down with another seed (the one-standard-error
     rule, Breiman et al. 1984, section 3.4.3). `error(a, b)` is that of the difference between two
-    settings, given the ids of their tries; None where it is unknown. None where no try ended well.
+    settings, given the ids of their tries by seed; None where it is unknown: then the best is
+    taken. None where no try ended well.
     """
-    rows = [r for r in by_setting({"tries": tries}) if r["value"] is not None]
+    rows = [
+        r
+        for r in by_setting({"tries": tries})
+        if r["value"] is not None and math.isfinite(r["value"])
+    ]
     if not rows:
         return None, None, "no try ended well: the recommended settings are used"
     sign = 1 if higher_is_better else -1
-    best = max(rows, key=lambda r: (sign * r["value"], -_distance(r["settings"], start)))
 
-    def behind(row: Mapping[str, Any]) -> float:
-        return float(sign * (best["value"] - row["value"]))
+    def far(row: Mapping[str, Any]) -> float:
+        return _distance(row["settings"], start)
 
-    errors = [error(best["trials"], r["trials"]) or 0.0 if behind(r) else 0.0 for r in rows]
-    near = [(r, e) for r, e in zip(rows, errors, strict=True) if behind(r) <= e]
-    chosen, one = min(near, key=lambda n: (_distance(n[0]["settings"], start), behind(n[0])))
-    equals = sum(not behind(r) for r in rows)
+    best = max(rows, key=lambda r: (sign * r["value"], -far(r)))
+    equals = sum(r["value"] == best["value"] for r in rows)
     why = f"best of {len(rows)} on validation"
-    if behind(chosen):
-        why = (
-            f"the nearest to the start of {len(near)} (of {len(rows)}) that validation does not "
-            f"tell apart: the best leads by {behind(chosen):.2g}, one standard error is {one:.2g}"
-        )
-    elif equals > 1:
+    if equals > 1:
         why = f"one of {equals} equally good of {len(rows)} on validation, the nearest to the start"
-    return dict(chosen["settings"]), chosen["value"], why
+    for row in sorted((r for r in rows if far(r) < far(best)), key=far):
+        lead, one = sign * (best["value"] - row["value"]), error(best["trials"], row["trials"])
+        if one is None:
+            return dict(best["settings"]), best["value"], f"{why}; by how much in errors is unknown"
+        if lead <= one:
+            why = (
+                f"nearer to the start than the best of {len(rows)} on validation, which leads by "
+                f"{lead:.2g} where one standard error is {one:.2g}"
+            )
+            return dict(row["settings"]), row["value"], why
+    return dict(best["settings"]), best["value"], why
 
 
 def _distance(settings: Mapping[str, Any], start: Mapping[str, Any]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -242,7 +243,9 @@ def test_bfloat16_on_the_bundled_model(method: str) -> None:
     reason="this processor has no matrix tiles, or there is no compiler",
 )
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_four_bits_on_tiles_are_the_four_bits_of_bitsandbytes(dropout: float) -> None:
+def test_four_bits_on_tiles_are_the_four_bits_of_bitsandbytes(
+    dropout: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """QLoRA on the bundled model in bfloat16, against bitsandbytes in float32, the same masks."""
     row = METHODS["qlora-4bit"]
     assert row.adapt is not None
@@ -257,6 +260,15 @@ def test_four_bits_on_tiles_are_the_four_bits_of_bitsandbytes(dropout: float) ->
         if "lora_B" in name:
             torch.nn.init.normal_(p, std=0.02, generator=generator)
     texts, labels = batch_of(np.random.default_rng(0).integers(5, 60, 16).tolist())
+    laid: list[weakref.ref[torch.Tensor]] = []
+    lay_out = tiles.Coded._laid_out
+
+    def noted(self: tiles.Coded, *, back: bool) -> torch.Tensor:
+        out = lay_out(self, back=back)
+        laid.append(weakref.ref(out))
+        return out
+
+    monkeypatch.setattr(tiles.Coded, "_laid_out", noted)
     codes = [m.weight.data.clone() for m in model.modules() if tiles.is_coded(m)]
     assert len(codes) == 36
     found = []
@@ -264,7 +276,10 @@ def test_four_bits_on_tiles_are_the_four_bits_of_bitsandbytes(dropout: float) ->
         packed = packing.Packed(model, dtype, seed=3)
         with packed.installed():
             logits, _ = packed(texts, np.arange(16))
+            assert not any(w() is not None for w in laid)  # four bits are all that stays
             found.append(loss_and_gradients(model, logits, labels))
+            assert not any(w() is not None for w in laid)
+    assert len(laid) > 36
     (their_loss, theirs), (loss, gradients) = found
     assert float(loss) == pytest.approx(float(their_loss), rel=2e-3)
     whole, got = (torch.cat([g[n].flatten() for n in theirs]) for g in (theirs, gradients))

@@ -174,6 +174,10 @@ def test_what_cannot_share_a_row_runs_in_turn_and_says_why(folders: Callable[[st
     assert len(reasons) == 1
     assert "of the base is trained" in reasons.pop()
     assert stacking.why_not([first]) == "there is nothing to share it with"
+    second = made(folders("bert"), 2, True, **MEMBERS[1])[0]
+    assert stacking.why_not([first, second]) is None
+    second.get_base_model().quantization_method = "bitsandbytes"
+    assert stacking.why_not([first, second]) == "its base is quantised"
 
 
 def test_masks_in_one_row_are_those_of_each_alone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +53,10 @@ def test_standard_error_of_a_difference_in_accuracy_is_that_of_a_paired_mean():
     found = standard_error(a, b, "accuracy", np.random.default_rng(1), resamples=4000)
     expected = np.hypot(sp.sem(right_a.astype(float) - right_b), 1 / (n + 2))
     assert found == pytest.approx(expected, rel=0.03)
+    # A second seed that broke down makes the mean worse, and not less sure of that.
+    broken = replace(a.by_seed[0], scores=np.roll(a.by_seed[0].scores, 7, axis=0))
+    twice = Runs("", {0: a.by_seed[0], 1: broken}), Runs("", {0: b.by_seed[0], 1: b.by_seed[0]})
+    assert standard_error(*twice, "accuracy", np.random.default_rng(1)) < 1.2 * expected
 
 
 @pytest.mark.parametrize("seed", range(12))

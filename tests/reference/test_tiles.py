@@ -160,6 +160,7 @@ def test_float32_as_two_numbers_of_bfloat16(rows: int, bias: bool) -> None:
     assert torch.equal(found.columns(32, 128)(x), y[..., 32:128])
     # A row's result does not depend on what lies beside it.
     assert torch.equal(found(x[1, -1:]), y[1, -1:])
+    assert found(x[:0]).shape == (0, rows, 160)
     wide = replace(found, gelu=True)(x)
     assert torch.allclose(wide, functional.gelu(y), atol=3e-6)
 

@@ -241,7 +241,10 @@ def test_cheapest_within_noise_is_named(tmp_path: Path) -> None:
     if said.best == "full":
         assert said.sentences[-1].startswith("other is the cheapest within noise of full: 4")
         # One with runs that broke down has a wide interval, and is within any noise.
-        assert not any("cheapest" in s for s in summary._sentences(said, {"other"}))
+        broken = replace(said, broken=("other",))
+        assert not any("cheapest" in s for s in summary._sentences(broken))
+        assert "within noise of other" in summary.lead(said)
+        assert "other" not in summary.lead(broken)
     else:
         assert cost["other"]
         assert not any("cheapest" in s for s in said.sentences)
@@ -263,10 +266,12 @@ def test_runs_that_broke_down_are_named_and_are_within_no_noise() -> None:
     assert found == {2: 0.5, 3: 0.55}
     assert summary.broken_down(runs(70, 100, 110)) == {}  # worse, and not broken
     assert summary.broken_down(runs(200, 195, 205)) == {}  # nobody learnt anything
-    (said,) = summary._caveats_of_breakdown({"validation": {"lora": runs(70, 200)}})
+    said = summary._caveat_of_breakdown(runs(70, 200))
     assert said.startswith(
         "lora broke down with 1 of 2 seeds (50.0 with seed 1, 82.5 with its best"
     )
+    labels[:] = np.arange(400) % 20 == 0  # 95 of 100 are of one class: a point is much
+    assert summary.broken_down(runs(12, 18)) == {}
 
 
 def test_an_equal_mean_on_test_is_not_the_highest(said: Summary) -> None:

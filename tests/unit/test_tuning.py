@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations, product
 from pathlib import Path
 from statistics import fmean
@@ -51,20 +52,24 @@ def test_a_lead_within_one_standard_error_does_not_move_a_method_from_its_start(
     asked: list[tuple[Any, Any]] = []
 
     def error(a: Any, b: Any) -> float:
-        asked.append((tuple(a), tuple(b)))
+        asked.append((a, b))
         return 0.01
 
     start = {"learning_rate": 1}
     settings, value, why = choose(tries, start, higher_is_better=True, error=error)
     assert (settings, value) == ({"learning_rate": 1}, 0.822)
-    assert "3 (of 4)" in why
-    assert "leads by 0.003, one standard error is 0.01" in why
-    assert set(asked) == {(("3-0",), (f"{r}-0",)) for r in (0.3, 1, 9)}
+    assert "the best of 4 on validation, which leads by 0.003 where one standard error" in why
+    assert asked == [({0: "3-0"}, {0: "1-0"})]
     settings, _, why = choose(tries, start, higher_is_better=True, error=lambda *_: 0.002)
     assert (settings, why) == ({"learning_rate": 3}, "best of 4 on validation")
     # Of a loss the lowest is best.
     settings, *_ = choose(tries, {"learning_rate": 3}, higher_is_better=False, error=error)
     assert settings == {"learning_rate": 9}
+    # Where nothing is known of the error, and what is no number.
+    settings, _, why = choose(tries, start, higher_is_better=True, error=lambda *_: None)
+    assert settings == {"learning_rate": 3}
+    assert "unknown" in why
+    assert choose([row(1, math.inf), row(2, math.nan)], start, False)[0] is None
 
 
 def test_what_failed_or_was_ended_is_never_chosen() -> None:
