@@ -3,9 +3,9 @@
 In bfloat16 a weight that does not learn is laid out once as tiles read it, and one of four bits
 before each call. A layer, or a whole sublayer with attention or GELU, dropout, residual and norm,
 is then one call forward and one back, in which LoRA's thin products share the tiles of the large
-one. For scoring, float32 is multiplied in two parts (`Product`). Where there are no tiles, `tiled` gives None
-and the caller computes as `packing` does without; the same masks are drawn, so that both give the
-same numbers to rounding.
+one. For scoring, float32 is multiplied in two parts (`Product`). Where there are no tiles, `tiled`
+gives None and the caller computes as `packing` does without; the same masks are drawn, so that both
+give the same numbers to rounding.
 
 May import: kernels. May not import: packing, train, methods.
 """
