@@ -301,10 +301,13 @@ def test_a_result_says_which_path_measured_its_speed(trained: dict[str, Path]) -
         result = result_of(trial)
         assert result["cost"]["latency_p50_seconds"] > 0
         said[trial.name.rpartition("-")[0]] = result["details"].get("scoring")
+    computes = [s.pop("in") for s in (said["svm"], said["full"])]
+    assert computes[0] == "float32"
+    assert computes[1].startswith("float32")
     fast = {"engine": "fast", "why": None, "merged": False}
     assert said == {"svm-tfidf": None, "svm": fast, "full": fast}
     lora = result_of(trained["lora"] / "trial")["details"]["scoring"]
-    assert lora == {"engine": "fast", "why": None, "merged": True}
+    assert lora.items() >= {"engine": "fast", "why": None, "merged": True}.items()
 
 
 def test_predict_learns_what_was_there_to_learn(trained: dict[str, Path]) -> None:

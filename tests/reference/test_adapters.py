@@ -32,8 +32,9 @@ from tiny import BAD, GOOD, make_tiny
 from tunelab import adapters, artifacts, bases, calibration, foreign, models, transformer
 from tunelab.adapters import AdapterSet
 from tunelab.errors import ArtifactError
+from tunelab.predict import TextClassifier
 from tunelab.transformer import TransformerClassifier
-from tunelab.types import Predictions
+from tunelab.types import Classifier, Predictions
 
 TEXTS = [
     *(f"{w} film and the plot is {v} {i}" for i, (w, v) in enumerate(zip(GOOD, BAD, strict=True))),
@@ -91,8 +92,12 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     return root
 
 
+def exact(classifier: TextClassifier) -> Classifier:
+    return classifier.computing_in("float32").classifier
+
+
 def scores(folder: Path) -> np.ndarray:
-    return tunelab.load(folder).classifier.scores(TEXTS)
+    return exact(tunelab.load(folder)).scores(TEXTS)
 
 
 def bytes_of(folder: Path) -> dict[str, str]:
@@ -150,8 +155,10 @@ def test_merged_keeps_the_temperature_of_its_scores(home: Path, tmp_path: Path):
     calibration.keep(tmp_path / "a", rows)
     made = adapters.merge(tmp_path / "a", tmp_path / "merged")
     assert calibration.kept(made.artifact) == pytest.approx(calibration.fit_temperature(rows))
-    before = tunelab.load(tmp_path / "a").calibrated().predict_proba(TEXTS)
-    after = tunelab.load(tmp_path / "merged").calibrated().predict_proba(TEXTS)
+    before = tunelab.load(tmp_path / "a").computing_in("float32").calibrated().predict_proba(TEXTS)
+    after = (
+        tunelab.load(tmp_path / "merged").computing_in("float32").calibrated().predict_proba(TEXTS)
+    )
     assert np.abs(before - after).max() <= 1e-5
 
 
@@ -420,7 +427,7 @@ def test_use_switches_and_the_base_is_in_memory_once(home: Path, tiny_bert: Path
 
 def test_merge_in_memory_and_unmerge_leave_the_others_alone(home: Path, tiny_bert: Path):
     several = AdapterSet(tiny_bert, {n: home / n for n in ("a", "b", "ia3")})
-    before = {n: several[n].classifier.scores(TEXTS) for n in several.names}
+    before = {n: exact(several[n]).scores(TEXTS) for n in several.names}
     weights = {
         k: (p.data_ptr(), p.clone()) for k, p in adapters._model_of(several["a"]).named_parameters()
     }
@@ -428,7 +435,7 @@ def test_merge_in_memory_and_unmerge_leave_the_others_alone(home: Path, tiny_ber
         several.merge(name)
         several.merge(name)  # a second time changes nothing
         for n in several.names:
-            now = several[n].classifier.scores(TEXTS)
+            now = exact(several[n]).scores(TEXTS)
             np.testing.assert_allclose(now, before[n], atol=1e-5)
         layer = adapters._model_of(several[name]).get_submodule(
             "base_model.model.bert.encoder.layer.0.attention.self.value"
@@ -438,7 +445,7 @@ def test_merge_in_memory_and_unmerge_leave_the_others_alone(home: Path, tiny_ber
         several.unmerge(name)
         assert not layer.merged
     for n in several.names:
-        assert np.array_equal(several[n].classifier.scores(TEXTS), before[n])
+        assert np.array_equal(exact(several[n]).scores(TEXTS), before[n])
     for k, p in adapters._model_of(several["a"]).named_parameters():
         place, tensor = weights[k]
         assert p.data_ptr() == place
@@ -636,7 +643,7 @@ def test_what_peft_wrote_loads(tiny_bert: Path, tmp_path: Path):
     folder, expected = plain_peft(tmp_path / "theirs", tiny_bert, 3)
     before = bytes_of(folder)
     loaded = tunelab.load(folder)
-    np.testing.assert_allclose(loaded.classifier.scores(TEXTS), expected, atol=1e-5)
+    np.testing.assert_allclose(exact(loaded).scores(TEXTS), expected, atol=1e-5)
     assert loaded.label_names == ("LABEL_0", "LABEL_1", "LABEL_2")
     said = " ".join(loaded.notes)
     assert "LABEL_0" in said
@@ -681,7 +688,7 @@ def test_what_transformers_wrote_loads(tiny_bert: Path, tmp_path: Path):
     assert loaded.label_names == ("negative", "neutral", "positive")
     with torch.no_grad():
         expected = [model(**tokenizer(t, return_tensors="pt")).logits[0].numpy() for t in TEXTS]
-    np.testing.assert_allclose(loaded.classifier.scores(TEXTS), expected, atol=1e-5)
+    np.testing.assert_allclose(exact(loaded).scores(TEXTS), expected, atol=1e-5)
     assert faults(folder) == {}
     edit(folder / "config.json", problem_type="multi_label_classification")
     with pytest.raises(ArtifactError, match="multi_label_classification"):
