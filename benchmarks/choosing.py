@@ -147,6 +147,8 @@ def _by_rows(record: StudyRecord) -> Iterator[str]:
             f"| {plain(said)} ({summary.column(f'{found.part}_{found.metric}').about}) |"
         )
     for c in found.crossings:
+        if c.low is None and c.high is None:
+            continue  # the two cannot be told apart at any size
         yield f"| you stand between {_code(c.a)} and {_code(c.b)} | | {plain(c.sentence)} |"
 
 
