@@ -778,30 +778,17 @@ void decode(const Coded& w, long first, long all, bool back, bf16* out, int thre
 }
 
 // S = 0, S += A B and taking S, for 32 x 32 numbers; rows of A are `step` apart, `b` points at the
-// first of two columns of so many tiles. Without LOWER or RIGHT, rows or columns from 16 on stay.
+// first of two columns of so many tiles, or at one of the `parts` of them. Without LOWER or RIGHT, rows
+// or columns from 16 on stay.
 inline void clear() {
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
 }
-inline void left(const bf16* a, long step) {
-  _tile_loadd(4, a, step * 2);
-  _tile_loadd(5, a + 16 * step, step * 2);
-}
-inline void right(const bf16* b, long apart) {
-  _tile_loadd(6, b, 64);
-  _tile_loadd(7, b + apart, 64);
-}
-inline void multiply() {
-  _tile_dpbf16ps(0, 4, 6);
-  _tile_dpbf16ps(1, 4, 7);
-  _tile_dpbf16ps(2, 5, 6);
-  _tile_dpbf16ps(3, 5, 7);
-}
 template <bool LOWER = true, bool RIGHT = true>
-inline void add(const bf16* a, long step, const bf16* b, long slabs) {
-  const bf16 *below = a + 16 * step, *right = b + slabs * TILE;
+inline void add(const bf16* a, long step, const bf16* b, long slabs, long parts = 1) {
+  const bf16 *below = a + 16 * step, *right = b + parts * slabs * TILE;
   settle(a);
   for (long s = 0; s < slabs; s++) {
     _tile_loadd(4, a + 32 * s, step * 2);
@@ -821,14 +808,14 @@ inline void take(float* s) {
   _tile_stored(3, s + 528, 128);
 }
 
-// x (rows x k) W^T + bias in float32, or GELU of that, k and n multiples of 32. Each number is the sum of two of bfloat16,
-// a + b, which holds 16 of its 24 bits, and of the four products that of the two small ones is left
-// out (Henry, Tang & Heinecke 2019); above 3.39e38, bfloat16's range, it gives no number. W^T is laid
-// out in two parts, one after the other in each column.
+// x (rows x k) W^T + bias in float32, or GELU of that, k and n multiples of 32. Each number is the sum
+// of two of bfloat16, a + b, which holds 16 of its 24 bits, and of the four products that of the two
+// small ones is left out (Henry, Tang & Heinecke 2019); above 3.39e38, bfloat16's range, it gives no
+// number. W^T is laid out in two parts, one after the other in each column.
 void product(const float* x, const bf16* w, const float* bias, float* y, long rows, long k, long n,
              bool gelu, int threads) {
   if (rows <= 0) return;
-  const long slabs = k / 32, next = slabs * TILE, blocks = (rows + 31) / 32;
+  const long slabs = k / 32, blocks = (rows + 31) / 32;
   // So many blocks go through W's columns together: it is read from far away once for all of them.
   const long own = (blocks + threads - 1) / threads, rounds = (own + 3) / 4, group = (own + rounds - 1) / rounds;
 #pragma omp parallel num_threads(threads)
@@ -849,25 +836,14 @@ void product(const float* x, const bf16* w, const float* bias, float* y, long ro
         }
       }
       for (long j = 0; j < n; j += 32) {
-        const bf16* const b = w + j / 16 * 2 * next;
+        const bf16* const b = w + j / 16 * 2 * slabs * TILE;
         for (long i = start; i < end; i += 32) {
           const bf16* const a = memory.get() + (i - start) * 2 * k;
-          settle(a);
           clear();
           // The small products first: what rounding takes from them is small as well.
-          for (long s = 0; s < slabs; s++) {
-            left(a + 32 * k + 32 * s, k);
-            right(b + s * TILE, 2 * next);
-            multiply();
-            left(a + 32 * s, k);
-            right(b + next + s * TILE, 2 * next);
-            multiply();
-          }
-          for (long s = 0; s < slabs; s++) {
-            left(a + 32 * s, k);
-            right(b + s * TILE, 2 * next);
-            multiply();
-          }
+          add(a + 32 * k, k, b, slabs, 2);
+          add(a, k, b + slabs * TILE, slabs, 2);
+          add(a, k, b, slabs, 2);
           take(s);
           for (long u = 0; u < std::min(32L, end - i); u++) {
             float* const line = s + u * 32;

@@ -514,13 +514,19 @@ def difference(
     """
     chosen = _metric(metric)
     _check_fractions(level=level)
+    return _estimate(_paired(a, b, chosen, rng, resamples), level, _resamples(chosen, resamples))
+
+
+def _paired(
+    a: Runs, b: Runs, metric: Metric, rng: np.random.Generator, resamples: int
+) -> _Contrast:
     for p in (*a.by_seed.values(), *b.by_seed.values()):
-        chosen.function(p)  # raises where it has no value
-    left, right = _measure([a, b], [chosen], rng, resamples)[0]
-    contrast = _contrast(left, right, chosen, rng)
+        metric.function(p)  # raises where it has no value
+    left, right = _measure([a, b], [metric], rng, resamples)[0]
+    contrast = _contrast(left, right, metric, rng)
     if contrast is None:
         raise _no_shared_seed(a, b)
-    return _estimate(contrast, level, _resamples(chosen, resamples))
+    return contrast
 
 
 def standard_error(
@@ -531,14 +537,8 @@ def standard_error(
     The spread over seeds is left out: a method that broke down with one of them would be within
     its own error of anything. Raises as `difference` does.
     """
-    chosen = _metric(metric)
-    for p in (*a.by_seed.values(), *b.by_seed.values()):
-        chosen.function(p)  # raises where it has no value
-    left, right = _measure([a, b], [chosen], rng, resamples)[0]
-    contrast = _contrast(left, right, chosen, rng)
-    if contrast is None:
-        raise _no_shared_seed(a, b)
-    return None if contrast.item_variance is None else math.sqrt(contrast.item_variance)
+    variance = _paired(a, b, _metric(metric), rng, resamples).item_variance
+    return None if variance is None else math.sqrt(variance)
 
 
 def _metric(name: str) -> Metric:
