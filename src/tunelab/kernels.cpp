@@ -495,6 +495,100 @@ void gelu(const T* x, T* out, T* slope, long n, int threads) {
 
 // --- LoRA's thin products: a rank is a line of k or n numbers; lines are filled up to eights ---
 
+// AdamW (Loshchilov & Hutter 2019) of n numbers: keep = 1 - rate * decay, size = rate / (1 - b1^t),
+// root = sqrt(1 - b2^t) in step t. optim.py has the same.
+struct Piece {
+  float *p, *m, *v;
+  const float* g;
+  long n;
+  float keep, size, root;
+};
+
+// The sum of the gradients' squares; the same for any number of threads.
+double squares(const Piece* pieces, long count, int threads) {
+  std::vector<double> sums(count);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+  for (long c = 0; c < count; c++) {
+    const float* const g = pieces[c].g;
+    for (long i = 0; i < pieces[c].n; i += 1024) {
+      const long end = std::min(pieces[c].n, i + 1024);
+      float sum = 0;
+      SIMD(reduction(+ : sum)) for (long j = i; j < end; j++) sum += g[j] * g[j];
+      sums[c] += sum;
+    }
+  }
+  double all = 0;
+  for (const double s : sums) all += s;
+  return all;
+}
+
+// One step with gradients times `scale`.
+void adamw(const Piece* pieces, long count, float scale, float first, float second, float eps, int threads) {
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+  for (long c = 0; c < count; c++) {
+    const Piece& e = pieces[c];
+    const float root = 1 / e.root;
+    SIMD() for (long i = 0; i < e.n; i++) {
+      const float g = e.g[i] * scale;
+      const float m = e.m[i] = first * e.m[i] + (1 - first) * g;
+      const float v = e.v[i] = second * e.v[i] + (1 - second) * g * g;
+      e.p[i] = e.p[i] * e.keep - e.size * m / (std::sqrt(v) * root + eps);
+    }
+  }
+}
+
+// Rows of a matrix that had no gradient for some steps: `last` is the step that a row has, `since` the
+// last with a gradient (0: none), and keep, size and root are of each step from the first on.
+struct Late {
+  float *p, *m, *v;
+  int32_t *last, *since;
+  const float *keep, *size, *root;
+  long width;
+  float first, second, eps;
+};
+
+void adamw_late(const Late& e, const int64_t* rows, long count, long now, int threads) {
+  // By then m is 2e-12 of what it was and moves nothing: only decay is left.
+  constexpr long done = 256;
+  const float ebb = std::sqrt(e.second);
+#pragma omp parallel num_threads(threads)
+  {
+    std::vector<float> roots(e.width);
+    float* const r = roots.data();
+#pragma omp for schedule(dynamic, 64)
+    for (long c = 0; c < count; c++) {
+      const long row = rows[c], from = e.last[row], since = e.since[row];
+      if (from >= now) continue;
+      float *const p = e.p + row * e.width, *const m = e.m + row * e.width, *const v = e.v + row * e.width;
+      long t = from;
+      if (since && t < since + done) {
+        SIMD() for (long j = 0; j < e.width; j++) r[j] = std::sqrt(v[j]);
+        for (; t < std::min(now, since + done); t++) {
+          const float keep = e.keep[t], size = e.size[t], root = 1 / e.root[t];
+          SIMD() for (long j = 0; j < e.width; j++) {
+            m[j] *= e.first;
+            r[j] *= ebb;
+            p[j] = p[j] * keep - size * m[j] / (r[j] * root + e.eps);
+          }
+        }
+      }
+      if (since) {
+        const float fade = std::pow(e.first, float(now - t)), less = std::pow(e.second, float(now - from));
+        SIMD() for (long j = 0; j < e.width; j++) {
+          m[j] *= fade;
+          v[j] *= less;
+        }
+      }
+      for (; t < now; t++) {
+        const float keep = e.keep[t];
+        if (keep != 1)
+          SIMD() for (long j = 0; j < e.width; j++) p[j] *= keep;
+      }
+      e.last[row] = int32_t(now);
+    }
+  }
+}
+
 inline long up8(long n) { return (n + 7) / 8 * 8; }
 
 // Lines of a thin matrix, element (l, j) at m[l * row + j * column], those that lack are zero.
@@ -665,8 +759,16 @@ constexpr long TILE = 512;  // numbers in a tile of bfloat16
 
 inline long up32(long n) { return (n + 31) / 32 * 32; }
 
-typedef std::unique_ptr<bf16[]> Place;  // memory that nobody clears
-inline Place place(long n) { return Place(new bf16[size_t(n)]); }
+// Memory that nobody clears. It starts with a cache line: a tile's rows would lie across two.
+struct Free {
+  void operator()(bf16* p) const { std::free(p); }
+};
+typedef std::unique_ptr<bf16[], Free> Place;
+inline Place place(long n) {
+  void* const p = std::aligned_alloc(64, size_t(n) * sizeof(bf16) / 64 * 64 + 64);
+  if (!p) throw std::bad_alloc();
+  return Place(static_cast<bf16*>(p));
+}
 
 // gcc takes these instructions to read nothing: what they read has to be written before.
 inline void settle(const void* p) { asm volatile("" ::"r"(p) : "memory"); }
@@ -728,6 +830,14 @@ inline __m512 widened(__m256i h) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
 }
 
+// Sixteen words of each of sixteen lines, turned.
+inline void turn_words(Vec* v) {
+  turn<8>(v);
+  turn<4>(v);
+  turn<2>(v);
+  turn<1>(v);
+}
+
 // Weights of four bits, W (n x k) row by row, the first of two in a byte's upper half: each is one of
 // sixteen numbers times the scale of its block (Dettmers et al. 2023, in bitsandbytes' layout). k, n and
 // blocks are multiples of 32. tiles.py has the same.
@@ -737,44 +847,46 @@ struct Coded {
   long block, n, k;
 };
 
-// Sixteen weights from number e on.
-inline __m256i decoded(const Coded& w, __m512 numbers, long e) {
-  const __m128i both = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(w.codes + e / 2));
-  const __m128i low = _mm_and_si128(both, _mm_set1_epi8(15));
-  const __m128i high = _mm_and_si128(_mm_srli_epi16(both, 4), _mm_set1_epi8(15));
-  const __m512i which = _mm512_cvtepu8_epi32(_mm_unpacklo_epi8(high, low));
-  return narrowed(_mm512_mul_ps(_mm512_permutexvar_ps(which, numbers), _mm512_set1_ps(w.scales[e / w.block])));
-}
-
-// W, which is rows `first` to `first` + n of `all` that lie one below the other, laid out as `lay_out`
-// does: W^T, or with `back` W itself.
-void decode(const Coded& w, long first, long all, bool back, bf16* out, int threads) {
-  const __m512 numbers = _mm512_loadu_ps(w.numbers);
+// W (n x k), which is rows `first` to `first` + n of `all` that lie one below the other, laid out as
+// `lay_out` does: W^T, or with `back` W itself. `sixteen` gives so many weights from a number on.
+template <class F>
+void lay_out_rows(F sixteen, long n, long k, long first, long all, bool back, bf16* out, int threads) {
   if (back) {
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (long j = 0; j < w.k; j += 16)
-      for (long r = 0; r < w.n; r += 2) {
-        const __m512i a = _mm512_cvtepu16_epi32(decoded(w, numbers, r * w.k + j));
-        const __m512i b = _mm512_cvtepu16_epi32(decoded(w, numbers, (r + 1) * w.k + j));
-        _mm512_storeu_si512(out + j * all + (first + r) * 16, _mm512_or_si512(a, _mm512_slli_epi32(b, 16)));
-      }
+    for (long some = 0; some < n; some += 32)
+      for (long j = 0; j < k; j += 16)
+        for (long r = some; r < some + 32; r += 2) {
+          const __m512i a = _mm512_cvtepu16_epi32(sixteen(r * k + j));
+          const __m512i b = _mm512_cvtepu16_epi32(sixteen((r + 1) * k + j));
+          _mm512_storeu_si512(out + j * all + (first + r) * 16, _mm512_or_si512(a, _mm512_slli_epi32(b, 16)));
+        }
     return;
   }
 #pragma omp parallel for schedule(static) num_threads(threads)
-  for (long r = 0; r < w.n; r += 16)
-    for (long j = 0; j < w.k; j += 32) {
+  for (long r = 0; r < n; r += 16)
+    for (long j = 0; j < k; j += 32) {
       Vec v[16];  // pairs of a row, then of a column
       for (long c = 0; c < 16; c++)
         for (int half = 0; half < 2; half++) {
-          const __m256i some = decoded(w, numbers, (r + c) * w.k + j + 16 * half);
+          const __m256i some = sixteen((r + c) * k + j + 16 * half);
           std::memcpy(reinterpret_cast<char*>(v + c) + 32 * half, &some, 32);
         }
-      turn<8>(v);
-      turn<4>(v);
-      turn<2>(v);
-      turn<1>(v);
-      std::memcpy(out + (first + r) * w.k + j * 16, v, sizeof v);
+      turn_words(v);
+      std::memcpy(out + (first + r) * k + j * 16, v, sizeof v);
     }
+}
+
+void decode(const Coded& w, long first, long all, bool back, bf16* out, int threads) {
+  const __m512 numbers = _mm512_loadu_ps(w.numbers);
+  const auto sixteen = [&](long e) {
+    const __m128i both = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(w.codes + e / 2));
+    const __m128i low = _mm_and_si128(both, _mm_set1_epi8(15));
+    const __m128i high = _mm_and_si128(_mm_srli_epi16(both, 4), _mm_set1_epi8(15));
+    const __m512i which = _mm512_cvtepu8_epi32(_mm_unpacklo_epi8(high, low));
+    const __m512 scale = _mm512_set1_ps(w.scales[e / w.block]);
+    return narrowed(_mm512_mul_ps(_mm512_permutexvar_ps(which, numbers), scale));
+  };
+  lay_out_rows(sixteen, w.n, w.k, first, all, back, out, threads);
 }
 
 // S = 0, S += A B and taking S, for 32 x 32 numbers; rows of A are `step` apart, `b` points at the
@@ -808,6 +920,17 @@ inline void take(float* s) {
   _tile_stored(3, s + 528, 128);
 }
 
+// So many blocks of 32 rows go through a weight's columns together, four at most: it is read from far
+// away once for all of them.
+inline long together(long rows, int threads) {
+  const long own = ((rows + 31) / 32 + threads - 1) / threads, rounds = (own + 3) / 4;
+  return rounds ? (own + rounds - 1) / rounds : 1;
+}
+// A weight of bfloat16 that stays in a core's own cache is near anyway: single blocks share out better.
+inline long together(long rows, int threads, long n, long k) {
+  return n * k > 800000 ? together(rows, threads) : 1;
+}
+
 // x (rows x k) W^T + bias in float32, or GELU of that, k and n multiples of 32. Each number is the sum
 // of two of bfloat16, a + b, which holds 16 of its 24 bits, and of the four products that of the two
 // small ones is left out (Henry, Tang & Heinecke 2019); above 3.39e38, bfloat16's range, it gives no
@@ -815,9 +938,7 @@ inline void take(float* s) {
 void product(const float* x, const bf16* w, const float* bias, float* y, long rows, long k, long n,
              bool gelu, int threads) {
   if (rows <= 0) return;
-  const long slabs = k / 32, blocks = (rows + 31) / 32;
-  // So many blocks go through W's columns together: it is read from far away once for all of them.
-  const long own = (blocks + threads - 1) / threads, rounds = (own + 3) / 4, group = (own + rounds - 1) / rounds;
+  const long slabs = k / 32, group = together(rows, threads);
 #pragma omp parallel num_threads(threads)
   {
     Tiles tiles;
@@ -906,10 +1027,7 @@ inline void keep_low(float* s, float scale, long step, bf16* rows, long lines, b
     Vec v[2][16];
     for (int half = 0; half < 2; half++) {
       for (int u = 0; u < 16; u++) v[half][u] = load16(s + (16 * half + u) * 32 + l);
-      turn<8>(v[half]);
-      turn<4>(v[half]);
-      turn<2>(v[half]);
-      turn<1>(v[half]);
+      turn_words(v[half]);
     }
     for (long u = 0; u < 16 && l + u < lines; u++) {
       float both[32];
@@ -920,10 +1038,12 @@ inline void keep_low(float* s, float scale, long step, bf16* rows, long lines, b
   }
 }
 
-// A frozen layer x W^T + bias, x with k and the result with n numbers a row, and its adapters; k, n
-// and adapters' columns are multiples of 32. W^T and W lie as tiles. tiles.py has the same.
+// A layer x W^T + bias, x with k and the result with n numbers a row, and its adapters; k, n and
+// adapters' columns are multiples of 32. W^T and W lie as tiles; dw (n x k) and dbias are null where
+// these do not learn. tiles.py has the same.
 struct Layer {
   const bf16 *ahead, *back, *bias;
+  float *dw, *dbias;
   const Adapter* parts;
   long count, k, n;
 };
@@ -965,12 +1085,13 @@ void adapted(const bf16* x, const Layer& layer, bf16* y, bf16* slope, long rows,
   const Adapter* const parts = layer.parts;
   const long count = layer.count, k = layer.k, n = layer.n;
   const bf16 *const w = layer.ahead, *const bias = layer.bias;
-  const long slabs = k / 32, all = up32(rows);
+  const long slabs = k / 32, all = up32(rows), group = together(rows, threads, n, k);
   const Thin thin(layer);
+  const long low = count * 32 * thin.most;  // of a block
 #pragma omp parallel num_threads(threads)
   {
     Tiles tiles;
-    const Place own = place(2 * 32 * k + count * 32 * thin.most);
+    const Place own = place(2 * 32 * k + group * low);
     bf16 *const ends = own.get(), *const dropped = ends + 32 * k, *const lows = dropped + 32 * k;
     alignas(64) float s[1024];
 #pragma omp for schedule(static)
@@ -980,47 +1101,89 @@ void adapted(const bf16* x, const Layer& layer, bf16* y, bf16* slope, long rows,
       else lay_out(p.a, 1, k, k, p.rank, thin.down[t / 2].get());
     }
 #pragma omp for schedule(dynamic, 1)
-    for (long i = 0; i < rows; i += 32) {
-      const long many = std::min(32L, rows - i);
-      const bf16* from = filled(x + i * k, many, k, ends);
-      for (long c = 0; c < count; c++) {
-        const Adapter& p = parts[c];
-        const bf16* seen = from;
-        if (p.kept) {
-          for (long u = 0; u < 32; u++)
-            for (long j = 0; j < k; j += 32) {
-              const uint32_t bits = u < many ? kept_bits(p, uint32_t((i + u) * k + j)) : 0;
-              const __m512i v = _mm512_loadu_si512(from + u * k + j);
-              _mm512_storeu_si512(dropped + u * k + j, _mm512_maskz_mov_epi16(bits, v));
-              if (u < many) p.kept[((i + u) * k + j) / 32] = bits;
-            }
-          seen = dropped;
-        }
-        lower(p, seen, k, thin.down[c].get(), slabs, s, lows + c * 32 * thin.most, p.low + i, all);
-      }
-      for (long j = 0; j < n; j += 32) {
-        clear();
-        add(from, k, w + j / 16 * slabs * TILE, slabs);
+    for (long start = 0; start < rows; start += 32 * group) {
+      const long end = std::min(rows, start + 32 * group);
+      for (long i = start; i < end; i += 32) {
+        const long many = std::min(32L, rows - i);
+        const bf16* const from = filled(x + i * k, many, k, ends);  // no other block is filled up
+        bf16* const mine = lows + (i - start) / 32 * low;
         for (long c = 0; c < count; c++) {
           const Adapter& p = parts[c];
-          if (j < p.first || j >= p.first + p.columns) continue;
-          const long rank = up32(p.rank);
-          add(lows + c * 32 * thin.most, rank, thin.up[c].get() + (j - p.first) / 16 * (rank / 32) * TILE,
-              rank / 32);
-        }
-        take(s);
-        for (long u = 0; u < many; u++) {
-          float* line = s + u * 32;
-          if (bias)
-            for (long c = 0; c < 32; c += 16) store16(line + c, load16(line + c) + load16(bias + j + c));
-          if (slope) {
-            float by[32];
-            SIMD() for (long c = 0; c < 32; c++) line[c] = gelu_of(line[c], by + c);
-            narrow32(by, slope + (i + u) * n + j);
+          const bf16* seen = from;
+          if (p.kept) {
+            for (long u = 0; u < 32; u++)
+              for (long j = 0; j < k; j += 32) {
+                const uint32_t bits = u < many ? kept_bits(p, uint32_t((i + u) * k + j)) : 0;
+                const __m512i v = _mm512_loadu_si512(from + u * k + j);
+                _mm512_storeu_si512(dropped + u * k + j, _mm512_maskz_mov_epi16(bits, v));
+                if (u < many) p.kept[((i + u) * k + j) / 32] = bits;
+              }
+            seen = dropped;
           }
-          narrow32(line, y + (i + u) * n + j);
+          lower(p, seen, k, thin.down[c].get(), slabs, s, mine + c * 32 * thin.most, p.low + i, all);
         }
       }
+      for (long j = 0; j < n; j += 32)
+        for (long i = start; i < end; i += 32) {
+          const long many = std::min(32L, rows - i);
+          const bf16* const mine = lows + (i - start) / 32 * low;
+          clear();
+          add(many == 32 ? x + i * k : ends, k, w + j / 16 * slabs * TILE, slabs);
+          for (long c = 0; c < count; c++) {
+            const Adapter& p = parts[c];
+            if (j < p.first || j >= p.first + p.columns) continue;
+            const long rank = up32(p.rank);
+            add(mine + c * 32 * thin.most, rank, thin.up[c].get() + (j - p.first) / 16 * (rank / 32) * TILE,
+                rank / 32);
+          }
+          take(s);
+          for (long u = 0; u < many; u++) {
+            float* line = s + u * 32;
+            if (bias)
+              for (long c = 0; c < 32; c += 16) store16(line + c, load16(line + c) + load16(bias + j + c));
+            if (slope) {
+              float by[32];
+              SIMD() for (long c = 0; c < 32; c++) line[c] = gelu_of(line[c], by + c);
+              narrow32(by, slope + (i + u) * n + j);
+            }
+            narrow32(line, y + (i + u) * n + j);
+          }
+        }
+    }
+  }
+}
+
+// Numbers j to j + 31 of rows i and i + 1 of x side by side, number by number, in two halves; what
+// `kept` does not name is zero, and so are rows from `rows` on.
+inline void pair_up(const bf16* x, long step, long i, long rows, long j, const uint32_t* kept, __m512i* to) {
+  __m512i v[2];
+  for (int e = 0; e < 2; e++) {
+    const bool real = i + e < rows;
+    const uint32_t bits = !real ? 0 : kept ? kept[((i + e) * step + j) / 32] : ~0u;
+    v[e] = _mm512_maskz_loadu_epi16(bits, x + (real ? i + e : 0) * step + j);
+  }
+  for (int half = 0; half < 2; half++) {
+    const __m512i a = _mm512_cvtepu16_epi32(half ? _mm512_extracti64x4_epi64(v[0], 1)
+                                                 : _mm512_castsi512_si256(v[0]));
+    const __m512i b = _mm512_cvtepu16_epi32(half ? _mm512_extracti64x4_epi64(v[1], 1)
+                                                 : _mm512_castsi512_si256(v[1]));
+    to[half] = _mm512_or_si512(a, _mm512_slli_epi32(b, 16));
+  }
+}
+
+// 32 columns of x from j on as rows, each of `all` numbers.
+inline void turn_columns(const bf16* x, long step, long j, long rows, long all, bf16* to) {
+  for (long i = 0; i < all; i += 32) {
+    __m512i v[2][16];
+    for (long u = 0; u < 16; u++) {
+      __m512i both[2];
+      pair_up(x, step, i + 2 * u, rows, j, nullptr, both);
+      v[0][u] = both[0];
+      v[1][u] = both[1];
+    }
+    for (int half = 0; half < 2; half++) {
+      turn_words(reinterpret_cast<Vec*>(v[half]));
+      for (long c = 0; c < 16; c++) _mm512_storeu_si512(to + (16 * half + c) * all + i, v[half][c]);
     }
   }
 }
@@ -1030,49 +1193,44 @@ void adapted(const bf16* x, const Layer& layer, bf16* y, bf16* slope, long rows,
 inline void gather(const bf16* low, long rank, long all, const bf16* x, long step, long j,
                    const uint32_t* kept, long rows, float* out, long row, long column, bf16* space) {
   for (long i = 0; i < all; i += 2) {
-    __m512i v[2];
-    for (int e = 0; e < 2; e++) {
-      const bool real = i + e < rows;
-      const uint32_t bits = !real ? 0 : kept ? kept[((i + e) * step + j) / 32] : ~0u;
-      v[e] = _mm512_maskz_loadu_epi16(bits, x + (real ? i + e : 0) * step + j);
-    }
-    // Two rows side by side, number by number.
-    for (int half = 0; half < 2; half++) {
-      const __m512i a = _mm512_cvtepu16_epi32(half ? _mm512_extracti64x4_epi64(v[0], 1)
-                                                   : _mm512_castsi512_si256(v[0]));
-      const __m512i b = _mm512_cvtepu16_epi32(half ? _mm512_extracti64x4_epi64(v[1], 1)
-                                                   : _mm512_castsi512_si256(v[1]));
-      bf16* to = space + half * all / 32 * TILE + i / 32 * TILE + i % 32 / 2 * 32;
-      _mm512_storeu_si512(to, _mm512_or_si512(a, _mm512_slli_epi32(b, 16)));
-    }
+    __m512i both[2];
+    pair_up(x, step, i, rows, j, kept, both);
+    for (int half = 0; half < 2; half++)
+      _mm512_storeu_si512(space + half * all / 32 * TILE + i / 32 * TILE + i % 32 / 2 * 32, both[half]);
   }
+  const bool lines = column == 1 && row % 16 == 0 && reinterpret_cast<uintptr_t>(out) % 64 == 0;
   alignas(64) float s[1024];
   for (long l = 0; l < rank; l += 32) {
+    const long many = std::min(32L, rank - l);
     clear();
     if (rank - l > 16) add(low + l * all, all, space, all / 32);
     else add<false, true>(low + l * all, all, space, all / 32);
     take(s);
-    const long many = std::min(32L, rank - l);
     for (long u = 0; u < many; u++)
-      for (long c = 0; c < 32; c++) out[(l + u) * row + c * column] = s[u * 32 + c];
+      if (lines)  // whole ones, which need not be read first
+        for (long c = 0; c < 32; c += 16) _mm512_stream_ps(out + (l + u) * row + c, _mm512_load_ps(s + u * 32 + c));
+      else
+        for (long c = 0; c < 32; c++) out[(l + u) * row + c * column] = s[u * 32 + c];
   }
 }
 
 // Gradients of `adapted` from g, y's gradient (rows x n): dx (rows x k; null where nobody asks), times
-// `slope` and plus `more` where they are given, and those of the adapters.
+// `slope` and plus `more` where they are given, and those of the adapters, of W and of the bias.
 void adapted_back(const bf16* g, const bf16* x, const Layer& layer, bf16* dx, const bf16* slope,
                   const bf16* more, long rows, int threads) {
   const Adapter* const parts = layer.parts;
   const long count = layer.count, k = layer.k, n = layer.n;
   const bf16* const w = layer.back;
-  const long slabs = n / 32, all = up32(rows);
+  const long slabs = n / 32, all = up32(rows), group = together(rows, threads, n, k);
   const Thin thin(layer);
+  const long most = count * 32 * thin.most;  // the low sides of a block
   std::vector<Place> low(count);
   for (long c = 0; c < count; c++) low[c] = place(up32(parts[c].rank) * all);
+  const Place turned = layer.dw ? place(n * all) : Place();
 #pragma omp parallel num_threads(threads)
   {
     Tiles tiles;
-    const Place memory = place(std::max(32 * n, 32 * all) + count * 32 * thin.most);
+    const Place memory = place(std::max(32 * n, 32 * all) + group * most);
     bf16 *const ends = memory.get(), *const lows = ends + std::max(32 * n, 32 * all);
     alignas(64) float s[1024], own[1024];
 #pragma omp for schedule(static)
@@ -1082,53 +1240,74 @@ void adapted_back(const bf16* g, const bf16* x, const Layer& layer, bf16* dx, co
       else lay_out(p.a, k, 1, p.rank, k, thin.down[t / 2].get());
     }
 #pragma omp for schedule(dynamic, 1)
-    for (long i = 0; i < rows; i += 32) {
-      const long many = std::min(32L, rows - i);
-      const bf16* from = filled(g + i * n, many, n, ends);
-      for (long c = 0; c < count; c++) {
-        const Adapter& p = parts[c];
-        lower(p, from + p.first, n, thin.up[c].get(), p.columns / 32, s, lows + c * 32 * thin.most,
-              low[c].get() + i, all);
-      }
-      for (long j = 0; dx && j < k; j += 32) {
-        clear();
-        add(from, n, w + j / 16 * slabs * TILE, slabs);
-        for (long c = 0; c < count; c++) {
-          const long rank = up32(parts[c].rank);
-          if (!parts[c].kept)
-            add(lows + c * 32 * thin.most, rank, thin.down[c].get() + j / 16 * (rank / 32) * TILE, rank / 32);
-        }
-        take(s);
+    for (long start = 0; start < rows; start += 32 * group) {
+      const long end = std::min(rows, start + 32 * group);
+      for (long i = start; i < end; i += 32) {
+        const bf16* const from = filled(g + i * n, std::min(32L, rows - i), n, ends);
         for (long c = 0; c < count; c++) {
           const Adapter& p = parts[c];
-          const long rank = up32(p.rank);
-          if (!p.kept) continue;
+          lower(p, from + p.first, n, thin.up[c].get(), p.columns / 32, s,
+                lows + (i - start) / 32 * most + c * 32 * thin.most, low[c].get() + i, all);
+        }
+      }
+      for (long j = 0; dx && j < k; j += 32)
+        for (long i = start; i < end; i += 32) {
+          const long many = std::min(32L, rows - i);
+          const bf16* const mine = lows + (i - start) / 32 * most;
           clear();
-          add(lows + c * 32 * thin.most, rank, thin.down[c].get() + j / 16 * (rank / 32) * TILE, rank / 32);
-          take(own);
-          for (long u = 0; u < many; u++) {
-            const uint32_t bits = p.kept[((i + u) * k + j) / 32];
-            for (int half = 0; half < 2; half++) {
-              const long at = u * 32 + 16 * half;
-              const __m512 v = _mm512_load_ps(s + at);
-              _mm512_store_ps(s + at, _mm512_mask_add_ps(v, __mmask16(bits >> (16 * half)), v,
-                                                         _mm512_load_ps(own + at)));
+          add(many == 32 ? g + i * n : ends, n, w + j / 16 * slabs * TILE, slabs);
+          for (long c = 0; c < count; c++) {
+            const long rank = up32(parts[c].rank);
+            if (!parts[c].kept)
+              add(mine + c * 32 * thin.most, rank, thin.down[c].get() + j / 16 * (rank / 32) * TILE, rank / 32);
+          }
+          take(s);
+          for (long c = 0; c < count; c++) {
+            const Adapter& p = parts[c];
+            const long rank = up32(p.rank);
+            if (!p.kept) continue;
+            clear();
+            add(mine + c * 32 * thin.most, rank, thin.down[c].get() + j / 16 * (rank / 32) * TILE, rank / 32);
+            take(own);
+            for (long u = 0; u < many; u++) {
+              const uint32_t bits = p.kept[((i + u) * k + j) / 32];
+              for (int half = 0; half < 2; half++) {
+                const long at = u * 32 + 16 * half;
+                const __m512 v = _mm512_load_ps(s + at);
+                _mm512_store_ps(s + at, _mm512_mask_add_ps(v, __mmask16(bits >> (16 * half)), v,
+                                                           _mm512_load_ps(own + at)));
+              }
             }
           }
-        }
-        for (long u = 0; u < many; u++) {
-          const long at = (i + u) * k + j;
-          for (long c = 0; c < 32; c += 16) {
-            Vec v = load16(s + u * 32 + c);
-            if (slope) v *= load16(slope + at + c);
-            if (more) v += load16(more + at + c);
-            store16(s + u * 32 + c, v);
+          for (long u = 0; u < many; u++) {
+            const long at = (i + u) * k + j;
+            for (long c = 0; c < 32; c += 16) {
+              Vec v = load16(s + u * 32 + c);
+              if (slope) v *= load16(slope + at + c);
+              if (more) v += load16(more + at + c);
+              store16(s + u * 32 + c, v);
+            }
+            narrow32(s + u * 32, dx + at);
           }
-          narrow32(s + u * 32, dx + at);
         }
+    }
+    if (layer.dw || layer.dbias) {
+#pragma omp for schedule(dynamic, 1)
+      for (long j = 0; j < n; j += 32) {
+        if (turned) turn_columns(g, n, j, rows, all, turned.get() + j * all);
+        if (!layer.dbias) continue;
+        Vec sum[2] = {};
+        for (long i = 0; i < rows; i++)
+          for (int half = 0; half < 2; half++) sum[half] += load16(g + i * n + j + 16 * half);
+        std::memcpy(layer.dbias + j, sum, sizeof sum);
       }
     }
     // All rows are needed from here on, column by column.
+    if (layer.dw) {
+#pragma omp for schedule(dynamic, 1) nowait
+      for (long j = 0; j < k; j += 32)
+        gather(turned.get(), n, all, x, k, j, nullptr, rows, layer.dw + j, k, 1, ends);
+    }
     for (long c = 0; c < count; c++) {
       const Adapter& p = parts[c];
 #pragma omp for schedule(dynamic, 1) nowait
@@ -1154,6 +1333,7 @@ struct Sublayer {
   const int64_t* bounds;
   const bf16* g;         // gradient of the result, and of x (null where nobody asks)
   bf16* dx;
+  float *dweight, *dshift;  // null where the norm does not learn; else zeros, to be added to
   long rows, texts, heads, longest;
   float eps, scale;
   Dropout attending, after;
@@ -1190,7 +1370,7 @@ void backward(const Sublayer& h, int threads) {
   const Place dy = place(h.rows * n), dact = place(h.rows * k);
   // Without dropout, x and what is added to it have the same gradient.
   const Place dresidual = h.after.limit ? place(h.rows * n) : Place();
-  add_norm_back<bf16>(h.g, h.normed, h.inverse, h.weight, dy.get(), dresidual.get(), nullptr, nullptr,
+  add_norm_back<bf16>(h.g, h.normed, h.inverse, h.weight, dy.get(), dresidual.get(), h.dweight, h.dshift,
                       h.rows, n, h.after, h.after.limit > 0, threads);
   const bf16* const residual = dresidual ? dresidual.get() : dy.get();
   if (!h.bounds) {
@@ -1230,6 +1410,10 @@ extern "C" void lay_out_bfloat16(const bf16* m, long row, long column, long k, l
 extern "C" void lay_out_float32(const float* m, long row, long column, long k, long n, bf16* out) {
   lay_out<2>(m, row, column, k, n, out);
 }
+extern "C" void lay_out_rows_float32(const float* w, long n, long k, long first, long all, int back, bf16* out,
+                                     int threads) {
+  lay_out_rows([=](long e) { return narrowed(_mm512_loadu_ps(w + e)); }, n, k, first, all, back, out, threads);
+}
 extern "C" void decode_uint8(const Coded* w, long first, long all, int back, bf16* out, int threads) {
   decode(*w, first, all, back, out, threads);
 }
@@ -1247,6 +1431,17 @@ extern "C" void adapted_back_bfloat16(const Layer* layer, const bf16* g, const b
 extern "C" void sublayer_bfloat16(const Sublayer* s, int threads) { forward(*s, threads); }
 extern "C" void sublayer_back_bfloat16(const Sublayer* s, int threads) { backward(*s, threads); }
 #endif
+
+extern "C" void squares_float32(const Piece* pieces, long count, double* sum, int threads) {
+  *sum = squares(pieces, count, threads);
+}
+extern "C" void adamw_float32(const Piece* pieces, long count, float scale, float first, float second,
+                              float eps, int threads) {
+  adamw(pieces, count, scale, first, second, eps, threads);
+}
+extern "C" void adamw_late_float32(const Late* e, const int64_t* rows, long count, long now, int threads) {
+  adamw_late(*e, rows, count, now, threads);
+}
 
 #define KERNELS(NAME, T)                                                                          \
   extern "C" void attention_##NAME(                                                               \

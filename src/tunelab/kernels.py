@@ -109,18 +109,25 @@ _ARGUMENTS = {
     "low_rank": "ppppp" "l" "p" "llll" "f" "uuf" "i",
     "low_rank_back": "p" "l" "ppppppp" "llll" "f" "uuf" "i",
 }  # fmt: skip
+# Of float32 alone (optim.py).
+_OF_FLOATS = {
+    "squares_float32": "p" "l" "p" "i", "adamw_float32": "p" "l" "ffff" "i",
+    "adamw_late_float32": "pp" "ll" "i",
+}  # fmt: skip
 # Where the processor has matrix tiles (tiles.py).
 _ON_TILES = {
     "lay_out_bfloat16": "p" "llll" "p", "adapted_bfloat16": "ppp" "l" "i",
     "adapted_back_bfloat16": "pppp" "l" "i", "sublayer_bfloat16": "p" "i",
     "sublayer_back_bfloat16": "p" "i", "lay_out_float32": "p" "llll" "p",
     "product_float32": "pppp" "lll" "ii", "decode_uint8": "p" "ll" "i" "p" "i",
+    "lay_out_rows_float32": "p" "llll" "i" "p" "i",
 }  # fmt: skip
 
 
 def _functions(library: ctypes.CDLL) -> dict[str, Any]:
     """Name and type of a kernel -> its function, which takes plain numbers."""
     names = {f"{n}_{kind}": ls for n, ls in _ARGUMENTS.items() for kind in ("float32", "bfloat16")}
+    names |= _OF_FLOATS
     if library.tiles():
         names |= _ON_TILES
     found: dict[str, Any] = {}

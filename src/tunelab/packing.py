@@ -7,7 +7,7 @@ of these modules are exchanged for ones that compute the same faster (`kernels`)
 their names and their gradients are untouched. tests/reference/test_packing.py holds the result to
 the padded one.
 
-May import: batching, kernels, errors. May not import: train, methods, trial.
+May import: batching, kernels, optim, errors. May not import: train, methods, trial.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from transformers.pytorch_utils import Conv1D
 from tunelab import kernels, tiles
 from tunelab.batching import Encoded
 from tunelab.kernels import Dropout, Layout, Mask
+from tunelab.optim import rows_of
 
 __all__ = ["Packed", "exchanged", "is_gelu", "rounded_length", "why_float32", "why_not"]
 
@@ -354,8 +355,8 @@ class _Cast:
     def __init__(self) -> None:
         self._kept: dict[tuple[int, ...], torch.Tensor] = {}
         self._tiled: dict[tuple[int, ...], tiles.Weight | None] = {}
-        # Of each large embedding that learns: its gradient, which is kept as well.
-        self.rows: dict[int, _Rows] = {}
+        # Embeddings that learn by rows, which may lag behind while this is in use.
+        self.by_rows: list[torch.Tensor] = []
 
     def __call__(self, t: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
         if t is None or t.dtype == dtype:
@@ -381,18 +382,16 @@ class _Cast:
         return kept
 
     def tiled(self, layers: Sequence[Any], dtype: torch.dtype) -> tiles.Weight | None:
-        """The weights of frozen layers as matrix tiles read them; None where they cannot be."""
+        """The weights of layers as matrix tiles read them; None where they cannot be."""
         if dtype != torch.bfloat16:
             return None
         key = tuple(map(id, layers))
         if key not in self._tiled and all(map(tiles.is_coded, layers)):
             self._tiled[key] = tiles.coded(layers)
         if key not in self._tiled:
-            learns = any(
-                p.requires_grad for m in layers for p in (m.weight, m.bias) if p is not None
-            )
             weights = [m.weight.t() if type(m) is Conv1D else m.weight for m in layers]
-            self._tiled[key] = None if learns else tiles.tiled(weights)
+            alike = len({m.bias is not None and m.bias.requires_grad for m in layers}) == 1
+            self._tiled[key] = tiles.tiled(weights) if alike else None
         return self._tiled[key]
 
 
@@ -468,12 +467,15 @@ class _SideBySide:
         ]
 
     def on_tiles(self, x: torch.Tensor) -> tiles.Weight | None:
-        """The frozen weights as tiles read them; None where x is not multiplied on tiles."""
+        """The weights as tiles read them; None where x is not multiplied on tiles."""
         return self._cast.tiled(self._bases, x.dtype)
 
     def linear(self, weight: tiles.Weight, x: torch.Tensor) -> tiles.Linear:
         """The layers as x is multiplied with them on tiles, with the next masks."""
-        return tiles.Linear(weight, self._bias(x), *self._adapters())
+        with torch.no_grad():  # the call gives their gradients
+            bias = self._bias(x)
+        biases = [b.bias for b in self._bases if b.bias is not None and b.bias.requires_grad]
+        return tiles.Linear(weight, bias, *self._adapters(), biases)
 
     def _bias(self, x: torch.Tensor) -> Any:
         return self._cast.joined([b.bias for b in self._bases], x.dtype)
@@ -557,56 +559,29 @@ def _embedding(run: _Run, m: Any, cast: _Cast) -> _Forward:
     usual = m.max_norm is None and not m.scale_grad_by_freq and not m.sparse
     if not (usual and m.weight.requires_grad and m.weight.numel() >= _LARGE):
         return lambda ids: nn.Embedding.forward(m, ids)
-    seen = cast.rows.setdefault(id(m.weight), _Rows(m.padding_idx))
+    cast.by_rows.append(m.weight)
 
     def forward(ids: torch.Tensor) -> torch.Tensor:
-        return _Embedding.apply(m.weight, ids, seen)  # type: ignore[no-any-return,no-untyped-call]
+        rows_of(m.weight).reading(m.weight, ids)
+        return _Embedding.apply(m.weight, ids, m.padding_idx)  # type: ignore[no-any-return,no-untyped-call]
 
     return forward
 
 
-class _Rows:
-    """An embedding's gradient, kept from step to step: only rows of a step's tokens are cleared.
-
-    A new tensor of zeros for the whole vocabulary took a fifth of a step (docs/log.md).
-    """
-
-    def __init__(self, padding: int | None) -> None:
-        self._padding = padding
-        self._whole: torch.Tensor | None = None
-        self._touched: list[torch.Tensor] = []
-
-    def add(self, weight: torch.Tensor, ids: torch.Tensor, grad: torch.Tensor) -> None:
-        """Add the gradient of these tokens to `weight.grad`."""
-        if weight.grad is None:
-            if self._whole is None:
-                self._whole = torch.zeros_like(weight)
-            for rows in self._touched:
-                self._whole[rows] = 0
-            self._touched.clear()
-            weight.grad = self._whole
-        flat = ids.reshape(-1)
-        rows = grad.reshape(-1, grad.shape[-1])
-        if self._padding is not None:
-            real = flat != self._padding
-            flat, rows = flat[real], rows[real]
-        weight.grad.index_add_(0, flat, rows)
-        if weight.grad is self._whole:
-            self._touched.append(flat)
-
-
 class _Embedding(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: torch.Tensor, ids: torch.Tensor, seen: _Rows) -> torch.Tensor:
+    def forward(
+        ctx: Any, weight: torch.Tensor, ids: torch.Tensor, padding: int | None
+    ) -> torch.Tensor:
         ctx.save_for_backward(weight, ids)
-        ctx.seen = seen
+        ctx.padding = padding
         return functional.embedding(ids, weight)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
         weight, ids = ctx.saved_tensors
         # Given to the weight here: autograd would copy a gradient that somebody else holds.
-        ctx.seen.add(weight, ids, grads[0])
+        rows_of(weight).add(weight, ids, grads[0], ctx.padding)
         return None, None, None
 
 
@@ -670,13 +645,16 @@ class Packed:
         before = self._model.config._attn_implementation
         self._model.set_attn_implementation(_NAME)
         hooks: list[Any] = []
+        cast = _Cast()
         try:
             if self._dtype != torch.float32:
                 enters = self._encoder.get_submodule(self._family.enters)
                 hooks.append(enters.register_forward_hook(self._narrow))
-            with exchanged(self._forwards(_Cast())):
+            with exchanged(self._forwards(cast)):
                 yield
         finally:
+            for weight in cast.by_rows:
+                rows_of(weight).settle(weight)
             for hook in hooks:
                 hook.remove()
             self._model.set_attn_implementation(before)

@@ -1,11 +1,11 @@
-"""Frozen layers on a processor's matrix tiles (AMX), with the adapters that train them.
+"""Layers on a processor's matrix tiles (AMX), with the adapters that train them.
 
-In bfloat16 a weight that does not learn is laid out once as tiles read it, and one of four bits
-before each call. A layer, or a whole sublayer with attention or GELU, dropout, residual and norm,
-is then one call forward and one back, in which LoRA's thin products share the tiles of the large
-one. For scoring, float32 is multiplied in two parts (`Product`). Where there are no tiles, `tiled`
-gives None and the caller computes as `packing` does without; the same masks are drawn, so that both
-give the same numbers to rounding.
+In bfloat16 a weight that does not learn is laid out once as tiles read it, and one that learns or
+has four bits before each call. A layer, or a whole sublayer with attention or GELU, dropout,
+residual and norm, is then one call forward and one back, in which LoRA's thin products share the
+tiles of the large one. For scoring, float32 is multiplied in two parts (`Product`). Where there are
+no tiles, `tiled` gives None and the caller computes as `packing` does without; the same masks are
+drawn, so that both give the same numbers to rounding.
 
 May import: kernels. May not import: packing, train, methods.
 """
@@ -23,14 +23,14 @@ from torch import nn
 from tunelab import kernels
 from tunelab.kernels import Dropout, Layout, at
 
-__all__ = ["Adapter", "Attention", "Coded", "Linear", "Norm", "Product", "Tiled", "Weight",
-           "coded", "is_coded", "linear", "product", "sublayer", "tiled"]  # fmt: skip
+__all__ = ["Adapter", "Attention", "Coded", "Learning", "Linear", "Norm", "Product", "Tiled",
+           "Weight", "coded", "is_coded", "linear", "product", "sublayer", "tiled"]  # fmt: skip
 
 _TILE = 32
 
 
 class Weight(Protocol):
-    """A frozen W (n, k) that tiles can read."""
+    """A W (n, k) that tiles can read."""
 
     @property
     def shape(self) -> torch.Size:
@@ -67,6 +67,33 @@ class _Codes(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("codes", "numbers", "scales")),
         *((name, ctypes.c_long) for name in ("block", "n", "k")),
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Learning:
+    """Weights of float32 that learn, one below the other: rounded and laid out whenever read."""
+
+    shape: torch.Size
+    parts: tuple[torch.Tensor, ...]
+
+    def ahead(self) -> torch.Tensor:
+        """As `Weight`, made anew."""
+        return self._laid_out(back=False)
+
+    def back(self) -> torch.Tensor:
+        """As `Weight`, made anew."""
+        return self._laid_out(back=True)
+
+    def _laid_out(self, *, back: bool) -> torch.Tensor:
+        all_, k = self.shape
+        out = torch.empty(all_ * k, dtype=torch.bfloat16)
+        first = 0
+        for part in self.parts:
+            kernels.pick("lay_out_rows", part)(
+                at(part), len(part), k, first, all_, back, at(out), torch.get_num_threads()
+            )
+            first += len(part)
+        return out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,13 +164,19 @@ def coded(layers: Sequence[Any]) -> Coded:
     return Coded(torch.Size((n, layers[0].in_features)), tuple(parts))
 
 
-def tiled(weights: Sequence[torch.Tensor]) -> Tiled | None:
-    """Weights (n_i, k), one below the other, laid out.
+def tiled(weights: Sequence[torch.Tensor]) -> Weight | None:
+    """Weights (n_i, k), one below the other, as tiles read them.
 
-    None where they are not of whole tiles, or where the processor has none.
+    None where they are not of whole tiles, where the processor has none, or where only some learn.
     """
     if any(size % _TILE for w in weights for size in w.shape):
         return None
+    if any(w.requires_grad for w in weights):
+        fits = all(w.requires_grad and w.is_contiguous() for w in weights)
+        if not fits or kernels.pick("lay_out_rows", *weights) is None:
+            return None
+        shape = torch.Size((sum(map(len, weights)), weights[0].shape[1]))
+        return Learning(shape, tuple(weights))
     weight = torch.cat([w.detach().to(torch.bfloat16) for w in weights])
     lay_out = kernels.pick("lay_out", weight)
     if lay_out is None:
@@ -213,18 +246,26 @@ class Linear:
     """y = x W^T + bias, on an adapter's columns + s (drop(x) A^T) B^T (Hu et al. 2021).
 
     `thin`: A (r, k), B (columns, r), A, B, ... in float32, rounded to bfloat16 where they are
-    multiplied; an adapter's columns are whole tiles. W and bias get no gradient.
+    multiplied; an adapter's columns are whole tiles. `biases`: those of float32 that learn, of
+    which `bias` is made.
     """
 
     weight: Weight
     bias: torch.Tensor | None
     adapters: Sequence[Adapter] = ()
     thin: Sequence[torch.Tensor] = ()
+    biases: Sequence[torch.Tensor] = ()
+
+    @property
+    def learns(self) -> tuple[torch.Tensor, ...]:
+        """What gets a gradient beside x."""
+        weights = self.weight.parts if isinstance(self.weight, Learning) else ()
+        return (*self.thin, *weights, *self.biases)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Norm:
-    """Layer norm of x + drop(y); it does not learn."""
+    """Layer norm of x + drop(y)."""
 
     weight: torch.Tensor
     bias: torch.Tensor
@@ -234,10 +275,16 @@ class Norm:
     @staticmethod
     def fits(module: Any) -> bool:
         """Whether a module's norm is this one."""
-        return type(module) is nn.LayerNorm and not any(
-            p is None or p.requires_grad or p.dtype != torch.float32
-            for p in (module.weight, module.bias)
-        )
+        if type(module) is not nn.LayerNorm or module.weight is None or module.bias is None:
+            return False
+        both = (module.weight, module.bias)
+        alike = both[0].requires_grad == both[1].requires_grad
+        return alike and all(p.dtype == torch.float32 for p in both)
+
+    @property
+    def learns(self) -> tuple[torch.Tensor, ...]:
+        """What gets a gradient."""
+        return (self.weight, self.bias) if self.weight.requires_grad else ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -260,7 +307,7 @@ class _Adapter(ctypes.Structure):
 
 class _Layer(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("ahead", "back", "bias", "parts")),
+        *((name, ctypes.c_void_p) for name in ("ahead", "back", "bias", "dw", "dbias", "parts")),
         *((name, ctypes.c_long) for name in ("count", "k", "n")),
     )
 
@@ -274,6 +321,7 @@ class _Sublayer(ctypes.Structure):
         ("into", _Layer), ("out", _Layer),
         *((name, ctypes.c_void_p) for name in ("x", "inner", "act", "result", "normed", "inverse")),
         *((name, ctypes.c_void_p) for name in ("weight", "shift", "bounds", "g", "dx")),
+        *((name, ctypes.c_void_p) for name in ("dweight", "dshift")),
         *((name, ctypes.c_long) for name in ("rows", "texts", "heads", "longest")),
         ("eps", ctypes.c_float), ("scale", ctypes.c_float),
         ("attending", _Dropout), ("after", _Dropout),
@@ -298,30 +346,39 @@ class _Ready:
                 at(a), at(b), at(low), at(seen), None, None, p.columns.start,
                 b.shape[0], rank, p.scale * p.drop.scale, p.drop.seed, p.drop.limit,
             )  # fmt: skip
-        self._weight, self._bias = layer.weight, layer.bias
+        self._layer = layer
         # Alive as long as the next call reads it; weights of four bits are laid out for each.
         self.laid: torch.Tensor | None = layer.weight.ahead()
         self.record = _Layer(
-            at(self.laid), None, at(layer.bias),
+            at(self.laid), None, at(layer.bias), None, None,
             ctypes.addressof(self._parts), len(layer.adapters), k, n,
         )  # fmt: skip
 
     def turn(self, record: _Layer, asked: bool) -> list[torch.Tensor]:
-        """Make ready for the way back: room for the gradients of `thin`, which the call fills.
+        """Make ready for the way back: room for the gradients of `learns`, which the call fills.
 
         `asked`: whether x's gradient is.
         """
-        self.laid = self._weight.back() if asked else None
+        weight, biases = self._layer.weight, self._layer.biases
+        self.laid = weight.back() if asked else None
         record.back = at(self.laid)
         made = [torch.empty_like(t) for t in self.thin]
         for part, da, db in zip(self._parts, made[::2], made[1::2], strict=True):
             part.da, part.db = at(da), at(db)
+        if isinstance(weight, Learning):
+            whole = torch.empty(weight.shape)
+            record.dw = at(whole)
+            made += torch.split(whole, [len(p) for p in weight.parts])
+        if biases:
+            whole = torch.empty(weight.shape[0])
+            record.dbias = at(whole)
+            made += torch.split(whole, [len(b) for b in biases])
         return made
 
 
 def linear(x: torch.Tensor, layer: Linear) -> torch.Tensor:
     """A layer alone, (..., k) -> (..., n) in bfloat16."""
-    return _Linear.apply(x, layer, *layer.thin)  # type: ignore[no-any-return,no-untyped-call]
+    return _Linear.apply(x, layer, *layer.learns)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class _Linear(torch.autograd.Function):
@@ -336,7 +393,7 @@ class _Linear(torch.autograd.Function):
             ctypes.addressof(ready.record), at(x), at(y), rows, torch.get_num_threads()
         )
         ready.laid = None
-        ctx.save_for_backward(x, *ready.thin, *ready.kept)
+        ctx.save_for_backward(x, *layer.learns, *ready.thin, *ready.kept)
         ctx.ready = ready
         return y
 
@@ -363,7 +420,7 @@ def sublayer(
     f is attention, for which `into` gives queries, keys and values side by side, or else GELU.
     """
     return _SublayerFunction.apply(  # type: ignore[no-any-return,no-untyped-call]
-        x, into, out, norm, attention, *into.thin, *out.thin
+        x, into, out, norm, attention, *into.learns, *out.learns, *norm.learns
     )
 
 
@@ -393,26 +450,30 @@ class _SublayerFunction(torch.autograd.Function):
         record = _Sublayer(
             first.record, second.record, at(x), at(inner), at(act), at(result),
             at(normed), at(inverse), at(norm.weight), at(norm.bias),
-            at(bounds), None, None, rows, texts, attention.heads if attention else 0, longest,
-            norm.eps, attention.scale if attention else 0.0, attending.arguments(),
-            norm.drop.arguments(),
+            at(bounds), None, None, None, None, rows, texts,
+            attention.heads if attention else 0, longest, norm.eps,
+            attention.scale if attention else 0.0, attending.arguments(), norm.drop.arguments(),
         )  # fmt: skip
         kernels.pick("sublayer", x)(ctypes.addressof(record), torch.get_num_threads())
         first.laid = second.laid = None
         ctx.save_for_backward(
-            x, inner, act, normed, inverse, *first.thin, *second.thin, *first.kept, *second.kept
-        )
+            x, inner, act, normed, inverse, *into.learns, *out.learns, *norm.learns,
+            *first.thin, *second.thin, *first.kept, *second.kept,
+        )  # fmt: skip
         ctx.rest = (first, second, record, norm, bounds)
         return result
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
         x = ctx.saved_tensors[0]  # asked for, so that torch says if one was changed since
-        first, second, record, *_ = ctx.rest
+        first, second, record, norm, _ = ctx.rest
         g = grads[0].contiguous()
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         made = [*first.turn(record.into, dx is not None), *second.turn(record.out, True)]
+        of_norm = [torch.zeros_like(t) for t in norm.learns]
+        if of_norm:
+            record.dweight, record.dshift = map(at, of_norm)
         record.g, record.dx = at(g), at(dx)
         kernels.pick("sublayer_back", g)(ctypes.addressof(record), torch.get_num_threads())
         first.laid = second.laid = None
-        return dx, None, None, None, None, *made
+        return dx, None, None, None, None, *made, *of_norm

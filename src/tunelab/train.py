@@ -23,6 +23,7 @@ from tunelab import batching, frozen, inference, kernels, metrics, packing
 from tunelab import precision as precisions
 from tunelab.batching import Encoded
 from tunelab.errors import TrialError
+from tunelab.optim import AdamW
 from tunelab.settings import TrainingSettings
 from tunelab.types import Predictions, Seeds
 
@@ -381,9 +382,8 @@ def _stepper(
     """
     where = next(model.parameters()).device
     weights = _class_weights(train.labels, settings)
-    optimizer = _optimizer(model, settings, hooks.rate)
+    optimizer = _optimizer(model, settings, hooks)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(settings, steps))
-    trainable = [p for _, p in _trainable(model)]
     # float16 loses small gradients unless the loss is scaled up (Micikevicius et al. 2018).
     scaler = torch.amp.GradScaler(where.type, enabled=engine.precision == "float16")
 
@@ -421,8 +421,6 @@ def _stepper(
                 "Lower learning_rate or max_grad_norm."
             )
         scaler.unscale_(optimizer)
-        if settings.max_grad_norm:
-            nn.utils.clip_grad_norm_(trainable, settings.max_grad_norm)
         scaler.step(optimizer)
         scaler.update()
         if hooks.after_step:
@@ -642,15 +640,10 @@ def _class_weights(labels: NDArray[np.int64], settings: TrainingSettings) -> tor
     return torch.tensor(len(labels) / (len(counts) * counts), dtype=torch.float32)
 
 
-def _optimizer(
-    model: nn.Module, settings: TrainingSettings, rate: Callable[[str], float] | None
-) -> torch.optim.AdamW:
-    """AdamW without weight decay on biases and normalisation weights, as in transformers.
-
-    `rate` gives the factor of the learning rate for a parameter's name (1 where left out).
-    """
+def _optimizer(model: nn.Module, settings: TrainingSettings, hooks: Hooks) -> AdamW:
+    """AdamW without weight decay on biases and normalisation weights, as in transformers."""
     named = _trainable(model)
-    factors = {n: rate(n) if rate else 1.0 for n, _ in named}
+    factors = {n: hooks.rate(n) if hooks.rate else 1.0 for n, _ in named}
     groups = [
         {
             "params": [p for n, p in named if factors[n] == factor and (p.ndim >= 2) == matrix],
@@ -660,7 +653,12 @@ def _optimizer(
         for factor in sorted(set(factors.values()))
         for matrix in (True, False)
     ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+    return AdamW(
+        groups,
+        lr=settings.learning_rate,
+        max_norm=settings.max_grad_norm,
+        fused=hooks.after_step is None,  # it looks at gradients as they were clipped
+    )
 
 
 def _schedule(settings: TrainingSettings, steps: int) -> Callable[[int], float]:

@@ -1,0 +1,254 @@
+"""AdamW in two passes over memory, and embeddings of which a step moves only what it reads.
+
+Norm, clipping and update of all that learns are one call each of `kernels`. The rows of a large
+embedding that a step does not read have no gradient, and what AdamW does with them is known
+beforehand: they are brought up to date when they are read next, or at the end of an epoch.
+Where the kernels do not run, torch's own AdamW does, over every row in every step.
+
+May import: kernels. May not import: packing, train, methods.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import math
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.weak import WeakIdKeyDictionary
+
+from tunelab import kernels
+from tunelab.kernels import at
+
+__all__ = ["AdamW", "Rows", "rows_of"]
+
+_BETAS, _EPS = (0.9, 0.999), 1e-8
+
+# kernels.cpp has the same.
+_PIECE = np.dtype(
+    [
+        *((name, np.uint64) for name in ("p", "m", "v", "g")),
+        ("n", np.int64),
+        *((name, np.float32) for name in ("keep", "size", "root")),
+    ],
+    align=True,
+)
+
+
+class _Late(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("p", "m", "v", "last", "since")),
+        *((name, ctypes.c_void_p) for name in ("keep", "size", "root")),
+        ("width", ctypes.c_long),
+        *((name, ctypes.c_float) for name in ("first", "second", "eps")),
+    )  # fmt: skip
+
+
+class Rows:
+    """The gradient of a large embedding, of which each step reads few rows.
+
+    An optimizer that takes rows gets these alone. For any other the whole gradient is kept from
+    step to step, and only rows of a step's tokens are cleared: a new tensor of zeros for the whole
+    vocabulary took a fifth of a step (docs/log.md).
+    """
+
+    def __init__(self) -> None:
+        self.taken_by: weakref.ref[AdamW] | None = None
+        self._given: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._whole: torch.Tensor | None = None
+        self._touched: list[torch.Tensor] = []
+
+    def _taker(self) -> AdamW | None:
+        return self.taken_by() if self.taken_by else None
+
+    def reading(self, weight: torch.Tensor, ids: torch.Tensor) -> None:
+        """Bring rows up to date before they are read."""
+        taker = self._taker()
+        if taker is not None:
+            taker.catch_up(weight, torch.unique(ids))
+
+    def settle(self, weight: torch.Tensor) -> None:
+        """Bring every row up to date: then weights are what AdamW gives."""
+        self.reading(weight, torch.arange(len(weight)))
+
+    def add(
+        self, weight: torch.Tensor, ids: torch.Tensor, grad: torch.Tensor, padding: int | None
+    ) -> None:
+        """Add the gradient of these tokens."""
+        flat = ids.reshape(-1)
+        rows = grad.reshape(-1, grad.shape[-1])
+        if padding is not None:
+            real = flat != padding
+            flat, rows = flat[real], rows[real]
+        if self._taker() is not None and weight.grad is None:
+            self._given.append((flat, rows))
+            return
+        if weight.grad is None:
+            if self._whole is None:
+                self._whole = torch.zeros_like(weight)
+            for before in self._touched:
+                self._whole[before] = 0
+            self._touched.clear()
+            weight.grad = self._whole
+        weight.grad.index_add_(0, flat, rows)
+        if weight.grad is self._whole:
+            self._touched.append(flat)
+
+    def take(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The rows that were read since, each once, and their gradients; None if none were."""
+        if not self._given:
+            return None
+        ids = torch.cat([i for i, _ in self._given])
+        grads = torch.cat([g for _, g in self._given])
+        self._given.clear()
+        rows, where = torch.unique(ids, return_inverse=True)
+        return rows, grads.new_zeros(len(rows), grads.shape[1]).index_add_(0, where, grads)
+
+
+_known: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def rows_of(weight: torch.Tensor) -> Rows:
+    """The gradient by rows of an embedding's weight."""
+    found: Rows | None = _known.get(weight)  # type: ignore[no-untyped-call]
+    if found is None:
+        found = _known[weight] = Rows()
+    return found
+
+
+@dataclass(slots=True)
+class _Lag:
+    """How far each row of an embedding is: the last step that it has, and that had a gradient (0:
+    none); and of each step its decay, its rate and the root of its correction.
+    """
+
+    last: torch.Tensor
+    since: torch.Tensor
+    numbers: tuple[array.array[float], ...]
+
+    @classmethod
+    def at(cls, step: int, rows: int) -> _Lag:
+        """Rows that all have so many steps."""
+        last, since = (torch.full((rows,), step, dtype=torch.int32) for _ in range(2))
+        return cls(last, since, tuple(array.array("f", [1.0] * step) for _ in range(3)))
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's AdamW (Loshchilov & Hutter 2019), before which gradients are scaled down to a norm of
+    `max_norm` (0: they are not).
+
+    `fused`: in own kernels where they run. Gradients are not changed then.
+    """
+
+    def __init__(
+        self, groups: Iterable[dict[str, Any]], *, lr: float, max_norm: float, fused: bool = True
+    ) -> None:
+        super().__init__(groups, lr=lr, betas=_BETAS, eps=_EPS, fused=True)
+        self._max_norm = max_norm
+        self._params = [p for g in self.param_groups for p in g["params"]]
+        self._own = fused and all(
+            p.is_contiguous() and kernels.pick("adamw", p) is not None for p in self._params
+        )
+        if not self._own:
+            return
+        # Cleared memory is taken only when it is written to: rows that are never read need none.
+        self._m, self._v = ([torch.zeros_like(p) for p in self._params] for _ in range(2))
+        self._steps = [0] * len(self._params)
+        self._place = {id(p): i for i, p in enumerate(self._params)}
+        self._lags: dict[int, _Lag] = {}
+        for p in self._params:
+            if p.ndim == 2:
+                rows_of(p).taken_by = weakref.ref(self)
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One step."""
+        if not self._own:
+            if self._max_norm:
+                nn.utils.clip_grad_norm_(self._params, self._max_norm)
+            super().step(closure)
+            return
+        pieces, alive = self._pieces()
+        threads, some = torch.get_num_threads(), self._params[0]
+        scale = 1.0
+        if self._max_norm:
+            total = ctypes.c_double()
+            kernels.pick("squares", some)(
+                pieces.ctypes.data, len(pieces), ctypes.addressof(total), threads
+            )
+            scale = min(1.0, self._max_norm / (math.sqrt(total.value) + 1e-6))
+        kernels.pick("adamw", some)(pieces.ctypes.data, len(pieces), scale, *_BETAS, _EPS, threads)
+        del alive  # until here: pieces point into them
+
+    def _pieces(self) -> tuple[NDArray[Any], list[torch.Tensor]]:
+        """What is updated in this step, and the gradients that belong to it."""
+        alive: list[torch.Tensor] = []
+        whole: list[tuple[Any, ...]] = []
+        parts: list[NDArray[Any]] = []
+        for group in self.param_groups:
+            for p in group["params"]:
+                taken = rows_of(p).take() if p.ndim == 2 else None
+                if taken is None and p.grad is None:
+                    continue
+                i = self._place[id(p)]
+                step = self._steps[i] = self._steps[i] + 1
+                numbers = (
+                    1 - group["lr"] * group["weight_decay"],
+                    group["lr"] / (1 - _BETAS[0] ** step),
+                    math.sqrt(1 - _BETAS[1] ** step),
+                )
+                if taken is not None and p.grad is not None:  # read as a whole as well
+                    p.grad.index_add_(0, *taken)
+                    taken = None
+                if taken is not None:
+                    self._lags.setdefault(i, _Lag.at(step - 1, len(p)))
+                    parts.append(self._row_pieces(i, *taken, numbers))
+                    alive += taken
+                else:
+                    if i in self._lags:
+                        rows_of(p).settle(p)
+                    g = p.grad.contiguous()
+                    whole.append(
+                        (at(p), at(self._m[i]), at(self._v[i]), at(g), p.numel(), *numbers)
+                    )
+                    alive.append(g)
+                if i in self._lags:
+                    lag, which = self._lags[i], slice(None) if taken is None else taken[0]
+                    lag.last[which] = lag.since[which] = step
+                    for kept, number in zip(lag.numbers, numbers, strict=True):
+                        kept.append(number)
+        return np.concatenate([np.array(whole, dtype=_PIECE), *parts]), alive
+
+    def _row_pieces(
+        self, i: int, rows: torch.Tensor, grads: torch.Tensor, numbers: tuple[float, ...]
+    ) -> NDArray[Any]:
+        pieces = np.empty(len(rows), dtype=_PIECE)
+        wide = grads.shape[1] * grads.element_size()
+        for name, t in (("p", self._params[i]), ("m", self._m[i]), ("v", self._v[i])):
+            pieces[name] = t.data_ptr() + rows.numpy() * wide
+        pieces["g"] = grads.data_ptr() + np.arange(len(rows)) * wide
+        pieces["n"] = grads.shape[1]
+        pieces["keep"], pieces["size"], pieces["root"] = numbers
+        return pieces
+
+    def catch_up(self, weight: torch.Tensor, rows: torch.Tensor) -> None:
+        """Bring some rows of an embedding, each named once, to the last step."""
+        i = self._place.get(id(weight), -1)
+        lag = self._lags.get(i)
+        if lag is None:
+            return
+        p = self._params[i]
+        record = _Late(
+            at(p), at(self._m[i]), at(self._v[i]), at(lag.last), at(lag.since),
+            *(kept.buffer_info()[0] for kept in lag.numbers), p.shape[1], *_BETAS, _EPS,
+        )  # fmt: skip
+        kernels.pick("adamw_late", p)(
+            ctypes.addressof(record), at(rows), len(rows), len(lag.numbers[0]),
+            torch.get_num_threads(),
+        )  # fmt: skip
