@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from tunelab import tables
     from tunelab.api import Study
+    from tunelab.engines import Worker
     from tunelab.predict import TextClassifier
     from tunelab.study import Plan
     from tunelab.summary import Summary
@@ -208,12 +209,14 @@ def compare(what: str | None, **given: Any) -> None:
     flags["methods"] = _names(methods)
     flags |= _protocol_flags(protocol)
     spec = config.load(path, flags, _settings(given), sets)
-    planned = study.plan(spec, yes=yes)
     console = _console(quiet)
-    _announce(planned, console)
     if dry:
+        _announce(study.plan(spec, yes=yes), console)
         return
-    _run_study(planned, console)
+    with study.worker(spec) as worker:
+        planned = study.plan(spec, yes=yes)
+        _announce(planned, console)
+        _run_study(planned, console, worker)
 
 
 def _protocol_flags(given: dict[str, Any]) -> dict[str, Any]:
@@ -245,7 +248,7 @@ def extend(folder: Path, seeds: int, dry_run: bool, quiet: bool) -> None:
         _run_study(planned, console)
 
 
-def _run_study(planned: Plan, console: Console) -> None:
+def _run_study(planned: Plan, console: Console, worker: Worker | None = None) -> None:
     from tunelab import api
     from tunelab.progress import Display
 
@@ -253,7 +256,7 @@ def _run_study(planned: Plan, console: Console) -> None:
     command = "tunelab " + shlex.join(sys.argv[1:])
     try:
         with Display(planned, console) as display:
-            api.run_plan(planned, command, display.event, display.result)
+            api.run_plan(planned, command, display.event, display.result, worker=worker)
     except KeyboardInterrupt:
         again = f"tunelab compare {shlex.quote(str(folder / 'study.yaml'))}"
         click.echo(f"\nStopped. What is done is kept; go on with: {again}", err=True)
