@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -245,6 +246,7 @@ def test_a_plan_that_is_refused_leaves_no_process(
     said = cli("compare", reviews_csv, "--methods", "svm-tfidf", "--label-column", "none")
     assert said.code == 2
     assert not psutil.Process().children()
+    assert gc.isenabled()
     said = cli("compare", reviews_csv, "--methods", "svm-tfidf", "--dry-run")
     assert said.code == 0
     assert not psutil.Process().children()
