@@ -9,6 +9,7 @@ import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,6 +32,7 @@ from tunelab import (
 from tunelab import (
     behaviour as tests,
 )
+from tunelab.engines import Worker
 from tunelab.errors import ArtifactError, ConfigError, TrialError
 from tunelab.predict import TextClassifier
 from tunelab.stats import Runs
@@ -247,8 +249,10 @@ def compare(
         "stack": stack,
     }
     path = Path(config_file) if config_file is not None else None
-    planned = study.plan(config.load(path, flags, settings))
-    run_plan(planned, "tunelab.compare(...)", on_event, engine=engine)
+    spec = config.load(path, flags, settings)
+    with study.worker(spec, engine) as worker:
+        planned = study.plan(spec)
+        run_plan(planned, "tunelab.compare(...)", on_event, engine=engine, worker=worker)
     return Study(planned.spec.output_dir)
 
 
@@ -299,18 +303,38 @@ def run_plan(
     on_event: OnEvent,
     on_result: Callable[[TrialResult], None] = lambda _: None,
     engine: str = "process",
+    *,
+    worker: Worker | None = None,
 ) -> None:
     """Run a plan and write the study's tables and report, also when it is interrupted.
 
+    `worker`: where one was started before the plan was made (`study.worker`).
     Raises ConfigError where another process is running trials in the same folder.
     """
+    if engine == "process" and planned.jobs > 1:
+        # Trials that are measured alone must not be disturbed.
+        on_event = _meanwhile(on_event, report.prepare)
     with store.locked(planned.spec.output_dir):
         study.write(planned, command)
         try:
-            for result in study.run(planned, on_event, engine):
+            for result in study.run(planned, on_event, engine, worker):
                 on_result(result)
         finally:
             finish(planned.spec.output_dir)
+
+
+def _meanwhile(on_event: OnEvent, do: Callable[[], None]) -> OnEvent:
+    """Pass events on, and do something once, as soon as the first trial says that it runs."""
+    done = False
+
+    def hear(event: Mapping[str, Any]) -> None:
+        nonlocal done
+        on_event(event)
+        if not done and "stage" in event:
+            done = True
+            do()
+
+    return hear
 
 
 def finish(directory: Path) -> None:
@@ -350,12 +374,16 @@ def train_one(
         how = "Give --overwrite to replace it, or" if ours else "It is not tunelab's:"
         raise ConfigError(f"{out}: not empty. {how} choose another --output-dir.")
     # Planned in a folder that is never made: what is wrong is said before anything is written.
-    planned = study.plan(replace(spec, output_dir=out / ".study"))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+    with ExitStack() as inside:
+        worker = inside.enter_context(study.worker(spec))
+        planned = study.plan(replace(spec, output_dir=out / ".study"))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = inside.enter_context(
+            tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
+        )
         planned = replace(planned, spec=replace(spec, output_dir=Path(scratch) / out.name))
         study.write(planned, "tunelab train")
-        (result,) = study.run(planned, on_event)
+        (result,) = study.run(planned, on_event, worker=worker)
         if result.status == "failed":
             raise TrialError(str(result.error))
         record = store.read_study(planned.spec.output_dir)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from tunelab.stats import Runs
 
-__all__ = ["render", "safe_json", "write_comparison", "write_report"]
+__all__ = ["prepare", "render", "safe_json", "write_comparison", "write_report"]
 
 SECTIONS = {
     "results": "Results",
@@ -146,6 +146,13 @@ def render(
             bundle=_bundle,
         )
     )
+
+
+def prepare() -> None:
+    """Have ready what is the same in every report: seconds, which need not be spent at the end."""
+    import altair  # noqa: F401
+
+    _bundle()
 
 
 # --- values for the page ----------------------------------------------------------------------

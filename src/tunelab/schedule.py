@@ -23,7 +23,7 @@ import numpy as np
 from tunelab import bases, cache, measure
 from tunelab.types import Dataset, TrialResult, TrialSpec
 
-__all__ = ["estimate", "learn", "makespan", "side_by_side", "stack_size"]
+__all__ = ["estimate", "learn", "makespan", "side_by_side", "stack_size", "threads_ahead"]
 
 
 # --- side by side ---------------------------------------------------------------------------
@@ -47,12 +47,10 @@ def side_by_side(
 
     `stacked`: each trial stands for a stack of up to so many.
     """
-    cores = int(measure.hardware()["cores"])
-    if len(todo) < 2 or (asked or cores) < 2:
-        return 1, None, ""
-    if asked is None and measure.has_card():
-        return 1, None, "one trial at a time: they share one card"
-    wanted = min(asked or cores, len(todo))
+    wanted = _wanted(asked, len(todo))
+    if wanted < 2:
+        shared = asked is None and len(todo) > 1 and measure.has_card()
+        return 1, None, "one trial at a time: they share one card" if shared else ""
     free = measure.available_bytes()
     need = max(_bytes_of(t, dataset, base, stacked) for t in todo)
     fit = wanted if free is None else max(1, int(free * _SHARE_OF_MEMORY / need))
@@ -62,7 +60,27 @@ def side_by_side(
         why = f"{jobs} at a time instead of {wanted}: {gigabytes}, {(free or 0) / 1e9:.1f} are free"
     else:
         why = f"{jobs} at a time, {gigabytes}; --jobs 1 measures each trial alone"
-    return jobs, (max(1, cores // jobs) if jobs > 1 else None), why
+    return jobs, _threads(jobs), why
+
+
+def threads_ahead(asked: int | None, trials: int) -> int | None:
+    """Threads of each trial, as `side_by_side` gives them where memory suffices."""
+    return _threads(_wanted(asked, trials))
+
+
+def _wanted(asked: int | None, trials: int) -> int:
+    """How many at a time, were there memory for all."""
+    if asked is None and measure.has_card():
+        return 1
+    return min(asked or _cores(), trials)
+
+
+def _threads(jobs: int) -> int | None:
+    return max(1, _cores() // jobs) if jobs > 1 else None
+
+
+def _cores() -> int:
+    return int(measure.hardware()["cores"])
 
 
 def _bytes_of(t: TrialSpec, dataset: Dataset, base: bases.Base | None, stacked: int = 1) -> float:

@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ import yaml
 from tunelab import bases, behaviour, data, gate, racing, schedule, stats, store, trackers, tuning
 from tunelab._version import __version__
 from tunelab.config import MOST_TRIALS, StudySpec, protocol_yaml
-from tunelab.engines import ENGINES
+from tunelab.engines import ENGINES, Engine, Worker
 from tunelab.errors import ConfigError
 from tunelab.gate import Gate
 from tunelab.methods import METHODS, alike, check, why_alone
@@ -35,7 +36,7 @@ from tunelab.metrics import METRICS
 from tunelab.trial import OnEvent, make_spec, scored_on
 from tunelab.types import Dataset, MethodSpec, TrialResult, TrialSpec
 
-__all__ = ["Plan", "Power", "check_place", "expand", "plan", "power", "run", "write"]
+__all__ = ["Plan", "Power", "check_place", "expand", "plan", "power", "run", "worker", "write"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,8 +122,7 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
 
     Raises InputError before anything is written or trained.
     """
-    tries = sum(spec.tuning.tries(m.label) for m in spec.methods) * len(spec.tuning.seeds)
-    count = len(spec.methods) * len(spec.seeds) * (1 + len(spec.train_sizes)) + tries
+    count = _count(spec)
     if count > MOST_TRIALS and not yes:
         raise ConfigError(
             f"This study has {count} trials ({len(spec.methods)} methods x {len(spec.seeds)} "
@@ -147,6 +147,12 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
     found = _gate(folder, dataset)
     cases = _behaviour(spec, dataset)
     return _replanned(Plan(spec, dataset, base, (), (), {}, found, others=others, behaviour=cases))
+
+
+def _count(spec: StudySpec) -> int:
+    """How many trials a study has, tries of settings included."""
+    tries = sum(spec.tuning.tries(m.label) for m in spec.methods) * len(spec.tuning.seeds)
+    return len(spec.methods) * len(spec.seeds) * (1 + len(spec.train_sizes)) + tries
 
 
 def _behaviour(spec: StudySpec, dataset: Dataset) -> dict[str, Any] | None:
@@ -341,19 +347,42 @@ def _tune_yaml(spec: StudySpec, label: str) -> Any:
 Steps = Generator[TrialResult, None, Plan]
 
 
-def run(p: Plan, on_event: OnEvent, engine: str = "process") -> Iterator[TrialResult]:
+@contextmanager
+def worker(spec: StudySpec, engine: str = "process") -> Iterator[Worker]:
+    """The process that a study's trials are forked from, for `run`, which may not need it.
+
+    It is started at once and imports while the study is planned, unless the study has been run
+    before: perhaps all is done. Where the plan gives trials other threads, `run` starts another.
+    """
+    with Worker() as made:
+        if engine == "process" and not store.is_study(spec.output_dir):
+            names = dict.fromkeys(m.name for m in spec.methods)
+            made.started(names, schedule.threads_ahead(spec.jobs, _count(spec)))
+        yield made
+
+
+def run(
+    p: Plan, on_event: OnEvent, engine: str = "process", worker: Worker | None = None
+) -> Iterator[TrialResult]:
     """Run what is missing: tries of settings, then trials; each result is yielded when on disk.
 
+    `worker`: the process that they are forked from, where one has been started (see `worker`); it
+    is ended.
     Where what is to run changes (settings were chosen, a method was dropped from the race), the
     event {"event": "plan", "plan": the new Plan} says so. Trackers that the study reports to hear
     every event and result too; one that fails is left out, which an event `note` says.
     """
     folder = p.spec.output_dir
     known = {t.trial_id: t for t in p.todo}
-    with trackers.Reporter(
-        p.spec.report_to, folder.name, folder / trackers.FOLDER, known,
-        lambda text: on_event({"event": "note", "text": text}),
-    ) as reporter:  # fmt: skip
+    with ExitStack() as inside:
+        # One for all rounds: each would wait for the imports again.
+        worker = worker or inside.enter_context(Worker())
+        inside.callback(worker.stop)
+        run_all = partial(ENGINES[engine], worker=worker)
+        reporter = inside.enter_context(trackers.Reporter(
+            p.spec.report_to, folder.name, folder / trackers.FOLDER, known,
+            lambda text: on_event({"event": "note", "text": text}),
+        ))  # fmt: skip
 
         def hear(event: Mapping[str, Any]) -> None:
             on_event(event)
@@ -362,30 +391,29 @@ def run(p: Plan, on_event: OnEvent, engine: str = "process") -> Iterator[TrialRe
             else:
                 reporter.event(event)
 
-        for result in _stages(p, hear, engine):
+        for result in _stages(p, hear, run_all):
             reporter.result(result)
             yield result
 
 
-def _stages(p: Plan, on_event: OnEvent, engine: str) -> Iterator[TrialResult]:
+def _stages(p: Plan, on_event: OnEvent, run_all: Engine) -> Iterator[TrialResult]:
     started = time.perf_counter()
-    p = yield from _tune(p, on_event, engine)
+    p = yield from _tune(p, on_event, run_all)
     if p.spec.race:
-        p = yield from _race(p, on_event, engine, started)
+        p = yield from _race(p, on_event, run_all, started)
         # What the budget left out is for another run.
-        yield from _carry_out(p, () if _over(p, started) else p.curve, on_event, engine)
+        yield from _carry_out(p, () if _over(p, started) else p.curve, on_event, run_all)
     else:
-        yield from _carry_out(p, (*p.trials, *p.curve), on_event, engine)
+        yield from _carry_out(p, (*p.trials, *p.curve), on_event, run_all)
 
 
 def _carry_out(
-    p: Plan, specs: Sequence[TrialSpec], on_event: OnEvent, engine: str
+    p: Plan, specs: Sequence[TrialSpec], on_event: OnEvent, run_all: Engine
 ) -> Iterator[TrialResult]:
     """Run those of `specs` that are not done. Every trial of a study runs through here."""
     folder = p.spec.output_dir
     todo = [t for t in specs if not _is_done(p, store.read_result(folder, t.trial_id), t)]
     stacks = _stacks(p.spec, p.dataset, todo)
-    run_all = ENGINES[engine]
     for result in run_all(stacks, folder, p.spec.metric, on_event, jobs=p.jobs, threads=p.threads):
         if result.status == "done":
             schedule.learn(result, p.dataset, p.base, p.threads)
@@ -429,7 +457,7 @@ def _changed(p: Plan, on_event: OnEvent) -> Plan:
 # --- racing ---------------------------------------------------------------------------------
 
 
-def _race(p: Plan, on_event: OnEvent, engine: str, started: float) -> Steps:
+def _race(p: Plan, on_event: OnEvent, run_all: Engine, started: float) -> Steps:
     """Round by round, a seed each, until one method is left, the seeds are used up, or the time."""
     tried: set[str] = set()
     stopped: str | None = None
@@ -446,7 +474,7 @@ def _race(p: Plan, on_event: OnEvent, engine: str, started: float) -> Steps:
         # All tried ones are judged, also those that failed.
         tried |= {t.trial_id for t in batch}
         before = len(race.dropped)
-        yield from _carry_out(p, batch, on_event, engine)
+        yield from _carry_out(p, batch, on_event, run_all)
         race, _ = _race_so_far(replace(p, trials=everything), tried)
         if len(race.dropped) > before:
             p = _changed(p, on_event)
@@ -626,7 +654,7 @@ def _pilot(p: Plan) -> tuple[float | None, float, float]:
 # --- tuning ---------------------------------------------------------------------------------
 
 
-def _tune(p: Plan, on_event: OnEvent, engine: str) -> Steps:
+def _tune(p: Plan, on_event: OnEvent, run_all: Engine) -> Steps:
     """Try settings on validation and settle on the best, for every method that is tuned."""
     recorded = _recorded(p)
     tuned = [m for m in p.spec.methods if m.label in p.spec.tuning.spaces]
@@ -635,9 +663,9 @@ def _tune(p: Plan, on_event: OnEvent, engine: str) -> Steps:
     # Not only where tries are to run: of those that have, the choice may be another now.
     if not all(m.label in recorded and _settled(p, m, recorded[m.label]) for m in tuned):
         if p.spec.tuning.budget is None:
-            yield from _carry_out(p, p.tries, on_event, engine)
+            yield from _carry_out(p, p.tries, on_event, run_all)
         else:
-            yield from _search(p, on_event, engine)
+            yield from _search(p, on_event, run_all)
         _record_tuning(p)
     return _changed(p, on_event)
 
@@ -697,7 +725,7 @@ def _proposals(p: Plan, m: MethodSpec) -> tuning.Proposals:
     return tuning.Proposals(p.spec.output_dir, name, space, start, higher)
 
 
-def _search(p: Plan, on_event: OnEvent, engine: str) -> Iterator[TrialResult]:
+def _search(p: Plan, on_event: OnEvent, run_all: Engine) -> Iterator[TrialResult]:
     """Rounds of one proposal a method, until each has spent the budget."""
     t, folder, metric = p.spec.tuning, p.spec.output_dir, p.spec.metric
     assert t.budget is not None  # noqa: S101  _tune asked
@@ -713,7 +741,7 @@ def _search(p: Plan, on_event: OnEvent, engine: str) -> Iterator[TrialResult]:
                 asked[m.label] = (number, tries)
         if not asked:
             return
-        yield from _carry_out(p, [s for _, ts in asked.values() for s in ts], on_event, engine)
+        yield from _carry_out(p, [s for _, ts in asked.values() for s in ts], on_event, run_all)
         for label, (number, tries) in asked.items():
             found = [store.read_result(folder, s.trial_id) for s in tries]
             values = [tuning.worth(r, metric) for r in found if r is not None]

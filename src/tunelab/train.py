@@ -42,7 +42,6 @@ __all__ = [
     "choose_engine",
     "fit",
     "number_format",
-    "score",
     "training",
 ]
 
@@ -84,7 +83,8 @@ class Fitted:
     it was computed. `frozen`: the layers below all that learn, where there are any: how many,
     whether they drop, and whether they were computed once or in each step, and why. Seconds count
     what computing them once took, also when another trial did, whose peak of memory above what it
-    held is `peak_memory_bytes` then. `validation` is the best epoch's logits.
+    held is `peak_memory_bytes` then. `validation` is the best epoch's logits; `prepared` what
+    computed them, where that epoch was the last.
     """
 
     history: tuple[dict[str, float], ...]
@@ -97,6 +97,7 @@ class Fitted:
     frozen: dict[str, Any] | None
     peak_memory_bytes: int | None
     validation: NDArray[np.float64]
+    prepared: inference.Prepared | None = None
 
 
 # --- what a training asks for ---------------------------------------------------------------
@@ -211,8 +212,10 @@ def training(
     best_value, best_epoch = -math.inf, 0
     best_state: dict[str, torch.Tensor] = {}
     best_logits = np.empty((0, 0))
+    prepared: inference.Prepared | None = None
     with low:
         for epoch in range(1, settings.num_train_epochs + 1):
+            prepared = None  # its copy of the weights is not needed while training goes on
             yield Turn(training=True)
             model.train()
             low.still()
@@ -223,7 +226,9 @@ def training(
 
             yield Turn(training=False)
             with low.scored() as lower:
-                logits = score(model, validation.encoded, pad_id, settings, lower)
+                prepared = _prepared(model, settings)
+                size = settings.per_device_eval_batch_size
+                logits = prepared(validation.encoded, pad_id, size, lower=lower).astype(np.float64)
             scores = _scores(logits, validation, settings)
             log.evaluated(epoch, scores)
             chosen = settings.metric_for_best_model
@@ -242,14 +247,16 @@ def training(
             if patience is not None and epoch - best_epoch >= patience:
                 break
 
-    with torch.no_grad():
-        for name, p in _trainable(model):
-            p.copy_(best_state[name])
+    if best_epoch != epoch:
+        prepared = None
+        with torch.no_grad():
+            for name, p in _trainable(model):
+                p.copy_(best_state[name])
     model.eval()
     padding = 1 - int(lengths.sum()) * epoch / log.tokens
     return Fitted(
         tuple(log.history), best_epoch, epoch, log.steps_done, log.seconds + low.seconds, padding,
-        engine, low.facts(), low.peak_memory_bytes, best_logits,
+        engine, low.facts(), low.peak_memory_bytes, best_logits, prepared,
     )  # fmt: skip
 
 
@@ -585,18 +592,10 @@ def forward(model: nn.Module, batch: batching.Batch, where: torch.device) -> tor
     return logits.float()
 
 
-def score(
-    model: nn.Module,
-    encoded: Encoded,
-    pad_id: int,
-    settings: TrainingSettings,
-    lower: inference.Lower | None = None,
-) -> NDArray[np.float64]:
-    """Logits of all texts in their order, (n, n_classes). Leaves the model in evaluation mode."""
+def _prepared(model: nn.Module, settings: TrainingSettings) -> inference.Prepared:
+    """What scores texts with the model as it is. Leaves it in evaluation mode."""
     model.eval()
-    prepared = inference.prepare(model, precision=scored_in(settings))
-    size = settings.per_device_eval_batch_size
-    return prepared(encoded, pad_id, size, lower=lower).astype(np.float64)
+    return inference.prepare(model, precision=scored_in(settings))
 
 
 def scored_in(settings: TrainingSettings) -> str:
@@ -608,7 +607,9 @@ def evaluate(
     model: nn.Module, pad_id: int, data: TrainingData, settings: TrainingSettings
 ) -> dict[str, float]:
     """Scores for the history and for picking the best epoch, keys `eval_<metric>`."""
-    return _scores(score(model, data.encoded, pad_id, settings), data, settings)
+    size = settings.per_device_eval_batch_size
+    logits = _prepared(model, settings)(data.encoded, pad_id, size).astype(np.float64)
+    return _scores(logits, data, settings)
 
 
 def _scores(

@@ -70,6 +70,10 @@ class TransformerClassifier:
             )
         return self._kept[key]
 
+    def keep(self, fingerprint: Any, prepared: inference.Prepared) -> None:
+        """Score with what was made elsewhere, as long as the model has this fingerprint."""
+        self._kept[fingerprint] = prepared
+
     def save(self, directory: Path) -> None:
         """Write weights (safetensors), config, tokenizer and manifest."""
         from peft import PeftModel

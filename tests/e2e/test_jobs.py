@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 
 from commands import Said
-from tunelab import config, measure, schedule, store, study
+from tunelab import api, config, measure, report, schedule, store, study
+from tunelab.engines import Worker, process
 from tunelab.types import TrialResult
 
 QUICK = (
@@ -191,3 +194,96 @@ def test_a_new_machine_is_judged_by_what_it_multiplies_and_then_by_its_trials(
         (tmp_path / "cache/machine/speeds.json").write_text(text)
         assert schedule.estimate(planned.todo, (), planned.dataset, planned.base)
         schedule.learn(done, planned.dataset, planned.base, planned.threads)
+
+
+def test_one_worker_serves_all_rounds_of_a_study_and_is_started_before_the_plan(
+    reviews_csv: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tries of settings, then trials: each would wait for the imports anew."""
+    said: list[object] = []
+
+    def starting(*given: Any) -> Any:
+        said.append("started")
+        return begin(*given)
+
+    def planning(*given: Any, **more: Any) -> study.Plan:
+        said.append("planned")
+        return make(*given, **more)
+
+    begin, make = process._start, study.plan
+    monkeypatch.setattr(process, "_start", starting)
+    monkeypatch.setattr(study, "plan", planning)
+    made = api.compare(
+        reviews_csv, model=str(tiny_bert), methods=["lora"], seeds=2, jobs=2, num_train_epochs=1,
+        max_length=32, tuning={"learning_rate": [1e-4, 1e-3]}, output_dir=tmp_path / "out",
+    )  # fmt: skip
+    assert [r.status for r in made.record.results] == ["done", "done"]
+    assert said == ["started", "planned"]
+    # Where trials are there already, it is first seen whether anything is to run.
+    made.extend(1)
+    assert said[2:] == ["planned", "started"]
+    assert not psutil.Process().children()
+
+
+def test_a_worker_is_kept_while_its_threads_are_those_asked_for(tmp_path: Path) -> None:
+    with Worker() as worker:
+        first = worker.started(["svm-tfidf"], 1)
+        assert worker.started(["svm-tfidf"], 1) is first
+        second = worker.started(["svm-tfidf"], 2)
+        assert first.returncode is not None
+        assert second.poll() is None
+        second.kill()
+        second.wait()
+        third = worker.started(["svm-tfidf"], 2)
+        assert third.poll() is None
+    assert third.returncode is not None
+    assert not worker.logs.exists()
+
+
+def test_a_plan_that_is_refused_leaves_no_process(
+    cli: Callable[..., Said], tmp_path: Path, reviews_csv: Path
+) -> None:
+    said = cli("compare", reviews_csv, "--methods", "svm-tfidf", "--label-column", "none")
+    assert said.code == 2
+    assert not psutil.Process().children()
+    assert gc.isenabled()
+    said = cli("compare", reviews_csv, "--methods", "svm-tfidf", "--dry-run")
+    assert said.code == 0
+    assert not psutil.Process().children()
+
+
+@pytest.mark.parametrize("asked", [None, 1, 3])
+@pytest.mark.parametrize("seeds", [1, 2, 20])
+@pytest.mark.parametrize("card", [True, False])
+def test_threads_are_foreseen_where_memory_suffices(  # noqa: PLR0917
+    asked: int | None, seeds: int, card: bool, reviews_csv: Path, tiny_bert: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(measure, "hardware", lambda: {"processor": "p", "cores": 8})
+    monkeypatch.setattr(measure, "has_card", lambda: card)
+    monkeypatch.setattr(measure, "available_bytes", lambda: None)
+    flags = {"data.source": str(reviews_csv), "model": str(tiny_bert), "methods": ["lora"],
+             "tuning": False, "seeds": seeds, "output_dir": str(tmp_path / "out"), "stack": "off",
+             **({"jobs": asked} if asked else {})}  # fmt: skip
+    spec = config.load(None, flags, SHORT)
+    planned = study.plan(spec)
+    assert schedule.threads_ahead(spec.jobs, len(planned.todo)) == planned.threads
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_the_report_is_prepared_beside_trials_but_not_beside_one_measured_alone(
+    jobs: int, reviews_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(report, "prepare", lambda: seen.append("prepared"))
+
+    def hear(event: Any) -> None:
+        seen.append(event["event"])
+
+    api.compare(
+        reviews_csv, methods=["svm-tfidf"], seeds=3, jobs=jobs, tuning=False,
+        output_dir=tmp_path / "out", on_event=hear,
+    )  # fmt: skip
+    assert seen.count("prepared") == (jobs > 1)
+    if jobs > 1:
+        assert seen[:4] == ["start", "start", "step", "prepared"]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
-from tunelab import bases, batching, train
+from tunelab import bases, batching, inference, train
 from tunelab.batching import Encoded
 from tunelab.errors import TrialError
 from tunelab.methods import METHODS
@@ -241,6 +241,24 @@ def test_the_best_epoch_of_an_adapter_comes_back_too(tiny_bert: Path) -> None:  
     again = train.evaluate(model, 0, data(30, seed=9), TrainingSettings())
     # In other batches: on matrix tiles scores have five digits.
     assert again["eval_loss"] == pytest.approx(min(losses), rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_what_scored_validation_is_handed_over_where_no_earlier_epoch_comes_back(
+    tiny_bert: Path, method: str
+) -> None:
+    rows = data(30, seed=9).encoded
+    model, fitted = run(tiny_bert, method, num_train_epochs=1)
+    assert fitted.prepared is not None
+    anew = inference.prepare(model, precision="float32")
+    np.testing.assert_array_equal(fitted.prepared(rows, 0, 64), anew(rows, 0, 64))
+    np.testing.assert_array_equal(fitted.validation, anew(rows, 0, 64))
+    _, wrecked = run(
+        tiny_bert, method, num_train_epochs=6, learning_rate=0.2, lr_scheduler_type="constant",
+        metric_for_best_model="loss",
+    )  # fmt: skip
+    assert wrecked.best_epoch < wrecked.epochs
+    assert wrecked.prepared is None
 
 
 def test_balanced_weights_are_scikit_learns() -> None:

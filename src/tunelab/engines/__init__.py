@@ -12,18 +12,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from tunelab.engines.process import run_in_processes
+from tunelab.engines.process import Worker, run_in_processes
 from tunelab.trial import OnEvent, run_and_store, run_stack
 from tunelab.types import TrialResult, TrialSpec
 
-__all__ = ["ENGINES", "Engine"]
+__all__ = ["ENGINES", "Engine", "Worker"]
 
 
 class Engine(Protocol):
     """Stacks of specs, the study's folder and its main metric -> results, when they have ended.
 
     The trials of a stack are trained in one pass; most hold one trial. `jobs` stacks run at a
-    time, each with so many `threads`; None: as its libraries choose.
+    time, each with so many `threads`; None: as its libraries choose. `worker`: the process that
+    they are forked from, where one is kept for several calls.
     """
 
     def __call__(
@@ -35,6 +36,7 @@ class Engine(Protocol):
         *,
         jobs: int = 1,
         threads: int | None = None,
+        worker: Worker | None = None,
     ) -> Iterator[TrialResult]:
         """Run the trials."""
         ...
@@ -48,12 +50,13 @@ def run_inline(
     *,
     jobs: int = 1,
     threads: int | None = None,
+    worker: Worker | None = None,
 ) -> Iterator[TrialResult]:
-    """Run stacks one after the other in this process, whatever `jobs` and `threads` say.
+    """Run stacks one after the other in this process, whatever the rest says.
 
     Peak memory may include what came before.
     """
-    del jobs, threads
+    del jobs, threads, worker
     for specs in stacks:
         for spec in specs:
             on_event({"event": "start", "trial_id": spec.trial_id})

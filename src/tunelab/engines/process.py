@@ -1,9 +1,10 @@
 """Each trial, or stack, in a fresh process, forked from one that has only imported torch.
 
 Importing torch, transformers and peft takes seconds; a worker (`python -m tunelab.engines.worker`)
-does it once and forks for each, `jobs` of them at a time. The two sides speak JSON lines: specs go
-in on standard input; events come out on standard output, each with its trial's id, the last being
-`{"event": "end"}` with the id of a stack's first trial.
+does it once and forks for each, `jobs` of them at a time. It may be started before it is known what
+is to run, and is kept from one round of a study to the next (`Worker`). The two sides speak JSON
+lines: specs go in on standard input; events come out on standard output, each with its trial's id,
+the last being `{"event": "end"}` with the id of a stack's first trial.
 """
 
 from __future__ import annotations
@@ -15,21 +16,63 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tunelab import store
-from tunelab.errors import TunelabError
 from tunelab.trial import OnEvent, failed, not_scored
 from tunelab.types import TrialResult, TrialSpec
 
-__all__ = ["run_in_processes"]
+__all__ = ["Worker", "run_in_processes"]
 
 # Read once, when a library starts its threads.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class Worker:
+    """The process that trials are forked from: none yet, or one that runs. A context manager.
+
+    `logs` holds what it and its trials say beside events.
+    """
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="tunelab-")
+        self._process: subprocess.Popen[str] | None = None
+        self._threads: int | None = None
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._folder.cleanup()
+
+    @property
+    def logs(self) -> Path:
+        """A folder that is there as long as this is."""
+        return Path(self._folder.name)
+
+    def started(self, methods: Iterable[str], threads: int | None) -> subprocess.Popen[str]:
+        """The process whose trials have so many threads each: the one that runs, or a new one.
+
+        A new one imports at once what the methods need; what others need, when they are asked for.
+        """
+        # Libraries read the number when they are loaded: it cannot be changed later.
+        ready = self._threads == threads and self._process and self._process.poll() is None
+        if not ready:
+            self.stop()
+            self._process, self._threads = _start(self.logs, methods, threads), threads
+        assert self._process  # noqa: S101  just started
+        return self._process
+
+    def stop(self) -> None:
+        """End the process and whatever trials it runs."""
+        if self._process:
+            _stop(self._process)
+        self._process = None
 
 
 def run_in_processes(
@@ -40,6 +83,7 @@ def run_in_processes(
     *,
     jobs: int = 1,
     threads: int | None = None,
+    worker: Worker | None = None,
 ) -> Iterator[TrialResult]:
     """Run `jobs` stacks at a time, each in its own process; see `tunelab.engines.Engine`.
 
@@ -50,57 +94,62 @@ def run_in_processes(
     jobs = min(jobs, len(stacks))
     waiting, running = deque(map(tuple, stacks)), dict[str, tuple[TrialSpec, ...]]()
 
-    def ended(specs: tuple[TrialSpec, ...], code: int) -> Iterator[TrialResult]:
-        for spec in specs:
-            done = store.read_result(study, spec.trial_id)
-            if code == 0 or len(specs) == 1:
-                yield _result(spec, study, code, Path(logs))
-            elif done is not None and done.status == "done":
-                yield done
-            else:
-                store.sweep(study, spec.trial_id)
-                waiting.appendleft((spec,))
+    with ExitStack() as inside:
+        worker = worker or inside.enter_context(Worker())
+        logs = worker.logs
+        needed = dict.fromkeys(spec.method.name for specs in stacks for spec in specs)
 
-    with tempfile.TemporaryDirectory(prefix="tunelab-") as logs:
-        worker = _start(Path(logs), threads)
+        def ended(specs: tuple[TrialSpec, ...], code: int) -> Iterator[TrialResult]:
+            for spec in specs:
+                done = store.read_result(study, spec.trial_id)
+                if code == 0 or len(specs) == 1:
+                    yield _result(spec, study, code, logs)
+                elif done is not None and done.status == "done":
+                    yield done
+                else:
+                    store.sweep(study, spec.trial_id)
+                    waiting.appendleft((spec,))
+
         try:
+            process = worker.started(needed, threads)
             while waiting or running:
                 while waiting and len(running) < jobs:
-                    if worker.poll() is not None:
+                    if process.poll() is not None:
                         break
                     specs = waiting.popleft()
                     for spec in specs:
                         on_event({"event": "start", "trial_id": spec.trial_id})
                     running[specs[0].trial_id] = specs
-                    _send(worker, {
+                    _send(process, {
                         "specs": [asdict(s) for s in specs], "study": str(study.resolve()),
-                        "metric": metric, "jobs": jobs, "log": str(Path(logs) / specs[0].trial_id),
+                        "metric": metric, "jobs": jobs, "log": str(logs / specs[0].trial_id),
                     })  # fmt: skip
-                end = _next_end(worker, on_event)
+                end = _next_end(process, on_event)
                 if end is not None:
                     yield from ended(running.pop(end["trial_id"]), end["exit"])
                     continue
                 # The worker itself ended, and with it whatever it ran.
-                code = worker.wait(timeout=10)
-                _stop(worker)
+                code = process.wait(timeout=10)
+                worker.stop()
                 for specs in running.values():
                     yield from ended(specs, code or 1)
                 running.clear()
                 if waiting:
-                    worker = _start(Path(logs), threads)
+                    process = worker.started(needed, threads)
         finally:
-            _stop(worker)
+            if running:  # nobody waits for these any more
+                worker.stop()
             store.sweep(study)
 
 
-def _start(logs: Path, threads: int | None) -> subprocess.Popen[str]:
+def _start(logs: Path, methods: Iterable[str], threads: int | None) -> subprocess.Popen[str]:
     env = {**os.environ, "TRANSFORMERS_VERBOSITY": "error", "PYTHONUNBUFFERED": "1"}
     if threads is not None:
         env |= dict.fromkeys(_THREAD_VARIABLES, str(threads))
         env.setdefault("TOKENIZERS_PARALLELISM", "false" if threads == 1 else "true")
     with (logs / "worker").open("a", encoding="utf-8") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tunelab.engines.worker"],
+        return subprocess.Popen(  # noqa: S603  our own module
+            [sys.executable, "-m", "tunelab.engines.worker", *methods],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -172,12 +221,10 @@ def _died(spec: TrialSpec, study: Path, code: int, logs: Path) -> TrialResult:
 
 
 def _stop(worker: subprocess.Popen[str]) -> None:
-    """End the worker and whatever trials it runs."""
-    with suppress(OSError, TunelabError):
+    """End the worker and whatever trials it runs; there is nothing that either has to put away."""
+    with suppress(OSError):
         if worker.stdin:
             worker.stdin.close()
-    with suppress(subprocess.TimeoutExpired):
-        worker.wait(timeout=0.5)
     with suppress(ProcessLookupError):
         os.killpg(worker.pid, signal.SIGKILL)
     worker.wait()

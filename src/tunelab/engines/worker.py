@@ -1,21 +1,25 @@
 """The worker's side of `tunelab.engines.process`: import once, then a fork for each trial.
 
-Started as `python -m tunelab.engines.worker`. Reads one JSON job a line from standard input and
-starts it at once; writes JSON events to standard output; ends when its input has ended and nothing
-runs any more.
+Started as `python -m tunelab.engines.worker METHOD...`, and imports what these methods need. Reads
+one JSON job a line from standard input and starts it at once; writes JSON events to standard
+output; ends when its input has ended and nothing runs any more.
 """
 
 from __future__ import annotations
 
+import functools
+import gc
 import json
 import os
 import select
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tunelab import measure
+from tunelab.methods import METHODS
 from tunelab.store import spec_from_json
 from tunelab.trial import run_and_store, run_stack
 
@@ -23,14 +27,55 @@ from tunelab.trial import run_and_store, run_stack
 _LOOK_EVERY = 0.05
 
 
-def _import_heavy() -> None:
-    """Import what a base model needs, without starting a thread: forking after that is unsafe."""
+def _import_for(name: str) -> None:
+    """Import what a method's trials need, without starting a thread: forking after that is unsafe.
+
+    Seconds for a base model, which a study of linear models on words does not need.
+    """
+    import pandas
+    import pyarrow.parquet  # noqa: F401  a trial reads its data and keeps its predictions with both
+
+    del pandas
+    method = METHODS[name]
+    if method.adapt is None:  # what trains no transformer is scikit-learn's
+        import sklearn.feature_extraction.text
+        import sklearn.svm  # noqa: F401
+    if method.needs_base:
+        _import_heavy(method.adapt is not None)
+
+
+@functools.cache
+def _import_heavy(trains: bool) -> None:
+    """Import what runs a base model, and have ready what trains one."""
+    import torch
+
+    done = _building() if trains and hasattr(os, "fork") else None
     import peft
     import transformers.models.auto.modeling_auto  # noqa: F401
 
     import tunelab.methods.neural  # noqa: F401
 
-    del peft
+    if done:
+        done()
+    del torch, peft
+
+
+def _building() -> Callable[[], object] | None:
+    """Have the kernels compiled by a child, where a processor trains and they are not there yet.
+
+    Else the first trials would all do so, each for itself. Gives what waits for the end of it.
+    """
+    if measure.has_card():
+        return None
+    child = os.fork()
+    if not child:
+        try:
+            from tunelab import kernels
+
+            kernels.available()
+        finally:
+            os._exit(0)
+    return functools.partial(os.waitpid, child, 0)
 
 
 def _send(out: int, event: Mapping[str, Any]) -> None:
@@ -67,6 +112,7 @@ def _fork(job: Mapping[str, Any], out: int) -> int:
         os.dup2(log, 2)
         # Else the end of the worker's input would not be seen, and libraries could read jobs.
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        gc.enable()
         _die_with_parent()
         _run(job, out)
         code = 0
@@ -115,9 +161,11 @@ def _serve(out: int) -> None:
             *lines, text = (text + read).split(b"\n")
             for line in lines:
                 job = json.loads(line)
-                # Seconds that a study of linear models on words does not need. Then it is cached.
-                if job["specs"][0]["base"] is not None:
-                    _import_heavy()
+                for spec in job["specs"]:
+                    _import_for(spec["method"]["name"])
+                # What is imported stays: each trial would look through it for garbage, and the
+                # pages that it shares with this process would be copied for that.
+                gc.freeze()
                 running[_fork(job, out)] = job["specs"][0]["trial_id"]
         elif not reading:
             threading.Event().wait(_LOOK_EVERY)
@@ -136,9 +184,13 @@ def main() -> None:
     # Events have standard output to themselves: whatever a library prints goes to the log.
     out = os.dup(1)
     os.dup2(2, 1)
-    import sklearn.svm  # noqa: F401
-
-    if hasattr(os, "fork"):
+    forks = hasattr(os, "fork")
+    if forks:
+        # Looking for garbage in what is being imported takes a fifth of the time, and finds none.
+        gc.disable()
+    for name in sys.argv[1:]:
+        _import_for(name)
+    if forks:
         _serve(out)
     else:
         _serve_without_fork(out)

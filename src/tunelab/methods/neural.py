@@ -84,12 +84,15 @@ def session(task: Task, adapt: Adapt, extras: Extras) -> Generator[train.Ask, An
         on_step=task.on_step,
         hooks=extras.hooks,
     )
+    trained = inference.fingerprint(model)
     found = extras.finish(model, prepared) if extras.finish else {}
     classifier = TransformerClassifier(
         model, tokenizer, task.label_names, base.ref, settings.max_length,
         settings.per_device_eval_batch_size, quantization=quantization,
         precision=train.scored_in(settings),
     )  # fmt: skip
+    if fitted.prepared:
+        classifier.keep(trained, fitted.prepared)
     return Outcome(
         classifier=classifier,
         train_seconds=fitted.train_seconds,
