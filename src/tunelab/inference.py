@@ -8,7 +8,9 @@ never wait for each other beat two that share every product (docs/log.md). No au
 
 Scores equal the model's own within rounding (tests/reference/test_inference.py). A family without
 a fast path, and a model whose adapter adds tokens, runs as it is, in the same batches.
-May import: batching, models, packing, tiles. May not import: train, transformer, methods, trial.
+
+May import: batching, kernels, models, packing, tiles.
+May not import: train, transformer, methods, trial.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from tunelab import batching, models, packing, tiles
+from tunelab import batching, kernels, models, packing, tiles
 from tunelab.batching import Encoded
 
 __all__ = ["PRECISIONS", "Halves", "Lower", "Prepared", "WINDOW", "batches", "fingerprint",
@@ -42,6 +44,7 @@ WINDOW = 4096
 
 Floats = NDArray[np.float64]
 Apply = Callable[[torch.Tensor], torch.Tensor]
+Norm = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 # Tokens of a batch for each text it may hold: 64 texts of ordinary length are one batch.
 _TOKENS_A_TEXT = 32
@@ -67,35 +70,30 @@ class _Layer:
     key_value: Apply
     qkv: Apply | None
     out: Apply
-    norm: Apply
+    norm: Norm
     up: Apply
     activation: Apply
     down: Apply
-    last_norm: Apply
+    last_norm: Norm
 
     def __call__(
-        self, x: torch.Tensor, mask: torch.Tensor | None, first_only: bool
+        self, x: torch.Tensor, lengths: torch.Tensor | None, first_only: bool
     ) -> torch.Tensor:
-        """(b, n, width) -> the same, or (b, 1, width) with `first_only`. `mask` (b, 1, 1, n)."""
+        """(b, n, width) -> the same, or (b, 1, width) with `first_only`. `lengths` (b,)."""
         b, n, width = x.shape
         flat = x.reshape(b * n, width)
         if first_only:
             x = x[:, :1]
-            q = self.query(x.reshape(b, width))
+            q = self.query(x.reshape(b, width)).view(b, 1, width)
             k, v = self.key_value(flat).view(b, n, 2, width).unbind(2)
         elif self.qkv is not None:
             q, k, v = self.qkv(flat).view(b, n, 3, width).unbind(2)
         else:
-            q = self.query(flat)
+            q = self.query(flat).view(b, n, width)
             k, v = self.key_value(flat).view(b, n, 2, width).unbind(2)
-
-        def split(t: torch.Tensor) -> torch.Tensor:
-            return t.reshape(b, -1, self.heads, width // self.heads).transpose(1, 2)
-
-        a = functional.scaled_dot_product_attention(split(q), split(k), split(v), attn_mask=mask)
-        rows = x.reshape(-1, width)
-        rows = self.norm(rows + self.out(a.transpose(1, 2).reshape(-1, width)))
-        rows = self.last_norm(rows + self.down(self.activation(self.up(rows))))
+        a = kernels.attention_of_batch(q, k, v, self.heads, lengths)
+        rows = self.norm(self.out(a.view(-1, width)), x.reshape(-1, width))
+        rows = self.last_norm(self.down(self.activation(self.up(rows))), rows)
         return rows.view(b, -1, width)
 
 
@@ -159,12 +157,12 @@ def _joined(modules: list[Any], form: _Format) -> _Plain | tiles.Product | None:
     return form.product(weight, bias)
 
 
-def _norm(module: Any, dtype: torch.dtype) -> Apply:
+def _norm(module: Any) -> Norm:
+    """Of what a sublayer gives and what it is added to."""
     if type(module) is not nn.LayerNorm:
-        return module  # type: ignore[no-any-return]
-    weight, bias = module.weight.detach().to(dtype), module.bias.detach().to(dtype)
-    shape = module.normalized_shape
-    return lambda x: functional.layer_norm(x, shape, weight, bias, module.eps)
+        return lambda y, x: module(x + y)
+    weight, bias = module.weight.detach(), module.bias.detach()
+    return lambda y, x: kernels.added_norm(y, x, weight, bias, module.eps)
 
 
 def _layer(form: _Format, heads: int, qkv: list[Any], rest: list[Any]) -> _Layer:
@@ -185,8 +183,8 @@ def _layer(form: _Format, heads: int, qkv: list[Any], rest: list[Any]) -> _Layer
     if isinstance(wide, tiles.Product) and packing.is_gelu(activation):
         wide, activation = replace(wide, gelu=True), nn.Identity()
     return _Layer(
-        heads, query, key_value, joined, _linear(out, form), _norm(norm, form.dtype),
-        wide, activation, _linear(down, form), _norm(last_norm, form.dtype),
+        heads, query, key_value, joined, _linear(out, form), _norm(norm),
+        wide, activation, _linear(down, form), _norm(last_norm),
     )  # fmt: skip
 
 
@@ -293,12 +291,8 @@ class _Encoder:
     def _through(
         self, x: torch.Tensor, lengths: torch.Tensor | None, which: range, first_only: bool
     ) -> torch.Tensor:
-        mask = None
-        if lengths is not None:
-            columns = torch.arange(x.shape[1], device=x.device)
-            mask = (columns < lengths[:, None])[:, None, None, :]
         for i in which:
-            x = self.layers[i](x, mask, first_only and i == len(self.layers) - 1)
+            x = self.layers[i](x, lengths, first_only and i == len(self.layers) - 1)
         return x
 
 

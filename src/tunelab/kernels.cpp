@@ -263,15 +263,15 @@ inline void narrow(const float* from, T* to, long n) {
   for (; j < n; j++) store(to + j, from[j]);
 }
 
-// Softmax attention within each text. `rows[b] .. rows[b + 1]` are the tokens of text b; `all` false
+// Softmax attention within each text. Tokens `rows[b]` to `ends[b]` are those of text b; `all` false
 // means that only its first token asks (query, out and their gradients then have a row a text).
 // `grad` null: forward, writes out. Otherwise writes dq, dk, dv, computing the weights anew.
 //
 // Rows and columns are filled up to whole blocks, so that no product has a remainder: what lies
 // there is zero or is read by nobody.
 template <class T>
-void attention(View<const T> q, View<const T> k, View<const T> v, const int64_t* rows, long texts,
-               long heads, long width, long longest, bool all, bool causal, float scale,
+void attention(View<const T> q, View<const T> k, View<const T> v, const int64_t* rows,
+               const int64_t* ends, long texts, long heads, long width, long longest, bool all, bool causal, float scale,
                Dropout drop, bool dropping, T* out, const T* grad, View<T> dq, View<T> dk,
                View<T> dv, int threads) {
   const long w = up16(width), most = up16(longest);
@@ -284,7 +284,7 @@ void attention(View<const T> q, View<const T> k, View<const T> v, const int64_t*
 #pragma omp for schedule(dynamic, 1) collapse(2)
     for (long b = 0; b < texts; b++)
       for (long h = 0; h < heads; h++) {
-        const long t0 = rows[b], n = rows[b + 1] - t0, m = all ? n : 1, np = up16(n);
+        const long t0 = rows[b], n = ends[b] - t0, m = all ? n : 1, np = up16(n);
         const long q0 = all ? t0 : b, m8 = (m + 7) / 8 * 8, n8 = (n + 7) / 8 * 8;
         for (long i = 0; i < m; i++) {
           widen(q.at(q0 + i, h), Q + i * w, width);
@@ -890,17 +890,30 @@ void decode(const Coded& w, long first, long all, bool back, bf16* out, int thre
 }
 
 // S = 0, S += A B and taking S, for 32 x 32 numbers; rows of A are `step` apart, `b` points at the
-// first of two columns of so many tiles, or at one of the `parts` of them. Without LOWER or RIGHT, rows
-// or columns from 16 on stay.
+// first of two columns of so many tiles. Without LOWER or RIGHT, rows or columns from 16 on stay.
 inline void clear() {
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
 }
+inline void load_left(const bf16* a, long step) {
+  _tile_loadd(4, a, step * 2);
+  _tile_loadd(5, a + 16 * step, step * 2);
+}
+inline void load_right(const bf16* b, long next) {
+  _tile_loadd(6, b, 64);
+  _tile_loadd(7, b + next, 64);
+}
+inline void add_tiles() {
+  _tile_dpbf16ps(0, 4, 6);
+  _tile_dpbf16ps(1, 4, 7);
+  _tile_dpbf16ps(2, 5, 6);
+  _tile_dpbf16ps(3, 5, 7);
+}
 template <bool LOWER = true, bool RIGHT = true>
-inline void add(const bf16* a, long step, const bf16* b, long slabs, long parts = 1) {
-  const bf16 *below = a + 16 * step, *right = b + parts * slabs * TILE;
+inline void add(const bf16* a, long step, const bf16* b, long slabs) {
+  const bf16 *below = a + 16 * step, *right = b + slabs * TILE;
   settle(a);
   for (long s = 0; s < slabs; s++) {
     _tile_loadd(4, a + 32 * s, step * 2);
@@ -911,6 +924,20 @@ inline void add(const bf16* a, long step, const bf16* b, long slabs, long parts 
     if (RIGHT) _tile_dpbf16ps(1, 4, 7);
     if (LOWER) _tile_dpbf16ps(2, 5, 6);
     if (LOWER && RIGHT) _tile_dpbf16ps(3, 5, 7);
+  }
+}
+// S += (A + C) (B + D) without C D, where D follows B within a column of tiles.
+inline void add_parts(const bf16* a, const bf16* c, long step, const bf16* b, long slabs) {
+  const long part = slabs * TILE;
+  settle(a);
+  for (long s = 0; s < slabs; s++) {
+    load_left(c + 32 * s, step);
+    load_right(b + s * TILE, 2 * part);
+    add_tiles();
+    load_left(a + 32 * s, step);
+    add_tiles();
+    load_right(b + part + s * TILE, 2 * part);
+    add_tiles();
   }
 }
 inline void take(float* s) {
@@ -961,10 +988,7 @@ void product(const float* x, const bf16* w, const float* bias, float* y, long ro
         for (long i = start; i < end; i += 32) {
           const bf16* const a = memory.get() + (i - start) * 2 * k;
           clear();
-          // The small products first: what rounding takes from them is small as well.
-          add(a + 32 * k, k, b, slabs, 2);
-          add(a, k, b + slabs * TILE, slabs, 2);
-          add(a, k, b, slabs, 2);
+          add_parts(a, a + 32 * k, k, b, slabs);
           take(s);
           for (long u = 0; u < std::min(32L, end - i); u++) {
             float* const line = s + u * 32;
@@ -1350,7 +1374,7 @@ void forward(const Sublayer& h, int threads) {
   if (h.bounds) {
     adapted(h.x, h.in, h.inner, nullptr, h.rows, threads);
     const bf16* const qkv = h.inner;
-    attention<bf16>(third(qkv, 0, h), third(qkv, 1, h), third(qkv, 2, h), h.bounds, h.texts, h.heads,
+    attention<bf16>(third(qkv, 0, h), third(qkv, 1, h), third(qkv, 2, h), h.bounds, h.bounds + 1, h.texts, h.heads,
                     k / h.heads, h.longest, true, false, h.scale, h.attending, h.attending.limit > 0,
                     h.act, nullptr, {}, {}, {}, threads);
     // Rows that fill up belong to no text, and must be finite.
@@ -1384,7 +1408,7 @@ void backward(const Sublayer& h, int threads) {
   const bf16* const qkv = h.inner;
   const long end = h.bounds[h.texts];
   std::memset(dqkv + 3 * end * k, 0, size_t(3 * (h.rows - end) * k) * sizeof(bf16));
-  attention<bf16>(third(qkv, 0, h), third(qkv, 1, h), third(qkv, 2, h), h.bounds, h.texts, h.heads,
+  attention<bf16>(third(qkv, 0, h), third(qkv, 1, h), third(qkv, 2, h), h.bounds, h.bounds + 1, h.texts, h.heads,
                   k / h.heads, h.longest, true, false, h.scale, h.attending, h.attending.limit > 0,
                   nullptr, dact.get(), third(dqkv, 0, h), third(dqkv, 1, h), third(dqkv, 2, h),
                   threads);
@@ -1446,11 +1470,11 @@ extern "C" void adamw_late_float32(const Late* e, const int64_t* rows, long coun
 #define KERNELS(NAME, T)                                                                          \
   extern "C" void attention_##NAME(                                                               \
       const T* q, const T* k, const T* v, long qt, long qh, long kt, long kh, long vt, long vh,   \
-      const int64_t* rows, long texts, long heads, long width, long longest, int all, int causal, \
-      float scale, uint32_t seed, uint32_t limit, float keep, T* out, const T* grad, T* dq, T* dk,\
-      T* dv, long s, int threads) {                                                               \
-    attention<T>({q, qt, qh}, {k, kt, kh}, {v, vt, vh}, rows, texts, heads, width, longest, all,  \
-                 causal, scale, {seed, limit, keep}, limit > 0, out, grad, {dq, s, width},        \
+      const int64_t* rows, const int64_t* ends, long texts, long heads, long width, long longest, \
+      int all, int causal, float scale, uint32_t seed, uint32_t limit, float keep, T* out,        \
+      const T* grad, T* dq, T* dk, T* dv, long s, int threads) {                                  \
+    attention<T>({q, qt, qh}, {k, kt, kh}, {v, vt, vh}, rows, ends, texts, heads, width, longest, \
+                 all, causal, scale, {seed, limit, keep}, limit > 0, out, grad, {dq, s, width},        \
                  {dk, s, width}, {dv, s, width}, threads);                                        \
   }                                                                                               \
   extern "C" void add_norm_##NAME(const T* y, const T* residual, const float* weight,             \

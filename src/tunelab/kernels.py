@@ -39,8 +39,10 @@ __all__ = [
     "Mask",
     "Places",
     "add_norm",
+    "added_norm",
     "at",
     "attention",
+    "attention_of_batch",
     "available",
     "built",
     "cache_folder",
@@ -101,7 +103,7 @@ _LETTERS = {"p": ctypes.c_void_p, "l": ctypes.c_long, "i": ctypes.c_int, "u": ct
             "f": ctypes.c_float}  # fmt: skip
 # Arguments as kernels.cpp has them, a letter each; a mask is uuf: seed, limit and scale.
 _ARGUMENTS = {
-    "attention": "ppp" "llllll" "p" "llll" "ii" "f" "uuf" "ppppp" "l" "i",
+    "attention": "ppp" "llllll" "pp" "llll" "ii" "f" "uuf" "ppppp" "l" "i",
     "add_norm": "ppppppp" "ll" "f" "uuf" "i",
     "add_norm_back": "pppppppp" "ll" "uuf" "i",
     "dropout": "pp" "l" "uuf" "i",
@@ -564,12 +566,41 @@ def _call_attention(  # noqa: PLR0917
         # Rows of tokens are found through `bounds`; those of texts count from the part's first.
         a = 0 if asks_all else first
         kernel(
-            at(q[:, :, a:]), at(k), at(v), *steps, at(layout.bounds[first:]),
-            last - first, q.shape[1], q.shape[3], longest,
-            asks_all, causal, scale, *own.arguments(),
+            at(q[:, :, a:]), at(k), at(v), *steps,
+            at(layout.bounds[first:]), at(layout.bounds[first + 1 :]), last - first,
+            q.shape[1], q.shape[3], longest, asks_all, causal, scale, *own.arguments(),
             *(at(None if t is None else t[:, a:]) for t in (out, grad, dq)), at(dk), at(dv),
             0 if dq is None else dq.stride(1), torch.get_num_threads(),
         )  # fmt: skip
+
+
+def attention_of_batch(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, lengths: torch.Tensor | None
+) -> torch.Tensor:
+    """Attention in a padded batch, without dropout and without a gradient.
+
+    q (b, n or 1, d), k and v (b, n, d); `lengths` (b,) where texts are shorter than n. Gives as
+    many rows as q has, (b, n or 1, d); what is computed for padding is zero or unused.
+    """
+    b, n, d = k.shape
+    asks, width = q.shape[1], d // heads
+    kernel = pick("attention", q, k, v) if n <= _LONGEST and width <= 256 else None
+    if kernel is None or any(t.stride(0) != t.shape[1] * t.stride(1) for t in (q, k, v)):
+        columns = torch.arange(n, device=k.device)
+        mask = None if lengths is None else (columns < lengths[:, None])[:, None, None, :]
+        query, key, value = (t.reshape(b, -1, heads, width).transpose(1, 2) for t in (q, k, v))
+        y = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return y.transpose(1, 2).reshape(b, asks, d)
+    out = q.new_empty(b, asks, d) if lengths is None else q.new_zeros(b, asks, d)
+    starts = torch.arange(0, b * n, n)
+    ends = starts + (n if lengths is None else lengths)
+    steps = [step for t in (q, k, v) for step in (t.stride(1), width)]
+    kernel(
+        at(q), at(k), at(v), *steps, at(starts), at(ends), b, heads, width, n, asks == n, False,
+        width**-0.5, *Dropout(0.0).arguments(), at(out), None, None, None, None, 0,
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return out
 
 
 # --- dropout, residual, normalisation --------------------------------------------------------
@@ -596,6 +627,24 @@ def add_norm(  # noqa: PLR0917  as torch's layer_norm takes them
         normed = functional.layer_norm(wide, (y.shape[-1],), weight, bias, eps)
         return normed.to(y.dtype)
     return _AddNorm.apply(y, residual, weight, bias, eps, drop)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def added_norm(
+    y: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
+) -> torch.Tensor:
+    """LayerNorm(y + residual) of rows (n, d), without a gradient; weight and bias in float32."""
+    kernel = pick("add_norm", y, residual)
+    if kernel is None or weight.dtype != torch.float32:
+        total = y + residual
+        return functional.layer_norm(total, weight.shape, weight.to(y), bias.to(y), eps)
+    y, residual = y.contiguous(), residual.contiguous()
+    # What only the way back needs: one is overwritten by the result, the other thrown away.
+    out, inverse = torch.empty_like(y), torch.empty(len(y))
+    kernel(
+        at(y), at(residual), at(weight), at(bias), at(out), at(out), at(inverse), len(y),
+        y.shape[1], eps, *Dropout(0.0).arguments(), torch.get_num_threads(),
+    )  # fmt: skip
+    return out
 
 
 class _AddNorm(torch.autograd.Function):

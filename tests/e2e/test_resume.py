@@ -234,7 +234,7 @@ def test_ctrl_c_leaves_a_study_that_goes_on(long_study: tuple[Path, list[object]
         family = descendants(process)
         assert len(family) >= 2
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in err + out
     assert "go on with: tunelab compare" in err

@@ -248,3 +248,50 @@ def test_precision_follows_speed_and_error(
         {"float32": 1e-7, **dict(zip(names, error, strict=True))},
     )
     assert (got.dtype, got.route) == (dtype, route)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("dtype", "rtol"), TYPES)
+@pytest.mark.parametrize(("heads", "width"), [(2, 32), (3, 20), (1, 64)])
+@pytest.mark.parametrize("lengths", [None, [9, 1, 17], [17, 17, 17]], ids=str)
+@pytest.mark.parametrize("first_only", [False, True])
+def test_attention_of_a_padded_batch(  # noqa: PLR0917
+    dtype: torch.dtype, rtol: float, heads: int, width: int, lengths: list[int] | None,
+    first_only: bool, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    torch.manual_seed(0)
+    b, n, d = 3, 17, heads * width
+    q, k, v = torch.randn(b, n, 3, d).to(dtype).unbind(2)
+    if first_only:
+        q = q[:, :1].contiguous()
+    some = None if lengths is None else torch.tensor(lengths)
+    ours = kernels.attention_of_batch(q, k, v, heads, some)
+    monkeypatch.setattr(kernels, "_library", lambda: (None, "tried without"))
+    twin = kernels.attention_of_batch(q, k, v, heads, some)
+    assert ours.shape == q.shape
+    for i, length in enumerate(lengths or [n] * b):
+        assert_near([ours[i, :length]], [twin[i, :length]], rtol)
+        assert not ours[i, length:].any() or first_only
+
+
+def test_attention_of_a_padded_batch_of_long_texts_is_torchs() -> None:
+    q = torch.randn(2, 300, 32)
+    y = kernels.attention_of_batch(q, q, q, 2, torch.tensor([300, 4]))
+    t = q.view(2, 300, 2, 16).transpose(1, 2)
+    whole = functional.scaled_dot_product_attention(t[:1], t[:1], t[:1])
+    torch.testing.assert_close(y[:1], whole.transpose(1, 2).reshape(1, 300, 32))
+
+
+@needs_compiler
+@pytest.mark.parametrize(("dtype", "rtol"), TYPES)
+def test_norm_of_a_sum_without_a_gradient(
+    dtype: torch.dtype, rtol: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    y, x = torch.randn(2, 7, 40).to(dtype).unbind(0)
+    weight, bias = torch.randn(40), torch.randn(40)
+    ours = kernels.added_norm(y[:, :], x, weight, bias, 1e-5)
+    exact = functional.layer_norm(y.double() + x.double(), (40,), weight.double(), bias.double())
+    assert_near([ours], [exact.to(dtype)], rtol)
+    monkeypatch.setattr(kernels, "_library", lambda: (None, "tried without"))
+    assert_near([kernels.added_norm(y, x, weight, bias, 1e-5)], [exact.to(dtype)], rtol)
