@@ -163,9 +163,9 @@ class AdamW(torch.optim.AdamW):
         self._steps = [0] * len(self._params)
         self._place = {id(p): i for i, p in enumerate(self._params)}
         self._lags: dict[int, _Lag] = {}
-        for p in self._params:
-            if p.ndim == 2:
-                rows_of(p).taken_by = weakref.ref(self)
+        self._rows = {i: rows_of(p) for i, p in enumerate(self._params) if p.ndim == 2}
+        for rows in self._rows.values():
+            rows.taken_by = weakref.ref(self)
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One step."""
@@ -193,10 +193,10 @@ class AdamW(torch.optim.AdamW):
         parts: list[NDArray[Any]] = []
         for group in self.param_groups:
             for p in group["params"]:
-                taken = rows_of(p).take() if p.ndim == 2 else None
+                i = self._place[id(p)]
+                taken = self._rows[i].take() if i in self._rows else None
                 if taken is None and p.grad is None:
                     continue
-                i = self._place[id(p)]
                 step = self._steps[i] = self._steps[i] + 1
                 numbers = (
                     1 - group["lr"] * group["weight_decay"],
@@ -207,12 +207,13 @@ class AdamW(torch.optim.AdamW):
                     p.grad.index_add_(0, *taken)
                     taken = None
                 if taken is not None:
-                    self._lags.setdefault(i, _Lag.at(step - 1, len(p)))
+                    if i not in self._lags:
+                        self._lags[i] = _Lag.at(step - 1, len(p))
                     parts.append(self._row_pieces(i, *taken, numbers))
                     alive += taken
                 else:
                     if i in self._lags:
-                        rows_of(p).settle(p)
+                        self._rows[i].settle(p)
                     g = p.grad.contiguous()
                     whole.append(
                         (at(p), at(self._m[i]), at(self._v[i]), at(g), p.numel(), *numbers)
