@@ -47,7 +47,8 @@ def page(studies: Sequence[Path], margin: float = 0.01) -> str:
         "How to read it: *points* are points of the metric (one point of accuracy is one text in a "
         "hundred); an interval says where the true value lies, over other seeds and other texts; a "
         "cheaper method is taken only where its loss is *shown* to be below the margin, not where "
-        "no difference was found. [Statistics](../statistics.md) has the rest.", "",
+        "no difference was found; times and memory are those of the machine and of the version of "
+        "tunelab that ran the study. [Statistics](../statistics.md) has the rest.", "",
     ]  # fmt: skip
     for record in records:
         lines += [*_study(record, margin), ""]

@@ -45,10 +45,13 @@ def wait_for(what: Callable[[], Any], seconds: float = 60) -> Any:
 @contextmanager
 def started(*args: object) -> Iterator[subprocess.Popen[str]]:
     """The command line in a process of its own; whatever happens, nothing of it is left."""
+    # A shell that starts the tests in the background has Ctrl-C ignored, by their children too.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         command(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
+    signal.signal(signal.SIGINT, before)
     family: list[psutil.Process] = []
     try:
         yield process
