@@ -9,7 +9,7 @@ import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -332,7 +332,8 @@ def _meanwhile(on_event: OnEvent, do: Callable[[], None]) -> OnEvent:
         on_event(event)
         if not done and "stage" in event:
             done = True
-            do()
+            with suppress(Exception):  # said again where it is needed, when all trials are kept
+                do()
 
     return hear
 

@@ -256,11 +256,13 @@ def _unsearched() -> Iterator[None]:
     """Look for no garbage while libraries are imported: there is none, and looking takes a quarter
     of the time.
     """
+    before = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if before:
+            gc.enable()
 
 
 def _run_study(planned: Plan, console: Console, worker: Worker | None = None) -> None:

@@ -1,13 +1,15 @@
 // Fused kernels of the packed engine (tunelab/kernels.py builds, loads and documents them).
 //
-// Everything is computed in float32; `float` or bfloat16 is only how tensors are stored. Each kernel
-// has a twin in torch in kernels.py, held to it by tests/reference/test_kernels.py. The dropout mask
+// Everything is computed in float32; `float` or bfloat16 is only how tensors are stored. A kernel has a
+// twin in torch in kernels.py (the optimizer's is torch's own), held to it by tests/reference/test_kernels.py. The dropout mask
 // is a function of (seed, index), so that it need not be kept for the backward pass.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <vector>
 #if defined(__AMX_BF16__) && defined(__linux__)
 #include <immintrin.h>
@@ -493,7 +495,7 @@ void gelu(const T* x, T* out, T* slope, long n, int threads) {
   }
 }
 
-// --- LoRA's thin products: a rank is a line of k or n numbers; lines are filled up to eights ---
+// --- the optimizer ---
 
 // AdamW (Loshchilov & Hutter 2019) of n numbers: keep = 1 - rate * decay, size = rate / (1 - b1^t),
 // root = sqrt(1 - b2^t) in step t. optim.py has the same.
@@ -588,6 +590,8 @@ void adamw_late(const Late& e, const int64_t* rows, long count, long now, int th
     }
   }
 }
+
+// --- LoRA's thin products: a rank is a line of k or n numbers; lines are filled up to eights ---
 
 inline long up8(long n) { return (n + 7) / 8 * 8; }
 
@@ -1236,6 +1240,7 @@ inline void gather(const bf16* low, long rank, long all, const bf16* x, long ste
       else
         for (long c = 0; c < 32; c++) out[(l + u) * row + c * column] = s[u * 32 + c];
   }
+  if (lines) _mm_sfence();
 }
 
 // Gradients of `adapted` from g, y's gradient (rows x n): dx (rows x k; null where nobody asks), times

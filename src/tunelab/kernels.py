@@ -1,4 +1,4 @@
-"""Fused kernels for training on a processor, each with a twin in torch that gives the same numbers.
+"""Fused kernels for a processor, each with a twin in torch that gives the same numbers.
 
 `kernels.cpp` is compiled when it is first needed, once for each machine and release of torch, and
 kept in the user's cache. Where there is no compiler (or TUNELAB_KERNELS=off), and for types other
@@ -24,6 +24,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,7 +161,12 @@ def processor() -> bytes:
 def _build(compiler: str, source: Path, to: Path) -> None:
     """Compile into a file of its own, then rename: processes that build at once do no harm."""
     to.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(suffix=".so", dir=to.parent)
+    # What a process that was killed left behind; a build takes seconds.
+    for old in to.parent.glob("building-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - old.stat().st_mtime > 3600:
+                old.unlink()
+    handle, name = tempfile.mkstemp(prefix="building-", suffix=".so", dir=to.parent)
     os.close(handle)
     # torch's own OpenMP runtime: with a second one beside it, two pools of threads would compete.
     libraries = Path(torch.__file__).parent / "lib"

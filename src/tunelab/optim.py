@@ -30,6 +30,7 @@ from tunelab.kernels import at
 __all__ = ["AdamW", "Rows", "rows_of"]
 
 _BETAS, _EPS = (0.9, 0.999), 1e-8
+_PIECE_LENGTH = 2**18
 
 # kernels.cpp has the same.
 _PIECE = np.dtype(
@@ -60,13 +61,22 @@ class Rows:
     """
 
     def __init__(self) -> None:
-        self.taken_by: weakref.ref[AdamW] | None = None
+        self._taken_by: weakref.ref[AdamW] | None = None
         self._given: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._whole: torch.Tensor | None = None
         self._touched: list[torch.Tensor] = []
 
+    def give_to(self, taker: AdamW | None) -> None:
+        """Name who takes rows from now on; None: whole gradients are given."""
+        self._taken_by = weakref.ref(taker) if taker else None
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what was given and not taken, as `zero_grad` does."""
+        self._given.clear()
+
     def _taker(self) -> AdamW | None:
-        return self.taken_by() if self.taken_by else None
+        return self._taken_by() if self._taken_by else None
 
     def reading(self, weight: torch.Tensor, ids: torch.Tensor) -> None:
         """Bring rows up to date before they are read."""
@@ -75,8 +85,10 @@ class Rows:
             taker.catch_up(weight, torch.unique(ids))
 
     def settle(self, weight: torch.Tensor) -> None:
-        """Bring every row up to date: then weights are what AdamW gives."""
-        self.reading(weight, torch.arange(len(weight)))
+        """Bring every row up to date, so that weights are what AdamW gives, and keep nothing."""
+        self.reading(weight, torch.arange(len(weight), device=weight.device))
+        self._whole = None
+        self._touched.clear()
 
     def add(
         self, weight: torch.Tensor, ids: torch.Tensor, grad: torch.Tensor, padding: int | None
@@ -123,6 +135,10 @@ def rows_of(weight: torch.Tensor) -> Rows:
     return found
 
 
+def _zeros(like: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(np.zeros(like.shape, dtype=np.float32))
+
+
 @dataclass(slots=True)
 class _Lag:
     """How far each row of an embedding is: the last step that it has, and that had a gradient (0:
@@ -156,16 +172,22 @@ class AdamW(torch.optim.AdamW):
         self._own = fused and all(
             p.is_contiguous() and kernels.pick("adamw", p) is not None for p in self._params
         )
+        self._rows = {i: rows_of(p) for i, p in enumerate(self._params) if p.ndim == 2}
+        for rows in self._rows.values():
+            rows.give_to(self if self._own else None)
         if not self._own:
             return
-        # Cleared memory is taken only when it is written to: rows that are never read need none.
-        self._m, self._v = ([torch.zeros_like(p) for p in self._params] for _ in range(2))
+        # numpy's zeros take memory only when they are written to: rows never read need none.
+        self._m, self._v = ([_zeros(p) for p in self._params] for _ in range(2))
         self._steps = [0] * len(self._params)
         self._place = {id(p): i for i, p in enumerate(self._params)}
         self._lags: dict[int, _Lag] = {}
-        self._rows = {i: rows_of(p) for i, p in enumerate(self._params) if p.ndim == 2}
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As torch's, and forget rows that no step has taken."""
+        super().zero_grad(set_to_none)
         for rows in self._rows.values():
-            rows.taken_by = weakref.ref(self)
+            rows.forget()
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One step."""
@@ -185,6 +207,7 @@ class AdamW(torch.optim.AdamW):
             scale = min(1.0, self._max_norm / (math.sqrt(total.value) + 1e-6))
         kernels.pick("adamw", some)(pieces.ctypes.data, len(pieces), scale, *_BETAS, _EPS, threads)
         del alive  # until here: pieces point into them
+        torch.autograd.graph.increment_version(self._params)
 
     def _pieces(self) -> tuple[NDArray[Any], list[torch.Tensor]]:
         """What is updated in this step, and the gradients that belong to it."""
@@ -215,10 +238,12 @@ class AdamW(torch.optim.AdamW):
                     if i in self._lags:
                         self._rows[i].settle(p)
                     g = p.grad.contiguous()
-                    whole.append(
-                        (at(p), at(self._m[i]), at(self._v[i]), at(g), p.numel(), *numbers)
-                    )
                     alive.append(g)
+                    where = [t.data_ptr() for t in (p, self._m[i], self._v[i], g)]
+                    # In pieces, so that threads share a large one.
+                    for first in range(0, p.numel(), _PIECE_LENGTH):
+                        many = min(_PIECE_LENGTH, p.numel() - first)
+                        whole.append((*(w + 4 * first for w in where), many, *numbers))
                 if i in self._lags:
                     lag, which = self._lags[i], slice(None) if taken is None else taken[0]
                     lag.last[which] = lag.since[which] = step

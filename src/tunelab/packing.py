@@ -653,11 +653,11 @@ class Packed:
             with exchanged(self._forwards(cast)):
                 yield
         finally:
-            for weight in cast.by_rows:
-                rows_of(weight).settle(weight)
             for hook in hooks:
                 hook.remove()
             self._model.set_attn_implementation(before)
+            for weight in cast.by_rows:
+                rows_of(weight).settle(weight)
 
     def _forwards(self, cast: _Cast) -> Iterator[tuple[nn.Module, Callable[..., torch.Tensor]]]:
         """The modules whose forward pass is exchanged, each with its new one."""

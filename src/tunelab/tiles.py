@@ -347,7 +347,7 @@ class _Ready:
                 b.shape[0], rank, p.scale * p.drop.scale, p.drop.seed, p.drop.limit,
             )  # fmt: skip
         self._layer = layer
-        # Alive as long as the next call reads it; weights of four bits are laid out for each.
+        # Alive as long as the next call reads it; others than `Tiled` are laid out for each.
         self.laid: torch.Tensor | None = layer.weight.ahead()
         self.record = _Layer(
             at(self.laid), None, at(layer.bias), None, None,

@@ -1,7 +1,7 @@
 """The one training loop; it knows no method by name.
 
-May import: batching, inference, metrics, models, settings, types, errors.
-May not import: methods, trial.
+May import: batching, frozen, inference, kernels, metrics, models, optim, packing, precision,
+settings, types, errors. May not import: methods, trial.
 """
 
 from __future__ import annotations
@@ -242,6 +242,7 @@ def training(
             value = -scores["eval_loss"] if chosen == "loss" else scores[f"eval_{chosen}"]
             if value > best_value:
                 best_value, best_epoch, best_logits = value, epoch, logits
+                best_state = {}  # not both at a time
                 best_state = {n: p.detach().clone() for n, p in _trainable(model)}
             patience = settings.early_stopping_patience
             if patience is not None and epoch - best_epoch >= patience:
