@@ -287,13 +287,23 @@ def _write_predictions(path: Path, predictions: Mapping[str, Predictions]) -> No
     pq.write_table(table.replace_schema_metadata({"tunelab": json.dumps(about)}), path)
 
 
-def read_predictions(study: Path, trial_id: str) -> dict[str, Predictions]:
-    """Read a trial's predictions by split name (a failed trial has none)."""
+def _read_table(path: Path) -> Any:
+    """A Parquet file as pyarrow's table.
+
+    From its bytes, because a path opened by pyarrow would stay mapped while the study is rewritten;
+    and in this thread, because one of pyarrow's that still holds a Python object when Python ends
+    takes the process down with it (apache/arrow issue 34314).
+    """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = trial_dir(study, trial_id) / "predictions.parquet"
-    # From the bytes: a path opened by pyarrow would stay mapped while the study is rewritten.
-    table = pq.read_table(io.BytesIO(path.read_bytes()))
+    with pq.ParquetFile(pa.BufferReader(path.read_bytes()), pre_buffer=False) as file:
+        return file.read(use_threads=False)
+
+
+def read_predictions(study: Path, trial_id: str) -> dict[str, Predictions]:
+    """Read a trial's predictions by split name (a failed trial has none)."""
+    table = _read_table(trial_dir(study, trial_id) / "predictions.parquet")
     about = json.loads((table.schema.metadata or {}).get(b"tunelab", b"{}"))
     names = [n for n in table.column_names if n.startswith("score_")]
     split = np.asarray(table["split"].to_pylist(), dtype=object)
@@ -358,12 +368,10 @@ def _one_type(values: Sequence[Any]) -> list[Any]:
 
 def read_rows(study: Path, part: str = "test") -> Rows | None:
     """Read the rows of "validation" or "test"; None where the study was written without them."""
-    import pyarrow.parquet as pq
-
     path = study / "rows.parquet"
     if not path.is_file():
         return None
-    table = pq.read_table(io.BytesIO(path.read_bytes()))
+    table = _read_table(path)
     table = table.take(np.flatnonzero(table["part"].to_numpy() == part))
     return Rows(
         ids=tuple(table["id"].to_pylist()),
