@@ -1,8 +1,8 @@
 // Fused kernels of the packed engine (tunelab/kernels.py builds, loads and documents them).
 //
 // Everything is computed in float32; `float` or bfloat16 is only how tensors are stored. A kernel has a
-// twin in torch in kernels.py (the optimizer's is torch's own), held to it by tests/reference/test_kernels.py. The dropout mask
-// is a function of (seed, index), so that it need not be kept for the backward pass.
+// twin in torch in kernels.py (the optimizer's is torch's own), to which tests/reference hold it. The
+// dropout mask is a function of (seed, index), so that it need not be kept for the backward pass.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -273,9 +273,9 @@ inline void narrow(const float* from, T* to, long n) {
 // there is zero or is read by nobody.
 template <class T>
 void attention(View<const T> q, View<const T> k, View<const T> v, const int64_t* rows,
-               const int64_t* ends, long texts, long heads, long width, long longest, bool all, bool causal, float scale,
-               Dropout drop, bool dropping, T* out, const T* grad, View<T> dq, View<T> dk,
-               View<T> dv, int threads) {
+               const int64_t* ends, long texts, long heads, long width, long longest, bool all,
+               bool causal, float scale, Dropout drop, bool dropping, T* out, const T* grad, View<T> dq,
+               View<T> dk, View<T> dv, int threads) {
   const long w = up16(width), most = up16(longest);
 #pragma omp parallel num_threads(threads)
   {
@@ -901,33 +901,30 @@ inline void clear() {
   _tile_zero(2);
   _tile_zero(3);
 }
+template <bool LOWER = true>
 inline void load_left(const bf16* a, long step) {
   _tile_loadd(4, a, step * 2);
-  _tile_loadd(5, a + 16 * step, step * 2);
+  if (LOWER) _tile_loadd(5, a + 16 * step, step * 2);
 }
+template <bool RIGHT = true>
 inline void load_right(const bf16* b, long next) {
   _tile_loadd(6, b, 64);
-  _tile_loadd(7, b + next, 64);
+  if (RIGHT) _tile_loadd(7, b + next, 64);
 }
+template <bool LOWER = true, bool RIGHT = true>
 inline void add_tiles() {
   _tile_dpbf16ps(0, 4, 6);
-  _tile_dpbf16ps(1, 4, 7);
-  _tile_dpbf16ps(2, 5, 6);
-  _tile_dpbf16ps(3, 5, 7);
+  if (RIGHT) _tile_dpbf16ps(1, 4, 7);
+  if (LOWER) _tile_dpbf16ps(2, 5, 6);
+  if (LOWER && RIGHT) _tile_dpbf16ps(3, 5, 7);
 }
 template <bool LOWER = true, bool RIGHT = true>
 inline void add(const bf16* a, long step, const bf16* b, long slabs) {
-  const bf16 *below = a + 16 * step, *right = b + slabs * TILE;
   settle(a);
   for (long s = 0; s < slabs; s++) {
-    _tile_loadd(4, a + 32 * s, step * 2);
-    _tile_loadd(6, b + s * TILE, 64);
-    if (LOWER) _tile_loadd(5, below + 32 * s, step * 2);
-    if (RIGHT) _tile_loadd(7, right + s * TILE, 64);
-    _tile_dpbf16ps(0, 4, 6);
-    if (RIGHT) _tile_dpbf16ps(1, 4, 7);
-    if (LOWER) _tile_dpbf16ps(2, 5, 6);
-    if (LOWER && RIGHT) _tile_dpbf16ps(3, 5, 7);
+    load_left<LOWER>(a + 32 * s, step);
+    load_right<RIGHT>(b + s * TILE, slabs * TILE);
+    add_tiles<LOWER, RIGHT>();
   }
 }
 // S += (A + C) (B + D) without C D, where D follows B within a column of tiles.
@@ -1379,8 +1376,8 @@ void forward(const Sublayer& h, int threads) {
   if (h.bounds) {
     adapted(h.x, h.in, h.inner, nullptr, h.rows, threads);
     const bf16* const qkv = h.inner;
-    attention<bf16>(third(qkv, 0, h), third(qkv, 1, h), third(qkv, 2, h), h.bounds, h.bounds + 1, h.texts, h.heads,
-                    k / h.heads, h.longest, true, false, h.scale, h.attending, h.attending.limit > 0,
+    attention<bf16>(third(qkv, 0, h), third(qkv, 1, h), third(qkv, 2, h), h.bounds, h.bounds + 1,
+                    h.texts, h.heads, k / h.heads, h.longest, true, false, h.scale, h.attending, h.attending.limit > 0,
                     h.act, nullptr, {}, {}, {}, threads);
     // Rows that fill up belong to no text, and must be finite.
     const long end = h.bounds[h.texts];
@@ -1413,8 +1410,8 @@ void backward(const Sublayer& h, int threads) {
   const bf16* const qkv = h.inner;
   const long end = h.bounds[h.texts];
   std::memset(dqkv + 3 * end * k, 0, size_t(3 * (h.rows - end) * k) * sizeof(bf16));
-  attention<bf16>(third(qkv, 0, h), third(qkv, 1, h), third(qkv, 2, h), h.bounds, h.bounds + 1, h.texts, h.heads,
-                  k / h.heads, h.longest, true, false, h.scale, h.attending, h.attending.limit > 0,
+  attention<bf16>(third(qkv, 0, h), third(qkv, 1, h), third(qkv, 2, h), h.bounds, h.bounds + 1,
+                  h.texts, h.heads, k / h.heads, h.longest, true, false, h.scale, h.attending, h.attending.limit > 0,
                   nullptr, dact.get(), third(dqkv, 0, h), third(dqkv, 1, h), third(dqkv, 2, h),
                   threads);
   adapted_back(dqkv, h.x, h.in, h.dx, nullptr, residual, h.rows, threads);

@@ -480,7 +480,11 @@ def self_attention(
 
 def fits(layout: Layout, width: int) -> bool:
     """Whether attention's kernel is the best choice for these texts and heads of this width."""
-    return layout.shape[1] <= _LONGEST and width <= 256
+    return _is_short(layout.shape[1], width)
+
+
+def _is_short(longest: int, width: int) -> bool:
+    return longest <= _LONGEST and width <= 256
 
 
 def _has_kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout) -> bool:
@@ -590,7 +594,7 @@ def attention_of_batch(
     """
     b, n, d = k.shape
     asks, width = q.shape[1], d // heads
-    kernel = pick("attention", q, k, v) if n <= _LONGEST and width <= 256 else None
+    kernel = pick("attention", q, k, v) if _is_short(n, width) else None
     if kernel is None or any(t.stride(0) != t.shape[1] * t.stride(1) for t in (q, k, v)):
         columns = torch.arange(n, device=k.device)
         mask = None if lengths is None else (columns < lengths[:, None])[:, None, None, :]

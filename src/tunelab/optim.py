@@ -14,7 +14,7 @@ import array
 import ctypes
 import math
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,6 +155,12 @@ class _Lag:
         last, since = (torch.full((rows,), step, dtype=torch.int32) for _ in range(2))
         return cls(last, since, tuple(array.array("f", [1.0] * step) for _ in range(3)))
 
+    def note(self, numbers: tuple[float, ...], moved: Any) -> None:
+        """Take down a step, and which rows it moved."""
+        for kept, number in zip(self.numbers, numbers, strict=True):
+            kept.append(number)
+        self.last[moved] = self.since[moved] = len(self.numbers[0])
+
 
 class AdamW(torch.optim.AdamW):
     """torch's AdamW (Loshchilov & Hutter 2019), before which gradients are scaled down to a norm of
@@ -168,7 +174,8 @@ class AdamW(torch.optim.AdamW):
     ) -> None:
         super().__init__(groups, lr=lr, betas=_BETAS, eps=_EPS, fused=True)
         self._max_norm = max_norm
-        self._params = [p for g in self.param_groups for p in g["params"]]
+        pairs = [(p, g) for g in self.param_groups for p in g["params"]]
+        self._params, self._groups = [p for p, _ in pairs], [g for _, g in pairs]
         self._own = fused and all(
             p.is_contiguous() and kernels.pick("adamw", p) is not None for p in self._params
         )
@@ -214,42 +221,42 @@ class AdamW(torch.optim.AdamW):
         alive: list[torch.Tensor] = []
         whole: list[tuple[Any, ...]] = []
         parts: list[NDArray[Any]] = []
-        for group in self.param_groups:
-            for p in group["params"]:
-                i = self._place[id(p)]
-                taken = self._rows[i].take() if i in self._rows else None
-                if taken is None and p.grad is None:
-                    continue
-                step = self._steps[i] = self._steps[i] + 1
-                numbers = (
-                    1 - group["lr"] * group["weight_decay"],
-                    group["lr"] / (1 - _BETAS[0] ** step),
-                    math.sqrt(1 - _BETAS[1] ** step),
-                )
-                if taken is not None and p.grad is not None:  # read as a whole as well
-                    p.grad.index_add_(0, *taken)
-                    taken = None
-                if taken is not None:
-                    if i not in self._lags:
-                        self._lags[i] = _Lag.at(step - 1, len(p))
-                    parts.append(self._row_pieces(i, *taken, numbers))
-                    alive += taken
-                else:
-                    if i in self._lags:
-                        self._rows[i].settle(p)
-                    g = p.grad.contiguous()
-                    alive.append(g)
-                    where = [t.data_ptr() for t in (p, self._m[i], self._v[i], g)]
-                    # In pieces, so that threads share a large one.
-                    for first in range(0, p.numel(), _PIECE_LENGTH):
-                        many = min(_PIECE_LENGTH, p.numel() - first)
-                        whole.append((*(w + 4 * first for w in where), many, *numbers))
+        for i, (p, group) in enumerate(zip(self._params, self._groups, strict=True)):
+            taken = self._rows[i].take() if i in self._rows else None
+            if taken is None and p.grad is None:
+                continue
+            step = self._steps[i] = self._steps[i] + 1
+            numbers = (
+                1 - group["lr"] * group["weight_decay"],
+                group["lr"] / (1 - _BETAS[0] ** step),
+                math.sqrt(1 - _BETAS[1] ** step),
+            )
+            if taken is not None and p.grad is not None:  # read as a whole as well
+                p.grad.index_add_(0, *taken)
+                taken = None
+            if taken is not None:
+                if i not in self._lags:
+                    self._lags[i] = _Lag.at(step - 1, len(p))
+                parts.append(self._row_pieces(i, *taken, numbers))
+                alive += taken
+            else:
                 if i in self._lags:
-                    lag, which = self._lags[i], slice(None) if taken is None else taken[0]
-                    lag.last[which] = lag.since[which] = step
-                    for kept, number in zip(lag.numbers, numbers, strict=True):
-                        kept.append(number)
+                    self._rows[i].settle(p)
+                alive.append(p.grad.contiguous())
+                whole += self._whole_pieces(i, alive[-1], numbers)
+            if i in self._lags:
+                self._lags[i].note(numbers, slice(None) if taken is None else taken[0])
         return np.concatenate([np.array(whole, dtype=_PIECE), *parts]), alive
+
+    def _whole_pieces(
+        self, i: int, grad: torch.Tensor, numbers: tuple[float, ...]
+    ) -> Iterator[tuple[Any, ...]]:
+        """Several of a large one, so that threads share it."""
+        where = [t.data_ptr() for t in (self._params[i], self._m[i], self._v[i], grad)]
+        n = grad.numel()
+        for first in range(0, n, _PIECE_LENGTH):
+            many = min(_PIECE_LENGTH, n - first)
+            yield (*(w + first * grad.element_size() for w in where), many, *numbers)
 
     def _row_pieces(
         self, i: int, rows: torch.Tensor, grads: torch.Tensor, numbers: tuple[float, ...]

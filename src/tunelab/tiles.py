@@ -69,12 +69,12 @@ class _Codes(ctypes.Structure):
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Learning:
-    """Weights of float32 that learn, one below the other: rounded and laid out whenever read."""
+class _Anew:
+    """A `Weight` of parts, one below the other, that is laid out whenever it is read."""
 
+    __slots__ = ()
     shape: torch.Size
-    parts: tuple[torch.Tensor, ...]
+    parts: Sequence[Any]
 
     def ahead(self) -> torch.Tensor:
         """As `Weight`, made anew."""
@@ -89,44 +89,49 @@ class Learning:
         out = torch.empty(all_ * k, dtype=torch.bfloat16)
         first = 0
         for part in self.parts:
-            kernels.pick("lay_out_rows", part)(
-                at(part), len(part), k, first, all_, back, at(out), torch.get_num_threads()
-            )
-            first += len(part)
+            first += self._lay_out(part, first, back, out)
         return out
+
+    def _lay_out(self, part: Any, first: int, back: bool, out: torch.Tensor) -> int:
+        """Lay out a part, whose rows begin with `first`; give how many these are."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Coded:
-    """Weights of four bits (Dettmers et al. 2023), laid out in bfloat16 whenever they are read.
+class Learning(_Anew):
+    """Weights of float32 that learn; they are rounded to bfloat16."""
 
-    Only codes and scales stay in memory. `parts` lie one below the other: for each its codes, the
-    sixteen numbers that they stand for, the scales of its blocks, and a block's length.
+    shape: torch.Size
+    parts: tuple[torch.Tensor, ...]
+
+    def _lay_out(self, part: torch.Tensor, first: int, back: bool, out: torch.Tensor) -> int:
+        all_, k = self.shape
+        kernels.pick("lay_out_rows", part)(
+            at(part), len(part), k, first, all_, back, at(out), torch.get_num_threads()
+        )
+        return len(part)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coded(_Anew):
+    """Weights of four bits (Dettmers et al. 2023); only codes and scales stay in memory.
+
+    Of each part its codes, the sixteen numbers that they stand for, the scales of its blocks, and a
+    block's length.
     """
 
     shape: torch.Size
     parts: tuple[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int], ...]
 
-    def ahead(self) -> torch.Tensor:
-        """As `Weight`, made anew."""
-        return self._laid_out(back=False)
-
-    def back(self) -> torch.Tensor:
-        """As `Weight`, made anew."""
-        return self._laid_out(back=True)
-
-    def _laid_out(self, *, back: bool) -> torch.Tensor:
+    def _lay_out(self, part: Any, first: int, back: bool, out: torch.Tensor) -> int:
+        codes, numbers, scales, block = part
         all_, k = self.shape
-        out = torch.empty(all_ * k, dtype=torch.bfloat16)
-        first = 0
-        for codes, numbers, scales, block in self.parts:
-            n = 2 * codes.numel() // k
-            record = _Codes(at(codes), at(numbers), at(scales), block, n, k)
-            kernels.pick("decode", codes)(
-                ctypes.addressof(record), first, all_, back, at(out), torch.get_num_threads()
-            )
-            first += n
-        return out
+        n = 2 * int(codes.numel()) // k
+        record = _Codes(at(codes), at(numbers), at(scales), block, n, k)
+        kernels.pick("decode", codes)(
+            ctypes.addressof(record), first, all_, back, at(out), torch.get_num_threads()
+        )
+        return n
 
 
 def is_coded(layer: Any) -> bool:
@@ -393,7 +398,7 @@ class _Linear(torch.autograd.Function):
             ctypes.addressof(ready.record), at(x), at(y), rows, torch.get_num_threads()
         )
         ready.laid = None
-        ctx.save_for_backward(x, *layer.learns, *ready.thin, *ready.kept)
+        ctx.save_for_backward(x, *layer.learns, *ready.kept)
         ctx.ready = ready
         return y
 
@@ -458,7 +463,7 @@ class _SublayerFunction(torch.autograd.Function):
         first.laid = second.laid = None
         ctx.save_for_backward(
             x, inner, act, normed, inverse, *into.learns, *out.learns, *norm.learns,
-            *first.thin, *second.thin, *first.kept, *second.kept,
+            *first.kept, *second.kept,
         )  # fmt: skip
         ctx.rest = (first, second, record, norm, bounds)
         return result

@@ -227,8 +227,7 @@ def training(
             yield Turn(training=False)
             with low.scored() as lower:
                 prepared = _prepared(model, settings)
-                size = settings.per_device_eval_batch_size
-                logits = prepared(validation.encoded, pad_id, size, lower=lower).astype(np.float64)
+                logits = _logits(prepared, validation.encoded, pad_id, settings, lower)
             scores = _scores(logits, validation, settings)
             log.evaluated(epoch, scores)
             chosen = settings.metric_for_best_model
@@ -599,6 +598,18 @@ def _prepared(model: nn.Module, settings: TrainingSettings) -> inference.Prepare
     return inference.prepare(model, precision=scored_in(settings))
 
 
+def _logits(
+    prepared: inference.Prepared,
+    encoded: Encoded,
+    pad_id: int,
+    settings: TrainingSettings,
+    lower: inference.Lower | None = None,
+) -> NDArray[np.float64]:
+    """Logits of all texts in their order, (n, n_classes)."""
+    size = settings.per_device_eval_batch_size
+    return prepared(encoded, pad_id, size, lower=lower).astype(np.float64)
+
+
 def scored_in(settings: TrainingSettings) -> str:
     """What a model trained so is scored in (inference.PRECISIONS): never bfloat16."""
     return "float32" if settings.precision == "float32" else "auto"
@@ -608,8 +619,7 @@ def evaluate(
     model: nn.Module, pad_id: int, data: TrainingData, settings: TrainingSettings
 ) -> dict[str, float]:
     """Scores for the history and for picking the best epoch, keys `eval_<metric>`."""
-    size = settings.per_device_eval_batch_size
-    logits = _prepared(model, settings)(data.encoded, pad_id, size).astype(np.float64)
+    logits = _logits(_prepared(model, settings), data.encoded, pad_id, settings)
     return _scores(logits, data, settings)
 
 
