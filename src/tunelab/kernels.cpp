@@ -268,14 +268,31 @@ inline void narrow(const float* from, T* to, long n) {
 // Softmax attention within each text. Tokens `rows[b]` to `ends[b]` are those of text b; `all` false
 // means that only its first token asks (query, out and their gradients then have a row a text).
 // `grad` null: forward, writes out. Otherwise writes dq, dk, dv, computing the weights anew.
-//
+template <class T>
+struct Attention {
+  View<const T> q, k, v;
+  const int64_t *rows, *ends;
+  long texts, heads, width, longest;
+  bool all, causal;
+  float scale;
+  Dropout drop;
+  T* out;
+  const T* grad;
+  View<T> dq, dk, dv;
+};
+
 // Rows and columns are filled up to whole blocks, so that no product has a remainder: what lies
 // there is zero or is read by nobody.
 template <class T>
-void attention(View<const T> q, View<const T> k, View<const T> v, const int64_t* rows,
-               const int64_t* ends, long texts, long heads, long width, long longest, bool all,
-               bool causal, float scale, Dropout drop, bool dropping, T* out, const T* grad, View<T> dq,
-               View<T> dk, View<T> dv, int threads) {
+void attention(const Attention<T>& a, int threads) {
+  const View<const T> q = a.q, k = a.k, v = a.v;
+  const View<T> dq = a.dq, dk = a.dk, dv = a.dv;
+  const long heads = a.heads, width = a.width, longest = a.longest;
+  const bool all = a.all, causal = a.causal, dropping = a.drop.limit > 0;
+  const float scale = a.scale;
+  const Dropout drop = a.drop;
+  const T* const grad = a.grad;
+  T* const out = a.out;
   const long w = up16(width), most = up16(longest);
 #pragma omp parallel num_threads(threads)
   {
@@ -284,9 +301,9 @@ void attention(View<const T> q, View<const T> k, View<const T> v, const int64_t*
     float *KT = G + w * most, *VT = KT + w * most, *X = VT + w * most, *O = X + w * most;
     float *P = O + w * most, *S = P + most * most, *D = S + most * most;
 #pragma omp for schedule(dynamic, 1) collapse(2)
-    for (long b = 0; b < texts; b++)
+    for (long b = 0; b < a.texts; b++)
       for (long h = 0; h < heads; h++) {
-        const long t0 = rows[b], n = ends[b] - t0, m = all ? n : 1, np = up16(n);
+        const long t0 = a.rows[b], n = a.ends[b] - t0, m = all ? n : 1, np = up16(n);
         const long q0 = all ? t0 : b, m8 = (m + 7) / 8 * 8, n8 = (n + 7) / 8 * 8;
         for (long i = 0; i < m; i++) {
           widen(q.at(q0 + i, h), Q + i * w, width);
@@ -751,6 +768,12 @@ void low_rank_back(const T* g, long step, const T* x, const float* a, const floa
   std::memcpy(da, sum_a.data(), size_t(rank * k) * sizeof(float));
 }
 
+// Attention in whichever way is fast here.
+template <class T>
+void attend(const Attention<T>& a, int threads) {
+  attention(a, threads);
+}
+
 // --- matrix tiles: products of bfloat16 on processors with AMX, adapters within ---
 //
 // A tile is 16 lines of 64 bytes. A product's left side is read as it lies, 16 rows by 32 columns at
@@ -760,6 +783,8 @@ void low_rank_back(const T* g, long step, const T* x, const float* a, const floa
 #define TILES 1
 
 constexpr long TILE = 512;  // numbers in a tile of bfloat16
+
+bool has_tiles = false;  // see tiles()
 
 inline long up32(long n) { return (n + 31) / 32 * 32; }
 
@@ -918,17 +943,24 @@ inline void add_tiles() {
   if (LOWER) _tile_dpbf16ps(2, 5, 6);
   if (LOWER && RIGHT) _tile_dpbf16ps(3, 5, 7);
 }
-template <bool LOWER = true, bool RIGHT = true>
-inline void add(const bf16* a, long step, const bf16* b, long slabs) {
+// `meanwhile` is called after each step: what it does costs little, since tiles are multiplied beside it.
+template <bool LOWER = true, bool RIGHT = true, class F>
+inline void add(const bf16* a, long step, const bf16* b, long slabs, F meanwhile) {
   settle(a);
   for (long s = 0; s < slabs; s++) {
     load_left<LOWER>(a + 32 * s, step);
     load_right<RIGHT>(b + s * TILE, slabs * TILE);
     add_tiles<LOWER, RIGHT>();
+    meanwhile();
   }
 }
+template <bool LOWER = true, bool RIGHT = true>
+inline void add(const bf16* a, long step, const bf16* b, long slabs) {
+  add<LOWER, RIGHT>(a, step, b, slabs, [] {});
+}
 // S += (A + C) (B + D) without C D, where D follows B within a column of tiles.
-inline void add_parts(const bf16* a, const bf16* c, long step, const bf16* b, long slabs) {
+template <class F>
+inline void add_parts(const bf16* a, const bf16* c, long step, const bf16* b, long slabs, F meanwhile) {
   const long part = slabs * TILE;
   settle(a);
   for (long s = 0; s < slabs; s++) {
@@ -939,14 +971,24 @@ inline void add_parts(const bf16* a, const bf16* c, long step, const bf16* b, lo
     add_tiles();
     load_right(b + part + s * TILE, 2 * part);
     add_tiles();
+    meanwhile();
   }
 }
-inline void take(float* s) {
-  _tile_stored(0, s, 128);
-  _tile_stored(1, s + 16, 128);
-  _tile_stored(2, s + 512, 128);
-  _tile_stored(3, s + 528, 128);
+inline void take(float* s, long step = 32) {
+  _tile_stored(0, s, step * 4);
+  _tile_stored(1, s + 16, step * 4);
+  _tile_stored(2, s + 16 * step, step * 4);
+  _tile_stored(3, s + 16 * step + 16, step * 4);
 }
+
+// 32 rows from i and columns from j on of a result, of which some rows are still to be finished.
+struct Block {
+  long i = 0, j = 0, many = 0, done = 0;
+  template <class F>
+  void some(long rows, F finish) {
+    for (const long end = std::min(many, done + rows); done < end; done++) finish(*this, done);
+  }
+};
 
 // So many blocks of 32 rows go through a weight's columns together, four at most: it is read from far
 // away once for all of them.
@@ -972,6 +1014,16 @@ void product(const float* x, const bf16* w, const float* bias, float* y, long ro
     Tiles tiles;
     const Place memory = place(group * 2 * 32 * k);
     alignas(64) float s[1024];
+    const long each = (32 + slabs - 1) / slabs;
+    Block before;
+    const auto finish = [&](const Block& at, long u) {
+      float* const line = s + u * 32;
+      if (bias)
+        for (long c = 0; c < 32; c += 16) store16(line + c, load16(line + c) + load16(bias + at.j + c));
+      float slope;
+      if (gelu) { SIMD(private(slope)) for (long c = 0; c < 32; c++) line[c] = gelu_of(line[c], &slope); }
+      std::memcpy(y + (at.i + u) * n + at.j, line, 128);
+    };
 #pragma omp for schedule(dynamic, 1)
     for (long start = 0; start < rows; start += 32 * group) {
       const long end = std::min(rows, start + 32 * group);
@@ -989,18 +1041,13 @@ void product(const float* x, const bf16* w, const float* bias, float* y, long ro
         for (long i = start; i < end; i += 32) {
           const bf16* const a = memory.get() + (i - start) * 2 * k;
           clear();
-          add_parts(a, a + 32 * k, k, b, slabs);
+          add_parts(a, a + 32 * k, k, b, slabs, [&] { before.some(each, finish); });
+          before.some(32, finish);
+          before = {i, j, std::min(32L, end - i)};
           take(s);
-          for (long u = 0; u < std::min(32L, end - i); u++) {
-            float* const line = s + u * 32;
-            if (bias)
-              for (long c = 0; c < 32; c += 16) store16(line + c, load16(line + c) + load16(bias + j + c));
-            float slope;
-            if (gelu) { SIMD(private(slope)) for (long c = 0; c < 32; c++) line[c] = gelu_of(line[c], &slope); }
-            std::memcpy(y + (i + u) * n + j, line, 128);
-          }
         }
       }
+      before.some(32, finish);
     }
   }
 }
@@ -1119,6 +1166,20 @@ void adapted(const bf16* x, const Layer& layer, bf16* y, bf16* slope, long rows,
     const Place own = place(2 * 32 * k + group * low);
     bf16 *const ends = own.get(), *const dropped = ends + 32 * k, *const lows = dropped + 32 * k;
     alignas(64) float s[1024];
+    const long each = (32 + slabs - 1) / slabs;
+    Block before;
+    const auto finish = [&](const Block& at, long u) {
+      float* const line = s + u * 32;
+      const long to = (at.i + u) * n + at.j;
+      if (bias)
+        for (long c = 0; c < 32; c += 16) store16(line + c, load16(line + c) + load16(bias + at.j + c));
+      if (slope) {
+        float by[32];
+        SIMD() for (long c = 0; c < 32; c++) line[c] = gelu_of(line[c], by + c);
+        narrow32(by, slope + to);
+      }
+      narrow32(line, y + to);
+    };
 #pragma omp for schedule(static)
     for (long t = 0; t < 2 * count; t++) {
       const Adapter& p = parts[t / 2];
@@ -1153,7 +1214,7 @@ void adapted(const bf16* x, const Layer& layer, bf16* y, bf16* slope, long rows,
           const long many = std::min(32L, rows - i);
           const bf16* const mine = lows + (i - start) / 32 * low;
           clear();
-          add(many == 32 ? x + i * k : ends, k, w + j / 16 * slabs * TILE, slabs);
+          add(many == 32 ? x + i * k : ends, k, w + j / 16 * slabs * TILE, slabs, [&] { before.some(each, finish); });
           for (long c = 0; c < count; c++) {
             const Adapter& p = parts[c];
             if (j < p.first || j >= p.first + p.columns) continue;
@@ -1161,19 +1222,11 @@ void adapted(const bf16* x, const Layer& layer, bf16* y, bf16* slope, long rows,
             add(mine + c * 32 * thin.most, rank, thin.up[c].get() + (j - p.first) / 16 * (rank / 32) * TILE,
                 rank / 32);
           }
+          before.some(32, finish);
+          before = {i, j, many};
           take(s);
-          for (long u = 0; u < many; u++) {
-            float* line = s + u * 32;
-            if (bias)
-              for (long c = 0; c < 32; c += 16) store16(line + c, load16(line + c) + load16(bias + j + c));
-            if (slope) {
-              float by[32];
-              SIMD() for (long c = 0; c < 32; c++) line[c] = gelu_of(line[c], by + c);
-              narrow32(by, slope + (i + u) * n + j);
-            }
-            narrow32(line, y + (i + u) * n + j);
-          }
         }
+      before.some(32, finish);
     }
   }
 }
@@ -1187,13 +1240,11 @@ inline void pair_up(const bf16* x, long step, long i, long rows, long j, const u
     const uint32_t bits = !real ? 0 : kept ? kept[((i + e) * step + j) / 32] : ~0u;
     v[e] = _mm512_maskz_loadu_epi16(bits, x + (real ? i + e : 0) * step + j);
   }
-  for (int half = 0; half < 2; half++) {
-    const __m512i a = _mm512_cvtepu16_epi32(half ? _mm512_extracti64x4_epi64(v[0], 1)
-                                                 : _mm512_castsi512_si256(v[0]));
-    const __m512i b = _mm512_cvtepu16_epi32(half ? _mm512_extracti64x4_epi64(v[1], 1)
-                                                 : _mm512_castsi512_si256(v[1]));
-    to[half] = _mm512_or_si512(a, _mm512_slli_epi32(b, 16));
-  }
+  const Word pairs = counted(0) * 0x10001u + 0x200000u;  // 0, 32, 1, 33, ...
+  __m512i order;
+  std::memcpy(&order, &pairs, 64);
+  to[0] = _mm512_permutex2var_epi16(v[0], order, v[1]);
+  to[1] = _mm512_permutex2var_epi16(v[0], _mm512_add_epi16(order, _mm512_set1_epi16(16)), v[1]);
 }
 
 // 32 columns of x from j on as rows, each of `all` numbers.
@@ -1258,7 +1309,27 @@ void adapted_back(const bf16* g, const bf16* x, const Layer& layer, bf16* dx, co
     Tiles tiles;
     const Place memory = place(std::max(32 * n, 32 * all) + group * most);
     bf16 *const ends = memory.get(), *const lows = ends + std::max(32 * n, 32 * all);
-    alignas(64) float s[1024], own[1024];
+    // A block's numbers, and what each adapter adds where its input was kept.
+    const Place blocks = place(2 * 1024 * (count + 1));
+    float* const s = reinterpret_cast<float*>(blocks.get());
+    const long each = (32 + slabs - 1) / slabs;
+    Block before;
+    const auto finish = [&](const Block& at, long u) {
+      const long to = (at.i + u) * k + at.j;
+      for (long c = 0; c < 32; c += 16) {
+        __m512 sum = _mm512_load_ps(s + u * 32 + c);
+        for (long e = 0; e < count; e++)
+          if (parts[e].kept)
+            sum = _mm512_mask_add_ps(sum, __mmask16(parts[e].kept[to / 32] >> c), sum,
+                                     _mm512_load_ps(s + (e + 1) * 1024 + u * 32 + c));
+        Vec v;
+        std::memcpy(&v, &sum, 64);
+        if (slope) v *= load16(slope + to + c);
+        if (more) v += load16(more + to + c);
+        store16(s + u * 32 + c, v);
+      }
+      narrow32(s + u * 32, dx + to);
+    };
 #pragma omp for schedule(static)
     for (long t = 0; t < 2 * count; t++) {
       const Adapter& p = parts[t / 2];
@@ -1280,42 +1351,25 @@ void adapted_back(const bf16* g, const bf16* x, const Layer& layer, bf16* dx, co
         for (long i = start; i < end; i += 32) {
           const long many = std::min(32L, rows - i);
           const bf16* const mine = lows + (i - start) / 32 * most;
-          clear();
-          add(many == 32 ? g + i * n : ends, n, w + j / 16 * slabs * TILE, slabs);
-          for (long c = 0; c < count; c++) {
+          const auto add_own = [&](long c) {
             const long rank = up32(parts[c].rank);
-            if (!parts[c].kept)
-              add(mine + c * 32 * thin.most, rank, thin.down[c].get() + j / 16 * (rank / 32) * TILE, rank / 32);
-          }
+            add(mine + c * 32 * thin.most, rank, thin.down[c].get() + j / 16 * (rank / 32) * TILE, rank / 32);
+          };
+          clear();
+          add(many == 32 ? g + i * n : ends, n, w + j / 16 * slabs * TILE, slabs, [&] { before.some(each, finish); });
+          for (long c = 0; c < count; c++)
+            if (!parts[c].kept) add_own(c);
+          before.some(32, finish);
+          before = {i, j, many};
           take(s);
           for (long c = 0; c < count; c++) {
-            const Adapter& p = parts[c];
-            const long rank = up32(p.rank);
-            if (!p.kept) continue;
+            if (!parts[c].kept) continue;
             clear();
-            add(mine + c * 32 * thin.most, rank, thin.down[c].get() + j / 16 * (rank / 32) * TILE, rank / 32);
-            take(own);
-            for (long u = 0; u < many; u++) {
-              const uint32_t bits = p.kept[((i + u) * k + j) / 32];
-              for (int half = 0; half < 2; half++) {
-                const long at = u * 32 + 16 * half;
-                const __m512 v = _mm512_load_ps(s + at);
-                _mm512_store_ps(s + at, _mm512_mask_add_ps(v, __mmask16(bits >> (16 * half)), v,
-                                                           _mm512_load_ps(own + at)));
-              }
-            }
-          }
-          for (long u = 0; u < many; u++) {
-            const long at = (i + u) * k + j;
-            for (long c = 0; c < 32; c += 16) {
-              Vec v = load16(s + u * 32 + c);
-              if (slope) v *= load16(slope + at + c);
-              if (more) v += load16(more + at + c);
-              store16(s + u * 32 + c, v);
-            }
-            narrow32(s + u * 32, dx + at);
+            add_own(c);
+            take(s + (c + 1) * 1024);
           }
         }
+      before.some(32, finish);
     }
     if (layer.dw || layer.dbias) {
 #pragma omp for schedule(dynamic, 1)
@@ -1347,6 +1401,179 @@ void adapted_back(const bf16* g, const bf16* x, const Layer& layer, bf16* dx, co
   }
 }
 
+// --- attention on tiles ---
+
+inline void narrow16(Vec x, bf16* to) {
+  __m512 v;
+  std::memcpy(&v, &x, 64);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), narrowed(v));
+}
+
+// Rows of one head, filled up with zeros to `all` rows of w numbers.
+inline void rows_of(View<const bf16> v, long t, long h, long n, long width, long all, long w, bf16* to) {
+  for (long i = 0; i < all; i++)
+    for (long j = 0; j < w; j += 32) {
+      const long left = i < n ? width - j : 0;
+      const __mmask32 real = left >= 32 ? ~0u : left > 0 ? (1u << left) - 1 : 0;
+      _mm512_storeu_si512(to + i * w + j, _mm512_maskz_loadu_epi16(real, v.at(t + i, h) + j));
+    }
+}
+// X^T and X (n x w), laid out as right sides.
+inline void right_of_turned(const bf16* x, long n, long w, bf16* out) {
+  for (long i = 0; i < n; i += 16)
+    for (long j = 0; j < w; j += 32) {
+      Vec v[16];
+      for (long c = 0; c < 16; c++) std::memcpy(v + c, x + (i + c) * w + j, 64);
+      turn_words(v);
+      std::memcpy(out + i * w + j * 16, v, sizeof v);
+    }
+}
+inline void right_of(const bf16* x, long n, long w, bf16* out) {
+  for (long i = 0; i < n; i += 2)
+    for (long j = 0; j < w; j += 32) {
+      __m512i both[2];
+      pair_up(x, w, i, n, j, nullptr, both);
+      for (int half = 0; half < 2; half++)
+        _mm512_storeu_si512(out + (j + 16 * half) * n + i * 16, both[half]);
+    }
+}
+// C (m x n) = A (m x k) B, B laid out.
+inline void times(const bf16* a, long m, long k, const bf16* b, long n, float* c) {
+  for (long i = 0; i < m; i += 32)
+    for (long j = 0; j < n; j += 32) {
+      clear();
+      add(a + i * k, k, b + j * k, k / 32);
+      take(c + i * n + j, n);
+    }
+}
+// X (n x m) turned, rounded: (m x n).
+inline void turned(const float* x, long n, long m, bf16* out) {
+  for (long i = 0; i < m; i += 16)
+    for (long j = 0; j < n; j += 32) {
+      alignas(64) float both[16][32];
+      for (int half = 0; half < 2; half++) {
+        Vec v[16];
+        for (long c = 0; c < 16; c++) v[c] = load16(x + (j + 16 * half + c) * m + i);
+        turn_words(v);
+        for (long c = 0; c < 16; c++) store16(both[c] + 16 * half, v[c]);
+      }
+      for (long c = 0; c < 16; c++) narrow32(both[c], out + (i + c) * n + j);
+    }
+}
+// Rows of one head, times `scale` each or one for all.
+inline void give(const float* x, const float* scale, long each, long n, long width, long w, View<bf16> to, long t, long h) {
+  for (long i = 0; i < n; i++) {
+    const float by = scale[i * each];
+    bf16* const row = to.at(t + i, h);
+    long j = 0;
+    for (; j + 16 <= width; j += 16) store16(row + j, load16(x + i * w + j) * by);
+    for (; j < width; j++) store(row + j, x[i * w + j] * by);
+  }
+}
+
+// `attention` on tiles: weights, and what goes back through them, are rounded to bfloat16 once. Scores
+// stand turned, a line a token that is seen: sums and maxima of those who ask are sums of lines.
+void attention_on_tiles(const Attention<bf16>& a, int threads) {
+  const long width = a.width, w = up32(width), most = up32(a.longest), side = most * w, square = most * most;
+  const bool dropping = a.drop.limit > 0, causal = a.causal && a.all;
+  const float keep = dropping ? a.drop.scale : 1.f;
+#pragma omp parallel num_threads(threads)
+  {
+    Tiles tiles;
+    const Place halves = place(9 * side + 3 * square), wholes = place(2 * (2 * square + side + most));
+    bf16 *const Q = halves.get(), *const K = Q + side, *const V = K + side, *const G = V + side;
+    // Right sides: of Q^T and G^T, and of Q, K and G, or V.
+    bf16 *const QT = G + side, *const GT = QT + side, *const QR = GT + side, *const KR = QR + side;
+    bf16 *const GR = KR + side, *const VR = GR;
+    bf16 *const D = GR + side, *const DT = D + square, *const ST = DT + square;
+    float *const S = reinterpret_cast<float*>(wholes.get()), *const X = S + square, *const O = X + square;
+    float *const factor = O + side;
+    // Of these, what is no weight is multiplied by zeros, and has to be finite.
+    std::memset(DT, 0, 2 * size_t(square) * sizeof(bf16));
+#pragma omp for schedule(dynamic, 1) collapse(2)
+    for (long b = 0; b < a.texts; b++)
+      for (long h = 0; h < a.heads; h++) {
+        const long t = a.rows[b], n = a.ends[b] - t, m = a.all ? n : 1, q = a.all ? t : b;
+        const long np = up32(n), mp = up32(m);
+        rows_of(a.q, q, h, m, width, mp, w, Q);
+        rows_of(a.k, t, h, n, width, np, w, K);
+        rows_of(a.v, t, h, n, width, np, w, V);
+        right_of_turned(Q, mp, w, QT);
+        times(K, np, w, QT, mp, S);
+        if (a.grad) {
+          rows_of({a.grad, a.heads * width, width}, q, h, m, width, mp, w, G);
+          right_of_turned(G, mp, w, GT);
+          times(V, np, w, GT, mp, X);
+        }
+        const uint32_t first = uint32_t((b * a.heads + h) * a.longest);
+        for (long i = 0; i < m; i += 16) {
+          const Word asks = counted(uint32_t(i));
+          const Word line = (asks + first) * uint32_t(a.longest) * Dropout::step + a.drop.seed;
+          const Vec none = Vec{} - 1e30f;
+          const auto seen = [&](long j, Vec x, Vec other) {
+            return causal ? pick(Word(asks >= uint32_t(j)), x, other) : x;
+          };
+          const auto kept = [&](long j, Vec x) {
+            return dropping ? pick(Word(Dropout::mix(line + uint32_t(j) * Dropout::step) >= a.drop.limit), x, Vec{}) : x;
+          };
+          Vec top = none, sum = {}, mean = {};
+          for (long j = 0; j < n; j++) top = larger(top, seen(j, load16(S + j * mp + i) * a.scale, none));
+          for (long j = 0; j < n; j++) {
+            float* const s = S + j * mp + i;
+            const Vec e = seen(j, exp_below(load16(s) * a.scale - top), Vec{});
+            sum += e;
+            store16(s, a.grad ? e : kept(j, e));
+          }
+          const Vec inverse = 1.f / sum;
+          if (!a.grad) {
+            store16(factor + i, inverse * keep);
+            continue;
+          }
+          // dP = G V^T; through dropout and softmax: dS = P (mask dP - sum_j P mask dP)
+          for (long j = 0; j < n; j++) {
+            float *const s = S + j * mp + i, *const x = X + j * mp + i;
+            const Vec p = load16(s) * inverse, mask = kept(j, Vec{} + keep), past = mask * load16(x);
+            mean += p * past;
+            narrow16(p * mask, DT + j * mp + i);
+            store16(s, p);
+            store16(x, past);
+          }
+          for (long j = 0; j < n; j++) {
+            float* const s = S + j * mp + i;
+            const Vec d = load16(s) * (load16(X + j * mp + i) - mean);
+            narrow16(d, ST + j * mp + i);
+            store16(s, d);
+          }
+        }
+        // Tokens that fill up are seen by nobody.
+        std::memset(S + n * mp, 0, size_t((np - n) * mp) * sizeof(float));
+        turned(S, np, mp, D);
+        if (!a.grad) {
+          right_of(V, np, w, VR);
+          times(D, mp, np, VR, w, O);
+          give(O, factor, 1, m, width, w, {a.out, a.heads * width, width}, q, h);
+          continue;
+        }
+        const float own = 1.f;
+        right_of(G, mp, w, GR);
+        times(DT, np, mp, GR, w, O);
+        give(O, &own, 0, n, width, w, a.dv, t, h);
+        right_of(Q, mp, w, QR);
+        times(ST, np, mp, QR, w, O);
+        give(O, &a.scale, 0, n, width, w, a.dk, t, h);
+        right_of(K, np, w, KR);
+        times(D, mp, np, KR, w, O);
+        give(O, &a.scale, 0, m, width, w, a.dq, q, h);
+      }
+  }
+}
+
+template <>
+void attend(const Attention<bf16>& a, int threads) {
+  if (has_tiles) attention_on_tiles(a, threads);
+  else attention(a, threads);
+}
+
 // A sublayer in BERT's order (Vaswani et al. 2017): norm(x + drop(out(f(in(x))))), where f is attention
 // within each text (`bounds` given; `in` makes queries, keys and values) or GELU. tiles.py has the same.
 struct Sublayer {
@@ -1370,15 +1597,18 @@ View<T> third(T* qkv, long which, const Sublayer& h) {
   const long width = h.out.k / h.heads;
   return {qkv + which * h.out.k, 3 * h.out.k, width};
 }
+Attention<bf16> attention_of(const Sublayer& h, bf16* out, const bf16* grad, bf16* made) {
+  const bf16* const qkv = h.inner;
+  return {third(qkv, 0, h), third(qkv, 1, h), third(qkv, 2, h), h.bounds, h.bounds + 1, h.texts, h.heads,
+          h.out.k / h.heads, h.longest, true, false, h.scale, h.attending, out, grad,
+          third(made, 0, h), third(made, 1, h), third(made, 2, h)};
+}
 
 void forward(const Sublayer& h, int threads) {
   const long n = h.out.n, k = h.out.k;
   if (h.bounds) {
     adapted(h.x, h.in, h.inner, nullptr, h.rows, threads);
-    const bf16* const qkv = h.inner;
-    attention<bf16>(third(qkv, 0, h), third(qkv, 1, h), third(qkv, 2, h), h.bounds, h.bounds + 1,
-                    h.texts, h.heads, k / h.heads, h.longest, true, false, h.scale, h.attending, h.attending.limit > 0,
-                    h.act, nullptr, {}, {}, {}, threads);
+    attend(attention_of(h, h.act, nullptr, nullptr), threads);
     // Rows that fill up belong to no text, and must be finite.
     const long end = h.bounds[h.texts];
     std::memset(h.act + end * k, 0, size_t((h.rows - end) * k) * sizeof(bf16));
@@ -1407,13 +1637,9 @@ void backward(const Sublayer& h, int threads) {
   adapted_back(dy.get(), h.act, h.out, dact.get(), nullptr, nullptr, h.rows, threads);
   const Place made = place(3 * h.rows * k);
   bf16* const dqkv = made.get();
-  const bf16* const qkv = h.inner;
   const long end = h.bounds[h.texts];
   std::memset(dqkv + 3 * end * k, 0, size_t(3 * (h.rows - end) * k) * sizeof(bf16));
-  attention<bf16>(third(qkv, 0, h), third(qkv, 1, h), third(qkv, 2, h), h.bounds, h.bounds + 1,
-                  h.texts, h.heads, k / h.heads, h.longest, true, false, h.scale, h.attending, h.attending.limit > 0,
-                  nullptr, dact.get(), third(dqkv, 0, h), third(dqkv, 1, h), third(dqkv, 2, h),
-                  threads);
+  attend(attention_of(h, nullptr, dact.get(), dqkv), threads);
   adapted_back(dqkv, h.x, h.in, h.dx, nullptr, residual, h.rows, threads);
 }
 #endif
@@ -1423,7 +1649,7 @@ void backward(const Sublayer& h, int threads) {
 // Whether this process may use matrix tiles; the system has to be asked once.
 extern "C" int tiles() {
 #ifdef TILES
-  return syscall(SYS_arch_prctl, 0x1023, 18) == 0;  // ARCH_REQ_XCOMP_PERM, XTILEDATA
+  return has_tiles = syscall(SYS_arch_prctl, 0x1023, 18) == 0;  // ARCH_REQ_XCOMP_PERM, XTILEDATA
 #else
   return 0;
 #endif
@@ -1475,9 +1701,9 @@ extern "C" void adamw_late_float32(const Late* e, const int64_t* rows, long coun
       const int64_t* rows, const int64_t* ends, long texts, long heads, long width, long longest, \
       int all, int causal, float scale, uint32_t seed, uint32_t limit, float keep, T* out,        \
       const T* grad, T* dq, T* dk, T* dv, long s, int threads) {                                  \
-    attention<T>({q, qt, qh}, {k, kt, kh}, {v, vt, vh}, rows, ends, texts, heads, width, longest, \
-                 all, causal, scale, {seed, limit, keep}, limit > 0, out, grad, {dq, s, width},        \
-                 {dk, s, width}, {dv, s, width}, threads);                                        \
+    attend<T>({{q, qt, qh}, {k, kt, kh}, {v, vt, vh}, rows, ends, texts, heads, width, longest,   \
+               all != 0, causal != 0, scale, {seed, limit, keep}, out, grad, {dq, s, width},      \
+               {dk, s, width}, {dv, s, width}}, threads);                                         \
   }                                                                                               \
   extern "C" void add_norm_##NAME(const T* y, const T* residual, const float* weight,             \
                                   const float* bias, T* out, T* normed, float* inverse,           \

@@ -74,8 +74,9 @@ def assert_near(
         found.append(
             [y.detach(), *torch.autograd.grad(y, [leaf, *learns], g.to(dtype), retain_graph=True)]
         )
-    # One that is zero but for rounding (a shift of all keys changes nothing) is held to the others.
-    floor = 0.01 * max(float(b.norm()) for b in found[1])
+    # One that is zero but for rounding (a shift of all keys changes nothing) is held to the others;
+    # attention rounds the gradient of its scores.
+    floor = 0.02 * max(float(b.norm()) for b in found[1])
     for a, b in zip(*found, strict=True):
         assert float((a.float() - b).norm()) <= NEAR * max(floor, float(b.norm()))
 
