@@ -1,8 +1,9 @@
 // Fused kernels of the packed engine (tunelab/kernels.py builds, loads and documents them).
 //
-// Everything is computed in float32; `float` or bfloat16 is only how tensors are stored. A kernel has a
-// twin in torch in kernels.py (the optimizer's is torch's own), to which tests/reference hold it. The
-// dropout mask is a function of (seed, index), so that it need not be kept for the backward pass.
+// Everything is computed in float32; `float` or bfloat16 is how tensors are stored, and what matrix
+// tiles multiply. A kernel has a twin in torch in kernels.py (the optimizer's is torch's own), to which
+// tests/reference hold it. The dropout mask is a function of (seed, index), so that it need not be
+// kept for the backward pass.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -11,8 +12,10 @@
 #include <memory>
 #include <new>
 #include <vector>
-#if defined(__AMX_BF16__) && defined(__linux__)
+#ifdef __AVX512BF16__
 #include <immintrin.h>
+#endif
+#if defined(__AMX_BF16__) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -58,10 +61,17 @@ inline Vec load16(const bf16* p) {
 }
 inline void store16(float* p, Vec x) { *reinterpret_cast<Vec*>(p) = x; }
 inline void store16(bf16* p, Vec x) {
+#ifdef __AVX512BF16__
+  __m512 v;
+  std::memcpy(&v, &x, 64);
+  const __m256bh h = _mm512_cvtneps_pbh(v);
+  std::memcpy(p, &h, 32);
+#else
   Word u;
   std::memcpy(&u, &x, 64);
   u = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
   *reinterpret_cast<Half*>(p) = __builtin_convertvector(u, Half);
+#endif
 }
 
 // Groups of D numbers of two vectors, taken in turn: the first of each two, or the second.
@@ -981,13 +991,15 @@ inline void take(float* s, long step = 32) {
   _tile_stored(3, s + 16 * step + 16, step * 4);
 }
 
-// 32 rows from i and columns from j on of a result, of which some rows are still to be finished.
+// 32 rows from i and columns from j on of a result, which are finished beside the steps of the next:
+// `share` of so many steps is what is done beside each, so that all is done after the last.
 struct Block {
   long i = 0, j = 0, many = 0, done = 0;
   template <class F>
   void some(long rows, F finish) {
     for (const long end = std::min(many, done + rows); done < end; done++) finish(*this, done);
   }
+  static long share(long steps) { return (32 + steps - 1) / steps; }
 };
 
 // So many blocks of 32 rows go through a weight's columns together, four at most: it is read from far
@@ -1014,7 +1026,7 @@ void product(const float* x, const bf16* w, const float* bias, float* y, long ro
     Tiles tiles;
     const Place memory = place(group * 2 * 32 * k);
     alignas(64) float s[1024];
-    const long each = (32 + slabs - 1) / slabs;
+    const long each = Block::share(slabs);
     Block before;
     const auto finish = [&](const Block& at, long u) {
       float* const line = s + u * 32;
@@ -1042,7 +1054,6 @@ void product(const float* x, const bf16* w, const float* bias, float* y, long ro
           const bf16* const a = memory.get() + (i - start) * 2 * k;
           clear();
           add_parts(a, a + 32 * k, k, b, slabs, [&] { before.some(each, finish); });
-          before.some(32, finish);
           before = {i, j, std::min(32L, end - i)};
           take(s);
         }
@@ -1166,7 +1177,7 @@ void adapted(const bf16* x, const Layer& layer, bf16* y, bf16* slope, long rows,
     const Place own = place(2 * 32 * k + group * low);
     bf16 *const ends = own.get(), *const dropped = ends + 32 * k, *const lows = dropped + 32 * k;
     alignas(64) float s[1024];
-    const long each = (32 + slabs - 1) / slabs;
+    const long each = Block::share(slabs);
     Block before;
     const auto finish = [&](const Block& at, long u) {
       float* const line = s + u * 32;
@@ -1222,7 +1233,6 @@ void adapted(const bf16* x, const Layer& layer, bf16* y, bf16* slope, long rows,
             add(mine + c * 32 * thin.most, rank, thin.up[c].get() + (j - p.first) / 16 * (rank / 32) * TILE,
                 rank / 32);
           }
-          before.some(32, finish);
           before = {i, j, many};
           take(s);
         }
@@ -1312,7 +1322,7 @@ void adapted_back(const bf16* g, const bf16* x, const Layer& layer, bf16* dx, co
     // A block's numbers, and what each adapter adds where its input was kept.
     const Place blocks = place(2 * 1024 * (count + 1));
     float* const s = reinterpret_cast<float*>(blocks.get());
-    const long each = (32 + slabs - 1) / slabs;
+    const long each = Block::share(slabs);
     Block before;
     const auto finish = [&](const Block& at, long u) {
       const long to = (at.i + u) * k + at.j;
@@ -1359,7 +1369,6 @@ void adapted_back(const bf16* g, const bf16* x, const Layer& layer, bf16* dx, co
           add(many == 32 ? g + i * n : ends, n, w + j / 16 * slabs * TILE, slabs, [&] { before.some(each, finish); });
           for (long c = 0; c < count; c++)
             if (!parts[c].kept) add_own(c);
-          before.some(32, finish);
           before = {i, j, many};
           take(s);
           for (long c = 0; c < count; c++) {
@@ -1402,12 +1411,6 @@ void adapted_back(const bf16* g, const bf16* x, const Layer& layer, bf16* dx, co
 }
 
 // --- attention on tiles ---
-
-inline void narrow16(Vec x, bf16* to) {
-  __m512 v;
-  std::memcpy(&v, &x, 64);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), narrowed(v));
-}
 
 // Rows of one head, filled up with zeros to `all` rows of w numbers.
 inline void rows_of(View<const bf16> v, long t, long h, long n, long width, long all, long w, bf16* to) {
@@ -1460,10 +1463,11 @@ inline void turned(const float* x, long n, long m, bf16* out) {
       for (long c = 0; c < 16; c++) narrow32(both[c], out + (i + c) * n + j);
     }
 }
-// Rows of one head, times `scale` each or one for all.
-inline void give(const float* x, const float* scale, long each, long n, long width, long w, View<bf16> to, long t, long h) {
+// Rows of one head, row i times scale(i).
+template <class F>
+inline void give(const float* x, F scale, long n, long width, long w, View<bf16> to, long t, long h) {
   for (long i = 0; i < n; i++) {
-    const float by = scale[i * each];
+    const float by = scale(i);
     bf16* const row = to.at(t + i, h);
     long j = 0;
     for (; j + 16 <= width; j += 16) store16(row + j, load16(x + i * w + j) * by);
@@ -1474,7 +1478,7 @@ inline void give(const float* x, const float* scale, long each, long n, long wid
 // `attention` on tiles: weights, and what goes back through them, are rounded to bfloat16 once. Scores
 // stand turned, a line a token that is seen: sums and maxima of those who ask are sums of lines.
 void attention_on_tiles(const Attention<bf16>& a, int threads) {
-  const long width = a.width, w = up32(width), most = up32(a.longest), side = most * w, square = most * most;
+  const long width = a.width, w = up32(width), most = up32(std::max(1L, a.longest)), side = most * w, square = most * most;
   const bool dropping = a.drop.limit > 0, causal = a.causal && a.all;
   const float keep = dropping ? a.drop.scale : 1.f;
 #pragma omp parallel num_threads(threads)
@@ -1482,14 +1486,12 @@ void attention_on_tiles(const Attention<bf16>& a, int threads) {
     Tiles tiles;
     const Place halves = place(9 * side + 3 * square), wholes = place(2 * (2 * square + side + most));
     bf16 *const Q = halves.get(), *const K = Q + side, *const V = K + side, *const G = V + side;
-    // Right sides: of Q^T and G^T, and of Q, K and G, or V.
+    // Laid out: Q^T, G^T, Q, K and G; going forward, V in G's place.
     bf16 *const QT = G + side, *const GT = QT + side, *const QR = GT + side, *const KR = QR + side;
     bf16 *const GR = KR + side, *const VR = GR;
     bf16 *const D = GR + side, *const DT = D + square, *const ST = DT + square;
     float *const S = reinterpret_cast<float*>(wholes.get()), *const X = S + square, *const O = X + square;
     float *const factor = O + side;
-    // Of these, what is no weight is multiplied by zeros, and has to be finite.
-    std::memset(DT, 0, 2 * size_t(square) * sizeof(bf16));
 #pragma omp for schedule(dynamic, 1) collapse(2)
     for (long b = 0; b < a.texts; b++)
       for (long h = 0; h < a.heads; h++) {
@@ -1520,11 +1522,12 @@ void attention_on_tiles(const Attention<bf16>& a, int threads) {
           for (long j = 0; j < n; j++) top = larger(top, seen(j, load16(S + j * mp + i) * a.scale, none));
           for (long j = 0; j < n; j++) {
             float* const s = S + j * mp + i;
+            // Of what is not seen the exponential may be anything.
             const Vec e = seen(j, exp_below(load16(s) * a.scale - top), Vec{});
             sum += e;
             store16(s, a.grad ? e : kept(j, e));
           }
-          const Vec inverse = 1.f / sum;
+          const Vec inverse = n ? 1.f / sum : Vec{};
           if (!a.grad) {
             store16(factor + i, inverse * keep);
             continue;
@@ -1534,36 +1537,42 @@ void attention_on_tiles(const Attention<bf16>& a, int threads) {
             float *const s = S + j * mp + i, *const x = X + j * mp + i;
             const Vec p = load16(s) * inverse, mask = kept(j, Vec{} + keep), past = mask * load16(x);
             mean += p * past;
-            narrow16(p * mask, DT + j * mp + i);
+            store16(DT + j * mp + i, p * mask);
             store16(s, p);
             store16(x, past);
           }
           for (long j = 0; j < n; j++) {
             float* const s = S + j * mp + i;
             const Vec d = load16(s) * (load16(X + j * mp + i) - mean);
-            narrow16(d, ST + j * mp + i);
+            store16(ST + j * mp + i, d);
             store16(s, d);
           }
         }
+        // What stands beside those who ask is multiplied by zeros, and must be finite for that.
+        if (a.grad && up16(m) < mp)
+          for (long j = 0; j < n; j++) {
+            store16(DT + j * mp + mp - 16, Vec{});
+            store16(ST + j * mp + mp - 16, Vec{});
+          }
         // Tokens that fill up are seen by nobody.
         std::memset(S + n * mp, 0, size_t((np - n) * mp) * sizeof(float));
         turned(S, np, mp, D);
         if (!a.grad) {
           right_of(V, np, w, VR);
           times(D, mp, np, VR, w, O);
-          give(O, factor, 1, m, width, w, {a.out, a.heads * width, width}, q, h);
+          give(O, [=](long i) { return factor[i]; }, m, width, w, {a.out, a.heads * width, width}, q, h);
           continue;
         }
-        const float own = 1.f;
+        const auto by_scale = [&](long) { return a.scale; };
         right_of(G, mp, w, GR);
         times(DT, np, mp, GR, w, O);
-        give(O, &own, 0, n, width, w, a.dv, t, h);
+        give(O, [](long) { return 1.f; }, n, width, w, a.dv, t, h);
         right_of(Q, mp, w, QR);
         times(ST, np, mp, QR, w, O);
-        give(O, &a.scale, 0, n, width, w, a.dk, t, h);
+        give(O, by_scale, n, width, w, a.dk, t, h);
         right_of(K, np, w, KR);
         times(D, mp, np, KR, w, O);
-        give(O, &a.scale, 0, m, width, w, a.dq, q, h);
+        give(O, by_scale, m, width, w, a.dq, q, h);
       }
   }
 }

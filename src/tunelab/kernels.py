@@ -437,8 +437,9 @@ class Layout:
     shape: tuple[int, int]
 
 
-# Beyond this length one product a text and head in MKL beats the kernel (docs/log.md).
-_LONGEST = 160
+# The kernel is the faster one at every length that was tried, up to 512 (docs/log.md); the room
+# that a thread needs grows with the square.
+_LONGEST = 1024
 
 
 def attention(

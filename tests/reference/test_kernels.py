@@ -64,8 +64,8 @@ TYPES = [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)]
 @pytest.mark.parametrize(("dtype", "rtol"), TYPES)
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("first_only", [False, True])
-@pytest.mark.parametrize("width", [5, 16, 32, 64])
-@pytest.mark.parametrize("lengths", [[1], [1, 1], [3, 17, 8, 33], [70, 2]], ids=str)
+@pytest.mark.parametrize("width", [5, 16, 32, 47, 64])
+@pytest.mark.parametrize("lengths", [[1], [1, 1], [3, 17, 8, 33], [70, 2], [16, 32, 48]], ids=str)
 def test_attention(  # noqa: PLR0917
     lengths: list[int], width: int, first_only: bool, causal: bool, dtype: torch.dtype,
     rtol: float, monkeypatch: pytest.MonkeyPatch,
@@ -97,6 +97,64 @@ def test_attention(  # noqa: PLR0917
         for a, b in zip(both(monkeypatch, together, *made), (ours, twin), strict=True):
             for own, apart in zip(a, b, strict=True):
                 assert torch.equal(own, apart)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("dtype", "rtol"), TYPES)
+@pytest.mark.parametrize("lengths", [[512, 9], [1100, 300]], ids=str)
+def test_attention_in_long_texts(
+    lengths: list[int], dtype: torch.dtype, rtol: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    qkv = torch.randn(1, sum(lengths), 3, 2, 32).to(dtype)
+
+    def attend(t: torch.Tensor) -> torch.Tensor:
+        return kernels.self_attention(t, layout(lengths), scale=0.2, drop=Dropout(0.1, 3))
+
+    assert_near(*both(monkeypatch, attend, qkv), rtol)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("lengths", [[30, 5], [64, 3, 40, 12], [33, 1]], ids=str)
+def test_a_text_that_is_no_number_does_not_reach_the_others(
+    lengths: list[int], causal: bool, dtype: torch.dtype
+) -> None:
+    heads, width, first = 2, 32, lengths[0]
+    torch.manual_seed(0)
+    good = torch.randn(1, sum(lengths), 3, heads, width).to(dtype)
+    bad = good.clone()
+    bad[:, 0, 2] = float("nan")
+
+    def attend(qkv: torch.Tensor) -> torch.Tensor:
+        return kernels.self_attention(
+            qkv, layout(lengths), scale=0.3, drop=Dropout(0.0), causal=causal
+        )
+
+    for ours, alone in zip(run(attend, bad), run(attend, good), strict=True):
+        assert ours[:, :first].isnan().any()
+        assert torch.equal(ours[:, first:], alone[:, first:])
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_is_the_same_on_any_number_of_threads(dtype: torch.dtype) -> None:
+    where = layout([30, 5, 17, 64])
+    torch.manual_seed(0)
+    qkv = torch.randn(1, 116, 3, 4, 32).to(dtype)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(
+                run(
+                    lambda t: kernels.self_attention(t, where, scale=0.3, drop=Dropout(0.1, 5)), qkv
+                )
+            )
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -274,12 +332,13 @@ def test_attention_of_a_padded_batch(  # noqa: PLR0917
         assert not ours[i, length:].any() or first_only
 
 
-def test_attention_of_a_padded_batch_of_long_texts_is_torchs() -> None:
-    q = torch.randn(2, 300, 32)
-    y = kernels.attention_of_batch(q, q, q, 2, torch.tensor([300, 4]))
-    t = q.view(2, 300, 2, 16).transpose(1, 2)
+@pytest.mark.parametrize("n", [300, 1100])
+def test_attention_of_a_padded_batch_of_long_texts_is_torchs(n: int) -> None:
+    q = torch.randn(2, n, 32)
+    y = kernels.attention_of_batch(q, q, q, 2, torch.tensor([n, 4]))
+    t = q.view(2, n, 2, 16).transpose(1, 2)
     whole = functional.scaled_dot_product_attention(t[:1], t[:1], t[:1])
-    torch.testing.assert_close(y[:1], whole.transpose(1, 2).reshape(1, 300, 32))
+    torch.testing.assert_close(y[:1], whole.transpose(1, 2).reshape(1, n, 32))
 
 
 @needs_compiler

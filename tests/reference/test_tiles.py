@@ -99,6 +99,15 @@ def laid_out(lengths: list[int], fill: int) -> Layout:
     return Layout(bounds, nothing, nothing, nothing, bounds[:-1], (len(n), int(n.max())))
 
 
+def test_adapters_with_and_without_dropout_in_one_layer() -> None:
+    torch.manual_seed(0)
+    weights, own = layer(32, (64, 32), (8, 4), 0.3)
+    some = [replace(own.adapters[0], drop=Dropout(0.0)), own.adapters[1]]
+    mixed = replace(own, adapters=some)
+    x = torch.randn(1, 45, 32).bfloat16()
+    assert_near(lambda t: tiles.linear(t, mixed), lambda t: wide(weights, mixed, t), x, own.learns)
+
+
 @pytest.mark.parametrize("rows", [40, 700])
 def test_a_large_weight_is_gone_through_by_several_blocks_of_rows(rows: int) -> None:
     torch.manual_seed(0)
