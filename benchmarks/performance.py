@@ -28,9 +28,12 @@ RUNS: dict[str, list[str]] = {
     "training-distilbert": ["training.py", "--model", "distilbert", "--steps", "10"],
     "inference": ["inference.py", "--artifact", "FOLDER"],
     "study": ["study.py"],
+    "five-seeds": ["study.py", "--rows", "8530", "--trials", "5"],
     "scaling": ["scaling.py"],
     "roofline": ["roofline.py"],
 }
+# Ours as it runs unless something else is asked for.
+OURS = ("tunelab, auto", "tunelab", "tunelab compare")
 HEAD = """# Performance
 
 Measured with the commands under each heading; only ratios within one run mean anything, because
@@ -61,12 +64,46 @@ def table(found: dict[str, Any], command: str) -> str:
         for r in rows:
             cells = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in r.values()]
             lines.append("| " + " | ".join(cells) + " |")
-    skip = {"title", "unit", "baseline", "rows", "hardware", "versions"}
-    facts = [f"{k.replace('_', ' ')}: {v}" for k, v in found.items() if k not in skip]
+    skip = {"title", "unit", "baseline", "rows", "hardware", "versions", "points"}
+    facts = [f"- {k.replace('_', ' ')}: {said(v)}" for k, v in found.items() if k not in skip]
     machine = found.get("hardware") or {}
-    where = ", ".join(str(machine[k]) for k in ("processor", "cpu", "cores") if machine.get(k))
-    lines += ["", "; ".join([*facts, *([f"on {where}"] if where else [])]), ""]
+    where = [str(machine[k]) for k in ("processor", "cpu") if machine.get(k)]
+    if machine.get("cores"):
+        where.append(f"{machine['cores']} cores")
+    lines += ["", *facts, *([f"- on {', '.join(where)}"] if where else []), ""]
     return "\n".join(lines)
+
+
+def said(value: Any) -> str:
+    """A fact as a reader takes it."""
+    if isinstance(value, dict):
+        return "; ".join(f"{k} {said(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(said, value))
+    return str(value)
+
+
+def glance(found: dict[str, dict[str, Any]]) -> str:
+    """Each comparison with a peer in a line: the peer's figure, and how many times that is ours."""
+    lines = [
+        "| | peer | its figure | tunelab | exact float32 | peak memory, peer and tunelab |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in found.values():
+        ratios = {r["name"]: r for r in one["rows"]}
+        ours = next((ratios[n] for n in OURS if n in ratios), None)
+        if ours is None or one["baseline"] in OURS:
+            continue
+        base = ratios[one["baseline"]]
+        exact = ratios.get("tunelab, float32") or ratios.get("tunelab float32")
+        said_exact = f"{exact['ratio']:.1f}x" if exact else ""
+        peaks = [f"{r['peak_bytes'] / 1e9:.2f}" for r in (base, ours) if r["peak_bytes"]]
+        lines.append(
+            f"| {one['title']} | {base['name']} | {base['median']:.3g} {one['unit']} | "
+            f"**{ours['ratio']:.1f}x** | {said_exact} | "
+            f"{' and '.join(peaks) + ' GB' if len(peaks) == 2 else ''} |"
+        )
+    return "\n".join(["## At a glance", "", *lines, ""])
 
 
 def main() -> None:
@@ -89,13 +126,11 @@ def main() -> None:
         # The peer prints its own lines before; ours is the JSON at the end.
         text = done.stdout[done.stdout.index("{\n") :]
         (KEPT / f"{name}.json").write_text(text, encoding="utf-8")
-    parts = [
-        table(json.loads((KEPT / f"{n}.json").read_text("utf-8")), " ".join(c))
-        for n, c in RUNS.items()
-        if (KEPT / f"{n}.json").is_file()
-    ]
-    if not parts:
+    kept = {n: KEPT / f"{n}.json" for n in RUNS}
+    found = {n: json.loads(f.read_text("utf-8")) for n, f in kept.items() if f.is_file()}
+    if not found:
         sys.exit("build/performance: nothing there yet. Run without --write first.")
+    parts = [glance(found), *(table(one, " ".join(RUNS[n])) for n, one in found.items())]
     PAGE.write_text(HEAD + "\n" + "\n".join(parts), encoding="utf-8")
 
 

@@ -27,12 +27,14 @@ OURS, PEER = "tunelab compare", "Trainer + peft, in turn"
 
 
 def cut(folder: Path, rows: int) -> None:
-    """Write `rows` training rows and a quarter as many to validate and to test, shuffled."""
+    """Write `rows` training rows and a quarter as many (or all) to validate and test, shuffled."""
     import pandas as pd
 
     for part, n in (("train", rows), ("validation", rows // 4), ("test", rows // 4)):
         frame = pd.read_parquet(shared_data() / f"{part}.parquet")
-        frame.sample(n=n, random_state=0)[["text", "label"]].to_parquet(folder / f"{part}.parquet")
+        frame.sample(n=min(n, len(frame)), random_state=0)[["text", "label"]].to_parquet(
+            folder / f"{part}.parquet"
+        )
 
 
 def ours(data: Path, trials: int, out: Path) -> list[float]:

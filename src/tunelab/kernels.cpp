@@ -886,6 +886,19 @@ struct Coded {
   long block, n, k;
 };
 
+// Sixteen rows by 32 numbers, turned, as a tile of a right side; `sixteen` gives half a row.
+template <class F>
+inline void turned_tile(F sixteen, bf16* out) {
+  Vec v[16];  // pairs of a row, then of a column
+  for (long c = 0; c < 16; c++)
+    for (int half = 0; half < 2; half++) {
+      const __m256i some = sixteen(c, 16 * half);
+      std::memcpy(reinterpret_cast<char*>(v + c) + 32 * half, &some, 32);
+    }
+  turn_words(v);
+  std::memcpy(out, v, sizeof v);
+}
+
 // W (n x k), which is rows `first` to `first` + n of `all` that lie one below the other, laid out as
 // `lay_out` does: W^T, or with `back` W itself. `sixteen` gives so many weights from a number on.
 template <class F>
@@ -903,16 +916,8 @@ void lay_out_rows(F sixteen, long n, long k, long first, long all, bool back, bf
   }
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (long r = 0; r < n; r += 16)
-    for (long j = 0; j < k; j += 32) {
-      Vec v[16];  // pairs of a row, then of a column
-      for (long c = 0; c < 16; c++)
-        for (int half = 0; half < 2; half++) {
-          const __m256i some = sixteen((r + c) * k + j + 16 * half);
-          std::memcpy(reinterpret_cast<char*>(v + c) + 32 * half, &some, 32);
-        }
-      turn_words(v);
-      std::memcpy(out + (first + r) * k + j * 16, v, sizeof v);
-    }
+    for (long j = 0; j < k; j += 32)
+      turned_tile([&](long c, long e) { return sixteen((r + c) * k + j + e); }, out + (first + r) * k + j * 16);
 }
 
 void decode(const Coded& w, long first, long all, bool back, bf16* out, int threads) {
@@ -1274,16 +1279,20 @@ inline void turn_columns(const bf16* x, long step, long j, long rows, long all, 
   }
 }
 
+// Columns j to j + 31 of x, whose `rows` rows are filled up to `all`, laid out as a right side.
+inline void right_of(const bf16* x, long step, long rows, long all, long j, const uint32_t* kept, bf16* out) {
+  for (long i = 0; i < all; i += 2) {
+    __m512i both[2];
+    pair_up(x, step, i, rows, j, kept, both);
+    for (int half = 0; half < 2; half++) _mm512_storeu_si512(out + 16 * (half * all + i), both[half]);
+  }
+}
+
 // out (rank x `columns` from j on; element (l, c) at out[l * row + c * column]) = low x, where x's
 // elements are read as `kept` says. All of them have `all` rows or columns, of which `rows` are real.
 inline void gather(const bf16* low, long rank, long all, const bf16* x, long step, long j,
                    const uint32_t* kept, long rows, float* out, long row, long column, bf16* space) {
-  for (long i = 0; i < all; i += 2) {
-    __m512i both[2];
-    pair_up(x, step, i, rows, j, kept, both);
-    for (int half = 0; half < 2; half++)
-      _mm512_storeu_si512(space + half * all / 32 * TILE + i / 32 * TILE + i % 32 / 2 * 32, both[half]);
-  }
+  right_of(x, step, rows, all, j, kept, space);
   const bool lines = column == 1 && row % 16 == 0 && reinterpret_cast<uintptr_t>(out) % 64 == 0;
   alignas(64) float s[1024];
   for (long l = 0; l < rank; l += 32) {
@@ -1423,22 +1432,13 @@ inline void rows_of(View<const bf16> v, long t, long h, long n, long width, long
 }
 // X^T and X (n x w), laid out as right sides.
 inline void right_of_turned(const bf16* x, long n, long w, bf16* out) {
+  const auto half_row = [](const bf16* at) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)); };
   for (long i = 0; i < n; i += 16)
-    for (long j = 0; j < w; j += 32) {
-      Vec v[16];
-      for (long c = 0; c < 16; c++) std::memcpy(v + c, x + (i + c) * w + j, 64);
-      turn_words(v);
-      std::memcpy(out + i * w + j * 16, v, sizeof v);
-    }
+    for (long j = 0; j < w; j += 32)
+      turned_tile([&](long c, long e) { return half_row(x + (i + c) * w + j + e); }, out + i * w + j * 16);
 }
 inline void right_of(const bf16* x, long n, long w, bf16* out) {
-  for (long i = 0; i < n; i += 2)
-    for (long j = 0; j < w; j += 32) {
-      __m512i both[2];
-      pair_up(x, w, i, n, j, nullptr, both);
-      for (int half = 0; half < 2; half++)
-        _mm512_storeu_si512(out + (j + 16 * half) * n + i * 16, both[half]);
-    }
+  for (long j = 0; j < w; j += 32) right_of(x, w, n, n, j, nullptr, out + j * n);
 }
 // C (m x n) = A (m x k) B, B laid out.
 inline void times(const bf16* a, long m, long k, const bf16* b, long n, float* c) {
