@@ -11,8 +11,9 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <type_traits>
 #include <vector>
-#ifdef __AVX512BF16__
+#ifdef __AVX512F__
 #include <immintrin.h>
 #endif
 #if defined(__AMX_BF16__) && defined(__linux__)
@@ -223,19 +224,32 @@ inline float fast_erf(float x, float* e) {
   return std::copysign(1.f - y, x);
 }
 
-// Eight rows and VECS vectors of C = A B, kept in registers. A's element (i, l) lies at
-// a[i * step + l], with TURNED at a[i + l * step]. Rows of B and C are n long.
-template <bool TURNED, int VECS>
-inline void block(const float* a, long step, const float* b, float* c, long k, long n) {
-  const float* row[8];
-  for (int u = 0; u < 8; u++) row[u] = TURNED ? a + u : a + u * step;
-  Vec s[8][VECS] = {};
+// S += A B of ROWS rows and VECS vectors, kept in registers. A's element (i, l) lies at
+// a[i * step + l], with TURNED at a[i + l * step]; b(l, v) is vector v of B's line l, of which there are k.
+template <bool TURNED, int ROWS, int VECS, class B>
+inline void accumulate(const float* a, long step, B b, long k, Vec (&s)[ROWS][VECS]) {
+  const long down = TURNED ? 1 : step, along = TURNED ? step : 1;
+  // A pointer for each four rows, of which the compiler is not to know that they are related: it would
+  // keep the distances of all rows, and has no registers for these.
+  const float* four[(ROWS + 3) / 4];
+  for (int u = 0; u < ROWS; u += 4) {
+    four[u / 4] = a + u * down;
+    asm("" : "+r"(four[u / 4]));
+  }
   for (long l = 0; l < k; l++) {
     Vec y[VECS];
-    for (int v = 0; v < VECS; v++) y[v] = load16(b + l * n + 16 * v);
-    for (int u = 0; u < 8; u++)
-      for (int v = 0; v < VECS; v++) s[u][v] += row[u][TURNED ? l * step : l] * y[v];
+    for (int v = 0; v < VECS; v++) y[v] = b(l, v);
+    for (int u = 0; u < ROWS; u++)
+      for (int v = 0; v < VECS; v++) s[u][v] += four[u / 4][(u % 4) * down] * y[v];
+    for (auto& f : four) f += along;
   }
+}
+
+// Eight rows and VECS vectors of C = A B. Rows of B and C are n long.
+template <bool TURNED, int VECS>
+inline void block(const float* a, long step, const float* b, float* c, long k, long n) {
+  Vec s[8][VECS] = {};
+  accumulate<TURNED>(a, step, [=](long l, int v) { return load16(b + l * n + 16 * v); }, k, s);
   for (int u = 0; u < 8; u++)
     for (int v = 0; v < VECS; v++) store16(c + u * n + 16 * v, s[u][v]);
 }
@@ -784,6 +798,343 @@ void attend(const Attention<T>& a, int threads) {
   attention(a, threads);
 }
 
+// --- layers: products with adapters within ---
+#ifdef __AVX512F__
+#define LAYERS 1
+
+inline long up32(long n) { return (n + 31) / 32 * 32; }
+
+// Memory that nobody clears. It starts with a cache line: a tile's rows would lie across two.
+struct Free {
+  void operator()(void* p) const { std::free(p); }
+};
+template <class T>
+using Place = std::unique_ptr<T[], Free>;
+template <class T>
+Place<T> place(long n) {
+  void* const p = std::aligned_alloc(64, size_t(n) * sizeof(T) / 64 * 64 + 64);
+  if (!p) throw std::bad_alloc();
+  return Place<T>(static_cast<T*>(p));
+}
+
+// An adapter on some columns of y = x W^T; tiles.py has the same.
+template <class T>
+struct Adapter {
+  const float *a, *b;    // A (rank x k), B (columns x rank)
+  T* low;                // scale drop(x) A^T, as the way back reads it
+  uint32_t* kept;        // a bit for each element of x; null where nothing is dropped
+  float *da, *db;        // gradients of A and B
+  long first, columns, rank;
+  float scale;           // of the adapter and, where elements are dropped, of those that are not
+  uint32_t seed, limit;
+};
+
+// ROWS rows of x, of which `many` are real; `space` has room for all, if some are not.
+template <long ROWS, class T>
+inline const T* filled(const T* x, long many, long width, T* space) {
+  if (many == ROWS) return x;
+  std::memcpy(space, x, size_t(many * width) * sizeof(T));
+  std::memset(space + many * width, 0, size_t((ROWS - many) * width) * sizeof(T));
+  return space;
+}
+
+// What is kept of 32 elements from `index` on, a bit each.
+template <class T>
+inline uint32_t kept_bits(const Adapter<T>& p, uint32_t index) {
+  const __m512i limit = _mm512_set1_epi32(int(p.limit));
+  uint32_t bits = 0;
+  for (int half = 0; half < 2; half++) {
+    const Word h = Dropout::mix(counted(0) * Dropout::step + ((index + 16 * half) * Dropout::step + p.seed));
+    __m512i w;
+    std::memcpy(&w, &h, 64);
+    bits |= uint32_t(_mm512_cmpge_epu32_mask(w, limit)) << (16 * half);
+  }
+  return bits;
+}
+
+// A layer x W^T + bias, x with k and the result with n numbers a row, and its adapters; k, n and
+// adapters' columns are multiples of 32. W^T and W are laid out; dw (n x k) and dbias are null where
+// these do not learn. tiles.py has the same.
+template <class T>
+struct Layer {
+  const T *ahead, *back, *bias;
+  float *dw, *dbias;
+  const Adapter<T>* parts;
+  long count, k, n;
+};
+
+// 32 numbers, to the nearest of a tensor's type.
+inline void narrow32(const float* s, float* to) { std::memcpy(to, s, 128); }
+#ifdef __AVX512BF16__
+inline void narrow32(const float* s, bf16* to) {
+  const __m512bh both = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(s + 16), _mm512_loadu_ps(s));
+  std::memcpy(to, &both, 64);
+}
+#endif
+
+// What a layer does with 32 numbers of its product: adds a bias; where `slope` is given, takes GELU of
+// that, and gives its derivative.
+template <class T>
+inline void finish(float* line, const T* bias, T* slope, T* y) {
+  if (bias)
+    for (long c = 0; c < 32; c += 16) store16(line + c, load16(line + c) + load16(bias + c));
+  if (slope) {
+    float by[32];
+    SIMD() for (long c = 0; c < 32; c++) line[c] = gelu_of(line[c], by + c);
+    narrow32(by, slope);
+  }
+  narrow32(line, y);
+}
+// And on the way back with 32 of x's gradient: they are multiplied by `slope`, and `residual` is added,
+// where these are given.
+template <class T>
+inline void finish_back(float* line, const T* slope, const T* residual, T* dx) {
+  for (long c = 0; c < 32; c += 16) {
+    Vec v = load16(line + c);
+    if (slope) v *= load16(slope + c);
+    if (residual) v += load16(residual + c);
+    store16(line + c, v);
+  }
+  narrow32(line, dx);
+}
+
+// Sixteen numbers of those that `bits` names, the others zero; and x + y, there alone.
+inline Vec some16(uint32_t bits, const float* p) {
+  const __m512 v = _mm512_maskz_loadu_ps(__mmask16(bits), p);
+  Vec out;
+  std::memcpy(&out, &v, 64);
+  return out;
+}
+inline void add_some16(uint32_t bits, Vec x, float* to) {
+  __m512 v;
+  std::memcpy(&v, &x, 64);
+  const __m512 before = _mm512_loadu_ps(to);
+  _mm512_storeu_ps(to, _mm512_mask_add_ps(before, __mmask16(bits), before, v));
+}
+
+// --- in float32, on vectors ---
+//
+// A right side B (k x n) is laid out in panels of 32 columns, k lines each. ROWS rows and a panel's
+// columns of a result are kept in registers.
+constexpr int ROWS = 12;
+
+// Element (i, j) of B at m[i * row + j * column].
+void panels(const float* m, long row, long column, long k, long n, float* out) {
+#pragma omp parallel for schedule(static) if (k * n > 1 << 18)
+  for (long j = 0; j < n; j += 32)
+    for (long i = 0; i < k; i++)
+      for (long c = 0; c < 32; c++) out[j * k + i * 32 + c] = m[i * row + (j + c) * column];
+}
+// Lines of a panel. It is in the second cache, not in the first.
+inline auto panel(const float* b) {
+  return [=](long l, int v) {
+    __builtin_prefetch(b + (l + 8) * 32 + v * 16);
+    return load16(b + l * 32 + v * 16);
+  };
+}
+
+// A layer's thin matrices: `down` to the low side, a line a rank (ranks filled up to eights), and `up`
+// from it, as panels; each direction has its own.
+struct Thin {
+  std::vector<std::vector<float>> down;
+  std::vector<Place<float>> up;
+  Thin(const Layer<float>& layer, bool back) : down(layer.count), up(layer.count) {
+    for (long c = 0; c < layer.count; c++) {
+      const Adapter<float>& p = layer.parts[c];
+      const long wide = back ? layer.k : p.columns;
+      up[c] = place<float>(p.rank * wide);
+      if (back) panels(p.a, layer.k, 1, p.rank, wide, up[c].get());
+      else panels(p.b, 1, p.rank, p.rank, wide, up[c].get());
+      down[c] = back ? lines(p.b, p.rank, p.columns, 1, p.rank) : lines(p.a, p.rank, layer.k, layer.k, 1);
+    }
+  }
+};
+
+// Rows that go through a weight together: it is read from far away once for all of them, and they stay
+// in a core's own cache.
+inline long at_once(long rows, int threads, long k) {
+  const long own = (rows + threads - 1) / threads, most = std::max(long(ROWS), 262144 / k);
+  const long parts = std::max(1L, (own + most - 1) / most), each = (own + parts - 1) / parts;
+  return std::max(long(ROWS), (each + ROWS - 1) / ROWS * ROWS);
+}
+
+// The low side of rows i to `end`: low (rows x rank, filled up to eights) = scale A B^T. A's vector from
+// column j on of a row is x(row, j), B is `down`.
+template <class X>
+inline void lower(const Adapter<float>& p, X x, const float* down, long k, long i, long end, float* low) {
+  const long rank = up8(p.rank);
+  for (; i < end; i += 2) {
+    const long next = std::min(i + 1, end - 1);
+    for (long l = 0; l < rank; l += 8) {
+      Vec s[16] = {};
+      for (long j = 0; j < k; j += 16) {
+        const Vec a = x(i, j), b = x(next, j);
+        for (int c = 0; c < 8; c++) {
+          const Vec with = load16(down + (l + c) * k + j);
+          s[c] += a * with;
+          s[8 + c] += b * with;
+        }
+      }
+      const Vec total = sums(s) * p.scale;
+      std::memcpy(low + next * rank + l, reinterpret_cast<const float*>(&total) + 8, 32);
+      std::memcpy(low + i * rank + l, &total, 32);
+    }
+  }
+}
+
+inline void put(Vec (&s)[ROWS][2], float* lines) {
+  for (int u = 0; u < ROWS; u++)
+    for (int v = 0; v < 2; v++) store16(lines + u * 32 + v * 16, s[u][v]);
+}
+
+// y = x W^T + bias, and on each adapter's columns + scale drop(x) A^T B^T. Where `slope` is given, y
+// is GELU of that, and `slope` its derivative. An adapter's `low` has a line of ranks, filled up to
+// eights, for each row.
+void adapted(const float* x, const Layer<float>& layer, float* y, float* slope, long rows, int threads) {
+  const Adapter<float>* const parts = layer.parts;
+  const long count = layer.count, k = layer.k, n = layer.n, some = at_once(rows, threads, k);
+  const Thin thin(layer, false);
+#pragma omp parallel num_threads(threads)
+  {
+    const Place<float> ends = place<float>(ROWS * k);
+    alignas(64) float line[ROWS * 32];
+#pragma omp for schedule(dynamic, 1)
+    for (long start = 0; start < rows; start += some) {
+      const long end = std::min(rows, start + some);
+      for (long c = 0; c < count; c++) {
+        const Adapter<float>& p = parts[c];
+        const float* const down = thin.down[c].data();
+        if (!p.kept) {
+          lower(p, [=](long i, long j) { return load16(x + i * k + j); }, down, k, start, end, p.low);
+          continue;
+        }
+        for (long e = start * k; e < end * k; e += 32) p.kept[e / 32] = kept_bits(p, uint32_t(e));
+        const auto kept = [=, &p](long i, long j) {
+          const long e = i * k + j;
+          return some16(p.kept[e / 32] >> (e & 16), x + e);
+        };
+        lower(p, kept, down, k, start, end, p.low);
+      }
+      // Only the last rows of all are filled up.
+      const long whole = rows / ROWS * ROWS;
+      if (end > whole) filled<ROWS>(x + whole * k, rows - whole, k, ends.get());
+      for (long j = 0; j < n; j += 32)
+        for (long i = start; i < end; i += ROWS) {
+          const long many = std::min(long(ROWS), rows - i);
+          Vec s[ROWS][2] = {};
+          accumulate<false>(many == ROWS ? x + i * k : ends.get(), k, panel(layer.ahead + j * k), k, s);
+          for (long c = 0; c < count; c++) {
+            const Adapter<float>& p = parts[c];
+            if (j < p.first || j >= p.first + p.columns) continue;
+            const long rank = up8(p.rank);
+            accumulate<false>(p.low + i * rank, rank, panel(thin.up[c].get() + (j - p.first) * p.rank), p.rank, s);
+          }
+          put(s, line);
+          for (long u = 0; u < many; u++) {
+            const long to = (i + u) * n + j;
+            finish(line + u * 32, layer.bias ? layer.bias + j : nullptr, slope ? slope + to : nullptr, y + to);
+          }
+        }
+    }
+  }
+}
+
+// out (rank x 32 columns; element (l, c) at out[l * row + c * column]) = low^T x, where x's elements are
+// read as `kept` says; rows of x, `step` apart, start with the first of these columns, those of low
+// (rank numbers, filled up to eights) lie one after the other.
+inline void gather(const float* low, long rank, const float* x, long step, const uint32_t* kept, long rows,
+                   float* out, long row, long column) {
+  const long words = step / 32;
+  // The next row is too far away for the processor to fetch it by itself.
+  const auto fetched = [=](long i, int v) {
+    const float* const at = x + i * step + 16 * v;
+    __builtin_prefetch(at + 12 * step);
+    return at;
+  };
+  for (long l = 0; l < rank; l += 8) {
+    Vec s[8][2] = {};
+    const auto some = [=](long i, int v) { return some16(kept[i * words] >> (16 * v), fetched(i, v)); };
+    const auto all = [=](long i, int v) { return load16(fetched(i, v)); };
+    if (kept) accumulate<true>(low + l, up8(rank), some, rows, s);
+    else accumulate<true>(low + l, up8(rank), all, rows, s);
+    for (long u = 0; u < std::min(8L, rank - l); u++)
+      for (long c = 0; c < 32; c++) out[(l + u) * row + c * column] = s[u][c / 16][c % 16];
+  }
+}
+
+// Gradients of `adapted` from g, y's gradient (rows x n): dx (rows x k; null where nobody asks), times
+// `slope` and plus `more` where they are given, and those of the adapters and of the bias. W does not learn.
+void adapted_back(const float* g, const float* x, const Layer<float>& layer, float* dx, const float* slope,
+                  const float* more, long rows, int threads) {
+  const Adapter<float>* const parts = layer.parts;
+  const long count = layer.count, k = layer.k, n = layer.n, some = at_once(rows, threads, n);
+  const Thin thin(layer, true);
+  std::vector<Place<float>> low(count);
+  for (long c = 0; c < count; c++) low[c] = place<float>(up8(parts[c].rank) * (rows + ROWS));
+#pragma omp parallel num_threads(threads)
+  {
+    const Place<float> ends = place<float>(ROWS * n);
+    alignas(64) float line[ROWS * 32];
+#pragma omp for schedule(dynamic, 1)
+    for (long start = 0; start < rows; start += some) {
+      const long end = std::min(rows, start + some);
+      for (long c = 0; c < count; c++) {
+        const Adapter<float>& p = parts[c];
+        lower(p, [=, &p](long i, long j) { return load16(g + i * n + p.first + j); }, thin.down[c].data(), p.columns,
+              start, end, low[c].get());
+      }
+      const long whole = rows / ROWS * ROWS;
+      if (end > whole) filled<ROWS>(g + whole * n, rows - whole, n, ends.get());
+      for (long j = 0; dx && j < k; j += 32)
+        for (long i = start; i < end; i += ROWS) {
+          const long many = std::min(long(ROWS), rows - i);
+          const auto add_own = [&](long c, Vec (&s)[ROWS][2]) {
+            const long rank = up8(parts[c].rank);
+            accumulate<false>(low[c].get() + i * rank, rank, panel(thin.up[c].get() + j * parts[c].rank),
+                              parts[c].rank, s);
+          };
+          Vec s[ROWS][2] = {};
+          accumulate<false>(many == ROWS ? g + i * n : ends.get(), n, panel(layer.back + j * n), n, s);
+          for (long c = 0; c < count; c++)
+            if (!parts[c].kept) add_own(c, s);
+          put(s, line);
+          for (long c = 0; c < count; c++) {
+            if (!parts[c].kept) continue;
+            Vec own[ROWS][2] = {};
+            add_own(c, own);
+            for (long u = 0; u < ROWS; u++) {
+              const uint32_t bits = parts[c].kept[((i + std::min(u, many - 1)) * k + j) / 32];
+              for (int v = 0; v < 2; v++) add_some16(bits >> (16 * v), own[u][v], line + u * 32 + 16 * v);
+            }
+          }
+          for (long u = 0; u < many; u++) {
+            const long to = (i + u) * k + j;
+            finish_back(line + u * 32, slope ? slope + to : nullptr, more ? more + to : nullptr, dx + to);
+          }
+        }
+    }
+    // All rows are needed from here on, column by column.
+    if (layer.dbias) {
+#pragma omp for schedule(static) nowait
+      for (long j = 0; j < n; j += 16) {
+        Vec sum = {};
+        for (long i = 0; i < rows; i++) sum += load16(g + i * n + j);
+        store16(layer.dbias + j, sum);
+      }
+    }
+    for (long c = 0; c < count; c++) {
+      const Adapter<float>& p = parts[c];
+#pragma omp for schedule(dynamic, 1) nowait
+      for (long j = 0; j < k; j += 32)
+        gather(low[c].get(), p.rank, x + j, k, p.kept ? p.kept + j / 32 : nullptr, rows, p.da + j, k, 1);
+#pragma omp for schedule(dynamic, 1) nowait
+      for (long j = 0; j < p.columns; j += 32)
+        gather(p.low, p.rank, g + p.first + j, n, nullptr, rows, p.db + j * p.rank, 1, p.rank);
+    }
+  }
+}
+#endif
+
 // --- matrix tiles: products of bfloat16 on processors with AMX, adapters within ---
 //
 // A tile is 16 lines of 64 bytes. A product's left side is read as it lies, 16 rows by 32 columns at
@@ -795,19 +1146,6 @@ void attend(const Attention<T>& a, int threads) {
 constexpr long TILE = 512;  // numbers in a tile of bfloat16
 
 bool has_tiles = false;  // see tiles()
-
-inline long up32(long n) { return (n + 31) / 32 * 32; }
-
-// Memory that nobody clears. It starts with a cache line: a tile's rows would lie across two.
-struct Free {
-  void operator()(bf16* p) const { std::free(p); }
-};
-typedef std::unique_ptr<bf16[], Free> Place;
-inline Place place(long n) {
-  void* const p = std::aligned_alloc(64, size_t(n) * sizeof(bf16) / 64 * 64 + 64);
-  if (!p) throw std::bad_alloc();
-  return Place(static_cast<bf16*>(p));
-}
 
 // gcc takes these instructions to read nothing: what they read has to be written before.
 inline void settle(const void* p) { asm volatile("" ::"r"(p) : "memory"); }
@@ -1029,7 +1367,7 @@ void product(const float* x, const bf16* w, const float* bias, float* y, long ro
 #pragma omp parallel num_threads(threads)
   {
     Tiles tiles;
-    const Place memory = place(group * 2 * 32 * k);
+    const Place<bf16> memory = place<bf16>(group * 2 * 32 * k);
     alignas(64) float s[1024];
     const long each = Block::share(slabs);
     Block before;
@@ -1068,43 +1406,6 @@ void product(const float* x, const bf16* w, const float* bias, float* y, long ro
   }
 }
 
-// An adapter on some columns of y = x W^T; tiles.py has the same.
-struct Adapter {
-  const float *a, *b;    // A (rank x k), B (columns x rank)
-  bf16* low;             // (rank x rows, both filled up to 32): scale drop(x) A^T, turned
-  uint32_t* kept;        // a bit for each element of x; null where nothing is dropped
-  float *da, *db;        // gradients of A and B
-  long first, columns, rank;
-  float scale;           // of the adapter and, where elements are dropped, of those that are not
-  uint32_t seed, limit;
-};
-
-// 32 rows of x, of which `many` are real; `space` has room for all, if some are not.
-inline const bf16* filled(const bf16* x, long many, long width, bf16* space) {
-  if (many == 32) return x;
-  std::memcpy(space, x, size_t(many * width) * sizeof(bf16));
-  std::memset(space + many * width, 0, size_t((32 - many) * width) * sizeof(bf16));
-  return space;
-}
-
-// What is kept of 32 elements from `index` on, a bit each.
-inline uint32_t kept_bits(const Adapter& p, uint32_t index) {
-  const __m512i limit = _mm512_set1_epi32(int(p.limit));
-  uint32_t bits = 0;
-  for (int half = 0; half < 2; half++) {
-    const Word h = Dropout::mix(counted(index + 16 * half) * Dropout::step + p.seed);
-    __m512i w;
-    std::memcpy(&w, &h, 64);
-    bits |= uint32_t(_mm512_cmpge_epu32_mask(w, limit)) << (16 * half);
-  }
-  return bits;
-}
-
-inline void narrow32(const float* s, bf16* to) {
-  const __m512bh both = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(s + 16), _mm512_loadu_ps(s));
-  std::memcpy(to, &both, 64);
-}
-
 // 32 x 32 numbers of S, times `scale`, as rows of bfloat16; the first `lines` of them turned as well.
 inline void keep_low(float* s, float scale, long step, bf16* rows, long lines, bf16* turned, long all) {
   for (long u = 0; u < 32; u++) {
@@ -1126,27 +1427,17 @@ inline void keep_low(float* s, float scale, long step, bf16* rows, long lines, b
   }
 }
 
-// A layer x W^T + bias, x with k and the result with n numbers a row, and its adapters; k, n and
-// adapters' columns are multiples of 32. W^T and W lie as tiles; dw (n x k) and dbias are null where
-// these do not learn. tiles.py has the same.
-struct Layer {
-  const bf16 *ahead, *back, *bias;
-  float *dw, *dbias;
-  const Adapter* parts;
-  long count, k, n;
-};
-
 // A layer's thin matrices as tiles, `down` to the low side and `up` from it (each direction has its
 // own layout), and the largest rank, filled up.
-struct Thin {
-  std::vector<Place> down, up;
+struct TiledThin {
+  std::vector<Place<bf16>> down, up;
   long most = 32;
-  explicit Thin(const Layer& layer) : down(layer.count), up(layer.count) {
+  explicit TiledThin(const Layer<bf16>& layer) : down(layer.count), up(layer.count) {
     for (long c = 0; c < layer.count; c++) {
-      const Adapter& p = layer.parts[c];
+      const Adapter<bf16>& p = layer.parts[c];
       const long rank = up32(p.rank);
-      down[c] = place(layer.k * rank);
-      up[c] = place(rank * p.columns);
+      down[c] = place<bf16>(layer.k * rank);
+      up[c] = place<bf16>(rank * p.columns);
       most = std::max(most, rank);
     }
   }
@@ -1154,7 +1445,7 @@ struct Thin {
 
 // The low side of 32 rows: `rows` (32 x rank, filled up) = scale A B, and turned; A's rows are `step`
 // apart, B is laid out. S has room for 32 x 32 numbers.
-inline void lower(const Adapter& p, const bf16* a, long step, const bf16* b, long slabs, float* s,
+inline void lower(const Adapter<bf16>& p, const bf16* a, long step, const bf16* b, long slabs, float* s,
                   bf16* rows, bf16* turned, long all) {
   const long rank = up32(p.rank);
   for (long l = 0; l < rank; l += 32) {
@@ -1168,37 +1459,30 @@ inline void lower(const Adapter& p, const bf16* a, long step, const bf16* b, lon
 }
 
 // y = x W^T + bias, and on each adapter's columns + scale drop(x) A^T B^T. Where `slope` is given, y
-// is GELU of that, and `slope` its derivative.
-void adapted(const bf16* x, const Layer& layer, bf16* y, bf16* slope, long rows, int threads) {
-  const Adapter* const parts = layer.parts;
+// is GELU of that, and `slope` its derivative. An adapter's `low` is turned (rank x rows, both filled
+// up to 32).
+void adapted(const bf16* x, const Layer<bf16>& layer, bf16* y, bf16* slope, long rows, int threads) {
+  const Adapter<bf16>* const parts = layer.parts;
   const long count = layer.count, k = layer.k, n = layer.n;
   const bf16 *const w = layer.ahead, *const bias = layer.bias;
   const long slabs = k / 32, all = up32(rows), group = together(rows, threads, n, k);
-  const Thin thin(layer);
+  const TiledThin thin(layer);
   const long low = count * 32 * thin.most;  // of a block
 #pragma omp parallel num_threads(threads)
   {
     Tiles tiles;
-    const Place own = place(2 * 32 * k + group * low);
+    const Place<bf16> own = place<bf16>(2 * 32 * k + group * low);
     bf16 *const ends = own.get(), *const dropped = ends + 32 * k, *const lows = dropped + 32 * k;
     alignas(64) float s[1024];
     const long each = Block::share(slabs);
     Block before;
-    const auto finish = [&](const Block& at, long u) {
-      float* const line = s + u * 32;
+    const auto done = [&](const Block& at, long u) {
       const long to = (at.i + u) * n + at.j;
-      if (bias)
-        for (long c = 0; c < 32; c += 16) store16(line + c, load16(line + c) + load16(bias + at.j + c));
-      if (slope) {
-        float by[32];
-        SIMD() for (long c = 0; c < 32; c++) line[c] = gelu_of(line[c], by + c);
-        narrow32(by, slope + to);
-      }
-      narrow32(line, y + to);
+      finish(s + u * 32, bias ? bias + at.j : nullptr, slope ? slope + to : nullptr, y + to);
     };
 #pragma omp for schedule(static)
     for (long t = 0; t < 2 * count; t++) {
-      const Adapter& p = parts[t / 2];
+      const Adapter<bf16>& p = parts[t / 2];
       if (t % 2) lay_out(p.b, 1, p.rank, p.rank, p.columns, thin.up[t / 2].get());
       else lay_out(p.a, 1, k, k, p.rank, thin.down[t / 2].get());
     }
@@ -1207,10 +1491,10 @@ void adapted(const bf16* x, const Layer& layer, bf16* y, bf16* slope, long rows,
       const long end = std::min(rows, start + 32 * group);
       for (long i = start; i < end; i += 32) {
         const long many = std::min(32L, rows - i);
-        const bf16* const from = filled(x + i * k, many, k, ends);  // no other block is filled up
+        const bf16* const from = filled<32>(x + i * k, many, k, ends);  // no other block is filled up
         bf16* const mine = lows + (i - start) / 32 * low;
         for (long c = 0; c < count; c++) {
-          const Adapter& p = parts[c];
+          const Adapter<bf16>& p = parts[c];
           const bf16* seen = from;
           if (p.kept) {
             for (long u = 0; u < 32; u++)
@@ -1230,9 +1514,9 @@ void adapted(const bf16* x, const Layer& layer, bf16* y, bf16* slope, long rows,
           const long many = std::min(32L, rows - i);
           const bf16* const mine = lows + (i - start) / 32 * low;
           clear();
-          add(many == 32 ? x + i * k : ends, k, w + j / 16 * slabs * TILE, slabs, [&] { before.some(each, finish); });
+          add(many == 32 ? x + i * k : ends, k, w + j / 16 * slabs * TILE, slabs, [&] { before.some(each, done); });
           for (long c = 0; c < count; c++) {
-            const Adapter& p = parts[c];
+            const Adapter<bf16>& p = parts[c];
             if (j < p.first || j >= p.first + p.columns) continue;
             const long rank = up32(p.rank);
             add(mine + c * 32 * thin.most, rank, thin.up[c].get() + (j - p.first) / 16 * (rank / 32) * TILE,
@@ -1241,7 +1525,7 @@ void adapted(const bf16* x, const Layer& layer, bf16* y, bf16* slope, long rows,
           before = {i, j, many};
           take(s);
         }
-      before.some(32, finish);
+      before.some(32, done);
     }
   }
 }
@@ -1312,46 +1596,37 @@ inline void gather(const bf16* low, long rank, long all, const bf16* x, long ste
 
 // Gradients of `adapted` from g, y's gradient (rows x n): dx (rows x k; null where nobody asks), times
 // `slope` and plus `more` where they are given, and those of the adapters, of W and of the bias.
-void adapted_back(const bf16* g, const bf16* x, const Layer& layer, bf16* dx, const bf16* slope,
+void adapted_back(const bf16* g, const bf16* x, const Layer<bf16>& layer, bf16* dx, const bf16* slope,
                   const bf16* more, long rows, int threads) {
-  const Adapter* const parts = layer.parts;
+  const Adapter<bf16>* const parts = layer.parts;
   const long count = layer.count, k = layer.k, n = layer.n;
   const bf16* const w = layer.back;
   const long slabs = n / 32, all = up32(rows), group = together(rows, threads, n, k);
-  const Thin thin(layer);
+  const TiledThin thin(layer);
   const long most = count * 32 * thin.most;  // the low sides of a block
-  std::vector<Place> low(count);
-  for (long c = 0; c < count; c++) low[c] = place(up32(parts[c].rank) * all);
-  const Place turned = layer.dw ? place(n * all) : Place();
+  std::vector<Place<bf16>> low(count);
+  for (long c = 0; c < count; c++) low[c] = place<bf16>(up32(parts[c].rank) * all);
+  const Place<bf16> turned = layer.dw ? place<bf16>(n * all) : Place<bf16>();
 #pragma omp parallel num_threads(threads)
   {
     Tiles tiles;
-    const Place memory = place(std::max(32 * n, 32 * all) + group * most);
+    const Place<bf16> memory = place<bf16>(std::max(32 * n, 32 * all) + group * most);
     bf16 *const ends = memory.get(), *const lows = ends + std::max(32 * n, 32 * all);
     // A block's numbers, and what each adapter adds where its input was kept.
-    const Place blocks = place(2 * 1024 * (count + 1));
+    const Place<bf16> blocks = place<bf16>(2 * 1024 * (count + 1));
     float* const s = reinterpret_cast<float*>(blocks.get());
     const long each = Block::share(slabs);
     Block before;
-    const auto finish = [&](const Block& at, long u) {
+    const auto done = [&](const Block& at, long u) {
       const long to = (at.i + u) * k + at.j;
-      for (long c = 0; c < 32; c += 16) {
-        __m512 sum = _mm512_load_ps(s + u * 32 + c);
-        for (long e = 0; e < count; e++)
-          if (parts[e].kept)
-            sum = _mm512_mask_add_ps(sum, __mmask16(parts[e].kept[to / 32] >> c), sum,
-                                     _mm512_load_ps(s + (e + 1) * 1024 + u * 32 + c));
-        Vec v;
-        std::memcpy(&v, &sum, 64);
-        if (slope) v *= load16(slope + to + c);
-        if (more) v += load16(more + to + c);
-        store16(s + u * 32 + c, v);
-      }
-      narrow32(s + u * 32, dx + to);
+      for (long c = 0; c < count; c++)
+        for (int v = 0; parts[c].kept && v < 32; v += 16)
+          add_some16(parts[c].kept[to / 32] >> v, load16(s + (c + 1) * 1024 + u * 32 + v), s + u * 32 + v);
+      finish_back(s + u * 32, slope ? slope + to : nullptr, more ? more + to : nullptr, dx + to);
     };
 #pragma omp for schedule(static)
     for (long t = 0; t < 2 * count; t++) {
-      const Adapter& p = parts[t / 2];
+      const Adapter<bf16>& p = parts[t / 2];
       if (t % 2) lay_out(p.b, p.rank, 1, p.columns, p.rank, thin.up[t / 2].get());
       else lay_out(p.a, k, 1, p.rank, k, thin.down[t / 2].get());
     }
@@ -1359,9 +1634,9 @@ void adapted_back(const bf16* g, const bf16* x, const Layer& layer, bf16* dx, co
     for (long start = 0; start < rows; start += 32 * group) {
       const long end = std::min(rows, start + 32 * group);
       for (long i = start; i < end; i += 32) {
-        const bf16* const from = filled(g + i * n, std::min(32L, rows - i), n, ends);
+        const bf16* const from = filled<32>(g + i * n, std::min(32L, rows - i), n, ends);
         for (long c = 0; c < count; c++) {
-          const Adapter& p = parts[c];
+          const Adapter<bf16>& p = parts[c];
           lower(p, from + p.first, n, thin.up[c].get(), p.columns / 32, s,
                 lows + (i - start) / 32 * most + c * 32 * thin.most, low[c].get() + i, all);
         }
@@ -1375,7 +1650,7 @@ void adapted_back(const bf16* g, const bf16* x, const Layer& layer, bf16* dx, co
             add(mine + c * 32 * thin.most, rank, thin.down[c].get() + j / 16 * (rank / 32) * TILE, rank / 32);
           };
           clear();
-          add(many == 32 ? g + i * n : ends, n, w + j / 16 * slabs * TILE, slabs, [&] { before.some(each, finish); });
+          add(many == 32 ? g + i * n : ends, n, w + j / 16 * slabs * TILE, slabs, [&] { before.some(each, done); });
           for (long c = 0; c < count; c++)
             if (!parts[c].kept) add_own(c);
           before = {i, j, many};
@@ -1387,7 +1662,7 @@ void adapted_back(const bf16* g, const bf16* x, const Layer& layer, bf16* dx, co
             take(s + (c + 1) * 1024);
           }
         }
-      before.some(32, finish);
+      before.some(32, done);
     }
     if (layer.dw || layer.dbias) {
 #pragma omp for schedule(dynamic, 1)
@@ -1407,7 +1682,7 @@ void adapted_back(const bf16* g, const bf16* x, const Layer& layer, bf16* dx, co
         gather(turned.get(), n, all, x, k, j, nullptr, rows, layer.dw + j, k, 1, ends);
     }
     for (long c = 0; c < count; c++) {
-      const Adapter& p = parts[c];
+      const Adapter<bf16>& p = parts[c];
 #pragma omp for schedule(dynamic, 1) nowait
       for (long j = 0; j < k; j += 32)
         gather(low[c].get(), p.rank, all, x, k, j, p.kept, rows, p.da + j, k, 1, ends);
@@ -1484,7 +1759,7 @@ void attention_on_tiles(const Attention<bf16>& a, int threads) {
 #pragma omp parallel num_threads(threads)
   {
     Tiles tiles;
-    const Place halves = place(9 * side + 3 * square), wholes = place(2 * (2 * square + side + most));
+    const Place<bf16> halves = place<bf16>(9 * side + 3 * square), wholes = place<bf16>(2 * (2 * square + side + most));
     bf16 *const Q = halves.get(), *const K = Q + side, *const V = K + side, *const G = V + side;
     // Laid out: Q^T, G^T, Q, K and G; going forward, V in G's place.
     bf16 *const QT = G + side, *const GT = QT + side, *const QR = GT + side, *const KR = QR + side;
@@ -1583,73 +1858,112 @@ void attend(const Attention<bf16>& a, int threads) {
   else attention(a, threads);
 }
 
+#endif
+
+#ifdef LAYERS
 // A sublayer in BERT's order (Vaswani et al. 2017): norm(x + drop(out(f(in(x))))), where f is attention
-// within each text (`bounds` given; `in` makes queries, keys and values) or GELU. tiles.py has the same.
+// within each text (`bounds` given; `in` makes queries, keys and values) or GELU. With `asking`, which
+// makes the queries, only the first token of each text asks and has a result; `in` makes keys and values
+// then. tiles.py has the same.
+template <class T>
 struct Sublayer {
-  Layer in, out;
-  const bf16* x;
-  bf16 *inner;           // queries, keys and values; of GELU its derivative
-  bf16 *act, *result, *normed;
+  Layer<T> in, out;
+  const Layer<T>* asking;
+  const T* x;
+  T *inner;              // queries, keys and values; of GELU its derivative
+  T *firsts, *queries;   // with `asking`: x of those who ask, and their queries
+  T *act, *result, *normed;
   float* inverse;
   const float *weight, *shift;  // of the norm
   const int64_t* bounds;
-  const bf16* g;         // gradient of the result, and of x (null where nobody asks)
-  bf16* dx;
+  const T* g;            // gradient of the result, and of x (null where nobody asks)
+  T* dx;
   float *dweight, *dshift;  // null where the norm does not learn; else zeros, to be added to
   long rows, texts, heads, longest;
   float eps, scale;
   Dropout attending, after;
+  // Of the result, and of what is added to it.
+  long asks() const { return asking ? texts : rows; }
+  const T* residual() const { return asking ? firsts : x; }
 };
 
 template <class T>
-View<T> third(T* qkv, long which, const Sublayer& h) {
-  const long width = h.out.k / h.heads;
-  return {qkv + which * h.out.k, 3 * h.out.k, width};
-}
-Attention<bf16> attention_of(const Sublayer& h, bf16* out, const bf16* grad, bf16* made) {
-  const bf16* const qkv = h.inner;
-  return {third(qkv, 0, h), third(qkv, 1, h), third(qkv, 2, h), h.bounds, h.bounds + 1, h.texts, h.heads,
-          h.out.k / h.heads, h.longest, true, false, h.scale, h.attending, out, grad,
-          third(made, 0, h), third(made, 1, h), third(made, 2, h)};
-}
-
-void forward(const Sublayer& h, int threads) {
-  const long n = h.out.n, k = h.out.k;
-  if (h.bounds) {
-    adapted(h.x, h.in, h.inner, nullptr, h.rows, threads);
-    attend(attention_of(h, h.act, nullptr, nullptr), threads);
-    // Rows that fill up belong to no text, and must be finite.
-    const long end = h.bounds[h.texts];
-    std::memset(h.act + end * k, 0, size_t((h.rows - end) * k) * sizeof(bf16));
-  } else {
-    adapted(h.x, h.in, h.act, h.inner, h.rows, threads);
-  }
-  const Place y = place(h.rows * n);
-  adapted(h.act, h.out, y.get(), nullptr, h.rows, threads);
-  add_norm<bf16>(y.get(), h.x, h.weight, h.shift, h.result, h.normed, h.inverse, h.rows, n, h.eps,
-                 h.after, h.after.limit > 0, threads);
+Attention<T> attention_of(const Sublayer<T>& h, T* out, const T* grad, T* dqueries, T* made) {
+  const long k = h.out.k, width = k / h.heads, n = h.in.n;
+  const auto part = [=](auto* from, long which) {
+    return View<std::remove_pointer_t<decltype(from)>>{from + which * k, n, width};
+  };
+  const T* const inner = h.inner;
+  const T* const queries = h.queries;
+  const long keys = h.asking ? 0 : 1;
+  const View<const T> q = h.asking ? View<const T>{queries, k, width} : part(inner, 0);
+  const View<T> dq = h.asking ? View<T>{dqueries, k, width} : part(made, 0);
+  return {q, part(inner, keys), part(inner, keys + 1), h.bounds, h.bounds + 1, h.texts, h.heads, width,
+          h.longest, !h.asking, false, h.scale, h.attending, out, grad, dq, part(made, keys),
+          part(made, keys + 1)};
 }
 
-void backward(const Sublayer& h, int threads) {
-  const long n = h.out.n, k = h.out.k;
-  const Place dy = place(h.rows * n), dact = place(h.rows * k);
-  // Without dropout, x and what is added to it have the same gradient.
-  const Place dresidual = h.after.limit ? place(h.rows * n) : Place();
-  add_norm_back<bf16>(h.g, h.normed, h.inverse, h.weight, dy.get(), dresidual.get(), h.dweight, h.dshift,
-                      h.rows, n, h.after, h.after.limit > 0, threads);
-  const bf16* const residual = dresidual ? dresidual.get() : dy.get();
+template <class T>
+void forward(const Sublayer<T>& h, int threads) {
+  const long n = h.out.n, k = h.out.k, asks = h.asks();
   if (!h.bounds) {
-    adapted_back(dy.get(), h.act, h.out, dact.get(), h.inner, nullptr, h.rows, threads);
+    adapted(h.x, h.in, h.act, h.inner, h.rows, threads);
+  } else {
+    adapted(h.x, h.in, h.inner, nullptr, h.rows, threads);
+    if (h.asking) {
+      for (long t = 0; t < asks; t++)
+        std::memcpy(h.firsts + t * h.in.k, h.x + h.bounds[t] * h.in.k, size_t(h.in.k) * sizeof(T));
+      adapted(h.firsts, *h.asking, h.queries, nullptr, asks, threads);
+    }
+    attend(attention_of<T>(h, h.act, nullptr, nullptr, nullptr), threads);
+    // Rows that fill up belong to no text, and must be finite.
+    const long end = h.asking ? asks : h.bounds[h.texts];
+    std::memset(h.act + end * k, 0, size_t((asks - end) * k) * sizeof(T));
+  }
+  const Place<T> y = place<T>(asks * n);
+  adapted(h.act, h.out, y.get(), nullptr, asks, threads);
+  add_norm<T>(y.get(), h.residual(), h.weight, h.shift, h.result, h.normed, h.inverse, asks, n, h.eps,
+              h.after, h.after.limit > 0, threads);
+}
+
+template <class T>
+void backward(const Sublayer<T>& h, int threads) {
+  const long n = h.out.n, k = h.out.k, asks = h.asks();
+  const Place<T> dy = place<T>(asks * n), dact = place<T>(asks * k);
+  // Without dropout, x and what is added to it have the same gradient.
+  const Place<T> dresidual = h.after.limit ? place<T>(asks * n) : Place<T>();
+  add_norm_back<T>(h.g, h.normed, h.inverse, h.weight, dy.get(), dresidual.get(), h.dweight, h.dshift,
+                   asks, n, h.after, h.after.limit > 0, threads);
+  const T* const residual = dresidual ? dresidual.get() : dy.get();
+  if (!h.bounds) {
+    adapted_back(dy.get(), h.act, h.out, dact.get(), h.inner, nullptr, asks, threads);
     adapted_back(dact.get(), h.x, h.in, h.dx, nullptr, residual, h.rows, threads);
     return;
   }
-  adapted_back(dy.get(), h.act, h.out, dact.get(), nullptr, nullptr, h.rows, threads);
-  const Place made = place(3 * h.rows * k);
-  bf16* const dqkv = made.get();
-  const long end = h.bounds[h.texts];
-  std::memset(dqkv + 3 * end * k, 0, size_t(3 * (h.rows - end) * k) * sizeof(bf16));
-  attend(attention_of(h, nullptr, dact.get(), dqkv), threads);
-  adapted_back(dqkv, h.x, h.in, h.dx, nullptr, residual, h.rows, threads);
+  adapted_back(dy.get(), h.act, h.out, dact.get(), nullptr, nullptr, asks, threads);
+  const long wide = h.in.n, end = h.bounds[h.texts];
+  const Place<T> made = place<T>(wide * h.rows), dqueries = h.asking ? place<T>(asks * k) : Place<T>();
+  std::memset(made.get() + wide * end, 0, size_t(wide * (h.rows - end)) * sizeof(T));
+  attend(attention_of<T>(h, nullptr, dact.get(), dqueries.get(), made.get()), threads);
+  adapted_back(made.get(), h.x, h.in, h.dx, nullptr, h.asking ? nullptr : residual, h.rows, threads);
+  if (!h.asking) return;
+  const long wx = h.in.k;
+  const Place<T> dfirsts = h.dx ? place<T>(asks * wx) : Place<T>();
+  adapted_back(dqueries.get(), h.firsts, *h.asking, dfirsts.get(), nullptr, residual, asks, threads);
+  for (long t = 0; h.dx && t < asks; t++) {
+    T* const to = h.dx + h.bounds[t] * wx;
+    for (long j = 0; j < wx; j += 16) store16(to + j, load16(to + j) + load16(dfirsts.get() + t * wx + j));
+  }
+}
+
+// Sublayers one after the other: the result of one is the x of the next.
+template <class T>
+void forward(const Sublayer<T>* some, long count, int threads) {
+  for (long i = 0; i < count; i++) forward(some[i], threads);
+}
+template <class T>
+void backward(const Sublayer<T>* some, long count, int threads) {
+  for (long i = count - 1; i >= 0; i--) backward(some[i], threads);
 }
 #endif
 
@@ -1682,15 +1996,39 @@ extern "C" void product_float32(const float* x, const bf16* w, const float* bias
                                 long k, long n, int gelu, int threads) {
   product(x, w, bias, y, rows, k, n, gelu, threads);
 }
-extern "C" void adapted_bfloat16(const Layer* layer, const bf16* x, bf16* y, long rows, int threads) {
-  adapted(x, *layer, y, nullptr, rows, threads);
+#endif
+
+#define LAYER_KERNELS(NAME, T)                                                                    \
+  extern "C" void adapted_##NAME(const Layer<T>* layer, const T* x, T* y, long rows, int threads) { \
+    adapted(x, *layer, y, nullptr, rows, threads);                                                \
+  }                                                                                               \
+  extern "C" void adapted_back_##NAME(const Layer<T>* layer, const T* g, const T* x, T* dx,       \
+                                      long rows, int threads) {                                   \
+    adapted_back(g, x, *layer, dx, nullptr, nullptr, rows, threads);                              \
+  }                                                                                               \
+  extern "C" void sublayers_##NAME(const Sublayer<T>* some, long count, int threads) {            \
+    forward(some, count, threads);                                                                \
+  }                                                                                               \
+  extern "C" void sublayers_back_##NAME(const Sublayer<T>* some, long count, int threads) {       \
+    backward(some, count, threads);                                                               \
+  }
+
+#ifdef TILES
+LAYER_KERNELS(bfloat16, bf16)
+#endif
+// Whether float32 has its layers here.
+extern "C" int layers() {
+#ifdef LAYERS
+  return 1;
+#else
+  return 0;
+#endif
 }
-extern "C" void adapted_back_bfloat16(const Layer* layer, const bf16* g, const bf16* x, bf16* dx, long rows,
-                                      int threads) {
-  adapted_back(g, x, *layer, dx, nullptr, nullptr, rows, threads);
+#ifdef LAYERS
+LAYER_KERNELS(float32, float)
+extern "C" void panels_float32(const float* m, long row, long column, long k, long n, float* out) {
+  panels(m, row, column, k, n, out);
 }
-extern "C" void sublayer_bfloat16(const Sublayer* s, int threads) { forward(*s, threads); }
-extern "C" void sublayer_back_bfloat16(const Sublayer* s, int threads) { backward(*s, threads); }
 #endif
 
 extern "C" void squares_float32(const Piece* pieces, long count, double* sum, int threads) {

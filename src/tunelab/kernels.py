@@ -117,11 +117,14 @@ _OF_FLOATS = {
     "squares_float32": "p" "l" "p" "i", "adamw_float32": "p" "l" "ffff" "i",
     "adamw_late_float32": "pp" "ll" "i",
 }  # fmt: skip
-# Where the processor has matrix tiles (tiles.py).
+# Whole layers (tiles.py): float32 where vectors are wide, bfloat16 where there are matrix tiles.
+_LAYERS = {
+    "adapted": "ppp" "l" "i", "adapted_back": "pppp" "l" "i", "sublayers": "p" "l" "i",
+    "sublayers_back": "p" "l" "i",
+}  # fmt: skip
+_ON_VECTORS = {"panels_float32": "pllllp"}
 _ON_TILES = {
-    "lay_out_bfloat16": "p" "llll" "p", "adapted_bfloat16": "ppp" "l" "i",
-    "adapted_back_bfloat16": "pppp" "l" "i", "sublayer_bfloat16": "p" "i",
-    "sublayer_back_bfloat16": "p" "i", "lay_out_float32": "p" "llll" "p",
+    "lay_out_bfloat16": "p" "llll" "p", "lay_out_float32": "p" "llll" "p",
     "product_float32": "pppp" "lll" "ii", "decode_uint8": "p" "ll" "i" "p" "i",
     "lay_out_rows_float32": "p" "llll" "i" "p" "i",
 }  # fmt: skip
@@ -131,8 +134,10 @@ def _functions(library: ctypes.CDLL) -> dict[str, Any]:
     """Name and type of a kernel -> its function, which takes plain numbers."""
     names = {f"{n}_{kind}": ls for n, ls in _ARGUMENTS.items() for kind in ("float32", "bfloat16")}
     names |= _OF_FLOATS
+    if library.layers():
+        names |= _ON_VECTORS | {f"{n}_float32": ls for n, ls in _LAYERS.items()}
     if library.tiles():
-        names |= _ON_TILES
+        names |= _ON_TILES | {f"{n}_bfloat16": ls for n, ls in _LAYERS.items()}
     found: dict[str, Any] = {}
     for name, letters in names.items():
         function = found[name] = getattr(library, name)
@@ -204,7 +209,7 @@ def built(dtype: torch.dtype) -> str:
     why = why_not()
     if why is not None:
         return why
-    on_tiles = pick("sublayer", torch.empty(0, dtype=dtype)) is not None
+    on_tiles = pick("lay_out", torch.empty(0)) is not None and dtype == torch.bfloat16
     return "compiled, matrix tiles" if on_tiles else "compiled"
 
 

@@ -14,7 +14,7 @@ import array
 import ctypes
 import math
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,6 +162,22 @@ class _Lag:
         self.last[moved] = self.since[moved] = len(self.numbers[0])
 
 
+class _Pieces:
+    """Pieces of weights; of which weight each is, and where it begins there in bytes."""
+
+    def __init__(self, pieces: list[tuple[Any, ...]], of: list[int], offsets: list[int]) -> None:
+        self._pieces = np.array(pieces, dtype=_PIECE)
+        self._of = np.array(of, dtype=np.int64)
+        self._offsets = np.array(offsets, dtype=np.uint64)
+
+    def given(self, gradients: NDArray[np.uint64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Those whose weight has a gradient, with its place (0: none), and whose they are."""
+        some = gradients[self._of] > 0
+        of, pieces = self._of[some], self._pieces[some]
+        pieces["g"] = gradients[of] + self._offsets[some]
+        return pieces, of
+
+
 class AdamW(torch.optim.AdamW):
     """torch's AdamW (Loshchilov & Hutter 2019), before which gradients are scaled down to a norm of
     `max_norm` (0: they are not).
@@ -186,9 +202,12 @@ class AdamW(torch.optim.AdamW):
             return
         # numpy's zeros take memory only when they are written to: rows never read need none.
         self._m, self._v = ([_zeros(p) for p in self._params] for _ in range(2))
-        self._steps = [0] * len(self._params)
+        self._steps = np.zeros(len(self._params), dtype=np.int64)
         self._place = {id(p): i for i, p in enumerate(self._params)}
         self._lags: dict[int, _Lag] = {}
+        # All weights as pieces, without gradients and numbers; and where the weights lie.
+        self._all = _Pieces([], [], [])
+        self._places: list[int] = []
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As torch's, and forget rows that no step has taken."""
@@ -219,44 +238,64 @@ class AdamW(torch.optim.AdamW):
     def _pieces(self) -> tuple[NDArray[Any], list[torch.Tensor]]:
         """What is updated in this step, and the gradients that belong to it."""
         alive: list[torch.Tensor] = []
-        whole: list[tuple[Any, ...]] = []
-        parts: list[NDArray[Any]] = []
-        for i, (p, group) in enumerate(zip(self._params, self._groups, strict=True)):
-            taken = self._rows[i].take() if i in self._rows else None
-            if taken is None and p.grad is None:
+        taken: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        for i, rows in self._rows.items():
+            some = rows.take()
+            if some is not None:
+                taken[i] = some
+        where = np.zeros(len(self._params), dtype=np.uint64)
+        places = [p.data_ptr() for p in self._params]
+        if places != self._places:  # the first step, or somebody gave a weight another tensor
+            self._places, self._all = places, self._whole_pieces()
+        for i, p in enumerate(self._params):
+            grad = p.grad
+            if grad is None:
                 continue
-            step = self._steps[i] = self._steps[i] + 1
-            numbers = (
-                1 - group["lr"] * group["weight_decay"],
-                group["lr"] / (1 - _BETAS[0] ** step),
-                math.sqrt(1 - _BETAS[1] ** step),
-            )
-            if taken is not None and p.grad is not None:  # read as a whole as well
-                p.grad.index_add_(0, *taken)
-                taken = None
-            if taken is not None:
-                if i not in self._lags:
-                    self._lags[i] = _Lag.at(step - 1, len(p))
-                parts.append(self._row_pieces(i, *taken, numbers))
-                alive += taken
-            else:
-                if i in self._lags:
-                    self._rows[i].settle(p)
-                alive.append(p.grad.contiguous())
-                whole += self._whole_pieces(i, alive[-1], numbers)
-            if i in self._lags:
-                self._lags[i].note(numbers, slice(None) if taken is None else taken[0])
-        return np.concatenate([np.array(whole, dtype=_PIECE), *parts]), alive
+            if i in taken:  # read as a whole as well
+                grad.index_add_(0, *taken.pop(i))
+            if not grad.is_contiguous():
+                grad = grad.contiguous()
+                alive.append(grad)
+            where[i] = grad.data_ptr()
+        moved = where > 0
+        moved[list(taken)] = True
+        self._steps += moved
+        keep, size, root = self._numbers()
+        parts = []
+        for i, some in taken.items():
+            if i not in self._lags:
+                self._lags[i] = _Lag.at(int(self._steps[i]) - 1, len(self._params[i]))
+            parts.append(self._row_pieces(i, *some, (keep[i], size[i], root[i])))
+            alive += some
+        for i, lag in self._lags.items():
+            if where[i]:
+                self._rows[i].settle(self._params[i])
+            if moved[i]:
+                rows_moved = taken[i][0] if i in taken else slice(None)
+                lag.note((float(keep[i]), float(size[i]), float(root[i])), rows_moved)
+        whole, of = self._all.given(where)
+        whole["keep"], whole["size"], whole["root"] = keep[of], size[of], root[of]
+        return np.concatenate([whole, *parts]), alive
 
-    def _whole_pieces(
-        self, i: int, grad: torch.Tensor, numbers: tuple[float, ...]
-    ) -> Iterator[tuple[Any, ...]]:
-        """Several of a large one, so that threads share it."""
-        where = [t.data_ptr() for t in (self._params[i], self._m[i], self._v[i], grad)]
-        n = grad.numel()
-        for first in range(0, n, _PIECE_LENGTH):
-            many = min(_PIECE_LENGTH, n - first)
-            yield (*(w + first * grad.element_size() for w in where), many, *numbers)
+    def _numbers(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Decay, rate and the root of the correction of each weight's present step."""
+        rate, decay = (np.array([g[name] for g in self._groups]) for name in ("lr", "weight_decay"))
+        steps = np.maximum(self._steps, 1)
+        size = rate / (1 - _BETAS[0] ** steps)
+        return 1 - rate * decay, size, np.sqrt(1 - _BETAS[1] ** steps)
+
+    def _whole_pieces(self) -> _Pieces:
+        """All weights, a large one in several pieces, so that threads share it."""
+        pieces, of, offsets = [], [], []
+        for i, p in enumerate(self._params):
+            where = [t.data_ptr() for t in (p, self._m[i], self._v[i])]
+            for first in range(0, p.numel(), _PIECE_LENGTH):
+                offset = first * p.element_size()
+                many = min(_PIECE_LENGTH, p.numel() - first)
+                pieces.append((*(w + offset for w in where), 0, many, 0.0, 0.0, 0.0))
+                of.append(i)
+                offsets.append(offset)
+        return _Pieces(pieces, of, offsets)
 
     def _row_pieces(
         self, i: int, rows: torch.Tensor, grads: torch.Tensor, numbers: tuple[float, ...]

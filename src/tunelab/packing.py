@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,13 +135,14 @@ class _Run:
         self.layout: Layout
         self._site = 0
         self._layer = 0
+        self._ahead = 0
 
     def begin(self, layout: Layout | None, below: int = 0, *, training: bool = True) -> None:
         """Start a batch that enters above so many layers; outside training, no step is counted.
 
         Above all layers, where nothing attends, it needs no layout.
         """
-        self._site, self._layer = 0, below
+        self._site, self._layer, self._ahead = 0, below, 0
         if layout is not None:
             self.layout = layout
         self.step += training
@@ -153,14 +154,22 @@ class _Run:
         self._site += 1
         return Dropout(p, _mix(self.seed, self.step, self._site))
 
-    def asking(self, x: torch.Tensor) -> torch.Tensor:
-        """Tokens whose vectors the rest of the model needs after this layer.
+    def is_last(self, ahead: int = 0) -> bool:
+        """Whether only the first token of each text asks in the layer that comes so many later.
 
-        All of them, but in the last layer only the first of each text: the head reads no other.
+        That is so in the last one: the head reads no other.
         """
-        self._layer += 1
-        last = self._layer == self.layers and not self.causal
-        return x.index_select(1, self.layout.starts) if last else x
+        return self._layer + ahead + 1 == self.layers and not self.causal
+
+    def did(self, layers: int) -> None:
+        """So many layers are computed, of which all but the first have still to be called."""
+        self._layer += layers
+        self._ahead = layers - 1
+
+    def is_done(self) -> bool:
+        """Whether the layer that is called was computed with an earlier one."""
+        self._ahead -= 1
+        return self._ahead >= 0
 
     def attend(  # noqa: PLR0917
         self,
@@ -292,40 +301,113 @@ def _albert_layer(layer: Any) -> _Layer:
     )  # fmt: skip
 
 
-def _layer(run: _Run, module: Any, layer: _Layer, join: _Join) -> _Forward:
-    """A layer's forward pass; in the last layer only the tokens that the head reads ask."""
-    query, key, value = layer.attention
-    qkv, mixed, wide, narrow = map(
-        join, (layer.attention, (layer.mixed,), (layer.wide,), (layer.narrow,))
-    )
-    heads, scale, drops = layer.heads, layer.scale, layer.drops
-    gelu = is_gelu(layer.activation)
+class _Pass:
+    """A layer's forward pass; in the last layer only the tokens that the head reads ask.
 
-    def attend(x: torch.Tensor, asks: torch.Tensor) -> torch.Tensor:
-        drop = run.drop(drops[0], module.training)
-        if qkv and asks is x:
-            first, second = qkv.on_tiles(x), mixed and mixed.on_tiles(x)
-            fits = kernels.fits(run.layout, x.shape[-1] // heads) and tiles.Norm.fits(layer.norm)
-            if mixed and first and second and fits:
-                assert isinstance(drop, Dropout)  # noqa: S101  what shares the row is apart
-                how = tiles.Attention(run.layout, heads, scale, drop)
-                ahead, out = qkv.linear(first, x), mixed.linear(second, x)
-                return tiles.sublayer(x, ahead, out, run.norm(layer.norm, drops[1]), how)
-            y = run.attend_joined(qkv(x), heads, scale, drop)
+    Where the kernels fit, it computes the layers after it in the same call (`tiles.sublayers`), and
+    these give back what enters them.
+    """
+
+    def __init__(self, run: _Run, module: Any, layer: _Layer, join: _Join) -> None:
+        self._run, self._module, self._parts = run, module, layer
+        self._join, self._joined = join, dict[str, "_SideBySide | None"]()
+        self._gelu = is_gelu(layer.activation)
+        self.next: _Pass | None = None  # the layer after it
+
+    def __call__(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        run = self._run
+        if run.is_done():
+            return x
+        chain: list[tiles.Sublayer] = []
+        at: _Pass | None = self
+        while at is not None:
+            last = run.is_last(len(chain) // 2)
+            if not (at._attends(x.dtype, last=last) and at._feeds_forward(x.dtype)):
+                break
+            more = [at._attending(x.dtype, last=last), at._feeding_forward(x.dtype)]
+            chain += more
+            # Weights that are laid out for each call would all be laid out at once.
+            goes_on = all(isinstance(w, tiles.Tiled) for s in more for w in s.weights)
+            at = at.next if goes_on and at.next is not None and at.next._is_installed() else None
+        if chain:
+            run.did(len(chain) // 2)
+            return tiles.sublayers(x, chain)
+        last = run.is_last()
+        run.did(1)
+        return self._feed_forward(self._attend(x, last=last))
+
+    def _is_installed(self) -> bool:
+        return self._module.__dict__.get("forward") is self
+
+    def _together(self, name: str) -> _SideBySide | None:
+        """Some linear layers in one product; made when they are first asked for."""
+        if name not in self._joined:
+            query, *rest = self._parts.attention
+            which: dict[str, Sequence[Any]] = {
+                "query": [query], "rest": rest, "all": [query, *rest],
+                "mixed": [self._parts.mixed], "wide": [self._parts.wide],
+                "narrow": [self._parts.narrow],
+            }  # fmt: skip
+            self._joined[name] = self._join(which[name])
+        return self._joined[name]
+
+    def _fit(self, dtype: torch.dtype, *names: str) -> bool:
+        sides = (self._together(name) for name in names)
+        return all(s is not None and s.on_tiles(dtype) is not None for s in sides)
+
+    def _line(self, dtype: torch.dtype, name: str) -> tiles.Linear:
+        """Linear layers that fit, as kernels take them, with the next masks."""
+        together = self._together(name)
+        assert together is not None  # noqa: S101  the caller has asked
+        return together.linear(dtype)
+
+    def _attends(self, dtype: torch.dtype, *, last: bool) -> bool:
+        """Whether the first half fits; in the `last` layer only the first of each text asks."""
+        p = self._parts
+        return (
+            tiles.Norm.fits(p.norm)
+            and self._fit(dtype, *(("query", "rest") if last else ("all",)), "mixed")
+            and kernels.fits(self._run.layout, p.mixed.in_features // p.heads)
+        )
+
+    def _attending(self, dtype: torch.dtype, *, last: bool) -> tiles.Sublayer:
+        run, p = self._run, self._parts
+        drop = run.drop(p.drops[0], self._module.training)
+        assert isinstance(drop, Dropout)  # noqa: S101  what shares the row is not joined
+        how = tiles.Attention(run.layout, p.heads, p.scale, drop)
+        asking = self._line(dtype, "query") if last else None
+        into, out = self._line(dtype, "rest" if last else "all"), self._line(dtype, "mixed")
+        return tiles.Sublayer(into, out, run.norm(p.norm, p.drops[1]), how, asking)
+
+    def _feeds_forward(self, dtype: torch.dtype) -> bool:
+        """Whether the second half fits."""
+        norm = tiles.Norm.fits(self._parts.last_norm)
+        return self._gelu and norm and self._fit(dtype, "wide", "narrow")
+
+    def _feeding_forward(self, dtype: torch.dtype) -> tiles.Sublayer:
+        wide, narrow = self._line(dtype, "wide"), self._line(dtype, "narrow")
+        norm = self._run.norm(self._parts.last_norm, self._parts.drops[2])
+        return tiles.Sublayer(wide, narrow, norm)
+
+    def _attend(self, x: torch.Tensor, *, last: bool) -> torch.Tensor:
+        run, p = self._run, self._parts
+        if self._attends(x.dtype, last=last):
+            return tiles.sublayers(x, [self._attending(x.dtype, last=last)])
+        drop = run.drop(p.drops[0], self._module.training)
+        asks = x.index_select(1, run.layout.starts) if last else x
+        joined = None if last else self._together("all")
+        if joined:
+            y = run.attend_joined(joined(x), p.heads, p.scale, drop)
         else:
-            y = run.attend(query(asks), key(x), value(x), heads, scale, drop)
-        return run.add_norm(layer.mixed(y), asks, layer.norm, drops[1])
+            query, key, value = p.attention
+            y = run.attend(query(asks), key(x), value(x), p.heads, p.scale, drop)
+        return run.add_norm(p.mixed(y), asks, p.norm, p.drops[1])
 
-    def feed_forward(x: torch.Tensor) -> torch.Tensor:
-        norm = layer.last_norm
-        first, second = wide and wide.on_tiles(x), narrow and narrow.on_tiles(x)
-        if wide and narrow and first and second and gelu and tiles.Norm.fits(norm):
-            ahead, out = wide.linear(first, x), narrow.linear(second, x)
-            return tiles.sublayer(x, ahead, out, run.norm(norm, drops[2]))
-        y = layer.narrow(layer.activation(layer.wide(x)))
-        return run.add_norm(y, x, norm, drops[2])
-
-    return lambda x, *_, **__: feed_forward(attend(x, run.asking(x)))
+    def _feed_forward(self, x: torch.Tensor) -> torch.Tensor:
+        p = self._parts
+        if self._feeds_forward(x.dtype):
+            return tiles.sublayers(x, [self._feeding_forward(x.dtype)])
+        return self._run.add_norm(p.narrow(p.activation(p.wide(x))), x, p.last_norm, p.drops[2])
 
 
 _ROBERTA = _Family(_whole_head, layer=("RobertaLayer", _bert_layer), offset=True)
@@ -354,7 +436,7 @@ class _Cast:
 
     def __init__(self) -> None:
         self._kept: dict[tuple[int, ...], torch.Tensor] = {}
-        self._tiled: dict[tuple[int, ...], tiles.Weight | None] = {}
+        self._tiled: dict[tuple[Any, ...], tiles.Weight | None] = {}
         # Embeddings that learn by rows, which may lag behind while this is in use.
         self.by_rows: list[torch.Tensor] = []
 
@@ -383,15 +465,14 @@ class _Cast:
 
     def tiled(self, layers: Sequence[Any], dtype: torch.dtype) -> tiles.Weight | None:
         """The weights of layers as matrix tiles read them; None where they cannot be."""
-        if dtype != torch.bfloat16:
-            return None
-        key = tuple(map(id, layers))
+        # A pooler is called in both types: by the encoder, for nothing, and by the head.
+        key = (dtype, *map(id, layers))
         if key not in self._tiled and all(map(tiles.is_coded, layers)):
             self._tiled[key] = tiles.coded(layers)
         if key not in self._tiled:
             weights = [m.weight.t() if type(m) is Conv1D else m.weight for m in layers]
             alike = len({m.bias is not None and m.bias.requires_grad for m in layers}) == 1
-            self._tiled[key] = tiles.tiled(weights) if alike else None
+            self._tiled[key] = tiles.tiled(weights, dtype) if alike else None
         return self._tiled[key]
 
 
@@ -460,46 +541,50 @@ class _SideBySide:
         self._flipped = type(self._bases[0]) is Conv1D
         widths = [b.nf if self._flipped else b.out_features for b in self._bases]
         bounds = [0, *itertools.accumulate(widths)]
-        self._adapted = [
-            (slice(bounds[i], bounds[i + 1]), m)
-            for i, m in enumerate(modules)
-            if self._bases[i] is not m
+        # What stays of each adapter while this is in use: columns, module, rate and scale.
+        self._adapted: list[tuple[slice, Any, float, float]] = []
+        self._thin: list[torch.Tensor] = []
+        for i, m in enumerate(modules):
+            if self._bases[i] is m:
+                continue
+            name = m.active_adapters[0]
+            rate = float(getattr(m.lora_dropout[name], "p", 0.0))
+            self._adapted.append((slice(bounds[i], bounds[i + 1]), m, rate, m.scaling[name]))
+            self._thin += [m.lora_A[name].weight, m.lora_B[name].weight]
+        biases = [b.bias for b in self._bases]
+        self._learning = [b for b in biases if b is not None and b.requires_grad]
+
+    def on_tiles(self, dtype: torch.dtype) -> tiles.Weight | None:
+        """The weights as kernels read them; None where they are multiplied by torch."""
+        return self._cast.tiled(self._bases, dtype)
+
+    def linear(self, dtype: torch.dtype) -> tiles.Linear:
+        """The layers as kernels take them, with the next masks."""
+        weight = self.on_tiles(dtype)
+        assert weight is not None  # noqa: S101  the caller has asked
+        with torch.set_grad_enabled(False) if self._learning else nullcontext():
+            bias = self._bias(dtype)  # the call gives its gradient
+        return tiles.Linear(weight, bias, self._adapters(), self._thin, self._learning)
+
+    def _bias(self, dtype: torch.dtype) -> Any:
+        return self._cast.joined([b.bias for b in self._bases], dtype)
+
+    def _adapters(self) -> list[tiles.Adapter]:
+        """With the next masks."""
+        drop: Any = self._run.drop
+        return [
+            tiles.Adapter(columns, scale, drop(rate, m.training))
+            for columns, m, rate, scale in self._adapted
         ]
 
-    def on_tiles(self, x: torch.Tensor) -> tiles.Weight | None:
-        """The weights as tiles read them; None where x is not multiplied on tiles."""
-        return self._cast.tiled(self._bases, x.dtype)
-
-    def linear(self, weight: tiles.Weight, x: torch.Tensor) -> tiles.Linear:
-        """The layers as x is multiplied with them on tiles, with the next masks."""
-        with torch.no_grad():  # the call gives their gradients
-            bias = self._bias(x)
-        biases = [b.bias for b in self._bases if b.bias is not None and b.bias.requires_grad]
-        return tiles.Linear(weight, bias, *self._adapters(), biases)
-
-    def _bias(self, x: torch.Tensor) -> Any:
-        return self._cast.joined([b.bias for b in self._bases], x.dtype)
-
-    def _adapters(self) -> tuple[list[tiles.Adapter], list[torch.Tensor]]:
-        parts: list[tiles.Adapter] = []
-        thin: list[torch.Tensor] = []
-        for columns, m in self._adapted:
-            name = m.active_adapters[0]
-            drop: Any = self._run.drop(float(getattr(m.lora_dropout[name], "p", 0.0)), m.training)
-            parts.append(tiles.Adapter(columns, m.scaling[name], drop))
-            thin += [m.lora_A[name].weight, m.lora_B[name].weight]
-        return parts, thin
-
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        tiled = self.on_tiles(x)
-        if tiled:
-            return tiles.linear(x, self.linear(tiled, x))
+        if self.on_tiles(x.dtype):
+            return tiles.linear(x, self.linear(x.dtype))
         weight = self._cast.joined([b.weight for b in self._bases], x.dtype)
-        weight, bias = weight.t() if self._flipped else weight, self._bias(x)
+        weight, bias = weight.t() if self._flipped else weight, self._bias(x.dtype)
         if not self._adapted:
             return functional.linear(x, weight, bias)
-        parts, thin = self._adapters()
-        return _LoraLinear.apply(x, weight, bias, parts, *thin)  # type: ignore[no-any-return,no-untyped-call]
+        return _LoraLinear.apply(x, weight, bias, self._adapters(), *self._thin)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -661,8 +746,15 @@ class Packed:
 
     def _forwards(self, cast: _Cast) -> Iterator[tuple[nn.Module, Callable[..., torch.Tensor]]]:
         """The modules whose forward pass is exchanged, each with its new one."""
+        # Layers that are shared are not called in the order in which they lie.
+        in_order = len(self.blocks) == self._run.layers
+        before: _Pass | None = None
         for module in self._model.modules():
             forward = self._forward_of(module, cast)
+            if isinstance(forward, _Pass):
+                if before is not None and in_order:
+                    before.next = forward
+                before = forward
             if forward is not None:
                 yield module, forward
 
@@ -672,7 +764,7 @@ class Packed:
     def _forward_of(self, module: Any, cast: _Cast) -> Callable[..., torch.Tensor] | None:
         named = self._family.layer
         if named is not None and type(module).__name__ == named[0]:
-            return _layer(self._run, module, named[1](module), lambda ms: self._join(ms, cast))
+            return _Pass(self._run, module, named[1](module), lambda ms: self._join(ms, cast))
         if type(module) is nn.LayerNorm and module.bias is not None:
             return _layer_norm(self._run, module, cast)
         if _is_approximate(module):
@@ -683,14 +775,18 @@ class Packed:
         return None if make is None else make(self._run, module, cast)
 
     def _join(self, modules: Sequence[Any], cast: _Cast) -> _SideBySide | None:
-        """Layers of one x in one product, where weights are copied into another type anyway."""
-        if self._dtype == torch.float32 or not all(
-            type(m) is nn.Linear or _is_plain_lora(m) or _is_coded(m) for m in modules
+        """Layers of one x in one product, where weights are copied anyway."""
+        exact = self._dtype == torch.float32
+        if not all(
+            type(m) is nn.Linear or _is_plain_lora(m) or (_is_coded(m) and not exact)
+            for m in modules
         ):
             return None
         bases = [getattr(m, "base_layer", m) for m in modules]
         alike = len({(type(b), b.bias is None) for b in bases}) == 1
-        return _SideBySide(self._run, modules, cast) if alike else None
+        if not alike or (exact and cast.tiled(bases, self._dtype) is None):
+            return None
+        return _SideBySide(self._run, modules, cast)
 
     def __call__(self, encoded: Encoded, rows: NDArray[np.int64]) -> tuple[torch.Tensor, int]:
         """Logits (b, n_classes) in float32, and the number of tokens computed."""

@@ -23,10 +23,12 @@ from torch import nn
 from tunelab import kernels
 from tunelab.kernels import Dropout, Layout, at
 
-__all__ = ["Adapter", "Attention", "Coded", "Learning", "Linear", "Norm", "Product", "Tiled",
-           "Weight", "coded", "is_coded", "linear", "product", "sublayer", "tiled"]  # fmt: skip
+__all__ = ["Adapter", "Attention", "Coded", "Learning", "Linear", "Norm", "Product",
+           "Sublayer", "Tiled", "Weight", "coded", "is_coded", "linear", "product", "sublayers",
+           "tiled"]  # fmt: skip
 
 _TILE = 32
+_LAYING_OUT = {torch.bfloat16: "lay_out", torch.float32: "panels"}
 
 
 class Weight(Protocol):
@@ -48,7 +50,7 @@ class Weight(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tiled:
-    """A weight in bfloat16, laid out once for both ways."""
+    """A weight that does not learn, laid out once for both ways."""
 
     shape: torch.Size
     kept: tuple[torch.Tensor, torch.Tensor]
@@ -169,25 +171,26 @@ def coded(layers: Sequence[Any]) -> Coded:
     return Coded(torch.Size((n, layers[0].in_features)), tuple(parts))
 
 
-def tiled(weights: Sequence[torch.Tensor]) -> Weight | None:
-    """Weights (n_i, k), one below the other, as tiles read them.
+def tiled(weights: Sequence[torch.Tensor], dtype: torch.dtype) -> Weight | None:
+    """Weights (n_i, k), one below the other, as kernels read them that compute in `dtype`.
 
-    None where they are not of whole tiles, where the processor has none, or where only some learn.
+    None where they are not of whole tiles, where the processor has none, or where only some learn;
+    in float32 also where they learn.
     """
     if any(size % _TILE for w in weights for size in w.shape):
         return None
     if any(w.requires_grad for w in weights):
         fits = all(w.requires_grad and w.is_contiguous() for w in weights)
-        if not fits or kernels.pick("lay_out_rows", *weights) is None:
+        if dtype != torch.bfloat16 or not fits or kernels.pick("lay_out_rows", *weights) is None:
             return None
         shape = torch.Size((sum(map(len, weights)), weights[0].shape[1]))
         return Learning(shape, tuple(weights))
-    weight = torch.cat([w.detach().to(torch.bfloat16) for w in weights])
-    lay_out = kernels.pick("lay_out", weight)
+    weight = torch.cat([w.detach().to(dtype) for w in weights])
+    lay_out = kernels.pick(_LAYING_OUT.get(dtype, "-"), weight)
     if lay_out is None:
         return None
     (n, k), (down, along) = weight.shape, weight.stride()
-    ahead, back = (torch.empty(n * k, dtype=weight.dtype) for _ in range(2))
+    ahead, back = (torch.empty(n * k, dtype=dtype) for _ in range(2))
     lay_out(at(weight), along, down, k, n, at(ahead))
     lay_out(at(weight), down, along, n, k, at(back))
     return Tiled(weight.shape, (ahead, back))
@@ -302,6 +305,33 @@ class Attention:
     drop: Dropout
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Sublayer:
+    """norm(x + drop(out(f(into(x))))), in BERT's order (Vaswani et al. 2017; norm behind).
+
+    f is attention, for which `into` gives queries, keys and values side by side, or else GELU. With
+    `asking`, which gives the queries, only the first token of each text asks and has a result; then
+    `into` gives keys and values.
+    """
+
+    into: Linear
+    out: Linear
+    norm: Norm
+    attention: Attention | None = None
+    asking: Linear | None = None
+
+    @property
+    def weights(self) -> list[Weight]:
+        """Those of its layers."""
+        return [s.weight for s in (self.into, self.asking, self.out) if s is not None]
+
+    @property
+    def learns(self) -> tuple[torch.Tensor, ...]:
+        """What gets a gradient beside x."""
+        asking = self.asking.learns if self.asking else ()
+        return (*self.into.learns, *asking, *self.out.learns, *self.norm.learns)
+
+
 class _Adapter(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("a", "b", "low", "kept", "da", "db")),
@@ -323,8 +353,9 @@ class _Dropout(ctypes.Structure):
 
 class _Sublayer(ctypes.Structure):
     _fields_ = (
-        ("into", _Layer), ("out", _Layer),
-        *((name, ctypes.c_void_p) for name in ("x", "inner", "act", "result", "normed", "inverse")),
+        ("into", _Layer), ("out", _Layer), ("asking", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in ("x", "inner", "firsts", "queries")),
+        *((name, ctypes.c_void_p) for name in ("act", "result", "normed", "inverse")),
         *((name, ctypes.c_void_p) for name in ("weight", "shift", "bounds", "g", "dx")),
         *((name, ctypes.c_void_p) for name in ("dweight", "dshift")),
         *((name, ctypes.c_long) for name in ("rows", "texts", "heads", "longest")),
@@ -336,21 +367,25 @@ class _Sublayer(ctypes.Structure):
 class _Ready:
     """A layer as kernels take it, for one batch; `kept`: what the backward pass needs again."""
 
-    def __init__(self, layer: Linear, rows: int) -> None:
+    def __init__(self, layer: Linear, rows: int, dtype: torch.dtype) -> None:
         n, k = layer.weight.shape
         self.thin = [t.contiguous() for t in layer.thin]
-        self.kept: list[torch.Tensor] = []
+        # One piece of memory for all adapters: each tensor of its own takes microseconds.
+        ranks = [len(a) + -len(a) % _TILE for a in self.thin[::2]]
+        # Whole tiles; in float32 rows are read by twelves.
+        lows = [_whole_lines(r * (rows + -rows % _TILE + _TILE) * dtype.itemsize) for r in ranks]
+        masks = [_whole_lines(rows * k // 8) if p.drop.limit else 0 for p in layer.adapters]
+        self.kept = torch.empty(sum(lows) + sum(masks), dtype=torch.uint8)
+        place = at(self.kept) or 0
         self._parts = (_Adapter * len(layer.adapters))()
         for i, p in enumerate(layer.adapters):
-            a, b = self.thin[2 * i : 2 * i + 2]
-            rank = a.shape[0]
-            low = torch.empty(rank + -rank % _TILE, rows + -rows % _TILE, dtype=torch.bfloat16)
-            seen = torch.empty(rows * k // _TILE, dtype=torch.int32) if p.drop.limit else None
-            self.kept += [low] if seen is None else [low, seen]
+            a, b, drop = self.thin[2 * i], self.thin[2 * i + 1], p.drop
             self._parts[i] = _Adapter(
-                at(a), at(b), at(low), at(seen), None, None, p.columns.start,
-                b.shape[0], rank, p.scale * p.drop.scale, p.drop.seed, p.drop.limit,
+                a.data_ptr(), b.data_ptr(), place, place + lows[i] if masks[i] else None,
+                None, None, p.columns.start, len(b), len(a), p.scale * drop.scale, drop.seed,
+                drop.limit,
             )  # fmt: skip
+            place += lows[i] + masks[i]
         self._layer = layer
         # Alive as long as the next call reads it; others than `Tiled` are laid out for each.
         self.laid: torch.Tensor | None = layer.weight.ahead()
@@ -367,18 +402,31 @@ class _Ready:
         weight, biases = self._layer.weight, self._layer.biases
         self.laid = weight.back() if asked else None
         record.back = at(self.laid)
-        made = [torch.empty_like(t) for t in self.thin]
+        made = _room_for(self.thin)
         for part, da, db in zip(self._parts, made[::2], made[1::2], strict=True):
-            part.da, part.db = at(da), at(db)
+            part.da, part.db = da.data_ptr(), db.data_ptr()
         if isinstance(weight, Learning):
-            whole = torch.empty(weight.shape)
-            record.dw = at(whole)
-            made += torch.split(whole, [len(p) for p in weight.parts])
+            made += _room_for(weight.parts)
+            record.dw = at(made[len(self.thin)])
         if biases:
-            whole = torch.empty(weight.shape[0])
-            record.dbias = at(whole)
-            made += torch.split(whole, [len(b) for b in biases])
+            own = _room_for(biases)
+            record.dbias = at(own[0])
+            made += own
         return made
+
+
+def _whole_lines(size: int) -> int:
+    """So many bytes, filled up to whole lines of a cache."""
+    return size + -size % 64
+
+
+def _room_for(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Tensors like these, one behind the other in memory."""
+    if not tensors:
+        return []
+    sizes = [t.numel() for t in tensors]
+    pieces = torch.split(torch.empty(sum(sizes)), sizes)
+    return [piece.view(t.shape) for piece, t in zip(pieces, tensors, strict=True)]
 
 
 def linear(x: torch.Tensor, layer: Linear) -> torch.Tensor:
@@ -392,13 +440,13 @@ class _Linear(torch.autograd.Function):
         n, k = layer.weight.shape
         x = x.contiguous()
         rows = x.numel() // k
-        ready = _Ready(layer, rows)
+        ready = _Ready(layer, rows, x.dtype)
         y = x.new_empty(*x.shape[:-1], n)
         kernels.pick("adapted", x)(
             ctypes.addressof(ready.record), at(x), at(y), rows, torch.get_num_threads()
         )
         ready.laid = None
-        ctx.save_for_backward(x, *layer.learns, *ready.kept)
+        ctx.save_for_backward(x, *layer.learns, ready.kept)
         ctx.ready = ready
         return y
 
@@ -417,68 +465,113 @@ class _Linear(torch.autograd.Function):
         return dx, None, *made
 
 
-def sublayer(
-    x: torch.Tensor, into: Linear, out: Linear, norm: Norm, attention: Attention | None = None
-) -> torch.Tensor:
-    """norm(x + drop(out(f(into(x))))), x (1, T, d) in bfloat16 (Vaswani et al. 2017; norm behind).
+def sublayers(x: torch.Tensor, chain: Sequence[Sublayer]) -> torch.Tensor:
+    """Sublayers, each of the one before's result: (1, T, d) -> (1, T or texts, d).
 
-    f is attention, for which `into` gives queries, keys and values side by side, or else GELU.
+    One call each way: between calls, what Python and torch do runs from memory that the kernels
+    have pushed out of the caches, and took a fifth of a step (docs/log.md).
     """
-    return _SublayerFunction.apply(  # type: ignore[no-any-return,no-untyped-call]
-        x, into, out, norm, attention, *into.learns, *out.learns, *norm.learns
-    )
+    return _Chain.apply(x, chain, *(t for s in chain for t in s.learns))  # type: ignore[no-any-return,no-untyped-call]
 
 
-class _SublayerFunction(torch.autograd.Function):
+class _Step:
+    """A sublayer as the kernel takes it, for one batch."""
+
+    def __init__(self, sublayer: Sublayer, x: torch.Tensor, record: _Sublayer) -> None:
+        into, out, norm, attention = sublayer.into, sublayer.out, sublayer.norm, sublayer.attention
+        (inside, deep), (n, wide) = into.weight.shape, out.weight.shape
+        rows = asks = x.numel() // deep
+        self.sublayer, self.record = sublayer, record
+        self.layers = [_Ready(into, rows, x.dtype)]
+        self.kept: list[torch.Tensor] = []
+        if attention is not None:
+            self._bounds = attention.layout.bounds  # alive as long as the record is
+            record.bounds = at(self._bounds)
+            record.texts, record.longest = attention.layout.shape
+            record.heads, record.scale = attention.heads, attention.scale
+            record.attending = _Dropout(*attention.drop.arguments())
+        if sublayer.asking is not None:
+            asks = record.texts
+            self.layers.append(_Ready(sublayer.asking, asks, x.dtype))
+            record.asking = ctypes.addressof(self.layers[-1].record)
+            firsts, queries = x.new_empty(asks, deep), x.new_empty(asks, wide)
+            record.firsts, record.queries = at(firsts), at(queries)
+            self.kept += [firsts, queries]
+        self.layers.append(_Ready(out, asks, x.dtype))
+        # Queries, keys and values; or GELU's derivative.
+        inner, act = x.new_empty(rows, inside), x.new_empty(asks, wide)
+        normed, inverse = x.new_empty(asks, n), torch.empty(asks)
+        self.result = x.new_empty(1, asks, n)
+        self.kept += [x, inner, act, normed, inverse, *(ready.kept for ready in self.layers)]
+        record.into, record.out = self.layers[0].record, self.layers[-1].record
+        record.x, record.inner, record.act = at(x), at(inner), at(act)
+        record.result, record.normed, record.inverse = at(self.result), at(normed), at(inverse)
+        record.weight, record.shift = at(norm.weight), at(norm.bias)
+        record.rows, record.eps = rows, norm.eps
+        record.after = _Dropout(*norm.drop.arguments())
+
+    def done(self) -> None:
+        """Let go of what only the call needed."""
+        for ready in self.layers:
+            ready.laid = None
+
+    def turn(self, g: int | None, dx: torch.Tensor | None) -> list[torch.Tensor]:
+        """Make ready for the way back; give room for the gradients of `learns`."""
+        record, norm = self.record, self.sublayer.norm
+        record.g, record.dx = g, at(dx)
+        made = self.layers[0].turn(record.into, dx is not None)
+        if self.sublayer.asking is not None:
+            made += self.layers[1].turn(self.layers[1].record, dx is not None)
+        made += self.layers[-1].turn(record.out, True)
+        of_norm = [torch.zeros_like(t) for t in norm.learns]
+        if of_norm:
+            record.dweight, record.dshift = map(at, of_norm)
+        return [*made, *of_norm]
+
+
+class _Chain(torch.autograd.Function):
     @staticmethod
-    def forward(  # noqa: PLR0917
-        ctx: Any,
-        x: torch.Tensor,
-        into: Linear,
-        out: Linear,
-        norm: Norm,
-        attention: Attention | None,
-        *_: torch.Tensor,
+    def forward(
+        ctx: Any, x: torch.Tensor, chain: Sequence[Sublayer], *learns: torch.Tensor
     ) -> torch.Tensor:
         x = x.contiguous()
-        (inside, deep), (n, wide) = into.weight.shape, out.weight.shape
-        rows = x.numel() // deep
-        first, second = _Ready(into, rows), _Ready(out, rows)
-        # Queries, keys and values; or GELU's derivative.
-        inner, act = x.new_empty(rows, inside), x.new_empty(rows, wide)
-        result, normed = torch.empty_like(x), x.new_empty(rows, n)
-        inverse = torch.empty(rows)
-        bounds, texts, longest = None, 0, 0
-        if attention is not None:
-            bounds, (texts, longest) = attention.layout.bounds, attention.layout.shape
-        attending = attention.drop if attention else Dropout(0.0)
-        record = _Sublayer(
-            first.record, second.record, at(x), at(inner), at(act), at(result),
-            at(normed), at(inverse), at(norm.weight), at(norm.bias),
-            at(bounds), None, None, None, None, rows, texts,
-            attention.heads if attention else 0, longest, norm.eps,
-            attention.scale if attention else 0.0, attending.arguments(), norm.drop.arguments(),
-        )  # fmt: skip
-        kernels.pick("sublayer", x)(ctypes.addressof(record), torch.get_num_threads())
-        first.laid = second.laid = None
-        ctx.save_for_backward(
-            x, inner, act, normed, inverse, *into.learns, *out.learns, *norm.learns,
-            *first.kept, *second.kept,
-        )  # fmt: skip
-        ctx.rest = (first, second, record, norm, bounds)
+        records = (_Sublayer * len(chain))()
+        steps: list[_Step] = []
+        for i, sublayer in enumerate(chain):
+            steps.append(_Step(sublayer, steps[-1].result if steps else x, records[i]))
+        kernels.pick("sublayers", x)(ctypes.addressof(records), len(chain), torch.get_num_threads())
+        kept: list[torch.Tensor] = []
+        for step in steps:
+            step.done()
+            kept += step.kept
+            step.kept = []
+        ctx.save_for_backward(*kept, *learns)
+        result = steps[-1].result
+        for step in steps:
+            del step.result
+        ctx.rest = (steps, records, x.shape)
         return result
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
-        x = ctx.saved_tensors[0]  # asked for, so that torch says if one was changed since
-        first, second, record, norm, _ = ctx.rest
-        g = grads[0].contiguous()
-        dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        made = [*first.turn(record.into, dx is not None), *second.turn(record.out, True)]
-        of_norm = [torch.zeros_like(t) for t in norm.learns]
-        if of_norm:
-            record.dweight, record.dshift = map(at, of_norm)
-        record.g, record.dx = at(g), at(dx)
-        kernels.pick("sublayer_back", g)(ctypes.addressof(record), torch.get_num_threads())
-        first.laid = second.laid = None
-        return dx, None, None, None, None, *made, *of_norm
+        alive = ctx.saved_tensors  # asked for, so that torch says if one was changed since
+        steps, records, shape = ctx.rest
+        first = grads[0].contiguous()
+        g: torch.Tensor | None = first
+        made: list[list[torch.Tensor]] = []
+        places: list[torch.Tensor] = []  # two in turn: a sublayer reads one and writes the other
+        for step in reversed(steps):
+            size, dx = (step.record.rows, step.record.into.k), None
+            if step is not steps[0] or ctx.needs_input_grad[0]:
+                fits = len(places) > 1 and places[-2].shape == size
+                dx = places[-2] if fits else first.new_empty(size)
+                places.append(dx)
+            made.append(step.turn(at(g), dx))
+            g = dx
+        kernels.pick("sublayers_back", first)(
+            ctypes.addressof(records), len(steps), torch.get_num_threads()
+        )
+        for step in steps:
+            step.done()
+        del alive, places
+        return None if g is None else g.view(shape), None, *(t for of in reversed(made) for t in of)

@@ -19,6 +19,15 @@ from tunelab.batching import Encoded
 from tunelab.methods import METHODS
 from tunelab.methods.neural import adapted
 
+on_vectors = pytest.mark.skipif(
+    kernels.pick("panels", torch.empty(0)) is None,
+    reason="this processor has no wide vectors, or there is no compiler",
+)
+on_tiles = pytest.mark.skipif(
+    "tiles" not in kernels.built(torch.bfloat16),
+    reason="this processor has no matrix tiles, or there is no compiler",
+)
+
 # One token, one row, all alike, very different, more tokens than the model has positions.
 SHAPES = [[1], [7], [1, 1, 1], [2, 30, 1, 17], [30] * 20, list(range(1, 31))]
 FAMILIES = list(packing.FAMILIES)
@@ -179,39 +188,55 @@ def test_bfloat16_is_near(family: str, method: str, folders: dict[str, Path]) ->
     assert all(g.dtype == torch.float32 for g in gradients.values())
 
 
-@pytest.mark.skipif(
-    "tiles" not in kernels.built(torch.bfloat16),
-    reason="this processor has no matrix tiles, or there is no compiler",
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        pytest.param(torch.float32, marks=on_vectors, id="float32"),
+        pytest.param(torch.bfloat16, marks=on_tiles, id="bfloat16"),
+    ],
 )
 @pytest.mark.parametrize("method", ["probe", "lora all-linear", "lora query-value"])
 @pytest.mark.parametrize("family", ["bert", "distilbert", "albert", "gpt2"])
-def test_a_model_on_tiles_is_the_model_in_float32(
-    family: str, method: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+def test_layers_in_one_call_are_the_layers_apart(
+    family: str,
+    method: str,
+    dtype: torch.dtype,
+    folders: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With dropout: both draw the same masks in the same order."""
     name, more = METHODS_TO_TRY[method]
     model = loaded(folders[family], name, **more).train()
     texts, labels = batch_of([2, 30, 1, 17, 25, 12])
-    found: list[Any] = []
-    calls: list[str] = []
-    for function in ("linear", "sublayer"):
-        monkeypatch.setattr(tiles, function, _noted(getattr(tiles, function), calls))
-    for dtype in (torch.float32, torch.bfloat16):
-        assert not calls
-        packed = packing.Packed(model, dtype, seed=3)
+
+    def trained(form: torch.dtype) -> Any:
+        packed = packing.Packed(model, form, seed=3)
         with packed.installed():
             logits, _ = packed(texts, np.arange(6))
-            found.append(loss_and_gradients(model, logits, labels))
-    assert set(calls) == ({"linear"} if family == "gpt2" else {"linear", "sublayer"})
-    (their_loss, theirs), (loss, gradients) = found
-    assert float(loss) == pytest.approx(float(their_loss), rel=1e-2)
+            return loss_and_gradients(model, logits, labels)
+
+    with monkeypatch.context() as apart:
+        apart.setattr(tiles, "tiled", lambda *_: None)
+        their_loss, theirs = trained(torch.float32)
+    lengths: list[int] = []
+    monkeypatch.setattr(tiles, "linear", _noted(tiles.linear, lambda *_: lengths.append(0)))
+    noted = _noted(tiles.sublayers, lambda _, chain: lengths.append(len(chain)))
+    monkeypatch.setattr(tiles, "sublayers", noted)
+    loss, gradients = trained(dtype)
+    # All layers in one call; one that is shared is called each time, and its GELU is another.
+    layers = packing.Packed(model)._run.layers
+    expected = {"gpt2": [], "albert": [1] * layers}.get(family, [2 * layers])
+    assert [n for n in lengths if n] == expected
+    assert lengths
+    loss_near, near = {torch.float32: (1e-6, 1e-5), torch.bfloat16: (1e-2, 0.06)}[dtype]
+    assert float(loss) == pytest.approx(float(their_loss), rel=loss_near)
     whole, got = (torch.cat([g[n].flatten() for n in theirs]) for g in (theirs, gradients))
-    assert float((got - whole).norm() / whole.norm()) < 0.06
+    assert float((got - whole).norm() / whole.norm()) < near
 
 
-def _noted(function: Any, calls: list[str]) -> Any:
+def _noted(function: Any, note: Any) -> Any:
     def call(*given: Any) -> Any:
-        calls.append(function.__name__)
+        note(*given)
         return function(*given)
 
     return call

@@ -1,4 +1,4 @@
-"""Layers on matrix tiles against the same computed in float32 by torch, with the same masks."""
+"""Whole layers in one call against the same computed in float32 by torch, with the same masks."""
 
 from __future__ import annotations
 
@@ -14,13 +14,29 @@ from tunelab import kernels, tiles
 from tunelab.kernels import Dropout, Layout
 from tunelab.tiles import Adapter, Linear
 
-pytestmark = pytest.mark.skipif(
+on_tiles = pytest.mark.skipif(
     "tiles" not in kernels.built(torch.bfloat16),
     reason="this processor has no matrix tiles, or there is no compiler",
 )
+on_vectors = pytest.mark.skipif(
+    kernels.pick("panels", torch.empty(0)) is None,
+    reason="this processor has no wide vectors, or there is no compiler",
+)
+TYPES = [
+    pytest.param(torch.bfloat16, marks=on_tiles, id="bfloat16"),
+    pytest.param(torch.float32, marks=on_vectors, id="float32"),
+]
 
 # A difference's length over the whole's: bfloat16 has 8 bits, and what is between is rounded too.
-NEAR = 3e-2
+NEAR = {torch.bfloat16: 3e-2, torch.float32: 3e-6}
+
+
+@pytest.fixture(params=TYPES, name="dtype")
+def _dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    """What layers compute in."""
+    found = request.param
+    assert isinstance(found, torch.dtype)
+    return found
 
 
 def wide(layer: tuple[torch.Tensor, torch.Tensor], like: Linear, x: torch.Tensor) -> torch.Tensor:
@@ -36,16 +52,26 @@ def wide(layer: tuple[torch.Tensor, torch.Tensor], like: Linear, x: torch.Tensor
 
 
 def layer(
-    k: int, columns: Sequence[int], ranks: Sequence[int], p: float, *, learns: bool = False
+    k: int,
+    columns: Sequence[int],
+    ranks: Sequence[int],
+    p: float,
+    dtype: torch.dtype,
+    *,
+    learns: bool = False,
 ) -> tuple[tuple[torch.Tensor, torch.Tensor], Linear]:
-    """Weights that bfloat16 holds, and the layer on tiles; rank 0 for columns without adapter."""
-    weights = [(torch.randn(n, k) / k**0.5).bfloat16() for n in columns]
-    biases = [torch.randn(n).bfloat16() for n in columns]
+    """Weights that the type holds, and the layer of them; rank 0 for columns without adapter.
+
+    In float32 only biases learn.
+    """
+    weights = [(torch.randn(n, k) / k**0.5).to(dtype) for n in columns]
+    biases = [torch.randn(n).to(dtype) for n in columns]
     bias = torch.cat(biases)
-    if learns:
+    if learns and dtype == torch.bfloat16:
         weights = [w.float().requires_grad_() for w in weights]
+    if learns:
         biases = [b.float().requires_grad_() for b in biases]
-    found = tiles.tiled(weights)
+    found = tiles.tiled(weights, dtype)
     assert found is not None
     adapters, thin, first = [], [], 0
     for seed, (n, r) in enumerate(zip(columns, ranks, strict=True)):
@@ -55,7 +81,7 @@ def layer(
         first += n
     thin = [t.requires_grad_() for t in thin]
     kept = Linear(found, bias, adapters, thin, biases if learns else ())
-    assert len(kept.learns) == len(thin) + 2 * len(columns) * learns
+    assert len(kept.learns) == len(thin) + (1 + (dtype == torch.bfloat16)) * len(columns) * learns
     return (torch.cat(weights).float(), torch.cat(biases).float()), kept
 
 
@@ -67,9 +93,9 @@ def assert_near(
     noise: Sequence[torch.Tensor] = (),
 ) -> None:
     """Same result and gradients; of `noise` the gradient is zero but for rounding."""
-    g = torch.randn(theirs(x.float()).shape).bfloat16()
+    g = torch.randn(theirs(x.float()).shape).to(x.dtype)
     found: list[list[torch.Tensor]] = []
-    for f, dtype in ((ours, torch.bfloat16), (theirs, torch.float32)):
+    for f, dtype in ((ours, x.dtype), (theirs, torch.float32)):
         leaf = x.to(dtype).requires_grad_()
         y = f(leaf)
         found.append(
@@ -80,17 +106,19 @@ def assert_near(
     of = [None, None, *learns]
     for t, a, b in zip(of, *found, strict=True):
         floor = (0.02 if any(t is one for one in noise) else 0.01) * most
-        assert float((a.float() - b).norm()) <= NEAR * max(floor, float(b.norm()))
+        assert float((a.float() - b).norm()) <= NEAR[x.dtype] * max(floor, float(b.norm()))
 
 
 @pytest.mark.parametrize("rows", [1, 16, 33, 130])
 @pytest.mark.parametrize("p", [0.0, 0.3])
 @pytest.mark.parametrize("ranks", [(0, 0), (1, 0), (8, 8), (21, 40)], ids=str)
 @pytest.mark.parametrize("learns", [False, True])
-def test_layers_side_by_side(rows: int, p: float, ranks: tuple[int, int], learns: bool) -> None:
+def test_layers_side_by_side(
+    rows: int, p: float, ranks: tuple[int, int], learns: bool, dtype: torch.dtype
+) -> None:
     torch.manual_seed(0)
-    weights, own = layer(96, (64, 32), ranks, p, learns=learns)
-    x = torch.randn(1, rows, 96).bfloat16()
+    weights, own = layer(96, (64, 32), ranks, p, dtype, learns=learns)
+    x = torch.randn(1, rows, 96).to(dtype)
     assert_near(lambda t: tiles.linear(t, own), lambda t: wide(weights, own, t), x, own.learns)
 
 
@@ -101,20 +129,22 @@ def laid_out(lengths: list[int], fill: int) -> Layout:
     return Layout(bounds, nothing, nothing, nothing, bounds[:-1], (len(n), int(n.max())))
 
 
-def test_adapters_with_and_without_dropout_in_one_layer() -> None:
+def test_adapters_with_and_without_dropout_in_one_layer(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    weights, own = layer(32, (64, 32), (8, 4), 0.3)
+    weights, own = layer(32, (64, 32), (8, 4), 0.3, dtype)
     some = [replace(own.adapters[0], drop=Dropout(0.0)), own.adapters[1]]
     mixed = replace(own, adapters=some)
-    x = torch.randn(1, 45, 32).bfloat16()
+    x = torch.randn(1, 45, 32).to(dtype)
     assert_near(lambda t: tiles.linear(t, mixed), lambda t: wide(weights, mixed, t), x, own.learns)
 
 
 @pytest.mark.parametrize("rows", [40, 700])
-def test_a_large_weight_is_gone_through_by_several_blocks_of_rows(rows: int) -> None:
+def test_a_large_weight_is_gone_through_by_several_blocks_of_rows(
+    rows: int, dtype: torch.dtype
+) -> None:
     torch.manual_seed(0)
-    weights, own = layer(512, (1600,), (8,), 0.1)
-    x = torch.randn(1, rows, 512).bfloat16()
+    weights, own = layer(512, (1600,), (8,), 0.1, dtype)
+    x = torch.randn(1, rows, 512).to(dtype)
     assert_near(lambda t: tiles.linear(t, own), lambda t: wide(weights, own, t), x, own.learns)
 
 
@@ -127,16 +157,16 @@ def norm_of(d: int, p: float, *, learns: bool) -> tiles.Norm:
 @pytest.mark.parametrize("lengths", [[1], [3, 17, 8, 33], [70, 2]], ids=str)
 @pytest.mark.parametrize("learns", [False, True])
 def test_attention_dropout_residual_and_norm_in_one(
-    p: float, lengths: list[int], learns: bool
+    p: float, lengths: list[int], learns: bool, dtype: torch.dtype
 ) -> None:
     torch.manual_seed(0)
     heads, d = 2, 64
-    into_w, into = layer(d, (d, d, d), (8, 0, 8), p, learns=learns)
-    out_w, out = layer(d, (d,), (4,), p, learns=learns)
+    into_w, into = layer(d, (d, d, d), (8, 0, 8), p, dtype, learns=learns)
+    out_w, out = layer(d, (d,), (4,), p, dtype, learns=learns)
     norm = norm_of(d, p, learns=learns)
     fill = 5
     how = tiles.Attention(laid_out(lengths, fill), heads, 0.2, Dropout(p, 4))
-    x = torch.randn(1, sum(lengths) + fill, d).bfloat16()
+    x = torch.randn(1, sum(lengths) + fill, d).to(dtype)
 
     def composed(t: torch.Tensor) -> torch.Tensor:
         q, k, v = wide(into_w, into, t).view(1, -1, 3, heads, d // heads).unbind(2)
@@ -156,18 +186,26 @@ def test_attention_dropout_residual_and_norm_in_one(
     every = [*into.learns, *out.learns, *norm.learns]
     # A shift of all keys changes nothing, but attention rounds the gradient of its scores.
     noise = into.biases[1:2]
-    assert_near(lambda t: tiles.sublayer(t, into, out, norm, how), composed, x, every, noise)
+    assert_near(
+        lambda t: tiles.sublayers(t, [tiles.Sublayer(into, out, norm, how)]),
+        composed,
+        x,
+        every,
+        noise,
+    )
 
 
 @pytest.mark.parametrize("p", [0.0, 0.2])
 @pytest.mark.parametrize("rows", [1, 45])
 @pytest.mark.parametrize("learns", [False, True])
-def test_feed_forward_dropout_residual_and_norm_in_one(p: float, rows: int, learns: bool) -> None:
+def test_feed_forward_dropout_residual_and_norm_in_one(
+    p: float, rows: int, learns: bool, dtype: torch.dtype
+) -> None:
     torch.manual_seed(0)
-    into_w, into = layer(64, (96,), (8,), p, learns=learns)
-    out_w, out = layer(96, (64,), (4,), p, learns=learns)
+    into_w, into = layer(64, (96,), (8,), p, dtype, learns=learns)
+    out_w, out = layer(96, (64,), (4,), p, dtype, learns=learns)
     norm = norm_of(64, p, learns=learns)
-    x = torch.randn(1, rows, 64).bfloat16()
+    x = torch.randn(1, rows, 64).to(dtype)
 
     def composed(t: torch.Tensor) -> torch.Tensor:
         y = wide(out_w, out, functional.gelu(wide(into_w, into, t)))
@@ -175,16 +213,29 @@ def test_feed_forward_dropout_residual_and_norm_in_one(p: float, rows: int, lear
         return functional.layer_norm(y, (64,), norm.weight, norm.bias, norm.eps)
 
     every = [*into.learns, *out.learns, *norm.learns]
-    assert_near(lambda t: tiles.sublayer(t, into, out, norm), composed, x, every)
+    assert_near(lambda t: tiles.sublayers(t, [tiles.Sublayer(into, out, norm)]), composed, x, every)
 
 
-def test_weights_that_are_not_of_whole_tiles_are_left_to_others() -> None:
-    assert tiles.tiled([torch.zeros(64, 48)]) is None
-    assert tiles.tiled([torch.zeros(64, 64), torch.zeros(8, 64)]) is None
+def test_weights_that_are_not_of_whole_tiles_are_left_to_others(dtype: torch.dtype) -> None:
+    assert tiles.tiled([torch.zeros(64, 64)], dtype) is not None
+    assert tiles.tiled([torch.zeros(64, 48)], dtype) is None
+    assert tiles.tiled([torch.zeros(64, 64), torch.zeros(8, 64)], dtype) is None
     some, others = torch.zeros(64, 64, requires_grad=True), torch.zeros(64, 64)
-    assert tiles.tiled([some, others]) is None
+    assert tiles.tiled([some, others], dtype) is None
 
 
+def test_other_types_are_left_to_others() -> None:
+    for dtype in (torch.float64, torch.float16):
+        assert tiles.tiled([torch.zeros(64, 64)], dtype) is None
+        assert tiles.tiled([torch.zeros(64, 64, requires_grad=True)], dtype) is None
+
+
+@on_vectors
+def test_weights_that_learn_in_float32_are_left_to_others() -> None:
+    assert tiles.tiled([torch.zeros(64, 64, requires_grad=True)], torch.float32) is None
+
+
+@on_tiles
 @pytest.mark.parametrize("rows", [1, 31, 64, 300])
 @pytest.mark.parametrize("bias", [True, False])
 def test_float32_as_two_numbers_of_bfloat16(rows: int, bias: bool) -> None:
@@ -209,6 +260,7 @@ def test_float32_as_two_numbers_of_bfloat16(rows: int, bias: bool) -> None:
     assert torch.allclose(wide, functional.gelu(y), atol=3e-6)
 
 
+@on_tiles
 def test_products_that_are_not_of_whole_tiles_are_left_to_torch() -> None:
     assert tiles.product(torch.zeros(64, 48), None) is None
     assert tiles.product(torch.zeros(64, 64, dtype=torch.bfloat16), None) is None
