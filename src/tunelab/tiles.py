@@ -371,7 +371,7 @@ class _Ready:
         n, k = layer.weight.shape
         self.thin = [t.contiguous() for t in layer.thin]
         # One piece of memory for all adapters: each tensor of its own takes microseconds.
-        ranks = [len(a) + -len(a) % _TILE for a in self.thin[::2]]
+        ranks = [t.shape[0] + -t.shape[0] % _TILE for t in self.thin[::2]]
         # Whole tiles; in float32 rows are read by twelves.
         lows = [_whole_lines(r * (rows + -rows % _TILE + _TILE) * dtype.itemsize) for r in ranks]
         masks = [_whole_lines(rows * k // 8) if p.drop.limit else 0 for p in layer.adapters]
@@ -382,7 +382,7 @@ class _Ready:
             a, b, drop = self.thin[2 * i], self.thin[2 * i + 1], p.drop
             self._parts[i] = _Adapter(
                 a.data_ptr(), b.data_ptr(), place, place + lows[i] if masks[i] else None,
-                None, None, p.columns.start, len(b), len(a), p.scale * drop.scale, drop.seed,
+                None, None, p.columns.start, b.shape[0], a.shape[0], p.scale * drop.scale, drop.seed,
                 drop.limit,
             )  # fmt: skip
             place += lows[i] + masks[i]
@@ -425,7 +425,7 @@ def _room_for(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     if not tensors:
         return []
     sizes = [t.numel() for t in tensors]
-    pieces = torch.split(torch.empty(sum(sizes)), sizes)
+    pieces = torch.empty(sum(sizes)).split_with_sizes(sizes)
     return [piece.view(t.shape) for piece, t in zip(pieces, tensors, strict=True)]
 
 
