@@ -898,9 +898,10 @@ inline void finish_back(float* line, const T* slope, const T* residual, T* dx) {
   narrow32(line, dx);
 }
 
-// Sixteen numbers of those that `bits` names, the others zero; and x + y, there alone.
-inline Vec some16(uint32_t bits, const float* p) {
-  const __m512 v = _mm512_maskz_loadu_ps(__mmask16(bits), p);
+// Sixteen numbers, from a bit of `kept` on (a whole or half word; null: all), the others zero; and x
+// added where `bits` says so.
+inline Vec some16(const uint32_t* kept, long bit, const float* p) {
+  const __m512 v = _mm512_maskz_loadu_ps(__mmask16(kept ? kept[bit / 32] >> (bit & 16) : ~0u), p);
   Vec out;
   std::memcpy(&out, &v, 64);
   return out;
@@ -925,12 +926,19 @@ void panels(const float* m, long row, long column, long k, long n, float* out) {
     for (long i = 0; i < k; i++)
       for (long c = 0; c < 32; c++) out[j * k + i * 32 + c] = m[i * row + (j + c) * column];
 }
-// Lines of a panel. It is in the second cache, not in the first.
-inline auto panel(const float* b) {
-  return [=](long l, int v) {
+// s (ROWS x 32) = or, with `more`, += A B, A's rows `step` apart, B a panel of k lines. It is in the
+// second cache, not in the first. Not inlined: once is enough to compile.
+__attribute__((noinline)) void times_panel(const float* a, long step, const float* b, long k, bool more, float* s) {
+  Vec t[ROWS][2];
+  for (int u = 0; u < ROWS; u++)
+    for (int v = 0; v < 2; v++) t[u][v] = more ? load16(s + u * 32 + v * 16) : Vec{};
+  const auto line = [=](long l, int v) {
     __builtin_prefetch(b + (l + 8) * 32 + v * 16);
     return load16(b + l * 32 + v * 16);
   };
+  accumulate<false>(a, step, line, k, t);
+  for (int u = 0; u < ROWS; u++)
+    for (int v = 0; v < 2; v++) store16(s + u * 32 + v * 16, t[u][v]);
 }
 
 // A layer's thin matrices: `down` to the low side, a line a rank (ranks filled up to eights), and `up`
@@ -958,21 +966,22 @@ inline long at_once(long rows, int threads, long k) {
   return std::max(long(ROWS), (each + ROWS - 1) / ROWS * ROWS);
 }
 
-// The low side of rows i to `end`: low (rows x rank, filled up to eights) = scale A B^T. A's vector from
-// column j on of a row is x(row, j), B is `down`.
-template <class X>
-inline void lower(const Adapter<float>& p, X x, const float* down, long k, long i, long end, float* low) {
+// The low side of rows i to `end`: low (rows x rank, filled up to eights) = scale A B^T, where B is
+// `down`, and of A's elements (rows `step` apart) those count that `kept` names.
+__attribute__((noinline)) void lower(const Adapter<float>& p, const float* a, long step, const uint32_t* kept,
+                                     const float* down, long k, long i, long end, float* low) {
   const long rank = up8(p.rank);
   for (; i < end; i += 2) {
     const long next = std::min(i + 1, end - 1);
     for (long l = 0; l < rank; l += 8) {
       Vec s[16] = {};
       for (long j = 0; j < k; j += 16) {
-        const Vec a = x(i, j), b = x(next, j);
+        const long e[2] = {i * step + j, next * step + j};
+        const Vec x = some16(kept, e[0], a + e[0]), y = some16(kept, e[1], a + e[1]);
         for (int c = 0; c < 8; c++) {
           const Vec with = load16(down + (l + c) * k + j);
-          s[c] += a * with;
-          s[8 + c] += b * with;
+          s[c] += x * with;
+          s[8 + c] += y * with;
         }
       }
       const Vec total = sums(s) * p.scale;
@@ -980,11 +989,6 @@ inline void lower(const Adapter<float>& p, X x, const float* down, long k, long 
       std::memcpy(low + i * rank + l, &total, 32);
     }
   }
-}
-
-inline void put(Vec (&s)[ROWS][2], float* lines) {
-  for (int u = 0; u < ROWS; u++)
-    for (int v = 0; v < 2; v++) store16(lines + u * 32 + v * 16, s[u][v]);
 }
 
 // y = x W^T + bias, and on each adapter's columns + scale drop(x) A^T B^T. Where `slope` is given, y
@@ -1003,17 +1007,8 @@ void adapted(const float* x, const Layer<float>& layer, float* y, float* slope, 
       const long end = std::min(rows, start + some);
       for (long c = 0; c < count; c++) {
         const Adapter<float>& p = parts[c];
-        const float* const down = thin.down[c].data();
-        if (!p.kept) {
-          lower(p, [=](long i, long j) { return load16(x + i * k + j); }, down, k, start, end, p.low);
-          continue;
-        }
-        for (long e = start * k; e < end * k; e += 32) p.kept[e / 32] = kept_bits(p, uint32_t(e));
-        const auto kept = [=, &p](long i, long j) {
-          const long e = i * k + j;
-          return some16(p.kept[e / 32] >> (e & 16), x + e);
-        };
-        lower(p, kept, down, k, start, end, p.low);
+        for (long e = start * k; p.kept && e < end * k; e += 32) p.kept[e / 32] = kept_bits(p, uint32_t(e));
+        lower(p, x, k, p.kept, thin.down[c].data(), k, start, end, p.low);
       }
       // Only the last rows of all are filled up.
       const long whole = rows / ROWS * ROWS;
@@ -1021,15 +1016,13 @@ void adapted(const float* x, const Layer<float>& layer, float* y, float* slope, 
       for (long j = 0; j < n; j += 32)
         for (long i = start; i < end; i += ROWS) {
           const long many = std::min(long(ROWS), rows - i);
-          Vec s[ROWS][2] = {};
-          accumulate<false>(many == ROWS ? x + i * k : ends.get(), k, panel(layer.ahead + j * k), k, s);
+          times_panel(many == ROWS ? x + i * k : ends.get(), k, layer.ahead + j * k, k, false, line);
           for (long c = 0; c < count; c++) {
             const Adapter<float>& p = parts[c];
             if (j < p.first || j >= p.first + p.columns) continue;
             const long rank = up8(p.rank);
-            accumulate<false>(p.low + i * rank, rank, panel(thin.up[c].get() + (j - p.first) * p.rank), p.rank, s);
+            times_panel(p.low + i * rank, rank, thin.up[c].get() + (j - p.first) * p.rank, p.rank, true, line);
           }
-          put(s, line);
           for (long u = 0; u < many; u++) {
             const long to = (i + u) * n + j;
             finish(line + u * 32, layer.bias ? layer.bias + j : nullptr, slope ? slope + to : nullptr, y + to);
@@ -1042,21 +1035,16 @@ void adapted(const float* x, const Layer<float>& layer, float* y, float* slope, 
 // out (rank x 32 columns; element (l, c) at out[l * row + c * column]) = low^T x, where x's elements are
 // read as `kept` says; rows of x, `step` apart, start with the first of these columns, those of low
 // (rank numbers, filled up to eights) lie one after the other.
-inline void gather(const float* low, long rank, const float* x, long step, const uint32_t* kept, long rows,
+__attribute__((noinline)) void gather(const float* low, long rank, const float* x, long step, const uint32_t* kept, long rows,
                    float* out, long row, long column) {
-  const long words = step / 32;
-  // The next row is too far away for the processor to fetch it by itself.
-  const auto fetched = [=](long i, int v) {
-    const float* const at = x + i * step + 16 * v;
-    __builtin_prefetch(at + 12 * step);
-    return at;
+  const auto line = [=](long i, int v) {
+    const long e = i * step + 16 * v;
+    __builtin_prefetch(x + e + 12 * step);  // too far away for the processor to fetch it by itself
+    return some16(kept, e, x + e);
   };
   for (long l = 0; l < rank; l += 8) {
     Vec s[8][2] = {};
-    const auto some = [=](long i, int v) { return some16(kept[i * words] >> (16 * v), fetched(i, v)); };
-    const auto all = [=](long i, int v) { return load16(fetched(i, v)); };
-    if (kept) accumulate<true>(low + l, up8(rank), some, rows, s);
-    else accumulate<true>(low + l, up8(rank), all, rows, s);
+    accumulate<true>(low + l, up8(rank), line, rows, s);
     for (long u = 0; u < std::min(8L, rank - l); u++)
       for (long c = 0; c < 32; c++) out[(l + u) * row + c * column] = s[u][c / 16][c % 16];
   }
@@ -1074,38 +1062,28 @@ void adapted_back(const float* g, const float* x, const Layer<float>& layer, flo
 #pragma omp parallel num_threads(threads)
   {
     const Place<float> ends = place<float>(ROWS * n);
-    alignas(64) float line[ROWS * 32];
+    alignas(64) float line[ROWS * 32], own[ROWS * 32];
 #pragma omp for schedule(dynamic, 1)
     for (long start = 0; start < rows; start += some) {
       const long end = std::min(rows, start + some);
       for (long c = 0; c < count; c++) {
         const Adapter<float>& p = parts[c];
-        lower(p, [=, &p](long i, long j) { return load16(g + i * n + p.first + j); }, thin.down[c].data(), p.columns,
-              start, end, low[c].get());
+        lower(p, g + p.first, n, nullptr, thin.down[c].data(), p.columns, start, end, low[c].get());
       }
       const long whole = rows / ROWS * ROWS;
       if (end > whole) filled<ROWS>(g + whole * n, rows - whole, n, ends.get());
       for (long j = 0; dx && j < k; j += 32)
         for (long i = start; i < end; i += ROWS) {
           const long many = std::min(long(ROWS), rows - i);
-          const auto add_own = [&](long c, Vec (&s)[ROWS][2]) {
-            const long rank = up8(parts[c].rank);
-            accumulate<false>(low[c].get() + i * rank, rank, panel(thin.up[c].get() + j * parts[c].rank),
-                              parts[c].rank, s);
-          };
-          Vec s[ROWS][2] = {};
-          accumulate<false>(many == ROWS ? g + i * n : ends.get(), n, panel(layer.back + j * n), n, s);
-          for (long c = 0; c < count; c++)
-            if (!parts[c].kept) add_own(c, s);
-          put(s, line);
+          times_panel(many == ROWS ? g + i * n : ends.get(), n, layer.back + j * n, n, false, line);
           for (long c = 0; c < count; c++) {
-            if (!parts[c].kept) continue;
-            Vec own[ROWS][2] = {};
-            add_own(c, own);
-            for (long u = 0; u < ROWS; u++) {
-              const uint32_t bits = parts[c].kept[((i + std::min(u, many - 1)) * k + j) / 32];
-              for (int v = 0; v < 2; v++) add_some16(bits >> (16 * v), own[u][v], line + u * 32 + 16 * v);
-            }
+            const Adapter<float>& p = parts[c];
+            const long rank = up8(p.rank);
+            times_panel(low[c].get() + i * rank, rank, thin.up[c].get() + j * p.rank, p.rank, !p.kept,
+                        p.kept ? own : line);
+            for (long u = 0; p.kept && u < many; u++)
+              for (int v = 0; v < 32; v += 16)
+                add_some16(p.kept[((i + u) * k + j) / 32] >> v, load16(own + u * 32 + v), line + u * 32 + v);
           }
           for (long u = 0; u < many; u++) {
             const long to = (i + u) * k + j;
