@@ -25,10 +25,11 @@ from tunelab import bases, batching, cache, inference, measure, models
 from tunelab.bases import Base
 from tunelab.types import Artifact, BaseRef
 
-__all__ = ["Embedder", "Embedded", "cached", "embedder_for"]
+__all__ = ["Embedder", "Embedded", "cached", "embedder_for", "seconds_now"]
 
 # Changing how vectors are computed must change this, or old ones would be read back.
 _VERSION = 2
+_SAMPLE = 128
 
 
 class Embedder:
@@ -94,6 +95,20 @@ def cached(
     # Last, and whole: what has this file beside it is complete.
     cache.replace(about, json.dumps(facts).encode())
     return Embedded(vectors, seconds, memory, False)
+
+
+def seconds_now(embedder: Embedder, texts: Sequence[str]) -> float:
+    """What embedding these texts takes now, by a sample of all lengths.
+
+    Vectors that were kept may be of a busy hour, or of another version: their seconds say nothing
+    beside those of a method that is trained now.
+    """
+    in_order = sorted(texts, key=len)
+    some = in_order[:: max(1, len(in_order) // _SAMPLE)]
+    embedder(some[:8])  # what is only done once
+    started = time.perf_counter()
+    embedder(some)
+    return (time.perf_counter() - started) * sum(map(len, texts)) / max(1, sum(map(len, some)))
 
 
 def _key(base: Base, texts: Sequence[str], pooling: str, max_length: int) -> str:

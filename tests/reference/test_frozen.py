@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -191,13 +192,16 @@ def test_reading_equals_computing_bit_for_bit(
     run = partial(trained, tiny_bert, method, **asked)
     first, cold = run()
     kept = sorted(f.name for f in own_cache.iterdir())
+    for note in own_cache.glob("*.json"):  # as if they were of a busy hour
+        facts = json.loads(note.read_text())
+        note.write_text(json.dumps({**facts, "seconds": 1e6}))
     second, warm = run()
     assert torch.equal(first, second)
     assert cold.frozen is not None
     assert warm.frozen is not None
     assert (cold.frozen["from_cache"], warm.frozen["from_cache"]) == (False, True)
     assert cold.frozen["computed"] == warm.frozen["computed"] == "once"
-    assert warm.frozen["seconds"] == cold.frozen["seconds"]
+    assert 0 < warm.frozen["seconds"] < 60
     assert np.array_equal(cold.validation, warm.validation)
     assert sorted(f.name for f in own_cache.iterdir()) == kept
     assert len(kept) == 4  # what training and validation start from, each with its note

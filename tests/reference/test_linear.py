@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,6 +128,20 @@ def test_embedding_svm_survives_saving(tiny_bert: Path, tmp_path: Path, pooling:
     again = linear.load(artifacts.open_artifact(tmp_path))
     np.testing.assert_allclose(again.scores(texts), ours, atol=1e-9)
     assert outcome.counts["trainable_parameters"] == 3 * 32 + 3
+
+
+def test_seconds_are_of_now_where_vectors_were_kept(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNELAB_CACHE", str(tmp_path))
+    job = task("svm", three_classes, tiny_bert)
+    first = METHODS["svm"].fit(job)
+    for note in (tmp_path / "embeddings").glob("*.json"):  # as if they were of a busy hour
+        facts = json.loads(note.read_text())
+        note.write_text(json.dumps({**facts, "seconds": 1e6}))
+    again = METHODS["svm"].fit(job)
+    assert (first.details["from_cache"], again.details["from_cache"]) == (False, True)
+    assert 0 < again.details["embedding_seconds"] < again.train_seconds < 60
 
 
 def test_embeddings_are_cached_by_content(tiny_bert: Path) -> None:
