@@ -9,7 +9,7 @@ never wait for each other beat two that share every product (docs/log.md). No au
 Scores equal the model's own within rounding (tests/reference/test_inference.py). A family without
 a fast path, and a model whose adapter adds tokens, runs as it is, in the same batches.
 
-May import: batching, kernels, models, packing, tiles.
+May import: batching, fused, kernels, models, packing.
 May not import: train, transformer, methods, trial.
 """
 
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from tunelab import batching, kernels, models, packing, tiles
+from tunelab import batching, fused, kernels, models, packing
 from tunelab.batching import Encoded
 
 __all__ = ["PRECISIONS", "Halves", "Lower", "Prepared", "WINDOW", "batches", "fingerprint",
@@ -37,7 +37,7 @@ __all__ = ["PRECISIONS", "Halves", "Lower", "Prepared", "WINDOW", "batches", "fi
 
 # What layers may compute in when texts are scored; the head is float32 in any case. "float32" is
 # exact. "auto" is float32 too, with products on matrix tiles where the processor has them, twice as
-# fast: a score then has five true digits (tiles.Product).
+# fast: a score then has five true digits (fused.Product).
 PRECISIONS = ("auto", "float32", "bfloat16")
 # Texts that are tokenized, sorted and scored at a time: memory is bounded however many there are.
 WINDOW = 4096
@@ -110,17 +110,17 @@ class _Format:
         dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         return _Format(dtype, precision == "auto")
 
-    def product(self, weight: torch.Tensor, bias: torch.Tensor | None) -> _Plain | tiles.Product:
+    def product(self, weight: torch.Tensor, bias: torch.Tensor | None) -> _Plain | fused.Product:
         """x W^T + bias."""
         weight = weight.detach().to(self.dtype)
         bias = None if bias is None else bias.detach().to(self.dtype)
-        on_tiles = tiles.product(weight, bias) if self.on_tiles else None
+        on_tiles = fused.product(weight, bias) if self.on_tiles else None
         return on_tiles or _Plain(weight, bias)
 
     def used(self, layers: Sequence[_Layer]) -> str:
         """In words, for the record."""
         parts = [x for m in layers for x in (m.query, m.out, m.up, m.down)]
-        on_tiles = any(isinstance(x, tiles.Product) for x in parts)
+        on_tiles = any(isinstance(x, fused.Product) for x in parts)
         return "float32, products on matrix tiles" if on_tiles else str(self.dtype)[6:]
 
 
@@ -146,7 +146,7 @@ def _linear(module: Any, form: _Format) -> Apply:
     return module  # type: ignore[no-any-return]
 
 
-def _joined(modules: list[Any], form: _Format) -> _Plain | tiles.Product | None:
+def _joined(modules: list[Any], form: _Format) -> _Plain | fused.Product | None:
     """Several linear layers of one input as one; None where one is no plain layer."""
     if any(type(m) is not nn.Linear for m in modules):
         return None
@@ -180,7 +180,7 @@ def _layer(form: _Format, heads: int, qkv: list[Any], rest: list[Any]) -> _Layer
             return torch.cat([key(x), value(x)], dim=-1)
 
     wide = _linear(up, form)
-    if isinstance(wide, tiles.Product) and packing.is_gelu(activation):
+    if isinstance(wide, fused.Product) and packing.is_gelu(activation):
         wide, activation = replace(wide, gelu=True), nn.Identity()
     return _Layer(
         heads, query, key_value, joined, _linear(out, form), _norm(norm),

@@ -817,7 +817,7 @@ Place<T> place(long n) {
   return Place<T>(static_cast<T*>(p));
 }
 
-// An adapter on some columns of y = x W^T; tiles.py has the same.
+// An adapter on some columns of y = x W^T; fused.py has the same.
 template <class T>
 struct Adapter {
   const float *a, *b;    // A (rank x k), B (columns x rank)
@@ -854,7 +854,7 @@ inline uint32_t kept_bits(const Adapter<T>& p, uint32_t index) {
 
 // A layer x W^T + bias, x with k and the result with n numbers a row, and its adapters; k, n and
 // adapters' columns are multiples of 32. W^T and W are laid out; dw (n x k) and dbias are null where
-// these do not learn. tiles.py has the same.
+// these do not learn. fused.py has the same.
 template <class T>
 struct Layer {
   const T *ahead, *back, *bias;
@@ -1195,7 +1195,7 @@ inline void turn_words(Vec* v) {
 
 // Weights of four bits, W (n x k) row by row, the first of two in a byte's upper half: each is one of
 // sixteen numbers times the scale of its block (Dettmers et al. 2023, in bitsandbytes' layout). k, n and
-// blocks are multiples of 32. tiles.py has the same.
+// blocks are multiples of 32. fused.py has the same.
 struct Coded {
   const uint8_t* codes;
   const float *numbers, *scales;
@@ -1842,7 +1842,7 @@ void attend(const Attention<bf16>& a, int threads) {
 // A sublayer in BERT's order (Vaswani et al. 2017): norm(x + drop(out(f(in(x))))), where f is attention
 // within each text (`bounds` given; `in` makes queries, keys and values) or GELU. With `asking`, which
 // makes the queries, only the first token of each text asks and has a result; `in` makes keys and values
-// then. tiles.py has the same.
+// then. fused.py has the same.
 template <class T>
 struct Sublayer {
   Layer<T> in, out;

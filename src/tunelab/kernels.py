@@ -117,7 +117,7 @@ _OF_FLOATS = {
     "squares_float32": "p" "l" "p" "i", "adamw_float32": "p" "l" "ffff" "i",
     "adamw_late_float32": "pp" "ll" "i",
 }  # fmt: skip
-# Whole layers (tiles.py): float32 where vectors are wide, bfloat16 where there are matrix tiles.
+# Whole layers (fused.py): float32 where vectors are wide, bfloat16 where there are matrix tiles.
 _LAYERS = {
     "adapted": "ppp" "l" "i", "adapted_back": "pppp" "l" "i", "sublayers": "p" "l" "i",
     "sublayers_back": "p" "l" "i",

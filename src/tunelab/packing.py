@@ -28,7 +28,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.pytorch_utils import Conv1D
 
-from tunelab import kernels, tiles
+from tunelab import fused, kernels
 from tunelab.batching import Encoded
 from tunelab.kernels import Dropout, Layout, Mask
 from tunelab.optim import rows_of
@@ -193,11 +193,11 @@ class _Run:
         out = kernels.self_attention(parts, self.layout, scale=scale, drop=drop, causal=self.causal)
         return out.reshape(1, out.shape[1], -1)
 
-    def norm(self, norm: Any, p: float) -> tiles.Norm:
+    def norm(self, norm: Any, p: float) -> fused.Norm:
         """A sublayer's norm, with the next mask."""
         drop = self.drop(p, norm.training)
-        assert isinstance(drop, Dropout)  # noqa: S101  what shares the row is not on tiles
-        return tiles.Norm(norm.weight, norm.bias, norm.eps, drop)
+        assert isinstance(drop, Dropout)  # noqa: S101  what shares the row is not fused
+        return fused.Norm(norm.weight, norm.bias, norm.eps, drop)
 
     def add_norm(self, y: torch.Tensor, x: torch.Tensor, norm: Any, p: float) -> torch.Tensor:
         """norm(dropout(y) + x), fused where `norm` is torch's own LayerNorm."""
@@ -304,7 +304,7 @@ def _albert_layer(layer: Any) -> _Layer:
 class _Pass:
     """A layer's forward pass; in the last layer only the tokens that the head reads ask.
 
-    Where the kernels fit, it computes the layers after it in the same call (`tiles.sublayers`), and
+    Where the kernels fit, it computes the layers after it in the same call (`fused.sublayers`), and
     these give back what enters them.
     """
 
@@ -318,7 +318,7 @@ class _Pass:
         run = self._run
         if run.is_done():
             return x
-        chain: list[tiles.Sublayer] = []
+        chain: list[fused.Sublayer] = []
         at: _Pass | None = self
         while at is not None:
             last = run.is_last(len(chain) // 2)
@@ -327,11 +327,11 @@ class _Pass:
             more = [at._attending(x.dtype, last=last), at._feeding_forward(x.dtype)]
             chain += more
             # Weights that are laid out for each call would all be laid out at once.
-            goes_on = all(isinstance(w, tiles.Tiled) for s in more for w in s.weights)
+            goes_on = all(isinstance(w, fused.LaidOut) for s in more for w in s.weights)
             at = at.next if goes_on and at.next is not None and at.next._is_installed() else None
         if chain:
             run.did(len(chain) // 2)
-            return tiles.sublayers(x, chain)
+            return fused.sublayers(x, chain)
         last = run.is_last()
         run.did(1)
         return self._feed_forward(self._attend(x, last=last))
@@ -353,9 +353,9 @@ class _Pass:
 
     def _fit(self, dtype: torch.dtype, *names: str) -> bool:
         sides = (self._together(name) for name in names)
-        return all(s is not None and s.on_tiles(dtype) is not None for s in sides)
+        return all(s is not None and s.laid_out(dtype) is not None for s in sides)
 
-    def _line(self, dtype: torch.dtype, name: str) -> tiles.Linear:
+    def _line(self, dtype: torch.dtype, name: str) -> fused.Linear:
         """Linear layers that fit, as kernels take them, with the next masks."""
         together = self._together(name)
         assert together is not None  # noqa: S101  the caller has asked
@@ -365,34 +365,34 @@ class _Pass:
         """Whether the first half fits; in the `last` layer only the first of each text asks."""
         p = self._parts
         return (
-            tiles.Norm.fits(p.norm)
+            fused.Norm.fits(p.norm)
             and self._fit(dtype, *(("query", "rest") if last else ("all",)), "mixed")
             and kernels.fits(self._run.layout, p.mixed.in_features // p.heads)
         )
 
-    def _attending(self, dtype: torch.dtype, *, last: bool) -> tiles.Sublayer:
+    def _attending(self, dtype: torch.dtype, *, last: bool) -> fused.Sublayer:
         run, p = self._run, self._parts
         drop = run.drop(p.drops[0], self._module.training)
         assert isinstance(drop, Dropout)  # noqa: S101  what shares the row is not joined
-        how = tiles.Attention(run.layout, p.heads, p.scale, drop)
+        how = fused.Attention(run.layout, p.heads, p.scale, drop)
         asking = self._line(dtype, "query") if last else None
         into, out = self._line(dtype, "rest" if last else "all"), self._line(dtype, "mixed")
-        return tiles.Sublayer(into, out, run.norm(p.norm, p.drops[1]), how, asking)
+        return fused.Sublayer(into, out, run.norm(p.norm, p.drops[1]), how, asking)
 
     def _feeds_forward(self, dtype: torch.dtype) -> bool:
         """Whether the second half fits."""
-        norm = tiles.Norm.fits(self._parts.last_norm)
+        norm = fused.Norm.fits(self._parts.last_norm)
         return self._gelu and norm and self._fit(dtype, "wide", "narrow")
 
-    def _feeding_forward(self, dtype: torch.dtype) -> tiles.Sublayer:
+    def _feeding_forward(self, dtype: torch.dtype) -> fused.Sublayer:
         wide, narrow = self._line(dtype, "wide"), self._line(dtype, "narrow")
         norm = self._run.norm(self._parts.last_norm, self._parts.drops[2])
-        return tiles.Sublayer(wide, narrow, norm)
+        return fused.Sublayer(wide, narrow, norm)
 
     def _attend(self, x: torch.Tensor, *, last: bool) -> torch.Tensor:
         run, p = self._run, self._parts
         if self._attends(x.dtype, last=last):
-            return tiles.sublayers(x, [self._attending(x.dtype, last=last)])
+            return fused.sublayers(x, [self._attending(x.dtype, last=last)])
         drop = run.drop(p.drops[0], self._module.training)
         asks = x.index_select(1, run.layout.starts) if last else x
         joined = None if last else self._together("all")
@@ -406,7 +406,7 @@ class _Pass:
     def _feed_forward(self, x: torch.Tensor) -> torch.Tensor:
         p = self._parts
         if self._feeds_forward(x.dtype):
-            return tiles.sublayers(x, [self._feeding_forward(x.dtype)])
+            return fused.sublayers(x, [self._feeding_forward(x.dtype)])
         return self._run.add_norm(p.narrow(p.activation(p.wide(x))), x, p.last_norm, p.drops[2])
 
 
@@ -436,7 +436,7 @@ class _Cast:
 
     def __init__(self) -> None:
         self._kept: dict[tuple[int, ...], torch.Tensor] = {}
-        self._tiled: dict[tuple[Any, ...], tiles.Weight | None] = {}
+        self._laid_out: dict[tuple[Any, ...], fused.Weight | None] = {}
         # Embeddings that learn by rows, which may lag behind while this is in use.
         self.by_rows: list[torch.Tensor] = []
 
@@ -463,17 +463,17 @@ class _Cast:
             kept = self._kept[key] = torch.cat([t.detach().to(dtype) for t in whole])
         return kept
 
-    def tiled(self, layers: Sequence[Any], dtype: torch.dtype) -> tiles.Weight | None:
-        """The weights of layers as matrix tiles read them; None where they cannot be."""
+    def laid_out(self, layers: Sequence[Any], dtype: torch.dtype) -> fused.Weight | None:
+        """The weights of layers as kernels of whole layers read them; None where they cannot be."""
         # A pooler is called in both types: by the encoder, for nothing, and by the head.
         key = (dtype, *map(id, layers))
-        if key not in self._tiled and all(map(tiles.is_coded, layers)):
-            self._tiled[key] = tiles.coded(layers)
-        if key not in self._tiled:
+        if key not in self._laid_out and all(map(fused.is_coded, layers)):
+            self._laid_out[key] = fused.coded(layers)
+        if key not in self._laid_out:
             weights = [m.weight.t() if type(m) is Conv1D else m.weight for m in layers]
             alike = len({m.bias is not None and m.bias.requires_grad for m in layers}) == 1
-            self._tiled[key] = tiles.tiled(weights, dtype) if alike else None
-        return self._tiled[key]
+            self._laid_out[key] = fused.laid_out(weights, dtype) if alike else None
+        return self._laid_out[key]
 
 
 def _linear(run: _Run, m: Any, cast: _Cast) -> _Forward:
@@ -524,12 +524,12 @@ def _is_plain(lora: Any) -> bool:
 
 def _is_coded(module: Any) -> bool:
     """A layer of four bits that tiles read, alone or with one plain LoRA adapter (QLoRA)."""
-    if tiles.is_coded(module):
+    if fused.is_coded(module):
         return True
     base = getattr(module, "base_layer", None)
     # peft has a class of its own for these, of the same name.
     known = type(module).__module__ == "peft.tuners.lora.bnb"
-    return known and tiles.is_coded(base) and _is_plain(module)
+    return known and fused.is_coded(base) and _is_plain(module)
 
 
 class _SideBySide:
@@ -554,32 +554,32 @@ class _SideBySide:
         biases = [b.bias for b in self._bases]
         self._learning = [b for b in biases if b is not None and b.requires_grad]
 
-    def on_tiles(self, dtype: torch.dtype) -> tiles.Weight | None:
+    def laid_out(self, dtype: torch.dtype) -> fused.Weight | None:
         """The weights as kernels read them; None where they are multiplied by torch."""
-        return self._cast.tiled(self._bases, dtype)
+        return self._cast.laid_out(self._bases, dtype)
 
-    def linear(self, dtype: torch.dtype) -> tiles.Linear:
+    def linear(self, dtype: torch.dtype) -> fused.Linear:
         """The layers as kernels take them, with the next masks."""
-        weight = self.on_tiles(dtype)
+        weight = self.laid_out(dtype)
         assert weight is not None  # noqa: S101  the caller has asked
         with torch.set_grad_enabled(False) if self._learning else nullcontext():
             bias = self._bias(dtype)  # the call gives its gradient
-        return tiles.Linear(weight, bias, self._adapters(), self._thin, self._learning)
+        return fused.Linear(weight, bias, self._adapters(), self._thin, self._learning)
 
     def _bias(self, dtype: torch.dtype) -> Any:
         return self._cast.joined([b.bias for b in self._bases], dtype)
 
-    def _adapters(self) -> list[tiles.Adapter]:
+    def _adapters(self) -> list[fused.Adapter]:
         """With the next masks."""
         drop: Any = self._run.drop
         return [
-            tiles.Adapter(columns, scale, drop(rate, m.training))
+            fused.Adapter(columns, scale, drop(rate, m.training))
             for columns, m, rate, scale in self._adapted
         ]
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if self.on_tiles(x.dtype):
-            return tiles.linear(x, self.linear(x.dtype))
+        if self.laid_out(x.dtype):
+            return fused.linear(x, self.linear(x.dtype))
         weight = self._cast.joined([b.weight for b in self._bases], x.dtype)
         weight, bias = weight.t() if self._flipped else weight, self._bias(x.dtype)
         if not self._adapted:
@@ -600,7 +600,7 @@ class _LoraLinear(torch.autograd.Function):
         x: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
-        parts: Sequence[tiles.Adapter],
+        parts: Sequence[fused.Adapter],
         *thin: torch.Tensor,
     ) -> torch.Tensor:
         flat = x.reshape(-1, x.shape[-1]).contiguous()
@@ -784,7 +784,7 @@ class Packed:
             return None
         bases = [getattr(m, "base_layer", m) for m in modules]
         alike = len({(type(b), b.bias is None) for b in bases}) == 1
-        if not alike or (exact and cast.tiled(bases, self._dtype) is None):
+        if not alike or (exact and cast.laid_out(bases, self._dtype) is None):
             return None
         return _SideBySide(self._run, modules, cast)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from families import make_family
-from tunelab import bases, batching, kernels, packing, tiles, train
+from tunelab import bases, batching, fused, kernels, packing, train
 from tunelab.batching import Encoded
 from tunelab.methods import METHODS
 from tunelab.methods.neural import adapted
@@ -216,12 +216,12 @@ def test_layers_in_one_call_are_the_layers_apart(
             return loss_and_gradients(model, logits, labels)
 
     with monkeypatch.context() as apart:
-        apart.setattr(tiles, "tiled", lambda *_: None)
+        apart.setattr(fused, "laid_out", lambda *_: None)
         their_loss, theirs = trained(torch.float32)
     lengths: list[int] = []
-    monkeypatch.setattr(tiles, "linear", _noted(tiles.linear, lambda *_: lengths.append(0)))
-    noted = _noted(tiles.sublayers, lambda _, chain: lengths.append(len(chain)))
-    monkeypatch.setattr(tiles, "sublayers", noted)
+    monkeypatch.setattr(fused, "linear", _noted(fused.linear, lambda *_: lengths.append(0)))
+    noted = _noted(fused.sublayers, lambda _, chain: lengths.append(len(chain)))
+    monkeypatch.setattr(fused, "sublayers", noted)
     loss, gradients = trained(dtype)
     # All layers in one call; one that is shared is called each time, and its GELU is another.
     layers = packing.Packed(model)._run.layers
@@ -286,15 +286,15 @@ def test_four_bits_on_tiles_are_the_four_bits_of_bitsandbytes(
             torch.nn.init.normal_(p, std=0.02, generator=generator)
     texts, labels = batch_of(np.random.default_rng(0).integers(5, 60, 16).tolist())
     laid: list[weakref.ref[torch.Tensor]] = []
-    lay_out = tiles.Coded._laid_out
+    lay_out = fused.Coded._laid_out
 
-    def noted(self: tiles.Coded, *, back: bool) -> torch.Tensor:
+    def noted(self: fused.Coded, *, back: bool) -> torch.Tensor:
         out = lay_out(self, back=back)
         laid.append(weakref.ref(out))
         return out
 
-    monkeypatch.setattr(tiles.Coded, "_laid_out", noted)
-    codes = [m.weight.data.clone() for m in model.modules() if tiles.is_coded(m)]
+    monkeypatch.setattr(fused.Coded, "_laid_out", noted)
+    codes = [m.weight.data.clone() for m in model.modules() if fused.is_coded(m)]
     assert len(codes) == 36
     found = []
     for dtype in (torch.float32, torch.bfloat16):
@@ -309,7 +309,7 @@ def test_four_bits_on_tiles_are_the_four_bits_of_bitsandbytes(
     assert float(loss) == pytest.approx(float(their_loss), rel=2e-3)
     whole, got = (torch.cat([g[n].flatten() for n in theirs]) for g in (theirs, gradients))
     assert float((got - whole).norm() / whole.norm()) < 0.02
-    after = [m.weight.data for m in model.modules() if tiles.is_coded(m)]
+    after = [m.weight.data for m in model.modules() if fused.is_coded(m)]
     assert all(map(torch.equal, codes, after))
 
 

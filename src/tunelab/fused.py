@@ -1,11 +1,12 @@
-"""Layers on a processor's matrix tiles (AMX), with the adapters that train them.
+"""Whole layers in one kernel call, with the adapters that train them.
 
-In bfloat16 a weight that does not learn is laid out once as tiles read it, and one that learns or
-has four bits before each call. A layer, or a whole sublayer with attention or GELU, dropout,
-residual and norm, is then one call forward and one back, in which LoRA's thin products share the
-tiles of the large one. For scoring, float32 is multiplied in two parts (`Product`). Where there are
-no tiles, `tiled` gives None and the caller computes as `packing` does without; the same masks are
-drawn, so that both give the same numbers to rounding.
+A layer, a whole sublayer (attention or GELU, dropout, residual, norm) and all sublayers of an
+encoder are one call forward and one back (`sublayers`). In bfloat16 they run on a processor's
+matrix tiles (AMX), where LoRA's thin products share the tiles of the large one; in float32 on wide
+vectors (AVX-512). A weight that does not learn is laid out once as these read it, and one that
+learns or has four bits before each call. For scoring, float32 is multiplied in two parts on tiles
+(`Product`). Where a processor has neither, `laid_out` gives None and the caller computes as
+`packing` does without; the same masks are drawn, so that both give the same numbers to rounding.
 
 May import: kernels. May not import: packing, train, methods.
 """
@@ -23,16 +24,16 @@ from torch import nn
 from tunelab import kernels
 from tunelab.kernels import Dropout, Layout, at
 
-__all__ = ["Adapter", "Attention", "Coded", "Learning", "Linear", "Norm", "Product",
-           "Sublayer", "Tiled", "Weight", "coded", "is_coded", "linear", "product", "sublayers",
-           "tiled"]  # fmt: skip
+__all__ = ["Adapter", "Attention", "Coded", "LaidOut", "Learning", "Linear", "Norm", "Product",
+           "Sublayer", "Weight", "coded", "is_coded", "laid_out", "linear",
+           "product", "sublayers"]  # fmt: skip
 
 _TILE = 32
 _LAYING_OUT = {torch.bfloat16: "lay_out", torch.float32: "panels"}
 
 
 class Weight(Protocol):
-    """A W (n, k) that tiles can read."""
+    """A W (n, k) that kernels can read."""
 
     @property
     def shape(self) -> torch.Size:
@@ -49,7 +50,7 @@ class Weight(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tiled:
+class LaidOut:
     """A weight that does not learn, laid out once for both ways."""
 
     shape: torch.Size
@@ -171,7 +172,7 @@ def coded(layers: Sequence[Any]) -> Coded:
     return Coded(torch.Size((n, layers[0].in_features)), tuple(parts))
 
 
-def tiled(weights: Sequence[torch.Tensor], dtype: torch.dtype) -> Weight | None:
+def laid_out(weights: Sequence[torch.Tensor], dtype: torch.dtype) -> Weight | None:
     """Weights (n_i, k), one below the other, as kernels read them that compute in `dtype`.
 
     None where they are not of whole tiles, where the processor has none, or where only some learn;
@@ -193,7 +194,7 @@ def tiled(weights: Sequence[torch.Tensor], dtype: torch.dtype) -> Weight | None:
     ahead, back = (torch.empty(n * k, dtype=dtype) for _ in range(2))
     lay_out(at(weight), along, down, k, n, at(ahead))
     lay_out(at(weight), down, along, n, k, at(back))
-    return Tiled(weight.shape, (ahead, back))
+    return LaidOut(weight.shape, (ahead, back))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -382,12 +383,12 @@ class _Ready:
             a, b, drop = self.thin[2 * i], self.thin[2 * i + 1], p.drop
             self._parts[i] = _Adapter(
                 a.data_ptr(), b.data_ptr(), place, place + lows[i] if masks[i] else None,
-                None, None, p.columns.start, b.shape[0], a.shape[0], p.scale * drop.scale, drop.seed,
-                drop.limit,
+                None, None, p.columns.start, b.shape[0], a.shape[0], p.scale * drop.scale,
+                drop.seed, drop.limit,
             )  # fmt: skip
             place += lows[i] + masks[i]
         self._layer = layer
-        # Alive as long as the next call reads it; others than `Tiled` are laid out for each.
+        # Alive as long as the next call reads it; others than `LaidOut` are laid out for each.
         self.laid: torch.Tensor | None = layer.weight.ahead()
         self.record = _Layer(
             at(self.laid), None, at(layer.bias), None, None,

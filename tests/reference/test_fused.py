@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tunelab import kernels, tiles
+from tunelab import fused, kernels
+from tunelab.fused import Adapter, Linear
 from tunelab.kernels import Dropout, Layout
-from tunelab.tiles import Adapter, Linear
 
 on_tiles = pytest.mark.skipif(
     "tiles" not in kernels.built(torch.bfloat16),
@@ -71,7 +71,7 @@ def layer(
         weights = [w.float().requires_grad_() for w in weights]
     if learns:
         biases = [b.float().requires_grad_() for b in biases]
-    found = tiles.tiled(weights, dtype)
+    found = fused.laid_out(weights, dtype)
     assert found is not None
     adapters, thin, first = [], [], 0
     for seed, (n, r) in enumerate(zip(columns, ranks, strict=True)):
@@ -119,7 +119,7 @@ def test_layers_side_by_side(
     torch.manual_seed(0)
     weights, own = layer(96, (64, 32), ranks, p, dtype, learns=learns)
     x = torch.randn(1, rows, 96).to(dtype)
-    assert_near(lambda t: tiles.linear(t, own), lambda t: wide(weights, own, t), x, own.learns)
+    assert_near(lambda t: fused.linear(t, own), lambda t: wide(weights, own, t), x, own.learns)
 
 
 def laid_out(lengths: list[int], fill: int) -> Layout:
@@ -135,7 +135,7 @@ def test_adapters_with_and_without_dropout_in_one_layer(dtype: torch.dtype) -> N
     some = [replace(own.adapters[0], drop=Dropout(0.0)), own.adapters[1]]
     mixed = replace(own, adapters=some)
     x = torch.randn(1, 45, 32).to(dtype)
-    assert_near(lambda t: tiles.linear(t, mixed), lambda t: wide(weights, mixed, t), x, own.learns)
+    assert_near(lambda t: fused.linear(t, mixed), lambda t: wide(weights, mixed, t), x, own.learns)
 
 
 @pytest.mark.parametrize("rows", [40, 700])
@@ -145,12 +145,12 @@ def test_a_large_weight_is_gone_through_by_several_blocks_of_rows(
     torch.manual_seed(0)
     weights, own = layer(512, (1600,), (8,), 0.1, dtype)
     x = torch.randn(1, rows, 512).to(dtype)
-    assert_near(lambda t: tiles.linear(t, own), lambda t: wide(weights, own, t), x, own.learns)
+    assert_near(lambda t: fused.linear(t, own), lambda t: wide(weights, own, t), x, own.learns)
 
 
-def norm_of(d: int, p: float, *, learns: bool) -> tiles.Norm:
+def norm_of(d: int, p: float, *, learns: bool) -> fused.Norm:
     both = [1 + torch.randn(d) / 9, torch.randn(d)]
-    return tiles.Norm(*(t.requires_grad_(learns) for t in both), 1e-5, Dropout(p, 3))
+    return fused.Norm(*(t.requires_grad_(learns) for t in both), 1e-5, Dropout(p, 3))
 
 
 @pytest.mark.parametrize("p", [0.0, 0.2])
@@ -165,7 +165,7 @@ def test_attention_dropout_residual_and_norm_in_one(
     out_w, out = layer(d, (d,), (4,), p, dtype, learns=learns)
     norm = norm_of(d, p, learns=learns)
     fill = 5
-    how = tiles.Attention(laid_out(lengths, fill), heads, 0.2, Dropout(p, 4))
+    how = fused.Attention(laid_out(lengths, fill), heads, 0.2, Dropout(p, 4))
     x = torch.randn(1, sum(lengths) + fill, d).to(dtype)
 
     def composed(t: torch.Tensor) -> torch.Tensor:
@@ -187,7 +187,7 @@ def test_attention_dropout_residual_and_norm_in_one(
     # A shift of all keys changes nothing, but attention rounds the gradient of its scores.
     noise = into.biases[1:2]
     assert_near(
-        lambda t: tiles.sublayers(t, [tiles.Sublayer(into, out, norm, how)]),
+        lambda t: fused.sublayers(t, [fused.Sublayer(into, out, norm, how)]),
         composed,
         x,
         every,
@@ -213,26 +213,26 @@ def test_feed_forward_dropout_residual_and_norm_in_one(
         return functional.layer_norm(y, (64,), norm.weight, norm.bias, norm.eps)
 
     every = [*into.learns, *out.learns, *norm.learns]
-    assert_near(lambda t: tiles.sublayers(t, [tiles.Sublayer(into, out, norm)]), composed, x, every)
+    assert_near(lambda t: fused.sublayers(t, [fused.Sublayer(into, out, norm)]), composed, x, every)
 
 
 def test_weights_that_are_not_of_whole_tiles_are_left_to_others(dtype: torch.dtype) -> None:
-    assert tiles.tiled([torch.zeros(64, 64)], dtype) is not None
-    assert tiles.tiled([torch.zeros(64, 48)], dtype) is None
-    assert tiles.tiled([torch.zeros(64, 64), torch.zeros(8, 64)], dtype) is None
+    assert fused.laid_out([torch.zeros(64, 64)], dtype) is not None
+    assert fused.laid_out([torch.zeros(64, 48)], dtype) is None
+    assert fused.laid_out([torch.zeros(64, 64), torch.zeros(8, 64)], dtype) is None
     some, others = torch.zeros(64, 64, requires_grad=True), torch.zeros(64, 64)
-    assert tiles.tiled([some, others], dtype) is None
+    assert fused.laid_out([some, others], dtype) is None
 
 
 def test_other_types_are_left_to_others() -> None:
     for dtype in (torch.float64, torch.float16):
-        assert tiles.tiled([torch.zeros(64, 64)], dtype) is None
-        assert tiles.tiled([torch.zeros(64, 64, requires_grad=True)], dtype) is None
+        assert fused.laid_out([torch.zeros(64, 64)], dtype) is None
+        assert fused.laid_out([torch.zeros(64, 64, requires_grad=True)], dtype) is None
 
 
 @on_vectors
 def test_weights_that_learn_in_float32_are_left_to_others() -> None:
-    assert tiles.tiled([torch.zeros(64, 64, requires_grad=True)], torch.float32) is None
+    assert fused.laid_out([torch.zeros(64, 64, requires_grad=True)], torch.float32) is None
 
 
 @on_tiles
@@ -241,7 +241,7 @@ def test_weights_that_learn_in_float32_are_left_to_others() -> None:
 def test_float32_as_two_numbers_of_bfloat16(rows: int, bias: bool) -> None:
     torch.manual_seed(0)
     weight, shift = torch.randn(160, 96), torch.randn(160) if bias else None
-    found = tiles.product(weight, shift)
+    found = fused.product(weight, shift)
     assert found is not None
     x = torch.randn(2, rows, 96)
     exact = functional.linear(
@@ -262,5 +262,5 @@ def test_float32_as_two_numbers_of_bfloat16(rows: int, bias: bool) -> None:
 
 @on_tiles
 def test_products_that_are_not_of_whole_tiles_are_left_to_torch() -> None:
-    assert tiles.product(torch.zeros(64, 48), None) is None
-    assert tiles.product(torch.zeros(64, 64, dtype=torch.bfloat16), None) is None
+    assert fused.product(torch.zeros(64, 48), None) is None
+    assert fused.product(torch.zeros(64, 64, dtype=torch.bfloat16), None) is None
