@@ -49,20 +49,43 @@ class Weight(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class LaidOut:
-    """A weight that does not learn, laid out once for both ways."""
+    """A weight that does not learn, laid out once for each way, when that is first gone."""
 
-    shape: torch.Size
-    kept: tuple[torch.Tensor, torch.Tensor]
+    __slots__ = ("_ahead", "_back", "_dtype", "_parts", "shape")
+
+    def __init__(self, parts: Sequence[torch.Tensor], dtype: torch.dtype) -> None:
+        self._parts, self._dtype = parts, dtype
+        self._ahead: torch.Tensor | None = None
+        self._back: torch.Tensor | None = None
+        self.shape = _below_each_other(parts)
 
     def ahead(self) -> torch.Tensor:
         """As `Weight`."""
-        return self.kept[0]
+        if self._ahead is None:
+            self._ahead = self._laid_out(back=False)
+        return self._ahead
 
     def back(self) -> torch.Tensor:
         """As `Weight`."""
-        return self.kept[1]
+        if self._back is None:
+            self._back = self._laid_out(back=True)
+        return self._back
+
+    def _laid_out(self, *, back: bool) -> torch.Tensor:
+        weight = torch.cat([w.detach().to(self._dtype) for w in self._parts])
+        (n, k), (down, along) = weight.shape, weight.stride()
+        out = torch.empty(n * k, dtype=self._dtype)
+        lay_out = kernels.pick(_LAYING_OUT[self._dtype], weight)
+        if back:
+            lay_out(at(weight), down, along, n, k, at(out))
+        else:
+            lay_out(at(weight), along, down, k, n, at(out))
+        return out
+
+
+def _below_each_other(parts: Sequence[torch.Tensor]) -> torch.Size:
+    return torch.Size((sum(p.shape[0] for p in parts), parts[0].shape[1]))
 
 
 class _Codes(ctypes.Structure):
@@ -184,17 +207,10 @@ def laid_out(weights: Sequence[torch.Tensor], dtype: torch.dtype) -> Weight | No
         fits = all(w.requires_grad and w.is_contiguous() for w in weights)
         if dtype != torch.bfloat16 or not fits or kernels.pick("lay_out_rows", *weights) is None:
             return None
-        shape = torch.Size((sum(map(len, weights)), weights[0].shape[1]))
-        return Learning(shape, tuple(weights))
-    weight = torch.cat([w.detach().to(dtype) for w in weights])
-    lay_out = kernels.pick(_LAYING_OUT.get(dtype, "-"), weight)
-    if lay_out is None:
-        return None
-    (n, k), (down, along) = weight.shape, weight.stride()
-    ahead, back = (torch.empty(n * k, dtype=dtype) for _ in range(2))
-    lay_out(at(weight), along, down, k, n, at(ahead))
-    lay_out(at(weight), down, along, n, k, at(back))
-    return LaidOut(weight.shape, (ahead, back))
+        return Learning(_below_each_other(weights), tuple(weights))
+    how = _LAYING_OUT.get(dtype)
+    runs = how is not None and kernels.pick(how, torch.empty(0, dtype=dtype)) is not None
+    return LaidOut(weights, dtype) if runs and all(w.is_cpu for w in weights) else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -254,7 +270,7 @@ class Adapter:
 class Linear:
     """y = x W^T + bias, on an adapter's columns + s (drop(x) A^T) B^T (Hu et al. 2021).
 
-    `thin`: A (r, k), B (columns, r), A, B, ... in float32, rounded to bfloat16 where they are
+    `thin`: A (r, k), B (columns, r), A, B, ... in float32, rounded to x's type where they are
     multiplied; an adapter's columns are whole tiles. `biases`: those of float32 that learn, of
     which `bias` is made.
     """
@@ -372,11 +388,12 @@ class _Ready:
         n, k = layer.weight.shape
         self.thin = [t.contiguous() for t in layer.thin]
         # One piece of memory for all adapters: each tensor of its own takes microseconds.
-        ranks = [t.shape[0] + -t.shape[0] % _TILE for t in self.thin[::2]]
-        # Whole tiles; in float32 rows are read by twelves.
+        # Whole tiles; in float32 ranks are read by eights, and rows by twelves.
+        whole = 8 if dtype == torch.float32 else _TILE
+        ranks = [t.shape[0] + -t.shape[0] % whole for t in self.thin[::2]]
         lows = [_whole_lines(r * (rows + -rows % _TILE + _TILE) * dtype.itemsize) for r in ranks]
         masks = [_whole_lines(rows * k // 8) if p.drop.limit else 0 for p in layer.adapters]
-        self.kept = torch.empty(sum(lows) + sum(masks), dtype=torch.uint8)
+        self.kept: torch.Tensor | None = torch.empty(sum(lows) + sum(masks), dtype=torch.uint8)
         place = at(self.kept) or 0
         self._parts = (_Adapter * len(layer.adapters))()
         for i, p in enumerate(layer.adapters):
@@ -390,6 +407,7 @@ class _Ready:
         self._layer = layer
         # Alive as long as the next call reads it; others than `LaidOut` are laid out for each.
         self.laid: torch.Tensor | None = layer.weight.ahead()
+        assert self.laid.dtype == dtype  # noqa: S101  it would be read beyond its end
         self.record = _Layer(
             at(self.laid), None, at(layer.bias), None, None,
             ctypes.addressof(self._parts), len(layer.adapters), k, n,
@@ -431,7 +449,7 @@ def _room_for(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def linear(x: torch.Tensor, layer: Linear) -> torch.Tensor:
-    """A layer alone, (..., k) -> (..., n) in bfloat16."""
+    """A layer alone, (..., k) -> (..., n)."""
     return _Linear.apply(x, layer, *layer.learns)  # type: ignore[no-any-return,no-untyped-call]
 
 
@@ -448,6 +466,7 @@ class _Linear(torch.autograd.Function):
         )
         ready.laid = None
         ctx.save_for_backward(x, *layer.learns, ready.kept)
+        ready.kept = None  # or it would be alive as long as the graph
         ctx.ready = ready
         return y
 
@@ -503,7 +522,11 @@ class _Step:
         inner, act = x.new_empty(rows, inside), x.new_empty(asks, wide)
         normed, inverse = x.new_empty(asks, n), torch.empty(asks)
         self.result = x.new_empty(1, asks, n)
-        self.kept += [x, inner, act, normed, inverse, *(ready.kept for ready in self.layers)]
+        self.kept += [x, inner, act, normed, inverse]
+        for ready in self.layers:
+            if ready.kept is not None:
+                self.kept.append(ready.kept)
+            ready.kept = None  # or it would be alive as long as the graph
         record.into, record.out = self.layers[0].record, self.layers[-1].record
         record.x, record.inner, record.act = at(x), at(inner), at(act)
         record.result, record.normed, record.inverse = at(self.result), at(normed), at(inverse)

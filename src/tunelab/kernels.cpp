@@ -224,22 +224,22 @@ inline float fast_erf(float x, float* e) {
   return std::copysign(1.f - y, x);
 }
 
-// S += A B of ROWS rows and VECS vectors, kept in registers. A's element (i, l) lies at
+// S += A B of MANY rows and VECS vectors, kept in registers. A's element (i, l) lies at
 // a[i * step + l], with TURNED at a[i + l * step]; b(l, v) is vector v of B's line l, of which there are k.
-template <bool TURNED, int ROWS, int VECS, class B>
-inline void accumulate(const float* a, long step, B b, long k, Vec (&s)[ROWS][VECS]) {
+template <bool TURNED, int MANY, int VECS, class B>
+inline void accumulate(const float* a, long step, B b, long k, Vec (&s)[MANY][VECS]) {
   const long down = TURNED ? 1 : step, along = TURNED ? step : 1;
   // A pointer for each four rows, of which the compiler is not to know that they are related: it would
   // keep the distances of all rows, and has no registers for these.
-  const float* four[(ROWS + 3) / 4];
-  for (int u = 0; u < ROWS; u += 4) {
+  const float* four[(MANY + 3) / 4];
+  for (int u = 0; u < MANY; u += 4) {
     four[u / 4] = a + u * down;
     asm("" : "+r"(four[u / 4]));
   }
   for (long l = 0; l < k; l++) {
     Vec y[VECS];
     for (int v = 0; v < VECS; v++) y[v] = b(l, v);
-    for (int u = 0; u < ROWS; u++)
+    for (int u = 0; u < MANY; u++)
       for (int v = 0; v < VECS; v++) s[u][v] += four[u / 4][(u % 4) * down] * y[v];
     for (auto& f : four) f += along;
   }
@@ -829,12 +829,12 @@ struct Adapter {
   uint32_t seed, limit;
 };
 
-// ROWS rows of x, of which `many` are real; `space` has room for all, if some are not.
-template <long ROWS, class T>
+// ALL rows of x, of which `many` are real; `space` has room for all, if some are not.
+template <long ALL, class T>
 inline const T* filled(const T* x, long many, long width, T* space) {
-  if (many == ROWS) return x;
+  if (many == ALL) return x;
   std::memcpy(space, x, size_t(many * width) * sizeof(T));
-  std::memset(space + many * width, 0, size_t((ROWS - many) * width) * sizeof(T));
+  std::memset(space + many * width, 0, size_t((ALL - many) * width) * sizeof(T));
   return space;
 }
 

@@ -91,6 +91,8 @@ def why_not(model: Any) -> str | None:
     kind = getattr(config, "model_type", "")
     if kind not in FAMILIES:
         return f"{kind} has no packed path"
+    if getattr(config, "inner_group_num", 1) > 1:
+        return "several layers in a group have no packed path"
     peft = getattr(model, "active_peft_config", None)
     if peft is not None and peft.is_prompt_learning:
         return "prompt-learning methods add tokens to padded rows"
@@ -305,13 +307,14 @@ class _Pass:
     """A layer's forward pass; in the last layer only the tokens that the head reads ask.
 
     Where the kernels fit, it computes the layers after it in the same call (`fused.sublayers`), and
-    these give back what enters them.
+    these give back what enters them: a hook on one of them sees the last one's result.
     """
 
     def __init__(self, run: _Run, module: Any, layer: _Layer, join: _Join) -> None:
         self._run, self._module, self._parts = run, module, layer
         self._join, self._joined = join, dict[str, "_SideBySide | None"]()
         self._gelu = is_gelu(layer.activation)
+        self._learns = any(p.requires_grad for p in module.parameters())
         self.next: _Pass | None = None  # the layer after it
 
     def __call__(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
@@ -320,14 +323,19 @@ class _Pass:
             return x
         chain: list[fused.Sublayer] = []
         at: _Pass | None = self
+        learning = x.requires_grad
         while at is not None:
             last = run.is_last(len(chain) // 2)
             if not (at._attends(x.dtype, last=last) and at._feeds_forward(x.dtype)):
                 break
             more = [at._attending(x.dtype, last=last), at._feeding_forward(x.dtype)]
             chain += more
+            learning = learning or at._learns
+            # Below all that learns, gradients would be computed for nothing, and where there are
+            # none at all, what one layer leaves behind is free again before the next one.
             # Weights that are laid out for each call would all be laid out at once.
-            goes_on = all(isinstance(w, fused.LaidOut) for s in more for w in s.weights)
+            goes_on = learning and torch.is_grad_enabled()
+            goes_on &= all(isinstance(w, fused.LaidOut) for s in more for w in s.weights)
             at = at.next if goes_on and at.next is not None and at.next._is_installed() else None
         if chain:
             run.did(len(chain) // 2)
@@ -465,10 +473,12 @@ class _Cast:
 
     def laid_out(self, layers: Sequence[Any], dtype: torch.dtype) -> fused.Weight | None:
         """The weights of layers as kernels of whole layers read them; None where they cannot be."""
+        if dtype == torch.float32 and torch.is_autocast_enabled("cpu"):
+            return None  # it is to be multiplied in another type
         # A pooler is called in both types: by the encoder, for nothing, and by the head.
         key = (dtype, *map(id, layers))
         if key not in self._laid_out and all(map(fused.is_coded, layers)):
-            self._laid_out[key] = fused.coded(layers)
+            self._laid_out[key] = fused.coded(layers) if dtype == torch.bfloat16 else None
         if key not in self._laid_out:
             weights = [m.weight.t() if type(m) is Conv1D else m.weight for m in layers]
             alike = len({m.bias is not None and m.bias.requires_grad for m in layers}) == 1

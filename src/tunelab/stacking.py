@@ -106,7 +106,7 @@ def _together(members: Sequence[_Member], asks: Sequence[Join]) -> None:
     )
     dtype = getattr(torch, chosen)
     stack = Stacked([a.model for a in asks], dtype, [a.seed for a in asks])
-    built = kernels.built(torch.float32)  # layers are not fused
+    built = kernels.built(torch.float32)  # none on tiles: those with adapters are not fused
     clock = _Clock()
     for i, m in enumerate(members):
         m.answer(Engine(

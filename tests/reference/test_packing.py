@@ -218,20 +218,72 @@ def test_layers_in_one_call_are_the_layers_apart(
     with monkeypatch.context() as apart:
         apart.setattr(fused, "laid_out", lambda *_: None)
         their_loss, theirs = trained(torch.float32)
-    lengths: list[int] = []
+    lengths = chains(monkeypatch)
     monkeypatch.setattr(fused, "linear", _noted(fused.linear, lambda *_: lengths.append(0)))
-    noted = _noted(fused.sublayers, lambda _, chain: lengths.append(len(chain)))
-    monkeypatch.setattr(fused, "sublayers", noted)
     loss, gradients = trained(dtype)
-    # All layers in one call; one that is shared is called each time, and its GELU is another.
+    # All that learn in one call; one that is shared is called each time, and its GELU is another.
     layers = packing.Packed(model)._run.layers
-    expected = {"gpt2": [], "albert": [1] * layers}.get(family, [2 * layers])
+    alone = [2] * layers if method == "probe" else [2 * layers]
+    expected = {"gpt2": [], "albert": [1] * layers}.get(family, alone)
     assert [n for n in lengths if n] == expected
     assert lengths
     loss_near, near = {torch.float32: (1e-6, 1e-5), torch.bfloat16: (1e-2, 0.06)}[dtype]
     assert float(loss) == pytest.approx(float(their_loss), rel=loss_near)
     whole, got = (torch.cat([g[n].flatten() for n in theirs]) for g in (theirs, gradients))
     assert float((got - whole).norm() / whole.norm()) < near
+
+
+def chains(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """How many sublayers each call computes, from now on."""
+    lengths: list[Any] = []
+    noted = _noted(fused.sublayers, lambda _, chain: lengths.append(len(chain)))
+    monkeypatch.setattr(fused, "sublayers", noted)
+    return lengths
+
+
+@on_vectors
+def test_only_layers_that_learn_are_in_one_call(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else gradients would go through those below, and what all leave behind be alive at once."""
+    model = loaded(folders["bert"], "lora", layers_to_transform=[1])
+    layers = packing.Packed(model)._run.layers
+    assert layers > 1
+    texts, labels = batch_of([2, 30, 1])
+    lengths = chains(monkeypatch)
+    packed = packing.Packed(model)
+    with packed.installed():
+        logits, _ = packed(texts, np.arange(3))
+        assert lengths == [2, 2 * (layers - 1)]
+        loss_and_gradients(model, logits, labels)
+        lengths.clear()
+        with torch.no_grad():
+            packed(texts, np.arange(3))
+        assert lengths == [2] * layers
+
+
+@on_vectors
+def test_adapters_without_a_path_in_bfloat16_are_computed_in_it_by_torch(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = loaded(folders["bert"], "dora")
+    texts, _ = batch_of([2, 30, 1])
+    lengths = chains(monkeypatch)
+    monkeypatch.setattr(fused, "linear", _noted(fused.linear, lambda x, _: lengths.append(x.dtype)))
+    packed = packing.Packed(model)
+    with packed.installed(), torch.autocast("cpu", torch.bfloat16):
+        packed(texts, np.arange(3))
+    assert set(lengths) <= {torch.bfloat16}
+    with packed.installed():
+        packed(texts, np.arange(3))
+    assert torch.float32 in lengths
+
+
+def test_groups_of_several_layers_have_no_packed_path(folders: dict[str, Path]) -> None:
+    model = loaded(folders["albert"], "probe")
+    assert packing.why_not(model) is None
+    model.config.inner_group_num = 2
+    assert packing.why_not(model) == "several layers in a group have no packed path"
 
 
 def _noted(function: Any, note: Any) -> Any:
