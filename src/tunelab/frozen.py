@@ -9,8 +9,8 @@ decides a bit. Against computing it within each step, in other batches, products
 differently in their last bit.
 
 Files are read, not mapped, so that a trial's peak memory is its own; the system shares their pages
-between trials all the same. May import: batching, cache, inference, kernels, measure, packing.
-May not import: train, methods, trial.
+between trials all the same. May import: batching, cache, compiled, inference, kernels, measure,
+packing. May not import: train, methods, trial.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import torch
 import transformers
 from torch import nn
 
-from tunelab import batching, cache, inference, kernels, measure, packing
+from tunelab import batching, cache, compiled, inference, kernels, measure, packing
 from tunelab.batching import Encoded
 
 __all__ = ["Frozen", "Kept", "Lower", "States", "find", "keep_states", "lower"]
@@ -233,10 +233,10 @@ class Kept:
 def _key(frozen: Frozen, model: Any, encoded: Encoded, more: Sequence[object]) -> str:
     """Hash of all that states depend on to the last bit: weights, tokens, and how they are run."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    source = Path(kernels.__file__).with_name("kernels.cpp").read_bytes()
+    source = Path(compiled.__file__).with_name("kernels.cpp").read_bytes()
     head = [
         _VERSION, frozen.layers, _config(inner), kernels.built(torch.float32),
-        hashlib.sha256(kernels.processor() + source).hexdigest(), torch.get_num_threads(),
+        hashlib.sha256(compiled.processor() + source).hexdigest(), torch.get_num_threads(),
         torch.__version__, transformers.__version__, *more,
     ]  # fmt: skip
     where = next(model.parameters()).device

@@ -1,14 +1,13 @@
 """Fused kernels for a processor, each with a twin in torch that gives the same numbers.
 
-`kernels.cpp` is compiled when it is first needed, once for each machine and release of torch, and
-kept in the user's cache. Where there is no compiler (or TUNELAB_KERNELS=off), and for types other
-than float32 and bfloat16, the twins run. Nothing is compiled at import or on installation.
+`kernels.cpp` is compiled when it is first needed (`compiled`). Where there is no compiler (or
+TUNELAB_KERNELS=off), and for types other than float32 and bfloat16, the twins run.
 
 Dropout (Srivastava et al. 2014) draws no random numbers: whether an element is kept is a hash of
 its index and a seed, so that the mask is a function of seed and step, alike in kernel and twin, and
 is not stored for the backward pass.
 
-May import: errors. May not import: packing, train, methods.
+May import: compiled, errors. May not import: packing, train, methods.
 """
 
 from __future__ import annotations
@@ -16,22 +15,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import hashlib
 import itertools
-import os
-import platform
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional
+
+from tunelab import compiled
 
 __all__ = [
     "Dropout",
@@ -46,7 +38,6 @@ __all__ = [
     "attention_of_batch",
     "available",
     "built",
-    "cache_folder",
     "dropout",
     "fits",
     "gelu",
@@ -54,20 +45,10 @@ __all__ = [
     "low_rank",
     "low_rank_back",
     "pick",
-    "processor",
     "self_attention",
     "why_not",
 ]
 
-_FLAGS = [
-    "-O3",
-    "-march=native",
-    "-mprefer-vector-width=512",
-    "-ffast-math",
-    "-fno-finite-math-only",
-    "-std=c++17",
-    "-fPIC",
-]
 _WORD = 0xFFFFFFFF
 _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.uint8: "uint8"}
 
@@ -78,26 +59,11 @@ _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.uint8: "ui
 @functools.cache
 def _library() -> tuple[dict[str, Any] | None, str | None]:
     """The compiled kernels, or None and why there are none."""
-    if os.environ.get("TUNELAB_KERNELS", "").lower() == "off":
-        return None, "TUNELAB_KERNELS=off"
-    if sys.platform == "win32":
-        return None, "not built on Windows"
-    compiler = next((c for c in ("g++", "c++", "clang++") if shutil.which(c)), None)
-    source = Path(__file__).with_name("kernels.cpp")
-    text = source.read_bytes()
-    key = hashlib.sha256(
-        b"\0".join([text, " ".join(_FLAGS).encode(), torch.__version__.encode(), processor()])
-    ).hexdigest()[:16]
-    built = cache_folder() / f"kernels-{key}.so"
+    path, why = compiled.library()
     try:
-        if not built.is_file():
-            if compiler is None:
-                return None, "no C++ compiler (g++ or clang++) was found"
-            _build(compiler, source, built)
-        return _functions(ctypes.CDLL(str(built))), None
-    except (OSError, subprocess.SubprocessError) as e:
-        said = (getattr(e, "stderr", None) or str(e)).strip().splitlines()
-        return None, f"the kernels could not be built ({said[0] if said else type(e).__name__})"
+        return (None, why) if path is None else (_functions(ctypes.CDLL(str(path))), None)
+    except OSError as e:
+        return None, compiled.not_built(str(e))
 
 
 _LETTERS = {"p": ctypes.c_void_p, "l": ctypes.c_long, "i": ctypes.c_int, "u": ctypes.c_uint32,
@@ -144,54 +110,6 @@ def _functions(library: ctypes.CDLL) -> dict[str, Any]:
         function.argtypes = [_LETTERS[c] for c in letters]
         function.restype = None
     return found
-
-
-def cache_folder() -> Path:
-    """Where what was built or measured on this machine is kept (TUNELAB_CACHE to move it)."""
-    named = os.environ.get("TUNELAB_CACHE")
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tunelab"
-    return (Path(named) if named else cache) / "machine"
-
-
-def processor() -> bytes:
-    """What -march=native depends on: a cache in a home folder may be shared by several machines."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor().encode()
-    kept = [ln for ln in lines if ln.startswith(("model name", "flags", "Features", "CPU part"))]
-    return "\n".join(sorted(set(kept))).encode()
-
-
-def _build(compiler: str, source: Path, to: Path) -> None:
-    """Compile into a file of its own, then rename: processes that build at once do no harm."""
-    to.parent.mkdir(parents=True, exist_ok=True)
-    # What a process that was killed left behind; a build takes seconds.
-    for old in to.parent.glob("building-*"):
-        with contextlib.suppress(OSError):
-            if time.time() - old.stat().st_mtime > 3600:
-                old.unlink()
-    handle, name = tempfile.mkstemp(prefix="building-", suffix=".so", dir=to.parent)
-    os.close(handle)
-    # torch's own OpenMP runtime: with a second one beside it, two pools of threads would compete.
-    libraries = Path(torch.__file__).parent / "lib"
-    found = sorted(libraries.glob("libgomp*.so*"))
-    threads = ["-fopenmp"] if found else ["-fopenmp-simd"]
-    link = [str(found[0]), f"-Wl,-rpath,{libraries}"] if found else []
-    try:
-        part = f"{name}.o"
-        subprocess.run(  # noqa: S603  our own file, a compiler from PATH
-            [compiler, *_FLAGS, *threads, "-c", str(source), "-o", part],
-            check=True, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
-        subprocess.run(  # noqa: S603
-            [compiler, "-shared", part, "-o", name, *link],
-            check=True, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
-        Path(name).replace(to)
-    finally:
-        for left in (name, f"{name}.o"):
-            Path(left).unlink(missing_ok=True)
 
 
 def available() -> bool:

@@ -4,7 +4,7 @@ bfloat16 pays where the processor multiplies it in hardware; on some others, flo
 much faster through oneDNN than through MKL. Both are tried for speed and error, the answer is kept
 in the user's cache for this machine, and it is recorded with each result.
 
-May import: kernels, errors. May not import: packing, train, methods.
+May import: compiled, errors. May not import: packing, train, methods.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from tunelab import kernels
+from tunelab import compiled
 
 __all__ = ["Choice", "choose", "fastest", "float32_route"]
 
@@ -57,7 +57,7 @@ def choose() -> Choice:
 
 @functools.cache
 def _choose(threads: int) -> Choice:
-    kept = kernels.cache_folder() / f"precision-{_key(threads)}.json"
+    kept = compiled.cache_folder() / f"precision-{_key(threads)}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
         return Choice(**json.loads(kept.read_text(encoding="utf-8")))
     found = fastest(*_measure())
@@ -133,5 +133,5 @@ def float32_route(route: str) -> Iterator[None]:
 
 
 def _key(threads: int) -> str:
-    parts = [kernels.processor(), torch.__version__.encode(), str(threads).encode(), b"1"]
+    parts = [compiled.processor(), torch.__version__.encode(), str(threads).encode(), b"1"]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]

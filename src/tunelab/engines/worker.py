@@ -47,10 +47,9 @@ def _import_for(name: str) -> None:
 @functools.cache
 def _import_heavy(trains: bool) -> None:
     """Import what runs a base model, and have ready what trains one."""
-    import torch
-
     done = _building() if trains and hasattr(os, "fork") else None
     import peft
+    import torch
     import transformers.models.auto.modeling_auto  # noqa: F401
 
     import tunelab.methods.neural  # noqa: F401
@@ -70,9 +69,9 @@ def _building() -> Callable[[], object] | None:
     child = os.fork()
     if not child:
         try:
-            from tunelab import kernels
+            from tunelab import compiled
 
-            kernels.available()
+            compiled.library()
         finally:
             os._exit(0)
     return functools.partial(os.waitpid, child, 0)
