@@ -21,8 +21,9 @@ import tempfile
 import time
 from pathlib import Path
 
-__all__ = ["cache_folder", "library", "not_built", "processor"]
+__all__ = ["SOURCE", "cache_folder", "library", "not_built", "processor"]
 
+SOURCE = Path(__file__).with_name("kernels.cpp")
 _FLAGS = [
     "-O3",
     "-march=native",
@@ -41,9 +42,8 @@ def library() -> tuple[Path | None, str | None]:
     if sys.platform == "win32":
         return None, "not built on Windows"
     compiler = next((c for c in ("g++", "c++", "clang++") if shutil.which(c)), None)
-    source = Path(__file__).with_name("kernels.cpp")
     try:
-        text = source.read_bytes()
+        text = SOURCE.read_bytes()
         torch = importlib.metadata.version("torch").encode()
         key = hashlib.sha256(
             b"\0".join([text, " ".join(_FLAGS).encode(), torch, processor()])
@@ -52,7 +52,7 @@ def library() -> tuple[Path | None, str | None]:
         if not built.is_file():
             if compiler is None:
                 return None, "no C++ compiler (g++ or clang++) was found"
-            _build(compiler, source, built)
+            _build(compiler, built)
     except (OSError, subprocess.SubprocessError, ImportError) as e:
         return None, not_built((getattr(e, "stderr", None) or str(e)) or type(e).__name__)
     return built, None
@@ -89,7 +89,7 @@ def processor() -> bytes:
     return "\n".join(sorted(set(kept))).encode()
 
 
-def _build(compiler: str, source: Path, to: Path) -> None:
+def _build(compiler: str, to: Path) -> None:
     """Compile into a file of its own, then rename: processes that build at once do no harm."""
     to.parent.mkdir(parents=True, exist_ok=True)
     # What a process that was killed left behind; a build takes seconds.
@@ -107,7 +107,7 @@ def _build(compiler: str, source: Path, to: Path) -> None:
     try:
         part = f"{name}.o"
         subprocess.run(  # noqa: S603  our own file, a compiler from PATH
-            [compiler, *_FLAGS, *threads, "-c", str(source), "-o", part],
+            [compiler, *_FLAGS, *threads, "-c", str(SOURCE), "-o", part],
             check=True, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         subprocess.run(  # noqa: S603

@@ -233,7 +233,7 @@ class Kept:
 def _key(frozen: Frozen, model: Any, encoded: Encoded, more: Sequence[object]) -> str:
     """Hash of all that states depend on to the last bit: weights, tokens, and how they are run."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    source = Path(compiled.__file__).with_name("kernels.cpp").read_bytes()
+    source = compiled.SOURCE.read_bytes()
     head = [
         _VERSION, frozen.layers, _config(inner), kernels.built(torch.float32),
         hashlib.sha256(compiled.processor() + source).hexdigest(), torch.get_num_threads(),

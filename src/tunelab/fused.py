@@ -382,7 +382,7 @@ class _Sublayer(ctypes.Structure):
 
 
 class _Ready:
-    """A layer as kernels take it, for one batch; `kept`: what the backward pass needs again."""
+    """A layer as kernels take it, for one batch."""
 
     def __init__(self, layer: Linear, rows: int, dtype: torch.dtype) -> None:
         n, k = layer.weight.shape
@@ -393,8 +393,8 @@ class _Ready:
         ranks = [t.shape[0] + -t.shape[0] % whole for t in self.thin[::2]]
         lows = [_whole_lines(r * (rows + -rows % _TILE + _TILE) * dtype.itemsize) for r in ranks]
         masks = [_whole_lines(rows * k // 8) if p.drop.limit else 0 for p in layer.adapters]
-        self.kept: torch.Tensor | None = torch.empty(sum(lows) + sum(masks), dtype=torch.uint8)
-        place = at(self.kept) or 0
+        self._memory = [torch.empty(sum(lows) + sum(masks), dtype=torch.uint8)]
+        place = self._memory[0].data_ptr()
         self._parts = (_Adapter * len(layer.adapters))()
         for i, p in enumerate(layer.adapters):
             a, b, drop = self.thin[2 * i], self.thin[2 * i + 1], p.drop
@@ -412,6 +412,10 @@ class _Ready:
             at(self.laid), None, at(layer.bias), None, None,
             ctypes.addressof(self._parts), len(layer.adapters), k, n,
         )  # fmt: skip
+
+    def kept(self) -> torch.Tensor:
+        """What the way back needs again. The caller's now: here it would live as long as the graph."""
+        return self._memory.pop()
 
     def turn(self, record: _Layer, asked: bool) -> list[torch.Tensor]:
         """Make ready for the way back: room for the gradients of `learns`, which the call fills.
@@ -465,8 +469,7 @@ class _Linear(torch.autograd.Function):
             ctypes.addressof(ready.record), at(x), at(y), rows, torch.get_num_threads()
         )
         ready.laid = None
-        ctx.save_for_backward(x, *layer.learns, ready.kept)
-        ready.kept = None  # or it would be alive as long as the graph
+        ctx.save_for_backward(x, *layer.learns, ready.kept())
         ctx.ready = ready
         return y
 
@@ -522,11 +525,7 @@ class _Step:
         inner, act = x.new_empty(rows, inside), x.new_empty(asks, wide)
         normed, inverse = x.new_empty(asks, n), torch.empty(asks)
         self.result = x.new_empty(1, asks, n)
-        self.kept += [x, inner, act, normed, inverse]
-        for ready in self.layers:
-            if ready.kept is not None:
-                self.kept.append(ready.kept)
-            ready.kept = None  # or it would be alive as long as the graph
+        self.kept += [x, inner, act, normed, inverse, *(ready.kept() for ready in self.layers)]
         record.into, record.out = self.layers[0].record, self.layers[-1].record
         record.x, record.inner, record.act = at(x), at(inner), at(act)
         record.result, record.normed, record.inverse = at(self.result), at(normed), at(inverse)

@@ -127,8 +127,8 @@ def built(dtype: torch.dtype) -> str:
     why = why_not()
     if why is not None:
         return why
-    on_tiles = pick("sublayers", torch.empty(0, dtype=torch.bfloat16)) is not None
-    on_tiles &= dtype == torch.bfloat16
+    whole_layers = pick("sublayers", torch.empty(0, dtype=dtype)) is not None
+    on_tiles = whole_layers and dtype == torch.bfloat16
     return "compiled, matrix tiles" if on_tiles else "compiled"
 
 

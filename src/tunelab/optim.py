@@ -207,7 +207,7 @@ class AdamW(torch.optim.AdamW):
         self._lags: dict[int, _Lag] = {}
         # All weights as pieces, without gradients and numbers; and where the weights lie.
         self._all = _Pieces([], [], [])
-        self._places: list[int] = []
+        self._pointers: list[int] = []
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As torch's, and forget rows that no step has taken."""
@@ -244,9 +244,9 @@ class AdamW(torch.optim.AdamW):
             if some is not None:
                 taken[i] = some
         where = np.zeros(len(self._params), dtype=np.uint64)
-        places = [p.data_ptr() for p in self._params]
-        if places != self._places:  # the first step, or somebody gave a weight another tensor
-            self._places, self._all = places, self._whole_pieces()
+        pointers = [p.data_ptr() for p in self._params]
+        if pointers != self._pointers:  # the first step, or somebody gave a weight another tensor
+            self._pointers, self._all = pointers, self._whole_pieces()
         for i, p in enumerate(self._params):
             grad = p.grad
             if grad is None:

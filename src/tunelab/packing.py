@@ -168,10 +168,12 @@ class _Run:
         self._layer += layers
         self._ahead = layers - 1
 
-    def is_done(self) -> bool:
-        """Whether the layer that is called was computed with an earlier one."""
+    def passes_on(self) -> bool:
+        """Count a layer's call: whether it was computed with an earlier one."""
+        if not self._ahead:
+            return False
         self._ahead -= 1
-        return self._ahead >= 0
+        return True
 
     def attend(  # noqa: PLR0917
         self,
@@ -319,7 +321,7 @@ class _Pass:
 
     def __call__(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         run = self._run
-        if run.is_done():
+        if run.passes_on():
             return x
         chain: list[fused.Sublayer] = []
         at: _Pass | None = self

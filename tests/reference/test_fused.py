@@ -10,18 +10,11 @@ import pytest
 import torch
 from torch.nn import functional
 
+from processors import on_tiles, on_vectors
 from tunelab import fused, kernels
 from tunelab.fused import Adapter, Linear
 from tunelab.kernels import Dropout, Layout
 
-on_tiles = pytest.mark.skipif(
-    "tiles" not in kernels.built(torch.bfloat16),
-    reason="this processor has no matrix tiles, or there is no compiler",
-)
-on_vectors = pytest.mark.skipif(
-    kernels.pick("panels", torch.empty(0)) is None,
-    reason="this processor has no wide vectors, or there is no compiler",
-)
 TYPES = [
     pytest.param(torch.bfloat16, marks=on_tiles, id="bfloat16"),
     pytest.param(torch.float32, marks=on_vectors, id="float32"),

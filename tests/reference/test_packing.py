@@ -14,19 +14,11 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from families import make_family
-from tunelab import bases, batching, fused, kernels, packing, train
+from processors import on_tiles, on_vectors
+from tunelab import bases, batching, fused, packing, train
 from tunelab.batching import Encoded
 from tunelab.methods import METHODS
 from tunelab.methods.neural import adapted
-
-on_vectors = pytest.mark.skipif(
-    kernels.pick("panels", torch.empty(0)) is None,
-    reason="this processor has no wide vectors, or there is no compiler",
-)
-on_tiles = pytest.mark.skipif(
-    "tiles" not in kernels.built(torch.bfloat16),
-    reason="this processor has no matrix tiles, or there is no compiler",
-)
 
 # One token, one row, all alike, very different, more tokens than the model has positions.
 SHAPES = [[1], [7], [1, 1, 1], [2, 30, 1, 17], [30] * 20, list(range(1, 31))]
@@ -315,10 +307,7 @@ def test_bfloat16_on_the_bundled_model(method: str) -> None:
     assert float((got - whole).norm() / whole.norm()) < 0.02
 
 
-@pytest.mark.skipif(
-    "tiles" not in kernels.built(torch.bfloat16),
-    reason="this processor has no matrix tiles, or there is no compiler",
-)
+@on_tiles
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_four_bits_on_tiles_are_the_four_bits_of_bitsandbytes(
     dropout: float, monkeypatch: pytest.MonkeyPatch

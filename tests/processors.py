@@ -1,0 +1,17 @@
+"""Marks of tests that need a kind of processor."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tunelab import kernels
+
+on_tiles = pytest.mark.skipif(
+    "tiles" not in kernels.built(torch.bfloat16),
+    reason="this processor has no matrix tiles, or there is no compiler",
+)
+on_vectors = pytest.mark.skipif(
+    kernels.pick("panels", torch.empty(0)) is None,
+    reason="this processor has no wide vectors, or there is no compiler",
+)
