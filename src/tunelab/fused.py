@@ -414,7 +414,7 @@ class _Ready:
         )  # fmt: skip
 
     def kept(self) -> torch.Tensor:
-        """What the way back needs again. The caller's now: here it would live as long as the graph."""
+        """What the way back needs again. The caller's now: here it would outlive that."""
         return self._memory.pop()
 
     def turn(self, record: _Layer, asked: bool) -> list[torch.Tensor]:
