@@ -8,8 +8,12 @@ import torch
 from tunelab import kernels
 
 on_tiles = pytest.mark.skipif(
-    "tiles" not in kernels.built(torch.bfloat16),
+    kernels.pick("product", torch.empty(0)) is None,
     reason="this processor has no matrix tiles, or there is no compiler",
+)
+in_bfloat16 = pytest.mark.skipif(
+    kernels.pick("sublayers", torch.empty(0, dtype=torch.bfloat16)) is None,
+    reason="this processor multiplies no pairs of bfloat16, or there is no compiler",
 )
 on_vectors = pytest.mark.skipif(
     kernels.pick("panels", torch.empty(0)) is None,

@@ -2,10 +2,10 @@
 
 A layer, a whole sublayer (attention or GELU, dropout, residual, norm) and all sublayers of an
 encoder are one call forward and one back (`sublayers`). In bfloat16 they run on a processor's
-matrix tiles (AMX), where LoRA's thin products share the tiles of the large one; in float32 on wide
-vectors (AVX-512). A weight that does not learn is laid out once as these read it, and one that
-learns or has four bits before each call. For scoring, float32 is multiplied in two parts on tiles
-(`Product`). Where a processor has neither, `laid_out` gives None and the caller computes as
+matrix tiles (AMX) or on vectors that multiply pairs (AVX512-BF16), where LoRA's thin products share
+the tiles of the large one; in float32 on wide vectors (AVX-512). A weight that does not learn is
+laid out once as these read it, and one that learns or has four bits before each call. Scoring has
+layers alone (`Product`), in float32 also in two parts on tiles. Where a processor has none of this, `laid_out` gives None and the caller computes as
 `packing` does without; the same masks are drawn, so that both give the same numbers to rounding.
 
 May import: kernels. May not import: packing, train, methods.
@@ -215,46 +215,69 @@ def laid_out(weights: Sequence[torch.Tensor], dtype: torch.dtype) -> Weight | No
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Product:
-    """x W^T + bias in float32, each number taken as the sum of two of bfloat16; no gradient.
+    """x W^T + bias, without a gradient; with `gelu`, the exact GELU of it.
 
-    That holds 16 of its 24 bits: results are off by 3e-6 of their size. torch calls this
-    float32_matmul_precision "high" (Henry, Tang & Heinecke 2019 have the arithmetic). With `gelu`,
-    the exact GELU of it.
+    Of x in float32 or bfloat16, as `laid` is. Where x is float32 and `laid` bfloat16, each number
+    is taken as the sum of two of bfloat16. That holds 16 of its 24 bits: results are off by 3e-6 of
+    their size. torch calls this float32_matmul_precision "high" (Henry, Tang & Heinecke 2019 have
+    the arithmetic).
     """
 
-    tiles: torch.Tensor
+    laid: torch.Tensor
     bias: torch.Tensor | None
     deep: int
     wide: int
     gelu: bool = False
 
+    @property
+    def in_two_parts(self) -> bool:
+        """Whether float32 is multiplied as the sum of two numbers."""
+        return self.laid.numel() == 2 * self.deep * self.wide
+
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(..., k) -> (..., n)."""
         x = x.contiguous()
         y = x.new_empty(*x.shape[:-1], self.wide)
-        kernels.pick("product", x)(
-            at(x), at(self.tiles), at(self.bias), at(y), x.numel() // self.deep, self.deep,
-            self.wide, self.gelu, torch.get_num_threads(),
-        )  # fmt: skip
+        rows, threads = x.numel() // self.deep, torch.get_num_threads()
+        if self.in_two_parts:
+            kernels.pick("product", x)(
+                at(x), at(self.laid), at(self.bias), at(y), rows, self.deep, self.wide, self.gelu,
+                threads,
+            )  # fmt: skip
+            return y
+        record = _Layer(at(self.laid), None, at(self.bias), None, None, None, 0, self.deep, self.wide)
+        kernels.pick("adapted", x)(
+            ctypes.addressof(record), at(x), at(y), self.gelu, rows, threads
+        )
         return y
 
     def columns(self, start: int, stop: int) -> Product:
         """The same for some columns of the result, whole tiles; nothing is copied."""
-        some = self.tiles[2 * start * self.deep : 2 * stop * self.deep]
+        a_column = self.laid.numel() // self.wide
         bias = None if self.bias is None else self.bias[start:stop]
+        some = self.laid[start * a_column : stop * a_column]
         return Product(some, bias, self.deep, stop - start)
 
 
-def product(weight: torch.Tensor, bias: torch.Tensor | None) -> Product | None:
-    """A layer of float32, W (n, k), on tiles; None without any, or where W is not of whole ones."""
+def product(
+    weight: torch.Tensor, bias: torch.Tensor | None, *, in_two_parts: bool = False
+) -> Product | None:
+    """A layer W (n, k), of which W and bias have one type, laid out for kernels of this type.
+
+    `in_two_parts`: of float32 to five digits, where there are matrix tiles. None where W is not of
+    whole tiles, or where the processor has no kernel.
+    """
     n, k = weight.shape
-    lay_out = kernels.pick("lay_out", weight) if kernels.pick("product", weight) else None
-    if lay_out is None or n % _TILE or k % _TILE:
+    bias = None if bias is None else bias.contiguous()
+    if not in_two_parts or kernels.pick("product", weight) is None:
+        laid = laid_out([weight.detach()], weight.dtype)
+        return None if laid is None else Product(laid.ahead(), bias, k, n)
+    if n % _TILE or k % _TILE:
         return None
     tiles = torch.empty(2 * n * k, dtype=torch.bfloat16)
     down, along = weight.stride()
-    lay_out(at(weight), along, down, k, n, at(tiles))
-    return Product(tiles, None if bias is None else bias.contiguous(), k, n)
+    kernels.pick("lay_out", weight)(at(weight), along, down, k, n, at(tiles))
+    return Product(tiles, bias, k, n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -466,7 +489,7 @@ class _Linear(torch.autograd.Function):
         ready = _Ready(layer, rows, x.dtype)
         y = x.new_empty(*x.shape[:-1], n)
         kernels.pick("adapted", x)(
-            ctypes.addressof(ready.record), at(x), at(y), rows, torch.get_num_threads()
+            ctypes.addressof(ready.record), at(x), at(y), False, rows, torch.get_num_threads()
         )
         ready.laid = None
         ctx.save_for_backward(x, *layer.learns, ready.kept())

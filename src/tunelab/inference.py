@@ -99,10 +99,10 @@ class _Layer:
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    """What layers compute in: a type, and whether float32 is multiplied on matrix tiles."""
+    """What layers compute in: a type, and whether five digits of float32 are enough."""
 
     dtype: torch.dtype
-    on_tiles: bool
+    in_two_parts: bool
 
     @staticmethod
     def of(precision: str) -> _Format:
@@ -114,13 +114,12 @@ class _Format:
         """x W^T + bias."""
         weight = weight.detach().to(self.dtype)
         bias = None if bias is None else bias.detach().to(self.dtype)
-        on_tiles = fused.product(weight, bias) if self.on_tiles else None
-        return on_tiles or _Plain(weight, bias)
+        return fused.product(weight, bias, in_two_parts=self.in_two_parts) or _Plain(weight, bias)
 
     def used(self, layers: Sequence[_Layer]) -> str:
         """In words, for the record."""
         parts = [x for m in layers for x in (m.query, m.out, m.up, m.down)]
-        on_tiles = any(isinstance(x, fused.Product) for x in parts)
+        on_tiles = any(isinstance(x, fused.Product) and x.in_two_parts for x in parts)
         return "float32, products on matrix tiles" if on_tiles else str(self.dtype)[6:]
 
 

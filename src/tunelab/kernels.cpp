@@ -872,16 +872,16 @@ inline void narrow32(const float* s, bf16* to) {
 }
 #endif
 
-// What a layer does with 32 numbers of its product: adds a bias; where `slope` is given, takes GELU of
-// that, and gives its derivative.
+// What a layer does with 32 numbers of its product: adds a bias; with `gelu`, takes GELU of that, and
+// gives its derivative where `slope` has room for it.
 template <class T>
-inline void finish(float* line, const T* bias, T* slope, T* y) {
+inline void finish(float* line, const T* bias, bool gelu, T* slope, T* y) {
   if (bias)
     for (long c = 0; c < 32; c += 16) store16(line + c, load16(line + c) + load16(bias + c));
-  if (slope) {
+  if (gelu) {
     float by[32];
     SIMD() for (long c = 0; c < 32; c++) line[c] = gelu_of(line[c], by + c);
-    narrow32(by, slope);
+    if (slope) narrow32(by, slope);
   }
   narrow32(line, y);
 }
@@ -991,10 +991,10 @@ __attribute__((noinline)) void lower(const Adapter<float>& p, const float* a, lo
   }
 }
 
-// y = x W^T + bias, and on each adapter's columns + scale drop(x) A^T B^T. Where `slope` is given, y
-// is GELU of that, and `slope` its derivative. An adapter's `low` has a line of ranks, filled up to
-// eights, for each row.
-void adapted(const float* x, const Layer<float>& layer, float* y, float* slope, long rows, int threads) {
+// y = x W^T + bias, and on each adapter's columns + scale drop(x) A^T B^T; or, with `gelu`, GELU of
+// that, and its derivative where `slope` is given. An adapter's `low` has a line of ranks, filled up
+// to eights, for each row.
+void adapted(const float* x, const Layer<float>& layer, float* y, bool gelu, float* slope, long rows, int threads) {
   const Adapter<float>* const parts = layer.parts;
   const long count = layer.count, k = layer.k, n = layer.n, some = at_once(rows, threads, k);
   const Thin thin(layer, false);
@@ -1025,7 +1025,7 @@ void adapted(const float* x, const Layer<float>& layer, float* y, float* slope, 
           }
           for (long u = 0; u < many; u++) {
             const long to = (i + u) * n + j;
-            finish(line + u * 32, layer.bias ? layer.bias + j : nullptr, slope ? slope + to : nullptr, y + to);
+            finish(line + u * 32, layer.bias ? layer.bias + j : nullptr, gelu, slope ? slope + to : nullptr, y + to);
           }
         }
     }
@@ -1113,24 +1113,52 @@ void adapted_back(const float* g, const float* x, const Layer<float>& layer, flo
 }
 #endif
 
-// --- matrix tiles: products of bfloat16 on processors with AMX, adapters within ---
+// --- in bfloat16, adapters within: on matrix tiles (AMX), or on vectors that multiply pairs ---
 //
 // A tile is 16 lines of 64 bytes. A product's left side is read as it lies, 16 rows by 32 columns at
 // a time; its right side B (k x n) has to be laid out: tiles of 32 lines by 16 columns, two lines
-// side by side, one column of tiles after the other (Intel 64 manual, TDPBF16PS).
-#if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
-#define TILES 1
+// side by side, one column of tiles after the other (Intel 64 manual, TDPBF16PS). VDPBF16PS reads
+// the same, a line of a tile at a time.
+#if defined(__AVX512BF16__) && defined(__AVX512BW__)
+#define HALVES 1
 
 constexpr long TILE = 512;  // numbers in a tile of bfloat16
 
-bool has_tiles = false;  // see tiles()
+// 32 x 32 numbers of a result: S, which lies where `start` says, is the sum of what `add` is given, and
+// there after `take`; so are at least as many of its rows as `start` asks for. With LOWER or RIGHT
+// false, its rows or columns from 16 on are zero. `add_thin` is for a thin B of `rank` lines, filled up.
+#if defined(__AMX_BF16__) && defined(__linux__)
+#define TILES 1
+
+bool has_tiles = false;  // see layers()
 
 // gcc takes these instructions to read nothing: what they read has to be written before.
 inline void settle(const void* p) { asm volatile("" ::"r"(p) : "memory"); }
 
 // The calling thread's eight tiles while this lives; what others configured comes back after it.
-struct Tiles {
+class Tiles {
   alignas(64) unsigned char before[64];
+  float* s = nullptr;
+  long line = 0;
+  template <bool LOWER>
+  static void load_left(const bf16* a, long step) {
+    _tile_loadd(4, a, step * 2);
+    if (LOWER) _tile_loadd(5, a + 16 * step, step * 2);
+  }
+  template <bool RIGHT>
+  static void load_right(const bf16* b, long next) {
+    _tile_loadd(6, b, 64);
+    if (RIGHT) _tile_loadd(7, b + next, 64);
+  }
+  template <bool LOWER, bool RIGHT>
+  static void multiply() {
+    _tile_dpbf16ps(0, 4, 6);
+    if (RIGHT) _tile_dpbf16ps(1, 4, 7);
+    if (LOWER) _tile_dpbf16ps(2, 5, 6);
+    if (LOWER && RIGHT) _tile_dpbf16ps(3, 5, 7);
+  }
+
+ public:
   Tiles() {
     _tile_storeconfig(before);
     alignas(64) unsigned char own[64] = {1};
@@ -1146,7 +1174,132 @@ struct Tiles {
     if (before[0]) _tile_loadconfig(before);
     else _tile_release();
   }
+  void start(float* to, long step = 32, long = 32) {
+    s = to;
+    line = step;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  // S += A B; rows of A are `step` apart, `b` points at the first of two columns of so many tiles.
+  // `meanwhile` is called after each step: what it does costs little, since tiles are multiplied beside it.
+  template <bool LOWER = true, bool RIGHT = true, class F>
+  void add(const bf16* a, long step, const bf16* b, long slabs, F meanwhile) {
+    settle(a);
+    for (long e = 0; e < slabs; e++) {
+      load_left<LOWER>(a + 32 * e, step);
+      load_right<RIGHT>(b + e * TILE, slabs * TILE);
+      multiply<LOWER, RIGHT>();
+      meanwhile();
+    }
+  }
+  template <bool LOWER = true, bool RIGHT = true>
+  void add(const bf16* a, long step, const bf16* b, long slabs) {
+    add<LOWER, RIGHT>(a, step, b, slabs, [] {});
+  }
+  void add_thin(const bf16* a, const bf16* b, long rank) {
+    add(a, up32(rank), b, up32(rank) / 32);
+  }
+  // S += (A + C) (B + D) without C D, where D follows B within a column of tiles.
+  template <class F>
+  void add_parts(const bf16* a, const bf16* c, long step, const bf16* b, long slabs, F meanwhile) {
+    const long part = slabs * TILE;
+    settle(a);
+    for (long e = 0; e < slabs; e++) {
+      load_left<true>(c + 32 * e, step);
+      load_right<true>(b + e * TILE, 2 * part);
+      multiply<true, true>();
+      load_left<true>(a + 32 * e, step);
+      multiply<true, true>();
+      load_right<true>(b + part + e * TILE, 2 * part);
+      multiply<true, true>();
+      meanwhile();
+    }
+  }
+  void take() {
+    _tile_stored(0, s, line * 4);
+    _tile_stored(1, s + 16, line * 4);
+    _tile_stored(2, s + 16 * line, line * 4);
+    _tile_stored(3, s + 16 * line + 16, line * 4);
+  }
 };
+#else
+// Some rows of S = or, with `more`, += A B; S stays in registers meanwhile.
+template <int MANY, int VECS>
+__attribute__((noinline)) void add_pairs(const bf16* a, long step, const bf16* b, long next, long pairs,
+                                         bool more, float* s, long line) {
+  __m512 sum[MANY][VECS];
+  for (int u = 0; u < MANY; u++)
+    for (int v = 0; v < VECS; v++) sum[u][v] = more ? _mm512_loadu_ps(s + u * line + 16 * v) : _mm512_setzero_ps();
+  const bf16* four[(MANY + 3) / 4];  // as in `accumulate`
+  for (int u = 0; u < MANY; u += 4) {
+    four[u / 4] = a + u * step;
+    asm("" : "+r"(four[u / 4]));
+  }
+  for (long l = 0; l < pairs; l++) {
+    __m512bh y[VECS];
+    for (int v = 0; v < VECS; v++) {
+      __builtin_prefetch(b + (l + 8) * 32 + v * next);
+      y[v] = (__m512bh)_mm512_loadu_si512(b + l * 32 + v * next);
+    }
+    for (int u = 0; u < MANY; u++) {
+      int pair;
+      std::memcpy(&pair, four[u / 4] + (u % 4) * step, 4);
+      const __m512bh x = (__m512bh)_mm512_set1_epi32(pair);
+      for (int v = 0; v < VECS; v++) sum[u][v] = _mm512_dpbf16_ps(sum[u][v], x, y[v]);
+    }
+    for (auto& f : four) f += 2;
+  }
+  for (int u = 0; u < MANY; u++)
+    for (int v = 0; v < VECS; v++) _mm512_storeu_ps(s + u * line + 16 * v, sum[u][v]);
+}
+
+class Tiles {
+  float* s = nullptr;
+  long line = 0, rows = 32;
+  bool more = false;
+
+  template <int MANY, int VECS>
+  void some(const bf16* a, long step, const bf16* b, long next, long pairs, long from) {
+    add_pairs<MANY, VECS>(a + from * step, step, b, next, pairs, more, s + from * line, line);
+  }
+  void add_all(const bf16* a, long step, const bf16* b, long next, long pairs) {
+    some<11, 2>(a, step, b, next, pairs, 0);
+    if (rows > 11) some<11, 2>(a, step, b, next, pairs, 11);
+    if (rows > 22) some<10, 2>(a, step, b, next, pairs, 22);
+    more = true;
+  }
+
+ public:
+  void start(float* to, long step = 32, long many = 32) {
+    s = to;
+    line = step;
+    rows = many;
+    more = false;
+  }
+  // S += A B; rows of A are `step` apart, `b` points at the first of two columns of so many tiles.
+  // `meanwhile` is called so many times, before S is written.
+  template <class F>
+  void add(const bf16* a, long step, const bf16* b, long slabs, F meanwhile) {
+    for (long e = 0; e < slabs; e++) meanwhile();
+    add_all(a, step, b, slabs * TILE, slabs * 16);
+  }
+  template <bool LOWER = true, bool RIGHT = true>
+  void add(const bf16* a, long step, const bf16* b, long slabs) {
+    const long next = slabs * TILE, pairs = slabs * 16;
+    if (LOWER && RIGHT) return add_all(a, step, b, next, pairs);
+    for (long u = 0; u < 32 && !more; u++) std::memset(s + u * line, 0, 128);
+    for (long from = 0; from < (LOWER ? 32 : 16); from += RIGHT ? 8 : 16)
+      some<RIGHT ? 8 : 16, RIGHT ? 2 : 1>(a, step, b, next, pairs, from);
+    more = true;
+  }
+  void add_thin(const bf16* a, const bf16* b, long rank) {
+    add_all(a, up32(rank), b, up32(rank) * 16, (rank + 1) / 2);
+  }
+  void take() {}
+};
+#endif
 
 // B (k x n), element (i, j) at m[i * row + j * column], laid out in P parts and filled up with zeros.
 template <int P = 1, class S>
@@ -1249,69 +1402,6 @@ void decode(const Coded& w, long first, long all, bool back, bf16* out, int thre
   lay_out_rows(sixteen, w.n, w.k, first, all, back, out, threads);
 }
 
-// S = 0, S += A B and taking S, for 32 x 32 numbers; rows of A are `step` apart, `b` points at the
-// first of two columns of so many tiles. Without LOWER or RIGHT, rows or columns from 16 on stay.
-inline void clear() {
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-}
-template <bool LOWER = true>
-inline void load_left(const bf16* a, long step) {
-  _tile_loadd(4, a, step * 2);
-  if (LOWER) _tile_loadd(5, a + 16 * step, step * 2);
-}
-template <bool RIGHT = true>
-inline void load_right(const bf16* b, long next) {
-  _tile_loadd(6, b, 64);
-  if (RIGHT) _tile_loadd(7, b + next, 64);
-}
-template <bool LOWER = true, bool RIGHT = true>
-inline void add_tiles() {
-  _tile_dpbf16ps(0, 4, 6);
-  if (RIGHT) _tile_dpbf16ps(1, 4, 7);
-  if (LOWER) _tile_dpbf16ps(2, 5, 6);
-  if (LOWER && RIGHT) _tile_dpbf16ps(3, 5, 7);
-}
-// `meanwhile` is called after each step: what it does costs little, since tiles are multiplied beside it.
-template <bool LOWER = true, bool RIGHT = true, class F>
-inline void add(const bf16* a, long step, const bf16* b, long slabs, F meanwhile) {
-  settle(a);
-  for (long s = 0; s < slabs; s++) {
-    load_left<LOWER>(a + 32 * s, step);
-    load_right<RIGHT>(b + s * TILE, slabs * TILE);
-    add_tiles<LOWER, RIGHT>();
-    meanwhile();
-  }
-}
-template <bool LOWER = true, bool RIGHT = true>
-inline void add(const bf16* a, long step, const bf16* b, long slabs) {
-  add<LOWER, RIGHT>(a, step, b, slabs, [] {});
-}
-// S += (A + C) (B + D) without C D, where D follows B within a column of tiles.
-template <class F>
-inline void add_parts(const bf16* a, const bf16* c, long step, const bf16* b, long slabs, F meanwhile) {
-  const long part = slabs * TILE;
-  settle(a);
-  for (long s = 0; s < slabs; s++) {
-    load_left(c + 32 * s, step);
-    load_right(b + s * TILE, 2 * part);
-    add_tiles();
-    load_left(a + 32 * s, step);
-    add_tiles();
-    load_right(b + part + s * TILE, 2 * part);
-    add_tiles();
-    meanwhile();
-  }
-}
-inline void take(float* s, long step = 32) {
-  _tile_stored(0, s, step * 4);
-  _tile_stored(1, s + 16, step * 4);
-  _tile_stored(2, s + 16 * step, step * 4);
-  _tile_stored(3, s + 16 * step + 16, step * 4);
-}
-
 // 32 rows from i and columns from j on of a result, which are finished beside the steps of the next:
 // `share` of so many steps is what is done beside each, so that all is done after the last.
 struct Block {
@@ -1334,6 +1424,7 @@ inline long together(long rows, int threads, long n, long k) {
   return n * k > 800000 ? together(rows, threads) : 1;
 }
 
+#ifdef TILES
 // x (rows x k) W^T + bias in float32, or GELU of that, k and n multiples of 32. Each number is the sum
 // of two of bfloat16, a + b, which holds 16 of its 24 bits, and of the four products that of the two
 // small ones is left out (Henry, Tang & Heinecke 2019); above 3.39e38, bfloat16's range, it gives no
@@ -1349,13 +1440,9 @@ void product(const float* x, const bf16* w, const float* bias, float* y, long ro
     alignas(64) float s[1024];
     const long each = Block::share(slabs);
     Block before;
-    const auto finish = [&](const Block& at, long u) {
-      float* const line = s + u * 32;
-      if (bias)
-        for (long c = 0; c < 32; c += 16) store16(line + c, load16(line + c) + load16(bias + at.j + c));
-      float slope;
-      if (gelu) { SIMD(private(slope)) for (long c = 0; c < 32; c++) line[c] = gelu_of(line[c], &slope); }
-      std::memcpy(y + (at.i + u) * n + at.j, line, 128);
+    const auto done = [&](const Block& at, long u) {
+      float* const none = nullptr;
+      finish(s + u * 32, bias ? bias + at.j : bias, gelu, none, y + (at.i + u) * n + at.j);
     };
 #pragma omp for schedule(dynamic, 1)
     for (long start = 0; start < rows; start += 32 * group) {
@@ -1373,16 +1460,17 @@ void product(const float* x, const bf16* w, const float* bias, float* y, long ro
         const bf16* const b = w + j / 16 * 2 * slabs * TILE;
         for (long i = start; i < end; i += 32) {
           const bf16* const a = memory.get() + (i - start) * 2 * k;
-          clear();
-          add_parts(a, a + 32 * k, k, b, slabs, [&] { before.some(each, finish); });
+          tiles.start(s);
+          tiles.add_parts(a, a + 32 * k, k, b, slabs, [&] { before.some(each, done); });
           before = {i, j, std::min(32L, end - i)};
-          take(s);
+          tiles.take();
         }
       }
-      before.some(32, finish);
+      before.some(32, done);
     }
   }
 }
+#endif
 
 // 32 x 32 numbers of S, times `scale`, as rows of bfloat16; the first `lines` of them turned as well.
 inline void keep_low(float* s, float scale, long step, bf16* rows, long lines, bf16* turned, long all) {
@@ -1423,23 +1511,23 @@ struct TiledThin {
 
 // The low side of 32 rows: `rows` (32 x rank, filled up) = scale A B, and turned; A's rows are `step`
 // apart, B is laid out. S has room for 32 x 32 numbers.
-inline void lower(const Adapter<bf16>& p, const bf16* a, long step, const bf16* b, long slabs, float* s,
-                  bf16* rows, bf16* turned, long all) {
+inline void lower(Tiles& tiles, const Adapter<bf16>& p, const bf16* a, long step, const bf16* b, long slabs,
+                  float* s, bf16* rows, bf16* turned, long all) {
   const long rank = up32(p.rank);
   for (long l = 0; l < rank; l += 32) {
     const bf16* with = b + l / 16 * slabs * TILE;
-    clear();
-    if (p.rank - l > 16) add(a, step, with, slabs);
-    else add<true, false>(a, step, with, slabs);
-    take(s);
+    tiles.start(s);
+    if (p.rank - l > 16) tiles.add(a, step, with, slabs);
+    else tiles.add<true, false>(a, step, with, slabs);
+    tiles.take();
     keep_low(s, p.scale, rank, rows + l, p.rank - l, turned + l * all, all);
   }
 }
 
-// y = x W^T + bias, and on each adapter's columns + scale drop(x) A^T B^T. Where `slope` is given, y
-// is GELU of that, and `slope` its derivative. An adapter's `low` is turned (rank x rows, both filled
-// up to 32).
-void adapted(const bf16* x, const Layer<bf16>& layer, bf16* y, bf16* slope, long rows, int threads) {
+// y = x W^T + bias, and on each adapter's columns + scale drop(x) A^T B^T; or, with `gelu`, GELU of
+// that, and its derivative where `slope` is given. An adapter's `low` is turned (rank x rows, both
+// filled up to 32).
+void adapted(const bf16* x, const Layer<bf16>& layer, bf16* y, bool gelu, bf16* slope, long rows, int threads) {
   const Adapter<bf16>* const parts = layer.parts;
   const long count = layer.count, k = layer.k, n = layer.n;
   const bf16 *const w = layer.ahead, *const bias = layer.bias;
@@ -1456,7 +1544,7 @@ void adapted(const bf16* x, const Layer<bf16>& layer, bf16* y, bf16* slope, long
     Block before;
     const auto done = [&](const Block& at, long u) {
       const long to = (at.i + u) * n + at.j;
-      finish(s + u * 32, bias ? bias + at.j : nullptr, slope ? slope + to : nullptr, y + to);
+      finish(s + u * 32, bias ? bias + at.j : nullptr, gelu, slope ? slope + to : nullptr, y + to);
     };
 #pragma omp for schedule(static)
     for (long t = 0; t < 2 * count; t++) {
@@ -1484,24 +1572,23 @@ void adapted(const bf16* x, const Layer<bf16>& layer, bf16* y, bf16* slope, long
               }
             seen = dropped;
           }
-          lower(p, seen, k, thin.down[c].get(), slabs, s, mine + c * 32 * thin.most, p.low + i, all);
+          lower(tiles, p, seen, k, thin.down[c].get(), slabs, s, mine + c * 32 * thin.most, p.low + i, all);
         }
       }
       for (long j = 0; j < n; j += 32)
         for (long i = start; i < end; i += 32) {
           const long many = std::min(32L, rows - i);
           const bf16* const mine = lows + (i - start) / 32 * low;
-          clear();
-          add(many == 32 ? x + i * k : ends, k, w + j / 16 * slabs * TILE, slabs, [&] { before.some(each, done); });
+          tiles.start(s, 32, many);
+          tiles.add(many == 32 ? x + i * k : ends, k, w + j / 16 * slabs * TILE, slabs,
+                    [&] { before.some(each, done); });
           for (long c = 0; c < count; c++) {
             const Adapter<bf16>& p = parts[c];
             if (j < p.first || j >= p.first + p.columns) continue;
-            const long rank = up32(p.rank);
-            add(mine + c * 32 * thin.most, rank, thin.up[c].get() + (j - p.first) / 16 * (rank / 32) * TILE,
-                rank / 32);
+            tiles.add_thin(mine + c * 32 * thin.most, thin.up[c].get() + (j - p.first) * up32(p.rank), p.rank);
           }
           before = {i, j, many};
-          take(s);
+          tiles.take();
         }
       before.some(32, done);
     }
@@ -1552,17 +1639,17 @@ inline void right_of(const bf16* x, long step, long rows, long all, long j, cons
 
 // out (rank x `columns` from j on; element (l, c) at out[l * row + c * column]) = low x, where x's
 // elements are read as `kept` says. All of them have `all` rows or columns, of which `rows` are real.
-inline void gather(const bf16* low, long rank, long all, const bf16* x, long step, long j,
+inline void gather(Tiles& tiles, const bf16* low, long rank, long all, const bf16* x, long step, long j,
                    const uint32_t* kept, long rows, float* out, long row, long column, bf16* space) {
   right_of(x, step, rows, all, j, kept, space);
   const bool lines = column == 1 && row % 16 == 0 && reinterpret_cast<uintptr_t>(out) % 64 == 0;
   alignas(64) float s[1024];
   for (long l = 0; l < rank; l += 32) {
     const long many = std::min(32L, rank - l);
-    clear();
-    if (rank - l > 16) add(low + l * all, all, space, all / 32);
-    else add<false, true>(low + l * all, all, space, all / 32);
-    take(s);
+    tiles.start(s);
+    if (rank - l > 16) tiles.add(low + l * all, all, space, all / 32);
+    else tiles.add<false, true>(low + l * all, all, space, all / 32);
+    tiles.take();
     for (long u = 0; u < many; u++)
       if (lines)  // whole ones, which need not be read first
         for (long c = 0; c < 32; c += 16) _mm512_stream_ps(out + (l + u) * row + c, _mm512_load_ps(s + u * 32 + c));
@@ -1615,7 +1702,7 @@ void adapted_back(const bf16* g, const bf16* x, const Layer<bf16>& layer, bf16* 
         const bf16* const from = filled<32>(g + i * n, std::min(32L, rows - i), n, ends);
         for (long c = 0; c < count; c++) {
           const Adapter<bf16>& p = parts[c];
-          lower(p, from + p.first, n, thin.up[c].get(), p.columns / 32, s,
+          lower(tiles, p, from + p.first, n, thin.up[c].get(), p.columns / 32, s,
                 lows + (i - start) / 32 * most + c * 32 * thin.most, low[c].get() + i, all);
         }
       }
@@ -1624,20 +1711,20 @@ void adapted_back(const bf16* g, const bf16* x, const Layer<bf16>& layer, bf16* 
           const long many = std::min(32L, rows - i);
           const bf16* const mine = lows + (i - start) / 32 * most;
           const auto add_own = [&](long c) {
-            const long rank = up32(parts[c].rank);
-            add(mine + c * 32 * thin.most, rank, thin.down[c].get() + j / 16 * (rank / 32) * TILE, rank / 32);
+            tiles.add_thin(mine + c * 32 * thin.most, thin.down[c].get() + j * up32(parts[c].rank), parts[c].rank);
           };
-          clear();
-          add(many == 32 ? g + i * n : ends, n, w + j / 16 * slabs * TILE, slabs, [&] { before.some(each, done); });
+          tiles.start(s, 32, many);
+          tiles.add(many == 32 ? g + i * n : ends, n, w + j / 16 * slabs * TILE, slabs,
+                    [&] { before.some(each, done); });
           for (long c = 0; c < count; c++)
             if (!parts[c].kept) add_own(c);
           before = {i, j, many};
-          take(s);
+          tiles.take();
           for (long c = 0; c < count; c++) {
             if (!parts[c].kept) continue;
-            clear();
+            tiles.start(s + (c + 1) * 1024, 32, many);
             add_own(c);
-            take(s + (c + 1) * 1024);
+            tiles.take();
           }
         }
       before.some(32, done);
@@ -1657,16 +1744,16 @@ void adapted_back(const bf16* g, const bf16* x, const Layer<bf16>& layer, bf16* 
     if (layer.dw) {
 #pragma omp for schedule(dynamic, 1) nowait
       for (long j = 0; j < k; j += 32)
-        gather(turned.get(), n, all, x, k, j, nullptr, rows, layer.dw + j, k, 1, ends);
+        gather(tiles, turned.get(), n, all, x, k, j, nullptr, rows, layer.dw + j, k, 1, ends);
     }
     for (long c = 0; c < count; c++) {
       const Adapter<bf16>& p = parts[c];
 #pragma omp for schedule(dynamic, 1) nowait
       for (long j = 0; j < k; j += 32)
-        gather(low[c].get(), p.rank, all, x, k, j, p.kept, rows, p.da + j, k, 1, ends);
+        gather(tiles, low[c].get(), p.rank, all, x, k, j, p.kept, rows, p.da + j, k, 1, ends);
 #pragma omp for schedule(dynamic, 1) nowait
       for (long j = 0; j < p.columns; j += 32)
-        gather(p.low, p.rank, all, g, n, p.first + j, nullptr, rows, p.db + j * p.rank, 1, p.rank,
+        gather(tiles, p.low, p.rank, all, g, n, p.first + j, nullptr, rows, p.db + j * p.rank, 1, p.rank,
                ends);
     }
   }
@@ -1694,12 +1781,12 @@ inline void right_of(const bf16* x, long n, long w, bf16* out) {
   for (long j = 0; j < w; j += 32) right_of(x, w, n, n, j, nullptr, out + j * n);
 }
 // C (m x n) = A (m x k) B, B laid out.
-inline void times(const bf16* a, long m, long k, const bf16* b, long n, float* c) {
+inline void times(Tiles& tiles, const bf16* a, long m, long k, const bf16* b, long n, float* c) {
   for (long i = 0; i < m; i += 32)
     for (long j = 0; j < n; j += 32) {
-      clear();
-      add(a + i * k, k, b + j * k, k / 32);
-      take(c + i * n + j, n);
+      tiles.start(c + i * n + j, n);
+      tiles.add(a + i * k, k, b + j * k, k / 32);
+      tiles.take();
     }
 }
 // X (n x m) turned, rounded: (m x n).
@@ -1754,11 +1841,11 @@ void attention_on_tiles(const Attention<bf16>& a, int threads) {
         rows_of(a.k, t, h, n, width, np, w, K);
         rows_of(a.v, t, h, n, width, np, w, V);
         right_of_turned(Q, mp, w, QT);
-        times(K, np, w, QT, mp, S);
+        times(tiles, K, np, w, QT, mp, S);
         if (a.grad) {
           rows_of({a.grad, a.heads * width, width}, q, h, m, width, mp, w, G);
           right_of_turned(G, mp, w, GT);
-          times(V, np, w, GT, mp, X);
+          times(tiles, V, np, w, GT, mp, X);
         }
         const uint32_t first = uint32_t((b * a.heads + h) * a.longest);
         for (long i = 0; i < m; i += 16) {
@@ -1812,19 +1899,19 @@ void attention_on_tiles(const Attention<bf16>& a, int threads) {
         turned(S, np, mp, D);
         if (!a.grad) {
           right_of(V, np, w, VR);
-          times(D, mp, np, VR, w, O);
+          times(tiles, D, mp, np, VR, w, O);
           give(O, [=](long i) { return factor[i]; }, m, width, w, {a.out, a.heads * width, width}, q, h);
           continue;
         }
         const auto by_scale = [&](long) { return a.scale; };
         right_of(G, mp, w, GR);
-        times(DT, np, mp, GR, w, O);
+        times(tiles, DT, np, mp, GR, w, O);
         give(O, [](long) { return 1.f; }, n, width, w, a.dv, t, h);
         right_of(Q, mp, w, QR);
-        times(ST, np, mp, QR, w, O);
+        times(tiles, ST, np, mp, QR, w, O);
         give(O, by_scale, n, width, w, a.dk, t, h);
         right_of(K, np, w, KR);
-        times(D, mp, np, KR, w, O);
+        times(tiles, D, mp, np, KR, w, O);
         give(O, by_scale, m, width, w, a.dq, q, h);
       }
   }
@@ -1832,8 +1919,10 @@ void attention_on_tiles(const Attention<bf16>& a, int threads) {
 
 template <>
 void attend(const Attention<bf16>& a, int threads) {
-  if (has_tiles) attention_on_tiles(a, threads);
-  else attention(a, threads);
+#ifdef TILES
+  if (!has_tiles) return attention(a, threads);
+#endif
+  attention_on_tiles(a, threads);
 }
 
 #endif
@@ -1885,13 +1974,13 @@ template <class T>
 void forward(const Sublayer<T>& h, int threads) {
   const long n = h.out.n, k = h.out.k, asks = h.asks();
   if (!h.bounds) {
-    adapted(h.x, h.in, h.act, h.inner, h.rows, threads);
+    adapted(h.x, h.in, h.act, true, h.inner, h.rows, threads);
   } else {
-    adapted(h.x, h.in, h.inner, nullptr, h.rows, threads);
+    adapted(h.x, h.in, h.inner, false, nullptr, h.rows, threads);
     if (h.asking) {
       for (long t = 0; t < asks; t++)
         std::memcpy(h.firsts + t * h.in.k, h.x + h.bounds[t] * h.in.k, size_t(h.in.k) * sizeof(T));
-      adapted(h.firsts, *h.asking, h.queries, nullptr, asks, threads);
+      adapted(h.firsts, *h.asking, h.queries, false, nullptr, asks, threads);
     }
     attend(attention_of<T>(h, h.act, nullptr, nullptr, nullptr), threads);
     // Rows that fill up belong to no text, and must be finite.
@@ -1899,7 +1988,7 @@ void forward(const Sublayer<T>& h, int threads) {
     std::memset(h.act + end * k, 0, size_t((asks - end) * k) * sizeof(T));
   }
   const Place<T> y = place<T>(asks * n);
-  adapted(h.act, h.out, y.get(), nullptr, asks, threads);
+  adapted(h.act, h.out, y.get(), false, nullptr, asks, threads);
   add_norm<T>(y.get(), h.residual(), h.weight, h.shift, h.result, h.normed, h.inverse, asks, n, h.eps,
               h.after, h.after.limit > 0, threads);
 }
@@ -1947,21 +2036,24 @@ void backward(const Sublayer<T>* some, long count, int threads) {
 
 }  // namespace
 
-// Whether this process may use matrix tiles; the system has to be asked once.
-extern "C" int tiles() {
-#ifdef TILES
-  return has_tiles = syscall(SYS_arch_prctl, 0x1023, 18) == 0;  // ARCH_REQ_XCOMP_PERM, XTILEDATA
-#else
-  return 0;
+// Which whole layers run here: 1 for float32's, 2 for bfloat16's, 4 if those are on matrix tiles.
+extern "C" int layers() {
+  int found = 0;
+#ifdef LAYERS
+  found |= 1;
 #endif
+#ifdef TILES
+  has_tiles = syscall(SYS_arch_prctl, 0x1023, 18) == 0;  // ARCH_REQ_XCOMP_PERM, XTILEDATA; once a process
+  if (has_tiles) found |= 2 | 4;
+#elif defined(HALVES)
+  found |= 2;
+#endif
+  return found;
 }
 
-#ifdef TILES
+#ifdef HALVES
 extern "C" void lay_out_bfloat16(const bf16* m, long row, long column, long k, long n, bf16* out) {
   lay_out(m, row, column, k, n, out);
-}
-extern "C" void lay_out_float32(const float* m, long row, long column, long k, long n, bf16* out) {
-  lay_out<2>(m, row, column, k, n, out);
 }
 extern "C" void lay_out_rows_float32(const float* w, long n, long k, long first, long all, int back, bf16* out,
                                      int threads) {
@@ -1970,6 +2062,11 @@ extern "C" void lay_out_rows_float32(const float* w, long n, long k, long first,
 extern "C" void decode_uint8(const Coded* w, long first, long all, int back, bf16* out, int threads) {
   decode(*w, first, all, back, out, threads);
 }
+#endif
+#ifdef TILES
+extern "C" void lay_out_float32(const float* m, long row, long column, long k, long n, bf16* out) {
+  lay_out<2>(m, row, column, k, n, out);
+}
 extern "C" void product_float32(const float* x, const bf16* w, const float* bias, float* y, long rows,
                                 long k, long n, int gelu, int threads) {
   product(x, w, bias, y, rows, k, n, gelu, threads);
@@ -1977,8 +2074,9 @@ extern "C" void product_float32(const float* x, const bf16* w, const float* bias
 #endif
 
 #define LAYER_KERNELS(NAME, T)                                                                    \
-  extern "C" void adapted_##NAME(const Layer<T>* layer, const T* x, T* y, long rows, int threads) { \
-    adapted(x, *layer, y, nullptr, rows, threads);                                                \
+  extern "C" void adapted_##NAME(const Layer<T>* layer, const T* x, T* y, int gelu, long rows,    \
+                                 int threads) {                                                   \
+    adapted(x, *layer, y, gelu != 0, nullptr, rows, threads);                                     \
   }                                                                                               \
   extern "C" void adapted_back_##NAME(const Layer<T>* layer, const T* g, const T* x, T* dx,       \
                                       long rows, int threads) {                                   \
@@ -1991,17 +2089,9 @@ extern "C" void product_float32(const float* x, const bf16* w, const float* bias
     backward(some, count, threads);                                                               \
   }
 
-#ifdef TILES
+#ifdef HALVES
 LAYER_KERNELS(bfloat16, bf16)
 #endif
-// Whether float32 has its layers here.
-extern "C" int layers() {
-#ifdef LAYERS
-  return 1;
-#else
-  return 0;
-#endif
-}
 #ifdef LAYERS
 LAYER_KERNELS(float32, float)
 extern "C" void panels_float32(const float* m, long row, long column, long k, long n, float* out) {

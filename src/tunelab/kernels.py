@@ -83,27 +83,30 @@ _OF_FLOATS = {
     "squares_float32": "p" "l" "p" "i", "adamw_float32": "p" "l" "ffff" "i",
     "adamw_late_float32": "pp" "ll" "i",
 }  # fmt: skip
-# Whole layers (fused.py): float32 where vectors are wide, bfloat16 where there are matrix tiles.
+# Whole layers (fused.py), where vectors are wide; bfloat16 on matrix tiles, or on vectors of pairs.
 _LAYERS = {
-    "adapted": "ppp" "l" "i", "adapted_back": "pppp" "l" "i", "sublayers": "p" "l" "i",
+    "adapted": "ppp" "i" "l" "i", "adapted_back": "pppp" "l" "i", "sublayers": "p" "l" "i",
     "sublayers_back": "p" "l" "i",
 }  # fmt: skip
-_ON_VECTORS = {"panels_float32": "pllllp"}
-_ON_TILES = {
-    "lay_out_bfloat16": "p" "llll" "p", "lay_out_float32": "p" "llll" "p",
-    "product_float32": "pppp" "lll" "ii", "decode_uint8": "p" "ll" "i" "p" "i",
+_IN_FLOAT32 = {"panels_float32": "pllllp"}
+_IN_BFLOAT16 = {
+    "lay_out_bfloat16": "p" "llll" "p", "decode_uint8": "p" "ll" "i" "p" "i",
     "lay_out_rows_float32": "p" "llll" "i" "p" "i",
 }  # fmt: skip
+_ON_TILES = {"lay_out_float32": "p" "llll" "p", "product_float32": "pppp" "lll" "ii"}
 
 
 def _functions(library: ctypes.CDLL) -> dict[str, Any]:
     """Name and type of a kernel -> its function, which takes plain numbers."""
     names = {f"{n}_{kind}": ls for n, ls in _ARGUMENTS.items() for kind in ("float32", "bfloat16")}
     names |= _OF_FLOATS
-    if library.layers():
-        names |= _ON_VECTORS | {f"{n}_float32": ls for n, ls in _LAYERS.items()}
-    if library.tiles():
-        names |= _ON_TILES | {f"{n}_bfloat16": ls for n, ls in _LAYERS.items()}
+    layers = library.layers()
+    if layers & 1:
+        names |= _IN_FLOAT32 | {f"{n}_float32": ls for n, ls in _LAYERS.items()}
+    if layers & 2:
+        names |= _IN_BFLOAT16 | {f"{n}_bfloat16": ls for n, ls in _LAYERS.items()}
+    if layers & 4:
+        names |= _ON_TILES
     found: dict[str, Any] = {}
     for name, letters in names.items():
         function = found[name] = getattr(library, name)
@@ -127,9 +130,10 @@ def built(dtype: torch.dtype) -> str:
     why = why_not()
     if why is not None:
         return why
-    whole_layers = pick("sublayers", torch.empty(0, dtype=dtype)) is not None
-    on_tiles = whole_layers and dtype == torch.bfloat16
-    return "compiled, matrix tiles" if on_tiles else "compiled"
+    if pick("sublayers", torch.empty(0, dtype=dtype)) is None:
+        return "compiled"
+    on_tiles = dtype == torch.bfloat16 and pick("product", torch.empty(0)) is not None
+    return f"compiled, {'matrix tiles' if on_tiles else 'wide vectors'}"
 
 
 def pick(name: str, *tensors: torch.Tensor | None) -> Any:

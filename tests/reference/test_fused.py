@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from processors import on_tiles, on_vectors
+from processors import in_bfloat16, on_tiles, on_vectors
 from tunelab import fused, kernels
 from tunelab.fused import Adapter, Linear
 from tunelab.kernels import Dropout, Layout
 
 TYPES = [
-    pytest.param(torch.bfloat16, marks=on_tiles, id="bfloat16"),
+    pytest.param(torch.bfloat16, marks=in_bfloat16, id="bfloat16"),
     pytest.param(torch.float32, marks=on_vectors, id="float32"),
 ]
 
@@ -234,7 +234,7 @@ def test_weights_that_learn_in_float32_are_left_to_others() -> None:
 def test_float32_as_two_numbers_of_bfloat16(rows: int, bias: bool) -> None:
     torch.manual_seed(0)
     weight, shift = torch.randn(160, 96), torch.randn(160) if bias else None
-    found = fused.product(weight, shift)
+    found = fused.product(weight, shift, in_two_parts=True)
     assert found is not None
     x = torch.randn(2, rows, 96)
     exact = functional.linear(
@@ -253,7 +253,27 @@ def test_float32_as_two_numbers_of_bfloat16(rows: int, bias: bool) -> None:
     assert torch.allclose(wide, functional.gelu(y), atol=3e-6)
 
 
-@on_tiles
-def test_products_that_are_not_of_whole_tiles_are_left_to_torch() -> None:
-    assert fused.product(torch.zeros(64, 48), None) is None
-    assert fused.product(torch.zeros(64, 64, dtype=torch.bfloat16), None) is None
+@pytest.mark.parametrize("rows", [0, 1, 31, 64, 300])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_product_alone(rows: int, bias: bool, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    weight, shift = torch.randn(160, 96).to(dtype), torch.randn(160).to(dtype) if bias else None
+    found = fused.product(weight, shift)
+    assert found is not None
+    x = torch.randn(2, rows, 96).to(dtype)
+    exact = functional.linear(
+        x.double(), weight.double(), None if shift is None else shift.double()
+    )
+    y, near = found(x), {torch.float32: 1e-6, torch.bfloat16: 4e-3}[dtype]
+    assert y.dtype == dtype and y.shape == (2, rows, 160)
+    assert float((y - exact).norm()) <= near * float(exact.norm())
+    assert torch.equal(found.columns(32, 128)(x), y[..., 32:128])
+    # A row's result does not depend on what lies beside it.
+    assert torch.equal(found(x[1, -1:]), y[1, -1:])
+    wide, soft = replace(found, gelu=True)(x), functional.gelu(exact)
+    assert float((wide - soft).norm()) <= near * float(soft.norm())
+
+
+def test_products_that_are_not_of_whole_tiles_are_left_to_torch(dtype: torch.dtype) -> None:
+    for two in (False, True):
+        assert fused.product(torch.zeros(64, 48, dtype=dtype), None, in_two_parts=two) is None

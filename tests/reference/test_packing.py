@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from families import make_family
-from processors import on_tiles, on_vectors
+from processors import in_bfloat16, on_vectors
 from tunelab import bases, batching, fused, packing, train
 from tunelab.batching import Encoded
 from tunelab.methods import METHODS
@@ -184,7 +184,7 @@ def test_bfloat16_is_near(family: str, method: str, folders: dict[str, Path]) ->
     "dtype",
     [
         pytest.param(torch.float32, marks=on_vectors, id="float32"),
-        pytest.param(torch.bfloat16, marks=on_tiles, id="bfloat16"),
+        pytest.param(torch.bfloat16, marks=in_bfloat16, id="bfloat16"),
     ],
 )
 @pytest.mark.parametrize("method", ["probe", "lora all-linear", "lora query-value"])
@@ -307,7 +307,7 @@ def test_bfloat16_on_the_bundled_model(method: str) -> None:
     assert float((got - whole).norm() / whole.norm()) < 0.02
 
 
-@on_tiles
+@in_bfloat16
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_four_bits_on_tiles_are_the_four_bits_of_bitsandbytes(
     dropout: float, monkeypatch: pytest.MonkeyPatch
