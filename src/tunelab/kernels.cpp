@@ -1126,7 +1126,7 @@ constexpr long TILE = 512;  // numbers in a tile of bfloat16
 
 // 32 x 32 numbers of a result: S, which lies where `start` says, is the sum of what `add` is given, and
 // there after `take`; so are at least as many of its rows as `start` asks for. With LOWER or RIGHT
-// false, its rows or columns from 16 on are zero. `add_thin` is for a thin B of `rank` lines, filled up.
+// false, its rows or columns from 16 on are zero. Of B's lines at least the first `lines` count.
 #if defined(__AMX_BF16__) && defined(__linux__)
 #define TILES 1
 
@@ -1195,11 +1195,8 @@ class Tiles {
     }
   }
   template <bool LOWER = true, bool RIGHT = true>
-  void add(const bf16* a, long step, const bf16* b, long slabs) {
-    add<LOWER, RIGHT>(a, step, b, slabs, [] {});
-  }
-  void add_thin(const bf16* a, const bf16* b, long rank) {
-    add(a, up32(rank), b, up32(rank) / 32);
+  void add(const bf16* a, long step, const bf16* b, long lines) {
+    add<LOWER, RIGHT>(a, step, b, up32(lines) / 32, [] {});
   }
   // S += (A + C) (B + D) without C D, where D follows B within a column of tiles.
   template <class F>
@@ -1286,16 +1283,13 @@ class Tiles {
     add_all(a, step, b, slabs * TILE, slabs * 16);
   }
   template <bool LOWER = true, bool RIGHT = true>
-  void add(const bf16* a, long step, const bf16* b, long slabs) {
-    const long next = slabs * TILE, pairs = slabs * 16;
+  void add(const bf16* a, long step, const bf16* b, long lines) {
+    const long next = up32(lines) * 16, pairs = (lines + 1) / 2;
     if (LOWER && RIGHT) return add_all(a, step, b, next, pairs);
     for (long u = 0; u < 32 && !more; u++) std::memset(s + u * line, 0, 128);
     for (long from = 0; from < (LOWER ? 32 : 16); from += RIGHT ? 8 : 16)
       some<RIGHT ? 8 : 16, RIGHT ? 2 : 1>(a, step, b, next, pairs, from);
     more = true;
-  }
-  void add_thin(const bf16* a, const bf16* b, long rank) {
-    add_all(a, up32(rank), b, up32(rank) * 16, (rank + 1) / 2);
   }
   void take() {}
 };
@@ -1511,14 +1505,14 @@ struct TiledThin {
 
 // The low side of 32 rows: `rows` (32 x rank, filled up) = scale A B, and turned; A's rows are `step`
 // apart, B is laid out. S has room for 32 x 32 numbers.
-inline void lower(Tiles& tiles, const Adapter<bf16>& p, const bf16* a, long step, const bf16* b, long slabs,
+inline void lower(Tiles& tiles, const Adapter<bf16>& p, const bf16* a, long step, const bf16* b, long lines,
                   float* s, bf16* rows, bf16* turned, long all) {
   const long rank = up32(p.rank);
   for (long l = 0; l < rank; l += 32) {
-    const bf16* with = b + l / 16 * slabs * TILE;
+    const bf16* with = b + l * lines;
     tiles.start(s);
-    if (p.rank - l > 16) tiles.add(a, step, with, slabs);
-    else tiles.add<true, false>(a, step, with, slabs);
+    if (p.rank - l > 16) tiles.add(a, step, with, lines);
+    else tiles.add<true, false>(a, step, with, lines);
     tiles.take();
     keep_low(s, p.scale, rank, rows + l, p.rank - l, turned + l * all, all);
   }
@@ -1572,7 +1566,7 @@ void adapted(const bf16* x, const Layer<bf16>& layer, bf16* y, bool gelu, bf16* 
               }
             seen = dropped;
           }
-          lower(tiles, p, seen, k, thin.down[c].get(), slabs, s, mine + c * 32 * thin.most, p.low + i, all);
+          lower(tiles, p, seen, k, thin.down[c].get(), k, s, mine + c * 32 * thin.most, p.low + i, all);
         }
       }
       for (long j = 0; j < n; j += 32)
@@ -1585,7 +1579,8 @@ void adapted(const bf16* x, const Layer<bf16>& layer, bf16* y, bool gelu, bf16* 
           for (long c = 0; c < count; c++) {
             const Adapter<bf16>& p = parts[c];
             if (j < p.first || j >= p.first + p.columns) continue;
-            tiles.add_thin(mine + c * 32 * thin.most, thin.up[c].get() + (j - p.first) * up32(p.rank), p.rank);
+            const long rank = up32(p.rank);
+            tiles.add(mine + c * 32 * thin.most, rank, thin.up[c].get() + (j - p.first) * rank, p.rank);
           }
           before = {i, j, many};
           tiles.take();
@@ -1647,8 +1642,8 @@ inline void gather(Tiles& tiles, const bf16* low, long rank, long all, const bf1
   for (long l = 0; l < rank; l += 32) {
     const long many = std::min(32L, rank - l);
     tiles.start(s);
-    if (rank - l > 16) tiles.add(low + l * all, all, space, all / 32);
-    else tiles.add<false, true>(low + l * all, all, space, all / 32);
+    if (rank - l > 16) tiles.add(low + l * all, all, space, rows);
+    else tiles.add<false, true>(low + l * all, all, space, rows);
     tiles.take();
     for (long u = 0; u < many; u++)
       if (lines)  // whole ones, which need not be read first
@@ -1702,7 +1697,7 @@ void adapted_back(const bf16* g, const bf16* x, const Layer<bf16>& layer, bf16* 
         const bf16* const from = filled<32>(g + i * n, std::min(32L, rows - i), n, ends);
         for (long c = 0; c < count; c++) {
           const Adapter<bf16>& p = parts[c];
-          lower(tiles, p, from + p.first, n, thin.up[c].get(), p.columns / 32, s,
+          lower(tiles, p, from + p.first, n, thin.up[c].get(), p.columns, s,
                 lows + (i - start) / 32 * most + c * 32 * thin.most, low[c].get() + i, all);
         }
       }
@@ -1711,7 +1706,8 @@ void adapted_back(const bf16* g, const bf16* x, const Layer<bf16>& layer, bf16* 
           const long many = std::min(32L, rows - i);
           const bf16* const mine = lows + (i - start) / 32 * most;
           const auto add_own = [&](long c) {
-            tiles.add_thin(mine + c * 32 * thin.most, thin.down[c].get() + j * up32(parts[c].rank), parts[c].rank);
+            const long rank = up32(parts[c].rank);
+            tiles.add(mine + c * 32 * thin.most, rank, thin.down[c].get() + j * rank, parts[c].rank);
           };
           tiles.start(s, 32, many);
           tiles.add(many == 32 ? g + i * n : ends, n, w + j / 16 * slabs * TILE, slabs,
@@ -1785,7 +1781,7 @@ inline void times(Tiles& tiles, const bf16* a, long m, long k, const bf16* b, lo
   for (long i = 0; i < m; i += 32)
     for (long j = 0; j < n; j += 32) {
       tiles.start(c + i * n + j, n);
-      tiles.add(a + i * k, k, b + j * k, k / 32);
+      tiles.add(a + i * k, k, b + j * k, k);
       tiles.take();
     }
 }
