@@ -19,9 +19,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["SOURCE", "cache_folder", "library", "not_built", "processor"]
+__all__ = ["SOURCE", "build", "cache_folder", "compiler", "library", "not_built", "processor"]
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 _FLAGS = [
@@ -37,11 +38,13 @@ _FLAGS = [
 
 def library() -> tuple[Path | None, str | None]:
     """Where the compiled kernels lie, compiling them if need be; or None and why there are none."""
-    if os.environ.get("TUNELAB_KERNELS", "").lower() == "off":
+    named = os.environ.get("TUNELAB_KERNELS", "")
+    if named.lower() == "off":
         return None, "TUNELAB_KERNELS=off"
+    if named.endswith(".so"):  # one that `build` made otherwise
+        return Path(named), None
     if sys.platform == "win32":
         return None, "not built on Windows"
-    compiler = next((c for c in ("g++", "c++", "clang++") if shutil.which(c)), None)
     try:
         text = SOURCE.read_bytes()
         torch = importlib.metadata.version("torch").encode()
@@ -50,9 +53,9 @@ def library() -> tuple[Path | None, str | None]:
         ).hexdigest()[:16]
         built = cache_folder() / f"kernels-{key}.so"
         if not built.is_file():
-            if compiler is None:
+            if compiler() is None:
                 return None, "no C++ compiler (g++ or clang++) was found"
-            _build(compiler, built)
+            build(built)
     except (OSError, subprocess.SubprocessError, ImportError) as e:
         return None, not_built((getattr(e, "stderr", None) or str(e)) or type(e).__name__)
     return built, None
@@ -89,8 +92,17 @@ def processor() -> bytes:
     return "\n".join(sorted(set(kept))).encode()
 
 
-def _build(compiler: str, to: Path) -> None:
-    """Compile into a file of its own, then rename: processes that build at once do no harm."""
+def compiler() -> str | None:
+    """The C++ compiler that is found first."""
+    return next((c for c in ("g++", "c++", "clang++") if shutil.which(c)), None)
+
+
+def build(to: Path, flags: Sequence[str] = ()) -> None:
+    """Compile into a file of its own, then rename: processes that build at once do no harm.
+
+    `flags` come behind the usual ones. Raises OSError or subprocess.SubprocessError.
+    """
+    chosen = compiler() or "c++"
     to.parent.mkdir(parents=True, exist_ok=True)
     # What a process that was killed left behind; a build takes seconds.
     for old in to.parent.glob("building-*"):
@@ -107,11 +119,11 @@ def _build(compiler: str, to: Path) -> None:
     try:
         part = f"{name}.o"
         subprocess.run(  # noqa: S603  our own file, a compiler from PATH
-            [compiler, *_FLAGS, *threads, "-c", str(SOURCE), "-o", part],
+            [chosen, *_FLAGS, *threads, *flags, "-c", str(SOURCE), "-o", part],
             check=True, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         subprocess.run(  # noqa: S603
-            [compiler, "-shared", part, "-o", name, *link],
+            [chosen, "-shared", part, "-o", name, *link],
             check=True, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         Path(name).replace(to)

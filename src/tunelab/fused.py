@@ -4,9 +4,10 @@ A layer, a whole sublayer (attention or GELU, dropout, residual, norm) and all s
 encoder are one call forward and one back (`sublayers`). In bfloat16 they run on a processor's
 matrix tiles (AMX) or on vectors that multiply pairs (AVX512-BF16), where LoRA's thin products share
 the tiles of the large one; in float32 on wide vectors (AVX-512). A weight that does not learn is
-laid out once as these read it, and one that learns or has four bits before each call. Scoring has
-layers alone (`Product`), in float32 also in two parts on tiles. Where a processor has none of this, `laid_out` gives None and the caller computes as
-`packing` does without; the same masks are drawn, so that both give the same numbers to rounding.
+laid out once as these read it, and one that learns or has four bits within each call. Scoring has
+layers alone (`Product`), in float32 also in two parts on tiles. Where a processor has none of this,
+`laid_out` gives None and the caller computes as `packing` does without; the same masks are drawn,
+so that both give the same numbers to rounding.
 
 May import: kernels. May not import: packing, train, methods.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,23 +33,6 @@ _TILE = 32
 _LAYING_OUT = {torch.bfloat16: "lay_out", torch.float32: "panels"}
 
 
-class Weight(Protocol):
-    """A W (n, k) that kernels can read."""
-
-    @property
-    def shape(self) -> torch.Size:
-        """(n, k)."""
-        ...
-
-    def ahead(self) -> torch.Tensor:
-        """Laid out for x W^T."""
-        ...
-
-    def back(self) -> torch.Tensor:
-        """Laid out for g W."""
-        ...
-
-
 class LaidOut:
     """A weight that does not learn, laid out once for each way, when that is first gone."""
 
@@ -61,13 +45,13 @@ class LaidOut:
         self.shape = _below_each_other(parts)
 
     def ahead(self) -> torch.Tensor:
-        """As `Weight`."""
+        """Laid out for x W^T."""
         if self._ahead is None:
             self._ahead = self._laid_out(back=False)
         return self._ahead
 
     def back(self) -> torch.Tensor:
-        """As `Weight`."""
+        """Laid out for g W."""
         if self._back is None:
             self._back = self._laid_out(back=True)
         return self._back
@@ -88,58 +72,31 @@ def _below_each_other(parts: Sequence[torch.Tensor]) -> torch.Size:
     return torch.Size((sum(p.shape[0] for p in parts), parts[0].shape[1]))
 
 
-class _Codes(ctypes.Structure):
+class _Rows(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("codes", "numbers", "scales")),
-        *((name, ctypes.c_long) for name in ("block", "n", "k")),
+        *((name, ctypes.c_void_p) for name in ("whole", "codes", "numbers", "scales")),
+        *((name, ctypes.c_long) for name in ("block", "n")),
     )
 
 
-class _Anew:
-    """A `Weight` of parts, one below the other, that is laid out whenever it is read."""
-
-    __slots__ = ()
-    shape: torch.Size
-    parts: Sequence[Any]
-
-    def ahead(self) -> torch.Tensor:
-        """As `Weight`, made anew."""
-        return self._laid_out(back=False)
-
-    def back(self) -> torch.Tensor:
-        """As `Weight`, made anew."""
-        return self._laid_out(back=True)
-
-    def _laid_out(self, *, back: bool) -> torch.Tensor:
-        all_, k = self.shape
-        out = torch.empty(all_ * k, dtype=torch.bfloat16)
-        first = 0
-        for part in self.parts:
-            first += self._lay_out(part, first, back, out)
-        return out
-
-    def _lay_out(self, part: Any, first: int, back: bool, out: torch.Tensor) -> int:
-        """Lay out a part, whose rows begin with `first`; give how many these are."""
-        raise NotImplementedError
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class Learning(_Anew):
-    """Weights of float32 that learn; they are rounded to bfloat16."""
+class Learning:
+    """Weights of float32 that learn, one below the other; each call rounds them to bfloat16."""
 
-    shape: torch.Size
     parts: tuple[torch.Tensor, ...]
 
-    def _lay_out(self, part: torch.Tensor, first: int, back: bool, out: torch.Tensor) -> int:
-        all_, k = self.shape
-        kernels.pick("lay_out_rows", part)(
-            at(part), len(part), k, first, all_, back, at(out), torch.get_num_threads()
-        )
-        return len(part)
+    @property
+    def shape(self) -> torch.Size:
+        """(n, k)."""
+        return _below_each_other(self.parts)
+
+    def pieces(self) -> list[_Rows]:
+        """As kernels take them."""
+        return [_Rows(at(p), None, None, None, 0, len(p)) for p in self.parts]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Coded(_Anew):
+class Coded:
     """Weights of four bits (Dettmers et al. 2023); only codes and scales stay in memory.
 
     Of each part its codes, the sixteen numbers that they stand for, the scales of its blocks, and a
@@ -149,15 +106,22 @@ class Coded(_Anew):
     shape: torch.Size
     parts: tuple[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int], ...]
 
-    def _lay_out(self, part: Any, first: int, back: bool, out: torch.Tensor) -> int:
-        codes, numbers, scales, block = part
-        all_, k = self.shape
-        n = 2 * int(codes.numel()) // k
-        record = _Codes(at(codes), at(numbers), at(scales), block, n, k)
-        kernels.pick("decode", codes)(
-            ctypes.addressof(record), first, all_, back, at(out), torch.get_num_threads()
-        )
-        return n
+    def pieces(self) -> list[_Rows]:
+        """As kernels take them."""
+        k = self.shape[1]
+        return [
+            _Rows(None, at(codes), at(numbers), at(scales), block, 2 * int(codes.numel()) // k)
+            for codes, numbers, scales, block in self.parts
+        ]
+
+
+# A W (n, k) that kernels can read.
+Weight = LaidOut | Learning | Coded
+
+
+def _multiplies(dtype: torch.dtype) -> bool:
+    """Whether this processor has kernels of whole layers in this type."""
+    return kernels.pick("sublayers", torch.empty(0, dtype=dtype)) is not None
 
 
 def is_coded(layer: Any) -> bool:
@@ -169,7 +133,9 @@ def is_coded(layer: Any) -> bool:
     state = getattr(weight, "quant_state", None)
     return (
         state is not None
-        and kernels.pick("decode", weight.data) is not None
+        and weight.data.is_cpu
+        and weight.data.dtype == torch.uint8
+        and _multiplies(torch.bfloat16)
         and not getattr(state, "packing_format_for_cpu", False)
         # Blocks that go over a row's end bitsandbytes 0.50 itself reads wrongly on a processor.
         and not layer.in_features % state.blocksize
@@ -203,14 +169,12 @@ def laid_out(weights: Sequence[torch.Tensor], dtype: torch.dtype) -> Weight | No
     """
     if any(size % _TILE for w in weights for size in w.shape):
         return None
-    if any(w.requires_grad for w in weights):
-        fits = all(w.requires_grad and w.is_contiguous() for w in weights)
-        if dtype != torch.bfloat16 or not fits or kernels.pick("lay_out_rows", *weights) is None:
-            return None
-        return Learning(_below_each_other(weights), tuple(weights))
-    how = _LAYING_OUT.get(dtype)
-    runs = how is not None and kernels.pick(how, torch.empty(0, dtype=dtype)) is not None
-    return LaidOut(weights, dtype) if runs and all(w.is_cpu for w in weights) else None
+    if not all(w.is_cpu for w in weights) or not _multiplies(dtype):
+        return None
+    if not any(w.requires_grad for w in weights):
+        return LaidOut(weights, dtype)
+    fits = all(w.requires_grad and w.is_contiguous() and w.dtype == torch.float32 for w in weights)
+    return Learning(tuple(weights)) if fits and dtype == torch.bfloat16 else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -245,10 +209,8 @@ class Product:
                 threads,
             )  # fmt: skip
             return y
-        record = _Layer(at(self.laid), None, at(self.bias), None, None, None, 0, self.deep, self.wide)
-        kernels.pick("adapted", x)(
-            ctypes.addressof(record), at(x), at(y), self.gelu, rows, threads
-        )
+        record = _Layer(at(self.laid), bias=at(self.bias), k=self.deep, n=self.wide)
+        kernels.pick("adapted", x)(ctypes.addressof(record), at(x), at(y), self.gelu, rows, threads)
         return y
 
     def columns(self, start: int, stop: int) -> Product:
@@ -271,7 +233,7 @@ def product(
     bias = None if bias is None else bias.contiguous()
     if not in_two_parts or kernels.pick("product", weight) is None:
         laid = laid_out([weight.detach()], weight.dtype)
-        return None if laid is None else Product(laid.ahead(), bias, k, n)
+        return Product(laid.ahead(), bias, k, n) if isinstance(laid, LaidOut) else None
     if n % _TILE or k % _TILE:
         return None
     tiles = torch.empty(2 * n * k, dtype=torch.bfloat16)
@@ -361,11 +323,6 @@ class Sublayer:
     asking: Linear | None = None
 
     @property
-    def weights(self) -> list[Weight]:
-        """Those of its layers."""
-        return [s.weight for s in (self.into, self.asking, self.out) if s is not None]
-
-    @property
     def learns(self) -> tuple[torch.Tensor, ...]:
         """What gets a gradient beside x."""
         asking = self.asking.learns if self.asking else ()
@@ -383,7 +340,8 @@ class _Adapter(ctypes.Structure):
 class _Layer(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("ahead", "back", "bias", "dw", "dbias", "parts")),
-        *((name, ctypes.c_long) for name in ("count", "k", "n")),
+        ("rows", ctypes.c_void_p),
+        *((name, ctypes.c_long) for name in ("count", "pieces", "k", "n")),
     )
 
 
@@ -428,13 +386,20 @@ class _Ready:
             )  # fmt: skip
             place += lows[i] + masks[i]
         self._layer = layer
-        # Alive as long as the next call reads it; others than `LaidOut` are laid out for each.
-        self.laid: torch.Tensor | None = layer.weight.ahead()
-        assert self.laid.dtype == dtype  # noqa: S101  it would be read beyond its end
         self.record = _Layer(
-            at(self.laid), None, at(layer.bias), None, None,
-            ctypes.addressof(self._parts), len(layer.adapters), k, n,
+            bias=at(layer.bias), parts=ctypes.addressof(self._parts), count=len(layer.adapters),
+            k=k, n=n,
         )  # fmt: skip
+        weight = layer.weight
+        if isinstance(weight, LaidOut):
+            laid = weight.ahead()
+            assert laid.dtype == dtype  # noqa: S101  it would be read beyond its end
+            self.record.ahead = at(laid)
+        else:
+            assert dtype == torch.bfloat16  # noqa: S101  only these kernels lay out
+            pieces = weight.pieces()
+            self._rows = (_Rows * len(pieces))(*pieces)
+            self.record.rows, self.record.pieces = ctypes.addressof(self._rows), len(pieces)
 
     def kept(self) -> torch.Tensor:
         """What the way back needs again. The caller's now: here it would outlive that."""
@@ -446,8 +411,8 @@ class _Ready:
         `asked`: whether x's gradient is.
         """
         weight, biases = self._layer.weight, self._layer.biases
-        self.laid = weight.back() if asked else None
-        record.back = at(self.laid)
+        if asked and isinstance(weight, LaidOut):
+            record.back = at(weight.back())
         made = _room_for(self.thin)
         for part, da, db in zip(self._parts, made[::2], made[1::2], strict=True):
             part.da, part.db = da.data_ptr(), db.data_ptr()
@@ -491,7 +456,6 @@ class _Linear(torch.autograd.Function):
         kernels.pick("adapted", x)(
             ctypes.addressof(ready.record), at(x), at(y), False, rows, torch.get_num_threads()
         )
-        ready.laid = None
         ctx.save_for_backward(x, *layer.learns, ready.kept())
         ctx.ready = ready
         return y
@@ -507,7 +471,6 @@ class _Linear(torch.autograd.Function):
             ctypes.addressof(ready.record), at(g), at(x), at(dx),
             g.numel() // g.shape[-1], torch.get_num_threads(),
         )  # fmt: skip
-        ready.laid = None
         return dx, None, *made
 
 
@@ -556,11 +519,6 @@ class _Step:
         record.rows, record.eps = rows, norm.eps
         record.after = _Dropout(*norm.drop.arguments())
 
-    def done(self) -> None:
-        """Let go of what only the call needed."""
-        for ready in self.layers:
-            ready.laid = None
-
     def turn(self, g: int | None, dx: torch.Tensor | None) -> list[torch.Tensor]:
         """Make ready for the way back; give room for the gradients of `learns`."""
         record, norm = self.record, self.sublayer.norm
@@ -588,7 +546,6 @@ class _Chain(torch.autograd.Function):
         kernels.pick("sublayers", x)(ctypes.addressof(records), len(chain), torch.get_num_threads())
         kept: list[torch.Tensor] = []
         for step in steps:
-            step.done()
             kept += step.kept
             step.kept = []
         ctx.save_for_backward(*kept, *learns)
@@ -617,7 +574,5 @@ class _Chain(torch.autograd.Function):
         kernels.pick("sublayers_back", first)(
             ctypes.addressof(records), len(steps), torch.get_num_threads()
         )
-        for step in steps:
-            step.done()
         del alive, places
         return None if g is None else g.view(shape), None, *(t for of in reversed(made) for t in of)

@@ -852,15 +852,28 @@ inline uint32_t kept_bits(const Adapter<T>& p, uint32_t index) {
   return bits;
 }
 
+// Some rows of a weight, `n` of k numbers one behind the other: of float32, or with four bits a number,
+// the first of two in a byte's upper half. Each is one of sixteen numbers times the scale of its block
+// (Dettmers et al. 2023, in bitsandbytes' layout). k, n and blocks are multiples of 32. fused.py has
+// the same.
+struct Rows {
+  const float* whole;  // null where `codes` are given
+  const uint8_t* codes;
+  const float *numbers, *scales;
+  long block, n;
+};
+
 // A layer x W^T + bias, x with k and the result with n numbers a row, and its adapters; k, n and
-// adapters' columns are multiples of 32. W^T and W are laid out; dw (n x k) and dbias are null where
-// these do not learn. fused.py has the same.
+// adapters' columns are multiples of 32. W^T and W are laid out, or, of bfloat16, its rows are given
+// in `pieces`, one below the other, and it is laid out in each call. dw (n x k) and dbias are null
+// where these do not learn. fused.py has the same.
 template <class T>
 struct Layer {
   const T *ahead, *back, *bias;
   float *dw, *dbias;
   const Adapter<T>* parts;
-  long count, k, n;
+  const Rows* rows;
+  long count, pieces, k, n;
 };
 
 // 32 numbers, to the nearest of a tensor's type.
@@ -1340,15 +1353,6 @@ inline void turn_words(Vec* v) {
   turn<1>(v);
 }
 
-// Weights of four bits, W (n x k) row by row, the first of two in a byte's upper half: each is one of
-// sixteen numbers times the scale of its block (Dettmers et al. 2023, in bitsandbytes' layout). k, n and
-// blocks are multiples of 32. fused.py has the same.
-struct Coded {
-  const uint8_t* codes;
-  const float *numbers, *scales;
-  long block, n, k;
-};
-
 // Sixteen rows by 32 numbers, turned, as a tile of a right side; `sixteen` gives half a row.
 template <class F>
 inline void turned_tile(F sixteen, bf16* out) {
@@ -1383,17 +1387,35 @@ void lay_out_rows(F sixteen, long n, long k, long first, long all, bool back, bf
       turned_tile([&](long c, long e) { return sixteen((r + c) * k + j + e); }, out + (first + r) * k + j * 16);
 }
 
-void decode(const Coded& w, long first, long all, bool back, bf16* out, int threads) {
-  const __m512 numbers = _mm512_loadu_ps(w.numbers);
-  const auto sixteen = [&](long e) {
-    const __m128i both = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(w.codes + e / 2));
-    const __m128i low = _mm_and_si128(both, _mm_set1_epi8(15));
-    const __m128i high = _mm_and_si128(_mm_srli_epi16(both, 4), _mm_set1_epi8(15));
-    const __m512i which = _mm512_cvtepu8_epi32(_mm_unpacklo_epi8(high, low));
-    const __m512 scale = _mm512_set1_ps(w.scales[e / w.block]);
-    return narrowed(_mm512_mul_ps(_mm512_permutexvar_ps(which, numbers), scale));
-  };
-  lay_out_rows(sixteen, w.n, w.k, first, all, back, out, threads);
+// The weight of a layer that gives it in pieces: W^T, or with `back` W itself.
+Place<bf16> laid_out(const Layer<bf16>& layer, bool back, int threads) {
+  if (!layer.pieces) return {};
+  Place<bf16> out = place<bf16>(layer.n * layer.k);
+  long first = 0;
+  for (long i = 0; i < layer.pieces; i++) {
+    const Rows& w = layer.rows[i];
+    const auto lay = [&](auto sixteen) {
+      lay_out_rows(sixteen, w.n, layer.k, first, layer.n, back, out.get(), threads);
+    };
+    if (w.whole) {
+      lay([=](long e) {
+        __builtin_prefetch(w.whole + e + 64);
+        return narrowed(_mm512_loadu_ps(w.whole + e));
+      });
+    } else {
+      const __m512 numbers = _mm512_loadu_ps(w.numbers);
+      lay([=](long e) {
+        const __m128i both = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(w.codes + e / 2));
+        const __m128i low = _mm_and_si128(both, _mm_set1_epi8(15));
+        const __m128i high = _mm_and_si128(_mm_srli_epi16(both, 4), _mm_set1_epi8(15));
+        const __m512i which = _mm512_cvtepu8_epi32(_mm_unpacklo_epi8(high, low));
+        const __m512 scale = _mm512_set1_ps(w.scales[e / w.block]);
+        return narrowed(_mm512_mul_ps(_mm512_permutexvar_ps(which, numbers), scale));
+      });
+    }
+    first += w.n;
+  }
+  return out;
 }
 
 // 32 rows from i and columns from j on of a result, which are finished beside the steps of the next:
@@ -1524,7 +1546,8 @@ inline void lower(Tiles& tiles, const Adapter<bf16>& p, const bf16* a, long step
 void adapted(const bf16* x, const Layer<bf16>& layer, bf16* y, bool gelu, bf16* slope, long rows, int threads) {
   const Adapter<bf16>* const parts = layer.parts;
   const long count = layer.count, k = layer.k, n = layer.n;
-  const bf16 *const w = layer.ahead, *const bias = layer.bias;
+  const Place<bf16> anew = laid_out(layer, false, threads);
+  const bf16 *const w = anew ? anew.get() : layer.ahead, *const bias = layer.bias;
   const long slabs = k / 32, all = up32(rows), group = together(rows, threads, n, k);
   const TiledThin thin(layer);
   const long low = count * 32 * thin.most;  // of a block
@@ -1660,7 +1683,8 @@ void adapted_back(const bf16* g, const bf16* x, const Layer<bf16>& layer, bf16* 
                   const bf16* more, long rows, int threads) {
   const Adapter<bf16>* const parts = layer.parts;
   const long count = layer.count, k = layer.k, n = layer.n;
-  const bf16* const w = layer.back;
+  const Place<bf16> anew = dx ? laid_out(layer, true, threads) : Place<bf16>();
+  const bf16* const w = anew ? anew.get() : layer.back;
   const long slabs = n / 32, all = up32(rows), group = together(rows, threads, n, k);
   const TiledThin thin(layer);
   const long most = count * 32 * thin.most;  // the low sides of a block
@@ -2050,13 +2074,6 @@ extern "C" int layers() {
 #ifdef HALVES
 extern "C" void lay_out_bfloat16(const bf16* m, long row, long column, long k, long n, bf16* out) {
   lay_out(m, row, column, k, n, out);
-}
-extern "C" void lay_out_rows_float32(const float* w, long n, long k, long first, long all, int back, bf16* out,
-                                     int threads) {
-  lay_out_rows([=](long e) { return narrowed(_mm512_loadu_ps(w + e)); }, n, k, first, all, back, out, threads);
-}
-extern "C" void decode_uint8(const Coded* w, long first, long all, int back, bf16* out, int threads) {
-  decode(*w, first, all, back, out, threads);
 }
 #endif
 #ifdef TILES

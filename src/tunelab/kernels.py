@@ -89,11 +89,8 @@ _LAYERS = {
     "sublayers_back": "p" "l" "i",
 }  # fmt: skip
 _IN_FLOAT32 = {"panels_float32": "pllllp"}
-_IN_BFLOAT16 = {
-    "lay_out_bfloat16": "p" "llll" "p", "decode_uint8": "p" "ll" "i" "p" "i",
-    "lay_out_rows_float32": "p" "llll" "i" "p" "i",
-}  # fmt: skip
-_ON_TILES = {"lay_out_float32": "p" "llll" "p", "product_float32": "pppp" "lll" "ii"}
+_IN_BFLOAT16 = {"lay_out_bfloat16": "pllllp"}
+_ON_TILES = {"lay_out_float32": "pllllp", "product_float32": "pppplllii"}
 
 
 def _functions(library: ctypes.CDLL) -> dict[str, Any]:

@@ -330,14 +330,11 @@ class _Pass:
             last = run.is_last(len(chain) // 2)
             if not (at._attends(x.dtype, last=last) and at._feeds_forward(x.dtype)):
                 break
-            more = [at._attending(x.dtype, last=last), at._feeding_forward(x.dtype)]
-            chain += more
+            chain += [at._attending(x.dtype, last=last), at._feeding_forward(x.dtype)]
             learning = learning or at._learns
             # Below all that learns, gradients would be computed for nothing, and where there are
             # none at all, what one layer leaves behind is free again before the next one.
-            # Weights that are laid out for each call would all be laid out at once.
             goes_on = learning and torch.is_grad_enabled()
-            goes_on &= all(isinstance(w, fused.LaidOut) for s in more for w in s.weights)
             at = at.next if goes_on and at.next is not None and at.next._is_installed() else None
         if chain:
             run.did(len(chain) // 2)

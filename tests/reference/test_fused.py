@@ -265,7 +265,8 @@ def test_a_product_alone(rows: int, bias: bool, dtype: torch.dtype) -> None:
         x.double(), weight.double(), None if shift is None else shift.double()
     )
     y, near = found(x), {torch.float32: 1e-6, torch.bfloat16: 4e-3}[dtype]
-    assert y.dtype == dtype and y.shape == (2, rows, 160)
+    assert y.dtype == dtype
+    assert y.shape == (2, rows, 160)
     assert float((y - exact).norm()) <= near * float(exact.norm())
     assert torch.equal(found.columns(32, 128)(x), y[..., 32:128])
     # A row's result does not depend on what lies beside it.
