@@ -126,11 +126,12 @@ def available_bytes() -> int | None:
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether the processor says that it multiplies bfloat16 matrices in hardware (AMX)."""
+    """Whether the processor says that it multiplies bfloat16, on matrix tiles or vectors."""
     try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        said = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return False
+    return "amx_bf16" in said or "avx512_bf16" in said
 
 
 def has_card() -> bool:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import functools
 import heapq
+import itertools
 import json
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,7 +24,8 @@ import numpy as np
 from tunelab import bases, cache, measure
 from tunelab.types import Dataset, TrialResult, TrialSpec
 
-__all__ = ["estimate", "learn", "makespan", "side_by_side", "stack_size", "threads_ahead"]
+__all__ = ["estimate", "in_order", "learn", "makespan", "side_by_side", "stack_size",
+           "threads_ahead"]  # fmt: skip
 
 
 # --- side by side ---------------------------------------------------------------------------
@@ -151,6 +153,20 @@ _SECONDS_TO_IMPORT, _SECONDS_TO_START = 4.0, 0.2
 _SECONDS_BESIDE, _SECONDS_BESIDE_WITHOUT = 2.0, 0.7
 # What a trial before the last counts in a machine's speed, against the last.
 _MEMORY = 0.7
+
+
+def in_order(todo: Sequence[TrialSpec], seconds: Mapping[str, float], jobs: int) -> list[TrialSpec]:
+    """The order in which trials start: as given, but of the last seed the longest ones first.
+
+    Else a core waits at the end for a long one that was started last. `seconds` by trial, as
+    `estimate` gives them.
+    """
+    if jobs == 1 or not todo:
+        return list(todo)
+    last = (todo[-1].seed, todo[-1].train_rows)
+    alike = list(itertools.takewhile(lambda t: (t.seed, t.train_rows) == last, reversed(todo)))
+    first = todo[: len(todo) - len(alike)]
+    return [*first, *sorted(alike[::-1], key=lambda t: -seconds.get(t.trial_id, 0.0))]
 
 
 def makespan(seconds: Iterable[float], jobs: int) -> float:

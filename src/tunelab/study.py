@@ -413,7 +413,7 @@ def _carry_out(
     """Run those of `specs` that are not done. Every trial of a study runs through here."""
     folder = p.spec.output_dir
     todo = [t for t in specs if not _is_done(p, store.read_result(folder, t.trial_id), t)]
-    stacks = _stacks(p.spec, p.dataset, todo)
+    stacks = _stacks(p.spec, p.dataset, schedule.in_order(todo, p.seconds, p.jobs))
     for result in run_all(stacks, folder, p.spec.metric, on_event, jobs=p.jobs, threads=p.threads):
         if result.status == "done":
             schedule.learn(result, p.dataset, p.base, p.threads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import astuple, replace
 
+from tunelab import schedule
 from tunelab.trial import failed, make_spec, named_seeds
 from tunelab.types import BaseRef, DataSpec, MethodSpec, TrialSpec
 
@@ -16,6 +17,17 @@ LORA = MethodSpec("lora", "lora", {"r": 8, "learning_rate": 5e-4})
 def spec(**changes: object) -> TrialSpec:
     given = {"spec": DATA, "fingerprint": "f", "base": BASE, "method": LORA, "seed": 0} | changes
     return make_spec(**given)  # type: ignore[arg-type]
+
+
+def test_of_the_last_seed_the_longest_trials_start_first() -> None:
+    todo = [spec(seed=k, method=m) for k in (3, 7, 1) for m in (SVM, LORA)]
+    seconds = {t.trial_id: 1.0 if t.method == SVM else 20.0 for t in todo}
+    assert schedule.in_order(todo, seconds, 2) == [*todo[:4], todo[5], todo[4]]
+    assert schedule.in_order(todo, seconds, 1) == todo  # a core alone is never waited for
+    assert schedule.in_order(todo, {}, 2) == todo
+    assert schedule.in_order([], {}, 2) == []
+    small, large = [replace(todo[4], train_rows=50), replace(todo[5], train_rows=50)], todo[4:]
+    assert schedule.in_order([*small, *large], seconds, 2) == [*small, *large[::-1]]
 
 
 def test_what_changes_a_result_changes_the_id() -> None:
