@@ -4,13 +4,15 @@ python benchmarks/inference.py [--rows 500] [--rounds 5] [--artifact FOLDER] [--
 
 Every contestant has the same LoRA-adapted MiniLM and labels the same Rotten Tomatoes sentences.
 The pipeline, on the merged model (it does not take peft's wrapper), is measured as it ships (one
-text at a time), in batches of 32, and in batches of 32 with the texts sorted by length. With
---artifact, a classifier that was trained (a trial's folder): its accuracy on the test part by the
-pipeline, in float32 and in bf16.
+text at a time), in batches of 32, and in batches of 32 with the texts sorted by length; and so is,
+where onnx, onnxscript and onnxruntime are installed (pip install tunelab[benchmarks]), onnxruntime
+in float32 in sorted batches. With --artifact, a classifier that was trained (a trial's folder): its
+accuracy on the test part by the pipeline, in float32 and in bf16.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +74,41 @@ def pipeline(rows: int, batch: int = 1, ordered: bool = False) -> Callable[[], f
     more = {"batch_size": batch} if batch > 1 else {}
     run(some[:64], truncation=True, **more)
     return rate(rows, lambda: run(some, truncation=True, **more))
+
+
+def onnx(rows: int) -> Callable[[], float]:
+    """onnxruntime on the merged model, as its exporter makes it, in sorted batches of 32."""
+    import logging
+
+    import numpy as np
+    import onnxruntime
+    import torch
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    model, tokenizer = adapted()
+    model = model.merge_and_unload().eval()
+    some = sorted(texts(rows), key=len)
+    names = ["input_ids", "attention_mask"]
+    example = tokenizer(some[:2], padding=True, return_tensors="pt")
+    batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=512)
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "model.onnx")
+        torch.onnx.export(
+            model, tuple(example[n] for n in names), path, input_names=names, dynamo=True,
+            dynamic_shapes={n: {0: batch, 1: length} for n in names}, verbose=False,
+        )  # fmt: skip
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def run(part: list[str]) -> Any:
+        given = tokenizer(part, padding=True, truncation=True, max_length=128, return_tensors="np")
+        return session.run(None, {n: given[n].astype(np.int64) for n in names})[0].argmax(1)
+
+    def all_of_them() -> None:
+        for i in range(0, rows, 32):
+            run(some[i : i + 32])
+
+    all_of_them()
+    return rate(rows, all_of_them)
 
 
 def agreement(rows: int) -> dict[str, float]:
@@ -139,11 +176,13 @@ def main() -> None:
     parser.add_argument("--artifact", type=Path)
     given = parser.parse_args()
     n = given.rows
+    has_onnx = all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime")))
     contestants = [
         Contestant("pipeline, as it ships", pipeline, {"rows": n}),
         Contestant("pipeline, batch 32", pipeline, {"rows": n, "batch": 32}),
         Contestant("pipeline, batch 32, sorted", pipeline,
                    {"rows": n, "batch": 32, "ordered": True}),
+        *([Contestant("onnxruntime, batch 32, sorted", onnx, {"rows": n})] if has_onnx else []),
         Contestant("tunelab", ours, {"rows": n, "precision": "auto"}),
         Contestant("tunelab float32", ours, {"rows": n, "precision": "float32"}),
         Contestant("tunelab bf16", ours, {"rows": n, "precision": "bfloat16"}),

@@ -165,8 +165,9 @@ def in_order(todo: Sequence[TrialSpec], seconds: Mapping[str, float], jobs: int)
         return list(todo)
     last = (todo[-1].seed, todo[-1].train_rows)
     alike = list(itertools.takewhile(lambda t: (t.seed, t.train_rows) == last, reversed(todo)))
+    alike.reverse()
     first = todo[: len(todo) - len(alike)]
-    return [*first, *sorted(alike[::-1], key=lambda t: -seconds.get(t.trial_id, 0.0))]
+    return [*first, *sorted(alike, key=lambda t: -seconds.get(t.trial_id, 0.0))]
 
 
 def makespan(seconds: Iterable[float], jobs: int) -> float:
