@@ -40,6 +40,7 @@ Measured with the commands under each heading; only ratios within one run mean a
 machines differ and are shared. In every round each contestant runs once; a ratio is taken within
 the round, and the median over the rounds is what is said. Written by `python
 benchmarks/performance.py --write`; what was tried on the way, and failed, is in [the log](log.md).
+How fast it is on matrix tiles stands [on a page of its own](performance-amx.md).
 """
 
 

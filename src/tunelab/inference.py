@@ -49,7 +49,7 @@ Norm = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 # Tokens of a batch for each text it may hold: 64 texts of ordinary length are one batch.
 _TOKENS_A_TEXT = 32
 # A batch ends where a text is shorter than so much of its longest, once it is worth a product.
-_ALIKE, _WORTH_IT = 0.9, 512
+_ALIKE, _WORTH_IT = 0.97, 256
 # Merged or not, float32 differs by rounding alone; more means that something was not understood.
 _AGREE = 1e-3
 
@@ -480,13 +480,19 @@ def prepare_encoder(model: Any, pooling: str) -> Prepared:
 
 def fingerprint(model: Any) -> tuple[Any, ...]:
     """Something that changes when what `prepare` made no longer says what the model says."""
-    weights = tuple((p.data_ptr(), p._version) for p in model.parameters())
-    adapters = tuple(
-        (tuple(m.active_adapters), tuple(m.merged_adapters), m.disable_adapters)
-        for m in model.modules()
-        if hasattr(m, "merged_adapters") and hasattr(m, "disable_adapters")
-    )
-    return id(model), weights, adapters
+    # Asked for with each text: torch's own walk would make up a name for everything.
+    found: list[Any] = [id(model)]
+    waiting, seen = [model], set[int]()
+    while waiting:
+        m = waiting.pop()
+        if id(m) in seen:
+            continue
+        seen.add(id(m))
+        found += [(p.data_ptr(), p._version) for p in m._parameters.values() if p is not None]
+        if hasattr(m, "merged_adapters") and hasattr(m, "disable_adapters"):
+            found.append((tuple(m.active_adapters), tuple(m.merged_adapters), m.disable_adapters))
+        waiting += [child for child in m._modules.values() if child is not None]
+    return tuple(found)
 
 
 def _encoder(model: Any, form: _Format) -> _Encoder:

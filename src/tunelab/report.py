@@ -4,23 +4,26 @@ The report says what `summary` says, shows what `plots` draws, and adds what a r
 argue about it: the data card, provenance, and the command that made it. The scripts that draw the
 charts are inside the file; nothing is fetched. Sections without data are absent.
 
-May import: types, store, metrics, summary, plots, and jinja2 and vl_convert inside functions.
+May import: types, store, cache, metrics, summary, plots, and altair, jinja2 and vl_convert inside
+functions.
 May not import: torch, trial, study, cli. Nobody but the command line and `study` imports it.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tunelab import evidence, sensitivity, tradeoff, versus
+from tunelab import cache, evidence, sensitivity, tradeoff, versus
 from tunelab import summary as say
 from tunelab.evidence import Mistakes
 from tunelab.plots import PLOTS, Plot, PlotData, colours, dashes, shapes
@@ -221,17 +224,22 @@ class TableRow:
 
 def _figures(data: PlotData) -> dict[str, list[Figure]]:
     """What can be drawn, by section; two figures that are not wide stand side by side."""
+    from altair.utils import schemapi
+
     drawn: dict[str, list[tuple[Plot, dict[str, Any]]]] = {}
-    for plot in PLOTS.values():
-        charts: Mapping[str, Any]
-        if plot.choices is not None:
-            charts = plot.choices(data)
-        else:
-            chart = plot.function(data)
-            charts = {} if chart is None else {"": chart}
-        if charts:
-            specs = {label: chart.to_dict() for label, chart in charts.items()}
-            drawn.setdefault(plot.section, []).append((plot, specs))
+    # A third of a report's time went into holding every part of every chart against Vega-Lite's
+    # schema; the plots are ours, and their tests do that.
+    with schemapi.debug_mode(False):
+        for plot in PLOTS.values():
+            charts: Mapping[str, Any]
+            if plot.choices is not None:
+                charts = plot.choices(data)
+            else:
+                chart = plot.function(data)
+                charts = {} if chart is None else {"": chart}
+            if charts:
+                specs = {label: chart.to_dict(validate=False) for label, chart in charts.items()}
+                drawn.setdefault(plot.section, []).append((plot, specs))
     return {section: _in_place(found, data) for section, found in drawn.items()}
 
 
@@ -794,10 +802,21 @@ def _environment() -> Environment:
 
 @functools.cache
 def _bundle() -> str:
-    """Vega, Vega-Lite and vega-embed as one script that sets `window.vegaEmbed`."""
-    import vl_convert
+    """Vega, Vega-Lite and vega-embed as one script that sets `window.vegaEmbed`.
 
-    script = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+    Putting it together takes a second: it is kept for this version of the library.
+    """
+    version = importlib.metadata.version("vl-convert-python")
+    kept = cache.folder() / "machine" / f"vega-{version}.js"
+    script = ""
+    with suppress(OSError, UnicodeDecodeError):
+        script = kept.read_text(encoding="utf-8")
+    if "window.vegaEmbed=" not in script[-100:]:
+        import vl_convert
+
+        script = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+        with suppress(OSError):  # a cache that cannot be written costs a second
+            cache.replace(kept, script.encode())
     if "</script" in script.lower() or "<!--" in script:
         raise RuntimeError("the chart library cannot stand inside an HTML script element")
     return script

@@ -416,3 +416,16 @@ def test_what_to_take_and_what_the_settings_do(tmp_path: Path) -> None:
     assert "Who is beaten in both" in html
     assert "What the settings of lora do" in html
     assert "full grid of 2 settings x 2 seeds" in html
+
+
+def test_the_chart_library_is_kept_and_a_broken_copy_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNELAB_CACHE", str(tmp_path))
+    made = report._bundle.__wrapped__()
+    (kept,) = (tmp_path / "machine").glob("vega-*.js")
+    assert kept.read_text(encoding="utf-8") == made
+    kept.write_text(made + " ", encoding="utf-8")
+    assert report._bundle.__wrapped__() == made + " "
+    kept.write_text(made[:-1000], encoding="utf-8")
+    assert report._bundle.__wrapped__() == made == kept.read_text(encoding="utf-8")

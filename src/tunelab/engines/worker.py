@@ -24,7 +24,7 @@ from tunelab.store import spec_from_json
 from tunelab.trial import run_and_store, run_stack
 
 # How long an ended trial may wait to be noticed, in seconds.
-_LOOK_EVERY = 0.05
+_LOOK_EVERY = 0.01
 
 
 def _import_for(name: str) -> None:
