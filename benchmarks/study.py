@@ -7,8 +7,9 @@ all linear layers, dropout 0.1, seeds 0 to K - 1, and score the validation rows 
 The peer starts a fresh Python for each run (benchmarks/peer.py), as a script in a loop does.
 tunelab's time is of the whole command, which also scores the test rows, measures latency, saves
 every classifier and writes the report. Seconds are wall time, from nothing to the last result.
-tunelab runs twice: the first study on a machine compiles the kernels and finds out the fastest
-number format, and every later one has both. No vector, token or result is left from the first.
+tunelab runs twice: the first study on a machine compiles the kernels, finds out the fastest number
+format and puts the report's chart library together, and every later one has these. No vector, token
+or result is left from the first.
 """
 
 from __future__ import annotations

@@ -35,9 +35,13 @@ def replace(path: Path, data: bytes) -> None:
     """Write a file whole or not at all, however many processes do so at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(data)
-    Path(name).replace(path)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+        Path(name).replace(path)
+    except OSError:  # nothing half-written stays on a full disk
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def limit_bytes() -> int:

@@ -42,7 +42,7 @@ def library() -> tuple[Path | None, str | None]:
     if named.lower() == "off":
         return None, "TUNELAB_KERNELS=off"
     if named.endswith(".so"):  # one that `build` made otherwise
-        return Path(named), None
+        return Path(named).resolve(), None
     if sys.platform == "win32":
         return None, "not built on Windows"
     try:

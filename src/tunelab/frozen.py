@@ -39,7 +39,7 @@ from tunelab.batching import Encoded
 __all__ = ["Frozen", "Kept", "Lower", "States", "find", "keep_states", "lower"]
 
 # Changing how states are computed must change this, or old ones would be read back.
-_VERSION = 1
+_VERSION = 2
 # Texts in a batch when states are computed; with inference's own limit on tokens.
 _TEXTS = 64
 
@@ -235,7 +235,8 @@ def _key(frozen: Frozen, model: Any, encoded: Encoded, more: Sequence[object]) -
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     source = compiled.SOURCE.read_bytes()
     head = [
-        _VERSION, frozen.layers, _config(inner), kernels.built(torch.float32),
+        _VERSION, frozen.layers, _config(inner), str(compiled.library()[0]),
+        kernels.built(torch.float32), kernels.built(torch.bfloat16),
         hashlib.sha256(compiled.processor() + source).hexdigest(), torch.get_num_threads(),
         torch.__version__, transformers.__version__, *more,
     ]  # fmt: skip

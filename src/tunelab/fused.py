@@ -199,8 +199,8 @@ class Product:
         return self.laid.numel() == 2 * self.deep * self.wide
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., k) -> (..., n)."""
-        x = x.contiguous()
+        """(..., k) -> (..., n), in the type of the weight."""
+        x = x.to(torch.float32 if self.in_two_parts else self.laid.dtype).contiguous()
         y = x.new_empty(*x.shape[:-1], self.wide)
         rows, threads = x.numel() // self.deep, torch.get_num_threads()
         if self.in_two_parts:
@@ -231,11 +231,11 @@ def product(
     """
     n, k = weight.shape
     bias = None if bias is None else bias.contiguous()
-    if not in_two_parts or kernels.pick("product", weight) is None:
-        laid = laid_out([weight.detach()], weight.dtype)
-        return Product(laid.ahead(), bias, k, n) if isinstance(laid, LaidOut) else None
-    if n % _TILE or k % _TILE:
+    laid = laid_out([weight.detach()], weight.dtype)
+    if not isinstance(laid, LaidOut):
         return None
+    if not in_two_parts or kernels.pick("product", weight) is None:
+        return Product(laid.ahead(), bias, k, n)
     tiles = torch.empty(2 * n * k, dtype=torch.bfloat16)
     down, along = weight.stride()
     kernels.pick("lay_out", weight)(at(weight), along, down, k, n, at(tiles))
@@ -397,9 +397,15 @@ class _Ready:
             self.record.ahead = at(laid)
         else:
             assert dtype == torch.bfloat16  # noqa: S101  only these kernels lay out
-            pieces = weight.pieces()
-            self._rows = (_Rows * len(pieces))(*pieces)
-            self.record.rows, self.record.pieces = ctypes.addressof(self._rows), len(pieces)
+            self._lay_within(self.record)
+
+    def _lay_within(self, record: _Layer) -> None:
+        """Have the next call lay the weight out, from where its parts lie now."""
+        weight = self._layer.weight
+        assert not isinstance(weight, LaidOut)  # noqa: S101  the caller has asked
+        pieces = weight.pieces()
+        self._rows = (_Rows * len(pieces))(*pieces)
+        record.rows, record.pieces = ctypes.addressof(self._rows), len(pieces)
 
     def kept(self) -> torch.Tensor:
         """What the way back needs again. The caller's now: here it would outlive that."""
@@ -413,6 +419,8 @@ class _Ready:
         weight, biases = self._layer.weight, self._layer.biases
         if asked and isinstance(weight, LaidOut):
             record.back = at(weight.back())
+        elif asked:
+            self._lay_within(record)
         made = _room_for(self.thin)
         for part, da, db in zip(self._parts, made[::2], made[1::2], strict=True):
             part.da, part.db = da.data_ptr(), db.data_ptr()

@@ -404,7 +404,7 @@ def batches(lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int6
 
     A batch holds at most `batch_size` texts and 32 * `batch_size` tokens, however long they are.
     Longest first, so that memory is at its peak at once, and full batches of one length have one
-    shape: a processor's library plans each new shape anew.
+    shape: where torch multiplies, its library plans each new shape anew.
     """
     order = np.argsort(-lengths, kind="stable")
     n = lengths[order]

@@ -62,7 +62,7 @@ def _library() -> tuple[dict[str, Any] | None, str | None]:
     path, why = compiled.library()
     try:
         return (None, why) if path is None else (_functions(ctypes.CDLL(str(path))), None)
-    except OSError as e:
+    except (OSError, AttributeError) as e:  # no library, or another version's
         return None, compiled.not_built(str(e))
 
 

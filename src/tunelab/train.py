@@ -263,7 +263,7 @@ def training(
 @dataclass(frozen=True, slots=True)
 class Engine:
     """How batches are computed: `name` (packed or plain) and, where it is not packed, why; the type
-    of activations and frozen weights, and why that one; `kernels`, compiled, on matrix tiles or
+    of activations and frozen weights, and why that one; `kernels`, compiled (and for what) or
     torch's own; `more` facts of a stack. `clock`: the seconds that count as this training's.
     """
 

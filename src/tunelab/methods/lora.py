@@ -136,7 +136,7 @@ class QLora4Settings(LoraSettings):
     bnb_4bit_use_double_quant: bool = Field(True, description="quantise the constants too")
     bnb_4bit_compute_dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32",
-        description="type in which dequantised weights are multiplied; on matrix tiles precision "
+        description="type in which dequantised weights are multiplied; in own kernels precision "
         "decides (auto: bfloat16)",
     )
 
