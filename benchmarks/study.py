@@ -75,6 +75,13 @@ def run(command: list[str]) -> str:
     return done.stdout
 
 
+def forget(cache: Path) -> None:
+    """Leave only what belongs to the machine."""
+    for left in cache.glob("*"):
+        if left.name != "machine":
+            shutil.rmtree(left)
+
+
 def difference(ours: list[float], peer: list[float]) -> str:
     """Mean difference over seeds with its 95% interval (Welch 1947: the two do not share seeds)."""
     from scipy import stats
@@ -104,19 +111,15 @@ def main() -> None:
         cut(data, a.rows)
         for i in range(a.rounds):
             shutil.rmtree(cache, ignore_errors=True)
-            for who in (FIRST, OURS, PEER):
+            for who, took in seconds.items():
+                forget(cache)
                 started = time.perf_counter()
                 if who == PEER:
                     scores[PEER], peak = peer(data, a.trials)
                 else:
                     scores[OURS] = ours(data, a.trials, root / f"study{i}-{who == OURS}")
-                seconds[who].append(time.perf_counter() - started)
-                print(
-                    f"round {i + 1} of {a.rounds}: {who} {seconds[who][-1]:.1f} s", file=sys.stderr
-                )
-                for left in cache.iterdir():
-                    if left.name != "machine":
-                        shutil.rmtree(left) if left.is_dir() else left.unlink()
+                took.append(time.perf_counter() - started)
+                print(f"round {i + 1} of {a.rounds}: {who} {took[-1]:.1f} s", file=sys.stderr)
     results = [
         Result(who, tuple(60 * a.trials / s for s in took), (peak or None) if who == PEER else None)
         for who, took in seconds.items()

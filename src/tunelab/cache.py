@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["folder", "limit_bytes", "make_room", "read_json", "replace"]
+__all__ = ["folder", "limit_bytes", "machine_folder", "make_room", "read_json", "replace"]
 
 _LIMIT_GB = 4.0
 # What a disk must have left, whatever the limit says.
@@ -29,6 +29,11 @@ def folder() -> Path:
     if named:
         return Path(named)
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tunelab"
+
+
+def machine_folder() -> Path:
+    """Where what was built or measured on this machine is kept."""
+    return folder() / "machine"
 
 
 def replace(path: Path, data: bytes) -> None:

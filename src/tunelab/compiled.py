@@ -3,7 +3,7 @@
 Once for each machine and release of torch; nothing is compiled at import or on installation. torch
 is not imported here: a study's worker has the kernels compiled while it imports torch.
 
-May import: nothing of tunelab. May not import: torch.
+May import: cache. May not import: torch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["SOURCE", "build", "cache_folder", "compiler", "library", "not_built", "processor"]
+from tunelab import cache
+
+__all__ = ["SOURCE", "build", "compiler", "library", "not_built", "processor"]
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 _FLAGS = [
@@ -51,7 +53,7 @@ def library() -> tuple[Path | None, str | None]:
         key = hashlib.sha256(
             b"\0".join([text, " ".join(_FLAGS).encode(), torch, processor()])
         ).hexdigest()[:16]
-        built = cache_folder() / f"kernels-{key}.so"
+        built = cache.machine_folder() / f"kernels-{key}.so"
         if not built.is_file():
             if compiler() is None:
                 return None, "no C++ compiler (g++ or clang++) was found"
@@ -73,13 +75,6 @@ def _torch() -> Path:
     if found is None or found.origin is None:
         raise ImportError("torch is not installed")
     return Path(found.origin).parent
-
-
-def cache_folder() -> Path:
-    """Where what was built or measured on this machine is kept (TUNELAB_CACHE to move it)."""
-    named = os.environ.get("TUNELAB_CACHE")
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tunelab"
-    return (Path(named) if named else cache) / "machine"
 
 
 def processor() -> bytes:

@@ -233,12 +233,11 @@ class Kept:
 def _key(frozen: Frozen, model: Any, encoded: Encoded, more: Sequence[object]) -> str:
     """Hash of all that states depend on to the last bit: weights, tokens, and how they are run."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    source = compiled.SOURCE.read_bytes()
+    # The library's name says which source it was built from; `built`, what of it runs here.
     head = [
         _VERSION, frozen.layers, _config(inner), str(compiled.library()[0]),
-        kernels.built(torch.float32), kernels.built(torch.bfloat16),
-        hashlib.sha256(compiled.processor() + source).hexdigest(), torch.get_num_threads(),
-        torch.__version__, transformers.__version__, *more,
+        kernels.built(torch.bfloat16), hashlib.sha256(compiled.processor()).hexdigest(),
+        torch.get_num_threads(), torch.__version__, transformers.__version__, *more,
     ]  # fmt: skip
     where = next(model.parameters()).device
     if where.type != "cpu":

@@ -4,7 +4,7 @@ bfloat16 pays where the processor multiplies it in hardware; on some others, flo
 much faster through oneDNN than through MKL. Both are tried for speed and error, the answer is kept
 in the user's cache for this machine, and it is recorded with each result.
 
-May import: compiled, errors. May not import: packing, train, methods.
+May import: cache, compiled, errors. May not import: packing, train, methods.
 """
 
 from __future__ import annotations
@@ -13,18 +13,15 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from tunelab import compiled
+from tunelab import cache, compiled
 
 __all__ = ["Choice", "choose", "fastest", "float32_route"]
 
@@ -57,16 +54,12 @@ def choose() -> Choice:
 
 @functools.cache
 def _choose(threads: int) -> Choice:
-    kept = compiled.cache_folder() / f"precision-{_key(threads)}.json"
+    kept = cache.machine_folder() / f"precision-{_key(threads)}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
         return Choice(**json.loads(kept.read_text(encoding="utf-8")))
     found = fastest(*_measure())
     with contextlib.suppress(OSError):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=kept.parent, suffix=".json")
-        with os.fdopen(handle, "w", encoding="utf-8") as f:
-            json.dump(asdict(found), f)
-        Path(name).replace(kept)
+        cache.replace(kept, json.dumps(asdict(found)).encode())
     return found
 
 

@@ -807,7 +807,7 @@ def _bundle() -> str:
     Putting it together takes a second: it is kept for this version of the library.
     """
     version = importlib.metadata.version("vl-convert-python")
-    kept = cache.folder() / "machine" / f"vega-{version}.js"
+    kept = cache.machine_folder() / f"vega-{version}.js"
     script = ""
     with suppress(OSError, UnicodeDecodeError):
         script = kept.read_text(encoding="utf-8")

@@ -279,7 +279,7 @@ def _work(t: TrialSpec, dataset: Dataset, base: bases.Base | None) -> float:
 
 
 def _speeds() -> Path:
-    return cache.folder() / "machine" / "speeds.json"
+    return cache.machine_folder() / "speeds.json"
 
 
 def _kind(t: TrialSpec, base: bases.Base | None, threads: int | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -332,6 +333,14 @@ def test_four_bits_on_tiles_are_the_four_bits_of_bitsandbytes(
         read.append(self)
         return pieces(self)
 
+    def laid() -> list[torch.Tensor]:
+        """Weights that lie in memory as kernels read them."""
+        return [
+            t for t in gc.get_objects()
+            if type(t) is torch.Tensor and t.dtype == torch.bfloat16 and t.ndim == 1
+            and t.numel() > 384 * 384
+        ]  # fmt: skip
+
     monkeypatch.setattr(fused.Coded, "pieces", noted)
     codes = [m.weight.data.clone() for m in model.modules() if fused.is_coded(m)]
     assert len(codes) == 36
@@ -340,7 +349,9 @@ def test_four_bits_on_tiles_are_the_four_bits_of_bitsandbytes(
         packed = packing.Packed(model, dtype, seed=3)
         with packed.installed():
             logits, _ = packed(texts, np.arange(16))
+            assert not laid()  # four bits are all that stays
             found.append(loss_and_gradients(model, logits, labels))
+            assert not laid()
     # Attention's query, key and value are one, in the last layer two; nobody asks for the gradient
     # of what enters the first.
     assert len(read) == 2 * (6 * 4 + 1) - 1
