@@ -51,7 +51,7 @@ def run_here(*args: object, stdin: str = "") -> Said:
         patch.setattr(sys, "stdin", io.StringIO(stdin))
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                cli.main()
+                cli.run()
             except SystemExit as e:
                 code = int(e.code or 0)
     return Said(code, out.getvalue(), err.getvalue())
