@@ -1800,12 +1800,13 @@ inline void right_of_turned(const bf16* x, long n, long w, bf16* out) {
 inline void right_of(const bf16* x, long n, long w, bf16* out) {
   for (long j = 0; j < w; j += 32) right_of(x, w, n, n, j, nullptr, out + j * n);
 }
-// C (m x n) = A (m x k) B, B laid out.
+// C (m x n) = A (m x k) B, B laid out; both sides are filled up to whole tiles in memory.
 inline void times(Tiles& tiles, const bf16* a, long m, long k, const bf16* b, long n, float* c) {
+  const long step = up32(k), wide = up32(n);
   for (long i = 0; i < m; i += 32)
-    for (long j = 0; j < n; j += 32) {
-      tiles.start(c + i * n + j, n);
-      tiles.add(a + i * k, k, b + j * k, k);
+    for (long j = 0; j < wide; j += 32) {
+      tiles.start(c + i * wide + j, wide, m - i);
+      tiles.add(a + i * step, step, b + j * step, k);
       tiles.take();
     }
 }
@@ -1861,11 +1862,11 @@ void attention_on_tiles(const Attention<bf16>& a, int threads) {
         rows_of(a.k, t, h, n, width, np, w, K);
         rows_of(a.v, t, h, n, width, np, w, V);
         right_of_turned(Q, mp, w, QT);
-        times(tiles, K, np, w, QT, mp, S);
+        times(tiles, K, n, width, QT, m, S);
         if (a.grad) {
           rows_of({a.grad, a.heads * width, width}, q, h, m, width, mp, w, G);
           right_of_turned(G, mp, w, GT);
-          times(tiles, V, np, w, GT, mp, X);
+          times(tiles, V, n, width, GT, m, X);
         }
         const uint32_t first = uint32_t((b * a.heads + h) * a.longest);
         for (long i = 0; i < m; i += 16) {
@@ -1919,19 +1920,19 @@ void attention_on_tiles(const Attention<bf16>& a, int threads) {
         turned(S, np, mp, D);
         if (!a.grad) {
           right_of(V, np, w, VR);
-          times(tiles, D, mp, np, VR, w, O);
+          times(tiles, D, m, n, VR, width, O);
           give(O, [=](long i) { return factor[i]; }, m, width, w, {a.out, a.heads * width, width}, q, h);
           continue;
         }
         const auto by_scale = [&](long) { return a.scale; };
         right_of(G, mp, w, GR);
-        times(tiles, DT, np, mp, GR, w, O);
+        times(tiles, DT, n, m, GR, width, O);
         give(O, [](long) { return 1.f; }, n, width, w, a.dv, t, h);
         right_of(Q, mp, w, QR);
-        times(tiles, ST, np, mp, QR, w, O);
+        times(tiles, ST, n, m, QR, width, O);
         give(O, by_scale, n, width, w, a.dk, t, h);
         right_of(K, np, w, KR);
-        times(tiles, D, mp, np, KR, w, O);
+        times(tiles, D, m, n, KR, width, O);
         give(O, by_scale, m, width, w, a.dq, q, h);
       }
   }
