@@ -488,10 +488,12 @@ def fingerprint(model: Any) -> tuple[Any, ...]:
         if id(m) in seen:
             continue
         seen.add(id(m))
-        found += [(p.data_ptr(), p._version) for p in m._parameters.values() if p is not None]
-        if hasattr(m, "merged_adapters") and hasattr(m, "disable_adapters"):
+        # Not asked of a module itself, which looks for what it has not everywhere.
+        own, kind = m.__dict__, type(m)
+        found += [(p.data_ptr(), p._version) for p in own["_parameters"].values() if p is not None]
+        if hasattr(kind, "merged_adapters") and hasattr(kind, "disable_adapters"):
             found.append((tuple(m.active_adapters), tuple(m.merged_adapters), m.disable_adapters))
-        waiting += [child for child in m._modules.values() if child is not None]
+        waiting += [child for child in own["_modules"].values() if child is not None]
     return tuple(found)
 
 

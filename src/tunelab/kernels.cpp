@@ -305,6 +305,12 @@ struct Attention {
   View<T> dq, dk, dv;
 };
 
+// Have n numbers near when they are read: a head's rows lie too far apart for the processor to see it.
+template <class T>
+inline void fetch(const T* p, long n) {
+  for (long i = 0; i < n; i += 64 / sizeof(T)) __builtin_prefetch(p + i);
+}
+
 // Rows and columns are filled up to whole blocks, so that no product has a remainder: what lies
 // there is zero or is read by nobody.
 template <class T>
@@ -329,12 +335,16 @@ void attention(const Attention<T>& a, int threads) {
       for (long h = 0; h < heads; h++) {
         const long t0 = a.rows[b], n = a.ends[b] - t0, m = all ? n : 1, np = up16(n);
         const long q0 = all ? t0 : b, m8 = (m + 7) / 8 * 8, n8 = (n + 7) / 8 * 8;
+        const long later = std::min(h + threads, heads - 1);
         for (long i = 0; i < m; i++) {
+          fetch(q.at(q0 + i, later), width);
           widen(q.at(q0 + i, h), Q + i * w, width);
           SIMD() for (long d = 0; d < w; d++) Q[i * w + d] *= scale;
         }
         std::memset(Q + m * w, 0, (m8 - m) * w * sizeof(float));
         for (long i = 0; i < n; i++) {
+          fetch(k.at(t0 + i, later), width);
+          fetch(v.at(t0 + i, later), width);
           widen(k.at(t0 + i, h), K + i * w, width);
           widen(v.at(t0 + i, h), V + i * w, width);
         }
@@ -1781,10 +1791,11 @@ void adapted_back(const bf16* g, const bf16* x, const Layer<bf16>& layer, bf16* 
 
 // --- attention on tiles ---
 
-// Rows of one head, filled up with zeros to `all` rows of w numbers.
-inline void rows_of(View<const bf16> v, long t, long h, long n, long width, long all, long w, bf16* to) {
+// Rows of one head, filled up with zeros to `all` rows of w numbers; those of head `later` come near.
+inline void rows_of(View<const bf16> v, long t, long h, long later, long n, long width, long all, long w, bf16* to) {
   for (long i = 0; i < all; i++)
     for (long j = 0; j < w; j += 32) {
+      if (i < n) __builtin_prefetch(v.at(t + i, later) + j);
       const long left = i < n ? width - j : 0;
       const __mmask32 real = left >= 32 ? ~0u : left > 0 ? (1u << left) - 1 : 0;
       _mm512_storeu_si512(to + i * w + j, _mm512_maskz_loadu_epi16(real, v.at(t + i, h) + j));
@@ -1857,14 +1868,14 @@ void attention_on_tiles(const Attention<bf16>& a, int threads) {
     for (long b = 0; b < a.texts; b++)
       for (long h = 0; h < a.heads; h++) {
         const long t = a.rows[b], n = a.ends[b] - t, m = a.all ? n : 1, q = a.all ? t : b;
-        const long np = up32(n), mp = up32(m);
-        rows_of(a.q, q, h, m, width, mp, w, Q);
-        rows_of(a.k, t, h, n, width, np, w, K);
-        rows_of(a.v, t, h, n, width, np, w, V);
+        const long np = up32(n), mp = up32(m), later = std::min(h + threads, a.heads - 1);
+        rows_of(a.q, q, h, later, m, width, mp, w, Q);
+        rows_of(a.k, t, h, later, n, width, np, w, K);
+        rows_of(a.v, t, h, later, n, width, np, w, V);
         right_of_turned(Q, mp, w, QT);
         times(tiles, K, n, width, QT, m, S);
         if (a.grad) {
-          rows_of({a.grad, a.heads * width, width}, q, h, m, width, mp, w, G);
+          rows_of({a.grad, a.heads * width, width}, q, h, later, m, width, mp, w, G);
           right_of_turned(G, mp, w, GT);
           times(tiles, V, n, width, GT, m, X);
         }
