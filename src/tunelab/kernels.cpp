@@ -175,27 +175,9 @@ struct Dropout {
   }
 };
 
-// exp(x), relative error 2e-7; written out so that any compiler makes vector code of it.
-inline float fast_exp(float x) {
-  x = x < -87.f ? -87.f : (x > 88.f ? 88.f : x);
-  float n = std::nearbyintf(x * 1.44269504f);
-  float f = x - n * 0.693359375f;
-  f -= n * -2.12194440e-4f;
-  float y = 1.9875691500e-4f;
-  y = y * f + 1.3981999507e-3f;
-  y = y * f + 8.3334519073e-3f;
-  y = y * f + 4.1665795894e-2f;
-  y = y * f + 1.6666665459e-1f;
-  y = y * f + 5.0000001201e-1f;
-  y = y * f * f + f + 1.f;
-  int32_t e = (int32_t(n) + 127) << 23;
-  float two;
-  std::memcpy(&two, &e, 4);
-  return y * two;
-}
-
-// The same for sixteen numbers that are not above 0. Below -80 it stays as it is: a smaller result
-// would be denormal once it is divided, and processors take a hundred times longer for those.
+// exp(x), relative error 2e-7, of sixteen numbers that are not above 0. Below -80 it stays as it is: a
+// smaller result would be denormal once it is divided, and processors take a hundred times longer for
+// those.
 inline Vec exp_below(Vec x) {
   typedef int32_t Int __attribute__((vector_size(64), aligned(4)));
   x = larger(x, Vec{} - 80.f);
@@ -212,16 +194,6 @@ inline Vec exp_below(Vec x) {
   Vec two;
   std::memcpy(&two, &bits, 64);
   return y * two;
-}
-
-// erf(x) = 1 - (a1 t + ... + a5 t^5) exp(-x^2), t = 1 / (1 + 0.3275911 |x|), error 1.5e-7
-// (Abramowitz & Stegun 7.1.26); gives exp(-x^2) as well, which GELU's derivative needs.
-inline float fast_erf(float x, float* e) {
-  float a = std::fabs(x), t = 1.f / (1.f + 0.3275911f * a);
-  *e = fast_exp(-a * a);
-  float y = ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t
-             + 0.254829592f) * t * *e;
-  return std::copysign(1.f - y, x);
 }
 
 // S += A B of MANY rows and VECS vectors, kept in registers. A's element (i, l) lies at
@@ -528,21 +500,37 @@ void dropout(const T* x, T* out, long n, Dropout drop, int threads) {
   }
 }
 
-// GELU x Phi(x), exact, and its derivative Phi(x) + x phi(x): the backward pass is a product.
-inline float gelu_of(float z, float* slope) {
-  float e;
-  const float c = 0.5f * (1.f + fast_erf(z * 0.70710678f, &e));
+// GELU x Phi(x), exact, and its derivative Phi(x) + x phi(x): the backward pass is a product. With
+// t = 1 / (1 + 0.3275911 |x|), 1 - erf(|x|) is (a1 t + ... + a5 t^5) exp(-x^2), error 1.5e-7 (Abramowitz &
+// Stegun 7.1.26).
+inline Vec gelu_of(Vec z, Vec* slope) {
+  const Word below = Word(z < 0.f);
+  const Vec a = pick(below, -z, z) * 0.70710678f, t = 1.f / (a * 0.3275911f + 1.f), e = exp_below(-a * a);
+  Vec y = t * 1.061405429f - 1.453152027f;
+  y = y * t + 1.421413741f;
+  y = y * t - 0.284496736f;
+  y = y * t + 0.254829592f;
+  y = y * t * e * 0.5f;  // Phi(-|z|)
+  const Vec c = pick(below, y, 1.f - y);
   *slope = c + z * 0.39894228f * e;
   return z * c;
 }
 
 template <class T>
 void gelu(const T* x, T* out, T* slope, long n, int threads) {
-#pragma omp parallel for simd schedule(static) num_threads(threads)
-  for (long i = 0; i < n; i++) {
-    float by;
-    store(out + i, gelu_of(load(x[i]), &by));
-    store(slope + i, by);
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (long i = 0; i < n; i += 16) {
+    const long many = std::min(16L, n - i);
+    T ends[3][16] = {};  // what is left at the end
+    if (many < 16) std::memcpy(ends[0], x + i, many * sizeof(T));
+    T *const y = many < 16 ? ends[1] : out + i, *const by = many < 16 ? ends[2] : slope + i;
+    Vec s;
+    store16(y, gelu_of(load16(many < 16 ? ends[0] : x + i), &s));
+    store16(by, s);
+    if (many < 16) {
+      std::memcpy(out + i, y, many * sizeof(T));
+      std::memcpy(slope + i, by, many * sizeof(T));
+    }
   }
 }
 
@@ -899,14 +887,15 @@ inline void narrow32(const float* s, bf16* to) {
 // gives its derivative where `slope` has room for it.
 template <class T>
 inline void finish(float* line, const T* bias, bool gelu, T* slope, T* y) {
-  if (bias)
-    for (long c = 0; c < 32; c += 16) store16(line + c, load16(line + c) + load16(bias + c));
-  if (gelu) {
-    float by[32];
-    SIMD() for (long c = 0; c < 32; c++) line[c] = gelu_of(line[c], by + c);
-    if (slope) narrow32(by, slope);
+  Vec z[2], by[2];
+  for (int v = 0; v < 2; v++) {
+    z[v] = load16(line + 16 * v);
+    if (bias) z[v] += load16(bias + 16 * v);
   }
-  narrow32(line, y);
+  if (gelu)
+    for (int v = 0; v < 2; v++) z[v] = gelu_of(z[v], by + v);
+  if (gelu && slope) narrow32(reinterpret_cast<float*>(by), slope);
+  narrow32(reinterpret_cast<float*>(z), y);
 }
 // And on the way back with 32 of x's gradient: they are multiplied by `slope`, and `residual` is added,
 // where these are given.
