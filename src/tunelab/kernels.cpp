@@ -1649,6 +1649,8 @@ inline void turn_columns(const bf16* x, long step, long j, long rows, long all, 
 inline void right_of(const bf16* x, long step, long rows, long all, long j, const uint32_t* kept, bf16* out) {
   for (long i = 0; i < all; i += 2) {
     __m512i both[2];
+    // Too far away for the processor to fetch it by itself.
+    for (long ahead = i + 16; ahead < std::min(i + 18, rows); ahead++) __builtin_prefetch(x + ahead * step + j);
     pair_up(x, step, i, rows, j, kept, both);
     for (int half = 0; half < 2; half++) _mm512_storeu_si512(out + 16 * (half * all + i), both[half]);
   }
