@@ -1,6 +1,6 @@
 """Scoring many texts: tunelab against transformers.pipeline, tokenization included.
 
-python benchmarks/inference.py [--rows 500] [--rounds 5] [--artifact FOLDER] [--json]
+python benchmarks/inference.py [--rows 2000] [--rounds 5] [--artifact FOLDER] [--json]
 
 Every contestant has the same LoRA-adapted MiniLM and labels the same Rotten Tomatoes sentences.
 The pipeline, on the merged model (it does not take peft's wrapper), is measured as it ships (one
@@ -172,7 +172,7 @@ def accuracies(artifact: Path) -> dict[str, str]:
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--rows", type=int, default=500)
+    parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--artifact", type=Path)
     given = parser.parse_args()
     n = given.rows
