@@ -38,6 +38,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "ia3": {"learning_rate": 5e-2},
     "lokr": {"learning_rate": 3e-2},
     "fourierft": {"n_frequency": 200, "scaling": 30.0, "learning_rate": 3e-2},
+    "olora": {"learning_rate": 5e-3},
     "oft": {"oft_block_size": 16},
     "ln-tuning": {"learning_rate": 5e-2},
     "prompt-tuning": {"num_virtual_tokens": 4, "learning_rate": 5e-2},
