@@ -951,7 +951,7 @@ def main() -> None:
     """Run the command line in a process of its own."""
     # Libraries make a million objects while they are imported, none of them garbage; to look for it
     # all the time, and once more at the end, took a third of the time of labelling one text.
-    gc.set_threshold(_GARBAGE, *gc.get_threshold()[1:])
+    gc.set_threshold(_GARBAGE)
     atexit.register(gc.freeze)
     run()
 

@@ -277,7 +277,7 @@ struct Attention {
   View<T> dq, dk, dv;
 };
 
-// Have n numbers near when they are read: a head's rows lie too far apart for the processor to see it.
+// Have n numbers near when they are read: rows lie too far apart for the processor to do so by itself.
 template <class T>
 inline void fetch(const T* p, long n) {
   for (long i = 0; i < n; i += 64 / sizeof(T)) __builtin_prefetch(p + i);
@@ -518,20 +518,20 @@ inline Vec gelu_of(Vec z, Vec* slope) {
 
 template <class T>
 void gelu(const T* x, T* out, T* slope, long n, int threads) {
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (long i = 0; i < n; i += 16) {
-    const long many = std::min(16L, n - i);
-    T ends[3][16] = {};  // what is left at the end
-    if (many < 16) std::memcpy(ends[0], x + i, many * sizeof(T));
-    T *const y = many < 16 ? ends[1] : out + i, *const by = many < 16 ? ends[2] : slope + i;
+  const auto sixteen = [](const T* from, T* to, T* by) {
     Vec s;
-    store16(y, gelu_of(load16(many < 16 ? ends[0] : x + i), &s));
+    store16(to, gelu_of(load16(from), &s));
     store16(by, s);
-    if (many < 16) {
-      std::memcpy(out + i, y, many * sizeof(T));
-      std::memcpy(slope + i, by, many * sizeof(T));
-    }
-  }
+  };
+  const long left = n % 16, whole = n - left;
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (long i = 0; i < whole; i += 16) sixteen(x + i, out + i, slope + i);
+  if (!left) return;
+  T ends[3][16] = {};
+  std::memcpy(ends[0], x + whole, left * sizeof(T));
+  sixteen(ends[0], ends[1], ends[2]);
+  std::memcpy(out + whole, ends[1], left * sizeof(T));
+  std::memcpy(slope + whole, ends[2], left * sizeof(T));
 }
 
 // --- the optimizer ---
@@ -1649,8 +1649,7 @@ inline void turn_columns(const bf16* x, long step, long j, long rows, long all, 
 inline void right_of(const bf16* x, long step, long rows, long all, long j, const uint32_t* kept, bf16* out) {
   for (long i = 0; i < all; i += 2) {
     __m512i both[2];
-    // Too far away for the processor to fetch it by itself.
-    for (long ahead = i + 16; ahead < std::min(i + 18, rows); ahead++) __builtin_prefetch(x + ahead * step + j);
+    for (long ahead = i + 16; ahead < std::min(i + 18, rows); ahead++) fetch(x + ahead * step + j, 32);
     pair_up(x, step, i, rows, j, kept, both);
     for (int half = 0; half < 2; half++) _mm512_storeu_si512(out + 16 * (half * all + i), both[half]);
   }
@@ -1784,13 +1783,14 @@ void adapted_back(const bf16* g, const bf16* x, const Layer<bf16>& layer, bf16* 
 
 // Rows of one head, filled up with zeros to `all` rows of w numbers; those of head `later` come near.
 inline void rows_of(View<const bf16> v, long t, long h, long later, long n, long width, long all, long w, bf16* to) {
-  for (long i = 0; i < all; i++)
+  for (long i = 0; i < all; i++) {
+    if (i < n) fetch(v.at(t + i, later), width);
     for (long j = 0; j < w; j += 32) {
-      if (i < n) __builtin_prefetch(v.at(t + i, later) + j);
       const long left = i < n ? width - j : 0;
       const __mmask32 real = left >= 32 ? ~0u : left > 0 ? (1u << left) - 1 : 0;
       _mm512_storeu_si512(to + i * w + j, _mm512_maskz_loadu_epi16(real, v.at(t + i, h) + j));
     }
+  }
 }
 // X^T and X (n x w), laid out as right sides.
 inline void right_of_turned(const bf16* x, long n, long w, bf16* out) {
