@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 __all__ = ["Batch", "Encoded", "encode", "eval_batches", "train_batches"]
 
+# Texts that are tokenized at a time: what a tokenizer says of a text is far larger than its ids.
+_AT_A_TIME = 256
 # Lengths are sorted within windows of so many batches: nearly no padding, still a random order.
 WINDOW = 50
 
@@ -48,13 +50,14 @@ class Batch:
 
 def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoded:
     """Tokenize with special tokens, cut at `max_length` tokens, without padding."""
-    if not texts:
-        return Encoded(())
-    rows = tokenizer(
-        list(texts), truncation=True, max_length=max_length, padding=False,
-        return_attention_mask=False, return_token_type_ids=False,
-    )["input_ids"]  # fmt: skip
-    return Encoded(tuple(np.asarray(r, dtype=np.int64) for r in rows))
+    ids: list[NDArray[np.int64]] = []
+    for i in range(0, len(texts), _AT_A_TIME):
+        rows = tokenizer(
+            list(texts[i : i + _AT_A_TIME]), truncation=True, max_length=max_length, padding=False,
+            return_attention_mask=False, return_token_type_ids=False,
+        )["input_ids"]  # fmt: skip
+        ids += [np.asarray(r, dtype=np.int64) for r in rows]
+    return Encoded(tuple(ids))
 
 
 def pad(encoded: Encoded, rows: NDArray[np.int64], pad_id: int) -> Batch:

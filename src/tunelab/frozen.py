@@ -315,7 +315,7 @@ def keep_states(
     key = _key(frozen, model, encoded, ["train", str(first.dtype), _TEXTS, *how])
     kept = Kept(_file(key), shapes, first.dtype)
     facts = kept.found()
-    batches = list(inference.batches(lengths, _TEXTS))
+    batches = inference.batches(lengths, _TEXTS, first.device)
     if facts is not None:
         # What was kept may be of a busy hour, or of another version.
         some = batches[:: max(1, len(batches) // 4)]
@@ -388,7 +388,7 @@ def lower(
     lengths = encoded.lengths
     shapes = [
         (len(rows), 1 if top else int(lengths[rows].max()), width)
-        for rows in inference.batches(lengths, batch_size)
+        for rows in inference.batches(lengths, batch_size, next(model.parameters()).device)
     ]
     key = _key(frozen, model, encoded, ["scored", batch_size, precision])
     kept = Kept(_file(key), shapes, torch.float32)

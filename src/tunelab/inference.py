@@ -32,8 +32,8 @@ from torch.nn import functional
 from tunelab import batching, fused, kernels, models, packing
 from tunelab.batching import Encoded
 
-__all__ = ["PRECISIONS", "Halves", "Lower", "Prepared", "WINDOW", "batches", "fingerprint",
-           "prepare", "prepare_encoder", "texts_in_windows"]  # fmt: skip
+__all__ = ["PRECISIONS", "Halves", "Lower", "Prepared", "TOKENS", "WINDOW", "batches",
+           "fingerprint", "prepare", "prepare_encoder", "texts_in_windows"]  # fmt: skip
 
 # What layers may compute in when texts are scored; the head is float32 in any case. "float32" is
 # exact. "auto" is float32 too, with products on matrix tiles where the processor has them, twice as
@@ -46,9 +46,9 @@ Floats = NDArray[np.float64]
 Apply = Callable[[torch.Tensor], torch.Tensor]
 Norm = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
-# Tokens of a batch for each text it may hold: 64 texts of ordinary length are one batch.
-_TOKENS_A_TEXT = 32
-# A batch ends where a text is shorter than so much of its longest, once it is worth a product.
+# Tokens of a batch on a processor: as fast as more, in less memory (docs/log.md).
+TOKENS = 1024
+# There it ends where a text is shorter than so much of its longest, once it is worth a product.
 _ALIKE, _WORTH_IT = 0.97, 256
 # Merged or not, float32 differs by rounding alone; more means that something was not understood.
 _AGREE = 1e-3
@@ -92,17 +92,23 @@ class _Layer:
             q = self.query(flat).view(b, n, width)
             k, v = self.key_value(flat).view(b, n, 2, width).unbind(2)
         a = kernels.attention_of_batch(q, k, v, self.heads, lengths)
+        del q, k, v  # three times as large as x, and many batches are computed at once
         rows = self.norm(self.out(a.view(-1, width)), x.reshape(-1, width))
+        del a
         rows = self.last_norm(self.down(self.activation(self.up(rows))), rows)
         return rows.view(b, -1, width)
 
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    """What layers compute in: a type, and whether five digits of float32 are enough."""
+    """What layers compute in: a type, and whether five digits of float32 are enough.
+
+    `takes`: a layer's weight is given up once it is laid out, as it is of a copy made for that.
+    """
 
     dtype: torch.dtype
     in_two_parts: bool
+    takes: bool = False
 
     @staticmethod
     def of(precision: str) -> _Format:
@@ -110,11 +116,19 @@ class _Format:
         dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         return _Format(dtype, precision == "auto")
 
-    def product(self, weight: torch.Tensor, bias: torch.Tensor | None) -> _Plain | fused.Product:
-        """x W^T + bias."""
+    def product(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, of: Sequence[nn.Linear]
+    ) -> _Plain | fused.Product:
+        """x W^T + bias, W and bias being those of layers side by side."""
         weight = weight.detach().to(self.dtype)
         bias = None if bias is None else bias.detach().to(self.dtype)
-        return fused.product(weight, bias, in_two_parts=self.in_two_parts) or _Plain(weight, bias)
+        laid = fused.product(weight, bias, in_two_parts=self.in_two_parts)
+        if laid is None:
+            return _Plain(weight, bias)
+        if self.takes:
+            for layer in of:
+                layer.weight.data = weight.new_empty(0)
+        return laid
 
     def used(self, layers: Sequence[_Layer]) -> str:
         """In words, for the record."""
@@ -141,7 +155,7 @@ class _Plain:
 def _linear(module: Any, form: _Format) -> Apply:
     """A layer as a function: plain ones in their format, whatever wraps one as it is."""
     if type(module) is nn.Linear:
-        return form.product(module.weight, module.bias)
+        return form.product(module.weight, module.bias, [module])
     return module  # type: ignore[no-any-return]
 
 
@@ -153,7 +167,7 @@ def _joined(modules: list[Any], form: _Format) -> _Plain | fused.Product | None:
     bias = torch.cat([
         m.bias.detach() if m.bias is not None else weight.new_zeros(m.out_features) for m in modules
     ])  # fmt: skip
-    return form.product(weight, bias)
+    return form.product(weight, bias, modules)
 
 
 def _norm(module: Any) -> Norm:
@@ -354,7 +368,7 @@ class Prepared:
 
         `lower` keeps what frozen layers give for these texts, where the model has `halves`.
         """
-        rows = batches(encoded.lengths, batch_size)
+        rows = batches(encoded.lengths, batch_size, self.where)
         out: list[NDArray[np.float32]] = [np.empty((0, width or 0), np.float32)] * len(rows)
 
         def one(i: int) -> None:
@@ -399,22 +413,24 @@ def _one_thread_each(threads: int) -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(threads)  # the number is also a process-wide default
 
 
-def batches(lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
+def batches(
+    lengths: NDArray[np.int64], batch_size: int, where: torch.device
+) -> list[NDArray[np.int64]]:
     """Row numbers in batches of like length, longest first: every row once.
 
-    A batch holds at most `batch_size` texts and 32 * `batch_size` tokens, however long they are.
-    Longest first, so that memory is at its peak at once, and full batches of one length have one
-    shape: where torch multiplies, its library plans each new shape anew.
+    A batch holds at most `batch_size` texts and, on a processor, TOKENS tokens, unless one text has
+    more. Longest first, so that memory is at its peak at once, and full batches of one length have
+    one shape: where torch multiplies, its library plans each new shape anew.
     """
     order = np.argsort(-lengths, kind="stable")
     n = lengths[order]
-    out, start = [], 0
+    out, start, small = [], 0, where.type == "cpu"
     while start < len(order):
         longest = max(1, int(n[start]))
-        most = max(1, min(batch_size, batch_size * _TOKENS_A_TEXT // longest))
+        most = max(1, min(batch_size, TOKENS // longest)) if small else batch_size
         end = min(len(order), start + most)
         enough = start + max(1, _WORTH_IT // longest)
-        if enough < end:
+        if small and enough < end:
             # Descending, so the first that is too short ends the batch.
             alike = int(np.searchsorted(-n[start:end], -_ALIKE * longest, side="right"))
             end = min(end, max(enough, start + alike))
@@ -445,7 +461,8 @@ def _prepared(model: Any, merge: bool, form: _Format) -> Prepared:
     whole = _merged(model) if merge and peft is not None else None
     inner = whole or (model.get_base_model() if peft is not None else model)
     try:
-        encoder = _encoder(getattr(inner, inner.base_model_prefix), form)
+        own = replace(form, takes=whole is not None)
+        encoder = _encoder(getattr(inner, inner.base_model_prefix), own)
         run = partial(_logits, inner, encoder)
         _check(run, plain, where, form.dtype)
     except _NotAsShippedError as e:
@@ -458,6 +475,7 @@ def _prepared(model: Any, merge: bool, form: _Format) -> Prepared:
             form.used(encoder.layers), halves,
         )  # fmt: skip
     try:
+        whole = _merged(model) if whole is not None else None  # its weights may have been taken
         if whole is not None:
             _check(partial(_plain, whole), plain, where, torch.float32)
             return Prepared(partial(_plain, whole), where, "plain", why, True, False)

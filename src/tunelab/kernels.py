@@ -41,6 +41,7 @@ __all__ = [
     "dropout",
     "fits",
     "gelu",
+    "give_back",
     "keep_memory",
     "low_rank",
     "low_rank_back",
@@ -735,6 +736,12 @@ def _thin(name: str, a: torch.Tensor, *tensors: torch.Tensor | None) -> Any:
     """The kernel of thin products, which needs lines of whole vectors; None where the twin runs."""
     whole = all(t is None or t.shape[-1] % 16 == 0 for t in tensors)
     return pick(name, *tensors) if whole and a.dtype == torch.float32 else None
+
+
+def give_back() -> None:
+    """Ask the C library to give back what is free in it. Only glibc has this."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def keep_memory() -> None:

@@ -85,6 +85,10 @@ def _cores() -> int:
     return int(measure.hardware()["cores"])
 
 
+# Two batches of inference.TOKENS, which cannot be asked here: it imports torch.
+_TOKENS_SCORED = 2 * 1024
+
+
 def _bytes_of(t: TrialSpec, dataset: Dataset, base: bases.Base | None, stacked: int = 1) -> float:
     """About how much memory a trial needs at its peak, rather too much than too little."""
     s = t.method.settings
@@ -96,12 +100,11 @@ def _bytes_of(t: TrialSpec, dataset: Dataset, base: bases.Base | None, stacked: 
     length: float = min(longest, s.get("max_length", 1e9))
     layers, width, heads = _shape(base)
     tokens: float = s.get("per_device_train_batch_size", 0) * length * stacked
-    scored: int = 2 * 32 * s.get("per_device_eval_batch_size", 64)
     kept = layers * (32 * width + 4 * heads * length)  # floats kept for a token's backward pass
     return (
         _BYTES_OF_A_PROCESS
         + float(weights)
-        + 4 * (tokens * kept + scored * 32 * width)
+        + 4 * (tokens * kept + _TOKENS_SCORED * 32 * width)
         + 8.0 * texts
     )
 

@@ -1,7 +1,8 @@
 """A transformer with a classification head, as a Classifier: scores texts, saves, loads.
 
 Saved in peft's layout where there is an adapter, in transformers' otherwise, plus the manifest.
-May import: artifacts, bases, batching, inference, models, types. May not import: methods, trial.
+May import: artifacts, bases, batching, inference, kernels, models, types.
+May not import: methods, trial.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab import artifacts, bases, batching, inference, models
+from tunelab import artifacts, bases, batching, inference, kernels, models
 from tunelab.errors import ArtifactError
 from tunelab.types import Artifact, BaseRef, ScoreKind
 
@@ -68,6 +69,7 @@ class TransformerClassifier:
             self._kept[key] = inference.prepare(
                 self.model, merge=self.merge, precision=self.precision
             )
+            kernels.give_back()  # of a merged copy, as much as all its layers
         return self._kept[key]
 
     def keep(self, fingerprint: Any, prepared: inference.Prepared) -> None:

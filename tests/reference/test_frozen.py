@@ -167,7 +167,7 @@ def test_two_parts_of_scoring_are_the_whole_bit_for_bit(
     assert prepared.halves is not None
     texts = data(9).encoded
     with torch.inference_mode():
-        for rows in inference.batches(texts.lengths, 4):
+        for rows in inference.batches(texts.lengths, 4, prepared.where):
             batch = batching.pad(texts, rows, 0)
             states = prepared.halves.below(batch, layers)
             parts = prepared.halves.above(states, batch, layers)

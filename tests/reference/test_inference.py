@@ -21,6 +21,7 @@ from tunelab.methods import METHODS
 from tunelab.methods.neural import adapted
 
 FAST = ("bert", "distilbert", "roberta", "xlm-roberta", "camembert", "albert", "electra")
+CPU = torch.device("cpu")
 LONGEST = 62  # positions of the tiny models, less those that RoBERTa leaves out
 TUNERS = ("lora", "dora", "ia3", "oft", "vera", "loha", "bitfit", "ln-tuning", "prompt-tuning",
           "prefix-tuning")  # fmt: skip
@@ -124,17 +125,24 @@ def test_any_shape_and_any_batch_size(
 @given(lengths=st.lists(st.integers(0, 512), max_size=300), size=st.integers(1, 100))
 def test_batches_hold_every_row_once_within_their_limits(lengths: list[int], size: int) -> None:
     n = np.asarray(lengths, dtype=np.int64)
-    found = inference.batches(n, size)
+    found = inference.batches(n, size, CPU)
     assert sorted(np.concatenate([np.empty(0, int), *found]).tolist()) == list(range(len(n)))
     for rows in found:
         assert 1 <= len(rows) <= size
-        assert len(rows) == 1 or len(rows) * n[rows].max() <= 32 * size
+        assert len(rows) == 1 or len(rows) * n[rows].max() <= inference.TOKENS
+
+
+def test_on_a_card_a_batch_is_as_large_as_asked_for() -> None:
+    n = np.arange(1, 101)
+    found = inference.batches(n, 40, torch.device("cuda"))
+    assert [len(rows) for rows in found] == [40, 40, 20]
+    np.testing.assert_array_equal(np.concatenate(found), np.arange(100)[::-1])
 
 
 def test_padding_computed_is_at_most_two_percent_on_ordinary_lengths() -> None:
     # Lengths of Rotten Tomatoes: 27 tokens on average, longest 84.
     n = np.clip(np.random.default_rng(0).normal(27, 11, 4096), 3, 84).astype(np.int64)
-    computed = sum(len(r) * int(n[r].max()) for r in inference.batches(n, 64))
+    computed = sum(len(r) * int(n[r].max()) for r in inference.batches(n, 64, CPU))
     assert computed <= 1.02 * n.sum()
 
 
