@@ -33,7 +33,7 @@ import torch
 import transformers
 from torch import nn
 
-from tunelab import batching, cache, compiled, inference, kernels, measure, packing
+from tunelab import batching, cache, compiled, inference, kernels, measure
 from tunelab.batching import Encoded
 
 __all__ = ["Frozen", "Kept", "Lower", "States", "find", "keep_states", "lower"]
@@ -381,7 +381,7 @@ def lower(
     each epoch and each trial after; None where that cannot be.
     """
     kind = getattr(getattr(model, "config", None), "model_type", "")
-    if frozen.why_not is not None or kind not in packing.FAMILIES or packing.FAMILIES[kind].causal:
+    if frozen.why_not is not None or kind not in inference.FAMILIES:
         return None
     top = frozen.layers == frozen.of
     width = int(model.config.hidden_size)

@@ -32,7 +32,7 @@ from torch.nn import functional
 from tunelab import batching, fused, kernels, models, packing
 from tunelab.batching import Encoded
 
-__all__ = ["PRECISIONS", "Halves", "Lower", "Prepared", "TOKENS", "WINDOW", "batches",
+__all__ = ["FAMILIES", "PRECISIONS", "Halves", "Lower", "Prepared", "TOKENS", "WINDOW", "batches",
            "fingerprint", "prepare", "prepare_encoder", "texts_in_windows"]  # fmt: skip
 
 # What layers may compute in when texts are scored; the head is float32 in any case. "float32" is
@@ -249,6 +249,7 @@ _LAYERS: dict[str, Callable[[Any, _Format], list[_Layer]]] = {
     "distilbert": _distilbert_layers,
     "albert": _albert_layers,
 }
+FAMILIES = frozenset(_LAYERS)  # those with a fast path
 _OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert"})
 _NO_TOKEN_TYPES = frozenset({"distilbert"})
 

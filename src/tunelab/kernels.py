@@ -377,12 +377,16 @@ def attention(
     scale: float,
     drop: Mask,
     causal: bool = False,
+    window: int | None = None,
 ) -> torch.Tensor:
     """Attention within each text, dropout(softmax(scale Q K^T)) V (Vaswani et al. 2017).
 
     q, k, v: (1, heads, T, width), any strides but 1 in the last dimension; gives (1, T, heads,
-    width). Where q has B rows instead of T, only the first token of each text asks.
+    width). Where q has B rows instead of T, only the first token of each text asks. With `window`,
+    tokens so far apart, or farther, do not see each other (Beltagy et al. 2020).
     """
+    if window is not None and window < layout.shape[1]:
+        return _padded_attention(q, k, v, layout, scale, drop, causal, window)
     if _has_kernel(q, k, v, layout):
         given = [
             t.transpose(1, 2) if t.stride(3) == 1 else t.transpose(1, 2).contiguous()
@@ -426,6 +430,7 @@ def _padded_attention(  # noqa: PLR0917
     scale: float,
     drop: Mask,
     causal: bool,
+    window: int | None = None,
 ) -> torch.Tensor:
     """Plain products on the batch padded to its longest text.
 
@@ -444,7 +449,11 @@ def _padded_attention(  # noqa: PLR0917
     if causal and asks_all:
         later = torch.ones(longest, longest, dtype=torch.bool, device=q.device).triu(1)
         unseen = unseen | later
-    weights = torch.softmax(scores.masked_fill(unseen, float("-inf")), dim=-1)
+    if window is not None:
+        columns = torch.arange(longest, device=q.device)
+        unseen = unseen | ((columns[:, None] - columns).abs() >= window)[: scores.shape[2]]
+    # Not minus infinity: what fills up a text may see nothing at all, and must stay a number.
+    weights = torch.softmax(scores.masked_fill(unseen, torch.finfo(scores.dtype).min), dim=-1)
     if drop.limit:
         whole = weights.new_empty(0)
         mask = drop.attention_factors(b, weights.shape[1], longest, whole)

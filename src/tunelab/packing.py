@@ -60,7 +60,11 @@ def _albert_head(m: Any, read: torch.Tensor) -> Any:
     return m.classifier(m.dropout(m.albert.pooler_activation(m.albert.pooler(read[:, 0]))))
 
 
-def _gpt2_head(m: Any, read: torch.Tensor) -> Any:
+def _modernbert_head(m: Any, read: torch.Tensor) -> Any:
+    return m.classifier(m.drop(m.head(read[:, 0])))
+
+
+def _causal_head(m: Any, read: torch.Tensor) -> Any:
     return m.score(read[:, 0])
 
 
@@ -68,11 +72,14 @@ def _gpt2_head(m: Any, read: torch.Tensor) -> Any:
 class _Family:
     """How a family is computed packed.
 
-    `head(model, read)`: logits from the vectors (B, 1, width) of the tokens that are read, the
-    first of each text or, with `causal` attention, the last. `enters`: the module whose output goes
-    into the first layer. `layer`: the class name of a layer that has a faster pass, and its parts.
-    `offset`: positions count from the pad id on. `types`: the model takes token_type_ids.
-    `block`: the class name of a layer that has no faster pass; `leaves`: the module after the last.
+    `head(model, read)`: logits from the vectors (B, 1, width) that are read: of each text's first
+    token or, with `causal` attention, its last. `pooling`: where a model's config may say "mean",
+    which is then read. `enters`: the module whose output goes into the first layer. `layer`: the
+    class name of a layer that has a faster pass, and its parts. `offset`: positions count from the
+    pad id on. `types`: the model takes token_type_ids.
+    `block`: the class name of a layer that has no faster pass; `leaves`: the module after the last;
+    `given(encoder, block, x, positions)`: what such a layer takes beside its tokens x. `rms`: the
+    class name of norms without a mean (Zhang & Sennrich 2019).
     """
 
     head: Callable[[Any, torch.Tensor], Any]
@@ -83,6 +90,9 @@ class _Family:
     offset: bool = False
     types: bool = True
     causal: bool = False
+    given: Callable[[Any, Any, torch.Tensor, torch.Tensor], dict[str, Any]] = lambda *_: {}
+    rms: str = ""
+    pooling: str = ""
 
 
 def why_not(model: Any) -> str | None:
@@ -234,15 +244,20 @@ def _attention(  # noqa: PLR0917  the order in which transformers calls it
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
+    sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention for layers whose forward pass is transformers' own."""
     run = _current[-1]
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     drop = run.drop(dropout, module.training)
+    shared = query.shape[1] // key.shape[1]  # heads that have one key (Ainslie et al. 2023)
+    if shared > 1:
+        key, value = (t.repeat_interleave(shared, dim=1) for t in (key, value))
     return kernels.attention(
-        query, key, value, run.layout, scale=scale, drop=drop, causal=run.causal
-    ), None
+        query, key, value, run.layout, scale=scale, drop=drop, causal=run.causal,
+        window=sliding_window,
+    ), None  # fmt: skip
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
@@ -417,6 +432,26 @@ class _Pass:
         return self._run.add_norm(p.narrow(p.activation(p.wide(x))), x, p.last_norm, p.drops[2])
 
 
+def _modernbert_given(
+    encoder: Any, block: Any, x: torch.Tensor, positions: torch.Tensor
+) -> dict[str, Any]:
+    return {"position_embeddings": encoder.rotary_emb(x, positions, block.attention_type)}
+
+
+def _llama_given(
+    encoder: Any, block: Any, x: torch.Tensor, positions: torch.Tensor
+) -> dict[str, Any]:
+    return {"position_embeddings": encoder.rotary_emb(x, positions)}
+
+
+def _llama(name: str) -> _Family:
+    """Llama and those that have its layers; `name` begins the names of their classes."""
+    return _Family(
+        _causal_head, enters="embed_tokens", types=False, causal=True, block=f"{name}DecoderLayer",
+        leaves="norm", given=_llama_given, rms=f"{name}RMSNorm",
+    )  # fmt: skip
+
+
 _ROBERTA = _Family(_whole_head, layer=("RobertaLayer", _bert_layer), offset=True)
 # model_type -> how it is computed packed. A new family: a row, and its head where none fits.
 FAMILIES: dict[str, _Family] = {
@@ -429,9 +464,21 @@ FAMILIES: dict[str, _Family] = {
     "camembert": _Family(_whole_head, layer=("CamembertLayer", _bert_layer), offset=True),
     "electra": _Family(_whole_head, layer=("ElectraLayer", _bert_layer)),
     "albert": _Family(_albert_head, layer=("AlbertLayer", _albert_layer)),
-    "gpt2": _Family(
-        _gpt2_head, enters="drop", types=False, causal=True, block="GPT2Block", leaves="ln_f"
+    "modernbert": _Family(
+        _modernbert_head,
+        types=False,
+        block="ModernBertEncoderLayer",
+        leaves="final_norm",
+        given=_modernbert_given,
+        pooling="classifier_pooling",
     ),
+    "gpt2": _Family(
+        _causal_head, enters="drop", types=False, causal=True, block="GPT2Block", leaves="ln_f"
+    ),
+    "llama": _llama("Llama"),
+    "mistral": _llama("Mistral"),
+    "qwen2": _llama("Qwen2"),
+    "qwen3": _llama("Qwen3"),
 }
 
 
@@ -489,9 +536,19 @@ def _linear(run: _Run, m: Any, cast: _Cast) -> _Forward:
     return _SideBySide(run, [m], cast)
 
 
-def _layer_norm(run: _Run, m: Any, cast: _Cast) -> Callable[..., torch.Tensor]:
+def _layer_norm(run: _Run, m: Any, cast: _Cast) -> _Forward:
+    bias = torch.zeros_like(m.weight, requires_grad=False) if m.bias is None else m.bias
+
     def forward(x: torch.Tensor) -> torch.Tensor:
-        return kernels.add_norm(x, None, m.weight, m.bias, m.eps, Dropout(0.0))
+        return kernels.add_norm(x, None, m.weight, bias, m.eps, Dropout(0.0))
+
+    return forward
+
+
+def _rms_norm(m: Any) -> _Forward:
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        wide = x if x.dtype == torch.float64 else x.float()
+        return functional.rms_norm(wide, m.weight.shape, m.weight, m.variance_epsilon).to(x.dtype)
 
     return forward
 
@@ -727,6 +784,7 @@ class Packed:
         self._dtype = dtype
         self._offset = config.pad_token_id + 1 if self._family.offset else 0
         self._pad_id = int(config.pad_token_id or 0)
+        self._mean = getattr(config, self._family.pooling or "-", "") == "mean"
         self._run = _Run(self._model, self._family, seed)
 
     @property
@@ -774,7 +832,9 @@ class Packed:
         named = self._family.layer
         if named is not None and type(module).__name__ == named[0]:
             return _Pass(self._run, module, named[1](module), lambda ms: self._join(ms, cast))
-        if type(module) is nn.LayerNorm and module.bias is not None:
+        if type(module).__name__ == self._family.rms:
+            return _rms_norm(module)
+        if type(module) is nn.LayerNorm and module.weight is not None:
             return _layer_norm(self._run, module, cast)
         if _is_approximate(module):
             return None
@@ -834,12 +894,12 @@ class Packed:
         if layers == self._run.layers:
             self._run.begin(None)
             return self._head(entering), int(encoded.lengths_of(rows).sum())
-        ids, _, layout = self._pack([encoded.ids[r] for r in rows])
+        ids, positions, layout = self._pack([encoded.ids[r] for r in rows])
         self._run.begin(layout, layers)
         x = functional.pad(entering, (0, 0, 0, ids.shape[1] - len(entering))).unsqueeze(0)
         with self._current():
             for block in self.blocks[layers:]:
-                x = block(x)
+                x = block(x, **self._family.given(self._encoder, block, x, positions))
             if self._family.leaves:
                 x = self._encoder.get_submodule(self._family.leaves)(x)
         return self._head(self._read(x[0])), ids.shape[1]
@@ -861,11 +921,18 @@ class Packed:
     def _read(self, hidden: torch.Tensor) -> torch.Tensor:
         """The vectors (b, width) that the head reads."""
         layout = self._run.layout
+        hidden = hidden if hidden.dtype == torch.float64 else hidden.float()
+        if self._mean:
+            b, longest = layout.shape
+            real = layout.mask.view(b, longest, 1)
+            padded = hidden.index_select(0, layout.gather).view(b, longest, -1)
+            return (padded * real).sum(1) / real.sum(1)
         # Layers of ours give only what the head reads; transformers' own give every token.
-        if hidden.shape[0] != len(layout.starts):
-            reads = layout.bounds[1:] - 1 if self._family.causal else layout.starts
-            hidden = hidden.index_select(0, reads)
-        return hidden if hidden.dtype == torch.float64 else hidden.float()
+        if hidden.shape[0] == len(layout.starts):
+            return hidden
+        return hidden.index_select(
+            0, layout.bounds[1:] - 1 if self._family.causal else layout.starts
+        )
 
     def _head(self, read: torch.Tensor) -> torch.Tensor:
         """Logits (b, n_classes) of vectors (b, width)."""

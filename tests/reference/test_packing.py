@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 from pathlib import Path
 from typing import Any
 
@@ -110,11 +111,34 @@ def test_packed_equals_padded(family: str, method: str, folders: dict[str, Path]
 
 
 @pytest.mark.parametrize("lengths", SHAPES, ids=str)
-@pytest.mark.parametrize("family", ["bert", "distilbert", "albert", "gpt2"])
+@pytest.mark.parametrize(
+    "family", ["bert", "distilbert", "albert", "gpt2", "modernbert", "mistral"]
+)
 def test_packed_equals_padded_in_odd_shapes(
     family: str, lengths: list[int], folders: dict[str, Path]
 ) -> None:
     check_exactly(loaded(folders[family], "lora"), lengths)
+
+
+# Tokens that are far apart do not see each other; the head reads one token, or the mean of all.
+OTHERWISE: dict[str, tuple[str, dict[str, Any]]] = {
+    "near tokens": ("modernbert", {"local_attention": 12}),
+    "themselves": ("modernbert", {"local_attention": 1}),
+    "mean": ("modernbert", {"classifier_pooling": "mean"}),
+    "tokens just before": ("mistral", {"sliding_window": 5}),
+}
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("what", OTHERWISE)
+def test_packed_equals_padded_as_a_config_has_it(what: str, method: str, tmp_path: Path) -> None:
+    family, changes = OTHERWISE[what]
+    folder = make_family(tmp_path / family, family)
+    config = json.loads((folder / "config.json").read_text())
+    assert config.keys() >= changes.keys()
+    assert all(config[k] != v for k, v in changes.items())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    check_exactly(loaded(folder, method), [2, 30, 1, 17, 9])
 
 
 @settings(
