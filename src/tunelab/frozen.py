@@ -9,8 +9,8 @@ decides a bit. Against computing it within each step, in other batches, products
 differently in their last bit.
 
 Files are read, not mapped, so that a trial's peak memory is its own; the system shares their pages
-between trials all the same. May import: batching, cache, compiled, inference, kernels, measure,
-packing. May not import: train, methods, trial.
+between trials all the same. May import: batching, cache, compiled, inference, kernels, measure.
+May not import: train, methods, trial.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ never wait for each other beat two that share every product (docs/log.md). No au
 Scores equal the model's own within rounding (tests/reference/test_inference.py). A family without
 a fast path, and a model whose adapter adds tokens, runs as it is, in the same batches.
 
-May import: batching, fused, kernels, models, packing.
+May import: anatomy, batching, fused, kernels, models, packing.
 May not import: train, transformer, methods, trial.
 """
 
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from tunelab import batching, fused, kernels, models, packing
+from tunelab import anatomy, batching, fused, kernels, models, packing
 from tunelab.batching import Encoded
 
 __all__ = ["FAMILIES", "PRECISIONS", "Halves", "Lower", "Prepared", "TOKENS", "WINDOW", "batches",
@@ -567,7 +567,7 @@ def _logits(
     model: Any, encoder: _Encoder, batch: batching.Batch, where: torch.device
 ) -> torch.Tensor:
     first = encoder(*_placed(batch, where), first_only=True)
-    logits: torch.Tensor = packing.FAMILIES[encoder.kind].head(model, first)
+    logits: torch.Tensor = anatomy.FAMILIES[encoder.kind].head(model, first)
     return logits
 
 
@@ -582,7 +582,7 @@ def _above(
 ) -> torch.Tensor:
     _, lengths = _placed(batch, states.device)
     first = encoder.above(states, lengths, layers, first_only=True).float()
-    logits: torch.Tensor = packing.FAMILIES[encoder.kind].head(model, first)
+    logits: torch.Tensor = anatomy.FAMILIES[encoder.kind].head(model, first)
     return logits
 
 

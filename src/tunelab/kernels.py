@@ -27,6 +27,7 @@ from tunelab import compiled
 
 __all__ = [
     "Dropout",
+    "Distances",
     "Dropouts",
     "Layout",
     "Mask",
@@ -368,6 +369,28 @@ class Layout:
 _LONGEST = 1024
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Distances:
+    """What disentangled attention (He et al. 2021) adds to the score of tokens i and j of a text.
+
+    q_i keys[d] + k_j queries[d], d being i - j. Both (heads, 2 L - 1, width) for texts of L tokens
+    at most, or None: `keys` from d = L - 1 down, `queries` from d = 1 - L up.
+    """
+
+    keys: torch.Tensor | None
+    queries: torch.Tensor | None
+
+
+def _by_distance(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """x_a table[L - 1 - a + b] for each a and b: (B, heads, L, width) -> (B, heads, L, L)."""
+    b, heads, n, width = x.shape
+    rows = x.transpose(0, 1).reshape(heads, b * n, width)
+    every = torch.matmul(rows, table.transpose(-1, -2)).view(heads, b, n * (2 * n - 1))
+    # A row of which each begins one place before the one above: read with one place less to a row.
+    some = every[..., n - 1 : n - 1 + n * (2 * n - 2)].view(heads, b, n, 2 * n - 2)[..., :n]
+    return some.transpose(0, 1)
+
+
 def attention(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -378,15 +401,17 @@ def attention(
     drop: Mask,
     causal: bool = False,
     window: int | None = None,
+    distances: Distances | None = None,
 ) -> torch.Tensor:
     """Attention within each text, dropout(softmax(scale Q K^T)) V (Vaswani et al. 2017).
 
     q, k, v: (1, heads, T, width), any strides but 1 in the last dimension; gives (1, T, heads,
     width). Where q has B rows instead of T, only the first token of each text asks. With `window`,
-    tokens so far apart, or farther, do not see each other (Beltagy et al. 2020).
+    tokens so far apart, or farther, do not see each other (Beltagy et al. 2020). With `distances`,
+    where all of T ask, scores depend on them too.
     """
-    if window is not None and window < layout.shape[1]:
-        return _padded_attention(q, k, v, layout, scale, drop, causal, window)
+    if distances is not None or (window is not None and window < layout.shape[1]):
+        return _padded_attention(q, k, v, layout, scale, drop, causal, window, distances)
     if _has_kernel(q, k, v, layout):
         given = [
             t.transpose(1, 2) if t.stride(3) == 1 else t.transpose(1, 2).contiguous()
@@ -431,6 +456,7 @@ def _padded_attention(  # noqa: PLR0917
     drop: Mask,
     causal: bool,
     window: int | None = None,
+    distances: Distances | None = None,
 ) -> torch.Tensor:
     """Plain products on the batch padded to its longest text.
 
@@ -444,7 +470,12 @@ def _padded_attention(  # noqa: PLR0917
 
     asks_all = q.shape[2] == layout.scatter.shape[0]
     asking = padded(q) if asks_all else q[0].transpose(0, 1).unsqueeze(2)
-    scores = torch.matmul(asking * scale, padded(k).transpose(-1, -2))
+    asking, keys = asking * scale, padded(k)
+    scores = torch.matmul(asking, keys.transpose(-1, -2))
+    if distances is not None and distances.keys is not None:
+        scores = scores + _by_distance(asking, distances.keys)
+    if distances is not None and distances.queries is not None:
+        scores = scores + _by_distance(keys * scale, distances.queries).transpose(-1, -2)
     unseen = ~layout.mask
     if causal and asks_all:
         later = torch.ones(longest, longest, dtype=torch.bool, device=q.device).triu(1)

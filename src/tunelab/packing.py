@@ -7,7 +7,7 @@ of these modules are exchanged for ones that compute the same faster (`kernels`)
 their names and their gradients are untouched. tests/reference/test_packing.py holds the result to
 the padded one.
 
-May import: batching, kernels, optim, errors. May not import: train, methods, trial.
+May import: anatomy, batching, fused, kernels, optim. May not import: train, methods, trial.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.pytorch_utils import Conv1D
 
 from tunelab import fused, kernels
+from tunelab.anatomy import FAMILIES, Family, Layer, distances
 from tunelab.batching import Encoded
 from tunelab.kernels import Dropout, Layout, Mask
 from tunelab.optim import rows_of
@@ -41,58 +41,7 @@ _ROUND_TO = 16
 _ROUND_LENGTH_TO = 8
 
 
-# --- families -------------------------------------------------------------------------------
-
-
-def _bert_head(m: Any, read: torch.Tensor) -> Any:
-    return m.classifier(m.dropout(m.bert.pooler(read)))
-
-
-def _distilbert_head(m: Any, read: torch.Tensor) -> Any:
-    return m.classifier(m.dropout(torch.relu(m.pre_classifier(read[:, 0]))))
-
-
-def _whole_head(m: Any, read: torch.Tensor) -> Any:
-    return m.classifier(read)
-
-
-def _albert_head(m: Any, read: torch.Tensor) -> Any:
-    return m.classifier(m.dropout(m.albert.pooler_activation(m.albert.pooler(read[:, 0]))))
-
-
-def _modernbert_head(m: Any, read: torch.Tensor) -> Any:
-    return m.classifier(m.drop(m.head(read[:, 0])))
-
-
-def _causal_head(m: Any, read: torch.Tensor) -> Any:
-    return m.score(read[:, 0])
-
-
-@dataclass(frozen=True, slots=True)
-class _Family:
-    """How a family is computed packed.
-
-    `head(model, read)`: logits from the vectors (B, 1, width) that are read: of each text's first
-    token or, with `causal` attention, its last. `pooling`: where a model's config may say "mean",
-    which is then read. `enters`: the module whose output goes into the first layer. `layer`: the
-    class name of a layer that has a faster pass, and its parts. `offset`: positions count from the
-    pad id on. `types`: the model takes token_type_ids.
-    `block`: the class name of a layer that has no faster pass; `leaves`: the module after the last;
-    `given(encoder, block, x, positions)`: what such a layer takes beside its tokens x. `rms`: the
-    class name of norms without a mean (Zhang & Sennrich 2019).
-    """
-
-    head: Callable[[Any, torch.Tensor], Any]
-    enters: str = "embeddings"
-    layer: tuple[str, Callable[[Any], _Layer]] | None = None
-    block: str = ""
-    leaves: str | None = None
-    offset: bool = False
-    types: bool = True
-    causal: bool = False
-    given: Callable[[Any, Any, torch.Tensor, torch.Tensor], dict[str, Any]] = lambda *_: {}
-    rms: str = ""
-    pooling: str = ""
+# --- what can be packed ---------------------------------------------------------------------
 
 
 def why_not(model: Any) -> str | None:
@@ -103,6 +52,8 @@ def why_not(model: Any) -> str | None:
         return f"{kind} has no packed path"
     if getattr(config, "inner_group_num", 1) > 1:
         return "several layers in a group have no packed path"
+    if getattr(config, "conv_kernel_size", 0) > 0:
+        return "a convolution over neighbouring tokens has no packed path"
     peft = getattr(model, "active_peft_config", None)
     if peft is not None and peft.is_prompt_learning:
         return "prompt-learning methods add tokens to padded rows"
@@ -139,7 +90,7 @@ _Join = Callable[[Sequence[Any]], "_SideBySide | None"]
 class _Run:
     """What the exchanged forward passes know of the batch that is being computed."""
 
-    def __init__(self, model: Any, family: _Family, seed: int) -> None:
+    def __init__(self, model: Any, family: Family, seed: int) -> None:
         self.causal = family.causal
         self.layers = int(getattr(model.config, "num_hidden_layers", 0))
         self.seed = seed
@@ -207,6 +158,14 @@ class _Run:
         out = kernels.self_attention(parts, self.layout, scale=scale, drop=drop, causal=self.causal)
         return out.reshape(1, out.shape[1], -1)
 
+    def attend_by_distance(
+        self, qkv: torch.Tensor, heads: int, scale: float, drop: Mask, far: kernels.Distances
+    ) -> torch.Tensor:
+        """As `attend_joined`, in float32, of which torch's small products are the faster ones."""
+        q, k, v = qkv.float().view(1, qkv.shape[1], 3, heads, -1).transpose(1, 3).unbind(2)
+        out = kernels.attention(q, k, v, self.layout, scale=scale, drop=drop, distances=far)
+        return out.reshape(1, out.shape[1], -1).to(qkv.dtype)
+
     def norm(self, norm: Any, p: float) -> fused.Norm:
         """A sublayer's norm, with the next mask."""
         drop = self.drop(p, norm.training)
@@ -271,55 +230,6 @@ ALL_MASK_ATTENTION_FUNCTIONS.register(_NAME, _no_mask)
 # --- layers ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """The parts of a layer in BERT's order: attention, norm, feed-forward, norm.
-
-    `drops`: rates of dropout in attention's weights, and of what goes into each norm.
-    """
-
-    attention: tuple[Any, Any, Any]
-    mixed: Any
-    norm: Any
-    wide: Any
-    activation: Any
-    narrow: Any
-    last_norm: Any
-    heads: int
-    scale: float
-    drops: tuple[float, float, float]
-
-
-def _bert_layer(layer: Any) -> _Layer:
-    """BERT and those that have its layers: RoBERTa, XLM-R, CamemBERT, ELECTRA."""
-    att, mid, up, out = (
-        layer.attention.self, layer.attention.output, layer.intermediate, layer.output
-    )  # fmt: skip
-    return _Layer(
-        (att.query, att.key, att.value), mid.dense, mid.LayerNorm, up.dense,
-        up.intermediate_act_fn, out.dense, out.LayerNorm, att.num_attention_heads,
-        att.attention_head_size**-0.5, (att.dropout.p, mid.dropout.p, out.dropout.p),
-    )  # fmt: skip
-
-
-def _distilbert_layer(layer: Any) -> _Layer:
-    att, ffn = layer.attention, layer.ffn
-    return _Layer(
-        (att.q_lin, att.k_lin, att.v_lin), att.out_lin, layer.sa_layer_norm, ffn.lin1,
-        ffn.activation, ffn.lin2, layer.output_layer_norm, att.n_heads,
-        att.attention_head_size**-0.5, (att.dropout.p, 0.0, ffn.dropout.p),
-    )  # fmt: skip
-
-
-def _albert_layer(layer: Any) -> _Layer:
-    att = layer.attention
-    return _Layer(
-        (att.query, att.key, att.value), att.dense, att.LayerNorm, layer.ffn, layer.activation,
-        layer.ffn_output, layer.full_layer_layer_norm, att.num_attention_heads,
-        att.attention_head_size**-0.5, (att.attention_dropout.p, att.output_dropout.p, 0.0),
-    )  # fmt: skip
-
-
 class _Pass:
     """A layer's forward pass; in the last layer only the tokens that the head reads ask.
 
@@ -327,14 +237,20 @@ class _Pass:
     these give back what enters them: a hook on one of them sees the last one's result.
     """
 
-    def __init__(self, run: _Run, module: Any, layer: _Layer, join: _Join) -> None:
+    def __init__(self, run: _Run, module: Any, layer: Layer, join: _Join) -> None:
         self._run, self._module, self._parts = run, module, layer
         self._join, self._joined = join, dict[str, "_SideBySide | None"]()
         self._gelu = is_gelu(layer.activation)
         self._learns = any(p.requires_grad for p in module.parameters())
         self.next: _Pass | None = None  # the layer after it
 
-    def __call__(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    def __call__(
+        self,
+        x: torch.Tensor,
+        *_: Any,
+        rel_embeddings: torch.Tensor | None = None,
+        **__: Any,
+    ) -> torch.Tensor:
         run = self._run
         if run.passes_on():
             return x
@@ -356,7 +272,7 @@ class _Pass:
             return fused.sublayers(x, chain)
         last = run.is_last()
         run.did(1)
-        return self._feed_forward(self._attend(x, last=last))
+        return self._feed_forward(self._attend(x, rel_embeddings, last=last))
 
     def _is_installed(self) -> bool:
         return self._module.__dict__.get("forward") is self
@@ -387,7 +303,8 @@ class _Pass:
         """Whether the first half fits; in the `last` layer only the first of each text asks."""
         p = self._parts
         return (
-            fused.Norm.fits(p.norm)
+            p.relative is None
+            and fused.Norm.fits(p.norm)
             and self._fit(dtype, *(("query", "rest") if last else ("all",)), "mixed")
             and kernels.fits(self._run.layout, p.mixed.in_features // p.heads)
         )
@@ -411,75 +328,50 @@ class _Pass:
         norm = self._run.norm(self._parts.last_norm, self._parts.drops[2])
         return fused.Sublayer(wide, narrow, norm)
 
-    def _attend(self, x: torch.Tensor, *, last: bool) -> torch.Tensor:
+    def _attend(self, x: torch.Tensor, table: torch.Tensor | None, *, last: bool) -> torch.Tensor:
         run, p = self._run, self._parts
         if self._attends(x.dtype, last=last):
             return fused.sublayers(x, [self._attending(x.dtype, last=last)])
         drop = run.drop(p.drops[0], self._module.training)
         asks = x.index_select(1, run.layout.starts) if last else x
-        joined = None if last else self._together("all")
-        if joined:
+        joined = None if last and p.relative is None else self._together("all")
+        if p.relative is not None:
+            assert table is not None  # noqa: S101  the encoder gives it
+            query, key, value = p.attention
+            qkv = joined(x) if joined else torch.cat([query(x), key(x), value(x)], dim=-1)
+            y = run.attend_by_distance(qkv, p.heads, p.scale, drop, self._measured(table, x.dtype))
+            y = y.index_select(1, run.layout.starts) if last else y
+        elif joined:
             y = run.attend_joined(joined(x), p.heads, p.scale, drop)
         else:
             query, key, value = p.attention
             y = run.attend(query(asks), key(x), value(x), p.heads, p.scale, drop)
         return run.add_norm(p.mixed(y), asks, p.norm, p.drops[1])
 
+    def _measured(self, table: torch.Tensor, dtype: torch.dtype) -> kernels.Distances:
+        """Keys and queries of the distances in these texts, from DeBERTa's table of embeddings."""
+        run, p, own = self._run, self._parts, self._parts.relative
+        longest, span = run.layout.shape[1], own.pos_ebd_size
+        which = distances(longest, own.position_buckets, own.max_relative_positions, span)
+        rows, each = (i.to(table.device, non_blocking=True) for i in which)
+        read = own.pos_dropout(table.index_select(0, rows)).to(dtype).unsqueeze(0)
+
+        def of(shared: Any, name: str, each: torch.Tensor) -> torch.Tensor:
+            made: torch.Tensor = (shared if own.share_att_key else getattr(own, name))(read)[0]
+            return made.index_select(0, each).view(len(each), p.heads, -1).transpose(0, 1).float()
+
+        query, key, _ = p.attention
+        c2p, p2c = ("c2p" in own.pos_att_type, "p2c" in own.pos_att_type)
+        return kernels.Distances(
+            of(key, "pos_key_proj", each.flip(0)) if c2p else None,
+            of(query, "pos_query_proj", each) if p2c else None,
+        )
+
     def _feed_forward(self, x: torch.Tensor) -> torch.Tensor:
         p = self._parts
         if self._feeds_forward(x.dtype):
             return fused.sublayers(x, [self._feeding_forward(x.dtype)])
         return self._run.add_norm(p.narrow(p.activation(p.wide(x))), x, p.last_norm, p.drops[2])
-
-
-def _modernbert_given(
-    encoder: Any, block: Any, x: torch.Tensor, positions: torch.Tensor
-) -> dict[str, Any]:
-    return {"position_embeddings": encoder.rotary_emb(x, positions, block.attention_type)}
-
-
-def _llama_given(
-    encoder: Any, block: Any, x: torch.Tensor, positions: torch.Tensor
-) -> dict[str, Any]:
-    return {"position_embeddings": encoder.rotary_emb(x, positions)}
-
-
-def _llama(name: str) -> _Family:
-    """Llama and those that have its layers; `name` begins the names of their classes."""
-    return _Family(
-        _causal_head, enters="embed_tokens", types=False, causal=True, block=f"{name}DecoderLayer",
-        leaves="norm", given=_llama_given, rms=f"{name}RMSNorm",
-    )  # fmt: skip
-
-
-_ROBERTA = _Family(_whole_head, layer=("RobertaLayer", _bert_layer), offset=True)
-# model_type -> how it is computed packed. A new family: a row, and its head where none fits.
-FAMILIES: dict[str, _Family] = {
-    "bert": _Family(_bert_head, layer=("BertLayer", _bert_layer)),
-    "distilbert": _Family(
-        _distilbert_head, layer=("TransformerBlock", _distilbert_layer), types=False
-    ),
-    "roberta": _ROBERTA,
-    "xlm-roberta": _Family(_whole_head, layer=("XLMRobertaLayer", _bert_layer), offset=True),
-    "camembert": _Family(_whole_head, layer=("CamembertLayer", _bert_layer), offset=True),
-    "electra": _Family(_whole_head, layer=("ElectraLayer", _bert_layer)),
-    "albert": _Family(_albert_head, layer=("AlbertLayer", _albert_layer)),
-    "modernbert": _Family(
-        _modernbert_head,
-        types=False,
-        block="ModernBertEncoderLayer",
-        leaves="final_norm",
-        given=_modernbert_given,
-        pooling="classifier_pooling",
-    ),
-    "gpt2": _Family(
-        _causal_head, enters="drop", types=False, causal=True, block="GPT2Block", leaves="ln_f"
-    ),
-    "llama": _llama("Llama"),
-    "mistral": _llama("Mistral"),
-    "qwen2": _llama("Qwen2"),
-    "qwen3": _llama("Qwen3"),
-}
 
 
 # --- modules --------------------------------------------------------------------------------
@@ -795,7 +687,8 @@ class Packed:
     def installed(self) -> Iterator[None]:
         """While inside, attention, dropout and the like are computed the packed way."""
         before = self._model.config._attn_implementation
-        self._model.set_attn_implementation(_NAME)
+        if self._family.encoder is None:
+            self._model.set_attn_implementation(_NAME)
         hooks: list[Any] = []
         cast = _Cast()
         try:
@@ -807,7 +700,8 @@ class Packed:
         finally:
             for hook in hooks:
                 hook.remove()
-            self._model.set_attn_implementation(before)
+            if self._family.encoder is None:
+                self._model.set_attn_implementation(before)
             for weight in cast.by_rows:
                 rows_of(weight).settle(weight)
 
@@ -828,12 +722,20 @@ class Packed:
     def _narrow(self, module: nn.Module, args: Any, out: torch.Tensor) -> torch.Tensor:
         return out.to(self._dtype)
 
-    def _forward_of(self, module: Any, cast: _Cast) -> Callable[..., torch.Tensor] | None:
-        named = self._family.layer
-        if named is not None and type(module).__name__ == named[0]:
-            return _Pass(self._run, module, named[1](module), lambda ms: self._join(ms, cast))
-        if type(module).__name__ == self._family.rms:
-            return _rms_norm(module)
+    def _own_forward_of(self, module: Any, cast: _Cast) -> Callable[..., Any] | None:
+        """Of a module that the family names."""
+        name, family = type(module).__name__, self._family
+        if family.layer is not None and name == family.layer[0]:
+            parts = family.layer[1](module)
+            return _Pass(self._run, module, parts, lambda ms: self._join(ms, cast))
+        if family.encoder is not None and name == family.encoder[0]:
+            return family.encoder[1](module)
+        return _rms_norm(module) if name == family.rms else None
+
+    def _forward_of(self, module: Any, cast: _Cast) -> Callable[..., Any] | None:
+        own = self._own_forward_of(module, cast)
+        if own is not None:
+            return own
         if type(module) is nn.LayerNorm and module.weight is not None:
             return _layer_norm(self._run, module, cast)
         if _is_approximate(module):
@@ -898,8 +800,9 @@ class Packed:
         self._run.begin(layout, layers)
         x = functional.pad(entering, (0, 0, 0, ids.shape[1] - len(entering))).unsqueeze(0)
         with self._current():
+            given = self._family.given(self._encoder, x, positions)
             for block in self.blocks[layers:]:
-                x = block(x, **self._family.given(self._encoder, block, x, positions))
+                x = block(x, **given(block))
             if self._family.leaves:
                 x = self._encoder.get_submodule(self._family.leaves)(x)
         return self._head(self._read(x[0])), ids.shape[1]

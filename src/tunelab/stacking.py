@@ -179,6 +179,8 @@ def why_not(models: Sequence[Any], asks: Sequence[Join] = ()) -> str | None:
 def _reasons(models: Sequence[Any], asks: Sequence[Join]) -> Iterator[str | None]:
     for model in models:
         yield packing.why_not(model) or packing.why_float32(model)
+        if getattr(_plain(model).config, "relative_attention", False):
+            yield "its adapters also read a table of distances, which is one for all texts"
         if getattr(_plain(model), "quantization_method", None) is not None:
             yield "its base is quantised"
     for a in asks:

@@ -16,14 +16,15 @@ from torch.nn import functional
 
 from families import make_family
 from processors import in_bfloat16, on_vectors
-from tunelab import bases, batching, fused, packing, train
+from tunelab import anatomy, bases, batching, fused, packing, train
 from tunelab.batching import Encoded
 from tunelab.methods import METHODS
 from tunelab.methods.neural import adapted
 
 # One token, one row, all alike, very different, more tokens than the model has positions.
 SHAPES = [[1], [7], [1, 1, 1], [2, 30, 1, 17], [30] * 20, list(range(1, 31))]
-FAMILIES = list(packing.FAMILIES)
+FAMILIES = list(anatomy.FAMILIES)
+IN_ONE_CALL = ["bert", "distilbert", "albert", "gpt2"]
 # Adapters on what a family has, with each preset, with dropout's own path, and everything trained.
 METHODS_TO_TRY: dict[str, tuple[str, dict[str, Any]]] = {
     "full": ("full", {}),
@@ -111,9 +112,7 @@ def test_packed_equals_padded(family: str, method: str, folders: dict[str, Path]
 
 
 @pytest.mark.parametrize("lengths", SHAPES, ids=str)
-@pytest.mark.parametrize(
-    "family", ["bert", "distilbert", "albert", "gpt2", "modernbert", "mistral"]
-)
+@pytest.mark.parametrize("family", [*IN_ONE_CALL, "deberta-v2", "modernbert", "mistral"])
 def test_packed_equals_padded_in_odd_shapes(
     family: str, lengths: list[int], folders: dict[str, Path]
 ) -> None:
@@ -126,6 +125,13 @@ OTHERWISE: dict[str, tuple[str, dict[str, Any]]] = {
     "themselves": ("modernbert", {"local_attention": 1}),
     "mean": ("modernbert", {"classifier_pooling": "mean"}),
     "tokens just before": ("mistral", {"sliding_window": 5}),
+    "distances in wide buckets": ("deberta-v2", {"position_buckets": 4}),
+    "distances without buckets": ("deberta-v2", {"position_buckets": -1}),
+    "distances cut off": ("deberta-v2", {"position_buckets": -1, "max_relative_positions": 9}),
+    "distances that only ask": ("deberta-v2", {"pos_att_type": ["p2c"]}),
+    "distances that only answer": ("deberta-v2", {"pos_att_type": ["c2p"]}),
+    "distances with layers of their own": ("deberta-v2", {"share_att_key": False}),
+    "positions": ("deberta-v2", {"relative_attention": False, "position_biased_input": True}),
 }
 
 
@@ -138,7 +144,9 @@ def test_packed_equals_padded_as_a_config_has_it(what: str, method: str, tmp_pat
     assert config.keys() >= changes.keys()
     assert all(config[k] != v for k, v in changes.items())
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
-    check_exactly(loaded(folder, method), [2, 30, 1, 17, 9])
+    model = loaded(folder, method)  # weights that it lacks are made
+    assert packing.why_not(model) is None
+    check_exactly(model, [2, 30, 1, 17, 9])
 
 
 @settings(
@@ -212,7 +220,7 @@ def test_bfloat16_is_near(family: str, method: str, folders: dict[str, Path]) ->
     ],
 )
 @pytest.mark.parametrize("method", ["probe", "lora all-linear", "lora query-value"])
-@pytest.mark.parametrize("family", ["bert", "distilbert", "albert", "gpt2"])
+@pytest.mark.parametrize("family", IN_ONE_CALL)
 def test_layers_in_one_call_are_the_layers_apart(
     family: str,
     method: str,
@@ -300,6 +308,12 @@ def test_groups_of_several_layers_have_no_packed_path(folders: dict[str, Path]) 
     assert packing.why_not(model) is None
     model.config.inner_group_num = 2
     assert packing.why_not(model) == "several layers in a group have no packed path"
+
+
+def test_a_convolution_over_tokens_has_no_packed_path(folders: dict[str, Path]) -> None:
+    model = loaded(folders["deberta-v2"], "probe")
+    model.config.conv_kernel_size = 3
+    assert packing.why_not(model) == "a convolution over neighbouring tokens has no packed path"
 
 
 def _noted(function: Any, note: Any) -> Any:

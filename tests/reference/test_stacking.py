@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from families import make_family
-from tunelab import bases, kernels, packing, stacking, train
+from tunelab import anatomy, bases, kernels, packing, stacking, train
 from tunelab.batching import Encoded
 from tunelab.errors import TrialError
 from tunelab.methods import METHODS
@@ -20,7 +20,7 @@ from tunelab.methods.neural import adapted
 from tunelab.train import Fitted, TrainingData
 from tunelab.types import Seeds
 
-FAMILIES = list(packing.FAMILIES)
+FAMILIES = [f for f in anatomy.FAMILIES if f != "deberta-v2"]
 # What may differ between trainings that share a row.
 MEMBERS: list[dict[str, Any]] = [
     {"r": 2, "learning_rate": 3e-3},
@@ -178,6 +178,8 @@ def test_what_cannot_share_a_row_runs_in_turn_and_says_why(folders: Callable[[st
     assert stacking.why_not([first, second]) is None
     second.get_base_model().quantization_method = "bitsandbytes"
     assert stacking.why_not([first, second]) == "its base is quantised"
+    first, second = (made(folders("deberta-v2"), k, True)[0] for k in (0, 1))
+    assert "a table of distances" in str(stacking.why_not([first, second]))
 
 
 def test_masks_in_one_row_are_those_of_each_alone() -> None:
