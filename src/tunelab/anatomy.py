@@ -101,10 +101,11 @@ def distances(longest: int, buckets: int, furthest: int, span: int) -> list[torc
     """
     from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
-    d = torch.arange(1 - longest, longest)
-    if buckets > 0 and furthest > 0:
-        d = make_log_bucket_position(d, buckets, furthest)
-    return list(torch.unique((d.long() + span).clamp(0, 2 * span - 1), return_inverse=True))
+    with torch.inference_mode(False):  # what is kept is for training too
+        d = torch.arange(1 - longest, longest)
+        if buckets > 0 and furthest > 0:
+            d = make_log_bucket_position(d, buckets, furthest)
+        return list(torch.unique((d.long() + span).clamp(0, 2 * span - 1), return_inverse=True))
 
 
 # What a layer takes beside its tokens.

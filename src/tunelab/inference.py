@@ -6,8 +6,9 @@ key and value are one product, and in the last layer only the first token's row 
 the head reads nothing else. On a processor each thread takes batches of its own: two threads that
 never wait for each other beat two that share every product (docs/log.md). No autograd.
 
-Scores equal the model's own within rounding (tests/reference/test_inference.py). A family without
-a fast path, and a model whose adapter adds tokens, runs as it is, in the same batches.
+Scores equal the model's own within rounding (tests/reference/test_inference.py). A family whose
+layers are not known here is computed as it is trained, packed; what is no such thing, or has an
+adapter that adds tokens, runs as it is, in the same batches.
 
 May import: anatomy, batching, fused, kernels, models, packing.
 May not import: train, transformer, methods, trial.
@@ -16,9 +17,11 @@ May not import: train, transformer, methods, trial.
 from __future__ import annotations
 
 import copy
+import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -341,7 +344,7 @@ class Halves:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """What `scores` runs. `engine` is "fast" or "plain", `why` says why it is plain.
+    """What `scores` runs. `engine` is "fast", "packed" or "plain", `why` says why it is plain.
 
     `merged`: whether an adapter was merged into the copy that is run. `precision`: what its layers
     compute in.
@@ -461,15 +464,22 @@ def _prepared(model: Any, merge: bool, form: _Format) -> Prepared:
         return Prepared(plain, where, "plain", "its adapter adds tokens", False, False)
     whole = _merged(model) if merge and peft is not None else None
     inner = whole or (model.get_base_model() if peft is not None else model)
+    bare = peft is None or whole is not None
+    if bare and inner.config.model_type not in FAMILIES and _can_be_packed(inner):
+        with suppress(_NotAsShippedError):
+            packed = _Packed(whole or _twin(inner), form.dtype)
+            _check(packed, model, where, form.dtype)
+            return Prepared(
+                packed, where, "packed", None, whole is not None, False, str(form.dtype)[6:]
+            )
     try:
         own = replace(form, takes=whole is not None)
         encoder = _encoder(getattr(inner, inner.base_model_prefix), own)
         run = partial(_logits, inner, encoder)
-        _check(run, plain, where, form.dtype)
+        _check(run, model, where, form.dtype)
     except _NotAsShippedError as e:
         why = str(e)
     else:
-        bare = peft is None or whole is not None
         halves = Halves(partial(_below, encoder, where), partial(_above, inner, encoder))
         return Prepared(
             run, where, "fast", None, whole is not None, bare and where.type == "cpu",
@@ -478,7 +488,7 @@ def _prepared(model: Any, merge: bool, form: _Format) -> Prepared:
     try:
         whole = _merged(model) if whole is not None else None  # its weights may have been taken
         if whole is not None:
-            _check(partial(_plain, whole), plain, where, torch.float32)
+            _check(partial(_plain, whole), model, where, torch.float32)
             return Prepared(partial(_plain, whole), where, "plain", why, True, False)
     except _NotAsShippedError:
         pass
@@ -530,20 +540,32 @@ def _merged(model: Any) -> Any:
     """
     if getattr(model.get_base_model(), "quantization_method", None) is not None:
         return None
-    memo: dict[int, Any] = {}
-    for name, p in model.named_parameters():
-        if ".base_layer." not in name:
-            memo[id(p)] = nn.Parameter(p.detach(), requires_grad=False)
     try:
         with models.quiet(), torch.no_grad():
-            return models.merged(copy.deepcopy(model, memo)).eval()
+            return models.merged(_twin(model, own=".base_layer.")).eval()
     except (AttributeError, NotImplementedError, ValueError, RuntimeError, TypeError):
         return None
 
 
-def _check(run: Any, plain: Any, where: torch.device, dtype: torch.dtype) -> None:
+def _twin(model: Any, own: str | None = None) -> Any:
+    """A copy that shares its weights with the model, but for those in whose names `own` is."""
+    memo: dict[int, Any] = {
+        id(p): nn.Parameter(p.detach(), requires_grad=False)
+        for name, p in model.named_parameters()
+        if own is None or own not in name
+    }
+    return copy.deepcopy(model, memo)
+
+
+def _can_be_packed(model: Any) -> bool:
+    quantised = getattr(model, "quantization_method", None) is not None
+    return not quantised and packing.why_not(model) is None
+
+
+def _check(run: Any, model: Any, where: torch.device, dtype: torch.dtype) -> None:
     """Two short texts both ways: what peft or a user did to the model may be unknown to us."""
-    ids = np.asarray([[5, 6, 7], [8, 9, 0]])
+    plain = partial(_plain, model)
+    ids = np.asarray([[5, 6, 7], [8, 9, model.config.pad_token_id or 0]])
     batch = batching.Batch(np.arange(2), ids, np.asarray([[1, 1, 1], [1, 1, 0]]))
     with torch.inference_mode():
         ours, theirs = run(batch, where).float(), plain(batch, where).float()
@@ -553,6 +575,24 @@ def _check(run: Any, plain: Any, where: torch.device, dtype: torch.dtype) -> Non
 
 
 # --- what is run ----------------------------------------------------------------------------
+
+
+class _Packed:
+    """A classifier of our own, computed without padding (`packing.Packed`), one batch at a time."""
+
+    def __init__(self, model: Any, dtype: torch.dtype) -> None:
+        self._packed = packing.Packed(model, dtype)
+        self._alone = threading.Lock()
+        # For as long as this lives: what is prepared for it is prepared once.
+        installed = ExitStack()
+        installed.enter_context(self._packed.installed())
+        weakref.finalize(self, installed.close)
+
+    def __call__(self, batch: batching.Batch, where: torch.device) -> torch.Tensor:
+        n = np.maximum(batch.attention_mask.sum(axis=1), 1)
+        texts = Encoded(tuple(ids[:k] for ids, k in zip(batch.input_ids, n, strict=True)))
+        with self._alone:
+            return self._packed(texts, np.arange(len(texts)))[0]
 
 
 def _placed(batch: batching.Batch, where: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:

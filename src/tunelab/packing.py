@@ -13,6 +13,7 @@ May import: anatomy, batching, fused, kernels, optim. May not import: train, met
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -190,9 +191,14 @@ def _mix(seed: int, step: int, site: int) -> int:
     return (word ^ (word >> 31)) >> 32
 
 
-# The batch that is being computed. transformers calls the attention function with no place for it;
-# a process trains one model at a time.
-_current: list[_Run] = []
+class _Current(threading.local):
+    """The batches that a thread computes: transformers calls attention with no place for one."""
+
+    def __init__(self) -> None:
+        self.runs: list[_Run] = []
+
+
+_current = _Current()
 
 
 def _attention(  # noqa: PLR0917  the order in which transformers calls it
@@ -207,7 +213,7 @@ def _attention(  # noqa: PLR0917  the order in which transformers calls it
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention for layers whose forward pass is transformers' own."""
-    run = _current[-1]
+    run = _current.runs[-1]
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     drop = run.drop(dropout, module.training)
     shared = query.shape[1] // key.shape[1]  # heads that have one key (Ainslie et al. 2023)
@@ -815,11 +821,11 @@ class Packed:
 
     @contextmanager
     def _current(self) -> Iterator[None]:
-        _current.append(self._run)
+        _current.runs.append(self._run)
         try:
             yield
         finally:
-            _current.pop()
+            _current.runs.pop()
 
     def _read(self, hidden: torch.Tensor) -> torch.Tensor:
         """The vectors (b, width) that the head reads."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from families import FAMILY_NAMES, make_family
-from tunelab import bases, inference, models
+from tunelab import bases, inference, models, packing
 from tunelab.batching import Encoded
 from tunelab.methods import METHODS
 from tunelab.methods.neural import adapted
@@ -67,7 +69,7 @@ ODD = [[1], [7], [1, 1, 1], [2, 30, 1, 17], [LONGEST] * 3 + [1] * 9, list(range(
 
 @pytest.mark.parametrize(
     ("family", "method"),
-    [(f, m) for f in FAMILY_NAMES for m in ("full", "lora") if f in FAST or m == "lora"],
+    [(f, m) for f in FAMILY_NAMES for m in ("full", "lora")],
 )
 @pytest.mark.parametrize("precision", ["float32", "auto"])
 def test_every_family_equals_its_own_model(
@@ -75,7 +77,7 @@ def test_every_family_equals_its_own_model(
 ) -> None:
     model = model_of(family, method)
     prepared = inference.prepare(model, precision=precision)
-    assert prepared.engine == ("fast" if family in FAST else "plain"), prepared.why
+    assert prepared.engine == ("fast" if family in FAST else "packed"), prepared.why
     texts = texts_of([n for lengths in ODD for n in lengths])
     assert prepared.merged == (method == "lora")
     # A decoder reads the last token that is no padding: by the id that its config names.
@@ -110,15 +112,40 @@ SHAPES = st.lists(st.integers(1, LONGEST), min_size=1, max_size=24)
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow,
           HealthCheck.function_scoped_fixture])  # fmt: skip
-@given(lengths=SHAPES, size=st.integers(1, 70), family=st.sampled_from(FAST))
+@given(lengths=SHAPES, size=st.integers(1, 70), family=st.sampled_from(FAMILY_NAMES))
 def test_any_shape_and_any_batch_size(
     lengths: list[int], size: int, family: str, model_of: Callable[[str, str], Any]
 ) -> None:
     model = model_of(family, "lora")
     texts = texts_of(lengths)
     prepared = inference.prepare(model, precision="float32")
-    found = prepared(texts, pad_id=0, batch_size=size)
+    found = prepared(texts, pad_id=model.config.pad_token_id or 0, batch_size=size)
     np.testing.assert_allclose(found, one_by_one(model, texts), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["deberta-v2", "modernbert", "gpt2"])
+def test_what_is_packed_leaves_its_model_alone_and_many_may_ask_it(
+    family: str, model_of: Callable[[str, str], Any]
+) -> None:
+    """Its copy shares weights; and what it kept must be of use to a training after it."""
+    model = model_of(family, "full")
+    texts = texts_of([1, 9, 30, 2, 31, 17])
+    expected = one_by_one(model, texts)
+    prepared = inference.prepare(model)
+    pad = model.config.pad_token_id or 0
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(prepared, [texts] * 16, [pad] * 16, [2] * 16):
+            np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
+    np.testing.assert_array_equal(one_by_one(model, texts), expected)
+    model = copy.deepcopy(model).requires_grad_(True)
+    packed = packing.Packed(model)
+    with packed.installed():
+        packed(texts, np.arange(6))[0].sum().backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is not None for n, p in model.named_parameters() if "classifier" in n)
+    # Nothing of it stays in memory: a training makes one in each epoch.
+    seen = weakref.ref(prepared.compute._packed._model)  # type: ignore[attr-defined]
+    del prepared
+    assert seen() is None
 
 
 @settings(max_examples=200, deadline=None)
