@@ -51,8 +51,9 @@ Norm = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 # Tokens of a batch on a processor: as fast as more, in less memory (docs/log.md).
 TOKENS = 1024
-# There it ends where a text is shorter than so much of its longest, once it is worth a product.
-_ALIKE, _WORTH_IT = 0.97, 256
+# There it ends where a text is shorter than so much of its longest, once it is worth a product; and
+# of the last tokens batches are no more than that, so that no thread waits long for another.
+_ALIKE, _WORTH_IT, _LAST = 0.97, 256, 2 * TOKENS
 # Merged or not, float32 differs by rounding alone; more means that something was not understood.
 _AGREE = 1e-3
 
@@ -60,18 +61,83 @@ _AGREE = 1e-3
 # --- the layers -----------------------------------------------------------------------------
 
 
+class _First:
+    """Attention of each text's first token alone: no token's key or value has to be computed.
+
+    q (K x + b) is (q K) x and something that softmax does not see, and the sum of a (V x + c) is
+    V (sum of a x) + c: products of texts, not of tokens, in float32.
+    """
+
+    def __init__(self, heads: int, key: nn.Linear, value: nn.Linear) -> None:
+        keys, self._values = (
+            m.weight.detach().float().view(heads, -1, m.in_features) for m in (key, value)
+        )
+        self._keys = keys * keys.shape[1] ** -0.5
+        self._bias = 0.0 if value.bias is None else value.bias.detach().float()
+
+    def __call__(
+        self, q: torch.Tensor, x: torch.Tensor, lengths: torch.Tensor | None
+    ) -> torch.Tensor:
+        """q (b, width), x (b, n, width) and `lengths` (b,) -> (b, width)."""
+        wide, heads = x.float(), len(self._keys)
+        asking = q.float().view(len(q), heads, -1).transpose(0, 1)
+        scores = torch.matmul(asking, self._keys).transpose(0, 1) @ wide.transpose(1, 2)
+        if lengths is not None:
+            unseen = torch.arange(x.shape[1], device=x.device) >= lengths[:, None]
+            scores = scores.masked_fill(unseen[:, None], float("-inf"))
+        read = (torch.softmax(scores, dim=-1) @ wide).transpose(0, 1)
+        out = torch.matmul(read, self._values.transpose(1, 2)).transpose(0, 1)
+        return (out.reshape(q.shape) + self._bias).to(x.dtype)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Joined:
+    """Attention whose queries, keys and values are one product; `first` in the last layer."""
+
+    heads: int
+    qkv: _Plain | fused.Product
+    first: _First | None
+
+    def __call__(
+        self, x: torch.Tensor, lengths: torch.Tensor | None, first_only: bool
+    ) -> torch.Tensor:
+        """(b, n, width) -> (b * n, width), or (b, width) with `first_only`. `lengths` (b,)."""
+        b, n, width = x.shape
+        if first_only:
+            assert self.first is not None  # noqa: S101  asked of the last layer alone
+            return self.first(self.qkv.columns(0, width)(x[:, 0]), x, lengths)
+        q, k, v = self.qkv(x.reshape(b * n, width)).view(b, n, 3, width).unbind(2)
+        return kernels.attention_of_batch(q, k, v, self.heads, lengths).view(-1, width)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Apart:
+    """Attention whose layers are called one by one, as where an adapter stands beside them."""
+
+    heads: int
+    query: Apply
+    key: Apply
+    value: Apply
+
+    def __call__(
+        self, x: torch.Tensor, lengths: torch.Tensor | None, first_only: bool
+    ) -> torch.Tensor:
+        """As `_Joined`."""
+        b, n, width = x.shape
+        flat = x.reshape(b * n, width)
+        q = self.query(x[:, 0] if first_only else flat).view(b, -1, width)
+        k, v = (f(flat).view(b, n, width) for f in (self.key, self.value))
+        return kernels.attention_of_batch(q, k, v, self.heads, lengths).view(-1, width)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Layer:
     """One encoder layer: LN(x + O(attention)), then LN(x + down(act(up(x)))) (Vaswani et al. 2017).
 
-    `query`, `key_value` map (tokens, width) to (tokens, width) and (tokens, 2 * width); `qkv` is
-    all three in one product, None where an adapter stands between.
+    All but attention map (tokens, width) to (tokens, width).
     """
 
-    heads: int
-    query: Apply
-    key_value: Apply
-    qkv: Apply | None
+    attention: _Joined | _Apart
     out: Apply
     norm: Norm
     up: Apply
@@ -83,21 +149,9 @@ class _Layer:
         self, x: torch.Tensor, lengths: torch.Tensor | None, first_only: bool
     ) -> torch.Tensor:
         """(b, n, width) -> the same, or (b, 1, width) with `first_only`. `lengths` (b,)."""
-        b, n, width = x.shape
-        flat = x.reshape(b * n, width)
-        if first_only:
-            x = x[:, :1]
-            q = self.query(x.reshape(b, width)).view(b, 1, width)
-            k, v = self.key_value(flat).view(b, n, 2, width).unbind(2)
-        elif self.qkv is not None:
-            q, k, v = self.qkv(flat).view(b, n, 3, width).unbind(2)
-        else:
-            q = self.query(flat).view(b, n, width)
-            k, v = self.key_value(flat).view(b, n, 2, width).unbind(2)
-        a = kernels.attention_of_batch(q, k, v, self.heads, lengths)
-        del q, k, v  # three times as large as x, and many batches are computed at once
-        rows = self.norm(self.out(a.view(-1, width)), x.reshape(-1, width))
-        del a
+        b, _, width = x.shape
+        rows = self.out(self.attention(x, lengths, first_only))
+        rows = self.norm(rows, (x[:, :1] if first_only else x).reshape(-1, width))
         rows = self.last_norm(self.down(self.activation(self.up(rows))), rows)
         return rows.view(b, -1, width)
 
@@ -135,7 +189,7 @@ class _Format:
 
     def used(self, layers: Sequence[_Layer]) -> str:
         """In words, for the record."""
-        parts = [x for m in layers for x in (m.query, m.out, m.up, m.down)]
+        parts = [x for m in layers for x in (m.out, m.up, m.down)]
         on_tiles = any(isinstance(x, fused.Product) and x.in_two_parts for x in parts)
         return "float32, products on matrix tiles" if on_tiles else str(self.dtype)[6:]
 
@@ -162,9 +216,13 @@ def _linear(module: Any, form: _Format) -> Apply:
     return module  # type: ignore[no-any-return]
 
 
+def _are_plain(modules: list[Any]) -> bool:
+    return all(type(m) is nn.Linear for m in modules)
+
+
 def _joined(modules: list[Any], form: _Format) -> _Plain | fused.Product | None:
     """Several linear layers of one input as one; None where one is no plain layer."""
-    if any(type(m) is not nn.Linear for m in modules):
+    if not _are_plain(modules):
         return None
     weight = torch.cat([m.weight.detach() for m in modules])
     bias = torch.cat([
@@ -181,26 +239,22 @@ def _norm(module: Any) -> Norm:
     return lambda y, x: kernels.added_norm(y, x, weight, bias, module.eps)
 
 
-def _layer(form: _Format, heads: int, qkv: list[Any], rest: list[Any]) -> _Layer:
-    """`rest`: out, norm, up, activation, down, last norm."""
+def _layer(form: _Format, heads: int, qkv: list[Any], rest: list[Any], *, last: bool) -> _Layer:
+    """`rest`: out, norm, up, activation, down, last norm. `last`: no layer comes after it."""
     out, norm, up, activation, down, last_norm = rest
+    first = _First(heads, *qkv[1:]) if last and _are_plain(qkv) else None
     joined = _joined(qkv, form)
-    if joined is not None:
-        width = qkv[0].out_features
-        query: Apply = joined.columns(0, width)
-        key_value: Apply = joined.columns(width, 3 * width)
-    else:
-        query, key, value = (_linear(m, form) for m in qkv)
-
-        def key_value(x: torch.Tensor) -> torch.Tensor:
-            return torch.cat([key(x), value(x)], dim=-1)
-
+    attention = (
+        _Apart(heads, *(_linear(m, form) for m in qkv))
+        if joined is None
+        else _Joined(heads, joined, first)
+    )
     wide = _linear(up, form)
     if isinstance(wide, fused.Product) and packing.is_gelu(activation):
         wide, activation = replace(wide, gelu=True), nn.Identity()
     return _Layer(
-        heads, query, key_value, joined, _linear(out, form), _norm(norm),
-        wide, activation, _linear(down, form), _norm(last_norm),
+        attention, _linear(out, form), _norm(norm), wide, activation, _linear(down, form),
+        _norm(last_norm),
     )  # fmt: skip
 
 
@@ -213,7 +267,8 @@ def _bert_layers(encoder: Any, form: _Format) -> list[_Layer]:
         rest = [after.dense, after.LayerNorm, block.intermediate.dense,
                 block.intermediate.intermediate_act_fn, block.output.dense,
                 block.output.LayerNorm]  # fmt: skip
-        out.append(_layer(form, own.num_attention_heads, qkv, rest))
+        last = block is encoder.encoder.layer[-1]
+        out.append(_layer(form, own.num_attention_heads, qkv, rest, last=last))
     return out
 
 
@@ -225,7 +280,8 @@ def _distilbert_layers(encoder: Any, form: _Format) -> list[_Layer]:
         qkv = [own.q_lin, own.k_lin, own.v_lin]
         rest = [own.out_lin, block.sa_layer_norm, ffn.lin1, ffn.activation, ffn.lin2,
                 block.output_layer_norm]  # fmt: skip
-        out.append(_layer(form, own.n_heads, qkv, rest))
+        last = block is encoder.transformer.layer[-1]
+        out.append(_layer(form, own.n_heads, qkv, rest, last=last))
     return out
 
 
@@ -239,7 +295,8 @@ def _albert_layers(encoder: Any, form: _Format) -> list[_Layer]:
             qkv = [own.query, own.key, own.value]
             rest = [own.dense, own.LayerNorm, block.ffn, block.activation, block.ffn_output,
                     block.full_layer_layer_norm]  # fmt: skip
-            layers.append(_layer(form, own.num_attention_heads, qkv, rest))
+            last = group is encoder.encoder.albert_layer_groups[-1]
+            layers.append(_layer(form, own.num_attention_heads, qkv, rest, last=last))
         groups.append(layers)
     config = encoder.config
     share = config.num_hidden_layers / config.num_hidden_groups
@@ -428,10 +485,12 @@ def batches(
     """
     order = np.argsort(-lengths, kind="stable")
     n = lengths[order]
+    left = n[::-1].cumsum()[::-1]
     out, start, small = [], 0, where.type == "cpu"
     while start < len(order):
         longest = max(1, int(n[start]))
-        most = max(1, min(batch_size, TOKENS // longest)) if small else batch_size
+        room = TOKENS if left[start] > _LAST else _WORTH_IT
+        most = max(1, min(batch_size, room // longest)) if small else batch_size
         end = min(len(order), start + most)
         enough = start + max(1, _WORTH_IT // longest)
         if small and enough < end:
