@@ -24,7 +24,7 @@ def run(data: Path, seed: int, epochs: int, batch: int) -> dict[str, Any]:
     from peft import LoraConfig, get_peft_model
 
     from _measure import _peak
-    from training import TARGETS, folder
+    from training import folder, targets
 
     transformers.logging.set_verbosity_error()
     path = folder("minilm")
@@ -49,7 +49,7 @@ def run(data: Path, seed: int, epochs: int, batch: int) -> dict[str, Any]:
     net: Any = transformers.AutoModelForSequenceClassification.from_pretrained(path, num_labels=2)
     net = get_peft_model(net, LoraConfig(
         task_type="SEQ_CLS", r=8, lora_alpha=16, lora_dropout=0.1,
-        target_modules=TARGETS["minilm"]["lora"],
+        target_modules=targets("minilm", "lora"),
     ))  # fmt: skip
     with tempfile.TemporaryDirectory() as out:
         arguments = transformers.TrainingArguments(

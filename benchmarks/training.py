@@ -1,12 +1,13 @@
 """Training speed: tunelab against Hugging Face's Trainer with peft, same model, rows and batches.
 
-python benchmarks/training.py [--model minilm|distilbert] [--mode lora|query-value|full|qlora-4bit]
+python benchmarks/training.py [--model minilm|distilbert|deberta-v2|modernbert|gpt2]
+                              [--mode lora|query-value|full|qlora-4bit]
                               [--batch 16] [--steps 30] [--rounds 5] [--json]
 
 Each round, every contestant trains `--steps` steps on the same Rotten Tomatoes sentences. The peer
 as shipped is what a user would write today: float32, dynamic padding, dropout as in the model's
 configuration and 0.1 in the adapter. The peer with every option it has groups rows by length and
-computes in bfloat16. DistilBERT's shape has random weights: speed does not depend on them.
+computes in bfloat16. All but MiniLM have random weights: speed does not depend on them.
 """
 
 from __future__ import annotations
@@ -20,34 +21,50 @@ from typing import Any
 from _measure import Contestant, arguments, compete, rate, report, shared_data
 
 LABELS = ["negative", "positive"]
-TARGETS = {
-    "minilm": {
-        "lora": ["query", "key", "value", "attention.output.dense", "intermediate.dense",
-                 "output.dense"],
-        "query-value": ["query", "value"],
+# Of MiniLM's size (6 layers, 384 wide, its vocabulary) but of other families.
+SIZE = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 6, "vocab_size": 30522,
+        "max_position_embeddings": 512}  # fmt: skip
+SHAPES: dict[str, dict[str, Any]] = {
+    "distilbert": {},  # as it is
+    "deberta-v2": {
+        **SIZE, "intermediate_size": 1536, "relative_attention": True, "position_buckets": 256,
+        "pos_att_type": ["p2c", "c2p"], "norm_rel_ebd": "layer_norm", "share_att_key": True,
+        "position_biased_input": False, "type_vocab_size": 0, "pooler_hidden_size": 384,
     },
-    "distilbert": {
-        "lora": ["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"],
-        "query-value": ["q_lin", "v_lin"],
+    "modernbert": {
+        **SIZE, "intermediate_size": 768, "pad_token_id": 0, "bos_token_id": 101,
+        "eos_token_id": 102, "cls_token_id": 101, "sep_token_id": 102,
     },
+    "gpt2": {"n_embd": 384, "n_layer": 6, "n_head": 6, "n_positions": 512, "vocab_size": 30522,
+             "bos_token_id": 101, "eos_token_id": 102, "pad_token_id": 0},
 }  # fmt: skip
 
 
 def folder(model: str) -> str:
-    """Where the base lies; DistilBERT's shape is made here, with MiniLM's tokenizer."""
+    """Where the base lies; but for MiniLM it is made here, with MiniLM's tokenizer."""
     from tunelab import bases
 
+    minilm = bases.resolve("minilm").path
     if model == "minilm":
-        return bases.resolve("minilm").path.as_posix()
+        return minilm.as_posix()
     import torch
-    from transformers import AutoTokenizer, DistilBertConfig, DistilBertForSequenceClassification
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-    path = os.path.join(tempfile.gettempdir(), "tunelab-benchmark-distilbert")  # noqa: PTH118
+    path = os.path.join(tempfile.gettempdir(), f"tunelab-benchmark-{model}")  # noqa: PTH118
     if not os.path.isdir(path):  # noqa: PTH112
         torch.manual_seed(0)
-        DistilBertForSequenceClassification(DistilBertConfig()).save_pretrained(path)
-        AutoTokenizer.from_pretrained(bases.resolve("minilm").path).save_pretrained(path)
+        config = AutoConfig.for_model(model, **SHAPES[model])
+        AutoModelForSequenceClassification.from_config(config).save_pretrained(path)
+        AutoTokenizer.from_pretrained(minilm).save_pretrained(path)
     return path
+
+
+def targets(model: str, mode: str) -> list[str]:
+    """The layers that LoRA adapts."""
+    from tunelab.families import FAMILIES
+
+    preset = "query-value" if mode == "query-value" else "all-linear"
+    return list(FAMILIES["bert" if model == "minilm" else model].targets[preset])
 
 
 def rows(count: int) -> tuple[list[str], list[int]]:
@@ -92,9 +109,9 @@ def peer(  # noqa: PLR0917
         path, num_labels=2, **more
     )
     if mode != "full":
-        targets = TARGETS[model]["query-value" if mode == "query-value" else "lora"]
         net = get_peft_model(net, LoraConfig(
-            task_type="SEQ_CLS", r=8, lora_alpha=16, lora_dropout=dropout, target_modules=targets,
+            task_type="SEQ_CLS", r=8, lora_alpha=16, lora_dropout=dropout,
+            target_modules=targets(model, mode), fan_in_fan_out=model == "gpt2",
         ))  # fmt: skip
     arguments = transformers.TrainingArguments(
         tempfile.mkdtemp(), per_device_train_batch_size=batch, num_train_epochs=1,
@@ -164,7 +181,7 @@ def ours(  # noqa: PLR0917
 
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--model", choices=list(TARGETS), default="minilm")
+    parser.add_argument("--model", choices=["minilm", *SHAPES], default="minilm")
     parser.add_argument(
         "--mode", choices=["lora", "query-value", "full", "qlora-4bit"], default="lora"
     )

@@ -390,7 +390,7 @@ def lower(
         (len(rows), 1 if top else int(lengths[rows].max()), width)
         for rows in inference.batches(lengths, batch_size, next(model.parameters()).device)
     ]
-    key = _key(frozen, model, encoded, ["scored", batch_size, precision])
+    key = _key(frozen, model, encoded, ["scored", shapes, precision])
     kept = Kept(_file(key), shapes, torch.float32)
     if kept.found() is None and kept.begin() is not None:
         return None
