@@ -35,8 +35,9 @@ from torch.nn import functional
 from tunelab import anatomy, batching, fused, kernels, models, packing
 from tunelab.batching import Encoded
 
-__all__ = ["FAMILIES", "PRECISIONS", "Halves", "Lower", "Prepared", "TOKENS", "WINDOW", "batches",
-           "fingerprint", "prepare", "prepare_encoder", "texts_in_windows"]  # fmt: skip
+__all__ = ["FAMILIES", "PRECISIONS", "Halves", "Lower", "Prepared", "TOKENS", "TOKENS_ON_A_CARD",
+           "WINDOW", "batches", "fingerprint", "prepare", "prepare_encoder",
+           "texts_in_windows"]  # fmt: skip
 
 # What layers may compute in when texts are scored; the head is float32 in any case. "float32" is
 # exact. "auto" is float32 too, with products on matrix tiles where the processor has them, twice as
@@ -49,8 +50,9 @@ Floats = NDArray[np.float64]
 Apply = Callable[[torch.Tensor], torch.Tensor]
 Norm = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
-# Tokens of a batch on a processor: as fast as more, in less memory (docs/log.md).
-TOKENS = 1024
+# Tokens of a batch on a processor: as fast as more, in less memory (docs/log.md). And on a card,
+# which they keep busy; not measured, no card was at hand.
+TOKENS, TOKENS_ON_A_CARD = 1024, 16_384
 # There it ends where a text is shorter than so much of its longest, once it is worth a product; and
 # of the last tokens batches are no more than that, so that no thread waits long for another.
 _ALIKE, _WORTH_IT, _LAST = 0.97, 256, 2 * TOKENS
@@ -479,9 +481,9 @@ def batches(
 ) -> list[NDArray[np.int64]]:
     """Row numbers in batches of like length, longest first: every row once.
 
-    A batch holds at most `batch_size` texts and, on a processor, TOKENS tokens, unless one text has
-    more. Longest first, so that memory is at its peak at once, and full batches of one length have
-    one shape: where torch multiplies, its library plans each new shape anew.
+    A batch holds at most `batch_size` texts and TOKENS tokens (TOKENS_ON_A_CARD), unless one text
+    has more. Longest first, so that memory is at its peak at once, and full batches of one length
+    have one shape: where torch multiplies, its library plans each new shape anew.
     """
     order = np.argsort(-lengths, kind="stable")
     n = lengths[order]
@@ -490,7 +492,7 @@ def batches(
     while start < len(order):
         longest = max(1, int(n[start]))
         room = TOKENS if left[start] > _LAST else _WORTH_IT
-        most = max(1, min(batch_size, room // longest)) if small else batch_size
+        most = max(1, min(batch_size, (room if small else TOKENS_ON_A_CARD) // longest))
         end = min(len(order), start + most)
         enough = start + max(1, _WORTH_IT // longest)
         if small and enough < end:
@@ -524,7 +526,7 @@ def _prepared(model: Any, merge: bool, form: _Format) -> Prepared:
     whole = _merged(model) if merge and peft is not None else None
     inner = whole or (model.get_base_model() if peft is not None else model)
     bare = peft is None or whole is not None
-    if bare and inner.config.model_type not in FAMILIES and _can_be_packed(inner):
+    if bare and inner.config.model_type not in FAMILIES and _can_be_packed(inner, where):
         with suppress(_NotAsShippedError):
             packed = _Packed(whole or _twin(inner), form.dtype)
             _check(packed, model, where, form.dtype)
@@ -616,9 +618,10 @@ def _twin(model: Any, own: str | None = None) -> Any:
     return copy.deepcopy(model, memo)
 
 
-def _can_be_packed(model: Any) -> bool:
+def _can_be_packed(model: Any, where: torch.device) -> bool:
+    """On a card torch's own attention is the better one: it keeps no table of scores."""
     quantised = getattr(model, "quantization_method", None) is not None
-    return not quantised and packing.why_not(model) is None
+    return where.type == "cpu" and not quantised and packing.why_not(model) is None
 
 
 def _check(run: Any, model: Any, where: torch.device, dtype: torch.dtype) -> None:

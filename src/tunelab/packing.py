@@ -776,8 +776,10 @@ class Packed:
         more: dict[str, Any] = {"use_cache": False} if self._family.causal else {}
         if self._family.types:
             more["token_type_ids"] = torch.zeros_like(ids)
+        # Nobody reads the mask, but transformers looks through ids for padding where it has none.
+        mask = torch.ones_like(ids)
         with self._current():
-            out = self._encoder(input_ids=ids, position_ids=positions, **more)
+            out = self._encoder(input_ids=ids, attention_mask=mask, position_ids=positions, **more)
         return self._read(out.last_hidden_state[0])
 
     def below(self, encoded: Encoded, rows: NDArray[np.int64], layers: int) -> torch.Tensor:

@@ -159,11 +159,13 @@ def test_batches_hold_every_row_once_within_their_limits(lengths: list[int], siz
         assert len(rows) == 1 or len(rows) * n[rows].max() <= inference.TOKENS
 
 
-def test_on_a_card_a_batch_is_as_large_as_asked_for() -> None:
-    n = np.arange(1, 101)
-    found = inference.batches(n, 40, torch.device("cuda"))
+def test_on_a_card_batches_are_larger() -> None:
+    n, card = np.arange(1, 101), torch.device("cuda")
+    found = inference.batches(n, 40, card)
     assert [len(rows) for rows in found] == [40, 40, 20]
     np.testing.assert_array_equal(np.concatenate(found), np.arange(100)[::-1])
+    many = [len(rows) for rows in inference.batches(np.full(70, 512), 64, card)]
+    assert many == [inference.TOKENS_ON_A_CARD // 512, 32, 6]
 
 
 def test_padding_computed_is_at_most_two_percent_on_ordinary_lengths() -> None:
