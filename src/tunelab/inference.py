@@ -218,14 +218,8 @@ def _linear(module: Any, form: _Format) -> Apply:
     return module  # type: ignore[no-any-return]
 
 
-def _are_plain(modules: list[Any]) -> bool:
-    return all(type(m) is nn.Linear for m in modules)
-
-
-def _joined(modules: list[Any], form: _Format) -> _Plain | fused.Product | None:
-    """Several linear layers of one input as one; None where one is no plain layer."""
-    if not _are_plain(modules):
-        return None
+def _joined(modules: Sequence[Any], form: _Format) -> _Plain | fused.Product:
+    """Several plain layers of one input as one."""
     weight = torch.cat([m.weight.detach() for m in modules])
     bias = torch.cat([
         m.bias.detach() if m.bias is not None else weight.new_zeros(m.out_features) for m in modules
@@ -241,89 +235,59 @@ def _norm(module: Any) -> Norm:
     return lambda y, x: kernels.added_norm(y, x, weight, bias, module.eps)
 
 
-def _layer(form: _Format, heads: int, qkv: list[Any], rest: list[Any], *, last: bool) -> _Layer:
-    """`rest`: out, norm, up, activation, down, last norm. `last`: no layer comes after it."""
-    out, norm, up, activation, down, last_norm = rest
-    first = _First(heads, *qkv[1:]) if last and _are_plain(qkv) else None
-    joined = _joined(qkv, form)
-    attention = (
-        _Apart(heads, *(_linear(m, form) for m in qkv))
-        if joined is None
-        else _Joined(heads, joined, first)
-    )
-    wide = _linear(up, form)
+def _layer(form: _Format, parts: anatomy.Layer, *, last: bool) -> _Layer:
+    """`last`: no layer comes after it."""
+    qkv, attention = parts.attention, None
+    if all(type(m) is nn.Linear for m in qkv):
+        first = _First(parts.heads, *qkv[1:]) if last else None  # before their weights are taken
+        attention = _Joined(parts.heads, _joined(qkv, form), first)
+    wide, activation = _linear(parts.wide, form), parts.activation
     if isinstance(wide, fused.Product) and packing.is_gelu(activation):
         wide, activation = replace(wide, gelu=True), nn.Identity()
     return _Layer(
-        attention, _linear(out, form), _norm(norm), wide, activation, _linear(down, form),
-        _norm(last_norm),
+        attention or _Apart(parts.heads, *(_linear(m, form) for m in qkv)),
+        _linear(parts.mixed, form), _norm(parts.norm), wide, activation,
+        _linear(parts.narrow, form), _norm(parts.last_norm),
     )  # fmt: skip
 
 
-def _bert_layers(encoder: Any, form: _Format) -> list[_Layer]:
-    out = []
-    for block in encoder.encoder.layer:
-        own, after = block.attention.self, block.attention.output
-        _as_shipped(block, block.attention, own, after, block.intermediate, block.output)
-        qkv = [own.query, own.key, own.value]
-        rest = [after.dense, after.LayerNorm, block.intermediate.dense,
-                block.intermediate.intermediate_act_fn, block.output.dense,
-                block.output.LayerNorm]  # fmt: skip
-        last = block is encoder.encoder.layer[-1]
-        out.append(_layer(form, own.num_attention_heads, qkv, rest, last=last))
-    return out
+def _layers(encoder: Any, family: anatomy.Family, form: _Format) -> tuple[_Layer, ...]:
+    """From the lowest up; ALBERT's, which share their weights in groups, come several times."""
+    assert family.layer is not None  # noqa: S101  it is one of FAMILIES
+    name, parts_of = family.layer
+    blocks = [m for m in encoder.modules() if type(m).__name__ == name]
+    parts = [parts_of(block) for block in blocks]
+    _as_shipped(encoder, parts)
+    made = [_layer(form, x, last=x is parts[-1]) for x in parts]
+    count = int(encoder.config.num_hidden_layers)
+    groups = getattr(encoder.config, "num_hidden_groups", count)
+    each = len(made) // groups
+    return tuple(
+        made[each * int(i / (count / groups)) + k] for i in range(count) for k in range(each)
+    )
 
 
-def _distilbert_layers(encoder: Any, form: _Format) -> list[_Layer]:
-    out = []
-    for block in encoder.transformer.layer:
-        own, ffn = block.attention, block.ffn
-        _as_shipped(block, own, ffn)
-        qkv = [own.q_lin, own.k_lin, own.v_lin]
-        rest = [own.out_lin, block.sa_layer_norm, ffn.lin1, ffn.activation, ffn.lin2,
-                block.output_layer_norm]  # fmt: skip
-        last = block is encoder.transformer.layer[-1]
-        out.append(_layer(form, own.n_heads, qkv, rest, last=last))
-    return out
-
-
-def _albert_layers(encoder: Any, form: _Format) -> list[_Layer]:
-    groups = []
-    for group in encoder.encoder.albert_layer_groups:
-        layers = []
-        for block in group.albert_layers:
-            own = block.attention
-            _as_shipped(group, block, own)
-            qkv = [own.query, own.key, own.value]
-            rest = [own.dense, own.LayerNorm, block.ffn, block.activation, block.ffn_output,
-                    block.full_layer_layer_norm]  # fmt: skip
-            last = group is encoder.encoder.albert_layer_groups[-1]
-            layers.append(_layer(form, own.num_attention_heads, qkv, rest, last=last))
-        groups.append(layers)
-    config = encoder.config
-    share = config.num_hidden_layers / config.num_hidden_groups
-    return [layer for i in range(config.num_hidden_layers) for layer in groups[int(i / share)]]
-
-
-# model_type -> its layers; the heads are packing's.
-_LAYERS: dict[str, Callable[[Any, _Format], list[_Layer]]] = {
-    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), _bert_layers),
-    "distilbert": _distilbert_layers,
-    "albert": _albert_layers,
-}
-FAMILIES = frozenset(_LAYERS)  # those with a fast path
-_OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert"})
-_NO_TOKEN_TYPES = frozenset({"distilbert"})
+# Those with a fast path: their layers are BERT's but for names, and called one after the other.
+FAMILIES = frozenset(k for k, f in anatomy.FAMILIES.items() if f.layer and not f.encoder)
 
 
 class _NotAsShippedError(Exception):
     """A model is not what its layers would be read as; the message says how."""
 
 
-def _as_shipped(*blocks: Any) -> None:
-    for block in blocks:
-        if not type(block).__module__.startswith("transformers.") or block._forward_hooks:
-            raise _NotAsShippedError(f"{type(block).__name__} is not transformers' own")
+def _as_shipped(encoder: Any, parts: Sequence[anatomy.Layer]) -> None:
+    """What lies between an encoder and its layers' parts does what transformers' does."""
+    known = {
+        id(m)
+        for x in parts
+        for m in (*x.attention, x.mixed, x.norm, x.wide, x.activation, x.narrow, x.last_norm)
+    }
+    for m in encoder.modules():
+        around = id(m) not in known and any(id(x) in known for x in m.modules())
+        if m is encoder or not around or type(m) is nn.ModuleList:
+            continue
+        if not type(m).__module__.startswith("transformers.") or m._forward_hooks:
+            raise _NotAsShippedError(f"{type(m).__name__} is not transformers' own")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -332,6 +296,7 @@ class _Encoder:
 
     model: Any
     kind: str
+    family: anatomy.Family
     layers: tuple[_Layer, ...]
     form: _Format
 
@@ -347,8 +312,8 @@ class _Encoder:
     ) -> torch.Tensor:
         """What the `count` lowest layers give; with none, the embeddings."""
         columns = torch.arange(ids.shape[1], device=ids.device)
-        offset = self.model.config.pad_token_id + 1 if self.kind in _OFFSET_POSITIONS else 0
-        more = {} if self.kind in _NO_TOKEN_TYPES else {"token_type_ids": torch.zeros_like(ids)}
+        offset = self.model.config.pad_token_id + 1 if self.family.offset else 0
+        more = {"token_type_ids": torch.zeros_like(ids)} if self.family.types else {}
         x: torch.Tensor = self.model.embeddings(
             input_ids=ids, position_ids=(columns + offset).expand(ids.shape), **more
         )
@@ -589,9 +554,10 @@ def fingerprint(model: Any) -> tuple[Any, ...]:
 
 def _encoder(model: Any, form: _Format) -> _Encoder:
     kind = str(model.config.model_type)
-    if kind not in _LAYERS:
+    if kind not in FAMILIES:
         raise _NotAsShippedError(f"{kind} has no fast path")
-    return _Encoder(model, kind, tuple(_LAYERS[kind](model, form)), form)
+    family = anatomy.FAMILIES[kind]
+    return _Encoder(model, kind, family, _layers(model, family, form), form)
 
 
 def _merged(model: Any) -> Any:
@@ -669,7 +635,7 @@ def _logits(
     model: Any, encoder: _Encoder, batch: batching.Batch, where: torch.device
 ) -> torch.Tensor:
     first = encoder(*_placed(batch, where), first_only=True)
-    logits: torch.Tensor = anatomy.FAMILIES[encoder.kind].head(model, first)
+    logits: torch.Tensor = encoder.family.head(model, first)
     return logits
 
 
@@ -684,7 +650,7 @@ def _above(
 ) -> torch.Tensor:
     _, lengths = _placed(batch, states.device)
     first = encoder.above(states, lengths, layers, first_only=True).float()
-    logits: torch.Tensor = anatomy.FAMILIES[encoder.kind].head(model, first)
+    logits: torch.Tensor = encoder.family.head(model, first)
     return logits
 
 
