@@ -5,7 +5,7 @@
 `effects(gate, runs)` says what the affected test rows do to the conclusion, once predictions exist.
 
 100,000 reviews take under a minute on one core, and memory is bounded: texts are read into sketches
-(`duplicates`), a bag of at most WORDS words, and nothing else. May import: numpy, scipy and
+(`duplicates`), a bag of at most WORDS words, and nothing else. May import: numpy, scipy and ftfy,
 scikit-learn and cleanlab (inside functions), types, duplicates, metrics, stats. May not import:
 torch, store, summary, report.
 
@@ -768,32 +768,26 @@ def _texts(
     )
 
 
-_HIGH = re.compile("[\u0080-\u20ff\u2122]{2,}")
+# What a wrong decoding leaves: a letter's bytes side by side, or a code of no character. Ã alone is
+# a letter.
+_SUSPECT = re.compile("[^\x00-\x7f]{2}|[\x80-\x9f]")
 
 
 def mended(text: str) -> str | None:
-    """The text with UTF-8 that was read as Latin-1 or Windows-1252 put right; None if it has none.
+    """The text with what was decoded with the wrong encoding put right; None if it has none.
 
-    "cafÃ©" gives "café". Only what decodes strictly counts, so that "Ñ" or "«" alone is no fault.
+    "cafÃ©" gives "café" (Speer 2019, ftfy; https://ftfy.readthedocs.io).
     """
-    if text.isascii():
-        return None
-    out = _HIGH.sub(lambda m: _decoded(m[0]) or m[0], text)
-    return out if out != text else None
+    import ftfy
 
-
-def _decoded(run: str) -> str | None:
-    try:
-        raw = b"".join(
-            c.encode("latin-1") if "\x80" <= c <= "\x9f" else c.encode("cp1252") for c in run
-        )
-        return raw.decode("utf-8")
-    except UnicodeError:
+    if text.isascii() or not _SUSPECT.search(text):
         return None
+    fixed = ftfy.fix_encoding(text)
+    return fixed if fixed != text else None
 
 
 def _mojibake(look: _Look) -> list[Finding]:
-    """UTF-8 read in another encoding ("cafÃ©"), and the mark of what could not be decoded."""
+    """Text read in another encoding ("cafÃ©"), and the mark of what could not be decoded."""
     right: dict[int, str | None] = {}
     for i, text in enumerate(look.texts):
         if "\ufffd" in text:

@@ -1,10 +1,10 @@
 """Files of rows: CSV, TSV, JSON lines and Parquet read into columns, and written again.
 
 Knows columns and their likely roles; knows nothing of classes or splits (that is data.py). May
-import: errors and the standard library; pyarrow inside the functions that need it. May not import:
-torch, transformers, any other part of tunelab. Whoever adds a file format writes a function
-`(Path, ReadOptions, size) -> Iterator[Table]`, tables of `size` rows each (all, where it is None),
-and a row in FORMATS.
+import: errors and the standard library; pyarrow and charset-normalizer inside the functions that
+need them. May not import: torch, transformers, any other part of tunelab. Whoever adds a file
+format writes a function `(Path, ReadOptions, size) -> Iterator[Table]`, tables of `size` rows each
+(all, where it is None), and a row in FORMATS.
 """
 
 from __future__ import annotations
@@ -315,13 +315,22 @@ def _check_text(path: Path, options: ReadOptions) -> _Checked:
     return _Checked(start, first, last)
 
 
+# Encodings that spreadsheets and mail still write, most of them Windows' own.
+_OLD_ENCODINGS = [f"cp{page}" for page in (*range(1250, 1258), 874, 932, 949)]
+_OLD_ENCODINGS += ["gb18030", "big5", "koi8_r"]
+
+
 def _likely(data: bytes) -> str:
-    """The encoding of Windows and Excel, of which Latin-1's letters are a part, where it fits."""
-    try:
-        data.decode("cp1252")
-    except UnicodeDecodeError:
-        return "latin-1"
-    return "cp1252"
+    """The encoding that bytes which are not UTF-8 are likely in; of equal ones, Windows-1252."""
+    import charset_normalizer
+
+    matches = charset_normalizer.from_bytes(data, cp_isolation=_OLD_ENCODINGS)
+    best = matches.best()
+    if best is None:
+        return "latin-1"  # of any bytes; Windows-1252 leaves five undefined
+    as_good = (m for m in matches if (m.chaos, m.coherence) == (best.chaos, best.coherence))
+    western = any("cp1252" in match.could_be_from_charset for match in as_good)
+    return "cp1252" if western else best.encoding
 
 
 def _windows(

@@ -227,6 +227,19 @@ def test_texts_that_only_look_wrong(demo: Dataset, text: str):
     assert not inspect(change(demo, "test", {7: text}), checks).findings
 
 
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ("a dog \x96 and even he \x91barks\x92", "a dog – and even he ‘barks’"),  # noqa: RUF001
+        ("na√Øve caf√©", "naïve café"),
+        ("voilÃƒÂ  le cafÃƒÂ©", "voilà le café"),
+    ],
+    ids=["Windows-1252 as Latin-1", "Mac", "twice"],
+)
+def test_mending_knows_rarer_wrong_decodings(wrong: str, text: str):
+    assert mended(wrong) == text
+
+
 @pytest.mark.parametrize("text", ["café", "naïve – “so”", "Zürich’s £", "日本語 and Ελλάδα"])  # noqa: RUF001
 def test_mending_undoes_a_wrong_decoding(text: str):
     raw = text.encode("utf-8")

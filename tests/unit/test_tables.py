@@ -202,6 +202,21 @@ def test_the_byte_offset_is_the_one_of_the_bad_byte(tmp_path):
     assert f"byte offset {content.index(0xF6)} " in message
 
 
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Bardzo dobry film, świetna gra aktorów i żal, że się skończył.", "cp1250"),
+        ("Это очень хороший фильм, и мы смотрели его всей семьёй.", "cp1251"),  # noqa: RUF001
+        ("Η ταινία ήταν πολύ μεγάλη αλλά η μουσική μου άρεσε πολύ.", "cp1253"),  # noqa: RUF001
+        ("Der Film war schön, aber die Plätze äußerst unbequem.", "cp1252"),
+    ],
+)
+def test_the_encoding_that_is_proposed_reads_the_file(tmp_path, text, encoding):
+    path = put(tmp_path, "e.csv", f"text,label\n{text.replace(',', ' ')},a\n".encode(encoding))
+    assert f"--encoding {encoding}" in refusal(path)
+    assert read(path, encoding)["text"] == [text.replace(",", " ")]
+
+
 @pytest.mark.parametrize("encoding", ["utf-99", "rot13"])
 def test_an_unknown_encoding_names_common_ones(tmp_path, encoding):
     message = refusal(put(tmp_path, "u.csv", "text,label\na,b\n"), encoding)
