@@ -65,26 +65,26 @@ def card(
     front = yaml.safe_dump(
         _front_matter(record, summary, result, manifest), sort_keys=False, allow_unicode=True
     )
-    source = _plain(_data_name(record))
+    source = _escaped(_data_name(record))
     base = _base(result)
-    on = f" on {_plain(base)}" if base else ""
+    on = f" on {_escaped(base)}" if base else ""
     parts = [
         f"---\n{front}---\n",
-        f"# {_plain(method.label)}{on} for {source}\n",
-        f"A text classifier with the classes {_and(record.data['label_names'])}, trained with "
+        f"# {_escaped(method.label)}{on} for {source}\n",
+        f"A text classifier with the classes {_listed(record.data['label_names'])}, trained with "
         f"`{_code(method.name)}` by tunelab (seed "
         f"{result.spec.seed}).\n",
         "## Use\n",
         f"```python\n{_use(str(manifest['kind']))}\n```\n",
         "## Scores\n",
-        _scores(summary, result),
-        _place(summary, result),
+        _score_lines(summary, result),
+        _standing_in_study(summary, result),
         "## Training\n",
         _training(record, result),
         "## Limits\n",
         _limits(record, summary),
         "## Provenance\n",
-        _provenance(record, result, manifest),
+        _provenance_lines(record, result, manifest),
     ]
     return "\n".join(p for p in parts if p)
 
@@ -165,7 +165,7 @@ def _use(kind: str) -> str:
     return ours
 
 
-def _scores(summary: Summary, result: TrialResult) -> str:
+def _score_lines(summary: Summary, result: TrialResult) -> str:
     """This artifact's scores, beside the mean of its method over seeds."""
     row = summary.row(result.spec.method.label)
     names = [f"{summary.part}_{m}" for m in dict.fromkeys([summary.metric, *_HUB_METRICS])]
@@ -183,13 +183,13 @@ def _scores(summary: Summary, result: TrialResult) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _place(summary: Summary, result: TrialResult) -> str:
+def _standing_in_study(summary: Summary, result: TrialResult) -> str:
     label = result.spec.method.label
     if label == summary.best:
         said = "; ".join(c.sentence.rstrip(".") for c in summary.against_best())
-        return f"Its method was chosen on validation. {_plain(said)}.\n" if said else ""
+        return f"Its method was chosen on validation. {_escaped(said)}.\n" if said else ""
     pair = next((c for c in summary.against_best() if c.b == label), None)
-    return f"{_plain(pair.sentence.rstrip('.'))}.\n" if pair else ""
+    return f"{_escaped(pair.sentence.rstrip('.'))}.\n" if pair else ""
 
 
 def _training(record: StudyRecord, result: TrialResult) -> str:
@@ -211,7 +211,7 @@ def _training(record: StudyRecord, result: TrialResult) -> str:
     ]
     said = ", ".join(f"{what} {text}" for what, text, value in spent if value is not None)
     return (
-        f"Data: {_plain(_data_name(record))} ({rows} rows). {said[:1].upper()}{said[1:]}.\n\n"
+        f"Data: {_escaped(_data_name(record))} ({rows} rows). {said[:1].upper()}{said[1:]}.\n\n"
         f"| setting | value |\n|---|---|\n{settings}\n"
     )
 
@@ -221,10 +221,10 @@ def _limits(record: StudyRecord, summary: Summary) -> str:
         "Scores hold for texts like those of the data above; on others they are unknown. "
         "The classes are what the labels say, not what a text is."
     ]
-    return "\n".join(f"- {_plain(line)}" for line in (*lines, *summary.warnings)) + "\n"
+    return "\n".join(f"- {_escaped(line)}" for line in (*lines, *summary.warnings)) + "\n"
 
 
-def _provenance(record: StudyRecord, result: TrialResult, manifest: Mapping[str, Any]) -> str:
+def _provenance_lines(record: StudyRecord, result: TrialResult, manifest: Mapping[str, Any]) -> str:
     versions = result.provenance.get("versions", {})
     pairs = [
         ("tunelab", manifest.get("tunelab")),
@@ -236,7 +236,7 @@ def _provenance(record: StudyRecord, result: TrialResult, manifest: Mapping[str,
     return "\n".join(f"- {k}: `{_code(str(v))}`" for k, v in pairs if v) + "\n"
 
 
-def _plain(text: str) -> str:
+def _escaped(text: str) -> str:
     """A user's text inside Markdown: never markup."""
     return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", " ".join(text.split()))
 
@@ -246,8 +246,8 @@ def _code(text: str) -> str:
     return " ".join(text.split()).replace("`", "'").replace("|", "\\|")
 
 
-def _and(names: Any) -> str:
-    shown = [_plain(str(n)) for n in names]
+def _listed(names: Any) -> str:
+    shown = [_escaped(str(n)) for n in names]
     if len(shown) > 12:
         return f"{', '.join(shown[:10])} and {len(shown) - 10} more"
     return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))

@@ -50,7 +50,7 @@ from tunelab.tuning import by_setting, expected_best
 from tunelab.types import Estimate, Predictions, TrialResult
 
 __all__ = [
-    "COSTS",
+    "COST_CHARTS",
     "Mistakes",
     "Said",
     "TextRow",
@@ -64,8 +64,8 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 
-CURVE_POINTS = 101
-COSTS: dict[str, tuple[str, str, float]] = {
+ROC_GRID_POINTS = 101
+COST_CHARTS: dict[str, tuple[str, str, float]] = {
     "train_seconds": ("training time", "seconds", 1.0),
     "peak_memory_bytes": ("peak memory", "MB", 1e-6),
     "trainable_parameters": ("trained parameters", "millions", 1e-6),
@@ -126,14 +126,14 @@ def plot_data(
         precision_recall=_precision_recall(found, len(names)),
         confusion=_confusions(trials, split),
         class_names=names,
-        agreement=_agreement(voices),
+        agreement=_share_decided_alike(voices),
         agreement_rows=min((len(v) for v in voices.values()), default=0),
         reliability=_reliability(found),
         learning=_learning(record, summary),
-        tuning=_tuning(record),
-        transfer=_transfer(record, summary),
+        tuning=_expected_best_by_tries(record),
+        transfer=_place_points(record, summary),
         sensitivity=_sensitivity(record, summary),
-        behaviour=_behaviour(record),
+        behaviour=_behaviour_points(record),
         slices=tuple(
             SlicePoint(s.label, s.column, s.value, s.rows, s.accuracy, s.named)
             for s in slices_of(record, summary, found)
@@ -149,7 +149,7 @@ def _costs(
     summary: Summary, scores: Mapping[str, Estimate], higher: bool
 ) -> tuple[CostColumn, ...]:
     columns = []
-    for name, (title, unit, factor) in COSTS.items():
+    for name, (title, unit, factor) in COST_CHARTS.items():
         estimates = _estimates(summary, name)
         if not estimates:
             continue
@@ -194,7 +194,7 @@ def _rocs(summary: Summary, found: Mapping[str, Sequence[Predictions]], k: int) 
         area = summary.row(label).estimates.get(f"{summary.part}_roc_auc")
         if area is None:
             continue
-        grid = np.linspace(0, 1, CURVE_POINTS)
+        grid = np.linspace(0, 1, ROC_GRID_POINTS)
         try:
             curves = [c for p in predictions for c in _roc_curves(p, k, grid)]
         except UndefinedMetricError:
@@ -217,7 +217,7 @@ def _roc_curves(p: Predictions, k: int, grid: Floats) -> list[Floats]:
 
 def _precision_recall(found: Mapping[str, Sequence[Predictions]], k: int) -> dict[str, Curve]:
     """Mean precision over seeds (and classes) at fixed recalls, and the mean average precision."""
-    grid = np.linspace(0, 1, CURVE_POINTS)
+    grid = np.linspace(0, 1, ROC_GRID_POINTS)
     out = {}
     for label, predictions in found.items():
         try:
@@ -299,7 +299,7 @@ def _learning(record: StudyRecord, summary: Summary) -> tuple[SizePoint, ...]:
     )
 
 
-def _tuning(record: StudyRecord) -> dict[str, list[float]]:
+def _expected_best_by_tries(record: StudyRecord) -> dict[str, list[float]]:
     """Expected best validation score after 1, 2, ... tries of each method (tuning.json)."""
     if not record.tuning:
         return {}
@@ -330,7 +330,7 @@ def _sensitivity(record: StudyRecord, summary: Summary) -> tuple[SettingLevel, .
     )
 
 
-def _behaviour(record: StudyRecord) -> tuple[BehaviourPoint, ...]:
+def _behaviour_points(record: StudyRecord) -> tuple[BehaviourPoint, ...]:
     """Failure rates on the behaviour tests, of trials that have predictions on their texts."""
     if not record.behaviour:
         return ()
@@ -359,7 +359,7 @@ def slices_of(
     return find(runs, attributes(rows, [str(n) for n in record.data["label_names"]]))
 
 
-def _transfer(record: StudyRecord, summary: Summary) -> tuple[PlacePoint, ...]:
+def _place_points(record: StudyRecord, summary: Summary) -> tuple[PlacePoint, ...]:
     """Scores on `--test-on` data, and on each of its domains, mean over seeds."""
     found: dict[tuple[str, str], list[float]] = {}
     for r in record.done:
@@ -376,7 +376,7 @@ def _transfer(record: StudyRecord, summary: Summary) -> tuple[PlacePoint, ...]:
     )
 
 
-def _agreement(voices: Mapping[str, Floats]) -> dict[tuple[str, str], float]:
+def _share_decided_alike(voices: Mapping[str, Floats]) -> dict[tuple[str, str], float]:
     decided = {label: v.argmax(axis=1) for label, v in voices.items()}
     return {
         (a, b): float(np.mean(decided[a] == decided[b]))
@@ -387,7 +387,7 @@ def _agreement(voices: Mapping[str, Floats]) -> dict[tuple[str, str], float]:
 
 # --- single rows: where methods disagree, and the most confident mistakes ---------------------
 
-MOST_ROWS = 1200
+MOST_MISTAKES = 1200
 LONGEST_TEXT = 700
 
 
@@ -435,7 +435,7 @@ def mistakes(
     summary: Summary,
     texts: Mapping[str, str],
     found: Mapping[str, Sequence[Predictions]] | None = None,
-    most: int = MOST_ROWS,
+    most: int = MOST_MISTAKES,
 ) -> Mistakes | None:
     """Rows that some method gets wrong, those with the most confident mistake first.
 

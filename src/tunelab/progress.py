@@ -31,11 +31,11 @@ from tunelab.types import Estimate, TrialResult, TrialSpec
 __all__ = ["Display"]
 
 
-def _names(plan: Plan) -> dict[str, str]:
-    return {t.trial_id: _name(t, plan) for t in plan.todo}
+def _names_by_trial(plan: Plan) -> dict[str, str]:
+    return {t.trial_id: _trial_title(t, plan) for t in plan.todo}
 
 
-def _name(t: TrialSpec, plan: Plan | None = None) -> str:
+def _trial_title(t: TrialSpec, plan: Plan | None = None) -> str:
     """What a trial is called: "lora seed 3", "lora on 100 rows seed 3", "lora try r=4"."""
     if t.purpose == "tuning":
         tuned = plan.spec.tuning.spaces.get(t.method.label, {}) if plan else {}
@@ -72,7 +72,7 @@ class Display:
         self._plan = plan
         self._console = console
         self._metric = plan.spec.metric
-        self._names = _names(plan)
+        self._names = _names_by_trial(plan)
         self._width = max((len(n) for n in self._names.values()), default=0)
         self._left = dict(plan.seconds)
         # Measured over estimated seconds of the trials so far: corrects those to come.
@@ -194,7 +194,7 @@ class Display:
         """Take over what is to run from now on: settings were chosen, or a method was dropped."""
         self._left = dict(plan.seconds)
         self._plan = plan
-        self._names |= _names(plan)
+        self._names |= _names_by_trial(plan)
         for t in plan.trials:
             row = self._rows.setdefault(t.method.label, _Row())
             row.trials = sum(x.method.label == t.method.label for x in plan.trials)
@@ -202,7 +202,7 @@ class Display:
 
     def result(self, result: TrialResult) -> None:
         """Show that a trial has ended, and how."""
-        name = self._names.get(result.spec.trial_id) or _name(result.spec, self._plan)
+        name = self._names.get(result.spec.trial_id) or _trial_title(result.spec, self._plan)
         took = time.perf_counter() - self._started.pop(result.spec.trial_id)
         expected = self._left.pop(result.spec.trial_id, took)
         self._spent += took

@@ -62,7 +62,7 @@ SECTIONS = {
 }
 """Sections in the order of a reader, by id; those without data are absent."""
 
-MOST_CLASSES = 50  # rows of the per-class table; the rest is in the predictions
+MOST_CLASS_ROWS = 50  # rows of the per-class table; the rest is in the predictions
 
 
 def write_report(
@@ -110,7 +110,7 @@ def render(
     figures = _figures(data)
     classes = _class_table(record, summary)
     use = _how_to_use(record, summary)
-    blocks = _blocks(record, summary, data, runs)
+    blocks = _blocks_by_section(record, summary, data, runs)
     there = {
         *figures,
         *blocks,
@@ -130,7 +130,7 @@ def render(
             summary=summary,
             refresh=refresh,
             title=_title(record),
-            verdict=_verdict(record, summary),
+            verdict=_verdict_values(record, summary),
             scores=_score_table(summary, data),
             methods=_method_keys(data),
             figures=figures,
@@ -142,10 +142,10 @@ def render(
             card=_data_card(record.data),
             gate=record.gate,
             blocks=blocks,
-            provenance=_provenance(record),
+            provenance=_provenance_table(record),
             use=use,
             again=_commands(record),
-            settings=_settings(record),
+            settings=_settings_as_yaml(record),
             bundle=_bundle,
         )
     )
@@ -286,7 +286,7 @@ class Block:
     sentences: Sequence[str] = ()
 
 
-def _blocks(
+def _blocks_by_section(
     record: StudyRecord,
     summary: Summary,
     data: PlotData,
@@ -308,9 +308,9 @@ def _blocks(
         said = [str(c["sentence"]) for c in record.curves["crossings"]]
         found.setdefault("learning", []).append(Block("Where methods cross", sentences=said))
     if record.tuning:
-        found.setdefault("sensitivity", []).append(_tried(record.tuning))
+        found.setdefault("sensitivity", []).append(_tuning_block(record.tuning))
     if record.race:
-        found["race"] = [_race(record.race)]
+        found["race"] = [_race_block(record.race)]
     return found
 
 
@@ -416,7 +416,7 @@ def _slices(data: PlotData) -> Block:
     )
 
 
-def _tried(tuning: Mapping[str, Any]) -> Block:
+def _tuning_block(tuning: Mapping[str, Any]) -> Block:
     """Every setting that was tried, and what each method chose."""
     rows = []
     for label, entry in tuning["methods"].items():
@@ -436,7 +436,7 @@ def _tried(tuning: Mapping[str, Any]) -> Block:
     )
 
 
-def _race(race: Mapping[str, Any]) -> Block:
+def _race_block(race: Mapping[str, Any]) -> Block:
     """Who was dropped when, and what that saved."""
     rows = [
         [d["label"], str(d["round"]), str(d["seeds"]), str(d["leader"]), str(d["sentence"])]
@@ -496,13 +496,13 @@ def _title(record: StudyRecord) -> str:
     return f"Which way of fine-tuning is worth it on {name}?"
 
 
-def _verdict(record: StudyRecord, summary: Summary) -> dict[str, Any]:
+def _verdict_values(record: StudyRecord, summary: Summary) -> dict[str, Any]:
     if summary.best is None:
         return {"lead": say.lead(summary), "tiles": [], "comparisons": [], "remarks": []}
     row = summary.row(summary.best)
     against = summary.against_best()
     tiles = [
-        (shown.heading, _cell(row.estimates.get(shown.name), shown, row.reasons))
+        (shown.heading, _estimate_cell(row.estimates.get(shown.name), shown, row.reasons))
         for shown in say.shown_columns(summary)
         if shown.name in {f"{summary.part}_{summary.metric}", *_TILES}
     ]
@@ -539,8 +539,8 @@ def _score_table(summary: Summary, data: PlotData) -> dict[str, Any] | None:
             r.label,
             palette[r.label],
             r.label == summary.best,
-            _about(r),
-            [_cell(r.estimates.get(n), column(n), r.reasons) for n in names],
+            _method_facts(r),
+            [_estimate_cell(r.estimates.get(n), column(n), r.reasons) for n in names],
         )
         for r in summary.rows
     ]
@@ -560,14 +560,16 @@ def _group(name: str) -> str:
     return {"test": _GROUPS[0], "eval": _GROUPS[1]}.get(part, _GROUPS[2])
 
 
-def _about(row: say.Row) -> str:
+def _method_facts(row: say.Row) -> str:
     settings = ", ".join(f"{k}={v}" for k, v in row.settings.items())
     seeds = f"{row.n_seeds} seed{'' if row.n_seeds == 1 else 's'}"
     failed = f"{row.n_failed} failed" if row.n_failed else ""
     return " · ".join(part for part in (settings, seeds, failed) if part)
 
 
-def _cell(estimate: Estimate | None, shown: say.Column, reasons: Mapping[str, str]) -> Cell:
+def _estimate_cell(
+    estimate: Estimate | None, shown: say.Column, reasons: Mapping[str, str]
+) -> Cell:
     if estimate is None:
         return Cell(say.MISSING, title=reasons.get(shown.name, "not measured"))
     bare = format_estimate(replace(estimate, low=None, high=None), shown.kind)
@@ -610,7 +612,7 @@ def _class_table(record: StudyRecord, summary: Summary) -> dict[str, Any] | None
             "recall": say.format_percent(mean(lead, n, "recall")),
             "f1": [say.format_percent(mean(label, n, "f1")) for label in scores],
         }
-        for n in names[:MOST_CLASSES]
+        for n in names[:MOST_CLASS_ROWS]
     ]
     return {
         "lead": lead,
@@ -687,11 +689,11 @@ def _data_card(card: Mapping[str, Any]) -> dict[str, Any]:
         "across": {k: n for k, n in duplicates.get("across", {}).items() if n},
         "conflicting": duplicates.get("conflicting", 0),
         "examples": duplicates.get("examples", ()),
-        "labels": labels[:MOST_CLASSES],
-        "labels_left_out": max(0, len(labels) - MOST_CLASSES),
+        "labels": labels[:MOST_CLASS_ROWS],
+        "labels_left_out": max(0, len(labels) - MOST_CLASS_ROWS),
         "parts_with_counts": [p for p in sizes if p in counts],
         "notes": card.get("notes", ()),
-        "samples": list(card.get("samples", {}).items())[:MOST_CLASSES],
+        "samples": list(card.get("samples", {}).items())[:MOST_CLASS_ROWS],
         "facts": [
             (heading, card[key])
             for key, heading in (
@@ -706,11 +708,13 @@ def _data_card(card: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
+def _provenance_table(record: StudyRecord) -> list[tuple[str, str]]:
     """What is known of how the study was made; values that differ between trials side by side."""
     seen: dict[str, dict[str, None]] = {}
     for r in record.results:
-        for key, value in _flat({k: v for k, v in r.provenance.items() if k not in _PER_TRIAL}):
+        for key, value in _flattened_facts(
+            {k: v for k, v in r.provenance.items() if k not in _PER_TRIAL}
+        ):
             seen.setdefault(key, {})[str(value)] = None
         if r.spec.base and not r.provenance.get("base"):
             seen.setdefault("base name", {})[r.spec.base.name] = None
@@ -734,13 +738,13 @@ def _started(result: TrialResult) -> bool:
     return bool(result.provenance.get("started"))
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def _flattened_facts(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     rows: list[tuple[str, Any]] = []
     for key, item in value.items():
         name = f"{prefix}{key}".replace("_", " ")
         if isinstance(item, Mapping):
             # "versions: torch" says no more than "torch".
-            rows += _flat(item, "" if key in {"versions", "hardware"} else f"{key} ")
+            rows += _flattened_facts(item, "" if key in {"versions", "hardware"} else f"{key} ")
         elif isinstance(item, list | tuple):
             rows.append((name, ", ".join(map(str, item))))
         elif item is not None:
@@ -775,7 +779,7 @@ def _quoted(path: str) -> str:
     return path if re.fullmatch(r"[\w./+@:-]+", path) else "'" + path.replace("'", "'\\''") + "'"
 
 
-def _settings(record: StudyRecord) -> str:
+def _settings_as_yaml(record: StudyRecord) -> str:
     import yaml
 
     shown = {k: v for k, v in record.settings.items() if k != "trials"}

@@ -21,12 +21,12 @@ from tunelab.summary import format_parameters
 __all__ = ["console", "data_card", "model_card", "print_table", "say"]
 
 
-_NO_LIMIT = 1_000
+_WIDTH_OF_NO_TERMINAL = 1_000
 
 
 def console() -> Console:
     """Standard output: as wide as the terminal, or wide enough for any table when piped."""
-    return Console() if sys.stdout.isatty() else Console(width=_NO_LIMIT)
+    return Console() if sys.stdout.isatty() else Console(width=_WIDTH_OF_NO_TERMINAL)
 
 
 def print_table(
@@ -39,7 +39,7 @@ def print_table(
     out = console()
     if title:
         say(out, title, style="bold")
-    for columns in _blocks(headings, rows, out.width):
+    for columns in _columns_by_table(headings, rows, out.width):
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for i in columns:
             # Set by us: a heading of two words stands in two lines, and no word is cut.
@@ -59,7 +59,9 @@ def _width(i: int, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> in
     return max(cell_len(w) for w in ("", *headings[i].split(), *(str(row[i]) for row in rows)))
 
 
-def _blocks(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[list[int]]:
+def _columns_by_table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], width: int
+) -> list[list[int]]:
     """Columns of each table, so that none is wider than `width`; each begins with the first."""
     blocks, used = [[0]], _width(0, headings, rows)
     for i in range(1, len(headings)):
@@ -93,7 +95,7 @@ def _lines(pairs: Sequence[tuple[str, object]]) -> None:
     out.print()
 
 
-def _spread(facts: Mapping[str, float]) -> list[str]:
+def _quantile_words(facts: Mapping[str, float]) -> list[str]:
     keys = ("min", "p5", "p50", "p95", "max", "mean")
     return [f"{facts[k]:.1f}" if k == "mean" else f"{facts[k]:.0f}" for k in keys]
 
@@ -115,11 +117,11 @@ def data_card(facts: Mapping[str, Any]) -> None:
     rows.append(["all", *(f"{n:,}" for n in sizes.values())])
     print_table(["Label", *sizes], rows, "Rows by label")
     heads = ["", "min", "5%", "median", "95%", "max", "mean"]
-    words = [[f"words, {p}", *_spread(facts["words"][p]), ""] for p in sizes]
+    words = [[f"words, {p}", *_quantile_words(facts["words"][p]), ""] for p in sizes]
     tokens = facts["tokens"]
     limit = tokens["max_length"]
     token_rows = [
-        [f"tokens, {p}", *_spread(t), f"{t['cut']:,} ({100 * t['cut'] / t['rows']:.1f}%)"]
+        [f"tokens, {p}", *_quantile_words(t), f"{t['cut']:,} ({100 * t['cut'] / t['rows']:.1f}%)"]
         for p, t in tokens["parts"].items()
     ]
     print_table(
@@ -133,10 +135,10 @@ def data_card(facts: Mapping[str, Any]) -> None:
         ("Texts with more than one label", f"{d['conflicting']:,}"),
     ])  # fmt: skip
     samples = [[name, " ".join(t.split())] for name, ts in facts["samples"].items() for t in ts]
-    _samples(samples)
+    _print_samples(samples)
 
 
-def _samples(rows: Sequence[Sequence[str]]) -> None:
+def _print_samples(rows: Sequence[Sequence[str]]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, title="Samples",
                   title_justify="left", title_style="bold")  # fmt: skip
     table.add_column("Label")

@@ -185,13 +185,13 @@ class Reporter:
 
         def pass_on(name: str) -> None:
             if name not in self._open:
-                self._open[name] = _start(name, self._run(spec))
-                self._open[name].store_init_configuration(_settings(spec))
+                self._open[name] = _started_tracker(name, self._run(spec))
+                self._open[name].store_init_configuration(_flat_settings(spec))
             if isinstance(item, TrialResult):
                 self._open[name].log(_final(item), step=self._step)
             else:
                 self._step = int(item["step"])
-                self._open[name].log(_row(item), step=self._step)
+                self._open[name].log(_scalars(item), step=self._step)
 
         for name in self.names:
             self._guarded(name, pass_on)
@@ -222,7 +222,7 @@ class Reporter:
             self.say(f"report_to: {name} failed and is left out from here on: {why}")
 
 
-def _start(name: str, run: Run) -> Any:
+def _started_tracker(name: str, run: Run) -> Any:
     from accelerate import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
@@ -230,7 +230,7 @@ def _start(name: str, run: Run) -> Any:
     return TRACKERS[name].start(LOGGER_TYPE_TO_CLASS[name], run)
 
 
-def _settings(spec: TrialSpec) -> dict[str, str | int | float | bool]:
+def _flat_settings(spec: TrialSpec) -> dict[str, str | int | float | bool]:
     """What the trial depends on, flat and of the types that every tracker keeps."""
     values = {
         "trial_id": spec.trial_id, "method": spec.method.name, "label": spec.method.label,
@@ -242,7 +242,7 @@ def _settings(spec: TrialSpec) -> dict[str, str | int | float | bool]:
     return {k: v if isinstance(v, plain) else json.dumps(v) for k, v in values.items()}
 
 
-def _row(event: Mapping[str, Any]) -> dict[str, float]:
+def _scalars(event: Mapping[str, Any]) -> dict[str, float]:
     """A row of the history under the names that transformers reports: train/loss, eval/loss."""
     out = {}
     for key, value in event.items():

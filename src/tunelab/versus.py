@@ -66,13 +66,15 @@ def between(a: StudyRecord, b: StudyRecord, metric: str) -> Versus:
     one, other = say.summarise(a, metric), say.summarise(b, metric)
     part = "test" if one.part == other.part == "test" else "eval"
     same = a.data["fingerprint"] == b.data["fingerprint"]
-    names = _names(a, b)
+    names = _study_names(a, b)
     shared = []
     for label in labels:
         key = f"{part}_{metric}"
         here, there = one.row(label).estimates, other.row(label).estimates
         comparison, reason = (
-            _paired(a, b, label=label, metric=metric, part=part, names=names, count=len(labels))
+            _compared_method(
+                a, b, label=label, metric=metric, part=part, names=names, count=len(labels)
+            )
             if same
             else (None, "the two studies have different data")
         )
@@ -99,14 +101,14 @@ def between(a: StudyRecord, b: StudyRecord, metric: str) -> Versus:
     )
 
 
-def _names(a: StudyRecord, b: StudyRecord) -> tuple[str, str]:
+def _study_names(a: StudyRecord, b: StudyRecord) -> tuple[str, str]:
     one, other = a.directory.resolve(), b.directory.resolve()
     if one.name != other.name:
         return one.name, other.name
     return f"{one.parent.name}/{one.name}", f"{other.parent.name}/{other.name}"
 
 
-def _paired(
+def _compared_method(
     a: StudyRecord,
     b: StudyRecord,
     *,
@@ -148,7 +150,7 @@ def _differences(a: StudyRecord, b: StudyRecord) -> list[str]:
         ("seeds", a.settings.get("seeds"), b.settings.get("seeds")),
     ):
         if one != other:
-            notes.append(f"{what}: {_short(one)} here, {_short(other)} there")
+            notes.append(f"{what}: {_shown_setting(one)} here, {_shown_setting(other)} there")
     mine = {r.spec.method.label: dict(r.spec.method.settings) for r in a.results}
     theirs = {r.spec.method.label: dict(r.spec.method.settings) for r in b.results}
     for label, own in mine.items():
@@ -160,7 +162,7 @@ def _differences(a: StudyRecord, b: StudyRecord) -> list[str]:
     return notes
 
 
-def _short(value: object) -> str:
+def _shown_setting(value: object) -> str:
     text = str(value)
     return text[:12] if len(text) == 64 else text
 

@@ -60,7 +60,7 @@ def write_figures(data: PlotData, directory: Path, formats: Sequence[str]) -> li
         if plot.choices is not None:
             charts = plot.choices(data)
         for choice, drawn in charts.items():
-            name = plot.name.replace("_", "-") + (f"-{_slug(choice)}" if choice else "")
+            name = plot.name.replace("_", "-") + (f"-{_file_stem(choice)}" if choice else "")
             spec = {**drawn.to_dict(), "background": "white"}
             for kind in formats:
                 path = directory / f"{name}.{kind}"
@@ -69,7 +69,7 @@ def write_figures(data: PlotData, directory: Path, formats: Sequence[str]) -> li
     return written
 
 
-def _slug(text: str) -> str:
+def _file_stem(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
@@ -80,10 +80,10 @@ def markdown_table(summary: Summary) -> str:
     """The table as people read it, in GitHub's Markdown."""
     headings, rows = say.display(summary)
     lines = [headings, ["---", *["--:"] * (len(headings) - 1)], *rows]
-    return "".join(f"| {' | '.join(_cell(c) for c in line)} |\n" for line in lines)
+    return "".join(f"| {' | '.join(_markdown_cell(c) for c in line)} |\n" for line in lines)
 
 
-def _cell(text: str) -> str:
+def _markdown_cell(text: str) -> str:
     return plain(text) if text not in {"---", "--:"} else text
 
 
@@ -214,10 +214,10 @@ def lab_report(
         _introduction(record, summary),
         "## Data",
         "",
-        _data(record),
+        _data_section(record),
         "## Method",
         "",
-        _method(record, summary),
+        _method_section(record, summary),
         "## Results",
         "",
         markdown_table(summary),
@@ -233,7 +233,7 @@ def lab_report(
     return re.sub(r"\n{3,}", "\n\n", "\n".join(parts)).rstrip() + "\n"
 
 
-def _count(n: int, one: str) -> str:
+def _number_of(n: int, one: str) -> str:
     return f"{n:,} {one}{'' if n == 1 else 's'}"
 
 
@@ -242,13 +242,13 @@ def _introduction(record: StudyRecord, summary: Summary) -> str:
     base = f" on the base model {plain(str(model))}" if model else ""
     metric = METRICS[summary.metric].label
     return (
-        f"{_count(len(record.methods), 'way')} of adapting a classifier{base} were compared by "
+        f"{_number_of(len(record.methods), 'way')} of adapting a classifier{base} were compared by "
         f"{metric}: {', '.join(plain(m) for m in record.methods)}. The question is which is worth "
         "its cost on these texts, and how sure that is.\n"
     )
 
 
-def _data(record: StudyRecord) -> str:
+def _data_section(record: StudyRecord) -> str:
     card = record.data
     sizes = card.get("sizes", {})
     rows = ", ".join(f"{n:,} for {part}" for part, n in sizes.items())
@@ -264,14 +264,14 @@ def _data(record: StudyRecord) -> str:
     across = {k: n for k, n in card.get("duplicates", {}).get("across", {}).items() if n}
     for pair, n in across.items():
         first, _, second = pair.partition("/")
-        lines.append(f"{_count(n, 'text')} of {second} also stand in {first}.")
+        lines.append(f"{_number_of(n, 'text')} of {second} also stand in {first}.")
     if not across:
         lines.append("No text stands, letter for letter, in more than one part.")
     notes = [capital(plain(str(n)).rstrip(".")) for n in card.get("notes", ())]
     return " ".join([*lines, *(f"{n}." for n in notes)]) + "\n"
 
 
-def _method(record: StudyRecord, summary: Summary) -> str:
+def _method_section(record: StudyRecord, summary: Summary) -> str:
     seeds = sorted({r.n_seeds for r in summary.rows})
     each = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     part = "test" if summary.part == "test" else "validation"
@@ -304,7 +304,7 @@ def _pictures(data: PlotData, figures: Sequence[str]) -> str:
         stem = plot.name.replace("_", "-")
         first = next((f for f in figures if Path(f).stem == stem), None)
         if first is None and plot.choices is not None:
-            wanted = [f"{stem}-{_slug(choice)}" for choice in plot.choices(data)]
+            wanted = [f"{stem}-{_file_stem(choice)}" for choice in plot.choices(data)]
             first = next((f for w in wanted for f in figures if Path(f).stem == w), None)
         if first is not None:
             words = "" if plot.name == "differences" else f" {plain(plot.describe(data))}"

@@ -77,7 +77,7 @@ def _curves(
 
     if not points:
         return None
-    single = _thinned(points, bins)
+    single = _binned_by_epoch(points, bins)
     shown = [m for m in data.methods if any(r["method"] == m for r in single)]
     several = len({r["seed"] for r in single}) > 1
     mean = _mean_over_seeds(single, between=bins is not None)
@@ -110,7 +110,7 @@ def _curves(
             .encode(x=x, y=y, color=colour, detail="seed:N", opacity=followed(0.35))
         )
         layers.insert(0, thin)
-    if dots or _is_short(mean):
+    if dots or _is_single_point(mean):
         layers.append(
             thick.mark_point(filled=True, size=70, clip=True).encode(
                 shape=method_shape(data, shown)
@@ -125,14 +125,14 @@ def _curves(
     )
 
 
-def _is_short(rows: Sequence[Row]) -> bool:
+def _is_single_point(rows: Sequence[Row]) -> bool:
     counts: dict[str, int] = {}
     for r in rows:
         counts[r["method"]] = counts.get(r["method"], 0) + 1
     return min(counts.values()) < 2
 
 
-def _thinned(points: Sequence[CurvePoint], bins: int | None) -> list[Row]:
+def _binned_by_epoch(points: Sequence[CurvePoint], bins: int | None) -> list[Row]:
     """Rows by method, seed and epoch; with `bins`, means within that many equal bins of epochs."""
     last = max(p.epoch for p in points) or 1.0
     groups: dict[tuple[str, int, float], list[CurvePoint]] = {}

@@ -471,7 +471,7 @@ def _slices_plot(data: PlotData, column: str) -> Chart:
     )
     offset = alt.YOffset("method:N", scale=alt.Scale(domain=shown))
     colour = method_colour(data, shown)
-    x_scale = alt.Scale(zero=False, nice=False, domain=_within(rows))
+    x_scale = alt.Scale(zero=False, nice=False, domain=_middle_range(rows))
     base = alt.Chart(table_of(rows)).encode(
         y=y,
         yOffset=offset,
@@ -505,7 +505,7 @@ def _slices_plot(data: PlotData, column: str) -> Chart:
     )
 
 
-def _within(rows: Sequence[Row]) -> list[float]:
+def _middle_range(rows: Sequence[Row]) -> list[float]:
     """The middle of what is to be seen: points whole, the longest intervals cut."""
     low, high = min(r["accuracy"] for r in rows), max(r["accuracy"] for r in rows)
     lowest, highest = min(r["low"] for r in rows), max(r["high"] for r in rows)
