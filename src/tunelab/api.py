@@ -313,7 +313,7 @@ def run_plan(
     """
     if engine == "process" and planned.jobs > 1:
         # Trials that are measured alone must not be disturbed.
-        on_event = _meanwhile(on_event, report.prepare)
+        on_event = _meanwhile(on_event, report.prepare_page)
     with store.locked(planned.spec.output_dir):
         study.write(planned, command)
         try:
@@ -394,9 +394,9 @@ def train_one(
         (made / "trial").mkdir()
         for name in store.TRIAL_FILES:
             shutil.move(trial / name, made / "trial" / name)
-        tracked = planned.spec.output_dir / trackers.FOLDER
+        tracked = planned.spec.output_dir / trackers.TRACKING_FOLDER
         if tracked.is_dir():
-            shutil.move(tracked, made / "trial" / trackers.FOLDER)
+            shutil.move(tracked, made / "trial" / trackers.TRACKING_FOLDER)
         if out.is_dir():
             shutil.rmtree(out)
         made.replace(out)

@@ -59,7 +59,7 @@ __all__ = [
     "plot_data",
     "slices_of",
     "split_of",
-    "texts_of",
+    "scored_texts",
 ]
 
 Floats = NDArray[np.float64]
@@ -439,7 +439,7 @@ def mistakes(
 ) -> Mistakes | None:
     """Rows that some method gets wrong, those with the most confident mistake first.
 
-    `texts` by row id (see `texts_of`); rows without a text are left out. None where nothing is
+    `texts` by row id (see `scored_texts`); rows without a text are left out. None where nothing is
     wrong, or nothing was predicted.
     """
     split = split_of(summary)
@@ -509,7 +509,7 @@ def _cut(text: str) -> str:
     return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + " …"
 
 
-def texts_of(record: StudyRecord) -> dict[str, str]:
+def scored_texts(record: StudyRecord) -> dict[str, str]:
     """The texts of the scored parts by row id, as the study keeps them; empty where it does not."""
     parts = [read_rows(record.directory, part) for part in ("validation", "test")]
     return {

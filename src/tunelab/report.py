@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from tunelab.stats import Runs
 
-__all__ = ["prepare", "render", "safe_json", "write_comparison", "write_report"]
+__all__ = ["prepare_page", "render", "safe_json", "write_comparison", "write_report"]
 
 SECTIONS = {
     "results": "Results",
@@ -105,7 +105,7 @@ def render(
     split = evidence.split_of(summary)
     found = {m: list(runs[split][m].by_seed.values()) for m in record.methods if m in runs[split]}
     data = evidence.plot_data(record, summary, found)
-    texts = evidence.texts_of(record) if texts is None else texts
+    texts = evidence.scored_texts(record) if texts is None else texts
     wrong = evidence.mistakes(record, summary, texts, found)
     figures = _figures(data)
     classes = _class_table(record, summary)
@@ -151,7 +151,7 @@ def render(
     )
 
 
-def prepare() -> None:
+def prepare_page() -> None:
     """Have ready what is the same in every report: seconds, which need not be spent at the end."""
     import altair  # noqa: F401
 

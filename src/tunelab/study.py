@@ -380,7 +380,7 @@ def run(
         inside.callback(worker.stop)
         run_all = partial(ENGINES[engine], worker=worker)
         reporter = inside.enter_context(trackers.Reporter(
-            p.spec.report_to, folder.name, folder / trackers.FOLDER, known,
+            p.spec.report_to, folder.name, folder / trackers.TRACKING_FOLDER, known,
             lambda text: on_event({"event": "note", "text": text}),
         ))  # fmt: skip
 

@@ -21,10 +21,10 @@ from typing import Any
 from tunelab.errors import ConfigError, suggest
 from tunelab.types import TrialResult, TrialSpec
 
-__all__ = ["TRACKERS", "FOLDER", "Reporter", "Tracker", "faults", "require", "where"]
+__all__ = ["TRACKERS", "TRACKING_FOLDER", "Reporter", "Tracker", "faults", "require", "where"]
 
 # Below the study's folder: what a tracker writes into files of its own.
-FOLDER = "tracking"
+TRACKING_FOLDER = "tracking"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def require(names: Iterable[str]) -> None:
 
 def where(names: Iterable[str], study: Path) -> list[str]:
     """How each tracker's runs are seen, a line each."""
-    facts = {"project": study.name, "folder": study / FOLDER}
+    facts = {"project": study.name, "folder": study / TRACKING_FOLDER}
     return [f"{name}: {TRACKERS[name].where.format(**facts)}" for name in names]
 
 

@@ -23,7 +23,7 @@ from tunelab.plots.base import capital
 from tunelab.store import StudyRecord, write_bytes, write_text
 from tunelab.summary import Summary
 
-__all__ = ["FIGURES", "TABLES", "lab_report", "write_figures", "write_table"]
+__all__ = ["FIGURES", "TABLES", "lab_report", "write_figures", "write_study_table"]
 
 
 # --- figures ----------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ TABLES = {
 """Formats of the table: its file, and summary -> text."""
 
 
-def write_table(summary: Summary, directory: Path, kind: str) -> Path:
+def write_study_table(summary: Summary, directory: Path, kind: str) -> Path:
     """Write the table of a study in one of TABLES; its path."""
     name, function = TABLES[kind]
     write_text(directory / name, function(summary))

@@ -275,7 +275,7 @@ def test_the_report_is_prepared_beside_trials_but_not_beside_one_measured_alone(
     jobs: int, reviews_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[object] = []
-    monkeypatch.setattr(report, "prepare", lambda: seen.append("prepared"))
+    monkeypatch.setattr(report, "prepare_page", lambda: seen.append("prepared"))
 
     def hear(event: Any) -> None:
         seen.append(event["event"])

@@ -30,7 +30,7 @@ __all__ = [
     "PlotData",
     "Reliability",
     "Roc",
-    "Row",
+    "ChartRow",
     "SettingLevel",
     "SizePoint",
     "SlicePoint",
@@ -49,9 +49,9 @@ SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down"
 DASHES: tuple[tuple[int, ...], ...] = ((), (6, 3), (2, 2), (8, 3, 2, 3))
 NEUTRAL = "#7a7a7a"  # 4.3:1 on white and 4.9:1 on black: legible on both
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-WIDTH = 620
+CHART_WIDTH = 620
 
-Row = dict[str, Any]
+ChartRow = dict[str, Any]
 
 
 # --- what a chart is made of ------------------------------------------------------------------
@@ -284,7 +284,7 @@ def to_svg(chart: Chart) -> str:
 # --- what the charts share --------------------------------------------------------------------
 
 
-def table_of(rows: Sequence[Row]) -> alt.Data:
+def chart_data(rows: Sequence[ChartRow]) -> alt.Data:
     """Rows as a chart's own data."""
     import altair as alt
 
@@ -319,7 +319,7 @@ _CONFIG: dict[str, Any] = {
 }
 
 
-def finish(chart: Chart, title: str, subtitle: str, **fit: Any) -> Chart:
+def finished_chart(chart: Chart, title: str, subtitle: str, **fit: Any) -> Chart:
     """Give a chart its title, its looks and the parameter `follow`.
 
     `fit` tells the report how the chart becomes as wide as the page: `fit="width"` unless said.
@@ -412,7 +412,7 @@ def by(field_name: str) -> alt.EncodingSortField:
     return alt.EncodingSortField(field=field_name, op="min", order="ascending")
 
 
-def in_order(data: PlotData, present: Mapping[str, Any]) -> list[str]:
+def methods_in_order(data: PlotData, present: Mapping[str, Any]) -> list[str]:
     """The methods that are present, in the study's order."""
     return [m for m in data.methods if m in present]
 

@@ -10,23 +10,23 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunelab.plots.base import (
+    CHART_WIDTH,
     NEUTRAL,
-    WIDTH,
+    ChartRow,
     CostColumn,
     PlotData,
-    Row,
     by,
     capital,
-    finish,
+    chart_data,
+    finished_chart,
     followed,
-    in_order,
     method_colour,
     method_shape,
+    methods_in_order,
     padded,
     possible,
     rounded,
     seeds_of,
-    table_of,
     zoom,
 )
 
@@ -50,7 +50,7 @@ def difference_plot(data: PlotData) -> Chart | None:
 
     if not data.differences:
         return None
-    rows: list[Row] = []
+    rows: list[ChartRow] = []
     for place, c in enumerate(data.differences):
         d = c.difference
         value, low, high = (
@@ -89,13 +89,13 @@ def difference_plot(data: PlotData) -> Chart | None:
             labelOffset=-8,
         ),
     )
-    base = alt.Chart(table_of(rows)).encode(y=y)
+    base = alt.Chart(chart_data(rows)).encode(y=y)
     tooltip = [
         alt.Tooltip("method:N", title=f"{data.best} against"),
         alt.Tooltip("shown:N", title=points),
         alt.Tooltip("verdict:N"),
     ]
-    zero = alt.Chart(table_of([{"zero": 0}])).mark_rule(
+    zero = alt.Chart(chart_data([{"zero": 0}])).mark_rule(
         color=NEUTRAL, strokeDash=[4, 3], strokeWidth=1.5
     )
     colour = method_colour(data, shown_methods, legend=False)
@@ -122,8 +122,8 @@ def difference_plot(data: PlotData) -> Chart | None:
             opacity=followed(),
             tooltip=tooltip,
         ),
-    ).properties(width=WIDTH, height={"step": 46})
-    return finish(
+    ).properties(width=CHART_WIDTH, height={"step": 46})
+    return finished_chart(
         layers,
         f"{data.best} against every other method",
         f"{data.metric} on {data.part}, 95% intervals, "
@@ -180,7 +180,7 @@ def _cost_plot(data: PlotData, cost: CostColumn) -> Chart | None:
         alt.Tooltip("text:N", title=cost.title),
         alt.Tooltip("front:N", title="beaten in both by another"),
     ]
-    base = alt.Chart(table_of(rows)).encode(x=x, y=y, color=colour, opacity=followed())
+    base = alt.Chart(chart_data(rows)).encode(x=x, y=y, color=colour, opacity=followed())
     front = sorted((r for r in rows if r["front"] == "no"), key=lambda r: r["cost"])
     layers = alt.layer(
         *([_front_line(front, x, y)] if len(front) > 1 else []),
@@ -200,8 +200,8 @@ def _cost_plot(data: PlotData, cost: CostColumn) -> Chart | None:
             for place, how in _LABEL_PLACES.items()
             if any(r["place"] == place for r in rows)
         ),
-    ).properties(width=WIDTH, height=340)
-    return finish(
+    ).properties(width=CHART_WIDTH, height=340)
+    return finished_chart(
         layers,
         f"{capital(data.metric)} against {cost.title}",
         ("mean and 95% interval over seeds, " if several else "")
@@ -210,13 +210,13 @@ def _cost_plot(data: PlotData, cost: CostColumn) -> Chart | None:
     )
 
 
-def _front_line(front: Sequence[Row], x: alt.X, y: alt.Y) -> alt.Chart:
+def _front_line(front: Sequence[ChartRow], x: alt.X, y: alt.Y) -> alt.Chart:
     """Steps through the methods that are not beaten in both score and cost."""
     import altair as alt
 
     steps = [{"cost": r["cost"], "score": r["score"], "order": i} for i, r in enumerate(front)]
     line: alt.Chart = (
-        alt.Chart(table_of(steps))
+        alt.Chart(chart_data(steps))
         .mark_line(
             interpolate="step-after",
             strokeDash=[5, 4],
@@ -244,12 +244,12 @@ def _priced(data: PlotData, cost: CostColumn) -> list[str]:
     """The methods with a score and a cost above zero (a logarithmic axis has no zero)."""
     return [
         m
-        for m in in_order(data, data.scores)
+        for m in methods_in_order(data, data.scores)
         if m in cost.estimates and cost.estimates[m].value > 0
     ]
 
 
-def _cost_row(data: PlotData, cost: CostColumn, method: str) -> Row:
+def _cost_row(data: PlotData, cost: CostColumn, method: str) -> ChartRow:
     score, spent = data.scores[method], cost.estimates[method]
     # Below zero a Student interval has no place on a logarithmic axis: cut at a tenth.
     floor = spent.value / 10
@@ -267,7 +267,7 @@ def _cost_row(data: PlotData, cost: CostColumn, method: str) -> Row:
     }
 
 
-def _place_labels(rows: Sequence[Row]) -> None:
+def _place_labels(rows: Sequence[ChartRow]) -> None:
     """Give each row a "place" for its label: the first where it meets no other point or label."""
     xs = [math.log(r["cost"]) for r in rows]
     ys = [r["score"] for r in rows]
@@ -371,7 +371,7 @@ def costs_plot(data: PlotData) -> Chart | None:
     layers = alt.layer(
         base.mark_bar(height={"band": 0.68}, cornerRadiusEnd=3).encode(x=x, color=colour),
         base.mark_rule(color=NEUTRAL, strokeWidth=1.5).encode(x="low:Q", x2="high:Q"),
-        data=table_of(rows),
+        data=chart_data(rows),
     ).properties(width=190, height={"step": 24})
     chart = layers.facet(
         facet=alt.Facet(
@@ -384,7 +384,7 @@ def costs_plot(data: PlotData) -> Chart | None:
         spacing={"row": 26, "column": 26},
     ).resolve_scale(x="independent")
     several = any(data.seeds.get(m, 0) > 1 for m in shown)
-    return finish(
+    return finished_chart(
         chart,
         "What each method costs",
         ("mean and 95% interval over seeds, " if several else "") + seeds_of(data, shown),
@@ -396,7 +396,7 @@ def describe_costs(data: PlotData) -> str:
     """Every cost of every method, as text."""
     parts = [
         f"{capital(c.title)}: "
-        + ", ".join(f"{m} {c.texts.get(m, '')}" for m in in_order(data, c.estimates))
+        + ", ".join(f"{m} {c.texts.get(m, '')}" for m in methods_in_order(data, c.estimates))
         for c in data.costs
         if c.estimates
     ]

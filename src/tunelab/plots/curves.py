@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tunelab.plots.base import (
-    WIDTH,
+    CHART_WIDTH,
+    ChartRow,
     CurvePoint,
     PlotData,
-    Row,
     capital,
-    finish,
+    chart_data,
+    finished_chart,
     followed,
     method_colour,
     method_dash,
     method_shape,
     rounded,
     seeds_of,
-    table_of,
     zoom,
 )
 
@@ -97,7 +97,7 @@ def _curves(
         alt.Tooltip("epoch:Q", format=".2~f"),
         alt.Tooltip("value:Q", title=axis, format=".3~f"),
     ]
-    thick = alt.Chart(table_of(mean)).encode(
+    thick = alt.Chart(chart_data(mean)).encode(
         x=x, y=y, color=colour, tooltip=tooltip, opacity=followed()
     )
     layers = [
@@ -105,7 +105,7 @@ def _curves(
     ]
     if several and len(shown) <= MOST_SINGLE:
         thin = (
-            alt.Chart(table_of(single))
+            alt.Chart(chart_data(single))
             .mark_line(strokeWidth=1, clip=True)
             .encode(x=x, y=y, color=colour, detail="seed:N", opacity=followed(0.35))
         )
@@ -118,21 +118,21 @@ def _curves(
         )
     layers[-1] = layers[-1].add_params(zoom())
     thin_said = ", thin: each seed" if several and len(shown) <= MOST_SINGLE else ""
-    return finish(
-        alt.layer(*layers).properties(width=WIDTH, height=280),
+    return finished_chart(
+        alt.layer(*layers).properties(width=CHART_WIDTH, height=280),
         title,
         (f"thick: mean over seeds{thin_said}; " if several else "") + seeds_of(data, shown),
     )
 
 
-def _is_single_point(rows: Sequence[Row]) -> bool:
+def _is_single_point(rows: Sequence[ChartRow]) -> bool:
     counts: dict[str, int] = {}
     for r in rows:
         counts[r["method"]] = counts.get(r["method"], 0) + 1
     return min(counts.values()) < 2
 
 
-def _binned_by_epoch(points: Sequence[CurvePoint], bins: int | None) -> list[Row]:
+def _binned_by_epoch(points: Sequence[CurvePoint], bins: int | None) -> list[ChartRow]:
     """Rows by method, seed and epoch; with `bins`, means within that many equal bins of epochs."""
     last = max(p.epoch for p in points) or 1.0
     groups: dict[tuple[str, int, float], list[CurvePoint]] = {}
@@ -151,7 +151,7 @@ def _binned_by_epoch(points: Sequence[CurvePoint], bins: int | None) -> list[Row
     ]
 
 
-def _mean_over_seeds(rows: Sequence[Row], *, between: bool) -> list[Row]:
+def _mean_over_seeds(rows: Sequence[ChartRow], *, between: bool) -> list[ChartRow]:
     """Means by method and place; with `between`, of lines that have a value between their points.
 
     Seeds need not be logged at the same epochs: a mean of those that happen to be would jump from
@@ -160,7 +160,7 @@ def _mean_over_seeds(rows: Sequence[Row], *, between: bool) -> list[Row]:
     if between:
         return [row for method in dict.fromkeys(r["method"] for r in rows)
                 for row in _mean_line([r for r in rows if r["method"] == method])]  # fmt: skip
-    groups: dict[tuple[str, float], list[Row]] = {}
+    groups: dict[tuple[str, float], list[ChartRow]] = {}
     for r in rows:
         groups.setdefault((r["method"], r.pop("place")), []).append(r)
     return [
@@ -173,7 +173,7 @@ def _mean_over_seeds(rows: Sequence[Row], *, between: bool) -> list[Row]:
     ]
 
 
-def _mean_line(rows: Sequence[Row]) -> list[Row]:
+def _mean_line(rows: Sequence[ChartRow]) -> list[ChartRow]:
     """The mean of one method's lines, at the epochs of the seed that has the most points."""
     lines: dict[int, list[tuple[float, float]]] = {}
     for r in rows:

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tunelab.plots.base import (
+    CHART_WIDTH,
     NEUTRAL,
-    WIDTH,
+    ChartRow,
     PlotData,
-    Row,
     by,
     capital,
-    finish,
+    chart_data,
+    finished_chart,
     followed,
     method_colour,
     method_dash,
@@ -24,7 +25,6 @@ from tunelab.plots.base import (
     possible,
     rounded,
     seeds_of,
-    table_of,
     zoom,
 )
 
@@ -39,7 +39,7 @@ def learning_plot(data: PlotData) -> Chart | None:
     if not data.learning:
         return None
     shown = [m for m in data.methods if any(p.method == m for p in data.learning)]
-    rows: list[Row] = [
+    rows: list[ChartRow] = [
         {
             "method": p.method,
             "rows": p.rows,
@@ -69,7 +69,7 @@ def learning_plot(data: PlotData) -> Chart | None:
         alt.Tooltip("rows:Q", title="training rows", format=",d"),
         alt.Tooltip("score:Q", title=data.metric, format=".1f" if data.percent else ".3f"),
     ]
-    base = alt.Chart(table_of(rows)).encode(
+    base = alt.Chart(chart_data(rows)).encode(
         x=x,
         y=alt.Y("score:Q", title=y_title, scale=y_scale),
         color=colour,
@@ -84,8 +84,8 @@ def learning_plot(data: PlotData) -> Chart | None:
         base.mark_point(filled=True, size=70, clip=True)
         .encode(shape=method_shape(data, shown))
         .add_params(zoom()),
-    ).properties(width=WIDTH, height=320)
-    return finish(
+    ).properties(width=CHART_WIDTH, height=320)
+    return finished_chart(
         layers,
         f"{capital(data.metric)} by number of training rows",
         f"mean and 95% interval over seeds, {seeds_of(data, shown)}",
@@ -115,13 +115,13 @@ def tuning_plot(data: PlotData) -> Chart | None:
     shown = [m for m in data.methods if m in curves]
     if not shown or max(len(c) for c in curves.values()) < 2:
         return None
-    rows: list[Row] = [
+    rows: list[ChartRow] = [
         {"method": m, "tries": n, "score": rounded(v * data.scale)}
         for m in shown
         for n, v in enumerate(curves[m], start=1)
     ]
     most = max(r["tries"] for r in rows)
-    base = alt.Chart(table_of(rows)).encode(
+    base = alt.Chart(chart_data(rows)).encode(
         x=alt.X(
             "tries:Q",
             title="tries of settings",
@@ -146,8 +146,8 @@ def tuning_plot(data: PlotData) -> Chart | None:
         base.mark_point(filled=True, size=60, clip=True)
         .encode(shape=method_shape(data, shown))
         .add_params(zoom()),
-    ).properties(width=WIDTH, height=280)
-    return finish(
+    ).properties(width=CHART_WIDTH, height=280)
+    return finished_chart(
         layers,
         "What tuning is worth",
         f"expected validation score of the best of n tries; {seeds_of(data, shown)} afterwards",
@@ -174,7 +174,7 @@ def sensitivity_plot(data: PlotData) -> Chart | None:
         return None
     panels = list(dict.fromkeys((s.method, s.setting) for s in data.sensitivity))
     shares = {(s.method, s.setting): s.share for s in data.sensitivity}
-    rows: list[Row] = [
+    rows: list[ChartRow] = [
         {
             "of": s.method,
             "panel": f"{s.method}: {s.setting} ({100 * shares[s.method, s.setting]:.0f}%)",
@@ -214,19 +214,19 @@ def sensitivity_plot(data: PlotData) -> Chart | None:
             x2="high:Q",
         ),
         base.mark_point(filled=True, size=90, color="#0072B2", opacity=1).encode(x=x),
-        data=table_of(rows),
-    ).properties(width=WIDTH - 160, height={"step": 26})
+        data=chart_data(rows),
+    ).properties(width=CHART_WIDTH - 160, height={"step": 26})
     chart = layers.facet(
         facet=alt.Facet(
             "panel:N",
             sort=by("panel_place"),
             title=None,
-            header=alt.Header(labelAnchor="start", labelPadding=4, labelLimit=WIDTH),
+            header=alt.Header(labelAnchor="start", labelPadding=4, labelLimit=CHART_WIDTH),
         ),
         columns=1,
         spacing=18,
     ).resolve_scale(y="independent")
-    return finish(
+    return finished_chart(
         chart,
         "What the settings do",
         f"{data.metric} on {data.part}: mean of the trials with each value less the mean of all, "
@@ -250,7 +250,7 @@ def transfer_plot(data: PlotData) -> Chart | None:
         return None
     places: Sequence[str] = list(dict.fromkeys(p.place for p in data.transfer))
     shown = [m for m in data.methods if any(p.method == m for p in data.transfer)]
-    rows: list[Row] = [
+    rows: list[ChartRow] = [
         {
             "method": p.method,
             "place": shown.index(p.method),
@@ -296,7 +296,7 @@ def transfer_plot(data: PlotData) -> Chart | None:
         base.mark_point(filled=True, size=90).encode(
             x=x, shape=method_shape(data, shown, legend=False)
         ),
-        data=table_of(rows),
+        data=chart_data(rows),
     ).properties(width=190, height={"step": 24})
     chart = layers.facet(
         facet=alt.Facet(
@@ -308,7 +308,7 @@ def transfer_plot(data: PlotData) -> Chart | None:
         columns=3,
         spacing={"row": 26, "column": 26},
     )
-    return finish(
+    return finished_chart(
         chart,
         f"{capital(data.metric)} elsewhere",
         f"on data that trained and chose nothing{data.unit}; mean and 95% interval over seeds, "

@@ -11,24 +11,24 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunelab.plots.base import (
+    CHART_WIDTH,
     LEGEND,
     NEUTRAL,
-    WIDTH,
+    ChartRow,
     Curve,
     PlotData,
-    Row,
     by,
+    chart_data,
     colours,
     dashes,
-    finish,
+    finished_chart,
     followed,
-    in_order,
     method_colour,
     method_shape,
+    methods_in_order,
     rounded,
     seeds_of,
     shapes,
-    table_of,
     zoom,
 )
 
@@ -51,15 +51,15 @@ def roc_plot(data: PlotData) -> Chart | None:
     }
     lines = _area_lines(data, curves, "false positive rate", "true positive rate")
     chance = (
-        alt.Chart(table_of([{"x": 0, "y": 0}, {"x": 1, "y": 1}]))
+        alt.Chart(chart_data([{"x": 0, "y": 0}, {"x": 1, "y": 1}]))
         .mark_line(strokeDash=[4, 3], strokeWidth=1.2, color=NEUTRAL, clip=True)
         .encode(x="x:Q", y="y:Q")
     )
-    return finish(
+    return finished_chart(
         alt.layer(chance, lines).properties(width=400, height=380),
         "ROC curves",
         f"{_of_classes(data)}, on {data.part}; in brackets the area; mean over seeds, "
-        f"{seeds_of(data, in_order(data, curves))}",
+        f"{seeds_of(data, methods_in_order(data, curves))}",
     )
 
 
@@ -70,11 +70,11 @@ def precision_recall_plot(data: PlotData) -> Chart | None:
     if not data.precision_recall:
         return None
     lines = _area_lines(data, data.precision_recall, "recall", "precision")
-    return finish(
+    return finished_chart(
         alt.layer(lines).properties(width=400, height=380),
         "Precision and recall",
         f"{_of_classes(data)}, on {data.part}; in brackets the average precision; mean over "
-        f"seeds, {seeds_of(data, in_order(data, data.precision_recall))}",
+        f"seeds, {seeds_of(data, methods_in_order(data, data.precision_recall))}",
     )
 
 
@@ -87,7 +87,7 @@ def _area_lines(data: PlotData, curves: Mapping[str, Curve], x_title: str, y_tit
     """A line a method on the unit square, its area in the legend."""
     import altair as alt
 
-    shown = in_order(data, curves)
+    shown = methods_in_order(data, curves)
     names = {m: f"{m} ({curves[m].area:.3f})" for m in shown}
     palette, dash = colours(data.methods), dashes(data.methods)
     rows = [
@@ -100,7 +100,7 @@ def _area_lines(data: PlotData, curves: Mapping[str, Curve], x_title: str, y_tit
     legend = alt.Legend(**{**LEGEND, "columns": 2})
     domain = [names[m] for m in shown]
     lines: Chart = (
-        alt.Chart(table_of(rows))
+        alt.Chart(chart_data(rows))
         .mark_line(strokeWidth=2.2, clip=True)
         .encode(
             x=alt.X("x:Q", title=x_title, scale=unit, axis=axis),
@@ -130,14 +130,14 @@ def _area_lines(data: PlotData, curves: Mapping[str, Curve], x_title: str, y_tit
 
 def describe_roc(data: PlotData) -> str:
     """The area of each method."""
-    parts = [f"{m} {data.roc[m].auc:.3f}" for m in in_order(data, data.roc)]
+    parts = [f"{m} {data.roc[m].auc:.3f}" for m in methods_in_order(data, data.roc)]
     return f"Area under the curve: {'; '.join(parts)}."
 
 
 def describe_precision_recall(data: PlotData) -> str:
     """The average precision of each method."""
     curves = data.precision_recall
-    parts = [f"{m} {curves[m].area:.3f}" for m in in_order(data, curves)]
+    parts = [f"{m} {curves[m].area:.3f}" for m in methods_in_order(data, curves)]
     return f"Average precision: {'; '.join(parts)}."
 
 
@@ -150,7 +150,7 @@ def calibration_plot(data: PlotData) -> Chart | None:
 
     if not data.reliability:
         return None
-    shown = in_order(data, data.reliability)
+    shown = methods_in_order(data, data.reliability)
     names = {m: f"{m} ({100 * data.reliability[m].error:.1f})" for m in shown}
     palette, shape = colours(data.methods), shapes(data.methods)
     rows = [
@@ -178,7 +178,7 @@ def calibration_plot(data: PlotData) -> Chart | None:
         "confidence:Q", title="confidence (probability of the class said)", scale=unit, axis=axis
     )
     y = alt.Y("accuracy:Q", title="how often it is right", scale=right, axis=axis)
-    base = alt.Chart(table_of(rows)).encode(
+    base = alt.Chart(chart_data(rows)).encode(
         x=x,
         y=y,
         opacity=followed(),
@@ -195,7 +195,7 @@ def calibration_plot(data: PlotData) -> Chart | None:
         ],
     )
     perfect = (
-        alt.Chart(table_of([{"x": 0, "y": 0}, {"x": 1, "y": 1}]))
+        alt.Chart(chart_data([{"x": 0, "y": 0}, {"x": 1, "y": 1}]))
         .mark_line(strokeDash=[4, 3], strokeWidth=1.2, color=NEUTRAL, clip=True)
         .encode(x=alt.X("x:Q", scale=unit), y="y:Q")
     )
@@ -212,8 +212,8 @@ def calibration_plot(data: PlotData) -> Chart | None:
             ),
         )
         .add_params(zoom()),
-    ).properties(width=WIDTH, height=340)
-    return finish(
+    ).properties(width=CHART_WIDTH, height=340)
+    return finished_chart(
         chart,
         "Is it right as often as it is sure?",
         f"on {data.part}; in brackets the expected calibration error in points, mean over seeds; "
@@ -224,7 +224,7 @@ def calibration_plot(data: PlotData) -> Chart | None:
 def describe_calibration(data: PlotData) -> str:
     """The calibration error of each method."""
     found = data.reliability
-    parts = [f"{m} {100 * found[m].error:.1f} points" for m in in_order(data, found)]
+    parts = [f"{m} {100 * found[m].error:.1f} points" for m in methods_in_order(data, found)]
     return f"Expected calibration error: {'; '.join(parts)}."
 
 
@@ -238,7 +238,7 @@ def confusion_plot(data: PlotData) -> Chart | None:
     names = data.class_names
     if not data.confusion or not 2 <= len(names) <= MOST_CLASSES:
         return None
-    shown = in_order(data, data.confusion)
+    shown = methods_in_order(data, data.confusion)
     rows = [
         {
             "method": m,
@@ -302,7 +302,7 @@ def confusion_plot(data: PlotData) -> Chart | None:
     fit = max(1, min(len(shown), 860 // (cell * len(names) + 24)))
     per_line = math.ceil(len(shown) / math.ceil(len(shown) / fit))  # lines of like length
     chart = (
-        alt.layer(*layers, data=table_of(rows))
+        alt.layer(*layers, data=chart_data(rows))
         .properties(width={"step": cell}, height={"step": cell})
         .facet(
             facet=alt.Facet(
@@ -315,7 +315,7 @@ def confusion_plot(data: PlotData) -> Chart | None:
             spacing=24,
         )
     )
-    return finish(
+    return finished_chart(
         chart,
         "Confusion matrices",
         f"share of each true class, on {data.part}; all seeds together, {seeds_of(data, shown)}",
@@ -326,7 +326,7 @@ def confusion_plot(data: PlotData) -> Chart | None:
 def describe_confusion(data: PlotData) -> str:
     """The most frequent confusion of each method."""
     parts = []
-    for m in in_order(data, data.confusion):
+    for m in methods_in_order(data, data.confusion):
         worst = max(
             (
                 (n / max(sum(line), 1), i, j)
@@ -358,7 +358,7 @@ def agreement_plot(data: PlotData) -> Chart | None:
     if len(shown) < 2:
         return None
     place = {m: i for i, m in enumerate(shown)}
-    rows: list[Row] = []
+    rows: list[ChartRow] = []
     for (a, b), share in pairs.items():
         for one, other in ((a, b), (b, a)):
             rows.append(
@@ -376,7 +376,7 @@ def agreement_plot(data: PlotData) -> Chart | None:
     x = alt.X("other:N", sort=by("other_place"), title=None, axis=alt.Axis(**axis, labelAngle=-40))
     y = alt.Y("method:N", sort=by("place"), title=None, axis=alt.Axis(**axis))
     lowest = min(pairs.values())
-    base = alt.Chart(table_of(rows)).encode(x=x, y=y, opacity=followed(faded=0.25))
+    base = alt.Chart(chart_data(rows)).encode(x=x, y=y, opacity=followed(faded=0.25))
     middle = rounded((1 + lowest) / 2)
     chart = alt.layer(
         base.mark_rect(stroke="#ffffff", strokeWidth=1).encode(
@@ -399,7 +399,7 @@ def agreement_plot(data: PlotData) -> Chart | None:
             ),
         ),
     ).properties(width={"step": cell}, height={"step": min(cell, 44)})
-    return finish(
+    return finished_chart(
         chart,
         "How often two methods say the same",
         f"share of {data.agreement_rows:,} rows of {data.part}, by the mean scores over seeds, "
@@ -449,7 +449,7 @@ def _slices_plot(data: PlotData, column: str) -> Chart:
     values = list(dict.fromkeys(s.value for s in points))
     if all(re.match(r"-?\d", v) for v in values):  # bins of numbers, in their order
         values.sort(key=lambda v: float(re.split(r" |$", v, maxsplit=1)[0]))
-    rows: list[Row] = [
+    rows: list[ChartRow] = [
         {
             "method": s.method,
             "value": f"{s.value} ({s.rows:,})",
@@ -472,7 +472,7 @@ def _slices_plot(data: PlotData, column: str) -> Chart:
     offset = alt.YOffset("method:N", scale=alt.Scale(domain=shown))
     colour = method_colour(data, shown)
     x_scale = alt.Scale(zero=False, nice=False, domain=_middle_range(rows))
-    base = alt.Chart(table_of(rows)).encode(
+    base = alt.Chart(chart_data(rows)).encode(
         y=y,
         yOffset=offset,
         color=colour,
@@ -496,8 +496,8 @@ def _slices_plot(data: PlotData, column: str) -> Chart:
         base.transform_filter("datum.named === 'yes'")
         .mark_point(filled=False, size=190, strokeWidth=1.8, shape="circle")
         .encode(x=alt.X("accuracy:Q", scale=x_scale, title=x_title)),
-    ).properties(width=WIDTH, height={"step": max(7, min(13, 80 // len(shown)))})
-    return finish(
+    ).properties(width=CHART_WIDTH, height={"step": max(7, min(13, 80 // len(shown)))})
+    return finished_chart(
         layers,
         f"Accuracy by {column}",
         f"mean and 95% interval over seeds and rows, {seeds_of(data, shown)}; in brackets the "
@@ -505,7 +505,7 @@ def _slices_plot(data: PlotData, column: str) -> Chart:
     )
 
 
-def _middle_range(rows: Sequence[Row]) -> list[float]:
+def _middle_range(rows: Sequence[ChartRow]) -> list[float]:
     """The middle of what is to be seen: points whole, the longest intervals cut."""
     low, high = min(r["accuracy"] for r in rows), max(r["accuracy"] for r in rows)
     lowest, highest = min(r["low"] for r in rows), max(r["high"] for r in rows)
@@ -535,7 +535,7 @@ def behaviour_plot(data: PlotData) -> Chart | None:
         return None
     shown = [m for m in data.methods if any(b.method == m for b in data.behaviour)]
     tests = list(dict.fromkeys(f"{b.capability}: {b.test}" for b in data.behaviour))
-    rows: list[Row] = [
+    rows: list[ChartRow] = [
         {
             "method": b.method,
             "place": shown.index(b.method),
@@ -564,7 +564,7 @@ def behaviour_plot(data: PlotData) -> Chart | None:
             orient="top", ticks=False, domain=False, grid=False, labelAngle=-40, labelLimit=120
         ),
     )
-    base = alt.Chart(table_of(rows)).encode(x=x, y=y, opacity=followed(faded=0.25))
+    base = alt.Chart(chart_data(rows)).encode(x=x, y=y, opacity=followed(faded=0.25))
     chart = alt.layer(
         base.mark_rect(stroke="#ffffff", strokeWidth=1).encode(
             color=alt.Color(
@@ -587,7 +587,7 @@ def behaviour_plot(data: PlotData) -> Chart | None:
             color=alt.condition("datum.failure > 0.5", alt.value("#ffffff"), alt.value("#3a2a1a")),
         ),
     ).properties(width={"step": cell}, height={"step": 26})
-    return finish(
+    return finished_chart(
         chart,
         "Behaviour tests: how often a method fails",
         f"share of the cases that fail, mean over seeds, {seeds_of(data, shown)}",
