@@ -6,7 +6,7 @@ must not make it more negative). A suite is a YAML file of templates and words; 
 English sentiment. `cases(suite)` fills the templates, the same on every machine; `results` reads
 the predictions on their texts and gives failure rates with intervals over seeds and cases.
 
-May import: numpy, yaml (inside functions), types, errors, metrics, stats, slices. May not import:
+May import: numpy, yaml (inside functions), types, errors, metrics, crossed, stats. May not import:
 torch, summary, store.
 """
 
@@ -23,9 +23,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.crossed import mean_of_values
 from tunelab.errors import ConfigError, suggest
 from tunelab.metrics import probabilities
-from tunelab.slices import crossed
 from tunelab.stats import Runs
 from tunelab.types import Classifier, Estimate, Predictions
 
@@ -422,7 +422,7 @@ def results(
                     capability=case.capability,
                     kind=case.kind,
                     cases=len(rows),
-                    failure=crossed(failed[:, rows].astype(np.float64)).estimate(),
+                    failure=mean_of_values(failed[:, rows].astype(np.float64)).estimate(),
                     examples=tuple(shown),
                 )
             )

@@ -6,14 +6,14 @@ could make up for, at a confidence that holds for the whole race. Test plays no 
 
 Spread: with d_si the leader's right answer less the other's, of seed s on row i, the mean over S
 seeds and n rows has variance V(seed)/S + V(row)/n + V(rest)/(nS); the parts are estimated apart
-(as in `stats`), that of the seeds from all methods together, and no less than from the pair.
+(as in `crossed`), that of the seeds from all methods together, and no less than from the pair.
 Rounds: their statistics hang together, since rows stay the same and seeds are added, so that one
 bound for all rounds is far below one a round. The chance that a path crosses it anywhere is held
 by Hunter's inequality (1976; Worsley 1982): of neighbours, only the first crossing counts. With
 fewer than five methods the spread over seeds is too uncertain for that, and every round gets an
 equal part (Bonferroni). Rivals: each of the K - 1 who could push the best out gets an equal part.
 
-May import: errors, types, numpy, scipy inside functions. May not import: torch, store, study.
+May import: crossed, numpy, scipy inside functions. May not import: torch, store, study.
 """
 
 from __future__ import annotations
@@ -26,6 +26,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tunelab.crossed import (
+    components_of_values,
+    pooled_seed_variance,
+    spread_of,
+    unseen_variance,
+)
 
 __all__ = [
     "CONFIDENCE",
@@ -189,23 +196,18 @@ def _gap(race: Race, right: Right, leader: str, label: str) -> _Gap | None:
         return None
     s = len(shared)
     gaps = np.stack([right[leader][k].astype(float) - right[label][k] for k in shared])  # (s, n)
-    of_row, of_seed, behind = gaps.mean(axis=0), gaps.mean(axis=1), float(gaps.mean())
-    rest = gaps - of_row - of_seed[:, None] + behind
-    rest_part = float((rest**2).sum()) / ((s - 1) * (rows - 1)) / (s * rows)
-    row_part = float(of_row.var(ddof=1)) / rows
-    # Two methods that agree on every row are not thereby known to be equal (Agresti and Min 2005).
-    unseen = 1 / (rows + 2) ** 2
-    item = max(0.0, row_part - rest_part) + unseen
-    pooled, df = _pooled(race, right, shared)
-    seed = max(pooled, float(of_seed.var(ddof=1)))
-    level = _level(race, seed / item)
+    behind = float(gaps.mean())
+    parts = components_of_values(gaps, unseen=unseen_variance(rows))
+    pooled, df = pooled_seed_variance(_means_by_method(race, right, shared))
+    seed = max(pooled, parts.seed or 0.0)
+    level = _level(race, seed / parts.item)
 
     def spread(seeds: int) -> tuple[float, float]:
         """Standard error and threshold with so many seeds."""
-        variance = seed / seeds + item
-        below = (seed / seeds) ** 2 / (df * max(1, seeds - 1) / (s - 1)) + item**2 / (rows - 1)
-        threshold = -float(stdtrit(variance**2 / below, level))
-        return math.sqrt(max(variance, row_part + unseen) if seeds == s else variance), threshold
+        seed_df = df * max(1, seeds - 1) / (s - 1)
+        whole = spread_of(seed / seeds, parts.item, seed_df=seed_df, item_df=parts.item_df)
+        variance = max(whole.variance, parts.row_means) if seeds == s else whole.variance
+        return math.sqrt(variance), -float(stdtrit(whole.df, level))
 
     error, threshold = spread(s)
     last, needed = spread(max(s, race.seeds))
@@ -214,21 +216,15 @@ def _gap(race: Race, right: Right, leader: str, label: str) -> _Gap | None:
     return _Gap(s, rows, behind, error, behind / error, threshold, reach >= needed * last)
 
 
-def _pooled(race: Race, right: Right, shared: Sequence[int]) -> tuple[float, int]:
-    """Variance over seeds of a pair's difference, and its degrees of freedom.
-
-    Twice that of the methods x seeds residuals: what a seed does to all methods alike cancels.
-    """
-    table = np.array(
+def _means_by_method(race: Race, right: Right, shared: Sequence[int]) -> Floats:
+    """Mean right answers (methods, seeds) of the methods that have all the shared seeds."""
+    return np.array(
         [
             [right[x][s].mean() for s in shared]
             for x in race.labels
             if right.get(x) and set(shared) <= right[x].keys()
         ]
-    )  # (methods, seeds)
-    residuals = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
-    df = (table.shape[0] - 1) * (table.shape[1] - 1)
-    return 2 * float((residuals**2).sum()) / df, df
+    )
 
 
 def _level(race: Race, ratio: float) -> float:

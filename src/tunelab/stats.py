@@ -6,7 +6,8 @@ have been easier or harder. Both count in the interval and in the test (see `dif
 must survive Holm's correction over all pairs, and the seeds must agree (see `compare_all`).
 docs/statistics.md explains each procedure and shows, by simulation, how often it is wrong.
 
-May import: numpy, scipy (inside functions), types, metrics. May not import: torch, store, report.
+May import: numpy, scipy (inside functions), types, metrics, crossed. May not import: torch, store,
+report.
 Every function that draws takes an explicit rng; the same rng state gives the same result.
 """
 
@@ -22,6 +23,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.crossed import (
+    LEVEL,
+    Spread,
+    components,
+    components_of_resamples,
+    satterthwaite,
+    spread_of,
+    t_quantile,
+    unseen_variance,
+)
 from tunelab.metrics import METRICS, Counts, Metric, UndefinedMetricError, check
 from tunelab.types import Comparison, Estimate, Predictions
 
@@ -51,7 +62,6 @@ __all__ = [
 Floats = NDArray[np.float64]
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
 
-LEVEL = 0.95
 MARGIN = 0.01
 LEAST_SEEDS = 6  # with fewer, no two-sided sign-flip p can be 0.05 or less
 RESAMPLES = 2000
@@ -95,16 +105,9 @@ def mean_interval(
         same = float(x[0])
         return Estimate(same, same, same, n, f"the same value with each of {n} seeds")
     mean = float(x.mean())
-    half = _t_quantile(level, n - 1) * float(x.std(ddof=1)) / math.sqrt(n)
+    half = t_quantile(level, n - 1) * float(x.std(ddof=1)) / math.sqrt(n)
     low = mean - half if signed or x.min() < 0 else max(0.0, mean - half)
     return Estimate(mean, low, mean + half, n, f"mean of {n} seeds, Student t interval")
-
-
-def _t_quantile(level: float, df: float) -> float:
-    """Half-width, in standard errors, of a two-sided Student t interval."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(df, (1 + level) / 2))
 
 
 def mean(
@@ -167,8 +170,10 @@ def _mean(m: _Measured, metric: Metric, level: float) -> Estimate:
     used = 1 if fixed else n
     if values.min() == values.max():  # their mean may differ in the last digit
         value = float(values[0])
-    _, _, variance, df = _variances(values[:used], drawn[:, :used], rows, metric.percent)
-    half = _t_quantile(level, df) * math.sqrt(variance)
+    spread = components_of_resamples(
+        values[:used], drawn[:, :used], rows, unseen=_unseen(metric, rows)
+    ).spread()
+    half = spread.half_width(level)
     low, high = value - half, value + half
     if metric.percent:  # values lie in [0, 1]
         low, high = max(0.0, low), min(1.0, high)
@@ -176,7 +181,7 @@ def _mean(m: _Measured, metric: Metric, level: float) -> Estimate:
     seeds_say = (
         f"; each of {n} seeds gives the same predictions"
         if fixed
-        else f" crossed with the spread over {n} seeds, Student t with {df:.1f} df"
+        else f" crossed with the spread over {n} seeds, Student t with {spread.df:.1f} df"
     )
     return Estimate(value, low, high, n, f"mean of {n} seeds; {over}{seeds_say}")
 
@@ -340,9 +345,9 @@ class _Contrast:
     """a minus b. Variances are of metric units squared.
 
     `seed_variance`: of one seed's difference, shrinks with the number of seeds; None where seeds
-    say nothing. `item_variance`: what more seeds do not take away. `variance` and `df`: of
-    `value`; None where there is no interval. `p_value`: of `test`, before Holm's correction.
-    `p_seeds`: of the sign-flip over seeds; None where the seeds carry no spread, or there is one.
+    say nothing. `item_variance`: what more seeds do not take away. `spread`: of `value`; None
+    where there is no interval. `p_value`: of `test`, before Holm's correction. `p_seeds`: of the
+    sign-flip over seeds; None where the seeds carry no spread, or there is one.
     `most`: the largest difference that can be, 1 for metrics in [0, 1]; intervals end there.
     """
 
@@ -352,17 +357,16 @@ class _Contrast:
     deterministic: bool
     seed_variance: float | None
     item_variance: float | None
-    variance: float | None
-    df: float
+    spread: Spread | None
     p_value: float | None
     test: str
     p_seeds: float | None = None
     most: float = math.inf
 
     def interval(self, level: float) -> tuple[float, float] | None:
-        if self.variance is None:
+        if self.spread is None:
             return None
-        half = _t_quantile(level, self.df) * math.sqrt(self.variance)
+        half = self.spread.half_width(level)
         return max(-self.most, self.value - half), min(self.most, self.value + half)
 
 
@@ -381,13 +385,12 @@ def _contrast(
     # Apart, because a mean of equal values may differ in the last digit.
     value = float(by_seed[0] if by_seed.min() == by_seed.max() else by_seed.mean())
     if rows < 2 or len(drawn) < LEAST_RESAMPLES:
-        return _Contrast(
-            value, len(seeds), rows, deterministic, None, None, None, math.inf, None, "none"
-        )
+        return _Contrast(value, len(seeds), rows, deterministic, None, None, None, None, "none")
     used = 1 if deterministic else len(seeds)
-    seed_variance, item_variance, variance, df = _variances(
-        by_seed[:used], drawn[:, :used], rows, metric.percent
+    parts = components_of_resamples(
+        by_seed[:used], drawn[:, :used], rows, unseen=_unseen(metric, rows)
     )
+    spread = parts.spread()
     # Seeds that move the scores but no class (models that collapsed) repeat nothing that a metric
     # of classes reads: the test is over rows too, but six seeds stay the rule.
     still = metric.needs == "class" and all(_repeats(r, seeds, math.inf) for r in (a.runs, b.runs))
@@ -395,7 +398,7 @@ def _contrast(
     p_seeds = None
     if not deterministic and not still:
         test = "t test over seeds and test rows"
-        p_value = None if len(seeds) == 1 else _t_test(value, variance, df)
+        p_value = None if len(seeds) == 1 else spread.p_value(value)
         p_seeds = None if len(seeds) == 1 else sign_flip(by_seed, rng)
     elif metric.name == "accuracy":
         right = [
@@ -403,16 +406,15 @@ def _contrast(
         ]
         p_value, test = mcnemar(right[0], right[1]), "exact McNemar over test rows"
     else:
-        p_value, test = _t_test(value, variance, df), "t test over test rows"
+        p_value, test = spread.p_value(value), "t test over test rows"
     return _Contrast(
         value,
         len(seeds),
         rows,
         deterministic,
-        seed_variance,
-        item_variance,
-        variance,
-        df,
+        parts.seed,
+        parts.item,
+        spread,
         p_value,
         test,
         p_seeds,
@@ -420,37 +422,9 @@ def _contrast(
     )
 
 
-def _variances(
-    by_seed: Floats, drawn: Floats, rows: int, percent: bool
-) -> tuple[float | None, float, float, float]:
-    """Variance components of a mean difference: (seed, item, total, Satterthwaite df).
-
-    Write the difference of seed s on row i as d + seed_s + item_i + rest_si. Its mean over S seeds
-    and n rows has variance V(seed)/S + V(item)/n + V(rest)/(nS). The spread of the S differences
-    estimates V(seed) + V(rest)/n; divided by S that is the first and the last term. Resampling
-    rows estimates V(item)/n + V(rest)/(nS), so the rest would count twice; what resampling gives
-    for single seeds less what it gives for their mean is V(rest)/n (1 - 1/S), and tells how much.
-    A bootstrap that resamples seeds too (Owen 2007, "The pigeonhole bootstrap") counts the rest
-    three times, and the seeds (S - 1)/S times: too wide with many seeds, too narrow with few.
-
-    The extra 1/(n + 2)^2 is the half disagreement each way of Agresti and Min 2005: two methods
-    that agree on every one of 20 rows are not thereby known to be equal.
-    """
-    s, b = len(by_seed), len(drawn)
-    small = rows / (rows - 1)
-    of_mean = float(drawn.mean(axis=1).var(ddof=1)) * small
-    unseen = 1 / (rows + 2) ** 2 if percent else 0.0
-    item_df = 1 / (1 / (rows - 1) + 1 / (b - 1))
-    if s == 1:
-        total = of_mean + unseen
-        return None, total, total, item_df
-    of_one = float(drawn.var(axis=0, ddof=1).mean()) * small
-    rest = max(0.0, (of_one - of_mean) / (s - 1))
-    item = max(0.0, of_mean - rest) + unseen
-    seed = float(by_seed.var(ddof=1))
-    total = max(seed / s + item, of_mean + unseen)
-    below = (seed / s) ** 2 / (s - 1) + item**2 / item_df
-    return seed, item, total, (total**2 / below if below else math.inf)
+def _unseen(metric: Metric, rows: int) -> float:
+    """What rows do not show of a share of them; of other metrics there is no such rule."""
+    return unseen_variance(rows) if metric.percent else 0.0
 
 
 def _repeats(runs: Runs, seeds: Sequence[int], within: float = 0.01) -> bool:
@@ -470,25 +444,17 @@ def _repeats(runs: Runs, seeds: Sequence[int], within: float = 0.01) -> bool:
     )
 
 
-def _t_test(value: float, variance: float, df: float) -> float:
-    from scipy.special import stdtr
-
-    if variance <= 0:
-        return 1.0 if value == 0 else 0.0
-    return min(1.0, float(2 * stdtr(df, -abs(value) / math.sqrt(variance))))
-
-
 def _estimate(c: _Contrast, level: float, resamples: int) -> Estimate:
     interval = c.interval(level)
-    if interval is None:
+    if interval is None or c.spread is None:
         return Estimate(c.value, None, None, c.seeds, f"paired difference; {_no_interval(c.rows)}")
-    over = f"item bootstrap ({resamples:,} resamples of {c.rows:,} test rows)"
+    over, df = f"item bootstrap ({resamples:,} resamples of {c.rows:,} test rows)", c.spread.df
     if c.deterministic:
         seeds = f"; each of {c.seeds} seeds gives the same predictions, so seeds carry no spread"
     elif c.seeds == 1:
         seeds = "; one seed: the spread over seeds is unknown and not in the interval"
     else:
-        seeds = f" crossed with the spread over {c.seeds} seeds, Student t with {c.df:.1f} df"
+        seeds = f" crossed with the spread over {c.seeds} seeds, Student t with {df:.1f} df"
     return Estimate(c.value, interval[0], interval[1], c.seeds, f"paired; {over}{seeds}")
 
 
@@ -505,7 +471,7 @@ def difference(
 
     Paired over shared seeds and over rows. Rows are resampled, the same for both methods and all
     seeds; the spread over seeds is added from its unbiased estimate; and the interval is Student's
-    t with Satterthwaite's degrees of freedom (`_variances` says why not resample both). In
+    t with Satterthwaite's degrees of freedom (`crossed` says why not resample both). In
     simulations with 3, 6 and 10 seeds and 300 and 1,000 rows it covers the true difference in 94
     to 98% of studies at level 0.95. With one seed only rows count, and `procedure` says so: there
     the same simulations find 58 to 94%.
@@ -659,14 +625,14 @@ def seeds_needed(
         return None, "the spread over seeds is unknown"
     least = max(seeds + 1, least_seeds(level))
     # Where seeds go to infinity, what is left is the rows.
-    if not goal.reached(item_variance, rows - 1):
+    if not goal.reached(Spread(item_variance, rows - 1)):
         both = rows_needed(
             value, seed_variance, item_variance,
             seeds=seeds, rows=rows, level=level, pairs=pairs, margin=margin,
         )[1]  # fmt: skip
         return None, both
     for total in range(least, seeds + MOST_SEEDS + 1):
-        if goal.reached(*_spread(seed_variance / total, item_variance, total, rows)):
+        if goal.reached(_planned(seed_variance / total, item_variance, total, rows)):
             return total - seeds, "at the observed difference and spread"
     return None, f"more than {MOST_SEEDS:,} more seeds are needed"
 
@@ -699,8 +665,7 @@ def rows_needed(
 
         def enough(n: int) -> bool:
             by_seed = seed_variance / with_seeds
-            spread = _spread(by_seed, item_variance * rows / n, with_seeds, n)
-            return goal.reached(*spread)
+            return goal.reached(_planned(by_seed, item_variance * rows / n, with_seeds, n))
 
         if not enough(MOST_ROWS):
             return None
@@ -738,37 +703,18 @@ class _Goal:
     def possible(self) -> bool:
         return self.size > 0 or self.margin is not None
 
-    def reached(self, variance: float, df: float) -> bool:
-        error = math.sqrt(variance)
+    def reached(self, expected: Spread) -> bool:
+        spread = Spread(expected.variance, max(1.0, expected.df))
         adjusted = 1 - (1 - self.level) / self.pairs
-        if self.size > _t_quantile(adjusted, max(1.0, df)) * error:
+        if self.size > spread.half_width(adjusted):
             return True
         room = -math.inf if self.margin is None else self.margin - self.size
-        return room > _t_quantile(2 * self.level - 1, max(1.0, df)) * error
+        return room > spread.half_width(2 * self.level - 1)
 
 
-def _spread(by_seed: float, by_item: float, seeds: int, rows: int) -> tuple[float, float]:
-    """Variance of a mean difference and its Satterthwaite degrees of freedom."""
-    variance = by_seed + by_item
-    below = by_seed**2 / max(1, seeds - 1) + by_item**2 / max(1, rows - 1)
-    return variance, variance**2 / below if below else math.inf
-
-
-def components(gaps: Floats) -> tuple[float, float, float]:
-    """What a difference of two methods varies by: gaps (seeds, rows), two or more of each.
-
-    `gaps` is 1 where only the first is right, -1 where only the other is. Gives the variance over
-    rows of one seed's gaps, the part of it that is common to all seeds, and the variance over seeds
-    of the mean gap on endless rows; unbiased, then cut at 0 (and the part at the whole).
-    """
-    s, n = gaps.shape
-    within = float(gaps.var(axis=1, ddof=1).mean())
-    of_mean = float(gaps.mean(axis=0).var(ddof=1))
-    common = min(within, max(0.0, (of_mean - within / s) / (1 - 1 / s)))
-    if within - common < 1e-9:  # every seed the same: rounding is no spread
-        common = within
-    seed = float(gaps.mean(axis=1).var(ddof=1)) - (within - common) / n
-    return within, common, max(0.0, seed)
+def _planned(by_seed: float, by_item: float, seeds: int, rows: int) -> Spread:
+    """The spread of a mean difference over so many seeds and rows, which bring so much variance."""
+    return spread_of(by_seed, by_item, seed_df=max(1, seeds - 1), item_df=max(1, rows - 1))
 
 
 def detectable_difference(
@@ -830,7 +776,7 @@ def _power_by_simulation(
     spread = noise.var(axis=1, ddof=1)
     by_seed = spread / seeds
     variance = by_seed + item
-    df = variance**2 / (by_seed**2 / (seeds - 1) + item**2 / max(1, rows - 1))
+    df = satterthwaite(variance, by_seed, item, seed_df=seeds - 1, item_df=max(1, rows - 1))
     needed = stdtrit(df, (1 + levels[1]) / 2) * np.sqrt(variance)
     if LEAST_SEEDS <= seeds <= 10:  # with more, who passes the t test passes this one
         centred = noise - noise.mean(axis=1, keepdims=True)
@@ -967,10 +913,10 @@ def losses(
         if c is None:
             continue
         p = None
-        if c.variance is not None and (c.seeds > 1 or c.deterministic):
+        if c.spread is not None and (c.seeds > 1 or c.deterministic):
             # An Agresti half disagreement keeps a percent metric's variance above zero.
-            t = (sign * c.value - margin) / math.sqrt(max(c.variance, 1e-300))
-            p = float(stdtr(c.df, t))
+            t = (sign * c.value - margin) / math.sqrt(max(c.spread.variance, 1e-300))
+            p = float(stdtr(c.spread.df, t))
         found.append((m.runs.label, c, p))
     adjusted = iter(holm([p for _, _, p in found if p is not None]))
     out = []
@@ -1109,7 +1055,7 @@ class _Need:
 
 def _what_is_missing(c: _Contrast, p: float | None, rule: _Rule) -> _Need:
     least = least_seeds(rule.level)
-    if c.variance is None or c.item_variance is None:
+    if c.spread is None or c.item_variance is None:
         return _Need(None, None, _no_interval(c.rows).removeprefix("no interval: "))
     if not c.deterministic and c.seeds == 1:
         reason = f"one seed: the spread over seeds is unknown; at least {least} are needed"
@@ -1154,7 +1100,7 @@ def _decided_sentence(a: str, b: str, c: _Contrast, p: float | None, rule: _Rule
 def _undecided_sentence(a: str, b: str, c: _Contrast, p: float | None, rule: _Rule) -> str:
     size = _size(c, rule.metric)
     need = _what_is_missing(c, p, rule)
-    if c.variance is None:
+    if c.spread is None:
         return f"{a} and {b} cannot be told apart: {size}, no interval ({need.reason})"
     tail = f"{size}, {_interval(c, rule.level, rule.metric)}"
     if not _excludes_zero(c, rule.level):

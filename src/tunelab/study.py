@@ -28,6 +28,7 @@ import yaml
 from tunelab import bases, behaviour, data, gate, racing, schedule, stats, store, trackers, tuning
 from tunelab._version import __version__
 from tunelab.config import MOST_TRIALS, StudySpec, protocol_yaml
+from tunelab.crossed import components
 from tunelab.engines import ENGINES, Engine, Worker
 from tunelab.errors import ConfigError
 from tunelab.gate import Gate
@@ -624,8 +625,6 @@ def power(p: Plan) -> Power:
 
 def _pilot(p: Plan) -> tuple[float | None, float, float]:
     """Of the finished trials, over pairs: disagreement, its shared part, sd over seeds."""
-    from tunelab.stats import components
-
     folder = p.spec.output_dir
     right: dict[str, dict[int, Any]] = {}
     for t in p.trials:

@@ -12,8 +12,9 @@ import pytest
 from commands import run_here
 from studies import make_study
 from tunelab import slices, store
+from tunelab.crossed import mean_of_values
 from tunelab.data import load
-from tunelab.slices import attributes, crossed, find, named, sentence
+from tunelab.slices import attributes, find, named, sentence
 from tunelab.stats import Runs
 from tunelab.store import Rows
 from tunelab.types import DataSpec, Predictions, Split
@@ -93,7 +94,7 @@ def test_intervals_cover_the_truth(seeds: int, rows: int):
         hard = rng.normal(size=rows) * 1.2
         logit = 1.2 + hard[None, :] + spread * rng.normal(size=(seeds, 1))
         right = rng.random((seeds, rows)) < 1 / (1 + np.exp(-logit))
-        e = crossed(right.astype(float)).estimate()
+        e = mean_of_values(right.astype(float)).estimate()
         assert e.low is not None
         assert e.high is not None
         hits += e.low - 0.002 <= big <= e.high + 0.002
@@ -103,12 +104,12 @@ def test_intervals_cover_the_truth(seeds: int, rows: int):
 def test_variances_against_the_plain_formulas():
     rng = np.random.default_rng(4)
     right = (rng.random((1, 50)) < 0.7).astype(float)
-    one = crossed(right)
-    assert one.item == pytest.approx(right.var(ddof=1) / 50 + 1 / 52**2)
+    one = mean_of_values(right)
+    assert one.components.row_means == pytest.approx(right.var(ddof=1) / 50 + 1 / 52**2)
     same = np.repeat(right, 5, axis=0)  # seeds that repeat each other add nothing
-    e, f = one.estimate(), crossed(same).estimate()
+    e, f = one.estimate(), mean_of_values(same).estimate()
     assert (e.low, e.high) == (pytest.approx(f.low), pytest.approx(f.high))
-    everything = crossed(np.ones((3, 30))).estimate()
+    everything = mean_of_values(np.ones((3, 30))).estimate()
     assert everything.low is not None
     assert 0.85 < everything.low < 1.0
 
