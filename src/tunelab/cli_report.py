@@ -137,7 +137,9 @@ def _write(
             text += "\n" + versus.markdown(against)
         store.write_text(out / "report.md", text)
         written.append(str(out / "report.md"))
-    written += [str(writeup.write_table(said, out, f)) for f in formats if f in writeup.TABLES]
+    written += [
+        str(writeup.write_paper_table(said, out, f)) for f in formats if f in writeup.TABLES
+    ]
     made = cards.write_cards(record, said)
     if made:
         written.append(f"{len(made)} model cards ({cards.CARD} beside each artifact)")

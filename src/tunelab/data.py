@@ -46,8 +46,8 @@ from tunelab.tables import (
     rows_word,
     short,
     stem_of,
-    table_of,
-    texts_of,
+    table_of_columns,
+    texts_of_column,
     write_table,
 )
 from tunelab.types import Dataset, DataSpec, Duplicates, Split
@@ -57,7 +57,7 @@ __all__ = [
     "OtherData",
     "Source",
     "TextTable",
-    "apart",
+    "without_leaked_rows",
     "describe",
     "load",
     "load_other",
@@ -129,7 +129,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
+class LabelledRows:
     """Rows of one part: ids, texts, label names as read (None: no label), and other columns."""
 
     ids: list[str]
@@ -157,7 +157,7 @@ def load(spec: DataSpec) -> Dataset:
         raise DataError(f"on_bad_rows is {spec.on_bad_rows!r}, expected 'fail' or 'drop'.")
     if spec.on_leak not in ("warn", "drop", "fail"):
         raise DataError(f"on_leak is {spec.on_leak!r}, expected 'warn', 'drop' or 'fail'.")
-    source = SOURCES[_kind(spec.source)](spec)
+    source = SOURCES[source_kind(spec.source)](spec)
     notes = list(source.notes)
     first = next(iter(source.parts.values()))[0]
     text_column, label_column, said = choose_columns(first, spec.text_column, spec.label_column)
@@ -165,7 +165,7 @@ def load(spec: DataSpec) -> Dataset:
 
     parts = {}
     for part, tables in source.parts.items():
-        parts[part] = _rows(part, tables, (text_column, label_column), spec, notes)
+        parts[part] = _rows_of_part(part, tables, (text_column, label_column), spec, notes)
     rows = _without_unlabelled(source.name, parts, label_column, notes)
     declared = _declared(source.parts, label_column)
     label_names, splits = _encode(source.name, rows, declared, label_column, notes)
@@ -184,14 +184,14 @@ def load(spec: DataSpec) -> Dataset:
         text_column=text_column,
         label_column=label_column,
         notes=tuple(notes),
-        duplicates=_duplicates(splits),
+        duplicates=count_duplicates(splits),
     )
 
 
 # --- sources --------------------------------------------------------------------------------
 
 
-def _kind(source: str) -> str:
+def source_kind(source: str) -> str:
     """Which row of SOURCES reads this. What exists on this disk wins over a hub id."""
     if not source.strip():
         raise DataError(
@@ -263,7 +263,9 @@ def _read_demo(spec: DataSpec) -> Source:
             "label": [names[rows[i][0]] if two else rows[i][0] for i in kept],
             "phenomenon": [rows[i][1] for i in kept],
         }
-        tables.append(table_of(file.name, file.name[:-4], columns, [i + 1 for i in kept], "line"))
+        tables.append(
+            table_of_columns(file.name, file.name[:-4], columns, [i + 1 for i in kept], "line")
+        )
     about = "the bundled reviews: a demo and a test bed, not a benchmark"
     if two:
         about += f"; stars 1-2 negative, 4-5 positive, {left_out:,} rows with 3 stars left out"
@@ -290,7 +292,7 @@ def _read_folder(spec: DataSpec) -> Source:
     # Where the root holds only strangers (metadata.json), the parts may lie in data/.
     named = [files for files in found if any(_part_of(f) for f in files)]
     files = next(iter(named or filter(None, found)))
-    parts, others = _by_part(name, files)
+    parts, others = _files_by_part(name, files)
     notes = []
     if not parts and len(others) == 1:
         notes.append(f"the folder holds one file, {others[0].name}: it is split")
@@ -334,7 +336,7 @@ def _part_of(path: Path) -> str | None:
     return PART_NAMES.get((shard["part"] if shard else stem_of(path)).lower())
 
 
-def _by_part(name: str, files: Sequence[Path]) -> tuple[dict[str, list[Path]], list[Path]]:
+def _files_by_part(name: str, files: Sequence[Path]) -> tuple[dict[str, list[Path]], list[Path]]:
     """Sort files into parts by their names; the rest are `others`."""
     groups: dict[str, dict[tuple[str, str], list[Path]]] = {}
     others = []
@@ -457,13 +459,13 @@ SOURCES: dict[str, Callable[[DataSpec], Source]] = {
 # --- rows -----------------------------------------------------------------------------------
 
 
-def _rows(
+def _rows_of_part(
     part: str,
     tables: Sequence[Table],
     columns: tuple[str, str],
     spec: DataSpec,
     notes: list[str],
-) -> _Rows | None:
+) -> LabelledRows | None:
     """The checked rows of one part; None where no row of it has a label (a hub's test part)."""
     text_column, label_column = columns
     labels: list[list[str | None]] = []
@@ -477,24 +479,24 @@ def _rows(
     if all(key is None for keys in labels for key in keys):
         return None
     others = [c for t in tables for c in t.columns if c not in columns]
-    out = _Rows([], [], [], {c: [] for c in others})
+    out = LabelledRows([], [], [], {c: [] for c in others})
     for table, keys in zip(tables, labels, strict=True):
         known_column(table, text_column, "--text-column")
-        texts = texts_of(table, text_column)
+        texts = texts_of_column(table, text_column)
         kept, note = _usable(table, texts, keys, columns, drop=spec.on_bad_rows == "drop")
         notes.extend(note)
         out.ids.extend(f"{table.stem}:{table.numbers[i]}" for i in kept)
         out.texts.extend(texts[i] or "" for i in kept)
         out.labels.extend(keys[i] for i in kept)
         for column, values in out.columns.items():
-            found = _plain(table, column) or [None] * len(texts)
+            found = _plain_column(table, column) or [None] * len(texts)
             values.extend(found[i] for i in kept)
     for column in [c for c, values in out.columns.items() if all(v is None for v in values)]:
         del out.columns[column]
     return out
 
 
-def _plain(table: Table, column: str) -> list[Any] | None:
+def _plain_column(table: Table, column: str) -> list[Any] | None:
     """A further column as plain values; None where it is absent, of lists or objects, or texts."""
     if column not in table.columns:
         return None
@@ -602,8 +604,8 @@ def _usable(
 
 
 def _without_unlabelled(
-    name: str, parts: Mapping[str, _Rows | None], label_column: str, notes: list[str]
-) -> dict[str, _Rows]:
+    name: str, parts: Mapping[str, LabelledRows | None], label_column: str, notes: list[str]
+) -> dict[str, LabelledRows]:
     """The labelled parts, as train, validation and test. What has no label is named, not scored."""
     train = parts.get("train", parts.get("all"))
     hidden = f"every label in column {label_column!r} is missing or -1"
@@ -648,7 +650,7 @@ def _declared(parts: Mapping[str, Sequence[Table]], column: str) -> tuple[str, .
 
 def _encode(
     name: str,
-    parts: Mapping[str, _Rows],
+    parts: Mapping[str, LabelledRows],
     declared: tuple[str, ...],
     column: str,
     notes: list[str],
@@ -663,7 +665,7 @@ def _encode(
         whole = _whole_numbers(name, column, {rename.get(k, k) for k in found})
         rename = {k: whole.get(rename.get(k, k), rename.get(k, k)) for k in found}
     counts = {p: _renamed(c, rename) for p, c in counts.items()}
-    names = _ordered(set().union(*counts.values()), declared)
+    names = _ordered_names(set().union(*counts.values()), declared)
     for label in MISSING_WORDS.intersection(names).difference(declared):
         n = sum(c[label] for c in counts.values())
         notes.append(
@@ -744,7 +746,7 @@ def _whole_numbers(name: str, column: str, found: Iterable[str]) -> dict[str, st
     return rename
 
 
-def _ordered(names: set[str], declared: tuple[str, ...]) -> tuple[str, ...]:
+def _ordered_names(names: set[str], declared: tuple[str, ...]) -> tuple[str, ...]:
     """Declared order first; the rest as numbers where all are numbers, else as strings."""
     rest = names - set(declared)
     numeric = all(NUMBER.fullmatch(n) for n in rest)
@@ -907,7 +909,7 @@ def redivided(dataset: Dataset, seed: int) -> Dataset:
     The seed alone decides, so every method of a study sees the same parts with the same seed. A
     class too rare for its share of a small train part has one row there all the same.
     """
-    pool = _joined(dataset.train, dataset.validation)
+    pool = _joined_splits(dataset.train, dataset.validation)
     order = _stratified_order(pool.labels, seed, "vary_split")
     n = len(dataset.validation)
     for c in np.setdiff1d(pool.labels, pool.labels[order[n:]]):
@@ -919,7 +921,7 @@ def redivided(dataset: Dataset, seed: int) -> Dataset:
     return replace(dataset, train=_take(pool, order[n:]), validation=_take(pool, order[:n]))
 
 
-def apart(dataset: Dataset) -> Dataset:
+def without_leaked_rows(dataset: Dataset) -> Dataset:
     """The same data without training rows whose text, or nearly, is in validation or test.
 
     `load` does that where `on_leak` is "drop"; rows that are divided anew need it again: texts that
@@ -951,7 +953,7 @@ def smaller(dataset: Dataset, rows: int, seed: int) -> Dataset:
     return replace(dataset, train=_take(dataset.train, order[:rows]))
 
 
-def _joined(a: Split, b: Split) -> Split:
+def _joined_splits(a: Split, b: Split) -> Split:
     def column(split: Split, name: str) -> tuple[Any, ...]:
         return tuple(split.columns.get(name, (None,) * len(split)))
 
@@ -986,13 +988,17 @@ def load_other(spec: DataSpec, label_names: Sequence[str], train: Split | None =
     `train`: the training part, in which its rows are looked for. Raises DataError where a label is
     none of `label_names`.
     """
-    source = SOURCES[_kind(spec.source)](spec)
+    source = SOURCES[source_kind(spec.source)](spec)
     first = next(iter(source.parts.values()))[0]
     text_column, label_column, said = choose_columns(first, spec.text_column, spec.label_column)
     notes = [*source.notes, said]
     for part in ("test", "validation", "all", "train"):
         tables = source.parts.get(part)
-        rows = _rows(part, tables, (text_column, label_column), spec, notes) if tables else None
+        rows = (
+            _rows_of_part(part, tables, (text_column, label_column), spec, notes)
+            if tables
+            else None
+        )
         if tables and rows is not None and (set(rows.labels) != {"-1"} or "-1" in label_names):
             break
         if tables:
@@ -1054,7 +1060,7 @@ def _fingerprint(label_names: Sequence[str], parts: Mapping[str, Split]) -> str:
     return digest.hexdigest()
 
 
-def _duplicates(parts: Mapping[str, Split]) -> Duplicates:
+def count_duplicates(parts: Mapping[str, Split]) -> Duplicates:
     """Count texts that are equal character for character."""
     texts = {part: set(split.texts) for part, split in parts.items()}
     within = {part: len(split) - len(texts[part]) for part, split in parts.items()}
@@ -1093,8 +1099,12 @@ def describe(dataset: Dataset) -> dict[str, Any]:
             )
             for part, split in dataset.parts.items()
         },
-        "words": {p: _lengths([len(t.split()) for t in s.texts]) for p, s in dataset.parts.items()},
-        "characters": {p: _lengths([len(t) for t in s.texts]) for p, s in dataset.parts.items()},
+        "words": {
+            p: _length_figures([len(t.split()) for t in s.texts]) for p, s in dataset.parts.items()
+        },
+        "characters": {
+            p: _length_figures([len(t) for t in s.texts]) for p, s in dataset.parts.items()
+        },
         "duplicates": {
             "within": dict(duplicates.within),
             "across": dict(duplicates.across),
@@ -1102,12 +1112,12 @@ def describe(dataset: Dataset) -> dict[str, Any]:
             "total": duplicates.total,
             "examples": _duplicate_examples(dataset),
         },
-        "samples": {name: _samples(dataset.train, i) for i, name in enumerate(names)},
+        "samples": {name: _sample_texts(dataset.train, i) for i, name in enumerate(names)},
         "notes": list(dataset.notes),
     }
 
 
-def _lengths(lengths: Sequence[int]) -> dict[str, float]:
+def _length_figures(lengths: Sequence[int]) -> dict[str, float]:
     values = np.asarray(lengths, dtype=np.float64)
     p5, p50, p95 = (float(v) for v in np.percentile(values, [5, 50, 95]))
     return {
@@ -1133,5 +1143,5 @@ def _duplicate_examples(dataset: Dataset) -> list[dict[str, Any]]:
     return [{"text": short(text), "rows": found} for text, found in rows.items()]
 
 
-def _samples(split: Split, label: int) -> list[str]:
+def _sample_texts(split: Split, label: int) -> list[str]:
     return [short(split.texts[i]) for i in np.flatnonzero(split.labels == label)[:3]]

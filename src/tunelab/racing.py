@@ -40,14 +40,14 @@ __all__ = [
     "Race",
     "Round",
     "advance",
-    "crossing",
+    "crossing_chance",
     "order",
     "over",
     "replay",
     "sentences",
     "start",
     "statement",
-    "to_json",
+    "race_to_json",
 ]
 
 Floats = NDArray[np.float64]
@@ -55,12 +55,14 @@ Floats = NDArray[np.float64]
 Right = Mapping[str, Mapping[int, NDArray[np.bool_]]]
 
 CONFIDENCE = 0.95
-LEAST_SEEDS = 2  # one seed says nothing of the spread over seeds
+LEAST_JUDGED_SEEDS = 2  # one seed says nothing of the spread over seeds
 SETTLED_SEEDS = 6  # what is left has as many seeds as a verdict asks for before a race gives up
 # Fewer methods leave the spread over seeds few degrees of freedom: rounds then hang together less
 # than Hunter's inequality takes them to (docs/log.md).
-_FEW = 5
-_UNLIKELY = 0.05  # the chance, for each rival, that a race which gives up would have dropped it
+_FEW_METHODS = 5
+_CHANCE_OF_A_DROP = (
+    0.05  # the chance, for each rival, that a race which gives up would have dropped it
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ def advance(race: Race, right: Right) -> Race:
     most = max(len(right[x]) for x in running)
     leader = max((x for x in running if len(right[x]) == most), key=lambda x: scores[x])
     seen = {x: g for x in running if x != leader and (g := _gap(race, right, leader, x))}
-    found = [_dropped(x, g, leader, number) for x, g in seen.items() if g.t >= g.threshold]
+    found = [_drop_record(x, g, leader, number) for x, g in seen.items() if g.t >= g.threshold]
     gone = tuple(d.label for d in found)
     left = [g for x, g in seen.items() if x not in gone]
     this = Round(number, most, leader, race.alive, gone, scores)
@@ -178,7 +180,7 @@ class _Gap:
     open: bool
 
 
-def _dropped(label: str, g: _Gap, leader: str, number: int) -> Dropped:
+def _drop_record(label: str, g: _Gap, leader: str, number: int) -> Dropped:
     sentence = (
         f"{label} was dropped after {g.seeds} seeds: {100 * g.behind:.1f} points behind {leader} "
         f"on {g.rows:,} validation rows, more than other rows and seeds could make up for"
@@ -192,7 +194,7 @@ def _gap(race: Race, right: Right, leader: str, label: str) -> _Gap | None:
 
     shared = sorted(right[leader].keys() & right[label].keys())
     rows = len(right[leader][shared[0]]) if shared else 0
-    if len(shared) < LEAST_SEEDS or race.seeds < LEAST_SEEDS or rows < 2:
+    if len(shared) < LEAST_JUDGED_SEEDS or race.seeds < LEAST_JUDGED_SEEDS or rows < 2:
         return None
     s = len(shared)
     gaps = np.stack([right[leader][k].astype(float) - right[label][k] for k in shared])  # (s, n)
@@ -212,7 +214,7 @@ def _gap(race: Race, right: Right, leader: str, label: str) -> _Gap | None:
     error, threshold = spread(s)
     last, needed = spread(max(s, race.seeds))
     drift = math.sqrt(max(0.0, seed * (1 / s - 1 / max(s, race.seeds))))
-    reach = behind - float(ndtri(_UNLIKELY)) * drift
+    reach = behind - float(ndtri(_CHANCE_OF_A_DROP)) * drift
     return _Gap(s, rows, behind, error, behind / error, threshold, reach >= needed * last)
 
 
@@ -232,14 +234,14 @@ def _level(race: Race, ratio: float) -> float:
     from scipy.special import ndtr
 
     share = (1 - race.confidence) / max(1, len(race.labels) - 1)
-    if len(race.labels) < _FEW:
+    if len(race.labels) < _FEW_METHODS:
         return share / (race.seeds - 1)
     # Rounded up, which is the cautious side: few bounds need be found.
     quarters = math.ceil(4 * math.log(ratio)) if ratio > 0 else -40
     return float(ndtr(-_bound(quarters, race.seeds, share)))
 
 
-def crossing(bound: float, ratio: float, seeds: int) -> float:
+def crossing_chance(bound: float, ratio: float, seeds: int) -> float:
     """At most how likely it is that a statistic of two equals is ever above `bound`.
 
     The looks have 2, 3, .. `seeds` seeds; `ratio` is V(seed) / V(row). With s seeds the statistic
@@ -249,7 +251,7 @@ def crossing(bound: float, ratio: float, seeds: int) -> float:
     """
     from scipy.special import ndtr, owens_t
 
-    v = ratio / np.arange(LEAST_SEEDS, seeds + 1) + 1
+    v = ratio / np.arange(LEAST_JUDGED_SEEDS, seeds + 1) + 1
     r = np.sqrt(v[1:] / v[:-1])
     return float(ndtr(-bound) + 2 * owens_t(bound, np.sqrt((1 - r) / (1 + r))).sum())
 
@@ -260,7 +262,7 @@ def _bound(quarters: int, seeds: int, level: float) -> float:
     low, high = 0.0, 40.0
     for _ in range(60):
         middle = (low + high) / 2
-        above = crossing(middle, math.exp(quarters / 4), seeds) > level
+        above = crossing_chance(middle, math.exp(quarters / 4), seeds) > level
         low, high = (middle, high) if above else (low, middle)
     return high
 
@@ -277,7 +279,7 @@ def statement(race: Race) -> str:
     )
 
 
-def to_json(race: Race) -> dict[str, Any]:
+def race_to_json(race: Race) -> dict[str, Any]:
     """Plain JSON values, for race.json."""
     return {**asdict(race), "statement": statement(race)}
 

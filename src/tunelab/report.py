@@ -359,7 +359,7 @@ def _settings_that_matter(s: sensitivity.Sensitivity) -> Block:
 
 def _calibration(runs: Mapping[str, Mapping[str, Runs]]) -> Block:
     """Calibration error and Brier score, before and after temperature scaling."""
-    from tunelab.calibration import calibrate_all, sentence
+    from tunelab.calibration import calibrate_all, calibration_sentence
 
     found = [c for c in calibrate_all(runs["validation"], runs["test"]) if c.before is not None]
     rows = []
@@ -386,7 +386,7 @@ def _calibration(runs: Mapping[str, Mapping[str, Runs]]) -> Block:
             "Temperatures",
         ],
         rows,
-        [sentence(c) for c in found][:4] if len(found) <= 4 else [],
+        [calibration_sentence(c) for c in found][:4] if len(found) <= 4 else [],
     )
 
 

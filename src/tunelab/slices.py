@@ -27,10 +27,10 @@ __all__ = [
     "LEAST_ROWS",
     "Slice",
     "attributes",
-    "find",
-    "named",
-    "sentence",
-    "to_json",
+    "find_slices",
+    "named_slices",
+    "slice_sentence",
+    "slices_to_json",
 ]
 
 Floats = NDArray[np.float64]
@@ -46,7 +46,7 @@ class Slice:
 
     Accuracies and their `difference` (slice minus rest) are means over seeds, with 95% intervals
     for other seeds and other rows. `p_adjusted` is after Holm over all slices of the same call;
-    `named`: it is at most 0.05 and the interval excludes zero.
+    `named_slices`: it is at most 0.05 and the interval excludes zero.
     """
 
     label: str
@@ -89,13 +89,13 @@ def _binned(values: Sequence[Any], unit: str = "") -> tuple[str | None, ...]:
     known = np.array([float(v) for v in values if v is not None])
     cuts = np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1]))
     bins = np.searchsorted(cuts, known, side="left")
-    names = _names([known[bins == b] for b in np.unique(bins)], unit, 6)
+    names = _bin_names([known[bins == b] for b in np.unique(bins)], unit, 6)
     bins = np.unique(bins, return_inverse=True)[1]
     where = iter(bins.tolist())
     return tuple(None if v is None else names[next(where)] for v in values)
 
 
-def _names(bins: Sequence[Floats], unit: str, digits: int) -> list[str]:
+def _bin_names(bins: Sequence[Floats], unit: str, digits: int) -> list[str]:
     """Each bin by its ends, with digits that tell bins apart: two of one name would be one."""
 
     def said(x: float) -> str:
@@ -104,13 +104,13 @@ def _names(bins: Sequence[Floats], unit: str, digits: int) -> list[str]:
     ends = [(said(float(values.min())), said(float(values.max()))) for values in bins]
     names = [f"{low}{unit}" if low == high else f"{low} to {high}{unit}" for low, high in ends]
     alike = len(set(names)) < len(names) and digits < 17
-    return _names(bins, unit, digits + 1) if alike else names
+    return _bin_names(bins, unit, digits + 1) if alike else names
 
 
 # --- slices ---------------------------------------------------------------------------------
 
 
-def find(
+def find_slices(
     runs: Sequence[Runs],
     by: Mapping[str, Sequence[str | None]],
     level: float = LEVEL,
@@ -132,7 +132,7 @@ def find(
                 )
             array = np.array(["" if v is None else v for v in values], dtype=object)
             known = np.array([v is not None for v in values])
-            for value, n in _ordered(Counter(v for v in values if v is not None)):
+            for value, n in _in_reading_order(Counter(v for v in values if v is not None)):
                 inside = (array == value) & known
                 outside = known & ~inside
                 if n < LEAST_ROWS or outside.sum() < LEAST_ROWS:
@@ -158,7 +158,7 @@ def find(
     )
 
 
-def _ordered(counts: Counter[str]) -> list[tuple[str, int]]:
+def _in_reading_order(counts: Counter[str]) -> list[tuple[str, int]]:
     """Values with their counts: numbers and ranges by size, names by frequency."""
     begins = {v: re.match(r"-?\d+(\.\d+)?(e[+-]?\d+)?", v) for v in counts}
     if all(begins.values()):
@@ -166,12 +166,12 @@ def _ordered(counts: Counter[str]) -> list[tuple[str, int]]:
     return counts.most_common()
 
 
-def named(found: Sequence[Slice]) -> tuple[Slice, ...]:
+def named_slices(found: Sequence[Slice]) -> tuple[Slice, ...]:
     """The slices that truly differ, the weakest first."""
     return tuple(sorted((s for s in found if s.named), key=lambda s: s.difference.value))
 
 
-def sentence(s: Slice, tested: int | None = None) -> str:
+def slice_sentence(s: Slice, tested: int | None = None) -> str:
     """A slice in plain words."""
     d = s.difference
     word = "weaker" if d.value < 0 else "stronger"
@@ -185,9 +185,9 @@ def sentence(s: Slice, tested: int | None = None) -> str:
     )
 
 
-def to_json(found: Sequence[Slice]) -> dict[str, Any]:
+def slices_to_json(found: Sequence[Slice]) -> dict[str, Any]:
     """Slices as plain values: `slices`, and the `sentences` of those that truly differ."""
     return {
         "slices": [asdict(s) for s in found],
-        "sentences": [sentence(s, len(found)) for s in named(found)],
+        "sentences": [slice_sentence(s, len(found)) for s in named_slices(found)],
     }

@@ -6,8 +6,8 @@ have been easier or harder. Both count in the interval and in the test (see `dif
 must survive Holm's correction over all pairs, and the seeds must agree (see `compare_all`).
 docs/statistics.md explains each procedure and shows, by simulation, how often it is wrong.
 
-May import: numpy, scipy (inside functions), types, metrics, crossed. May not import: torch, store,
-report.
+May import: numpy, scipy (inside functions), types, tables (words), metrics, crossed. May not
+import: torch, store, report.
 Every function that draws takes an explicit rng; the same rng state gives the same result.
 """
 
@@ -33,7 +33,8 @@ from tunelab.crossed import (
     t_quantile,
     unseen_variance,
 )
-from tunelab.metrics import METRICS, Counts, Metric, UndefinedMetricError, check
+from tunelab.metrics import METRICS, Counts, Metric, UndefinedMetricError, check_predictions
+from tunelab.tables import counted
 from tunelab.types import Comparison, Estimate, Predictions
 
 __all__ = [
@@ -326,7 +327,7 @@ def check_paired(runs: Sequence[Runs]) -> None:
     """All predictions must be of the same rows, with the same labels, in the same order."""
     everything = [(r.label, seed, p) for r in runs for seed, p in r.by_seed.items()]
     for label, seed, p in everything:
-        check(p)
+        check_predictions(p)
         first_label, first_seed, first = everything[0]
         what = None
         if p.ids != first.ids:
@@ -936,7 +937,7 @@ def losses(
         q = None if p is None else next(adjusted)
         enough = c.deterministic or c.seeds >= LEAST_SEEDS
         acceptable = enough and q is not None and q <= 1 - level
-        few = f"{_counted_noun(c.seeds, 'seed')}: at least {LEAST_SEEDS} are needed"
+        few = f"{counted(c.seeds, 'seed')}: at least {LEAST_SEEDS} are needed"
         reason = "one-sided t test" if enough else few
         out.append(
             Loss(
@@ -1126,7 +1127,7 @@ def _undecided_sentence(a: str, b: str, c: Contrast, p: float | None, rule: _Stu
     lead = f"{a} is {place} {b}: {tail}"
     least = least_seeds(rule.level)
     if not c.deterministic and c.seeds < least:
-        have = _counted_noun(c.seeds, "seed")
+        have = counted(c.seeds, "seed")
         return f"{lead} ({have}: at least {least} are needed before tunelab says {word})"
     told = p is not None and p <= rule.alpha
     why = need.reason if told else _test_in_words(c, p, rule)
@@ -1138,7 +1139,7 @@ def _remedy_in_words(c: Contrast, need: _Missing) -> str:
     """What would decide, in words."""
     ways = []
     if need.seeds is not None:
-        ways.append(_counted_noun(need.seeds, "more seed"))
+        ways.append(counted(need.seeds, "more seed"))
     if need.rows is not None:
         ways.append(f"{c.rows + need.rows:,} test rows instead of {c.rows:,}")
     if ways:
@@ -1154,7 +1155,7 @@ def _remedy_in_words(c: Contrast, need: _Missing) -> str:
 def _basis_in_words(c: Contrast) -> str:
     if c.deterministic:
         return f"{c.rows:,} test rows, every seed predicts the same"
-    return _counted_noun(c.seeds, "seed")
+    return counted(c.seeds, "seed")
 
 
 def _test_in_words(c: Contrast, p: float | None, rule: _StudyRule) -> str:
@@ -1204,7 +1205,3 @@ def _interval_in_words(c: Contrast, level: float, metric: Metric) -> str:
 def _margin_in_words(margin: float) -> str:
     points = f"{100 * margin:g}"
     return f"{points} point{'' if points == '1' else 's'}"
-
-
-def _counted_noun(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"

@@ -160,9 +160,9 @@ def _behaviour(spec: StudySpec, dataset: Dataset) -> dict[str, Any] | None:
     """The cases of the behaviour tests, as they are kept; None where the study has none."""
     if spec.behaviour is None:
         return None
-    suite = behaviour.load(spec.behaviour)
+    suite = behaviour.load_suite(spec.behaviour)
     behaviour.roles(suite, dataset.label_names)  # raises where the classes are of another kind
-    return behaviour.to_json(suite, behaviour.cases(suite))
+    return behaviour.suite_to_json(suite, behaviour.cases(suite))
 
 
 def _no_longer_shown(spec: StudySpec, dataset: Dataset) -> list[str]:
@@ -260,7 +260,7 @@ def _gate(folder: Path, dataset: Dataset) -> Gate:
     """What the data gate finds; read from the study where these data were looked at before."""
     known = store.read_extra(folder, "gate")
     if known is not None and known["fingerprint"] == dataset.fingerprint:
-        return gate.from_json(known)
+        return gate.gate_from_json(known)
     return gate.inspect(dataset)
 
 
@@ -325,7 +325,7 @@ def write(p: Plan, command: str) -> None:
     ]
     store.write_json(folder / "data.json", card)
     store.write_rows(folder, p.dataset)
-    store.write_extra(folder, "gate", gate.to_json(p.gate))
+    store.write_extra(folder, "gate", gate.gate_to_json(p.gate))
     if p.behaviour is not None:
         store.write_extra(folder, "behaviour", p.behaviour)
     # What an earlier run in this folder had, and this one has not, would be told as this one's.
@@ -340,7 +340,7 @@ def write(p: Plan, command: str) -> None:
 
 def _tune_yaml(spec: StudySpec, label: str) -> Any:
     space = spec.tuning.spaces.get(label)
-    return tuning.to_json(space) if space else False
+    return tuning.space_to_json(space) if space else False
 
 
 # --- running --------------------------------------------------------------------------------
@@ -563,7 +563,7 @@ def _record_race(
     left = [t for t in everything if t.trial_id not in known]
     store.write_extra(p.spec.output_dir, "race", {
         "metric": p.spec.metric, "budget_seconds": p.spec.budget, "stopped": stopped,
-        **racing.to_json(race),
+        **racing.race_to_json(race),
         "trials_run": len(ran), "trials_full": len(everything),
         "seconds_run": sum(took[t.method.label] for t in ran if t.method.label in took),
         "seconds_saved": sum(took.get(t.method.label, 0.0) for t in left),
@@ -670,7 +670,7 @@ def _tune(p: Plan, on_event: OnEvent, run_all: Engine) -> Steps:
 
 
 def _grid_tries(p: Plan, m: MethodSpec) -> list[tuple[dict[str, Any], TrialSpec]]:
-    points = tuning.grid(p.spec.tuning.spaces[m.label])
+    points = tuning.grid_points(p.spec.tuning.spaces[m.label])
     return [(point, t) for point in points for t in _tries_of(p, m, point)]
 
 
@@ -697,14 +697,14 @@ def _settled(p: Plan, m: MethodSpec, entry: Mapping[str, Any]) -> bool:
     ids = {row["trial_id"] for row in entry["tries"]}
     if p.spec.tuning.budget is None:
         return ids == {t.trial_id for _, t in _grid_tries(p, m)}
-    return entry["space"] == tuning.to_json(p.spec.tuning.spaces[m.label]) and (
+    return entry["space"] == tuning.space_to_json(p.spec.tuning.spaces[m.label]) and (
         _made(p, m, entry) >= p.spec.tuning.budget
     )
 
 
 def _made(p: Plan, m: MethodSpec, entry: Mapping[str, Any]) -> int:
     """How many of the recorded settings were tried on this data, with these seeds."""
-    settings = [r["settings"] for r in tuning.by_setting(entry)]
+    settings = [r["settings"] for r in tuning.average_by_setting(entry)]
     ours = {t.trial_id for s in settings for t in _tries_of(p, m, s)}
     # A setting that Optuna proposed twice counts twice: it was spent.
     return sum(r["trial_id"] in ours for r in entry["tries"]) // len(p.spec.tuning.seeds)
@@ -718,7 +718,11 @@ def _proposals(p: Plan, m: MethodSpec) -> tuning.Proposals:
     space, start = p.spec.tuning.spaces[m.label], _start(p, m)
     # A study of Optuna's is of one question: other data, another space or metric, other seeds or
     # settings beside those tried would mix what is not alike. A larger budget goes on.
-    asked = [[t.trial_id for t in _tries_of(p, m, start)], tuning.to_json(space), p.spec.metric]
+    asked = [
+        [t.trial_id for t in _tries_of(p, m, start)],
+        tuning.space_to_json(space),
+        p.spec.metric,
+    ]
     name = f"{m.label} {hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]}"
     higher = METRICS[p.spec.metric].higher_is_better
     return tuning.Proposals(p.spec.output_dir, name, space, start, higher)
@@ -743,7 +747,7 @@ def _search(p: Plan, on_event: OnEvent, run_all: Engine) -> Iterator[TrialResult
         yield from _carry_out(p, [s for _, ts in asked.values() for s in ts], on_event, run_all)
         for label, (number, tries) in asked.items():
             found = [store.read_result(folder, s.trial_id) for s in tries]
-            values = [tuning.worth(r, metric) for r in found if r is not None]
+            values = [tuning.validation_value(r, metric) for r in found if r is not None]
             known = [v for v in values if v is not None]
             value = float(np.mean(known)) if len(known) == len(tries) else None
             pruned = any(r is not None and "pruned" in r.details for r in found)
@@ -801,9 +805,9 @@ def _record_tuning(p: Plan, proposals: Mapping[str, tuning.Proposals] | None = N
         # While tries are still to come, the choice is for the eye.
         whole = len(made) >= t.tries(m.label) * len(t.seeds)
         error = {"error": partial(_error, p)} if whole else {}
-        chosen, value, reason = tuning.choose(tries, start, higher, **error)
+        chosen, value, reason = tuning.choose_settings(tries, start, higher, **error)
         methods[m.label] = {
-            "space": tuning.to_json(t.spaces[m.label]),
+            "space": tuning.space_to_json(t.spaces[m.label]),
             "start": start,
             "chosen": chosen if chosen is not None else start,
             "value": value,

@@ -609,7 +609,7 @@ def _caveats_of_gate(
 
     if record.gate is None:
         return []
-    found = gate.from_json(record.gate)
+    found = gate.gate_from_json(record.gate)
     said = [f"{f.says}." for f in found.of("conflicts")]
     said += [f"{f.says}." for f in found.of("leak") if not f.where.endswith("/test")]
     if summary.part == "test":

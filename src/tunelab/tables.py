@@ -35,7 +35,7 @@ from tunelab.errors import DataError, suggest
 __all__ = [
     "FORMATS",
     "WRITERS",
-    "WINDOW",
+    "WINDOW_ROWS",
     "ReadOptions",
     "Table",
     "TextFile",
@@ -51,7 +51,7 @@ __all__ = [
 # The csv module refuses fields over 128 KiB unless told; the most that every platform takes.
 FIELD_LIMIT = 2**31 - 1
 # Rows of a file that lie in memory at a time where it is gone through in windows.
-WINDOW = 4096
+WINDOW_ROWS = 4096
 # Bytes that are read and decoded at a time.
 _CHUNK = 1 << 20
 
@@ -163,7 +163,7 @@ class TextFile:
     rows: int
     blank: int
 
-    def windows(self, size: int | None = WINDOW) -> Iterator[TextTable]:
+    def windows(self, size: int | None = WINDOW_ROWS) -> Iterator[TextTable]:
         """All rows in their order, at most `size` in memory at a time."""
         for table in _stream(self.path, self.options, size):
             yield _text_table(table, self.columns, self.text_column)
@@ -214,7 +214,7 @@ def _refuse_repeated(table: Table) -> None:
         )
 
 
-def table_of(
+def table_of_columns(
     name: str, stem: str, columns: Mapping[str, list[Any]], numbers: Sequence[int], unit: str
 ) -> Table:
     return Table(name, stem, tuple(columns), numbers, unit, columns.__getitem__)
@@ -249,7 +249,7 @@ def _codec(options: ReadOptions) -> str:
 
 
 @contextmanager
-def _text(path: Path, options: ReadOptions, newline: str = "") -> Iterator[TextIO]:
+def _open_text(path: Path, options: ReadOptions, newline: str = "") -> Iterator[TextIO]:
     """A text file, decoded strictly, line ends as they are; `newline` says where lines end."""
     with _binary(path, options.called(path)) as stream:
         yield io.TextIOWrapper(stream, _codec(options), newline=newline)
@@ -368,7 +368,7 @@ def _read_delimited(path: Path, options: ReadOptions, size: int | None) -> Itera
         shown = "tab" if delimiter == "\t" else repr(delimiter)
         notes.append(f"{name}: the separator is {shown}, as its {shows}")
 
-    with _text(path, options) as stream:
+    with _open_text(path, options) as stream:
         records = _records(stream, delimiter, name)
         if named:
             next(records)
@@ -400,12 +400,12 @@ def _read_delimited(path: Path, options: ReadOptions, size: int | None) -> Itera
         for numbers, window in _windows(rows(), size):
             some = True
             by_index = list(zip(*window, strict=True))
-            table = table_of(name, stem_of(path), {}, numbers, "line")
+            table = table_of_columns(name, stem_of(path), {}, numbers, "line")
             yield replace(
                 table,
                 columns=columns,
                 get=partial(_column, by_index, where),
-                notes=(*notes, *_dropped(name, width, ragged)),
+                notes=(*notes, *_ragged_notes(name, width, ragged)),
             )
     if not some:
         raise DataError(
@@ -417,11 +417,11 @@ def _column(values: Sequence[Sequence[Any]], where: Mapping[str, int], column: s
     return list(values[where[column]])
 
 
-def _key(rows: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
+def _values_of_key(rows: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
     return [row.get(key) for row in rows]
 
 
-def _dropped(name: str, width: int, ragged: Sequence[tuple[int, int]]) -> list[str]:
+def _ragged_notes(name: str, width: int, ragged: Sequence[tuple[int, int]]) -> list[str]:
     if not ragged:
         return []
     shown = ", ".join(str(line) for line, _ in ragged[:5])
@@ -499,14 +499,14 @@ def _ragged(
     )
 
 
-def _read_json(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
+def _read_json_file(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
     """JSON lines, one object a line; or one list of objects, which is read as a whole."""
     name = options.called(path)
     listing = _check_text(path, options).first == "["
     unit = "row" if listing else "line"
 
     # Only "\n" ends a line here: U+2028 and others may stand within a JSON string.
-    with _text(path, options, newline="\n") as stream:
+    with _open_text(path, options, newline="\n") as stream:
 
         def values() -> Iterator[tuple[int, Any]]:
             if listing:
@@ -535,11 +535,11 @@ def _read_json(path: Path, options: ReadOptions, size: int | None) -> Iterator[T
                 _refuse_columns(window[0], name)
             some = True
             columns = tuple(dict.fromkeys(k for row in window for k in row))
-            table = table_of(name, stem_of(path), {}, numbers, unit)
+            table = table_of_columns(name, stem_of(path), {}, numbers, unit)
             yield replace(
                 table,
                 columns=columns,
-                get=partial(_key, window),
+                get=partial(_values_of_key, window),
             )
     if not some:
         raise DataError(f"{name}: an empty list. Expected objects with a text and a label.")
@@ -647,18 +647,20 @@ def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
 def _read_lines(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
     """A .txt file: one text a line."""
     _check_text(path, options)
-    with _text(path, options, newline="\n") as stream:
+    with _open_text(path, options, newline="\n") as stream:
         lines = (line.removesuffix("\n").removesuffix("\r") for line in stream)
         for numbers, window in _windows(enumerate(lines, start=1), size):
-            yield table_of(options.called(path), stem_of(path), {"text": window}, numbers, "line")
+            yield table_of_columns(
+                options.called(path), stem_of(path), {"text": window}, numbers, "line"
+            )
 
 
 FORMATS: dict[str, Callable[[Path, ReadOptions, int | None], Iterator[Table]]] = {
     ".csv": _read_delimited,
     ".tsv": _read_delimited,
-    ".jsonl": _read_json,
-    ".ndjson": _read_json,
-    ".json": _read_json,
+    ".jsonl": _read_json_file,
+    ".ndjson": _read_json_file,
+    ".json": _read_json_file,
     ".parquet": _read_parquet,
 }
 
@@ -764,7 +766,7 @@ def looks_like_labels(table: Table, column: str) -> bool:
     return 2 <= len(set(values)) <= min(100, max(2, len(values) // 2))
 
 
-def texts_of(table: Table, column: str) -> list[str | None]:
+def texts_of_column(table: Table, column: str) -> list[str | None]:
     """A column's values, all strings or None. Raises DataError for anything else."""
     values = [None if is_nan(v) else v for v in table.get(column)]
     for i, value in enumerate(values):
@@ -843,7 +845,7 @@ def open_texts(path: Path, text_column: str | None = None, encoding: str = "utf-
         raise DataError(f"{str(path)!r}: {found}.{look_alike(path)}")
     options = ReadOptions(encoding)
     known: dict[str, None] = {}  # objects of JSON lines may each bring columns
-    tables = _stream(path, options, WINDOW)
+    tables = _stream(path, options, WINDOW_ROWS)
     first = next(tables)  # a file without rows is refused
     for table in chain([first], tables):
         known.update(dict.fromkeys(table.columns))
@@ -856,8 +858,8 @@ def open_texts(path: Path, text_column: str | None = None, encoding: str = "utf-
     if column is None:
         column = only_column(head, [c for c in head.columns if looks_like_texts(head, c)], "text")
     rows = blank = 0
-    for table in _stream(path, options, WINDOW):
-        texts = texts_of(table, column)
+    for table in _stream(path, options, WINDOW_ROWS):
+        texts = texts_of_column(table, column)
         rows += len(texts)
         blank += sum(not t or t.isspace() for t in texts)
     return TextFile(path, options, head.columns, column, rows, blank)
@@ -874,7 +876,7 @@ def _stream(path: Path, options: ReadOptions, size: int | None) -> Iterator[Tabl
 
 
 def _text_table(table: Table, columns: Sequence[str], text_column: str) -> TextTable:
-    texts = ["" if not t or t.isspace() else t for t in texts_of(table, text_column)]
+    texts = ["" if not t or t.isspace() else t for t in texts_of_column(table, text_column)]
     return TextTable({c: table.get(c) for c in columns}, text_column, texts, texts.count(""))
 
 
@@ -943,7 +945,7 @@ def _write_delimited(stream: BinaryIO, windows: Iterable[Columns], delimiter: st
         for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
     )
     for i, columns in enumerate(windows):
-        rows = [[_cell(v) for v in row] for row in zip(*columns.values(), strict=True)]
+        rows = [[_cell_text(v) for v in row] for row in zip(*columns.values(), strict=True)]
         for row in rows if i else [list(columns), *rows]:
             # csv.writer leaves a lone "\r" bare when lines end in "\n"; a reader would end the
             # row there.
@@ -951,7 +953,7 @@ def _write_delimited(stream: BinaryIO, windows: Iterable[Columns], delimiter: st
     out.detach()
 
 
-def _cell(value: Any) -> str:
+def _cell_text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, list | dict):
@@ -1010,8 +1012,13 @@ def listed(names: Sequence[str], limit: int = 12) -> str:
     return shown + (f" and {len(names) - limit:,} more" if len(names) > limit else "")
 
 
+def counted(n: int, noun: str) -> str:
+    """A number of things: "1 seed", "1,200 seeds"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def rows_word(n: int) -> str:
-    return f"{n:,} row{'s' if n != 1 else ''}"
+    return counted(n, "row")
 
 
 def kind_of(value: Any) -> str:

@@ -20,28 +20,28 @@ from tunelab.errors import ConfigError
 from tunelab.types import TrialResult
 
 __all__ = [
-    "AROUND",
-    "SEED",
+    "LEARNING_RATE_FACTORS",
+    "TUNING_SEED",
     "Proposals",
     "Range",
     "Space",
     "Tuning",
-    "by_setting",
-    "choose",
+    "average_by_setting",
+    "choose_settings",
     "expected_best",
-    "grid",
+    "grid_points",
     "parse_space",
     "stop_below",
     "try_row",
-    "worth",
+    "validation_value",
 ]
 
 # A third, once and three times a method's recommended learning rate. On nine variants of LoRA the
 # learning rate is what decides (arXiv:2602.04998); a small grid beats search at equal time
 # (arXiv:2106.09204).
-AROUND = (0.3, 1.0, 3.0)
+LEARNING_RATE_FACTORS = (0.3, 1.0, 3.0)
 # The seed of tries: none of a study's own (0, 1, 2, ...), so that a lucky try is not a result.
-SEED = 1_000_003
+TUNING_SEED = 1_000_003
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +68,17 @@ class Tuning:
 
     spaces: Mapping[str, Space] = field(default_factory=dict)
     budget: int | None = None
-    seeds: tuple[int, ...] = (SEED,)
+    seeds: tuple[int, ...] = (TUNING_SEED,)
     prune: bool = True
 
     def tries(self, label: str) -> int:
         """How many settings a method tries."""
         if label not in self.spaces:
             return 0
-        return self.budget or math.prod(len(tuple(v)) for v in _lists(self.spaces[label]))
+        return self.budget or math.prod(len(tuple(v)) for v in _listed_values(self.spaces[label]))
 
 
-def _lists(space: Space) -> Iterable[tuple[Any, ...]]:
+def _listed_values(space: Space) -> Iterable[tuple[Any, ...]]:
     return (v for v in space.values() if isinstance(v, tuple))
 
 
@@ -93,7 +93,7 @@ def parse_space(value: Mapping[str, Any]) -> dict[str, tuple[Any, ...] | Range]:
             # Each once: a value given twice would be tried twice.
             out[name] = tuple(dict.fromkeys(_hashable(v) for v in given))
         elif isinstance(given, Mapping):
-            out[name] = _range(name, given)
+            out[name] = _parse_range(name, given)
         else:
             raise ValueError(f"{name}: expected a list of values, or low and high, found {given!r}")
     return out
@@ -103,7 +103,7 @@ def _hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _range(name: str, given: Mapping[str, Any]) -> Range:
+def _parse_range(name: str, given: Mapping[str, Any]) -> Range:
     unknown = [k for k in given if k not in ("low", "high", "log")]
     low, high = given.get("low"), given.get("high")
     if unknown or not isinstance(low, int | float) or not isinstance(high, int | float):
@@ -116,7 +116,7 @@ def _range(name: str, given: Mapping[str, Any]) -> Range:
     return Range(float(low), float(high), log, whole)
 
 
-def to_json(space: Space) -> dict[str, Any]:
+def space_to_json(space: Space) -> dict[str, Any]:
     """A space as users write it."""
     out: dict[str, Any] = {}
     for name, values in space.items():
@@ -128,7 +128,7 @@ def to_json(space: Space) -> dict[str, Any]:
     return out
 
 
-def grid(space: Space) -> list[dict[str, Any]]:
+def grid_points(space: Space) -> list[dict[str, Any]]:
     """Every point of a space of lists, in order. Raises ConfigError for a range."""
     for name, values in space.items():
         if isinstance(values, Range):
@@ -145,7 +145,7 @@ def grid(space: Space) -> list[dict[str, Any]]:
 # --- what was tried -------------------------------------------------------------------------
 
 
-def worth(result: TrialResult, metric: str) -> float | None:
+def validation_value(result: TrialResult, metric: str) -> float | None:
     """A try's value on validation; None where it failed or the metric has none."""
     return result.scores.get(f"eval_{metric}") if result.status == "done" else None
 
@@ -159,14 +159,14 @@ def try_row(settings: Mapping[str, Any], result: TrialResult, metric: str) -> di
         "seed": result.spec.seed,
         "trial_id": result.spec.trial_id,
         "status": status,
-        "value": worth(result, metric),
+        "value": validation_value(result, metric),
         "epochs": result.details.get("epochs"),
         "seconds": result.provenance.get("seconds"),
         "error": result.error,
     }
 
 
-def by_setting(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+def average_by_setting(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Average the tries of one method over the tuning seeds, in the order in which they were made.
 
     `entry` is one of tuning.json's methods. Rows are {settings, value, seeds, status, trials};
@@ -190,7 +190,7 @@ def by_setting(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
     return out
 
 
-def choose(
+def choose_settings(
     tries: Sequence[Mapping[str, Any]],
     start: Mapping[str, Any],
     higher_is_better: bool,
@@ -207,7 +207,7 @@ def choose(
     """
     rows = [
         r
-        for r in by_setting({"tries": tries})
+        for r in average_by_setting({"tries": tries})
         if r["value"] is not None and math.isfinite(r["value"])
     ]
     if not rows:
@@ -334,7 +334,9 @@ class Proposals:
         )
         # A sampler that begins anew with the same seed would draw again what it drew before.
         made = len(self._study.get_trials(deepcopy=False))
-        self._study.sampler = optuna.samplers.TPESampler(seed=SEED + made, n_startup_trials=5)
+        self._study.sampler = optuna.samplers.TPESampler(
+            seed=TUNING_SEED + made, n_startup_trials=5
+        )
         inside = {k: v for k, v in start.items() if k in space and _contains(space[k], v)}
         if not self._study.trials and len(inside) == len(space):
             self._study.enqueue_trial(self._encoded(inside))

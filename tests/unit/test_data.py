@@ -789,7 +789,7 @@ def test_duplicates_are_counted_by_part_and_across():
         ids = tuple(str(i) for i in range(len(rows)))
         return Split(ids, tuple(t for t, _ in rows), np.array([y for _, y in rows]))
 
-    found = data._duplicates(
+    found = data.count_duplicates(
         {
             "train": split(("a", 0), ("a", 0), ("a", 1), ("b", 0), ("A", 0), ("a ", 0)),
             "validation": split(("a", 0), ("a", 0), ("c", 0)),
