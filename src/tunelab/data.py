@@ -36,11 +36,11 @@ from tunelab.tables import (
     choose_columns,
     format_of,
     is_nan,
-    is_so,
     kind_of,
     known_column,
     listed,
     look_alike,
+    path_is,
     read_file,
     read_texts,
     rows_word,
@@ -165,14 +165,14 @@ def load(spec: DataSpec) -> Dataset:
 
     parts = {}
     for part, tables in source.parts.items():
-        parts[part] = _rows_of_part(part, tables, (text_column, label_column), spec, notes)
-    rows = _without_unlabelled(source.name, parts, label_column, notes)
-    declared = _declared(source.parts, label_column)
-    label_names, splits = _encode(source.name, rows, declared, label_column, notes)
-    splits = _three_parts(source.name, splits, label_names, spec.split_seed, notes)
+        parts[part] = rows_of_part(part, tables, (text_column, label_column), spec, notes)
+    rows = without_unlabelled(source.name, parts, label_column, notes)
+    declared = declared_names(source.parts, label_column)
+    label_names, splits = encode_labels(source.name, rows, declared, label_column, notes)
+    splits = three_parts(source.name, splits, label_names, spec.split_seed, notes)
     if spec.on_leak != "warn":
-        splits["train"] = _without_leaks(source.name, splits, len(label_names), spec, notes)
-    splits["train"] = _subset(splits["train"], label_names, spec, notes)
+        splits["train"] = train_without_leaks(source.name, splits, len(label_names), spec, notes)
+    splits["train"] = subset_of_train(splits["train"], label_names, spec, notes)
     return Dataset(
         name=source.name,
         revision=source.revision,
@@ -180,7 +180,7 @@ def load(spec: DataSpec) -> Dataset:
         train=splits["train"],
         validation=splits["validation"],
         test=splits["test"],
-        fingerprint=_fingerprint(label_names, splits),
+        fingerprint=fingerprint_of(label_names, splits),
         text_column=text_column,
         label_column=label_column,
         notes=tuple(notes),
@@ -206,12 +206,12 @@ def source_kind(source: str) -> str:
             "id such as owner/name. Download it and give the file."
         )
     path = Path(source).expanduser()
-    if is_so(path, Path.is_dir):
+    if path_is(path, Path.is_dir):
         return "folder"
-    if is_so(path, Path.exists):
+    if path_is(path, Path.exists):
         return "file"
     local = LOCAL_WITH_CONFIG.fullmatch(source)
-    if local and is_so(Path(local["id"]).expanduser(), Path.is_dir):
+    if local and path_is(Path(local["id"]).expanduser(), Path.is_dir):
         return "hub"
     if _looks_like_a_path(source) or not HUB_ID.fullmatch(source):
         raise DataError(_no_such_file(path, source))
@@ -231,7 +231,7 @@ def _looks_like_a_path(source: str) -> bool:
 
 def _no_such_file(path: Path, source: str) -> str:
     folder = path.parent
-    if not is_so(folder, Path.is_dir):
+    if not path_is(folder, Path.is_dir):
         return f"no such file: {short(source)!r} (there is no folder {short(str(folder))!r})."
     return (
         f"no such file or folder: {short(source)!r}.{look_alike(path)} Expected demo, a CSV / "
@@ -459,7 +459,7 @@ SOURCES: dict[str, Callable[[DataSpec], Source]] = {
 # --- rows -----------------------------------------------------------------------------------
 
 
-def _rows_of_part(
+def rows_of_part(
     part: str,
     tables: Sequence[Table],
     columns: tuple[str, str],
@@ -473,7 +473,7 @@ def _rows_of_part(
         notes.extend(table.notes)
         if label_column in table.columns or part != "test":
             known_column(table, label_column, "--label-column")
-            labels.append(_label_keys(table, label_column))
+            labels.append(label_keys(table, label_column))
         else:
             labels.append([None] * len(table.numbers))
     if all(key is None for keys in labels for key in keys):
@@ -516,7 +516,7 @@ def _all_numbers(texts: Iterable[str | None]) -> bool:
     return all(NUMBER.fullmatch(t.strip()) for t in texts if t and not t.isspace())
 
 
-def _label_keys(table: Table, column: str) -> list[str | None]:
+def label_keys(table: Table, column: str) -> list[str | None]:
     """Labels as names: ints "3", whole floats "3", bools "True", ClassLabel by name; None: none."""
     names = table.class_names.get(column)
     convert = _label_key if names is None else lambda v: _class_name(v, names)
@@ -603,7 +603,7 @@ def _usable(
     return kept, [f"{table.name}: dropped {' and '.join(faults)}"]
 
 
-def _without_unlabelled(
+def without_unlabelled(
     name: str, parts: Mapping[str, LabelledRows | None], label_column: str, notes: list[str]
 ) -> dict[str, LabelledRows]:
     """The labelled parts, as train, validation and test. What has no label is named, not scored."""
@@ -636,7 +636,7 @@ def _without_unlabelled(
 # --- labels ---------------------------------------------------------------------------------
 
 
-def _declared(parts: Mapping[str, Sequence[Table]], column: str) -> tuple[str, ...]:
+def declared_names(parts: Mapping[str, Sequence[Table]], column: str) -> tuple[str, ...]:
     """ClassLabel names of all tables, in order, each once."""
     return tuple(
         dict.fromkeys(
@@ -648,7 +648,7 @@ def _declared(parts: Mapping[str, Sequence[Table]], column: str) -> tuple[str, .
     )
 
 
-def _encode(
+def encode_labels(
     name: str,
     parts: Mapping[str, LabelledRows],
     declared: tuple[str, ...],
@@ -672,23 +672,7 @@ def _encode(
             f"label {label!r} ({rows_word(n)}) looks like a missing value and is taken as a "
             "class: if it is none, leave such cells empty and add --on-bad-rows drop"
         )
-    if len(names) > CLASS_LIMIT:
-        raise DataError(
-            f"{name}: column {column!r} has {len(names):,} classes, expected at most "
-            f"{CLASS_LIMIT:,}: almost surely the wrong column. Choose one with --label-column."
-        )
-    for part in ("validation", "test"):
-        strange = [n for n in names if n in counts.get(part, {}) and n not in counts["train"]]
-        if strange:
-            raise DataError(
-                f"{name}: label {listed(strange)} stands in the {part} part and never in train. "
-                "Expected the same classes: correct the label, or add such rows to train."
-            )
-    if len(names) < 2:
-        raise DataError(
-            f"{name}: every row has the label {names[0]!r} (column {column!r}), expected at least "
-            "two classes. Choose another column with --label-column, or add rows."
-        )
+    _refuse_unusable_classes(name, column, names, counts)
     unused = [n for n in declared if n not in names]
     if unused:
         notes.append(f"class names that no row has are left out: {listed(unused)}")
@@ -709,6 +693,29 @@ def _encode(
             {c: tuple(values) for c, values in rows.columns.items()},
         )
     return names, splits
+
+
+def _refuse_unusable_classes(
+    name: str, column: str, names: Sequence[str], counts: Mapping[str, Counter[str]]
+) -> None:
+    """Raise DataError where classes are too many, too few, or not among the training rows."""
+    if len(names) > CLASS_LIMIT:
+        raise DataError(
+            f"{name}: column {column!r} has {len(names):,} classes, expected at most "
+            f"{CLASS_LIMIT:,}: almost surely the wrong column. Choose one with --label-column."
+        )
+    for part in ("validation", "test"):
+        strange = [n for n in names if n in counts.get(part, {}) and n not in counts["train"]]
+        if strange:
+            raise DataError(
+                f"{name}: label {listed(strange)} stands in the {part} part and never in train. "
+                "Expected the same classes: correct the label, or add such rows to train."
+            )
+    if len(names) < 2:
+        raise DataError(
+            f"{name}: every row has the label {names[0]!r} (column {column!r}), expected at least "
+            "two classes. Choose another column with --label-column, or add rows."
+        )
 
 
 def _renamed(counts: Counter[str], rename: Mapping[str, str]) -> Counter[str]:
@@ -764,7 +771,7 @@ def _groups(names: Iterable[str], key: Callable[[str], str]) -> list[list[str]]:
 # --- parts ----------------------------------------------------------------------------------
 
 
-def _three_parts(
+def three_parts(
     name: str,
     parts: Mapping[str, Split],
     label_names: Sequence[str],
@@ -783,13 +790,13 @@ def _three_parts(
             n = min(n, VALIDATION_LIMIT)
         order = rows[_stratified_order(whole.labels[rows], seed, part)]
         n = max(n, len(label_names))
-        out[part] = _take(whole, order[:n])
+        out[part] = _take_rows(whole, order[:n])
         rows = np.sort(order[n:])
         notes.append(
             f"no {part} part: {n:,} of {len(whole):,} rows split off for it "
             f"({n / len(whole):.0%}, stratified, split seed {seed})"
         )
-    out["train"] = _take(whole, rows)
+    out["train"] = _take_rows(whole, rows)
     return {part: out[part] for part in ("train", "validation", "test")}
 
 
@@ -836,7 +843,7 @@ def _stratified_order(labels: NDArray[np.int64], seed: int, purpose: str) -> NDA
     return np.asarray(by_class[np.lexsort((classes, share, rank > 0))], dtype=np.int64)
 
 
-def _take(split: Split, rows: NDArray[np.int64]) -> Split:
+def _take_rows(split: Split, rows: NDArray[np.int64]) -> Split:
     """Some rows of a part, in the order of the source."""
     rows = np.sort(rows)
     return Split(
@@ -847,7 +854,7 @@ def _take(split: Split, rows: NDArray[np.int64]) -> Split:
     )
 
 
-def _without_leaks(
+def train_without_leaks(
     name: str,
     parts: Mapping[str, Split],
     classes: int,
@@ -874,7 +881,7 @@ def _without_leaks(
             f"{name}: {what} (such as {where}): what is measured there is partly memory. Remove "
             "them from train with --on-leak drop, or go on with --on-leak warn."
         )
-    kept = _take(train, np.flatnonzero(~leaked))
+    kept = _take_rows(train, np.flatnonzero(~leaked))
     counts = np.bincount(kept.labels, minlength=classes)
     if counts.min() < 2:
         raise DataError(
@@ -885,7 +892,9 @@ def _without_leaks(
     return kept
 
 
-def _subset(train: Split, label_names: Sequence[str], spec: DataSpec, notes: list[str]) -> Split:
+def subset_of_train(
+    train: Split, label_names: Sequence[str], spec: DataSpec, notes: list[str]
+) -> Split:
     """`spec.subset` rows of the train part, stratified; a smaller subset lies in a larger one."""
     n = spec.subset
     if n is None:
@@ -900,7 +909,7 @@ def _subset(train: Split, label_names: Sequence[str], spec: DataSpec, notes: lis
     notes.append(
         f"subset: {n:,} of {len(train):,} train rows (stratified, split seed {spec.split_seed})"
     )
-    return _take(train, _stratified_order(train.labels, spec.split_seed, "subset")[:n])
+    return _take_rows(train, _stratified_order(train.labels, spec.split_seed, "subset")[:n])
 
 
 def redivided(dataset: Dataset, seed: int) -> Dataset:
@@ -918,7 +927,9 @@ def redivided(dataset: Dataset, seed: int) -> Dataset:
         here = np.flatnonzero(mine[:n] == c)[-1]
         there = n + np.flatnonzero(mine[n:] == commonest)[0]
         order[[here, there]] = order[[there, here]]
-    return replace(dataset, train=_take(pool, order[n:]), validation=_take(pool, order[:n]))
+    return replace(
+        dataset, train=_take_rows(pool, order[n:]), validation=_take_rows(pool, order[:n])
+    )
 
 
 def without_leaked_rows(dataset: Dataset) -> Dataset:
@@ -929,7 +940,7 @@ def without_leaked_rows(dataset: Dataset) -> Dataset:
     """
     held_out = (*dataset.validation.texts, *dataset.test.texts)
     leaked = duplicates.match(held_out, dataset.train.texts).found
-    kept = _take(dataset.train, np.flatnonzero(~leaked))
+    kept = _take_rows(dataset.train, np.flatnonzero(~leaked))
     if len(np.unique(kept.labels)) < len(dataset.label_names):
         raise DataError(
             f"{dataset.name}: {rows_word(int(leaked.sum()))} of train, divided anew, stand in "
@@ -950,7 +961,7 @@ def smaller(dataset: Dataset, rows: int, seed: int) -> Dataset:
             "class."
         )
     order = _stratified_order(dataset.train.labels, seed, "train_rows")
-    return replace(dataset, train=_take(dataset.train, order[:rows]))
+    return replace(dataset, train=_take_rows(dataset.train, order[:rows]))
 
 
 def _joined_splits(a: Split, b: Split) -> Split:
@@ -995,9 +1006,7 @@ def load_other(spec: DataSpec, label_names: Sequence[str], train: Split | None =
     for part in ("test", "validation", "all", "train"):
         tables = source.parts.get(part)
         rows = (
-            _rows_of_part(part, tables, (text_column, label_column), spec, notes)
-            if tables
-            else None
+            rows_of_part(part, tables, (text_column, label_column), spec, notes) if tables else None
         )
         if tables and rows is not None and (set(rows.labels) != {"-1"} or "-1" in label_names):
             break
@@ -1020,7 +1029,7 @@ def load_other(spec: DataSpec, label_names: Sequence[str], train: Split | None =
     columns = {c: tuple(values) for c, values in rows.columns.items()}
     split = Split(tuple(rows.ids), tuple(rows.texts), labels, columns)
     domains = tuple(str(d) for d in columns["domain"]) if "domain" in columns else None
-    digest = _fingerprint(label_names, {"train": split, "validation": split, "test": split})
+    digest = fingerprint_of(label_names, {"train": split, "validation": split, "test": split})
     seen = None
     if train is not None:
         seen = int(duplicates.match(train.texts, split.texts).found.sum())
@@ -1040,7 +1049,7 @@ def _known_label(key: str, known: Mapping[str, int]) -> str:
 # --- what is known of the content -----------------------------------------------------------
 
 
-def _fingerprint(label_names: Sequence[str], parts: Mapping[str, Split]) -> str:
+def fingerprint_of(label_names: Sequence[str], parts: Mapping[str, Split]) -> str:
     """SHA-256 (hex) of label names and all rows. Each string goes in with its length before it."""
     digest = hashlib.sha256()
 

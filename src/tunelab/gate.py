@@ -333,7 +333,7 @@ def said_how_alike(same: int, near: int) -> str:
     return f" ({same:,} the same, {near:,} nearly)" if same else ", nearly the same"
 
 
-def _leaks(look: DatasetView) -> list[Finding]:
+def find_leaks(look: DatasetView) -> list[Finding]:
     """Rows of a later part whose text, or nearly, stands in an earlier one."""
     out = []
     twins = look.twins
@@ -377,7 +377,7 @@ def _best_match(twins: duplicates.Twins, reference: Ints, rows: Ints) -> tuple[I
     return duplicates.nearest(twins, row_of, twins.group[rows])
 
 
-def _repeated_rows(look: DatasetView) -> list[Finding]:
+def find_repeats(look: DatasetView) -> list[Finding]:
     """Rows whose text, or nearly, stood earlier in the same part."""
     out = []
     twins = look.twins
@@ -426,7 +426,7 @@ def _repeated_rows(look: DatasetView) -> list[Finding]:
     return out
 
 
-def _conflicts(look: DatasetView) -> list[Finding]:
+def find_conflicts(look: DatasetView) -> list[Finding]:
     """Texts that are the same and carry more than one label."""
     group, labels = look.twins.group, look.labels
     low = np.full(len(look.twins.first), len(look.label_names), dtype=np.int64)
@@ -615,7 +615,7 @@ def _fit_quietly(model: Any, features: Any, labels: Ints) -> None:
         model.fit(features, labels)
 
 
-def _label_errors(look: DatasetView) -> list[Finding]:
+def find_label_errors(look: DatasetView) -> list[Finding]:
     """Labels that a model that has not seen the row contradicts with confidence."""
     n, k = len(look.labels), len(look.label_names)
     counts = np.bincount(look.labels, minlength=k)
@@ -665,7 +665,7 @@ def _label_errors(look: DatasetView) -> list[Finding]:
     ]
 
 
-def _imbalance(look: DatasetView) -> list[Finding]:
+def find_imbalance(look: DatasetView) -> list[Finding]:
     """One class that is most rows, classes with hardly any, and parts of another mixture."""
     out = []
     k, names = len(look.label_names), look.label_names
@@ -723,7 +723,7 @@ def _same_mixture(a: Ints, b: Ints) -> float:
 # --- texts ----------------------------------------------------------------------------------
 
 
-def _little(look: DatasetView) -> list[Finding]:
+def find_wordless_texts(look: DatasetView) -> list[Finding]:
     """Texts of one word, or of none once marks and HTML are gone."""
     few = np.array([len(t.split()) for t in look.twins.texts])[look.twins.group]
     wordless = np.array([not any(map(str.isalnum, t)) for t in look.twins.texts])[look.twins.group]
@@ -792,7 +792,7 @@ def _decoded(run: str) -> str | None:
         return None
 
 
-def _mojibake(look: DatasetView) -> list[Finding]:
+def find_mojibake(look: DatasetView) -> list[Finding]:
     """UTF-8 read in another encoding ("cafÃ©"), and the mark of what could not be decoded."""
     right: dict[int, str | None] = {}
     for i, text in enumerate(look.texts):
@@ -823,7 +823,7 @@ _HTML = re.compile(
 )
 
 
-def _html(look: DatasetView) -> list[Finding]:
+def find_html(look: DatasetView) -> list[Finding]:
     """Tags and entities of HTML."""
     rows = np.array(
         [i for i, t in enumerate(look.texts) if ("<" in t or "&" in t) and _HTML.search(t)],
@@ -907,7 +907,7 @@ def _script(text: str) -> str | None:
     return None
 
 
-def _language(look: DatasetView) -> list[Finding]:
+def find_other_languages(look: DatasetView) -> list[Finding]:
     """Texts in another language or script than most."""
     of_group = languages(look.twins, look.bag)
     known = Counter(of_group[g] for g in look.twins.group if of_group[g] is not None)
@@ -936,7 +936,7 @@ def _language(look: DatasetView) -> list[Finding]:
     ]
 
 
-def _unusual_lengths(look: DatasetView) -> list[Finding]:
+def find_unusual_lengths(look: DatasetView) -> list[Finding]:
     """Texts far longer or shorter than the rest: outside Tukey's far fences of log length."""
     logs = np.log(np.maximum(1, look.words))
     low, high = np.percentile(logs, [25, 75])
@@ -966,7 +966,7 @@ def _unusual_lengths(look: DatasetView) -> list[Finding]:
 _WORD_OF_COLUMN = re.compile(r"[^\W\d_]{2,}")
 
 
-def _columns(look: DatasetView) -> list[Finding]:
+def find_leaking_columns(look: DatasetView) -> list[Finding]:
     """Further columns that predict the label alone: by value, by range, or by a word in it."""
     out = []
     k = len(look.label_names)
@@ -1040,7 +1040,7 @@ def _elsewhere(texts: int) -> str:
     return "no other text" if not texts else f"only {texts:,} other{'s' if texts > 1 else ''}"
 
 
-def _giveaways(look: DatasetView) -> list[Finding]:
+def find_giveaways(look: DatasetView) -> list[Finding]:
     """Words that a fifth of a class's texts have and hardly any other: a label within the text."""
     k, n = len(look.label_names), len(look.labels)
     if n < 50:
@@ -1083,18 +1083,18 @@ def _giveaways(look: DatasetView) -> list[Finding]:
 
 
 CHECKS: dict[str, Callable[[DatasetView], list[Finding]]] = {
-    "leak": _leaks,
-    "duplicates": _repeated_rows,
-    "conflicts": _conflicts,
-    "label-errors": _label_errors,
-    "leaking-column": _columns,
-    "giveaway": _giveaways,
-    "imbalance": _imbalance,
-    "short": _little,
-    "mojibake": _mojibake,
-    "html": _html,
-    "language": _language,
-    "length": _unusual_lengths,
+    "leak": find_leaks,
+    "duplicates": find_repeats,
+    "conflicts": find_conflicts,
+    "label-errors": find_label_errors,
+    "leaking-column": find_leaking_columns,
+    "giveaway": find_giveaways,
+    "imbalance": find_imbalance,
+    "short": find_wordless_texts,
+    "mojibake": find_mojibake,
+    "html": find_html,
+    "language": find_other_languages,
+    "length": find_unusual_lengths,
 }
 
 

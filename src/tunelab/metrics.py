@@ -131,7 +131,7 @@ def probabilities(scores: Floats, score_kind: ScoreKind) -> Floats:
     """
     scores = np.asarray(scores, dtype=np.float64)
     if score_kind == "logit":
-        return np.asarray(np.exp(_log_softmax(scores)), dtype=np.float64)
+        return np.asarray(np.exp(log_softmax(scores)), dtype=np.float64)
     if score_kind == "margin":
         raise UndefinedMetricError("needs probabilities, and margins (distances) are not")
     if scores.size and (scores.min() < 0 or np.abs(scores.sum(axis=1) - 1).max() > 1e-3):
@@ -143,7 +143,7 @@ def probabilities(scores: Floats, score_kind: ScoreKind) -> Floats:
     return scores
 
 
-def _log_softmax(logits: Floats) -> Floats:
+def log_softmax(logits: Floats) -> Floats:
     shifted = logits - logits.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
@@ -274,7 +274,7 @@ def log_loss(predictions: Predictions) -> float:
 
 def _row_losses(predictions: Predictions) -> Floats:
     if predictions.score_kind == "logit":
-        log_p = _log_softmax(np.asarray(predictions.scores, dtype=np.float64))
+        log_p = log_softmax(np.asarray(predictions.scores, dtype=np.float64))
     else:
         p = probabilities(predictions.scores, predictions.score_kind)
         log_p = np.log(np.clip(p, np.finfo(np.float64).eps, 1.0))

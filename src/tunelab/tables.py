@@ -53,7 +53,7 @@ FIELD_LIMIT = 2**31 - 1
 # Rows of a file that lie in memory at a time where it is gone through in windows.
 WINDOW_ROWS = 4096
 # Bytes that are read and decoded at a time.
-_CHUNK = 1 << 20
+CHUNK_BYTES = 1 << 20
 
 # The first name is the plain one and wins over the others; two of the others are ambiguous.
 TEXT_NAMES = (
@@ -188,13 +188,13 @@ def stem_of(path: Path) -> str:
 
 def read_file(path: Path, options: ReadOptions) -> Table:
     """Read one file by its ending, `.gz` looked through. Raises DataError."""
-    suffix = _known_format(path, options)
+    suffix = known_format(path, options)
     (table,) = FORMATS[suffix](path, options, None)
-    _refuse_repeated(table)
+    refuse_repeated_columns(table)
     return table
 
 
-def _known_format(path: Path, options: ReadOptions) -> str:
+def known_format(path: Path, options: ReadOptions) -> str:
     suffix = format_of(path)
     if suffix not in FORMATS:
         has = f"its name ends in {suffix!r}" if suffix else "its name has no ending"
@@ -205,7 +205,7 @@ def _known_format(path: Path, options: ReadOptions) -> str:
     return suffix
 
 
-def _refuse_repeated(table: Table) -> None:
+def refuse_repeated_columns(table: Table) -> None:
     repeated = [c for c, n in Counter(table.columns).items() if n > 1]
     if repeated:
         raise DataError(
@@ -249,29 +249,29 @@ def _codec(options: ReadOptions) -> str:
 
 
 @contextmanager
-def _open_text(path: Path, options: ReadOptions, newline: str = "") -> Iterator[TextIO]:
+def open_text(path: Path, options: ReadOptions, newline: str = "") -> Iterator[TextIO]:
     """A text file, decoded strictly, line ends as they are; `newline` says where lines end."""
     with _binary(path, options.called(path)) as stream:
         yield io.TextIOWrapper(stream, _codec(options), newline=newline)
 
 
 @dataclass(frozen=True, slots=True)
-class _Checked:
-    """What `_check_text` saw: the beginning, the first character that is no space, the last one."""
+class CheckedText:
+    """What `check_text` saw: the beginning, the first character that is no space, the last one."""
 
     start: str
     first: str
     last: str
 
 
-def _check_text(path: Path, options: ReadOptions) -> _Checked:
+def check_text(path: Path, options: ReadOptions) -> CheckedText:
     """Go through a text file once: decoded strictly, without NUL, not empty. Raises DataError."""
     name = options.called(path)
     start = first = last = ""
     done = lines = text_lines = 0  # bytes, and newlines among the bytes and the characters
     nul: int | None = None
     with _binary(path, name) as stream:
-        chunk = stream.read(_CHUNK)
+        chunk = stream.read(CHUNK_BYTES)
         if not chunk:
             raise DataError(f"{name}: the file is empty. Expected a header and labelled texts.")
         codec = _codec(options)
@@ -286,7 +286,9 @@ def _check_text(path: Path, options: ReadOptions) -> _Checked:
                 here = begun + chunk
                 at = len(here) - len(error.object) + error.start  # a mark is not in the object
                 line = lines - begun.count(b"\n") + here.count(b"\n", 0, at) + 1
-                remedy = f"--encoding {_likely(here) if codec.startswith('utf') else 'utf-8'}"
+                remedy = (
+                    f"--encoding {_likely_encoding(here) if codec.startswith('utf') else 'utf-8'}"
+                )
                 raise DataError(
                     f"{name}: not {options.encoding.upper()}: line {line}, byte offset "
                     f"{done - len(begun) + at} (0x{here[at]:02x}). Save it as UTF-8, or name its "
@@ -304,7 +306,7 @@ def _check_text(path: Path, options: ReadOptions) -> _Checked:
             if not chunk:
                 break
             done, lines = done + len(chunk), lines + chunk.count(b"\n")
-            chunk = stream.read(_CHUNK)
+            chunk = stream.read(CHUNK_BYTES)
     if nul is not None:
         raise DataError(
             f"{name}: NUL byte in line {nul}: a binary file, or text in another encoding. "
@@ -312,10 +314,10 @@ def _check_text(path: Path, options: ReadOptions) -> _Checked:
         )
     if not first:
         raise DataError(f"{name}: the file is empty. Expected a header and labelled texts.")
-    return _Checked(start, first, last)
+    return CheckedText(start, first, last)
 
 
-def _likely(data: bytes) -> str:
+def _likely_encoding(data: bytes) -> str:
     """The encoding of Windows and Excel, of which Latin-1's letters are a part, where it fits."""
     try:
         data.decode("cp1252")
@@ -324,7 +326,7 @@ def _likely(data: bytes) -> str:
     return "cp1252"
 
 
-def _windows(
+def windows_of_rows(
     rows: Iterable[tuple[int, Any]], size: int | None
 ) -> Iterator[tuple[list[int], list[Any]]]:
     """Numbers and rows, `size` at a time; all at once where it is None."""
@@ -353,10 +355,10 @@ def _refuse_utf16(name: str, data: bytes) -> None:
     )
 
 
-def _read_delimited(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
+def read_delimited(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
     """A CSV or TSV file with a header: RFC 4180 quoting, any line ends, `;` and tabs noticed."""
     name = options.called(path)
-    checked = _check_text(path, options)
+    checked = check_text(path, options)
     named = _EXCEL_SEPARATOR.match(checked.start)
     if named:
         delimiter, shows = named["separator"], "first line says"
@@ -368,7 +370,7 @@ def _read_delimited(path: Path, options: ReadOptions, size: int | None) -> Itera
         shown = "tab" if delimiter == "\t" else repr(delimiter)
         notes.append(f"{name}: the separator is {shown}, as its {shows}")
 
-    with _open_text(path, options) as stream:
+    with open_text(path, options) as stream:
         records = _records(stream, delimiter, name)
         if named:
             next(records)
@@ -397,14 +399,14 @@ def _read_delimited(path: Path, options: ReadOptions, size: int | None) -> Itera
                 raise DataError(_ragged(name, columns, ragged, delimiter))
 
         some = False
-        for numbers, window in _windows(rows(), size):
+        for numbers, window in windows_of_rows(rows(), size):
             some = True
             by_index = list(zip(*window, strict=True))
             table = table_of_columns(name, stem_of(path), {}, numbers, "line")
             yield replace(
                 table,
                 columns=columns,
-                get=partial(_column, by_index, where),
+                get=partial(values_at, by_index, where),
                 notes=(*notes, *_ragged_notes(name, width, ragged)),
             )
     if not some:
@@ -413,7 +415,7 @@ def _read_delimited(path: Path, options: ReadOptions, size: int | None) -> Itera
         )
 
 
-def _column(values: Sequence[Sequence[Any]], where: Mapping[str, int], column: str) -> list[Any]:
+def values_at(values: Sequence[Sequence[Any]], where: Mapping[str, int], column: str) -> list[Any]:
     return list(values[where[column]])
 
 
@@ -499,14 +501,14 @@ def _ragged(
     )
 
 
-def _read_json_file(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
+def read_json_file(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
     """JSON lines, one object a line; or one list of objects, which is read as a whole."""
     name = options.called(path)
-    listing = _check_text(path, options).first == "["
+    listing = check_text(path, options).first == "["
     unit = "row" if listing else "line"
 
     # Only "\n" ends a line here: U+2028 and others may stand within a JSON string.
-    with _open_text(path, options, newline="\n") as stream:
+    with open_text(path, options, newline="\n") as stream:
 
         def values() -> Iterator[tuple[int, Any]]:
             if listing:
@@ -530,7 +532,7 @@ def _read_json_file(path: Path, options: ReadOptions, size: int | None) -> Itera
                 )
 
         some = False
-        for numbers, window in _windows(rows(), size):
+        for numbers, window in windows_of_rows(rows(), size):
             if not some and len(window) == 1:
                 _refuse_columns(window[0], name)
             some = True
@@ -567,7 +569,7 @@ def _json_value(text: str, name: str, line: int) -> Any:
         raise DataError(f"{name}: line {line} cannot be read as JSON: {error}.") from error
 
 
-def _read_parquet(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
+def read_parquet(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
     """A Parquet file. ClassLabel names are taken from what `datasets` wrote in its schema."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -602,13 +604,13 @@ def _read_parquet(path: Path, options: ReadOptions, size: int | None) -> Iterato
     if size is None:
         yield whole
         return
-    _refuse_repeated(whole)
+    refuse_repeated_columns(whole)
     where = {c: i for i, c in enumerate(schema.names)}
 
     def rows() -> Iterator[tuple[int, tuple[Any, ...]]]:
         try:
             # Read in small pieces: a file may be one row group.
-            with pq.ParquetFile(path, buffer_size=_CHUNK, pre_buffer=False) as file:
+            with pq.ParquetFile(path, buffer_size=CHUNK_BYTES, pre_buffer=False) as file:
                 done = 0
                 for batch in file.iter_batches(batch_size=size):
                     columns = [c.to_pylist() for c in batch.columns]
@@ -617,12 +619,12 @@ def _read_parquet(path: Path, options: ReadOptions, size: int | None) -> Iterato
         except (pa.ArrowException, OSError) as error:
             raise DataError(_bad_parquet(name, error)) from error
 
-    for numbers, window in _windows(rows(), size):
+    for numbers, window in windows_of_rows(rows(), size):
         by_index = list(zip(*window, strict=True))
         yield replace(
             whole,
             numbers=numbers,
-            get=partial(_column, by_index, where),
+            get=partial(values_at, by_index, where),
         )
 
 
@@ -644,24 +646,24 @@ def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
         return {}
 
 
-def _read_lines(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
+def read_lines(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
     """A .txt file: one text a line."""
-    _check_text(path, options)
-    with _open_text(path, options, newline="\n") as stream:
+    check_text(path, options)
+    with open_text(path, options, newline="\n") as stream:
         lines = (line.removesuffix("\n").removesuffix("\r") for line in stream)
-        for numbers, window in _windows(enumerate(lines, start=1), size):
+        for numbers, window in windows_of_rows(enumerate(lines, start=1), size):
             yield table_of_columns(
                 options.called(path), stem_of(path), {"text": window}, numbers, "line"
             )
 
 
 FORMATS: dict[str, Callable[[Path, ReadOptions, int | None], Iterator[Table]]] = {
-    ".csv": _read_delimited,
-    ".tsv": _read_delimited,
-    ".jsonl": _read_json_file,
-    ".ndjson": _read_json_file,
-    ".json": _read_json_file,
-    ".parquet": _read_parquet,
+    ".csv": read_delimited,
+    ".tsv": read_delimited,
+    ".jsonl": read_json_file,
+    ".ndjson": read_json_file,
+    ".json": read_json_file,
+    ".parquet": read_parquet,
 }
 
 
@@ -800,7 +802,7 @@ def is_nan(value: Any) -> bool:
 # --- paths ----------------------------------------------------------------------------------
 
 
-def is_so(path: Path, question: Callable[[Path], bool]) -> bool:
+def path_is(path: Path, question: Callable[[Path], bool]) -> bool:
     try:
         return question(path)
     except (OSError, ValueError):  # a name too long or with a NUL names nothing
@@ -840,8 +842,8 @@ def open_texts(path: Path, text_column: str | None = None, encoding: str = "utf-
     Every fault of the file is found here. Raises DataError.
     """
     path = Path(path)
-    if not is_so(path, Path.is_file):
-        found = "is a folder, expected a file" if is_so(path, Path.is_dir) else "no such file"
+    if not path_is(path, Path.is_file):
+        found = "is a folder, expected a file" if path_is(path, Path.is_dir) else "no such file"
         raise DataError(f"{str(path)!r}: {found}.{look_alike(path)}")
     options = ReadOptions(encoding)
     known: dict[str, None] = {}  # objects of JSON lines may each bring columns
@@ -868,10 +870,10 @@ def open_texts(path: Path, text_column: str | None = None, encoding: str = "utf-
 def _stream(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
     """A file's rows as tables of `size` rows each. Raises DataError."""
     if format_of(path) == ".txt":
-        yield from _read_lines(path, options, size)
+        yield from read_lines(path, options, size)
         return
-    for table in FORMATS[_known_format(path, options)](path, options, size):
-        _refuse_repeated(table)
+    for table in FORMATS[known_format(path, options)](path, options, size):
+        refuse_repeated_columns(table)
         yield table
 
 

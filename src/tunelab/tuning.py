@@ -91,7 +91,7 @@ def parse_space(value: Mapping[str, Any]) -> dict[str, tuple[Any, ...] | Range]:
     for name, given in value.items():
         if isinstance(given, list | tuple) and given:
             # Each once: a value given twice would be tried twice.
-            out[name] = tuple(dict.fromkeys(_hashable(v) for v in given))
+            out[name] = tuple(dict.fromkeys(as_hashable(v) for v in given))
         elif isinstance(given, Mapping):
             out[name] = _parse_range(name, given)
         else:
@@ -99,7 +99,7 @@ def parse_space(value: Mapping[str, Any]) -> dict[str, tuple[Any, ...] | Range]:
     return out
 
 
-def _hashable(value: Any) -> Any:
+def as_hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -381,7 +381,7 @@ class Proposals:
         for name, value in settings.items():
             values = self._space[name]
             found = isinstance(values, tuple)
-            out[name] = str(values.index(_hashable(value))) if found else value  # type: ignore[union-attr]
+            out[name] = str(values.index(as_hashable(value))) if found else value  # type: ignore[union-attr]
         return out
 
     def _decoded(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -396,4 +396,4 @@ class Proposals:
 def _contains(values: tuple[Any, ...] | Range, value: Any) -> bool:
     if isinstance(values, Range):
         return isinstance(value, int | float) and values.low <= value <= values.high
-    return _hashable(value) in values
+    return as_hashable(value) in values

@@ -823,7 +823,7 @@ def test_the_fingerprint_hears_every_change(tmp_path):
         (dataset.label_names, {**parts, "train": replace(train, ids=train.ids[::-1])}),
         (dataset.label_names, {**parts, "test": parts["validation"], "validation": parts["test"]}),
     ]
-    prints = [data._fingerprint(names, p) for names, p in changes]
+    prints = [data.fingerprint_of(names, p) for names, p in changes]
     assert prints[0] == dataset.fingerprint
     assert len(set(prints)) == len(changes)
 
