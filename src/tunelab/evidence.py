@@ -46,7 +46,7 @@ from tunelab.slices import Slice, attributes, find_slices
 from tunelab.stats import Runs, mean_interval
 from tunelab.store import StudyRecord, read_rows
 from tunelab.summary import Summary, column, format_estimate
-from tunelab.tuning import average_by_setting, expected_best
+from tunelab.tuning import average_by_setting, expected_best, tuning_from_json
 from tunelab.types import Estimate, Predictions, TrialResult
 
 __all__ = [
@@ -303,12 +303,11 @@ def _tuning(record: StudyRecord) -> dict[str, list[float]]:
     """Expected best validation score after 1, 2, ... tries of each method (tuning.json)."""
     if not record.tuning:
         return {}
+    tuned = tuning_from_json(record.tuning)
     out = {}
-    for label, entry in record.tuning["methods"].items():
-        values = [row["value"] for row in average_by_setting(entry) if row["value"] is not None]
-        out[label] = expected_best(
-            values, higher_is_better=record.tuning.get("higher_is_better", True)
-        )
+    for label, method in tuned.methods.items():
+        values = [s.value for s in average_by_setting(method.tries) if s.value is not None]
+        out[label] = expected_best(values, higher_is_better=tuned.higher_is_better)
     return out
 
 

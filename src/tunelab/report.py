@@ -29,6 +29,7 @@ from tunelab.evidence import Mistakes
 from tunelab.plots import PLOTS, Plot, PlotData, colours, dashes, shapes
 from tunelab.store import StudyRecord, artifact_dir, write_json, write_text
 from tunelab.summary import Summary, column, format_estimate, summarise
+from tunelab.tuning import TuningRecord, tuning_from_json
 from tunelab.types import Estimate, TrialResult
 from tunelab.versus import Versus
 
@@ -308,7 +309,7 @@ def _blocks(
         said = [str(c["sentence"]) for c in record.curves["crossings"]]
         found.setdefault("learning", []).append(Block("Where methods cross", sentences=said))
     if record.tuning:
-        found.setdefault("sensitivity", []).append(_tried(record.tuning))
+        found.setdefault("sensitivity", []).append(_tried(tuning_from_json(record.tuning)))
     if record.race:
         found["race"] = [_race(record.race)]
     return found
@@ -416,23 +417,21 @@ def _slices(data: PlotData) -> Block:
     )
 
 
-def _tried(tuning: Mapping[str, Any]) -> Block:
+def _tried(tuning: TuningRecord) -> Block:
     """Every setting that was tried, and what each method chose."""
     rows = []
-    for label, entry in tuning["methods"].items():
-        chosen = entry.get("chosen") or {}
-        for t in entry["tries"]:
-            settings = ", ".join(f"{k}={v}" for k, v in t["settings"].items())
-            value = t["value"]
-            shown = f"{value:.4f}" if value is not None else str(t.get("error") or t["status"])
-            mark = "chosen" if dict(t["settings"]) == dict(chosen) else ""
-            rows.append([label, settings, str(t.get("seed", "")), shown, mark])
+    for label, method in tuning.methods.items():
+        for t in method.tries:
+            settings = ", ".join(f"{k}={v}" for k, v in t.settings.items())
+            shown = f"{t.value:.4f}" if t.value is not None else str(t.error or t.status)
+            mark = "chosen" if dict(t.settings) == dict(method.chosen) else ""
+            rows.append([label, settings, str(t.seed), shown, mark])
     return Block(
         "Every setting that was tried",
-        f"By {tuning['metric']} on validation, the same budget for every method.",
+        f"By {tuning.metric} on validation, the same budget for every method.",
         ["Method", "Settings", "Seed", "Validation", "Chosen"],
         rows,
-        [f"{label}: {e['reason']}." for label, e in tuning["methods"].items() if e.get("reason")],
+        [f"{label}: {m.reason}." for label, m in tuning.methods.items() if m.reason],
     )
 
 

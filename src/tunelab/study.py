@@ -206,7 +206,7 @@ def _replanned(p: Plan) -> Plan:
         if m.label not in spec.tuning.spaces:
             methods.append(m)
         elif entry is not None and _settled(p, m, entry):
-            methods.append(MethodSpec(m.name, m.label, {**m.settings, **entry["chosen"]}))
+            methods.append(MethodSpec(m.name, m.label, {**m.settings, **entry.chosen}))
         else:
             methods.append(m)
             if spec.tuning.budget is None:
@@ -683,31 +683,32 @@ def _tries_of(p: Plan, m: MethodSpec, settings: Mapping[str, Any]) -> list[Trial
     ]
 
 
-def _recorded(p: Plan) -> Mapping[str, Any]:
+def _recorded(p: Plan) -> Mapping[str, tuning.TunedMethod]:
     """What tuning.json holds of each method; nothing where it was chosen by another metric."""
-    stored = store.read_extra(p.spec.output_dir, "tuning") or {}
-    methods: Mapping[str, Any] = stored.get("methods", {})
-    return methods if stored.get("metric") == p.spec.metric else {}
+    stored = store.read_extra(p.spec.output_dir, "tuning")
+    if not stored or stored["metric"] != p.spec.metric:
+        return {}
+    return tuning.tuning_from_json(stored).methods
 
 
-def _settled(p: Plan, m: MethodSpec, entry: Mapping[str, Any]) -> bool:
+def _settled(p: Plan, m: MethodSpec, entry: tuning.TunedMethod) -> bool:
     """Whether what is recorded is what would be tried now, and all of it."""
-    if entry["start"] != _start(p, m):
+    if entry.start != _start(p, m):
         return False
-    ids = {row["trial_id"] for row in entry["tries"]}
+    ids = {t.trial_id for t in entry.tries}
     if p.spec.tuning.budget is None:
         return ids == {t.trial_id for _, t in _grid_tries(p, m)}
-    return entry["space"] == tuning.space_to_json(p.spec.tuning.spaces[m.label]) and (
+    return entry.space == tuning.space_to_json(p.spec.tuning.spaces[m.label]) and (
         _made(p, m, entry) >= p.spec.tuning.budget
     )
 
 
-def _made(p: Plan, m: MethodSpec, entry: Mapping[str, Any]) -> int:
+def _made(p: Plan, m: MethodSpec, entry: tuning.TunedMethod) -> int:
     """How many of the recorded settings were tried on this data, with these seeds."""
-    settings = [r["settings"] for r in tuning.average_by_setting(entry)]
+    settings = [s.settings for s in tuning.average_by_setting(entry.tries)]
     ours = {t.trial_id for s in settings for t in _tries_of(p, m, s)}
     # A setting that Optuna proposed twice counts twice: it was spent.
-    return sum(r["trial_id"] in ours for r in entry["tries"]) // len(p.spec.tuning.seeds)
+    return sum(t.trial_id in ours for t in entry.tries) // len(p.spec.tuning.seeds)
 
 
 def _start(p: Plan, m: MethodSpec) -> dict[str, Any]:
@@ -786,7 +787,7 @@ def _record_tuning(p: Plan, proposals: Mapping[str, tuning.Proposals] | None = N
     """Write tuning.json from the tries that lie in the folder."""
     t, folder, metric = p.spec.tuning, p.spec.output_dir, p.spec.metric
     higher = METRICS[metric].higher_is_better
-    methods: dict[str, Any] = {}
+    methods: dict[str, tuning.TunedMethod] = {}
     before = _recorded(p)
     for m in p.spec.methods:
         if m.label not in t.spaces:
@@ -800,22 +801,20 @@ def _record_tuning(p: Plan, proposals: Mapping[str, tuning.Proposals] | None = N
             told = (proposals[m.label] if proposals else _proposals(p, m)).told
             made = [(settings, s) for settings in told for s in _tries_of(p, m, settings)]
         found = [(settings, store.read_result(folder, s.trial_id)) for settings, s in made]
-        tries = [tuning.try_row(settings, r, metric) for settings, r in found if r is not None]
+        tries = [tuning.try_of(settings, r, metric) for settings, r in found if r is not None]
         start = _start(p, m)
         # While tries are still to come, the choice is for the eye.
         whole = len(made) >= t.tries(m.label) * len(t.seeds)
         error = {"error": partial(_error, p)} if whole else {}
         chosen, value, reason = tuning.choose_settings(tries, start, higher, **error)
-        methods[m.label] = {
-            "space": tuning.space_to_json(t.spaces[m.label]),
-            "start": start,
-            "chosen": chosen if chosen is not None else start,
-            "value": value,
-            "reason": reason,
-            "tries": tries,
-        }
-    store.write_extra(folder, "tuning", {
-        "metric": metric, "higher_is_better": higher, "seeds": list(t.seeds),
-        "search": "grid" if t.budget is None else "optuna", "budget": t.budget,
-        "methods": methods,
-    })  # fmt: skip
+        methods[m.label] = tuning.TunedMethod(
+            space=tuning.space_to_json(t.spaces[m.label]),
+            start=start,
+            chosen=chosen if chosen is not None else start,
+            value=value,
+            reason=reason,
+            tries=tuple(tries),
+        )
+    search = "grid" if t.budget is None else "optuna"
+    record = tuning.TuningRecord(metric, higher, t.seeds, search, t.budget, methods)
+    store.write_extra(folder, "tuning", tuning.tuning_to_json(record))

@@ -15,6 +15,7 @@ from tunelab.errors import ConfigError
 from tunelab.tuning import (
     Proposals,
     Range,
+    Try,
     average_by_setting,
     choose_settings,
     expected_best,
@@ -22,10 +23,8 @@ from tunelab.tuning import (
 )
 
 
-def row(rate: float, value: float | None, seed: int = 0, status: str = "done") -> dict[str, Any]:
-    settings = {"learning_rate": rate}
-    own = {"trial_id": f"{rate}-{seed}"}
-    return {"settings": settings, "value": value, "seed": seed, "status": status, **own}
+def row(rate: float, value: float | None, seed: int = 0, status: str = "done") -> Try:
+    return Try({"learning_rate": rate}, seed, f"{rate}-{seed}", status, value)
 
 
 def test_a_grid_is_every_point_once() -> None:
@@ -89,7 +88,7 @@ def test_what_failed_or_was_ended_is_never_chosen() -> None:
     assert choose_settings(tries, {"learning_rate": 1}, higher_is_better=True)[0] == {
         "learning_rate": 3
     }
-    assert [r["status"] for r in average_by_setting({"tries": tries})] == [
+    assert [s.status for s in average_by_setting(tries)] == [
         "failed",
         "pruned",
         "done",
