@@ -511,7 +511,7 @@ def _show_more(folder: Path, metric: str) -> None:
     record = store.read_study(folder)
     out = terminal.console()
     if record.race is not None:
-        for line in racing.sentences(record.race):
+        for line in racing.sentences(racing.race_from_json(record.race)):
             terminal.say(out, line, indent=2)
     found = curves.learning_curves(record, metric) if record.curve else None
     if found is not None:

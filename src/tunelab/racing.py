@@ -21,7 +21,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ __all__ = [
     "CONFIDENCE",
     "Dropped",
     "Race",
+    "RaceRecord",
     "Round",
     "advance",
     "crossing_chance",
@@ -47,6 +48,7 @@ __all__ = [
     "sentences",
     "start",
     "statement",
+    "race_from_json",
     "race_to_json",
 ]
 
@@ -109,6 +111,25 @@ class Race:
     dropped: tuple[Dropped, ...] = ()
     rounds: tuple[Round, ...] = ()
     settled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RaceRecord:
+    """What race.json holds: a race by a `metric`, in words (`statement`), and what it saved.
+
+    `stopped`: "decided", "settled", "seeds" or "budget" (of `budget_seconds`); None where the race
+    was interrupted. `trials_full` and `seconds_saved` are of what would have run without a race.
+    """
+
+    metric: str
+    budget_seconds: float | None
+    stopped: str | None
+    race: Race
+    statement: str
+    trials_run: int
+    trials_full: int
+    seconds_run: float
+    seconds_saved: float
 
 
 def start(labels: Sequence[str], seeds: int, confidence: float = CONFIDENCE) -> Race:
@@ -279,24 +300,46 @@ def statement(race: Race) -> str:
     )
 
 
-def race_to_json(race: Race) -> dict[str, Any]:
-    """Plain JSON values, for race.json."""
-    return {**asdict(race), "statement": statement(race)}
+def race_to_json(record: RaceRecord) -> dict[str, Any]:
+    """The content of race.json."""
+    value = asdict(record)
+    race = value.pop("race")
+    # The race itself stands among the other keys, where a reader of the file looks for it.
+    begin = {k: value.pop(k) for k in ("metric", "budget_seconds", "stopped")}
+    return {**begin, **race, **value}
 
 
-def sentences(stored: Mapping[str, Any]) -> tuple[str, ...]:
-    """What race.json says, in words: the statement, who was dropped, what that saved."""
+def race_from_json(value: Mapping[str, Any]) -> RaceRecord:
+    """Read the content of race.json."""
+    race = Race(
+        labels=tuple(value["labels"]),
+        seeds=value["seeds"],
+        confidence=value["confidence"],
+        alive=tuple(value["alive"]),
+        dropped=tuple(Dropped(**d) for d in value["dropped"]),
+        rounds=tuple(
+            Round(**{**r, "alive": tuple(r["alive"]), "dropped": tuple(r["dropped"])})
+            for r in value["rounds"]
+        ),
+        settled=value.get("settled", False),
+    )
+    own = {f.name: value[f.name] for f in fields(RaceRecord) if f.name != "race"}
+    return RaceRecord(race=race, **own)
+
+
+def sentences(record: RaceRecord) -> tuple[str, ...]:
+    """What a race showed, in words: the statement, who was dropped, what that saved."""
     why = {
         "decided": "one method was left",
         "seeds": "all seeds were used",
         "settled": "more seeds would not tell apart those that are left",
         "budget": "its time was used up; run it again to go on",
-    }.get(str(stored["stopped"]), "it was interrupted; run it again to go on")
-    saved = stored["trials_full"] - stored["trials_run"]
+    }.get(str(record.stopped), "it was interrupted; run it again to go on")
+    saved = record.trials_full - record.trials_run
     return (
-        f"Race: {stored['statement']}. It ended because {why}.",
-        *(f"{d['sentence']}." for d in stored["dropped"]),
-        f"{stored['trials_run']} of {stored['trials_full']} trials were run ({saved} were not).",
+        f"Race: {record.statement}. It ended because {why}.",
+        *(f"{d.sentence}." for d in record.race.dropped),
+        f"{record.trials_run} of {record.trials_full} trials were run ({saved} were not).",
     )
 
 

@@ -27,6 +27,7 @@ from tunelab import cache, evidence, sensitivity, tradeoff, versus
 from tunelab import summary as say
 from tunelab.evidence import Mistakes
 from tunelab.plots import PLOTS, Plot, PlotData, colours, dashes, shapes
+from tunelab.racing import RaceRecord, race_from_json
 from tunelab.store import StudyRecord, artifact_dir, write_json, write_text
 from tunelab.summary import Summary, column, format_estimate, summarise
 from tunelab.tuning import TuningRecord, tuning_from_json
@@ -311,7 +312,7 @@ def _blocks(
     if record.tuning:
         found.setdefault("sensitivity", []).append(_tried(tuning_from_json(record.tuning)))
     if record.race:
-        found["race"] = [_race(record.race)]
+        found["race"] = [_race(race_from_json(record.race))]
     return found
 
 
@@ -435,19 +436,18 @@ def _tried(tuning: TuningRecord) -> Block:
     )
 
 
-def _race(race: Mapping[str, Any]) -> Block:
+def _race(record: RaceRecord) -> Block:
     """Who was dropped when, and what that saved."""
     rows = [
-        [d["label"], str(d["round"]), str(d["seeds"]), str(d["leader"]), str(d["sentence"])]
-        for d in race["dropped"]
+        [d.label, str(d.round), str(d.seeds), d.leader, d.sentence] for d in record.race.dropped
     ]
-    saved = race["trials_full"] - race["trials_run"]
+    saved = record.trials_full - record.trials_run
     said = [
-        str(race["statement"]),
-        f"{race['trials_run']} of {race['trials_full']} trials were run; "
-        f"about {say.format_seconds(race['seconds_saved'])} were saved"
+        record.statement,
+        f"{record.trials_run} of {record.trials_full} trials were run; "
+        f"about {say.format_seconds(record.seconds_saved)} were saved"
         if saved
-        else f"all {race['trials_run']} trials were run",
+        else f"all {record.trials_run} trials were run",
     ]
     return Block(
         "Race",

@@ -561,13 +561,18 @@ def _record_race(
     took = _took(replace(p, trials=tuple(everything)), race.labels)
     known = {t.trial_id for t in (*ran, *_kept(race, p.spec, everything))}
     left = [t for t in everything if t.trial_id not in known]
-    store.write_extra(p.spec.output_dir, "race", {
-        "metric": p.spec.metric, "budget_seconds": p.spec.budget, "stopped": stopped,
-        **racing.race_to_json(race),
-        "trials_run": len(ran), "trials_full": len(everything),
-        "seconds_run": sum(took[t.method.label] for t in ran if t.method.label in took),
-        "seconds_saved": sum(took.get(t.method.label, 0.0) for t in left),
-    })  # fmt: skip
+    record = racing.RaceRecord(
+        metric=p.spec.metric,
+        budget_seconds=p.spec.budget,
+        stopped=stopped,
+        race=race,
+        statement=racing.statement(race),
+        trials_run=len(ran),
+        trials_full=len(everything),
+        seconds_run=sum(took[t.method.label] for t in ran if t.method.label in took),
+        seconds_saved=sum(took.get(t.method.label, 0.0) for t in left),
+    )
+    store.write_extra(p.spec.output_dir, "race", racing.race_to_json(record))
 
 
 # --- before the run -------------------------------------------------------------------------

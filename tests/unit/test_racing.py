@@ -12,10 +12,12 @@ from scipy.stats import norm
 
 from tunelab import racing
 from tunelab.racing import (
+    RaceRecord,
     advance,
     crossing_chance,
     order,
     over,
+    race_from_json,
     race_to_json,
     replay,
     sentences,
@@ -153,8 +155,12 @@ def test_on_a_recorded_grid_the_best_is_kept_and_not_everything_is_run(
 
 def test_a_race_is_plain_json_and_says_itself() -> None:
     race, spent = replay(grid([0.9, 0.5]), range(6))
-    stored = json.loads(json.dumps(race_to_json(race)))
-    lines = sentences({**stored, "stopped": "decided", "trials_run": spent, "trials_full": 12})
+    record = RaceRecord(
+        "accuracy", None, "decided", race, racing.statement(race), spent, 12, 1.0, 2.0
+    )
+    stored = race_from_json(json.loads(json.dumps(race_to_json(record))))
+    assert stored == record
+    lines = sentences(stored)
     assert lines[0].startswith("Race: 0 is the best of 2")
     assert "1 was dropped" in lines[1]
     assert lines[-1] == f"{spent} of 12 trials were run ({12 - spent} were not)."
