@@ -1077,19 +1077,27 @@ def _what_is_missing(c: Contrast, p: float | None, rule: _StudyRule) -> _Missing
     if not c.deterministic and c.seeds == 1:
         reason = f"one seed: the spread over seeds is unknown; at least {least} are needed"
         return _Missing(None, None, reason)
-    known: dict[str, Any] = {
-        "seeds": c.seeds,
-        "rows": c.rows,
-        "level": rule.level,
-        "pairs": rule.open_pairs,
-        "margin": rule.margin if rule.metric.percent else None,
-    }
+    seed_variance = 0.0 if c.deterministic else c.seed_variance
+    item_variance = c.item_variance
+
+    def ask(needed: Callable[..., tuple[int | None, str]]) -> tuple[int | None, str]:
+        return needed(
+            c.value,
+            seed_variance,
+            item_variance,
+            seeds=c.seeds,
+            rows=c.rows,
+            level=rule.level,
+            pairs=rule.open_pairs,
+            margin=rule.margin if rule.metric.percent else None,
+        )
+
     told = p is not None and p <= rule.alpha
     if c.deterministic:  # told, and yet undecided: the interval and the exact test disagree
-        rows, reason = rows_needed(c.value, 0.0, c.item_variance, **known)
+        rows, reason = ask(rows_needed)
         return _Missing(None, rows, reason)
-    seeds, reason = seeds_needed(c.value, c.seed_variance, c.item_variance, **known)
-    rows, _ = rows_needed(c.value, c.seed_variance, c.item_variance, **known)
+    seeds, reason = ask(seeds_needed)
+    rows, _ = ask(rows_needed)
     if not told:
         return _Missing(seeds, rows, reason)
     # By the t test, and not by the sign-flip: more rows of these seeds may not change that.
