@@ -181,7 +181,7 @@ def _strings(value: Any, where: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _parse_test(value: Any, words: Mapping[str, Any], where: str) -> Test:
+def _parse_test(value: Any, words: Mapping[str, tuple[str, ...]], where: str) -> Test:
     known = tuple(Test.__dataclass_fields__)
     if not isinstance(value, dict) or not isinstance(value.get("test"), str):
         raise ConfigError(f"{where}: expected a mapping with `test`, the test's name.")
@@ -211,7 +211,7 @@ def _parse_test(value: Any, words: Mapping[str, Any], where: str) -> Test:
     return found
 
 
-def _check_kind(t: Test, words: Mapping[str, Any], where: str) -> None:
+def _check_kind(t: Test, words: Mapping[str, tuple[str, ...]], where: str) -> None:
     if t.kind in ("minimum", "direction") and t.expect not in ROLES:
         raise ConfigError(f"{where}: expect is {t.expect!r}, expected one of {', '.join(ROLES)}.")
     if t.kind == "direction" and not t.add:

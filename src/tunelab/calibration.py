@@ -38,6 +38,7 @@ from tunelab.types import Artifact, Estimate, Predictions, ScoreKind
 __all__ = [
     "Calibration",
     "Quality",
+    "TemperatureFit",
     "calibrate",
     "calibrate_all",
     "logits_at_temperature",
@@ -149,27 +150,55 @@ def logits_at_temperature(scores: Floats, score_kind: ScoreKind, temperature: fl
 # --- beside a classifier --------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class TemperatureFit:
+    """What calibration.json holds: a temperature, or None with the `reason`.
+
+    It was fitted on `rows` rows of the `part`; `log_loss` is what it was there before and after.
+    """
+
+    temperature: float | None
+    part: str
+    rows: int
+    log_loss: tuple[float, float] | None = None
+    reason: str | None = None
+
+
+def temperature_to_json(fit: TemperatureFit) -> dict[str, Any]:
+    """The content of calibration.json."""
+    value: dict[str, Any] = {"temperature": fit.temperature, "part": fit.part, "rows": fit.rows}
+    if fit.reason is not None:
+        value["reason"] = fit.reason
+    if fit.log_loss is not None:
+        value["log_loss"] = dict(zip(("before", "after"), fit.log_loss, strict=True))
+    return value
+
+
+def fit_on_validation(validation: Predictions) -> TemperatureFit:
+    """Fit a temperature on a trial's validation part, where it has rows and mistakes enough."""
+    rows = len(validation.ids)
+    mistakes = int((validation.predicted != validation.labels).sum())
+    if rows < LEAST_ROWS or mistakes < LEAST_MISTAKES:
+        reason = (
+            f"{rows} validation rows with {mistakes} mistakes: "
+            f"at least {LEAST_ROWS} and {LEAST_MISTAKES} are needed"
+        )
+        return TemperatureFit(None, "validation", rows, reason=reason)
+    try:
+        temperature = fit_temperature(validation)
+        after = log_loss(at_temperature(validation, temperature))
+        losses = log_loss(validation), after
+    except UndefinedMetricError as error:
+        return TemperatureFit(None, "validation", rows, reason=error.reason)
+    return TemperatureFit(temperature, "validation", rows, losses)
+
+
 def write_temperature(directory: Path, validation: Predictions) -> None:
     """Fit a temperature on a trial's validation part and put it into its artifact.
 
-    calibration.json: `temperature`, the `part` and `rows` it was fitted on, and the log loss there
-    before and after; or `temperature` null with a `reason`. The manifest is written anew.
+    It is kept in calibration.json (`TemperatureFit`); the manifest is written anew.
     """
-    facts: dict[str, Any] = {"temperature": None, "part": "validation", "rows": len(validation.ids)}
-    mistakes = int((validation.predicted != validation.labels).sum())
-    if len(validation.ids) < LEAST_ROWS or mistakes < LEAST_MISTAKES:
-        facts["reason"] = (
-            f"{len(validation.ids)} validation rows with {mistakes} mistakes: "
-            f"at least {LEAST_ROWS} and {LEAST_MISTAKES} are needed"
-        )
-    else:
-        try:
-            temperature = fit_temperature(validation)
-            after = log_loss(at_temperature(validation, temperature))
-            facts |= {"temperature": temperature,
-                      "log_loss": {"before": log_loss(validation), "after": after}}  # fmt: skip
-        except UndefinedMetricError as error:
-            facts["reason"] = error.reason
+    facts = temperature_to_json(fit_on_validation(validation))
     text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
     (directory / artifacts.CALIBRATION).write_text(text, encoding="utf-8")
     artifacts.seal_again(directory, {})
