@@ -30,22 +30,22 @@ from tunelab.stats import Runs
 from tunelab.types import Classifier, Estimate, Predictions
 
 __all__ = [
-    "CHANGES",
     "BUNDLED_SUITE",
+    "CHANGES",
     "Case",
     "Failure",
     "Result",
     "Suite",
     "Test",
-    "cases",
     "are_of_cases",
-    "suite_from_json",
+    "cases",
     "load_suite",
     "predict_cases",
     "results",
     "roles",
-    "texts_of_cases",
+    "suite_from_json",
     "suite_to_json",
+    "texts_of_cases",
 ]
 
 TestKind = Literal["minimum", "invariance", "direction"]

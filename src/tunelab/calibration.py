@@ -39,15 +39,15 @@ __all__ = [
     "Calibration",
     "Quality",
     "TemperatureFit",
+    "at_temperature",
     "calibrate",
     "calibrate_all",
-    "logits_at_temperature",
-    "fit_temperature",
-    "write_temperature",
-    "read_temperature",
-    "at_temperature",
     "calibration_sentence",
     "calibrations_to_json",
+    "fit_temperature",
+    "logits_at_temperature",
+    "read_temperature",
+    "write_temperature",
 ]
 
 Floats = NDArray[np.float64]

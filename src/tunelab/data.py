@@ -57,13 +57,13 @@ __all__ = [
     "OtherData",
     "Source",
     "TextTable",
-    "without_leaked_rows",
     "describe",
     "load",
     "load_other",
     "read_texts",
     "redivided",
     "smaller",
+    "without_leaked_rows",
     "write_table",
 ]
 

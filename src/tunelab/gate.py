@@ -34,9 +34,9 @@ from tunelab.types import Dataset, Estimate, Predictions, Split
 
 __all__ = [
     "CHECKS",
-    "FindingEffect",
     "Example",
     "Finding",
+    "FindingEffect",
     "Gate",
     "MethodEffect",
     "RowRef",
@@ -44,12 +44,12 @@ __all__ = [
     "bag_of",
     "effects",
     "gate_from_json",
+    "gate_to_json",
     "inspect",
     "label_issues",
     "line",
     "lines",
     "out_of_fold",
-    "gate_to_json",
 ]
 
 Ints = NDArray[np.int64]

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from tunelab.types import Predictions, ScoreKind
 
 __all__ = [
+    "METRICS",
     "Counts",
     "Metric",
-    "METRICS",
     "ReliabilityBin",
     "UndefinedMetricError",
     "brier",

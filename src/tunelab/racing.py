@@ -44,12 +44,12 @@ __all__ = [
     "crossing_chance",
     "order",
     "over",
+    "race_from_json",
+    "race_to_json",
     "replay",
     "sentences",
     "start",
     "statement",
-    "race_from_json",
-    "race_to_json",
 ]
 
 Floats = NDArray[np.float64]

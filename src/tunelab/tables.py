@@ -34,8 +34,8 @@ from tunelab.errors import DataError, suggest
 
 __all__ = [
     "FORMATS",
-    "WRITERS",
     "WINDOW_ROWS",
+    "WRITERS",
     "ReadOptions",
     "Table",
     "TextFile",
