@@ -120,7 +120,7 @@ def base_texts(least_words: int = 8) -> list[str]:
     """The bundled reviews that no other is near, of so many words at least."""
     dataset = data.load(DataSpec("demo:stars"))
     texts = [t for s in dataset.parts.values() for t in s.texts if len(t.split()) >= least_words]
-    twins = duplicates.find(texts, near=0.3)
+    twins = duplicates.find_twins(texts, near=0.3)
     alone = np.ones(len(twins.first), dtype=bool)
     alone[twins.pairs.ravel()] = False
     return [texts[i] for i in twins.first[alone]]
@@ -164,7 +164,7 @@ def score_leaks(planted: Planted) -> dict[str, float]:
 
 def score_repeats(planted: Planted) -> dict[str, float]:
     """Recall and precision of pairs within one list: train and test in one."""
-    twins = duplicates.find([*planted.train, *planted.test])
+    twins = duplicates.find_twins([*planted.train, *planted.test])
     n = len(planted.train)
     pairs = {tuple(sorted(p)) for p in twins.pairs.tolist()}
     true = [
@@ -193,7 +193,7 @@ def score_labels(dataset: Dataset, seed: int, noise: float = 0.05) -> dict[str, 
     k = len(dataset.label_names)
     flipped = rng.random(len(labels)) < noise
     noisy = np.where(flipped, (labels + rng.integers(1, k, len(labels))) % k, labels)
-    twins = duplicates.find(texts)
+    twins = duplicates.find_twins(texts)
     probabilities = gate.out_of_fold(twins, gate.bag_of(twins), noisy, k)
     flagged = gate.label_issues(noisy, probabilities)
     first = flagged[: int(flipped.sum())]

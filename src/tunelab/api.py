@@ -468,26 +468,26 @@ def behaviour(
     folder = Path(folder).expanduser()
     if not store.is_study(folder):
         loaded = load(folder, trust_remote_code=trust_remote_code)
-        chosen = tests.load(suite or tests.BUNDLED)
+        chosen = tests.load_suite(suite or tests.BUNDLED_SUITE)
         asked = tests.cases(chosen)
         tests.roles(chosen, loaded.label_names)
-        runs = [Runs(folder.name, {0: tests.predict(loaded.classifier, asked)})]
+        runs = [Runs(folder.name, {0: tests.predict_cases(loaded.classifier, asked)})]
         return tests.results(chosen, asked, runs, loaded.label_names)
     record = store.read_study(folder)
     kept = record.behaviour if suite is None else None
     if kept is not None:
-        chosen, asked = tests.from_json(kept)
+        chosen, asked = tests.suite_from_json(kept)
     else:
-        chosen = tests.load(suite or tests.BUNDLED)
+        chosen = tests.load_suite(suite or tests.BUNDLED_SUITE)
         asked = tests.cases(chosen)
     names = record.data["label_names"]
     tests.roles(chosen, names)
     found: dict[str, dict[int, Predictions]] = {}
     for r in record.done:
         known = record.predictions(r.spec.trial_id).get(tests.PART) if kept is not None else None
-        if known is None or not tests.fit(known, asked):
+        if known is None or not tests.are_of_cases(known, asked):
             artifact = store.artifact_dir(folder, r.spec.trial_id)
-            known = tests.predict(predict.load(artifact, trust_remote_code).classifier, asked)
+            known = tests.predict_cases(predict.load(artifact, trust_remote_code).classifier, asked)
         found.setdefault(r.spec.method.label, {})[r.spec.seed] = known
     runs = [Runs(label, by_seed) for label, by_seed in found.items()]
     return tests.results(chosen, asked, runs, names)

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 MANIFEST = "tunelab.json"
-CALIBRATION = "calibration.json"  # the temperature of its scores (`calibration.keep`)
+CALIBRATION = "calibration.json"  # the temperature of its scores (`calibration.write_temperature`)
 FORMAT = 1
 # Reading one of these can run code; nothing here reads them, and a folder that has one is refused.
 _PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})

@@ -6,7 +6,7 @@ must not make it more negative). A suite is a YAML file of templates and words; 
 English sentiment. `cases(suite)` fills the templates, the same on every machine; `results` reads
 the predictions on their texts and gives failure rates with intervals over seeds and cases.
 
-May import: numpy, yaml (inside functions), types, errors, metrics, stats, slices. May not import:
+May import: numpy, yaml (inside functions), types, errors, metrics, crossed, stats. May not import:
 torch, summary, store.
 """
 
@@ -23,34 +23,34 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.crossed import mean_of_values
 from tunelab.errors import ConfigError, suggest
 from tunelab.metrics import probabilities
-from tunelab.slices import crossed
 from tunelab.stats import Runs
 from tunelab.types import Classifier, Estimate, Predictions
 
 __all__ = [
+    "BUNDLED_SUITE",
     "CHANGES",
-    "BUNDLED",
     "Case",
     "Failure",
     "Result",
     "Suite",
     "Test",
+    "are_of_cases",
     "cases",
-    "fit",
-    "from_json",
-    "load",
-    "predict",
+    "load_suite",
+    "predict_cases",
     "results",
     "roles",
-    "texts",
-    "to_json",
+    "suite_from_json",
+    "suite_to_json",
+    "texts_of_cases",
 ]
 
-Kind = Literal["minimum", "invariance", "direction"]
+TestKind = Literal["minimum", "invariance", "direction"]
 Role = Literal["positive", "neutral", "negative"]
-BUNDLED = "sentiment_en"
+BUNDLED_SUITE = "sentiment_en"
 PART = "behaviour"  # the name of these predictions in a trial's predictions
 KINDS = ("minimum", "invariance", "direction")
 ROLES = ("positive", "neutral", "negative")
@@ -72,7 +72,7 @@ class Test:
 
     test: str
     capability: str
-    kind: Kind
+    kind: TestKind
     templates: tuple[str, ...]
     cases: int = 30
     expect: Role | None = None
@@ -97,7 +97,7 @@ class Case:
 
     test: str
     capability: str
-    kind: Kind
+    kind: TestKind
     text: str
     other: str | None
     expect: Role | None
@@ -120,7 +120,7 @@ class Result:
     label: str
     test: str
     capability: str
-    kind: Kind
+    kind: TestKind
     cases: int
     failure: Estimate
     examples: tuple[Failure, ...]
@@ -129,27 +129,27 @@ class Result:
 # --- reading a suite ------------------------------------------------------------------------
 
 
-def load(source: str | Path = BUNDLED) -> Suite:
+def load_suite(source: str | Path = BUNDLED_SUITE) -> Suite:
     """Read a suite: the bundled one by its name, or a YAML file. Raises ConfigError, one line."""
     import yaml
 
     path = Path(source)
     try:
-        if str(source) == BUNDLED:
-            file = resources.files("tunelab") / "lists" / f"{BUNDLED}.yaml"
+        if str(source) == BUNDLED_SUITE:
+            file = resources.files("tunelab") / "lists" / f"{BUNDLED_SUITE}.yaml"
             value = yaml.safe_load(file.read_text(encoding="utf-8"))
         else:
             value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
-            f"{source}: no such suite. Expected {BUNDLED} or a YAML file of tests."
+            f"{source}: no such suite. Expected {BUNDLED_SUITE} or a YAML file of tests."
         ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
         raise ConfigError(f"{source}: not a YAML file ({' '.join(str(e).split())}).") from None
-    return _suite(value, path.name)
+    return _parse_suite(value, path.name)
 
 
-def _suite(value: Any, where: str) -> Suite:
+def _parse_suite(value: Any, where: str) -> Suite:
     if not isinstance(value, dict) or not isinstance(value.get("tests"), list):
         raise ConfigError(
             f"{where}: expected a mapping with `tests`, a list; see docs/behaviour.md."
@@ -162,7 +162,9 @@ def _suite(value: Any, where: str) -> Suite:
     named = {
         r: tuple(x.lower() for x in _strings(v, f"{where}: labels.{r}")) for r, v in labels.items()
     }
-    tests = tuple(_test(t, words, f"{where}: tests.{i}") for i, t in enumerate(value["tests"]))
+    tests = tuple(
+        _parse_test(t, words, f"{where}: tests.{i}") for i, t in enumerate(value["tests"])
+    )
     names = [t.test for t in tests]
     twice = [n for n in names if names.count(n) > 1]
     if twice or not tests:
@@ -179,7 +181,7 @@ def _strings(value: Any, where: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _test(value: Any, words: Mapping[str, Any], where: str) -> Test:
+def _parse_test(value: Any, words: Mapping[str, tuple[str, ...]], where: str) -> Test:
     known = tuple(Test.__dataclass_fields__)
     if not isinstance(value, dict) or not isinstance(value.get("test"), str):
         raise ConfigError(f"{where}: expected a mapping with `test`, the test's name.")
@@ -209,7 +211,7 @@ def _test(value: Any, words: Mapping[str, Any], where: str) -> Test:
     return found
 
 
-def _check_kind(t: Test, words: Mapping[str, Any], where: str) -> None:
+def _check_kind(t: Test, words: Mapping[str, tuple[str, ...]], where: str) -> None:
     if t.kind in ("minimum", "direction") and t.expect not in ROLES:
         raise ConfigError(f"{where}: expect is {t.expect!r}, expected one of {', '.join(ROLES)}.")
     if t.kind == "direction" and not t.add:
@@ -294,66 +296,66 @@ def cases(suite: Suite) -> tuple[Case, ...]:
             if len(seen) == t.cases:
                 break
             template = t.templates[attempt % len(t.templates)]
-            text, other = _filled(t, template, suite.words, rng)
+            text, other = _filled_template(t, template, suite.words, rng)
             if (text, other) not in seen and text != other:
                 seen.add((text, other))
                 out.append(Case(t.test, t.capability, t.kind, text, other, t.expect))
     return tuple(out)
 
 
-def _filled(
+def _filled_template(
     t: Test, template: str, words: Mapping[str, Sequence[str]], rng: np.random.Generator
 ) -> tuple[str, str | None]:
     chosen = {s: str(rng.choice(words[s])) for s in dict.fromkeys(_SLOT.findall(template))}
-    text = _sentence(template, chosen)
+    text = _with_words(template, chosen)
     if t.kind == "minimum":
         return text, None
     if t.kind == "direction":
         return text, f"{text} {rng.choice(t.add)}"
     if t.vary is not None:
         others = [w for w in words[t.vary] if w != chosen[t.vary]]
-        return text, _sentence(template, {**chosen, t.vary: str(rng.choice(others))})
+        return text, _with_words(template, {**chosen, t.vary: str(rng.choice(others))})
     assert t.change is not None  # noqa: S101  checked when the suite was read
     return text, CHANGES[t.change](text, rng)
 
 
-def _sentence(template: str, chosen: Mapping[str, str]) -> str:
+def _with_words(template: str, chosen: Mapping[str, str]) -> str:
     text = _SLOT.sub(lambda m: chosen[m[1]], template)
     return text[:1].upper() + text[1:]
 
 
-def texts(some: Sequence[Case]) -> list[str]:
+def texts_of_cases(some: Sequence[Case]) -> list[str]:
     """What is to be classified: each case's text, then its changed form where it has one."""
     return [t for c in some for t in (c.text, c.other) if t is not None]
 
 
-def predict(classifier: Classifier, some: Sequence[Case]) -> Predictions:
+def predict_cases(classifier: Classifier, some: Sequence[Case]) -> Predictions:
     """A classifier's predictions on the cases; they have no label, so `labels` are all -1.
 
     Their ids name the texts, so that those of a suite that was changed are known for it.
     """
-    asked = texts(some)
+    asked = texts_of_cases(some)
     scores = classifier.scores(asked)
-    ids = _ids(some)
+    ids = ids_of_cases(some)
     labels = np.full(len(asked), -1, dtype=np.int64)
     return Predictions(ids, labels, scores, classifier.score_kind)
 
 
-def _ids(some: Sequence[Case]) -> tuple[str, ...]:
-    asked = texts(some)
+def ids_of_cases(some: Sequence[Case]) -> tuple[str, ...]:
+    asked = texts_of_cases(some)
     mark = hashlib.blake2b("\0".join(asked).encode(), digest_size=6).hexdigest()
     return tuple(f"{PART}:{mark}:{i}" for i in range(len(asked)))
 
 
-def fit(p: Predictions, some: Sequence[Case]) -> bool:
+def are_of_cases(p: Predictions, some: Sequence[Case]) -> bool:
     """Whether predictions are of the texts of these cases. Older ones do not name their texts: they
     fit where there are as many.
     """
     named = bool(p.ids) and p.ids[0].count(":") > 1
-    return p.ids == _ids(some) if named else len(p.scores) == len(texts(some))
+    return p.ids == ids_of_cases(some) if named else len(p.scores) == len(texts_of_cases(some))
 
 
-def to_json(suite: Suite, some: Sequence[Case]) -> dict[str, Any]:
+def suite_to_json(suite: Suite, some: Sequence[Case]) -> dict[str, Any]:
     """The content of a study's behaviour.json: the cases as they were asked, and the labels."""
     return {
         "suite": suite.name,
@@ -362,7 +364,7 @@ def to_json(suite: Suite, some: Sequence[Case]) -> dict[str, Any]:
     }
 
 
-def from_json(value: Mapping[str, Any]) -> tuple[Suite, tuple[Case, ...]]:
+def suite_from_json(value: Mapping[str, Any]) -> tuple[Suite, tuple[Case, ...]]:
     """The cases of behaviour.json, and a suite that has their name and labels."""
     labels = {k: tuple(v) for k, v in value["labels"].items()}
     return Suite(value["suite"], labels, {}, ()), tuple(Case(**c) for c in value["cases"])
@@ -401,7 +403,7 @@ def results(
 ) -> tuple[Result, ...]:
     """Failure rates of each method on each test, in the order of `runs`, then of the tests.
 
-    `runs` are what `predict` gave, by seed. Raises ValueError where they are of other texts.
+    `runs` are what `predict_cases` gave, by seed. Raises ValueError where they are of other texts.
     """
     means = roles(suite, label_names)
     out = []
@@ -422,7 +424,7 @@ def results(
                     capability=case.capability,
                     kind=case.kind,
                     cases=len(rows),
-                    failure=crossed(failed[:, rows].astype(np.float64)).estimate(),
+                    failure=mean_of_values(failed[:, rows].astype(np.float64)).estimate(),
                     examples=tuple(shown),
                 )
             )
@@ -430,7 +432,7 @@ def results(
 
 
 def _places(some: Sequence[Case]) -> NDArray[np.int64]:
-    """Where each case's text stands among `texts(some)`."""
+    """Where each case's text stands among `texts_of_cases(some)`."""
     sizes = [1 + (c.other is not None) for c in some]
     return np.cumsum([0, *sizes[:-1]])
 
@@ -439,10 +441,10 @@ def _failed(
     p: Predictions, some: Sequence[Case], means: Sequence[Role | None]
 ) -> NDArray[np.bool_]:
     """Which cases one classifier fails, (n_cases,)."""
-    if not fit(p, some):
+    if not are_of_cases(p, some):
         raise ValueError(
-            f"{len(p.scores)} predictions for {len(texts(some))} texts of the suite: they are of "
-            "another suite"
+            f"{len(p.scores)} predictions for {len(texts_of_cases(some))} texts of the suite: they "
+            "are of another suite"
         )
     predicted = p.predicted
     chance = None if p.score_kind == "margin" else probabilities(p.scores, p.score_kind)

@@ -3,8 +3,8 @@
 `calibrate` reads stored predictions of one method: bins of confidence and accuracy, the expected
 calibration error and the Brier score with intervals over seeds and test rows; and the same after
 temperature scaling (Guo, Pleiss, Sun and Weinberger 2017), one temperature a seed, fitted on the
-validation part and applied to test. `keep` puts a trial's temperature beside its classifier, and
-`kept` reads it.
+validation part and applied to test. `write_temperature` puts a trial's temperature beside its
+classifier, and `read_temperature` reads it.
 
 May import: numpy, scipy (inside functions), artifacts, types, metrics, stats. May not import:
 torch, summary.
@@ -27,7 +27,7 @@ from tunelab.errors import ArtifactError
 from tunelab.metrics import (
     ReliabilityBin,
     UndefinedMetricError,
-    check,
+    check_predictions,
     log_loss,
     probabilities,
     reliability,
@@ -38,20 +38,21 @@ from tunelab.types import Artifact, Estimate, Predictions, ScoreKind
 __all__ = [
     "Calibration",
     "Quality",
+    "TemperatureFit",
+    "at_temperature",
     "calibrate",
     "calibrate_all",
-    "divided",
+    "calibration_sentence",
+    "calibrations_to_json",
     "fit_temperature",
-    "keep",
-    "kept",
-    "scaled",
-    "sentence",
-    "to_json",
+    "logits_at_temperature",
+    "read_temperature",
+    "write_temperature",
 ]
 
 Floats = NDArray[np.float64]
 
-SEED = 0  # the same study gives the same intervals
+INTERVAL_SEED = 0  # the same study gives the same intervals
 COLDEST, HOTTEST = 0.05, 20.0
 # A temperature from fewer rows, or from fewer mistakes, is luck: with no mistake at all the best
 # one is the coldest, and every text is certain.
@@ -104,7 +105,9 @@ def calibrate(validation: Runs | None, test: Runs) -> Calibration:
     if any(seed not in known for seed in test.by_seed):
         return Calibration(test.label, before, None, {}, "no validation predictions to fit on")
     temperatures = {seed: fit_temperature(known[seed]) for seed in test.by_seed}
-    after = Runs(test.label, {s: scaled(p, temperatures[s]) for s, p in test.by_seed.items()})
+    after = Runs(
+        test.label, {s: at_temperature(p, temperatures[s]) for s, p in test.by_seed.items()}
+    )
     return Calibration(test.label, before, _quality(after), temperatures)
 
 
@@ -115,8 +118,8 @@ def fit_temperature(predictions: Predictions) -> float:
     """
     from scipy.optimize import minimize_scalar
 
-    check(predictions)
-    logits = divided(predictions.scores, predictions.score_kind, 1.0)
+    check_predictions(predictions)
+    logits = logits_at_temperature(predictions.scores, predictions.score_kind, 1.0)
     rows = np.arange(len(logits))
 
     def loss(log_t: float) -> float:
@@ -130,13 +133,13 @@ def fit_temperature(predictions: Predictions) -> float:
     return float(math.exp(found.x))
 
 
-def scaled(predictions: Predictions, temperature: float) -> Predictions:
+def at_temperature(predictions: Predictions, temperature: float) -> Predictions:
     """The same predictions with logits divided by a temperature; no class changes."""
-    logits = divided(predictions.scores, predictions.score_kind, temperature)
+    logits = logits_at_temperature(predictions.scores, predictions.score_kind, temperature)
     return Predictions(predictions.ids, predictions.labels, logits, "logit", predictions.seconds)
 
 
-def divided(scores: Floats, score_kind: ScoreKind, temperature: float) -> Floats:
+def logits_at_temperature(scores: Floats, score_kind: ScoreKind, temperature: float) -> Floats:
     """Logits over a temperature, (n, n_classes). Raises UndefinedMetricError for margins."""
     if score_kind == "logit":
         return np.asarray(scores, dtype=np.float64) / temperature
@@ -147,33 +150,61 @@ def divided(scores: Floats, score_kind: ScoreKind, temperature: float) -> Floats
 # --- beside a classifier --------------------------------------------------------------------
 
 
-def keep(directory: Path, validation: Predictions) -> None:
-    """Fit a temperature on a trial's validation part and put it into its artifact.
+@dataclass(frozen=True, slots=True)
+class TemperatureFit:
+    """What calibration.json holds: a temperature, or None with the `reason`.
 
-    calibration.json: `temperature`, the `part` and `rows` it was fitted on, and the log loss there
-    before and after; or `temperature` null with a `reason`. The manifest is written anew.
+    It was fitted on `rows` rows of the `part`; `log_loss` is what it was there before and after.
     """
-    facts: dict[str, Any] = {"temperature": None, "part": "validation", "rows": len(validation.ids)}
+
+    temperature: float | None
+    part: str
+    rows: int
+    log_loss: tuple[float, float] | None = None
+    reason: str | None = None
+
+
+def temperature_to_json(fit: TemperatureFit) -> dict[str, Any]:
+    """The content of calibration.json."""
+    value: dict[str, Any] = {"temperature": fit.temperature, "part": fit.part, "rows": fit.rows}
+    if fit.reason is not None:
+        value["reason"] = fit.reason
+    if fit.log_loss is not None:
+        value["log_loss"] = dict(zip(("before", "after"), fit.log_loss, strict=True))
+    return value
+
+
+def fit_on_validation(validation: Predictions) -> TemperatureFit:
+    """Fit a temperature on a trial's validation part, where it has rows and mistakes enough."""
+    rows = len(validation.ids)
     mistakes = int((validation.predicted != validation.labels).sum())
-    if len(validation.ids) < LEAST_ROWS or mistakes < LEAST_MISTAKES:
-        facts["reason"] = (
-            f"{len(validation.ids)} validation rows with {mistakes} mistakes: "
+    if rows < LEAST_ROWS or mistakes < LEAST_MISTAKES:
+        reason = (
+            f"{rows} validation rows with {mistakes} mistakes: "
             f"at least {LEAST_ROWS} and {LEAST_MISTAKES} are needed"
         )
-    else:
-        try:
-            temperature = fit_temperature(validation)
-            after = log_loss(scaled(validation, temperature))
-            facts |= {"temperature": temperature,
-                      "log_loss": {"before": log_loss(validation), "after": after}}  # fmt: skip
-        except UndefinedMetricError as error:
-            facts["reason"] = error.reason
+        return TemperatureFit(None, "validation", rows, reason=reason)
+    try:
+        temperature = fit_temperature(validation)
+        after = log_loss(at_temperature(validation, temperature))
+        losses = log_loss(validation), after
+    except UndefinedMetricError as error:
+        return TemperatureFit(None, "validation", rows, reason=error.reason)
+    return TemperatureFit(temperature, "validation", rows, losses)
+
+
+def write_temperature(directory: Path, validation: Predictions) -> None:
+    """Fit a temperature on a trial's validation part and put it into its artifact.
+
+    It is kept in calibration.json (`TemperatureFit`); the manifest is written anew.
+    """
+    facts = temperature_to_json(fit_on_validation(validation))
     text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
     (directory / artifacts.CALIBRATION).write_text(text, encoding="utf-8")
     artifacts.seal_again(directory, {})
 
 
-def kept(artifact: Artifact) -> float:
+def read_temperature(artifact: Artifact) -> float:
     """The temperature in an opened artifact. Raises ArtifactError where there is none."""
     path = artifact.directory / artifacts.CALIBRATION
     again = "Train it again with this version of tunelab, or predict without --calibrated."
@@ -205,13 +236,13 @@ def _quality(runs: Runs) -> Quality:
     )
     return Quality(
         bins=reliability(together),
-        ece=mean(runs, "ece", np.random.default_rng(SEED)),
-        brier=mean(runs, "brier", np.random.default_rng(SEED)),
+        ece=mean(runs, "ece", np.random.default_rng(INTERVAL_SEED)),
+        brier=mean(runs, "brier", np.random.default_rng(INTERVAL_SEED)),
         log_loss=float(np.mean([log_loss(p) for p in parts])),
     )
 
 
-def sentence(c: Calibration) -> str:
+def calibration_sentence(c: Calibration) -> str:
     """A method's calibration in plain words."""
     if c.before is None:
         return f"{c.label}: no probabilities to judge ({c.reason})"
@@ -233,7 +264,7 @@ def sentence(c: Calibration) -> str:
     return f"{said}; with a temperature of {hot:.2f}, off by {100 * c.after.ece.value:.1f}"
 
 
-def to_json(found: Sequence[Calibration]) -> dict[str, Any]:
+def calibrations_to_json(found: Sequence[Calibration]) -> dict[str, Any]:
     """Calibrations as plain JSON values, with a sentence each."""
     rows = []
     for c in found:
@@ -243,5 +274,5 @@ def to_json(found: Sequence[Calibration]) -> dict[str, Any]:
             quality = getattr(c, key)
             if quality is not None:
                 value[key]["bins"] = [b._asdict() for b in quality.bins]
-        rows.append({**value, "sentence": sentence(c)})
+        rows.append({**value, "sentence": calibration_sentence(c)})
     return {"methods": rows}

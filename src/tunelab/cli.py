@@ -511,7 +511,7 @@ def _show_more(folder: Path, metric: str) -> None:
     record = store.read_study(folder)
     out = terminal.console()
     if record.race is not None:
-        for line in racing.sentences(record.race):
+        for line in racing.sentences(racing.race_from_json(record.race)):
             terminal.say(out, line, indent=2)
     found = curves.learning_curves(record, metric) if record.curve else None
     if found is not None:
@@ -592,7 +592,7 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
         windows: Iterator[list[str]] = (window.texts for window in source.windows())
     else:
         lines = _lines_in(given["encoding"]) if texts == ("-",) else iter(texts)
-        windows = iter(lambda: list(itertools.islice(lines, tables.WINDOW)), [])
+        windows = iter(lambda: list(itertools.islice(lines, tables.WINDOW_ROWS)), [])
     blank = 0
     for some in windows:
         _say_labels(some, classifier, as_json)
@@ -702,7 +702,7 @@ def inspect_data(
     found = gate.inspect(dataset)
     across = [f for o in others for f in gate.against(dataset, data.load(_data_spec(o, {})))]
     if as_json:
-        facts["gate"] = gate.to_json(found)
+        facts["gate"] = gate.gate_to_json(found)
         facts["test_on"] = [asdict(f) for f in across]
         click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
         return
@@ -832,9 +832,9 @@ def slices_(folder: Path, by: str | None, as_json: bool) -> None:
         if name not in cuts:
             raise InputError(f"--by {name}: no such cut.{suggest(name, cuts, what='Cuts')}")
     chosen = {name: cuts[name] for name in _names(by) or cuts}
-    found = slices.find(list(runs.values()), chosen)
+    found = slices.find_slices(list(runs.values()), chosen)
     if as_json:
-        click.echo(json.dumps(slices.to_json(found), ensure_ascii=False, indent=2))
+        click.echo(json.dumps(slices.slices_to_json(found), ensure_ascii=False, indent=2))
         return
     from tunelab.summary import format_estimate
     from tunelab.terminal import console, print_table, say
@@ -852,7 +852,7 @@ def slices_(folder: Path, by: str | None, as_json: bool) -> None:
         return
     print_table(heads, [[c, v, f"{n:,}", *(row.get(m, "-") for m in runs)]
                         for (c, v, n), row in cells.items()])  # fmt: skip
-    told = [slices.sentence(s, len(found)) for s in slices.named(found)]
+    told = [slices.slice_sentence(s, len(found)) for s in slices.named_slices(found)]
     out = console()
     for line in told or [f"None of {len(found)} slices is shown to differ from the rest."]:
         say(out, f"* {line}" if told else line, indent=2)
@@ -870,7 +870,9 @@ def calibration_(folder: Path, as_json: bool) -> None:
     runs = summary.read_runs(store.read_study(folder))
     found = calibration.calibrate_all(runs["validation"], runs["test"])
     if as_json:
-        click.echo(json.dumps(calibration.to_json(found), ensure_ascii=False, indent=2))
+        click.echo(
+            json.dumps(calibration.calibrations_to_json(found), ensure_ascii=False, indent=2)
+        )
         return
     from tunelab.terminal import console, print_table, say
 
@@ -885,7 +887,7 @@ def calibration_(folder: Path, as_json: bool) -> None:
     print_table(heads, rows)
     out = console()
     for c in found:
-        say(out, f"{calibration.sentence(c)}.", indent=2)
+        say(out, f"{calibration.calibration_sentence(c)}.", indent=2)
 
 
 @app.command("behaviour", short_help="Behaviour tests of a classifier or of a study's methods.")

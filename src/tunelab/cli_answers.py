@@ -302,11 +302,11 @@ def _calibrated(
     out: dict[str, dict[str, Any]] = {}
     for name, p in found.items():
         try:
-            temperature = calibration.kept(loaded[name].artifact)
+            temperature = calibration.read_temperature(loaded[name].artifact)
         except ArtifactError as e:
             out[name] = {"temperature": None, "reason": str(e)}
             continue
-        values, _ = metrics.evaluate(calibration.scaled(p, temperature), label_names)
+        values, _ = metrics.evaluate(calibration.at_temperature(p, temperature), label_names)
         out[name] = {
             "temperature": temperature,
             **{m: values[m] for m in ("ece", "brier", "log_loss")},

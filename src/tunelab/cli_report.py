@@ -138,7 +138,7 @@ def _write(
         store.write_text(out / "report.md", text)
         written.append(str(out / "report.md"))
     written += [
-        str(writeup.write_study_table(said, out, f)) for f in formats if f in writeup.TABLES
+        str(writeup.write_paper_table(said, out, f)) for f in formats if f in writeup.TABLES
     ]
     made = cards.write_cards(record, said)
     if made:

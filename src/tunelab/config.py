@@ -18,13 +18,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tunelab.bases import BUNDLED
-from tunelab.behaviour import BUNDLED as BUNDLED_SUITE
+from tunelab.behaviour import BUNDLED_SUITE
 from tunelab.errors import ConfigError, suggest
 from tunelab.methods import METHODS
 from tunelab.metrics import METRICS
 from tunelab.settings import ALIASES, Settings
 from tunelab.trackers import faults as tracker_faults
-from tunelab.tuning import AROUND, SEED, Range, Tuning, parse_space
+from tunelab.tuning import LEARNING_RATE_FACTORS, TUNING_SEED, Range, Tuning, parse_space
 from tunelab.types import DataSpec, MethodSpec
 
 __all__ = [
@@ -76,7 +76,9 @@ class TuningSection(BaseModel):
         None, min_length=1, description="the learning rates that every method tries"
     )
     around: list[float] = Field(
-        list(AROUND), min_length=1, description="multiples of each method's own learning rate"
+        list(LEARNING_RATE_FACTORS),
+        min_length=1,
+        description="multiples of each method's own learning rate",
     )
     space: dict[str, Any] | None = Field(
         None, description="setting: [values], or setting: {low, high, log}"
@@ -806,7 +808,7 @@ def _space(wanted: Mapping[str, Any], name: str, where: str) -> tuple[dict[str, 
 
 def _tuning_seeds(value: int | list[int]) -> tuple[int, ...]:
     if isinstance(value, int):
-        return tuple(SEED + i for i in range(value))
+        return tuple(TUNING_SEED + i for i in range(value))
     return tuple(value) if all(s >= 0 for s in value) else ()
 
 

@@ -36,18 +36,18 @@ from tunelab.tables import (
     choose_columns,
     format_of,
     is_nan,
-    is_so,
     kind_of,
     known_column,
     listed,
     look_alike,
+    path_is,
     read_file,
     read_texts,
     rows_word,
     short,
     stem_of,
-    table_of,
-    texts_of,
+    table_of_columns,
+    texts_of_column,
     write_table,
 )
 from tunelab.types import Dataset, DataSpec, Duplicates, Split
@@ -57,13 +57,13 @@ __all__ = [
     "OtherData",
     "Source",
     "TextTable",
-    "apart",
     "describe",
     "load",
     "load_other",
     "read_texts",
     "redivided",
     "smaller",
+    "without_leaked_rows",
     "write_table",
 ]
 
@@ -129,7 +129,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
+class LabelledRows:
     """Rows of one part: ids, texts, label names as read (None: no label), and other columns."""
 
     ids: list[str]
@@ -157,7 +157,7 @@ def load(spec: DataSpec) -> Dataset:
         raise DataError(f"on_bad_rows is {spec.on_bad_rows!r}, expected 'fail' or 'drop'.")
     if spec.on_leak not in ("warn", "drop", "fail"):
         raise DataError(f"on_leak is {spec.on_leak!r}, expected 'warn', 'drop' or 'fail'.")
-    source = SOURCES[_kind(spec.source)](spec)
+    source = SOURCES[source_kind(spec.source)](spec)
     notes = list(source.notes)
     first = next(iter(source.parts.values()))[0]
     text_column, label_column, said = choose_columns(first, spec.text_column, spec.label_column)
@@ -165,14 +165,14 @@ def load(spec: DataSpec) -> Dataset:
 
     parts = {}
     for part, tables in source.parts.items():
-        parts[part] = _rows(part, tables, (text_column, label_column), spec, notes)
-    rows = _without_unlabelled(source.name, parts, label_column, notes)
-    declared = _declared(source.parts, label_column)
-    label_names, splits = _encode(source.name, rows, declared, label_column, notes)
-    splits = _three_parts(source.name, splits, label_names, spec.split_seed, notes)
+        parts[part] = rows_of_part(part, tables, (text_column, label_column), spec, notes)
+    rows = without_unlabelled(source.name, parts, label_column, notes)
+    declared = declared_names(source.parts, label_column)
+    label_names, splits = encode_labels(source.name, rows, declared, label_column, notes)
+    splits = three_parts(source.name, splits, label_names, spec.split_seed, notes)
     if spec.on_leak != "warn":
-        splits["train"] = _without_leaks(source.name, splits, len(label_names), spec, notes)
-    splits["train"] = _subset(splits["train"], label_names, spec, notes)
+        splits["train"] = train_without_leaks(source.name, splits, len(label_names), spec, notes)
+    splits["train"] = subset_of_train(splits["train"], label_names, spec, notes)
     return Dataset(
         name=source.name,
         revision=source.revision,
@@ -180,18 +180,18 @@ def load(spec: DataSpec) -> Dataset:
         train=splits["train"],
         validation=splits["validation"],
         test=splits["test"],
-        fingerprint=_fingerprint(label_names, splits),
+        fingerprint=fingerprint_of(label_names, splits),
         text_column=text_column,
         label_column=label_column,
         notes=tuple(notes),
-        duplicates=_duplicates(splits),
+        duplicates=count_duplicates(splits),
     )
 
 
 # --- sources --------------------------------------------------------------------------------
 
 
-def _kind(source: str) -> str:
+def source_kind(source: str) -> str:
     """Which row of SOURCES reads this. What exists on this disk wins over a hub id."""
     if not source.strip():
         raise DataError(
@@ -206,12 +206,12 @@ def _kind(source: str) -> str:
             "id such as owner/name. Download it and give the file."
         )
     path = Path(source).expanduser()
-    if is_so(path, Path.is_dir):
+    if path_is(path, Path.is_dir):
         return "folder"
-    if is_so(path, Path.exists):
+    if path_is(path, Path.exists):
         return "file"
     local = LOCAL_WITH_CONFIG.fullmatch(source)
-    if local and is_so(Path(local["id"]).expanduser(), Path.is_dir):
+    if local and path_is(Path(local["id"]).expanduser(), Path.is_dir):
         return "hub"
     if _looks_like_a_path(source) or not HUB_ID.fullmatch(source):
         raise DataError(_no_such_file(path, source))
@@ -231,7 +231,7 @@ def _looks_like_a_path(source: str) -> bool:
 
 def _no_such_file(path: Path, source: str) -> str:
     folder = path.parent
-    if not is_so(folder, Path.is_dir):
+    if not path_is(folder, Path.is_dir):
         return f"no such file: {short(source)!r} (there is no folder {short(str(folder))!r})."
     return (
         f"no such file or folder: {short(source)!r}.{look_alike(path)} Expected demo, a CSV / "
@@ -263,7 +263,9 @@ def _read_demo(spec: DataSpec) -> Source:
             "label": [names[rows[i][0]] if two else rows[i][0] for i in kept],
             "phenomenon": [rows[i][1] for i in kept],
         }
-        tables.append(table_of(file.name, file.name[:-4], columns, [i + 1 for i in kept], "line"))
+        tables.append(
+            table_of_columns(file.name, file.name[:-4], columns, [i + 1 for i in kept], "line")
+        )
     about = "the bundled reviews: a demo and a test bed, not a benchmark"
     if two:
         about += f"; stars 1-2 negative, 4-5 positive, {left_out:,} rows with 3 stars left out"
@@ -290,7 +292,7 @@ def _read_folder(spec: DataSpec) -> Source:
     # Where the root holds only strangers (metadata.json), the parts may lie in data/.
     named = [files for files in found if any(_part_of(f) for f in files)]
     files = next(iter(named or filter(None, found)))
-    parts, others = _by_part(name, files)
+    parts, others = _files_by_part(name, files)
     notes = []
     if not parts and len(others) == 1:
         notes.append(f"the folder holds one file, {others[0].name}: it is split")
@@ -334,7 +336,7 @@ def _part_of(path: Path) -> str | None:
     return PART_NAMES.get((shard["part"] if shard else stem_of(path)).lower())
 
 
-def _by_part(name: str, files: Sequence[Path]) -> tuple[dict[str, list[Path]], list[Path]]:
+def _files_by_part(name: str, files: Sequence[Path]) -> tuple[dict[str, list[Path]], list[Path]]:
     """Sort files into parts by their names; the rest are `others`."""
     groups: dict[str, dict[tuple[str, str], list[Path]]] = {}
     others = []
@@ -457,13 +459,13 @@ SOURCES: dict[str, Callable[[DataSpec], Source]] = {
 # --- rows -----------------------------------------------------------------------------------
 
 
-def _rows(
+def rows_of_part(
     part: str,
     tables: Sequence[Table],
     columns: tuple[str, str],
     spec: DataSpec,
     notes: list[str],
-) -> _Rows | None:
+) -> LabelledRows | None:
     """The checked rows of one part; None where no row of it has a label (a hub's test part)."""
     text_column, label_column = columns
     labels: list[list[str | None]] = []
@@ -471,30 +473,30 @@ def _rows(
         notes.extend(table.notes)
         if label_column in table.columns or part != "test":
             known_column(table, label_column, "--label-column")
-            labels.append(_label_keys(table, label_column))
+            labels.append(label_keys(table, label_column))
         else:
             labels.append([None] * len(table.numbers))
     if all(key is None for keys in labels for key in keys):
         return None
     others = [c for t in tables for c in t.columns if c not in columns]
-    out = _Rows([], [], [], {c: [] for c in others})
+    out = LabelledRows([], [], [], {c: [] for c in others})
     for table, keys in zip(tables, labels, strict=True):
         known_column(table, text_column, "--text-column")
-        texts = texts_of(table, text_column)
+        texts = texts_of_column(table, text_column)
         kept, note = _usable(table, texts, keys, columns, drop=spec.on_bad_rows == "drop")
         notes.extend(note)
         out.ids.extend(f"{table.stem}:{table.numbers[i]}" for i in kept)
         out.texts.extend(texts[i] or "" for i in kept)
         out.labels.extend(keys[i] for i in kept)
         for column, values in out.columns.items():
-            found = _plain(table, column) or [None] * len(texts)
+            found = _plain_column(table, column) or [None] * len(texts)
             values.extend(found[i] for i in kept)
     for column in [c for c, values in out.columns.items() if all(v is None for v in values)]:
         del out.columns[column]
     return out
 
 
-def _plain(table: Table, column: str) -> list[Any] | None:
+def _plain_column(table: Table, column: str) -> list[Any] | None:
     """A further column as plain values; None where it is absent, of lists or objects, or texts."""
     if column not in table.columns:
         return None
@@ -514,7 +516,7 @@ def _all_numbers(texts: Iterable[str | None]) -> bool:
     return all(NUMBER.fullmatch(t.strip()) for t in texts if t and not t.isspace())
 
 
-def _label_keys(table: Table, column: str) -> list[str | None]:
+def label_keys(table: Table, column: str) -> list[str | None]:
     """Labels as names: ints "3", whole floats "3", bools "True", ClassLabel by name; None: none."""
     names = table.class_names.get(column)
     convert = _label_key if names is None else lambda v: _class_name(v, names)
@@ -601,9 +603,9 @@ def _usable(
     return kept, [f"{table.name}: dropped {' and '.join(faults)}"]
 
 
-def _without_unlabelled(
-    name: str, parts: Mapping[str, _Rows | None], label_column: str, notes: list[str]
-) -> dict[str, _Rows]:
+def without_unlabelled(
+    name: str, parts: Mapping[str, LabelledRows | None], label_column: str, notes: list[str]
+) -> dict[str, LabelledRows]:
     """The labelled parts, as train, validation and test. What has no label is named, not scored."""
     train = parts.get("train", parts.get("all"))
     hidden = f"every label in column {label_column!r} is missing or -1"
@@ -634,7 +636,7 @@ def _without_unlabelled(
 # --- labels ---------------------------------------------------------------------------------
 
 
-def _declared(parts: Mapping[str, Sequence[Table]], column: str) -> tuple[str, ...]:
+def declared_names(parts: Mapping[str, Sequence[Table]], column: str) -> tuple[str, ...]:
     """ClassLabel names of all tables, in order, each once."""
     return tuple(
         dict.fromkeys(
@@ -646,9 +648,9 @@ def _declared(parts: Mapping[str, Sequence[Table]], column: str) -> tuple[str, .
     )
 
 
-def _encode(
+def encode_labels(
     name: str,
-    parts: Mapping[str, _Rows],
+    parts: Mapping[str, LabelledRows],
     declared: tuple[str, ...],
     column: str,
     notes: list[str],
@@ -663,30 +665,14 @@ def _encode(
         whole = _whole_numbers(name, column, {rename.get(k, k) for k in found})
         rename = {k: whole.get(rename.get(k, k), rename.get(k, k)) for k in found}
     counts = {p: _renamed(c, rename) for p, c in counts.items()}
-    names = _ordered(set().union(*counts.values()), declared)
+    names = _ordered_names(set().union(*counts.values()), declared)
     for label in MISSING_WORDS.intersection(names).difference(declared):
         n = sum(c[label] for c in counts.values())
         notes.append(
             f"label {label!r} ({rows_word(n)}) looks like a missing value and is taken as a "
             "class: if it is none, leave such cells empty and add --on-bad-rows drop"
         )
-    if len(names) > CLASS_LIMIT:
-        raise DataError(
-            f"{name}: column {column!r} has {len(names):,} classes, expected at most "
-            f"{CLASS_LIMIT:,}: almost surely the wrong column. Choose one with --label-column."
-        )
-    for part in ("validation", "test"):
-        strange = [n for n in names if n in counts.get(part, {}) and n not in counts["train"]]
-        if strange:
-            raise DataError(
-                f"{name}: label {listed(strange)} stands in the {part} part and never in train. "
-                "Expected the same classes: correct the label, or add such rows to train."
-            )
-    if len(names) < 2:
-        raise DataError(
-            f"{name}: every row has the label {names[0]!r} (column {column!r}), expected at least "
-            "two classes. Choose another column with --label-column, or add rows."
-        )
+    _refuse_unusable_classes(name, column, names, counts)
     unused = [n for n in declared if n not in names]
     if unused:
         notes.append(f"class names that no row has are left out: {listed(unused)}")
@@ -707,6 +693,29 @@ def _encode(
             {c: tuple(values) for c, values in rows.columns.items()},
         )
     return names, splits
+
+
+def _refuse_unusable_classes(
+    name: str, column: str, names: Sequence[str], counts: Mapping[str, Counter[str]]
+) -> None:
+    """Raise DataError where classes are too many, too few, or not among the training rows."""
+    if len(names) > CLASS_LIMIT:
+        raise DataError(
+            f"{name}: column {column!r} has {len(names):,} classes, expected at most "
+            f"{CLASS_LIMIT:,}: almost surely the wrong column. Choose one with --label-column."
+        )
+    for part in ("validation", "test"):
+        strange = [n for n in names if n in counts.get(part, {}) and n not in counts["train"]]
+        if strange:
+            raise DataError(
+                f"{name}: label {listed(strange)} stands in the {part} part and never in train. "
+                "Expected the same classes: correct the label, or add such rows to train."
+            )
+    if len(names) < 2:
+        raise DataError(
+            f"{name}: every row has the label {names[0]!r} (column {column!r}), expected at least "
+            "two classes. Choose another column with --label-column, or add rows."
+        )
 
 
 def _renamed(counts: Counter[str], rename: Mapping[str, str]) -> Counter[str]:
@@ -744,7 +753,7 @@ def _whole_numbers(name: str, column: str, found: Iterable[str]) -> dict[str, st
     return rename
 
 
-def _ordered(names: set[str], declared: tuple[str, ...]) -> tuple[str, ...]:
+def _ordered_names(names: set[str], declared: tuple[str, ...]) -> tuple[str, ...]:
     """Declared order first; the rest as numbers where all are numbers, else as strings."""
     rest = names - set(declared)
     numeric = all(NUMBER.fullmatch(n) for n in rest)
@@ -762,7 +771,7 @@ def _groups(names: Iterable[str], key: Callable[[str], str]) -> list[list[str]]:
 # --- parts ----------------------------------------------------------------------------------
 
 
-def _three_parts(
+def three_parts(
     name: str,
     parts: Mapping[str, Split],
     label_names: Sequence[str],
@@ -781,13 +790,13 @@ def _three_parts(
             n = min(n, VALIDATION_LIMIT)
         order = rows[_stratified_order(whole.labels[rows], seed, part)]
         n = max(n, len(label_names))
-        out[part] = _take(whole, order[:n])
+        out[part] = _take_rows(whole, order[:n])
         rows = np.sort(order[n:])
         notes.append(
             f"no {part} part: {n:,} of {len(whole):,} rows split off for it "
             f"({n / len(whole):.0%}, stratified, split seed {seed})"
         )
-    out["train"] = _take(whole, rows)
+    out["train"] = _take_rows(whole, rows)
     return {part: out[part] for part in ("train", "validation", "test")}
 
 
@@ -834,7 +843,7 @@ def _stratified_order(labels: NDArray[np.int64], seed: int, purpose: str) -> NDA
     return np.asarray(by_class[np.lexsort((classes, share, rank > 0))], dtype=np.int64)
 
 
-def _take(split: Split, rows: NDArray[np.int64]) -> Split:
+def _take_rows(split: Split, rows: NDArray[np.int64]) -> Split:
     """Some rows of a part, in the order of the source."""
     rows = np.sort(rows)
     return Split(
@@ -845,7 +854,7 @@ def _take(split: Split, rows: NDArray[np.int64]) -> Split:
     )
 
 
-def _without_leaks(
+def train_without_leaks(
     name: str,
     parts: Mapping[str, Split],
     classes: int,
@@ -872,7 +881,7 @@ def _without_leaks(
             f"{name}: {what} (such as {where}): what is measured there is partly memory. Remove "
             "them from train with --on-leak drop, or go on with --on-leak warn."
         )
-    kept = _take(train, np.flatnonzero(~leaked))
+    kept = _take_rows(train, np.flatnonzero(~leaked))
     counts = np.bincount(kept.labels, minlength=classes)
     if counts.min() < 2:
         raise DataError(
@@ -883,7 +892,9 @@ def _without_leaks(
     return kept
 
 
-def _subset(train: Split, label_names: Sequence[str], spec: DataSpec, notes: list[str]) -> Split:
+def subset_of_train(
+    train: Split, label_names: Sequence[str], spec: DataSpec, notes: list[str]
+) -> Split:
     """`spec.subset` rows of the train part, stratified; a smaller subset lies in a larger one."""
     n = spec.subset
     if n is None:
@@ -898,7 +909,7 @@ def _subset(train: Split, label_names: Sequence[str], spec: DataSpec, notes: lis
     notes.append(
         f"subset: {n:,} of {len(train):,} train rows (stratified, split seed {spec.split_seed})"
     )
-    return _take(train, _stratified_order(train.labels, spec.split_seed, "subset")[:n])
+    return _take_rows(train, _stratified_order(train.labels, spec.split_seed, "subset")[:n])
 
 
 def redivided(dataset: Dataset, seed: int) -> Dataset:
@@ -907,7 +918,7 @@ def redivided(dataset: Dataset, seed: int) -> Dataset:
     The seed alone decides, so every method of a study sees the same parts with the same seed. A
     class too rare for its share of a small train part has one row there all the same.
     """
-    pool = _joined(dataset.train, dataset.validation)
+    pool = _joined_splits(dataset.train, dataset.validation)
     order = _stratified_order(pool.labels, seed, "vary_split")
     n = len(dataset.validation)
     for c in np.setdiff1d(pool.labels, pool.labels[order[n:]]):
@@ -916,10 +927,12 @@ def redivided(dataset: Dataset, seed: int) -> Dataset:
         here = np.flatnonzero(mine[:n] == c)[-1]
         there = n + np.flatnonzero(mine[n:] == commonest)[0]
         order[[here, there]] = order[[there, here]]
-    return replace(dataset, train=_take(pool, order[n:]), validation=_take(pool, order[:n]))
+    return replace(
+        dataset, train=_take_rows(pool, order[n:]), validation=_take_rows(pool, order[:n])
+    )
 
 
-def apart(dataset: Dataset) -> Dataset:
+def without_leaked_rows(dataset: Dataset) -> Dataset:
     """The same data without training rows whose text, or nearly, is in validation or test.
 
     `load` does that where `on_leak` is "drop"; rows that are divided anew need it again: texts that
@@ -927,7 +940,7 @@ def apart(dataset: Dataset) -> Dataset:
     """
     held_out = (*dataset.validation.texts, *dataset.test.texts)
     leaked = duplicates.match(held_out, dataset.train.texts).found
-    kept = _take(dataset.train, np.flatnonzero(~leaked))
+    kept = _take_rows(dataset.train, np.flatnonzero(~leaked))
     if len(np.unique(kept.labels)) < len(dataset.label_names):
         raise DataError(
             f"{dataset.name}: {rows_word(int(leaked.sum()))} of train, divided anew, stand in "
@@ -948,10 +961,10 @@ def smaller(dataset: Dataset, rows: int, seed: int) -> Dataset:
             "class."
         )
     order = _stratified_order(dataset.train.labels, seed, "train_rows")
-    return replace(dataset, train=_take(dataset.train, order[:rows]))
+    return replace(dataset, train=_take_rows(dataset.train, order[:rows]))
 
 
-def _joined(a: Split, b: Split) -> Split:
+def _joined_splits(a: Split, b: Split) -> Split:
     def column(split: Split, name: str) -> tuple[Any, ...]:
         return tuple(split.columns.get(name, (None,) * len(split)))
 
@@ -986,13 +999,15 @@ def load_other(spec: DataSpec, label_names: Sequence[str], train: Split | None =
     `train`: the training part, in which its rows are looked for. Raises DataError where a label is
     none of `label_names`.
     """
-    source = SOURCES[_kind(spec.source)](spec)
+    source = SOURCES[source_kind(spec.source)](spec)
     first = next(iter(source.parts.values()))[0]
     text_column, label_column, said = choose_columns(first, spec.text_column, spec.label_column)
     notes = [*source.notes, said]
     for part in ("test", "validation", "all", "train"):
         tables = source.parts.get(part)
-        rows = _rows(part, tables, (text_column, label_column), spec, notes) if tables else None
+        rows = (
+            rows_of_part(part, tables, (text_column, label_column), spec, notes) if tables else None
+        )
         if tables and rows is not None and (set(rows.labels) != {"-1"} or "-1" in label_names):
             break
         if tables:
@@ -1014,7 +1029,7 @@ def load_other(spec: DataSpec, label_names: Sequence[str], train: Split | None =
     columns = {c: tuple(values) for c, values in rows.columns.items()}
     split = Split(tuple(rows.ids), tuple(rows.texts), labels, columns)
     domains = tuple(str(d) for d in columns["domain"]) if "domain" in columns else None
-    digest = _fingerprint(label_names, {"train": split, "validation": split, "test": split})
+    digest = fingerprint_of(label_names, {"train": split, "validation": split, "test": split})
     seen = None
     if train is not None:
         seen = int(duplicates.match(train.texts, split.texts).found.sum())
@@ -1034,7 +1049,7 @@ def _known_label(key: str, known: Mapping[str, int]) -> str:
 # --- what is known of the content -----------------------------------------------------------
 
 
-def _fingerprint(label_names: Sequence[str], parts: Mapping[str, Split]) -> str:
+def fingerprint_of(label_names: Sequence[str], parts: Mapping[str, Split]) -> str:
     """SHA-256 (hex) of label names and all rows. Each string goes in with its length before it."""
     digest = hashlib.sha256()
 
@@ -1054,7 +1069,7 @@ def _fingerprint(label_names: Sequence[str], parts: Mapping[str, Split]) -> str:
     return digest.hexdigest()
 
 
-def _duplicates(parts: Mapping[str, Split]) -> Duplicates:
+def count_duplicates(parts: Mapping[str, Split]) -> Duplicates:
     """Count texts that are equal character for character."""
     texts = {part: set(split.texts) for part, split in parts.items()}
     within = {part: len(split) - len(texts[part]) for part, split in parts.items()}
@@ -1093,8 +1108,12 @@ def describe(dataset: Dataset) -> dict[str, Any]:
             )
             for part, split in dataset.parts.items()
         },
-        "words": {p: _lengths([len(t.split()) for t in s.texts]) for p, s in dataset.parts.items()},
-        "characters": {p: _lengths([len(t) for t in s.texts]) for p, s in dataset.parts.items()},
+        "words": {
+            p: _length_figures([len(t.split()) for t in s.texts]) for p, s in dataset.parts.items()
+        },
+        "characters": {
+            p: _length_figures([len(t) for t in s.texts]) for p, s in dataset.parts.items()
+        },
         "duplicates": {
             "within": dict(duplicates.within),
             "across": dict(duplicates.across),
@@ -1102,12 +1121,12 @@ def describe(dataset: Dataset) -> dict[str, Any]:
             "total": duplicates.total,
             "examples": _duplicate_examples(dataset),
         },
-        "samples": {name: _samples(dataset.train, i) for i, name in enumerate(names)},
+        "samples": {name: _sample_texts(dataset.train, i) for i, name in enumerate(names)},
         "notes": list(dataset.notes),
     }
 
 
-def _lengths(lengths: Sequence[int]) -> dict[str, float]:
+def _length_figures(lengths: Sequence[int]) -> dict[str, float]:
     values = np.asarray(lengths, dtype=np.float64)
     p5, p50, p95 = (float(v) for v in np.percentile(values, [5, 50, 95]))
     return {
@@ -1133,5 +1152,5 @@ def _duplicate_examples(dataset: Dataset) -> list[dict[str, Any]]:
     return [{"text": short(text), "rows": found} for text, found in rows.items()]
 
 
-def _samples(split: Split, label: int) -> list[str]:
+def _sample_texts(split: Split, label: int) -> list[str]:
     return [short(split.texts[i]) for i in np.flatnonzero(split.labels == label)[:3]]

@@ -22,18 +22,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NEAR", "Matches", "Twins", "find", "match", "normalise", "similarity"]
+__all__ = ["NEAR", "Matches", "Twins", "find_twins", "match", "normalise", "similarity"]
 
 Ints = NDArray[np.int64]
 Words = NDArray[np.uint32]
 
 NEAR = 0.6
-WIDTH = 5  # characters of a shingle
+SHINGLE_WIDTH = 5  # characters of a shingle
 SKETCH = 256  # shingles kept of a text: those with the smallest hashes
 LEAST_LENGTH = 20  # characters below which "nearly the same" means little: "not good", "good"
 # P(a pair at Jaccard similarity s is a candidate) = 1 - (1 - s^4)^40: 0.996 at 0.6, 0.27 at 0.3.
 BANDS, BAND = 40, 4
-WINDOW = 6  # neighbours compared within a bucket: templates fill buckets, pairs grow as squares
+COMPARED_NEIGHBOURS = (
+    6  # neighbours compared within a bucket: templates fill buckets, pairs grow as squares
+)
 CHUNK = 1 << 16
 _TAG = re.compile(r"<[^<>]{1,300}>")
 _NO_WORD = re.compile(r"[\W_]+")
@@ -94,7 +96,7 @@ def normalise(text: str) -> str:
     return " ".join(found.split()) or text.strip()
 
 
-def find(texts: Sequence[str], near: float = NEAR) -> Twins:
+def find_twins(texts: Sequence[str], near: float = NEAR) -> Twins:
     """Find what is the same and what is near within one list of texts."""
     number: dict[str, int] = {}
     group = np.fromiter(
@@ -109,7 +111,7 @@ def find(texts: Sequence[str], near: float = NEAR) -> Twins:
 def match(reference: Sequence[str], texts: Sequence[str], near: float = NEAR) -> Matches:
     """Find for each text the likest one of a reference list: the same, or near."""
     n = len(reference)
-    twins = find([*reference, *texts], near)
+    twins = find_twins([*reference, *texts], near)
     # The first reference row of each group, or -1.
     row_of = np.full(len(twins.first), -1, dtype=np.int64)
     row_of[twins.group[:n][::-1]] = np.arange(n)[::-1]
@@ -148,14 +150,14 @@ def similarity(a: str, b: str) -> float:
 # --- shingles -------------------------------------------------------------------------------
 
 
-def _mix(h: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _splitmix(h: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The finaliser of SplitMix64: every bit of the result depends on every bit given."""
     h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return np.asarray(h ^ (h >> np.uint64(31)))
 
 
-_WEIGHTS = _mix(np.arange(1, WIDTH + 1, dtype=np.uint64)) | np.uint64(1)
+_WEIGHTS = _splitmix(np.arange(1, SHINGLE_WIDTH + 1, dtype=np.uint64)) | np.uint64(1)
 
 
 def _sketches(texts: Sequence[str]) -> tuple[Words, Ints]:
@@ -170,15 +172,15 @@ def _sketches(texts: Sequence[str]) -> tuple[Words, Ints]:
         lengths = np.fromiter(map(len, padded), np.int64, len(padded))
         codes = np.frombuffer("".join(padded).encode("utf-32-le"), dtype=np.uint32)
         owner = np.repeat(np.arange(len(some)), lengths)
-        if len(codes) < WIDTH:
+        if len(codes) < SHINGLE_WIDTH:
             counts.append(np.zeros(len(some), dtype=np.int64))
             continue
-        last = len(codes) - WIDTH + 1
+        last = len(codes) - SHINGLE_WIDTH + 1
         h = np.zeros(last, dtype=np.uint64)
-        for j in range(WIDTH):
+        for j in range(SHINGLE_WIDTH):
             h += codes[j : last + j].astype(np.uint64) * _WEIGHTS[j]
-        inside = owner[:last] == owner[WIDTH - 1 :]
-        key = (owner[:last].astype(np.uint64) << np.uint64(32)) | (_mix(h) >> np.uint64(32))
+        inside = owner[:last] == owner[SHINGLE_WIDTH - 1 :]
+        key = (owner[:last].astype(np.uint64) << np.uint64(32)) | (_splitmix(h) >> np.uint64(32))
         key = _distinct(key[inside])
         whose = (key >> np.uint64(32)).astype(np.int64)
         many = np.bincount(whose, minlength=len(some))
@@ -233,7 +235,7 @@ def _near_pairs(texts: Sequence[str], near: float) -> tuple[Ints, NDArray[np.flo
 def _bands(values: Words, starts: Ints) -> tuple[NDArray[np.uint64], Words]:
     """Band keys (BANDS, n), and the MinHash values (n, 32) of the first eight bands."""
     n = len(starts) - 1
-    constants = _mix(np.arange(100, 100 + 2 * BANDS * BAND, dtype=np.uint64))
+    constants = _splitmix(np.arange(100, 100 + 2 * BANDS * BAND, dtype=np.uint64))
     flip = constants[::2].astype(np.uint32)
     times = (constants[1::2].astype(np.uint32)) | np.uint32(1)
     keys = np.zeros((BANDS, n), dtype=np.uint64)
@@ -250,7 +252,7 @@ def _bands(values: Words, starts: Ints) -> tuple[NDArray[np.uint64], Words]:
             if band < 8:
                 small[start:stop, p] = least
             old = keys[band, start:stop]
-            keys[band, start:stop] = _mix(old * np.uint64(31) + least + np.uint64(1))
+            keys[band, start:stop] = _splitmix(old * np.uint64(31) + least + np.uint64(1))
         start = stop
     return keys, small
 
@@ -265,7 +267,7 @@ def _candidates(
     # Three standard errors below `near`, so that hardly any true pair is lost.
     enough = near - 3 * float(np.sqrt(near * (1 - near) / small.shape[1]))
     found = []
-    for step in range(1, min(WINDOW, n - 1) + 1):
+    for step in range(1, min(COMPARED_NEIGHBOURS, n - 1) + 1):
         at = np.flatnonzero(ordered[:-step] == ordered[step:])
         if not len(at):
             break

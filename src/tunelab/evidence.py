@@ -42,11 +42,11 @@ from tunelab.plots import (
     SlicePoint,
 )
 from tunelab.sensitivity import analyse
-from tunelab.slices import Slice, attributes, find
+from tunelab.slices import Slice, attributes, find_slices
 from tunelab.stats import Runs, mean_interval
 from tunelab.store import StudyRecord, read_rows
 from tunelab.summary import Summary, column, format_estimate
-from tunelab.tuning import by_setting, expected_best
+from tunelab.tuning import average_by_setting, expected_best, tuning_from_json
 from tunelab.types import Estimate, Predictions, TrialResult
 
 __all__ = [
@@ -303,12 +303,11 @@ def _expected_best_by_tries(record: StudyRecord) -> dict[str, list[float]]:
     """Expected best validation score after 1, 2, ... tries of each method (tuning.json)."""
     if not record.tuning:
         return {}
+    tuned = tuning_from_json(record.tuning)
     out = {}
-    for label, entry in record.tuning["methods"].items():
-        values = [row["value"] for row in by_setting(entry) if row["value"] is not None]
-        out[label] = expected_best(
-            values, higher_is_better=record.tuning.get("higher_is_better", True)
-        )
+    for label, method in tuned.methods.items():
+        values = [s.value for s in average_by_setting(method.tries) if s.value is not None]
+        out[label] = expected_best(values, higher_is_better=tuned.higher_is_better)
     return out
 
 
@@ -334,11 +333,11 @@ def _behaviour_points(record: StudyRecord) -> tuple[BehaviourPoint, ...]:
     """Failure rates on the behaviour tests, of trials that have predictions on their texts."""
     if not record.behaviour:
         return ()
-    suite, some = behaviour.from_json(record.behaviour)
+    suite, some = behaviour.suite_from_json(record.behaviour)
     by_label: dict[str, dict[int, Predictions]] = {}
     for r in record.done:
         p = record.predictions(r.spec.trial_id).get(behaviour.PART)
-        if p is not None and behaviour.fit(p, some):
+        if p is not None and behaviour.are_of_cases(p, some):
             by_label.setdefault(r.spec.method.label, {})[r.spec.seed] = p
     runs = [Runs(label, by_seed) for label, by_seed in by_label.items()]
     names = [str(n) for n in record.data["label_names"]]
@@ -351,12 +350,12 @@ def _behaviour_points(record: StudyRecord) -> tuple[BehaviourPoint, ...]:
 def slices_of(
     record: StudyRecord, summary: Summary, found: Mapping[str, Sequence[Predictions]]
 ) -> tuple[Slice, ...]:
-    """The slices of the rows that the study keeps, those of `slices.find`; none without rows."""
+    """What `slices.find_slices` gives of the rows that the study keeps; none without rows."""
     rows = read_rows(record.directory, split_of(summary))
     if rows is None or any(p.ids != rows.ids for ps in found.values() for p in ps):
         return ()
     runs = [Runs(label, dict(enumerate(ps))) for label, ps in found.items()]
-    return find(runs, attributes(rows, [str(n) for n in record.data["label_names"]]))
+    return find_slices(runs, attributes(rows, [str(n) for n in record.data["label_names"]]))
 
 
 def _place_points(record: StudyRecord, summary: Summary) -> tuple[PlacePoint, ...]:

@@ -34,28 +34,28 @@ from tunelab.types import Dataset, Estimate, Predictions, Split
 
 __all__ = [
     "CHECKS",
-    "Effect",
     "Example",
     "Finding",
+    "FindingEffect",
     "Gate",
     "MethodEffect",
     "RowRef",
     "against",
     "bag_of",
     "effects",
-    "from_json",
+    "gate_from_json",
+    "gate_to_json",
     "inspect",
     "label_issues",
     "line",
     "lines",
     "out_of_fold",
-    "to_json",
 ]
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
-Level = Literal["fault", "warning", "note"]
+FindingLevel = Literal["fault", "warning", "note"]
 
 EXAMPLES = 5
 WORDS = 10_000_000  # words read by the label model and the language check, over all texts
@@ -98,7 +98,7 @@ class Finding:
 
     check: str
     where: str
-    level: Level
+    level: FindingLevel
     count: int
     of: int
     says: str
@@ -127,13 +127,13 @@ class Gate:
         return tuple(f for f in self.findings if f.check == check and where in (None, f.where))
 
 
-def to_json(gate: Gate) -> dict[str, Any]:
+def gate_to_json(gate: Gate) -> dict[str, Any]:
     """The gate as plain JSON values: the content of gate.json."""
     return asdict(gate)
 
 
-def from_json(value: Mapping[str, Any]) -> Gate:
-    """Make a Gate of what `to_json` gave (`store.read_gate`)."""
+def gate_from_json(value: Mapping[str, Any]) -> Gate:
+    """Make a Gate of what `gate_to_json` gave (`store.read_gate`)."""
     findings = tuple(
         Finding(
             **{
@@ -166,7 +166,7 @@ def line(finding: Finding) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class _Look:
+class DatasetView:
     """A dataset as the checks see it: all n rows of all parts in one; costly views are kept."""
 
     label_names: tuple[str, ...]
@@ -179,7 +179,7 @@ class _Look:
 
     @cached_property
     def twins(self) -> duplicates.Twins:
-        return duplicates.find(self.texts)
+        return duplicates.find_twins(self.texts)
 
     @cached_property
     def bag(self) -> Bag:
@@ -208,7 +208,7 @@ class _Look:
 
 def inspect(dataset: Dataset, checks: Sequence[str] | None = None) -> Gate:
     """Run all checks (or those named) on a dataset. Raises KeyError for an unknown check."""
-    look = _look(dataset)
+    look = view_of(dataset)
     findings: list[Finding] = []
     seconds: dict[str, float] = {}
     for name in checks if checks is not None else CHECKS:
@@ -227,10 +227,10 @@ def inspect(dataset: Dataset, checks: Sequence[str] | None = None) -> Gate:
     )
 
 
-def _look(dataset: Dataset) -> _Look:
+def view_of(dataset: Dataset) -> DatasetView:
     splits = [dataset.parts[p] for p in PARTS]
     names = dict.fromkeys(c for s in splits for c in s.columns)
-    return _Look(
+    return DatasetView(
         label_names=dataset.label_names,
         part=np.repeat(np.arange(len(PARTS)), [len(s) for s in splits]),
         ids=tuple(i for s in splits for i in s.ids),
@@ -267,12 +267,12 @@ def against(dataset: Dataset, other: Dataset, parts: Sequence[str] = PARTS) -> t
                         RowRef(f"{other.name} {part}", held.ids[i],
                                other.label_names[int(held.labels[i])], short(held.texts[i])),
                     ),
-                    _alike(found.similarity[i]),
+                    said_alike(found.similarity[i]),
                 )
             )  # fmt: skip
         same = int((found.similarity == 1).sum())
         out.append(
-            _leak(
+            leak_finding(
                 f"train/{other.name} {part}",
                 count=len(rows),
                 of=len(held),
@@ -289,11 +289,11 @@ def against(dataset: Dataset, other: Dataset, parts: Sequence[str] = PARTS) -> t
 # --- duplicates, leaks, conflicts -----------------------------------------------------------
 
 
-def _alike(similarity: float) -> str:
+def said_alike(similarity: float) -> str:
     return "the same, case and marks aside" if similarity == 1 else f"{similarity:.0%} alike"
 
 
-def _leak(
+def leak_finding(
     where: str,
     *,
     count: int,
@@ -313,7 +313,7 @@ def _leak(
         count=count,
         of=of,
         says=f"{count:,} of {of:,} rows of {place} stand in {reference} too"
-        + _how_alike(same, count - same),
+        + said_how_alike(same, count - same),
         advice=advice,
         numbers={
             "same": same,
@@ -326,14 +326,14 @@ def _leak(
     )
 
 
-def _how_alike(same: int, near: int) -> str:
+def said_how_alike(same: int, near: int) -> str:
     """How rows stand a second time: " (3 the same, 2 nearly)", ", nearly the same", or nothing."""
     if not near:
         return ""
     return f" ({same:,} the same, {near:,} nearly)" if same else ", nearly the same"
 
 
-def _leaks(look: _Look) -> list[Finding]:
+def find_leaks(look: DatasetView) -> list[Finding]:
     """Rows of a later part whose text, or nearly, stands in an earlier one."""
     out = []
     twins = look.twins
@@ -345,7 +345,7 @@ def _leaks(look: _Look) -> list[Finding]:
         rows = look.rows(part)[found]
         order = np.argsort(similar[found], kind="stable")[:EXAMPLES]
         examples = tuple(
-            Example((look.ref(row[found[i]]), look.ref(rows[i])), _alike(similar[found[i]]))
+            Example((look.ref(row[found[i]]), look.ref(rows[i])), said_alike(similar[found[i]]))
             for i in order
         )
         advice = (
@@ -354,7 +354,7 @@ def _leaks(look: _Look) -> list[Finding]:
             else "What is chosen on validation is then partly chosen on test."
         )
         out.append(
-            _leak(
+            leak_finding(
                 f"{reference}/{part}",
                 count=len(found),
                 of=len(look.rows(part)),
@@ -377,7 +377,7 @@ def _best_match(twins: duplicates.Twins, reference: Ints, rows: Ints) -> tuple[I
     return duplicates.nearest(twins, row_of, twins.group[rows])
 
 
-def _repeats(look: _Look) -> list[Finding]:
+def find_repeats(look: DatasetView) -> list[Finding]:
     """Rows whose text, or nearly, stood earlier in the same part."""
     out = []
     twins = look.twins
@@ -397,14 +397,14 @@ def _repeats(look: _Look) -> list[Finding]:
         if not n_same + n_near:
             continue
         shown = [
-            Example((look.ref(rows[earlier[i]]), look.ref(rows[i])), _alike(1.0))
+            Example((look.ref(rows[earlier[i]]), look.ref(rows[i])), said_alike(1.0))
             for i in np.flatnonzero(same)[:3]
         ]
         for late, (soon, s) in sorted(near.items(), key=lambda kv: (kv[1][1], kv[0])):
             if len(shown) >= EXAMPLES:
                 break
             shown.append(
-                Example((look.ref(rows[first[soon]]), look.ref(rows[first[late]])), _alike(s))
+                Example((look.ref(rows[first[soon]]), look.ref(rows[first[late]])), said_alike(s))
             )
         late_rows = rows[[*np.flatnonzero(same), *(first[g] for g in near)]]
         share = (n_same + n_near) / len(rows)
@@ -416,7 +416,7 @@ def _repeats(look: _Look) -> list[Finding]:
                 count=n_same + n_near,
                 of=len(rows),
                 says=f"{n_same + n_near:,} of {len(rows):,} rows of {part} repeat an earlier one"
-                + _how_alike(n_same, n_near),
+                + said_how_alike(n_same, n_near),
                 advice="They count more than once." if part != "train" else "",
                 numbers={"same": n_same, "near": n_near, "share": share},
                 examples=tuple(shown),
@@ -426,7 +426,7 @@ def _repeats(look: _Look) -> list[Finding]:
     return out
 
 
-def _conflicts(look: _Look) -> list[Finding]:
+def find_conflicts(look: DatasetView) -> list[Finding]:
     """Texts that are the same and carry more than one label."""
     group, labels = look.twins.group, look.labels
     low = np.full(len(look.twins.first), len(look.label_names), dtype=np.int64)
@@ -514,12 +514,12 @@ def _features(bag: Bag, rows: int = 4096) -> Any:
 
     n = len(bag.starts) - 1
     counts = vstack(
-        [_hashed(bag, a, min(n, a + rows)) for a in range(0, max(1, n), rows)], format="csr"
+        [_hashed_counts(bag, a, min(n, a + rows)) for a in range(0, max(1, n), rows)], format="csr"
     )
     return TfidfTransformer(sublinear_tf=True).fit(counts).transform(counts, copy=False)
 
 
-def _hashed(bag: Bag, begin: int, end: int) -> Any:
+def _hashed_counts(bag: Bag, begin: int, end: int) -> Any:
     """Counts of words and pairs of words of texts begin..end, sparse (end - begin, BUCKETS)."""
     from scipy.sparse import csr_array
 
@@ -535,14 +535,14 @@ def _hashed(bag: Bag, begin: int, end: int) -> Any:
     owner = np.repeat(np.arange(end - begin, dtype=np.int32), np.diff(starts))
     owners = np.concatenate([owner, owner[:-1][within]])
     shift = np.uint64(64 - BUCKETS.bit_length() + 1)
-    buckets = (np.concatenate([one, _spread(two[within])]) >> shift).astype(np.int32)
+    buckets = (np.concatenate([one, _scattered(two[within])]) >> shift).astype(np.int32)
     return csr_array(
         (np.ones(len(owners), dtype=np.float32), (owners, buckets)),
         shape=(end - begin, BUCKETS),
     )
 
 
-def _spread(h: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _scattered(h: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return np.asarray((h ^ (h >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15))
 
 
@@ -586,7 +586,7 @@ def out_of_fold(twins: duplicates.Twins, bag: Bag, labels: Ints, k: int, seed: i
             out[held[:, None], present[None, :]] = 1.0
             continue
         model = LogisticRegression(C=10.0, tol=1e-3, max_iter=60)
-        _fit(model, features[twins.group[train]], labels[train])
+        _fit_quietly(model, features[twins.group[train]], labels[train])
         out[held[:, None], present[None, :]] = model.predict_proba(features[twins.group[held]])
     return out
 
@@ -604,7 +604,7 @@ def _used_columns(features: Any) -> Any:
     return csr_array((features.data, at[features.indices], features.indptr), shape=shape)
 
 
-def _fit(model: Any, features: Any, labels: Ints) -> None:
+def _fit_quietly(model: Any, features: Any, labels: Ints) -> None:
     import warnings
 
     from sklearn.exceptions import ConvergenceWarning
@@ -615,7 +615,7 @@ def _fit(model: Any, features: Any, labels: Ints) -> None:
         model.fit(features, labels)
 
 
-def _label_errors(look: _Look) -> list[Finding]:
+def find_label_errors(look: DatasetView) -> list[Finding]:
     """Labels that a model that has not seen the row contradicts with confidence."""
     n, k = len(look.labels), len(look.label_names)
     counts = np.bincount(look.labels, minlength=k)
@@ -665,7 +665,7 @@ def _label_errors(look: _Look) -> list[Finding]:
     ]
 
 
-def _imbalance(look: _Look) -> list[Finding]:
+def find_imbalance(look: DatasetView) -> list[Finding]:
     """One class that is most rows, classes with hardly any, and parts of another mixture."""
     out = []
     k, names = len(look.label_names), look.label_names
@@ -723,7 +723,7 @@ def _same_mixture(a: Ints, b: Ints) -> float:
 # --- texts ----------------------------------------------------------------------------------
 
 
-def _little(look: _Look) -> list[Finding]:
+def find_wordless_texts(look: DatasetView) -> list[Finding]:
     """Texts of one word, or of none once marks and HTML are gone."""
     few = np.array([len(t.split()) for t in look.twins.texts])[look.twins.group]
     wordless = np.array([not any(map(str.isalnum, t)) for t in look.twins.texts])[look.twins.group]
@@ -732,7 +732,7 @@ def _little(look: _Look) -> list[Finding]:
         return []
     none = int(wordless.sum())
     return [
-        _texts(
+        finding_of_texts(
             look,
             "short",
             rows,
@@ -743,8 +743,8 @@ def _little(look: _Look) -> list[Finding]:
     ]
 
 
-def _texts(
-    look: _Look,
+def finding_of_texts(
+    look: DatasetView,
     check: str,
     rows: Ints,
     *,
@@ -786,7 +786,7 @@ def mended(text: str) -> str | None:
     return fixed if fixed != text else None
 
 
-def _mojibake(look: _Look) -> list[Finding]:
+def find_mojibake(look: DatasetView) -> list[Finding]:
     """Text read in another encoding ("cafÃ©"), and the mark of what could not be decoded."""
     right: dict[int, str | None] = {}
     for i, text in enumerate(look.texts):
@@ -798,7 +798,7 @@ def _mojibake(look: _Look) -> list[Finding]:
         return []
     rows = np.array(list(right), dtype=np.int64)
     return [
-        _texts(
+        finding_of_texts(
             look,
             "mojibake",
             rows,
@@ -817,7 +817,7 @@ _HTML = re.compile(
 )
 
 
-def _html(look: _Look) -> list[Finding]:
+def find_html(look: DatasetView) -> list[Finding]:
     """Tags and entities of HTML."""
     rows = np.array(
         [i for i, t in enumerate(look.texts) if ("<" in t or "&" in t) and _HTML.search(t)],
@@ -831,7 +831,7 @@ def _html(look: _Look) -> list[Finding]:
         return found[0] if found else ""
 
     advice = "Strip it, unless texts in use hold it too."
-    return [_texts(look, "html", rows, what="hold HTML", advice=advice, note=note)]
+    return [finding_of_texts(look, "html", rows, what="hold HTML", advice=advice, note=note)]
 
 
 SCRIPTS: dict[str, tuple[tuple[int, int], ...]] = {
@@ -901,7 +901,7 @@ def _script(text: str) -> str | None:
     return None
 
 
-def _language(look: _Look) -> list[Finding]:
+def find_other_languages(look: DatasetView) -> list[Finding]:
     """Texts in another language or script than most."""
     of_group = languages(look.twins, look.bag)
     known = Counter(of_group[g] for g in look.twins.group if of_group[g] is not None)
@@ -918,7 +918,7 @@ def _language(look: _Look) -> list[Finding]:
     others = Counter(str(of_group[look.twins.group[i]]) for i in rows)
     named = ", ".join(f"{k} {v:,}" for k, v in others.most_common(4))
     return [
-        _texts(
+        finding_of_texts(
             look,
             "language",
             rows,
@@ -930,7 +930,7 @@ def _language(look: _Look) -> list[Finding]:
     ]
 
 
-def _lengths(look: _Look) -> list[Finding]:
+def find_unusual_lengths(look: DatasetView) -> list[Finding]:
     """Texts far longer or shorter than the rest: outside Tukey's far fences of log length."""
     logs = np.log(np.maximum(1, look.words))
     low, high = np.percentile(logs, [25, 75])
@@ -942,7 +942,7 @@ def _lengths(look: _Look) -> list[Finding]:
     rows = rows[np.argsort(-np.abs(logs[rows] - np.median(logs)), kind="stable")]
     middle = float(np.median(look.words))
     return [
-        _texts(
+        finding_of_texts(
             look,
             "length",
             rows,
@@ -957,10 +957,10 @@ def _lengths(look: _Look) -> list[Finding]:
 
 # --- what gives the label away --------------------------------------------------------------
 
-_NAME = re.compile(r"[^\W\d_]{2,}")
+_WORD_OF_COLUMN = re.compile(r"[^\W\d_]{2,}")
 
 
-def _columns(look: _Look) -> list[Finding]:
+def find_leaking_columns(look: DatasetView) -> list[Finding]:
     """Further columns that predict the label alone: by value, by range, or by a word in it."""
     out = []
     k = len(look.label_names)
@@ -1004,7 +1004,7 @@ def _readings(values: Sequence[Any]) -> Iterable[tuple[str, Ints]]:
         edges = np.nanquantile(x, np.linspace(0, 1, 21)[1:-1])
         yield "its range", np.where(np.isnan(x), -1, np.searchsorted(edges, x)).astype(np.int64)
     if not numeric:
-        words = [_NAME.findall(str(v).lower()) if v is not None else [] for v in values]
+        words = [_WORD_OF_COLUMN.findall(str(v).lower()) if v is not None else [] for v in values]
         yield "its first word", _codes([w[0] if w else None for w in words])
         yield "its words", _codes([" ".join(w[:4]) if w else None for w in words])
         yield "its last word", _codes([w[-1] if w else None for w in words])
@@ -1034,7 +1034,7 @@ def _elsewhere(texts: int) -> str:
     return "no other text" if not texts else f"only {texts:,} other{'s' if texts > 1 else ''}"
 
 
-def _giveaways(look: _Look) -> list[Finding]:
+def find_giveaways(look: DatasetView) -> list[Finding]:
     """Words that a fifth of a class's texts have and hardly any other: a label within the text."""
     k, n = len(look.label_names), len(look.labels)
     if n < 50:
@@ -1076,19 +1076,19 @@ def _giveaways(look: _Look) -> list[Finding]:
     return out
 
 
-CHECKS: dict[str, Callable[[_Look], list[Finding]]] = {
-    "leak": _leaks,
-    "duplicates": _repeats,
-    "conflicts": _conflicts,
-    "label-errors": _label_errors,
-    "leaking-column": _columns,
-    "giveaway": _giveaways,
-    "imbalance": _imbalance,
-    "short": _little,
-    "mojibake": _mojibake,
-    "html": _html,
-    "language": _language,
-    "length": _lengths,
+CHECKS: dict[str, Callable[[DatasetView], list[Finding]]] = {
+    "leak": find_leaks,
+    "duplicates": find_repeats,
+    "conflicts": find_conflicts,
+    "label-errors": find_label_errors,
+    "leaking-column": find_leaking_columns,
+    "giveaway": find_giveaways,
+    "imbalance": find_imbalance,
+    "short": find_wordless_texts,
+    "mojibake": find_mojibake,
+    "html": find_html,
+    "language": find_other_languages,
+    "length": find_unusual_lengths,
 }
 
 
@@ -1109,7 +1109,7 @@ class MethodEffect:
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
+class FindingEffect:
     """What the test rows of one finding do to the conclusion of a study.
 
     `removed` of `rows` test rows are affected. `first` and `first_without` are the methods with
@@ -1130,7 +1130,7 @@ class Effect:
 def effects(
     gate: Gate, runs: Sequence[Runs], metric: str = "accuracy",
     checks: Sequence[str] = ("leak", "conflicts", "label-errors", "duplicates"),
-) -> tuple[Effect, ...]:  # fmt: skip
+) -> tuple[FindingEffect, ...]:  # fmt: skip
     """Score methods with and without the test rows of each finding, where it has any.
 
     `runs` are test predictions by method and seed; methods on which the metric has no value are
@@ -1145,9 +1145,11 @@ def effects(
         if not hit.any():
             continue
         methods = tuple(
-            MethodEffect(r.label, whole, _mean(r, metric, ~hit), _mean(r, metric, hit))
+            MethodEffect(
+                r.label, whole, _mean_on_rows(r, metric, ~hit), _mean_on_rows(r, metric, hit)
+            )
             for r in runs
-            if (whole := _mean(r, metric, np.ones(len(hit), np.bool_))) is not None
+            if (whole := _mean_on_rows(r, metric, np.ones(len(hit), np.bool_))) is not None
         )
         if not methods:
             continue
@@ -1157,16 +1159,16 @@ def effects(
         first_without = (
             max(scored, key=lambda m: sign * m.without.value).label if scored else None  # type: ignore[union-attr]
         )
-        partial = Effect(
+        partial = FindingEffect(
             finding.check, finding.where, metric, int(hit.sum()), len(hit), methods, first,
             first_without, "",
         )  # fmt: skip
-        values = {f.name: getattr(partial, f.name) for f in fields(Effect)}
-        out.append(Effect(**{**values, "sentence": _effect_sentence(partial)}))
+        values = {f.name: getattr(partial, f.name) for f in fields(FindingEffect)}
+        out.append(FindingEffect(**{**values, "sentence": _effect_sentence(partial)}))
     return tuple(out)
 
 
-def _mean(runs: Runs, metric: str, rows: Bools) -> Estimate | None:
+def _mean_on_rows(runs: Runs, metric: str, rows: Bools) -> Estimate | None:
     if not rows.any():
         return None
     values = []
@@ -1187,7 +1189,7 @@ _OF_CHECK = {
 }
 
 
-def _effect_sentence(e: Effect) -> str:
+def _effect_sentence(e: FindingEffect) -> str:
     what = f"{e.removed:,} of {e.rows:,} test rows are {_OF_CHECK.get(e.check, e.check)}"
     if e.check == "leak":
         what += f" from {e.where.split('/')[0]}"

@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from tunelab.types import Predictions, ScoreKind
 
 __all__ = [
+    "METRICS",
     "Counts",
     "Metric",
-    "METRICS",
     "ReliabilityBin",
     "UndefinedMetricError",
     "brier",
-    "check",
+    "check_predictions",
     "class_scores",
     "confusion",
     "counts",
@@ -47,7 +47,7 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 CALIBRATION_BINS = 15
-CURVE_POINTS = 200
+MOST_CURVE_POINTS = 200
 
 
 class UndefinedMetricError(ValueError):
@@ -97,7 +97,7 @@ class Metric:
 # --- what is read from predictions ----------------------------------------------------------
 
 
-def check(predictions: Predictions) -> None:
+def check_predictions(predictions: Predictions) -> None:
     """Raise ValueError where predictions cannot be scored, in one line that says why."""
     labels, scores = predictions.labels, predictions.scores
     if scores.ndim != 2 or labels.shape != scores.shape[:1]:
@@ -131,7 +131,7 @@ def probabilities(scores: Floats, score_kind: ScoreKind) -> Floats:
     """
     scores = np.asarray(scores, dtype=np.float64)
     if score_kind == "logit":
-        return np.asarray(np.exp(_log_softmax(scores)), dtype=np.float64)
+        return np.asarray(np.exp(log_softmax(scores)), dtype=np.float64)
     if score_kind == "margin":
         raise UndefinedMetricError("needs probabilities, and margins (distances) are not")
     if scores.size and (scores.min() < 0 or np.abs(scores.sum(axis=1) - 1).max() > 1e-3):
@@ -143,7 +143,7 @@ def probabilities(scores: Floats, score_kind: ScoreKind) -> Floats:
     return scores
 
 
-def _log_softmax(logits: Floats) -> Floats:
+def log_softmax(logits: Floats) -> Floats:
     shifted = logits - logits.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
@@ -200,7 +200,7 @@ def _macro(each: Callable[[Counts], Floats]) -> Callable[[Counts], Floats]:
     return lambda c: _ratio(each(c).sum(axis=-1), ((c.true + c.predicted) > 0).sum(axis=-1))
 
 
-def _weighted(each: Callable[[Counts], Floats]) -> Callable[[Counts], Floats]:
+def _label_weighted(each: Callable[[Counts], Floats]) -> Callable[[Counts], Floats]:
     return lambda c: _ratio((each(c) * c.true).sum(axis=-1), c.true.sum(axis=-1))
 
 
@@ -228,7 +228,7 @@ def _of_class(
     weighted: Callable[[Predictions, Floats], Floats] | None = None,
 ) -> Metric:
     def function(predictions: Predictions) -> float:
-        check(predictions)
+        check_predictions(predictions)
         k = predictions.scores.shape[1]
         return float(formula(counts(confusion(predictions.labels, predictions.predicted, k))))
 
@@ -244,7 +244,7 @@ def roc_auc(predictions: Predictions) -> float:
     Two classes: of class 1. More: mean over classes of one against the rest (scikit-learn's
     multi_class="ovr", average="macro"). Raises UndefinedMetricError where a class has no row.
     """
-    check(predictions)
+    check_predictions(predictions)
     labels, k = predictions.labels, predictions.scores.shape[1]
     absent = np.flatnonzero(np.bincount(labels, minlength=k) == 0)
     if len(absent) or k < 2:
@@ -268,13 +268,13 @@ def log_loss(predictions: Predictions) -> float:
     From logits without a detour over probabilities, so that a confident error costs what it
     should. Probabilities are clipped at the float64 epsilon, as scikit-learn does.
     """
-    check(predictions)
+    check_predictions(predictions)
     return float(_row_losses(predictions).mean())
 
 
 def _row_losses(predictions: Predictions) -> Floats:
     if predictions.score_kind == "logit":
-        log_p = _log_softmax(np.asarray(predictions.scores, dtype=np.float64))
+        log_p = log_softmax(np.asarray(predictions.scores, dtype=np.float64))
     else:
         p = probabilities(predictions.scores, predictions.score_kind)
         log_p = np.log(np.clip(p, np.finfo(np.float64).eps, 1.0))
@@ -301,7 +301,7 @@ def reliability(
 
     Raises UndefinedMetricError for margins.
     """
-    check(predictions)
+    check_predictions(predictions)
     p = probabilities(predictions.scores, predictions.score_kind)
     confidence = p.max(axis=1)
     right = predictions.predicted == predictions.labels
@@ -345,7 +345,7 @@ def brier(predictions: Predictions) -> float:
     Brier 1950, "Verification of forecasts expressed in terms of probability", equation 2. Raises
     UndefinedMetricError for margins.
     """
-    check(predictions)
+    check_predictions(predictions)
     return float(_row_distances(predictions).mean())
 
 
@@ -410,11 +410,11 @@ METRICS: dict[str, Metric] = {
     for m in (
         _of_class("accuracy", "accuracy", _accuracy, True, _weighted_accuracy),
         _of_class("f1_macro", "macro F1", _macro(_f1), True),
-        _of_class("f1_weighted", "weighted F1", _weighted(_f1), True),
+        _of_class("f1_weighted", "weighted F1", _label_weighted(_f1), True),
         _of_class("precision_macro", "macro precision", _macro(_precision), True),
-        _of_class("precision_weighted", "weighted precision", _weighted(_precision), True),
+        _of_class("precision_weighted", "weighted precision", _label_weighted(_precision), True),
         _of_class("recall_macro", "macro recall", _macro(_recall), True),
-        _of_class("recall_weighted", "weighted recall", _weighted(_recall), True),
+        _of_class("recall_weighted", "weighted recall", _label_weighted(_recall), True),
         _of_class("balanced_accuracy", "balanced accuracy", _balanced_accuracy, True),
         # Matthews 1975; for more classes Gorodkin 2004.
         _of_class("mcc", "Matthews correlation", _mcc, False),
@@ -460,8 +460,8 @@ def evaluate(
     Raises ValueError where the predictions cannot be scored at all: not finite, no rows, labels
     outside the classes, or another number of classes than `label_names`.
     """
-    check(predictions)
-    _check_names(predictions, label_names)
+    check_predictions(predictions)
+    _check_label_names(predictions, label_names)
     values: dict[str, float | None] = {}
     reasons: dict[str, str] = {}
     for name, metric in METRICS.items():
@@ -478,8 +478,8 @@ def per_class(
     predictions: Predictions, label_names: Sequence[str]
 ) -> dict[str, dict[str, float | int]]:
     """Precision, recall, F1 (0 where nothing was predicted or labelled) and support by class."""
-    check(predictions)
-    _check_names(predictions, label_names)
+    check_predictions(predictions)
+    _check_label_names(predictions, label_names)
     c = counts(confusion(predictions.labels, predictions.predicted, len(label_names)))
     precision, recall, f1 = _precision(c), _recall(c), _f1(c)
     return {
@@ -493,7 +493,7 @@ def per_class(
     }
 
 
-def _check_names(predictions: Predictions, label_names: Sequence[str]) -> None:
+def _check_label_names(predictions: Predictions, label_names: Sequence[str]) -> None:
     k = predictions.scores.shape[1]
     if len(label_names) != k:
         raise ValueError(
@@ -505,7 +505,7 @@ def _check_names(predictions: Predictions, label_names: Sequence[str]) -> None:
 
 
 def roc_curve(
-    truth: NDArray[np.bool_], score: Floats, points: int | None = CURVE_POINTS
+    truth: NDArray[np.bool_], score: Floats, points: int | None = MOST_CURVE_POINTS
 ) -> tuple[Floats, Floats]:
     """False and true positive rates from (0, 0) to (1, 1), at most `points` of each.
 
@@ -518,12 +518,12 @@ def roc_curve(
         raise UndefinedMetricError("a ROC curve needs rows of the class and rows of the others")
     tpr = np.concatenate([[0.0], hits / hits[-1]])
     fpr = np.concatenate([[0.0], false_alarms / false_alarms[-1]])
-    keep = _thin(fpr, tpr, points)
+    keep = _thinned_points(fpr, tpr, points)
     return fpr[keep], tpr[keep]
 
 
 def precision_recall_curve(
-    truth: NDArray[np.bool_], score: Floats, points: int | None = CURVE_POINTS
+    truth: NDArray[np.bool_], score: Floats, points: int | None = MOST_CURVE_POINTS
 ) -> tuple[Floats, Floats]:
     """Precision and recall from the lowest threshold to (1, 0), at most `points` of each.
 
@@ -535,7 +535,7 @@ def precision_recall_curve(
         raise UndefinedMetricError("a precision-recall curve needs rows of the class")
     precision = np.concatenate([[1.0], hits / (hits + false_alarms)])[::-1]
     recall = np.concatenate([[0.0], hits / hits[-1]])[::-1]
-    keep = _thin(recall, precision, points)
+    keep = _thinned_points(recall, precision, points)
     return precision[keep], recall[keep]
 
 
@@ -552,7 +552,7 @@ def _cumulative(truth: NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats
     return hits, last + 1.0 - hits
 
 
-def _thin(x: Floats, y: Floats, points: int | None) -> NDArray[np.int64]:
+def _thinned_points(x: Floats, y: Floats, points: int | None) -> NDArray[np.int64]:
     """Indices of at most `points` points, evenly spaced along the curve, both ends kept."""
     if points is None or len(x) <= points:
         return np.arange(len(x))

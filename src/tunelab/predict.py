@@ -49,7 +49,7 @@ class TextClassifier:
 
         Raises ArtifactError where the artifact has none.
         """
-        return replace(self, temperature=calibration.kept(self.artifact))
+        return replace(self, temperature=calibration.read_temperature(self.artifact))
 
     def computing_in(self, precision: str) -> TextClassifier:
         """The same classifier with layers that compute in "auto", "float32" or "bfloat16".
@@ -82,7 +82,9 @@ class TextClassifier:
         kind = self.classifier.score_kind
         if self.temperature is None:
             return metrics.probabilities(scores, kind)
-        return metrics.probabilities(calibration.divided(scores, kind, self.temperature), "logit")
+        return metrics.probabilities(
+            calibration.logits_at_temperature(scores, kind, self.temperature), "logit"
+        )
 
     def predict(self, texts: Sequence[str] | str) -> list[str]:
         """Label names of texts, in their order."""

@@ -6,14 +6,14 @@ could make up for, at a confidence that holds for the whole race. Test plays no 
 
 Spread: with d_si the leader's right answer less the other's, of seed s on row i, the mean over S
 seeds and n rows has variance V(seed)/S + V(row)/n + V(rest)/(nS); the parts are estimated apart
-(as in `stats`), that of the seeds from all methods together, and no less than from the pair.
+(as in `crossed`), that of the seeds from all methods together, and no less than from the pair.
 Rounds: their statistics hang together, since rows stay the same and seeds are added, so that one
 bound for all rounds is far below one a round. The chance that a path crosses it anywhere is held
 by Hunter's inequality (1976; Worsley 1982): of neighbours, only the first crossing counts. With
 fewer than five methods the spread over seeds is too uncertain for that, and every round gets an
 equal part (Bonferroni). Rivals: each of the K - 1 who could push the best out gets an equal part.
 
-May import: errors, types, numpy, scipy inside functions. May not import: torch, store, study.
+May import: crossed, numpy, scipy inside functions. May not import: torch, store, study.
 """
 
 from __future__ import annotations
@@ -21,26 +21,35 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.crossed import (
+    components_of_values,
+    pooled_seed_variance,
+    spread_of,
+    unseen_variance,
+)
+
 __all__ = [
     "CONFIDENCE",
     "Dropped",
     "Race",
+    "RaceRecord",
     "Round",
     "advance",
-    "crossing",
+    "crossing_chance",
     "order",
     "over",
+    "race_from_json",
+    "race_to_json",
     "replay",
     "sentences",
     "start",
     "statement",
-    "to_json",
 ]
 
 Floats = NDArray[np.float64]
@@ -48,12 +57,14 @@ Floats = NDArray[np.float64]
 Right = Mapping[str, Mapping[int, NDArray[np.bool_]]]
 
 CONFIDENCE = 0.95
-LEAST_SEEDS = 2  # one seed says nothing of the spread over seeds
+LEAST_JUDGED_SEEDS = 2  # one seed says nothing of the spread over seeds
 SETTLED_SEEDS = 6  # what is left has as many seeds as a verdict asks for before a race gives up
 # Fewer methods leave the spread over seeds few degrees of freedom: rounds then hang together less
 # than Hunter's inequality takes them to (docs/log.md).
-_FEW = 5
-_UNLIKELY = 0.05  # the chance, for each rival, that a race which gives up would have dropped it
+_FEW_METHODS = 5
+_CHANCE_OF_A_DROP = (
+    0.05  # the chance, for each rival, that a race which gives up would have dropped it
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +113,25 @@ class Race:
     settled: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class RaceRecord:
+    """What race.json holds: a race by a `metric`, in words (`statement`), and what it saved.
+
+    `stopped`: "decided", "settled", "seeds" or "budget" (of `budget_seconds`); None where the race
+    was interrupted. `trials_full` and `seconds_saved` are of what would have run without a race.
+    """
+
+    metric: str
+    budget_seconds: float | None
+    stopped: str | None
+    race: Race
+    statement: str
+    trials_run: int
+    trials_full: int
+    seconds_run: float
+    seconds_saved: float
+
+
 def start(labels: Sequence[str], seeds: int, confidence: float = CONFIDENCE) -> Race:
     """A race of so many seeds at most, before its first round."""
     return Race(tuple(labels), seeds, confidence, tuple(labels))
@@ -125,7 +155,7 @@ def advance(race: Race, right: Right) -> Race:
     most = max(len(right[x]) for x in running)
     leader = max((x for x in running if len(right[x]) == most), key=lambda x: scores[x])
     seen = {x: g for x in running if x != leader and (g := _gap(race, right, leader, x))}
-    found = [_dropped(x, g, leader, number) for x, g in seen.items() if g.t >= g.threshold]
+    found = [_drop_record(x, g, leader, number) for x, g in seen.items() if g.t >= g.threshold]
     gone = tuple(d.label for d in found)
     left = [g for x, g in seen.items() if x not in gone]
     this = Round(number, most, leader, race.alive, gone, scores)
@@ -171,7 +201,7 @@ class _Gap:
     open: bool
 
 
-def _dropped(label: str, g: _Gap, leader: str, number: int) -> Dropped:
+def _drop_record(label: str, g: _Gap, leader: str, number: int) -> Dropped:
     sentence = (
         f"{label} was dropped after {g.seeds} seeds: {100 * g.behind:.1f} points behind {leader} "
         f"on {g.rows:,} validation rows, more than other rows and seeds could make up for"
@@ -185,50 +215,39 @@ def _gap(race: Race, right: Right, leader: str, label: str) -> _Gap | None:
 
     shared = sorted(right[leader].keys() & right[label].keys())
     rows = len(right[leader][shared[0]]) if shared else 0
-    if len(shared) < LEAST_SEEDS or race.seeds < LEAST_SEEDS or rows < 2:
+    if len(shared) < LEAST_JUDGED_SEEDS or race.seeds < LEAST_JUDGED_SEEDS or rows < 2:
         return None
     s = len(shared)
     gaps = np.stack([right[leader][k].astype(float) - right[label][k] for k in shared])  # (s, n)
-    of_row, of_seed, behind = gaps.mean(axis=0), gaps.mean(axis=1), float(gaps.mean())
-    rest = gaps - of_row - of_seed[:, None] + behind
-    rest_part = float((rest**2).sum()) / ((s - 1) * (rows - 1)) / (s * rows)
-    row_part = float(of_row.var(ddof=1)) / rows
-    # Two methods that agree on every row are not thereby known to be equal (Agresti and Min 2005).
-    unseen = 1 / (rows + 2) ** 2
-    item = max(0.0, row_part - rest_part) + unseen
-    pooled, df = _pooled(race, right, shared)
-    seed = max(pooled, float(of_seed.var(ddof=1)))
-    level = _level(race, seed / item)
+    behind = float(gaps.mean())
+    parts = components_of_values(gaps, unseen=unseen_variance(rows))
+    pooled, df = pooled_seed_variance(_means_by_method(race, right, shared))
+    seed = max(pooled, parts.seed or 0.0)
+    level = _level(race, seed / parts.item)
 
     def spread(seeds: int) -> tuple[float, float]:
         """Standard error and threshold with so many seeds."""
-        variance = seed / seeds + item
-        below = (seed / seeds) ** 2 / (df * max(1, seeds - 1) / (s - 1)) + item**2 / (rows - 1)
-        threshold = -float(stdtrit(variance**2 / below, level))
-        return math.sqrt(max(variance, row_part + unseen) if seeds == s else variance), threshold
+        seed_df = df * max(1, seeds - 1) / (s - 1)
+        whole = spread_of(seed / seeds, parts.item, seed_df=seed_df, item_df=parts.item_df)
+        variance = max(whole.variance, parts.row_means) if seeds == s else whole.variance
+        return math.sqrt(variance), -float(stdtrit(whole.df, level))
 
     error, threshold = spread(s)
     last, needed = spread(max(s, race.seeds))
     drift = math.sqrt(max(0.0, seed * (1 / s - 1 / max(s, race.seeds))))
-    reach = behind - float(ndtri(_UNLIKELY)) * drift
+    reach = behind - float(ndtri(_CHANCE_OF_A_DROP)) * drift
     return _Gap(s, rows, behind, error, behind / error, threshold, reach >= needed * last)
 
 
-def _pooled(race: Race, right: Right, shared: Sequence[int]) -> tuple[float, int]:
-    """Variance over seeds of a pair's difference, and its degrees of freedom.
-
-    Twice that of the methods x seeds residuals: what a seed does to all methods alike cancels.
-    """
-    table = np.array(
+def _means_by_method(race: Race, right: Right, shared: Sequence[int]) -> Floats:
+    """Mean right answers (methods, seeds) of the methods that have all the shared seeds."""
+    return np.array(
         [
             [right[x][s].mean() for s in shared]
             for x in race.labels
             if right.get(x) and set(shared) <= right[x].keys()
         ]
-    )  # (methods, seeds)
-    residuals = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
-    df = (table.shape[0] - 1) * (table.shape[1] - 1)
-    return 2 * float((residuals**2).sum()) / df, df
+    )
 
 
 def _level(race: Race, ratio: float) -> float:
@@ -236,14 +255,14 @@ def _level(race: Race, ratio: float) -> float:
     from scipy.special import ndtr
 
     share = (1 - race.confidence) / max(1, len(race.labels) - 1)
-    if len(race.labels) < _FEW:
+    if len(race.labels) < _FEW_METHODS:
         return share / (race.seeds - 1)
     # Rounded up, which is the cautious side: few bounds need be found.
     quarters = math.ceil(4 * math.log(ratio)) if ratio > 0 else -40
     return float(ndtr(-_bound(quarters, race.seeds, share)))
 
 
-def crossing(bound: float, ratio: float, seeds: int) -> float:
+def crossing_chance(bound: float, ratio: float, seeds: int) -> float:
     """At most how likely it is that a statistic of two equals is ever above `bound`.
 
     The looks have 2, 3, .. `seeds` seeds; `ratio` is V(seed) / V(row). With s seeds the statistic
@@ -253,7 +272,7 @@ def crossing(bound: float, ratio: float, seeds: int) -> float:
     """
     from scipy.special import ndtr, owens_t
 
-    v = ratio / np.arange(LEAST_SEEDS, seeds + 1) + 1
+    v = ratio / np.arange(LEAST_JUDGED_SEEDS, seeds + 1) + 1
     r = np.sqrt(v[1:] / v[:-1])
     return float(ndtr(-bound) + 2 * owens_t(bound, np.sqrt((1 - r) / (1 + r))).sum())
 
@@ -264,7 +283,7 @@ def _bound(quarters: int, seeds: int, level: float) -> float:
     low, high = 0.0, 40.0
     for _ in range(60):
         middle = (low + high) / 2
-        above = crossing(middle, math.exp(quarters / 4), seeds) > level
+        above = crossing_chance(middle, math.exp(quarters / 4), seeds) > level
         low, high = (middle, high) if above else (low, middle)
     return high
 
@@ -281,24 +300,46 @@ def statement(race: Race) -> str:
     )
 
 
-def to_json(race: Race) -> dict[str, Any]:
-    """Plain JSON values, for race.json."""
-    return {**asdict(race), "statement": statement(race)}
+def race_to_json(record: RaceRecord) -> dict[str, Any]:
+    """The content of race.json."""
+    value = asdict(record)
+    race = value.pop("race")
+    # The race itself stands among the other keys, where a reader of the file looks for it.
+    begin = {k: value.pop(k) for k in ("metric", "budget_seconds", "stopped")}
+    return {**begin, **race, **value}
 
 
-def sentences(stored: Mapping[str, Any]) -> tuple[str, ...]:
-    """What race.json says, in words: the statement, who was dropped, what that saved."""
+def race_from_json(value: Mapping[str, Any]) -> RaceRecord:
+    """Read the content of race.json."""
+    race = Race(
+        labels=tuple(value["labels"]),
+        seeds=value["seeds"],
+        confidence=value["confidence"],
+        alive=tuple(value["alive"]),
+        dropped=tuple(Dropped(**d) for d in value["dropped"]),
+        rounds=tuple(
+            Round(**{**r, "alive": tuple(r["alive"]), "dropped": tuple(r["dropped"])})
+            for r in value["rounds"]
+        ),
+        settled=value.get("settled", False),
+    )
+    own = {f.name: value[f.name] for f in fields(RaceRecord) if f.name != "race"}
+    return RaceRecord(race=race, **own)
+
+
+def sentences(record: RaceRecord) -> tuple[str, ...]:
+    """What a race showed, in words: the statement, who was dropped, what that saved."""
     why = {
         "decided": "one method was left",
         "seeds": "all seeds were used",
         "settled": "more seeds would not tell apart those that are left",
         "budget": "its time was used up; run it again to go on",
-    }.get(str(stored["stopped"]), "it was interrupted; run it again to go on")
-    saved = stored["trials_full"] - stored["trials_run"]
+    }.get(str(record.stopped), "it was interrupted; run it again to go on")
+    saved = record.trials_full - record.trials_run
     return (
-        f"Race: {stored['statement']}. It ended because {why}.",
-        *(f"{d['sentence']}." for d in stored["dropped"]),
-        f"{stored['trials_run']} of {stored['trials_full']} trials were run ({saved} were not).",
+        f"Race: {record.statement}. It ended because {why}.",
+        *(f"{d.sentence}." for d in record.race.dropped),
+        f"{record.trials_run} of {record.trials_full} trials were run ({saved} were not).",
     )
 
 

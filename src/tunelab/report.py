@@ -27,8 +27,10 @@ from tunelab import cache, evidence, sensitivity, tradeoff, versus
 from tunelab import summary as say
 from tunelab.evidence import Mistakes
 from tunelab.plots import PLOTS, Plot, PlotData, colours, dashes, shapes
+from tunelab.racing import RaceRecord, race_from_json
 from tunelab.store import StudyRecord, artifact_dir, write_json, write_text
 from tunelab.summary import Summary, column, format_estimate, summarise
+from tunelab.tuning import TuningRecord, tuning_from_json
 from tunelab.types import Estimate, TrialResult
 from tunelab.versus import Versus
 
@@ -308,9 +310,9 @@ def _blocks_by_section(
         said = [str(c["sentence"]) for c in record.curves["crossings"]]
         found.setdefault("learning", []).append(Block("Where methods cross", sentences=said))
     if record.tuning:
-        found.setdefault("sensitivity", []).append(_tuning_block(record.tuning))
+        found.setdefault("sensitivity", []).append(_tuning_block(tuning_from_json(record.tuning)))
     if record.race:
-        found["race"] = [_race_block(record.race)]
+        found["race"] = [_race_block(race_from_json(record.race))]
     return found
 
 
@@ -359,7 +361,7 @@ def _settings_that_matter(s: sensitivity.Sensitivity) -> Block:
 
 def _calibration(runs: Mapping[str, Mapping[str, Runs]]) -> Block:
     """Calibration error and Brier score, before and after temperature scaling."""
-    from tunelab.calibration import calibrate_all, sentence
+    from tunelab.calibration import calibrate_all, calibration_sentence
 
     found = [c for c in calibrate_all(runs["validation"], runs["test"]) if c.before is not None]
     rows = []
@@ -386,7 +388,7 @@ def _calibration(runs: Mapping[str, Mapping[str, Runs]]) -> Block:
             "Temperatures",
         ],
         rows,
-        [sentence(c) for c in found][:4] if len(found) <= 4 else [],
+        [calibration_sentence(c) for c in found][:4] if len(found) <= 4 else [],
     )
 
 
@@ -416,39 +418,36 @@ def _slices(data: PlotData) -> Block:
     )
 
 
-def _tuning_block(tuning: Mapping[str, Any]) -> Block:
+def _tuning_block(tuning: TuningRecord) -> Block:
     """Every setting that was tried, and what each method chose."""
     rows = []
-    for label, entry in tuning["methods"].items():
-        chosen = entry.get("chosen") or {}
-        for t in entry["tries"]:
-            settings = ", ".join(f"{k}={v}" for k, v in t["settings"].items())
-            value = t["value"]
-            shown = f"{value:.4f}" if value is not None else str(t.get("error") or t["status"])
-            mark = "chosen" if dict(t["settings"]) == dict(chosen) else ""
-            rows.append([label, settings, str(t.get("seed", "")), shown, mark])
+    for label, method in tuning.methods.items():
+        for t in method.tries:
+            settings = ", ".join(f"{k}={v}" for k, v in t.settings.items())
+            shown = f"{t.value:.4f}" if t.value is not None else str(t.error or t.status)
+            mark = "chosen" if dict(t.settings) == dict(method.chosen) else ""
+            rows.append([label, settings, str(t.seed), shown, mark])
     return Block(
         "Every setting that was tried",
-        f"By {tuning['metric']} on validation, the same budget for every method.",
+        f"By {tuning.metric} on validation, the same budget for every method.",
         ["Method", "Settings", "Seed", "Validation", "Chosen"],
         rows,
-        [f"{label}: {e['reason']}." for label, e in tuning["methods"].items() if e.get("reason")],
+        [f"{label}: {m.reason}." for label, m in tuning.methods.items() if m.reason],
     )
 
 
-def _race_block(race: Mapping[str, Any]) -> Block:
+def _race_block(record: RaceRecord) -> Block:
     """Who was dropped when, and what that saved."""
     rows = [
-        [d["label"], str(d["round"]), str(d["seeds"]), str(d["leader"]), str(d["sentence"])]
-        for d in race["dropped"]
+        [d.label, str(d.round), str(d.seeds), d.leader, d.sentence] for d in record.race.dropped
     ]
-    saved = race["trials_full"] - race["trials_run"]
+    saved = record.trials_full - record.trials_run
     said = [
-        str(race["statement"]),
-        f"{race['trials_run']} of {race['trials_full']} trials were run; "
-        f"about {say.format_seconds(race['seconds_saved'])} were saved"
+        record.statement,
+        f"{record.trials_run} of {record.trials_full} trials were run; "
+        f"about {say.format_seconds(record.seconds_saved)} were saved"
         if saved
-        else f"all {race['trials_run']} trials were run",
+        else f"all {record.trials_run} trials were run",
     ]
     return Block(
         "Race",

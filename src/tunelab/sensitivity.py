@@ -28,7 +28,7 @@ from tunelab.store import StudyRecord
 from tunelab.summary import Column, column, cost_names, format_percent, format_value, value_of
 from tunelab.types import Estimate, TrialResult
 
-__all__ = ["Effect", "Level", "Sensitivity", "analyse", "components", "display", "quantity"]
+__all__ = ["Effect", "Level", "Sensitivity", "analyse", "anova_components", "display", "quantity"]
 
 Floats = NDArray[np.float64]
 FOREST_SEED = 0
@@ -183,7 +183,7 @@ def _place(value: Any, text: str) -> tuple[int, float, str]:
 # --- the split of the variance ------------------------------------------------------------------
 
 
-def components(grid: Floats) -> dict[tuple[int, ...], Floats]:
+def anova_components(grid: Floats) -> dict[tuple[int, ...], Floats]:
     """The functional ANOVA of a full grid: for each set of axes its component, by inclusion.
 
     grid (L_1, ..., L_f) is the sum of all components; each sums to zero along each of its axes and
@@ -235,7 +235,7 @@ def _exact(method: str, key: str, cube: Floats, factors: Sequence[_Factor]) -> S
     seeds, n = shape[-1], cube.size
     of = column(key)
     total = float(((cube - cube.mean()) ** 2).sum())
-    parts = {s: c for s, c in components(cube.mean(axis=-1)).items() if s}
+    parts = {s: c for s, c in anova_components(cube.mean(axis=-1)).items() if s}
     squares = {s: float((c**2).sum()) * n / c.size for s, c in parts.items()}
     degrees = {s: math.prod(shape[a] - 1 for a in s) for s in parts}
     block = (
@@ -411,7 +411,7 @@ def _forest(
     shape = tuple(len(v) for v in grid_values)
     shares: dict[tuple[int, ...], list[float]] = {}
     for tree in forest.estimators_:
-        parts = components(tree.predict(points).reshape(shape))
+        parts = anova_components(tree.predict(points).reshape(shape))
         spread = {s: float((c**2).mean()) for s, c in parts.items() if s}
         total = sum(spread.values())
         for s, v in spread.items():

@@ -4,12 +4,11 @@ A slice is named only where it truly differs from the rest of the rows: the diff
 over seeds and rows, and p values are adjusted by Holm over every slice of every method looked at,
 so that with nothing to find fewer than one study in twenty names any. Works on stored predictions.
 
-May import: numpy, scipy (inside functions), types, stats, store. May not import: torch, summary.
+May import: numpy, types, crossed, stats, store. May not import: torch, summary.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,25 +18,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.crossed import LEVEL, CrossedMean, mean_of_values
 from tunelab.stats import Runs, holm
 from tunelab.store import Rows
 from tunelab.types import Estimate
 
 __all__ = [
     "LEAST_ROWS",
-    "Crossed",
     "Slice",
     "attributes",
-    "crossed",
-    "find",
-    "named",
-    "sentence",
-    "to_json",
+    "find_slices",
+    "named_slices",
+    "slice_sentence",
+    "slices_to_json",
 ]
 
 Floats = NDArray[np.float64]
 
-LEVEL = 0.95
 LEAST_ROWS = 10  # a slice, and its rest, of fewer rows is not looked at
 MOST_VALUES = 30  # a column with more distinct values is read as numbers, or not at all
 BINS = 4
@@ -49,7 +46,7 @@ class Slice:
 
     Accuracies and their `difference` (slice minus rest) are means over seeds, with 95% intervals
     for other seeds and other rows. `p_adjusted` is after Holm over all slices of the same call;
-    `named`: it is at most 0.05 and the interval excludes zero.
+    `named_slices`: it is at most 0.05 and the interval excludes zero.
     """
 
     label: str
@@ -92,13 +89,13 @@ def _binned(values: Sequence[Any], unit: str = "") -> tuple[str | None, ...]:
     known = np.array([float(v) for v in values if v is not None])
     cuts = np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1]))
     bins = np.searchsorted(cuts, known, side="left")
-    names = _names([known[bins == b] for b in np.unique(bins)], unit, 6)
+    names = _bin_names([known[bins == b] for b in np.unique(bins)], unit, 6)
     bins = np.unique(bins, return_inverse=True)[1]
     where = iter(bins.tolist())
     return tuple(None if v is None else names[next(where)] for v in values)
 
 
-def _names(bins: Sequence[Floats], unit: str, digits: int) -> list[str]:
+def _bin_names(bins: Sequence[Floats], unit: str, digits: int) -> list[str]:
     """Each bin by its ends, with digits that tell bins apart: two of one name would be one."""
 
     def said(x: float) -> str:
@@ -107,106 +104,13 @@ def _names(bins: Sequence[Floats], unit: str, digits: int) -> list[str]:
     ends = [(said(float(values.min())), said(float(values.max()))) for values in bins]
     names = [f"{low}{unit}" if low == high else f"{low} to {high}{unit}" for low, high in ends]
     alike = len(set(names)) < len(names) and digits < 17
-    return _names(bins, unit, digits + 1) if alike else names
-
-
-# --- means over seeds and rows --------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Crossed:
-    """A mean over seeds and rows: its variance, split as `crossed` says, and degrees of freedom."""
-
-    value: float
-    by_seed: Floats
-    item: float
-    rest: float
-    rows: int
-
-    def estimate(self, level: float = LEVEL) -> Estimate:
-        """The mean with its interval for other seeds and other rows."""
-        seed = _seed_variance(self.by_seed)
-        variance, df = _total(seed, self.item, self.rest, len(self.by_seed), self.rows - 1)
-        return _estimate(
-            self.value,
-            variance,
-            df,
-            seeds=len(self.by_seed),
-            rows=self.rows,
-            level=level,
-            limits=(0.0, 1.0),
-        )
-
-
-def crossed(values: Floats) -> Crossed:
-    """The mean of values in [0, 1] of S seeds and n rows, (S, n), with its parts of variance.
-
-    Write value = mean + seed_s + item_i + rest_si. The spread of row means, over n, estimates
-    V(item)/n + V(rest)/(nS); that of seed means, over S, V(seed)/S + V(rest)/(nS); the residuals
-    of both V(rest)/(nS), which would count twice. A row part of 1/(n+2)^2 stands for what n rows
-    that are all alike do not show (Agresti and Caffo 2000: add two rows each way).
-    """
-    seeds, rows = values.shape
-    of_row, of_seed, mean = values.mean(axis=0), values.mean(axis=1), float(values.mean())
-    item = float(of_row.var(ddof=1)) / rows + 1 / (rows + 2) ** 2 if rows > 1 else math.inf
-    rest = 0.0
-    if seeds > 1 and rows > 1:
-        residual = values - of_row[None, :] - of_seed[:, None] + mean
-        rest = float((residual**2).sum()) / ((seeds - 1) * (rows - 1)) / (rows * seeds)
-    return Crossed(mean, of_seed, item, rest, rows)
-
-
-def _seed_variance(by_seed: Floats) -> float:
-    return float(by_seed.var(ddof=1)) / len(by_seed) if len(by_seed) > 1 else 0.0
-
-
-def _total(seed: float, item: float, rest: float, seeds: int, row_df: float) -> tuple[float, float]:
-    """Variance of a mean and Satterthwaite's degrees of freedom."""
-    total = max(seed + item - rest, item, seed)
-    below = item**2 / max(1.0, row_df) + (seed**2 / (seeds - 1) if seeds > 1 else 0.0)
-    return total, total**2 / below if below else math.inf
-
-
-def _estimate(
-    value: float,
-    variance: float,
-    df: float,
-    *,
-    seeds: int,
-    rows: int,
-    level: float,
-    limits: tuple[float, float],
-) -> Estimate:
-    from scipy.special import stdtrit
-
-    if not math.isfinite(variance):
-        return Estimate(value, None, None, seeds, "one row: no interval")
-    half = float(stdtrit(df, (1 + level) / 2)) * math.sqrt(variance)
-    low, high = max(limits[0], value - half), min(limits[1], value + half)
-    over = f"{seeds} seed{'s' * (seeds > 1)} and {rows:,} rows"
-    return Estimate(value, low, high, seeds, f"mean over {over}, Student t interval")
-
-
-def _difference(a: Crossed, b: Crossed, level: float) -> tuple[Estimate, float]:
-    """a minus b for two sets of rows under the same seeds, and its two-sided p."""
-    from scipy.special import stdtr
-
-    seeds = len(a.by_seed)
-    seed = _seed_variance(a.by_seed - b.by_seed)
-    item = a.item + b.item
-    row_df = item**2 / (a.item**2 / (a.rows - 1) + b.item**2 / (b.rows - 1))
-    variance, df = _total(seed, item, a.rest + b.rest, seeds, row_df)
-    value = a.value - b.value
-    p = min(1.0, float(2 * stdtr(df, -abs(value) / math.sqrt(variance))))
-    rows = a.rows + b.rows
-    found = _estimate(value, variance, df, seeds=seeds, rows=rows, level=level, limits=(-1.0, 1.0))
-    return found, p
+    return _bin_names(bins, unit, digits + 1) if alike else names
 
 
 # --- slices ---------------------------------------------------------------------------------
 
 
-def find(
+def find_slices(
     runs: Sequence[Runs],
     by: Mapping[str, Sequence[str | None]],
     level: float = LEVEL,
@@ -217,7 +121,7 @@ def find(
     (`attributes`). In the order of `runs`, then of `by`; values by size or frequency. Raises
     ValueError where an attribute has not one value a row.
     """
-    found: list[tuple[str, str, str, int, Crossed, Crossed]] = []
+    found: list[tuple[str, str, str, int, CrossedMean, CrossedMean]] = []
     for r in runs:
         right = np.stack([(p.predicted == p.labels) for p in r.by_seed.values()]).astype(float)
         for column, values in by.items():
@@ -228,14 +132,14 @@ def find(
                 )
             array = np.array(["" if v is None else v for v in values], dtype=object)
             known = np.array([v is not None for v in values])
-            for value, n in _ordered(Counter(v for v in values if v is not None)):
+            for value, n in _in_reading_order(Counter(v for v in values if v is not None)):
                 inside = (array == value) & known
                 outside = known & ~inside
                 if n < LEAST_ROWS or outside.sum() < LEAST_ROWS:
                     continue
-                a, b = crossed(right[:, inside]), crossed(right[:, outside])
+                a, b = mean_of_values(right[:, inside]), mean_of_values(right[:, outside])
                 found.append((r.label, column, value, n, a, b))
-    tested = [_difference(a, b, level) for *_, a, b in found]
+    tested = [a.minus(b, level) for *_, a, b in found]
     adjusted = holm([p for _, p in tested])
     return tuple(
         Slice(
@@ -254,7 +158,7 @@ def find(
     )
 
 
-def _ordered(counts: Counter[str]) -> list[tuple[str, int]]:
+def _in_reading_order(counts: Counter[str]) -> list[tuple[str, int]]:
     """Values with their counts: numbers and ranges by size, names by frequency."""
     begins = {v: re.match(r"-?\d+(\.\d+)?(e[+-]?\d+)?", v) for v in counts}
     if all(begins.values()):
@@ -262,12 +166,12 @@ def _ordered(counts: Counter[str]) -> list[tuple[str, int]]:
     return counts.most_common()
 
 
-def named(found: Sequence[Slice]) -> tuple[Slice, ...]:
+def named_slices(found: Sequence[Slice]) -> tuple[Slice, ...]:
     """The slices that truly differ, the weakest first."""
     return tuple(sorted((s for s in found if s.named), key=lambda s: s.difference.value))
 
 
-def sentence(s: Slice, tested: int | None = None) -> str:
+def slice_sentence(s: Slice, tested: int | None = None) -> str:
     """A slice in plain words."""
     d = s.difference
     word = "weaker" if d.value < 0 else "stronger"
@@ -281,9 +185,9 @@ def sentence(s: Slice, tested: int | None = None) -> str:
     )
 
 
-def to_json(found: Sequence[Slice]) -> dict[str, Any]:
+def slices_to_json(found: Sequence[Slice]) -> dict[str, Any]:
     """Slices as plain values: `slices`, and the `sentences` of those that truly differ."""
     return {
         "slices": [asdict(s) for s in found],
-        "sentences": [sentence(s, len(found)) for s in named(found)],
+        "sentences": [slice_sentence(s, len(found)) for s in named_slices(found)],
     }

@@ -6,7 +6,8 @@ have been easier or harder. Both count in the interval and in the test (see `dif
 must survive Holm's correction over all pairs, and the seeds must agree (see `compare_all`).
 docs/statistics.md explains each procedure and shows, by simulation, how often it is wrong.
 
-May import: numpy, scipy (inside functions), types, metrics. May not import: torch, store, report.
+May import: numpy, scipy (inside functions), types, tables (words), metrics, crossed. May not
+import: torch, store, report.
 Every function that draws takes an explicit rng; the same rng state gives the same result.
 """
 
@@ -22,7 +23,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab.metrics import METRICS, Counts, Metric, UndefinedMetricError, check
+from tunelab.crossed import (
+    LEVEL,
+    Spread,
+    components,
+    components_of_resamples,
+    satterthwaite,
+    spread_of,
+    t_quantile,
+    unseen_variance,
+)
+from tunelab.metrics import METRICS, Counts, Metric, UndefinedMetricError, check_predictions
+from tunelab.tables import counted
 from tunelab.types import Comparison, Estimate, Predictions
 
 __all__ = [
@@ -51,7 +63,6 @@ __all__ = [
 Floats = NDArray[np.float64]
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
 
-LEVEL = 0.95
 MARGIN = 0.01
 LEAST_SEEDS = 6  # with fewer, no two-sided sign-flip p can be 0.05 or less
 RESAMPLES = 2000
@@ -59,8 +70,8 @@ SLOW_RESAMPLES = 200  # for metrics without a fast way: the standard error is th
 MEAN_RESAMPLES = 500  # for the intervals of the means in a table: to about 3%
 POWER_SEED = 0
 LEAST_RESAMPLES = 20
-MOST_SEEDS = 1000
-MOST_ROWS = 10_000_000
+MOST_NEEDED_SEEDS = 1000
+MOST_NEEDED_ROWS = 10_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,16 +106,9 @@ def mean_interval(
         same = float(x[0])
         return Estimate(same, same, same, n, f"the same value with each of {n} seeds")
     mean = float(x.mean())
-    half = _t_quantile(level, n - 1) * float(x.std(ddof=1)) / math.sqrt(n)
+    half = t_quantile(level, n - 1) * float(x.std(ddof=1)) / math.sqrt(n)
     low = mean - half if signed or x.min() < 0 else max(0.0, mean - half)
     return Estimate(mean, low, mean + half, n, f"mean of {n} seeds, Student t interval")
-
-
-def _t_quantile(level: float, df: float) -> float:
-    """Half-width, in standard errors, of a two-sided Student t interval."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(df, (1 + level) / 2))
 
 
 def mean(
@@ -122,13 +126,13 @@ def mean(
     one seed there is no interval. Raises UndefinedMetricError where the metric has no value, and
     ValueError where there are no predictions.
     """
-    _check_fractions(level=level)
-    chosen = _metric(metric)
+    check_fractions(level=level)
+    chosen = metric_named(metric)
     for p in runs.by_seed.values():
         chosen.function(p)  # raises where it has no value
     if not runs.by_seed:
         raise ValueError(f"{runs.label}: no predictions, so {metric} has no mean")
-    return _mean(_measure([runs], [chosen], rng, resamples)[0][0], chosen, level)
+    return _mean_estimate(measure_all([runs], [chosen], rng, resamples)[0][0], chosen, level)
 
 
 def means(
@@ -143,32 +147,34 @@ def means(
 
     Left out: methods without predictions, and metrics without a value on one of them.
     """
-    _check_fractions(level=level)
-    chosen = [_metric(m) for m in metrics]
+    check_fractions(level=level)
+    chosen = [metric_named(m) for m in metrics]
     runs = [r for r in runs if r.by_seed]
     return {
-        (m.runs.label, metric.name): _mean(m, metric, level)
-        for metric, measured in zip(chosen, _measure(runs, chosen, rng, resamples), strict=True)
+        (m.runs.label, metric.name): _mean_estimate(m, metric, level)
+        for metric, measured in zip(chosen, measure_all(runs, chosen, rng, resamples), strict=True)
         for m in measured
     }
 
 
-def _mean(m: _Measured, metric: Metric, level: float) -> Estimate:
+def _mean_estimate(m: Measured, metric: Metric, level: float) -> Estimate:
     seeds = list(m.values)
     values = np.array([m.values[s] for s in seeds])
     value, n = float(values.mean()), len(seeds)
     rows = len(m.runs.by_seed[seeds[0]].labels)
     if n == 1:
         return Estimate(value, None, None, 1, "one seed: no interval")
-    drawn = _finite(np.stack([m.resampled[s] for s in seeds], axis=1))
+    drawn = defined_resamples(np.stack([m.resampled[s] for s in seeds], axis=1))
     if rows < 2 or len(drawn) < LEAST_RESAMPLES:
-        return Estimate(value, None, None, n, f"mean of {n} seeds; {_no_interval(rows)}")
-    fixed = _repeats(m.runs, seeds)
+        return Estimate(value, None, None, n, f"mean of {n} seeds; {no_interval_reason(rows)}")
+    fixed = repeats_itself(m.runs, seeds)
     used = 1 if fixed else n
     if values.min() == values.max():  # their mean may differ in the last digit
         value = float(values[0])
-    _, _, variance, df = _variances(values[:used], drawn[:, :used], rows, metric.percent)
-    half = _t_quantile(level, df) * math.sqrt(variance)
+    spread = components_of_resamples(
+        values[:used], drawn[:, :used], rows, unseen=_unseen_of_metric(metric, rows)
+    ).spread()
+    half = spread.half_width(level)
     low, high = value - half, value + half
     if metric.percent:  # values lie in [0, 1]
         low, high = max(0.0, low), min(1.0, high)
@@ -176,17 +182,17 @@ def _mean(m: _Measured, metric: Metric, level: float) -> Estimate:
     seeds_say = (
         f"; each of {n} seeds gives the same predictions"
         if fixed
-        else f" crossed with the spread over {n} seeds, Student t with {df:.1f} df"
+        else f" crossed with the spread over {n} seeds, Student t with {spread.df:.1f} df"
     )
     return Estimate(value, low, high, n, f"mean of {n} seeds; {over}{seeds_say}")
 
 
-def _finite(drawn: Floats) -> Floats:
+def defined_resamples(drawn: Floats) -> Floats:
     """The resamples (B, ...) on which every value is defined."""
     return np.asarray(drawn[np.isfinite(drawn).reshape(len(drawn), -1).all(axis=1)])
 
 
-def _no_interval(rows: int) -> str:
+def no_interval_reason(rows: int) -> str:
     why = "one test row" if rows < 2 else "too few resamples of the test rows have a value"
     return f"no interval: {why}"
 
@@ -195,7 +201,7 @@ def _no_interval(rows: int) -> str:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Measured:
+class Measured:
     """A metric of one method: `values` by seed, and on B resamples of the rows `resampled` (B,)."""
 
     runs: Runs
@@ -203,17 +209,17 @@ class _Measured:
     resampled: dict[int, Floats]
 
 
-def _measure(
+def measure_all(
     runs: Sequence[Runs], metrics: Sequence[Metric], rng: np.random.Generator, resamples: int
-) -> list[list[_Measured]]:
+) -> list[list[Measured]]:
     """For each metric: its values for each method and seed, on all rows and on resamples of them.
 
     Everyone sees the same resamples: that is what pairs methods and seeds over rows. A method on
     which a metric has no value is left out of that metric's list. Raises ValueError where rows
     differ.
     """
-    _check_paired(runs)
-    found = [[m for r in runs if (m := _on_all_rows(r, metric))] for metric in metrics]
+    check_paired(runs)
+    found = [[m for r in runs if (m := _measured_on_all_rows(r, metric))] for metric in metrics]
     rows = next((len(p.labels) for r in runs for p in r.by_seed.values()), 0)
     if not rows:
         return found
@@ -222,7 +228,7 @@ def _measure(
         (
             m,
             seed,
-            _resamples(metric, resamples),
+            resamples_for(metric, resamples),
             _resampler(p, metric, counters[id(p)]),
             list[Any](),
         )
@@ -231,12 +237,12 @@ def _measure(
         for seed, p in m.runs.by_seed.items()
     ]
     done = 0
-    for drawn in _draws(rng, rows, resamples):
+    for drawn in _draw_rows(rng, rows, resamples):
         for _, _, most, evaluate, chunks in ways:
             if done < most:
                 left = most - done
                 all_of_it = left >= len(drawn.index)
-                some = drawn if all_of_it else _Drawn(drawn.index[:left], drawn.times[:, :left])
+                some = drawn if all_of_it else _DrawnRows(drawn.index[:left], drawn.times[:, :left])
                 chunks.append(evaluate(some))
         done += len(drawn.index)
     for m, seed, _, _, chunks in ways:
@@ -244,42 +250,46 @@ def _measure(
     return found
 
 
-def _on_all_rows(runs: Runs, metric: Metric) -> _Measured | None:
+def _measured_on_all_rows(runs: Runs, metric: Metric) -> Measured | None:
     try:
-        return _Measured(runs, {s: metric.function(p) for s, p in runs.by_seed.items()}, {})
+        return Measured(runs, {s: metric.function(p) for s, p in runs.by_seed.items()}, {})
     except UndefinedMetricError:
         return None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Drawn:
+class _DrawnRows:
     """Resamples of n rows: `index` (b, n) names the rows, `times` (n, b) counts them."""
 
     index: NDArray[np.int64]
     times: Floats
 
 
-def _draws(rng: np.random.Generator, n: int, resamples: int) -> Iterator[_Drawn]:
+def _draw_rows(rng: np.random.Generator, n: int, resamples: int) -> Iterator[_DrawnRows]:
     chunk = max(1, 2_000_000 // n)  # some 16 MB at a time
     for start in range(0, resamples, chunk):
         index = rng.integers(0, n, size=(min(chunk, resamples - start), n))
         b = len(index)
         cell = index + n * np.arange(b)[:, None]
         times = np.bincount(cell.ravel(), minlength=b * n).reshape(b, n)
-        yield _Drawn(index, times.T.astype(np.float64))
+        yield _DrawnRows(index, times.T.astype(np.float64))
 
 
-def _counter(p: Predictions) -> Callable[[_Drawn], Counts]:
+def _counter(p: Predictions) -> Callable[[_DrawnRows], Counts]:
     """A function from b resamples to Counts (b, k); it remembers the last answer."""
     k = p.scores.shape[1]
 
     @functools.cache
     def indicators() -> tuple[Any, Any, Any]:
         hits = np.where(p.predicted == p.labels, p.labels, -1)
-        return _indicator(hits, k), _indicator(p.labels, k), _indicator(p.predicted, k)
+        return (
+            _class_indicator(hits, k),
+            _class_indicator(p.labels, k),
+            _class_indicator(p.predicted, k),
+        )
 
     @functools.lru_cache(maxsize=1)
-    def count(drawn: _Drawn) -> Counts:
+    def count(drawn: _DrawnRows) -> Counts:
         hits, true, predicted = indicators()
         return Counts((hits @ drawn.times).T, (true @ drawn.times).T, (predicted @ drawn.times).T)
 
@@ -287,18 +297,18 @@ def _counter(p: Predictions) -> Callable[[_Drawn], Counts]:
 
 
 def _resampler(
-    p: Predictions, metric: Metric, count: Callable[[_Drawn], Counts]
-) -> Callable[[_Drawn], Floats]:
+    p: Predictions, metric: Metric, count: Callable[[_DrawnRows], Counts]
+) -> Callable[[_DrawnRows], Floats]:
     """A function from b resamples to b values of the metric."""
     formula, weighted = metric.from_counts, metric.weighted
     if weighted is not None:
         return lambda drawn: weighted(p, drawn.times)
     if formula is not None:
         return lambda drawn: formula(count(drawn))
-    return lambda drawn: np.array([_on_rows(p, metric, rows) for rows in drawn.index])
+    return lambda drawn: np.array([_value_on_rows(p, metric, rows) for rows in drawn.index])
 
 
-def _indicator(classes: NDArray[np.int64], k: int) -> Any:
+def _class_indicator(classes: NDArray[np.int64], k: int) -> Any:
     """Sparse (k, n): 1 where a row is of a class; rows with class -1 are of none."""
     from scipy.sparse import csr_array
 
@@ -306,18 +316,18 @@ def _indicator(classes: NDArray[np.int64], k: int) -> Any:
     return csr_array((np.ones(len(rows)), (classes[rows], rows)), shape=(k, len(classes)))
 
 
-def _on_rows(p: Predictions, metric: Metric, rows: NDArray[np.int64]) -> float:
+def _value_on_rows(p: Predictions, metric: Metric, rows: NDArray[np.int64]) -> float:
     try:
         return metric.function(Predictions((), p.labels[rows], p.scores[rows], p.score_kind))
     except UndefinedMetricError:  # this resample lacks a class
         return math.nan
 
 
-def _check_paired(runs: Sequence[Runs]) -> None:
+def check_paired(runs: Sequence[Runs]) -> None:
     """All predictions must be of the same rows, with the same labels, in the same order."""
     everything = [(r.label, seed, p) for r in runs for seed, p in r.by_seed.items()]
     for label, seed, p in everything:
-        check(p)
+        check_predictions(p)
         first_label, first_seed, first = everything[0]
         what = None
         if p.ids != first.ids:
@@ -336,13 +346,13 @@ def _check_paired(runs: Sequence[Runs]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Contrast:
+class Contrast:
     """a minus b. Variances are of metric units squared.
 
     `seed_variance`: of one seed's difference, shrinks with the number of seeds; None where seeds
-    say nothing. `item_variance`: what more seeds do not take away. `variance` and `df`: of
-    `value`; None where there is no interval. `p_value`: of `test`, before Holm's correction.
-    `p_seeds`: of the sign-flip over seeds; None where the seeds carry no spread, or there is one.
+    say nothing. `item_variance`: what more seeds do not take away. `spread`: of `value`; None
+    where there is no interval. `p_value`: of `test`, before Holm's correction. `p_seeds`: of the
+    sign-flip over seeds; None where the seeds carry no spread, or there is one.
     `most`: the largest difference that can be, 1 for metrics in [0, 1]; intervals end there.
     """
 
@@ -352,50 +362,50 @@ class _Contrast:
     deterministic: bool
     seed_variance: float | None
     item_variance: float | None
-    variance: float | None
-    df: float
+    spread: Spread | None
     p_value: float | None
     test: str
     p_seeds: float | None = None
     most: float = math.inf
 
     def interval(self, level: float) -> tuple[float, float] | None:
-        if self.variance is None:
+        if self.spread is None:
             return None
-        half = _t_quantile(level, self.df) * math.sqrt(self.variance)
+        half = self.spread.half_width(level)
         return max(-self.most, self.value - half), min(self.most, self.value + half)
 
 
-def _contrast(
-    a: _Measured, b: _Measured, metric: Metric, rng: np.random.Generator
-) -> _Contrast | None:
+def contrast_of(
+    a: Measured, b: Measured, metric: Metric, rng: np.random.Generator
+) -> Contrast | None:
     """The difference over the seeds that both have; None where they have none in common."""
     seeds = [s for s in a.values if s in b.values]
     if not seeds:
         return None
     by_seed = np.array([a.values[s] - b.values[s] for s in seeds])
     drawn = np.stack([a.resampled[s] - b.resampled[s] for s in seeds], axis=1)  # (B, seeds)
-    drawn = _finite(drawn)
+    drawn = defined_resamples(drawn)
     rows = len(a.runs.by_seed[seeds[0]].labels)
-    deterministic = _repeats(a.runs, seeds) and _repeats(b.runs, seeds)
+    deterministic = repeats_itself(a.runs, seeds) and repeats_itself(b.runs, seeds)
     # Apart, because a mean of equal values may differ in the last digit.
     value = float(by_seed[0] if by_seed.min() == by_seed.max() else by_seed.mean())
     if rows < 2 or len(drawn) < LEAST_RESAMPLES:
-        return _Contrast(
-            value, len(seeds), rows, deterministic, None, None, None, math.inf, None, "none"
-        )
+        return Contrast(value, len(seeds), rows, deterministic, None, None, None, None, "none")
     used = 1 if deterministic else len(seeds)
-    seed_variance, item_variance, variance, df = _variances(
-        by_seed[:used], drawn[:, :used], rows, metric.percent
+    parts = components_of_resamples(
+        by_seed[:used], drawn[:, :used], rows, unseen=_unseen_of_metric(metric, rows)
     )
+    spread = parts.spread()
     # Seeds that move the scores but no class (models that collapsed) repeat nothing that a metric
     # of classes reads: the test is over rows too, but six seeds stay the rule.
-    still = metric.needs == "class" and all(_repeats(r, seeds, math.inf) for r in (a.runs, b.runs))
+    still = metric.needs == "class" and all(
+        repeats_itself(r, seeds, math.inf) for r in (a.runs, b.runs)
+    )
     p_value: float | None
     p_seeds = None
     if not deterministic and not still:
         test = "t test over seeds and test rows"
-        p_value = None if len(seeds) == 1 else _t_test(value, variance, df)
+        p_value = None if len(seeds) == 1 else spread.p_value(value)
         p_seeds = None if len(seeds) == 1 else sign_flip(by_seed, rng)
     elif metric.name == "accuracy":
         right = [
@@ -403,16 +413,15 @@ def _contrast(
         ]
         p_value, test = mcnemar(right[0], right[1]), "exact McNemar over test rows"
     else:
-        p_value, test = _t_test(value, variance, df), "t test over test rows"
-    return _Contrast(
+        p_value, test = spread.p_value(value), "t test over test rows"
+    return Contrast(
         value,
         len(seeds),
         rows,
         deterministic,
-        seed_variance,
-        item_variance,
-        variance,
-        df,
+        parts.seed,
+        parts.item,
+        spread,
         p_value,
         test,
         p_seeds,
@@ -420,40 +429,12 @@ def _contrast(
     )
 
 
-def _variances(
-    by_seed: Floats, drawn: Floats, rows: int, percent: bool
-) -> tuple[float | None, float, float, float]:
-    """Variance components of a mean difference: (seed, item, total, Satterthwaite df).
-
-    Write the difference of seed s on row i as d + seed_s + item_i + rest_si. Its mean over S seeds
-    and n rows has variance V(seed)/S + V(item)/n + V(rest)/(nS). The spread of the S differences
-    estimates V(seed) + V(rest)/n; divided by S that is the first and the last term. Resampling
-    rows estimates V(item)/n + V(rest)/(nS), so the rest would count twice; what resampling gives
-    for single seeds less what it gives for their mean is V(rest)/n (1 - 1/S), and tells how much.
-    A bootstrap that resamples seeds too (Owen 2007, "The pigeonhole bootstrap") counts the rest
-    three times, and the seeds (S - 1)/S times: too wide with many seeds, too narrow with few.
-
-    The extra 1/(n + 2)^2 is the half disagreement each way of Agresti and Min 2005: two methods
-    that agree on every one of 20 rows are not thereby known to be equal.
-    """
-    s, b = len(by_seed), len(drawn)
-    small = rows / (rows - 1)
-    of_mean = float(drawn.mean(axis=1).var(ddof=1)) * small
-    unseen = 1 / (rows + 2) ** 2 if percent else 0.0
-    item_df = 1 / (1 / (rows - 1) + 1 / (b - 1))
-    if s == 1:
-        total = of_mean + unseen
-        return None, total, total, item_df
-    of_one = float(drawn.var(axis=0, ddof=1).mean()) * small
-    rest = max(0.0, (of_one - of_mean) / (s - 1))
-    item = max(0.0, of_mean - rest) + unseen
-    seed = float(by_seed.var(ddof=1))
-    total = max(seed / s + item, of_mean + unseen)
-    below = (seed / s) ** 2 / (s - 1) + item**2 / item_df
-    return seed, item, total, (total**2 / below if below else math.inf)
+def _unseen_of_metric(metric: Metric, rows: int) -> float:
+    """What rows do not show of a share of them; of other metrics there is no such rule."""
+    return unseen_variance(rows) if metric.percent else 0.0
 
 
-def _repeats(runs: Runs, seeds: Sequence[int], within: float = 0.01) -> bool:
+def repeats_itself(runs: Runs, seeds: Sequence[int], within: float = 0.01) -> bool:
     """Whether a method gives the same predictions with every one of two or more seeds.
 
     Scores may differ by `within` of their standard deviation: that is a solver that visits rows in
@@ -470,25 +451,19 @@ def _repeats(runs: Runs, seeds: Sequence[int], within: float = 0.01) -> bool:
     )
 
 
-def _t_test(value: float, variance: float, df: float) -> float:
-    from scipy.special import stdtr
-
-    if variance <= 0:
-        return 1.0 if value == 0 else 0.0
-    return min(1.0, float(2 * stdtr(df, -abs(value) / math.sqrt(variance))))
-
-
-def _estimate(c: _Contrast, level: float, resamples: int) -> Estimate:
+def estimate_of(c: Contrast, level: float, resamples: int) -> Estimate:
     interval = c.interval(level)
-    if interval is None:
-        return Estimate(c.value, None, None, c.seeds, f"paired difference; {_no_interval(c.rows)}")
-    over = f"item bootstrap ({resamples:,} resamples of {c.rows:,} test rows)"
+    if interval is None or c.spread is None:
+        return Estimate(
+            c.value, None, None, c.seeds, f"paired difference; {no_interval_reason(c.rows)}"
+        )
+    over, df = f"item bootstrap ({resamples:,} resamples of {c.rows:,} test rows)", c.spread.df
     if c.deterministic:
         seeds = f"; each of {c.seeds} seeds gives the same predictions, so seeds carry no spread"
     elif c.seeds == 1:
         seeds = "; one seed: the spread over seeds is unknown and not in the interval"
     else:
-        seeds = f" crossed with the spread over {c.seeds} seeds, Student t with {c.df:.1f} df"
+        seeds = f" crossed with the spread over {c.seeds} seeds, Student t with {df:.1f} df"
     return Estimate(c.value, interval[0], interval[1], c.seeds, f"paired; {over}{seeds}")
 
 
@@ -505,27 +480,29 @@ def difference(
 
     Paired over shared seeds and over rows. Rows are resampled, the same for both methods and all
     seeds; the spread over seeds is added from its unbiased estimate; and the interval is Student's
-    t with Satterthwaite's degrees of freedom (`_variances` says why not resample both). In
+    t with Satterthwaite's degrees of freedom (`crossed` says why not resample both). In
     simulations with 3, 6 and 10 seeds and 300 and 1,000 rows it covers the true difference in 94
     to 98% of studies at level 0.95. With one seed only rows count, and `procedure` says so: there
     the same simulations find 58 to 94%.
 
     Raises ValueError where rows differ, no seed is shared, or the metric has no value.
     """
-    chosen = _metric(metric)
-    _check_fractions(level=level)
-    return _estimate(_paired(a, b, chosen, rng, resamples), level, _resamples(chosen, resamples))
+    chosen = metric_named(metric)
+    check_fractions(level=level)
+    return estimate_of(
+        _contrast_of_runs(a, b, chosen, rng, resamples), level, resamples_for(chosen, resamples)
+    )
 
 
-def _paired(
+def _contrast_of_runs(
     a: Runs, b: Runs, metric: Metric, rng: np.random.Generator, resamples: int
-) -> _Contrast:
+) -> Contrast:
     for p in (*a.by_seed.values(), *b.by_seed.values()):
         metric.function(p)  # raises where it has no value
-    left, right = _measure([a, b], [metric], rng, resamples)[0]
-    contrast = _contrast(left, right, metric, rng)
+    left, right = measure_all([a, b], [metric], rng, resamples)[0]
+    contrast = contrast_of(left, right, metric, rng)
     if contrast is None:
-        raise _no_shared_seed(a, b)
+        raise no_shared_seed(a, b)
     return contrast
 
 
@@ -537,28 +514,28 @@ def standard_error(
     The spread over seeds is left out: a method that broke down with one of them would be within
     its own error of anything. Raises as `difference` does.
     """
-    variance = _paired(a, b, _metric(metric), rng, resamples).item_variance
+    variance = _contrast_of_runs(a, b, metric_named(metric), rng, resamples).item_variance
     return None if variance is None else math.sqrt(variance)
 
 
-def _metric(name: str) -> Metric:
+def metric_named(name: str) -> Metric:
     if name not in METRICS:
         raise ValueError(f"unknown metric {name!r}; known: {', '.join(METRICS)}")
     return METRICS[name]
 
 
-def _check_fractions(**given: float) -> None:
+def check_fractions(**given: float) -> None:
     for name, value in given.items():
         if not 0 < value < 1:
             raise ValueError(f"{name} is a fraction between 0 and 1, found {value:g}")
 
 
-def _resamples(metric: Metric, resamples: int) -> int:
+def resamples_for(metric: Metric, resamples: int) -> int:
     fast = metric.from_counts or metric.weighted
     return resamples if fast else min(resamples, SLOW_RESAMPLES)
 
 
-def _no_shared_seed(a: Runs, b: Runs) -> ValueError:
+def no_shared_seed(a: Runs, b: Runs) -> ValueError:
     return ValueError(
         f"{a.label} and {b.label} have no seed in common (found {sorted(a.by_seed)} and "
         f"{sorted(b.by_seed)}): a paired comparison needs at least one"
@@ -652,23 +629,23 @@ def seeds_needed(
     are too few (then about how many are needed), the spread over seeds is unknown, or more than
     1,000 would be needed. The observed difference is itself uncertain, hence "about".
     """
-    goal = _Goal(abs(value), level, pairs, margin)
+    goal = _Decision(abs(value), level, pairs, margin)
     if not goal.possible:
         return None, "no difference was observed"
     if seed_variance is None:
         return None, "the spread over seeds is unknown"
     least = max(seeds + 1, least_seeds(level))
     # Where seeds go to infinity, what is left is the rows.
-    if not goal.reached(item_variance, rows - 1):
+    if not goal.reached(Spread(item_variance, rows - 1)):
         both = rows_needed(
             value, seed_variance, item_variance,
             seeds=seeds, rows=rows, level=level, pairs=pairs, margin=margin,
         )[1]  # fmt: skip
         return None, both
-    for total in range(least, seeds + MOST_SEEDS + 1):
-        if goal.reached(*_spread(seed_variance / total, item_variance, total, rows)):
+    for total in range(least, seeds + MOST_NEEDED_SEEDS + 1):
+        if goal.reached(_expected_spread(seed_variance / total, item_variance, total, rows)):
             return total - seeds, "at the observed difference and spread"
-    return None, f"more than {MOST_SEEDS:,} more seeds are needed"
+    return None, f"more than {MOST_NEEDED_SEEDS:,} more seeds are needed"
 
 
 def rows_needed(
@@ -688,7 +665,7 @@ def rows_needed(
     where rows alone cannot decide: then the reason says how many rows and seeds together would.
     `seed_variance` 0: seeds carry no spread; None: unknown.
     """
-    goal = _Goal(abs(value), level, pairs, margin)
+    goal = _Decision(abs(value), level, pairs, margin)
     if not goal.possible:
         return None, "no difference was observed"
     if seed_variance is None:
@@ -699,12 +676,11 @@ def rows_needed(
 
         def enough(n: int) -> bool:
             by_seed = seed_variance / with_seeds
-            spread = _spread(by_seed, item_variance * rows / n, with_seeds, n)
-            return goal.reached(*spread)
+            return goal.reached(_expected_spread(by_seed, item_variance * rows / n, with_seeds, n))
 
-        if not enough(MOST_ROWS):
+        if not enough(MOST_NEEDED_ROWS):
             return None
-        low, high = 1, MOST_ROWS
+        low, high = 1, MOST_NEEDED_ROWS
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if enough(middle) else (middle, high)
@@ -716,17 +692,17 @@ def rows_needed(
         if found is not None:
             return found - rows, f"more test rows are needed: about {found:,}"
     wanted = max(2 * seeds, LEAST_SEEDS)
-    while wanted <= MOST_SEEDS:
+    while wanted <= MOST_NEEDED_SEEDS:
         found = total(wanted)
         if found is not None:
             reason = f"more test rows are needed: about {found:,}, and {wanted:,} seeds"
             return None, reason
         wanted *= 2
-    return None, f"more test rows are needed: more than {MOST_ROWS:,}"
+    return None, f"more test rows are needed: more than {MOST_NEEDED_ROWS:,}"
 
 
 @dataclass(frozen=True, slots=True)
-class _Goal:
+class _Decision:
     """What would decide a pair whose observed difference has this `size`."""
 
     size: float
@@ -738,37 +714,18 @@ class _Goal:
     def possible(self) -> bool:
         return self.size > 0 or self.margin is not None
 
-    def reached(self, variance: float, df: float) -> bool:
-        error = math.sqrt(variance)
+    def reached(self, expected: Spread) -> bool:
+        spread = Spread(expected.variance, max(1.0, expected.df))
         adjusted = 1 - (1 - self.level) / self.pairs
-        if self.size > _t_quantile(adjusted, max(1.0, df)) * error:
+        if self.size > spread.half_width(adjusted):
             return True
         room = -math.inf if self.margin is None else self.margin - self.size
-        return room > _t_quantile(2 * self.level - 1, max(1.0, df)) * error
+        return room > spread.half_width(2 * self.level - 1)
 
 
-def _spread(by_seed: float, by_item: float, seeds: int, rows: int) -> tuple[float, float]:
-    """Variance of a mean difference and its Satterthwaite degrees of freedom."""
-    variance = by_seed + by_item
-    below = by_seed**2 / max(1, seeds - 1) + by_item**2 / max(1, rows - 1)
-    return variance, variance**2 / below if below else math.inf
-
-
-def components(gaps: Floats) -> tuple[float, float, float]:
-    """What a difference of two methods varies by: gaps (seeds, rows), two or more of each.
-
-    `gaps` is 1 where only the first is right, -1 where only the other is. Gives the variance over
-    rows of one seed's gaps, the part of it that is common to all seeds, and the variance over seeds
-    of the mean gap on endless rows; unbiased, then cut at 0 (and the part at the whole).
-    """
-    s, n = gaps.shape
-    within = float(gaps.var(axis=1, ddof=1).mean())
-    of_mean = float(gaps.mean(axis=0).var(ddof=1))
-    common = min(within, max(0.0, (of_mean - within / s) / (1 - 1 / s)))
-    if within - common < 1e-9:  # every seed the same: rounding is no spread
-        common = within
-    seed = float(gaps.mean(axis=1).var(ddof=1)) - (within - common) / n
-    return within, common, max(0.0, seed)
+def _expected_spread(by_seed: float, by_item: float, seeds: int, rows: int) -> Spread:
+    """The spread of a mean difference over so many seeds and rows, which bring so much variance."""
+    return spread_of(by_seed, by_item, seed_df=max(1, seeds - 1), item_df=max(1, rows - 1))
 
 
 def detectable_difference(
@@ -801,7 +758,7 @@ def detectable_difference(
         raise ValueError(
             f"expected at least one row, seed and pair, found {n_items}, {n_seeds} and {pairs}"
         )
-    _check_fractions(disagreement=disagreement, power=power, level=level)
+    check_fractions(disagreement=disagreement, power=power, level=level)
     if not 0 <= shared <= 1:
         raise ValueError(f"shared is a fraction between 0 and 1, found {shared:g}")
     item = shared * disagreement / n_items
@@ -830,15 +787,15 @@ def _power_by_simulation(
     spread = noise.var(axis=1, ddof=1)
     by_seed = spread / seeds
     variance = by_seed + item
-    df = variance**2 / (by_seed**2 / (seeds - 1) + item**2 / max(1, rows - 1))
+    df = satterthwaite(variance, by_seed, item, seed_df=seeds - 1, item_df=max(1, rows - 1))
     needed = stdtrit(df, (1 + levels[1]) / 2) * np.sqrt(variance)
     if LEAST_SEEDS <= seeds <= 10:  # with more, who passes the t test passes this one
         centred = noise - noise.mean(axis=1, keepdims=True)
-        needed = np.maximum(needed, _agreement(centred, levels[0]))
+        needed = np.maximum(needed, _sign_flip_limits(centred, levels[0]))
     return float(np.quantile(needed - start, power))
 
 
-def _agreement(noise: Floats, level: float) -> Floats:
+def _sign_flip_limits(noise: Floats, level: float) -> Floats:
     """The mean m, (studies,), above which the sign-flip of m + noise has p <= 1 - level.
 
     `noise` (studies, seeds) is centred. To flip the seeds T makes a sum at least as large as the
@@ -872,8 +829,8 @@ def compare(
         return found[0]
     for runs in (a, b):
         for p in runs.by_seed.values():
-            _metric(metric).function(p)  # raises where that was the reason
-    raise _no_shared_seed(a, b)
+            metric_named(metric).function(p)  # raises where that was the reason
+    raise no_shared_seed(a, b)
 
 
 def compare_all(
@@ -904,21 +861,23 @@ def compare_all(
     Pairs without a shared seed, and methods on which the metric has no value (log loss of an
     SVM's margins), are left out. Raises ValueError where the test rows differ.
     """
-    chosen = _metric(metric)
-    _check_fractions(level=level, margin=margin)
-    _check_paired(runs)
+    chosen = metric_named(metric)
+    check_fractions(level=level, margin=margin)
+    check_paired(runs)
     # The score table has None, with its reason, where a metric has no value.
-    (measured,) = _measure(runs, [chosen], rng, resamples)
+    (measured,) = measure_all(runs, [chosen], rng, resamples)
     pairs = [
         (a.runs.label, b.runs.label, contrast)
         for a, b in combinations(measured, 2)
-        if (contrast := _contrast(a, b, chosen, rng)) is not None
+        if (contrast := contrast_of(a, b, chosen, rng)) is not None
     ]
     adjusted = iter(holm([c.p_value for _, _, c in pairs if c.p_value is not None]))
     adjusted_p = [None if c.p_value is None else next(adjusted) for _, _, c in pairs]
     open_pairs = sum(p is None or p > 1 - level + 1e-12 for p in adjusted_p)
-    rule = _Rule(chosen, margin, level, len(pairs), max(1, open_pairs), resamples)
-    return [_judge(a, b, c, p, rule) for (a, b, c), p in zip(pairs, adjusted_p, strict=True)]
+    rule = _StudyRule(chosen, margin, level, len(pairs), max(1, open_pairs), resamples)
+    return [
+        _comparison_of(a, b, c, p, rule) for (a, b, c), p in zip(pairs, adjusted_p, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -955,22 +914,22 @@ def losses(
     """
     from scipy.special import stdtr
 
-    chosen = _metric(metric)
-    _check_fractions(level=level, margin=margin)
-    (measured,) = _measure([reference, *others], [chosen], rng, resamples)
+    chosen = metric_named(metric)
+    check_fractions(level=level, margin=margin)
+    (measured,) = measure_all([reference, *others], [chosen], rng, resamples)
     if not measured or measured[0].runs is not reference:
         raise ValueError(f"{reference.label}: no value of {metric}, so nothing can be lost")
     sign = 1.0 if chosen.higher_is_better else -1.0
-    found: list[tuple[str, _Contrast, float | None]] = []
+    found: list[tuple[str, Contrast, float | None]] = []
     for m in measured[1:]:
-        c = _contrast(measured[0], m, chosen, rng)
+        c = contrast_of(measured[0], m, chosen, rng)
         if c is None:
             continue
         p = None
-        if c.variance is not None and (c.seeds > 1 or c.deterministic):
+        if c.spread is not None and (c.seeds > 1 or c.deterministic):
             # An Agresti half disagreement keeps a percent metric's variance above zero.
-            t = (sign * c.value - margin) / math.sqrt(max(c.variance, 1e-300))
-            p = float(stdtr(c.df, t))
+            t = (sign * c.value - margin) / math.sqrt(max(c.spread.variance, 1e-300))
+            p = float(stdtr(c.spread.df, t))
         found.append((m.runs.label, c, p))
     adjusted = iter(holm([p for _, _, p in found if p is not None]))
     out = []
@@ -978,17 +937,21 @@ def losses(
         q = None if p is None else next(adjusted)
         enough = c.deterministic or c.seeds >= LEAST_SEEDS
         acceptable = enough and q is not None and q <= 1 - level
-        few = f"{_count(c.seeds, 'seed')}: at least {LEAST_SEEDS} are needed"
+        few = f"{counted(c.seeds, 'seed')}: at least {LEAST_SEEDS} are needed"
         reason = "one-sided t test" if enough else few
         out.append(
             Loss(
-                label, _turned(_estimate(c, 2 * level - 1, resamples), sign), q, acceptable, reason
+                label,
+                _as_loss(estimate_of(c, 2 * level - 1, resamples), sign),
+                q,
+                acceptable,
+                reason,
             )
         )
     return out
 
 
-def _turned(e: Estimate, sign: float) -> Estimate:
+def _as_loss(e: Estimate, sign: float) -> Estimate:
     if sign > 0 or e.low is None or e.high is None:
         return Estimate(sign * e.value, e.low, e.high, e.n, e.procedure)
     return Estimate(-e.value, -e.high, -e.low, e.n, e.procedure)
@@ -1004,13 +967,13 @@ def mean_draws(
     places of the seeds drawn, so that costs can be averaged over the same. Only seeds that every
     method has are used; methods without a value are left out. No shared seed: no methods.
     """
-    chosen = _metric(metric)
-    (measured,) = _measure(runs, [chosen], rng, resamples)
+    chosen = metric_named(metric)
+    (measured,) = measure_all(runs, [chosen], rng, resamples)
     seeds = sorted(set.intersection(*(set(m.values) for m in measured))) if measured else []
     if not seeds:
         return [], np.empty((resamples, 0)), np.empty((resamples, 0), dtype=np.int64)
     s = len(seeds)
-    times = _resamples(chosen, resamples)
+    times = resamples_for(chosen, resamples)
     drawn = rng.integers(0, s, size=(times, s))
     widen = math.sqrt(s / (s - 1)) if s > 1 else 0.0
     columns = []
@@ -1022,7 +985,7 @@ def mean_draws(
 
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
+class _StudyRule:
     """What all pairs of a study share; `open_pairs` are those that Holm does not tell apart."""
 
     metric: Metric
@@ -1037,8 +1000,8 @@ class _Rule:
         return 1 - self.level + 1e-12
 
 
-def _judge(a: str, b: str, c: _Contrast, p: float | None, rule: _Rule) -> Comparison:
-    verdict = _verdict(c, p, rule)
+def _comparison_of(a: str, b: str, c: Contrast, p: float | None, rule: _StudyRule) -> Comparison:
+    verdict = _verdict_of(c, p, rule)
     seeds: int | None = None
     rows: int | None = None
     if verdict == "undecided":
@@ -1052,7 +1015,7 @@ def _judge(a: str, b: str, c: _Contrast, p: float | None, rule: _Rule) -> Compar
         a=a,
         b=b,
         metric=rule.metric.name,
-        difference=_estimate(c, rule.level, _resamples(rule.metric, rule.resamples)),
+        difference=estimate_of(c, rule.level, resamples_for(rule.metric, rule.resamples)),
         verdict=verdict,
         p_value=p,
         seeds_needed=seeds,
@@ -1065,7 +1028,7 @@ def _judge(a: str, b: str, c: _Contrast, p: float | None, rule: _Rule) -> Compar
     )
 
 
-def _simultaneous(c: _Contrast, p: float | None, rule: _Rule) -> tuple[float, float] | None:
+def _simultaneous(c: Contrast, p: float | None, rule: _StudyRule) -> tuple[float, float] | None:
     found = c.interval(1 - (1 - rule.level) / max(1, rule.pairs))
     if found is None or p is None or p > rule.alpha:
         return found
@@ -1073,33 +1036,33 @@ def _simultaneous(c: _Contrast, p: float | None, rule: _Rule) -> tuple[float, fl
     return (max(low, 0.0), high) if c.value > 0 else (low, min(high, 0.0))
 
 
-def _excludes_zero(c: _Contrast, level: float) -> bool:
+def _excludes_zero(c: Contrast, level: float) -> bool:
     interval = c.interval(level)
     return interval is not None and (interval[0] > 0 or interval[1] < 0)
 
 
-def _within(c: _Contrast, level: float, margin: float) -> bool:
+def _interval_within(c: Contrast, level: float, margin: float) -> bool:
     interval = c.interval(level)
     return interval is not None and -margin < interval[0] and interval[1] < margin
 
 
-def _ahead(c: _Contrast, rule: _Rule) -> bool:
+def _is_ahead(c: Contrast, rule: _StudyRule) -> bool:
     return (c.value > 0) == rule.metric.higher_is_better
 
 
-def _verdict(c: _Contrast, p: float | None, rule: _Rule) -> Verdict:
+def _verdict_of(c: Contrast, p: float | None, rule: _StudyRule) -> Verdict:
     if not c.deterministic and c.seeds < LEAST_SEEDS:
         return "undecided"
     agreed = c.p_seeds is None or c.p_seeds <= rule.alpha
     if p is not None and p <= rule.alpha and agreed and _excludes_zero(c, rule.level):
-        return "better" if _ahead(c, rule) else "worse"
-    if rule.metric.percent and _within(c, 2 * rule.level - 1, rule.margin):
+        return "better" if _is_ahead(c, rule) else "worse"
+    if rule.metric.percent and _interval_within(c, 2 * rule.level - 1, rule.margin):
         return "equivalent"
     return "undecided"
 
 
 @dataclass(frozen=True, slots=True)
-class _Need:
+class _Missing:
     """About how many more seeds, or how many more rows, would decide; None where they cannot."""
 
     seeds: int | None
@@ -1107,75 +1070,84 @@ class _Need:
     reason: str
 
 
-def _what_is_missing(c: _Contrast, p: float | None, rule: _Rule) -> _Need:
+def _what_is_missing(c: Contrast, p: float | None, rule: _StudyRule) -> _Missing:
     least = least_seeds(rule.level)
-    if c.variance is None or c.item_variance is None:
-        return _Need(None, None, _no_interval(c.rows).removeprefix("no interval: "))
+    if c.spread is None or c.item_variance is None:
+        return _Missing(None, None, no_interval_reason(c.rows).removeprefix("no interval: "))
     if not c.deterministic and c.seeds == 1:
         reason = f"one seed: the spread over seeds is unknown; at least {least} are needed"
-        return _Need(None, None, reason)
-    known: dict[str, Any] = {
-        "seeds": c.seeds,
-        "rows": c.rows,
-        "level": rule.level,
-        "pairs": rule.open_pairs,
-        "margin": rule.margin if rule.metric.percent else None,
-    }
+        return _Missing(None, None, reason)
+    seed_variance = 0.0 if c.deterministic else c.seed_variance
+    item_variance = c.item_variance
+
+    def ask(needed: Callable[..., tuple[int | None, str]]) -> tuple[int | None, str]:
+        return needed(
+            c.value,
+            seed_variance,
+            item_variance,
+            seeds=c.seeds,
+            rows=c.rows,
+            level=rule.level,
+            pairs=rule.open_pairs,
+            margin=rule.margin if rule.metric.percent else None,
+        )
+
     told = p is not None and p <= rule.alpha
     if c.deterministic:  # told, and yet undecided: the interval and the exact test disagree
-        rows, reason = rows_needed(c.value, 0.0, c.item_variance, **known)
-        return _Need(None, rows, reason)
-    seeds, reason = seeds_needed(c.value, c.seed_variance, c.item_variance, **known)
-    rows, _ = rows_needed(c.value, c.seed_variance, c.item_variance, **known)
+        rows, reason = ask(rows_needed)
+        return _Missing(None, rows, reason)
+    seeds, reason = ask(seeds_needed)
+    rows, _ = ask(rows_needed)
     if not told:
-        return _Need(seeds, rows, reason)
+        return _Missing(seeds, rows, reason)
     # By the t test, and not by the sign-flip: more rows of these seeds may not change that.
     if c.seeds < least or c.p_seeds is None:
         few = f"{c.seeds} seeds: at least {least} are needed"
-        return _Need(max(1, least - c.seeds), None, few)
-    return _Need(seeds, None, f"the seeds do not agree (sign-flip p = {c.p_seeds:.2g})")
+        return _Missing(max(1, least - c.seeds), None, few)
+    return _Missing(seeds, None, f"the seeds do not agree (sign-flip p = {c.p_seeds:.2g})")
 
 
 # --- plain words ----------------------------------------------------------------------------
 
 
-def _decided_sentence(a: str, b: str, c: _Contrast, p: float | None, rule: _Rule) -> str:
-    verdict, size = _verdict(c, p, rule), _size(c, rule.metric)
+def _decided_sentence(a: str, b: str, c: Contrast, p: float | None, rule: _StudyRule) -> str:
+    verdict, size = _verdict_of(c, p, rule), _size_in_words(c, rule.metric)
     if verdict == "equivalent":  # with the interval that the verdict rests on
-        tost = _interval(c, 2 * rule.level - 1, rule.metric)
-        within = _margin(rule.margin)
-        return f"{a} and {b} are equivalent within {within}: {size}, {tost} ({_basis(c)})"
-    tail = f"{_interval(c, rule.level, rule.metric)}, {_test(c, p, rule)}, {_basis(c)}"
-    small = rule.metric.percent and _within(c, rule.level, rule.margin)
-    within = f"; real, but within {_margin(rule.margin)}" if small else ""
+        tost = _interval_in_words(c, 2 * rule.level - 1, rule.metric)
+        within = _margin_in_words(rule.margin)
+        return f"{a} and {b} are equivalent within {within}: {size}, {tost} ({_basis_in_words(c)})"
+    interval = _interval_in_words(c, rule.level, rule.metric)
+    tail = f"{interval}, {_test_in_words(c, p, rule)}, {_basis_in_words(c)}"
+    small = rule.metric.percent and _interval_within(c, rule.level, rule.margin)
+    within = f"; real, but within {_margin_in_words(rule.margin)}" if small else ""
     return f"{a} is {verdict} than {b}: {size} ({tail}){within}"
 
 
-def _undecided_sentence(a: str, b: str, c: _Contrast, p: float | None, rule: _Rule) -> str:
-    size = _size(c, rule.metric)
+def _undecided_sentence(a: str, b: str, c: Contrast, p: float | None, rule: _StudyRule) -> str:
+    size = _size_in_words(c, rule.metric)
     need = _what_is_missing(c, p, rule)
-    if c.variance is None:
+    if c.spread is None:
         return f"{a} and {b} cannot be told apart: {size}, no interval ({need.reason})"
-    tail = f"{size}, {_interval(c, rule.level, rule.metric)}"
+    tail = f"{size}, {_interval_in_words(c, rule.level, rule.metric)}"
     if not _excludes_zero(c, rule.level):
-        return f"{a} is within noise of {b}: {tail}; {_remedy(c, need)}"
-    place, word = ("ahead of", "better") if _ahead(c, rule) else ("behind", "worse")
+        return f"{a} is within noise of {b}: {tail}; {_remedy_in_words(c, need)}"
+    place, word = ("ahead of", "better") if _is_ahead(c, rule) else ("behind", "worse")
     lead = f"{a} is {place} {b}: {tail}"
     least = least_seeds(rule.level)
     if not c.deterministic and c.seeds < least:
-        have = _count(c.seeds, "seed")
+        have = counted(c.seeds, "seed")
         return f"{lead} ({have}: at least {least} are needed before tunelab says {word})"
     told = p is not None and p <= rule.alpha
-    why = need.reason if told else _test(c, p, rule)
-    remedy = _remedy(c, need)
+    why = need.reason if told else _test_in_words(c, p, rule)
+    remedy = _remedy_in_words(c, need)
     return f"{lead}, but {why}" + (f"; {remedy}" if remedy != why else "")
 
 
-def _remedy(c: _Contrast, need: _Need) -> str:
+def _remedy_in_words(c: Contrast, need: _Missing) -> str:
     """What would decide, in words."""
     ways = []
     if need.seeds is not None:
-        ways.append(_count(need.seeds, "more seed"))
+        ways.append(counted(need.seeds, "more seed"))
     if need.rows is not None:
         ways.append(f"{c.rows + need.rows:,} test rows instead of {c.rows:,}")
     if ways:
@@ -1188,13 +1160,13 @@ def _remedy(c: _Contrast, need: _Need) -> str:
     return need.reason
 
 
-def _basis(c: _Contrast) -> str:
+def _basis_in_words(c: Contrast) -> str:
     if c.deterministic:
         return f"{c.rows:,} test rows, every seed predicts the same"
-    return _count(c.seeds, "seed")
+    return counted(c.seeds, "seed")
 
 
-def _test(c: _Contrast, p: float | None, rule: _Rule) -> str:
+def _test_in_words(c: Contrast, p: float | None, rule: _StudyRule) -> str:
     if p is None:
         return "no test"
     value = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
@@ -1202,7 +1174,7 @@ def _test(c: _Contrast, p: float | None, rule: _Rule) -> str:
     return f"{value}{after}{', exact McNemar' if 'McNemar' in c.test else ''}"
 
 
-def _signed(value: float, decimals: int) -> str:
+def _with_sign(value: float, decimals: int) -> str:
     text = f"{value:+.{decimals}f}"
     return text[1:] if float(text) == 0 else text
 
@@ -1218,14 +1190,14 @@ def decimals(difference: Estimate, metric: Metric) -> int:
     return min(least + 4, max(least, math.ceil(-math.log10(2 * half))))
 
 
-def _number(value: float, c: _Contrast, metric: Metric) -> str:
+def _in_units(value: float, c: Contrast, metric: Metric) -> str:
     low, high = c.interval(LEVEL) or (None, None)
     places = decimals(Estimate(c.value, low, high, c.seeds, ""), metric)
-    return _signed(100 * value if metric.percent else value, places)
+    return _with_sign(100 * value if metric.percent else value, places)
 
 
-def _size(c: _Contrast, metric: Metric) -> str:
-    number = _number(c.value, c, metric)
+def _size_in_words(c: Contrast, metric: Metric) -> str:
+    number = _in_units(c.value, c, metric)
     lower = "" if metric.higher_is_better else " (lower is better)"
     if not metric.percent:
         return f"{number} {metric.label}{lower}"
@@ -1233,15 +1205,11 @@ def _size(c: _Contrast, metric: Metric) -> str:
     return f"{number} points{what}{lower}"
 
 
-def _interval(c: _Contrast, level: float, metric: Metric) -> str:
+def _interval_in_words(c: Contrast, level: float, metric: Metric) -> str:
     low, high = c.interval(level) or (c.value, c.value)
-    return f"{100 * level:g}% interval {_number(low, c, metric)} to {_number(high, c, metric)}"
+    return f"{100 * level:g}% interval {_in_units(low, c, metric)} to {_in_units(high, c, metric)}"
 
 
-def _margin(margin: float) -> str:
+def _margin_in_words(margin: float) -> str:
     points = f"{100 * margin:g}"
     return f"{points} point{'' if points == '1' else 's'}"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"

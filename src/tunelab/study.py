@@ -28,6 +28,7 @@ import yaml
 from tunelab import bases, behaviour, data, gate, racing, schedule, stats, store, trackers, tuning
 from tunelab._version import __version__
 from tunelab.config import MOST_TRIALS, StudySpec, protocol_yaml
+from tunelab.crossed import components
 from tunelab.engines import ENGINES, Engine, Worker
 from tunelab.errors import ConfigError
 from tunelab.gate import Gate
@@ -159,9 +160,9 @@ def _behaviour(spec: StudySpec, dataset: Dataset) -> dict[str, Any] | None:
     """The cases of the behaviour tests, as they are kept; None where the study has none."""
     if spec.behaviour is None:
         return None
-    suite = behaviour.load(spec.behaviour)
+    suite = behaviour.load_suite(spec.behaviour)
     behaviour.roles(suite, dataset.label_names)  # raises where the classes are of another kind
-    return behaviour.to_json(suite, behaviour.cases(suite))
+    return behaviour.suite_to_json(suite, behaviour.cases(suite))
 
 
 def _no_longer_shown(spec: StudySpec, dataset: Dataset) -> list[str]:
@@ -205,7 +206,7 @@ def _replanned(p: Plan) -> Plan:
         if m.label not in spec.tuning.spaces:
             methods.append(m)
         elif entry is not None and _settled(p, m, entry):
-            methods.append(MethodSpec(m.name, m.label, {**m.settings, **entry["chosen"]}))
+            methods.append(MethodSpec(m.name, m.label, {**m.settings, **entry.chosen}))
         else:
             methods.append(m)
             if spec.tuning.budget is None:
@@ -259,7 +260,7 @@ def _gate(folder: Path, dataset: Dataset) -> Gate:
     """What the data gate finds; read from the study where these data were looked at before."""
     known = store.read_extra(folder, "gate")
     if known is not None and known["fingerprint"] == dataset.fingerprint:
-        return gate.from_json(known)
+        return gate.gate_from_json(known)
     return gate.inspect(dataset)
 
 
@@ -324,7 +325,7 @@ def write(p: Plan, command: str) -> None:
     ]
     store.write_json(folder / "data.json", card)
     store.write_rows(folder, p.dataset)
-    store.write_extra(folder, "gate", gate.to_json(p.gate))
+    store.write_extra(folder, "gate", gate.gate_to_json(p.gate))
     if p.behaviour is not None:
         store.write_extra(folder, "behaviour", p.behaviour)
     # What an earlier run in this folder had, and this one has not, would be told as this one's.
@@ -339,7 +340,7 @@ def write(p: Plan, command: str) -> None:
 
 def _tune_yaml(spec: StudySpec, label: str) -> Any:
     space = spec.tuning.spaces.get(label)
-    return tuning.to_json(space) if space else False
+    return tuning.space_to_json(space) if space else False
 
 
 # --- running --------------------------------------------------------------------------------
@@ -560,13 +561,18 @@ def _record_race(
     took = _took(replace(p, trials=tuple(everything)), race.labels)
     known = {t.trial_id for t in (*ran, *_kept(race, p.spec, everything))}
     left = [t for t in everything if t.trial_id not in known]
-    store.write_extra(p.spec.output_dir, "race", {
-        "metric": p.spec.metric, "budget_seconds": p.spec.budget, "stopped": stopped,
-        **racing.to_json(race),
-        "trials_run": len(ran), "trials_full": len(everything),
-        "seconds_run": sum(took[t.method.label] for t in ran if t.method.label in took),
-        "seconds_saved": sum(took.get(t.method.label, 0.0) for t in left),
-    })  # fmt: skip
+    record = racing.RaceRecord(
+        metric=p.spec.metric,
+        budget_seconds=p.spec.budget,
+        stopped=stopped,
+        race=race,
+        statement=racing.statement(race),
+        trials_run=len(ran),
+        trials_full=len(everything),
+        seconds_run=sum(took[t.method.label] for t in ran if t.method.label in took),
+        seconds_saved=sum(took.get(t.method.label, 0.0) for t in left),
+    )
+    store.write_extra(p.spec.output_dir, "race", racing.race_to_json(record))
 
 
 # --- before the run -------------------------------------------------------------------------
@@ -624,8 +630,6 @@ def power(p: Plan) -> Power:
 
 def _pilot(p: Plan) -> tuple[float | None, float, float]:
     """Of the finished trials, over pairs: disagreement, its shared part, sd over seeds."""
-    from tunelab.stats import components
-
     folder = p.spec.output_dir
     right: dict[str, dict[int, Any]] = {}
     for t in p.trials:
@@ -671,7 +675,7 @@ def _tune(p: Plan, on_event: OnEvent, run_all: Engine) -> Steps:
 
 
 def _grid_tries(p: Plan, m: MethodSpec) -> list[tuple[dict[str, Any], TrialSpec]]:
-    points = tuning.grid(p.spec.tuning.spaces[m.label])
+    points = tuning.grid_points(p.spec.tuning.spaces[m.label])
     return [(point, t) for point in points for t in _tries_of(p, m, point)]
 
 
@@ -684,31 +688,32 @@ def _tries_of(p: Plan, m: MethodSpec, settings: Mapping[str, Any]) -> list[Trial
     ]
 
 
-def _recorded(p: Plan) -> Mapping[str, Any]:
+def _recorded(p: Plan) -> Mapping[str, tuning.TunedMethod]:
     """What tuning.json holds of each method; nothing where it was chosen by another metric."""
-    stored = store.read_extra(p.spec.output_dir, "tuning") or {}
-    methods: Mapping[str, Any] = stored.get("methods", {})
-    return methods if stored.get("metric") == p.spec.metric else {}
+    stored = store.read_extra(p.spec.output_dir, "tuning")
+    if not stored or stored["metric"] != p.spec.metric:
+        return {}
+    return tuning.tuning_from_json(stored).methods
 
 
-def _settled(p: Plan, m: MethodSpec, entry: Mapping[str, Any]) -> bool:
+def _settled(p: Plan, m: MethodSpec, entry: tuning.TunedMethod) -> bool:
     """Whether what is recorded is what would be tried now, and all of it."""
-    if entry["start"] != _start(p, m):
+    if entry.start != _start(p, m):
         return False
-    ids = {row["trial_id"] for row in entry["tries"]}
+    ids = {t.trial_id for t in entry.tries}
     if p.spec.tuning.budget is None:
         return ids == {t.trial_id for _, t in _grid_tries(p, m)}
-    return entry["space"] == tuning.to_json(p.spec.tuning.spaces[m.label]) and (
+    return entry.space == tuning.space_to_json(p.spec.tuning.spaces[m.label]) and (
         _made(p, m, entry) >= p.spec.tuning.budget
     )
 
 
-def _made(p: Plan, m: MethodSpec, entry: Mapping[str, Any]) -> int:
+def _made(p: Plan, m: MethodSpec, entry: tuning.TunedMethod) -> int:
     """How many of the recorded settings were tried on this data, with these seeds."""
-    settings = [r["settings"] for r in tuning.by_setting(entry)]
+    settings = [s.settings for s in tuning.average_by_setting(entry.tries)]
     ours = {t.trial_id for s in settings for t in _tries_of(p, m, s)}
     # A setting that Optuna proposed twice counts twice: it was spent.
-    return sum(r["trial_id"] in ours for r in entry["tries"]) // len(p.spec.tuning.seeds)
+    return sum(t.trial_id in ours for t in entry.tries) // len(p.spec.tuning.seeds)
 
 
 def _start(p: Plan, m: MethodSpec) -> dict[str, Any]:
@@ -719,7 +724,11 @@ def _proposals(p: Plan, m: MethodSpec) -> tuning.Proposals:
     space, start = p.spec.tuning.spaces[m.label], _start(p, m)
     # A study of Optuna's is of one question: other data, another space or metric, other seeds or
     # settings beside those tried would mix what is not alike. A larger budget goes on.
-    asked = [[t.trial_id for t in _tries_of(p, m, start)], tuning.to_json(space), p.spec.metric]
+    asked = [
+        [t.trial_id for t in _tries_of(p, m, start)],
+        tuning.space_to_json(space),
+        p.spec.metric,
+    ]
     name = f"{m.label} {hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]}"
     higher = METRICS[p.spec.metric].higher_is_better
     return tuning.Proposals(p.spec.output_dir, name, space, start, higher)
@@ -744,7 +753,7 @@ def _search(p: Plan, on_event: OnEvent, run_all: Engine) -> Iterator[TrialResult
         yield from _carry_out(p, [s for _, ts in asked.values() for s in ts], on_event, run_all)
         for label, (number, tries) in asked.items():
             found = [store.read_result(folder, s.trial_id) for s in tries]
-            values = [tuning.worth(r, metric) for r in found if r is not None]
+            values = [tuning.validation_value(r, metric) for r in found if r is not None]
             known = [v for v in values if v is not None]
             value = float(np.mean(known)) if len(known) == len(tries) else None
             pruned = any(r is not None and "pruned" in r.details for r in found)
@@ -783,7 +792,7 @@ def _record_tuning(p: Plan, proposals: Mapping[str, tuning.Proposals] | None = N
     """Write tuning.json from the tries that lie in the folder."""
     t, folder, metric = p.spec.tuning, p.spec.output_dir, p.spec.metric
     higher = METRICS[metric].higher_is_better
-    methods: dict[str, Any] = {}
+    methods: dict[str, tuning.TunedMethod] = {}
     before = _recorded(p)
     for m in p.spec.methods:
         if m.label not in t.spaces:
@@ -797,22 +806,20 @@ def _record_tuning(p: Plan, proposals: Mapping[str, tuning.Proposals] | None = N
             told = (proposals[m.label] if proposals else _proposals(p, m)).told
             made = [(settings, s) for settings in told for s in _tries_of(p, m, settings)]
         found = [(settings, store.read_result(folder, s.trial_id)) for settings, s in made]
-        tries = [tuning.try_row(settings, r, metric) for settings, r in found if r is not None]
+        tries = [tuning.try_of(settings, r, metric) for settings, r in found if r is not None]
         start = _start(p, m)
         # While tries are still to come, the choice is for the eye.
         whole = len(made) >= t.tries(m.label) * len(t.seeds)
         error = {"error": partial(_error, p)} if whole else {}
-        chosen, value, reason = tuning.choose(tries, start, higher, **error)
-        methods[m.label] = {
-            "space": tuning.to_json(t.spaces[m.label]),
-            "start": start,
-            "chosen": chosen if chosen is not None else start,
-            "value": value,
-            "reason": reason,
-            "tries": tries,
-        }
-    store.write_extra(folder, "tuning", {
-        "metric": metric, "higher_is_better": higher, "seeds": list(t.seeds),
-        "search": "grid" if t.budget is None else "optuna", "budget": t.budget,
-        "methods": methods,
-    })  # fmt: skip
+        chosen, value, reason = tuning.choose_settings(tries, start, higher, **error)
+        methods[m.label] = tuning.TunedMethod(
+            space=tuning.space_to_json(t.spaces[m.label]),
+            start=start,
+            chosen=chosen if chosen is not None else start,
+            value=value,
+            reason=reason,
+            tries=tuple(tries),
+        )
+    search = "grid" if t.budget is None else "optuna"
+    record = tuning.TuningRecord(metric, higher, t.seeds, search, t.budget, methods)
+    store.write_extra(folder, "tuning", tuning.tuning_to_json(record))

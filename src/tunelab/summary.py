@@ -18,6 +18,7 @@ import numpy as np
 
 from tunelab.errors import ConfigError, suggest
 from tunelab.metrics import METRICS
+from tunelab.racing import race_from_json
 from tunelab.store import StudyRecord
 from tunelab.types import Comparison, Cost, Estimate, Predictions, TrialResult
 
@@ -345,10 +346,10 @@ def _rank(row: Row, key: str, metric: str, adjusted: float | None = None) -> tup
 
 def _dropped(record: StudyRecord, metric: str) -> frozenset[str]:
     """Methods that a race by this metric has dropped: not the best, whatever few seeds say."""
-    race = record.race or {}
-    if race.get("metric") != metric or not race.get("alive"):
+    stored = race_from_json(record.race) if record.race else None
+    if stored is None or stored.metric != metric or not stored.race.alive:
         return frozenset()
-    return frozenset(race["labels"]) - frozenset(race["alive"])
+    return frozenset(stored.race.labels) - frozenset(stored.race.alive)
 
 
 def _adjusted(record: StudyRecord, key: str) -> dict[str, float]:
@@ -609,7 +610,7 @@ def _caveats_of_gate(
 
     if record.gate is None:
         return []
-    found = gate.from_json(record.gate)
+    found = gate.gate_from_json(record.gate)
     said = [f"{f.says}." for f in found.of("conflicts")]
     said += [f"{f.says}." for f in found.of("leak") if not f.where.endswith("/test")]
     if summary.part == "test":

@@ -34,8 +34,8 @@ from tunelab.errors import DataError, suggest
 
 __all__ = [
     "FORMATS",
+    "WINDOW_ROWS",
     "WRITERS",
-    "WINDOW",
     "ReadOptions",
     "Table",
     "TextFile",
@@ -51,9 +51,9 @@ __all__ = [
 # The csv module refuses fields over 128 KiB unless told; the most that every platform takes.
 FIELD_LIMIT = 2**31 - 1
 # Rows of a file that lie in memory at a time where it is gone through in windows.
-WINDOW = 4096
+WINDOW_ROWS = 4096
 # Bytes that are read and decoded at a time.
-_CHUNK = 1 << 20
+CHUNK_BYTES = 1 << 20
 
 # The first name is the plain one and wins over the others; two of the others are ambiguous.
 TEXT_NAMES = (
@@ -163,7 +163,7 @@ class TextFile:
     rows: int
     blank: int
 
-    def windows(self, size: int | None = WINDOW) -> Iterator[TextTable]:
+    def windows(self, size: int | None = WINDOW_ROWS) -> Iterator[TextTable]:
         """All rows in their order, at most `size` in memory at a time."""
         for table in _stream(self.path, self.options, size):
             yield _text_table(table, self.columns, self.text_column)
@@ -188,13 +188,13 @@ def stem_of(path: Path) -> str:
 
 def read_file(path: Path, options: ReadOptions) -> Table:
     """Read one file by its ending, `.gz` looked through. Raises DataError."""
-    suffix = _known_format(path, options)
+    suffix = known_format(path, options)
     (table,) = FORMATS[suffix](path, options, None)
-    _refuse_repeated(table)
+    refuse_repeated_columns(table)
     return table
 
 
-def _known_format(path: Path, options: ReadOptions) -> str:
+def known_format(path: Path, options: ReadOptions) -> str:
     suffix = format_of(path)
     if suffix not in FORMATS:
         has = f"its name ends in {suffix!r}" if suffix else "its name has no ending"
@@ -205,7 +205,7 @@ def _known_format(path: Path, options: ReadOptions) -> str:
     return suffix
 
 
-def _refuse_repeated(table: Table) -> None:
+def refuse_repeated_columns(table: Table) -> None:
     repeated = [c for c, n in Counter(table.columns).items() if n > 1]
     if repeated:
         raise DataError(
@@ -214,7 +214,7 @@ def _refuse_repeated(table: Table) -> None:
         )
 
 
-def table_of(
+def table_of_columns(
     name: str, stem: str, columns: Mapping[str, list[Any]], numbers: Sequence[int], unit: str
 ) -> Table:
     return Table(name, stem, tuple(columns), numbers, unit, columns.__getitem__)
@@ -249,29 +249,29 @@ def _codec(options: ReadOptions) -> str:
 
 
 @contextmanager
-def _text(path: Path, options: ReadOptions, newline: str = "") -> Iterator[TextIO]:
+def open_text(path: Path, options: ReadOptions, newline: str = "") -> Iterator[TextIO]:
     """A text file, decoded strictly, line ends as they are; `newline` says where lines end."""
     with _binary(path, options.called(path)) as stream:
         yield io.TextIOWrapper(stream, _codec(options), newline=newline)
 
 
 @dataclass(frozen=True, slots=True)
-class _Checked:
-    """What `_check_text` saw: the beginning, the first character that is no space, the last one."""
+class CheckedText:
+    """What `check_text` saw: the beginning, the first character that is no space, the last one."""
 
     start: str
     first: str
     last: str
 
 
-def _check_text(path: Path, options: ReadOptions) -> _Checked:
+def check_text(path: Path, options: ReadOptions) -> CheckedText:
     """Go through a text file once: decoded strictly, without NUL, not empty. Raises DataError."""
     name = options.called(path)
     start = first = last = ""
     done = lines = text_lines = 0  # bytes, and newlines among the bytes and the characters
     nul: int | None = None
     with _binary(path, name) as stream:
-        chunk = stream.read(_CHUNK)
+        chunk = stream.read(CHUNK_BYTES)
         if not chunk:
             raise DataError(f"{name}: the file is empty. Expected a header and labelled texts.")
         codec = _codec(options)
@@ -286,7 +286,9 @@ def _check_text(path: Path, options: ReadOptions) -> _Checked:
                 here = begun + chunk
                 at = len(here) - len(error.object) + error.start  # a mark is not in the object
                 line = lines - begun.count(b"\n") + here.count(b"\n", 0, at) + 1
-                remedy = f"--encoding {_likely(here) if codec.startswith('utf') else 'utf-8'}"
+                remedy = (
+                    f"--encoding {_likely_encoding(here) if codec.startswith('utf') else 'utf-8'}"
+                )
                 raise DataError(
                     f"{name}: not {options.encoding.upper()}: line {line}, byte offset "
                     f"{done - len(begun) + at} (0x{here[at]:02x}). Save it as UTF-8, or name its "
@@ -304,7 +306,7 @@ def _check_text(path: Path, options: ReadOptions) -> _Checked:
             if not chunk:
                 break
             done, lines = done + len(chunk), lines + chunk.count(b"\n")
-            chunk = stream.read(_CHUNK)
+            chunk = stream.read(CHUNK_BYTES)
     if nul is not None:
         raise DataError(
             f"{name}: NUL byte in line {nul}: a binary file, or text in another encoding. "
@@ -312,7 +314,7 @@ def _check_text(path: Path, options: ReadOptions) -> _Checked:
         )
     if not first:
         raise DataError(f"{name}: the file is empty. Expected a header and labelled texts.")
-    return _Checked(start, first, last)
+    return CheckedText(start, first, last)
 
 
 # Encodings that spreadsheets and mail still write, most of them Windows' own.
@@ -320,7 +322,7 @@ _OLD_ENCODINGS = [f"cp{page}" for page in (*range(1250, 1258), 874, 932, 949)]
 _OLD_ENCODINGS += ["gb18030", "big5", "koi8_r"]
 
 
-def _likely(data: bytes) -> str:
+def _likely_encoding(data: bytes) -> str:
     """The encoding that bytes which are not UTF-8 are likely in; of equal ones, Windows-1252."""
     import charset_normalizer
 
@@ -333,7 +335,7 @@ def _likely(data: bytes) -> str:
     return "cp1252" if western else best.encoding
 
 
-def _windows(
+def windows_of_rows(
     rows: Iterable[tuple[int, Any]], size: int | None
 ) -> Iterator[tuple[list[int], list[Any]]]:
     """Numbers and rows, `size` at a time; all at once where it is None."""
@@ -362,10 +364,10 @@ def _refuse_utf16(name: str, data: bytes) -> None:
     )
 
 
-def _read_delimited(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
+def read_delimited(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
     """A CSV or TSV file with a header: RFC 4180 quoting, any line ends, `;` and tabs noticed."""
     name = options.called(path)
-    checked = _check_text(path, options)
+    checked = check_text(path, options)
     named = _EXCEL_SEPARATOR.match(checked.start)
     if named:
         delimiter, shows = named["separator"], "first line says"
@@ -377,7 +379,7 @@ def _read_delimited(path: Path, options: ReadOptions, size: int | None) -> Itera
         shown = "tab" if delimiter == "\t" else repr(delimiter)
         notes.append(f"{name}: the separator is {shown}, as its {shows}")
 
-    with _text(path, options) as stream:
+    with open_text(path, options) as stream:
         records = _records(stream, delimiter, name)
         if named:
             next(records)
@@ -406,15 +408,15 @@ def _read_delimited(path: Path, options: ReadOptions, size: int | None) -> Itera
                 raise DataError(_ragged(name, columns, ragged, delimiter))
 
         some = False
-        for numbers, window in _windows(rows(), size):
+        for numbers, window in windows_of_rows(rows(), size):
             some = True
             by_index = list(zip(*window, strict=True))
-            table = table_of(name, stem_of(path), {}, numbers, "line")
+            table = table_of_columns(name, stem_of(path), {}, numbers, "line")
             yield replace(
                 table,
                 columns=columns,
-                get=partial(_column, by_index, where),
-                notes=(*notes, *_dropped(name, width, ragged)),
+                get=partial(values_at, by_index, where),
+                notes=(*notes, *_ragged_notes(name, width, ragged)),
             )
     if not some:
         raise DataError(
@@ -422,15 +424,15 @@ def _read_delimited(path: Path, options: ReadOptions, size: int | None) -> Itera
         )
 
 
-def _column(values: Sequence[Sequence[Any]], where: Mapping[str, int], column: str) -> list[Any]:
+def values_at(values: Sequence[Sequence[Any]], where: Mapping[str, int], column: str) -> list[Any]:
     return list(values[where[column]])
 
 
-def _key(rows: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
+def _values_of_key(rows: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
     return [row.get(key) for row in rows]
 
 
-def _dropped(name: str, width: int, ragged: Sequence[tuple[int, int]]) -> list[str]:
+def _ragged_notes(name: str, width: int, ragged: Sequence[tuple[int, int]]) -> list[str]:
     if not ragged:
         return []
     shown = ", ".join(str(line) for line, _ in ragged[:5])
@@ -508,14 +510,14 @@ def _ragged(
     )
 
 
-def _read_json(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
+def read_json_file(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
     """JSON lines, one object a line; or one list of objects, which is read as a whole."""
     name = options.called(path)
-    listing = _check_text(path, options).first == "["
+    listing = check_text(path, options).first == "["
     unit = "row" if listing else "line"
 
     # Only "\n" ends a line here: U+2028 and others may stand within a JSON string.
-    with _text(path, options, newline="\n") as stream:
+    with open_text(path, options, newline="\n") as stream:
 
         def values() -> Iterator[tuple[int, Any]]:
             if listing:
@@ -539,16 +541,16 @@ def _read_json(path: Path, options: ReadOptions, size: int | None) -> Iterator[T
                 )
 
         some = False
-        for numbers, window in _windows(rows(), size):
+        for numbers, window in windows_of_rows(rows(), size):
             if not some and len(window) == 1:
                 _refuse_columns(window[0], name)
             some = True
             columns = tuple(dict.fromkeys(k for row in window for k in row))
-            table = table_of(name, stem_of(path), {}, numbers, unit)
+            table = table_of_columns(name, stem_of(path), {}, numbers, unit)
             yield replace(
                 table,
                 columns=columns,
-                get=partial(_key, window),
+                get=partial(_values_of_key, window),
             )
     if not some:
         raise DataError(f"{name}: an empty list. Expected objects with a text and a label.")
@@ -576,7 +578,7 @@ def _json_value(text: str, name: str, line: int) -> Any:
         raise DataError(f"{name}: line {line} cannot be read as JSON: {error}.") from error
 
 
-def _read_parquet(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
+def read_parquet(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
     """A Parquet file. ClassLabel names are taken from what `datasets` wrote in its schema."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -611,13 +613,13 @@ def _read_parquet(path: Path, options: ReadOptions, size: int | None) -> Iterato
     if size is None:
         yield whole
         return
-    _refuse_repeated(whole)
+    refuse_repeated_columns(whole)
     where = {c: i for i, c in enumerate(schema.names)}
 
     def rows() -> Iterator[tuple[int, tuple[Any, ...]]]:
         try:
             # Read in small pieces: a file may be one row group.
-            with pq.ParquetFile(path, buffer_size=_CHUNK, pre_buffer=False) as file:
+            with pq.ParquetFile(path, buffer_size=CHUNK_BYTES, pre_buffer=False) as file:
                 done = 0
                 for batch in file.iter_batches(batch_size=size):
                     columns = [c.to_pylist() for c in batch.columns]
@@ -626,12 +628,12 @@ def _read_parquet(path: Path, options: ReadOptions, size: int | None) -> Iterato
         except (pa.ArrowException, OSError) as error:
             raise DataError(_bad_parquet(name, error)) from error
 
-    for numbers, window in _windows(rows(), size):
+    for numbers, window in windows_of_rows(rows(), size):
         by_index = list(zip(*window, strict=True))
         yield replace(
             whole,
             numbers=numbers,
-            get=partial(_column, by_index, where),
+            get=partial(values_at, by_index, where),
         )
 
 
@@ -653,22 +655,24 @@ def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
         return {}
 
 
-def _read_lines(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
+def read_lines(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
     """A .txt file: one text a line."""
-    _check_text(path, options)
-    with _text(path, options, newline="\n") as stream:
+    check_text(path, options)
+    with open_text(path, options, newline="\n") as stream:
         lines = (line.removesuffix("\n").removesuffix("\r") for line in stream)
-        for numbers, window in _windows(enumerate(lines, start=1), size):
-            yield table_of(options.called(path), stem_of(path), {"text": window}, numbers, "line")
+        for numbers, window in windows_of_rows(enumerate(lines, start=1), size):
+            yield table_of_columns(
+                options.called(path), stem_of(path), {"text": window}, numbers, "line"
+            )
 
 
 FORMATS: dict[str, Callable[[Path, ReadOptions, int | None], Iterator[Table]]] = {
-    ".csv": _read_delimited,
-    ".tsv": _read_delimited,
-    ".jsonl": _read_json,
-    ".ndjson": _read_json,
-    ".json": _read_json,
-    ".parquet": _read_parquet,
+    ".csv": read_delimited,
+    ".tsv": read_delimited,
+    ".jsonl": read_json_file,
+    ".ndjson": read_json_file,
+    ".json": read_json_file,
+    ".parquet": read_parquet,
 }
 
 
@@ -773,7 +777,7 @@ def looks_like_labels(table: Table, column: str) -> bool:
     return 2 <= len(set(values)) <= min(100, max(2, len(values) // 2))
 
 
-def texts_of(table: Table, column: str) -> list[str | None]:
+def texts_of_column(table: Table, column: str) -> list[str | None]:
     """A column's values, all strings or None. Raises DataError for anything else."""
     values = [None if is_nan(v) else v for v in table.get(column)]
     for i, value in enumerate(values):
@@ -807,7 +811,7 @@ def is_nan(value: Any) -> bool:
 # --- paths ----------------------------------------------------------------------------------
 
 
-def is_so(path: Path, question: Callable[[Path], bool]) -> bool:
+def path_is(path: Path, question: Callable[[Path], bool]) -> bool:
     try:
         return question(path)
     except (OSError, ValueError):  # a name too long or with a NUL names nothing
@@ -847,12 +851,12 @@ def open_texts(path: Path, text_column: str | None = None, encoding: str = "utf-
     Every fault of the file is found here. Raises DataError.
     """
     path = Path(path)
-    if not is_so(path, Path.is_file):
-        found = "is a folder, expected a file" if is_so(path, Path.is_dir) else "no such file"
+    if not path_is(path, Path.is_file):
+        found = "is a folder, expected a file" if path_is(path, Path.is_dir) else "no such file"
         raise DataError(f"{str(path)!r}: {found}.{look_alike(path)}")
     options = ReadOptions(encoding)
     known: dict[str, None] = {}  # objects of JSON lines may each bring columns
-    tables = _stream(path, options, WINDOW)
+    tables = _stream(path, options, WINDOW_ROWS)
     first = next(tables)  # a file without rows is refused
     for table in chain([first], tables):
         known.update(dict.fromkeys(table.columns))
@@ -865,8 +869,8 @@ def open_texts(path: Path, text_column: str | None = None, encoding: str = "utf-
     if column is None:
         column = only_column(head, [c for c in head.columns if looks_like_texts(head, c)], "text")
     rows = blank = 0
-    for table in _stream(path, options, WINDOW):
-        texts = texts_of(table, column)
+    for table in _stream(path, options, WINDOW_ROWS):
+        texts = texts_of_column(table, column)
         rows += len(texts)
         blank += sum(not t or t.isspace() for t in texts)
     return TextFile(path, options, head.columns, column, rows, blank)
@@ -875,15 +879,15 @@ def open_texts(path: Path, text_column: str | None = None, encoding: str = "utf-
 def _stream(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
     """A file's rows as tables of `size` rows each. Raises DataError."""
     if format_of(path) == ".txt":
-        yield from _read_lines(path, options, size)
+        yield from read_lines(path, options, size)
         return
-    for table in FORMATS[_known_format(path, options)](path, options, size):
-        _refuse_repeated(table)
+    for table in FORMATS[known_format(path, options)](path, options, size):
+        refuse_repeated_columns(table)
         yield table
 
 
 def _text_table(table: Table, columns: Sequence[str], text_column: str) -> TextTable:
-    texts = ["" if not t or t.isspace() else t for t in texts_of(table, text_column)]
+    texts = ["" if not t or t.isspace() else t for t in texts_of_column(table, text_column)]
     return TextTable({c: table.get(c) for c in columns}, text_column, texts, texts.count(""))
 
 
@@ -952,7 +956,7 @@ def _write_delimited(stream: BinaryIO, windows: Iterable[Columns], delimiter: st
         for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
     )
     for i, columns in enumerate(windows):
-        rows = [[_cell(v) for v in row] for row in zip(*columns.values(), strict=True)]
+        rows = [[_cell_text(v) for v in row] for row in zip(*columns.values(), strict=True)]
         for row in rows if i else [list(columns), *rows]:
             # csv.writer leaves a lone "\r" bare when lines end in "\n"; a reader would end the
             # row there.
@@ -960,7 +964,7 @@ def _write_delimited(stream: BinaryIO, windows: Iterable[Columns], delimiter: st
     out.detach()
 
 
-def _cell(value: Any) -> str:
+def _cell_text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, list | dict):
@@ -1019,8 +1023,13 @@ def listed(names: Sequence[str], limit: int = 12) -> str:
     return shown + (f" and {len(names) - limit:,} more" if len(names) > limit else "")
 
 
+def counted(n: int, noun: str) -> str:
+    """A number of things: "1 seed", "1,200 seeds"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def rows_word(n: int) -> str:
-    return f"{n:,} row{'s' if n != 1 else ''}"
+    return counted(n, "row")
 
 
 def kind_of(value: Any) -> str:

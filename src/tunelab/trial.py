@@ -198,7 +198,7 @@ def _running(  # noqa: PLR0917
     p50, p95 = _latency(outcome.classifier, dataset.test.texts)
     artifact.mkdir(parents=True, exist_ok=True)
     outcome.classifier.save(artifact)
-    calibration.keep(artifact, validation)
+    calibration.write_temperature(artifact, validation)
     assert test.seconds is not None  # noqa: S101  _score measured it
     cost = Cost(
         train_seconds=outcome.train_seconds,
@@ -263,8 +263,8 @@ def _behaviour(spec: TrialSpec, study: Path, classifier: Classifier) -> dict[str
     stored = store.read_extra(study, "behaviour")
     if stored is None or spec.purpose != "trial" or spec.train_rows is not None:
         return {}
-    _, some = behaviour.from_json(stored)
-    return {behaviour.PART: behaviour.predict(classifier, some)}
+    _, some = behaviour.suite_from_json(stored)
+    return {behaviour.PART: behaviour.predict_cases(classifier, some)}
 
 
 def run_and_store(
@@ -354,7 +354,7 @@ def drawn(dataset: Dataset, spec: TrialSpec) -> Dataset:
     if spec.vary_split:
         dataset = data.redivided(dataset, spec.seed)
         if spec.data.on_leak != "warn":
-            dataset = data.apart(dataset)
+            dataset = data.without_leaked_rows(dataset)
     if spec.train_rows is not None:
         dataset = data.smaller(dataset, spec.train_rows, spec.seed)
     return dataset

@@ -12,36 +12,43 @@ import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tunelab.errors import ConfigError
 from tunelab.types import TrialResult
 
 __all__ = [
-    "AROUND",
-    "SEED",
+    "LEARNING_RATE_FACTORS",
+    "TUNING_SEED",
+    "ChosenSettings",
     "Proposals",
     "Range",
     "Space",
+    "TriedSetting",
+    "Try",
+    "TunedMethod",
     "Tuning",
-    "by_setting",
-    "choose",
+    "TuningRecord",
+    "average_by_setting",
+    "choose_settings",
     "expected_best",
-    "grid",
+    "grid_points",
     "parse_space",
     "stop_below",
-    "try_row",
-    "worth",
+    "try_of",
+    "tuning_from_json",
+    "tuning_to_json",
+    "validation_value",
 ]
 
 # A third, once and three times a method's recommended learning rate. On nine variants of LoRA the
 # learning rate is what decides (arXiv:2602.04998); a small grid beats search at equal time
 # (arXiv:2106.09204).
-AROUND = (0.3, 1.0, 3.0)
+LEARNING_RATE_FACTORS = (0.3, 1.0, 3.0)
 # The seed of tries: none of a study's own (0, 1, 2, ...), so that a lucky try is not a result.
-SEED = 1_000_003
+TUNING_SEED = 1_000_003
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +75,17 @@ class Tuning:
 
     spaces: Mapping[str, Space] = field(default_factory=dict)
     budget: int | None = None
-    seeds: tuple[int, ...] = (SEED,)
+    seeds: tuple[int, ...] = (TUNING_SEED,)
     prune: bool = True
 
     def tries(self, label: str) -> int:
         """How many settings a method tries."""
         if label not in self.spaces:
             return 0
-        return self.budget or math.prod(len(tuple(v)) for v in _lists(self.spaces[label]))
+        return self.budget or math.prod(len(tuple(v)) for v in _listed_values(self.spaces[label]))
 
 
-def _lists(space: Space) -> Iterable[tuple[Any, ...]]:
+def _listed_values(space: Space) -> Iterable[tuple[Any, ...]]:
     return (v for v in space.values() if isinstance(v, tuple))
 
 
@@ -91,19 +98,19 @@ def parse_space(value: Mapping[str, Any]) -> dict[str, tuple[Any, ...] | Range]:
     for name, given in value.items():
         if isinstance(given, list | tuple) and given:
             # Each once: a value given twice would be tried twice.
-            out[name] = tuple(dict.fromkeys(_hashable(v) for v in given))
+            out[name] = tuple(dict.fromkeys(as_hashable(v) for v in given))
         elif isinstance(given, Mapping):
-            out[name] = _range(name, given)
+            out[name] = _parse_range(name, given)
         else:
             raise ValueError(f"{name}: expected a list of values, or low and high, found {given!r}")
     return out
 
 
-def _hashable(value: Any) -> Any:
+def as_hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _range(name: str, given: Mapping[str, Any]) -> Range:
+def _parse_range(name: str, given: Mapping[str, Any]) -> Range:
     unknown = [k for k in given if k not in ("low", "high", "log")]
     low, high = given.get("low"), given.get("high")
     if unknown or not isinstance(low, int | float) or not isinstance(high, int | float):
@@ -116,7 +123,7 @@ def _range(name: str, given: Mapping[str, Any]) -> Range:
     return Range(float(low), float(high), log, whole)
 
 
-def to_json(space: Space) -> dict[str, Any]:
+def space_to_json(space: Space) -> dict[str, Any]:
     """A space as users write it."""
     out: dict[str, Any] = {}
     for name, values in space.items():
@@ -128,7 +135,7 @@ def to_json(space: Space) -> dict[str, Any]:
     return out
 
 
-def grid(space: Space) -> list[dict[str, Any]]:
+def grid_points(space: Space) -> list[dict[str, Any]]:
     """Every point of a space of lists, in order. Raises ConfigError for a range."""
     for name, values in space.items():
         if isinstance(values, Range):
@@ -145,94 +152,194 @@ def grid(space: Space) -> list[dict[str, Any]]:
 # --- what was tried -------------------------------------------------------------------------
 
 
-def worth(result: TrialResult, metric: str) -> float | None:
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One try of one setting with one tuning seed: a row of tuning.json.
+
+    `value` is the study's metric on validation, None where the try failed or the metric has none.
+    `status`: "done", "pruned" (ended early) or "failed", then with its `error`.
+    """
+
+    settings: Mapping[str, Any]
+    seed: int
+    trial_id: str
+    status: str
+    value: float | None
+    epochs: float | None = None
+    seconds: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TriedSetting:
+    """One setting, over its tuning seeds: `trials` are the ids of its tries by seed.
+
+    `value` is the mean, None where a seed failed or was ended early: such a setting is not chosen.
+    `status` is the worst of its tries.
+    """
+
+    settings: Mapping[str, Any]
+    value: float | None
+    seeds: int
+    status: str
+    trials: Mapping[int, str]
+
+
+class ChosenSettings(NamedTuple):
+    """What a method is trained with, its mean value on validation, and why.
+
+    Both are None where no try ended well.
+    """
+
+    settings: dict[str, Any] | None
+    value: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TunedMethod:
+    """What one method tried and chose. `space` as users write it, `start` its own settings."""
+
+    space: Mapping[str, Any]
+    start: Mapping[str, Any]
+    chosen: Mapping[str, Any]
+    value: float | None
+    reason: str
+    tries: tuple[Try, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TuningRecord:
+    """What tuning.json holds: how was searched, and each method's tries and choice by its label."""
+
+    metric: str
+    higher_is_better: bool
+    seeds: tuple[int, ...]
+    search: str
+    budget: int | None
+    methods: Mapping[str, TunedMethod]
+
+
+def tuning_from_json(value: Mapping[str, Any]) -> TuningRecord:
+    """Read the content of tuning.json; what older files lack is left empty."""
+    return TuningRecord(
+        metric=value["metric"],
+        higher_is_better=value.get("higher_is_better", True),
+        seeds=tuple(value.get("seeds", ())),
+        search=value.get("search", ""),
+        budget=value.get("budget"),
+        methods={label: _tuned_method(entry) for label, entry in value["methods"].items()},
+    )
+
+
+def _tuned_method(entry: Mapping[str, Any]) -> TunedMethod:
+    return TunedMethod(
+        space=entry.get("space") or {},
+        start=entry.get("start") or {},
+        chosen=entry.get("chosen") or {},
+        value=entry.get("value"),
+        reason=entry.get("reason") or "",
+        tries=tuple(
+            Try(**{f.name: row.get(f.name) for f in fields(Try)}) for row in entry["tries"]
+        ),
+    )
+
+
+def tuning_to_json(record: TuningRecord) -> dict[str, Any]:
+    """The content of tuning.json."""
+    return asdict(record)
+
+
+def validation_value(result: TrialResult, metric: str) -> float | None:
     """A try's value on validation; None where it failed or the metric has none."""
     return result.scores.get(f"eval_{metric}") if result.status == "done" else None
 
 
-def try_row(settings: Mapping[str, Any], result: TrialResult, metric: str) -> dict[str, Any]:
-    """A row of tuning.json: what was tried and what came of it."""
+def try_of(settings: Mapping[str, Any], result: TrialResult, metric: str) -> Try:
+    """What was tried and what came of it."""
     pruned = result.details.get("pruned")
-    status = "failed" if result.status == "failed" else "pruned" if pruned else "done"
-    return {
-        "settings": dict(settings),
-        "seed": result.spec.seed,
-        "trial_id": result.spec.trial_id,
-        "status": status,
-        "value": worth(result, metric),
-        "epochs": result.details.get("epochs"),
-        "seconds": result.provenance.get("seconds"),
-        "error": result.error,
-    }
+    return Try(
+        settings=dict(settings),
+        seed=result.spec.seed,
+        trial_id=result.spec.trial_id,
+        status="failed" if result.status == "failed" else "pruned" if pruned else "done",
+        value=validation_value(result, metric),
+        epochs=result.details.get("epochs"),
+        seconds=result.provenance.get("seconds"),
+        error=result.error,
+    )
 
 
-def by_setting(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Average the tries of one method over the tuning seeds, in the order in which they were made.
-
-    `entry` is one of tuning.json's methods. Rows are {settings, value, seeds, status, trials};
-    `value` is None where a seed failed or was ended early: such a setting is not chosen.
-    """
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for row in entry["tries"]:
-        groups.setdefault(repr(sorted(row["settings"].items())), []).append(row)
+def average_by_setting(tries: Iterable[Try]) -> list[TriedSetting]:
+    """Average a method's tries over the tuning seeds, in the order in which they were made."""
+    groups: dict[str, list[Try]] = {}
+    for t in tries:
+        groups.setdefault(repr(sorted(t.settings.items())), []).append(t)
     out = []
-    for rows in groups.values():
-        worst = max((r["status"] for r in rows), key=("done", "pruned", "failed").index)
-        values = [r["value"] for r in rows if r["value"] is not None]
-        whole = worst == "done" and len(values) == len(rows)
-        out.append({
-            "settings": dict(rows[0]["settings"]),
-            "value": statistics.fmean(values) if whole else None,
-            "seeds": len(rows),
-            "status": worst,
-            "trials": {r["seed"]: r["trial_id"] for r in rows},
-        })  # fmt: skip
+    for group in groups.values():
+        worst = max((t.status for t in group), key=("done", "pruned", "failed").index)
+        values = [t.value for t in group if t.value is not None]
+        whole = worst == "done" and len(values) == len(group)
+        out.append(
+            TriedSetting(
+                settings=dict(group[0].settings),
+                value=statistics.fmean(values) if whole else None,
+                seeds=len(group),
+                status=worst,
+                trials={t.seed: t.trial_id for t in group},
+            )
+        )
     return out
 
 
-def choose(
-    tries: Sequence[Mapping[str, Any]],
+def choose_settings(
+    tries: Sequence[Try],
     start: Mapping[str, Any],
     higher_is_better: bool,
     error: Callable[[Mapping[int, str], Mapping[int, str]], float | None] = lambda *_: 0.0,
-) -> tuple[dict[str, Any] | None, float | None, str]:
-    """What a method is trained with: (settings, value on validation, why).
+) -> ChosenSettings:
+    """What a method is trained with.
 
     Of the settings that validation does not tell from the best, the one nearest to where the method
     starts, its recommended settings: a lead of less than one standard error is as likely luck, and
     the settings furthest out are those that break down with another seed (the one-standard-error
     rule, Breiman et al. 1984, section 3.4.3). `error(a, b)` is that of the difference between two
     settings, given the ids of their tries by seed; None where it is unknown: then the best is
-    taken. None where no try ended well.
+    taken.
     """
-    rows = [
-        r
-        for r in by_setting({"tries": tries})
-        if r["value"] is not None and math.isfinite(r["value"])
+    known = [
+        (s.value, s)
+        for s in average_by_setting(tries)
+        if s.value is not None and math.isfinite(s.value)
     ]
-    if not rows:
-        return None, None, "no try ended well: the recommended settings are used"
+    if not known:
+        return ChosenSettings(None, None, "no try ended well: the recommended settings are used")
     sign = 1 if higher_is_better else -1
 
-    def far(row: Mapping[str, Any]) -> float:
-        return _distance(row["settings"], start)
+    def far(s: TriedSetting) -> float:
+        return _distance(s.settings, start)
 
-    best = max(rows, key=lambda r: (sign * r["value"], -far(r)))
-    equals = sum(r["value"] == best["value"] for r in rows)
-    why = f"best of {len(rows)} on validation"
+    top, best = max(known, key=lambda vs: (sign * vs[0], -far(vs[1])))
+    equals = sum(value == top for value, _ in known)
+    why = f"best of {len(known)} on validation"
     if equals > 1:
-        why = f"one of {equals} equally good of {len(rows)} on validation, the nearest to the start"
-    for row in sorted((r for r in rows if far(r) < far(best)), key=far):
-        lead, one = sign * (best["value"] - row["value"]), error(best["trials"], row["trials"])
+        why = (
+            f"one of {equals} equally good of {len(known)} on validation, the nearest to the start"
+        )
+    nearer = ((value, s) for value, s in known if far(s) < far(best))
+    for value, s in sorted(nearer, key=lambda vs: far(vs[1])):
+        lead, one = sign * (top - value), error(best.trials, s.trials)
         if one is None:
-            return dict(best["settings"]), best["value"], f"{why}; by how much in errors is unknown"
+            return ChosenSettings(
+                dict(best.settings), top, f"{why}; by how much in errors is unknown"
+            )
         if lead <= one:
             why = (
-                f"nearer to the start than the best of {len(rows)} on validation, which leads by "
+                f"nearer to the start than the best of {len(known)} on validation, which leads by "
                 f"{lead:.2g} where one standard error is {one:.2g}"
             )
-            return dict(row["settings"]), row["value"], why
-    return dict(best["settings"]), best["value"], why
+            return ChosenSettings(dict(s.settings), value, why)
+    return ChosenSettings(dict(best.settings), top, why)
 
 
 def _distance(settings: Mapping[str, Any], start: Mapping[str, Any]) -> float:
@@ -334,7 +441,9 @@ class Proposals:
         )
         # A sampler that begins anew with the same seed would draw again what it drew before.
         made = len(self._study.get_trials(deepcopy=False))
-        self._study.sampler = optuna.samplers.TPESampler(seed=SEED + made, n_startup_trials=5)
+        self._study.sampler = optuna.samplers.TPESampler(
+            seed=TUNING_SEED + made, n_startup_trials=5
+        )
         inside = {k: v for k, v in start.items() if k in space and _contains(space[k], v)}
         if not self._study.trials and len(inside) == len(space):
             self._study.enqueue_trial(self._encoded(inside))
@@ -379,7 +488,7 @@ class Proposals:
         for name, value in settings.items():
             values = self._space[name]
             found = isinstance(values, tuple)
-            out[name] = str(values.index(_hashable(value))) if found else value  # type: ignore[union-attr]
+            out[name] = str(values.index(as_hashable(value))) if found else value  # type: ignore[union-attr]
         return out
 
     def _decoded(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -394,4 +503,4 @@ class Proposals:
 def _contains(values: tuple[Any, ...] | Range, value: Any) -> bool:
     if isinstance(values, Range):
         return isinstance(value, int | float) and values.low <= value <= values.high
-    return _hashable(value) in values
+    return as_hashable(value) in values

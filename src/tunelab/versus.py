@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tunelab import summary as say
+from tunelab.crossed import LEVEL
 from tunelab.errors import InputError
 from tunelab.metrics import METRICS
 from tunelab.store import StudyRecord
@@ -118,7 +119,7 @@ def _compared_method(
     names: tuple[str, str],
     count: int,
 ) -> tuple[Comparison | None, str]:
-    from tunelab.stats import LEVEL, Runs, compare
+    from tunelab.stats import Runs, compare
 
     split = {"test": "test", "eval": "validation"}[part]
     runs = []

@@ -3,8 +3,8 @@
 The lab report has the parts of one (introduction, data, method, results, discussion), and every
 sentence in it comes from the study's numbers: `summary` says them, and nothing else is claimed.
 
-May import: types, errors, evidence, metrics, plots, store, summary, and altair's renderer inside
-functions. May not import: torch, report, trial, study, cli.
+May import: types, errors, evidence, metrics, plots, store, summary, tables (words), and altair's
+renderer inside functions. May not import: torch, report, trial, study, cli.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from tunelab.plots import PLOTS, PlotData
 from tunelab.plots.base import capital
 from tunelab.store import StudyRecord, write_bytes, write_text
 from tunelab.summary import Summary
+from tunelab.tables import counted
 
-__all__ = ["FIGURES", "TABLES", "lab_report", "write_figures", "write_study_table"]
+__all__ = ["FIGURES", "TABLES", "lab_report", "write_figures", "write_paper_table"]
 
 
 # --- figures ----------------------------------------------------------------------------------
@@ -190,7 +191,7 @@ TABLES = {
 """Formats of the table: its file, and summary -> text."""
 
 
-def write_study_table(summary: Summary, directory: Path, kind: str) -> Path:
+def write_paper_table(summary: Summary, directory: Path, kind: str) -> Path:
     """Write the table of a study in one of TABLES; its path."""
     name, function = TABLES[kind]
     write_text(directory / name, function(summary))
@@ -233,16 +234,12 @@ def lab_report(
     return re.sub(r"\n{3,}", "\n\n", "\n".join(parts)).rstrip() + "\n"
 
 
-def _number_of(n: int, one: str) -> str:
-    return f"{n:,} {one}{'' if n == 1 else 's'}"
-
-
 def _introduction(record: StudyRecord, summary: Summary) -> str:
     model = record.settings.get("model")
     base = f" on the base model {plain(str(model))}" if model else ""
     metric = METRICS[summary.metric].label
     return (
-        f"{_number_of(len(record.methods), 'way')} of adapting a classifier{base} were compared by "
+        f"{counted(len(record.methods), 'way')} of adapting a classifier{base} were compared by "
         f"{metric}: {', '.join(plain(m) for m in record.methods)}. The question is which is worth "
         "its cost on these texts, and how sure that is.\n"
     )
@@ -264,7 +261,7 @@ def _data_section(record: StudyRecord) -> str:
     across = {k: n for k, n in card.get("duplicates", {}).get("across", {}).items() if n}
     for pair, n in across.items():
         first, _, second = pair.partition("/")
-        lines.append(f"{_number_of(n, 'text')} of {second} also stand in {first}.")
+        lines.append(f"{counted(n, 'text')} of {second} also stand in {first}.")
     if not across:
         lines.append("No text stands, letter for letter, in more than one part.")
     notes = [capital(plain(str(n)).rstrip(".")) for n in card.get("notes", ())]

@@ -152,9 +152,11 @@ def test_merged_keeps_the_temperature_of_its_scores(home: Path, tmp_path: Path):
         np.random.default_rng(0).normal(size=(200, 2)),
         "logit",
     )
-    calibration.keep(tmp_path / "a", rows)
+    calibration.write_temperature(tmp_path / "a", rows)
     made = adapters.merge(tmp_path / "a", tmp_path / "merged")
-    assert calibration.kept(made.artifact) == pytest.approx(calibration.fit_temperature(rows))
+    assert calibration.read_temperature(made.artifact) == pytest.approx(
+        calibration.fit_temperature(rows)
+    )
     before = tunelab.load(tmp_path / "a").computing_in("float32").calibrated().predict_proba(TEXTS)
     after = (
         tunelab.load(tmp_path / "merged").computing_in("float32").calibrated().predict_proba(TEXTS)

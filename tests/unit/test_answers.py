@@ -136,10 +136,10 @@ def test_a_kept_temperature_is_used_when_asked_for_and_by_evaluate(
     scores = plain.classifier.scores(texts)
     # As if it had been far too sure: its scores, three times as large.
     sure = Predictions(tuple(map(str, range(300))), labels, 3 * scores, "logit")
-    calibration.keep(folder, sure)
+    calibration.write_temperature(folder, sure)
     opened = artifacts.open_artifact(folder)  # checks every hash
     assert artifacts.CALIBRATION in opened.manifest["files"]
-    temperature = calibration.kept(opened)
+    temperature = calibration.read_temperature(opened)
     assert temperature == pytest.approx(calibration.fit_temperature(sure))
 
     again = load(folder)
@@ -171,7 +171,9 @@ def test_a_kept_temperature_is_used_when_asked_for_and_by_evaluate(
     said = run_here("predict", folder, "x", "--calibrated")
     assert said.code == 2
     assert "expected calibration.json, found none" in said.err
-    calibration.keep(folder, Predictions(sure.ids[:20], labels[:20], scores[:20], "logit"))
+    calibration.write_temperature(
+        folder, Predictions(sure.ids[:20], labels[:20], scores[:20], "logit")
+    )
     said = run_here("predict", folder, "x", "--calibrated")
     assert said.code == 2
     assert "20 validation rows" in said.err

@@ -14,13 +14,13 @@ import pytest
 from commands import run_here
 from tiny import write_csv
 from tunelab import api, behaviour, store
-from tunelab.behaviour import CHANGES, cases, load, predict, results, roles
+from tunelab.behaviour import CHANGES, cases, load_suite, predict_cases, results, roles
 from tunelab.errors import ConfigError, DataError
 from tunelab.stats import Runs
 from tunelab.types import ScoreKind
 
 NAMES = ("negative", "positive")
-SUITE = load()
+SUITE = load_suite()
 FOOLED_BY = ("Aisha", "Mary", "Wei")
 GOOD = list(SUITE.words["good"])
 BAD = list(SUITE.words["bad"])
@@ -56,7 +56,7 @@ class Fooled(Counting):
 
 def rates(classifier: Counting) -> dict[str, float]:
     some = cases(SUITE)
-    runs = [Runs("c", {0: predict(classifier, some), 1: predict(classifier, some)})]
+    runs = [Runs("c", {0: predict_cases(classifier, some), 1: predict_cases(classifier, some)})]
     return {r.test: r.failure.value for r in results(SUITE, some, runs, NAMES)}
 
 
@@ -68,8 +68,8 @@ def test_the_bundled_suite_has_what_it_promises():
     for t in SUITE.tests:
         assert 8 <= asked[t.test] <= t.cases, t.test
     assert len({(c.test, c.text, c.other) for c in some}) == len(some)
-    assert cases(load()) == some
-    assert all("{" not in t for t in behaviour.texts(some))
+    assert cases(load_suite()) == some
+    assert all("{" not in t for t in behaviour.texts_of_cases(some))
     assert 400 <= len(some) <= 900
 
 
@@ -90,7 +90,7 @@ def test_a_name_that_fools_it_shows_in_the_names_alone():
     assert fooled["names of people"] > 0.05
     assert fooled["names of cities"] == plain["names of cities"]
     some = cases(SUITE)
-    runs = [Runs("c", {0: predict(Fooled(), some)})]
+    runs = [Runs("c", {0: predict_cases(Fooled(), some)})]
     (result,) = [r for r in results(SUITE, some, runs, NAMES) if r.test == "names of people"]
     assert result.failure.low is not None
     assert result.failure.low < result.failure.value
@@ -101,22 +101,22 @@ def test_a_name_that_fools_it_shows_in_the_names_alone():
 
 def test_predictions_of_a_suite_that_was_changed_are_known_for_it():
     some = cases(SUITE)
-    p = predict(Counting(), some)
+    p = predict_cases(Counting(), some)
     other = (replace(some[0], text="It was not what we hoped for."), *some[1:])
-    assert behaviour.fit(p, some)
-    assert not behaviour.fit(p, other)
+    assert behaviour.are_of_cases(p, some)
+    assert not behaviour.are_of_cases(p, other)
     with pytest.raises(ValueError, match="of another suite"):
         results(SUITE, other, [Runs("c", {0: p})], NAMES)
     older = replace(p, ids=tuple(f"behaviour:{i}" for i in range(len(p.ids))))
-    assert behaviour.fit(older, some)
-    assert not behaviour.fit(older, some[1:])
+    assert behaviour.are_of_cases(older, some)
+    assert not behaviour.are_of_cases(older, some[1:])
 
 
 def test_direction_needs_a_fall_of_more_than_a_tenth():
     suite = behaviour.Suite("s", SUITE.labels, {}, ())
     some = tuple(behaviour.Case(str(i), "d", "direction", "a", "b", "positive") for i in range(3))
     p = np.array([[0.5, 0.5], [0.59, 0.41], [0.5, 0.5], [0.61, 0.39], [0.9, 0.1], [0.1, 0.9]])
-    made = predict(Counting(), some)
+    made = predict_cases(Counting(), some)
     fixed = type(made)(made.ids, made.labels, p, "probability")
     rate = [r.failure.value for r in results(suite, some, [Runs("c", {0: fixed})], NAMES)]
     assert rate == [0, 1, 0]
@@ -176,7 +176,7 @@ def test_a_faulty_suite_is_refused_in_one_line(tmp_path: Path, content: str, say
     path = tmp_path / "suite.yaml"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
-        load(path)
+        load_suite(path)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -185,7 +185,7 @@ def test_the_suite_of_the_documentation_works(tmp_path: Path):
     text = (Path(__file__).resolve().parents[2] / "docs" / "behaviour.md").read_text("utf-8")
     path = tmp_path / "suite.yaml"
     path.write_text(text.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
-    suite = load(path)
+    suite = load_suite(path)
     assert {c.kind for c in cases(suite)} == {"minimum", "invariance", "direction"}
     assert roles(suite, ("complaint", "praise")) == ("negative", "positive")
 
@@ -201,7 +201,7 @@ def test_a_study_keeps_the_predictions_and_an_artifact_answers_the_same(tmp_path
     record = store.read_study(folder)
     assert record.behaviour is not None
     stored = record.predictions(record.done[0].spec.trial_id)["behaviour"]
-    assert len(stored.scores) == len(behaviour.texts(cases(SUITE)))
+    assert len(stored.scores) == len(behaviour.texts_of_cases(cases(SUITE)))
     found = api.behaviour(folder)
     by_test = {r.test: r.failure.value for r in found}
     assert by_test["plain praise"] < 0.5

@@ -11,7 +11,7 @@ import pytest
 from commands import run_here
 from studies import make_study
 from tunelab import calibration, store, summary
-from tunelab.calibration import calibrate, fit_temperature, scaled
+from tunelab.calibration import at_temperature, calibrate, fit_temperature
 from tunelab.metrics import UndefinedMetricError, log_loss, probabilities
 from tunelab.stats import Runs
 from tunelab.types import Predictions, ScoreKind
@@ -46,10 +46,10 @@ def test_a_planted_temperature_is_found(kind: ScoreKind, temperature: float):
 def test_the_temperature_is_the_best_one():
     p = planted(500, 2.0, 1)
     best = fit_temperature(p)
-    losses = [log_loss(scaled(p, t)) for t in np.geomspace(0.1, 10, 400)]
-    assert log_loss(scaled(p, best)) <= min(losses) + 1e-6
-    assert np.array_equal(scaled(p, best).predicted, p.predicted)
-    half = probabilities(scaled(p, 2.0).scores, "logit")
+    losses = [log_loss(at_temperature(p, t)) for t in np.geomspace(0.1, 10, 400)]
+    assert log_loss(at_temperature(p, best)) <= min(losses) + 1e-6
+    assert np.array_equal(at_temperature(p, best).predicted, p.predicted)
+    half = probabilities(at_temperature(p, 2.0).scores, "logit")
     assert np.allclose(half, probabilities(p.scores / 2, "logit"))
 
 
@@ -68,8 +68,8 @@ def test_scaling_on_validation_mends_test():
         assert e.low is not None
         assert e.high is not None
         assert e.low < e.value < e.high
-    assert "too sure by" in calibration.sentence(found)
-    json.dumps(calibration.to_json([found]), allow_nan=False)
+    assert "too sure by" in calibration.calibration_sentence(found)
+    json.dumps(calibration.calibrations_to_json([found]), allow_nan=False)
 
 
 def test_brier_intervals_cover():
@@ -95,7 +95,7 @@ def test_what_cannot_be_judged_says_why():
     none = calibrate(None, Runs("svm", {0: margins}))
     assert none.before is None
     assert "margins" in (none.reason or "")
-    assert "svm: no probabilities" in calibration.sentence(none)
+    assert "svm: no probabilities" in calibration.calibration_sentence(none)
     with pytest.raises(UndefinedMetricError):
         fit_temperature(margins)
     alone = calibrate(Runs("m", {1: p}), Runs("m", {0: p}))

@@ -182,7 +182,7 @@ def test_the_schema_takes_good_files_and_refuses_bad_ones() -> None:
 
 
 def spaces(spec: StudySpec) -> dict[str, Any]:
-    return {label: tuning.to_json(space) for label, space in spec.tuning.spaces.items()}
+    return {label: tuning.space_to_json(space) for label, space in spec.tuning.spaces.items()}
 
 
 def test_every_method_that_learns_by_gradient_tries_equally_many_rates(tmp_path: Path) -> None:

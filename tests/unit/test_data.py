@@ -789,7 +789,7 @@ def test_duplicates_are_counted_by_part_and_across():
         ids = tuple(str(i) for i in range(len(rows)))
         return Split(ids, tuple(t for t, _ in rows), np.array([y for _, y in rows]))
 
-    found = data._duplicates(
+    found = data.count_duplicates(
         {
             "train": split(("a", 0), ("a", 0), ("a", 1), ("b", 0), ("A", 0), ("a ", 0)),
             "validation": split(("a", 0), ("a", 0), ("c", 0)),
@@ -823,7 +823,7 @@ def test_the_fingerprint_hears_every_change(tmp_path):
         (dataset.label_names, {**parts, "train": replace(train, ids=train.ids[::-1])}),
         (dataset.label_names, {**parts, "test": parts["validation"], "validation": parts["test"]}),
     ]
-    prints = [data._fingerprint(names, p) for names, p in changes]
+    prints = [data.fingerprint_of(names, p) for names, p in changes]
     assert prints[0] == dataset.fingerprint
     assert len(set(prints)) == len(changes)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tunelab import duplicates
-from tunelab.duplicates import NEAR, find, match, normalise, similarity
+from tunelab.duplicates import NEAR, find_twins, match, normalise, similarity
 
 WORDS = [f"{a}{b}{c}" for a in ("ba", "ko", "mi", "ru", "ste") for b in ("lo", "na", "pri", "vu")
          for c in ("m", "nt", "r", "sk", "x")]  # fmt: skip
@@ -52,7 +52,7 @@ def test_same_but_for_marks(a: str, b: str):
 )
 def test_not_the_same(a: str, b: str):
     assert normalise(a) != normalise(b)
-    assert len(find([a, b]).first) == 2
+    assert len(find_twins([a, b]).first) == 2
 
 
 def test_similarity_is_jaccard_of_shingles():
@@ -81,7 +81,7 @@ def test_finds_the_pairs_that_comparing_all_finds():
         for i in rng.choice(len(words), rng.integers(1, 5), replace=False):
             words[i] = str(rng.choice(WORDS))
         texts.append(" ".join(words))
-    twins = find(texts)
+    twins = find_twins(texts)
     rows = np.sort(twins.first[twins.pairs], axis=1)
     found = {(int(a), int(b)) for a, b in rows}
     true = {
@@ -100,7 +100,7 @@ def test_finds_the_pairs_that_comparing_all_finds():
 def test_groups_and_matches():
     texts = ["One two three, four five six.", "other words entirely, all of them",
              "one two three four five six", "one two three four five sixx"]  # fmt: skip
-    twins = find(texts)
+    twins = find_twins(texts)
     assert twins.group.tolist() == [0, 1, 0, 2]
     assert twins.first.tolist() == [0, 1, 3]
     assert twins.pairs.tolist() == [[0, 2]]
@@ -120,18 +120,18 @@ def test_the_likest_reference_wins():
 
 
 def test_nothing_and_little():
-    assert find([]).pairs.shape == (0, 2)
+    assert find_twins([]).pairs.shape == (0, 2)
     assert match([], ["a"]).row.tolist() == [-1]
     assert match(["a"], []).row.shape == (0,)
-    assert find(["", " ", "."]).group.tolist() == [0, 0, 1]
+    assert find_twins(["", " ", "."]).group.tolist() == [0, 0, 1]
 
 
 def test_templates_fill_a_bucket_and_stay_cheap():
     texts = [
         f"the staff at hotel number {i} was friendly and the room was clean" for i in range(1500)
     ]
-    twins = find(texts)
-    assert len(twins.pairs) < 40 * duplicates.WINDOW * len(texts)
+    twins = find_twins(texts)
+    assert len(twins.pairs) < 40 * duplicates.COMPARED_NEIGHBOURS * len(texts)
     linked = np.zeros(len(texts), dtype=bool)
     linked[twins.pairs.ravel()] = True
     assert linked.mean() > 0.99

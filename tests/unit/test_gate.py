@@ -70,7 +70,7 @@ def test_clean_data_gives_no_fault_and_no_warning(demo: Dataset):
 
 def test_json_and_back(demo: Dataset):
     found = inspect(change(demo, "test", {0: demo.train.texts[5]}))
-    again = gate.from_json(json.loads(json.dumps(gate.to_json(found))))
+    again = gate.gate_from_json(json.loads(json.dumps(gate.gate_to_json(found))))
     assert again == found
     assert len(gate.lines(found)) == len(found.findings)
     assert gate.lines(replace(found, findings=())) == ["nothing found by the data gate"]
@@ -358,7 +358,7 @@ def test_inspect_data_says_it(tmp_path: Path):
     assert "column 'path' alone" in said.out
     facts = json.loads(run_here("inspect", "data", tmp_path / "r.csv", "--json",
                                 "--test-on", tmp_path / "r.csv").out)  # fmt: skip
-    found = gate.from_json(facts["gate"])
+    found = gate.gate_from_json(facts["gate"])
     assert found.of("conflicts")
     assert {f["where"] for f in facts["test_on"]} >= {"train/r.csv train"}
     failed = run_here("inspect", "data", tmp_path / "r.csv", "--on-leak", "fail")
@@ -374,10 +374,10 @@ def test_a_study_keeps_it_and_says_what_it_changes(tmp_path: Path):
         "leak", "train/test", "fault", 12, 60, "12 of 60 rows", "", test_ids=test.ids[:12]
     )
     found = Gate("demo", "f", {}, (leak,), {})
-    store.write_extra(folder, "gate", gate.to_json(found))
+    store.write_extra(folder, "gate", gate.gate_to_json(found))
     record = store.read_study(folder)
     assert record.gate is not None
-    assert gate.from_json(record.gate) == found
+    assert gate.gate_from_json(record.gate) == found
     (new,) = set(summary.summarise(record).warnings) - set(plain.warnings)
     assert new.startswith("12 of 60 test rows are leaked from train: without them accuracy changes")
 
@@ -385,7 +385,7 @@ def test_a_study_keeps_it_and_says_what_it_changes(tmp_path: Path):
 def test_counting_in_pieces_gives_the_same_features() -> None:
     """Pieces bound the memory; the numbers must not know of them, nor pairs cross two texts."""
     texts = ["a good film", "", "bad", *(t for t, _ in reviews(40)), "good good film film", "x"]
-    bag = gate.bag_of(duplicates.find(texts))
+    bag = gate.bag_of(duplicates.find_twins(texts))
     whole = gate._features(bag, rows=1000)
     for rows in (1, 3, 43):
         some = gate._features(bag, rows=rows)
@@ -393,6 +393,6 @@ def test_counting_in_pieces_gives_the_same_features() -> None:
         for part in ("indptr", "indices", "data"):
             assert np.array_equal(getattr(some, part), getattr(whole, part))
     # "bad" stands alone between two others: one word, no pair.
-    alone = whole[[i for i, t in enumerate(duplicates.find(texts).texts) if t == "bad"]]
+    alone = whole[[i for i, t in enumerate(duplicates.find_twins(texts).texts) if t == "bad"]]
     assert alone.nnz == 1
     assert alone.data[0] == pytest.approx(1.0)

@@ -11,7 +11,18 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from tunelab import racing
-from tunelab.racing import advance, crossing, order, over, replay, sentences, start, to_json
+from tunelab.racing import (
+    RaceRecord,
+    advance,
+    crossing_chance,
+    order,
+    over,
+    race_from_json,
+    race_to_json,
+    replay,
+    sentences,
+    start,
+)
 
 
 def grid(
@@ -90,11 +101,11 @@ def test_no_look_of_a_race_crosses_the_bound_more_often_than_it_says(ratio: floa
     """Hunter's inequality, against the paths themselves: above the truth, and not by much."""
     high = paths(ratio, 8).max(axis=1)
     for bound in (2.0, 2.6):
-        seen, said = float((high > bound).mean()), crossing(bound, ratio, 8)
+        seen, said = float((high > bound).mean()), crossing_chance(bound, ratio, 8)
         assert norm.sf(bound) < seen * 1.05
         assert seen * 0.97 <= said <= seen * 1.4
         assert said < 7 * norm.sf(bound)
-    assert crossing(2.0, ratio, 2) == pytest.approx(norm.sf(2.0))  # one look
+    assert crossing_chance(2.0, ratio, 2) == pytest.approx(norm.sf(2.0))  # one look
 
 
 def test_a_race_ends_where_more_seeds_would_not_tell() -> None:
@@ -144,8 +155,12 @@ def test_on_a_recorded_grid_the_best_is_kept_and_not_everything_is_run(
 
 def test_a_race_is_plain_json_and_says_itself() -> None:
     race, spent = replay(grid([0.9, 0.5]), range(6))
-    stored = json.loads(json.dumps(to_json(race)))
-    lines = sentences({**stored, "stopped": "decided", "trials_run": spent, "trials_full": 12})
+    record = RaceRecord(
+        "accuracy", None, "decided", race, racing.statement(race), spent, 12, 1.0, 2.0
+    )
+    stored = race_from_json(json.loads(json.dumps(race_to_json(record))))
+    assert stored == record
+    lines = sentences(stored)
     assert lines[0].startswith("Race: 0 is the best of 2")
     assert "1 was dropped" in lines[1]
     assert lines[-1] == f"{spent} of 12 trials were run ({12 - spent} were not)."

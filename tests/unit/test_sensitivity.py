@@ -81,7 +81,7 @@ def test_sums_of_squares_are_those_of_anova_lm(tmp_path: Path, names: list[str])
 
 def test_components_add_up_and_are_orthogonal() -> None:
     grid = np.random.default_rng(0).normal(size=(3, 2, 4))
-    parts = sensitivity.components(grid)
+    parts = sensitivity.anova_components(grid)
     assert np.allclose(sum(parts.values()), grid)
     for s, part in parts.items():
         for a in s:

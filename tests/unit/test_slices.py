@@ -12,8 +12,9 @@ import pytest
 from commands import run_here
 from studies import make_study
 from tunelab import slices, store
+from tunelab.crossed import mean_of_values
 from tunelab.data import load
-from tunelab.slices import attributes, crossed, find, named, sentence
+from tunelab.slices import attributes, find_slices, named_slices, slice_sentence
 from tunelab.stats import Runs
 from tunelab.store import Rows
 from tunelab.types import DataSpec, Predictions, Split
@@ -42,20 +43,23 @@ def simulated(
 def test_a_weak_slice_is_named_and_said():
     rng = np.random.default_rng(0)
     weak = np.arange(300) % 6 == 0
-    found = find([runs_of(simulated(rng, 4, 300, weak), "lora")],
+    found = find_slices([runs_of(simulated(rng, 4, 300, weak), "lora")],
                  {"kind": ["sarcasm" if w else "plain" for w in weak],
                   "other": rng.permutation(["a", "b", "c"] * 100).tolist()})  # fmt: skip
-    assert {(s.column, s.value) for s in named(found)} == {("kind", "sarcasm"), ("kind", "plain")}
-    worst = named(found)[0]
+    assert {(s.column, s.value) for s in named_slices(found)} == {
+        ("kind", "sarcasm"),
+        ("kind", "plain"),
+    }
+    worst = named_slices(found)[0]
     assert worst.value == "sarcasm"
     assert worst.rows == 50
     assert worst.accuracy.value - worst.rest.value == pytest.approx(worst.difference.value)
     assert worst.difference.high is not None
     assert worst.difference.high < 0
-    text = sentence(worst, len(found))
+    text = slice_sentence(worst, len(found))
     assert text.startswith("lora is weaker where kind is sarcasm: ")
     assert "after Holm over 5 slices; 50 rows" in text
-    json.dumps(slices.to_json(found))
+    json.dumps(slices.slices_to_json(found))
 
 
 def test_large_numbers_that_differ_in_late_digits_are_bins_of_their_own():
@@ -78,7 +82,7 @@ def test_with_nothing_to_find_slices_are_hardly_ever_named():
     for _ in range(studies):
         runs = [runs_of(simulated(rng, 3, 200), f"m{j}") for j in range(2)]
         by = {c: rng.choice(list("abcd"), 200).tolist() for c in ("x", "y")}
-        wrong += bool(named(find(runs, by)))
+        wrong += bool(named_slices(find_slices(runs, by)))
     assert wrong <= 12  # 5% of 120 is 6; 12 or more happen by chance in 2% of such tests
 
 
@@ -93,7 +97,7 @@ def test_intervals_cover_the_truth(seeds: int, rows: int):
         hard = rng.normal(size=rows) * 1.2
         logit = 1.2 + hard[None, :] + spread * rng.normal(size=(seeds, 1))
         right = rng.random((seeds, rows)) < 1 / (1 + np.exp(-logit))
-        e = crossed(right.astype(float)).estimate()
+        e = mean_of_values(right.astype(float)).estimate()
         assert e.low is not None
         assert e.high is not None
         hits += e.low - 0.002 <= big <= e.high + 0.002
@@ -103,12 +107,12 @@ def test_intervals_cover_the_truth(seeds: int, rows: int):
 def test_variances_against_the_plain_formulas():
     rng = np.random.default_rng(4)
     right = (rng.random((1, 50)) < 0.7).astype(float)
-    one = crossed(right)
-    assert one.item == pytest.approx(right.var(ddof=1) / 50 + 1 / 52**2)
+    one = mean_of_values(right)
+    assert one.components.row_means == pytest.approx(right.var(ddof=1) / 50 + 1 / 52**2)
     same = np.repeat(right, 5, axis=0)  # seeds that repeat each other add nothing
-    e, f = one.estimate(), crossed(same).estimate()
+    e, f = one.estimate(), mean_of_values(same).estimate()
     assert (e.low, e.high) == (pytest.approx(f.low), pytest.approx(f.high))
-    everything = crossed(np.ones((3, 30))).estimate()
+    everything = mean_of_values(np.ones((3, 30))).estimate()
     assert everything.low is not None
     assert 0.85 < everything.low < 1.0
 
@@ -116,11 +120,14 @@ def test_variances_against_the_plain_formulas():
 def test_small_slices_and_missing_values_are_left_out():
     right = np.random.default_rng(0).random((3, 60)) < 0.5
     by = {"c": ["few"] * 9 + [None] * 11 + ["many"] * 40, "d": ["x"] * 60}
-    assert find([runs_of(right)], by) == ()
+    assert find_slices([runs_of(right)], by) == ()
     by = {"c": ["some"] * 10 + [None] * 10 + ["many"] * 40}
-    assert [(s.value, s.rows) for s in find([runs_of(right)], by)] == [("many", 40), ("some", 10)]
+    assert [(s.value, s.rows) for s in find_slices([runs_of(right)], by)] == [
+        ("many", 40),
+        ("some", 10),
+    ]
     with pytest.raises(ValueError, match="3 values for 60 rows"):
-        find([runs_of(right)], {"c": ["a", "b", "c"]})
+        find_slices([runs_of(right)], {"c": ["a", "b", "c"]})
 
 
 def test_attributes():

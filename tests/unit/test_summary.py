@@ -16,6 +16,7 @@ from scipy import stats as scipy_stats
 from studies import METHODS, make_study
 from tunelab import store, summary, tradeoff
 from tunelab.errors import ConfigError
+from tunelab.racing import RaceRecord, race_to_json, start, statement
 from tunelab.stats import Runs
 from tunelab.store import StudyRecord, read_study
 from tunelab.summary import Summary, summarise
@@ -184,10 +185,11 @@ def test_a_method_that_ran_where_every_score_was_high_is_not_best_for_that(
 
 
 def test_a_method_that_a_race_dropped_is_not_best(record: StudyRecord) -> None:
-    race = {"metric": "accuracy", "labels": list(record.methods), "alive": ["svm", "svm-tfidf"]}
-    raced = replace(record, race=race)
-    assert summarise(record).best not in race["alive"]
-    assert summarise(raced).best in race["alive"]
+    race = replace(start(record.methods, 6), alive=("svm", "svm-tfidf"))
+    stored = RaceRecord("accuracy", None, "seeds", race, statement(race), 12, 18, 1.0, 1.0)
+    raced = replace(record, race=race_to_json(stored))
+    assert summarise(record).best not in race.alive
+    assert summarise(raced).best in race.alive
     assert {r.label for r in summarise(raced).rows} == set(record.methods)
     assert summarise(raced, "f1_macro").best == summarise(record, "f1_macro").best
 

@@ -251,7 +251,7 @@ def test_an_empty_parquet_table_has_no_rows(tmp_path):
 
 
 def chosen(columns: dict[str, list[object]], text=None, label=None) -> tuple[str, str]:
-    table = tables.table_of("f.csv", "f", columns, range(1, 10_000), "line")
+    table = tables.table_of_columns("f.csv", "f", columns, range(1, 10_000), "line")
     return choose_columns(table, text, label)[:2]
 
 
@@ -492,8 +492,8 @@ def test_windows_of_json_lines_have_the_columns_of_all(tmp_path):
 def test_a_fault_in_the_last_window_is_found_before_the_first_is_given(
     tmp_path, monkeypatch, name, content, match
 ):
-    monkeypatch.setattr(tables, "WINDOW", 4)
-    monkeypatch.setattr(tables, "_CHUNK", 16)
+    monkeypatch.setattr(tables, "WINDOW_ROWS", 4)
+    monkeypatch.setattr(tables, "CHUNK_BYTES", 16)
     with pytest.raises(DataError, match=match):
         open_texts(put(tmp_path, name, content))
 
@@ -503,15 +503,15 @@ def test_bytes_that_are_no_text_are_found_where_they_stand(tmp_path, monkeypatch
     good = (before + "text\n" + "é\n" * 20).encode()
     (tmp_path / "r.csv").write_bytes(good + b"\xe9\n")
     for chunk in (1 << 20, 7, 8):  # within a character, and between two
-        monkeypatch.setattr(tables, "_CHUNK", chunk)
+        monkeypatch.setattr(tables, "CHUNK_BYTES", chunk)
         with pytest.raises(DataError, match=rf"line 22, byte offset {len(good)} \(0xe9\)"):
             open_texts(tmp_path / "r.csv")
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_memory_does_not_grow_with_the_number_of_rows(tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr(tables, "WINDOW", 64)
-    monkeypatch.setattr(tables, "_CHUNK", 4096)
+    monkeypatch.setattr(tables, "WINDOW_ROWS", 64)
+    monkeypatch.setattr(tables, "CHUNK_BYTES", 4096)
 
     def peak(rows: int) -> int:
         source, out = tmp_path / f"{rows}.{suffix}", tmp_path / f"out.{suffix}"

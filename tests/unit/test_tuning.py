@@ -12,37 +12,48 @@ import pytest
 
 from tunelab import tuning
 from tunelab.errors import ConfigError
-from tunelab.tuning import Proposals, Range, by_setting, choose, expected_best, stop_below
+from tunelab.tuning import (
+    Proposals,
+    Range,
+    Try,
+    average_by_setting,
+    choose_settings,
+    expected_best,
+    stop_below,
+)
 
 
-def row(rate: float, value: float | None, seed: int = 0, status: str = "done") -> dict[str, Any]:
-    settings = {"learning_rate": rate}
-    own = {"trial_id": f"{rate}-{seed}"}
-    return {"settings": settings, "value": value, "seed": seed, "status": status, **own}
+def row(rate: float, value: float | None, seed: int = 0, status: str = "done") -> Try:
+    return Try({"learning_rate": rate}, seed, f"{rate}-{seed}", status, value)
 
 
 def test_a_grid_is_every_point_once() -> None:
     space = tuning.parse_space({"r": [4, 8, 4], "target_modules": ["query", ["key", "value"]]})
-    assert tuning.grid(space) == [
+    assert tuning.grid_points(space) == [
         {"r": r, "target_modules": t} for r in (4, 8) for t in ("query", ["key", "value"])
     ]
-    assert tuning.to_json(space) == {"r": [4, 8], "target_modules": ["query", ["key", "value"]]}
+    assert tuning.space_to_json(space) == {
+        "r": [4, 8],
+        "target_modules": ["query", ["key", "value"]],
+    }
     with pytest.raises(ConfigError, match="budget"):
-        tuning.grid({"r": Range(1, 4)})
+        tuning.grid_points({"r": Range(1, 4)})
 
 
 def test_the_best_mean_over_seeds_is_chosen_and_seconds_of_luck_are_not() -> None:
     tries = [row(1, 0.9), row(1, 0.5, seed=1), row(2, 0.8), row(2, 0.8, seed=1)]
-    settings, value, why = choose(tries, {"learning_rate": 1}, higher_is_better=True)
+    settings, value, why = choose_settings(tries, {"learning_rate": 1}, higher_is_better=True)
     assert settings == {"learning_rate": 2}
     assert value == pytest.approx(0.8)
     assert "best of 2" in why
-    assert choose(tries, {"learning_rate": 1}, higher_is_better=False)[0] == {"learning_rate": 1}
+    assert choose_settings(tries, {"learning_rate": 1}, higher_is_better=False)[0] == {
+        "learning_rate": 1
+    }
 
 
 def test_among_equals_the_one_nearest_to_the_start_is_chosen() -> None:
     tries = [row(0.1, 0.8), row(0.9, 0.8), row(30, 0.8)]
-    settings, _, why = choose(tries, {"learning_rate": 1}, higher_is_better=True)
+    settings, _, why = choose_settings(tries, {"learning_rate": 1}, higher_is_better=True)
     assert settings == {"learning_rate": 0.9}
     assert "nearest to the start" in why
 
@@ -56,27 +67,33 @@ def test_a_lead_within_one_standard_error_does_not_move_a_method_from_its_start(
         return 0.01
 
     start = {"learning_rate": 1}
-    settings, value, why = choose(tries, start, higher_is_better=True, error=error)
+    settings, value, why = choose_settings(tries, start, higher_is_better=True, error=error)
     assert (settings, value) == ({"learning_rate": 1}, 0.822)
     assert "the best of 4 on validation, which leads by 0.003 where one standard error" in why
     assert asked == [({0: "3-0"}, {0: "1-0"})]
-    settings, _, why = choose(tries, start, higher_is_better=True, error=lambda *_: 0.002)
+    settings, _, why = choose_settings(tries, start, higher_is_better=True, error=lambda *_: 0.002)
     assert (settings, why) == ({"learning_rate": 3}, "best of 4 on validation")
     # Of a loss the lowest is best.
-    settings, *_ = choose(tries, {"learning_rate": 3}, higher_is_better=False, error=error)
+    settings, *_ = choose_settings(tries, {"learning_rate": 3}, higher_is_better=False, error=error)
     assert settings == {"learning_rate": 9}
     # Where nothing is known of the error, and what is no number.
-    settings, _, why = choose(tries, start, higher_is_better=True, error=lambda *_: None)
+    settings, _, why = choose_settings(tries, start, higher_is_better=True, error=lambda *_: None)
     assert settings == {"learning_rate": 3}
     assert "unknown" in why
-    assert choose([row(1, math.inf), row(2, math.nan)], start, False)[0] is None
+    assert choose_settings([row(1, math.inf), row(2, math.nan)], start, False)[0] is None
 
 
 def test_what_failed_or_was_ended_is_never_chosen() -> None:
     tries = [row(1, None, status="failed"), row(2, 0.99, status="pruned"), row(3, 0.1)]
-    assert choose(tries, {"learning_rate": 1}, higher_is_better=True)[0] == {"learning_rate": 3}
-    assert [r["status"] for r in by_setting({"tries": tries})] == ["failed", "pruned", "done"]
-    assert choose(tries[:2], {}, higher_is_better=True)[:2] == (None, None)
+    assert choose_settings(tries, {"learning_rate": 1}, higher_is_better=True)[0] == {
+        "learning_rate": 3
+    }
+    assert [s.status for s in average_by_setting(tries)] == [
+        "failed",
+        "pruned",
+        "done",
+    ]
+    assert choose_settings(tries[:2], {}, higher_is_better=True)[:2] == (None, None)
 
 
 def test_expected_best_is_the_mean_over_all_samples() -> None:
