@@ -1,4 +1,4 @@
-"""The library of `kernels.cpp`: compiled when it is first needed, kept in the user's cache.
+"""The library of `kernels/cpp`: compiled when it is first needed, kept in the user's cache.
 
 Once for each machine and release of torch; nothing is compiled at import or on installation. torch
 is not imported here: a study's worker has the kernels compiled while it imports torch.
@@ -20,13 +20,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 
 from tunelab import cache
 
 __all__ = ["SOURCE", "build", "compiler", "library", "not_built", "processor"]
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+# The compiled unit, which includes the headers beside it.
+SOURCE = Path(str(resources.files("tunelab") / "kernels" / "cpp" / "abi.cpp"))
 _FLAGS = [
     "-O3",
     "-march=native",
@@ -48,12 +50,7 @@ def library() -> tuple[Path | None, str | None]:
     if sys.platform == "win32":
         return None, "not built on Windows"
     try:
-        text = SOURCE.read_bytes()
-        torch = importlib.metadata.version("torch").encode()
-        key = hashlib.sha256(
-            b"\0".join([text, " ".join(_FLAGS).encode(), torch, processor()])
-        ).hexdigest()[:16]
-        built = cache.machine_folder() / f"kernels-{key}.so"
+        built = cache.machine_folder() / f"kernels-{_key()}.so"
         if not built.is_file():
             if compiler() is None:
                 return None, "no C++ compiler (g++ or clang++) was found"
@@ -61,6 +58,15 @@ def library() -> tuple[Path | None, str | None]:
     except (OSError, subprocess.SubprocessError, ImportError) as e:
         return None, not_built((getattr(e, "stderr", None) or str(e)) or type(e).__name__)
     return built, None
+
+
+def _key() -> str:
+    """What the library depends on: every source file, flags, release of torch, processor."""
+    torch = importlib.metadata.version("torch").encode()
+    parts = [" ".join(_FLAGS).encode(), torch, processor()]
+    for file in sorted([SOURCE, *SOURCE.parent.glob("*.h")]):
+        parts += [file.name.encode(), file.read_bytes()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
 def not_built(said: str) -> str:

@@ -1,6 +1,6 @@
 """Fused kernels for a processor, each with a twin in torch that gives the same numbers.
 
-`kernels.cpp` is compiled when it is first needed (`compiled`). Where there is no compiler (or
+`kernels/cpp` is compiled when it is first needed (`compiled`). Where there is no compiler (or
 TUNELAB_KERNELS=off), and for types other than float32 and bfloat16, the twins run.
 
 Dropout (Srivastava et al. 2014) draws no random numbers: whether an element is kept is a hash of
@@ -70,7 +70,7 @@ def _library() -> tuple[dict[str, Any] | None, str | None]:
 
 _LETTERS = {"p": ctypes.c_void_p, "l": ctypes.c_long, "i": ctypes.c_int, "u": ctypes.c_uint32,
             "f": ctypes.c_float}  # fmt: skip
-# Arguments as kernels.cpp has them, a letter each; a mask is uuf: seed, limit and scale.
+# Arguments as kernels/cpp/abi.cpp has them, a letter each; a mask is uuf: seed, limit and scale.
 _ARGUMENTS = {
     "attention": "ppp" "llllll" "pp" "llll" "ii" "f" "uuf" "ppppp" "l" "i",
     "add_norm": "ppppppp" "ll" "f" "uuf" "i",

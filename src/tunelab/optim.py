@@ -32,7 +32,7 @@ __all__ = ["AdamW", "Rows", "rows_of"]
 _BETAS, _EPS = (0.9, 0.999), 1e-8
 _PIECE_LENGTH = 2**18
 
-# kernels.cpp has the same.
+# kernels/cpp/adamw.h has the same.
 _PIECE = np.dtype(
     [
         *((name, np.uint64) for name in ("p", "m", "v", "g")),
