@@ -25,7 +25,7 @@ from pathlib import Path
 
 from tunelab import cache
 
-__all__ = ["SOURCE", "build", "compiler", "library", "not_built", "processor"]
+__all__ = ["SOURCE", "build", "compiler", "library", "named_library", "not_built", "processor"]
 
 # The compiled unit, which includes the headers beside it.
 SOURCE = Path(str(resources.files("tunelab") / "kernels" / "cpp" / "abi.cpp"))
@@ -42,15 +42,14 @@ _FLAGS = [
 
 def library() -> tuple[Path | None, str | None]:
     """Where the compiled kernels lie, compiling them if need be; or None and why there are none."""
-    named = os.environ.get("TUNELAB_KERNELS", "")
-    if named.lower() == "off":
+    if os.environ.get("TUNELAB_KERNELS", "").lower() == "off":
         return None, "TUNELAB_KERNELS=off"
-    if named.endswith(".so"):  # one that `build` made otherwise
-        return Path(named).resolve(), None
+    if path := named_library():
+        return path, None
     if sys.platform == "win32":
         return None, "not built on Windows"
     try:
-        built = cache.machine_folder() / f"kernels-{_key()}.so"
+        built = cache.machine_folder() / f"kernels-{_library_key()}.so"
         if not built.is_file():
             if compiler() is None:
                 return None, "no C++ compiler (g++ or clang++) was found"
@@ -60,7 +59,13 @@ def library() -> tuple[Path | None, str | None]:
     return built, None
 
 
-def _key() -> str:
+def named_library() -> Path | None:
+    """The library that TUNELAB_KERNELS names, which `build` has made otherwise."""
+    path = os.environ.get("TUNELAB_KERNELS", "")
+    return Path(path).resolve() if path.endswith(".so") else None
+
+
+def _library_key() -> str:
     """What the library depends on: every source file, flags, release of torch, processor."""
     torch = importlib.metadata.version("torch").encode()
     parts = [" ".join(_FLAGS).encode(), torch, processor()]

@@ -7,7 +7,7 @@ Dropout (Srivastava et al. 2014) draws no random numbers: whether an element is 
 its index and a seed, so that the mask is a function of seed and step, alike in kernel and twin, and
 is not stored for the backward pass.
 
-May import: compiled, errors. May not import: packing, train, methods.
+May import: abi, compiled, errors. May not import: packing, train, methods.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from tunelab import compiled
+from tunelab import abi, compiled
+from tunelab.errors import ConfigError
 
 __all__ = [
     "Dropout",
@@ -63,55 +64,16 @@ def _library() -> tuple[dict[str, Any] | None, str | None]:
     """The compiled kernels, or None and why there are none."""
     path, why = compiled.library()
     try:
-        return (None, why) if path is None else (_functions(ctypes.CDLL(str(path))), None)
-    except (OSError, AttributeError) as e:  # no library, or another version's
+        return (None, why) if path is None else (abi.load_functions(path), None)
+    except OSError as e:
         return None, compiled.not_built(str(e))
-
-
-_LETTERS = {"p": ctypes.c_void_p, "l": ctypes.c_long, "i": ctypes.c_int, "u": ctypes.c_uint32,
-            "f": ctypes.c_float}  # fmt: skip
-# Arguments as kernels/cpp/abi.cpp has them, a letter each; a mask is uuf: seed, limit and scale.
-_ARGUMENTS = {
-    "attention": "ppp" "llllll" "pp" "llll" "ii" "f" "uuf" "ppppp" "l" "i",
-    "add_norm": "ppppppp" "ll" "f" "uuf" "i",
-    "add_norm_back": "pppppppp" "ll" "uuf" "i",
-    "dropout": "pp" "l" "uuf" "i",
-    "gelu": "ppp" "l" "i",
-    "low_rank": "ppppp" "l" "p" "llll" "f" "uuf" "i",
-    "low_rank_back": "p" "l" "ppppppp" "llll" "f" "uuf" "i",
-}  # fmt: skip
-# Of float32 alone (optim.py).
-_OF_FLOATS = {
-    "squares_float32": "p" "l" "p" "i", "adamw_float32": "p" "l" "ffff" "i",
-    "adamw_late_float32": "pp" "ll" "i",
-}  # fmt: skip
-# Whole layers (fused.py), where vectors are wide; bfloat16 on matrix tiles, or on vectors of pairs.
-_LAYERS = {
-    "adapted": "ppp" "i" "l" "i", "adapted_back": "pppp" "l" "i", "sublayers": "p" "l" "i",
-    "sublayers_back": "p" "l" "i",
-}  # fmt: skip
-_IN_FLOAT32 = {"panels_float32": "pllllp"}
-_IN_BFLOAT16 = {"lay_out_bfloat16": "pllllp"}
-_ON_TILES = {"lay_out_float32": "pllllp", "product_float32": "pppplllii"}
-
-
-def _functions(library: ctypes.CDLL) -> dict[str, Any]:
-    """Name and type of a kernel -> its function, which takes plain numbers."""
-    names = {f"{n}_{kind}": ls for n, ls in _ARGUMENTS.items() for kind in ("float32", "bfloat16")}
-    names |= _OF_FLOATS
-    layers = library.layers()
-    if layers & 1:
-        names |= _IN_FLOAT32 | {f"{n}_float32": ls for n, ls in _LAYERS.items()}
-    if layers & 2:
-        names |= _IN_BFLOAT16 | {f"{n}_bfloat16": ls for n, ls in _LAYERS.items()}
-    if layers & 4:
-        names |= _ON_TILES
-    found: dict[str, Any] = {}
-    for name, letters in names.items():
-        function = found[name] = getattr(library, name)
-        function.argtypes = [_LETTERS[c] for c in letters]
-        function.restype = None
-    return found
+    except abi.AbiError as e:
+        if not compiled.named_library():
+            raise
+        raise ConfigError(
+            f"TUNELAB_KERNELS={path} is of another version of tunelab: {e}. "
+            "Name one that was built from this version, or unset TUNELAB_KERNELS."
+        ) from e
 
 
 def available() -> bool:

@@ -5,17 +5,19 @@
 #include <cmath>
 #include <vector>
 
+#include "abi.h"
 #include "vec.h"
 
 namespace {
 
 // AdamW (Loshchilov & Hutter 2019) of n numbers: keep = 1 - rate * decay, size = rate / (1 - b1^t),
-// root = sqrt(1 - b2^t) in step t. optim.py has the same.
+// root = sqrt(1 - b2^t) in step t.
 struct Piece {
   float *p, *m, *v;
   const float* g;
   long n;
   float keep, size, root;
+  FIELDS(Piece, p, m, v, g, n, keep, size, root)
 };
 
 // The sum of the gradients' squares; the same for any number of threads.
@@ -53,15 +55,16 @@ void adamw(const Piece* pieces, long count, float scale, float first, float seco
 
 // Rows of a matrix that had no gradient for some steps: `last` is the step that a row has, `since` the
 // last with a gradient (0: none), and keep, size and root are of each step from the first on.
-struct Late {
+struct LateRows {
   float *p, *m, *v;
   int32_t *last, *since;
   const float *keep, *size, *root;
   long width;
   float first, second, eps;
+  FIELDS(LateRows, p, m, v, last, since, keep, size, root, width, first, second, eps)
 };
 
-void adamw_late(const Late& e, const int64_t* rows, long count, long now, int threads) {
+void adamw_late(const LateRows& e, const int64_t* rows, long count, long now, int threads) {
   // By then m is 2e-12 of what it was and moves nothing: only decay is left.
   constexpr long done = 256;
   const float ebb = std::sqrt(e.second);

@@ -1,6 +1,7 @@
 // Dropout whose mask is a function of (seed, index), so that it need not be kept for the way back.
 #pragma once
 
+#include "abi.h"
 #include "vec.h"
 
 namespace {
@@ -10,6 +11,7 @@ namespace {
 struct Dropout {
   uint32_t seed, limit;
   float scale;
+  FIELDS(Dropout, seed, limit, scale)
   template <class W>
   static inline W mix(W h) {
     h ^= h >> 16;

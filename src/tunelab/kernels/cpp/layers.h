@@ -6,6 +6,7 @@
 #include <memory>
 #include <new>
 
+#include "abi.h"
 #include "dropout.h"
 #include "gelu.h"
 #include "vec.h"
@@ -26,7 +27,7 @@ Place<T> place(long n) {
   return Place<T>(static_cast<T*>(p));
 }
 
-// An adapter on some columns of y = x W^T; fused.py has the same.
+// An adapter on some columns of y = x W^T.
 template <class T>
 struct Adapter {
   const float *a, *b;    // A (rank x k), B (columns x rank)
@@ -36,6 +37,7 @@ struct Adapter {
   long first, columns, rank;
   float scale;           // of the adapter and, where elements are dropped, of those that are not
   uint32_t seed, limit;
+  FIELDS(Adapter, a, b, low, kept, da, db, first, columns, rank, scale, seed, limit)
 };
 
 // ALL rows of x, of which `many` are real; `space` has room for all, if some are not.
@@ -63,26 +65,27 @@ inline uint32_t kept_bits(const Adapter<T>& p, uint32_t index) {
 
 // Some rows of a weight, `n` of k numbers one behind the other: of float32, or with four bits a number,
 // the first of two in a byte's upper half. Each is one of sixteen numbers times the scale of its block
-// (Dettmers et al. 2023, in bitsandbytes' layout). k, n and blocks are multiples of 32. fused.py has
-// the same.
-struct Rows {
+// (Dettmers et al. 2023, in bitsandbytes' layout). k, n and blocks are multiples of 32.
+struct WeightRows {
   const float* whole;  // null where `codes` are given
   const uint8_t* codes;
   const float *numbers, *scales;
   long block, n;
+  FIELDS(WeightRows, whole, codes, numbers, scales, block, n)
 };
 
 // A layer x W^T + bias, x with k and the result with n numbers a row, and its adapters; k, n and
 // adapters' columns are multiples of 32. W^T and W are laid out, or, of bfloat16, its rows are given
 // in `pieces`, one below the other, and it is laid out in each call. dw (n x k) and dbias are null
-// where these do not learn. fused.py has the same.
+// where these do not learn.
 template <class T>
 struct Layer {
   const T *ahead, *back, *bias;
   float *dw, *dbias;
   const Adapter<T>* parts;
-  const Rows* rows;
+  const WeightRows* rows;
   long count, pieces, k, n;
+  FIELDS(Layer, ahead, back, bias, dw, dbias, parts, rows, count, pieces, k, n)
 };
 
 // 32 numbers, to the nearest of a tensor's type.

@@ -38,7 +38,7 @@ Place<bf16> laid_out(const Layer<bf16>& layer, bool back, int threads) {
   Place<bf16> out = place<bf16>(layer.n * layer.k);
   long first = 0;
   for (long i = 0; i < layer.pieces; i++) {
-    const Rows& w = layer.rows[i];
+    const WeightRows& w = layer.rows[i];
     const auto lay = [&](auto sixteen) {
       lay_out_rows(sixteen, w.n, layer.k, first, layer.n, back, out.get(), threads);
     };

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "abi.h"
 #include "attention.h"
 #include "attention_bf16.h"
 #include "layers_bf16.h"
@@ -13,13 +14,13 @@
 #ifdef WIDE_VECTORS
 namespace {
 
-// A sublayer in BERT's order (Vaswani et al. 2017): norm(x + drop(out(f(in(x))))), where f is attention
-// within each text (`bounds` given; `in` makes queries, keys and values) or GELU. With `asking`, which
-// makes the queries, only the first token of each text asks and has a result; `in` makes keys and values
-// then. fused.py has the same.
+// A sublayer in BERT's order (Vaswani et al. 2017): norm(x + drop(out(f(into(x))))), where f is attention
+// within each text (`bounds` given; `into` makes queries, keys and values) or GELU. With `asking`, which
+// makes the queries, only the first token of each text asks and has a result; `into` makes keys and values
+// then.
 template <class T>
 struct Sublayer {
-  Layer<T> in, out;
+  Layer<T> into, out;
   const Layer<T>* asking;
   const T* x;
   T *inner;              // queries, keys and values; of GELU its derivative
@@ -34,6 +35,9 @@ struct Sublayer {
   long rows, texts, heads, longest;
   float eps, scale;
   Dropout attending, after;
+  FIELDS(Sublayer, into, out, asking, x, inner, firsts, queries, act, result, normed, inverse, weight, shift,
+         bounds, g, dx, dweight, dshift, rows, texts, heads, longest, eps, scale, attending, after)
+
   // Of the result, and of what is added to it.
   long asks() const { return asking ? texts : rows; }
   const T* residual() const { return asking ? firsts : x; }
@@ -41,7 +45,7 @@ struct Sublayer {
 
 template <class T>
 Attention<T> attention_of(const Sublayer<T>& h, T* out, const T* grad, T* dqueries, T* made) {
-  const long k = h.out.k, width = k / h.heads, n = h.in.n;
+  const long k = h.out.k, width = k / h.heads, n = h.into.n;
   const auto part = [=](auto* from, long which) {
     return View<std::remove_pointer_t<decltype(from)>>{from + which * k, n, width};
   };
@@ -59,12 +63,12 @@ template <class T>
 void forward(const Sublayer<T>& h, int threads) {
   const long n = h.out.n, k = h.out.k, asks = h.asks();
   if (!h.bounds) {
-    adapted(h.x, h.in, h.act, true, h.inner, h.rows, threads);
+    adapted(h.x, h.into, h.act, true, h.inner, h.rows, threads);
   } else {
-    adapted(h.x, h.in, h.inner, false, nullptr, h.rows, threads);
+    adapted(h.x, h.into, h.inner, false, nullptr, h.rows, threads);
     if (h.asking) {
       for (long t = 0; t < asks; t++)
-        std::memcpy(h.firsts + t * h.in.k, h.x + h.bounds[t] * h.in.k, size_t(h.in.k) * sizeof(T));
+        std::memcpy(h.firsts + t * h.into.k, h.x + h.bounds[t] * h.into.k, size_t(h.into.k) * sizeof(T));
       adapted(h.firsts, *h.asking, h.queries, false, nullptr, asks, threads);
     }
     attend(attention_of<T>(h, h.act, nullptr, nullptr, nullptr), threads);
@@ -89,17 +93,17 @@ void backward(const Sublayer<T>& h, int threads) {
   const T* const residual = dresidual ? dresidual.get() : dy.get();
   if (!h.bounds) {
     adapted_back(dy.get(), h.act, h.out, dact.get(), h.inner, nullptr, asks, threads);
-    adapted_back(dact.get(), h.x, h.in, h.dx, nullptr, residual, h.rows, threads);
+    adapted_back(dact.get(), h.x, h.into, h.dx, nullptr, residual, h.rows, threads);
     return;
   }
   adapted_back(dy.get(), h.act, h.out, dact.get(), nullptr, nullptr, asks, threads);
-  const long wide = h.in.n, end = h.bounds[h.texts];
+  const long wide = h.into.n, end = h.bounds[h.texts];
   const Place<T> made = place<T>(wide * h.rows), dqueries = h.asking ? place<T>(asks * k) : Place<T>();
   std::memset(made.get() + wide * end, 0, size_t(wide * (h.rows - end)) * sizeof(T));
   attend(attention_of<T>(h, nullptr, dact.get(), dqueries.get(), made.get()), threads);
-  adapted_back(made.get(), h.x, h.in, h.dx, nullptr, h.asking ? nullptr : residual, h.rows, threads);
+  adapted_back(made.get(), h.x, h.into, h.dx, nullptr, h.asking ? nullptr : residual, h.rows, threads);
   if (!h.asking) return;
-  const long wx = h.in.k;
+  const long wx = h.into.k;
   const Place<T> dfirsts = h.dx ? place<T>(asks * wx) : Place<T>();
   adapted_back(dqueries.get(), h.firsts, *h.asking, dfirsts.get(), nullptr, residual, asks, threads);
   for (long t = 0; h.dx && t < asks; t++) {

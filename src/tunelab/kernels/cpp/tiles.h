@@ -20,7 +20,7 @@ constexpr long TILE = 512;  // numbers in a tile of bfloat16
 // there after `take`; so are at least as many of its rows as `start` asks for. With LOWER or RIGHT
 // false, its rows or columns from 16 on are zero. Of B's lines at least the first `lines` count.
 #ifdef MATRIX_TILES
-bool has_tiles = false;  // see layers()
+bool has_tiles = false;  // see abi_1()
 
 // gcc takes these instructions to read nothing: what they read has to be written before.
 inline void settle(const void* p) { asm volatile("" ::"r"(p) : "memory"); }
