@@ -124,14 +124,11 @@ def build(to: Path, flags: Sequence[str] = ()) -> None:
     link = [str(found[0]), f"-Wl,-rpath,{libraries}"] if found else []
     try:
         part = f"{name}.o"
-        subprocess.run(  # noqa: S603  our own file, a compiler from PATH
+        for command in (
             [chosen, *_FLAGS, *threads, *flags, "-c", str(SOURCE), "-o", part],
-            check=True, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
-        subprocess.run(  # noqa: S603
             [chosen, "-shared", part, "-o", name, *link],
-            check=True, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+        ):  # our own file, a compiler from PATH
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)  # noqa: S603
         Path(name).replace(to)
     finally:
         for left in (name, f"{name}.o"):

@@ -32,11 +32,27 @@ from tunelab.abi import (
 )
 from tunelab.kernels import Dropout, Layout, at
 
-__all__ = ["Adapter", "Attention", "Coded", "LaidOut", "Learning", "Linear", "Norm", "Product",
-           "Sublayer", "Weight", "coded", "is_coded", "laid_out", "linear",
-           "product", "sublayers"]  # fmt: skip
+__all__ = [
+    "Adapter",
+    "Attention",
+    "Coded",
+    "LaidOut",
+    "Learning",
+    "Linear",
+    "Norm",
+    "Product",
+    "Sublayer",
+    "Weight",
+    "coded",
+    "is_coded",
+    "laid_out",
+    "linear",
+    "product",
+    "sublayers",
+]
 
 _TILE = 32
+_LINE = 64  # bytes of a cache's line
 _LAYING_OUT = {torch.bfloat16: "lay_out", torch.float32: "panels"}
 
 
@@ -206,10 +222,9 @@ class Product:
         y = x.new_empty(*x.shape[:-1], self.wide)
         rows, threads = x.numel() // self.deep, torch.get_num_threads()
         if self.in_two_parts:
-            kernels.pick("product", x)(
-                at(x), at(self.laid), at(self.bias), at(y), rows, self.deep, self.wide, self.gelu,
-                threads,
-            )  # fmt: skip
+            places = map(at, (x, self.laid, self.bias, y))
+            sizes = (rows, self.deep, self.wide)
+            kernels.pick("product", x)(*places, *sizes, self.gelu, threads)
             return y
         record = LayerRecord(at(self.laid), bias=at(self.bias), k=self.deep, n=self.wide)
         kernels.pick("adapted", x)(ctypes.addressof(record), at(x), at(y), self.gelu, rows, threads)
@@ -340,25 +355,25 @@ class _Ready:
         # One piece of memory for all adapters: each tensor of its own takes microseconds.
         # Whole tiles; in float32 ranks are read by eights, and rows by twelves.
         whole = 8 if dtype == torch.float32 else _TILE
-        ranks = [t.shape[0] + -t.shape[0] % whole for t in self.thin[::2]]
-        lows = [_whole_lines(r * (rows + -rows % _TILE + _TILE) * dtype.itemsize) for r in ranks]
-        masks = [_whole_lines(rows * k // 8) if p.drop.limit else 0 for p in layer.adapters]
+        ranks = [_filled_up(t.shape[0], whole) for t in self.thin[::2]]
+        numbers = [r * (_filled_up(rows, _TILE) + _TILE) for r in ranks]
+        lows = [_filled_up(count * dtype.itemsize, _LINE) for count in numbers]
+        masks = [_filled_up(rows * k // 8, _LINE) if p.drop.limit else 0 for p in layer.adapters]
         self._memory = [torch.empty(sum(lows) + sum(masks), dtype=torch.uint8)]
         place = self._memory[0].data_ptr()
         self._parts = (AdapterRecord * len(layer.adapters))()
         for i, p in enumerate(layer.adapters):
             a, b, drop = self.thin[2 * i], self.thin[2 * i + 1], p.drop
+            kept = place + lows[i] if masks[i] else None
+            sizes, scale = (p.columns.start, b.shape[0], a.shape[0]), p.scale * drop.scale
+            mask, gradients = (drop.seed, drop.limit), (None, None)
             self._parts[i] = AdapterRecord(
-                a.data_ptr(), b.data_ptr(), place, place + lows[i] if masks[i] else None,
-                None, None, p.columns.start, b.shape[0], a.shape[0], p.scale * drop.scale,
-                drop.seed, drop.limit,
-            )  # fmt: skip
+                at(a), at(b), place, kept, *gradients, *sizes, scale, *mask
+            )
             place += lows[i] + masks[i]
         self._layer = layer
-        self.record = LayerRecord(
-            bias=at(layer.bias), parts=ctypes.addressof(self._parts), count=len(layer.adapters),
-            k=k, n=n,
-        )  # fmt: skip
+        parts, count = ctypes.addressof(self._parts), len(layer.adapters)
+        self.record = LayerRecord(bias=at(layer.bias), parts=parts, count=count, k=k, n=n)
         weight = layer.weight
         if isinstance(weight, LaidOut):
             laid = weight.ahead()
@@ -403,9 +418,9 @@ class _Ready:
         return made
 
 
-def _whole_lines(size: int) -> int:
-    """So many bytes, filled up to whole lines of a cache."""
-    return size + -size % 64
+def _filled_up(size: int, whole: int) -> int:
+    """The next multiple of `whole`."""
+    return size + -size % whole
 
 
 def _room_for(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -444,10 +459,9 @@ class _Linear(torch.autograd.Function):
         ready: _Ready = ctx.ready
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         made = ready.turn(ready.record, dx is not None)
-        kernels.pick("adapted_back", g)(
-            ctypes.addressof(ready.record), at(g), at(x), at(dx),
-            g.numel() // g.shape[-1], torch.get_num_threads(),
-        )  # fmt: skip
+        record, rows = ctypes.addressof(ready.record), g.numel() // g.shape[-1]
+        threads = torch.get_num_threads()
+        kernels.pick("adapted_back", g)(record, at(g), at(x), at(dx), rows, threads)
         return dx, None, *made
 
 

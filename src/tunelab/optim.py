@@ -300,11 +300,9 @@ class AdamW(torch.optim.AdamW):
         if lag is None:
             return
         p = self._params[i]
-        record = LateRowsRecord(
-            at(p), at(self._m[i]), at(self._v[i]), at(lag.last), at(lag.since),
-            *(kept.buffer_info()[0] for kept in lag.numbers), p.shape[1], *_BETAS, _EPS,
-        )  # fmt: skip
-        kernels.pick("adamw_late", p)(
-            ctypes.addressof(record), at(rows), len(rows), len(lag.numbers[0]),
-            torch.get_num_threads(),
-        )  # fmt: skip
+        places = map(at, (p, self._m[i], self._v[i], lag.last, lag.since))
+        numbers = (of_steps.buffer_info()[0] for of_steps in lag.numbers)
+        record = LateRowsRecord(*places, *numbers, p.shape[1], *_BETAS, _EPS)
+        late, steps = ctypes.addressof(record), len(lag.numbers[0])
+        threads = torch.get_num_threads()
+        kernels.pick("adamw_late", p)(late, at(rows), len(rows), steps, threads)
