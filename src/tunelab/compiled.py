@@ -1,4 +1,4 @@
-"""The library of `kernels.cpp`: compiled when it is first needed, kept in the user's cache.
+"""The library of `kernels/cpp`: compiled when it is first needed, kept in the user's cache.
 
 Once for each machine and release of torch; nothing is compiled at import or on installation. torch
 is not imported here: a study's worker has the kernels compiled while it imports torch.
@@ -20,13 +20,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 
 from tunelab import cache
 
-__all__ = ["SOURCE", "build", "compiler", "library", "not_built", "processor"]
+__all__ = ["SOURCE", "build", "compiler", "library", "named_library", "not_built", "processor"]
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+# The compiled unit, which includes the headers beside it.
+SOURCE = Path(str(resources.files("tunelab") / "kernels" / "cpp" / "abi.cpp"))
 _FLAGS = [
     "-O3",
     "-march=native",
@@ -40,20 +42,14 @@ _FLAGS = [
 
 def library() -> tuple[Path | None, str | None]:
     """Where the compiled kernels lie, compiling them if need be; or None and why there are none."""
-    named = os.environ.get("TUNELAB_KERNELS", "")
-    if named.lower() == "off":
+    if os.environ.get("TUNELAB_KERNELS", "").lower() == "off":
         return None, "TUNELAB_KERNELS=off"
-    if named.endswith(".so"):  # one that `build` made otherwise
-        return Path(named).resolve(), None
+    if path := named_library():
+        return path, None
     if sys.platform == "win32":
         return None, "not built on Windows"
     try:
-        text = SOURCE.read_bytes()
-        torch = importlib.metadata.version("torch").encode()
-        key = hashlib.sha256(
-            b"\0".join([text, " ".join(_FLAGS).encode(), torch, processor()])
-        ).hexdigest()[:16]
-        built = cache.machine_folder() / f"kernels-{key}.so"
+        built = cache.machine_folder() / f"kernels-{_library_key()}.so"
         if not built.is_file():
             if compiler() is None:
                 return None, "no C++ compiler (g++ or clang++) was found"
@@ -61,6 +57,21 @@ def library() -> tuple[Path | None, str | None]:
     except (OSError, subprocess.SubprocessError, ImportError) as e:
         return None, not_built((getattr(e, "stderr", None) or str(e)) or type(e).__name__)
     return built, None
+
+
+def named_library() -> Path | None:
+    """The library that TUNELAB_KERNELS names, which `build` has made otherwise."""
+    path = os.environ.get("TUNELAB_KERNELS", "")
+    return Path(path).resolve() if path.endswith(".so") else None
+
+
+def _library_key() -> str:
+    """What the library depends on: every source file, flags, release of torch, processor."""
+    torch = importlib.metadata.version("torch").encode()
+    parts = [" ".join(_FLAGS).encode(), torch, processor()]
+    for file in sorted([SOURCE, *SOURCE.parent.glob("*.h")]):
+        parts += [file.name.encode(), file.read_bytes()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
 def not_built(said: str) -> str:
@@ -113,14 +124,11 @@ def build(to: Path, flags: Sequence[str] = ()) -> None:
     link = [str(found[0]), f"-Wl,-rpath,{libraries}"] if found else []
     try:
         part = f"{name}.o"
-        subprocess.run(  # noqa: S603  our own file, a compiler from PATH
+        for command in (
             [chosen, *_FLAGS, *threads, *flags, "-c", str(SOURCE), "-o", part],
-            check=True, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
-        subprocess.run(  # noqa: S603
             [chosen, "-shared", part, "-o", name, *link],
-            check=True, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+        ):  # our own file, a compiler from PATH
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)  # noqa: S603
         Path(name).replace(to)
     finally:
         for left in (name, f"{name}.o"):

@@ -9,7 +9,7 @@ layers alone (`Product`), in float32 also in two parts on tiles. Where a process
 `laid_out` gives None and the caller computes as `packing` does without; the same masks are drawn,
 so that both give the same numbers to rounding.
 
-May import: kernels. May not import: packing, train, methods.
+May import: abi, kernels. May not import: packing, train, methods.
 """
 
 from __future__ import annotations
@@ -23,13 +23,36 @@ import torch
 from torch import nn
 
 from tunelab import kernels
+from tunelab.abi import (
+    AdapterRecord,
+    DropoutRecord,
+    LayerRecord,
+    SublayerRecord,
+    WeightRowsRecord,
+)
 from tunelab.kernels import Dropout, Layout, at
 
-__all__ = ["Adapter", "Attention", "Coded", "LaidOut", "Learning", "Linear", "Norm", "Product",
-           "Sublayer", "Weight", "coded", "is_coded", "laid_out", "linear",
-           "product", "sublayers"]  # fmt: skip
+__all__ = [
+    "Adapter",
+    "Attention",
+    "Coded",
+    "LaidOut",
+    "Learning",
+    "Linear",
+    "Norm",
+    "Product",
+    "Sublayer",
+    "Weight",
+    "coded",
+    "is_coded",
+    "laid_out",
+    "linear",
+    "product",
+    "sublayers",
+]
 
 _TILE = 32
+_LINE = 64  # bytes of a cache's line
 _LAYING_OUT = {torch.bfloat16: "lay_out", torch.float32: "panels"}
 
 
@@ -72,13 +95,6 @@ def _below_each_other(parts: Sequence[torch.Tensor]) -> torch.Size:
     return torch.Size((sum(p.shape[0] for p in parts), parts[0].shape[1]))
 
 
-class _Rows(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("whole", "codes", "numbers", "scales")),
-        *((name, ctypes.c_long) for name in ("block", "n")),
-    )
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Learning:
     """Weights of float32 that learn, one below the other; each call rounds them to bfloat16."""
@@ -90,9 +106,9 @@ class Learning:
         """(n, k)."""
         return _below_each_other(self.parts)
 
-    def pieces(self) -> list[_Rows]:
+    def pieces(self) -> list[WeightRowsRecord]:
         """As kernels take them."""
-        return [_Rows(at(p), None, None, None, 0, len(p)) for p in self.parts]
+        return [WeightRowsRecord(at(p), None, None, None, 0, len(p)) for p in self.parts]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,11 +122,13 @@ class Coded:
     shape: torch.Size
     parts: tuple[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int], ...]
 
-    def pieces(self) -> list[_Rows]:
+    def pieces(self) -> list[WeightRowsRecord]:
         """As kernels take them."""
         k = self.shape[1]
         return [
-            _Rows(None, at(codes), at(numbers), at(scales), block, 2 * int(codes.numel()) // k)
+            WeightRowsRecord(
+                None, at(codes), at(numbers), at(scales), block, 2 * int(codes.numel()) // k
+            )
             for codes, numbers, scales, block in self.parts
         ]
 
@@ -204,12 +222,11 @@ class Product:
         y = x.new_empty(*x.shape[:-1], self.wide)
         rows, threads = x.numel() // self.deep, torch.get_num_threads()
         if self.in_two_parts:
-            kernels.pick("product", x)(
-                at(x), at(self.laid), at(self.bias), at(y), rows, self.deep, self.wide, self.gelu,
-                threads,
-            )  # fmt: skip
+            places = map(at, (x, self.laid, self.bias, y))
+            sizes = (rows, self.deep, self.wide)
+            kernels.pick("product", x)(*places, *sizes, self.gelu, threads)
             return y
-        record = _Layer(at(self.laid), bias=at(self.bias), k=self.deep, n=self.wide)
+        record = LayerRecord(at(self.laid), bias=at(self.bias), k=self.deep, n=self.wide)
         kernels.pick("adapted", x)(ctypes.addressof(record), at(x), at(y), self.gelu, rows, threads)
         return y
 
@@ -329,39 +346,6 @@ class Sublayer:
         return (*self.into.learns, *asking, *self.out.learns, *self.norm.learns)
 
 
-class _Adapter(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("a", "b", "low", "kept", "da", "db")),
-        *((name, ctypes.c_long) for name in ("first", "columns", "rank")),
-        ("scale", ctypes.c_float), ("seed", ctypes.c_uint32), ("limit", ctypes.c_uint32),
-    )  # fmt: skip
-
-
-class _Layer(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("ahead", "back", "bias", "dw", "dbias", "parts")),
-        ("rows", ctypes.c_void_p),
-        *((name, ctypes.c_long) for name in ("count", "pieces", "k", "n")),
-    )
-
-
-class _Dropout(ctypes.Structure):
-    _fields_ = (("seed", ctypes.c_uint32), ("limit", ctypes.c_uint32), ("scale", ctypes.c_float))
-
-
-class _Sublayer(ctypes.Structure):
-    _fields_ = (
-        ("into", _Layer), ("out", _Layer), ("asking", ctypes.c_void_p),
-        *((name, ctypes.c_void_p) for name in ("x", "inner", "firsts", "queries")),
-        *((name, ctypes.c_void_p) for name in ("act", "result", "normed", "inverse")),
-        *((name, ctypes.c_void_p) for name in ("weight", "shift", "bounds", "g", "dx")),
-        *((name, ctypes.c_void_p) for name in ("dweight", "dshift")),
-        *((name, ctypes.c_long) for name in ("rows", "texts", "heads", "longest")),
-        ("eps", ctypes.c_float), ("scale", ctypes.c_float),
-        ("attending", _Dropout), ("after", _Dropout),
-    )  # fmt: skip
-
-
 class _Ready:
     """A layer as kernels take it, for one batch."""
 
@@ -371,25 +355,25 @@ class _Ready:
         # One piece of memory for all adapters: each tensor of its own takes microseconds.
         # Whole tiles; in float32 ranks are read by eights, and rows by twelves.
         whole = 8 if dtype == torch.float32 else _TILE
-        ranks = [t.shape[0] + -t.shape[0] % whole for t in self.thin[::2]]
-        lows = [_whole_lines(r * (rows + -rows % _TILE + _TILE) * dtype.itemsize) for r in ranks]
-        masks = [_whole_lines(rows * k // 8) if p.drop.limit else 0 for p in layer.adapters]
+        ranks = [_filled_up(t.shape[0], whole) for t in self.thin[::2]]
+        numbers = [r * (_filled_up(rows, _TILE) + _TILE) for r in ranks]
+        lows = [_filled_up(count * dtype.itemsize, _LINE) for count in numbers]
+        masks = [_filled_up(rows * k // 8, _LINE) if p.drop.limit else 0 for p in layer.adapters]
         self._memory = [torch.empty(sum(lows) + sum(masks), dtype=torch.uint8)]
         place = self._memory[0].data_ptr()
-        self._parts = (_Adapter * len(layer.adapters))()
+        self._parts = (AdapterRecord * len(layer.adapters))()
         for i, p in enumerate(layer.adapters):
             a, b, drop = self.thin[2 * i], self.thin[2 * i + 1], p.drop
-            self._parts[i] = _Adapter(
-                a.data_ptr(), b.data_ptr(), place, place + lows[i] if masks[i] else None,
-                None, None, p.columns.start, b.shape[0], a.shape[0], p.scale * drop.scale,
-                drop.seed, drop.limit,
-            )  # fmt: skip
+            kept = place + lows[i] if masks[i] else None
+            sizes, scale = (p.columns.start, b.shape[0], a.shape[0]), p.scale * drop.scale
+            mask, gradients = (drop.seed, drop.limit), (None, None)
+            self._parts[i] = AdapterRecord(
+                at(a), at(b), place, kept, *gradients, *sizes, scale, *mask
+            )
             place += lows[i] + masks[i]
         self._layer = layer
-        self.record = _Layer(
-            bias=at(layer.bias), parts=ctypes.addressof(self._parts), count=len(layer.adapters),
-            k=k, n=n,
-        )  # fmt: skip
+        parts, count = ctypes.addressof(self._parts), len(layer.adapters)
+        self.record = LayerRecord(bias=at(layer.bias), parts=parts, count=count, k=k, n=n)
         weight = layer.weight
         if isinstance(weight, LaidOut):
             laid = weight.ahead()
@@ -399,19 +383,19 @@ class _Ready:
             assert dtype == torch.bfloat16  # noqa: S101  only these kernels lay out
             self._lay_within(self.record)
 
-    def _lay_within(self, record: _Layer) -> None:
+    def _lay_within(self, record: LayerRecord) -> None:
         """Have the next call lay the weight out, from where its parts lie now."""
         weight = self._layer.weight
         assert not isinstance(weight, LaidOut)  # noqa: S101  the caller has asked
         pieces = weight.pieces()
-        self._rows = (_Rows * len(pieces))(*pieces)
+        self._rows = (WeightRowsRecord * len(pieces))(*pieces)
         record.rows, record.pieces = ctypes.addressof(self._rows), len(pieces)
 
     def kept(self) -> torch.Tensor:
         """What the way back needs again. The caller's now: here it would outlive that."""
         return self._memory.pop()
 
-    def turn(self, record: _Layer, asked: bool) -> list[torch.Tensor]:
+    def turn(self, record: LayerRecord, asked: bool) -> list[torch.Tensor]:
         """Make ready for the way back: room for the gradients of `learns`, which the call fills.
 
         `asked`: whether x's gradient is.
@@ -434,9 +418,9 @@ class _Ready:
         return made
 
 
-def _whole_lines(size: int) -> int:
-    """So many bytes, filled up to whole lines of a cache."""
-    return size + -size % 64
+def _filled_up(size: int, whole: int) -> int:
+    """The next multiple of `whole`."""
+    return size + -size % whole
 
 
 def _room_for(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -475,10 +459,9 @@ class _Linear(torch.autograd.Function):
         ready: _Ready = ctx.ready
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         made = ready.turn(ready.record, dx is not None)
-        kernels.pick("adapted_back", g)(
-            ctypes.addressof(ready.record), at(g), at(x), at(dx),
-            g.numel() // g.shape[-1], torch.get_num_threads(),
-        )  # fmt: skip
+        record, rows = ctypes.addressof(ready.record), g.numel() // g.shape[-1]
+        threads = torch.get_num_threads()
+        kernels.pick("adapted_back", g)(record, at(g), at(x), at(dx), rows, threads)
         return dx, None, *made
 
 
@@ -494,7 +477,7 @@ def sublayers(x: torch.Tensor, chain: Sequence[Sublayer]) -> torch.Tensor:
 class _Step:
     """A sublayer as the kernel takes it, for one batch."""
 
-    def __init__(self, sublayer: Sublayer, x: torch.Tensor, record: _Sublayer) -> None:
+    def __init__(self, sublayer: Sublayer, x: torch.Tensor, record: SublayerRecord) -> None:
         into, out, norm, attention = sublayer.into, sublayer.out, sublayer.norm, sublayer.attention
         (inside, deep), (n, wide) = into.weight.shape, out.weight.shape
         rows = asks = x.numel() // deep
@@ -506,7 +489,7 @@ class _Step:
             record.bounds = at(self._bounds)
             record.texts, record.longest = attention.layout.shape
             record.heads, record.scale = attention.heads, attention.scale
-            record.attending = _Dropout(*attention.drop.arguments())
+            record.attending = DropoutRecord(*attention.drop.arguments())
         if sublayer.asking is not None:
             asks = record.texts
             self.layers.append(_Ready(sublayer.asking, asks, x.dtype))
@@ -525,7 +508,7 @@ class _Step:
         record.result, record.normed, record.inverse = at(self.result), at(normed), at(inverse)
         record.weight, record.shift = at(norm.weight), at(norm.bias)
         record.rows, record.eps = rows, norm.eps
-        record.after = _Dropout(*norm.drop.arguments())
+        record.after = DropoutRecord(*norm.drop.arguments())
 
     def turn(self, g: int | None, dx: torch.Tensor | None) -> list[torch.Tensor]:
         """Make ready for the way back; give room for the gradients of `learns`."""
@@ -547,7 +530,7 @@ class _Chain(torch.autograd.Function):
         ctx: Any, x: torch.Tensor, chain: Sequence[Sublayer], *learns: torch.Tensor
     ) -> torch.Tensor:
         x = x.contiguous()
-        records = (_Sublayer * len(chain))()
+        records = (SublayerRecord * len(chain))()
         steps: list[_Step] = []
         for i, sublayer in enumerate(chain):
             steps.append(_Step(sublayer, steps[-1].result if steps else x, records[i]))

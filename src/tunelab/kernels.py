@@ -1,13 +1,13 @@
 """Fused kernels for a processor, each with a twin in torch that gives the same numbers.
 
-`kernels.cpp` is compiled when it is first needed (`compiled`). Where there is no compiler (or
+`kernels/cpp` is compiled when it is first needed (`compiled`). Where there is no compiler (or
 TUNELAB_KERNELS=off), and for types other than float32 and bfloat16, the twins run.
 
 Dropout (Srivastava et al. 2014) draws no random numbers: whether an element is kept is a hash of
 its index and a seed, so that the mask is a function of seed and step, alike in kernel and twin, and
 is not stored for the backward pass.
 
-May import: compiled, errors. May not import: packing, train, methods.
+May import: abi, compiled, errors. May not import: packing, train, methods.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from tunelab import compiled
+from tunelab import abi, compiled
+from tunelab.errors import ConfigError
 
 __all__ = [
     "Dropout",
@@ -63,55 +64,16 @@ def _library() -> tuple[dict[str, Any] | None, str | None]:
     """The compiled kernels, or None and why there are none."""
     path, why = compiled.library()
     try:
-        return (None, why) if path is None else (_functions(ctypes.CDLL(str(path))), None)
-    except (OSError, AttributeError) as e:  # no library, or another version's
+        return (None, why) if path is None else (abi.load_functions(path), None)
+    except OSError as e:
         return None, compiled.not_built(str(e))
-
-
-_LETTERS = {"p": ctypes.c_void_p, "l": ctypes.c_long, "i": ctypes.c_int, "u": ctypes.c_uint32,
-            "f": ctypes.c_float}  # fmt: skip
-# Arguments as kernels.cpp has them, a letter each; a mask is uuf: seed, limit and scale.
-_ARGUMENTS = {
-    "attention": "ppp" "llllll" "pp" "llll" "ii" "f" "uuf" "ppppp" "l" "i",
-    "add_norm": "ppppppp" "ll" "f" "uuf" "i",
-    "add_norm_back": "pppppppp" "ll" "uuf" "i",
-    "dropout": "pp" "l" "uuf" "i",
-    "gelu": "ppp" "l" "i",
-    "low_rank": "ppppp" "l" "p" "llll" "f" "uuf" "i",
-    "low_rank_back": "p" "l" "ppppppp" "llll" "f" "uuf" "i",
-}  # fmt: skip
-# Of float32 alone (optim.py).
-_OF_FLOATS = {
-    "squares_float32": "p" "l" "p" "i", "adamw_float32": "p" "l" "ffff" "i",
-    "adamw_late_float32": "pp" "ll" "i",
-}  # fmt: skip
-# Whole layers (fused.py), where vectors are wide; bfloat16 on matrix tiles, or on vectors of pairs.
-_LAYERS = {
-    "adapted": "ppp" "i" "l" "i", "adapted_back": "pppp" "l" "i", "sublayers": "p" "l" "i",
-    "sublayers_back": "p" "l" "i",
-}  # fmt: skip
-_IN_FLOAT32 = {"panels_float32": "pllllp"}
-_IN_BFLOAT16 = {"lay_out_bfloat16": "pllllp"}
-_ON_TILES = {"lay_out_float32": "pllllp", "product_float32": "pppplllii"}
-
-
-def _functions(library: ctypes.CDLL) -> dict[str, Any]:
-    """Name and type of a kernel -> its function, which takes plain numbers."""
-    names = {f"{n}_{kind}": ls for n, ls in _ARGUMENTS.items() for kind in ("float32", "bfloat16")}
-    names |= _OF_FLOATS
-    layers = library.layers()
-    if layers & 1:
-        names |= _IN_FLOAT32 | {f"{n}_float32": ls for n, ls in _LAYERS.items()}
-    if layers & 2:
-        names |= _IN_BFLOAT16 | {f"{n}_bfloat16": ls for n, ls in _LAYERS.items()}
-    if layers & 4:
-        names |= _ON_TILES
-    found: dict[str, Any] = {}
-    for name, letters in names.items():
-        function = found[name] = getattr(library, name)
-        function.argtypes = [_LETTERS[c] for c in letters]
-        function.restype = None
-    return found
+    except abi.AbiError as e:
+        if not compiled.named_library():
+            raise
+        raise ConfigError(
+            f"TUNELAB_KERNELS={path} is of another version of tunelab: {e}. "
+            "Name one that was built from this version, or unset TUNELAB_KERNELS."
+        ) from e
 
 
 def available() -> bool:
@@ -254,14 +216,15 @@ class Dropouts:
         bounds = self.places.bounds(rows)
         starts = [d.seed - _GOLDEN * b * width for d, b in zip(self.own, bounds, strict=False)]
         h = _counted(rows * width, like.device).view(rows, width)
-        return self._kept(h, starts, self._of(bounds, like), like).view(shape)
+        of = self._training_of_row(bounds, like)
+        return self._factors_from_words(h, starts, of, like).view(shape)
 
     def attention_factors(
         self, texts: int, heads: int, longest: int, like: torch.Tensor
     ) -> torch.Tensor:
         """As `Dropout.attention_factors`; each counts with its own longest text."""
         where, bounds = like.device, self.places.texts
-        of = self._of(bounds, like)
+        of = self._training_of_row(bounds, like)
         local = torch.arange(texts, device=where) - torch.tensor(bounds[:-1], device=where)[of]
         own = torch.tensor(self.places.longest, device=where)[of].view(-1, 1, 1, 1)
         head = torch.arange(heads, device=where).view(-1, 1, 1)
@@ -269,17 +232,19 @@ class Dropouts:
         index = ((local.view(-1, 1, 1, 1) * heads + head) * own + cell.view(-1, 1)) * own + cell
         h = index.to(torch.int32).mul_(_signed(_GOLDEN)).view(texts, -1)
         starts = [d.seed for d in self.own]
-        return self._kept(h, starts, of, like).view(texts, heads, longest, longest)
+        return self._factors_from_words(h, starts, of, like).view(texts, heads, longest, longest)
 
-    def _of(self, bounds: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    def _training_of_row(self, bounds: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
         """Which training each row belongs to."""
         sizes = [b - a for a, b in itertools.pairwise(bounds)]
         of = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
         return of.to(like.device, non_blocking=True)
 
-    def _kept(
+    def _factors_from_words(
         self, h: torch.Tensor, starts: list[int], of: torch.Tensor, like: torch.Tensor
     ) -> torch.Tensor:
+        """The masks of elements whose words, before each training's start, are h."""
+
         def each(words: list[Any], dtype: torch.dtype) -> torch.Tensor:
             return torch.tensor(words, dtype=dtype, device=like.device)[of].unsqueeze(1)
 
@@ -330,12 +295,11 @@ def _dropped(x: torch.Tensor, drop: Mask) -> torch.Tensor:
     if kernel is None:
         return x * drop.factors(x.shape, x)
     out = torch.empty_like(x)
-    rows, made = x.view(-1, x.shape[-1]), out.view(-1, x.shape[-1])
+    rows, results = x.view(-1, x.shape[-1]), out.view(-1, x.shape[-1])
+    threads = torch.get_num_threads()
     for some, own in drop.by_rows(len(rows)):
-        kernel(
-            at(rows[some]), at(made[some]), rows[some].numel(), *own.arguments(),
-            torch.get_num_threads(),
-        )  # fmt: skip
+        part, result = rows[some], results[some]
+        kernel(at(part), at(result), part.numel(), *own.arguments(), threads)
     return out
 
 
@@ -518,9 +482,9 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
         given = ctx.saved_tensors
         q, k, v = (t.transpose(1, 2) for t in _parts(given))
-        made = [t.new_zeros(t.shape) for t in given]
-        _call_attention(q, k, v, *ctx.rest, grad=grads[0].contiguous(), made=_parts(made))
-        return None, None, None, None, *made
+        gradients = [t.new_zeros(t.shape) for t in given]
+        _call_attention(q, k, v, *ctx.rest, grad=grads[0].contiguous(), gradients=_parts(gradients))
+        return None, None, None, None, *gradients
 
 
 def _call_attention(  # noqa: PLR0917
@@ -534,21 +498,21 @@ def _call_attention(  # noqa: PLR0917
     *,
     out: torch.Tensor | None = None,
     grad: torch.Tensor | None = None,
-    made: Sequence[torch.Tensor] | None = None,
+    gradients: Sequence[torch.Tensor] | None = None,
 ) -> None:
     kernel, asks_all = pick("attention", q, k, v), q.shape[2] == k.shape[2]
-    dq, dk, dv = made or (None, None, None)
+    dq, dk, dv = gradients or (None, None, None)
     steps = [t.stride(i) for t in (q, k, v) for i in (2, 1)]
+    heads, width, step = q.shape[1], q.shape[3], 0 if dq is None else dq.stride(1)
     for first, last, longest, own in drop.by_texts(layout):
         # Rows of tokens are found through `bounds`; those of texts count from the part's first.
         a = 0 if asks_all else first
-        kernel(
-            at(q[:, :, a:]), at(k), at(v), *steps,
-            at(layout.bounds[first:]), at(layout.bounds[first + 1 :]), last - first,
-            q.shape[1], q.shape[3], longest, asks_all, causal, scale, *own.arguments(),
-            *(at(None if t is None else t[:, a:]) for t in (out, grad, dq)), at(dk), at(dv),
-            0 if dq is None else dq.stride(1), torch.get_num_threads(),
-        )  # fmt: skip
+        given = (at(q[:, :, a:]), at(k), at(v), *steps)
+        texts = (at(layout.bounds[first:]), at(layout.bounds[first + 1 :]), last - first)
+        form = (heads, width, longest, asks_all, causal, scale, *own.arguments())
+        asking = [at(None if t is None else t[:, a:]) for t in (out, grad, dq)]
+        threads = torch.get_num_threads()
+        kernel(*given, *texts, *form, *asking, at(dk), at(dv), step, threads)
 
 
 def attention_of_batch(
@@ -572,11 +536,10 @@ def attention_of_batch(
     starts = torch.arange(0, b * n, n)
     ends = starts + (n if lengths is None else lengths)
     steps = [step for t in (q, k, v) for step in (t.stride(1), width)]
-    kernel(
-        at(q), at(k), at(v), *steps, at(starts), at(ends), b, heads, width, n, asks == n, False,
-        width**-0.5, *Dropout(0.0).arguments(), at(out), None, None, None, None, 0,
-        torch.get_num_threads(),
-    )  # fmt: skip
+    given = (at(q), at(k), at(v), *steps, at(starts), at(ends), b)
+    form = (heads, width, n, asks == n, False, width**-0.5, *Dropout(0.0).arguments())
+    no_gradients = (None, None, None, None, 0)
+    kernel(*given, *form, at(out), *no_gradients, torch.get_num_threads())
     return out
 
 
@@ -617,10 +580,9 @@ def added_norm(
     y, residual = y.contiguous(), residual.contiguous()
     # What only the way back needs: one is overwritten by the result, the other thrown away.
     out, inverse = torch.empty_like(y), torch.empty(len(y))
-    kernel(
-        at(y), at(residual), at(weight), at(bias), at(out), at(out), at(inverse), len(y),
-        y.shape[1], eps, *Dropout(0.0).arguments(), torch.get_num_threads(),
-    )  # fmt: skip
+    places = map(at, (y, residual, weight, bias, out, out, inverse))
+    threads = torch.get_num_threads()
+    kernel(*places, *y.shape, eps, *Dropout(0.0).arguments(), threads)
     return out
 
 
@@ -641,14 +603,12 @@ class _AddNorm(torch.autograd.Function):
         rows = y.numel() // width
         out, normed = torch.empty_like(y), torch.empty_like(y)
         inverse = torch.empty(rows, dtype=torch.float32)
+        kernel, threads = pick("add_norm", y), torch.get_num_threads()
         for some, own in drop.by_rows(rows):
-            parts = (at(_rows(t, some)) for t in (y, residual))
-            made = (at(_rows(t, some)) for t in (out, normed))
-            pick("add_norm", y)(
-                *parts, at(weight), at(bias), *made, at(inverse[some]),
-                some.stop - some.start, width, eps, *own.arguments(),
-                torch.get_num_threads(),
-            )  # fmt: skip
+            given = (*(at(_rows(t, some)) for t in (y, residual)), at(weight), at(bias))
+            results = (*(at(_rows(t, some)) for t in (out, normed)), at(inverse[some]))
+            count = some.stop - some.start
+            kernel(*given, *results, count, width, eps, *own.arguments(), threads)
         ctx.save_for_backward(normed, inverse, weight)
         ctx.drop = drop
         return out
@@ -665,13 +625,12 @@ class _AddNorm(torch.autograd.Function):
         dresidual = torch.empty_like(grad) if apart else None
         learns = ctx.needs_input_grad[2] or ctx.needs_input_grad[3]
         dweight, dbias = (torch.zeros_like(weight) if learns else None for _ in range(2))
+        kernel, threads = pick("add_norm_back", grad), torch.get_num_threads()
         for some, own in ctx.drop.by_rows(grad.numel() // width):
-            pick("add_norm_back", grad)(
-                *(at(_rows(t, some)) for t in (grad, normed)), at(inverse[some]), at(weight),
-                *(at(_rows(t, some)) for t in (dy, dresidual)), at(dweight), at(dbias),
-                some.stop - some.start, width, *own.arguments(),
-                torch.get_num_threads(),
-            )  # fmt: skip
+            given = (*(at(_rows(t, some)) for t in (grad, normed)), at(inverse[some]), at(weight))
+            results = (*(at(_rows(t, some)) for t in (dy, dresidual)), at(dweight), at(dbias))
+            count = some.stop - some.start
+            kernel(*given, *results, count, width, *own.arguments(), threads)
         shared = dresidual if apart else (dy if wants_residual else None)
         return dy, shared, dweight, dbias, None, None
 
@@ -733,11 +692,9 @@ def low_rank(  # noqa: PLR0917
             y += bias
         return low
     low = torch.empty(x.shape[0], rank + -rank % 8)  # the kernel's ranks come in eights
-    kernel(
-        at(x), at(a), at(b), at(bias), at(y), y.stride(0), at(low), x.shape[0],
-        k, n, rank, scale, *drop.arguments(),
-        torch.get_num_threads(),
-    )  # fmt: skip
+    places = (*map(at, (x, a, b, bias, y)), y.stride(0), at(low))
+    sizes = (x.shape[0], k, n, rank)
+    kernel(*places, *sizes, scale, *drop.arguments(), torch.get_num_threads())
     return low
 
 
@@ -764,11 +721,9 @@ def low_rank_back(  # noqa: PLR0917
             dx += dropout(dlow @ a, drop).to(dx.dtype)
         return dlow.t() @ dropout(x.to(a.dtype), drop), wide.t() @ low
     da, db = torch.empty(rank, k), torch.empty(n, rank)
-    kernel(
-        at(g), g.stride(0), at(x), at(a), at(b), at(low), at(dx), at(da), at(db),
-        x.shape[0], k, n, rank, scale, *drop.arguments(),
-        torch.get_num_threads(),
-    )  # fmt: skip
+    places = (at(g), g.stride(0), *map(at, (x, a, b, low, dx, da, db)))
+    sizes = (x.shape[0], k, n, rank)
+    kernel(*places, *sizes, scale, *drop.arguments(), torch.get_num_threads())
     return da, db
 
 

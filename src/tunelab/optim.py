@@ -5,7 +5,7 @@ embedding that a step does not read have no gradient, and what AdamW does with t
 beforehand: they are brought up to date when they are read next, or at the end of an epoch.
 Where the kernels do not run, torch's own AdamW does, over every row in every step.
 
-May import: kernels. May not import: packing, train, methods.
+May import: abi, kernels. May not import: packing, train, methods.
 """
 
 from __future__ import annotations
@@ -25,31 +25,15 @@ from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from tunelab import kernels
+from tunelab.abi import LateRowsRecord, PieceRecord
 from tunelab.kernels import at
 
 __all__ = ["AdamW", "Rows", "rows_of"]
 
 _BETAS, _EPS = (0.9, 0.999), 1e-8
 _PIECE_LENGTH = 2**18
-
-# kernels.cpp has the same.
-_PIECE = np.dtype(
-    [
-        *((name, np.uint64) for name in ("p", "m", "v", "g")),
-        ("n", np.int64),
-        *((name, np.float32) for name in ("keep", "size", "root")),
-    ],
-    align=True,
-)
-
-
-class _Late(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("p", "m", "v", "last", "since")),
-        *((name, ctypes.c_void_p) for name in ("keep", "size", "root")),
-        ("width", ctypes.c_long),
-        *((name, ctypes.c_float) for name in ("first", "second", "eps")),
-    )  # fmt: skip
+# Pieces lie one behind the other.
+_PIECE = np.dtype(PieceRecord)
 
 
 class Rows:
@@ -316,11 +300,9 @@ class AdamW(torch.optim.AdamW):
         if lag is None:
             return
         p = self._params[i]
-        record = _Late(
-            at(p), at(self._m[i]), at(self._v[i]), at(lag.last), at(lag.since),
-            *(kept.buffer_info()[0] for kept in lag.numbers), p.shape[1], *_BETAS, _EPS,
-        )  # fmt: skip
-        kernels.pick("adamw_late", p)(
-            ctypes.addressof(record), at(rows), len(rows), len(lag.numbers[0]),
-            torch.get_num_threads(),
-        )  # fmt: skip
+        places = map(at, (p, self._m[i], self._v[i], lag.last, lag.since))
+        numbers = (of_steps.buffer_info()[0] for of_steps in lag.numbers)
+        record = LateRowsRecord(*places, *numbers, p.shape[1], *_BETAS, _EPS)
+        late, steps = ctypes.addressof(record), len(lag.numbers[0])
+        threads = torch.get_num_threads()
+        kernels.pick("adamw_late", p)(late, at(rows), len(rows), steps, threads)
