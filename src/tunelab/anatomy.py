@@ -13,14 +13,31 @@ from operator import attrgetter
 from typing import Any
 
 import torch
+from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from tunelab.families import FAMILIES
 from tunelab.family import RELU, Anatomy, DistanceNames, Family, LayerNames
 
-__all__ = ["DistanceParts", "LayerParts", "by_distance", "classifier_in", "encoder_in", "family_in",
-           "given_to_layers", "has_fast_scoring", "layers_in", "logits_of", "own_pass", "parts_of",
-           "reads_distances", "widening_in", "width_of"]  # fmt: skip
+__all__ = [
+    "DistanceParts",
+    "LayerParts",
+    "blocks_in",
+    "by_distance",
+    "classifier_in",
+    "encoder_in",
+    "family_in",
+    "given_to_layers",
+    "has_fast_scoring",
+    "is_quantised",
+    "layers_in",
+    "logits_of",
+    "own_pass",
+    "parts_of",
+    "reads_distances",
+    "widening_in",
+    "width_of",
+]
 
 
 # --- a model as a whole -----------------------------------------------------------------------
@@ -39,6 +56,17 @@ def encoder_in(classifier: Any) -> Any:
 def family_in(model: Any) -> Family | None:
     """A model's family; None where it is unknown."""
     return FAMILIES.get(str(getattr(getattr(model, "config", None), "model_type", "")))
+
+
+def blocks_in(model: Any) -> nn.ModuleList:
+    """The layers of any model, known or not: the longest list of modules that it has."""
+    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
+    return max(lists, key=len, default=nn.ModuleList())
+
+
+def is_quantised(classifier: Any) -> bool:
+    """Whether a classifier's weights were loaded in fewer bits."""
+    return getattr(classifier, "quantization_method", None) is not None
 
 
 def has_fast_scoring(model: Any) -> bool:

@@ -22,8 +22,17 @@ from tunelab.family import (
     Sizes,
 )
 
-__all__ = ["A_DECODER", "AN_ENCODER", "FAMILIES", "PRESETS", "USUAL_HEADS", "head_modules",
-           "sizes_of", "target_modules", "unknown_family"]  # fmt: skip
+__all__ = [
+    "A_DECODER",
+    "AN_ENCODER",
+    "FAMILIES",
+    "PRESETS",
+    "USUAL_HEADS",
+    "head_modules",
+    "sizes_of",
+    "target_modules",
+    "unknown_family",
+]
 
 # Examples for messages.
 AN_ENCODER, A_DECODER = "bert", "gpt2"

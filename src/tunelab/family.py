@@ -10,8 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["RELU", "Anatomy", "ConfigKeys", "DistanceNames", "Family", "LayerNames", "Limit",
-           "PositionKind", "Sizes"]  # fmt: skip
+__all__ = [
+    "RELU",
+    "Anatomy",
+    "ConfigKeys",
+    "DistanceNames",
+    "Family",
+    "LayerNames",
+    "Limit",
+    "PositionKind",
+    "Sizes",
+]
 
 # A step of a head that no module stands for.
 RELU = "relu"

@@ -77,8 +77,7 @@ def find(model: Any) -> Frozen | None:
     encoder = anatomy.encoder_in(inner)
     if encoder is None or all(p.requires_grad for p in encoder.parameters()):
         return None
-    lists = [m for m in encoder.modules() if isinstance(m, nn.ModuleList)]
-    blocks = {id(m) for m in max(lists, key=len, default=nn.ModuleList())}
+    blocks = {id(m) for m in anatomy.blocks_in(encoder)}
     learns: list[bool] = []  # of each layer in turn
     called: dict[str, int] = {}  # module -> layers entered by its last call
     entered = [0]
@@ -120,7 +119,7 @@ def find(model: Any) -> Frozen | None:
     modules = {f"{n}.{part}".rstrip("."): m for n in low for part, m in known[n].named_modules()}
     rate = max((m.p for m in modules.values() if isinstance(m, nn.Dropout)), default=0.0)
     why = None
-    if getattr(inner, "quantization_method", None) is not None:
+    if anatomy.is_quantised(inner):
         why = "quantised weights are computed in each step"
     elif count < len(learns) != len(blocks):
         why = "its layers share their weights"

@@ -472,7 +472,7 @@ def prepare(model: Any, *, merge: bool = True, precision: str = "auto") -> Prepa
     """
     prepared = _prepared(model, merge, _Format.of(precision))
     inner = anatomy.classifier_in(model)
-    if getattr(inner, "quantization_method", None) is not None:
+    if anatomy.is_quantised(inner):
         return replace(prepared, precision="as its base was loaded")
     return prepared
 
@@ -559,7 +559,7 @@ def _merged(model: Any) -> Any:
 
     What is not adapted is shared with the model, not copied.
     """
-    if getattr(anatomy.classifier_in(model), "quantization_method", None) is not None:
+    if anatomy.is_quantised(anatomy.classifier_in(model)):
         return None
     try:
         with models.quiet(), torch.no_grad():
@@ -580,8 +580,8 @@ def _twin(model: Any, own: str | None = None) -> Any:
 
 def _can_be_packed(model: Any, where: torch.device) -> bool:
     """On a card torch's own attention is the better one: it keeps no table of scores."""
-    quantised = getattr(model, "quantization_method", None) is not None
-    return where.type == "cpu" and not quantised and packing.why_not(model) is None
+    may = where.type == "cpu" and not anatomy.is_quantised(model)
+    return may and packing.why_not(model) is None
 
 
 def _check(run: Any, model: Any, where: torch.device, dtype: torch.dtype) -> None:

@@ -1,6 +1,6 @@
 """Loading what is pretrained: tokenizer, encoder, classifier with a new head; names inside a model.
 
-May import: errors, types, bases, families, module_names.
+May import: anatomy, errors, types, bases, families, module_names.
 May not import: methods, config, trial, cli.
 """
 
@@ -29,6 +29,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
+from tunelab import anatomy
 from tunelab.bases import Base
 from tunelab.errors import ArtifactError, ModelError, TrialError
 from tunelab.families import A_DECODER, AN_ENCODER, FAMILIES, USUAL_HEADS
@@ -339,7 +340,7 @@ def merged(model: Any) -> nn.Module:
     """
     from peft.utils.other import AuxiliaryTrainingWrapper
 
-    base = model.get_base_model()
+    base = anatomy.classifier_in(model)
     wrapped = [(n, m) for n, m in base.named_modules() if isinstance(m, AuxiliaryTrainingWrapper)]
     for name, module in wrapped:
         parent, _, last = name.rpartition(".")
@@ -393,8 +394,7 @@ def weight_bytes(model: nn.Module) -> int:
 
 def freeze_layers(model: nn.Module, count: int) -> None:
     """Freeze the embeddings and the `count` lowest layers. Raises ModelError for too many."""
-    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
-    blocks = max(lists, key=len, default=nn.ModuleList())
+    blocks = anatomy.blocks_in(model)
     if count >= len(blocks):
         raise ModelError(
             f"freeze_layers: expected fewer than the model's {len(blocks)} layers, found {count}. "

@@ -26,7 +26,7 @@ from transformers.pytorch_utils import Conv1D
 
 from tunelab import kernels, packing, train
 from tunelab import precision as precisions
-from tunelab.anatomy import classifier_in, encoder_in, reads_distances
+from tunelab.anatomy import classifier_in, encoder_in, is_quantised, reads_distances
 from tunelab.kernels import Dropout, Dropouts, Layout, Mask, Places
 from tunelab.packing import Packed
 from tunelab.train import Ask, Backward, Compute, Engine, Join
@@ -182,7 +182,7 @@ def _reasons(models: Sequence[Any], asks: Sequence[Join]) -> Iterator[str | None
         yield packing.why_not(model) or packing.why_float32(model)
         if reads_distances(classifier_in(model)):
             yield "its adapters also read a table of distances, which is one for all texts"
-        if getattr(classifier_in(model), "quantization_method", None) is not None:
+        if is_quantised(classifier_in(model)):
             yield "its base is quantised"
     for a in asks:
         if a.settings.gradient_checkpointing or a.settings.engine == "plain":

@@ -9,8 +9,7 @@ from pydantic import Field
 
 from tunelab.bases import Base
 from tunelab.errors import ModelError
-from tunelab.families import FAMILIES
-from tunelab.methods.method import Method, Outcome, Task
+from tunelab.methods.method import Method, Outcome, Task, refusing
 from tunelab.module_names import is_within
 from tunelab.settings import FROZEN_DROPOUT, TrainingSettings
 
@@ -103,7 +102,7 @@ def check_full(base: Base, settings: FullSettings) -> None:
         )
 
 
-_NO_BIAS = {n: "its layers have no biases" for n, f in FAMILIES.items() if not f.biased}
+_NO_BIAS = refusing("its layers have no biases", lambda family: not family.biased)
 
 METHODS = (
     Method(

@@ -13,8 +13,7 @@ from pydantic import Field
 
 from tunelab.bases import Base
 from tunelab.errors import ConfigError, TrialError
-from tunelab.families import FAMILIES
-from tunelab.methods.method import Extras
+from tunelab.methods.method import Extras, refusing
 from tunelab.methods.peft import Asked, TargetSettings, check_settings, row, saved
 from tunelab.module_names import PEFT_PREFIX
 
@@ -434,17 +433,14 @@ def _why_alone(s: LoraSettings) -> str | None:
     return next((f"{k} changes more than adapters and head" for k, v in odd.items() if v), None)
 
 
-_CONV1D_FLIPPED = {
-    name: "peft decomposes Conv1D weights the wrong way round"
-    for name, family in FAMILIES.items()
-    if family.conv1d
-}
-_READS_A_TABLE = {
-    name: "its layers also project the table of relative positions, which is not what a text's "
-    "tokens look like"
-    for name, family in FAMILIES.items()
-    if family.anatomy.positions == "distances"
-}
+_CONV1D_FLIPPED = refusing(
+    "peft decomposes Conv1D weights the wrong way round", lambda family: family.conv1d
+)
+_READS_A_TABLE = refusing(
+    "its layers also project the table of relative positions, which is not what a text's tokens "
+    "look like",
+    lambda family: family.anatomy.positions == "distances",
+)
 _PLAIN = Extras(prepare=keep_start, finish=to_plain_lora)
 
 METHODS = (

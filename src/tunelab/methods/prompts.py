@@ -11,7 +11,8 @@ from pydantic import Field
 
 from tunelab.bases import Base
 from tunelab.errors import ModelError
-from tunelab.families import FAMILIES, sizes_of
+from tunelab.families import sizes_of
+from tunelab.methods.method import refusing
 from tunelab.methods.peft import Asked, row, saved
 from tunelab.settings import TrainingSettings
 
@@ -101,22 +102,18 @@ def check_positions(base: Base, settings: Any) -> None:
         )
 
 
-_NO_LAST_TOKEN = {
-    name: "its head reads the last token, which peft cannot tell from padding behind embeddings"
-    for name, family in FAMILIES.items()
-    if family.anatomy.causal
-}
-_NO_CACHE = {
-    name: "an encoder in transformers takes no keys and values from outside"
-    for name, family in FAMILIES.items()
-    if not family.anatomy.causal
-}
-
-_NO_NETWORK = {
-    name: "peft takes the prompt network's mlp_head for the model's own module `head`"
-    for name, family in FAMILIES.items()
-    if "head" in family.head
-}
+_NO_LAST_TOKEN = refusing(
+    "its head reads the last token, which peft cannot tell from padding behind embeddings",
+    lambda family: family.anatomy.causal,
+)
+_NO_CACHE = refusing(
+    "an encoder in transformers takes no keys and values from outside",
+    lambda family: not family.anatomy.causal,
+)
+_NO_NETWORK = refusing(
+    "peft takes the prompt network's mlp_head for the model's own module `head`",
+    lambda family: "head" in family.head,
+)
 
 METHODS = (
     row("prompt-tuning", "prompt tuning: trained tokens before the text", PromptSettings,

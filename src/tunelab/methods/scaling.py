@@ -13,7 +13,8 @@ from pydantic import Field, field_validator
 
 from tunelab.bases import Base, family_of, matrices
 from tunelab.errors import ConfigError, ModelError, suggest
-from tunelab.families import FAMILIES, target_modules
+from tunelab.families import target_modules
+from tunelab.methods.method import refusing
 from tunelab.methods.peft import (
     Asked,
     TargetSettings,
@@ -231,11 +232,10 @@ def ln_tuning_config(a: Asked) -> Any:
     )
 
 
-_NO_CONV1D = {
-    name: "peft adapts no Conv1D layer with it, which all of GPT-2's linear layers are"
-    for name, family in FAMILIES.items()
-    if family.conv1d
-}
+_NO_CONV1D = refusing(
+    "peft adapts no Conv1D layer with it, which all of GPT-2's linear layers are",
+    lambda family: family.conv1d,
+)
 
 METHODS = (
     row("ia3", "IA3: keys, values and feed-forward inputs scaled by vectors", Ia3Settings,
