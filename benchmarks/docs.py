@@ -58,7 +58,7 @@ def bases() -> str:
         cells = [_names(f.head), f.represents, *(_names(p) for p in presets)]
         pad = (
             "right; the end-of-text token where there is none of its own"
-            if f.last_token
+            if f.anatomy.causal
             else "right, the tokenizer's own"
         )
         lines.append(f"| {name} | {' | '.join(cells)} | {pad} |")

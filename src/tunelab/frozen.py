@@ -9,8 +9,8 @@ decides a bit. Against computing it within each step, in other batches, products
 differently in their last bit.
 
 Files are read, not mapped, so that a trial's peak memory is its own; the system shares their pages
-between trials all the same. May import: batching, cache, compiled, inference, kernels, measure.
-May not import: train, methods, trial.
+between trials all the same. May import: anatomy, batching, cache, compiled, inference,
+kernels, measure. May not import: train, methods, trial.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import torch
 import transformers
 from torch import nn
 
-from tunelab import batching, cache, compiled, inference, kernels, measure
+from tunelab import anatomy, batching, cache, compiled, inference, kernels, measure
 from tunelab.batching import Encoded
 
 __all__ = ["Frozen", "Kept", "Lower", "States", "find", "keep_states", "lower"]
@@ -73,12 +73,11 @@ def find(model: Any) -> Frozen | None:
     Autograd knows: a few tokens are sent through, and what needs no gradient is frozen, whoever
     froze it and however an adapter is built. Leaves the model in evaluation mode.
     """
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    encoder = getattr(inner, inner.base_model_prefix, None)
+    inner = anatomy.classifier_in(model)
+    encoder = anatomy.encoder_in(inner)
     if encoder is None or all(p.requires_grad for p in encoder.parameters()):
         return None
-    lists = [m for m in encoder.modules() if isinstance(m, nn.ModuleList)]
-    blocks = {id(m) for m in max(lists, key=len, default=nn.ModuleList())}
+    blocks = {id(m) for m in anatomy.blocks_in(encoder)}
     learns: list[bool] = []  # of each layer in turn
     called: dict[str, int] = {}  # module -> layers entered by its last call
     entered = [0]
@@ -120,7 +119,7 @@ def find(model: Any) -> Frozen | None:
     modules = {f"{n}.{part}".rstrip("."): m for n in low for part, m in known[n].named_modules()}
     rate = max((m.p for m in modules.values() if isinstance(m, nn.Dropout)), default=0.0)
     why = None
-    if getattr(inner, "quantization_method", None) is not None:
+    if anatomy.is_quantised(inner):
         why = "quantised weights are computed in each step"
     elif count < len(learns) != len(blocks):
         why = "its layers share their weights"
@@ -232,7 +231,7 @@ class Kept:
 
 def _key(frozen: Frozen, model: Any, encoded: Encoded, more: Sequence[object]) -> str:
     """Hash of all that states depend on to the last bit: weights, tokens, and how they are run."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = anatomy.classifier_in(model)
     # The library's name says which source it was built from; `built`, what of it runs here.
     head = [
         _VERSION, frozen.layers, _config(inner), str(compiled.library()[0]),
@@ -380,11 +379,10 @@ def lower(
     """Keep what frozen layers give when these texts are scored, in one of inference.PRECISIONS, for
     each epoch and each trial after; None where that cannot be.
     """
-    kind = getattr(getattr(model, "config", None), "model_type", "")
-    if frozen.why_not is not None or kind not in inference.FAMILIES:
+    if frozen.why_not is not None or not anatomy.has_fast_scoring(model):
         return None
     top = frozen.layers == frozen.of
-    width = int(model.config.hidden_size)
+    width = anatomy.width_of(model)
     lengths = encoded.lengths
     shapes = [
         (len(rows), 1 if top else int(lengths[rows].max()), width)

@@ -10,7 +10,7 @@ Scores equal the model's own within rounding (tests/reference/test_inference.py)
 layers are not known here is computed as it is trained, packed; what is no such thing, or has an
 adapter that adds tokens, runs as it is, in the same batches.
 
-May import: anatomy, batching, fused, kernels, models, packing.
+May import: anatomy, batching, family, fused, kernels, models, packing.
 May not import: train, transformer, methods, trial.
 """
 
@@ -34,8 +34,9 @@ from torch.nn import functional
 
 from tunelab import anatomy, batching, fused, kernels, models, packing
 from tunelab.batching import Encoded
+from tunelab.family import Anatomy, Family
 
-__all__ = ["FAMILIES", "PRECISIONS", "Halves", "Lower", "Prepared", "TOKENS", "TOKENS_ON_A_CARD",
+__all__ = ["PRECISIONS", "Halves", "Lower", "Prepared", "TOKENS", "TOKENS_ON_A_CARD",
            "WINDOW", "batches", "fingerprint", "prepare", "prepare_encoder",
            "texts_in_windows"]  # fmt: skip
 
@@ -235,7 +236,7 @@ def _norm(module: Any) -> Norm:
     return lambda y, x: kernels.added_norm(y, x, weight, bias, module.eps)
 
 
-def _layer(form: _Format, parts: anatomy.Layer, *, last: bool) -> _Layer:
+def _layer(form: _Format, parts: anatomy.LayerParts, *, last: bool) -> _Layer:
     """`last`: no layer comes after it."""
     qkv, attention = parts.attention, None
     if all(type(m) is nn.Linear for m in qkv):
@@ -251,31 +252,27 @@ def _layer(form: _Format, parts: anatomy.Layer, *, last: bool) -> _Layer:
     )  # fmt: skip
 
 
-def _layers(encoder: Any, family: anatomy.Family, form: _Format) -> tuple[_Layer, ...]:
+def _layers(encoder: Any, family: Family, form: _Format) -> tuple[_Layer, ...]:
     """From the lowest up; ALBERT's, which share their weights in groups, come several times."""
-    assert family.layer is not None  # noqa: S101  it is one of FAMILIES
-    name, parts_of = family.layer
-    blocks = [m for m in encoder.modules() if type(m).__name__ == name]
-    parts = [parts_of(block) for block in blocks]
+    names = family.anatomy.layer
+    assert names is not None  # noqa: S101  it has fast scoring
+    blocks = [m for m in encoder.modules() if type(m).__name__ == names.kind]
+    parts = [anatomy.parts_of(block, names) for block in blocks]
     _as_shipped(encoder, parts)
     made = [_layer(form, x, last=x is parts[-1]) for x in parts]
-    count = int(encoder.config.num_hidden_layers)
-    groups = getattr(encoder.config, "num_hidden_groups", count)
+    count = anatomy.layers_in(encoder)
+    groups = getattr(encoder.config, family.keys.groups or "-", count)
     each = len(made) // groups
     return tuple(
         made[each * int(i / (count / groups)) + k] for i in range(count) for k in range(each)
     )
 
 
-# Those with a fast path: their layers are BERT's but for names, and called one after the other.
-FAMILIES = frozenset(k for k, f in anatomy.FAMILIES.items() if f.layer and not f.encoder)
-
-
 class _NotAsShippedError(Exception):
     """A model is not what its layers would be read as; the message says how."""
 
 
-def _as_shipped(encoder: Any, parts: Sequence[anatomy.Layer]) -> None:
+def _as_shipped(encoder: Any, parts: Sequence[anatomy.LayerParts]) -> None:
     """What lies between an encoder and its layers' parts does what transformers' does."""
     known = {
         id(m)
@@ -295,8 +292,7 @@ class _Encoder:
     """An encoder as its layers. `model` is transformers' (BertModel, ...), for its embeddings."""
 
     model: Any
-    kind: str
-    family: anatomy.Family
+    anatomy: Anatomy
     layers: tuple[_Layer, ...]
     form: _Format
 
@@ -312,15 +308,14 @@ class _Encoder:
     ) -> torch.Tensor:
         """What the `count` lowest layers give; with none, the embeddings."""
         columns = torch.arange(ids.shape[1], device=ids.device)
-        offset = self.model.config.pad_token_id + 1 if self.family.offset else 0
-        more = {"token_type_ids": torch.zeros_like(ids)} if self.family.types else {}
+        offset = self.model.config.pad_token_id + 1 if self.anatomy.after_pad else 0
+        more = {"token_type_ids": torch.zeros_like(ids)} if self.anatomy.token_types else {}
         x: torch.Tensor = self.model.embeddings(
             input_ids=ids, position_ids=(columns + offset).expand(ids.shape), **more
         )
-        if hasattr(self.model, "embeddings_project"):  # ELECTRA's are narrower than its layers
-            x = self.model.embeddings_project(x)
-        if self.kind == "albert":
-            x = self.model.encoder.embedding_hidden_mapping_in(x)
+        widening = anatomy.widening_in(self.model, self.anatomy)
+        if widening is not None:
+            x = widening(x)
         return self._through(x.to(self.form.dtype), lengths, range(count), first_only)
 
     def above(
@@ -476,8 +471,8 @@ def prepare(model: Any, *, merge: bool = True, precision: str = "auto") -> Prepa
     `precision` (PRECISIONS) is what layers compute in, but for those with an adapter beside them.
     """
     prepared = _prepared(model, merge, _Format.of(precision))
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if getattr(inner, "quantization_method", None) is not None:
+    inner = anatomy.classifier_in(model)
+    if anatomy.is_quantised(inner):
         return replace(prepared, precision="as its base was loaded")
     return prepared
 
@@ -489,9 +484,9 @@ def _prepared(model: Any, merge: bool, form: _Format) -> Prepared:
     if peft is not None and peft.is_prompt_learning:
         return Prepared(plain, where, "plain", "its adapter adds tokens", False, False)
     whole = _merged(model) if merge and peft is not None else None
-    inner = whole or (model.get_base_model() if peft is not None else model)
+    inner = whole or anatomy.classifier_in(model)
     bare = peft is None or whole is not None
-    if bare and inner.config.model_type not in FAMILIES and _can_be_packed(inner, where):
+    if bare and not anatomy.has_fast_scoring(inner) and _can_be_packed(inner, where):
         with suppress(_NotAsShippedError):
             packed = _Packed(whole or _twin(inner), form.dtype)
             _check(packed, model, where, form.dtype)
@@ -500,7 +495,7 @@ def _prepared(model: Any, merge: bool, form: _Format) -> Prepared:
             )
     try:
         own = replace(form, takes=whole is not None)
-        encoder = _encoder(getattr(inner, inner.base_model_prefix), own)
+        encoder = _encoder(anatomy.encoder_in(inner), own)
         run = partial(_logits, inner, encoder)
         _check(run, model, where, form.dtype)
     except _NotAsShippedError as e:
@@ -553,11 +548,10 @@ def fingerprint(model: Any) -> tuple[Any, ...]:
 
 
 def _encoder(model: Any, form: _Format) -> _Encoder:
-    kind = str(model.config.model_type)
-    if kind not in FAMILIES:
-        raise _NotAsShippedError(f"{kind} has no fast path")
-    family = anatomy.FAMILIES[kind]
-    return _Encoder(model, kind, family, _layers(model, family, form), form)
+    family = anatomy.family_in(model)
+    if family is None or not family.anatomy.has_fast_scoring:
+        raise _NotAsShippedError(f"{model.config.model_type} has no fast path")
+    return _Encoder(model, family.anatomy, _layers(model, family, form), form)
 
 
 def _merged(model: Any) -> Any:
@@ -565,7 +559,7 @@ def _merged(model: Any) -> Any:
 
     What is not adapted is shared with the model, not copied.
     """
-    if getattr(model.get_base_model(), "quantization_method", None) is not None:
+    if anatomy.is_quantised(anatomy.classifier_in(model)):
         return None
     try:
         with models.quiet(), torch.no_grad():
@@ -586,8 +580,8 @@ def _twin(model: Any, own: str | None = None) -> Any:
 
 def _can_be_packed(model: Any, where: torch.device) -> bool:
     """On a card torch's own attention is the better one: it keeps no table of scores."""
-    quantised = getattr(model, "quantization_method", None) is not None
-    return where.type == "cpu" and not quantised and packing.why_not(model) is None
+    may = where.type == "cpu" and not anatomy.is_quantised(model)
+    return may and packing.why_not(model) is None
 
 
 def _check(run: Any, model: Any, where: torch.device, dtype: torch.dtype) -> None:
@@ -635,8 +629,7 @@ def _logits(
     model: Any, encoder: _Encoder, batch: batching.Batch, where: torch.device
 ) -> torch.Tensor:
     first = encoder(*_placed(batch, where), first_only=True)
-    logits: torch.Tensor = encoder.family.head(model, first)
-    return logits
+    return anatomy.logits_of(encoder.anatomy, model, first)
 
 
 def _below(
@@ -650,8 +643,7 @@ def _above(
 ) -> torch.Tensor:
     _, lengths = _placed(batch, states.device)
     first = encoder.above(states, lengths, layers, first_only=True).float()
-    logits: torch.Tensor = encoder.family.head(model, first)
-    return logits
+    return anatomy.logits_of(encoder.anatomy, model, first)
 
 
 def _vectors(

@@ -1,6 +1,7 @@
 """What a base model is, as `tunelab inspect model` shows it. Loads torch.
 
-May import: bases, models, methods, types. May not import: study, report, cli.
+May import: bases, errors, families, models, methods, module_names, types.
+May not import: study, report, cli.
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ from typing import Any
 import torch
 
 from tunelab import bases, batching, models
+from tunelab.errors import ConfigError
+from tunelab.families import head_modules
+from tunelab.family import Family
 from tunelab.methods import METHODS
 from tunelab.methods.neural import adapted
+from tunelab.module_names import is_within
 
 __all__ = ["inspect"]
 
@@ -20,13 +25,13 @@ __all__ = ["inspect"]
 def inspect(name: str, text: str, classes: int = 2) -> dict[str, Any]:
     """Facts of a base model (JSON-able): parts, tokens of `text`, shapes, LoRA targets, counts."""
     base = bases.resolve(name)
-    family = models.family_of(base)
+    family = bases.family_of(base)
     tokenizer: Any = models.load_tokenizer(base)
     labels = [f"class {i}" for i in range(classes)]
     loaded, fresh = models.load_classifier(base, labels, seed=0)
     model: Any = loaded
     model.eval()
-    head = models.head_modules(family, fresh)
+    head = head_modules(family, fresh)
     encoded = batching.encode(tokenizer, [text], base.max_positions or 512)
     ids = encoded.ids[0]
     with torch.no_grad():
@@ -37,11 +42,11 @@ def inspect(name: str, text: str, classes: int = 2) -> dict[str, Any]:
         "sha256": base.ref.sha256,
         "architecture": type(model).__name__,
         "model_type": base.model_type,
-        "layers": base.config.get("num_hidden_layers", base.config.get("n_layers")),
-        "hidden_size": base.config.get("hidden_size", base.config.get("dim")),
+        "layers": base.sizes.layers,
+        "hidden_size": base.sizes.width,
         "vocabulary": len(tokenizer),
         "max_positions": base.max_positions,
-        "parameters": _by_part(model, head),
+        "parameters": _by_part(model, head, family),
         "text": text,
         "tokens": [
             {"id": int(i), "token": t, "special": int(i) in tokenizer.all_special_ids}
@@ -61,14 +66,14 @@ def inspect(name: str, text: str, classes: int = 2) -> dict[str, Any]:
     }
 
 
-def _by_part(model: Any, head: list[str]) -> dict[str, int]:
+def _by_part(model: Any, head: list[str], family: Family) -> dict[str, int]:
     """Parameters of embeddings, layers, pooler, head, ..."""
     parts: Counter[str] = Counter()
     for name, p in model.named_parameters():
         pieces = name.split(".")
-        if any(f".{h}." in f".{name}" for h in head):
+        if is_within(name, head):
             parts["head"] += p.numel()
-        elif any("embedding" in x or x in {"wte", "wpe"} for x in pieces):
+        elif is_within(name, family.anatomy.embeddings):
             parts["embeddings"] += p.numel()
         elif any(x.isdigit() for x in pieces):
             parts["layers"] += p.numel()
@@ -86,5 +91,8 @@ def _counts(method: str, base: bases.Base, labels: list[str]) -> dict[str, int] 
     if hasattr(settings, "init_lora_weights"):
         # Where A and B start has no part in their number, and some starts take a while.
         settings = settings.model_copy(update={"init_lora_weights": True})
-    model, head = adapted(base, labels, settings, row.adapt, seed=0)
+    try:
+        model, head = adapted(base, labels, settings, row.adapt, seed=0)
+    except ConfigError:  # its defaults ask for more than a small base has
+        return None
     return models.parameter_counts(model, head)

@@ -1,6 +1,7 @@
 """Loading what is pretrained: tokenizer, encoder, classifier with a new head; names inside a model.
 
-May import: errors, types, bases, families. May not import: methods, config, trial, cli.
+May import: anatomy, errors, types, bases, families, module_names.
+May not import: methods, config, trial, cli.
 """
 
 from __future__ import annotations
@@ -28,24 +29,20 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
+from tunelab import anatomy
 from tunelab.bases import Base
 from tunelab.errors import ArtifactError, ModelError, TrialError
-from tunelab.families import FAMILIES, Family, family_of, head_modules, target_modules
+from tunelab.families import A_DECODER, AN_ENCODER, FAMILIES, USUAL_HEADS
+from tunelab.module_names import is_within, within_block
 
 __all__ = [
-    "FAMILIES",
-    "Family",
     "check_encoder",
-    "family_of",
-    "head_modules",
     "load_classifier",
     "load_encoder",
     "load_tokenizer",
-    "matching_modules",
     "merged",
     "quiet",
     "skeleton",
-    "target_modules",
 ]
 
 Pooling = Literal["cls", "mean"]
@@ -156,7 +153,7 @@ def load_classifier(
         config.id2label = names
         config.label2id = {n: i for i, n in names.items()}
         config.problem_type = None
-        if family is None or family.last_token:
+        if family is None or family.anatomy.causal:
             config.pad_token_id = load_tokenizer(base).pad_token_id
         with _classifier_expected(base.ref.name, config):
             model, info = AutoModelForSequenceClassification.from_pretrained(
@@ -182,7 +179,7 @@ def _bits(quantization: Mapping[str, Any], head: Sequence[str]) -> Any:
     if "bnb_4bit_compute_dtype" in asked:
         asked["bnb_4bit_compute_dtype"] = getattr(torch, asked["bnb_4bit_compute_dtype"])
     # transformers takes these as regular expressions from the start of a name, or as its end.
-    skip = list(dict.fromkeys([*head, "classifier", "score", r".*\.pooler"]))
+    skip = list(dict.fromkeys([*head, *USUAL_HEADS, r".*\.pooler"]))
     return Config(**asked, llm_int8_skip_modules=skip)  # type: ignore[no-untyped-call]
 
 
@@ -255,7 +252,8 @@ def check_encoder(base: Base) -> None:
     if not getattr(config, "vocab_size", None):
         raise ModelError(
             f"Model {base.ref.name}: of the type {base.model_type!r}, which reads no text (its "
-            "config.json has no vocab_size). Expected a text encoder or decoder, such as bert."
+            f"config.json has no vocab_size). Expected a text encoder or decoder, such as "
+            f"{AN_ENCODER}."
         )
 
 
@@ -284,7 +282,8 @@ def _classifier_expected(name: str, config: Any) -> Iterator[None]:
             raise
         raise ModelError(
             f"Model {name}: transformers has no sequence classifier for the type "
-            f"{config.model_type!r}. Expected a text encoder or decoder, such as bert or gpt2."
+            f"{config.model_type!r}. Expected a text encoder or decoder, such as {AN_ENCODER} or "
+            f"{A_DECODER}."
         ) from e
 
 
@@ -341,7 +340,7 @@ def merged(model: Any) -> nn.Module:
     """
     from peft.utils.other import AuxiliaryTrainingWrapper
 
-    base = model.get_base_model()
+    base = anatomy.classifier_in(model)
     wrapped = [(n, m) for n, m in base.named_modules() if isinstance(m, AuxiliaryTrainingWrapper)]
     for name, module in wrapped:
         parent, _, last = name.rpartition(".")
@@ -353,15 +352,6 @@ def merged(model: Any) -> nn.Module:
 # --- names inside a model -------------------------------------------------------------------
 
 
-def matching_modules(model: nn.Module, endings: Sequence[str]) -> list[str]:
-    """Names of the modules whose dotted name is, or ends with, one of `endings`."""
-    return [
-        name
-        for name, _ in model.named_modules()
-        if any(name == e or name.endswith("." + e) for e in endings)
-    ]
-
-
 def linear_modules(model: nn.Module, head: Sequence[str]) -> list[str]:
     """Distinct last parts of the names of linear layers outside the head: what LoRA can target."""
     names = {
@@ -370,14 +360,7 @@ def linear_modules(model: nn.Module, head: Sequence[str]) -> list[str]:
         if isinstance(m, nn.Linear | Conv1D)
         and not any(h == p for h in head for p in name.split("."))
     }
-    return sorted({_within_block(n) for n in names})
-
-
-def _within_block(name: str) -> str:
-    """Part of a module's name after its block number ("encoder.layer.3.attention.self.query")."""
-    parts = name.split(".")
-    numbers = [i for i, p in enumerate(parts) if p.isdigit()]
-    return ".".join(parts[numbers[-1] + 1 :]) if numbers else name
+    return sorted({within_block(n) for n in names})
 
 
 def parameter_counts(model: nn.Module, head: Sequence[str]) -> dict[str, int]:
@@ -391,7 +374,7 @@ def parameter_counts(model: nn.Module, head: Sequence[str]) -> dict[str, int]:
         total += math.prod(state.shape) if state is not None else p.numel()
         if p.requires_grad:
             trainable += p.numel()
-            in_head += p.numel() if any(f".{h}." in f".{name}" for h in head) else 0
+            in_head += p.numel() if is_within(name, head) else 0
     return {
         "total_parameters": total,
         "trainable_parameters": trainable,
@@ -411,8 +394,7 @@ def weight_bytes(model: nn.Module) -> int:
 
 def freeze_layers(model: nn.Module, count: int) -> None:
     """Freeze the embeddings and the `count` lowest layers. Raises ModelError for too many."""
-    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
-    blocks = max(lists, key=len, default=nn.ModuleList())
+    blocks = anatomy.blocks_in(model)
     if count >= len(blocks):
         raise ModelError(
             f"freeze_layers: expected fewer than the model's {len(blocks)} layers, found {count}. "

@@ -7,7 +7,8 @@ of these modules are exchanged for ones that compute the same faster (`kernels`)
 their names and their gradients are untouched. tests/reference/test_packing.py holds the result to
 the padded one.
 
-May import: anatomy, batching, fused, kernels, optim. May not import: train, methods, trial.
+May import: anatomy, batching, families, family, fused, kernels, optim.
+May not import: train, methods, trial.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.pytorch_utils import Conv1D
 
-from tunelab import fused, kernels
-from tunelab.anatomy import FAMILIES, Family, Layer, distances
+from tunelab import anatomy, fused, kernels
+from tunelab.anatomy import DistanceParts, LayerParts
 from tunelab.batching import Encoded
+from tunelab.families import FAMILIES
+from tunelab.family import Family
 from tunelab.kernels import Dropout, Layout, Mask
 from tunelab.optim import rows_of
 
@@ -48,13 +51,12 @@ _ROUND_LENGTH_TO = 8
 def why_not(model: Any) -> str | None:
     """Say why a model cannot be trained packed; None where it can."""
     config = getattr(model, "config", None)
-    kind = getattr(config, "model_type", "")
-    if kind not in FAMILIES:
-        return f"{kind} has no packed path"
-    if getattr(config, "inner_group_num", 1) > 1:
-        return "several layers in a group have no packed path"
-    if getattr(config, "conv_kernel_size", 0) > 0:
-        return "a convolution over neighbouring tokens has no packed path"
+    family = anatomy.family_in(model)
+    if family is None:
+        return f"{getattr(config, 'model_type', '')} has no packed path"
+    for limit in family.anatomy.limits:
+        if getattr(config, limit.key, limit.most) > limit.most:
+            return limit.why
     peft = getattr(model, "active_peft_config", None)
     if peft is not None and peft.is_prompt_learning:
         return "prompt-learning methods add tokens to padded rows"
@@ -92,8 +94,8 @@ class _Run:
     """What the exchanged forward passes know of the batch that is being computed."""
 
     def __init__(self, model: Any, family: Family, seed: int) -> None:
-        self.causal = family.causal
-        self.layers = int(getattr(model.config, "num_hidden_layers", 0))
+        self.causal = family.anatomy.causal
+        self.layers = anatomy.layers_in(model)
         self.seed = seed
         self.step = 0
         self.layout: Layout
@@ -243,7 +245,7 @@ class _Pass:
     these give back what enters them: a hook on one of them sees the last one's result.
     """
 
-    def __init__(self, run: _Run, module: Any, layer: Layer, join: _Join) -> None:
+    def __init__(self, run: _Run, module: Any, layer: LayerParts, join: _Join) -> None:
         self._run, self._module, self._parts = run, module, layer
         self._join, self._joined = join, dict[str, "_SideBySide | None"]()
         self._gelu = is_gelu(layer.activation)
@@ -309,7 +311,7 @@ class _Pass:
         """Whether the first half fits; in the `last` layer only the first of each text asks."""
         p = self._parts
         return (
-            p.relative is None
+            p.distances is None
             and fused.Norm.fits(p.norm)
             and self._fit(dtype, *(("query", "rest") if last else ("all",)), "mixed")
             and kernels.fits(self._run.layout, p.mixed.in_features // p.heads)
@@ -340,12 +342,13 @@ class _Pass:
             return fused.sublayers(x, [self._attending(x.dtype, last=last)])
         drop = run.drop(p.drops[0], self._module.training)
         asks = x.index_select(1, run.layout.starts) if last else x
-        joined = None if last and p.relative is None else self._together("all")
-        if p.relative is not None:
+        joined = None if last and p.distances is None else self._together("all")
+        if p.distances is not None:
             assert table is not None  # noqa: S101  the encoder gives it
             query, key, value = p.attention
             qkv = joined(x) if joined else torch.cat([query(x), key(x), value(x)], dim=-1)
-            y = run.attend_by_distance(qkv, p.heads, p.scale, drop, self._measured(table, x.dtype))
+            far = self._measured(p.distances, table, x.dtype)
+            y = run.attend_by_distance(qkv, p.heads, p.scale, drop, far)
             y = y.index_select(1, run.layout.starts) if last else y
         elif joined:
             y = run.attend_joined(joined(x), p.heads, p.scale, drop)
@@ -354,24 +357,22 @@ class _Pass:
             y = run.attend(query(asks), key(x), value(x), p.heads, p.scale, drop)
         return run.add_norm(p.mixed(y), asks, p.norm, p.drops[1])
 
-    def _measured(self, table: torch.Tensor, dtype: torch.dtype) -> kernels.Distances:
-        """Keys and queries of the distances in these texts, from DeBERTa's table of embeddings."""
-        run, p, own = self._run, self._parts, self._parts.relative
-        longest, span = run.layout.shape[1], own.pos_ebd_size
-        which = distances(longest, own.position_buckets, own.max_relative_positions, span)
+    def _measured(
+        self, own: DistanceParts, table: torch.Tensor, dtype: torch.dtype
+    ) -> kernels.Distances:
+        """Keys and queries of the distances in these texts, from their table of embeddings."""
+        heads = self._parts.heads
+        which = anatomy.by_distance(self._run.layout.shape[1], own)
         rows, each = (i.to(table.device, non_blocking=True) for i in which)
-        read = own.pos_dropout(table.index_select(0, rows)).to(dtype).unsqueeze(0)
+        read = own.dropout(table.index_select(0, rows)).to(dtype).unsqueeze(0)
 
-        def of(shared: Any, name: str, each: torch.Tensor) -> torch.Tensor:
-            made: torch.Tensor = (shared if own.share_att_key else getattr(own, name))(read)[0]
-            return made.index_select(0, each).view(len(each), p.heads, -1).transpose(0, 1).float()
+        def projected(by: Any, each: torch.Tensor) -> torch.Tensor | None:
+            if by is None:
+                return None
+            made: torch.Tensor = by(read)[0]
+            return made.index_select(0, each).view(len(each), heads, -1).transpose(0, 1).float()
 
-        query, key, _ = p.attention
-        c2p, p2c = ("c2p" in own.pos_att_type, "p2c" in own.pos_att_type)
-        return kernels.Distances(
-            of(key, "pos_key_proj", each.flip(0)) if c2p else None,
-            of(query, "pos_query_proj", each) if p2c else None,
-        )
+        return kernels.Distances(projected(own.key, each.flip(0)), projected(own.query, each))
 
     def _feed_forward(self, x: torch.Tensor) -> torch.Tensor:
         p = self._parts
@@ -675,38 +676,38 @@ class Packed:
     """
 
     def __init__(self, model: Any, dtype: torch.dtype = torch.float32, seed: int = 0) -> None:
-        # The transformers classifier inside what peft wrapped.
-        self._model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._model = anatomy.classifier_in(model)
         config = self._model.config
         self._family = FAMILIES[str(config.model_type)]
+        self._anatomy = self._family.anatomy
         self._dtype = dtype
-        self._offset = config.pad_token_id + 1 if self._family.offset else 0
+        self._offset = config.pad_token_id + 1 if self._anatomy.after_pad else 0
         self._pad_id = int(config.pad_token_id or 0)
-        self._mean = getattr(config, self._family.pooling or "-", "") == "mean"
+        self._mean = getattr(config, self._anatomy.pooling or "-", "") == "mean"
         self._run = _Run(self._model, self._family, seed)
 
     @property
     def _encoder(self) -> Any:
-        return getattr(self._model, self._model.base_model_prefix)
+        return anatomy.encoder_in(self._model)
 
     @contextmanager
     def installed(self) -> Iterator[None]:
         """While inside, attention, dropout and the like are computed the packed way."""
         before = self._model.config._attn_implementation
-        if self._family.encoder is None:
+        if not self._anatomy.encoder:
             self._model.set_attn_implementation(_NAME)
         hooks: list[Any] = []
         cast = _Cast()
         try:
             if self._dtype != torch.float32:
-                enters = self._encoder.get_submodule(self._family.enters)
+                enters = self._encoder.get_submodule(self._anatomy.enters)
                 hooks.append(enters.register_forward_hook(self._narrow))
             with exchanged(self._forwards(cast)):
                 yield
         finally:
             for hook in hooks:
                 hook.remove()
-            if self._family.encoder is None:
+            if not self._anatomy.encoder:
                 self._model.set_attn_implementation(before)
             for weight in cast.by_rows:
                 rows_of(weight).settle(weight)
@@ -730,13 +731,13 @@ class Packed:
 
     def _own_forward_of(self, module: Any, cast: _Cast) -> Callable[..., Any] | None:
         """Of a module that the family names."""
-        name, family = type(module).__name__, self._family
-        if family.layer is not None and name == family.layer[0]:
-            parts = family.layer[1](module)
+        name, layer = type(module).__name__, self._anatomy.layer
+        if layer is not None and name == layer.kind:
+            parts = anatomy.parts_of(module, layer)
             return _Pass(self._run, module, parts, lambda ms: self._join(ms, cast))
-        if family.encoder is not None and name == family.encoder[0]:
-            return family.encoder[1](module)
-        return _rms_norm(module) if name == family.rms else None
+        if name == self._anatomy.encoder:
+            return anatomy.own_pass(self._anatomy, module)
+        return _rms_norm(module) if name == self._anatomy.rms else None
 
     def _forward_of(self, module: Any, cast: _Cast) -> Callable[..., Any] | None:
         own = self._own_forward_of(module, cast)
@@ -773,8 +774,8 @@ class Packed:
 
     def _vectors(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """The vectors (b, width) that the head reads, of the row that `_run` has begun."""
-        more: dict[str, Any] = {"use_cache": False} if self._family.causal else {}
-        if self._family.types:
+        more: dict[str, Any] = {"use_cache": False} if self._anatomy.causal else {}
+        if self._anatomy.token_types:
             more["token_type_ids"] = torch.zeros_like(ids)
         # Nobody reads the mask, but transformers looks through ids for padding where it has none.
         mask = torch.ones_like(ids)
@@ -808,17 +809,18 @@ class Packed:
         self._run.begin(layout, layers)
         x = functional.pad(entering, (0, 0, 0, ids.shape[1] - len(entering))).unsqueeze(0)
         with self._current():
-            given = self._family.given(self._encoder, x, positions)
+            given = anatomy.given_to_layers(self._anatomy, self._encoder, x, positions)
             for block in self.blocks[layers:]:
                 x = block(x, **given(block))
-            if self._family.leaves:
-                x = self._encoder.get_submodule(self._family.leaves)(x)
+            if self._anatomy.leaves:
+                x = self._encoder.get_submodule(self._anatomy.leaves)(x)
         return self._head(self._read(x[0])), ids.shape[1]
 
     @property
     def blocks(self) -> list[nn.Module]:
         """The layers from the lowest up; fewer than the model computes where they are shared."""
-        name = self._family.layer[0] if self._family.layer else self._family.block
+        layer = self._anatomy.layer
+        name = layer.kind if layer else self._anatomy.block
         return [m for m in self._model.modules() if type(m).__name__ == name]
 
     @contextmanager
@@ -842,13 +844,12 @@ class Packed:
         if hidden.shape[0] == len(layout.starts):
             return hidden
         return hidden.index_select(
-            0, layout.bounds[1:] - 1 if self._family.causal else layout.starts
+            0, layout.bounds[1:] - 1 if self._anatomy.causal else layout.starts
         )
 
     def _head(self, read: torch.Tensor) -> torch.Tensor:
         """Logits (b, n_classes) of vectors (b, width)."""
-        logits: torch.Tensor = self._family.head(self._model, read.unsqueeze(1))
-        return logits.float()
+        return anatomy.logits_of(self._anatomy, self._model, read.unsqueeze(1)).float()
 
     def _pack(
         self, texts: Sequence[NDArray[np.int64]]

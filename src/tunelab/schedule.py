@@ -110,12 +110,9 @@ def _bytes_of(t: TrialSpec, dataset: Dataset, base: bases.Base | None, stacked: 
 
 
 def _shape(base: bases.Base) -> tuple[int, int, int]:
-    """Layers, width and attention heads, as whichever name a family gives them."""
-    names = (("num_hidden_layers", "n_layers", "n_layer"), ("hidden_size", "dim", "n_embd"),
-             ("num_attention_heads", "n_heads", "n_head"))  # fmt: skip
-    known = ([base.config[n] for n in group if base.config.get(n)] for group in names)
-    layers, width, heads = (int(found[0]) if found else 12 for found in known)
-    return layers, width, heads
+    """Layers, width and attention heads; as of a small model where the config does not say."""
+    sizes = base.sizes
+    return sizes.layers or 12, sizes.width or 12, sizes.heads or 12
 
 
 # Tokens in a step from which on a card is busy. Not measured yet: no card was at hand
@@ -318,9 +315,7 @@ def learn(
 
 def _encoder_weights(base: bases.Base) -> int:
     """Weights that every token is multiplied with: all but the embedding table."""
-    table = int(base.config.get("vocab_size", 0)) * int(
-        base.config.get("hidden_size") or base.config.get("dim") or base.config.get("n_embd") or 0
-    )
+    table = (base.sizes.vocabulary or 0) * (base.sizes.width or 0)
     return max(1, bases.count_parameters(base) - table)
 
 

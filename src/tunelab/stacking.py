@@ -7,7 +7,7 @@ training gives equals what it gives alone (tests/reference/test_stacking.py): th
 `train.training`'s in both cases, only who answers it differs. In the manner of PLoRA (Yan et al.
 2025) and ALTO; HFTA (Wang et al. 2021) fuses whole models the same way.
 
-May import: train, packing, kernels. May not import: methods, trial, study.
+May import: anatomy, train, packing, kernels. May not import: methods, trial, study.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from transformers.pytorch_utils import Conv1D
 
 from tunelab import kernels, packing, train
 from tunelab import precision as precisions
+from tunelab.anatomy import classifier_in, encoder_in, is_quantised, reads_distances
 from tunelab.kernels import Dropout, Dropouts, Layout, Mask, Places
 from tunelab.packing import Packed
 from tunelab.train import Ask, Backward, Compute, Engine, Join
@@ -179,9 +180,9 @@ def why_not(models: Sequence[Any], asks: Sequence[Join] = ()) -> str | None:
 def _reasons(models: Sequence[Any], asks: Sequence[Join]) -> Iterator[str | None]:
     for model in models:
         yield packing.why_not(model) or packing.why_float32(model)
-        if getattr(_plain(model).config, "relative_attention", False):
+        if reads_distances(classifier_in(model)):
             yield "its adapters also read a table of distances, which is one for all texts"
-        if getattr(_plain(model), "quantization_method", None) is not None:
+        if is_quantised(classifier_in(model)):
             yield "its base is quantised"
     for a in asks:
         if a.settings.gradient_checkpointing or a.settings.engine == "plain":
@@ -190,8 +191,8 @@ def _reasons(models: Sequence[Any], asks: Sequence[Join]) -> Iterator[str | None
             yield "frozen layers without dropout are computed apart (frozen_dropout: false)"
         if a.settings.precision != asks[0].settings.precision:
             yield "they are trained in different precisions"
-    first = _plain(models[0])
-    for own in map(_plain, models):
+    first = classifier_in(models[0])
+    for own in map(classifier_in, models):
         if own.config.to_dict() != first.config.to_dict():
             yield "their models are not configured alike"
         for name, p in _of_base(own).items():
@@ -200,15 +201,6 @@ def _reasons(models: Sequence[Any], asks: Sequence[Join]) -> Iterator[str | None
         differs = _differs(own, first)
         if differs is not None:
             yield f"their bases differ in {differs}"
-
-
-def _plain(model: Any) -> Any:
-    """The transformers classifier inside what peft wrapped."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _encoder(plain: Any) -> Any:
-    return getattr(plain, plain.base_model_prefix)
 
 
 def _is_head(name: str) -> bool:
@@ -220,7 +212,7 @@ def _of_base(plain: Any) -> dict[str, nn.Parameter]:
     """The encoder's own parameters, by the names that they have without adapters."""
     return {
         n.replace(".base_layer.", "."): p
-        for n, p in _encoder(plain).named_parameters()
+        for n, p in encoder_in(plain).named_parameters()
         if "lora_" not in n and not _is_head(n)
     }
 
@@ -238,7 +230,7 @@ def _differs(own: Any, first: Any) -> str | None:
 
 def _share(model: Any, first: Any) -> None:
     """Let a model use the first one's frozen weights, where they are equal: K bases become one."""
-    own, its = _plain(model), _plain(first)
+    own, its = classifier_in(model), classifier_in(first)
     if type(own) is type(its) and _differs(own, its) is None:
         for name, p in _of_base(own).items():
             other = _of_base(its)[name]

@@ -17,14 +17,14 @@ from transformers import modeling_utils
 
 from families import make_family
 from processors import in_bfloat16, on_vectors
-from tunelab import anatomy, bases, batching, fused, packing, train
+from tunelab import bases, batching, families, fused, packing, train
 from tunelab.batching import Encoded
 from tunelab.methods import METHODS
 from tunelab.methods.neural import adapted
 
 # One token, one row, all alike, very different, more tokens than the model has positions.
 SHAPES = [[1], [7], [1, 1, 1], [2, 30, 1, 17], [30] * 20, list(range(1, 31))]
-FAMILIES = list(anatomy.FAMILIES)
+FAMILIES = list(families.FAMILIES)
 IN_ONE_CALL = ["bert", "distilbert", "albert", "gpt2"]
 # Adapters on what a family has, with each preset, with dropout's own path, and everything trained.
 METHODS_TO_TRY: dict[str, tuple[str, dict[str, Any]]] = {

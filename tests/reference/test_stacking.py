@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from families import make_family
-from tunelab import anatomy, bases, kernels, packing, stacking, train
+from tunelab import bases, families, kernels, packing, stacking, train
 from tunelab.batching import Encoded
 from tunelab.errors import TrialError
 from tunelab.methods import METHODS
@@ -20,7 +20,7 @@ from tunelab.methods.neural import adapted
 from tunelab.train import Fitted, TrainingData
 from tunelab.types import Seeds
 
-FAMILIES = [f for f in anatomy.FAMILIES if f != "deberta-v2"]
+FAMILIES = [f for f in families.FAMILIES if f != "deberta-v2"]
 # What may differ between trainings that share a row.
 MEMBERS: list[dict[str, Any]] = [
     {"r": 2, "learning_rate": 3e-3},

@@ -7,9 +7,9 @@ May import: settings, types, errors and the rooms below. May not import: config,
 
 from __future__ import annotations
 
-from tunelab.bases import Base
+from tunelab.bases import Base, family_of
 from tunelab.errors import ModelError
-from tunelab.families import FAMILIES, family_of
+from tunelab.families import FAMILIES
 from tunelab.methods import full, lora, prompts, scaling, svm
 from tunelab.methods.method import Extras, Method, Outcome, Task
 from tunelab.types import MethodSpec, TrialSpec

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from tunelab.bases import Base
 from tunelab.errors import ModelError
-from tunelab.families import layer_count
-from tunelab.methods.method import Method, Outcome, Task
+from tunelab.methods.method import Method, Outcome, Task, refusing
+from tunelab.module_names import is_within
 from tunelab.settings import FROZEN_DROPOUT, TrainingSettings
 
 __all__ = ["METHODS", "BitFitSettings", "FullSettings", "ProbeSettings"]
@@ -64,8 +64,7 @@ def adapt_bitfit(model: Any, _family: Any, head: list[str], _settings: BitFitSet
 
 def _freeze(model: Any, head: list[str], biases: bool) -> None:
     for name, p in model.named_parameters():
-        in_head = any(f".{h}." in f".{name}" for h in head)
-        p.requires_grad_(in_head or (biases and name.endswith(".bias")))
+        p.requires_grad_(is_within(name, head) or (biases and name.endswith(".bias")))
 
 
 def fit_full(task: Task) -> Outcome:
@@ -95,7 +94,7 @@ def _fit(task: Task, adapt: Any, reason: str) -> Outcome:
 
 def check_full(base: Base, settings: FullSettings) -> None:
     """Refuse to freeze as many layers as there are."""
-    layers = layer_count(base)
+    layers = base.sizes.own_layers
     if layers is not None and settings.freeze_layers >= layers:
         raise ModelError(
             f"freeze_layers: expected fewer than the {layers} layers of {base.ref.name}, found "
@@ -103,7 +102,7 @@ def check_full(base: Base, settings: FullSettings) -> None:
         )
 
 
-_NO_BIAS = "its layers have no biases"
+_NO_BIAS = refusing("its layers have no biases", lambda family: not family.biased)
 
 METHODS = (
     Method(
@@ -115,6 +114,6 @@ METHODS = (
     ),
     Method(
         "bitfit", "BitFit: biases and head", BitFitSettings, fit_bitfit, adapt=adapt_bitfit,
-        refused=dict.fromkeys(("modernbert", "llama", "mistral", "qwen3"), _NO_BIAS),
+        refused=_NO_BIAS,
     ),
 )  # fmt: skip

@@ -13,8 +13,9 @@ from pydantic import Field
 
 from tunelab.bases import Base
 from tunelab.errors import ConfigError, TrialError
-from tunelab.methods.method import Extras
+from tunelab.methods.method import Extras, refusing
 from tunelab.methods.peft import Asked, TargetSettings, check_settings, row, saved
+from tunelab.module_names import PEFT_PREFIX
 
 __all__ = ["METHODS", "LoraSettings"]
 
@@ -369,7 +370,7 @@ def final_ranks(model: Any, _prepared: Any) -> dict[str, Any]:
     config = model.peft_config["default"]
     kept = {
         name: (p.detach() != 0).flatten().tolist()
-        for name, p in model.base_model.model.named_parameters()
+        for name, p in model.get_base_model().named_parameters()
         if "lora_E" in name
     }
     config.rank_pattern = kept
@@ -378,7 +379,7 @@ def final_ranks(model: Any, _prepared: Any) -> dict[str, Any]:
 
 
 def _short(name: str) -> str:
-    return name.removeprefix("base_model.model.").removesuffix(".lora_E.default")
+    return name.removeprefix(PEFT_PREFIX).removesuffix(".lora_E.default")
 
 
 def _int8(s: QLoraSettings) -> dict[str, Any]:
@@ -432,6 +433,14 @@ def _why_alone(s: LoraSettings) -> str | None:
     return next((f"{k} changes more than adapters and head" for k, v in odd.items() if v), None)
 
 
+_CONV1D_FLIPPED = refusing(
+    "peft decomposes Conv1D weights the wrong way round", lambda family: family.conv1d
+)
+_READS_A_TABLE = refusing(
+    "its layers also project the table of relative positions, which is not what a text's tokens "
+    "look like",
+    lambda family: family.anatomy.positions == "distances",
+)
 _PLAIN = Extras(prepare=keep_start, finish=to_plain_lora)
 
 METHODS = (
@@ -444,11 +453,10 @@ METHODS = (
         pissa_config, extras=_PLAIN),
     row("olora", "OLoRA: LoRA started from the weight's QR decomposition", OloraSettings,
         olora_config, extras=_PLAIN,
-        refused={"gpt2": "peft decomposes Conv1D weights the wrong way round"}),
+        refused=_CONV1D_FLIPPED),
     row("eva", "EVA: LoRA started from what the layers see", EvaSettings, eva_config,
         extras=Extras(prepare=start_eva, finish=ranks),
-        refused={"deberta-v2": "its layers also project the table of relative positions, which is "
-                 "not what a text's tokens look like"}),
+        refused=_READS_A_TABLE),
     row("lora-plus", "LoRA+: LoRA with a higher learning rate for B", LoraPlusSettings, lora_config,
         extras=Extras(prepare=keep_start, hooks=_loraplus, finish=to_plain_lora),
         why_alone=_why_alone),

@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.bases import Base
+from tunelab.families import FAMILIES
+from tunelab.family import Family
 from tunelab.settings import Settings
 from tunelab.types import Classifier, Seeds, Split
 
 # (loaded classifier, its family, its head's module names, settings) -> the model to train
 Adapt = Callable[[Any, Any, list[str], Any], Any]
 
-__all__ = ["Adapt", "Extras", "Method", "Outcome", "Task", "Together"]
+__all__ = ["Adapt", "Extras", "Method", "Outcome", "Task", "Together", "refusing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +109,8 @@ class Together:
 
     session: Callable[[Task], Generator[Any, Any, Outcome]]
     why_not: Callable[[Any], str | None]
+
+
+def refusing(why: str, which: Callable[[Family], bool]) -> dict[str, str]:
+    """`why` for each family of which `which` is true, as `Method.refused` takes it."""
+    return {name: why for name, family in FAMILIES.items() if which(family)}

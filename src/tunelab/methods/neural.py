@@ -14,6 +14,7 @@ from torch import nn
 
 from tunelab import bases, inference, measure, models, tokens, train
 from tunelab.errors import TrialError
+from tunelab.families import head_modules
 from tunelab.methods.method import Adapt, Extras, Outcome, Task
 from tunelab.settings import TrainingSettings
 from tunelab.transformer import TransformerClassifier
@@ -35,10 +36,10 @@ def adapted(
 
     Everything new is drawn after `seed` is set: head and adapter are a function of it.
     """
-    family = models.family_of(base, settings)
+    family = bases.family_of(base, settings)
     loaded, fresh = models.load_classifier(base, label_names, seed, quantization)
     plain: Any = loaded
-    head = models.head_modules(family, fresh)
+    head = head_modules(family, fresh)
     if getattr(settings, "gradient_checkpointing", False):
         plain.activation_checkpointing_enable({"use_reentrant": False})
     torch.manual_seed(seed)

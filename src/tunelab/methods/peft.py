@@ -16,11 +16,12 @@ from typing import Any
 
 from pydantic import Field
 
-from tunelab import bases
-from tunelab.bases import Base
+from tunelab.bases import Base, family_of, matrices
 from tunelab.errors import ConfigError, ModelError
-from tunelab.families import FAMILIES, Family, family_of, layer_count, target_modules
+from tunelab.families import PRESETS, target_modules
+from tunelab.family import Family
 from tunelab.methods.method import Adapt, Extras, Method, Outcome, Task, Together
+from tunelab.module_names import ends_in, is_within, within_block
 from tunelab.settings import FROZEN_DROPOUT, TrainingSettings
 
 __all__ = [
@@ -30,7 +31,6 @@ __all__ = [
     "check_settings",
     "check_targets",
     "matches",
-    "matrices",
     "row",
     "saved",
 ]
@@ -165,15 +165,6 @@ def check_settings(base: Base, settings: Any) -> None:
         _check_rank(base, {n: s for n, s in shapes.items() if matches(n, targets)}, settings)
 
 
-def matrices(base: Base) -> dict[str, tuple[int, ...]]:
-    """Weight matrices of the base by module name, embedding tables left out."""
-    return {
-        key.removesuffix(".weight"): shape
-        for key, shape in bases.weight_shapes(base).items()
-        if key.endswith(".weight") and len(shape) == 2 and "embed" not in key.lower()
-    }
-
-
 _PATTERNS = ("rank_pattern", "alpha_pattern")
 
 
@@ -187,12 +178,12 @@ def _check_layers(base: Base, settings: Any) -> None:
     if asked is None:
         return
     targets = settings.target_modules
-    if isinstance(targets, str) and targets not in _PRESETS:
+    if isinstance(targets, str) and targets not in PRESETS:
         raise ConfigError(
             "layers_to_transform: works with a preset or module names, not with the regex "
             f"{targets!r}. Write the layers into the regex instead."
         )
-    count = layer_count(base)
+    count = base.sizes.own_layers
     if not asked or (count and not all(0 <= n < count for n in asked)):
         there = f"the layers of {base.ref.name} are 0 to {count - 1}" if count else "one or more"
         raise ModelError(f"layers_to_transform: {there}, found {list(asked)}.")
@@ -208,7 +199,7 @@ def _check_names(
     modules = dict(model.named_modules())
     saved_too = getattr(settings, "modules_to_save", ())
     for name in saved_too:
-        if not any(_ends(n, name) for n in modules):
+        if not any(ends_in(n, [name]) for n in modules):
             raise ModelError(
                 f"modules_to_save: {name!r} is no module of {base.ref.name}. Its head: "
                 f"{', '.join(_outside_the_encoder(model))}. Others end in, for example: "
@@ -244,7 +235,7 @@ def _check_names(
 
 
 def _short_names(names: list[str]) -> list[str]:
-    return sorted({_within_block(n) for n in names})
+    return sorted({within_block(n) for n in names})
 
 
 def _outside_the_encoder(model: Any) -> list[str]:
@@ -271,9 +262,7 @@ def check_targets(model: Any, targets: str | list[str], head: list[str]) -> None
     """
     from tunelab import models
 
-    names = [
-        name for name, _ in model.named_modules() if not any(f".{h}." in f".{name}." for h in head)
-    ]
+    names = [name for name, _ in model.named_modules() if not is_within(name, head)]
     for target in [targets] if isinstance(targets, str) else targets:
         one = target if isinstance(targets, str) else [target]
         if not any(matches(n, one) for n in names):
@@ -284,11 +273,7 @@ def matches(name: str, targets: str | list[str]) -> bool:
     """As peft: a string is a regular expression for the whole name, a list has name endings."""
     if isinstance(targets, str):
         return _compiled(targets).fullmatch(name) is not None
-    return any(_ends(name, t) for t in targets)
-
-
-def _ends(name: str, ending: str) -> bool:
-    return name == ending or name.endswith("." + ending)
+    return ends_in(name, targets)
 
 
 def _compiled(
@@ -297,7 +282,7 @@ def _compiled(
     try:
         return re.compile(pattern)
     except re.error as e:
-        no_preset = f"neither a preset ({', '.join(_PRESETS)}) nor" if said is None else "not"
+        no_preset = f"neither a preset ({', '.join(PRESETS)}) nor" if said is None else "not"
         raise ModelError(
             f"{key}: {said or pattern!r} is {no_preset} a regular expression ({e})."
         ) from None
@@ -306,14 +291,5 @@ def _compiled(
 def _no_match(target: str, there: list[str]) -> ModelError:
     return ModelError(
         f"target_modules: {target!r} matches no module of this model. Expected a preset "
-        f"({', '.join(_PRESETS)}), a regex, or some of: {', '.join(there)}."
+        f"({', '.join(PRESETS)}), a regex, or some of: {', '.join(there)}."
     )
-
-
-def _within_block(name: str) -> str:
-    parts = name.split(".")
-    numbers = [i for i, p in enumerate(parts) if p.isdigit()]
-    return ".".join(parts[numbers[-1] + 1 :]) if numbers else name
-
-
-_PRESETS = tuple(FAMILIES["bert"].targets)

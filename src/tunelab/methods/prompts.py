@@ -11,7 +11,8 @@ from pydantic import Field
 
 from tunelab.bases import Base
 from tunelab.errors import ModelError
-from tunelab.families import FAMILIES
+from tunelab.families import sizes_of
+from tunelab.methods.method import refusing
 from tunelab.methods.peft import Asked, row, saved
 from tunelab.settings import TrainingSettings
 
@@ -81,13 +82,13 @@ def prefix_config(a: Asked) -> Any:
 
 def _sizes(a: Asked) -> dict[str, int]:
     """What peft looks for in the config under names that not every family uses."""
-    config = a.model.config
-    width = getattr(config, "embedding_size", config.hidden_size)
-    return {
-        "token_dim": int(width),
-        "num_layers": int(config.num_hidden_layers),
-        "num_attention_heads": int(config.num_attention_heads),
+    sizes = sizes_of(a.model.config.to_dict())
+    found = {
+        "token_dim": sizes.embedding,
+        "num_layers": sizes.layers,
+        "num_attention_heads": sizes.heads,
     }
+    return {k: v for k, v in found.items() if v is not None}
 
 
 def check_positions(base: Base, settings: Any) -> None:
@@ -101,20 +102,18 @@ def check_positions(base: Base, settings: Any) -> None:
         )
 
 
-_NO_LAST_TOKEN = {
-    name: "its head reads the last token, which peft cannot tell from padding behind embeddings"
-    for name, family in FAMILIES.items()
-    if family.last_token
-}
-_NO_CACHE = {
-    name: "an encoder in transformers takes no keys and values from outside"
-    for name, family in FAMILIES.items()
-    if not family.last_token
-}
-
-_NO_NETWORK = {
-    "modernbert": "peft takes the prompt network's mlp_head for the model's own module `head`"
-}
+_NO_LAST_TOKEN = refusing(
+    "its head reads the last token, which peft cannot tell from padding behind embeddings",
+    lambda family: family.anatomy.causal,
+)
+_NO_CACHE = refusing(
+    "an encoder in transformers takes no keys and values from outside",
+    lambda family: not family.anatomy.causal,
+)
+_NO_NETWORK = refusing(
+    "peft takes the prompt network's mlp_head for the model's own module `head`",
+    lambda family: "head" in family.head,
+)
 
 METHODS = (
     row("prompt-tuning", "prompt tuning: trained tokens before the text", PromptSettings,

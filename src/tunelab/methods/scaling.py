@@ -11,15 +11,15 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from tunelab.bases import Base
+from tunelab.bases import Base, family_of, matrices
 from tunelab.errors import ConfigError, ModelError, suggest
-from tunelab.families import family_of, target_modules
+from tunelab.families import target_modules
+from tunelab.methods.method import refusing
 from tunelab.methods.peft import (
     Asked,
     TargetSettings,
     check_settings,
     matches,
-    matrices,
     row,
     saved,
 )
@@ -232,8 +232,9 @@ def ln_tuning_config(a: Asked) -> Any:
     )
 
 
-_NO_CONV1D = dict.fromkeys(
-    ("gpt2",), "peft adapts no Conv1D layer with it, which all of GPT-2's linear layers are"
+_NO_CONV1D = refusing(
+    "peft adapts no Conv1D layer with it, which all of GPT-2's linear layers are",
+    lambda family: family.conv1d,
 )
 
 METHODS = (
