@@ -8,11 +8,11 @@ from __future__ import annotations
 import itertools
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from tunelab import (
     artifacts,
@@ -193,16 +193,20 @@ def compare(
     text_column: str | None = None,
     label_column: str | None = None,
     subset: int | None = None,
+    split_seed: int | None = None,
+    encoding: str | None = None,
+    on_bad_rows: Literal["fail", "drop"] | None = None,
     on_leak: Literal["warn", "drop", "fail"] | None = None,
     tuning: bool | int | Mapping[str, Any] | None = None,
     vary_split: bool | None = None,
-    train_sizes: Sequence[int | str] | None = None,
-    test_on: str | Path | Sequence[str | Path] | None = None,
+    train_sizes: str | Sequence[int | str] | None = None,
+    test_on: str | Path | Sequence[str | Path | Mapping[str, Any]] | None = None,
     race: bool | None = None,
     budget: float | str | None = None,
     behaviour: bool | str | None = None,
+    disagreement: float | None = None,
     engine: str = "process",
-    report_to: Sequence[str] | None = None,
+    report_to: str | Sequence[str] | None = None,
     jobs: int | Literal["auto"] | None = None,
     stack: int | Literal["auto", "off"] | None = None,
     on_event: OnEvent = _nothing,
@@ -210,8 +214,8 @@ def compare(
 ) -> Study:
     """Train and compare methods on the same splits; resume where the folder has trials already.
 
-    `tuning`, `vary_split`, `train_sizes`, `test_on`, `race`, `budget` and
-    `behaviour` are as in a study file.
+    Every key of a study file is a keyword, and so is every key of its `data`; docs/reference/config
+    says what each is. What is left out is as in `config_file`, else the default.
     `jobs` trials run at a time ("auto", the default: one a core, as far as memory goes); times are
     then measured beside others, and marked so. `stack` LoRA trials are trained in one pass, with
     the same results ("auto", the default: as many as fill a card; none on a processor).
@@ -220,36 +224,15 @@ def compare(
     Keyword `settings` (learning_rate, r, num_train_epochs, ...) go to every method that has them.
     Raises InputError before anything is trained; failed trials are kept in the study.
     """
+    given = locals()  # the study keys among these are known by name: tests/unit/test_study_keys.py
     if isinstance(source, Dataset):
         raise ConfigError(
             "compare: expected a file, folder or hub id, found a loaded Dataset. "
             f"Give what it was loaded from: compare({source.name!r})"
         )
-    flags = {
-        "data.source": _place(source),
-        "data.text_column": text_column,
-        "data.label_column": label_column,
-        "data.subset": subset,
-        "data.on_leak": on_leak,
-        "model": model,
-        "trust_remote_code": trust_remote_code,
-        "methods": _several(methods),
-        "seeds": seeds if seeds is None or isinstance(seeds, int) else list(seeds),
-        "metric": metric,
-        "output_dir": str(output_dir) if output_dir is not None else None,
-        "report_to": _several(report_to),
-        "tuning": tuning if tuning is None or isinstance(tuning, bool | int) else dict(tuning),
-        "vary_split": vary_split,
-        "train_sizes": _several(train_sizes),
-        "test_on": _sources(test_on),
-        "race": race,
-        "budget": budget,
-        "behaviour": behaviour,
-        "jobs": jobs,
-        "stack": stack,
-    }
     path = Path(config_file) if config_file is not None else None
-    spec = config.load(path, flags, settings)
+    keys = {key.path: _as_in_a_file(key, given.get(key.name)) for key in config.study_keys()}
+    spec = config.load(path, keys | {"data.source": _place(source)}, settings)
     with study.worker(spec, engine) as worker:
         planned = study.plan(spec)
         run_plan(planned, "tunelab.compare(...)", on_event, engine=engine, worker=worker)
@@ -266,17 +249,23 @@ def _place(source: object) -> str | None:
     )
 
 
-def _several(given: str | Mapping[str, Any] | Sequence[Any] | None) -> list[Any] | None:
-    """A list of names, of which a string may hold several, as on the command line."""
-    if isinstance(given, str):
-        return [name.strip() for name in given.split(",") if name.strip()]
-    return [given] if isinstance(given, Mapping) else None if given is None else list(given)
+def _as_in_a_file(key: config.StudyKey, value: object) -> object:
+    """A keyword's value as a study file has it: paths as text, one of several as a list.
 
-
-def _sources(given: str | Path | Sequence[str | Path] | None) -> list[str] | None:
-    if given is None:
-        return None
-    return [str(given)] if isinstance(given, str | Path) else [str(g) for g in given]
+    A text may hold several with commas, as on the command line; not of data, whose names may.
+    """
+    several = any(get_origin(t) is list for t in (key.annotation, *get_args(key.annotation)))
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, str | Mapping) and several:
+        if isinstance(value, str) and key.flag.reads != "repeated":
+            return [name.strip() for name in value.split(",") if name.strip()]
+        return [value]
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [str(v) if isinstance(v, Path) else v for v in value]
+    return value
 
 
 def extended(directory: Path, total: int) -> config.StudySpec:
@@ -409,9 +398,17 @@ def fine_tune(
     *,
     output_dir: str | Path,
     model: str | None = None,
+    trust_remote_code: bool | None = None,
     seed: int = 0,
     metric: str | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
     subset: int | None = None,
+    split_seed: int | None = None,
+    encoding: str | None = None,
+    on_bad_rows: Literal["fail", "drop"] | None = None,
+    on_leak: Literal["warn", "drop", "fail"] | None = None,
+    report_to: str | Sequence[str] | None = None,
     overwrite: bool = False,
     on_event: OnEvent = _nothing,
     **settings: Any,
@@ -421,11 +418,10 @@ def fine_tune(
     Returns the trial's result: `scores` (eval_* on validation, test_*) and `cost`. Raises
     InputError before anything is trained, TrialError where training failed.
     """
-    flags = {
-        "data.source": _place(source), "data.subset": subset, "model": model, "methods": [method],
-        "seeds": [seed], "metric": metric, "output_dir": str(output_dir),
-    }  # fmt: skip
-    return train_one(config.load(None, flags, settings), overwrite=overwrite, on_event=on_event)
+    given = locals()  # as in `compare`
+    keys = {key.path: _as_in_a_file(key, given.get(key.name)) for key in config.study_keys()}
+    keys |= {"data.source": _place(source), "methods": [method], "seeds": [seed]}
+    return train_one(config.load(None, keys, settings), overwrite=overwrite, on_event=on_event)
 
 
 def load_base(name: str = "minilm") -> tuple[Any, Any]:

@@ -14,7 +14,7 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,14 @@ import click
 from tunelab._version import __version__
 from tunelab.cli_adapters import adapters
 from tunelab.cli_answers import COMMANDS
+from tunelab.cli_flags import (
+    FlagCommand,
+    StudyCommand,
+    comma_names,
+    data_flags,
+    study_flags,
+    take_study_keys,
+)
 from tunelab.cli_options import FOLDER, json_option, quiet_option, trust_option
 from tunelab.cli_report import report
 from tunelab.errors import InputError, TunelabError
@@ -63,140 +71,23 @@ def app() -> None:
     """
 
 
-def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def apply(f: Any) -> Any:
-        for option in reversed(options):
-            f = option(f)
-        return f
-
-    return apply
-
-
-_data_options = _options(
-    click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed)."),
-    click.option("--label-column", metavar="NAME", help="Column of the labels (else guessed)."),
-    click.option("--subset", type=click.IntRange(1), metavar="N",
-                 help="Train on N rows, stratified."),
-    click.option("--split-seed", type=click.IntRange(0), metavar="N",
-                 help="Seed of the split, where parts are split off."),
-    click.option("--encoding", metavar="NAME", help="Encoding of text files (utf-8)."),
-    click.option("--on-bad-rows", type=click.Choice(["fail", "drop"]),
-                 help="Null or blank texts and null labels (fail)."),
-    click.option("--on-leak", type=click.Choice(["warn", "drop", "fail"]),
-                 help="Training rows that are, or nearly, in validation or test (warn)."),
-)  # fmt: skip
-_report_option = click.option(
-    "--report-to", metavar="A,B,..", help="Trackers: trackio, wandb, mlflow, tensorboard (none)."
-)
-_protocol_options = _options(
-    click.option("--tuning", metavar="on|off|N",
-                 help="Tune each method's learning rate on validation: a grid of three (on), not "
-                 "at all (off), or N settings proposed by Optuna."),
-    click.option("--vary-split/--fixed-split", default=None,
-                 help="Divide train and validation anew by each seed (test stays)."),
-    click.option("--train-sizes", metavar="50,100,all",
-                 help="Learning curves: train on so many rows too."),
-    click.option("--test-on", multiple=True, metavar="DATA",
-                 help="Score every trained classifier on other data too; may be repeated."),
-    click.option("--race", is_flag=True, default=None,
-                 help="Drop a method as soon as it is surely behind."),
-    click.option("--budget", metavar="20m", help="Race for so long at most: 90s, 20m, 1h30m."),
-    click.option("--behaviour", is_flag=True, default=None,
-                 help="Behaviour tests of English sentiment (--set behaviour=FILE for others)."),
-    click.option("--disagreement", type=click.FloatRange(0, 1, min_open=True, max_open=True),
-                 metavar="SHARE", help="Expected share of rows on which one of two methods alone "
-                 "is right, for the smallest detectable difference (0.08)."),
-)  # fmt: skip
-_PROTOCOL = ("tuning", "vary_split", "train_sizes", "test_on", "race", "budget", "disagreement",
-             "behaviour")  # fmt: skip
 _set_option = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE",
                            help="Set anything, such as methods.0.r=16.")  # fmt: skip
-
-
-class _StudyCommand(click.Command):
-    """A command that takes every setting of every method as a flag, read from METHODS itself."""
-
-    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        from tunelab.config import setting_fields
-        from tunelab.settings import ALIASES
-
-        own = super().get_params(ctx)
-        taken = {p.name for p in own}
-        more: list[click.Parameter] = [
-            click.Option([_flag(name)], metavar="VALUE", help=f"{about} [{_who(methods)}]")
-            for name, (methods, about) in setting_fields().items()
-            if name not in taken
-        ]
-        more += [
-            click.Option([_flag(a)], hidden=True)
-            for a in ALIASES
-            if a not in taken and a not in setting_fields()
-        ]
-        help_option = own.pop()
-        return [*own, *more, help_option]
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from tunelab.config import setting_fields
-
-        settings = setting_fields()
-        own: list[tuple[str, str]] = []
-        theirs: list[tuple[str, str]] = []
-        for p in self.get_params(ctx):
-            record = p.get_help_record(ctx)
-            if record:
-                (theirs if p.name in settings else own).append(record)
-        with formatter.section("Options"):
-            formatter.write_dl(own)
-        with formatter.section("Settings of methods (each goes to every method that has it)"):
-            formatter.write_dl(theirs)
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _who(methods: Sequence[str]) -> str:
-    from tunelab.methods import METHODS
-
-    training = [m.name for m in METHODS.values() if "learning_rate" in m.settings.model_fields]
-    if list(methods) == training:
-        return "all that train"
-    return ", ".join(methods)
-
-
-def _settings(given: dict[str, Any]) -> dict[str, Any]:
-    """The settings among a command's flags, as YAML reads them."""
-    from tunelab.config import scalar
-
-    return {k: scalar(v) for k, v in given.items() if v is not None}
 
 
 # --- compare and train ----------------------------------------------------------------------
 
 
-@app.command(cls=_StudyCommand, short_help="Train and compare methods on the same splits.")
+@app.command(cls=StudyCommand, short_help="Train and compare methods on the same splits.")
 @click.argument("what", required=False, metavar="[STUDY.yaml | DATA]")
-@click.option("--data", metavar="DATA", help="File, folder, hub id, demo or demo:stars.")
-@click.option("--model", metavar="MODEL", help="Hub id or local folder (bundled MiniLM).")
-@trust_option
-@click.option("--methods", metavar="A,B,..", help="Methods to compare (svm-tfidf,svm,full,lora).")
-@click.option("--seeds", type=click.IntRange(1), metavar="N", help="Seeds of each method (6).")
-@click.option("--metric", metavar="NAME", help="Metric for selection and verdicts (accuracy).")
-@_protocol_options
-@_data_options
-@click.option("--output-dir", type=FOLDER, help="The study's folder.")
-@_report_option
-@click.option(
-    "--jobs", metavar="N|auto", help="Trials at a time (auto: one a core; 1: each alone)."
-)
-@click.option(
-    "--stack", metavar="N|auto|off", help="LoRA trials in one pass (auto: where a card is)."
-)
+@study_flags()
 @_set_option
 @click.option("--yes", is_flag=True, help="Run more than 1,000 trials.")
 @click.option("--dry-run", is_flag=True, help="Say what would run, and stop.")
 @quiet_option
-def compare(what: str | None, **given: Any) -> None:
+def compare(
+    what: str | None, *, sets: Sequence[str], yes: bool, dry_run: bool, quiet: bool, **given: Any
+) -> None:
     """Train and compare methods on the same splits; continue where a study stopped.
 
     The first argument is a study file (.yaml) or the data. Everything is also a key of the study
@@ -204,34 +95,17 @@ def compare(what: str | None, **given: Any) -> None:
     """
     from tunelab import config, study
 
-    sets, quiet = given.pop("sets"), given.pop("quiet")
-    yes, dry = given.pop("yes"), given.pop("dry_run")
-    path, data = _file_or_data(what, given.pop("data"))
-    methods = given.pop("methods")
-    protocol = {k: given.pop(k) for k in _PROTOCOL}
-    flags = _study_flags(given, data)
-    flags["methods"] = _names(methods)
-    flags |= _protocol_flags(protocol)
-    spec = config.load(path, flags, _settings(given), sets)
+    keys, settings = take_study_keys(given)
+    path, keys["data.source"] = _file_or_data(what, keys["data.source"])
+    spec = config.load(path, keys, settings, sets)
     console = _console(quiet)
-    if dry:
+    if dry_run:
         _announce(study.plan(spec, yes=yes), console)
         return
     with study.worker(spec) as worker:
         planned = study.plan(spec, yes=yes)
         _announce(planned, console)
         _run_study(planned, console, worker)
-
-
-def _protocol_flags(given: dict[str, Any]) -> dict[str, Any]:
-    """The protocol's flags as keys of a study file: numbers as numbers, off as false."""
-    from tunelab.config import scalar
-
-    plain = dict(given)
-    if plain["tuning"] is not None:
-        plain["tuning"] = scalar(plain["tuning"])
-    plain["test_on"] = list(plain["test_on"]) or None
-    return plain
 
 
 @app.command(short_help="Add seeds to a finished study; what is there is kept.")
@@ -274,29 +148,28 @@ def _run_study(planned: Plan, console: Console, worker: Worker | None = None) ->
         sys.exit(1)
 
 
-@app.command(cls=_StudyCommand, short_help="Train one method once, into a folder to deploy.")
+@app.command(cls=StudyCommand, short_help="Train one method once, into a folder to deploy.")
 @click.argument("source", metavar="DATA")
 @click.option("--method", required=True, metavar="NAME", help="The method, such as lora.")
-@click.option("--model", metavar="MODEL", help="Hub id or local folder (bundled MiniLM).")
-@trust_option
+@study_flags("model", "trust_remote_code")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N")
-@click.option("--output-dir", type=FOLDER, required=True,
+@click.option("--output-dir", metavar="PATH", required=True,
               help="Folder for the trained classifier.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace a classifier that is there.")
-@_report_option
-@click.option("--metric", metavar="NAME", help="Metric for selection (accuracy).")
-@_data_options
+@study_flags("report_to", "metric", helps={"metric": "Metric for selection ({default})."})
+@data_flags
 @_set_option
 @quiet_option
-def train(source: str, **given: Any) -> None:
+def train(
+    source: str, *, method: str, seed: int, overwrite: bool, sets: Sequence[str], quiet: bool,
+    **given: Any,
+) -> None:  # fmt: skip
     """Train one method with one seed; the output folder is a classifier ready to use."""
     from tunelab import api, config, summary
 
-    sets, quiet, overwrite = given.pop("sets"), given.pop("quiet"), given.pop("overwrite")
-    method, seed = given.pop("method"), given.pop("seed")
-    flags = _study_flags(given, source)
-    flags |= {"methods": [method], "seeds": [seed], "tuning": False}
-    spec = config.load(None, flags, _settings(given), sets)
+    keys, settings = take_study_keys(given)
+    keys |= {"data.source": source, "methods": [method], "seeds": [seed], "tuning": False}
+    spec = config.load(None, keys, settings, sets)
     console = _console(quiet)
     for note in spec.notes:
         console.print(note, markup=False, highlight=False)
@@ -331,30 +204,6 @@ def _file_or_data(what: str | None, data: str | None) -> tuple[Path | None, str 
     if data is not None:
         raise InputError(f"Data given twice: {what} and --data {data}. Give one of them.")
     return None, what
-
-
-def _study_flags(given: dict[str, Any], data: str | None) -> dict[str, Any]:
-    """Take the study's own flags out of `given`; what is left are settings of methods."""
-    parts = ("text_column", "label_column", "subset", "split_seed", "encoding", "on_bad_rows",
-             "on_leak")  # fmt: skip
-    flags: dict[str, Any] = {"data.source": data}
-    flags |= {f"data.{p}": given.pop(p) for p in parts}
-    names = ("model", "trust_remote_code", "seeds", "metric", "output_dir")
-    flags |= {k: given.pop(k) for k in names if k in given}
-    for name in ("jobs", "stack"):
-        if given.get(name) is not None:
-            from tunelab.config import scalar
-
-            flags[name] = scalar(given[name])
-        given.pop(name, None)
-    if flags.get("output_dir") is not None:
-        flags["output_dir"] = str(flags["output_dir"])
-    flags["report_to"] = _names(given.pop("report_to", None))
-    return flags
-
-
-def _names(text: str | None) -> list[str] | None:
-    return [n.strip() for n in text.split(",") if n.strip()] if text is not None else None
 
 
 def _announce(p: Plan, console: Console) -> None:
@@ -669,7 +518,11 @@ def inspect() -> None:
     """Look at data or a model before training."""
 
 
-@inspect.command("data", short_help="Sizes, lengths, samples; duplicates, leaks and other faults.")
+@inspect.command(
+    "data",
+    cls=FlagCommand,
+    short_help="Sizes, lengths, samples; duplicates, leaks and other faults.",
+)
 @click.argument("source", metavar="DATA")
 @click.option("--model", default="minilm", show_default=True, metavar="MODEL",
               help="Whose tokens are counted.")  # fmt: skip
@@ -681,7 +534,7 @@ def inspect() -> None:
     metavar="DATA",
     help="Look for these data's rows among the training rows too.",
 )
-@_data_options
+@data_flags
 @json_option
 def inspect_data(
     source: str, model: str, max_length: int, others: tuple[str, ...], as_json: bool, **given: Any
@@ -828,10 +681,10 @@ def slices_(folder: Path, by: str | None, as_json: bool) -> None:
         raise InputError(f"{folder}: rows.parquet has other row ids than the predictions. "
                          f"Run the study again: tunelab compare {folder}")  # fmt: skip
     cuts = slices.attributes(rows, record.data["label_names"])
-    for name in _names(by) or []:
+    for name in comma_names(by) or []:
         if name not in cuts:
             raise InputError(f"--by {name}: no such cut.{suggest(name, cuts, what='Cuts')}")
-    chosen = {name: cuts[name] for name in _names(by) or cuts}
+    chosen = {name: cuts[name] for name in comma_names(by) or cuts}
     found = slices.find(list(runs.values()), chosen)
     if as_json:
         click.echo(json.dumps(slices.to_json(found), ensure_ascii=False, indent=2))

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 
 from tunelab.bases import BUNDLED
 from tunelab.behaviour import BUNDLED as BUNDLED_SUITE
@@ -29,6 +30,9 @@ from tunelab.types import DataSpec, MethodSpec
 
 __all__ = [
     "DEFAULT_METHODS",
+    "Flag",
+    "StudyFile",
+    "StudyKey",
     "StudySpec",
     "load",
     "protocol_yaml",
@@ -36,6 +40,7 @@ __all__ = [
     "scalar",
     "schema",
     "setting_fields",
+    "study_keys",
 ]
 
 DEFAULT_METHODS = ("svm-tfidf", "svm", "full", "lora")
@@ -45,26 +50,56 @@ MOST_TRIALS = 1000
 _WRITTEN = ("tunelab", "command", "sources", "trials", "curve")
 
 
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """How a study key is said on the command line, where its name and type do not say it.
+
+    `help`: what --help says; {default} stands for the key's default. `reads`: "value", as the
+    key's type says; "switch", on without a value (and off by `off`, where there is one); "names",
+    several with commas; "repeated", one each time; "yaml", as a study file reads it. `least`: the
+    smallest number. `group`: flags of a group stand together in --help.
+    """
+
+    help: str
+    metavar: str | None = None
+    group: Literal["study", "protocol", "data", "run"] = "study"
+    reads: Literal["value", "switch", "names", "repeated", "yaml"] = "value"
+    off: str | None = None
+    least: int | None = None
+
+
 class DataSection(BaseModel):
     """Where the labelled texts are. `source` is a file, a folder, a hub id, demo or demo:stars."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: str = Field(description="file, folder, hub id[:config][@revision], demo, demo:stars")
-    text_column: str | None = Field(None, description="column of the texts; guessed when left out")
-    label_column: str | None = Field(
-        None, description="column of the labels; guessed when left out"
+    text_column: Annotated[
+        str | None, Flag("Column of the texts (else guessed).", "NAME", "data")
+    ] = Field(None, description="column of the texts; guessed when left out")
+    label_column: Annotated[
+        str | None, Flag("Column of the labels (else guessed).", "NAME", "data")
+    ] = Field(None, description="column of the labels; guessed when left out")
+    subset: Annotated[int | None, Flag("Train on N rows, stratified.", "N", "data")] = Field(
+        None, ge=1, description="train on so many rows (stratified)"
     )
-    subset: int | None = Field(None, ge=1, description="train on so many rows (stratified)")
-    split_seed: int = Field(0, ge=0, description="seed of the split, where parts are split off")
-    encoding: str = Field("utf-8", description="encoding of text files")
-    on_bad_rows: str = Field(
-        "fail", pattern="^(fail|drop)$", description="null or blank texts: fail or drop"
+    split_seed: Annotated[
+        int, Flag("Seed of the split, where parts are split off.", "N", "data")
+    ] = Field(0, ge=0, description="seed of the split, where parts are split off")
+    encoding: Annotated[str, Flag("Encoding of text files ({default}).", "NAME", "data")] = Field(
+        "utf-8", description="encoding of text files"
     )
-    on_leak: str = Field(
-        "warn", pattern="^(warn|drop|fail)$",
+    on_bad_rows: Annotated[
+        Literal["fail", "drop"],
+        Flag("Null or blank texts and null labels ({default}).", group="data"),
+    ] = Field("fail", description="null or blank texts: fail or drop")
+    on_leak: Annotated[
+        Literal["warn", "drop", "fail"],
+        Flag("Training rows that are, or nearly, in validation or test ({default}).", group="data"),
+    ] = Field(
+        "warn",
         description="training rows that are, or nearly, in validation or test: warn, drop or fail",
-    )  # fmt: skip
+    )
 
 
 class TuningSection(BaseModel):
@@ -88,59 +123,130 @@ class TuningSection(BaseModel):
     prune: bool = Field(True, description="end a try that falls behind (with a budget)")
 
 
+# The one declaration of a study's keys. One with a `Flag` is an option of the command line and a
+# keyword of `tunelab.compare` too (`study_keys`); so are those of `data`. `training` is neither:
+# there every setting of a method is one of its own. The schema and docs/reference are made of this.
 class StudyFile(BaseModel):
     """A study's config file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    data: str | DataSection = Field(description="a source, or a section with more")
-    model: str = Field(BUNDLED, description="base model: hub id, local folder, or minilm")
-    trust_remote_code: bool = Field(
-        False, description="run the Python code that the base model brings"
+    data: Annotated[
+        str | DataSection, Flag("File, folder, hub id, demo or demo:stars.", "DATA")
+    ] = Field(description="a source, or a section with more")
+    model: Annotated[str, Flag("Hub id or local folder (bundled MiniLM).", "MODEL")] = Field(
+        BUNDLED, description="base model: hub id, local folder, or minilm"
     )
-    methods: list[str | dict[str, Any]] = Field(
-        list(DEFAULT_METHODS), min_length=1,
+    trust_remote_code: Annotated[
+        bool, Flag("Run the Python code that the model brings.", reads="switch")
+    ] = Field(False, description="run the Python code that the base model brings")
+    methods: Annotated[
+        list[str | dict[str, Any]],
+        Flag("Methods to compare ({default}).", "A,B,..", reads="names"),
+    ] = Field(
+        list(DEFAULT_METHODS),
+        min_length=1,
         description="method names, or entries with a name and settings; a list is a grid",
-    )  # fmt: skip
+    )
     training: dict[str, Any] = Field(
         default_factory=dict, description="settings for every method that knows them"
     )
-    seeds: int | list[int] = Field(DEFAULT_SEEDS, description="how many seeds, or which")
-    metric: str = Field("accuracy", description="main metric: selection and verdicts")
-    output_dir: str | None = Field(None, description="the study's folder")
-    report_to: list[str] | str = Field(
+    seeds: Annotated[int | list[int], Flag("Seeds of each method ({default}).", "N", least=1)] = (
+        Field(DEFAULT_SEEDS, description="how many seeds, or which")
+    )
+    metric: Annotated[str, Flag("Metric for selection and verdicts ({default}).", "NAME")] = Field(
+        "accuracy", description="main metric: selection and verdicts"
+    )
+    output_dir: Annotated[str | None, Flag("The study's folder.", "PATH", "run")] = Field(
+        None, description="the study's folder"
+    )
+    report_to: Annotated[
+        list[str] | str,
+        Flag(
+            "Trackers: trackio, wandb, mlflow, tensorboard (none).", "A,B,..", "run", reads="names"
+        ),
+    ] = Field(
         default_factory=list, description="trackers: trackio, wandb, mlflow, tensorboard, or none"
     )
-    tuning: bool | int | TuningSection = Field(
+    tuning: Annotated[
+        bool | int | TuningSection,
+        Flag(
+            "Tune each method's learning rate on validation: a grid of three (on), not at all "
+            "(off), or N settings proposed by Optuna.",
+            "on|off|N",
+            "protocol",
+            reads="yaml",
+        ),
+    ] = Field(
         True,
         description="try settings on validation first, equally many for each method: on (three "
         "learning rates around each method's own), off, a budget, or a section with more",
     )
-    vary_split: bool = Field(
-        False, description="divide train and validation anew by each seed; test stays"
-    )
-    train_sizes: str | list[int | Literal["all"]] | None = Field(
-        None, description="learning curves: train on so many rows too, as [50, 100, all]"
-    )
-    test_on: str | list[str | DataSection] = Field(
+    vary_split: Annotated[
+        bool,
+        Flag(
+            "Divide train and validation anew by each seed (test stays).",
+            group="protocol",
+            reads="switch",
+            off="fixed-split",
+        ),
+    ] = Field(False, description="divide train and validation anew by each seed; test stays")
+    train_sizes: Annotated[
+        str | list[int | Literal["all"]] | None,
+        Flag("Learning curves: train on so many rows too.", "50,100,all", "protocol"),
+    ] = Field(None, description="learning curves: train on so many rows too, as [50, 100, all]")
+    test_on: Annotated[
+        str | list[str | DataSection],
+        Flag(
+            "Score every trained classifier on other data too; may be repeated.",
+            "DATA",
+            "protocol",
+            reads="repeated",
+        ),
+    ] = Field(
         default_factory=list, description="other data on which every trained classifier is scored"
     )
-    race: bool = Field(False, description="drop a method as soon as it is surely behind")
-    budget: float | str | None = Field(
-        None, description="race for so long: seconds, or as 90s, 20m, 1h30m"
-    )
-    behaviour: bool | str = Field(
+    race: Annotated[
+        bool,
+        Flag("Drop a method as soon as it is surely behind.", group="protocol", reads="switch"),
+    ] = Field(False, description="drop a method as soon as it is surely behind")
+    budget: Annotated[
+        float | str | None,
+        Flag("Race for so long at most: 90s, 20m, 1h30m.", "20m", "protocol"),
+    ] = Field(None, description="race for so long: seconds, or as 90s, 20m, 1h30m")
+    behaviour: Annotated[
+        bool | str,
+        Flag(
+            "Behaviour tests of English sentiment (--set behaviour=FILE for others).",
+            group="protocol",
+            reads="switch",
+        ),
+    ] = Field(
         False, description="behaviour tests: true (English sentiment), or a suite's YAML file"
     )
-    disagreement: float | None = Field(
-        None, gt=0, lt=1,
+    disagreement: Annotated[
+        float | None,
+        Flag(
+            "Expected share of rows on which one of two methods alone is right, for the smallest "
+            "detectable difference (0.08).",
+            "SHARE",
+            "protocol",
+        ),
+    ] = Field(
+        None,
+        gt=0,
+        lt=1,
         description="expected share of test rows on which one of two methods alone is right, for "
         "the smallest detectable difference (0.08, or from trials that are done)",
-    )  # fmt: skip
-    jobs: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        "auto", description="trials at a time; auto: one a core, as far as memory goes"
     )
-    stack: Annotated[int, Field(ge=2)] | Literal["auto", "off"] = Field(
+    jobs: Annotated[
+        Annotated[int, Field(ge=1)] | Literal["auto"],
+        Flag("Trials at a time (auto: one a core; 1: each alone).", "N|auto", "run", reads="yaml"),
+    ] = Field("auto", description="trials at a time; auto: one a core, as far as memory goes")
+    stack: Annotated[
+        Annotated[int, Field(ge=2)] | Literal["auto", "off"],
+        Flag("LoRA trials in one pass (auto: where a card is).", "N|auto|off", "run", reads="yaml"),
+    ] = Field(
         "auto",
         description="LoRA trials of one base that are trained in one pass, each as by itself: so "
         "many, off, or auto: on a card, as many as fill it",
@@ -186,6 +292,41 @@ class StudySpec:
     def needs_base(self) -> bool:
         """Whether any method reads the texts through a base model."""
         return any(METHODS[m.name].needs_base for m in self.methods)
+
+
+@dataclass(frozen=True, slots=True)
+class StudyKey:
+    """A study key that is a flag and a keyword too: `name` there, `path` in a study file."""
+
+    name: str
+    path: str
+    field: FieldInfo
+    flag: Flag
+
+    @property
+    def annotation(self) -> Any:
+        """The type of its value, as declared."""
+        return self.field.annotation
+
+    @property
+    def default(self) -> Any:
+        """The value where the key is left out; PydanticUndefined where it has to be given."""
+        return self.field.get_default(call_default_factory=True)
+
+
+def study_keys() -> tuple[StudyKey, ...]:
+    """Every key that is a flag and a keyword, in the order of --help: by group, then as declared.
+
+    Those of `data` are keys of their own; what `data` itself takes there is the source.
+    """
+    found = []
+    for section, prefix in ((StudyFile, ""), (DataSection, "data.")):
+        for name, info in section.model_fields.items():
+            path = "data.source" if name == "data" else prefix + name
+            flags = [m for m in info.metadata if isinstance(m, Flag)]
+            found += [StudyKey(name, path, info, flag) for flag in flags]
+    groups = ("study", "protocol", "data", "run")
+    return tuple(sorted(found, key=lambda key: groups.index(key.flag.group)))
 
 
 def setting_fields() -> dict[str, tuple[list[str], str]]:
@@ -296,7 +437,7 @@ def load(
     sources = {
         **{f"data.{k}": origin.get(f"data.{k}", origin.get("data", "default"))
            for k in DataSection.model_fields},
-        **{k: origin.get(k, "default") for k in StudyFile.model_fields if k in _SIMPLE},
+        **{k: origin.get(k, "default") for k in _SIMPLE},
         **{f"methods.{i}.{k}": v for i, e in enumerate(entries) for k, v in e.origin.items()},
     }  # fmt: skip
     return StudySpec(
@@ -323,11 +464,7 @@ def load(
 _STACK = {"auto": None, "off": 1}
 
 # Keys of a study file whose origin is kept as they stand.
-_SIMPLE = (
-    "model", "trust_remote_code", "report_to", "seeds", "metric", "output_dir", "tuning",
-    "vary_split", "train_sizes", "test_on", "race", "budget", "disagreement", "jobs",
-    "stack", "behaviour",
-)  # fmt: skip
+_SIMPLE = tuple(k for k in StudyFile.model_fields if k not in {"data", "methods", "training"})
 
 
 def _parsed(
