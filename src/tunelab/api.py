@@ -36,7 +36,7 @@ from tunelab.engines import Worker
 from tunelab.errors import ArtifactError, ConfigError, TrialError
 from tunelab.predict import TextClassifier
 from tunelab.stats import Runs
-from tunelab.study import Plan
+from tunelab.study import Schedule
 from tunelab.trial import OnEvent
 from tunelab.tuning import Tuning
 from tunelab.types import Artifact, Dataset, DataSpec, Predictions, TrialResult
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Study", "classifier_folder", "compare", "extended", "fine_tune", "finish", "load",
-           "load_base", "load_data", "run_plan", "train_one"]  # fmt: skip
+           "load_base", "load_data", "run_study", "train_one"]  # fmt: skip
 
 
 def _nothing(_: Mapping[str, Any]) -> None:
@@ -171,8 +171,8 @@ class Study:
     def extend(self, seeds: int, *, engine: str = "process", on_event: OnEvent = _nothing) -> Study:
         """Run so many more seeds of every method; what is there is kept. Gives the study anew."""
         have = len(self.record.settings["seeds"])
-        planned = study.plan(extended(self.directory, total=have + seeds))
-        run_plan(planned, "Study.extend(...)", on_event, engine=engine)
+        schedule = study.scheduled(study.plan(extended(self.directory, total=have + seeds)))
+        run_study(schedule, "Study.extend(...)", on_event, engine=engine)
         return Study(self.directory)
 
     def __repr__(self) -> str:
@@ -234,9 +234,9 @@ def compare(
     keys = {key.path: _as_in_a_file(key, given.get(key.name)) for key in config.study_keys()}
     spec = config.load(path, keys | {"data.source": _place(source)}, settings)
     with study.worker(spec, engine) as worker:
-        planned = study.plan(spec)
-        run_plan(planned, "tunelab.compare(...)", on_event, engine=engine, worker=worker)
-    return Study(planned.spec.output_dir)
+        schedule = study.scheduled(study.plan(spec))
+        run_study(schedule, "tunelab.compare(...)", on_event, engine=engine, worker=worker)
+    return Study(spec.output_dir)
 
 
 def _place(source: object) -> str | None:
@@ -286,8 +286,8 @@ def extended(directory: Path, total: int) -> config.StudySpec:
     return config.load(directory / "study.yaml", flags)
 
 
-def run_plan(
-    planned: Plan,
+def run_study(
+    schedule: Schedule,
     command: str,
     on_event: OnEvent,
     on_result: Callable[[TrialResult], None] = lambda _: None,
@@ -295,21 +295,22 @@ def run_plan(
     *,
     worker: Worker | None = None,
 ) -> None:
-    """Run a plan and write the study's tables and report, also when it is interrupted.
+    """Run what a study lacks; write its tables and report, also when it is interrupted.
 
     `worker`: where one was started before the plan was made (`study.worker`).
     Raises ConfigError where another process is running trials in the same folder.
     """
-    if engine == "process" and planned.jobs > 1:
+    if engine == "process" and schedule.jobs > 1:
         # Trials that are measured alone must not be disturbed.
         on_event = _meanwhile(on_event, report.prepare)
-    with store.locked(planned.spec.output_dir):
-        study.write(planned, command)
+    folder = schedule.plan.spec.output_dir
+    with store.locked(folder):
+        study.write(schedule.progress, command)
         try:
-            for result in study.run(planned, on_event, engine, worker):
+            for result in study.run(schedule, on_event, engine, worker):
                 on_result(result)
         finally:
-            finish(planned.spec.output_dir)
+            finish(folder)
 
 
 def _meanwhile(on_event: OnEvent, do: Callable[[], None]) -> OnEvent:
@@ -371,19 +372,20 @@ def train_one(
         scratch = inside.enter_context(
             tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
         )
-        planned = replace(planned, spec=replace(spec, output_dir=Path(scratch) / out.name))
-        study.write(planned, "tunelab train")
-        (result,) = study.run(planned, on_event, worker=worker)
+        folder = Path(scratch) / out.name
+        schedule = study.scheduled(replace(planned, spec=replace(spec, output_dir=folder)))
+        study.write(schedule.progress, "tunelab train")
+        (result,) = study.run(schedule, on_event, worker=worker)
         if result.status == "failed":
             raise TrialError(str(result.error))
-        record = store.read_study(planned.spec.output_dir)
+        record = store.read_study(folder)
         cards.write_cards(record, summary.summarise(record))
-        trial = store.trial_dir(planned.spec.output_dir, result.spec.trial_id)
+        trial = store.trial_dir(folder, result.spec.trial_id)
         made = trial / "artifact"
         (made / "trial").mkdir()
         for name in store.TRIAL_FILES:
             shutil.move(trial / name, made / "trial" / name)
-        tracked = planned.spec.output_dir / trackers.FOLDER
+        tracked = folder / trackers.FOLDER
         if tracked.is_dir():
             shutil.move(tracked, made / "trial" / trackers.FOLDER)
         if out.is_dir():

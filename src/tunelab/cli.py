@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from tunelab.api import Study
     from tunelab.engines import Worker
     from tunelab.predict import TextClassifier
-    from tunelab.study import Plan
+    from tunelab.study import Progress, Schedule
     from tunelab.summary import Summary
     from tunelab.types import Dataset, DataSpec
 
@@ -100,12 +100,12 @@ def compare(
     spec = config.load(path, keys, settings, sets)
     console = _console(quiet)
     if dry_run:
-        _announce(study.plan(spec, yes=yes), console)
+        _announce(study.scheduled(study.plan(spec, yes=yes)), console)
         return
     with study.worker(spec) as worker:
-        planned = study.plan(spec, yes=yes)
-        _announce(planned, console)
-        _run_study(planned, console, worker)
+        schedule = study.scheduled(study.plan(spec, yes=yes))
+        _announce(schedule, console)
+        _run_study(schedule, console, worker)
 
 
 @app.command(short_help="Add seeds to a finished study; what is there is kept.")
@@ -119,22 +119,22 @@ def extend(folder: Path, seeds: int, dry_run: bool, quiet: bool) -> None:
     """Run a study's methods, as they were tuned, with more seeds; finished trials are kept."""
     from tunelab import api, study
 
-    planned = study.plan(api.extended(folder, total=seeds))
+    schedule = study.scheduled(study.plan(api.extended(folder, total=seeds)))
     console = _console(quiet)
-    _announce(planned, console)
+    _announce(schedule, console)
     if not dry_run:
-        _run_study(planned, console)
+        _run_study(schedule, console)
 
 
-def _run_study(planned: Plan, console: Console, worker: Worker | None = None) -> None:
+def _run_study(schedule: Schedule, console: Console, worker: Worker | None = None) -> None:
     from tunelab import api
     from tunelab.progress import Display
 
-    folder = planned.spec.output_dir
+    folder = schedule.plan.spec.output_dir
     command = "tunelab " + shlex.join(sys.argv[1:])
     try:
-        with Display(planned, console) as display:
-            api.run_plan(planned, command, display.event, display.result, worker=worker)
+        with Display(schedule, console) as display:
+            api.run_study(schedule, command, display.event, display.result, worker=worker)
     except KeyboardInterrupt:
         again = f"tunelab compare {shlex.quote(str(folder / 'study.yaml'))}"
         click.echo(f"\nStopped. What is done is kept; go on with: {again}", err=True)
@@ -206,61 +206,69 @@ def _file_or_data(what: str | None, data: str | None) -> tuple[Path | None, str 
     return None, what
 
 
-def _announce(p: Plan, console: Console) -> None:
+def _announce(schedule: Schedule, console: Console) -> None:
     """Before: what will run, on what, and about how long it takes."""
     from tunelab import gate, terminal, trackers
-    from tunelab.summary import format_seconds
 
-    d, spec = p.dataset, p.spec
+    plan, spec, d = schedule.plan, schedule.plan.spec, schedule.plan.dataset
     rows = " / ".join(f"{len(s):,}" for s in d.parts.values())
     say = [f"Data     {d.name}: {rows} rows (train / validation / test), "
            f"{len(d.label_names)} classes: {_few(d.label_names)}"]  # fmt: skip
     say += [f"         {note}" for note in (*d.notes, *_duplicates(d))]
-    say += [f"         {line}" for line in gate.lines(p.gate)]
-    if p.base:
-        say.append(f"Model    {p.base.ref.name} ({p.base.model_type})")
+    say += [f"         {line}" for line in gate.lines(plan.gate)]
+    if plan.base:
+        say.append(f"Model    {plan.base.ref.name} ({plan.base.model_type})")
     say.append(f"Methods  {', '.join(m.label for m in spec.methods)}; seeds {_few(spec.seeds)}")
-    say += [f"         {note}" for note in spec.notes]
-    say += [f"         {note}" for note in p.notes]
-    say += [f"Tuning   {line}" for line in _tuning_lines(p)]
-    for other in p.others:
+    say += [f"         {note}" for note in (*spec.notes, *schedule.notes)]
+    say += [f"Tuning   {line}" for line in _tuning_lines(schedule.progress)]
+    for other in plan.others:
         say.append(f"Test on  {other.name}: {len(other.split):,} rows")
         say += [f"         {note}" for note in other.notes]
-    todo = {t.trial_id for t in p.todo}
-    done = sum(t.trial_id not in todo for t in (*p.trials, *p.curve))
-    count = len(p.todo) + sum(p.proposals.values()) * len(spec.tuning.seeds)
-    tries = count - len(todo & {t.trial_id for t in (*p.trials, *p.curve)})
-    parts = [f"{tries} of them to tune"] if tries else []
-    parts += [f"{len(p.curve)} on fewer rows"] if p.curve else []
-    parts += [f"{done} already done"] if done else []
-    takes = f": about {format_seconds(p.total_seconds)}" if count else ""
-    say.append(f"Trials   {', '.join([f'{count} to run', *parts])}{takes}")
-    if p.why:
-        say.append(f"         {p.why}")
-    say.append(f"Finds    {_finds(p)}")
+    say.append(f"Trials   {_what_is_to_run(schedule)}")
+    if schedule.why:
+        say.append(f"         {schedule.why}")
+    say.append(f"Finds    {_finds(schedule.progress)}")
     say.append(f"Folder   {spec.output_dir}")
     say += [f"Reports  to {line}" for line in trackers.where(spec.report_to, spec.output_dir)]
     for line in say:
         terminal.say(console, line, indent=9)
 
 
-def _tuning_lines(p: Plan) -> list[str]:
+def _what_is_to_run(schedule: Schedule) -> str:
+    """How many trials, of which kinds, and about how long they take."""
+    from tunelab.summary import format_seconds
+
+    progress = schedule.progress
+    todo = {t.trial_id for t in progress.todo}
+    shown = [t.trial_id for t in (*progress.trials, *progress.curve)]
+    seeds = len(progress.plan.spec.tuning.seeds)
+    count = len(progress.todo) + sum(progress.proposals.values()) * seeds
+    tries = count - len(todo.intersection(shown))
+    done = sum(trial_id not in todo for trial_id in shown)
+    parts = [f"{tries} of them to tune"] if tries else []
+    parts += [f"{len(progress.curve)} on fewer rows"] if progress.curve else []
+    parts += [f"{done} already done"] if done else []
+    takes = f": about {format_seconds(schedule.total_seconds)}" if count else ""
+    return f"{', '.join([f'{count} to run', *parts])}{takes}"
+
+
+def _tuning_lines(progress: Progress) -> list[str]:
     """What each method tries, or what was chosen for it."""
-    t = p.spec.tuning
-    if not t.spaces and not any("learning_rate" in m.settings for m in p.methods):
+    spec, t = progress.plan.spec, progress.plan.spec.tuning
+    if not t.spaces and not any("learning_rate" in m.settings for m in progress.methods):
         return ["none has a learning rate; an SVM chooses its C on validation in each trial"]
     if not t.spaces:
         return ["off: every method is trained with the settings given"]
-    start = {m.label: m.settings for m in p.spec.methods}
-    open_ = {x.method.label for x in p.tries} | set(p.proposals)
+    start = {m.label: m.settings for m in spec.methods}
+    still_tuned = {x.method.label for x in progress.tries} | set(progress.proposals)
     lines = []
-    for m in p.methods:
+    for m in progress.methods:
         if m.label not in t.spaces:
             continue
         names = ", ".join(t.spaces[m.label])
-        if m.label in open_:
+        if m.label in still_tuned:
             many = t.tries(m.label)
-            lines.append(f"{m.label}: {many} settings of {names}, by {p.spec.metric} on validation")
+            lines.append(f"{m.label}: {many} settings of {names}, by {spec.metric} on validation")
         else:
             now = ", ".join(f"{k} = {m.settings[k]}" for k in t.spaces[m.label])
             same = all(m.settings[k] == start[m.label][k] for k in t.spaces[m.label])
@@ -268,18 +276,18 @@ def _tuning_lines(p: Plan) -> list[str]:
     return lines
 
 
-def _finds(p: Plan) -> str:
+def _finds(progress: Progress) -> str:
     """The smallest difference that this study could find."""
     from tunelab import study
 
-    found = study.power(p)
+    found = study.power(progress)
     why = {"stated": "as stated", "usual": "the usual; --disagreement states another",
            "trials that are done": "as in the trials that are done"}[found.source]  # fmt: skip
     few = ""
     if found.seeds < found.least_seeds:
         few = f"; with fewer than {found.least_seeds} seeds no method is called better"
     same = f", {100 * found.shared:.0f}% of it with every seed" if found.shared < 1 else ""
-    pairs = math.comb(len(p.spec.methods), 2)
+    pairs = math.comb(len(progress.plan.spec.methods), 2)
     among = f", {100 * found.among:.1f} for the first of {pairs} pairs" if pairs > 1 else ""
     return (
         f"differences of {100 * found.difference:.1f} points of accuracy and more, 4 times of 5"

@@ -26,6 +26,7 @@ from tunelab.metrics import METRICS
 from tunelab.settings import ALIASES, Settings
 from tunelab.trackers import faults as tracker_faults
 from tunelab.tuning import AROUND, SEED, Range, Tuning, parse_space
+from tunelab.tuning import to_json as space_to_json
 from tunelab.types import DataSpec, MethodSpec
 
 __all__ = [
@@ -35,12 +36,12 @@ __all__ = [
     "StudyKey",
     "StudySpec",
     "load",
-    "protocol_yaml",
     "require_metric",
     "scalar",
     "schema",
     "setting_fields",
     "study_keys",
+    "study_yaml",
 ]
 
 DEFAULT_METHODS = ("svm-tfidf", "svm", "full", "lora")
@@ -369,6 +370,30 @@ def _about(value: Mapping[str, Any]) -> dict[str, Any]:
     return {k: value[k] for k in ("description", "default") if k in value}
 
 
+# --- resolving ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """Gathers what is wrong, to say all of it at once; and notes on what was understood."""
+
+    faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, *faults: str) -> None:
+        """Keep faults, each a line."""
+        self.faults.extend(faults)
+
+    def note(self, *notes: str) -> None:
+        """Keep what is worth saying, and no fault."""
+        self.notes.extend(notes)
+
+    def refuse(self) -> None:
+        """Raise ConfigError naming every fault, where there is one."""
+        if self.faults:
+            raise ConfigError("\n".join(dict.fromkeys(self.faults)))
+
+
 def load(
     path: Path | None,
     flags: Mapping[str, Any],
@@ -380,66 +405,27 @@ def load(
     `flags` are top-level keys (data keys as `data.subset`), `settings` are settings of methods.
     Raises ConfigError naming every fault, a line each.
     """
-    raw = _read(path) if path else {}
-    origin = {key: str(path) for key in _flat(raw)} if path else {}
-    faults: list[str] = []
-    notes: list[str] = []
-    if isinstance(raw.get("data"), str):
-        raw["data"] = {"source": raw["data"]}
-    for key, value in flags.items():
-        if value is not None:
-            _put(raw, key, value, faults)
-            origin[key] = "command line"
-    raw["methods"] = [_entry(m) for m in _as_list(raw.get("methods", DEFAULT_METHODS))]
-    raw.setdefault("data", {})
-    for text in sets:
-        key, sep, value = text.partition("=")
-        if not sep:
-            faults.append(f"--set {text}: expected key=value, such as methods.0.r=16.")
-            continue
-        _put(raw, key, scalar(value), faults)
-        origin[key] = "--set"
-    study, wrong = _parsed(raw, path, faults)
-
-    flag_settings, alias_notes = _aliased(settings or {}, "command line")
-    notes += alias_notes
-    shared, alias_notes = _aliased(study.training, "training")
-    notes += alias_notes
-    entries = []
-    # Methods that are there are checked even where another is no method at all.
-    asked = raw["methods"] if "methods" in wrong else study.methods
-    given = {i: entry for i, entry in enumerate(asked) if isinstance(entry, dict)}
-    for i, entry in given.items():
-        found, more, why = _resolve(i, entry, shared, flag_settings, origin)
-        entries += found
-        notes += more
-        faults += why
-    # What a method has that could not be read is not known; then only unknown names are faults.
-    names = None if "methods" in wrong else [str(e.get("name")) for e in given.values()]
-    faults += _unused(flag_settings, names, "Flag --")
-    faults += _unused(shared, names, "training.")
-    faults += _check_metric(study.metric)
-    seeds, why = _seeds(study.seeds)
-    faults += why
-    trackers = [t for t in dict.fromkeys(_as_list(study.report_to)) if t != "none"]
-    faults += tracker_faults(trackers)
-    tuning, spaces, more, why = _tuning(study.tuning, entries, origin.get("tuning"))
-    notes += more
-    protocol, also = _protocol(study, len(entries))
-    faults += why + also
-    if faults:
-        raise ConfigError("\n".join(dict.fromkeys(faults)))
+    found = Faults()
+    raw, origin = _layered(path, flags, sets, found)
+    study, wrong = _parsed(raw, path, found)
+    entries = _entries(
+        study, raw["methods"], wrong, origin=origin, settings=settings or {}, found=found
+    )
+    found.add(*_check_metric(study.metric))
+    seeds = _seeds(study.seeds, found)
+    trackers = tuple(t for t in dict.fromkeys(_as_list(study.report_to)) if t != "none")
+    found.add(*tracker_faults(trackers))
+    tuning, spaces = _tuning(study.tuning, entries, origin.get("tuning"), found)
+    train_sizes = _train_sizes(study.train_sizes, found)
+    race = study.race or study.budget is not None
+    budget = _race_budget(study, race, len(entries), found)
+    found.refuse()
 
     methods = _labelled(entries)
     data = study.data
-    assert isinstance(data, DataSection)  # noqa: S101  made one above
+    assert isinstance(data, DataSection)  # noqa: S101  `_layered` made one
     output = study.output_dir or f"runs/{_slug(path, data.source, study.model)}"
-    sources = {
-        **{f"data.{k}": origin.get(f"data.{k}", origin.get("data", "default"))
-           for k in DataSection.model_fields},
-        **{k: origin.get(k, "default") for k in _SIMPLE},
-        **{f"methods.{i}.{k}": v for i, e in enumerate(entries) for k, v in e.origin.items()},
-    }  # fmt: skip
+    spaces_by_label = {m.label: s for m, s in zip(methods, spaces, strict=True) if s}
     return StudySpec(
         data=DataSpec(**data.model_dump()),
         model=study.model,
@@ -448,17 +434,20 @@ def load(
         seeds=seeds,
         metric=study.metric,
         output_dir=Path(output),
-        sources=sources,
-        notes=tuple(dict.fromkeys(notes)),
-        report_to=tuple(trackers),
-        tuning=Tuning(
-            {m.label: s for m, s in zip(methods, spaces, strict=True) if s},
-            tuning.budget, _tuning_seeds(tuning.seeds), tuning.prune,
-        ),
+        sources=_sources(origin, entries),
+        notes=tuple(dict.fromkeys(found.notes)),
+        report_to=trackers,
+        tuning=Tuning(spaces_by_label, tuning.budget, _tuning_seeds(tuning.seeds), tuning.prune),
+        vary_split=study.vary_split,
+        train_sizes=train_sizes,
+        test_on=tuple(_other_data(d) for d in _as_list(study.test_on)),
+        race=race,
+        budget=budget,
+        disagreement=study.disagreement,
         jobs=None if study.jobs == "auto" else study.jobs,
         stack=study.stack if isinstance(study.stack, int) else _STACK[study.stack],
-        **protocol,
-    )  # fmt: skip
+        behaviour=BUNDLED_SUITE if study.behaviour is True else study.behaviour or None,
+    )
 
 
 _STACK = {"auto": None, "off": 1}
@@ -467,16 +456,40 @@ _STACK = {"auto": None, "off": 1}
 _SIMPLE = tuple(k for k in StudyFile.model_fields if k not in {"data", "methods", "training"})
 
 
+def _layered(
+    path: Path | None, flags: Mapping[str, Any], sets: Sequence[str], found: Faults
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The file with flags and --set laid over it, and where each of its dotted keys came from."""
+    raw = _read(path) if path else {}
+    origin = {key: str(path) for key in _flat(raw)} if path else {}
+    if isinstance(raw.get("data"), str):
+        raw["data"] = {"source": raw["data"]}
+    for key, value in flags.items():
+        if value is not None:
+            _put(raw, key, value, found)
+            origin[key] = "command line"
+    raw["methods"] = [_entry(m) for m in _as_list(raw.get("methods", DEFAULT_METHODS))]
+    raw.setdefault("data", {})
+    for text in sets:
+        key, sep, value = text.partition("=")
+        if not sep:
+            found.add(f"--set {text}: expected key=value, such as methods.0.r=16.")
+            continue
+        _put(raw, key, scalar(value), found)
+        origin[key] = "--set"
+    return raw, origin
+
+
 def _parsed(
-    raw: dict[str, Any], path: Path | None, faults: list[str]
+    raw: dict[str, Any], path: Path | None, found: Faults
 ) -> tuple[StudyFile, frozenset[str]]:
     """The file's own keys, and those that are left to their default because they are at fault."""
     data = raw["data"]
     if not isinstance(data, dict):
         where = f"{path}: " if path else ""
-        faults.append(f"{where}data: expected a source or a section with `source`.")
+        found.add(f"{where}data: expected a source or a section with `source`.")
     elif not data.get("source"):
-        faults.append(
+        found.add(
             "No data given: expected a file, a folder, a hub id or demo. "
             "For example: tunelab compare reviews.csv"
         )
@@ -486,10 +499,47 @@ def _parsed(
     try:
         return StudyFile(**given), frozenset()
     except ValidationError as e:
-        faults += _pydantic(e, "", StudyFile)
+        found.add(*_pydantic_faults(e, "", StudyFile))
         wrong = frozenset(str(fault["loc"][0]) for fault in e.errors())
     sound = {k: v for k, v in given.items() if k not in wrong}
     return StudyFile(**{"data": {"source": "?"}, **sound}), wrong
+
+
+def _entries(
+    study: StudyFile,
+    asked: Sequence[Any],
+    wrong: frozenset[str],
+    *,
+    origin: Mapping[str, str],
+    settings: Mapping[str, Any],
+    found: Faults,
+) -> list[_Entry]:
+    """Every method with its settings, a grid's points each as one. `asked`: as they are written."""
+    flags = _aliased(settings, "command line", found)
+    shared = _aliased(study.training, "training", found)
+    # Methods that are there are checked even where another is no method at all.
+    readable = asked if "methods" in wrong else study.methods
+    given = {i: entry for i, entry in enumerate(readable) if isinstance(entry, dict)}
+    out = [
+        resolved
+        for i, entry in given.items()
+        for resolved in _resolve(i, entry, shared=shared, flags=flags, origin=origin, found=found)
+    ]
+    # What a method has that could not be read is not known; then only unknown names are faults.
+    names = None if "methods" in wrong else [str(e.get("name")) for e in given.values()]
+    found.add(*_unused(flags, names, "Flag --"))
+    found.add(*_unused(shared, names, "training."))
+    return out
+
+
+def _sources(origin: Mapping[str, str], entries: Sequence[_Entry]) -> dict[str, str]:
+    """Where each value of a spec came from, by its dotted key."""
+    whole = origin.get("data", "default")
+    return {
+        **{f"data.{k}": origin.get(f"data.{k}", whole) for k in DataSection.model_fields},
+        **{k: origin.get(k, "default") for k in _SIMPLE},
+        **{f"methods.{i}.{k}": v for i, e in enumerate(entries) for k, v in e.origin.items()},
+    }
 
 
 # --- reading --------------------------------------------------------------------------------
@@ -569,14 +619,14 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _put(tree: dict[str, Any], key: str, value: Any, faults: list[str]) -> None:
+def _put(tree: dict[str, Any], key: str, value: Any, found: Faults) -> None:
     """Set a dotted key such as methods.0.r; a fault where the path does not exist."""
     *path, last = key.split(".")
     node: Any = tree
     for i, part in enumerate(path):
         if isinstance(node, list):
             if not part.isdigit() or int(part) >= len(node):
-                faults.append(
+                found.add(
                     f"{key}: there is no {'.'.join(path[: i + 1])}; "
                     f"numbers from 0 to {len(node) - 1} exist."
                 )
@@ -587,11 +637,11 @@ def _put(tree: dict[str, Any], key: str, value: Any, faults: list[str]) -> None:
         else:
             node = node.setdefault(part, {})
         if not isinstance(node, dict | list):
-            faults.append(f"{key}: {'.'.join(path[: i + 1])} is {node!r}, which has no parts.")
+            found.add(f"{key}: {'.'.join(path[: i + 1])} is {node!r}, which has no parts.")
             return
     if isinstance(node, list):
         if not last.isdigit() or int(last) >= len(node):
-            faults.append(f"{key}: numbers from 0 to {len(node) - 1} exist.")
+            found.add(f"{key}: numbers from 0 to {len(node) - 1} exist.")
             return
         node[int(last)] = _entry(value)
     else:
@@ -618,42 +668,45 @@ class _Entry:
     tune: Any = None
 
 
-def _aliased(values: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
+def _aliased(values: Mapping[str, Any], where: str, found: Faults) -> dict[str, Any]:
     """Translate names from other tools; a known name wins over its alias."""
-    out, notes = {}, []
+    out: dict[str, Any] = {}
     known = setting_fields()
     for key, value in values.items():
         name = str(key).replace("-", "_")
         if name not in known and name in ALIASES:
-            notes.append(f"{where}: {name} is called {ALIASES[name]} here; taken as that.")
+            found.note(f"{where}: {name} is called {ALIASES[name]} here; taken as that.")
             name = ALIASES[name]
         out[name] = value
-    return out, notes
+    return out
 
 
 def _resolve(
     i: int,
     entry: Mapping[str, Any],
+    *,
     shared: Mapping[str, Any],
     flags: Mapping[str, Any],
     origin: Mapping[str, str],
-) -> tuple[list[_Entry], list[str], list[str]]:
-    """One entry of `methods` -> its settings, one for each point of its grid; notes; faults."""
+    found: Faults,
+) -> list[_Entry]:
+    """One entry of `methods` -> its settings, one for each point of its grid; none at fault."""
     where = f"methods.{i}"
     name = entry.get("name")
     if name not in METHODS:
         hint = suggest(str(name), METHODS, what="Methods")
-        found = "has no name" if name is None else f"{name!r} is not a method"
-        return [], [], [f"{where}: {found}.{hint}"]
+        what = "has no name" if name is None else f"{name!r} is not a method"
+        found.add(f"{where}: {what}.{hint}")
+        return []
     model = METHODS[name].settings
     own = {k: v for k, v in entry.items() if k not in {"name", "label", "tune"}}
-    own, notes = _aliased(own, where)
+    own = _aliased(own, where, found)
     known = model.model_fields
     unknown = [k for k in own if k not in known]
-    faults = [
+    found.add(*(
         f"{where} ({name}): unknown setting {k!r}.{suggest(k, known, what='Settings')}"
         for k in unknown
-    ]
+    ))  # fmt: skip
     values: dict[str, Any] = {}
     came: dict[str, str] = {}
     for layer, said in ((shared, "training"), (own, where), (flags, "command line")):
@@ -661,25 +714,18 @@ def _resolve(
             if key in known:
                 values[key] = value
                 came[key] = origin.get(f"{where}.{key}", said) if layer is own else said
+    if unknown:
+        return []
+    points, faults = _grid(model, values)
     if faults:
-        return [], notes, faults
-    points, why = _grid(model, values)
-    if why:
-        return [], notes, [f"{where} ({name}): {w}" for w in why]
+        found.add(*(f"{where} ({name}): {fault}" for fault in faults))
+        return []
     out = []
     for point in points:
         settings = model(**point).model_dump(mode="json")
-        default = f"default of {name}"
-        out.append(
-            _Entry(
-                name,
-                entry.get("label"),
-                settings,
-                {k: came.get(k, default) for k in settings},
-                entry.get("tune"),
-            )
-        )
-    return out, notes, []
+        whence = {k: came.get(k, f"default of {name}") for k in settings}
+        out.append(_Entry(name, entry.get("label"), settings, whence, entry.get("tune")))
+    return out
 
 
 def _grid(
@@ -703,11 +749,11 @@ def _faults_of(model: type[Settings], values: Mapping[str, Any]) -> list[str]:
     try:
         model(**values)
     except ValidationError as e:
-        return _pydantic(e, "", model)
+        return _pydantic_faults(e, "", model)
     return []
 
 
-def _pydantic(error: ValidationError, prefix: str, model: type[BaseModel]) -> list[str]:
+def _pydantic_faults(error: ValidationError, prefix: str, model: type[BaseModel]) -> list[str]:
     """A line for each fault: the key, what was expected, what was found."""
     out: dict[str, str] = {}
     wanted: dict[str, list[str]] = {}
@@ -824,13 +870,13 @@ def _check_metric(metric: str) -> list[str]:
     return [f"metric: {metric!r} is not a metric.{suggest(metric, METRICS, what='Metrics')}"]
 
 
-def _seeds(value: int | list[int]) -> tuple[tuple[int, ...], list[str]]:
+def _seeds(value: int | list[int], found: Faults) -> tuple[int, ...]:
     seeds = tuple(range(value)) if isinstance(value, int) else tuple(value)
     if not seeds or min(seeds) < 0:
-        return (), [f"seeds: expected a number from 1, or a list of numbers from 0, found {value}."]
-    if len(set(seeds)) < len(seeds):
-        return (), [f"seeds: expected different numbers, found {list(seeds)}."]
-    return seeds, []
+        found.add(f"seeds: expected a number from 1, or a list of numbers from 0, found {value}.")
+    elif len(set(seeds)) < len(seeds):
+        found.add(f"seeds: expected different numbers, found {list(seeds)}.")
+    return seeds
 
 
 # --- protocol -------------------------------------------------------------------------------
@@ -839,60 +885,56 @@ _FLAGS = ("command line", "--set")
 
 
 def _tuning(
-    asked: bool | int | TuningSection, entries: Sequence[_Entry], came: str | None
-) -> tuple[TuningSection, list[dict[str, Any]], list[str], list[str]]:
-    """The section, the space of each entry (empty: not tuned), notes, faults.
+    asked: bool | int | TuningSection, entries: Sequence[_Entry], came: str | None, found: Faults
+) -> tuple[TuningSection, list[dict[str, Any]]]:
+    """The section, and the space of each entry (empty: not tuned).
 
     `came` is where `asked` came from, None for the default. A flag wins over the file's entries.
     """
-    on = asked is not False
-    flagged = came in _FLAGS
     section = asked if isinstance(asked, TuningSection) else TuningSection.model_validate({})
     if not isinstance(asked, bool | TuningSection):
         if asked < 1:
-            return (
-                section,
-                [],
-                [],
-                [f"tuning: expected off, on, or a budget from 1, found {asked}."],
-            )
+            found.add(f"tuning: expected off, on, or a budget from 1, found {asked}.")
+            return section, []
         section = TuningSection.model_validate({"budget": asked})
-    spaces: list[dict[str, Any]] = []
-    faults: list[str] = []
-    kept: list[str] = []
     fields = setting_fields()
     for key in section.space or {}:
         if key not in fields:
             hint = suggest(key, fields, what="Settings")
-            faults.append(f"tuning.space: unknown setting {key!r}.{hint}")
+            found.add(f"tuning.space: unknown setting {key!r}.{hint}")
+    spaces: list[dict[str, Any]] = []
+    untuned: list[str] = []
     for i, entry in enumerate(entries):
-        own = entry.tune is not None and not flagged
+        own = entry.tune is not None and came not in _FLAGS
         where = f"methods.{i} ({entry.name}): tune" if own else "tuning"
         wanted: dict[str, Any] = {}
-        if own and isinstance(entry.tune, Mapping):
-            wanted = {k: v for k, v in entry.tune.items() if entry.origin.get(k) not in _FLAGS}
-        elif own and entry.tune not in (False, "off"):
-            faults.append(f"{where}: expected off or settings, found {entry.tune!r}.")
-        elif on and not own:
+        if own:
+            wanted = _own_space(entry, where, found)
+        elif asked is not False:
             wanted = _default_space(section, entry, entries, came is not None)
             if not wanted and "learning_rate" in entry.settings:
-                kept.append(entry.label or entry.name)
-        space, why = _space(wanted, entry.name, where)
+                untuned.append(entry.label or entry.name)
+        space = _space(wanted, entry.name, where, found)
         spaces.append(space)
-        faults += why
         if section.budget is None and any(isinstance(v, Range) for v in space.values()):
-            faults.append(
-                f"{where}: a range needs a budget: tuning: {{budget: 10}}, or --tuning 10."
-            )
-    notes = []
-    if kept:
-        names = ", ".join(dict.fromkeys(kept))
-        notes.append(
+            found.add(f"{where}: a range needs a budget: tuning: {{budget: 10}}, or --tuning 10.")
+    if untuned:
+        names = ", ".join(dict.fromkeys(untuned))
+        found.note(
             f"tuning: not for {names}, whose learning_rate was given; --tuning on tunes around it."
         )
     if _tuning_seeds(section.seeds) == ():
-        faults.append(f"tuning.seeds: expected a number from 1, found {section.seeds}.")
-    return section, spaces, notes, faults
+        found.add(f"tuning.seeds: expected a number from 1, found {section.seeds}.")
+    return section, spaces
+
+
+def _own_space(entry: _Entry, where: str, found: Faults) -> dict[str, Any]:
+    """What a method's own `tune` asks for, without what a flag sets."""
+    if isinstance(entry.tune, Mapping):
+        return {k: v for k, v in entry.tune.items() if entry.origin.get(k) not in _FLAGS}
+    if entry.tune not in (False, "off"):
+        found.add(f"{where}: expected off or settings, found {entry.tune!r}.")
+    return {}
 
 
 def _default_space(
@@ -917,8 +959,8 @@ def _default_space(
     return {"learning_rate": [min(10.0, float(f"{rate * f:.3g}")) for f in section.around]}
 
 
-def _space(wanted: Mapping[str, Any], name: str, where: str) -> tuple[dict[str, Any], list[str]]:
-    """Check a space against a method's settings."""
+def _space(wanted: Mapping[str, Any], name: str, where: str, found: Faults) -> dict[str, Any]:
+    """A space as it is searched, checked against a method's settings."""
     model = METHODS[name].settings
     unknown = [
         f"{where}: {name} has no setting {k!r}.{suggest(k, model.model_fields, what='Settings')}"
@@ -926,11 +968,13 @@ def _space(wanted: Mapping[str, Any], name: str, where: str) -> tuple[dict[str, 
         if k not in model.model_fields
     ]
     if unknown:
-        return {}, unknown
+        found.add(*unknown)
+        return {}
     try:
         space = parse_space(wanted)
     except ValueError as e:
-        return {}, [f"{where}: {e}."]
+        found.add(f"{where}: {e}.")
+        return {}
     faults = []
     for key, values in space.items():
         ends = values if isinstance(values, tuple) else (values.low, values.high)
@@ -938,7 +982,8 @@ def _space(wanted: Mapping[str, Any], name: str, where: str) -> tuple[dict[str, 
             plain: Any = list(value) if isinstance(value, tuple) else value
             whole = isinstance(values, Range) and values.integer
             faults += _faults_of(model, {key: int(plain) if whole else plain})
-    return space, [f"{where}: {w}" for w in dict.fromkeys(faults)]
+    found.add(*(f"{where}: {fault}" for fault in dict.fromkeys(faults)))
+    return space
 
 
 def _tuning_seeds(value: int | list[int]) -> tuple[int, ...]:
@@ -947,80 +992,77 @@ def _tuning_seeds(value: int | list[int]) -> tuple[int, ...]:
     return tuple(value) if all(s >= 0 for s in value) else ()
 
 
-def _protocol(study: StudyFile, methods: int) -> tuple[dict[str, Any], list[str]]:
-    """What a StudySpec holds of the protocol beside tuning, and what is wrong with it."""
-    sizes, faults = _train_sizes(study.train_sizes)
-    race = study.race or study.budget is not None
-    budget, why = _race(study, race, methods)
-    values = {
-        "vary_split": study.vary_split,
-        "train_sizes": sizes,
-        "test_on": tuple(_other_data(d) for d in _as_list(study.test_on)),
-        "race": race,
-        "budget": budget,
-        "disagreement": study.disagreement,
-        "behaviour": BUNDLED_SUITE if study.behaviour is True else study.behaviour or None,
-    }
-    return values, faults + why
-
-
-def _train_sizes(value: str | list[Any] | None) -> tuple[tuple[int, ...], list[str]]:
+def _train_sizes(value: str | list[int | Literal["all"]] | None, found: Faults) -> tuple[int, ...]:
     """Sizes below all, rising. `all` is always run: it is what the table compares."""
     if value is None:
-        return (), []
+        return ()
     parts = [p.strip() for p in value.split(",")] if isinstance(value, str) else value
-    sizes = []
+    sizes = set()
     for part in parts:
         if part == "all":
             continue
         if not str(part).isdigit() or int(part) < 1:
             wanted = "numbers of rows and all, such as 50,100,all"
-            return (), [f"train_sizes: expected {wanted}; found {part!r}."]
-        sizes.append(int(part))
-    return tuple(sorted(set(sizes))), []
+            found.add(f"train_sizes: expected {wanted}; found {part!r}.")
+            return ()
+        sizes.add(int(part))
+    return tuple(sorted(sizes))
 
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
 
-def _race(study: StudyFile, race: bool, methods: int) -> tuple[float | None, list[str]]:
-    """Seconds of a race's budget, and what stands in a race's way."""
-    faults = []
-    seconds = None
-    if isinstance(study.budget, str):
-        found = _DURATION.fullmatch(study.budget.replace(" ", ""))
-        units = (3600, 60, 1)
-        if found and any(found.groups()):
-            seconds = sum(float(v or 0) * u for v, u in zip(found.groups(), units, strict=True))
-    elif study.budget is not None:
-        seconds = float(study.budget)
+def _race_budget(study: StudyFile, race: bool, methods: int, found: Faults) -> float | None:
+    """Seconds of a race's budget; what stands in a race's way are faults."""
+    seconds = None if study.budget is None else _seconds(study.budget)
     if study.budget is not None and not seconds:
-        faults.append(
-            f"budget: expected a duration such as 90s, 20m or 1h30m, found {study.budget!r}."
-        )
+        found.add(f"budget: expected a duration such as 90s, 20m or 1h30m, found {study.budget!r}.")
     if race and study.metric != "accuracy":
-        faults.append(
+        found.add(
             f"race: a race is decided row by row, by accuracy; the metric is {study.metric}. Leave "
             "race out, or judge by accuracy."
         )
     if race and study.vary_split:
-        faults.append(
+        found.add(
             "race: a race compares methods on the same validation rows; vary_split divides them "
             "anew by each seed. Leave one of them out."
         )
     if race and methods == 1:
-        faults.append("race: expected two or more methods, found one.")
-    return seconds, faults
+        found.add("race: expected two or more methods, found one.")
+    return seconds
+
+
+def _seconds(duration: float | str) -> float | None:
+    """Seconds of a number, or of 90s, 20m, 1h30m; None for another text."""
+    if not isinstance(duration, str):
+        return float(duration)
+    match = _DURATION.fullmatch(duration.replace(" ", ""))
+    if match is None or not any(match.groups()):
+        return None
+    return sum(float(v or 0) * u for v, u in zip(match.groups(), (3600, 60, 1), strict=True))
 
 
 def _other_data(value: str | DataSection) -> DataSpec:
     return DataSpec(value) if isinstance(value, str) else DataSpec(**value.model_dump())
 
 
-def protocol_yaml(spec: StudySpec) -> dict[str, Any]:
-    """The protocol's keys of a resolved study.yaml, as `load` reads them again."""
+def study_yaml(spec: StudySpec) -> dict[str, Any]:
+    """A study's keys as a resolved study.yaml has them, and `load` reads them again."""
     t = spec.tuning
     return {
+        "data": asdict(spec.data),
+        "model": spec.model,
+        "trust_remote_code": spec.trust_remote_code,
+        "methods": [
+            {"name": m.name, "label": m.label, "tune": _tune_yaml(spec, m.label), **m.settings}
+            for m in spec.methods
+        ],
+        "seeds": list(spec.seeds),
+        "metric": spec.metric,
+        "output_dir": str(spec.output_dir),
+        "report_to": list(spec.report_to),
+        "jobs": spec.jobs or "auto",
+        "stack": {None: "auto", 1: "off"}.get(spec.stack, spec.stack),
         "tuning": {"budget": t.budget, "seeds": list(t.seeds), "prune": t.prune},
         "vary_split": spec.vary_split,
         "train_sizes": [*spec.train_sizes, "all"] if spec.train_sizes else None,
@@ -1029,7 +1071,13 @@ def protocol_yaml(spec: StudySpec) -> dict[str, Any]:
         "budget": spec.budget,
         "disagreement": spec.disagreement,
         "behaviour": spec.behaviour or False,
+        "sources": dict(spec.sources),
     }
+
+
+def _tune_yaml(spec: StudySpec, label: str) -> dict[str, Any] | bool:
+    space = spec.tuning.spaces.get(label)
+    return space_to_json(space) if space else False
 
 
 def _slug(path: Path | None, source: str, model: str) -> str:

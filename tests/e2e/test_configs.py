@@ -73,7 +73,7 @@ def test_a_ready_study_says_how_it_is_run(path: Path) -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_a_ready_study_plans(path: Path, tmp_path: Path) -> None:
     asked = config.load(path, {})
-    planned = study.plan(in_small(path, tmp_path))
+    planned = study.read_progress(study.plan(in_small(path, tmp_path)))
     assert [t.method.label for t in planned.trials] == names_of(path)
     assert {t.method.label for t in planned.tries} == set(asked.tuning.spaces)
     assert not (tmp_path / "study").exists()
@@ -82,7 +82,8 @@ def test_a_ready_study_plans(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", RUN)
 def test_a_ready_study_runs(path: Path, tmp_path: Path) -> None:
     spec = in_small(path, tmp_path)
-    api.run_plan(study.plan(spec), "test", lambda _: None, engine="inline")
+    schedule = study.scheduled(study.plan(spec))
+    api.run_study(schedule, "test", lambda _: None, engine="inline")
     done = api.Study(tmp_path / "study")
     assert [r.error for r in done.record.results if r.status != "done"] == []
     assert [r.spec.method.label for r in done.record.results] == names_of(path)

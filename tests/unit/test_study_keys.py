@@ -338,6 +338,7 @@ def test_the_page_has_the_keys_with_their_words(model: type[BaseModel], heading:
         assert (default == "required") == field.is_required()
 
 
-def test_a_spec_has_what_a_file_has() -> None:
-    spec = {f.name for f in fields(StudySpec)}
-    assert spec - {"sources", "notes"} == set(StudyFile.model_fields) - {"training"}
+def test_a_spec_and_a_resolved_file_have_what_a_file_has() -> None:
+    keys = set(StudyFile.model_fields) - {"training"}
+    assert {f.name for f in fields(StudySpec)} - {"sources", "notes"} == keys
+    assert set(config.study_yaml(from_flags(["--data", "demo"]))) - {"sources"} == keys
