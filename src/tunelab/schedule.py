@@ -4,7 +4,8 @@ Memory is estimated before anything is started. Time is a trial's arithmetic ove
 which trials of the method had on this machine; else that of other methods there, which says what
 the machine does with such work; else a matrix product measured for a moment.
 
-May import: bases, cache, measure, types. May not import: torch, study, engines.
+What a method's arithmetic and memory are its row says (`Costs`).
+May import: methods, bases, cache, measure, types. May not import: torch, study, engines.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from tunelab import bases, cache, measure
+from tunelab.methods import METHODS
 from tunelab.types import Dataset, TrialResult, TrialSpec
 
 __all__ = ["estimate", "in_order", "learn", "makespan", "side_by_side", "stack_size",
@@ -34,8 +36,6 @@ __all__ = ["estimate", "in_order", "learn", "makespan", "side_by_side", "stack_s
 _BYTES_OF_A_PROCESS = 350_000_000
 # Of the memory that is free, so much may be planned with.
 _SHARE_OF_MEMORY = 0.8
-# Copies of all weights: full fine-tuning has gradients, two moments and the best epoch's beside.
-_COPIES = {"full": 5.0}
 
 
 def side_by_side(
@@ -93,9 +93,10 @@ def _bytes_of(t: TrialSpec, dataset: Dataset, base: bases.Base | None, stacked: 
     """About how much memory a trial needs at its peak, rather too much than too little."""
     s = t.method.settings
     texts = sum(len(x) for part in dataset.parts.values() for x in part.texts)
+    costs = METHODS[t.method.name].costs
     if t.base is None or base is None:
-        return _BYTES_OF_A_PROCESS + 60.0 * texts  # n-grams of every length, twice
-    weights: float = 4.0 * bases.count_parameters(base) * _COPIES.get(t.method.name, 2.0)
+        return _BYTES_OF_A_PROCESS + costs.bytes_per_character * texts
+    weights = 4.0 * bases.count_parameters(base) * costs.weight_copies
     longest = max((len(x.split()) for x in dataset.train.texts), default=1) * 1.5 + 2
     length: float = min(longest, s.get("max_length", 1e9))
     layers, width, heads = _shape(base)
@@ -103,7 +104,7 @@ def _bytes_of(t: TrialSpec, dataset: Dataset, base: bases.Base | None, stacked: 
     kept = layers * (32 * width + 4 * heads * length)  # floats kept for a token's backward pass
     return (
         _BYTES_OF_A_PROCESS
-        + float(weights)
+        + weights
         + 4 * (tokens * kept + _TOKENS_SCORED * 32 * width)
         + 8.0 * texts
     )
@@ -141,9 +142,6 @@ def stack_size(asked: int | None, t: TrialSpec, dataset: Dataset) -> int:
 
 # --- how long -------------------------------------------------------------------------------
 
-# Floating-point operations for each weight and training token: a forward pass has 2.
-_WORK = {"full": 6.0, "probe": 2.0, "svm": 2.0, "svm-tfidf": 0.0}
-_WORK_OF_ADAPTERS = 4.5
 # Share of a float32 matrix product's speed, on as many threads, that training reaches, and what it
 # gains where the processor multiplies bfloat16 (docs/log.md): until a trial has been run here.
 _EFFICIENCY, _GAIN_OF_BFLOAT16 = 0.75, 1.6
@@ -205,15 +203,16 @@ def estimate(
             took.setdefault(r.spec.method.label, []).append(float(r.provenance["seconds"]))
     known = _known()
     out: dict[str, float] = {}
-    embedded = any(r.spec.method.name == "svm" for r in done)
+    paid = {r.spec.method.name for r in done}
     for t in todo:
         start = _SECONDS_TO_START if out else _SECONDS_TO_IMPORT
         if t.method.label in took and t.train_rows is None:
             out[t.trial_id] = start + float(np.mean(took[t.method.label]))
             continue
-        # Vectors on fewer rows are those of all rows.
-        work = 0.0 if t.method.name == "svm" and embedded else _work(t, dataset, base)
-        embedded = embedded or t.method.name == "svm"
+        # What is kept of all rows serves fewer rows too.
+        free = METHODS[t.method.name].costs.once and t.method.name in paid
+        work = 0.0 if free else _work(t, dataset, base)
+        paid.add(t.method.name)
         out[t.trial_id] = start + _beside(t) + work / _speed(_kind(t, base, threads), known)
     return out
 
@@ -267,18 +266,18 @@ def _guess(kind: str) -> float:
 def _work(t: TrialSpec, dataset: Dataset, base: bases.Base | None) -> float:
     """About how many floating-point operations a trial takes."""
     s = t.method.settings
+    costs = METHODS[t.method.name].costs
     words = sum(len(x.split()) for x in dataset.train.texts)
     rows = max(1, len(dataset.train))
     share = (t.train_rows or rows) / rows
     if t.base is None or base is None:
-        return share * words * 2e6  # counting n-grams: as long as so many operations
+        return share * words * costs.work_per_word
     tokens = 1.35 * words + 2 * rows  # subwords and the special tokens
     tokens = min(tokens, s.get("max_length", 1e9) * rows)
     epochs = s.get("num_train_epochs", 1)
     # Validation is scored after every epoch, test once; a forward pass is a third of a step.
     scored = 0.33 * (len(dataset.validation) * epochs + len(dataset.test)) / rows
-    work = _WORK.get(t.method.name, _WORK_OF_ADAPTERS)
-    return float(work * _encoder_weights(base) * tokens * (epochs * share + scored))
+    return float(costs.work * _encoder_weights(base) * tokens * (epochs * share + scored))
 
 
 def _speeds() -> Path:
