@@ -33,7 +33,7 @@ def run(data: str, folder: Path, model: str | None = None, **settings: Any) -> N
     flags = {"data.source": data, "model": model, "methods": methods, "seeds": 1,
              "output_dir": str(folder), "tuning": "off"}  # fmt: skip
     asked = {"num_train_epochs": 3, **settings}
-    schedule = study.scheduled(study.plan(config.load(None, flags, asked)))
+    schedule = study.scheduled(study.plan(config.resolve_study(None, flags, asked)))
 
     def said(result: TrialResult) -> None:
         label = result.spec.method.label

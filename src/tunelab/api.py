@@ -44,11 +44,11 @@ from tunelab.types import Artifact, Dataset, DataSpec, Predictions, TrialResult
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Study", "classifier_folder", "compare", "extended", "fine_tune", "finish", "load",
-           "load_base", "load_data", "run_study", "train_one"]  # fmt: skip
+__all__ = ["Study", "classifier_folder", "compare", "extended", "fine_tune", "load",
+           "load_base", "load_data", "run_study", "train_one", "write_outputs"]  # fmt: skip
 
 
-def _nothing(_: Mapping[str, Any]) -> None:
+def _ignore_event(_: Mapping[str, Any]) -> None:
     """Hear events and say nothing."""
 
 
@@ -69,7 +69,7 @@ def load_data(
     """
     return data.load(
         DataSpec(
-            _place(source) or "",
+            _source_name(source) or "",
             text_column,
             label_column,
             subset,
@@ -168,7 +168,9 @@ class Study:
             )
         return artifacts.open_artifact(store.artifact_dir(self.directory, trial.spec.trial_id))
 
-    def extend(self, seeds: int, *, engine: str = "process", on_event: OnEvent = _nothing) -> Study:
+    def extend(
+        self, seeds: int, *, engine: str = "process", on_event: OnEvent = _ignore_event
+    ) -> Study:
         """Run so many more seeds of every method; what is there is kept. Gives the study anew."""
         have = len(self.record.settings["seeds"])
         schedule = study.scheduled(study.plan(extended(self.directory, total=have + seeds)))
@@ -209,7 +211,7 @@ def compare(
     report_to: str | Sequence[str] | None = None,
     jobs: int | Literal["auto"] | None = None,
     stack: int | Literal["auto", "off"] | None = None,
-    on_event: OnEvent = _nothing,
+    on_event: OnEvent = _ignore_event,
     **settings: Any,
 ) -> Study:
     """Train and compare methods on the same splits; resume where the folder has trials already.
@@ -232,14 +234,14 @@ def compare(
         )
     path = Path(config_file) if config_file is not None else None
     keys = {key.path: _as_in_a_file(key, given.get(key.name)) for key in config.study_keys()}
-    spec = config.load(path, keys | {"data.source": _place(source)}, settings)
+    spec = config.resolve_study(path, keys | {"data.source": _source_name(source)}, settings)
     with study.worker(spec, engine) as worker:
         schedule = study.scheduled(study.plan(spec))
         run_study(schedule, "tunelab.compare(...)", on_event, engine=engine, worker=worker)
     return Study(spec.output_dir)
 
 
-def _place(source: object) -> str | None:
+def _source_name(source: object) -> str | None:
     """A source's name. Raises ConfigError for data that are no name, such as a DataFrame."""
     if source is None or isinstance(source, str | Path):
         return None if source is None else str(source)
@@ -283,7 +285,7 @@ def extended(directory: Path, total: int) -> config.StudySpec:
     others = (s for s in range(total + len(have)) if s not in have)
     seeds = [*have, *itertools.islice(others, total - len(have))]
     flags = {"seeds": seeds, "output_dir": str(directory)}
-    return config.load(directory / "study.yaml", flags)
+    return config.resolve_study(directory / "study.yaml", flags)
 
 
 def run_study(
@@ -310,7 +312,7 @@ def run_study(
             for result in study.run(schedule, on_event, engine, worker):
                 on_result(result)
         finally:
-            finish(folder)
+            write_outputs(folder)
 
 
 def _meanwhile(on_event: OnEvent, do: Callable[[], None]) -> OnEvent:
@@ -328,7 +330,7 @@ def _meanwhile(on_event: OnEvent, do: Callable[[], None]) -> OnEvent:
     return hear
 
 
-def finish(directory: Path) -> None:
+def write_outputs(directory: Path) -> None:
     """Write results.csv, comparison.json, report.html and model cards from what the study has."""
     record = store.read_study(directory)
     store.write_results_csv(directory / "results.csv", record.results)
@@ -344,7 +346,7 @@ def finish(directory: Path) -> None:
 
 
 def train_one(
-    spec: config.StudySpec, *, overwrite: bool = False, on_event: OnEvent = _nothing
+    spec: config.StudySpec, *, overwrite: bool = False, on_event: OnEvent = _ignore_event
 ) -> TrialResult:
     """Train one method with one seed; `spec.output_dir` becomes the artifact.
 
@@ -412,7 +414,7 @@ def fine_tune(
     on_leak: Literal["warn", "drop", "fail"] | None = None,
     report_to: str | Sequence[str] | None = None,
     overwrite: bool = False,
-    on_event: OnEvent = _nothing,
+    on_event: OnEvent = _ignore_event,
     **settings: Any,
 ) -> TrialResult:
     """Train one method with one seed into a folder that `load` reads, as `tunelab train` does.
@@ -422,8 +424,10 @@ def fine_tune(
     """
     given = locals()  # as in `compare`
     keys = {key.path: _as_in_a_file(key, given.get(key.name)) for key in config.study_keys()}
-    keys |= {"data.source": _place(source), "methods": [method], "seeds": [seed]}
-    return train_one(config.load(None, keys, settings), overwrite=overwrite, on_event=on_event)
+    keys |= {"data.source": _source_name(source), "methods": [method], "seeds": [seed]}
+    return train_one(
+        config.resolve_study(None, keys, settings), overwrite=overwrite, on_event=on_event
+    )
 
 
 def load_base(name: str = "minilm") -> tuple[Any, Any]:

@@ -14,7 +14,7 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ from tunelab.cli_flags import (
     study_flags,
     take_study_keys,
 )
-from tunelab.cli_options import FOLDER, json_option, quiet_option, trust_option
+from tunelab.cli_options import FOLDER, json_option, print_json, quiet_option, trust_option
 from tunelab.cli_report import report
 from tunelab.errors import InputError, TunelabError
 
@@ -78,7 +78,7 @@ _set_option = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE",
 # --- compare and train ----------------------------------------------------------------------
 
 
-@app.command(cls=StudyCommand, short_help="Train and compare methods on the same splits.")
+@click.command(cls=StudyCommand, short_help="Train and compare methods on the same splits.")
 @click.argument("what", required=False, metavar="[STUDY.yaml | DATA]")
 @study_flags()
 @_set_option
@@ -97,7 +97,7 @@ def compare(
 
     keys, settings = take_study_keys(given)
     path, keys["data.source"] = _file_or_data(what, keys["data.source"])
-    spec = config.load(path, keys, settings, sets)
+    spec = config.resolve_study(path, keys, settings, sets)
     console = _console(quiet)
     if dry_run:
         _announce(study.scheduled(study.plan(spec, yes=yes)), console)
@@ -108,7 +108,7 @@ def compare(
         _run_study(schedule, console, worker)
 
 
-@app.command(short_help="Add seeds to a finished study; what is there is kept.")
+@click.command(short_help="Add seeds to a finished study; what is there is kept.")
 @click.argument("folder", type=FOLDER, metavar="STUDY")
 @click.option(
     "--seeds", type=click.IntRange(1), required=True, metavar="N", help="So many seeds in all."
@@ -140,7 +140,7 @@ def _run_study(schedule: Schedule, console: Console, worker: Worker | None = Non
         click.echo(f"\nStopped. What is done is kept; go on with: {again}", err=True)
         sys.exit(130)
     finished = api.Study(folder)
-    _show_summary(finished, advise=not console.quiet)
+    show_summary(finished, advise=not console.quiet)
     if finished.record.failed:
         n, total = len(finished.record.failed), len(finished.record.results)
         click.echo(f"{n} of {total} trials failed; the errors are above and in the report.",
@@ -148,7 +148,7 @@ def _run_study(schedule: Schedule, console: Console, worker: Worker | None = Non
         sys.exit(1)
 
 
-@app.command(cls=StudyCommand, short_help="Train one method once, into a folder to deploy.")
+@click.command(cls=StudyCommand, short_help="Train one method once, into a folder to deploy.")
 @click.argument("source", metavar="DATA")
 @click.option("--method", required=True, metavar="NAME", help="The method, such as lora.")
 @study_flags("model", "trust_remote_code")
@@ -169,7 +169,7 @@ def train(
 
     keys, settings = take_study_keys(given)
     keys |= {"data.source": source, "methods": [method], "seeds": [seed], "tuning": False}
-    spec = config.load(None, keys, settings, sets)
+    spec = config.resolve_study(None, keys, settings, sets)
     console = _console(quiet)
     for note in spec.notes:
         console.print(note, markup=False, highlight=False)
@@ -213,12 +213,14 @@ def _announce(schedule: Schedule, console: Console) -> None:
     plan, spec, d = schedule.plan, schedule.plan.spec, schedule.plan.dataset
     rows = " / ".join(f"{len(s):,}" for s in d.parts.values())
     say = [f"Data     {d.name}: {rows} rows (train / validation / test), "
-           f"{len(d.label_names)} classes: {_few(d.label_names)}"]  # fmt: skip
-    say += [f"         {note}" for note in (*d.notes, *_duplicates(d))]
+           f"{len(d.label_names)} classes: {_first_few(d.label_names)}"]  # fmt: skip
+    say += [f"         {note}" for note in (*d.notes, *_duplicate_lines(d))]
     say += [f"         {line}" for line in gate.lines(plan.gate)]
     if plan.base:
         say.append(f"Model    {plan.base.ref.name} ({plan.base.model_type})")
-    say.append(f"Methods  {', '.join(m.label for m in spec.methods)}; seeds {_few(spec.seeds)}")
+    say.append(
+        f"Methods  {', '.join(m.label for m in spec.methods)}; seeds {_first_few(spec.seeds)}"
+    )
     say += [f"         {note}" for note in (*spec.notes, *schedule.notes)]
     say += [f"Tuning   {line}" for line in _tuning_lines(schedule.progress)]
     for other in plan.others:
@@ -296,13 +298,13 @@ def _finds(progress: Progress) -> str:
     )
 
 
-def _few(values: Sequence[object], most: int = 8) -> str:
+def _first_few(values: Sequence[object], most: int = 8) -> str:
     words = (" ".join(str(v).split()) for v in values[:most])
     shown = ", ".join(w if len(w) <= 60 else f"{w[:59]}…" for w in words)
     return shown + (f", ... ({len(values)} in all)" if len(values) > most else "")
 
 
-def _duplicates(d: Dataset) -> list[str]:
+def _duplicate_lines(d: Dataset) -> list[str]:
     parts = [f"{n} within {k}" for k, n in d.duplicates.within.items() if n]
     parts += [f"{n} in both of {k}" for k, n in d.duplicates.across.items() if n]
     out = [f"exact duplicates: {', '.join(parts) or 'none'}"]
@@ -317,7 +319,7 @@ def _console(quiet: bool = False) -> Console:
     return Console(stderr=True, quiet=quiet)
 
 
-def _show_summary(study: Study, metric: str | None = None, *, advise: bool = True) -> None:
+def show_summary(study: Study, metric: str | None = None, *, advise: bool = True) -> None:
     """After: the table, the sentences, where things are; and what to take (`advise`)."""
     from tunelab import summary, terminal
 
@@ -383,7 +385,7 @@ def _show_more(folder: Path, metric: str) -> None:
 # --- predict --------------------------------------------------------------------------------
 
 
-@app.command(short_help="Label texts with a trained classifier.")
+@click.command(short_help="Label texts with a trained classifier.")
 @click.argument("artifact", type=FOLDER, metavar="FOLDER")
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @click.option("--file", type=FOLDER, help="Texts: CSV, TSV, JSON, Parquet, .txt.")
@@ -439,8 +441,8 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     if source is not None and output is not None:
         tables.write_windows(
             output,
-            (_labelled(window, classifier) for window in source.windows()),
-            lambda: (_labelled(window) for window in source.windows()),
+            (_with_predictions(window, classifier) for window in source.windows()),
+            lambda: (_with_predictions(window) for window in source.windows()),
         )
         click.echo(f"Labelled {source.rows:,} texts into {output}.", err=True)
         _say_blank(source.blank)
@@ -494,7 +496,7 @@ def _say_labels(texts: list[str], classifier: TextClassifier, as_json: bool) -> 
             click.echo(f"{said}\t{round(float(row[best]), 6):.3f}\t{plain}")
 
 
-def _labelled(
+def _with_predictions(
     window: tables.TextTable, classifier: TextClassifier | None = None
 ) -> dict[str, list[Any]]:
     """A window's columns with label and probability added; without a classifier, of their types."""
@@ -505,12 +507,12 @@ def _labelled(
         labels = [classifier.label_names[k] for k in best]
         top = [round(float(p[k]), 6) for p, k in zip(probabilities, best, strict=True)]
     columns = dict(window.columns)
-    columns[_free("predicted_label", columns)] = labels
-    columns[_free("probability", columns)] = top
+    columns[_free_column_name("predicted_label", columns)] = labels
+    columns[_free_column_name("probability", columns)] = top
     return columns
 
 
-def _free(name: str, columns: dict[str, Any]) -> str:
+def _free_column_name(name: str, columns: Container[str]) -> str:
     """The name, or the name with a number where the file has such a column already."""
     n, free = 2, name
     while free in columns:
@@ -521,7 +523,7 @@ def _free(name: str, columns: dict[str, Any]) -> str:
 # --- inspect --------------------------------------------------------------------------------
 
 
-@app.group(short_help="Look at data or a model before training.")
+@click.group(short_help="Look at data or a model before training.")
 def inspect() -> None:
     """Look at data or a model before training."""
 
@@ -557,15 +559,15 @@ def inspect_data(
     from tunelab.terminal import data_card
 
     base = bases.resolve(model)
-    dataset = data.load(_data_spec(source, given))
+    dataset = data.load(_data_spec(source, **given))
     facts = data.describe(dataset)
     facts["tokens"] = tokens.lengths(dataset, base, max_length)
     found = gate.inspect(dataset)
-    across = [f for o in others for f in gate.against(dataset, data.load(_data_spec(o, {})))]
+    across = [f for o in others for f in gate.against(dataset, data.load(_data_spec(o)))]
     if as_json:
         facts["gate"] = gate.to_json(found)
         facts["test_on"] = [asdict(f) for f in across]
-        click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
+        print_json(facts)
         return
     data_card(facts)
     click.echo("\nData gate")
@@ -580,7 +582,7 @@ def inspect_data(
                 click.echo(f"    {row.part} {row.id} [{row.label}] {' '.join(row.text.split())}")
 
 
-def _data_spec(source: str, given: dict[str, Any]) -> DataSpec:
+def _data_spec(source: str, **given: Any) -> DataSpec:
     from tunelab.types import DataSpec
 
     return DataSpec(source, **{k: v for k, v in given.items() if v is not None})
@@ -597,7 +599,7 @@ def inspect_model(name: str, text: str, as_json: bool) -> None:
 
     facts = look.inspect(name, text)
     if as_json:
-        click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
+        print_json(facts)
     else:
         model_card(facts)
 
@@ -605,7 +607,7 @@ def inspect_model(name: str, text: str, as_json: bool) -> None:
 # --- runs, schema ---------------------------------------------------------------------------
 
 
-@app.group(short_help="List studies and show their results.")
+@click.group(short_help="List studies and show their results.")
 def runs() -> None:
     """List studies and show their results."""
 
@@ -633,7 +635,7 @@ def runs_list(root: Path | None, as_json: bool) -> None:
             "answer": summary.headline(said) if said else None,
         })  # fmt: skip
     if as_json:
-        click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        print_json(rows)
         return
     if not rows:
         click.echo(f"No studies in {root}. Make one: tunelab compare --data demo")
@@ -658,15 +660,15 @@ def runs_show(folder: Path, as_json: bool, metric: str | None) -> None:
         config.require_metric(metric)
     if as_json:
         said = summary.summarise(study.record, metric)
-        click.echo(json.dumps(summary.to_json(said), ensure_ascii=False, indent=2))
+        print_json(summary.to_json(said))
     else:
-        _show_summary(study, metric)
+        show_summary(study, metric)
 
 
 # --- where a method fails, and whether it knows ----------------------------------------------
 
 
-@app.command("slices", short_help="Where each method of a study is weaker or stronger.")
+@click.command("slices", short_help="Where each method of a study is weaker or stronger.")
 @click.argument("folder", type=FOLDER, metavar="STUDY")
 @click.option("--by", metavar="A,B,..", help="length, label, file or columns of the data (all).")
 @json_option
@@ -695,7 +697,7 @@ def slices_(folder: Path, by: str | None, as_json: bool) -> None:
     chosen = {name: cuts[name] for name in comma_names(by) or cuts}
     found = slices.find(list(runs.values()), chosen)
     if as_json:
-        click.echo(json.dumps(slices.to_json(found), ensure_ascii=False, indent=2))
+        print_json(slices.to_json(found))
         return
     from tunelab.summary import format_estimate
     from tunelab.terminal import console, print_table, say
@@ -719,7 +721,9 @@ def slices_(folder: Path, by: str | None, as_json: bool) -> None:
         say(out, f"* {line}" if told else line, indent=2)
 
 
-@app.command("calibration", short_help="Whether the probabilities of a study's methods are right.")
+@click.command(
+    "calibration", short_help="Whether the probabilities of a study's methods are right."
+)
 @click.argument("folder", type=FOLDER, metavar="STUDY")
 @json_option
 def calibration_(folder: Path, as_json: bool) -> None:
@@ -731,7 +735,7 @@ def calibration_(folder: Path, as_json: bool) -> None:
     runs = summary.read_runs(store.read_study(folder))
     found = calibration.calibrate_all(runs["validation"], runs["test"])
     if as_json:
-        click.echo(json.dumps(calibration.to_json(found), ensure_ascii=False, indent=2))
+        print_json(calibration.to_json(found))
         return
     from tunelab.terminal import console, print_table, say
 
@@ -749,7 +753,7 @@ def calibration_(folder: Path, as_json: bool) -> None:
         say(out, f"{calibration.sentence(c)}.", indent=2)
 
 
-@app.command("behaviour", short_help="Behaviour tests of a classifier or of a study's methods.")
+@click.command("behaviour", short_help="Behaviour tests of a classifier or of a study's methods.")
 @click.argument("folder", type=FOLDER, metavar="FOLDER")
 @click.option("--suite", metavar="FILE", help="A suite's YAML file (English sentiment).")
 @trust_option
@@ -769,7 +773,7 @@ def behaviour_(
 
     found = api.behaviour(folder, suite, trust_remote_code=bool(trust_remote_code))
     if as_json:
-        click.echo(json.dumps([asdict(r) for r in found], ensure_ascii=False, indent=2))
+        print_json([asdict(r) for r in found])
         return
     labels = list(dict.fromkeys(r.label for r in found))
     rows: dict[tuple[str, ...], dict[str, str]] = {}
@@ -787,18 +791,20 @@ def behaviour_(
             click.echo(f"{r.label}, {r.test}: {e.text!r} [{e.predicted}]{then}")
 
 
-app.add_command(adapters)
-app.add_command(report)
-for _command in COMMANDS:
-    app.add_command(_command)
-
-
-@app.command(short_help="Print the JSON schema of a study file.")
+@click.command(short_help="Print the JSON schema of a study file.")
 def schema() -> None:
     """Print the JSON schema of a study file, for editors."""
     from tunelab import config
 
     click.echo(json.dumps(config.schema(), indent=2))
+
+
+# In the order of --help.
+for _verb in (
+    compare, extend, train, predict, inspect, runs, slices_, calibration_, behaviour_, adapters,
+    report, *COMMANDS, schema,
+):  # fmt: skip
+    app.add_command(_verb)
 
 
 _CHECK = "Check that the file is there and may be read, or the folder written."

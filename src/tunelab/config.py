@@ -35,8 +35,8 @@ __all__ = [
     "StudyFile",
     "StudyKey",
     "StudySpec",
-    "load",
     "require_metric",
+    "resolve_study",
     "scalar",
     "schema",
     "setting_fields",
@@ -48,7 +48,7 @@ DEFAULT_METHODS = ("svm-tfidf", "svm", "full", "lora")
 DEFAULT_SEEDS = 6  # with fewer, no two-sided sign-flip p can be 0.05 or less (stats.least_seeds)
 MOST_TRIALS = 1000
 # Written by us into a resolved study.yaml, and of no effect when it is read again.
-_WRITTEN = ("tunelab", "command", "sources", "trials", "curve")
+WRITTEN_KEYS = ("tunelab", "command", "sources", "trials", "curve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,7 +348,10 @@ def schema() -> dict[str, Any]:
     for name, method in METHODS.items():
         entry = method.settings.model_json_schema()
         properties = {
-            key: {"anyOf": [value, {"type": "array", "description": "a grid"}], **_about(value)}
+            key: {
+                "anyOf": [value, {"type": "array", "description": "a grid"}],
+                **_words_and_default(value),
+            }
             for key, value in entry.get("properties", {}).items()
         }
         head = {
@@ -361,12 +364,12 @@ def schema() -> dict[str, Any]:
         entries.append({"$ref": f"#/$defs/{name}"})
     names = {"type": "string", "enum": list(METHODS)}
     out["properties"]["methods"]["items"] = {"anyOf": [names, *entries]}
-    for key in _WRITTEN:
+    for key in WRITTEN_KEYS:
         out["properties"][key] = {"description": "written by tunelab; has no effect"}
     return out
 
 
-def _about(value: Mapping[str, Any]) -> dict[str, Any]:
+def _words_and_default(value: Mapping[str, Any]) -> dict[str, Any]:
     return {k: value[k] for k in ("description", "default") if k in value}
 
 
@@ -394,7 +397,7 @@ class Faults:
             raise ConfigError("\n".join(dict.fromkeys(self.faults)))
 
 
-def load(
+def resolve_study(
     path: Path | None,
     flags: Mapping[str, Any],
     settings: Mapping[str, Any] | None = None,
@@ -406,25 +409,25 @@ def load(
     Raises ConfigError naming every fault, a line each.
     """
     found = Faults()
-    raw, origin = _layered(path, flags, sets, found)
-    study, wrong = _parsed(raw, path, found)
-    entries = _entries(
+    raw, origin = _lay_over(path, flags, sets, found)
+    study, wrong = _parse_keys(raw, path, found)
+    entries = resolve_entries(
         study, raw["methods"], wrong, origin=origin, settings=settings or {}, found=found
     )
-    found.add(*_check_metric(study.metric))
-    seeds = _seeds(study.seeds, found)
-    trackers = tuple(t for t in dict.fromkeys(_as_list(study.report_to)) if t != "none")
+    found.add(*_metric_faults(study.metric))
+    seeds = _seed_numbers(study.seeds, found)
+    trackers = tuple(t for t in dict.fromkeys(as_list(study.report_to)) if t != "none")
     found.add(*tracker_faults(trackers))
-    tuning, spaces = _tuning(study.tuning, entries, origin.get("tuning"), found)
+    tuning, spaces = tuning_spaces(study.tuning, entries, origin.get("tuning"), found)
     train_sizes = _train_sizes(study.train_sizes, found)
     race = study.race or study.budget is not None
     budget = _race_budget(study, race, len(entries), found)
     found.refuse()
 
-    methods = _labelled(entries)
+    methods = label_methods(entries)
     data = study.data
-    assert isinstance(data, DataSection)  # noqa: S101  `_layered` made one
-    output = study.output_dir or f"runs/{_slug(path, data.source, study.model)}"
+    assert isinstance(data, DataSection)  # noqa: S101  `_lay_over` made one
+    output = study.output_dir or f"runs/{_folder_name(path, data.source, study.model)}"
     spaces_by_label = {m.label: s for m, s in zip(methods, spaces, strict=True) if s}
     return StudySpec(
         data=DataSpec(**data.model_dump()),
@@ -434,13 +437,13 @@ def load(
         seeds=seeds,
         metric=study.metric,
         output_dir=Path(output),
-        sources=_sources(origin, entries),
+        sources=_sources_of_values(origin, entries),
         notes=tuple(dict.fromkeys(found.notes)),
         report_to=trackers,
-        tuning=Tuning(spaces_by_label, tuning.budget, _tuning_seeds(tuning.seeds), tuning.prune),
+        tuning=Tuning(spaces_by_label, tuning.budget, tuning_seeds(tuning.seeds), tuning.prune),
         vary_split=study.vary_split,
         train_sizes=train_sizes,
-        test_on=tuple(_other_data(d) for d in _as_list(study.test_on)),
+        test_on=tuple(_data_spec_of(d) for d in as_list(study.test_on)),
         race=race,
         budget=budget,
         disagreement=study.disagreement,
@@ -453,34 +456,36 @@ def load(
 _STACK = {"auto": None, "off": 1}
 
 # Keys of a study file whose origin is kept as they stand.
-_SIMPLE = tuple(k for k in StudyFile.model_fields if k not in {"data", "methods", "training"})
+_KEYS_OF_ONE_VALUE = tuple(
+    k for k in StudyFile.model_fields if k not in {"data", "methods", "training"}
+)
 
 
-def _layered(
+def _lay_over(
     path: Path | None, flags: Mapping[str, Any], sets: Sequence[str], found: Faults
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The file with flags and --set laid over it, and where each of its dotted keys came from."""
-    raw = _read(path) if path else {}
-    origin = {key: str(path) for key in _flat(raw)} if path else {}
+    raw = read_study_file(path) if path else {}
+    origin = {key: str(path) for key in dotted_keys(raw)} if path else {}
     if isinstance(raw.get("data"), str):
         raw["data"] = {"source": raw["data"]}
     for key, value in flags.items():
         if value is not None:
-            _put(raw, key, value, found)
+            set_dotted(raw, key, value, found)
             origin[key] = "command line"
-    raw["methods"] = [_entry(m) for m in _as_list(raw.get("methods", DEFAULT_METHODS))]
+    raw["methods"] = [as_entry(m) for m in as_list(raw.get("methods", DEFAULT_METHODS))]
     raw.setdefault("data", {})
     for text in sets:
         key, sep, value = text.partition("=")
         if not sep:
             found.add(f"--set {text}: expected key=value, such as methods.0.r=16.")
             continue
-        _put(raw, key, scalar(value), found)
+        set_dotted(raw, key, scalar(value), found)
         origin[key] = "--set"
     return raw, origin
 
 
-def _parsed(
+def _parse_keys(
     raw: dict[str, Any], path: Path | None, found: Faults
 ) -> tuple[StudyFile, frozenset[str]]:
     """The file's own keys, and those that are left to their default because they are at fault."""
@@ -495,17 +500,17 @@ def _parsed(
         )
     if not isinstance(data, dict) or not data.get("source"):
         data = {**(data if isinstance(data, dict) else {}), "source": "?"}
-    given = {k: v for k, v in (raw | {"data": data}).items() if k not in _WRITTEN}
+    given = {k: v for k, v in (raw | {"data": data}).items() if k not in WRITTEN_KEYS}
     try:
         return StudyFile(**given), frozenset()
     except ValidationError as e:
-        found.add(*_pydantic_faults(e, "", StudyFile))
+        found.add(*pydantic_faults(e, "", StudyFile))
         wrong = frozenset(str(fault["loc"][0]) for fault in e.errors())
     sound = {k: v for k, v in given.items() if k not in wrong}
     return StudyFile(**{"data": {"source": "?"}, **sound}), wrong
 
 
-def _entries(
+def resolve_entries(
     study: StudyFile,
     asked: Sequence[Any],
     wrong: frozenset[str],
@@ -513,31 +518,33 @@ def _entries(
     origin: Mapping[str, str],
     settings: Mapping[str, Any],
     found: Faults,
-) -> list[_Entry]:
+) -> list[Entry]:
     """Every method with its settings, a grid's points each as one. `asked`: as they are written."""
-    flags = _aliased(settings, "command line", found)
-    shared = _aliased(study.training, "training", found)
+    flags = _without_aliases(settings, "command line", found)
+    shared = _without_aliases(study.training, "training", found)
     # Methods that are there are checked even where another is no method at all.
     readable = asked if "methods" in wrong else study.methods
     given = {i: entry for i, entry in enumerate(readable) if isinstance(entry, dict)}
     out = [
         resolved
         for i, entry in given.items()
-        for resolved in _resolve(i, entry, shared=shared, flags=flags, origin=origin, found=found)
+        for resolved in _resolve_entry(
+            i, entry, shared=shared, flags=flags, origin=origin, found=found
+        )
     ]
     # What a method has that could not be read is not known; then only unknown names are faults.
     names = None if "methods" in wrong else [str(e.get("name")) for e in given.values()]
-    found.add(*_unused(flags, names, "Flag --"))
-    found.add(*_unused(shared, names, "training."))
+    found.add(*_settings_of_no_method(flags, names, "Flag --"))
+    found.add(*_settings_of_no_method(shared, names, "training."))
     return out
 
 
-def _sources(origin: Mapping[str, str], entries: Sequence[_Entry]) -> dict[str, str]:
+def _sources_of_values(origin: Mapping[str, str], entries: Sequence[Entry]) -> dict[str, str]:
     """Where each value of a spec came from, by its dotted key."""
     whole = origin.get("data", "default")
     return {
         **{f"data.{k}": origin.get(f"data.{k}", whole) for k in DataSection.model_fields},
-        **{k: origin.get(k, "default") for k in _SIMPLE},
+        **{k: origin.get(k, "default") for k in _KEYS_OF_ONE_VALUE},
         **{f"methods.{i}.{k}": v for i, e in enumerate(entries) for k, v in e.origin.items()},
     }
 
@@ -545,9 +552,9 @@ def _sources(origin: Mapping[str, str], entries: Sequence[_Entry]) -> dict[str, 
 # --- reading --------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_study_file(path: Path) -> dict[str, Any]:
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_OnceEach)  # noqa: S506  a safe loader
+        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_KeysOnce)  # noqa: S506  a safe loader
     except FileNotFoundError:
         near = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
         hint = suggest(path.name, near, what="Files there") if near else ""
@@ -564,7 +571,7 @@ def _read(path: Path) -> dict[str, Any]:
     return value
 
 
-class _OnceEach(yaml.SafeLoader):
+class _KeysOnce(yaml.SafeLoader):
     """YAML without a key that stands twice, of which the last would win in silence."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -605,7 +612,7 @@ def scalar(text: str) -> Any:
     return value
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def dotted_keys(value: Any, prefix: str = "") -> dict[str, Any]:
     items: Any = ()
     if isinstance(value, dict):
         items = value.items()
@@ -615,11 +622,11 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     for key, inner in items:
         name = f"{prefix}{key}"
         out[name] = inner
-        out |= _flat(inner, name + ".")
+        out |= dotted_keys(inner, name + ".")
     return out
 
 
-def _put(tree: dict[str, Any], key: str, value: Any, found: Faults) -> None:
+def set_dotted(tree: dict[str, Any], key: str, value: Any, found: Faults) -> None:
     """Set a dotted key such as methods.0.r; a fault where the path does not exist."""
     *path, last = key.split(".")
     node: Any = tree
@@ -632,7 +639,7 @@ def _put(tree: dict[str, Any], key: str, value: Any, found: Faults) -> None:
                 )
                 return
             if isinstance(node[int(part)], str):
-                node[int(part)] = _entry(node[int(part)])
+                node[int(part)] = as_entry(node[int(part)])
             node = node[int(part)]
         else:
             node = node.setdefault(part, {})
@@ -643,16 +650,16 @@ def _put(tree: dict[str, Any], key: str, value: Any, found: Faults) -> None:
         if not last.isdigit() or int(last) >= len(node):
             found.add(f"{key}: numbers from 0 to {len(node) - 1} exist.")
             return
-        node[int(last)] = _entry(value)
+        node[int(last)] = as_entry(value)
     else:
         node[last] = value
 
 
-def _as_list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _entry(value: Any) -> Any:
+def as_entry(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
@@ -660,7 +667,7 @@ def _entry(value: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class Entry:
     name: str
     label: str | None
     settings: dict[str, Any]
@@ -668,7 +675,7 @@ class _Entry:
     tune: Any = None
 
 
-def _aliased(values: Mapping[str, Any], where: str, found: Faults) -> dict[str, Any]:
+def _without_aliases(values: Mapping[str, Any], where: str, found: Faults) -> dict[str, Any]:
     """Translate names from other tools; a known name wins over its alias."""
     out: dict[str, Any] = {}
     known = setting_fields()
@@ -681,7 +688,7 @@ def _aliased(values: Mapping[str, Any], where: str, found: Faults) -> dict[str, 
     return out
 
 
-def _resolve(
+def _resolve_entry(
     i: int,
     entry: Mapping[str, Any],
     *,
@@ -689,7 +696,7 @@ def _resolve(
     flags: Mapping[str, Any],
     origin: Mapping[str, str],
     found: Faults,
-) -> list[_Entry]:
+) -> list[Entry]:
     """One entry of `methods` -> its settings, one for each point of its grid; none at fault."""
     where = f"methods.{i}"
     name = entry.get("name")
@@ -700,7 +707,7 @@ def _resolve(
         return []
     model = METHODS[name].settings
     own = {k: v for k, v in entry.items() if k not in {"name", "label", "tune"}}
-    own = _aliased(own, where, found)
+    own = _without_aliases(own, where, found)
     known = model.model_fields
     unknown = [k for k in own if k not in known]
     found.add(*(
@@ -716,7 +723,7 @@ def _resolve(
                 came[key] = origin.get(f"{where}.{key}", said) if layer is own else said
     if unknown:
         return []
-    points, faults = _grid(model, values)
+    points, faults = _grid_points(model, values)
     if faults:
         found.add(*(f"{where} ({name}): {fault}" for fault in faults))
         return []
@@ -724,51 +731,51 @@ def _resolve(
     for point in points:
         settings = model(**point).model_dump(mode="json")
         whence = {k: came.get(k, f"default of {name}") for k in settings}
-        out.append(_Entry(name, entry.get("label"), settings, whence, entry.get("tune")))
+        out.append(Entry(name, entry.get("label"), settings, whence, entry.get("tune")))
     return out
 
 
-def _grid(
+def _grid_points(
     model: type[Settings], values: Mapping[str, Any]
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Expand lists where the setting takes one value: r: [4, 8] gives two points."""
     faults: list[str] = []
     choices: dict[str, list[Any]] = {}
     for key, value in values.items():
-        if not _faults_of(model, {key: value}) or not isinstance(value, list) or not value:
+        if not setting_faults(model, {key: value}) or not isinstance(value, list) or not value:
             choices[key] = [value]
         else:
             choices[key] = value
     points = [dict(zip(choices, p, strict=True)) for p in itertools.product(*choices.values())]
     for point in points:
-        faults += _faults_of(model, point)
+        faults += setting_faults(model, point)
     return points, list(dict.fromkeys(faults))
 
 
-def _faults_of(model: type[Settings], values: Mapping[str, Any]) -> list[str]:
+def setting_faults(model: type[Settings], values: Mapping[str, Any]) -> list[str]:
     try:
         model(**values)
     except ValidationError as e:
-        return _pydantic_faults(e, "", model)
+        return pydantic_faults(e, "", model)
     return []
 
 
-def _pydantic_faults(error: ValidationError, prefix: str, model: type[BaseModel]) -> list[str]:
+def pydantic_faults(error: ValidationError, prefix: str, model: type[BaseModel]) -> list[str]:
     """A line for each fault: the key, what was expected, what was found."""
     out: dict[str, str] = {}
     wanted: dict[str, list[str]] = {}
     for fault in error.errors():
-        parts = [str(p) for p in fault["loc"] if not _BRANCH.match(str(p))]
+        parts = [str(p) for p in fault["loc"] if not _UNION_BRANCH.match(str(p))]
         key = prefix + ".".join(parts)
         if fault["type"] == "extra_forbidden":
-            section = _SECTIONS.get(key.partition(".")[0], model) if "." in key else model
+            section = _SECTION_OF_KEY.get(key.partition(".")[0], model) if "." in key else model
             fields = section.model_fields
             known = suggest(parts[-1], fields, what="Known")
             out[key] = f"{key}: unknown key.{known}"
         elif fault["type"] == "missing":
             out[key] = f"{key}: missing. It has to be given."
         else:
-            wanted.setdefault(key, []).append(_wanted(fault["msg"]))
+            wanted.setdefault(key, []).append(_expected_in_words(fault["msg"]))
             said = " or ".join(dict.fromkeys(wanted[key]))
             out[key] = f"{key}: expected {said}, found {fault['input']!r}."
     # Of a value that may be of several types, the fault that lies deepest is the one that was made.
@@ -776,15 +783,15 @@ def _pydantic_faults(error: ValidationError, prefix: str, model: type[BaseModel]
 
 
 # The parts of a fault's place that name a branch of a union, and no key.
-_BRANCH = re.compile(
+_UNION_BRANCH = re.compile(
     r"(str|int|float|bool|DataSection|TuningSection)$|(function-|tuple|list|dict|literal)"
 )
-_SECTIONS: dict[str, type[BaseModel]] = {
+_SECTION_OF_KEY: dict[str, type[BaseModel]] = {
     "data": DataSection, "test_on": DataSection, "tuning": TuningSection,
 }  # fmt: skip
 
 
-_PLAIN = {
+_EXPECTED_IN_WORDS = {
     "a valid boolean": "true or false",
     "a valid integer": "a whole number",
     "a valid number": "a number",
@@ -794,16 +801,18 @@ _PLAIN = {
 }
 
 
-def _wanted(message: str) -> str:
+def _expected_in_words(message: str) -> str:
     """What pydantic expected, as we would say it."""
     for prefix in ("Input should be ", "Value error, ", "List should have "):
         message = message.removeprefix(prefix)
     message = message.split(", unable to ")[0].split(" after validation")[0]
     message = message.removesuffix(" or instance of TuningSection")
-    return _PLAIN.get(message, message)
+    return _EXPECTED_IN_WORDS.get(message, message)
 
 
-def _unused(values: Mapping[str, Any], methods: Sequence[str] | None, what: str) -> list[str]:
+def _settings_of_no_method(
+    values: Mapping[str, Any], methods: Sequence[str] | None, what: str
+) -> list[str]:
     """Settings that no method of this study has: a knob that is read by nothing is refused.
 
     Where a method is not known (or `methods` is None), it might have them.
@@ -827,7 +836,7 @@ def _unused(values: Mapping[str, Any], methods: Sequence[str] | None, what: str)
     return out
 
 
-def _labelled(entries: Sequence[_Entry]) -> tuple[MethodSpec, ...]:
+def label_methods(entries: Sequence[Entry]) -> tuple[MethodSpec, ...]:
     """Name each entry: its label, or its method with the settings in which it differs."""
     labels: list[str] = []
     for entry in entries:
@@ -839,7 +848,7 @@ def _labelled(entries: Sequence[_Entry]) -> tuple[MethodSpec, ...]:
         if entry.label and len(grid) == 1:
             labels.append(entry.label)
             continue
-        inner = ",".join(f"{k}={_short(entry.settings[k])}" for k in varying)
+        inner = ",".join(f"{k}={_value_in_label(entry.settings[k])}" for k in varying)
         labels.append(f"{entry.label or entry.name}[{inner}]" if inner else entry.name)
     twice = sorted({x for x in labels if labels.count(x) > 1})
     if twice:
@@ -851,26 +860,26 @@ def _labelled(entries: Sequence[_Entry]) -> tuple[MethodSpec, ...]:
     )
 
 
-def _short(value: Any) -> str:
+def _value_in_label(value: Any) -> str:
     if isinstance(value, list):
-        return "+".join(_short(v) for v in value)
+        return "+".join(_value_in_label(v) for v in value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def require_metric(metric: str) -> None:
     """Raise ConfigError for a name that is not a metric's."""
-    faults = _check_metric(metric)
+    faults = _metric_faults(metric)
     if faults:
         raise ConfigError(faults[0])
 
 
-def _check_metric(metric: str) -> list[str]:
+def _metric_faults(metric: str) -> list[str]:
     if metric in METRICS:
         return []
     return [f"metric: {metric!r} is not a metric.{suggest(metric, METRICS, what='Metrics')}"]
 
 
-def _seeds(value: int | list[int], found: Faults) -> tuple[int, ...]:
+def _seed_numbers(value: int | list[int], found: Faults) -> tuple[int, ...]:
     seeds = tuple(range(value)) if isinstance(value, int) else tuple(value)
     if not seeds or min(seeds) < 0:
         found.add(f"seeds: expected a number from 1, or a list of numbers from 0, found {value}.")
@@ -881,11 +890,11 @@ def _seeds(value: int | list[int], found: Faults) -> tuple[int, ...]:
 
 # --- protocol -------------------------------------------------------------------------------
 
-_FLAGS = ("command line", "--set")
+_FROM_FLAGS = ("command line", "--set")
 
 
-def _tuning(
-    asked: bool | int | TuningSection, entries: Sequence[_Entry], came: str | None, found: Faults
+def tuning_spaces(
+    asked: bool | int | TuningSection, entries: Sequence[Entry], came: str | None, found: Faults
 ) -> tuple[TuningSection, list[dict[str, Any]]]:
     """The section, and the space of each entry (empty: not tuned).
 
@@ -905,7 +914,7 @@ def _tuning(
     spaces: list[dict[str, Any]] = []
     untuned: list[str] = []
     for i, entry in enumerate(entries):
-        own = entry.tune is not None and came not in _FLAGS
+        own = entry.tune is not None and came not in _FROM_FLAGS
         where = f"methods.{i} ({entry.name}): tune" if own else "tuning"
         wanted: dict[str, Any] = {}
         if own:
@@ -914,7 +923,7 @@ def _tuning(
             wanted = _default_space(section, entry, entries, came is not None)
             if not wanted and "learning_rate" in entry.settings:
                 untuned.append(entry.label or entry.name)
-        space = _space(wanted, entry.name, where, found)
+        space = _checked_space(wanted, entry.name, where, found)
         spaces.append(space)
         if section.budget is None and any(isinstance(v, Range) for v in space.values()):
             found.add(f"{where}: a range needs a budget: tuning: {{budget: 10}}, or --tuning 10.")
@@ -923,22 +932,22 @@ def _tuning(
         found.note(
             f"tuning: not for {names}, whose learning_rate was given; --tuning on tunes around it."
         )
-    if _tuning_seeds(section.seeds) == ():
+    if tuning_seeds(section.seeds) == ():
         found.add(f"tuning.seeds: expected a number from 1, found {section.seeds}.")
     return section, spaces
 
 
-def _own_space(entry: _Entry, where: str, found: Faults) -> dict[str, Any]:
+def _own_space(entry: Entry, where: str, found: Faults) -> dict[str, Any]:
     """What a method's own `tune` asks for, without what a flag sets."""
     if isinstance(entry.tune, Mapping):
-        return {k: v for k, v in entry.tune.items() if entry.origin.get(k) not in _FLAGS}
+        return {k: v for k, v in entry.tune.items() if entry.origin.get(k) not in _FROM_FLAGS}
     if entry.tune not in (False, "off"):
         found.add(f"{where}: expected off or settings, found {entry.tune!r}.")
     return {}
 
 
 def _default_space(
-    section: TuningSection, entry: _Entry, entries: Sequence[_Entry], explicit: bool
+    section: TuningSection, entry: Entry, entries: Sequence[Entry], explicit: bool
 ) -> dict[str, Any]:
     """What a method tries where its entry does not say: settings of the section that it has."""
     known = METHODS[entry.name].settings.model_fields
@@ -959,7 +968,9 @@ def _default_space(
     return {"learning_rate": [min(10.0, float(f"{rate * f:.3g}")) for f in section.around]}
 
 
-def _space(wanted: Mapping[str, Any], name: str, where: str, found: Faults) -> dict[str, Any]:
+def _checked_space(
+    wanted: Mapping[str, Any], name: str, where: str, found: Faults
+) -> dict[str, Any]:
     """A space as it is searched, checked against a method's settings."""
     model = METHODS[name].settings
     unknown = [
@@ -981,12 +992,12 @@ def _space(wanted: Mapping[str, Any], name: str, where: str, found: Faults) -> d
         for value in ends:
             plain: Any = list(value) if isinstance(value, tuple) else value
             whole = isinstance(values, Range) and values.integer
-            faults += _faults_of(model, {key: int(plain) if whole else plain})
+            faults += setting_faults(model, {key: int(plain) if whole else plain})
     found.add(*(f"{where}: {fault}" for fault in dict.fromkeys(faults)))
     return space
 
 
-def _tuning_seeds(value: int | list[int]) -> tuple[int, ...]:
+def tuning_seeds(value: int | list[int]) -> tuple[int, ...]:
     if isinstance(value, int):
         return tuple(SEED + i for i in range(value))
     return tuple(value) if all(s >= 0 for s in value) else ()
@@ -1014,7 +1025,7 @@ _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\
 
 def _race_budget(study: StudyFile, race: bool, methods: int, found: Faults) -> float | None:
     """Seconds of a race's budget; what stands in a race's way are faults."""
-    seconds = None if study.budget is None else _seconds(study.budget)
+    seconds = None if study.budget is None else _seconds_of(study.budget)
     if study.budget is not None and not seconds:
         found.add(f"budget: expected a duration such as 90s, 20m or 1h30m, found {study.budget!r}.")
     if race and study.metric != "accuracy":
@@ -1032,7 +1043,7 @@ def _race_budget(study: StudyFile, race: bool, methods: int, found: Faults) -> f
     return seconds
 
 
-def _seconds(duration: float | str) -> float | None:
+def _seconds_of(duration: float | str) -> float | None:
     """Seconds of a number, or of 90s, 20m, 1h30m; None for another text."""
     if not isinstance(duration, str):
         return float(duration)
@@ -1042,12 +1053,12 @@ def _seconds(duration: float | str) -> float | None:
     return sum(float(v or 0) * u for v, u in zip(match.groups(), (3600, 60, 1), strict=True))
 
 
-def _other_data(value: str | DataSection) -> DataSpec:
+def _data_spec_of(value: str | DataSection) -> DataSpec:
     return DataSpec(value) if isinstance(value, str) else DataSpec(**value.model_dump())
 
 
 def study_yaml(spec: StudySpec) -> dict[str, Any]:
-    """A study's keys as a resolved study.yaml has them, and `load` reads them again."""
+    """A study's keys as a resolved study.yaml has them, and `resolve_study` reads them again."""
     t = spec.tuning
     return {
         "data": asdict(spec.data),
@@ -1080,7 +1091,7 @@ def _tune_yaml(spec: StudySpec, label: str) -> dict[str, Any] | bool:
     return space_to_json(space) if space else False
 
 
-def _slug(path: Path | None, source: str, model: str) -> str:
+def _folder_name(path: Path | None, source: str, model: str) -> str:
     if path is not None:
         return path.parent.name if path.name == "study.yaml" and path.parent.name else path.stem
     parts = [Path(source).stem if Path(source).suffix else Path(source).name, Path(model).name]

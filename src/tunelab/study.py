@@ -95,7 +95,7 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
             check(base, m)
             if "max_length" in m.settings and METHODS[m.name].needs_base:
                 bases.check_length(base, m.settings["max_length"])
-    found = _gate(folder, dataset)
+    found = _known_or_new_gate(folder, dataset)
     cases = _behaviour_cases(spec, dataset)
     sizes, notes = _curve_sizes(spec, dataset)
     return Plan(spec, dataset, base, found, sizes, others, cases, notes)
@@ -131,7 +131,7 @@ def _every_setting(spec: StudySpec) -> Iterator[MethodSpec]:
                 yield MethodSpec(m.name, m.label, {**m.settings, name: value})
 
 
-def _gate(folder: Path, dataset: Dataset) -> Gate:
+def _known_or_new_gate(folder: Path, dataset: Dataset) -> Gate:
     """What the data gate finds; read from the study where these data were looked at before."""
     known = store.read_extra(folder, "gate")
     if known is not None and known["fingerprint"] == dataset.fingerprint:
@@ -372,17 +372,17 @@ def race_so_far(
         if left:
             return race, left
         for t in due:
-            if _ended_well(results, t):
-                right[t.method.label][seed] = _right_on_validation(folder, t)
+            if ended_well(results, t):
+                right[t.method.label][seed] = right_on_validation(folder, t)
         race = racing.advance(race, right)
     return race, ()
 
 
-def _ended_well(results: Mapping[str, TrialResult], t: TrialSpec) -> bool:
+def ended_well(results: Mapping[str, TrialResult], t: TrialSpec) -> bool:
     return t.trial_id in results and results[t.trial_id].status == "done"
 
 
-def _right_on_validation(folder: Path, t: TrialSpec) -> NDArray[np.bool_]:
+def right_on_validation(folder: Path, t: TrialSpec) -> NDArray[np.bool_]:
     """Whether a finished trial classified each row of validation right."""
     v = store.read_predictions(folder, t.trial_id)["validation"]
     right: NDArray[np.bool_] = v.predicted == v.labels
@@ -520,7 +520,7 @@ def write(progress: Progress, command: str) -> None:
         **study_yaml(
             replace(plan.spec, model=plan.base.ref.name if plan.base else plan.spec.model)
         ),
-        **_trial_ids(progress),
+        **trial_ids_of(progress),
     }
     head = "# The resolved study. Run it again (only what is missing is run): tunelab compare "
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
@@ -544,7 +544,7 @@ def write(progress: Progress, command: str) -> None:
             store.remove_extra(folder, name)
 
 
-def _trial_ids(progress: Progress) -> dict[str, list[str]]:
+def trial_ids_of(progress: Progress) -> dict[str, list[str]]:
     """What study.yaml says of the trials that the study shows."""
     shown = {"trials": progress.trials, "curve": progress.curve}
     return {name: [t.trial_id for t in trials] for name, trials in shown.items()}
@@ -553,7 +553,7 @@ def _trial_ids(progress: Progress) -> dict[str, list[str]]:
 # --- running --------------------------------------------------------------------------------
 
 # Results as they come, and in the end the schedule of what is left.
-Steps = Generator[TrialResult, None, Schedule]
+ResultsThenSchedule = Generator[TrialResult, None, Schedule]
 
 
 @contextmanager
@@ -628,7 +628,7 @@ def run_missing(
     plan, folder = now.plan, now.plan.spec.output_dir
     results = read_results(folder, trials)
     todo = [t for t in trials if not is_done(plan, results.get(t.trial_id), t)]
-    stacks = stacks_of(plan, schedule.in_order(todo, now.seconds, now.jobs))
+    stacks = stacks_of(plan, schedule.starting_order(todo, now.seconds, now.jobs))
     metric, jobs, threads = plan.spec.metric, now.jobs, now.threads
     for result in run_all(stacks, folder, metric, on_event, jobs=jobs, threads=threads):
         if result.status == "done":
@@ -639,7 +639,7 @@ def run_missing(
 def reschedule(plan: Plan, on_event: OnEvent) -> Schedule:
     """Schedule anew from what is on disk, put the trials' ids into study.yaml, and tell."""
     now = scheduled(plan)
-    store.update_study(plan.spec.output_dir, **_trial_ids(now.progress))
+    store.update_study(plan.spec.output_dir, **trial_ids_of(now.progress))
     on_event({"event": "plan", "plan": now})
     return now
 
@@ -647,7 +647,9 @@ def reschedule(plan: Plan, on_event: OnEvent) -> Schedule:
 # --- racing ---------------------------------------------------------------------------------
 
 
-def race_methods(now: Schedule, on_event: OnEvent, run_all: Engine, started: float) -> Steps:
+def race_methods(
+    now: Schedule, on_event: OnEvent, run_all: Engine, started: float
+) -> ResultsThenSchedule:
     """Round by round, a seed each, until one method is left, the seeds are used up, or the time."""
     plan, folder = now.plan, now.plan.spec.output_dir
     tried: set[str] = set()
@@ -785,9 +787,9 @@ def _pilot(progress: Progress) -> tuple[float | None, float, float]:
     spec = progress.plan.spec
     right: Right = {}
     for t in progress.trials:
-        if _ended_well(progress.results, t):
+        if ended_well(progress.results, t):
             by_seed = right.setdefault(t.method.label, {})
-            by_seed[t.seed] = _right_on_validation(spec.output_dir, t)
+            by_seed[t.seed] = right_on_validation(spec.output_dir, t)
     alone, several = [], []
     for a, b in itertools.combinations(right.values(), 2):
         seeds = sorted(a.keys() & b.keys())
@@ -809,7 +811,7 @@ def _pilot(progress: Progress) -> tuple[float | None, float, float]:
 # --- tuning ---------------------------------------------------------------------------------
 
 
-def tune(first: Schedule, on_event: OnEvent, run_all: Engine) -> Steps:
+def tune(first: Schedule, on_event: OnEvent, run_all: Engine) -> ResultsThenSchedule:
     """Try settings on validation and settle on the best, for every method that is tuned."""
     plan = first.plan
     recorded = recorded_tuning(plan)
@@ -908,11 +910,11 @@ def _record_tuning(plan: Plan, proposals: Mapping[str, tuning.Proposals] | None 
         if m.label in before and is_settled(plan, m, before[m.label]):
             methods[m.label] = before[m.label]  # trials were made with what was chosen
         elif t.budget is None:
-            methods[m.label] = _choice(plan, m, grid_tries(plan, m))
+            methods[m.label] = _choice_among(plan, m, grid_tries(plan, m))
         else:
             told = (proposals[m.label] if proposals else _proposals(plan, m)).told
             made = [(settings, s) for settings in told for s in tries_of(plan, m, settings)]
-            methods[m.label] = _choice(plan, m, made)
+            methods[m.label] = _choice_among(plan, m, made)
     store.write_extra(folder, "tuning", {
         "metric": metric, "higher_is_better": METRICS[metric].higher_is_better,
         "seeds": list(t.seeds),
@@ -921,7 +923,7 @@ def _record_tuning(plan: Plan, proposals: Mapping[str, tuning.Proposals] | None 
     })  # fmt: skip
 
 
-def _choice(
+def _choice_among(
     plan: Plan, m: MethodSpec, made: Sequence[tuple[Mapping[str, Any], TrialSpec]]
 ) -> dict[str, Any]:
     """A method's entry in tuning.json: its tries so far, (setting, try), and what they choose."""

@@ -69,7 +69,7 @@ def test_a_trial_that_is_killed_leaves_the_other_alone(
         "training: {max_length: 32}\ntuning: off\n"
         "methods: [{name: lora, num_train_epochs: 3000}, {name: full, num_train_epochs: 2}]\n"
     )
-    planned = scheduled(config.load(Path("study.yaml"), {}))
+    planned = scheduled(config.resolve_study(Path("study.yaml"), {}))
     assert planned.jobs == 2
     killed = False
 
@@ -120,17 +120,17 @@ def test_too_little_memory_lowers_jobs_and_says_so(
     flags = {"data.source": str(reviews_csv), "model": str(tiny_bert), "methods": ["lora"],
              "tuning": False, "seeds": 20, "output_dir": str(tmp_path / "out")}  # fmt: skip
     monkeypatch.setattr(measure, "available_bytes", lambda: 100_000_000_000)
-    much = scheduled(config.load(None, flags, SHORT))
+    much = scheduled(config.resolve_study(None, flags, SHORT))
     assert (much.jobs, much.threads) == (8, 1)
-    assert scheduled(config.load(None, {**flags, "jobs": 3}, SHORT)).jobs == 3
+    assert scheduled(config.resolve_study(None, {**flags, "jobs": 3}, SHORT)).jobs == 3
     monkeypatch.setattr(measure, "available_bytes", lambda: 1_200_000_000)
-    little = scheduled(config.load(None, flags, SHORT))
+    little = scheduled(config.resolve_study(None, flags, SHORT))
     assert 1 <= little.jobs < 8
     assert f"{little.jobs} at a time instead of 8: each needs about" in little.why
     monkeypatch.setattr(measure, "available_bytes", lambda: 1)
-    assert scheduled(config.load(None, flags, SHORT)).jobs == 1
+    assert scheduled(config.resolve_study(None, flags, SHORT)).jobs == 1
     monkeypatch.setattr(measure, "available_bytes", lambda: None)
-    assert scheduled(config.load(None, flags, SHORT)).jobs == 8
+    assert scheduled(config.resolve_study(None, flags, SHORT)).jobs == 8
 
 
 def test_the_estimate_counts_trials_side_by_side(
@@ -138,7 +138,7 @@ def test_the_estimate_counts_trials_side_by_side(
 ) -> None:
     flags = {"data.source": str(reviews_csv), "model": str(tiny_bert), "methods": ["lora"],
              "tuning": False, "seeds": 3, "output_dir": str(tmp_path / "o"), "jobs": 2}  # fmt: skip
-    planned = scheduled(config.load(None, flags, SHORT))
+    planned = scheduled(config.resolve_study(None, flags, SHORT))
     fixed = replace(planned, seconds=dict(zip(planned.seconds, [5.0, 2.0, 2.0], strict=True)))
     assert fixed.total_seconds == 5  # the third starts where the second ended
     assert replace(fixed, jobs=1).total_seconds == 9
@@ -149,16 +149,20 @@ def test_what_a_trial_took_is_remembered_for_the_next_estimate(
 ) -> None:
     flags = {"data.source": str(reviews_csv), "model": str(tiny_bert), "methods": ["lora"],
              "tuning": False, "seeds": 1, "jobs": 1}  # fmt: skip
-    first = scheduled(config.load(None, {**flags, "output_dir": str(tmp_path / "a")}, SHORT))
+    first = scheduled(
+        config.resolve_study(None, {**flags, "output_dir": str(tmp_path / "a")}, SHORT)
+    )
     (result,) = study.run(first, lambda _: None)
     slow = replace(result, provenance={**result.provenance, "seconds": 1001.0})
     for _ in range(25):
         schedule.learn(slow, first.plan.dataset, first.plan.base, first.threads)
-    again = scheduled(config.load(None, {**flags, "output_dir": str(tmp_path / "b")}, SHORT))
+    again = scheduled(
+        config.resolve_study(None, {**flags, "output_dir": str(tmp_path / "b")}, SHORT)
+    )
     assert again.total_seconds == pytest.approx(1000, rel=0.02)
     # Twice the epochs, about twice as long.
     longer = scheduled(
-        config.load(
+        config.resolve_study(
             None, {**flags, "output_dir": str(tmp_path / "b")}, {**SHORT, "num_train_epochs": 6}
         )
     )
@@ -172,7 +176,7 @@ def test_a_new_machine_is_judged_by_what_it_multiplies_and_then_by_its_trials(
     monkeypatch.setattr(measure, "has_card", lambda: False)
     flags = {"data.source": "demo", "methods": ["svm", "full", "lora"], "tuning": False,
              "seeds": 2, "jobs": 1, "output_dir": str(tmp_path / "o")}  # fmt: skip
-    planned = scheduled(config.load(None, flags))
+    planned = scheduled(config.resolve_study(None, flags))
     seconds = [planned.seconds[t.trial_id] for t in planned.progress.todo]
     # Vectors of texts are computed by the first trial that reads them; the rest is all alike.
     first, second = seconds[:3], seconds[3:]
@@ -181,7 +185,7 @@ def test_a_new_machine_is_judged_by_what_it_multiplies_and_then_by_its_trials(
     assert 1e8 < schedule._measured_speed() < 1e13
     used = planned.threads or measure.hardware()["cores"]
     speed = schedule._measured_speed() * used**0.85
-    work = schedule._work(planned.progress.todo[1], planned.plan.dataset, planned.plan.base)
+    work = schedule._operations(planned.progress.todo[1], planned.plan.dataset, planned.plan.base)
     gain = 1.6 if measure.multiplies_bfloat16() else 1.0
     assert first[1] == pytest.approx(2.2 + work / (0.75 * gain * speed), rel=0.01)
 
@@ -271,7 +275,7 @@ def test_threads_are_foreseen_where_memory_suffices(  # noqa: PLR0917
     flags = {"data.source": str(reviews_csv), "model": str(tiny_bert), "methods": ["lora"],
              "tuning": False, "seeds": seeds, "output_dir": str(tmp_path / "out"), "stack": "off",
              **({"jobs": asked} if asked else {})}  # fmt: skip
-    spec = config.load(None, flags, SHORT)
+    spec = config.resolve_study(None, flags, SHORT)
     planned = scheduled(spec)
     assert schedule.threads_ahead(spec.jobs, len(planned.progress.todo)) == planned.threads
 

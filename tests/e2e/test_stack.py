@@ -32,7 +32,7 @@ def planned(reviews: Path, model: Path, folder: Path, **more: Any) -> study.Sche
         "data.source": str(reviews), "model": str(model), "methods": ["lora"], "tuning": False,
         "seeds": 2, "output_dir": str(folder), "jobs": 1, **more,
     }  # fmt: skip
-    return study.scheduled(study.plan(config.load(None, flags, SHORT)))
+    return study.scheduled(study.plan(config.resolve_study(None, flags, SHORT)))
 
 
 def ready(reviews: Path, model: Path, folder: Path, stack: int | str) -> study.Schedule:
@@ -42,7 +42,7 @@ def ready(reviews: Path, model: Path, folder: Path, stack: int | str) -> study.S
     )
     path = folder.with_suffix(".yaml")
     path.write_text(text)
-    p = study.scheduled(study.plan(config.load(path, {})))
+    p = study.scheduled(study.plan(config.resolve_study(path, {})))
     study.write(p.progress, "test")
     return p
 
@@ -152,7 +152,7 @@ def test_stacks_that_are_no_number_are_refused(
 def test_off_is_off_as_yaml_reads_it(reviews_csv: Path, tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(f"data: {reviews_csv}\nmethods: [svm-tfidf]\nstack: off\n")
-    assert config.load(path, {}).stack == 1
+    assert config.resolve_study(path, {}).stack == 1
     path.write_text(f"data: {reviews_csv}\nmethods: [svm-tfidf]\nstack: all\n")
     with pytest.raises(ConfigError, match="stack"):
-        config.load(path, {})
+        config.resolve_study(path, {})

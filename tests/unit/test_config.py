@@ -19,7 +19,7 @@ def load(tmp_path: Path, text: str = "data: demo", **more: Any) -> StudySpec:
     path = tmp_path / "study.yaml"
     path.write_text(text, encoding="utf-8")
     flags = more.pop("flags", {})
-    return config.load(path, flags, more.pop("settings", {}), more.pop("sets", ()))
+    return config.resolve_study(path, flags, more.pop("settings", {}), more.pop("sets", ()))
 
 
 def faults(tmp_path: Path, text: str, **more: Any) -> list[str]:

@@ -232,7 +232,9 @@ def from_flags(words: list[str]) -> StudySpec:
     assert isinstance(command, StudyCommand)
     given = command.make_context("compare", list(words)).params
     own = {"what", "sets", "yes", "dry_run", "quiet"}
-    return config.load(None, *take_study_keys({k: v for k, v in given.items() if k not in own}))
+    return config.resolve_study(
+        None, *take_study_keys({k: v for k, v in given.items() if k not in own})
+    )
 
 
 def from_keywords(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]) -> StudySpec:
@@ -254,7 +256,7 @@ def from_yaml(folder: Path, key: StudyKey, value: Any) -> StudySpec:
         content[section] = value
     path = folder / "demo-minilm-l3.yaml"
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    return config.load(path, {})
+    return config.resolve_study(path, {})
 
 
 def test_every_key_is_tried() -> None:
@@ -304,7 +306,7 @@ def test_the_schema_has_the_keys_with_their_words_and_defaults(
 ) -> None:
     schema = config.schema()
     node = schema["$defs"][section] if section else schema
-    written = set() if section else set(config._WRITTEN)
+    written = set() if section else set(config.WRITTEN_KEYS)
     assert set(node["properties"]) - written == set(model.model_fields)
     for name, field in model.model_fields.items():
         said = property_of(schema, f"{section}.{name}" if section else name)

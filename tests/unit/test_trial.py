@@ -25,12 +25,12 @@ def spec(**changes: object) -> TrialSpec:
 def test_of_the_last_seed_the_longest_trials_start_first() -> None:
     todo = [spec(seed=k, method=m) for k in (3, 7, 1) for m in (SVM, LORA)]
     seconds = {t.trial_id: 1.0 if t.method == SVM else 20.0 for t in todo}
-    assert schedule.in_order(todo, seconds, 2) == [*todo[:4], todo[5], todo[4]]
-    assert schedule.in_order(todo, seconds, 1) == todo  # a core alone is never waited for
-    assert schedule.in_order(todo, {}, 2) == todo
-    assert schedule.in_order([], {}, 2) == []
+    assert schedule.starting_order(todo, seconds, 2) == [*todo[:4], todo[5], todo[4]]
+    assert schedule.starting_order(todo, seconds, 1) == todo  # a core alone is never waited for
+    assert schedule.starting_order(todo, {}, 2) == todo
+    assert schedule.starting_order([], {}, 2) == []
     small, large = [replace(todo[4], train_rows=50), replace(todo[5], train_rows=50)], todo[4:]
-    assert schedule.in_order([*small, *large], seconds, 2) == [*small, *large[::-1]]
+    assert schedule.starting_order([*small, *large], seconds, 2) == [*small, *large[::-1]]
 
 
 def test_what_changes_a_result_changes_the_id() -> None:
