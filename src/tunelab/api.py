@@ -8,11 +8,11 @@ from __future__ import annotations
 import itertools
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal
 
 from tunelab import (
     artifacts,
@@ -44,8 +44,19 @@ from tunelab.types import Artifact, Dataset, DataSpec, Predictions, TrialResult
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Study", "classifier_folder", "compare", "extended", "fine_tune", "load",
-           "load_base", "load_data", "run_study", "train_one", "write_outputs"]  # fmt: skip
+__all__ = [
+    "Study",
+    "classifier_folder",
+    "compare",
+    "extended",
+    "fine_tune",
+    "load",
+    "load_base",
+    "load_data",
+    "run_study",
+    "train_one",
+    "write_outputs",
+]
 
 
 def _ignore_event(_: Mapping[str, Any]) -> None:
@@ -130,11 +141,17 @@ class Study:
             p = self.record.predictions(r.spec.trial_id).get(part)
             if p is None:
                 continue
-            frames.append(pd.DataFrame({
-                "label": r.spec.method.label, "seed": r.spec.seed, "id": p.ids,
-                "truth": [names[k] if k >= 0 else None for k in p.labels],
-                "predicted": [names[k] for k in p.predicted],
-            }))  # fmt: skip
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "label": r.spec.method.label,
+                        "seed": r.spec.seed,
+                        "id": p.ids,
+                        "truth": [names[k] if k >= 0 else None for k in p.labels],
+                        "predicted": [names[k] for k in p.predicted],
+                    }
+                )
+            )
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     def sentences(self) -> tuple[str, ...]:
@@ -233,7 +250,7 @@ def compare(
             f"Give what it was loaded from: compare({source.name!r})"
         )
     path = Path(config_file) if config_file is not None else None
-    keys = {key.path: _as_in_a_file(key, given.get(key.name)) for key in config.study_keys()}
+    keys = config.keys_from_keywords(given)
     spec = config.resolve_study(path, keys | {"data.source": _source_name(source)}, settings)
     with study.worker(spec, engine) as worker:
         schedule = study.scheduled(study.plan(spec))
@@ -249,25 +266,6 @@ def _source_name(source: object) -> str | None:
         f"data: expected the name of a file, a folder or a hub id, found {type(source).__name__}. "
         "Write it into a file first; from pandas: frame.to_csv('reviews.csv', index=False)."
     )
-
-
-def _as_in_a_file(key: config.StudyKey, value: object) -> object:
-    """A keyword's value as a study file has it: paths as text, one of several as a list.
-
-    A text may hold several with commas, as on the command line; not of data, whose names may.
-    """
-    several = any(get_origin(t) is list for t in (key.annotation, *get_args(key.annotation)))
-    if isinstance(value, Path):
-        value = str(value)
-    if isinstance(value, str | Mapping) and several:
-        if isinstance(value, str) and key.flag.reads != "repeated":
-            return [name.strip() for name in value.split(",") if name.strip()]
-        return [value]
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        return [str(v) if isinstance(v, Path) else v for v in value]
-    return value
 
 
 def extended(directory: Path, total: int) -> config.StudySpec:
@@ -423,7 +421,7 @@ def fine_tune(
     InputError before anything is trained, TrialError where training failed.
     """
     given = locals()  # as in `compare`
-    keys = {key.path: _as_in_a_file(key, given.get(key.name)) for key in config.study_keys()}
+    keys = config.keys_from_keywords(given)
     keys |= {"data.source": _source_name(source), "methods": [method], "seeds": [seed]}
     return train_one(
         config.resolve_study(None, keys, settings), overwrite=overwrite, on_event=on_event

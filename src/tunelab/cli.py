@@ -71,8 +71,13 @@ def app() -> None:
     """
 
 
-_set_option = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE",
-                           help="Set anything, such as methods.0.r=16.")  # fmt: skip
+_set_option = click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Set anything, such as methods.0.r=16.",
+)
 
 
 # --- compare and train ----------------------------------------------------------------------
@@ -143,8 +148,9 @@ def _run_study(schedule: Schedule, console: Console, worker: Worker | None = Non
     show_summary(finished, advise=not console.quiet)
     if finished.record.failed:
         n, total = len(finished.record.failed), len(finished.record.results)
-        click.echo(f"{n} of {total} trials failed; the errors are above and in the report.",
-                   err=True)  # fmt: skip
+        click.echo(
+            f"{n} of {total} trials failed; the errors are above and in the report.", err=True
+        )
         sys.exit(1)
 
 
@@ -153,17 +159,24 @@ def _run_study(schedule: Schedule, console: Console, worker: Worker | None = Non
 @click.option("--method", required=True, metavar="NAME", help="The method, such as lora.")
 @study_flags("model", "trust_remote_code")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N")
-@click.option("--output-dir", metavar="PATH", required=True,
-              help="Folder for the trained classifier.")  # fmt: skip
+@click.option(
+    "--output-dir", metavar="PATH", required=True, help="Folder for the trained classifier."
+)
 @click.option("--overwrite", is_flag=True, help="Replace a classifier that is there.")
 @study_flags("report_to", "metric", helps={"metric": "Metric for selection ({default})."})
 @data_flags
 @_set_option
 @quiet_option
 def train(
-    source: str, *, method: str, seed: int, overwrite: bool, sets: Sequence[str], quiet: bool,
+    source: str,
+    *,
+    method: str,
+    seed: int,
+    overwrite: bool,
+    sets: Sequence[str],
+    quiet: bool,
     **given: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Train one method with one seed; the output folder is a classifier ready to use."""
     from tunelab import api, config, summary
 
@@ -212,8 +225,10 @@ def _announce(schedule: Schedule, console: Console) -> None:
 
     plan, spec, d = schedule.plan, schedule.plan.spec, schedule.plan.dataset
     rows = " / ".join(f"{len(s):,}" for s in d.parts.values())
-    say = [f"Data     {d.name}: {rows} rows (train / validation / test), "
-           f"{len(d.label_names)} classes: {_first_few(d.label_names)}"]  # fmt: skip
+    say = [
+        f"Data     {d.name}: {rows} rows (train / validation / test), "
+        f"{len(d.label_names)} classes: {_first_few(d.label_names)}"
+    ]
     say += [f"         {note}" for note in (*d.notes, *_duplicate_lines(d))]
     say += [f"         {line}" for line in gate.lines(plan.gate)]
     if plan.base:
@@ -283,8 +298,11 @@ def _finds(progress: Progress) -> str:
     from tunelab import study
 
     found = study.power(progress)
-    why = {"stated": "as stated", "usual": "the usual; --disagreement states another",
-           "trials that are done": "as in the trials that are done"}[found.source]  # fmt: skip
+    why = {
+        "stated": "as stated",
+        "usual": "the usual; --disagreement states another",
+        "trials that are done": "as in the trials that are done",
+    }[found.source]
     few = ""
     if found.seeds < found.least_seeds:
         few = f"; with fewer than {found.least_seeds} seeds no method is called better"
@@ -389,8 +407,9 @@ def _show_more(folder: Path, metric: str) -> None:
 @click.argument("artifact", type=FOLDER, metavar="FOLDER")
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @click.option("--file", type=FOLDER, help="Texts: CSV, TSV, JSON, Parquet, .txt.")
-@click.option("--output-file", type=FOLDER,
-              help="Write the file's rows with label and probability added.")  # fmt: skip
+@click.option(
+    "--output-file", type=FOLDER, help="Write the file's rows with label and probability added."
+)
 @click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed).")
 @click.option("--encoding", default="utf-8", show_default=True, metavar="NAME")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines with every class's probability.")
@@ -402,9 +421,11 @@ def _show_more(folder: Path, metric: str) -> None:
     help="What layers compute in. float32: exact; auto: float32 to five digits, faster where the "
     "processor has matrix tiles; bfloat16: faster still, and rounds.",
 )
-@click.option("--calibrated", is_flag=True,
-              help="Divide scores by the temperature fitted on validation: same labels, truer "
-              "probabilities.")  # fmt: skip
+@click.option(
+    "--calibrated",
+    is_flag=True,
+    help="Divide scores by the temperature fitted on validation: same labels, truer probabilities.",
+)
 @trust_option
 def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     """Label texts with a trained classifier: a folder from `train`, a trial, or a study (its best).
@@ -479,8 +500,10 @@ def _say_blank(blank: int) -> None:
     """Blank texts keep their place and get a label too, which means nothing."""
     if blank:
         many = "texts are blank: their labels mean"
-        click.echo(f"{blank:,} {many if blank > 1 else 'text is blank: its label means'} nothing.",
-                   err=True)  # fmt: skip
+        click.echo(
+            f"{blank:,} {many if blank > 1 else 'text is blank: its label means'} nothing.",
+            err=True,
+        )
 
 
 def _say_labels(texts: list[str], classifier: TextClassifier, as_json: bool) -> None:
@@ -489,8 +512,11 @@ def _say_labels(texts: list[str], classifier: TextClassifier, as_json: bool) -> 
         label = classifier.label_names[best]
         if as_json:
             each = {n: round(float(v), 6) for n, v in zip(classifier.label_names, row, strict=True)}
-            click.echo(json.dumps({"text": text, "label": label, "probabilities": each},
-                                  ensure_ascii=False))  # fmt: skip
+            click.echo(
+                json.dumps(
+                    {"text": text, "label": label, "probabilities": each}, ensure_ascii=False
+                )
+            )
         else:
             said, plain = (" ".join(x.split()) for x in (label, text))
             click.echo(f"{said}\t{round(float(row[best]), 6):.3f}\t{plain}")
@@ -534,8 +560,13 @@ def inspect() -> None:
     short_help="Sizes, lengths, samples; duplicates, leaks and other faults.",
 )
 @click.argument("source", metavar="DATA")
-@click.option("--model", default="minilm", show_default=True, metavar="MODEL",
-              help="Whose tokens are counted.")  # fmt: skip
+@click.option(
+    "--model",
+    default="minilm",
+    show_default=True,
+    metavar="MODEL",
+    help="Whose tokens are counted.",
+)
 @click.option("--max-length", type=click.IntRange(4), default=128, show_default=True)
 @click.option(
     "--test-on",
@@ -628,12 +659,18 @@ def runs_list(root: Path | None, as_json: bool) -> None:
         study = api.Study(folder)
         r = study.record
         said = study.summary if r.results else None
-        rows.append({
-            "study": str(folder), "done": len(r.done), "failed": len(r.failed),
-            "missing": len(r.missing), "best": said.best if said else None,
-            "data": r.settings["data"]["source"], "model": r.settings["model"],
-            "answer": summary.headline(said) if said else None,
-        })  # fmt: skip
+        rows.append(
+            {
+                "study": str(folder),
+                "done": len(r.done),
+                "failed": len(r.failed),
+                "missing": len(r.missing),
+                "best": said.best if said else None,
+                "data": r.settings["data"]["source"],
+                "model": r.settings["model"],
+                "answer": summary.headline(said) if said else None,
+            }
+        )
     if as_json:
         print_json(rows)
         return
@@ -685,11 +722,14 @@ def slices_(folder: Path, by: str | None, as_json: bool) -> None:
     rows = store.read_rows(folder)
     if rows is None or not runs:
         what = "no finished trial" if rows is not None else "no rows.parquet (an older study)"
-        raise InputError(f"{folder}: {what}, so there is nothing to cut. Run it again: "
-                         f"tunelab compare {folder}")  # fmt: skip
+        raise InputError(
+            f"{folder}: {what}, so there is nothing to cut. Run it again: tunelab compare {folder}"
+        )
     if any(p.ids != rows.ids for r in runs.values() for p in r.by_seed.values()):
-        raise InputError(f"{folder}: rows.parquet has other row ids than the predictions. "
-                         f"Run the study again: tunelab compare {folder}")  # fmt: skip
+        raise InputError(
+            f"{folder}: rows.parquet has other row ids than the predictions. "
+            f"Run the study again: tunelab compare {folder}"
+        )
     cuts = slices.attributes(rows, record.data["label_names"])
     for name in comma_names(by) or []:
         if name not in cuts:
@@ -713,8 +753,10 @@ def slices_(folder: Path, by: str | None, as_json: bool) -> None:
             f"outside; the test part has {len(rows.ids):,}."
         )
         return
-    print_table(heads, [[c, v, f"{n:,}", *(row.get(m, "-") for m in runs)]
-                        for (c, v, n), row in cells.items()])  # fmt: skip
+    print_table(
+        heads,
+        [[c, v, f"{n:,}", *(row.get(m, "-") for m in runs)] for (c, v, n), row in cells.items()],
+    )
     told = [slices.sentence(s, len(found)) for s in slices.named(found)]
     out = console()
     for line in told or [f"None of {len(found)} slices is shown to differ from the rest."]:
@@ -801,9 +843,20 @@ def schema() -> None:
 
 # In the order of --help.
 for _verb in (
-    compare, extend, train, predict, inspect, runs, slices_, calibration_, behaviour_, adapters,
-    report, *COMMANDS, schema,
-):  # fmt: skip
+    compare,
+    extend,
+    train,
+    predict,
+    inspect,
+    runs,
+    slices_,
+    calibration_,
+    behaviour_,
+    adapters,
+    report,
+    *COMMANDS,
+    schema,
+):
     app.add_command(_verb)
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -35,6 +35,7 @@ __all__ = [
     "StudyFile",
     "StudyKey",
     "StudySpec",
+    "keys_from_keywords",
     "require_metric",
     "resolve_study",
     "scalar",
@@ -320,14 +321,41 @@ def study_keys() -> tuple[StudyKey, ...]:
 
     Those of `data` are keys of their own; what `data` itself takes there is the source.
     """
-    found = []
+    keys = []
     for section, prefix in ((StudyFile, ""), (DataSection, "data.")):
         for name, info in section.model_fields.items():
             path = "data.source" if name == "data" else prefix + name
             flags = [m for m in info.metadata if isinstance(m, Flag)]
-            found += [StudyKey(name, path, info, flag) for flag in flags]
+            keys += [StudyKey(name, path, info, flag) for flag in flags]
     groups = ("study", "protocol", "data", "run")
-    return tuple(sorted(found, key=lambda key: groups.index(key.flag.group)))
+    return tuple(sorted(keys, key=lambda key: groups.index(key.flag.group)))
+
+
+def keys_from_keywords(given: Mapping[str, object]) -> dict[str, object]:
+    """Keywords of Python's door -> study keys by their path, with values as a study file has them.
+
+    What is no study key is left out; a key that is not given is None.
+    """
+    return {key.path: _as_in_a_file(key, given.get(key.name)) for key in study_keys()}
+
+
+def _as_in_a_file(key: StudyKey, value: object) -> object:
+    """Paths as text, and one of several as a list.
+
+    A text may hold several with commas, as on the command line; not of data, whose names may.
+    """
+    several = any(get_origin(t) is list for t in (key.annotation, *get_args(key.annotation)))
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, str | Mapping) and several:
+        if isinstance(value, str) and key.flag.reads != "repeated":
+            return [name.strip() for name in value.split(",") if name.strip()]
+        return [value]
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [str(v) if isinstance(v, Path) else v for v in value]
+    return value
 
 
 def setting_fields() -> dict[str, tuple[list[str], str]]:
@@ -359,8 +387,12 @@ def schema() -> dict[str, Any]:
             "label": {"type": "string"},
             "tune": {"description": "off, or setting: [values] or {low, high, log}"},
         }
-        defs[name] = {"type": "object", "properties": {**head, **properties},
-                      "required": ["name"], "additionalProperties": False}  # fmt: skip
+        defs[name] = {
+            "type": "object",
+            "properties": {**head, **properties},
+            "required": ["name"],
+            "additionalProperties": False,
+        }
         entries.append({"$ref": f"#/$defs/{name}"})
     names = {"type": "string", "enum": list(METHODS)}
     out["properties"]["methods"]["items"] = {"anyOf": [names, *entries]}
@@ -380,12 +412,12 @@ def _words_and_default(value: Mapping[str, Any]) -> dict[str, Any]:
 class Faults:
     """Gathers what is wrong, to say all of it at once; and notes on what was understood."""
 
-    faults: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def add(self, *faults: str) -> None:
         """Keep faults, each a line."""
-        self.faults.extend(faults)
+        self.lines.extend(faults)
 
     def note(self, *notes: str) -> None:
         """Keep what is worth saying, and no fault."""
@@ -393,8 +425,8 @@ class Faults:
 
     def refuse(self) -> None:
         """Raise ConfigError naming every fault, where there is one."""
-        if self.faults:
-            raise ConfigError("\n".join(dict.fromkeys(self.faults)))
+        if self.lines:
+            raise ConfigError("\n".join(dict.fromkeys(self.lines)))
 
 
 def resolve_study(
@@ -408,21 +440,21 @@ def resolve_study(
     `flags` are top-level keys (data keys as `data.subset`), `settings` are settings of methods.
     Raises ConfigError naming every fault, a line each.
     """
-    found = Faults()
-    raw, origin = _lay_over(path, flags, sets, found)
-    study, wrong = _parse_keys(raw, path, found)
+    faults = Faults()
+    raw, origin = _lay_over(path, flags, sets, faults)
+    study, wrong = _parse_keys(raw, path, faults)
     entries = resolve_entries(
-        study, raw["methods"], wrong, origin=origin, settings=settings or {}, found=found
+        study, raw["methods"], wrong, origin=origin, settings=settings or {}, faults=faults
     )
-    found.add(*_metric_faults(study.metric))
-    seeds = _seed_numbers(study.seeds, found)
+    faults.add(*_metric_faults(study.metric))
+    seeds = _seed_numbers(study.seeds, faults)
     trackers = tuple(t for t in dict.fromkeys(as_list(study.report_to)) if t != "none")
-    found.add(*tracker_faults(trackers))
-    tuning, spaces = tuning_spaces(study.tuning, entries, origin.get("tuning"), found)
-    train_sizes = _train_sizes(study.train_sizes, found)
+    faults.add(*tracker_faults(trackers))
+    tuning, spaces = tuning_spaces(study.tuning, entries, origin.get("tuning"), faults)
+    train_sizes = _train_sizes(study.train_sizes, faults)
     race = study.race or study.budget is not None
-    budget = _race_budget(study, race, len(entries), found)
-    found.refuse()
+    budget = _race_budget(study, race, len(entries), faults)
+    faults.refuse()
 
     methods = label_methods(entries)
     data = study.data
@@ -438,7 +470,7 @@ def resolve_study(
         metric=study.metric,
         output_dir=Path(output),
         sources=_sources_of_values(origin, entries),
-        notes=tuple(dict.fromkeys(found.notes)),
+        notes=tuple(dict.fromkeys(faults.notes)),
         report_to=trackers,
         tuning=Tuning(spaces_by_label, tuning.budget, tuning_seeds(tuning.seeds), tuning.prune),
         vary_split=study.vary_split,
@@ -462,7 +494,7 @@ _KEYS_OF_ONE_VALUE = tuple(
 
 
 def _lay_over(
-    path: Path | None, flags: Mapping[str, Any], sets: Sequence[str], found: Faults
+    path: Path | None, flags: Mapping[str, Any], sets: Sequence[str], faults: Faults
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The file with flags and --set laid over it, and where each of its dotted keys came from."""
     raw = read_study_file(path) if path else {}
@@ -471,30 +503,30 @@ def _lay_over(
         raw["data"] = {"source": raw["data"]}
     for key, value in flags.items():
         if value is not None:
-            set_dotted(raw, key, value, found)
+            set_dotted(raw, key, value, faults)
             origin[key] = "command line"
     raw["methods"] = [as_entry(m) for m in as_list(raw.get("methods", DEFAULT_METHODS))]
     raw.setdefault("data", {})
     for text in sets:
         key, sep, value = text.partition("=")
         if not sep:
-            found.add(f"--set {text}: expected key=value, such as methods.0.r=16.")
+            faults.add(f"--set {text}: expected key=value, such as methods.0.r=16.")
             continue
-        set_dotted(raw, key, scalar(value), found)
+        set_dotted(raw, key, scalar(value), faults)
         origin[key] = "--set"
     return raw, origin
 
 
 def _parse_keys(
-    raw: dict[str, Any], path: Path | None, found: Faults
+    raw: dict[str, Any], path: Path | None, faults: Faults
 ) -> tuple[StudyFile, frozenset[str]]:
     """The file's own keys, and those that are left to their default because they are at fault."""
     data = raw["data"]
     if not isinstance(data, dict):
         where = f"{path}: " if path else ""
-        found.add(f"{where}data: expected a source or a section with `source`.")
+        faults.add(f"{where}data: expected a source or a section with `source`.")
     elif not data.get("source"):
-        found.add(
+        faults.add(
             "No data given: expected a file, a folder, a hub id or demo. "
             "For example: tunelab compare reviews.csv"
         )
@@ -504,7 +536,7 @@ def _parse_keys(
     try:
         return StudyFile(**given), frozenset()
     except ValidationError as e:
-        found.add(*pydantic_faults(e, "", StudyFile))
+        faults.add(*pydantic_faults(e, "", StudyFile))
         wrong = frozenset(str(fault["loc"][0]) for fault in e.errors())
     sound = {k: v for k, v in given.items() if k not in wrong}
     return StudyFile(**{"data": {"source": "?"}, **sound}), wrong
@@ -517,11 +549,11 @@ def resolve_entries(
     *,
     origin: Mapping[str, str],
     settings: Mapping[str, Any],
-    found: Faults,
+    faults: Faults,
 ) -> list[Entry]:
     """Every method with its settings, a grid's points each as one. `asked`: as they are written."""
-    flags = _without_aliases(settings, "command line", found)
-    shared = _without_aliases(study.training, "training", found)
+    flags = _without_aliases(settings, "command line", faults)
+    shared = _without_aliases(study.training, "training", faults)
     # Methods that are there are checked even where another is no method at all.
     readable = asked if "methods" in wrong else study.methods
     given = {i: entry for i, entry in enumerate(readable) if isinstance(entry, dict)}
@@ -529,13 +561,13 @@ def resolve_entries(
         resolved
         for i, entry in given.items()
         for resolved in _resolve_entry(
-            i, entry, shared=shared, flags=flags, origin=origin, found=found
+            i, entry, shared=shared, flags=flags, origin=origin, faults=faults
         )
     ]
     # What a method has that could not be read is not known; then only unknown names are faults.
     names = None if "methods" in wrong else [str(e.get("name")) for e in given.values()]
-    found.add(*_settings_of_no_method(flags, names, "Flag --"))
-    found.add(*_settings_of_no_method(shared, names, "training."))
+    faults.add(*_settings_of_no_method(flags, names, "Flag --"))
+    faults.add(*_settings_of_no_method(shared, names, "training."))
     return out
 
 
@@ -553,6 +585,7 @@ def _sources_of_values(origin: Mapping[str, str], entries: Sequence[Entry]) -> d
 
 
 def read_study_file(path: Path) -> dict[str, Any]:
+    """The keys of a YAML file. Raises ConfigError where it is none, or a key stands twice."""
     try:
         value = yaml.load(path.read_text(encoding="utf-8"), Loader=_KeysOnce)  # noqa: S506  a safe loader
     except FileNotFoundError:
@@ -613,6 +646,7 @@ def scalar(text: str) -> Any:
 
 
 def dotted_keys(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Every value of a tree by its dotted key, such as methods.0.r."""
     items: Any = ()
     if isinstance(value, dict):
         items = value.items()
@@ -626,14 +660,14 @@ def dotted_keys(value: Any, prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def set_dotted(tree: dict[str, Any], key: str, value: Any, found: Faults) -> None:
+def set_dotted(tree: dict[str, Any], key: str, value: Any, faults: Faults) -> None:
     """Set a dotted key such as methods.0.r; a fault where the path does not exist."""
     *path, last = key.split(".")
     node: Any = tree
     for i, part in enumerate(path):
         if isinstance(node, list):
             if not part.isdigit() or int(part) >= len(node):
-                found.add(
+                faults.add(
                     f"{key}: there is no {'.'.join(path[: i + 1])}; "
                     f"numbers from 0 to {len(node) - 1} exist."
                 )
@@ -644,11 +678,11 @@ def set_dotted(tree: dict[str, Any], key: str, value: Any, found: Faults) -> Non
         else:
             node = node.setdefault(part, {})
         if not isinstance(node, dict | list):
-            found.add(f"{key}: {'.'.join(path[: i + 1])} is {node!r}, which has no parts.")
+            faults.add(f"{key}: {'.'.join(path[: i + 1])} is {node!r}, which has no parts.")
             return
     if isinstance(node, list):
         if not last.isdigit() or int(last) >= len(node):
-            found.add(f"{key}: numbers from 0 to {len(node) - 1} exist.")
+            faults.add(f"{key}: numbers from 0 to {len(node) - 1} exist.")
             return
         node[int(last)] = as_entry(value)
     else:
@@ -656,10 +690,12 @@ def set_dotted(tree: dict[str, Any], key: str, value: Any, found: Faults) -> Non
 
 
 def as_list(value: Any) -> list[Any]:
+    """One of several as a list of it."""
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def as_entry(value: Any) -> Any:
+    """An entry of `methods` that is a name alone, as a section; another as it is."""
     return {"name": value} if isinstance(value, str) else value
 
 
@@ -668,6 +704,8 @@ def as_entry(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
+    """A method of a study: its settings, and where each came from. `tune`: as its entry says."""
+
     name: str
     label: str | None
     settings: dict[str, Any]
@@ -675,14 +713,14 @@ class Entry:
     tune: Any = None
 
 
-def _without_aliases(values: Mapping[str, Any], where: str, found: Faults) -> dict[str, Any]:
+def _without_aliases(values: Mapping[str, Any], where: str, faults: Faults) -> dict[str, Any]:
     """Translate names from other tools; a known name wins over its alias."""
     out: dict[str, Any] = {}
     known = setting_fields()
     for key, value in values.items():
         name = str(key).replace("-", "_")
         if name not in known and name in ALIASES:
-            found.note(f"{where}: {name} is called {ALIASES[name]} here; taken as that.")
+            faults.note(f"{where}: {name} is called {ALIASES[name]} here; taken as that.")
             name = ALIASES[name]
         out[name] = value
     return out
@@ -695,7 +733,7 @@ def _resolve_entry(
     shared: Mapping[str, Any],
     flags: Mapping[str, Any],
     origin: Mapping[str, str],
-    found: Faults,
+    faults: Faults,
 ) -> list[Entry]:
     """One entry of `methods` -> its settings, one for each point of its grid; none at fault."""
     where = f"methods.{i}"
@@ -703,17 +741,19 @@ def _resolve_entry(
     if name not in METHODS:
         hint = suggest(str(name), METHODS, what="Methods")
         what = "has no name" if name is None else f"{name!r} is not a method"
-        found.add(f"{where}: {what}.{hint}")
+        faults.add(f"{where}: {what}.{hint}")
         return []
     model = METHODS[name].settings
     own = {k: v for k, v in entry.items() if k not in {"name", "label", "tune"}}
-    own = _without_aliases(own, where, found)
+    own = _without_aliases(own, where, faults)
     known = model.model_fields
     unknown = [k for k in own if k not in known]
-    found.add(*(
-        f"{where} ({name}): unknown setting {k!r}.{suggest(k, known, what='Settings')}"
-        for k in unknown
-    ))  # fmt: skip
+    faults.add(
+        *(
+            f"{where} ({name}): unknown setting {k!r}.{suggest(k, known, what='Settings')}"
+            for k in unknown
+        )
+    )
     values: dict[str, Any] = {}
     came: dict[str, str] = {}
     for layer, said in ((shared, "training"), (own, where), (flags, "command line")):
@@ -723,9 +763,9 @@ def _resolve_entry(
                 came[key] = origin.get(f"{where}.{key}", said) if layer is own else said
     if unknown:
         return []
-    points, faults = _grid_points(model, values)
-    if faults:
-        found.add(*(f"{where} ({name}): {fault}" for fault in faults))
+    points, wrong_lines = _grid_points(model, values)
+    if wrong_lines:
+        faults.add(*(f"{where} ({name}): {fault}" for fault in wrong_lines))
         return []
     out = []
     for point in points:
@@ -753,6 +793,7 @@ def _grid_points(
 
 
 def setting_faults(model: type[Settings], values: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a method's settings, a line each."""
     try:
         model(**values)
     except ValidationError as e:
@@ -787,8 +828,10 @@ _UNION_BRANCH = re.compile(
     r"(str|int|float|bool|DataSection|TuningSection)$|(function-|tuple|list|dict|literal)"
 )
 _SECTION_OF_KEY: dict[str, type[BaseModel]] = {
-    "data": DataSection, "test_on": DataSection, "tuning": TuningSection,
-}  # fmt: skip
+    "data": DataSection,
+    "test_on": DataSection,
+    "tuning": TuningSection,
+}
 
 
 _EXPECTED_IN_WORDS = {
@@ -879,12 +922,12 @@ def _metric_faults(metric: str) -> list[str]:
     return [f"metric: {metric!r} is not a metric.{suggest(metric, METRICS, what='Metrics')}"]
 
 
-def _seed_numbers(value: int | list[int], found: Faults) -> tuple[int, ...]:
+def _seed_numbers(value: int | list[int], faults: Faults) -> tuple[int, ...]:
     seeds = tuple(range(value)) if isinstance(value, int) else tuple(value)
     if not seeds or min(seeds) < 0:
-        found.add(f"seeds: expected a number from 1, or a list of numbers from 0, found {value}.")
+        faults.add(f"seeds: expected a number from 1, or a list of numbers from 0, found {value}.")
     elif len(set(seeds)) < len(seeds):
-        found.add(f"seeds: expected different numbers, found {list(seeds)}.")
+        faults.add(f"seeds: expected different numbers, found {list(seeds)}.")
     return seeds
 
 
@@ -894,7 +937,7 @@ _FROM_FLAGS = ("command line", "--set")
 
 
 def tuning_spaces(
-    asked: bool | int | TuningSection, entries: Sequence[Entry], came: str | None, found: Faults
+    asked: bool | int | TuningSection, entries: Sequence[Entry], came: str | None, faults: Faults
 ) -> tuple[TuningSection, list[dict[str, Any]]]:
     """The section, and the space of each entry (empty: not tuned).
 
@@ -903,14 +946,14 @@ def tuning_spaces(
     section = asked if isinstance(asked, TuningSection) else TuningSection.model_validate({})
     if not isinstance(asked, bool | TuningSection):
         if asked < 1:
-            found.add(f"tuning: expected off, on, or a budget from 1, found {asked}.")
+            faults.add(f"tuning: expected off, on, or a budget from 1, found {asked}.")
             return section, []
         section = TuningSection.model_validate({"budget": asked})
     fields = setting_fields()
     for key in section.space or {}:
         if key not in fields:
             hint = suggest(key, fields, what="Settings")
-            found.add(f"tuning.space: unknown setting {key!r}.{hint}")
+            faults.add(f"tuning.space: unknown setting {key!r}.{hint}")
     spaces: list[dict[str, Any]] = []
     untuned: list[str] = []
     for i, entry in enumerate(entries):
@@ -918,31 +961,31 @@ def tuning_spaces(
         where = f"methods.{i} ({entry.name}): tune" if own else "tuning"
         wanted: dict[str, Any] = {}
         if own:
-            wanted = _own_space(entry, where, found)
+            wanted = _own_space(entry, where, faults)
         elif asked is not False:
             wanted = _default_space(section, entry, entries, came is not None)
             if not wanted and "learning_rate" in entry.settings:
                 untuned.append(entry.label or entry.name)
-        space = _checked_space(wanted, entry.name, where, found)
+        space = _checked_space(wanted, entry.name, where, faults)
         spaces.append(space)
         if section.budget is None and any(isinstance(v, Range) for v in space.values()):
-            found.add(f"{where}: a range needs a budget: tuning: {{budget: 10}}, or --tuning 10.")
+            faults.add(f"{where}: a range needs a budget: tuning: {{budget: 10}}, or --tuning 10.")
     if untuned:
         names = ", ".join(dict.fromkeys(untuned))
-        found.note(
+        faults.note(
             f"tuning: not for {names}, whose learning_rate was given; --tuning on tunes around it."
         )
     if tuning_seeds(section.seeds) == ():
-        found.add(f"tuning.seeds: expected a number from 1, found {section.seeds}.")
+        faults.add(f"tuning.seeds: expected a number from 1, found {section.seeds}.")
     return section, spaces
 
 
-def _own_space(entry: Entry, where: str, found: Faults) -> dict[str, Any]:
+def _own_space(entry: Entry, where: str, faults: Faults) -> dict[str, Any]:
     """What a method's own `tune` asks for, without what a flag sets."""
     if isinstance(entry.tune, Mapping):
         return {k: v for k, v in entry.tune.items() if entry.origin.get(k) not in _FROM_FLAGS}
     if entry.tune not in (False, "off"):
-        found.add(f"{where}: expected off or settings, found {entry.tune!r}.")
+        faults.add(f"{where}: expected off or settings, found {entry.tune!r}.")
     return {}
 
 
@@ -969,7 +1012,7 @@ def _default_space(
 
 
 def _checked_space(
-    wanted: Mapping[str, Any], name: str, where: str, found: Faults
+    wanted: Mapping[str, Any], name: str, where: str, faults: Faults
 ) -> dict[str, Any]:
     """A space as it is searched, checked against a method's settings."""
     model = METHODS[name].settings
@@ -979,31 +1022,32 @@ def _checked_space(
         if k not in model.model_fields
     ]
     if unknown:
-        found.add(*unknown)
+        faults.add(*unknown)
         return {}
     try:
         space = parse_space(wanted)
     except ValueError as e:
-        found.add(f"{where}: {e}.")
+        faults.add(f"{where}: {e}.")
         return {}
-    faults = []
+    wrong_lines = []
     for key, values in space.items():
         ends = values if isinstance(values, tuple) else (values.low, values.high)
         for value in ends:
             plain: Any = list(value) if isinstance(value, tuple) else value
             whole = isinstance(values, Range) and values.integer
-            faults += setting_faults(model, {key: int(plain) if whole else plain})
-    found.add(*(f"{where}: {fault}" for fault in dict.fromkeys(faults)))
+            wrong_lines += setting_faults(model, {key: int(plain) if whole else plain})
+    faults.add(*(f"{where}: {fault}" for fault in dict.fromkeys(wrong_lines)))
     return space
 
 
 def tuning_seeds(value: int | list[int]) -> tuple[int, ...]:
+    """Seeds of each try: so many from the first, or those listed; none where one is below 0."""
     if isinstance(value, int):
         return tuple(SEED + i for i in range(value))
     return tuple(value) if all(s >= 0 for s in value) else ()
 
 
-def _train_sizes(value: str | list[int | Literal["all"]] | None, found: Faults) -> tuple[int, ...]:
+def _train_sizes(value: str | list[int | Literal["all"]] | None, faults: Faults) -> tuple[int, ...]:
     """Sizes below all, rising. `all` is always run: it is what the table compares."""
     if value is None:
         return ()
@@ -1014,7 +1058,7 @@ def _train_sizes(value: str | list[int | Literal["all"]] | None, found: Faults) 
             continue
         if not str(part).isdigit() or int(part) < 1:
             wanted = "numbers of rows and all, such as 50,100,all"
-            found.add(f"train_sizes: expected {wanted}; found {part!r}.")
+            faults.add(f"train_sizes: expected {wanted}; found {part!r}.")
             return ()
         sizes.add(int(part))
     return tuple(sorted(sizes))
@@ -1023,23 +1067,25 @@ def _train_sizes(value: str | list[int | Literal["all"]] | None, found: Faults) 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
 
-def _race_budget(study: StudyFile, race: bool, methods: int, found: Faults) -> float | None:
+def _race_budget(study: StudyFile, race: bool, methods: int, faults: Faults) -> float | None:
     """Seconds of a race's budget; what stands in a race's way are faults."""
     seconds = None if study.budget is None else _seconds_of(study.budget)
     if study.budget is not None and not seconds:
-        found.add(f"budget: expected a duration such as 90s, 20m or 1h30m, found {study.budget!r}.")
+        faults.add(
+            f"budget: expected a duration such as 90s, 20m or 1h30m, found {study.budget!r}."
+        )
     if race and study.metric != "accuracy":
-        found.add(
+        faults.add(
             f"race: a race is decided row by row, by accuracy; the metric is {study.metric}. Leave "
             "race out, or judge by accuracy."
         )
     if race and study.vary_split:
-        found.add(
+        faults.add(
             "race: a race compares methods on the same validation rows; vary_split divides them "
             "anew by each seed. Leave one of them out."
         )
     if race and methods == 1:
-        found.add("race: expected two or more methods, found one.")
+        faults.add("race: expected two or more methods, found one.")
     return seconds
 
 

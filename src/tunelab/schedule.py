@@ -26,8 +26,15 @@ from tunelab import bases, cache, measure
 from tunelab.methods import METHODS
 from tunelab.types import Dataset, TrialResult, TrialSpec
 
-__all__ = ["estimate", "learn", "makespan", "side_by_side", "stack_size", "starting_order",
-           "threads_ahead"]  # fmt: skip
+__all__ = [
+    "estimate",
+    "learn",
+    "makespan",
+    "side_by_side",
+    "stack_size",
+    "starting_order",
+    "threads_ahead",
+]
 
 
 # --- side by side ---------------------------------------------------------------------------
@@ -112,8 +119,11 @@ def _bytes_of(t: TrialSpec, dataset: Dataset, base: bases.Base | None, stacked: 
 
 def _layers_width_heads(base: bases.Base) -> tuple[int, int, int]:
     """Layers, width and attention heads, as whichever name a family gives them."""
-    names = (("num_hidden_layers", "n_layers", "n_layer"), ("hidden_size", "dim", "n_embd"),
-             ("num_attention_heads", "n_heads", "n_head"))  # fmt: skip
+    names = (
+        ("num_hidden_layers", "n_layers", "n_layer"),
+        ("hidden_size", "dim", "n_embd"),
+        ("num_attention_heads", "n_heads", "n_head"),
+    )
     known = ([base.config[n] for n in group if base.config.get(n)] for group in names)
     layers, width, heads = (int(found[0]) if found else 12 for found in known)
     return layers, width, heads

@@ -39,8 +39,21 @@ from tunelab.metrics import METRICS
 from tunelab.trial import OnEvent, make_spec, scored_on
 from tunelab.types import Dataset, MethodSpec, TrialResult, TrialSpec
 
-__all__ = ["Plan", "Power", "Progress", "Schedule", "check_place", "expand", "plan", "power",
-           "read_progress", "run", "scheduled", "worker", "write"]  # fmt: skip
+__all__ = [
+    "Plan",
+    "Power",
+    "Progress",
+    "Schedule",
+    "check_place",
+    "expand",
+    "plan",
+    "power",
+    "read_progress",
+    "run",
+    "scheduled",
+    "worker",
+    "write",
+]
 
 # Whether each row of validation was classified right, by seed, by method.
 Right = dict[str, dict[int, NDArray[np.bool_]]]
@@ -112,9 +125,11 @@ def check_place(folder: Path) -> None:
     other = "Choose another with --output-dir."
     inside = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not inside.is_dir():
-        what = f"{inside} is a file, so no folder can be made in it" if inside != folder else (
-            "expected a folder, found a file"
-        )  # fmt: skip
+        what = (
+            f"{inside} is a file, so no folder can be made in it"
+            if inside != folder
+            else ("expected a folder, found a file")
+        )
         raise ConfigError(f"{folder}: {what}. {other}")
     if not os.access(inside, os.W_OK):
         raise ConfigError(f"{folder}: {inside} may not be written to. {other}")
@@ -379,6 +394,7 @@ def race_so_far(
 
 
 def ended_well(results: Mapping[str, TrialResult], t: TrialSpec) -> bool:
+    """Whether a trial has been run, and did not fail."""
     return t.trial_id in results and results[t.trial_id].status == "done"
 
 
@@ -536,9 +552,11 @@ def write(progress: Progress, command: str) -> None:
         store.write_extra(folder, "behaviour", plan.behaviour)
     # What an earlier run in this folder had, and this one has not, would be told as this one's.
     has = {
-        "tuning": plan.spec.tuning.spaces, "race": plan.spec.race, "curves": plan.spec.train_sizes,
+        "tuning": plan.spec.tuning.spaces,
+        "race": plan.spec.race,
+        "curves": plan.spec.train_sizes,
         "behaviour": plan.behaviour,
-    }  # fmt: skip
+    }
     for name, asked in has.items():
         if not asked:
             store.remove_extra(folder, name)
@@ -589,10 +607,15 @@ def run(
         worker = worker or inside.enter_context(Worker())
         inside.callback(worker.stop)
         run_all = partial(ENGINES[engine], worker=worker)
-        reporter = inside.enter_context(trackers.Reporter(
-            spec.report_to, folder.name, folder / trackers.FOLDER, known,
-            lambda text: on_event({"event": "note", "text": text}),
-        ))  # fmt: skip
+        reporter = inside.enter_context(
+            trackers.Reporter(
+                spec.report_to,
+                folder.name,
+                folder / trackers.FOLDER,
+                known,
+                lambda text: on_event({"event": "note", "text": text}),
+            )
+        )
 
         def hear(event: Mapping[str, Any]) -> None:
             on_event(event)
@@ -720,13 +743,20 @@ def _record_race(
     measured = mean_seconds_by_method(everything, results)
     known = {t.trial_id for t in (*ran, *trials_still_racing(race, plan.spec, everything))}
     left = [t for t in everything if t.trial_id not in known]
-    store.write_extra(plan.spec.output_dir, "race", {
-        "metric": plan.spec.metric, "budget_seconds": plan.spec.budget, "stopped": stopped,
-        **racing.to_json(race),
-        "trials_run": len(ran), "trials_full": len(everything),
-        "seconds_run": sum(measured[t.method.label] for t in ran if t.method.label in measured),
-        "seconds_saved": sum(measured.get(t.method.label, 0.0) for t in left),
-    })  # fmt: skip
+    store.write_extra(
+        plan.spec.output_dir,
+        "race",
+        {
+            "metric": plan.spec.metric,
+            "budget_seconds": plan.spec.budget,
+            "stopped": stopped,
+            **racing.to_json(race),
+            "trials_run": len(ran),
+            "trials_full": len(everything),
+            "seconds_run": sum(measured[t.method.label] for t in ran if t.method.label in measured),
+            "seconds_saved": sum(measured.get(t.method.label, 0.0) for t in left),
+        },
+    )
 
 
 # --- before the run -------------------------------------------------------------------------
@@ -915,12 +945,18 @@ def _record_tuning(plan: Plan, proposals: Mapping[str, tuning.Proposals] | None 
             told = (proposals[m.label] if proposals else _proposals(plan, m)).told
             made = [(settings, s) for settings in told for s in tries_of(plan, m, settings)]
             methods[m.label] = _choice_among(plan, m, made)
-    store.write_extra(folder, "tuning", {
-        "metric": metric, "higher_is_better": METRICS[metric].higher_is_better,
-        "seeds": list(t.seeds),
-        "search": "grid" if t.budget is None else "optuna", "budget": t.budget,
-        "methods": methods,
-    })  # fmt: skip
+    store.write_extra(
+        folder,
+        "tuning",
+        {
+            "metric": metric,
+            "higher_is_better": METRICS[metric].higher_is_better,
+            "seeds": list(t.seeds),
+            "search": "grid" if t.budget is None else "optuna",
+            "budget": t.budget,
+            "methods": methods,
+        },
+    )
 
 
 def _choice_among(

@@ -45,10 +45,13 @@ def test_every_key_is_a_flag_and_a_keyword_but_training() -> None:
     declared = {*StudyFile.model_fields, *DataSection.model_fields} - {"source"}
     assert set(KEYS) == declared - {"training"}
     assert {key.path for key in KEYS.values()} == {
-        "data.source" if name == "data" else f"data.{name}" if name in DataSection.model_fields
+        "data.source"
+        if name == "data"
+        else f"data.{name}"
+        if name in DataSection.model_fields
         else name
         for name in KEYS
-    }  # fmt: skip
+    }
 
 
 def test_no_setting_of_a_method_is_called_like_a_study_key() -> None:
@@ -81,8 +84,12 @@ def test_a_flag_says_what_is_declared(name: str) -> None:
     assert option.help == key.flag.help.replace("{default}", shown(key.field))
     if option.is_flag or option.multiple:
         return
-    limits = {k: getattr(m, k) for m in key.field.metadata for k in ("ge", "gt", "le", "lt")
-              if hasattr(m, k)}  # fmt: skip
+    limits = {
+        k: getattr(m, k)
+        for m in key.field.metadata
+        for k in ("ge", "gt", "le", "lt")
+        if hasattr(m, k)
+    }
     if isinstance(option.type, click.Choice):
         assert option.type.choices == typing.get_args(key.annotation)
     elif isinstance(option.type, click.IntRange | click.FloatRange):
@@ -159,9 +166,11 @@ def test_keywords_of_compare_are_those_declared() -> None:
 # In Python a path may be a Path, several names may be one string with commas, and a size may be
 # a text as it is on the command line.
 EASIER = {
-    "output_dir": {Path}, "test_on": {Path, ("several", Path)}, "methods": {str},
+    "output_dir": {Path},
+    "test_on": {Path, ("several", Path)},
+    "methods": {str},
     "train_sizes": {("several", str)},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", sorted(set(KEYS) - {"data"}))
@@ -200,8 +209,11 @@ SAID: dict[str, tuple[list[str], Any, Any]] = {
     "tuning": (["--tuning", "off"], False, False),
     "vary_split": (["--vary-split"], True, True),
     "train_sizes": (["--train-sizes", "50,100,all"], [50, 100, "all"], [50, 100, "all"]),
-    "test_on": (["--test-on", "a.csv", "--test-on", "b,c.csv"], [Path("a.csv"), "b,c.csv"],
-                ["a.csv", "b,c.csv"]),
+    "test_on": (
+        ["--test-on", "a.csv", "--test-on", "b,c.csv"],
+        [Path("a.csv"), "b,c.csv"],
+        ["a.csv", "b,c.csv"],
+    ),
     "race": (["--race"], True, True),
     "budget": (["--budget", "20m"], "20m", 1200),
     "behaviour": (["--behaviour"], True, True),
@@ -217,7 +229,7 @@ SAID: dict[str, tuple[list[str], Any, Any]] = {
     "report_to": (["--report-to", "none"], "none", "none"),
     "jobs": (["--jobs", "2"], 2, 2),
     "stack": (["--stack", "off"], "off", "off"),
-}  # fmt: skip
+}
 
 
 class StoppedError(Exception):
@@ -276,8 +288,10 @@ def test_a_flag_a_keyword_and_yaml_mean_the_same(
         from_yaml(tmp_path, KEYS[name], plain),
     ]
     out = specs[0].output_dir
-    alike = [replace(s, sources={}, output_dir=s.output_dir if name == "output_dir" else out)
-             for s in specs]  # fmt: skip
+    alike = [
+        replace(s, sources={}, output_dir=s.output_dir if name == "output_dir" else out)
+        for s in specs
+    ]
     assert alike[0] == alike[1] == alike[2]
     default = from_flags(rest) if rest else from_flags(["--data", "demo"])
     unlike = replace(default, sources={}, output_dir=alike[0].output_dir)
@@ -319,8 +333,11 @@ def rows_of(heading: str) -> dict[str, list[str]]:
     """The table below a heading of the reference page, by key."""
     page = REFERENCE.read_text(encoding="utf-8")
     part = re.split(r"^#+ ", page.split(f"{heading}\n", 1)[1], flags=re.MULTILINE)[0]
-    rows = [re.split(r"(?<!\\) \| ", line.strip("| ")) for line in part.splitlines()
-            if line.startswith("| `")]  # fmt: skip
+    rows = [
+        re.split(r"(?<!\\) \| ", line.strip("| "))
+        for line in part.splitlines()
+        if line.startswith("| `")
+    ]
     return {row[0].strip("`"): row[1:] for row in rows}
 
 
