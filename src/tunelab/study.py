@@ -269,24 +269,24 @@ def read_progress(plan: Plan) -> Progress:
     methods, tries, proposals = _tuned_so_far(plan)
     trials = expand(plan, methods)
     curve = expand(plan, methods, plan.sizes)
+    on_disk = read_results(folder, (*tries, *trials, *curve))
     if spec.race:
-        race, _ = race_so_far(plan, trials, read_results(folder, trials))
+        race, _ = race_so_far(plan, trials, on_disk)
         trials = trials_still_racing(race, spec, trials)
         curve = tuple(t for t in curve if t.method.label in race.alive)
     everything = (*tries, *trials, *curve)
-    results = read_results(folder, everything)
-    todo = tuple(t for t in everything if not is_done(plan, results.get(t.trial_id), t))
+    todo = tuple(t for t in everything if not is_done(plan, on_disk.get(t.trial_id), t))
     missing = {t.trial_id for t in todo}
     return Progress(
-        plan,
-        tuple(methods),
-        trials,
-        curve,
-        tuple(t for t in tries if t.trial_id in missing),
-        proposals,
-        todo,
-        results,
-        _no_longer_shown(plan),
+        plan=plan,
+        methods=tuple(methods),
+        trials=trials,
+        curve=curve,
+        tries=tuple(t for t in tries if t.trial_id in missing),
+        proposals=proposals,
+        todo=todo,
+        results={t.trial_id: on_disk[t.trial_id] for t in everything if t.trial_id in on_disk},
+        notes=_no_longer_shown(plan),
     )
 
 
