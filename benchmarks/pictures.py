@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--study", type=Path, default=Path("runs/believable"))
     parser.add_argument("--out", type=Path, default=ROOT / "docs")
     given = parser.parse_args()
-    api.finish(given.study)
+    api.write_outputs(given.study)
     path = given.study / "report.html"
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     with sync_playwright() as p:

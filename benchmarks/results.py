@@ -33,13 +33,13 @@ def run(data: str, folder: Path, model: str | None = None, **settings: Any) -> N
     flags = {"data.source": data, "model": model, "methods": methods, "seeds": 1,
              "output_dir": str(folder), "tuning": "off"}  # fmt: skip
     asked = {"num_train_epochs": 3, **settings}
-    planned = study.plan(config.load(None, flags, asked))
+    schedule = study.scheduled(study.plan(config.resolve_study(None, flags, asked)))
 
     def said(result: TrialResult) -> None:
         label = result.spec.method.label
         print(f"{label}: {result.error or 'done'}", file=sys.stderr, flush=True)
 
-    api.run_plan(planned, COMMAND, lambda _: None, said)
+    api.run_study(schedule, COMMAND, lambda _: None, said)
 
 
 def page(folder: Path, note: str = "") -> str:

@@ -36,7 +36,7 @@ from tunelab.engines import Worker
 from tunelab.errors import ArtifactError, ConfigError, TrialError
 from tunelab.predict import TextClassifier
 from tunelab.stats import Runs
-from tunelab.study import Plan
+from tunelab.study import Schedule
 from tunelab.trial import OnEvent
 from tunelab.tuning import Tuning
 from tunelab.types import Artifact, Dataset, DataSpec, Predictions, TrialResult
@@ -44,11 +44,22 @@ from tunelab.types import Artifact, Dataset, DataSpec, Predictions, TrialResult
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Study", "classifier_folder", "compare", "extended", "fine_tune", "finish", "load",
-           "load_base", "load_data", "run_plan", "train_one"]  # fmt: skip
+__all__ = [
+    "Study",
+    "classifier_folder",
+    "compare",
+    "extended",
+    "fine_tune",
+    "load",
+    "load_base",
+    "load_data",
+    "run_study",
+    "train_one",
+    "write_outputs",
+]
 
 
-def _nothing(_: Mapping[str, Any]) -> None:
+def _ignore_event(_: Mapping[str, Any]) -> None:
     """Hear events and say nothing."""
 
 
@@ -69,7 +80,7 @@ def load_data(
     """
     return data.load(
         DataSpec(
-            _place(source) or "",
+            _source_name(source) or "",
             text_column,
             label_column,
             subset,
@@ -130,11 +141,17 @@ class Study:
             p = self.record.predictions(r.spec.trial_id).get(part)
             if p is None:
                 continue
-            frames.append(pd.DataFrame({
-                "label": r.spec.method.label, "seed": r.spec.seed, "id": p.ids,
-                "truth": [names[k] if k >= 0 else None for k in p.labels],
-                "predicted": [names[k] for k in p.predicted],
-            }))  # fmt: skip
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "label": r.spec.method.label,
+                        "seed": r.spec.seed,
+                        "id": p.ids,
+                        "truth": [names[k] if k >= 0 else None for k in p.labels],
+                        "predicted": [names[k] for k in p.predicted],
+                    }
+                )
+            )
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     def sentences(self) -> tuple[str, ...]:
@@ -168,11 +185,13 @@ class Study:
             )
         return artifacts.open_artifact(store.artifact_dir(self.directory, trial.spec.trial_id))
 
-    def extend(self, seeds: int, *, engine: str = "process", on_event: OnEvent = _nothing) -> Study:
+    def extend(
+        self, seeds: int, *, engine: str = "process", on_event: OnEvent = _ignore_event
+    ) -> Study:
         """Run so many more seeds of every method; what is there is kept. Gives the study anew."""
         have = len(self.record.settings["seeds"])
-        planned = study.plan(extended(self.directory, total=have + seeds))
-        run_plan(planned, "Study.extend(...)", on_event, engine=engine)
+        schedule = study.scheduled(study.plan(extended(self.directory, total=have + seeds)))
+        run_study(schedule, "Study.extend(...)", on_event, engine=engine)
         return Study(self.directory)
 
     def __repr__(self) -> str:
@@ -193,25 +212,29 @@ def compare(
     text_column: str | None = None,
     label_column: str | None = None,
     subset: int | None = None,
+    split_seed: int | None = None,
+    encoding: str | None = None,
+    on_bad_rows: Literal["fail", "drop"] | None = None,
     on_leak: Literal["warn", "drop", "fail"] | None = None,
     tuning: bool | int | Mapping[str, Any] | None = None,
     vary_split: bool | None = None,
-    train_sizes: Sequence[int | str] | None = None,
-    test_on: str | Path | Sequence[str | Path] | None = None,
+    train_sizes: str | Sequence[int | str] | None = None,
+    test_on: str | Path | Sequence[str | Path | Mapping[str, Any]] | None = None,
     race: bool | None = None,
     budget: float | str | None = None,
     behaviour: bool | str | None = None,
+    disagreement: float | None = None,
     engine: str = "process",
-    report_to: Sequence[str] | None = None,
+    report_to: str | Sequence[str] | None = None,
     jobs: int | Literal["auto"] | None = None,
     stack: int | Literal["auto", "off"] | None = None,
-    on_event: OnEvent = _nothing,
+    on_event: OnEvent = _ignore_event,
     **settings: Any,
 ) -> Study:
     """Train and compare methods on the same splits; resume where the folder has trials already.
 
-    `tuning`, `vary_split`, `train_sizes`, `test_on`, `race`, `budget` and
-    `behaviour` are as in a study file.
+    Every key of a study file is a keyword, and so is every key of its `data`; docs/reference/config
+    says what each is. What is left out is as in `config_file`, else the default.
     `jobs` trials run at a time ("auto", the default: one a core, as far as memory goes); times are
     then measured beside others, and marked so. `stack` LoRA trials are trained in one pass, with
     the same results ("auto", the default: as many as fill a card; none on a processor).
@@ -220,43 +243,22 @@ def compare(
     Keyword `settings` (learning_rate, r, num_train_epochs, ...) go to every method that has them.
     Raises InputError before anything is trained; failed trials are kept in the study.
     """
+    given = locals()  # the study keys among these are known by name: tests/unit/test_study_keys.py
     if isinstance(source, Dataset):
         raise ConfigError(
             "compare: expected a file, folder or hub id, found a loaded Dataset. "
             f"Give what it was loaded from: compare({source.name!r})"
         )
-    flags = {
-        "data.source": _place(source),
-        "data.text_column": text_column,
-        "data.label_column": label_column,
-        "data.subset": subset,
-        "data.on_leak": on_leak,
-        "model": model,
-        "trust_remote_code": trust_remote_code,
-        "methods": _several(methods),
-        "seeds": seeds if seeds is None or isinstance(seeds, int) else list(seeds),
-        "metric": metric,
-        "output_dir": str(output_dir) if output_dir is not None else None,
-        "report_to": _several(report_to),
-        "tuning": tuning if tuning is None or isinstance(tuning, bool | int) else dict(tuning),
-        "vary_split": vary_split,
-        "train_sizes": _several(train_sizes),
-        "test_on": _sources(test_on),
-        "race": race,
-        "budget": budget,
-        "behaviour": behaviour,
-        "jobs": jobs,
-        "stack": stack,
-    }
     path = Path(config_file) if config_file is not None else None
-    spec = config.load(path, flags, settings)
+    keys = config.keys_from_keywords(given)
+    spec = config.resolve_study(path, keys | {"data.source": _source_name(source)}, settings)
     with study.worker(spec, engine) as worker:
-        planned = study.plan(spec)
-        run_plan(planned, "tunelab.compare(...)", on_event, engine=engine, worker=worker)
-    return Study(planned.spec.output_dir)
+        schedule = study.scheduled(study.plan(spec))
+        run_study(schedule, "tunelab.compare(...)", on_event, engine=engine, worker=worker)
+    return Study(spec.output_dir)
 
 
-def _place(source: object) -> str | None:
+def _source_name(source: object) -> str | None:
     """A source's name. Raises ConfigError for data that are no name, such as a DataFrame."""
     if source is None or isinstance(source, str | Path):
         return None if source is None else str(source)
@@ -264,19 +266,6 @@ def _place(source: object) -> str | None:
         f"data: expected the name of a file, a folder or a hub id, found {type(source).__name__}. "
         "Write it into a file first; from pandas: frame.to_csv('reviews.csv', index=False)."
     )
-
-
-def _several(given: str | Mapping[str, Any] | Sequence[Any] | None) -> list[Any] | None:
-    """A list of names, of which a string may hold several, as on the command line."""
-    if isinstance(given, str):
-        return [name.strip() for name in given.split(",") if name.strip()]
-    return [given] if isinstance(given, Mapping) else None if given is None else list(given)
-
-
-def _sources(given: str | Path | Sequence[str | Path] | None) -> list[str] | None:
-    if given is None:
-        return None
-    return [str(given)] if isinstance(given, str | Path) else [str(g) for g in given]
 
 
 def extended(directory: Path, total: int) -> config.StudySpec:
@@ -294,11 +283,11 @@ def extended(directory: Path, total: int) -> config.StudySpec:
     others = (s for s in range(total + len(have)) if s not in have)
     seeds = [*have, *itertools.islice(others, total - len(have))]
     flags = {"seeds": seeds, "output_dir": str(directory)}
-    return config.load(directory / "study.yaml", flags)
+    return config.resolve_study(directory / "study.yaml", flags)
 
 
-def run_plan(
-    planned: Plan,
+def run_study(
+    schedule: Schedule,
     command: str,
     on_event: OnEvent,
     on_result: Callable[[TrialResult], None] = lambda _: None,
@@ -306,21 +295,22 @@ def run_plan(
     *,
     worker: Worker | None = None,
 ) -> None:
-    """Run a plan and write the study's tables and report, also when it is interrupted.
+    """Run what a study lacks; write its tables and report, also when it is interrupted.
 
     `worker`: where one was started before the plan was made (`study.worker`).
     Raises ConfigError where another process is running trials in the same folder.
     """
-    if engine == "process" and planned.jobs > 1:
+    if engine == "process" and schedule.jobs > 1:
         # Trials that are measured alone must not be disturbed.
         on_event = _meanwhile(on_event, report.prepare_page)
-    with store.locked(planned.spec.output_dir):
-        study.write(planned, command)
+    folder = schedule.plan.spec.output_dir
+    with store.locked(folder):
+        study.write(schedule.progress, command)
         try:
-            for result in study.run(planned, on_event, engine, worker):
+            for result in study.run(schedule, on_event, engine, worker):
                 on_result(result)
         finally:
-            finish(planned.spec.output_dir)
+            write_outputs(folder)
 
 
 def _meanwhile(on_event: OnEvent, do: Callable[[], None]) -> OnEvent:
@@ -338,7 +328,7 @@ def _meanwhile(on_event: OnEvent, do: Callable[[], None]) -> OnEvent:
     return hear
 
 
-def finish(directory: Path) -> None:
+def write_outputs(directory: Path) -> None:
     """Write results.csv, comparison.json, report.html and model cards from what the study has."""
     record = store.read_study(directory)
     store.write_results_csv(directory / "results.csv", record.results)
@@ -354,7 +344,7 @@ def finish(directory: Path) -> None:
 
 
 def train_one(
-    spec: config.StudySpec, *, overwrite: bool = False, on_event: OnEvent = _nothing
+    spec: config.StudySpec, *, overwrite: bool = False, on_event: OnEvent = _ignore_event
 ) -> TrialResult:
     """Train one method with one seed; `spec.output_dir` becomes the artifact.
 
@@ -382,19 +372,20 @@ def train_one(
         scratch = inside.enter_context(
             tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
         )
-        planned = replace(planned, spec=replace(spec, output_dir=Path(scratch) / out.name))
-        study.write(planned, "tunelab train")
-        (result,) = study.run(planned, on_event, worker=worker)
+        folder = Path(scratch) / out.name
+        schedule = study.scheduled(replace(planned, spec=replace(spec, output_dir=folder)))
+        study.write(schedule.progress, "tunelab train")
+        (result,) = study.run(schedule, on_event, worker=worker)
         if result.status == "failed":
             raise TrialError(str(result.error))
-        record = store.read_study(planned.spec.output_dir)
+        record = store.read_study(folder)
         cards.write_cards(record, summary.summarise(record))
-        trial = store.trial_dir(planned.spec.output_dir, result.spec.trial_id)
+        trial = store.trial_dir(folder, result.spec.trial_id)
         made = trial / "artifact"
         (made / "trial").mkdir()
         for name in store.TRIAL_FILES:
             shutil.move(trial / name, made / "trial" / name)
-        tracked = planned.spec.output_dir / trackers.TRACKING_FOLDER
+        tracked = folder / trackers.TRACKING_FOLDER
         if tracked.is_dir():
             shutil.move(tracked, made / "trial" / trackers.TRACKING_FOLDER)
         if out.is_dir():
@@ -409,11 +400,19 @@ def fine_tune(
     *,
     output_dir: str | Path,
     model: str | None = None,
+    trust_remote_code: bool | None = None,
     seed: int = 0,
     metric: str | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
     subset: int | None = None,
+    split_seed: int | None = None,
+    encoding: str | None = None,
+    on_bad_rows: Literal["fail", "drop"] | None = None,
+    on_leak: Literal["warn", "drop", "fail"] | None = None,
+    report_to: str | Sequence[str] | None = None,
     overwrite: bool = False,
-    on_event: OnEvent = _nothing,
+    on_event: OnEvent = _ignore_event,
     **settings: Any,
 ) -> TrialResult:
     """Train one method with one seed into a folder that `load` reads, as `tunelab train` does.
@@ -421,11 +420,12 @@ def fine_tune(
     Returns the trial's result: `scores` (eval_* on validation, test_*) and `cost`. Raises
     InputError before anything is trained, TrialError where training failed.
     """
-    flags = {
-        "data.source": _place(source), "data.subset": subset, "model": model, "methods": [method],
-        "seeds": [seed], "metric": metric, "output_dir": str(output_dir),
-    }  # fmt: skip
-    return train_one(config.load(None, flags, settings), overwrite=overwrite, on_event=on_event)
+    given = locals()  # as in `compare`
+    keys = config.keys_from_keywords(given)
+    keys |= {"data.source": _source_name(source), "methods": [method], "seeds": [seed]}
+    return train_one(
+        config.resolve_study(None, keys, settings), overwrite=overwrite, on_event=on_event
+    )
 
 
 def load_base(name: str = "minilm") -> tuple[Any, Any]:

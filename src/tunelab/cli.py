@@ -14,7 +14,7 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,15 @@ import click
 from tunelab._version import __version__
 from tunelab.cli_adapters import adapters
 from tunelab.cli_answers import COMMANDS
-from tunelab.cli_options import FOLDER, json_option, quiet_option, trust_option
+from tunelab.cli_flags import (
+    FlagCommand,
+    StudyCommand,
+    comma_names,
+    data_flags,
+    study_flags,
+    take_study_keys,
+)
+from tunelab.cli_options import FOLDER, json_option, print_json, quiet_option, trust_option
 from tunelab.cli_report import report
 from tunelab.errors import InputError, TunelabError
 
@@ -34,7 +42,7 @@ if TYPE_CHECKING:
     from tunelab.api import Study
     from tunelab.engines import Worker
     from tunelab.predict import TextClassifier
-    from tunelab.study import Plan
+    from tunelab.study import Progress, Schedule
     from tunelab.summary import Summary
     from tunelab.types import Dataset, DataSpec
 
@@ -63,140 +71,28 @@ def app() -> None:
     """
 
 
-def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def apply(f: Any) -> Any:
-        for option in reversed(options):
-            f = option(f)
-        return f
-
-    return apply
-
-
-_data_options = _options(
-    click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed)."),
-    click.option("--label-column", metavar="NAME", help="Column of the labels (else guessed)."),
-    click.option("--subset", type=click.IntRange(1), metavar="N",
-                 help="Train on N rows, stratified."),
-    click.option("--split-seed", type=click.IntRange(0), metavar="N",
-                 help="Seed of the split, where parts are split off."),
-    click.option("--encoding", metavar="NAME", help="Encoding of text files (utf-8)."),
-    click.option("--on-bad-rows", type=click.Choice(["fail", "drop"]),
-                 help="Null or blank texts and null labels (fail)."),
-    click.option("--on-leak", type=click.Choice(["warn", "drop", "fail"]),
-                 help="Training rows that are, or nearly, in validation or test (warn)."),
-)  # fmt: skip
-_report_option = click.option(
-    "--report-to", metavar="A,B,..", help="Trackers: trackio, wandb, mlflow, tensorboard (none)."
+_set_option = click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Set anything, such as methods.0.r=16.",
 )
-_protocol_options = _options(
-    click.option("--tuning", metavar="on|off|N",
-                 help="Tune each method's learning rate on validation: a grid of three (on), not "
-                 "at all (off), or N settings proposed by Optuna."),
-    click.option("--vary-split/--fixed-split", default=None,
-                 help="Divide train and validation anew by each seed (test stays)."),
-    click.option("--train-sizes", metavar="50,100,all",
-                 help="Learning curves: train on so many rows too."),
-    click.option("--test-on", multiple=True, metavar="DATA",
-                 help="Score every trained classifier on other data too; may be repeated."),
-    click.option("--race", is_flag=True, default=None,
-                 help="Drop a method as soon as it is surely behind."),
-    click.option("--budget", metavar="20m", help="Race for so long at most: 90s, 20m, 1h30m."),
-    click.option("--behaviour", is_flag=True, default=None,
-                 help="Behaviour tests of English sentiment (--set behaviour=FILE for others)."),
-    click.option("--disagreement", type=click.FloatRange(0, 1, min_open=True, max_open=True),
-                 metavar="SHARE", help="Expected share of rows on which one of two methods alone "
-                 "is right, for the smallest detectable difference (0.08)."),
-)  # fmt: skip
-_PROTOCOL = ("tuning", "vary_split", "train_sizes", "test_on", "race", "budget", "disagreement",
-             "behaviour")  # fmt: skip
-_set_option = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE",
-                           help="Set anything, such as methods.0.r=16.")  # fmt: skip
-
-
-class _StudyCommand(click.Command):
-    """A command that takes every setting of every method as a flag, read from METHODS itself."""
-
-    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        from tunelab.config import setting_fields
-        from tunelab.settings import ALIASES
-
-        own = super().get_params(ctx)
-        taken = {p.name for p in own}
-        more: list[click.Parameter] = [
-            click.Option([_flag(name)], metavar="VALUE", help=f"{about} [{_who(methods)}]")
-            for name, (methods, about) in setting_fields().items()
-            if name not in taken
-        ]
-        more += [
-            click.Option([_flag(a)], hidden=True)
-            for a in ALIASES
-            if a not in taken and a not in setting_fields()
-        ]
-        help_option = own.pop()
-        return [*own, *more, help_option]
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from tunelab.config import setting_fields
-
-        settings = setting_fields()
-        own: list[tuple[str, str]] = []
-        theirs: list[tuple[str, str]] = []
-        for p in self.get_params(ctx):
-            record = p.get_help_record(ctx)
-            if record:
-                (theirs if p.name in settings else own).append(record)
-        with formatter.section("Options"):
-            formatter.write_dl(own)
-        with formatter.section("Settings of methods (each goes to every method that has it)"):
-            formatter.write_dl(theirs)
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _who(methods: Sequence[str]) -> str:
-    from tunelab.methods import METHODS
-
-    training = [m.name for m in METHODS.values() if "learning_rate" in m.settings.model_fields]
-    if list(methods) == training:
-        return "all that train"
-    return ", ".join(methods)
-
-
-def _settings(given: dict[str, Any]) -> dict[str, Any]:
-    """The settings among a command's flags, as YAML reads them."""
-    from tunelab.config import scalar
-
-    return {k: scalar(v) for k, v in given.items() if v is not None}
 
 
 # --- compare and train ----------------------------------------------------------------------
 
 
-@app.command(cls=_StudyCommand, short_help="Train and compare methods on the same splits.")
+@click.command(cls=StudyCommand, short_help="Train and compare methods on the same splits.")
 @click.argument("what", required=False, metavar="[STUDY.yaml | DATA]")
-@click.option("--data", metavar="DATA", help="File, folder, hub id, demo or demo:stars.")
-@click.option("--model", metavar="MODEL", help="Hub id or local folder (bundled MiniLM).")
-@trust_option
-@click.option("--methods", metavar="A,B,..", help="Methods to compare (svm-tfidf,svm,full,lora).")
-@click.option("--seeds", type=click.IntRange(1), metavar="N", help="Seeds of each method (6).")
-@click.option("--metric", metavar="NAME", help="Metric for selection and verdicts (accuracy).")
-@_protocol_options
-@_data_options
-@click.option("--output-dir", type=FOLDER, help="The study's folder.")
-@_report_option
-@click.option(
-    "--jobs", metavar="N|auto", help="Trials at a time (auto: one a core; 1: each alone)."
-)
-@click.option(
-    "--stack", metavar="N|auto|off", help="LoRA trials in one pass (auto: where a card is)."
-)
+@study_flags()
 @_set_option
 @click.option("--yes", is_flag=True, help="Run more than 1,000 trials.")
 @click.option("--dry-run", is_flag=True, help="Say what would run, and stop.")
 @quiet_option
-def compare(what: str | None, **given: Any) -> None:
+def compare(
+    what: str | None, *, sets: Sequence[str], yes: bool, dry_run: bool, quiet: bool, **given: Any
+) -> None:
     """Train and compare methods on the same splits; continue where a study stopped.
 
     The first argument is a study file (.yaml) or the data. Everything is also a key of the study
@@ -204,37 +100,20 @@ def compare(what: str | None, **given: Any) -> None:
     """
     from tunelab import config, study
 
-    sets, quiet = given.pop("sets"), given.pop("quiet")
-    yes, dry = given.pop("yes"), given.pop("dry_run")
-    path, data = _file_or_data(what, given.pop("data"))
-    methods = given.pop("methods")
-    protocol = {k: given.pop(k) for k in _PROTOCOL}
-    flags = _study_flags(given, data)
-    flags["methods"] = _names(methods)
-    flags |= _protocol_flags(protocol)
-    spec = config.load(path, flags, _settings(given), sets)
+    keys, settings = take_study_keys(given)
+    path, keys["data.source"] = _file_or_data(what, keys["data.source"])
+    spec = config.resolve_study(path, keys, settings, sets)
     console = _console(quiet)
-    if dry:
-        _announce(study.plan(spec, yes=yes), console)
+    if dry_run:
+        _announce(study.scheduled(study.plan(spec, yes=yes)), console)
         return
     with study.worker(spec) as worker:
-        planned = study.plan(spec, yes=yes)
-        _announce(planned, console)
-        _run_study(planned, console, worker)
+        schedule = study.scheduled(study.plan(spec, yes=yes))
+        _announce(schedule, console)
+        _run_study(schedule, console, worker)
 
 
-def _protocol_flags(given: dict[str, Any]) -> dict[str, Any]:
-    """The protocol's flags as keys of a study file: numbers as numbers, off as false."""
-    from tunelab.config import scalar
-
-    plain = dict(given)
-    if plain["tuning"] is not None:
-        plain["tuning"] = scalar(plain["tuning"])
-    plain["test_on"] = list(plain["test_on"]) or None
-    return plain
-
-
-@app.command(short_help="Add seeds to a finished study; what is there is kept.")
+@click.command(short_help="Add seeds to a finished study; what is there is kept.")
 @click.argument("folder", type=FOLDER, metavar="STUDY")
 @click.option(
     "--seeds", type=click.IntRange(1), required=True, metavar="N", help="So many seeds in all."
@@ -245,58 +124,65 @@ def extend(folder: Path, seeds: int, dry_run: bool, quiet: bool) -> None:
     """Run a study's methods, as they were tuned, with more seeds; finished trials are kept."""
     from tunelab import api, study
 
-    planned = study.plan(api.extended(folder, total=seeds))
+    schedule = study.scheduled(study.plan(api.extended(folder, total=seeds)))
     console = _console(quiet)
-    _announce(planned, console)
+    _announce(schedule, console)
     if not dry_run:
-        _run_study(planned, console)
+        _run_study(schedule, console)
 
 
-def _run_study(planned: Plan, console: Console, worker: Worker | None = None) -> None:
+def _run_study(schedule: Schedule, console: Console, worker: Worker | None = None) -> None:
     from tunelab import api
     from tunelab.progress import Display
 
-    folder = planned.spec.output_dir
+    folder = schedule.plan.spec.output_dir
     command = "tunelab " + shlex.join(sys.argv[1:])
     try:
-        with Display(planned, console) as display:
-            api.run_plan(planned, command, display.event, display.result, worker=worker)
+        with Display(schedule, console) as display:
+            api.run_study(schedule, command, display.event, display.result, worker=worker)
     except KeyboardInterrupt:
         again = f"tunelab compare {shlex.quote(str(folder / 'study.yaml'))}"
         click.echo(f"\nStopped. What is done is kept; go on with: {again}", err=True)
         sys.exit(130)
     finished = api.Study(folder)
-    _show_summary(finished, advise=not console.quiet)
+    show_summary(finished, advise=not console.quiet)
     if finished.record.failed:
         n, total = len(finished.record.failed), len(finished.record.results)
-        click.echo(f"{n} of {total} trials failed; the errors are above and in the report.",
-                   err=True)  # fmt: skip
+        click.echo(
+            f"{n} of {total} trials failed; the errors are above and in the report.", err=True
+        )
         sys.exit(1)
 
 
-@app.command(cls=_StudyCommand, short_help="Train one method once, into a folder to deploy.")
+@click.command(cls=StudyCommand, short_help="Train one method once, into a folder to deploy.")
 @click.argument("source", metavar="DATA")
 @click.option("--method", required=True, metavar="NAME", help="The method, such as lora.")
-@click.option("--model", metavar="MODEL", help="Hub id or local folder (bundled MiniLM).")
-@trust_option
+@study_flags("model", "trust_remote_code")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N")
-@click.option("--output-dir", type=FOLDER, required=True,
-              help="Folder for the trained classifier.")  # fmt: skip
+@click.option(
+    "--output-dir", metavar="PATH", required=True, help="Folder for the trained classifier."
+)
 @click.option("--overwrite", is_flag=True, help="Replace a classifier that is there.")
-@_report_option
-@click.option("--metric", metavar="NAME", help="Metric for selection (accuracy).")
-@_data_options
+@study_flags("report_to", "metric", helps={"metric": "Metric for selection ({default})."})
+@data_flags
 @_set_option
 @quiet_option
-def train(source: str, **given: Any) -> None:
+def train(
+    source: str,
+    *,
+    method: str,
+    seed: int,
+    overwrite: bool,
+    sets: Sequence[str],
+    quiet: bool,
+    **given: Any,
+) -> None:
     """Train one method with one seed; the output folder is a classifier ready to use."""
     from tunelab import api, config, summary
 
-    sets, quiet, overwrite = given.pop("sets"), given.pop("quiet"), given.pop("overwrite")
-    method, seed = given.pop("method"), given.pop("seed")
-    flags = _study_flags(given, source)
-    flags |= {"methods": [method], "seeds": [seed], "tuning": False}
-    spec = config.load(None, flags, _settings(given), sets)
+    keys, settings = take_study_keys(given)
+    keys |= {"data.source": source, "methods": [method], "seeds": [seed], "tuning": False}
+    spec = config.resolve_study(None, keys, settings, sets)
     console = _console(quiet)
     for note in spec.notes:
         console.print(note, markup=False, highlight=False)
@@ -333,85 +219,73 @@ def _file_or_data(what: str | None, data: str | None) -> tuple[Path | None, str 
     return None, what
 
 
-def _study_flags(given: dict[str, Any], data: str | None) -> dict[str, Any]:
-    """Take the study's own flags out of `given`; what is left are settings of methods."""
-    parts = ("text_column", "label_column", "subset", "split_seed", "encoding", "on_bad_rows",
-             "on_leak")  # fmt: skip
-    flags: dict[str, Any] = {"data.source": data}
-    flags |= {f"data.{p}": given.pop(p) for p in parts}
-    names = ("model", "trust_remote_code", "seeds", "metric", "output_dir")
-    flags |= {k: given.pop(k) for k in names if k in given}
-    for name in ("jobs", "stack"):
-        if given.get(name) is not None:
-            from tunelab.config import scalar
-
-            flags[name] = scalar(given[name])
-        given.pop(name, None)
-    if flags.get("output_dir") is not None:
-        flags["output_dir"] = str(flags["output_dir"])
-    flags["report_to"] = _names(given.pop("report_to", None))
-    return flags
-
-
-def _names(text: str | None) -> list[str] | None:
-    return [n.strip() for n in text.split(",") if n.strip()] if text is not None else None
-
-
-def _announce(p: Plan, console: Console) -> None:
+def _announce(schedule: Schedule, console: Console) -> None:
     """Before: what will run, on what, and about how long it takes."""
     from tunelab import gate, terminal, trackers
-    from tunelab.summary import format_seconds
 
-    d, spec = p.dataset, p.spec
+    plan, spec, d = schedule.plan, schedule.plan.spec, schedule.plan.dataset
     rows = " / ".join(f"{len(s):,}" for s in d.parts.values())
-    say = [f"Data     {d.name}: {rows} rows (train / validation / test), "
-           f"{len(d.label_names)} classes: {_few(d.label_names)}"]  # fmt: skip
-    say += [f"         {note}" for note in (*d.notes, *_duplicates(d))]
-    say += [f"         {line}" for line in gate.lines(p.gate)]
-    if p.base:
-        say.append(f"Model    {p.base.ref.name} ({p.base.model_type})")
-    say.append(f"Methods  {', '.join(m.label for m in spec.methods)}; seeds {_few(spec.seeds)}")
-    say += [f"         {note}" for note in spec.notes]
-    say += [f"         {note}" for note in p.notes]
-    say += [f"Tuning   {line}" for line in _tuning_lines(p)]
-    for other in p.others:
+    say = [
+        f"Data     {d.name}: {rows} rows (train / validation / test), "
+        f"{len(d.label_names)} classes: {_first_few(d.label_names)}"
+    ]
+    say += [f"         {note}" for note in (*d.notes, *_duplicate_lines(d))]
+    say += [f"         {line}" for line in gate.lines(plan.gate)]
+    if plan.base:
+        say.append(f"Model    {plan.base.ref.name} ({plan.base.model_type})")
+    say.append(
+        f"Methods  {', '.join(m.label for m in spec.methods)}; seeds {_first_few(spec.seeds)}"
+    )
+    say += [f"         {note}" for note in (*spec.notes, *schedule.notes)]
+    say += [f"Tuning   {line}" for line in _tuning_lines(schedule.progress)]
+    for other in plan.others:
         say.append(f"Test on  {other.name}: {len(other.split):,} rows")
         say += [f"         {note}" for note in other.notes]
-    todo = {t.trial_id for t in p.todo}
-    done = sum(t.trial_id not in todo for t in (*p.trials, *p.curve))
-    count = len(p.todo) + sum(p.proposals.values()) * len(spec.tuning.seeds)
-    tries = count - len(todo & {t.trial_id for t in (*p.trials, *p.curve)})
-    parts = [f"{tries} of them to tune"] if tries else []
-    parts += [f"{len(p.curve)} on fewer rows"] if p.curve else []
-    parts += [f"{done} already done"] if done else []
-    takes = f": about {format_seconds(p.total_seconds)}" if count else ""
-    say.append(f"Trials   {', '.join([f'{count} to run', *parts])}{takes}")
-    if p.why:
-        say.append(f"         {p.why}")
-    say.append(f"Finds    {_finds(p)}")
+    say.append(f"Trials   {_what_is_to_run(schedule)}")
+    if schedule.why:
+        say.append(f"         {schedule.why}")
+    say.append(f"Finds    {_finds(schedule.progress)}")
     say.append(f"Folder   {spec.output_dir}")
     say += [f"Reports  to {line}" for line in trackers.where(spec.report_to, spec.output_dir)]
     for line in say:
         terminal.say(console, line, indent=9)
 
 
-def _tuning_lines(p: Plan) -> list[str]:
+def _what_is_to_run(schedule: Schedule) -> str:
+    """How many trials, of which kinds, and about how long they take."""
+    from tunelab.summary import format_seconds
+
+    progress = schedule.progress
+    todo = {t.trial_id for t in progress.todo}
+    shown = [t.trial_id for t in (*progress.trials, *progress.curve)]
+    seeds = len(progress.plan.spec.tuning.seeds)
+    count = len(progress.todo) + sum(progress.proposals.values()) * seeds
+    tries = count - len(todo.intersection(shown))
+    done = sum(trial_id not in todo for trial_id in shown)
+    parts = [f"{tries} of them to tune"] if tries else []
+    parts += [f"{len(progress.curve)} on fewer rows"] if progress.curve else []
+    parts += [f"{done} already done"] if done else []
+    takes = f": about {format_seconds(schedule.total_seconds)}" if count else ""
+    return f"{', '.join([f'{count} to run', *parts])}{takes}"
+
+
+def _tuning_lines(progress: Progress) -> list[str]:
     """What each method tries, or what was chosen for it."""
-    t = p.spec.tuning
-    if not t.spaces and not any("learning_rate" in m.settings for m in p.methods):
+    spec, t = progress.plan.spec, progress.plan.spec.tuning
+    if not t.spaces and not any("learning_rate" in m.settings for m in progress.methods):
         return ["none has a learning rate; an SVM chooses its C on validation in each trial"]
     if not t.spaces:
         return ["off: every method is trained with the settings given"]
-    start = {m.label: m.settings for m in p.spec.methods}
-    open_ = {x.method.label for x in p.tries} | set(p.proposals)
+    start = {m.label: m.settings for m in spec.methods}
+    still_tuned = {x.method.label for x in progress.tries} | set(progress.proposals)
     lines = []
-    for m in p.methods:
+    for m in progress.methods:
         if m.label not in t.spaces:
             continue
         names = ", ".join(t.spaces[m.label])
-        if m.label in open_:
+        if m.label in still_tuned:
             many = t.tries(m.label)
-            lines.append(f"{m.label}: {many} settings of {names}, by {p.spec.metric} on validation")
+            lines.append(f"{m.label}: {many} settings of {names}, by {spec.metric} on validation")
         else:
             now = ", ".join(f"{k} = {m.settings[k]}" for k in t.spaces[m.label])
             same = all(m.settings[k] == start[m.label][k] for k in t.spaces[m.label])
@@ -419,18 +293,21 @@ def _tuning_lines(p: Plan) -> list[str]:
     return lines
 
 
-def _finds(p: Plan) -> str:
+def _finds(progress: Progress) -> str:
     """The smallest difference that this study could find."""
     from tunelab import study
 
-    found = study.power(p)
-    why = {"stated": "as stated", "usual": "the usual; --disagreement states another",
-           "trials that are done": "as in the trials that are done"}[found.source]  # fmt: skip
+    found = study.power(progress)
+    why = {
+        "stated": "as stated",
+        "usual": "the usual; --disagreement states another",
+        "trials that are done": "as in the trials that are done",
+    }[found.source]
     few = ""
     if found.seeds < found.least_seeds:
         few = f"; with fewer than {found.least_seeds} seeds no method is called better"
     same = f", {100 * found.shared:.0f}% of it with every seed" if found.shared < 1 else ""
-    pairs = math.comb(len(p.spec.methods), 2)
+    pairs = math.comb(len(progress.plan.spec.methods), 2)
     among = f", {100 * found.among:.1f} for the first of {pairs} pairs" if pairs > 1 else ""
     return (
         f"differences of {100 * found.difference:.1f} points of accuracy and more, 4 times of 5"
@@ -439,13 +316,13 @@ def _finds(p: Plan) -> str:
     )
 
 
-def _few(values: Sequence[object], most: int = 8) -> str:
+def _first_few(values: Sequence[object], most: int = 8) -> str:
     words = (" ".join(str(v).split()) for v in values[:most])
     shown = ", ".join(w if len(w) <= 60 else f"{w[:59]}…" for w in words)
     return shown + (f", ... ({len(values)} in all)" if len(values) > most else "")
 
 
-def _duplicates(d: Dataset) -> list[str]:
+def _duplicate_lines(d: Dataset) -> list[str]:
     parts = [f"{n} within {k}" for k, n in d.duplicates.within.items() if n]
     parts += [f"{n} in both of {k}" for k, n in d.duplicates.across.items() if n]
     out = [f"exact duplicates: {', '.join(parts) or 'none'}"]
@@ -460,7 +337,7 @@ def _console(quiet: bool = False) -> Console:
     return Console(stderr=True, quiet=quiet)
 
 
-def _show_summary(study: Study, metric: str | None = None, *, advise: bool = True) -> None:
+def show_summary(study: Study, metric: str | None = None, *, advise: bool = True) -> None:
     """After: the table, the sentences, where things are; and what to take (`advise`)."""
     from tunelab import summary, terminal
 
@@ -526,12 +403,13 @@ def _show_more(folder: Path, metric: str) -> None:
 # --- predict --------------------------------------------------------------------------------
 
 
-@app.command(short_help="Label texts with a trained classifier.")
+@click.command(short_help="Label texts with a trained classifier.")
 @click.argument("artifact", type=FOLDER, metavar="FOLDER")
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @click.option("--file", type=FOLDER, help="Texts: CSV, TSV, JSON, Parquet, .txt.")
-@click.option("--output-file", type=FOLDER,
-              help="Write the file's rows with label and probability added.")  # fmt: skip
+@click.option(
+    "--output-file", type=FOLDER, help="Write the file's rows with label and probability added."
+)
 @click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed).")
 @click.option("--encoding", default="utf-8", show_default=True, metavar="NAME")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines with every class's probability.")
@@ -543,9 +421,11 @@ def _show_more(folder: Path, metric: str) -> None:
     help="What layers compute in. float32: exact; auto: float32 to five digits, faster where the "
     "processor has matrix tiles; bfloat16: faster still, and rounds.",
 )
-@click.option("--calibrated", is_flag=True,
-              help="Divide scores by the temperature fitted on validation: same labels, truer "
-              "probabilities.")  # fmt: skip
+@click.option(
+    "--calibrated",
+    is_flag=True,
+    help="Divide scores by the temperature fitted on validation: same labels, truer probabilities.",
+)
 @trust_option
 def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     """Label texts with a trained classifier: a folder from `train`, a trial, or a study (its best).
@@ -582,8 +462,8 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     if source is not None and output is not None:
         tables.write_windows(
             output,
-            (_labelled(window, classifier) for window in source.windows()),
-            lambda: (_labelled(window) for window in source.windows()),
+            (_with_predictions(window, classifier) for window in source.windows()),
+            lambda: (_with_predictions(window) for window in source.windows()),
         )
         click.echo(f"Labelled {source.rows:,} texts into {output}.", err=True)
         _say_blank(source.blank)
@@ -620,8 +500,10 @@ def _say_blank(blank: int) -> None:
     """Blank texts keep their place and get a label too, which means nothing."""
     if blank:
         many = "texts are blank: their labels mean"
-        click.echo(f"{blank:,} {many if blank > 1 else 'text is blank: its label means'} nothing.",
-                   err=True)  # fmt: skip
+        click.echo(
+            f"{blank:,} {many if blank > 1 else 'text is blank: its label means'} nothing.",
+            err=True,
+        )
 
 
 def _say_labels(texts: list[str], classifier: TextClassifier, as_json: bool) -> None:
@@ -630,14 +512,17 @@ def _say_labels(texts: list[str], classifier: TextClassifier, as_json: bool) -> 
         label = classifier.label_names[best]
         if as_json:
             each = {n: round(float(v), 6) for n, v in zip(classifier.label_names, row, strict=True)}
-            click.echo(json.dumps({"text": text, "label": label, "probabilities": each},
-                                  ensure_ascii=False))  # fmt: skip
+            click.echo(
+                json.dumps(
+                    {"text": text, "label": label, "probabilities": each}, ensure_ascii=False
+                )
+            )
         else:
             said, plain = (" ".join(x.split()) for x in (label, text))
             click.echo(f"{said}\t{round(float(row[best]), 6):.3f}\t{plain}")
 
 
-def _labelled(
+def _with_predictions(
     window: tables.TextTable, classifier: TextClassifier | None = None
 ) -> dict[str, list[Any]]:
     """A window's columns with label and probability added; without a classifier, of their types."""
@@ -648,12 +533,12 @@ def _labelled(
         labels = [classifier.label_names[k] for k in best]
         top = [round(float(p[k]), 6) for p, k in zip(probabilities, best, strict=True)]
     columns = dict(window.columns)
-    columns[_free("predicted_label", columns)] = labels
-    columns[_free("probability", columns)] = top
+    columns[_free_column_name("predicted_label", columns)] = labels
+    columns[_free_column_name("probability", columns)] = top
     return columns
 
 
-def _free(name: str, columns: dict[str, Any]) -> str:
+def _free_column_name(name: str, columns: Container[str]) -> str:
     """The name, or the name with a number where the file has such a column already."""
     n, free = 2, name
     while free in columns:
@@ -664,15 +549,24 @@ def _free(name: str, columns: dict[str, Any]) -> str:
 # --- inspect --------------------------------------------------------------------------------
 
 
-@app.group(short_help="Look at data or a model before training.")
+@click.group(short_help="Look at data or a model before training.")
 def inspect() -> None:
     """Look at data or a model before training."""
 
 
-@inspect.command("data", short_help="Sizes, lengths, samples; duplicates, leaks and other faults.")
+@inspect.command(
+    "data",
+    cls=FlagCommand,
+    short_help="Sizes, lengths, samples; duplicates, leaks and other faults.",
+)
 @click.argument("source", metavar="DATA")
-@click.option("--model", default="minilm", show_default=True, metavar="MODEL",
-              help="Whose tokens are counted.")  # fmt: skip
+@click.option(
+    "--model",
+    default="minilm",
+    show_default=True,
+    metavar="MODEL",
+    help="Whose tokens are counted.",
+)
 @click.option("--max-length", type=click.IntRange(4), default=128, show_default=True)
 @click.option(
     "--test-on",
@@ -681,7 +575,7 @@ def inspect() -> None:
     metavar="DATA",
     help="Look for these data's rows among the training rows too.",
 )
-@_data_options
+@data_flags
 @json_option
 def inspect_data(
     source: str, model: str, max_length: int, others: tuple[str, ...], as_json: bool, **given: Any
@@ -696,15 +590,15 @@ def inspect_data(
     from tunelab.terminal import data_card
 
     base = bases.resolve(model)
-    dataset = data.load(_data_spec(source, given))
+    dataset = data.load(_data_spec(source, **given))
     facts = data.describe(dataset)
     facts["tokens"] = tokens.lengths(dataset, base, max_length)
     found = gate.inspect(dataset)
-    across = [f for o in others for f in gate.against(dataset, data.load(_data_spec(o, {})))]
+    across = [f for o in others for f in gate.against(dataset, data.load(_data_spec(o)))]
     if as_json:
         facts["gate"] = gate.gate_to_json(found)
         facts["test_on"] = [asdict(f) for f in across]
-        click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
+        print_json(facts)
         return
     data_card(facts)
     click.echo("\nData gate")
@@ -719,7 +613,7 @@ def inspect_data(
                 click.echo(f"    {row.part} {row.id} [{row.label}] {' '.join(row.text.split())}")
 
 
-def _data_spec(source: str, given: dict[str, Any]) -> DataSpec:
+def _data_spec(source: str, **given: Any) -> DataSpec:
     from tunelab.types import DataSpec
 
     return DataSpec(source, **{k: v for k, v in given.items() if v is not None})
@@ -736,7 +630,7 @@ def inspect_model(name: str, text: str, as_json: bool) -> None:
 
     facts = look.inspect(name, text)
     if as_json:
-        click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
+        print_json(facts)
     else:
         model_card(facts)
 
@@ -744,7 +638,7 @@ def inspect_model(name: str, text: str, as_json: bool) -> None:
 # --- runs, schema ---------------------------------------------------------------------------
 
 
-@app.group(short_help="List studies and show their results.")
+@click.group(short_help="List studies and show their results.")
 def runs() -> None:
     """List studies and show their results."""
 
@@ -765,14 +659,20 @@ def runs_list(root: Path | None, as_json: bool) -> None:
         study = api.Study(folder)
         r = study.record
         said = study.summary if r.results else None
-        rows.append({
-            "study": str(folder), "done": len(r.done), "failed": len(r.failed),
-            "missing": len(r.missing), "best": said.best if said else None,
-            "data": r.settings["data"]["source"], "model": r.settings["model"],
-            "answer": summary.headline(said) if said else None,
-        })  # fmt: skip
+        rows.append(
+            {
+                "study": str(folder),
+                "done": len(r.done),
+                "failed": len(r.failed),
+                "missing": len(r.missing),
+                "best": said.best if said else None,
+                "data": r.settings["data"]["source"],
+                "model": r.settings["model"],
+                "answer": summary.headline(said) if said else None,
+            }
+        )
     if as_json:
-        click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        print_json(rows)
         return
     if not rows:
         click.echo(f"No studies in {root}. Make one: tunelab compare --data demo")
@@ -797,15 +697,15 @@ def runs_show(folder: Path, as_json: bool, metric: str | None) -> None:
         config.require_metric(metric)
     if as_json:
         said = summary.summarise(study.record, metric)
-        click.echo(json.dumps(summary.to_json(said), ensure_ascii=False, indent=2))
+        print_json(summary.to_json(said))
     else:
-        _show_summary(study, metric)
+        show_summary(study, metric)
 
 
 # --- where a method fails, and whether it knows ----------------------------------------------
 
 
-@app.command("slices", short_help="Where each method of a study is weaker or stronger.")
+@click.command("slices", short_help="Where each method of a study is weaker or stronger.")
 @click.argument("folder", type=FOLDER, metavar="STUDY")
 @click.option("--by", metavar="A,B,..", help="length, label, file or columns of the data (all).")
 @json_option
@@ -822,19 +722,22 @@ def slices_(folder: Path, by: str | None, as_json: bool) -> None:
     rows = store.read_rows(folder)
     if rows is None or not runs:
         what = "no finished trial" if rows is not None else "no rows.parquet (an older study)"
-        raise InputError(f"{folder}: {what}, so there is nothing to cut. Run it again: "
-                         f"tunelab compare {folder}")  # fmt: skip
+        raise InputError(
+            f"{folder}: {what}, so there is nothing to cut. Run it again: tunelab compare {folder}"
+        )
     if any(p.ids != rows.ids for r in runs.values() for p in r.by_seed.values()):
-        raise InputError(f"{folder}: rows.parquet has other row ids than the predictions. "
-                         f"Run the study again: tunelab compare {folder}")  # fmt: skip
+        raise InputError(
+            f"{folder}: rows.parquet has other row ids than the predictions. "
+            f"Run the study again: tunelab compare {folder}"
+        )
     cuts = slices.attributes(rows, record.data["label_names"])
-    for name in _names(by) or []:
+    for name in comma_names(by) or []:
         if name not in cuts:
             raise InputError(f"--by {name}: no such cut.{suggest(name, cuts, what='Cuts')}")
-    chosen = {name: cuts[name] for name in _names(by) or cuts}
+    chosen = {name: cuts[name] for name in comma_names(by) or cuts}
     found = slices.find_slices(list(runs.values()), chosen)
     if as_json:
-        click.echo(json.dumps(slices.slices_to_json(found), ensure_ascii=False, indent=2))
+        print_json(slices.slices_to_json(found))
         return
     from tunelab.summary import format_estimate
     from tunelab.terminal import console, print_table, say
@@ -850,15 +753,19 @@ def slices_(folder: Path, by: str | None, as_json: bool) -> None:
             f"outside; the test part has {len(rows.ids):,}."
         )
         return
-    print_table(heads, [[c, v, f"{n:,}", *(row.get(m, "-") for m in runs)]
-                        for (c, v, n), row in cells.items()])  # fmt: skip
+    print_table(
+        heads,
+        [[c, v, f"{n:,}", *(row.get(m, "-") for m in runs)] for (c, v, n), row in cells.items()],
+    )
     told = [slices.slice_sentence(s, len(found)) for s in slices.named_slices(found)]
     out = console()
     for line in told or [f"None of {len(found)} slices is shown to differ from the rest."]:
         say(out, f"* {line}" if told else line, indent=2)
 
 
-@app.command("calibration", short_help="Whether the probabilities of a study's methods are right.")
+@click.command(
+    "calibration", short_help="Whether the probabilities of a study's methods are right."
+)
 @click.argument("folder", type=FOLDER, metavar="STUDY")
 @json_option
 def calibration_(folder: Path, as_json: bool) -> None:
@@ -870,9 +777,7 @@ def calibration_(folder: Path, as_json: bool) -> None:
     runs = summary.read_runs(store.read_study(folder))
     found = calibration.calibrate_all(runs["validation"], runs["test"])
     if as_json:
-        click.echo(
-            json.dumps(calibration.calibrations_to_json(found), ensure_ascii=False, indent=2)
-        )
+        print_json(calibration.calibrations_to_json(found))
         return
     from tunelab.terminal import console, print_table, say
 
@@ -890,7 +795,7 @@ def calibration_(folder: Path, as_json: bool) -> None:
         say(out, f"{calibration.calibration_sentence(c)}.", indent=2)
 
 
-@app.command("behaviour", short_help="Behaviour tests of a classifier or of a study's methods.")
+@click.command("behaviour", short_help="Behaviour tests of a classifier or of a study's methods.")
 @click.argument("folder", type=FOLDER, metavar="FOLDER")
 @click.option("--suite", metavar="FILE", help="A suite's YAML file (English sentiment).")
 @trust_option
@@ -910,7 +815,7 @@ def behaviour_(
 
     found = api.behaviour(folder, suite, trust_remote_code=bool(trust_remote_code))
     if as_json:
-        click.echo(json.dumps([asdict(r) for r in found], ensure_ascii=False, indent=2))
+        print_json([asdict(r) for r in found])
         return
     labels = list(dict.fromkeys(r.label for r in found))
     rows: dict[tuple[str, ...], dict[str, str]] = {}
@@ -928,18 +833,31 @@ def behaviour_(
             click.echo(f"{r.label}, {r.test}: {e.text!r} [{e.predicted}]{then}")
 
 
-app.add_command(adapters)
-app.add_command(report)
-for _command in COMMANDS:
-    app.add_command(_command)
-
-
-@app.command(short_help="Print the JSON schema of a study file.")
+@click.command(short_help="Print the JSON schema of a study file.")
 def schema() -> None:
     """Print the JSON schema of a study file, for editors."""
     from tunelab import config
 
     click.echo(json.dumps(config.schema(), indent=2))
+
+
+# In the order of --help.
+for _verb in (
+    compare,
+    extend,
+    train,
+    predict,
+    inspect,
+    runs,
+    slices_,
+    calibration_,
+    behaviour_,
+    adapters,
+    report,
+    *COMMANDS,
+    schema,
+):
+    app.add_command(_verb)
 
 
 _CHECK = "Check that the file is there and may be read, or the folder written."

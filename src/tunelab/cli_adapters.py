@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunelab.cli_options import FOLDER, json_option, trust_option
+from tunelab.cli_options import FOLDER, json_option, print_json, trust_option
 from tunelab.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def list_artifacts(root: Path, as_json: bool) -> None:
 
     rows = find_artifacts(root)
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     if not rows:
         click.echo(f"No classifiers below {root}. Make one: tunelab train DATA --method lora ...")
@@ -76,7 +76,7 @@ def show(folder: Path, as_json: bool) -> None:
 
     facts = ours.show(api.classifier_folder(folder))
     if as_json:
-        _print_json(facts)
+        print_json(facts)
         return
     base, method, made = facts["base"], facts["method"], facts["made_from"]
     settings = ", ".join(f"{k}={_plain(v)}" for k, v in method["settings"].items())
@@ -109,7 +109,7 @@ def verify(folder: Path, trust_remote_code: bool | None, as_json: bool) -> None:
     folder = api.classifier_folder(folder)
     checks = ours.verify(folder, trust_remote_code=bool(trust_remote_code))
     if as_json:
-        _print_json([{"name": c.name, "status": c.status, "detail": c.detail} for c in checks])
+        print_json([{"name": c.name, "status": c.status, "detail": c.detail} for c in checks])
     else:
         for c in checks:
             click.echo(f"{c.status:<8} {c.name}: {c.detail}")
@@ -189,17 +189,13 @@ def _weighted(part: str) -> tuple[Path, float]:
 def _say_made(made: Made, what: str, as_json: bool) -> None:
     out = made.artifact.directory
     if as_json:
-        _print_json({"folder": str(out), "texts": made.change.texts, "flips": made.change.flips,
+        print_json({"folder": str(out), "texts": made.change.texts, "flips": made.change.flips,
                      "largest_change": made.change.largest, "notes": list(made.notes)})  # fmt: skip
         return
     for note in made.notes:
         click.echo(note, err=True)
     click.echo(f"{what} into {out}: {made.change.sentence}.")
     click.echo(f'Try it: tunelab predict {shlex.quote(str(out))} "your text"')
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def _print_lines(pairs: list[tuple[str, Any]]) -> None:

@@ -7,14 +7,13 @@ line.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunelab.cli_options import FOLDER, json_option, trust_option
+from tunelab.cli_options import FOLDER, json_option, print_json, trust_option
 from tunelab.errors import ArtifactError, InputError
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def recommend(study: Path, margin: float, cost: str, metric: str | None, as_json
     front = tradeoff.front(record, cost, said)
     if as_json:
         both = {"recommendation": tradeoff.to_json(found), "front": tradeoff.to_json(front)}
-        _print_json(both)
+        print_json(both)
         return
     out = terminal.console()
     terminal.say(out, found.sentence + ".", indent=2)
@@ -93,7 +92,7 @@ def sensitivity(study: Path, of: str | None, as_json: bool) -> None:
 
     found = look.analyse(store.read_study(study), of)
     if as_json:
-        _print_json([asdict(s) for s in found])
+        print_json([asdict(s) for s in found])
         return
     if not found:
         raise InputError(
@@ -120,7 +119,7 @@ def rank(studies: tuple[Path, ...], metric: str | None, as_json: bool) -> None:
         config.require_metric(metric)
     found = ranks.rank_studies([store.read_study(s) for s in studies], metric)
     if as_json:
-        _print_json(ranks.to_json(found))
+        print_json(ranks.to_json(found))
         return
     terminal.print_table(*ranks.display(found))
     out = terminal.console()
@@ -194,7 +193,7 @@ def evaluate(
         n: _trained_on(m.artifact.directory, rows) for n, m in zip(names, loaded, strict=True)
     }
     if as_json:
-        _print_json({"rows": len(rows), "scores": scores, "calibrated": truer, "mcnemar": tests,
+        print_json({"rows": len(rows), "scores": scores, "calibrated": truer, "mcnemar": tests,
                      "trained_on": trained})  # fmt: skip
         return
     shown = ["accuracy", "f1_macro", "mcc", "roc_auc", "log_loss", "ece"]
@@ -335,10 +334,6 @@ def _in_words(t: dict[str, Any], pairs: int) -> str:
         f"{t['a']} {verdict} {t['b']}: {100 * t['difference']:+.1f} points, right alone on "
         f"{t['only_a_right']:,} and {t['only_b_right']:,} rows, exact McNemar {p}{after}."
     )
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 COMMANDS = (recommend, sensitivity, rank, evaluate)

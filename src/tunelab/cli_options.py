@@ -1,15 +1,16 @@
-"""Options that several verbs have, each said once. Only click is imported here.
+"""Options that several verbs have, each said once, and what --json prints. Imports click alone.
 
 May not be imported by anything but the command line.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
-__all__ = ["FOLDER", "json_option", "quiet_option", "trust_option"]
+__all__ = ["FOLDER", "json_option", "print_json", "quiet_option", "trust_option"]
 
 FOLDER = click.Path(path_type=Path)
 json_option = click.option("--json", "as_json", is_flag=True)
@@ -20,3 +21,8 @@ trust_option = click.option(
     default=None,
     help="Run the Python code that the model brings.",
 )
+
+
+def print_json(value: object) -> None:
+    """Print a verb's result as JSON, for --json."""
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 
 from tunelab.bases import BUNDLED
 from tunelab.behaviour import BUNDLED_SUITE
@@ -24,25 +25,55 @@ from tunelab.methods import METHODS
 from tunelab.metrics import METRICS
 from tunelab.settings import ALIASES, Settings
 from tunelab.trackers import faults as tracker_faults
-from tunelab.tuning import LEARNING_RATE_FACTORS, TUNING_SEED, Range, Tuning, parse_space
+from tunelab.tuning import (
+    LEARNING_RATE_FACTORS,
+    TUNING_SEED,
+    Range,
+    Tuning,
+    parse_space,
+    space_to_json,
+)
 from tunelab.types import DataSpec, MethodSpec
 
 __all__ = [
     "DEFAULT_METHODS",
+    "Flag",
+    "StudyFile",
+    "StudyKey",
     "StudySpec",
-    "load",
-    "protocol_yaml",
+    "keys_from_keywords",
     "require_metric",
+    "resolve_study",
     "scalar",
     "schema",
     "setting_fields",
+    "study_keys",
+    "study_yaml",
 ]
 
 DEFAULT_METHODS = ("svm-tfidf", "svm", "full", "lora")
 DEFAULT_SEEDS = 6  # with fewer, no two-sided sign-flip p can be 0.05 or less (stats.least_seeds)
 MOST_TRIALS = 1000
 # Written by us into a resolved study.yaml, and of no effect when it is read again.
-_WRITTEN = ("tunelab", "command", "sources", "trials", "curve")
+WRITTEN_KEYS = ("tunelab", "command", "sources", "trials", "curve")
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """How a study key is said on the command line, where its name and type do not say it.
+
+    `help`: what --help says; {default} stands for the key's default. `reads`: "value", as the
+    key's type says; "switch", on without a value (and off by `off`, where there is one); "names",
+    several with commas; "repeated", one each time; "yaml", as a study file reads it. `least`: the
+    smallest number. `group`: flags of a group stand together in --help.
+    """
+
+    help: str
+    metavar: str | None = None
+    group: Literal["study", "protocol", "data", "run"] = "study"
+    reads: Literal["value", "switch", "names", "repeated", "yaml"] = "value"
+    off: str | None = None
+    least: int | None = None
 
 
 class DataSection(BaseModel):
@@ -51,20 +82,32 @@ class DataSection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: str = Field(description="file, folder, hub id[:config][@revision], demo, demo:stars")
-    text_column: str | None = Field(None, description="column of the texts; guessed when left out")
-    label_column: str | None = Field(
-        None, description="column of the labels; guessed when left out"
+    text_column: Annotated[
+        str | None, Flag("Column of the texts (else guessed).", "NAME", "data")
+    ] = Field(None, description="column of the texts; guessed when left out")
+    label_column: Annotated[
+        str | None, Flag("Column of the labels (else guessed).", "NAME", "data")
+    ] = Field(None, description="column of the labels; guessed when left out")
+    subset: Annotated[int | None, Flag("Train on N rows, stratified.", "N", "data")] = Field(
+        None, ge=1, description="train on so many rows (stratified)"
     )
-    subset: int | None = Field(None, ge=1, description="train on so many rows (stratified)")
-    split_seed: int = Field(0, ge=0, description="seed of the split, where parts are split off")
-    encoding: str = Field("utf-8", description="encoding of text files")
-    on_bad_rows: str = Field(
-        "fail", pattern="^(fail|drop)$", description="null or blank texts: fail or drop"
+    split_seed: Annotated[
+        int, Flag("Seed of the split, where parts are split off.", "N", "data")
+    ] = Field(0, ge=0, description="seed of the split, where parts are split off")
+    encoding: Annotated[str, Flag("Encoding of text files ({default}).", "NAME", "data")] = Field(
+        "utf-8", description="encoding of text files"
     )
-    on_leak: str = Field(
-        "warn", pattern="^(warn|drop|fail)$",
+    on_bad_rows: Annotated[
+        Literal["fail", "drop"],
+        Flag("Null or blank texts and null labels ({default}).", group="data"),
+    ] = Field("fail", description="null or blank texts: fail or drop")
+    on_leak: Annotated[
+        Literal["warn", "drop", "fail"],
+        Flag("Training rows that are, or nearly, in validation or test ({default}).", group="data"),
+    ] = Field(
+        "warn",
         description="training rows that are, or nearly, in validation or test: warn, drop or fail",
-    )  # fmt: skip
+    )
 
 
 class TuningSection(BaseModel):
@@ -90,59 +133,130 @@ class TuningSection(BaseModel):
     prune: bool = Field(True, description="end a try that falls behind (with a budget)")
 
 
+# The one declaration of a study's keys. One with a `Flag` is an option of the command line and a
+# keyword of `tunelab.compare` too (`study_keys`); so are those of `data`. `training` is neither:
+# there every setting of a method is one of its own. The schema and docs/reference are made of this.
 class StudyFile(BaseModel):
     """A study's config file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    data: str | DataSection = Field(description="a source, or a section with more")
-    model: str = Field(BUNDLED, description="base model: hub id, local folder, or minilm")
-    trust_remote_code: bool = Field(
-        False, description="run the Python code that the base model brings"
+    data: Annotated[
+        str | DataSection, Flag("File, folder, hub id, demo or demo:stars.", "DATA")
+    ] = Field(description="a source, or a section with more")
+    model: Annotated[str, Flag("Hub id or local folder (bundled MiniLM).", "MODEL")] = Field(
+        BUNDLED, description="base model: hub id, local folder, or minilm"
     )
-    methods: list[str | dict[str, Any]] = Field(
-        list(DEFAULT_METHODS), min_length=1,
+    trust_remote_code: Annotated[
+        bool, Flag("Run the Python code that the model brings.", reads="switch")
+    ] = Field(False, description="run the Python code that the base model brings")
+    methods: Annotated[
+        list[str | dict[str, Any]],
+        Flag("Methods to compare ({default}).", "A,B,..", reads="names"),
+    ] = Field(
+        list(DEFAULT_METHODS),
+        min_length=1,
         description="method names, or entries with a name and settings; a list is a grid",
-    )  # fmt: skip
+    )
     training: dict[str, Any] = Field(
         default_factory=dict, description="settings for every method that knows them"
     )
-    seeds: int | list[int] = Field(DEFAULT_SEEDS, description="how many seeds, or which")
-    metric: str = Field("accuracy", description="main metric: selection and verdicts")
-    output_dir: str | None = Field(None, description="the study's folder")
-    report_to: list[str] | str = Field(
+    seeds: Annotated[int | list[int], Flag("Seeds of each method ({default}).", "N", least=1)] = (
+        Field(DEFAULT_SEEDS, description="how many seeds, or which")
+    )
+    metric: Annotated[str, Flag("Metric for selection and verdicts ({default}).", "NAME")] = Field(
+        "accuracy", description="main metric: selection and verdicts"
+    )
+    output_dir: Annotated[str | None, Flag("The study's folder.", "PATH", "run")] = Field(
+        None, description="the study's folder"
+    )
+    report_to: Annotated[
+        list[str] | str,
+        Flag(
+            "Trackers: trackio, wandb, mlflow, tensorboard (none).", "A,B,..", "run", reads="names"
+        ),
+    ] = Field(
         default_factory=list, description="trackers: trackio, wandb, mlflow, tensorboard, or none"
     )
-    tuning: bool | int | TuningSection = Field(
+    tuning: Annotated[
+        bool | int | TuningSection,
+        Flag(
+            "Tune each method's learning rate on validation: a grid of three (on), not at all "
+            "(off), or N settings proposed by Optuna.",
+            "on|off|N",
+            "protocol",
+            reads="yaml",
+        ),
+    ] = Field(
         True,
         description="try settings on validation first, equally many for each method: on (three "
         "learning rates around each method's own), off, a budget, or a section with more",
     )
-    vary_split: bool = Field(
-        False, description="divide train and validation anew by each seed; test stays"
-    )
-    train_sizes: str | list[int | Literal["all"]] | None = Field(
-        None, description="learning curves: train on so many rows too, as [50, 100, all]"
-    )
-    test_on: str | list[str | DataSection] = Field(
+    vary_split: Annotated[
+        bool,
+        Flag(
+            "Divide train and validation anew by each seed (test stays).",
+            group="protocol",
+            reads="switch",
+            off="fixed-split",
+        ),
+    ] = Field(False, description="divide train and validation anew by each seed; test stays")
+    train_sizes: Annotated[
+        str | list[int | Literal["all"]] | None,
+        Flag("Learning curves: train on so many rows too.", "50,100,all", "protocol"),
+    ] = Field(None, description="learning curves: train on so many rows too, as [50, 100, all]")
+    test_on: Annotated[
+        str | list[str | DataSection],
+        Flag(
+            "Score every trained classifier on other data too; may be repeated.",
+            "DATA",
+            "protocol",
+            reads="repeated",
+        ),
+    ] = Field(
         default_factory=list, description="other data on which every trained classifier is scored"
     )
-    race: bool = Field(False, description="drop a method as soon as it is surely behind")
-    budget: float | str | None = Field(
-        None, description="race for so long: seconds, or as 90s, 20m, 1h30m"
-    )
-    behaviour: bool | str = Field(
+    race: Annotated[
+        bool,
+        Flag("Drop a method as soon as it is surely behind.", group="protocol", reads="switch"),
+    ] = Field(False, description="drop a method as soon as it is surely behind")
+    budget: Annotated[
+        float | str | None,
+        Flag("Race for so long at most: 90s, 20m, 1h30m.", "20m", "protocol"),
+    ] = Field(None, description="race for so long: seconds, or as 90s, 20m, 1h30m")
+    behaviour: Annotated[
+        bool | str,
+        Flag(
+            "Behaviour tests of English sentiment (--set behaviour=FILE for others).",
+            group="protocol",
+            reads="switch",
+        ),
+    ] = Field(
         False, description="behaviour tests: true (English sentiment), or a suite's YAML file"
     )
-    disagreement: float | None = Field(
-        None, gt=0, lt=1,
+    disagreement: Annotated[
+        float | None,
+        Flag(
+            "Expected share of rows on which one of two methods alone is right, for the smallest "
+            "detectable difference (0.08).",
+            "SHARE",
+            "protocol",
+        ),
+    ] = Field(
+        None,
+        gt=0,
+        lt=1,
         description="expected share of test rows on which one of two methods alone is right, for "
         "the smallest detectable difference (0.08, or from trials that are done)",
-    )  # fmt: skip
-    jobs: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        "auto", description="trials at a time; auto: one a core, as far as memory goes"
     )
-    stack: Annotated[int, Field(ge=2)] | Literal["auto", "off"] = Field(
+    jobs: Annotated[
+        Annotated[int, Field(ge=1)] | Literal["auto"],
+        Flag("Trials at a time (auto: one a core; 1: each alone).", "N|auto", "run", reads="yaml"),
+    ] = Field("auto", description="trials at a time; auto: one a core, as far as memory goes")
+    stack: Annotated[
+        Annotated[int, Field(ge=2)] | Literal["auto", "off"],
+        Flag("LoRA trials in one pass (auto: where a card is).", "N|auto|off", "run", reads="yaml"),
+    ] = Field(
         "auto",
         description="LoRA trials of one base that are trained in one pass, each as by itself: so "
         "many, off, or auto: on a card, as many as fill it",
@@ -190,6 +304,68 @@ class StudySpec:
         return any(METHODS[m.name].needs_base for m in self.methods)
 
 
+@dataclass(frozen=True, slots=True)
+class StudyKey:
+    """A study key that is a flag and a keyword too: `name` there, `path` in a study file."""
+
+    name: str
+    path: str
+    field: FieldInfo
+    flag: Flag
+
+    @property
+    def annotation(self) -> Any:
+        """The type of its value, as declared."""
+        return self.field.annotation
+
+    @property
+    def default(self) -> Any:
+        """The value where the key is left out; PydanticUndefined where it has to be given."""
+        return self.field.get_default(call_default_factory=True)
+
+
+def study_keys() -> tuple[StudyKey, ...]:
+    """Every key that is a flag and a keyword, in the order of --help: by group, then as declared.
+
+    Those of `data` are keys of their own; what `data` itself takes there is the source.
+    """
+    keys = []
+    for section, prefix in ((StudyFile, ""), (DataSection, "data.")):
+        for name, info in section.model_fields.items():
+            path = "data.source" if name == "data" else prefix + name
+            flags = [m for m in info.metadata if isinstance(m, Flag)]
+            keys += [StudyKey(name, path, info, flag) for flag in flags]
+    groups = ("study", "protocol", "data", "run")
+    return tuple(sorted(keys, key=lambda key: groups.index(key.flag.group)))
+
+
+def keys_from_keywords(given: Mapping[str, object]) -> dict[str, object]:
+    """Keywords of Python's door -> study keys by their path, with values as a study file has them.
+
+    What is no study key is left out; a key that is not given is None.
+    """
+    return {key.path: _as_in_a_file(key, given.get(key.name)) for key in study_keys()}
+
+
+def _as_in_a_file(key: StudyKey, value: object) -> object:
+    """Paths as text, and one of several as a list.
+
+    A text may hold several with commas, as on the command line; not of data, whose names may.
+    """
+    several = any(get_origin(t) is list for t in (key.annotation, *get_args(key.annotation)))
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, str | Mapping) and several:
+        if isinstance(value, str) and key.flag.reads != "repeated":
+            return [name.strip() for name in value.split(",") if name.strip()]
+        return [value]
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [str(v) if isinstance(v, Path) else v for v in value]
+    return value
+
+
 def setting_fields() -> dict[str, tuple[list[str], str]]:
     """Every setting of every method: its name -> (methods that have it, description)."""
     out: dict[str, tuple[list[str], str]] = {}
@@ -208,7 +384,10 @@ def schema() -> dict[str, Any]:
     for name, method in METHODS.items():
         entry = method.settings.model_json_schema()
         properties = {
-            key: {"anyOf": [value, {"type": "array", "description": "a grid"}], **_about(value)}
+            key: {
+                "anyOf": [value, {"type": "array", "description": "a grid"}],
+                **_words_and_default(value),
+            }
             for key, value in entry.get("properties", {}).items()
         }
         head = {
@@ -216,21 +395,49 @@ def schema() -> dict[str, Any]:
             "label": {"type": "string"},
             "tune": {"description": "off, or setting: [values] or {low, high, log}"},
         }
-        defs[name] = {"type": "object", "properties": {**head, **properties},
-                      "required": ["name"], "additionalProperties": False}  # fmt: skip
+        defs[name] = {
+            "type": "object",
+            "properties": {**head, **properties},
+            "required": ["name"],
+            "additionalProperties": False,
+        }
         entries.append({"$ref": f"#/$defs/{name}"})
     names = {"type": "string", "enum": list(METHODS)}
     out["properties"]["methods"]["items"] = {"anyOf": [names, *entries]}
-    for key in _WRITTEN:
+    for key in WRITTEN_KEYS:
         out["properties"][key] = {"description": "written by tunelab; has no effect"}
     return out
 
 
-def _about(value: Mapping[str, Any]) -> dict[str, Any]:
+def _words_and_default(value: Mapping[str, Any]) -> dict[str, Any]:
     return {k: value[k] for k in ("description", "default") if k in value}
 
 
-def load(
+# --- resolving ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """Gathers what is wrong, to say all of it at once; and notes on what was understood."""
+
+    lines: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, *faults: str) -> None:
+        """Keep faults, each a line."""
+        self.lines.extend(faults)
+
+    def note(self, *notes: str) -> None:
+        """Keep what is worth saying, and no fault."""
+        self.notes.extend(notes)
+
+    def refuse(self) -> None:
+        """Raise ConfigError naming every fault, where there is one."""
+        if self.lines:
+            raise ConfigError("\n".join(dict.fromkeys(self.lines)))
+
+
+def resolve_study(
     path: Path | None,
     flags: Mapping[str, Any],
     settings: Mapping[str, Any] | None = None,
@@ -241,66 +448,27 @@ def load(
     `flags` are top-level keys (data keys as `data.subset`), `settings` are settings of methods.
     Raises ConfigError naming every fault, a line each.
     """
-    raw = _read(path) if path else {}
-    origin = {key: str(path) for key in _flat(raw)} if path else {}
-    faults: list[str] = []
-    notes: list[str] = []
-    if isinstance(raw.get("data"), str):
-        raw["data"] = {"source": raw["data"]}
-    for key, value in flags.items():
-        if value is not None:
-            _put(raw, key, value, faults)
-            origin[key] = "command line"
-    raw["methods"] = [_entry(m) for m in _as_list(raw.get("methods", DEFAULT_METHODS))]
-    raw.setdefault("data", {})
-    for text in sets:
-        key, sep, value = text.partition("=")
-        if not sep:
-            faults.append(f"--set {text}: expected key=value, such as methods.0.r=16.")
-            continue
-        _put(raw, key, scalar(value), faults)
-        origin[key] = "--set"
-    study, wrong = _parsed(raw, path, faults)
+    faults = Faults()
+    raw, origin = _lay_over(path, flags, sets, faults)
+    study, wrong = _parse_keys(raw, path, faults)
+    entries = resolve_entries(
+        study, raw["methods"], wrong, origin=origin, settings=settings or {}, faults=faults
+    )
+    faults.add(*_metric_faults(study.metric))
+    seeds = _seed_numbers(study.seeds, faults)
+    trackers = tuple(t for t in dict.fromkeys(as_list(study.report_to)) if t != "none")
+    faults.add(*tracker_faults(trackers))
+    tuning, spaces = tuning_spaces(study.tuning, entries, origin.get("tuning"), faults)
+    train_sizes = _train_sizes(study.train_sizes, faults)
+    race = study.race or study.budget is not None
+    budget = _race_budget(study, race, len(entries), faults)
+    faults.refuse()
 
-    flag_settings, alias_notes = _aliased(settings or {}, "command line")
-    notes += alias_notes
-    shared, alias_notes = _aliased(study.training, "training")
-    notes += alias_notes
-    entries = []
-    # Methods that are there are checked even where another is no method at all.
-    asked = raw["methods"] if "methods" in wrong else study.methods
-    given = {i: entry for i, entry in enumerate(asked) if isinstance(entry, dict)}
-    for i, entry in given.items():
-        found, more, why = _resolve(i, entry, shared, flag_settings, origin)
-        entries += found
-        notes += more
-        faults += why
-    # What a method has that could not be read is not known; then only unknown names are faults.
-    names = None if "methods" in wrong else [str(e.get("name")) for e in given.values()]
-    faults += _unused(flag_settings, names, "Flag --")
-    faults += _unused(shared, names, "training.")
-    faults += _check_metric(study.metric)
-    seeds, why = _seeds(study.seeds)
-    faults += why
-    trackers = [t for t in dict.fromkeys(_as_list(study.report_to)) if t != "none"]
-    faults += tracker_faults(trackers)
-    tuning, spaces, more, why = _tuning(study.tuning, entries, origin.get("tuning"))
-    notes += more
-    protocol, also = _protocol(study, len(entries))
-    faults += why + also
-    if faults:
-        raise ConfigError("\n".join(dict.fromkeys(faults)))
-
-    methods = _labelled(entries)
+    methods = label_methods(entries)
     data = study.data
-    assert isinstance(data, DataSection)  # noqa: S101  made one above
-    output = study.output_dir or f"runs/{_slug(path, data.source, study.model)}"
-    sources = {
-        **{f"data.{k}": origin.get(f"data.{k}", origin.get("data", "default"))
-           for k in DataSection.model_fields},
-        **{k: origin.get(k, "default") for k in StudyFile.model_fields if k in _SIMPLE},
-        **{f"methods.{i}.{k}": v for i, e in enumerate(entries) for k, v in e.origin.items()},
-    }  # fmt: skip
+    assert isinstance(data, DataSection)  # noqa: S101  `_lay_over` made one
+    output = study.output_dir or f"runs/{_folder_name(path, data.source, study.model)}"
+    spaces_by_label = {m.label: s for m, s in zip(methods, spaces, strict=True) if s}
     return StudySpec(
         data=DataSpec(**data.model_dump()),
         model=study.model,
@@ -309,60 +477,125 @@ def load(
         seeds=seeds,
         metric=study.metric,
         output_dir=Path(output),
-        sources=sources,
-        notes=tuple(dict.fromkeys(notes)),
-        report_to=tuple(trackers),
-        tuning=Tuning(
-            {m.label: s for m, s in zip(methods, spaces, strict=True) if s},
-            tuning.budget, _tuning_seeds(tuning.seeds), tuning.prune,
-        ),
+        sources=_sources_of_values(origin, entries),
+        notes=tuple(dict.fromkeys(faults.notes)),
+        report_to=trackers,
+        tuning=Tuning(spaces_by_label, tuning.budget, tuning_seeds(tuning.seeds), tuning.prune),
+        vary_split=study.vary_split,
+        train_sizes=train_sizes,
+        test_on=tuple(_data_spec_of(d) for d in as_list(study.test_on)),
+        race=race,
+        budget=budget,
+        disagreement=study.disagreement,
         jobs=None if study.jobs == "auto" else study.jobs,
         stack=study.stack if isinstance(study.stack, int) else _STACK[study.stack],
-        **protocol,
-    )  # fmt: skip
+        behaviour=BUNDLED_SUITE if study.behaviour is True else study.behaviour or None,
+    )
 
 
 _STACK = {"auto": None, "off": 1}
 
 # Keys of a study file whose origin is kept as they stand.
-_SIMPLE = (
-    "model", "trust_remote_code", "report_to", "seeds", "metric", "output_dir", "tuning",
-    "vary_split", "train_sizes", "test_on", "race", "budget", "disagreement", "jobs",
-    "stack", "behaviour",
-)  # fmt: skip
+_KEYS_OF_ONE_VALUE = tuple(
+    k for k in StudyFile.model_fields if k not in {"data", "methods", "training"}
+)
 
 
-def _parsed(
-    raw: dict[str, Any], path: Path | None, faults: list[str]
+def _lay_over(
+    path: Path | None, flags: Mapping[str, Any], sets: Sequence[str], faults: Faults
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The file with flags and --set laid over it, and where each of its dotted keys came from."""
+    raw = read_study_file(path) if path else {}
+    origin = {key: str(path) for key in dotted_keys(raw)} if path else {}
+    if isinstance(raw.get("data"), str):
+        raw["data"] = {"source": raw["data"]}
+    for key, value in flags.items():
+        if value is not None:
+            set_dotted(raw, key, value, faults)
+            origin[key] = "command line"
+    raw["methods"] = [as_entry(m) for m in as_list(raw.get("methods", DEFAULT_METHODS))]
+    raw.setdefault("data", {})
+    for text in sets:
+        key, sep, value = text.partition("=")
+        if not sep:
+            faults.add(f"--set {text}: expected key=value, such as methods.0.r=16.")
+            continue
+        set_dotted(raw, key, scalar(value), faults)
+        origin[key] = "--set"
+    return raw, origin
+
+
+def _parse_keys(
+    raw: dict[str, Any], path: Path | None, faults: Faults
 ) -> tuple[StudyFile, frozenset[str]]:
     """The file's own keys, and those that are left to their default because they are at fault."""
     data = raw["data"]
     if not isinstance(data, dict):
         where = f"{path}: " if path else ""
-        faults.append(f"{where}data: expected a source or a section with `source`.")
+        faults.add(f"{where}data: expected a source or a section with `source`.")
     elif not data.get("source"):
-        faults.append(
+        faults.add(
             "No data given: expected a file, a folder, a hub id or demo. "
             "For example: tunelab compare reviews.csv"
         )
     if not isinstance(data, dict) or not data.get("source"):
         data = {**(data if isinstance(data, dict) else {}), "source": "?"}
-    given = {k: v for k, v in (raw | {"data": data}).items() if k not in _WRITTEN}
+    given = {k: v for k, v in (raw | {"data": data}).items() if k not in WRITTEN_KEYS}
     try:
         return StudyFile(**given), frozenset()
     except ValidationError as e:
-        faults += _pydantic(e, "", StudyFile)
+        faults.add(*pydantic_faults(e, "", StudyFile))
         wrong = frozenset(str(fault["loc"][0]) for fault in e.errors())
     sound = {k: v for k, v in given.items() if k not in wrong}
     return StudyFile(**{"data": {"source": "?"}, **sound}), wrong
 
 
+def resolve_entries(
+    study: StudyFile,
+    asked: Sequence[Any],
+    wrong: frozenset[str],
+    *,
+    origin: Mapping[str, str],
+    settings: Mapping[str, Any],
+    faults: Faults,
+) -> list[Entry]:
+    """Every method with its settings, a grid's points each as one. `asked`: as they are written."""
+    flags = _without_aliases(settings, "command line", faults)
+    shared = _without_aliases(study.training, "training", faults)
+    # Methods that are there are checked even where another is no method at all.
+    readable = asked if "methods" in wrong else study.methods
+    given = {i: entry for i, entry in enumerate(readable) if isinstance(entry, dict)}
+    out = [
+        resolved
+        for i, entry in given.items()
+        for resolved in _resolve_entry(
+            i, entry, shared=shared, flags=flags, origin=origin, faults=faults
+        )
+    ]
+    # What a method has that could not be read is not known; then only unknown names are faults.
+    names = None if "methods" in wrong else [str(e.get("name")) for e in given.values()]
+    faults.add(*_settings_of_no_method(flags, names, "Flag --"))
+    faults.add(*_settings_of_no_method(shared, names, "training."))
+    return out
+
+
+def _sources_of_values(origin: Mapping[str, str], entries: Sequence[Entry]) -> dict[str, str]:
+    """Where each value of a spec came from, by its dotted key."""
+    whole = origin.get("data", "default")
+    return {
+        **{f"data.{k}": origin.get(f"data.{k}", whole) for k in DataSection.model_fields},
+        **{k: origin.get(k, "default") for k in _KEYS_OF_ONE_VALUE},
+        **{f"methods.{i}.{k}": v for i, e in enumerate(entries) for k, v in e.origin.items()},
+    }
+
+
 # --- reading --------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_study_file(path: Path) -> dict[str, Any]:
+    """The keys of a YAML file. Raises ConfigError where it is none, or a key stands twice."""
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_OnceEach)  # noqa: S506  a safe loader
+        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_KeysOnce)  # noqa: S506  a safe loader
     except FileNotFoundError:
         near = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
         hint = suggest(path.name, near, what="Files there") if near else ""
@@ -379,7 +612,7 @@ def _read(path: Path) -> dict[str, Any]:
     return value
 
 
-class _OnceEach(yaml.SafeLoader):
+class _KeysOnce(yaml.SafeLoader):
     """YAML without a key that stands twice, of which the last would win in silence."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -420,7 +653,8 @@ def scalar(text: str) -> Any:
     return value
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def dotted_keys(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Every value of a tree by its dotted key, such as methods.0.r."""
     items: Any = ()
     if isinstance(value, dict):
         items = value.items()
@@ -430,44 +664,46 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     for key, inner in items:
         name = f"{prefix}{key}"
         out[name] = inner
-        out |= _flat(inner, name + ".")
+        out |= dotted_keys(inner, name + ".")
     return out
 
 
-def _put(tree: dict[str, Any], key: str, value: Any, faults: list[str]) -> None:
+def set_dotted(tree: dict[str, Any], key: str, value: Any, faults: Faults) -> None:
     """Set a dotted key such as methods.0.r; a fault where the path does not exist."""
     *path, last = key.split(".")
     node: Any = tree
     for i, part in enumerate(path):
         if isinstance(node, list):
             if not part.isdigit() or int(part) >= len(node):
-                faults.append(
+                faults.add(
                     f"{key}: there is no {'.'.join(path[: i + 1])}; "
                     f"numbers from 0 to {len(node) - 1} exist."
                 )
                 return
             if isinstance(node[int(part)], str):
-                node[int(part)] = _entry(node[int(part)])
+                node[int(part)] = as_entry(node[int(part)])
             node = node[int(part)]
         else:
             node = node.setdefault(part, {})
         if not isinstance(node, dict | list):
-            faults.append(f"{key}: {'.'.join(path[: i + 1])} is {node!r}, which has no parts.")
+            faults.add(f"{key}: {'.'.join(path[: i + 1])} is {node!r}, which has no parts.")
             return
     if isinstance(node, list):
         if not last.isdigit() or int(last) >= len(node):
-            faults.append(f"{key}: numbers from 0 to {len(node) - 1} exist.")
+            faults.add(f"{key}: numbers from 0 to {len(node) - 1} exist.")
             return
-        node[int(last)] = _entry(value)
+        node[int(last)] = as_entry(value)
     else:
         node[last] = value
 
 
-def _as_list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
+    """One of several as a list of it."""
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _entry(value: Any) -> Any:
+def as_entry(value: Any) -> Any:
+    """An entry of `methods` that is a name alone, as a section; another as it is."""
     return {"name": value} if isinstance(value, str) else value
 
 
@@ -475,7 +711,9 @@ def _entry(value: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class Entry:
+    """A method of a study: its settings, and where each came from. `tune`: as its entry says."""
+
     name: str
     label: str | None
     settings: dict[str, Any]
@@ -483,42 +721,47 @@ class _Entry:
     tune: Any = None
 
 
-def _aliased(values: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
+def _without_aliases(values: Mapping[str, Any], where: str, faults: Faults) -> dict[str, Any]:
     """Translate names from other tools; a known name wins over its alias."""
-    out, notes = {}, []
+    out: dict[str, Any] = {}
     known = setting_fields()
     for key, value in values.items():
         name = str(key).replace("-", "_")
         if name not in known and name in ALIASES:
-            notes.append(f"{where}: {name} is called {ALIASES[name]} here; taken as that.")
+            faults.note(f"{where}: {name} is called {ALIASES[name]} here; taken as that.")
             name = ALIASES[name]
         out[name] = value
-    return out, notes
+    return out
 
 
-def _resolve(
+def _resolve_entry(
     i: int,
     entry: Mapping[str, Any],
+    *,
     shared: Mapping[str, Any],
     flags: Mapping[str, Any],
     origin: Mapping[str, str],
-) -> tuple[list[_Entry], list[str], list[str]]:
-    """One entry of `methods` -> its settings, one for each point of its grid; notes; faults."""
+    faults: Faults,
+) -> list[Entry]:
+    """One entry of `methods` -> its settings, one for each point of its grid; none at fault."""
     where = f"methods.{i}"
     name = entry.get("name")
     if name not in METHODS:
         hint = suggest(str(name), METHODS, what="Methods")
-        found = "has no name" if name is None else f"{name!r} is not a method"
-        return [], [], [f"{where}: {found}.{hint}"]
+        what = "has no name" if name is None else f"{name!r} is not a method"
+        faults.add(f"{where}: {what}.{hint}")
+        return []
     model = METHODS[name].settings
     own = {k: v for k, v in entry.items() if k not in {"name", "label", "tune"}}
-    own, notes = _aliased(own, where)
+    own = _without_aliases(own, where, faults)
     known = model.model_fields
     unknown = [k for k in own if k not in known]
-    faults = [
-        f"{where} ({name}): unknown setting {k!r}.{suggest(k, known, what='Settings')}"
-        for k in unknown
-    ]
+    faults.add(
+        *(
+            f"{where} ({name}): unknown setting {k!r}.{suggest(k, known, what='Settings')}"
+            for k in unknown
+        )
+    )
     values: dict[str, Any] = {}
     came: dict[str, str] = {}
     for layer, said in ((shared, "training"), (own, where), (flags, "command line")):
@@ -526,68 +769,62 @@ def _resolve(
             if key in known:
                 values[key] = value
                 came[key] = origin.get(f"{where}.{key}", said) if layer is own else said
-    if faults:
-        return [], notes, faults
-    points, why = _grid(model, values)
-    if why:
-        return [], notes, [f"{where} ({name}): {w}" for w in why]
+    if unknown:
+        return []
+    points, wrong_lines = _grid_points(model, values)
+    if wrong_lines:
+        faults.add(*(f"{where} ({name}): {fault}" for fault in wrong_lines))
+        return []
     out = []
     for point in points:
         settings = model(**point).model_dump(mode="json")
-        default = f"default of {name}"
-        out.append(
-            _Entry(
-                name,
-                entry.get("label"),
-                settings,
-                {k: came.get(k, default) for k in settings},
-                entry.get("tune"),
-            )
-        )
-    return out, notes, []
+        whence = {k: came.get(k, f"default of {name}") for k in settings}
+        out.append(Entry(name, entry.get("label"), settings, whence, entry.get("tune")))
+    return out
 
 
-def _grid(
+def _grid_points(
     model: type[Settings], values: Mapping[str, Any]
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Expand lists where the setting takes one value: r: [4, 8] gives two points."""
     faults: list[str] = []
     choices: dict[str, list[Any]] = {}
     for key, value in values.items():
-        if not _faults_of(model, {key: value}) or not isinstance(value, list) or not value:
+        if not setting_faults(model, {key: value}) or not isinstance(value, list) or not value:
             choices[key] = [value]
         else:
             choices[key] = value
     points = [dict(zip(choices, p, strict=True)) for p in itertools.product(*choices.values())]
     for point in points:
-        faults += _faults_of(model, point)
+        faults += setting_faults(model, point)
     return points, list(dict.fromkeys(faults))
 
 
-def _faults_of(model: type[Settings], values: Mapping[str, Any]) -> list[str]:
+def setting_faults(model: type[Settings], values: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a method's settings, a line each."""
     try:
         model(**values)
     except ValidationError as e:
-        return _pydantic(e, "", model)
+        return pydantic_faults(e, "", model)
     return []
 
 
-def _pydantic(error: ValidationError, prefix: str, model: type[BaseModel]) -> list[str]:
+def pydantic_faults(error: ValidationError, prefix: str, model: type[BaseModel]) -> list[str]:
     """A line for each fault: the key, what was expected, what was found."""
     out: dict[str, str] = {}
     wanted: dict[str, list[str]] = {}
     for fault in error.errors():
-        parts = [str(p) for p in fault["loc"] if not _BRANCH.match(str(p))]
+        parts = [str(p) for p in fault["loc"] if not _UNION_BRANCH.match(str(p))]
         key = prefix + ".".join(parts)
         if fault["type"] == "extra_forbidden":
-            section = _SECTIONS.get(key.partition(".")[0], model) if "." in key else model
+            section = _SECTION_OF_KEY.get(key.partition(".")[0], model) if "." in key else model
             fields = section.model_fields
             known = suggest(parts[-1], fields, what="Known")
             out[key] = f"{key}: unknown key.{known}"
         elif fault["type"] == "missing":
             out[key] = f"{key}: missing. It has to be given."
         else:
-            wanted.setdefault(key, []).append(_wanted(fault["msg"]))
+            wanted.setdefault(key, []).append(_expected_in_words(fault["msg"]))
             said = " or ".join(dict.fromkeys(wanted[key]))
             out[key] = f"{key}: expected {said}, found {fault['input']!r}."
     # Of a value that may be of several types, the fault that lies deepest is the one that was made.
@@ -595,15 +832,17 @@ def _pydantic(error: ValidationError, prefix: str, model: type[BaseModel]) -> li
 
 
 # The parts of a fault's place that name a branch of a union, and no key.
-_BRANCH = re.compile(
+_UNION_BRANCH = re.compile(
     r"(str|int|float|bool|DataSection|TuningSection)$|(function-|tuple|list|dict|literal)"
 )
-_SECTIONS: dict[str, type[BaseModel]] = {
-    "data": DataSection, "test_on": DataSection, "tuning": TuningSection,
-}  # fmt: skip
+_SECTION_OF_KEY: dict[str, type[BaseModel]] = {
+    "data": DataSection,
+    "test_on": DataSection,
+    "tuning": TuningSection,
+}
 
 
-_PLAIN = {
+_EXPECTED_IN_WORDS = {
     "a valid boolean": "true or false",
     "a valid integer": "a whole number",
     "a valid number": "a number",
@@ -613,16 +852,18 @@ _PLAIN = {
 }
 
 
-def _wanted(message: str) -> str:
+def _expected_in_words(message: str) -> str:
     """What pydantic expected, as we would say it."""
     for prefix in ("Input should be ", "Value error, ", "List should have "):
         message = message.removeprefix(prefix)
     message = message.split(", unable to ")[0].split(" after validation")[0]
     message = message.removesuffix(" or instance of TuningSection")
-    return _PLAIN.get(message, message)
+    return _EXPECTED_IN_WORDS.get(message, message)
 
 
-def _unused(values: Mapping[str, Any], methods: Sequence[str] | None, what: str) -> list[str]:
+def _settings_of_no_method(
+    values: Mapping[str, Any], methods: Sequence[str] | None, what: str
+) -> list[str]:
     """Settings that no method of this study has: a knob that is read by nothing is refused.
 
     Where a method is not known (or `methods` is None), it might have them.
@@ -646,7 +887,7 @@ def _unused(values: Mapping[str, Any], methods: Sequence[str] | None, what: str)
     return out
 
 
-def _labelled(entries: Sequence[_Entry]) -> tuple[MethodSpec, ...]:
+def label_methods(entries: Sequence[Entry]) -> tuple[MethodSpec, ...]:
     """Name each entry: its label, or its method with the settings in which it differs."""
     labels: list[str] = []
     for entry in entries:
@@ -658,7 +899,7 @@ def _labelled(entries: Sequence[_Entry]) -> tuple[MethodSpec, ...]:
         if entry.label and len(grid) == 1:
             labels.append(entry.label)
             continue
-        inner = ",".join(f"{k}={_short(entry.settings[k])}" for k in varying)
+        inner = ",".join(f"{k}={_value_in_label(entry.settings[k])}" for k in varying)
         labels.append(f"{entry.label or entry.name}[{inner}]" if inner else entry.name)
     twice = sorted({x for x in labels if labels.count(x) > 1})
     if twice:
@@ -670,98 +911,94 @@ def _labelled(entries: Sequence[_Entry]) -> tuple[MethodSpec, ...]:
     )
 
 
-def _short(value: Any) -> str:
+def _value_in_label(value: Any) -> str:
     if isinstance(value, list):
-        return "+".join(_short(v) for v in value)
+        return "+".join(_value_in_label(v) for v in value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def require_metric(metric: str) -> None:
     """Raise ConfigError for a name that is not a metric's."""
-    faults = _check_metric(metric)
+    faults = _metric_faults(metric)
     if faults:
         raise ConfigError(faults[0])
 
 
-def _check_metric(metric: str) -> list[str]:
+def _metric_faults(metric: str) -> list[str]:
     if metric in METRICS:
         return []
     return [f"metric: {metric!r} is not a metric.{suggest(metric, METRICS, what='Metrics')}"]
 
 
-def _seeds(value: int | list[int]) -> tuple[tuple[int, ...], list[str]]:
+def _seed_numbers(value: int | list[int], faults: Faults) -> tuple[int, ...]:
     seeds = tuple(range(value)) if isinstance(value, int) else tuple(value)
     if not seeds or min(seeds) < 0:
-        return (), [f"seeds: expected a number from 1, or a list of numbers from 0, found {value}."]
-    if len(set(seeds)) < len(seeds):
-        return (), [f"seeds: expected different numbers, found {list(seeds)}."]
-    return seeds, []
+        faults.add(f"seeds: expected a number from 1, or a list of numbers from 0, found {value}.")
+    elif len(set(seeds)) < len(seeds):
+        faults.add(f"seeds: expected different numbers, found {list(seeds)}.")
+    return seeds
 
 
 # --- protocol -------------------------------------------------------------------------------
 
-_FLAGS = ("command line", "--set")
+_FROM_FLAGS = ("command line", "--set")
 
 
-def _tuning(
-    asked: bool | int | TuningSection, entries: Sequence[_Entry], came: str | None
-) -> tuple[TuningSection, list[dict[str, Any]], list[str], list[str]]:
-    """The section, the space of each entry (empty: not tuned), notes, faults.
+def tuning_spaces(
+    asked: bool | int | TuningSection, entries: Sequence[Entry], came: str | None, faults: Faults
+) -> tuple[TuningSection, list[dict[str, Any]]]:
+    """The section, and the space of each entry (empty: not tuned).
 
     `came` is where `asked` came from, None for the default. A flag wins over the file's entries.
     """
-    on = asked is not False
-    flagged = came in _FLAGS
     section = asked if isinstance(asked, TuningSection) else TuningSection.model_validate({})
     if not isinstance(asked, bool | TuningSection):
         if asked < 1:
-            return (
-                section,
-                [],
-                [],
-                [f"tuning: expected off, on, or a budget from 1, found {asked}."],
-            )
+            faults.add(f"tuning: expected off, on, or a budget from 1, found {asked}.")
+            return section, []
         section = TuningSection.model_validate({"budget": asked})
-    spaces: list[dict[str, Any]] = []
-    faults: list[str] = []
-    kept: list[str] = []
     fields = setting_fields()
     for key in section.space or {}:
         if key not in fields:
             hint = suggest(key, fields, what="Settings")
-            faults.append(f"tuning.space: unknown setting {key!r}.{hint}")
+            faults.add(f"tuning.space: unknown setting {key!r}.{hint}")
+    spaces: list[dict[str, Any]] = []
+    untuned: list[str] = []
     for i, entry in enumerate(entries):
-        own = entry.tune is not None and not flagged
+        own = entry.tune is not None and came not in _FROM_FLAGS
         where = f"methods.{i} ({entry.name}): tune" if own else "tuning"
         wanted: dict[str, Any] = {}
-        if own and isinstance(entry.tune, Mapping):
-            wanted = {k: v for k, v in entry.tune.items() if entry.origin.get(k) not in _FLAGS}
-        elif own and entry.tune not in (False, "off"):
-            faults.append(f"{where}: expected off or settings, found {entry.tune!r}.")
-        elif on and not own:
+        if own:
+            wanted = _own_space(entry, where, faults)
+        elif asked is not False:
             wanted = _default_space(section, entry, entries, came is not None)
             if not wanted and "learning_rate" in entry.settings:
-                kept.append(entry.label or entry.name)
-        space, why = _space(wanted, entry.name, where)
+                untuned.append(entry.label or entry.name)
+        space = _checked_space(wanted, entry.name, where, faults)
         spaces.append(space)
-        faults += why
         if section.budget is None and any(isinstance(v, Range) for v in space.values()):
-            faults.append(
-                f"{where}: a range needs a budget: tuning: {{budget: 10}}, or --tuning 10."
-            )
-    notes = []
-    if kept:
-        names = ", ".join(dict.fromkeys(kept))
-        notes.append(
+            faults.add(f"{where}: a range needs a budget: tuning: {{budget: 10}}, or --tuning 10.")
+    if untuned:
+        names = ", ".join(dict.fromkeys(untuned))
+        faults.note(
             f"tuning: not for {names}, whose learning_rate was given; --tuning on tunes around it."
         )
-    if _tuning_seeds(section.seeds) == ():
-        faults.append(f"tuning.seeds: expected a number from 1, found {section.seeds}.")
-    return section, spaces, notes, faults
+    if tuning_seeds(section.seeds) == ():
+        faults.add(f"tuning.seeds: expected a number from 1, found {section.seeds}.")
+    return section, spaces
+
+
+def _own_space(entry: Entry, where: str, faults: Faults) -> dict[str, Any]:
+    """What a method's own `tune` asks for, without what a flag sets."""
+    if isinstance(entry.tune, Mapping):
+        return {k: v for k, v in entry.tune.items() if entry.origin.get(k) not in _FROM_FLAGS}
+    if entry.tune not in (False, "off"):
+        faults.add(f"{where}: expected off or settings, found {entry.tune!r}.")
+    return {}
 
 
 def _default_space(
-    section: TuningSection, entry: _Entry, entries: Sequence[_Entry], explicit: bool
+    section: TuningSection, entry: Entry, entries: Sequence[Entry], explicit: bool
 ) -> dict[str, Any]:
     """What a method tries where its entry does not say: settings of the section that it has."""
     known = METHODS[entry.name].settings.model_fields
@@ -782,8 +1019,10 @@ def _default_space(
     return {"learning_rate": [min(10.0, float(f"{rate * f:.3g}")) for f in section.around]}
 
 
-def _space(wanted: Mapping[str, Any], name: str, where: str) -> tuple[dict[str, Any], list[str]]:
-    """Check a space against a method's settings."""
+def _checked_space(
+    wanted: Mapping[str, Any], name: str, where: str, faults: Faults
+) -> dict[str, Any]:
+    """A space as it is searched, checked against a method's settings."""
     model = METHODS[name].settings
     unknown = [
         f"{where}: {name} has no setting {k!r}.{suggest(k, model.model_fields, what='Settings')}"
@@ -791,101 +1030,104 @@ def _space(wanted: Mapping[str, Any], name: str, where: str) -> tuple[dict[str, 
         if k not in model.model_fields
     ]
     if unknown:
-        return {}, unknown
+        faults.add(*unknown)
+        return {}
     try:
         space = parse_space(wanted)
     except ValueError as e:
-        return {}, [f"{where}: {e}."]
-    faults = []
+        faults.add(f"{where}: {e}.")
+        return {}
+    wrong_lines = []
     for key, values in space.items():
         ends = values if isinstance(values, tuple) else (values.low, values.high)
         for value in ends:
             plain: Any = list(value) if isinstance(value, tuple) else value
             whole = isinstance(values, Range) and values.integer
-            faults += _faults_of(model, {key: int(plain) if whole else plain})
-    return space, [f"{where}: {w}" for w in dict.fromkeys(faults)]
+            wrong_lines += setting_faults(model, {key: int(plain) if whole else plain})
+    faults.add(*(f"{where}: {fault}" for fault in dict.fromkeys(wrong_lines)))
+    return space
 
 
-def _tuning_seeds(value: int | list[int]) -> tuple[int, ...]:
+def tuning_seeds(value: int | list[int]) -> tuple[int, ...]:
+    """Seeds of each try: so many from the first, or those listed; none where one is below 0."""
     if isinstance(value, int):
         return tuple(TUNING_SEED + i for i in range(value))
     return tuple(value) if all(s >= 0 for s in value) else ()
 
 
-def _protocol(study: StudyFile, methods: int) -> tuple[dict[str, Any], list[str]]:
-    """What a StudySpec holds of the protocol beside tuning, and what is wrong with it."""
-    sizes, faults = _train_sizes(study.train_sizes)
-    race = study.race or study.budget is not None
-    budget, why = _race(study, race, methods)
-    values = {
-        "vary_split": study.vary_split,
-        "train_sizes": sizes,
-        "test_on": tuple(_other_data(d) for d in _as_list(study.test_on)),
-        "race": race,
-        "budget": budget,
-        "disagreement": study.disagreement,
-        "behaviour": BUNDLED_SUITE if study.behaviour is True else study.behaviour or None,
-    }
-    return values, faults + why
-
-
-def _train_sizes(value: str | list[Any] | None) -> tuple[tuple[int, ...], list[str]]:
+def _train_sizes(value: str | list[int | Literal["all"]] | None, faults: Faults) -> tuple[int, ...]:
     """Sizes below all, rising. `all` is always run: it is what the table compares."""
     if value is None:
-        return (), []
+        return ()
     parts = [p.strip() for p in value.split(",")] if isinstance(value, str) else value
-    sizes = []
+    sizes = set()
     for part in parts:
         if part == "all":
             continue
         if not str(part).isdigit() or int(part) < 1:
             wanted = "numbers of rows and all, such as 50,100,all"
-            return (), [f"train_sizes: expected {wanted}; found {part!r}."]
-        sizes.append(int(part))
-    return tuple(sorted(set(sizes))), []
+            faults.add(f"train_sizes: expected {wanted}; found {part!r}.")
+            return ()
+        sizes.add(int(part))
+    return tuple(sorted(sizes))
 
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
 
-def _race(study: StudyFile, race: bool, methods: int) -> tuple[float | None, list[str]]:
-    """Seconds of a race's budget, and what stands in a race's way."""
-    faults = []
-    seconds = None
-    if isinstance(study.budget, str):
-        found = _DURATION.fullmatch(study.budget.replace(" ", ""))
-        units = (3600, 60, 1)
-        if found and any(found.groups()):
-            seconds = sum(float(v or 0) * u for v, u in zip(found.groups(), units, strict=True))
-    elif study.budget is not None:
-        seconds = float(study.budget)
+def _race_budget(study: StudyFile, race: bool, methods: int, faults: Faults) -> float | None:
+    """Seconds of a race's budget; what stands in a race's way are faults."""
+    seconds = None if study.budget is None else _seconds_of(study.budget)
     if study.budget is not None and not seconds:
-        faults.append(
+        faults.add(
             f"budget: expected a duration such as 90s, 20m or 1h30m, found {study.budget!r}."
         )
     if race and study.metric != "accuracy":
-        faults.append(
+        faults.add(
             f"race: a race is decided row by row, by accuracy; the metric is {study.metric}. Leave "
             "race out, or judge by accuracy."
         )
     if race and study.vary_split:
-        faults.append(
+        faults.add(
             "race: a race compares methods on the same validation rows; vary_split divides them "
             "anew by each seed. Leave one of them out."
         )
     if race and methods == 1:
-        faults.append("race: expected two or more methods, found one.")
-    return seconds, faults
+        faults.add("race: expected two or more methods, found one.")
+    return seconds
 
 
-def _other_data(value: str | DataSection) -> DataSpec:
+def _seconds_of(duration: float | str) -> float | None:
+    """Seconds of a number, or of 90s, 20m, 1h30m; None for another text."""
+    if not isinstance(duration, str):
+        return float(duration)
+    match = _DURATION.fullmatch(duration.replace(" ", ""))
+    if match is None or not any(match.groups()):
+        return None
+    return sum(float(v or 0) * u for v, u in zip(match.groups(), (3600, 60, 1), strict=True))
+
+
+def _data_spec_of(value: str | DataSection) -> DataSpec:
     return DataSpec(value) if isinstance(value, str) else DataSpec(**value.model_dump())
 
 
-def protocol_yaml(spec: StudySpec) -> dict[str, Any]:
-    """The protocol's keys of a resolved study.yaml, as `load` reads them again."""
+def study_yaml(spec: StudySpec) -> dict[str, Any]:
+    """A study's keys as a resolved study.yaml has them, and `resolve_study` reads them again."""
     t = spec.tuning
     return {
+        "data": asdict(spec.data),
+        "model": spec.model,
+        "trust_remote_code": spec.trust_remote_code,
+        "methods": [
+            {"name": m.name, "label": m.label, "tune": _tune_yaml(spec, m.label), **m.settings}
+            for m in spec.methods
+        ],
+        "seeds": list(spec.seeds),
+        "metric": spec.metric,
+        "output_dir": str(spec.output_dir),
+        "report_to": list(spec.report_to),
+        "jobs": spec.jobs or "auto",
+        "stack": {None: "auto", 1: "off"}.get(spec.stack, spec.stack),
         "tuning": {"budget": t.budget, "seeds": list(t.seeds), "prune": t.prune},
         "vary_split": spec.vary_split,
         "train_sizes": [*spec.train_sizes, "all"] if spec.train_sizes else None,
@@ -894,10 +1136,16 @@ def protocol_yaml(spec: StudySpec) -> dict[str, Any]:
         "budget": spec.budget,
         "disagreement": spec.disagreement,
         "behaviour": spec.behaviour or False,
+        "sources": dict(spec.sources),
     }
 
 
-def _slug(path: Path | None, source: str, model: str) -> str:
+def _tune_yaml(spec: StudySpec, label: str) -> dict[str, Any] | bool:
+    space = spec.tuning.spaces.get(label)
+    return space_to_json(space) if space else False
+
+
+def _folder_name(path: Path | None, source: str, model: str) -> str:
     if path is not None:
         return path.parent.name if path.name == "study.yaml" and path.parent.name else path.stem
     parts = [Path(source).stem if Path(source).suffix else Path(source).name, Path(model).name]

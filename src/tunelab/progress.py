@@ -22,23 +22,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from tunelab import store
 from tunelab.metrics import METRICS
-from tunelab.study import Plan
+from tunelab.study import Schedule
 from tunelab.summary import MISSING, column, format_estimate, format_seconds
 from tunelab.types import Estimate, TrialResult, TrialSpec
 
 __all__ = ["Display"]
 
 
-def _names_by_trial(plan: Plan) -> dict[str, str]:
-    return {t.trial_id: _trial_title(t, plan) for t in plan.todo}
+def _names_of_trials(schedule: Schedule) -> dict[str, str]:
+    return {t.trial_id: _name_of_trial(t, schedule) for t in schedule.progress.todo}
 
 
-def _trial_title(t: TrialSpec, plan: Plan | None = None) -> str:
+def _name_of_trial(t: TrialSpec, schedule: Schedule) -> str:
     """What a trial is called: "lora seed 3", "lora on 100 rows seed 3", "lora try r=4"."""
     if t.purpose == "tuning":
-        tuned = plan.spec.tuning.spaces.get(t.method.label, {}) if plan else {}
+        tuned = schedule.plan.spec.tuning.spaces.get(t.method.label, {})
         said = " ".join(f"{k}={t.method.settings[k]}" for k in tuned)
         return f"{t.method.label} try {said or t.trial_id[-6:]}"
     rows = f" on {t.train_rows:,} rows" if t.train_rows is not None else ""
@@ -66,15 +65,15 @@ class _Row:
 
 
 class Display:
-    """Shows a plan being carried out. Use as a context manager; feed it events and results."""
+    """Shows a schedule being run. Use as a context manager; feed it events and results."""
 
-    def __init__(self, plan: Plan, console: Console) -> None:
-        self._plan = plan
+    def __init__(self, schedule: Schedule, console: Console) -> None:
+        self._schedule = schedule
         self._console = console
-        self._metric = plan.spec.metric
-        self._names = _names_by_trial(plan)
+        self._metric = schedule.plan.spec.metric
+        self._names = _names_of_trials(schedule)
         self._width = max((len(n) for n in self._names.values()), default=0)
-        self._left = dict(plan.seconds)
+        self._left = dict(schedule.seconds)
         # Measured over estimated seconds of the trials so far: corrects those to come.
         self._spent, self._expected = 0.0, 0.0
         self._started: dict[str, float] = {}
@@ -94,7 +93,8 @@ class Display:
                 TextColumn("{task.fields[said]}", markup=False),
                 console=self._console,
             )
-            total = len(self._plan.todo) + sum(self._plan.proposals.values())
+            progress = self._schedule.progress
+            total = len(progress.todo) + sum(progress.proposals.values())
             self._tasks = (
                 self._bars.add_task("trials", total=total, said=""),
                 self._bars.add_task("", total=None, said="starting", visible=True),
@@ -115,14 +115,13 @@ class Display:
     def _known_already(self) -> dict[str, _Row]:
         """A row a method, with the trials that an earlier run has finished."""
         rows: dict[str, _Row] = {}
-        todo = {t.trial_id for t in self._plan.todo}
-        for t in self._plan.trials:
+        progress = self._schedule.progress
+        todo = {t.trial_id for t in progress.todo}
+        for t in progress.trials:
             row = rows.setdefault(t.method.label, _Row())
             row.trials += 1
-            if t.trial_id not in todo:
-                result = store.read_result(self._plan.spec.output_dir, t.trial_id)
-                if result is not None:
-                    row.add(result, f"eval_{self._metric}")
+            if t.trial_id not in todo and t.trial_id in progress.results:
+                row.add(progress.results[t.trial_id], f"eval_{self._metric}")
         return rows
 
     def render(self) -> RenderableType:
@@ -167,7 +166,8 @@ class Display:
 
     @property
     def _labels(self) -> dict[str, str]:
-        return {t.trial_id: t.method.label for t in (*self._plan.trials, *self._plan.todo)}
+        progress = self._schedule.progress
+        return {t.trial_id: t.method.label for t in (*progress.trials, *progress.todo)}
 
     def _score(self, value: float | None) -> str:
         if value is None:
@@ -179,7 +179,7 @@ class Display:
         """Show one event of an engine."""
         trial_id = str(event.get("trial_id", ""))
         if event.get("event") == "plan":
-            self._replan(event["plan"])
+            self._reschedule(event["plan"])
         elif event.get("event") == "start":
             self._started[trial_id] = time.perf_counter()
             self._show(trial_id, "starting", completed=0, total=None)
@@ -190,19 +190,20 @@ class Display:
         elif "eval_loss" in event or "loss" in event:
             self._show(trial_id, self._said(event), completed=event["step"], total=event["steps"])
 
-    def _replan(self, plan: Plan) -> None:
+    def _reschedule(self, schedule: Schedule) -> None:
         """Take over what is to run from now on: settings were chosen, or a method was dropped."""
-        self._left = dict(plan.seconds)
-        self._plan = plan
-        self._names |= _names_by_trial(plan)
-        for t in plan.trials:
+        self._left = dict(schedule.seconds)
+        self._schedule = schedule
+        self._names |= _names_of_trials(schedule)
+        trials = schedule.progress.trials
+        for t in trials:
             row = self._rows.setdefault(t.method.label, _Row())
-            row.trials = sum(x.method.label == t.method.label for x in plan.trials)
+            row.trials = sum(x.method.label == t.method.label for x in trials)
         self._width = max((len(n) for n in self._names.values()), default=0)
 
     def result(self, result: TrialResult) -> None:
         """Show that a trial has ended, and how."""
-        name = self._names.get(result.spec.trial_id) or _trial_title(result.spec, self._plan)
+        name = self._names.get(result.spec.trial_id) or _name_of_trial(result.spec, self._schedule)
         took = time.perf_counter() - self._started.pop(result.spec.trial_id)
         expected = self._left.pop(result.spec.trial_id, took)
         self._spent += took
@@ -234,7 +235,7 @@ class Display:
         now = time.perf_counter()
         so_far = sum(now - t for t in self._started.values())
         left = sum(self._left.values()) * ratio - so_far
-        return max(0.0, left) / max(1, min(self._plan.jobs, len(self._left)))
+        return max(0.0, left) / max(1, min(self._schedule.jobs, len(self._left)))
 
     def _line(self, *parts: str | tuple[str, str]) -> None:
         # In a file or a pipe, one line is one trial.

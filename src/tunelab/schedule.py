@@ -4,7 +4,8 @@ Memory is estimated before anything is started. Time is a trial's arithmetic ove
 which trials of the method had on this machine; else that of other methods there, which says what
 the machine does with such work; else a matrix product measured for a moment.
 
-May import: bases, cache, measure, types. May not import: torch, study, engines.
+What a method's arithmetic and memory are its row says (`Costs`).
+May import: methods, bases, cache, measure, types. May not import: torch, study, engines.
 """
 
 from __future__ import annotations
@@ -22,10 +23,18 @@ from pathlib import Path
 import numpy as np
 
 from tunelab import bases, cache, measure
+from tunelab.methods import METHODS
 from tunelab.types import Dataset, TrialResult, TrialSpec
 
-__all__ = ["estimate", "in_order", "learn", "makespan", "side_by_side", "stack_size",
-           "threads_ahead"]  # fmt: skip
+__all__ = [
+    "estimate",
+    "learn",
+    "makespan",
+    "side_by_side",
+    "stack_size",
+    "starting_order",
+    "threads_ahead",
+]
 
 
 # --- side by side ---------------------------------------------------------------------------
@@ -34,8 +43,6 @@ __all__ = ["estimate", "in_order", "learn", "makespan", "side_by_side", "stack_s
 _BYTES_OF_A_PROCESS = 350_000_000
 # Of the memory that is free, so much may be planned with.
 _SHARE_OF_MEMORY = 0.8
-# Copies of all weights: full fine-tuning has gradients, two moments and the best epoch's beside.
-_COPIES = {"full": 5.0}
 
 
 def side_by_side(
@@ -49,7 +56,7 @@ def side_by_side(
 
     `stacked`: each trial stands for a stack of up to so many.
     """
-    wanted = _wanted(asked, len(todo))
+    wanted = _jobs_wanted(asked, len(todo))
     if wanted < 2:
         shared = asked is None and len(todo) > 1 and measure.has_card()
         return 1, None, "one trial at a time: they share one card" if shared else ""
@@ -62,22 +69,22 @@ def side_by_side(
         why = f"{jobs} at a time instead of {wanted}: {gigabytes}, {(free or 0) / 1e9:.1f} are free"
     else:
         why = f"{jobs} at a time, {gigabytes}; --jobs 1 measures each trial alone"
-    return jobs, _threads(jobs), why
+    return jobs, _threads_each(jobs), why
 
 
 def threads_ahead(asked: int | None, trials: int) -> int | None:
     """Threads of each trial, as `side_by_side` gives them where memory suffices."""
-    return _threads(_wanted(asked, trials))
+    return _threads_each(_jobs_wanted(asked, trials))
 
 
-def _wanted(asked: int | None, trials: int) -> int:
+def _jobs_wanted(asked: int | None, trials: int) -> int:
     """How many at a time, were there memory for all."""
     if asked is None and measure.has_card():
         return 1
     return min(asked or _cores(), trials)
 
 
-def _threads(jobs: int) -> int | None:
+def _threads_each(jobs: int) -> int | None:
     return max(1, _cores() // jobs) if jobs > 1 else None
 
 
@@ -93,23 +100,24 @@ def _bytes_of(t: TrialSpec, dataset: Dataset, base: bases.Base | None, stacked: 
     """About how much memory a trial needs at its peak, rather too much than too little."""
     s = t.method.settings
     texts = sum(len(x) for part in dataset.parts.values() for x in part.texts)
+    costs = METHODS[t.method.name].costs
     if t.base is None or base is None:
-        return _BYTES_OF_A_PROCESS + 60.0 * texts  # n-grams of every length, twice
-    weights: float = 4.0 * bases.count_parameters(base) * _COPIES.get(t.method.name, 2.0)
+        return _BYTES_OF_A_PROCESS + costs.bytes_per_character * texts
+    weights = 4.0 * bases.count_parameters(base) * costs.weight_copies
     longest = max((len(x.split()) for x in dataset.train.texts), default=1) * 1.5 + 2
     length: float = min(longest, s.get("max_length", 1e9))
-    layers, width, heads = _shape(base)
+    layers, width, heads = _layers_width_heads(base)
     tokens: float = s.get("per_device_train_batch_size", 0) * length * stacked
     kept = layers * (32 * width + 4 * heads * length)  # floats kept for a token's backward pass
     return (
         _BYTES_OF_A_PROCESS
-        + float(weights)
+        + weights
         + 4 * (tokens * kept + _TOKENS_SCORED * 32 * width)
         + 8.0 * texts
     )
 
 
-def _shape(base: bases.Base) -> tuple[int, int, int]:
+def _layers_width_heads(base: bases.Base) -> tuple[int, int, int]:
     """Layers, width and attention heads; as of a small model where the config does not say."""
     sizes = base.sizes
     return sizes.layers or 12, sizes.width or 12, sizes.heads or 12
@@ -138,9 +146,6 @@ def stack_size(asked: int | None, t: TrialSpec, dataset: Dataset) -> int:
 
 # --- how long -------------------------------------------------------------------------------
 
-# Floating-point operations for each weight and training token: a forward pass has 2.
-_WORK = {"full": 6.0, "probe": 2.0, "svm": 2.0, "svm-tfidf": 0.0}
-_WORK_OF_ADAPTERS = 4.5
 # Share of a float32 matrix product's speed, on as many threads, that training reaches, and what it
 # gains where the processor multiplies bfloat16 (docs/log.md): until a trial has been run here.
 _EFFICIENCY, _GAIN_OF_BFLOAT16 = 0.75, 1.6
@@ -155,7 +160,9 @@ _SECONDS_BESIDE, _SECONDS_BESIDE_WITHOUT = 2.0, 0.7
 _MEMORY = 0.7
 
 
-def in_order(todo: Sequence[TrialSpec], seconds: Mapping[str, float], jobs: int) -> list[TrialSpec]:
+def starting_order(
+    todo: Sequence[TrialSpec], seconds: Mapping[str, float], jobs: int
+) -> list[TrialSpec]:
     """The order in which trials start: as given, but of the last seed the longest ones first.
 
     Else a core waits at the end for a long one that was started last. `seconds` by trial, as
@@ -195,33 +202,38 @@ def estimate(
     """
     if not todo:
         return {}
-    took: dict[str, list[float]] = {}
+    seconds_by_label: dict[str, list[float]] = {}
     for r in done:
         alike = r.spec.train_rows is None and r.provenance.get("jobs", 1) == jobs
         if alike and "seconds" in r.provenance:
-            took.setdefault(r.spec.method.label, []).append(float(r.provenance["seconds"]))
-    known = _known()
+            seconds_by_label.setdefault(r.spec.method.label, []).append(
+                float(r.provenance["seconds"])
+            )
+    known = _known_speeds()
     out: dict[str, float] = {}
-    embedded = any(r.spec.method.name == "svm" for r in done)
+    paid = {r.spec.method.name for r in done}
     for t in todo:
         start = _SECONDS_TO_START if out else _SECONDS_TO_IMPORT
-        if t.method.label in took and t.train_rows is None:
-            out[t.trial_id] = start + float(np.mean(took[t.method.label]))
+        if t.method.label in seconds_by_label and t.train_rows is None:
+            out[t.trial_id] = start + float(np.mean(seconds_by_label[t.method.label]))
             continue
-        # Vectors on fewer rows are those of all rows.
-        work = 0.0 if t.method.name == "svm" and embedded else _work(t, dataset, base)
-        embedded = embedded or t.method.name == "svm"
-        out[t.trial_id] = start + _beside(t) + work / _speed(_kind(t, base, threads), known)
+        # What is kept of all rows serves fewer rows too.
+        free = METHODS[t.method.name].costs.once and t.method.name in paid
+        work = 0.0 if free else _operations(t, dataset, base)
+        paid.add(t.method.name)
+        out[t.trial_id] = (
+            start + _seconds_beside(t) + work / _speed_of(_kind_of_trial(t, base, threads), known)
+        )
     return out
 
 
-def _beside(t: TrialSpec) -> float:
+def _seconds_beside(t: TrialSpec) -> float:
     return _SECONDS_BESIDE_WITHOUT if t.base is None else _SECONDS_BESIDE
 
 
-def _known() -> dict[str, float]:
+def _known_speeds() -> dict[str, float]:
     """Operations a second by kind, of the trials that this machine has run."""
-    stored = cache.read_json(_speeds())
+    stored = cache.read_json(_speeds_file())
     entries = stored.items() if isinstance(stored, dict) else ()
     return {
         kind: e["work"] / e["seconds"]
@@ -230,25 +242,25 @@ def _known() -> dict[str, float]:
     }
 
 
-def _speed(kind: str, known: dict[str, float]) -> float:
+def _speed_of(kind: str, known: dict[str, float]) -> float:
     """Operations a second of a kind of trial: as measured, or as far off as its neighbours are."""
     if kind in known:
         return known[kind]
     # Counting n-grams says nothing of models, nor do models of it.
     alike = [
-        speed / _guess(k)
+        speed / _guessed_speed(k)
         for k, speed in known.items()
-        if _place(k) == _place(kind) and ("/none/" in k) == ("/none/" in kind)
+        if _machine_of(k) == _machine_of(kind) and ("/none/" in k) == ("/none/" in kind)
     ]
-    return _guess(kind) * (statistics.median(alike) if alike else 1.0)
+    return _guessed_speed(kind) * (statistics.median(alike) if alike else 1.0)
 
 
-def _place(kind: str) -> str:
+def _machine_of(kind: str) -> str:
     """The machine in a kind: its processor and cores."""
     return kind.rsplit("/", 3)[0]
 
 
-def _guess(kind: str) -> float:
+def _guessed_speed(kind: str) -> float:
     """Operations a second from what the machine multiplies."""
     _, threads, family, _ = kind.rsplit("/", 3)
     if family == "none":
@@ -261,28 +273,28 @@ def _guess(kind: str) -> float:
     return float(_measured_speed() * used**_SCALING * _EFFICIENCY * gain)
 
 
-def _work(t: TrialSpec, dataset: Dataset, base: bases.Base | None) -> float:
+def _operations(t: TrialSpec, dataset: Dataset, base: bases.Base | None) -> float:
     """About how many floating-point operations a trial takes."""
     s = t.method.settings
+    costs = METHODS[t.method.name].costs
     words = sum(len(x.split()) for x in dataset.train.texts)
     rows = max(1, len(dataset.train))
     share = (t.train_rows or rows) / rows
     if t.base is None or base is None:
-        return share * words * 2e6  # counting n-grams: as long as so many operations
+        return share * words * costs.work_per_word
     tokens = 1.35 * words + 2 * rows  # subwords and the special tokens
     tokens = min(tokens, s.get("max_length", 1e9) * rows)
     epochs = s.get("num_train_epochs", 1)
     # Validation is scored after every epoch, test once; a forward pass is a third of a step.
     scored = 0.33 * (len(dataset.validation) * epochs + len(dataset.test)) / rows
-    work = _WORK.get(t.method.name, _WORK_OF_ADAPTERS)
-    return float(work * _encoder_weights(base) * tokens * (epochs * share + scored))
+    return float(costs.work * _encoder_weights(base) * tokens * (epochs * share + scored))
 
 
-def _speeds() -> Path:
+def _speeds_file() -> Path:
     return cache.machine_folder() / "speeds.json"
 
 
-def _kind(t: TrialSpec, base: bases.Base | None, threads: int | None) -> str:
+def _kind_of_trial(t: TrialSpec, base: bases.Base | None, threads: int | None) -> str:
     """What has a speed of its own on a machine."""
     family = base.model_type if base and t.base else "none"
     hardware = measure.hardware()
@@ -295,22 +307,22 @@ def learn(
     result: TrialResult, dataset: Dataset, base: bases.Base | None, threads: int | None
 ) -> None:
     """Keep how fast a trial was, for the next study's estimate."""
-    seconds = float(result.provenance["seconds"]) - _beside(result.spec)
+    seconds = float(result.provenance["seconds"]) - _seconds_beside(result.spec)
     kept = (result.details.get("frozen_layers") or result.details).get("from_cache")
     if kept or seconds < 1 or result.provenance.get("stack"):
         return  # says nothing of the work
-    stored = cache.read_json(_speeds())
+    stored = cache.read_json(_speeds_file())
     speeds = stored if isinstance(stored, dict) else {}
-    kind = _kind(result.spec, base, threads)
+    kind = _kind_of_trial(result.spec, base, threads)
     before = speeds.get(kind)
     # Sums of both, not a mean of speeds: of a short trial, what is beside the work is a large part.
     old = before if isinstance(before, dict) else {"work": 0.0, "seconds": 0.0}
     speeds[kind] = {
-        "work": _MEMORY * old.get("work", 0.0) + _work(result.spec, dataset, base),
+        "work": _MEMORY * old.get("work", 0.0) + _operations(result.spec, dataset, base),
         "seconds": _MEMORY * old.get("seconds", 0.0) + seconds,
     }
     with suppress(OSError):  # a cache that cannot be written costs an estimate, not a study
-        cache.replace(_speeds(), json.dumps(speeds, indent=1).encode())
+        cache.replace(_speeds_file(), json.dumps(speeds, indent=1).encode())
 
 
 def _encoder_weights(base: bases.Base) -> int:

@@ -80,9 +80,9 @@ __all__ = [
     "write_trial",
 ]
 
-FORMAT = 1
+TRIAL_FORMAT = 1
 TEST_ON = "test_on:"  # before the name of other data, in a trial's predictions
-_ASIDE = ".before"
+_SET_ASIDE = ".before"
 TRIAL_FILES = ("spec.json", "result.json", "history.jsonl", "predictions.parquet")
 
 
@@ -116,7 +116,7 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _read_json(path: Path) -> Any:
+def _read_json_file(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -151,7 +151,7 @@ def new_trial(study: Path, trial_id: str) -> Iterator[Path]:
     staging.chmod(0o755)
     try:
         yield staging
-        aside = final.with_name(f".{trial_id}{_ASIDE}")
+        aside = final.with_name(f".{trial_id}{_SET_ASIDE}")
         if final.exists():
             shutil.rmtree(aside, ignore_errors=True)
             final.replace(aside)
@@ -170,8 +170,8 @@ def sweep(study: Path, trial_id: str | None = None) -> None:
     for leftover in (study / "trials").glob(f".{trial_id}.*" if trial_id else ".*"):
         if not leftover.is_dir():
             continue
-        place = trial_dir(study, leftover.name.removeprefix(".").removesuffix(_ASIDE))
-        if leftover.name.endswith(_ASIDE) and not place.exists():
+        place = trial_dir(study, leftover.name.removeprefix(".").removesuffix(_SET_ASIDE))
+        if leftover.name.endswith(_SET_ASIDE) and not place.exists():
             leftover.replace(place)
         else:
             shutil.rmtree(leftover, ignore_errors=True)
@@ -225,7 +225,7 @@ def spec_of(artifact: Path) -> TrialSpec | None:
     """The spec of the trial that made a classifier's folder; None where it does not say."""
     for path in (artifact / "trial" / "spec.json", artifact.parent / "spec.json"):
         if path.is_file():
-            return spec_from_json(_read_json(path))
+            return spec_from_json(_read_json_file(path))
     return None
 
 
@@ -238,7 +238,7 @@ def write_trial(
     """Fill a folder from `new_trial`. `predictions` by split name; `history` a row a log step."""
     write_json(directory / "spec.json", asdict(result.spec))
     body = {k: v for k, v in asdict(result).items() if k != "spec"}
-    write_json(directory / "result.json", {"format": FORMAT, **body})
+    write_json(directory / "result.json", {"format": TRIAL_FORMAT, **body})
     lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in history)
     write_text(directory / "history.jsonl", lines)
     _write_predictions(directory / "predictions.parquet", predictions)
@@ -249,14 +249,14 @@ def read_result(study: Path, trial_id: str) -> TrialResult | None:
     directory = trial_dir(study, trial_id)
     if not (directory / "result.json").exists():
         return None
-    body = _read_json(directory / "result.json")
-    if body.pop("format") != FORMAT:
+    body = _read_json_file(directory / "result.json")
+    if body.pop("format") != TRIAL_FORMAT:
         raise InputError(
-            f"{directory}: written in another result format than this tunelab reads ({FORMAT}). "
-            "Use a new output directory."
+            f"{directory}: written in another result format than this tunelab reads "
+            f"({TRIAL_FORMAT}). Use a new output directory."
         )
     body["cost"] = Cost(**body["cost"])
-    return TrialResult(spec=spec_from_json(_read_json(directory / "spec.json")), **body)
+    return TrialResult(spec=spec_from_json(_read_json_file(directory / "spec.json")), **body)
 
 
 def read_history(study: Path, trial_id: str) -> list[dict[str, Any]]:
@@ -471,7 +471,7 @@ def read_study(directory: Path) -> StudyRecord:
     return StudyRecord(
         directory=directory,
         settings=settings,
-        data=_read_json(directory / "data.json"),
+        data=_read_json_file(directory / "data.json"),
         results=tuple(found["trials"]),
         missing=tuple(missing),
         curve=tuple(found["curve"]),
@@ -485,7 +485,7 @@ EXTRAS = ("tuning", "race", "curves", "gate", "behaviour")
 
 def write_extra(directory: Path, name: str, value: Mapping[str, Any]) -> None:
     """Write tuning.json, race.json, curves.json, gate.json or behaviour.json."""
-    write_json(directory / f"{name}.json", {"format": FORMAT, **value})
+    write_json(directory / f"{name}.json", {"format": TRIAL_FORMAT, **value})
 
 
 def remove_extra(directory: Path, name: str) -> None:
@@ -496,7 +496,7 @@ def remove_extra(directory: Path, name: str) -> None:
 def read_extra(directory: Path, name: str) -> dict[str, Any] | None:
     """Read tuning.json, race.json, curves.json, ...; None where there is none."""
     path = directory / f"{name}.json"
-    return dict(_read_json(path)) if path.is_file() else None
+    return dict(_read_json_file(path)) if path.is_file() else None
 
 
 def update_study(directory: Path, **values: Any) -> None:
@@ -524,7 +524,7 @@ def results_rows(results: Iterable[TrialResult]) -> list[dict[str, Any]]:
             "method": r.spec.method.name,
             "label": r.spec.method.label,
             "base": r.spec.base.name if r.spec.base else None,
-            **{k: _cell(settings.get(k)) for k in setting_names},
+            **{k: _csv_cell(settings.get(k)) for k in setting_names},
             "seed": r.spec.seed,
             "train_rows": r.spec.train_rows,
             "status": r.status,
@@ -536,7 +536,7 @@ def results_rows(results: Iterable[TrialResult]) -> list[dict[str, Any]]:
     return rows
 
 
-def _cell(value: Any) -> Any:
+def _csv_cell(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, list | dict | tuple) else value
 
 

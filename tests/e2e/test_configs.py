@@ -26,12 +26,12 @@ RUN = [
 
 
 def names_of(path: Path) -> list[str]:
-    return [m.label for m in config.load(path, {}).methods]
+    return [m.label for m in config.resolve_study(path, {}).methods]
 
 
 def in_small(path: Path, folder: Path) -> config.StudySpec:
     """The study on a tiny base and few rows, one seed; each method on the first of its tries."""
-    asked = config.load(path, {})
+    asked = config.resolve_study(path, {})
     classes = CLASSES.get(path.stem, 2)
     text = asked.data.text_column or "text"
     rows = [(said, f"class {i % classes}") for i, (said, _) in enumerate(reviews(24 * classes))]
@@ -42,7 +42,7 @@ def in_small(path: Path, folder: Path) -> config.StudySpec:
         "output_dir": str(folder / "study"),
     }  # fmt: skip
     given = {k: v for k, v in SHORT.items() if any(k in m.settings for m in asked.methods)}
-    spec = config.load(path, flags, given)
+    spec = config.resolve_study(path, flags, given)
     few = {m: {k: (v[0],) for k, v in s.items()} for m, s in _spaces(spec).items()}
     return replace(spec, tuning=replace(spec.tuning, spaces=few))
 
@@ -67,13 +67,13 @@ def test_a_grid_names_its_points() -> None:
 def test_a_ready_study_says_how_it_is_run(path: Path) -> None:
     said = [x for x in path.read_text(encoding="utf-8").splitlines() if x.startswith("#")]
     assert any(f"tunelab compare configs/{path.name}" in x for x in said)
-    assert config.load(path, {}).output_dir == Path("runs") / path.stem
+    assert config.resolve_study(path, {}).output_dir == Path("runs") / path.stem
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_a_ready_study_plans(path: Path, tmp_path: Path) -> None:
-    asked = config.load(path, {})
-    planned = study.plan(in_small(path, tmp_path))
+    asked = config.resolve_study(path, {})
+    planned = study.read_progress(study.plan(in_small(path, tmp_path)))
     assert [t.method.label for t in planned.trials] == names_of(path)
     assert {t.method.label for t in planned.tries} == set(asked.tuning.spaces)
     assert not (tmp_path / "study").exists()
@@ -82,7 +82,8 @@ def test_a_ready_study_plans(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", RUN)
 def test_a_ready_study_runs(path: Path, tmp_path: Path) -> None:
     spec = in_small(path, tmp_path)
-    api.run_plan(study.plan(spec), "test", lambda _: None, engine="inline")
+    schedule = study.scheduled(study.plan(spec))
+    api.run_study(schedule, "test", lambda _: None, engine="inline")
     done = api.Study(tmp_path / "study")
     assert [r.error for r in done.record.results if r.status != "done"] == []
     assert [r.spec.method.label for r in done.record.results] == names_of(path)
@@ -90,7 +91,7 @@ def test_a_ready_study_runs(path: Path, tmp_path: Path) -> None:
     assert {m: len(entry["tries"]) for m, entry in tuned.items()} == dict.fromkeys(
         spec.tuning.spaces, 1
     )
-    assert done.summary.metric == config.load(path, {}).metric
+    assert done.summary.metric == config.resolve_study(path, {}).metric
     assert (tmp_path / "study" / "report.html").stat().st_size > 100_000
     labels = done.record.data["label_names"]
     assert len(labels) == CLASSES.get(path.stem, 2)

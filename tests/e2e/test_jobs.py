@@ -57,6 +57,10 @@ def test_side_by_side_gives_the_results_of_one_by_one(
     assert [r.provenance["threads"] for r in lora] == [threads] * 2
 
 
+def scheduled(spec: config.StudySpec) -> study.Schedule:
+    return study.scheduled(study.plan(spec))
+
+
 def test_a_trial_that_is_killed_leaves_the_other_alone(
     cli: Callable[..., Said], tmp_path: Path, reviews_csv: Path, tiny_bert: Path
 ) -> None:
@@ -65,7 +69,7 @@ def test_a_trial_that_is_killed_leaves_the_other_alone(
         "training: {max_length: 32}\ntuning: off\n"
         "methods: [{name: lora, num_train_epochs: 3000}, {name: full, num_train_epochs: 2}]\n"
     )
-    planned = study.plan(config.load(Path("study.yaml"), {}))
+    planned = scheduled(config.resolve_study(Path("study.yaml"), {}))
     assert planned.jobs == 2
     killed = False
 
@@ -79,7 +83,7 @@ def test_a_trial_that_is_killed_leaves_the_other_alone(
             # Forked first: the long one is the oldest.
             os.kill(min(trials, key=lambda p: p.pid).pid, signal.SIGKILL)
 
-    study.write(planned, "test")
+    study.write(planned.progress, "test")
     results = {r.spec.method.name: r for r in study.run(planned, kill_the_long_one)}
     assert killed
     assert results["lora"].status == "failed"
@@ -116,17 +120,17 @@ def test_too_little_memory_lowers_jobs_and_says_so(
     flags = {"data.source": str(reviews_csv), "model": str(tiny_bert), "methods": ["lora"],
              "tuning": False, "seeds": 20, "output_dir": str(tmp_path / "out")}  # fmt: skip
     monkeypatch.setattr(measure, "available_bytes", lambda: 100_000_000_000)
-    much = study.plan(config.load(None, flags, SHORT))
+    much = scheduled(config.resolve_study(None, flags, SHORT))
     assert (much.jobs, much.threads) == (8, 1)
-    assert study.plan(config.load(None, {**flags, "jobs": 3}, SHORT)).jobs == 3
+    assert scheduled(config.resolve_study(None, {**flags, "jobs": 3}, SHORT)).jobs == 3
     monkeypatch.setattr(measure, "available_bytes", lambda: 1_200_000_000)
-    little = study.plan(config.load(None, flags, SHORT))
+    little = scheduled(config.resolve_study(None, flags, SHORT))
     assert 1 <= little.jobs < 8
     assert f"{little.jobs} at a time instead of 8: each needs about" in little.why
     monkeypatch.setattr(measure, "available_bytes", lambda: 1)
-    assert study.plan(config.load(None, flags, SHORT)).jobs == 1
+    assert scheduled(config.resolve_study(None, flags, SHORT)).jobs == 1
     monkeypatch.setattr(measure, "available_bytes", lambda: None)
-    assert study.plan(config.load(None, flags, SHORT)).jobs == 8
+    assert scheduled(config.resolve_study(None, flags, SHORT)).jobs == 8
 
 
 def test_the_estimate_counts_trials_side_by_side(
@@ -134,7 +138,7 @@ def test_the_estimate_counts_trials_side_by_side(
 ) -> None:
     flags = {"data.source": str(reviews_csv), "model": str(tiny_bert), "methods": ["lora"],
              "tuning": False, "seeds": 3, "output_dir": str(tmp_path / "o"), "jobs": 2}  # fmt: skip
-    planned = study.plan(config.load(None, flags, SHORT))
+    planned = scheduled(config.resolve_study(None, flags, SHORT))
     fixed = replace(planned, seconds=dict(zip(planned.seconds, [5.0, 2.0, 2.0], strict=True)))
     assert fixed.total_seconds == 5  # the third starts where the second ended
     assert replace(fixed, jobs=1).total_seconds == 9
@@ -145,16 +149,20 @@ def test_what_a_trial_took_is_remembered_for_the_next_estimate(
 ) -> None:
     flags = {"data.source": str(reviews_csv), "model": str(tiny_bert), "methods": ["lora"],
              "tuning": False, "seeds": 1, "jobs": 1}  # fmt: skip
-    first = study.plan(config.load(None, {**flags, "output_dir": str(tmp_path / "a")}, SHORT))
+    first = scheduled(
+        config.resolve_study(None, {**flags, "output_dir": str(tmp_path / "a")}, SHORT)
+    )
     (result,) = study.run(first, lambda _: None)
     slow = replace(result, provenance={**result.provenance, "seconds": 1001.0})
     for _ in range(25):
-        schedule.learn(slow, first.dataset, first.base, first.threads)
-    again = study.plan(config.load(None, {**flags, "output_dir": str(tmp_path / "b")}, SHORT))
+        schedule.learn(slow, first.plan.dataset, first.plan.base, first.threads)
+    again = scheduled(
+        config.resolve_study(None, {**flags, "output_dir": str(tmp_path / "b")}, SHORT)
+    )
     assert again.total_seconds == pytest.approx(1000, rel=0.02)
     # Twice the epochs, about twice as long.
-    longer = study.plan(
-        config.load(
+    longer = scheduled(
+        config.resolve_study(
             None, {**flags, "output_dir": str(tmp_path / "b")}, {**SHORT, "num_train_epochs": 6}
         )
     )
@@ -168,8 +176,8 @@ def test_a_new_machine_is_judged_by_what_it_multiplies_and_then_by_its_trials(
     monkeypatch.setattr(measure, "has_card", lambda: False)
     flags = {"data.source": "demo", "methods": ["svm", "full", "lora"], "tuning": False,
              "seeds": 2, "jobs": 1, "output_dir": str(tmp_path / "o")}  # fmt: skip
-    planned = study.plan(config.load(None, flags))
-    seconds = [planned.seconds[t.trial_id] for t in planned.todo]
+    planned = scheduled(config.resolve_study(None, flags))
+    seconds = [planned.seconds[t.trial_id] for t in planned.progress.todo]
     # Vectors of texts are computed by the first trial that reads them; the rest is all alike.
     first, second = seconds[:3], seconds[3:]
     assert second[0] < 3 < first[0]
@@ -177,23 +185,25 @@ def test_a_new_machine_is_judged_by_what_it_multiplies_and_then_by_its_trials(
     assert 1e8 < schedule._measured_speed() < 1e13
     used = planned.threads or measure.hardware()["cores"]
     speed = schedule._measured_speed() * used**0.85
-    work = schedule._work(planned.todo[1], planned.dataset, planned.base)
+    work = schedule._operations(planned.progress.todo[1], planned.plan.dataset, planned.plan.base)
     gain = 1.6 if measure.multiplies_bfloat16() else 1.0
     assert first[1] == pytest.approx(2.2 + work / (0.75 * gain * speed), rel=0.01)
 
     # A trial of LoRA that took four times as long says that full fine-tuning will, too.
-    lora = planned.todo[2]
+    lora = planned.progress.todo[2]
     slow = 4 * (first[2] - 2.2) + 2
     done = TrialResult(lora, "done", provenance={"seconds": slow})
-    schedule.learn(done, planned.dataset, planned.base, planned.threads)
-    again = schedule.estimate(planned.todo, (), planned.dataset, planned.base)
+    schedule.learn(done, planned.plan.dataset, planned.plan.base, planned.threads)
+    again = schedule.estimate(planned.progress.todo, (), planned.plan.dataset, planned.plan.base)
     assert again[lora.trial_id] == pytest.approx(slow + 0.2, rel=0.01)
-    assert again[planned.todo[1].trial_id] == pytest.approx(2.2 + 4 * (first[1] - 2.2), rel=0.02)
+    assert again[planned.progress.todo[1].trial_id] == pytest.approx(
+        2.2 + 4 * (first[1] - 2.2), rel=0.02
+    )
     # A file of another version, or a broken one, costs the knowledge and nothing else.
     for text in ('{"x/2/all/bert/lora": 1.0}', "[]", "{"):
         (tmp_path / "cache/machine/speeds.json").write_text(text)
-        assert schedule.estimate(planned.todo, (), planned.dataset, planned.base)
-        schedule.learn(done, planned.dataset, planned.base, planned.threads)
+        assert schedule.estimate(planned.progress.todo, (), planned.plan.dataset, planned.plan.base)
+        schedule.learn(done, planned.plan.dataset, planned.plan.base, planned.threads)
 
 
 def test_one_worker_serves_all_rounds_of_a_study_and_is_started_before_the_plan(
@@ -265,9 +275,9 @@ def test_threads_are_foreseen_where_memory_suffices(  # noqa: PLR0917
     flags = {"data.source": str(reviews_csv), "model": str(tiny_bert), "methods": ["lora"],
              "tuning": False, "seeds": seeds, "output_dir": str(tmp_path / "out"), "stack": "off",
              **({"jobs": asked} if asked else {})}  # fmt: skip
-    spec = config.load(None, flags, SHORT)
-    planned = study.plan(spec)
-    assert schedule.threads_ahead(spec.jobs, len(planned.todo)) == planned.threads
+    spec = config.resolve_study(None, flags, SHORT)
+    planned = scheduled(spec)
+    assert schedule.threads_ahead(spec.jobs, len(planned.progress.todo)) == planned.threads
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

@@ -119,7 +119,7 @@ def test_other_data_is_scored_once_whole_and_by_domain(made: tunelab.Study) -> N
 
 
 def test_run_again_and_nothing_is_left_to_run(made: tunelab.Study) -> None:
-    again = study.plan(config.load(made.directory / "study.yaml", {}))
+    again = study.read_progress(study.plan(config.resolve_study(made.directory / "study.yaml", {})))
     assert not again.todo
     assert not again.tries
     assert [t.trial_id for t in again.trials] == made.record.settings["trials"]
@@ -377,8 +377,8 @@ def test_trials_that_are_done_say_what_more_seeds_could_find(
     right = [p.predicted == p.labels for p in parts]
     apart = float((right[0] != right[1]).mean())
     # The SVM is the same with every seed: all of its disagreement is common, and stated so.
-    p = study.plan(config.load(tmp_path / "out/study.yaml", {}))
-    found = study.power(p)
+    p = study.plan(config.resolve_study(tmp_path / "out/study.yaml", {}))
+    found = study.power(study.read_progress(p))
     assert found.source == "trials that are done"
     assert found.disagreement == pytest.approx(apart)
     assert found.shared == pytest.approx(1.0)

@@ -27,23 +27,23 @@ METHODS: list[Any] = [
 ]  # fmt: skip
 
 
-def planned(reviews: Path, model: Path, folder: Path, **more: Any) -> study.Plan:
+def planned(reviews: Path, model: Path, folder: Path, **more: Any) -> study.Schedule:
     flags = {
         "data.source": str(reviews), "model": str(model), "methods": ["lora"], "tuning": False,
         "seeds": 2, "output_dir": str(folder), "jobs": 1, **more,
     }  # fmt: skip
-    return study.plan(config.load(None, flags, SHORT))
+    return study.scheduled(study.plan(config.resolve_study(None, flags, SHORT)))
 
 
-def ready(reviews: Path, model: Path, folder: Path, stack: int | str) -> study.Plan:
+def ready(reviews: Path, model: Path, folder: Path, stack: int | str) -> study.Schedule:
     text = (
         f"data: {reviews}\nmodel: {model}\nseeds: 1\noutput_dir: {folder}\njobs: 1\ntuning: off\n"
         f"stack: {stack}\ntraining: {SHORT}\nmethods: {METHODS}\n"
     )
     path = folder.with_suffix(".yaml")
     path.write_text(text)
-    p = study.plan(config.load(path, {}))
-    study.write(p, "test")
+    p = study.scheduled(study.plan(config.resolve_study(path, {})))
+    study.write(p.progress, "test")
     return p
 
 
@@ -84,7 +84,7 @@ def test_a_stacked_study_gives_what_trials_alone_give(
     lora = [r for r in ours.values() if r.spec.method.label != "odd" and r.status == "done"]
     assert all(r.details["stack"] == 4 and r.details["engine"] == "packed" for r in lora)
     # A second run finds everything done but what failed.
-    assert {t.method.label for t in study.plan(stacked.spec).todo} == {"broken"}
+    assert {t.method.label for t in study.read_progress(stacked.plan).todo} == {"broken"}
 
 
 def test_costs_of_a_stack_are_marked(
@@ -110,7 +110,7 @@ def test_trials_of_a_stack_that_is_killed_run_by_themselves(
     reviews_csv: Path, tiny_bert: Path, tmp_path: Path
 ) -> None:
     p = planned(reviews_csv, tiny_bert, tmp_path / "out", stack=2)
-    study.write(p, "test")
+    study.write(p.progress, "test")
     killed = False
 
     def kill_once(event: Any) -> None:
@@ -130,14 +130,14 @@ def test_auto_stacks_only_on_a_card(
     reviews_csv: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     p = planned(reviews_csv, tiny_bert, tmp_path / "out")
-    (t, *_) = p.trials
+    (t, *_) = p.progress.trials
     monkeypatch.setattr(measure, "has_card", lambda: False)
-    assert schedule.stack_size(None, t, p.dataset) == 1
+    assert schedule.stack_size(None, t, p.plan.dataset) == 1
     monkeypatch.setattr(measure, "has_card", lambda: True)
-    assert schedule.stack_size(None, t, p.dataset) == 16
+    assert schedule.stack_size(None, t, p.plan.dataset) == 16
     monkeypatch.setattr(schedule, "_TOKENS_THAT_FILL_A_CARD", 500)
-    assert 1 <= schedule.stack_size(None, t, p.dataset) < 4
-    assert schedule.stack_size(3, t, p.dataset) == 3
+    assert 1 <= schedule.stack_size(None, t, p.plan.dataset) < 4
+    assert schedule.stack_size(3, t, p.plan.dataset) == 3
 
 
 @pytest.mark.parametrize("value", ["0", "1", "-2", "many", "1.5", "true"])
@@ -152,7 +152,7 @@ def test_stacks_that_are_no_number_are_refused(
 def test_off_is_off_as_yaml_reads_it(reviews_csv: Path, tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(f"data: {reviews_csv}\nmethods: [svm-tfidf]\nstack: off\n")
-    assert config.load(path, {}).stack == 1
+    assert config.resolve_study(path, {}).stack == 1
     path.write_text(f"data: {reviews_csv}\nmethods: [svm-tfidf]\nstack: all\n")
     with pytest.raises(ConfigError, match="stack"):
-        config.load(path, {})
+        config.resolve_study(path, {})

@@ -167,7 +167,7 @@ def test_there_are_configs():
 def test_every_config_resolves_to_a_study(path: Path):
     from tunelab import config
 
-    spec = config.load(path, {})
+    spec = config.resolve_study(path, {})
     assert spec.methods
     assert spec.seeds
     assert spec.output_dir == Path("runs") / path.stem

@@ -85,7 +85,7 @@ def test_vera_may_have_more_ranks_than_width(bert: bases.Base) -> None:
 
 def test_a_rank_of_zero_is_refused() -> None:
     with pytest.raises(InputError, match=r"methods\.0 \(lora\): r: expected .*greater"):
-        config.load(None, {"data.source": "demo", "methods": ["lora"]}, {"r": 0})
+        config.resolve_study(None, {"data.source": "demo", "methods": ["lora"]}, {"r": 0})
 
 
 def test_virtual_tokens_count_towards_positions(bert: bases.Base) -> None:
@@ -117,7 +117,9 @@ def test_a_method_that_cannot_run_names_those_that_can(gpt2: bases.Base) -> None
 
 def test_an_unknown_type_of_peft_lists_the_known() -> None:
     with pytest.raises(InputError, match="BOFT"):
-        config.load(None, {"data.source": "demo", "methods": ["peft"]}, {"peft_type": "BOFFT"})
+        config.resolve_study(
+            None, {"data.source": "demo", "methods": ["peft"]}, {"peft_type": "BOFFT"}
+        )
 
 
 def test_an_unknown_argument_of_a_peft_config_is_suggested(bert: bases.Base) -> None:
@@ -279,7 +281,7 @@ def test_the_matrix_is_of_these_methods_and_families() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
 def test_ready_studies_resolve_and_can_run(path: Path, bert: bases.Base, gpt2: bases.Base) -> None:
-    spec = config.load(path, {})
+    spec = config.resolve_study(path, {})
     base = gpt2 if spec.model == "gpt2" else bert
     for m in spec.methods:
         short = {"max_length": 32} if "max_length" in m.settings else {}

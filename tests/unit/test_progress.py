@@ -15,7 +15,7 @@ from rich.console import Console
 from studies import MANY, METHODS, make_study
 from tunelab.progress import Display
 from tunelab.store import StudyRecord, read_study
-from tunelab.study import Plan
+from tunelab.study import Plan, Progress, Schedule
 from tunelab.types import TrialResult
 
 
@@ -26,18 +26,16 @@ class _Spec:
         self.output_dir, self.metric = folder, metric
 
 
-def plan_of(record: StudyRecord, done: int = 0, metric: str = "accuracy") -> Plan:
-    """The plan of a study of which `done` trials are there; the others are still to run."""
+def plan_of(record: StudyRecord, done: int = 0, metric: str = "accuracy") -> Schedule:
+    """The schedule of a study of which `done` trials are there; the others are still to run."""
     trials = tuple(r.spec for r in record.results)
-    todo = trials[done:]
-    plan: Any = object.__new__(Plan)
-    values = {
-        "spec": _Spec(record.directory, metric), "trials": trials, "todo": todo, "tries": (),
-        "seconds": {t.trial_id: 10.0 for t in todo}, "proposals": {}, "curve": (), "jobs": 1,
-    }  # fmt: skip
-    for name, value in values.items():
-        object.__setattr__(plan, name, value)
-    return plan
+    results = {r.spec.trial_id: r for r in record.results}
+    spec: Any = _Spec(record.directory, metric)
+    unread: Any = None
+    progress = Progress(
+        Plan(spec, unread, None, unread), (), trials, (), (), {}, trials[done:], results
+    )
+    return Schedule(progress, {t.trial_id: 10.0 for t in progress.todo})
 
 
 def terminal(width: int = 80, height: int = 24) -> Console:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import astuple, replace
+from pathlib import Path
 
 from tunelab import schedule
+from tunelab.methods import METHODS
 from tunelab.trial import failed, make_spec, named_seeds
 from tunelab.types import BaseRef, DataSpec, MethodSpec, TrialSpec
 
@@ -22,12 +25,12 @@ def spec(**changes: object) -> TrialSpec:
 def test_of_the_last_seed_the_longest_trials_start_first() -> None:
     todo = [spec(seed=k, method=m) for k in (3, 7, 1) for m in (SVM, LORA)]
     seconds = {t.trial_id: 1.0 if t.method == SVM else 20.0 for t in todo}
-    assert schedule.in_order(todo, seconds, 2) == [*todo[:4], todo[5], todo[4]]
-    assert schedule.in_order(todo, seconds, 1) == todo  # a core alone is never waited for
-    assert schedule.in_order(todo, {}, 2) == todo
-    assert schedule.in_order([], {}, 2) == []
+    assert schedule.starting_order(todo, seconds, 2) == [*todo[:4], todo[5], todo[4]]
+    assert schedule.starting_order(todo, seconds, 1) == todo  # a core alone is never waited for
+    assert schedule.starting_order(todo, {}, 2) == todo
+    assert schedule.starting_order([], {}, 2) == []
     small, large = [replace(todo[4], train_rows=50), replace(todo[5], train_rows=50)], todo[4:]
-    assert schedule.in_order([*small, *large], seconds, 2) == [*small, *large[::-1]]
+    assert schedule.starting_order([*small, *large], seconds, 2) == [*small, *large[::-1]]
 
 
 def test_what_changes_a_result_changes_the_id() -> None:
@@ -75,3 +78,18 @@ def test_a_failure_is_one_line_and_a_stranger_keeps_its_traceback() -> None:
     assert "\n" not in result.error
     assert result.error.startswith("KeyError")
     assert "Traceback" in result.details["traceback"]
+
+
+def test_what_a_method_costs_stands_in_its_row_alone() -> None:
+    tree = ast.parse(Path(schedule.__file__).read_text(encoding="utf-8"))
+    texts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)}
+    assert not texts & set(METHODS)
+    assert {n: (c.work, c.weight_copies) for n in ("full", "probe", "svm", "lora", "bitfit")
+            for c in [METHODS[n].costs]} == {
+        "full": (6.0, 5.0), "probe": (2.0, 2.0), "svm": (2.0, 2.0), "lora": (4.5, 2.0),
+        "bitfit": (4.5, 2.0),
+    }  # fmt: skip
+    for method in METHODS.values():
+        # Without a base there are no weights to count by; with one, words are nothing of their own.
+        by_word = (method.costs.work_per_word > 0, method.costs.bytes_per_character > 0)
+        assert by_word == (not method.needs_base, not method.needs_base), method.name

@@ -11,10 +11,10 @@ from tunelab.bases import Base, family_of
 from tunelab.errors import ModelError
 from tunelab.families import FAMILIES
 from tunelab.methods import full, lora, prompts, scaling, svm
-from tunelab.methods.method import Extras, Method, Outcome, Task
+from tunelab.methods.method import Costs, Extras, Method, Outcome, Task
 from tunelab.types import MethodSpec, TrialSpec
 
-__all__ = ["METHODS", "Extras", "Method", "Outcome", "Task", "alike", "check", "why_alone"]
+__all__ = ["METHODS", "Costs", "Extras", "Method", "Outcome", "Task", "alike", "check", "why_alone"]
 
 METHODS: dict[str, Method] = {
     m.name: m

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from tunelab.bases import Base
 from tunelab.errors import ModelError
-from tunelab.methods.method import Method, Outcome, Task, refusing
+from tunelab.methods.method import Costs, Method, Outcome, Task, refusing
 from tunelab.module_names import is_within
 from tunelab.settings import FROZEN_DROPOUT, TrainingSettings
 
@@ -108,9 +108,12 @@ METHODS = (
     Method(
         "full", "full fine-tuning: every weight is trained", FullSettings, fit_full,
         adapt=adapt_full, check=check_full,
+        # Gradients, two moments and the best epoch's weights lie beside the weights.
+        costs=Costs(work=6.0, weight_copies=5.0),
     ),
     Method(
-        "probe", "the head alone on the frozen base", ProbeSettings, fit_probe, adapt=adapt_probe
+        "probe", "the head alone on the frozen base", ProbeSettings, fit_probe,
+        adapt=adapt_probe, costs=Costs(work=2.0),
     ),
     Method(
         "bitfit", "BitFit: biases and head", BitFitSettings, fit_bitfit, adapt=adapt_bitfit,

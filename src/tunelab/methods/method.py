@@ -18,7 +18,7 @@ from tunelab.types import Classifier, Seeds, Split
 # (loaded classifier, its family, its head's module names, settings) -> the model to train
 Adapt = Callable[[Any, Any, list[str], Any], Any]
 
-__all__ = ["Adapt", "Extras", "Method", "Outcome", "Task", "Together", "refusing"]
+__all__ = ["Adapt", "Costs", "Extras", "Method", "Outcome", "Task", "Together", "refusing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,24 @@ class Extras:
 
 
 @dataclass(frozen=True, slots=True)
+class Costs:
+    """About what a trial takes, for planning it before one like it has run on the machine.
+
+    `work`: floating-point operations for each of the base's weights and training token (a forward
+    pass has 2); the default is that of adapters, whose backward pass leaves the base's weights out.
+    `weight_copies`: copies of all weights at the peak of memory. `once`: what is computed of the
+    base is kept, so that only the first trial on some texts pays for it. `work_per_word`,
+    `bytes_per_character`: of a method that reads the texts without a base.
+    """
+
+    work: float = 4.5
+    weight_copies: float = 2.0
+    once: bool = False
+    work_per_word: float = 0.0
+    bytes_per_character: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Method:
     """A row of METHODS: its name, one line about it, its settings, its `fit`.
 
@@ -84,7 +102,7 @@ class Method:
     cannot run on it. `check(base, settings)` raises InputError for settings that cannot work on a
     base; it runs before anything is trained and loads no torch. `together`: how several can be
     trained in one pass, None where they cannot. `by_metric`: whether what it keeps is chosen by the
-    study's metric, which then belongs to a trial's identity.
+    study's metric, which then belongs to a trial's identity. `costs`: about what a trial takes.
     """
 
     name: str
@@ -97,6 +115,7 @@ class Method:
     check: Callable[[Base, Any], None] | None = None
     together: Together | None = None
     by_metric: bool = False
+    costs: Costs = Costs()
 
 
 @dataclass(frozen=True, slots=True)

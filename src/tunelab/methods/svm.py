@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from tunelab.errors import TrialError
-from tunelab.methods.method import Method, Outcome, Task
+from tunelab.methods.method import Costs, Method, Outcome, Task
 from tunelab.settings import EncoderSettings, Settings
 
 __all__ = ["METHODS", "SvmSettings", "TfidfSettings"]
@@ -217,9 +217,11 @@ METHODS = (
     Method(
         "svm-tfidf", "linear SVM on TF-IDF of word and character n-grams", TfidfSettings,
         fit_tfidf, needs_base=False, by_metric=True,
+        # n-grams of every length, twice; to count a word's takes as long as so many operations.
+        costs=Costs(work_per_word=2e6, bytes_per_character=60.0),
     ),
     Method(
         "svm", "linear SVM on the frozen base model's embeddings", SvmSettings, fit_embeddings,
-        by_metric=True,
+        by_metric=True, costs=Costs(work=2.0, once=True),
     ),
 )  # fmt: skip
