@@ -3,21 +3,21 @@
 Batches of a small model do not fill a card. A stack puts the batches of K trainings, each with its
 own rows, adapter, head, dropout masks, optimizer and schedule, end to end into one packed row; the
 frozen layers see one long row, each adapter its own tokens, each head its own texts. What each
-training gives equals what it gives alone (tests/reference/test_stacking.py): the step is
-`train.training`'s in both cases, only who answers it differs. In the manner of PLoRA (Yan et al.
-2025) and ALTO; HFTA (Wang et al. 2021) fuses whole models the same way.
+training gives equals what it gives alone (tests/reference/test_stacking.py): `train.drive` drives
+both, only the engine differs. In the manner of PLoRA (Yan et al. 2025) and ALTO; HFTA (Wang et al.
+2021) fuses whole models the same way.
 
-May import: train, packing, kernels. May not import: methods, trial, study.
+May import: train, training_engine, packing, kernels. May not import: methods, trial, study.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,121 +28,75 @@ from tunelab import kernels, packing, train
 from tunelab import precision as precisions
 from tunelab.kernels import Dropout, Dropouts, Layout, Mask, Places
 from tunelab.packing import Packed
-from tunelab.train import Ask, Backward, Compute, Engine, Join
+from tunelab.train import Training
+from tunelab.training_engine import Engine, RowsToCompute, choose_engine, number_format
 
-__all__ = ["Stacked", "run", "why_not"]
-
-T = TypeVar("T")
-Session = Generator[Ask, Any, T]
+__all__ = [
+    "Stacked",
+    "run",
+    "shared_engine",
+    "share_base",
+    "why_no_shared_base",
+    "why_no_stack",
+    "why_not",
+]
 
 
 # --- driving --------------------------------------------------------------------------------
 
 
-@dataclass(slots=True, eq=False)
-class _Member:
-    """A training, what it asks now, and what it gave (or raised) where it has ended."""
+def run(trainings: Sequence[Training], stack_size: int = 1) -> Iterator[Training]:
+    """Drive trainings to their ends, in one pass where they can share it; gives each once it ended.
 
-    session: Session[Any]
-    ask: Ask | None = None
-    gave: Any = None
-
-    def answer(self, value: Any) -> None:
-        """Go on to the next thing that is asked."""
-        self._on(lambda: self.session.send(value))
-
-    def fail(self, error: Exception) -> None:
-        """Go on with an error in place of an answer."""
-        self._on(lambda: self.session.throw(error))
-
-    def _on(self, go: Callable[[], Ask]) -> None:
-        self.ask = None
-        try:
-            self.ask = go()
-        except StopIteration as end:
-            self.gave = end.value
-        except Exception as e:  # one that fails must not take the others along
-            self.gave = e
-
-
-def run(sessions: Sequence[Session[T]]) -> list[T | Exception]:
-    """Drive trainings together; what each returns, or the exception that ended it, in their order.
-
-    Trainings that cannot share a row are driven one after the other, and their results say why.
+    Those that cannot share a row are driven one after the other, and their results say why.
+    `stack_size`: how many were to share one, where some failed before they could.
     """
-    members = [_Member(s) for s in sessions]
-    for m in members:
-        m.answer(None)
-        if isinstance(m.ask, Join) and m is not members[0] and isinstance(members[0].ask, Join):
-            _share(m.ask.model, members[0].ask.model)  # before the next one is loaded
-    joined = [m for m in members if isinstance(m.ask, Join)]
-    asks = [m.ask for m in joined if isinstance(m.ask, Join)]
-    why = why_not([a.model for a in asks], asks)
-    if why is None:
-        _together(joined, asks)
-    else:
-        _in_turn(joined, asks, why)
-    return [m.gave for m in members]
-
-
-def _in_turn(members: Sequence[_Member], asks: Sequence[Join], why: str) -> None:
-    for m, a in zip(members, asks, strict=True):
-        chosen = train.choose_engine(a.model, a.pad_id, a.settings, a.seed)
-        chosen = replace(chosen, more={"stack_reason": why})
-        m.answer(chosen)
-        if m.ask is not None:
-            try:
-                m.gave = train.alone(m.session, m.ask, chosen)
-            except Exception as e:
-                m.gave = e
-
-
-def _together(members: Sequence[_Member], asks: Sequence[Join]) -> None:
-    """Step by step: all forward passes in one, all backward passes in one, then K optimizers."""
-    first = asks[0]
-    where = next(first.model.parameters()).device
-    chosen, reason, route = train.number_format(
-        first.model, first.settings.precision, where, packed=True
-    )
-    dtype = getattr(torch, chosen)
-    stack = Stacked([a.model for a in asks], dtype, [a.seed for a in asks])
-    built = kernels.built(torch.float32)  # none on tiles: those with adapters are not fused
-    clock = _Clock()
-    for i, m in enumerate(members):
-        m.answer(Engine(
-            "packed", None, chosen, reason, built, stack.members[i], stack.members[i].installed,
-            clock, {"stack": len(members)},
-        ))  # fmt: skip
-    while any(m.ask for m in members):
-        with stack.installed(), precisions.float32_route(route):
-            # All that are left stand at the beginning of an epoch.
-            for m in members:
-                if m.ask is not None:
-                    m.answer(None)
-            while asking := {i: m.ask for i, m in enumerate(members) if isinstance(m.ask, Compute)}:
-                clock.shared_by(len(asking))
-                _step(stack, {i: members[i] for i in asking}, asking)
-        # And now at its end: each is evaluated, goes on to the next epoch, or ends.
-        for m in members:
-            if m.ask is not None:
-                m.answer(None)
-
-
-def _step(stack: Stacked, members: Mapping[int, _Member], asking: Mapping[int, Compute]) -> None:
-    try:
-        made = stack({i: (a.encoded, a.rows) for i, a in asking.items()})
-    except Exception as e:  # out of memory, say: it is nobody's own
-        for m in members.values():
-            m.fail(e)
+    if stack_size <= 1 and len(trainings) == 1:
+        yield from _by_itself(trainings[0], {})
         return
-    for i, m in members.items():
-        m.answer(made[i])
-    while asked := [(m, m.ask) for m in members.values() if isinstance(m.ask, Backward)]:
-        torch.autograd.backward([a.loss for _, a in asked])
-        # Read together: a card is waited for once in a step, not K times.
-        values = torch.stack([a.value for _, a in asked]).tolist()
-        for (m, _), value in zip(asked, values, strict=True):
-            m.answer(value)
+    why = why_not([t.model for t in trainings], [t.settings for t in trainings])
+    if why is None:
+        yield from train.drive(trainings, shared_engine(trainings))
+        return
+    for t in trainings:
+        yield from _by_itself(t, {"stack_reason": why})
+
+
+def _by_itself(training: Training, more: Mapping[str, Any]) -> Iterator[Training]:
+    t = training
+    with t.failing_alone():
+        engine = choose_engine(t.model, t.pad_id, t.settings, t.seeds.dropout)
+    if t.ended:
+        yield t
+    else:
+        yield from train.drive([t], replace(engine, more=more))
+
+
+def shared_engine(trainings: Sequence[Training]) -> Engine:
+    """Computes the rows of all of them in one row of tokens."""
+    first = trainings[0]
+    where = next(first.model.parameters()).device
+    chosen, reason, route = number_format(first.model, first.settings.precision, where, packed=True)
+    stack = Stacked(
+        [t.model for t in trainings],
+        getattr(torch, chosen),
+        [t.seeds.dropout for t in trainings],
+    )
+    clock = _Clock()
+
+    def compute(asked: Mapping[int, RowsToCompute]) -> dict[int, tuple[torch.Tensor, int]]:
+        clock.shared_by(len(asked))
+        return stack({k: (a.encoded, a.rows) for k, a in asked.items()})
+
+    @contextmanager
+    def installed() -> Iterator[None]:
+        with stack.installed(), precisions.float32_route(route):
+            yield
+
+    # No kernels of whole layers: those with several adapters are not fused.
+    built = kernels.built(torch.float32)
+    more = {"stack": len(trainings)}
+    return Engine("packed", None, chosen, reason, built, compute, installed, clock, more)
 
 
 class _Clock:
@@ -166,40 +120,56 @@ class _Clock:
 # --- what can be stacked --------------------------------------------------------------------
 
 
-def why_not(models: Sequence[Any], asks: Sequence[Join] = ()) -> str | None:
-    """Say why these cannot share a row; None where they can. Frozen weights are shared by `_share`.
+def why_not(models: Sequence[Any], settings: Sequence[Any] = ()) -> str | None:
+    """Say why these cannot share a row; None where they can. `share_base` shares frozen weights.
 
     What differs may be ranks, scales, dropout and places of LoRA's adapters, and the heads.
     """
     if len(models) < 2:
         return "there is nothing to share it with"
-    return next((why for why in _reasons(models, asks) if why is not None), None)
+    return next((why for why in _reasons(models, settings) if why is not None), None)
 
 
-def _reasons(models: Sequence[Any], asks: Sequence[Join]) -> Iterator[str | None]:
+def _reasons(models: Sequence[Any], settings: Sequence[Any]) -> Iterator[str | None]:
     for model in models:
-        yield packing.why_not(model) or packing.why_float32(model)
-        if getattr(_plain(model).config, "relative_attention", False):
-            yield "its adapters also read a table of distances, which is one for all texts"
-        if getattr(_plain(model), "quantization_method", None) is not None:
-            yield "its base is quantised"
-    for a in asks:
-        if a.settings.gradient_checkpointing or a.settings.engine == "plain":
+        yield why_no_stack(model)
+    for s in settings:
+        if s.gradient_checkpointing or s.engine == "plain":
             yield "the plain engine was asked for"
-        if not getattr(a.settings, "frozen_dropout", True):
+        if not getattr(s, "frozen_dropout", True):
             yield "frozen layers without dropout are computed apart (frozen_dropout: false)"
-        if a.settings.precision != asks[0].settings.precision:
+        if s.precision != settings[0].precision:
             yield "they are trained in different precisions"
-    first = _plain(models[0])
-    for own in map(_plain, models):
-        if own.config.to_dict() != first.config.to_dict():
-            yield "their models are not configured alike"
-        for name, p in _of_base(own).items():
-            if p.requires_grad:
-                yield f"{name} of the base is trained"
-        differs = _differs(own, first)
-        if differs is not None:
-            yield f"their bases differ in {differs}"
+    for model in models:
+        yield why_no_shared_base(model, models[0])
+
+
+# --- the bases of several models ------------------------------------------------------------
+
+
+def why_no_stack(model: Any) -> str | None:
+    """Say why a model cannot take part in any stack; None where it can."""
+    plain = _plain(model)
+    why = packing.why_not(model) or packing.why_float32(model)
+    if why is not None:
+        return why
+    if getattr(plain.config, "relative_attention", False):
+        return "its adapters also read a table of distances, which is one for all texts"
+    if getattr(plain, "quantization_method", None) is not None:
+        return "its base is quantised"
+    return None
+
+
+def why_no_shared_base(model: Any, other: Any) -> str | None:
+    """Say why one base cannot carry the adapters of two models; None where it can."""
+    own, first = _plain(model), _plain(other)
+    if own.config.to_dict() != first.config.to_dict():
+        return "their models are not configured alike"
+    for name, p in _of_base(own).items():
+        if p.requires_grad:
+            return f"{name} of the base is trained"
+    differs = _differs(own, first)
+    return f"their bases differ in {differs}" if differs is not None else None
 
 
 def _plain(model: Any) -> Any:
@@ -236,7 +206,7 @@ def _differs(own: Any, first: Any) -> str | None:
     return None
 
 
-def _share(model: Any, first: Any) -> None:
+def share_base(model: Any, first: Any) -> None:
     """Let a model use the first one's frozen weights, where they are equal: K bases become one."""
     own, its = _plain(model), _plain(first)
     if type(own) is type(its) and _differs(own, its) is None:

@@ -17,7 +17,7 @@ from transformers import modeling_utils
 
 from families import make_family
 from processors import in_bfloat16, on_vectors
-from tunelab import anatomy, bases, batching, fused, packing, train
+from tunelab import anatomy, bases, batching, fused, packing, training_engine
 from tunelab.batching import Encoded
 from tunelab.methods import METHODS
 from tunelab.methods.neural import adapted
@@ -86,7 +86,9 @@ def both(model: Any, lengths: list[int], dtype: torch.dtype = torch.float32) -> 
         ours = loss_and_gradients(model, logits, labels)
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     batch = batching.pad(texts, rows, pad_id=inner.config.pad_token_id or 0)
-    theirs = loss_and_gradients(model, train.forward(model, batch, torch.device("cpu")), labels)
+    theirs = loss_and_gradients(
+        model, training_engine.forward(model, batch, torch.device("cpu")), labels
+    )
     return ours, theirs, tokens
 
 
@@ -186,7 +188,7 @@ def test_embeddings_gradients_are_kept_from_step_to_step(
                     if model is ours:
                         logits, _ = packed(texts, rows)
                     else:
-                        logits = train.forward(
+                        logits = training_engine.forward(
                             model, batching.pad(texts, rows, pad), torch.device("cpu")
                         )
                     functional.cross_entropy(logits, labels[rows]).backward()  # type: ignore[no-untyped-call]
