@@ -217,9 +217,9 @@ def _prepare_or_end(t: _Running) -> None:
 
 def _share_base(one: Prepared, other: Prepared) -> None:
     """Let the models of two trials hold one base, where it is the same."""
-    from tunelab import stacking
+    from tunelab import many
 
-    stacking.share_base(one.training.model, other.training.model)
+    many.share_base(one.training.model, other.training.model)
 
 
 def _prepare(t: _Running) -> None:

@@ -17,7 +17,7 @@ from transformers import modeling_utils
 
 from families import make_family
 from processors import in_bfloat16, on_vectors
-from tunelab import anatomy, bases, batching, fused, packing, training_engine
+from tunelab import anatomy, bases, batching, fused, kernels, packing, training_engine
 from tunelab.batching import Encoded
 from tunelab.methods import METHODS
 from tunelab.methods.neural import adapted
@@ -163,7 +163,7 @@ def test_packed_equals_padded_at_any_lengths(lengths: list[int], folders: dict[s
 def test_packed_equals_padded_without_compiled_kernels(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packing.kernels, "_library", lambda: (None, "tried without"))
+    monkeypatch.setattr(kernels, "_library", lambda: (None, "tried without"))
     for family in FAMILIES:
         check_exactly(loaded(folders[family], "lora"), [2, 30, 1, 17])
 
@@ -249,7 +249,7 @@ def test_layers_in_one_call_are_the_layers_apart(
     monkeypatch.setattr(fused, "linear", _noted(fused.linear, lambda *_: lengths.append(0)))
     loss, gradients = trained(dtype)
     # All that learn in one call; one that is shared is called each time, and its GELU is another.
-    layers = packing.Packed(model)._run.layers
+    layers = packing.Packed(model).run.layers
     alone = [2] * layers if method == "probe" else [2 * layers]
     expected = {"gpt2": [], "albert": [1] * layers}.get(family, alone)
     assert [n for n in lengths if n] == expected
@@ -274,7 +274,7 @@ def test_only_layers_that_learn_are_in_one_call(
 ) -> None:
     """Else gradients would go through those below, and what all leave behind be alive at once."""
     model = loaded(folders["bert"], "lora", layers_to_transform=[1])
-    layers = packing.Packed(model)._run.layers
+    layers = packing.Packed(model).run.layers
     assert layers > 1
     texts, labels = batch_of([2, 30, 1])
     lengths = chains(monkeypatch)
@@ -462,7 +462,7 @@ def test_dropout_has_the_same_mask_with_and_without_compiled_kernels(
             return packed(texts, np.arange(3))[0].detach()
 
     compiled = logits()
-    monkeypatch.setattr(packing.kernels, "_library", lambda: (None, "tried without"))
+    monkeypatch.setattr(kernels, "_library", lambda: (None, "tried without"))
     torch.testing.assert_close(logits(), compiled, rtol=1e-5, atol=1e-5)
 
 

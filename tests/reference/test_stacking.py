@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from families import make_family
-from tunelab import anatomy, bases, kernels, packing, stacking
+from tunelab import anatomy, bases, kernels, many, packing, stacking
 from tunelab.batching import Encoded
 from tunelab.errors import TrialError
 from tunelab.methods import METHODS
@@ -126,11 +126,11 @@ def test_the_same_without_compiled_kernels_and_with_batched_products(
     def at_once(run: Any, parts: Any, drops: Any, flat: torch.Tensor) -> Any:
         bounds = run.places.bounds(len(flat))
         if not parts:
-            return stacking._OneByOne(parts, drops, bounds)
-        return stacking._AtOnce(drops, *stacking._laid_out(bounds, parts, flat.device))
+            return many._OneByOne(parts, drops, bounds)
+        return many._AtOnce(drops, *many._laid_out(bounds, parts, flat.device))
 
     monkeypatch.setattr(kernels, "_library", lambda: (None, "tried without"))
-    monkeypatch.setattr(stacking, "_products", at_once)
+    monkeypatch.setattr(many, "_products", at_once)
     for _, alone, _, gave in both(folders(family), MEMBERS, dropout=True):
         assert_equal(alone, gave)
 
@@ -173,7 +173,7 @@ def test_a_base_is_held_once_and_stays_as_it_was(folders: Callable[[str], Path])
 
     before = [dense(model).clone() for model, _ in pairs]
     for model, _ in pairs[1:]:
-        stacking.share_base(model, pairs[0][0])
+        many.share_base(model, pairs[0][0])
     stacked([training for _, training in pairs])
     assert len({dense(model).data_ptr() for model, _ in pairs}) == 1
     assert all(torch.equal(b, dense(model)) for b, (model, _) in zip(before, pairs, strict=True))
@@ -226,7 +226,7 @@ def test_nothing_of_a_step_comes_back_from_the_device(
     models = [made(folders(family), k, True, **m)[0].to("meta").train() for k, m in
               enumerate(MEMBERS)]  # fmt: skip
     texts, rows = data(9, 0).encoded, np.arange(9)
-    stack = stacking.Stacked(models, dtype, range(4))
+    stack = many.Stacked(models, dtype, range(4))
     with stack.installed():
         logits = [x for x, _ in stack(dict.fromkeys(range(4), (texts, rows))).values()]
     packed = packing.Packed(models[0], dtype)
