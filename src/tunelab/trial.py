@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -144,25 +144,31 @@ def run_and_store(
     """
     trials: list[_Running] = []
     first: Prepared | None = None
-    for spec in specs:
-        t = _Running(spec, study, metric, on_event, jobs, len(specs))  # its clock starts here
-        trials.append(t)
-        _prepare_or_end(t)
-        if t.prepared is not None and first is not None:
-            _share_base(t.prepared, first)  # before the next one is loaded
-        first = first or t.prepared
-    try:
-        _train_all(trials)
-    except Exception as e:
-        if len(specs) > 1:
-            raise
-        trials[0].keep_failure(e)
+    with ExitStack() as inside:
+        for spec in specs:
+            staging = inside.enter_context(ExitStack())
+            # Its clock starts here.
+            t = _Running(spec, study, metric, on_event, jobs, len(specs), staging)
+            trials.append(t)
+            _prepare_or_end(t)
+            if t.prepared is not None and first is not None:
+                _share_base(t.prepared, first)  # before the next one is loaded
+            first = first or t.prepared
+        try:
+            _train_all(trials)
+        except Exception as e:
+            if len(specs) > 1:
+                raise
+            trials[0].keep_failure(e)
     return [t.result for t in trials if t.result is not None]
 
 
 @dataclass(slots=True, eq=False)
 class _Running:
-    """A trial while it runs: what it was given, what is measured, its result once there is one."""
+    """A trial while it runs: what it was given, what is measured, its result once there is one.
+
+    `folder` is its own to fill; it takes its place in the study when `staging` is closed.
+    """
 
     spec: TrialSpec
     study: Path
@@ -170,9 +176,11 @@ class _Running:
     on_any_event: OnEvent
     jobs: int
     stack: int
+    staging: ExitStack
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     clock: float = field(default_factory=time.perf_counter)
     peak: measure.PeakMemory = field(default_factory=measure.PeakMemory)
+    folder: Path = Path()
     dataset: Dataset | None = None
     prepared: Prepared | None = None  # where it is to be trained
     result: TrialResult | None = None
@@ -196,6 +204,8 @@ class _Running:
 
     def keep_failure(self, error: Exception) -> None:
         """Keep what ended it: being behind other tries is a result too."""
+        # What it has half-written goes.
+        self.staging.__exit__(type(error), error, error.__traceback__)
         provenance = self.provenance(None, self.stack)
         if isinstance(error, _Pruned):
             self.result = _pruned(self.spec, error, self.metric, provenance)
@@ -212,6 +222,7 @@ def _prepare_or_end(t: _Running) -> None:
         if before is not None and before.status == "done":
             t.result = _score_elsewhere(before, t.spec, t.study, t.on_event)
         else:
+            t.folder = t.staging.enter_context(store.new_trial(t.study, t.spec.trial_id))
             _prepare(t)
 
 
@@ -228,8 +239,7 @@ def _prepare(t: _Running) -> None:
     t.on_event({"stage": "loading data"})
     dataset = t.dataset = drawn(_the_same_data(spec), spec)
     # A spec that names code is one whose study allowed it.
-    wanted_by = store.trial_dir(t.study, spec.trial_id) / "artifact"
-    base = bases.resolve_exactly(spec.base, wanted_by, True) if spec.base else None
+    base = bases.resolve_exactly(spec.base, t.folder / "artifact", True) if spec.base else None
     method = METHODS[spec.method.name]
     t.on_event({"stage": "training"})
     task = Task(
@@ -267,10 +277,10 @@ def _train_all(trials: Sequence[_Running]) -> None:
 
 def _complete(t: _Running, outcome: Outcome) -> None:
     """Score what was trained, and keep it."""
-    with store.new_trial(t.study, t.spec.trial_id) as folder:
-        done = _scored(t, outcome, folder / "artifact")
-        predictions = {**done.predictions, **_behaviour(t.spec, t.study, done.classifier)}
-        store.write_trial(folder, done.result, done.history, predictions)
+    done = _scored(t, outcome, t.folder / "artifact")
+    predictions = {**done.predictions, **_behaviour(t.spec, t.study, done.classifier)}
+    store.write_trial(t.folder, done.result, done.history, predictions)
+    t.staging.close()
     t.result = done.result
 
 

@@ -17,7 +17,16 @@ from transformers import modeling_utils
 
 from families import make_family
 from processors import in_bfloat16, on_vectors
-from tunelab import anatomy, bases, batching, fused, kernels, packing, training_engine
+from tunelab import (
+    anatomy,
+    bases,
+    batching,
+    fused,
+    kernels,
+    packed_modules,
+    packing,
+    training_engine,
+)
 from tunelab.batching import Encoded
 from tunelab.methods import METHODS
 from tunelab.methods.neural import adapted
@@ -173,7 +182,7 @@ def test_embeddings_gradients_are_kept_from_step_to_step(
     family: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows of earlier steps are cleared, and two batches before a step are added up."""
-    monkeypatch.setattr(packing, "_LARGE", 0)
+    monkeypatch.setattr(packed_modules, "_LARGE", 0)
     lengths = [2, 30, 1, 17]
     check_exactly(loaded(folders[family], "full"), lengths)
     ours, theirs = (loaded(folders[family], "full").eval() for _ in range(2))
