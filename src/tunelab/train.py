@@ -5,8 +5,8 @@ the loss, and lets it step. It drives K of them over one `Engine`, and K = 1 is 
 `stacking` has an engine that computes K adapters of one base in one pass. `teaching` is the same
 loop without all that makes this one fast.
 
-May import: batching, frozen, inference, kernels, metrics, models, optim, packing, precision,
-settings, types, errors. May not import: methods, trial.
+May import: lowest, updates, training_engine, batching, inference, kernels, metrics, settings, types,
+errors. May not import: stacking, methods, trial.
 """
 
 from __future__ import annotations
@@ -341,10 +341,8 @@ def _one_pass(
 def fit(model: nn.Module, **arguments: Any) -> Fitted:
     """Train by itself what requires a gradient: a `Training` of these arguments, driven alone."""
     t = Training(model, **arguments)
-    engine = choose_engine(model, t.pad_id, t.settings, t.seeds.dropout)
-    for ended in drive([t], engine):
-        return ended.fitted()
-    raise AssertionError("a training ends")
+    list(drive([t], choose_engine(model, t.pad_id, t.settings, t.seeds.dropout)))
+    return t.fitted()
 
 
 @dataclass(slots=True, eq=False)

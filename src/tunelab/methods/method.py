@@ -169,6 +169,5 @@ def fit_alone(method: Method, task: Task) -> Outcome:
     from tunelab import stacking
 
     prepared = method.prepare(task)
-    for _ in stacking.run([prepared.training]):
-        pass
+    list(stacking.run([prepared.training]))
     return method.finish(prepared)
