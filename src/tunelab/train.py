@@ -5,8 +5,8 @@ the loss, and lets it step. It drives K of them over one `Engine`, and K = 1 is 
 `stacking` has an engine that computes K adapters of one base in one pass. `teaching` is the same
 loop without all that makes this one fast.
 
-May import: lowest, updates, training_engine, batching, inference, kernels, metrics, settings, types,
-errors. May not import: stacking, methods, trial.
+May import: lowest, updates, training_engine, batching, inference, kernels, metrics, settings,
+types, errors. May not import: stacking, methods, trial.
 """
 
 from __future__ import annotations
