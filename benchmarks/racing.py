@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab import bases, data, racing
-from tunelab.methods import METHODS, Task
+from tunelab.methods import METHODS, Task, fit_alone
 from tunelab.trial import named_seeds
 from tunelab.types import DataSpec, Split
 
@@ -109,7 +109,7 @@ def record(source: str, name: str) -> None:
                 dataset.label_names, part.train, seen, base if m.needs_base else None,
                 m.settings(**settings), named_seeds(seed), "accuracy", lambda _: None,
             )  # fmt: skip
-            done = m.fit(task)
+            done = fit_alone(m, task)
             scores = done.validation_scores
             if scores is None or len(scores) < len(validation):
                 scores = done.classifier.scores(validation.texts)

@@ -29,7 +29,7 @@ def training(rows: int, tokens: int) -> Callable[[], float]:
     import numpy as np
 
     from tunelab import bases
-    from tunelab.methods import METHODS
+    from tunelab.methods import METHODS, fit_alone
     from tunelab.methods.method import Task
     from tunelab.trial import named_seeds
     from tunelab.types import Split
@@ -49,8 +49,8 @@ def training(rows: int, tokens: int) -> Callable[[], float]:
         method.settings(num_train_epochs=1, per_device_train_batch_size=16, max_length=512),
         named_seeds(0), "accuracy", lambda _: None,
     )  # fmt: skip
-    method.fit(task)
-    return lambda: rows * tokens / method.fit(task).train_seconds
+    fit_alone(method, task)
+    return lambda: rows * tokens / fit_alone(method, task).train_seconds
 
 
 def slope(points: Sequence[dict[str, Any]]) -> float:

@@ -10,7 +10,7 @@ a trial by itself. A ratio above 1 is what stacking gains.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
 from _measure import Contestant, arguments, compete, rate, report
@@ -26,40 +26,42 @@ def stacked(  # noqa: PLR0917
 
     from tunelab import bases, batching, models, stacking, train
     from tunelab.methods import METHODS, neural
+    from tunelab.training_engine import choose_engine
+    from tunelab.types import Seeds
 
     base = bases.resolve(folder(model))
     texts, labels = rows(batch * steps)
     method = METHODS["lora"]
     assert method.adapt is not None
     settings: Any = method.settings(
-        per_device_train_batch_size=batch, precision=precision, lora_dropout=dropout
-    )
+        per_device_train_batch_size=batch, precision=precision, lora_dropout=dropout,
+        num_train_epochs=1000,  # the rate hardly falls in those few that are measured
+    )  # fmt: skip
     tokenizer = models.load_tokenizer(base)
     data = train.TrainingData(
         batching.encode(tokenizer, texts, 128), np.asarray(labels), tuple(map(str, labels))
     )
     nets = [neural.adapted(base, LABELS, settings, method.adapt, k)[0] for k in range(size)]
-    for net in nets:
-        net.to(models.device())
-    train.kernels.keep_memory()
-
-    def epoch(seed: int) -> Generator[train.Ask, Any, None]:
-        engine = yield train.Join(nets[seed], int(tokenizer.pad_token_id), settings, seed)
-        step = train._stepper(nets[seed], engine, data, settings, steps=10_000, hooks=train.Hooks())
-        yield train.Turn(training=True)
-        nets[seed].train()
-        order = np.random.default_rng(seed)
-        for part in batching.train_batches(data.encoded.lengths, batch, order):
-            yield from step(part)
-        yield train.Turn(training=False)
+    trainings = {
+        k: train.Training(
+            net.to(models.device()), pad_id=int(tokenizer.pad_token_id), train=data,
+            validation=data, settings=settings, seeds=Seeds(k, k, k), on_step=lambda _: None,
+        )
+        for k, net in enumerate(nets)
+    }  # fmt: skip
+    engine = (
+        choose_engine(nets[0], int(tokenizer.pad_token_id), settings)
+        if size == 1
+        else stacking.shared_engine(list(trainings.values()))
+    )
+    for t in trainings.values():
+        t.begin(engine)
 
     def work() -> None:
-        if size == 1:
-            train.alone(epoch(0))
-        else:
-            for gave in stacking.run([epoch(k) for k in range(size)]):
-                if isinstance(gave, Exception):
-                    raise gave
+        train.train_epoch(trainings, engine)
+        for t in trainings.values():
+            if t.error is not None:
+                raise t.error
         if torch.cuda.is_available():
             torch.cuda.synchronize()
 

@@ -27,8 +27,11 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Formulas of every page; links to notebooks lead to their pages, others' to the sources."""
+    """Formulas of every page; links to notebooks lead to their pages. The site has no source files:
+    of a link to one, its name stays.
+    """
     markdown = re.sub(r"\(\.\./notebooks/([\w-]+)\.ipynb\)", r"(notebooks/\1.md)", markdown)
+    markdown = re.sub(r"\[([^\]]+)\]\(\.\./src/[\w/.-]+\)", r"\1", markdown)
     return formulas(markdown)
 
 

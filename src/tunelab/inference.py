@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from tunelab import anatomy, batching, fused, kernels, models, packing
+from tunelab import anatomy, batching, fused, kernels, models, packed_modules, packing
 from tunelab.batching import Encoded
 from tunelab.family import Anatomy, Family
 
@@ -243,7 +243,7 @@ def _layer(form: _Format, parts: anatomy.LayerParts, *, last: bool) -> _Layer:
         first = _First(parts.heads, *qkv[1:]) if last else None  # before their weights are taken
         attention = _Joined(parts.heads, _joined(qkv, form), first)
     wide, activation = _linear(parts.wide, form), parts.activation
-    if isinstance(wide, fused.Product) and packing.is_gelu(activation):
+    if isinstance(wide, fused.Product) and packed_modules.is_gelu(activation):
         wide, activation = replace(wide, gelu=True), nn.Identity()
     return _Layer(
         attention or _Apart(parts.heads, *(_linear(m, form) for m in qkv)),

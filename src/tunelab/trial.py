@@ -14,19 +14,19 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 
 from tunelab import bases, behaviour, calibration, data, measure, metrics, store
 from tunelab._version import __version__
 from tunelab.errors import TrialError, TunelabError
-from tunelab.methods import METHODS, Outcome, Task
+from tunelab.methods import METHODS, Outcome, Prepared, Task
 from tunelab.types import (
     BaseRef,
     Classifier,
@@ -49,16 +49,11 @@ __all__ = [
     "make_spec",
     "named_seeds",
     "not_scored",
-    "run",
     "run_and_store",
-    "run_stack",
     "scored_on",
 ]
 
 OnEvent = Callable[[Mapping[str, Any]], None]
-T = TypeVar("T")
-# A trial that asks for what its training needs computed; one by itself asks nothing.
-Steps = Generator[Any, Any, T]
 
 # Changing what a trial computes must change this: results of before are then not taken for done.
 _RECIPE = 1
@@ -135,44 +130,118 @@ class Finished:
     classifier: Classifier
 
 
-def run(spec: TrialSpec, artifact: Path, metric: str, on_event: OnEvent, jobs: int = 1) -> Finished:
-    """Run a trial in this process and write its classifier into the folder `artifact`.
+# --- running --------------------------------------------------------------------------------
 
-    `jobs`: how many trials run at a time, this one included; kept beside what was measured.
-    Raises what goes wrong; `run_and_store` turns that into a failed result.
+
+def run_and_store(
+    specs: Sequence[TrialSpec], study: Path, metric: str, on_event: OnEvent, jobs: int = 1
+) -> list[TrialResult]:
+    """Run trials and keep each in the study; one that fails is kept too, with its error.
+
+    Several are trained in one pass (tunelab.stacking), and what each costs is its share. Events
+    carry their trial's id. `jobs`: how many such calls run at a time, kept beside what is measured.
+    Raises what is no trial's own fault, where several share it: each can be run again by itself.
     """
-    return _to_the_end(_running(spec, artifact, metric, on_event, jobs, 1))
+    trials: list[_Running] = []
+    first: Prepared | None = None
+    with ExitStack() as inside:
+        for spec in specs:
+            staging = inside.enter_context(ExitStack())
+            # Its clock starts here.
+            t = _Running(spec, study, metric, on_event, jobs, len(specs), staging)
+            trials.append(t)
+            _prepare_or_end(t)
+            if t.prepared is not None and first is not None:
+                _share_base(t.prepared, first)  # before the next one is loaded
+            first = first or t.prepared
+        try:
+            _train_all(trials)
+        except Exception as e:
+            if len(specs) > 1:
+                raise
+            trials[0].keep_failure(e)
+    return [t.result for t in trials if t.result is not None]
 
 
-def _to_the_end(steps: Steps[T]) -> T:
-    """What a trial by itself returns: it asks nothing of anybody."""
-    try:
-        next(steps)
-    except StopIteration as end:
-        done: T = end.value
-        return done
-    raise AssertionError("a trial by itself asked for something")
+@dataclass(slots=True, eq=False)
+class _Running:
+    """A trial while it runs: what it was given, what is measured, its result once there is one.
+
+    `folder` is its own to fill; it takes its place in the study when `staging` is closed.
+    """
+
+    spec: TrialSpec
+    study: Path
+    metric: str
+    on_any_event: OnEvent
+    jobs: int
+    stack: int
+    staging: ExitStack
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    clock: float = field(default_factory=time.perf_counter)
+    peak: measure.PeakMemory = field(default_factory=measure.PeakMemory)
+    folder: Path = Path()
+    dataset: Dataset | None = None
+    prepared: Prepared | None = None  # where it is to be trained
+    result: TrialResult | None = None
+
+    def on_event(self, row: Mapping[str, Any]) -> None:
+        """Pass an event on, with the trial's id."""
+        self.on_any_event({**row, "trial_id": self.spec.trial_id})
+
+    def provenance(self, dataset: Dataset | None, stack: int) -> dict[str, Any]:
+        """Where the result comes from, as of now."""
+        seconds = (time.perf_counter() - self.clock) / self.stack
+        return _provenance(self.spec, dataset, self.started, seconds, self.jobs, stack)
+
+    @contextmanager
+    def failing_alone(self) -> Iterator[None]:
+        """What goes wrong inside ends this trial and no other; that is kept as its result."""
+        try:
+            yield
+        except Exception as e:
+            self.keep_failure(e)
+
+    def keep_failure(self, error: Exception) -> None:
+        """Keep what ended it: being behind other tries is a result too."""
+        # What it has half-written goes.
+        self.staging.__exit__(type(error), error, error.__traceback__)
+        provenance = self.provenance(None, self.stack)
+        if isinstance(error, _Pruned):
+            self.result = _pruned(self.spec, error, self.metric, provenance)
+        else:
+            self.result = failed(self.spec, error, provenance)
+        with store.new_trial(self.study, self.spec.trial_id) as folder:
+            store.write_trial(folder, self.result, (), {})
 
 
-def _fitted(method: Any, task: Task, stack: int) -> Steps[Outcome]:
-    """Train by itself, or in a stack: then the training's questions are passed on."""
-    if stack == 1 or method.together is None:
-        return method.fit(task)  # type: ignore[no-any-return]
-    outcome: Outcome = yield from method.together.session(task)
-    return outcome
+def _prepare_or_end(t: _Running) -> None:
+    """Bring a trial to where its training starts, or to its end where there is none."""
+    before = store.read_result(t.study, t.spec.trial_id)
+    with t.failing_alone():
+        if before is not None and before.status == "done":
+            t.result = _score_elsewhere(before, t.spec, t.study, t.on_event)
+        else:
+            t.folder = t.staging.enter_context(store.new_trial(t.study, t.spec.trial_id))
+            _prepare(t)
 
 
-def _running(  # noqa: PLR0917
-    spec: TrialSpec, artifact: Path, metric: str, on_event: OnEvent, jobs: int, stack: int
-) -> Steps[Finished]:
-    started, clock = datetime.now(UTC), time.perf_counter()
-    peak = measure.PeakMemory()
-    on_event({"stage": "loading data"})
-    dataset = drawn(_the_same_data(spec), spec)
+def _share_base(one: Prepared, other: Prepared) -> None:
+    """Let the models of two trials hold one base, where it is the same."""
+    from tunelab import many
+
+    many.share_base(one.training.model, other.training.model)
+
+
+def _prepare(t: _Running) -> None:
+    """Load the data and build the model; a method without a training is done at once."""
+    spec = t.spec
+    t.on_event({"stage": "loading data"})
+    dataset = t.dataset = drawn(_the_same_data(spec), spec)
     # A spec that names code is one whose study allowed it.
-    base = bases.resolve_exactly(spec.base, artifact, True) if spec.base else None
+    base = bases.resolve_exactly(spec.base, t.folder / "artifact", True) if spec.base else None
     method = METHODS[spec.method.name]
-    on_event({"stage": "training"})
+    t.on_event({"stage": "training"})
     task = Task(
         label_names=dataset.label_names,
         train=dataset.train,
@@ -180,44 +249,84 @@ def _running(  # noqa: PLR0917
         base=base,
         settings=method.settings(**spec.method.settings),
         seeds=named_seeds(spec.seed),
-        metric=metric,
-        on_step=_watched(on_event, spec.stop_below, metric),
+        metric=t.metric,
+        on_step=_watched(t.on_event, spec.stop_below, t.metric),
     )
-    outcome = yield from _fitted(method, task, stack)
-    together = int(outcome.details.get("stack", 1))
-    peak_bytes = max(peak.bytes() or 0, outcome.peak_memory_bytes or 0) or None
+    if method.prepare is not None:
+        t.prepared = method.prepare(task)
+    elif method.fit is not None:
+        _complete(t, method.fit(task))
 
-    on_event({"stage": "scoring"})
+
+def _train_all(trials: Sequence[_Running]) -> None:
+    """Train what is prepared, in one pass where it can be; complete each once it has ended."""
+    trainings = [t.prepared.training for t in trials if t.prepared is not None]
+    if not trainings:
+        return
+    from tunelab import stacking
+
+    trained = {id(t.prepared.training): t for t in trials if t.prepared is not None}
+    for training in stacking.run(trainings, len(trials)):
+        t = trained[id(training)]
+        finish = METHODS[t.spec.method.name].finish
+        assert finish is not None  # noqa: S101  what is prepared is finished
+        with t.failing_alone():
+            _complete(t, finish(t.prepared))
+        t.prepared = None
+
+
+def _complete(t: _Running, outcome: Outcome) -> None:
+    """Score what was trained, and keep it."""
+    done = _scored(t, outcome, t.folder / "artifact")
+    predictions = {**done.predictions, **_behaviour(t.spec, t.study, done.classifier)}
+    store.write_trial(t.folder, done.result, done.history, predictions)
+    t.staging.close()
+    t.result = done.result
+
+
+def _pruned(
+    spec: TrialSpec, pruned: _Pruned, metric: str, provenance: Mapping[str, Any]
+) -> TrialResult:
+    """The result of a try that was ended because others were ahead of it."""
+    row, epoch = pruned.row, round(pruned.row["epoch"])
+    scores = {k: v for k, v in row.items() if k.startswith("eval_") and k != "eval_loss"}
+    value = row[f"eval_{metric}"]
+    details = {
+        "epochs": epoch,
+        "pruned": {"epoch": epoch, "value": value, "below": pruned.below},
+    }
+    return TrialResult(spec, "done", scores, details=details, provenance=provenance)
+
+
+# --- scoring ----------------------------------------------------------------------------------
+
+
+def _scored(t: _Running, outcome: Outcome, artifact: Path) -> Finished:
+    """Score what was trained, its artifact written into a new folder. The test part: here, once."""
+    spec, dataset, classifier = t.spec, t.dataset, outcome.classifier
+    assert dataset is not None  # noqa: S101  it was trained on it
+    stack = int(outcome.details.get("stack", 1))
+    peak_bytes = max(t.peak.bytes() or 0, outcome.peak_memory_bytes or 0) or None
+    t.on_event({"stage": "scoring"})
     validation = _validation(outcome, dataset.validation)
     if spec.purpose == "tuning":
-        seconds = (time.perf_counter() - clock) / stack
-        about = _provenance(spec, dataset, started, seconds, jobs, together)
-        return _tried(spec, outcome, validation, dataset, about)
-    test = _score(outcome.classifier, dataset.test)
+        return _tried(spec, outcome, validation, dataset, t.provenance(dataset, stack))
+    test = _score(classifier, dataset.test)
     scores, reasons = _all_scores({"eval": validation, "test": test}, dataset.label_names)
-    p50, p95 = _latency(outcome.classifier, dataset.test.texts)
+    latency = _latency(classifier, dataset.test.texts)
     artifact.mkdir(parents=True, exist_ok=True)
-    outcome.classifier.save(artifact)
+    classifier.save(artifact)
     calibration.write_temperature(artifact, validation)
-    assert test.seconds is not None  # noqa: S101  _score measured it
-    cost = Cost(
-        train_seconds=outcome.train_seconds,
-        peak_memory_bytes=peak_bytes,
-        **outcome.counts,
-        artifact_bytes=store.folder_bytes(artifact),
-        texts_per_second=len(dataset.test) / test.seconds,
-        latency_p50_seconds=p50,
-        latency_p95_seconds=p95,
-    )
+    cost = _cost(outcome, test, latency, peak_bytes, store.folder_bytes(artifact))
     others = [(d, data.load_other(d, dataset.label_names)) for d in spec.test_on]
-    elsewhere, transfer = _transfer(others, outcome.classifier, dataset.label_names)
+    elsewhere, transfer = _transfer(others, classifier, dataset.label_names)
     splits = {"validation": validation, "test": test}
     details = {
         **outcome.details,
         "per_class": {k: metrics.per_class(p, dataset.label_names) for k, p in splits.items()},
         "confusion": {k: _confusion(p) for k, p in splits.items()},
         **({"transfer": transfer} if transfer else {}),
-        **_scored_by(outcome.classifier),
+        **_scored_by(classifier),
     }
     if peak_bytes is None:
         reasons["peak_memory_bytes"] = "this system does not report a process's peak memory"
@@ -228,12 +337,28 @@ def _running(  # noqa: PLR0917
         cost=cost,
         details=details,
         reasons={**reasons, **outcome.reasons},
-        provenance=_provenance(
-            spec, dataset, started, (time.perf_counter() - clock) / stack, jobs, together
-        ),
+        provenance=t.provenance(dataset, stack),
     )
-    everything = {**splits, **elsewhere}
-    return Finished(result, tuple(outcome.history), everything, outcome.classifier)
+    return Finished(result, tuple(outcome.history), {**splits, **elsewhere}, classifier)
+
+
+def _cost(
+    outcome: Outcome,
+    test: Predictions,
+    latency: tuple[float, float],
+    peak_bytes: int | None,
+    artifact_bytes: int,
+) -> Cost:
+    assert test.seconds is not None  # noqa: S101  _score measured it
+    return Cost(
+        train_seconds=outcome.train_seconds,
+        peak_memory_bytes=peak_bytes,
+        **outcome.counts,
+        artifact_bytes=artifact_bytes,
+        texts_per_second=len(test.ids) / test.seconds,
+        latency_p50_seconds=latency[0],
+        latency_p95_seconds=latency[1],
+    )
 
 
 def _tried(
@@ -265,69 +390,6 @@ def _behaviour(spec: TrialSpec, study: Path, classifier: Classifier) -> dict[str
         return {}
     _, some = behaviour.suite_from_json(stored)
     return {behaviour.PART: behaviour.predict_cases(classifier, some)}
-
-
-def run_and_store(
-    spec: TrialSpec, study: Path, metric: str, on_event: OnEvent, jobs: int = 1
-) -> TrialResult:
-    """Run a trial and keep it in the study; one that fails is kept too, with its error."""
-    return _to_the_end(_storing(spec, study, metric, on_event, jobs, 1))
-
-
-def run_stack(
-    specs: Sequence[TrialSpec], study: Path, metric: str, on_event: OnEvent, jobs: int = 1
-) -> list[TrialResult]:
-    """Run trials that are trained in one pass (tunelab.stacking), and keep each in the study.
-
-    Events carry their trial's id. Each fails by itself, and what each cost is its share.
-    """
-    from tunelab import stacking
-
-    def tell(trial_id: str, row: Mapping[str, Any]) -> None:
-        on_event({**row, "trial_id": trial_id})
-
-    results = stacking.run(
-        [_storing(s, study, metric, partial(tell, s.trial_id), jobs, len(specs)) for s in specs]
-    )
-    for r in results:
-        if isinstance(r, Exception):  # it could not even be kept
-            raise r
-    return [r for r in results if isinstance(r, TrialResult)]
-
-
-def _storing(  # noqa: PLR0917
-    spec: TrialSpec, study: Path, metric: str, on_event: OnEvent, jobs: int, stack: int
-) -> Steps[TrialResult]:
-    started, clock = datetime.now(UTC), time.perf_counter()
-    before = store.read_result(study, spec.trial_id)
-    try:
-        if before is not None and before.status == "done":
-            return _score_elsewhere(before, spec, study, on_event)
-        with store.new_trial(study, spec.trial_id) as folder:
-            done = yield from _running(spec, folder / "artifact", metric, on_event, jobs, stack)
-            predictions = {**done.predictions, **_behaviour(spec, study, done.classifier)}
-            store.write_trial(folder, done.result, done.history, predictions)
-            return done.result
-    except _Pruned as p:
-        key = f"eval_{metric}"
-        result = TrialResult(
-            spec,
-            "done",
-            {k: v for k, v in p.row.items() if k.startswith("eval_") and k != "eval_loss"},
-            details={
-                "epochs": round(p.row["epoch"]),
-                "pruned": {"epoch": round(p.row["epoch"]), "value": p.row[key], "below": p.below},
-            },
-            provenance=_provenance(
-                spec, None, started, (time.perf_counter() - clock) / stack, jobs, stack
-            ),
-        )
-    except Exception as e:  # one failed trial must not stop the others; it is kept
-        seconds = (time.perf_counter() - clock) / stack
-        result = failed(spec, e, _provenance(spec, None, started, seconds, jobs, stack))
-    with store.new_trial(study, spec.trial_id) as folder:
-        store.write_trial(folder, result, (), {})
-    return result
 
 
 def failed(

@@ -22,7 +22,7 @@ from families import DECODERS, FAMILY_NAMES, make_family
 from tunelab import bases, models, predict
 from tunelab.errors import InputError
 from tunelab.families import FAMILIES
-from tunelab.methods import METHODS, Outcome, Task, check
+from tunelab.methods import METHODS, Outcome, Task, check, fit_alone
 from tunelab.methods.scaling import PEFT_TYPES
 from tunelab.types import MethodSpec, Seeds, Split
 
@@ -106,8 +106,8 @@ def settings_of(method: str, epochs: int = 25, **more: Any) -> dict[str, Any]:
 def train(method: str, base: bases.Base, settings: dict[str, Any]) -> Outcome:
     row = METHODS[method]
     check(base, MethodSpec(method, method, settings))
-    return row.fit(
-        Task(LABELS, TEXTS, TEXTS, base, row.settings(**settings), Seeds(1, 2, 3), "accuracy",
+    return fit_alone(
+        row, Task(LABELS, TEXTS, TEXTS, base, row.settings(**settings), Seeds(1, 2, 3), "accuracy",
              lambda _: None)
     )  # fmt: skip
 

@@ -143,7 +143,7 @@ def test_what_is_packed_leaves_its_model_alone_and_many_may_ask_it(
         packed(texts, np.arange(6))[0].sum().backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is not None for n, p in model.named_parameters() if "classifier" in n)
     # Nothing of it stays in memory: a training makes one in each epoch.
-    seen = weakref.ref(prepared.compute._packed._model)  # type: ignore[attr-defined]
+    seen = weakref.ref(prepared.compute._packed.model)  # type: ignore[attr-defined]
     del prepared
     assert seen() is None
 

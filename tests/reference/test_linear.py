@@ -15,7 +15,7 @@ from sklearn.svm import LinearSVC
 
 from tiny import reviews
 from tunelab import artifacts, bases, embeddings, linear, metrics
-from tunelab.methods import METHODS, Task
+from tunelab.methods import METHODS, Task, fit_alone
 from tunelab.types import Predictions, Seeds, Split
 
 
@@ -51,7 +51,7 @@ def task(method: str, make: object, base: Path | None = None, **settings: object
 @pytest.mark.parametrize("make", [two_classes, three_classes])
 def test_tfidf_svm_decides_as_scikit_learn_does(make: object, tmp_path: Path) -> None:
     job = task("svm-tfidf", make, c=[0.5])
-    outcome = METHODS["svm-tfidf"].fit(job)
+    outcome = fit_alone(METHODS["svm-tfidf"], job)
     theirs = make_pipeline(
         make_union(
             TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
@@ -75,7 +75,7 @@ def test_tfidf_svm_decides_as_scikit_learn_does(make: object, tmp_path: Path) ->
 
 
 def test_c_is_chosen_on_validation_and_every_try_is_kept() -> None:
-    outcome = METHODS["svm-tfidf"].fit(task("svm-tfidf", two_classes, c=[10, 0.001, 0.1]))
+    outcome = fit_alone(METHODS["svm-tfidf"], task("svm-tfidf", two_classes, c=[10, 0.001, 0.1]))
     tried = outcome.details["tried"]
     assert [t["C"] for t in tried] == [0.001, 0.1, 10]
     best = max(t["eval_accuracy"] for t in tried)
@@ -85,7 +85,7 @@ def test_c_is_chosen_on_validation_and_every_try_is_kept() -> None:
 @pytest.mark.parametrize("metric", ["log_loss", "roc_auc"])
 def test_c_is_judged_by_the_scores_that_would_be_kept(metric: str) -> None:
     job = replace(task("svm-tfidf", three_classes, c=[0.001, 0.1, 10]), metric=metric)
-    outcome = METHODS["svm-tfidf"].fit(job)
+    outcome = fit_alone(METHODS["svm-tfidf"], job)
     assert outcome.validation_scores is not None
     part = job.validation
     kept = Predictions(part.ids, part.labels, outcome.validation_scores, "logit")
@@ -97,7 +97,7 @@ def test_c_is_judged_by_the_scores_that_would_be_kept(metric: str) -> None:
 def test_c_without_a_value_on_validation_is_the_smallest() -> None:
     job = replace(task("svm-tfidf", two_classes, c=[0.1, 1]), metric="roc_auc")
     one = replace(job.validation, labels=np.zeros_like(job.validation.labels))
-    outcome = METHODS["svm-tfidf"].fit(replace(job, validation=one))
+    outcome = fit_alone(METHODS["svm-tfidf"], replace(job, validation=one))
     assert outcome.details["C"] == 0.1
     assert [t["eval_roc_auc"] for t in outcome.details["tried"]] == [None, None]
 
@@ -107,7 +107,7 @@ def test_temperature_minimises_log_loss_on_validation() -> None:
     # With some labels wrong, no factor makes the loss vanish, and there is one that is best.
     noisy = np.where(np.arange(40) % 5 == 0, 1 - job.validation.labels, job.validation.labels)
     job = replace(job, validation=replace(job.validation, labels=noisy))
-    outcome = METHODS["svm-tfidf"].fit(job)
+    outcome = fit_alone(METHODS["svm-tfidf"], job)
     scores = outcome.validation_scores
     assert scores is not None
     labels = job.validation.labels
@@ -121,7 +121,7 @@ def test_temperature_minimises_log_loss_on_validation() -> None:
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_embedding_svm_survives_saving(tiny_bert: Path, tmp_path: Path, pooling: str) -> None:
     job = task("svm", three_classes, tiny_bert, pooling=pooling)
-    outcome = METHODS["svm"].fit(job)
+    outcome = fit_alone(METHODS["svm"], job)
     texts = three_classes(30, 5).texts
     ours = outcome.classifier.scores(texts)
     outcome.classifier.save(tmp_path)
@@ -135,11 +135,11 @@ def test_seconds_are_of_now_where_vectors_were_kept(
 ) -> None:
     monkeypatch.setenv("TUNELAB_CACHE", str(tmp_path))
     job = task("svm", three_classes, tiny_bert)
-    first = METHODS["svm"].fit(job)
+    first = fit_alone(METHODS["svm"], job)
     for note in (tmp_path / "embeddings").glob("*.json"):  # as if they were of a busy hour
         facts = json.loads(note.read_text())
         note.write_text(json.dumps({**facts, "seconds": 1e6}))
-    again = METHODS["svm"].fit(job)
+    again = fit_alone(METHODS["svm"], job)
     assert (first.details["from_cache"], again.details["from_cache"]) == (False, True)
     assert 0 < again.details["embedding_seconds"] < again.train_seconds < 60
 

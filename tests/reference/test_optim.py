@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tunelab import kernels, optim, packing
+from tunelab import kernels, optim, packed_modules
 
 needs_kernels = pytest.mark.skipif(
     not kernels.available(), reason="there is no compiler: torch's AdamW runs"
@@ -133,7 +133,7 @@ def test_training_by_rows_equals_training_as_a_whole(
 ) -> None:
     from test_train import run, weights
 
-    monkeypatch.setattr(packing, "_LARGE", 0)
+    monkeypatch.setattr(packed_modules, "_LARGE", 0)
     more = {"engine": engine, "precision": "float32", "num_train_epochs": 3, "weight_decay": 0.1}
     ours, fitted = run(tiny_bert, "full", **more)
     monkeypatch.setattr(kernels, "_library", lambda: (None, "tried without"))

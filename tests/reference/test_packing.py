@@ -17,7 +17,16 @@ from transformers import modeling_utils
 
 from families import make_family
 from processors import in_bfloat16, on_vectors
-from tunelab import bases, batching, families, fused, packing, train
+from tunelab import (
+    bases,
+    batching,
+    families,
+    fused,
+    kernels,
+    packed_modules,
+    packing,
+    training_engine,
+)
 from tunelab.batching import Encoded
 from tunelab.methods import METHODS
 from tunelab.methods.neural import adapted
@@ -86,7 +95,9 @@ def both(model: Any, lengths: list[int], dtype: torch.dtype = torch.float32) -> 
         ours = loss_and_gradients(model, logits, labels)
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     batch = batching.pad(texts, rows, pad_id=inner.config.pad_token_id or 0)
-    theirs = loss_and_gradients(model, train.forward(model, batch, torch.device("cpu")), labels)
+    theirs = loss_and_gradients(
+        model, training_engine.forward(model, batch, torch.device("cpu")), labels
+    )
     return ours, theirs, tokens
 
 
@@ -161,7 +172,7 @@ def test_packed_equals_padded_at_any_lengths(lengths: list[int], folders: dict[s
 def test_packed_equals_padded_without_compiled_kernels(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packing.kernels, "_library", lambda: (None, "tried without"))
+    monkeypatch.setattr(kernels, "_library", lambda: (None, "tried without"))
     for family in FAMILIES:
         check_exactly(loaded(folders[family], "lora"), [2, 30, 1, 17])
 
@@ -171,7 +182,7 @@ def test_embeddings_gradients_are_kept_from_step_to_step(
     family: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows of earlier steps are cleared, and two batches before a step are added up."""
-    monkeypatch.setattr(packing, "_LARGE", 0)
+    monkeypatch.setattr(packed_modules, "_LARGE", 0)
     lengths = [2, 30, 1, 17]
     check_exactly(loaded(folders[family], "full"), lengths)
     ours, theirs = (loaded(folders[family], "full").eval() for _ in range(2))
@@ -186,7 +197,7 @@ def test_embeddings_gradients_are_kept_from_step_to_step(
                     if model is ours:
                         logits, _ = packed(texts, rows)
                     else:
-                        logits = train.forward(
+                        logits = training_engine.forward(
                             model, batching.pad(texts, rows, pad), torch.device("cpu")
                         )
                     functional.cross_entropy(logits, labels[rows]).backward()  # type: ignore[no-untyped-call]
@@ -247,7 +258,7 @@ def test_layers_in_one_call_are_the_layers_apart(
     monkeypatch.setattr(fused, "linear", _noted(fused.linear, lambda *_: lengths.append(0)))
     loss, gradients = trained(dtype)
     # All that learn in one call; one that is shared is called each time, and its GELU is another.
-    layers = packing.Packed(model)._run.layers
+    layers = packing.Packed(model).run.layers
     alone = [2] * layers if method == "probe" else [2 * layers]
     expected = {"gpt2": [], "albert": [1] * layers}.get(family, alone)
     assert [n for n in lengths if n] == expected
@@ -272,7 +283,7 @@ def test_only_layers_that_learn_are_in_one_call(
 ) -> None:
     """Else gradients would go through those below, and what all leave behind be alive at once."""
     model = loaded(folders["bert"], "lora", layers_to_transform=[1])
-    layers = packing.Packed(model)._run.layers
+    layers = packing.Packed(model).run.layers
     assert layers > 1
     texts, labels = batch_of([2, 30, 1])
     lengths = chains(monkeypatch)
@@ -460,7 +471,7 @@ def test_dropout_has_the_same_mask_with_and_without_compiled_kernels(
             return packed(texts, np.arange(3))[0].detach()
 
     compiled = logits()
-    monkeypatch.setattr(packing.kernels, "_library", lambda: (None, "tried without"))
+    monkeypatch.setattr(kernels, "_library", lambda: (None, "tried without"))
     torch.testing.assert_close(logits(), compiled, rtol=1e-5, atol=1e-5)
 
 

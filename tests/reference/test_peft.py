@@ -12,7 +12,7 @@ import torch
 
 from families import make_family
 from tunelab import bases, models
-from tunelab.methods import METHODS, Outcome, Task
+from tunelab.methods import METHODS, Outcome, Task, fit_alone
 from tunelab.types import Seeds, Split
 
 LABELS = ("10", "2", "so-so, really")  # FIELD 7: unsorted, and "10" before "2"
@@ -28,8 +28,8 @@ def train(method: str, folder: Path, **settings: Any) -> Outcome:
         **settings,
     )  # fmt: skip
     base = bases.resolve(str(folder))
-    return row.fit(
-        Task(LABELS, SPLIT, SPLIT, base, chosen, Seeds(1, 2, 3), "accuracy", lambda _: None)
+    return fit_alone(
+        row, Task(LABELS, SPLIT, SPLIT, base, chosen, Seeds(1, 2, 3), "accuracy", lambda _: None)
     )
 
 

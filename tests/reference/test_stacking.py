@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from families import make_family
-from tunelab import bases, families, kernels, packing, stacking, train
+from tunelab import bases, families, kernels, many, packing, stacking
 from tunelab.batching import Encoded
 from tunelab.errors import TrialError
 from tunelab.methods import METHODS
 from tunelab.methods.neural import adapted
-from tunelab.train import Fitted, TrainingData
+from tunelab.train import Fitted, Training, TrainingData
 from tunelab.types import Seeds
 
 FAMILIES = [f for f in families.FAMILIES if f != "deberta-v2"]
@@ -49,7 +49,7 @@ def data(n: int, seed: int) -> TrainingData:
     return TrainingData(Encoded(ids), labels, tuple(map(str, range(n))))
 
 
-def made(folder: Path, k: int, dropout: bool, **more: Any) -> tuple[Any, Any]:
+def made(folder: Path, k: int, dropout: bool, **more: Any) -> tuple[Any, Training]:
     """A model with the k-th seed, and the training that changes it."""
     row = METHODS["lora"]
     assert row.adapt is not None
@@ -60,10 +60,23 @@ def made(folder: Path, k: int, dropout: bool, **more: Any) -> tuple[Any, Any]:
         for m in model.modules():
             if isinstance(m, torch.nn.Dropout):
                 m.p = 0.0
-    return model, train.training(
+    return model, Training(
         model, pad_id=0, train=data(44, 0), validation=data(20, 9), settings=s,
         seeds=Seeds(k, k + 1, k + 2), on_step=lambda _: None,
     )  # fmt: skip
+
+
+def stacked(trainings: list[Training]) -> list[Fitted | Exception]:
+    """What each gave, or what it failed of, in their order."""
+    ended = list(stacking.run(trainings))
+    assert {id(t) for t in ended} == {id(t) for t in trainings}
+    return [t.error or t.fitted() for t in trainings]
+
+
+def by_itself(training: Training) -> Fitted:
+    (ended,) = stacking.run([training])
+    assert ended is training
+    return training.fitted()
 
 
 def weights(model: Any) -> torch.Tensor:
@@ -76,10 +89,10 @@ def both(
     """(model, what training gave) alone, and the same stacked, for each member."""
     alone = []
     for k, m in enumerate(members):
-        model, session = made(folder, k, dropout, **m)
-        alone.append((model, train.alone(session)))
+        model, training = made(folder, k, dropout, **m)
+        alone.append((model, by_itself(training)))
     pairs = [made(folder, k, dropout, **m) for k, m in enumerate(members)]
-    gave = stacking.run([session for _, session in pairs])
+    gave = stacked([training for _, training in pairs])
     return [(*a, model, g) for a, (model, _), g in zip(alone, pairs, gave, strict=True)]
 
 
@@ -113,23 +126,23 @@ def test_the_same_without_compiled_kernels_and_with_batched_products(
     def at_once(run: Any, parts: Any, drops: Any, flat: torch.Tensor) -> Any:
         bounds = run.places.bounds(len(flat))
         if not parts:
-            return stacking._OneByOne(parts, drops, bounds)
-        return stacking._AtOnce(drops, *stacking._laid_out(bounds, parts, flat.device))
+            return many._OneByOne(parts, drops, bounds)
+        return many._AtOnce(drops, *many._laid_out(bounds, parts, flat.device))
 
     monkeypatch.setattr(kernels, "_library", lambda: (None, "tried without"))
-    monkeypatch.setattr(stacking, "_products", at_once)
+    monkeypatch.setattr(many, "_products", at_once)
     for _, alone, _, gave in both(folders(family), MEMBERS, dropout=True):
         assert_equal(alone, gave)
 
 
 def test_one_that_diverges_does_not_take_the_others_along(folders: Callable[[str], Path]) -> None:
-    model, session = made(folders("bert"), 0, True, **MEMBERS[0])
-    alone = train.alone(session)
+    model, training = made(folders("bert"), 0, True, **MEMBERS[0])
+    alone = by_itself(training)
     pairs = [made(folders("bert"), k, True, **MEMBERS[k]) for k in range(4)]
     for n, p in pairs[1][0].named_parameters():
         if "lora_A" in n:
             torch.nn.init.constant_(p, math.nan)
-    gave = stacking.run([session for _, session in pairs])
+    gave = stacked([training for _, training in pairs])
     assert isinstance(gave[1], TrialError)
     assert "diverged" in str(gave[1])
     assert_equal(alone, gave[0])
@@ -159,16 +172,18 @@ def test_a_base_is_held_once_and_stays_as_it_was(folders: Callable[[str], Path])
         return next(p.detach() for n, p in named if n.replace(".base_layer", "") == name)
 
     before = [dense(model).clone() for model, _ in pairs]
-    stacking.run([session for _, session in pairs])
+    for model, _ in pairs[1:]:
+        many.share_base(model, pairs[0][0])
+    stacked([training for _, training in pairs])
     assert len({dense(model).data_ptr() for model, _ in pairs}) == 1
     assert all(torch.equal(b, dense(model)) for b, (model, _) in zip(before, pairs, strict=True))
     assert not any("forward" in m.__dict__ for model, _ in pairs for m in model.modules())
 
 
 def test_what_cannot_share_a_row_runs_in_turn_and_says_why(folders: Callable[[str], Path]) -> None:
-    first, session = made(folders("bert"), 0, True, **MEMBERS[0])
+    first, training = made(folders("bert"), 0, True, **MEMBERS[0])
     other = made(folders("bert"), 1, True, **MEMBERS[1], bias="all")
-    gave = stacking.run([session, other[1]])
+    gave = stacked([training, other[1]])
     assert all(isinstance(g, Fitted) for g in gave)
     reasons = {g.engine.more["stack_reason"] for g in gave if isinstance(g, Fitted)}
     assert len(reasons) == 1
@@ -211,7 +226,7 @@ def test_nothing_of_a_step_comes_back_from_the_device(
     models = [made(folders(family), k, True, **m)[0].to("meta").train() for k, m in
               enumerate(MEMBERS)]  # fmt: skip
     texts, rows = data(9, 0).encoded, np.arange(9)
-    stack = stacking.Stacked(models, dtype, range(4))
+    stack = many.Stacked(models, dtype, range(4))
     with stack.installed():
         logits = [x for x, _ in stack(dict.fromkeys(range(4), (texts, rows))).values()]
     packed = packing.Packed(models[0], dtype)
@@ -228,11 +243,11 @@ def test_nothing_of_a_step_comes_back_from_the_device(
 def test_each_equals_its_own_run_on_a_card(family: str, folders: Callable[[str], Path]) -> None:
     alone = []
     for k, m in enumerate(MEMBERS):
-        model, session = made(folders(family), k, True, **m)
+        model, training = made(folders(family), k, True, **m)
         model.cuda()
-        alone.append(train.alone(session))
+        alone.append(by_itself(training))
     pairs = [made(folders(family), k, True, **m) for k, m in enumerate(MEMBERS)]
     for model, _ in pairs:
         model.cuda()
-    for a, g in zip(alone, stacking.run([s for _, s in pairs]), strict=True):
+    for a, g in zip(alone, stacked([t for _, t in pairs]), strict=True):
         assert_equal(a, g)

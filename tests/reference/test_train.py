@@ -12,7 +12,7 @@ import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
-from tunelab import bases, batching, inference, train
+from tunelab import bases, batching, inference, train, training_engine, updates
 from tunelab.batching import Encoded
 from tunelab.errors import TrialError
 from tunelab.methods import METHODS
@@ -187,7 +187,7 @@ def test_gradient_checkpointing_keeps_less_for_the_backward_pass(
             return t
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-            logits = train.forward(model, batch, torch.device("cpu"))
+            logits = training_engine.forward(model, batch, torch.device("cpu"))
             loss = torch.nn.functional.cross_entropy(logits, torch.zeros(16, dtype=torch.long))
         kept[checkpointing], losses[checkpointing] = sum(seen.values()), float(loss.detach())
     assert kept[True] < 0.7 * kept[False]
@@ -265,7 +265,7 @@ def test_what_scored_validation_is_handed_over_where_no_earlier_epoch_comes_back
 
 def test_balanced_weights_are_scikit_learns() -> None:
     labels = np.repeat([0, 1, 2], [5, 20, 75])
-    ours = train._class_weights(labels, TrainingSettings(class_weight="balanced"))
+    ours = updates.class_weights(labels, TrainingSettings(class_weight="balanced"))
     theirs = compute_class_weight("balanced", classes=np.arange(3), y=labels)
     assert ours is not None
     np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-6)

@@ -21,7 +21,7 @@ from tunelab import artifacts, calibration, data, metrics, store, tables
 from tunelab.cli import app
 from tunelab.errors import InputError
 from tunelab.methods import METHODS as TRAINABLE
-from tunelab.methods import Task
+from tunelab.methods import Task, fit_alone
 from tunelab.predict import load
 from tunelab.types import DataSpec, Predictions, Seeds, Split
 
@@ -98,7 +98,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
             on_step=lambda _: None,
         )  # fmt: skip
         (root / name).mkdir()
-        row.fit(task).classifier.save(root / name)
+        fit_alone(row, task).classifier.save(root / name)
     found = reviews(300, 7)
     columns = {"text": [t for t, _ in found], "label": [name for _, name in found]}
     tables.write_table(root / "rows.csv", columns)

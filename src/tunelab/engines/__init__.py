@@ -8,12 +8,12 @@ May import: trial, store and the rooms below. May not import: study, report, cli
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from tunelab.engines.process import Worker, run_in_processes
-from tunelab.trial import OnEvent, run_and_store, run_stack
+from tunelab.trial import OnEvent, run_and_store
 from tunelab.types import TrialResult, TrialSpec
 
 __all__ = ["ENGINES", "Engine", "Worker"]
@@ -61,13 +61,10 @@ def run_inline(
         for spec in specs:
             on_event({"event": "start", "trial_id": spec.trial_id})
 
-        def tell(row: object, trial_id: str = specs[0].trial_id) -> None:
-            on_event({"event": "step", "trial_id": trial_id, **dict(row)})  # type: ignore[call-overload]
+        def tell(row: Mapping[str, Any]) -> None:
+            on_event({"event": "step", **row})
 
-        if len(specs) > 1:
-            yield from run_stack(specs, study, metric, tell)
-        else:
-            yield run_and_store(specs[0], study, metric, tell)
+        yield from run_and_store(specs, study, metric, tell)
 
 
 ENGINES: dict[str, Engine] = {"process": run_in_processes, "inline": run_inline}

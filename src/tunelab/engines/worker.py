@@ -21,7 +21,7 @@ from typing import Any
 from tunelab import measure
 from tunelab.methods import METHODS
 from tunelab.store import spec_from_json
-from tunelab.trial import run_and_store, run_stack
+from tunelab.trial import run_and_store
 
 # How long an ended trial may wait to be noticed, in seconds.
 _LOOK_EVERY = 0.01
@@ -88,15 +88,12 @@ def _run(job: Mapping[str, Any], out: int) -> None:
 
     def tell(row: Mapping[str, Any]) -> None:
         try:
-            _send(out, {"event": "step", "trial_id": specs[0].trial_id, **row})
+            _send(out, {"event": "step", **row})
         except BrokenPipeError:
             # The command line was killed: nobody waits for this trial, and it has not failed.
             os._exit(1)
 
-    if len(specs) > 1:
-        run_stack(specs, study, metric, tell, jobs)
-    else:
-        run_and_store(specs[0], study, metric, tell, jobs)
+    run_and_store(specs, study, metric, tell, jobs)
 
 
 def _fork(job: Mapping[str, Any], out: int) -> int:

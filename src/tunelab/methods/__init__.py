@@ -1,7 +1,8 @@
 """METHODS: the ways of adapting a base model, a row each.
 
-A row names a typed settings class and a function `fit(task) -> Outcome`. Importing this loads no
-torch: a method's `fit` imports what it trains with when it is called.
+A row names a typed settings class and how a task becomes an Outcome: `fit`, or `prepare` and
+`finish` around a training that somebody drives. Importing this loads no torch: what a method trains
+with is imported when it is called.
 May import: settings, types, errors and the rooms below. May not import: config, trial, study, cli.
 """
 
@@ -11,10 +12,22 @@ from tunelab.bases import Base, family_of
 from tunelab.errors import ModelError
 from tunelab.families import FAMILIES
 from tunelab.methods import full, lora, prompts, scaling, svm
-from tunelab.methods.method import Costs, Extras, Method, Outcome, Task
+from tunelab.methods.method import Costs, Extras, Method, Outcome, Prepared, Task, fit_alone
 from tunelab.types import MethodSpec, TrialSpec
 
-__all__ = ["METHODS", "Costs", "Extras", "Method", "Outcome", "Task", "alike", "check", "why_alone"]
+__all__ = [
+    "METHODS",
+    "Costs",
+    "Extras",
+    "Method",
+    "Outcome",
+    "Prepared",
+    "Task",
+    "alike",
+    "check",
+    "fit_alone",
+    "why_alone",
+]
 
 METHODS: dict[str, Method] = {
     m.name: m
@@ -25,9 +38,9 @@ METHODS: dict[str, Method] = {
 def why_alone(spec: MethodSpec) -> str | None:
     """Why a method with these settings cannot be trained in one pass with others; else None."""
     method = METHODS[spec.name]
-    if method.together is None:
+    if method.why_alone is None:
         return f"{spec.name} is not plain LoRA"
-    return method.together.why_not(method.settings(**spec.settings))
+    return method.why_alone(method.settings(**spec.settings))
 
 
 def alike(spec: TrialSpec) -> tuple[object, ...]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, ClassVar
 
 from pydantic import Field
 
 from tunelab.bases import Base
 from tunelab.errors import ModelError
-from tunelab.methods.method import Costs, Method, Outcome, Task, refusing
+from tunelab.methods.method import Costs, Extras, refusing, trained_by_gradient
 from tunelab.module_names import is_within
 from tunelab.settings import FROZEN_DROPOUT, TrainingSettings
 
@@ -67,31 +66,6 @@ def _freeze(model: Any, head: list[str], biases: bool) -> None:
         p.requires_grad_(is_within(name, head) or (biases and name.endswith(".bias")))
 
 
-def fit_full(task: Task) -> Outcome:
-    """Train every parameter."""
-    return _fit(task, adapt_full, "full fine-tuning has no adapter: the base itself is trained")
-
-
-def fit_probe(task: Task) -> Outcome:
-    """Train the head."""
-    return _fit(task, adapt_probe, "a probe has no adapter: the head alone is trained")
-
-
-def fit_bitfit(task: Task) -> Outcome:
-    """Train biases and head."""
-    from tunelab.methods import neural
-
-    return neural.fit(task, adapt_bitfit)
-
-
-def _fit(task: Task, adapt: Any, reason: str) -> Outcome:
-    from tunelab.methods import neural
-
-    outcome = neural.fit(task, adapt)
-    counts = {**outcome.counts, "adapter_parameters": None}
-    return replace(outcome, counts=counts, reasons={"adapter_parameters": reason})
-
-
 def check_full(base: Base, settings: FullSettings) -> None:
     """Refuse to freeze as many layers as there are."""
     layers = base.sizes.own_layers
@@ -105,18 +79,31 @@ def check_full(base: Base, settings: FullSettings) -> None:
 _NO_BIAS = refusing("its layers have no biases", lambda family: not family.biased)
 
 METHODS = (
-    Method(
-        "full", "full fine-tuning: every weight is trained", FullSettings, fit_full,
-        adapt=adapt_full, check=check_full,
+    trained_by_gradient(
+        "full",
+        "full fine-tuning: every weight is trained",
+        FullSettings,
+        adapt_full,
+        check=check_full,
         # Gradients, two moments and the best epoch's weights lie beside the weights.
         costs=Costs(work=6.0, weight_copies=5.0),
+        extras=Extras(
+            no_adapter="full fine-tuning has no adapter: the base itself is trained",
+        ),
     ),
-    Method(
-        "probe", "the head alone on the frozen base", ProbeSettings, fit_probe,
-        adapt=adapt_probe, costs=Costs(work=2.0),
+    trained_by_gradient(
+        "probe",
+        "the head alone on the frozen base",
+        ProbeSettings,
+        adapt_probe,
+        costs=Costs(work=2.0),
+        extras=Extras(no_adapter="a probe has no adapter: the head alone is trained"),
     ),
-    Method(
-        "bitfit", "BitFit: biases and head", BitFitSettings, fit_bitfit, adapt=adapt_bitfit,
+    trained_by_gradient(
+        "bitfit",
+        "BitFit: biases and head",
+        BitFitSettings,
+        adapt_bitfit,
         refused=_NO_BIAS,
     ),
-)  # fmt: skip
+)

@@ -324,7 +324,7 @@ def freeze_a(model: Any) -> None:
 
 def _loraplus(_model: Any, settings: Any, _steps: int) -> Any:
     """LoRA+: B learns `loraplus_lr_ratio` times as fast as A. Hayou et al. 2024, 2402.12354."""
-    from tunelab.train import Hooks
+    from tunelab.updates import Hooks
 
     return Hooks(rate=lambda name: settings.loraplus_lr_ratio if "lora_B" in name else 1.0)
 
@@ -333,7 +333,7 @@ def _adalora(model: Any, settings: Any, steps: int) -> Any:
     """Plan the budget over the steps there are, allocate after each, keep P and Q orthogonal."""
     import torch
 
-    from tunelab.train import Hooks
+    from tunelab.updates import Hooks
 
     config, tuner = model.peft_config["default"], model.base_model
     tinit, tfinal = (int(x * steps) if x < 1 else int(x) for x in (settings.tinit, settings.tfinal))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +13,24 @@ from numpy.typing import NDArray
 from tunelab.bases import Base
 from tunelab.families import FAMILIES
 from tunelab.family import Family
-from tunelab.settings import Settings
+from tunelab.settings import Settings, TrainingSettings
 from tunelab.types import Classifier, Seeds, Split
 
 # (loaded classifier, its family, its head's module names, settings) -> the model to train
 Adapt = Callable[[Any, Any, list[str], Any], Any]
 
-__all__ = ["Adapt", "Costs", "Extras", "Method", "Outcome", "Task", "Together", "refusing"]
+__all__ = [
+    "Adapt",
+    "Costs",
+    "Extras",
+    "Method",
+    "Outcome",
+    "Prepared",
+    "Task",
+    "fit_alone",
+    "refusing",
+    "trained_by_gradient",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +79,23 @@ class Extras:
     initialising from data; what it returns is given to `finish`.
     `hooks(model, settings, steps)`: what is particular in the training loop, a train.Hooks.
     `finish(model, prepared)`: after training, facts for the trial's details.
+    `no_adapter`: why there is no adapter whose parameters could be counted.
     """
 
     quantization: Callable[[Any], Mapping[str, Any]] | None = None
     prepare: Callable[[Any, Any, int, Any], Any] | None = None
     hooks: Callable[[Any, Any, int], Any] | None = None
     finish: Callable[[Any, Any], Mapping[str, Any]] | None = None
+    no_adapter: str | None = None
+
+
+class Prepared(Protocol):
+    """A task that is ready to be trained; `training` is a tunelab.train.Training."""
+
+    @property
+    def training(self) -> Any:
+        """What is driven to its end, alone or with others, between `prepare` and `finish`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,41 +118,86 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A row of METHODS: its name, one line about it, its settings, its `fit`.
+    """A row of METHODS: its name, one line about it, its settings, and how a task is done.
 
-    `adapt`, for a method that trains a transformer: turns the loaded classifier into what is
-    trained, with everything else frozen. `refused` says, for a family's model_type, why the method
-    cannot run on it. `check(base, settings)` raises InputError for settings that cannot work on a
-    base; it runs before anything is trained and loads no torch. `together`: how several can be
-    trained in one pass, None where they cannot. `by_metric`: whether what it keeps is chosen by the
-    study's metric, which then belongs to a trial's identity. `costs`: about what a trial takes.
+    `fit(task)` does it at once. A method that trains step by step has `prepare(task)` and
+    `finish(prepared)` in its place (see `trained_by_gradient`); between them a training is driven,
+    several in one pass where `why_alone` allows it: it says for settings why they cannot take part,
+    None where they can; without it none can. `adapt`, for a method that trains a transformer: turns
+    the loaded classifier into what is trained, with everything else frozen. `refused` says, for a
+    family's model_type, why the method cannot run on it. `check(base, settings)` raises InputError
+    for settings that cannot work on a base; it runs before anything is trained and loads no torch.
+    `by_metric`: whether what it keeps is chosen by the study's metric, which then belongs to a
+    trial's identity. `costs`: about what a trial takes.
     """
 
     name: str
     about: str
     settings: type[Settings]
-    fit: Callable[[Task], Outcome]
+    fit: Callable[[Task], Outcome] | None = None
+    prepare: Callable[[Task], Prepared] | None = None
+    finish: Callable[[Any], Outcome] | None = None
     needs_base: bool = True
     adapt: Adapt | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
     check: Callable[[Base, Any], None] | None = None
-    together: Together | None = None
+    why_alone: Callable[[Any], str | None] | None = None
     by_metric: bool = False
     costs: Costs = Costs()
 
 
-@dataclass(frozen=True, slots=True)
-class Together:
-    """How a method's trainings share a pass with others of the same base (tunelab.stacking).
-
-    `session(task)`: `fit` as a training that asks for what it needs computed. `why_not(settings)`
-    says why settings cannot take part; None where they can.
-    """
-
-    session: Callable[[Task], Generator[Any, Any, Outcome]]
-    why_not: Callable[[Any], str | None]
+def trained_by_gradient(
+    name: str,
+    about: str,
+    settings: type[TrainingSettings],
+    adapt: Adapt,
+    *,
+    extras: Extras = Extras(),
+    refused: Mapping[str, str] | None = None,
+    check: Callable[[Base, Any], None] | None = None,
+    why_alone: Callable[[Any], str | None] | None = None,
+    costs: Costs = Costs(),
+) -> Method:
+    """The row of a method that trains a transformer (tunelab.methods.neural)."""
+    return Method(
+        name,
+        about,
+        settings,
+        prepare=partial(_prepare, adapt=adapt, extras=extras),
+        finish=_finish,
+        adapt=adapt,
+        refused=refused or {},
+        check=check,
+        why_alone=why_alone,
+        costs=costs,
+    )
 
 
 def refusing(why: str, which: Callable[[Family], bool]) -> dict[str, str]:
     """`why` for each family of which `which` is true, as `Method.refused` takes it."""
     return {name: why for name, family in FAMILIES.items() if which(family)}
+
+
+def _prepare(task: Task, adapt: Adapt, extras: Extras) -> Prepared:
+    from tunelab.methods import neural
+
+    return neural.prepare(task, adapt, extras)
+
+
+def _finish(prepared: Any) -> Outcome:
+    from tunelab.methods import neural
+
+    return neural.finish(prepared)
+
+
+def fit_alone(method: Method, task: Task) -> Outcome:
+    """Do one task by itself. Raises what goes wrong."""
+    if method.fit is not None:
+        return method.fit(task)
+    assert method.prepare is not None  # noqa: S101  a row has the one or the others
+    assert method.finish is not None  # noqa: S101
+    from tunelab import stacking
+
+    prepared = method.prepare(task)
+    list(stacking.run([prepared.training]))
+    return method.finish(prepared)

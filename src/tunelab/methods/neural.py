@@ -1,12 +1,14 @@
-"""What every method that trains a transformer by gradient shares: build, train, wrap.
+"""What every method that trains a transformer by gradient shares: build it, and wrap what came out.
 
-May import: inference, measure, models, tokens, train, transformer. Loads torch; import it inside
-`fit`.
+Between the two somebody drives the training, alone or with others (tunelab.stacking). May import:
+inference, measure, models, tokens, train, transformer. Loads torch: `method.trained_by_gradient`
+imports it when it is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,10 +19,11 @@ from tunelab.errors import TrialError
 from tunelab.families import head_modules
 from tunelab.methods.method import Adapt, Extras, Outcome, Task
 from tunelab.settings import TrainingSettings
+from tunelab.training_engine import scored_in
 from tunelab.transformer import TransformerClassifier
 from tunelab.types import Split
 
-__all__ = ["adapted", "fit", "session"]
+__all__ = ["PreparedTask", "adapted", "finish", "prepare"]
 
 
 def adapted(
@@ -47,13 +50,30 @@ def adapted(
         return adapt(plain, family, head, settings), head
 
 
-def fit(task: Task, adapt: Adapt, extras: Extras = Extras()) -> Outcome:  # noqa: B008  frozen
-    """Load, adapt, train, count, wrap."""
-    return train.alone(session(task, adapt, extras))
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedTask:
+    """A task whose model is built: `training` is driven next (tunelab.train), then `finish` wraps.
+
+    `head`: names of the head's modules. `start`: what `extras.prepare` gave. `quantization`: how
+    the base was loaded, `backend` by what. Bytes held by the process when it was `started_with` the
+    task, and `held` with the model: None where the system does not say.
+    """
+
+    task: Task
+    extras: Extras
+    training: train.Training
+    tokenizer: Any
+    head: list[str]
+    counts: Mapping[str, int | None]
+    start: Any
+    quantization: Mapping[str, Any] | None
+    backend: str | None
+    started_with: int | None
+    held: int | None
 
 
-def session(task: Task, adapt: Adapt, extras: Extras) -> Generator[train.Ask, Any, Outcome]:
-    """`fit` as a training that asks for what it needs computed (see `train.alone`)."""
+def prepare(task: Task, adapt: Adapt, extras: Extras) -> PreparedTask:
+    """Load the base, adapt it, count, tokenize: all that comes before the first step."""
     assert task.base is not None  # noqa: S101  the row says needs_base
     base, settings = task.base, task.settings
     started_with = measure.resident_bytes()
@@ -69,13 +89,12 @@ def session(task: Task, adapt: Adapt, extras: Extras) -> Generator[train.Ask, An
         model.to(models.device())
     texts = _data(tokenizer, task.train, settings, base.runs_its_code)
     pad_id = int(tokenizer.pad_token_id)
-    prepared = extras.prepare(model, texts.encoded, pad_id, settings) if extras.prepare else None
+    start = extras.prepare(model, texts.encoded, pad_id, settings) if extras.prepare else None
     counts: dict[str, int | None] = dict(models.parameter_counts(model, head))
     if not counts["trainable_parameters"]:
         raise TrialError("Nothing would be trained: every parameter is frozen.")
-
     held = measure.resident_bytes()
-    fitted = yield from train.training(
+    training = train.Training(
         model,
         pad_id=pad_id,
         train=texts,
@@ -85,39 +104,59 @@ def session(task: Task, adapt: Adapt, extras: Extras) -> Generator[train.Ask, An
         on_step=task.on_step,
         hooks=extras.hooks,
     )
+    return PreparedTask(
+        task, extras, training, tokenizer, head, counts, start, quantization, backend,
+        started_with, held,
+    )  # fmt: skip
+
+
+def finish(prepared: PreparedTask) -> Outcome:
+    """Wrap what was trained as a classifier, with what is known of it.
+
+    Raises what the training failed of.
+    """
+    task, extras, model = prepared.task, prepared.extras, prepared.training.model
+    assert task.base is not None  # noqa: S101  as `prepare` has seen
+    fitted = prepared.training.fitted()
     trained = inference.fingerprint(model)
-    found = extras.finish(model, prepared) if extras.finish else {}
+    found = extras.finish(model, prepared.start) if extras.finish else {}
     classifier = TransformerClassifier(
-        model, tokenizer, task.label_names, base.ref, settings.max_length,
-        settings.per_device_eval_batch_size, quantization=quantization,
-        precision=train.scored_in(settings),
+        model, prepared.tokenizer, task.label_names, task.base.ref, task.settings.max_length,
+        task.settings.per_device_eval_batch_size, quantization=prepared.quantization,
+        precision=scored_in(task.settings),
     )  # fmt: skip
     if fitted.prepared:
         classifier.keep(trained, fitted.prepared)
+    no_adapter = extras.no_adapter
     return Outcome(
         classifier=classifier,
         train_seconds=fitted.train_seconds,
-        counts=counts,
+        counts={**prepared.counts, **({"adapter_parameters": None} if no_adapter else {})},
         history=fitted.history,
-        details={
-            "best_epoch": fitted.best_epoch,
-            "epochs": fitted.epochs,
-            "steps": fitted.steps,
-            "padding": fitted.padding,
-            **fitted.engine.facts(),
-            **({"frozen_layers": fitted.frozen} if fitted.frozen else {}),
-            "device": str(models.device()),
-            "head_modules": head,
-            "weight_bytes": models.weight_bytes(model),
-            **({"quantization": backend} if backend else {}),
-            **found,
-        },
-        peak_memory_bytes=_peak(fitted.peak_memory_bytes, held, started_with),
+        details={**_facts(prepared, fitted), **found},
+        reasons={"adapter_parameters": no_adapter} if no_adapter else {},
+        peak_memory_bytes=_peak(fitted.peak_memory_bytes, prepared.held, prepared.started_with),
         # What `finish` changed (it says so), and more texts than a window, may be scored otherwise.
         validation_scores=None
         if found or len(task.validation) > inference.WINDOW
         else fitted.validation,
     )
+
+
+def _facts(prepared: PreparedTask, fitted: train.Fitted) -> dict[str, Any]:
+    """For the trial's details: how it was trained."""
+    return {
+        "best_epoch": fitted.best_epoch,
+        "epochs": fitted.epochs,
+        "steps": fitted.steps,
+        "padding": fitted.padding,
+        **fitted.engine.facts(),
+        **({"frozen_layers": fitted.frozen} if fitted.frozen else {}),
+        "device": str(models.device()),
+        "head_modules": prepared.head,
+        "weight_bytes": models.weight_bytes(prepared.training.model),
+        **({"quantization": prepared.backend} if prepared.backend else {}),
+    }
 
 
 def _peak(above: int | None, held: int | None, started_with: int | None) -> int | None:

@@ -9,7 +9,7 @@ anything is trained.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from tunelab.bases import Base, family_of, matrices
 from tunelab.errors import ConfigError, ModelError
 from tunelab.families import PRESETS, target_modules
 from tunelab.family import Family
-from tunelab.methods.method import Adapt, Extras, Method, Outcome, Task, Together
+from tunelab.methods.method import Extras, Method, trained_by_gradient
 from tunelab.module_names import ends_in, is_within, within_block
 from tunelab.settings import FROZEN_DROPOUT, TrainingSettings
 
@@ -102,20 +102,6 @@ def adapt_peft(
     return wrapped
 
 
-def fit_peft(task: Task, adapt: Adapt, extras: Extras) -> Outcome:
-    """Train the adapter and the head."""
-    from tunelab.methods import neural
-
-    return neural.fit(task, adapt, extras)
-
-
-def session_peft(task: Task, adapt: Adapt, extras: Extras) -> Generator[Any, Any, Outcome]:
-    """`fit_peft` as a training that asks for what it needs computed."""
-    from tunelab.methods import neural
-
-    return neural.session(task, adapt, extras)
-
-
 def row(
     name: str,
     about: str,
@@ -132,13 +118,16 @@ def row(
 
     `why_alone(settings)`: why these cannot be trained in one pass with others; None where they can.
     """
-    adapt = partial(adapt_peft, configure=configure, then=then)
-    session = partial(session_peft, adapt=adapt, extras=extras)
-    return Method(
-        name, about, settings, partial(fit_peft, adapt=adapt, extras=extras),
-        adapt=adapt, refused=refused or {}, check=check or check_settings,
-        together=Together(session, why_alone) if why_alone else None,
-    )  # fmt: skip
+    return trained_by_gradient(
+        name,
+        about,
+        settings,
+        partial(adapt_peft, configure=configure, then=then),
+        extras=extras,
+        refused=refused,
+        check=check or check_settings,
+        why_alone=why_alone,
+    )
 
 
 # --- before anything is trained -------------------------------------------------------------
