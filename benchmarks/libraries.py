@@ -76,7 +76,10 @@ def _column(frame: Any) -> list[str]:
 
 def shingles(text: str) -> set[str]:
     padded = f" {text} "
-    return {padded[i : i + duplicates.WIDTH] for i in range(len(padded) - duplicates.WIDTH + 1)}
+    return {
+        padded[i : i + duplicates.SHINGLE_WIDTH]
+        for i in range(len(padded) - duplicates.SHINGLE_WIDTH + 1)
+    }
 
 
 def jaccard(a: str, b: str) -> float:
@@ -85,7 +88,7 @@ def jaccard(a: str, b: str) -> float:
 
 
 def own_pairs(texts: Sequence[str]) -> Pairs:
-    return {(int(a), int(b)) for a, b in duplicates.find(texts).pairs}
+    return {(int(a), int(b)) for a, b in duplicates.find_twins(texts).pairs}
 
 
 def datasketch_pairs(texts: Sequence[str]) -> Pairs:
@@ -210,7 +213,7 @@ Named = list[str | None]
 
 
 def own_languages(texts: Sequence[str]) -> Named:
-    twins = duplicates.find(texts)
+    twins = duplicates.find_twins(texts)
     named = gate.languages(twins, gate.bag_of(twins))
     return [named[g] for g in twins.group]
 
@@ -416,7 +419,7 @@ def encodings(_: int) -> None:
     guesses: dict[str, Callable[[bytes], str]] = {
         "own, Windows-1252": windows_guess,
         version("charset-normalizer"): normalizer_guess,
-        "tables (its guess among old encodings)": tables._likely,
+        "tables (its guess among old encodings)": tables._likely_encoding,
     }
     table = []
     files = [

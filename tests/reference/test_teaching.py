@@ -14,6 +14,7 @@ from torch import nn
 from families import make_family
 from tunelab import bases, models, teaching, train
 from tunelab.batching import Encoded
+from tunelab.families import head_modules
 from tunelab.methods import METHODS
 from tunelab.methods.neural import adapted
 from tunelab.teaching import LoraLinear, Recipe, add_lora, train_plainly
@@ -95,7 +96,7 @@ def test_lora_has_the_losses_of_the_engine(base: bases.Base) -> None:
     before, theirs, expected = by_the_engine(base, "lora", target_modules=LAYERS)
     ours: Any
     ours, head = models.load_classifier(base, LABELS, SEEDS.init)
-    add_lora(ours, LAYERS, models.head_modules(models.family_of(base, None), head))
+    add_lora(ours, LAYERS, head_modules(bases.family_of(base, None), head))
     starts = [p for n, p in before.items() if "lora_A" in n]
     layers = [m for m in ours.modules() if isinstance(m, LoraLinear)]
     for layer, start in zip(layers, starts, strict=True):
