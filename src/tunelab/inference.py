@@ -587,7 +587,7 @@ def _twin(model: Any, own: str | None = None) -> Any:
 def _can_be_packed(model: Any, where: torch.device) -> bool:
     """On a card torch's own attention is the better one: it keeps no table of scores."""
     quantised = getattr(model, "quantization_method", None) is not None
-    return where.type == "cpu" and not quantised and packing.why_not(model) is None
+    return where.type == "cpu" and not quantised and packing.why_not_packed(model) is None
 
 
 def _check(run: Any, model: Any, where: torch.device, dtype: torch.dtype) -> None:

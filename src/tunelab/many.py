@@ -33,8 +33,8 @@ __all__ = ["Stacked", "share_base", "why_no_shared_base", "why_no_stack"]
 
 def why_no_stack(model: Any) -> str | None:
     """Say why a model cannot take part in any stack; None where it can."""
-    plain = _plain(model)
-    why = packing.why_not(model) or packing.why_float32(model)
+    plain = _classifier_inside(model)
+    why = packing.why_not_packed(model) or packing.why_float32(model)
     if why is not None:
         return why
     if getattr(plain.config, "relative_attention", False):
@@ -46,7 +46,7 @@ def why_no_stack(model: Any) -> str | None:
 
 def why_no_shared_base(model: Any, other: Any) -> str | None:
     """Say why one base cannot carry the adapters of two models; None where it can."""
-    own, first = _plain(model), _plain(other)
+    own, first = _classifier_inside(model), _classifier_inside(other)
     if own.config.to_dict() != first.config.to_dict():
         return "their models are not configured alike"
     for name, p in _of_base(own).items():
@@ -56,12 +56,12 @@ def why_no_shared_base(model: Any, other: Any) -> str | None:
     return f"their bases differ in {differs}" if differs is not None else None
 
 
-def _plain(model: Any) -> Any:
+def _classifier_inside(model: Any) -> Any:
     """The transformers classifier inside what peft wrapped."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _encoder(plain: Any) -> Any:
+def _encoder_of(plain: Any) -> Any:
     return getattr(plain, plain.base_model_prefix)
 
 
@@ -74,7 +74,7 @@ def _of_base(plain: Any) -> dict[str, nn.Parameter]:
     """The encoder's own parameters, by the names that they have without adapters."""
     return {
         n.replace(".base_layer.", "."): p
-        for n, p in _encoder(plain).named_parameters()
+        for n, p in _encoder_of(plain).named_parameters()
         if "lora_" not in n and not _is_head(n)
     }
 
@@ -92,7 +92,7 @@ def _differs(own: Any, first: Any) -> str | None:
 
 def share_base(model: Any, first: Any) -> None:
     """Let a model use the first one's frozen weights, where they are equal: K bases become one."""
-    own, its = _plain(model), _plain(first)
+    own, its = _classifier_inside(model), _classifier_inside(first)
     if type(own) is type(its) and _differs(own, its) is None:
         for name, p in _of_base(own).items():
             other = _of_base(its)[name]
@@ -172,7 +172,7 @@ class _Carrier(Packed):
         for k, m in enumerate(members):
             for name, module in m.encoder.named_modules():
                 if is_plain_lora(module):
-                    self._adapters.setdefault(_name(name), {})[k] = module
+                    self._adapters.setdefault(_name_without_adapter(name), {})[k] = module
 
     def compute(self, texts: Mapping[int, Sequence[Any]]) -> dict[int, tuple[torch.Tensor, int]]:
         """{member: logits of its texts, its tokens}."""
@@ -199,7 +199,7 @@ class _Carrier(Packed):
         for name, module in self.encoder.named_modules():
             if _is_head(name):
                 continue
-            if name == _name(name) and name in self._adapters:
+            if name == _name_without_adapter(name) and name in self._adapters:
                 yield module, self._with_adapters(module, self._adapters[name], cast)
             else:
                 forward = self.forward_of(module, cast)
@@ -245,7 +245,7 @@ class _Carrier(Packed):
         return forward
 
 
-def _name(name: str) -> str:
+def _name_without_adapter(name: str) -> str:
     """A module's name without what peft put between."""
     return name.replace(".base_layer", "")
 

@@ -97,7 +97,7 @@ def choose_engine(
     `seed` decides the packed engine's dropout masks. Raises TrialError for a precision that this
     machine does not have.
     """
-    reason = packing.why_not(model)
+    reason = packing.why_not_packed(model)
     if settings.gradient_checkpointing:
         reason = "gradient checkpointing recomputes through the plain path"
     if settings.engine == "plain":
@@ -113,7 +113,7 @@ def choose_engine(
         packed = packing.Packed(model, torch.float32, seed)
         return Engine(
             "packed", None, chosen, why, kernels.built(torch.float32), _packed(packed, narrow),
-            packed.installed, below=_within(narrow, packed.below), route=f"autocast {chosen}",
+            packed.installed, below=_inside(narrow, packed.below), route=f"autocast {chosen}",
         )  # fmt: skip
     packed = packing.Packed(model, dtype, seed)
 
@@ -163,7 +163,7 @@ def _plainly(
     return compute
 
 
-def _within(
+def _inside(
     context: AbstractContextManager[Any], compute: Callable[..., torch.Tensor]
 ) -> Callable[..., torch.Tensor]:
     def inside(*given: Any) -> torch.Tensor:

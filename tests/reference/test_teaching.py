@@ -59,7 +59,7 @@ def by_the_engine(base: bases.Base, method: str, **settings: Any) -> tuple[Any, 
     model, _ = adapted(base, LABELS, asked, row.adapt, SEEDS.init)
     without_dropout(model)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    fitted = train.fit(
+    fitted = train.train_model(
         model, pad_id=0, train=data(70, 0), validation=data(30, 9), settings=asked, seeds=SEEDS,
         on_step=lambda _: None,
     )  # fmt: skip

@@ -22,7 +22,7 @@ __all__ = [
     "Extras",
     "Method",
     "Outcome",
-    "Prepared",
+    "Trainable",
     "Task",
     "fit_alone",
     "trained_by_gradient",
@@ -85,7 +85,7 @@ class Extras:
     no_adapter: str | None = None
 
 
-class Prepared(Protocol):
+class Trainable(Protocol):
     """A task that is ready to be trained; `training` is a tunelab.train.Training."""
 
     @property
@@ -113,7 +113,7 @@ class Method:
     about: str
     settings: type[Settings]
     fit: Callable[[Task], Outcome] | None = None
-    prepare: Callable[[Task], Prepared] | None = None
+    prepare: Callable[[Task], Trainable] | None = None
     finish: Callable[[Any], Outcome] | None = None
     needs_base: bool = True
     adapt: Adapt | None = None
@@ -139,8 +139,8 @@ def trained_by_gradient(
         name,
         about,
         settings,
-        prepare=partial(_prepare, adapt=adapt, extras=extras),
-        finish=_finish,
+        prepare=partial(_prepare_by_gradient, adapt=adapt, extras=extras),
+        finish=_finish_by_gradient,
         adapt=adapt,
         refused=refused or {},
         check=check,
@@ -148,16 +148,16 @@ def trained_by_gradient(
     )
 
 
-def _prepare(task: Task, adapt: Adapt, extras: Extras) -> Prepared:
+def _prepare_by_gradient(task: Task, adapt: Adapt, extras: Extras) -> Trainable:
     from tunelab.methods import neural
 
-    return neural.prepare(task, adapt, extras)
+    return neural.prepare_by_gradient(task, adapt, extras)
 
 
-def _finish(prepared: Any) -> Outcome:
+def _finish_by_gradient(prepared: Any) -> Outcome:
     from tunelab.methods import neural
 
-    return neural.finish(prepared)
+    return neural.finish_by_gradient(prepared)
 
 
 def fit_alone(method: Method, task: Task) -> Outcome:
@@ -169,5 +169,5 @@ def fit_alone(method: Method, task: Task) -> Outcome:
     from tunelab import stacking
 
     prepared = method.prepare(task)
-    list(stacking.run([prepared.training]))
+    list(stacking.run_trainings([prepared.training]))
     return method.finish(prepared)
