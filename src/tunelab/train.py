@@ -275,10 +275,18 @@ class Training:
         log, low = self._log, self._low
         padding = 1 - int(self._lengths.sum()) * self._epoch / log.tokens
         return Fitted(
-            tuple(log.history), self._best.epoch, self._epoch, log.steps_done,
-            log.seconds + low.seconds, padding, self._engine, low.facts(), low.peak_memory_bytes,
-            self._best.logits, prepared,
-        )  # fmt: skip
+            tuple(log.history),
+            self._best.epoch,
+            self._epoch,
+            log.steps_done,
+            log.seconds + low.seconds,
+            padding,
+            self._engine,
+            low.facts(),
+            low.peak_memory_bytes,
+            self._best.logits,
+            prepared,
+        )
 
 
 def drive(trainings: Sequence[Training], engine: Engine) -> Iterator[Training]:
@@ -406,9 +414,13 @@ class _Log:
         self._recent.append(loss)
         if len(self._recent) == self.every:
             self.history.append(
-                {"step": self.steps_done, "epoch": self._texts / self.rows,
-                 "loss": float(np.mean(self._recent)), "learning_rate": rate}
-            )  # fmt: skip
+                {
+                    "step": self.steps_done,
+                    "epoch": self._texts / self.rows,
+                    "loss": float(np.mean(self._recent)),
+                    "learning_rate": rate,
+                }
+            )
             self._recent.clear()
             self._tell({"texts_per_second": self._texts / self._so_far()})
 

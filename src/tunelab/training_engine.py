@@ -112,9 +112,16 @@ def choose_engine(
     if packing.why_float32(model) is not None:  # autocast narrows what can be narrowed
         packed = packing.Packed(model, torch.float32, seed)
         return Engine(
-            "packed", None, chosen, why, kernels.built(torch.float32), _packed(packed, narrow),
-            packed.installed, below=_inside(narrow, packed.below), route=f"autocast {chosen}",
-        )  # fmt: skip
+            "packed",
+            None,
+            chosen,
+            why,
+            kernels.built(torch.float32),
+            _packed(packed, narrow),
+            packed.installed,
+            below=_inside(narrow, packed.below),
+            route=f"autocast {chosen}",
+        )
     packed = packing.Packed(model, dtype, seed)
 
     @contextmanager
@@ -123,9 +130,16 @@ def choose_engine(
             yield
 
     return Engine(
-        "packed", None, chosen, why, kernels.built(dtype), _packed(packed, nullcontext()),
-        installed, below=packed.below, route=route,
-    )  # fmt: skip
+        "packed",
+        None,
+        chosen,
+        why,
+        kernels.built(dtype),
+        _packed(packed, nullcontext()),
+        installed,
+        below=packed.below,
+        route=route,
+    )
 
 
 def _packed(packed: packing.Packed, within: AbstractContextManager[Any]) -> Calculate:
@@ -185,9 +199,11 @@ def number_format(
         return asked, "asked for", "mkl"
     if where.type == "cuda":
         able = torch.cuda.is_bf16_supported()
-        return ("bfloat16", "the GPU has it", "mkl") if able else (
-            "float32", "the GPU has no bfloat16", "mkl"
-        )  # fmt: skip
+        return (
+            ("bfloat16", "the GPU has it", "mkl")
+            if able
+            else ("float32", "the GPU has no bfloat16", "mkl")
+        )
     if not packed:
         return "float32", "the plain engine computes in float32", "mkl"
     choice = precisions.choose()

@@ -104,9 +104,18 @@ def prepare_by_gradient(task: Task, adapt: Adapt, extras: Extras) -> PreparedTas
         hooks=extras.hooks,
     )
     return PreparedTask(
-        task, extras, training, tokenizer, head, counts, start, quantization, backend,
-        started_with, held,
-    )  # fmt: skip
+        task,
+        extras,
+        training,
+        tokenizer,
+        head,
+        counts,
+        start,
+        quantization,
+        backend,
+        started_with,
+        held,
+    )
 
 
 def finish_by_gradient(prepared: PreparedTask) -> Outcome:
@@ -120,10 +129,15 @@ def finish_by_gradient(prepared: PreparedTask) -> Outcome:
     trained = inference.fingerprint(model)
     found = extras.finish(model, prepared.start) if extras.finish else {}
     classifier = TransformerClassifier(
-        model, prepared.tokenizer, task.label_names, task.base.ref, task.settings.max_length,
-        task.settings.per_device_eval_batch_size, quantization=prepared.quantization,
+        model,
+        prepared.tokenizer,
+        task.label_names,
+        task.base.ref,
+        task.settings.max_length,
+        task.settings.per_device_eval_batch_size,
+        quantization=prepared.quantization,
         precision=scored_in(task.settings),
-    )  # fmt: skip
+    )
     if fitted.prepared:
         classifier.keep(trained, fitted.prepared)
     no_adapter = extras.no_adapter
