@@ -34,9 +34,11 @@ def stacked(  # noqa: PLR0917
     method = METHODS["lora"]
     assert method.adapt is not None
     settings: Any = method.settings(
-        per_device_train_batch_size=batch, precision=precision, lora_dropout=dropout,
+        per_device_train_batch_size=batch,
+        precision=precision,
+        lora_dropout=dropout,
         num_train_epochs=1000,  # the rate hardly falls in those few that are measured
-    )  # fmt: skip
+    )
     tokenizer = models.load_tokenizer(base)
     data = train.TrainingData(
         batching.encode(tokenizer, texts, 128), np.asarray(labels), tuple(map(str, labels))
@@ -44,11 +46,16 @@ def stacked(  # noqa: PLR0917
     nets = [neural.adapted(base, LABELS, settings, method.adapt, k)[0] for k in range(size)]
     trainings = {
         k: train.Training(
-            net.to(models.device()), pad_id=int(tokenizer.pad_token_id), train=data,
-            validation=data, settings=settings, seeds=Seeds(k, k, k), on_step=lambda _: None,
+            net.to(models.device()),
+            pad_id=int(tokenizer.pad_token_id),
+            train=data,
+            validation=data,
+            settings=settings,
+            seeds=Seeds(k, k, k),
+            on_step=lambda _: None,
         )
         for k, net in enumerate(nets)
-    }  # fmt: skip
+    }
     engine = (
         choose_engine(nets[0], int(tokenizer.pad_token_id), settings)
         if size == 1

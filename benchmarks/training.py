@@ -166,9 +166,14 @@ def ours(  # noqa: PLR0917
     pad_id = int(tokenizer.pad_token_id)
     chosen = choose_engine(net, pad_id, settings)
     t = train.Training(
-        net, pad_id=pad_id, train=data, validation=data, settings=settings,
-        seeds=Seeds(0, 0, 0), on_step=lambda _: None,
-    )  # fmt: skip
+        net,
+        pad_id=pad_id,
+        train=data,
+        validation=data,
+        settings=settings,
+        seeds=Seeds(0, 0, 0),
+        on_step=lambda _: None,
+    )
     t.begin(chosen)
     gc.freeze()  # as engines/worker.py does before it trains
 

@@ -581,7 +581,7 @@ def _twin(model: Any, own: str | None = None) -> Any:
 def _can_be_packed(model: Any, where: torch.device) -> bool:
     """On a card torch's own attention is the better one: it keeps no table of scores."""
     may = where.type == "cpu" and not anatomy.is_quantised(model)
-    return may and packing.why_not(model) is None
+    return may and packing.why_not_packed(model) is None
 
 
 def _check(run: Any, model: Any, where: torch.device, dtype: torch.dtype) -> None:

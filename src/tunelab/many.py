@@ -35,7 +35,7 @@ __all__ = ["Stacked", "share_base", "why_no_shared_base", "why_no_stack"]
 def why_no_stack(model: Any) -> str | None:
     """Say why a model cannot take part in any stack; None where it can."""
     plain = classifier_in(model)
-    why = packing.why_not(model) or packing.why_float32(model)
+    why = packing.why_not_packed(model) or packing.why_float32(model)
     if why is not None:
         return why
     if reads_distances(plain):
@@ -164,7 +164,7 @@ class _Carrier(Packed):
         for k, m in enumerate(members):
             for name, module in m.encoder.named_modules():
                 if is_plain_lora(module):
-                    self._adapters.setdefault(_name(name), {})[k] = module
+                    self._adapters.setdefault(_name_without_adapter(name), {})[k] = module
 
     def compute(self, texts: Mapping[int, Sequence[Any]]) -> dict[int, tuple[torch.Tensor, int]]:
         """{member: logits of its texts, its tokens}."""
@@ -191,7 +191,7 @@ class _Carrier(Packed):
         for name, module in self.encoder.named_modules():
             if _is_head(name):
                 continue
-            if name == _name(name) and name in self._adapters:
+            if name == _name_without_adapter(name) and name in self._adapters:
                 yield module, self._with_adapters(module, self._adapters[name], cast)
             else:
                 forward = self.forward_of(module, cast)
@@ -237,7 +237,7 @@ class _Carrier(Packed):
         return forward
 
 
-def _name(name: str) -> str:
+def _name_without_adapter(name: str) -> str:
     """A module's name without what peft put between."""
     return name.replace(".base_layer", "")
 

@@ -86,7 +86,7 @@ class CastWeights:
         return self._laid_out[key]
 
 
-def _linear(run: PackedRun, m: Any, cast: CastWeights) -> Forward:
+def _packed_linear(run: PackedRun, m: Any, cast: CastWeights) -> Forward:
     return SideBySide(run, [m], cast)
 
 
@@ -295,8 +295,8 @@ class _Embedding(torch.autograd.Function):
 
 # Exact type of a module -> its faster forward pass. Subclasses may compute something else.
 _FORWARDS: dict[type, Callable[[PackedRun, Any, CastWeights], Callable[..., torch.Tensor]]] = {
-    nn.Linear: _linear,
-    Conv1D: _linear,
+    nn.Linear: _packed_linear,
+    Conv1D: _packed_linear,
     nn.Dropout: _dropout,
     nn.Embedding: _embedding,
     nn.GELU: _gelu,
@@ -313,6 +313,6 @@ def forward_of(
     if _is_approximate(module):
         return None
     if is_plain_lora(module) or (dtype == torch.bfloat16 and is_coded_linear(module)):
-        return _linear(run, module, cast)
+        return _packed_linear(run, module, cast)
     make = _FORWARDS.get(type(module))
     return None if make is None else make(run, module, cast)

@@ -56,7 +56,7 @@ class PackedRun:
         if not p or not training:
             return Dropout(0.0)
         self._site += 1
-        return Dropout(p, _mix(self.seed, self.step, self._site))
+        return Dropout(p, _mixed_bits(self.seed, self.step, self._site))
 
     def is_last(self, ahead: int = 0) -> bool:
         """Whether only the first token of each text asks in the layer that comes so many later.
@@ -122,7 +122,7 @@ class PackedRun:
         return out.to(y.dtype)
 
 
-def _mix(seed: int, step: int, site: int) -> int:
+def _mixed_bits(seed: int, step: int, site: int) -> int:
     """32 well-mixed bits of three numbers (splitmix64, Steele et al. 2014)."""
     word = (seed << 40) ^ (step << 12) ^ site
     for factor in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB):

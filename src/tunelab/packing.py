@@ -39,7 +39,7 @@ from tunelab.packed_modules import (
 )
 from tunelab.packed_run import PACKED_ATTENTION, PackedRun, computing, exchanged
 
-__all__ = ["Packed", "rounded_length", "why_float32", "why_not"]
+__all__ = ["Packed", "rounded_length", "why_float32", "why_not_packed"]
 
 # oneDNN builds its primitives anew for each shape: rounded totals come back more often.
 _ROUND_TO = 16
@@ -49,7 +49,7 @@ _ROUND_LENGTH_TO = 8
 # --- what can be packed ---------------------------------------------------------------------
 
 
-def why_not(model: Any) -> str | None:
+def why_not_packed(model: Any) -> str | None:
     """Say why a model cannot be trained packed; None where it can."""
     config = getattr(model, "config", None)
     family = anatomy.family_in(model)

@@ -26,13 +26,13 @@ from tunelab.many import Stacked, why_no_shared_base, why_no_stack
 from tunelab.train import Training
 from tunelab.training_engine import Engine, RowsToCompute, choose_engine, number_format
 
-__all__ = ["run", "shared_engine", "why_not"]
+__all__ = ["run_trainings", "shared_engine", "why_not_stacked"]
 
 
 # --- driving --------------------------------------------------------------------------------
 
 
-def run(trainings: Sequence[Training], stack_size: int = 1) -> Iterator[Training]:
+def run_trainings(trainings: Sequence[Training], stack_size: int = 1) -> Iterator[Training]:
     """Drive trainings to their ends, in one pass where they can share it; gives each once it ended.
 
     Those that cannot share a row are driven one after the other, and their results say why.
@@ -41,7 +41,7 @@ def run(trainings: Sequence[Training], stack_size: int = 1) -> Iterator[Training
     if stack_size <= 1 and len(trainings) == 1:
         yield from _by_itself(trainings[0], {})
         return
-    why = why_not([t.model for t in trainings], [t.settings for t in trainings])
+    why = why_not_stacked([t.model for t in trainings], [t.settings for t in trainings])
     if why is None:
         yield from train.drive(trainings, shared_engine(trainings))
         return
@@ -107,17 +107,17 @@ class _Clock:
 # --- what can be stacked --------------------------------------------------------------------
 
 
-def why_not(models: Sequence[Any], settings: Sequence[Any] = ()) -> str | None:
+def why_not_stacked(models: Sequence[Any], settings: Sequence[Any] = ()) -> str | None:
     """Say why these cannot share a row; None where they can.
 
     What differs may be ranks, scales, dropout and places of LoRA's adapters, and the heads.
     """
     if len(models) < 2:
         return "there is nothing to share it with"
-    return next((why for why in _reasons(models, settings) if why is not None), None)
+    return next((why for why in _reasons_against(models, settings) if why is not None), None)
 
 
-def _reasons(models: Sequence[Any], settings: Sequence[Any]) -> Iterator[str | None]:
+def _reasons_against(models: Sequence[Any], settings: Sequence[Any]) -> Iterator[str | None]:
     for model in models:
         yield why_no_stack(model)
     for s in settings:

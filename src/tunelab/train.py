@@ -39,8 +39,8 @@ __all__ = [
     "Training",
     "TrainingData",
     "drive",
-    "evaluate",
-    "fit",
+    "train_model",
+    "validation_scores",
     "train_epoch",
 ]
 
@@ -87,7 +87,7 @@ class Fitted:
 
 
 @dataclass(slots=True, eq=False)
-class _Step:
+class _OptimizerStep:
     """One optimizer step: its rows, the parts of them that are still to be computed, the part that
     is, and what those before gave. `whole`: what the step's mean loss is a mean over.
     """
@@ -114,7 +114,7 @@ class Training:
     _log: _Log
     _low: Lowest
     _updates: Updates
-    _step: _Step
+    _step: _OptimizerStep
 
     def __init__(
         self,
@@ -171,7 +171,7 @@ class Training:
         self._log.start()
         drawn = batching.train_batches(self._lengths, self._rows_per_step, self._order)
         self._steps_left = iter(drawn)
-        self._step = _Step(np.empty(0, dtype=np.int64), 1.0, deque())
+        self._step = _OptimizerStep(np.empty(0, dtype=np.int64), 1.0, deque())
 
     def next_rows(self) -> RowsToCompute | None:
         """What the next forward pass computes; None where the epoch, or the training, is over."""
@@ -184,7 +184,7 @@ class Training:
                 return None
             parts = math.ceil(len(rows) / self.settings.per_device_train_batch_size)
             whole = self._updates.weight_of(self._train.labels[rows])
-            self._step = _Step(rows, whole, deque(np.array_split(rows, parts)))
+            self._step = _OptimizerStep(rows, whole, deque(np.array_split(rows, parts)))
         self._step.part = self._step.left.popleft()
         return self._low.rows_to_compute(self._train.encoded, self._step.part)
 
@@ -228,9 +228,9 @@ class Training:
         """
         settings = self.settings
         with self._low.scored() as lower:
-            prepared = _prepared(self.model, settings)
-            logits = _logits(prepared, self._validation.encoded, self.pad_id, settings, lower)
-        scores = _scores(logits, self._validation, settings)
+            prepared = _ready_to_score(self.model, settings)
+            logits = _eval_logits(prepared, self._validation.encoded, self.pad_id, settings, lower)
+        scores = _history_scores(logits, self._validation, settings)
         self._log.evaluated(self._epoch, scores)
         value = _chosen_value(scores, self._validation, logits.shape[1], settings)
         if value > self._best.value:
@@ -275,10 +275,18 @@ class Training:
         log, low = self._log, self._low
         padding = 1 - int(self._lengths.sum()) * self._epoch / log.tokens
         return Fitted(
-            tuple(log.history), self._best.epoch, self._epoch, log.steps_done,
-            log.seconds + low.seconds, padding, self._engine, low.facts(), low.peak_memory_bytes,
-            self._best.logits, prepared,
-        )  # fmt: skip
+            tuple(log.history),
+            self._best.epoch,
+            self._epoch,
+            log.steps_done,
+            log.seconds + low.seconds,
+            padding,
+            self._engine,
+            low.facts(),
+            low.peak_memory_bytes,
+            self._best.logits,
+            prepared,
+        )
 
 
 def drive(trainings: Sequence[Training], engine: Engine) -> Iterator[Training]:
@@ -338,7 +346,7 @@ def _one_pass(
             trainings[k].step(value)
 
 
-def fit(model: nn.Module, **arguments: Any) -> Fitted:
+def train_model(model: nn.Module, **arguments: Any) -> Fitted:
     """Train by itself what requires a gradient: a `Training` of these arguments, driven alone."""
     t = Training(model, **arguments)
     list(drive([t], choose_engine(model, t.pad_id, t.settings, t.seeds.dropout)))
@@ -406,9 +414,13 @@ class _Log:
         self._recent.append(loss)
         if len(self._recent) == self.every:
             self.history.append(
-                {"step": self.steps_done, "epoch": self._texts / self.rows,
-                 "loss": float(np.mean(self._recent)), "learning_rate": rate}
-            )  # fmt: skip
+                {
+                    "step": self.steps_done,
+                    "epoch": self._texts / self.rows,
+                    "loss": float(np.mean(self._recent)),
+                    "learning_rate": rate,
+                }
+            )
             self._recent.clear()
             self._tell({"texts_per_second": self._texts / self._so_far()})
 
@@ -420,13 +432,13 @@ class _Log:
         self.on_step({**self.history[-1], "steps": self.steps, **more})
 
 
-def _prepared(model: nn.Module, settings: TrainingSettings) -> inference.Prepared:
+def _ready_to_score(model: nn.Module, settings: TrainingSettings) -> inference.Prepared:
     """What scores texts with the model as it is. Leaves it in evaluation mode."""
     model.eval()
     return inference.prepare(model, precision=scored_in(settings))
 
 
-def _logits(
+def _eval_logits(
     prepared: inference.Prepared,
     encoded: Encoded,
     pad_id: int,
@@ -438,15 +450,15 @@ def _logits(
     return prepared(encoded, pad_id, size, lower=lower).astype(np.float64)
 
 
-def evaluate(
+def validation_scores(
     model: nn.Module, pad_id: int, data: TrainingData, settings: TrainingSettings
 ) -> dict[str, float]:
     """Scores for the history and for picking the best epoch, keys `eval_<metric>`."""
-    logits = _logits(_prepared(model, settings), data.encoded, pad_id, settings)
-    return _scores(logits, data, settings)
+    logits = _eval_logits(_ready_to_score(model, settings), data.encoded, pad_id, settings)
+    return _history_scores(logits, data, settings)
 
 
-def _scores(
+def _history_scores(
     logits: NDArray[np.float64], data: TrainingData, settings: TrainingSettings
 ) -> dict[str, float]:
     if not np.isfinite(logits).all():

@@ -97,7 +97,7 @@ def choose_engine(
     `seed` decides the packed engine's dropout masks. Raises TrialError for a precision that this
     machine does not have.
     """
-    reason = packing.why_not(model)
+    reason = packing.why_not_packed(model)
     if settings.gradient_checkpointing:
         reason = "gradient checkpointing recomputes through the plain path"
     if settings.engine == "plain":
@@ -112,9 +112,16 @@ def choose_engine(
     if packing.why_float32(model) is not None:  # autocast narrows what can be narrowed
         packed = packing.Packed(model, torch.float32, seed)
         return Engine(
-            "packed", None, chosen, why, kernels.built(torch.float32), _packed(packed, narrow),
-            packed.installed, below=_within(narrow, packed.below), route=f"autocast {chosen}",
-        )  # fmt: skip
+            "packed",
+            None,
+            chosen,
+            why,
+            kernels.built(torch.float32),
+            _packed(packed, narrow),
+            packed.installed,
+            below=_inside(narrow, packed.below),
+            route=f"autocast {chosen}",
+        )
     packed = packing.Packed(model, dtype, seed)
 
     @contextmanager
@@ -123,9 +130,16 @@ def choose_engine(
             yield
 
     return Engine(
-        "packed", None, chosen, why, kernels.built(dtype), _packed(packed, nullcontext()),
-        installed, below=packed.below, route=route,
-    )  # fmt: skip
+        "packed",
+        None,
+        chosen,
+        why,
+        kernels.built(dtype),
+        _packed(packed, nullcontext()),
+        installed,
+        below=packed.below,
+        route=route,
+    )
 
 
 def _packed(packed: packing.Packed, within: AbstractContextManager[Any]) -> Calculate:
@@ -163,7 +177,7 @@ def _plainly(
     return compute
 
 
-def _within(
+def _inside(
     context: AbstractContextManager[Any], compute: Callable[..., torch.Tensor]
 ) -> Callable[..., torch.Tensor]:
     def inside(*given: Any) -> torch.Tensor:
@@ -185,9 +199,11 @@ def number_format(
         return asked, "asked for", "mkl"
     if where.type == "cuda":
         able = torch.cuda.is_bf16_supported()
-        return ("bfloat16", "the GPU has it", "mkl") if able else (
-            "float32", "the GPU has no bfloat16", "mkl"
-        )  # fmt: skip
+        return (
+            ("bfloat16", "the GPU has it", "mkl")
+            if able
+            else ("float32", "the GPU has no bfloat16", "mkl")
+        )
     if not packed:
         return "float32", "the plain engine computes in float32", "mkl"
     choice = precisions.choose()

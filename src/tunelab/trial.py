@@ -26,7 +26,7 @@ import numpy as np
 from tunelab import bases, behaviour, calibration, data, measure, metrics, store
 from tunelab._version import __version__
 from tunelab.errors import TrialError, TunelabError
-from tunelab.methods import METHODS, Outcome, Prepared, Task
+from tunelab.methods import METHODS, Outcome, Task, Trainable
 from tunelab.types import (
     BaseRef,
     Classifier,
@@ -143,7 +143,7 @@ def run_and_store(
     Raises what is no trial's own fault, where several share it: each can be run again by itself.
     """
     trials: list[_Running] = []
-    first: Prepared | None = None
+    first: Trainable | None = None
     with ExitStack() as inside:
         for spec in specs:
             staging = inside.enter_context(ExitStack())
@@ -182,7 +182,7 @@ class _Running:
     peak: measure.PeakMemory = field(default_factory=measure.PeakMemory)
     folder: Path = Path()
     dataset: Dataset | None = None
-    prepared: Prepared | None = None  # where it is to be trained
+    prepared: Trainable | None = None  # where it is to be trained
     result: TrialResult | None = None
 
     def on_event(self, row: Mapping[str, Any]) -> None:
@@ -223,17 +223,17 @@ def _prepare_or_end(t: _Running) -> None:
             t.result = _score_elsewhere(before, t.spec, t.study, t.on_event)
         else:
             t.folder = t.staging.enter_context(store.new_trial(t.study, t.spec.trial_id))
-            _prepare(t)
+            _prepare_trial(t)
 
 
-def _share_base(one: Prepared, other: Prepared) -> None:
+def _share_base(one: Trainable, other: Trainable) -> None:
     """Let the models of two trials hold one base, where it is the same."""
     from tunelab import many
 
     many.share_base(one.training.model, other.training.model)
 
 
-def _prepare(t: _Running) -> None:
+def _prepare_trial(t: _Running) -> None:
     """Load the data and build the model; a method without a training is done at once."""
     spec = t.spec
     t.on_event({"stage": "loading data"})
@@ -266,7 +266,7 @@ def _train_all(trials: Sequence[_Running]) -> None:
     from tunelab import stacking
 
     trained = {id(t.prepared.training): t for t in trials if t.prepared is not None}
-    for training in stacking.run(trainings, len(trials)):
+    for training in stacking.run_trainings(trainings, len(trials)):
         t = trained[id(training)]
         finish = METHODS[t.spec.method.name].finish
         assert finish is not None  # noqa: S101  what is prepared is finished
@@ -277,7 +277,7 @@ def _train_all(trials: Sequence[_Running]) -> None:
 
 def _complete(t: _Running, outcome: Outcome) -> None:
     """Score what was trained, and keep it."""
-    done = _scored(t, outcome, t.folder / "artifact")
+    done = _scored_trial(t, outcome, t.folder / "artifact")
     predictions = {**done.predictions, **_behaviour(t.spec, t.study, done.classifier)}
     store.write_trial(t.folder, done.result, done.history, predictions)
     t.staging.close()
@@ -301,7 +301,7 @@ def _pruned(
 # --- scoring ----------------------------------------------------------------------------------
 
 
-def _scored(t: _Running, outcome: Outcome, artifact: Path) -> Finished:
+def _scored_trial(t: _Running, outcome: Outcome, artifact: Path) -> Finished:
     """Score what was trained, its artifact written into a new folder. The test part: here, once."""
     spec, dataset, classifier = t.spec, t.dataset, outcome.classifier
     assert dataset is not None  # noqa: S101  it was trained on it
@@ -606,7 +606,7 @@ def _latency(classifier: Classifier, texts: tuple[str, ...]) -> tuple[float, flo
 
 
 def _scored_by(classifier: Any) -> dict[str, Any]:
-    """What measured texts/s and latency: the path of `inference.Prepared`, and why it is plain."""
+    """What measured texts/s and latency: the path of `inference.Trainable`, and why it is plain."""
     prepared = getattr(getattr(classifier, "embedder", classifier), "prepared", None)
     if prepared is None:
         return {}  # no transformer scores these texts

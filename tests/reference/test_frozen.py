@@ -73,7 +73,7 @@ def trained(
     **settings: Any,
 ) -> tuple[torch.Tensor, train.Fitted]:  # fmt: skip
     model, asked = made(folder, method, **settings)
-    fitted = train.fit(
+    fitted = train.train_model(
         model, pad_id=0, train=rows or data(), validation=data(30, seed=9), settings=asked,
         seeds=seeds, on_step=lambda _: None,
     )  # fmt: skip

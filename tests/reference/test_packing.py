@@ -157,7 +157,7 @@ def test_packed_equals_padded_as_a_config_has_it(what: str, method: str, tmp_pat
     assert all(config[k] != v for k, v in changes.items())
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
     model = loaded(folder, method)  # weights that it lacks are made
-    assert packing.why_not(model) is None
+    assert packing.why_not_packed(model) is None
     check_exactly(model, [2, 30, 1, 17, 9])
 
 
@@ -317,9 +317,9 @@ def test_adapters_without_a_path_in_bfloat16_are_computed_in_it_by_torch(
 
 def test_groups_of_several_layers_have_no_packed_path(folders: dict[str, Path]) -> None:
     model = loaded(folders["albert"], "probe")
-    assert packing.why_not(model) is None
+    assert packing.why_not_packed(model) is None
     model.config.inner_group_num = 2
-    assert packing.why_not(model) == "several layers in a group have no packed path"
+    assert packing.why_not_packed(model) == "several layers in a group have no packed path"
 
 
 @pytest.mark.parametrize("family", ["gpt2", "deberta-v2"])
@@ -342,7 +342,9 @@ def test_a_row_that_ends_like_padding_is_no_cause_for_a_warning(
 def test_a_convolution_over_tokens_has_no_packed_path(folders: dict[str, Path]) -> None:
     model = loaded(folders["deberta-v2"], "probe")
     model.config.conv_kernel_size = 3
-    assert packing.why_not(model) == "a convolution over neighbouring tokens has no packed path"
+    assert (
+        packing.why_not_packed(model) == "a convolution over neighbouring tokens has no packed path"
+    )
 
 
 def _noted(function: Any, note: Any) -> Any:
@@ -477,9 +479,9 @@ def test_dropout_has_the_same_mask_with_and_without_compiled_kernels(
 
 def test_what_cannot_be_packed_says_why(tiny_bert: Path) -> None:
     model = loaded(tiny_bert, "full")
-    assert packing.why_not(model) is None
+    assert packing.why_not_packed(model) is None
     model.config.model_type = "strange"
-    assert packing.why_not(model) == "strange has no packed path"
+    assert packing.why_not_packed(model) == "strange has no packed path"
 
 
 def test_adapters_without_a_bfloat16_path_say_so(tiny_bert: Path) -> None:

@@ -68,13 +68,13 @@ def made(folder: Path, k: int, dropout: bool, **more: Any) -> tuple[Any, Trainin
 
 def stacked(trainings: list[Training]) -> list[Fitted | Exception]:
     """What each gave, or what it failed of, in their order."""
-    ended = list(stacking.run(trainings))
+    ended = list(stacking.run_trainings(trainings))
     assert {id(t) for t in ended} == {id(t) for t in trainings}
     return [t.error or t.fitted() for t in trainings]
 
 
 def by_itself(training: Training) -> Fitted:
-    (ended,) = stacking.run([training])
+    (ended,) = stacking.run_trainings([training])
     assert ended is training
     return training.fitted()
 
@@ -188,13 +188,13 @@ def test_what_cannot_share_a_row_runs_in_turn_and_says_why(folders: Callable[[st
     reasons = {g.engine.more["stack_reason"] for g in gave if isinstance(g, Fitted)}
     assert len(reasons) == 1
     assert "of the base is trained" in reasons.pop()
-    assert stacking.why_not([first]) == "there is nothing to share it with"
+    assert stacking.why_not_stacked([first]) == "there is nothing to share it with"
     second = made(folders("bert"), 2, True, **MEMBERS[1])[0]
-    assert stacking.why_not([first, second]) is None
+    assert stacking.why_not_stacked([first, second]) is None
     second.get_base_model().quantization_method = "bitsandbytes"
-    assert stacking.why_not([first, second]) == "its base is quantised"
+    assert stacking.why_not_stacked([first, second]) == "its base is quantised"
     first, second = (made(folders("deberta-v2"), k, True)[0] for k in (0, 1))
-    assert "a table of distances" in str(stacking.why_not([first, second]))
+    assert "a table of distances" in str(stacking.why_not_stacked([first, second]))
 
 
 def test_masks_in_one_row_are_those_of_each_alone() -> None:

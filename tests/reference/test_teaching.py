@@ -54,16 +54,23 @@ def by_the_engine(base: bases.Base, method: str, **settings: Any) -> tuple[Any, 
     row = METHODS[method]
     assert row.adapt is not None
     asked = row.settings(
-        learning_rate=RECIPE.learning_rate, weight_decay=RECIPE.weight_decay, precision="float32",
+        learning_rate=RECIPE.learning_rate,
+        weight_decay=RECIPE.weight_decay,
+        precision="float32",
         **settings,
-    )  # fmt: skip
+    )
     model, _ = adapted(base, LABELS, asked, row.adapt, SEEDS.init)
     without_dropout(model)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    fitted = train.fit(
-        model, pad_id=0, train=data(70, 0), validation=data(30, 9), settings=asked, seeds=SEEDS,
+    fitted = train.train_model(
+        model,
+        pad_id=0,
+        train=data(70, 0),
+        validation=data(30, 9),
+        settings=asked,
+        seeds=SEEDS,
         on_step=lambda _: None,
-    )  # fmt: skip
+    )
     return before, model, [row["loss"] for row in fitted.history if "loss" in row]
 
 

@@ -53,7 +53,7 @@ def run(
     if not dropout:
         without_dropout(model)
     steps: list[Any] = []
-    fitted = train.fit(
+    fitted = train.train_model(
         model, pad_id=0, train=rows or data(), validation=data(30, seed=9), settings=s,
         seeds=seeds, on_step=steps.append,
     )  # fmt: skip
@@ -238,7 +238,7 @@ def test_the_best_epoch_of_an_adapter_comes_back_too(tiny_bert: Path) -> None:  
     losses = [row["eval_loss"] for row in fitted.history if "eval_loss" in row]
     assert all("eval_accuracy" in r for r in fitted.history if "eval_loss" in r)  # FIELD 13
     assert fitted.best_epoch == int(np.argmin(losses)) + 1
-    again = train.evaluate(model, 0, data(30, seed=9), TrainingSettings())
+    again = train.validation_scores(model, 0, data(30, seed=9), TrainingSettings())
     # In other batches: on matrix tiles scores have five digits.
     assert again["eval_loss"] == pytest.approx(min(losses), rel=1e-4)
 
@@ -279,7 +279,7 @@ def test_the_best_epoch_is_kept_not_the_last(tiny_bert: Path) -> None:
     losses = [row["eval_loss"] for row in fitted.history if "eval_loss" in row]
     assert fitted.best_epoch == int(np.argmin(losses)) + 1
     s = TrainingSettings()
-    again = train.evaluate(model, 0, data(30, seed=9), s)
+    again = train.validation_scores(model, 0, data(30, seed=9), s)
     # In other batches: on matrix tiles scores have five digits.
     assert again["eval_loss"] == pytest.approx(min(losses), rel=1e-4)
 
@@ -289,7 +289,7 @@ def test_a_best_epoch_by_a_score_that_validation_does_not_have(tiny_bert: Path) 
     one = data(30, seed=9)
     one = replace(one, labels=np.zeros_like(one.labels))
     with pytest.raises(TrialError, match=r"roc_auc has no value .* 1 of the 2 classes"):
-        train.fit(
+        train.train_model(
             model, pad_id=0, train=data(), validation=one, settings=s, seeds=SEEDS,
             on_step=lambda _: None,
         )  # fmt: skip
@@ -308,7 +308,7 @@ def test_a_loss_that_is_not_finite_says_what_to_do(tiny_bert: Path) -> None:
     with torch.no_grad():
         model.classifier.bias.fill_(float("nan"))
     with pytest.raises(TrialError, match=r"learning rate of .* diverged\. Lower learning_rate"):
-        train.fit(
+        train.train_model(
             model, pad_id=0, train=data(), validation=data(), settings=s, seeds=SEEDS,
             on_step=lambda _: None,
         )  # fmt: skip

@@ -52,7 +52,8 @@ def _import_heavy(trains: bool) -> None:
     import torch
     import transformers.models.auto.modeling_auto  # noqa: F401
 
-    import tunelab.methods.neural  # noqa: F401
+    import tunelab.methods.neural
+    import tunelab.stacking  # noqa: F401
 
     if done:
         done()

@@ -12,7 +12,7 @@ from tunelab.bases import Base, family_of
 from tunelab.errors import ModelError
 from tunelab.families import FAMILIES
 from tunelab.methods import full, lora, prompts, scaling, svm
-from tunelab.methods.method import Costs, Extras, Method, Outcome, Prepared, Task, fit_alone
+from tunelab.methods.method import Costs, Extras, Method, Outcome, Task, Trainable, fit_alone
 from tunelab.types import MethodSpec, TrialSpec
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
     "Extras",
     "Method",
     "Outcome",
-    "Prepared",
+    "Trainable",
     "Task",
     "alike",
     "check",

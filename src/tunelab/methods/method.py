@@ -25,7 +25,7 @@ __all__ = [
     "Extras",
     "Method",
     "Outcome",
-    "Prepared",
+    "Trainable",
     "Task",
     "fit_alone",
     "refusing",
@@ -89,7 +89,7 @@ class Extras:
     no_adapter: str | None = None
 
 
-class Prepared(Protocol):
+class Trainable(Protocol):
     """A task that is ready to be trained; `training` is a tunelab.train.Training."""
 
     @property
@@ -135,7 +135,7 @@ class Method:
     about: str
     settings: type[Settings]
     fit: Callable[[Task], Outcome] | None = None
-    prepare: Callable[[Task], Prepared] | None = None
+    prepare: Callable[[Task], Trainable] | None = None
     finish: Callable[[Any], Outcome] | None = None
     needs_base: bool = True
     adapt: Adapt | None = None
@@ -163,8 +163,8 @@ def trained_by_gradient(
         name,
         about,
         settings,
-        prepare=partial(_prepare, adapt=adapt, extras=extras),
-        finish=_finish,
+        prepare=partial(_prepare_by_gradient, adapt=adapt, extras=extras),
+        finish=_finish_by_gradient,
         adapt=adapt,
         refused=refused or {},
         check=check,
@@ -178,16 +178,16 @@ def refusing(why: str, which: Callable[[Family], bool]) -> dict[str, str]:
     return {name: why for name, family in FAMILIES.items() if which(family)}
 
 
-def _prepare(task: Task, adapt: Adapt, extras: Extras) -> Prepared:
+def _prepare_by_gradient(task: Task, adapt: Adapt, extras: Extras) -> Trainable:
     from tunelab.methods import neural
 
-    return neural.prepare(task, adapt, extras)
+    return neural.prepare_by_gradient(task, adapt, extras)
 
 
-def _finish(prepared: Any) -> Outcome:
+def _finish_by_gradient(prepared: Any) -> Outcome:
     from tunelab.methods import neural
 
-    return neural.finish(prepared)
+    return neural.finish_by_gradient(prepared)
 
 
 def fit_alone(method: Method, task: Task) -> Outcome:
@@ -199,5 +199,5 @@ def fit_alone(method: Method, task: Task) -> Outcome:
     from tunelab import stacking
 
     prepared = method.prepare(task)
-    list(stacking.run([prepared.training]))
+    list(stacking.run_trainings([prepared.training]))
     return method.finish(prepared)

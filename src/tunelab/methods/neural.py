@@ -23,7 +23,7 @@ from tunelab.training_engine import scored_in
 from tunelab.transformer import TransformerClassifier
 from tunelab.types import Split
 
-__all__ = ["PreparedTask", "adapted", "finish", "prepare"]
+__all__ = ["PreparedTask", "adapted", "finish_by_gradient", "prepare_by_gradient"]
 
 
 def adapted(
@@ -72,7 +72,7 @@ class PreparedTask:
     held: int | None
 
 
-def prepare(task: Task, adapt: Adapt, extras: Extras) -> PreparedTask:
+def prepare_by_gradient(task: Task, adapt: Adapt, extras: Extras) -> PreparedTask:
     """Load the base, adapt it, count, tokenize: all that comes before the first step."""
     assert task.base is not None  # noqa: S101  the row says needs_base
     base, settings = task.base, task.settings
@@ -87,7 +87,7 @@ def prepare(task: Task, adapt: Adapt, extras: Extras) -> PreparedTask:
     )
     if not quantization:  # what is quantised was put there while it was loaded
         model.to(models.device())
-    texts = _data(tokenizer, task.train, settings, base.runs_its_code)
+    texts = _tokenized(tokenizer, task.train, settings, base.runs_its_code)
     pad_id = int(tokenizer.pad_token_id)
     start = extras.prepare(model, texts.encoded, pad_id, settings) if extras.prepare else None
     counts: dict[str, int | None] = dict(models.parameter_counts(model, head))
@@ -98,19 +98,28 @@ def prepare(task: Task, adapt: Adapt, extras: Extras) -> PreparedTask:
         model,
         pad_id=pad_id,
         train=texts,
-        validation=_data(tokenizer, task.validation, settings, base.runs_its_code),
+        validation=_tokenized(tokenizer, task.validation, settings, base.runs_its_code),
         settings=settings,
         seeds=task.seeds,
         on_step=task.on_step,
         hooks=extras.hooks,
     )
     return PreparedTask(
-        task, extras, training, tokenizer, head, counts, start, quantization, backend,
-        started_with, held,
-    )  # fmt: skip
+        task,
+        extras,
+        training,
+        tokenizer,
+        head,
+        counts,
+        start,
+        quantization,
+        backend,
+        started_with,
+        held,
+    )
 
 
-def finish(prepared: PreparedTask) -> Outcome:
+def finish_by_gradient(prepared: PreparedTask) -> Outcome:
     """Wrap what was trained as a classifier, with what is known of it.
 
     Raises what the training failed of.
@@ -121,10 +130,15 @@ def finish(prepared: PreparedTask) -> Outcome:
     trained = inference.fingerprint(model)
     found = extras.finish(model, prepared.start) if extras.finish else {}
     classifier = TransformerClassifier(
-        model, prepared.tokenizer, task.label_names, task.base.ref, task.settings.max_length,
-        task.settings.per_device_eval_batch_size, quantization=prepared.quantization,
+        model,
+        prepared.tokenizer,
+        task.label_names,
+        task.base.ref,
+        task.settings.max_length,
+        task.settings.per_device_eval_batch_size,
+        quantization=prepared.quantization,
         precision=scored_in(task.settings),
-    )  # fmt: skip
+    )
     if fitted.prepared:
         classifier.keep(trained, fitted.prepared)
     no_adapter = extras.no_adapter
@@ -166,7 +180,7 @@ def _peak(above: int | None, held: int | None, started_with: int | None) -> int 
     return above + max(0, held - started_with)
 
 
-def _data(
+def _tokenized(
     tokenizer: Any, split: Split, settings: TrainingSettings, own_code: bool
 ) -> train.TrainingData:
     encoded = tokens.encoded(tokenizer, split.texts, settings.max_length, own_code)
