@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tunelab import measure
+from tunelab.core import machine
 
 __all__ = ["Contestant", "Result", "arguments", "compete", "rate", "report", "shared_data"]
 
@@ -84,7 +84,7 @@ def _serve(contestant: Contestant, pipe: Any) -> None:
 
 
 def _peak() -> int | None:
-    return measure._status("VmHWM")
+    return machine._status("VmHWM")
 
 
 def compete(contestants: Sequence[Contestant], rounds: int = ROUNDS) -> list[Result]:
@@ -142,7 +142,7 @@ def report(
     """
     base = next(r for r in results if r.name == baseline)
     rows = [{**asdict(r), "median": r.median, "ratio": r.ratio(base)} for r in results]
-    about = {"hardware": measure.hardware(), "versions": measure.versions(), **facts}
+    about = {"hardware": machine.hardware(), "versions": machine.versions(), **facts}
     if as_json:
         print(json.dumps({"title": title, "unit": unit, "baseline": baseline, "rows": rows,
                           **about}, indent=2))  # fmt: skip

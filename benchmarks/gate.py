@@ -21,8 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tunelab import data, duplicates, gate
-from tunelab.types import Dataset, DataSpec, Split
+from tunelab import data
+from tunelab.core.values import Dataset, DataSpec, Split
+from tunelab.data import duplicates
+from tunelab.data.gate.labels import label_issues, out_of_fold
+from tunelab.data.gate.values import bag_of
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -194,8 +197,8 @@ def score_labels(dataset: Dataset, seed: int, noise: float = 0.05) -> dict[str, 
     flipped = rng.random(len(labels)) < noise
     noisy = np.where(flipped, (labels + rng.integers(1, k, len(labels))) % k, labels)
     twins = duplicates.find_twins(texts)
-    probabilities = gate.out_of_fold(twins, gate.bag_of(twins), noisy, k)
-    flagged = gate.label_issues(noisy, probabilities)
+    probabilities = out_of_fold(twins, bag_of(twins), noisy, k)
+    flagged = label_issues(noisy, probabilities)
     first = flagged[: int(flipped.sum())]
     return {
         "rows": len(labels),
@@ -248,7 +251,7 @@ def speed(rows: int, words: int) -> dict[str, float]:
     dataset = synthetic(rows, words, 0)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     wall, cpu = time.perf_counter(), time.process_time()
-    found = gate.inspect(dataset)
+    found = data.inspect(dataset)
     return {
         "rows": rows,
         "words": words,

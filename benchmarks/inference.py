@@ -34,9 +34,9 @@ def adapted() -> tuple[Any, Any]:
     """A LoRA model and its tokenizer; its adapter is not zero, so that merging has work to do."""
     import torch
 
-    from tunelab import bases, models
     from tunelab.methods import METHODS
     from tunelab.methods.neural import adapted as adapt
+    from tunelab.models import bases, pretrained
 
     base = bases.resolve("minilm")
     row = METHODS["lora"]
@@ -46,12 +46,12 @@ def adapted() -> tuple[Any, Any]:
     for name, p in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(p, std=0.02)
-    return model.eval(), models.load_tokenizer(base)
+    return model.eval(), pretrained.load_tokenizer(base)
 
 
 def ours(rows: int, precision: str) -> Callable[[], float]:
-    from tunelab.transformer import TransformerClassifier
-    from tunelab.types import BaseRef
+    from tunelab.core.values import BaseRef
+    from tunelab.models.classifier import TransformerClassifier
 
     model, tokenizer = adapted()
     classifier = TransformerClassifier(
@@ -115,13 +115,13 @@ def agreement(rows: int) -> dict[str, float]:
     """How far from float32 on these texts: largest change of a logit, labels that flip."""
     import numpy as np
 
-    from tunelab import batching, inference
+    from tunelab.models import batches, scoring
 
     model, tokenizer = adapted()
-    encoded = batching.encode(tokenizer, texts(rows), 128)
+    encoded = batches.encode(tokenizer, texts(rows), 128)
     pad = tokenizer.pad_token_id
     exact, *others = (
-        inference.prepare(model, precision=p)(encoded, pad, 64)
+        scoring.prepare(model, precision=p)(encoded, pad, 64)
         for p in ("float32", "auto", "bfloat16")
     )
     said: dict[str, float] = {}

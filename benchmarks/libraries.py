@@ -25,7 +25,11 @@ import numpy as np
 
 from _measure import shared_data
 from gate import COPIES, base_texts, plant
-from tunelab import duplicates, gate, summary, tables
+from tunelab.analysis.numbers import format_bytes, format_parameters, format_seconds
+from tunelab.data import decode, duplicates
+from tunelab.data.gate import texts as textss
+from tunelab.data.gate.texts import LEAST_WORDS, mended
+from tunelab.data.gate.values import bag_of
 
 Pairs = set[tuple[int, int]]
 
@@ -214,7 +218,7 @@ Named = list[str | None]
 
 def own_languages(texts: Sequence[str]) -> Named:
     twins = duplicates.find_twins(texts)
-    named = gate.languages(twins, gate.bag_of(twins))
+    named = textss.languages(twins, bag_of(twins))
     return [named[g] for g in twins.group]
 
 
@@ -264,7 +268,7 @@ def languages(rows: int) -> None:
         if installed(module, package):
             contestants[version(package)] = name
     foreign = [(t, language) for language, texts in FOREIGN.items() for t in texts]
-    english = [t for t in real_texts(rows) if len(t.split()) >= gate.LEAST_WORDS]
+    english = [t for t in real_texts(rows) if len(t.split()) >= LEAST_WORDS]
     table = []
     for title, name in contestants.items():
         right = [a == b for (_, b), a in zip(foreign, name([t for t, _ in foreign]), strict=True)]
@@ -334,7 +338,7 @@ def names_of_places() -> list[str]:
 def mojibake(rows: int) -> None:
     contestants: dict[str, Callable[[str], str | None]] = {"own, strict": strictly_mended}
     if installed("ftfy"):
-        contestants |= {version("ftfy"): ftfy_mended, "gate.mended (ftfy, guarded)": gate.mended}
+        contestants |= {version("ftfy"): ftfy_mended, "gate.mended (ftfy, guarded)": mended}
     latin = [t for texts in FOREIGN.values() for t in texts if not t.isascii()]
     usual = [(_misread(t, codec), t) for codec in ("cp1252", "latin-1") for t in latin]
     rare = [(_misread(_misread(t, "cp1252"), "cp1252"), t) for t in latin]
@@ -419,7 +423,7 @@ def encodings(_: int) -> None:
     guesses: dict[str, Callable[[bytes], str]] = {
         "own, Windows-1252": windows_guess,
         version("charset-normalizer"): normalizer_guess,
-        "tables (its guess among old encodings)": tables._likely_encoding,
+        "tables (its guess among old encodings)": decode._likely_encoding,
     }
     table = []
     files = [
@@ -460,27 +464,25 @@ def numbers(_: int) -> None:
     spans = [0.45, 4.4, 44.0, 126.0, 10_800.0]
     table = []
     if humanize:
-        alike = sum(
-            humanize.naturalsize(v, format="%.1f") == summary.format_bytes(v) for v in values
-        )
-        spoken = sum(humanize.precisedelta(v) == summary.format_seconds(v) for v in spans)
+        alike = sum(humanize.naturalsize(v, format="%.1f") == format_bytes(v) for v in values)
+        spoken = sum(humanize.precisedelta(v) == format_seconds(v) for v in spans)
         table.append(
             [version("humanize"), f"{alike} of {len(values)}", f"{spoken} of {len(spans)}", "-"]
         )
     if babel:
         short = [babel.format_compact_decimal(v, locale="en", fraction_digits=1) for v in values]
-        same = sum(a == summary.format_parameters(v) for a, v in zip(short, values, strict=True))
+        same = sum(a == format_parameters(v) for a, v in zip(short, values, strict=True))
         table.append([version("babel"), "-", "-", f"{same} of {len(values)}"])
     show(["numbers written as tunelab does", "bytes", "durations", "parameters"], table)
 
 
 def locks(_: int) -> None:
-    from tunelab import store
+    from tunelab.core.files import locked
 
     filelock = installed("filelock")
     with tempfile.TemporaryDirectory() as root:
         own, other = Path(root, "own"), Path(root, "other")
-        with store.locked(own):
+        with locked(own):
             pass
         other.mkdir()
         rows: list[list[object]] = [["own", len(list(own.iterdir()))]]

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tunelab.families import FAMILIES
-from tunelab.measure import versions
+from tunelab.core.machine import versions
 from tunelab.methods import METHODS
+from tunelab.models.families import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 TESTS = "tests/contracts/test_methods.py"

@@ -29,10 +29,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab import bases, data, racing
+from tunelab import data
+from tunelab.core.values import DataSpec, Split
 from tunelab.methods import METHODS, Task, fit_alone
-from tunelab.trial import named_seeds
-from tunelab.types import DataSpec, Split
+from tunelab.models import bases
+from tunelab.stats import racing
+from tunelab.study.trial import named_seeds
 
 GRID = Path(__file__).with_suffix(".npz")
 PAGE = Path(__file__).parents[1] / "docs" / "statistics.md"

@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from studies import MANY, make_study, make_texts
 from tunelab import report
-from tunelab.store import read_study
-from tunelab.summary import summarise
+from tunelab.analysis import summarise
+from tunelab.core.study_folder import read_study
 
 
 def opened(path: Path, runs: int) -> tuple[list[float], list[float]]:

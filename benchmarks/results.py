@@ -17,9 +17,11 @@ from typing import Any
 
 import yaml
 
-from tunelab import api, config, store, study
-from tunelab.summary import format_bytes, format_percent, format_seconds
-from tunelab.types import TrialResult
+from tunelab import api, study
+from tunelab.analysis.numbers import format_bytes, format_percent, format_seconds
+from tunelab.core import study_folder
+from tunelab.core.values import TrialResult
+from tunelab.study import resolve
 
 ROOT = Path(__file__).parents[1]
 METHODS_FILE = ROOT / "configs" / "methods.yaml"
@@ -33,7 +35,7 @@ def run(data: str, folder: Path, model: str | None = None, **settings: Any) -> N
     flags = {"data.source": data, "model": model, "methods": methods, "seeds": 1,
              "output_dir": str(folder), "tuning": "off"}  # fmt: skip
     asked = {"num_train_epochs": 3, **settings}
-    schedule = study.scheduled(study.plan(config.resolve_study(None, flags, asked)))
+    schedule = study.scheduled(study.plan(resolve.resolve_study(None, flags, asked)))
 
     def said(result: TrialResult) -> None:
         label = result.spec.method.label
@@ -44,7 +46,7 @@ def run(data: str, folder: Path, model: str | None = None, **settings: Any) -> N
 
 def page(folder: Path, note: str = "") -> str:
     """The table of a study as Markdown: every method, then the quantised ones beside LoRA."""
-    record = store.read_study(folder)
+    record = study_folder.read_study(folder)
     rows = sorted(record.results, key=lambda r: -(r.scores.get("eval_accuracy") or -1.0))
     first = next((r for r in rows if r.status == "done"), None)
     where = first.provenance["hardware"] if first else {}

@@ -39,7 +39,7 @@ def shape(model: str) -> dict[str, float]:
     import torch
     from transformers import AutoConfig, AutoModel
 
-    from tunelab import bases, batching, models
+    from tunelab.models import bases, batches, pretrained
 
     path = folder(model)
     with torch.device("meta"):
@@ -48,8 +48,8 @@ def shape(model: str) -> dict[str, float]:
         m.weight.numel() for n, m in net.named_modules()
         if isinstance(m, torch.nn.Linear) and "pooler" not in n
     )  # fmt: skip
-    tokenizer = models.load_tokenizer(bases.resolve(path))
-    lengths = batching.encode(tokenizer, rows(1000)[0], 128).lengths
+    tokenizer = pretrained.load_tokenizer(bases.resolve(path))
+    lengths = batches.encode(tokenizer, rows(1000)[0], 128).lengths
     config = net.config
     return {
         "weights": weights,

@@ -28,11 +28,10 @@ def training(rows: int, tokens: int) -> Callable[[], float]:
     """The method's own `fit`; its figure is tokens a second of training, loading left out."""
     import numpy as np
 
-    from tunelab import bases
-    from tunelab.methods import METHODS, fit_alone
-    from tunelab.methods.method import Task
-    from tunelab.trial import named_seeds
-    from tunelab.types import Split
+    from tunelab.core.values import Split
+    from tunelab.methods import METHODS, Task, fit_alone
+    from tunelab.models import bases
+    from tunelab.study.trial import named_seeds
 
     words = ("good", "bad", "film", "story", "with", "the", "music", "and")  # one token each
     draw = np.random.default_rng(0)

@@ -24,10 +24,11 @@ def stacked(  # noqa: PLR0917
     import numpy as np
     import torch
 
-    from tunelab import bases, batching, models, stacking, train
+    from tunelab.core.values import Seeds
     from tunelab.methods import METHODS, neural
-    from tunelab.training_engine import choose_engine
-    from tunelab.types import Seeds
+    from tunelab.methods.training import loop, stack
+    from tunelab.methods.training.engine import choose_engine
+    from tunelab.models import bases, batches, pretrained
 
     base = bases.resolve(folder(model))
     texts, labels = rows(batch * steps)
@@ -39,14 +40,14 @@ def stacked(  # noqa: PLR0917
         lora_dropout=dropout,
         num_train_epochs=1000,  # the rate hardly falls in those few that are measured
     )
-    tokenizer = models.load_tokenizer(base)
-    data = train.TrainingData(
-        batching.encode(tokenizer, texts, 128), np.asarray(labels), tuple(map(str, labels))
+    tokenizer = pretrained.load_tokenizer(base)
+    data = loop.TrainingData(
+        batches.encode(tokenizer, texts, 128), np.asarray(labels), tuple(map(str, labels))
     )
     nets = [neural.adapted(base, LABELS, settings, method.adapt, k)[0] for k in range(size)]
     trainings = {
-        k: train.Training(
-            net.to(models.device()),
+        k: loop.Training(
+            net.to(pretrained.device()),
             pad_id=int(tokenizer.pad_token_id),
             train=data,
             validation=data,
@@ -59,13 +60,13 @@ def stacked(  # noqa: PLR0917
     engine = (
         choose_engine(nets[0], int(tokenizer.pad_token_id), settings)
         if size == 1
-        else stacking.shared_engine(list(trainings.values()))
+        else stack.shared_engine(list(trainings.values()))
     )
     for t in trainings.values():
         t.begin(engine)
 
     def work() -> None:
-        train.train_epoch(trainings, engine)
+        loop.train_epoch(trainings, engine)
         for t in trainings.values():
             if t.error is not None:
                 raise t.error

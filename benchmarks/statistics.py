@@ -39,8 +39,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import norm
 
+from tunelab.core.values import Comparison, Predictions
 from tunelab.stats import Runs, compare_all, detectable_difference
-from tunelab.types import Comparison, Predictions
 
 PAGE = Path(__file__).parents[1] / "docs" / "statistics.md"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"

@@ -53,9 +53,9 @@ def ours(data: Path, trials: int, out: Path) -> list[float]:
     )
     code = "from tunelab.cli import main; main()"
     run([sys.executable, "-c", code, "compare", str(study), "--output-dir", str(out), "--quiet"])
-    from tunelab import store
+    from tunelab.core import study_folder
 
-    return [float(r.scores["eval_accuracy"] or 0) for r in store.read_study(out).results]
+    return [float(r.scores["eval_accuracy"] or 0) for r in study_folder.read_study(out).results]
 
 
 def peer(data: Path, trials: int) -> tuple[list[float], int]:

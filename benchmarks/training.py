@@ -42,7 +42,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 def folder(model: str) -> str:
     """Where the base lies; but for MiniLM it is made here, with MiniLM's tokenizer."""
-    from tunelab import bases
+    from tunelab.models import bases
 
     minilm = bases.resolve("minilm").path
     if model == "minilm":
@@ -61,7 +61,7 @@ def folder(model: str) -> str:
 
 def targets(model: str, mode: str) -> list[str]:
     """The layers that LoRA adapts."""
-    from tunelab.families import FAMILIES
+    from tunelab.models.families import FAMILIES
 
     preset = "query-value" if mode == "query-value" else "all-linear"
     return list(FAMILIES["bert" if model == "minilm" else model].targets[preset])
@@ -136,10 +136,11 @@ def ours(  # noqa: PLR0917
     """The loop that `tunelab compare` runs, without its evaluation."""
     import numpy as np
 
-    from tunelab import bases, batching, models, train
+    from tunelab.core.values import Seeds
     from tunelab.methods import METHODS, neural
-    from tunelab.training_engine import choose_engine
-    from tunelab.types import Seeds
+    from tunelab.methods.training import loop
+    from tunelab.methods.training.engine import choose_engine
+    from tunelab.models import bases, batches, pretrained
 
     base = bases.resolve(folder(model))
     texts, labels = rows(batch * steps)
@@ -150,7 +151,7 @@ def ours(  # noqa: PLR0917
         more["target_modules"] = "query-value" if mode == "query-value" else "all-linear"
         more["lora_dropout"] = dropout
     settings: Any = method.settings(per_device_train_batch_size=batch, **more)
-    tokenizer = models.load_tokenizer(base)
+    tokenizer = pretrained.load_tokenizer(base)
     assert method.adapt is not None
     quantization = (
         {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
@@ -158,14 +159,14 @@ def ours(  # noqa: PLR0917
         else None
     )
     net, _ = neural.adapted(base, LABELS, settings, method.adapt, 0, quantization=quantization)
-    data = train.TrainingData(
-        batching.encode(tokenizer, texts, 128),
+    data = loop.TrainingData(
+        batches.encode(tokenizer, texts, 128),
         np.asarray(labels),
         tuple(map(str, range(len(texts)))),
     )
     pad_id = int(tokenizer.pad_token_id)
     chosen = choose_engine(net, pad_id, settings)
-    t = train.Training(
+    t = loop.Training(
         net,
         pad_id=pad_id,
         train=data,
@@ -178,7 +179,7 @@ def ours(  # noqa: PLR0917
     gc.freeze()  # as engines/worker.py does before it trains
 
     def epoch() -> None:
-        train.train_epoch({0: t}, chosen)
+        loop.train_epoch({0: t}, chosen)
         if t.error is not None:
             raise t.error
 

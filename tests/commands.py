@@ -39,7 +39,8 @@ class _Terminalless(io.StringIO):
 
 def run_here(*args: object, stdin: str = "") -> Said:
     """Run the command line in this process (trials have processes of their own all the same)."""
-    from tunelab import bases, cli
+    from tunelab.cli import command_line
+    from tunelab.models import bases
 
     # A process lives as long as one command: what it remembers of files must not reach the next.
     bases.resolve.cache_clear()
@@ -51,7 +52,7 @@ def run_here(*args: object, stdin: str = "") -> Said:
         patch.setattr(sys, "stdin", io.StringIO(stdin))
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                cli.run()
+                command_line.run()
             except SystemExit as e:
                 code = int(e.code or 0)
     return Said(code, out.getvalue(), err.getvalue())

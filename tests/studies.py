@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from tunelab import store
-from tunelab.metrics import confusion, evaluate, per_class
-from tunelab.types import (
+from tunelab.core import files, study_folder
+from tunelab.core.values import (
     BaseRef,
     Cost,
     DataSpec,
@@ -26,6 +25,8 @@ from tunelab.types import (
     TrialResult,
     TrialSpec,
 )
+from tunelab.stats.metrics import evaluate, per_class
+from tunelab.stats.predictions import confusion
 
 BINARY = ("negative", "positive")
 VERSIONS = {"python": "3.12.4", "torch": "2.13.0", "transformers": "5.23.0", "peft": "0.21.0"}
@@ -189,9 +190,9 @@ def make_study(
             result, history, predictions = _run(
                 trial, method, names, rows, fails=(label, seed) in fail, score_test=score_test
             )
-            with store.new_trial(folder, trial.trial_id) as directory:
-                store.write_trial(directory, result, history, predictions)
-    store.write_json(folder / "data.json", card)
+            with study_folder.new_trial(folder, trial.trial_id) as directory:
+                study_folder.write_trial(directory, result, history, predictions)
+    files.write_json(folder / "data.json", card)
     settings = {
         "tunelab": "0.1.0",
         "command": f"tunelab compare {source} --seeds {seeds}",
@@ -205,7 +206,7 @@ def make_study(
         "sources": {"data.source": "command line", "seeds": "command line"},
         "trials": trials,
     }
-    store.write_text(folder / "study.yaml", yaml.safe_dump(settings, sort_keys=False))
+    files.write_text(folder / "study.yaml", yaml.safe_dump(settings, sort_keys=False))
     return folder
 
 
@@ -304,9 +305,9 @@ NEGATIVE_TEXT = "A long evening, and <script>alert('not run')</script> was its b
 
 def make_texts(rows: int = 288) -> dict[str, str]:
     """A text for every row of a study's parts, by its id; the first has markup in it."""
-    from tunelab import data
+    from tunelab.data import load
 
-    reviews = data.load(DataSpec("demo"))
+    reviews = load(DataSpec("demo"))
     found = [*reviews.test.texts, *reviews.train.texts]
     texts = {
         f"{part}:{i}": found[i % len(found)] for part in ("validation", "test") for i in range(rows)

@@ -204,7 +204,7 @@ for r in (4, 8, 16):
 #
 # With the head trained in full beside it, at LoRA's own learning rate, about ten times that of full
 # fine-tuning. (What happens inside, in 150 lines of plain PyTorch that give the same losses, is
-# [`src/tunelab/teaching.py`](../src/tunelab/teaching.py): the `LoraLinear` from above with a schedule,
+# [`src/tunelab/methods/training/teaching.py`](../src/tunelab/methods/training/teaching.py): the `LoraLinear` from above with a schedule,
 # weight decay, clipping and the choice of the best epoch.)
 
 # %%

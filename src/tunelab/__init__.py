@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tunelab._version import __version__
-from tunelab.errors import TunelabError
+from tunelab.core.errors import TunelabError
+from tunelab.core.version import __version__
 
 if TYPE_CHECKING:
     from tunelab.api import Study, compare, fine_tune, load, load_base, load_data
@@ -25,9 +25,10 @@ __all__ = [
     "compare",
     "fine_tune",
     "load",
-    "load_data",
     "load_base",
+    "load_data",
 ]
+
 
 _FROM_API = ("Study", "compare", "fine_tune", "load", "load_data", "load_base")
 

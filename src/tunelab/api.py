@@ -1,7 +1,4 @@
-"""What Python users call: load_data, compare, train, load. The command line calls the same.
-
-May import: everything but cli.
-"""
+"""What Python users call: load_data, compare, train, load. The command line calls the same."""
 
 from __future__ import annotations
 
@@ -14,38 +11,39 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunelab import (
-    artifacts,
-    cards,
-    config,
-    curves,
-    data,
-    predict,
-    report,
-    sensitivity,
-    store,
-    study,
-    summary,
-    trackers,
-    tradeoff,
+from tunelab import analysis, data, report, study
+from tunelab.analysis import curves, sensitivity, summary, tradeoff, verdict
+from tunelab.analysis.behaviour import Result, results
+from tunelab.core import files, study_folder
+from tunelab.core.artifact import MANIFEST, open_artifact
+from tunelab.core.errors import ArtifactError, ConfigError, TrialError
+from tunelab.core.events import OnEvent
+from tunelab.core.values import Artifact, Dataset, DataSpec, Predictions, TrialResult
+from tunelab.data.behaviour import (
+    BUNDLED_SUITE,
+    PART,
+    are_of_cases,
+    cases,
+    load_suite,
+    predict_cases,
+    roles,
+    suite_from_json,
 )
-from tunelab import (
-    behaviour as tests,
-)
-from tunelab.engines import Worker
-from tunelab.errors import ArtifactError, ConfigError, TrialError
-from tunelab.predict import TextClassifier
+from tunelab.models import text_classifier
+from tunelab.models.text_classifier import TextClassifier
+from tunelab.report import cards, page
 from tunelab.stats import Runs
-from tunelab.study import Schedule
-from tunelab.trial import OnEvent
-from tunelab.tuning import Tuning
-from tunelab.types import Artifact, Dataset, DataSpec, Predictions, TrialResult
+from tunelab.study import Schedule, file, resolve, trackers
+from tunelab.study.executors import Worker
+from tunelab.study.space import Tuning
+from tunelab.study.spec import StudySpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
     "Study",
+    "behaviour",
     "classifier_folder",
     "compare",
     "extended",
@@ -97,14 +95,14 @@ class Study:
 
     def __init__(self, directory: Path | str) -> None:
         self.directory = Path(directory)
-        self.record = store.read_study(self.directory)
-        self._summary: summary.Summary | None = None
+        self.record = study_folder.read_study(self.directory)
+        self._summary: analysis.Summary | None = None
 
     @property
-    def summary(self) -> summary.Summary:
+    def summary(self) -> analysis.Summary:
         """Table, comparisons and sentences, computed once."""
         if self._summary is None:
-            self._summary = summary.summarise(self.record)
+            self._summary = analysis.summarise(self.record)
         return self._summary
 
     def table(self) -> pd.DataFrame:
@@ -115,7 +113,7 @@ class Study:
         """One row a trial, as results.csv: method, settings, seed, scores, costs, error."""
         import pandas as pd
 
-        return pd.DataFrame(store.results_rows(self.record.results))
+        return pd.DataFrame(study_folder.results_rows(self.record.results))
 
     def history(self) -> pd.DataFrame:
         """Training curves, a row a log line: label, seed, step, epoch, loss, eval_accuracy, ..."""
@@ -183,7 +181,7 @@ class Study:
                 f"{self.directory}: no trial ended well, so there is no best model. "
                 f"See what failed: tunelab runs show {self.directory}"
             )
-        return artifacts.open_artifact(store.artifact_dir(self.directory, trial.spec.trial_id))
+        return open_artifact(study_folder.artifact_dir(self.directory, trial.spec.trial_id))
 
     def extend(
         self, seeds: int, *, engine: str = "process", on_event: OnEvent = _ignore_event
@@ -196,7 +194,7 @@ class Study:
 
     def __repr__(self) -> str:
         """The answer in one line."""
-        return f"Study({str(self.directory)!r}): {summary.headline(self.summary)}"
+        return f"Study({str(self.directory)!r}): {verdict.headline(self.summary)}"
 
 
 def compare(
@@ -243,15 +241,17 @@ def compare(
     Keyword `settings` (learning_rate, r, num_train_epochs, ...) go to every method that has them.
     Raises InputError before anything is trained; failed trials are kept in the study.
     """
-    given = locals()  # the study keys among these are known by name: tests/unit/test_study_keys.py
+    given = (
+        locals()
+    )  # the study keys among these are known by name: tests/unit/study/test_study_keys.py
     if isinstance(source, Dataset):
         raise ConfigError(
             "compare: expected a file, folder or hub id, found a loaded Dataset. "
             f"Give what it was loaded from: compare({source.name!r})"
         )
     path = Path(config_file) if config_file is not None else None
-    keys = config.keys_from_keywords(given)
-    spec = config.resolve_study(path, keys | {"data.source": _source_name(source)}, settings)
+    keys = file.keys_from_keywords(given)
+    spec = resolve.resolve_study(path, keys | {"data.source": _source_name(source)}, settings)
     with study.worker(spec, engine) as worker:
         schedule = study.scheduled(study.plan(spec))
         run_study(schedule, "tunelab.compare(...)", on_event, engine=engine, worker=worker)
@@ -268,12 +268,12 @@ def _source_name(source: object) -> str | None:
     )
 
 
-def extended(directory: Path, total: int) -> config.StudySpec:
+def extended(directory: Path, total: int) -> StudySpec:
     """A study's spec with `total` seeds: those it has, and then the smallest others.
 
     Raises ConfigError where it has as many already, ArtifactError where there is no study.
     """
-    settings = store.read_study(directory).settings
+    settings = study_folder.read_study(directory).settings
     have = [int(s) for s in settings["seeds"]]
     if total <= len(have):
         raise ConfigError(
@@ -283,7 +283,7 @@ def extended(directory: Path, total: int) -> config.StudySpec:
     others = (s for s in range(total + len(have)) if s not in have)
     seeds = [*have, *itertools.islice(others, total - len(have))]
     flags = {"seeds": seeds, "output_dir": str(directory)}
-    return config.resolve_study(directory / "study.yaml", flags)
+    return resolve.resolve_study(directory / "study.yaml", flags)
 
 
 def run_study(
@@ -302,9 +302,9 @@ def run_study(
     """
     if engine == "process" and schedule.jobs > 1:
         # Trials that are measured alone must not be disturbed.
-        on_event = _meanwhile(on_event, report.prepare_page)
+        on_event = _meanwhile(on_event, page.prepare_page)
     folder = schedule.plan.spec.output_dir
-    with store.locked(folder):
+    with files.locked(folder):
         study.write(schedule.progress, command)
         try:
             for result in study.run(schedule, on_event, engine, worker):
@@ -330,21 +330,21 @@ def _meanwhile(on_event: OnEvent, do: Callable[[], None]) -> OnEvent:
 
 def write_outputs(directory: Path) -> None:
     """Write results.csv, comparison.json, report.html and model cards from what the study has."""
-    record = store.read_study(directory)
-    store.write_results_csv(directory / "results.csv", record.results)
+    record = study_folder.read_study(directory)
+    study_folder.write_results_csv(directory / "results.csv", record.results)
     found = curves.learning_curves(record)
     if found is not None:
-        store.write_extra(directory, "curves", curves.to_json(found))
+        study_folder.write_extra(directory, "curves", curves.to_json(found))
         record = replace(record, curves=curves.to_json(found))
     if record.results:
-        said = summary.summarise(record)
+        said = analysis.summarise(record)
         report.write_comparison(record, directory / "comparison.json", said)
         report.write_report(record, directory / "report.html", said)
         cards.write_cards(record, said)
 
 
 def train_one(
-    spec: config.StudySpec, *, overwrite: bool = False, on_event: OnEvent = _ignore_event
+    spec: StudySpec, *, overwrite: bool = False, on_event: OnEvent = _ignore_event
 ) -> TrialResult:
     """Train one method with one seed; `spec.output_dir` becomes the artifact.
 
@@ -359,7 +359,7 @@ def train_one(
         )
     spec = replace(spec, tuning=Tuning(), train_sizes=(), race=False, budget=None)
     out = spec.output_dir
-    ours = (out / artifacts.MANIFEST).is_file()
+    ours = (out / MANIFEST).is_file()
     study.check_place(out)
     if out.is_dir() and any(out.iterdir()) and not (ours and overwrite):
         how = "Give --overwrite to replace it, or" if ours else "It is not tunelab's:"
@@ -378,12 +378,12 @@ def train_one(
         (result,) = study.run(schedule, on_event, worker=worker)
         if result.status == "failed":
             raise TrialError(str(result.error))
-        record = store.read_study(folder)
-        cards.write_cards(record, summary.summarise(record))
-        trial = store.trial_dir(folder, result.spec.trial_id)
+        record = study_folder.read_study(folder)
+        cards.write_cards(record, analysis.summarise(record))
+        trial = study_folder.trial_dir(folder, result.spec.trial_id)
         made = trial / "artifact"
         (made / "trial").mkdir()
-        for name in store.TRIAL_FILES:
+        for name in study_folder.TRIAL_FILES:
             shutil.move(trial / name, made / "trial" / name)
         tracked = folder / trackers.TRACKING_FOLDER
         if tracked.is_dir():
@@ -421,10 +421,10 @@ def fine_tune(
     InputError before anything is trained, TrialError where training failed.
     """
     given = locals()  # as in `compare`
-    keys = config.keys_from_keywords(given)
+    keys = file.keys_from_keywords(given)
     keys |= {"data.source": _source_name(source), "methods": [method], "seeds": [seed]}
     return train_one(
-        config.resolve_study(None, keys, settings), overwrite=overwrite, on_event=on_event
+        resolve.resolve_study(None, keys, settings), overwrite=overwrite, on_event=on_event
     )
 
 
@@ -434,16 +434,16 @@ def load_base(name: str = "minilm") -> tuple[Any, Any]:
     The model is in float32 and evaluation mode. `name` as `model` elsewhere: a hub id, a local
     folder or the bundled minilm.
     """
-    from tunelab import bases, models
+    from tunelab.models import bases, pretrained
 
     base = bases.resolve(name)
-    return models.load_encoder(base), models.load_tokenizer(base)
+    return pretrained.load_encoder(base), pretrained.load_tokenizer(base)
 
 
 def classifier_folder(path: str | Path) -> Path:
     """The folder of the classifier that a folder stands for: a study's is its best model."""
     folder = Path(path).expanduser()
-    return Study(folder).best().directory if store.is_study(folder) else folder
+    return Study(folder).best().directory if study_folder.is_study(folder) else folder
 
 
 def load(path: str | Path | Artifact, *, trust_remote_code: bool = False) -> TextClassifier:
@@ -453,41 +453,43 @@ def load(path: str | Path | Artifact, *, trust_remote_code: bool = False) -> Tex
     model brings is run only where `trust_remote_code` allows it.
     """
     if isinstance(path, Artifact):
-        return predict.load(path.directory, trust_remote_code)
-    return predict.load(classifier_folder(path), trust_remote_code)
+        return text_classifier.load(path.directory, trust_remote_code)
+    return text_classifier.load(classifier_folder(path), trust_remote_code)
 
 
 def behaviour(
     folder: str | Path, suite: str | None = None, *, trust_remote_code: bool = False
-) -> tuple[tests.Result, ...]:
+) -> tuple[Result, ...]:
     """Run behaviour tests on a classifier, or on every finished trial of a study.
 
     `suite` is a YAML file; None takes the study's own, else the bundled English sentiment. Stored
     predictions are used where the study has them. Raises ConfigError where the classes do not fit.
     """
     folder = Path(folder).expanduser()
-    if not store.is_study(folder):
+    if not study_folder.is_study(folder):
         loaded = load(folder, trust_remote_code=trust_remote_code)
-        chosen = tests.load_suite(suite or tests.BUNDLED_SUITE)
-        asked = tests.cases(chosen)
-        tests.roles(chosen, loaded.label_names)
-        runs = [Runs(folder.name, {0: tests.predict_cases(loaded.classifier, asked)})]
-        return tests.results(chosen, asked, runs, loaded.label_names)
-    record = store.read_study(folder)
+        chosen = load_suite(suite or BUNDLED_SUITE)
+        asked = cases(chosen)
+        roles(chosen, loaded.label_names)
+        runs = [Runs(folder.name, {0: predict_cases(loaded.classifier, asked)})]
+        return results(chosen, asked, runs, loaded.label_names)
+    record = study_folder.read_study(folder)
     kept = record.behaviour if suite is None else None
     if kept is not None:
-        chosen, asked = tests.suite_from_json(kept)
+        chosen, asked = suite_from_json(kept)
     else:
-        chosen = tests.load_suite(suite or tests.BUNDLED_SUITE)
-        asked = tests.cases(chosen)
+        chosen = load_suite(suite or BUNDLED_SUITE)
+        asked = cases(chosen)
     names = record.data["label_names"]
-    tests.roles(chosen, names)
+    roles(chosen, names)
     found: dict[str, dict[int, Predictions]] = {}
     for r in record.done:
-        known = record.predictions(r.spec.trial_id).get(tests.PART) if kept is not None else None
-        if known is None or not tests.are_of_cases(known, asked):
-            artifact = store.artifact_dir(folder, r.spec.trial_id)
-            known = tests.predict_cases(predict.load(artifact, trust_remote_code).classifier, asked)
+        known = record.predictions(r.spec.trial_id).get(PART) if kept is not None else None
+        if known is None or not are_of_cases(known, asked):
+            artifact = study_folder.artifact_dir(folder, r.spec.trial_id)
+            known = predict_cases(
+                text_classifier.load(artifact, trust_remote_code).classifier, asked
+            )
         found.setdefault(r.spec.method.label, {})[r.spec.seed] = known
     runs = [Runs(label, by_seed) for label, by_seed in found.items()]
-    return tests.results(chosen, asked, runs, names)
+    return results(chosen, asked, runs, names)

@@ -19,12 +19,12 @@ import pytest
 import torch
 
 from families import DECODERS, FAMILY_NAMES, make_family
-from tunelab import bases, models, predict
-from tunelab.errors import InputError
-from tunelab.families import FAMILIES
+from tunelab.core.errors import InputError
+from tunelab.core.values import MethodSpec, Seeds, Split
 from tunelab.methods import METHODS, Outcome, Task, check, fit_alone
 from tunelab.methods.scaling import PEFT_TYPES
-from tunelab.types import MethodSpec, Seeds, Split
+from tunelab.models import bases, pretrained, text_classifier
+from tunelab.models.families import FAMILIES
 
 NEURAL = [m.name for m in METHODS.values() if m.adapt]
 # What a 32-wide model needs: smaller sizes, and rates at which so small a model learns in a second.
@@ -235,7 +235,7 @@ def merges(method: str, classifier: Any, scores: np.ndarray) -> None:
     with pytest.warns(UserWarning, match="[Aa]lready merged"):
         once.merge_adapter()
     np.testing.assert_array_equal(replace(classifier, model=once).scores(TEXTS.texts), merged)
-    plain: Any = models.merged(copy.deepcopy(classifier.model))
+    plain: Any = pretrained.merged(copy.deepcopy(classifier.model))
     assert set(plain.state_dict()) == set(plain_keys(plain))
     np.testing.assert_allclose(
         replace(classifier, model=plain).scores(TEXTS.texts), scores, atol=1e-5
@@ -252,7 +252,7 @@ def plain_keys(model: Any) -> list[str]:
 
 def loads_again(classifier: Any, scores: np.ndarray, folder: Path) -> None:
     classifier.save(folder)
-    loaded = predict.load(folder)
+    loaded = text_classifier.load(folder)
     assert loaded.label_names == LABELS
     np.testing.assert_allclose(loaded.classifier.scores(TEXTS.texts), scores, atol=5e-6)
 
@@ -285,8 +285,8 @@ def test_a_fresh_process_gives_the_same_scores(
     outcome = train(method, tiny(family), settings_of(method, epochs=2))
     outcome.classifier.save(tmp_path)
     code = (
-        "import sys, numpy; from tunelab import predict\n"
-        "c = predict.load(sys.argv[1]); print(c.label_names)\n"
+        "import sys, numpy, tunelab\n"
+        "c = tunelab.load(sys.argv[1]); print(c.label_names)\n"
         "numpy.save(sys.argv[2], c.classifier.scores(sys.argv[3:]))\n"
     )
     out = tmp_path / "scores.npy"

@@ -20,8 +20,8 @@ import pytest
 
 from studies import MANY, METHODS, NEGATIVE_TEXT, make_study, make_texts
 from tunelab import report
-from tunelab.plots import PLOTS
-from tunelab.store import read_study
+from tunelab.core.study_folder import read_study
+from tunelab.report.charts import PLOTS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

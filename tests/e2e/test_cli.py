@@ -388,21 +388,22 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
 def test_predict_in_windows_says_what_it_says_at_once(
     trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
-    from tunelab import tables
+    from tunelab.data import read_texts, write_table
+    from tunelab.data.texts import TextFile, TextTable
 
     source = tmp_path / f"in.{suffix}"
-    tables.write_table(source, {"text": [text for text, _ in reviews(50, seed=9)] + ["", " "]})
+    write_table(source, {"text": [text for text, _ in reviews(50, seed=9)] + ["", " "]})
     args = ("predict", trained["svm-tfidf"], "--file", source)
 
-    def labelled(out: Path) -> tables.TextTable:
+    def labelled(out: Path) -> TextTable:
         said = run_here(*args, "--output-file", out)
         assert said.code == 0, said.err
         assert "Labelled 52 texts" in said.err
-        return tables.read_texts(out)
+        return read_texts(out)
 
     once, printed = labelled(tmp_path / f"once.{suffix}"), run_here(*args, "--json").out
-    whole = tables.TextFile.windows
-    monkeypatch.setattr(tables.TextFile, "windows", lambda file, size=7: whole(file, size))
+    whole = TextFile.windows
+    monkeypatch.setattr(TextFile, "windows", lambda file, size=7: whole(file, size))
     many = labelled(tmp_path / f"many.{suffix}")
     assert many.columns == once.columns
     assert len({*once.columns["predicted_label"]}) == 2
@@ -662,7 +663,7 @@ def test_version_and_help_load_no_torch() -> None:
 
 
 def test_help_names_every_setting() -> None:
-    from tunelab.config import setting_fields
+    from tunelab.study.file import setting_fields
 
     said = run_here("compare", "--help")
     assert all("--" + name.replace("_", "-") in said.out for name in setting_fields())

@@ -13,7 +13,9 @@ import pytest
 
 from families import make_family
 from tiny import reviews, write_csv
-from tunelab import api, config, study
+from tunelab import api, study
+from tunelab.study import resolve
+from tunelab.study.spec import StudySpec
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 CLASSES = {"emotion": 6, "stars": 5}
@@ -26,12 +28,12 @@ RUN = [
 
 
 def names_of(path: Path) -> list[str]:
-    return [m.label for m in config.resolve_study(path, {}).methods]
+    return [m.label for m in resolve.resolve_study(path, {}).methods]
 
 
-def in_small(path: Path, folder: Path) -> config.StudySpec:
+def in_small(path: Path, folder: Path) -> StudySpec:
     """The study on a tiny base and few rows, one seed; each method on the first of its tries."""
-    asked = config.resolve_study(path, {})
+    asked = resolve.resolve_study(path, {})
     classes = CLASSES.get(path.stem, 2)
     text = asked.data.text_column or "text"
     rows = [(said, f"class {i % classes}") for i, (said, _) in enumerate(reviews(24 * classes))]
@@ -42,12 +44,12 @@ def in_small(path: Path, folder: Path) -> config.StudySpec:
         "output_dir": str(folder / "study"),
     }  # fmt: skip
     given = {k: v for k, v in SHORT.items() if any(k in m.settings for m in asked.methods)}
-    spec = config.resolve_study(path, flags, given)
+    spec = resolve.resolve_study(path, flags, given)
     few = {m: {k: (v[0],) for k, v in s.items()} for m, s in _spaces(spec).items()}
     return replace(spec, tuning=replace(spec.tuning, spaces=few))
 
 
-def _spaces(spec: config.StudySpec) -> dict[str, dict[str, tuple[object, ...]]]:
+def _spaces(spec: StudySpec) -> dict[str, dict[str, tuple[object, ...]]]:
     """What each method tries: lists all; no ready study asks for a range, which needs Optuna."""
     return {
         m: {k: v for k, v in space.items() if isinstance(v, tuple)}
@@ -67,12 +69,12 @@ def test_a_grid_names_its_points() -> None:
 def test_a_ready_study_says_how_it_is_run(path: Path) -> None:
     said = [x for x in path.read_text(encoding="utf-8").splitlines() if x.startswith("#")]
     assert any(f"tunelab compare configs/{path.name}" in x for x in said)
-    assert config.resolve_study(path, {}).output_dir == Path("runs") / path.stem
+    assert resolve.resolve_study(path, {}).output_dir == Path("runs") / path.stem
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_a_ready_study_plans(path: Path, tmp_path: Path) -> None:
-    asked = config.resolve_study(path, {})
+    asked = resolve.resolve_study(path, {})
     planned = study.read_progress(study.plan(in_small(path, tmp_path)))
     assert [t.method.label for t in planned.trials] == names_of(path)
     assert {t.method.label for t in planned.tries} == set(asked.tuning.spaces)
@@ -91,7 +93,7 @@ def test_a_ready_study_runs(path: Path, tmp_path: Path) -> None:
     assert {m: len(entry["tries"]) for m, entry in tuned.items()} == dict.fromkeys(
         spec.tuning.spaces, 1
     )
-    assert done.summary.metric == config.resolve_study(path, {}).metric
+    assert done.summary.metric == resolve.resolve_study(path, {}).metric
     assert (tmp_path / "study" / "report.html").stat().st_size > 100_000
     labels = done.record.data["label_names"]
     assert len(labels) == CLASSES.get(path.stem, 2)

@@ -16,9 +16,14 @@ import psutil
 import pytest
 
 from commands import Said
-from tunelab import api, config, measure, report, schedule, store, study
-from tunelab.engines import Worker, process
-from tunelab.types import TrialResult
+from tunelab import api, study
+from tunelab.core import files, machine, study_folder
+from tunelab.core.values import TrialResult
+from tunelab.report import page
+from tunelab.study import resolve
+from tunelab.study.estimate import _measured_speed, _operations, estimate, learn, threads_ahead
+from tunelab.study.executors import Worker, process
+from tunelab.study.spec import StudySpec
 
 QUICK = (
     "--tuning",
@@ -45,19 +50,19 @@ def test_side_by_side_gives_the_results_of_one_by_one(
     one = cli(*args, "--jobs", 1, "--output-dir", "one")
     assert one.code == 0, one.err
     assert "beside others" not in one.out
-    records = [store.read_study(Path(d)) for d in ("two", "one")]
+    records = [study_folder.read_study(Path(d)) for d in ("two", "one")]
     for a, b in zip(*(r.results for r in records), strict=True):
         assert a.spec == b.spec
         assert (a.provenance["jobs"], a.provenance["measured_alone"]) == (2, False)
         assert (b.provenance["jobs"], b.provenance["measured_alone"]) == (1, True)
         both = [r.predictions(a.spec.trial_id)["test"].scores for r in records]
         np.testing.assert_allclose(*both, atol=1e-4)
-    threads = max(1, measure.hardware()["cores"] // 2)
+    threads = max(1, machine.hardware()["cores"] // 2)
     lora = [r for r in records[0].results if r.spec.method.name == "lora"]
     assert [r.provenance["threads"] for r in lora] == [threads] * 2
 
 
-def scheduled(spec: config.StudySpec) -> study.Schedule:
+def scheduled(spec: StudySpec) -> study.Schedule:
     return study.scheduled(study.plan(spec))
 
 
@@ -69,7 +74,7 @@ def test_a_trial_that_is_killed_leaves_the_other_alone(
         "training: {max_length: 32}\ntuning: off\n"
         "methods: [{name: lora, num_train_epochs: 3000}, {name: full, num_train_epochs: 2}]\n"
     )
-    planned = scheduled(config.resolve_study(Path("study.yaml"), {}))
+    planned = scheduled(resolve.resolve_study(Path("study.yaml"), {}))
     assert planned.jobs == 2
     killed = False
 
@@ -95,7 +100,7 @@ def test_a_trial_that_is_killed_leaves_the_other_alone(
 def test_two_on_one_folder_are_refused(cli: Callable[..., Said], reviews_csv: Path) -> None:
     args = ("compare", reviews_csv, "--methods", "svm-tfidf", "--seeds", 1, "--tuning", "off",
             "--output-dir", "out")  # fmt: skip
-    with store.locked(Path("out")):
+    with files.locked(Path("out")):
         said = cli(*args)
     assert said.code == 2
     assert "another tunelab is running trials in this folder" in said.faults[-1]
@@ -115,22 +120,22 @@ def test_jobs_that_are_no_number_are_refused(
 def test_too_little_memory_lowers_jobs_and_says_so(
     reviews_csv: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure, "hardware", lambda: {"processor": "p", "cores": 8})
-    monkeypatch.setattr(measure, "has_card", lambda: False)
+    monkeypatch.setattr(machine, "hardware", lambda: {"processor": "p", "cores": 8})
+    monkeypatch.setattr(machine, "has_card", lambda: False)
     flags = {"data.source": str(reviews_csv), "model": str(tiny_bert), "methods": ["lora"],
              "tuning": False, "seeds": 20, "output_dir": str(tmp_path / "out")}  # fmt: skip
-    monkeypatch.setattr(measure, "available_bytes", lambda: 100_000_000_000)
-    much = scheduled(config.resolve_study(None, flags, SHORT))
+    monkeypatch.setattr(machine, "available_bytes", lambda: 100_000_000_000)
+    much = scheduled(resolve.resolve_study(None, flags, SHORT))
     assert (much.jobs, much.threads) == (8, 1)
-    assert scheduled(config.resolve_study(None, {**flags, "jobs": 3}, SHORT)).jobs == 3
-    monkeypatch.setattr(measure, "available_bytes", lambda: 1_200_000_000)
-    little = scheduled(config.resolve_study(None, flags, SHORT))
+    assert scheduled(resolve.resolve_study(None, {**flags, "jobs": 3}, SHORT)).jobs == 3
+    monkeypatch.setattr(machine, "available_bytes", lambda: 1_200_000_000)
+    little = scheduled(resolve.resolve_study(None, flags, SHORT))
     assert 1 <= little.jobs < 8
     assert f"{little.jobs} at a time instead of 8: each needs about" in little.why
-    monkeypatch.setattr(measure, "available_bytes", lambda: 1)
-    assert scheduled(config.resolve_study(None, flags, SHORT)).jobs == 1
-    monkeypatch.setattr(measure, "available_bytes", lambda: None)
-    assert scheduled(config.resolve_study(None, flags, SHORT)).jobs == 8
+    monkeypatch.setattr(machine, "available_bytes", lambda: 1)
+    assert scheduled(resolve.resolve_study(None, flags, SHORT)).jobs == 1
+    monkeypatch.setattr(machine, "available_bytes", lambda: None)
+    assert scheduled(resolve.resolve_study(None, flags, SHORT)).jobs == 8
 
 
 def test_the_estimate_counts_trials_side_by_side(
@@ -138,7 +143,7 @@ def test_the_estimate_counts_trials_side_by_side(
 ) -> None:
     flags = {"data.source": str(reviews_csv), "model": str(tiny_bert), "methods": ["lora"],
              "tuning": False, "seeds": 3, "output_dir": str(tmp_path / "o"), "jobs": 2}  # fmt: skip
-    planned = scheduled(config.resolve_study(None, flags, SHORT))
+    planned = scheduled(resolve.resolve_study(None, flags, SHORT))
     fixed = replace(planned, seconds=dict(zip(planned.seconds, [5.0, 2.0, 2.0], strict=True)))
     assert fixed.total_seconds == 5  # the third starts where the second ended
     assert replace(fixed, jobs=1).total_seconds == 9
@@ -150,19 +155,19 @@ def test_what_a_trial_took_is_remembered_for_the_next_estimate(
     flags = {"data.source": str(reviews_csv), "model": str(tiny_bert), "methods": ["lora"],
              "tuning": False, "seeds": 1, "jobs": 1}  # fmt: skip
     first = scheduled(
-        config.resolve_study(None, {**flags, "output_dir": str(tmp_path / "a")}, SHORT)
+        resolve.resolve_study(None, {**flags, "output_dir": str(tmp_path / "a")}, SHORT)
     )
     (result,) = study.run(first, lambda _: None)
     slow = replace(result, provenance={**result.provenance, "seconds": 1001.0})
     for _ in range(25):
-        schedule.learn(slow, first.plan.dataset, first.plan.base, first.threads)
+        learn(slow, first.plan.dataset, first.plan.base, first.threads)
     again = scheduled(
-        config.resolve_study(None, {**flags, "output_dir": str(tmp_path / "b")}, SHORT)
+        resolve.resolve_study(None, {**flags, "output_dir": str(tmp_path / "b")}, SHORT)
     )
     assert again.total_seconds == pytest.approx(1000, rel=0.02)
     # Twice the epochs, about twice as long.
     longer = scheduled(
-        config.resolve_study(
+        resolve.resolve_study(
             None, {**flags, "output_dir": str(tmp_path / "b")}, {**SHORT, "num_train_epochs": 6}
         )
     )
@@ -173,28 +178,28 @@ def test_a_new_machine_is_judged_by_what_it_multiplies_and_then_by_its_trials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TUNELAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(measure, "has_card", lambda: False)
+    monkeypatch.setattr(machine, "has_card", lambda: False)
     flags = {"data.source": "demo", "methods": ["svm", "full", "lora"], "tuning": False,
              "seeds": 2, "jobs": 1, "output_dir": str(tmp_path / "o")}  # fmt: skip
-    planned = scheduled(config.resolve_study(None, flags))
+    planned = scheduled(resolve.resolve_study(None, flags))
     seconds = [planned.seconds[t.trial_id] for t in planned.progress.todo]
     # Vectors of texts are computed by the first trial that reads them; the rest is all alike.
     first, second = seconds[:3], seconds[3:]
     assert second[0] < 3 < first[0]
     assert second[1] == pytest.approx(first[1], rel=0.01)
-    assert 1e8 < schedule._measured_speed() < 1e13
-    used = planned.threads or measure.hardware()["cores"]
-    speed = schedule._measured_speed() * used**0.85
-    work = schedule._operations(planned.progress.todo[1], planned.plan.dataset, planned.plan.base)
-    gain = 1.6 if measure.multiplies_bfloat16() else 1.0
+    assert 1e8 < _measured_speed() < 1e13
+    used = planned.threads or machine.hardware()["cores"]
+    speed = _measured_speed() * used**0.85
+    work = _operations(planned.progress.todo[1], planned.plan.dataset, planned.plan.base)
+    gain = 1.6 if machine.multiplies_bfloat16() else 1.0
     assert first[1] == pytest.approx(2.2 + work / (0.75 * gain * speed), rel=0.01)
 
     # A trial of LoRA that took four times as long says that full fine-tuning will, too.
     lora = planned.progress.todo[2]
     slow = 4 * (first[2] - 2.2) + 2
     done = TrialResult(lora, "done", provenance={"seconds": slow})
-    schedule.learn(done, planned.plan.dataset, planned.plan.base, planned.threads)
-    again = schedule.estimate(planned.progress.todo, (), planned.plan.dataset, planned.plan.base)
+    learn(done, planned.plan.dataset, planned.plan.base, planned.threads)
+    again = estimate(planned.progress.todo, (), planned.plan.dataset, planned.plan.base)
     assert again[lora.trial_id] == pytest.approx(slow + 0.2, rel=0.01)
     assert again[planned.progress.todo[1].trial_id] == pytest.approx(
         2.2 + 4 * (first[1] - 2.2), rel=0.02
@@ -202,8 +207,8 @@ def test_a_new_machine_is_judged_by_what_it_multiplies_and_then_by_its_trials(
     # A file of another version, or a broken one, costs the knowledge and nothing else.
     for text in ('{"x/2/all/bert/lora": 1.0}', "[]", "{"):
         (tmp_path / "cache/machine/speeds.json").write_text(text)
-        assert schedule.estimate(planned.progress.todo, (), planned.plan.dataset, planned.plan.base)
-        schedule.learn(done, planned.plan.dataset, planned.plan.base, planned.threads)
+        assert estimate(planned.progress.todo, (), planned.plan.dataset, planned.plan.base)
+        learn(done, planned.plan.dataset, planned.plan.base, planned.threads)
 
 
 def test_one_worker_serves_all_rounds_of_a_study_and_is_started_before_the_plan(
@@ -269,15 +274,15 @@ def test_threads_are_foreseen_where_memory_suffices(  # noqa: PLR0917
     asked: int | None, seeds: int, card: bool, reviews_csv: Path, tiny_bert: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(measure, "hardware", lambda: {"processor": "p", "cores": 8})
-    monkeypatch.setattr(measure, "has_card", lambda: card)
-    monkeypatch.setattr(measure, "available_bytes", lambda: None)
+    monkeypatch.setattr(machine, "hardware", lambda: {"processor": "p", "cores": 8})
+    monkeypatch.setattr(machine, "has_card", lambda: card)
+    monkeypatch.setattr(machine, "available_bytes", lambda: None)
     flags = {"data.source": str(reviews_csv), "model": str(tiny_bert), "methods": ["lora"],
              "tuning": False, "seeds": seeds, "output_dir": str(tmp_path / "out"), "stack": "off",
              **({"jobs": asked} if asked else {})}  # fmt: skip
-    spec = config.resolve_study(None, flags, SHORT)
+    spec = resolve.resolve_study(None, flags, SHORT)
     planned = scheduled(spec)
-    assert schedule.threads_ahead(spec.jobs, len(planned.progress.todo)) == planned.threads
+    assert threads_ahead(spec.jobs, len(planned.progress.todo)) == planned.threads
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -285,7 +290,7 @@ def test_the_report_is_prepared_beside_trials_but_not_beside_one_measured_alone(
     jobs: int, reviews_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[object] = []
-    monkeypatch.setattr(report, "prepare_page", lambda: seen.append("prepared"))
+    monkeypatch.setattr(page, "prepare_page", lambda: seen.append("prepared"))
 
     def hear(event: Any) -> None:
         seen.append(event["event"])

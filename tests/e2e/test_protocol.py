@@ -13,8 +13,10 @@ import pytest
 import tunelab
 from commands import Said
 from tiny import reviews, write_csv
-from tunelab import config, data, stats, store, study
-from tunelab.types import DataSpec
+from tunelab import data, stats, study
+from tunelab.core import study_folder
+from tunelab.core.values import DataSpec
+from tunelab.study import resolve
 
 SMALL = {"num_train_epochs": 2, "max_length": 16, "per_device_train_batch_size": 16}
 
@@ -60,7 +62,7 @@ def test_every_try_is_recorded_and_the_best_on_validation_is_used(made: tunelab.
         if r.spec.method.label == "full":
             assert r.spec.method.settings["learning_rate"] == best["settings"]["learning_rate"]
     for row in entry["tries"]:
-        tried = store.read_result(made.directory, row["trial_id"])
+        tried = study_folder.read_result(made.directory, row["trial_id"])
         assert tried is not None
         assert row["seed"] == tried.spec.seed
         assert tried.spec.seed not in made.record.settings["seeds"]
@@ -69,11 +71,11 @@ def test_every_try_is_recorded_and_the_best_on_validation_is_used(made: tunelab.
 def test_a_try_never_sees_the_test_part(made: tunelab.Study) -> None:
     assert made.record.tuning is not None
     for row in made.record.tuning["methods"]["full"]["tries"]:
-        tried = store.read_result(made.directory, row["trial_id"])
+        tried = study_folder.read_result(made.directory, row["trial_id"])
         assert tried is not None
         assert all(k.startswith("eval_") for k in tried.scores)
-        assert set(store.read_predictions(made.directory, row["trial_id"])) == {"validation"}
-        assert not (store.trial_dir(made.directory, row["trial_id"]) / "artifact").exists()
+        assert set(study_folder.read_predictions(made.directory, row["trial_id"])) == {"validation"}
+        assert not (study_folder.trial_dir(made.directory, row["trial_id"]) / "artifact").exists()
 
 
 def test_trials_on_fewer_rows_stand_beside_the_table(made: tunelab.Study) -> None:
@@ -107,7 +109,7 @@ def test_other_data_is_scored_once_whole_and_by_domain(made: tunelab.Study) -> N
         facts = r.details["transfer"]["elsewhere.csv"]
         assert facts["rows"] == 30
         assert {k: v["rows"] for k, v in facts["domains"].items()} == {"films": 10, "books": 20}
-        p = made.record.predictions(r.spec.trial_id)[f"{store.TEST_ON}elsewhere.csv"]
+        p = made.record.predictions(r.spec.trial_id)[f"{study_folder.TEST_ON}elsewhere.csv"]
         assert len(p.ids) == 30
         right = p.predicted == p.labels
         assert facts["scores"]["accuracy"] == pytest.approx(right.mean())
@@ -119,7 +121,9 @@ def test_other_data_is_scored_once_whole_and_by_domain(made: tunelab.Study) -> N
 
 
 def test_run_again_and_nothing_is_left_to_run(made: tunelab.Study) -> None:
-    again = study.read_progress(study.plan(config.resolve_study(made.directory / "study.yaml", {})))
+    again = study.read_progress(
+        study.plan(resolve.resolve_study(made.directory / "study.yaml", {}))
+    )
     assert not again.todo
     assert not again.tries
     assert [t.trial_id for t in again.trials] == made.record.settings["trials"]
@@ -340,7 +344,7 @@ def test_a_trial_that_cannot_be_written_anew_stays_done(
     with monkeypatch.context() as broken:
         broken.setattr("shutil.copytree", full)
         tunelab.compare(reviews_csv, test_on=elsewhere, **given)
-    assert store.read_study(tmp_path / "s").results == before
+    assert study_folder.read_study(tmp_path / "s").results == before
     (mended,) = tunelab.compare(reviews_csv, test_on=elsewhere, **given).record.results
     assert mended.scores == before[0].scores
     assert mended.details["transfer"].keys() == {"elsewhere.csv"}
@@ -371,13 +375,13 @@ def test_trials_that_are_done_say_what_more_seeds_could_find(
     )
     said = cli("compare", "study.yaml")
     assert said.code == 0, said.err
-    record = store.read_study(tmp_path / "out")
-    parts = [store.read_predictions(tmp_path / "out", r.spec.trial_id)["validation"]
+    record = study_folder.read_study(tmp_path / "out")
+    parts = [study_folder.read_predictions(tmp_path / "out", r.spec.trial_id)["validation"]
              for r in record.results]  # fmt: skip
     right = [p.predicted == p.labels for p in parts]
     apart = float((right[0] != right[1]).mean())
     # The SVM is the same with every seed: all of its disagreement is common, and stated so.
-    p = study.plan(config.resolve_study(tmp_path / "out/study.yaml", {}))
+    p = study.plan(resolve.resolve_study(tmp_path / "out/study.yaml", {}))
     found = study.power(study.read_progress(p))
     assert found.source == "trials that are done"
     assert found.disagreement == pytest.approx(apart)
@@ -402,8 +406,8 @@ def test_hidden_test_labels_are_refused_and_a_part_is_split_off_train(
     assert said.code == 0, said.err
     assert "the test part is unlabelled" in said.err
     assert "the validation part serves as test; a new one is split off train" in said.err
-    (result,) = store.read_study(tmp_path / "out").results
-    found = store.read_predictions(tmp_path / "out", result.spec.trial_id)
+    (result,) = study_folder.read_study(tmp_path / "out").results
+    found = study_folder.read_predictions(tmp_path / "out", result.spec.trial_id)
     assert {i.partition(":")[0] for i in found["test"].ids} == {"validation"}
     assert {i.partition(":")[0] for i in found["validation"].ids} == {"train"}
     assert -1 not in found["test"].labels
@@ -423,7 +427,7 @@ def test_a_race_drops_what_is_behind_and_says_so(cli: Callable[..., Said], tmp_p
     assert said.code == 0, said.err
     assert "blind was dropped after 2 seeds" in said.out
     assert "Race: words is the best of 2 with 95% confidence" in said.out
-    record = store.read_study(tmp_path / "out")
+    record = study_folder.read_study(tmp_path / "out")
     race = record.race
     assert race is not None
     assert race["alive"] == ["words"]
@@ -447,10 +451,10 @@ def test_a_race_without_time_stops_and_goes_on_later(
     base = ("compare", "study.yaml")
     said = cli(*base, "--budget", "0.001s")
     assert said.code == 0, said.err
-    assert not store.read_study(tmp_path / "out").results
-    race = store.read_study(tmp_path / "out").race
+    assert not study_folder.read_study(tmp_path / "out").results
+    race = study_folder.read_study(tmp_path / "out").race
     assert race is not None
     assert (race["stopped"], race["trials_run"]) == ("budget", 0)
     again = cli(*base, "--budget", "5m")
     assert again.code == 0, again.err
-    assert len(store.read_study(tmp_path / "out").results) == 4
+    assert len(study_folder.read_study(tmp_path / "out").results) == 4

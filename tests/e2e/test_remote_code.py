@@ -12,7 +12,7 @@ import pytest
 import tunelab
 from commands import run_here
 from tiny import reviews, write_csv
-from tunelab import bases
+from tunelab.models import bases
 
 CODE = """\
 from transformers import BertConfig, BertForSequenceClassification, BertModel

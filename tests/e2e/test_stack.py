@@ -13,8 +13,11 @@ import psutil
 import pytest
 
 from commands import Said
-from tunelab import config, measure, predict, schedule, store, study
-from tunelab.errors import ConfigError
+from tunelab import study
+from tunelab.core import machine, study_folder
+from tunelab.core.errors import ConfigError
+from tunelab.models import text_classifier
+from tunelab.study import estimate, resolve
 
 SHORT: dict[str, Any] = {
     "max_length": 32, "precision": "float32", "lora_dropout": 0.1, "num_train_epochs": 2,
@@ -32,7 +35,7 @@ def planned(reviews: Path, model: Path, folder: Path, **more: Any) -> study.Sche
         "data.source": str(reviews), "model": str(model), "methods": ["lora"], "tuning": False,
         "seeds": 2, "output_dir": str(folder), "jobs": 1, **more,
     }  # fmt: skip
-    return study.scheduled(study.plan(config.resolve_study(None, flags, SHORT)))
+    return study.scheduled(study.plan(resolve.resolve_study(None, flags, SHORT)))
 
 
 def ready(reviews: Path, model: Path, folder: Path, stack: int | str) -> study.Schedule:
@@ -42,7 +45,7 @@ def ready(reviews: Path, model: Path, folder: Path, stack: int | str) -> study.S
     )
     path = folder.with_suffix(".yaml")
     path.write_text(text)
-    p = study.scheduled(study.plan(config.resolve_study(path, {})))
+    p = study.scheduled(study.plan(resolve.resolve_study(path, {})))
     study.write(p.progress, "test")
     return p
 
@@ -70,15 +73,17 @@ def test_a_stacked_study_gives_what_trials_alone_give(
         assert (a.status, b.status) == ("done", "done"), b.error
         for part in ("validation", "test"):
             x, y = (
-                store.read_predictions(f, i)[part].scores
+                study_folder.read_predictions(f, i)[part].scores
                 for f in (tmp_path / "alone", tmp_path / "stacked")
             )
             np.testing.assert_allclose(x, y, atol=1e-3)
-        x, y = (store.read_history(f, i) for f in (tmp_path / "alone", tmp_path / "stacked"))
+        x, y = (study_folder.read_history(f, i) for f in (tmp_path / "alone", tmp_path / "stacked"))
         assert len(x) == len(y)
         for left, right in zip(x, y, strict=True):
             assert right == pytest.approx(left, abs=1e-4)
-        kept = predict.load(store.trial_dir(tmp_path / "stacked", i) / "artifact").classifier
+        kept = text_classifier.load(
+            study_folder.trial_dir(tmp_path / "stacked", i) / "artifact"
+        ).classifier
         texts = ["a good film", "a dull plot"]
         assert kept.scores(texts).shape == (2, 2)
     lora = [r for r in ours.values() if r.spec.method.label != "odd" and r.status == "done"]
@@ -97,7 +102,7 @@ def test_costs_of_a_stack_are_marked(
     )  # fmt: skip
     assert said.code == 0, said.err
     assert "All trials were trained in stacks, up to 2 in one pass" in " ".join(said.out.split())
-    results = store.read_study(Path("out")).results
+    results = study_folder.read_study(Path("out")).results
     assert [r.provenance["stack"] for r in results] == [2, 2]
     # A share of the time: all of them together took no longer than they were there.
     assert sum(r.cost.train_seconds or 0 for r in results) < sum(
@@ -131,13 +136,13 @@ def test_auto_stacks_only_on_a_card(
 ) -> None:
     p = planned(reviews_csv, tiny_bert, tmp_path / "out")
     (t, *_) = p.progress.trials
-    monkeypatch.setattr(measure, "has_card", lambda: False)
-    assert schedule.stack_size(None, t, p.plan.dataset) == 1
-    monkeypatch.setattr(measure, "has_card", lambda: True)
-    assert schedule.stack_size(None, t, p.plan.dataset) == 16
-    monkeypatch.setattr(schedule, "_TOKENS_THAT_FILL_A_CARD", 500)
-    assert 1 <= schedule.stack_size(None, t, p.plan.dataset) < 4
-    assert schedule.stack_size(3, t, p.plan.dataset) == 3
+    monkeypatch.setattr(machine, "has_card", lambda: False)
+    assert estimate.stack_size(None, t, p.plan.dataset) == 1
+    monkeypatch.setattr(machine, "has_card", lambda: True)
+    assert estimate.stack_size(None, t, p.plan.dataset) == 16
+    monkeypatch.setattr(estimate, "_TOKENS_THAT_FILL_A_CARD", 500)
+    assert 1 <= estimate.stack_size(None, t, p.plan.dataset) < 4
+    assert estimate.stack_size(3, t, p.plan.dataset) == 3
 
 
 @pytest.mark.parametrize("value", ["0", "1", "-2", "many", "1.5", "true"])
@@ -152,7 +157,7 @@ def test_stacks_that_are_no_number_are_refused(
 def test_off_is_off_as_yaml_reads_it(reviews_csv: Path, tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(f"data: {reviews_csv}\nmethods: [svm-tfidf]\nstack: off\n")
-    assert config.resolve_study(path, {}).stack == 1
+    assert resolve.resolve_study(path, {}).stack == 1
     path.write_text(f"data: {reviews_csv}\nmethods: [svm-tfidf]\nstack: all\n")
     with pytest.raises(ConfigError, match="stack"):
-        config.resolve_study(path, {})
+        resolve.resolve_study(path, {})

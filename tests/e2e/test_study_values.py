@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tunelab import api, config, store, study
+from tunelab import api, study
+from tunelab.core import study_folder
+from tunelab.study import resolve
 
 
 @pytest.fixture
@@ -21,7 +23,7 @@ def plan(tmp_path: Path, reviews_csv: Path) -> study.Plan:
         "jobs": 1,
         "output_dir": str(tmp_path / "study"),
     }
-    return study.plan(config.resolve_study(None, flags))
+    return study.plan(resolve.resolve_study(None, flags))
 
 
 def test_a_plan_is_frozen_and_writes_nothing(plan: study.Plan) -> None:
@@ -59,4 +61,4 @@ def test_a_schedule_has_seconds_for_all_that_is_still_to_run(plan: study.Plan) -
     done = study.scheduled(plan)
     assert done.seconds == {}
     assert done.progress.todo == ()
-    assert len(store.read_study(plan.spec.output_dir).results) == 4
+    assert len(study_folder.read_study(plan.spec.output_dir).results) == 4

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from commands import FAST, run_fresh, run_here
-from tunelab import store, trackers
-from tunelab.types import Cost, DataSpec, MethodSpec, TrialResult, TrialSpec
+from tunelab.core import study_folder
+from tunelab.core.values import Cost, DataSpec, MethodSpec, TrialResult, TrialSpec
+from tunelab.study import trackers
 
 FINAL = ("final/eval_accuracy", "final/test_accuracy", "cost/train_seconds")
 
@@ -37,8 +38,8 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 def histories(study: Path) -> dict[str, list[dict[str, Any]]]:
     """Method -> the rows of its history as the study keeps them."""
     out = {}
-    for result in store.read_study(study).results:
-        path = store.trial_dir(study, result.spec.trial_id) / "history.jsonl"
+    for result in study_folder.read_study(study).results:
+        path = study_folder.trial_dir(study, result.spec.trial_id) / "history.jsonl"
         out[result.spec.method.label] = [json.loads(x) for x in path.read_text().splitlines()]
     return out
 
@@ -70,7 +71,7 @@ def study(
 @needs("trackio")
 @pytest.mark.parametrize("study", ["tensorboard,trackio"], indirect=True)
 def test_tensorboard_and_trackio(study: Path) -> None:
-    results = {r.spec.method.label: r for r in store.read_study(study).results}
+    results = {r.spec.method.label: r for r in study_folder.read_study(study).results}
     history = histories(study)["lora"]
     losses = [(r["step"], pytest.approx(r["loss"])) for r in history if "loss" in r]
     assert losses

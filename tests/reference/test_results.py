@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tiny import reviews, write_csv
-from tunelab import store
+from tunelab.core import study_folder
 from tunelab.methods import METHODS
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ def test_every_method_has_a_row_of_what_was_measured(made: tuple[Path, Any]) -> 
     page = script["page"](folder)
     assert f"`{script['COMMAND']}`" in page
     table = page.partition("## QLoRA")[0]
-    for r in store.read_study(folder).results:
+    for r in study_folder.read_study(folder).results:
         assert r.status == "done", r.error
         (line,) = [x for x in table.splitlines() if x.startswith(f"| `{r.spec.method.label}` |")]
         assert f"{100 * r.scores['eval_accuracy']:.1f}" in line  # type: ignore[operator]
@@ -53,7 +53,7 @@ def test_quantised_weights_are_set_beside_lora(made: tuple[Path, Any]) -> None: 
     lines = [line for line in rows if line.startswith("| `")]
     assert [line.split("`")[1] for line in lines] == CHOSEN[1:]
     assert all("bitsandbytes" in line for line in lines[1:])
-    results = {r.spec.method.label: r for r in store.read_study(folder).results}
+    results = {r.spec.method.label: r for r in study_folder.read_study(folder).results}
     sizes = [results[m].details["weight_bytes"] for m in CHOSEN[1:]]
     # Which of 8 and 4 bits is smaller depends on the width: these layers are 32 wide.
     assert max(sizes[1:]) < sizes[0]

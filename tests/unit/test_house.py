@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import json
 import re
@@ -90,11 +91,13 @@ def test_doors_open_one_way(copy: Path):
 @pytest.mark.parametrize(
     ("file", "line"),
     [
-        ("metrics.py", "import torch"),
-        ("data.py", "def f():\n    from tunelab import batching"),
-        ("types.py", "import tunelab.errors"),
-        ("train.py", "from tunelab.methods import METHODS"),
-        ("report.py", "from tunelab import trial"),
+        ("stats/metrics.py", "import torch"),
+        ("data/loading.py", "def f():\n    from tunelab.models import batches"),
+        ("core/values.py", "import tunelab.data"),
+        ("models/packed.py", "from tunelab.methods import METHODS"),
+        ("report/page.py", "from tunelab.study import trial"),
+        ("study/trial.py", "from tunelab.serve import adapter_set"),
+        ("api.py", "from tunelab.stats.intervals import mean"),
         ("newcomer.py", ""),
     ],
 )
@@ -104,6 +107,25 @@ def test_a_door_that_opens_the_wrong_way_is_refused(copy: Path, file: str, line:
     done = _python(LINT, copy)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "BROKEN" in done.stdout
+
+
+def test_every_file_is_named_by_its_door_or_kept_behind_it():
+    """A newcomer sees which files of a package are for others: its docstring names them."""
+    contracts = (ROOT / ".importlinter").read_text(encoding="utf-8").partition("private-")[2]
+    private = set(re.findall(r"^    (tunelab\.[a-z_.]+)$", contracts, re.M))
+    source = ROOT / "src" / "tunelab"
+    unnamed = []
+    for door in source.rglob("__init__.py"):
+        package = ".".join(["tunelab", *door.parent.relative_to(source).parts])
+        said = set(re.findall(r"\w+", ast.get_docstring(ast.parse(door.read_text("utf-8"))) or ""))
+        for file in [*door.parent.glob("*.py"), *door.parent.glob("*/__init__.py")]:
+            name = file.stem if file.parent == door.parent else file.parent.name
+            inside = any(package.startswith(p) for p in private)
+            if name.startswith("__") or inside or package in {"tunelab", "tunelab.cli"}:
+                continue
+            if f"{package}.{name}" not in private and name not in said:
+                unnamed.append(f"{package}.{name}")
+    assert not unnamed
 
 
 # --- pins -----------------------------------------------------------------------------------
@@ -165,9 +187,9 @@ def test_there_are_configs():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_config_resolves_to_a_study(path: Path):
-    from tunelab import config
+    from tunelab.study import resolve
 
-    spec = config.resolve_study(path, {})
+    spec = resolve.resolve_study(path, {})
     assert spec.methods
     assert spec.seeds
     assert spec.output_dir == Path("runs") / path.stem

@@ -3,17 +3,16 @@
 A row names a typed settings class and how a task becomes an Outcome: `fit`, or `prepare` and
 `finish` around a training that somebody drives. Importing this loads no torch: what a method trains
 with is imported when it is called.
-May import: settings, types, errors and the rooms below. May not import: config, trial, study, cli.
 """
 
 from __future__ import annotations
 
-from tunelab.bases import Base, family_of
-from tunelab.errors import ModelError
-from tunelab.families import FAMILIES
+from tunelab.core.errors import ModelError
+from tunelab.core.values import MethodSpec, TrialSpec
 from tunelab.methods import full, lora, prompts, scaling, svm
 from tunelab.methods.method import Costs, Extras, Method, Outcome, Task, Trainable, fit_alone
-from tunelab.types import MethodSpec, TrialSpec
+from tunelab.models.bases import Base, family_of
+from tunelab.models.families import FAMILIES
 
 __all__ = [
     "METHODS",
@@ -21,13 +20,14 @@ __all__ = [
     "Extras",
     "Method",
     "Outcome",
-    "Trainable",
     "Task",
+    "Trainable",
     "alike",
     "check",
     "fit_alone",
     "why_alone",
 ]
+
 
 METHODS: dict[str, Method] = {
     m.name: m
@@ -45,8 +45,13 @@ def why_alone(spec: MethodSpec) -> str | None:
 
 def alike(spec: TrialSpec) -> tuple[object, ...]:
     """What trials must have in common to be trained in one pass, where nothing else forbids it."""
-    names = ("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps",
-             "max_length", "precision")  # fmt: skip
+    names = (
+        "num_train_epochs",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "max_length",
+        "precision",
+    )
     shared = (spec.method.settings.get(n) for n in names)
     return (spec.fingerprint, spec.base, spec.purpose, spec.train_rows, spec.vary_split, *shared)
 
@@ -59,9 +64,9 @@ def check(base: Base, spec: MethodSpec) -> None:
     """
     method = METHODS[spec.name]
     if method.needs_base and base.model_type not in FAMILIES:
-        from tunelab import models
+        from tunelab.models import pretrained
 
-        models.check_encoder(base)
+        pretrained.check_encoder(base)
     if method.adapt is None:
         return
     settings = method.settings(**spec.settings)
@@ -74,6 +79,6 @@ def check(base: Base, spec: MethodSpec) -> None:
         )
     family_of(base, settings)
     if base.model_type not in FAMILIES:
-        models.skeleton(base)
+        pretrained.skeleton(base)
     if method.check:
         method.check(base, settings)

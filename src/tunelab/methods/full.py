@@ -6,13 +6,18 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from tunelab.bases import Base
-from tunelab.errors import ModelError
+from tunelab.core.errors import ModelError
 from tunelab.methods.method import Costs, Extras, refusing, trained_by_gradient
-from tunelab.module_names import is_within
-from tunelab.settings import FROZEN_DROPOUT, TrainingSettings
+from tunelab.methods.settings import FROZEN_DROPOUT, TrainingSettings
+from tunelab.models.bases import Base
+from tunelab.models.names import is_within
 
-__all__ = ["METHODS", "BitFitSettings", "FullSettings", "ProbeSettings"]
+__all__ = [
+    "METHODS",
+    "BitFitSettings",
+    "FullSettings",
+    "ProbeSettings",
+]
 
 
 class FullSettings(TrainingSettings):
@@ -42,10 +47,10 @@ class BitFitSettings(TrainingSettings):
 
 def adapt_full(model: Any, _family: Any, _head: list[str], settings: FullSettings) -> Any:
     """Train every parameter (Devlin et al. 2019), but for the lowest `freeze_layers` layers."""
-    from tunelab import models
+    from tunelab.models import pretrained
 
     if settings.freeze_layers:
-        models.freeze_layers(model, settings.freeze_layers)
+        pretrained.freeze_layers(model, settings.freeze_layers)
     return model
 
 

@@ -7,139 +7,30 @@ start, what scales them, which of them train, or how the frozen W is kept.
 from __future__ import annotations
 
 import importlib.util
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field
-
-from tunelab.bases import Base
-from tunelab.errors import ConfigError, TrialError
+from tunelab.core.errors import ConfigError, TrialError
+from tunelab.methods.lora_settings import (
+    AdaLoraSettings,
+    DoraSettings,
+    EvaSettings,
+    LoraFaSettings,
+    LoraPlusSettings,
+    LoraSettings,
+    OloraSettings,
+    PissaSettings,
+    QLora4Settings,
+    QLoraSettings,
+    RsLoraSettings,
+)
 from tunelab.methods.method import Extras, refusing
-from tunelab.methods.peft import Asked, TargetSettings, check_settings, row, saved
-from tunelab.module_names import PEFT_PREFIX
+from tunelab.methods.peft import Asked, check_settings, row, saved
+from tunelab.models.bases import Base
+from tunelab.models.names import PEFT_PREFIX
 
-__all__ = ["METHODS", "LoraSettings"]
-
-
-class LoraSettings(TargetSettings):
-    """Settings of `lora`; names and meaning as in peft's LoraConfig."""
-
-    # About ten times full fine-tuning's: LoRA's optimum lies there (Thinking Machines 2025).
-    learning_rate: float = Field(5e-4, gt=0, le=10, description="peak learning rate of AdamW")
-    r: int = Field(8, ge=1, description="rank of the update B A")
-    lora_alpha: float = Field(16, gt=0, description="the update is scaled by lora_alpha / r")
-    lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the update")
-    bias: Literal["none", "all", "lora_only"] = Field("none", description="which biases train")
-    use_rslora: bool = Field(False, description="scale by lora_alpha / sqrt(r) (rsLoRA)")
-    use_dora: bool = Field(False, description="train magnitude and direction apart (DoRA)")
-    init_lora_weights: bool | Literal["gaussian", "orthogonal", "pissa", "olora"] = Field(
-        True, description="true (A random, B zero), gaussian, orthogonal, pissa or olora"
-    )
-    layers_to_transform: tuple[int, ...] | None = Field(
-        None, description="numbers of the layers that get an adapter; all when left out"
-    )
-    rank_pattern: dict[str, int] = Field(
-        default_factory=dict, description="rank for modules matching a regex"
-    )
-    alpha_pattern: dict[str, float] = Field(
-        default_factory=dict, description="lora_alpha for modules matching a regex"
-    )
-
-
-class RsLoraSettings(LoraSettings):
-    """Settings of `rslora`."""
-
-    # The update is sqrt(r) times LoRA's at the same lora_alpha.
-    learning_rate: float = Field(2e-4, gt=0, le=10, description="peak learning rate of AdamW")
-    use_rslora: Literal[True] = Field(True, description="scale by lora_alpha / sqrt(r) (rsLoRA)")
-
-
-class DoraSettings(LoraSettings):
-    """Settings of `dora`."""
-
-    use_dora: Literal[True] = Field(True, description="train magnitude and direction apart (DoRA)")
-
-
-class PissaSettings(LoraSettings):
-    """Settings of `pissa`."""
-
-    # A and B start large, so each step moves the product further than LoRA's.
-    learning_rate: float = Field(2e-4, gt=0, le=10, description="peak learning rate of AdamW")
-    init_lora_weights: str = Field(  # type: ignore[assignment]
-        "pissa_niter_16", pattern=r"^pissa(_niter_[1-9]\d*)?$",
-        description="pissa (exact), or pissa_niter_n: found in n iterations, much faster",
-    )  # fmt: skip
-
-
-class OloraSettings(LoraSettings):
-    """Settings of `olora`."""
-
-    learning_rate: float = Field(2e-4, gt=0, le=10, description="peak learning rate of AdamW")
-    init_lora_weights: Literal["olora"] = Field("olora", description="QR decomposition of W")
-
-
-class EvaSettings(LoraSettings):
-    """Settings of `eva`."""
-
-    init_lora_weights: Literal["eva"] = Field("eva", description="components of the layer's inputs")  # type: ignore[assignment]
-    rho: float = Field(2.0, ge=1, description="a layer's rank may grow to rho * r, others shrink")
-    eva_texts: int = Field(256, ge=1, description="training texts read to initialise")
-
-
-class LoraPlusSettings(LoraSettings):
-    """Settings of `lora-plus`."""
-
-    learning_rate: float = Field(2e-4, gt=0, le=10, description="peak learning rate of A and head")
-    loraplus_lr_ratio: float = Field(16, ge=1, description="learning rate of B over that of A")
-
-
-class LoraFaSettings(LoraSettings):
-    """Settings of `lora-fa`."""
-
-    learning_rate: float = Field(1e-3, gt=0, le=10, description="peak learning rate of AdamW")
-
-
-class AdaLoraSettings(TargetSettings):
-    """Settings of `adalora`; names as in peft's AdaLoraConfig."""
-
-    learning_rate: float = Field(1e-3, gt=0, le=10, description="peak learning rate of AdamW")
-    init_r: int = Field(12, ge=1, description="rank of every update at first")
-    target_r: int = Field(8, ge=1, description="mean rank that is left in the end")
-    lora_alpha: float = Field(32, gt=0, description="the update is scaled by lora_alpha / init_r")
-    lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the update")
-    tinit: float = Field(0.1, ge=0, description="steps before ranks fall; below 1, a share")
-    tfinal: float = Field(0.3, ge=0, description="steps after ranks fell; below 1, a share")
-    delta_t: int = Field(1, ge=1, description="steps between two allocations")
-    beta1: float = Field(0.85, gt=0, lt=1, description="smoothing of the importance")
-    beta2: float = Field(0.85, gt=0, lt=1, description="smoothing of its uncertainty")
-    orth_reg_weight: float = Field(0.5, ge=0, description="weight of |P P' - I| in the loss")
-
-    @property
-    def r(self) -> int:
-        """The largest rank, which a layer's width bounds."""
-        return max(self.init_r, self.target_r)
-
-
-class QLoraSettings(LoraSettings):
-    """Settings of `qlora-8bit`."""
-
-    llm_int8_threshold: float = Field(
-        0.0,
-        ge=0,
-        description="columns of inputs above this are multiplied in 16 bits (LLM.int8: 6); "
-        "0: none, so that a text's scores do not depend on its batch",
-    )
-
-
-class QLora4Settings(LoraSettings):
-    """Settings of `qlora-4bit`; names as in transformers' BitsAndBytesConfig."""
-
-    bnb_4bit_quant_type: Literal["nf4", "fp4"] = Field("nf4", description="the 16 values of 4 bits")
-    bnb_4bit_use_double_quant: bool = Field(True, description="quantise the constants too")
-    bnb_4bit_compute_dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32",
-        description="type in which dequantised weights are multiplied; in own kernels precision "
-        "decides (auto: bfloat16)",
-    )
+__all__ = [
+    "METHODS",
+]
 
 
 def lora_config(a: Asked) -> Any:
@@ -248,10 +139,12 @@ def keep_start(model: Any, _encoded: Any, _pad_id: int, settings: Any) -> Any:
     if not str(settings.init_lora_weights).startswith(("pissa", "olora")):
         return None
     return {
-        name: (m.lora_A["default"].weight.detach().clone(),
-               m.lora_B["default"].weight.detach().clone())
+        name: (
+            m.lora_A["default"].weight.detach().clone(),
+            m.lora_B["default"].weight.detach().clone(),
+        )
         for name, m in _lora_layers(model).items()
-    }  # fmt: skip
+    }
 
 
 def to_plain_lora(model: Any, start: Any) -> dict[str, Any]:
@@ -292,20 +185,23 @@ def start_eva(model: Any, encoded: Any, pad_id: int, settings: Any) -> None:
     import torch
     from peft import initialize_lora_eva_weights
 
-    from tunelab import batching, models
+    from tunelab.models import pretrained
+    from tunelab.models.batches import pad
 
-    where = models.device()
+    where = pretrained.device()
     size = settings.per_device_train_batch_size
     count = min(len(encoded), settings.eva_texts)
     rows = np.linspace(0, len(encoded) - 1, count).astype(np.int64)
     batches = []
     for i in range(0, count, size):
-        batch = batching.pad(encoded, rows[i : i + size], pad_id)
-        batches.append({
-            "input_ids": torch.from_numpy(batch.input_ids).to(where),
-            "attention_mask": torch.from_numpy(batch.attention_mask).to(where),
-        })  # fmt: skip
-    with models.quiet():
+        batch = pad(encoded, rows[i : i + size], pad_id)
+        batches.append(
+            {
+                "input_ids": torch.from_numpy(batch.input_ids).to(where),
+                "attention_mask": torch.from_numpy(batch.attention_mask).to(where),
+            }
+        )
+    with pretrained.quiet():
         initialize_lora_eva_weights(model, batches, show_progress_bar=False)
     # Loaded again, A and B come from the file.
     model.peft_config["default"].init_lora_weights = True
@@ -324,7 +220,7 @@ def freeze_a(model: Any) -> None:
 
 def _loraplus(_model: Any, settings: Any, _steps: int) -> Any:
     """LoRA+: B learns `loraplus_lr_ratio` times as fast as A. Hayou et al. 2024, 2402.12354."""
-    from tunelab.updates import Hooks
+    from tunelab.methods.training.updates import Hooks
 
     return Hooks(rate=lambda name: settings.loraplus_lr_ratio if "lora_B" in name else 1.0)
 
@@ -333,7 +229,7 @@ def _adalora(model: Any, settings: Any, steps: int) -> Any:
     """Plan the budget over the steps there are, allocate after each, keep P and Q orthogonal."""
     import torch
 
-    from tunelab.updates import Hooks
+    from tunelab.methods.training.updates import Hooks
 
     config, tuner = model.peft_config["default"], model.base_model
     tinit, tfinal = (int(x * steps) if x < 1 else int(x) for x in (settings.tinit, settings.tfinal))
@@ -409,11 +305,11 @@ def _check_quantised(base: Base, settings: Any) -> None:
             "weight, which qlora keeps in few bits. Use true or gaussian, or the method lora."
         )
     check_settings(base, settings)
-    from tunelab import models
+    from tunelab.models import pretrained
 
     quantization = _nf4(settings) if isinstance(settings, QLora4Settings) else _int8(settings)
     try:
-        models.quantization_backend(quantization)
+        pretrained.quantization_backend(quantization)
     except TrialError as e:
         raise ConfigError(str(e)) from e
 
@@ -444,28 +340,83 @@ _READS_A_TABLE = refusing(
 _PLAIN = Extras(prepare=keep_start, finish=to_plain_lora)
 
 METHODS = (
-    row("lora", "LoRA: low-rank updates beside frozen weights", LoraSettings, lora_config,
-        extras=_PLAIN, why_alone=_why_alone),
-    row("rslora", "rsLoRA: LoRA scaled by 1 / sqrt(r)", RsLoraSettings, rslora_config,
-        extras=_PLAIN, why_alone=_why_alone),
+    row(
+        "lora",
+        "LoRA: low-rank updates beside frozen weights",
+        LoraSettings,
+        lora_config,
+        extras=_PLAIN,
+        why_alone=_why_alone,
+    ),
+    row(
+        "rslora",
+        "rsLoRA: LoRA scaled by 1 / sqrt(r)",
+        RsLoraSettings,
+        rslora_config,
+        extras=_PLAIN,
+        why_alone=_why_alone,
+    ),
     row("dora", "DoRA: LoRA on the direction, magnitudes apart", DoraSettings, dora_config),
-    row("pissa", "PiSSA: LoRA started from the weight's principal components", PissaSettings,
-        pissa_config, extras=_PLAIN),
-    row("olora", "OLoRA: LoRA started from the weight's QR decomposition", OloraSettings,
-        olora_config, extras=_PLAIN,
-        refused=_CONV1D_FLIPPED),
-    row("eva", "EVA: LoRA started from what the layers see", EvaSettings, eva_config,
+    row(
+        "pissa",
+        "PiSSA: LoRA started from the weight's principal components",
+        PissaSettings,
+        pissa_config,
+        extras=_PLAIN,
+    ),
+    row(
+        "olora",
+        "OLoRA: LoRA started from the weight's QR decomposition",
+        OloraSettings,
+        olora_config,
+        extras=_PLAIN,
+        refused=_CONV1D_FLIPPED,
+    ),
+    row(
+        "eva",
+        "EVA: LoRA started from what the layers see",
+        EvaSettings,
+        eva_config,
         extras=Extras(prepare=start_eva, finish=ranks),
-        refused=_READS_A_TABLE),
-    row("lora-plus", "LoRA+: LoRA with a higher learning rate for B", LoraPlusSettings, lora_config,
+        refused=_READS_A_TABLE,
+    ),
+    row(
+        "lora-plus",
+        "LoRA+: LoRA with a higher learning rate for B",
+        LoraPlusSettings,
+        lora_config,
         extras=Extras(prepare=keep_start, hooks=_loraplus, finish=to_plain_lora),
-        why_alone=_why_alone),
-    row("lora-fa", "LoRA-FA: LoRA with A frozen", LoraFaSettings, lora_fa_config,
-        then=freeze_a, why_alone=_why_alone),
-    row("adalora", "AdaLoRA: LoRA whose ranks fall where they matter least", AdaLoraSettings,
-        adalora_config, extras=Extras(hooks=_adalora, finish=final_ranks)),
-    row("qlora-8bit", "QLoRA: LoRA on a base in 8 bits", QLoraSettings, lora_config,
-        extras=Extras(quantization=_int8), check=_check_quantised),
-    row("qlora-4bit", "QLoRA: LoRA on a base in 4 bits (NF4)", QLora4Settings, lora_config,
-        extras=Extras(quantization=_nf4), check=_check_quantised),
-)  # fmt: skip
+        why_alone=_why_alone,
+    ),
+    row(
+        "lora-fa",
+        "LoRA-FA: LoRA with A frozen",
+        LoraFaSettings,
+        lora_fa_config,
+        then=freeze_a,
+        why_alone=_why_alone,
+    ),
+    row(
+        "adalora",
+        "AdaLoRA: LoRA whose ranks fall where they matter least",
+        AdaLoraSettings,
+        adalora_config,
+        extras=Extras(hooks=_adalora, finish=final_ranks),
+    ),
+    row(
+        "qlora-8bit",
+        "QLoRA: LoRA on a base in 8 bits",
+        QLoraSettings,
+        lora_config,
+        extras=Extras(quantization=_int8),
+        check=_check_quantised,
+    ),
+    row(
+        "qlora-4bit",
+        "QLoRA: LoRA on a base in 4 bits (NF4)",
+        QLora4Settings,
+        lora_config,
+        extras=Extras(quantization=_nf4),
+        check=_check_quantised,
+    ),
+)

@@ -10,14 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab.bases import Base
-from tunelab.families import FAMILIES
-from tunelab.family import Family
-from tunelab.settings import Settings, TrainingSettings
-from tunelab.types import Classifier, Seeds, Split
-
-# (loaded classifier, its family, its head's module names, settings) -> the model to train
-Adapt = Callable[[Any, Any, list[str], Any], Any]
+from tunelab.core.values import Classifier, Seeds, Split
+from tunelab.methods.settings import Settings, TrainingSettings
+from tunelab.models.bases import Base
+from tunelab.models.families import FAMILIES
+from tunelab.models.family import Family
 
 __all__ = [
     "Adapt",
@@ -25,12 +22,16 @@ __all__ = [
     "Extras",
     "Method",
     "Outcome",
-    "Trainable",
     "Task",
+    "Trainable",
     "fit_alone",
     "refusing",
     "trained_by_gradient",
 ]
+
+
+# (loaded classifier, its family, its head's module names, settings) -> the model to train
+Adapt = Callable[[Any, Any, list[str], Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Extras:
 
 
 class Trainable(Protocol):
-    """A task that is ready to be trained; `training` is a tunelab.train.Training."""
+    """A task that is ready to be trained; `training` is a loop.Training."""
 
     @property
     def training(self) -> Any:
@@ -196,8 +197,8 @@ def fit_alone(method: Method, task: Task) -> Outcome:
         return method.fit(task)
     assert method.prepare is not None  # noqa: S101  a row has the one or the others
     assert method.finish is not None  # noqa: S101
-    from tunelab import stacking
+    from tunelab.methods.training import stack
 
     prepared = method.prepare(task)
-    list(stacking.run_trainings([prepared.training]))
+    list(stack.run_trainings([prepared.training]))
     return method.finish(prepared)

@@ -1,8 +1,7 @@
-"""What every method that trains a transformer by gradient shares: build it, and wrap what came out.
+"""What every method that trains a transformer by gradient shares: build it, and wrap what came
+out.
 
-Between the two somebody drives the training, alone or with others (tunelab.stacking). May import:
-inference, measure, models, tokens, train, transformer. Loads torch: `method.trained_by_gradient`
-imports it when it is needed.
+Between the two somebody drives the training, alone or with others (`training.stack`).
 """
 
 from __future__ import annotations
@@ -14,16 +13,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from tunelab import bases, inference, measure, models, tokens, train
-from tunelab.errors import TrialError
-from tunelab.families import head_modules
+from tunelab.core import machine
+from tunelab.core.errors import TrialError
+from tunelab.core.values import Split
 from tunelab.methods.method import Adapt, Extras, Outcome, Task
-from tunelab.settings import TrainingSettings
-from tunelab.training_engine import scored_in
-from tunelab.transformer import TransformerClassifier
-from tunelab.types import Split
+from tunelab.methods.settings import TrainingSettings
+from tunelab.methods.training import loop
+from tunelab.methods.training.engine import scored_in
+from tunelab.models import bases, pretrained, scoring, tokens
+from tunelab.models.classifier import TransformerClassifier
+from tunelab.models.families import head_modules
 
-__all__ = ["PreparedTask", "adapted", "finish_by_gradient", "prepare_by_gradient"]
+__all__ = [
+    "PreparedTask",
+    "adapted",
+    "finish_by_gradient",
+    "prepare_by_gradient",
+]
 
 
 def adapted(
@@ -40,19 +46,19 @@ def adapted(
     Everything new is drawn after `seed` is set: head and adapter are a function of it.
     """
     family = bases.family_of(base, settings)
-    loaded, fresh = models.load_classifier(base, label_names, seed, quantization)
+    loaded, fresh = pretrained.load_classifier(base, label_names, seed, quantization)
     plain: Any = loaded
     head = head_modules(family, fresh)
     if getattr(settings, "gradient_checkpointing", False):
         plain.activation_checkpointing_enable({"use_reentrant": False})
     torch.manual_seed(seed)
-    with models.quiet():
+    with pretrained.quiet():
         return adapt(plain, family, head, settings), head
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedTask:
-    """A task whose model is built: `training` is driven next (tunelab.train), then `finish` wraps.
+    """A task whose model is built: `training` is driven next (`loop`), then `finish` wraps.
 
     `head`: names of the head's modules. `start`: what `extras.prepare` gave. `quantization`: how
     the base was loaded, `backend` by what. Bytes held by the process when it was `started_with` the
@@ -61,7 +67,7 @@ class PreparedTask:
 
     task: Task
     extras: Extras
-    training: train.Training
+    training: loop.Training
     tokenizer: Any
     head: list[str]
     counts: Mapping[str, int | None]
@@ -76,25 +82,25 @@ def prepare_by_gradient(task: Task, adapt: Adapt, extras: Extras) -> PreparedTas
     """Load the base, adapt it, count, tokenize: all that comes before the first step."""
     assert task.base is not None  # noqa: S101  the row says needs_base
     base, settings = task.base, task.settings
-    started_with = measure.resident_bytes()
+    started_with = machine.resident_bytes()
     bases.check_length(base, settings.max_length)
-    tokenizer: Any = models.load_tokenizer(base)
+    tokenizer: Any = pretrained.load_tokenizer(base)
     quantization = extras.quantization(settings) if extras.quantization else None
     # Asked first: a machine that cannot do it must say so before anything is loaded.
-    backend = models.quantization_backend(quantization) if quantization else None
+    backend = pretrained.quantization_backend(quantization) if quantization else None
     model, head = adapted(
         base, task.label_names, settings, adapt, task.seeds.init, quantization=quantization
     )
     if not quantization:  # what is quantised was put there while it was loaded
-        model.to(models.device())
+        model.to(pretrained.device())
     texts = _tokenized(tokenizer, task.train, settings, base.runs_its_code)
     pad_id = int(tokenizer.pad_token_id)
     start = extras.prepare(model, texts.encoded, pad_id, settings) if extras.prepare else None
-    counts: dict[str, int | None] = dict(models.parameter_counts(model, head))
+    counts: dict[str, int | None] = dict(pretrained.parameter_counts(model, head))
     if not counts["trainable_parameters"]:
         raise TrialError("Nothing would be trained: every parameter is frozen.")
-    held = measure.resident_bytes()
-    training = train.Training(
+    held = machine.resident_bytes()
+    training = loop.Training(
         model,
         pad_id=pad_id,
         train=texts,
@@ -127,7 +133,7 @@ def finish_by_gradient(prepared: PreparedTask) -> Outcome:
     task, extras, model = prepared.task, prepared.extras, prepared.training.model
     assert task.base is not None  # noqa: S101  as `prepare` has seen
     fitted = prepared.training.fitted()
-    trained = inference.fingerprint(model)
+    trained = scoring.fingerprint(model)
     found = extras.finish(model, prepared.start) if extras.finish else {}
     classifier = TransformerClassifier(
         model,
@@ -152,12 +158,12 @@ def finish_by_gradient(prepared: PreparedTask) -> Outcome:
         peak_memory_bytes=_peak(fitted.peak_memory_bytes, prepared.held, prepared.started_with),
         # What `finish` changed (it says so), and more texts than a window, may be scored otherwise.
         validation_scores=None
-        if found or len(task.validation) > inference.WINDOW
+        if found or len(task.validation) > scoring.WINDOW
         else fitted.validation,
     )
 
 
-def _facts(prepared: PreparedTask, fitted: train.Fitted) -> dict[str, Any]:
+def _facts(prepared: PreparedTask, fitted: loop.Fitted) -> dict[str, Any]:
     """For the trial's details: how it was trained."""
     return {
         "best_epoch": fitted.best_epoch,
@@ -166,9 +172,9 @@ def _facts(prepared: PreparedTask, fitted: train.Fitted) -> dict[str, Any]:
         "padding": fitted.padding,
         **fitted.engine.facts(),
         **({"frozen_layers": fitted.frozen} if fitted.frozen else {}),
-        "device": str(models.device()),
+        "device": str(pretrained.device()),
         "head_modules": prepared.head,
-        "weight_bytes": models.weight_bytes(prepared.training.model),
+        "weight_bytes": pretrained.weight_bytes(prepared.training.model),
         **({"quantization": prepared.backend} if prepared.backend else {}),
     }
 
@@ -182,6 +188,6 @@ def _peak(above: int | None, held: int | None, started_with: int | None) -> int 
 
 def _tokenized(
     tokenizer: Any, split: Split, settings: TrainingSettings, own_code: bool
-) -> train.TrainingData:
+) -> loop.TrainingData:
     encoded = tokens.encoded(tokenizer, split.texts, settings.max_length, own_code)
-    return train.TrainingData(encoded, split.labels, split.ids)
+    return loop.TrainingData(encoded, split.labels, split.ids)

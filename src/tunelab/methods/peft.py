@@ -16,13 +16,13 @@ from typing import Any
 
 from pydantic import Field
 
-from tunelab.bases import Base, family_of, matrices
-from tunelab.errors import ConfigError, ModelError
-from tunelab.families import PRESETS, target_modules
-from tunelab.family import Family
+from tunelab.core.errors import ConfigError, ModelError
 from tunelab.methods.method import Extras, Method, trained_by_gradient
-from tunelab.module_names import ends_in, is_within, within_block
-from tunelab.settings import FROZEN_DROPOUT, TrainingSettings
+from tunelab.methods.settings import FROZEN_DROPOUT, TrainingSettings
+from tunelab.models.bases import Base, family_of, matrices
+from tunelab.models.families import PRESETS, target_modules
+from tunelab.models.family import Family
+from tunelab.models.names import ends_in, is_within, within_block
 
 __all__ = [
     "Asked",
@@ -182,9 +182,9 @@ def _check_names(
     base: Base, family: Family, targets: str | list[str], settings: Any
 ) -> dict[str, tuple[int, ...]]:
     """Hold every name against the model's modules; returns the shapes of its weight matrices."""
-    from tunelab import models
+    from tunelab.models import pretrained
 
-    model = models.skeleton(base)
+    model = pretrained.skeleton(base)
     modules = dict(model.named_modules())
     saved_too = getattr(settings, "modules_to_save", ())
     for name in saved_too:
@@ -192,7 +192,7 @@ def _check_names(
             raise ModelError(
                 f"modules_to_save: {name!r} is no module of {base.ref.name}. Its head: "
                 f"{', '.join(_outside_the_encoder(model))}. Others end in, for example: "
-                f"{', '.join(models.linear_modules(model, ())[:8])}."
+                f"{', '.join(pretrained.linear_modules(model, ())[:8])}."
             )
     head = list(dict.fromkeys([*family.head, *saved_too]))
     check_targets(model, targets, head)
@@ -206,7 +206,7 @@ def _check_names(
             raise ModelError(
                 f"target_modules: matches {n} of {base.ref.name}, a {type(module).__name__}, which "
                 "has no weight matrix of its own. Expected linear layers, some of: "
-                f"{', '.join(models.linear_modules(model, head))}."
+                f"{', '.join(pretrained.linear_modules(model, head))}."
             )
     targeted = [n for n in shapes if matches(n, targets)]
     for key in _PATTERNS:
@@ -249,13 +249,13 @@ def check_targets(model: Any, targets: str | list[str], head: list[str]) -> None
 
     The head is trained in full: an adapter inside of it would be there twice.
     """
-    from tunelab import models
+    from tunelab.models import pretrained
 
     names = [name for name, _ in model.named_modules() if not is_within(name, head)]
     for target in [targets] if isinstance(targets, str) else targets:
         one = target if isinstance(targets, str) else [target]
         if not any(matches(n, one) for n in names):
-            raise _no_match(target, models.linear_modules(model, head))
+            raise _no_match(target, pretrained.linear_modules(model, head))
 
 
 def matches(name: str, targets: str | list[str]) -> bool:

@@ -9,14 +9,16 @@ from typing import Any
 
 from pydantic import Field
 
-from tunelab.bases import Base
-from tunelab.errors import ModelError
-from tunelab.families import sizes_of
+from tunelab.core.errors import ModelError
 from tunelab.methods.method import refusing
 from tunelab.methods.peft import Asked, row, saved
-from tunelab.settings import TrainingSettings
+from tunelab.methods.settings import TrainingSettings
+from tunelab.models.bases import Base
+from tunelab.models.families import sizes_of
 
-__all__ = ["METHODS"]
+__all__ = [
+    "METHODS",
+]
 
 
 class PromptSettings(TrainingSettings):
@@ -116,10 +118,28 @@ _NO_NETWORK = refusing(
 )
 
 METHODS = (
-    row("prompt-tuning", "prompt tuning: trained tokens before the text", PromptSettings,
-        prompt_config, refused=_NO_LAST_TOKEN, check=check_positions),
-    row("p-tuning", "P-tuning: prompt tokens from a small network", PTuningSettings,
-        p_tuning_config, refused=_NO_LAST_TOKEN | _NO_NETWORK, check=check_positions),
-    row("prefix-tuning", "prefix tuning: trained keys and values in every layer", PrefixSettings,
-        prefix_config, refused=_NO_CACHE, check=check_positions),
-)  # fmt: skip
+    row(
+        "prompt-tuning",
+        "prompt tuning: trained tokens before the text",
+        PromptSettings,
+        prompt_config,
+        refused=_NO_LAST_TOKEN,
+        check=check_positions,
+    ),
+    row(
+        "p-tuning",
+        "P-tuning: prompt tokens from a small network",
+        PTuningSettings,
+        p_tuning_config,
+        refused=_NO_LAST_TOKEN | _NO_NETWORK,
+        check=check_positions,
+    ),
+    row(
+        "prefix-tuning",
+        "prefix tuning: trained keys and values in every layer",
+        PrefixSettings,
+        prefix_config,
+        refused=_NO_CACHE,
+        check=check_positions,
+    ),
+)

@@ -11,27 +11,39 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from tunelab.bases import Base, family_of, matrices
-from tunelab.errors import ConfigError, ModelError, suggest
-from tunelab.families import target_modules
+from tunelab.core.errors import ConfigError, ModelError, suggest
 from tunelab.methods.method import refusing
-from tunelab.methods.peft import (
-    Asked,
-    TargetSettings,
-    check_settings,
-    matches,
-    row,
-    saved,
-)
-from tunelab.settings import TrainingSettings
+from tunelab.methods.peft import Asked, TargetSettings, check_settings, matches, row, saved
+from tunelab.methods.settings import TrainingSettings
+from tunelab.models.bases import Base, family_of, matrices
+from tunelab.models.families import target_modules
 
-__all__ = ["METHODS", "PEFT_TYPES"]
+__all__ = [
+    "METHODS",
+    "PEFT_TYPES",
+]
+
 
 # Those of peft's types that pass the contract and have no method of their own here.
 PEFT_TYPES = (
-    "LORA", "BOFT", "HRA", "MISS", "RANDLORA", "SHIRA", "C3A", "ROAD", "WAVEFT", "DELORA", "VBLORA",
-    "GRALORA", "HIRA", "PVERA", "GLORA", "UNILORA", "TINYLORA",
-)  # fmt: skip
+    "LORA",
+    "BOFT",
+    "HRA",
+    "MISS",
+    "RANDLORA",
+    "SHIRA",
+    "C3A",
+    "ROAD",
+    "WAVEFT",
+    "DELORA",
+    "VBLORA",
+    "GRALORA",
+    "HIRA",
+    "PVERA",
+    "GLORA",
+    "UNILORA",
+    "TINYLORA",
+)
 
 
 class Ia3Settings(TrainingSettings):
@@ -132,10 +144,15 @@ def vera_config(a: Asked) -> Any:
 
     s = a.settings
     return VeraConfig(
-        task_type=_seq_cls(), r=s.r, vera_dropout=s.vera_dropout, d_initial=s.d_initial,
-        target_modules=a.targets, modules_to_save=saved(a), fan_in_fan_out=a.conv1d,
+        task_type=_seq_cls(),
+        r=s.r,
+        vera_dropout=s.vera_dropout,
+        d_initial=s.d_initial,
+        target_modules=a.targets,
+        modules_to_save=saved(a),
+        fan_in_fan_out=a.conv1d,
         save_projection=True,
-    )  # fmt: skip
+    )
 
 
 def loha_config(a: Asked) -> Any:
@@ -155,10 +172,14 @@ def lokr_config(a: Asked) -> Any:
 def _lycoris(a: Asked) -> dict[str, Any]:
     s = a.settings
     return {
-        "task_type": _seq_cls(), "r": s.r, "alpha": s.lora_alpha, "rank_dropout": s.rank_dropout,
-        "module_dropout": s.module_dropout, "target_modules": a.targets,
+        "task_type": _seq_cls(),
+        "r": s.r,
+        "alpha": s.lora_alpha,
+        "rank_dropout": s.rank_dropout,
+        "module_dropout": s.module_dropout,
+        "target_modules": a.targets,
         "modules_to_save": saved(a),
-    }  # fmt: skip
+    }
 
 
 def oft_config(a: Asked) -> Any:
@@ -167,10 +188,14 @@ def oft_config(a: Asked) -> Any:
 
     s = a.settings
     return OFTConfig(
-        task_type=_seq_cls(), r=0, oft_block_size=s.oft_block_size,
-        module_dropout=s.module_dropout, target_modules=a.targets, modules_to_save=saved(a),
+        task_type=_seq_cls(),
+        r=0,
+        oft_block_size=s.oft_block_size,
+        module_dropout=s.module_dropout,
+        target_modules=a.targets,
+        modules_to_save=saved(a),
         fan_in_fan_out=a.conv1d,
-    )  # fmt: skip
+    )
 
 
 def fourierft_config(a: Asked) -> Any:
@@ -179,9 +204,13 @@ def fourierft_config(a: Asked) -> Any:
 
     s = a.settings
     return FourierFTConfig(
-        task_type=_seq_cls(), n_frequency=s.n_frequency, scaling=s.scaling,
-        target_modules=a.targets, modules_to_save=saved(a), fan_in_fan_out=a.conv1d,
-    )  # fmt: skip
+        task_type=_seq_cls(),
+        n_frequency=s.n_frequency,
+        scaling=s.scaling,
+        target_modules=a.targets,
+        modules_to_save=saved(a),
+        fan_in_fan_out=a.conv1d,
+    )
 
 
 def any_config(a: Asked) -> Any:
@@ -238,18 +267,41 @@ _NO_CONV1D = refusing(
 )
 
 METHODS = (
-    row("ia3", "IA3: keys, values and feed-forward inputs scaled by vectors", Ia3Settings,
-        ia3_config),
+    row(
+        "ia3",
+        "IA3: keys, values and feed-forward inputs scaled by vectors",
+        Ia3Settings,
+        ia3_config,
+    ),
     row("vera", "VeRA: shared random matrices, trained vectors", VeraSettings, vera_config),
-    row("loha", "LoHa: Hadamard product of two low-rank updates", LohaSettings, loha_config,
-        refused=_NO_CONV1D),
-    row("lokr", "LoKr: Kronecker product as the update", LohaSettings, lokr_config,
-        refused=_NO_CONV1D),
-    row("oft", "OFT: weights rotated block by block", OftSettings, oft_config,
-        refused=_NO_CONV1D),
-    row("fourierft", "FourierFT: a sparse spectrum as the update", FourierSettings,
-        fourierft_config, check=_check_frequencies),
+    row(
+        "loha",
+        "LoHa: Hadamard product of two low-rank updates",
+        LohaSettings,
+        loha_config,
+        refused=_NO_CONV1D,
+    ),
+    row(
+        "lokr",
+        "LoKr: Kronecker product as the update",
+        LohaSettings,
+        lokr_config,
+        refused=_NO_CONV1D,
+    ),
+    row("oft", "OFT: weights rotated block by block", OftSettings, oft_config, refused=_NO_CONV1D),
+    row(
+        "fourierft",
+        "FourierFT: a sparse spectrum as the update",
+        FourierSettings,
+        fourierft_config,
+        check=_check_frequencies,
+    ),
     row("ln-tuning", "LN tuning: normalisation layers alone", LnSettings, ln_tuning_config),
-    row("peft", "any other adapter of peft, by its peft_type", PeftSettings, any_config,
-        check=_check_arguments),
-)  # fmt: skip
+    row(
+        "peft",
+        "any other adapter of peft, by its peft_type",
+        PeftSettings,
+        any_config,
+        check=_check_arguments,
+    ),
+)

@@ -15,11 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from tunelab.errors import TrialError
+from tunelab.core.errors import TrialError
 from tunelab.methods.method import Costs, Method, Outcome, Task
-from tunelab.settings import EncoderSettings, Settings
+from tunelab.methods.settings import EncoderSettings, Settings
 
-__all__ = ["METHODS", "SvmSettings", "TfidfSettings"]
+__all__ = [
+    "METHODS",
+    "SvmSettings",
+    "TfidfSettings",
+]
+
 
 Floats = NDArray[np.float64]
 _NO_ADAPTER = "an SVM has no adapter: its hyperplanes are counted as the head"
@@ -27,9 +32,10 @@ _NO_ADAPTER = "an SVM has no adapter: its hyperplanes are counted as the head"
 
 class _CGrid(Settings):
     c: tuple[float, ...] = Field(
-        (0.01, 0.1, 1.0, 10.0), min_length=1,
+        (0.01, 0.1, 1.0, 10.0),
+        min_length=1,
         description="values of C tried; the best on validation is kept",
-    )  # fmt: skip
+    )
 
     @field_validator("c", mode="before")
     @classmethod
@@ -62,7 +68,7 @@ class SvmSettings(_CGrid, EncoderSettings):
 
 def fit_tfidf(task: Task) -> Outcome:
     """TF-IDF of words and of characters within words, then LinearSVC."""
-    from tunelab.linear import TfidfSvm, tfidf_features
+    from tunelab.models.linear import TfidfSvm, tfidf_features
 
     started = time.perf_counter()
     vectorizers = _fit_vectorizers(task.settings, task.train.texts)
@@ -87,8 +93,8 @@ def fit_embeddings(task: Task) -> Outcome:
     `train_seconds` counts what computing the training vectors takes, also when they come from the
     cache; then a sample of them is computed to know it.
     """
-    from tunelab import bases, embeddings
-    from tunelab.linear import EmbeddingSvm
+    from tunelab.models import bases, embeddings
+    from tunelab.models.linear import EmbeddingSvm
 
     assert task.base is not None  # noqa: S101  the row says needs_base
     s: SvmSettings = task.settings
@@ -124,8 +130,12 @@ def fit_embeddings(task: Task) -> Outcome:
 
 
 def _counts(trainable: int, total: int) -> dict[str, int | None]:
-    return {"total_parameters": total, "trainable_parameters": trainable,
-            "head_parameters": trainable, "adapter_parameters": None}  # fmt: skip
+    return {
+        "total_parameters": total,
+        "trainable_parameters": trainable,
+        "head_parameters": trainable,
+        "adapter_parameters": None,
+    }
 
 
 def _fit_vectorizers(settings: TfidfSettings, texts: Sequence[str]) -> list[Any]:
@@ -162,9 +172,9 @@ def _best_planes(task: Task, train: Any, validation: Any) -> tuple[Any, dict[str
     """
     from sklearn.svm import LinearSVC
 
-    from tunelab import metrics
-    from tunelab.linear import Hyperplanes
-    from tunelab.types import Predictions
+    from tunelab.core.values import Predictions
+    from tunelab.models.linear import Hyperplanes
+    from tunelab.stats import metrics
 
     metric = metrics.METRICS[task.metric]
     tried: list[dict[str, float | None]] = []
@@ -215,13 +225,21 @@ def _temperature(margins: Floats, labels: NDArray[np.int64]) -> float:
 
 METHODS = (
     Method(
-        "svm-tfidf", "linear SVM on TF-IDF of word and character n-grams", TfidfSettings,
-        fit_tfidf, needs_base=False, by_metric=True,
+        "svm-tfidf",
+        "linear SVM on TF-IDF of word and character n-grams",
+        TfidfSettings,
+        fit_tfidf,
+        needs_base=False,
+        by_metric=True,
         # n-grams of every length, twice; to count a word's takes as long as so many operations.
         costs=Costs(work_per_word=2e6, bytes_per_character=60.0),
     ),
     Method(
-        "svm", "linear SVM on the frozen base model's embeddings", SvmSettings, fit_embeddings,
-        by_metric=True, costs=Costs(work=2.0, once=True),
+        "svm",
+        "linear SVM on the frozen base model's embeddings",
+        SvmSettings,
+        fit_embeddings,
+        by_metric=True,
+        costs=Costs(work=2.0, once=True),
     ),
-)  # fmt: skip
+)

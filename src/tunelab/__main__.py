@@ -1,0 +1,7 @@
+"""`python -m tunelab`: the command line."""
+
+from __future__ import annotations
+
+from tunelab.cli import main
+
+main()

@@ -1,0 +1,15 @@
+"""A study's folder -> what may be said of it. Door: `summarise` -> `Summary`.
+
+numbers       rounding and wording of every figure
+summary verdict   table, comparisons and sentences
+tradeoff sensitivity setting_effects ranks curves transfer versus behaviour   one question each
+
+May import: core, data, stats. Never reaches torch.
+"""
+
+from __future__ import annotations
+
+from tunelab.analysis.summary import summarise
+from tunelab.analysis.verdict import Summary
+
+__all__ = ["Summary", "summarise"]

@@ -1,0 +1,220 @@
+"""What a reader must know before believing a study: warnings, each with its reason."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tunelab.analysis.verdict import Summary, joined_by_and, plural
+from tunelab.core.study_folder import StudyRecord
+
+if TYPE_CHECKING:
+    from tunelab.stats import Runs
+
+__all__ = [
+    "broken_down",
+    "warnings",
+]
+
+
+def warnings(
+    record: StudyRecord, summary: Summary, runs: Mapping[str, Mapping[str, Runs]]
+) -> tuple[str, ...]:
+    """What a reader must know before believing the study, the gravest first."""
+    return (
+        *_unfinished(record),
+        *_caveats_of_data(record),
+        *_caveats_of_gate(record, summary, runs),
+        *_caveats_of_seeds(summary),
+        *(_caveat_of_breakdown(runs["validation"][label]) for label in summary.broken),
+        *_caveats_of_choice(record, summary),
+        *_caveats_of_cost(record),
+        *_caveats_of_mixture(record),
+    )
+
+
+def _unfinished(record: StudyRecord) -> list[str]:
+    failed = [
+        f"{r.spec.method.label} (seed {r.spec.seed}) failed: {r.error or 'no message was kept'}"
+        for r in record.failed
+    ]
+    total = len(record.results) + len(record.missing)
+    if record.missing:
+        failed.append(
+            f"{len(record.missing)} of {plural(total, 'trial')} have not been run: run the same "
+            "command again to finish them."
+        )
+    return failed
+
+
+def _caveats_of_data(record: StudyRecord) -> list[str]:
+    found = []
+    source = str(record.settings.get("data", {}).get("source", ""))
+    if source.partition(":")[0] == "demo":
+        found.append("The demo reviews show how tunelab works; they are not a benchmark.")
+    notes = [n for n in record.data.get("notes", ()) if "unlabelled" in n or "not scored" in n]
+    found += [f"{n[:1].upper()}{n[1:].rstrip('.')}." for n in notes]
+    duplicates = record.data.get("duplicates", {})
+    # The gate says it better: near ones too, and what they change.
+    across = {} if record.gate else duplicates.get("across", {})
+    for pair, n in across.items():
+        first, _, second = pair.partition("/")
+        if n and second:
+            stand = "also stands" if n == 1 else "also stand"
+            found.append(
+                f"{plural(n, f'{second} text')} {stand} in {first}: scores on them flatter every "
+                "method."
+            )
+    found += [
+        f"{o['in_train']:,} of {o['rows']:,} rows of {o['name']} stand, or nearly, in train: "
+        "scores on them are partly memory."
+        for o in record.data.get("test_on", ())
+        if o["in_train"]
+    ]
+    if (n := duplicates.get("conflicting", 0)) and not record.gate:
+        carry = "text carries" if n == 1 else "texts carry"
+        found.append(f"{n:,} {carry} more than one label.")
+    return found
+
+
+def _caveats_of_gate(
+    record: StudyRecord, summary: Summary, runs: Mapping[str, Mapping[str, Runs]]
+) -> list[str]:
+    """What the data gate's findings do to the conclusion."""
+    from tunelab.analysis.effects import effects
+    from tunelab.data.gate import values
+
+    if record.gate is None:
+        return []
+    found = values.gate_from_json(record.gate)
+    said = [f"{f.says}." for f in found.of("conflicts")]
+    said += [f"{f.says}." for f in found.of("leak") if not f.where.endswith("/test")]
+    if summary.part == "test":
+        scored = list(runs["test"].values())
+        some = effects(found, scored, summary.metric, ("leak", "conflicts"))
+        said += [f"{e.sentence}." for e in some]
+    return said
+
+
+def _caveats_of_seeds(summary: Summary) -> list[str]:
+    from tunelab.stats import least_seeds
+
+    counts = sorted({r.n_seeds for r in summary.rows if r.n_seeds})
+    least = least_seeds()
+    undecided = any(c.verdict == "undecided" for c in summary.comparisons)
+    if not undecided or counts[0] >= least:
+        return []
+    many = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else plural(counts[0], "seed")
+    return [
+        f"{many} a method: at least {least} are needed before tunelab calls one of these better "
+        "or worse."
+    ]
+
+
+def broken_down(runs: Runs) -> dict[int, float]:
+    """Validation accuracy of the seeds with which training broke down; empty where that is unclear.
+
+    Those that learnt less than half of what the method's best seed did, counted from the share of
+    the largest class, and by more than noise. A method's runs then are of two kinds, as Mosbach et
+    al. 2021 ("On the Stability of Fine-tuning BERT") found, who count as failed what ends there.
+    """
+    found = _accuracies(runs)
+    if not found:
+        return {}
+    # Divided anew for each seed, parts still have nearly the same share.
+    labels = next(iter(runs.by_seed.values())).labels
+    share = np.unique(labels, return_counts=True)[1].max() / len(labels)
+    noise = 5 * math.sqrt(share * (1 - share) / len(labels))
+    best = max(found.values())
+    return {
+        s: a
+        for s, a in found.items()
+        if best - share > noise and best - a > max(noise, (best - share) / 2)
+    }
+
+
+def _accuracies(runs: Runs) -> dict[int, float]:
+    return {s: float((p.predicted == p.labels).mean()) for s, p in runs.by_seed.items()}
+
+
+def _caveat_of_breakdown(runs: Runs) -> str:
+    broken, best = broken_down(runs), max(_accuracies(runs).values())
+    which = ", ".join(f"{100 * a:.1f} with seed {s}" for s, a in sorted(broken.items()))
+    return (
+        f"{runs.label} broke down with {len(broken)} of {plural(len(runs.by_seed), 'seed')} "
+        f"({which}, {100 * best:.1f} with its best, percent accuracy on validation): its means "
+        "are of two kinds of runs. A lower learning rate usually mends it."
+    )
+
+
+def _caveats_of_choice(record: StudyRecord, summary: Summary) -> list[str]:
+    found = []
+    if summary.part == "eval" and summary.best is not None:
+        key = f"test_{summary.metric}"
+        reason = next((r.reasons[key] for r in record.done if key in r.reasons), "no reason kept")
+        found.append(
+            f"The test part was not scored ({reason}). The numbers are from validation, on which "
+            "the methods were also chosen, and so they flatter."
+        )
+    elif summary.best is not None and _ahead_on_test(summary):
+        found.append(
+            f"{summary.rows[0].label} has the best mean on test, but {summary.best} was best "
+            "on validation, and test chooses nothing."
+        )
+    return found
+
+
+def _ahead_on_test(summary: Summary) -> bool:
+    """Whether another method than the chosen one has the best mean on test, not only as good."""
+    key = f"{summary.part}_{summary.metric}"
+    first, own = (r.estimates.get(key) for r in (summary.rows[0], summary.row(str(summary.best))))
+    return first is not None and own is not None and first.value != own.value
+
+
+def _caveats_of_cost(record: StudyRecord) -> list[str]:
+    """Times that were shared, or measured while other trials ran, are marked in every table."""
+    stacked = [r for r in record.done if r.provenance.get("stack")]
+    found = []
+    if stacked:
+        which = (
+            "All trials" if len(stacked) == len(record.done) else f"{len(stacked)} of the trials"
+        )
+        most = max(int(r.provenance["stack"]) for r in stacked)
+        found.append(
+            f"{which} were trained in stacks, up to {most} in one pass: their training time is "
+            "their share of it, their peak memory that of the whole stack (--stack off)."
+        )
+    beside = [r for r in record.done if not r.provenance.get("measured_alone", True)]
+    if not beside:
+        return found
+    most = max(int(r.provenance["jobs"]) for r in beside)
+    which = "All trials" if len(beside) == len(record.done) else f"{len(beside)} of the trials"
+    return [
+        *found,
+        f"{which} ran beside others, {most} at a time: their times and rates compare with each "
+        "other, not with those of trials that ran alone (--jobs 1).",
+    ]
+
+
+def _caveats_of_mixture(record: StudyRecord) -> list[str]:
+    """Trials of one study that were not computed alike: other machines, other number formats."""
+    found = []
+    hardware = [h for r in record.done if (h := r.provenance.get("hardware"))]
+    machines = dict.fromkeys(f"{h.get('processor')}, {h.get('cores')} cores" for h in hardware)
+    if len(machines) > 1:
+        found.append(
+            f"Trials ran on different machines ({'; '.join(machines)}): times, rates and memory "
+            "compare only within one."
+        )
+    for label in record.methods:
+        own = (r.details.get("precision") for r in record.done if r.spec.method.label == label)
+        formats = sorted({p for p in own if p})
+        if len(formats) > 1:
+            found.append(
+                f"{label} was trained in {joined_by_and(formats)}: its seeds differ by that too. "
+                "Set precision to have one."
+            )
+    return found

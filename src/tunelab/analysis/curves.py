@@ -1,0 +1,246 @@
+"""Learning curves: scores by number of training rows, and where two methods cross.
+
+The trials on fewer rows (`StudyRecord.curve`) and those on all are compared size by size, paired
+over seeds and test rows as everywhere. Between two sizes a difference is read off a straight line
+over the logarithm of the rows.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tunelab.analysis.numbers import column, format_estimate
+from tunelab.analysis.summary import BOOTSTRAP_SEED, same_rows
+from tunelab.core.study_folder import StudyRecord
+from tunelab.core.values import Estimate, TrialResult
+from tunelab.stats.metrics import METRICS
+
+__all__ = [
+    "Crossing",
+    "Curves",
+    "Point",
+    "crossing",
+    "display",
+    "learning_curves",
+    "to_json",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A method's mean score after training on `rows` rows."""
+
+    label: str
+    rows: int
+    seeds: int
+    estimate: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """Below about `rows` training rows `a` is ahead of `b`, above it `b` of `a`.
+
+    `low` and `high` bound the sizes at which the two cannot be told apart, each size at 95%; None
+    where that reaches beyond the sizes measured.
+    """
+
+    a: str
+    b: str
+    rows: int
+    low: int | None
+    high: int | None
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """The content of curves.json: `sizes` rise to all rows, `part` is "test" or "eval"."""
+
+    metric: str
+    part: str
+    sizes: tuple[int, ...]
+    points: tuple[Point, ...]
+    crossings: tuple[Crossing, ...]
+
+
+def learning_curves(record: StudyRecord, metric: str | None = None) -> Curves | None:
+    """Curves of a study on its main metric; None where no trial ran on fewer rows."""
+    metric = metric or str(record.settings.get("metric", "accuracy"))
+    done = [r for r in (*record.curve, *record.results) if r.status == "done"]
+    if not any(r.spec.train_rows is not None for r in done):
+        return None
+    whole = int(record.data["sizes"]["train"])
+    part = "test" if any(r.scores.get(f"test_{metric}") is not None for r in done) else "eval"
+    by_size: dict[int, dict[str, list[TrialResult]]] = {}
+    for r in done:
+        of_size = by_size.setdefault(r.spec.train_rows or whole, {})
+        of_size.setdefault(r.spec.method.label, []).append(r)
+    sizes = tuple(sorted(by_size))
+    points = tuple(
+        point
+        for label in record.methods
+        for rows in sizes
+        if (point := _point(label, rows, by_size[rows].get(label, ()), f"{part}_{metric}"))
+    )
+    return Curves(metric, part, sizes, points, _crossings(record, by_size, metric, part))
+
+
+def _point(label: str, rows: int, results: Sequence[TrialResult], key: str) -> Point | None:
+    from tunelab.stats import mean_interval
+
+    values = [v for r in results if (v := r.scores.get(key)) is not None]
+    if not values:
+        return None
+    return Point(label, rows, len(values), _bounded(mean_interval(values), key.partition("_")[2]))
+
+
+def _bounded(e: Estimate, metric: str) -> Estimate:
+    """An interval cut to 0..1 where the metric is a share."""
+    if e.low is None or e.high is None or not METRICS[metric].percent:
+        return e
+    return replace(e, low=max(0.0, e.low), high=min(1.0, e.high))
+
+
+def _crossings(
+    record: StudyRecord,
+    by_size: Mapping[int, Mapping[str, Sequence[TrialResult]]],
+    metric: str,
+    part: str,
+) -> tuple[Crossing, ...]:
+    from tunelab.stats import Runs, compare_all
+
+    split = "test" if part == "test" else "validation"
+    gaps: dict[tuple[str, str], dict[int, Estimate]] = {}
+    for rows, of_size in sorted(by_size.items()):
+        runs = [
+            Runs(
+                label,
+                {r.spec.seed: record.predictions(r.spec.trial_id)[split] for r in of_size[label]},
+            )
+            for label in record.methods
+            if label in of_size
+        ]
+        if not same_rows({r.label: r for r in runs}):  # validation, divided anew by each seed
+            continue
+        for c in compare_all(runs, metric, np.random.default_rng(BOOTSTRAP_SEED)):
+            gaps.setdefault((c.a, c.b), {})[rows] = c.difference
+    sign = 1 if METRICS[metric].higher_is_better else -1
+    found = [crossing(a, b, of_pair, sign) for (a, b), of_pair in gaps.items()]
+    return tuple(c for c in found if c is not None)
+
+
+def crossing(a: str, b: str, gaps: Mapping[int, Estimate], sign: int = 1) -> Crossing | None:
+    """Where a minus b changes its sign for the last time; None where it never does.
+
+    `gaps` maps rows to the difference and its interval; `sign` is -1 where lower is better. The
+    interval inverts the intervals of the differences (as Fieller's does): it ends where one of them
+    begins to exclude zero. Each end is right at their level where the line between sizes is.
+    """
+    sizes = sorted(gaps)
+    value = [sign * gaps[n].value for n in sizes]
+    places = [math.log(n) for n in sizes]
+    last = None
+    previous = None  # the last size before, at which there was a difference
+    for i, v in enumerate(value):
+        if v == 0:
+            continue
+        if previous is not None and value[previous] * v < 0:
+            last = (previous, i)
+        previous = i
+    if last is None:
+        return None
+    i, j = last
+    # Equal scores at sizes between the two: the middle of that stretch.
+    where = (
+        _zero(places[i], value[i], places[j], value[j])
+        if j == i + 1
+        else ((places[i + 1] + places[j - 1]) / 2)
+    )
+    ahead, behind = (a, b) if value[i] > 0 else (b, a)
+    towards = 1 if value[i] > 0 else -1  # so that the difference falls through zero
+    low, high = _ends(places, [_turned(gaps[n], sign * towards) for n in sizes], where)
+    rows = _rounded(math.exp(where))
+    ends = (_whole(low), _whole(high))
+    return Crossing(ahead, behind, rows, *ends, _sentence(ahead, behind, rows, ends, sizes))
+
+
+def _zero(x0: float, y0: float, x1: float, y1: float) -> float:
+    return x0 + (x1 - x0) * y0 / (y0 - y1)
+
+
+def _turned(e: Estimate, sign: int) -> tuple[float | None, float | None]:
+    """The interval of sign x difference."""
+    if e.low is None or e.high is None:
+        return None, None
+    return (e.low, e.high) if sign > 0 else (-e.high, -e.low)
+
+
+def _ends(
+    places: Sequence[float],
+    intervals: Sequence[tuple[float | None, float | None]],
+    where: float,
+) -> tuple[float | None, float | None]:
+    """From the crossing outwards: to the left until the lower end is above zero, to the right
+    until the upper end is below. None where that does not happen within the sizes.
+    """
+    known = [
+        (x, lo, hi)
+        for x, (lo, hi) in zip(places, intervals, strict=True)
+        if lo is not None and hi is not None
+    ]
+    low = high = None
+    for (x0, y0, _), (x1, y1, _) in itertools.pairwise(known):
+        if y0 > 0 >= y1 and x0 <= where:
+            low = _zero(x0, y0, x1, y1)
+    for (x0, _, y0), (x1, _, y1) in itertools.pairwise(known):
+        if y0 >= 0 > y1 and x1 >= where and high is None:
+            high = _zero(x0, y0, x1, y1)
+    return low, high
+
+
+def _rounded(rows: float) -> int:
+    """Two significant digits: more is not known."""
+    unit: int = 10 ** max(0, math.floor(math.log10(max(1.0, rows))) - 1)
+    return round(rows / unit) * unit
+
+
+def _whole(place: float | None) -> int | None:
+    return None if place is None else _rounded(math.exp(place))
+
+
+def _sentence(
+    a: str, b: str, rows: int, ends: tuple[int | None, int | None], sizes: Sequence[int]
+) -> str:
+    low, high = ends
+    if low is None and high is None:
+        return (
+            f"{a} and {b} cannot be told apart at any size from {sizes[0]:,} to {sizes[-1]:,} rows "
+            f"(their means cross near {rows:,})"
+        )
+    first = f"{low:,}" if low is not None else f"below {sizes[0]:,}"
+    second = f"{high:,}" if high is not None else f"above {sizes[-1]:,}"
+    return (
+        f"below about {rows:,} training rows {a} is at least as good as {b}, above it {b} is "
+        f"(95% interval {first} to {second} rows)"
+    )
+
+
+def to_json(curves: Curves) -> dict[str, Any]:
+    """Plain JSON values: the content of curves.json."""
+    return asdict(curves)
+
+
+def display(curves: Curves) -> tuple[list[str], list[list[str]]]:
+    """The table that people read: a row a method, a column a size."""
+    kind = column(f"{curves.part}_{curves.metric}").kind
+    at = {(p.label, p.rows): p.estimate for p in curves.points}
+    labels = list(dict.fromkeys(p.label for p in curves.points))
+    headings = ["Training rows", *(f"{n:,}" for n in curves.sizes)]
+    rows = [[x, *(format_estimate(at.get((x, n)), kind) for n in curves.sizes)] for x in labels]
+    return headings, rows

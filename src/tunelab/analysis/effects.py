@@ -1,0 +1,151 @@
+"""What the gate's findings do to a conclusion: scores with and without the rows concerned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from tunelab.core.values import Estimate, Predictions
+from tunelab.data.gate.values import Bools, Gate
+from tunelab.stats import Runs, mean_interval
+from tunelab.stats.metrics import METRICS
+
+__all__ = [
+    "FindingEffect",
+    "MethodEffect",
+    "effects",
+]
+
+
+# --- what it does to the conclusion ---------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MethodEffect:
+    """A method's metric over all test rows, without the affected ones, and on those alone.
+
+    Means over seeds with Student's t intervals; None where the rows that are left cannot be scored.
+    """
+
+    label: str
+    all: Estimate
+    without: Estimate | None
+    alone: Estimate | None
+
+
+@dataclass(frozen=True, slots=True)
+class FindingEffect:
+    """What the test rows of one finding do to the conclusion of a study.
+
+    `removed` of `rows` test rows are affected. `first` and `first_without` are the methods with
+    the best mean on test; where they differ, the finding decides the conclusion.
+    """
+
+    check: str
+    where: str
+    metric: str
+    removed: int
+    rows: int
+    methods: tuple[MethodEffect, ...]
+    first: str
+    first_without: str | None
+    sentence: str
+
+
+def effects(
+    gate: Gate,
+    runs: Sequence[Runs],
+    metric: str = "accuracy",
+    checks: Sequence[str] = ("leak", "conflicts", "label-errors", "duplicates"),
+) -> tuple[FindingEffect, ...]:
+    """Score methods with and without the test rows of each finding, where it has any.
+
+    `runs` are test predictions by method and seed; methods on which the metric has no value are
+    left out. Raises KeyError for an unknown metric.
+    """
+    out = []
+    for finding in gate.findings:
+        if finding.check not in checks or not finding.test_ids or not runs:
+            continue
+        some = next(p for r in runs for p in r.by_seed.values())
+        hit = np.isin(np.array(some.ids, dtype=object), np.array(finding.test_ids, dtype=object))
+        if not hit.any():
+            continue
+        methods = tuple(
+            MethodEffect(
+                r.label, whole, _mean_on_rows(r, metric, ~hit), _mean_on_rows(r, metric, hit)
+            )
+            for r in runs
+            if (whole := _mean_on_rows(r, metric, np.ones(len(hit), np.bool_))) is not None
+        )
+        if not methods:
+            continue
+        sign = 1 if METRICS[metric].higher_is_better else -1
+        first = max(methods, key=lambda m: sign * m.all.value).label
+        scored = [m for m in methods if m.without is not None]
+        first_without = (
+            max(scored, key=lambda m: sign * m.without.value).label if scored else None  # type: ignore[union-attr]
+        )
+        partial = FindingEffect(
+            finding.check,
+            finding.where,
+            metric,
+            int(hit.sum()),
+            len(hit),
+            methods,
+            first,
+            first_without,
+            "",
+        )
+        values = {f.name: getattr(partial, f.name) for f in fields(FindingEffect)}
+        out.append(FindingEffect(**{**values, "sentence": _effect_sentence(partial)}))
+    return tuple(out)
+
+
+def _mean_on_rows(runs: Runs, metric: str, rows: Bools) -> Estimate | None:
+    if not rows.any():
+        return None
+    values = []
+    for p in runs.by_seed.values():
+        kept = Predictions((), p.labels[rows], p.scores[rows], p.score_kind)
+        try:
+            values.append(METRICS[metric].function(kept))
+        except ValueError:  # a class is not among the rows that are left
+            return None
+    return mean_interval(values)
+
+
+_OF_CHECK = {
+    "leak": "leaked",
+    "conflicts": "with conflicting labels",
+    "label-errors": "with doubtful labels",
+    "duplicates": "repeated",
+}
+
+
+def _effect_sentence(e: FindingEffect) -> str:
+    what = f"{e.removed:,} of {e.rows:,} test rows are {_OF_CHECK.get(e.check, e.check)}"
+    if e.check == "leak":
+        what += f" from {e.where.split('/')[0]}"
+    percent = METRICS[e.metric].percent
+    scale, unit, digits = (100.0, " points", 1) if percent else (1.0, "", 3)
+    changes = [scale * (m.without.value - m.all.value) for m in e.methods if m.without is not None]
+    if not changes:
+        return f"{what}: without them nothing is left to score"
+    low, high = min(changes), max(changes)
+    span = (
+        f"{low:+.{digits}f}{unit}"
+        if f"{low:.{digits}f}" == f"{high:.{digits}f}"
+        else f"{low:+.{digits}f} to {high:+.{digits}f}{unit}"
+    )
+    label = METRICS[e.metric].label
+    then = (
+        f"{e.first} stays first"
+        if e.first == e.first_without
+        else f"{e.first_without} is first then, not {e.first}"
+    )
+    if len(e.methods) == 1:
+        return f"{what}: without them {label} changes by {span}"
+    return f"{what}: without them {label} changes by {span}, and {then}"

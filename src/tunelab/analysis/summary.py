@@ -1,0 +1,351 @@
+"""What is said about a study: one table, the verdicts, plain sentences, warnings.
+
+The terminal, `study.table()`, comparison.json and the report all say what stands here, rounded by
+the `format_*` functions here, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tunelab.analysis.caveats import broken_down, warnings
+from tunelab.analysis.numbers import PARTS, Column, Part, column, format_estimate
+from tunelab.analysis.verdict import Row, Summary, headline, verdict_sentences
+from tunelab.core.errors import ConfigError, suggest
+from tunelab.core.study_folder import StudyRecord
+from tunelab.core.values import Comparison, Cost, Estimate, Predictions, TrialResult
+from tunelab.stats.metrics import METRICS
+from tunelab.stats.racing import race_from_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tunelab.stats import Runs
+
+__all__ = [
+    "BOOTSTRAP_SEED",
+    "best_trial",
+    "display",
+    "read_runs",
+    "same_rows",
+    "shown_columns",
+    "summarise",
+    "table",
+    "to_json",
+    "value_of",
+]
+
+
+# The same study folder must give the same intervals, whoever asks and however often.
+BOOTSTRAP_SEED = 0
+
+
+def summarise(record: StudyRecord, metric: str | None = None) -> Summary:
+    """Turn a study on disk into what is said about it.
+
+    `metric` is a key of METRICS; None takes the study's own. Raises ConfigError for another name.
+    """
+    metric = metric or str(record.settings.get("metric", "accuracy"))
+    if metric not in METRICS:
+        raise ConfigError(f"Unknown metric {metric!r}.{suggest(metric, METRICS, what='Metrics')}")
+    part: Part = "test" if _scored(record.done, f"test_{metric}") else "eval"
+    runs = read_runs(record)
+    known = _means(runs)
+    rows = [_row(record, label, known) for label in record.methods]
+    rows.sort(key=lambda r: _rank(r, f"{part}_{metric}", metric))
+    adjusted, dropped = _adjusted(record, f"eval_{metric}"), _dropped(record, metric)
+    ranked = sorted(
+        rows,
+        key=lambda r: (
+            r.estimates.get(f"eval_{metric}") is None,
+            r.label in dropped,
+            _rank(r, f"eval_{metric}", metric, adjusted.get(r.label)),
+        ),
+    )
+    best = ranked[0].label if ranked and ranked[0].estimates.get(f"eval_{metric}") else None
+    comparisons = _comparisons(runs[PARTS[part]], [r.label for r in ranked], metric)
+    broken = tuple(k for k, own in runs.get("validation", {}).items() if broken_down(own))
+    summary = Summary(metric, part, tuple(rows), best, comparisons, (), (), broken)
+    return replace(
+        summary, sentences=verdict_sentences(summary), warnings=warnings(record, summary, runs)
+    )
+
+
+def best_trial(
+    record: StudyRecord, summary: Summary, label: str | None = None
+) -> TrialResult | None:
+    """The trial to deploy: of the best method (or the one called `label`), the seed with the best
+    score on validation.
+    """
+    key, label = f"eval_{summary.metric}", label or summary.best
+    scored = [
+        (r, s)
+        for r in record.done
+        if r.spec.method.label == label and (s := r.scores.get(key)) is not None
+    ]
+    if not scored:
+        return None
+    sign = 1 if METRICS[summary.metric].higher_is_better else -1
+    return max(scored, key=lambda pair: sign * pair[1])[0]
+
+
+def _scored(results: Iterable[TrialResult], key: str) -> bool:
+    return any(r.scores.get(key) is not None for r in results)
+
+
+def _rank(row: Row, key: str, metric: str, adjusted: float | None = None) -> tuple[float, float]:
+    """Best first, unmeasured last; among equals the one that trains faster."""
+    score, seconds = row.estimates.get(key), row.estimates.get("train_seconds")
+    value = score.value if score and adjusted is None else adjusted
+    sign = -1 if METRICS[metric].higher_is_better else 1
+    return (
+        math.inf if value is None else sign * value,
+        seconds.value if seconds else math.inf,
+    )
+
+
+def _dropped(record: StudyRecord, metric: str) -> frozenset[str]:
+    """Methods that a race by this metric has dropped: not the best, whatever few seeds say."""
+    stored = race_from_json(record.race) if record.race else None
+    if stored is None or stored.metric != metric or not stored.race.alive:
+        return frozenset()
+    return frozenset(stored.race.labels) - frozenset(stored.race.alive)
+
+
+def _adjusted(record: StudyRecord, key: str) -> dict[str, float]:
+    """Mean scores by label where methods have not all run the same seeds; else none.
+
+    Least squares of score = method + seed, each method's mean over all seeds: a method that ran
+    only where every score was high is not ahead for that. None where that cannot be told.
+    """
+    values = {
+        (r.spec.method.label, r.spec.seed): v
+        for r in record.done
+        if (v := r.scores.get(key)) is not None
+    }
+    labels = list(dict.fromkeys(label for label, _ in values))
+    seeds = list(dict.fromkeys(seed for _, seed in values))
+    if len(values) == len(labels) * len(seeds):
+        return {}
+    design = np.zeros((len(values), len(labels) + len(seeds)))
+    for row, (label, seed) in zip(design, values, strict=True):
+        row[labels.index(label)] = row[len(labels) + seeds.index(seed)] = 1
+    found, _, rank, _ = np.linalg.lstsq(design, np.array(list(values.values())), rcond=None)
+    if rank < len(labels) + len(seeds) - 1:  # methods that no chain of shared seeds connects
+        return {}
+    of_seeds = float(found[len(labels) :].mean())
+    # Rounded, so that methods with equal scores stay equal.
+    return {label: round(float(x) + of_seeds, 12) for label, x in zip(labels, found, strict=False)}
+
+
+def read_runs(record: StudyRecord) -> dict[str, dict[str, Runs]]:
+    """The predictions of a study's finished trials: by part ("validation", "test"), then by label.
+
+    Reads every trial once. A method without predictions on a part is not in it.
+    """
+    from tunelab.stats import Runs
+
+    found: dict[str, dict[str, dict[int, Predictions]]] = {p: {} for p in PARTS.values()}
+    for r in record.done:
+        for part, p in record.predictions(r.spec.trial_id).items():
+            if part in found:
+                found[part].setdefault(r.spec.method.label, {})[r.spec.seed] = p
+    return {
+        part: {label: Runs(label, by_seed) for label, by_seed in labels.items()}
+        for part, labels in found.items()
+    }
+
+
+def _means(runs: Mapping[str, Mapping[str, Runs]]) -> dict[tuple[str, str], Estimate]:
+    """Means over seeds, with intervals for other seeds and rows, by (label, "test_accuracy")."""
+    from tunelab.stats import means
+
+    return {
+        (label, f"{part}_{metric}"): estimate
+        for part, name in PARTS.items()
+        if same_rows(runs[name])
+        for (label, metric), estimate in means(
+            list(runs[name].values()), list(METRICS), np.random.default_rng(BOOTSTRAP_SEED)
+        ).items()
+    }
+
+
+def same_rows(runs: Mapping[str, Runs]) -> bool:
+    """Whether all seeds were scored on the same rows; not so for the validation parts of a study
+    that divides train and validation anew by each seed.
+    """
+    return len({p.ids for r in runs.values() for p in r.by_seed.values()}) <= 1
+
+
+def _row(record: StudyRecord, label: str, means: Mapping[tuple[str, str], Estimate]) -> Row:
+    trials = [r for r in record.results if r.spec.method.label == label]
+    done = [r for r in trials if r.status == "done"]
+    scores = dict.fromkeys(k for r in record.done for k in r.scores)
+    estimates: dict[str, Estimate | None] = {}
+    reasons: dict[str, str] = {}
+    for key in (*scores, *(f.name for f in fields(Cost))):
+        values = [value_of(r, key) for r in done]
+        known = [v for v in values if v is not None]
+        estimates[key] = _estimate(known, means.get((label, key)))
+        if not known:
+            found = [r.reasons[key] for r in trials if key in r.reasons]
+            reasons[key] = found[0] if found else _why_missing(done)
+    method = trials[0].spec.method
+    return Row(
+        label=label,
+        method=method.name,
+        settings=_own_settings(record, label),
+        n_seeds=len(done),
+        n_failed=len(trials) - len(done),
+        estimates=estimates,
+        reasons=reasons,
+    )
+
+
+def _estimate(known: Sequence[float], of_predictions: Estimate | None) -> Estimate | None:
+    """From the predictions, for seeds and rows; costs, and scores without them, over seeds."""
+    from tunelab.stats import mean_interval
+
+    if not known:
+        return None
+    over_seeds = mean_interval(known)
+    if of_predictions is None or not math.isclose(of_predictions.value, over_seeds.value):
+        return over_seeds
+    return of_predictions
+
+
+def _why_missing(done: Sequence[TrialResult]) -> str:
+    return "not measured" if done else "no trial of this method finished"
+
+
+def value_of(result: TrialResult, key: str) -> float | None:
+    """A score ("test_accuracy") or a cost ("train_seconds") of a trial; None where it has none."""
+    value = getattr(result.cost, key) if hasattr(result.cost, key) else result.scores.get(key)
+    return None if value is None else float(value)
+
+
+def _own_settings(record: StudyRecord, label: str) -> dict[str, Any]:
+    specs = {r.spec.method.label: r.spec.method for r in record.results}
+    mine = specs[label]
+    siblings = [m.settings for m in specs.values() if m.name == mine.name]
+    return {k: v for k, v in mine.settings.items() if any(s.get(k, _ABSENT) != v for s in siblings)}
+
+
+_ABSENT = object()
+
+
+def _comparisons(
+    runs: Mapping[str, Runs], labels: Sequence[str], metric: str
+) -> tuple[Comparison, ...]:
+    from tunelab.stats import compare_all
+
+    if not same_rows(runs):
+        return ()
+    known = [runs[label] for label in labels if label in runs]
+    return tuple(compare_all(known, metric, np.random.default_rng(BOOTSTRAP_SEED)))
+
+
+# --- tables -----------------------------------------------------------------------------------
+
+
+def shown_columns(summary: Summary) -> tuple[Column, ...]:
+    """The columns of the table that people read; those that no row has are left out."""
+    metric = summary.metric
+    names = [
+        f"test_{metric}",
+        f"eval_{metric}",
+        "train_seconds",
+        "peak_memory_bytes",
+        "adapter_parameters",
+        "head_parameters",
+        "artifact_bytes",
+        "texts_per_second",
+        "latency_p50_seconds",
+    ]
+    return tuple(column(n) for n in names if any(r.estimates.get(n) for r in summary.rows))
+
+
+def display(summary: Summary) -> tuple[list[str], list[list[str]]]:
+    """The table as a reader sees it: headings, and a list of cells a row, best first."""
+    shown = shown_columns(summary)
+    failures = any(r.n_failed for r in summary.rows)
+    headings = ["Method", *(c.heading for c in shown), "Seeds", *(["Failed"] if failures else [])]
+    cells = [
+        [
+            r.label,
+            *(format_estimate(r.estimates.get(c.name), c.kind) for c in shown),
+            str(r.n_seeds),
+            *([str(r.n_failed)] if failures else []),
+        ]
+        for r in summary.rows
+    ]
+    return headings, cells
+
+
+def table(summary: Summary) -> pd.DataFrame:
+    """The table as numbers, one row a method, best first.
+
+    `label`, `method`, the settings that differ, `seeds`, `failed`; then for each score (0 to 1) and
+    cost (seconds, bytes, counts) its mean under its name, and its 95% interval (of a score: over
+    seeds and rows; of a cost: over seeds) under
+    `<name>_low` and `<name>_high`; NaN where there is none. `attrs["headings"]` holds readable
+    names of these columns.
+    """
+    import pandas as pd
+
+    settings = list(dict.fromkeys(k for r in summary.rows for k in r.settings))
+    every = dict.fromkeys(k for r in summary.rows for k in r.estimates)
+    names = [n for n in every if any(r.estimates.get(n) for r in summary.rows)]
+    records = []
+    for r in summary.rows:
+        record: dict[str, Any] = {"label": r.label, "method": r.method}
+        record |= {k: _scalar(r.settings.get(k)) for k in settings}
+        record |= {"seeds": r.n_seeds, "failed": r.n_failed}
+        for name in names:
+            e = r.estimates.get(name)
+            record[name] = _number(e.value if e else None)
+            record[f"{name}_low"] = _number(e.low if e else None)
+            record[f"{name}_high"] = _number(e.high if e else None)
+        records.append(record)
+    frame = pd.DataFrame.from_records(records)
+    frame.attrs["headings"] = {n: column(n).heading for n in names}
+    return frame
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _scalar(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list | tuple | dict) else value
+
+
+def to_json(summary: Summary) -> dict[str, Any]:
+    """The summary as plain JSON values: the content of comparison.json."""
+    return {
+        "metric": summary.metric,
+        "part": PARTS[summary.part],
+        "best": summary.best,
+        "headline": headline(summary),
+        "sentences": list(summary.sentences),
+        "warnings": list(summary.warnings),
+        "rows": [
+            {
+                "label": r.label,
+                "method": r.method,
+                "settings": dict(r.settings),
+                "seeds": r.n_seeds,
+                "failed": r.n_failed,
+                "estimates": {k: asdict(e) if e else None for k, e in r.estimates.items()},
+                "reasons": dict(r.reasons),
+            }
+            for r in summary.rows
+        ],
+        "comparisons": [asdict(c) for c in summary.comparisons],
+    }

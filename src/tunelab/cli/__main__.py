@@ -1,0 +1,7 @@
+"""`python -m tunelab.cli`."""
+
+from __future__ import annotations
+
+from tunelab.cli.command_line import main
+
+main()

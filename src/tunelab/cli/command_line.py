@@ -1,0 +1,130 @@
+"""The command line: verbs. A leaf: nothing imports this.
+
+Only click is imported here; a verb imports what it needs, so that `tunelab --help` is instant.
+Exit codes: 0 done, 1 a trial failed, 2 the input cannot be used, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import gc
+import json
+import sys
+
+import click
+
+from tunelab.cli.adapters import adapters
+from tunelab.cli.answers import COMMANDS
+from tunelab.cli.compare import compare, extend, train
+from tunelab.cli.inspect import inspect
+from tunelab.cli.predict import predict
+from tunelab.cli.report import report
+from tunelab.cli.studies import behaviour_, calibration_, runs, slices_
+from tunelab.core.errors import InputError, TunelabError
+from tunelab.core.version import __version__
+
+# How many more objects there may be than when garbage was last looked for.
+_GARBAGE = 1_000_000
+
+
+class _Verbs(click.Group):
+    """Verbs in the order in which a user meets them, not by alphabet."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "--version", prog_name="tunelab")
+def app() -> None:
+    """Which way of fine-tuning is worth it for your labelled texts, at what cost, and how sure?
+
+    \b
+    tunelab compare reviews.csv              compare methods on any labelled file
+    tunelab compare --data demo              ... on the bundled reviews
+    tunelab train reviews.csv --method lora --output-dir out
+    tunelab predict out "a quiet, wonderful film"
+    """
+
+
+@click.command(short_help="Print the JSON schema of a study file.")
+def schema() -> None:
+    """Print the JSON schema of a study file, for editors."""
+    from tunelab.study import file
+
+    click.echo(json.dumps(file.schema(), indent=2))
+
+
+# In the order of --help.
+for _verb in (
+    compare,
+    extend,
+    train,
+    predict,
+    inspect,
+    runs,
+    slices_,
+    calibration_,
+    behaviour_,
+    adapters,
+    report,
+    *COMMANDS,
+    schema,
+):
+    app.add_command(_verb)
+
+
+_CHECK = "Check that the file is there and may be read, or the folder written."
+_SYSTEM: dict[int | None, str] = {
+    errno.ENOSPC: "Make room on the disk and run the same command again: what is done is kept.",
+    errno.EFBIG: "The system allows no larger file; write to another disk.",
+}
+
+
+def main() -> None:
+    """Run the command line in a process of its own."""
+    # Libraries make a million objects while they are imported, none of them garbage; to look for it
+    # all the time, and once more at the end, took a third of the time of labelling one text.
+    gc.set_threshold(_GARBAGE)
+    atexit.register(gc.freeze)
+    run()
+
+
+def run() -> None:
+    """Run the command line; turn our errors into one line and an exit code."""
+    try:
+        app(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as e:
+        click.echo(e.ctx.get_help() if e.ctx else "")
+        sys.exit(0)
+    except click.ClickException as e:
+        click.echo(f"tunelab: {e.format_message()}", err=True)
+        sys.exit(2)
+    except click.exceptions.Exit as e:
+        sys.exit(e.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Stopped.", err=True)
+        sys.exit(130)
+    except InputError as e:
+        for line in str(e).splitlines():
+            click.echo(f"tunelab: {line}", err=True)
+        sys.exit(2)
+    except TunelabError as e:
+        click.echo(f"tunelab: {e}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) has seen enough.
+        sys.stderr.close()
+        sys.exit(0)
+    except OSError as e:
+        # The system refused: a full disk, a folder that may not be written. Else it is our fault.
+        if e.filename is None and e.errno not in _SYSTEM:
+            raise
+        where = "" if e.filename is None else f"{e.filename}: "
+        click.echo(f"tunelab: {where}{e.strerror}. {_SYSTEM.get(e.errno, _CHECK)}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,301 @@
+"""`tunelab compare`, `extend` and `train`: what starts trainings, and what is said of them."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tunelab.cli.flags import StudyCommand, data_flags, study_flags, take_study_keys
+from tunelab.cli.options import FOLDER, quiet_option
+from tunelab.cli.show import show_summary
+from tunelab.core.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tunelab.core.values import Dataset
+    from tunelab.study import Progress, Schedule
+    from tunelab.study.executors import Worker
+
+__all__ = [
+    "compare",
+    "extend",
+    "train",
+]
+
+
+_set_option = click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Set anything, such as methods.0.r=16.",
+)
+
+
+# --- compare and train ----------------------------------------------------------------------
+
+
+@click.command(cls=StudyCommand, short_help="Train and compare methods on the same splits.")
+@click.argument("what", required=False, metavar="[STUDY.yaml | DATA]")
+@study_flags()
+@_set_option
+@click.option("--yes", is_flag=True, help="Run more than 1,000 trials.")
+@click.option("--dry-run", is_flag=True, help="Say what would run, and stop.")
+@quiet_option
+def compare(
+    what: str | None, *, sets: Sequence[str], yes: bool, dry_run: bool, quiet: bool, **given: Any
+) -> None:
+    """Train and compare methods on the same splits; continue where a study stopped.
+
+    The first argument is a study file (.yaml) or the data. Everything is also a key of the study
+    file; flags win over the file. Run again: only what is missing is run.
+    """
+    from tunelab import study
+    from tunelab.study import resolve
+
+    keys, settings = take_study_keys(given)
+    path, keys["data.source"] = _file_or_data(what, keys["data.source"])
+    spec = resolve.resolve_study(path, keys, settings, sets)
+    console = stderr_console(quiet)
+    if dry_run:
+        _announce(study.scheduled(study.plan(spec, yes=yes)), console)
+        return
+    with study.worker(spec) as worker:
+        schedule = study.scheduled(study.plan(spec, yes=yes))
+        _announce(schedule, console)
+        _run_study(schedule, console, worker)
+
+
+@click.command(short_help="Add seeds to a finished study; what is there is kept.")
+@click.argument("folder", type=FOLDER, metavar="STUDY")
+@click.option(
+    "--seeds", type=click.IntRange(1), required=True, metavar="N", help="So many seeds in all."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would run, and stop.")
+@quiet_option
+def extend(folder: Path, seeds: int, dry_run: bool, quiet: bool) -> None:
+    """Run a study's methods, as they were tuned, with more seeds; finished trials are kept."""
+    from tunelab import api, study
+
+    schedule = study.scheduled(study.plan(api.extended(folder, total=seeds)))
+    console = stderr_console(quiet)
+    _announce(schedule, console)
+    if not dry_run:
+        _run_study(schedule, console)
+
+
+def _run_study(schedule: Schedule, console: Console, worker: Worker | None = None) -> None:
+    from tunelab import api
+    from tunelab.cli.progress import Display
+
+    folder = schedule.plan.spec.output_dir
+    command = "tunelab " + shlex.join(sys.argv[1:])
+    try:
+        with Display(schedule, console) as display:
+            api.run_study(schedule, command, display.event, display.result, worker=worker)
+    except KeyboardInterrupt:
+        again = f"tunelab compare {shlex.quote(str(folder / 'study.yaml'))}"
+        click.echo(f"\nStopped. What is done is kept; go on with: {again}", err=True)
+        sys.exit(130)
+    finished = api.Study(folder)
+    show_summary(finished, advise=not console.quiet)
+    if finished.record.failed:
+        n, total = len(finished.record.failed), len(finished.record.results)
+        click.echo(
+            f"{n} of {total} trials failed; the errors are above and in the report.", err=True
+        )
+        sys.exit(1)
+
+
+@click.command(cls=StudyCommand, short_help="Train one method once, into a folder to deploy.")
+@click.argument("source", metavar="DATA")
+@click.option("--method", required=True, metavar="NAME", help="The method, such as lora.")
+@study_flags("model", "trust_remote_code")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N")
+@click.option(
+    "--output-dir", metavar="PATH", required=True, help="Folder for the trained classifier."
+)
+@click.option("--overwrite", is_flag=True, help="Replace a classifier that is there.")
+@study_flags("report_to", "metric", helps={"metric": "Metric for selection ({default})."})
+@data_flags
+@_set_option
+@quiet_option
+def train(
+    source: str,
+    *,
+    method: str,
+    seed: int,
+    overwrite: bool,
+    sets: Sequence[str],
+    quiet: bool,
+    **given: Any,
+) -> None:
+    """Train one method with one seed; the output folder is a classifier ready to use."""
+    from tunelab import api
+    from tunelab.analysis import numbers
+    from tunelab.study import resolve
+
+    keys, settings = take_study_keys(given)
+    keys |= {"data.source": source, "methods": [method], "seeds": [seed], "tuning": False}
+    spec = resolve.resolve_study(None, keys, settings, sets)
+    console = stderr_console(quiet)
+    for note in spec.notes:
+        console.print(note, markup=False, highlight=False)
+    with console.status("starting") as status:
+
+        def show(event: Any) -> None:
+            if "loss" in event:
+                status.update(f"step {event['step']} of {event['steps']}, loss {event['loss']:.3f}")
+            elif "stage" in event:
+                status.update(event["stage"])
+
+        result = api.train_one(spec, overwrite=overwrite, on_event=show)
+    out = spec.output_dir
+    test, evaluated = (result.scores.get(f"{p}_{spec.metric}") for p in ("test", "eval"))
+    seconds = numbers.format_seconds(result.cost.train_seconds)
+    click.echo(
+        f"{method}: {spec.metric} {numbers.format_percent(test)} on test, "
+        f"{numbers.format_percent(evaluated)} on validation; trained in {seconds}."
+    )
+    click.echo(f'Saved to {out}. Try it: tunelab predict {shlex.quote(str(out))} "your text"')
+
+
+def _file_or_data(what: str | None, data: str | None) -> tuple[Path | None, str | None]:
+    """Tell a study file from data in the first argument; a study's folder means its file."""
+    if what is None:
+        return None, data
+    path = Path(what)
+    if (path / "study.yaml").is_file():
+        return path / "study.yaml", data
+    if path.suffix.lower() in {".yaml", ".yml"}:
+        return path, data
+    if data is not None:
+        raise InputError(f"Data given twice: {what} and --data {data}. Give one of them.")
+    return None, what
+
+
+def _announce(schedule: Schedule, console: Console) -> None:
+    """Before: what will run, on what, and about how long it takes."""
+    from tunelab.cli import terminal
+    from tunelab.data.gate import values as gate_values
+    from tunelab.study import trackers
+
+    plan, spec, d = schedule.plan, schedule.plan.spec, schedule.plan.dataset
+    rows = " / ".join(f"{len(s):,}" for s in d.parts.values())
+    say = [
+        f"Data     {d.name}: {rows} rows (train / validation / test), "
+        f"{len(d.label_names)} classes: {_first_few(d.label_names)}"
+    ]
+    say += [f"         {note}" for note in (*d.notes, *_duplicate_lines(d))]
+    say += [f"         {line}" for line in gate_values.lines(plan.gate)]
+    if plan.base:
+        say.append(f"Model    {plan.base.ref.name} ({plan.base.model_type})")
+    say.append(
+        f"Methods  {', '.join(m.label for m in spec.methods)}; seeds {_first_few(spec.seeds)}"
+    )
+    say += [f"         {note}" for note in (*spec.notes, *schedule.notes)]
+    say += [f"Tuning   {line}" for line in _tuning_lines(schedule.progress)]
+    for other in plan.others:
+        say.append(f"Test on  {other.name}: {len(other.split):,} rows")
+        say += [f"         {note}" for note in other.notes]
+    say.append(f"Trials   {_what_is_to_run(schedule)}")
+    if schedule.why:
+        say.append(f"         {schedule.why}")
+    say.append(f"Finds    {_finds(schedule.progress)}")
+    say.append(f"Folder   {spec.output_dir}")
+    say += [f"Reports  to {line}" for line in trackers.where(spec.report_to, spec.output_dir)]
+    for line in say:
+        terminal.say(console, line, indent=9)
+
+
+def _what_is_to_run(schedule: Schedule) -> str:
+    """How many trials, of which kinds, and about how long they take."""
+    from tunelab.analysis.numbers import format_seconds
+
+    progress = schedule.progress
+    todo = {t.trial_id for t in progress.todo}
+    shown = [t.trial_id for t in (*progress.trials, *progress.curve)]
+    seeds = len(progress.plan.spec.tuning.seeds)
+    count = len(progress.todo) + sum(progress.proposals.values()) * seeds
+    tries = count - len(todo.intersection(shown))
+    done = sum(trial_id not in todo for trial_id in shown)
+    parts = [f"{tries} of them to tune"] if tries else []
+    parts += [f"{len(progress.curve)} on fewer rows"] if progress.curve else []
+    parts += [f"{done} already done"] if done else []
+    takes = f": about {format_seconds(schedule.total_seconds)}" if count else ""
+    return f"{', '.join([f'{count} to run', *parts])}{takes}"
+
+
+def _tuning_lines(progress: Progress) -> list[str]:
+    """What each method tries, or what was chosen for it."""
+    spec, t = progress.plan.spec, progress.plan.spec.tuning
+    if not t.spaces and not any("learning_rate" in m.settings for m in progress.methods):
+        return ["none has a learning rate; an SVM chooses its C on validation in each trial"]
+    if not t.spaces:
+        return ["off: every method is trained with the settings given"]
+    start = {m.label: m.settings for m in spec.methods}
+    still_tuned = {x.method.label for x in progress.tries} | set(progress.proposals)
+    lines = []
+    for m in progress.methods:
+        if m.label not in t.spaces:
+            continue
+        names = ", ".join(t.spaces[m.label])
+        if m.label in still_tuned:
+            many = t.tries(m.label)
+            lines.append(f"{m.label}: {many} settings of {names}, by {spec.metric} on validation")
+        else:
+            now = ", ".join(f"{k} = {m.settings[k]}" for k in t.spaces[m.label])
+            same = all(m.settings[k] == start[m.label][k] for k in t.spaces[m.label])
+            lines.append(f"{m.label}: {now} (chosen{', as recommended' if same else ''})")
+    return lines
+
+
+def _finds(progress: Progress) -> str:
+    """The smallest difference that this study could find."""
+    from tunelab import study
+
+    found = study.power(progress)
+    why = {
+        "stated": "as stated",
+        "usual": "the usual; --disagreement states another",
+        "trials that are done": "as in the trials that are done",
+    }[found.source]
+    few = ""
+    if found.seeds < found.least_seeds:
+        few = f"; with fewer than {found.least_seeds} seeds no method is called better"
+    same = f", {100 * found.shared:.0f}% of it with every seed" if found.shared < 1 else ""
+    pairs = math.comb(len(progress.plan.spec.methods), 2)
+    among = f", {100 * found.among:.1f} for the first of {pairs} pairs" if pairs > 1 else ""
+    return (
+        f"differences of {100 * found.difference:.1f} points of accuracy and more, 4 times of 5"
+        f"{among} ({found.rows:,} test rows, {100 * found.disagreement:.0f}% disagreement{same}, "
+        f"{why}){few}"
+    )
+
+
+def _first_few(values: Sequence[object], most: int = 8) -> str:
+    words = (" ".join(str(v).split()) for v in values[:most])
+    shown = ", ".join(w if len(w) <= 60 else f"{w[:59]}…" for w in words)
+    return shown + (f", ... ({len(values)} in all)" if len(values) > most else "")
+
+
+def _duplicate_lines(d: Dataset) -> list[str]:
+    parts = [f"{n} within {k}" for k, n in d.duplicates.within.items() if n]
+    parts += [f"{n} in both of {k}" for k, n in d.duplicates.across.items() if n]
+    out = [f"exact duplicates: {', '.join(parts) or 'none'}"]
+    if d.duplicates.conflicting:
+        out.append(f"texts with more than one label: {d.duplicates.conflicting}")
+    return out
+
+
+def stderr_console(quiet: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, quiet=quiet)

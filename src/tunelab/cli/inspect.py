@@ -1,0 +1,110 @@
+"""`tunelab inspect`: data and models, looked at before anything is trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tunelab.cli.flags import FlagCommand, data_flags
+from tunelab.cli.options import json_option, print_json
+
+if TYPE_CHECKING:
+    from tunelab.core.values import DataSpec
+
+__all__ = [
+    "inspect",
+]
+
+SAMPLE = "It's not the uninspired mess I'd feared: a quiet, wonderful film."
+
+
+# --- inspect --------------------------------------------------------------------------------
+
+
+@click.group(short_help="Look at data or a model before training.")
+def inspect() -> None:
+    """Look at data or a model before training."""
+
+
+@inspect.command(
+    "data",
+    cls=FlagCommand,
+    short_help="Sizes, lengths, samples; duplicates, leaks and other faults.",
+)
+@click.argument("source", metavar="DATA")
+@click.option(
+    "--model",
+    default="minilm",
+    show_default=True,
+    metavar="MODEL",
+    help="Whose tokens are counted.",
+)
+@click.option("--max-length", type=click.IntRange(4), default=128, show_default=True)
+@click.option(
+    "--test-on",
+    "others",
+    multiple=True,
+    metavar="DATA",
+    help="Look for these data's rows among the training rows too.",
+)
+@data_flags
+@json_option
+def inspect_data(
+    source: str, model: str, max_length: int, others: tuple[str, ...], as_json: bool, **given: Any
+) -> None:
+    """Sizes, label balance, lengths in words and tokens, samples of each label; and the data gate:
+    leaks and near duplicates, conflicting and doubtful labels, columns and words that give the
+    label away, imbalance, HTML, wrong encodings, other languages, odd lengths.
+    """
+    from dataclasses import asdict
+
+    from tunelab import data
+    from tunelab.cli.terminal import data_card
+    from tunelab.data.gate import leaks, values
+    from tunelab.models import bases, tokens
+
+    base = bases.resolve(model)
+    dataset = data.load(_data_spec(source, **given))
+    facts = data.describe(dataset)
+    facts["tokens"] = tokens.lengths(dataset, base, max_length)
+    found = data.inspect(dataset)
+    across = [f for o in others for f in leaks.against(dataset, data.load(_data_spec(o)))]
+    if as_json:
+        facts["gate"] = values.gate_to_json(found)
+        facts["test_on"] = [asdict(f) for f in across]
+        print_json(facts)
+        return
+    data_card(facts)
+    click.echo("\nData gate")
+    for line in (*values.lines(found), *(values.line(f) for f in across), *found.notes):
+        click.echo(f"  {line}")
+    for finding in (*found.findings, *across):
+        click.echo(f"\n{finding.check} ({finding.where}), for example:")
+        for example in finding.examples[:3]:
+            if example.note:
+                click.echo(f"  {example.note}")
+            for row in example.rows:
+                click.echo(f"    {row.part} {row.id} [{row.label}] {' '.join(row.text.split())}")
+
+
+def _data_spec(source: str, **given: Any) -> DataSpec:
+    from tunelab.core.values import DataSpec
+
+    return DataSpec(source, **{k: v for k, v in given.items() if v is not None})
+
+
+@inspect.command("model", short_help="Parts, tokens, shapes, LoRA targets, trainable parameters.")
+@click.argument("name", default="minilm", metavar="[MODEL]")
+@click.option("--text", default=SAMPLE, help="Text to tokenize.")
+@json_option
+def inspect_model(name: str, text: str, as_json: bool) -> None:
+    """Architecture, parameters, tokens of a text, shapes, LoRA targets, what each method trains."""
+    from tunelab.cli.terminal import model_card
+    from tunelab.methods import inspection
+
+    facts = inspection.inspect(name, text)
+    if as_json:
+        print_json(facts)
+    else:
+        model_card(facts)

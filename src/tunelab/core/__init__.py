@@ -1,0 +1,13 @@
+"""The nouns, and how they lie on disk: the floor that everything stands on.
+
+values        what rooms hand to each other: data sets, trials, results, estimates
+errors        every exception a user may see
+study_folder  the paths and formats of a study
+artifact      the files and hashes of a saved classifier
+files         every atomic write
+cache         results kept by content, in the user's cache
+machine       hardware, memory, versions
+events words version
+
+May import: nothing of ours.
+"""

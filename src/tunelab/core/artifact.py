@@ -1,0 +1,163 @@
+"""The manifest of a deployable classifier: what it is, how to load it, what its files hash to.
+
+An artifact is a folder in its own tool's layout (peft's, transformers' or a linear model's) plus
+`tunelab.json`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from tunelab.core.errors import ArtifactError, suggest
+from tunelab.core.values import Artifact
+from tunelab.core.version import __version__
+
+__all__ = [
+    "CALIBRATION",
+    "MANIFEST",
+    "altered",
+    "check_labels",
+    "open_artifact",
+    "pickles",
+    "read_manifest",
+    "refuse_pickles",
+    "seal",
+    "seal_again",
+    "sha256",
+]
+
+
+MANIFEST = "tunelab.json"
+CALIBRATION = "calibration.json"  # the temperature of its scores (`calibration.write_temperature`)
+FORMAT = 1
+# Reading one of these can run code; nothing here reads them, and a folder that has one is refused.
+_PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def seal(directory: Path, facts: Mapping[str, Any]) -> Artifact:
+    """Write the manifest last: `facts` (kind, label names, base, ...) and every file's SHA-256.
+
+    Not of README.md: the card is for people, who may edit it; nothing is loaded from it.
+    """
+    files = {
+        p.relative_to(directory).as_posix(): sha256(p)
+        for p in sorted(directory.rglob("*"))
+        if p.is_file() and p.name not in {MANIFEST, "README.md"}
+    }
+    manifest = {"format": FORMAT, "tunelab": __version__, **facts, "files": files}
+    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    (directory / MANIFEST).write_text(text, encoding="utf-8")
+    return Artifact(directory, manifest)
+
+
+def seal_again(directory: Path, more: Mapping[str, Any]) -> Artifact:
+    """Write the manifest of a folder that is being made anew: more facts, or more files."""
+    said = read_manifest(directory).manifest
+    facts = {k: v for k, v in said.items() if k not in {"format", "tunelab", "files"}}
+    return seal(directory, {**facts, **more})
+
+
+def pickles(directory: Path) -> list[str]:
+    """Files below a folder whose endings say that they are pickles, by name."""
+    return sorted(
+        p.relative_to(directory).as_posix()
+        for p in directory.rglob("*")
+        if p.suffix.lower() in _PICKLES and p.is_file()
+    )
+
+
+def refuse_pickles(directory: Path, harmless: Collection[str] = ()) -> None:
+    """Raise ArtifactError naming a pickle in the folder. `harmless`: names let pass, never read."""
+    found = [p for p in pickles(directory) if p.rpartition("/")[2] not in harmless]
+    if found:
+        raise ArtifactError(
+            f"{directory}: holds a pickle ({found[0]}), which can run code when it is read. "
+            "Expected safetensors alone: remove it, or save anew with safe_serialization=True."
+        )
+
+
+def read_manifest(directory: Path) -> Artifact:
+    """Read an artifact's manifest and no other file. Raises ArtifactError where it is not one."""
+    path = directory / MANIFEST
+    if not path.is_file():
+        if not directory.is_dir():
+            near = (
+                [p.name for p in directory.parent.glob("*/")] if directory.parent.is_dir() else []
+            )
+            hint = suggest(directory.name, sorted(near), what="Folders beside it") if near else ""
+            raise ArtifactError(f"{directory}: there is no such folder.{hint}")
+        raise ArtifactError(
+            f"{directory}: expected a classifier saved by tunelab ({MANIFEST}), found "
+            f"{', '.join(sorted(p.name for p in directory.iterdir())[:6]) or 'an empty folder'}. "
+            "Give the folder from `tunelab train --output-dir`, or a trial's artifact folder."
+        )
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as e:
+        raise ArtifactError(
+            f"{path}: not valid JSON ({e}). Train or copy the artifact again."
+        ) from e
+    if not isinstance(manifest, dict):
+        raise ArtifactError(f"{path}: expected an object. Train or copy the artifact again.")
+    if manifest.get("format") != FORMAT:
+        raise ArtifactError(
+            f"{path}: format {manifest.get('format')!r}, expected {FORMAT}. "
+            "It was written by another version of tunelab; use that version or train again."
+        )
+    for key, kind in (("kind", str), ("label_names", list), ("files", dict)):
+        if not isinstance(manifest.get(key), kind):
+            raise ArtifactError(
+                f"{path}: {key} is missing or not a {kind.__name__}. "
+                "Train or copy the artifact again."
+            )
+    for name in manifest["files"]:
+        # By name, not resolved: in the hub's cache, an artifact's files are links to elsewhere.
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ArtifactError(f"{path}: lists {name}, which lies outside of the artifact.")
+    return Artifact(directory, manifest)
+
+
+def altered(artifact: Artifact) -> list[str]:
+    """What is wrong with the files that the manifest lists: a line for each fault."""
+    directory, out = artifact.directory, []
+    for name, digest in artifact.manifest["files"].items():
+        file = directory / name
+        if not file.is_file():
+            out.append(f"{directory}: the file {name} is missing. Copy the whole folder.")
+        elif sha256(file) != digest:
+            out.append(
+                f"{file}: its content is not what was saved (SHA-256 differs from {MANIFEST}). "
+                "Copy the artifact again from where it was made."
+            )
+    return out
+
+
+def open_artifact(directory: Path) -> Artifact:
+    """Read and check an artifact. Raises ArtifactError naming what is missing or altered."""
+    artifact = read_manifest(directory)
+    refuse_pickles(directory)
+    faults = altered(artifact)
+    if faults:
+        raise ArtifactError(faults[0])
+    return artifact
+
+
+def check_labels(artifact: Artifact, classes: int) -> tuple[str, ...]:
+    """The label names of an artifact whose classifier scores so many classes."""
+    names = tuple(artifact.manifest["label_names"])
+    if len(names) != classes:
+        raise ArtifactError(
+            f"{artifact.directory / MANIFEST}: label_names has {len(names)} names, but the "
+            f"classifier scores {classes} classes. Train or copy the artifact again."
+        )
+    return names

@@ -1,0 +1,314 @@
+"""The values that flow between the rooms: frozen, plain, without behaviour worth testing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Artifact",
+    "BaseRef",
+    "Classifier",
+    "Comparison",
+    "Cost",
+    "DataSpec",
+    "Dataset",
+    "Duplicates",
+    "Estimate",
+    "MethodSpec",
+    "Predictions",
+    "ScoreKind",
+    "Seeds",
+    "Split",
+    "TrialResult",
+    "TrialSpec",
+]
+
+
+ScoreKind = Literal["logit", "probability", "margin"]
+Json = Any
+
+
+# --- data -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DataSpec:
+    """What the user asked for: where labelled texts are, and how they are to be read.
+
+    `source` is "demo", "demo:stars", a file, a folder, or a hub id with optional `:config` and
+    `@revision`. `subset` is a number of training rows (stratified), None for all. `on_leak` is
+    what happens to training rows whose text stands in validation or test too (`duplicates.py`).
+    """
+
+    source: str
+    text_column: str | None = None
+    label_column: str | None = None
+    subset: int | None = None
+    split_seed: int = 0
+    encoding: str = "utf-8"
+    on_bad_rows: Literal["fail", "drop"] = "fail"
+    on_leak: Literal["warn", "drop", "fail"] = "warn"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """One part of a dataset: `ids` (n unique, stable), `texts` (n) and `labels` (n, int64).
+
+    `columns` holds what else the source says of each row: n plain values (a string, a number, true
+    or false, None) by column name. Nothing is trained on them; they name slices and show leaks.
+    """
+
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    labels: NDArray[np.int64]
+    columns: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicates:
+    """Counts of exactly equal texts.
+
+    `within["train"]` is the number of rows whose text stood earlier in the same part;
+    `across["train/test"]` the number of rows of the second part whose text is also in the first;
+    `conflicting` the number of distinct texts that carry more than one label.
+    """
+
+    within: Mapping[str, int]
+    across: Mapping[str, int]
+    conflicting: int
+
+    @property
+    def total(self) -> int:
+        """All counted rows, within and across parts."""
+        return sum(self.within.values()) + sum(self.across.values())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """Labelled texts in three parts. Labels index `label_names`.
+
+    `fingerprint` is the SHA-256 (hex) of label names, ids, texts and labels of all parts.
+    `notes` say, in plain words, everything that was decided for the user.
+    """
+
+    name: str
+    revision: str | None
+    label_names: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+    fingerprint: str
+    text_column: str
+    label_column: str
+    notes: tuple[str, ...]
+    duplicates: Duplicates
+
+    @property
+    def parts(self) -> dict[str, Split]:
+        """The three parts by name, in order."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+
+# --- predictions and scores -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predictions:
+    """A classifier's scores on one split: `labels` (n,), `scores` (n, n_classes).
+
+    `score_kind`: "logit" (softmax gives probabilities), "probability" (rows sum to one) or
+    "margin" (one-vs-rest distances; only their order per class means something).
+    `seconds`: wall time of scoring all n texts, tokenization included; None where not measured.
+    """
+
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    score_kind: ScoreKind
+    seconds: float | None = None
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """The class with the highest score for each row, (n,)."""
+        return np.asarray(self.scores.argmax(axis=1), dtype=np.int64)
+
+
+class Classifier(Protocol):
+    """What every method returns: something that scores texts and can be written to a folder."""
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the columns of `scores`."""
+        ...
+
+    @property
+    def score_kind(self) -> ScoreKind:
+        """What the numbers of `scores` are."""
+        ...
+
+    def scores(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Score texts: (n, n_classes)."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Write all that is needed to load this classifier again into an existing folder."""
+        ...
+
+
+# --- trials ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BaseRef:
+    """A pretrained base model: its name as the user gave it and the SHA-256 of its weights.
+
+    `code_sha256`: of the model's own Python code where the user allowed it to run; otherwise None.
+    """
+
+    name: str
+    sha256: str
+    code_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MethodSpec:
+    """A row of METHODS (`name`), what it is called in this study (`label`), its full settings."""
+
+    name: str
+    label: str
+    settings: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSpec:
+    """One dataset x one base x one method setting x one seed. `trial_id` is its hash.
+
+    `base` is None for a method that uses no pretrained model. `purpose` "tuning" is a try of
+    settings: it is judged on validation, never sees the test part, and leaves no artifact.
+    `train_rows`: train on so many rows (stratified, nested, drawn by the seed); None for all.
+    `vary_split`: the seed divides the rows of train and validation anew; test stays.
+
+    No part of the identity: `test_on`, other data on which the trained classifier is scored once;
+    and `stop_below`, which ends a try after an epoch ("1", "2", ...) with a lower validation score.
+    """
+
+    data: DataSpec
+    fingerprint: str
+    base: BaseRef | None
+    method: MethodSpec
+    seed: int
+    trial_id: str
+    purpose: Literal["trial", "tuning"] = "trial"
+    train_rows: int | None = None
+    vary_split: bool = False
+    test_on: tuple[DataSpec, ...] = ()
+    stop_below: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Seeds:
+    """The named seeds of a trial, all derived from its one seed: initialisation of what is new,
+    order of the rows, dropout masks.
+    """
+
+    init: int
+    order: int
+    dropout: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a trial cost. Seconds, bytes, counts. None: not measured; `reasons` says why.
+
+    `train_seconds` excludes evaluation. `peak_memory_bytes` is the peak of a fresh process while
+    training, less what the process held before. `texts_per_second` and the latencies (seconds for
+    one text) include tokenization.
+    """
+
+    train_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    adapter_parameters: int | None = None
+    head_parameters: int | None = None
+    trainable_parameters: int | None = None
+    total_parameters: int | None = None
+    artifact_bytes: int | None = None
+    texts_per_second: float | None = None
+    latency_p50_seconds: float | None = None
+    latency_p95_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """What a trial gave.
+
+    `scores` has keys `eval_<metric>` (validation) and `test_<metric>`; a None value has its reason
+    under the same key in `reasons`. `details` holds what is not one number: per-class scores,
+    confusion matrices, the best epoch, what the method chose on validation.
+    """
+
+    spec: TrialSpec
+    status: Literal["done", "failed"]
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+    cost: Cost = field(default_factory=Cost)
+    details: Mapping[str, Json] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, Json] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A folder with a deployable classifier, and the manifest that says how to load it."""
+
+    directory: Path
+    manifest: Mapping[str, Json]
+
+
+# --- statistics -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its 95% interval, from `n` observations by a named procedure."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    procedure: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Method `a` against method `b` on one metric: `difference` is a minus b (metric units).
+
+    `verdict` is about a: "better", "worse", "equivalent" (within the margin) or "undecided".
+    `seeds_needed`, `rows_needed`: about how many more seeds (of the same test rows), or more test
+    rows (of the same seeds), would decide it; None where decided, and with `reason` where unknown.
+    `p_value` is of the test over seeds and rows, Holm-adjusted over all pairs; `p_seeds` of the
+    sign-flip over seeds, not adjusted, None where seeds carry no spread. `simultaneous` is the
+    interval (low, high) that holds for all pairs of the study at once; None where there is none.
+    """
+
+    a: str
+    b: str
+    metric: str
+    difference: Estimate
+    verdict: Literal["better", "worse", "equivalent", "undecided"]
+    p_value: float | None
+    seeds_needed: int | None
+    reason: str
+    sentence: str
+    rows_needed: int | None = None
+    p_seeds: float | None = None
+    simultaneous: tuple[float, float] | None = None
+    margin: float = 0.01

@@ -1,0 +1,73 @@
+"""Small words for messages: shortened texts, lists, counts, and what kind a value is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from tunelab.core.errors import DataError
+
+__all__ = [
+    "check_unicode",
+    "counted",
+    "is_nan",
+    "kind_of",
+    "listed",
+    "rows_word",
+    "short",
+]
+
+
+def check_unicode(value: str, where: str) -> None:
+    """Refuse half of a surrogate pair: such text can be stored nowhere."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where}: half of a surrogate pair (\\u{ord(value[error.start]):04x}) at character "
+            f"{error.start}, which is not Unicode text. Correct or remove it."
+        ) from error
+
+
+def is_nan(value: Any) -> bool:
+    """Whether a value is the number that is none."""
+    return isinstance(value, float) and math.isnan(value)
+
+
+# --- words ----------------------------------------------------------------------------------
+
+
+def short(text: str, limit: int = 200) -> str:
+    """A text of at most `limit` characters, cut with an ellipsis."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def listed(names: Sequence[str], limit: int = 12) -> str:
+    """Names for a message: quoted, shortened, the first `limit` of them."""
+    shown = ", ".join(repr(short(str(n), 40)) for n in names[:limit])
+    return shown + (f" and {len(names) - limit:,} more" if len(names) > limit else "")
+
+
+def counted(n: int, noun: str) -> str:
+    """A number of things: "1 seed", "1,200 seeds"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def rows_word(n: int) -> str:
+    """A count of rows: `1 row`, `2,000 rows`."""
+    return counted(n, "row")
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, in a user's words, in the plural where it names a column's content."""
+    kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
+        (bool, "true / false values"),
+        ((int, float, Decimal), "numbers"),
+        (str, "strings"),
+        ((list, tuple), "lists"),
+        (dict, "objects"),
+        (bytes, "bytes"),
+    )
+    return next((word for kind, word in kinds if isinstance(value, kind)), type(value).__name__)

@@ -1,0 +1,34 @@
+"""Files and frames -> a checked data set. Door: `load`, `describe`, `inspect` and what they give.
+
+gate/         what is wrong with the data: a function and a row in `CHECKS`
+behaviour     suites of behaviour tests -> cases
+texts write   files of texts in windows, and tables written out
+
+May import: core. Never reaches torch.
+"""
+
+from __future__ import annotations
+
+from tunelab.data.card import describe
+from tunelab.data.gate import Gate, inspect
+from tunelab.data.loading import OtherData, load, load_other
+from tunelab.data.sources import SOURCES
+from tunelab.data.split import redivided, smaller, without_leaked_rows
+from tunelab.data.texts import open_texts, read_texts
+from tunelab.data.write import write_table
+
+__all__ = [
+    "SOURCES",
+    "Gate",
+    "OtherData",
+    "describe",
+    "inspect",
+    "load",
+    "load_other",
+    "open_texts",
+    "read_texts",
+    "redivided",
+    "smaller",
+    "without_leaked_rows",
+    "write_table",
+]

@@ -1,0 +1,173 @@
+"""Which column holds the texts and which the labels: named, or guessed and said aloud."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from tunelab.core.errors import DataError, suggest
+from tunelab.core.words import check_unicode, is_nan, kind_of, listed, short
+from tunelab.data.table import Table
+
+__all__ = [
+    "TEXT_NAMES",
+    "choose_columns",
+    "known_column",
+    "looks_like_texts",
+    "only_column",
+    "texts_of_column",
+    "usual_column",
+]
+
+
+# The first name is the plain one and wins over the others; two of the others are ambiguous.
+TEXT_NAMES = (
+    "text",
+    "sentence",
+    "review",
+    "content",
+    "review_text",
+    "reviewtext",
+    "review_body",
+    "body",
+    "comment",
+    "message",
+    "document",
+    "tweet",
+    "utterance",
+)
+LABEL_NAMES = (
+    "label",
+    "target",
+    "sentiment",
+    "class",
+    "category",
+    "labels",
+    "class_index",
+    "stars",
+    "rating",
+    "polarity",
+    "intent",
+    "emotion",
+    "topic",
+)
+
+
+# --- columns --------------------------------------------------------------------------------
+
+
+def choose_columns(
+    table: Table, text_column: str | None = None, label_column: str | None = None
+) -> tuple[str, str, str]:
+    """The text column, the label column, and the sentence that says so.
+
+    What is not named is guessed: by its usual name, else as the only column whose content looks
+    right. Raises DataError, with the columns and the flag, where that leaves none or several.
+    """
+    for flag, column in (
+        ("--text-column", text_column),
+        ("--label-column", label_column),
+    ):
+        if column is not None:
+            known_column(table, column, flag)
+    label = label_column or usual_column(table, LABEL_NAMES, "label", {text_column})
+    text = text_column or usual_column(table, TEXT_NAMES, "text", {label})
+    if text is None:
+        text = only_column(
+            table, [c for c in table.columns if c != label and looks_like_texts(table, c)], "text"
+        )
+    if label is None:
+        label = only_column(
+            table, [c for c in table.columns if c != text and looks_like_labels(table, c)], "label"
+        )
+        if label in {str(v) for v in table.get(label)}:
+            raise DataError(
+                f"{table.name}: the first line ({listed(table.columns)}) looks like a row, not "
+                "like a header. Add a header line with the names of the columns, e.g. text,label."
+            )
+    if text == label:
+        raise DataError(
+            f"{table.name}: the text column and the label column are both {text!r}. Name two with "
+            f"--text-column and --label-column. Columns: {listed(table.columns)}."
+        )
+    how = {True: "", False: " (guessed)"}
+    said = (
+        f"text column: {text!r}{how[text == text_column]}; "
+        f"label column: {label!r}{how[label == label_column]}"
+    )
+    return text, label, said
+
+
+def known_column(table: Table, column: str, flag: str) -> None:
+    """Refuse a column that the table lacks, naming those that it has."""
+    if column not in table.columns:
+        # A header cell may hold a line break; a message may not.
+        shown = [" ".join(c.split()) for c in table.columns[:50]]
+        raise DataError(
+            f"{table.name}: no column {column!r} ({flag}).{suggest(column, shown, what='Columns')}"
+        )
+
+
+def usual_column(
+    table: Table, names: Sequence[str], role: str, taken: set[str | None] | set[str]
+) -> str | None:
+    """The column with a usual name: the plain one, else the only one; None where there is none."""
+    found: dict[str, list[str]] = {}
+    for column in table.columns:
+        key = re.sub(r"[\s\-]+", "_", column.strip().lower())
+        if key in names and column not in taken:
+            found.setdefault(key, []).append(column)
+    if names[0] in found:
+        found = {names[0]: found[names[0]]}
+    columns = [c for group in found.values() for c in group]
+    if len(columns) > 1:
+        raise DataError(
+            f"{table.name}: {listed(columns)} could each be the {role} column. "
+            f"Name one with --{role}-column. Columns: {listed(table.columns)}."
+        )
+    return columns[0] if columns else None
+
+
+def only_column(table: Table, candidates: Sequence[str], role: str) -> str:
+    """The one candidate for a role; a DataError where there are none or several."""
+    if len(candidates) == 1:
+        return candidates[0]
+    found = f"{listed(candidates)} all look like one" if candidates else "none looks like one"
+    raise DataError(
+        f"{table.name}: cannot tell which is the {role} column: {found}. "
+        f"Name it with --{role}-column. Columns: {listed(table.columns)}."
+    )
+
+
+def looks_like_texts(table: Table, column: str) -> bool:
+    """Whether a column looks like texts: mostly distinct strings of words or of some length."""
+    values = [v for v in table.get(column)[:2_000] if v is not None and v != ""]
+    if not values or not all(isinstance(v, str) for v in values):
+        return False
+    worded = sum(any(map(str.isalpha, v)) and (" " in v.strip() or len(v) >= 20) for v in values)
+    return worded > len(values) / 2 and len(set(values)) > len(values) / 2
+
+
+def looks_like_labels(table: Table, column: str) -> bool:
+    """Whether a column looks like labels: short values, few distinct ones."""
+    values = [v for v in table.get(column) if v is not None and v != ""]
+    if not all(isinstance(v, str | int | float) and len(str(v)) <= 60 for v in values):
+        return False
+    return 2 <= len(set(values)) <= min(100, max(2, len(values) // 2))
+
+
+def texts_of_column(table: Table, column: str) -> list[str | None]:
+    """A column's values, all strings or None. Raises DataError for anything else."""
+    values = [None if is_nan(v) else v for v in table.get(column)]
+    for i, value in enumerate(values):
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise DataError(
+                f"{table.name}: column {column!r} holds {kind_of(value)} ({table.at(i)}: "
+                f"{short(repr(value), 40)}), expected texts. Choose another with --text-column, "
+                "or write it as a string."
+            )
+        if not value.isascii():
+            check_unicode(value, f"{table.name}: {table.at(i)}, column {column!r}")
+    return values

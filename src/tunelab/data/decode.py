@@ -1,0 +1,153 @@
+"""Bytes to text: which encoding a file is in."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+from tunelab.core.errors import DataError, suggest
+from tunelab.data.table import ReadOptions
+
+__all__ = [
+    "CHUNK_BYTES",
+    "check_text",
+    "open_text",
+]
+
+# Bytes that are read and decoded at a time.
+CHUNK_BYTES = 1 << 20
+
+
+@contextmanager
+def _binary(path: Path, name: str) -> Iterator[BinaryIO]:
+    """A file's bytes, `.gz` unpacked; whatever goes wrong while they are read is a DataError."""
+    try:
+        packed = path.name.lower().endswith(".gz")
+        with gzip.open(path, "rb") if packed else path.open("rb") as stream:
+            yield stream  # type: ignore[misc]
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{name}: not a whole gzip file ({error}). Download it again.") from error
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read: {error.strerror or error}.") from error
+
+
+def _codec(options: ReadOptions) -> str:
+    """The codec of an encoding's name; a byte-order mark is looked through."""
+    try:
+        codec = codecs.lookup(options.encoding).name
+        with suppress(UnicodeError):
+            b"    ".decode(codec)  # some codecs are not of texts, and say so when used
+    except LookupError as error:
+        known = ("utf-8", "utf-16", "latin-1", "cp1252", "cp1251", "gb18030", "shift_jis", "big5")
+        raise DataError(
+            f"no such text encoding: {options.encoding!r}."
+            f"{suggest(options.encoding, known, what='Common ones')}"
+        ) from error
+    return "utf-8-sig" if codec == "utf-8" else codec
+
+
+@contextmanager
+def open_text(path: Path, options: ReadOptions, newline: str = "") -> Iterator[TextIO]:
+    """A text file, decoded strictly, line ends as they are; `newline` says where lines end."""
+    with _binary(path, options.called(path)) as stream:
+        yield io.TextIOWrapper(stream, _codec(options), newline=newline)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedText:
+    """What `check_text` saw: the beginning, the first character that is no space, the last one."""
+
+    start: str
+    first: str
+    last: str
+
+
+def check_text(path: Path, options: ReadOptions) -> CheckedText:
+    """Go through a text file once: decoded strictly, without NUL, not empty. Raises DataError."""
+    name = options.called(path)
+    start = first = last = ""
+    done = lines = text_lines = 0  # bytes, and newlines among the bytes and the characters
+    nul: int | None = None
+    with _binary(path, name) as stream:
+        chunk = stream.read(CHUNK_BYTES)
+        if not chunk:
+            raise DataError(f"{name}: the file is empty. Expected a header and labelled texts.")
+        codec = _codec(options)
+        if codec == "utf-8-sig":
+            _refuse_utf16(name, chunk)
+        decoder = codecs.getincrementaldecoder(codec)()
+        while True:
+            begun = decoder.getstate()[0]  # bytes of a character that the last chunk began
+            try:
+                text = decoder.decode(chunk, not chunk)
+            except UnicodeDecodeError as error:
+                here = begun + chunk
+                at = len(here) - len(error.object) + error.start  # a mark is not in the object
+                line = lines - begun.count(b"\n") + here.count(b"\n", 0, at) + 1
+                remedy = (
+                    f"--encoding {_likely_encoding(here) if codec.startswith('utf') else 'utf-8'}"
+                )
+                raise DataError(
+                    f"{name}: not {options.encoding.upper()}: line {line}, byte offset "
+                    f"{done - len(begun) + at} (0x{here[at]:02x}). Save it as UTF-8, or name its "
+                    f"encoding, e.g. {remedy}."
+                ) from error
+            except UnicodeError as error:
+                raise DataError(f"{name}: not {options.encoding.upper()}: {error}.") from error
+            if nul is None and (found := text.find("\0")) >= 0:
+                nul = text_lines + text.count("\n", 0, found) + 1
+            text_lines += text.count("\n")
+            if len(start) < 100_000:
+                start = (start + text).lstrip("\r\n")[:100_000]
+            first = first or text.lstrip()[:1]
+            last = text[-1:] or last
+            if not chunk:
+                break
+            done, lines = done + len(chunk), lines + chunk.count(b"\n")
+            chunk = stream.read(CHUNK_BYTES)
+    if nul is not None:
+        raise DataError(
+            f"{name}: NUL byte in line {nul}: a binary file, or text in another encoding. "
+            "Expected plain text; if it is UTF-16, add --encoding utf-16."
+        )
+    if not first:
+        raise DataError(f"{name}: the file is empty. Expected a header and labelled texts.")
+    return CheckedText(start, first, last)
+
+
+# Encodings that spreadsheets and mail still write, most of them Windows' own.
+_OLD_ENCODINGS = [f"cp{page}" for page in (*range(1250, 1258), 874, 932, 949)]
+_OLD_ENCODINGS += ["gb18030", "big5", "koi8_r"]
+
+
+def _likely_encoding(data: bytes) -> str:
+    """The encoding that bytes which are not UTF-8 are likely in; of equal ones, Windows-1252."""
+    import charset_normalizer
+
+    matches = charset_normalizer.from_bytes(data, cp_isolation=_OLD_ENCODINGS)
+    best = matches.best()
+    if best is None:
+        return "latin-1"  # of any bytes; Windows-1252 leaves five undefined
+    as_good = (m for m in matches if (m.chaos, m.coherence) == (best.chaos, best.coherence))
+    western = any("cp1252" in match.could_be_from_charset for match in as_good)
+    return "cp1252" if western else best.encoding
+
+
+def _refuse_utf16(name: str, data: bytes) -> None:
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        found = "UTF-32"
+    elif data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        found = "UTF-16"
+    else:
+        return
+    raise DataError(
+        f"{name}: not UTF-8: line 1, byte offset 0 is the mark of {found}. "
+        f"Save it as UTF-8, or add --encoding {found.lower()}."
+    )

@@ -1,0 +1,157 @@
+"""Sources of labelled texts -> Dataset: read, validate, split, count duplicates.
+
+Knows no tokenizer and no model.
+
+Main path: `load` -> `SOURCES[kind](spec)` gives parts made of tables -> columns -> rows ->
+label names -> parts -> subset. Whoever adds a source writes a function `DataSpec -> Source` and a
+row in SOURCES.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tunelab.core.errors import DataError
+from tunelab.core.values import Dataset, DataSpec, Split
+from tunelab.core.words import listed
+from tunelab.data import duplicates
+from tunelab.data.card import count_duplicates, fingerprint_of
+from tunelab.data.columns import choose_columns
+from tunelab.data.labels import WHOLE_FLOAT, declared_names, encode_labels
+from tunelab.data.rows import rows_of_part, without_unlabelled
+from tunelab.data.sources import SOURCES, source_kind
+from tunelab.data.split import subset_of_train, three_parts, train_without_leaks
+from tunelab.data.texts import TextTable, read_texts
+from tunelab.data.write import write_table
+
+__all__ = [
+    "OtherData",
+    "TextTable",
+    "load",
+    "load_other",
+    "read_texts",
+    "write_table",
+]
+
+
+# --- the main path --------------------------------------------------------------------------
+
+
+def load(spec: DataSpec) -> Dataset:
+    """Read labelled texts, check them, and give train, validation and test parts.
+
+    Texts and label names are kept exactly as they are. Label names that are all whole numbers are
+    sorted as numbers, others as strings; a ClassLabel keeps its order. A missing test or
+    validation part is split off, stratified, by `split_seed`; `subset` then takes rows of the
+    train part alone, after `on_leak`. Everything decided for the user stands in `notes`. Row ids
+    are `stem:number`, the number as a reader of the file counts it (lines of a text file, rows
+    from 1 of others).
+
+    Raises DataError, one line, for whatever cannot be used.
+    """
+    if spec.on_bad_rows not in ("fail", "drop"):
+        raise DataError(f"on_bad_rows is {spec.on_bad_rows!r}, expected 'fail' or 'drop'.")
+    if spec.on_leak not in ("warn", "drop", "fail"):
+        raise DataError(f"on_leak is {spec.on_leak!r}, expected 'warn', 'drop' or 'fail'.")
+    source = SOURCES[source_kind(spec.source)](spec)
+    notes = list(source.notes)
+    first = next(iter(source.parts.values()))[0]
+    text_column, label_column, said = choose_columns(first, spec.text_column, spec.label_column)
+    notes.append(said)
+
+    parts = {}
+    for part, tables in source.parts.items():
+        parts[part] = rows_of_part(part, tables, (text_column, label_column), spec, notes)
+    rows = without_unlabelled(source.name, parts, label_column, notes)
+    declared = declared_names(source.parts, label_column)
+    label_names, splits = encode_labels(source.name, rows, declared, label_column, notes)
+    splits = three_parts(source.name, splits, label_names, spec.split_seed, notes)
+    if spec.on_leak != "warn":
+        splits["train"] = train_without_leaks(source.name, splits, len(label_names), spec, notes)
+    splits["train"] = subset_of_train(splits["train"], label_names, spec, notes)
+    return Dataset(
+        name=source.name,
+        revision=source.revision,
+        label_names=label_names,
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
+        fingerprint=fingerprint_of(label_names, splits),
+        text_column=text_column,
+        label_column=label_column,
+        notes=tuple(notes),
+        duplicates=count_duplicates(splits),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OtherData:
+    """Labelled rows from elsewhere, on which trained classifiers are scored.
+
+    `split.labels` index the study's label names. `domains` (n,) names where each row comes from,
+    where the data has a column `domain`. `in_train`: how many rows stand, or nearly, in the
+    training part; None where that was not asked.
+    """
+
+    name: str
+    split: Split
+    domains: tuple[str, ...] | None
+    fingerprint: str
+    notes: tuple[str, ...]
+    in_train: int | None = None
+
+
+def load_other(spec: DataSpec, label_names: Sequence[str], train: Split | None = None) -> OtherData:
+    """Read data to score on: its test part, else its validation part, else all of its rows.
+
+    `train`: the training part, in which its rows are looked for. Raises DataError where a label is
+    none of `label_names`.
+    """
+    source = SOURCES[source_kind(spec.source)](spec)
+    first = next(iter(source.parts.values()))[0]
+    text_column, label_column, said = choose_columns(first, spec.text_column, spec.label_column)
+    notes = [*source.notes, said]
+    for part in ("test", "validation", "all", "train"):
+        tables = source.parts.get(part)
+        rows = (
+            rows_of_part(part, tables, (text_column, label_column), spec, notes) if tables else None
+        )
+        if tables and rows is not None and (set(rows.labels) != {"-1"} or "-1" in label_names):
+            break
+        if tables:
+            notes.append(f"the {part} part is unlabelled: not scored")
+    else:
+        raise DataError(f"{source.name}: no labelled rows to score on.")
+    notes.append(
+        f"scored on {'all' if part == 'all' else f'the {part} part'}: {len(rows.ids):,} rows"
+    )
+    known = {name: i for i, name in enumerate(label_names)}
+    keys = [str(k) for k in rows.labels]
+    strange = sorted({k for k in keys if _known_label(k, known) not in known})
+    if strange:
+        raise DataError(
+            f"--test-on {source.name}: label {listed(strange)} is none of the training data's: "
+            f"{listed(list(label_names))}. Rename it, or leave its rows out."
+        )
+    labels = np.asarray([known[_known_label(k, known)] for k in keys], dtype=np.int64)
+    columns = {c: tuple(values) for c, values in rows.columns.items()}
+    split = Split(tuple(rows.ids), tuple(rows.texts), labels, columns)
+    domains = tuple(str(d) for d in columns["domain"]) if "domain" in columns else None
+    digest = fingerprint_of(label_names, {"train": split, "validation": split, "test": split})
+    seen = None
+    if train is not None:
+        seen = int(duplicates.match(train.texts, split.texts).found.sum())
+        if seen:
+            stand = f"{seen:,} of them stand, or nearly, in train too"
+            notes.append(f"{stand}: what is scored there is partly memory")
+    return OtherData(source.name, split, domains, digest, tuple(notes), seen)
+
+
+def _known_label(key: str, known: Mapping[str, int]) -> str:
+    if key in known:
+        return key
+    whole = WHOLE_FLOAT.fullmatch(key)
+    return whole["whole"] if whole else key.strip()

@@ -1,0 +1,237 @@
+"""From labelled rows to train, validation and test parts: stratified, seeded, never overlapping."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunelab.core.errors import DataError
+from tunelab.core.values import Dataset, DataSpec, Split
+from tunelab.core.words import rows_word
+from tunelab.data import duplicates
+
+__all__ = [
+    "redivided",
+    "smaller",
+    "subset_of_train",
+    "three_parts",
+    "train_without_leaks",
+    "without_leaked_rows",
+]
+
+
+HELD_OUT_PERCENT = 15
+VALIDATION_LIMIT = 5_000
+
+
+# --- parts ----------------------------------------------------------------------------------
+
+
+def three_parts(
+    name: str,
+    parts: Mapping[str, Split],
+    label_names: Sequence[str],
+    seed: int,
+    notes: list[str],
+) -> dict[str, Split]:
+    """Train, validation and test; a missing one is split off the train part and said."""
+    whole = parts["train"]
+    missing = [part for part in ("test", "validation") if part not in parts]
+    _enough_rows(name, whole, label_names, missing)
+    out = dict(parts)
+    rows = np.arange(len(whole))
+    for part in missing:
+        n = (len(whole) * HELD_OUT_PERCENT + 50) // 100
+        if part == "validation":
+            n = min(n, VALIDATION_LIMIT)
+        order = rows[_stratified_order(whole.labels[rows], seed, part)]
+        n = max(n, len(label_names))
+        out[part] = _take_rows(whole, order[:n])
+        rows = np.sort(order[n:])
+        notes.append(
+            f"no {part} part: {n:,} of {len(whole):,} rows split off for it "
+            f"({n / len(whole):.0%}, stratified, split seed {seed})"
+        )
+    out["train"] = _take_rows(whole, rows)
+    return {part: out[part] for part in ("train", "validation", "test")}
+
+
+def _enough_rows(
+    name: str, whole: Split, label_names: Sequence[str], missing: Sequence[str]
+) -> None:
+    need = 3 if missing else 2
+    counts = np.bincount(whole.labels, minlength=len(label_names))
+    few = [f"{label!r} ({n})" for label, n in zip(label_names, counts, strict=True) if n < need]
+    if few:
+        why = f"to split off {' and '.join(missing)}" if missing else "in train"
+        shown = f"{', '.join(few[:5])}{f' and {len(few) - 5:,} more' if len(few) > 5 else ''}"
+        classes = "a class has" if len(few) == 1 else f"{len(few):,} classes have"
+        raise DataError(
+            f"{name}: {classes} too few rows: {shown}; expected at least {need} of each {why}. "
+            "Add rows, or leave the class out."
+        )
+
+
+def _stratified_order(labels: NDArray[np.int64], seed: int, purpose: str) -> NDArray[np.int64]:
+    """An order of n rows such that every prefix of at least n_classes rows is stratified, (n,).
+
+    Rows of a class are shuffled; the row of rank r among n_c stands at (r + 1/2) / n_c, the
+    first of each class before all: Webster's apportionment, whose prefixes are nested, where
+    quotas by largest remainder are not (the Alabama paradox). The shuffle sorts by BLAKE2 of seed
+    and position: equal on every machine, process and NumPy.
+    """
+    shuffle = np.fromiter(
+        (
+            int.from_bytes(
+                hashlib.blake2b(f"{seed}/{purpose}/{i}".encode(), digest_size=8).digest(), "big"
+            )
+            for i in range(len(labels))
+        ),
+        dtype=np.uint64,
+        count=len(labels),
+    )
+    by_class = np.lexsort((shuffle, labels))
+    sizes = np.bincount(labels)
+    starts = np.cumsum(sizes) - sizes
+    classes = labels[by_class]
+    rank = np.arange(len(labels)) - starts[classes]
+    share = (rank + 0.5) / sizes[classes]
+    return np.asarray(by_class[np.lexsort((classes, share, rank > 0))], dtype=np.int64)
+
+
+def _take_rows(split: Split, rows: NDArray[np.int64]) -> Split:
+    """Some rows of a part, in the order of the source."""
+    rows = np.sort(rows)
+    return Split(
+        ids=tuple(split.ids[i] for i in rows),
+        texts=tuple(split.texts[i] for i in rows),
+        labels=split.labels[rows],
+        columns={c: tuple(values[i] for i in rows) for c, values in split.columns.items()},
+    )
+
+
+def train_without_leaks(
+    name: str,
+    parts: Mapping[str, Split],
+    classes: int,
+    spec: DataSpec,
+    notes: list[str],
+) -> Split:
+    """The train part without rows whose text, or nearly, is in validation or test.
+
+    Raises DataError where `on_leak` is "fail" and there are such rows, or where none of a class
+    would be left.
+    """
+    train = parts["train"]
+    held_out = [t for part in ("validation", "test") for t in parts[part].texts]
+    found = duplicates.match(held_out, train.texts)
+    leaked = found.found
+    n = int(leaked.sum())
+    if not n:
+        return train
+    what = f"{rows_word(n)} of the train part stand, or nearly, in validation or test too"
+    if spec.on_leak == "fail":
+        likest = np.argsort(-found.similarity, kind="stable")[: min(n, 5)]
+        where = ", ".join(train.ids[i] for i in likest)
+        raise DataError(
+            f"{name}: {what} (such as {where}): what is measured there is partly memory. Remove "
+            "them from train with --on-leak drop, or go on with --on-leak warn."
+        )
+    kept = _take_rows(train, np.flatnonzero(~leaked))
+    counts = np.bincount(kept.labels, minlength=classes)
+    if counts.min() < 2:
+        raise DataError(
+            f"{name}: {what}; without them a class has {counts.min()} rows in train, expected at "
+            "least 2. Add rows, or go on with --on-leak warn."
+        )
+    notes.append(f"{what}: dropped from train (on_leak: drop)")
+    return kept
+
+
+def subset_of_train(
+    train: Split, label_names: Sequence[str], spec: DataSpec, notes: list[str]
+) -> Split:
+    """`spec.subset` rows of the train part, stratified; a smaller subset lies in a larger one."""
+    n = spec.subset
+    if n is None:
+        return train
+    if n < len(label_names):
+        raise DataError(
+            f"--subset {n}: expected at least {len(label_names)}, one row for each class."
+        )
+    if n >= len(train):
+        notes.append(f"subset {n:,}: the train part has {len(train):,} rows, all are used")
+        return train
+    notes.append(
+        f"subset: {n:,} of {len(train):,} train rows (stratified, split seed {spec.split_seed})"
+    )
+    return _take_rows(train, _stratified_order(train.labels, spec.split_seed, "subset")[:n])
+
+
+def redivided(dataset: Dataset, seed: int) -> Dataset:
+    """The rows of train and validation divided anew, stratified, sizes as before; test stays.
+
+    The seed alone decides, so every method of a study sees the same parts with the same seed. A
+    class too rare for its share of a small train part has one row there all the same.
+    """
+    pool = _joined_splits(dataset.train, dataset.validation)
+    order = _stratified_order(pool.labels, seed, "vary_split")
+    n = len(dataset.validation)
+    for c in np.setdiff1d(pool.labels, pool.labels[order[n:]]):
+        mine = pool.labels[order]
+        commonest = np.bincount(mine[n:]).argmax()
+        here = np.flatnonzero(mine[:n] == c)[-1]
+        there = n + np.flatnonzero(mine[n:] == commonest)[0]
+        order[[here, there]] = order[[there, here]]
+    return replace(
+        dataset, train=_take_rows(pool, order[n:]), validation=_take_rows(pool, order[:n])
+    )
+
+
+def without_leaked_rows(dataset: Dataset) -> Dataset:
+    """The same data without training rows whose text, or nearly, is in validation or test.
+
+    `load` does that where `on_leak` is "drop"; rows that are divided anew need it again: texts that
+    stood twice in train are torn apart, and validation's rows come into train.
+    """
+    held_out = (*dataset.validation.texts, *dataset.test.texts)
+    leaked = duplicates.match(held_out, dataset.train.texts).found
+    kept = _take_rows(dataset.train, np.flatnonzero(~leaked))
+    if len(np.unique(kept.labels)) < len(dataset.label_names):
+        raise DataError(
+            f"{dataset.name}: {rows_word(int(leaked.sum()))} of train, divided anew, stand in "
+            "validation or test too; without them a class has none left. Add rows, or go on with "
+            "--on-leak warn."
+        )
+    return replace(dataset, train=kept)
+
+
+def smaller(dataset: Dataset, rows: int, seed: int) -> Dataset:
+    """The same data with `rows` training rows, stratified; those of fewer rows lie within.
+
+    Raises DataError for fewer rows than classes.
+    """
+    if rows < len(dataset.label_names):
+        raise DataError(
+            f"--train-sizes {rows}: expected at least {len(dataset.label_names)}, one row for each "
+            "class."
+        )
+    order = _stratified_order(dataset.train.labels, seed, "train_rows")
+    return replace(dataset, train=_take_rows(dataset.train, order[:rows]))
+
+
+def _joined_splits(a: Split, b: Split) -> Split:
+    def column(split: Split, name: str) -> tuple[Any, ...]:
+        return tuple(split.columns.get(name, (None,) * len(split)))
+
+    return Split(
+        (*a.ids, *b.ids),
+        (*a.texts, *b.texts),
+        np.concatenate([a.labels, b.labels]),
+        {c: (*column(a, c), *column(b, c)) for c in (*a.columns, *b.columns)},
+    )

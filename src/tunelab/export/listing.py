@@ -1,0 +1,137 @@
+"""What classifiers lie below a folder, and what is in one of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tunelab.core import files
+from tunelab.core.artifact import MANIFEST, read_manifest
+from tunelab.core.errors import ArtifactError, InputError
+from tunelab.core.values import Artifact
+from tunelab.models import bases, foreign
+from tunelab.models.families import FAMILIES, USUAL_HEADS
+from tunelab.models.names import is_within
+
+__all__ = [
+    "adapter_config",
+    "find_artifacts",
+    "method_of",
+    "show",
+]
+
+
+# --- looking --------------------------------------------------------------------------------
+
+
+def find_artifacts(root: Path | str) -> list[dict[str, Any]]:
+    """Artifacts below a folder, those of studies' trials too, by folder.
+
+    Each has folder, kind, method, base, label_names, bytes; what cannot be read has its `error`.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise ArtifactError(f"{root}: there is no such folder. Give one that holds classifiers.")
+    folders = {p.parent for name in (MANIFEST, foreign.ADAPTER) for p in root.rglob(name)}
+    inside = [f for f in folders if not any(p.startswith(".") for p in f.relative_to(root).parts)]
+    return [_row(folder) for folder in sorted(inside)]
+
+
+def _row(folder: Path) -> dict[str, Any]:
+    row: dict[str, Any] = {"folder": str(folder), "bytes": files.folder_bytes(folder)}
+    try:
+        known = (folder / MANIFEST).is_file()
+        artifact = read_manifest(folder) if known else foreign.open_folder(folder)
+        base = artifact.manifest.get("base")
+        return row | {
+            "kind": artifact.manifest["kind"],
+            "method": method_of(artifact)["name"],
+            "base": base["name"] if base else None,
+            "label_names": list(artifact.manifest["label_names"]),
+            "error": None,
+        }
+    except InputError as e:
+        nothing = dict.fromkeys(("kind", "method", "base", "label_names"))
+        return row | nothing | {"error": str(e)}
+
+
+def show(folder: Path | str) -> dict[str, Any]:
+    """All that an artifact says of itself: kind, method and settings, base, labels, sizes in bytes.
+
+    `bytes` are those of the tensors in the files, head apart; `files` gives each file's size.
+    """
+    artifact = foreign.open_folder(folder)
+    directory, manifest = artifact.directory, artifact.manifest
+    return {
+        "folder": str(directory),
+        "kind": manifest["kind"],
+        "method": method_of(artifact),
+        "base": manifest.get("base"),
+        "label_names": list(manifest["label_names"]),
+        "max_length": manifest.get("max_length"),
+        "bytes": _sizes(artifact),
+        "files": {
+            p.relative_to(directory).as_posix(): p.stat().st_size
+            for p in sorted(directory.rglob("*"))
+            if p.is_file()
+        },
+        "made_from": manifest.get("merged_from") or manifest.get("combined_from"),
+        "tunelab": manifest.get("tunelab"),
+        "notes": list(manifest.get("notes", ())),
+    }
+
+
+def _sizes(artifact: Artifact) -> dict[str, int]:
+    """Bytes of the tensors in an artifact's safetensors files: of the head and of the rest."""
+    rest = "adapter" if artifact.manifest["kind"] == "adapter" else "model"
+    sizes = {rest: 0, "head": 0}
+    heads = _heads(artifact)
+    for file in sorted(artifact.directory.glob("*.safetensors")):
+        for name, entry in bases.tensors(str(artifact.directory), file).items():
+            begin, end = entry["data_offsets"]
+            sizes["head" if is_within(name, heads) else rest] += end - begin
+    return sizes
+
+
+def _heads(artifact: Artifact) -> tuple[str, ...]:
+    """Names of the modules that are the head (or, beside an adapter, are trained in full)."""
+    directory, kind = artifact.directory, artifact.manifest["kind"]
+    if kind == "adapter":
+        return tuple(adapter_config(artifact).get("modules_to_save") or ())
+    if kind == "model":
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        family = FAMILIES.get(config.get("model_type", ""))
+        return family.head if family else USUAL_HEADS
+    return ()
+
+
+def adapter_config(artifact: Artifact) -> dict[str, Any]:
+    """The content of an adapter's `adapter_config.json`."""
+    text = (artifact.directory / foreign.ADAPTER).read_text(encoding="utf-8")
+    config: dict[str, Any] = json.loads(text)
+    return config
+
+
+def method_of(artifact: Artifact) -> dict[str, Any]:
+    """Name and settings: from the trial that made it, else from peft's config, else unknown."""
+    directory = artifact.directory
+    for spec in (directory / "trial" / "spec.json", directory.parent / "spec.json"):
+        if spec.is_file():
+            body = json.loads(spec.read_text(encoding="utf-8"))
+            method = body["method"]
+            return {"name": method["label"], "settings": method["settings"], "seed": body["seed"]}
+    merged = artifact.manifest.get("merged_from")
+    if merged:
+        return {"name": f"{merged['method']}, merged", "settings": {}, "seed": None}
+    if (directory / foreign.ADAPTER).is_file():
+        config = adapter_config(artifact)
+        own = {"base_model_name_or_path", "inference_mode", "peft_type", "peft_version"}
+        said = {k: v for k, v in config.items() if k not in own and v not in (None, {}, [], False)}
+        return {
+            "name": str(config.get("peft_type", "peft")).lower(),
+            "settings": said,
+            "seed": None,
+        }
+    linear = artifact.manifest["kind"] not in {"adapter", "model"}
+    return {"name": artifact.manifest["kind"] if linear else None, "settings": {}, "seed": None}

@@ -1,0 +1,1 @@
+"""How weights learn: the loop, the engines it drives, and several trainings in one pass."""

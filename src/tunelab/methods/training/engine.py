@@ -1,0 +1,223 @@
+"""Engines: how a batch becomes logits - packed, on kernels, or plain - and the number format."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from tunelab.core.errors import TrialError
+from tunelab.kernels import library, precision
+from tunelab.methods.settings import TrainingSettings
+from tunelab.models import batches
+from tunelab.models.batches import Encoded
+from tunelab.models.packed import Packed, why_float32, why_not_packed
+
+__all__ = [
+    "Calculate",
+    "Engine",
+    "RowsToCompute",
+    "choose_engine",
+    "forward",
+    "number_format",
+    "scored_in",
+]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowsToCompute:
+    """One training's share of a forward pass: the texts of these row numbers.
+
+    Where the lowest layers were computed before (`frozen`), `entering` is what enters the layer
+    above the `layers` lowest: (tokens, width), or (rows, width) above all of them.
+    """
+
+    encoded: Encoded
+    rows: NDArray[np.int64]
+    layers: int = 0
+    entering: torch.Tensor | None = None
+
+
+# {place of a training: what it asks} -> {its place: logits (rows, n_classes), tokens computed}
+Calculate = Callable[[Mapping[int, RowsToCompute]], dict[int, tuple[torch.Tensor, int]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """How batches are computed, for one training or for several that share each pass.
+
+    `name` (packed or plain) and, where it is not packed, why; the type of activations and frozen
+    weights, and why that one; `kernels`, compiled (and for what) or torch's own; `more` facts of a
+    stack. `compute` works while `installed`. `clock`: the seconds that count as each training's.
+    """
+
+    name: str
+    reason: str | None
+    precision: str
+    precision_reason: str
+    kernels: str
+    compute: Calculate
+    installed: Callable[[], AbstractContextManager[None]]
+    clock: Callable[[], float] = time.perf_counter
+    more: Mapping[str, Any] = field(default_factory=dict)
+    # What the lowest layers give (packing.Packed.below), where they can be computed apart, and the
+    # route of its products.
+    below: Callable[[Encoded, NDArray[np.int64], int], torch.Tensor] | None = None
+    route: str = "mkl"
+
+    def facts(self) -> dict[str, Any]:
+        """For the trial's result."""
+        return {
+            **self.more,
+            "engine": self.name,
+            "engine_reason": self.reason,
+            "precision": self.precision,
+            "precision_reason": self.precision_reason,
+            "kernels": self.kernels,
+        }
+
+
+def choose_engine(
+    model: nn.Module, pad_id: int, settings: TrainingSettings, seed: int = 0
+) -> Engine:
+    """Packed where the model can, in the fastest number format that it and the machine allow.
+
+    `seed` decides the packed engine's dropout masks. Raises TrialError for a precision that this
+    machine does not have.
+    """
+    reason = why_not_packed(model)
+    if settings.gradient_checkpointing:
+        reason = "gradient checkpointing recomputes through the plain path"
+    if settings.engine == "plain":
+        reason = "engine: plain was asked for"
+    where = next(model.parameters()).device
+    chosen, why, route = number_format(model, settings.precision, where, packed=reason is None)
+    dtype = getattr(torch, chosen)
+    narrow = torch.autocast(where.type, dtype, enabled=dtype != torch.float32)
+    if reason is not None:
+        compute = _plainly(model, pad_id, where, narrow)
+        return Engine("plain", reason, chosen, why, "torch", compute, nullcontext)
+    if why_float32(model) is not None:  # autocast narrows what can be narrowed
+        packed = Packed(model, torch.float32, seed)
+        return Engine(
+            "packed",
+            None,
+            chosen,
+            why,
+            library.built(torch.float32),
+            _packed(packed, narrow),
+            packed.installed,
+            below=_inside(narrow, packed.below),
+            route=f"autocast {chosen}",
+        )
+    packed = Packed(model, dtype, seed)
+
+    @contextmanager
+    def installed() -> Iterator[None]:
+        with packed.installed(), precision.float32_route(route):
+            yield
+
+    return Engine(
+        "packed",
+        None,
+        chosen,
+        why,
+        library.built(dtype),
+        _packed(packed, nullcontext()),
+        installed,
+        below=packed.below,
+        route=route,
+    )
+
+
+def _packed(packed: Packed, within: AbstractContextManager[Any]) -> Calculate:
+    """Rows of one training as a packed row, from the layer that they enter."""
+
+    def compute(
+        asked: Mapping[int, RowsToCompute],
+    ) -> dict[int, tuple[torch.Tensor, int]]:
+        with within:
+            return {
+                k: packed(a.encoded, a.rows)
+                if a.entering is None
+                else packed.above(a.encoded, a.rows, a.layers, a.entering)
+                for k, a in asked.items()
+            }
+
+    return compute
+
+
+def _plainly(
+    model: nn.Module, pad_id: int, where: torch.device, within: AbstractContextManager[Any]
+) -> Calculate:
+    """Rows of one training side by side, padded, through the model as it is."""
+
+    def compute(
+        asked: Mapping[int, RowsToCompute],
+    ) -> dict[int, tuple[torch.Tensor, int]]:
+        computed = {}
+        for k, a in asked.items():
+            batch = batches.pad(a.encoded, a.rows, pad_id)
+            with within:
+                computed[k] = forward(model, batch, where), batch.input_ids.size
+        return computed
+
+    return compute
+
+
+def _inside(
+    context: AbstractContextManager[Any], compute: Callable[..., torch.Tensor]
+) -> Callable[..., torch.Tensor]:
+    def inside(*given: Any) -> torch.Tensor:
+        with context:
+            return compute(*given)
+
+    return inside
+
+
+def number_format(
+    model: nn.Module, asked: str, where: torch.device, *, packed: bool
+) -> tuple[str, str, str]:
+    """The number format, why, and the route of float32 products (see `precision`)."""
+    if asked == "float16" and where.type == "cpu":
+        raise TrialError(
+            "precision: float16 needs a GPU, found a processor. Use auto, bfloat16 or float32."
+        )
+    if asked != "auto":
+        return asked, "asked for", "mkl"
+    if where.type == "cuda":
+        able = torch.cuda.is_bf16_supported()
+        return (
+            ("bfloat16", "the GPU has it", "mkl")
+            if able
+            else ("float32", "the GPU has no bfloat16", "mkl")
+        )
+    if not packed:
+        return "float32", "the plain engine computes in float32", "mkl"
+    choice = precision.choose()
+    reason = why_float32(model)
+    if choice.dtype == "bfloat16" and reason is not None:
+        return "float32", reason, choice.route
+    return choice.dtype, choice.reason, choice.route
+
+
+def forward(model: nn.Module, batch: batches.Batch, where: torch.device) -> torch.Tensor:
+    """Logits (b, n_classes) of a padded batch, in float32."""
+    out = model(
+        input_ids=torch.from_numpy(batch.input_ids).to(where, non_blocking=True),
+        attention_mask=torch.from_numpy(batch.attention_mask).to(where, non_blocking=True),
+    )
+    logits: torch.Tensor = out.logits
+    return logits.float()
+
+
+def scored_in(settings: TrainingSettings) -> str:
+    """What a model trained so is scored in (inference.PRECISIONS): never bfloat16."""
+    return "float32" if settings.precision == "float32" else "auto"

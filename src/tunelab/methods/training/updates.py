@@ -1,0 +1,160 @@
+"""From logits to losses, and from gradients to weights: loss, AdamW, schedule, hooks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from tunelab.kernels.adamw import AdamW
+from tunelab.methods.settings import TrainingSettings
+
+__all__ = [
+    "Hooks",
+    "MakeHooks",
+    "Updates",
+    "class_weights",
+    "rate_factor",
+    "trainable",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a method changes in the loop: `rate(name)`, the factor of a parameter's learning rate;
+    `penalty()`, a term added to each step's loss; `after_step()`, called after each optimizer step
+    while the gradients are still there.
+    """
+
+    rate: Callable[[str], float] | None = None
+    penalty: Callable[[], torch.Tensor] | None = None
+    after_step: Callable[[], None] | None = None
+
+
+# (model, settings, number of steps) -> hooks
+MakeHooks = Callable[[Any, Any, int], Hooks]
+
+
+class Updates:
+    """From logits to losses, and from gradients to weights: the optimizer and all around it."""
+
+    def __init__(  # noqa: PLR0917
+        self,
+        model: nn.Module,
+        labels: NDArray[np.int64],
+        settings: TrainingSettings,
+        hooks: Hooks,
+        steps: int,
+        precision: str,
+    ) -> None:
+        self._where = next(model.parameters()).device
+        self._smoothing, self._hooks = settings.label_smoothing_factor, hooks
+        self._weights = class_weights(labels, settings)
+        self._optimizer = _optimizer(model, settings, hooks)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimizer, rate_factor(settings, steps)
+        )
+        # float16 loses small gradients unless the loss is scaled up (Micikevicius et al. 2018).
+        self._scaler = torch.amp.GradScaler(self._where.type, enabled=precision == "float16")
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        return float(self._schedule.get_last_lr()[0])
+
+    def weight_of(self, labels: NDArray[np.int64]) -> float:
+        """How much these rows weigh in a loss: their number, where classes weigh alike."""
+        return float(len(labels)) if self._weights is None else float(self._weights[labels].sum())
+
+    def sum_of_losses(self, logits: torch.Tensor, labels: NDArray[np.int64]) -> torch.Tensor:
+        """Cross-entropy of each row, weighted by its class, in sum."""
+        return functional.cross_entropy(
+            logits,
+            torch.from_numpy(labels).to(self._where),
+            weight=None if self._weights is None else self._weights.to(self._where),
+            label_smoothing=self._smoothing,
+            reduction="sum",
+        )
+
+    def scaled(self, loss: torch.Tensor) -> torch.Tensor:
+        """Times what keeps small gradients of float16; unchanged in other types."""
+        scaled: torch.Tensor = self._scaler.scale(loss)
+        return scaled
+
+    def penalise(self) -> float:
+        """Add the gradients of the method's own term, where it has one; gives its value."""
+        if self._hooks.penalty is None:
+            return 0.0
+        extra = self._hooks.penalty()
+        self.scaled(extra).backward()  # type: ignore[no-untyped-call]
+        return float(extra.detach())
+
+    def apply(self) -> None:
+        """Move the weights by the gradients that there are, and forget these."""
+        self._scaler.unscale_(self._optimizer)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        if self._hooks.after_step:
+            self._hooks.after_step()  # before the gradients go: AdaLoRA's importance needs them
+        self._schedule.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+
+def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """What learns, by name."""
+    return [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+
+
+def class_weights(labels: NDArray[np.int64], settings: TrainingSettings) -> torch.Tensor | None:
+    """Weights n / (n_classes * count), as class_weight="balanced" in scikit-learn."""
+    if settings.class_weight == "none":
+        return None
+    counts = np.bincount(labels)
+    return torch.tensor(len(labels) / (len(counts) * counts), dtype=torch.float32)
+
+
+def _optimizer(model: nn.Module, settings: TrainingSettings, hooks: Hooks) -> AdamW:
+    """AdamW without weight decay on biases and normalisation weights, as in transformers."""
+    named = trainable(model)
+    factors = {n: hooks.rate(n) if hooks.rate else 1.0 for n, _ in named}
+    groups = [
+        {
+            "params": [p for n, p in named if factors[n] == factor and (p.ndim >= 2) == matrix],
+            "weight_decay": settings.weight_decay if matrix else 0.0,
+            "lr": settings.learning_rate * factor,
+        }
+        for factor in sorted(set(factors.values()))
+        for matrix in (True, False)
+    ]
+    return AdamW(
+        groups,
+        lr=settings.learning_rate,
+        max_norm=settings.max_grad_norm,
+        fused=hooks.after_step is None,  # it looks at gradients as they were clipped
+    )
+
+
+def rate_factor(settings: TrainingSettings, steps: int) -> Callable[[int], float]:
+    """Factor of the learning rate at a step: linear warm-up, then as `lr_scheduler_type` says."""
+    asked = settings.warmup_steps
+    warm = math.ceil(asked * steps) if asked < 1 else int(asked)
+
+    def factor(step: int) -> float:
+        if step < warm:
+            # Counted from 1, so that the first step is not wasted at a rate of zero.
+            return (step + 1) / warm
+        done = (step - warm) / max(1, steps - warm)
+        if settings.lr_scheduler_type == "linear":
+            return 1 - done
+        if settings.lr_scheduler_type == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * done))
+        return 1.0
+
+    return factor

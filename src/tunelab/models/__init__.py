@@ -1,0 +1,14 @@
+"""A pretrained model: found, loaded, computed fast, saved.
+
+bases         which model is meant: a name, a folder, the hash of its weights
+families family names   what is particular to a kind of model, a row each; names of its parts
+pretrained    encoders and heads, loaded
+batches tokens embeddings frozen   texts in tokens, vectors and states, cached by content
+packed        training without padding
+scoring       scoring fast
+many          several adapters in one pass
+classifier linear text_classifier   what is saved, opened and asked for labels
+foreign       what peft and transformers saved
+
+May import: core, data, stats, kernels.
+"""

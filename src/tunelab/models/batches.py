@@ -1,0 +1,107 @@
+"""Token ids -> batches of like length. Padding is measured, never guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Batch",
+    "Encoded",
+    "encode",
+    "eval_batches",
+    "pad",
+    "train_batches",
+]
+
+
+# Texts that are tokenized at a time: what a tokenizer says of a text is far larger than its ids.
+_AT_A_TIME = 256
+# Lengths are sorted within windows of so many batches: nearly no padding, still a random order.
+WINDOW = 50
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """Tokenized texts: `ids`, n arrays of token ids (int64) of differing lengths."""
+
+    ids: tuple[NDArray[np.int64], ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Number of tokens in each text, (n,)."""
+        return np.asarray([len(i) for i in self.ids], dtype=np.int64)
+
+    def lengths_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Number of tokens in some of the texts."""
+        return np.asarray([len(self.ids[r]) for r in rows], dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """`rows` (b,) index the texts; `input_ids` and `attention_mask` are (b, longest)."""
+
+    rows: NDArray[np.int64]
+    input_ids: NDArray[np.int64]
+    attention_mask: NDArray[np.int64]
+
+
+def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoded:
+    """Tokenize with special tokens, cut at `max_length` tokens, without padding."""
+    ids: list[NDArray[np.int64]] = []
+    for i in range(0, len(texts), _AT_A_TIME):
+        rows = tokenizer(
+            list(texts[i : i + _AT_A_TIME]),
+            truncation=True,
+            max_length=max_length,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
+        ids += [np.asarray(r, dtype=np.int64) for r in rows]
+    return Encoded(tuple(ids))
+
+
+def pad(encoded: Encoded, rows: NDArray[np.int64], pad_id: int) -> Batch:
+    """Put rows side by side, padded on the right to the longest of them."""
+    longest = max(len(encoded.ids[r]) for r in rows)
+    ids = np.full((len(rows), longest), pad_id, dtype=np.int64)
+    mask = np.zeros((len(rows), longest), dtype=np.int64)
+    for i, r in enumerate(rows):
+        n = len(encoded.ids[r])
+        ids[i, :n] = encoded.ids[r]
+        mask[i, :n] = 1
+    return Batch(rows, ids, mask)
+
+
+def train_batches(
+    lengths: NDArray[np.int64], batch_size: int, rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Row numbers of one epoch's batches: every row once, like lengths together, random order.
+
+    Rows are shuffled, sorted by length within windows of `WINDOW` batches, cut into batches, and
+    the batches shuffled (as `group_by_length` in transformers).
+    """
+    order = rng.permutation(len(lengths))
+    window = batch_size * WINDOW
+    sorted_windows = [
+        chunk[np.argsort(-lengths[chunk], kind="stable")]
+        for chunk in (order[i : i + window] for i in range(0, len(order), window))
+    ]
+    order = np.concatenate(sorted_windows)
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def eval_batches(encoded: Encoded, batch_size: int, pad_id: int) -> Iterator[Batch]:
+    """All rows, shortest first, in padded batches: hardly any padding, nothing dropped."""
+    order = np.argsort(encoded.lengths, kind="stable")
+    for i in range(0, len(order), batch_size):
+        yield pad(encoded, order[i : i + batch_size], pad_id)

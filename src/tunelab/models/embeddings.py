@@ -1,0 +1,143 @@
+"""Frozen embeddings of a base model: computed once per base x text, cached by content.
+
+The cache's key is everything that the vectors depend on: the base's weights, the pooling, the
+length limit and the texts themselves, so a subset or another file can never read a stranger's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunelab.core import cache, machine
+from tunelab.core.values import Artifact, BaseRef
+from tunelab.models import anatomy, bases, batches, pretrained, scoring
+from tunelab.models.bases import Base
+
+__all__ = [
+    "Embedded",
+    "Embedder",
+    "cached",
+    "embedder_for",
+    "seconds_now",
+]
+
+
+# Changing how vectors are computed must change this, or old ones would be read back.
+_VERSION = 2
+_SAMPLE = 128
+
+
+class Embedder:
+    """Texts -> vectors (n, width, float32) by the frozen base: its first token, or the mean of all.
+
+    `pooling`: "cls" takes the last layer's vector of the first token; "mean" averages those of all
+    tokens of the text, padding left out (Reimers & Gurevych 2019).
+    """
+
+    def __init__(self, base: Base, pooling: str, max_length: int, batch_size: int = 64) -> None:
+        model: Any = pretrained.load_encoder(base)
+        self._model = model.to(pretrained.device())
+        self._tokenizer = pretrained.load_tokenizer(base)
+        self._prepared = scoring.prepare_encoder(self._model, pooling)
+        self._max_length = max_length
+        self._batch_size = batch_size
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed texts in their order, (n, width)."""
+        return scoring.texts_in_windows(texts, self._embed)
+
+    def prepared(self) -> scoring.Prepared:
+        """What embeds texts, and which path it takes."""
+        return self._prepared
+
+    def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        encoded = batches.encode(self._tokenizer, texts, self._max_length)
+        pad_id = self._tokenizer.pad_token_id or 0
+        width = anatomy.width_of(self._model)
+        return self._prepared(encoded, pad_id, self._batch_size, width)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedded:
+    """Vectors (n, width), what computing them cost (seconds, bytes), and whether it was now."""
+
+    vectors: NDArray[np.float32]
+    seconds: float
+    peak_memory_bytes: int | None
+    from_cache: bool
+
+
+def cached(
+    base: Base, texts: Sequence[str], pooling: str, max_length: int, embedder: Any = None
+) -> Embedded:
+    """Vectors of texts from the cache, or computed (by `embedder`, or a new one) and kept there."""
+    folder = cache.folder() / "embeddings" / _key(base, texts, pooling, max_length)
+    file, about = folder.with_suffix(".npy"), folder.with_suffix(".json")
+    facts = cache.read_json(about)
+    if isinstance(facts, dict):
+        with suppress(OSError, ValueError, EOFError):  # not there, or cut short: made anew
+            kept = np.load(file)
+            if len(kept) == len(texts):
+                return Embedded(kept, facts["seconds"], facts["peak_memory_bytes"], True)
+    peak = machine.PeakMemory()
+    embedder = embedder or Embedder(base, pooling, max_length)
+    started = time.perf_counter()
+    vectors = embedder(texts)
+    seconds = time.perf_counter() - started
+    memory = peak.bytes()
+    _write(file, vectors)
+    facts = {"seconds": seconds, "peak_memory_bytes": memory, "base": base.ref.name}
+    # Last, and whole: what has this file beside it is complete.
+    cache.replace(about, json.dumps(facts).encode())
+    return Embedded(vectors, seconds, memory, False)
+
+
+def seconds_now(embedder: Embedder, texts: Sequence[str]) -> float:
+    """What embedding these texts takes now, by a sample of all lengths.
+
+    Vectors that were kept may be of a busy hour, or of another version: their seconds say nothing
+    beside those of a method that is trained now.
+    """
+    in_order = sorted(texts, key=len)
+    some = in_order[:: max(1, len(in_order) // _SAMPLE)]
+    embedder(some[:8])  # what is only done once
+    started = time.perf_counter()
+    embedder(some)
+    return (time.perf_counter() - started) * sum(map(len, texts)) / max(1, sum(map(len, some)))
+
+
+def _key(base: Base, texts: Sequence[str], pooling: str, max_length: int) -> str:
+    digest = hashlib.sha256()
+    weights = base.ref.sha256 + (base.ref.code_sha256 or "")
+    head = json.dumps([_VERSION, weights, base.tokenizer_sha256, pooling, max_length])
+    digest.update(head.encode())
+    for text in texts:
+        raw = text.encode("utf-8", "surrogatepass")
+        digest.update(len(raw).to_bytes(8, "little"))
+        digest.update(raw)
+    return digest.hexdigest()[:32]
+
+
+def _write(path: Path, vectors: NDArray[np.float32]) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, vectors)
+    cache.replace(path, buffer.getvalue())
+
+
+def embedder_for(artifact: Artifact, trust_remote_code: bool = False) -> Embedder:
+    """The embedder that a saved EmbeddingSvm was trained on; refuses another base."""
+    manifest = artifact.manifest
+    ref = BaseRef(**manifest["base"])
+    base = bases.resolve_exactly(ref, artifact.directory, trust_remote_code)
+    return Embedder(base, manifest["pooling"], manifest["max_length"])

@@ -1,0 +1,208 @@
+"""Classifiers that plain peft or transformers wrote, described as artifacts: nothing is written.
+
+What their folders do not say is decided here and noted in the manifest under "notes".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tunelab.core import artifact
+from tunelab.core.errors import ArtifactError, ModelError
+from tunelab.core.values import Artifact
+from tunelab.models import bases
+from tunelab.models.families import USUAL_HEADS
+
+__all__ = [
+    "ADAPTER",
+    "WEIGHTS",
+    "find",
+    "open_folder",
+]
+
+
+ADAPTER = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+# Trainer leaves these beside its models. They are pickles, and they are never read.
+LEFTOVERS = frozenset(
+    {
+        "training_args.bin",
+        "optimizer.pt",
+        "optimizer.bin",
+        "scheduler.pt",
+        "scaler.pt",
+        "rng_state.pth",
+        *(f"rng_state_{i}.pth" for i in range(16)),
+    }
+)
+_TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
+# Where the last layer of a head is called otherwise, its class count cannot be read from the file.
+_LAST_LAYER = re.compile(rf"(^|\.)({'|'.join(USUAL_HEADS)})(\.out_proj)?\.weight$")
+_LONGEST = 512
+
+
+def find(folder: Path | str) -> Path:
+    """The artifact's folder: the one given, or the `artifact` inside of a trial's folder."""
+    folder = Path(folder).expanduser()
+    inner = folder / "artifact"
+    return inner if not (folder / artifact.MANIFEST).exists() and inner.is_dir() else folder
+
+
+def open_folder(folder: Path | str, base: bases.Base | None = None) -> Artifact:
+    """Open what tunelab saved, or describe what peft or transformers saved (on `base`, if given).
+
+    Raises ArtifactError for anything else, for altered files and for pickles, by name.
+    """
+    directory = find(folder)
+    if (directory / artifact.MANIFEST).is_file():
+        return artifact.open_artifact(directory)
+    if (directory / ADAPTER).is_file():
+        return _adapter(directory, base)
+    if (directory / "config.json").is_file():
+        return _model(directory)
+    return artifact.open_artifact(directory)  # says what was expected and what is there
+
+
+def _adapter(directory: Path, base: bases.Base | None) -> Artifact:
+    artifact.refuse_pickles(directory, LEFTOVERS)
+    config = _json(directory / ADAPTER)
+    if not (directory / WEIGHTS).is_file():
+        raise ArtifactError(f"{directory}: expected {WEIGHTS} beside {ADAPTER}, found none.")
+    base = base or _base_of(directory, config)
+    classes = _classes(directory)
+    said = _json(directory / "config.json") if (directory / "config.json").is_file() else {}
+    notes = [f"Written by peft, not by tunelab: base {base.ref.name}, weights not checked."]
+    names = _label_names(said, classes)
+    if names is None:
+        names = _numbered(classes)
+        notes.append(f"Label names are not in the folder: {', '.join(names)}.")
+    own = any((directory / n).is_file() for n in _TOKENIZER)
+    if not own:
+        notes.append("No tokenizer in the folder: the base's is used.")
+    length = _max_length(directory if own else base.path, base.max_positions)
+    notes.append(f"Texts are cut at {length} tokens.")
+    return _describe(
+        directory,
+        notes,
+        kind="adapter",
+        label_names=names,
+        max_length=length,
+        base={"name": base.ref.name, "sha256": base.ref.sha256},
+        tokenizer="own" if own else "base",
+    )
+
+
+def _model(directory: Path) -> Artifact:
+    artifact.refuse_pickles(directory, LEFTOVERS)
+    base = bases.resolve(str(directory))
+    config = _json(directory / "config.json")
+    architectures = config.get("architectures") or ["no architecture named"]
+    if not any("ForSequenceClassification" in a for a in architectures):
+        raise ArtifactError(
+            f"{directory}: expected a classifier ({artifact.MANIFEST}, or a transformers model "
+            f"for sequence classification), found a model without a trained head "
+            f"({', '.join(architectures)}). Train one: tunelab train DATA --method full "
+            f"--model {directory}"
+        )
+    problem = config.get("problem_type")
+    # transformers writes names for any number of classes but its default, which is two.
+    classes = len(config.get("id2label") or {}) or int(config.get("num_labels") or 2)
+    if problem not in {None, "single_label_classification"} or classes < 2:
+        found = problem if problem not in {None, "single_label_classification"} else "one output"
+        raise ArtifactError(
+            f"{directory}: expected a classifier of one label a text, found {found} in its "
+            "config.json."
+        )
+    notes = ["Written by transformers, not by tunelab: weights not checked."]
+    names = _label_names(config, classes)
+    if names is None:
+        names = _numbered(classes)
+        notes.append(f"Label names are not in its config.json: {', '.join(names)}.")
+    length = _max_length(directory, base.max_positions)
+    notes.append(f"Texts are cut at {length} tokens.")
+    return _describe(
+        directory,
+        notes,
+        kind="model",
+        label_names=names,
+        max_length=length,
+        base={"name": base.ref.name, "sha256": base.ref.sha256},
+    )
+
+
+def _describe(directory: Path, notes: list[str], **facts: Any) -> Artifact:
+    return Artifact(directory, {**facts, "score_kind": "logit", "files": {}, "notes": notes})
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as e:
+        raise ArtifactError(f"{path}: not valid JSON ({e}). Copy the folder again.") from e
+    if not isinstance(value, dict):
+        raise ArtifactError(f"{path}: expected an object. Copy the folder again.")
+    return value
+
+
+def _base_of(directory: Path, config: Mapping[str, Any]) -> bases.Base:
+    name = config.get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise ArtifactError(
+            f"{directory}: {ADAPTER} does not name its base (base_model_name_or_path). "
+            "Write its folder or hub id there."
+        )
+    revision = config.get("revision")
+    local = Path(name).expanduser().is_dir()
+    try:
+        return bases.resolve(f"{name}@{revision}" if revision and not local else name)
+    except ModelError as e:
+        raise ArtifactError(f"{directory}: needs the base that it was trained on. {e}") from e
+
+
+def _classes(directory: Path) -> int:
+    """Rows of the head's last layer in the adapter's file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(directory / WEIGHTS, "np") as file:
+            rows = [
+                file.get_slice(k).get_shape()[0]
+                for k in file.keys()  # noqa: SIM118  no mapping, though it has keys
+                if _LAST_LAYER.search(k)
+            ]
+    except SafetensorError as e:
+        raise ArtifactError(f"{directory / WEIGHTS}: not a safetensors file ({e}).") from e
+    if not rows:
+        raise ArtifactError(
+            f"{directory}: {WEIGHTS} holds no classification head (classifier or score), so its "
+            "predictions would be random. Save it with modules_to_save and task_type SEQ_CLS."
+        )
+    return int(rows[-1])
+
+
+def _label_names(config: Mapping[str, Any], classes: int) -> list[str] | None:
+    """The names in a config's id2label in the order of its numbers; None where they do not fit."""
+    said = config.get("id2label")
+    if not isinstance(said, Mapping):
+        return None
+    by_number = {str(k): str(v) for k, v in said.items()}
+    names = [by_number.get(str(i)) for i in range(classes)]
+    if len(by_number) != classes or None in names:
+        return None
+    return [str(n) for n in names]
+
+
+def _numbered(classes: int) -> list[str]:
+    return [f"LABEL_{i}" for i in range(classes)]
+
+
+def _max_length(tokenizer: Path, positions: int | None) -> int:
+    """The tokenizer's own limit where it has one, within the model's positions and 512."""
+    path = tokenizer / "tokenizer_config.json"
+    said = _json(path).get("model_max_length") if path.is_file() else None
+    limits = [n for n in (said, positions) if isinstance(n, int) and n > 0]
+    return min([*limits, _LONGEST])

@@ -1,0 +1,197 @@
+"""Linear SVMs as Classifiers: on TF-IDF, and on frozen embeddings of a base model.
+
+Saved as safetensors and JSON, never as a pickle, so that loading runs no code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunelab.core.artifact import check_labels, seal
+from tunelab.core.values import Artifact, BaseRef, ScoreKind
+
+__all__ = [
+    "EmbeddingSvm",
+    "Hyperplanes",
+    "TfidfSvm",
+    "load",
+    "tfidf_features",
+]
+
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hyperplanes:
+    """One-vs-rest separating hyperplanes: `weights` (n_classes, n_features), `offsets` (n_classes).
+
+    `temperature` scales margins to logits: softmax(temperature * margin) is fitted on validation
+    (Guo et al. 2017), which leaves every decision as the SVM made it.
+    """
+
+    weights: Floats
+    offsets: Floats
+    temperature: float
+
+    def logits(self, features: Any) -> Floats:
+        """Scaled margins (n, n_classes) of a dense or sparse (n, n_features) matrix."""
+        return np.asarray(features @ self.weights.T + self.offsets) * self.temperature
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TfidfSvm:
+    """TF-IDF of word and character n-grams, then hyperplanes.
+
+    `vectorizers` are scikit-learn TfidfVectorizers, fitted; their features are put side by side.
+    """
+
+    vectorizers: tuple[Any, ...]
+    planes: Hyperplanes
+    label_names: tuple[str, ...]
+    score_kind: ScoreKind = "logit"
+
+    def scores(self, texts: Sequence[str]) -> Floats:
+        """Logits (n, n_classes)."""
+        if not texts:
+            return np.empty((0, len(self.label_names)))
+        return self.planes.logits(tfidf_features(self.vectorizers, texts))
+
+    def save(self, directory: Path) -> None:
+        """Write vocabularies as JSON and numbers as safetensors."""
+        parts = []
+        tensors = {}
+        for i, v in enumerate(self.vectorizers):
+            terms = sorted(v.vocabulary_, key=v.vocabulary_.__getitem__)
+            parts.append(
+                {
+                    "analyzer": v.analyzer,
+                    "ngram_range": list(v.ngram_range),
+                    "sublinear_tf": v.sublinear_tf,
+                    "terms": terms,
+                }
+            )
+            tensors[f"idf.{i}"] = np.asarray(v.idf_, dtype=np.float64)
+        text = json.dumps(parts, ensure_ascii=False)
+        (directory / "vocabulary.json").write_text(text, encoding="utf-8")
+        _save_planes(directory, self.planes, tensors)
+        facts = {
+            "kind": "svm-tfidf",
+            "label_names": list(self.label_names),
+            "score_kind": self.score_kind,
+            "base": None,
+        }
+        seal(directory, facts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EmbeddingSvm:
+    """Frozen embeddings of a base model, standardised, then hyperplanes.
+
+    `embedder` maps texts to (n, width); `mean` and `scale` (width,) come from the training part.
+    """
+
+    embedder: Any
+    planes: Hyperplanes
+    mean: Floats
+    scale: Floats
+    label_names: tuple[str, ...]
+    base: BaseRef
+    pooling: str
+    max_length: int
+    score_kind: ScoreKind = "logit"
+
+    def scores(self, texts: Sequence[str]) -> Floats:
+        """Logits (n, n_classes)."""
+        if not texts:
+            return np.empty((0, len(self.label_names)))
+        return self.score_embeddings(self.embedder(texts))
+
+    def score_embeddings(self, vectors: NDArray[np.float32]) -> Floats:
+        """Logits of texts that are embedded already, (n, width) -> (n, n_classes)."""
+        return self.planes.logits((vectors.astype(np.float64) - self.mean) / self.scale)
+
+    def save(self, directory: Path) -> None:
+        """Write the hyperplanes; the base model is named with its hash, not copied."""
+        _save_planes(directory, self.planes, {"mean": self.mean, "scale": self.scale})
+        seal(
+            directory,
+            {
+                "kind": "svm",
+                "label_names": list(self.label_names),
+                "score_kind": self.score_kind,
+                "base": asdict(self.base),
+                "pooling": self.pooling,
+                "max_length": self.max_length,
+            },
+        )
+
+
+def tfidf_features(vectorizers: Sequence[Any], texts: Sequence[str]) -> Any:
+    """Features of all vectorizers side by side, sparse (n, n_features)."""
+    from scipy.sparse import hstack
+
+    return hstack([v.transform(texts) for v in vectorizers], format="csr")
+
+
+def _save_planes(directory: Path, planes: Hyperplanes, more: dict[str, Floats]) -> None:
+    from safetensors.numpy import save_file
+
+    tensors = {
+        "weights": np.ascontiguousarray(planes.weights),
+        "offsets": np.ascontiguousarray(planes.offsets),
+        "temperature": np.asarray([planes.temperature]),
+        **{k: np.ascontiguousarray(v) for k, v in more.items()},
+    }
+    save_file(tensors, directory / "svm.safetensors")
+
+
+def load(artifact: Artifact, trust_remote_code: bool = False) -> TfidfSvm | EmbeddingSvm:
+    """Load what `save` of either class wrote."""
+    from safetensors.numpy import load_file
+
+    directory, manifest = artifact.directory, artifact.manifest
+    tensors = load_file(directory / "svm.safetensors")
+    planes = Hyperplanes(tensors["weights"], tensors["offsets"], float(tensors["temperature"][0]))
+    names = check_labels(artifact, len(planes.weights))
+    if manifest["kind"] == "svm-tfidf":
+        text = (directory / "vocabulary.json").read_text(encoding="utf-8")
+        vectorizers = tuple(
+            _vectorizer(part, tensors[f"idf.{i}"]) for i, part in enumerate(json.loads(text))
+        )
+        return TfidfSvm(vectorizers, planes, names)
+
+    from tunelab.models import embeddings
+
+    embedder = embeddings.embedder_for(artifact, trust_remote_code)
+    ref = BaseRef(**manifest["base"])
+    return EmbeddingSvm(
+        embedder,
+        planes,
+        tensors["mean"],
+        tensors["scale"],
+        names,
+        ref,
+        manifest["pooling"],
+        manifest["max_length"],
+    )
+
+
+def _vectorizer(part: dict[str, Any], idf: Floats) -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(
+        analyzer=part["analyzer"],
+        ngram_range=tuple(part["ngram_range"]),
+        sublinear_tf=part["sublinear_tf"],
+        vocabulary=part["terms"],
+    )
+    vectorizer.idf_ = idf
+    return vectorizer

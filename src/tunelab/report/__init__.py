@@ -1,0 +1,14 @@
+"""What may be said -> pages. Door: `write_report`, `write_comparison`.
+
+page evidence   the HTML page, and what it draws on
+cards paper   model cards; tables, figures and a lab report for a paper
+
+Its charts are functions and rows in `charts`. May import: core, data, stats, analysis. Never
+reaches torch.
+"""
+
+from __future__ import annotations
+
+from tunelab.report.page import write_comparison, write_report
+
+__all__ = ["write_comparison", "write_report"]

@@ -1,0 +1,256 @@
+"""A model card (README.md) for each artifact of a study, in the layout of the Hugging Face hub.
+
+The front matter names base model, library, task and a `model-index` with the scores of this very
+artifact; the text says what it is, how to use it, how it scored beside its other seeds and the
+other methods, and where that ends. Everything is written from the study's records.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tunelab.analysis import Summary, numbers
+from tunelab.core import artifact
+from tunelab.core.errors import ArtifactError
+from tunelab.core.files import write_text
+from tunelab.core.study_folder import StudyRecord, artifact_dir
+from tunelab.core.values import TrialResult
+
+__all__ = [
+    "CARD",
+    "card",
+    "write_cards",
+]
+
+
+CARD = "README.md"
+# The bundled base under the name that it has on the hub.
+_HUB_NAMES = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
+_LIBRARIES = {"adapter": "peft", "model": "transformers"}
+# Our metrics by the names that the hub's leaderboards know.
+_HUB_METRICS = {
+    "accuracy": "accuracy",
+    "f1_macro": "f1",
+    "precision_macro": "precision",
+    "recall_macro": "recall",
+    "mcc": "matthews_correlation",
+    "roc_auc": "roc_auc",
+}
+
+
+def write_cards(record: StudyRecord, summary: Summary) -> list[Path]:
+    """Write the card of every artifact that the study holds; their paths, in the trials' order."""
+    written = []
+    for result in record.done:
+        folder = artifact_dir(record.directory, result.spec.trial_id)
+        try:
+            manifest = artifact.read_manifest(folder).manifest
+        except ArtifactError:
+            continue  # moved elsewhere, or cleaned away
+        if CARD in manifest["files"]:
+            continue  # sealed with a card of its own, whose hash is checked
+        write_text(folder / CARD, card(record, summary, result, manifest))
+        written.append(folder / CARD)
+    return written
+
+
+def card(
+    record: StudyRecord, summary: Summary, result: TrialResult, manifest: Mapping[str, Any]
+) -> str:
+    """The card of one trial's artifact as Markdown with YAML front matter."""
+    import yaml
+
+    method = result.spec.method
+    front = yaml.safe_dump(
+        _front_matter(record, summary, result, manifest), sort_keys=False, allow_unicode=True
+    )
+    source = _escaped(_data_name(record))
+    base = _base(result)
+    on = f" on {_escaped(base)}" if base else ""
+    parts = [
+        f"---\n{front}---\n",
+        f"# {_escaped(method.label)}{on} for {source}\n",
+        f"A text classifier with the classes {_listed(record.data['label_names'])}, trained with "
+        f"`{_code(method.name)}` by tunelab (seed "
+        f"{result.spec.seed}).\n",
+        "## Use\n",
+        f"```python\n{_use(str(manifest['kind']))}\n```\n",
+        "## Scores\n",
+        _score_lines(summary, result),
+        _standing_in_study(summary, result),
+        "## Training\n",
+        _training(record, result),
+        "## Limits\n",
+        _limits(record, summary),
+        "## Provenance\n",
+        _provenance_lines(record, result, manifest),
+    ]
+    return "\n".join(p for p in parts if p)
+
+
+def _front_matter(
+    record: StudyRecord, summary: Summary, result: TrialResult, manifest: Mapping[str, Any]
+) -> dict[str, Any]:
+    base, kind = _base(result), str(manifest["kind"])
+    front: dict[str, Any] = {}
+    if base and "/" in base:
+        front["base_model"] = base
+    front |= {
+        "library_name": _LIBRARIES.get(kind, "tunelab"),
+        "pipeline_tag": "text-classification",
+        "tags": ["tunelab", result.spec.method.name],
+    }
+    metrics = [
+        {"type": hub, "name": _where(part, name), "value": round(value, 5)}
+        for part in ("test", "eval")
+        for name, hub in _HUB_METRICS.items()
+        if part == summary.part and (value := result.scores.get(f"{part}_{name}")) is not None
+    ]
+    if metrics:
+        front["metrics"] = list(dict.fromkeys(m["type"] for m in metrics))
+        dataset: dict[str, Any] = {
+            "name": _data_name(record),
+            "type": re.sub(r"[^\w./-]+", "-", _data_name(record)) or "data",
+            "split": {"test": "test", "eval": "validation"}[summary.part],
+        }
+        if record.data.get("revision"):
+            dataset["revision"] = str(record.data["revision"])
+        front["model-index"] = [
+            {
+                "name": result.spec.method.label,
+                "results": [
+                    {
+                        "task": {"type": "text-classification", "name": "Text Classification"},
+                        "dataset": dataset,
+                        "metrics": metrics,
+                    }
+                ],
+            }
+        ]
+    return front
+
+
+def _where(part: str, name: str) -> str:
+    return numbers.column(f"{part}_{name}").about
+
+
+def _base(result: TrialResult) -> str | None:
+    """The base's name where others can look it up; a folder of this machine says nothing."""
+    if result.spec.base is None:
+        return None
+    name = _HUB_NAMES.get(result.spec.base.name, result.spec.base.name)
+    return name if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) else "a local model"
+
+
+def _data_name(record: StudyRecord) -> str:
+    """The data's name; of a path, its last part."""
+    name = str(record.data.get("name") or record.settings.get("data", {}).get("source", "data"))
+    return Path(name).name if Path(name).is_absolute() or name.startswith((".", "~")) else name
+
+
+def _use(kind: str) -> str:
+    ours = 'import tunelab\n\nclassifier = tunelab.load("path/to/this/folder")\n'
+    ours += 'classifier.predict(["a quiet, wonderful film"])'
+    if kind == "adapter":
+        return (
+            f"{ours}\n\n# or with peft\nfrom peft import AutoPeftModelForSequenceClassification\n\n"
+            'AutoPeftModelForSequenceClassification.from_pretrained("path/to/this/folder")'
+        )
+    if kind == "model":
+        return (
+            f"{ours}\n\n# or with transformers\nfrom transformers import pipeline\n\n"
+            'pipeline("text-classification", model="path/to/this/folder")'
+        )
+    return ours
+
+
+def _score_lines(summary: Summary, result: TrialResult) -> str:
+    """This artifact's scores, beside the mean of its method over seeds."""
+    row = summary.row(result.spec.method.label)
+    names = [f"{summary.part}_{m}" for m in dict.fromkeys([summary.metric, *_HUB_METRICS])]
+    lines = [
+        f"| score | this artifact | mean of {row.n_seeds} seed{'' if row.n_seeds == 1 else 's'} |",
+        "|---|---|---|",
+    ]
+    for name in names:
+        value, column = result.scores.get(name), numbers.column(name)
+        if value is None:
+            continue
+        bare = numbers.format_percent(value) if column.kind == "percent" else f"{value:.3f}"
+        mean = numbers.format_estimate(row.estimates.get(name), column.kind)
+        lines.append(f"| {column.heading} | {bare} | {mean} |")
+    return "\n".join(lines) + "\n"
+
+
+def _standing_in_study(summary: Summary, result: TrialResult) -> str:
+    label = result.spec.method.label
+    if label == summary.best:
+        said = "; ".join(c.sentence.rstrip(".") for c in summary.against_best())
+        return f"Its method was chosen on validation. {_escaped(said)}.\n" if said else ""
+    pair = next((c for c in summary.against_best() if c.b == label), None)
+    return f"{_escaped(pair.sentence.rstrip('.'))}.\n" if pair else ""
+
+
+def _training(record: StudyRecord, result: TrialResult) -> str:
+    sizes = record.data.get("sizes", {})
+    rows = ", ".join(f"{n:,} {part}" for part, n in sizes.items())
+    settings = "\n".join(
+        f"| `{_code(k)}` | `{_code(json.dumps(v, ensure_ascii=False))}` |"
+        for k, v in result.spec.method.settings.items()
+    )
+    cost = result.cost
+    spent = [
+        ("trained in", numbers.format_seconds(cost.train_seconds), cost.train_seconds),
+        ("peak memory", numbers.format_bytes(cost.peak_memory_bytes), cost.peak_memory_bytes),
+        (
+            "trained parameters",
+            numbers.format_parameters(cost.trainable_parameters),
+            cost.trainable_parameters,
+        ),
+    ]
+    said = ", ".join(f"{what} {text}" for what, text, value in spent if value is not None)
+    return (
+        f"Data: {_escaped(_data_name(record))} ({rows} rows). {said[:1].upper()}{said[1:]}.\n\n"
+        f"| setting | value |\n|---|---|\n{settings}\n"
+    )
+
+
+def _limits(record: StudyRecord, summary: Summary) -> str:
+    lines = [
+        "Scores hold for texts like those of the data above; on others they are unknown. "
+        "The classes are what the labels say, not what a text is."
+    ]
+    return "\n".join(f"- {_escaped(line)}" for line in (*lines, *summary.warnings)) + "\n"
+
+
+def _provenance_lines(record: StudyRecord, result: TrialResult, manifest: Mapping[str, Any]) -> str:
+    versions = result.provenance.get("versions", {})
+    pairs = [
+        ("tunelab", manifest.get("tunelab")),
+        ("trial", result.spec.trial_id),
+        ("data (SHA-256)", record.data.get("fingerprint")),
+        ("base (SHA-256)", result.spec.base.sha256 if result.spec.base else None),
+        *((k, versions.get(k)) for k in ("torch", "transformers", "peft", "scikit-learn")),
+    ]
+    return "\n".join(f"- {k}: `{_code(str(v))}`" for k, v in pairs if v) + "\n"
+
+
+def _escaped(text: str) -> str:
+    """A user's text inside Markdown: never markup."""
+    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", " ".join(text.split()))
+
+
+def _code(text: str) -> str:
+    """A user's text between backticks and inside a table."""
+    return " ".join(text.split()).replace("`", "'").replace("|", "\\|")
+
+
+def _listed(names: Any) -> str:
+    shown = [_escaped(str(n)) for n in names]
+    if len(shown) > 12:
+        return f"{', '.join(shown[:10])} and {len(shown) - 10} more"
+    return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))

@@ -1,0 +1,469 @@
+"""What charts are made of, and what they share: values, colours, letters, following a method.
+
+Colours belong to methods, not to ranks, and are the same in every chart; where there are more
+methods than colours, shapes and dashes tell them apart. Every chart has the parameter `follow`: a
+method's label, and all others fade. The report sets it in all charts at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from tunelab.core.values import Comparison, Estimate
+
+if TYPE_CHECKING:
+    import altair as alt
+
+    Chart: TypeAlias = alt.Chart | alt.LayerChart | alt.FacetChart
+
+__all__ = [
+    "CHART_WIDTH",
+    "LEGEND",
+    "NEUTRAL",
+    "BehaviourPoint",
+    "ChartRow",
+    "CostColumn",
+    "Curve",
+    "CurvePoint",
+    "PlacePoint",
+    "Plot",
+    "PlotData",
+    "Reliability",
+    "Roc",
+    "SettingLevel",
+    "SizePoint",
+    "SlicePoint",
+    "by",
+    "capital",
+    "chart_data",
+    "colours",
+    "dashes",
+    "finished_chart",
+    "followed",
+    "method_colour",
+    "method_dash",
+    "method_shape",
+    "methods_in_order",
+    "padded",
+    "possible",
+    "rounded",
+    "seeds_of",
+    "shapes",
+    "to_png",
+    "to_svg",
+    "zoom",
+]
+
+
+# Okabe & Ito 2008, "Color Universal Design"; the colours with the best contrast first, black and
+# yellow left out because one of them is lost on a dark page and the other on a light one.
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
+DASHES: tuple[tuple[int, ...], ...] = ((), (6, 3), (2, 2), (8, 3, 2, 3))
+NEUTRAL = "#7a7a7a"  # 4.3:1 on white and 4.9:1 on black: legible on both
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+CHART_WIDTH = 620
+
+ChartRow = dict[str, Any]
+
+
+# --- what a chart is made of ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One logged value of one trial: `epoch` (a fraction) and the value there."""
+
+    method: str
+    seed: int
+    epoch: float
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Roc:
+    """A method's ROC curve: rates in [0, 1] of equal length; `auc` its mean area over seeds."""
+
+    false_positive_rate: Sequence[float]
+    true_positive_rate: Sequence[float]
+    auc: float
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A method's curve of equal-length `x` and `y`; `area` its mean over seeds, None where unsaid.
+
+    `low` and `high`: a 95% interval of each y, where there is one.
+    """
+
+    x: Sequence[float]
+    y: Sequence[float]
+    area: float | None = None
+    low: Sequence[float | None] = ()
+    high: Sequence[float | None] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CostColumn:
+    """A cost of every method. `factor` turns values into `unit`; `texts` are values as people read.
+
+    `front`: the methods that no other beats in both the metric and this cost.
+    """
+
+    name: str
+    title: str
+    unit: str
+    factor: float
+    estimates: Mapping[str, Estimate]
+    texts: Mapping[str, str]
+    higher_is_better: bool = False
+    front: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """A method's bins of confidence: mean `confidence` and `accuracy` in [0, 1], `rows` of each.
+
+    All seeds together; `error` is the mean expected calibration error over seeds, in [0, 1].
+    """
+
+    confidence: Sequence[float]
+    accuracy: Sequence[float]
+    rows: Sequence[int]
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class SizePoint:
+    """A method's score after training on `rows` rows."""
+
+    method: str
+    rows: int
+    estimate: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class SettingLevel:
+    """What one `value` of a `setting` of a method does: its mean less that of all trials.
+
+    `share`: how much of the variance between trials the setting explains, in [0, 1].
+    """
+
+    method: str
+    setting: str
+    value: str
+    effect: Estimate
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class PlacePoint:
+    """A method's score in another `place`: a further dataset, or a domain of one."""
+
+    method: str
+    place: str
+    estimate: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class SlicePoint:
+    """A method's accuracy, in [0, 1], on the `rows` where `column` has `value`.
+
+    `named`: it truly differs from the method's accuracy on the other rows.
+    """
+
+    method: str
+    column: str
+    value: str
+    rows: int
+    accuracy: Estimate
+    named: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BehaviourPoint:
+    """How often a method fails a behaviour `test` of a `capability`, in [0, 1]."""
+
+    method: str
+    test: str
+    capability: str
+    kind: str
+    cases: int
+    failure: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class PlotData:
+    """Everything that the plots draw. Methods are named by their label in the study.
+
+    `methods` in the study's order, which decides the colours; `seeds` the number of finished seeds.
+    `percent`: metric values are in [0, 1] and drawn as percent. `part`: "test" or "validation".
+    `differences`: `best` minus each other method, metric units. `costs`: one entry a cost.
+    `loss` and `validation`: histories of the trials that have one. `confusion`: counts summed over
+    seeds, rows true classes, columns predicted ones, both in the order of `class_names`.
+    `agreement`: the share of rows, in [0, 1], on which two methods say the same class. `tuning`:
+    expected validation score of the best of 1, 2, ... tries.
+    """
+
+    methods: tuple[str, ...]
+    seeds: Mapping[str, int]
+    metric: str
+    percent: bool = True
+    higher_is_better: bool = True
+    part: str = "test"
+    best: str | None = None
+    scores: Mapping[str, Estimate] = field(default_factory=dict)
+    costs: tuple[CostColumn, ...] = ()
+    differences: tuple[Comparison, ...] = ()
+    loss: tuple[CurvePoint, ...] = ()
+    validation: tuple[CurvePoint, ...] = ()
+    roc: Mapping[str, Roc] = field(default_factory=dict)
+    precision_recall: Mapping[str, Curve] = field(default_factory=dict)
+    confusion: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    agreement: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    agreement_rows: int = 0
+    reliability: Mapping[str, Reliability] = field(default_factory=dict)
+    learning: tuple[SizePoint, ...] = ()
+    tuning: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    sensitivity: tuple[SettingLevel, ...] = ()
+    transfer: tuple[PlacePoint, ...] = ()
+    slices: tuple[SlicePoint, ...] = ()
+    behaviour: tuple[BehaviourPoint, ...] = ()
+
+    @property
+    def scale(self) -> float:
+        """What metric values are multiplied by before they are drawn."""
+        return 100.0 if self.percent else 1.0
+
+    @property
+    def unit(self) -> str:
+        """What follows the name of the metric on an axis."""
+        return ", percent" if self.percent else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A row of PLOTS.
+
+    `function` draws it, or gives None where there is nothing to draw. `how_to_read` is one line
+    for the reader; `describe` says in words what the chart shows, for those who do not see it.
+    `section`: where the report shows it. `wide`: it wants the full width of a page; otherwise two
+    stand side by side. `choices`: the same chart for each value of what `choice` names (each cost,
+    each class), by what the reader chooses; `function` draws the first.
+    """
+
+    name: str
+    section: str
+    title: str
+    function: Callable[[PlotData], Chart | None]
+    how_to_read: str
+    describe: Callable[[PlotData], str]
+    wide: bool = False
+    choice: str = ""
+    choices: Callable[[PlotData], Mapping[str, Chart]] | None = None
+
+
+def colours(methods: Sequence[str]) -> dict[str, str]:
+    """The colour of each method, by its place in the study."""
+    return {m: OKABE_ITO[i % len(OKABE_ITO)] for i, m in enumerate(methods)}
+
+
+def shapes(methods: Sequence[str]) -> dict[str, str]:
+    """The shape of each method's points: two methods of one colour have two shapes."""
+    return {m: SHAPES[(i + i // len(OKABE_ITO)) % len(SHAPES)] for i, m in enumerate(methods)}
+
+
+def dashes(methods: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """The dashes of each method's lines: whole for the first seven, then broken."""
+    return {m: DASHES[i // len(OKABE_ITO) % len(DASHES)] for i, m in enumerate(methods)}
+
+
+def to_png(chart: Chart, scale: float = 2.0) -> bytes:
+    """Render a chart to PNG, without a browser, on white."""
+    import vl_convert
+
+    spec = {**chart.to_dict(), "background": "white"}
+    return bytes(vl_convert.vegalite_to_png(spec, scale=scale))
+
+
+def to_svg(chart: Chart) -> str:
+    """Render a chart to SVG, without a browser, on a transparent ground."""
+    import vl_convert
+
+    return str(vl_convert.vegalite_to_svg(chart.to_dict()))
+
+
+# --- what the charts share --------------------------------------------------------------------
+
+
+def chart_data(rows: Sequence[ChartRow]) -> alt.Data:
+    """Rows as a chart's own data."""
+    import altair as alt
+
+    data: alt.Data = alt.Data(values=list(rows))  # type: ignore[no-untyped-call]
+    return data
+
+
+_TEXT = {"labelColor": NEUTRAL, "titleColor": NEUTRAL, "labelFontSize": 12, "titleFontSize": 12}
+_CONFIG: dict[str, Any] = {
+    "background": "transparent",
+    "font": FONT,
+    "padding": 8,
+    "view": {"stroke": None},
+    "axis": {
+        **_TEXT,
+        "titleFontWeight": "normal",
+        "titlePadding": 10,
+        "labelLimit": 220,
+        "gridColor": "#80808038",
+        "domainColor": "#80808080",
+        "tickColor": "#80808080",
+    },
+    "legend": {**_TEXT, "symbolSize": 110, "labelLimit": 260},
+    "header": {**_TEXT, "labelFontSize": 13, "labelFontWeight": "bold", "labelLimit": 260},
+    "title": {
+        "color": NEUTRAL,
+        "subtitleColor": NEUTRAL,
+        "fontSize": 15,
+        "subtitleFontSize": 12,
+        "subtitlePadding": 5,
+    },
+}
+
+
+def finished_chart(chart: Chart, title: str, subtitle: str, **fit: Any) -> Chart:
+    """Give a chart its title, its looks and the parameter `follow`.
+
+    `fit` tells the report how the chart becomes as wide as the page: `fit="width"` unless said.
+    """
+    import altair as alt
+
+    head = alt.TitleParams(text=title, subtitle=subtitle, anchor="start", offset=14)
+    finished: Chart = (
+        chart.add_params(alt.param(name="follow", value=""))
+        .properties(title=head, **({"usermeta": fit} if fit else {}))
+        .configure(**_CONFIG)
+    )
+    return finished
+
+
+def zoom() -> alt.Parameter:
+    """Drag to move, Ctrl or Cmd and the wheel to zoom (the bare wheel scrolls the page)."""
+    import altair as alt
+
+    return alt.selection_interval(
+        name="zoom", bind="scales", zoom="wheel![event.ctrlKey || event.metaKey]"
+    )
+
+
+def followed(opacity: float = 1.0, faded: float = 0.1) -> Any:
+    """The opacity of a mark: whole, or faded while another method is followed."""
+    import altair as alt
+
+    return alt.condition(
+        "follow === '' || datum.method === follow",
+        alt.value(opacity),
+        alt.value(round(opacity * faded, 3)),
+    )
+
+
+LEGEND: dict[str, Any] = {
+    "title": None,
+    "orient": "top",
+    "columns": 4,
+    # A legend takes the looks of the first layer, here a line of a single seed: thin and pale.
+    "symbolOpacity": 1,
+    "symbolStrokeWidth": 2.5,
+}
+
+
+def method_colour(data: PlotData, shown: Sequence[str], *, legend: bool = True) -> alt.Color:
+    """Colour by method."""
+    import altair as alt
+
+    palette = colours(data.methods)
+    return alt.Color(
+        "method:N",
+        scale=alt.Scale(domain=list(shown), range=[palette[m] for m in shown]),
+        legend=alt.Legend(**LEGEND) if legend else None,
+    )
+
+
+def method_shape(data: PlotData, shown: Sequence[str], *, legend: bool = True) -> alt.Shape:
+    """Shape of points by method."""
+    import altair as alt
+
+    shape = shapes(data.methods)
+    return alt.Shape(
+        "method:N",
+        scale=alt.Scale(domain=list(shown), range=[shape[m] for m in shown]),
+        legend=alt.Legend(**LEGEND) if legend else None,
+    )
+
+
+def method_dash(data: PlotData, shown: Sequence[str]) -> alt.StrokeDash:
+    """Dashes of lines by method; its legend joins that of the colours."""
+    import altair as alt
+
+    dash = dashes(data.methods)
+    return alt.StrokeDash(
+        "method:N",
+        scale=alt.Scale(domain=list(shown), range=[list(dash[m]) or [1, 0] for m in shown]),
+        legend=alt.Legend(**LEGEND),
+    )
+
+
+def by(field_name: str) -> alt.EncodingSortField:
+    """Sort by a number in the rows.
+
+    Not by a list of names: that becomes part of a Vega expression, which cannot hold every
+    character that a label can (U+2028, for one).
+    """
+    import altair as alt
+
+    return alt.EncodingSortField(field=field_name, op="min", order="ascending")
+
+
+def methods_in_order(data: PlotData, present: Mapping[str, Any]) -> list[str]:
+    """The methods that are present, in the study's order."""
+    return [m for m in data.methods if m in present]
+
+
+def seeds_of(data: PlotData, shown: Sequence[str]) -> str:
+    """As "3 seeds a method", or "1 to 3 seeds a method" where they differ."""
+    counts = sorted({data.seeds.get(m, 0) for m in shown})
+    if len(counts) == 1:
+        return f"{counts[0]} seed{'' if counts[0] == 1 else 's'} a method"
+    return f"{counts[0]} to {counts[-1]} seeds a method"
+
+
+def rounded(value: float | None, digits: int = 4) -> float | None:
+    """A number short enough to be stored many times; None stays None."""
+    return None if value is None else round(float(value), digits) + 0.0
+
+
+def capital(text: str) -> str:
+    """The text with its first letter large."""
+    return text[:1].upper() + text[1:]
+
+
+def possible(data: PlotData, domain: list[float]) -> list[float]:
+    """A domain without percentages above 100 or below 0, but for the room that a mark takes."""
+    if not data.percent:
+        return domain
+    low, high = max(domain[0], 0.0), min(domain[1], 100.0)
+    room = 0.06 * (high - low)
+    return [
+        round(low - room, 4) if low > domain[0] else low,
+        round(high + room, 4) if high < domain[1] else high,
+    ]
+
+
+def padded(values: Sequence[float], margin: float = 0.08) -> list[float]:
+    """A domain around values, a little wider than they are."""
+    low, high = min(values), max(values)
+    room = (high - low) * margin or max(abs(high) * 0.02, 0.5)
+    return [round(low - room, 4), round(high + room, 4)]

@@ -1,0 +1,411 @@
+"""Methods against each other: differences, score against cost, costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tunelab.report.charts.base import (
+    CHART_WIDTH,
+    NEUTRAL,
+    ChartRow,
+    CostColumn,
+    PlotData,
+    by,
+    capital,
+    chart_data,
+    finished_chart,
+    followed,
+    method_colour,
+    method_shape,
+    methods_in_order,
+    padded,
+    possible,
+    rounded,
+    seeds_of,
+    zoom,
+)
+
+if TYPE_CHECKING:
+    import altair as alt
+
+    from tunelab.report.charts.base import Chart
+
+__all__ = [
+    "cost_plot",
+    "cost_plots",
+    "costs_plot",
+    "describe_cost",
+    "describe_costs",
+    "describe_differences",
+    "difference_plot",
+]
+
+
+# --- difference to the best -------------------------------------------------------------------
+
+
+def signed(data: PlotData, value: float) -> str:
+    """A difference as it is written: "+1.3", or "+0.013" where the metric is no percentage."""
+    digits = 1 if data.percent else 3
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
+
+
+def difference_plot(data: PlotData) -> Chart | None:
+    """Forest plot: the best method minus each other one, with 95% intervals and a line at zero."""
+    import altair as alt
+
+    if not data.differences:
+        return None
+    rows: list[ChartRow] = []
+    for place, c in enumerate(data.differences):
+        d = c.difference
+        value, low, high = (
+            rounded(v * data.scale if v is not None else None) for v in (d.value, d.low, d.high)
+        )
+        shown = signed(data, value or 0.0)
+        if low is not None and high is not None:
+            shown += f" ({signed(data, low)} to {signed(data, high)})"
+        rows.append(
+            {
+                "method": c.b,
+                "place": place,
+                "row": f"vs {c.b}\n{shown}",
+                "difference": value,
+                "low": low,
+                "high": high,
+                "shown": shown,
+                "verdict": c.verdict,
+            }
+        )
+    ends = [r[k] for r in rows for k in ("difference", "low", "high") if r[k] is not None]
+    shown_methods = [m for m in data.methods if m in {r["method"] for r in rows}]
+    x_scale = alt.Scale(domain=padded([*ends, 0.0], 0.12), nice=False, zero=False)
+    points = "percentage points" if data.percent else "difference"
+    y = alt.Y(
+        "row:N",
+        sort=by("place"),
+        title=None,
+        axis=alt.Axis(
+            ticks=False,
+            domain=False,
+            labelPadding=12,
+            grid=False,
+            labelExpr="split(datum.label, '\\n')",
+            labelLineHeight=16,
+            labelOffset=-8,
+        ),
+    )
+    base = alt.Chart(chart_data(rows)).encode(y=y)
+    tooltip = [
+        alt.Tooltip("method:N", title=f"{data.best} against"),
+        alt.Tooltip("shown:N", title=points),
+        alt.Tooltip("verdict:N"),
+    ]
+    zero = alt.Chart(chart_data([{"zero": 0}])).mark_rule(
+        color=NEUTRAL, strokeDash=[4, 3], strokeWidth=1.5
+    )
+    colour = method_colour(data, shown_methods, legend=False)
+    better = "right" if data.higher_is_better else "left"
+    layers = alt.layer(
+        zero.encode(x=alt.X("zero:Q")),
+        base.transform_filter("isValid(datum.low)")
+        .mark_rule(strokeWidth=3)
+        .encode(
+            x=alt.X(
+                "low:Q",
+                scale=x_scale,
+                title=points,
+            ),
+            x2="high:Q",
+            color=colour,
+            opacity=followed(),
+            tooltip=tooltip,
+        ),
+        base.mark_point(filled=True, size=110, opacity=1).encode(
+            x=alt.X("difference:Q", scale=x_scale),
+            color=colour,
+            shape=method_shape(data, shown_methods, legend=False),
+            opacity=followed(),
+            tooltip=tooltip,
+        ),
+    ).properties(width=CHART_WIDTH, height={"step": 46})
+    return finished_chart(
+        layers,
+        f"{data.best} against every other method",
+        f"{data.metric} on {data.part}, 95% intervals, "
+        f"{seeds_of(data, [data.best or '', *shown_methods])}; {better} of zero: {data.best} ahead",
+    )
+
+
+def describe_differences(data: PlotData) -> str:
+    """The sentences of the comparisons."""
+    return " ".join(f"{c.sentence.rstrip('.')}." for c in data.differences)
+
+
+# --- score against cost -----------------------------------------------------------------------
+
+
+def cost_plot(data: PlotData) -> Chart | None:
+    """The metric against the first cost; `cost_plots` has the others."""
+    return next(iter(cost_plots(data).values()), None)
+
+
+def cost_plots(data: PlotData) -> dict[str, Chart]:
+    """The metric against each cost that two methods have, on a logarithmic axis, by the cost."""
+    drawn = {capital(c.title): _cost_plot(data, c) for c in data.costs}
+    return {title: chart for title, chart in drawn.items() if chart is not None}
+
+
+def _cost_plot(data: PlotData, cost: CostColumn) -> Chart | None:
+    import altair as alt
+
+    shown = _priced(data, cost)
+    if len(shown) < 2:
+        return None
+    rows = [_cost_row(data, cost, m) for m in shown]
+    several = any(data.seeds.get(m, 0) > 1 for m in shown)
+    _place_labels(rows)
+    ys = [r[k] for r in rows for k in ("score", "score_low", "score_high") if r[k] is not None]
+    x_domain = [min(r["cost"] for r in rows) / 1.9, max(r["cost"] for r in rows) * 1.9]
+    unit = f", {cost.unit}" if cost.unit else ""
+    x_title = f"{cost.title}{unit} (log scale)"
+    y_title = f"{data.metric} on {data.part}{data.unit}"
+    x_scale = alt.Scale(type="log", domain=[rounded(v, 6) for v in x_domain], nice=False)
+    y_scale = alt.Scale(domain=possible(data, padded(ys, 0.12)), nice=False, zero=False)
+    x = alt.X(
+        "cost:Q",
+        scale=x_scale,
+        axis=alt.Axis(values=_ticks(*x_domain), format="~g", grid=True),
+        title=x_title,
+    )
+    y = alt.Y("score:Q", scale=y_scale, title=y_title)
+    colour = method_colour(data, shown, legend=False)
+    tooltip = [
+        alt.Tooltip("method:N"),
+        alt.Tooltip("score:Q", title=data.metric, format=".1f" if data.percent else ".3f"),
+        alt.Tooltip("text:N", title=cost.title),
+        alt.Tooltip("front:N", title="beaten in both by another"),
+    ]
+    base = alt.Chart(chart_data(rows)).encode(x=x, y=y, color=colour, opacity=followed())
+    front = sorted((r for r in rows if r["front"] == "no"), key=lambda r: r["cost"])
+    layers = alt.layer(
+        *([_front_line(front, x, y)] if len(front) > 1 else []),
+        base.transform_filter("isValid(datum.score_low)")
+        .mark_rule(strokeWidth=2, clip=True)
+        .encode(y=alt.Y("score_low:Q", title=y_title), y2="score_high:Q", opacity=followed(0.75)),
+        base.transform_filter("isValid(datum.cost_low)")
+        .mark_rule(strokeWidth=2, clip=True)
+        .encode(x=alt.X("cost_low:Q", title=x_title), x2="cost_high:Q", opacity=followed(0.75)),
+        base.mark_point(filled=True, size=130, clip=True)
+        .encode(shape=method_shape(data, shown, legend=False), tooltip=tooltip)
+        .add_params(zoom()),
+        *(
+            base.transform_filter(f"datum.place === '{place}'")
+            .mark_text(**how, fontSize=13, fontWeight="bold", clip=True)
+            .encode(text="method:N", color=alt.value(NEUTRAL), tooltip=tooltip)
+            for place, how in _LABEL_PLACES.items()
+            if any(r["place"] == place for r in rows)
+        ),
+    ).properties(width=CHART_WIDTH, height=340)
+    return finished_chart(
+        layers,
+        f"{capital(data.metric)} against {cost.title}",
+        ("mean and 95% interval over seeds, " if several else "")
+        + seeds_of(data, shown)
+        + ("; dashed: the Pareto front" if len(front) > 1 else ""),
+    )
+
+
+def _front_line(front: Sequence[ChartRow], x: alt.X, y: alt.Y) -> alt.Chart:
+    """Steps through the methods that are not beaten in both score and cost."""
+    import altair as alt
+
+    steps = [{"cost": r["cost"], "score": r["score"], "order": i} for i, r in enumerate(front)]
+    line: alt.Chart = (
+        alt.Chart(chart_data(steps))
+        .mark_line(
+            interpolate="step-after",
+            strokeDash=[5, 4],
+            strokeWidth=1.5,
+            color=NEUTRAL,
+            opacity=0.8,
+            clip=True,
+        )
+        .encode(x=x, y=y, order="order:Q")
+    )
+    return line
+
+
+_LABEL_PLACES: dict[str, dict[str, Any]] = {
+    "right": {"align": "left", "baseline": "middle", "dx": 12, "dy": -10},
+    "left": {"align": "right", "baseline": "middle", "dx": -12, "dy": -10},
+    "below": {"align": "left", "baseline": "middle", "dx": 12, "dy": 12},
+    "below left": {"align": "right", "baseline": "middle", "dx": -12, "dy": 12},
+    # Where points crowd, a hover names the method.
+    "nowhere": {"align": "left", "fillOpacity": 0},
+}
+
+
+def _priced(data: PlotData, cost: CostColumn) -> list[str]:
+    """The methods with a score and a cost above zero (a logarithmic axis has no zero)."""
+    return [
+        m
+        for m in methods_in_order(data, data.scores)
+        if m in cost.estimates and cost.estimates[m].value > 0
+    ]
+
+
+def _cost_row(data: PlotData, cost: CostColumn, method: str) -> ChartRow:
+    score, spent = data.scores[method], cost.estimates[method]
+    # Below zero a Student interval has no place on a logarithmic axis: cut at a tenth.
+    floor = spent.value / 10
+    known = spent.low is not None and spent.high is not None and spent.low < spent.high
+    return {
+        "method": method,
+        "score": rounded(score.value * data.scale),
+        "score_low": rounded(None if score.low is None else score.low * data.scale),
+        "score_high": rounded(None if score.high is None else score.high * data.scale),
+        "cost": rounded(spent.value * cost.factor, 7),
+        "cost_low": rounded(max(spent.low or 0.0, floor) * cost.factor, 7) if known else None,
+        "cost_high": rounded((spent.high or 0.0) * cost.factor, 7) if known else None,
+        "text": cost.texts.get(method, ""),
+        "front": "no" if method in cost.front else "yes",
+    }
+
+
+def _place_labels(rows: Sequence[ChartRow]) -> None:
+    """Give each row a "place" for its label: the first where it meets no other point or label."""
+    xs = [math.log(r["cost"]) for r in rows]
+    ys = [r["score"] for r in rows]
+    span_x, span_y = (max(v) - min(v) or 1.0 for v in (xs, ys))
+    # The plot as a unit square; a letter is about 1.3% of its width, a line 6% of its height.
+    at = [((x - min(xs)) / span_x, (y - min(ys)) / span_y) for x, y in zip(xs, ys, strict=True)]
+    taken: list[tuple[float, float, float, float]] = [
+        (x - 0.015, y - 0.03, x + 0.015, y + 0.03) for x, y in at
+    ]
+    for row, (x, y) in zip(rows, at, strict=True):
+        width = 0.013 * len(row["method"])
+        boxes = {}
+        for place in [p for p in _LABEL_PLACES if p != "nowhere"]:
+            left = x - 0.02 - width if "left" in place else x + 0.02
+            middle = y - 0.045 if "below" in place else y + 0.04
+            boxes[place] = (left, middle - 0.03, left + width, middle + 0.03)
+        free = [p for p, box in boxes.items() if not any(_overlap(box, t) for t in taken)]
+        inside = [p for p in free if boxes[p][0] > -0.18 and boxes[p][2] < 1.18]
+        crowded = "nowhere" if len(rows) > MOST_LABELS else "right"
+        row["place"] = (inside or free or [crowded])[0]
+        if row["place"] in boxes:
+            taken.append(boxes[row["place"]])
+
+
+MOST_LABELS = 6  # with more methods, a label that has no room is left to the hover
+
+
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """1, 2, 5, 10, ... inside (low, high); powers of ten alone where those are many."""
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if len(exponents) <= 4 else (1,)
+    ticks = [rounded(m * 10.0**e, 6) or 0.0 for e in exponents for m in steps]
+    return [t for t in ticks if low <= t <= high]
+
+
+def describe_cost(data: PlotData) -> str:
+    """The methods by each cost, the cheapest first, and which are on the front."""
+    digits = 1 if data.percent else 3
+    parts = []
+    for cost in data.costs:
+        shown = _priced(data, cost)
+        if len(shown) < 2:
+            continue
+        sign = -1 if cost.higher_is_better else 1
+        shown.sort(key=lambda m, c=cost, s=sign: s * c.estimates[m].value)  # type: ignore[misc]
+        cells = [
+            f"{m} {data.scores[m].value * data.scale:.{digits}f} at {cost.texts.get(m, '')}"
+            for m in shown
+        ]
+        parts.append(f"By {cost.title}: {'; '.join(cells)}.")
+    return f"{capital(data.metric)}{data.unit}. {' '.join(parts)}"
+
+
+# --- costs ------------------------------------------------------------------------------------
+
+
+def costs_plot(data: PlotData) -> Chart | None:
+    """A bar a method for each cost, from zero, with its interval over seeds."""
+    import altair as alt
+
+    columns = [c for c in data.costs if any(e.value > 0 for e in c.estimates.values())]
+    shown = [m for m in data.methods if any(m in c.estimates for c in columns)]
+    if not columns or len(shown) < 2:
+        return None
+    rows = [
+        {
+            "method": m,
+            "place": place,
+            "panel": f"{capital(c.title)}{', ' + c.unit if c.unit else ''}",
+            "panel_place": panel,
+            "cost": rounded(e.value * c.factor, 7),
+            # Without an interval, one of no width: a column of nulls has no extent.
+            "low": rounded(max(e.value if e.low is None else e.low, 0.0) * c.factor, 7),
+            "high": rounded((e.value if e.high is None else e.high) * c.factor, 7),
+            "text": c.texts.get(m, ""),
+        }
+        for panel, c in enumerate(columns)
+        for place, m in enumerate(shown)
+        if (e := c.estimates.get(m)) is not None
+    ]
+    y = alt.Y(
+        "method:N",
+        sort=by("place"),
+        title=None,
+        axis=alt.Axis(ticks=False, domain=False, grid=False, labelPadding=8, labelLimit=130),
+    )
+    colour = method_colour(data, shown, legend=False)
+    tooltip = [
+        alt.Tooltip("method:N"),
+        alt.Tooltip("panel:N", title="cost"),
+        alt.Tooltip("text:N", title="mean"),
+    ]
+    # 4k, but 0.1 and not 100m, which would be read as millions.
+    shortly = "datum.value < 1000 ? format(datum.value, '~g') : format(datum.value, '~s')"
+    x = alt.X("cost:Q", title=None, axis=alt.Axis(tickCount=4, labelExpr=shortly, grid=True))
+    base = alt.Chart().encode(y=y, opacity=followed(), tooltip=tooltip)
+    layers = alt.layer(
+        base.mark_bar(height={"band": 0.68}, cornerRadiusEnd=3).encode(x=x, color=colour),
+        base.mark_rule(color=NEUTRAL, strokeWidth=1.5).encode(x="low:Q", x2="high:Q"),
+        data=chart_data(rows),
+    ).properties(width=190, height={"step": 24})
+    chart = layers.facet(
+        facet=alt.Facet(
+            "panel:N",
+            sort=by("panel_place"),
+            title=None,
+            header=alt.Header(labelAnchor="start", labelPadding=6, labelFontWeight="normal"),
+        ),
+        columns=3,
+        spacing={"row": 26, "column": 26},
+    ).resolve_scale(x="independent")
+    several = any(data.seeds.get(m, 0) > 1 for m in shown)
+    return finished_chart(
+        chart,
+        "What each method costs",
+        ("mean and 95% interval over seeds, " if several else "") + seeds_of(data, shown),
+        fit="panels",
+    )
+
+
+def describe_costs(data: PlotData) -> str:
+    """Every cost of every method, as text."""
+    parts = [
+        f"{capital(c.title)}: "
+        + ", ".join(f"{m} {c.texts.get(m, '')}" for m in methods_in_order(data, c.estimates))
+        for c in data.costs
+        if c.estimates
+    ]
+    return f"{'. '.join(parts)}."

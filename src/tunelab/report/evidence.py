@@ -1,0 +1,373 @@
+"""What a study on disk holds beyond its table: curves, confusions, agreement, single mistakes.
+
+Everything is computed from stored histories and predictions, without torch; `page` draws it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunelab.analysis import Summary
+from tunelab.analysis.behaviour import results
+from tunelab.analysis.numbers import column, format_estimate
+from tunelab.analysis.sensitivity import analyse
+from tunelab.core.study_folder import StudyRecord, read_rows
+from tunelab.core.values import Estimate, Predictions, TrialResult
+from tunelab.data import behaviour
+from tunelab.report.charts import (
+    BehaviourPoint,
+    CostColumn,
+    Curve,
+    CurvePoint,
+    PlacePoint,
+    PlotData,
+    Reliability,
+    Roc,
+    SettingLevel,
+    SizePoint,
+    SlicePoint,
+)
+from tunelab.stats import Runs, mean_interval
+from tunelab.stats.choosing import average_by_setting, expected_best, tuning_from_json
+from tunelab.stats.metrics import METRICS, expected_calibration_error, reliability
+from tunelab.stats.predictions import UndefinedMetricError, class_scores, probabilities
+from tunelab.stats.slices import Slice, attributes, find_slices
+from tunelab.stats.threshold_curves import precision_recall_curve, roc_curve
+
+__all__ = [
+    "COST_CHARTS",
+    "Floats",
+    "by_method",
+    "mean_scores",
+    "plot_data",
+    "slices_of",
+    "split_of",
+]
+
+
+Floats = NDArray[np.float64]
+
+ROC_GRID_POINTS = 101
+COST_CHARTS: dict[str, tuple[str, str, float]] = {
+    "train_seconds": ("training time", "seconds", 1.0),
+    "peak_memory_bytes": ("peak memory", "MB", 1e-6),
+    "trainable_parameters": ("trained parameters", "millions", 1e-6),
+    "artifact_bytes": ("size on disk", "MB", 1e-6),
+    "latency_p50_seconds": ("latency of one text", "ms", 1e3),
+    "texts_per_second": ("speed", "texts a second", 1.0),
+}
+HIGHER_IS_BETTER = frozenset({"texts_per_second"})
+
+
+def split_of(summary: Summary) -> str:
+    """The part of the data that the summary judges by, as predictions name it."""
+    return {"test": "test", "eval": "validation"}[summary.part]
+
+
+# --- values for the plots ---------------------------------------------------------------------
+
+
+def by_method(record: StudyRecord, split: str) -> dict[str, list[Predictions]]:
+    """The predictions of every method on one part, a seed after the other."""
+    found: dict[str, list[Predictions]] = {}
+    for r in record.done:
+        p = record.predictions(r.spec.trial_id).get(split)
+        if p is not None and len(p.ids):
+            found.setdefault(r.spec.method.label, []).append(p)
+    return {label: found[label] for label in record.methods if label in found}
+
+
+def plot_data(
+    record: StudyRecord,
+    summary: Summary,
+    found: Mapping[str, Sequence[Predictions]] | None = None,
+) -> PlotData:
+    """Everything that the plots of a study draw. `found`: what `by_method` gave before."""
+    metric = METRICS[summary.metric]
+    split = split_of(summary)
+    key = f"{summary.part}_{summary.metric}"
+    names = tuple(str(n) for n in record.data["label_names"])
+    trials = [r for r in record.done if r.spec.method.label in record.methods]
+    histories = {r.spec.trial_id: record.history(r.spec.trial_id) for r in trials}
+    scores = _estimates(summary, key)
+    found = by_method(record, split) if found is None else found
+    voices = {label: mean_scores(runs) for label, runs in found.items()}
+    return PlotData(
+        methods=record.methods,
+        seeds={r.label: r.n_seeds for r in summary.rows},
+        metric=metric.label,
+        percent=metric.percent,
+        higher_is_better=metric.higher_is_better,
+        part=split,
+        best=summary.best,
+        scores=scores,
+        costs=_costs(summary, scores, metric.higher_is_better),
+        differences=summary.against_best(),
+        loss=_points(trials, histories, "loss"),
+        validation=_points(trials, histories, f"eval_{summary.metric}"),
+        roc=_rocs(summary, found, len(names)),
+        precision_recall=_precision_recall(found, len(names)),
+        confusion=_confusions(trials, split),
+        class_names=names,
+        agreement=_share_decided_alike(voices),
+        agreement_rows=min((len(v) for v in voices.values()), default=0),
+        reliability=_reliability(found),
+        learning=_learning(record, summary),
+        tuning=_expected_best_by_tries(record),
+        transfer=_place_points(record, summary),
+        sensitivity=_sensitivity(record, summary),
+        behaviour=_behaviour_points(record),
+        slices=tuple(
+            SlicePoint(s.label, s.column, s.value, s.rows, s.accuracy, s.named)
+            for s in slices_of(record, summary, found)
+        ),
+    )
+
+
+def _estimates(summary: Summary, key: str) -> dict[str, Estimate]:
+    return {r.label: e for r in summary.rows if (e := r.estimates.get(key)) is not None}
+
+
+def _costs(
+    summary: Summary, scores: Mapping[str, Estimate], higher: bool
+) -> tuple[CostColumn, ...]:
+    columns = []
+    for name, (title, unit, factor) in COST_CHARTS.items():
+        estimates = _estimates(summary, name)
+        if not estimates:
+            continue
+        kind = column(name).kind
+        texts = {
+            m: format_estimate(replace(e, low=None, high=None), kind) for m, e in estimates.items()
+        }
+        up = name in HIGHER_IS_BETTER
+        points = {
+            m: ((1 if higher else -1) * scores[m].value, (-1 if up else 1) * e.value)
+            for m, e in estimates.items()
+            if m in scores
+        }
+        columns.append(CostColumn(name, title, unit, factor, estimates, texts, up, _front(points)))
+    return tuple(columns)
+
+
+def _front(points: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
+    """The names of (gain, cost) points that no other point beats in one and equals in the other."""
+    return tuple(
+        name
+        for name, (gain, cost) in points.items()
+        if not any(g >= gain and c <= cost and (g > gain or c < cost) for g, c in points.values())
+    )
+
+
+def _points(
+    trials: Sequence[TrialResult], histories: Mapping[str, Sequence[Mapping[str, Any]]], key: str
+) -> tuple[CurvePoint, ...]:
+    return tuple(
+        CurvePoint(r.spec.method.label, r.spec.seed, float(row["epoch"]), float(row[key]))
+        for r in trials
+        for row in histories[r.spec.trial_id]
+        if row.get(key) is not None
+    )
+
+
+def _rocs(summary: Summary, found: Mapping[str, Sequence[Predictions]], k: int) -> dict[str, Roc]:
+    """Mean curve over seeds (and over classes, one against the rest), at fixed false alarms."""
+    out = {}
+    for label, predictions in found.items():
+        area = summary.row(label).estimates.get(f"{summary.part}_roc_auc")
+        if area is None:
+            continue
+        grid = np.linspace(0, 1, ROC_GRID_POINTS)
+        try:
+            curves = [c for p in predictions for c in _roc_curves(p, k, grid)]
+        except UndefinedMetricError:
+            continue
+        mean = np.mean(curves, axis=0)
+        # Curves start at (0, 0); the grid's first value is the hits without any false alarm.
+        out[label] = Roc([0.0, *grid.tolist()], [0.0, *mean.tolist()], area.value)
+    return out
+
+
+def _roc_curves(p: Predictions, k: int, grid: Floats) -> list[Floats]:
+    """True positive rates on a grid of false positive rates, a curve a class."""
+    out = []
+    for c in [1] if k == 2 else range(k):
+        false_alarms, hits = roc_curve(p.labels == c, class_scores(p, c), points=None)
+        # At a jump the upper end counts: np.interp takes the last of equal x values.
+        out.append(np.interp(grid, false_alarms, hits))
+    return out
+
+
+def _precision_recall(found: Mapping[str, Sequence[Predictions]], k: int) -> dict[str, Curve]:
+    """Mean precision over seeds (and classes) at fixed recalls, and the mean average precision."""
+    grid = np.linspace(0, 1, ROC_GRID_POINTS)
+    out = {}
+    for label, predictions in found.items():
+        try:
+            curves = [c for p in predictions for c in _precisions(p, k, grid)]
+        except UndefinedMetricError:
+            continue
+        mean = np.mean([precision for precision, _ in curves], axis=0)
+        area = float(np.mean([area for _, area in curves]))
+        out[label] = Curve(grid.tolist(), mean.tolist(), area)
+    return out
+
+
+def _precisions(p: Predictions, k: int, grid: Floats) -> list[tuple[Floats, float]]:
+    """Precision at the highest threshold that reaches each recall, and the average precision.
+
+    Average precision is the sum of precision times the step in recall (as in scikit-learn).
+    """
+    out = []
+    for c in [1] if k == 2 else range(k):
+        precision, recall = precision_recall_curve(p.labels == c, class_scores(p, c), points=None)
+        precision, recall = precision[::-1], recall[::-1]  # from the highest threshold down
+        area = float(np.sum(np.diff(recall) * precision[1:]))
+        at = np.minimum(np.searchsorted(recall, grid - 1e-12), len(recall) - 1)
+        out.append((precision[at], area))
+    return out
+
+
+def _confusions(trials: Sequence[TrialResult], split: str) -> dict[str, list[list[int]]]:
+    sums: dict[str, NDArray[np.int64]] = {}
+    for r in trials:
+        matrix = r.details.get("confusion", {}).get(split)
+        if matrix is not None:
+            label = r.spec.method.label
+            sums[label] = sums.get(label, 0) + np.asarray(matrix, dtype=np.int64)
+    return {label: matrix.tolist() for label, matrix in sums.items()}
+
+
+def mean_scores(predictions: Sequence[Predictions]) -> Floats:
+    """Mean over seeds of the probabilities, or of the margins where there are none, (n, k)."""
+    return np.asarray(np.mean([_comparable(p) for p in predictions], axis=0))
+
+
+def _comparable(p: Predictions) -> Floats:
+    if p.score_kind == "margin":
+        return p.scores
+    return probabilities(p.scores, p.score_kind)
+
+
+def _reliability(found: Mapping[str, Sequence[Predictions]]) -> dict[str, Reliability]:
+    """Bins of confidence with all seeds together; methods without probabilities have none."""
+    out = {}
+    for label, predictions in found.items():
+        if any(p.score_kind == "margin" for p in predictions):
+            continue
+        joined = replace(
+            predictions[0],
+            ids=tuple(i for p in predictions for i in p.ids),
+            labels=np.concatenate([p.labels for p in predictions]),
+            scores=np.concatenate([_comparable(p) for p in predictions]),
+            score_kind="probability",
+        )
+        bins = [b for b in reliability(joined) if b.n]
+        out[label] = Reliability(
+            [b.confidence or 0.0 for b in bins],
+            [b.accuracy or 0.0 for b in bins],
+            [b.n for b in bins],
+            float(np.mean([expected_calibration_error(p) for p in predictions])),
+        )
+    return out
+
+
+def _learning(record: StudyRecord, summary: Summary) -> tuple[SizePoint, ...]:
+    """The points of curves.json, where they are of the metric and part that is judged."""
+    curves = record.curves
+    if not curves or (curves["metric"], curves["part"]) != (summary.metric, summary.part):
+        return ()
+    return tuple(
+        SizePoint(p["label"], int(p["rows"]), Estimate(**p["estimate"])) for p in curves["points"]
+    )
+
+
+def _expected_best_by_tries(record: StudyRecord) -> dict[str, list[float]]:
+    """Expected best validation score after 1, 2, ... tries of each method (tuning.json)."""
+    if not record.tuning:
+        return {}
+    tuned = tuning_from_json(record.tuning)
+    out = {}
+    for label, method in tuned.methods.items():
+        values = [s.value for s in average_by_setting(method.tries) if s.value is not None]
+        out[label] = expected_best(values, higher_is_better=tuned.higher_is_better)
+    return out
+
+
+MOST_SETTINGS = 8
+
+
+def _sensitivity(record: StudyRecord, summary: Summary) -> tuple[SettingLevel, ...]:
+    """What the values of each varying setting do, the settings with the largest share first."""
+    if summary.best is None:
+        return ()
+    effects = [
+        (s.method, e) for s in analyse(record, summary.metric) for e in s.effects if e.levels
+    ]
+    effects.sort(key=lambda pair: -pair[1].share.value)
+    return tuple(
+        SettingLevel(method, e.name, level.value, level.effect, e.share.value)
+        for method, e in effects[:MOST_SETTINGS]
+        for level in e.levels
+    )
+
+
+def _behaviour_points(record: StudyRecord) -> tuple[BehaviourPoint, ...]:
+    """Failure rates on the behaviour tests, of trials that have predictions on their texts."""
+    if not record.behaviour:
+        return ()
+    suite, some = behaviour.suite_from_json(record.behaviour)
+    by_label: dict[str, dict[int, Predictions]] = {}
+    for r in record.done:
+        p = record.predictions(r.spec.trial_id).get(behaviour.PART)
+        if p is not None and behaviour.are_of_cases(p, some):
+            by_label.setdefault(r.spec.method.label, {})[r.spec.seed] = p
+    runs = [Runs(label, by_seed) for label, by_seed in by_label.items()]
+    names = [str(n) for n in record.data["label_names"]]
+    return tuple(
+        BehaviourPoint(f.label, f.test, f.capability, f.kind, f.cases, f.failure)
+        for f in results(suite, some, runs, names)
+    )
+
+
+def slices_of(
+    record: StudyRecord, summary: Summary, found: Mapping[str, Sequence[Predictions]]
+) -> tuple[Slice, ...]:
+    """What `slices.find_slices` gives of the rows that the study keeps; none without rows."""
+    rows = read_rows(record.directory, split_of(summary))
+    if rows is None or any(p.ids != rows.ids for ps in found.values() for p in ps):
+        return ()
+    runs = [Runs(label, dict(enumerate(ps))) for label, ps in found.items()]
+    return find_slices(runs, attributes(rows, [str(n) for n in record.data["label_names"]]))
+
+
+def _place_points(record: StudyRecord, summary: Summary) -> tuple[PlacePoint, ...]:
+    """Scores on `--test-on` data, and on each of its domains, mean over seeds."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for r in record.done:
+        for name, there in r.details.get("transfer", {}).items():
+            places = {name: there, **{f"{name}: {d}": v for d, v in there["domains"].items()}}
+            if len(there["domains"]) < 2:
+                places = {name: there}
+            for place, facts in places.items():
+                value = facts["scores"].get(summary.metric)
+                if value is not None:
+                    found.setdefault((place, r.spec.method.label), []).append(float(value))
+    return tuple(
+        PlacePoint(label, place, mean_interval(values)) for (place, label), values in found.items()
+    )
+
+
+def _share_decided_alike(voices: Mapping[str, Floats]) -> dict[tuple[str, str], float]:
+    decided = {label: v.argmax(axis=1) for label, v in voices.items()}
+    return {
+        (a, b): float(np.mean(decided[a] == decided[b]))
+        for a, b in combinations(decided, 2)
+        if len(decided[a]) == len(decided[b])
+    }

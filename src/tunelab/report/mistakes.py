@@ -1,0 +1,157 @@
+"""Texts that methods got wrong, chosen and ordered for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunelab.analysis import Summary
+from tunelab.core.study_folder import StudyRecord, read_rows
+from tunelab.core.values import Predictions
+from tunelab.report.evidence import Floats, by_method, mean_scores, split_of
+
+__all__ = [
+    "Mistakes",
+    "Said",
+    "TextRow",
+    "mistakes",
+    "scored_texts",
+]
+
+
+# --- single rows: where methods disagree, and the most confident mistakes ---------------------
+
+MOST_MISTAKES = 1200
+LONGEST_TEXT = 700
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a method says of a row: the class by its mean scores over seeds; how many of its seeds
+    say the same; its mean probability of that class, or its mean margin.
+    """
+
+    predicted: int
+    seeds_agreeing: int
+    strength: float
+
+
+@dataclass(frozen=True, slots=True)
+class TextRow:
+    """A row of the scored part: its id, text, true class, and what each method says of it."""
+
+    id: str
+    text: str
+    label: int
+    said: tuple[Said, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mistakes:
+    """Rows worth reading: those where a method is wrong, the most confident mistakes first.
+
+    `methods` in the order of `said`; `seeds` and `kinds` ("probability" or "margin") beside them.
+    `total` of the part's `rows` had a mistake; `shown` may be fewer.
+    """
+
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    kinds: tuple[str, ...]
+    class_names: tuple[str, ...]
+    part: str
+    shown: tuple[TextRow, ...]
+    total: int
+    rows: int
+
+
+def mistakes(
+    record: StudyRecord,
+    summary: Summary,
+    texts: Mapping[str, str],
+    found: Mapping[str, Sequence[Predictions]] | None = None,
+    most: int = MOST_MISTAKES,
+) -> Mistakes | None:
+    """Rows that some method gets wrong, those with the most confident mistake first.
+
+    `texts` by row id (see `scored_texts`); rows without a text are left out. None where nothing is
+    wrong, or nothing was predicted.
+    """
+    split = split_of(summary)
+    found = by_method(record, split) if found is None else found
+    if not found or not texts:
+        return None
+    first = next(iter(found.values()))[0]
+    found = {m: ps for m, ps in found.items() if all(p.ids == first.ids for p in ps)}
+    voices = {m: mean_scores(ps) for m, ps in found.items()}
+    decided = np.stack([v.argmax(axis=1) for v in voices.values()])  # (methods, rows)
+    strength = np.stack([v.max(axis=1) for v in voices.values()])
+    agreeing = np.stack(
+        [
+            np.sum([p.predicted == decided[i] for p in ps], axis=0)
+            for i, ps in enumerate(found.values())
+        ]
+    )
+    wrong = decided != first.labels
+    known = np.asarray([i in texts for i in first.ids])
+    candidates = np.flatnonzero(wrong.any(axis=0) & known)
+    if not len(candidates):
+        return None
+    order = _most_confident(wrong, _ranks(strength, wrong), candidates)
+    shown = tuple(
+        TextRow(
+            first.ids[i],
+            _cut(texts[first.ids[i]]),
+            int(first.labels[i]),
+            tuple(
+                Said(int(decided[m, i]), int(agreeing[m, i]), round(float(strength[m, i]), 3))
+                for m in range(len(found))
+            ),
+        )
+        for i in order[:most]
+    )
+    kinds = ["margin" if ps[0].score_kind == "margin" else "probability" for ps in found.values()]
+    return Mistakes(
+        methods=tuple(found),
+        seeds=tuple(len(ps) for ps in found.values()),
+        kinds=tuple(kinds),
+        class_names=tuple(str(n) for n in record.data["label_names"]),
+        part=split,
+        shown=shown,
+        total=len(candidates),
+        rows=len(first.ids),
+    )
+
+
+def _ranks(strength: Floats, wrong: NDArray[np.bool_]) -> Floats:
+    """Each method's confidence in a row as its rank among all rows, in [0, 1]; 0 where right.
+
+    Ranks compare what margins and probabilities cannot.
+    """
+    ranks = strength.argsort(axis=1).argsort(axis=1) / max(strength.shape[1] - 1, 1)
+    return np.where(wrong, ranks, 0.0)
+
+
+def _most_confident(
+    wrong: NDArray[np.bool_], ranks: Floats, rows: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Rows by the mean rank of the methods that are wrong, weighed by how many are."""
+    weight = ranks.sum(axis=0) / wrong.shape[0]
+    return rows[np.argsort(-weight[rows], kind="stable")]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + " …"
+
+
+def scored_texts(record: StudyRecord) -> dict[str, str]:
+    """The texts of the scored parts by row id, as the study keeps them; empty where it does not."""
+    parts = [read_rows(record.directory, part) for part in ("validation", "test")]
+    return {
+        i: text
+        for rows in parts
+        if rows is not None
+        for i, text in zip(rows.ids, rows.texts, strict=True)
+    }

@@ -1,0 +1,424 @@
+"""A study -> one HTML file that needs nothing else, and comparison.json.
+
+The report says what `summary` says, shows what `charts` draws, and adds what a reader needs to
+argue about it: the data card, provenance, and the command that made it. The scripts that draw the
+charts are inside the file; nothing is fetched. Sections without data are absent.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tunelab.analysis import Summary, summarise, verdict, versus
+from tunelab.analysis.summary import best_trial, read_runs, shown_columns, to_json
+from tunelab.analysis.versus import Versus
+from tunelab.core import cache
+from tunelab.core.files import write_json, write_text
+from tunelab.core.study_folder import StudyRecord, artifact_dir
+from tunelab.report import evidence
+from tunelab.report.charts import PLOTS, Plot, PlotData, colours, dashes, shapes
+from tunelab.report.mistakes import Mistakes, mistakes, scored_texts
+from tunelab.report.tables import (
+    blocks_by_section,
+    class_table,
+    data_card,
+    estimate_cell,
+    provenance_table,
+    score_table,
+)
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+__all__ = [
+    "prepare_page",
+    "render",
+    "safe_json",
+    "write_comparison",
+    "write_report",
+]
+
+
+SECTIONS = {
+    "results": "Results",
+    "differences": "Differences",
+    "tradeoff": "Score and cost",
+    "costs": "Costs",
+    "curves": "Training",
+    "ranking": "ROC and recall",
+    "confusion": "Classes",
+    "calibration": "Calibration",
+    "sensitivity": "Sensitivity",
+    "race": "Race",
+    "learning": "Learning curves",
+    "transfer": "Elsewhere",
+    "slices": "Slices, behaviour",
+    "mistakes": "Mistakes",
+    "versus": "Against another study",
+    "data": "Data card",
+    "failed": "Failed trials",
+    "use": "Use the model",
+    "made": "How it was made",
+}
+"""Sections in the order of a reader, by id; those without data are absent."""
+
+
+def write_report(
+    record: StudyRecord,
+    path: Path,
+    summary: Summary | None = None,
+    texts: Mapping[str, str] | None = None,
+    *,
+    refresh: int | None = None,
+    against: Versus | None = None,
+) -> Path:
+    """Write the report of a study: one HTML file. `summary` where it has been made already.
+
+    `texts` by row id: with them the report shows the mistakes; None takes those that the study
+    keeps. `refresh`:
+    the page loads itself again after so many seconds, while a study runs. `against`: another study.
+    """
+    write_text(
+        path, render(record, summary or summarise(record), texts, refresh=refresh, against=against)
+    )
+    return path
+
+
+def write_comparison(record: StudyRecord, path: Path, summary: Summary | None = None) -> Path:
+    """Write comparison.json: the table with intervals, all pairs, the sentences and warnings."""
+    write_json(path, to_json(summary or summarise(record)))
+    return path
+
+
+def render(
+    record: StudyRecord,
+    summary: Summary,
+    texts: Mapping[str, str] | None = None,
+    *,
+    refresh: int | None = None,
+    against: Versus | None = None,
+) -> str:
+    """The report as HTML text. The same study gives the same text."""
+    runs = read_runs(record)
+    split = evidence.split_of(summary)
+    found = {m: list(runs[split][m].by_seed.values()) for m in record.methods if m in runs[split]}
+    data = evidence.plot_data(record, summary, found)
+    texts = scored_texts(record) if texts is None else texts
+    wrong = mistakes(record, summary, texts, found)
+    figures = _figures(data)
+    classes = class_table(record, summary)
+    use = _how_to_use(record, summary)
+    blocks = blocks_by_section(record, summary, data, runs)
+    there = {
+        *figures,
+        *blocks,
+        *(["results"] if any(r.n_seeds for r in summary.rows) else []),
+        *(["confusion"] if classes else []),
+        *(["mistakes"] if wrong else []),
+        *(["versus"] if against else []),
+        *(["failed"] if record.failed else []),
+        *(["use"] if use else []),
+        *("data", "made"),
+    }
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            record=record,
+            summary=summary,
+            refresh=refresh,
+            title=_title(record),
+            verdict=_verdict_values(record, summary),
+            scores=score_table(summary, data),
+            methods=_method_keys(data),
+            figures=figures,
+            contents=[(i, name) for i, name in SECTIONS.items() if i in there],
+            classes=classes,
+            mistakes=_mistakes(wrong),
+            against=against,
+            versus=versus.rows(against) if against else None,
+            card=data_card(record.data),
+            gate=record.gate,
+            blocks=blocks,
+            provenance=provenance_table(record),
+            use=use,
+            again=_commands(record),
+            settings=_settings_as_yaml(record),
+            bundle=_bundle,
+        )
+    )
+
+
+def prepare_page() -> None:
+    """Have ready what is the same in every report: seconds, which need not be spent at the end."""
+    import altair  # noqa: F401
+
+    _bundle()
+
+
+# --- values for the page ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A drawn plot: what stands around it, and its specifications as JSON safe inside HTML.
+
+    `specs`: JSON of a list of {label, heading, subtitle, spec}, one for each choice of the reader
+    (`choices`), or a single one.
+    """
+
+    plot: Plot
+    heading: str
+    subtitle: str
+    alternative: str
+    choices: list[str]
+    specs: str
+    place: Literal["wide", "half", "alone"]
+
+
+@dataclass(frozen=True, slots=True)
+class MethodKey:
+    """A method as the bar above the charts shows it: its colour, shape and dashes."""
+
+    label: str
+    colour: str
+    shape: str
+    dash: str
+
+
+def _figures(data: PlotData) -> dict[str, list[Figure]]:
+    """What can be drawn, by section; two figures that are not wide stand side by side."""
+    from altair.utils import schemapi
+
+    drawn: dict[str, list[tuple[Plot, dict[str, Any]]]] = {}
+    # A third of a report's time went into holding every part of every chart against Vega-Lite's
+    # schema; the plots are ours, and their tests do that.
+    with schemapi.debug_mode(False):
+        for plot in PLOTS.values():
+            charts: Mapping[str, Any]
+            if plot.choices is not None:
+                charts = plot.choices(data)
+            else:
+                chart = plot.function(data)
+                charts = {} if chart is None else {"": chart}
+            if charts:
+                specs = {label: chart.to_dict(validate=False) for label, chart in charts.items()}
+                drawn.setdefault(plot.section, []).append((plot, specs))
+    return {section: _in_place(found, data) for section, found in drawn.items()}
+
+
+def _in_place(drawn: Sequence[tuple[Plot, dict[str, Any]]], data: PlotData) -> list[Figure]:
+    figures = []
+    half_open = False
+    for i, (plot, specs) in enumerate(drawn):
+        pairs = not plot.wide and (half_open or (i + 1 < len(drawn) and not drawn[i + 1][0].wide))
+        variants = []
+        for label, spec in specs.items():
+            # The page has its own headings, which screen readers and the outline know.
+            head = spec.pop("title")
+            variants.append(
+                {
+                    "label": label,
+                    "heading": head["text"],
+                    "subtitle": head["subtitle"],
+                    "spec": spec,
+                }
+            )
+        figures.append(
+            Figure(
+                plot=plot,
+                heading=variants[0]["heading"],
+                subtitle=variants[0]["subtitle"],
+                alternative=plot.describe(data),
+                choices=[v["label"] for v in variants] if len(variants) > 1 else [],
+                specs=safe_json(variants),
+                place="wide" if plot.wide else "half" if pairs else "alone",
+            )
+        )
+        half_open = pairs and not half_open
+    return figures
+
+
+# Outlines of Vega's symbols in a box of 12 x 12, for the bar above the charts.
+_OUTLINES = {
+    "circle": "M6 2a4 4 0 1 0 .01 0z",
+    "square": "M2.5 2.5h7v7h-7z",
+    "triangle-up": "M6 1.5 10.5 10h-9z",
+    "diamond": "M6 1 10.5 6 6 11 1.5 6z",
+    "cross": "M4.5 1.5h3v3h3v3h-3v3h-3v-3h-3v-3h3z",
+    "triangle-down": "M6 10.5 10.5 2h-9z",
+    "triangle-right": "M10.5 6 2 10.5v-9z",
+}
+
+
+def _method_keys(data: PlotData) -> list[MethodKey]:
+    colour, shape, dash = colours(data.methods), shapes(data.methods), dashes(data.methods)
+    return [
+        MethodKey(m, colour[m], _OUTLINES[shape[m]], " ".join(map(str, dash[m])))
+        for m in data.methods
+    ]
+
+
+def safe_json(value: Any) -> str:
+    """JSON that stays JSON inside a script element, whatever texts and labels say.
+
+    An HTML parser ends a script at "</script" and changes its mode at "<!--"; U+2028 and U+2029
+    end a line in older JavaScript. All are written as JSON escapes.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _title(record: StudyRecord) -> str:
+    name = record.data.get("name") or record.settings.get("data", {}).get("source", "this data")
+    return f"Which way of fine-tuning is worth it on {name}?"
+
+
+def _verdict_values(record: StudyRecord, summary: Summary) -> dict[str, Any]:
+    if summary.best is None:
+        return {"lead": verdict.lead(summary), "tiles": [], "comparisons": [], "remarks": []}
+    row = summary.row(summary.best)
+    against = summary.against_best()
+    tiles = [
+        (shown.heading, estimate_cell(row.estimates.get(shown.name), shown, row.reasons))
+        for shown in shown_columns(summary)
+        if shown.name in {f"{summary.part}_{summary.metric}", *_TILES}
+    ]
+    return {
+        "lead": verdict.lead(summary),
+        "basis": "Chosen by its mean on validation; the numbers below are from "
+        + ("test, which chose nothing." if summary.part == "test" else "validation too."),
+        "colour": colours(record.methods)[row.label],
+        "tiles": tiles,
+        "comparisons": against,
+        "remarks": summary.sentences[len(against) :],
+    }
+
+
+_TILES = ("train_seconds", "peak_memory_bytes", "artifact_bytes", "latency_p50_seconds")
+
+
+FIRST_ROWS = 8  # mistakes that are there without a script
+
+
+def _mistakes(found: Mistakes | None) -> dict[str, Any] | None:
+    """The mistakes as the page's script reads them, and the first of them for those without."""
+    if found is None:
+        return None
+    rows = [
+        {
+            "id": row.id,
+            "text": row.text,
+            "label": row.label,
+            "said": [[s.predicted, s.seeds_agreeing, s.strength] for s in row.said],
+        }
+        for row in found.shown
+    ]
+    values = {
+        "methods": found.methods,
+        "seeds": found.seeds,
+        "kinds": found.kinds,
+        "classes": found.class_names,
+        "rows": rows,
+    }
+    return {"found": found, "json": safe_json(values), "first": rows[:FIRST_ROWS]}
+
+
+def _commands(record: StudyRecord) -> str:
+    """The commands that make the study again, continue it, and write this report anew."""
+    folder = _near(record.directory)
+    study = _quoted((folder / "study.yaml").as_posix())
+    lines = []
+    if record.settings.get("command", "").startswith("tunelab "):
+        lines += ["# as it was run", str(record.settings["command"]), ""]
+    lines += [
+        "# the same study from its resolved settings; only what is missing is run",
+        f"tunelab compare {study}",
+        "",
+        "# this report again",
+        f"tunelab report {_quoted(folder.as_posix())}",
+    ]
+    return "\n".join(lines)
+
+
+def _how_to_use(record: StudyRecord, summary: Summary) -> dict[str, str] | None:
+    best = best_trial(record, summary)
+    if best is None:
+        return None
+    folder = artifact_dir(_near(record.directory), best.spec.trial_id).as_posix()
+    return {
+        "label": best.spec.method.label,
+        "seed": str(best.spec.seed),
+        "shell": f'tunelab predict {_quoted(folder)} "a quiet, wonderful film"',
+        "python": "import tunelab\n\n"
+        f"classifier = tunelab.load({json.dumps(folder, ensure_ascii=False)})\n"
+        'classifier.predict(["a quiet, wonderful film"])\n'
+        'classifier.predict_proba(["a quiet, wonderful film"])',
+    }
+
+
+def _near(directory: Path) -> Path:
+    """The folder as seen from here, so that a report says nothing of the machine where it can."""
+    here = Path.cwd()
+    return directory.relative_to(here) if directory.is_relative_to(here) else directory
+
+
+def _quoted(path: str) -> str:
+    return path if re.fullmatch(r"[\w./+@:-]+", path) else "'" + path.replace("'", "'\\''") + "'"
+
+
+def _settings_as_yaml(record: StudyRecord) -> str:
+    import yaml
+
+    shown = {k: v for k, v in record.settings.items() if k != "trials"}
+    return str(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True))
+
+
+# --- the page ---------------------------------------------------------------------------------
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["first_capital"] = lambda s: s[:1].upper() + s[1:].rstrip(".")
+    environment.filters["thousands"] = lambda n: f"{n:,.0f}"
+    return environment
+
+
+@functools.cache
+def _bundle() -> str:
+    """Vega, Vega-Lite and vega-embed as one script that sets `window.vegaEmbed`.
+
+    Putting it together takes a second: it is kept for this version of the library.
+    """
+    version = importlib.metadata.version("vl-convert-python")
+    kept = cache.machine_folder() / f"vega-{version}.js"
+    script = ""
+    with suppress(OSError, UnicodeDecodeError):
+        script = kept.read_text(encoding="utf-8")
+    if "window.vegaEmbed=" not in script[-100:]:
+        import vl_convert
+
+        script = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+        with suppress(OSError):  # a cache that cannot be written costs a second
+            cache.replace(kept, script.encode())
+    if "</script" in script.lower() or "<!--" in script:
+        raise RuntimeError("the chart library cannot stand inside an HTML script element")
+    return script

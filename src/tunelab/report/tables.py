@@ -1,0 +1,440 @@
+"""The report's tables: what stands in each cell, ready for the template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tunelab.analysis import Summary, numbers, sensitivity, setting_effects, tradeoff, verdict
+from tunelab.analysis.numbers import column, format_estimate
+from tunelab.analysis.summary import shown_columns
+from tunelab.core.study_folder import StudyRecord
+from tunelab.core.values import Estimate, TrialResult
+from tunelab.report.charts import PlotData, colours
+from tunelab.stats.choosing import TuningRecord, tuning_from_json
+from tunelab.stats.racing import RaceRecord, race_from_json
+
+if TYPE_CHECKING:
+    from tunelab.stats import Runs
+
+__all__ = [
+    "blocks_by_section",
+    "class_table",
+    "data_card",
+    "estimate_cell",
+    "provenance_table",
+    "score_table",
+]
+
+
+MOST_CLASS_ROWS = 50  # rows of the per-class table; the rest is in the predictions
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A number in a table: `text` and its `spread`, what it sorts by, and what a pointer shows."""
+
+    text: str
+    spread: str = ""
+    sort: float | None = None
+    title: str = ""
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TableColumn:
+    """A column that a reader can show or hide; those of one `group` stand together."""
+
+    name: str
+    heading: str
+    about: str
+    group: str
+    shown: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """A method's row in a table: its colour in the charts, whether it was chosen, its cells."""
+
+    label: str
+    colour: str
+    chosen: bool
+    about: str
+    cells: list[Cell]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A table with sentences, below the charts of a section."""
+
+    title: str
+    about: str = ""
+    headings: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    sentences: Sequence[str] = ()
+
+
+def blocks_by_section(
+    record: StudyRecord,
+    summary: Summary,
+    data: PlotData,
+    runs: Mapping[str, Mapping[str, Runs]],
+) -> dict[str, list[Block]]:
+    """What is said in words and tables, by section."""
+    found: dict[str, list[Block]] = {}
+    if len(summary.rows) > 1 and summary.best is not None:
+        found["tradeoff"] = _tradeoff(record, summary)
+    if summary.best is not None:
+        key = f"{summary.part}_{summary.metric}"
+        matter = [_settings_that_matter(s) for s in sensitivity.analyse(record, key) if s.effects]
+        found |= {"sensitivity": matter} if matter else {}
+    if data.part == "test" and data.reliability:
+        found["calibration"] = [_calibration(runs)]
+    if data.slices:
+        found["slices"] = [_slices(data)]
+    if record.curves and record.curves["crossings"]:
+        said = [str(c["sentence"]) for c in record.curves["crossings"]]
+        found.setdefault("learning", []).append(Block("Where methods cross", sentences=said))
+    if record.tuning:
+        found.setdefault("sensitivity", []).append(_tuning_block(tuning_from_json(record.tuning)))
+    if record.race:
+        found["race"] = [_race_block(race_from_json(record.race))]
+    return found
+
+
+def _tradeoff(record: StudyRecord, summary: Summary) -> list[Block]:
+    """What to take where a point may be lost, and who is beaten in both score and cost."""
+    advice = tradeoff.recommend(record, summary=summary)
+    front = tradeoff.front(record, summary=summary)
+    score, cost = column(f"{front.part}_{front.metric}"), column(front.cost)
+    rows = [
+        [
+            p.label,
+            format_estimate(p.score, score.kind),
+            format_estimate(p.cost, cost.kind),
+            "yes" if p.on_front else "no",
+            numbers.MISSING if p.probability is None else f"{100 * p.probability:.0f}%",
+            p.beaten_by or numbers.MISSING,
+        ]
+        for p in front.places
+    ]
+    return [
+        Block(
+            "What to take",
+            "The cheapest method that is shown to lose less than one point against the best.",
+            sentences=[f"{advice.sentence}.", *advice.conditions],
+        ),
+        Block(
+            "Who is beaten in both",
+            "On the front: no other method is at least as good in both and better in one. How "
+            "surely: the share of draws of other seeds and test rows in which that is so.",
+            ["Method", score.heading, cost.heading, "On the front", "How surely", "Beaten by"],
+            rows,
+        ),
+    ]
+
+
+def _settings_that_matter(s: setting_effects.Sensitivity) -> Block:
+    headings, rows = sensitivity.display(s)
+    return Block(
+        f"What the settings of {s.method} do",
+        f"By {s.procedure}: how much of the variance of single trials each setting explains.",
+        headings,
+        rows,
+        [f"{x}." for x in (*s.sentences, *s.notes)],
+    )
+
+
+def _calibration(runs: Mapping[str, Mapping[str, Runs]]) -> Block:
+    """Calibration error and Brier score, before and after temperature scaling."""
+    from tunelab.stats.calibration import calibrate_all, calibration_sentence
+
+    found = [c for c in calibrate_all(runs["validation"], runs["test"]) if c.before is not None]
+    rows = []
+    for c in found:
+        both = (c.before, c.after)
+        rows.append(
+            [
+                c.label,
+                *(format_estimate(q.ece if q else None, "percent") for q in both),
+                *(format_estimate(q.brier if q else None, "number") for q in both),
+                ", ".join(f"{t:.2f}" for t in c.temperatures.values()) or numbers.MISSING,
+            ]
+        )
+    return Block(
+        "Before and after temperature scaling",
+        "A temperature is fitted on validation, one a seed, and applied to test (Guo et al. 2017). "
+        "Above 1 the model was too sure. No class changes.",
+        [
+            "Method",
+            "Calibration error, %",
+            "after scaling",
+            "Brier score",
+            "after scaling",
+            "Temperatures",
+        ],
+        rows,
+        [calibration_sentence(c) for c in found][:4] if len(found) <= 4 else [],
+    )
+
+
+MOST_SLICES = 12
+
+
+def _slices(data: PlotData) -> Block:
+    """The slices that truly differ from the rest, the weakest first."""
+    named = sorted((s for s in data.slices if s.named), key=lambda s: s.accuracy.value)
+    rows = [
+        [s.method, f"{s.column}: {s.value}", f"{s.rows:,}", format_estimate(s.accuracy, "percent")]
+        for s in named[:MOST_SLICES]
+    ]
+    total = len(data.slices)
+    said = (
+        f"{len(named)} of {total:,} slices truly differ from the rest of their method's rows, "
+        "after Holm's correction over all of them"
+        if named
+        else f"None of {total:,} slices is shown to differ from the rest of its method's rows"
+    )
+    return Block(
+        "Slices that truly differ",
+        "Only these may be spoken of; the others may be chance.",
+        ["Method", "Slice", "Rows", "Accuracy, %"] if rows else (),
+        rows,
+        [said],
+    )
+
+
+def _tuning_block(tuning: TuningRecord) -> Block:
+    """Every setting that was tried, and what each method chose."""
+    rows = []
+    for label, method in tuning.methods.items():
+        for t in method.tries:
+            settings = ", ".join(f"{k}={v}" for k, v in t.settings.items())
+            shown = f"{t.value:.4f}" if t.value is not None else str(t.error or t.status)
+            mark = "chosen" if dict(t.settings) == dict(method.chosen) else ""
+            rows.append([label, settings, str(t.seed), shown, mark])
+    return Block(
+        "Every setting that was tried",
+        f"By {tuning.metric} on validation, the same budget for every method.",
+        ["Method", "Settings", "Seed", "Validation", "Chosen"],
+        rows,
+        [f"{label}: {m.reason}." for label, m in tuning.methods.items() if m.reason],
+    )
+
+
+def _race_block(record: RaceRecord) -> Block:
+    """Who was dropped when, and what that saved."""
+    rows = [
+        [d.label, str(d.round), str(d.seeds), d.leader, d.sentence] for d in record.race.dropped
+    ]
+    saved = record.trials_full - record.trials_run
+    said = [
+        record.statement,
+        f"{record.trials_run} of {record.trials_full} trials were run; "
+        f"about {numbers.format_seconds(record.seconds_saved)} were saved"
+        if saved
+        else f"all {record.trials_run} trials were run",
+    ]
+    return Block(
+        "Race",
+        "Configurations that were behind with confidence got no further seeds.",
+        ["Dropped", "Round", "Seeds", "Leader", "Why"],
+        rows,
+        said,
+    )
+
+
+def score_table(summary: Summary, data: PlotData) -> dict[str, Any] | None:
+    """Every score and cost of every method; the columns that people read most are shown first."""
+    if not any(r.n_seeds for r in summary.rows):
+        return None
+    shown = [c.name for c in shown_columns(summary)]
+    present = [n for r in summary.rows for n, e in r.estimates.items() if e is not None]
+    names = list(dict.fromkeys([*shown, *present]))
+    groups = {name: _group(name) for name in names}
+    order = list(_GROUPS)
+    names.sort(key=lambda n: (order.index(groups[n]), n not in shown))
+    columns = [
+        TableColumn(n, column(n).heading, column(n).about, groups[n], n in shown) for n in names
+    ]
+    palette = colours(data.methods)
+    rows = [
+        TableRow(
+            r.label,
+            palette[r.label],
+            r.label == summary.best,
+            _method_facts(r),
+            [estimate_cell(r.estimates.get(n), column(n), r.reasons) for n in names],
+        )
+        for r in summary.rows
+    ]
+    by_group = {g: [c for c in columns if c.group == g] for g in order}
+    return {
+        "columns": columns,
+        "rows": rows,
+        "groups": {g: cs for g, cs in by_group.items() if cs},
+    }
+
+
+_GROUPS = ("Scores on test", "Scores on validation", "Costs")
+
+
+def _group(name: str) -> str:
+    part = name.partition("_")[0]
+    return {"test": _GROUPS[0], "eval": _GROUPS[1]}.get(part, _GROUPS[2])
+
+
+def _method_facts(row: verdict.Row) -> str:
+    settings = ", ".join(f"{k}={v}" for k, v in row.settings.items())
+    seeds = f"{row.n_seeds} seed{'' if row.n_seeds == 1 else 's'}"
+    failed = f"{row.n_failed} failed" if row.n_failed else ""
+    return " · ".join(part for part in (settings, seeds, failed) if part)
+
+
+def estimate_cell(
+    estimate: Estimate | None, shown: numbers.Column, reasons: Mapping[str, str]
+) -> Cell:
+    """An estimate as a table shows it, with its interval, or why there is none."""
+    if estimate is None:
+        return Cell(numbers.MISSING, title=reasons.get(shown.name, "not measured"))
+    bare = format_estimate(replace(estimate, low=None, high=None), shown.kind)
+    _, _, spread = format_estimate(estimate, shown.kind).partition(" ± ")
+    if not spread and "[" in (whole := format_estimate(estimate, shown.kind)):
+        spread = whole[whole.index("[") : whole.index("]") + 1]  # lopsided
+    elif spread:
+        spread = f"± {spread}"
+    low, high = (None, None) if estimate.low == estimate.high else (estimate.low, estimate.high)
+    return Cell(bare, spread, estimate.value, estimate.procedure, low, high)
+
+
+def class_table(record: StudyRecord, summary: Summary) -> dict[str, Any] | None:
+    """F1 of each class and method, mean over seeds; the classes that do worst first."""
+    split = {"test": "test", "eval": "validation"}[summary.part]
+    names = [str(n) for n in record.data["label_names"]]
+    scores = {
+        r.label: [
+            t.details["per_class"][split]
+            for t in record.done
+            if t.spec.method.label == r.label and split in t.details.get("per_class", {})
+        ]
+        for r in summary.rows
+    }
+    scores = {label: found for label, found in scores.items() if found}
+    if not scores:
+        return None
+
+    def mean(label: str, name: str, what: str) -> float:
+        values = [s[name][what] for s in scores[label] if name in s]
+        return float(np.mean(values)) if values else 0.0
+
+    lead = summary.best if summary.best in scores else next(iter(scores))
+    names.sort(key=lambda n: mean(lead, n, "f1"))
+    rows = [
+        {
+            "name": n,
+            "support": int(mean(lead, n, "support")),
+            "precision": numbers.format_percent(mean(lead, n, "precision")),
+            "recall": numbers.format_percent(mean(lead, n, "recall")),
+            "f1": [numbers.format_percent(mean(label, n, "f1")) for label in scores],
+        }
+        for n in names[:MOST_CLASS_ROWS]
+    ]
+    return {
+        "lead": lead,
+        "labels": list(scores),
+        "rows": rows,
+        "split": split,
+        "left_out": len(names) - len(rows),
+    }
+
+
+def data_card(card: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page says of the data."""
+    sizes: Mapping[str, int] = card.get("sizes", {})
+    counts: Mapping[str, Mapping[str, int]] = card.get("label_counts", {})
+    names = [str(n) for n in card.get("label_names", ())]
+    duplicates = card.get("duplicates", {})
+    labels = [
+        (
+            name,
+            [
+                (counts[p].get(name, 0), numbers.format_percent(counts[p].get(name, 0) / max(n, 1)))
+                for p, n in sizes.items()
+                if p in counts
+            ],
+        )
+        for name in names
+    ]
+    return {
+        "sizes": sizes,
+        "words": card.get("words", {}),
+        "within": duplicates.get("within", {}),
+        "across": {k: n for k, n in duplicates.get("across", {}).items() if n},
+        "conflicting": duplicates.get("conflicting", 0),
+        "examples": duplicates.get("examples", ()),
+        "labels": labels[:MOST_CLASS_ROWS],
+        "labels_left_out": max(0, len(labels) - MOST_CLASS_ROWS),
+        "parts_with_counts": [p for p in sizes if p in counts],
+        "notes": card.get("notes", ()),
+        "samples": list(card.get("samples", {}).items())[:MOST_CLASS_ROWS],
+        "facts": [
+            (heading, card[key])
+            for key, heading in (
+                ("name", "Source"),
+                ("revision", "Revision"),
+                ("text_column", "Text column"),
+                ("label_column", "Label column"),
+                ("fingerprint", "Fingerprint (SHA-256)"),
+            )
+            if card.get(key)
+        ],
+    }
+
+
+def provenance_table(record: StudyRecord) -> list[tuple[str, str]]:
+    """What is known of how the study was made; values that differ between trials side by side."""
+    seen: dict[str, dict[str, None]] = {}
+    for r in record.results:
+        for key, value in _flattened_facts(
+            {k: v for k, v in r.provenance.items() if k not in _PER_TRIAL}
+        ):
+            seen.setdefault(key, {})[str(value)] = None
+        if r.spec.base and not r.provenance.get("base"):
+            seen.setdefault("base name", {})[r.spec.base.name] = None
+    started = sorted(str(r.provenance["started"]) for r in record.results if _started(r))
+    rows = []
+    if "tunelab" in record.settings and "tunelab" not in seen:
+        rows.append(("tunelab", str(record.settings["tunelab"])))
+    if started:
+        rows.append(("first trial started", started[0]))
+        rows.append(("last trial started", started[-1]))
+    seconds = [r.provenance["seconds"] for r in record.results if "seconds" in r.provenance]
+    if seconds:
+        rows.append((f"time of {len(seconds)} trials", numbers.format_seconds(sum(seconds))))
+    return rows + [(key, ", ".join(values)) for key, values in seen.items()]
+
+
+_PER_TRIAL = frozenset({"started", "seconds"})
+
+
+def _started(result: TrialResult) -> bool:
+    return bool(result.provenance.get("started"))
+
+
+def _flattened_facts(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for key, item in value.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(item, Mapping):
+            # "versions: torch" says no more than "torch".
+            rows += _flattened_facts(item, "" if key in {"versions", "hardware"} else f"{key} ")
+        elif isinstance(item, list | tuple):
+            rows.append((name, ", ".join(map(str, item))))
+        elif item is not None:
+            # A size; not the package bitsandbytes, whose version ends here too.
+            rows.append((name, numbers.format_bytes(item) if name.endswith(" bytes") else item))
+    return rows

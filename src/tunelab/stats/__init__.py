@@ -1,0 +1,53 @@
+"""Predictions -> scores, intervals, verdicts. `docs/statistics.md` explains the rules.
+
+Door: `Runs` in, `compare_all`, `difference`, `mean` and their kin out.
+
+metrics predictions threshold_curves   scores of one set of predictions, a row each in `METRICS`
+crossed       the one place that splits a variance over seeds and rows
+losses        what a cheaper method surely loses
+slices calibration racing choosing   one question each
+
+May import: core. Never reaches torch.
+"""
+
+from __future__ import annotations
+
+from tunelab.stats.crossed import LEVEL, components
+from tunelab.stats.intervals import (
+    difference,
+    mean,
+    mean_draws,
+    mean_interval,
+    means,
+    standard_error,
+)
+from tunelab.stats.losses import Loss, losses
+from tunelab.stats.power import detectable_difference, least_seeds, rows_needed, seeds_needed
+from tunelab.stats.resampling import LEAST_SEEDS, Runs
+from tunelab.stats.tests import holm, mcnemar, sign_flip
+from tunelab.stats.verdicts import compare, compare_all, decimals
+
+__all__ = [
+    "Loss",
+    "Runs",
+    "compare",
+    "compare_all",
+    "components",
+    "decimals",
+    "detectable_difference",
+    "difference",
+    "holm",
+    "least_seeds",
+    "losses",
+    "mcnemar",
+    "mean",
+    "mean_draws",
+    "mean_interval",
+    "means",
+    "rows_needed",
+    "seeds_needed",
+    "sign_flip",
+    "standard_error",
+    "LEAST_SEEDS",
+    "LEVEL",
+]

@@ -1,0 +1,271 @@
+"""Whether probabilities mean what they say: reliability, ECE, Brier score, temperature scaling.
+
+`calibrate` reads stored predictions of one method: bins of confidence and accuracy, the expected
+calibration error and the Brier score with intervals over seeds and test rows; and the same after
+temperature scaling (Guo, Pleiss, Sun and Weinberger 2017), one temperature a seed, fitted on the
+validation part and applied to test. `write_temperature` puts a trial's temperature beside its
+classifier, and `read_temperature` reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunelab.core.artifact import CALIBRATION, seal_again
+from tunelab.core.errors import ArtifactError
+from tunelab.core.values import Artifact, Estimate, Predictions, ScoreKind
+from tunelab.stats.intervals import mean
+from tunelab.stats.metrics import ReliabilityBin, log_loss, reliability
+from tunelab.stats.predictions import UndefinedMetricError, check_predictions, probabilities
+from tunelab.stats.resampling import Runs
+
+__all__ = [
+    "Calibration",
+    "Quality",
+    "TemperatureFit",
+    "at_temperature",
+    "calibrate",
+    "calibrate_all",
+    "calibration_sentence",
+    "calibrations_to_json",
+    "fit_temperature",
+    "logits_at_temperature",
+    "read_temperature",
+    "write_temperature",
+]
+
+
+Floats = NDArray[np.float64]
+
+INTERVAL_SEED = 0  # the same study gives the same intervals
+COLDEST, HOTTEST = 0.05, 20.0
+# A temperature from fewer rows, or from fewer mistakes, is luck: with no mistake at all the best
+# one is the coldest, and every text is certain.
+LEAST_ROWS, LEAST_MISTAKES = 50, 5
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How good the probabilities of one method are on the test part.
+
+    `bins` hold the rows of all seeds together (`n` counts rows times seeds). `ece` in [0, 1],
+    `brier` in [0, 2], `log_loss` in nats are means over seeds.
+    """
+
+    bins: tuple[ReliabilityBin, ...]
+    ece: Estimate
+    brier: Estimate
+    log_loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """One method: as it is (`before`), and `after` its scores are divided by a temperature.
+
+    `temperatures` by seed: above 1 the model was too sure, below 1 not sure enough. All None or
+    empty, with `reason`, where there are no probabilities (an SVM's margins).
+    """
+
+    label: str
+    before: Quality | None
+    after: Quality | None
+    temperatures: Mapping[int, float]
+    reason: str | None = None
+
+
+def calibrate_all(
+    validation: Mapping[str, Runs], test: Mapping[str, Runs]
+) -> tuple[Calibration, ...]:
+    """`calibrate` for every method that has predictions on test (see `summary.read_runs`)."""
+    return tuple(calibrate(validation.get(label), runs) for label, runs in test.items())
+
+
+def calibrate(validation: Runs | None, test: Runs) -> Calibration:
+    """Judge one method's probabilities on test, before and after temperature scaling."""
+    try:
+        before = _quality(test)
+    except UndefinedMetricError as error:
+        return Calibration(test.label, None, None, {}, error.reason)
+    known = validation.by_seed if validation is not None else {}
+    if any(seed not in known for seed in test.by_seed):
+        return Calibration(test.label, before, None, {}, "no validation predictions to fit on")
+    temperatures = {seed: fit_temperature(known[seed]) for seed in test.by_seed}
+    after = Runs(
+        test.label, {s: at_temperature(p, temperatures[s]) for s, p in test.by_seed.items()}
+    )
+    return Calibration(test.label, before, _quality(after), temperatures)
+
+
+def fit_temperature(predictions: Predictions) -> float:
+    """The T > 0 whose softmax(logits / T) has the smallest log loss, within 0.05 and 20.
+
+    Probabilities are taken by their logarithm. Raises UndefinedMetricError for margins.
+    """
+    from scipy.optimize import minimize_scalar
+
+    check_predictions(predictions)
+    logits = logits_at_temperature(predictions.scores, predictions.score_kind, 1.0)
+    rows = np.arange(len(logits))
+
+    def loss(log_t: float) -> float:
+        z = logits / math.exp(log_t)
+        top = z.max(axis=1)
+        total = top + np.log(np.exp(z - top[:, None]).sum(axis=1))
+        return float((total - z[rows, predictions.labels]).mean())
+
+    # The loss is convex in 1 / T, so it has one minimum over log T.
+    found = minimize_scalar(loss, bounds=(math.log(COLDEST), math.log(HOTTEST)), method="bounded")
+    return float(math.exp(found.x))
+
+
+def at_temperature(predictions: Predictions, temperature: float) -> Predictions:
+    """The same predictions with logits divided by a temperature; no class changes."""
+    logits = logits_at_temperature(predictions.scores, predictions.score_kind, temperature)
+    return Predictions(predictions.ids, predictions.labels, logits, "logit", predictions.seconds)
+
+
+def logits_at_temperature(scores: Floats, score_kind: ScoreKind, temperature: float) -> Floats:
+    """Logits over a temperature, (n, n_classes). Raises UndefinedMetricError for margins."""
+    if score_kind == "logit":
+        return np.asarray(scores, dtype=np.float64) / temperature
+    p = probabilities(scores, score_kind)
+    return np.asarray(np.log(np.clip(p, np.finfo(np.float64).tiny, 1.0)) / temperature)
+
+
+# --- beside a classifier --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TemperatureFit:
+    """What calibration.json holds: a temperature, or None with the `reason`.
+
+    It was fitted on `rows` rows of the `part`; `log_loss` is what it was there before and after.
+    """
+
+    temperature: float | None
+    part: str
+    rows: int
+    log_loss: tuple[float, float] | None = None
+    reason: str | None = None
+
+
+def temperature_to_json(fit: TemperatureFit) -> dict[str, Any]:
+    """The content of calibration.json."""
+    value: dict[str, Any] = {"temperature": fit.temperature, "part": fit.part, "rows": fit.rows}
+    if fit.reason is not None:
+        value["reason"] = fit.reason
+    if fit.log_loss is not None:
+        value["log_loss"] = dict(zip(("before", "after"), fit.log_loss, strict=True))
+    return value
+
+
+def fit_on_validation(validation: Predictions) -> TemperatureFit:
+    """Fit a temperature on a trial's validation part, where it has rows and mistakes enough."""
+    rows = len(validation.ids)
+    mistakes = int((validation.predicted != validation.labels).sum())
+    if rows < LEAST_ROWS or mistakes < LEAST_MISTAKES:
+        reason = (
+            f"{rows} validation rows with {mistakes} mistakes: "
+            f"at least {LEAST_ROWS} and {LEAST_MISTAKES} are needed"
+        )
+        return TemperatureFit(None, "validation", rows, reason=reason)
+    try:
+        temperature = fit_temperature(validation)
+        after = log_loss(at_temperature(validation, temperature))
+        losses = log_loss(validation), after
+    except UndefinedMetricError as error:
+        return TemperatureFit(None, "validation", rows, reason=error.reason)
+    return TemperatureFit(temperature, "validation", rows, losses)
+
+
+def write_temperature(directory: Path, validation: Predictions) -> None:
+    """Fit a temperature on a trial's validation part and put it into its artifact.
+
+    It is kept in calibration.json (`TemperatureFit`); the manifest is written anew.
+    """
+    facts = temperature_to_json(fit_on_validation(validation))
+    text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+    (directory / CALIBRATION).write_text(text, encoding="utf-8")
+    seal_again(directory, {})
+
+
+def read_temperature(artifact: Artifact) -> float:
+    """The temperature in an opened artifact. Raises ArtifactError where there is none."""
+    path = artifact.directory / CALIBRATION
+    again = "Train it again with this version of tunelab, or predict without --calibrated."
+    # Only what the manifest lists was checked when the artifact was opened.
+    if CALIBRATION not in artifact.manifest["files"] or not path.is_file():
+        raise ArtifactError(f"{artifact.directory}: expected {path.name}, found none. {again}")
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        temperature, reason = said["temperature"], said.get("reason")
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise ArtifactError(f"{path}: expected a temperature, found none ({e}). {again}") from e
+    if temperature is None:
+        raise ArtifactError(
+            f"{artifact.directory}: it has no temperature ({reason}). "
+            "Train with more validation rows; until then its probabilities are used as they are."
+        )
+    if not (isinstance(temperature, int | float) and 0 < temperature < math.inf):
+        raise ArtifactError(f"{path}: expected a number above 0, found {temperature!r}. {again}")
+    return float(temperature)
+
+
+def _quality(runs: Runs) -> Quality:
+    parts = list(runs.by_seed.values())
+    together = Predictions(
+        (),
+        np.concatenate([p.labels for p in parts]),
+        np.concatenate([probabilities(p.scores, p.score_kind) for p in parts]),
+        "probability",
+    )
+    return Quality(
+        bins=reliability(together),
+        ece=mean(runs, "ece", np.random.default_rng(INTERVAL_SEED)),
+        brier=mean(runs, "brier", np.random.default_rng(INTERVAL_SEED)),
+        log_loss=float(np.mean([log_loss(p) for p in parts])),
+    )
+
+
+def calibration_sentence(c: Calibration) -> str:
+    """A method's calibration in plain words."""
+    if c.before is None:
+        return f"{c.label}: no probabilities to judge ({c.reason})"
+    e = c.before.ece
+    known = [b for b in c.before.bins if b.n]
+    total = sum(b.n for b in known)
+    over = sum(b.n * ((b.confidence or 0) - (b.accuracy or 0)) for b in known) / total
+    word = "too sure" if over > 0 else "not sure enough"
+    lean = f", on average {word} by {100 * abs(over):.1f}" if abs(over) >= 0.0005 else ""
+    interval = (
+        ""
+        if e.low is None or e.high is None
+        else f" (95% interval {100 * e.low:.1f} to {100 * e.high:.1f})"
+    )
+    said = f"{c.label}: its confidence is off by {100 * e.value:.1f} points{interval}{lean}"
+    if c.after is None:
+        return said
+    hot = float(np.mean(list(c.temperatures.values())))
+    return f"{said}; with a temperature of {hot:.2f}, off by {100 * c.after.ece.value:.1f}"
+
+
+def calibrations_to_json(found: Sequence[Calibration]) -> dict[str, Any]:
+    """Calibrations as plain JSON values, with a sentence each."""
+    rows = []
+    for c in found:
+        value = asdict(c)
+        value["temperatures"] = {str(k): v for k, v in c.temperatures.items()}
+        for key in ("before", "after"):
+            quality = getattr(c, key)
+            if quality is not None:
+                value[key]["bins"] = [b._asdict() for b in quality.bins]
+        rows.append({**value, "sentence": calibration_sentence(c)})
+    return {"methods": rows}

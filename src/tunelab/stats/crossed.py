@@ -1,0 +1,332 @@
+"""What a mean over seeds and test rows varies by: the one place where that variance is split.
+
+Throughout, x[s, i] is what seed s gives on row i: 1 where a method is right, or the difference of
+two methods there. It is read as
+
+    x[s, i] = mean + seed[s] + item[i] + rest[s, i],
+
+every part drawn anew for other seeds and other rows, which are crossed: each seed sees each row.
+The mean over S seeds and n rows then has variance
+
+    V(seed) / S + V(item) / n + V(rest) / (n S).
+
+None of the three terms is seen alone. The spread of the S seed means estimates
+V(seed) + V(rest) / n; that of the n row means, over n (or resampling rows), estimates
+V(item) / n + V(rest) / (n S): to add both counts the rest twice. What is left of x without its row
+and seed means, or what resampling gives for single seeds less what it gives for their mean, tells
+how much that is. A bootstrap that resamples seeds too (Owen 2007, "The pigeonhole bootstrap")
+counts the rest three times, and the seeds (S - 1) / S times: too wide with many seeds, too narrow
+with few.
+
+`Components` are these terms, read from values (`components_of_values`) or from resamples of rows
+(`components_of_resamples`); `Spread` is what they add up to, with Satterthwaite's degrees of
+freedom. Intervals, slices, races and the planning of seeds and rows all read them here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunelab.core.values import Estimate
+
+__all__ = [
+    "LEVEL",
+    "Components",
+    "CrossedMean",
+    "Spread",
+    "components",
+    "components_of_resamples",
+    "components_of_values",
+    "mean_of_values",
+    "pooled_seed_variance",
+    "satterthwaite",
+    "spread_of",
+    "t_quantile",
+    "unseen_variance",
+]
+
+
+Floats = NDArray[np.float64]
+
+LEVEL = 0.95
+
+
+# --- what the parts add up to ---------------------------------------------------------------
+
+
+def t_quantile(level: float, df: float) -> float:
+    """Half-width, in standard errors, of a two-sided Student t interval."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(df, (1 + level) / 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Variance of a mean, in its units squared, and Satterthwaite's degrees of freedom."""
+
+    variance: float
+    df: float
+
+    def half_width(self, level: float = LEVEL) -> float:
+        """Half the width of the two-sided Student t interval around the mean."""
+        return t_quantile(level, self.df) * math.sqrt(self.variance)
+
+    def p_value(self, value: float) -> float:
+        """Two-sided p of Student's t test that a mean of `value` is truly zero."""
+        from scipy.special import stdtr
+
+        if self.variance <= 0:
+            return 1.0 if value == 0 else 0.0
+        return min(1.0, float(2 * stdtr(self.df, -abs(value) / math.sqrt(self.variance))))
+
+
+def satterthwaite(
+    variance: float | Floats,
+    by_seed: float | Floats,
+    by_item: float | Floats,
+    *,
+    seed_df: float,
+    item_df: float,
+) -> float | Floats:
+    """Degrees of freedom of a variance that is the sum of two independent ones.
+
+    variance^2 / (by_seed^2 / seed_df + by_item^2 / item_df): Satterthwaite 1946, "An approximate
+    distribution of estimates of variance components". Infinite where nothing varies.
+    """
+    below = by_seed**2 / seed_df + by_item**2 / item_df
+    return variance**2 / below if np.all(below) else math.inf
+
+
+def spread_of(by_seed: float, by_item: float, *, seed_df: float, item_df: float) -> Spread:
+    """The spread of a mean whose seeds and rows bring so much variance each."""
+    variance = by_seed + by_item
+    df = satterthwaite(variance, by_seed, by_item, seed_df=seed_df, item_df=item_df)
+    return Spread(variance, float(df))
+
+
+# --- the parts ------------------------------------------------------------------------------
+
+
+def unseen_variance(rows: int) -> float:
+    """What n rows that are all alike do not show of a share: 1 / (n + 2)^2.
+
+    Two methods that agree on every one of 20 rows are not thereby known to be equal. The half
+    disagreement each way of Agresti and Min 2005; of one method Agresti and Caffo 2000 add as much.
+    """
+    return 1 / (rows + 2) ** 2
+
+
+@dataclass(frozen=True, slots=True)
+class Components:
+    """Variance components of a mean over `seeds` S and `rows` n, in its units squared.
+
+    `seed`: V(seed) + V(rest) / n, the variance of one seed's mean on these rows; None with one
+    seed. `row_means`: V(item) / n + V(rest) / (n S), what other rows would change of the mean.
+    `rest`: V(rest) / (n S). `item`: V(item) / n, what more seeds do not take away; never below 0.
+    `item_df`: degrees of freedom of the row parts. `row_means` and `item` include what the rows do
+    not show (`unseen_variance`), where it was asked for.
+    """
+
+    seeds: int
+    rows: int
+    seed: float | None
+    row_means: float
+    rest: float
+    item: float
+    item_df: float
+
+    @property
+    def by_seed(self) -> float:
+        """Variance that the seeds bring to the mean: V(seed) / S + V(rest) / (n S); 0 of one."""
+        return self.seed / self.seeds if self.seed is not None else 0.0
+
+    @property
+    def seed_df(self) -> int:
+        """Degrees of freedom of the spread over seeds; 1 where one seed shows none."""
+        return max(1, self.seeds - 1)
+
+    def spread(self) -> Spread:
+        """The mean's spread over other seeds and other rows; the rest is counted with the seeds.
+
+        No less than the rows alone bring: estimates of the parts may come out below 0.
+        """
+        if self.seed is None:
+            return Spread(self.row_means, self.item_df)
+        variance = max(self.by_seed + self.item, self.row_means)
+        df = satterthwaite(
+            variance, self.by_seed, self.item, seed_df=self.seed_df, item_df=self.item_df
+        )
+        return Spread(variance, float(df))
+
+    def spread_with_rest_in_rows(self) -> Spread:
+        """The same where the rest is counted with the rows: fewer degrees of freedom from seeds.
+
+        Of slices, which may have ten rows: there the row part is the larger and the surer one.
+        """
+        variance = max(self.by_seed + self.row_means - self.rest, self.row_means, self.by_seed)
+        df = satterthwaite(
+            variance,
+            self.by_seed,
+            self.row_means,
+            seed_df=self.seed_df,
+            item_df=max(1.0, self.item_df),
+        )
+        return Spread(variance, float(df))
+
+
+def components_of_values(values: Floats, *, unseen: float = 0.0) -> Components:
+    """Variance components of the mean of values (S, n), by analysis of variance.
+
+    Residuals of row and seed means, squared, over (S - 1)(n - 1), estimate V(rest). One row says
+    nothing of other rows: `row_means` and `item` are then infinite.
+    """
+    seeds, rows = values.shape
+    of_row, of_seed, mean = values.mean(axis=0), values.mean(axis=1), float(values.mean())
+    of_rows = float(of_row.var(ddof=1)) / rows if rows > 1 else math.inf
+    rest = 0.0
+    if seeds > 1 and rows > 1:
+        residuals = values - of_row - of_seed[:, None] + mean
+        rest = float((residuals**2).sum()) / ((seeds - 1) * (rows - 1)) / (rows * seeds)
+    return Components(
+        seeds=seeds,
+        rows=rows,
+        seed=float(of_seed.var(ddof=1)) if seeds > 1 else None,
+        row_means=of_rows + unseen,
+        rest=rest,
+        item=max(0.0, of_rows - rest) + unseen,
+        item_df=rows - 1,
+    )
+
+
+def components_of_resamples(
+    by_seed: Floats, drawn: Floats, rows: int, *, unseen: float = 0.0
+) -> Components:
+    """Variance components of a mean of any metric, from B resamples of its n rows.
+
+    `by_seed` (S,) are the values on all rows, `drawn` (B, S) those on resamples, the same rows for
+    every seed. Resampling shows (n - 1) / n of the variance; what it gives for single seeds less
+    what it gives for their mean is V(rest) / n (1 - 1 / S). The degrees of freedom of the row parts
+    are those of n rows seen through B resamples.
+    """
+    seeds, resamples = len(by_seed), len(drawn)
+    small = rows / (rows - 1)
+    of_mean = float(drawn.mean(axis=1).var(ddof=1)) * small
+    item_df = 1 / (1 / (rows - 1) + 1 / (resamples - 1))
+    if seeds == 1:
+        total = of_mean + unseen
+        return Components(1, rows, None, total, 0.0, total, item_df)
+    of_one = float(drawn.var(axis=0, ddof=1).mean()) * small
+    rest = max(0.0, (of_one - of_mean) / (seeds - 1))
+    return Components(
+        seeds=seeds,
+        rows=rows,
+        seed=float(by_seed.var(ddof=1)),
+        row_means=of_mean + unseen,
+        rest=rest,
+        item=max(0.0, of_mean - rest) + unseen,
+        item_df=item_df,
+    )
+
+
+def pooled_seed_variance(by_method: Floats) -> tuple[float, int]:
+    """Variance over seeds of the difference of any two of K methods, and its degrees of freedom.
+
+    `by_method` (K, S) are means by method and seed. Twice the variance of the methods x seeds
+    residuals: what a seed does to all methods alike cancels. (K - 1)(S - 1) degrees of freedom.
+    """
+    means = by_method
+    residuals = means - means.mean(axis=0) - means.mean(axis=1, keepdims=True) + means.mean()
+    df = (means.shape[0] - 1) * (means.shape[1] - 1)
+    return 2 * float((residuals**2).sum()) / df, df
+
+
+def components(gaps: Floats) -> tuple[float, float, float]:
+    """What a difference of two methods varies by: gaps (seeds, rows), two or more of each.
+
+    `gaps` is 1 where only the first is right, -1 where only the other is. Gives the variance over
+    rows of one seed's gaps, V(item) + V(rest); the part of it that is common to all seeds, V(item);
+    and the variance over seeds of the mean gap on endless rows, V(seed). Unbiased, then cut at 0
+    (and the part at the whole).
+    """
+    s, n = gaps.shape
+    within = float(gaps.var(axis=1, ddof=1).mean())
+    of_mean = float(gaps.mean(axis=0).var(ddof=1))
+    common = min(within, max(0.0, (of_mean - within / s) / (1 - 1 / s)))
+    if within - common < 1e-9:  # every seed the same: rounding is no spread
+        common = within
+    seed = float(gaps.mean(axis=1).var(ddof=1)) - (within - common) / n
+    return within, common, max(0.0, seed)
+
+
+# --- a share of right answers ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CrossedMean:
+    """A mean of values in [0, 1] over seeds and rows: `by_seed` (S,), and its components."""
+
+    value: float
+    by_seed: Floats
+    components: Components
+
+    def estimate(self, level: float = LEVEL) -> Estimate:
+        """The mean with its interval for other seeds and other rows."""
+        c = self.components
+        return _estimate_within(
+            self.value, c.spread_with_rest_in_rows(), (0.0, 1.0), (c.seeds, c.rows), level
+        )
+
+    def minus(self, other: CrossedMean, level: float = LEVEL) -> tuple[Estimate, float]:
+        """The difference to a mean of other rows under the same seeds, and its two-sided p.
+
+        Rows of both are independent, so their parts add; seeds are shared, so the spread over them
+        is that of the difference.
+        """
+        a, b = self.components, other.components
+        gaps = self.by_seed - other.by_seed
+        row_means = a.row_means + b.row_means
+        rest = a.rest + b.rest
+        both = Components(
+            seeds=a.seeds,
+            rows=a.rows + b.rows,
+            seed=float(gaps.var(ddof=1)) if a.seeds > 1 else None,
+            row_means=row_means,
+            rest=rest,
+            item=max(0.0, row_means - rest),
+            item_df=row_means**2 / (a.row_means**2 / a.item_df + b.row_means**2 / b.item_df),
+        )
+        value = self.value - other.value
+        spread = both.spread_with_rest_in_rows()
+        found = _estimate_within(value, spread, (-1.0, 1.0), (both.seeds, both.rows), level)
+        return found, spread.p_value(value)
+
+
+def mean_of_values(values: Floats) -> CrossedMean:
+    """The mean of values in [0, 1] of S seeds and n rows, (S, n), with its components."""
+    parts = components_of_values(values, unseen=unseen_variance(values.shape[1]))
+    return CrossedMean(float(values.mean()), values.mean(axis=1), parts)
+
+
+def _estimate_within(
+    value: float,
+    spread: Spread,
+    limits: tuple[float, float],
+    size: tuple[int, int],
+    level: float,
+) -> Estimate:
+    """A mean with its Student t interval, which ends at `limits`; of one row it has none.
+
+    `size` is how many seeds and rows the mean is over.
+    """
+    seeds, rows = size
+    if not math.isfinite(spread.variance):
+        return Estimate(value, None, None, seeds, "one row: no interval")
+    half = spread.half_width(level)
+    low, high = max(limits[0], value - half), min(limits[1], value + half)
+    over = f"{seeds} seed{'s' * (seeds > 1)} and {rows:,} rows"
+    return Estimate(value, low, high, seeds, f"mean over {over}, Student t interval")

@@ -1,0 +1,397 @@
+"""Predictions -> scores.
+
+A metric is a row of METRICS: a pure function of `Predictions`, and what the statistics and the
+report need to know about it. Where a metric cannot be had (a class that no row carries, a
+probability asked of margins) the function raises UndefinedMetricError, and `evaluate` gives None
+with the reason. Scores that are not finite are refused: a diverged model is not to be scored.
+
+Throughout: n rows, k classes, `labels` (n,) in 0..k-1, `scores` (n, k). Averages follow
+scikit-learn's defaults: "macro" is the plain mean over the classes that occur in the labels or
+among the predictions, "weighted" weighs classes by their number of labels, and 0 / 0 counts as 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunelab.core.values import Predictions
+from tunelab.stats.predictions import (
+    Counts,
+    Floats,
+    UndefinedMetricError,
+    check_predictions,
+    class_scores,
+    confusion,
+    counts,
+    log_softmax,
+    probabilities,
+)
+
+__all__ = [
+    "METRICS",
+    "Metric",
+    "ReliabilityBin",
+    "brier",
+    "evaluate",
+    "expected_calibration_error",
+    "log_loss",
+    "per_class",
+    "reliability",
+    "roc_auc",
+]
+
+CALIBRATION_BINS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One row of METRICS.
+
+    `function` maps Predictions to a number or raises UndefinedMetricError. `needs` is what it
+    reads of the scores: the winning "class", the "ranking" per class, or "probability".
+    `label` is its name in running text. `percent`: values lie in [0, 1] and are said in percent.
+    For many resamples of the rows at once, `from_counts` gives the same number from Counts of shape
+    (..., k), or `weighted` from how often each row was drawn, (n, b) -> (b,), nan where a resample
+    has no value. Without either the statistics call `function` on each resample, which is slower
+    and as right.
+    """
+
+    name: str
+    function: Callable[[Predictions], float]
+    higher_is_better: bool
+    needs: Literal["class", "ranking", "probability"]
+    label: str
+    percent: bool = True
+    from_counts: Callable[[Counts], Floats] | None = None
+    weighted: Callable[[Predictions, Floats], Floats] | None = None
+
+
+# --- metrics of the winning class: Counts (..., k) -> (...) -----------------------------------
+
+
+def _ratio(above: Floats, below: Floats) -> Floats:
+    """Elementwise quotient where 0 / 0 is 0, as scikit-learn's zero_division=0."""
+    return np.divide(above, below, out=np.zeros(np.shape(below)), where=np.asarray(below) != 0)
+
+
+def _precision(c: Counts) -> Floats:
+    return _ratio(c.hits, c.predicted)
+
+
+def _recall(c: Counts) -> Floats:
+    return _ratio(c.hits, c.true)
+
+
+def _f1(c: Counts) -> Floats:
+    return _ratio(2 * c.hits, c.true + c.predicted)
+
+
+def _macro(each: Callable[[Counts], Floats]) -> Callable[[Counts], Floats]:
+    # A class that is neither labelled nor predicted has 0 in `each`, so only the divisor matters.
+    return lambda c: _ratio(each(c).sum(axis=-1), ((c.true + c.predicted) > 0).sum(axis=-1))
+
+
+def _label_weighted(each: Callable[[Counts], Floats]) -> Callable[[Counts], Floats]:
+    return lambda c: _ratio((each(c) * c.true).sum(axis=-1), c.true.sum(axis=-1))
+
+
+def _accuracy(c: Counts) -> Floats:
+    return _ratio(c.hits.sum(axis=-1), c.true.sum(axis=-1))
+
+
+def _balanced_accuracy(c: Counts) -> Floats:
+    return _ratio(_recall(c).sum(axis=-1), (c.true > 0).sum(axis=-1))
+
+
+def _mcc(c: Counts) -> Floats:
+    n = c.true.sum(axis=-1)
+    covariance = c.hits.sum(axis=-1) * n - (c.true * c.predicted).sum(axis=-1)
+    spread_true = n**2 - (c.true**2).sum(axis=-1)
+    spread_predicted = n**2 - (c.predicted**2).sum(axis=-1)
+    return _ratio(covariance, np.sqrt(spread_true * spread_predicted))
+
+
+def _of_class(
+    name: str,
+    label: str,
+    formula: Callable[[Counts], Floats],
+    percent: bool,
+    weighted: Callable[[Predictions, Floats], Floats] | None = None,
+) -> Metric:
+    def function(predictions: Predictions) -> float:
+        check_predictions(predictions)
+        k = predictions.scores.shape[1]
+        return float(formula(counts(confusion(predictions.labels, predictions.predicted, k))))
+
+    return Metric(name, function, True, "class", label, percent, formula, weighted)
+
+
+# --- metrics of the ranking and of the probabilities ------------------------------------------
+
+
+def roc_auc(predictions: Predictions) -> float:
+    """Area under the ROC curve; ties count one half (average ranks: Mann-Whitney's U).
+
+    Two classes: of class 1. More: mean over classes of one against the rest (scikit-learn's
+    multi_class="ovr", average="macro"). Raises UndefinedMetricError where a class has no row.
+    """
+    check_predictions(predictions)
+    labels, k = predictions.labels, predictions.scores.shape[1]
+    absent = np.flatnonzero(np.bincount(labels, minlength=k) == 0)
+    if len(absent) or k < 2:
+        raise UndefinedMetricError("ROC-AUC needs rows of every class", absent.tolist())
+    classes = [1] if k == 2 else range(k)
+    return float(np.mean([_auc(labels == c, class_scores(predictions, c)) for c in classes]))
+
+
+def _auc(truth: NDArray[np.bool_], score: Floats) -> float:
+    _, group, size = np.unique(score, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(size) - (size - 1) / 2)[group]  # 1-based, average over ties
+    positives = int(truth.sum())
+    negatives = len(truth) - positives
+    above = float(rank[truth].sum()) - positives * (positives + 1) / 2
+    return above / positives / negatives
+
+
+def log_loss(predictions: Predictions) -> float:
+    """Mean of -ln(probability of the true class), in nats.
+
+    From logits without a detour over probabilities, so that a confident error costs what it
+    should. Probabilities are clipped at the float64 epsilon, as scikit-learn does.
+    """
+    check_predictions(predictions)
+    return float(_row_losses(predictions).mean())
+
+
+def _row_losses(predictions: Predictions) -> Floats:
+    if predictions.score_kind == "logit":
+        log_p = log_softmax(np.asarray(predictions.scores, dtype=np.float64))
+    else:
+        p = probabilities(predictions.scores, predictions.score_kind)
+        log_p = np.log(np.clip(p, np.finfo(np.float64).eps, 1.0))
+    return np.asarray(-log_p[np.arange(len(log_p)), predictions.labels])
+
+
+class ReliabilityBin(NamedTuple):
+    """One bin (low, high] of top-class confidence: `n` rows, their mean confidence and accuracy.
+
+    `confidence` and `accuracy` are None where the bin is empty.
+    """
+
+    low: float
+    high: float
+    n: int
+    confidence: float | None
+    accuracy: float | None
+
+
+def reliability(
+    predictions: Predictions, bins: int = CALIBRATION_BINS
+) -> tuple[ReliabilityBin, ...]:
+    """Equal-width bins of confidence for a calibration plot (Guo et al. 2017, section 2).
+
+    Raises UndefinedMetricError for margins.
+    """
+    check_predictions(predictions)
+    p = probabilities(predictions.scores, predictions.score_kind)
+    confidence = p.max(axis=1)
+    right = predictions.predicted == predictions.labels
+    edges = np.linspace(0, 1, bins + 1)
+    which = _bin_of(confidence, bins)
+    n = np.bincount(which, minlength=bins)
+    confidences = np.bincount(which, weights=confidence, minlength=bins)
+    hits = np.bincount(which, weights=right, minlength=bins)
+    return tuple(
+        ReliabilityBin(
+            float(edges[i]),
+            float(edges[i + 1]),
+            int(n[i]),
+            float(confidences[i] / n[i]) if n[i] else None,
+            float(hits[i] / n[i]) if n[i] else None,
+        )
+        for i in range(bins)
+    )
+
+
+def _bin_of(confidence: Floats, bins: int) -> NDArray[np.int64]:
+    # Right-closed bins, so that full confidence belongs to the last one.
+    found = np.searchsorted(np.linspace(0, 1, bins + 1), confidence, side="left") - 1
+    return np.asarray(np.clip(found, 0, bins - 1), dtype=np.int64)
+
+
+def expected_calibration_error(predictions: Predictions) -> float:
+    """Mean distance between confidence and accuracy over 15 equal-width bins, in [0, 1].
+
+    Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3: of the top class.
+    Raises UndefinedMetricError for margins.
+    """
+    filled = [b for b in reliability(predictions) if b.n]
+    gaps = [b.n * abs((b.accuracy or 0.0) - (b.confidence or 0.0)) for b in filled]
+    return float(sum(gaps) / sum(b.n for b in filled))
+
+
+def brier(predictions: Predictions) -> float:
+    """Mean squared distance of the probabilities from the truth, summed over classes, in [0, 2].
+
+    Brier 1950, "Verification of forecasts expressed in terms of probability", equation 2. Raises
+    UndefinedMetricError for margins.
+    """
+    check_predictions(predictions)
+    return float(_row_distances(predictions).mean())
+
+
+def _row_distances(predictions: Predictions) -> Floats:
+    p = probabilities(predictions.scores, predictions.score_kind)
+    return np.asarray(((p - np.eye(p.shape[1])[predictions.labels]) ** 2).sum(axis=1))
+
+
+# --- the same on many resamples: rows counted `times` (n, b) -> (b,) ----------------------------
+
+
+def _weighted_accuracy(predictions: Predictions, times: Floats) -> Floats:
+    right = (predictions.predicted == predictions.labels).astype(np.float64)
+    return np.asarray(right @ times / times.sum(axis=0))
+
+
+def _weighted_auc(predictions: Predictions, times: Floats) -> Floats:
+    """`roc_auc` on each resample; nan where a resample lacks a class."""
+    labels, k = predictions.labels, predictions.scores.shape[1]
+    areas = []
+    for c in [1] if k == 2 else range(k):
+        score = class_scores(predictions, c)
+        order = np.argsort(score, kind="stable")
+        starts = np.flatnonzero(np.diff(score[order], prepend=-np.inf))  # of each group of ties
+        drawn = times[order]
+        of_class = (labels[order] == c)[:, None]
+        positive, negative = np.where(of_class, drawn, 0.0), np.where(of_class, 0.0, drawn)
+        if len(starts) < len(order):
+            positive = np.add.reduceat(positive, starts, axis=0)
+            negative = np.add.reduceat(negative, starts, axis=0)
+        below = np.cumsum(negative, axis=0) - negative / 2  # ties count one half
+        pairs = positive.sum(axis=0) * negative.sum(axis=0)
+        areas.append(
+            np.divide(
+                (positive * below).sum(axis=0),
+                pairs,
+                out=np.full(len(pairs), np.nan),
+                where=pairs > 0,
+            )
+        )
+    return np.asarray(np.mean(areas, axis=0))
+
+
+def _weighted_log_loss(predictions: Predictions, times: Floats) -> Floats:
+    return np.asarray(_row_losses(predictions) @ times / times.sum(axis=0))
+
+
+def _weighted_brier(predictions: Predictions, times: Floats) -> Floats:
+    return np.asarray(_row_distances(predictions) @ times / times.sum(axis=0))
+
+
+def _weighted_ece(predictions: Predictions, times: Floats) -> Floats:
+    p = probabilities(predictions.scores, predictions.score_kind)
+    gap = (predictions.predicted == predictions.labels) - p.max(axis=1)
+    which = _bin_of(p.max(axis=1), CALIBRATION_BINS)
+    sums = [np.abs(gap[which == b] @ times[which == b]) for b in np.unique(which)]
+    return np.asarray(np.sum(sums, axis=0) / times.sum(axis=0))
+
+
+METRICS: dict[str, Metric] = {
+    m.name: m
+    for m in (
+        _of_class("accuracy", "accuracy", _accuracy, True, _weighted_accuracy),
+        _of_class("f1_macro", "macro F1", _macro(_f1), True),
+        _of_class("f1_weighted", "weighted F1", _label_weighted(_f1), True),
+        _of_class("precision_macro", "macro precision", _macro(_precision), True),
+        _of_class("precision_weighted", "weighted precision", _label_weighted(_precision), True),
+        _of_class("recall_macro", "macro recall", _macro(_recall), True),
+        _of_class("recall_weighted", "weighted recall", _label_weighted(_recall), True),
+        _of_class("balanced_accuracy", "balanced accuracy", _balanced_accuracy, True),
+        # Matthews 1975; for more classes Gorodkin 2004.
+        _of_class("mcc", "Matthews correlation", _mcc, False),
+        Metric("roc_auc", roc_auc, True, "ranking", "ROC-AUC", weighted=_weighted_auc),
+        Metric(
+            "log_loss",
+            log_loss,
+            False,
+            "probability",
+            "log loss",
+            percent=False,
+            weighted=_weighted_log_loss,
+        ),
+        Metric(
+            "brier",
+            brier,
+            False,
+            "probability",
+            "Brier score",
+            percent=False,
+            weighted=_weighted_brier,
+        ),
+        Metric(
+            "ece",
+            expected_calibration_error,
+            False,
+            "probability",
+            "calibration error",
+            weighted=_weighted_ece,
+        ),
+    )
+}
+
+
+# --- everything about one set of predictions --------------------------------------------------
+
+
+def evaluate(
+    predictions: Predictions, label_names: Sequence[str]
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """All METRICS of predictions: values by name, and for each None its reason by name.
+
+    Raises ValueError where the predictions cannot be scored at all: not finite, no rows, labels
+    outside the classes, or another number of classes than `label_names`.
+    """
+    check_predictions(predictions)
+    _check_label_names(predictions, label_names)
+    values: dict[str, float | None] = {}
+    reasons: dict[str, str] = {}
+    for name, metric in METRICS.items():
+        try:
+            values[name] = metric.function(predictions)
+        except UndefinedMetricError as error:
+            values[name] = None
+            named = ", ".join(repr(label_names[c]) for c in error.classes)
+            reasons[name] = f"{error.reason}: none of {named}" if named else error.reason
+    return values, reasons
+
+
+def per_class(
+    predictions: Predictions, label_names: Sequence[str]
+) -> dict[str, dict[str, float | int]]:
+    """Precision, recall, F1 (0 where nothing was predicted or labelled) and support by class."""
+    check_predictions(predictions)
+    _check_label_names(predictions, label_names)
+    c = counts(confusion(predictions.labels, predictions.predicted, len(label_names)))
+    precision, recall, f1 = _precision(c), _recall(c), _f1(c)
+    return {
+        name: {
+            "precision": float(precision[i]),
+            "recall": float(recall[i]),
+            "f1": float(f1[i]),
+            "support": int(c.true[i]),
+        }
+        for i, name in enumerate(label_names)
+    }
+
+
+def _check_label_names(predictions: Predictions, label_names: Sequence[str]) -> None:
+    k = predictions.scores.shape[1]
+    if len(label_names) != k:
+        raise ValueError(
+            f"{k} columns of scores for {len(label_names)} label names: expected one each"
+        )

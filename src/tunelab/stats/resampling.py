@@ -1,0 +1,216 @@
+"""Runs of methods on the same rows, and the crossed bootstrap over seeds and rows."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunelab.core.values import Predictions
+from tunelab.stats.metrics import METRICS, Metric
+from tunelab.stats.predictions import Counts, UndefinedMetricError, check_predictions
+
+__all__ = [
+    "LEAST_SEEDS",
+    "MEAN_RESAMPLES",
+    "RESAMPLES",
+    "Floats",
+    "Measured",
+    "Runs",
+    "check_fractions",
+    "check_paired",
+    "defined_resamples",
+    "measure_all",
+    "metric_named",
+    "resamples_for",
+]
+
+
+Floats = NDArray[np.float64]
+LEAST_SEEDS = 6  # with fewer, no two-sided sign-flip p can be 0.05 or less
+RESAMPLES = 2000
+SLOW_RESAMPLES = 200  # for metrics without a fast way: the standard error is then good to about 5%
+MEAN_RESAMPLES = 500  # for the intervals of the means in a table: to about 3%
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Runs:
+    """One method's predictions on one split, by seed."""
+
+    label: str
+    by_seed: Mapping[int, Predictions]
+
+
+def defined_resamples(drawn: Floats) -> Floats:
+    """The resamples (B, ...) on which every value is defined."""
+    return np.asarray(drawn[np.isfinite(drawn).reshape(len(drawn), -1).all(axis=1)])
+
+
+# --- what a metric gives on the test rows and on resamples of them --------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """A metric of one method: `values` by seed, and on B resamples of the rows `resampled` (B,)."""
+
+    runs: Runs
+    values: dict[int, float]
+    resampled: dict[int, Floats]
+
+
+def measure_all(
+    runs: Sequence[Runs], metrics: Sequence[Metric], rng: np.random.Generator, resamples: int
+) -> list[list[Measured]]:
+    """For each metric: its values for each method and seed, on all rows and on resamples of them.
+
+    Everyone sees the same resamples: that is what pairs methods and seeds over rows. A method on
+    which a metric has no value is left out of that metric's list. Raises ValueError where rows
+    differ.
+    """
+    check_paired(runs)
+    found = [[m for r in runs if (m := _measured_on_all_rows(r, metric))] for metric in metrics]
+    rows = next((len(p.labels) for r in runs for p in r.by_seed.values()), 0)
+    if not rows:
+        return found
+    counters = {id(p): _counter(p) for r in runs for p in r.by_seed.values()}
+    ways = [
+        (
+            m,
+            seed,
+            resamples_for(metric, resamples),
+            _resampler(p, metric, counters[id(p)]),
+            list[Any](),
+        )
+        for metric, measured in zip(metrics, found, strict=True)
+        for m in measured
+        for seed, p in m.runs.by_seed.items()
+    ]
+    done = 0
+    for drawn in _draw_rows(rng, rows, resamples):
+        for _, _, most, evaluate, chunks in ways:
+            if done < most:
+                left = most - done
+                all_of_it = left >= len(drawn.index)
+                some = drawn if all_of_it else _DrawnRows(drawn.index[:left], drawn.times[:, :left])
+                chunks.append(evaluate(some))
+        done += len(drawn.index)
+    for m, seed, _, _, chunks in ways:
+        m.resampled[seed] = np.concatenate(chunks)
+    return found
+
+
+def _measured_on_all_rows(runs: Runs, metric: Metric) -> Measured | None:
+    try:
+        return Measured(runs, {s: metric.function(p) for s, p in runs.by_seed.items()}, {})
+    except UndefinedMetricError:
+        return None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _DrawnRows:
+    """Resamples of n rows: `index` (b, n) names the rows, `times` (n, b) counts them."""
+
+    index: NDArray[np.int64]
+    times: Floats
+
+
+def _draw_rows(rng: np.random.Generator, n: int, resamples: int) -> Iterator[_DrawnRows]:
+    chunk = max(1, 2_000_000 // n)  # some 16 MB at a time
+    for start in range(0, resamples, chunk):
+        index = rng.integers(0, n, size=(min(chunk, resamples - start), n))
+        b = len(index)
+        cell = index + n * np.arange(b)[:, None]
+        times = np.bincount(cell.ravel(), minlength=b * n).reshape(b, n)
+        yield _DrawnRows(index, times.T.astype(np.float64))
+
+
+def _counter(p: Predictions) -> Callable[[_DrawnRows], Counts]:
+    """A function from b resamples to Counts (b, k); it remembers the last answer."""
+    k = p.scores.shape[1]
+
+    @functools.cache
+    def indicators() -> tuple[Any, Any, Any]:
+        hits = np.where(p.predicted == p.labels, p.labels, -1)
+        return (
+            _class_indicator(hits, k),
+            _class_indicator(p.labels, k),
+            _class_indicator(p.predicted, k),
+        )
+
+    @functools.lru_cache(maxsize=1)
+    def count(drawn: _DrawnRows) -> Counts:
+        hits, true, predicted = indicators()
+        return Counts((hits @ drawn.times).T, (true @ drawn.times).T, (predicted @ drawn.times).T)
+
+    return count
+
+
+def _resampler(
+    p: Predictions, metric: Metric, count: Callable[[_DrawnRows], Counts]
+) -> Callable[[_DrawnRows], Floats]:
+    """A function from b resamples to b values of the metric."""
+    formula, weighted = metric.from_counts, metric.weighted
+    if weighted is not None:
+        return lambda drawn: weighted(p, drawn.times)
+    if formula is not None:
+        return lambda drawn: formula(count(drawn))
+    return lambda drawn: np.array([_value_on_rows(p, metric, rows) for rows in drawn.index])
+
+
+def _class_indicator(classes: NDArray[np.int64], k: int) -> Any:
+    """Sparse (k, n): 1 where a row is of a class; rows with class -1 are of none."""
+    from scipy.sparse import csr_array
+
+    rows = np.flatnonzero(classes >= 0)
+    return csr_array((np.ones(len(rows)), (classes[rows], rows)), shape=(k, len(classes)))
+
+
+def _value_on_rows(p: Predictions, metric: Metric, rows: NDArray[np.int64]) -> float:
+    try:
+        return metric.function(Predictions((), p.labels[rows], p.scores[rows], p.score_kind))
+    except UndefinedMetricError:  # this resample lacks a class
+        return math.nan
+
+
+def check_paired(runs: Sequence[Runs]) -> None:
+    """All predictions must be of the same rows, with the same labels, in the same order."""
+    everything = [(r.label, seed, p) for r in runs for seed, p in r.by_seed.items()]
+    for label, seed, p in everything:
+        check_predictions(p)
+        first_label, first_seed, first = everything[0]
+        what = None
+        if p.ids != first.ids:
+            what = "other test rows"
+        elif not np.array_equal(p.labels, first.labels):
+            what = "other labels for the same test rows"
+        if what:
+            raise ValueError(
+                f"{label} (seed {seed}) has {what} than {first_label} (seed {first_seed}): "
+                f"a paired comparison needs the same ones in the same order; found {len(p.ids)} "
+                f"and {len(first.ids)} rows. Run both on the same data"
+            )
+
+
+def metric_named(name: str) -> Metric:
+    """The metric of a name; a ValueError that lists those there are."""
+    if name not in METRICS:
+        raise ValueError(f"unknown metric {name!r}; known: {', '.join(METRICS)}")
+    return METRICS[name]
+
+
+def check_fractions(**given: float) -> None:
+    """Refuse what is not between 0 and 1."""
+    for name, value in given.items():
+        if not 0 < value < 1:
+            raise ValueError(f"{name} is a fraction between 0 and 1, found {value:g}")
+
+
+def resamples_for(metric: Metric, resamples: int) -> int:
+    """How many resamples a metric is given: slow ones get fewer."""
+    fast = metric.from_counts or metric.weighted
+    return resamples if fast else min(resamples, SLOW_RESAMPLES)

@@ -1,0 +1,72 @@
+"""Tests of significance: sign-flip, exact McNemar, Holm's correction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunelab.stats.resampling import Floats
+
+__all__ = [
+    "holm",
+    "mcnemar",
+    "sign_flip",
+]
+
+
+# --- tests ----------------------------------------------------------------------------------
+
+
+def sign_flip(
+    differences: Sequence[float] | Floats,
+    rng: np.random.Generator | None = None,
+    resamples: int = 20_000,
+) -> float:
+    """Two-sided sign-flip permutation p of differences, one a seed.
+
+    Null hypothesis: the difference is symmetric about zero. Exact, all 2^n signs, up to 16
+    differences; above that from `resamples` random signs, for which `rng` is needed. The smallest
+    possible exact p is 2^(1 - n). Raises ValueError where there are none or one is not finite.
+    """
+    d = np.asarray(differences, dtype=np.float64)
+    n = len(d)
+    if not n or not np.isfinite(d).all():  # nothing is as extreme as nan: p would be 0
+        raise ValueError(f"sign_flip needs at least one difference, all finite; found {d.tolist()}")
+    # A sum that equals the observed one up to rounding is as extreme.
+    observed = abs(float(d.sum())) - 1e-9 * float(np.abs(d).sum())
+    if n <= 16:
+        codes = np.arange(2**n)[:, None]
+        signs = 1 - 2 * ((codes >> np.arange(n)) & 1)
+        return float((np.abs(signs @ d) >= observed).mean())
+    if rng is None:
+        raise ValueError(f"sign_flip of {n} differences draws random signs: pass an rng")
+    hits = sum(
+        int((np.abs(rng.choice([-1.0, 1.0], size=(1000, n)) @ d) >= observed).sum())
+        for _ in range(max(1, resamples // 1000))
+    )
+    return (1 + hits) / (1 + 1000 * max(1, resamples // 1000))
+
+
+def mcnemar(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_]) -> float:
+    """Exact two-sided McNemar p of two fixed models, from who is right on each row, (n,) each."""
+    from scipy.special import bdtr
+
+    only_a = int((right_a & ~right_b).sum())
+    only_b = int((right_b & ~right_a).sum())
+    if not only_a + only_b:
+        return 1.0
+    return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment (1979): p values that may be read as if there were one test."""
+    p = np.asarray(p_values, dtype=np.float64)
+    if not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"holm needs p values in 0..1, found {p.tolist()}")
+    order = np.argsort(p, kind="stable")
+    scaled = p[order] * np.arange(len(p), 0, -1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(scaled))
+    return [float(x) for x in adjusted]

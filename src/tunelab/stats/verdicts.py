@@ -1,0 +1,352 @@
+"""Scores per seed and row -> Estimate, Comparison, verdict.
+
+Two methods are compared on the same test rows and over the seeds that both have. Two things make
+their difference uncertain: other seeds would have trained other models, and other test rows would
+have been easier or harder. Both count in the interval and in the test (see `difference`), the test
+must survive Holm's correction over all pairs, and the seeds must agree (see `compare_all`).
+docs/statistics.md explains each procedure and shows, by simulation, how often it is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+
+from tunelab.core.values import Comparison, Estimate
+from tunelab.core.words import counted
+from tunelab.stats.crossed import LEVEL, components
+from tunelab.stats.intervals import (
+    Contrast,
+    contrast_of,
+    estimate_of,
+    no_interval_reason,
+    no_shared_seed,
+)
+from tunelab.stats.losses import MARGIN
+from tunelab.stats.metrics import Metric
+from tunelab.stats.power import least_seeds, rows_needed, seeds_needed
+from tunelab.stats.resampling import (
+    LEAST_SEEDS,
+    RESAMPLES,
+    Runs,
+    check_fractions,
+    check_paired,
+    measure_all,
+    metric_named,
+    resamples_for,
+)
+from tunelab.stats.tests import holm
+
+__all__ = [
+    "compare",
+    "compare_all",
+    "components",
+    "decimals",
+]
+
+Verdict = Literal["better", "worse", "equivalent", "undecided"]
+
+
+# --- verdicts -------------------------------------------------------------------------------
+
+
+def compare(
+    a: Runs,
+    b: Runs,
+    metric: str,
+    rng: np.random.Generator,
+    *,
+    margin: float = MARGIN,
+    level: float = LEVEL,
+) -> Comparison:
+    """Compare one pair on its own (`compare_all` without Holm). Raises as `difference` does."""
+    found = compare_all([a, b], metric, rng, margin=margin, level=level)
+    if found:
+        return found[0]
+    for runs in (a, b):
+        for p in runs.by_seed.values():
+            metric_named(metric).function(p)  # raises where that was the reason
+    raise no_shared_seed(a, b)
+
+
+def compare_all(
+    runs: Sequence[Runs],
+    metric: str,
+    rng: np.random.Generator,
+    *,
+    margin: float = MARGIN,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+) -> list[Comparison]:
+    """Compare all pairs on one metric, in the order of `runs`; p values are Holm-adjusted.
+
+    "better" and "worse" need at least 6 shared seeds and two tests at 1 - level: the t test that
+    belongs to the interval of `difference`, which counts seeds and rows, Holm-adjusted over all
+    pairs; and the sign-flip over seeds, which assumes no distribution. The sign-flip is not
+    adjusted: the first test holds the family-wise error, and with 6 seeds no sign-flip p could pass
+    any correction. "equivalent", for metrics in [0, 1], needs 6 seeds and two one-sided tests: the
+    interval at 2 level - 1 (90%) lies within +-margin (Schuirmann 1987); it is of each pair.
+    Where every seed of both methods gives the same predictions, seeds are no repetition: the test
+    is then over test rows (exact McNemar for accuracy), and two seeds are enough. Where seeds move
+    the scores but no class, the test for metrics of classes is over rows too, but six seeds stay
+    the rule. All else is "undecided".
+
+    `simultaneous` is the interval at the Bonferroni level: it holds for all pairs at once. Where
+    Holm, which is sharper, tells a pair from zero and that interval does not, it ends at zero.
+
+    Pairs without a shared seed, and methods on which the metric has no value (log loss of an
+    SVM's margins), are left out. Raises ValueError where the test rows differ.
+    """
+    chosen = metric_named(metric)
+    check_fractions(level=level, margin=margin)
+    check_paired(runs)
+    # The score table has None, with its reason, where a metric has no value.
+    (measured,) = measure_all(runs, [chosen], rng, resamples)
+    pairs = [
+        (a.runs.label, b.runs.label, contrast)
+        for a, b in combinations(measured, 2)
+        if (contrast := contrast_of(a, b, chosen, rng)) is not None
+    ]
+    adjusted = iter(holm([c.p_value for _, _, c in pairs if c.p_value is not None]))
+    adjusted_p = [None if c.p_value is None else next(adjusted) for _, _, c in pairs]
+    open_pairs = sum(p is None or p > 1 - level + 1e-12 for p in adjusted_p)
+    rule = _StudyRule(chosen, margin, level, len(pairs), max(1, open_pairs), resamples)
+    return [
+        _comparison_of(a, b, c, p, rule) for (a, b, c), p in zip(pairs, adjusted_p, strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _StudyRule:
+    """What all pairs of a study share; `open_pairs` are those that Holm does not tell apart."""
+
+    metric: Metric
+    margin: float
+    level: float
+    pairs: int
+    open_pairs: int
+    resamples: int
+
+    @property
+    def alpha(self) -> float:
+        return 1 - self.level + 1e-12
+
+
+def _comparison_of(a: str, b: str, c: Contrast, p: float | None, rule: _StudyRule) -> Comparison:
+    verdict = _verdict_of(c, p, rule)
+    seeds: int | None = None
+    rows: int | None = None
+    if verdict == "undecided":
+        need = _what_is_missing(c, p, rule)
+        seeds, rows, reason = need.seeds, need.rows, need.reason
+        sentence = _undecided_sentence(a, b, c, p, rule)
+    else:
+        reason = f"p by {c.test}" if verdict != "equivalent" else "two one-sided tests"
+        sentence = _decided_sentence(a, b, c, p, rule)
+    return Comparison(
+        a=a,
+        b=b,
+        metric=rule.metric.name,
+        difference=estimate_of(c, rule.level, resamples_for(rule.metric, rule.resamples)),
+        verdict=verdict,
+        p_value=p,
+        seeds_needed=seeds,
+        reason=reason,
+        sentence=sentence,
+        rows_needed=rows,
+        p_seeds=c.p_seeds,
+        simultaneous=_simultaneous(c, p, rule),
+        margin=rule.margin,
+    )
+
+
+def _simultaneous(c: Contrast, p: float | None, rule: _StudyRule) -> tuple[float, float] | None:
+    found = c.interval(1 - (1 - rule.level) / max(1, rule.pairs))
+    if found is None or p is None or p > rule.alpha:
+        return found
+    low, high = found
+    return (max(low, 0.0), high) if c.value > 0 else (low, min(high, 0.0))
+
+
+def _excludes_zero(c: Contrast, level: float) -> bool:
+    interval = c.interval(level)
+    return interval is not None and (interval[0] > 0 or interval[1] < 0)
+
+
+def _interval_within(c: Contrast, level: float, margin: float) -> bool:
+    interval = c.interval(level)
+    return interval is not None and -margin < interval[0] and interval[1] < margin
+
+
+def _is_ahead(c: Contrast, rule: _StudyRule) -> bool:
+    return (c.value > 0) == rule.metric.higher_is_better
+
+
+def _verdict_of(c: Contrast, p: float | None, rule: _StudyRule) -> Verdict:
+    if not c.deterministic and c.seeds < LEAST_SEEDS:
+        return "undecided"
+    agreed = c.p_seeds is None or c.p_seeds <= rule.alpha
+    if p is not None and p <= rule.alpha and agreed and _excludes_zero(c, rule.level):
+        return "better" if _is_ahead(c, rule) else "worse"
+    if rule.metric.percent and _interval_within(c, 2 * rule.level - 1, rule.margin):
+        return "equivalent"
+    return "undecided"
+
+
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """About how many more seeds, or how many more rows, would decide; None where they cannot."""
+
+    seeds: int | None
+    rows: int | None
+    reason: str
+
+
+def _what_is_missing(c: Contrast, p: float | None, rule: _StudyRule) -> _Missing:
+    least = least_seeds(rule.level)
+    if c.spread is None or c.item_variance is None:
+        return _Missing(None, None, no_interval_reason(c.rows).removeprefix("no interval: "))
+    if not c.deterministic and c.seeds == 1:
+        reason = f"one seed: the spread over seeds is unknown; at least {least} are needed"
+        return _Missing(None, None, reason)
+    seed_variance = 0.0 if c.deterministic else c.seed_variance
+    item_variance = c.item_variance
+
+    def ask(needed: Callable[..., tuple[int | None, str]]) -> tuple[int | None, str]:
+        return needed(
+            c.value,
+            seed_variance,
+            item_variance,
+            seeds=c.seeds,
+            rows=c.rows,
+            level=rule.level,
+            pairs=rule.open_pairs,
+            margin=rule.margin if rule.metric.percent else None,
+        )
+
+    told = p is not None and p <= rule.alpha
+    if c.deterministic:  # told, and yet undecided: the interval and the exact test disagree
+        rows, reason = ask(rows_needed)
+        return _Missing(None, rows, reason)
+    seeds, reason = ask(seeds_needed)
+    rows, _ = ask(rows_needed)
+    if not told:
+        return _Missing(seeds, rows, reason)
+    # By the t test, and not by the sign-flip: more rows of these seeds may not change that.
+    if c.seeds < least or c.p_seeds is None:
+        few = f"{c.seeds} seeds: at least {least} are needed"
+        return _Missing(max(1, least - c.seeds), None, few)
+    return _Missing(seeds, None, f"the seeds do not agree (sign-flip p = {c.p_seeds:.2g})")
+
+
+# --- plain words ----------------------------------------------------------------------------
+
+
+def _decided_sentence(a: str, b: str, c: Contrast, p: float | None, rule: _StudyRule) -> str:
+    verdict, size = _verdict_of(c, p, rule), _size_in_words(c, rule.metric)
+    if verdict == "equivalent":  # with the interval that the verdict rests on
+        tost = _interval_in_words(c, 2 * rule.level - 1, rule.metric)
+        within = _margin_in_words(rule.margin)
+        return f"{a} and {b} are equivalent within {within}: {size}, {tost} ({_basis_in_words(c)})"
+    interval = _interval_in_words(c, rule.level, rule.metric)
+    tail = f"{interval}, {_test_in_words(c, p, rule)}, {_basis_in_words(c)}"
+    small = rule.metric.percent and _interval_within(c, rule.level, rule.margin)
+    within = f"; real, but within {_margin_in_words(rule.margin)}" if small else ""
+    return f"{a} is {verdict} than {b}: {size} ({tail}){within}"
+
+
+def _undecided_sentence(a: str, b: str, c: Contrast, p: float | None, rule: _StudyRule) -> str:
+    size = _size_in_words(c, rule.metric)
+    need = _what_is_missing(c, p, rule)
+    if c.spread is None:
+        return f"{a} and {b} cannot be told apart: {size}, no interval ({need.reason})"
+    tail = f"{size}, {_interval_in_words(c, rule.level, rule.metric)}"
+    if not _excludes_zero(c, rule.level):
+        return f"{a} is within noise of {b}: {tail}; {_remedy_in_words(c, need)}"
+    place, word = ("ahead of", "better") if _is_ahead(c, rule) else ("behind", "worse")
+    lead = f"{a} is {place} {b}: {tail}"
+    least = least_seeds(rule.level)
+    if not c.deterministic and c.seeds < least:
+        have = counted(c.seeds, "seed")
+        return f"{lead} ({have}: at least {least} are needed before tunelab says {word})"
+    told = p is not None and p <= rule.alpha
+    why = need.reason if told else _test_in_words(c, p, rule)
+    remedy = _remedy_in_words(c, need)
+    return f"{lead}, but {why}" + (f"; {remedy}" if remedy != why else "")
+
+
+def _remedy_in_words(c: Contrast, need: _Missing) -> str:
+    """What would decide, in words."""
+    ways = []
+    if need.seeds is not None:
+        ways.append(counted(need.seeds, "more seed"))
+    if need.rows is not None:
+        ways.append(f"{c.rows + need.rows:,} test rows instead of {c.rows:,}")
+    if ways:
+        return f"needs about {' or '.join(ways)} to tell"
+    rows = need.reason.removeprefix("more test rows are needed: ")
+    if rows != need.reason and not c.deterministic:
+        many, _, seeds = rows.partition(", and ")
+        more = f" and {seeds}" if seeds else ""
+        return f"more seeds alone will not tell; needs {many} test rows{more}"
+    return need.reason
+
+
+def _basis_in_words(c: Contrast) -> str:
+    if c.deterministic:
+        return f"{c.rows:,} test rows, every seed predicts the same"
+    return counted(c.seeds, "seed")
+
+
+def _test_in_words(c: Contrast, p: float | None, rule: _StudyRule) -> str:
+    if p is None:
+        return "no test"
+    value = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+    after = " after Holm" if rule.pairs > 1 else ""
+    return f"{value}{after}{', exact McNemar' if 'McNemar' in c.test else ''}"
+
+
+def _with_sign(value: float, decimals: int) -> str:
+    text = f"{value:+.{decimals}f}"
+    return text[1:] if float(text) == 0 else text
+
+
+def decimals(difference: Estimate, metric: Metric) -> int:
+    """Decimals of a difference in words: one of points, three of other units, or more where its
+    interval is so narrow that it would be rounded to nothing.
+    """
+    least, scale = (1, 100) if metric.percent else (3, 1)
+    if difference.low is None or difference.high is None or difference.high <= difference.low:
+        return least
+    half = scale * (difference.high - difference.low) / 2
+    return min(least + 4, max(least, math.ceil(-math.log10(2 * half))))
+
+
+def _in_units(value: float, c: Contrast, metric: Metric) -> str:
+    low, high = c.interval(LEVEL) or (None, None)
+    places = decimals(Estimate(c.value, low, high, c.seeds, ""), metric)
+    return _with_sign(100 * value if metric.percent else value, places)
+
+
+def _size_in_words(c: Contrast, metric: Metric) -> str:
+    number = _in_units(c.value, c, metric)
+    lower = "" if metric.higher_is_better else " (lower is better)"
+    if not metric.percent:
+        return f"{number} {metric.label}{lower}"
+    what = "" if metric.name == "accuracy" else f" of {metric.label}"
+    return f"{number} points{what}{lower}"
+
+
+def _interval_in_words(c: Contrast, level: float, metric: Metric) -> str:
+    low, high = c.interval(level) or (c.value, c.value)
+    return f"{100 * level:g}% interval {_in_units(low, c, metric)} to {_in_units(high, c, metric)}"
+
+
+def _margin_in_words(margin: float) -> str:
+    points = f"{100 * margin:g}"
+    return f"{points} point{'' if points == '1' else 's'}"

@@ -1,0 +1,35 @@
+"""Which trials, run where. Door: `plan`, `scheduled`, `run`; `power` tells what they will show.
+
+file reading resolve spec space   a study file and flags -> a checked `StudySpec`
+executors/    where trials run
+trial         one trial: data -> method -> predictions -> scores -> folder
+trackers      what is told to wandb and its like
+
+`Plan` is what is meant, `Progress` what is on disk, `Schedule` what runs when. May import: the
+floors below. Torch is left to the methods.
+"""
+
+from __future__ import annotations
+
+from tunelab.study.foresight import Power, power
+from tunelab.study.planning import Plan, check_place, expand, plan
+from tunelab.study.progress import Progress, read_progress
+from tunelab.study.record import write
+from tunelab.study.running import run, worker
+from tunelab.study.schedule import Schedule, scheduled
+
+__all__ = [
+    "Plan",
+    "Power",
+    "Progress",
+    "Schedule",
+    "check_place",
+    "expand",
+    "plan",
+    "power",
+    "read_progress",
+    "run",
+    "scheduled",
+    "worker",
+    "write",
+]

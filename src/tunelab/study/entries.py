@@ -1,0 +1,199 @@
+"""The methods of a study file: names, settings and labels, checked."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunelab.core.errors import ConfigError, suggest
+from tunelab.core.values import MethodSpec
+from tunelab.methods import METHODS
+from tunelab.methods.settings import ALIASES, Settings
+from tunelab.study.faults import Faults, setting_faults
+from tunelab.study.file import StudyFile, setting_fields
+
+__all__ = [
+    "Entry",
+    "label_methods",
+    "resolve_entries",
+]
+
+
+def resolve_entries(
+    study: StudyFile,
+    asked: Sequence[Any],
+    wrong: frozenset[str],
+    *,
+    origin: Mapping[str, str],
+    settings: Mapping[str, Any],
+    faults: Faults,
+) -> list[Entry]:
+    """Every method with its settings, a grid's points each as one. `asked`: as they are written."""
+    flags = _without_aliases(settings, "command line", faults)
+    shared = _without_aliases(study.training, "training", faults)
+    # Methods that are there are checked even where another is no method at all.
+    readable = asked if "methods" in wrong else study.methods
+    given = {i: entry for i, entry in enumerate(readable) if isinstance(entry, dict)}
+    out = [
+        resolved
+        for i, entry in given.items()
+        for resolved in _resolve_entry(
+            i, entry, shared=shared, flags=flags, origin=origin, faults=faults
+        )
+    ]
+    # What a method has that could not be read is not known; then only unknown names are faults.
+    names = None if "methods" in wrong else [str(e.get("name")) for e in given.values()]
+    faults.add(*_settings_of_no_method(flags, names, "Flag --"))
+    faults.add(*_settings_of_no_method(shared, names, "training."))
+    return out
+
+
+# --- methods --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A method of a study: its settings, and where each came from. `tune`: as its entry says."""
+
+    name: str
+    label: str | None
+    settings: dict[str, Any]
+    origin: dict[str, str]
+    tune: Any = None
+
+
+def _without_aliases(values: Mapping[str, Any], where: str, faults: Faults) -> dict[str, Any]:
+    """Translate names from other tools; a known name wins over its alias."""
+    out: dict[str, Any] = {}
+    known = setting_fields()
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        if name not in known and name in ALIASES:
+            faults.note(f"{where}: {name} is called {ALIASES[name]} here; taken as that.")
+            name = ALIASES[name]
+        out[name] = value
+    return out
+
+
+def _resolve_entry(
+    i: int,
+    entry: Mapping[str, Any],
+    *,
+    shared: Mapping[str, Any],
+    flags: Mapping[str, Any],
+    origin: Mapping[str, str],
+    faults: Faults,
+) -> list[Entry]:
+    """One entry of `methods` -> its settings, one for each point of its grid; none at fault."""
+    where = f"methods.{i}"
+    name = entry.get("name")
+    if name not in METHODS:
+        hint = suggest(str(name), METHODS, what="Methods")
+        what = "has no name" if name is None else f"{name!r} is not a method"
+        faults.add(f"{where}: {what}.{hint}")
+        return []
+    model = METHODS[name].settings
+    own = {k: v for k, v in entry.items() if k not in {"name", "label", "tune"}}
+    own = _without_aliases(own, where, faults)
+    known = model.model_fields
+    unknown = [k for k in own if k not in known]
+    faults.add(
+        *(
+            f"{where} ({name}): unknown setting {k!r}.{suggest(k, known, what='Settings')}"
+            for k in unknown
+        )
+    )
+    values: dict[str, Any] = {}
+    came: dict[str, str] = {}
+    for layer, said in ((shared, "training"), (own, where), (flags, "command line")):
+        for key, value in layer.items():
+            if key in known:
+                values[key] = value
+                came[key] = origin.get(f"{where}.{key}", said) if layer is own else said
+    if unknown:
+        return []
+    points, wrong_lines = _grid_points(model, values)
+    if wrong_lines:
+        faults.add(*(f"{where} ({name}): {fault}" for fault in wrong_lines))
+        return []
+    out = []
+    for point in points:
+        settings = model(**point).model_dump(mode="json")
+        whence = {k: came.get(k, f"default of {name}") for k in settings}
+        out.append(Entry(name, entry.get("label"), settings, whence, entry.get("tune")))
+    return out
+
+
+def _grid_points(
+    model: type[Settings], values: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Expand lists where the setting takes one value: r: [4, 8] gives two points."""
+    faults: list[str] = []
+    choices: dict[str, list[Any]] = {}
+    for key, value in values.items():
+        if not setting_faults(model, {key: value}) or not isinstance(value, list) or not value:
+            choices[key] = [value]
+        else:
+            choices[key] = value
+    points = [dict(zip(choices, p, strict=True)) for p in itertools.product(*choices.values())]
+    for point in points:
+        faults += setting_faults(model, point)
+    return points, list(dict.fromkeys(faults))
+
+
+def _settings_of_no_method(
+    values: Mapping[str, Any], methods: Sequence[str] | None, what: str
+) -> list[str]:
+    """Settings that no method of this study has: a knob that is read by nothing is refused.
+
+    Where a method is not known (or `methods` is None), it might have them.
+    """
+    fields = setting_fields()
+    sure = methods is not None and all(m in METHODS for m in methods)
+    used = {k for k, (has, _) in fields.items() if not sure or set(has) & set(methods or ())}
+    out = []
+    for key in values:
+        if key in used:
+            continue
+        shown = key.replace("_", "-") if what.startswith("Flag") else key
+        if key in fields:
+            has = ", ".join(fields[key][0])
+            out.append(f"{what}{shown}: no method of this study has it; it belongs to {has}.")
+        else:
+            # A flag that is not known never comes so far: this is a keyword of `tunelab.compare`.
+            known = [*fields, *StudyFile.model_fields] if what.startswith("Flag") else fields
+            shown = key if what.startswith("Flag") else f"{what}{key}"
+            out.append(f"{shown}: unknown setting.{suggest(key, known, what='Settings')}")
+    return out
+
+
+def label_methods(entries: Sequence[Entry]) -> tuple[MethodSpec, ...]:
+    """Name each entry: its label, or its method with the settings in which it differs."""
+    labels: list[str] = []
+    for entry in entries:
+        twins = [e for e in entries if e.name == entry.name]
+        varying = [
+            k for k in entry.settings if any(e.settings[k] != entry.settings[k] for e in twins)
+        ]
+        grid = [e for e in twins if e.label == entry.label]
+        if entry.label and len(grid) == 1:
+            labels.append(entry.label)
+            continue
+        inner = ",".join(f"{k}={_value_in_label(entry.settings[k])}" for k in varying)
+        labels.append(f"{entry.label or entry.name}[{inner}]" if inner else entry.name)
+    twice = sorted({x for x in labels if labels.count(x) > 1})
+    if twice:
+        raise ConfigError(
+            f"methods: {twice[0]} stands twice with the same settings. Remove one, or change one."
+        )
+    return tuple(
+        MethodSpec(e.name, label, e.settings) for e, label in zip(entries, labels, strict=True)
+    )
+
+
+def _value_in_label(value: Any) -> str:
+    if isinstance(value, list):
+        return "+".join(_value_in_label(v) for v in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

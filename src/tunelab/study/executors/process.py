@@ -1,0 +1,244 @@
+"""Each trial, or stack, in a fresh process, forked from one that has only imported torch.
+
+Importing torch, transformers and peft takes seconds; a worker (`tunelab.study.executors.worker`)
+does it once and forks for each, `jobs` of them at a time. It may be started before it is known what
+is to run, and is kept from one round of a study to the next (`Worker`). The two sides speak JSON
+lines: specs go in on standard input; events come out on standard output, each with its trial's id,
+the last being `{"event": "end"}` with the id of a stack's first trial.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tunelab.core import study_folder
+from tunelab.core.events import OnEvent
+from tunelab.core.values import TrialResult, TrialSpec
+from tunelab.study.elsewhere import not_scored
+from tunelab.study.trial import failed
+
+__all__ = [
+    "Worker",
+    "run_in_processes",
+]
+
+
+# Read once, when a library starts its threads.
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class Worker:
+    """The process that trials are forked from: none yet, or one that runs. A context manager.
+
+    `logs` holds what it and its trials say beside events.
+    """
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="tunelab-")
+        self._process: subprocess.Popen[str] | None = None
+        self._threads: int | None = None
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._folder.cleanup()
+
+    @property
+    def logs(self) -> Path:
+        """A folder that is there as long as this is."""
+        return Path(self._folder.name)
+
+    def started(self, methods: Iterable[str], threads: int | None) -> subprocess.Popen[str]:
+        """The process whose trials have so many threads each: the one that runs, or a new one.
+
+        A new one imports at once what the methods need; what others need, when they are asked for.
+        """
+        # Libraries read the number when they are loaded: it cannot be changed later.
+        ready = self._threads == threads and self._process and self._process.poll() is None
+        if not ready:
+            self.stop()
+            self._process, self._threads = _start(self.logs, methods, threads), threads
+        assert self._process  # noqa: S101  just started
+        return self._process
+
+    def stop(self) -> None:
+        """End the process and whatever trials it runs."""
+        if self._process:
+            _stop(self._process)
+        self._process = None
+
+
+def run_in_processes(
+    stacks: Sequence[Sequence[TrialSpec]],
+    study: Path,
+    metric: str,
+    on_event: OnEvent,
+    *,
+    jobs: int = 1,
+    threads: int | None = None,
+    worker: Worker | None = None,
+) -> Iterator[TrialResult]:
+    """Run `jobs` stacks at a time, each in its own process; see `executors.Engine`.
+
+    Where the process of a stack dies, its trials that have no result are run again, each by itself.
+    """
+    if not stacks:
+        return
+    jobs = min(jobs, len(stacks))
+    waiting, running = deque(map(tuple, stacks)), dict[str, tuple[TrialSpec, ...]]()
+
+    with ExitStack() as inside:
+        worker = worker or inside.enter_context(Worker())
+        logs = worker.logs
+        needed = dict.fromkeys(spec.method.name for specs in stacks for spec in specs)
+
+        def ended(specs: tuple[TrialSpec, ...], code: int) -> Iterator[TrialResult]:
+            for spec in specs:
+                done = study_folder.read_result(study, spec.trial_id)
+                if code == 0 or len(specs) == 1:
+                    yield _result(spec, study, code, logs)
+                elif done is not None and done.status == "done":
+                    yield done
+                else:
+                    study_folder.sweep(study, spec.trial_id)
+                    waiting.appendleft((spec,))
+
+        try:
+            process = worker.started(needed, threads)
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    if process.poll() is not None:
+                        break
+                    specs = waiting.popleft()
+                    for spec in specs:
+                        on_event({"event": "start", "trial_id": spec.trial_id})
+                    running[specs[0].trial_id] = specs
+                    _send(
+                        process,
+                        {
+                            "specs": [asdict(s) for s in specs],
+                            "study": str(study.resolve()),
+                            "metric": metric,
+                            "jobs": jobs,
+                            "log": str(logs / specs[0].trial_id),
+                        },
+                    )
+                end = _next_end(process, on_event)
+                if end is not None:
+                    yield from ended(running.pop(end["trial_id"]), end["exit"])
+                    continue
+                # The worker itself ended, and with it whatever it ran.
+                code = process.wait(timeout=10)
+                worker.stop()
+                for specs in running.values():
+                    yield from ended(specs, code or 1)
+                running.clear()
+                if waiting:
+                    process = worker.started(needed, threads)
+        finally:
+            if running:  # nobody waits for these any more
+                worker.stop()
+            study_folder.sweep(study)
+
+
+def _start(logs: Path, methods: Iterable[str], threads: int | None) -> subprocess.Popen[str]:
+    env = {**os.environ, "TRANSFORMERS_VERBOSITY": "error", "PYTHONUNBUFFERED": "1"}
+    if threads is not None:
+        env |= dict.fromkeys(_THREAD_VARIABLES, str(threads))
+        env.setdefault("TOKENIZERS_PARALLELISM", "false" if threads == 1 else "true")
+    with (logs / "worker").open("a", encoding="utf-8") as log:
+        return subprocess.Popen(  # noqa: S603  our own module
+            [sys.executable, "-m", "tunelab.study.executors.worker", *methods],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            encoding="utf-8",
+            env=env,
+            # Its own group: Ctrl-C reaches this process alone, which then stops the group itself.
+            start_new_session=True,
+        )
+
+
+def _send(worker: subprocess.Popen[str], job: Mapping[str, Any]) -> None:
+    assert worker.stdin  # noqa: S101  _start opened it
+    # A worker that is gone is seen where its events are read.
+    with suppress(BrokenPipeError):
+        worker.stdin.write(json.dumps(job) + "\n")
+        worker.stdin.flush()
+
+
+def _next_end(worker: subprocess.Popen[str], on_event: OnEvent) -> dict[str, Any] | None:
+    """Pass events on until a trial ends. None where the worker itself ended."""
+    assert worker.stdout  # noqa: S101  _start opened it
+    for line in worker.stdout:
+        event: dict[str, Any] = json.loads(line)
+        if event["event"] == "end":
+            return event
+        on_event(event)
+    return None
+
+
+def _result(spec: TrialSpec, study: Path, code: int, logs: Path) -> TrialResult:
+    """What a trial left in the study, or that it died."""
+    result = study_folder.read_result(study, spec.trial_id) if code == 0 else None
+    if result is None:
+        study_folder.sweep(study, spec.trial_id)
+        result = _died(spec, study, code, logs)
+    return result
+
+
+def _died(spec: TrialSpec, study: Path, code: int, logs: Path) -> TrialResult:
+    """Keep a trial whose process ended without a result: killed, out of memory, crashed.
+
+    One that was done, and was only to be scored on other data, stays as it is.
+    """
+    said = [
+        line.strip()
+        for log in (logs / spec.trial_id, logs / "worker")
+        if log.is_file()
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
+        if line.strip() and "Warning: " not in line
+    ]
+    last = said[-1] if said else ""
+    if code == -signal.SIGKILL:
+        text = (
+            "The trial's process was killed (SIGKILL), most often because memory ran out. "
+            "Lower per_device_train_batch_size or max_length, turn on gradient_checkpointing, or "
+            "run fewer trials at a time (--jobs 1)."
+        )
+    else:
+        how = f"with signal {-code}" if code < 0 else f"with exit code {code}"
+        text = f"The trial's process ended {how}. Its last words: {last or 'none'}"
+    before = study_folder.read_result(study, spec.trial_id)
+    if before is not None and before.status == "done":
+        return not_scored(before, text)
+    result = failed(spec, text, {})
+    with study_folder.new_trial(study, spec.trial_id) as folder:
+        study_folder.write_trial(folder, result, (), {})
+    return result
+
+
+def _stop(worker: subprocess.Popen[str]) -> None:
+    """End the worker and whatever trials it runs; there is nothing that either has to put away."""
+    with suppress(OSError):
+        if worker.stdin:
+            worker.stdin.close()
+    with suppress(ProcessLookupError):
+        os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()
+    if worker.stdout:
+        worker.stdout.close()

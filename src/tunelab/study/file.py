@@ -1,0 +1,354 @@
+"""The study file's schema: each key declared once, with what its flag and its page say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic.fields import FieldInfo
+
+from tunelab.methods import METHODS
+from tunelab.models.bases import BUNDLED
+from tunelab.study.space import LEARNING_RATE_FACTORS
+
+__all__ = [
+    "DEFAULT_METHODS",
+    "WRITTEN_KEYS",
+    "DataSection",
+    "Flag",
+    "StudyFile",
+    "StudyKey",
+    "TuningSection",
+    "keys_from_keywords",
+    "schema",
+    "setting_fields",
+    "study_keys",
+]
+
+
+DEFAULT_METHODS = ("svm-tfidf", "svm", "full", "lora")
+DEFAULT_SEEDS = 6  # with fewer, no two-sided sign-flip p can be 0.05 or less (stats.least_seeds)
+# Written by us into a resolved study.yaml, and of no effect when it is read again.
+WRITTEN_KEYS = ("tunelab", "command", "sources", "trials", "curve")
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """How a study key is said on the command line, where its name and type do not say it.
+
+    `help`: what --help says; {default} stands for the key's default. `reads`: "value", as the
+    key's type says; "switch", on without a value (and off by `off`, where there is one); "names",
+    several with commas; "repeated", one each time; "yaml", as a study file reads it. `least`: the
+    smallest number. `group`: flags of a group stand together in --help.
+    """
+
+    help: str
+    metavar: str | None = None
+    group: Literal["study", "protocol", "data", "run"] = "study"
+    reads: Literal["value", "switch", "names", "repeated", "yaml"] = "value"
+    off: str | None = None
+    least: int | None = None
+
+
+class DataSection(BaseModel):
+    """Where the labelled texts are. `source` is a file, a folder, a hub id, demo or demo:stars."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str = Field(description="file, folder, hub id[:config][@revision], demo, demo:stars")
+    text_column: Annotated[
+        str | None, Flag("Column of the texts (else guessed).", "NAME", "data")
+    ] = Field(None, description="column of the texts; guessed when left out")
+    label_column: Annotated[
+        str | None, Flag("Column of the labels (else guessed).", "NAME", "data")
+    ] = Field(None, description="column of the labels; guessed when left out")
+    subset: Annotated[int | None, Flag("Train on N rows, stratified.", "N", "data")] = Field(
+        None, ge=1, description="train on so many rows (stratified)"
+    )
+    split_seed: Annotated[
+        int, Flag("Seed of the split, where parts are split off.", "N", "data")
+    ] = Field(0, ge=0, description="seed of the split, where parts are split off")
+    encoding: Annotated[str, Flag("Encoding of text files ({default}).", "NAME", "data")] = Field(
+        "utf-8", description="encoding of text files"
+    )
+    on_bad_rows: Annotated[
+        Literal["fail", "drop"],
+        Flag("Null or blank texts and null labels ({default}).", group="data"),
+    ] = Field("fail", description="null or blank texts: fail or drop")
+    on_leak: Annotated[
+        Literal["warn", "drop", "fail"],
+        Flag("Training rows that are, or nearly, in validation or test ({default}).", group="data"),
+    ] = Field(
+        "warn",
+        description="training rows that are, or nearly, in validation or test: warn, drop or fail",
+    )
+
+
+class TuningSection(BaseModel):
+    """How settings are tuned, equally for every method."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    learning_rate: list[float] | None = Field(
+        None, min_length=1, description="the learning rates that every method tries"
+    )
+    around: list[float] = Field(
+        list(LEARNING_RATE_FACTORS),
+        min_length=1,
+        description="multiples of each method's own learning rate",
+    )
+    space: dict[str, Any] | None = Field(
+        None, description="setting: [values], or setting: {low, high, log}"
+    )
+    budget: int | None = Field(
+        None, ge=1, description="settings that Optuna proposes for each method; else the whole grid"
+    )
+    seeds: int | list[int] = Field(1, description="seeds of each try: how many, or which")
+    prune: bool = Field(True, description="end a try that falls behind (with a budget)")
+
+
+# The one declaration of a study's keys. One with a `Flag` is an option of the command line and a
+# keyword of `tunelab.compare` too (`study_keys`); so are those of `data`. `training` is neither:
+# there every setting of a method is one of its own. The schema and docs/reference are made of this.
+class StudyFile(BaseModel):
+    """A study's config file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: Annotated[
+        str | DataSection, Flag("File, folder, hub id, demo or demo:stars.", "DATA")
+    ] = Field(description="a source, or a section with more")
+    model: Annotated[str, Flag("Hub id or local folder (bundled MiniLM).", "MODEL")] = Field(
+        BUNDLED, description="base model: hub id, local folder, or minilm"
+    )
+    trust_remote_code: Annotated[
+        bool, Flag("Run the Python code that the model brings.", reads="switch")
+    ] = Field(False, description="run the Python code that the base model brings")
+    methods: Annotated[
+        list[str | dict[str, Any]],
+        Flag("Methods to compare ({default}).", "A,B,..", reads="names"),
+    ] = Field(
+        list(DEFAULT_METHODS),
+        min_length=1,
+        description="method names, or entries with a name and settings; a list is a grid",
+    )
+    training: dict[str, Any] = Field(
+        default_factory=dict, description="settings for every method that knows them"
+    )
+    seeds: Annotated[int | list[int], Flag("Seeds of each method ({default}).", "N", least=1)] = (
+        Field(DEFAULT_SEEDS, description="how many seeds, or which")
+    )
+    metric: Annotated[str, Flag("Metric for selection and verdicts ({default}).", "NAME")] = Field(
+        "accuracy", description="main metric: selection and verdicts"
+    )
+    output_dir: Annotated[str | None, Flag("The study's folder.", "PATH", "run")] = Field(
+        None, description="the study's folder"
+    )
+    report_to: Annotated[
+        list[str] | str,
+        Flag(
+            "Trackers: trackio, wandb, mlflow, tensorboard (none).", "A,B,..", "run", reads="names"
+        ),
+    ] = Field(
+        default_factory=list, description="trackers: trackio, wandb, mlflow, tensorboard, or none"
+    )
+    tuning: Annotated[
+        bool | int | TuningSection,
+        Flag(
+            "Tune each method's learning rate on validation: a grid of three (on), not at all "
+            "(off), or N settings proposed by Optuna.",
+            "on|off|N",
+            "protocol",
+            reads="yaml",
+        ),
+    ] = Field(
+        True,
+        description="try settings on validation first, equally many for each method: on (three "
+        "learning rates around each method's own), off, a budget, or a section with more",
+    )
+    vary_split: Annotated[
+        bool,
+        Flag(
+            "Divide train and validation anew by each seed (test stays).",
+            group="protocol",
+            reads="switch",
+            off="fixed-split",
+        ),
+    ] = Field(False, description="divide train and validation anew by each seed; test stays")
+    train_sizes: Annotated[
+        str | list[int | Literal["all"]] | None,
+        Flag("Learning curves: train on so many rows too.", "50,100,all", "protocol"),
+    ] = Field(None, description="learning curves: train on so many rows too, as [50, 100, all]")
+    test_on: Annotated[
+        str | list[str | DataSection],
+        Flag(
+            "Score every trained classifier on other data too; may be repeated.",
+            "DATA",
+            "protocol",
+            reads="repeated",
+        ),
+    ] = Field(
+        default_factory=list, description="other data on which every trained classifier is scored"
+    )
+    race: Annotated[
+        bool,
+        Flag("Drop a method as soon as it is surely behind.", group="protocol", reads="switch"),
+    ] = Field(False, description="drop a method as soon as it is surely behind")
+    budget: Annotated[
+        float | str | None,
+        Flag("Race for so long at most: 90s, 20m, 1h30m.", "20m", "protocol"),
+    ] = Field(None, description="race for so long: seconds, or as 90s, 20m, 1h30m")
+    behaviour: Annotated[
+        bool | str,
+        Flag(
+            "Behaviour tests of English sentiment (--set behaviour=FILE for others).",
+            group="protocol",
+            reads="switch",
+        ),
+    ] = Field(
+        False, description="behaviour tests: true (English sentiment), or a suite's YAML file"
+    )
+    disagreement: Annotated[
+        float | None,
+        Flag(
+            "Expected share of rows on which one of two methods alone is right, for the smallest "
+            "detectable difference (0.08).",
+            "SHARE",
+            "protocol",
+        ),
+    ] = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="expected share of test rows on which one of two methods alone is right, for "
+        "the smallest detectable difference (0.08, or from trials that are done)",
+    )
+    jobs: Annotated[
+        Annotated[int, Field(ge=1)] | Literal["auto"],
+        Flag("Trials at a time (auto: one a core; 1: each alone).", "N|auto", "run", reads="yaml"),
+    ] = Field("auto", description="trials at a time; auto: one a core, as far as memory goes")
+    stack: Annotated[
+        Annotated[int, Field(ge=2)] | Literal["auto", "off"],
+        Flag("LoRA trials in one pass (auto: where a card is).", "N|auto|off", "run", reads="yaml"),
+    ] = Field(
+        "auto",
+        description="LoRA trials of one base that are trained in one pass, each as by itself: so "
+        "many, off, or auto: on a card, as many as fill it",
+    )
+
+    @field_validator("stack", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML reads off as false
+
+
+@dataclass(frozen=True, slots=True)
+class StudyKey:
+    """A study key that is a flag and a keyword too: `name` there, `path` in a study file."""
+
+    name: str
+    path: str
+    field: FieldInfo
+    flag: Flag
+
+    @property
+    def annotation(self) -> Any:
+        """The type of its value, as declared."""
+        return self.field.annotation
+
+    @property
+    def default(self) -> Any:
+        """The value where the key is left out; PydanticUndefined where it has to be given."""
+        return self.field.get_default(call_default_factory=True)
+
+
+def study_keys() -> tuple[StudyKey, ...]:
+    """Every key that is a flag and a keyword, in the order of --help: by group, then as declared.
+
+    Those of `data` are keys of their own; what `data` itself takes there is the source.
+    """
+    keys = []
+    for section, prefix in ((StudyFile, ""), (DataSection, "data.")):
+        for name, info in section.model_fields.items():
+            path = "data.source" if name == "data" else prefix + name
+            flags = [m for m in info.metadata if isinstance(m, Flag)]
+            keys += [StudyKey(name, path, info, flag) for flag in flags]
+    groups = ("study", "protocol", "data", "run")
+    return tuple(sorted(keys, key=lambda key: groups.index(key.flag.group)))
+
+
+def keys_from_keywords(given: Mapping[str, object]) -> dict[str, object]:
+    """Keywords of Python's door -> study keys by their path, with values as a study file has them.
+
+    What is no study key is left out; a key that is not given is None.
+    """
+    return {key.path: _as_in_a_file(key, given.get(key.name)) for key in study_keys()}
+
+
+def _as_in_a_file(key: StudyKey, value: object) -> object:
+    """Paths as text, and one of several as a list.
+
+    A text may hold several with commas, as on the command line; not of data, whose names may.
+    """
+    several = any(get_origin(t) is list for t in (key.annotation, *get_args(key.annotation)))
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, str | Mapping) and several:
+        if isinstance(value, str) and key.flag.reads != "repeated":
+            return [name.strip() for name in value.split(",") if name.strip()]
+        return [value]
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [str(v) if isinstance(v, Path) else v for v in value]
+    return value
+
+
+def setting_fields() -> dict[str, tuple[list[str], str]]:
+    """Every setting of every method: its name -> (methods that have it, description)."""
+    out: dict[str, tuple[list[str], str]] = {}
+    for method in METHODS.values():
+        for name, info in method.settings.model_fields.items():
+            out.setdefault(name, ([], info.description or ""))[0].append(method.name)
+    return out
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of a study file, with every method's settings, for editors."""
+    out = StudyFile.model_json_schema()
+    out["title"] = "tunelab study"
+    defs = out.setdefault("$defs", {})
+    entries = []
+    for name, method in METHODS.items():
+        entry = method.settings.model_json_schema()
+        properties = {
+            key: {
+                "anyOf": [value, {"type": "array", "description": "a grid"}],
+                **_words_and_default(value),
+            }
+            for key, value in entry.get("properties", {}).items()
+        }
+        head = {
+            "name": {"const": name, "description": method.about},
+            "label": {"type": "string"},
+            "tune": {"description": "off, or setting: [values] or {low, high, log}"},
+        }
+        defs[name] = {
+            "type": "object",
+            "properties": {**head, **properties},
+            "required": ["name"],
+            "additionalProperties": False,
+        }
+        entries.append({"$ref": f"#/$defs/{name}"})
+    names = {"type": "string", "enum": list(METHODS)}
+    out["properties"]["methods"]["items"] = {"anyOf": [names, *entries]}
+    for key in WRITTEN_KEYS:
+        out["properties"][key] = {"description": "written by tunelab; has no effect"}
+    return out
+
+
+def _words_and_default(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: value[k] for k in ("description", "default") if k in value}

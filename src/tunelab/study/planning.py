@@ -1,0 +1,211 @@
+"""What is meant: methods x settings x seeds -> the trials of a study."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tunelab import data
+from tunelab.core import study_folder
+from tunelab.core.errors import ConfigError
+from tunelab.core.values import Dataset, MethodSpec, TrialSpec
+from tunelab.data import Gate, behaviour
+from tunelab.data.gate.values import gate_from_json
+from tunelab.methods import METHODS, check
+from tunelab.models import bases
+from tunelab.study import space, trackers
+from tunelab.study.spec import MOST_TRIALS, StudySpec
+from tunelab.study.trial import make_spec
+
+__all__ = [
+    "Plan",
+    "check_place",
+    "count_trials",
+    "expand",
+    "grid_tries",
+    "plan",
+    "start_settings",
+    "tries_of",
+]
+
+
+# --- the plan: what is meant ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What a study means to do, however far it is: its data, base, methods and protocol.
+
+    `gate` says what is wrong with the data; `sizes` are the learning curves' numbers of training
+    rows, below all; `others` the data that every trained classifier is scored on too; `behaviour`
+    the cases of its behaviour tests, as they are kept, None where it has none.
+    """
+
+    spec: StudySpec
+    dataset: Dataset
+    base: bases.Base | None
+    gate: Gate
+    sizes: tuple[int, ...] = ()
+    others: tuple[data.OtherData, ...] = ()
+    behaviour: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def plan(spec: StudySpec, yes: bool = False) -> Plan:
+    """Load the data and the base, and check what can be checked.
+
+    Raises InputError before anything is written or trained.
+    """
+    count = count_trials(spec)
+    if count > MOST_TRIALS and not yes:
+        raise ConfigError(
+            f"This study has {count} trials ({len(spec.methods)} methods x {len(spec.seeds)} "
+            f"seeds), more than {MOST_TRIALS}. Make the grid smaller, or confirm with --yes."
+        )
+    trackers.require(spec.report_to)
+    folder = spec.output_dir
+    check_place(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not study_folder.is_study(folder):
+        raise ConfigError(
+            f"{folder}: not empty, and not a study, so nothing is written into it. "
+            "Choose another folder with --output-dir."
+        )
+    dataset = data.load(spec.data)
+    others = tuple(data.load_other(d, dataset.label_names, dataset.train) for d in spec.test_on)
+    base = bases.resolve(spec.model, spec.trust_remote_code) if spec.needs_base else None
+    if base:
+        for m in _every_setting(spec):
+            check(base, m)
+            if "max_length" in m.settings and METHODS[m.name].needs_base:
+                bases.check_length(base, m.settings["max_length"])
+    found = _known_or_new_gate(folder, dataset)
+    cases = _behaviour_cases(spec, dataset)
+    sizes, notes = _curve_sizes(spec, dataset)
+    return Plan(spec, dataset, base, found, sizes, others, cases, notes)
+
+
+def count_trials(spec: StudySpec) -> int:
+    """How many trials a study has, tries of settings included."""
+    tries = sum(spec.tuning.tries(m.label) for m in spec.methods) * len(spec.tuning.seeds)
+    return len(spec.methods) * len(spec.seeds) * (1 + len(spec.train_sizes)) + tries
+
+
+def check_place(folder: Path) -> None:
+    """Raise ConfigError where no folder can be made, or written into."""
+    other = "Choose another with --output-dir."
+    inside = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not inside.is_dir():
+        what = (
+            f"{inside} is a file, so no folder can be made in it"
+            if inside != folder
+            else ("expected a folder, found a file")
+        )
+        raise ConfigError(f"{folder}: {what}. {other}")
+    if not os.access(inside, os.W_OK):
+        raise ConfigError(f"{folder}: {inside} may not be written to. {other}")
+
+
+def _every_setting(spec: StudySpec) -> Iterator[MethodSpec]:
+    """The methods of a study, and each with every setting that tuning may give it."""
+    for m in spec.methods:
+        yield m
+        for name, values in spec.tuning.spaces.get(m.label, {}).items():
+            ends = values if isinstance(values, tuple) else ()
+            for v in ends:
+                value = list(v) if isinstance(v, tuple) else v
+                yield MethodSpec(m.name, m.label, {**m.settings, name: value})
+
+
+def _known_or_new_gate(folder: Path, dataset: Dataset) -> Gate:
+    """What the data gate finds; read from the study where these data were looked at before."""
+    known = study_folder.read_extra(folder, "gate")
+    if known is not None and known["fingerprint"] == dataset.fingerprint:
+        return gate_from_json(known)
+    return data.inspect(dataset)
+
+
+def _behaviour_cases(spec: StudySpec, dataset: Dataset) -> Mapping[str, Any] | None:
+    """The cases of the behaviour tests, as they are kept; None where the study has none."""
+    if spec.behaviour is None:
+        return None
+    suite = behaviour.load_suite(spec.behaviour)
+    behaviour.roles(suite, dataset.label_names)  # raises where the classes are of another kind
+    return behaviour.suite_to_json(suite, behaviour.cases(suite))
+
+
+def _curve_sizes(spec: StudySpec, dataset: Dataset) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Sizes of the learning curves that lie below all rows; a note on those that do not."""
+    least, rows = len(dataset.label_names), len(dataset.train)
+    few = [n for n in spec.train_sizes if n < least]
+    if few:
+        raise ConfigError(
+            f"train_sizes: expected at least {least} rows, one for each class, found {few[0]}."
+        )
+    beyond = [n for n in spec.train_sizes if n >= rows]
+    notes = (f"train sizes of {rows:,} rows and more are all rows: {beyond}",) if beyond else ()
+    return tuple(n for n in spec.train_sizes if n < rows), notes
+
+
+# --- trials of a plan -----------------------------------------------------------------------
+
+
+def expand(
+    plan: Plan,
+    methods: Sequence[MethodSpec] | None = None,
+    sizes: Sequence[int | None] = (None,),
+) -> tuple[TrialSpec, ...]:
+    """All trials of a study: seed by seed, so that every method has one result early.
+
+    `methods` are the study's own where left out; `sizes` numbers of training rows, None for all.
+    """
+    return tuple(
+        trial_of(plan, m, seed, train_rows=size)
+        for seed in plan.spec.seeds
+        for size in sizes
+        for m in methods or plan.spec.methods
+    )
+
+
+def trial_of(
+    plan: Plan,
+    method: MethodSpec,
+    seed: int,
+    *,
+    train_rows: int | None = None,
+    purpose: Literal["trial", "tuning"] = "trial",
+) -> TrialSpec:
+    """One trial of a study. On other data are scored those on all rows."""
+    spec, base = plan.spec, plan.base
+    full = train_rows is None and purpose != "tuning"
+    return make_spec(
+        spec.data,
+        plan.dataset.fingerprint,
+        base.ref if base and METHODS[method.name].needs_base else None,
+        method,
+        seed,
+        vary_split=spec.vary_split,
+        test_on=spec.test_on if full else (),
+        metric=spec.metric,
+        train_rows=train_rows,
+        purpose=purpose,
+    )
+
+
+def grid_tries(plan: Plan, m: MethodSpec) -> list[tuple[dict[str, Any], TrialSpec]]:
+    """Every setting of a method's grid, with each tuning seed: (setting, its try)."""
+    points = space.grid_points(plan.spec.tuning.spaces[m.label])
+    return [(point, t) for point in points for t in tries_of(plan, m, point)]
+
+
+def tries_of(plan: Plan, m: MethodSpec, settings: Mapping[str, Any]) -> list[TrialSpec]:
+    """One setting with each tuning seed."""
+    method = MethodSpec(m.name, m.label, {**m.settings, **settings})
+    return [trial_of(plan, method, seed, purpose="tuning") for seed in plan.spec.tuning.seeds]
+
+
+def start_settings(plan: Plan, m: MethodSpec) -> dict[str, Any]:
+    """A method's own values of what is tuned: where tuning starts."""
+    return {k: m.settings[k] for k in plan.spec.tuning.spaces[m.label]}

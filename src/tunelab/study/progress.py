@@ -1,0 +1,242 @@
+"""What is on disk: which trials are done, which settings were chosen, how far a race is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from tunelab.core import study_folder
+from tunelab.core.values import MethodSpec, TrialResult, TrialSpec
+from tunelab.stats import choosing, racing
+from tunelab.study import space
+from tunelab.study.elsewhere import scored_on
+from tunelab.study.planning import Plan, expand, grid_tries, start_settings, tries_of
+from tunelab.study.spec import StudySpec
+
+__all__ = [
+    "Progress",
+    "Right",
+    "ended_well",
+    "is_done",
+    "is_settled",
+    "race_so_far",
+    "read_progress",
+    "read_results",
+    "recorded_tuning",
+    "right_on_validation",
+    "trials_still_racing",
+]
+
+
+# Whether each row of validation was classified right, by seed, by method.
+Right = dict[str, dict[int, NDArray[np.bool_]]]
+
+
+# --- progress: what is on disk --------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Progress:
+    """How far a plan is: what its folder holds, read once.
+
+    `methods` are the study's with their tuned settings, as far as tuning has been done. `trials`
+    are those that the table compares, `curve` those on fewer training rows, `tries` those of
+    settings that are still to run (Optuna's are known only when it proposes them: `proposals` says
+    how many each method has left). `todo`: what of all these is still to run. `results` are those
+    on disk, by trial id, also of trials that failed and are in `todo` again.
+    """
+
+    plan: Plan
+    methods: tuple[MethodSpec, ...]
+    trials: tuple[TrialSpec, ...]
+    curve: tuple[TrialSpec, ...]
+    tries: tuple[TrialSpec, ...]
+    proposals: Mapping[str, int]
+    todo: tuple[TrialSpec, ...]
+    results: Mapping[str, TrialResult]
+    notes: tuple[str, ...] = ()
+
+
+def read_progress(plan: Plan) -> Progress:
+    """See in a study's folder what was tuned, what is done, and what is still to run."""
+    spec, folder = plan.spec, plan.spec.output_dir
+    methods, tries, proposals = _tuned_so_far(plan)
+    trials = expand(plan, methods)
+    curve = expand(plan, methods, plan.sizes)
+    on_disk = read_results(folder, (*tries, *trials, *curve))
+    if spec.race:
+        race, _ = race_so_far(plan, trials, on_disk)
+        trials = trials_still_racing(race, spec, trials)
+        curve = tuple(t for t in curve if t.method.label in race.alive)
+    everything = (*tries, *trials, *curve)
+    todo = tuple(t for t in everything if not is_done(plan, on_disk.get(t.trial_id), t))
+    missing = {t.trial_id for t in todo}
+    return Progress(
+        plan=plan,
+        methods=tuple(methods),
+        trials=trials,
+        curve=curve,
+        tries=tuple(t for t in tries if t.trial_id in missing),
+        proposals=proposals,
+        todo=todo,
+        results={t.trial_id: on_disk[t.trial_id] for t in everything if t.trial_id in on_disk},
+        notes=_no_longer_shown(plan),
+    )
+
+
+def _tuned_so_far(plan: Plan) -> tuple[list[MethodSpec], list[TrialSpec], dict[str, int]]:
+    """Methods with the settings chosen for them; tries of the others, or how many to propose."""
+    spec = plan.spec
+    recorded = recorded_tuning(plan)
+    methods: list[MethodSpec] = []
+    tries: list[TrialSpec] = []
+    proposals: dict[str, int] = {}
+    for m in spec.methods:
+        entry = recorded.get(m.label)
+        if m.label not in spec.tuning.spaces:
+            methods.append(m)
+        elif entry is not None and is_settled(plan, m, entry):
+            methods.append(MethodSpec(m.name, m.label, {**m.settings, **entry.chosen}))
+        else:
+            methods.append(m)
+            if spec.tuning.budget is None:
+                tries += [t for _, t in grid_tries(plan, m)]
+            else:
+                spent = count_recorded_tries(plan, m, entry) if entry else 0
+                proposals[m.label] = max(1, spec.tuning.budget - spent)
+    return methods, tries, proposals
+
+
+def read_results(folder: Path, trials: Iterable[TrialSpec]) -> dict[str, TrialResult]:
+    """Results that are on disk, by trial id."""
+    found = ((t.trial_id, study_folder.read_result(folder, t.trial_id)) for t in trials)
+    return {trial_id: result for trial_id, result in found if result is not None}
+
+
+def is_done(plan: Plan, result: TrialResult | None, trial: TrialSpec) -> bool:
+    """Whether nothing of a trial is left to do: it is scored on all other data too."""
+    # A trial that failed is tried again: the cause (memory, a missing package) may be mended. A
+    # try of settings is not: that these settings fail is what was to be found out.
+    if result is None:
+        return False
+    if trial.purpose == "tuning":
+        return True
+    others = zip(plan.spec.test_on, plan.others, strict=True)
+    return result.status == "done" and all(
+        scored_on(result, d, other.fingerprint) for d, other in others if d in trial.test_on
+    )
+
+
+def recorded_tuning(plan: Plan) -> Mapping[str, choosing.TunedMethod]:
+    """What tuning.json holds of each method; nothing where it was chosen by another metric."""
+    stored = study_folder.read_extra(plan.spec.output_dir, "tuning")
+    if not stored or stored["metric"] != plan.spec.metric:
+        return {}
+    return choosing.tuning_from_json(stored).methods
+
+
+def is_settled(plan: Plan, m: MethodSpec, entry: choosing.TunedMethod) -> bool:
+    """Whether what is recorded is what would be tried now, and all of it."""
+    if entry.start != start_settings(plan, m):
+        return False
+    ids = {t.trial_id for t in entry.tries}
+    if plan.spec.tuning.budget is None:
+        return ids == {t.trial_id for _, t in grid_tries(plan, m)}
+    return entry.space == space.space_to_json(plan.spec.tuning.spaces[m.label]) and (
+        count_recorded_tries(plan, m, entry) >= plan.spec.tuning.budget
+    )
+
+
+def count_recorded_tries(plan: Plan, m: MethodSpec, entry: choosing.TunedMethod) -> int:
+    """How many of the recorded settings were tried on this data, with these seeds."""
+    settings = [s.settings for s in choosing.average_by_setting(entry.tries)]
+    ours = {t.trial_id for s in settings for t in tries_of(plan, m, s)}
+    # A setting that Optuna proposed twice counts twice: it was spent.
+    return sum(t.trial_id in ours for t in entry.tries) // len(plan.spec.tuning.seeds)
+
+
+def race_so_far(
+    plan: Plan,
+    trials: Sequence[TrialSpec],
+    results: Mapping[str, TrialResult],
+    tried: AbstractSet[str] = frozenset(),
+) -> tuple[racing.Race, tuple[TrialSpec, ...]]:
+    """The race as far as its trials have run, and the trials of its next round.
+
+    From what is on disk each time: a race that was stopped goes on as if it had not been. A trial
+    that failed is due again, unless it is one of `tried`.
+    """
+    folder, spec = plan.spec.output_dir, plan.spec
+    of = {(t.method.label, t.seed): t for t in trials}
+    race = racing.start([m.label for m in spec.methods], len(spec.seeds))
+    right: Right = {label: {} for label in race.labels}
+    for seed in spec.seeds:
+        if racing.over(race):
+            break
+        due = [of[label, seed] for label in racing.order(race) if (label, seed) in of]
+        left = tuple(
+            t
+            for t in due
+            if not is_done(plan, results.get(t.trial_id), t) and t.trial_id not in tried
+        )
+        if left:
+            return race, left
+        for t in due:
+            if ended_well(results, t):
+                right[t.method.label][seed] = right_on_validation(folder, t)
+        race = racing.advance(race, right)
+    return race, ()
+
+
+def ended_well(results: Mapping[str, TrialResult], t: TrialSpec) -> bool:
+    """Whether a trial has been run, and did not fail."""
+    return t.trial_id in results and results[t.trial_id].status == "done"
+
+
+def right_on_validation(folder: Path, t: TrialSpec) -> NDArray[np.bool_]:
+    """Whether a finished trial classified each row of validation right."""
+    v = study_folder.read_predictions(folder, t.trial_id)["validation"]
+    right: NDArray[np.bool_] = v.predicted == v.labels
+    return right
+
+
+def trials_still_racing(
+    race: racing.Race, spec: StudySpec, trials: Sequence[TrialSpec]
+) -> tuple[TrialSpec, ...]:
+    """The trials that a race ran or may still run."""
+    until = {d.label: d.round for d in race.dropped}
+    if racing.over(race):
+        until |= dict.fromkeys(race.alive, len(race.rounds))
+    place = {seed: i for i, seed in enumerate(spec.seeds)}
+    return tuple(t for t in trials if place[t.seed] < until.get(t.method.label, len(place)))
+
+
+def _no_longer_shown(plan: Plan) -> tuple[str, ...]:
+    """What the study that lies in this folder shows, and will not once this one is written."""
+    folder = plan.spec.output_dir
+    if not study_folder.is_study(folder):
+        return ()
+    try:
+        settings = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))
+        card = json.loads((folder / "data.json").read_text(encoding="utf-8"))
+        name, other = card["name"], card["fingerprint"] != plan.dataset.fingerprint
+        labels = [m["label"] for m in settings["methods"]]
+    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
+        return ()  # half-written, or of another version: written anew
+    kept = "its trials stay on disk; to keep its report, choose another --output-dir"
+    if other:
+        return (f"the study in {folder} is of other data ({name} as it was): replaced; {kept}",)
+    gone = [x for x in labels if x not in {m.label for m in plan.spec.methods}]
+    if not gone:
+        return ()
+    return (
+        f"the study in {folder} also has {', '.join(gone)}, which this one leaves out: name "
+        "all methods to show them together",
+    )

@@ -1,0 +1,65 @@
+"""What a study's folder says of it: study.yaml, data.json, gate.json."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import yaml
+
+from tunelab import data
+from tunelab.core import files, study_folder
+from tunelab.core.version import __version__
+from tunelab.data.gate import values
+from tunelab.study.progress import Progress
+from tunelab.study.spec import study_yaml
+
+__all__ = [
+    "trial_ids_of",
+    "write",
+]
+
+
+# --- the folder -----------------------------------------------------------------------------
+
+
+def write(progress: Progress, command: str) -> None:
+    """Write study.yaml and data.json; sweep what a killed run left."""
+    plan, folder = progress.plan, progress.plan.spec.output_dir
+    (folder / "trials").mkdir(parents=True, exist_ok=True)
+    study_folder.sweep(folder)
+    content = {
+        "tunelab": __version__,
+        "command": command,
+        **study_yaml(
+            replace(plan.spec, model=plan.base.ref.name if plan.base else plan.spec.model)
+        ),
+        **trial_ids_of(progress),
+    }
+    head = "# The resolved study. Run it again (only what is missing is run): tunelab compare "
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+    files.write_text(folder / "study.yaml", f"{head}{folder / 'study.yaml'}\n{text}")
+    card = data.describe(plan.dataset)
+    card["test_on"] = [
+        {"name": o.name, "rows": len(o.split), "in_train": o.in_train} for o in plan.others
+    ]
+    files.write_json(folder / "data.json", card)
+    study_folder.write_rows(folder, plan.dataset)
+    study_folder.write_extra(folder, "gate", values.gate_to_json(plan.gate))
+    if plan.behaviour is not None:
+        study_folder.write_extra(folder, "behaviour", plan.behaviour)
+    # What an earlier run in this folder had, and this one has not, would be told as this one's.
+    has = {
+        "tuning": plan.spec.tuning.spaces,
+        "race": plan.spec.race,
+        "curves": plan.spec.train_sizes,
+        "behaviour": plan.behaviour,
+    }
+    for name, asked in has.items():
+        if not asked:
+            study_folder.remove_extra(folder, name)
+
+
+def trial_ids_of(progress: Progress) -> dict[str, list[str]]:
+    """What study.yaml says of the trials that the study shows."""
+    shown = {"trials": progress.trials, "curve": progress.curve}
+    return {name: [t.trial_id for t in trials] for name, trials in shown.items()}

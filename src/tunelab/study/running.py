@@ -1,0 +1,102 @@
+"""A study: methods x settings x seeds -> trials; run what is missing; keep what is done.
+
+Three values: `Plan`, what is meant; `Progress`, how far its folder is; `Schedule`, what of the rest
+runs when. Main path: `plan` -> `scheduled` -> `run`: tries of settings (`tune`) -> trials, all or
+raced (`race_methods`) -> trials on fewer rows. Where settings were chosen or a method was dropped,
+progress is read and scheduled anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+from tunelab.core import study_folder
+from tunelab.core.events import OnEvent
+from tunelab.core.values import TrialResult
+from tunelab.study import estimate, trackers
+from tunelab.study.executors import ENGINES, Engine, Worker
+from tunelab.study.missing import run_missing
+from tunelab.study.planning import count_trials
+from tunelab.study.raced import race_methods
+from tunelab.study.schedule import Schedule
+from tunelab.study.spec import StudySpec
+from tunelab.study.tuning import tune
+
+__all__ = [
+    "run",
+    "worker",
+]
+
+
+@contextmanager
+def worker(spec: StudySpec, engine: str = "process") -> Iterator[Worker]:
+    """The process that a study's trials are forked from, for `run`, which may not need it.
+
+    It is started at once and imports while the study is planned, unless the study has been run
+    before: perhaps all is done. Where the plan gives trials other threads, `run` starts another.
+    """
+    with Worker() as made:
+        if engine == "process" and not study_folder.is_study(spec.output_dir):
+            names = dict.fromkeys(m.name for m in spec.methods)
+            made.started(names, estimate.threads_ahead(spec.jobs, count_trials(spec)))
+        yield made
+
+
+def run(
+    first: Schedule, on_event: OnEvent, engine: str = "process", worker: Worker | None = None
+) -> Iterator[TrialResult]:
+    """Run what is missing: tries of settings, then trials; each result is yielded when on disk.
+
+    `worker`: the process that they are forked from, where one has been started (see `worker`); it
+    is ended.
+    Where what is to run changes (settings were chosen, a method was dropped from the race), the
+    event {"event": "plan", "plan": the new Schedule} says so. Trackers that the study reports to
+    hear every event and result too; one that fails is left out, which an event `note` says.
+    """
+    spec = first.plan.spec
+    folder = spec.output_dir
+    known = {t.trial_id: t for t in first.progress.todo}
+    with ExitStack() as inside:
+        # One for all rounds: each would wait for the imports again.
+        worker = worker or inside.enter_context(Worker())
+        inside.callback(worker.stop)
+        run_all = partial(ENGINES[engine], worker=worker)
+        reporter = inside.enter_context(
+            trackers.Reporter(
+                spec.report_to,
+                folder.name,
+                folder / trackers.TRACKING_FOLDER,
+                known,
+                lambda text: on_event({"event": "note", "text": text}),
+            )
+        )
+
+        def hear(event: Mapping[str, Any]) -> None:
+            on_event(event)
+            if event.get("event") == "plan":
+                known.update({t.trial_id: t for t in event["plan"].progress.todo})
+            else:
+                reporter.event(event)
+
+        for result in _run_stages(first, hear, run_all):
+            reporter.result(result)
+            yield result
+
+
+def _run_stages(first: Schedule, on_event: OnEvent, run_all: Engine) -> Iterator[TrialResult]:
+    """Tries of settings, then all trials or a race, then those on fewer rows."""
+    started = time.perf_counter()
+    now = yield from tune(first, on_event, run_all)
+    spec = now.plan.spec
+    if spec.race:
+        now = yield from race_methods(now, on_event, run_all, started)
+        if spec.budget is not None and time.perf_counter() - started > spec.budget:
+            return  # what the budget left out is for another run
+        yield from run_missing(now, now.progress.curve, on_event, run_all)
+    else:
+        trials = (*now.progress.trials, *now.progress.curve)
+        yield from run_missing(now, trials, on_event, run_all)

@@ -1,0 +1,101 @@
+"""What runs when: what is left, how many at a time, for about how long."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tunelab.core.values import MethodSpec, TrialSpec
+from tunelab.methods import alike, why_alone
+from tunelab.study.estimate import estimate, makespan, side_by_side, stack_size
+from tunelab.study.planning import Plan
+from tunelab.study.progress import Progress, read_progress
+from tunelab.study.spec import StudySpec
+
+__all__ = [
+    "Schedule",
+    "scheduled",
+    "stacks_of",
+]
+
+
+# --- the schedule: what runs when -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Schedule:
+    """What of a plan's progress is still to run, how many at a time, and for about how long.
+
+    `seconds` maps what is to run, in its order, to its estimated seconds. `jobs` run at a time,
+    each with so many `threads` (None: as its libraries choose); `why` says what decided that.
+    `notes`: what is worth saying before it is run.
+    """
+
+    progress: Progress
+    seconds: Mapping[str, float]
+    jobs: int = 1
+    threads: int | None = None
+    why: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def plan(self) -> Plan:
+        """What is meant."""
+        return self.progress.plan
+
+    @property
+    def total_seconds(self) -> float:
+        """Estimated seconds until everything that is still to run is done."""
+        return makespan(self.seconds.values(), self.jobs)
+
+
+def scheduled(plan: Plan) -> Schedule:
+    """Read how far a plan is, and decide how the rest is run."""
+    progress = read_progress(plan)
+    stacks = stacks_of(plan, progress.todo)
+    jobs, threads, why = side_by_side(
+        plan.spec.jobs,
+        [s[0] for s in stacks],
+        plan.dataset,
+        plan.base,
+        max(map(len, stacks), default=1),
+    )
+    notes = (*plan.notes, *_not_stacked(plan.spec, progress.methods), *progress.notes)
+    seconds = _estimated(progress, jobs, threads)
+    return Schedule(progress, seconds, jobs, threads, why, notes)
+
+
+def _estimated(progress: Progress, jobs: int, threads: int | None) -> dict[str, float]:
+    """Seconds of what is to run, by trial id; of what is not proposed yet, by its number."""
+    plan, todo = progress.plan, progress.todo
+    done = [r for r in progress.results.values() if r.status == "done"]
+    seconds = estimate(todo, done, plan.dataset, plan.base, jobs=jobs, threads=threads)
+    for label, left in progress.proposals.items():
+        # What is not proposed yet takes about as long as a trial of that method.
+        own = [seconds[t.trial_id] for t in todo if t.method.label == label]
+        for i in range(left * len(plan.spec.tuning.seeds)):
+            seconds[f"try {i} of {label}"] = max(own, default=0.0)
+    return seconds
+
+
+def stacks_of(plan: Plan, trials: Sequence[TrialSpec]) -> list[tuple[TrialSpec, ...]]:
+    """Put trials together that can be trained in one pass; the others are stacks of one."""
+    stacks: list[list[TrialSpec]] = []
+    last: dict[tuple[object, ...] | None, list[TrialSpec]] = {}
+    for t in trials:
+        size = stack_size(plan.spec.stack, t, plan.dataset)
+        key = alike(t) if size > 1 and why_alone(t.method) is None else None
+        stack = last.get(key)
+        if key is None or stack is None or len(stack) >= size:
+            stack = last[key] = []
+            stacks.append(stack)
+        stack.append(t)
+    return [tuple(s) for s in stacks]
+
+
+def _not_stacked(spec: StudySpec, methods: Sequence[MethodSpec]) -> list[str]:
+    """Which methods train alone although a stack was asked for, and why."""
+    if (spec.stack or 1) == 1:
+        return []
+    found = {m.label: why_alone(m) for m in methods}
+    return [f"stack: {label} trains alone: {why}" for label, why in found.items() if why]

@@ -1,0 +1,90 @@
+"""What a study is asked to do, as one frozen value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tunelab.core.values import DataSpec, MethodSpec
+from tunelab.methods import METHODS
+from tunelab.study.space import Tuning, space_to_json
+
+__all__ = [
+    "MOST_TRIALS",
+    "StudySpec",
+    "study_yaml",
+]
+
+MOST_TRIALS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class StudySpec:
+    """A resolved study: nothing is left to default. `sources` says where each value came from.
+
+    `train_sizes` are numbers of training rows below all, in rising order. `budget`: seconds that a
+    race may take; None: as long as it needs. `jobs`: trials at a time; None: as many as there are
+    cores and memory for. `stack`: trials in one pass; None: as many as fill a card, 1: each alone.
+    """
+
+    data: DataSpec
+    model: str
+    trust_remote_code: bool
+    methods: tuple[MethodSpec, ...]
+    seeds: tuple[int, ...]
+    metric: str
+    output_dir: Path
+    sources: Mapping[str, str]
+    notes: tuple[str, ...]
+    report_to: tuple[str, ...] = ()
+    tuning: Tuning = field(default_factory=Tuning)
+    vary_split: bool = False
+    train_sizes: tuple[int, ...] = ()
+    test_on: tuple[DataSpec, ...] = ()
+    race: bool = False
+    budget: float | None = None
+    disagreement: float | None = None
+    jobs: int | None = None
+    stack: int | None = None
+    behaviour: str | None = None
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether any method reads the texts through a base model."""
+        return any(METHODS[m.name].needs_base for m in self.methods)
+
+
+def study_yaml(spec: StudySpec) -> dict[str, Any]:
+    """A study's keys as a resolved study.yaml has them, and `resolve_study` reads them again."""
+    t = spec.tuning
+    return {
+        "data": asdict(spec.data),
+        "model": spec.model,
+        "trust_remote_code": spec.trust_remote_code,
+        "methods": [
+            {"name": m.name, "label": m.label, "tune": _tune_yaml(spec, m.label), **m.settings}
+            for m in spec.methods
+        ],
+        "seeds": list(spec.seeds),
+        "metric": spec.metric,
+        "output_dir": str(spec.output_dir),
+        "report_to": list(spec.report_to),
+        "jobs": spec.jobs or "auto",
+        "stack": {None: "auto", 1: "off"}.get(spec.stack, spec.stack),
+        "tuning": {"budget": t.budget, "seeds": list(t.seeds), "prune": t.prune},
+        "vary_split": spec.vary_split,
+        "train_sizes": [*spec.train_sizes, "all"] if spec.train_sizes else None,
+        "test_on": [asdict(d) for d in spec.test_on],
+        "race": spec.race,
+        "budget": spec.budget,
+        "disagreement": spec.disagreement,
+        "behaviour": spec.behaviour or False,
+        "sources": dict(spec.sources),
+    }
+
+
+def _tune_yaml(spec: StudySpec, label: str) -> dict[str, Any] | bool:
+    space = spec.tuning.spaces.get(label)
+    return space_to_json(space) if space else False

@@ -1,0 +1,545 @@
+"""Run one trial: data -> fit -> predictions -> scores -> store.
+
+The only place where the test part is scored: once, after everything was chosen on validation; and
+the only place where a trial's one seed becomes its named seeds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from tunelab import data
+from tunelab.core import files, machine, study_folder
+from tunelab.core.errors import TrialError, TunelabError
+from tunelab.core.events import OnEvent
+from tunelab.core.values import (
+    BaseRef,
+    Classifier,
+    Cost,
+    Dataset,
+    DataSpec,
+    MethodSpec,
+    Predictions,
+    Seeds,
+    Split,
+    TrialResult,
+    TrialSpec,
+)
+from tunelab.core.version import __version__
+from tunelab.data import behaviour
+from tunelab.methods import METHODS, Outcome, Task, Trainable
+from tunelab.models import bases
+from tunelab.stats import calibration, metrics
+from tunelab.stats.predictions import confusion
+from tunelab.study.elsewhere import score, score_elsewhere, score_transfer
+
+__all__ = [
+    "Finished",
+    "drawn",
+    "failed",
+    "make_spec",
+    "named_seeds",
+    "run_and_store",
+]
+
+
+# Changing what a trial computes must change this: results of before are then not taken for done.
+_RECIPE = 1
+_LATENCY_TEXTS = 50
+_LATENCY_WARMUP = 3
+
+
+def make_spec(
+    spec: DataSpec,
+    fingerprint: str,
+    base: BaseRef | None,
+    method: MethodSpec,
+    seed: int,
+    *,
+    purpose: Literal["trial", "tuning"] = "trial",
+    train_rows: int | None = None,
+    vary_split: bool = False,
+    test_on: tuple[DataSpec, ...] = (),
+    stop_below: Mapping[str, float] | None = None,
+    metric: str = "accuracy",
+) -> TrialSpec:
+    """Make a trial's spec. Its id hashes what its result depends on, and nothing else.
+
+    The content of the data counts, not where it lies; a method's settings, not its display name;
+    the study's `metric` only for a method that chooses by it (an SVM its C). What else it is scored
+    on does not count: that is added to a trial that is done.
+    """
+    identity: dict[str, Any] = {
+        "recipe": _RECIPE,
+        "data": {"fingerprint": fingerprint, "subset": spec.subset, "split_seed": spec.split_seed},
+        "base": base and base.sha256 + (base.code_sha256 or ""),
+        "method": method.name,
+        "seed": seed,
+    }
+    settings = {k: v for k, v in method.settings.items() if (k, v) != ("frozen_dropout", True)}
+    identity["settings"] = settings
+    chooses_by = metric if METHODS[method.name].by_metric else "accuracy"
+    more = {
+        "purpose": purpose,
+        "train_rows": train_rows,
+        "vary_split": vary_split,
+        "metric": chooses_by,
+        "apart": vary_split and spec.on_leak != "warn",
+    }
+    # Left out where they say nothing, so that results from before these existed stay valid.
+    identity |= {k: v for k, v in more.items() if v not in ("trial", None, False, "accuracy")}
+    text = json.dumps(identity, sort_keys=True, ensure_ascii=True)
+    trial_id = f"{method.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return TrialSpec(
+        spec,
+        fingerprint,
+        base,
+        method,
+        seed,
+        trial_id,
+        purpose,
+        train_rows,
+        vary_split,
+        test_on,
+        stop_below or {},
+    )
+
+
+class _Pruned(Exception):  # noqa: N818  no error: a try that is behind is ended
+    """Ends a try after an epoch that is behind those of other tries."""
+
+    def __init__(self, row: Mapping[str, Any], below: float) -> None:
+        self.row = dict(row)
+        self.below = below
+
+
+def named_seeds(seed: int) -> Seeds:
+    """Derive independent 32-bit seeds by name from a trial's seed; the same for every method."""
+    names = ("init", "order", "dropout")
+    words = [np.random.SeedSequence([seed, *name.encode()]).generate_state(1)[0] for name in names]
+    return Seeds(*(int(w) for w in words))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finished:
+    """A trial's result with what is stored beside it."""
+
+    result: TrialResult
+    history: tuple[Mapping[str, Any], ...]
+    predictions: Mapping[str, Predictions]
+    classifier: Classifier
+
+
+# --- running --------------------------------------------------------------------------------
+
+
+def run_and_store(
+    specs: Sequence[TrialSpec], study: Path, metric: str, on_event: OnEvent, jobs: int = 1
+) -> list[TrialResult]:
+    """Run trials and keep each in the study; one that fails is kept too, with its error.
+
+    Several are trained in one pass (`training.stack`), and what each costs is its share. Events
+    carry their trial's id. `jobs`: how many such calls run at a time, kept beside what is measured.
+    Raises what is no trial's own fault, where several share it: each can be run again by itself.
+    """
+    trials: list[_Running] = []
+    first: Trainable | None = None
+    with ExitStack() as inside:
+        for spec in specs:
+            staging = inside.enter_context(ExitStack())
+            # Its clock starts here.
+            t = _Running(spec, study, metric, on_event, jobs, len(specs), staging)
+            trials.append(t)
+            _prepare_or_end(t)
+            if t.prepared is not None and first is not None:
+                _share_base(t.prepared, first)  # before the next one is loaded
+            first = first or t.prepared
+        try:
+            _train_all(trials)
+        except Exception as e:
+            if len(specs) > 1:
+                raise
+            trials[0].keep_failure(e)
+    return [t.result for t in trials if t.result is not None]
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    """A trial while it runs: what it was given, what is measured, its result once there is one.
+
+    `folder` is its own to fill; it takes its place in the study when `staging` is closed.
+    """
+
+    spec: TrialSpec
+    study: Path
+    metric: str
+    on_any_event: OnEvent
+    jobs: int
+    stack: int
+    staging: ExitStack
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    clock: float = field(default_factory=time.perf_counter)
+    peak: machine.PeakMemory = field(default_factory=machine.PeakMemory)
+    folder: Path = Path()
+    dataset: Dataset | None = None
+    prepared: Trainable | None = None  # where it is to be trained
+    result: TrialResult | None = None
+
+    def on_event(self, row: Mapping[str, Any]) -> None:
+        """Pass an event on, with the trial's id."""
+        self.on_any_event({**row, "trial_id": self.spec.trial_id})
+
+    def provenance(self, dataset: Dataset | None, stack: int) -> dict[str, Any]:
+        """Where the result comes from, as of now."""
+        seconds = (time.perf_counter() - self.clock) / self.stack
+        return _provenance(self.spec, dataset, self.started, seconds, self.jobs, stack)
+
+    @contextmanager
+    def failing_alone(self) -> Iterator[None]:
+        """What goes wrong inside ends this trial and no other; that is kept as its result."""
+        try:
+            yield
+        except Exception as e:
+            self.keep_failure(e)
+
+    def keep_failure(self, error: Exception) -> None:
+        """Keep what ended it: being behind other tries is a result too."""
+        # What it has half-written goes.
+        self.staging.__exit__(type(error), error, error.__traceback__)
+        provenance = self.provenance(None, self.stack)
+        if isinstance(error, _Pruned):
+            self.result = _pruned(self.spec, error, self.metric, provenance)
+        else:
+            self.result = failed(self.spec, error, provenance)
+        with study_folder.new_trial(self.study, self.spec.trial_id) as folder:
+            study_folder.write_trial(folder, self.result, (), {})
+
+
+def _prepare_or_end(t: _Running) -> None:
+    """Bring a trial to where its training starts, or to its end where there is none."""
+    before = study_folder.read_result(t.study, t.spec.trial_id)
+    with t.failing_alone():
+        if before is not None and before.status == "done":
+            t.result = score_elsewhere(before, t.spec, t.study, t.on_event)
+        else:
+            t.folder = t.staging.enter_context(study_folder.new_trial(t.study, t.spec.trial_id))
+            _prepare_trial(t)
+
+
+def _share_base(one: Trainable, other: Trainable) -> None:
+    """Let the models of two trials hold one base, where it is the same."""
+    from tunelab.models import many
+
+    many.share_base(one.training.model, other.training.model)
+
+
+def _prepare_trial(t: _Running) -> None:
+    """Load the data and build the model; a method without a training is done at once."""
+    spec = t.spec
+    t.on_event({"stage": "loading data"})
+    dataset = t.dataset = drawn(_the_same_data(spec), spec)
+    # A spec that names code is one whose study allowed it.
+    base = bases.resolve_exactly(spec.base, t.folder / "artifact", True) if spec.base else None
+    method = METHODS[spec.method.name]
+    t.on_event({"stage": "training"})
+    task = Task(
+        label_names=dataset.label_names,
+        train=dataset.train,
+        validation=dataset.validation,
+        base=base,
+        settings=method.settings(**spec.method.settings),
+        seeds=named_seeds(spec.seed),
+        metric=t.metric,
+        on_step=_watched(t.on_event, spec.stop_below, t.metric),
+    )
+    if method.prepare is not None:
+        t.prepared = method.prepare(task)
+    elif method.fit is not None:
+        _complete(t, method.fit(task))
+
+
+def _train_all(trials: Sequence[_Running]) -> None:
+    """Train what is prepared, in one pass where it can be; complete each once it has ended."""
+    trainings = [t.prepared.training for t in trials if t.prepared is not None]
+    if not trainings:
+        return
+    from tunelab.methods.training.stack import run_trainings
+
+    trained = {id(t.prepared.training): t for t in trials if t.prepared is not None}
+    for training in run_trainings(trainings, len(trials)):
+        t = trained[id(training)]
+        finish = METHODS[t.spec.method.name].finish
+        assert finish is not None  # noqa: S101  what is prepared is finished
+        with t.failing_alone():
+            _complete(t, finish(t.prepared))
+        t.prepared = None
+
+
+def _complete(t: _Running, outcome: Outcome) -> None:
+    """Score what was trained, and keep it."""
+    done = _scored_trial(t, outcome, t.folder / "artifact")
+    predictions = {**done.predictions, **_behaviour(t.spec, t.study, done.classifier)}
+    study_folder.write_trial(t.folder, done.result, done.history, predictions)
+    t.staging.close()
+    t.result = done.result
+
+
+def _pruned(
+    spec: TrialSpec, pruned: _Pruned, metric: str, provenance: Mapping[str, Any]
+) -> TrialResult:
+    """The result of a try that was ended because others were ahead of it."""
+    row, epoch = pruned.row, round(pruned.row["epoch"])
+    scores = {k: v for k, v in row.items() if k.startswith("eval_") and k != "eval_loss"}
+    value = row[f"eval_{metric}"]
+    details = {
+        "epochs": epoch,
+        "pruned": {"epoch": epoch, "value": value, "below": pruned.below},
+    }
+    return TrialResult(spec, "done", scores, details=details, provenance=provenance)
+
+
+# --- scoring ----------------------------------------------------------------------------------
+
+
+def _scored_trial(t: _Running, outcome: Outcome, artifact: Path) -> Finished:
+    """Score what was trained, its artifact written into a new folder. The test part: here, once."""
+    spec, dataset, classifier = t.spec, t.dataset, outcome.classifier
+    assert dataset is not None  # noqa: S101  it was trained on it
+    stack = int(outcome.details.get("stack", 1))
+    peak_bytes = max(t.peak.bytes() or 0, outcome.peak_memory_bytes or 0) or None
+    t.on_event({"stage": "scoring"})
+    validation = _validation(outcome, dataset.validation)
+    if spec.purpose == "tuning":
+        return _tried(spec, outcome, validation, dataset, t.provenance(dataset, stack))
+    test = score(classifier, dataset.test)
+    scores, reasons = _all_scores({"eval": validation, "test": test}, dataset.label_names)
+    latency = _latency(classifier, dataset.test.texts)
+    artifact.mkdir(parents=True, exist_ok=True)
+    classifier.save(artifact)
+    calibration.write_temperature(artifact, validation)
+    cost = _cost(outcome, test, latency, peak_bytes, files.folder_bytes(artifact))
+    others = [(d, data.load_other(d, dataset.label_names)) for d in spec.test_on]
+    elsewhere, transfer = score_transfer(others, classifier, dataset.label_names)
+    splits = {"validation": validation, "test": test}
+    details = {
+        **outcome.details,
+        "per_class": {k: metrics.per_class(p, dataset.label_names) for k, p in splits.items()},
+        "confusion": {k: _confusion(p) for k, p in splits.items()},
+        **({"transfer": transfer} if transfer else {}),
+        **_scored_by(classifier),
+    }
+    if peak_bytes is None:
+        reasons["peak_memory_bytes"] = "this system does not report a process's peak memory"
+    result = TrialResult(
+        spec=spec,
+        status="done",
+        scores=scores,
+        cost=cost,
+        details=details,
+        reasons={**reasons, **outcome.reasons},
+        provenance=t.provenance(dataset, stack),
+    )
+    return Finished(result, tuple(outcome.history), {**splits, **elsewhere}, classifier)
+
+
+def _cost(
+    outcome: Outcome,
+    test: Predictions,
+    latency: tuple[float, float],
+    peak_bytes: int | None,
+    artifact_bytes: int,
+) -> Cost:
+    assert test.seconds is not None  # noqa: S101  _score measured it
+    return Cost(
+        train_seconds=outcome.train_seconds,
+        peak_memory_bytes=peak_bytes,
+        **outcome.counts,
+        artifact_bytes=artifact_bytes,
+        texts_per_second=len(test.ids) / test.seconds,
+        latency_p50_seconds=latency[0],
+        latency_p95_seconds=latency[1],
+    )
+
+
+def _tried(
+    spec: TrialSpec,
+    outcome: Outcome,
+    validation: Predictions,
+    dataset: Dataset,
+    provenance: Mapping[str, Any],
+) -> Finished:
+    """The result of a try of settings: what validation says, and nothing of the test part."""
+    scores, reasons = _all_scores({"eval": validation}, dataset.label_names)
+    result = TrialResult(
+        spec,
+        "done",
+        scores,
+        Cost(train_seconds=outcome.train_seconds),
+        dict(outcome.details),
+        reasons,
+        provenance,
+    )
+    splits = {"validation": validation}
+    return Finished(result, tuple(outcome.history), splits, outcome.classifier)
+
+
+def _behaviour(spec: TrialSpec, study: Path, classifier: Classifier) -> dict[str, Predictions]:
+    """Predictions on the behaviour tests of a study that has them, for a trial on all rows."""
+    stored = study_folder.read_extra(study, "behaviour")
+    if stored is None or spec.purpose != "trial" or spec.train_rows is not None:
+        return {}
+    _, some = behaviour.suite_from_json(stored)
+    return {behaviour.PART: behaviour.predict_cases(classifier, some)}
+
+
+def failed(
+    spec: TrialSpec, error: BaseException | str, provenance: Mapping[str, Any]
+) -> TrialResult:
+    """The result of a trial that did not end well: one line of error, the traceback in details."""
+    details: dict[str, Any] = {}
+    if isinstance(error, BaseException):
+        ours = isinstance(error, TunelabError)
+        text = str(error) if ours else f"{type(error).__name__}: {error}"
+        if not ours:
+            details["traceback"] = "".join(traceback.format_exception(error))
+    else:
+        text = error
+    line = " ".join(text.split())
+    return TrialResult(spec, "failed", details=details, provenance=provenance, error=line)
+
+
+# --- the steps ------------------------------------------------------------------------------
+
+
+def drawn(dataset: Dataset, spec: TrialSpec) -> Dataset:
+    """The rows that this trial sees; the same for every method with the same seed."""
+    if spec.vary_split:
+        dataset = data.redivided(dataset, spec.seed)
+        if spec.data.on_leak != "warn":
+            dataset = data.without_leaked_rows(dataset)
+    if spec.train_rows is not None:
+        dataset = data.smaller(dataset, spec.train_rows, spec.seed)
+    return dataset
+
+
+def _watched(on_event: OnEvent, stop_below: Mapping[str, float], metric: str) -> OnEvent:
+    """Pass events on; end the try at an epoch whose score is below that of other tries."""
+    if not stop_below:
+        return on_event
+    best = -math.inf
+
+    def watch(row: Mapping[str, Any]) -> None:
+        nonlocal best
+        on_event(row)
+        value = row.get(f"eval_{metric}")
+        if value is None:
+            return
+        best = max(best, float(value))
+        below = stop_below.get(str(round(float(row["epoch"]))))
+        # In the last epoch there is nothing left to save.
+        if below is not None and best < below and row.get("step") != row.get("steps"):
+            raise _Pruned(row, below)
+
+    return watch
+
+
+def _the_same_data(spec: TrialSpec) -> Dataset:
+    dataset = data.load(spec.data)
+    if dataset.fingerprint != spec.fingerprint:
+        raise TrialError(
+            f"{spec.data.source} changed while the study ran: its content hashes to "
+            f"{dataset.fingerprint[:12]}, planned was {spec.fingerprint[:12]}. Run the study again."
+        )
+    return dataset
+
+
+def _validation(outcome: Outcome, split: Split) -> Predictions:
+    if outcome.validation_scores is None:
+        return score(outcome.classifier, split)
+    kind = outcome.classifier.score_kind
+    return Predictions(split.ids, split.labels, outcome.validation_scores, kind)
+
+
+def _all_scores(
+    splits: Mapping[str, Predictions], label_names: tuple[str, ...]
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    values: dict[str, float | None] = {}
+    reasons: dict[str, str] = {}
+    for prefix, predictions in splits.items():
+        found, why = metrics.evaluate(predictions, label_names)
+        values |= {f"{prefix}_{k}": v for k, v in found.items()}
+        reasons |= {f"{prefix}_{k}": v for k, v in why.items()}
+    return values, reasons
+
+
+def _confusion(p: Predictions) -> list[list[int]]:
+    matrix: list[list[int]] = confusion(p.labels, p.predicted, p.scores.shape[1]).tolist()
+    return matrix
+
+
+def _latency(classifier: Classifier, texts: tuple[str, ...]) -> tuple[float, float]:
+    """Median and 95th percentile of the seconds that one text takes, tokenization included."""
+    some = texts[:: max(1, len(texts) // _LATENCY_TEXTS)][:_LATENCY_TEXTS]
+    for text in some[:_LATENCY_WARMUP]:
+        classifier.scores([text])
+    seconds = []
+    for text in some:
+        started = time.perf_counter()
+        classifier.scores([text])
+        seconds.append(time.perf_counter() - started)
+    p50, p95 = np.percentile(seconds, [50, 95])
+    return float(p50), float(p95)
+
+
+def _scored_by(classifier: Any) -> dict[str, Any]:
+    """What measured texts/s and latency: the path of `scoring.Prepared`, and why it is plain."""
+    prepared = getattr(getattr(classifier, "embedder", classifier), "prepared", None)
+    if prepared is None:
+        return {}  # no transformer scores these texts
+    made = prepared()
+    how = {"engine": made.engine, "why": made.why, "merged": made.merged, "in": made.precision}
+    return {"scoring": how}
+
+
+def _provenance(  # noqa: PLR0917
+    spec: TrialSpec,
+    dataset: Dataset | None,
+    started: datetime,
+    seconds: float,
+    jobs: int,
+    stack: int,
+) -> dict[str, Any]:
+    return {
+        "tunelab": __version__,
+        "versions": machine.versions(),
+        "hardware": machine.hardware(),
+        "threads": _threads(),
+        "jobs": jobs,
+        "measured_alone": jobs == 1,
+        # Trained in one pass with so many: times are a share, peak memory is of all.
+        **({"stack": stack} if stack > 1 else {}),
+        "dataset": spec.fingerprint,
+        "revision": dataset.revision if dataset else None,
+        "base": asdict(spec.base) if spec.base else None,
+        "seeds": asdict(named_seeds(spec.seed)),
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": seconds,
+    }
+
+
+def _threads() -> int | None:
+    torch = sys.modules.get("torch")
+    return int(torch.get_num_threads()) if torch else None

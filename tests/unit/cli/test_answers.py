@@ -1,0 +1,264 @@
+"""recommend, sensitivity, rank and evaluate from the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from scipy.stats import binomtest
+
+import tunelab
+from commands import run_here
+from studies import METHODS, make_study
+from tiny import reviews, write_csv
+from tunelab import data
+from tunelab.cli import app
+from tunelab.core import artifact, study_folder
+from tunelab.core.errors import InputError
+from tunelab.core.values import DataSpec, Predictions, Seeds, Split
+from tunelab.methods import METHODS as TRAINABLE
+from tunelab.methods import Task, fit_alone
+from tunelab.models.text_classifier import load
+from tunelab.stats import calibration, metrics, predictions
+
+LORA = METHODS[3]
+
+
+def run(*words: object) -> str:
+    found = CliRunner().invoke(app, [str(w) for w in words], catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    return found.output
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    variants = [
+        replace(LORA, label=f"lora[r={r}]", skill=0.7 + r / 40, settings={**LORA.settings, "r": r})
+        for r in (4, 16)
+    ]
+    return make_study(tmp_path_factory.mktemp("grid"), methods=[METHODS[0], *variants], seeds=6)
+
+
+def test_recommend_says_its_reasons_and_shows_the_front(grid: Path) -> None:
+    said = run("recommend", grid, "--margin", 20)
+    assert said.startswith("If a loss of 20 points is acceptable, svm-tfidf: ")
+    assert "- If no loss at all is acceptable: lora[r=16]" in said
+    assert "How" in said
+    found = json.loads(run("recommend", grid, "--json", "--cost", "artifact_bytes"))
+    assert found["recommendation"]["choice"] == "lora[r=16]"
+    assert {p["label"] for p in found["front"]["places"]} >= {"svm-tfidf", "lora[r=4]"}
+
+
+def test_sensitivity_of_the_metric_and_of_a_cost(grid: Path) -> None:
+    said = run("sensitivity", grid)
+    assert "r explains" in said
+    assert "analysis of variance of a full grid of 2 settings x 6 seeds" in said
+    (found,) = json.loads(run("sensitivity", grid, "--of", "train_seconds", "--json"))
+    assert found["of"] == "train_seconds"
+    assert found["effects"][0]["settings"] == ["r"]
+
+
+def test_nothing_varies_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no method has settings that vary.*r: \[4, 8, 16\]"):
+        run("sensitivity", make_study(tmp_path, seeds=1, rows=20))
+
+
+def test_rank_of_two_studies(grid: Path, tmp_path: Path) -> None:
+    methods = [METHODS[0], *(replace(LORA, label=f"lora[r={r}]") for r in (4, 16))]
+    other = make_study(tmp_path, methods=methods, source="b.csv", data={"fingerprint": "b" * 64})
+    said = run("rank", grid, other)
+    assert "Average" in said
+    assert "2 data sets: at least 6 are needed" in said
+    found = json.loads(run("rank", grid, other, "--json"))
+    assert set(found["ranks"]) == {"svm-tfidf", "lora[r=4]", "lora[r=16]"}
+
+
+# --- evaluate: real classifiers on real rows ------------------------------------------------------
+
+
+def split(n: int, seed: int) -> Split:
+    rows = reviews(n, seed)
+    labels = np.array([int(name == "good") for _, name in rows], dtype=np.int64)
+    return Split(tuple(f"r{i}" for i in range(n)), tuple(t for t, _ in rows), labels)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """Two saved SVMs, one trained on a sixth of the rows, and labelled rows."""
+    root = tmp_path_factory.mktemp("saved")
+    row = TRAINABLE["svm-tfidf"]
+    for name, n in (("many", 120), ("few", 12)):
+        task = Task(
+            label_names=("bad", "good"), train=split(n, 0), validation=split(40, 1), base=None,
+            settings=row.settings(), seeds=Seeds(1, 2, 3), metric="accuracy",
+            on_step=lambda _: None,
+        )  # fmt: skip
+        (root / name).mkdir()
+        fit_alone(row, task).classifier.save(root / name)
+    found = reviews(300, 7)
+    columns = {"text": [t for t, _ in found], "label": [name for _, name in found]}
+    data.write_table(root / "rows.csv", columns)
+    return root / "many", root / "few", root / "rows.csv"
+
+
+def test_evaluate_two_models_by_mcnemars_exact_test(saved: tuple[Path, Path, Path]) -> None:
+    many, few, rows = saved
+    found = json.loads(run("evaluate", many, few, "--data", rows, "--part", "all", "--json"))
+    labelled = reviews(300, 7)
+    right = {}
+    for folder in (many, few):
+        guesses = load(folder).predict([t for t, _ in labelled])
+        right[folder] = np.array(guesses) == np.array([name for _, name in labelled])
+        accuracy = found["scores"][str(folder)]["accuracy"]
+        assert accuracy == pytest.approx(right[folder].mean())
+    (test,) = found["mcnemar"]
+    only = test["only_a_right"], test["only_b_right"]
+    assert sum(only) > 0
+    assert test["p_value"] == pytest.approx(binomtest(only[0], sum(only), 0.5).pvalue)
+    said = run("evaluate", many, few, "--data", rows, "--part", "all")
+    assert "exact McNemar" in said
+    assert "right alone on" in said
+    assert "rows of" in said
+
+
+def test_a_kept_temperature_is_used_when_asked_for_and_by_evaluate(
+    saved: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    _, few, rows = saved
+    folder = shutil.copytree(few, tmp_path / "copy")
+    plain = load(folder)
+    texts = [t for t, _ in reviews(300, 7)]
+    labels = np.array([plain.label_names.index(name) for _, name in reviews(300, 7)])
+    scores = plain.classifier.scores(texts)
+    # As if it had been far too sure: its scores, three times as large.
+    sure = Predictions(tuple(map(str, range(300))), labels, 3 * scores, "logit")
+    calibration.write_temperature(folder, sure)
+    opened = artifact.open_artifact(folder)  # checks every hash
+    assert artifact.CALIBRATION in opened.manifest["files"]
+    temperature = calibration.read_temperature(opened)
+    assert temperature == pytest.approx(calibration.fit_temperature(sure))
+
+    again = load(folder)
+    assert np.array_equal(again.predict_proba(texts), plain.predict_proba(texts))
+    expected = predictions.probabilities(scores / temperature, "logit")
+    assert again.calibrated().predict_proba(texts) == pytest.approx(expected)
+    assert again.calibrated().predict(texts) == plain.predict(texts)
+    said = run_here("predict", folder, texts[0], "--calibrated", "--json")
+    assert said.code == 0, said.err
+    shown = json.loads(said.out)["probabilities"]
+    assert list(shown.values()) == pytest.approx(expected[0], abs=1e-6)
+
+    found = json.loads(run("evaluate", folder, "--data", rows, "--part", "all", "--json"))
+    own = found["calibrated"][str(folder)]
+    values, _ = metrics.evaluate(
+        Predictions(sure.ids, labels, scores / temperature, "logit"), plain.label_names
+    )
+    assert own["temperature"] == temperature
+    assert own["ece"] == pytest.approx(values["ece"])
+    assert "with its temperature of" in run("evaluate", folder, "--data", rows, "--part", "all")
+
+    kept = folder / artifact.CALIBRATION
+    kept.write_text(kept.read_text().replace('"part"', '"Part"'))
+    assert f"{artifact.CALIBRATION}: its content is not what was saved" in (
+        run_here("predict", folder, "x").err
+    )
+    kept.unlink()
+    artifact.seal_again(folder, {})
+    said = run_here("predict", folder, "x", "--calibrated")
+    assert said.code == 2
+    assert "expected calibration.json, found none" in said.err
+    calibration.write_temperature(
+        folder, Predictions(sure.ids[:20], labels[:20], scores[:20], "logit")
+    )
+    said = run_here("predict", folder, "x", "--calibrated")
+    assert said.code == 2
+    assert "20 validation rows" in said.err
+    told = run("evaluate", folder, "--data", rows, "--part", "all")
+    assert f"{folder}: not calibrated: it has no temperature" in told
+
+
+def test_evaluate_refuses_other_labels_and_a_folder_twice(
+    saved: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    many, few, _ = saved
+    other = tmp_path / "other.csv"
+    texts = [t for t, _ in reviews(60, 3)]
+    data.write_table(other, {"text": texts, "label": ["up", "down"] * 30})
+    with pytest.raises(InputError, match="labels 'bad', 'good'; the data has 'down', 'up'"):
+        run("evaluate", many, few, "--data", other)
+    with pytest.raises(InputError, match="given twice"):
+        run("evaluate", many, many, "--data", other)
+    with pytest.raises(InputError, match="are one classifier"):
+        run("evaluate", many, many / ".." / "many", "--data", other)
+
+
+def test_evaluate_says_which_rows_a_classifier_was_trained_on(tmp_path: Path) -> None:
+    rows = write_csv(tmp_path / "r.csv", reviews(200, seed=5), ["text", "label"])
+    folder = tmp_path / "s"
+    (tmp_path / "s.yaml").write_text(
+        f"data: {{source: {rows}, split_seed: 1}}\nmethods: [svm-tfidf]\nseeds: 1\ntuning: off\n"
+        f"output_dir: {folder}\n"
+    )
+    said = run_here("compare", tmp_path / "s.yaml")
+    assert said.code == 0, said.err
+    study = study_folder.read_study(folder)
+    trained = set(data.load(study.done[0].spec.data).train.texts)
+    asked = [t for t in data.load(DataSpec(str(rows))).test.texts if t in trained]
+    assert len(asked) > 10  # another split's test rows
+    found = json.loads(run("evaluate", folder, "--data", rows, "--json"))
+    assert found["trained_on"] == {str(folder): len(asked)}
+    told = run("evaluate", folder, "--data", rows)
+    assert f"trained on {len(asked)} of these 30 rows" in " ".join(told.split())
+    rows.write_text("text,label\n" + "".join(f"new {i},{'good' if i % 2 else 'bad'}\n"
+                                             for i in range(40)))  # fmt: skip
+    found = json.loads(run("evaluate", folder, "--data", rows, "--json"))
+    assert found["trained_on"] == {str(folder): None}  # its own rows are there no more
+
+
+def test_evaluate_takes_a_studys_best_model_as_predict_does(
+    saved: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    many, _, rows = saved
+    study = tunelab.compare(
+        rows, methods=["svm-tfidf"], seeds=1, output_dir=tmp_path / "s", engine="inline"
+    )
+    best = study.best().directory
+    asked = ("evaluate", many, "--data", rows, "--json")
+    by_study, by_folder = (json.loads(run(*asked, f)) for f in (study.directory, best))
+    assert by_study["scores"][str(study.directory)] == by_folder["scores"][str(best)]
+    said = run("evaluate", study.directory, "--data", rows)
+    assert f"{study.directory}: its best model, {best}." in said
+    assert "no test part: " in said
+    assert "--part all scores every row" in said
+    with pytest.raises(InputError, match="are one classifier"):
+        run("evaluate", study.directory, best.parent, "--data", rows)
+    facts = json.loads(run("adapters", "show", study.directory, "--json"))
+    assert facts["folder"] == str(best)
+
+
+def test_what_python_users_give_is_understood_or_refused_in_a_line(
+    saved: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    many, _, rows = saved
+    frame = pd.read_csv(rows)
+    for ask in (tunelab.compare, tunelab.load_data, tunelab.fine_tune):
+        more = {"output_dir": tmp_path / "no"} if ask is tunelab.fine_tune else {}
+        with pytest.raises(InputError, match=r"found DataFrame. Write it .* frame\.to_csv"):
+            ask(frame, **more)
+    with pytest.raises(InputError, match=r"methods.1: 'loar' is not a method. Did you mean 'lora'"):
+        tunelab.compare(rows, methods="svm-tfidf, loar", output_dir=tmp_path / "no")
+    with pytest.raises(InputError, match=r"^seed: unknown setting. Did you mean 'seeds'"):
+        tunelab.compare(rows, methods="svm-tfidf", seed=1, output_dir=tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+    classifier = tunelab.load(many)
+    assert classifier.predict([]) == []
+    assert classifier.predict(pd.Series(["good"])) == classifier.predict("good")
+    for wrong, said in ((3, "found 3"), ([None], "Text 0 is NoneType"), (["\udce9"], "surrogate")):
+        with pytest.raises(InputError, match=said):
+            classifier.predict(wrong)

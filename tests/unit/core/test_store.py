@@ -1,0 +1,69 @@
+"""What a study's folder holds when whoever wrote it is stopped at the worst moment."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from studies import METHODS, make_study
+from tunelab.core import study_folder
+from tunelab.core.values import DataSpec, TrialResult
+from tunelab.study.executors import process
+
+# Replaces a trial by itself, and dies before the n-th time that a folder gets another name.
+DIES = """
+import os, shutil, sys
+from pathlib import Path
+from tunelab.core import study_folder
+study, trial_id, dies = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+rename, renamed = Path.replace, 0
+def counted(self, target):
+    global renamed
+    renamed += self.is_dir()
+    if self.is_dir() and renamed == dies:
+        os._exit(9)
+    return rename(self, target)
+Path.replace = counted
+with study_folder.new_trial(study, trial_id) as folder:
+    shutil.copytree(study_folder.trial_dir(study, trial_id), folder, dirs_exist_ok=True)
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    return make_study(tmp_path, methods=METHODS[3:], seeds=1, rows=40)
+
+
+def of(study: Path) -> TrialResult:
+    (result,) = study_folder.read_study(study).results
+    return result
+
+
+@pytest.mark.parametrize("dies", [1, 2])
+def test_a_trial_that_is_replaced_is_never_lost(study: Path, dies: int) -> None:
+    before = of(study)
+    trial_id = before.spec.trial_id
+    scores = study_folder.read_predictions(study, trial_id)["test"].scores
+    command = [sys.executable, "-c", DIES, str(study), trial_id, str(dies)]
+    done = subprocess.run(command, check=False)
+    assert done.returncode == 9
+    assert len(list((study / "trials").iterdir())) == 2
+    study_folder.sweep(study)
+    assert [p.name for p in (study / "trials").iterdir()] == [trial_id]
+    assert of(study) == before
+    assert np.array_equal(study_folder.read_predictions(study, trial_id)["test"].scores, scores)
+
+
+def test_a_trial_that_dies_while_it_is_scored_elsewhere_stays_done(study: Path) -> None:
+    before = of(study)
+    spec = replace(before.spec, test_on=(DataSpec("elsewhere.csv"),))
+    said = process._result(spec, study, -9, study / "logs")
+    assert said.status == "done"
+    assert said.error is not None
+    assert said.error.startswith("Not scored on other data: The trial's process was killed")
+    assert of(study) == before

@@ -1,0 +1,289 @@
+"""Tables, figures, lab report, model cards, one study against another: true to the numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from commands import run_here
+from studies import METHODS, make_study
+from tunelab.analysis import Summary, summarise, versus
+from tunelab.core import artifact, study_folder
+from tunelab.core.errors import InputError
+from tunelab.core.study_folder import StudyRecord, read_study
+from tunelab.report import cards, evidence, paper
+
+NASTY = "a & b_c|d %$#{}~^\\ <script>"
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> StudyRecord:
+    return read_study(make_study(tmp_path_factory.mktemp("study")))
+
+
+@pytest.fixture(scope="module")
+def said(record: StudyRecord) -> Summary:
+    return summarise(record)
+
+
+def give_artifacts(record: StudyRecord, kind: str = "model") -> None:
+    """An artifact's manifest for each trial: what a card needs of it."""
+    for r in record.done:
+        folder = study_folder.artifact_dir(record.directory, r.spec.trial_id)
+        folder.mkdir()
+        (folder / "weights.txt").write_text("weights", encoding="utf-8")
+        facts = {"kind": kind, "label_names": ["negative", "positive"], "score_kind": "logit"}
+        artifact.seal(folder, facts)
+
+
+# --- tables ---------------------------------------------------------------------------------
+
+
+def test_csv_has_every_number_of_the_summary(said: Summary) -> None:
+    rows = list(csv.DictReader(io.StringIO(paper.csv_table(said))))
+    assert [r["label"] for r in rows] == [r.label for r in said.rows]
+    for row, known in zip(rows, said.rows, strict=True):
+        for name, e in known.estimates.items():
+            if e is not None:
+                assert float(row[name]) == e.value
+                assert row[f"{name}_low"] == ("" if e.low is None else str(e.low))
+
+
+def test_markdown_table_has_a_line_a_method(said: Summary) -> None:
+    lines = paper.markdown_table(said).splitlines()
+    assert len(lines) == 2 + len(said.rows)
+    assert len({line.count(" | ") for line in lines}) == 1
+
+
+def test_latex_table_is_balanced_and_bold_where_the_mean_is_best(said: Summary) -> None:
+    text = paper.latex_table(said)
+    body = text.partition(r"\midrule")[2].partition(r"\bottomrule")[0].strip().splitlines()
+    assert len(body) == len(said.rows)
+    columns = len(re.search(r"\\begin\{tabular\}\{(l r*)\}", text.replace("{lr", "{l r"))[1]) - 1
+    assert {line.count(" & ") for line in body} == {columns - 1}
+    best = max(range(len(said.rows)), key=lambda i: said.rows[i].estimates["test_accuracy"].value)
+    assert [r"\textbf" in line.split(" & ")[1] for line in body].index(True) == best
+    unescaped = re.sub(r"\\.", "", text)
+    assert unescaped.count("{") == unescaped.count("}")
+
+
+def test_names_stay_text_in_latex_and_markdown(tmp_path: Path) -> None:
+    methods = [replace(METHODS[3], label=NASTY), METHODS[2]]
+    record = read_study(make_study(tmp_path, methods=methods, seeds=2))
+    said = summarise(record)
+    shown = paper.latex_table(said)
+    assert r"a \& b\_c\textbar{}d \%\$\#\{\}\textasciitilde{}\textasciicircum{}" in shown
+    lines = paper.markdown_table(said).splitlines()
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+    text = paper.lab_report(record, said, evidence.plot_data(record, said))
+    assert "<script>" not in text.replace(r"\<script\>", "")
+
+
+# --- figures and the lab report -------------------------------------------------------------
+
+
+def test_figures_in_three_formats(record: StudyRecord, said: Summary, tmp_path: Path) -> None:
+    full = evidence.plot_data(record, said)
+    few = replace(full, loss=(), validation=(), roc={}, precision_recall={}, confusion={})
+    few = replace(few, costs=full.costs[:2], agreement={})
+    paths = paper.write_figures(few, tmp_path, ("svg", "png", "pdf"))
+    names = {p.stem for p in paths}
+    assert names == {
+        "differences", "cost-training-time", "cost-peak-memory", "costs", "calibration",
+    }  # fmt: skip
+    heads = {"svg": b"<svg", "png": b"\x89PNG", "pdf": b"%PDF"}
+    assert len(paths) == 3 * len(names)
+    for path in paths:
+        assert path.read_bytes().startswith(heads[path.suffix[1:]])
+
+
+def test_lab_report_says_what_the_summary_says(record: StudyRecord, said: Summary) -> None:
+    data = evidence.plot_data(record, said)
+    figures = ["figures/roc.png", "figures/cost-peak-memory.png"]
+    text = paper.lab_report(record, said, data, figures)
+    heads = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert heads == ["Introduction", "Data", "Method", "Results", "Discussion", "Reproduction"]
+    bare = text.replace("\\", "")
+    for line in (*said.sentences, *said.warnings):
+        assert line.rstrip(".") in bare
+    assert re.findall(r"!\[.*?\]\((.*?)\)", text) == [figures[1], figures[0]]
+    assert "1,344 for train" in text
+    assert "None" not in text
+
+
+# --- model cards ----------------------------------------------------------------------------
+
+
+def test_cards_are_read_by_the_hub_library(tmp_path: Path) -> None:
+    record = read_study(make_study(tmp_path, seeds=2))
+    give_artifacts(record)
+    said = summarise(record)
+    paths = cards.write_cards(record, said)
+    assert len(paths) == len(record.done)
+    for result, path in zip(record.done, paths, strict=True):
+        card = ModelCard.load(path)
+        assert card.data.pipeline_tag == "text-classification"
+        assert card.data.library_name == "transformers"
+        if result.spec.base:
+            assert card.data.base_model == "sentence-transformers/all-MiniLM-L6-v2"
+        else:
+            assert card.data.base_model is None
+        results = {e.metric_type: e for e in card.data.eval_results}
+        assert results["accuracy"].metric_value == round(result.scores["test_accuracy"], 5)
+        assert results["accuracy"].dataset_split == "test"
+        assert results["f1"].metric_value == round(result.scores["test_f1_macro"], 5)
+        assert result.spec.trial_id in card.text
+        assert "None" not in card.text
+
+
+def test_a_card_may_be_edited_and_the_artifact_still_opens(tmp_path: Path) -> None:
+    record = read_study(make_study(tmp_path, seeds=1))
+    give_artifacts(record, "adapter")
+    path = cards.write_cards(record, summarise(record))[0]
+    assert ModelCard.load(path).data.library_name == "peft"
+    path.write_text(path.read_text(encoding="utf-8") + "Mine.\n", encoding="utf-8")
+    assert artifact.open_artifact(path.parent).manifest["kind"] == "adapter"
+
+
+def test_a_card_names_no_folder_of_this_machine(tmp_path: Path) -> None:
+    record = read_study(make_study(tmp_path, seeds=1, source=str(tmp_path / "my reviews.csv")))
+    give_artifacts(record)
+    specs = [
+        replace(r.spec, base=replace(r.spec.base, name=str(tmp_path / "base")))
+        for r in record.done
+        if r.spec.base
+    ]
+    results = tuple(
+        replace(r, spec=s) for r, s in zip(record.done[1:], specs, strict=False) if r.spec.base
+    )
+    there = replace(record, results=results, data={**record.data, "name": record.data["name"]})
+    for path in cards.write_cards(there, summarise(record)):
+        text = path.read_text(encoding="utf-8")
+        assert str(tmp_path) not in text
+        assert "my reviews.csv" in text
+
+
+# --- one study against another --------------------------------------------------------------
+
+
+@pytest.fixture
+def twins(tmp_path: Path) -> tuple[StudyRecord, StudyRecord]:
+    one = make_study(tmp_path / "a", seeds=2)
+    better = replace(METHODS[3], skill=2.0)
+    other = make_study(tmp_path / "b", seeds=2, methods=[*METHODS[1:3], better])
+    return read_study(one), read_study(other)
+
+
+def test_versus_pairs_the_methods_that_both_have(
+    twins: tuple[StudyRecord, StudyRecord],
+) -> None:
+    found = versus.between(*twins, "accuracy")
+    assert [s.label for s in found.shared] == ["svm", "full", "lora"]
+    assert found.only_here == ("svm-tfidf",)
+    assert (found.here, found.there) == ("runs/study", "runs/study")
+    by_label = {s.label: s for s in found.shared}
+    same, changed = by_label["full"].comparison, by_label["lora"].comparison
+    assert same is not None
+    assert same.difference.value == 0.0
+    assert changed is not None
+    expected = by_label["lora"].here.value - by_label["lora"].there.value
+    assert changed.difference.value == pytest.approx(expected)
+    assert changed.difference.high < 0
+    text = versus.markdown(found)
+    assert "lora" in text
+    assert f"{100 * expected:+.1f}" in text
+
+
+def test_versus_of_other_data_is_side_by_side_only(
+    twins: tuple[StudyRecord, StudyRecord],
+) -> None:
+    other = replace(twins[1], data={**twins[1].data, "fingerprint": "0" * 64})
+    found = versus.between(twins[0], other, "accuracy")
+    assert all(s.comparison is None for s in found.shared)
+    assert any(n.startswith("data: ") for n in found.notes)
+    assert "not paired, because the two studies have different data" in versus.markdown(found)
+
+
+def test_versus_without_a_common_method_is_refused(tmp_path: Path) -> None:
+    one = read_study(make_study(tmp_path / "a", seeds=1, methods=METHODS[:1]))
+    other = read_study(make_study(tmp_path / "b", seeds=1, methods=METHODS[2:3]))
+    with pytest.raises(InputError, match=r"expected a method that .* has too \(svm-tfidf\)"):
+        versus.between(one, other, "accuracy")
+
+
+# --- the command ----------------------------------------------------------------------------
+
+
+def test_the_command_writes_what_is_asked_for(
+    twins: tuple[StudyRecord, StudyRecord], tmp_path: Path
+) -> None:
+    study, other = (r.directory for r in twins)
+    out = tmp_path / "out"
+    done = run_here(
+        "report", study, "--compare", other, "--format", "html,markdown,csv,latex",
+        "--output-dir", out,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert {p.name for p in out.iterdir()} == {
+        "report.html", "report.md", "table.md", "table.csv", "table.tex",
+    }  # fmt: skip
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert 'id="versus"' in page
+    assert "against runs/study" in (out / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--format", "pdf"], "Unknown format 'pdf'. Known: html, markdown, csv, latex."),
+        (["--figures", "pgn"], "Unknown figure format 'pgn'. Did you mean 'png'?"),
+        (["--metric", "acuracy"], "'acuracy' is not a metric. Did you mean 'accuracy'?"),
+        (["--compare", "nowhere"], "nowhere is not a study"),
+    ],
+)
+def test_the_command_refuses_in_one_line(
+    record: StudyRecord, arguments: list[str], line: str
+) -> None:
+    done = run_here("report", record.directory, *arguments)
+    assert done.code == 2
+    assert len(done.faults) == 1
+    assert line in done.err
+
+
+def test_watching_ends_with_the_study_and_refreshes_until_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_study(tmp_path, seeds=1, methods=METHODS[:2])
+    last = sorted((folder / "trials").iterdir())[-1]
+    aside = tmp_path / last.name
+    shutil.move(last, aside)
+    seen = []
+
+    def wait(_: float) -> None:
+        seen.append((folder / "report.html").read_text(encoding="utf-8"))
+        shutil.move(aside, last)
+
+    monkeypatch.setattr("time.sleep", wait)
+    done = run_here("report", folder, "--watch")
+    assert done.code == 0, done.err
+    assert len(seen) == 1
+    assert '<meta http-equiv="refresh"' in seen[0]
+    assert "1 of 2 trials are here" in seen[0]
+    assert '<meta http-equiv="refresh"' not in (folder / "report.html").read_text(encoding="utf-8")
+    assert [line.partition(": ")[2][:6] for line in done.out.splitlines()] == ["1 of 2", "2 of 2"]
+
+
+def test_a_study_without_trials_is_refused(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, seeds=1, missing=[(m.name, 0) for m in METHODS])
+    done = run_here("report", folder)
+    assert done.code == 2
+    assert "no trial has been run yet" in done.err
+    assert json.loads((folder / "data.json").read_text(encoding="utf-8"))
