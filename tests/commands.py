@@ -52,7 +52,7 @@ def run_here(*args: object, stdin: str = "") -> Said:
         patch.setattr(sys, "stdin", io.StringIO(stdin))
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                command_line.run()
+                command_line.run_command_line()
             except SystemExit as e:
                 code = int(e.code or 0)
     return Said(code, out.getvalue(), err.getvalue())

@@ -334,8 +334,8 @@ def write_outputs(directory: Path) -> None:
     study_folder.write_results_csv(directory / "results.csv", record.results)
     found = curves.learning_curves(record)
     if found is not None:
-        study_folder.write_extra(directory, "curves", curves.to_json(found))
-        record = replace(record, curves=curves.to_json(found))
+        study_folder.write_extra(directory, "curves", curves.curves_to_json(found))
+        record = replace(record, curves=curves.curves_to_json(found))
     if record.results:
         said = analysis.summarise(record)
         report.write_comparison(record, directory / "comparison.json", said)
@@ -453,8 +453,8 @@ def load(path: str | Path | Artifact, *, trust_remote_code: bool = False) -> Tex
     model brings is run only where `trust_remote_code` allows it.
     """
     if isinstance(path, Artifact):
-        return text_classifier.load(path.directory, trust_remote_code)
-    return text_classifier.load(classifier_folder(path), trust_remote_code)
+        return text_classifier.open_classifier(path.directory, trust_remote_code)
+    return text_classifier.open_classifier(classifier_folder(path), trust_remote_code)
 
 
 def behaviour(
@@ -488,7 +488,7 @@ def behaviour(
         if known is None or not are_of_cases(known, asked):
             artifact = study_folder.artifact_dir(folder, r.spec.trial_id)
             known = predict_cases(
-                text_classifier.load(artifact, trust_remote_code).classifier, asked
+                text_classifier.open_classifier(artifact, trust_remote_code).classifier, asked
             )
         found.setdefault(r.spec.method.label, {})[r.spec.seed] = known
     runs = [Runs(label, by_seed) for label, by_seed in found.items()]

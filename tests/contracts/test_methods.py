@@ -252,7 +252,7 @@ def plain_keys(model: Any) -> list[str]:
 
 def loads_again(classifier: Any, scores: np.ndarray, folder: Path) -> None:
     classifier.save(folder)
-    loaded = text_classifier.load(folder)
+    loaded = text_classifier.open_classifier(folder)
     assert loaded.label_names == LABELS
     np.testing.assert_allclose(loaded.classifier.scores(TEXTS.texts), scores, atol=5e-6)
 

@@ -81,7 +81,7 @@ def test_a_stacked_study_gives_what_trials_alone_give(
         assert len(x) == len(y)
         for left, right in zip(x, y, strict=True):
             assert right == pytest.approx(left, abs=1e-4)
-        kept = text_classifier.load(
+        kept = text_classifier.open_classifier(
             study_folder.trial_dir(tmp_path / "stacked", i) / "artifact"
         ).classifier
         texts = ["a good film", "a dull plot"]

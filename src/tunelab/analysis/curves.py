@@ -26,9 +26,9 @@ __all__ = [
     "Curves",
     "Point",
     "crossing",
-    "display",
+    "curves_for_display",
     "learning_curves",
-    "to_json",
+    "curves_to_json",
 ]
 
 
@@ -167,7 +167,9 @@ def crossing(a: str, b: str, gaps: Mapping[int, Estimate], sign: int = 1) -> Cro
     low, high = _ends(places, [_turned(gaps[n], sign * towards) for n in sizes], where)
     rows = _rounded(math.exp(where))
     ends = (_whole(low), _whole(high))
-    return Crossing(ahead, behind, rows, *ends, _sentence(ahead, behind, rows, ends, sizes))
+    return Crossing(
+        ahead, behind, rows, *ends, _crossing_sentence(ahead, behind, rows, ends, sizes)
+    )
 
 
 def _zero(x0: float, y0: float, x1: float, y1: float) -> float:
@@ -214,7 +216,7 @@ def _whole(place: float | None) -> int | None:
     return None if place is None else _rounded(math.exp(place))
 
 
-def _sentence(
+def _crossing_sentence(
     a: str, b: str, rows: int, ends: tuple[int | None, int | None], sizes: Sequence[int]
 ) -> str:
     low, high = ends
@@ -231,12 +233,12 @@ def _sentence(
     )
 
 
-def to_json(curves: Curves) -> dict[str, Any]:
+def curves_to_json(curves: Curves) -> dict[str, Any]:
     """Plain JSON values: the content of curves.json."""
     return asdict(curves)
 
 
-def display(curves: Curves) -> tuple[list[str], list[list[str]]]:
+def curves_for_display(curves: Curves) -> tuple[list[str], list[list[str]]]:
     """The table that people read: a row a method, a column a size."""
     kind = column(f"{curves.part}_{curves.metric}").kind
     at = {(p.label, p.rows): p.estimate for p in curves.points}

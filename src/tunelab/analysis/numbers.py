@@ -11,7 +11,7 @@ from tunelab.stats.metrics import METRICS
 
 __all__ = [
     "MISSING",
-    "PARTS",
+    "SCORED_PARTS",
     "Column",
     "Part",
     "column",
@@ -172,7 +172,7 @@ _COST_COLUMNS = {
         Column("latency_p95_seconds", "Latency p95", "latency", "95th percentile for one text"),
     )
 }
-PARTS = {"test": "test", "eval": "validation"}
+SCORED_PARTS = {"test": "test", "eval": "validation"}
 
 
 def cost_names() -> tuple[str, ...]:
@@ -188,7 +188,7 @@ def column(name: str) -> Column:
     known = METRICS.get(metric)
     label = known.label if known else metric.replace("_", " ")
     kind: Kind = "percent" if known and known.percent else "number"
-    where = PARTS.get(part, part)
+    where = SCORED_PARTS.get(part, part)
     unit = ", %" if kind == "percent" else ""
     return Column(
         name, f"{where[:1].upper()}{where[1:]} {label}{unit}", kind, f"{label} on {where}"

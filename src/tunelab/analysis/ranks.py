@@ -28,12 +28,12 @@ __all__ = [
     "Pair",
     "Ranking",
     "critical_difference",
-    "display",
+    "ranks_for_display",
     "friedman",
     "rank_rows",
     "rank_studies",
     "rank_values",
-    "to_json",
+    "ranks_to_json",
 ]
 
 
@@ -280,7 +280,7 @@ def _sentences(r: Ranking, level: float) -> tuple[str, ...]:
     return tuple(said)
 
 
-def display(r: Ranking) -> tuple[list[str], list[list[str]]]:
+def ranks_for_display(r: Ranking) -> tuple[list[str], list[list[str]]]:
     """A row a method, best average rank first: average rank, wins, mean score on each data set."""
     rows = []
     for m in r.methods:
@@ -292,6 +292,6 @@ def display(r: Ranking) -> tuple[list[str], list[list[str]]]:
     return ["Method", "Average rank", "First on", *r.datasets], rows
 
 
-def to_json(r: Ranking) -> dict[str, Any]:
+def ranks_to_json(r: Ranking) -> dict[str, Any]:
     """Plain JSON values."""
     return asdict(r)

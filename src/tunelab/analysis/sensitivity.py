@@ -40,7 +40,7 @@ from tunelab.stats.metrics import METRICS
 __all__ = [
     "Sensitivity",
     "analyse",
-    "display",
+    "sensitivity_for_display",
     "quantity",
 ]
 
@@ -301,7 +301,7 @@ def _levels(
     return levels, mean_interval((by_seed[best] - by_seed[worst]).tolist(), signed=True)
 
 
-def display(s: Sensitivity) -> tuple[list[str], list[list[str]]]:
+def sensitivity_for_display(s: Sensitivity) -> tuple[list[str], list[list[str]]]:
     """A table for readers: headings and cells, the largest share first, then what is left."""
     of = column(s.of)
     rows = [

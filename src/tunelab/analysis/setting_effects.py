@@ -146,7 +146,7 @@ def largest_first(effects: Sequence[Effect]) -> tuple[tuple[Effect, ...], tuple[
 def said_of_settings(s: Sensitivity) -> Sensitivity:
     """The analysis with its sentences."""
     of = column(s.of)
-    sentences = [_sentence(e, s, of) for e in s.effects]
+    sentences = [_setting_sentence(e, s, of) for e in s.effects]
     strong = [e for e in s.interactions if e.p_value is not None and e.p_value < 0.05]
     strong = strong or [e for e in s.interactions if e.p_value is None and e.share.value > 0.05]
     sentences += [
@@ -170,7 +170,7 @@ def share_in_words(e: Estimate) -> str:
     return f"{text} ({format_percent(e.low)} to {format_percent(e.high)})"
 
 
-def _sentence(e: Effect, s: Sensitivity, of: Column) -> str:
+def _setting_sentence(e: Effect, s: Sensitivity, of: Column) -> str:
     share = share_in_words(e.share)
     said = f"{e.name} explains {share} of the variance of {of.about} among {s.method} trials"
     if not e.levels:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunelab.analysis.caveats import broken_down, warnings
-from tunelab.analysis.numbers import PARTS, Column, Part, column, format_estimate
+from tunelab.analysis.numbers import SCORED_PARTS, Column, Part, column, format_estimate
 from tunelab.analysis.verdict import Row, Summary, headline, verdict_sentences
 from tunelab.core.errors import ConfigError, suggest
 from tunelab.core.study_folder import StudyRecord
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 __all__ = [
     "BOOTSTRAP_SEED",
     "best_trial",
-    "display",
+    "summary_for_display",
     "read_runs",
     "same_rows",
     "shown_columns",
     "summarise",
     "table",
-    "to_json",
+    "summary_to_json",
     "value_of",
 ]
 
@@ -56,10 +56,10 @@ def summarise(record: StudyRecord, metric: str | None = None) -> Summary:
         raise ConfigError(f"Unknown metric {metric!r}.{suggest(metric, METRICS, what='Metrics')}")
     part: Part = "test" if _scored(record.done, f"test_{metric}") else "eval"
     runs = read_runs(record)
-    known = _means(runs)
-    rows = [_row(record, label, known) for label in record.methods]
+    known = _means_by_column(runs)
+    rows = [_summary_row(record, label, known) for label in record.methods]
     rows.sort(key=lambda r: _rank(r, f"{part}_{metric}", metric))
-    adjusted, dropped = _adjusted(record, f"eval_{metric}"), _dropped(record, metric)
+    adjusted, dropped = _adjusted(record, f"eval_{metric}"), _dropped_methods(record, metric)
     ranked = sorted(
         rows,
         key=lambda r: (
@@ -69,7 +69,7 @@ def summarise(record: StudyRecord, metric: str | None = None) -> Summary:
         ),
     )
     best = ranked[0].label if ranked and ranked[0].estimates.get(f"eval_{metric}") else None
-    comparisons = _comparisons(runs[PARTS[part]], [r.label for r in ranked], metric)
+    comparisons = _comparisons(runs[SCORED_PARTS[part]], [r.label for r in ranked], metric)
     broken = tuple(k for k, own in runs.get("validation", {}).items() if broken_down(own))
     summary = Summary(metric, part, tuple(rows), best, comparisons, (), (), broken)
     return replace(
@@ -110,7 +110,7 @@ def _rank(row: Row, key: str, metric: str, adjusted: float | None = None) -> tup
     )
 
 
-def _dropped(record: StudyRecord, metric: str) -> frozenset[str]:
+def _dropped_methods(record: StudyRecord, metric: str) -> frozenset[str]:
     """Methods that a race by this metric has dropped: not the best, whatever few seeds say."""
     stored = race_from_json(record.race) if record.race else None
     if stored is None or stored.metric != metric or not stored.race.alive:
@@ -151,7 +151,7 @@ def read_runs(record: StudyRecord) -> dict[str, dict[str, Runs]]:
     """
     from tunelab.stats import Runs
 
-    found: dict[str, dict[str, dict[int, Predictions]]] = {p: {} for p in PARTS.values()}
+    found: dict[str, dict[str, dict[int, Predictions]]] = {p: {} for p in SCORED_PARTS.values()}
     for r in record.done:
         for part, p in record.predictions(r.spec.trial_id).items():
             if part in found:
@@ -162,13 +162,13 @@ def read_runs(record: StudyRecord) -> dict[str, dict[str, Runs]]:
     }
 
 
-def _means(runs: Mapping[str, Mapping[str, Runs]]) -> dict[tuple[str, str], Estimate]:
+def _means_by_column(runs: Mapping[str, Mapping[str, Runs]]) -> dict[tuple[str, str], Estimate]:
     """Means over seeds, with intervals for other seeds and rows, by (label, "test_accuracy")."""
     from tunelab.stats import means
 
     return {
         (label, f"{part}_{metric}"): estimate
-        for part, name in PARTS.items()
+        for part, name in SCORED_PARTS.items()
         if same_rows(runs[name])
         for (label, metric), estimate in means(
             list(runs[name].values()), list(METRICS), np.random.default_rng(BOOTSTRAP_SEED)
@@ -183,7 +183,7 @@ def same_rows(runs: Mapping[str, Runs]) -> bool:
     return len({p.ids for r in runs.values() for p in r.by_seed.values()}) <= 1
 
 
-def _row(record: StudyRecord, label: str, means: Mapping[tuple[str, str], Estimate]) -> Row:
+def _summary_row(record: StudyRecord, label: str, means: Mapping[tuple[str, str], Estimate]) -> Row:
     trials = [r for r in record.results if r.spec.method.label == label]
     done = [r for r in trials if r.status == "done"]
     scores = dict.fromkeys(k for r in record.done for k in r.scores)
@@ -271,7 +271,7 @@ def shown_columns(summary: Summary) -> tuple[Column, ...]:
     return tuple(column(n) for n in names if any(r.estimates.get(n) for r in summary.rows))
 
 
-def display(summary: Summary) -> tuple[list[str], list[list[str]]]:
+def summary_for_display(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """The table as a reader sees it: headings, and a list of cells a row, best first."""
     shown = shown_columns(summary)
     failures = any(r.n_failed for r in summary.rows)
@@ -326,11 +326,11 @@ def _scalar(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, list | tuple | dict) else value
 
 
-def to_json(summary: Summary) -> dict[str, Any]:
+def summary_to_json(summary: Summary) -> dict[str, Any]:
     """The summary as plain JSON values: the content of comparison.json."""
     return {
         "metric": summary.metric,
-        "part": PARTS[summary.part],
+        "part": SCORED_PARTS[summary.part],
         "best": summary.best,
         "headline": headline(summary),
         "sentences": list(summary.sentences),

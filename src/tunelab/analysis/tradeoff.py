@@ -31,7 +31,7 @@ __all__ = [
     "points",
     "ratio",
     "recommend",
-    "to_json",
+    "recommendation_to_json",
 ]
 
 
@@ -295,10 +295,10 @@ def recommend(
     done = Recommendation(
         choice, said.best, said.metric, said.part, margin, cost, tuple(found), "", (), ()
     )
-    return _in_words(done, record, said)
+    return _cost_in_words(done, record, said)
 
 
-def _in_words(r: Recommendation, record: StudyRecord, said: Summary) -> Recommendation:
+def _cost_in_words(r: Recommendation, record: StudyRecord, said: Summary) -> Recommendation:
     loss = points(r.margin, said.metric)
     choice, best = str(r.choice), str(r.best)
     lead = f"If a loss of {loss} is acceptable"
@@ -475,7 +475,7 @@ def _conditions(r: Recommendation, record: StudyRecord, said: Summary, loss: str
     return out
 
 
-def to_json(r: Recommendation | Front) -> dict[str, Any]:
+def recommendation_to_json(r: Recommendation | Front) -> dict[str, Any]:
     """Plain JSON values."""
     from dataclasses import asdict
 

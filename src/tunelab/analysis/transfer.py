@@ -13,7 +13,7 @@ from tunelab.stats.metrics import METRICS
 
 __all__ = [
     "Elsewhere",
-    "display",
+    "transfer_for_display",
     "transfer",
 ]
 
@@ -47,9 +47,9 @@ def transfer(record: StudyRecord, metric: str | None = None) -> tuple[Elsewhere,
             for domain, part in parts.items():
                 _, values = found.setdefault((name, domain), (int(part["rows"]), {}))
                 _add(values, label, part["scores"].get(metric))
-    here = _means(own, metric)
+    here = _means_by_domain(own, metric)
     return tuple(
-        Elsewhere(name, domain, rows, here, _means(values, metric))
+        Elsewhere(name, domain, rows, here, _means_by_domain(values, metric))
         for (name, domain), (rows, values) in found.items()
     )
 
@@ -59,7 +59,7 @@ def _add(values: dict[str, list[float]], label: str, value: float | None) -> Non
         values.setdefault(label, []).append(value)
 
 
-def _means(values: Mapping[str, list[float]], metric: str) -> dict[str, Estimate]:
+def _means_by_domain(values: Mapping[str, list[float]], metric: str) -> dict[str, Estimate]:
     from tunelab.stats import mean_interval
 
     cut = METRICS[metric].percent
@@ -72,7 +72,9 @@ def _means(values: Mapping[str, list[float]], metric: str) -> dict[str, Estimate
     }
 
 
-def display(record: StudyRecord, metric: str) -> tuple[list[str], list[list[str]]] | None:
+def transfer_for_display(
+    record: StudyRecord, metric: str
+) -> tuple[list[str], list[list[str]]] | None:
     """The table that people read: a row a method, a column for each set and domain."""
     sets = transfer(record, metric)
     if not sets:

@@ -78,7 +78,7 @@ def list_artifacts(root: Path, as_json: bool) -> None:
 @adapters.command(short_help="Method, settings, base, labels, sizes of one.")
 @click.argument("folder", type=FOLDER)
 @json_option
-def show(folder: Path, as_json: bool) -> None:
+def show_command(folder: Path, as_json: bool) -> None:
     """Kind, method and settings, base, labels, and sizes: adapter and head apart."""
     from tunelab import api, export
     from tunelab.analysis.numbers import format_bytes
@@ -88,7 +88,7 @@ def show(folder: Path, as_json: bool) -> None:
         print_json(facts)
         return
     base, method, made = facts["base"], facts["method"], facts["made_from"]
-    settings = ", ".join(f"{k}={_plain(v)}" for k, v in method["settings"].items())
+    settings = ", ".join(f"{k}={_plain_numbers(v)}" for k, v in method["settings"].items())
     lines = {
         "Folder": facts["folder"],
         "Kind": facts["kind"],
@@ -110,7 +110,7 @@ def show(folder: Path, as_json: bool) -> None:
 @click.argument("folder", type=FOLDER)
 @trust_option
 @json_option
-def verify(folder: Path, trust_remote_code: bool | None, as_json: bool) -> None:
+def verify_command(folder: Path, trust_remote_code: bool | None, as_json: bool) -> None:
     """Check files, tensors and base; a fault is named, and the exit code is then 2."""
     from tunelab import api, export
 
@@ -137,7 +137,7 @@ def verify(folder: Path, trust_remote_code: bool | None, as_json: bool) -> None:
 @click.option("--allow-changes", is_flag=True, help="Write it even where predictions change.")
 @trust_option
 @json_option
-def merge(folder: Path, output_dir: Path, as_json: bool, **given: Any) -> None:
+def merge_command(folder: Path, output_dir: Path, as_json: bool, **given: Any) -> None:
     """Write an adapter and its base as one plain model, if predictions stay as they are."""
     from tunelab import api, data, export
 
@@ -168,7 +168,7 @@ def merge(folder: Path, output_dir: Path, as_json: bool, **given: Any) -> None:
 @click.option("--density", type=float, metavar="SHARE", help="Share kept by ties and dare_ties.")
 @trust_option
 @json_option
-def combine(
+def combine_command(
     parts: tuple[str, ...],
     *,
     output_dir: Path,
@@ -226,5 +226,5 @@ def _print_lines(pairs: list[tuple[str, Any]]) -> None:
         click.echo(f"{key:<{width}}  {value}")
 
 
-def _plain(value: Any) -> str:
+def _plain_numbers(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -43,7 +43,9 @@ __all__ = [
 )
 @click.option("--metric", metavar="NAME", help="Judge by another metric.")
 @json_option
-def recommend(study: Path, margin: float, cost: str, metric: str | None, as_json: bool) -> None:
+def recommend_command(
+    study: Path, margin: float, cost: str, metric: str | None, as_json: bool
+) -> None:
     """The cheapest method shown to lose little against the best, and the Pareto front."""
     from tunelab import analysis
     from tunelab.analysis import numbers, tradeoff
@@ -63,7 +65,10 @@ def recommend(study: Path, margin: float, cost: str, metric: str | None, as_json
     found = tradeoff.recommend(record, margin=margin / 100, cost=cost, summary=said)
     front = tradeoff.front(record, cost, said)
     if as_json:
-        both = {"recommendation": tradeoff.to_json(found), "front": tradeoff.to_json(front)}
+        both = {
+            "recommendation": tradeoff.recommendation_to_json(found),
+            "front": tradeoff.recommendation_to_json(front),
+        }
         print_json(both)
         return
     out = terminal.console()
@@ -97,7 +102,7 @@ def sensitivity(study: Path, of: str | None, as_json: bool) -> None:
     """Main effects and interactions of the settings that vary among a study's trials."""
     from dataclasses import asdict
 
-    from tunelab.analysis.sensitivity import analyse, display
+    from tunelab.analysis.sensitivity import analyse, sensitivity_for_display
     from tunelab.cli import terminal
     from tunelab.core import study_folder
 
@@ -112,7 +117,7 @@ def sensitivity(study: Path, of: str | None, as_json: bool) -> None:
         )
     out = terminal.console()
     for s in found:
-        terminal.print_table(*display(s), f"{s.method}: {s.procedure}")
+        terminal.print_table(*sensitivity_for_display(s), f"{s.method}: {s.procedure}")
         for line in (*s.sentences, *s.notes):
             terminal.say(out, line + ".", indent=2)
         out.print()
@@ -133,9 +138,9 @@ def rank(studies: tuple[Path, ...], metric: str | None, as_json: bool) -> None:
         resolve.require_metric(metric)
     found = ranks.rank_studies([study_folder.read_study(s) for s in studies], metric)
     if as_json:
-        print_json(ranks.to_json(found))
+        print_json(ranks.ranks_to_json(found))
         return
-    terminal.print_table(*ranks.display(found))
+    terminal.print_table(*ranks.ranks_for_display(found))
     out = terminal.console()
     for line in found.sentences:
         terminal.say(out, line + ".", indent=2)
@@ -160,7 +165,7 @@ def rank(studies: tuple[Path, ...], metric: str | None, as_json: bool) -> None:
 @click.option("--label-column", metavar="NAME", help="Column of the labels (else guessed).")
 @trust_option
 @json_option
-def evaluate(
+def evaluate_command(
     artifacts: tuple[Path, ...],
     source: str,
     part: str,
@@ -187,7 +192,7 @@ def evaluate(
     loaded = [api.load(f, trust_remote_code=bool(trust_remote_code)) for f in folders.values()]
     given = {k: v for k, v in columns.items() if v is not None}
     dataset = data.load(DataSpec(source, **given))  # type: ignore[arg-type]
-    rows = _rows(dataset.parts, part)
+    rows = _evaluated_rows(dataset.parts, part)
     found = {
         name: _score(model, rows, dataset.label_names, name)
         for name, model in zip(names, loaded, strict=True)
@@ -244,7 +249,7 @@ def evaluate(
             seen = f"{n}: trained on {many:,} of these {len(rows):,} rows: scores there are memory."
             terminal.say(out, seen, indent=2)
     for t in tests:
-        terminal.say(out, _in_words(t, len(pairs)), indent=2)
+        terminal.say(out, _pair_in_words(t, len(pairs)), indent=2)
     for n in names:
         terminal.say(out, _truer_in_words(n, scores[n], truer[n]), indent=2)
 
@@ -257,7 +262,7 @@ def _one_classifier_each(names: Sequence[str]) -> dict[str, Path]:
     folders = {name: api.classifier_folder(name) for name in names}
     places: dict[Path, str] = {}
     for name, folder in folders.items():
-        other = places.setdefault(foreign.find(folder).resolve(), name)
+        other = places.setdefault(foreign.find_artifact(folder).resolve(), name)
         if other != name:
             raise InputError(
                 f"evaluate: {other} and {name} are one classifier ({folder}). Give each once."
@@ -274,7 +279,7 @@ def _trained_on(artifact: Path, rows: Split) -> int | None:
     from tunelab.models import foreign
     from tunelab.study import trial
 
-    spec = study_folder.spec_of(foreign.find(artifact))
+    spec = study_folder.spec_of(foreign.find_artifact(artifact))
     try:
         known = data.load(spec.data) if spec else None
     except InputError:
@@ -285,7 +290,7 @@ def _trained_on(artifact: Path, rows: Split) -> int | None:
     return sum(t in texts for t in rows.texts)
 
 
-def _rows(parts: dict[str, Split], part: str) -> Split:
+def _evaluated_rows(parts: dict[str, Split], part: str) -> Split:
     import numpy as np
 
     from tunelab.core.values import Split
@@ -355,7 +360,7 @@ def _truer_in_words(name: str, scores: dict[str, Any], truer: dict[str, Any]) ->
     )
 
 
-def _in_words(t: dict[str, Any], pairs: int) -> str:
+def _pair_in_words(t: dict[str, Any], pairs: int) -> str:
     p = "p < 0.001" if t["p_value"] < 0.001 else f"p = {t['p_value']:.2g}"
     after = " after Holm" if pairs > 1 else ""
     ahead = "is more often right than" if t["difference"] > 0 else "is less often right than"
@@ -366,4 +371,4 @@ def _in_words(t: dict[str, Any], pairs: int) -> str:
     )
 
 
-COMMANDS = (recommend, sensitivity, rank, evaluate)
+COMMANDS = (recommend_command, sensitivity, rank, evaluate_command)

@@ -16,8 +16,8 @@ import click
 
 from tunelab.cli.adapters import adapters
 from tunelab.cli.answers import COMMANDS
-from tunelab.cli.compare import compare, extend, train
-from tunelab.cli.inspect import inspect
+from tunelab.cli.compare import compare_command, extend, train
+from tunelab.cli.inspect import inspect_group
 from tunelab.cli.predict import predict
 from tunelab.cli.report import report
 from tunelab.cli.studies import behaviour_, calibration_, runs, slices_
@@ -49,20 +49,20 @@ def app() -> None:
 
 
 @click.command(short_help="Print the JSON schema of a study file.")
-def schema() -> None:
+def schema_command() -> None:
     """Print the JSON schema of a study file, for editors."""
     from tunelab.study import file
 
-    click.echo(json.dumps(file.schema(), indent=2))
+    click.echo(json.dumps(file.study_schema(), indent=2))
 
 
 # In the order of --help.
 for _verb in (
-    compare,
+    compare_command,
     extend,
     train,
     predict,
-    inspect,
+    inspect_group,
     runs,
     slices_,
     calibration_,
@@ -70,7 +70,7 @@ for _verb in (
     adapters,
     report,
     *COMMANDS,
-    schema,
+    schema_command,
 ):
     app.add_command(_verb)
 
@@ -88,10 +88,10 @@ def main() -> None:
     # all the time, and once more at the end, took a third of the time of labelling one text.
     gc.set_threshold(_GARBAGE)
     atexit.register(gc.freeze)
-    run()
+    run_command_line()
 
 
-def run() -> None:
+def run_command_line() -> None:
     """Run the command line; turn our errors into one line and an exit code."""
     try:
         app(standalone_mode=False)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tunelab.study.executors import Worker
 
 __all__ = [
-    "compare",
+    "compare_command",
     "extend",
     "train",
 ]
@@ -49,7 +49,7 @@ _set_option = click.option(
 @click.option("--yes", is_flag=True, help="Run more than 1,000 trials.")
 @click.option("--dry-run", is_flag=True, help="Say what would run, and stop.")
 @quiet_option
-def compare(
+def compare_command(
     what: str | None, *, sets: Sequence[str], yes: bool, dry_run: bool, quiet: bool, **given: Any
 ) -> None:
     """Train and compare methods on the same splits; continue where a study stopped.

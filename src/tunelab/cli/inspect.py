@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tunelab.core.values import DataSpec
 
 __all__ = [
-    "inspect",
+    "inspect_group",
 ]
 
 SAMPLE = "It's not the uninspired mess I'd feared: a quiet, wonderful film."
@@ -23,11 +23,11 @@ SAMPLE = "It's not the uninspired mess I'd feared: a quiet, wonderful film."
 
 
 @click.group(short_help="Look at data or a model before training.")
-def inspect() -> None:
+def inspect_group() -> None:
     """Look at data or a model before training."""
 
 
-@inspect.command(
+@inspect_group.command(
     "data",
     cls=FlagCommand,
     short_help="Sizes, lengths, samples; duplicates, leaks and other faults.",
@@ -60,7 +60,7 @@ def inspect_data(
     from dataclasses import asdict
 
     from tunelab import data
-    from tunelab.cli.terminal import data_card
+    from tunelab.cli.terminal import print_data_card
     from tunelab.data.gate import leaks, values
     from tunelab.models import bases, tokens
 
@@ -75,7 +75,7 @@ def inspect_data(
         facts["test_on"] = [asdict(f) for f in across]
         print_json(facts)
         return
-    data_card(facts)
+    print_data_card(facts)
     click.echo("\nData gate")
     for line in (*values.lines(found), *(values.line(f) for f in across), *found.notes):
         click.echo(f"  {line}")
@@ -94,7 +94,9 @@ def _data_spec(source: str, **given: Any) -> DataSpec:
     return DataSpec(source, **{k: v for k, v in given.items() if v is not None})
 
 
-@inspect.command("model", short_help="Parts, tokens, shapes, LoRA targets, trainable parameters.")
+@inspect_group.command(
+    "model", short_help="Parts, tokens, shapes, LoRA targets, trainable parameters."
+)
 @click.argument("name", default="minilm", metavar="[MODEL]")
 @click.option("--text", default=SAMPLE, help="Text to tokenize.")
 @json_option
@@ -103,7 +105,7 @@ def inspect_model(name: str, text: str, as_json: bool) -> None:
     from tunelab.cli.terminal import model_card
     from tunelab.methods import inspection
 
-    facts = inspection.inspect(name, text)
+    facts = inspection.inspect_base(name, text)
     if as_json:
         print_json(facts)
     else:

@@ -102,12 +102,14 @@ def report(
             f"{study}: no trial has been run yet, so there is nothing to report. "
             f"Run it: tunelab compare {study / 'study.yaml'}"
         )
-    for path in _write(record, out, metric=metric, formats=formats, figures=figures, other=other):
+    for path in _write_all(
+        record, out, metric=metric, formats=formats, figures=figures, other=other
+    ):
         if not quiet:
             click.echo(path)
 
 
-def _write(
+def _write_all(
     record: StudyRecord,
     out: Path,
     *,

@@ -23,7 +23,7 @@ def show_summary(study: Study, metric: str | None = None, *, advise: bool = True
 
     folder = study.directory
     said = study.summary if metric is None else analysis.summarise(study.record, metric)
-    headings, rows = summary.display(said)
+    headings, rows = summary.summary_for_display(said)
     out = terminal.console()
     out.print()
     if rows:
@@ -77,9 +77,9 @@ def _show_more(folder: Path, metric: str) -> None:
             terminal.say(out, line, indent=2)
     found = curves.learning_curves(record, metric) if record.curve else None
     if found is not None:
-        terminal.print_table(*curves.display(found), "Learning curves")
+        terminal.print_table(*curves.curves_for_display(found), "Learning curves")
         for c in found.crossings:
             terminal.say(out, c.sentence, indent=2)
-    elsewhere = transfer.display(record, metric)
+    elsewhere = transfer.transfer_for_display(record, metric)
     if elsewhere is not None:
         terminal.print_table(*elsewhere, "On other data")

@@ -85,7 +85,7 @@ def runs_show(folder: Path, as_json: bool, metric: str | None) -> None:
         resolve.require_metric(metric)
     if as_json:
         said = analysis.summarise(study.record, metric)
-        print_json(summary.to_json(said))
+        print_json(summary.summary_to_json(said))
     else:
         show_summary(study, metric)
 

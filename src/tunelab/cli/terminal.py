@@ -17,7 +17,7 @@ from tunelab.analysis.numbers import format_parameters
 
 __all__ = [
     "console",
-    "data_card",
+    "print_data_card",
     "model_card",
     "print_table",
     "say",
@@ -108,7 +108,7 @@ def _quantile_words(facts: Mapping[str, float]) -> list[str]:
     return [f"{facts[k]:.1f}" if k == "mean" else f"{facts[k]:.0f}" for k in keys]
 
 
-def data_card(facts: Mapping[str, Any]) -> None:
+def print_data_card(facts: Mapping[str, Any]) -> None:
     """What `inspect data` shows."""
     _lines(
         [

@@ -51,7 +51,7 @@ __all__ = [
     "EXTRAS",
     "TEST_ON",
     "TRIAL_FILES",
-    "Rows",
+    "StudyRows",
     "StudyRecord",
     "artifact_dir",
     "find_studies",
@@ -260,7 +260,7 @@ def read_predictions(study: Path, trial_id: str) -> dict[str, Predictions]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rows:
+class StudyRows:
     """The rows of one part (n) in order: `ids`, `texts`, `labels` (n, int64), further `columns`."""
 
     ids: tuple[str, ...]
@@ -301,14 +301,14 @@ def _one_type(values: Sequence[Any]) -> list[Any]:
     return [None if v is None else str(v) for v in values]
 
 
-def read_rows(study: Path, part: str = "test") -> Rows | None:
+def read_rows(study: Path, part: str = "test") -> StudyRows | None:
     """Read the rows of "validation" or "test"; None where the study was written without them."""
     path = study / "rows.parquet"
     if not path.is_file():
         return None
     table = _read_table(path)
     table = table.take(np.flatnonzero(table["part"].to_numpy() == part))
-    return Rows(
+    return StudyRows(
         ids=tuple(table["id"].to_pylist()),
         texts=tuple(table["text"].to_pylist()),
         labels=table["label"].to_numpy().astype(np.int64),

@@ -35,10 +35,10 @@ def find_artifacts(root: Path | str) -> list[dict[str, Any]]:
         raise ArtifactError(f"{root}: there is no such folder. Give one that holds classifiers.")
     folders = {p.parent for name in (MANIFEST, foreign.ADAPTER) for p in root.rglob(name)}
     inside = [f for f in folders if not any(p.startswith(".") for p in f.relative_to(root).parts)]
-    return [_row(folder) for folder in sorted(inside)]
+    return [_artifact_row(folder) for folder in sorted(inside)]
 
 
-def _row(folder: Path) -> dict[str, Any]:
+def _artifact_row(folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"folder": str(folder), "bytes": files.folder_bytes(folder)}
     try:
         known = (folder / MANIFEST).is_file()
@@ -70,7 +70,7 @@ def show(folder: Path | str) -> dict[str, Any]:
         "base": manifest.get("base"),
         "label_names": list(manifest["label_names"]),
         "max_length": manifest.get("max_length"),
-        "bytes": _sizes(artifact),
+        "bytes": _file_sizes(artifact),
         "files": {
             p.relative_to(directory).as_posix(): p.stat().st_size
             for p in sorted(directory.rglob("*"))
@@ -82,7 +82,7 @@ def show(folder: Path | str) -> dict[str, Any]:
     }
 
 
-def _sizes(artifact: Artifact) -> dict[str, int]:
+def _file_sizes(artifact: Artifact) -> dict[str, int]:
     """Bytes of the tensors in an artifact's safetensors files: of the head and of the rest."""
     rest = "adapter" if artifact.manifest["kind"] == "adapter" else "model"
     sizes = {rest: 0, "head": 0}

@@ -22,7 +22,7 @@ from tunelab.core.errors import ArtifactError
 from tunelab.core.values import Artifact, DataSpec
 from tunelab.export.listing import method_of
 from tunelab.models import foreign, pretrained
-from tunelab.models.classifier import TransformerClassifier, load
+from tunelab.models.classifier import TransformerClassifier, open_transformer
 
 __all__ = [
     "Change",
@@ -113,10 +113,10 @@ def merge(
     some = _texts(texts)
     with new_folder(out_dir, [artifact.directory]) as (staging, out):
         trusted = trust_remote_code
-        before = exact_scores(load(artifact, trust_remote_code=trusted), some)
+        before = exact_scores(open_transformer(artifact, trust_remote_code=trusted), some)
         # Adding to quantised weights would round again: the update goes onto the float base.
-        classifier = load(in_float(artifact), trust_remote_code=trusted)
-        whole = replace(classifier, model=_merged(classifier.model, artifact))
+        classifier = open_transformer(in_float(artifact), trust_remote_code=trusted)
+        whole = replace(classifier, model=_merged_classifier(classifier.model, artifact))
         # Elsewhere nobody tells the tokenizer where to cut.
         whole.tokenizer.model_max_length = whole.max_length
         whole.save(staging)
@@ -138,7 +138,7 @@ def merge(
 def scores_of(directory: Path, texts: Sequence[str], trusted: bool) -> Floats:
     """What a folder that was just written answers, read as anybody would."""
     written = open_artifact(directory)
-    return exact_scores(load(written, trust_remote_code=trusted), texts)
+    return exact_scores(open_transformer(written, trust_remote_code=trusted), texts)
 
 
 def exact_scores(classifier: TransformerClassifier, texts: Sequence[str]) -> Floats:
@@ -152,7 +152,7 @@ def in_float(artifact: Artifact) -> Artifact:
     return replace(artifact, manifest=kept)
 
 
-def _merged(model: Any, artifact: Artifact) -> Any:
+def _merged_classifier(model: Any, artifact: Artifact) -> Any:
     """The base with the adapter's update added to its weights; `model` is used up."""
     refuse_prompts(model, artifact)
     try:

@@ -39,20 +39,22 @@ def verify(folder: Path | str, *, trust_remote_code: bool = False) -> tuple[Chec
     tensor is there and has its place. A base with Python code of its own is a fault unless
     `trust_remote_code` allows it. Raises ArtifactError only where the folder is no artifact.
     """
-    directory = foreign.find(folder)
+    directory = foreign.find_artifact(folder)
     ours = (directory / MANIFEST).is_file()
     artifact = read_manifest(directory) if ours else foreign.open_folder(directory)
     found = pickles(directory) if ours else []
     readable = _readable(artifact)
     return (
-        _check("pickles", [f"{p} can run code when it is read: remove it" for p in found], "none"),
+        _checked_artifact(
+            "pickles", [f"{p} can run code when it is read: remove it" for p in found], "none"
+        ),
         _checksums(artifact, ours),
-        _check("tensors readable", readable, "all safetensors files are whole"),
+        _checked_artifact("tensors readable", readable, "all safetensors files are whole"),
         *(_against_base(artifact, trust_remote_code) if not readable else ()),
     )
 
 
-def _check(name: str, faults: Sequence[str], fine: str) -> Check:
+def _checked_artifact(name: str, faults: Sequence[str], fine: str) -> Check:
     return Check(name, "fault" if faults else "ok", "; ".join(faults) or fine)
 
 
@@ -71,7 +73,7 @@ def _checksums(artifact: Artifact, ours: bool) -> Check:
         for p in sorted(read_on_loading)
         if p.name not in listed and p.name != MANIFEST
     ]
-    return _check("checksums", faults, f"{len(listed)} files are as they were saved")
+    return _checked_artifact("checksums", faults, f"{len(listed)} files are as they were saved")
 
 
 def _readable(artifact: Artifact) -> list[str]:
@@ -92,7 +94,7 @@ def _against_base(artifact: Artifact, trusted: bool) -> Iterator[Check]:
     if kind == "model":
         yield Check("base", "skipped", "a whole model needs none")
         faults = _whole_model_faults(directory, trusted)
-        yield _check("tensors complete", faults, "none missing or stray")
+        yield _checked_artifact("tensors complete", faults, "none missing or stray")
         return
     if base is None:
         yield Check("base", "skipped", f"{kind} has none")
@@ -109,7 +111,7 @@ def _against_base(artifact: Artifact, trusted: bool) -> Iterator[Check]:
             classifier.load_on(resolved, artifact)
         except InputError as e:
             faults.append(str(e))
-        yield _check("tensors complete", faults, "none missing or stray")
+        yield _checked_artifact("tensors complete", faults, "none missing or stray")
 
 
 def _whole_model_faults(directory: Path, trusted: bool) -> list[str]:

@@ -161,7 +161,7 @@ class Described:
         return f"({self.letters})" if self.of == "function" else f"{self.letters} at {self.number}"
 
 
-def describe(
+def describe_records(
     records: Sequence[type[ctypes.Structure]], functions: Mapping[str, str]
 ) -> tuple[Described, ...]:
     """Records and functions as the library describes its own."""
@@ -180,18 +180,18 @@ def describe(
 # The first part is in every library, and each other one as a whole or not at all: layers in float32
 # where vectors are wide, those in bfloat16 where they multiply pairs, and what needs matrix tiles.
 LIBRARY_PARTS = (
-    describe(
+    describe_records(
         [PieceRecord, LateRowsRecord, DropoutRecord],
         _in_type("float32", _FOR_EITHER_TYPE)
         | _in_type("bfloat16", _FOR_EITHER_TYPE)
         | _OF_OPTIMIZER,
     ),
-    describe(
+    describe_records(
         [WeightRowsRecord, AdapterRecord, LayerRecord, SublayerRecord],
         _in_type("float32", _OF_LAYERS) | {"panels_float32": _LAYS_OUT},
     ),
-    describe([], _in_type("bfloat16", _OF_LAYERS) | {"lay_out_bfloat16": _LAYS_OUT}),
-    describe([], {"lay_out_float32": _LAYS_OUT, "product_float32": "pppp lll i i"}),
+    describe_records([], _in_type("bfloat16", _OF_LAYERS) | {"lay_out_bfloat16": _LAYS_OUT}),
+    describe_records([], {"lay_out_float32": _LAYS_OUT, "product_float32": "pppp lll i i"}),
 )
 
 
@@ -213,7 +213,7 @@ def _rows_of(library: ctypes.CDLL) -> Iterator[_AbiRow]:
         yield from itertools.takewhile(lambda row: row.of, (table[i] for i in itertools.count()))
 
 
-def _read(row: _AbiRow) -> Described:
+def _read_description(row: _AbiRow) -> Described:
     return Described(row.of.decode(), row.name.decode(), row.letters.decode(), row.number)
 
 
@@ -239,7 +239,7 @@ def load_functions(path: Path) -> dict[str, Callable[..., None]]:
     Raises OSError where there is no library, and AbiError where it is another version's.
     """
     rows = list(_rows_of(ctypes.CDLL(str(path))))
-    described = [_read(row) for row in rows]
+    described = [_read_description(row) for row in rows]
     check_library(described)
     functions: dict[str, Callable[..., None]] = {}
     for line, row in zip(described, rows, strict=True):

@@ -28,7 +28,7 @@ from tunelab.kernels.library import at
 
 __all__ = [
     "AdamW",
-    "Rows",
+    "EmbeddingRows",
     "rows_of",
 ]
 
@@ -39,7 +39,7 @@ _PIECE_LENGTH = 2**18
 _PIECE = np.dtype(PieceRecord)
 
 
-class Rows:
+class EmbeddingRows:
     """The gradient of a large embedding, of which each step reads few rows.
 
     An optimizer that takes rows gets these alone. For any other the whole gradient is kept from
@@ -114,11 +114,11 @@ class Rows:
 _known: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
-def rows_of(weight: torch.Tensor) -> Rows:
+def rows_of(weight: torch.Tensor) -> EmbeddingRows:
     """The gradient by rows of an embedding's weight."""
-    found: Rows | None = _known.get(weight)  # type: ignore[no-untyped-call]
+    found: EmbeddingRows | None = _known.get(weight)  # type: ignore[no-untyped-call]
     if found is None:
-        found = _known[weight] = Rows()
+        found = _known[weight] = EmbeddingRows()
     return found
 
 

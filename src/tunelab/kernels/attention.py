@@ -24,7 +24,7 @@ __all__ = [
 
 # The kernel is the faster one at every length that was tried, up to 512 (docs/log.md); the room
 # that a thread needs grows with the square.
-_LONGEST = 1024
+_LONGEST_IN_KERNEL = 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,7 +98,7 @@ def fits(layout: Layout, width: int) -> bool:
 
 
 def _is_short(longest: int, width: int) -> bool:
-    return longest <= _LONGEST and width <= 256
+    return longest <= _LONGEST_IN_KERNEL and width <= 256
 
 
 def _has_kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout) -> bool:

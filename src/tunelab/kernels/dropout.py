@@ -193,14 +193,14 @@ class _DropoutFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, drop: Mask) -> torch.Tensor:
         ctx.drop = drop
-        return _dropped(x, drop)
+        return _dropped_values(x, drop)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return _dropped(grads[0], ctx.drop), None
+        return _dropped_values(grads[0], ctx.drop), None
 
 
-def _dropped(x: torch.Tensor, drop: Mask) -> torch.Tensor:
+def _dropped_values(x: torch.Tensor, drop: Mask) -> torch.Tensor:
     x = x.contiguous()
     kernel = pick("dropout", x)
     if kernel is None:

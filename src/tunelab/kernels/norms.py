@@ -79,8 +79,8 @@ class _AddNorm(torch.autograd.Function):
         inverse = torch.empty(rows, dtype=torch.float32)
         kernel, threads = pick("add_norm", y), torch.get_num_threads()
         for some, own in drop.by_rows(rows):
-            given = (*(at(_rows(t, some)) for t in (y, residual)), at(weight), at(bias))
-            results = (*(at(_rows(t, some)) for t in (out, normed)), at(inverse[some]))
+            given = (*(at(_as_rows(t, some)) for t in (y, residual)), at(weight), at(bias))
+            results = (*(at(_as_rows(t, some)) for t in (out, normed)), at(inverse[some]))
             count = some.stop - some.start
             kernel(*given, *results, count, width, eps, *own.arguments(), threads)
         ctx.save_for_backward(normed, inverse, weight)
@@ -101,15 +101,19 @@ class _AddNorm(torch.autograd.Function):
         dweight, dbias = (torch.zeros_like(weight) if learns else None for _ in range(2))
         kernel, threads = pick("add_norm_back", grad), torch.get_num_threads()
         for some, own in ctx.drop.by_rows(grad.numel() // width):
-            given = (*(at(_rows(t, some)) for t in (grad, normed)), at(inverse[some]), at(weight))
-            results = (*(at(_rows(t, some)) for t in (dy, dresidual)), at(dweight), at(dbias))
+            given = (
+                *(at(_as_rows(t, some)) for t in (grad, normed)),
+                at(inverse[some]),
+                at(weight),
+            )
+            results = (*(at(_as_rows(t, some)) for t in (dy, dresidual)), at(dweight), at(dbias))
             count = some.stop - some.start
             kernel(*given, *results, count, width, *own.arguments(), threads)
         shared = dresidual if apart else (dy if wants_residual else None)
         return dy, shared, dweight, dbias, None, None
 
 
-def _rows(t: torch.Tensor | None, some: slice) -> torch.Tensor | None:
+def _as_rows(t: torch.Tensor | None, some: slice) -> torch.Tensor | None:
     """Rows of a contiguous tensor, seen as (rows, width)."""
     return None if t is None else t.view(-1, t.shape[-1])[some]
 

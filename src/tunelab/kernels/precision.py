@@ -59,7 +59,7 @@ def choose() -> Choice:
 
 @functools.cache
 def _choose(threads: int) -> Choice:
-    kept = cache.machine_folder() / f"precision-{_key(threads)}.json"
+    kept = cache.machine_folder() / f"precision-{_machine_key(threads)}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
         return Choice(**json.loads(kept.read_text(encoding="utf-8")))
     found = fastest(*_measure())
@@ -130,6 +130,6 @@ def float32_route(route: str) -> Iterator[None]:
         settings.fp32_precision = before
 
 
-def _key(threads: int) -> str:
+def _machine_key(threads: int) -> str:
     parts = [build.processor(), torch.__version__.encode(), str(threads).encode(), b"1"]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]

@@ -16,11 +16,11 @@ from tunelab.models.family import Family
 from tunelab.models.names import is_within
 
 __all__ = [
-    "inspect",
+    "inspect_base",
 ]
 
 
-def inspect(name: str, text: str, classes: int = 2) -> dict[str, Any]:
+def inspect_base(name: str, text: str, classes: int = 2) -> dict[str, Any]:
     """Facts of a base model (JSON-able): parts, tokens of `text`, shapes, LoRA targets, counts."""
     base = bases.resolve(name)
     family = bases.family_of(base)
@@ -60,7 +60,7 @@ def inspect(name: str, text: str, classes: int = 2) -> dict[str, Any]:
         "head_modules": head,
         "lora_targets": {k: list(v) for k, v in family.targets.items()},
         "linear_modules": pretrained.linear_modules(model, head),
-        "methods": {m: c for m in METHODS if (c := _counts(m, base, labels)) is not None},
+        "methods": {m: c for m in METHODS if (c := _parameter_counts(m, base, labels)) is not None},
     }
 
 
@@ -80,7 +80,7 @@ def _by_part(model: Any, head: list[str], family: Family) -> dict[str, int]:
     return dict(parts)
 
 
-def _counts(method: str, base: bases.Base, labels: list[str]) -> dict[str, int] | None:
+def _parameter_counts(method: str, base: bases.Base, labels: list[str]) -> dict[str, int] | None:
     """Parameters that a method with its default settings trains; None where it trains none here."""
     row = METHODS[method]
     if row.adapt is None or base.model_type in row.refused:

@@ -158,7 +158,7 @@ def finish_by_gradient(prepared: PreparedTask) -> Outcome:
         peak_memory_bytes=_peak(fitted.peak_memory_bytes, prepared.held, prepared.started_with),
         # What `finish` changed (it says so), and more texts than a window, may be scored otherwise.
         validation_scores=None
-        if found or len(task.validation) > scoring.WINDOW
+        if found or len(task.validation) > scoring.TEXTS_TOKENIZED_AT_A_TIME
         else fitted.validation,
     )
 

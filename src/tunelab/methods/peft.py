@@ -154,11 +154,11 @@ def check_settings(base: Base, settings: Any) -> None:
         _check_rank(base, {n: s for n, s in shapes.items() if matches(n, targets)}, settings)
 
 
-_PATTERNS = ("rank_pattern", "alpha_pattern")
+_NAME_PATTERNS = ("rank_pattern", "alpha_pattern")
 
 
 def _names_modules(settings: Any) -> bool:
-    return any(getattr(settings, key, None) for key in (*_PATTERNS, "modules_to_save"))
+    return any(getattr(settings, key, None) for key in (*_NAME_PATTERNS, "modules_to_save"))
 
 
 def _check_layers(base: Base, settings: Any) -> None:
@@ -209,7 +209,7 @@ def _check_names(
                 f"{', '.join(pretrained.linear_modules(model, head))}."
             )
     targeted = [n for n in shapes if matches(n, targets)]
-    for key in _PATTERNS:
+    for key in _NAME_PATTERNS:
         for pattern, value in getattr(settings, key, {}).items():
             # As peft's get_pattern_key.
             one = _compiled(rf"(.*\.)?({pattern})$", key, pattern)

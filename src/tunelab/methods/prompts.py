@@ -51,7 +51,7 @@ def prompt_config(a: Asked) -> Any:
         num_virtual_tokens=a.settings.num_virtual_tokens,
         prompt_tuning_init=PromptTuningInit.SAMPLE_VOCAB,
         modules_to_save=saved(a),
-        **_sizes(a),
+        **_prompt_sizes(a),
     )
 
 
@@ -67,7 +67,7 @@ def p_tuning_config(a: Asked) -> Any:
         num_virtual_tokens=a.settings.num_virtual_tokens,
         encoder_hidden_size=a.settings.encoder_hidden_size,
         modules_to_save=saved(a),
-        **_sizes(a),
+        **_prompt_sizes(a),
     )
 
 
@@ -82,7 +82,7 @@ def prefix_config(a: Asked) -> Any:
     )
 
 
-def _sizes(a: Asked) -> dict[str, int]:
+def _prompt_sizes(a: Asked) -> dict[str, int]:
     """What peft looks for in the config under names that not every family uses."""
     sizes = sizes_of(a.model.config.to_dict())
     found = {

@@ -80,7 +80,7 @@ def fit_tfidf(task: Task) -> Outcome:
     return Outcome(
         classifier=TfidfSvm(tuple(vectorizers), planes, task.label_names),
         train_seconds=seconds,
-        counts=_counts(size, size),
+        counts=_class_counts(size, size),
         details={**details, "features": int(train.shape[1])},
         reasons={"adapter_parameters": _NO_ADAPTER},
         validation_scores=planes.logits(validation),
@@ -121,7 +121,7 @@ def fit_embeddings(task: Task) -> Outcome:
     return Outcome(
         classifier=classifier,
         train_seconds=seconds + embedding,
-        counts=_counts(size, size + bases.count_parameters(task.base)),
+        counts=_class_counts(size, size + bases.count_parameters(task.base)),
         details={**details, "embedding_seconds": embedding, "from_cache": train.from_cache},
         reasons={"adapter_parameters": _NO_ADAPTER},
         peak_memory_bytes=train.peak_memory_bytes if train.from_cache else None,
@@ -129,7 +129,7 @@ def fit_embeddings(task: Task) -> Outcome:
     )
 
 
-def _counts(trainable: int, total: int) -> dict[str, int | None]:
+def _class_counts(trainable: int, total: int) -> dict[str, int | None]:
     return {
         "total_parameters": total,
         "trainable_parameters": trainable,

@@ -202,11 +202,11 @@ def by_distance(longest: int, parts: DistanceParts) -> list[torch.Tensor]:
     """Rows of the table that texts of so many tokens read, and which of these each distance reads,
     from 1 - longest to longest - 1.
     """
-    return _by_distance(longest, parts.buckets, parts.furthest, parts.span, parts.bucket)
+    return _distances_between(longest, parts.buckets, parts.furthest, parts.span, parts.bucket)
 
 
 @functools.cache
-def _by_distance(
+def _distances_between(
     longest: int,
     buckets: int,
     furthest: int,

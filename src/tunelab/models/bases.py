@@ -48,7 +48,15 @@ _TOKENIZER = (
     "spiece.model",
     "sentencepiece.bpe.model",
 )
-_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "tokenizer*", "merges*", "vocab*"]
+_WEIGHT_PATTERNS = [
+    "*.json",
+    "*.safetensors",
+    "*.txt",
+    "*.model",
+    "tokenizer*",
+    "merges*",
+    "vocab*",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +329,7 @@ def _hub_snapshot(repo: str, revision: str | None, code: bool) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        wanted = [*_PATTERNS, "*.py"] if code else _PATTERNS
+        wanted = [*_WEIGHT_PATTERNS, "*.py"] if code else _WEIGHT_PATTERNS
         return Path(snapshot_download(repo, revision=revision, allow_patterns=wanted))
     except LocalEntryNotFoundError:
         raise ModelError(

@@ -22,7 +22,7 @@ __all__ = [
 # Texts that are tokenized at a time: what a tokenizer says of a text is far larger than its ids.
 _AT_A_TIME = 256
 # Lengths are sorted within windows of so many batches: nearly no padding, still a random order.
-WINDOW = 50
+BATCHES_IN_SIGHT = 50
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,11 +86,11 @@ def train_batches(
 ) -> list[NDArray[np.int64]]:
     """Row numbers of one epoch's batches: every row once, like lengths together, random order.
 
-    Rows are shuffled, sorted by length within windows of `WINDOW` batches, cut into batches, and
-    the batches shuffled (as `group_by_length` in transformers).
+    Rows are shuffled, sorted by length within windows of `BATCHES_IN_SIGHT` batches, cut into
+    batches, and the batches shuffled (as `group_by_length` in transformers).
     """
     order = rng.permutation(len(lengths))
-    window = batch_size * WINDOW
+    window = batch_size * BATCHES_IN_SIGHT
     sorted_windows = [
         chunk[np.argsort(-lengths[chunk], kind="stable")]
         for chunk in (order[i : i + window] for i in range(0, len(order), window))

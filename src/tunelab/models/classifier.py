@@ -22,7 +22,7 @@ from tunelab.models import bases, batches, pretrained, scoring
 
 __all__ = [
     "TransformerClassifier",
-    "load",
+    "open_transformer",
     "load_on",
     "stray_tensors",
 ]
@@ -107,7 +107,7 @@ class TransformerClassifier:
         )
 
 
-def load(
+def open_transformer(
     artifact: Artifact, batch_size: int = 64, trust_remote_code: bool = False
 ) -> TransformerClassifier:
     """Load what `TransformerClassifier.save` wrote. Raises ArtifactError for another base, and for

@@ -34,7 +34,7 @@ __all__ = [
 
 
 # Changing how vectors are computed must change this, or old ones would be read back.
-_VERSION = 2
+_EMBEDDINGS_VERSION = 2
 _SAMPLE = 128
 
 
@@ -82,7 +82,7 @@ def cached(
     base: Base, texts: Sequence[str], pooling: str, max_length: int, embedder: Any = None
 ) -> Embedded:
     """Vectors of texts from the cache, or computed (by `embedder`, or a new one) and kept there."""
-    folder = cache.folder() / "embeddings" / _key(base, texts, pooling, max_length)
+    folder = cache.folder() / "embeddings" / _vectors_key(base, texts, pooling, max_length)
     file, about = folder.with_suffix(".npy"), folder.with_suffix(".json")
     facts = cache.read_json(about)
     if isinstance(facts, dict):
@@ -96,7 +96,7 @@ def cached(
     vectors = embedder(texts)
     seconds = time.perf_counter() - started
     memory = peak.bytes()
-    _write(file, vectors)
+    _write_vectors(file, vectors)
     facts = {"seconds": seconds, "peak_memory_bytes": memory, "base": base.ref.name}
     # Last, and whole: what has this file beside it is complete.
     cache.replace(about, json.dumps(facts).encode())
@@ -117,10 +117,10 @@ def seconds_now(embedder: Embedder, texts: Sequence[str]) -> float:
     return (time.perf_counter() - started) * sum(map(len, texts)) / max(1, sum(map(len, some)))
 
 
-def _key(base: Base, texts: Sequence[str], pooling: str, max_length: int) -> str:
+def _vectors_key(base: Base, texts: Sequence[str], pooling: str, max_length: int) -> str:
     digest = hashlib.sha256()
     weights = base.ref.sha256 + (base.ref.code_sha256 or "")
-    head = json.dumps([_VERSION, weights, base.tokenizer_sha256, pooling, max_length])
+    head = json.dumps([_EMBEDDINGS_VERSION, weights, base.tokenizer_sha256, pooling, max_length])
     digest.update(head.encode())
     for text in texts:
         raw = text.encode("utf-8", "surrogatepass")
@@ -129,7 +129,7 @@ def _key(base: Base, texts: Sequence[str], pooling: str, max_length: int) -> str
     return digest.hexdigest()[:32]
 
 
-def _write(path: Path, vectors: NDArray[np.float32]) -> None:
+def _write_vectors(path: Path, vectors: NDArray[np.float32]) -> None:
     buffer = io.BytesIO()
     np.save(buffer, vectors)
     cache.replace(path, buffer.getvalue())

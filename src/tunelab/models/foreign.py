@@ -20,7 +20,7 @@ from tunelab.models.families import USUAL_HEADS
 __all__ = [
     "ADAPTER",
     "WEIGHTS",
-    "find",
+    "find_artifact",
     "open_folder",
 ]
 
@@ -39,13 +39,13 @@ LEFTOVERS = frozenset(
         *(f"rng_state_{i}.pth" for i in range(16)),
     }
 )
-_TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
 # Where the last layer of a head is called otherwise, its class count cannot be read from the file.
 _LAST_LAYER = re.compile(rf"(^|\.)({'|'.join(USUAL_HEADS)})(\.out_proj)?\.weight$")
-_LONGEST = 512
+_LONGEST_NAME = 512
 
 
-def find(folder: Path | str) -> Path:
+def find_artifact(folder: Path | str) -> Path:
     """The artifact's folder: the one given, or the `artifact` inside of a trial's folder."""
     folder = Path(folder).expanduser()
     inner = folder / "artifact"
@@ -57,7 +57,7 @@ def open_folder(folder: Path | str, base: bases.Base | None = None) -> Artifact:
 
     Raises ArtifactError for anything else, for altered files and for pickles, by name.
     """
-    directory = find(folder)
+    directory = find_artifact(folder)
     if (directory / artifact.MANIFEST).is_file():
         return artifact.open_artifact(directory)
     if (directory / ADAPTER).is_file():
@@ -80,7 +80,7 @@ def _adapter(directory: Path, base: bases.Base | None) -> Artifact:
     if names is None:
         names = _numbered(classes)
         notes.append(f"Label names are not in the folder: {', '.join(names)}.")
-    own = any((directory / n).is_file() for n in _TOKENIZER)
+    own = any((directory / n).is_file() for n in _TOKENIZER_FILES)
     if not own:
         notes.append("No tokenizer in the folder: the base's is used.")
     length = _max_length(directory if own else base.path, base.max_positions)
@@ -205,4 +205,4 @@ def _max_length(tokenizer: Path, positions: int | None) -> int:
     path = tokenizer / "tokenizer_config.json"
     said = _json(path).get("model_max_length") if path.is_file() else None
     limits = [n for n in (said, positions) if isinstance(n, int) and n > 0]
-    return min([*limits, _LONGEST])
+    return min([*limits, _LONGEST_NAME])

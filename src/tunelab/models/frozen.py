@@ -42,14 +42,14 @@ __all__ = [
     "Kept",
     "Lower",
     "States",
-    "find",
+    "find_lower",
     "keep_states",
     "lower",
 ]
 
 
 # Changing how states are computed must change this, or old ones would be read back.
-_VERSION = 2
+_STATES_VERSION = 2
 # Texts in a batch when states are computed; with inference's own limit on tokens.
 _TEXTS = 64
 
@@ -77,7 +77,7 @@ class Frozen:
             module.training = False
 
 
-def find(model: Any) -> Frozen | None:
+def find_lower(model: Any) -> Frozen | None:
     """The layers below the lowest that learns; None where there are none.
 
     Autograd knows: a few tokens are sent through, and what needs no gradient is frozen, whoever
@@ -239,12 +239,12 @@ class Kept:
             self._name = ""
 
 
-def _key(frozen: Frozen, model: Any, encoded: Encoded, more: Sequence[object]) -> str:
+def _states_key(frozen: Frozen, model: Any, encoded: Encoded, more: Sequence[object]) -> str:
     """Hash of all that states depend on to the last bit: weights, tokens, and how they are run."""
     inner = anatomy.classifier_in(model)
     # The library's name says which source it was built from; `built`, what of it runs here.
     head = [
-        _VERSION,
+        _STATES_VERSION,
         frozen.layers,
         _config(inner),
         str(build.library()[0]),
@@ -337,7 +337,7 @@ def keep_states(
     # Of what type and width they are, the first text says.
     first = compute(encoded, np.asarray([0]), frozen.layers)
     shapes = [(1 if top else int(n), first.shape[1]) for n in lengths]
-    key = _key(frozen, model, encoded, ["train", str(first.dtype), _TEXTS, *how])
+    key = _states_key(frozen, model, encoded, ["train", str(first.dtype), _TEXTS, *how])
     kept = Kept(_file(key), shapes, first.dtype)
     facts = kept.found()
     batches = scoring.batches(lengths, _TEXTS, first.device)
@@ -414,7 +414,7 @@ def lower(
         (len(rows), 1 if top else int(lengths[rows].max()), width)
         for rows in scoring.batches(lengths, batch_size, next(model.parameters()).device)
     ]
-    key = _key(frozen, model, encoded, ["scored", shapes, precision])
+    key = _states_key(frozen, model, encoded, ["scored", shapes, precision])
     kept = Kept(_file(key), shapes, torch.float32)
     if kept.found() is None and kept.begin() is not None:
         return None

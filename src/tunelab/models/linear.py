@@ -21,7 +21,7 @@ __all__ = [
     "EmbeddingSvm",
     "Hyperplanes",
     "TfidfSvm",
-    "load",
+    "open_svm",
     "tfidf_features",
 ]
 
@@ -153,7 +153,7 @@ def _save_planes(directory: Path, planes: Hyperplanes, more: dict[str, Floats]) 
     save_file(tensors, directory / "svm.safetensors")
 
 
-def load(artifact: Artifact, trust_remote_code: bool = False) -> TfidfSvm | EmbeddingSvm:
+def open_svm(artifact: Artifact, trust_remote_code: bool = False) -> TfidfSvm | EmbeddingSvm:
     """Load what `save` of either class wrote."""
     from safetensors.numpy import load_file
 

@@ -37,9 +37,9 @@ __all__ = [
     "PRECISIONS",
     "TOKENS",
     "TOKENS_ON_A_CARD",
-    "WINDOW",
+    "TEXTS_TOKENIZED_AT_A_TIME",
     "Halves",
-    "Lower",
+    "LowerScores",
     "Prepared",
     "batches",
     "fingerprint",
@@ -54,7 +54,7 @@ __all__ = [
 # fast: a score then has five true digits (fused.Product).
 PRECISIONS = ("auto", "float32", "bfloat16")
 # Texts that are tokenized, sorted and scored at a time: memory is bounded however many there are.
-WINDOW = 4096
+TEXTS_TOKENIZED_AT_A_TIME = 4096
 
 Floats = NDArray[np.float64]
 
@@ -71,7 +71,7 @@ _AGREE = 1e-3
 # --- making a model ready -------------------------------------------------------------------
 
 
-class Lower(Protocol):
+class LowerScores(Protocol):
     """Keeps what the `layers` lowest, frozen layers give for each batch of one set of texts."""
 
     @property
@@ -121,7 +121,7 @@ class Prepared:
         batch_size: int,
         width: int | None = None,
         *,
-        lower: Lower | None = None,
+        lower: LowerScores | None = None,
     ) -> NDArray[np.float32]:
         """Rows (n, width) of all texts in their order; `width` is needed only where n may be 0.
 
@@ -159,8 +159,8 @@ def texts_in_windows(
     texts: Sequence[str], score: Callable[[Sequence[str]], NDArray[np.float32]]
 ) -> NDArray[np.float32]:
     """Score texts window by window: rows in their order, tokens of one window in memory."""
-    starts = range(0, max(1, len(texts)), WINDOW)
-    return np.concatenate([score(texts[i : i + WINDOW]) for i in starts])
+    starts = range(0, max(1, len(texts)), TEXTS_TOKENIZED_AT_A_TIME)
+    return np.concatenate([score(texts[i : i + TEXTS_TOKENIZED_AT_A_TIME]) for i in starts])
 
 
 @contextmanager
@@ -215,17 +215,17 @@ def prepare(model: Any, *, merge: bool = True, precision: str = "auto") -> Prepa
 
 def _prepared(model: Any, merge: bool, form: Format) -> Prepared:
     where = next(model.parameters()).device
-    plain = partial(_plain, model)
+    plain = partial(_plain_scorer, model)
     peft = getattr(model, "active_peft_config", None)
     if peft is not None and peft.is_prompt_learning:
         return Prepared(plain, where, "plain", "its adapter adds tokens", False, False)
-    whole = _merged(model) if merge and peft is not None else None
+    whole = _merged_copy(model) if merge and peft is not None else None
     inner = whole or anatomy.classifier_in(model)
     bare = peft is None or whole is not None
     if bare and not anatomy.has_fast_scoring(inner) and _can_be_packed(inner, where):
         with suppress(NotAsShippedError):
             packed = _Packed(whole or _twin(inner), form.dtype)
-            _check(packed, model, where, form.dtype)
+            _check_inputs(packed, model, where, form.dtype)
             return Prepared(
                 packed, where, "packed", None, whole is not None, False, str(form.dtype)[6:]
             )
@@ -233,7 +233,7 @@ def _prepared(model: Any, merge: bool, form: Format) -> Prepared:
         own = replace(form, takes=whole is not None)
         encoder = _encoder(anatomy.encoder_in(inner), own)
         run = partial(_logits, inner, encoder)
-        _check(run, model, where, form.dtype)
+        _check_inputs(run, model, where, form.dtype)
     except NotAsShippedError as e:
         why = str(e)
     else:
@@ -249,10 +249,12 @@ def _prepared(model: Any, merge: bool, form: Format) -> Prepared:
             halves,
         )
     try:
-        whole = _merged(model) if whole is not None else None  # its weights may have been taken
+        whole = (
+            _merged_copy(model) if whole is not None else None
+        )  # its weights may have been taken
         if whole is not None:
-            _check(partial(_plain, whole), model, where, torch.float32)
-            return Prepared(partial(_plain, whole), where, "plain", why, True, False)
+            _check_inputs(partial(_plain_scorer, whole), model, where, torch.float32)
+            return Prepared(partial(_plain_scorer, whole), where, "plain", why, True, False)
     except NotAsShippedError:
         pass
     return Prepared(plain, where, "plain", why, False, False)
@@ -296,7 +298,7 @@ def _encoder(model: Any, form: Format) -> Encoder:
     return Encoder(model, family.anatomy, layers_of(model, family, form), form)
 
 
-def _merged(model: Any) -> Any:
+def _merged_copy(model: Any) -> Any:
     """A copy with the adapter merged in; None where it cannot be, or the base is quantised.
 
     What is not adapted is shared with the model, not copied.
@@ -326,9 +328,9 @@ def _can_be_packed(model: Any, where: torch.device) -> bool:
     return may and why_not_packed(model) is None
 
 
-def _check(run: Any, model: Any, where: torch.device, dtype: torch.dtype) -> None:
+def _check_inputs(run: Any, model: Any, where: torch.device, dtype: torch.dtype) -> None:
     """Two short texts both ways: what peft or a user did to the model may be unknown to us."""
-    plain = partial(_plain, model)
+    plain = partial(_plain_scorer, model)
     ids = np.asarray([[5, 6, 7], [8, 9, model.config.pad_token_id or 0]])
     batch = Batch(np.arange(2), ids, np.asarray([[1, 1, 1], [1, 1, 0]]))
     with torch.inference_mode():
@@ -388,7 +390,7 @@ def _vectors(encoder: Encoder, first: bool, batch: Batch, where: torch.device) -
     return _pooled(encoder(*_placed(batch, where), first_only=first), first, batch)
 
 
-def _plain(model: Any, batch: Batch, where: torch.device) -> torch.Tensor:
+def _plain_scorer(model: Any, batch: Batch, where: torch.device) -> torch.Tensor:
     logits: torch.Tensor = model(**_inputs(batch, where)).logits
     return logits
 

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 Apply = Callable[[torch.Tensor], torch.Tensor]
-Norm = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+ScoringNorm = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 # --- the layers -----------------------------------------------------------------------------
@@ -108,11 +108,11 @@ class _Layer:
 
     attention: _Joined | _Apart
     out: Apply
-    norm: Norm
+    norm: ScoringNorm
     up: Apply
     activation: Apply
     down: Apply
-    last_norm: Norm
+    last_norm: ScoringNorm
 
     def __call__(
         self, x: torch.Tensor, lengths: torch.Tensor | None, first_only: bool
@@ -197,7 +197,7 @@ def _joined(modules: Sequence[Any], form: Format) -> _Plain | Product:
     return form.product(weight, bias, modules)
 
 
-def _norm(module: Any) -> Norm:
+def _norm(module: Any) -> ScoringNorm:
     """Of what a sublayer gives and what it is added to."""
     if type(module) is not nn.LayerNorm:
         return lambda y, x: module(x + y)

@@ -18,7 +18,7 @@ from tunelab.stats import calibration, predictions
 
 __all__ = [
     "TextClassifier",
-    "load",
+    "open_classifier",
 ]
 
 
@@ -105,7 +105,7 @@ def _checked(texts: Sequence[str] | str) -> list[str]:
     return texts
 
 
-def load(directory: Path | str, trust_remote_code: bool = False) -> TextClassifier:
+def open_classifier(directory: Path | str, trust_remote_code: bool = False) -> TextClassifier:
     """Load the artifact in a folder (or in its `artifact` folder, for a trial's folder).
 
     What plain peft or transformers saved is loaded too; `notes` then says what was decided.
@@ -117,12 +117,12 @@ def load(directory: Path | str, trust_remote_code: bool = False) -> TextClassifi
     if kind in {"svm", "svm-tfidf"}:
         from tunelab.models import linear
 
-        return TextClassifier(linear.load(artifact, trust_remote_code), artifact)
+        return TextClassifier(linear.open_svm(artifact, trust_remote_code), artifact)
     if kind in {"model", "adapter"}:
         from tunelab.models import classifier
 
         return TextClassifier(
-            classifier.load(artifact, trust_remote_code=trust_remote_code), artifact
+            classifier.open_transformer(artifact, trust_remote_code=trust_remote_code), artifact
         )
     raise ArtifactError(
         f"{artifact.directory}: of the kind {kind!r}, expected model, adapter, svm or svm-tfidf. "

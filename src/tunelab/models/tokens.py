@@ -28,7 +28,7 @@ __all__ = [
 
 _NO_LIMIT = 1_000_000
 # Changing how tokens are kept must change this, or old ones would be read back.
-_VERSION = 1
+_TOKENS_VERSION = 1
 
 
 def encoded(tokenizer: Any, texts: Sequence[str], max_length: int, own_code: bool) -> Encoded:
@@ -44,7 +44,7 @@ def encoded(tokenizer: Any, texts: Sequence[str], max_length: int, own_code: boo
     backend.no_truncation()  # an earlier call left its limit there
     backend.no_padding()
     head = [
-        _VERSION,
+        _TOKENS_VERSION,
         backend.to_str(),
         tokenizer.truncation_side,
         max_length,
@@ -57,7 +57,7 @@ def encoded(tokenizer: Any, texts: Sequence[str], max_length: int, own_code: boo
         digest.update(raw)
     path = cache.folder() / "tokens" / f"{digest.hexdigest()[:32]}.npy"
     with suppress(OSError, ValueError, EOFError):  # not there, or cut short: made anew
-        kept = _read(path, len(texts))
+        kept = _read_tokens(path, len(texts))
         os.utime(path)
         return kept
     made = batches.encode(tokenizer, texts, max_length)
@@ -70,7 +70,7 @@ def encoded(tokenizer: Any, texts: Sequence[str], max_length: int, own_code: boo
     return made
 
 
-def _read(path: Path, count: int) -> Encoded:
+def _read_tokens(path: Path, count: int) -> Encoded:
     """Lengths of all texts, then their tokens, in one array."""
     flat: NDArray[np.int64] = np.asarray(np.load(path, mmap_mode="r"))
     bounds = count + np.concatenate([[0], np.cumsum(flat[:count])])

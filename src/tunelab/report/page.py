@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunelab.analysis import Summary, summarise, verdict, versus
-from tunelab.analysis.summary import best_trial, read_runs, shown_columns, to_json
+from tunelab.analysis.summary import best_trial, read_runs, shown_columns, summary_to_json
 from tunelab.analysis.versus import Versus
 from tunelab.core import cache
 from tunelab.core.files import write_json, write_text
@@ -29,7 +29,7 @@ from tunelab.report.mistakes import Mistakes, mistakes, scored_texts
 from tunelab.report.tables import (
     blocks_by_section,
     class_table,
-    data_card,
+    data_card_block,
     estimate_cell,
     provenance_table,
     score_table,
@@ -94,7 +94,7 @@ def write_report(
 
 def write_comparison(record: StudyRecord, path: Path, summary: Summary | None = None) -> Path:
     """Write comparison.json: the table with intervals, all pairs, the sentences and warnings."""
-    write_json(path, to_json(summary or summarise(record)))
+    write_json(path, summary_to_json(summary or summarise(record)))
     return path
 
 
@@ -145,7 +145,7 @@ def render(
             mistakes=_mistakes(wrong),
             against=against,
             versus=versus.rows(against) if against else None,
-            card=data_card(record.data),
+            card=data_card_block(record.data),
             gate=record.gate,
             blocks=blocks,
             provenance=provenance_table(record),

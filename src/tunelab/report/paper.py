@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tunelab.analysis import Summary, numbers, verdict
-from tunelab.analysis.summary import display, shown_columns
+from tunelab.analysis.summary import shown_columns, summary_for_display
 from tunelab.core.files import write_bytes, write_text
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.words import counted
@@ -83,7 +83,7 @@ def _file_stem(text: str) -> str:
 
 def markdown_table(summary: Summary) -> str:
     """The table as people read it, in GitHub's Markdown."""
-    headings, rows = display(summary)
+    headings, rows = summary_for_display(summary)
     lines = [headings, ["---", *["--:"] * (len(headings) - 1)], *rows]
     return "".join(f"| {' | '.join(_markdown_cell(c) for c in line)} |\n" for line in lines)
 
@@ -122,7 +122,7 @@ def csv_table(summary: Summary) -> str:
 
 def latex_table(summary: Summary) -> str:
     """The table for a paper, with booktabs: the best mean of every column that ranks is bold."""
-    headings, rows = display(summary)
+    headings, rows = summary_for_display(summary)
     best = _best_cells(summary)
     lines = []
     for i, row in enumerate(rows):

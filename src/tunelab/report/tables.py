@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "blocks_by_section",
     "class_table",
-    "data_card",
+    "data_card_block",
     "estimate_cell",
     "provenance_table",
     "score_table",
@@ -139,7 +139,7 @@ def _tradeoff(record: StudyRecord, summary: Summary) -> list[Block]:
 
 
 def _settings_that_matter(s: setting_effects.Sensitivity) -> Block:
-    headings, rows = sensitivity.display(s)
+    headings, rows = sensitivity.sensitivity_for_display(s)
     return Block(
         f"What the settings of {s.method} do",
         f"By {s.procedure}: how much of the variance of single trials each setting explains.",
@@ -352,7 +352,7 @@ def class_table(record: StudyRecord, summary: Summary) -> dict[str, Any] | None:
     }
 
 
-def data_card(card: Mapping[str, Any]) -> dict[str, Any]:
+def data_card_block(card: Mapping[str, Any]) -> dict[str, Any]:
     """What the page says of the data."""
     sizes: Mapping[str, int] = card.get("sizes", {})
     counts: Mapping[str, Mapping[str, int]] = card.get("label_counts", {})

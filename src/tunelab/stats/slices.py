@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab.core.study_folder import Rows
+from tunelab.core.study_folder import StudyRows
 from tunelab.core.values import Estimate
 from tunelab.stats.crossed import LEVEL, CrossedMean, mean_of_values
 from tunelab.stats.resampling import Runs
@@ -61,7 +61,7 @@ class Slice:
     named: bool
 
 
-def attributes(rows: Rows, label_names: Sequence[str]) -> dict[str, tuple[str | None, ...]]:
+def attributes(rows: StudyRows, label_names: Sequence[str]) -> dict[str, tuple[str | None, ...]]:
     """What rows can be cut by: name -> the value of each row (None: no value).
 
     "length" in four bins of words, "label", "file" (where rows come from several), and each further

@@ -83,7 +83,7 @@ def score_elsewhere(
     kept = study_folder.trial_dir(study, spec.trial_id)
     on_event({"stage": "scoring other data"})
     try:
-        classifier = text_classifier.load(kept / "artifact").classifier
+        classifier = text_classifier.open_classifier(kept / "artifact").classifier
         names = classifier.label_names
         others = ((d, data.load_other(d, names)) for d in spec.test_on)
         missing = [(d, o) for d, o in others if not scored_on(before, d, o.fingerprint)]

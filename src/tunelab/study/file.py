@@ -23,7 +23,7 @@ __all__ = [
     "StudyKey",
     "TuningSection",
     "keys_from_keywords",
-    "schema",
+    "study_schema",
     "setting_fields",
     "study_keys",
 ]
@@ -316,7 +316,7 @@ def setting_fields() -> dict[str, tuple[list[str], str]]:
     return out
 
 
-def schema() -> dict[str, Any]:
+def study_schema() -> dict[str, Any]:
     """JSON schema of a study file, with every method's settings, for editors."""
     out = StudyFile.model_json_schema()
     out["title"] = "tunelab study"

@@ -11,7 +11,7 @@ import numpy as np
 
 from tunelab import stats
 from tunelab.stats import components
-from tunelab.study.progress import Progress, Right, ended_well, right_on_validation
+from tunelab.study.progress import Progress, RightBySeed, ended_well, right_on_validation
 
 __all__ = [
     "Power",
@@ -75,7 +75,7 @@ def power(progress: Progress) -> Power:
 def _pilot(progress: Progress) -> tuple[float | None, float, float]:
     """Of the finished trials, over pairs: disagreement, its shared part, sd over seeds."""
     spec = progress.plan.spec
-    right: Right = {}
+    right: RightBySeed = {}
     for t in progress.trials:
         if ended_well(progress.results, t):
             by_seed = right.setdefault(t.method.label, {})

@@ -8,7 +8,7 @@ from tunelab.core import study_folder
 from tunelab.core.events import OnEvent
 from tunelab.core.values import TrialResult, TrialSpec
 from tunelab.study import estimate
-from tunelab.study.executors import Engine
+from tunelab.study.executors import Executor
 from tunelab.study.planning import Plan
 from tunelab.study.progress import is_done, read_results
 from tunelab.study.record import trial_ids_of
@@ -28,7 +28,7 @@ ResultsThenSchedule = Generator[TrialResult, None, Schedule]
 
 
 def run_missing(
-    now: Schedule, trials: Sequence[TrialSpec], on_event: OnEvent, run_all: Engine
+    now: Schedule, trials: Sequence[TrialSpec], on_event: OnEvent, run_all: Executor
 ) -> Iterator[TrialResult]:
     """Run those of `trials` that are not done. Every trial of a study runs through here."""
     plan, folder = now.plan, now.plan.spec.output_dir

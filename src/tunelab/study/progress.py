@@ -22,7 +22,7 @@ from tunelab.study.spec import StudySpec
 
 __all__ = [
     "Progress",
-    "Right",
+    "RightBySeed",
     "ended_well",
     "is_done",
     "is_settled",
@@ -36,7 +36,7 @@ __all__ = [
 
 
 # Whether each row of validation was classified right, by seed, by method.
-Right = dict[str, dict[int, NDArray[np.bool_]]]
+RightBySeed = dict[str, dict[int, NDArray[np.bool_]]]
 
 
 # --- progress: what is on disk --------------------------------------------------------------
@@ -176,7 +176,7 @@ def race_so_far(
     folder, spec = plan.spec.output_dir, plan.spec
     of = {(t.method.label, t.seed): t for t in trials}
     race = racing.start([m.label for m in spec.methods], len(spec.seeds))
-    right: Right = {label: {} for label in race.labels}
+    right: RightBySeed = {label: {} for label in race.labels}
     for seed in spec.seeds:
         if racing.over(race):
             break

@@ -11,7 +11,7 @@ from tunelab.core import study_folder
 from tunelab.core.events import OnEvent
 from tunelab.core.values import TrialResult, TrialSpec
 from tunelab.stats import racing
-from tunelab.study.executors import Engine
+from tunelab.study.executors import Executor
 from tunelab.study.missing import ResultsThenSchedule, reschedule, run_missing
 from tunelab.study.planning import Plan
 from tunelab.study.progress import race_so_far, read_results, trials_still_racing
@@ -26,7 +26,7 @@ __all__ = [
 
 
 def race_methods(
-    now: Schedule, on_event: OnEvent, run_all: Engine, started: float
+    now: Schedule, on_event: OnEvent, run_all: Executor, started: float
 ) -> ResultsThenSchedule:
     """Round by round, a seed each, until one method is left, the seeds are used up, or the time."""
     plan, folder = now.plan, now.plan.spec.output_dir

@@ -18,7 +18,7 @@ from tunelab.core import study_folder
 from tunelab.core.events import OnEvent
 from tunelab.core.values import TrialResult
 from tunelab.study import estimate, trackers
-from tunelab.study.executors import ENGINES, Engine, Worker
+from tunelab.study.executors import ENGINES, Executor, Worker
 from tunelab.study.missing import run_missing
 from tunelab.study.planning import count_trials
 from tunelab.study.raced import race_methods
@@ -87,7 +87,7 @@ def run(
             yield result
 
 
-def _run_stages(first: Schedule, on_event: OnEvent, run_all: Engine) -> Iterator[TrialResult]:
+def _run_stages(first: Schedule, on_event: OnEvent, run_all: Executor) -> Iterator[TrialResult]:
     """Tries of settings, then all trials or a race, then those on fewer rows."""
     started = time.perf_counter()
     now = yield from tune(first, on_event, run_all)

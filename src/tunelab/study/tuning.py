@@ -17,7 +17,7 @@ from tunelab.core.events import OnEvent
 from tunelab.core.values import MethodSpec, TrialResult, TrialSpec
 from tunelab.stats import choosing
 from tunelab.stats.metrics import METRICS
-from tunelab.study.executors import Engine
+from tunelab.study.executors import Executor
 from tunelab.study.missing import ResultsThenSchedule, reschedule, run_missing
 from tunelab.study.planning import Plan, grid_tries, start_settings, tries_of
 from tunelab.study.progress import is_settled, read_results, recorded_tuning
@@ -33,7 +33,7 @@ __all__ = [
 # --- tuning ---------------------------------------------------------------------------------
 
 
-def tune(first: Schedule, on_event: OnEvent, run_all: Engine) -> ResultsThenSchedule:
+def tune(first: Schedule, on_event: OnEvent, run_all: Executor) -> ResultsThenSchedule:
     """Try settings on validation and settle on the best, for every method that is tuned."""
     plan = first.plan
     recorded = recorded_tuning(plan)
@@ -62,7 +62,7 @@ def _proposals(plan: Plan, m: MethodSpec) -> Proposals:
 
 
 def _search(
-    now: Schedule, budget: int, on_event: OnEvent, run_all: Engine
+    now: Schedule, budget: int, on_event: OnEvent, run_all: Executor
 ) -> Iterator[TrialResult]:
     """Rounds of one proposal a method, until each has spent the budget."""
     plan, t = now.plan, now.plan.spec.tuning

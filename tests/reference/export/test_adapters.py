@@ -210,7 +210,7 @@ def test_merging_what_is_merged_says_so_and_changes_nothing(home: Path, tmp_path
 def test_merge_that_changes_predictions_is_refused_and_leaves_nothing(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    real = merging._merged
+    real = merging._merged_classifier
 
     def flipped(model: Any, artifact: Any) -> Any:
         merged = real(model, artifact)
@@ -218,7 +218,7 @@ def test_merge_that_changes_predictions_is_refused_and_leaves_nothing(
         merged.classifier.bias.data.neg_()
         return merged
 
-    monkeypatch.setattr(merging, "_merged", flipped)
+    monkeypatch.setattr(merging, "_merged_classifier", flipped)
     with pytest.raises(ArtifactError, match=r"change its predictions.*flipped.*--allow-changes"):
         export.merge(home / "a", tmp_path / "deep" / "merged", TEXTS)
     assert list(tmp_path.iterdir()) == []
@@ -750,7 +750,7 @@ def test_stray_tensors_are_none_after_every_save(home: Path):
     for name in ("a", "c", "ia3", "prompt"):
         classifier: Any = tunelab.load(home / name).classifier
         assert stray_tensors(classifier.model, home / name) == ([], [])
-    assert foreign.find(home / "a") == home / "a"
+    assert foreign.find_artifact(home / "a") == home / "a"
 
 
 # --- the command line -----------------------------------------------------------------------

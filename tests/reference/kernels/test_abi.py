@@ -36,7 +36,7 @@ def library_path() -> Path:
 
 
 def described() -> list[abi.Described]:
-    return [abi._read(row) for row in abi._rows_of(ctypes.CDLL(str(library_path())))]
+    return [abi._read_description(row) for row in abi._rows_of(ctypes.CDLL(str(library_path())))]
 
 
 def test_every_record_that_python_fills_in_is_compared() -> None:
@@ -95,7 +95,7 @@ class PieceRecord(ctypes.Structure):
 def test_a_field_that_was_moved_keeps_the_library_from_loading(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    doctored = abi.describe([PieceRecord], {})
+    doctored = abi.describe_records([PieceRecord], {})
     others = [line for line in abi.LIBRARY_PARTS[0] if "Piece" not in {line.of, line.name}]
     parts = ((*doctored, *others), *abi.LIBRARY_PARTS[1:])
     monkeypatch.setattr(abi, "LIBRARY_PARTS", parts)

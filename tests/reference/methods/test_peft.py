@@ -155,7 +155,7 @@ def test_qlora_records_what_ran_and_merges_onto_the_full_base(  # FIELD 10, 22
     quantised: str, tmp_path: Path
 ) -> None:
     from tunelab.core.artifact import open_artifact
-    from tunelab.models.classifier import load
+    from tunelab.models.classifier import open_transformer
 
     folder = make_family(tmp_path / "bert", "bert")
     outcome = train(quantised, folder, r=4)
@@ -165,7 +165,7 @@ def test_qlora_records_what_ran_and_merges_onto_the_full_base(  # FIELD 10, 22
     saved = tmp_path / "saved"
     saved.mkdir()
     outcome.classifier.save(saved)
-    again = load(open_artifact(saved))
+    again = open_transformer(open_artifact(saved))
     np.testing.assert_array_equal(again.scores(TEXTS), outcome.classifier.scores(TEXTS))
     full: Any = pretrained.load_adapter(bases.resolve(str(folder)), saved, LABELS)
     merged = full.merge_and_unload()
@@ -185,7 +185,7 @@ def test_a_merge_from_few_bits_goes_onto_the_full_base_and_reports(  # FIELD 10 
     from tunelab.core.artifact import open_artifact
     from tunelab.core.errors import ArtifactError
     from tunelab.export import merging
-    from tunelab.models.classifier import load
+    from tunelab.models.classifier import open_transformer
 
     folder = tmp_path / "wide"
     shutil.copytree(make_family(tmp_path / "bert", "bert"), folder)
@@ -216,7 +216,7 @@ def test_a_merge_from_few_bits_goes_onto_the_full_base_and_reports(  # FIELD 10 
     made = export.merge(saved, tmp_path / "merged", TEXTS, allow_changes=True)
     assert made.change.largest == pytest.approx(moved, rel=1e-3)
     assert made.change.flips == flips
-    again = load(open_artifact(tmp_path / "merged"))
+    again = open_transformer(open_artifact(tmp_path / "merged"))
     np.testing.assert_allclose(exact(again).scores(TEXTS), expected, atol=1e-5)
     assert {p.dtype for p in again.model.parameters()} == {torch.float32}
     assert made.artifact.manifest["merged_from"]["flips"] == flips

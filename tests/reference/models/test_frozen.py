@@ -98,7 +98,7 @@ def test_the_layers_below_all_that_learns_are_found(
     if family in {"modernbert", "llama"} and case == "bitfit":
         pytest.skip("its layers have no biases")
     model, _ = made(folders[family], method, **settings)
-    found = frozen.find(model)
+    found = frozen.find_lower(model)
     if (family, case) == ("deberta-v2", "freeze one"):
         count = 0  # the norm of its relative positions learns, and its lowest layer reads them
     assert (found.layers if found else 0) == count
@@ -113,7 +113,7 @@ def test_the_layers_below_all_that_learns_are_found(
 
 def test_only_what_is_frozen_stops_dropping(folders: dict[str, Path]) -> None:
     model, _ = made(folders["bert"], "lora", layers_to_transform=[1], lora_dropout=0.2)
-    found = frozen.find(model)
+    found = frozen.find_lower(model)
     assert found is not None
     model.train()
     found.still()
@@ -254,7 +254,7 @@ def test_the_plain_engine_keeps_frozen_layers_still_too(folders: dict[str, Path]
     assert (fitted.frozen["dropout"], fitted.frozen["computed"]) == (False, "each step")
     assert "plain engine" in fitted.frozen["why"]
     model, _ = made(folders["deberta-v2"], "probe")
-    found = frozen.find(model)
+    found = frozen.find_lower(model)
     assert found is not None
     model.train()
     found.still()

@@ -279,7 +279,7 @@ def test_windows_change_nothing(
         return prepared(Encoded(tuple(some)), 0, 8, width=3)
 
     for size in (1, 2, 7, 8):
-        monkeypatch.setattr(scoring, "WINDOW", size)
+        monkeypatch.setattr(scoring, "TEXTS_TOKENIZED_AT_A_TIME", size)
         found = scoring.texts_in_windows(texts.ids, score)  # type: ignore[arg-type]
         np.testing.assert_allclose(found, whole, atol=1e-6)
     assert scoring.texts_in_windows([], score).shape == (0, 3)

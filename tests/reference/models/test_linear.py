@@ -70,7 +70,7 @@ def test_tfidf_svm_decides_as_scikit_learn_does(make: object, tmp_path: Path) ->
     assert (ours.argmax(axis=1) == theirs.predict(test.texts)).all()
 
     outcome.classifier.save(tmp_path)
-    again = linear.load(artifact.open_artifact(tmp_path))
+    again = linear.open_svm(artifact.open_artifact(tmp_path))
     assert (again.scores(test.texts) == ours).all()
     assert again.label_names == job.label_names
     assert not list(tmp_path.glob("*.pkl"))
@@ -127,7 +127,7 @@ def test_embedding_svm_survives_saving(tiny_bert: Path, tmp_path: Path, pooling:
     texts = three_classes(30, 5).texts
     ours = outcome.classifier.scores(texts)
     outcome.classifier.save(tmp_path)
-    again = linear.load(artifact.open_artifact(tmp_path))
+    again = linear.open_svm(artifact.open_artifact(tmp_path))
     np.testing.assert_allclose(again.scores(texts), ours, atol=1e-9)
     assert outcome.counts["trainable_parameters"] == 3 * 32 + 3
 

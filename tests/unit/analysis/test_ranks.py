@@ -131,7 +131,7 @@ def test_studies_are_ranked_by_the_methods_they_share(tmp_path: Path) -> None:
     assert set(found.methods) == {"svm", "full", "lora"}
     assert found.left_out == ("svm-tfidf",)
     assert len(found.datasets) == 6
-    headings, rows = ranks.display(found)
+    headings, rows = ranks.ranks_for_display(found)
     assert [len(row) for row in rows] == [len(headings)] * 3
     assert sum(found.ranks.values()) == pytest.approx(6)
     with pytest.raises(ConfigError, match=r"has the same data as"):

@@ -116,7 +116,7 @@ def test_shares_add_up_and_find_what_matters(tmp_path: Path) -> None:
     assert "best 16" in found.sentences[0]
     assert any("dropout" in s and "no effect is shown" in s for s in found.sentences)
     assert any("r x bias act together" in s for s in found.sentences)
-    headings, rows = sensitivity.display(found)
+    headings, rows = sensitivity.sensitivity_for_display(found)
     assert all(len(row) == len(headings) for row in rows)
 
 

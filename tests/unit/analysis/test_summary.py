@@ -287,7 +287,9 @@ def test_an_equal_mean_on_test_is_not_the_highest(said: Summary) -> None:
 
 
 def test_summary_is_the_same_twice(record: StudyRecord, said: Summary) -> None:
-    assert json.dumps(summary.to_json(summarise(record))) == json.dumps(summary.to_json(said))
+    assert json.dumps(summary.summary_to_json(summarise(record))) == json.dumps(
+        summary.summary_to_json(said)
+    )
 
 
 def test_settings_shown_are_those_that_differ(tmp_path: Path) -> None:
@@ -336,7 +338,7 @@ def test_failed_and_missing_trials_are_named(tmp_path: Path) -> None:
     assert said.warnings[0].startswith("lora (seed 1) failed: RuntimeError: the loss is not finite")
     assert said.warnings[1].startswith("2 of 12 trials have not been run")
     assert (said.row("lora").n_seeds, said.row("lora").n_failed) == (2, 1)
-    assert "Failed" in summary.display(said)[0]
+    assert "Failed" in summary.summary_for_display(said)[0]
 
 
 def test_trials_that_were_not_computed_alike_are_said(record: StudyRecord) -> None:
@@ -379,7 +381,7 @@ def test_one_seed_has_no_interval(tmp_path: Path) -> None:
     e = said.rows[0].estimates["test_accuracy"]
     assert e is not None
     assert (e.low, e.high, e.n) == (None, None, 1)
-    assert "±" not in "".join(c for row in summary.display(said)[1] for c in row)
+    assert "±" not in "".join(c for row in summary.summary_for_display(said)[1] for c in row)
 
 
 def test_one_method_is_compared_with_nothing(tmp_path: Path) -> None:
@@ -412,7 +414,7 @@ def test_table_has_means_and_intervals_as_numbers(said: Summary) -> None:
 
 
 def test_display_has_a_cell_for_each_heading(said: Summary) -> None:
-    headings, cells = summary.display(said)
+    headings, cells = summary.summary_for_display(said)
     assert headings[:3] == ["Method", "Test accuracy, %", "Validation accuracy, %"]
     assert {"Adapter params", "Head params"} <= set(headings)
     assert all(len(row) == len(headings) for row in cells)
@@ -423,12 +425,12 @@ def test_columns_that_nobody_measured_are_left_out(record: StudyRecord) -> None:
         replace(r, cost=replace(r.cost, peak_memory_bytes=None)) for r in record.results
     )
     said = summarise(replace(record, results=results))
-    assert "Peak memory" not in summary.display(said)[0]
+    assert "Peak memory" not in summary.summary_for_display(said)[0]
     assert said.rows[0].reasons["peak_memory_bytes"] == "not measured"
 
 
 def test_to_json_is_plain_and_round_trips(tmp_path: Path, said: Summary) -> None:
-    files.write_json(tmp_path / "comparison.json", summary.to_json(said))
+    files.write_json(tmp_path / "comparison.json", summary.summary_to_json(said))
     back = json.loads((tmp_path / "comparison.json").read_text())
     assert back["best"] == said.best
     assert back["part"] == "test"

@@ -77,7 +77,7 @@ def test_the_front_by_means(tmp_path: Path) -> None:
         "No method beats these in both accuracy on test and size on disk"
     )
     assert "svm is beaten in both by lora, and surely so" in found.sentences
-    json.dumps(tradeoff.to_json(found))
+    json.dumps(tradeoff.recommendation_to_json(found))
 
 
 def test_throughput_is_a_cost_of_which_more_is_better(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from tunelab.core.errors import InputError
 from tunelab.core.values import DataSpec, Predictions, Seeds, Split
 from tunelab.methods import METHODS as TRAINABLE
 from tunelab.methods import Task, fit_alone
-from tunelab.models.text_classifier import load
+from tunelab.models.text_classifier import open_classifier
 from tunelab.stats import calibration, metrics, predictions
 
 LORA = METHODS[3]
@@ -113,7 +113,7 @@ def test_evaluate_two_models_by_mcnemars_exact_test(saved: tuple[Path, Path, Pat
     labelled = reviews(300, 7)
     right = {}
     for folder in (many, few):
-        guesses = load(folder).predict([t for t, _ in labelled])
+        guesses = open_classifier(folder).predict([t for t, _ in labelled])
         right[folder] = np.array(guesses) == np.array([name for _, name in labelled])
         accuracy = found["scores"][str(folder)]["accuracy"]
         assert accuracy == pytest.approx(right[folder].mean())
@@ -132,7 +132,7 @@ def test_a_kept_temperature_is_used_when_asked_for_and_by_evaluate(
 ) -> None:
     _, few, rows = saved
     folder = shutil.copytree(few, tmp_path / "copy")
-    plain = load(folder)
+    plain = open_classifier(folder)
     texts = [t for t, _ in reviews(300, 7)]
     labels = np.array([plain.label_names.index(name) for _, name in reviews(300, 7)])
     scores = plain.classifier.scores(texts)
@@ -144,7 +144,7 @@ def test_a_kept_temperature_is_used_when_asked_for_and_by_evaluate(
     temperature = calibration.read_temperature(opened)
     assert temperature == pytest.approx(calibration.fit_temperature(sure))
 
-    again = load(folder)
+    again = open_classifier(folder)
     assert np.array_equal(again.predict_proba(texts), plain.predict_proba(texts))
     expected = predictions.probabilities(scores / temperature, "logit")
     assert again.calibrated().predict_proba(texts) == pytest.approx(expected)

@@ -12,7 +12,7 @@ import pytest
 from commands import run_here
 from studies import make_study
 from tunelab.core import study_folder
-from tunelab.core.study_folder import Rows
+from tunelab.core.study_folder import StudyRows
 from tunelab.core.values import DataSpec, Predictions, Split
 from tunelab.data import load
 from tunelab.stats import Runs, slices
@@ -64,7 +64,7 @@ def test_a_weak_slice_is_named_and_said():
 
 def test_large_numbers_that_differ_in_late_digits_are_bins_of_their_own():
     values = [10_000_001 + i for i in range(40)]
-    rows = Rows(tuple(map(str, values)), ("a text",) * 40, np.zeros(40, dtype=np.int64),
+    rows = StudyRows(tuple(map(str, values)), ("a text",) * 40, np.zeros(40, dtype=np.int64),
                 {"user": tuple(values)})  # fmt: skip
     found = attributes(rows, ["only"])["user"]
     assert list(dict.fromkeys(found)) == [
@@ -132,7 +132,7 @@ def test_small_slices_and_missing_values_are_left_out():
 
 def test_attributes():
     texts = tuple(" ".join(["w"] * n) for n in range(1, 41))
-    rows = Rows(
+    rows = StudyRows(
         ids=tuple(f"{'ab'[i % 2]}:{i}" for i in range(40)),
         texts=texts,
         labels=np.arange(40) % 2,

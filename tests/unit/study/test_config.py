@@ -171,7 +171,7 @@ def test_a_resolved_study_reads_back_as_itself(tmp_path: Path) -> None:
 
 
 def test_the_schema_takes_good_files_and_refuses_bad_ones() -> None:
-    schema = file.schema()
+    schema = file.study_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     good = yaml.safe_load("data: demo\nmethods: [svm, {name: lora, r: [4, 8], bias: all}]")
     jsonschema.validate(good, schema)

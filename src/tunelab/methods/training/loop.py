@@ -443,7 +443,7 @@ def _eval_logits(
     encoded: Encoded,
     pad_id: int,
     settings: TrainingSettings,
-    lower: scoring.Lower | None = None,
+    lower: scoring.LowerScores | None = None,
 ) -> NDArray[np.float64]:
     """Logits of all texts in their order, (n, n_classes)."""
     size = settings.per_device_eval_batch_size

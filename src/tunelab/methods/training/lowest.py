@@ -39,7 +39,7 @@ class Lowest:
         self.seconds, self.peak_memory_bytes = 0.0, None
         self._states: frozen.States | str = ""
         self._lower: frozen.Lower | None = None
-        self._found = frozen.find(model)
+        self._found = frozen.find_lower(model)
         if self._found is None:
             return
         # Methods without this setting train in the lowest layer, or all of it.

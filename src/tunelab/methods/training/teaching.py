@@ -1,8 +1,7 @@
 """The training loop to learn from: full fine-tuning and LoRA in plain PyTorch, in one sitting.
 
-`loop` does the same with the same losses (tests/reference/methods/test_teaching.py), but faster and
-for every method: batches without padding, compiled kernels, bfloat16, several adapters in one pass,
-frozen layers computed once. Read this first. `main` trains LoRA on 200 reviews.
+`loop` does the same with the same losses (tests/reference/methods/test_teaching.py), but faster:
+without padding, in compiled kernels, several at once. `main` trains LoRA on 200 reviews.
 
 Shapes: b texts in a batch, the longest of t tokens; c classes; a linear layer from k to d numbers.
 """
@@ -91,7 +90,7 @@ def train_plainly(  # noqa: PLR0917
         for rows in train_batches(encoded.lengths, batch_size, order):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * rate_at(len(losses), steps, recipe)
-            logits = logits_of(model, encoded, rows, pad_id)
+            logits = logits_of_rows(model, encoded, rows, pad_id)
             loss = functional.cross_entropy(logits, torch.from_numpy(labels[rows]))
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(learning, recipe.max_grad_norm)
@@ -112,7 +111,9 @@ def rate_at(step: int, steps: int, recipe: Recipe) -> float:
     return (step + 1) / warm if step < warm else (steps - step) / (steps - warm)
 
 
-def logits_of(model: Any, texts: Encoded, rows: NDArray[np.int64], pad_id: int) -> torch.Tensor:
+def logits_of_rows(
+    model: Any, texts: Encoded, rows: NDArray[np.int64], pad_id: int
+) -> torch.Tensor:
     """(b, c): the texts as (b, t), those that are shorter filled up with `pad_id` and masked."""
     batch = pad(texts, rows, pad_id)
     ids, mask = torch.from_numpy(batch.input_ids), torch.from_numpy(batch.attention_mask)
@@ -125,7 +126,7 @@ def accuracy(model: Any, texts: Labelled, pad_id: int) -> float:
     model.eval()
     parts = np.array_split(np.arange(len(texts[1])), math.ceil(len(texts[1]) / 64))
     with torch.no_grad():
-        found = [logits_of(model, texts[0], rows, pad_id).argmax(1).numpy() for rows in parts]
+        found = [logits_of_rows(model, texts[0], rows, pad_id).argmax(1).numpy() for rows in parts]
     return float((np.concatenate(found) == texts[1]).mean())
 
 
@@ -139,10 +140,8 @@ def main() -> None:
     tokenizer = pretrained.load_tokenizer(base)
     model, head = pretrained.load_classifier(base, reviews.label_names, seed=0)
     add_lora(model, ["query", "value"], head)
-    parts = (reviews.train, reviews.validation)
-    texts, validation = (
-        (batches.encode(tokenizer, p.texts[:200], 64), p.labels[:200]) for p in parts
-    )
+    few = ((part.texts[:200], part.labels[:200]) for part in (reviews.train, reviews.validation))
+    texts, validation = ((batches.encode(tokenizer, t, 64), labels) for t, labels in few)
     for loss in train_plainly(model, texts, validation, Recipe(learning_rate=5e-3), pad_id=0):
         print(f"{loss:.4f}")
 

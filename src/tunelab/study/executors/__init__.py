@@ -18,12 +18,12 @@ from tunelab.study.trial import run_and_store
 
 __all__ = [
     "ENGINES",
-    "Engine",
+    "Executor",
     "Worker",
 ]
 
 
-class Engine(Protocol):
+class Executor(Protocol):
     """Stacks of specs, the study's folder and its main metric -> results, when they have ended.
 
     The trials of a stack are trained in one pass; most hold one trial. `jobs` stacks run at a
@@ -71,4 +71,4 @@ def run_inline(
         yield from run_and_store(specs, study, metric, tell)
 
 
-ENGINES: dict[str, Engine] = {"process": run_in_processes, "inline": run_inline}
+ENGINES: dict[str, Executor] = {"process": run_in_processes, "inline": run_inline}

@@ -126,7 +126,7 @@ def run_in_processes(
                     for spec in specs:
                         on_event({"event": "start", "trial_id": spec.trial_id})
                     running[specs[0].trial_id] = specs
-                    _send(
+                    _send_job(
                         process,
                         {
                             "specs": [asdict(s) for s in specs],
@@ -173,7 +173,7 @@ def _start(logs: Path, methods: Iterable[str], threads: int | None) -> subproces
         )
 
 
-def _send(worker: subprocess.Popen[str], job: Mapping[str, Any]) -> None:
+def _send_job(worker: subprocess.Popen[str], job: Mapping[str, Any]) -> None:
     assert worker.stdin  # noqa: S101  _start opened it
     # A worker that is gone is seen where its events are read.
     with suppress(BrokenPipeError):

@@ -78,7 +78,7 @@ def _building() -> Callable[[], object] | None:
     return functools.partial(os.waitpid, child, 0)
 
 
-def _send(out: int, event: Mapping[str, Any]) -> None:
+def _send_event(out: int, event: Mapping[str, Any]) -> None:
     # One write of less than a pipe's buffer is never cut, so trials may share the pipe.
     os.write(out, json.dumps(event).encode() + b"\n")
 
@@ -89,7 +89,7 @@ def _run(job: Mapping[str, Any], out: int) -> None:
 
     def tell(row: Mapping[str, Any]) -> None:
         try:
-            _send(out, {"event": "step", **row})
+            _send_event(out, {"event": "step", **row})
         except BrokenPipeError:
             # The command line was killed: nobody waits for this trial, and it has not failed.
             os._exit(1)
@@ -142,7 +142,7 @@ def _tell_ended(running: dict[int, str], out: int) -> None:
         if not child:
             return
         code = os.waitstatus_to_exitcode(status)
-        _send(out, {"event": "end", "trial_id": running.pop(child), "exit": code})
+        _send_event(out, {"event": "end", "trial_id": running.pop(child), "exit": code})
 
 
 def _serve(out: int) -> None:
@@ -173,7 +173,7 @@ def _serve_without_fork(out: int) -> None:
     for line in sys.stdin:
         job = json.loads(line)
         _run(job, out)
-        _send(out, {"event": "end", "trial_id": job["specs"][0]["trial_id"], "exit": 0})
+        _send_event(out, {"event": "end", "trial_id": job["specs"][0]["trial_id"], "exit": 0})
 
 
 def main() -> None:
