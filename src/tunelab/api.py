@@ -17,7 +17,7 @@ from tunelab.analysis.behaviour import Result, results
 from tunelab.core import files, study_folder
 from tunelab.core.artifact import MANIFEST, open_artifact
 from tunelab.core.errors import ArtifactError, ConfigError, TrialError
-from tunelab.core.events import OnEvent
+from tunelab.core.events import Stage, event_to_json
 from tunelab.core.values import Artifact, Dataset, DataSpec, Predictions, TrialResult
 from tunelab.data.behaviour import (
     BUNDLED_SUITE,
@@ -33,7 +33,7 @@ from tunelab.models import text_classifier
 from tunelab.models.text_classifier import TextClassifier
 from tunelab.report import cards, page
 from tunelab.stats import Runs
-from tunelab.study import Schedule, file, resolve, trackers
+from tunelab.study import OnStudyEvent, Replanned, Schedule, StudyEvent, file, resolve, trackers
 from tunelab.study.executors import Worker
 from tunelab.study.space import Tuning
 from tunelab.study.spec import StudySpec
@@ -57,8 +57,24 @@ __all__ = [
 ]
 
 
-def _ignore_event(_: Mapping[str, Any]) -> None:
+# What a user's own function is given: an event as JSON, and {"event": "plan", "plan": Schedule}.
+OnUserEvent = Callable[[Mapping[str, Any]], None]
+
+
+def _ignore_event(_: object) -> None:
     """Hear events and say nothing."""
+
+
+def _told(on_event: OnUserEvent) -> OnStudyEvent:
+    """Tell a user's function of events."""
+
+    def hear(event: StudyEvent) -> None:
+        if isinstance(event, Replanned):
+            on_event({"event": "plan", "plan": event.schedule})
+        else:
+            on_event(event_to_json(event))
+
+    return hear
 
 
 def load_data(
@@ -184,12 +200,12 @@ class Study:
         return open_artifact(study_folder.artifact_dir(self.directory, trial.spec.trial_id))
 
     def extend(
-        self, seeds: int, *, engine: str = "process", on_event: OnEvent = _ignore_event
+        self, seeds: int, *, engine: str = "process", on_event: OnUserEvent = _ignore_event
     ) -> Study:
         """Run so many more seeds of every method; what is there is kept. Gives the study anew."""
         have = len(self.record.settings["seeds"])
         schedule = study.scheduled(study.plan(extended(self.directory, total=have + seeds)))
-        run_study(schedule, "Study.extend(...)", on_event, engine=engine)
+        run_study(schedule, "Study.extend(...)", _told(on_event), engine=engine)
         return Study(self.directory)
 
     def __repr__(self) -> str:
@@ -226,7 +242,7 @@ def compare(
     report_to: str | Sequence[str] | None = None,
     jobs: int | Literal["auto"] | None = None,
     stack: int | Literal["auto", "off"] | None = None,
-    on_event: OnEvent = _ignore_event,
+    on_event: OnUserEvent = _ignore_event,
     **settings: Any,
 ) -> Study:
     """Train and compare methods on the same splits; resume where the folder has trials already.
@@ -254,7 +270,8 @@ def compare(
     spec = resolve.resolve_study(path, keys | {"data.source": _source_name(source)}, settings)
     with study.worker(spec, engine) as worker:
         schedule = study.scheduled(study.plan(spec))
-        run_study(schedule, "tunelab.compare(...)", on_event, engine=engine, worker=worker)
+        said = _told(on_event)
+        run_study(schedule, "tunelab.compare(...)", said, engine=engine, worker=worker)
     return Study(spec.output_dir)
 
 
@@ -289,7 +306,7 @@ def extended(directory: Path, total: int) -> StudySpec:
 def run_study(
     schedule: Schedule,
     command: str,
-    on_event: OnEvent,
+    on_event: OnStudyEvent,
     on_result: Callable[[TrialResult], None] = lambda _: None,
     engine: str = "process",
     *,
@@ -313,14 +330,14 @@ def run_study(
             write_outputs(folder)
 
 
-def _meanwhile(on_event: OnEvent, do: Callable[[], None]) -> OnEvent:
+def _meanwhile(on_event: OnStudyEvent, do: Callable[[], None]) -> OnStudyEvent:
     """Pass events on, and do something once, as soon as the first trial says that it runs."""
     done = False
 
-    def hear(event: Mapping[str, Any]) -> None:
+    def hear(event: StudyEvent) -> None:
         nonlocal done
         on_event(event)
-        if not done and "stage" in event:
+        if not done and isinstance(event, Stage):
             done = True
             with suppress(Exception):  # said again where it is needed, when all trials are kept
                 do()
@@ -344,7 +361,7 @@ def write_outputs(directory: Path) -> None:
 
 
 def train_one(
-    spec: StudySpec, *, overwrite: bool = False, on_event: OnEvent = _ignore_event
+    spec: StudySpec, *, overwrite: bool = False, on_event: OnStudyEvent = _ignore_event
 ) -> TrialResult:
     """Train one method with one seed; `spec.output_dir` becomes the artifact.
 
@@ -412,7 +429,7 @@ def fine_tune(
     on_leak: Literal["warn", "drop", "fail"] | None = None,
     report_to: str | Sequence[str] | None = None,
     overwrite: bool = False,
-    on_event: OnEvent = _ignore_event,
+    on_event: OnUserEvent = _ignore_event,
     **settings: Any,
 ) -> TrialResult:
     """Train one method with one seed into a folder that `load` reads, as `tunelab train` does.
@@ -423,9 +440,8 @@ def fine_tune(
     given = locals()  # as in `compare`
     keys = file.keys_from_keywords(given)
     keys |= {"data.source": _source_name(source), "methods": [method], "seeds": [seed]}
-    return train_one(
-        resolve.resolve_study(None, keys, settings), overwrite=overwrite, on_event=on_event
-    )
+    spec = resolve.resolve_study(None, keys, settings)
+    return train_one(spec, overwrite=overwrite, on_event=_told(on_event))
 
 
 def load_base(name: str = "minilm") -> tuple[Any, Any]:

@@ -18,6 +18,7 @@ import pytest
 from commands import Said
 from tunelab import api, study
 from tunelab.core import files, machine, study_folder
+from tunelab.core.events import Step
 from tunelab.core.values import TrialResult
 from tunelab.report import page
 from tunelab.study import resolve
@@ -78,10 +79,9 @@ def test_a_trial_that_is_killed_leaves_the_other_alone(
     assert planned.jobs == 2
     killed = False
 
-    def kill_the_long_one(event: object) -> None:
+    def kill_the_long_one(event: study.StudyEvent) -> None:
         nonlocal killed
-        row = dict(event)  # type: ignore[call-overload]
-        if not killed and row.get("trial_id", "").startswith("lora") and "loss" in row:
+        if not killed and isinstance(event, Step) and str(event.trial_id).startswith("lora"):
             killed = True
             me = psutil.Process()
             trials = [p for w in me.children() for p in w.children()]

@@ -16,6 +16,7 @@ from commands import Said
 from tunelab import study
 from tunelab.core import machine, study_folder
 from tunelab.core.errors import ConfigError
+from tunelab.core.events import Step
 from tunelab.models import text_classifier
 from tunelab.study import estimate, resolve
 
@@ -118,9 +119,9 @@ def test_trials_of_a_stack_that_is_killed_run_by_themselves(
     study.write(p.progress, "test")
     killed = False
 
-    def kill_once(event: Any) -> None:
+    def kill_once(event: study.StudyEvent) -> None:
         nonlocal killed
-        if not killed and "loss" in event:
+        if not killed and isinstance(event, Step):
             killed = True
             (trial,) = [c for w in psutil.Process().children() for c in w.children()]
             os.kill(trial.pid, signal.SIGKILL)

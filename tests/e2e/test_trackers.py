@@ -15,6 +15,7 @@ import pytest
 
 from commands import FAST, run_fresh, run_here
 from tunelab.core import study_folder
+from tunelab.core.events import Evaluated, Stage, Step
 from tunelab.core.values import Cost, DataSpec, MethodSpec, TrialResult, TrialSpec
 from tunelab.study import trackers
 
@@ -149,9 +150,10 @@ def test_trials_that_run_side_by_side_are_not_mixed(tmp_path: Path) -> None:
     with trackers.Reporter(["tensorboard"], "p", tmp_path, trials, said.append) as reporter:
         for step in (1, 2):
             for spec, loss in ((a, 1.0), (b, 2.0), (c, 3.0)):
-                reporter.event({"event": "step", "trial_id": spec.trial_id, "stage": "training"})
-                reporter.event({"event": "step", "trial_id": spec.trial_id, "step": step,
-                                "steps": 2, "loss": loss + step, "eval_accuracy": 0.5})  # fmt: skip
+                trial_id = spec.trial_id
+                reporter.event(Stage("training", trial_id))
+                reporter.event(Step(step, 1.0, loss + step, 2e-4, 2, 400.0, trial_id))
+                reporter.event(Evaluated(step, 1.0, {"eval_accuracy": 0.5}, 2, trial_id))
         # They end in another order than they began.
         for spec, accuracy in ((c, 0.75), (a, 0.25), (b, 0.5)):
             reporter.result(ended(spec, accuracy))
@@ -187,7 +189,7 @@ def test_a_tracker_that_fails_is_said_once_and_ends_nothing(tmp_path: Path) -> N
     reporter = trackers.Reporter(["tensorboard"], "p", tmp_path, {"a-0": spec}, said.append)
     with reporter:
         for step in (1, 2):
-            reporter.event({"trial_id": "a-0", "step": step, "loss": 1.0})
+            reporter.event(Step(step, 1.0, 1.0, 2e-4, 2, 400.0, "a-0"))
         reporter.result(ended(spec, 0.5))
     (line,) = said
     assert line.startswith("report_to: tensorboard failed and is left out from here on: ")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tunelab.core.values import Dataset
-    from tunelab.study import Progress, Schedule
+    from tunelab.study import Progress, Schedule, StudyEvent
     from tunelab.study.executors import Worker
 
 __all__ = [
@@ -140,6 +140,7 @@ def train(
     """Train one method with one seed; the output folder is a classifier ready to use."""
     from tunelab import api
     from tunelab.analysis import numbers
+    from tunelab.core.events import Stage, Step
     from tunelab.study import resolve
 
     keys, settings = take_study_keys(given)
@@ -150,11 +151,11 @@ def train(
         console.print(note, markup=False, highlight=False)
     with console.status("starting") as status:
 
-        def show(event: Any) -> None:
-            if "loss" in event:
-                status.update(f"step {event['step']} of {event['steps']}, loss {event['loss']:.3f}")
-            elif "stage" in event:
-                status.update(event["stage"])
+        def show(event: StudyEvent) -> None:
+            if isinstance(event, Step):
+                status.update(f"step {event.step} of {event.steps}, loss {event.loss:.3f}")
+            elif isinstance(event, Stage):
+                status.update(event.name)
 
         result = api.train_one(spec, overwrite=overwrite, on_event=show)
     out = spec.output_dir

@@ -8,7 +8,6 @@ a pipe, one line is one trial. A quiet console shows nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -21,9 +20,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tunelab.analysis.numbers import MISSING, column, format_estimate, format_seconds
+from tunelab.core.events import Evaluated, Note, Progressed, Stage, Started, Step
 from tunelab.core.values import Estimate, TrialResult, TrialSpec
 from tunelab.stats.metrics import METRICS
-from tunelab.study import Schedule
+from tunelab.study import Replanned, Schedule, StudyEvent
 
 __all__ = [
     "Display",
@@ -175,20 +175,21 @@ class Display:
         kind = column(f"eval_{self._metric}").kind
         return format_estimate(Estimate(value, None, None, 1, ""), kind)
 
-    def event(self, event: Mapping[str, Any]) -> None:
+    def event(self, event: StudyEvent) -> None:
         """Show one event of an engine."""
-        trial_id = str(event.get("trial_id", ""))
-        if event.get("event") == "plan":
-            self._reschedule(event["plan"])
-        elif event.get("event") == "start":
-            self._started[trial_id] = time.perf_counter()
-            self._show(trial_id, "starting", completed=0, total=None)
-        elif event.get("event") == "note":
-            self._line((str(event["text"]), "yellow"))
-        elif "stage" in event:
-            self._show(trial_id, str(event["stage"]))
-        elif "eval_loss" in event or "loss" in event:
-            self._show(trial_id, self._said(event), completed=event["step"], total=event["steps"])
+        match event:
+            case Replanned():
+                self._reschedule(event.schedule)
+            case Started():
+                self._started[event.trial_id] = time.perf_counter()
+                self._show(event.trial_id, "starting", completed=0, total=None)
+            case Note():
+                self._line((event.text, "yellow"))
+            case Stage():
+                self._show(event.trial_id, event.name)
+            case Step() | Evaluated():
+                said = self._said(event)
+                self._show(event.trial_id, said, completed=event.step, total=event.steps)
 
     def _reschedule(self, schedule: Schedule) -> None:
         """Take over what is to run from now on: settings were chosen, or a method was dropped."""
@@ -241,18 +242,16 @@ class Display:
         # In a file or a pipe, one line is one trial.
         self._console.print(Text.assemble(*parts), soft_wrap=not self._console.is_terminal)
 
-    def _said(self, event: Mapping[str, Any]) -> str:
-        parts = [f"epoch {event['epoch']:.1f}"]
-        if "loss" in event:
-            parts.append(f"loss {event['loss']:.3f}")
-        if f"eval_{self._metric}" in event:
-            parts.append(f"validation {self._score(event[f'eval_{self._metric}'])}")
-        if "texts_per_second" in event:
-            parts.append(f"{event['texts_per_second']:.0f} texts/s")
+    def _said(self, event: Progressed) -> str:
+        parts = [f"epoch {event.epoch:.1f}"]
+        if isinstance(event, Step):
+            parts += [f"loss {event.loss:.3f}", f"{event.texts_per_second:.0f} texts/s"]
+        elif f"eval_{self._metric}" in event.scores:
+            parts.append(f"validation {self._score(event.scores[f'eval_{self._metric}'])}")
         return "  ".join(parts)
 
-    def _show(self, trial_id: str, said: str, **more: Any) -> None:
+    def _show(self, trial_id: str | None, said: str, **more: Any) -> None:
         # Of trials side by side, the line shows the one that last had something to say.
         if self._bars and self._tasks:
-            name = self._names.get(trial_id, "")
+            name = self._names.get(trial_id or "", "")
             self._bars.update(self._tasks[1], description=name, said=said, **more)

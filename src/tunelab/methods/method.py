@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.core.events import OnProgress
 from tunelab.core.values import Classifier, Seeds, Split
 from tunelab.methods.settings import Settings, TrainingSettings
 from tunelab.models.bases import Base
@@ -38,8 +39,8 @@ Adapt = Callable[[Any, Any, list[str], Any], Any]
 class Task:
     """What a method is given. The test part is not in it.
 
-    `metric` is the study's main metric, for what a method chooses on validation. `on_step` takes
-    one row of progress at a time.
+    `metric` is the study's main metric, for what a method chooses on validation. `on_step` is
+    told how far a training is.
     """
 
     label_names: tuple[str, ...]
@@ -49,7 +50,7 @@ class Task:
     settings: Any
     seeds: Seeds
     metric: str
-    on_step: Callable[[Mapping[str, Any]], None]
+    on_step: OnProgress
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,16 @@ from tunelab.study.planning import Plan, check_place, expand, plan
 from tunelab.study.progress import Progress, read_progress
 from tunelab.study.record import write
 from tunelab.study.running import run, worker
-from tunelab.study.schedule import Schedule, scheduled
+from tunelab.study.schedule import OnStudyEvent, Replanned, Schedule, StudyEvent, scheduled
 
 __all__ = [
+    "OnStudyEvent",
     "Plan",
     "Power",
     "Progress",
+    "Replanned",
     "Schedule",
+    "StudyEvent",
     "check_place",
     "expand",
     "plan",

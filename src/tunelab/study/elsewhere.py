@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 
 from tunelab import data
 from tunelab.core import study_folder
-from tunelab.core.events import OnEvent
+from tunelab.core.events import Stage
 from tunelab.core.values import Classifier, DataSpec, Predictions, Split, TrialResult, TrialSpec
 from tunelab.stats import metrics
 
@@ -73,7 +73,7 @@ def _by_domain(
 
 
 def score_elsewhere(
-    before: TrialResult, spec: TrialSpec, study: Path, on_event: OnEvent
+    before: TrialResult, spec: TrialSpec, study: Path, on_event: Callable[[Stage], None]
 ) -> TrialResult:
     """Add predictions on other data to a trial that is done, from its artifact: no training."""
     from tunelab.models import text_classifier
@@ -81,7 +81,7 @@ def score_elsewhere(
     if not spec.test_on:
         return before
     kept = study_folder.trial_dir(study, spec.trial_id)
-    on_event({"stage": "scoring other data"})
+    on_event(Stage("scoring other data"))
     try:
         classifier = text_classifier.open_classifier(kept / "artifact").classifier
         names = classifier.label_names

@@ -12,7 +12,7 @@ from tunelab.study.executors import Executor
 from tunelab.study.planning import Plan
 from tunelab.study.progress import is_done, read_results
 from tunelab.study.record import trial_ids_of
-from tunelab.study.schedule import Schedule, scheduled, stacks_of
+from tunelab.study.schedule import OnStudyEvent, Replanned, Schedule, scheduled, stacks_of
 
 __all__ = [
     "ResultsThenSchedule",
@@ -42,9 +42,9 @@ def run_missing(
         yield result
 
 
-def reschedule(plan: Plan, on_event: OnEvent) -> Schedule:
+def reschedule(plan: Plan, on_event: OnStudyEvent) -> Schedule:
     """Schedule anew from what is on disk, put the trials' ids into study.yaml, and tell."""
     now = scheduled(plan)
     study_folder.update_study(plan.spec.output_dir, **trial_ids_of(now.progress))
-    on_event({"event": "plan", "plan": now})
+    on_event(Replanned(now))
     return now

@@ -8,14 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from tunelab.core import study_folder
-from tunelab.core.events import OnEvent
 from tunelab.core.values import TrialResult, TrialSpec
 from tunelab.stats import racing
 from tunelab.study.executors import Executor
 from tunelab.study.missing import ResultsThenSchedule, reschedule, run_missing
 from tunelab.study.planning import Plan
 from tunelab.study.progress import race_so_far, read_results, trials_still_racing
-from tunelab.study.schedule import Schedule
+from tunelab.study.schedule import OnStudyEvent, Schedule
 
 __all__ = [
     "race_methods",
@@ -26,7 +25,7 @@ __all__ = [
 
 
 def race_methods(
-    now: Schedule, on_event: OnEvent, run_all: Executor, started: float
+    now: Schedule, on_event: OnStudyEvent, run_all: Executor, started: float
 ) -> ResultsThenSchedule:
     """Round by round, a seed each, until one method is left, the seeds are used up, or the time."""
     plan, folder = now.plan, now.plan.spec.output_dir

@@ -9,20 +9,19 @@ progress is read and scheduled anew.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
 
 from tunelab.core import study_folder
-from tunelab.core.events import OnEvent
+from tunelab.core.events import Note
 from tunelab.core.values import TrialResult
 from tunelab.study import estimate, trackers
 from tunelab.study.executors import ENGINES, Executor, Worker
 from tunelab.study.missing import run_missing
 from tunelab.study.planning import count_trials
 from tunelab.study.raced import race_methods
-from tunelab.study.schedule import Schedule
+from tunelab.study.schedule import OnStudyEvent, Replanned, Schedule, StudyEvent
 from tunelab.study.spec import StudySpec
 from tunelab.study.tuning import tune
 
@@ -47,15 +46,15 @@ def worker(spec: StudySpec, engine: str = "process") -> Iterator[Worker]:
 
 
 def run(
-    first: Schedule, on_event: OnEvent, engine: str = "process", worker: Worker | None = None
+    first: Schedule, on_event: OnStudyEvent, engine: str = "process", worker: Worker | None = None
 ) -> Iterator[TrialResult]:
     """Run what is missing: tries of settings, then trials; each result is yielded when on disk.
 
     `worker`: the process that they are forked from, where one has been started (see `worker`); it
     is ended.
     Where what is to run changes (settings were chosen, a method was dropped from the race), the
-    event {"event": "plan", "plan": the new Schedule} says so. Trackers that the study reports to
-    hear every event and result too; one that fails is left out, which an event `note` says.
+    event `Replanned` says so. Trackers that the study reports to hear every event and result too;
+    one that fails is left out, which an event `Note` says.
     """
     spec = first.plan.spec
     folder = spec.output_dir
@@ -71,14 +70,14 @@ def run(
                 folder.name,
                 folder / trackers.TRACKING_FOLDER,
                 known,
-                lambda text: on_event({"event": "note", "text": text}),
+                lambda text: on_event(Note(text)),
             )
         )
 
-        def hear(event: Mapping[str, Any]) -> None:
+        def hear(event: StudyEvent) -> None:
             on_event(event)
-            if event.get("event") == "plan":
-                known.update({t.trial_id: t for t in event["plan"].progress.todo})
+            if isinstance(event, Replanned):
+                known.update({t.trial_id: t for t in event.schedule.progress.todo})
             else:
                 reporter.event(event)
 
@@ -87,7 +86,9 @@ def run(
             yield result
 
 
-def _run_stages(first: Schedule, on_event: OnEvent, run_all: Executor) -> Iterator[TrialResult]:
+def _run_stages(
+    first: Schedule, on_event: OnStudyEvent, run_all: Executor
+) -> Iterator[TrialResult]:
     """Tries of settings, then all trials or a race, then those on fewer rows."""
     started = time.perf_counter()
     now = yield from tune(first, on_event, run_all)

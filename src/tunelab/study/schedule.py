@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from tunelab.core.events import Event
 from tunelab.core.values import MethodSpec, TrialSpec
 from tunelab.methods import alike, why_alone
 from tunelab.study.estimate import estimate, makespan, side_by_side, stack_size
@@ -13,7 +14,10 @@ from tunelab.study.progress import Progress, read_progress
 from tunelab.study.spec import StudySpec
 
 __all__ = [
+    "OnStudyEvent",
+    "Replanned",
     "Schedule",
+    "StudyEvent",
     "scheduled",
     "stacks_of",
 ]
@@ -47,6 +51,18 @@ class Schedule:
     def total_seconds(self) -> float:
         """Estimated seconds until everything that is still to run is done."""
         return makespan(self.seconds.values(), self.jobs)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Replanned:
+    """What is to run has changed: settings were chosen, or a method was dropped from the race."""
+
+    schedule: Schedule
+
+
+# What is said while a study runs: what its trials say, and this.
+StudyEvent = Event | Replanned
+OnStudyEvent = Callable[[StudyEvent], None]
 
 
 def scheduled(plan: Plan) -> Schedule:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tunelab.core.errors import ConfigError, suggest
+from tunelab.core.events import Event, Progressed, event_to_json
 from tunelab.core.values import TrialResult, TrialSpec
 
 __all__ = [
@@ -170,7 +171,7 @@ class Reporter:
     say: Callable[[str], None]
     _current: str | None = None
     _open: dict[str, Any] = field(default_factory=dict)
-    _waiting: dict[str, list[Mapping[str, Any] | TrialResult]] = field(default_factory=dict)
+    _waiting: dict[str, list[Progressed | TrialResult]] = field(default_factory=dict)
     _off: set[str] = field(default_factory=set)
     _step: int = 0
 
@@ -180,18 +181,17 @@ class Reporter:
     def __exit__(self, *_: object) -> None:
         self._close()
 
-    def event(self, event: Mapping[str, Any]) -> None:
+    def event(self, event: Event) -> None:
         """Report a row of the history: loss, learning rate, validation scores, by step."""
-        trial_id = event.get("trial_id")
-        if trial_id in self.trials and ("loss" in event or "eval_loss" in event):
-            self._take(str(trial_id), event)
+        if isinstance(event, Progressed) and event.trial_id in self.trials:
+            self._take(str(event.trial_id), event)
 
     def result(self, result: TrialResult) -> None:
         """Report final scores and costs, or the error, and end the trial's run."""
         if result.spec.trial_id in self.trials:
             self._take(result.spec.trial_id, result)
 
-    def _take(self, trial_id: str, item: Mapping[str, Any] | TrialResult) -> None:
+    def _take(self, trial_id: str, item: Progressed | TrialResult) -> None:
         if self._current not in {None, trial_id}:
             self._waiting.setdefault(trial_id, []).append(item)
             return
@@ -207,7 +207,7 @@ class Reporter:
         for held in self._waiting.pop(ended, ()) if ended else ():
             self._take(str(ended), held)
 
-    def _report(self, trial_id: str, item: Mapping[str, Any] | TrialResult) -> None:
+    def _report(self, trial_id: str, item: Progressed | TrialResult) -> None:
         spec = self.trials[trial_id]
 
         def pass_on(name: str) -> None:
@@ -217,7 +217,7 @@ class Reporter:
             if isinstance(item, TrialResult):
                 self._open[name].log(_final(item), step=self._step)
             else:
-                self._step = int(item["step"])
+                self._step = item.step
                 self._open[name].log(_scalars(item), step=self._step)
 
         for name in self.names:
@@ -272,10 +272,10 @@ def _flat_settings(spec: TrialSpec) -> dict[str, str | int | float | bool]:
     return {k: v if isinstance(v, plain) else json.dumps(v) for k, v in values.items()}
 
 
-def _scalars(event: Mapping[str, Any]) -> dict[str, float]:
+def _scalars(event: Progressed) -> dict[str, float]:
     """A row of the history under the names that transformers reports: train/loss, eval/loss."""
     out = {}
-    for key, value in event.items():
+    for key, value in event_to_json(event).items():
         if key in {"step", "steps"} or isinstance(value, bool) or not _is_number(value):
             continue
         part, name = ("eval", key[5:]) if key.startswith("eval_") else ("train", key)

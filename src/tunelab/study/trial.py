@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ import numpy as np
 from tunelab import data
 from tunelab.core import files, machine, study_folder
 from tunelab.core.errors import TrialError, TunelabError
-from tunelab.core.events import OnEvent
+from tunelab.core.events import Evaluated, OnEvent, OnProgress, Progressed, Stage
 from tunelab.core.values import (
     BaseRef,
     Classifier,
@@ -121,8 +121,8 @@ def make_spec(
 class _Pruned(Exception):  # noqa: N818  no error: a try that is behind is ended
     """Ends a try after an epoch that is behind those of other tries."""
 
-    def __init__(self, row: Mapping[str, Any], below: float) -> None:
-        self.row = dict(row)
+    def __init__(self, at: Evaluated, below: float) -> None:
+        self.at = at
         self.below = below
 
 
@@ -198,9 +198,9 @@ class _Running:
     prepared: Trainable | None = None  # where it is to be trained
     result: TrialResult | None = None
 
-    def on_event(self, row: Mapping[str, Any]) -> None:
+    def on_event(self, event: Stage | Progressed) -> None:
         """Pass an event on, with the trial's id."""
-        self.on_any_event({**row, "trial_id": self.spec.trial_id})
+        self.on_any_event(replace(event, trial_id=self.spec.trial_id))
 
     def provenance(self, dataset: Dataset | None, stack: int) -> dict[str, Any]:
         """Where the result comes from, as of now."""
@@ -249,12 +249,12 @@ def _share_base(one: Trainable, other: Trainable) -> None:
 def _prepare_trial(t: _Running) -> None:
     """Load the data and build the model; a method without a training is done at once."""
     spec = t.spec
-    t.on_event({"stage": "loading data"})
+    t.on_event(Stage("loading data"))
     dataset = t.dataset = drawn(_the_same_data(spec), spec)
     # A spec that names code is one whose study allowed it.
     base = bases.resolve_exactly(spec.base, t.folder / "artifact", True) if spec.base else None
     method = METHODS[spec.method.name]
-    t.on_event({"stage": "training"})
+    t.on_event(Stage("training"))
     task = Task(
         label_names=dataset.label_names,
         train=dataset.train,
@@ -301,9 +301,8 @@ def _pruned(
     spec: TrialSpec, pruned: _Pruned, metric: str, provenance: Mapping[str, Any]
 ) -> TrialResult:
     """The result of a try that was ended because others were ahead of it."""
-    row, epoch = pruned.row, round(pruned.row["epoch"])
-    scores = {k: v for k, v in row.items() if k.startswith("eval_") and k != "eval_loss"}
-    value = row[f"eval_{metric}"]
+    epoch, value = round(pruned.at.epoch), pruned.at.scores[f"eval_{metric}"]
+    scores = {k: v for k, v in pruned.at.scores.items() if k != "eval_loss"}
     details = {
         "epochs": epoch,
         "pruned": {"epoch": epoch, "value": value, "below": pruned.below},
@@ -320,7 +319,7 @@ def _scored_trial(t: _Running, outcome: Outcome, artifact: Path) -> Finished:
     assert dataset is not None  # noqa: S101  it was trained on it
     stack = int(outcome.details.get("stack", 1))
     peak_bytes = max(t.peak.bytes() or 0, outcome.peak_memory_bytes or 0) or None
-    t.on_event({"stage": "scoring"})
+    t.on_event(Stage("scoring"))
     validation = _validation(outcome, dataset.validation)
     if spec.purpose == "tuning":
         return _tried(spec, outcome, validation, dataset, t.provenance(dataset, stack))
@@ -435,23 +434,22 @@ def drawn(dataset: Dataset, spec: TrialSpec) -> Dataset:
     return dataset
 
 
-def _watched(on_event: OnEvent, stop_below: Mapping[str, float], metric: str) -> OnEvent:
+def _watched(on_step: OnProgress, stop_below: Mapping[str, float], metric: str) -> OnProgress:
     """Pass events on; end the try at an epoch whose score is below that of other tries."""
     if not stop_below:
-        return on_event
+        return on_step
     best = -math.inf
 
-    def watch(row: Mapping[str, Any]) -> None:
+    def watch(event: Progressed) -> None:
         nonlocal best
-        on_event(row)
-        value = row.get(f"eval_{metric}")
-        if value is None:
+        on_step(event)
+        if not isinstance(event, Evaluated) or f"eval_{metric}" not in event.scores:
             return
-        best = max(best, float(value))
-        below = stop_below.get(str(round(float(row["epoch"]))))
+        best = max(best, event.scores[f"eval_{metric}"])
+        below = stop_below.get(str(round(event.epoch)))
         # In the last epoch there is nothing left to save.
-        if below is not None and best < below and row.get("step") != row.get("steps"):
-            raise _Pruned(row, below)
+        if below is not None and best < below and event.step != event.steps:
+            raise _Pruned(event, below)
 
     return watch
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from tunelab import stats
 from tunelab.core import study_folder
-from tunelab.core.events import OnEvent
 from tunelab.core.values import MethodSpec, TrialResult, TrialSpec
 from tunelab.stats import choosing
 from tunelab.stats.metrics import METRICS
@@ -22,7 +21,7 @@ from tunelab.study.missing import ResultsThenSchedule, reschedule, run_missing
 from tunelab.study.planning import Plan, grid_tries, start_settings, tries_of
 from tunelab.study.progress import is_settled, read_results, recorded_tuning
 from tunelab.study.proposals import Proposals
-from tunelab.study.schedule import Schedule
+from tunelab.study.schedule import OnStudyEvent, Schedule
 from tunelab.study.space import space_to_json
 
 __all__ = [
@@ -33,7 +32,7 @@ __all__ = [
 # --- tuning ---------------------------------------------------------------------------------
 
 
-def tune(first: Schedule, on_event: OnEvent, run_all: Executor) -> ResultsThenSchedule:
+def tune(first: Schedule, on_event: OnStudyEvent, run_all: Executor) -> ResultsThenSchedule:
     """Try settings on validation and settle on the best, for every method that is tuned."""
     plan = first.plan
     recorded = recorded_tuning(plan)
@@ -62,7 +61,7 @@ def _proposals(plan: Plan, m: MethodSpec) -> Proposals:
 
 
 def _search(
-    now: Schedule, budget: int, on_event: OnEvent, run_all: Executor
+    now: Schedule, budget: int, on_event: OnStudyEvent, run_all: Executor
 ) -> Iterator[TrialResult]:
     """Rounds of one proposal a method, until each has spent the budget."""
     plan, t = now.plan, now.plan.spec.tuning

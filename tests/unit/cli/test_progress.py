@@ -14,6 +14,7 @@ from rich.console import Console
 
 from studies import MANY, METHODS, make_study
 from tunelab.cli.progress import Display
+from tunelab.core.events import Evaluated, Started, Step
 from tunelab.core.study_folder import StudyRecord, read_study
 from tunelab.core.values import TrialResult
 from tunelab.study import Plan, Progress, Schedule
@@ -44,11 +45,10 @@ def terminal(width: int = 80, height: int = 24) -> Console:
 
 def play(display: Display, results: tuple[TrialResult, ...]) -> None:
     for r in results:
-        display.event({"event": "start", "trial_id": r.spec.trial_id})
-        display.event({
-            "trial_id": r.spec.trial_id, "epoch": 1.5, "loss": 0.4321, "step": 42, "steps": 84,
-            "eval_accuracy": 0.81234, "texts_per_second": 412.0,
-        })  # fmt: skip
+        trial_id = r.spec.trial_id
+        display.event(Started(trial_id))
+        display.event(Evaluated(42, 1.5, {"eval_accuracy": 0.81234}, 84, trial_id))
+        display.event(Step(42, 1.5, 0.4321, 2e-4, 84, 412.0, trial_id))
         display.result(r)
 
 
@@ -108,7 +108,7 @@ def test_it_fits_the_terminal(width: int, height: int, tmp_path: Path) -> None:
     console = terminal(width, height)
     with Display(plan_of(record), console) as display:
         play(display, record.results[:-1])
-        display.event({"event": "start", "trial_id": record.results[-1].spec.trial_id})
+        display.event(Started(record.results[-1].spec.trial_id))
         lines = shown(display, console)
     assert max(cell_len(line.rstrip()) for line in lines) <= width
     assert len(lines) <= height
@@ -158,6 +158,6 @@ def test_names_are_not_read_as_markup(tmp_path: Path) -> None:
     record = read_study(make_study(tmp_path, methods=[METHODS[2], odd], seeds=1, rows=60))
     console = terminal()
     with Display(plan_of(record), console) as display:
-        display.event({"event": "start", "trial_id": record.results[1].spec.trial_id})
+        display.event(Started(record.results[1].spec.trial_id))
         lines = shown(display, console)
     assert sum("lora[red]x[/red]" in line for line in lines) == 2

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tunelab.core.errors import TrialError
+from tunelab.core.events import Evaluated, OnProgress, Step
 from tunelab.core.values import Predictions, Seeds
 from tunelab.kernels import library
 from tunelab.methods.settings import TrainingSettings
@@ -34,7 +35,6 @@ from tunelab.stats import metrics
 
 __all__ = [
     "Fitted",
-    "OnStep",
     "Training",
     "TrainingData",
     "drive",
@@ -42,9 +42,6 @@ __all__ = [
     "train_model",
     "validation_scores",
 ]
-
-
-OnStep = Callable[[Mapping[str, Any]], None]
 
 
 # --- what a training is given, and gives ----------------------------------------------------
@@ -125,7 +122,7 @@ class Training:
         validation: TrainingData,
         settings: TrainingSettings,
         seeds: Seeds,
-        on_step: OnStep,
+        on_step: OnProgress,
         hooks: MakeHooks | None = None,
     ) -> None:
         self.model, self.pad_id, self.settings, self.seeds = model, pad_id, settings, seeds
@@ -383,7 +380,7 @@ class _Best:
 class _Log:
     """Keeps the history and the clock of training; tells `on_step` what happens."""
 
-    on_step: OnStep
+    on_step: OnProgress
     every: int
     steps: int
     rows: int
@@ -413,23 +410,17 @@ class _Log:
         self._texts += rows
         self._recent.append(loss)
         if len(self._recent) == self.every:
-            self.history.append(
-                {
-                    "step": self.steps_done,
-                    "epoch": self._texts / self.rows,
-                    "loss": float(np.mean(self._recent)),
-                    "learning_rate": rate,
-                }
-            )
+            loss, epoch = float(np.mean(self._recent)), self._texts / self.rows
             self._recent.clear()
-            self._tell({"texts_per_second": self._texts / self._so_far()})
+            self.history.append(
+                {"step": self.steps_done, "epoch": epoch, "loss": loss, "learning_rate": rate}
+            )
+            speed = self._texts / self._so_far()
+            self.on_step(Step(self.steps_done, epoch, loss, rate, self.steps, speed))
 
     def evaluated(self, epoch: int, scores: Mapping[str, float]) -> None:
         self.history.append({"step": self.steps_done, "epoch": float(epoch), **scores})
-        self._tell({})
-
-    def _tell(self, more: Mapping[str, float]) -> None:
-        self.on_step({**self.history[-1], "steps": self.steps, **more})
+        self.on_step(Evaluated(self.steps_done, float(epoch), scores, self.steps))
 
 
 def _ready_to_score(model: nn.Module, settings: TrainingSettings) -> scoring.Prepared:

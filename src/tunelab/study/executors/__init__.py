@@ -7,11 +7,11 @@ and where no process can be started.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from tunelab.core.events import OnEvent
+from tunelab.core.events import OnEvent, Started
 from tunelab.core.values import TrialResult, TrialSpec
 from tunelab.study.executors.process import Worker, run_in_processes
 from tunelab.study.trial import run_and_store
@@ -63,12 +63,8 @@ def run_inline(
     del jobs, threads, worker
     for specs in stacks:
         for spec in specs:
-            on_event({"event": "start", "trial_id": spec.trial_id})
-
-        def tell(row: Mapping[str, Any]) -> None:
-            on_event({"event": "step", **row})
-
-        yield from run_and_store(specs, study, metric, tell)
+            on_event(Started(spec.trial_id))
+        yield from run_and_store(specs, study, metric, on_event)
 
 
 ENGINES: dict[str, Executor] = {"process": run_in_processes, "inline": run_inline}

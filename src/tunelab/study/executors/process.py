@@ -4,28 +4,26 @@ Importing torch, transformers and peft takes seconds; a worker (`tunelab.study.e
 does it once and forks for each, `jobs` of them at a time. It may be started before it is known what
 is to run, and is kept from one round of a study to the next (`Worker`). The two sides speak JSON
 lines: specs go in on standard input; events come out on standard output, each with its trial's id,
-the last being `{"event": "end"}` with the id of a stack's first trial.
+the last being `Ended` with the id of a stack's first trial (`executors.wire`).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from tunelab.core import study_folder
-from tunelab.core.events import OnEvent
+from tunelab.core.events import OnEvent, Started
 from tunelab.core.values import TrialResult, TrialSpec
 from tunelab.study.elsewhere import not_scored
+from tunelab.study.executors.wire import Ended, Job, job_to_line, said_from_line
 from tunelab.study.trial import failed
 
 __all__ = [
@@ -124,21 +122,14 @@ def run_in_processes(
                         break
                     specs = waiting.popleft()
                     for spec in specs:
-                        on_event({"event": "start", "trial_id": spec.trial_id})
-                    running[specs[0].trial_id] = specs
-                    _send_job(
-                        process,
-                        {
-                            "specs": [asdict(s) for s in specs],
-                            "study": str(study.resolve()),
-                            "metric": metric,
-                            "jobs": jobs,
-                            "log": str(logs / specs[0].trial_id),
-                        },
-                    )
+                        on_event(Started(spec.trial_id))
+                    log = str(logs / specs[0].trial_id)
+                    job = Job(specs, str(study.resolve()), metric, jobs, log)
+                    running[job.name] = specs
+                    _send_job(process, job)
                 end = _next_end(process, on_event)
                 if end is not None:
-                    yield from ended(running.pop(end["trial_id"]), end["exit"])
+                    yield from ended(running.pop(end.trial_id), end.exit)
                     continue
                 # The worker itself ended, and with it whatever it ran.
                 code = process.wait(timeout=10)
@@ -173,22 +164,22 @@ def _start(logs: Path, methods: Iterable[str], threads: int | None) -> subproces
         )
 
 
-def _send_job(worker: subprocess.Popen[str], job: Mapping[str, Any]) -> None:
+def _send_job(worker: subprocess.Popen[str], job: Job) -> None:
     assert worker.stdin  # noqa: S101  _start opened it
     # A worker that is gone is seen where its events are read.
     with suppress(BrokenPipeError):
-        worker.stdin.write(json.dumps(job) + "\n")
+        worker.stdin.write(job_to_line(job))
         worker.stdin.flush()
 
 
-def _next_end(worker: subprocess.Popen[str], on_event: OnEvent) -> dict[str, Any] | None:
+def _next_end(worker: subprocess.Popen[str], on_event: OnEvent) -> Ended | None:
     """Pass events on until a trial ends. None where the worker itself ended."""
     assert worker.stdout  # noqa: S101  _start opened it
     for line in worker.stdout:
-        event: dict[str, Any] = json.loads(line)
-        if event["event"] == "end":
-            return event
-        on_event(event)
+        said = said_from_line(line)
+        if isinstance(said, Ended):
+            return said
+        on_event(said)
     return None
 
 

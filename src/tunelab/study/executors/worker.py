@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import functools
 import gc
-import json
 import os
 import select
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from tunelab.core import machine
-from tunelab.core.study_folder import spec_from_json
+from tunelab.core.events import Event
 from tunelab.methods import METHODS
+from tunelab.study.executors.wire import Ended, Job, job_from_line, said_to_line
 from tunelab.study.trial import run_and_store
 
 # How long an ended trial may wait to be noticed, in seconds.
@@ -78,33 +77,30 @@ def _building() -> Callable[[], object] | None:
     return functools.partial(os.waitpid, child, 0)
 
 
-def _send_event(out: int, event: Mapping[str, Any]) -> None:
+def _say(out: int, said: Event | Ended) -> None:
     # One write of less than a pipe's buffer is never cut, so trials may share the pipe.
-    os.write(out, json.dumps(event).encode() + b"\n")
+    os.write(out, said_to_line(said).encode())
 
 
-def _run(job: Mapping[str, Any], out: int) -> None:
-    specs = [spec_from_json(s) for s in job["specs"]]
-    study, metric, jobs = Path(job["study"]), job["metric"], job["jobs"]
-
-    def tell(row: Mapping[str, Any]) -> None:
+def _run(job: Job, out: int) -> None:
+    def tell(event: Event) -> None:
         try:
-            _send_event(out, {"event": "step", **row})
+            _say(out, event)
         except BrokenPipeError:
             # The command line was killed: nobody waits for this trial, and it has not failed.
             os._exit(1)
 
-    run_and_store(specs, study, metric, tell, jobs)
+    run_and_store(job.specs, Path(job.study), job.metric, tell, job.jobs)
 
 
-def _fork(job: Mapping[str, Any], out: int) -> int:
+def _fork(job: Job, out: int) -> int:
     """Run the job in a child whose output goes to a log of its own; give the child's id."""
     child = os.fork()
     if child:
         return child
     code = 1
     try:
-        log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(log, 1)
         os.dup2(log, 2)
         # Else the end of the worker's input would not be seen, and libraries could read jobs.
@@ -142,7 +138,7 @@ def _tell_ended(running: dict[int, str], out: int) -> None:
         if not child:
             return
         code = os.waitstatus_to_exitcode(status)
-        _send_event(out, {"event": "end", "trial_id": running.pop(child), "exit": code})
+        _say(out, Ended(running.pop(child), code))
 
 
 def _serve(out: int) -> None:
@@ -157,13 +153,13 @@ def _serve(out: int) -> None:
             reading = bool(read)
             *lines, text = (text + read).split(b"\n")
             for line in lines:
-                job = json.loads(line)
-                for spec in job["specs"]:
-                    _import_for(spec["method"]["name"])
+                job = job_from_line(line)
+                for spec in job.specs:
+                    _import_for(spec.method.name)
                 # What is imported stays: each trial would look through it for garbage, and the
                 # pages that it shares with this process would be copied for that.
                 gc.freeze()
-                running[_fork(job, out)] = job["specs"][0]["trial_id"]
+                running[_fork(job, out)] = job.name
         elif not reading:
             threading.Event().wait(_LOOK_EVERY)
         _tell_ended(running, out)
@@ -171,9 +167,9 @@ def _serve(out: int) -> None:
 
 def _serve_without_fork(out: int) -> None:
     for line in sys.stdin:
-        job = json.loads(line)
+        job = job_from_line(line)
         _run(job, out)
-        _send_event(out, {"event": "end", "trial_id": job["specs"][0]["trial_id"], "exit": 0})
+        _say(out, Ended(job.name, 0))
 
 
 def main() -> None:
