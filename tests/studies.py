@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 
 from tunelab.core import files, study_folder
+from tunelab.core.details import Details, Provenance, Trained
 from tunelab.core.values import (
     BaseRef,
     Cost,
@@ -232,14 +233,14 @@ def _run(
     fails: bool,
     score_test: bool,
 ) -> tuple[TrialResult, list[dict[str, float]], dict[str, Predictions]]:
-    provenance = {
-        "versions": VERSIONS,
-        "hardware": {"processor": "AMD EPYC 9655", "cores": 2, "memory_bytes": 24_000_000_000},
-        "dataset": trial.fingerprint,
-        "base": trial.base.sha256 if trial.base else None,
-        "started": "2026-11-21T01:38:00+00:00",
-        "seconds": (method.cost.train_seconds or 0) * 1.2,
-    }
+    provenance = Provenance(
+        versions=VERSIONS,
+        hardware={"processor": "AMD EPYC 9655", "cores": 2, "memory_bytes": 24_000_000_000},
+        dataset=trial.fingerprint,
+        base=trial.base,
+        started="2026-11-21T01:38:00+00:00",
+        seconds=(method.cost.train_seconds or 0) * 1.2,
+    )
     if fails:
         error = "RuntimeError: the loss is not finite at step 40. Try a lower learning_rate."
         return TrialResult(trial, "failed", provenance=provenance, error=error), [], {}
@@ -258,14 +259,14 @@ def _run(
     wobble = np.random.default_rng(trial.seed).uniform(0.94, 1.06)
     cost = asdict(method.cost)
     cost["train_seconds"] = cost["train_seconds"] and cost["train_seconds"] * wobble
-    details = {
-        "best_epoch": 2 if method.varies else None,
-        "per_class": {part: per_class(p, names) for part, p in predictions.items()},
-        "confusion": {
+    details = Details(
+        Trained(best_epoch=2 if method.varies else None),
+        per_class={part: per_class(p, names) for part, p in predictions.items()},
+        confusion={
             part: confusion(p.labels, p.predicted, len(names)).tolist()
             for part, p in predictions.items()
         },
-    }
+    )
     result = TrialResult(
         trial, "done", scores, Cost(**cost), details, reasons, provenance, error=None
     )

@@ -19,7 +19,7 @@ from commands import Said
 from tunelab import api, study
 from tunelab.core import files, machine, study_folder
 from tunelab.core.events import Step
-from tunelab.core.values import TrialResult
+from tunelab.core.values import Provenance, TrialResult
 from tunelab.report import page
 from tunelab.study import resolve
 from tunelab.study.estimate import _measured_speed, _operations, estimate, learn, threads_ahead
@@ -158,7 +158,7 @@ def test_what_a_trial_took_is_remembered_for_the_next_estimate(
         resolve.resolve_study(None, {**flags, "output_dir": str(tmp_path / "a")}, SHORT)
     )
     (result,) = study.run(first, lambda _: None)
-    slow = replace(result, provenance={**result.provenance, "seconds": 1001.0})
+    slow = replace(result, provenance=replace(result.provenance, seconds=1001.0))
     for _ in range(25):
         learn(slow, first.plan.dataset, first.plan.base, first.threads)
     again = scheduled(
@@ -197,7 +197,7 @@ def test_a_new_machine_is_judged_by_what_it_multiplies_and_then_by_its_trials(
     # A trial of LoRA that took four times as long says that full fine-tuning will, too.
     lora = planned.progress.todo[2]
     slow = 4 * (first[2] - 2.2) + 2
-    done = TrialResult(lora, "done", provenance={"seconds": slow})
+    done = TrialResult(lora, "done", provenance=Provenance(seconds=slow))
     learn(done, planned.plan.dataset, planned.plan.base, planned.threads)
     again = estimate(planned.progress.todo, (), planned.plan.dataset, planned.plan.base)
     assert again[lora.trial_id] == pytest.approx(slow + 0.2, rel=0.01)

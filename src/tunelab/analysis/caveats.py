@@ -176,21 +176,21 @@ def _ahead_on_test(summary: Summary) -> bool:
 
 def _caveats_of_cost(record: StudyRecord) -> list[str]:
     """Times that were shared, or measured while other trials ran, are marked in every table."""
-    stacked = [r for r in record.done if r.provenance.get("stack")]
+    stacked = [r for r in record.done if r.provenance.stack]
     found = []
     if stacked:
         which = (
             "All trials" if len(stacked) == len(record.done) else f"{len(stacked)} of the trials"
         )
-        most = max(int(r.provenance["stack"]) for r in stacked)
+        most = max(r.provenance.stack or 1 for r in stacked)
         found.append(
             f"{which} were trained in stacks, up to {most} in one pass: their training time is "
             "their share of it, their peak memory that of the whole stack (--stack off)."
         )
-    beside = [r for r in record.done if not r.provenance.get("measured_alone", True)]
+    beside = [r for r in record.done if r.provenance.measured_alone is False]
     if not beside:
         return found
-    most = max(int(r.provenance["jobs"]) for r in beside)
+    most = max(r.provenance.jobs or 1 for r in beside)
     which = "All trials" if len(beside) == len(record.done) else f"{len(beside)} of the trials"
     return [
         *found,
@@ -202,7 +202,7 @@ def _caveats_of_cost(record: StudyRecord) -> list[str]:
 def _caveats_of_mixture(record: StudyRecord) -> list[str]:
     """Trials of one study that were not computed alike: other machines, other number formats."""
     found = []
-    hardware = [h for r in record.done if (h := r.provenance.get("hardware"))]
+    hardware = [h for r in record.done if (h := r.provenance.hardware)]
     machines = dict.fromkeys(f"{h.get('processor')}, {h.get('cores')} cores" for h in hardware)
     if len(machines) > 1:
         found.append(
@@ -210,7 +210,7 @@ def _caveats_of_mixture(record: StudyRecord) -> list[str]:
             "compare only within one."
         )
     for label in record.methods:
-        own = (r.details.get("precision") for r in record.done if r.spec.method.label == label)
+        own = (r.details.trained.precision for r in record.done if r.spec.method.label == label)
         formats = sorted({p for p in own if p})
         if len(formats) > 1:
             found.append(

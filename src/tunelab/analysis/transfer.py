@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from tunelab.analysis.numbers import column, format_estimate
+from tunelab.core.details import DomainScores, Transfer
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate
 from tunelab.stats.metrics import METRICS
@@ -42,11 +42,11 @@ def transfer(record: StudyRecord, metric: str | None = None) -> tuple[Elsewhere,
     for r in record.done:
         label = r.spec.method.label
         _add(own, label, r.scores.get(f"test_{metric}"))
-        for name, facts in r.details.get("transfer", {}).items():
-            parts: dict[str | None, Any] = {None: facts, **facts["domains"]}
-            for domain, part in parts.items():
-                _, values = found.setdefault((name, domain), (int(part["rows"]), {}))
-                _add(values, label, part["scores"].get(metric))
+        for name, facts in r.details.transfer.items():
+            parts: list[tuple[str | None, Transfer | DomainScores]] = [(None, facts)]
+            for domain, part in (*parts, *facts.domains.items()):
+                _, values = found.setdefault((name, domain), (part.rows, {}))
+                _add(values, label, part.scores.get(metric))
     here = _means_by_domain(own, metric)
     return tuple(
         Elsewhere(name, domain, rows, here, _means_by_domain(values, metric))

@@ -1,6 +1,7 @@
 """The nouns, and how they lie on disk: the floor that everything stands on.
 
 values        what rooms hand to each other: data sets, trials, results, estimates
+details       what a result says beside its scores: how it was trained, where it comes from
 errors        every exception a user may see
 study_folder  the paths and formats of a study
 artifact      the files and hashes of a saved classifier

@@ -41,8 +41,10 @@ from tunelab.core.values import (
     Cost,
     Dataset,
     DataSpec,
+    Details,
     MethodSpec,
     Predictions,
+    Provenance,
     TrialResult,
     TrialSpec,
 )
@@ -172,11 +174,23 @@ def write_trial(
 ) -> None:
     """Fill a folder from `new_trial`. `predictions` by split name; `history` a row a log step."""
     write_json(directory / "spec.json", asdict(result.spec))
-    body = {k: v for k, v in asdict(result).items() if k != "spec"}
-    write_json(directory / "result.json", {"format": TRIAL_FORMAT, **body})
+    write_json(directory / "result.json", {"format": TRIAL_FORMAT, **_result_to_json(result)})
     lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in history)
     write_text(directory / "history.jsonl", lines)
     _write_predictions(directory / "predictions.parquet", predictions)
+
+
+def _result_to_json(result: TrialResult) -> dict[str, Any]:
+    """A result but its spec, which has a file of its own."""
+    return {
+        "status": result.status,
+        "scores": result.scores,
+        "cost": asdict(result.cost),
+        "details": result.details.to_json(),
+        "reasons": result.reasons,
+        "provenance": result.provenance.to_json(),
+        "error": result.error,
+    }
 
 
 def read_result(study: Path, trial_id: str) -> TrialResult | None:
@@ -191,6 +205,8 @@ def read_result(study: Path, trial_id: str) -> TrialResult | None:
             f"({TRIAL_FORMAT}). Use a new output directory."
         )
     body["cost"] = Cost(**body["cost"])
+    body["details"] = Details.from_json(body["details"])
+    body["provenance"] = Provenance.from_json(body["provenance"])
     return TrialResult(spec=spec_from_json(_read_json_file(directory / "spec.json")), **body)
 
 

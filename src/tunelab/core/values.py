@@ -10,6 +10,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.core.details import BaseRef, Details, Provenance, Seeds
+
 __all__ = [
     "Artifact",
     "BaseRef",
@@ -18,10 +20,12 @@ __all__ = [
     "Cost",
     "DataSpec",
     "Dataset",
+    "Details",
     "Duplicates",
     "Estimate",
     "MethodSpec",
     "Predictions",
+    "Provenance",
     "ScoreKind",
     "Seeds",
     "Split",
@@ -168,18 +172,6 @@ class Classifier(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class BaseRef:
-    """A pretrained base model: its name as the user gave it and the SHA-256 of its weights.
-
-    `code_sha256`: of the model's own Python code where the user allowed it to run; otherwise None.
-    """
-
-    name: str
-    sha256: str
-    code_sha256: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class MethodSpec:
     """A row of METHODS (`name`), what it is called in this study (`label`), its full settings."""
 
@@ -212,17 +204,6 @@ class TrialSpec:
     vary_split: bool = False
     test_on: tuple[DataSpec, ...] = ()
     stop_below: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Seeds:
-    """The named seeds of a trial, all derived from its one seed: initialisation of what is new,
-    order of the rows, dropout masks.
-    """
-
-    init: int
-    order: int
-    dropout: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,9 +240,9 @@ class TrialResult:
     status: Literal["done", "failed"]
     scores: Mapping[str, float | None] = field(default_factory=dict)
     cost: Cost = field(default_factory=Cost)
-    details: Mapping[str, Json] = field(default_factory=dict)
+    details: Details = field(default_factory=Details)
     reasons: Mapping[str, str] = field(default_factory=dict)
-    provenance: Mapping[str, Json] = field(default_factory=dict)
+    provenance: Provenance = field(default_factory=Provenance)
     error: str | None = None
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.core.details import Details
 from tunelab.core.events import OnProgress
 from tunelab.core.values import Classifier, Seeds, Split
 from tunelab.methods.settings import Settings, TrainingSettings
@@ -66,7 +67,7 @@ class Outcome:
     train_seconds: float
     counts: Mapping[str, int | None]
     history: tuple[Mapping[str, float], ...] = ()
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Details = field(default_factory=Details)
     reasons: Mapping[str, str] = field(default_factory=dict)
     peak_memory_bytes: int | None = None
     validation_scores: NDArray[np.float64] | None = None
@@ -80,7 +81,7 @@ class Extras:
     `prepare(model, encoded training texts, pad id, settings)`: before training, such as
     initialising from data; what it returns is given to `finish`.
     `hooks(model, settings, steps)`: what is particular in the training loop, a train.Hooks.
-    `finish(model, prepared)`: after training, facts for the trial's details.
+    `finish(model, prepared)`: after training, what it says of itself, `Details.own`.
     `no_adapter`: why there is no adapter whose parameters could be counted.
     """
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from tunelab.core import machine
+from tunelab.core.details import Details, Trained
 from tunelab.core.errors import TrialError
 from tunelab.core.values import Split
 from tunelab.methods.method import Adapt, Extras, Outcome, Task
@@ -153,7 +154,7 @@ def finish_by_gradient(prepared: PreparedTask) -> Outcome:
         train_seconds=fitted.train_seconds,
         counts={**prepared.counts, **({"adapter_parameters": None} if no_adapter else {})},
         history=fitted.history,
-        details={**_facts(prepared, fitted), **found},
+        details=Details(_trained(prepared, fitted), found),
         reasons={"adapter_parameters": no_adapter} if no_adapter else {},
         peak_memory_bytes=_peak(fitted.peak_memory_bytes, prepared.held, prepared.started_with),
         # What `finish` changed (it says so), and more texts than a window, may be scored otherwise.
@@ -163,20 +164,26 @@ def finish_by_gradient(prepared: PreparedTask) -> Outcome:
     )
 
 
-def _facts(prepared: PreparedTask, fitted: loop.Fitted) -> dict[str, Any]:
-    """For the trial's details: how it was trained."""
-    return {
-        "best_epoch": fitted.best_epoch,
-        "epochs": fitted.epochs,
-        "steps": fitted.steps,
-        "padding": fitted.padding,
-        **fitted.engine.facts(),
-        **({"frozen_layers": fitted.frozen} if fitted.frozen else {}),
-        "device": str(pretrained.device()),
-        "head_modules": prepared.head,
-        "weight_bytes": pretrained.weight_bytes(prepared.training.model),
-        **({"quantization": prepared.backend} if prepared.backend else {}),
-    }
+def _trained(prepared: PreparedTask, fitted: loop.Fitted) -> Trained:
+    engine = fitted.engine
+    return Trained(
+        best_epoch=fitted.best_epoch,
+        epochs=fitted.epochs,
+        steps=fitted.steps,
+        padding=fitted.padding,
+        stack=engine.stack,
+        stack_reason=engine.stack_reason,
+        engine=engine.name,
+        engine_reason=engine.reason,
+        precision=engine.precision,
+        precision_reason=engine.precision_reason,
+        kernels=engine.kernels,
+        frozen_layers=fitted.frozen,
+        device=str(pretrained.device()),
+        head_modules=prepared.head,
+        weight_bytes=pretrained.weight_bytes(prepared.training.model),
+        quantization=prepared.backend,
+    )
 
 
 def _peak(above: int | None, held: int | None, started_with: int | None) -> int | None:

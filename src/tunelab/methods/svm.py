@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
+from tunelab.core.details import Details
 from tunelab.core.errors import TrialError
 from tunelab.methods.method import Costs, Method, Outcome, Task
 from tunelab.methods.settings import EncoderSettings, Settings
@@ -74,14 +75,14 @@ def fit_tfidf(task: Task) -> Outcome:
     vectorizers = _fit_vectorizers(task.settings, task.train.texts)
     train = tfidf_features(vectorizers, task.train.texts)
     validation = tfidf_features(vectorizers, task.validation.texts)
-    planes, details = _best_planes(task, train, validation)
+    planes, own = _best_planes(task, train, validation)
     seconds = time.perf_counter() - started
     size = planes.weights.size + planes.offsets.size
     return Outcome(
         classifier=TfidfSvm(tuple(vectorizers), planes, task.label_names),
         train_seconds=seconds,
         counts=_class_counts(size, size),
-        details={**details, "features": int(train.shape[1])},
+        details=Details(own={**own, "features": int(train.shape[1])}),
         reasons={"adapter_parameters": _NO_ADAPTER},
         validation_scores=planes.logits(validation),
     )
@@ -107,9 +108,7 @@ def fit_embeddings(task: Task) -> Outcome:
     vectors = train.vectors.astype(np.float64)
     mean, scale = vectors.mean(axis=0), vectors.std(axis=0)
     scale[scale == 0] = 1.0
-    planes, details = _best_planes(
-        task, (vectors - mean) / scale, (validation.vectors - mean) / scale
-    )
+    planes, own = _best_planes(task, (vectors - mean) / scale, (validation.vectors - mean) / scale)
     seconds = time.perf_counter() - started
     embedding = train.seconds
     if train.from_cache:
@@ -122,7 +121,7 @@ def fit_embeddings(task: Task) -> Outcome:
         classifier=classifier,
         train_seconds=seconds + embedding,
         counts=_class_counts(size, size + bases.count_parameters(task.base)),
-        details={**details, "embedding_seconds": embedding, "from_cache": train.from_cache},
+        details=Details(own={**own, "embedding_seconds": embedding}, from_cache=train.from_cache),
         reasons={"adapter_parameters": _NO_ADAPTER},
         peak_memory_bytes=train.peak_memory_bytes if train.from_cache else None,
         validation_scores=classifier.score_embeddings(validation.vectors),
@@ -164,7 +163,7 @@ def _fit_vectorizers(settings: TfidfSettings, texts: Sequence[str]) -> list[Any]
     return out
 
 
-def _best_planes(task: Task, train: Any, validation: Any) -> tuple[Any, dict[str, Any]]:
+def _best_planes(task: Task, train: Any, validation: Any) -> tuple[Any, Mapping[str, object]]:
     """Fit LinearSVC for every C; keep the one that is best on validation (ties: the smallest C).
 
     Each is judged with the temperature that it would be kept with. Where the metric has no value on
@@ -196,8 +195,7 @@ def _best_planes(task: Task, train: Any, validation: Any) -> tuple[Any, dict[str
     # max keeps the first of equals: of equally good ones, the most regularised.
     best = max(range(len(tried)), key=lambda i: -math.inf if (v := values[i]) is None else sign * v)
     planes = fitted[best]
-    details = {"tried": tried, "C": tried[best]["C"], "temperature": planes.temperature}
-    return planes, details
+    return planes, {"tried": tried, "C": tried[best]["C"], "temperature": planes.temperature}
 
 
 def _one_vs_rest(model: Any) -> tuple[Floats, Floats]:

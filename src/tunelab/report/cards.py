@@ -228,7 +228,7 @@ def _limits(record: StudyRecord, summary: Summary) -> str:
 
 
 def _provenance_lines(record: StudyRecord, result: TrialResult, manifest: Mapping[str, Any]) -> str:
-    versions = result.provenance.get("versions", {})
+    versions = result.provenance.versions
     pairs = [
         ("tunelab", manifest.get("tunelab")),
         ("trial", result.spec.trial_id),

@@ -17,6 +17,7 @@ from tunelab.analysis import Summary
 from tunelab.analysis.behaviour import results
 from tunelab.analysis.numbers import column, format_estimate
 from tunelab.analysis.sensitivity import analyse
+from tunelab.core.details import DomainScores, Transfer
 from tunelab.core.study_folder import StudyRecord, read_rows
 from tunelab.core.values import Estimate, Predictions, TrialResult
 from tunelab.data import behaviour
@@ -237,7 +238,7 @@ def _precisions(p: Predictions, k: int, grid: Floats) -> list[tuple[Floats, floa
 def _confusions(trials: Sequence[TrialResult], split: str) -> dict[str, list[list[int]]]:
     sums: dict[str, NDArray[np.int64]] = {}
     for r in trials:
-        matrix = r.details.get("confusion", {}).get(split)
+        matrix = (r.details.confusion or {}).get(split)
         if matrix is not None:
             label = r.spec.method.label
             sums[label] = sums.get(label, 0) + np.asarray(matrix, dtype=np.int64)
@@ -351,12 +352,12 @@ def _place_points(record: StudyRecord, summary: Summary) -> tuple[PlacePoint, ..
     """Scores on `--test-on` data, and on each of its domains, mean over seeds."""
     found: dict[tuple[str, str], list[float]] = {}
     for r in record.done:
-        for name, there in r.details.get("transfer", {}).items():
-            places = {name: there, **{f"{name}: {d}": v for d, v in there["domains"].items()}}
-            if len(there["domains"]) < 2:
-                places = {name: there}
+        for name, there in r.details.transfer.items():
+            places: dict[str, Transfer | DomainScores] = {name: there}
+            if len(there.domains) >= 2:
+                places |= {f"{name}: {d}": v for d, v in there.domains.items()}
             for place, facts in places.items():
-                value = facts["scores"].get(summary.metric)
+                value = facts.scores.get(summary.metric)
                 if value is not None:
                     found.setdefault((place, r.spec.method.label), []).append(float(value))
     return tuple(

@@ -353,7 +353,7 @@ def _reproduction(record: StudyRecord) -> str:
         lines = ["```", str(record.settings["command"]), "```", ""]
     versions: dict[str, None] = {}
     for r in record.results:
-        for k, v in r.provenance.get("versions", {}).items():
+        for k, v in r.provenance.versions.items():
             versions[f"{k} {v}"] = None
     lines += [
         f"- data (SHA-256): `{record.data.get('fingerprint')}`",

@@ -12,7 +12,7 @@ from tunelab.analysis import Summary, numbers, sensitivity, setting_effects, tra
 from tunelab.analysis.numbers import column, format_estimate
 from tunelab.analysis.summary import shown_columns
 from tunelab.core.study_folder import StudyRecord
-from tunelab.core.values import Estimate, TrialResult
+from tunelab.core.values import Estimate
 from tunelab.report.charts import PlotData, colours
 from tunelab.stats.choosing import TuningRecord, tuning_from_json
 from tunelab.stats.racing import RaceRecord, race_from_json
@@ -317,9 +317,11 @@ def class_table(record: StudyRecord, summary: Summary) -> dict[str, Any] | None:
     names = [str(n) for n in record.data["label_names"]]
     scores = {
         r.label: [
-            t.details["per_class"][split]
+            t.details.per_class[split]
             for t in record.done
-            if t.spec.method.label == r.label and split in t.details.get("per_class", {})
+            if t.spec.method.label == r.label
+            and t.details.per_class
+            and split in t.details.per_class
         ]
         for r in summary.rows
     }
@@ -400,29 +402,25 @@ def provenance_table(record: StudyRecord) -> list[tuple[str, str]]:
     seen: dict[str, dict[str, None]] = {}
     for r in record.results:
         for key, value in _flattened_facts(
-            {k: v for k, v in r.provenance.items() if k not in _PER_TRIAL}
+            {k: v for k, v in r.provenance.to_json().items() if k not in _PER_TRIAL}
         ):
             seen.setdefault(key, {})[str(value)] = None
-        if r.spec.base and not r.provenance.get("base"):
+        if r.spec.base and not r.provenance.base:
             seen.setdefault("base name", {})[r.spec.base.name] = None
-    started = sorted(str(r.provenance["started"]) for r in record.results if _started(r))
+    started = sorted(s for r in record.results if (s := r.provenance.started))
     rows = []
     if "tunelab" in record.settings and "tunelab" not in seen:
         rows.append(("tunelab", str(record.settings["tunelab"])))
     if started:
         rows.append(("first trial started", started[0]))
         rows.append(("last trial started", started[-1]))
-    seconds = [r.provenance["seconds"] for r in record.results if "seconds" in r.provenance]
+    seconds = [t for r in record.results if (t := r.provenance.seconds) is not None]
     if seconds:
         rows.append((f"time of {len(seconds)} trials", numbers.format_seconds(sum(seconds))))
     return rows + [(key, ", ".join(values)) for key, values in seen.items()]
 
 
 _PER_TRIAL = frozenset({"started", "seconds"})
-
-
-def _started(result: TrialResult) -> bool:
-    return bool(result.provenance.get("started"))
 
 
 def _flattened_facts(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -141,15 +141,16 @@ def validation_value(result: TrialResult, metric: str) -> float | None:
 
 def try_of(settings: Mapping[str, Any], result: TrialResult, metric: str) -> Try:
     """What was tried and what came of it."""
-    pruned = result.details.get("pruned")
+    ended = "pruned" if result.details.pruned else "done"
+    status = "failed" if result.status == "failed" else ended
     return Try(
         settings=dict(settings),
         seed=result.spec.seed,
         trial_id=result.spec.trial_id,
-        status="failed" if result.status == "failed" else "pruned" if pruned else "done",
+        status=status,
         value=validation_value(result, metric),
-        epochs=result.details.get("epochs"),
-        seconds=result.provenance.get("seconds"),
+        epochs=result.details.trained.epochs,
+        seconds=result.provenance.seconds,
         error=result.error,
     )
 

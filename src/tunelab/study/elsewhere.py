@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tunelab import data
 from tunelab.core import study_folder
+from tunelab.core.details import DomainScores, Transfer
 from tunelab.core.events import Stage
 from tunelab.core.values import Classifier, DataSpec, Predictions, Split, TrialResult, TrialSpec
 from tunelab.stats import metrics
@@ -31,22 +31,22 @@ def score_transfer(
     classifier: Classifier,
     label_names: tuple[str, ...],
     taken: Sequence[str] = (),
-) -> tuple[dict[str, Predictions], dict[str, Any]]:
+) -> tuple[dict[str, Predictions], dict[str, Transfer]]:
     """Score other data once, after everything: predictions by name, and what they say."""
     found: dict[str, Predictions] = {}
-    facts: dict[str, Any] = {}
+    facts: dict[str, Transfer] = {}
     for spec, other in others:
         name = _free(other.name, (*taken, *facts))
         found[f"{study_folder.TEST_ON}{name}"] = p = score(classifier, other.split)
         values, why = metrics.evaluate(p, label_names)
-        facts[name] = {
-            "source": spec.source,
-            "rows": len(other.split),
-            "fingerprint": other.fingerprint,
-            "scores": values,
-            "reasons": why,
-            "domains": _by_domain(p, other.domains, label_names),
-        }
+        facts[name] = Transfer(
+            source=spec.source,
+            rows=len(other.split),
+            fingerprint=other.fingerprint,
+            scores=values,
+            reasons=why,
+            domains=_by_domain(p, other.domains, label_names),
+        )
     return found, facts
 
 
@@ -59,8 +59,8 @@ def _free(name: str, taken: Sequence[str]) -> str:
 
 def _by_domain(
     p: Predictions, domains: tuple[str, ...] | None, label_names: tuple[str, ...]
-) -> dict[str, Any]:
-    out: dict[str, Any] = {}
+) -> dict[str, DomainScores]:
+    out: dict[str, DomainScores] = {}
     of = np.asarray(domains if domains is not None else (), dtype=object)
     for domain in dict.fromkeys(domains or ()):
         rows = np.flatnonzero(of == domain)
@@ -68,7 +68,7 @@ def _by_domain(
             tuple(p.ids[i] for i in rows), p.labels[rows], p.scores[rows], p.score_kind
         )
         values, _ = metrics.evaluate(part, label_names)
-        out[domain] = {"rows": len(rows), "scores": values}
+        out[domain] = DomainScores(len(rows), values)
     return out
 
 
@@ -93,15 +93,15 @@ def score_elsewhere(
         sources = {d.source for d, _ in missing}
         known = {
             name: facts
-            for name, facts in before.details.get("transfer", {}).items()
-            if facts["source"] not in sources
+            for name, facts in before.details.transfer.items()
+            if facts.source not in sources
         }
         found, facts = score_transfer(missing, classifier, names, tuple(known))
         earlier = tuple(d for d in before.spec.test_on if d.source not in sources)
         result = replace(
             before,
             spec=replace(before.spec, test_on=(*earlier, *(d for d, _ in missing))),
-            details={**before.details, "transfer": {**known, **facts}},
+            details=replace(before.details, transfer={**known, **facts}),
         )
         predictions = {
             name: p
@@ -121,8 +121,8 @@ def score_elsewhere(
 def scored_on(result: TrialResult, other: DataSpec, fingerprint: str) -> bool:
     """Whether a trial was scored on this other data, as its rows are now."""
     return other in result.spec.test_on and any(
-        facts["source"] == other.source and facts["fingerprint"] == fingerprint
-        for facts in result.details.get("transfer", {}).values()
+        facts.source == other.source and facts.fingerprint == fingerprint
+        for facts in result.details.transfer.values()
     )
 
 

@@ -204,11 +204,9 @@ def estimate(
         return {}
     seconds_by_label: dict[str, list[float]] = {}
     for r in done:
-        alike = r.spec.train_rows is None and r.provenance.get("jobs", 1) == jobs
-        if alike and "seconds" in r.provenance:
-            seconds_by_label.setdefault(r.spec.method.label, []).append(
-                float(r.provenance["seconds"])
-            )
+        alike = r.spec.train_rows is None and (r.provenance.jobs or 1) == jobs
+        if alike and r.provenance.seconds is not None:
+            seconds_by_label.setdefault(r.spec.method.label, []).append(r.provenance.seconds)
     known = _known_speeds()
     out: dict[str, float] = {}
     paid = {r.spec.method.name for r in done}
@@ -307,9 +305,10 @@ def learn(
     result: TrialResult, dataset: Dataset, base: bases.Base | None, threads: int | None
 ) -> None:
     """Keep how fast a trial was, for the next study's estimate."""
-    seconds = float(result.provenance["seconds"]) - _seconds_beside(result.spec)
-    kept = (result.details.get("frozen_layers") or result.details).get("from_cache")
-    if kept or seconds < 1 or result.provenance.get("stack"):
+    assert result.provenance.seconds is not None  # noqa: S101  it has just run
+    seconds = result.provenance.seconds - _seconds_beside(result.spec)
+    kept = (result.details.trained.frozen_layers or result.details).from_cache
+    if kept or seconds < 1 or result.provenance.stack:
         return  # says nothing of the work
     stored = cache.read_json(_speeds_file())
     speeds = stored if isinstance(stored, dict) else {}

@@ -80,8 +80,8 @@ def mean_seconds_by_method(
     found: dict[str, list[float]] = {}
     for t in trials:
         r = results.get(t.trial_id)
-        if r is not None and "seconds" in r.provenance:
-            found.setdefault(t.method.label, []).append(float(r.provenance["seconds"]))
+        if r is not None and r.provenance.seconds is not None:
+            found.setdefault(t.method.label, []).append(r.provenance.seconds)
     return {label: float(np.mean(values)) for label, values in found.items()}
 
 

@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ import numpy as np
 
 from tunelab import data
 from tunelab.core import files, machine, study_folder
+from tunelab.core.details import Details, Provenance, Pruned, Scoring, Trained
 from tunelab.core.errors import TrialError, TunelabError
 from tunelab.core.events import Evaluated, OnEvent, OnProgress, Progressed, Stage
 from tunelab.core.values import (
@@ -202,7 +203,7 @@ class _Running:
         """Pass an event on, with the trial's id."""
         self.on_any_event(replace(event, trial_id=self.spec.trial_id))
 
-    def provenance(self, dataset: Dataset | None, stack: int) -> dict[str, Any]:
+    def provenance(self, dataset: Dataset | None, stack: int) -> Provenance:
         """Where the result comes from, as of now."""
         seconds = (time.perf_counter() - self.clock) / self.stack
         return _provenance(self.spec, dataset, self.started, seconds, self.jobs, stack)
@@ -297,16 +298,11 @@ def _complete(t: _Running, outcome: Outcome) -> None:
     t.result = done.result
 
 
-def _pruned(
-    spec: TrialSpec, pruned: _Pruned, metric: str, provenance: Mapping[str, Any]
-) -> TrialResult:
+def _pruned(spec: TrialSpec, pruned: _Pruned, metric: str, provenance: Provenance) -> TrialResult:
     """The result of a try that was ended because others were ahead of it."""
     epoch, value = round(pruned.at.epoch), pruned.at.scores[f"eval_{metric}"]
     scores = {k: v for k, v in pruned.at.scores.items() if k != "eval_loss"}
-    details = {
-        "epochs": epoch,
-        "pruned": {"epoch": epoch, "value": value, "below": pruned.below},
-    }
+    details = Details(Trained(epochs=epoch), pruned=Pruned(epoch, value, pruned.below))
     return TrialResult(spec, "done", scores, details=details, provenance=provenance)
 
 
@@ -317,7 +313,7 @@ def _scored_trial(t: _Running, outcome: Outcome, artifact: Path) -> Finished:
     """Score what was trained, its artifact written into a new folder. The test part: here, once."""
     spec, dataset, classifier = t.spec, t.dataset, outcome.classifier
     assert dataset is not None  # noqa: S101  it was trained on it
-    stack = int(outcome.details.get("stack", 1))
+    stack = outcome.details.trained.stack or 1
     peak_bytes = max(t.peak.bytes() or 0, outcome.peak_memory_bytes or 0) or None
     t.on_event(Stage("scoring"))
     validation = _validation(outcome, dataset.validation)
@@ -333,13 +329,13 @@ def _scored_trial(t: _Running, outcome: Outcome, artifact: Path) -> Finished:
     others = [(d, data.load_other(d, dataset.label_names)) for d in spec.test_on]
     elsewhere, transfer = score_transfer(others, classifier, dataset.label_names)
     splits = {"validation": validation, "test": test}
-    details = {
-        **outcome.details,
-        "per_class": {k: metrics.per_class(p, dataset.label_names) for k, p in splits.items()},
-        "confusion": {k: _confusion(p) for k, p in splits.items()},
-        **({"transfer": transfer} if transfer else {}),
-        **_scored_by(classifier),
-    }
+    details = replace(
+        outcome.details,
+        per_class={k: metrics.per_class(p, dataset.label_names) for k, p in splits.items()},
+        confusion={k: _confusion(p) for k, p in splits.items()},
+        transfer=transfer,
+        scoring=_scored_by(classifier),
+    )
     if peak_bytes is None:
         reasons["peak_memory_bytes"] = "this system does not report a process's peak memory"
     result = TrialResult(
@@ -378,7 +374,7 @@ def _tried(
     outcome: Outcome,
     validation: Predictions,
     dataset: Dataset,
-    provenance: Mapping[str, Any],
+    provenance: Provenance,
 ) -> Finished:
     """The result of a try of settings: what validation says, and nothing of the test part."""
     scores, reasons = _all_scores({"eval": validation}, dataset.label_names)
@@ -387,7 +383,7 @@ def _tried(
         "done",
         scores,
         Cost(train_seconds=outcome.train_seconds),
-        dict(outcome.details),
+        outcome.details,
         reasons,
         provenance,
     )
@@ -404,16 +400,14 @@ def _behaviour(spec: TrialSpec, study: Path, classifier: Classifier) -> dict[str
     return {behaviour.PART: behaviour.predict_cases(classifier, some)}
 
 
-def failed(
-    spec: TrialSpec, error: BaseException | str, provenance: Mapping[str, Any]
-) -> TrialResult:
+def failed(spec: TrialSpec, error: BaseException | str, provenance: Provenance) -> TrialResult:
     """The result of a trial that did not end well: one line of error, the traceback in details."""
-    details: dict[str, Any] = {}
+    details = Details()
     if isinstance(error, BaseException):
         ours = isinstance(error, TunelabError)
         text = str(error) if ours else f"{type(error).__name__}: {error}"
         if not ours:
-            details["traceback"] = "".join(traceback.format_exception(error))
+            details = Details(traceback="".join(traceback.format_exception(error)))
     else:
         text = error
     line = " ".join(text.split())
@@ -502,14 +496,13 @@ def _latency(classifier: Classifier, texts: tuple[str, ...]) -> tuple[float, flo
     return float(p50), float(p95)
 
 
-def _scored_by(classifier: Any) -> dict[str, Any]:
+def _scored_by(classifier: Any) -> Scoring | None:
     """What measured texts/s and latency: the path of `scoring.Prepared`, and why it is plain."""
     prepared = getattr(getattr(classifier, "embedder", classifier), "prepared", None)
     if prepared is None:
-        return {}  # no transformer scores these texts
+        return None  # no transformer scores these texts
     made = prepared()
-    how = {"engine": made.engine, "why": made.why, "merged": made.merged, "in": made.precision}
-    return {"scoring": how}
+    return Scoring(made.engine, made.why, made.merged, made.precision)
 
 
 def _provenance(  # noqa: PLR0917
@@ -519,23 +512,22 @@ def _provenance(  # noqa: PLR0917
     seconds: float,
     jobs: int,
     stack: int,
-) -> dict[str, Any]:
-    return {
-        "tunelab": __version__,
-        "versions": machine.versions(),
-        "hardware": machine.hardware(),
-        "threads": _threads(),
-        "jobs": jobs,
-        "measured_alone": jobs == 1,
-        # Trained in one pass with so many: times are a share, peak memory is of all.
-        **({"stack": stack} if stack > 1 else {}),
-        "dataset": spec.fingerprint,
-        "revision": dataset.revision if dataset else None,
-        "base": asdict(spec.base) if spec.base else None,
-        "seeds": asdict(named_seeds(spec.seed)),
-        "started": started.isoformat(timespec="seconds"),
-        "seconds": seconds,
-    }
+) -> Provenance:
+    return Provenance(
+        tunelab=__version__,
+        versions=machine.versions(),
+        hardware=machine.hardware(),
+        threads=_threads(),
+        jobs=jobs,
+        measured_alone=jobs == 1,
+        stack=stack if stack > 1 else None,
+        dataset=spec.fingerprint,
+        revision=dataset.revision if dataset else None,
+        base=spec.base,
+        seeds=named_seeds(spec.seed),
+        started=started.isoformat(timespec="seconds"),
+        seconds=seconds,
+    )
 
 
 def _threads() -> int | None:

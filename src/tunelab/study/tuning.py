@@ -90,7 +90,7 @@ def _outcome_of(plan: Plan, tries: Sequence[TrialSpec]) -> tuple[float | None, b
     values = [choosing.validation_value(r, plan.spec.metric) for r in found]
     known = [v for v in values if v is not None]
     value = float(np.mean(known)) if len(known) == len(tries) else None
-    return value, any("pruned" in r.details for r in found)
+    return value, any(r.details.pruned for r in found)
 
 
 def _stop_below(plan: Plan, m: MethodSpec, proposals: Proposals) -> dict[str, float]:
@@ -100,7 +100,7 @@ def _stop_below(plan: Plan, m: MethodSpec, proposals: Proposals) -> dict[str, fl
     folder = plan.spec.output_dir
     done = [s for settings in proposals.told for s in tries_of(plan, m, settings)]
     results = [study_folder.read_result(folder, s.trial_id) for s in done]
-    whole = [r.spec.trial_id for r in results if r is not None and "pruned" not in r.details]
+    whole = [r.spec.trial_id for r in results if r is not None and r.details.pruned is None]
     return choosing.stop_below(
         (study_folder.read_history(folder, i) for i in whole), plan.spec.metric
     )

@@ -348,8 +348,12 @@ def test_trials_that_were_not_computed_alike_are_said(record: StudyRecord) -> No
         late = r.spec.seed == 0
         hardware = {"processor": "new" if late else "old", "cores": 2}
         precision = "bfloat16" if late and r.spec.method.label == "lora" else "float32"
-        return replace(r, provenance={**r.provenance, "hardware": hardware},
-                       details={**r.details, "precision": precision})  # fmt: skip
+        trained = replace(r.details.trained, precision=precision)
+        return replace(
+            r,
+            provenance=replace(r.provenance, hardware=hardware),
+            details=replace(r.details, trained=trained),
+        )
 
     found = summarise(replace(record, results=tuple(map(on, record.results)))).warnings
     assert [w for w in found if w not in before] == [

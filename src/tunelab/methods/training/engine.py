@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -54,8 +54,9 @@ class Engine:
     """How batches are computed, for one training or for several that share each pass.
 
     `name` (packed or plain) and, where it is not packed, why; the type of activations and frozen
-    weights, and why that one; `kernels`, compiled (and for what) or torch's own; `more` facts of a
-    stack. `compute` works while `installed`. `clock`: the seconds that count as each training's.
+    weights, and why that one; `kernels`, compiled (and for what) or torch's own; `stack`: so many
+    trainings share each pass, or why they do not. `compute` works while `installed`. `clock`: the
+    seconds that count as each training's.
     """
 
     name: str
@@ -66,22 +67,12 @@ class Engine:
     compute: Calculate
     installed: Callable[[], AbstractContextManager[None]]
     clock: Callable[[], float] = time.perf_counter
-    more: Mapping[str, Any] = field(default_factory=dict)
+    stack: int | None = None
+    stack_reason: str | None = None
     # What the lowest layers give (packing.Packed.below), where they can be computed apart, and the
     # route of its products.
     below: Callable[[Encoded, NDArray[np.int64], int], torch.Tensor] | None = None
     route: str = "mkl"
-
-    def facts(self) -> dict[str, Any]:
-        """For the trial's result."""
-        return {
-            **self.more,
-            "engine": self.name,
-            "engine_reason": self.reason,
-            "precision": self.precision,
-            "precision_reason": self.precision_reason,
-            "kernels": self.kernels,
-        }
 
 
 def choose_engine(

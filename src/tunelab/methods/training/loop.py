@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from tunelab.core.details import FrozenLayers
 from tunelab.core.errors import TrialError
 from tunelab.core.events import Evaluated, OnProgress, Step
 from tunelab.core.values import Predictions, Seeds
@@ -74,7 +75,7 @@ class Fitted:
     train_seconds: float
     padding: float
     engine: Engine
-    frozen: dict[str, Any] | None
+    frozen: FrozenLayers | None
     peak_memory_bytes: int | None
     validation: NDArray[np.float64]
     prepared: scoring.Prepared | None = None
@@ -279,7 +280,7 @@ class Training:
             log.seconds + low.seconds,
             padding,
             self._engine,
-            low.facts(),
+            low.frozen_layers(),
             low.peak_memory_bytes,
             self._best.logits,
             prepared,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from tunelab.core.details import FrozenLayers
 from tunelab.methods.settings import TrainingSettings
 from tunelab.methods.training.engine import Engine, RowsToCompute, scored_in
 from tunelab.models import frozen
@@ -95,24 +95,23 @@ class Lowest:
         if self._lower is not None:
             self._lower.finish()
 
-    def facts(self) -> dict[str, Any] | None:
-        """For the trial's result."""
+    def frozen_layers(self) -> FrozenLayers | None:
+        """What there is of them, and how they were computed; None where there are none."""
         if self._found is None:
             return None
-        kept = self._states
-        once = isinstance(kept, frozen.States)
-        return {
-            "layers": self._found.layers,
-            "of": self._found.of,
-            "dropout": self._drops,
-            "computed": "once" if once else "each step",
-            "why": None if once else kept,
-            **(
-                {"from_cache": kept.from_cache, "seconds": kept.seconds, "bytes": kept.kept.bytes}
-                if isinstance(kept, frozen.States)
-                else {}
-            ),
-        }
+        found, kept = self._found, self._states
+        if isinstance(kept, str):
+            return FrozenLayers(found.layers, found.of, self._drops, "each step", kept)
+        return FrozenLayers(
+            found.layers,
+            found.of,
+            self._drops,
+            "once",
+            None,
+            kept.from_cache,
+            kept.seconds,
+            kept.kept.bytes,
+        )
 
     def close(self) -> None:
         """Close the files of what is kept."""

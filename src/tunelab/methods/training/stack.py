@@ -41,24 +41,24 @@ def run_trainings(trainings: Sequence[Training], stack_size: int = 1) -> Iterato
     `stack_size`: how many were to share one, where some failed before they could.
     """
     if stack_size <= 1 and len(trainings) == 1:
-        yield from _by_itself(trainings[0], {})
+        yield from _by_itself(trainings[0], None)
         return
     why = why_not_stacked([t.model for t in trainings], [t.settings for t in trainings])
     if why is None:
         yield from loop.drive(trainings, shared_engine(trainings))
         return
     for t in trainings:
-        yield from _by_itself(t, {"stack_reason": why})
+        yield from _by_itself(t, why)
 
 
-def _by_itself(training: Training, more: Mapping[str, Any]) -> Iterator[Training]:
+def _by_itself(training: Training, why: str | None) -> Iterator[Training]:
     t = training
     with t.failing_alone():
         engine = choose_engine(t.model, t.pad_id, t.settings, t.seeds.dropout)
     if t.ended:
         yield t
     else:
-        yield from loop.drive([t], replace(engine, more=more))
+        yield from loop.drive([t], replace(engine, stack_reason=why))
 
 
 def shared_engine(trainings: Sequence[Training]) -> Engine:
@@ -84,8 +84,8 @@ def shared_engine(trainings: Sequence[Training]) -> Engine:
 
     # No kernels of whole layers: those with several adapters are not fused.
     built = library.built(torch.float32)
-    more = {"stack": len(trainings)}
-    return Engine("packed", None, chosen, reason, built, compute, installed, clock, more)
+    size = len(trainings)
+    return Engine("packed", None, chosen, reason, built, compute, installed, clock, size)
 
 
 class _Clock:

@@ -20,6 +20,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from tunelab.core import study_folder
+from tunelab.core.details import Provenance
 from tunelab.core.events import OnEvent, Started
 from tunelab.core.values import TrialResult, TrialSpec
 from tunelab.study.elsewhere import not_scored
@@ -217,7 +218,7 @@ def _died(spec: TrialSpec, study: Path, code: int, logs: Path) -> TrialResult:
     before = study_folder.read_result(study, spec.trial_id)
     if before is not None and before.status == "done":
         return not_scored(before, text)
-    result = failed(spec, text, {})
+    result = failed(spec, text, Provenance())
     with study_folder.new_trial(study, spec.trial_id) as folder:
         study_folder.write_trial(folder, result, (), {})
     return result

@@ -1,0 +1,296 @@
+"""What a trial's result says beside its scores: how it was trained, and where it comes from.
+
+These values lie in result.json flat, in the order of their fields, and without what is None. What
+is read back is what was written, also of a study of before, which lacks keys that came later.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+__all__ = [
+    "BaseRef",
+    "Details",
+    "DomainScores",
+    "FrozenLayers",
+    "Provenance",
+    "Pruned",
+    "Scoring",
+    "Seeds",
+    "Trained",
+    "Transfer",
+]
+
+
+class ReadByKey(Mapping[str, Any]):
+    """Reads by key too, as it lies on disk: for the scripts of users. Ours read fields."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """As it lies on disk."""
+
+    def __getitem__(self, key: str) -> Any:
+        return self.to_json()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.to_json())
+
+    def __len__(self) -> int:
+        return len(self.to_json())
+
+
+def _without_none(value: Any, *nulls: str) -> dict[str, Any]:
+    """A dataclass's fields in order; of those that are None, only `nulls`."""
+    found = {f.name: getattr(value, f.name) for f in fields(value)}
+    return {k: v for k, v in found.items() if v is not None or k in nulls}
+
+
+# --- how it was trained, and what it gave ---------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenLayers:
+    """The `layers` lowest layers, `of` so many, that are frozen below all that learns.
+
+    `dropout`: whether theirs is on. `computed` "once" or "each step", and `why` not once; where
+    once: whether another trial had kept them (`from_cache`), what computing took and what it keeps.
+    """
+
+    layers: int
+    of: int
+    dropout: bool
+    computed: str
+    why: str | None
+    from_cache: bool | None = None
+    seconds: float | None = None
+    bytes: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As it lies on disk; `why` stands there also where there is no reason."""
+        return _without_none(self, "why")
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """How a transformer was trained; all None for what is none.
+
+    `padding`: the share of computed tokens. `stack`: trained in one pass with so many, or why not.
+    `engine`, `precision` and `kernels` computed it; `quantization`: what quantised the base.
+    """
+
+    best_epoch: int | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    padding: float | None = None
+    stack: int | None = None
+    stack_reason: str | None = None
+    engine: str | None = None
+    engine_reason: str | None = None
+    precision: str | None = None
+    precision_reason: str | None = None
+    kernels: str | None = None
+    frozen_layers: FrozenLayers | None = None
+    device: str | None = None
+    head_modules: Sequence[str] | None = None
+    weight_bytes: int | None = None
+    quantization: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As it lies on disk; an engine stands with its reason, also where there is none."""
+        out = _without_none(self, *(["engine_reason"] if self.engine else []))
+        if self.frozen_layers is not None:
+            out["frozen_layers"] = self.frozen_layers.to_json()
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """What measured texts/s and latency: the `engine`, `why` it is the plain one, whether adapters
+    were `merged` before, and in which `precision`.
+    """
+
+    engine: str
+    why: str | None
+    merged: bool
+    precision: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As it lies on disk."""
+        return {
+            "engine": self.engine,
+            "why": self.why,
+            "merged": self.merged,
+            "in": self.precision,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DomainScores:
+    """Scores on the `rows` of one domain."""
+
+    rows: int
+    scores: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Scores on other data than the trial's own, read from `source`, and by its domains.
+
+    A score that is None has its reason in `reasons`.
+    """
+
+    source: str
+    rows: int
+    fingerprint: str
+    scores: Mapping[str, float | None]
+    reasons: Mapping[str, str]
+    domains: Mapping[str, DomainScores]
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """A try that was ended after an `epoch` whose score, `value`, was `below` that of others."""
+
+    epoch: int
+    value: float
+    below: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Details(ReadByKey):
+    """What of a result is not one number.
+
+    `own`: what the method says of itself alone, by name (an SVM its C, AdaLoRA its ranks).
+    `from_cache`: whether an SVM's vectors were there already. By part, "validation" and "test":
+    `per_class` scores by class, `confusion` counts, (n_classes, n_classes), true by predicted.
+    `transfer`: scores on other data, by its name.
+    """
+
+    trained: Trained = Trained()
+    own: Mapping[str, Any] = field(default_factory=dict)
+    from_cache: bool | None = None
+    pruned: Pruned | None = None
+    traceback: str | None = None
+    per_class: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None
+    confusion: Mapping[str, Sequence[Sequence[int]]] | None = None
+    transfer: Mapping[str, Transfer] = field(default_factory=dict)
+    scoring: Scoring | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As it lies on disk: flat."""
+        known = {
+            "from_cache": self.from_cache,
+            "pruned": self.pruned and asdict(self.pruned),
+            "traceback": self.traceback,
+            "per_class": self.per_class,
+            "confusion": self.confusion,
+            "transfer": {k: asdict(t) for k, t in self.transfer.items()} or None,
+            "scoring": self.scoring and self.scoring.to_json(),
+        }
+        known = {k: v for k, v in known.items() if v is not None}
+        return {**self.trained.to_json(), **self.own, **known}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Details:
+        """What `to_json` wrote; keys that it does not know are the method's own."""
+        left = dict(value)
+        names = {f.name for f in fields(Trained)}
+        trained = {k: left.pop(k) for k in list(left) if k in names}
+        if trained.get("frozen_layers"):
+            trained["frozen_layers"] = FrozenLayers(**trained["frozen_layers"])
+        pruned, scoring = left.pop("pruned", None), left.pop("scoring", None)
+        return cls(
+            trained=Trained(**trained),
+            from_cache=left.pop("from_cache", None),
+            pruned=Pruned(**pruned) if pruned else None,
+            traceback=left.pop("traceback", None),
+            per_class=left.pop("per_class", None),
+            confusion=left.pop("confusion", None),
+            transfer={k: _transfer(t) for k, t in left.pop("transfer", {}).items()},
+            scoring=_scoring(scoring) if scoring else None,
+            own=left,
+        )
+
+
+def _transfer(value: Mapping[str, Any]) -> Transfer:
+    domains = {k: DomainScores(**d) for k, d in value.get("domains", {}).items()}
+    return Transfer(**{**value, "domains": domains})
+
+
+def _scoring(value: Mapping[str, Any]) -> Scoring:
+    return Scoring(value["engine"], value["why"], value["merged"], value["in"])
+
+
+# --- where it comes from --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BaseRef:
+    """A pretrained base model: its name as the user gave it and the SHA-256 of its weights.
+
+    `code_sha256`: of the model's own Python code where the user allowed it to run; otherwise None.
+    """
+
+    name: str
+    sha256: str
+    code_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seeds:
+    """The named seeds of a trial, all derived from its one seed: initialisation of what is new,
+    order of the rows, dropout masks.
+    """
+
+    init: int
+    order: int
+    dropout: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Provenance(ReadByKey):
+    """Where a result comes from; all None where its process died.
+
+    `jobs`: so many ran at a time; `measured_alone` where that is one. `stack`: trained in one pass
+    with so many, so that times are a share and peak memory is of all. `dataset`: fingerprint of its
+    content. `started`: an ISO time; `seconds` from then to its end.
+    """
+
+    tunelab: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    hardware: Mapping[str, Any] = field(default_factory=dict)
+    threads: int | None = None
+    jobs: int | None = None
+    measured_alone: bool | None = None
+    stack: int | None = None
+    dataset: str | None = None
+    revision: str | None = None
+    base: BaseRef | None = None
+    seeds: Seeds | None = None
+    started: str | None = None
+    seconds: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As it lies on disk; what can be missing by its nature stands there as null."""
+        nulls = ("threads", "revision", "base") if self.started else ()
+        out = _without_none(self, *nulls)
+        for name in ("base", "seeds"):
+            if out.get(name):
+                out[name] = asdict(out[name])
+        return {k: v for k, v in out.items() if v != {}}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Provenance:
+        """What `to_json` wrote; keys that it does not know are left out."""
+        names = {f.name for f in fields(cls)}
+        given = {k: v for k, v in value.items() if k in names}
+        if given.get("base"):
+            given["base"] = BaseRef(**given["base"])
+        if given.get("seeds"):
+            given["seeds"] = Seeds(**given["seeds"])
+        return cls(**given)
