@@ -11,12 +11,12 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from tunelab.analysis.numbers import column, format_estimate
 from tunelab.analysis.summary import BOOTSTRAP_SEED, same_rows
+from tunelab.core.plain import JsonObject
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate, TrialResult
 from tunelab.stats.metrics import METRICS
@@ -27,6 +27,7 @@ __all__ = [
     "Point",
     "crossing",
     "curves_for_display",
+    "curves_from_json",
     "learning_curves",
     "curves_to_json",
 ]
@@ -233,9 +234,23 @@ def _crossing_sentence(
     )
 
 
-def curves_to_json(curves: Curves) -> dict[str, Any]:
+def curves_to_json(curves: Curves) -> JsonObject:
     """Plain JSON values: the content of curves.json."""
     return asdict(curves)
+
+
+def curves_from_json(value: JsonObject) -> Curves:
+    """What `curves_to_json` wrote."""
+    return Curves(
+        metric=value["metric"],
+        part=value["part"],
+        sizes=tuple(value["sizes"]),
+        points=tuple(
+            Point(p["label"], int(p["rows"]), int(p["seeds"]), Estimate(**p["estimate"]))
+            for p in value["points"]
+        ),
+        crossings=tuple(Crossing(**c) for c in value["crossings"]),
+    )
 
 
 def curves_for_display(curves: Curves) -> tuple[list[str], list[list[str]]]:

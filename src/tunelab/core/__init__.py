@@ -6,6 +6,7 @@ errors        every exception a user may see
 study_folder  the paths and formats of a study
 artifact      the files and hashes of a saved classifier
 files         every atomic write
+plain         what JSON and YAML hold, before it has a type
 cache         results kept by content, in the user's cache
 machine       hardware, memory, versions
 events words version

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 from tunelab.core.errors import ArtifactError, suggest
 from tunelab.core.values import Artifact
@@ -44,7 +43,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def seal(directory: Path, facts: Mapping[str, Any]) -> Artifact:
+def seal(directory: Path, facts: Mapping[str, object]) -> Artifact:
     """Write the manifest last: `facts` (kind, label names, base, ...) and every file's SHA-256.
 
     Not of README.md: the card is for people, who may edit it; nothing is loaded from it.
@@ -60,7 +59,7 @@ def seal(directory: Path, facts: Mapping[str, Any]) -> Artifact:
     return Artifact(directory, manifest)
 
 
-def seal_again(directory: Path, more: Mapping[str, Any]) -> Artifact:
+def seal_again(directory: Path, more: Mapping[str, object]) -> Artifact:
     """Write the manifest of a folder that is being made anew: more facts, or more files."""
     said = read_manifest(directory).manifest
     facts = {k: v for k, v in said.items() if k not in {"format", "tunelab", "files"}}

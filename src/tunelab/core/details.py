@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from tunelab.core.plain import Json, JsonObject
+
 __all__ = [
     "BaseRef",
     "Details",
@@ -25,13 +27,13 @@ __all__ = [
 ]
 
 
-class ReadByKey(Mapping[str, Any]):
+class ReadByKey(JsonObject):
     """Reads by key too, as it lies on disk: for the scripts of users. Ours read fields."""
 
     __slots__ = ()
 
     @abstractmethod
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Json]:
         """As it lies on disk."""
 
     def __getitem__(self, key: str) -> Any:
@@ -44,7 +46,7 @@ class ReadByKey(Mapping[str, Any]):
         return len(self.to_json())
 
 
-def _without_none(value: Any, *nulls: str) -> dict[str, Any]:
+def _without_none(value: Any, *nulls: str) -> dict[str, Json]:
     """A dataclass's fields in order; of those that are None, only `nulls`."""
     found = {f.name: getattr(value, f.name) for f in fields(value)}
     return {k: v for k, v in found.items() if v is not None or k in nulls}
@@ -70,7 +72,7 @@ class FrozenLayers:
     seconds: float | None = None
     bytes: int | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Json]:
         """As it lies on disk; `why` stands there also where there is no reason."""
         return _without_none(self, "why")
 
@@ -100,7 +102,7 @@ class Trained:
     weight_bytes: int | None = None
     quantization: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Json]:
         """As it lies on disk; an engine stands with its reason, also where there is none."""
         out = _without_none(self, *(["engine_reason"] if self.engine else []))
         if self.frozen_layers is not None:
@@ -119,7 +121,7 @@ class Scoring:
     merged: bool
     precision: str
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Json]:
         """As it lies on disk."""
         return {
             "engine": self.engine,
@@ -172,7 +174,7 @@ class Details(ReadByKey):
     """
 
     trained: Trained = Trained()
-    own: Mapping[str, Any] = field(default_factory=dict)
+    own: JsonObject = field(default_factory=dict)
     from_cache: bool | None = None
     pruned: Pruned | None = None
     traceback: str | None = None
@@ -181,7 +183,7 @@ class Details(ReadByKey):
     transfer: Mapping[str, Transfer] = field(default_factory=dict)
     scoring: Scoring | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Json]:
         """As it lies on disk: flat."""
         known = {
             "from_cache": self.from_cache,
@@ -196,7 +198,7 @@ class Details(ReadByKey):
         return {**self.trained.to_json(), **self.own, **known}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Details:
+    def from_json(cls, value: JsonObject) -> Details:
         """What `to_json` wrote; keys that it does not know are the method's own."""
         left = dict(value)
         names = {f.name for f in fields(Trained)}
@@ -217,12 +219,12 @@ class Details(ReadByKey):
         )
 
 
-def _transfer(value: Mapping[str, Any]) -> Transfer:
+def _transfer(value: JsonObject) -> Transfer:
     domains = {k: DomainScores(**d) for k, d in value.get("domains", {}).items()}
     return Transfer(**{**value, "domains": domains})
 
 
-def _scoring(value: Mapping[str, Any]) -> Scoring:
+def _scoring(value: JsonObject) -> Scoring:
     return Scoring(value["engine"], value["why"], value["merged"], value["in"])
 
 
@@ -263,7 +265,7 @@ class Provenance(ReadByKey):
 
     tunelab: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
-    hardware: Mapping[str, Any] = field(default_factory=dict)
+    hardware: JsonObject = field(default_factory=dict)
     threads: int | None = None
     jobs: int | None = None
     measured_alone: bool | None = None
@@ -275,7 +277,7 @@ class Provenance(ReadByKey):
     started: str | None = None
     seconds: float | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Json]:
         """As it lies on disk; what can be missing by its nature stands there as null."""
         nulls = ("threads", "revision", "base") if self.started else ()
         out = _without_none(self, *nulls)
@@ -285,7 +287,7 @@ class Provenance(ReadByKey):
         return {k: v for k, v in out.items() if v != {}}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Provenance:
+    def from_json(cls, value: JsonObject) -> Provenance:
         """What `to_json` wrote; keys that it does not know are left out."""
         names = {f.name for f in fields(cls)}
         given = {k: v for k, v in value.items() if k in names}

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from tunelab.core.plain import Json, JsonObject
 
 __all__ = [
     "Evaluated",
@@ -82,7 +83,7 @@ OnProgress = Callable[[Progressed], None]
 OnEvent = Callable[[Event], None]
 
 
-def event_to_json(event: Event) -> dict[str, Any]:
+def event_to_json(event: Event) -> dict[str, Json]:
     """The event as JSON: what a trial's process writes, and what a user's `on_event` is given."""
     match event:
         case Started():
@@ -90,7 +91,7 @@ def event_to_json(event: Event) -> dict[str, Any]:
         case Note():
             return {"event": "note", "text": event.text}
         case Stage():
-            said: dict[str, Any] = {"stage": event.name}
+            said: dict[str, Json] = {"stage": event.name}
         case Evaluated():
             said = {"step": event.step, "epoch": event.epoch, **event.scores, "steps": event.steps}
         case Step():
@@ -106,7 +107,7 @@ def event_to_json(event: Event) -> dict[str, Any]:
     return {"event": "step", **said, **trial}
 
 
-def event_from_json(value: Mapping[str, Any]) -> Event:
+def event_from_json(value: JsonObject) -> Event:
     """What `event_to_json` wrote."""
     if value["event"] == "start":
         return Started(value["trial_id"])

@@ -8,7 +8,9 @@ import platform
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
+
+from tunelab.core.plain import JsonObject
 
 __all__ = [
     "PeakMemory",
@@ -89,7 +91,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def hardware() -> dict[str, Any]:
+def hardware() -> JsonObject:
     """Processor, cores that may be used, memory in bytes and operating system."""
     try:
         cores = len(os.sched_getaffinity(0))

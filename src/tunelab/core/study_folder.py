@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 
 from tunelab.core.errors import ArtifactError, InputError
 from tunelab.core.files import write_bytes, write_json, write_text
+from tunelab.core.plain import Json, JsonObject
 from tunelab.core.values import (
     BaseRef,
     Cost,
@@ -141,7 +142,7 @@ def sweep(study: Path, trial_id: str | None = None) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def spec_from_json(value: Mapping[str, Any]) -> TrialSpec:
+def spec_from_json(value: JsonObject) -> TrialSpec:
     """Read a TrialSpec back from what `dataclasses.asdict` made of it."""
     return TrialSpec(
         data=DataSpec(**value["data"]),
@@ -169,7 +170,7 @@ def spec_of(artifact: Path) -> TrialSpec | None:
 def write_trial(
     directory: Path,
     result: TrialResult,
-    history: Sequence[Mapping[str, Any]],
+    history: Sequence[Mapping[str, float]],
     predictions: Mapping[str, Predictions],
 ) -> None:
     """Fill a folder from `new_trial`. `predictions` by split name; `history` a row a log step."""
@@ -180,7 +181,7 @@ def write_trial(
     _write_predictions(directory / "predictions.parquet", predictions)
 
 
-def _result_to_json(result: TrialResult) -> dict[str, Any]:
+def _result_to_json(result: TrialResult) -> JsonObject:
     """A result but its spec, which has a file of its own."""
     return {
         "status": result.status,
@@ -210,7 +211,7 @@ def read_result(study: Path, trial_id: str) -> TrialResult | None:
     return TrialResult(spec=spec_from_json(_read_json_file(directory / "spec.json")), **body)
 
 
-def read_history(study: Path, trial_id: str) -> list[dict[str, Any]]:
+def read_history(study: Path, trial_id: str) -> list[dict[str, float]]:
     """Read the loss, learning-rate and evaluation history of a trial, in order."""
     text = (trial_dir(study, trial_id) / "history.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
@@ -223,7 +224,7 @@ def _write_predictions(path: Path, predictions: Mapping[str, Predictions]) -> No
     tables = []
     about = {}
     for split, p in predictions.items():
-        columns: dict[str, Any] = {
+        columns: dict[str, object] = {
             "split": [split] * len(p.ids),
             "id": list(p.ids),
             "label": p.labels,
@@ -291,7 +292,7 @@ def write_rows(study: Path, dataset: Dataset) -> None:
     import pyarrow.parquet as pq
 
     splits = [dataset.parts[part] for part in ("validation", "test")]
-    columns: dict[str, Any] = {
+    columns: dict[str, object] = {
         "part": ["validation"] * len(splits[0]) + ["test"] * len(splits[1]),
         "id": [i for s in splits for i in s.ids],
         "label": np.concatenate([s.labels for s in splits]),
@@ -352,16 +353,16 @@ class StudyRecord:
     """
 
     directory: Path
-    settings: Mapping[str, Any]
-    data: Mapping[str, Any]
+    settings: JsonObject
+    data: JsonObject
     results: tuple[TrialResult, ...]
     missing: tuple[str, ...]
     curve: tuple[TrialResult, ...] = ()
-    tuning: Mapping[str, Any] | None = None
-    race: Mapping[str, Any] | None = None
-    curves: Mapping[str, Any] | None = None
-    gate: Mapping[str, Any] | None = None
-    behaviour: Mapping[str, Any] | None = None
+    tuning: JsonObject | None = None
+    race: JsonObject | None = None
+    curves: JsonObject | None = None
+    gate: JsonObject | None = None
+    behaviour: JsonObject | None = None
 
     @property
     def done(self) -> tuple[TrialResult, ...]:
@@ -378,7 +379,7 @@ class StudyRecord:
         """Labels of the methods, in the study's order."""
         return tuple(dict.fromkeys(r.spec.method.label for r in self.results))
 
-    def history(self, trial_id: str) -> list[dict[str, Any]]:
+    def history(self, trial_id: str) -> list[dict[str, float]]:
         """Loss, learning-rate and evaluation history of a trial."""
         return read_history(self.directory, trial_id)
 
@@ -434,7 +435,7 @@ def read_study(directory: Path) -> StudyRecord:
 EXTRAS = ("tuning", "race", "curves", "gate", "behaviour")
 
 
-def write_extra(directory: Path, name: str, value: Mapping[str, Any]) -> None:
+def write_extra(directory: Path, name: str, value: JsonObject) -> None:
     """Write tuning.json, race.json, curves.json, gate.json or behaviour.json."""
     write_json(directory / f"{name}.json", {"format": TRIAL_FORMAT, **value})
 
@@ -444,7 +445,7 @@ def remove_extra(directory: Path, name: str) -> None:
     (directory / f"{name}.json").unlink(missing_ok=True)
 
 
-def read_extra(directory: Path, name: str) -> dict[str, Any] | None:
+def read_extra(directory: Path, name: str) -> dict[str, Json] | None:
     """Read tuning.json, race.json, curves.json, ...; None where there is none."""
     path = directory / f"{name}.json"
     return dict(_read_json_file(path)) if path.is_file() else None
@@ -462,7 +463,7 @@ def update_study(directory: Path, **values: Any) -> None:
     write_text(path, head + body)
 
 
-def results_rows(results: Iterable[TrialResult]) -> list[dict[str, Any]]:
+def results_rows(results: Iterable[TrialResult]) -> list[dict[str, object]]:
     """One flat row a trial, every row with the same keys, as in results.csv."""
     results = list(results)
     setting_names = list(dict.fromkeys(k for r in results for k in r.spec.method.settings))
@@ -470,7 +471,7 @@ def results_rows(results: Iterable[TrialResult]) -> list[dict[str, Any]]:
     rows = []
     for r in results:
         settings = r.spec.method.settings
-        row: dict[str, Any] = {
+        row: dict[str, object] = {
             "trial_id": r.spec.trial_id,
             "method": r.spec.method.name,
             "label": r.spec.method.label,

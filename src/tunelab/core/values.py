@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.core.details import BaseRef, Details, Provenance, Seeds
+from tunelab.core.plain import Json, SettingValues
 
 __all__ = [
     "Artifact",
@@ -35,7 +36,6 @@ __all__ = [
 
 
 ScoreKind = Literal["logit", "probability", "margin"]
-Json = Any
 
 
 # --- data -----------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ class MethodSpec:
 
     name: str
     label: str
-    settings: Mapping[str, Json]
+    settings: SettingValues
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ import array
 import ctypes
 import math
 import weakref
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.optim.optimizer import ParamsT
 from torch.utils.weak import WeakIdKeyDictionary
 
 from tunelab.kernels import library
@@ -172,9 +172,7 @@ class AdamW(torch.optim.AdamW):
     `fused`: in own kernels where they run. Gradients are not changed then.
     """
 
-    def __init__(
-        self, groups: Iterable[dict[str, Any]], *, lr: float, max_norm: float, fused: bool = True
-    ) -> None:
+    def __init__(self, groups: ParamsT, *, lr: float, max_norm: float, fused: bool = True) -> None:
         super().__init__(groups, lr=lr, betas=_BETAS, eps=_EPS, fused=True)
         self._max_norm = max_norm
         pairs = [(p, g) for g in self.param_groups for p in g["params"]]

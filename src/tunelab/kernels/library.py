@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.uint8: "ui
 
 
 @functools.cache
-def _library() -> tuple[dict[str, Any] | None, str | None]:
+def _library() -> tuple[Mapping[str, Callable[..., None]] | None, str | None]:
     """The compiled kernels, or None and why there are none."""
     path, why = build.library()
     try:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from tunelab.core.errors import ConfigError
+from tunelab.core.plain import JsonObject
 from tunelab.methods import METHODS
 from tunelab.methods.neural import adapted
 from tunelab.models import bases, batches, pretrained
@@ -20,7 +21,7 @@ __all__ = [
 ]
 
 
-def inspect_base(name: str, text: str, classes: int = 2) -> dict[str, Any]:
+def inspect_base(name: str, text: str, classes: int = 2) -> JsonObject:
     """Facts of a base model (JSON-able): parts, tokens of `text`, shapes, LoRA targets, counts."""
     base = bases.resolve(name)
     family = bases.family_of(base)

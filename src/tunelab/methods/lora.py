@@ -10,6 +10,7 @@ import importlib.util
 from typing import Any
 
 from tunelab.core.errors import ConfigError, TrialError
+from tunelab.core.plain import JsonObject
 from tunelab.methods.lora_settings import (
     AdaLoraSettings,
     DoraSettings,
@@ -25,7 +26,7 @@ from tunelab.methods.lora_settings import (
 )
 from tunelab.methods.method import Extras, refusing
 from tunelab.methods.peft import Asked, check_settings, row, saved
-from tunelab.models.bases import Base
+from tunelab.models.bases import Base, Quantization
 from tunelab.models.names import PEFT_PREFIX
 
 __all__ = [
@@ -147,7 +148,7 @@ def keep_start(model: Any, _encoded: Any, _pad_id: int, settings: Any) -> Any:
     }
 
 
-def to_plain_lora(model: Any, start: Any) -> dict[str, Any]:
+def to_plain_lora(model: Any, start: Any) -> JsonObject:
     """PiSSA and OLoRA as a LoRA of rank 2r on the base as it was: s B A - s B0 A0.
 
     The frozen weight gets back what was taken out of it, so the adapter fits the original base and
@@ -207,7 +208,7 @@ def start_eva(model: Any, encoded: Any, pad_id: int, settings: Any) -> None:
     model.peft_config["default"].init_lora_weights = True
 
 
-def ranks(model: Any, _prepared: Any) -> dict[str, Any]:
+def ranks(model: Any, _prepared: Any) -> JsonObject:
     """Rank of each layer, where they differ."""
     return {"ranks": {_short(n): m.r["default"] for n, m in _lora_layers(model).items()}}
 
@@ -261,7 +262,7 @@ def _adalora(model: Any, settings: Any, steps: int) -> Any:
     return Hooks(penalty=penalty if settings.orth_reg_weight else None, after_step=after_step)
 
 
-def final_ranks(model: Any, _prepared: Any) -> dict[str, Any]:
+def final_ranks(model: Any, _prepared: Any) -> JsonObject:
     """Which entries of E are left in the epoch that was kept; peft saves only those."""
     config = model.peft_config["default"]
     kept = {
@@ -278,12 +279,12 @@ def _short(name: str) -> str:
     return name.removeprefix(PEFT_PREFIX).removesuffix(".lora_E.default")
 
 
-def _int8(s: QLoraSettings) -> dict[str, Any]:
+def _int8(s: QLoraSettings) -> Quantization:
     """LLM.int8(): 8-bit weights, outliers apart. Dettmers et al. 2022, arXiv:2208.07339."""
     return {"load_in_8bit": True, "llm_int8_threshold": s.llm_int8_threshold}
 
 
-def _nf4(s: QLora4Settings) -> dict[str, Any]:
+def _nf4(s: QLora4Settings) -> Quantization:
     """QLoRA: 4-bit NormalFloat, constants quantised too. Dettmers et al. 2023, 2305.14314."""
     return {
         "load_in_4bit": True,

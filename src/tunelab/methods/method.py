@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from tunelab.core.details import Details
 from tunelab.core.events import OnProgress
+from tunelab.core.plain import JsonObject
 from tunelab.core.values import Classifier, Seeds, Split
 from tunelab.methods.settings import Settings, TrainingSettings
-from tunelab.models.bases import Base
+from tunelab.models.bases import Base, Quantization
 from tunelab.models.families import FAMILIES
 from tunelab.models.family import Family
 
@@ -85,10 +86,10 @@ class Extras:
     `no_adapter`: why there is no adapter whose parameters could be counted.
     """
 
-    quantization: Callable[[Any], Mapping[str, Any]] | None = None
+    quantization: Callable[[Any], Quantization] | None = None
     prepare: Callable[[Any, Any, int, Any], Any] | None = None
     hooks: Callable[[Any, Any, int], Any] | None = None
-    finish: Callable[[Any, Any], Mapping[str, Any]] | None = None
+    finish: Callable[[Any, Any], JsonObject] | None = None
     no_adapter: str | None = None
 
 

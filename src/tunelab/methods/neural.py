@@ -22,6 +22,7 @@ from tunelab.methods.settings import TrainingSettings
 from tunelab.methods.training import loop
 from tunelab.methods.training.engine import scored_in
 from tunelab.models import bases, pretrained, scoring, tokens
+from tunelab.models.bases import Quantization
 from tunelab.models.classifier import TransformerClassifier
 from tunelab.models.families import head_modules
 
@@ -40,7 +41,7 @@ def adapted(
     adapt: Adapt,
     seed: int,
     *,
-    quantization: Mapping[str, Any] | None = None,
+    quantization: Quantization | None = None,
 ) -> tuple[nn.Module, list[str]]:
     """Load the base with a new head and let `adapt` say what is trained; with the head's modules.
 
@@ -73,7 +74,7 @@ class PreparedTask:
     head: list[str]
     counts: Mapping[str, int | None]
     start: Any
-    quantization: Mapping[str, Any] | None
+    quantization: Quantization | None
     backend: str | None
     started_with: int | None
     held: int | None

@@ -169,7 +169,7 @@ def lokr_config(a: Asked) -> Any:
     return LoKrConfig(**_lycoris(a))
 
 
-def _lycoris(a: Asked) -> dict[str, Any]:
+def _lycoris(a: Asked) -> dict[str, object]:
     s = a.settings
     return {
         "task_type": _seq_cls(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -222,7 +222,7 @@ def _distances_between(
 
 # --- what layers take beside their tokens -----------------------------------------------------
 
-_GivenTo = Callable[[Any], dict[str, Any]]
+_GivenTo = Callable[[Any], Mapping[str, object]]
 
 
 def _nothing(*_: Any) -> _GivenTo:

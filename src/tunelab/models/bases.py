@@ -11,12 +11,13 @@ import hashlib
 import json
 import math
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from tunelab.core.errors import ArtifactError, ModelError, suggest
+from tunelab.core.plain import Json, JsonObject
 from tunelab.core.values import BaseRef
 from tunelab.models.families import AN_ENCODER, FAMILIES, PRESETS, sizes_of, unknown_family
 from tunelab.models.family import Family, Sizes
@@ -24,6 +25,7 @@ from tunelab.models.family import Family, Sizes
 __all__ = [
     "BUNDLED",
     "Base",
+    "Quantization",
     "check_length",
     "count_parameters",
     "family_of",
@@ -59,13 +61,17 @@ _WEIGHT_PATTERNS = [
 ]
 
 
+# How a base's weights are quantised when it is loaded: arguments of BitsAndBytesConfig.
+Quantization = Mapping[str, bool | float | str]
+
+
 @dataclass(frozen=True, slots=True)
 class Base:
     """A base model on disk: `ref` (name and weight hash), its folder and its config.json."""
 
     ref: BaseRef
     path: Path
-    config: dict[str, Any]
+    config: JsonObject
 
     @property
     def runs_its_code(self) -> bool:
@@ -230,7 +236,7 @@ def matrices(base: Base) -> dict[str, tuple[int, ...]]:
     }
 
 
-def tensors(name: str, file: Path) -> dict[str, dict[str, Any]]:
+def tensors(name: str, file: Path) -> dict[str, JsonObject]:
     """Shape, type and place of each tensor in a safetensors file, from its header.
 
     Raises ModelError for a file that is not one, or that was cut short.
@@ -243,7 +249,7 @@ def tensors(name: str, file: Path) -> dict[str, dict[str, Any]]:
         if length > size - 8:
             raise ModelError(f"{fault}is not a safetensors file. {again}")
         try:
-            header: dict[str, Any] = json.loads(stream.read(length))
+            header: dict[str, Json] = json.loads(stream.read(length))
         except ValueError:
             raise ModelError(f"{fault}is not a safetensors file. {again}") from None
     header.pop("__metadata__", None)
@@ -253,7 +259,7 @@ def tensors(name: str, file: Path) -> dict[str, dict[str, Any]]:
     return header
 
 
-def _own_code(name: str, path: Path, config: dict[str, Any], trusted: bool) -> str | None:
+def _own_code(name: str, path: Path, config: JsonObject, trusted: bool) -> str | None:
     """SHA-256 of a model's own Python code, where it has some that the user allowed to run.
 
     Not allowed, it is not run: a type that transformers has too is loaded from there, and any other

@@ -6,7 +6,7 @@ Saved in peft's layout where there is an adapter, in transformers' otherwise, pl
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from tunelab.core.errors import ArtifactError
 from tunelab.core.values import Artifact, BaseRef, ScoreKind
 from tunelab.kernels import library
 from tunelab.models import bases, batches, pretrained, scoring
+from tunelab.models.bases import Quantization
 
 __all__ = [
     "TransformerClassifier",
@@ -47,7 +48,7 @@ class TransformerClassifier:
     max_length: int
     batch_size: int
     score_kind: ScoreKind = "logit"
-    quantization: Mapping[str, Any] | None = None
+    quantization: Quantization | None = None
     precision: str = "auto"
     merge: bool = True
     _kept: dict[Any, scoring.Prepared] = field(default_factory=dict, init=False, repr=False)

@@ -6,10 +6,10 @@ a row of FAMILIES; every method on it, packed training and scoring follow.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
+from tunelab.core.plain import JsonObject
 from tunelab.models.family import (
     RELU,
     Anatomy,
@@ -325,7 +325,7 @@ def unknown_family(head: Sequence[str]) -> Family:
     return Family(head=tuple(head), represents="unknown to tunelab")
 
 
-def sizes_of(config: Mapping[str, Any]) -> Sizes:
+def sizes_of(config: JsonObject) -> Sizes:
     """How large a model is, by its config.json.
 
     Of an unknown type, the keys of all families are looked for, in their order.

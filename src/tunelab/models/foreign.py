@@ -13,6 +13,7 @@ from typing import Any
 
 from tunelab.core import artifact
 from tunelab.core.errors import ArtifactError, ModelError
+from tunelab.core.plain import JsonObject
 from tunelab.core.values import Artifact
 from tunelab.models import bases
 from tunelab.models.families import USUAL_HEADS
@@ -138,7 +139,7 @@ def _describe(directory: Path, notes: list[str], **facts: Any) -> Artifact:
     return Artifact(directory, {**facts, "score_kind": "logit", "files": {}, "notes": notes})
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path) -> JsonObject:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as e:
@@ -148,7 +149,7 @@ def _json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _base_of(directory: Path, config: Mapping[str, Any]) -> bases.Base:
+def _base_of(directory: Path, config: JsonObject) -> bases.Base:
     name = config.get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
         raise ArtifactError(
@@ -184,7 +185,7 @@ def _classes(directory: Path) -> int:
     return int(rows[-1])
 
 
-def _label_names(config: Mapping[str, Any], classes: int) -> list[str] | None:
+def _label_names(config: JsonObject, classes: int) -> list[str] | None:
     """The names in a config's id2label in the order of its numbers; None where they do not fit."""
     said = config.get("id2label")
     if not isinstance(said, Mapping):

@@ -33,6 +33,7 @@ import transformers
 from torch import nn
 
 from tunelab.core import cache, machine
+from tunelab.core.plain import JsonObject
 from tunelab.kernels import build, library
 from tunelab.models import anatomy, scoring
 from tunelab.models.batches import Batch, Encoded
@@ -166,7 +167,7 @@ class Kept:
         """Size of the file, known before anything is computed."""
         return int(self._at[-1])
 
-    def found(self) -> dict[str, Any] | None:
+    def found(self) -> JsonObject | None:
         """What was noted of a complete file, which is open for reading then."""
         facts = cache.read_json(self._path.with_suffix(".json"))
         try:
@@ -176,7 +177,7 @@ class Kept:
             os.utime(self._path)  # the file that was not used for longest goes first
         except OSError:
             return None
-        found: dict[str, Any] = facts
+        found: JsonObject = facts
         return found
 
     def begin(self) -> str | None:
@@ -205,7 +206,7 @@ class Kept:
         """Whether tensor `i` can be read."""
         return i not in self._left
 
-    def finish(self, facts: dict[str, Any]) -> None:
+    def finish(self, facts: JsonObject) -> None:
         """Give the file its name, and note `facts` beside it: from now on it is found."""
         if self._name and not self._left:
             Path(self._name).replace(self._path)
@@ -285,7 +286,7 @@ _SAYS_NOTHING = (
 )
 
 
-def _config(inner: Any) -> dict[str, Any]:
+def _config(inner: Any) -> JsonObject:
     return {
         k: v
         for k, v in inner.config.to_dict().items()

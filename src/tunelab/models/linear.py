@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.core.artifact import check_labels, seal
+from tunelab.core.plain import JsonObject
 from tunelab.core.values import Artifact, BaseRef, ScoreKind
 
 __all__ = [
@@ -184,7 +185,7 @@ def open_svm(artifact: Artifact, trust_remote_code: bool = False) -> TfidfSvm | 
     )
 
 
-def _vectorizer(part: dict[str, Any], idf: Floats) -> Any:
+def _vectorizer(part: JsonObject, idf: Floats) -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(

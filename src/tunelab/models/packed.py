@@ -212,7 +212,7 @@ class Packed:
 
     def vectors_of(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """The vectors (b, width) that the head reads, of the row that `_run` has begun."""
-        more: dict[str, Any] = {"use_cache": False} if self._anatomy.causal else {}
+        more: dict[str, object] = {"use_cache": False} if self._anatomy.causal else {}
         if self._anatomy.token_types:
             more["token_type_ids"] = torch.zeros_like(ids)
         # Nobody reads the mask, but transformers looks through ids for padding where it has none.

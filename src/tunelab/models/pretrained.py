@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -29,7 +29,7 @@ from transformers.utils import logging as transformers_logging
 
 from tunelab.core.errors import ArtifactError, ModelError, TrialError
 from tunelab.models import anatomy
-from tunelab.models.bases import Base
+from tunelab.models.bases import Base, Quantization
 from tunelab.models.families import A_DECODER, AN_ENCODER, FAMILIES, USUAL_HEADS
 from tunelab.models.names import is_within, within_block
 
@@ -141,7 +141,7 @@ def load_classifier(
     base: Base,
     label_names: Sequence[str],
     seed: int,
-    quantization: Mapping[str, Any] | None = None,
+    quantization: Quantization | None = None,
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """Load the base with a new classification head in float32, and name the modules that are new.
 
@@ -152,7 +152,7 @@ def load_classifier(
     names = dict(enumerate(label_names))
     family = FAMILIES.get(base.model_type)
     known = family.head if family else ()
-    more: dict[str, Any] = {}
+    more: dict[str, object] = {}
     if quantization:
         more = {"quantization_config": _bits(quantization, known), "device_map": {"": device()}}
     torch.manual_seed(seed)
@@ -185,13 +185,13 @@ def load_classifier(
     return model, known + extra
 
 
-def _bits(quantization: Mapping[str, Any], head: Sequence[str]) -> Any:
+def _bits(quantization: Quantization, head: Sequence[str]) -> Any:
     """BitsAndBytesConfig (Dettmers et al. 2022, 2023) that leaves head and pooler in float."""
     from transformers import BitsAndBytesConfig as Config
 
-    asked = dict(quantization)
+    asked: dict[str, object] = dict(quantization)
     if "bnb_4bit_compute_dtype" in asked:
-        asked["bnb_4bit_compute_dtype"] = getattr(torch, asked["bnb_4bit_compute_dtype"])
+        asked["bnb_4bit_compute_dtype"] = getattr(torch, str(asked["bnb_4bit_compute_dtype"]))
     # transformers takes these as regular expressions from the start of a name, or as its end.
     skip = list(dict.fromkeys([*head, *USUAL_HEADS, r".*\.pooler"]))
     return Config(**asked, llm_int8_skip_modules=skip)  # type: ignore[no-untyped-call]
@@ -209,7 +209,7 @@ def _compute_exactly(model: nn.Module) -> None:
             layer.support_avx512bf16_for_cpu = False
 
 
-def quantization_backend(quantization: Mapping[str, Any]) -> str:
+def quantization_backend(quantization: Quantization) -> str:
     """Which bitsandbytes runs here, found out by running it: "bitsandbytes 0.50 on cpu".
 
     Raises TrialError saying why where it does not run, and what does.
@@ -329,7 +329,7 @@ def load_adapter(
     base: Base,
     directory: Path,
     label_names: Sequence[str],
-    quantization: Mapping[str, Any] | None = None,
+    quantization: Quantization | None = None,
 ) -> nn.Module:
     """Load a peft adapter and its head onto the base, quantised as it was trained.
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.core import cache
+from tunelab.core.plain import Json, JsonObject
 from tunelab.core.values import Dataset
 from tunelab.models import batches, pretrained
 from tunelab.models.bases import Base
@@ -80,10 +81,10 @@ def _read_tokens(path: Path, count: int) -> Encoded:
     return Encoded(ids)
 
 
-def lengths(dataset: Dataset, base: Base, max_length: int) -> dict[str, Any]:
+def lengths(dataset: Dataset, base: Base, max_length: int) -> JsonObject:
     """Percentiles of token counts by part (special tokens included), and rows over `max_length`."""
     tokenizer = pretrained.load_tokenizer(base)
-    out: dict[str, Any] = {"model": base.ref.name, "max_length": max_length, "parts": {}}
+    out: dict[str, Json] = {"model": base.ref.name, "max_length": max_length, "parts": {}}
     for part, split in dataset.parts.items():
         n = batches.encode(tokenizer, split.texts, _NO_LIMIT).lengths
         p5, p50, p95 = np.percentile(n, [5, 50, 95])

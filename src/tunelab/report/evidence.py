@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tunelab.analysis import Summary
 from tunelab.analysis.behaviour import results
+from tunelab.analysis.curves import curves_from_json
 from tunelab.analysis.numbers import column, format_estimate
 from tunelab.analysis.sensitivity import analyse
 from tunelab.core.details import DomainScores, Transfer
@@ -281,12 +282,10 @@ def _reliability(found: Mapping[str, Sequence[Predictions]]) -> dict[str, Reliab
 
 def _learning(record: StudyRecord, summary: Summary) -> tuple[SizePoint, ...]:
     """The points of curves.json, where they are of the metric and part that is judged."""
-    curves = record.curves
-    if not curves or (curves["metric"], curves["part"]) != (summary.metric, summary.part):
+    curves = curves_from_json(record.curves) if record.curves else None
+    if curves is None or (curves.metric, curves.part) != (summary.metric, summary.part):
         return ()
-    return tuple(
-        SizePoint(p["label"], int(p["rows"]), Estimate(**p["estimate"])) for p in curves["points"]
-    )
+    return tuple(SizePoint(p.label, p.rows, p.estimate) for p in curves.points)
 
 
 def _expected_best_by_tries(record: StudyRecord) -> dict[str, list[float]]:

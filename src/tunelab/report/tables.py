@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunelab.analysis import Summary, numbers, sensitivity, setting_effects, tradeoff, verdict
+from tunelab.analysis.curves import curves_from_json
 from tunelab.analysis.numbers import column, format_estimate
 from tunelab.analysis.summary import shown_columns
 from tunelab.core.study_folder import StudyRecord
@@ -96,8 +97,9 @@ def blocks_by_section(
         found["calibration"] = [_calibration(runs)]
     if data.slices:
         found["slices"] = [_slices(data)]
-    if record.curves and record.curves["crossings"]:
-        said = [str(c["sentence"]) for c in record.curves["crossings"]]
+    crossings = curves_from_json(record.curves).crossings if record.curves else ()
+    if crossings:
+        said = [c.sentence for c in crossings]
         found.setdefault("learning", []).append(Block("Where methods cross", sentences=said))
     if record.tuning:
         found.setdefault("sensitivity", []).append(_tuning_block(tuning_from_json(record.tuning)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunelab.core.errors import ConfigError, suggest
+from tunelab.core.plain import Json, SettingValues
 from tunelab.core.values import MethodSpec
 from tunelab.methods import METHODS
 from tunelab.methods.settings import ALIASES, Settings
@@ -27,7 +28,7 @@ def resolve_entries(
     wrong: frozenset[str],
     *,
     origin: Mapping[str, str],
-    settings: Mapping[str, Any],
+    settings: SettingValues,
     faults: Faults,
 ) -> list[Entry]:
     """Every method with its settings, a grid's points each as one. `asked`: as they are written."""
@@ -59,14 +60,14 @@ class Entry:
 
     name: str
     label: str | None
-    settings: dict[str, Any]
+    settings: dict[str, Json]
     origin: dict[str, str]
     tune: Any = None
 
 
-def _without_aliases(values: Mapping[str, Any], where: str, faults: Faults) -> dict[str, Any]:
+def _without_aliases(values: SettingValues, where: str, faults: Faults) -> dict[str, Json]:
     """Translate names from other tools; a known name wins over its alias."""
-    out: dict[str, Any] = {}
+    out: dict[str, Json] = {}
     known = setting_fields()
     for key, value in values.items():
         name = str(key).replace("-", "_")
@@ -79,10 +80,10 @@ def _without_aliases(values: Mapping[str, Any], where: str, faults: Faults) -> d
 
 def _resolve_entry(
     i: int,
-    entry: Mapping[str, Any],
+    entry: SettingValues,
     *,
-    shared: Mapping[str, Any],
-    flags: Mapping[str, Any],
+    shared: SettingValues,
+    flags: SettingValues,
     origin: Mapping[str, str],
     faults: Faults,
 ) -> list[Entry]:
@@ -105,7 +106,7 @@ def _resolve_entry(
             for k in unknown
         )
     )
-    values: dict[str, Any] = {}
+    values: dict[str, Json] = {}
     came: dict[str, str] = {}
     for layer, said in ((shared, "training"), (own, where), (flags, "command line")):
         for key, value in layer.items():
@@ -127,8 +128,8 @@ def _resolve_entry(
 
 
 def _grid_points(
-    model: type[Settings], values: Mapping[str, Any]
-) -> tuple[list[dict[str, Any]], list[str]]:
+    model: type[Settings], values: SettingValues
+) -> tuple[list[dict[str, Json]], list[str]]:
     """Expand lists where the setting takes one value: r: [4, 8] gives two points."""
     faults: list[str] = []
     choices: dict[str, list[Any]] = {}
@@ -144,7 +145,7 @@ def _grid_points(
 
 
 def _settings_of_no_method(
-    values: Mapping[str, Any], methods: Sequence[str] | None, what: str
+    values: SettingValues, methods: Sequence[str] | None, what: str
 ) -> list[str]:
     """Settings that no method of this study has: a knob that is read by nothing is refused.
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
+from tunelab.core.plain import JsonObject
 from tunelab.methods import METHODS
 from tunelab.models.bases import BUNDLED
 from tunelab.study.space import LEARNING_RATE_FACTORS
@@ -316,7 +317,7 @@ def setting_fields() -> dict[str, tuple[list[str], str]]:
     return out
 
 
-def study_schema() -> dict[str, Any]:
+def study_schema() -> JsonObject:
     """JSON schema of a study file, with every method's settings, for editors."""
     out = StudyFile.model_json_schema()
     out["title"] = "tunelab study"
@@ -350,5 +351,5 @@ def study_schema() -> dict[str, Any]:
     return out
 
 
-def _words_and_default(value: Mapping[str, Any]) -> dict[str, Any]:
+def _words_and_default(value: JsonObject) -> JsonObject:
     return {k: value[k] for k in ("description", "default") if k in value}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tunelab import data
 from tunelab.core import study_folder
 from tunelab.core.errors import ConfigError
+from tunelab.core.plain import JsonObject, SettingValues
 from tunelab.core.values import Dataset, MethodSpec, TrialSpec
 from tunelab.data import Gate, behaviour
 from tunelab.data.gate.values import gate_from_json
@@ -50,7 +51,7 @@ class Plan:
     gate: Gate
     sizes: tuple[int, ...] = ()
     others: tuple[data.OtherData, ...] = ()
-    behaviour: Mapping[str, Any] | None = None
+    behaviour: JsonObject | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -127,7 +128,7 @@ def _known_or_new_gate(folder: Path, dataset: Dataset) -> Gate:
     return data.inspect(dataset)
 
 
-def _behaviour_cases(spec: StudySpec, dataset: Dataset) -> Mapping[str, Any] | None:
+def _behaviour_cases(spec: StudySpec, dataset: Dataset) -> JsonObject | None:
     """The cases of the behaviour tests, as they are kept; None where the study has none."""
     if spec.behaviour is None:
         return None
@@ -194,18 +195,18 @@ def trial_of(
     )
 
 
-def grid_tries(plan: Plan, m: MethodSpec) -> list[tuple[dict[str, Any], TrialSpec]]:
+def grid_tries(plan: Plan, m: MethodSpec) -> list[tuple[SettingValues, TrialSpec]]:
     """Every setting of a method's grid, with each tuning seed: (setting, its try)."""
     points = space.grid_points(plan.spec.tuning.spaces[m.label])
     return [(point, t) for point in points for t in tries_of(plan, m, point)]
 
 
-def tries_of(plan: Plan, m: MethodSpec, settings: Mapping[str, Any]) -> list[TrialSpec]:
+def tries_of(plan: Plan, m: MethodSpec, settings: SettingValues) -> list[TrialSpec]:
     """One setting with each tuning seed."""
     method = MethodSpec(m.name, m.label, {**m.settings, **settings})
     return [trial_of(plan, method, seed, purpose="tuning") for seed in plan.spec.tuning.seeds]
 
 
-def start_settings(plan: Plan, m: MethodSpec) -> dict[str, Any]:
+def start_settings(plan: Plan, m: MethodSpec) -> SettingValues:
     """A method's own values of what is tuned: where tuning starts."""
     return {k: m.settings[k] for k in plan.spec.tuning.spaces[m.label]}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tunelab.core.errors import ConfigError
+from tunelab.core.plain import Json, SettingValues
 from tunelab.study.space import TUNING_SEED, Range, Space, as_hashable
 
 __all__ = [
@@ -26,7 +26,7 @@ class Proposals:
         folder: Path,
         label: str,
         space: Space,
-        start: Mapping[str, Any],
+        start: SettingValues,
         higher_is_better: bool,
     ) -> None:
         try:
@@ -58,7 +58,7 @@ class Proposals:
         if not self._study.trials and len(inside) == len(space):
             self._study.enqueue_trial(self._encoded(inside))
 
-    def ask(self) -> tuple[int, dict[str, Any]]:
+    def ask(self) -> tuple[int, dict[str, Json]]:
         """The number of a try and its settings; first those that were asked for and not told."""
         states = self._optuna.trial.TrialState
         for waiting in self._study.get_trials(deepcopy=False, states=(states.RUNNING,)):
@@ -88,12 +88,12 @@ class Proposals:
             self._study.tell(number, value)
 
     @property
-    def told(self) -> list[dict[str, Any]]:
+    def told(self) -> list[dict[str, Json]]:
         """The settings of all finished tries, in order; not of one that was stopped while asked."""
         done = [t for t in self._study.get_trials(deepcopy=False) if t.state.is_finished()]
         return [self._decoded(t.params) for t in done if set(t.params) == set(self._space)]
 
-    def _encoded(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def _encoded(self, settings: SettingValues) -> dict[str, Json]:
         out = {}
         for name, value in settings.items():
             values = self._space[name]
@@ -101,7 +101,7 @@ class Proposals:
             out[name] = str(values.index(as_hashable(value))) if found else value  # type: ignore[union-attr]
         return out
 
-    def _decoded(self, params: Mapping[str, Any]) -> dict[str, Any]:
+    def _decoded(self, params: SettingValues) -> dict[str, Json]:
         out = {}
         for name, value in params.items():
             values = self._space[name]

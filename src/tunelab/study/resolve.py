@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ValidationError
 
 from tunelab.core.errors import ConfigError, suggest
+from tunelab.core.plain import Json, JsonObject
 from tunelab.core.values import DataSpec
 from tunelab.data.behaviour import BUNDLED_SUITE
 from tunelab.stats.metrics import METRICS
@@ -41,8 +42,8 @@ __all__ = [
 
 def resolve_study(
     path: Path | None,
-    flags: Mapping[str, Any],
-    settings: Mapping[str, Any] | None = None,
+    flags: JsonObject,
+    settings: JsonObject | None = None,
     sets: Sequence[str] = (),
 ) -> StudySpec:
     """Resolve a study from a file (or none), flags, setting flags and `--set key=value` strings.
@@ -104,8 +105,8 @@ _KEYS_OF_ONE_VALUE = tuple(
 
 
 def _lay_over(
-    path: Path | None, flags: Mapping[str, Any], sets: Sequence[str], faults: Faults
-) -> tuple[dict[str, Any], dict[str, str]]:
+    path: Path | None, flags: JsonObject, sets: Sequence[str], faults: Faults
+) -> tuple[dict[str, Json], dict[str, str]]:
     """The file with flags and --set laid over it, and where each of its dotted keys came from."""
     raw = read_study_file(path) if path else {}
     origin = {key: str(path) for key in dotted_keys(raw)} if path else {}
@@ -128,7 +129,7 @@ def _lay_over(
 
 
 def _parse_keys(
-    raw: dict[str, Any], path: Path | None, faults: Faults
+    raw: dict[str, Json], path: Path | None, faults: Faults
 ) -> tuple[StudyFile, frozenset[str]]:
     """The file's own keys, and those that are left to their default because they are at fault."""
     data = raw["data"]

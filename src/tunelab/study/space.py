@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunelab.core.errors import ConfigError
+from tunelab.core.plain import Json, SettingValues
 
 __all__ = [
     "LEARNING_RATE_FACTORS",
@@ -69,7 +70,7 @@ def _listed_values(space: Space) -> Iterable[tuple[Any, ...]]:
     return (v for v in space.values() if isinstance(v, tuple))
 
 
-def parse_space(value: Mapping[str, Any]) -> dict[str, tuple[Any, ...] | Range]:
+def parse_space(value: SettingValues) -> dict[str, tuple[Any, ...] | Range]:
     """Read a space as users write it: {setting: [..]} or {setting: {low, high, log}}.
 
     Raises ValueError, without the setting's owner, for what is neither.
@@ -91,7 +92,7 @@ def as_hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _parse_range(name: str, given: Mapping[str, Any]) -> Range:
+def _parse_range(name: str, given: SettingValues) -> Range:
     unknown = [k for k in given if k not in ("low", "high", "log")]
     low, high = given.get("low"), given.get("high")
     if unknown or not isinstance(low, int | float) or not isinstance(high, int | float):
@@ -104,9 +105,9 @@ def _parse_range(name: str, given: Mapping[str, Any]) -> Range:
     return Range(float(low), float(high), log, whole)
 
 
-def space_to_json(space: Space) -> dict[str, Any]:
+def space_to_json(space: Space) -> dict[str, Json]:
     """A space as users write it."""
-    out: dict[str, Any] = {}
+    out: dict[str, Json] = {}
     for name, values in space.items():
         if isinstance(values, Range):
             kind = int if values.integer else float
@@ -116,7 +117,7 @@ def space_to_json(space: Space) -> dict[str, Any]:
     return out
 
 
-def grid_points(space: Space) -> list[dict[str, Any]]:
+def grid_points(space: Space) -> list[dict[str, Json]]:
     """Every point of a space of lists, in order. Raises ConfigError for a range."""
     for name, values in space.items():
         if isinstance(values, Range):

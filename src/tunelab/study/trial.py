@@ -83,7 +83,7 @@ def make_spec(
     the study's `metric` only for a method that chooses by it (an SVM its C). What else it is scored
     on does not count: that is added to a trial that is done.
     """
-    identity: dict[str, Any] = {
+    identity: dict[str, object] = {
         "recipe": _RECIPE,
         "data": {"fingerprint": fingerprint, "subset": spec.subset, "split_seed": spec.split_seed},
         "base": base and base.sha256 + (base.code_sha256 or ""),
@@ -139,7 +139,7 @@ class Finished:
     """A trial's result with what is stored beside it."""
 
     result: TrialResult
-    history: tuple[Mapping[str, Any], ...]
+    history: tuple[Mapping[str, float], ...]
     predictions: Mapping[str, Predictions]
     classifier: Classifier
 

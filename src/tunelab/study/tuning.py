@@ -7,12 +7,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from tunelab import stats
 from tunelab.core import study_folder
+from tunelab.core.plain import SettingValues
 from tunelab.core.values import MethodSpec, TrialResult, TrialSpec
 from tunelab.stats import choosing
 from tunelab.stats.metrics import METRICS
@@ -146,7 +146,7 @@ def _record_tuning(plan: Plan, proposals: Mapping[str, Proposals] | None = None)
 
 
 def _choice_among(
-    plan: Plan, m: MethodSpec, made: Sequence[tuple[Mapping[str, Any], TrialSpec]]
+    plan: Plan, m: MethodSpec, made: Sequence[tuple[SettingValues, TrialSpec]]
 ) -> choosing.TunedMethod:
     """A method's entry in tuning.json: its tries so far, (setting, try), and what they choose."""
     t, folder, metric = plan.spec.tuning, plan.spec.output_dir, plan.spec.metric

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunelab.core.errors import suggest
+from tunelab.core.plain import Json, SettingValues
 from tunelab.methods import METHODS
 from tunelab.study.entries import Entry
 from tunelab.study.faults import Faults, setting_faults
@@ -25,7 +26,7 @@ _FROM_FLAGS = ("command line", "--set")
 
 def tuning_spaces(
     asked: bool | int | TuningSection, entries: Sequence[Entry], came: str | None, faults: Faults
-) -> tuple[TuningSection, list[dict[str, Any]]]:
+) -> tuple[TuningSection, list[dict[str, Json]]]:
     """The section, and the space of each entry (empty: not tuned).
 
     `came` is where `asked` came from, None for the default. A flag wins over the file's entries.
@@ -41,12 +42,12 @@ def tuning_spaces(
         if key not in fields:
             hint = suggest(key, fields, what="Settings")
             faults.add(f"tuning.space: unknown setting {key!r}.{hint}")
-    spaces: list[dict[str, Any]] = []
+    spaces: list[dict[str, Json]] = []
     untuned: list[str] = []
     for i, entry in enumerate(entries):
         own = entry.tune is not None and came not in _FROM_FLAGS
         where = f"methods.{i} ({entry.name}): tune" if own else "tuning"
-        wanted: dict[str, Any] = {}
+        wanted: dict[str, Json] = {}
         if own:
             wanted = _own_space(entry, where, faults)
         elif asked is not False:
@@ -67,7 +68,7 @@ def tuning_spaces(
     return section, spaces
 
 
-def _own_space(entry: Entry, where: str, faults: Faults) -> dict[str, Any]:
+def _own_space(entry: Entry, where: str, faults: Faults) -> dict[str, Json]:
     """What a method's own `tune` asks for, without what a flag sets."""
     if isinstance(entry.tune, Mapping):
         return {k: v for k, v in entry.tune.items() if entry.origin.get(k) not in _FROM_FLAGS}
@@ -78,7 +79,7 @@ def _own_space(entry: Entry, where: str, faults: Faults) -> dict[str, Any]:
 
 def _default_space(
     section: TuningSection, entry: Entry, entries: Sequence[Entry], explicit: bool
-) -> dict[str, Any]:
+) -> dict[str, Json]:
     """What a method tries where its entry does not say: settings of the section that it has."""
     known = METHODS[entry.name].settings.model_fields
     if section.space is not None:
@@ -98,9 +99,7 @@ def _default_space(
     return {"learning_rate": [min(10.0, float(f"{rate * f:.3g}")) for f in section.around]}
 
 
-def _checked_space(
-    wanted: Mapping[str, Any], name: str, where: str, faults: Faults
-) -> dict[str, Any]:
+def _checked_space(wanted: SettingValues, name: str, where: str, faults: Faults) -> dict[str, Json]:
     """A space as it is searched, checked against a method's settings."""
     model = METHODS[name].settings
     unknown = [

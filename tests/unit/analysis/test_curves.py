@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 
-from tunelab.analysis.curves import crossing
+from tunelab.analysis.curves import (
+    Crossing,
+    Curves,
+    Point,
+    crossing,
+    curves_from_json,
+    curves_to_json,
+)
 from tunelab.core.values import Estimate
 
 SIZES = (50, 100, 300, 1000, 3000)
@@ -86,3 +94,18 @@ def test_the_interval_covers_the_true_crossing() -> None:
         hits += (c.low or 0) <= truth * 1.02 and truth <= (c.high or math.inf) * 1.02
     assert found > 1950
     assert 0.94 < hits / found < 0.995
+
+
+def test_what_is_written_to_curves_json_is_read_back() -> None:
+    curves = Curves(
+        "accuracy",
+        "test",
+        (50, 200),
+        (
+            Point("lora", 50, 3, Estimate(0.8, 0.7, 0.9, 3, "t")),
+            Point("full", 200, 1, Estimate(0.9, None, None, 1, "t")),
+        ),
+        (Crossing("lora", "full", 120, None, 150, "so"),),
+    )
+    text = json.dumps({"format": 1, **curves_to_json(curves)})
+    assert curves_from_json(json.loads(text)) == curves
