@@ -142,7 +142,7 @@ def report(
     """
     base = next(r for r in results if r.name == baseline)
     rows = [{**asdict(r), "median": r.median, "ratio": r.ratio(base)} for r in results]
-    about = {"hardware": machine.hardware(), "versions": machine.versions(), **facts}
+    about = {"hardware": machine.hardware().to_json(), "versions": machine.versions(), **facts}
     if as_json:
         print(json.dumps({"title": title, "unit": unit, "baseline": baseline, "rows": rows,
                           **about}, indent=2))  # fmt: skip

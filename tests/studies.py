@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from tunelab.core import files, study_folder
-from tunelab.core.details import Details, Provenance, Trained
+from tunelab.core.details import Details, Hardware, Provenance, Trained
 from tunelab.core.values import (
     BaseRef,
     Cost,
@@ -235,7 +235,7 @@ def _run(
 ) -> tuple[TrialResult, list[dict[str, float]], dict[str, Predictions]]:
     provenance = Provenance(
         versions=VERSIONS,
-        hardware={"processor": "AMD EPYC 9655", "cores": 2, "memory_bytes": 24_000_000_000},
+        hardware=Hardware("AMD EPYC 9655", cores=2, memory_bytes=24_000_000_000),
         dataset=trial.fingerprint,
         base=trial.base,
         started="2026-11-21T01:38:00+00:00",

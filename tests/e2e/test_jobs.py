@@ -18,6 +18,7 @@ import pytest
 from commands import Said
 from tunelab import api, study
 from tunelab.core import files, machine, study_folder
+from tunelab.core.details import Hardware
 from tunelab.core.events import Step
 from tunelab.core.values import Provenance, TrialResult
 from tunelab.report import page
@@ -58,7 +59,7 @@ def test_side_by_side_gives_the_results_of_one_by_one(
         assert (b.provenance["jobs"], b.provenance["measured_alone"]) == (1, True)
         both = [r.predictions(a.spec.trial_id)["test"].scores for r in records]
         np.testing.assert_allclose(*both, atol=1e-4)
-    threads = max(1, machine.hardware()["cores"] // 2)
+    threads = max(1, (machine.hardware().cores or 1) // 2)
     lora = [r for r in records[0].results if r.spec.method.name == "lora"]
     assert [r.provenance["threads"] for r in lora] == [threads] * 2
 
@@ -120,7 +121,7 @@ def test_jobs_that_are_no_number_are_refused(
 def test_too_little_memory_lowers_jobs_and_says_so(
     reviews_csv: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "hardware", lambda: {"processor": "p", "cores": 8})
+    monkeypatch.setattr(machine, "hardware", lambda: Hardware("p", 8))
     monkeypatch.setattr(machine, "has_card", lambda: False)
     flags = {"data.source": str(reviews_csv), "model": str(tiny_bert), "methods": ["lora"],
              "tuning": False, "seeds": 20, "output_dir": str(tmp_path / "out")}  # fmt: skip
@@ -188,7 +189,7 @@ def test_a_new_machine_is_judged_by_what_it_multiplies_and_then_by_its_trials(
     assert second[0] < 3 < first[0]
     assert second[1] == pytest.approx(first[1], rel=0.01)
     assert 1e8 < _measured_speed() < 1e13
-    used = planned.threads or machine.hardware()["cores"]
+    used = planned.threads or (machine.hardware().cores or 1)
     speed = _measured_speed() * used**0.85
     work = _operations(planned.progress.todo[1], planned.plan.dataset, planned.plan.base)
     gain = 1.6 if machine.multiplies_bfloat16() else 1.0
@@ -274,7 +275,7 @@ def test_threads_are_foreseen_where_memory_suffices(  # noqa: PLR0917
     asked: int | None, seeds: int, card: bool, reviews_csv: Path, tiny_bert: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(machine, "hardware", lambda: {"processor": "p", "cores": 8})
+    monkeypatch.setattr(machine, "hardware", lambda: Hardware("p", 8))
     monkeypatch.setattr(machine, "has_card", lambda: card)
     monkeypatch.setattr(machine, "available_bytes", lambda: None)
     flags = {"data.source": str(reviews_csv), "model": str(tiny_bert), "methods": ["lora"],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tunelab.analysis.verdict import Summary, joined_by_and, plural
+from tunelab.core.details import Hardware
 from tunelab.core.study_folder import StudyRecord
 
 if TYPE_CHECKING:
@@ -202,8 +203,8 @@ def _caveats_of_cost(record: StudyRecord) -> list[str]:
 def _caveats_of_mixture(record: StudyRecord) -> list[str]:
     """Trials of one study that were not computed alike: other machines, other number formats."""
     found = []
-    hardware = [h for r in record.done if (h := r.provenance.hardware)]
-    machines = dict.fromkeys(f"{h.get('processor')}, {h.get('cores')} cores" for h in hardware)
+    hardware = [r.provenance.hardware for r in record.done if r.provenance.hardware != Hardware()]
+    machines = dict.fromkeys(f"{h.processor}, {h.cores} cores" for h in hardware)
     if len(machines) > 1:
         found.append(
             f"Trials ran on different machines ({'; '.join(machines)}): times, rates and memory "

@@ -18,6 +18,7 @@ __all__ = [
     "Details",
     "DomainScores",
     "FrozenLayers",
+    "Hardware",
     "Provenance",
     "Pruned",
     "Scoring",
@@ -254,6 +255,20 @@ class Seeds:
     dropout: int
 
 
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """A machine: its processor, the cores that may be used, memory and operating system."""
+
+    processor: str | None = None
+    cores: int | None = None
+    memory_bytes: int | None = None
+    system: str | None = None
+
+    def to_json(self) -> dict[str, Json]:
+        """As it lies on disk, where memory that the system does not tell is null."""
+        return _without_none(self, *(["memory_bytes"] if self.system else []))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Provenance(ReadByKey):
     """Where a result comes from; all None where its process died.
@@ -265,7 +280,7 @@ class Provenance(ReadByKey):
 
     tunelab: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
-    hardware: JsonObject = field(default_factory=dict)
+    hardware: Hardware = Hardware()
     threads: int | None = None
     jobs: int | None = None
     measured_alone: bool | None = None
@@ -284,6 +299,7 @@ class Provenance(ReadByKey):
         for name in ("base", "seeds"):
             if out.get(name):
                 out[name] = asdict(out[name])
+        out["hardware"] = self.hardware.to_json()
         return {k: v for k, v in out.items() if v != {}}
 
     @classmethod
@@ -291,6 +307,8 @@ class Provenance(ReadByKey):
         """What `to_json` wrote; keys that it does not know are left out."""
         names = {f.name for f in fields(cls)}
         given = {k: v for k, v in value.items() if k in names}
+        if given.get("hardware"):
+            given["hardware"] = Hardware(**given["hardware"])
         if given.get("base"):
             given["base"] = BaseRef(**given["base"])
         if given.get("seeds"):

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
-from tunelab.core.plain import JsonObject
+from tunelab.core.details import Hardware
 
 __all__ = [
     "PeakMemory",
@@ -91,18 +91,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def hardware() -> JsonObject:
+def hardware() -> Hardware:
     """Processor, cores that may be used, memory in bytes and operating system."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:
         cores = os.cpu_count() or 1
-    return {
-        "processor": _processor(),
-        "cores": cores,
-        "memory_bytes": memory_bytes(),
-        "system": f"{platform.system()} {platform.machine()}",
-    }
+    system = f"{platform.system()} {platform.machine()}"
+    return Hardware(_processor(), cores, memory_bytes(), system)
 
 
 def memory_bytes() -> int | None:

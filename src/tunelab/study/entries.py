@@ -60,12 +60,12 @@ class Entry:
 
     name: str
     label: str | None
-    settings: dict[str, Json]
+    settings: SettingValues
     origin: dict[str, str]
     tune: Any = None
 
 
-def _without_aliases(values: SettingValues, where: str, faults: Faults) -> dict[str, Json]:
+def _without_aliases(values: SettingValues, where: str, faults: Faults) -> SettingValues:
     """Translate names from other tools; a known name wins over its alias."""
     out: dict[str, Json] = {}
     known = setting_fields()
@@ -96,8 +96,8 @@ def _resolve_entry(
         faults.add(f"{where}: {what}.{hint}")
         return []
     model = METHODS[name].settings
-    own = {k: v for k, v in entry.items() if k not in {"name", "label", "tune"}}
-    own = _without_aliases(own, where, faults)
+    written = {k: v for k, v in entry.items() if k not in {"name", "label", "tune"}}
+    own = _without_aliases(written, where, faults)
     known = model.model_fields
     unknown = [k for k in own if k not in known]
     faults.add(
@@ -129,7 +129,7 @@ def _resolve_entry(
 
 def _grid_points(
     model: type[Settings], values: SettingValues
-) -> tuple[list[dict[str, Json]], list[str]]:
+) -> tuple[list[SettingValues], list[str]]:
     """Expand lists where the setting takes one value: r: [4, 8] gives two points."""
     faults: list[str] = []
     choices: dict[str, list[Any]] = {}
@@ -138,7 +138,9 @@ def _grid_points(
             choices[key] = [value]
         else:
             choices[key] = value
-    points = [dict(zip(choices, p, strict=True)) for p in itertools.product(*choices.values())]
+    points: list[SettingValues] = [
+        dict(zip(choices, p, strict=True)) for p in itertools.product(*choices.values())
+    ]
     for point in points:
         faults += setting_faults(model, point)
     return points, list(dict.fromkeys(faults))

@@ -89,7 +89,7 @@ def _threads_each(jobs: int) -> int | None:
 
 
 def _cores() -> int:
-    return int(machine.hardware()["cores"])
+    return machine.hardware().cores or 1
 
 
 # Two batches of models.scoring.TOKENS, which cannot be asked here: it imports torch.
@@ -266,7 +266,7 @@ def _guessed_speed(kind: str) -> float:
     if machine.has_card():
         return _SPEED_OF_A_CARD
     gain = _GAIN_OF_BFLOAT16 if machine.multiplies_bfloat16() else 1.0
-    cores = int(machine.hardware()["cores"] or 1)
+    cores = machine.hardware().cores or 1
     used = cores if threads == "all" else min(cores, int(threads))
     return float(_measured_speed() * used**_SCALING * _EFFICIENCY * gain)
 
@@ -296,9 +296,7 @@ def _kind_of_trial(t: TrialSpec, base: bases.Base | None, threads: int | None) -
     """What has a speed of its own on a machine."""
     family = base.model_type if base and t.base else "none"
     hardware = machine.hardware()
-    return (
-        f"{hardware['processor']}/{hardware['cores']}/{threads or 'all'}/{family}/{t.method.name}"
-    )
+    return f"{hardware.processor}/{hardware.cores}/{threads or 'all'}/{family}/{t.method.name}"
 
 
 def learn(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tunelab.core.errors import ConfigError
-from tunelab.core.plain import Json, SettingValues
+from tunelab.core.plain import SettingValues
 from tunelab.study.space import TUNING_SEED, Range, Space, as_hashable
 
 __all__ = [
@@ -56,9 +56,9 @@ class Proposals:
         )
         inside = {k: v for k, v in start.items() if k in space and _contains(space[k], v)}
         if not self._study.trials and len(inside) == len(space):
-            self._study.enqueue_trial(self._encoded(inside))
+            self._study.enqueue_trial(dict(self._encoded(inside)))
 
-    def ask(self) -> tuple[int, dict[str, Json]]:
+    def ask(self) -> tuple[int, SettingValues]:
         """The number of a try and its settings; first those that were asked for and not told."""
         states = self._optuna.trial.TrialState
         for waiting in self._study.get_trials(deepcopy=False, states=(states.RUNNING,)):
@@ -88,12 +88,12 @@ class Proposals:
             self._study.tell(number, value)
 
     @property
-    def told(self) -> list[dict[str, Json]]:
+    def told(self) -> list[SettingValues]:
         """The settings of all finished tries, in order; not of one that was stopped while asked."""
         done = [t for t in self._study.get_trials(deepcopy=False) if t.state.is_finished()]
         return [self._decoded(t.params) for t in done if set(t.params) == set(self._space)]
 
-    def _encoded(self, settings: SettingValues) -> dict[str, Json]:
+    def _encoded(self, settings: SettingValues) -> SettingValues:
         out = {}
         for name, value in settings.items():
             values = self._space[name]
@@ -101,7 +101,7 @@ class Proposals:
             out[name] = str(values.index(as_hashable(value))) if found else value  # type: ignore[union-attr]
         return out
 
-    def _decoded(self, params: SettingValues) -> dict[str, Json]:
+    def _decoded(self, params: SettingValues) -> SettingValues:
         out = {}
         for name, value in params.items():
             values = self._space[name]

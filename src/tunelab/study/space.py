@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunelab.core.errors import ConfigError
-from tunelab.core.plain import Json, SettingValues
+from tunelab.core.plain import Json, JsonObject, SettingValues
 
 __all__ = [
     "LEARNING_RATE_FACTORS",
@@ -70,7 +70,7 @@ def _listed_values(space: Space) -> Iterable[tuple[Any, ...]]:
     return (v for v in space.values() if isinstance(v, tuple))
 
 
-def parse_space(value: SettingValues) -> dict[str, tuple[Any, ...] | Range]:
+def parse_space(value: SettingValues) -> Space:
     """Read a space as users write it: {setting: [..]} or {setting: {low, high, log}}.
 
     Raises ValueError, without the setting's owner, for what is neither.
@@ -105,7 +105,7 @@ def _parse_range(name: str, given: SettingValues) -> Range:
     return Range(float(low), float(high), log, whole)
 
 
-def space_to_json(space: Space) -> dict[str, Json]:
+def space_to_json(space: Space) -> JsonObject:
     """A space as users write it."""
     out: dict[str, Json] = {}
     for name, values in space.items():
@@ -117,7 +117,7 @@ def space_to_json(space: Space) -> dict[str, Json]:
     return out
 
 
-def grid_points(space: Space) -> list[dict[str, Json]]:
+def grid_points(space: Space) -> list[SettingValues]:
     """Every point of a space of lists, in order. Raises ConfigError for a range."""
     for name, values in space.items():
         if isinstance(values, Range):

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunelab.core.errors import suggest
-from tunelab.core.plain import Json, SettingValues
+from tunelab.core.plain import SettingValues
 from tunelab.methods import METHODS
 from tunelab.study.entries import Entry
 from tunelab.study.faults import Faults, setting_faults
 from tunelab.study.file import TuningSection, setting_fields
-from tunelab.study.space import TUNING_SEED, Range, parse_space
+from tunelab.study.space import TUNING_SEED, Range, Space, parse_space
 
 __all__ = [
     "tuning_seeds",
@@ -24,7 +24,7 @@ _FROM_FLAGS = ("command line", "--set")
 
 def tuning_spaces(
     asked: bool | int | TuningSection, entries: Sequence[Entry], came: str | None, faults: Faults
-) -> tuple[TuningSection, list[dict[str, Json]]]:
+) -> tuple[TuningSection, list[Space]]:
     """The section, and the space of each entry (empty: not tuned).
 
     `came` is where `asked` came from, None for the default. A flag wins over the file's entries.
@@ -40,12 +40,12 @@ def tuning_spaces(
         if key not in fields:
             hint = suggest(key, fields, what="Settings")
             faults.add(f"tuning.space: unknown setting {key!r}.{hint}")
-    spaces: list[dict[str, Json]] = []
+    spaces: list[Space] = []
     untuned: list[str] = []
     for i, entry in enumerate(entries):
         own = entry.tune is not None and came not in _FROM_FLAGS
         where = f"methods.{i} ({entry.name}): tune" if own else "tuning"
-        wanted: dict[str, Json] = {}
+        wanted: SettingValues = {}
         if own:
             wanted = _own_space(entry, where, faults)
         elif asked is not False:
@@ -66,7 +66,7 @@ def tuning_spaces(
     return section, spaces
 
 
-def _own_space(entry: Entry, where: str, faults: Faults) -> dict[str, Json]:
+def _own_space(entry: Entry, where: str, faults: Faults) -> SettingValues:
     """What a method's own `tune` asks for, without what a flag sets."""
     if isinstance(entry.tune, Mapping):
         return {k: v for k, v in entry.tune.items() if entry.origin.get(k) not in _FROM_FLAGS}
@@ -77,7 +77,7 @@ def _own_space(entry: Entry, where: str, faults: Faults) -> dict[str, Json]:
 
 def _default_space(
     section: TuningSection, entry: Entry, entries: Sequence[Entry], explicit: bool
-) -> dict[str, Json]:
+) -> SettingValues:
     """What a method tries where its entry does not say: settings of the section that it has."""
     known = METHODS[entry.name].settings.model_fields
     if section.space is not None:
@@ -97,7 +97,7 @@ def _default_space(
     return {"learning_rate": [min(10.0, float(f"{rate * f:.3g}")) for f in section.around]}
 
 
-def _checked_space(wanted: SettingValues, name: str, where: str, faults: Faults) -> dict[str, Json]:
+def _checked_space(wanted: SettingValues, name: str, where: str, faults: Faults) -> Space:
     """A space as it is searched, checked against a method's settings."""
     model = METHODS[name].settings
     unknown = [

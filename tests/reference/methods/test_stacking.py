@@ -102,7 +102,7 @@ def both(
 
 def assert_equal(alone: Any, gave: Any) -> None:
     assert isinstance(gave, Fitted), gave
-    assert gave.engine.more == {"stack": 4}
+    assert (gave.engine.stack, gave.engine.stack_reason) == (4, None)
     assert gave.best_epoch == alone.best_epoch
     assert len(gave.history) == len(alone.history) == 14  # 6 steps and an evaluation, twice
     for theirs, ours in zip(alone.history, gave.history, strict=True):
@@ -189,7 +189,7 @@ def test_what_cannot_share_a_row_runs_in_turn_and_says_why(folders: Callable[[st
     other = made(folders("bert"), 1, True, **MEMBERS[1], bias="all")
     gave = stacked([training, other[1]])
     assert all(isinstance(g, Fitted) for g in gave)
-    reasons = {g.engine.more["stack_reason"] for g in gave if isinstance(g, Fitted)}
+    reasons = {g.engine.stack_reason for g in gave if isinstance(g, Fitted)}
     assert len(reasons) == 1
     assert "of the base is trained" in reasons.pop()
     assert why_not_stacked([first]) == "there is nothing to share it with"

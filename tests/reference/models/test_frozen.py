@@ -205,9 +205,10 @@ def test_reading_equals_computing_bit_for_bit(
     assert torch.equal(first, second)
     assert cold.frozen is not None
     assert warm.frozen is not None
-    assert (cold.frozen["from_cache"], warm.frozen["from_cache"]) == (False, True)
-    assert cold.frozen["computed"] == warm.frozen["computed"] == "once"
-    assert 0 < warm.frozen["seconds"] < 60
+    assert (cold.frozen.from_cache, warm.frozen.from_cache) == (False, True)
+    assert cold.frozen.computed == warm.frozen.computed == "once"
+    assert warm.frozen.seconds is not None
+    assert 0 < warm.frozen.seconds < 60
     assert np.array_equal(cold.validation, warm.validation)
     assert sorted(f.name for f in own_cache.iterdir()) == kept
     assert len(kept) == 4  # what training and validation start from, each with its note
@@ -221,8 +222,8 @@ def test_reading_equals_computing_bit_for_bit(
     monkeypatch.setenv("TUNELAB_CACHE_GB", "0")
     each, fitted = run()
     assert fitted.frozen is not None
-    assert fitted.frozen["computed"] == "each step"
-    assert "TUNELAB_CACHE_GB" in fitted.frozen["why"]
+    assert fitted.frozen.computed == "each step"
+    assert "TUNELAB_CACHE_GB" in str(fitted.frozen.why)
     close = {"rtol": 1e-4, "atol": 1e-5} if precision == "float32" else {"rtol": 0, "atol": 5e-3}
     torch.testing.assert_close(each, first, **close)
 
@@ -231,7 +232,7 @@ def test_other_seeds_read_the_same_states(folders: dict[str, Path], own_cache: P
     first, _ = trained(folders["bert"], "probe")
     other, fitted = trained(folders["bert"], "probe", seeds=replace(SEEDS, order=7, dropout=8))
     assert fitted.frozen is not None
-    assert fitted.frozen["from_cache"]
+    assert fitted.frozen.from_cache
     assert not torch.equal(first, other)
 
 
@@ -241,9 +242,9 @@ def test_dropout_in_frozen_layers_is_left_on_unless_asked(folders: dict[str, Pat
     without, off = trained(folders["bert"], "full", freeze_layers=1, frozen_dropout=False)
     assert on.frozen is not None
     assert off.frozen is not None
-    assert (on.frozen["dropout"], on.frozen["computed"]) == (True, "each step")
-    assert "frozen_dropout: true" in on.frozen["why"]
-    assert (off.frozen["dropout"], off.frozen["why"]) == (False, None)
+    assert (on.frozen.dropout, on.frozen.computed) == (True, "each step")
+    assert "frozen_dropout: true" in str(on.frozen.why)
+    assert (off.frozen.dropout, off.frozen.why) == (False, None)
     assert not torch.equal(with_dropout, without)
     assert trained(folders["bert"], "full")[1].frozen is None  # nothing is frozen
 
@@ -251,8 +252,8 @@ def test_dropout_in_frozen_layers_is_left_on_unless_asked(folders: dict[str, Pat
 def test_the_plain_engine_keeps_frozen_layers_still_too(folders: dict[str, Path]) -> None:
     _, fitted = trained(folders["deberta-v2"], "probe", engine="plain")
     assert fitted.frozen is not None
-    assert (fitted.frozen["dropout"], fitted.frozen["computed"]) == (False, "each step")
-    assert "plain engine" in fitted.frozen["why"]
+    assert (fitted.frozen.dropout, fitted.frozen.computed) == (False, "each step")
+    assert "plain engine" in str(fitted.frozen.why)
     model, _ = made(folders["deberta-v2"], "probe")
     found = frozen.find_lower(model)
     assert found is not None
@@ -278,7 +279,7 @@ def test_nothing_else_is_read_back(folders: dict[str, Path], tmp_path: Path) -> 
     for folder, method, rows, settings in others:
         _, fitted = run(folder, method, rows, **settings)
         assert fitted.frozen is not None
-        assert not fitted.frozen["from_cache"]
+        assert not fitted.frozen.from_cache
 
 
 # --- the file -------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from scipy import stats as scipy_stats
 from studies import METHODS, make_study
 from tunelab.analysis import Summary, caveats, numbers, summarise, summary, tradeoff, verdict
 from tunelab.core import files, study_folder
+from tunelab.core.details import Hardware
 from tunelab.core.errors import ConfigError
 from tunelab.core.study_folder import StudyRecord, read_study
 from tunelab.core.values import Estimate, Predictions, TrialResult
@@ -346,7 +347,7 @@ def test_trials_that_were_not_computed_alike_are_said(record: StudyRecord) -> No
 
     def on(r: TrialResult) -> TrialResult:
         late = r.spec.seed == 0
-        hardware = {"processor": "new" if late else "old", "cores": 2}
+        hardware = Hardware("new" if late else "old", cores=2)
         precision = "bfloat16" if late and r.spec.method.label == "lora" else "float32"
         trained = replace(r.details.trained, precision=precision)
         return replace(

@@ -15,6 +15,7 @@ from tunelab.core.details import (
     Details,
     DomainScores,
     FrozenLayers,
+    Hardware,
     Provenance,
     Pruned,
     Scoring,
@@ -80,7 +81,7 @@ FULL = Details(
 COMES_FROM = Provenance(
     tunelab="1",
     versions={"python": "3.12"},
-    hardware={"cores": 2},
+    hardware=Hardware("p", 2, None, "Linux"),
     stack=2,
     base=BaseRef("b", "ab"),
     seeds=Seeds(1, 2, 3),
@@ -118,6 +119,9 @@ def test_keys_lie_where_they_always_lay() -> None:
     frozen = FULL.to_json()["frozen_layers"]
     assert list(frozen) == ["layers", "of", "dropout", "computed", "why"]
     assert COMES_FROM.to_json()["revision"] is None
+    assert list(COMES_FROM.to_json()["hardware"]) == [
+        "processor", "cores", "memory_bytes", "system",
+    ]  # fmt: skip
 
 
 def test_scripts_may_read_by_key(tmp_path: Path) -> None:
