@@ -20,7 +20,7 @@ from tunelab.analysis.behaviour import Result, results
 from tunelab.core import files, study_folder
 from tunelab.core.artifact import MANIFEST, open_artifact
 from tunelab.core.errors import ArtifactError, ConfigError, TrialError
-from tunelab.core.events import Stage, event_to_json
+from tunelab.core.events import Stage
 from tunelab.core.values import Artifact, Dataset, DataSpec, Predictions, TrialResult
 from tunelab.data.behaviour import (
     BUNDLED_SUITE,
@@ -36,7 +36,7 @@ from tunelab.models import text_classifier
 from tunelab.models.text_classifier import TextClassifier
 from tunelab.report import cards, page
 from tunelab.stats import Runs
-from tunelab.study import OnStudyEvent, Replanned, Schedule, StudyEvent, file, resolve, trackers
+from tunelab.study import OnStudyEvent, OnUserEvent, Schedule, StudyEvent, file, resolve, trackers
 from tunelab.study.executors import Worker
 from tunelab.study.space import Tuning
 from tunelab.study.spec import StudySpec
@@ -60,24 +60,8 @@ __all__ = [
 ]
 
 
-# What a user's own function is given: an event as JSON, and {"event": "plan", "plan": Schedule}.
-OnUserEvent = Callable[[Mapping[str, Any]], None]
-
-
 def _ignore_event(_: object) -> None:
     """Hear events and say nothing."""
-
-
-def _told(on_event: OnUserEvent) -> OnStudyEvent:
-    """Tell a user's function of events."""
-
-    def hear(event: StudyEvent) -> None:
-        if isinstance(event, Replanned):
-            on_event({"event": "plan", "plan": event.schedule})
-        else:
-            on_event(event_to_json(event))
-
-    return hear
 
 
 def load_data(
@@ -208,7 +192,7 @@ class Study:
         """Run so many more seeds of every method; what is there is kept. Gives the study anew."""
         have = len(self.record.settings["seeds"])
         schedule = study.scheduled(study.plan(extended(self.directory, total=have + seeds)))
-        run_study(schedule, "Study.extend(...)", _told(on_event), engine=engine)
+        run_study(schedule, "Study.extend(...)", study.tell_user(on_event), engine=engine)
         return Study(self.directory)
 
     def __repr__(self) -> str:
@@ -273,7 +257,7 @@ def compare(
     spec = resolve.resolve_study(path, keys | {"data.source": _source_name(source)}, settings)
     with study.worker(spec, engine) as worker:
         schedule = study.scheduled(study.plan(spec))
-        said = _told(on_event)
+        said = study.tell_user(on_event)
         run_study(schedule, "tunelab.compare(...)", said, engine=engine, worker=worker)
     return Study(spec.output_dir)
 
@@ -444,7 +428,7 @@ def fine_tune(
     keys = file.keys_from_keywords(given)
     keys |= {"data.source": _source_name(source), "methods": [method], "seeds": [seed]}
     spec = resolve.resolve_study(None, keys, settings)
-    return train_one(spec, overwrite=overwrite, on_event=_told(on_event))
+    return train_one(spec, overwrite=overwrite, on_event=study.tell_user(on_event))
 
 
 def load_base(name: str = "minilm") -> tuple[Any, Any]:

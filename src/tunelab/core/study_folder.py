@@ -175,23 +175,14 @@ def write_trial(
 ) -> None:
     """Fill a folder from `new_trial`. `predictions` by split name; `history` a row a log step."""
     write_json(directory / "spec.json", asdict(result.spec))
-    write_json(directory / "result.json", {"format": TRIAL_FORMAT, **_result_to_json(result)})
+    body = {f.name: getattr(result, f.name) for f in fields(result) if f.name != "spec"}
+    body["cost"] = asdict(result.cost)
+    body["details"] = result.details.to_json()
+    body["provenance"] = result.provenance.to_json()
+    write_json(directory / "result.json", {"format": TRIAL_FORMAT, **body})
     lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in history)
     write_text(directory / "history.jsonl", lines)
     _write_predictions(directory / "predictions.parquet", predictions)
-
-
-def _result_to_json(result: TrialResult) -> JsonObject:
-    """A result but its spec, which has a file of its own."""
-    return {
-        "status": result.status,
-        "scores": result.scores,
-        "cost": asdict(result.cost),
-        "details": result.details.to_json(),
-        "reasons": result.reasons,
-        "provenance": result.provenance.to_json(),
-        "error": result.error,
-    }
 
 
 def read_result(study: Path, trial_id: str) -> TrialResult | None:

@@ -16,10 +16,19 @@ from tunelab.study.planning import Plan, check_place, expand, plan
 from tunelab.study.progress import Progress, read_progress
 from tunelab.study.record import write
 from tunelab.study.running import run, worker
-from tunelab.study.schedule import OnStudyEvent, Replanned, Schedule, StudyEvent, scheduled
+from tunelab.study.schedule import (
+    OnStudyEvent,
+    OnUserEvent,
+    Replanned,
+    Schedule,
+    StudyEvent,
+    scheduled,
+    tell_user,
+)
 
 __all__ = [
     "OnStudyEvent",
+    "OnUserEvent",
     "Plan",
     "Power",
     "Progress",
@@ -33,6 +42,7 @@ __all__ = [
     "read_progress",
     "run",
     "scheduled",
+    "tell_user",
     "worker",
     "write",
 ]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tunelab.core.events import Event
+from tunelab.core.events import Event, event_to_json
+from tunelab.core.plain import JsonObject
 from tunelab.core.values import MethodSpec, TrialSpec
 from tunelab.methods import alike, why_alone
 from tunelab.study.estimate import estimate, makespan, side_by_side, stack_size
@@ -15,11 +16,13 @@ from tunelab.study.spec import StudySpec
 
 __all__ = [
     "OnStudyEvent",
+    "OnUserEvent",
     "Replanned",
     "Schedule",
     "StudyEvent",
     "scheduled",
     "stacks_of",
+    "tell_user",
 ]
 
 
@@ -63,6 +66,20 @@ class Replanned:
 # What is said while a study runs: what its trials say, and this.
 StudyEvent = Event | Replanned
 OnStudyEvent = Callable[[StudyEvent], None]
+# A user's own function: given an event as JSON, or {"event": "plan", "plan": Schedule}.
+OnUserEvent = Callable[[JsonObject], None]
+
+
+def tell_user(on_event: OnUserEvent) -> OnStudyEvent:
+    """What tells a user's own function of events."""
+
+    def hear(event: StudyEvent) -> None:
+        if isinstance(event, Replanned):
+            on_event({"event": "plan", "plan": event.schedule})
+        else:
+            on_event(event_to_json(event))
+
+    return hear
 
 
 def scheduled(plan: Plan) -> Schedule:
