@@ -233,7 +233,7 @@ def _crossing_sentence(
     )
 
 
-def curves_to_json(curves: Curves) -> dict[str, Any]:
+def curves_to_json(curves: Curves) -> dict[str, object]:
     """Plain JSON values: the content of curves.json."""
     return asdict(curves)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -475,8 +474,6 @@ def _conditions(r: Recommendation, record: StudyRecord, said: Summary, loss: str
     return out
 
 
-def recommendation_to_json(r: Recommendation | Front) -> dict[str, Any]:
+def recommendation_to_json(r: Recommendation | Front) -> dict[str, object]:
     """Plain JSON values."""
-    from dataclasses import asdict
-
     return asdict(r)

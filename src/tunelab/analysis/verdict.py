@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tunelab.analysis.numbers import Part, column, format_estimate, format_seconds
 from tunelab.core.values import Comparison, Estimate
@@ -35,7 +34,7 @@ class Row:
 
     label: str
     method: str
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     n_seeds: int
     n_failed: int
     estimates: Mapping[str, Estimate | None]

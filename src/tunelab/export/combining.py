@@ -6,7 +6,7 @@ it as it was.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from tunelab.core.artifact import open_artifact, seal_again
 from tunelab.core.errors import ArtifactError, suggest
 from tunelab.core.values import Artifact, BaseRef
-from tunelab.export.listing import adapter_config
+from tunelab.export.listing import AdapterConfig, adapter_config
 from tunelab.export.merging import (
     Made,
     change_of,
@@ -79,7 +79,7 @@ def combine(
                 f"{out}: peft cannot save this combination whole ({change.sentence}). Nothing was "
                 "written; use svd or cat."
             )
-        made = [origin(a) | {"weight": w} for a, w in zip(found, weights, strict=True)]
+        made = [{**origin(a), "weight": w} for a, w in zip(found, weights, strict=True)]
         how = {"combination_type": combination_type, "density": density}
         seal_again(staging, {"combined_from": {"adapters": made, **how}})
     return Made(open_artifact(out), change, notes)
@@ -114,7 +114,7 @@ def _check_asked(
         )
 
 
-def _check_alike(found: Sequence[Artifact], configs: Sequence[Mapping[str, Any]]) -> None:
+def _check_alike(found: Sequence[Artifact], configs: Sequence[AdapterConfig]) -> None:
     """Refuse adapters that cannot be added up, naming the first that differs."""
     first = found[0]
     for artifact, config in zip(found, configs, strict=True):
@@ -142,7 +142,7 @@ def _check_alike(found: Sequence[Artifact], configs: Sequence[Mapping[str, Any]]
             )
 
 
-def _no_plain_lora(config: Mapping[str, Any]) -> str | None:
+def _no_plain_lora(config: AdapterConfig) -> str | None:
     if config.get("peft_type") != "LORA":
         return f"it is {str(config.get('peft_type')).lower()}, which peft cannot add up"
     if config.get("use_dora"):

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from tunelab.analysis import Summary, numbers
 from tunelab.core import artifact
@@ -59,7 +58,7 @@ def write_cards(record: StudyRecord, summary: Summary) -> list[Path]:
 
 
 def card(
-    record: StudyRecord, summary: Summary, result: TrialResult, manifest: Mapping[str, Any]
+    record: StudyRecord, summary: Summary, result: TrialResult, manifest: Mapping[str, object]
 ) -> str:
     """The card of one trial's artifact as Markdown with YAML front matter."""
     import yaml
@@ -93,10 +92,10 @@ def card(
 
 
 def _front_matter(
-    record: StudyRecord, summary: Summary, result: TrialResult, manifest: Mapping[str, Any]
-) -> dict[str, Any]:
+    record: StudyRecord, summary: Summary, result: TrialResult, manifest: Mapping[str, object]
+) -> dict[str, object]:
     base, kind = _base(result), str(manifest["kind"])
-    front: dict[str, Any] = {}
+    front: dict[str, object] = {}
     if base and "/" in base:
         front["base_model"] = base
     front |= {
@@ -112,7 +111,7 @@ def _front_matter(
     ]
     if metrics:
         front["metrics"] = list(dict.fromkeys(m["type"] for m in metrics))
-        dataset: dict[str, Any] = {
+        dataset: dict[str, str] = {
             "name": _data_name(record),
             "type": re.sub(r"[^\w./-]+", "-", _data_name(record)) or "data",
             "split": {"test": "test", "eval": "validation"}[summary.part],
@@ -227,7 +226,9 @@ def _limits(record: StudyRecord, summary: Summary) -> str:
     return "\n".join(f"- {_escaped(line)}" for line in (*lines, *summary.warnings)) + "\n"
 
 
-def _provenance_lines(record: StudyRecord, result: TrialResult, manifest: Mapping[str, Any]) -> str:
+def _provenance_lines(
+    record: StudyRecord, result: TrialResult, manifest: Mapping[str, object]
+) -> str:
     versions = result.provenance.get("versions", {})
     pairs = [
         ("tunelab", manifest.get("tunelab")),
@@ -249,7 +250,7 @@ def _code(text: str) -> str:
     return " ".join(text.split()).replace("`", "'").replace("|", "\\|")
 
 
-def _listed(names: Any) -> str:
+def _listed(names: Iterable[object]) -> str:
     shown = [_escaped(str(n)) for n in names]
     if len(shown) > 12:
         return f"{', '.join(shown[:10])} and {len(shown) - 10} more"

@@ -166,7 +166,7 @@ def _front(points: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
 
 
 def _points(
-    trials: Sequence[TrialResult], histories: Mapping[str, Sequence[Mapping[str, Any]]], key: str
+    trials: Sequence[TrialResult], histories: Mapping[str, Sequence[Mapping[str, float]]], key: str
 ) -> tuple[CurvePoint, ...]:
     return tuple(
         CurvePoint(r.spec.method.label, r.spec.seed, float(row["epoch"]), float(row[key]))

@@ -11,7 +11,6 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tunelab.analysis import Summary, numbers, verdict
 from tunelab.analysis.summary import shown_columns, summary_for_display
@@ -34,19 +33,19 @@ __all__ = [
 # --- figures ----------------------------------------------------------------------------------
 
 
-def _svg(spec: Mapping[str, Any]) -> bytes:
+def _svg(spec: Mapping[str, object]) -> bytes:
     import vl_convert
 
     return str(vl_convert.vegalite_to_svg(dict(spec))).encode()
 
 
-def _png(spec: Mapping[str, Any]) -> bytes:
+def _png(spec: Mapping[str, object]) -> bytes:
     import vl_convert
 
     return bytes(vl_convert.vegalite_to_png(dict(spec), scale=3.0))
 
 
-def _pdf(spec: Mapping[str, Any]) -> bytes:
+def _pdf(spec: Mapping[str, object]) -> bytes:
     import vl_convert
 
     return bytes(vl_convert.vegalite_to_pdf(dict(spec)))
@@ -60,11 +59,7 @@ def write_figures(data: PlotData, directory: Path, formats: Sequence[str]) -> li
     """Write every chart of a study in every format, on white, for each choice; their paths."""
     written = []
     for plot in PLOTS.values():
-        chart = plot.function(data)
-        charts: Mapping[str, Any] = {"": chart} if chart is not None else {}
-        if plot.choices is not None:
-            charts = plot.choices(data)
-        for choice, drawn in charts.items():
+        for choice, drawn in plot.charts(data).items():
             name = plot.name.replace("_", "-") + (f"-{_file_stem(choice)}" if choice else "")
             spec = {**drawn.to_dict(), "background": "white"}
             for kind in formats:
@@ -112,7 +107,7 @@ def csv_table(summary: Summary) -> str:
     ends = ("", "_low", "_high")
     writer.writerow(["label", "method", "seeds", "failed", *(n + e for n in names for e in ends)])
     for r in summary.rows:
-        cells: list[Any] = []
+        cells: list[float | None] = []
         for n in names:
             e = r.estimates.get(n)
             cells += [e.value, e.low, e.high] if e else [None, None, None]

@@ -7,7 +7,7 @@ method's label, and all others fade. The report sets it in all charts at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -265,6 +265,13 @@ class Plot:
     choice: str = ""
     choices: Callable[[PlotData], Mapping[str, Chart]] | None = None
 
+    def charts(self, data: PlotData) -> Mapping[str, Chart]:
+        """What there is to draw, by what the reader chooses; a single chart under ""."""
+        if self.choices is not None:
+            return self.choices(data)
+        chart = self.function(data)
+        return {} if chart is None else {"": chart}
+
 
 def colours(methods: Sequence[str]) -> dict[str, str]:
     """The colour of each method, by its place in the study."""
@@ -427,7 +434,7 @@ def by(field_name: str) -> alt.EncodingSortField:
     return alt.EncodingSortField(field=field_name, op="min", order="ascending")
 
 
-def methods_in_order(data: PlotData, present: Mapping[str, Any]) -> list[str]:
+def methods_in_order(data: PlotData, present: Container[str]) -> list[str]:
     """The methods that are present, in the study's order."""
     return [m for m in data.methods if m in present]
 
