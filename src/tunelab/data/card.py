@@ -62,7 +62,7 @@ class DuplicateFigures(TypedDict):
 
 
 class OtherFigures(TypedDict):
-    """Other data that a study scores: its name and rows, and how many of their texts are in train."""
+    """Other data that a study scores: its name and rows, how many of them are in train."""
 
     name: str
     rows: int

@@ -128,7 +128,7 @@ def _artifact_row(folder: Path) -> ArtifactRow:
 
 
 def show(folder: Path | str) -> ArtifactFacts:
-    """All that an artifact says of itself: kind, method and settings, base, labels, sizes in bytes."""
+    """All that an artifact says of itself: kind, method and settings, base, labels, sizes."""
     artifact = foreign.open_folder(folder)
     directory, manifest = artifact.directory, artifact.manifest
     return {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 from tunelab.core.values import Comparison, Estimate
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHART_WIDTH",
-    "LEGEND",
+    "BLUES",
+    "BROWNS",
     "NEUTRAL",
     "BehaviourPoint",
     "ChartRow",
@@ -30,6 +31,7 @@ __all__ = [
     "PlacePoint",
     "Plot",
     "PlotData",
+    "Ramp",
     "Reliability",
     "Roc",
     "SettingLevel",
@@ -45,14 +47,20 @@ __all__ = [
     "method_colour",
     "method_dash",
     "method_shape",
+    "heat_cells",
+    "heat_letters",
     "methods_in_order",
+    "names_axis",
+    "numbers_under",
     "padded",
+    "panels",
     "possible",
     "rounded",
     "seeds_of",
     "shapes",
     "to_png",
     "to_svg",
+    "with_ends",
     "zoom",
 ]
 
@@ -66,7 +74,7 @@ NEUTRAL = "#7a7a7a"  # 4.3:1 on white and 4.9:1 on black: legible on both
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 CHART_WIDTH = 620
 
-ChartRow = dict[str, Any]
+ChartRow: TypeAlias = Mapping[str, str | float | None]
 
 
 # --- what a chart is made of ------------------------------------------------------------------
@@ -314,34 +322,26 @@ def chart_data(rows: Sequence[ChartRow]) -> alt.Data:
     return data
 
 
-_TEXT = {"labelColor": NEUTRAL, "titleColor": NEUTRAL, "labelFontSize": 12, "titleFontSize": 12}
-_CONFIG: dict[str, Any] = {
-    "background": "transparent",
-    "font": FONT,
-    "padding": 8,
-    "view": {"stroke": None},
-    "axis": {
-        **_TEXT,
-        "titleFontWeight": "normal",
-        "titlePadding": 10,
-        "labelLimit": 220,
-        "gridColor": "#80808038",
-        "domainColor": "#80808080",
-        "tickColor": "#80808080",
-    },
-    "legend": {**_TEXT, "symbolSize": 110, "labelLimit": 260},
-    "header": {**_TEXT, "labelFontSize": 13, "labelFontWeight": "bold", "labelLimit": 260},
-    "title": {
-        "color": NEUTRAL,
-        "subtitleColor": NEUTRAL,
-        "fontSize": 15,
-        "subtitleFontSize": 12,
-        "subtitlePadding": 5,
-    },
+_LETTERS = {"labelColor": NEUTRAL, "titleColor": NEUTRAL, "labelFontSize": 12, "titleFontSize": 12}
+_AXIS = {
+    **_LETTERS,
+    "titleFontWeight": "normal",
+    "titlePadding": 10,
+    "labelLimit": 220,
+    "gridColor": "#80808038",
+    "domainColor": "#80808080",
+    "tickColor": "#80808080",
+}
+_TITLE = {
+    "color": NEUTRAL,
+    "subtitleColor": NEUTRAL,
+    "fontSize": 15,
+    "subtitleFontSize": 12,
+    "subtitlePadding": 5,
 }
 
 
-def finished_chart(chart: Chart, title: str, subtitle: str, **fit: Any) -> Chart:
+def finished_chart(chart: Chart, title: str, subtitle: str, **fit: str | int) -> Chart:
     """Give a chart its title, its looks and the parameter `follow`.
 
     `fit` tells the report how the chart becomes as wide as the page: `fit="width"` unless said.
@@ -352,7 +352,21 @@ def finished_chart(chart: Chart, title: str, subtitle: str, **fit: Any) -> Chart
     finished: Chart = (
         chart.add_params(alt.param(name="follow", value=""))
         .properties(title=head, **({"usermeta": fit} if fit else {}))
-        .configure(**_CONFIG)
+        .configure(
+            background="transparent",
+            font=FONT,
+            padding=8,
+            view={"stroke": None},
+            axis=_AXIS,
+            legend={**_LETTERS, "symbolSize": 110, "labelLimit": 260},
+            header={
+                **_LETTERS,
+                "labelFontSize": 13,
+                "labelFontWeight": "bold",
+                "labelLimit": 260,
+            },
+            title=_TITLE,
+        )
     )
     return finished
 
@@ -377,50 +391,132 @@ def followed(opacity: float = 1.0, faded: float = 0.1) -> Any:
     )
 
 
-LEGEND: dict[str, Any] = {
-    "title": None,
-    "orient": "top",
-    "columns": 4,
+Names: TypeAlias = Mapping[str, str]
+"""What the legend says of a method, by its label: the rows have it as "name" beside "method"."""
+
+
+def _method_legend(names: Names | None) -> alt.Legend:
+    import altair as alt
+
     # A legend takes the looks of the first layer, here a line of a single seed: thin and pale.
-    "symbolOpacity": 1,
-    "symbolStrokeWidth": 2.5,
-}
+    return alt.Legend(
+        title=None,
+        orient="top",
+        columns=4 if names is None else 2,
+        symbolOpacity=1,
+        symbolStrokeWidth=2.5,
+    )
 
 
-def method_colour(data: PlotData, shown: Sequence[str], *, legend: bool = True) -> alt.Color:
+def _method_scale(
+    shown: Sequence[str], values: Sequence[str | list[int]], names: Names | None
+) -> alt.Scale:
+    import altair as alt
+
+    domain = list(shown) if names is None else [names[m] for m in shown]
+    return alt.Scale(domain=domain, range=values)
+
+
+def method_colour(
+    data: PlotData, shown: Sequence[str], *, legend: bool = True, names: Names | None = None
+) -> alt.Color:
     """Colour by method."""
     import altair as alt
 
     palette = colours(data.methods)
     return alt.Color(
-        "method:N",
-        scale=alt.Scale(domain=list(shown), range=[palette[m] for m in shown]),
-        legend=alt.Legend(**LEGEND) if legend else None,
+        "method:N" if names is None else "name:N",
+        scale=_method_scale(shown, [palette[m] for m in shown], names),
+        legend=_method_legend(names) if legend else None,
     )
 
 
-def method_shape(data: PlotData, shown: Sequence[str], *, legend: bool = True) -> alt.Shape:
+def method_shape(
+    data: PlotData, shown: Sequence[str], *, legend: bool = True, names: Names | None = None
+) -> alt.Shape:
     """Shape of points by method."""
     import altair as alt
 
     shape = shapes(data.methods)
     return alt.Shape(
-        "method:N",
-        scale=alt.Scale(domain=list(shown), range=[shape[m] for m in shown]),
-        legend=alt.Legend(**LEGEND) if legend else None,
+        "method:N" if names is None else "name:N",
+        scale=_method_scale(shown, [shape[m] for m in shown], names),
+        legend=_method_legend(names) if legend else None,
     )
 
 
-def method_dash(data: PlotData, shown: Sequence[str]) -> alt.StrokeDash:
+def method_dash(
+    data: PlotData, shown: Sequence[str], *, names: Names | None = None
+) -> alt.StrokeDash:
     """Dashes of lines by method; its legend joins that of the colours."""
     import altair as alt
 
     dash = dashes(data.methods)
     return alt.StrokeDash(
-        "method:N",
-        scale=alt.Scale(domain=list(shown), range=[list(dash[m]) or [1, 0] for m in shown]),
-        legend=alt.Legend(**LEGEND),
+        "method:N" if names is None else "name:N",
+        scale=_method_scale(shown, [list(dash[m]) or [1, 0] for m in shown], names),
+        legend=_method_legend(names),
     )
+
+
+def names_axis(limit: int, padding: int = 8) -> alt.Axis:
+    """An axis of names alone, without a line; `limit` and `padding` in pixels."""
+    import altair as alt
+
+    return alt.Axis(ticks=False, domain=False, grid=False, labelPadding=padding, labelLimit=limit)
+
+
+def panels(chart: Chart) -> Chart:
+    """A panel for each "panel" of the rows, three side by side, in the order of "panel_place"."""
+    import altair as alt
+
+    header = alt.Header(labelAnchor="start", labelPadding=6, labelFontWeight="normal")
+    facet = alt.Facet("panel:N", sort=by("panel_place"), title=None, header=header)
+    faceted: Chart = chart.facet(facet=facet, columns=3, spacing={"row": 26, "column": 26})
+    return faceted
+
+
+@dataclass(frozen=True, slots=True)
+class Ramp:
+    """Colours of a heat map, from `light` to `dark`, and of the letters on its lighter cells.
+
+    Both ends of the ramp stay away from the page, white or black.
+    """
+
+    light: str
+    dark: str
+    letters: str
+
+
+BLUES = Ramp("#e8f1f8", "#0b4f82", "#10293d")
+BROWNS = Ramp("#f6efe6", "#a63d00", "#3a2a1a")
+
+
+def heat_cells(
+    base: alt.Chart, share: str, ramp: Ramp, tooltip: Sequence[alt.Tooltip], lowest: float = 0
+) -> alt.Chart:
+    """The cells of a heat map, coloured by a `share` from `lowest` to 1."""
+    import altair as alt
+
+    scale = alt.Scale(domain=[lowest, 1], range=[ramp.light, ramp.dark])
+    cells: alt.Chart = base.mark_rect(stroke="#ffffff", strokeWidth=1).encode(
+        color=alt.Color(f"{share}:Q", scale=scale, legend=None), tooltip=list(tooltip)
+    )
+    return cells
+
+
+def heat_letters(
+    base: alt.Chart, share: str, ramp: Ramp, cell: int, middle: float = 0.5
+) -> alt.Chart:
+    """The shares as percentages on cells of `cell` pixels; white on those above `middle`."""
+    import altair as alt
+
+    white, dark = alt.value("#ffffff"), alt.value(ramp.letters)
+    letters: alt.Chart = base.mark_text(fontSize=12 if cell > 40 else 10).encode(
+        text=alt.Text(f"{share}:Q", format=".0%"),
+        color=alt.condition(f"datum.{share} > {middle}", white, dark),
+    )
+    return letters
 
 
 def by(field_name: str) -> alt.EncodingSortField:
@@ -447,9 +543,38 @@ def seeds_of(data: PlotData, shown: Sequence[str]) -> str:
     return f"{counts[0]} to {counts[-1]} seeds a method"
 
 
+@overload
+def rounded(value: float, digits: int = 4) -> float: ...
+
+
+@overload
+def rounded(value: None, digits: int = 4) -> None: ...
+
+
+@overload
+def rounded(value: float | None, digits: int = 4) -> float | None: ...
+
+
 def rounded(value: float | None, digits: int = 4) -> float | None:
     """A number short enough to be stored many times; None stays None."""
     return None if value is None else round(float(value), digits) + 0.0
+
+
+def with_ends(name: str, estimate: Estimate, scale: float) -> dict[str, float]:
+    """An estimate in a row: its value under `name`, `low` and `high`; without an interval, one of
+    no width.
+    """
+    value, low, high = estimate.value, estimate.low, estimate.high
+    return {
+        name: rounded(value * scale),
+        "low": rounded((value if low is None else low) * scale),
+        "high": rounded((value if high is None else high) * scale),
+    }
+
+
+def numbers_under(rows: Sequence[ChartRow], *keys: str) -> list[float]:
+    """The numbers that rows have under some keys; None is left out."""
+    return [v for r in rows for k in keys if isinstance(v := r[k], int | float)]
 
 
 def capital(text: str) -> str:

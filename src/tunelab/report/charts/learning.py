@@ -18,10 +18,14 @@ from tunelab.report.charts.base import (
     method_colour,
     method_dash,
     method_shape,
+    names_axis,
+    numbers_under,
     padded,
+    panels,
     possible,
     rounded,
     seeds_of,
+    with_ends,
     zoom,
 )
 
@@ -51,18 +55,12 @@ def learning_plot(data: PlotData) -> Chart | None:
         {
             "method": p.method,
             "rows": p.rows,
-            "score": rounded(p.estimate.value * data.scale),
-            "low": rounded(
-                (p.estimate.value if p.estimate.low is None else p.estimate.low) * data.scale
-            ),
-            "high": rounded(
-                (p.estimate.value if p.estimate.high is None else p.estimate.high) * data.scale
-            ),
+            **with_ends("score", p.estimate, data.scale),
         }
         for p in data.learning
     ]
-    sizes = sorted({r["rows"] for r in rows})
-    ends = [r[k] for r in rows for k in ("low", "high")]
+    sizes = sorted({p.rows for p in data.learning})
+    ends = numbers_under(rows, "low", "high")
     y_title = f"{data.metric} on {data.part}{data.unit}"
     x = alt.X(
         "rows:Q",
@@ -121,14 +119,14 @@ def tuning_plot(data: PlotData) -> Chart | None:
 
     curves = {m: c for m, c in data.tuning.items() if c}
     shown = [m for m in data.methods if m in curves]
-    if not shown or max(len(c) for c in curves.values()) < 2:
+    most = max((len(curves[m]) for m in shown), default=0)
+    if most < 2:
         return None
     rows: list[ChartRow] = [
         {"method": m, "tries": n, "score": rounded(v * data.scale)}
         for m in shown
         for n, v in enumerate(curves[m], start=1)
     ]
-    most = max(r["tries"] for r in rows)
     base = alt.Chart(chart_data(rows)).encode(
         x=alt.X(
             "tries:Q",
@@ -189,24 +187,16 @@ def sensitivity_plot(data: PlotData) -> Chart | None:
             "panel_place": panels.index((s.method, s.setting)),
             "value": s.value,
             "place": i,
-            "effect": rounded(s.effect.value * data.scale),
-            "low": rounded((s.effect.value if s.effect.low is None else s.effect.low) * data.scale),
-            "high": rounded(
-                (s.effect.value if s.effect.high is None else s.effect.high) * data.scale
-            ),
+            **with_ends("effect", s.effect, data.scale),
         }
         for i, s in enumerate(data.sensitivity)
     ]
     points = "percentage points" if data.percent else "difference"
-    domain = padded([0.0, *(r[k] for r in rows for k in ("low", "high"))])
+    domain = padded([0.0, *numbers_under(rows, "low", "high")])
     x_scale = alt.Scale(domain=domain, nice=False, zero=False)
-    y = alt.Y(
-        "value:N",
-        sort=by("place"),
-        title=None,
-        axis=alt.Axis(ticks=False, domain=False, grid=False, labelPadding=8, labelLimit=120),
-    )
-    x = alt.X("effect:Q", title=f"{points} from the mean", scale=x_scale)
+    y = alt.Y("value:N", sort=by("place"), title=None, axis=names_axis(120))
+    x_title = f"{points} from the mean"
+    x = alt.X("effect:Q", title=x_title, scale=x_scale)
     base = alt.Chart().encode(
         y=y,
         tooltip=[
@@ -218,22 +208,14 @@ def sensitivity_plot(data: PlotData) -> Chart | None:
     layers = alt.layer(
         alt.Chart().mark_rule(color=NEUTRAL, strokeDash=[4, 3]).encode(x=alt.XDatum(0)),
         base.mark_rule(color="#0072B2", strokeWidth=2.5).encode(
-            x=alt.X("low:Q", title=f"{points} from the mean", scale=x_scale),
-            x2="high:Q",
+            x=alt.X("low:Q", title=x_title, scale=x_scale), x2="high:Q"
         ),
         base.mark_point(filled=True, size=90, color="#0072B2", opacity=1).encode(x=x),
         data=chart_data(rows),
     ).properties(width=CHART_WIDTH - 160, height={"step": 26})
-    chart = layers.facet(
-        facet=alt.Facet(
-            "panel:N",
-            sort=by("panel_place"),
-            title=None,
-            header=alt.Header(labelAnchor="start", labelPadding=4, labelLimit=CHART_WIDTH),
-        ),
-        columns=1,
-        spacing=18,
-    ).resolve_scale(y="independent")
+    header = alt.Header(labelAnchor="start", labelPadding=4, labelLimit=CHART_WIDTH)
+    facet = alt.Facet("panel:N", sort=by("panel_place"), title=None, header=header)
+    chart = layers.facet(facet=facet, columns=1, spacing=18).resolve_scale(y="independent")
     return finished_chart(
         chart,
         "What the settings do",
@@ -264,32 +246,16 @@ def transfer_plot(data: PlotData) -> Chart | None:
             "place": shown.index(p.method),
             "panel": p.place,
             "panel_place": places.index(p.place),
-            "score": rounded(p.estimate.value * data.scale),
-            "low": rounded(
-                (p.estimate.value if p.estimate.low is None else p.estimate.low) * data.scale
-            ),
-            "high": rounded(
-                (p.estimate.value if p.estimate.high is None else p.estimate.high) * data.scale
-            ),
+            **with_ends("score", p.estimate, data.scale),
         }
         for p in data.transfer
     ]
-    y = alt.Y(
-        "method:N",
-        sort=by("place"),
-        title=None,
-        axis=alt.Axis(ticks=False, domain=False, grid=False, labelPadding=8, labelLimit=130),
-    )
-    colour = method_colour(data, shown, legend=False)
-    scale = alt.Scale(
-        domain=possible(data, padded([r[k] for r in rows for k in ("low", "high")])),
-        nice=False,
-        zero=False,
-    )
+    domain = possible(data, padded(numbers_under(rows, "low", "high")))
+    scale = alt.Scale(domain=domain, nice=False, zero=False)
     x = alt.X("score:Q", title=None, scale=scale, axis=alt.Axis(tickCount=4))
     base = alt.Chart().encode(
-        y=y,
-        color=colour,
+        y=alt.Y("method:N", sort=by("place"), title=None, axis=names_axis(130)),
+        color=method_colour(data, shown, legend=False),
         opacity=followed(),
         tooltip=[
             alt.Tooltip("method:N"),
@@ -306,18 +272,8 @@ def transfer_plot(data: PlotData) -> Chart | None:
         ),
         data=chart_data(rows),
     ).properties(width=190, height={"step": 24})
-    chart = layers.facet(
-        facet=alt.Facet(
-            "panel:N",
-            sort=by("panel_place"),
-            title=None,
-            header=alt.Header(labelAnchor="start", labelPadding=6, labelFontWeight="normal"),
-        ),
-        columns=3,
-        spacing={"row": 26, "column": 26},
-    )
     return finished_chart(
-        chart,
+        panels(layers),
         f"{capital(data.metric)} elsewhere",
         f"on data that trained and chose nothing{data.unit}; mean and 95% interval over seeds, "
         f"{seeds_of(data, shown)}",
