@@ -330,7 +330,7 @@ def summary_to_json(summary: Summary) -> dict[str, object]:
     """The summary as plain JSON values: the content of comparison.json."""
     return {
         "metric": summary.metric,
-        "part": SCORED_PARTS[summary.part],
+        "part": summary.split,
         "best": summary.best,
         "headline": headline(summary),
         "sentences": list(summary.sentences),

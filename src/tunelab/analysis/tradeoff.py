@@ -149,7 +149,7 @@ def _beater(
 def _probabilities(
     record: StudyRecord, said: Summary, cost: str, labels: Sequence[str]
 ) -> dict[str, float]:
-    runs = read_runs(record)["test" if said.part == "test" else "validation"]
+    runs = read_runs(record)[said.split]
     costs: dict[str, dict[int, float]] = {label: {} for label in labels}
     for r in record.done:
         value = value_of(r, cost)
@@ -278,7 +278,7 @@ def recommend(
             (),
             (),
         )
-    runs = read_runs(record)["test" if said.part == "test" else "validation"]
+    runs = read_runs(record)[said.split]
     others = [runs[r.label] for r in said.rows if r.label != said.best and r.label in runs]
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     paired = same_rows(runs)
@@ -462,11 +462,11 @@ def _conditions(r: Recommendation, record: StudyRecord, said: Summary, loss: str
         out.append(
             f"{choice} does not hold the base model, which must lie beside it where it runs."
         )
-    rows = record.data.get("sizes", {}).get("test" if r.part == "test" else "validation")
+    rows = record.data.get("sizes", {}).get(said.split)
     many = f"{rows:,} rows" if isinstance(rows, int) else "the rows"
-    where = "test" if r.part == "test" else "validation"
+    name = record.data.get("name", "this data")
     out.append(
-        f"It holds for texts like the {many} of {where} of {record.data.get('name', 'this data')}, "
+        f"It holds for texts like the {many} of {said.split} of {name}, "
         f"and for costs on the machine that measured them."
     )
     if r.part != "test":

@@ -46,7 +46,6 @@ __all__ = [
     "mean_scores",
     "plot_data",
     "slices_of",
-    "split_of",
 ]
 
 
@@ -62,11 +61,6 @@ COST_CHARTS: dict[str, tuple[str, str, float]] = {
     "texts_per_second": ("speed", "texts a second", 1.0),
 }
 HIGHER_IS_BETTER = frozenset({"texts_per_second"})
-
-
-def split_of(summary: Summary) -> str:
-    """The part of the data that the summary judges by, as predictions name it."""
-    return {"test": "test", "eval": "validation"}[summary.part]
 
 
 # --- values for the plots ---------------------------------------------------------------------
@@ -89,7 +83,7 @@ def plot_data(
 ) -> PlotData:
     """Everything that the plots of a study draw. `found`: what `by_method` gave before."""
     metric = METRICS[summary.metric]
-    split = split_of(summary)
+    split = summary.split
     key = f"{summary.part}_{summary.metric}"
     names = tuple(str(n) for n in record.data["label_names"])
     trials = [r for r in record.done if r.spec.method.label in record.methods]
@@ -339,7 +333,7 @@ def slices_of(
     record: StudyRecord, summary: Summary, found: Mapping[str, Sequence[Predictions]]
 ) -> tuple[Slice, ...]:
     """What `slices.find_slices` gives of the rows that the study keeps; none without rows."""
-    rows = read_rows(record.directory, split_of(summary))
+    rows = read_rows(record.directory, summary.split)
     if rows is None or any(p.ids != rows.ids for ps in found.values() for p in ps):
         return ()
     runs = [Runs(label, dict(enumerate(ps))) for label, ps in found.items()]

@@ -112,7 +112,7 @@ def render(
 ) -> str:
     """The report as HTML text. The same study gives the same text."""
     runs = read_runs(record)
-    split = evidence.split_of(summary)
+    split = summary.split
     found = {m: list(runs[split][m].by_seed.values()) for m in record.methods if m in runs[split]}
     data = evidence.plot_data(record, summary, found)
     texts = scored_texts(record) if texts is None else texts

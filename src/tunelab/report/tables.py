@@ -13,6 +13,7 @@ from tunelab.analysis.numbers import column, format_estimate
 from tunelab.analysis.summary import shown_columns
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate, TrialResult
+from tunelab.core.words import counted
 from tunelab.report.charts import PlotData, colours
 from tunelab.stats.choosing import TuningRecord, tuning_from_json
 from tunelab.stats.racing import RaceRecord, race_from_json
@@ -296,7 +297,7 @@ def _group(name: str) -> str:
 
 def _method_facts(row: verdict.Row) -> str:
     settings = ", ".join(f"{k}={v}" for k, v in row.settings.items())
-    seeds = f"{row.n_seeds} seed{'' if row.n_seeds == 1 else 's'}"
+    seeds = counted(row.n_seeds, "seed")
     failed = f"{row.n_failed} failed" if row.n_failed else ""
     return " · ".join(part for part in (settings, seeds, failed) if part)
 
@@ -344,7 +345,7 @@ class ClassTable:
 
 def class_table(record: StudyRecord, summary: Summary) -> ClassTable | None:
     """F1 of each class and method, mean over seeds; the classes that do worst first."""
-    split = {"test": "test", "eval": "validation"}[summary.part]
+    split = summary.split
     names = [str(n) for n in record.data["label_names"]]
     scores = {
         r.label: [

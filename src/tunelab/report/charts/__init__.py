@@ -26,8 +26,6 @@ from tunelab.report.charts.base import (
     colours,
     dashes,
     shapes,
-    to_png,
-    to_svg,
 )
 from tunelab.report.charts.classes import MOST_CLASSES
 
@@ -50,8 +48,6 @@ __all__ = [
     "colours",
     "dashes",
     "shapes",
-    "to_png",
-    "to_svg",
 ]
 
 

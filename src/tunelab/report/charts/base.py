@@ -58,8 +58,6 @@ __all__ = [
     "rounded",
     "seeds_of",
     "shapes",
-    "to_png",
-    "to_svg",
     "with_ends",
     "zoom",
 ]
@@ -294,21 +292,6 @@ def shapes(methods: Sequence[str]) -> dict[str, str]:
 def dashes(methods: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """The dashes of each method's lines: whole for the first seven, then broken."""
     return {m: DASHES[i // len(OKABE_ITO) % len(DASHES)] for i, m in enumerate(methods)}
-
-
-def to_png(chart: Chart, scale: float = 2.0) -> bytes:
-    """Render a chart to PNG, without a browser, on white."""
-    import vl_convert
-
-    spec = {**chart.to_dict(), "background": "white"}
-    return bytes(vl_convert.vegalite_to_png(spec, scale=scale))
-
-
-def to_svg(chart: Chart) -> str:
-    """Render a chart to SVG, without a browser, on a transparent ground."""
-    import vl_convert
-
-    return str(vl_convert.vegalite_to_svg(chart.to_dict()))
 
 
 # --- what the charts share --------------------------------------------------------------------
