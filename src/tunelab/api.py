@@ -1,4 +1,7 @@
-"""What Python users call: load_data, compare, train, load. The command line calls the same."""
+"""What Python users call: load_data, compare, fine_tune, load.
+
+`run_study` and `train_one` are what the command line calls too.
+"""
 
 from __future__ import annotations
 

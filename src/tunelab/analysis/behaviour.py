@@ -3,8 +3,9 @@
 In the manner of CheckList (Ribeiro, Wu, Guestrin and Singh 2020, "Beyond accuracy"): minimum
 functionality ("not good" is negative), invariance (another name, a typo), direction (praise added
 must not make it more negative). A suite is a YAML file of templates and words; the bundled one is
-English sentiment. `cases(suite)` fills the templates, the same on every machine; `results` reads
-the predictions on their texts and gives failure rates with intervals over seeds and cases.
+English sentiment. `data.behaviour.cases(suite)` fills the templates, the same on every machine;
+`results` reads the predictions on their texts and gives failure rates with intervals over seeds and
+cases.
 """
 
 from __future__ import annotations

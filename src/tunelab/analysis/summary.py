@@ -1,7 +1,7 @@
 """What is said about a study: one table, the verdicts, plain sentences, warnings.
 
 The terminal, `study.table()`, comparison.json and the report all say what stands here, rounded by
-the `format_*` functions here, so that they cannot disagree.
+the `format_*` functions of `numbers`, so that they cannot disagree.
 """
 
 from __future__ import annotations

@@ -32,7 +32,9 @@ __all__ = [
 
 
 MANIFEST = "tunelab.json"
-CALIBRATION = "calibration.json"  # the temperature of its scores (`calibration.write_temperature`)
+CALIBRATION = (
+    "calibration.json"  # the temperature of its scores (`stats.calibration.write_temperature`)
+)
 FORMAT = 1
 # Reading one of these can run code; nothing here reads them, and a folder that has one is refused.
 _PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})

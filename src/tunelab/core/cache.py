@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from tunelab.core import files
 
 __all__ = [
     "folder",
@@ -44,14 +45,8 @@ def machine_folder() -> Path:
 def replace(path: Path, data: bytes) -> None:
     """Write a file whole or not at all, however many processes do so at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        Path(name).replace(path)
-    except OSError:  # nothing half-written stays on a full disk
-        Path(name).unlink(missing_ok=True)
-        raise
+    with files.replacing(path, private=True) as beside:
+        beside.write_bytes(data)
 
 
 def limit_bytes() -> int:

@@ -15,6 +15,7 @@ from tunelab.core.errors import ConfigError
 __all__ = [
     "folder_bytes",
     "locked",
+    "replacing",
     "write_bytes",
     "write_json",
     "write_text",
@@ -32,17 +33,30 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, as `write_text` does."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as beside:
+        beside.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
+    """Give a new file beside `path`, to write into: it takes that place in the end, whole.
+
+    On any error it is removed, and what was there stays; several processes may do so at once.
+    `private`: readable by its owner alone.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    beside = Path(name)
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        # mkstemp makes the file private; a result is as readable as any other file of the user.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)
-        Path(name).replace(path)
+        yield beside
+        if not private:
+            # mkstemp makes the file private; a result is as readable as any other of the user's.
+            umask = os.umask(0)
+            os.umask(umask)
+            beside.chmod(0o666 & ~umask)
+        beside.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
         raise
 
 

@@ -6,7 +6,7 @@ A study folder (a contract that others read):
     data.json           the data card: sizes, labels, duplicates, what was decided
     gate.json           what the data gate found: duplicates, leaks, label errors, ...
     behaviour.json      the cases of the behaviour tests, where the study has them
-    rows.parquet        the validation and test rows: id, label, text, lengths, further columns
+    rows.parquet        the validation and test rows: part, id, label, text, further columns
     results.csv         one row a trial
     comparison.json     table and verdicts
     tuning.json         the settings each method tried, their validation scores, what was chosen

@@ -345,7 +345,7 @@ def suite_from_json(value: Mapping[str, Any]) -> tuple[Suite, tuple[Case, ...]]:
     return Suite(value["suite"], labels, {}, ()), tuple(Case(**c) for c in value["cases"])
 
 
-# --- results --------------------------------------------------------------------------------
+# --- roles --------------------------------------------------------------------------------
 
 
 def roles(suite: Suite, label_names: Sequence[str]) -> tuple[Role | None, ...]:

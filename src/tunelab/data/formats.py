@@ -1,9 +1,4 @@
-"""Files of rows: CSV, TSV, JSON lines and Parquet read into columns, and written again.
-
-Knows columns and their likely roles; knows nothing of classes or splits (that is data.py). May
-import: errors and the standard library; pyarrow and charset-normalizer inside the functions that
-need them.
-"""
+"""Formats of files of rows, a row each in `FORMATS`: CSV, TSV, JSON, JSON lines and Parquet."""
 
 from __future__ import annotations
 

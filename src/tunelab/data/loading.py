@@ -1,11 +1,4 @@
-"""Sources of labelled texts -> Dataset: read, validate, split, count duplicates.
-
-Knows no tokenizer and no model.
-
-Main path: `load` -> `SOURCES[kind](spec)` gives parts made of tables -> columns -> rows ->
-label names -> parts -> subset. Whoever adds a source writes a function `DataSpec -> Source` and a
-row in SOURCES.
-"""
+"""From a `DataSpec` to a checked Dataset: a source of `SOURCES`, labels, parts, duplicates."""
 
 from __future__ import annotations
 
@@ -24,16 +17,11 @@ from tunelab.data.labels import WHOLE_FLOAT, declared_names, encode_labels
 from tunelab.data.rows import rows_of_part, without_unlabelled
 from tunelab.data.sources import SOURCES, source_kind
 from tunelab.data.split import subset_of_train, three_parts, train_without_leaks
-from tunelab.data.texts import TextTable, read_texts
-from tunelab.data.write import write_table
 
 __all__ = [
     "OtherData",
-    "TextTable",
     "load",
     "load_other",
-    "read_texts",
-    "write_table",
 ]
 
 

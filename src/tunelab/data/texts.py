@@ -65,7 +65,7 @@ class TextFile:
             yield _text_table(table, self.columns, self.text_column)
 
 
-# --- unlabelled files, and writing ----------------------------------------------------------
+# --- unlabelled files ----------------------------------------------------------
 
 
 def read_texts(path: Path, text_column: str | None = None, encoding: str = "utf-8") -> TextTable:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from tunelab.core import files
 from tunelab.core.errors import DataError
 
 __all__ = [
@@ -56,22 +55,10 @@ def write_windows(
     suffix = check_writable(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with files.replacing(path) as beside, beside.open("wb") as stream:
+            WRITERS[suffix](stream, _even(path, windows), lambda: _even(path, like()))
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}.") from error
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            WRITERS[suffix](stream, _even(path, windows), lambda: _even(path, like()))
-        # mkstemp makes the file private; a result is as readable as any other file of the user.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)
-        Path(name).replace(path)
-    except BaseException as error:
-        Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise DataError(f"{path}: cannot be written: {error.strerror or error}.") from error
-        raise
 
 
 def _even(path: Path, windows: Iterable[Columns]) -> Iterator[Columns]:

@@ -1,8 +1,4 @@
-"""Saved adapters as a user handles them: find, show, verify, merge, combine, use several at once.
-
-Every function takes a folder (an artifact, a trial's folder, or what plain peft saved) and leaves
-it as it was.
-"""
+"""Several LoRA adapters of one base combined into one, refused unless peft can save it whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Dropout by a counted hash: nothing is stored, and the way back makes the same mask anew."""
+"""Dropout by a counted hash: nothing is stored, and the way back makes the same mask anew.
+
+Dropout (Srivastava et al. 2014) draws no random numbers here: whether an element is kept is a hash
+of its index and a seed, so that the mask is a function of seed and step, alike in kernel and twin.
+"""
 
 from __future__ import annotations
 

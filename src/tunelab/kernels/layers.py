@@ -6,7 +6,7 @@ matrix tiles (AMX) or on vectors that multiply pairs (AVX512-BF16), where LoRA's
 the tiles of the large one; in float32 on wide vectors (AVX-512). A weight that does not learn is
 laid out once as these read it, and one that learns or has four bits within each call. Scoring has
 layers alone (`Product`), in float32 also in two parts on tiles. Where a processor has none of this,
-`laid_out` gives None and the caller computes as without it; the same masks are drawn,
+`weights.laid_out` gives None and the caller computes as without it; the same masks are drawn,
 so that both give the same numbers to rounding.
 """
 

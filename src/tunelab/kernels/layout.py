@@ -11,9 +11,6 @@ __all__ = [
 ]
 
 
-# --- attention ------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
     """Where B texts, of at most `shape[1]` tokens, lie in a row of T tokens.

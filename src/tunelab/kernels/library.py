@@ -1,11 +1,7 @@
-"""Fused kernels for a processor, each with a twin in torch that gives the same numbers.
+"""The compiled library, loaded: fused kernels, each with a twin in torch that computes the same.
 
 `kernels/cpp` is compiled when it is first needed (`build`). Where there is no compiler (or
 TUNELAB_KERNELS=off), and for types other than float32 and bfloat16, the twins run.
-
-Dropout (Srivastava et al. 2014) draws no random numbers: whether an element is kept is a hash of
-its index and a seed, so that the mask is a function of seed and step, alike in kernel and twin, and
-is not stored for the backward pass.
 """
 
 from __future__ import annotations
@@ -33,7 +29,7 @@ __all__ = [
 _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.uint8: "uint8"}
 
 
-# --- building -------------------------------------------------------------------------------
+# --- loading --------------------------------------------------------------------------------
 
 
 @functools.cache

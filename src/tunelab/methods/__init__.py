@@ -3,6 +3,13 @@
 A row names a typed settings class and how a task becomes an Outcome: `fit`, or `prepare` and
 `finish` around a training that somebody drives. Importing this loads no torch: what a method trains
 with is imported when it is called.
+
+settings      names, defaults and aliases that methods share
+neural        what all that train a transformer have in common
+inspection    a base as methods see it: parts, targets, trainable parameters
+training/     how weights learn
+
+May import: core, data, stats, kernels, models.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class Extras:
     `quantization(settings)`: how the base is loaded (arguments of BitsAndBytesConfig).
     `prepare(model, encoded training texts, pad id, settings)`: before training, such as
     initialising from data; what it returns is given to `finish`.
-    `hooks(model, settings, steps)`: what is particular in the training loop, a train.Hooks.
+    `hooks(model, settings, steps)`: what is particular in the training loop, an `updates.Hooks`.
     `finish(model, prepared)`: after training, facts for the trial's details.
     `no_adapter`: why there is no adapter whose parameters could be counted.
     """

@@ -1,7 +1,7 @@
 """What all methods through peft share: the base is frozen, a small adapter and the head train.
 
 A new one is a settings class, a function settings -> peft config, and a `row` in lora.py,
-adapters.py or prompts.py. `check` refuses what cannot work from the names and shapes in the base's
+scaling.py or prompts.py. `check` refuses what cannot work from the names and shapes in the base's
 weight files, or in the model made from its config without weights, so that a study finds out before
 anything is trained.
 """

@@ -257,7 +257,7 @@ def _own_code(name: str, path: Path, config: dict[str, Any], trusted: bool) -> s
     """SHA-256 of a model's own Python code, where it has some that the user allowed to run.
 
     Not allowed, it is not run: a type that transformers has too is loaded from there, and any other
-    is refused by name when its config is read (models.own_code_refused).
+    is refused by name when its config is read (pretrained.own_code_refused).
     """
     if not trusted:
         return None

@@ -50,7 +50,7 @@ __all__ = [
 
 # Changing how states are computed must change this, or old ones would be read back.
 _STATES_VERSION = 2
-# Texts in a batch when states are computed; with inference's own limit on tokens.
+# Texts in a batch when states are computed; with scoring's own limit on tokens.
 _TEXTS = 64
 
 
@@ -372,7 +372,7 @@ def keep_states(
 
 
 class Lower:
-    """What frozen layers give for each batch that a set of texts is scored in (inference.Lower)."""
+    """What frozen layers give for each batch of texts that are scored (scoring.LowerScores)."""
 
     def __init__(self, kept: Kept, layers: int) -> None:
         self._kept = kept
@@ -402,7 +402,7 @@ class Lower:
 def lower(
     frozen: Frozen, model: Any, encoded: Encoded, batch_size: int, precision: str
 ) -> Lower | None:
-    """Keep what frozen layers give when these texts are scored, in one of inference.PRECISIONS, for
+    """Keep what frozen layers give when these texts are scored, in one of scoring.PRECISIONS, for
     each epoch and each trial after; None where that cannot be.
     """
     if frozen.why_not is not None or not anatomy.has_fast_scoring(model):

@@ -1,4 +1,4 @@
-"""How each kind of layer runs on a packed row: attention, linear, LoRA, norms, embeddings."""
+"""A whole layer on a packed row, and those after it in the same call."""
 
 from __future__ import annotations
 

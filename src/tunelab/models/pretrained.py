@@ -1,6 +1,4 @@
-"""Loading what is pretrained: tokenizer, encoder, classifier with a new head; names inside a
-model.
-"""
+"""Loading what is pretrained: tokenizer, encoder, classifier with a new head; what is in it."""
 
 from __future__ import annotations
 
@@ -367,7 +365,7 @@ def merged(model: Any) -> nn.Module:
     return cast(nn.Module, model.merge_and_unload(safe_merge=True))
 
 
-# --- names inside a model -------------------------------------------------------------------
+# --- what is in a model -------------------------------------------------------------------
 
 
 def linear_modules(model: nn.Module, head: Sequence[str]) -> list[str]:

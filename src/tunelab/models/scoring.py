@@ -51,7 +51,7 @@ __all__ = [
 
 # What layers may compute in when texts are scored; the head is float32 in any case. "float32" is
 # exact. "auto" is float32 too, with products on matrix tiles where the processor has them, twice as
-# fast: a score then has five true digits (fused.Product).
+# fast: a score then has five true digits (kernels.layers.Product).
 PRECISIONS = ("auto", "float32", "bfloat16")
 # Texts that are tokenized, sorted and scored at a time: memory is bounded however many there are.
 TEXTS_TOKENIZED_AT_A_TIME = 4096

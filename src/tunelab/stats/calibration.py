@@ -83,7 +83,7 @@ class Calibration:
 def calibrate_all(
     validation: Mapping[str, Runs], test: Mapping[str, Runs]
 ) -> tuple[Calibration, ...]:
-    """`calibrate` for every method that has predictions on test (see `summary.read_runs`)."""
+    """`calibrate` for every method that has predictions on test."""
     return tuple(calibrate(validation.get(label), runs) for label, runs in test.items())
 
 

@@ -46,7 +46,7 @@ class Slice:
 
     Accuracies and their `difference` (slice minus rest) are means over seeds, with 95% intervals
     for other seeds and other rows. `p_adjusted` is after Holm over all slices of the same call;
-    `named_slices`: it is at most 0.05 and the interval excludes zero.
+    `named`: it is at most 0.05 and the interval excludes zero.
     """
 
     label: str

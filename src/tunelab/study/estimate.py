@@ -92,7 +92,7 @@ def _cores() -> int:
     return int(machine.hardware()["cores"])
 
 
-# Two batches of inference.TOKENS, which cannot be asked here: it imports torch.
+# Two batches of models.scoring.TOKENS, which cannot be asked here: it imports torch.
 _TOKENS_SCORED = 2 * 1024
 
 

@@ -20,9 +20,6 @@ __all__ = [
 ]
 
 
-# --- resolving ------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Faults:
     """Gathers what is wrong, to say all of it at once; and notes on what was understood."""

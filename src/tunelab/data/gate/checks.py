@@ -1,13 +1,13 @@
 """The data gate: what is wrong with labelled texts, before anything is trained on them.
 
 `inspect(dataset)` runs the rows of CHECKS and gives a `Gate` of findings: counts, examples, advice;
-`against(dataset, other)` looks for one dataset's held-out rows in the training rows of another;
-`effects(gate, runs)` says what the affected test rows do to the conclusion, once predictions exist.
+`leaks.against(dataset, other)` looks for one dataset's held-out rows in another's training rows;
+`analysis.effects` says what the affected test rows do to the conclusion, once predictions exist.
 
 100,000 reviews take under a minute on one core, and memory is bounded: texts are read into sketches
 (`duplicates`), a bag of at most WORDS words, and nothing else.
 
-Whoever adds a check writes a function `_Look -> findings` and a row in CHECKS.
+Whoever adds a check writes a function `DatasetView -> findings` and a row in CHECKS.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def line(finding: Finding) -> str:
     return f"{finding.level}: {finding.says}. {finding.advice}".strip()
 
 
-# --- the gate -------------------------------------------------------------------------------
+# --- what checks see ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)

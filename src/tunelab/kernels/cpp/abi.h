@@ -1,5 +1,5 @@
 // What crosses over between Python and C++, described by its types. Python compares that with its own
-// records and signatures when it loads the library (tunelab/abi.py). It is data alone, no code: a unit
+// records and signatures when it loads the library (tunelab/kernels/abi.py). It is data alone, no code: a unit
 // that grows is inlined otherwise.
 #pragma once
 

@@ -1,1 +1,4 @@
-"""How weights learn: the loop, the engines it drives, and several trainings in one pass."""
+"""How weights learn. Read `teaching` first: 150 lines with the losses of the rest.
+
+stack         drives trainings, one or several in one pass
+"""

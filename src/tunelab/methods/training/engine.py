@@ -67,7 +67,7 @@ class Engine:
     installed: Callable[[], AbstractContextManager[None]]
     clock: Callable[[], float] = time.perf_counter
     more: Mapping[str, Any] = field(default_factory=dict)
-    # What the lowest layers give (packing.Packed.below), where they can be computed apart, and the
+    # What the lowest layers give (packed.Packed.below), where they can be computed apart, and the
     # route of its products.
     below: Callable[[Encoded, NDArray[np.int64], int], torch.Tensor] | None = None
     route: str = "mkl"
@@ -219,5 +219,5 @@ def forward(model: nn.Module, batch: batches.Batch, where: torch.device) -> torc
 
 
 def scored_in(settings: TrainingSettings) -> str:
-    """What a model trained so is scored in (inference.PRECISIONS): never bfloat16."""
+    """What a model trained so is scored in (scoring.PRECISIONS): never bfloat16."""
     return "float32" if settings.precision == "float32" else "auto"

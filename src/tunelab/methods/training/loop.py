@@ -1,6 +1,6 @@
 """The one training loop; it knows no method by name.
 
-A `Training` is a value: `drive` asks it for the next rows, has their logits computed, asks it for
+A `Training` is driven: `drive` asks it for the next rows, has their logits computed, asks it for
 the loss, and lets it step. It drives K of them over one `Engine`, and K = 1 is the ordinary case;
 `stack` has an engine that computes K adapters of one base in one pass. `teaching` is the same
 loop without all that makes this one fast.

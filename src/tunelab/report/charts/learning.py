@@ -1,4 +1,4 @@
-"""How scores depend on what was given: training rows, tries of settings, the settings."""
+"""How scores depend on what was given: training rows, tries, settings, other data."""
 
 from __future__ import annotations
 

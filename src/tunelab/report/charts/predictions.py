@@ -1,4 +1,4 @@
-"""What the predictions show: ROC, precision and recall, confusion, agreement of methods."""
+"""What the predictions show: ROC, precision and recall, calibration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Charts of slices of the test part."""
+"""Charts of slices of the test part, and of behaviour tests."""
 
 from __future__ import annotations
 

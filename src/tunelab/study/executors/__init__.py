@@ -1,4 +1,4 @@
-"""ENGINES: where trials run. An engine starts trials in order and yields results as they end.
+"""ENGINES: where trials run. An executor starts trials in order and yields results as they end.
 
 `process` runs each trial in a fresh process, so that its peak memory is its own and a crash is one
 failed trial, and several at a time where asked; `inline` runs them in this process, for debugging

@@ -91,7 +91,7 @@ def run_in_processes(
     threads: int | None = None,
     worker: Worker | None = None,
 ) -> Iterator[TrialResult]:
-    """Run `jobs` stacks at a time, each in its own process; see `executors.Engine`.
+    """Run `jobs` stacks at a time, each in its own process; see `executors.Executor`.
 
     Where the process of a stack dies, its trials that have no result are run again, each by itself.
     """
