@@ -40,7 +40,7 @@ from tunelab.report.tables import (
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from tunelab.report.charts.base import Chart
+    from tunelab.report.charts.values import Chart
 
 __all__ = [
     "prepare_page",

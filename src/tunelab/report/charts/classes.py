@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from tunelab.report.charts.base import (
     BLUES,
     ChartRow,
-    PlotData,
     by,
     chart_data,
     finished_chart,
@@ -20,9 +19,10 @@ from tunelab.report.charts.base import (
     rounded,
     seeds_of,
 )
+from tunelab.report.charts.values import PlotData
 
 if TYPE_CHECKING:
-    from tunelab.report.charts.base import Chart
+    from tunelab.report.charts.values import Chart
 
 __all__ = [
     "agreement_plot",

@@ -12,8 +12,6 @@ from tunelab.report.charts.base import (
     CHART_WIDTH,
     NEUTRAL,
     ChartRow,
-    CostColumn,
-    PlotData,
     by,
     capital,
     chart_data,
@@ -31,11 +29,12 @@ from tunelab.report.charts.base import (
     seeds_of,
     zoom,
 )
+from tunelab.report.charts.values import CostColumn, PlotData
 
 if TYPE_CHECKING:
     import altair as alt
 
-    from tunelab.report.charts.base import Chart
+    from tunelab.report.charts.values import Chart
 
 __all__ = [
     "cost_plot",

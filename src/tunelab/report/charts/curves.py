@@ -13,8 +13,6 @@ import numpy as np
 from tunelab.report.charts.base import (
     CHART_WIDTH,
     ChartRow,
-    CurvePoint,
-    PlotData,
     capital,
     chart_data,
     finished_chart,
@@ -27,9 +25,10 @@ from tunelab.report.charts.base import (
     seeds_of,
     zoom,
 )
+from tunelab.report.charts.values import CurvePoint, PlotData
 
 if TYPE_CHECKING:
-    from tunelab.report.charts.base import Chart
+    from tunelab.report.charts.values import Chart
 
 __all__ = [
     "describe_loss",

@@ -9,7 +9,6 @@ from tunelab.report.charts.base import (
     CHART_WIDTH,
     NEUTRAL,
     ChartRow,
-    PlotData,
     by,
     capital,
     chart_data,
@@ -28,9 +27,10 @@ from tunelab.report.charts.base import (
     with_ends,
     zoom,
 )
+from tunelab.report.charts.values import PlotData
 
 if TYPE_CHECKING:
-    from tunelab.report.charts.base import Chart
+    from tunelab.report.charts.values import Chart
 
 __all__ = [
     "describe_learning",

@@ -9,8 +9,6 @@ from tunelab.report.charts.base import (
     CHART_WIDTH,
     NEUTRAL,
     ChartRow,
-    Curve,
-    PlotData,
     chart_data,
     finished_chart,
     followed,
@@ -22,11 +20,12 @@ from tunelab.report.charts.base import (
     seeds_of,
     zoom,
 )
+from tunelab.report.charts.values import Curve, PlotData
 
 if TYPE_CHECKING:
     import altair as alt
 
-    from tunelab.report.charts.base import Chart
+    from tunelab.report.charts.values import Chart
 
 __all__ = [
     "calibration_plot",

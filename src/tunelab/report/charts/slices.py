@@ -10,7 +10,6 @@ from tunelab.report.charts.base import (
     BROWNS,
     CHART_WIDTH,
     ChartRow,
-    PlotData,
     by,
     chart_data,
     finished_chart,
@@ -25,9 +24,10 @@ from tunelab.report.charts.base import (
     seeds_of,
     with_ends,
 )
+from tunelab.report.charts.values import PlotData
 
 if TYPE_CHECKING:
-    from tunelab.report.charts.base import Chart
+    from tunelab.report.charts.values import Chart
 
 __all__ = [
     "behaviour_plot",
