@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab.analysis.numbers import column, format_estimate, format_value
+from tunelab.analysis.numbers import MISSING, column, format_estimate, format_value
 from tunelab.analysis.summary import BOOTSTRAP_SEED, read_runs, same_rows, summarise, value_of
 from tunelab.analysis.verdict import Summary
 from tunelab.core.errors import ConfigError, suggest
@@ -25,6 +25,7 @@ __all__ = [
     "Recommendation",
     "check_cost",
     "front",
+    "front_for_display",
     "lost",
     "noun",
     "points",
@@ -472,6 +473,28 @@ def _conditions(r: Recommendation, record: StudyRecord, said: Summary, loss: str
     if r.part != "test":
         out.append("The test part was not scored: on validation every method is flattered.")
     return out
+
+
+def front_for_display(
+    found: Front, unknown: str = MISSING, unbeaten: str = MISSING
+) -> tuple[list[str], list[list[str]]]:
+    """The table that people read: a row a method. What stands where a probability is `unknown`,
+    and where a method is `unbeaten`.
+    """
+    score, cost = column(f"{found.part}_{found.metric}"), column(found.cost)
+    headings = ["Method", score.heading, cost.heading, "On the front", "How surely", "Beaten by"]
+    rows = [
+        [
+            p.label,
+            format_estimate(p.score, score.kind),
+            format_estimate(p.cost, cost.kind),
+            "yes" if p.on_front else "no",
+            unknown if p.probability is None else f"{100 * p.probability:.0f}%",
+            p.beaten_by or unbeaten,
+        ]
+        for p in found.places
+    ]
+    return headings, rows
 
 
 def recommendation_to_json(r: Recommendation | Front) -> dict[str, object]:

@@ -41,7 +41,7 @@ def recommend_command(
 ) -> None:
     """The cheapest method shown to lose little against the best, and the Pareto front."""
     from tunelab import analysis
-    from tunelab.analysis import numbers, tradeoff
+    from tunelab.analysis import tradeoff
     from tunelab.cli import terminal
     from tunelab.core import study_folder
     from tunelab.study import resolve
@@ -68,21 +68,8 @@ def recommend_command(
     terminal.say(out, found.sentence + ".", indent=2)
     for line in (*found.reasons, *found.conditions):
         terminal.say(out, f"- {line}", indent=2)
-    score, price = numbers.column(f"{front.part}_{front.metric}"), numbers.column(cost)
-    rows = [
-        [
-            p.label,
-            numbers.format_estimate(p.score, score.kind),
-            numbers.format_estimate(p.cost, price.kind),
-            "yes" if p.on_front else "no",
-            "-" if p.probability is None else f"{100 * p.probability:.0f}%",
-            p.beaten_by or "",
-        ]
-        for p in front.places
-    ]
-    heads = ["Method", score.heading, price.heading, "On the front", "How surely", "Beaten by"]
     out.print()
-    terminal.print_table(heads, rows, "Score against cost")
+    terminal.print_table(*tradeoff.front_for_display(front, "-", ""), "Score against cost")
     for line in front.sentences:
         terminal.say(out, line + ".", indent=2)
 

@@ -111,19 +111,7 @@ def blocks_by_section(
 def _tradeoff(record: StudyRecord, summary: Summary) -> list[Block]:
     """What to take where a point may be lost, and who is beaten in both score and cost."""
     advice = tradeoff.recommend(record, summary=summary)
-    front = tradeoff.front(record, summary=summary)
-    score, cost = column(f"{front.part}_{front.metric}"), column(front.cost)
-    rows = [
-        [
-            p.label,
-            format_estimate(p.score, score.kind),
-            format_estimate(p.cost, cost.kind),
-            "yes" if p.on_front else "no",
-            numbers.MISSING if p.probability is None else f"{100 * p.probability:.0f}%",
-            p.beaten_by or numbers.MISSING,
-        ]
-        for p in front.places
-    ]
+    headings, rows = tradeoff.front_for_display(tradeoff.front(record, summary=summary))
     return [
         Block(
             "What to take",
@@ -134,7 +122,7 @@ def _tradeoff(record: StudyRecord, summary: Summary) -> list[Block]:
             "Who is beaten in both",
             "On the front: no other method is at least as good in both and better in one. How "
             "surely: the share of draws of other seeds and test rows in which that is so.",
-            ["Method", score.heading, cost.heading, "On the front", "How surely", "Beaten by"],
+            headings,
             rows,
         ),
     ]

@@ -52,8 +52,7 @@ __all__ = [
 
 def signed(data: PlotData, value: float) -> str:
     """A difference as it is written: "+1.3", or "+0.013" where the metric is no percentage."""
-    digits = 1 if data.percent else 3
-    return f"{round(value, digits) + 0.0:+.{digits}f}"
+    return f"{round(value, data.digits) + 0.0:+.{data.digits}f}"
 
 
 def difference_plot(data: PlotData) -> Chart | None:
@@ -172,7 +171,7 @@ def _cost_plot(data: PlotData, cost: CostColumn) -> Chart | None:
     colour = method_colour(data, shown, legend=False)
     tooltip = [
         alt.Tooltip("method:N"),
-        alt.Tooltip("score:Q", title=data.metric, format=".1f" if data.percent else ".3f"),
+        alt.Tooltip("score:Q", title=data.metric, format=f".{data.digits}f"),
         alt.Tooltip("text:N", title=cost.title),
         alt.Tooltip("front:N", title="beaten in both by another"),
     ]
@@ -340,7 +339,6 @@ def _ticks(low: float, high: float) -> list[float]:
 
 def describe_cost(data: PlotData) -> str:
     """The methods by each cost, the cheapest first, and which are on the front."""
-    digits = 1 if data.percent else 3
     parts = []
     for cost in data.costs:
         shown = _priced(data, cost)
@@ -349,8 +347,7 @@ def describe_cost(data: PlotData) -> str:
         sign = -1 if cost.higher_is_better else 1
         shown.sort(key=lambda m, c=cost, s=sign: s * c.estimates[m].value)  # type: ignore[misc]
         cells = [
-            f"{m} {data.scores[m].value * data.scale:.{digits}f} at {cost.texts.get(m, '')}"
-            for m in shown
+            f"{m} {data.written(data.scores[m].value)} at {cost.texts.get(m, '')}" for m in shown
         ]
         parts.append(f"By {cost.title}: {'; '.join(cells)}.")
     return f"{capital(data.metric)}{data.unit}. {' '.join(parts)}"

@@ -242,4 +242,4 @@ def describe_loss(data: PlotData) -> str:
 
 def describe_validation(data: PlotData) -> str:
     """First and last validation score of each method."""
-    return _describe_curves(data.validation, data.scale, 1 if data.percent else 3)
+    return _describe_curves(data.validation, data.scale, data.digits)

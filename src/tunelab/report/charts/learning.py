@@ -17,6 +17,7 @@ from tunelab.report.charts.base import (
     method_colour,
     method_dash,
     method_shape,
+    methods_in_order,
     names_axis,
     numbers_under,
     padded,
@@ -50,7 +51,7 @@ def learning_plot(data: PlotData) -> Chart | None:
 
     if not data.learning:
         return None
-    shown = [m for m in data.methods if any(p.method == m for p in data.learning)]
+    shown = methods_in_order(data, {p.method for p in data.learning})
     rows: list[ChartRow] = [
         {
             "method": p.method,
@@ -73,7 +74,7 @@ def learning_plot(data: PlotData) -> Chart | None:
     tooltip = [
         alt.Tooltip("method:N"),
         alt.Tooltip("rows:Q", title="training rows", format=",d"),
-        alt.Tooltip("score:Q", title=data.metric, format=".1f" if data.percent else ".3f"),
+        alt.Tooltip("score:Q", title=data.metric, format=f".{data.digits}f"),
     ]
     base = alt.Chart(chart_data(rows)).encode(
         x=x,
@@ -101,14 +102,12 @@ def learning_plot(data: PlotData) -> Chart | None:
 def describe_learning(data: PlotData) -> str:
     """First and last score of each method."""
     parts = []
-    digits = 1 if data.percent else 3
     for m in data.methods:
         mine = sorted((p for p in data.learning if p.method == m), key=lambda p: p.rows)
         if mine:
-            start, end = (p.estimate.value * data.scale for p in (mine[0], mine[-1]))
+            start, end = (data.written(p.estimate.value) for p in (mine[0], mine[-1]))
             parts.append(
-                f"{m} from {start:.{digits}f} with {mine[0].rows:,} rows to {end:.{digits}f} "
-                f"with {mine[-1].rows:,}"
+                f"{m} from {start} with {mine[0].rows:,} rows to {end} with {mine[-1].rows:,}"
             )
     return f"{capital(data.metric)}: {'; '.join(parts)}."
 
@@ -162,10 +161,8 @@ def tuning_plot(data: PlotData) -> Chart | None:
 
 def describe_tuning(data: PlotData) -> str:
     """Expected score of one try and of all tries of each method."""
-    digits = 1 if data.percent else 3
     parts = [
-        f"{m} {c[0] * data.scale:.{digits}f} with one try, {c[-1] * data.scale:.{digits}f} with "
-        f"{len(c)}"
+        f"{m} {data.written(c[0])} with one try, {data.written(c[-1])} with {len(c)}"
         for m, c in data.tuning.items()
         if c
     ]
@@ -239,7 +236,7 @@ def transfer_plot(data: PlotData) -> Chart | None:
     if not data.transfer:
         return None
     places: Sequence[str] = list(dict.fromkeys(p.place for p in data.transfer))
-    shown = [m for m in data.methods if any(p.method == m for p in data.transfer)]
+    shown = methods_in_order(data, {p.method for p in data.transfer})
     rows: list[ChartRow] = [
         {
             "method": p.method,
@@ -260,7 +257,7 @@ def transfer_plot(data: PlotData) -> Chart | None:
         tooltip=[
             alt.Tooltip("method:N"),
             alt.Tooltip("panel:N", title="on"),
-            alt.Tooltip("score:Q", title=data.metric, format=".1f" if data.percent else ".3f"),
+            alt.Tooltip("score:Q", title=data.metric, format=f".{data.digits}f"),
         ],
     )
     layers = alt.layer(
@@ -283,12 +280,11 @@ def transfer_plot(data: PlotData) -> Chart | None:
 
 def describe_transfer(data: PlotData) -> str:
     """The scores in every place."""
-    digits = 1 if data.percent else 3
     places = dict.fromkeys(p.place for p in data.transfer)
     parts = []
     for place in places:
         cells = [
-            f"{p.method} {p.estimate.value * data.scale:.{digits}f}"
+            f"{p.method} {data.written(p.estimate.value)}"
             for p in data.transfer
             if p.place == place
         ]

@@ -18,6 +18,7 @@ from tunelab.report.charts.base import (
     heat_letters,
     method_colour,
     method_shape,
+    methods_in_order,
     names_axis,
     numbers_under,
     rounded,
@@ -59,7 +60,7 @@ def _slices_plot(data: PlotData, column: str) -> Chart:
     import altair as alt
 
     points = [s for s in data.slices if s.column == column]
-    shown = [m for m in data.methods if any(s.method == m for s in points)]
+    shown = methods_in_order(data, {s.method for s in points})
     values = list(dict.fromkeys(s.value for s in points))
     if all(re.match(r"-?\d", v) for v in values):  # bins of numbers, in their order
         values.sort(key=lambda v: float(re.split(r" |$", v, maxsplit=1)[0]))
@@ -142,7 +143,7 @@ def behaviour_plot(data: PlotData) -> Chart | None:
 
     if not data.behaviour:
         return None
-    shown = [m for m in data.methods if any(b.method == m for b in data.behaviour)]
+    shown = methods_in_order(data, {b.method for b in data.behaviour})
     tests = list(dict.fromkeys(f"{b.capability}: {b.test}" for b in data.behaviour))
     rows: list[ChartRow] = [
         {

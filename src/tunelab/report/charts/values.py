@@ -196,6 +196,15 @@ class PlotData:
         return 100.0 if self.percent else 1.0
 
     @property
+    def digits(self) -> int:
+        """Decimals of metric values as they are drawn."""
+        return 1 if self.percent else 3
+
+    def written(self, value: float) -> str:
+        """A metric value as a reader has it: "79.4", or "0.794" where it is no percentage."""
+        return f"{value * self.scale:.{self.digits}f}"
+
+    @property
     def unit(self) -> str:
         """What follows the name of the metric on an axis."""
         return ", percent" if self.percent else ""
