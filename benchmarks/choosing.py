@@ -15,12 +15,12 @@ from pathlib import Path
 
 from tunelab import analysis
 from tunelab.analysis import Summary, curves, numbers, ranks, tradeoff, verdict
+from tunelab.analysis.markdown import in_markdown
 from tunelab.analysis.tradeoff import Recommendation
 from tunelab.core import study_folder
 from tunelab.core.errors import InputError
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate
-from tunelab.report.paper import plain
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "guide" / "choosing-a-method.md"
@@ -75,7 +75,7 @@ def _study(record: StudyRecord, margin: float) -> Iterator[str]:
     """One study: what to take on which condition, each method against the best, its curves."""
     said = analysis.summarise(record)
     sizes = record.data["sizes"]
-    name = plain(str(record.data["name"]))
+    name = in_markdown(str(record.data["name"]))
     yield f"## {name[:1].upper()}{name[1:]}: {sizes['train']:,} training rows"
     yield ""
     yield (
@@ -85,22 +85,22 @@ def _study(record: StudyRecord, margin: float) -> Iterator[str]:
     )
     yield ""
     yield from ["| if | take | because |", "|---|---|---|"]
-    yield f"| only the score counts | {_code(said.best)} | {plain(verdict.headline(said))} |"
+    yield f"| only the score counts | {_code(said.best)} | {in_markdown(verdict.headline(said))} |"
     for matters, found in _by_cost(record, said, margin):
         because = found.sentence.partition(": ")[2]
         loss = _loss(margin, said)
         yield (
             f"| {matters} matters, and a loss of {loss} is acceptable | {_code(found.choice)} "
-            f"| {plain(because)}{plain(_surely(record, found))} |"
+            f"| {in_markdown(because)}{in_markdown(_surely(record, found))} |"
         )
     yield from _by_rows(record)
     yield ""
     yield from _against_best(record, said, margin)
     fronts = [s for cost in MATTERS for s in tradeoff.front(record, cost, said).sentences[:1]]
-    yield from [f"- {plain(line)}." for line in fronts]
+    yield from [f"- {in_markdown(line)}." for line in fronts]
     yield ""
-    yield from [f"> {plain(w)}" + "\n>" for w in said.warnings[:-1]]
-    yield from [f"> {plain(w)}" for w in said.warnings[-1:]]
+    yield from [f"> {in_markdown(w)}" + "\n>" for w in said.warnings[:-1]]
+    yield from [f"> {in_markdown(w)}" for w in said.warnings[-1:]]
 
 
 def _by_cost(
@@ -146,12 +146,12 @@ def _by_rows(record: StudyRecord) -> Iterator[str]:
         said = ", ".join(f"{p.label} {numbers.format_estimate(p.estimate, kind)}" for p in ahead)
         yield (
             f"| you have about {rows:,} rows | {_code(ahead[0].label)}, ahead by its mean "
-            f"| {plain(said)} ({numbers.column(f'{found.part}_{found.metric}').about}) |"
+            f"| {in_markdown(said)} ({numbers.column(f'{found.part}_{found.metric}').about}) |"
         )
     for c in found.crossings:
         if c.low is None and c.high is None:
             continue  # the two cannot be told apart at any size
-        yield f"| you stand between {_code(c.a)} and {_code(c.b)} | | {plain(c.sentence)} |"
+        yield f"| you stand between {_code(c.a)} and {_code(c.b)} | | {in_markdown(c.sentence)} |"
 
 
 def _against_best(record: StudyRecord, said: Summary, margin: float) -> Iterator[str]:
@@ -190,7 +190,7 @@ def _together(records: Sequence[StudyRecord]) -> Iterator[str]:
     except InputError:  # one data set twice, or no methods in common: nothing to rank
         return
     yield from ["## Over all of them", ""]
-    yield from [f"- {plain(line)}." for line in found.sentences]
+    yield from [f"- {in_markdown(line)}." for line in found.sentences]
     yield ""
 
 

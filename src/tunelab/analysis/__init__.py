@@ -1,6 +1,6 @@
 """A study's folder -> what may be said of it. Door: `summarise` -> `Summary`.
 
-numbers       rounding and wording of every figure
+numbers markdown   rounding and wording of every figure; users' texts inside Markdown
 summary verdict   table, comparisons and sentences
 tradeoff sensitivity setting_effects ranks curves transfer versus behaviour   one question each
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tunelab.analysis.verdict import Summary, joined_by_and, plural
+from tunelab.analysis.verdict import Summary, joined_by_and
 from tunelab.core.details import Hardware
 from tunelab.core.study_folder import StudyRecord
+from tunelab.core.words import counted
 
 if TYPE_CHECKING:
     from tunelab.stats import Runs
@@ -45,7 +46,7 @@ def _unfinished(record: StudyRecord) -> list[str]:
     total = len(record.results) + len(record.missing)
     if record.missing:
         failed.append(
-            f"{len(record.missing)} of {plural(total, 'trial')} have not been run: run the same "
+            f"{len(record.missing)} of {counted(total, 'trial')} have not been run: run the same "
             "command again to finish them."
         )
     return failed
@@ -66,7 +67,7 @@ def _caveats_of_data(record: StudyRecord) -> list[str]:
         if n and second:
             stand = "also stands" if n == 1 else "also stand"
             found.append(
-                f"{plural(n, f'{second} text')} {stand} in {first}: scores on them flatter every "
+                f"{counted(n, f'{second} text')} {stand} in {first}: scores on them flatter every "
                 "method."
             )
     found += [
@@ -108,7 +109,7 @@ def _caveats_of_seeds(summary: Summary) -> list[str]:
     undecided = any(c.verdict == "undecided" for c in summary.comparisons)
     if not undecided or counts[0] >= least:
         return []
-    many = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else plural(counts[0], "seed")
+    many = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else counted(counts[0], "seed")
     return [
         f"{many} a method: at least {least} are needed before tunelab calls one of these better "
         "or worse."
@@ -145,7 +146,7 @@ def _caveat_of_breakdown(runs: Runs) -> str:
     broken, best = broken_down(runs), max(_accuracies(runs).values())
     which = ", ".join(f"{100 * a:.1f} with seed {s}" for s, a in sorted(broken.items()))
     return (
-        f"{runs.label} broke down with {len(broken)} of {plural(len(runs.by_seed), 'seed')} "
+        f"{runs.label} broke down with {len(broken)} of {counted(len(runs.by_seed), 'seed')} "
         f"({which}, {100 * best:.1f} with its best, percent accuracy on validation): its means "
         "are of two kinds of runs. A lower learning rate usually mends it."
     )

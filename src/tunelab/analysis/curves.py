@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from tunelab.analysis.numbers import column, format_estimate
+from tunelab.analysis.numbers import SCORED_PARTS, column, format_estimate
 from tunelab.analysis.summary import BOOTSTRAP_SEED, same_rows
 from tunelab.core.plain import JsonObject
 from tunelab.core.study_folder import StudyRecord
@@ -116,7 +116,7 @@ def _crossings(
 ) -> tuple[Crossing, ...]:
     from tunelab.stats import Runs, compare_all
 
-    split = "test" if part == "test" else "validation"
+    split = SCORED_PARTS[part]
     gaps: dict[tuple[str, str], dict[int, Estimate]] = {}
     for rows, of_size in sorted(by_size.items()):
         runs = [

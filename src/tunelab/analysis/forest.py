@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tunelab.analysis.setting_effects import (
     Effect,
@@ -16,7 +18,6 @@ from tunelab.analysis.setting_effects import (
     anova_components,
     largest_first,
     said_of_settings,
-    with_effects,
 )
 from tunelab.analysis.summary import value_of
 from tunelab.core.values import Estimate, TrialResult
@@ -41,24 +42,56 @@ def effects_by_forest(
     trees say, each grown on a bootstrap of the trials. They are scaled by the share of the
     variance that the forest predicts out of bag, so that noise is not credited to a setting.
     """
-    values = np.array([value_of(r, key) for r in trials], dtype=np.float64)
-    places = np.array([[f.of[r.spec.method.label] for f in factors] for r in trials])
-    names = [f.name for f in factors]
-    procedure = f"functional ANOVA of a random forest on {len(trials)} trials"
-    nothing = Sensitivity(method, key, procedure, len(trials), (), (), None, 0.0, 1.0, (), ())
-    if len(trials) < LEAST_FOREST or np.ptp(values) == 0:
+    seen = _Trials(
+        factors,
+        values=np.array([value_of(r, key) for r in trials], dtype=np.float64),
+        places=np.array([[f.of[r.spec.method.label] for f in factors] for r in trials]),
+        procedure=f"functional ANOVA of a random forest on {len(trials)} trials",
+    )
+    nothing = Sensitivity(method, key, seen.procedure, len(trials), (), (), None, 0.0, 1.0, (), ())
+    if len(trials) < LEAST_FOREST or np.ptp(seen.values) == 0:
         few = f"{len(trials)} trials that are no full grid: at least {LEAST_FOREST} are needed"
-        note = few if np.ptp(values) else "every trial has the same value"
-        return said_of_settings(with_effects(nothing, notes=(note,)))
+        note = few if np.ptp(seen.values) else "every trial has the same value"
+        return said_of_settings(replace(nothing, notes=(note,)))
+    explained, shares = _shares_by_tree(seen)
+    means = {s: float(np.mean(v)) for s, v in shares.items()}
+    effects = [_forest_effect(s, shares[s], seen) for s in shares if len(s) <= 2]
+    main, interactions = largest_first(effects)
+    note = f"the forest predicts {100 * explained:.0f}% of the variance of trials it has not seen"
+    return said_of_settings(
+        replace(
+            nothing,
+            effects=main,
+            interactions=interactions,
+            higher=sum(v for s, v in means.items() if len(s) > 2),
+            residual=max(0.0, 1 - sum(means.values())),
+            notes=(note,),
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Trials:
+    """n trials: their `values` (n,), and `places` (n, factors) of their settings in each factor."""
+
+    factors: Sequence[Factor]
+    values: Floats
+    places: NDArray[np.int64]
+    procedure: str
+
+
+def _shares_by_tree(seen: _Trials) -> tuple[float, dict[tuple[int, ...], list[float]]]:
+    """The variance explained out of bag, and each tree's share of it by the factors concerned."""
     from sklearn.ensemble import RandomForestRegressor
 
+    factors = seen.factors
     numbers = np.array(
-        [[f.numbers[p] for f, p in zip(factors, row, strict=True)] for row in places]
+        [[f.numbers[p] for f, p in zip(factors, row, strict=True)] for row in seen.places]
     )
     forest = RandomForestRegressor(
         TREES, oob_score=True, random_state=FOREST_SEED, min_samples_leaf=2
     )
-    forest.fit(numbers, values)
+    forest.fit(numbers, seen.values)
     explained = max(0.0, float(forest.oob_score_))
     grid_values = [_thinned(f.numbers, len(factors)) for f in factors]
     points = np.array(list(itertools.product(*grid_values)))
@@ -70,40 +103,26 @@ def effects_by_forest(
         total = sum(spread.values())
         for s, v in spread.items():
             shares.setdefault(s, []).append(explained * v / total if total else 0.0)
-    whole = sum(float(np.mean(v)) for v in shares.values())
+    return explained, shares
 
-    def effect(s: tuple[int, ...]) -> Effect:
-        low, high = np.quantile(shares[s], [0.025, 0.975])
-        mean = float(np.mean(shares[s]))
-        known = Estimate(
-            mean, min(float(low), mean), max(float(high), mean), len(trials), procedure
-        )
-        levels: tuple[Level, ...] = ()
-        if len(s) == 1:
-            at = factors[s[0]]
-            levels = tuple(
-                _seen(v, values[places[:, s[0]] == i], float(values.mean()))
-                for i, v in enumerate(at.values)
-            )
-        return Effect(tuple(names[a] for a in s), known, levels=levels)
 
-    effects = [effect(s) for s in shares if len(s) <= 2]
-    higher = sum(float(np.mean(v)) for s, v in shares.items() if len(s) > 2)
-    note = f"the forest predicts {100 * explained:.0f}% of the variance of trials it has not seen"
-    main, interactions = largest_first(effects)
-    return said_of_settings(
-        with_effects(
-            nothing,
-            effects=main,
-            interactions=interactions,
-            higher=higher,
-            residual=max(0.0, 1 - whole),
-            notes=(note,),
-        )
+def _forest_effect(axes: tuple[int, ...], shares: Sequence[float], seen: _Trials) -> Effect:
+    low, high = np.quantile(shares, [0.025, 0.975])
+    mean, n = float(np.mean(shares)), len(seen.values)
+    known = Estimate(mean, min(float(low), mean), max(float(high), mean), n, seen.procedure)
+    names = tuple(seen.factors[a].name for a in axes)
+    if len(axes) > 1:
+        return Effect(names, known)
+    (axis,) = axes
+    whole = float(seen.values.mean())
+    levels = tuple(
+        _level_seen(v, seen.values[seen.places[:, axis] == i], whole)
+        for i, v in enumerate(seen.factors[axis].values)
     )
+    return Effect(names, known, levels=levels)
 
 
-def _seen(value: str, values: Floats, mean: float) -> Level:
+def _level_seen(value: str, values: Floats, mean: float) -> Level:
     return Level(value, float(values.mean()), mean_interval((values - mean).tolist(), signed=True))
 
 

@@ -18,10 +18,8 @@ __all__ = [
     "cost_names",
     "format_bytes",
     "format_estimate",
-    "format_latency",
     "format_parameters",
     "format_percent",
-    "format_rate",
     "format_seconds",
     "format_value",
 ]
@@ -95,11 +93,6 @@ def format_seconds(value: float | None) -> str:
     return _format("seconds", value)
 
 
-def format_latency(value: float | None) -> str:
-    """Seconds for one text: 0.006 -> "6.0 ms"."""
-    return _format("latency", value)
-
-
 def format_bytes(value: float | None) -> str:
     """Bytes in decimal units: 1_200_000 -> "1.2 MB"."""
     return _format("bytes", value)
@@ -108,11 +101,6 @@ def format_bytes(value: float | None) -> str:
 def format_parameters(value: float | None) -> str:
     """A number of parameters: 770 -> "770", 300_000 -> "0.30M", 22_700_000 -> "22.7M"."""
     return _format("parameters", value)
-
-
-def format_rate(value: float | None) -> str:
-    """Texts a second: 840.2 -> "840"."""
-    return _format("rate", value)
 
 
 def format_estimate(estimate: Estimate | None, kind: Kind) -> str:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -248,7 +247,7 @@ def rank_studies(records: Sequence[StudyRecord], metric: str | None = None) -> R
     return rank_values(table, chosen, parts)
 
 
-def _unlike(name: str, taken: Mapping[str, Any]) -> str:
+def _unlike(name: str, taken: Container[str]) -> str:
     n, free = 2, name
     while free in taken:
         free, n = f"{name} ({n})", n + 1
@@ -292,6 +291,6 @@ def ranks_for_display(r: Ranking) -> tuple[list[str], list[list[str]]]:
     return ["Method", "Average rank", "First on", *r.datasets], rows
 
 
-def ranks_to_json(r: Ranking) -> dict[str, Any]:
+def ranks_to_json(r: Ranking) -> dict[str, object]:
     """Plain JSON values."""
     return asdict(r)

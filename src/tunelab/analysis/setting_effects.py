@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,6 @@ __all__ = [
     "largest_first",
     "said_of_settings",
     "share_in_words",
-    "with_effects",
 ]
 
 
@@ -128,11 +126,6 @@ def higher_is_better(of: Column) -> bool:
     return metric.higher_is_better if metric else of.name == "texts_per_second"
 
 
-def with_effects(s: Sensitivity, **changes: Any) -> Sensitivity:
-    """The same analysis with other effects."""
-    return replace(s, **changes)
-
-
 def largest_first(effects: Sequence[Effect]) -> tuple[tuple[Effect, ...], tuple[Effect, ...]]:
     """Effects of single settings and interactions, the largest share of the variance first."""
     ranked = sorted(effects, key=lambda e: -e.share.value)
@@ -159,7 +152,7 @@ def said_of_settings(s: Sensitivity) -> Sensitivity:
             f"{format_percent(s.residual)}% of the variance of {of.about} is noise that no setting "
             "explains"
         )
-    return with_effects(s, sentences=tuple(sentences))
+    return replace(s, sentences=tuple(sentences))
 
 
 def share_in_words(e: Estimate) -> str:

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -230,7 +230,7 @@ def value_of(result: TrialResult, key: str) -> float | None:
     return None if value is None else float(value)
 
 
-def _own_settings(record: StudyRecord, label: str) -> dict[str, Any]:
+def _own_settings(record: StudyRecord, label: str) -> dict[str, object]:
     specs = {r.spec.method.label: r.spec.method for r in record.results}
     mine = specs[label]
     siblings = [m.settings for m in specs.values() if m.name == mine.name]
@@ -304,7 +304,7 @@ def table(summary: Summary) -> pd.DataFrame:
     names = [n for n in every if any(r.estimates.get(n) for r in summary.rows)]
     records = []
     for r in summary.rows:
-        record: dict[str, Any] = {"label": r.label, "method": r.method}
+        record: dict[str, object] = {"label": r.label, "method": r.method}
         record |= {k: _scalar(r.settings.get(k)) for k in settings}
         record |= {"seeds": r.n_seeds, "failed": r.n_failed}
         for name in names:
@@ -322,15 +322,15 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _scalar(value: Any) -> Any:
+def _scalar(value: object) -> object:
     return json.dumps(value) if isinstance(value, list | tuple | dict) else value
 
 
-def summary_to_json(summary: Summary) -> dict[str, Any]:
+def summary_to_json(summary: Summary) -> dict[str, object]:
     """The summary as plain JSON values: the content of comparison.json."""
     return {
         "metric": summary.metric,
-        "part": SCORED_PARTS[summary.part],
+        "part": summary.split,
         "best": summary.best,
         "headline": headline(summary),
         "sentences": list(summary.sentences),

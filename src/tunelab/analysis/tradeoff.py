@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab.analysis.numbers import column, format_estimate, format_value
+from tunelab.analysis.numbers import MISSING, column, format_estimate, format_value
 from tunelab.analysis.summary import BOOTSTRAP_SEED, read_runs, same_rows, summarise, value_of
 from tunelab.analysis.verdict import Summary
 from tunelab.core.errors import ConfigError, suggest
@@ -26,6 +25,7 @@ __all__ = [
     "Recommendation",
     "check_cost",
     "front",
+    "front_for_display",
     "lost",
     "noun",
     "points",
@@ -150,7 +150,7 @@ def _beater(
 def _probabilities(
     record: StudyRecord, said: Summary, cost: str, labels: Sequence[str]
 ) -> dict[str, float]:
-    runs = read_runs(record)["test" if said.part == "test" else "validation"]
+    runs = read_runs(record)[said.split]
     costs: dict[str, dict[int, float]] = {label: {} for label in labels}
     for r in record.done:
         value = value_of(r, cost)
@@ -279,7 +279,7 @@ def recommend(
             (),
             (),
         )
-    runs = read_runs(record)["test" if said.part == "test" else "validation"]
+    runs = read_runs(record)[said.split]
     others = [runs[r.label] for r in said.rows if r.label != said.best and r.label in runs]
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     paired = same_rows(runs)
@@ -463,11 +463,11 @@ def _conditions(r: Recommendation, record: StudyRecord, said: Summary, loss: str
         out.append(
             f"{choice} does not hold the base model, which must lie beside it where it runs."
         )
-    rows = record.data.get("sizes", {}).get("test" if r.part == "test" else "validation")
+    rows = record.data.get("sizes", {}).get(said.split)
     many = f"{rows:,} rows" if isinstance(rows, int) else "the rows"
-    where = "test" if r.part == "test" else "validation"
+    name = record.data.get("name", "this data")
     out.append(
-        f"It holds for texts like the {many} of {where} of {record.data.get('name', 'this data')}, "
+        f"It holds for texts like the {many} of {said.split} of {name}, "
         f"and for costs on the machine that measured them."
     )
     if r.part != "test":
@@ -475,8 +475,28 @@ def _conditions(r: Recommendation, record: StudyRecord, said: Summary, loss: str
     return out
 
 
-def recommendation_to_json(r: Recommendation | Front) -> dict[str, Any]:
-    """Plain JSON values."""
-    from dataclasses import asdict
+def front_for_display(
+    found: Front, unknown: str = MISSING, unbeaten: str = MISSING
+) -> tuple[list[str], list[list[str]]]:
+    """The table that people read: a row a method. What stands where a probability is `unknown`,
+    and where a method is `unbeaten`.
+    """
+    score, cost = column(f"{found.part}_{found.metric}"), column(found.cost)
+    headings = ["Method", score.heading, cost.heading, "On the front", "How surely", "Beaten by"]
+    rows = [
+        [
+            p.label,
+            format_estimate(p.score, score.kind),
+            format_estimate(p.cost, cost.kind),
+            "yes" if p.on_front else "no",
+            unknown if p.probability is None else f"{100 * p.probability:.0f}%",
+            p.beaten_by or unbeaten,
+        ]
+        for p in found.places
+    ]
+    return headings, rows
 
+
+def recommendation_to_json(r: Recommendation | Front) -> dict[str, object]:
+    """Plain JSON values."""
     return asdict(r)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from tunelab.analysis.numbers import Part, column, format_estimate, format_seconds
+from tunelab.analysis.numbers import SCORED_PARTS, Part, column, format_estimate, format_seconds
 from tunelab.core.values import Comparison, Estimate
 
 __all__ = [
@@ -15,7 +14,6 @@ __all__ = [
     "headline",
     "joined_by_and",
     "lead",
-    "plural",
     "verdict_sentences",
 ]
 
@@ -35,7 +33,7 @@ class Row:
 
     label: str
     method: str
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     n_seeds: int
     n_failed: int
     estimates: Mapping[str, Estimate | None]
@@ -62,6 +60,11 @@ class Summary:
     sentences: tuple[str, ...]
     warnings: tuple[str, ...]
     broken: tuple[str, ...] = ()
+
+    @property
+    def split(self) -> str:
+        """`part` as data and predictions name it: "test" or "validation"."""
+        return SCORED_PARTS[self.part]
 
     def row(self, label: str) -> Row:
         """The row of a label."""
@@ -128,8 +131,3 @@ def verdict_sentences(summary: Summary) -> tuple[str, ...]:
                 f"against {against_}"
             )
     return tuple(sentences)
-
-
-def plural(n: int, one: str, many: str | None = None) -> str:
-    """A count with its noun: `1 row`, `2 rows`."""
-    return f"{n:,} {one if n == 1 else many or one + 's'}"

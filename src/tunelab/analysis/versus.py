@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tunelab.analysis import numbers, summary
+from tunelab.analysis.markdown import in_markdown, table_lines
 from tunelab.core.errors import InputError
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Comparison, Estimate
@@ -70,7 +71,7 @@ def between(a: StudyRecord, b: StudyRecord, metric: str) -> Versus:
             f"({', '.join(a.methods) or 'it has none'}), found {', '.join(b.methods) or 'none'}."
         )
     one, other = summary.summarise(a, metric), summary.summarise(b, metric)
-    part = "test" if one.part == other.part == "test" else "eval"
+    part: numbers.Part = "test" if one.part == other.part == "test" else "eval"
     same = a.data["fingerprint"] == b.data["fingerprint"]
     names = _study_names(a, b)
     shared = []
@@ -120,13 +121,13 @@ def _compared_method(
     *,
     label: str,
     metric: str,
-    part: str,
+    part: numbers.Part,
     names: tuple[str, str],
     count: int,
 ) -> tuple[Comparison | None, str]:
     from tunelab.stats import Runs, compare
 
-    split = {"test": "test", "eval": "validation"}[part]
+    split = numbers.SCORED_PARTS[part]
     runs = []
     for record, name in zip((a, b), names, strict=True):
         trials = [r for r in record.done if r.spec.method.label == label]
@@ -217,17 +218,9 @@ def _bare(estimate: Estimate | None) -> Estimate | None:
 
 def markdown(v: Versus) -> str:
     """A section of the lab report."""
-    import re
-
-    def plain(text: str) -> str:
-        return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", " ".join(text.split()))
-
     headings, cells, sentences = rows(v)
-    lines = [f"## {plain(v.here)} against {plain(v.there)}", ""]
-    lines += [
-        "| " + " | ".join(c if c == "---" else plain(c) for c in line) + " |"
-        for line in (headings, ["---"] * len(headings), *cells)
-    ]
-    lines += ["", *(f"- {plain(s).rstrip('.')}." for s in sentences)]
-    lines += [f"- Differs: {plain(n)}." for n in v.notes]
+    lines = [f"## {in_markdown(v.here)} against {in_markdown(v.there)}", ""]
+    lines += table_lines(headings, ["---"] * len(headings), cells)
+    lines += ["", *(f"- {in_markdown(s).rstrip('.')}." for s in sentences)]
+    lines += [f"- Differs: {in_markdown(n)}." for n in v.notes]
     return "\n".join(lines) + "\n"

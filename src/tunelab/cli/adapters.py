@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -220,11 +221,11 @@ def _say_made(made: Made, what: str, as_json: bool) -> None:
     click.echo(f'Try it: tunelab predict {shlex.quote(str(out))} "your text"')
 
 
-def _print_lines(pairs: list[tuple[str, Any]]) -> None:
+def _print_lines(pairs: Sequence[tuple[str, object]]) -> None:
     width = max((len(k) for k, _ in pairs), default=0)
     for key, value in pairs:
         click.echo(f"{key:<{width}}  {value}")
 
 
-def _plain_numbers(value: Any) -> str:
+def _plain_numbers(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -17,6 +17,7 @@ import click
 from tunelab.cli.adapters import adapters
 from tunelab.cli.answers import COMMANDS
 from tunelab.cli.compare import compare_command, extend, train
+from tunelab.cli.evaluate import evaluate_command
 from tunelab.cli.inspect import inspect_group
 from tunelab.cli.predict import predict
 from tunelab.cli.report import report
@@ -70,6 +71,7 @@ for _verb in (
     adapters,
     report,
     *COMMANDS,
+    evaluate_command,
     schema_command,
 ):
     app.add_command(_verb)

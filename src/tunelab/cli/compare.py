@@ -168,7 +168,7 @@ def train(
     click.echo(f'Saved to {out}. Try it: tunelab predict {shlex.quote(str(out))} "your text"')
 
 
-def _file_or_data(what: str | None, data: str | None) -> tuple[Path | None, str | None]:
+def _file_or_data(what: str | None, data: object) -> tuple[Path | None, object]:
     """Tell a study file from data in the first argument; a study's folder means its file."""
     if what is None:
         return None, data

@@ -162,24 +162,31 @@ def _who(methods: Sequence[str]) -> str:
     return ", ".join(methods)
 
 
-def take_study_keys(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def take_study_keys(given: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:
     """A command's values -> (study keys by their path, settings of methods)."""
     from tunelab.study.file import study_keys
     from tunelab.study.reading import scalar
 
     keys = {k.name: k for k in study_keys()}
-    study: dict[str, Any] = {}
+    study: dict[str, object] = {}
     for name, key in keys.items():
-        value = given.get(name)
-        if value is not None and key.flag.reads == "yaml":
-            value = scalar(value)
-        elif key.flag.reads == "names":
-            value = comma_names(value)
-        elif key.flag.reads == "repeated":
-            value = list(value or ()) or None
-        study[key.path] = value
-    settings = {k: scalar(v) for k, v in given.items() if k not in keys and v is not None}
+        study[key.path] = _study_value(key, given.get(name))
+    settings = {k: scalar(str(v)) for k, v in given.items() if k not in keys and v is not None}
     return study, settings
+
+
+def _study_value(key: StudyKey, value: object) -> object:
+    """What click read of a flag, as a study file would have it; None where it is left out."""
+    from tunelab.study.reading import scalar
+
+    match key.flag.reads, value:
+        case "yaml", str():
+            return scalar(value)
+        case "names", str():
+            return comma_names(value)
+        case "repeated", list() | tuple():
+            return list(value) or None
+    return value
 
 
 def comma_names(text: str | None) -> list[str] | None:

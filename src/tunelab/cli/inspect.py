@@ -67,15 +67,14 @@ def inspect_data(
     base = bases.resolve(model)
     dataset = data.load(_data_spec(source, **given))
     facts = data.describe(dataset)
-    facts["tokens"] = tokens.lengths(dataset, base, max_length)
+    lengths = tokens.lengths(dataset, base, max_length)
     found = data.inspect(dataset)
     across = [f for o in others for f in leaks.against(dataset, data.load(_data_spec(o)))]
     if as_json:
-        facts["gate"] = values.gate_to_json(found)
-        facts["test_on"] = [asdict(f) for f in across]
-        print_json(facts)
+        gate, test_on = values.gate_to_json(found), [asdict(f) for f in across]
+        print_json({**facts, "tokens": lengths, "gate": gate, "test_on": test_on})
         return
-    print_data_card(facts)
+    print_data_card(facts, lengths)
     click.echo("\nData gate")
     for line in (*values.lines(found), *(values.line(f) for f in across), *found.notes):
         click.echo(f"  {line}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.cells import cell_len
@@ -14,6 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tunelab.analysis.numbers import format_parameters
+
+if TYPE_CHECKING:
+    from tunelab.data import DataCard, LengthFigures
 
 __all__ = [
     "console",
@@ -103,13 +106,13 @@ def _lines(pairs: Sequence[tuple[str, object]]) -> None:
     out.print()
 
 
-def _quantile_words(facts: Mapping[str, float]) -> list[str]:
-    keys = ("min", "p5", "p50", "p95", "max", "mean")
-    return [f"{facts[k]:.1f}" if k == "mean" else f"{facts[k]:.0f}" for k in keys]
+def _quantile_words(facts: LengthFigures) -> list[str]:
+    whole = (facts["min"], facts["p5"], facts["p50"], facts["p95"], facts["max"])
+    return [*(f"{n:.0f}" for n in whole), f"{facts['mean']:.1f}"]
 
 
-def print_data_card(facts: Mapping[str, Any]) -> None:
-    """What `inspect data` shows."""
+def print_data_card(facts: DataCard, tokens: Mapping[str, Any]) -> None:
+    """What `inspect data` shows; `tokens` as `models.tokens.lengths` gives them."""
     _lines(
         [
             ("Data", facts["name"]),
@@ -128,7 +131,6 @@ def print_data_card(facts: Mapping[str, Any]) -> None:
     print_table(["Label", *sizes], rows, "Rows by label")
     heads = ["", "min", "5%", "median", "95%", "max", "mean"]
     words = [[f"words, {p}", *_quantile_words(facts["words"][p]), ""] for p in sizes]
-    tokens = facts["tokens"]
     limit = tokens["max_length"]
     token_rows = [
         [f"tokens, {p}", *_quantile_words(t), f"{t['cut']:,} ({100 * t['cut'] / t['rows']:.1f}%)"]

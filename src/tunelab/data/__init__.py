@@ -9,7 +9,7 @@ May import: core. Never reaches torch.
 
 from __future__ import annotations
 
-from tunelab.data.card import describe
+from tunelab.data.card import DataCard, DuplicateExample, LengthFigures, describe
 from tunelab.data.gate import Gate, inspect
 from tunelab.data.loading import OtherData, load, load_other
 from tunelab.data.sources import SOURCES
@@ -19,7 +19,10 @@ from tunelab.data.write import write_table
 
 __all__ = [
     "SOURCES",
+    "DataCard",
+    "DuplicateExample",
     "Gate",
+    "LengthFigures",
     "OtherData",
     "describe",
     "inspect",

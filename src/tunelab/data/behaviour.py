@@ -330,7 +330,7 @@ def are_of_cases(p: Predictions, some: Sequence[Case]) -> bool:
     return p.ids == ids_of_cases(some) if named else len(p.scores) == len(texts_of_cases(some))
 
 
-def suite_to_json(suite: Suite, some: Sequence[Case]) -> dict[str, Any]:
+def suite_to_json(suite: Suite, some: Sequence[Case]) -> dict[str, object]:
     """The content of a study's behaviour.json: the cases as they were asked, and the labels."""
     return {
         "suite": suite.name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
@@ -13,10 +13,84 @@ from tunelab.core.values import Dataset, Duplicates, Split
 from tunelab.core.words import short
 
 __all__ = [
+    "DataCard",
+    "DuplicateExample",
+    "LengthFigures",
     "count_duplicates",
     "describe",
     "fingerprint_of",
 ]
+
+
+# --- the card's parts, as data.json has them -----------------------------------------------
+
+
+class LengthFigures(TypedDict):
+    """How long the texts of a part are: least and most, percentiles, mean."""
+
+    min: int
+    p5: float
+    p50: float
+    p95: float
+    max: int
+    mean: float
+
+
+class RepeatedRow(TypedDict):
+    """Where a repeated text stands: part, id and label name."""
+
+    part: str
+    id: str
+    label: str
+
+
+class DuplicateExample(TypedDict):
+    """A text that stands more than once, cut at 200 characters, and five of its rows at most."""
+
+    text: str
+    rows: list[RepeatedRow]
+
+
+class DuplicateFigures(TypedDict):
+    """Counts as in `Duplicates`, and the five shortest repeated texts."""
+
+    within: dict[str, int]
+    across: dict[str, int]
+    conflicting: int
+    total: int
+    examples: list[DuplicateExample]
+
+
+class OtherFigures(TypedDict):
+    """Other data that a study scores: its name and rows, how many of them are in train."""
+
+    name: str
+    rows: int
+    in_train: int | None
+
+
+class DataCard(TypedDict):
+    """What a data set is: the content of data.json.
+
+    `sizes` by part; `label_counts` by part and label name; `words` (split at white space) and
+    `characters` by part; `samples`: the first three texts of train by label name, each cut at 200
+    characters. `notes` say what was decided for the user; `test_on` is said by a study.
+    """
+
+    name: str
+    revision: str | None
+    fingerprint: str
+    text_column: str
+    label_column: str
+    label_names: list[str]
+    sizes: dict[str, int]
+    label_counts: dict[str, dict[str, int]]
+    words: dict[str, LengthFigures]
+    characters: dict[str, LengthFigures]
+    duplicates: DuplicateFigures
+    samples: dict[str, list[str]]
+    notes: list[str]
+    test_on: NotRequired[list[OtherFigures]]
 
 
 # --- what is known of the content -----------------------------------------------------------
@@ -57,14 +131,8 @@ def count_duplicates(parts: Mapping[str, Split]) -> Duplicates:
     return Duplicates(within=within, across=across, conflicting=len(conflicting))
 
 
-def describe(dataset: Dataset) -> dict[str, Any]:
-    """The data card: JSON-able facts for `inspect data`, the report and data.json.
-
-    `sizes` {part: n}; `label_counts` {part: {name: n}}; `words` (split at white space) and
-    `characters` {part: {min, p5, p50, p95, max, mean}}; `duplicates` {within, across, conflicting,
-    total, examples}, an example being {text, rows: [{part, id, label}]} (five rows at most);
-    `samples` {label: the first three texts of train}. Texts are cut at 200 characters.
-    """
+def describe(dataset: Dataset) -> DataCard:
+    """The data card: facts for `inspect data`, the report and data.json."""
     names = dataset.label_names
     duplicates = dataset.duplicates
     return {
@@ -99,7 +167,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _length_figures(lengths: Sequence[int]) -> dict[str, float]:
+def _length_figures(lengths: Sequence[int]) -> LengthFigures:
     values = np.asarray(lengths, dtype=np.float64)
     p5, p50, p95 = (float(v) for v in np.percentile(values, [5, 50, 95]))
     return {
@@ -112,11 +180,11 @@ def _length_figures(lengths: Sequence[int]) -> dict[str, float]:
     }
 
 
-def _duplicate_examples(dataset: Dataset) -> list[dict[str, Any]]:
+def _duplicate_examples(dataset: Dataset) -> list[DuplicateExample]:
     counts = Counter(t for split in dataset.parts.values() for t in split.texts)
     # Shortest first: they are read at a glance. Ties by text, so that the card is always the same.
     repeated = sorted((t for t, n in counts.items() if n > 1), key=lambda t: (len(t), t))[:5]
-    rows: dict[str, list[dict[str, str]]] = {t: [] for t in repeated}
+    rows: dict[str, list[RepeatedRow]] = {t: [] for t in repeated}
     for part, split in dataset.parts.items():
         for i, text in enumerate(split.texts):
             if text in rows and len(rows[text]) < 5:

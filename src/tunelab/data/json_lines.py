@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 
-def _values_of_key(rows: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
+def _values_of_key(rows: Sequence[Mapping[str, object]], key: str) -> list[Any]:
     return [row.get(key) for row in rows]
 
 
@@ -40,7 +40,7 @@ def read_json_file(path: Path, options: ReadOptions, size: int | None) -> Iterat
                 if line.strip():
                     yield n, _json_value(line.removesuffix("\n"), name, n)
 
-        def rows() -> Iterator[tuple[int, dict[str, Any]]]:
+        def rows() -> Iterator[tuple[int, dict[str, object]]]:
             wrong: tuple[int, str] | None = None
             for number, row in values():
                 if isinstance(row, dict):
@@ -69,7 +69,7 @@ def read_json_file(path: Path, options: ReadOptions, size: int | None) -> Iterat
         raise DataError(f"{name}: an empty list. Expected objects with a text and a label.")
 
 
-def _refuse_columns(only: Mapping[str, Any], name: str) -> None:
+def _refuse_columns(only: Mapping[str, object], name: str) -> None:
     """Refuse a file that is one object of columns, as pandas' to_json writes unless told."""
     if only and all(isinstance(v, list | dict) for v in only.values()):
         raise DataError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from tunelab.core.artifact import open_artifact, seal_again
 from tunelab.core.errors import ArtifactError, suggest
 from tunelab.core.values import Artifact, BaseRef
-from tunelab.export.listing import adapter_config
+from tunelab.export.listing import AdapterConfig, adapter_config
 from tunelab.export.merging import (
     Made,
     change_of,
@@ -75,7 +75,7 @@ def combine(
                 f"{out}: peft cannot save this combination whole ({change.sentence}). Nothing was "
                 "written; use svd or cat."
             )
-        made = [origin(a) | {"weight": w} for a, w in zip(found, weights, strict=True)]
+        made = [{**origin(a), "weight": w} for a, w in zip(found, weights, strict=True)]
         how = {"combination_type": combination_type, "density": density}
         seal_again(staging, {"combined_from": {"adapters": made, **how}})
     return Made(open_artifact(out), change, notes)
@@ -110,7 +110,7 @@ def _check_asked(
         )
 
 
-def _check_alike(found: Sequence[Artifact], configs: Sequence[Mapping[str, Any]]) -> None:
+def _check_alike(found: Sequence[Artifact], configs: Sequence[AdapterConfig]) -> None:
     """Refuse adapters that cannot be added up, naming the first that differs."""
     first = found[0]
     for artifact, config in zip(found, configs, strict=True):
@@ -138,7 +138,7 @@ def _check_alike(found: Sequence[Artifact], configs: Sequence[Mapping[str, Any]]
             )
 
 
-def _no_plain_lora(config: Mapping[str, Any]) -> str | None:
+def _no_plain_lora(config: AdapterConfig) -> str | None:
     if config.get("peft_type") != "LORA":
         return f"it is {str(config.get('peft_type')).lower()}, which peft cannot add up"
     if config.get("use_dora"):
@@ -173,7 +173,6 @@ def _combined(
     classifiers = [load_on(base, in_float(a)) for a in found]
     with pretrained.quiet():
         from peft import PeftModel
-        from peft.utils import ModulesToSaveWrapper
 
     names = [f"source_{i}" for i in range(len(found))]
     start, _ = pretrained.load_classifier(base, found[0].manifest["label_names"], seed=0)
@@ -182,16 +181,7 @@ def _combined(
         for name, artifact in zip(names[1:], found[1:], strict=True):
             model.load_adapter(artifact.directory, name)
     model.to(pretrained.device())
-    heads = [
-        (wrapper, [wrapper.modules_to_save[n] for n in names])
-        for wrapper in model.modules()
-        if isinstance(wrapper, ModulesToSaveWrapper) and names[0] in wrapper.modules_to_save
-    ]
-    for wrapper, _ in heads:
-        # peft refuses to combine adapters that bring a head each: it sees the first one's alone.
-        for name in names[1:]:
-            del wrapper.modules_to_save[name]
-            wrapper._adapters.discard(name)
+    heads = _taken_heads(model, names)
     # peft combines into r = lora_alpha, meant as a scale of 1; with rsLoRA it would be sqrt(r).
     model.peft_config[names[0]].use_rslora = False
     devices = range(torch.cuda.device_count())
@@ -213,13 +203,38 @@ def _combined(
         model.delete_adapter(name)
     model.eval().requires_grad_(False)
     lengths = [c.max_length for c in classifiers]
+    whole = replace(classifiers[0], model=model, max_length=max(lengths))
+    return whole, _combination_notes(found, weights, lengths)
+
+
+def _taken_heads(model: Any, names: Sequence[str]) -> list[tuple[Any, list[Any]]]:
+    """Each head's wrapper with the heads of all adapters, of which it keeps the first alone."""
+    with pretrained.quiet():
+        from peft.utils import ModulesToSaveWrapper
+
+    heads = [
+        (wrapper, [wrapper.modules_to_save[n] for n in names])
+        for wrapper in model.modules()
+        if isinstance(wrapper, ModulesToSaveWrapper) and names[0] in wrapper.modules_to_save
+    ]
+    for wrapper, _ in heads:
+        # peft refuses to combine adapters that bring a head each: it sees the first one's alone.
+        for name in names[1:]:
+            del wrapper.modules_to_save[name]
+            wrapper._adapters.discard(name)
+    return heads
+
+
+def _combination_notes(
+    found: Sequence[Artifact], weights: Sequence[float], lengths: Sequence[int]
+) -> tuple[str, ...]:
     share = ", ".join(f"{w / sum(weights):.2f}" for w in weights)
     notes = [f"Heads are averaged with shares {share}; peft combines the LoRA parts alone."]
     if len(set(lengths)) > 1:
         notes.append(f"Texts are cut at {max(lengths)} tokens, the longest of the sources.")
     if any(a.manifest.get("quantization") for a in found):
         notes.append("Trained on a quantised base; the combination is for the base in float32.")
-    return replace(classifiers[0], model=model, max_length=max(lengths)), tuple(notes)
+    return tuple(notes)
 
 
 def _same_places(model: Any, names: Sequence[str], first: Artifact) -> None:

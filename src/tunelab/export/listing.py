@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from tunelab.core import files
 from tunelab.core.artifact import MANIFEST, read_manifest
@@ -15,6 +16,10 @@ from tunelab.models.families import FAMILIES, USUAL_HEADS
 from tunelab.models.names import is_within
 
 __all__ = [
+    "AdapterConfig",
+    "ArtifactFacts",
+    "ArtifactRow",
+    "MethodFacts",
     "adapter_config",
     "find_artifacts",
     "method_of",
@@ -22,14 +27,73 @@ __all__ = [
 ]
 
 
+# --- what is said of an artifact ------------------------------------------------------------
+
+
+class ArtifactRow(TypedDict):
+    """An artifact in a list; of one that cannot be read there are folder, bytes and `error`."""
+
+    folder: str
+    bytes: int
+    kind: str | None
+    method: str | None
+    base: str | None
+    label_names: list[str] | None
+    error: str | None
+
+
+class MethodFacts(TypedDict):
+    """What an artifact was trained by: a method's label, its settings and seed, as far as known."""
+
+    name: str | None
+    settings: Mapping[str, object]
+    seed: int | None
+
+
+class BaseFacts(TypedDict):
+    """The base of an artifact: its name and the SHA-256 of its weights."""
+
+    name: str
+    sha256: str
+
+
+class ArtifactFacts(TypedDict):
+    """All that an artifact says of itself.
+
+    `bytes` are those of the tensors in the files, head apart; `files` gives each file's size;
+    `made_from`: what was merged or combined into it.
+    """
+
+    folder: str
+    kind: str
+    method: MethodFacts
+    base: BaseFacts | None
+    label_names: list[str]
+    max_length: int | None
+    bytes: dict[str, int]
+    files: dict[str, int]
+    made_from: object
+    tunelab: str | None
+    notes: list[str]
+
+
+class AdapterConfig(TypedDict, total=False):
+    """What is read of an adapter's adapter_config.json; peft writes more."""
+
+    peft_type: str
+    modules_to_save: list[str] | None
+    use_dora: bool
+    bias: str
+    trainable_token_indices: object
+    target_parameters: object
+    init_lora_weights: object
+
+
 # --- looking --------------------------------------------------------------------------------
 
 
-def find_artifacts(root: Path | str) -> list[dict[str, Any]]:
-    """Artifacts below a folder, those of studies' trials too, by folder.
-
-    Each has folder, kind, method, base, label_names, bytes; what cannot be read has its `error`.
-    """
+def find_artifacts(root: Path | str) -> list[ArtifactRow]:
+    """Artifacts below a folder, those of studies' trials too, by folder."""
     root = Path(root).expanduser()
     if not root.is_dir():
         raise ArtifactError(f"{root}: there is no such folder. Give one that holds classifiers.")
@@ -38,29 +102,33 @@ def find_artifacts(root: Path | str) -> list[dict[str, Any]]:
     return [_artifact_row(folder) for folder in sorted(inside)]
 
 
-def _artifact_row(folder: Path) -> dict[str, Any]:
-    row: dict[str, Any] = {"folder": str(folder), "bytes": files.folder_bytes(folder)}
+def _artifact_row(folder: Path) -> ArtifactRow:
+    row: ArtifactRow = {
+        "folder": str(folder),
+        "bytes": files.folder_bytes(folder),
+        "kind": None,
+        "method": None,
+        "base": None,
+        "label_names": None,
+        "error": None,
+    }
     try:
         known = (folder / MANIFEST).is_file()
         artifact = read_manifest(folder) if known else foreign.open_folder(folder)
         base = artifact.manifest.get("base")
-        return row | {
+        return {
+            **row,
             "kind": artifact.manifest["kind"],
             "method": method_of(artifact)["name"],
             "base": base["name"] if base else None,
             "label_names": list(artifact.manifest["label_names"]),
-            "error": None,
         }
     except InputError as e:
-        nothing = dict.fromkeys(("kind", "method", "base", "label_names"))
-        return row | nothing | {"error": str(e)}
+        return row | {"error": str(e)}
 
 
-def show(folder: Path | str) -> dict[str, Any]:
-    """All that an artifact says of itself: kind, method and settings, base, labels, sizes in bytes.
-
-    `bytes` are those of the tensors in the files, head apart; `files` gives each file's size.
-    """
+def show(folder: Path | str) -> ArtifactFacts:
+    """All that an artifact says of itself: kind, method and settings, base, labels, sizes."""
     artifact = foreign.open_folder(folder)
     directory, manifest = artifact.directory, artifact.manifest
     return {
@@ -106,14 +174,14 @@ def _heads(artifact: Artifact) -> tuple[str, ...]:
     return ()
 
 
-def adapter_config(artifact: Artifact) -> dict[str, Any]:
+def adapter_config(artifact: Artifact) -> AdapterConfig:
     """The content of an adapter's `adapter_config.json`."""
     text = (artifact.directory / foreign.ADAPTER).read_text(encoding="utf-8")
-    config: dict[str, Any] = json.loads(text)
+    config: AdapterConfig = json.loads(text)
     return config
 
 
-def method_of(artifact: Artifact) -> dict[str, Any]:
+def method_of(artifact: Artifact) -> MethodFacts:
     """Name and settings: from the trial that made it, else from peft's config, else unknown."""
     directory = artifact.directory
     for spec in (directory / "trial" / "spec.json", directory.parent / "spec.json"):

@@ -182,7 +182,7 @@ def change_of(before: Floats, after: Floats) -> Change:
     return Change(len(before), float(np.abs(before - after).max()), flips)
 
 
-def origin(artifact: Artifact) -> dict[str, Any]:
+def origin(artifact: Artifact) -> dict[str, str]:
     """What an artifact was made from, by content: folders move."""
     weights = artifact.directory / foreign.WEIGHTS
     return {"name": artifact.directory.name, "sha256": sha256(weights)}

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from tunelab.analysis import Summary, numbers
+from tunelab.analysis.markdown import in_markdown
+from tunelab.analysis.verdict import joined_by_and
 from tunelab.core import artifact
 from tunelab.core.errors import ArtifactError
 from tunelab.core.files import write_text
 from tunelab.core.study_folder import StudyRecord, artifact_dir
 from tunelab.core.values import TrialResult
+from tunelab.core.words import counted
 
 __all__ = [
     "CARD",
@@ -59,7 +61,7 @@ def write_cards(record: StudyRecord, summary: Summary) -> list[Path]:
 
 
 def card(
-    record: StudyRecord, summary: Summary, result: TrialResult, manifest: Mapping[str, Any]
+    record: StudyRecord, summary: Summary, result: TrialResult, manifest: Mapping[str, object]
 ) -> str:
     """The card of one trial's artifact as Markdown with YAML front matter."""
     import yaml
@@ -68,12 +70,12 @@ def card(
     front = yaml.safe_dump(
         _front_matter(record, summary, result, manifest), sort_keys=False, allow_unicode=True
     )
-    source = _escaped(_data_name(record))
+    source = in_markdown(_data_name(record))
     base = _base(result)
-    on = f" on {_escaped(base)}" if base else ""
+    on = f" on {in_markdown(base)}" if base else ""
     parts = [
         f"---\n{front}---\n",
-        f"# {_escaped(method.label)}{on} for {source}\n",
+        f"# {in_markdown(method.label)}{on} for {source}\n",
         f"A text classifier with the classes {_listed(record.data['label_names'])}, trained with "
         f"`{_code(method.name)}` by tunelab (seed "
         f"{result.spec.seed}).\n",
@@ -93,10 +95,10 @@ def card(
 
 
 def _front_matter(
-    record: StudyRecord, summary: Summary, result: TrialResult, manifest: Mapping[str, Any]
-) -> dict[str, Any]:
+    record: StudyRecord, summary: Summary, result: TrialResult, manifest: Mapping[str, object]
+) -> dict[str, object]:
     base, kind = _base(result), str(manifest["kind"])
-    front: dict[str, Any] = {}
+    front: dict[str, object] = {}
     if base and "/" in base:
         front["base_model"] = base
     front |= {
@@ -112,10 +114,10 @@ def _front_matter(
     ]
     if metrics:
         front["metrics"] = list(dict.fromkeys(m["type"] for m in metrics))
-        dataset: dict[str, Any] = {
+        dataset: dict[str, str] = {
             "name": _data_name(record),
             "type": re.sub(r"[^\w./-]+", "-", _data_name(record)) or "data",
-            "split": {"test": "test", "eval": "validation"}[summary.part],
+            "split": summary.split,
         }
         if record.data.get("revision"):
             dataset["revision"] = str(record.data["revision"])
@@ -173,7 +175,7 @@ def _score_lines(summary: Summary, result: TrialResult) -> str:
     row = summary.row(result.spec.method.label)
     names = [f"{summary.part}_{m}" for m in dict.fromkeys([summary.metric, *_HUB_METRICS])]
     lines = [
-        f"| score | this artifact | mean of {row.n_seeds} seed{'' if row.n_seeds == 1 else 's'} |",
+        f"| score | this artifact | mean of {counted(row.n_seeds, 'seed')} |",
         "|---|---|---|",
     ]
     for name in names:
@@ -190,9 +192,9 @@ def _standing_in_study(summary: Summary, result: TrialResult) -> str:
     label = result.spec.method.label
     if label == summary.best:
         said = "; ".join(c.sentence.rstrip(".") for c in summary.against_best())
-        return f"Its method was chosen on validation. {_escaped(said)}.\n" if said else ""
+        return f"Its method was chosen on validation. {in_markdown(said)}.\n" if said else ""
     pair = next((c for c in summary.against_best() if c.b == label), None)
-    return f"{_escaped(pair.sentence.rstrip('.'))}.\n" if pair else ""
+    return f"{in_markdown(pair.sentence.rstrip('.'))}.\n" if pair else ""
 
 
 def _training(record: StudyRecord, result: TrialResult) -> str:
@@ -214,7 +216,7 @@ def _training(record: StudyRecord, result: TrialResult) -> str:
     ]
     said = ", ".join(f"{what} {text}" for what, text, value in spent if value is not None)
     return (
-        f"Data: {_escaped(_data_name(record))} ({rows} rows). {said[:1].upper()}{said[1:]}.\n\n"
+        f"Data: {in_markdown(_data_name(record))} ({rows} rows). {said[:1].upper()}{said[1:]}.\n\n"
         f"| setting | value |\n|---|---|\n{settings}\n"
     )
 
@@ -224,10 +226,12 @@ def _limits(record: StudyRecord, summary: Summary) -> str:
         "Scores hold for texts like those of the data above; on others they are unknown. "
         "The classes are what the labels say, not what a text is."
     ]
-    return "\n".join(f"- {_escaped(line)}" for line in (*lines, *summary.warnings)) + "\n"
+    return "\n".join(f"- {in_markdown(line)}" for line in (*lines, *summary.warnings)) + "\n"
 
 
-def _provenance_lines(record: StudyRecord, result: TrialResult, manifest: Mapping[str, Any]) -> str:
+def _provenance_lines(
+    record: StudyRecord, result: TrialResult, manifest: Mapping[str, object]
+) -> str:
     versions = result.provenance.versions
     pairs = [
         ("tunelab", manifest.get("tunelab")),
@@ -239,18 +243,13 @@ def _provenance_lines(record: StudyRecord, result: TrialResult, manifest: Mappin
     return "\n".join(f"- {k}: `{_code(str(v))}`" for k, v in pairs if v) + "\n"
 
 
-def _escaped(text: str) -> str:
-    """A user's text inside Markdown: never markup."""
-    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", " ".join(text.split()))
-
-
 def _code(text: str) -> str:
     """A user's text between backticks and inside a table."""
     return " ".join(text.split()).replace("`", "'").replace("|", "\\|")
 
 
-def _listed(names: Any) -> str:
-    shown = [_escaped(str(n)) for n in names]
+def _listed(names: Iterable[object]) -> str:
+    shown = [in_markdown(str(n)) for n in names]
     if len(shown) > 12:
         return f"{', '.join(shown[:10])} and {len(shown) - 10} more"
-    return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
+    return joined_by_and(shown)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +48,6 @@ __all__ = [
     "mean_scores",
     "plot_data",
     "slices_of",
-    "split_of",
 ]
 
 
@@ -65,11 +63,6 @@ COST_CHARTS: dict[str, tuple[str, str, float]] = {
     "texts_per_second": ("speed", "texts a second", 1.0),
 }
 HIGHER_IS_BETTER = frozenset({"texts_per_second"})
-
-
-def split_of(summary: Summary) -> str:
-    """The part of the data that the summary judges by, as predictions name it."""
-    return {"test": "test", "eval": "validation"}[summary.part]
 
 
 # --- values for the plots ---------------------------------------------------------------------
@@ -92,7 +85,7 @@ def plot_data(
 ) -> PlotData:
     """Everything that the plots of a study draw. `found`: what `by_method` gave before."""
     metric = METRICS[summary.metric]
-    split = split_of(summary)
+    split = summary.split
     key = f"{summary.part}_{summary.metric}"
     names = tuple(str(n) for n in record.data["label_names"])
     trials = [r for r in record.done if r.spec.method.label in record.methods]
@@ -168,7 +161,7 @@ def _front(points: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
 
 
 def _points(
-    trials: Sequence[TrialResult], histories: Mapping[str, Sequence[Mapping[str, Any]]], key: str
+    trials: Sequence[TrialResult], histories: Mapping[str, Sequence[Mapping[str, float]]], key: str
 ) -> tuple[CurvePoint, ...]:
     return tuple(
         CurvePoint(r.spec.method.label, r.spec.seed, float(row["epoch"]), float(row[key]))
@@ -340,7 +333,7 @@ def slices_of(
     record: StudyRecord, summary: Summary, found: Mapping[str, Sequence[Predictions]]
 ) -> tuple[Slice, ...]:
     """What `slices.find_slices` gives of the rows that the study keeps; none without rows."""
-    rows = read_rows(record.directory, split_of(summary))
+    rows = read_rows(record.directory, summary.split)
     if rows is None or any(p.ids != rows.ids for ps in found.values() for p in ps):
         return ()
     runs = [Runs(label, dict(enumerate(ps))) for label, ps in found.items()]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tunelab.analysis import Summary
 from tunelab.core.study_folder import StudyRecord, read_rows
 from tunelab.core.values import Predictions
-from tunelab.report.evidence import Floats, by_method, mean_scores, split_of
+from tunelab.report.evidence import Floats, by_method, mean_scores
 
 __all__ = [
     "Mistakes",
@@ -79,7 +79,7 @@ def mistakes(
     `texts` by row id (see `scored_texts`); rows without a text are left out. None where nothing is
     wrong, or nothing was predicted.
     """
-    split = split_of(summary)
+    split = summary.split
     found = by_method(record, split) if found is None else found
     if not found or not texts:
         return None

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from tunelab.analysis import Summary, summarise, verdict, versus
 from tunelab.analysis.summary import best_trial, read_runs, shown_columns, summary_to_json
@@ -23,10 +23,12 @@ from tunelab.analysis.versus import Versus
 from tunelab.core import cache
 from tunelab.core.files import write_json, write_text
 from tunelab.core.study_folder import StudyRecord, artifact_dir
+from tunelab.core.values import Comparison
 from tunelab.report import evidence
 from tunelab.report.charts import PLOTS, Plot, PlotData, colours, dashes, shapes
 from tunelab.report.mistakes import Mistakes, mistakes, scored_texts
 from tunelab.report.tables import (
+    Cell,
     blocks_by_section,
     class_table,
     data_card_block,
@@ -37,6 +39,8 @@ from tunelab.report.tables import (
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+    from tunelab.report.charts.values import Chart
 
 __all__ = [
     "prepare_page",
@@ -108,7 +112,7 @@ def render(
 ) -> str:
     """The report as HTML text. The same study gives the same text."""
     runs = read_runs(record)
-    split = evidence.split_of(summary)
+    split = summary.split
     found = {m: list(runs[split][m].by_seed.values()) for m in record.methods if m in runs[split]}
     data = evidence.plot_data(record, summary, found)
     texts = scored_texts(record) if texts is None else texts
@@ -136,13 +140,13 @@ def render(
             summary=summary,
             refresh=refresh,
             title=_title(record),
-            verdict=_verdict_values(record, summary),
+            verdict=_verdict_block(record, summary),
             scores=score_table(summary, data),
             methods=_method_keys(data),
             figures=figures,
             contents=[(i, name) for i, name in SECTIONS.items() if i in there],
             classes=classes,
-            mistakes=_mistakes(wrong),
+            mistakes=_mistakes_block(wrong),
             against=against,
             versus=versus.rows(against) if against else None,
             card=data_card_block(record.data),
@@ -198,40 +202,38 @@ def _figures(data: PlotData) -> dict[str, list[Figure]]:
     """What can be drawn, by section; two figures that are not wide stand side by side."""
     from altair.utils import schemapi
 
-    drawn: dict[str, list[tuple[Plot, dict[str, Any]]]] = {}
+    drawn: dict[str, list[tuple[Plot, list[_Variant]]]] = {}
     # A third of a report's time went into holding every part of every chart against Vega-Lite's
     # schema; the plots are ours, and their tests do that.
     with schemapi.debug_mode(False):
         for plot in PLOTS.values():
-            charts: Mapping[str, Any]
-            if plot.choices is not None:
-                charts = plot.choices(data)
-            else:
-                chart = plot.function(data)
-                charts = {} if chart is None else {"": chart}
-            if charts:
-                specs = {label: chart.to_dict(validate=False) for label, chart in charts.items()}
-                drawn.setdefault(plot.section, []).append((plot, specs))
+            variants = [_variant(label, chart) for label, chart in plot.charts(data).items()]
+            if variants:
+                drawn.setdefault(plot.section, []).append((plot, variants))
     return {section: _in_place(found, data) for section, found in drawn.items()}
 
 
-def _in_place(drawn: Sequence[tuple[Plot, dict[str, Any]]], data: PlotData) -> list[Figure]:
+class _Variant(TypedDict):
+    """A chart as the page's script reads it: its heading apart from its specification."""
+
+    label: str
+    heading: str
+    subtitle: str
+    spec: Mapping[str, object]
+
+
+def _variant(label: str, chart: Chart) -> _Variant:
+    spec = chart.to_dict(validate=False)
+    # The page has its own headings, which screen readers and the outline know.
+    head = spec.pop("title")
+    return {"label": label, "heading": head["text"], "subtitle": head["subtitle"], "spec": spec}
+
+
+def _in_place(drawn: Sequence[tuple[Plot, list[_Variant]]], data: PlotData) -> list[Figure]:
     figures = []
     half_open = False
-    for i, (plot, specs) in enumerate(drawn):
+    for i, (plot, variants) in enumerate(drawn):
         pairs = not plot.wide and (half_open or (i + 1 < len(drawn) and not drawn[i + 1][0].wide))
-        variants = []
-        for label, spec in specs.items():
-            # The page has its own headings, which screen readers and the outline know.
-            head = spec.pop("title")
-            variants.append(
-                {
-                    "label": label,
-                    "heading": head["text"],
-                    "subtitle": head["subtitle"],
-                    "spec": spec,
-                }
-            )
         figures.append(
             Figure(
                 plot=plot,
@@ -267,7 +269,7 @@ def _method_keys(data: PlotData) -> list[MethodKey]:
     ]
 
 
-def safe_json(value: Any) -> str:
+def safe_json(value: object) -> str:
     """JSON that stays JSON inside a script element, whatever texts and labels say.
 
     An HTML parser ends a script at "</script" and changes its mode at "<!--"; U+2028 and U+2029
@@ -284,9 +286,24 @@ def _title(record: StudyRecord) -> str:
     return f"Which way of fine-tuning is worth it on {name}?"
 
 
-def _verdict_values(record: StudyRecord, summary: Summary) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class VerdictBlock:
+    """The verdict on top of the page: what was chosen, by what (`basis`), its figures (`tiles`).
+
+    Without a best method there is the `lead` alone.
+    """
+
+    lead: str
+    basis: str | None = None
+    colour: str | None = None
+    tiles: Sequence[tuple[str, Cell]] = ()
+    comparisons: Sequence[Comparison] = ()
+    remarks: Sequence[str] = ()
+
+
+def _verdict_block(record: StudyRecord, summary: Summary) -> VerdictBlock:
     if summary.best is None:
-        return {"lead": verdict.lead(summary), "tiles": [], "comparisons": [], "remarks": []}
+        return VerdictBlock(verdict.lead(summary))
     row = summary.row(summary.best)
     against = summary.against_best()
     tiles = [
@@ -294,15 +311,15 @@ def _verdict_values(record: StudyRecord, summary: Summary) -> dict[str, Any]:
         for shown in shown_columns(summary)
         if shown.name in {f"{summary.part}_{summary.metric}", *_TILES}
     ]
-    return {
-        "lead": verdict.lead(summary),
-        "basis": "Chosen by its mean on validation; the numbers below are from "
+    return VerdictBlock(
+        lead=verdict.lead(summary),
+        basis="Chosen by its mean on validation; the numbers below are from "
         + ("test, which chose nothing." if summary.part == "test" else "validation too."),
-        "colour": colours(record.methods)[row.label],
-        "tiles": tiles,
-        "comparisons": against,
-        "remarks": summary.sentences[len(against) :],
-    }
+        colour=colours(record.methods)[row.label],
+        tiles=tiles,
+        comparisons=against,
+        remarks=summary.sentences[len(against) :],
+    )
 
 
 _TILES = ("train_seconds", "peak_memory_bytes", "artifact_bytes", "latency_p50_seconds")
@@ -311,16 +328,33 @@ _TILES = ("train_seconds", "peak_memory_bytes", "artifact_bytes", "latency_p50_s
 FIRST_ROWS = 8  # mistakes that are there without a script
 
 
-def _mistakes(found: Mistakes | None) -> dict[str, Any] | None:
+class _MistakeRow(TypedDict):
+    """A row as the page's script reads it; `said`: class, seeds that agree, strength, a method."""
+
+    id: str
+    text: str
+    label: int
+    said: list[tuple[int, int, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class MistakesBlock:
     """The mistakes as the page's script reads them, and the first of them for those without."""
+
+    found: Mistakes
+    json: str
+    first: list[_MistakeRow]
+
+
+def _mistakes_block(found: Mistakes | None) -> MistakesBlock | None:
     if found is None:
         return None
-    rows = [
+    rows: list[_MistakeRow] = [
         {
             "id": row.id,
             "text": row.text,
             "label": row.label,
-            "said": [[s.predicted, s.seeds_agreeing, s.strength] for s in row.said],
+            "said": [(s.predicted, s.seeds_agreeing, s.strength) for s in row.said],
         }
         for row in found.shown
     ]
@@ -331,7 +365,7 @@ def _mistakes(found: Mistakes | None) -> dict[str, Any] | None:
         "classes": found.class_names,
         "rows": rows,
     }
-    return {"found": found, "json": safe_json(values), "first": rows[:FIRST_ROWS]}
+    return MistakesBlock(found, safe_json(values), rows[:FIRST_ROWS])
 
 
 def _commands(record: StudyRecord) -> str:

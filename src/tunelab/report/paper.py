@@ -11,9 +11,9 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tunelab.analysis import Summary, numbers, verdict
+from tunelab.analysis.markdown import in_markdown, table_lines
 from tunelab.analysis.summary import shown_columns, summary_for_display
 from tunelab.core.files import write_bytes, write_text
 from tunelab.core.study_folder import StudyRecord
@@ -34,19 +34,19 @@ __all__ = [
 # --- figures ----------------------------------------------------------------------------------
 
 
-def _svg(spec: Mapping[str, Any]) -> bytes:
+def _svg(spec: Mapping[str, object]) -> bytes:
     import vl_convert
 
     return str(vl_convert.vegalite_to_svg(dict(spec))).encode()
 
 
-def _png(spec: Mapping[str, Any]) -> bytes:
+def _png(spec: Mapping[str, object]) -> bytes:
     import vl_convert
 
     return bytes(vl_convert.vegalite_to_png(dict(spec), scale=3.0))
 
 
-def _pdf(spec: Mapping[str, Any]) -> bytes:
+def _pdf(spec: Mapping[str, object]) -> bytes:
     import vl_convert
 
     return bytes(vl_convert.vegalite_to_pdf(dict(spec)))
@@ -60,11 +60,7 @@ def write_figures(data: PlotData, directory: Path, formats: Sequence[str]) -> li
     """Write every chart of a study in every format, on white, for each choice; their paths."""
     written = []
     for plot in PLOTS.values():
-        chart = plot.function(data)
-        charts: Mapping[str, Any] = {"": chart} if chart is not None else {}
-        if plot.choices is not None:
-            charts = plot.choices(data)
-        for choice, drawn in charts.items():
+        for choice, drawn in plot.charts(data).items():
             name = plot.name.replace("_", "-") + (f"-{_file_stem(choice)}" if choice else "")
             spec = {**drawn.to_dict(), "background": "white"}
             for kind in formats:
@@ -84,17 +80,8 @@ def _file_stem(text: str) -> str:
 def markdown_table(summary: Summary) -> str:
     """The table as people read it, in GitHub's Markdown."""
     headings, rows = summary_for_display(summary)
-    lines = [headings, ["---", *["--:"] * (len(headings) - 1)], *rows]
-    return "".join(f"| {' | '.join(_markdown_cell(c) for c in line)} |\n" for line in lines)
-
-
-def _markdown_cell(text: str) -> str:
-    return plain(text) if text not in {"---", "--:"} else text
-
-
-def plain(text: str) -> str:
-    """A text inside Markdown: never markup, never two cells."""
-    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", " ".join(text.split()))
+    lines = table_lines(headings, ["---", *["--:"] * (len(headings) - 1)], rows)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def csv_table(summary: Summary) -> str:
@@ -112,7 +99,7 @@ def csv_table(summary: Summary) -> str:
     ends = ("", "_low", "_high")
     writer.writerow(["label", "method", "seeds", "failed", *(n + e for n in names for e in ends)])
     for r in summary.rows:
-        cells: list[Any] = []
+        cells: list[float | None] = []
         for n in names:
             e = r.estimates.get(n)
             cells += [e.value, e.low, e.high] if e else [None, None, None]
@@ -224,9 +211,9 @@ def lab_report(
 ) -> str:
     """The study as a lab report in Markdown. `figures`: paths of pictures, seen from the report."""
     parts = [
-        f"# Which way of fine-tuning is worth it on {plain(str(record.data.get('name')))}?",
+        f"# Which way of fine-tuning is worth it on {in_markdown(str(record.data.get('name')))}?",
         "",
-        f"**{plain(verdict.headline(summary))}.**",
+        f"**{in_markdown(verdict.headline(summary))}.**",
         "",
         "## Introduction",
         "",
@@ -254,12 +241,13 @@ def lab_report(
 
 def _introduction(record: StudyRecord, summary: Summary) -> str:
     model = record.settings.get("model")
-    base = f" on the base model {plain(str(model))}" if model else ""
+    base = f" on the base model {in_markdown(str(model))}" if model else ""
     metric = METRICS[summary.metric].label
+    methods = ", ".join(in_markdown(m) for m in record.methods)
     return (
         f"{counted(len(record.methods), 'way')} of adapting a classifier{base} were compared by "
-        f"{metric}: {', '.join(plain(m) for m in record.methods)}. The question is which is worth "
-        "its cost on these texts, and how sure that is.\n"
+        f"{metric}: {methods}. The question is which is worth its cost on these texts, and how "
+        "sure that is.\n"
     )
 
 
@@ -268,7 +256,7 @@ def _data_section(record: StudyRecord) -> str:
     sizes = card.get("sizes", {})
     rows = ", ".join(f"{n:,} for {part}" for part, n in sizes.items())
     names = [str(n) for n in card.get("label_names", ())]
-    lines = [f"Rows: {rows}. Classes: {', '.join(plain(n) for n in names[:12])}"]
+    lines = [f"Rows: {rows}. Classes: {', '.join(in_markdown(n) for n in names[:12])}"]
     lines[0] += f" and {len(names) - 12} more." if len(names) > 12 else "."
     words = card.get("words", {}).get("train")
     if words:
@@ -282,19 +270,18 @@ def _data_section(record: StudyRecord) -> str:
         lines.append(f"{counted(n, 'text')} of {second} also stand in {first}.")
     if not across:
         lines.append("No text stands, letter for letter, in more than one part.")
-    notes = [capital(plain(str(n)).rstrip(".")) for n in card.get("notes", ())]
+    notes = [capital(in_markdown(str(n)).rstrip(".")) for n in card.get("notes", ())]
     return " ".join([*lines, *(f"{n}." for n in notes)]) + "\n"
 
 
 def _method_section(record: StudyRecord, summary: Summary) -> str:
     seeds = sorted({r.n_seeds for r in summary.rows})
     each = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    part = "test" if summary.part == "test" else "validation"
     text = (
         f"Every method was trained with {each} seeds on the same splits; a seed sets new weights, "
         "the order of the rows and dropout, and is the same for every method. All choices were "
-        f"made on validation. The {part} part was scored "
-        + ("once, after that. " if part == "test" else "too, as test has no labels. ")
+        f"made on validation. The {summary.split} part was scored "
+        + ("once, after that. " if summary.part == "test" else "too, as test has no labels. ")
         + "Differences are paired over seeds and rows; p values of all pairs are corrected after "
         "Holm (1979), and nothing is called better on too few seeds.\n"
     )
@@ -302,13 +289,13 @@ def _method_section(record: StudyRecord, summary: Summary) -> str:
     seen = {r.spec.method.label: r.spec.method for r in record.results}
     for label, method in seen.items():
         settings = ", ".join(f"{k}={v}" for k, v in method.settings.items())
-        lines.append(f"| {plain(label)} | {plain(settings)} |")
+        lines.append(f"| {in_markdown(label)} | {in_markdown(settings)} |")
     return text + "\n".join(lines) + "\n"
 
 
 def _results(summary: Summary) -> str:
     against = summary.against_best()
-    lines = [f"- {plain(c.sentence).rstrip('.')}." for c in against]
+    lines = [f"- {in_markdown(c.sentence).rstrip('.')}." for c in against]
     return "\n" + "\n".join(lines) + "\n" if lines else "\n"
 
 
@@ -322,27 +309,27 @@ def _pictures(data: PlotData, figures: Sequence[str]) -> str:
             wanted = [f"{stem}-{_file_stem(choice)}" for choice in plot.choices(data)]
             first = next((f for w in wanted for f in figures if Path(f).stem == w), None)
         if first is not None:
-            words = "" if plot.name == "differences" else f" {plain(plot.describe(data))}"
-            out.append(f"![{plain(plot.title)}]({first})\n\n*{plot.how_to_read}*{words}\n")
+            words = "" if plot.name == "differences" else f" {in_markdown(plot.describe(data))}"
+            out.append(f"![{in_markdown(plot.title)}]({first})\n\n*{plot.how_to_read}*{words}\n")
     return "\n".join(out)
 
 
 def _discussion(summary: Summary, data: PlotData) -> str:
     against = summary.against_best()
-    lines = [f"{plain(s).rstrip('.')}." for s in summary.sentences[len(against) :]]
+    lines = [f"{in_markdown(s).rstrip('.')}." for s in summary.sentences[len(against) :]]
     decided = [c for c in against if c.verdict in {"better", "worse"}]
     open_ = [c for c in against if c.verdict == "undecided"]
     if against:
         equal = len(against) - len(decided) - len(open_)
         lines.append(
-            f"Comparisons of {plain(str(summary.best))} with the others: {len(decided)} decided, "
-            f"{equal} equivalent, {len(open_)} open."
+            f"Comparisons of {in_markdown(str(summary.best))} with the others: {len(decided)} "
+            f"decided, {equal} equivalent, {len(open_)} open."
         )
     for cost in data.costs:
         if cost.name in {"train_seconds", "artifact_bytes"} and len(cost.front) > 1:
-            names = ", ".join(plain(m) for m in cost.front)
+            names = ", ".join(in_markdown(m) for m in cost.front)
             lines.append(f"By {cost.title}, these are not beaten in both score and cost: {names}.")
-    caveats = "\n".join(f"- {plain(w)}" for w in summary.warnings)
+    caveats = "\n".join(f"- {in_markdown(w)}" for w in summary.warnings)
     text = " ".join(lines) + "\n"
     return f"{text}\nBefore these numbers are relied on:\n\n{caveats}\n" if caveats else text
 

@@ -14,11 +14,13 @@ from tunelab.analysis.numbers import column, format_estimate
 from tunelab.analysis.summary import shown_columns
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate
+from tunelab.core.words import counted
 from tunelab.report.charts import PlotData, colours
 from tunelab.stats.choosing import TuningRecord, tuning_from_json
 from tunelab.stats.racing import RaceRecord, race_from_json
 
 if TYPE_CHECKING:
+    from tunelab.data import DuplicateExample
     from tunelab.stats import Runs
 
 __all__ = [
@@ -111,19 +113,7 @@ def blocks_by_section(
 def _tradeoff(record: StudyRecord, summary: Summary) -> list[Block]:
     """What to take where a point may be lost, and who is beaten in both score and cost."""
     advice = tradeoff.recommend(record, summary=summary)
-    front = tradeoff.front(record, summary=summary)
-    score, cost = column(f"{front.part}_{front.metric}"), column(front.cost)
-    rows = [
-        [
-            p.label,
-            format_estimate(p.score, score.kind),
-            format_estimate(p.cost, cost.kind),
-            "yes" if p.on_front else "no",
-            numbers.MISSING if p.probability is None else f"{100 * p.probability:.0f}%",
-            p.beaten_by or numbers.MISSING,
-        ]
-        for p in front.places
-    ]
+    headings, rows = tradeoff.front_for_display(tradeoff.front(record, summary=summary))
     return [
         Block(
             "What to take",
@@ -134,7 +124,7 @@ def _tradeoff(record: StudyRecord, summary: Summary) -> list[Block]:
             "Who is beaten in both",
             "On the front: no other method is at least as good in both and better in one. How "
             "surely: the share of draws of other seeds and test rows in which that is so.",
-            ["Method", score.heading, cost.heading, "On the front", "How surely", "Beaten by"],
+            headings,
             rows,
         ),
     ]
@@ -250,7 +240,16 @@ def _race_block(record: RaceRecord) -> Block:
     )
 
 
-def score_table(summary: Summary, data: PlotData) -> dict[str, Any] | None:
+@dataclass(frozen=True, slots=True)
+class ScoreTable:
+    """A row a method, a cell a column; `groups` are the columns by what they stand together for."""
+
+    columns: list[TableColumn]
+    rows: list[TableRow]
+    groups: Mapping[str, list[TableColumn]]
+
+
+def score_table(summary: Summary, data: PlotData) -> ScoreTable | None:
     """Every score and cost of every method; the columns that people read most are shown first."""
     if not any(r.n_seeds for r in summary.rows):
         return None
@@ -275,11 +274,7 @@ def score_table(summary: Summary, data: PlotData) -> dict[str, Any] | None:
         for r in summary.rows
     ]
     by_group = {g: [c for c in columns if c.group == g] for g in order}
-    return {
-        "columns": columns,
-        "rows": rows,
-        "groups": {g: cs for g, cs in by_group.items() if cs},
-    }
+    return ScoreTable(columns, rows, {g: cs for g, cs in by_group.items() if cs})
 
 
 _GROUPS = ("Scores on test", "Scores on validation", "Costs")
@@ -292,7 +287,7 @@ def _group(name: str) -> str:
 
 def _method_facts(row: verdict.Row) -> str:
     settings = ", ".join(f"{k}={v}" for k, v in row.settings.items())
-    seeds = f"{row.n_seeds} seed{'' if row.n_seeds == 1 else 's'}"
+    seeds = counted(row.n_seeds, "seed")
     failed = f"{row.n_failed} failed" if row.n_failed else ""
     return " · ".join(part for part in (settings, seeds, failed) if part)
 
@@ -313,9 +308,34 @@ def estimate_cell(
     return Cell(bare, spread, estimate.value, estimate.procedure, low, high)
 
 
-def class_table(record: StudyRecord, summary: Summary) -> dict[str, Any] | None:
+@dataclass(frozen=True, slots=True)
+class ClassRow:
+    """A class: its rows and the best method's precision and recall, and each method's `f1`."""
+
+    name: str
+    support: int
+    precision: str
+    recall: str
+    f1: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassTable:
+    """Scores by class on a `split`; `lead` is the best method, `labels` are all of them.
+
+    `left_out`: so many easier classes are not among the `rows`.
+    """
+
+    lead: str
+    labels: list[str]
+    rows: list[ClassRow]
+    split: str
+    left_out: int
+
+
+def class_table(record: StudyRecord, summary: Summary) -> ClassTable | None:
     """F1 of each class and method, mean over seeds; the classes that do worst first."""
-    split = {"test": "test", "eval": "validation"}[summary.part]
+    split = summary.split
     names = [str(n) for n in record.data["label_names"]]
     scores = {
         r.label: [
@@ -338,26 +358,42 @@ def class_table(record: StudyRecord, summary: Summary) -> dict[str, Any] | None:
     lead = summary.best if summary.best in scores else next(iter(scores))
     names.sort(key=lambda n: mean(lead, n, "f1"))
     rows = [
-        {
-            "name": n,
-            "support": int(mean(lead, n, "support")),
-            "precision": numbers.format_percent(mean(lead, n, "precision")),
-            "recall": numbers.format_percent(mean(lead, n, "recall")),
-            "f1": [numbers.format_percent(mean(label, n, "f1")) for label in scores],
-        }
+        ClassRow(
+            name=n,
+            support=int(mean(lead, n, "support")),
+            precision=numbers.format_percent(mean(lead, n, "precision")),
+            recall=numbers.format_percent(mean(lead, n, "recall")),
+            f1=[numbers.format_percent(mean(label, n, "f1")) for label in scores],
+        )
         for n in names[:MOST_CLASS_ROWS]
     ]
-    return {
-        "lead": lead,
-        "labels": list(scores),
-        "rows": rows,
-        "split": split,
-        "left_out": len(names) - len(rows),
-    }
+    return ClassTable(lead, list(scores), rows, split, len(names) - len(rows))
 
 
-def data_card_block(card: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page says of the data."""
+@dataclass(frozen=True, slots=True)
+class DataCardBlock:
+    """What the page says of the data: its parts, lengths, duplicates, labels, samples and facts.
+
+    `words` by part, `across` by pair of parts, as in data.json. `labels`: each with its count and
+    share in each of `parts_with_counts`.
+    """
+
+    sizes: Mapping[str, int]
+    words: Mapping[str, Mapping[str, float]]
+    within: Mapping[str, int]
+    across: Mapping[str, int]
+    conflicting: int
+    examples: Sequence[DuplicateExample]
+    labels: Sequence[tuple[str, list[tuple[int, str]]]]
+    labels_left_out: int
+    parts_with_counts: list[str]
+    notes: Sequence[str]
+    samples: Sequence[tuple[str, list[str]]]
+    facts: Sequence[tuple[str, str]]
+
+
+def data_card_block(card: Mapping[str, Any]) -> DataCardBlock:
+    """What the page says of the data; a study of an older version has less in its data.json."""
     sizes: Mapping[str, int] = card.get("sizes", {})
     counts: Mapping[str, Mapping[str, int]] = card.get("label_counts", {})
     names = [str(n) for n in card.get("label_names", ())]
@@ -373,30 +409,29 @@ def data_card_block(card: Mapping[str, Any]) -> dict[str, Any]:
         )
         for name in names
     ]
-    return {
-        "sizes": sizes,
-        "words": card.get("words", {}),
-        "within": duplicates.get("within", {}),
-        "across": {k: n for k, n in duplicates.get("across", {}).items() if n},
-        "conflicting": duplicates.get("conflicting", 0),
-        "examples": duplicates.get("examples", ()),
-        "labels": labels[:MOST_CLASS_ROWS],
-        "labels_left_out": max(0, len(labels) - MOST_CLASS_ROWS),
-        "parts_with_counts": [p for p in sizes if p in counts],
-        "notes": card.get("notes", ()),
-        "samples": list(card.get("samples", {}).items())[:MOST_CLASS_ROWS],
-        "facts": [
-            (heading, card[key])
-            for key, heading in (
-                ("name", "Source"),
-                ("revision", "Revision"),
-                ("text_column", "Text column"),
-                ("label_column", "Label column"),
-                ("fingerprint", "Fingerprint (SHA-256)"),
-            )
-            if card.get(key)
-        ],
-    }
+    return DataCardBlock(
+        sizes=sizes,
+        words=card.get("words", {}),
+        within=duplicates.get("within", {}),
+        across={k: n for k, n in duplicates.get("across", {}).items() if n},
+        conflicting=duplicates.get("conflicting", 0),
+        examples=duplicates.get("examples", ()),
+        labels=labels[:MOST_CLASS_ROWS],
+        labels_left_out=max(0, len(labels) - MOST_CLASS_ROWS),
+        parts_with_counts=[p for p in sizes if p in counts],
+        notes=card.get("notes", ()),
+        samples=list(card.get("samples", {}).items())[:MOST_CLASS_ROWS],
+        facts=[(heading, card[key]) for key, heading in _CARD_FACTS.items() if card.get(key)],
+    )
+
+
+_CARD_FACTS = {
+    "name": "Source",
+    "revision": "Revision",
+    "text_column": "Text column",
+    "label_column": "Label column",
+    "fingerprint": "Fingerprint (SHA-256)",
+}
 
 
 def provenance_table(record: StudyRecord) -> list[tuple[str, str]]:
@@ -425,8 +460,8 @@ def provenance_table(record: StudyRecord) -> list[tuple[str, str]]:
 _PER_TRIAL = frozenset({"started", "seconds"})
 
 
-def _flattened_facts(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
+def _flattened_facts(value: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = []
     for key, item in value.items():
         name = f"{prefix}{key}".replace("_", " ")
         if isinstance(item, Mapping):
@@ -436,5 +471,6 @@ def _flattened_facts(value: Mapping[str, Any], prefix: str = "") -> list[tuple[s
             rows.append((name, ", ".join(map(str, item))))
         elif item is not None:
             # A size; not the package bitsandbytes, whose version ends here too.
-            rows.append((name, numbers.format_bytes(item) if name.endswith(" bytes") else item))
+            size = item if name.endswith(" bytes") and isinstance(item, int | float) else None
+            rows.append((name, item if size is None else numbers.format_bytes(size)))
     return rows

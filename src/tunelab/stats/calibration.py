@@ -14,7 +14,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,9 +156,9 @@ class TemperatureFit:
     reason: str | None = None
 
 
-def temperature_to_json(fit: TemperatureFit) -> dict[str, Any]:
+def temperature_to_json(fit: TemperatureFit) -> dict[str, object]:
     """The content of calibration.json."""
-    value: dict[str, Any] = {"temperature": fit.temperature, "part": fit.part, "rows": fit.rows}
+    value: dict[str, object] = {"temperature": fit.temperature, "part": fit.part, "rows": fit.rows}
     if fit.reason is not None:
         value["reason"] = fit.reason
     if fit.log_loss is not None:
@@ -257,7 +256,7 @@ def calibration_sentence(c: Calibration) -> str:
     return f"{said}; with a temperature of {hot:.2f}, off by {100 * c.after.ece.value:.1f}"
 
 
-def calibrations_to_json(found: Sequence[Calibration]) -> dict[str, Any]:
+def calibrations_to_json(found: Sequence[Calibration]) -> dict[str, object]:
     """Calibrations as plain JSON values, with a sentence each."""
     rows = []
     for c in found:

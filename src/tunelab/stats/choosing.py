@@ -12,7 +12,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from tunelab.core.values import TrialResult
 
@@ -44,7 +44,7 @@ class Try:
     `status`: "done", "pruned" (ended early) or "failed", then with its `error`.
     """
 
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     seed: int
     trial_id: str
     status: str
@@ -62,7 +62,7 @@ class TriedSetting:
     `status` is the worst of its tries.
     """
 
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     value: float | None
     seeds: int
     status: str
@@ -75,7 +75,7 @@ class ChosenSettings(NamedTuple):
     Both are None where no try ended well.
     """
 
-    settings: dict[str, Any] | None
+    settings: dict[str, object] | None
     value: float | None
     reason: str
 
@@ -84,9 +84,9 @@ class ChosenSettings(NamedTuple):
 class TunedMethod:
     """What one method tried and chose. `space` as users write it, `start` its own settings."""
 
-    space: Mapping[str, Any]
-    start: Mapping[str, Any]
-    chosen: Mapping[str, Any]
+    space: Mapping[str, object]
+    start: Mapping[str, object]
+    chosen: Mapping[str, object]
     value: float | None
     reason: str
     tries: tuple[Try, ...]
@@ -129,7 +129,7 @@ def _tuned_method(entry: Mapping[str, Any]) -> TunedMethod:
     )
 
 
-def tuning_to_json(record: TuningRecord) -> dict[str, Any]:
+def tuning_to_json(record: TuningRecord) -> dict[str, object]:
     """The content of tuning.json."""
     return asdict(record)
 
@@ -139,7 +139,7 @@ def validation_value(result: TrialResult, metric: str) -> float | None:
     return result.scores.get(f"eval_{metric}") if result.status == "done" else None
 
 
-def try_of(settings: Mapping[str, Any], result: TrialResult, metric: str) -> Try:
+def try_of(settings: Mapping[str, object], result: TrialResult, metric: str) -> Try:
     """What was tried and what came of it."""
     ended = "pruned" if result.details.pruned else "done"
     status = "failed" if result.status == "failed" else ended
@@ -179,7 +179,7 @@ def average_by_setting(tries: Iterable[Try]) -> list[TriedSetting]:
 
 def choose_settings(
     tries: Sequence[Try],
-    start: Mapping[str, Any],
+    start: Mapping[str, object],
     higher_is_better: bool,
     error: Callable[[Mapping[int, str], Mapping[int, str]], float | None] = lambda *_: 0.0,
 ) -> ChosenSettings:
@@ -227,17 +227,20 @@ def choose_settings(
     return ChosenSettings(dict(best.settings), top, why)
 
 
-def _distance(settings: Mapping[str, Any], start: Mapping[str, Any]) -> float:
+def _distance(settings: Mapping[str, object], start: Mapping[str, object]) -> float:
     """How far from the start: ratios for positive numbers, one for any other difference."""
     total = 0.0
     for name, value in settings.items():
         first = start.get(name)
-        numbers = [isinstance(x, int | float) and x > 0 for x in (value, first)]
-        if all(numbers):
+        if _is_positive(value) and _is_positive(first):
             total += abs(math.log(value / first))
         else:
             total += float(value != first)
     return total
+
+
+def _is_positive(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and value > 0
 
 
 def expected_best(
@@ -266,7 +269,7 @@ def expected_best(
 
 
 def stop_below(
-    histories: Iterable[Sequence[Mapping[str, Any]]], metric: str, least: int = 3
+    histories: Iterable[Sequence[Mapping[str, float]]], metric: str, least: int = 3
 ) -> dict[str, float]:
     """After each epoch, the validation score below which a try is ended: the median before it.
 

@@ -299,7 +299,7 @@ def statement(race: Race) -> str:
     )
 
 
-def race_to_json(record: RaceRecord) -> dict[str, Any]:
+def race_to_json(record: RaceRecord) -> dict[str, object]:
     """The content of race.json."""
     value = asdict(record)
     race = value.pop("race")

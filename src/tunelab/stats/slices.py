@@ -185,7 +185,7 @@ def slice_sentence(s: Slice, tested: int | None = None) -> str:
     )
 
 
-def slices_to_json(found: Sequence[Slice]) -> dict[str, Any]:
+def slices_to_json(found: Sequence[Slice]) -> dict[str, object]:
     """Slices as plain values: `slices`, and the `sentences` of those that truly differ."""
     return {
         "slices": [asdict(s) for s in found],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +42,10 @@ def read(tmp_path: Path, **options: object) -> StudyRecord:
 # --- rounding -------------------------------------------------------------------------------
 
 
+def of_column(name: str) -> Callable[[float], str]:
+    return lambda value: numbers.format_value(value, numbers.column(name))
+
+
 @pytest.mark.parametrize(
     ("function", "value", "text"),
     [
@@ -53,8 +58,8 @@ def read(tmp_path: Path, **options: object) -> StudyRecord:
         (numbers.format_seconds, 119.4, "119 s"),
         (numbers.format_seconds, 126.0, "2.1 min"),
         (numbers.format_seconds, 3 * 3600.0, "3.0 h"),
-        (numbers.format_latency, 0.006, "6.0 ms"),
-        (numbers.format_latency, 1.5, "1.50 s"),
+        (of_column("latency_p50_seconds"), 0.006, "6.0 ms"),
+        (of_column("latency_p50_seconds"), 1.5, "1.50 s"),
         (numbers.format_bytes, 512, "512 B"),
         (numbers.format_bytes, 1_200_000, "1.2 MB"),
         (numbers.format_bytes, 999_960, "1.0 MB"),
@@ -66,9 +71,9 @@ def read(tmp_path: Path, **options: object) -> StudyRecord:
         (numbers.format_parameters, 299_520, "0.30M"),
         (numbers.format_parameters, 22_713_986, "22.7M"),
         (numbers.format_parameters, 7_240_000_000, "7.2B"),
-        (numbers.format_rate, 840.2, "840"),
-        (numbers.format_rate, 9_400.0, "9,400"),
-        (numbers.format_rate, 3.21, "3.2"),
+        (of_column("texts_per_second"), 840.2, "840"),
+        (of_column("texts_per_second"), 9_400.0, "9,400"),
+        (of_column("texts_per_second"), 3.21, "3.2"),
         (numbers.format_percent, None, numbers.MISSING),
     ],
 )

@@ -108,7 +108,7 @@ class Gate:
         return tuple(f for f in self.findings if f.check == check and where in (None, f.where))
 
 
-def gate_to_json(gate: Gate) -> dict[str, Any]:
+def gate_to_json(gate: Gate) -> dict[str, object]:
     """The gate as plain JSON values: the content of gate.json."""
     return asdict(gate)
 

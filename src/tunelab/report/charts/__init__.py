@@ -11,6 +11,12 @@ from __future__ import annotations
 from tunelab.report.charts import classes, comparison, curves, learning, predictions, slices
 from tunelab.report.charts.base import (
     OKABE_ITO,
+    colours,
+    dashes,
+    shapes,
+)
+from tunelab.report.charts.classes import MOST_CLASSES
+from tunelab.report.charts.values import (
     BehaviourPoint,
     CostColumn,
     Curve,
@@ -23,13 +29,7 @@ from tunelab.report.charts.base import (
     SettingLevel,
     SizePoint,
     SlicePoint,
-    colours,
-    dashes,
-    shapes,
-    to_png,
-    to_svg,
 )
-from tunelab.report.charts.classes import MOST_CLASSES
 
 __all__ = [
     "MOST_CLASSES",
@@ -50,8 +50,6 @@ __all__ = [
     "colours",
     "dashes",
     "shapes",
-    "to_png",
-    "to_svg",
 ]
 
 

@@ -1,4 +1,4 @@
-"""What charts are made of, and what they share: values, colours, letters, following a method.
+"""What charts share: colours, letters, axes, panels, heat maps, following a method.
 
 Colours belong to methods, not to ranks, and are the same in every chart; where there are more
 methods than colours, shapes and dashes tell them apart. Every chart has the parameter `follow`: a
@@ -7,34 +7,23 @@ method's label, and all others fade. The report sets it in all charts at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-from tunelab.core.values import Comparison, Estimate
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 if TYPE_CHECKING:
     import altair as alt
 
-    Chart: TypeAlias = alt.Chart | alt.LayerChart | alt.FacetChart
+    from tunelab.core.values import Estimate
+    from tunelab.report.charts.values import Chart, PlotData
 
 __all__ = [
+    "BLUES",
+    "BROWNS",
     "CHART_WIDTH",
-    "LEGEND",
     "NEUTRAL",
-    "BehaviourPoint",
     "ChartRow",
-    "CostColumn",
-    "Curve",
-    "CurvePoint",
-    "PlacePoint",
-    "Plot",
-    "PlotData",
-    "Reliability",
-    "Roc",
-    "SettingLevel",
-    "SizePoint",
-    "SlicePoint",
+    "Ramp",
     "by",
     "capital",
     "chart_data",
@@ -42,17 +31,21 @@ __all__ = [
     "dashes",
     "finished_chart",
     "followed",
+    "heat_cells",
+    "heat_letters",
     "method_colour",
     "method_dash",
     "method_shape",
     "methods_in_order",
+    "names_axis",
+    "numbers_under",
     "padded",
+    "panels",
     "possible",
     "rounded",
     "seeds_of",
     "shapes",
-    "to_png",
-    "to_svg",
+    "with_ends",
     "zoom",
 ]
 
@@ -66,204 +59,7 @@ NEUTRAL = "#7a7a7a"  # 4.3:1 on white and 4.9:1 on black: legible on both
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 CHART_WIDTH = 620
 
-ChartRow = dict[str, Any]
-
-
-# --- what a chart is made of ------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class CurvePoint:
-    """One logged value of one trial: `epoch` (a fraction) and the value there."""
-
-    method: str
-    seed: int
-    epoch: float
-    value: float
-
-
-@dataclass(frozen=True, slots=True)
-class Roc:
-    """A method's ROC curve: rates in [0, 1] of equal length; `auc` its mean area over seeds."""
-
-    false_positive_rate: Sequence[float]
-    true_positive_rate: Sequence[float]
-    auc: float
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """A method's curve of equal-length `x` and `y`; `area` its mean over seeds, None where unsaid.
-
-    `low` and `high`: a 95% interval of each y, where there is one.
-    """
-
-    x: Sequence[float]
-    y: Sequence[float]
-    area: float | None = None
-    low: Sequence[float | None] = ()
-    high: Sequence[float | None] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class CostColumn:
-    """A cost of every method. `factor` turns values into `unit`; `texts` are values as people read.
-
-    `front`: the methods that no other beats in both the metric and this cost.
-    """
-
-    name: str
-    title: str
-    unit: str
-    factor: float
-    estimates: Mapping[str, Estimate]
-    texts: Mapping[str, str]
-    higher_is_better: bool = False
-    front: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Reliability:
-    """A method's bins of confidence: mean `confidence` and `accuracy` in [0, 1], `rows` of each.
-
-    All seeds together; `error` is the mean expected calibration error over seeds, in [0, 1].
-    """
-
-    confidence: Sequence[float]
-    accuracy: Sequence[float]
-    rows: Sequence[int]
-    error: float
-
-
-@dataclass(frozen=True, slots=True)
-class SizePoint:
-    """A method's score after training on `rows` rows."""
-
-    method: str
-    rows: int
-    estimate: Estimate
-
-
-@dataclass(frozen=True, slots=True)
-class SettingLevel:
-    """What one `value` of a `setting` of a method does: its mean less that of all trials.
-
-    `share`: how much of the variance between trials the setting explains, in [0, 1].
-    """
-
-    method: str
-    setting: str
-    value: str
-    effect: Estimate
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
-class PlacePoint:
-    """A method's score in another `place`: a further dataset, or a domain of one."""
-
-    method: str
-    place: str
-    estimate: Estimate
-
-
-@dataclass(frozen=True, slots=True)
-class SlicePoint:
-    """A method's accuracy, in [0, 1], on the `rows` where `column` has `value`.
-
-    `named`: it truly differs from the method's accuracy on the other rows.
-    """
-
-    method: str
-    column: str
-    value: str
-    rows: int
-    accuracy: Estimate
-    named: bool
-
-
-@dataclass(frozen=True, slots=True)
-class BehaviourPoint:
-    """How often a method fails a behaviour `test` of a `capability`, in [0, 1]."""
-
-    method: str
-    test: str
-    capability: str
-    kind: str
-    cases: int
-    failure: Estimate
-
-
-@dataclass(frozen=True, slots=True)
-class PlotData:
-    """Everything that the plots draw. Methods are named by their label in the study.
-
-    `methods` in the study's order, which decides the colours; `seeds` the number of finished seeds.
-    `percent`: metric values are in [0, 1] and drawn as percent. `part`: "test" or "validation".
-    `differences`: `best` minus each other method, metric units. `costs`: one entry a cost.
-    `loss` and `validation`: histories of the trials that have one. `confusion`: counts summed over
-    seeds, rows true classes, columns predicted ones, both in the order of `class_names`.
-    `agreement`: the share of rows, in [0, 1], on which two methods say the same class. `tuning`:
-    expected validation score of the best of 1, 2, ... tries.
-    """
-
-    methods: tuple[str, ...]
-    seeds: Mapping[str, int]
-    metric: str
-    percent: bool = True
-    higher_is_better: bool = True
-    part: str = "test"
-    best: str | None = None
-    scores: Mapping[str, Estimate] = field(default_factory=dict)
-    costs: tuple[CostColumn, ...] = ()
-    differences: tuple[Comparison, ...] = ()
-    loss: tuple[CurvePoint, ...] = ()
-    validation: tuple[CurvePoint, ...] = ()
-    roc: Mapping[str, Roc] = field(default_factory=dict)
-    precision_recall: Mapping[str, Curve] = field(default_factory=dict)
-    confusion: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
-    class_names: tuple[str, ...] = ()
-    agreement: Mapping[tuple[str, str], float] = field(default_factory=dict)
-    agreement_rows: int = 0
-    reliability: Mapping[str, Reliability] = field(default_factory=dict)
-    learning: tuple[SizePoint, ...] = ()
-    tuning: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    sensitivity: tuple[SettingLevel, ...] = ()
-    transfer: tuple[PlacePoint, ...] = ()
-    slices: tuple[SlicePoint, ...] = ()
-    behaviour: tuple[BehaviourPoint, ...] = ()
-
-    @property
-    def scale(self) -> float:
-        """What metric values are multiplied by before they are drawn."""
-        return 100.0 if self.percent else 1.0
-
-    @property
-    def unit(self) -> str:
-        """What follows the name of the metric on an axis."""
-        return ", percent" if self.percent else ""
-
-
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """A row of PLOTS.
-
-    `function` draws it, or gives None where there is nothing to draw. `how_to_read` is one line
-    for the reader; `describe` says in words what the chart shows, for those who do not see it.
-    `section`: where the report shows it. `wide`: it wants the full width of a page; otherwise two
-    stand side by side. `choices`: the same chart for each value of what `choice` names (each cost,
-    each class), by what the reader chooses; `function` draws the first.
-    """
-
-    name: str
-    section: str
-    title: str
-    function: Callable[[PlotData], Chart | None]
-    how_to_read: str
-    describe: Callable[[PlotData], str]
-    wide: bool = False
-    choice: str = ""
-    choices: Callable[[PlotData], Mapping[str, Chart]] | None = None
+ChartRow: TypeAlias = Mapping[str, str | float | None]
 
 
 def colours(methods: Sequence[str]) -> dict[str, str]:
@@ -281,21 +77,6 @@ def dashes(methods: Sequence[str]) -> dict[str, tuple[int, ...]]:
     return {m: DASHES[i // len(OKABE_ITO) % len(DASHES)] for i, m in enumerate(methods)}
 
 
-def to_png(chart: Chart, scale: float = 2.0) -> bytes:
-    """Render a chart to PNG, without a browser, on white."""
-    import vl_convert
-
-    spec = {**chart.to_dict(), "background": "white"}
-    return bytes(vl_convert.vegalite_to_png(spec, scale=scale))
-
-
-def to_svg(chart: Chart) -> str:
-    """Render a chart to SVG, without a browser, on a transparent ground."""
-    import vl_convert
-
-    return str(vl_convert.vegalite_to_svg(chart.to_dict()))
-
-
 # --- what the charts share --------------------------------------------------------------------
 
 
@@ -307,34 +88,31 @@ def chart_data(rows: Sequence[ChartRow]) -> alt.Data:
     return data
 
 
-_TEXT = {"labelColor": NEUTRAL, "titleColor": NEUTRAL, "labelFontSize": 12, "titleFontSize": 12}
-_CONFIG: dict[str, Any] = {
-    "background": "transparent",
-    "font": FONT,
-    "padding": 8,
-    "view": {"stroke": None},
-    "axis": {
-        **_TEXT,
-        "titleFontWeight": "normal",
-        "titlePadding": 10,
-        "labelLimit": 220,
-        "gridColor": "#80808038",
-        "domainColor": "#80808080",
-        "tickColor": "#80808080",
-    },
-    "legend": {**_TEXT, "symbolSize": 110, "labelLimit": 260},
-    "header": {**_TEXT, "labelFontSize": 13, "labelFontWeight": "bold", "labelLimit": 260},
-    "title": {
-        "color": NEUTRAL,
-        "subtitleColor": NEUTRAL,
-        "fontSize": 15,
-        "subtitleFontSize": 12,
-        "subtitlePadding": 5,
-    },
+_LETTER_LOOKS = {
+    "labelColor": NEUTRAL,
+    "titleColor": NEUTRAL,
+    "labelFontSize": 12,
+    "titleFontSize": 12,
+}
+_AXIS = {
+    **_LETTER_LOOKS,
+    "titleFontWeight": "normal",
+    "titlePadding": 10,
+    "labelLimit": 220,
+    "gridColor": "#80808038",
+    "domainColor": "#80808080",
+    "tickColor": "#80808080",
+}
+_TITLE = {
+    "color": NEUTRAL,
+    "subtitleColor": NEUTRAL,
+    "fontSize": 15,
+    "subtitleFontSize": 12,
+    "subtitlePadding": 5,
 }
 
 
-def finished_chart(chart: Chart, title: str, subtitle: str, **fit: Any) -> Chart:
+def finished_chart(chart: Chart, title: str, subtitle: str, **fit: str | int) -> Chart:
     """Give a chart its title, its looks and the parameter `follow`.
 
     `fit` tells the report how the chart becomes as wide as the page: `fit="width"` unless said.
@@ -345,7 +123,21 @@ def finished_chart(chart: Chart, title: str, subtitle: str, **fit: Any) -> Chart
     finished: Chart = (
         chart.add_params(alt.param(name="follow", value=""))
         .properties(title=head, **({"usermeta": fit} if fit else {}))
-        .configure(**_CONFIG)
+        .configure(
+            background="transparent",
+            font=FONT,
+            padding=8,
+            view={"stroke": None},
+            axis=_AXIS,
+            legend={**_LETTER_LOOKS, "symbolSize": 110, "labelLimit": 260},
+            header={
+                **_LETTER_LOOKS,
+                "labelFontSize": 13,
+                "labelFontWeight": "bold",
+                "labelLimit": 260,
+            },
+            title=_TITLE,
+        )
     )
     return finished
 
@@ -370,50 +162,132 @@ def followed(opacity: float = 1.0, faded: float = 0.1) -> Any:
     )
 
 
-LEGEND: dict[str, Any] = {
-    "title": None,
-    "orient": "top",
-    "columns": 4,
+Names: TypeAlias = Mapping[str, str]
+"""What the legend says of a method, by its label: the rows have it as "name" beside "method"."""
+
+
+def _method_legend(names: Names | None) -> alt.Legend:
+    import altair as alt
+
     # A legend takes the looks of the first layer, here a line of a single seed: thin and pale.
-    "symbolOpacity": 1,
-    "symbolStrokeWidth": 2.5,
-}
+    return alt.Legend(
+        title=None,
+        orient="top",
+        columns=4 if names is None else 2,
+        symbolOpacity=1,
+        symbolStrokeWidth=2.5,
+    )
 
 
-def method_colour(data: PlotData, shown: Sequence[str], *, legend: bool = True) -> alt.Color:
+def _method_scale(
+    shown: Sequence[str], values: Sequence[str | list[int]], names: Names | None
+) -> alt.Scale:
+    import altair as alt
+
+    domain = list(shown) if names is None else [names[m] for m in shown]
+    return alt.Scale(domain=domain, range=values)
+
+
+def method_colour(
+    data: PlotData, shown: Sequence[str], *, legend: bool = True, names: Names | None = None
+) -> alt.Color:
     """Colour by method."""
     import altair as alt
 
     palette = colours(data.methods)
     return alt.Color(
-        "method:N",
-        scale=alt.Scale(domain=list(shown), range=[palette[m] for m in shown]),
-        legend=alt.Legend(**LEGEND) if legend else None,
+        "method:N" if names is None else "name:N",
+        scale=_method_scale(shown, [palette[m] for m in shown], names),
+        legend=_method_legend(names) if legend else None,
     )
 
 
-def method_shape(data: PlotData, shown: Sequence[str], *, legend: bool = True) -> alt.Shape:
+def method_shape(
+    data: PlotData, shown: Sequence[str], *, legend: bool = True, names: Names | None = None
+) -> alt.Shape:
     """Shape of points by method."""
     import altair as alt
 
     shape = shapes(data.methods)
     return alt.Shape(
-        "method:N",
-        scale=alt.Scale(domain=list(shown), range=[shape[m] for m in shown]),
-        legend=alt.Legend(**LEGEND) if legend else None,
+        "method:N" if names is None else "name:N",
+        scale=_method_scale(shown, [shape[m] for m in shown], names),
+        legend=_method_legend(names) if legend else None,
     )
 
 
-def method_dash(data: PlotData, shown: Sequence[str]) -> alt.StrokeDash:
+def method_dash(
+    data: PlotData, shown: Sequence[str], *, names: Names | None = None
+) -> alt.StrokeDash:
     """Dashes of lines by method; its legend joins that of the colours."""
     import altair as alt
 
     dash = dashes(data.methods)
     return alt.StrokeDash(
-        "method:N",
-        scale=alt.Scale(domain=list(shown), range=[list(dash[m]) or [1, 0] for m in shown]),
-        legend=alt.Legend(**LEGEND),
+        "method:N" if names is None else "name:N",
+        scale=_method_scale(shown, [list(dash[m]) or [1, 0] for m in shown], names),
+        legend=_method_legend(names),
     )
+
+
+def names_axis(limit: int, padding: int = 8) -> alt.Axis:
+    """An axis of names alone, without a line; `limit` and `padding` in pixels."""
+    import altair as alt
+
+    return alt.Axis(ticks=False, domain=False, grid=False, labelPadding=padding, labelLimit=limit)
+
+
+def panels(chart: Chart) -> Chart:
+    """A panel for each "panel" of the rows, three side by side, in the order of "panel_place"."""
+    import altair as alt
+
+    header = alt.Header(labelAnchor="start", labelPadding=6, labelFontWeight="normal")
+    facet = alt.Facet("panel:N", sort=by("panel_place"), title=None, header=header)
+    faceted: Chart = chart.facet(facet=facet, columns=3, spacing={"row": 26, "column": 26})
+    return faceted
+
+
+@dataclass(frozen=True, slots=True)
+class Ramp:
+    """Colours of a heat map, from `light` to `dark`, and of the letters on its lighter cells.
+
+    Both ends of the ramp stay away from the page, white or black.
+    """
+
+    light: str
+    dark: str
+    letters: str
+
+
+BLUES = Ramp("#e8f1f8", "#0b4f82", "#10293d")
+BROWNS = Ramp("#f6efe6", "#a63d00", "#3a2a1a")
+
+
+def heat_cells(
+    base: alt.Chart, share: str, ramp: Ramp, tooltip: Sequence[alt.Tooltip], lowest: float = 0
+) -> alt.Chart:
+    """The cells of a heat map, coloured by a `share` from `lowest` to 1."""
+    import altair as alt
+
+    scale = alt.Scale(domain=[lowest, 1], range=[ramp.light, ramp.dark])
+    cells: alt.Chart = base.mark_rect(stroke="#ffffff", strokeWidth=1).encode(
+        color=alt.Color(f"{share}:Q", scale=scale, legend=None), tooltip=list(tooltip)
+    )
+    return cells
+
+
+def heat_letters(
+    base: alt.Chart, share: str, ramp: Ramp, cell: int, middle: float = 0.5
+) -> alt.Chart:
+    """The shares as percentages on cells of `cell` pixels; white on those above `middle`."""
+    import altair as alt
+
+    white, dark = alt.value("#ffffff"), alt.value(ramp.letters)
+    letters: alt.Chart = base.mark_text(fontSize=12 if cell > 40 else 10).encode(
+        text=alt.Text(f"{share}:Q", format=".0%"),
+        color=alt.condition(f"datum.{share} > {middle}", white, dark),
+    )
+    return letters
 
 
 def by(field_name: str) -> alt.EncodingSortField:
@@ -427,7 +301,7 @@ def by(field_name: str) -> alt.EncodingSortField:
     return alt.EncodingSortField(field=field_name, op="min", order="ascending")
 
 
-def methods_in_order(data: PlotData, present: Mapping[str, Any]) -> list[str]:
+def methods_in_order(data: PlotData, present: Container[str]) -> list[str]:
     """The methods that are present, in the study's order."""
     return [m for m in data.methods if m in present]
 
@@ -440,9 +314,38 @@ def seeds_of(data: PlotData, shown: Sequence[str]) -> str:
     return f"{counts[0]} to {counts[-1]} seeds a method"
 
 
+@overload
+def rounded(value: float, digits: int = 4) -> float: ...
+
+
+@overload
+def rounded(value: None, digits: int = 4) -> None: ...
+
+
+@overload
+def rounded(value: float | None, digits: int = 4) -> float | None: ...
+
+
 def rounded(value: float | None, digits: int = 4) -> float | None:
     """A number short enough to be stored many times; None stays None."""
     return None if value is None else round(float(value), digits) + 0.0
+
+
+def with_ends(name: str, estimate: Estimate, scale: float) -> dict[str, float]:
+    """An estimate in a row: its value under `name`, `low` and `high`; without an interval, one of
+    no width.
+    """
+    value, low, high = estimate.value, estimate.low, estimate.high
+    return {
+        name: rounded(value * scale),
+        "low": rounded((value if low is None else low) * scale),
+        "high": rounded((value if high is None else high) * scale),
+    }
+
+
+def numbers_under(rows: Sequence[ChartRow], *keys: str) -> list[float]:
+    """The numbers that rows have under some keys; None is left out."""
+    return [v for r in rows for k in keys if isinstance(v := r[k], int | float)]
 
 
 def capital(text: str) -> str:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tunelab.report.charts.base import (
+    BLUES,
     ChartRow,
-    PlotData,
     by,
     chart_data,
     finished_chart,
     followed,
+    heat_cells,
+    heat_letters,
     methods_in_order,
     rounded,
     seeds_of,
 )
+from tunelab.report.charts.values import PlotData
 
 if TYPE_CHECKING:
-    from tunelab.report.charts.base import Chart
+    from tunelab.report.charts.values import Chart
 
 __all__ = [
     "agreement_plot",
@@ -42,21 +46,6 @@ def confusion_plot(data: PlotData) -> Chart | None:
     if not data.confusion or not 2 <= len(names) <= MOST_CLASSES:
         return None
     shown = methods_in_order(data, data.confusion)
-    rows = [
-        {
-            "method": m,
-            "place": place,
-            "true": names[i],
-            "true_place": i,
-            "predicted": names[j],
-            "predicted_place": j,
-            "share": rounded(n / max(sum(line), 1)),
-            "rows": int(n),
-        }
-        for place, m in enumerate(shown)
-        for i, line in enumerate(data.confusion[m])
-        for j, n in enumerate(line)
-    ]
     cell = 84 if len(names) == 2 else max(18, min(54, 300 // len(names)))
     flat = len(names) == 2 and max(map(len, names)) <= 10
     x = alt.X(
@@ -73,50 +62,26 @@ def confusion_plot(data: PlotData) -> Chart | None:
         title="true",
         axis=alt.Axis(ticks=False, domain=False, labelLimit=100, grid=False),
     )
-    # Both ends of the ramp stay away from the page, white or black.
-    colour = alt.Color(
-        "share:Q",
-        scale=alt.Scale(domain=[0, 1], range=["#e8f1f8", "#0b4f82"]),
-        legend=None,
-    )
-    base = alt.Chart().encode(x=x, y=y)
-    layers = [
-        base.mark_rect(stroke="#ffffff", strokeWidth=1).encode(
-            color=colour,
-            opacity=followed(faded=0.25),
-            tooltip=[
-                alt.Tooltip("method:N"),
-                alt.Tooltip("true:N"),
-                alt.Tooltip("predicted:N"),
-                alt.Tooltip("share:Q", title="share of the true class", format=".1%"),
-                alt.Tooltip("rows:Q", title="rows, all seeds"),
-            ],
-        )
+    tooltip = [
+        alt.Tooltip("method:N"),
+        alt.Tooltip("true:N"),
+        alt.Tooltip("predicted:N"),
+        alt.Tooltip("share:Q", title="share of the true class", format=".1%"),
+        alt.Tooltip("rows:Q", title="rows, all seeds"),
     ]
+    base = alt.Chart().encode(x=x, y=y)
+    layers = [heat_cells(base, "share", BLUES, tooltip).encode(opacity=followed(faded=0.25))]
     if cell >= 30:
-        layers.append(
-            base.mark_text(fontSize=12 if cell > 40 else 10).encode(
-                text=alt.Text("share:Q", format=".0%"),
-                color=alt.condition(
-                    "datum.share > 0.5", alt.value("#ffffff"), alt.value("#10293d")
-                ),
-            )
-        )
-    fit = max(1, min(len(shown), 860 // (cell * len(names) + 24)))
+        layers.append(heat_letters(base, "share", BLUES, cell))
+    width = cell * len(names)
+    fit = max(1, min(len(shown), 860 // (width + 24)))
     per_line = math.ceil(len(shown) / math.ceil(len(shown) / fit))  # lines of like length
+    header = alt.Header(labelPadding=6, labelLimit=width + 20)
+    facet = alt.Facet("method:N", sort=by("place"), title=None, header=header)
     chart = (
-        alt.layer(*layers, data=chart_data(rows))
+        alt.layer(*layers, data=chart_data(_confusion_rows(data, shown)))
         .properties(width={"step": cell}, height={"step": cell})
-        .facet(
-            facet=alt.Facet(
-                "method:N",
-                sort=by("place"),
-                title=None,
-                header=alt.Header(labelPadding=6, labelLimit=cell * len(names) + 20),
-            ),
-            columns=per_line,
-            spacing=24,
-        )
+        .facet(facet=facet, columns=per_line, spacing=24)
     )
     return finished_chart(
         chart,
@@ -124,6 +89,25 @@ def confusion_plot(data: PlotData) -> Chart | None:
         f"share of each true class, on {data.part}; all seeds together, {seeds_of(data, shown)}",
         fit="squares",
     )
+
+
+def _confusion_rows(data: PlotData, shown: Sequence[str]) -> list[ChartRow]:
+    names = data.class_names
+    return [
+        {
+            "method": m,
+            "place": place,
+            "true": names[i],
+            "true_place": i,
+            "predicted": names[j],
+            "predicted_place": j,
+            "share": rounded(n / max(sum(line), 1)),
+            "rows": int(n),
+        }
+        for place, m in enumerate(shown)
+        for i, line in enumerate(data.confusion[m])
+        for j, n in enumerate(line)
+    ]
 
 
 def describe_confusion(data: PlotData) -> str:
@@ -175,32 +159,21 @@ def agreement_plot(data: PlotData) -> Chart | None:
                 }
             )
     cell = max(30, min(64, 560 // len(shown)))
-    axis: dict[str, Any] = {"ticks": False, "domain": False, "grid": False, "labelLimit": 130}
-    x = alt.X("other:N", sort=by("other_place"), title=None, axis=alt.Axis(**axis, labelAngle=-40))
-    y = alt.Y("method:N", sort=by("place"), title=None, axis=alt.Axis(**axis))
+    flat = alt.Axis(ticks=False, domain=False, grid=False, labelLimit=130)
+    steep = alt.Axis(ticks=False, domain=False, grid=False, labelLimit=130, labelAngle=-40)
+    x = alt.X("other:N", sort=by("other_place"), title=None, axis=steep)
+    y = alt.Y("method:N", sort=by("place"), title=None, axis=flat)
+    tooltip = [
+        alt.Tooltip("method:N"),
+        alt.Tooltip("other:N", title="and"),
+        alt.Tooltip("share:Q", title="say the same", format=".1%"),
+        alt.Tooltip("rows:Q", title="rows where they differ"),
+    ]
     lowest = min(pairs.values())
     base = alt.Chart(chart_data(rows)).encode(x=x, y=y, opacity=followed(faded=0.25))
-    middle = rounded((1 + lowest) / 2)
     chart = alt.layer(
-        base.mark_rect(stroke="#ffffff", strokeWidth=1).encode(
-            color=alt.Color(
-                "share:Q",
-                scale=alt.Scale(domain=[rounded(lowest), 1], range=["#e8f1f8", "#0b4f82"]),
-                legend=None,
-            ),
-            tooltip=[
-                alt.Tooltip("method:N"),
-                alt.Tooltip("other:N", title="and"),
-                alt.Tooltip("share:Q", title="say the same", format=".1%"),
-                alt.Tooltip("rows:Q", title="rows where they differ"),
-            ],
-        ),
-        base.mark_text(fontSize=12 if cell > 40 else 10).encode(
-            text=alt.Text("share:Q", format=".0%"),
-            color=alt.condition(
-                f"datum.share > {middle}", alt.value("#ffffff"), alt.value("#10293d")
-            ),
-        ),
+        heat_cells(base, "share", BLUES, tooltip, rounded(lowest)),
+        heat_letters(base, "share", BLUES, cell, rounded((1 + lowest) / 2)),
     ).properties(width={"step": cell}, height={"step": min(cell, 44)})
     return finished_chart(
         chart,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal, TypedDict
 
+from tunelab.core.values import Comparison
 from tunelab.report.charts.base import (
     CHART_WIDTH,
     NEUTRAL,
     ChartRow,
-    CostColumn,
-    PlotData,
     by,
     capital,
     chart_data,
@@ -20,17 +20,21 @@ from tunelab.report.charts.base import (
     method_colour,
     method_shape,
     methods_in_order,
+    names_axis,
+    numbers_under,
     padded,
+    panels,
     possible,
     rounded,
     seeds_of,
     zoom,
 )
+from tunelab.report.charts.values import CostColumn, PlotData
 
 if TYPE_CHECKING:
     import altair as alt
 
-    from tunelab.report.charts.base import Chart
+    from tunelab.report.charts.values import Chart
 
 __all__ = [
     "cost_plot",
@@ -48,8 +52,7 @@ __all__ = [
 
 def signed(data: PlotData, value: float) -> str:
     """A difference as it is written: "+1.3", or "+0.013" where the metric is no percentage."""
-    digits = 1 if data.percent else 3
-    return f"{round(value, digits) + 0.0:+.{digits}f}"
+    return f"{round(value, data.digits) + 0.0:+.{data.digits}f}"
 
 
 def difference_plot(data: PlotData) -> Chart | None:
@@ -58,85 +61,69 @@ def difference_plot(data: PlotData) -> Chart | None:
 
     if not data.differences:
         return None
-    rows: list[ChartRow] = []
-    for place, c in enumerate(data.differences):
-        d = c.difference
-        value, low, high = (
-            rounded(v * data.scale if v is not None else None) for v in (d.value, d.low, d.high)
-        )
-        shown = signed(data, value or 0.0)
-        if low is not None and high is not None:
-            shown += f" ({signed(data, low)} to {signed(data, high)})"
-        rows.append(
-            {
-                "method": c.b,
-                "place": place,
-                "row": f"vs {c.b}\n{shown}",
-                "difference": value,
-                "low": low,
-                "high": high,
-                "shown": shown,
-                "verdict": c.verdict,
-            }
-        )
-    ends = [r[k] for r in rows for k in ("difference", "low", "high") if r[k] is not None]
-    shown_methods = [m for m in data.methods if m in {r["method"] for r in rows}]
+    rows = [_difference_row(data, place, c) for place, c in enumerate(data.differences)]
+    ends = numbers_under(rows, "difference", "low", "high")
+    shown = methods_in_order(data, {c.b for c in data.differences})
     x_scale = alt.Scale(domain=padded([*ends, 0.0], 0.12), nice=False, zero=False)
     points = "percentage points" if data.percent else "difference"
-    y = alt.Y(
-        "row:N",
-        sort=by("place"),
-        title=None,
-        axis=alt.Axis(
-            ticks=False,
-            domain=False,
-            labelPadding=12,
-            grid=False,
-            labelExpr="split(datum.label, '\\n')",
-            labelLineHeight=16,
-            labelOffset=-8,
-        ),
+    two_lines = alt.Axis(
+        ticks=False,
+        domain=False,
+        labelPadding=12,
+        grid=False,
+        labelExpr="split(datum.label, '\\n')",
+        labelLineHeight=16,
+        labelOffset=-8,
     )
-    base = alt.Chart(chart_data(rows)).encode(y=y)
-    tooltip = [
-        alt.Tooltip("method:N", title=f"{data.best} against"),
-        alt.Tooltip("shown:N", title=points),
-        alt.Tooltip("verdict:N"),
-    ]
+    base = alt.Chart(chart_data(rows)).encode(
+        y=alt.Y("row:N", sort=by("place"), title=None, axis=two_lines),
+        color=method_colour(data, shown, legend=False),
+        opacity=followed(),
+        tooltip=[
+            alt.Tooltip("method:N", title=f"{data.best} against"),
+            alt.Tooltip("shown:N", title=points),
+            alt.Tooltip("verdict:N"),
+        ],
+    )
     zero = alt.Chart(chart_data([{"zero": 0}])).mark_rule(
         color=NEUTRAL, strokeDash=[4, 3], strokeWidth=1.5
     )
-    colour = method_colour(data, shown_methods, legend=False)
     better = "right" if data.higher_is_better else "left"
     layers = alt.layer(
         zero.encode(x=alt.X("zero:Q")),
         base.transform_filter("isValid(datum.low)")
         .mark_rule(strokeWidth=3)
-        .encode(
-            x=alt.X(
-                "low:Q",
-                scale=x_scale,
-                title=points,
-            ),
-            x2="high:Q",
-            color=colour,
-            opacity=followed(),
-            tooltip=tooltip,
-        ),
+        .encode(x=alt.X("low:Q", scale=x_scale, title=points), x2="high:Q"),
         base.mark_point(filled=True, size=110, opacity=1).encode(
             x=alt.X("difference:Q", scale=x_scale),
-            color=colour,
-            shape=method_shape(data, shown_methods, legend=False),
-            opacity=followed(),
-            tooltip=tooltip,
+            shape=method_shape(data, shown, legend=False),
         ),
     ).properties(width=CHART_WIDTH, height={"step": 46})
     return finished_chart(
         layers,
         f"{data.best} against every other method",
         f"{data.metric} on {data.part}, 95% intervals, "
-        f"{seeds_of(data, [data.best or '', *shown_methods])}; {better} of zero: {data.best} ahead",
+        f"{seeds_of(data, [data.best or '', *shown])}; {better} of zero: {data.best} ahead",
     )
+
+
+def _difference_row(data: PlotData, place: int, c: Comparison) -> ChartRow:
+    d = c.difference
+    low, high = (None if v is None else rounded(v * data.scale) for v in (d.low, d.high))
+    value = rounded(d.value * data.scale)
+    shown = signed(data, value)
+    if low is not None and high is not None:
+        shown += f" ({signed(data, low)} to {signed(data, high)})"
+    return {
+        "method": c.b,
+        "place": place,
+        "row": f"vs {c.b}\n{shown}",
+        "difference": value,
+        "low": low,
+        "high": high,
+        "shown": shown,
+        "verdict": c.verdict,
+    }
 
 
 def describe_differences(data: PlotData) -> str:
@@ -164,11 +151,11 @@ def _cost_plot(data: PlotData, cost: CostColumn) -> Chart | None:
     shown = _priced(data, cost)
     if len(shown) < 2:
         return None
-    rows = [_cost_row(data, cost, m) for m in shown]
-    several = any(data.seeds.get(m, 0) > 1 for m in shown)
-    _place_labels(rows)
-    ys = [r[k] for r in rows for k in ("score", "score_low", "score_high") if r[k] is not None]
-    x_domain = [min(r["cost"] for r in rows) / 1.9, max(r["cost"] for r in rows) * 1.9]
+    found = [_cost_point(data, cost, m) for m in shown]
+    places = _label_places(found)
+    rows = [{**asdict(p), "place": place} for p, place in zip(found, places, strict=True)]
+    ys = numbers_under(rows, "score", "score_low", "score_high")
+    x_domain = [min(p.cost for p in found) / 1.9, max(p.cost for p in found) * 1.9]
     unit = f", {cost.unit}" if cost.unit else ""
     x_title = f"{cost.title}{unit} (log scale)"
     y_title = f"{data.metric} on {data.part}{data.unit}"
@@ -184,12 +171,12 @@ def _cost_plot(data: PlotData, cost: CostColumn) -> Chart | None:
     colour = method_colour(data, shown, legend=False)
     tooltip = [
         alt.Tooltip("method:N"),
-        alt.Tooltip("score:Q", title=data.metric, format=".1f" if data.percent else ".3f"),
+        alt.Tooltip("score:Q", title=data.metric, format=f".{data.digits}f"),
         alt.Tooltip("text:N", title=cost.title),
         alt.Tooltip("front:N", title="beaten in both by another"),
     ]
     base = alt.Chart(chart_data(rows)).encode(x=x, y=y, color=colour, opacity=followed())
-    front = sorted((r for r in rows if r["front"] == "no"), key=lambda r: r["cost"])
+    front = sorted((p for p in found if p.front == "no"), key=lambda p: p.cost)
     layers = alt.layer(
         *([_front_line(front, x, y)] if len(front) > 1 else []),
         base.transform_filter("isValid(datum.score_low)")
@@ -206,23 +193,28 @@ def _cost_plot(data: PlotData, cost: CostColumn) -> Chart | None:
             .mark_text(**how, fontSize=13, fontWeight="bold", clip=True)
             .encode(text="method:N", color=alt.value(NEUTRAL), tooltip=tooltip)
             for place, how in _LABEL_PLACES.items()
-            if any(r["place"] == place for r in rows)
+            if place in places
         ),
     ).properties(width=CHART_WIDTH, height=340)
     return finished_chart(
         layers,
         f"{capital(data.metric)} against {cost.title}",
-        ("mean and 95% interval over seeds, " if several else "")
+        _interval_said(data, shown)
         + seeds_of(data, shown)
         + ("; dashed: the Pareto front" if len(front) > 1 else ""),
     )
 
 
-def _front_line(front: Sequence[ChartRow], x: alt.X, y: alt.Y) -> alt.Chart:
+def _interval_said(data: PlotData, shown: Sequence[str]) -> str:
+    several = any(data.seeds.get(m, 0) > 1 for m in shown)
+    return "mean and 95% interval over seeds, " if several else ""
+
+
+def _front_line(front: Sequence[_CostPoint], x: alt.X, y: alt.Y) -> alt.Chart:
     """Steps through the methods that are not beaten in both score and cost."""
     import altair as alt
 
-    steps = [{"cost": r["cost"], "score": r["score"], "order": i} for i, r in enumerate(front)]
+    steps = [{"cost": p.cost, "score": p.score, "order": i} for i, p in enumerate(front)]
     line: alt.Chart = (
         alt.Chart(chart_data(steps))
         .mark_line(
@@ -238,7 +230,17 @@ def _front_line(front: Sequence[ChartRow], x: alt.X, y: alt.Y) -> alt.Chart:
     return line
 
 
-_LABEL_PLACES: dict[str, dict[str, Any]] = {
+class _LabelPlace(TypedDict, total=False):
+    """Where the label of a point stands, as a mark has it."""
+
+    align: Literal["left", "right"]
+    baseline: Literal["middle"]
+    dx: int
+    dy: int
+    fillOpacity: float
+
+
+_LABEL_PLACES: dict[str, _LabelPlace] = {
     "right": {"align": "left", "baseline": "middle", "dx": 12, "dy": -10},
     "left": {"align": "right", "baseline": "middle", "dx": -12, "dy": -10},
     "below": {"align": "left", "baseline": "middle", "dx": 12, "dy": 12},
@@ -257,36 +259,55 @@ def _priced(data: PlotData, cost: CostColumn) -> list[str]:
     ]
 
 
-def _cost_row(data: PlotData, cost: CostColumn, method: str) -> ChartRow:
+@dataclass(frozen=True, slots=True)
+class _CostPoint:
+    """A method in the chart of a cost, in the units that are drawn; `text` is the cost as read.
+
+    `front`: whether another method beats it in both, "yes" or "no".
+    """
+
+    method: str
+    score: float
+    score_low: float | None
+    score_high: float | None
+    cost: float
+    cost_low: float | None
+    cost_high: float | None
+    text: str
+    front: str
+
+
+def _cost_point(data: PlotData, cost: CostColumn, method: str) -> _CostPoint:
     score, spent = data.scores[method], cost.estimates[method]
     # Below zero a Student interval has no place on a logarithmic axis: cut at a tenth.
     floor = spent.value / 10
     known = spent.low is not None and spent.high is not None and spent.low < spent.high
-    return {
-        "method": method,
-        "score": rounded(score.value * data.scale),
-        "score_low": rounded(None if score.low is None else score.low * data.scale),
-        "score_high": rounded(None if score.high is None else score.high * data.scale),
-        "cost": rounded(spent.value * cost.factor, 7),
-        "cost_low": rounded(max(spent.low or 0.0, floor) * cost.factor, 7) if known else None,
-        "cost_high": rounded((spent.high or 0.0) * cost.factor, 7) if known else None,
-        "text": cost.texts.get(method, ""),
-        "front": "no" if method in cost.front else "yes",
-    }
+    return _CostPoint(
+        method=method,
+        score=rounded(score.value * data.scale),
+        score_low=rounded(None if score.low is None else score.low * data.scale),
+        score_high=rounded(None if score.high is None else score.high * data.scale),
+        cost=rounded(spent.value * cost.factor, 7),
+        cost_low=rounded(max(spent.low or 0.0, floor) * cost.factor, 7) if known else None,
+        cost_high=rounded((spent.high or 0.0) * cost.factor, 7) if known else None,
+        text=cost.texts.get(method, ""),
+        front="no" if method in cost.front else "yes",
+    )
 
 
-def _place_labels(rows: Sequence[ChartRow]) -> None:
-    """Give each row a "place" for its label: the first where it meets no other point or label."""
-    xs = [math.log(r["cost"]) for r in rows]
-    ys = [r["score"] for r in rows]
+def _label_places(points: Sequence[_CostPoint]) -> list[str]:
+    """A place for each point's label: the first where it meets no other point or label."""
+    xs = [math.log(p.cost) for p in points]
+    ys = [p.score for p in points]
     span_x, span_y = (max(v) - min(v) or 1.0 for v in (xs, ys))
     # The plot as a unit square; a letter is about 1.3% of its width, a line 6% of its height.
     at = [((x - min(xs)) / span_x, (y - min(ys)) / span_y) for x, y in zip(xs, ys, strict=True)]
     taken: list[tuple[float, float, float, float]] = [
         (x - 0.015, y - 0.03, x + 0.015, y + 0.03) for x, y in at
     ]
-    for row, (x, y) in zip(rows, at, strict=True):
-        width = 0.013 * len(row["method"])
+    chosen = []
+    for point, (x, y) in zip(points, at, strict=True):
+        width = 0.013 * len(point.method)
         boxes = {}
         for place in [p for p in _LABEL_PLACES if p != "nowhere"]:
             left = x - 0.02 - width if "left" in place else x + 0.02
@@ -294,10 +315,11 @@ def _place_labels(rows: Sequence[ChartRow]) -> None:
             boxes[place] = (left, middle - 0.03, left + width, middle + 0.03)
         free = [p for p, box in boxes.items() if not any(_overlap(box, t) for t in taken)]
         inside = [p for p in free if boxes[p][0] > -0.18 and boxes[p][2] < 1.18]
-        crowded = "nowhere" if len(rows) > MOST_LABELS else "right"
-        row["place"] = (inside or free or [crowded])[0]
-        if row["place"] in boxes:
-            taken.append(boxes[row["place"]])
+        crowded = "nowhere" if len(points) > MOST_LABELS else "right"
+        chosen.append((inside or free or [crowded])[0])
+        if chosen[-1] in boxes:
+            taken.append(boxes[chosen[-1]])
+    return chosen
 
 
 MOST_LABELS = 6  # with more methods, a label that has no room is left to the hover
@@ -317,7 +339,6 @@ def _ticks(low: float, high: float) -> list[float]:
 
 def describe_cost(data: PlotData) -> str:
     """The methods by each cost, the cheapest first, and which are on the front."""
-    digits = 1 if data.percent else 3
     parts = []
     for cost in data.costs:
         shown = _priced(data, cost)
@@ -326,8 +347,7 @@ def describe_cost(data: PlotData) -> str:
         sign = -1 if cost.higher_is_better else 1
         shown.sort(key=lambda m, c=cost, s=sign: s * c.estimates[m].value)  # type: ignore[misc]
         cells = [
-            f"{m} {data.scores[m].value * data.scale:.{digits}f} at {cost.texts.get(m, '')}"
-            for m in shown
+            f"{m} {data.written(data.scores[m].value)} at {cost.texts.get(m, '')}" for m in shown
         ]
         parts.append(f"By {cost.title}: {'; '.join(cells)}.")
     return f"{capital(data.metric)}{data.unit}. {' '.join(parts)}"
@@ -344,7 +364,7 @@ def costs_plot(data: PlotData) -> Chart | None:
     shown = [m for m in data.methods if any(m in c.estimates for c in columns)]
     if not columns or len(shown) < 2:
         return None
-    rows = [
+    rows: list[ChartRow] = [
         {
             "method": m,
             "place": place,
@@ -360,12 +380,7 @@ def costs_plot(data: PlotData) -> Chart | None:
         for place, m in enumerate(shown)
         if (e := c.estimates.get(m)) is not None
     ]
-    y = alt.Y(
-        "method:N",
-        sort=by("place"),
-        title=None,
-        axis=alt.Axis(ticks=False, domain=False, grid=False, labelPadding=8, labelLimit=130),
-    )
+    y = alt.Y("method:N", sort=by("place"), title=None, axis=names_axis(130))
     colour = method_colour(data, shown, legend=False)
     tooltip = [
         alt.Tooltip("method:N"),
@@ -381,21 +396,10 @@ def costs_plot(data: PlotData) -> Chart | None:
         base.mark_rule(color=NEUTRAL, strokeWidth=1.5).encode(x="low:Q", x2="high:Q"),
         data=chart_data(rows),
     ).properties(width=190, height={"step": 24})
-    chart = layers.facet(
-        facet=alt.Facet(
-            "panel:N",
-            sort=by("panel_place"),
-            title=None,
-            header=alt.Header(labelAnchor="start", labelPadding=6, labelFontWeight="normal"),
-        ),
-        columns=3,
-        spacing={"row": 26, "column": 26},
-    ).resolve_scale(x="independent")
-    several = any(data.seeds.get(m, 0) > 1 for m in shown)
     return finished_chart(
-        chart,
+        panels(layers).resolve_scale(x="independent"),
         "What each method costs",
-        ("mean and 95% interval over seeds, " if several else "") + seeds_of(data, shown),
+        _interval_said(data, shown) + seeds_of(data, shown),
         fit="panels",
     )
 

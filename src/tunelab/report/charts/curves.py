@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +13,6 @@ import numpy as np
 from tunelab.report.charts.base import (
     CHART_WIDTH,
     ChartRow,
-    CurvePoint,
-    PlotData,
     capital,
     chart_data,
     finished_chart,
@@ -20,13 +20,15 @@ from tunelab.report.charts.base import (
     method_colour,
     method_dash,
     method_shape,
+    methods_in_order,
     rounded,
     seeds_of,
     zoom,
 )
+from tunelab.report.charts.values import CurvePoint, PlotData
 
 if TYPE_CHECKING:
-    from tunelab.report.charts.base import Chart
+    from tunelab.report.charts.values import Chart
 
 __all__ = [
     "describe_loss",
@@ -83,13 +85,13 @@ def _curves(
     if not points:
         return None
     single = _binned_by_epoch(points, bins)
-    shown = [m for m in data.methods if any(r["method"] == m for r in single)]
-    several = len({r["seed"] for r in single}) > 1
+    shown = methods_in_order(data, {p.method for p in single})
+    several = len({p.seed for p in single}) > 1
     mean = _mean_over_seeds(single, between=bins is not None)
     y = alt.Y("value:Q", title=axis, scale=alt.Scale(zero=False))
     colour = method_colour(data, shown)
     last = max(p.epoch for p in points)
-    domain = [min(r["epoch"] for r in mean) - 0.15, last + 0.15] if dots else [0, last]
+    domain = [min(p.epoch for p in mean) - 0.15, last + 0.15] if dots else [0, last]
     ticks = range(math.ceil(domain[0]), math.floor(last + 0.02) + 1)
     x = alt.X(
         "epoch:Q",
@@ -102,7 +104,7 @@ def _curves(
         alt.Tooltip("epoch:Q", format=".2~f"),
         alt.Tooltip("value:Q", title=axis, format=".3~f"),
     ]
-    thick = alt.Chart(chart_data(mean)).encode(
+    thick = alt.Chart(chart_data([_mean_row(p) for p in mean])).encode(
         x=x, y=y, color=colour, tooltip=tooltip, opacity=followed()
     )
     layers = [
@@ -110,7 +112,7 @@ def _curves(
     ]
     if several and len(shown) <= MOST_SINGLE:
         thin = (
-            alt.Chart(chart_data(single))
+            alt.Chart(chart_data([_seed_row(p) for p in single]))
             .mark_line(strokeWidth=1, clip=True)
             .encode(x=x, y=y, color=colour, detail="seed:N", opacity=followed(0.35))
         )
@@ -130,33 +132,58 @@ def _curves(
     )
 
 
-def _is_single_point(rows: Sequence[ChartRow]) -> bool:
-    counts: dict[str, int] = {}
-    for r in rows:
-        counts[r["method"]] = counts.get(r["method"], 0) + 1
-    return min(counts.values()) < 2
+@dataclass(frozen=True, slots=True)
+class _SeedPoint:
+    """A point of one seed's line; `place`: its bin, or its epoch where there are none."""
+
+    method: str
+    seed: int
+    place: float
+    epoch: float
+    value: float
 
 
-def _binned_by_epoch(points: Sequence[CurvePoint], bins: int | None) -> list[ChartRow]:
-    """Rows by method, seed and epoch; with `bins`, means within that many equal bins of epochs."""
+def _seed_row(p: _SeedPoint) -> ChartRow:
+    return {"method": p.method, "seed": p.seed, "epoch": p.epoch, "value": p.value}
+
+
+@dataclass(frozen=True, slots=True)
+class _MeanPoint:
+    """A point of the mean line of a method."""
+
+    method: str
+    epoch: float
+    value: float
+
+
+def _mean_row(p: _MeanPoint) -> ChartRow:
+    return {"method": p.method, "epoch": p.epoch, "value": p.value}
+
+
+def _is_single_point(points: Sequence[_MeanPoint]) -> bool:
+    return min(Counter(p.method for p in points).values()) < 2
+
+
+def _binned_by_epoch(points: Sequence[CurvePoint], bins: int | None) -> list[_SeedPoint]:
+    """Points by method, seed and epoch; with `bins`, means in that many equal bins of epochs."""
     last = max(p.epoch for p in points) or 1.0
     groups: dict[tuple[str, int, float], list[CurvePoint]] = {}
     for p in points:
         place = math.ceil(p.epoch / last * bins - 1e-9) if bins else p.epoch
         groups.setdefault((p.method, p.seed, place), []).append(p)
     return [
-        {
-            "method": method,
-            "seed": seed,
-            "place": place,
-            "epoch": rounded(sum(p.epoch for p in group) / len(group)),
-            "value": rounded(sum(p.value for p in group) / len(group)),
-        }
+        _SeedPoint(
+            method=method,
+            seed=seed,
+            place=place,
+            epoch=rounded(sum(p.epoch for p in group) / len(group)),
+            value=rounded(sum(p.value for p in group) / len(group)),
+        )
         for (method, seed, place), group in groups.items()
     ]
 
 
-def _mean_over_seeds(rows: Sequence[ChartRow], *, between: bool) -> list[ChartRow]:
+def _mean_over_seeds(points: Sequence[_SeedPoint], *, between: bool) -> list[_MeanPoint]:
     """Means by method and place; with `between`, of lines that have a value between their points.
 
     Seeds need not be logged at the same epochs: a mean of those that happen to be would jump from
@@ -164,34 +191,33 @@ def _mean_over_seeds(rows: Sequence[ChartRow], *, between: bool) -> list[ChartRo
     """
     if between:
         return [
-            row
-            for method in dict.fromkeys(r["method"] for r in rows)
-            for row in _mean_line([r for r in rows if r["method"] == method])
+            mean
+            for method in dict.fromkeys(p.method for p in points)
+            for mean in _mean_line(method, [p for p in points if p.method == method])
         ]
-    groups: dict[tuple[str, float], list[ChartRow]] = {}
-    for r in rows:
-        groups.setdefault((r["method"], r.pop("place")), []).append(r)
+    groups: dict[tuple[str, float], list[_SeedPoint]] = {}
+    for p in points:
+        groups.setdefault((p.method, p.place), []).append(p)
     return [
-        {
-            "method": method,
-            "epoch": rounded(sum(r["epoch"] for r in group) / len(group)),
-            "value": rounded(sum(r["value"] for r in group) / len(group)),
-        }
+        _MeanPoint(
+            method=method,
+            epoch=rounded(sum(p.epoch for p in group) / len(group)),
+            value=rounded(sum(p.value for p in group) / len(group)),
+        )
         for (method, _), group in groups.items()
     ]
 
 
-def _mean_line(rows: Sequence[ChartRow]) -> list[ChartRow]:
+def _mean_line(method: str, points: Sequence[_SeedPoint]) -> list[_MeanPoint]:
     """The mean of one method's lines, at the epochs of the seed that has the most points."""
     lines: dict[int, list[tuple[float, float]]] = {}
-    for r in rows:
-        r.pop("place")
-        lines.setdefault(r["seed"], []).append((r["epoch"], r["value"]))
+    for p in points:
+        lines.setdefault(p.seed, []).append((p.epoch, p.value))
     longest = max(lines.values(), key=len)
     epochs = [x for x, _ in sorted(longest)]
     drawn = [np.interp(epochs, *np.transpose(sorted(line))) for line in lines.values()]
     return [
-        {"method": rows[0]["method"], "epoch": x, "value": rounded(float(value))}
+        _MeanPoint(method, x, rounded(float(value)))
         for x, value in zip(epochs, np.mean(drawn, axis=0), strict=True)
     ]
 
@@ -216,4 +242,4 @@ def describe_loss(data: PlotData) -> str:
 
 def describe_validation(data: PlotData) -> str:
     """First and last validation score of each method."""
-    return _describe_curves(data.validation, data.scale, 1 if data.percent else 3)
+    return _describe_curves(data.validation, data.scale, data.digits)

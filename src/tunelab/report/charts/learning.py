@@ -9,7 +9,6 @@ from tunelab.report.charts.base import (
     CHART_WIDTH,
     NEUTRAL,
     ChartRow,
-    PlotData,
     by,
     capital,
     chart_data,
@@ -18,15 +17,21 @@ from tunelab.report.charts.base import (
     method_colour,
     method_dash,
     method_shape,
+    methods_in_order,
+    names_axis,
+    numbers_under,
     padded,
+    panels,
     possible,
     rounded,
     seeds_of,
+    with_ends,
     zoom,
 )
+from tunelab.report.charts.values import PlotData
 
 if TYPE_CHECKING:
-    from tunelab.report.charts.base import Chart
+    from tunelab.report.charts.values import Chart
 
 __all__ = [
     "describe_learning",
@@ -46,23 +51,17 @@ def learning_plot(data: PlotData) -> Chart | None:
 
     if not data.learning:
         return None
-    shown = [m for m in data.methods if any(p.method == m for p in data.learning)]
+    shown = methods_in_order(data, {p.method for p in data.learning})
     rows: list[ChartRow] = [
         {
             "method": p.method,
             "rows": p.rows,
-            "score": rounded(p.estimate.value * data.scale),
-            "low": rounded(
-                (p.estimate.value if p.estimate.low is None else p.estimate.low) * data.scale
-            ),
-            "high": rounded(
-                (p.estimate.value if p.estimate.high is None else p.estimate.high) * data.scale
-            ),
+            **with_ends("score", p.estimate, data.scale),
         }
         for p in data.learning
     ]
-    sizes = sorted({r["rows"] for r in rows})
-    ends = [r[k] for r in rows for k in ("low", "high")]
+    sizes = sorted({p.rows for p in data.learning})
+    ends = numbers_under(rows, "low", "high")
     y_title = f"{data.metric} on {data.part}{data.unit}"
     x = alt.X(
         "rows:Q",
@@ -75,7 +74,7 @@ def learning_plot(data: PlotData) -> Chart | None:
     tooltip = [
         alt.Tooltip("method:N"),
         alt.Tooltip("rows:Q", title="training rows", format=",d"),
-        alt.Tooltip("score:Q", title=data.metric, format=".1f" if data.percent else ".3f"),
+        alt.Tooltip("score:Q", title=data.metric, format=f".{data.digits}f"),
     ]
     base = alt.Chart(chart_data(rows)).encode(
         x=x,
@@ -103,14 +102,12 @@ def learning_plot(data: PlotData) -> Chart | None:
 def describe_learning(data: PlotData) -> str:
     """First and last score of each method."""
     parts = []
-    digits = 1 if data.percent else 3
     for m in data.methods:
         mine = sorted((p for p in data.learning if p.method == m), key=lambda p: p.rows)
         if mine:
-            start, end = (p.estimate.value * data.scale for p in (mine[0], mine[-1]))
+            start, end = (data.written(p.estimate.value) for p in (mine[0], mine[-1]))
             parts.append(
-                f"{m} from {start:.{digits}f} with {mine[0].rows:,} rows to {end:.{digits}f} "
-                f"with {mine[-1].rows:,}"
+                f"{m} from {start} with {mine[0].rows:,} rows to {end} with {mine[-1].rows:,}"
             )
     return f"{capital(data.metric)}: {'; '.join(parts)}."
 
@@ -121,14 +118,14 @@ def tuning_plot(data: PlotData) -> Chart | None:
 
     curves = {m: c for m, c in data.tuning.items() if c}
     shown = [m for m in data.methods if m in curves]
-    if not shown or max(len(c) for c in curves.values()) < 2:
+    most = max((len(curves[m]) for m in shown), default=0)
+    if most < 2:
         return None
     rows: list[ChartRow] = [
         {"method": m, "tries": n, "score": rounded(v * data.scale)}
         for m in shown
         for n, v in enumerate(curves[m], start=1)
     ]
-    most = max(r["tries"] for r in rows)
     base = alt.Chart(chart_data(rows)).encode(
         x=alt.X(
             "tries:Q",
@@ -164,10 +161,8 @@ def tuning_plot(data: PlotData) -> Chart | None:
 
 def describe_tuning(data: PlotData) -> str:
     """Expected score of one try and of all tries of each method."""
-    digits = 1 if data.percent else 3
     parts = [
-        f"{m} {c[0] * data.scale:.{digits}f} with one try, {c[-1] * data.scale:.{digits}f} with "
-        f"{len(c)}"
+        f"{m} {data.written(c[0])} with one try, {data.written(c[-1])} with {len(c)}"
         for m, c in data.tuning.items()
         if c
     ]
@@ -189,24 +184,16 @@ def sensitivity_plot(data: PlotData) -> Chart | None:
             "panel_place": panels.index((s.method, s.setting)),
             "value": s.value,
             "place": i,
-            "effect": rounded(s.effect.value * data.scale),
-            "low": rounded((s.effect.value if s.effect.low is None else s.effect.low) * data.scale),
-            "high": rounded(
-                (s.effect.value if s.effect.high is None else s.effect.high) * data.scale
-            ),
+            **with_ends("effect", s.effect, data.scale),
         }
         for i, s in enumerate(data.sensitivity)
     ]
     points = "percentage points" if data.percent else "difference"
-    domain = padded([0.0, *(r[k] for r in rows for k in ("low", "high"))])
+    domain = padded([0.0, *numbers_under(rows, "low", "high")])
     x_scale = alt.Scale(domain=domain, nice=False, zero=False)
-    y = alt.Y(
-        "value:N",
-        sort=by("place"),
-        title=None,
-        axis=alt.Axis(ticks=False, domain=False, grid=False, labelPadding=8, labelLimit=120),
-    )
-    x = alt.X("effect:Q", title=f"{points} from the mean", scale=x_scale)
+    y = alt.Y("value:N", sort=by("place"), title=None, axis=names_axis(120))
+    x_title = f"{points} from the mean"
+    x = alt.X("effect:Q", title=x_title, scale=x_scale)
     base = alt.Chart().encode(
         y=y,
         tooltip=[
@@ -218,22 +205,14 @@ def sensitivity_plot(data: PlotData) -> Chart | None:
     layers = alt.layer(
         alt.Chart().mark_rule(color=NEUTRAL, strokeDash=[4, 3]).encode(x=alt.XDatum(0)),
         base.mark_rule(color="#0072B2", strokeWidth=2.5).encode(
-            x=alt.X("low:Q", title=f"{points} from the mean", scale=x_scale),
-            x2="high:Q",
+            x=alt.X("low:Q", title=x_title, scale=x_scale), x2="high:Q"
         ),
         base.mark_point(filled=True, size=90, color="#0072B2", opacity=1).encode(x=x),
         data=chart_data(rows),
     ).properties(width=CHART_WIDTH - 160, height={"step": 26})
-    chart = layers.facet(
-        facet=alt.Facet(
-            "panel:N",
-            sort=by("panel_place"),
-            title=None,
-            header=alt.Header(labelAnchor="start", labelPadding=4, labelLimit=CHART_WIDTH),
-        ),
-        columns=1,
-        spacing=18,
-    ).resolve_scale(y="independent")
+    header = alt.Header(labelAnchor="start", labelPadding=4, labelLimit=CHART_WIDTH)
+    facet = alt.Facet("panel:N", sort=by("panel_place"), title=None, header=header)
+    chart = layers.facet(facet=facet, columns=1, spacing=18).resolve_scale(y="independent")
     return finished_chart(
         chart,
         "What the settings do",
@@ -257,44 +236,28 @@ def transfer_plot(data: PlotData) -> Chart | None:
     if not data.transfer:
         return None
     places: Sequence[str] = list(dict.fromkeys(p.place for p in data.transfer))
-    shown = [m for m in data.methods if any(p.method == m for p in data.transfer)]
+    shown = methods_in_order(data, {p.method for p in data.transfer})
     rows: list[ChartRow] = [
         {
             "method": p.method,
             "place": shown.index(p.method),
             "panel": p.place,
             "panel_place": places.index(p.place),
-            "score": rounded(p.estimate.value * data.scale),
-            "low": rounded(
-                (p.estimate.value if p.estimate.low is None else p.estimate.low) * data.scale
-            ),
-            "high": rounded(
-                (p.estimate.value if p.estimate.high is None else p.estimate.high) * data.scale
-            ),
+            **with_ends("score", p.estimate, data.scale),
         }
         for p in data.transfer
     ]
-    y = alt.Y(
-        "method:N",
-        sort=by("place"),
-        title=None,
-        axis=alt.Axis(ticks=False, domain=False, grid=False, labelPadding=8, labelLimit=130),
-    )
-    colour = method_colour(data, shown, legend=False)
-    scale = alt.Scale(
-        domain=possible(data, padded([r[k] for r in rows for k in ("low", "high")])),
-        nice=False,
-        zero=False,
-    )
+    domain = possible(data, padded(numbers_under(rows, "low", "high")))
+    scale = alt.Scale(domain=domain, nice=False, zero=False)
     x = alt.X("score:Q", title=None, scale=scale, axis=alt.Axis(tickCount=4))
     base = alt.Chart().encode(
-        y=y,
-        color=colour,
+        y=alt.Y("method:N", sort=by("place"), title=None, axis=names_axis(130)),
+        color=method_colour(data, shown, legend=False),
         opacity=followed(),
         tooltip=[
             alt.Tooltip("method:N"),
             alt.Tooltip("panel:N", title="on"),
-            alt.Tooltip("score:Q", title=data.metric, format=".1f" if data.percent else ".3f"),
+            alt.Tooltip("score:Q", title=data.metric, format=f".{data.digits}f"),
         ],
     )
     layers = alt.layer(
@@ -306,18 +269,8 @@ def transfer_plot(data: PlotData) -> Chart | None:
         ),
         data=chart_data(rows),
     ).properties(width=190, height={"step": 24})
-    chart = layers.facet(
-        facet=alt.Facet(
-            "panel:N",
-            sort=by("panel_place"),
-            title=None,
-            header=alt.Header(labelAnchor="start", labelPadding=6, labelFontWeight="normal"),
-        ),
-        columns=3,
-        spacing={"row": 26, "column": 26},
-    )
     return finished_chart(
-        chart,
+        panels(layers),
         f"{capital(data.metric)} elsewhere",
         f"on data that trained and chose nothing{data.unit}; mean and 95% interval over seeds, "
         f"{seeds_of(data, shown)}",
@@ -327,12 +280,11 @@ def transfer_plot(data: PlotData) -> Chart | None:
 
 def describe_transfer(data: PlotData) -> str:
     """The scores in every place."""
-    digits = 1 if data.percent else 3
     places = dict.fromkeys(p.place for p in data.transfer)
     parts = []
     for place in places:
         cells = [
-            f"{p.method} {p.estimate.value * data.scale:.{digits}f}"
+            f"{p.method} {data.written(p.estimate.value)}"
             for p in data.transfer
             if p.place == place
         ]

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tunelab.report.charts.base import (
     CHART_WIDTH,
-    LEGEND,
     NEUTRAL,
-    Curve,
-    PlotData,
+    ChartRow,
     chart_data,
-    colours,
-    dashes,
     finished_chart,
     followed,
+    method_colour,
+    method_dash,
+    method_shape,
     methods_in_order,
     rounded,
     seeds_of,
-    shapes,
     zoom,
 )
+from tunelab.report.charts.values import Curve, PlotData
 
 if TYPE_CHECKING:
-    from tunelab.report.charts.base import Chart
+    import altair as alt
+
+    from tunelab.report.charts.values import Chart
 
 __all__ = [
     "calibration_plot",
@@ -49,13 +50,8 @@ def roc_plot(data: PlotData) -> Chart | None:
         m: Curve(r.false_positive_rate, r.true_positive_rate, r.auc) for m, r in data.roc.items()
     }
     lines = _area_lines(data, curves, "false positive rate", "true positive rate")
-    chance = (
-        alt.Chart(chart_data([{"x": 0, "y": 0}, {"x": 1, "y": 1}]))
-        .mark_line(strokeDash=[4, 3], strokeWidth=1.2, color=NEUTRAL, clip=True)
-        .encode(x="x:Q", y="y:Q")
-    )
     return finished_chart(
-        alt.layer(chance, lines).properties(width=400, height=380),
+        alt.layer(_diagonal(alt.X("x:Q")), lines).properties(width=400, height=380),
         "ROC curves",
         f"{_of_classes(data)}, on {data.part}; in brackets the area; mean over seeds, "
         f"{seeds_of(data, methods_in_order(data, curves))}",
@@ -77,6 +73,18 @@ def precision_recall_plot(data: PlotData) -> Chart | None:
     )
 
 
+def _diagonal(x: alt.X) -> alt.Chart:
+    """A dashed line from (0, 0) to (1, 1)."""
+    import altair as alt
+
+    line: alt.Chart = (
+        alt.Chart(chart_data([{"x": 0, "y": 0}, {"x": 1, "y": 1}]))
+        .mark_line(strokeDash=[4, 3], strokeWidth=1.2, color=NEUTRAL, clip=True)
+        .encode(x=x, y="y:Q")
+    )
+    return line
+
+
 def _of_classes(data: PlotData) -> str:
     names = data.class_names
     return f"of {names[1]!r}" if len(names) == 2 else "one class against the rest, averaged"
@@ -88,16 +96,13 @@ def _area_lines(data: PlotData, curves: Mapping[str, Curve], x_title: str, y_tit
 
     shown = methods_in_order(data, curves)
     names = {m: f"{m} ({curves[m].area:.3f})" for m in shown}
-    palette, dash = colours(data.methods), dashes(data.methods)
-    rows = [
+    rows: list[ChartRow] = [
         {"method": m, "name": names[m], "x": rounded(x), "y": rounded(y), "order": i}
         for m in shown
         for i, (x, y) in enumerate(zip(curves[m].x, curves[m].y, strict=True))
     ]
     axis = alt.Axis(values=[0, 0.2, 0.4, 0.6, 0.8, 1], format=".1f")
     unit = alt.Scale(domain=[0, 1])
-    legend = alt.Legend(**{**LEGEND, "columns": 2})
-    domain = [names[m] for m in shown]
     lines: Chart = (
         alt.Chart(chart_data(rows))
         .mark_line(strokeWidth=2.2, clip=True)
@@ -106,16 +111,8 @@ def _area_lines(data: PlotData, curves: Mapping[str, Curve], x_title: str, y_tit
             y=alt.Y("y:Q", title=y_title, scale=unit, axis=axis),
             order="order:Q",
             opacity=followed(),
-            color=alt.Color(
-                "name:N",
-                scale=alt.Scale(domain=domain, range=[palette[m] for m in shown]),
-                legend=legend,
-            ),
-            strokeDash=alt.StrokeDash(
-                "name:N",
-                scale=alt.Scale(domain=domain, range=[list(dash[m]) or [1, 0] for m in shown]),
-                legend=legend,
-            ),
+            color=method_colour(data, shown, names=names),
+            strokeDash=method_dash(data, shown, names=names),
             tooltip=[
                 alt.Tooltip("name:N", title="method (area)"),
                 alt.Tooltip("x:Q", title=x_title, format=".3f"),
@@ -151,41 +148,16 @@ def calibration_plot(data: PlotData) -> Chart | None:
         return None
     shown = methods_in_order(data, data.reliability)
     names = {m: f"{m} ({100 * data.reliability[m].error:.1f})" for m in shown}
-    palette, shape = colours(data.methods), shapes(data.methods)
-    rows = [
-        {
-            "method": m,
-            "name": names[m],
-            "confidence": rounded(c),
-            "accuracy": rounded(a),
-            "rows": int(n),
-        }
-        for m in shown
-        for r in [data.reliability[m]]
-        for c, a, n in zip(r.confidence, r.accuracy, r.rows, strict=True)
-    ]
-    seen = [c for m in shown for c in data.reliability[m].confidence]
-    least = min([1 / max(len(data.class_names), 2), *seen])
-    # A little wider than what can be: a point at the end is drawn whole.
-    unit = alt.Scale(domain=[round(least - 0.02, 3), 1.02], nice=False)
-    lowest = min(a for m in shown for a in data.reliability[m].accuracy)
-    right = alt.Scale(domain=[-0.03 if lowest < 0.03 else 0, 1.03], nice=False)
+    sure, right = _reliability_domains(data, shown)
+    unit = alt.Scale(domain=sure, nice=False)
     axis = alt.Axis(format=".0%", tickCount=5)
-    domain = [names[m] for m in shown]
-    legend = alt.Legend(**{**LEGEND, "columns": 2})
-    x = alt.X(
-        "confidence:Q", title="confidence (probability of the class said)", scale=unit, axis=axis
-    )
-    y = alt.Y("accuracy:Q", title="how often it is right", scale=right, axis=axis)
-    base = alt.Chart(chart_data(rows)).encode(
-        x=x,
-        y=y,
+    x_title = "confidence (probability of the class said)"
+    y_scale = alt.Scale(domain=right, nice=False)
+    base = alt.Chart(chart_data(_reliability_rows(data, names))).encode(
+        x=alt.X("confidence:Q", title=x_title, scale=unit, axis=axis),
+        y=alt.Y("accuracy:Q", title="how often it is right", scale=y_scale, axis=axis),
         opacity=followed(),
-        color=alt.Color(
-            "name:N",
-            scale=alt.Scale(domain=domain, range=[palette[m] for m in shown]),
-            legend=legend,
-        ),
+        color=method_colour(data, shown, names=names),
         tooltip=[
             alt.Tooltip("name:N", title="method (error in points)"),
             alt.Tooltip("confidence:Q", title="mean confidence", format=".1%"),
@@ -193,22 +165,13 @@ def calibration_plot(data: PlotData) -> Chart | None:
             alt.Tooltip("rows:Q", title="rows, all seeds"),
         ],
     )
-    perfect = (
-        alt.Chart(chart_data([{"x": 0, "y": 0}, {"x": 1, "y": 1}]))
-        .mark_line(strokeDash=[4, 3], strokeWidth=1.2, color=NEUTRAL, clip=True)
-        .encode(x=alt.X("x:Q", scale=unit), y="y:Q")
-    )
     chart = alt.layer(
-        perfect,
+        _diagonal(alt.X("x:Q", scale=unit)),
         base.mark_line(strokeWidth=1.6, clip=True),
         base.mark_point(filled=True, clip=True)
         .encode(
             size=alt.Size("rows:Q", scale=alt.Scale(type="sqrt", range=[15, 220]), legend=None),
-            shape=alt.Shape(
-                "name:N",
-                scale=alt.Scale(domain=domain, range=[shape[m] for m in shown]),
-                legend=legend,
-            ),
+            shape=method_shape(data, shown, names=names),
         )
         .add_params(zoom()),
     ).properties(width=CHART_WIDTH, height=340)
@@ -218,6 +181,29 @@ def calibration_plot(data: PlotData) -> Chart | None:
         f"on {data.part}; in brackets the expected calibration error in points, mean over seeds; "
         f"larger points hold more rows; {seeds_of(data, shown)}",
     )
+
+
+def _reliability_rows(data: PlotData, names: Mapping[str, str]) -> list[ChartRow]:
+    return [
+        {
+            "method": m,
+            "name": name,
+            "confidence": rounded(c),
+            "accuracy": rounded(a),
+            "rows": int(n),
+        }
+        for m, name in names.items()
+        for r in [data.reliability[m]]
+        for c, a, n in zip(r.confidence, r.accuracy, r.rows, strict=True)
+    ]
+
+
+def _reliability_domains(data: PlotData, shown: Sequence[str]) -> tuple[list[float], list[float]]:
+    """Of confidence and accuracy: a little wider than what can be, so that a point is whole."""
+    seen = [c for m in shown for c in data.reliability[m].confidence]
+    least = min([1 / max(len(data.class_names), 2), *seen])
+    lowest = min(a for m in shown for a in data.reliability[m].accuracy)
+    return [round(least - 0.02, 3), 1.02], [-0.03 if lowest < 0.03 else 0, 1.03]
 
 
 def describe_calibration(data: PlotData) -> str:

@@ -7,21 +7,28 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tunelab.report.charts.base import (
+    BROWNS,
     CHART_WIDTH,
     ChartRow,
-    PlotData,
     by,
     chart_data,
     finished_chart,
     followed,
+    heat_cells,
+    heat_letters,
     method_colour,
     method_shape,
+    methods_in_order,
+    names_axis,
+    numbers_under,
     rounded,
     seeds_of,
+    with_ends,
 )
+from tunelab.report.charts.values import PlotData
 
 if TYPE_CHECKING:
-    from tunelab.report.charts.base import Chart
+    from tunelab.report.charts.values import Chart
 
 __all__ = [
     "behaviour_plot",
@@ -53,7 +60,7 @@ def _slices_plot(data: PlotData, column: str) -> Chart:
     import altair as alt
 
     points = [s for s in data.slices if s.column == column]
-    shown = [m for m in data.methods if any(s.method == m for s in points)]
+    shown = methods_in_order(data, {s.method for s in points})
     values = list(dict.fromkeys(s.value for s in points))
     if all(re.match(r"-?\d", v) for v in values):  # bins of numbers, in their order
         values.sort(key=lambda v: float(re.split(r" |$", v, maxsplit=1)[0]))
@@ -62,11 +69,7 @@ def _slices_plot(data: PlotData, column: str) -> Chart:
             "method": s.method,
             "value": f"{s.value} ({s.rows:,})",
             "place": values.index(s.value),
-            "accuracy": rounded(100 * s.accuracy.value),
-            "low": rounded(100 * (s.accuracy.value if s.accuracy.low is None else s.accuracy.low)),
-            "high": rounded(
-                100 * (s.accuracy.value if s.accuracy.high is None else s.accuracy.high)
-            ),
+            **with_ends("accuracy", s.accuracy, 100),
             "named": "yes" if s.named else "no",
         }
         for s in points
@@ -77,13 +80,13 @@ def _slices_plot(data: PlotData, column: str) -> Chart:
         title=None,
         axis=alt.Axis(ticks=False, domain=False, grid=True, labelPadding=8, labelLimit=190),
     )
-    offset = alt.YOffset("method:N", scale=alt.Scale(domain=shown))
-    colour = method_colour(data, shown)
     x_scale = alt.Scale(zero=False, nice=False, domain=_middle_range(rows))
+    x_title = f"accuracy on {data.part}, percent"
+    x = alt.X("accuracy:Q", scale=x_scale, title=x_title)
     base = alt.Chart(chart_data(rows)).encode(
         y=y,
-        yOffset=offset,
-        color=colour,
+        yOffset=alt.YOffset("method:N", scale=alt.Scale(domain=shown)),
+        color=method_colour(data, shown),
         opacity=followed(),
         tooltip=[
             alt.Tooltip("method:N"),
@@ -92,18 +95,14 @@ def _slices_plot(data: PlotData, column: str) -> Chart:
             alt.Tooltip("named:N", title="truly differs from the other rows"),
         ],
     )
-    x_title = f"accuracy on {data.part}, percent"
     layers = alt.layer(
         base.mark_rule(strokeWidth=1.5).encode(
             x=alt.X("low:Q", scale=x_scale, title=x_title), x2="high:Q", opacity=followed(0.5)
         ),
-        base.mark_point(filled=True, size=55).encode(
-            x=alt.X("accuracy:Q", scale=x_scale, title=x_title),
-            shape=method_shape(data, shown),
-        ),
+        base.mark_point(filled=True, size=55).encode(x=x, shape=method_shape(data, shown)),
         base.transform_filter("datum.named === 'yes'")
         .mark_point(filled=False, size=190, strokeWidth=1.8, shape="circle")
-        .encode(x=alt.X("accuracy:Q", scale=x_scale, title=x_title)),
+        .encode(x=x),
     ).properties(width=CHART_WIDTH, height={"step": max(7, min(13, 80 // len(shown)))})
     return finished_chart(
         layers,
@@ -115,9 +114,12 @@ def _slices_plot(data: PlotData, column: str) -> Chart:
 
 def _middle_range(rows: Sequence[ChartRow]) -> list[float]:
     """The middle of what is to be seen: points whole, the longest intervals cut."""
-    low, high = min(r["accuracy"] for r in rows), max(r["accuracy"] for r in rows)
-    lowest, highest = min(r["low"] for r in rows), max(r["high"] for r in rows)
-    return [max(0.0, lowest, low - 40.0) - 1.0, min(100.0, highest, high + 40.0) + 1.0]
+    middles = numbers_under(rows, "accuracy")
+    lowest, highest = min(numbers_under(rows, "low")), max(numbers_under(rows, "high"))
+    return [
+        max(0.0, lowest, min(middles) - 40.0) - 1.0,
+        min(100.0, highest, max(middles) + 40.0) + 1.0,
+    ]
 
 
 def describe_slices(data: PlotData) -> str:
@@ -141,7 +143,7 @@ def behaviour_plot(data: PlotData) -> Chart | None:
 
     if not data.behaviour:
         return None
-    shown = [m for m in data.methods if any(b.method == m for b in data.behaviour)]
+    shown = methods_in_order(data, {b.method for b in data.behaviour})
     tests = list(dict.fromkeys(f"{b.capability}: {b.test}" for b in data.behaviour))
     rows: list[ChartRow] = [
         {
@@ -158,12 +160,7 @@ def behaviour_plot(data: PlotData) -> Chart | None:
         for b in data.behaviour
     ]
     cell = max(34, min(70, 620 // len(shown)))
-    y = alt.Y(
-        "test:N",
-        sort=by("test_place"),
-        title=None,
-        axis=alt.Axis(ticks=False, domain=False, grid=False, labelPadding=8, labelLimit=210),
-    )
+    y = alt.Y("test:N", sort=by("test_place"), title=None, axis=names_axis(210))
     x = alt.X(
         "method:N",
         sort=by("place"),
@@ -173,27 +170,18 @@ def behaviour_plot(data: PlotData) -> Chart | None:
         ),
     )
     base = alt.Chart(chart_data(rows)).encode(x=x, y=y, opacity=followed(faded=0.25))
+    tooltip = [
+        alt.Tooltip("method:N"),
+        alt.Tooltip("test:N"),
+        alt.Tooltip("kind:N"),
+        alt.Tooltip("failure:Q", title="fails", format=".1%"),
+        alt.Tooltip("low:Q", title="95% interval from", format=".1%"),
+        alt.Tooltip("high:Q", title="to", format=".1%"),
+        alt.Tooltip("cases:Q"),
+    ]
     chart = alt.layer(
-        base.mark_rect(stroke="#ffffff", strokeWidth=1).encode(
-            color=alt.Color(
-                "failure:Q",
-                scale=alt.Scale(domain=[0, 1], range=["#f6efe6", "#a63d00"]),
-                legend=None,
-            ),
-            tooltip=[
-                alt.Tooltip("method:N"),
-                alt.Tooltip("test:N"),
-                alt.Tooltip("kind:N"),
-                alt.Tooltip("failure:Q", title="fails", format=".1%"),
-                alt.Tooltip("low:Q", title="95% interval from", format=".1%"),
-                alt.Tooltip("high:Q", title="to", format=".1%"),
-                alt.Tooltip("cases:Q"),
-            ],
-        ),
-        base.mark_text(fontSize=12 if cell > 40 else 10).encode(
-            text=alt.Text("failure:Q", format=".0%"),
-            color=alt.condition("datum.failure > 0.5", alt.value("#ffffff"), alt.value("#3a2a1a")),
-        ),
+        heat_cells(base, "failure", BROWNS, tooltip),
+        heat_letters(base, "failure", BROWNS, cell),
     ).properties(width={"step": cell}, height={"step": 26})
     return finished_chart(
         chart,
