@@ -244,9 +244,8 @@ def compare(
     Keyword `settings` (learning_rate, r, num_train_epochs, ...) go to every method that has them.
     Raises InputError before anything is trained; failed trials are kept in the study.
     """
-    given = (
-        locals()
-    )  # the study keys among these are known by name: tests/unit/study/test_study_keys.py
+    # The study keys among these are known by name: tests/unit/study/test_study_keys.py
+    given = locals()
     if isinstance(source, Dataset):
         raise ConfigError(
             "compare: expected a file, folder or hub id, found a loaded Dataset. "

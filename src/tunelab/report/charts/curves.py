@@ -28,6 +28,8 @@ from tunelab.report.charts.base import (
 from tunelab.report.charts.values import CurvePoint, PlotData
 
 if TYPE_CHECKING:
+    import altair as alt
+
     from tunelab.report.charts.values import Chart
 
 __all__ = [
@@ -91,14 +93,7 @@ def _curves(
     y = alt.Y("value:Q", title=axis, scale=alt.Scale(zero=False))
     colour = method_colour(data, shown)
     last = max(p.epoch for p in points)
-    domain = [min(p.epoch for p in mean) - 0.15, last + 0.15] if dots else [0, last]
-    ticks = range(math.ceil(domain[0]), math.floor(last + 0.02) + 1)
-    x = alt.X(
-        "epoch:Q",
-        title="epoch",
-        scale=alt.Scale(domain=domain, nice=False),
-        axis=alt.Axis(grid=False, values=list(ticks[:: max(1, len(ticks) // 8)]), format="d"),
-    )
+    x = _epochs([min(p.epoch for p in mean) - 0.15, last + 0.15] if dots else [0, last], last)
     tooltip = [
         alt.Tooltip("method:N"),
         alt.Tooltip("epoch:Q", format=".2~f"),
@@ -129,6 +124,19 @@ def _curves(
         alt.layer(*layers).properties(width=CHART_WIDTH, height=280),
         title,
         (f"thick: mean over seeds{thin_said}; " if several else "") + seeds_of(data, shown),
+    )
+
+
+def _epochs(domain: list[float], last: float) -> alt.X:
+    """The axis of epochs: whole ones up to the last, about eight of them."""
+    import altair as alt
+
+    ticks = range(math.ceil(domain[0]), math.floor(last + 0.02) + 1)
+    return alt.X(
+        "epoch:Q",
+        title="epoch",
+        scale=alt.Scale(domain=domain, nice=False),
+        axis=alt.Axis(grid=False, values=list(ticks[:: max(1, len(ticks) // 8)]), format="d"),
     )
 
 
