@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tunelab import analysis
 from tunelab.analysis import Summary, curves, numbers, ranks, tradeoff, verdict
+from tunelab.analysis.front import front, noun
 from tunelab.analysis.markdown import in_markdown
 from tunelab.analysis.tradeoff import Recommendation
 from tunelab.core import study_folder
@@ -96,7 +97,7 @@ def _study(record: StudyRecord, margin: float) -> Iterator[str]:
     yield from _by_rows(record)
     yield ""
     yield from _against_best(record, said, margin)
-    fronts = [s for cost in MATTERS for s in tradeoff.front(record, cost, said).sentences[:1]]
+    fronts = [s for cost in MATTERS for s in front(record, cost, said).sentences[:1]]
     yield from [f"- {in_markdown(line)}." for line in fronts]
     yield ""
     yield from [f"> {in_markdown(w)}" + "\n>" for w in said.warnings[:-1]]
@@ -126,7 +127,7 @@ def _surely(record: StudyRecord, found: Recommendation) -> str:
     if choice is None or best is None or choice == best:
         return ""
     ratio = tradeoff.ratio(record, choice, best, found.cost)
-    heading = tradeoff.noun(found.cost)
+    heading = noun(found.cost)
     return f"; {heading}: {_times(ratio)} that of {best}" if ratio else ""
 
 
@@ -162,7 +163,7 @@ def _against_best(record: StudyRecord, said: Summary, margin: float) -> Iterator
     found = tradeoff.recommend(record, margin=margin, summary=said)
     own = {x.label: x for x in found.losses}
     costs = [c for c in MATTERS if any(r.estimates.get(c) is not None for r in said.rows)]
-    heads = [tradeoff.noun(c) for c in costs]
+    heads = [noun(c) for c in costs]
     yield (
         f"Each method against `{best}`: what is lost on "
         f"{'test' if said.part == 'test' else 'validation'} (90% interval), and its costs as a "

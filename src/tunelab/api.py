@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tunelab import analysis, data, report, study
 from tunelab.analysis import curves, sensitivity, summary, tradeoff, verdict
 from tunelab.analysis.behaviour import Result, results
+from tunelab.analysis.front import Front, front
 from tunelab.core import files, study_folder
 from tunelab.core.artifact import MANIFEST, open_artifact
 from tunelab.core.errors import ArtifactError, ConfigError, TrialError
@@ -165,9 +166,9 @@ class Study:
         """The cheapest method shown to lose less than `margin` (0.01: one point), and why."""
         return tradeoff.recommend(self.record, margin=margin, cost=cost, summary=self.summary)
 
-    def front(self, cost: str = "train_seconds") -> tradeoff.Front:
+    def front(self, cost: str = "train_seconds") -> Front:
         """The Pareto front of the metric against a cost, with the probability to be on it."""
-        return tradeoff.front(self.record, cost, self.summary)
+        return front(self.record, cost, self.summary)
 
     def sensitivity(self, of: str | None = None) -> tuple[sensitivity.Sensitivity, ...]:
         """What each setting that varies does to the metric, or to `of`: a metric, score or cost."""

@@ -1,8 +1,8 @@
 """A study's folder -> what may be said of it. Door: `summarise` -> `Summary`.
 
-numbers markdown   rounding and wording of every figure; users' texts inside Markdown
+numbers markdown   rounding and wording of every figure; users' texts in Markdown
 summary verdict   table, comparisons and sentences
-tradeoff sensitivity setting_effects ranks curves transfer versus behaviour   one question each
+front tradeoff sensitivity setting_effects ranks curves transfer versus behaviour   a question each
 
 May import: core, data, stats. Never reaches torch.
 """

@@ -7,198 +7,27 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tunelab.analysis.numbers import MISSING, column, format_estimate, format_value
+from tunelab.analysis.front import WORDS, Front, check_cost, noun, sign
+from tunelab.analysis.numbers import column, format_estimate, format_value
 from tunelab.analysis.summary import BOOTSTRAP_SEED, read_runs, same_rows, summarise, value_of
 from tunelab.analysis.verdict import Summary
-from tunelab.core.errors import ConfigError, suggest
+from tunelab.core.errors import ConfigError
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate
-from tunelab.stats import LEAST_SEEDS, Loss, Runs, decimals, losses, mean_draws, mean_interval
+from tunelab.stats import LEAST_SEEDS, Loss, decimals, losses, mean_interval
 from tunelab.stats.metrics import METRICS
 
 __all__ = [
-    "COSTS",
-    "Front",
-    "Place",
     "Recommendation",
-    "check_cost",
-    "front",
-    "front_for_display",
     "lost",
-    "noun",
     "points",
     "ratio",
     "recommend",
     "recommendation_to_json",
 ]
 
-
-Floats = NDArray[np.float64]
-DRAWS = 1000
-
-# Cost -> how a smaller one is said ("2.1x faster to train"), and how two values stand side by side.
-_WORDS: dict[str, tuple[str, str, str]] = {
-    "train_seconds": ("faster to train", "slower to train", "{} against {}"),
-    "peak_memory_bytes": ("less memory to train", "more memory to train", "{} against {}"),
-    "artifact_bytes": ("smaller to ship", "larger to ship", "{} against {}"),
-    "texts_per_second": ("more texts a second", "fewer texts a second", "{} against {}"),
-    "latency_p50_seconds": ("faster on one text", "slower on one text", "{} against {}"),
-    "latency_p95_seconds": ("faster on slow texts", "slower on slow texts", "{} against {}"),
-    "adapter_parameters": ("fewer adapter parameters", "more adapter parameters", "{} against {}"),
-    "head_parameters": ("fewer parameters in the head", "more in the head", "{} against {}"),
-    "trainable_parameters": (
-        "fewer trained parameters",
-        "more trained parameters",
-        "{} against {}",
-    ),
-    "total_parameters": ("fewer parameters", "more parameters", "{} against {}"),
-}
-COSTS = tuple(_WORDS)
 _ASIDE = ("train_seconds", "peak_memory_bytes", "artifact_bytes", "texts_per_second")
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A method on the plane of score and cost.
-
-    `on_front`: by the means, no other method is at least as good in both and better in one.
-    `probability`: the share of draws of other seeds and rows in which that holds; None where seeds
-    are not shared or the score cannot be resampled. `beaten_by`: a method that is better in both.
-    """
-
-    label: str
-    score: Estimate
-    cost: Estimate
-    on_front: bool
-    probability: float | None
-    beaten_by: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Front:
-    """All methods of a study that have both values, cheapest first."""
-
-    metric: str
-    part: str
-    cost: str
-    places: tuple[Place, ...]
-    sentences: tuple[str, ...]
-
-
-def check_cost(name: str) -> str:
-    """A cost by its name. Raises ConfigError for another."""
-    if name not in COSTS:
-        raise ConfigError(f"Unknown cost {name!r}.{suggest(name, COSTS, what='Costs')}")
-    return name
-
-
-def noun(cost: str) -> str:
-    """A cost within a sentence, where its heading in a table would not read as one."""
-    named = {"train_seconds": "training time", "artifact_bytes": "size on disk"}
-    return named.get(cost, column(cost).heading.lower())
-
-
-def _sign(cost: str) -> float:
-    """Costs are bad, but for throughput."""
-    return -1.0 if cost == "texts_per_second" else 1.0
-
-
-def front(
-    record: StudyRecord, cost: str = "train_seconds", summary: Summary | None = None
-) -> Front:
-    """The Pareto front of the study's metric against a cost, with the probability to be on it."""
-    check_cost(cost)
-    said = summary or summarise(record)
-    key = f"{said.part}_{said.metric}"
-    known = [
-        (r.label, s, c)
-        for r in said.rows
-        if (s := r.estimates.get(key)) is not None and (c := r.estimates.get(cost)) is not None
-    ]
-    better = 1.0 if METRICS[said.metric].higher_is_better else -1.0
-    scores = np.array([[better * s.value for _, s, _ in known]])
-    costs = np.array([[_sign(cost) * c.value for _, _, c in known]])
-    now = _undominated(scores, costs)[0] if known else np.zeros(0, dtype=bool)
-    share = _probabilities(record, said, cost, [label for label, _, _ in known])
-    places = [
-        Place(label, s, c, bool(now[i]), share.get(label), _beater(i, scores[0], costs[0], known))
-        for i, (label, s, c) in enumerate(known)
-    ]
-    places.sort(key=lambda p: (_sign(cost) * p.cost.value, p.label))
-    found = Front(said.metric, said.part, cost, tuple(places), ())
-    return Front(found.metric, found.part, cost, found.places, _front_sentences(found))
-
-
-def _undominated(scores: Floats, costs: Floats) -> NDArray[np.bool_]:
-    """Who is on the front, (B, methods), from scores (more is better) and costs (less is)."""
-    good = scores[:, :, None] >= scores[:, None, :]  # [b, j, i]: j at least as good as i
-    cheap = costs[:, :, None] <= costs[:, None, :]
-    strictly = (scores[:, :, None] > scores[:, None, :]) | (costs[:, :, None] < costs[:, None, :])
-    return np.asarray(~(good & cheap & strictly).any(axis=1))
-
-
-def _beater(
-    i: int, scores: Floats, costs: Floats, known: Sequence[tuple[str, Estimate, Estimate]]
-) -> str | None:
-    both = np.flatnonzero((scores >= scores[i]) & (costs <= costs[i]))
-    strict = [int(j) for j in both if scores[j] > scores[i] or costs[j] < costs[i]]
-    return known[max(strict, key=lambda j: scores[j])][0] if strict else None
-
-
-def _probabilities(
-    record: StudyRecord, said: Summary, cost: str, labels: Sequence[str]
-) -> dict[str, float]:
-    runs = read_runs(record)[said.split]
-    costs: dict[str, dict[int, float]] = {label: {} for label in labels}
-    for r in record.done:
-        value = value_of(r, cost)
-        if r.spec.method.label in costs and value is not None:
-            costs[r.spec.method.label][r.spec.seed] = value
-    # Only what has both values with the same seeds can be drawn together.
-    usable = [
-        Runs(label, {s: p for s, p in runs[label].by_seed.items() if s in costs[label]})
-        for label in labels
-        if label in runs and set(runs[label].by_seed) & set(costs[label])
-    ]
-    if len({p.ids for r in usable for p in r.by_seed.values()}) != 1:
-        return {}
-    rng = np.random.default_rng(BOOTSTRAP_SEED)
-    drawn_labels, scores, drawn = mean_draws(usable, said.metric, rng, DRAWS)
-    if not drawn_labels:
-        return {}
-    by_label = {r.label: r for r in usable}
-    seeds = sorted(set.intersection(*(set(by_label[x].by_seed) for x in drawn_labels)))
-    s = len(seeds)
-    widen = math.sqrt(s / (s - 1)) if s > 1 else 0.0
-    columns = []
-    for label in drawn_labels:
-        of = np.array([costs[label][k] for k in seeds])
-        columns.append(of.mean() + widen * (of[drawn].mean(axis=1) - of.mean()))
-    fine = np.isfinite(scores).all(axis=1)
-    better = 1.0 if METRICS[said.metric].higher_is_better else -1.0
-    on = _undominated(better * scores[fine], _sign(cost) * np.stack(columns, axis=1)[fine])
-    return {label: float(x) for label, x in zip(drawn_labels, on.mean(axis=0), strict=True)}
-
-
-def _front_sentences(f: Front) -> tuple[str, ...]:
-    if len(f.places) < 2:
-        return ()
-    what = column(f"{f.part}_{f.metric}").about
-    cost = noun(f.cost)
-    on = [p for p in f.places if p.on_front]
-    names = ", ".join(
-        p.label + ("" if p.probability is None else f" ({100 * p.probability:.0f}%)") for p in on
-    )
-    tail = "" if on[0].probability is None else "; in brackets how surely, over seeds and rows"
-    said = [f"No method beats these in both {what} and {cost}: {names}{tail}"]
-    said += [
-        f"{p.label} is beaten in both by {p.beaten_by}, and surely so"
-        for p in f.places
-        if p.beaten_by and p.probability is not None and p.probability < 0.05
-    ]
-    return tuple(said)
 
 
 # --- the recommendation -------------------------------------------------------------------------
@@ -286,9 +115,7 @@ def recommend(
     found = losses(runs[said.best], others, said.metric, rng, margin=margin) if paired else []
     fine = [x.label for x in found if x.acceptable]
     prices = {
-        r.label: _sign(cost) * e.value
-        for r in said.rows
-        if (e := r.estimates.get(cost)) is not None
+        r.label: sign(cost) * e.value for r in said.rows if (e := r.estimates.get(cost)) is not None
     }
     priced = [x for x in (said.best, *fine) if x in prices]
     choice = min(priced, key=lambda x: prices[x]) if priced else said.best
@@ -333,7 +160,7 @@ def _in_short(r: Recommendation, record: StudyRecord, said: Summary, loss: str) 
     if not r.losses:
         return f"Take {best}: there is nothing to compare it with"
     prices = {x.label: x.estimates.get(r.cost) for x in said.rows}
-    known = {label: _sign(r.cost) * e.value for label, e in prices.items() if e is not None}
+    known = {label: sign(r.cost) * e.value for label, e in prices.items() if e is not None}
     if best in known and len(known) > 1 and known[best] == min(known.values()):
         return f"Take {best}: best on validation, and the cheapest ({noun(r.cost)})"
     if any(x.acceptable for x in r.losses):
@@ -399,10 +226,10 @@ def _compared(record: StudyRecord, said: Summary, a: str, b: str, costs: Sequenc
             continue
         if found.low is not None and found.high is not None and found.low <= 1 <= found.high:
             continue
-        factor = found.value if _sign(cost) < 0 else 1 / found.value
+        factor = found.value if sign(cost) < 0 else 1 / found.value
         if 1 / 1.1 < factor < 1.1:
             continue
-        of, (good, bad, values) = column(cost), _WORDS[cost]
+        of, (good, bad, values) = column(cost), WORDS[cost]
         both = values.format(format_value(mine.value, of), format_value(theirs.value, of))
         times = f"{max(factor, 1 / factor):.1f}x"
         (better if factor > 1 else worse).append(f"{times} {good if factor > 1 else bad} ({both})")
@@ -473,28 +300,6 @@ def _conditions(r: Recommendation, record: StudyRecord, said: Summary, loss: str
     if r.part != "test":
         out.append("The test part was not scored: on validation every method is flattered.")
     return out
-
-
-def front_for_display(
-    found: Front, unknown: str = MISSING, unbeaten: str = MISSING
-) -> tuple[list[str], list[list[str]]]:
-    """The table that people read: a row a method. What stands where a probability is `unknown`,
-    and where a method is `unbeaten`.
-    """
-    score, cost = column(f"{found.part}_{found.metric}"), column(found.cost)
-    headings = ["Method", score.heading, cost.heading, "On the front", "How surely", "Beaten by"]
-    rows = [
-        [
-            p.label,
-            format_estimate(p.score, score.kind),
-            format_estimate(p.cost, cost.kind),
-            "yes" if p.on_front else "no",
-            unknown if p.probability is None else f"{100 * p.probability:.0f}%",
-            p.beaten_by or unbeaten,
-        ]
-        for p in found.places
-    ]
-    return headings, rows
 
 
 def recommendation_to_json(r: Recommendation | Front) -> dict[str, object]:

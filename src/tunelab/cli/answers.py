@@ -41,7 +41,9 @@ def recommend_command(
 ) -> None:
     """The cheapest method shown to lose little against the best, and the Pareto front."""
     from tunelab import analysis
+    from tunelab.analysis import front as fronts
     from tunelab.analysis import tradeoff
+    from tunelab.analysis.front import check_cost, front_for_display
     from tunelab.cli import terminal
     from tunelab.core import study_folder
     from tunelab.study import resolve
@@ -49,14 +51,14 @@ def recommend_command(
     record = study_folder.read_study(study)
     if metric is not None:
         resolve.require_metric(metric)
-    tradeoff.check_cost(cost)
+    check_cost(cost)
     if not 0 < margin < 100:
         raise InputError(
             f"--margin {margin:g}: expected points above 0 and below 100, such as 1 or 0.5."
         )
     said = analysis.summarise(record, metric)
     found = tradeoff.recommend(record, margin=margin / 100, cost=cost, summary=said)
-    front = tradeoff.front(record, cost, said)
+    front = fronts.front(record, cost, said)
     if as_json:
         both = {
             "recommendation": tradeoff.recommendation_to_json(found),
@@ -69,7 +71,7 @@ def recommend_command(
     for line in (*found.reasons, *found.conditions):
         terminal.say(out, f"- {line}", indent=2)
     out.print()
-    terminal.print_table(*tradeoff.front_for_display(front, "-", ""), "Score against cost")
+    terminal.print_table(*front_for_display(front, "-", ""), "Score against cost")
     for line in front.sentences:
         terminal.say(out, line + ".", indent=2)
 

@@ -207,7 +207,7 @@ def _trained_on(artifact: Path, rows: Split) -> int | None:
         return None
     if spec is None or known is None or known.fingerprint != spec.fingerprint:
         return None
-    texts = set(trial.drawn(known, spec).train.texts)
+    texts = set(trial.rows_for_trial(known, spec).train.texts)
     return sum(t in texts for t in rows.texts)
 
 

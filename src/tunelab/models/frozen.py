@@ -72,7 +72,7 @@ class Frozen:
     dropout: float
     why_not: str | None
 
-    def still(self) -> None:
+    def disable_dropout(self) -> None:
         """Turn their dropout off, until the model is put into training mode again."""
         for module in self.modules.values():
             module.training = False

@@ -10,6 +10,7 @@ import numpy as np
 
 from tunelab.analysis import Summary, numbers, sensitivity, setting_effects, tradeoff, verdict
 from tunelab.analysis.curves import curves_from_json
+from tunelab.analysis.front import front, front_for_display
 from tunelab.analysis.numbers import column, format_estimate
 from tunelab.analysis.summary import shown_columns
 from tunelab.core.study_folder import StudyRecord
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tunelab.stats import Runs
 
 __all__ = [
+    "Cell",
     "blocks_by_section",
     "class_table",
     "data_card_block",
@@ -113,7 +115,7 @@ def blocks_by_section(
 def _tradeoff(record: StudyRecord, summary: Summary) -> list[Block]:
     """What to take where a point may be lost, and who is beaten in both score and cost."""
     advice = tradeoff.recommend(record, summary=summary)
-    headings, rows = tradeoff.front_for_display(tradeoff.front(record, summary=summary))
+    headings, rows = front_for_display(front(record, summary=summary))
     return [
         Block(
             "What to take",

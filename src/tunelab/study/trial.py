@@ -17,25 +17,22 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from tunelab import data
 from tunelab.core import files, machine, study_folder
-from tunelab.core.details import Details, Provenance, Pruned, Scoring, Trained
+from tunelab.core.details import BaseRef, Details, Provenance, Pruned, Seeds, Trained
 from tunelab.core.errors import TrialError, TunelabError
 from tunelab.core.events import Evaluated, OnEvent, OnProgress, Progressed, Stage
 from tunelab.core.values import (
-    BaseRef,
     Classifier,
     Cost,
     Dataset,
     DataSpec,
     MethodSpec,
     Predictions,
-    Seeds,
-    Split,
     TrialResult,
     TrialSpec,
 )
@@ -44,12 +41,19 @@ from tunelab.data import behaviour
 from tunelab.methods import METHODS, Outcome, Task, Trainable
 from tunelab.models import bases
 from tunelab.stats import calibration, metrics
-from tunelab.stats.predictions import confusion
 from tunelab.study.elsewhere import score, score_elsewhere, score_transfer
+from tunelab.study.measures import (
+    confusion_counts,
+    cost_of,
+    latencies,
+    scores_of_parts,
+    scoring_of,
+    validation_predictions,
+)
 
 __all__ = [
     "Finished",
-    "drawn",
+    "rows_for_trial",
     "failed",
     "make_spec",
     "named_seeds",
@@ -59,8 +63,6 @@ __all__ = [
 
 # Changing what a trial computes must change this: results of before are then not taken for done.
 _RECIPE = 1
-_LATENCY_TEXTS = 50
-_LATENCY_WARMUP = 3
 
 
 def make_spec(
@@ -251,7 +253,7 @@ def _prepare_trial(t: _Running) -> None:
     """Load the data and build the model; a method without a training is done at once."""
     spec = t.spec
     t.on_event(Stage("loading data"))
-    dataset = t.dataset = drawn(_the_same_data(spec), spec)
+    dataset = t.dataset = rows_for_trial(_the_same_data(spec), spec)
     # A spec that names code is one whose study allowed it.
     base = bases.resolve_exactly(spec.base, t.folder / "artifact", True) if spec.base else None
     method = METHODS[spec.method.name]
@@ -316,25 +318,25 @@ def _scored_trial(t: _Running, outcome: Outcome, artifact: Path) -> Finished:
     stack = outcome.details.trained.stack or 1
     peak_bytes = max(t.peak.bytes() or 0, outcome.peak_memory_bytes or 0) or None
     t.on_event(Stage("scoring"))
-    validation = _validation(outcome, dataset.validation)
+    validation = validation_predictions(outcome, dataset.validation)
     if spec.purpose == "tuning":
         return _tried(spec, outcome, validation, dataset, t.provenance(dataset, stack))
     test = score(classifier, dataset.test)
-    scores, reasons = _all_scores({"eval": validation, "test": test}, dataset.label_names)
-    latency = _latency(classifier, dataset.test.texts)
+    scores, reasons = scores_of_parts({"eval": validation, "test": test}, dataset.label_names)
+    latency = latencies(classifier, dataset.test.texts)
     artifact.mkdir(parents=True, exist_ok=True)
     classifier.save(artifact)
     calibration.write_temperature(artifact, validation)
-    cost = _cost(outcome, test, latency, peak_bytes, files.folder_bytes(artifact))
+    cost = cost_of(outcome, test, latency, peak_bytes, files.folder_bytes(artifact))
     others = [(d, data.load_other(d, dataset.label_names)) for d in spec.test_on]
     elsewhere, transfer = score_transfer(others, classifier, dataset.label_names)
     splits = {"validation": validation, "test": test}
     details = replace(
         outcome.details,
         per_class={k: metrics.per_class(p, dataset.label_names) for k, p in splits.items()},
-        confusion={k: _confusion(p) for k, p in splits.items()},
+        confusion={k: confusion_counts(p) for k, p in splits.items()},
         transfer=transfer,
-        scoring=_scored_by(classifier),
+        scoring=scoring_of(classifier),
     )
     if peak_bytes is None:
         reasons["peak_memory_bytes"] = "this system does not report a process's peak memory"
@@ -350,25 +352,6 @@ def _scored_trial(t: _Running, outcome: Outcome, artifact: Path) -> Finished:
     return Finished(result, tuple(outcome.history), {**splits, **elsewhere}, classifier)
 
 
-def _cost(
-    outcome: Outcome,
-    test: Predictions,
-    latency: tuple[float, float],
-    peak_bytes: int | None,
-    artifact_bytes: int,
-) -> Cost:
-    assert test.seconds is not None  # noqa: S101  _score measured it
-    return Cost(
-        train_seconds=outcome.train_seconds,
-        peak_memory_bytes=peak_bytes,
-        **outcome.counts,
-        artifact_bytes=artifact_bytes,
-        texts_per_second=len(test.ids) / test.seconds,
-        latency_p50_seconds=latency[0],
-        latency_p95_seconds=latency[1],
-    )
-
-
 def _tried(
     spec: TrialSpec,
     outcome: Outcome,
@@ -377,7 +360,7 @@ def _tried(
     provenance: Provenance,
 ) -> Finished:
     """The result of a try of settings: what validation says, and nothing of the test part."""
-    scores, reasons = _all_scores({"eval": validation}, dataset.label_names)
+    scores, reasons = scores_of_parts({"eval": validation}, dataset.label_names)
     result = TrialResult(
         spec,
         "done",
@@ -417,7 +400,7 @@ def failed(spec: TrialSpec, error: BaseException | str, provenance: Provenance) 
 # --- the steps ------------------------------------------------------------------------------
 
 
-def drawn(dataset: Dataset, spec: TrialSpec) -> Dataset:
+def rows_for_trial(dataset: Dataset, spec: TrialSpec) -> Dataset:
     """The rows that this trial sees; the same for every method with the same seed."""
     if spec.vary_split:
         dataset = data.redivided(dataset, spec.seed)
@@ -456,53 +439,6 @@ def _the_same_data(spec: TrialSpec) -> Dataset:
             f"{dataset.fingerprint[:12]}, planned was {spec.fingerprint[:12]}. Run the study again."
         )
     return dataset
-
-
-def _validation(outcome: Outcome, split: Split) -> Predictions:
-    if outcome.validation_scores is None:
-        return score(outcome.classifier, split)
-    kind = outcome.classifier.score_kind
-    return Predictions(split.ids, split.labels, outcome.validation_scores, kind)
-
-
-def _all_scores(
-    splits: Mapping[str, Predictions], label_names: tuple[str, ...]
-) -> tuple[dict[str, float | None], dict[str, str]]:
-    values: dict[str, float | None] = {}
-    reasons: dict[str, str] = {}
-    for prefix, predictions in splits.items():
-        found, why = metrics.evaluate(predictions, label_names)
-        values |= {f"{prefix}_{k}": v for k, v in found.items()}
-        reasons |= {f"{prefix}_{k}": v for k, v in why.items()}
-    return values, reasons
-
-
-def _confusion(p: Predictions) -> list[list[int]]:
-    matrix: list[list[int]] = confusion(p.labels, p.predicted, p.scores.shape[1]).tolist()
-    return matrix
-
-
-def _latency(classifier: Classifier, texts: tuple[str, ...]) -> tuple[float, float]:
-    """Median and 95th percentile of the seconds that one text takes, tokenization included."""
-    some = texts[:: max(1, len(texts) // _LATENCY_TEXTS)][:_LATENCY_TEXTS]
-    for text in some[:_LATENCY_WARMUP]:
-        classifier.scores([text])
-    seconds = []
-    for text in some:
-        started = time.perf_counter()
-        classifier.scores([text])
-        seconds.append(time.perf_counter() - started)
-    p50, p95 = np.percentile(seconds, [50, 95])
-    return float(p50), float(p95)
-
-
-def _scored_by(classifier: Any) -> Scoring | None:
-    """What measured texts/s and latency: the path of `scoring.Prepared`, and why it is plain."""
-    prepared = getattr(getattr(classifier, "embedder", classifier), "prepared", None)
-    if prepared is None:
-        return None  # no transformer scores these texts
-    made = prepared()
-    return Scoring(made.engine, made.why, made.merged, made.precision)
 
 
 def _provenance(  # noqa: PLR0917

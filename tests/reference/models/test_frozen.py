@@ -116,7 +116,7 @@ def test_only_what_is_frozen_stops_dropping(folders: dict[str, Path]) -> None:
     found = frozen.find_lower(model)
     assert found is not None
     model.train()
-    found.still()
+    found.disable_dropout()
     drops = {n for n, m in model.named_modules() if isinstance(m, torch.nn.Dropout) and m.training}
     encoder = model.get_base_model()
     assert all("layer.1." in n or n.endswith("model.dropout") for n in drops)
@@ -258,7 +258,7 @@ def test_the_plain_engine_keeps_frozen_layers_still_too(folders: dict[str, Path]
     found = frozen.find_lower(model)
     assert found is not None
     model.train()
-    found.still()
+    found.disable_dropout()
     texts = batches.pad(data(4).encoded, np.arange(4), 0)
     ids, mask = (torch.from_numpy(a) for a in (texts.input_ids, texts.attention_mask))
     encoder = getattr(model, model.base_model_prefix)

@@ -12,6 +12,7 @@ import pytest
 
 from studies import METHODS, make_study
 from tunelab.analysis import summarise, tradeoff
+from tunelab.analysis.front import COSTS, _undominated, front
 from tunelab.analysis.numbers import cost_names
 from tunelab.core.errors import ConfigError
 from tunelab.core.study_folder import StudyRecord, read_study
@@ -57,12 +58,12 @@ FAR = {"svm-tfidf": 0.70, "svm": 0.75, "full": 0.90, "lora": 0.899}
 
 
 def test_every_cost_of_the_table_has_its_words() -> None:
-    assert set(tradeoff.COSTS) == set(cost_names())
+    assert set(COSTS) == set(cost_names())
 
 
 def test_the_front_by_means(tmp_path: Path) -> None:
     record = with_scores(study(tmp_path), FAR, 0.001)
-    found = tradeoff.front(record, "artifact_bytes")
+    found = front(record, "artifact_bytes")
     by_label = {p.label: p for p in found.places}
     # lora 1.8 MB, svm-tfidf 4.1 MB, svm 91.3 MB, full 91.6 MB
     assert [p.label for p in found.places] == ["lora", "svm-tfidf", "svm", "full"]
@@ -81,7 +82,7 @@ def test_the_front_by_means(tmp_path: Path) -> None:
 
 
 def test_throughput_is_a_cost_of_which_more_is_better(tmp_path: Path) -> None:
-    found = tradeoff.front(with_scores(study(tmp_path), FAR, 0.001), "texts_per_second")
+    found = front(with_scores(study(tmp_path), FAR, 0.001), "texts_per_second")
     assert found.places[0].label == "svm-tfidf"
     assert found.places[0].on_front
 
@@ -89,7 +90,7 @@ def test_throughput_is_a_cost_of_which_more_is_better(tmp_path: Path) -> None:
 def test_undominated_by_hand() -> None:
     scores = np.array([[3.0, 2.0, 2.0, 1.0, 3.0]])
     costs = np.array([[5.0, 1.0, 2.0, 1.0, 5.0]])
-    found = tradeoff._undominated(scores, costs)[0]
+    found = _undominated(scores, costs)[0]
     assert found.tolist() == [True, True, False, False, True]  # equals do not beat each other
 
 
@@ -159,9 +160,9 @@ def test_nothing_finished_and_bad_names(tmp_path: Path) -> None:
     record = study(tmp_path, seeds=1, rows=20)
     none = replace(record, results=tuple(replace(r, status="failed") for r in record.results))
     assert tradeoff.recommend(none).choice is None
-    assert tradeoff.front(none).places == ()
+    assert front(none).places == ()
     with pytest.raises(ConfigError, match="Did you mean 'train_seconds'"):
-        tradeoff.front(record, "train_second")
+        front(record, "train_second")
     with pytest.raises(ConfigError, match=r"margin: expected a loss above 0.*found 1"):
         tradeoff.recommend(record, margin=1)
 
@@ -208,5 +209,5 @@ def test_a_ratio_that_two_seeds_leave_open_reaches_below_one(tmp_path: Path) -> 
 def test_a_summary_may_be_given(tmp_path: Path) -> None:
     record = study(tmp_path, rows=60)
     said = summarise(record)
-    assert tradeoff.front(record, summary=said) == tradeoff.front(record)
+    assert front(record, summary=said) == front(record)
     assert tradeoff.recommend(record, summary=said) == tradeoff.recommend(record)

@@ -24,7 +24,7 @@ from tunelab.data import SOURCES, describe, duplicates, load, loading, write_tab
 from tunelab.data.card import count_duplicates, fingerprint_of
 from tunelab.data.labels import NUMBER
 from tunelab.data.split import _stratified_order
-from tunelab.study.trial import drawn, make_spec
+from tunelab.study.trial import make_spec, rows_for_trial
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 
@@ -278,14 +278,14 @@ def test_rows_divided_anew_are_held_apart_where_leaks_are_dropped(tmp_path):
     lora = MethodSpec("lora", "lora", {})
     for on_leak in ("drop", "fail"):
         asked = make_spec(replace(spec, on_leak=on_leak), "f", None, lora, 0, vary_split=True)
-        found = drawn(dataset, asked)
+        found = rows_for_trial(dataset, asked)
         assert leaked(found) == [0, 0]
         assert found.validation.ids == again.validation.ids
         plain = make_spec(spec, "f", None, lora, 0)
-        assert drawn(dataset, plain) is dataset
+        assert rows_for_trial(dataset, plain) is dataset
     warned = make_spec(replace(spec, on_leak="warn"), "f", None, lora, 0, vary_split=True)
     assert warned.trial_id != asked.trial_id
-    assert drawn(dataset, warned).train.ids == again.train.ids
+    assert rows_for_trial(dataset, warned).train.ids == again.train.ids
 
 
 def test_other_data_of_the_class_minus_one_alone_is_labelled(tmp_path):

@@ -86,7 +86,7 @@ class Lowest:
     def disable_dropout(self) -> None:
         """Turn dropout off in them, where the settings say so."""
         if self._found is not None and not self._drops:
-            self._found.still()
+            self._found.disable_dropout()
 
     @contextmanager
     def scored(self) -> Iterator[frozen.Lower | None]:

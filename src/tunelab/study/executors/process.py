@@ -115,17 +115,17 @@ def run_in_processes(
                     study_folder.sweep(study, spec.trial_id)
                     waiting.appendleft((spec,))
 
+        def job_of(specs: tuple[TrialSpec, ...]) -> Job:
+            for spec in specs:
+                on_event(Started(spec.trial_id))
+            return Job(specs, str(study.resolve()), metric, jobs, str(logs / specs[0].trial_id))
+
         try:
             process = worker.started(needed, threads)
             while waiting or running:
-                while waiting and len(running) < jobs:
-                    if process.poll() is not None:
-                        break
+                while waiting and len(running) < jobs and process.poll() is None:
                     specs = waiting.popleft()
-                    for spec in specs:
-                        on_event(Started(spec.trial_id))
-                    log = str(logs / specs[0].trial_id)
-                    job = Job(specs, str(study.resolve()), metric, jobs, log)
+                    job = job_of(specs)
                     running[job.name] = specs
                     _send_job(process, job)
                 end = _next_end(process, on_event)
