@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tunelab.analysis.effects import effects
 from tunelab.analysis.verdict import Summary, joined_by_and
 from tunelab.core.details import Hardware
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.words import counted
+from tunelab.data.gate import values
+from tunelab.stats import least_seeds
 
 if TYPE_CHECKING:
     from tunelab.stats import Runs
@@ -86,9 +89,6 @@ def _caveats_of_gate(
     record: StudyRecord, summary: Summary, runs: Mapping[str, Mapping[str, Runs]]
 ) -> list[str]:
     """What the data gate's findings do to the conclusion."""
-    from tunelab.analysis.effects import effects
-    from tunelab.data.gate import values
-
     if record.gate is None:
         return []
     found = values.gate_from_json(record.gate)
@@ -102,8 +102,6 @@ def _caveats_of_gate(
 
 
 def _caveats_of_seeds(summary: Summary) -> list[str]:
-    from tunelab.stats import least_seeds
-
     counts = sorted({r.n_seeds for r in summary.rows if r.n_seeds})
     least = least_seeds()
     undecided = any(c.verdict == "undecided" for c in summary.comparisons)

@@ -19,6 +19,7 @@ from tunelab.analysis.summary import BOOTSTRAP_SEED, same_rows
 from tunelab.core.plain import JsonObject
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate, TrialResult
+from tunelab.stats import Runs, compare_all, mean_interval
 from tunelab.stats.metrics import METRICS
 
 __all__ = [
@@ -93,8 +94,6 @@ def learning_curves(record: StudyRecord, metric: str | None = None) -> Curves | 
 
 
 def _point(label: str, rows: int, results: Sequence[TrialResult], key: str) -> Point | None:
-    from tunelab.stats import mean_interval
-
     values = [v for r in results if (v := r.scores.get(key)) is not None]
     if not values:
         return None
@@ -114,8 +113,6 @@ def _crossings(
     metric: str,
     part: str,
 ) -> tuple[Crossing, ...]:
-    from tunelab.stats import Runs, compare_all
-
     split = SCORED_PARTS[part]
     gaps: dict[tuple[str, str], dict[int, Estimate]] = {}
     for rows, of_size in sorted(by_size.items()):

@@ -20,13 +20,12 @@ from tunelab.analysis.verdict import Row, Summary, headline, verdict_sentences
 from tunelab.core.errors import ConfigError, suggest
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Comparison, Cost, Estimate, Predictions, TrialResult
+from tunelab.stats import Runs, compare_all, mean_interval, means
 from tunelab.stats.metrics import METRICS
 from tunelab.stats.racing import race_from_json
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from tunelab.stats import Runs
 
 __all__ = [
     "BOOTSTRAP_SEED",
@@ -149,8 +148,6 @@ def read_runs(record: StudyRecord) -> dict[str, dict[str, Runs]]:
 
     Reads every trial once. A method without predictions on a part is not in it.
     """
-    from tunelab.stats import Runs
-
     found: dict[str, dict[str, dict[int, Predictions]]] = {p: {} for p in SCORED_PARTS.values()}
     for r in record.done:
         for part, p in record.predictions(r.spec.trial_id).items():
@@ -164,8 +161,6 @@ def read_runs(record: StudyRecord) -> dict[str, dict[str, Runs]]:
 
 def _means_by_column(runs: Mapping[str, Mapping[str, Runs]]) -> dict[tuple[str, str], Estimate]:
     """Means over seeds, with intervals for other seeds and rows, by (label, "test_accuracy")."""
-    from tunelab.stats import means
-
     return {
         (label, f"{part}_{metric}"): estimate
         for part, name in SCORED_PARTS.items()
@@ -210,8 +205,6 @@ def _summary_row(record: StudyRecord, label: str, means: Mapping[tuple[str, str]
 
 def _estimate(known: Sequence[float], of_predictions: Estimate | None) -> Estimate | None:
     """From the predictions, for seeds and rows; costs, and scores without them, over seeds."""
-    from tunelab.stats import mean_interval
-
     if not known:
         return None
     over_seeds = mean_interval(known)
@@ -243,8 +236,6 @@ _ABSENT = object()
 def _comparisons(
     runs: Mapping[str, Runs], labels: Sequence[str], metric: str
 ) -> tuple[Comparison, ...]:
-    from tunelab.stats import compare_all
-
     if not same_rows(runs):
         return ()
     known = [runs[label] for label in labels if label in runs]

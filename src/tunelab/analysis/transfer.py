@@ -9,6 +9,7 @@ from tunelab.analysis.numbers import column, format_estimate
 from tunelab.core.details import DomainScores, Transfer
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate
+from tunelab.stats import mean_interval
 from tunelab.stats.metrics import METRICS
 
 __all__ = [
@@ -60,8 +61,6 @@ def _add(values: dict[str, list[float]], label: str, value: float | None) -> Non
 
 
 def _means_by_domain(values: Mapping[str, list[float]], metric: str) -> dict[str, Estimate]:
-    from tunelab.stats import mean_interval
-
     cut = METRICS[metric].percent
     found = {label: mean_interval(v) for label, v in values.items()}
     return {

@@ -13,7 +13,7 @@ from tunelab.analysis.markdown import in_markdown, table_lines
 from tunelab.core.errors import InputError
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Comparison, Estimate
-from tunelab.stats import LEVEL
+from tunelab.stats import LEVEL, Runs, compare, decimals
 from tunelab.stats.metrics import METRICS
 
 __all__ = [
@@ -125,8 +125,6 @@ def _compared_method(
     names: tuple[str, str],
     count: int,
 ) -> tuple[Comparison | None, str]:
-    from tunelab.stats import Runs, compare
-
     split = numbers.SCORED_PARTS[part]
     runs = []
     for record, name in zip((a, b), names, strict=True):
@@ -179,8 +177,6 @@ def _shown_setting(value: object) -> str:
 
 def rows(v: Versus) -> tuple[list[str], list[list[str]], list[str]]:
     """The comparison as people read it: headings, cells, and a sentence for each method."""
-    from tunelab.stats import decimals
-
     kind = numbers.column(f"{v.part}_{v.metric}").kind
     scale = 100 if METRICS[v.metric].percent else 1
     headings = ["Method", v.here, v.there, "Difference", f"Training, {v.here}", v.there, "Verdict"]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab import data
 from tunelab.core.artifact import CALIBRATION, open_artifact, seal_again, sha256
 from tunelab.core.errors import ArtifactError
 from tunelab.core.values import Artifact, DataSpec
@@ -87,8 +88,6 @@ class Made:
 @cache
 def sample_texts() -> tuple[str, ...]:
     """Texts to compare predictions on: reviews that come with tunelab, and a few odd ones."""
-    from tunelab import data
-
     reviews = data.load(DataSpec("demo")).validation.texts[:64]
     odd = ("", "?", "no", "Ünïcödé 日本語 🙂", "1 2 3 4 5", "very " * 600)
     return (*reviews, *odd)

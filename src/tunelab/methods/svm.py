@@ -17,8 +17,10 @@ from pydantic import Field, field_validator
 
 from tunelab.core.details import Details
 from tunelab.core.errors import TrialError
+from tunelab.core.values import Predictions
 from tunelab.methods.method import Costs, Method, Outcome, Task
 from tunelab.methods.settings import EncoderSettings, Settings
+from tunelab.stats import metrics
 
 __all__ = [
     "METHODS",
@@ -171,9 +173,7 @@ def _best_planes(task: Task, train: Any, validation: Any) -> tuple[Any, Mapping[
     """
     from sklearn.svm import LinearSVC
 
-    from tunelab.core.values import Predictions
     from tunelab.models.linear import Hyperplanes
-    from tunelab.stats import metrics
 
     metric = metrics.METRICS[task.metric]
     tried: list[dict[str, float | None]] = []

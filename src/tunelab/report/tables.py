@@ -17,6 +17,7 @@ from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate
 from tunelab.core.words import counted
 from tunelab.report.charts import PlotData, colours
+from tunelab.stats.calibration import calibrate_all, calibration_sentence
 from tunelab.stats.choosing import TuningRecord, tuning_from_json
 from tunelab.stats.racing import RaceRecord, race_from_json
 
@@ -145,8 +146,6 @@ def _settings_that_matter(s: setting_effects.Sensitivity) -> Block:
 
 def _calibration(runs: Mapping[str, Mapping[str, Runs]]) -> Block:
     """Calibration error and Brier score, before and after temperature scaling."""
-    from tunelab.stats.calibration import calibrate_all, calibration_sentence
-
     found = [c for c in calibrate_all(runs["validation"], runs["test"]) if c.before is not None]
     rows = []
     for c in found:
