@@ -8,7 +8,30 @@ both = adapters.AdapterSet("minilm", {"mood": "mood", "stars": "stars"})
 
 from __future__ import annotations
 
-from tunelab.export import combine, find_artifacts, merge, show, verify
+from tunelab.export import (
+    COMBINATIONS,
+    Change,
+    Check,
+    Made,
+    combine,
+    find_artifacts,
+    merge,
+    sample_texts,
+    show,
+    verify,
+)
 from tunelab.serve.adapter_set import AdapterSet
 
-__all__ = ["AdapterSet", "combine", "find_artifacts", "merge", "show", "verify"]
+__all__ = [
+    "AdapterSet",
+    "COMBINATIONS",
+    "Change",
+    "Check",
+    "Made",
+    "combine",
+    "find_artifacts",
+    "merge",
+    "sample_texts",
+    "show",
+    "verify",
+]

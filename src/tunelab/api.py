@@ -235,11 +235,12 @@ def compare(
 ) -> Study:
     """Train and compare methods on the same splits; resume where the folder has trials already.
 
-    Every key of a study file is a keyword, and so is every key of its `data`; docs/reference/config
-    says what each is. What is left out is as in `config_file`, else the default.
-    `jobs` trials run at a time ("auto", the default: one a core, as far as memory goes); times are
-    then measured beside others, and marked so. `stack` LoRA trials are trained in one pass, with
-    the same results ("auto", the default: as many as fill a card; none on a processor).
+    Every key of a study file but `training` is a keyword, and so is every key of its `data`;
+    docs/reference/config says what each is. What is left out is as in `config_file`, else the
+    default. `jobs` trials run at a time ("auto", the default: one a core, as far as memory
+    goes); times are then measured beside others, and marked so. `stack` LoRA trials are trained
+    in one pass, with the same results ("auto", the default: as many as fill a card; none on a
+    processor).
 
     Several names may be one string, with commas, as on the command line: "svm-tfidf,lora".
     Keyword `settings` (learning_rate, r, num_train_epochs, ...) go to every method that has them.

@@ -49,6 +49,16 @@ def test_public_names_are_these_and_all_are_there():
     assert all(getattr(tunelab, name) is not None for name in PUBLIC)
 
 
+def test_adapters_offers_what_it_has_offered():
+    from tunelab import adapters
+
+    assert set(adapters.__all__) == {
+        "AdapterSet", "COMBINATIONS", "Change", "Check", "Made", "combine", "find_artifacts",
+        "merge", "sample_texts", "show", "verify",
+    }  # fmt: skip
+    assert all(getattr(adapters, name) is not None for name in adapters.__all__)
+
+
 def test_version_agrees_everywhere():
     assert importlib.metadata.version("tunelab") == tunelab.__version__
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

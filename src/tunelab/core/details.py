@@ -7,9 +7,9 @@ is read back is what was written, also of a study of before, which lacks keys th
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from tunelab.core.plain import Json, JsonObject
 
@@ -45,6 +45,15 @@ class ReadByKey(JsonObject):
 
     def __len__(self) -> int:
         return len(self.to_json())
+
+
+T = TypeVar("T")
+
+
+def _known(kind: Callable[..., T], value: JsonObject) -> T:
+    """A dataclass from what lies on disk, without the keys that a later version wrote."""
+    names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{k: v for k, v in value.items() if k in names})
 
 
 def _without_none(value: Any, *nulls: str) -> dict[str, Json]:
@@ -205,28 +214,30 @@ class Details(ReadByKey):
         names = {f.name for f in fields(Trained)}
         trained = {k: left.pop(k) for k in list(left) if k in names}
         if trained.get("frozen_layers"):
-            trained["frozen_layers"] = FrozenLayers(**trained["frozen_layers"])
+            trained["frozen_layers"] = _known(FrozenLayers, trained["frozen_layers"])
         pruned, scoring = left.pop("pruned", None), left.pop("scoring", None)
         return cls(
             trained=Trained(**trained),
             from_cache=left.pop("from_cache", None),
-            pruned=Pruned(**pruned) if pruned else None,
+            pruned=_known(Pruned, pruned) if pruned else None,
             traceback=left.pop("traceback", None),
             per_class=left.pop("per_class", None),
             confusion=left.pop("confusion", None),
-            transfer={k: _transfer(t) for k, t in left.pop("transfer", {}).items()},
+            transfer={k: _transfer(t) for k, t in (left.pop("transfer", None) or {}).items()},
             scoring=_scoring(scoring) if scoring else None,
             own=left,
         )
 
 
 def _transfer(value: JsonObject) -> Transfer:
-    domains = {k: DomainScores(**d) for k, d in value.get("domains", {}).items()}
-    return Transfer(**{**value, "domains": domains})
+    domains = {k: _known(DomainScores, d) for k, d in value.get("domains", {}).items()}
+    return _known(Transfer, {"reasons": {}, **value, "domains": domains})
 
 
 def _scoring(value: JsonObject) -> Scoring:
-    return Scoring(value["engine"], value["why"], value["merged"], value["in"])
+    return Scoring(
+        value["engine"], value.get("why"), bool(value.get("merged")), value.get("in", "")
+    )
 
 
 # --- where it comes from --------------------------------------------------------------------
@@ -307,10 +318,11 @@ class Provenance(ReadByKey):
         """What `to_json` wrote; keys that it does not know are left out."""
         names = {f.name for f in fields(cls)}
         given = {k: v for k, v in value.items() if k in names}
+        given = {k: v for k, v in given.items() if v is not None or k != "hardware"}
         if given.get("hardware"):
-            given["hardware"] = Hardware(**given["hardware"])
+            given["hardware"] = _known(Hardware, given["hardware"])
         if given.get("base"):
-            given["base"] = BaseRef(**given["base"])
+            given["base"] = _known(BaseRef, given["base"])
         if given.get("seeds"):
-            given["seeds"] = Seeds(**given["seeds"])
+            given["seeds"] = _known(Seeds, given["seeds"])
         return cls(**given)

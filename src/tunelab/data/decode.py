@@ -131,6 +131,8 @@ def _likely_encoding(data: bytes) -> str:
     """The encoding that bytes which are not UTF-8 are likely in; of equal ones, Windows-1252."""
     import charset_normalizer
 
+    # Whole lines: half a character at a chunk's end would rule out the encoding that it is in.
+    data = data[: data.rfind(b"\n") + 1] or data
     matches = charset_normalizer.from_bytes(data, cp_isolation=_OLD_ENCODINGS)
     best = matches.best()
     if best is None:

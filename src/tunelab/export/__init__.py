@@ -6,9 +6,20 @@ Door: `merge`, `combine`, `verify`, `show`, `find_artifacts`; `merging` and `com
 
 from __future__ import annotations
 
-from tunelab.export.combining import combine
+from tunelab.export.combining import COMBINATIONS, combine
 from tunelab.export.listing import find_artifacts, show
-from tunelab.export.merging import merge
-from tunelab.export.verifying import verify
+from tunelab.export.merging import Change, Made, merge, sample_texts
+from tunelab.export.verifying import Check, verify
 
-__all__ = ["combine", "find_artifacts", "merge", "show", "verify"]
+__all__ = [
+    "COMBINATIONS",
+    "Change",
+    "Check",
+    "Made",
+    "combine",
+    "find_artifacts",
+    "merge",
+    "sample_texts",
+    "show",
+    "verify",
+]

@@ -166,7 +166,8 @@ def _settings_of_no_method(
             out.append(f"{what}{shown}: no method of this study has it; it belongs to {has}.")
         else:
             # A flag that is not known never comes so far: this is a keyword of `tunelab.compare`.
-            known = [*fields, *StudyFile.model_fields] if what.startswith("Flag") else fields
+            keys = [k for k in StudyFile.model_fields if k != "training"]
+            known = [*fields, *keys] if what.startswith("Flag") else fields
             shown = key if what.startswith("Flag") else f"{what}{key}"
             out.append(f"{shown}: unknown setting.{suggest(key, known, what='Settings')}")
     return out

@@ -525,3 +525,15 @@ def test_memory_does_not_grow_with_the_number_of_rows(tmp_path, monkeypatch, suf
     few, many = peak(512), peak(4096)
     assert many < 1.25 * few
     assert many < 4096 * 160  # less than the texts alone
+
+
+@pytest.mark.parametrize("parity", [0, 1])
+def test_the_encoding_of_a_large_file_is_told_whatever_its_parity(tmp_path: Path, parity: int):
+    """A chunk of a file may end within a character: it is judged by its whole lines."""
+    said = "\u8fd9\u90e8\u7535\u5f71\u5f88\u597d\u770b\u3002\u6211\u4eec\u559c\u6b22\u3002"
+    line = f"{said},good\n".encode("gb18030")
+    head = b"text,label\n" + b"x" * parity + b",good\n"
+    file = tmp_path / "large.csv"
+    file.write_bytes(head + line * (1_300_000 // len(line)))
+    with pytest.raises(DataError, match="--encoding gb18030"):
+        read_texts(file)

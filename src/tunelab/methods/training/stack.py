@@ -47,8 +47,14 @@ def run_trainings(trainings: Sequence[Training], stack_size: int = 1) -> Iterato
     if why is None:
         yield from loop.drive(trainings, shared_engine(trainings))
         return
+    failed: Exception | None = None
     for t in trainings:
-        yield from _by_itself(t, why)
+        try:
+            yield from _by_itself(t, why)
+        except Exception as e:  # the others are trained first; then whoever drives them hears it
+            failed = failed or e
+    if failed is not None:
+        raise failed
 
 
 def _by_itself(training: Training, why: str | None) -> Iterator[Training]:
