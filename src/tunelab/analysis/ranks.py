@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from tunelab.analysis.summary import summarise
 from tunelab.core.errors import ConfigError
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate
+from tunelab.core.words import free_name
 from tunelab.stats import holm
 from tunelab.stats.metrics import METRICS
 
@@ -240,18 +241,11 @@ def rank_studies(records: Sequence[StudyRecord], metric: str | None = None) -> R
                 "each data set. Give one of them."
             )
         prints[mark] = record.directory
-        name = _unlike(str(record.data.get("name", record.directory.name)), table)
+        name = free_name(str(record.data.get("name", record.directory.name)), table)
         key = f"{said.part}_{said.metric}"
         table[name] = {r.label: e for r in said.rows if (e := r.estimates.get(key)) is not None}
         parts[name] = said.part
     return rank_values(table, chosen, parts)
-
-
-def _unlike(name: str, taken: Container[str]) -> str:
-    n, free = 2, name
-    while free in taken:
-        free, n = f"{name} ({n})", n + 1
-    return free
 
 
 def _sentences(r: Ranking, level: float) -> tuple[str, ...]:

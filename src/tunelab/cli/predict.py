@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import click
 
 from tunelab.cli.options import FOLDER, trust_option
 from tunelab.core.errors import InputError
+from tunelab.core.words import free_name
 
 if TYPE_CHECKING:
     from tunelab.data.texts import TextTable
@@ -158,14 +159,6 @@ def _with_predictions(
         labels = [classifier.label_names[k] for k in best]
         top = [round(float(p[k]), 6) for p, k in zip(probabilities, best, strict=True)]
     columns = dict(window.columns)
-    columns[_free_column_name("predicted_label", columns)] = labels
-    columns[_free_column_name("probability", columns)] = top
+    columns[free_name("predicted_label", columns, "{}_{}")] = labels
+    columns[free_name("probability", columns, "{}_{}")] = top
     return columns
-
-
-def _free_column_name(name: str, columns: Container[str]) -> str:
-    """The name, or the name with a number where the file has such a column already."""
-    n, free = 2, name
-    while free in columns:
-        free, n = f"{name}_{n}", n + 1
-    return free

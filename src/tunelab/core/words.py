@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -12,6 +12,7 @@ from tunelab.core.errors import DataError
 __all__ = [
     "check_unicode",
     "counted",
+    "free_name",
     "is_nan",
     "kind_of",
     "listed",
@@ -71,3 +72,11 @@ def kind_of(value: Any) -> str:
         (bytes, "bytes"),
     )
     return next((word for kind, word in kinds if isinstance(value, kind)), type(value).__name__)
+
+
+def free_name(name: str, taken: Container[str], form: str = "{} ({})") -> str:
+    """The name, or the first of its numbered forms that is not taken."""
+    n, free = 2, name
+    while free in taken:
+        free, n = form.format(name, n), n + 1
+    return free

@@ -15,6 +15,7 @@ from tunelab.core import study_folder
 from tunelab.core.details import DomainScores, Transfer
 from tunelab.core.events import Stage
 from tunelab.core.values import Classifier, DataSpec, Predictions, Split, TrialResult, TrialSpec
+from tunelab.core.words import free_name
 from tunelab.stats import metrics
 
 __all__ = [
@@ -36,7 +37,7 @@ def score_transfer(
     found: dict[str, Predictions] = {}
     facts: dict[str, Transfer] = {}
     for spec, other in others:
-        name = _free(other.name, (*taken, *facts))
+        name = free_name(other.name, (*taken, *facts))
         found[f"{study_folder.TEST_ON}{name}"] = p = score(classifier, other.split)
         values, why = metrics.evaluate(p, label_names)
         facts[name] = Transfer(
@@ -48,13 +49,6 @@ def score_transfer(
             domains=_by_domain(p, other.domains, label_names),
         )
     return found, facts
-
-
-def _free(name: str, taken: Sequence[str]) -> str:
-    n, free = 2, name
-    while free in taken:
-        free, n = f"{name} ({n})", n + 1
-    return free
 
 
 def _by_domain(
