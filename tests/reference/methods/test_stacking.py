@@ -201,6 +201,24 @@ def test_what_cannot_share_a_row_runs_in_turn_and_says_why(folders: Callable[[st
     assert "a table of distances" in str(why_not_stacked([first, second]))
 
 
+def test_what_fails_on_the_way_back_stops_after_the_others_are_trained(
+    folders: Callable[[str], Path],
+) -> None:
+    """Where no row is shared: the failure is heard in the end, and nobody's training is lost."""
+
+    def fails(_: torch.Tensor) -> None:
+        raise RuntimeError("no memory left")
+
+    model, first = made(folders("bert"), 0, False)
+    next(p for p in model.parameters() if p.requires_grad).register_hook(fails)
+    _, second = made(folders("bert"), 1, False, engine="plain")
+    gave: list[Training] = []
+    with pytest.raises(RuntimeError, match="no memory left"):
+        gave.extend(run_trainings([first, second]))
+    assert [t is second for t in gave] == [True]
+    assert second.fitted().engine.stack_reason == "the plain engine was asked for"
+
+
 def test_masks_in_one_row_are_those_of_each_alone() -> None:
     places = Places((0, 5, 16), (0, 2, 5), (8, 16), rows=16)
     own = (Dropout(0.3, 7), Dropout(0.5, 2**32 - 5))
