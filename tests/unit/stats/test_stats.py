@@ -571,7 +571,7 @@ def test_p_values_hold_for_all_pairs_and_intervals_of_all_pairs_agree_with_them(
     together = compare_all(methods, "accuracy", rng())
     raw = [c.p_value for c in (compare(*ab, "accuracy", rng()) for ab in pairs_of(methods))]
     for c, by_holm in zip(together, holm(raw), strict=True):
-        # Pairs hang together and methods help each other, so it is no more than Holm's of each pair.
+        # Pairs hang together and methods help each other: no more than Holm's of each pair alone.
         assert c.p_value <= 1.5 * by_holm + 1e-3
         low, high = c.simultaneous
         assert low <= c.difference.low
