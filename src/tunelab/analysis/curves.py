@@ -11,12 +11,12 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from tunelab.analysis.numbers import SCORED_PARTS, column, format_estimate
 from tunelab.analysis.summary import BOOTSTRAP_SEED, same_rows
-from tunelab.core.plain import JsonObject
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate, TrialResult
 from tunelab.stats import Runs, compare_all, mean_interval
@@ -231,12 +231,12 @@ def _crossing_sentence(
     )
 
 
-def curves_to_json(curves: Curves) -> JsonObject:
+def curves_to_json(curves: Curves) -> dict[str, object]:
     """Plain JSON values: the content of curves.json."""
     return asdict(curves)
 
 
-def curves_from_json(value: JsonObject) -> Curves:
+def curves_from_json(value: Mapping[str, Any]) -> Curves:
     """What `curves_to_json` wrote."""
     return Curves(
         metric=value["metric"],

@@ -95,8 +95,9 @@ def _factors(trials: Sequence[TrialResult]) -> list[Factor]:
         values = {t: raw[label] for label, t in texts.items()}
         order = sorted(values, key=lambda t: _place(values[t], t))
         of = {label: order.index(t) for label, t in texts.items()}
-        numeric = all(isinstance(v, int | float) for v in values.values())
-        numbers = tuple(float(values[t] or 0) if numeric else i for i, t in enumerate(order))
+        sizes = [v for t in order if isinstance(v := values[t], int | float)]
+        numeric = len(sizes) == len(order)
+        numbers = tuple(map(float, sizes)) if numeric else tuple(range(len(order)))
         # Settings that split the trials alike cannot be told apart: they are one factor.
         places = list(of.values())
         alike = tuple(list(dict.fromkeys(places)).index(p) for p in places)

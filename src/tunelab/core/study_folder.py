@@ -34,9 +34,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.core.cards import DataCard, StudySettings
 from tunelab.core.errors import ArtifactError, InputError
 from tunelab.core.files import write_bytes, write_json, write_text
-from tunelab.core.plain import Json, JsonObject
 from tunelab.core.values import (
     BaseRef,
     Cost,
@@ -142,7 +142,7 @@ def sweep(study: Path, trial_id: str | None = None) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def spec_from_json(value: JsonObject) -> TrialSpec:
+def spec_from_json(value: Mapping[str, Any]) -> TrialSpec:
     """Read a TrialSpec back from what `dataclasses.asdict` made of it."""
     return TrialSpec(
         data=DataSpec(**value["data"]),
@@ -344,16 +344,16 @@ class StudyRecord:
     """
 
     directory: Path
-    settings: JsonObject
-    data: JsonObject
+    settings: StudySettings
+    data: DataCard
     results: tuple[TrialResult, ...]
     missing: tuple[str, ...]
     curve: tuple[TrialResult, ...] = ()
-    tuning: JsonObject | None = None
-    race: JsonObject | None = None
-    curves: JsonObject | None = None
-    gate: JsonObject | None = None
-    behaviour: JsonObject | None = None
+    tuning: Mapping[str, object] | None = None
+    race: Mapping[str, object] | None = None
+    curves: Mapping[str, object] | None = None
+    gate: Mapping[str, object] | None = None
+    behaviour: Mapping[str, object] | None = None
 
     @property
     def done(self) -> tuple[TrialResult, ...]:
@@ -386,8 +386,8 @@ def is_study(directory: Path) -> bool:
 
 def find_studies(root: Path) -> list[Path]:
     """Study folders below `root`, two levels down at most, by name."""
-    found = [p.parent for pattern in ("*/study.yaml", "*/*/study.yaml") for p in root.glob(pattern)]
-    return sorted({p for p in found if is_study(p)})
+    files = (p for pattern in ("*/study.yaml", "*/*/study.yaml") for p in root.glob(pattern))
+    return sorted({p.parent for p in files if is_study(p.parent)})
 
 
 def read_study(directory: Path) -> StudyRecord:
@@ -401,23 +401,23 @@ def read_study(directory: Path) -> StudyRecord:
             "`tunelab runs list` shows those that exist."
         )
     settings = yaml.safe_load((directory / "study.yaml").read_text(encoding="utf-8"))
-    found: dict[str, list[TrialResult]] = {}
+    results: dict[str, list[TrialResult]] = {}
     missing = []
     for group in ("trials", "curve"):
-        found[group] = []
+        results[group] = []
         for trial_id in settings.get(group, []):
             result = read_result(directory, trial_id)
             if result is None:
                 missing.append(trial_id)
             else:
-                found[group].append(result)
+                results[group].append(result)
     return StudyRecord(
         directory=directory,
         settings=settings,
         data=_read_json_file(directory / "data.json"),
-        results=tuple(found["trials"]),
+        results=tuple(results["trials"]),
         missing=tuple(missing),
-        curve=tuple(found["curve"]),
+        curve=tuple(results["curve"]),
         **{name: read_extra(directory, name) for name in EXTRAS},
     )
 
@@ -426,7 +426,7 @@ def read_study(directory: Path) -> StudyRecord:
 EXTRAS = ("tuning", "race", "curves", "gate", "behaviour")
 
 
-def write_extra(directory: Path, name: str, value: JsonObject) -> None:
+def write_extra(directory: Path, name: str, value: Mapping[str, object]) -> None:
     """Write tuning.json, race.json, curves.json, gate.json or behaviour.json."""
     write_json(directory / f"{name}.json", {"format": TRIAL_FORMAT, **value})
 
@@ -436,13 +436,13 @@ def remove_extra(directory: Path, name: str) -> None:
     (directory / f"{name}.json").unlink(missing_ok=True)
 
 
-def read_extra(directory: Path, name: str) -> dict[str, Json] | None:
+def read_extra(directory: Path, name: str) -> dict[str, object] | None:
     """Read tuning.json, race.json, curves.json, ...; None where there is none."""
     path = directory / f"{name}.json"
     return dict(_read_json_file(path)) if path.is_file() else None
 
 
-def update_study(directory: Path, **values: Any) -> None:
+def update_study(directory: Path, **values: object) -> None:
     """Replace top-level keys of study.yaml, such as the ids of its trials; the rest stays."""
     import yaml
 

@@ -147,8 +147,9 @@ def exact_scores(classifier: TransformerClassifier, texts: Sequence[str]) -> Flo
 
 def in_float(artifact: Artifact) -> Artifact:
     """The same adapter on its base in float32, also where it was trained on a quantised one."""
-    kept = {k: v for k, v in artifact.manifest.items() if k != "quantization"}
-    return replace(artifact, manifest=kept)
+    manifest = artifact.manifest.copy()
+    manifest.pop("quantization", None)
+    return replace(artifact, manifest=manifest)
 
 
 def _merged_classifier(model: Any, artifact: Artifact) -> Any:

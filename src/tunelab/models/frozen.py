@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -33,7 +33,6 @@ import transformers
 from torch import nn
 
 from tunelab.core import cache, machine
-from tunelab.core.plain import JsonObject
 from tunelab.kernels import build, library
 from tunelab.models import anatomy, scoring
 from tunelab.models.batches import Batch, Encoded
@@ -147,6 +146,14 @@ def _needs_gradient(out: Any) -> bool:
 # --- what is kept ---------------------------------------------------------------------------
 
 
+class StatesFacts(TypedDict, total=False):
+    """What is noted beside a complete file: what computing it took, and its size."""
+
+    seconds: float
+    peak_memory_bytes: int | None
+    bytes: int
+
+
 class Kept:
     """Tensors of one type in one file: written once, whole or not at all, read by any process.
 
@@ -167,7 +174,7 @@ class Kept:
         """Size of the file, known before anything is computed."""
         return int(self._at[-1])
 
-    def found(self) -> JsonObject | None:
+    def found(self) -> StatesFacts | None:
         """What was noted of a complete file, which is open for reading then."""
         facts = cache.read_json(self._path.with_suffix(".json"))
         try:
@@ -177,8 +184,8 @@ class Kept:
             os.utime(self._path)  # the file that was not used for longest goes first
         except OSError:
             return None
-        found: JsonObject = facts
-        return found
+        noted: StatesFacts = facts
+        return noted
 
     def begin(self) -> str | None:
         """Get ready to write; why not, where the file has no room."""
@@ -206,7 +213,7 @@ class Kept:
         """Whether tensor `i` can be read."""
         return i not in self._left
 
-    def finish(self, facts: JsonObject) -> None:
+    def finish(self, facts: StatesFacts) -> None:
         """Give the file its name, and note `facts` beside it: from now on it is found."""
         if self._name and not self._left:
             Path(self._name).replace(self._path)
@@ -286,7 +293,7 @@ _SAYS_NOTHING = (
 )
 
 
-def _config(inner: Any) -> JsonObject:
+def _config(inner: Any) -> dict[str, object]:
     return {
         k: v
         for k, v in inner.config.to_dict().items()

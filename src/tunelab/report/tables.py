@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from tunelab.analysis.curves import curves_from_json
 from tunelab.analysis.front import front, front_for_display
 from tunelab.analysis.numbers import column, format_estimate
 from tunelab.analysis.summary import shown_columns
+from tunelab.core.cards import DataCard
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate
 from tunelab.core.words import counted
@@ -22,7 +23,7 @@ from tunelab.stats.choosing import TuningRecord, tuning_from_json
 from tunelab.stats.racing import RaceRecord, race_from_json
 
 if TYPE_CHECKING:
-    from tunelab.data import DuplicateExample
+    from tunelab.core.cards import DuplicateExample, LengthFigures
     from tunelab.stats import Runs
 
 __all__ = [
@@ -380,7 +381,7 @@ class DataCardBlock:
     """
 
     sizes: Mapping[str, int]
-    words: Mapping[str, Mapping[str, float]]
+    words: Mapping[str, LengthFigures]
     within: Mapping[str, int]
     across: Mapping[str, int]
     conflicting: int
@@ -393,46 +394,39 @@ class DataCardBlock:
     facts: Sequence[tuple[str, str]]
 
 
-def data_card_block(card: Mapping[str, Any]) -> DataCardBlock:
-    """What the page says of the data; a study of an older version has less in its data.json."""
-    sizes: Mapping[str, int] = card.get("sizes", {})
-    counts: Mapping[str, Mapping[str, int]] = card.get("label_counts", {})
-    names = [str(n) for n in card.get("label_names", ())]
-    duplicates = card.get("duplicates", {})
-    labels = [
-        (
-            name,
-            [
-                (counts[p].get(name, 0), numbers.format_percent(counts[p].get(name, 0) / max(n, 1)))
-                for p, n in sizes.items()
-                if p in counts
-            ],
-        )
-        for name in names
-    ]
+def data_card_block(card: DataCard) -> DataCardBlock:
+    """What the page says of the data."""
+    sizes, counts, duplicates = card["sizes"], card["label_counts"], card["duplicates"]
+
+    def count_and_share(name: str, part: str) -> tuple[int, str]:
+        count = counts[part][name]
+        return count, numbers.format_percent(count / max(sizes[part], 1))
+
+    labels = [(x, [count_and_share(x, part) for part in sizes]) for x in card["label_names"]]
     return DataCardBlock(
         sizes=sizes,
-        words=card.get("words", {}),
-        within=duplicates.get("within", {}),
-        across={k: n for k, n in duplicates.get("across", {}).items() if n},
-        conflicting=duplicates.get("conflicting", 0),
-        examples=duplicates.get("examples", ()),
+        words=card["words"],
+        within=duplicates["within"],
+        across={k: n for k, n in duplicates["across"].items() if n},
+        conflicting=duplicates["conflicting"],
+        examples=duplicates["examples"],
         labels=labels[:MOST_CLASS_ROWS],
         labels_left_out=max(0, len(labels) - MOST_CLASS_ROWS),
-        parts_with_counts=[p for p in sizes if p in counts],
-        notes=card.get("notes", ()),
-        samples=list(card.get("samples", {}).items())[:MOST_CLASS_ROWS],
-        facts=[(heading, card[key]) for key, heading in _CARD_FACTS.items() if card.get(key)],
+        parts_with_counts=list(sizes),
+        notes=card["notes"],
+        samples=list(card["samples"].items())[:MOST_CLASS_ROWS],
+        facts=[(heading, str(card[key])) for key, heading in _CARD_FACTS if card[key]],
     )
 
 
-_CARD_FACTS = {
-    "name": "Source",
-    "revision": "Revision",
-    "text_column": "Text column",
-    "label_column": "Label column",
-    "fingerprint": "Fingerprint (SHA-256)",
-}
+_CardFact = Literal["name", "revision", "text_column", "label_column", "fingerprint"]
+_CARD_FACTS: tuple[tuple[_CardFact, str], ...] = (
+    ("name", "Source"),
+    ("revision", "Revision"),
+    ("text_column", "Text column"),
+    ("label_column", "Label column"),
+    ("fingerprint", "Fingerprint (SHA-256)"),
+)
 
 
 def provenance_table(record: StudyRecord) -> list[tuple[str, str]]:
