@@ -24,7 +24,6 @@ import csv
 import io
 import json
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -36,7 +35,13 @@ from numpy.typing import NDArray
 
 from tunelab.core.cards import DataCard, StudySettings
 from tunelab.core.errors import ArtifactError, InputError
-from tunelab.core.files import write_bytes, write_json, write_text
+from tunelab.core.files import (
+    SET_ASIDE,
+    replacing_folder,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from tunelab.core.values import (
     BaseRef,
     Cost,
@@ -82,7 +87,6 @@ __all__ = [
 
 TRIAL_FORMAT = 1
 TEST_ON = "test_on:"  # before the name of other data, in a trial's predictions
-_SET_ASIDE = ".before"
 TRIAL_FILES = ("spec.json", "result.json", "history.jsonl", "predictions.parquet")
 
 
@@ -110,21 +114,10 @@ def new_trial(study: Path, trial_id: str) -> Iterator[Path]:
     A trial of the same id that was there before is replaced. It is put aside until the new one has
     its place, so that whenever the process is killed, `sweep` leaves the one or the other whole.
     """
-    final = trial_dir(study, trial_id)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{trial_id}."))
-    staging.chmod(0o755)
-    try:
-        yield staging
-        aside = final.with_name(f".{trial_id}{_SET_ASIDE}")
-        if final.exists():
-            shutil.rmtree(aside, ignore_errors=True)
-            final.replace(aside)
-        staging.replace(final)
-        shutil.rmtree(aside, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+    place = trial_dir(study, trial_id)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_folder(place) as folder:
+        yield folder
 
 
 def sweep(study: Path, trial_id: str | None = None) -> None:
@@ -135,8 +128,8 @@ def sweep(study: Path, trial_id: str | None = None) -> None:
     for leftover in (study / "trials").glob(f".{trial_id}.*" if trial_id else ".*"):
         if not leftover.is_dir():
             continue
-        place = trial_dir(study, leftover.name.removeprefix(".").removesuffix(_SET_ASIDE))
-        if leftover.name.endswith(_SET_ASIDE) and not place.exists():
+        place = trial_dir(study, leftover.name.removeprefix(".").removesuffix(SET_ASIDE))
+        if leftover.name.endswith(SET_ASIDE) and not place.exists():
             leftover.replace(place)
         else:
             shutil.rmtree(leftover, ignore_errors=True)

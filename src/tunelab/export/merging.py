@@ -6,9 +6,8 @@ The merged model is written aside, scored beside the adapter, and only then give
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from tunelab import data
 from tunelab.core.artifact import CALIBRATION, open_artifact, seal_again, sha256
 from tunelab.core.errors import ArtifactError
+from tunelab.core.files import replacing_folder
 from tunelab.core.values import Artifact, DataSpec
 from tunelab.export.listing import method_of
 from tunelab.models import foreign, pretrained
@@ -228,15 +228,9 @@ def new_folder(out_dir: Path | str, sources: Sequence[Path]) -> Iterator[tuple[P
         raise ArtifactError(f"{out}: {what}, expected a new or empty folder. Choose another one.")
     # Beside what there is already, so that not even an empty parent is left behind.
     near = next(p for p in out.resolve().parents if p.is_dir())
-    try:
-        staging = Path(tempfile.mkdtemp(dir=near, prefix=f".{out.name}."))
-    except OSError as e:
-        raise ArtifactError(f"{out}: cannot be written ({e.strerror}). Choose another.") from e
-    try:
-        staging.chmod(0o755)
-        yield staging, out
-        out.parent.mkdir(parents=True, exist_ok=True)
-        staging.replace(out)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+    with ExitStack() as inside:
+        try:
+            draft = inside.enter_context(replacing_folder(out, near))
+        except OSError as e:
+            raise ArtifactError(f"{out}: cannot be written ({e.strerror}). Choose another.") from e
+        yield draft, out
