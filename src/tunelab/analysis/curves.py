@@ -129,8 +129,8 @@ def _crossings(
         for c in compare_all(runs, metric, np.random.default_rng(BOOTSTRAP_SEED)):
             gaps.setdefault((c.a, c.b), {})[rows] = c.difference
     sign = 1 if METRICS[metric].higher_is_better else -1
-    found = [crossing(a, b, of_pair, sign) for (a, b), of_pair in gaps.items()]
-    return tuple(c for c in found if c is not None)
+    crossings = [crossing(a, b, of_pair, sign) for (a, b), of_pair in gaps.items()]
+    return tuple(c for c in crossings if c is not None)
 
 
 def crossing(a: str, b: str, gaps: Mapping[int, Estimate], sign: int = 1) -> Crossing | None:

@@ -80,10 +80,10 @@ def pickles(directory: Path) -> list[str]:
 
 def refuse_pickles(directory: Path, harmless: Collection[str] = ()) -> None:
     """Raise ArtifactError naming a pickle in the folder. `harmless`: names let pass, never read."""
-    found = [p for p in pickles(directory) if p.rpartition("/")[2] not in harmless]
-    if found:
+    harmful = [p for p in pickles(directory) if p.rpartition("/")[2] not in harmless]
+    if harmful:
         raise ArtifactError(
-            f"{directory}: holds a pickle ({found[0]}), which can run code when it is read. "
+            f"{directory}: holds a pickle ({harmful[0]}), which can run code when it is read. "
             "Expected safetensors alone: remove it, or save anew with safe_serialization=True."
         )
 

@@ -162,11 +162,11 @@ def _broken_quotes(name: str, line: int, cause: str) -> str:
 def _ragged(
     name: str, columns: Sequence[str], ragged: Sequence[tuple[int, int]], delimiter: str
 ) -> str:
-    line, found = ragged[0]
+    line, fields = ragged[0]
     more = f" ({len(ragged) - 1:,} more such rows)" if len(ragged) > 1 else ""
     separator = "tab" if delimiter == "\t" else f"'{delimiter}'"
     return (
-        f"{name}: line {line} has {found} fields, expected {len(columns)} as in the header "
+        f"{name}: line {line} has {fields} fields, expected {len(columns)} as in the header "
         f"({listed(columns)}){more}. Put texts that hold a {separator} in double quotes, or add "
         "--on-bad-rows drop."
     )

@@ -146,7 +146,7 @@ def latex_table(summary: Summary) -> str:
 
 def _best_cells(summary: Summary) -> set[tuple[int, int]]:
     """(row, column) of the best mean of each column of scores."""
-    found = set()
+    cells = set()
     for j, column in enumerate(shown_columns(summary), start=1):
         metric = METRICS.get(column.name.partition("_")[2])
         values = [
@@ -157,8 +157,8 @@ def _best_cells(summary: Summary) -> set[tuple[int, int]]:
         if metric is None or len(values) < 2:
             continue
         ends = max(values) if metric.higher_is_better else min(values)
-        found |= {(i, j) for value, i in values if value == ends[0]}
-    return found
+        cells |= {(i, j) for value, i in values if value == ends[0]}
+    return cells
 
 
 _LATEX = {

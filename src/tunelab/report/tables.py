@@ -92,26 +92,26 @@ def blocks_by_section(
     runs: Mapping[str, Mapping[str, Runs]],
 ) -> dict[str, list[Block]]:
     """What is said in words and tables, by section."""
-    found: dict[str, list[Block]] = {}
+    blocks: dict[str, list[Block]] = {}
     if len(summary.rows) > 1 and summary.best is not None:
-        found["tradeoff"] = _tradeoff(record, summary)
+        blocks["tradeoff"] = _tradeoff(record, summary)
     if summary.best is not None:
         key = f"{summary.part}_{summary.metric}"
         matter = [_settings_that_matter(s) for s in sensitivity.analyse(record, key) if s.effects]
-        found |= {"sensitivity": matter} if matter else {}
+        blocks |= {"sensitivity": matter} if matter else {}
     if data.part == "test" and data.reliability:
-        found["calibration"] = [_calibration(runs)]
+        blocks["calibration"] = [_calibration(runs)]
     if data.slices:
-        found["slices"] = [_slices(data)]
+        blocks["slices"] = [_slices(data)]
     crossings = curves_from_json(record.curves).crossings if record.curves else ()
     if crossings:
         said = [c.sentence for c in crossings]
-        found.setdefault("learning", []).append(Block("Where methods cross", sentences=said))
+        blocks.setdefault("learning", []).append(Block("Where methods cross", sentences=said))
     if record.tuning:
-        found.setdefault("sensitivity", []).append(_tuning_block(tuning_from_json(record.tuning)))
+        blocks.setdefault("sensitivity", []).append(_tuning_block(tuning_from_json(record.tuning)))
     if record.race:
-        found["race"] = [_race_block(race_from_json(record.race))]
-    return found
+        blocks["race"] = [_race_block(race_from_json(record.race))]
+    return blocks
 
 
 def _tradeoff(record: StudyRecord, summary: Summary) -> list[Block]:
@@ -147,9 +147,11 @@ def _settings_that_matter(s: setting_effects.Sensitivity) -> Block:
 
 def _calibration(runs: Mapping[str, Mapping[str, Runs]]) -> Block:
     """Calibration error and Brier score, before and after temperature scaling."""
-    found = [c for c in calibrate_all(runs["validation"], runs["test"]) if c.before is not None]
+    calibrated = [
+        c for c in calibrate_all(runs["validation"], runs["test"]) if c.before is not None
+    ]
     rows = []
-    for c in found:
+    for c in calibrated:
         both = (c.before, c.after)
         rows.append(
             [
@@ -172,7 +174,7 @@ def _calibration(runs: Mapping[str, Mapping[str, Runs]]) -> Block:
             "Temperatures",
         ],
         rows,
-        [calibration_sentence(c) for c in found][:4] if len(found) <= 4 else [],
+        [calibration_sentence(c) for c in calibrated][:4] if len(calibrated) <= 4 else [],
     )
 
 
@@ -349,7 +351,7 @@ def class_table(record: StudyRecord, summary: Summary) -> ClassTable | None:
         ]
         for r in summary.rows
     }
-    scores = {label: found for label, found in scores.items() if found}
+    scores = {label: of_trials for label, of_trials in scores.items() if of_trials}
     if not scores:
         return None
 

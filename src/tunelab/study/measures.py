@@ -63,8 +63,8 @@ def scores_of_parts(
     values: dict[str, float | None] = {}
     reasons: dict[str, str] = {}
     for prefix, predictions in splits.items():
-        found, why = metrics.evaluate(predictions, label_names)
-        values |= {f"{prefix}_{k}": v for k, v in found.items()}
+        scores, why = metrics.evaluate(predictions, label_names)
+        values |= {f"{prefix}_{k}": v for k, v in scores.items()}
         reasons |= {f"{prefix}_{k}": v for k, v in why.items()}
     return values, reasons
 

@@ -117,8 +117,8 @@ def _tuned_so_far(plan: Plan) -> tuple[list[MethodSpec], list[TrialSpec], dict[s
 
 def read_results(folder: Path, trials: Iterable[TrialSpec]) -> dict[str, TrialResult]:
     """Results that are on disk, by trial id."""
-    found = ((t.trial_id, study_folder.read_result(folder, t.trial_id)) for t in trials)
-    return {trial_id: result for trial_id, result in found if result is not None}
+    on_disk = ((t.trial_id, study_folder.read_result(folder, t.trial_id)) for t in trials)
+    return {trial_id: result for trial_id, result in on_disk if result is not None}
 
 
 def is_done(plan: Plan, result: TrialResult | None, trial: TrialSpec) -> bool:
