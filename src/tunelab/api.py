@@ -386,14 +386,14 @@ def train_one(
         record = study_folder.read_study(folder)
         cards.write_cards(record, analysis.summarise(record))
         trial = study_folder.trial_dir(folder, result.spec.trial_id)
-        made = trial / "artifact"
-        (made / "trial").mkdir()
+        artifact = trial / "artifact"
+        (artifact / "trial").mkdir()
         for name in study_folder.TRIAL_FILES:
-            shutil.move(trial / name, made / "trial" / name)
+            shutil.move(trial / name, artifact / "trial" / name)
         tracked = folder / trackers.TRACKING_FOLDER
         if tracked.is_dir():
-            shutil.move(tracked, made / "trial" / trackers.TRACKING_FOLDER)
-        files.take_place(made, out)
+            shutil.move(tracked, artifact / "trial" / trackers.TRACKING_FOLDER)
+        files.put_in_place(artifact, out)
     return result
 
 

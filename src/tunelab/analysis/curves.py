@@ -73,11 +73,11 @@ class Curves:
 
 def learning_curves(record: StudyRecord, metric: str | None = None) -> Curves | None:
     """Curves of a study on its main metric; None where no trial ran on fewer rows."""
-    metric = metric or str(record.settings.get("metric", "accuracy"))
+    metric = metric or record.settings["metric"]
     done = [r for r in (*record.curve, *record.results) if r.status == "done"]
     if not any(r.spec.train_rows is not None for r in done):
         return None
-    whole = int(record.data["sizes"]["train"])
+    whole = record.data["sizes"]["train"]
     part = "test" if any(r.scores.get(f"test_{metric}") is not None for r in done) else "eval"
     by_size: dict[int, dict[str, list[TrialResult]]] = {}
     for r in done:

@@ -228,20 +228,20 @@ def rank_studies(records: Sequence[StudyRecord], metric: str | None = None) -> R
     Methods are matched by label. `metric` None takes that of the first study. Raises ConfigError
     where two studies have the same data, or fewer than two methods are in all.
     """
-    chosen = metric or str(records[0].settings.get("metric", "accuracy"))
+    chosen = metric or records[0].settings["metric"]
     table: dict[str, dict[str, Estimate]] = {}
     parts: dict[str, str] = {}
     prints: dict[str, Path] = {}
     for record in records:
         said = summarise(record, chosen)
-        mark = str(record.data.get("fingerprint"))
+        mark = record.data["fingerprint"]
         if mark in prints:
             raise ConfigError(
                 f"{record.directory}: has the same data as {prints[mark]}, expected a study for "
                 "each data set. Give one of them."
             )
         prints[mark] = record.directory
-        name = free_name(str(record.data.get("name", record.directory.name)), table)
+        name = free_name(record.data["name"], table)
         key = f"{said.part}_{said.metric}"
         table[name] = {r.label: e for r in said.rows if (e := r.estimates.get(key)) is not None}
         parts[name] = said.part

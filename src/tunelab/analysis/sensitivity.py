@@ -50,7 +50,7 @@ def quantity(record: StudyRecord, of: str | None) -> str:
 
     Raises ConfigError for a name that no trial has.
     """
-    metric = str(record.settings.get("metric", "accuracy"))
+    metric = record.settings["metric"]
     name = of or metric
     scores = dict.fromkeys(k for r in record.done for k, v in r.scores.items() if v is not None)
     if name in METRICS:

@@ -36,7 +36,7 @@ class Elsewhere:
 
 def transfer(record: StudyRecord, metric: str | None = None) -> tuple[Elsewhere, ...]:
     """What the study's trials scored elsewhere; empty where nothing else was scored."""
-    metric = metric or str(record.settings.get("metric", "accuracy"))
+    metric = metric or record.settings["metric"]
     # (name, domain) -> rows, and the values by label
     scores: dict[tuple[str, str | None], tuple[int, dict[str, list[float]]]] = {}
     own: dict[str, list[float]] = {}

@@ -44,7 +44,7 @@ class TuningKeys(TypedDict):
     prune: bool
 
 
-class StudySettings(TypedDict, total=False):
+class StudySettings(TypedDict):
     """A resolved study: the content of study.yaml, in its order.
 
     `methods`: entries with a name, a label, `tune` and the method's settings. `trials`, `curve`:

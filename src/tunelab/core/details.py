@@ -1,7 +1,7 @@
 """What a trial's result says beside its scores: how it was trained, and where it comes from.
 
 These values lie in result.json flat, in the order of their fields, and without what is None. What
-is read back is what was written, also of a study of before, which lacks keys that came later.
+is read back is what was written.
 """
 
 from __future__ import annotations
@@ -228,14 +228,12 @@ class Details(ReadByKey):
 
 
 def _transfer(value: Mapping[str, Any]) -> Transfer:
-    domains = {k: _known(DomainScores, d) for k, d in value.get("domains", {}).items()}
-    return _known(Transfer, {"reasons": {}, **value, "domains": domains})
+    domains = {k: _known(DomainScores, d) for k, d in value["domains"].items()}
+    return _known(Transfer, {**value, "domains": domains})
 
 
 def _scoring(value: Mapping[str, Any]) -> Scoring:
-    return Scoring(
-        value["engine"], value.get("why"), bool(value.get("merged")), value.get("in", "")
-    )
+    return Scoring(value["engine"], value["why"], value["merged"], value["in"])
 
 
 # --- where it comes from --------------------------------------------------------------------
@@ -316,7 +314,6 @@ class Provenance(ReadByKey):
         """What `to_json` wrote; keys that it does not know are left out."""
         names = {f.name for f in fields(cls)}
         given = {k: v for k, v in value.items() if k in names}
-        given = {k: v for k, v in given.items() if v is not None or k != "hardware"}
         if given.get("hardware"):
             given["hardware"] = _known(Hardware, given["hardware"])
         if given.get("base"):

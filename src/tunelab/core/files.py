@@ -20,7 +20,7 @@ __all__ = [
     "locked",
     "replacing",
     "replacing_folder",
-    "take_place",
+    "put_in_place",
     "write_bytes",
     "write_json",
     "write_text",
@@ -90,7 +90,7 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(place: Path, near: Path | None = None) -> Iterator[Path]:
-    """Give a new, empty folder to fill: it takes its place in the end, whole (`take_place`).
+    """Give a new, empty folder to fill: it takes its place in the end, whole (`put_in_place`).
 
     On any error it is removed, and what was there stays. `near`: the folder that it is made in,
     where that of its place may not be there yet; on the same disk.
@@ -101,13 +101,13 @@ def replacing_folder(place: Path, near: Path | None = None) -> Iterator[Path]:
         draft.chmod(0o755)
         yield draft
         place.parent.mkdir(parents=True, exist_ok=True)
-        take_place(draft, place)
+        put_in_place(draft, place)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
 
 
-def take_place(folder: Path, place: Path) -> None:
+def put_in_place(folder: Path, place: Path) -> None:
     """Give a folder the place of another, which is there until then, and removed after.
 
     Between the two it is put aside (`SET_ASIDE` behind its name): whenever the process is killed,

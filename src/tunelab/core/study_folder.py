@@ -144,11 +144,11 @@ def spec_from_json(value: Mapping[str, Any]) -> TrialSpec:
         method=MethodSpec(**value["method"]),
         seed=value["seed"],
         trial_id=value["trial_id"],
-        purpose=value.get("purpose", "trial"),
-        train_rows=value.get("train_rows"),
-        vary_split=value.get("vary_split", False),
-        test_on=tuple(DataSpec(**d) for d in value.get("test_on", ())),
-        stop_below=value.get("stop_below", {}),
+        purpose=value["purpose"],
+        train_rows=value["train_rows"],
+        vary_split=value["vary_split"],
+        test_on=tuple(DataSpec(**d) for d in value["test_on"]),
+        stop_below=value["stop_below"],
     )
 
 
@@ -184,15 +184,19 @@ def read_result(study: Path, trial_id: str) -> TrialResult | None:
     if not (directory / "result.json").exists():
         return None
     body = _read_json_file(directory / "result.json")
+    other = "Use a new output directory."
     if body.pop("format") != TRIAL_FORMAT:
         raise InputError(
             f"{directory}: written in another result format than this tunelab reads "
-            f"({TRIAL_FORMAT}). Use a new output directory."
+            f"({TRIAL_FORMAT}). {other}"
         )
-    body["cost"] = Cost(**body["cost"])
-    body["details"] = Details.from_json(body["details"])
-    body["provenance"] = Provenance.from_json(body["provenance"])
-    return TrialResult(spec=spec_from_json(_read_json_file(directory / "spec.json")), **body)
+    try:
+        body["cost"] = Cost(**body["cost"])
+        body["details"] = Details.from_json(body["details"])
+        body["provenance"] = Provenance.from_json(body["provenance"])
+        return TrialResult(spec=spec_from_json(_read_json_file(directory / "spec.json")), **body)
+    except (KeyError, TypeError) as e:
+        raise InputError(f"{directory}: not a trial as tunelab writes it ({e}). {other}") from e
 
 
 def read_history(study: Path, trial_id: str) -> list[dict[str, float]]:
@@ -393,26 +397,33 @@ def read_study(directory: Path) -> StudyRecord:
             f"{directory} is not a study: {there}. Expected a folder written by `tunelab compare`; "
             "`tunelab runs list` shows those that exist."
         )
-    settings = yaml.safe_load((directory / "study.yaml").read_text(encoding="utf-8"))
-    results: dict[str, list[TrialResult]] = {}
-    missing = []
-    for group in ("trials", "curve"):
-        results[group] = []
-        for trial_id in settings.get(group, []):
-            result = read_result(directory, trial_id)
-            if result is None:
-                missing.append(trial_id)
-            else:
-                results[group].append(result)
+    settings: StudySettings = yaml.safe_load((directory / "study.yaml").read_text(encoding="utf-8"))
+    data: DataCard = _read_json_file(directory / "data.json")
+    _check_keys(directory / "study.yaml", settings, StudySettings)
+    _check_keys(directory / "data.json", data, DataCard)
+    trials = [read_result(directory, i) for i in settings["trials"]]
+    curve = [read_result(directory, i) for i in settings["curve"]]
+    ids = (*settings["trials"], *settings["curve"])
     return StudyRecord(
         directory=directory,
         settings=settings,
-        data=_read_json_file(directory / "data.json"),
-        results=tuple(results["trials"]),
-        missing=tuple(missing),
-        curve=tuple(results["curve"]),
+        data=data,
+        results=tuple(r for r in trials if r is not None),
+        missing=tuple(i for i, r in zip(ids, (*trials, *curve), strict=True) if r is None),
+        curve=tuple(r for r in curve if r is not None),
         **{name: read_extra(directory, name) for name in EXTRAS},
     )
+
+
+def _check_keys(path: Path, content: object, kind: type[StudySettings | DataCard]) -> None:
+    """Raise ArtifactError where a study's file is not whole."""
+    there = content if isinstance(content, dict) else {}
+    lacks = [key for key in kind.__annotations__ if key not in there]
+    if lacks:
+        raise ArtifactError(
+            f"{path}: expected all that a study is written with, found none of {', '.join(lacks)}. "
+            "Write it anew: run `tunelab compare` with the same settings into this folder."
+        )
 
 
 # What a study may hold beside its trials, each a JSON file of that name.

@@ -323,11 +323,8 @@ def ids_of_cases(some: Sequence[Case]) -> tuple[str, ...]:
 
 
 def are_of_cases(p: Predictions, some: Sequence[Case]) -> bool:
-    """Whether predictions are of the texts of these cases. Older ones do not name their texts: they
-    fit where there are as many.
-    """
-    named = bool(p.ids) and p.ids[0].count(":") > 1
-    return p.ids == ids_of_cases(some) if named else len(p.scores) == len(texts_of_cases(some))
+    """Whether predictions are of the texts of these cases."""
+    return p.ids == ids_of_cases(some)
 
 
 def suite_to_json(suite: Suite, some: Sequence[Case]) -> dict[str, object]:

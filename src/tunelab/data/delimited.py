@@ -77,9 +77,9 @@ def read_delimited(path: Path, options: ReadOptions, size: int | None) -> Iterat
             if ragged and not options.drop_ragged:
                 raise DataError(_ragged(name, columns, ragged, delimiter))
 
-        some = False
+        any_rows = False
         for numbers, window in windows_of_rows(rows(), size):
-            some = True
+            any_rows = True
             by_index = list(zip(*window, strict=True))
             table = table_of_columns(name, stem_of(path), {}, numbers, "line")
             yield replace(
@@ -88,7 +88,7 @@ def read_delimited(path: Path, options: ReadOptions, size: int | None) -> Iterat
                 get=partial(values_at, by_index, where),
                 notes=(*notes, *_ragged_notes(name, width, ragged)),
             )
-    if not some:
+    if not any_rows:
         raise DataError(
             f"{name}: a header ({listed(columns)}) but no rows. Expected labelled texts below it."
         )

@@ -68,18 +68,18 @@ def combine(
         classifier, notes = _combined(
             adapters, weights, combination_type, density, trust_remote_code
         )
-        some = sample_texts()
-        in_memory = exact_scores(classifier, some)
+        sample = sample_texts()
+        in_memory = exact_scores(classifier, sample)
         classifier.save(staging)
-        change = change_of(in_memory, scores_of(staging, some, trust_remote_code))
+        change = change_of(in_memory, scores_of(staging, sample, trust_remote_code))
         if not change.acceptable:
             raise ArtifactError(
                 f"{out}: peft cannot save this combination whole ({change.sentence}). Nothing was "
                 "written; use svd or cat."
             )
-        made = [{**origin(a), "weight": w} for a, w in zip(adapters, weights, strict=True)]
+        sources = [{**origin(a), "weight": w} for a, w in zip(adapters, weights, strict=True)]
         how = {"combination_type": combination_type, "density": density}
-        seal_again(staging, {"combined_from": {"adapters": made, **how}})
+        seal_again(staging, {"combined_from": {"adapters": sources, **how}})
     return Made(open_artifact(out), change, notes)
 
 

@@ -109,28 +109,28 @@ def merge(
     base with Python code of its own unless `trust_remote_code` allows it.
     """
     artifact = open_adapter(folder, "merge")
-    some = _texts(texts)
+    sample = _texts(texts)
     with new_folder(out_dir, [artifact.directory]) as (staging, out):
         trusted = trust_remote_code
-        before = exact_scores(open_transformer(artifact, trust_remote_code=trusted), some)
+        before = exact_scores(open_transformer(artifact, trust_remote_code=trusted), sample)
         # Adding to quantised weights would round again: the update goes onto the float base.
         classifier = open_transformer(in_float(artifact), trust_remote_code=trusted)
         whole = replace(classifier, model=_merged_classifier(classifier.model, artifact))
         # Elsewhere nobody tells the tokenizer where to cut.
         whole.tokenizer.model_max_length = whole.max_length
         whole.save(staging)
-        change = change_of(before, scores_of(staging, some, trusted))
+        change = change_of(before, scores_of(staging, sample, trusted))
         if not (change.acceptable or allow_changes):
             raise ArtifactError(
                 f"{artifact.directory}: merging would change its predictions: {change.sentence} "
                 f"(expected none, and at most {change.limit:.0e}). Nothing was written; to merge "
                 "all the same, give --allow-changes."
             )
-        made = {"method": method_of(artifact)["name"], **origin(artifact), **asdict(change)}
+        merged_from = {"method": method_of(artifact)["name"], **origin(artifact), **asdict(change)}
         # The scores stay as they are, and so does the temperature that was fitted to them.
         if (artifact.directory / CALIBRATION).is_file():
             shutil.copy2(artifact.directory / CALIBRATION, staging)
-        seal_again(staging, {"merged_from": made})
+        seal_again(staging, {"merged_from": merged_from})
     return Made(open_artifact(out), change, tuple(artifact.manifest.get("notes", ())))
 
 
@@ -189,10 +189,10 @@ def origin(artifact: Artifact) -> dict[str, str]:
 
 
 def _texts(texts: Sequence[str] | None) -> tuple[str, ...]:
-    some = sample_texts() if texts is None else tuple(texts)
-    if not some:
+    asked = sample_texts() if texts is None else tuple(texts)
+    if not asked:
         raise ArtifactError("No texts to compare predictions on: give some, or leave them out.")
-    return some
+    return asked
 
 
 def open_adapter(folder: Path | str, verb: str) -> Artifact:

@@ -350,12 +350,12 @@ def keep_states(
     batches = scoring.batches(lengths, _TEXTS, first.device)
     if facts is not None:
         # What was kept may be of a busy hour, or of another version.
-        some = batches[:: max(1, len(batches) // 4)]
+        sample = batches[:: max(1, len(batches) // 4)]
         started = time.perf_counter()
-        for rows in some:
+        for rows in sample:
             compute(encoded, rows, frozen.layers)
         seconds = time.perf_counter() - started
-        share = sum(int(lengths[rows].sum()) for rows in some) / int(lengths.sum())
+        share = sum(int(lengths[rows].sum()) for rows in sample) / int(lengths.sum())
         return States(kept, seconds / share, facts["peak_memory_bytes"], True)
     why = kept.begin()
     if why is not None:

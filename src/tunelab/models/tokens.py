@@ -63,14 +63,14 @@ def encoded(tokenizer: Any, texts: Sequence[str], max_length: int, own_code: boo
         kept = _read_tokens(path, len(texts))
         os.utime(path)
         return kept
-    made = batches.encode(tokenizer, texts, max_length)
-    flat = np.concatenate([made.lengths, *made.ids])
+    tokens = batches.encode(tokenizer, texts, max_length)
+    flat = np.concatenate([tokens.lengths, *tokens.ids])
     with suppress(OSError):  # a cache that cannot be written costs seconds, not the trial
         if cache.make_room(path.parent, flat.nbytes) is None:
             buffer = io.BytesIO()
             np.save(buffer, flat)
             cache.replace(path, buffer.getvalue())
-    return made
+    return tokens
 
 
 def _read_tokens(path: Path, count: int) -> Encoded:

@@ -284,8 +284,7 @@ def safe_json(value: object) -> str:
 
 
 def _title(record: StudyRecord) -> str:
-    name = record.data.get("name") or record.settings.get("data", {}).get("source", "this data")
-    return f"Which way of fine-tuning is worth it on {name}?"
+    return f"Which way of fine-tuning is worth it on {record.data['name']}?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,8 +374,8 @@ def _commands(record: StudyRecord) -> str:
     folder = _near(record.directory)
     study = _quoted((folder / "study.yaml").as_posix())
     lines = []
-    if record.settings.get("command", "").startswith("tunelab "):
-        lines += ["# as it was run", str(record.settings["command"]), ""]
+    if record.settings["command"].startswith("tunelab "):
+        lines += ["# as it was run", record.settings["command"], ""]
     lines += [
         "# the same study from its resolved settings; only what is missing is run",
         f"tunelab compare {study}",

@@ -379,7 +379,7 @@ class DataCardBlock:
     """What the page says of the data: its parts, lengths, duplicates, labels, samples and facts.
 
     `words` by part, `across` by pair of parts, as in data.json. `labels`: each with its count and
-    share in each of `parts_with_counts`.
+    share in each part.
     """
 
     sizes: Mapping[str, int]
@@ -390,7 +390,6 @@ class DataCardBlock:
     examples: Sequence[DuplicateExample]
     labels: Sequence[tuple[str, list[tuple[int, str]]]]
     labels_left_out: int
-    parts_with_counts: list[str]
     notes: Sequence[str]
     samples: Sequence[tuple[str, list[str]]]
     facts: Sequence[tuple[str, str]]
@@ -414,7 +413,6 @@ def data_card_block(card: DataCard) -> DataCardBlock:
         examples=duplicates["examples"],
         labels=labels[:MOST_CLASS_ROWS],
         labels_left_out=max(0, len(labels) - MOST_CLASS_ROWS),
-        parts_with_counts=list(sizes),
         notes=card["notes"],
         samples=list(card["samples"].items())[:MOST_CLASS_ROWS],
         facts=[(heading, str(card[key])) for key, heading in _CARD_FACTS if card[key]],
@@ -443,8 +441,8 @@ def provenance_table(record: StudyRecord) -> list[tuple[str, str]]:
             seen.setdefault("base name", {})[r.spec.base.name] = None
     started = sorted(s for r in record.results if (s := r.provenance.started))
     rows = []
-    if "tunelab" in record.settings and "tunelab" not in seen:
-        rows.append(("tunelab", str(record.settings["tunelab"])))
+    if "tunelab" not in seen:
+        rows.append(("tunelab", record.settings["tunelab"]))
     if started:
         rows.append(("first trial started", started[0]))
         rows.append(("last trial started", started[-1]))

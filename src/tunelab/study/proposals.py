@@ -50,9 +50,9 @@ class Proposals:
             load_if_exists=True,
         )
         # A sampler that begins anew with the same seed would draw again what it drew before.
-        made = len(self._study.get_trials(deepcopy=False))
+        asked_before = len(self._study.get_trials(deepcopy=False))
         self._study.sampler = optuna.samplers.TPESampler(
-            seed=TUNING_SEED + made, n_startup_trials=5
+            seed=TUNING_SEED + asked_before, n_startup_trials=5
         )
         inside = {k: v for k, v in start.items() if k in space and _contains(space[k], v)}
         if not self._study.trials and len(inside) == len(space):

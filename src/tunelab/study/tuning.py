@@ -138,23 +138,23 @@ def _record_tuning(plan: Plan, proposals: Mapping[str, Proposals] | None = None)
             methods[m.label] = _choice_among(plan, m, grid_tries(plan, m))
         else:
             told = (proposals[m.label] if proposals else _proposals(plan, m)).told
-            made = [(settings, s) for settings in told for s in tries_of(plan, m, settings)]
-            methods[m.label] = _choice_among(plan, m, made)
+            tries = [(settings, s) for settings in told for s in tries_of(plan, m, settings)]
+            methods[m.label] = _choice_among(plan, m, tries)
     higher, search = METRICS[metric].higher_is_better, "grid" if t.budget is None else "optuna"
     record = choosing.TuningRecord(metric, higher, t.seeds, search, t.budget, methods)
     study_folder.write_extra(folder, "tuning", choosing.tuning_to_json(record))
 
 
 def _choice_among(
-    plan: Plan, m: MethodSpec, made: Sequence[tuple[SettingValues, TrialSpec]]
+    plan: Plan, m: MethodSpec, asked: Sequence[tuple[SettingValues, TrialSpec]]
 ) -> choosing.TunedMethod:
     """A method's entry in tuning.json: its tries so far, (setting, try), and what they choose."""
     t, folder, metric = plan.spec.tuning, plan.spec.output_dir, plan.spec.metric
-    results = [(settings, study_folder.read_result(folder, s.trial_id)) for settings, s in made]
+    results = [(settings, study_folder.read_result(folder, s.trial_id)) for settings, s in asked]
     tries = [choosing.try_of(settings, r, metric) for settings, r in results if r is not None]
     start = start_settings(plan, m)
     # While tries are still to come, the choice is for the eye.
-    whole = len(made) >= t.tries(m.label) * len(t.seeds)
+    whole = len(asked) >= t.tries(m.label) * len(t.seeds)
     error = {"error": partial(_error_of_difference, plan)} if whole else {}
     higher = METRICS[metric].higher_is_better
     chosen, value, reason = choosing.choose_settings(tries, start, higher, **error)
