@@ -56,7 +56,7 @@ def pydantic_faults(error: ValidationError, prefix: str, model: type[BaseModel])
     for fault in error.errors():
         parts = [str(p) for p in fault["loc"] if not _UNION_BRANCH.match(str(p))]
         key = prefix + ".".join(parts)
-        if fault["type"] == "extra_forbidden":
+        if fault["type"] in {"extra_forbidden", "invalid_key"}:
             section = _SECTION_OF_KEY.get(key.partition(".")[0], model) if "." in key else model
             fields = section.model_fields
             known = suggest(parts[-1], fields, what="Known")

@@ -148,7 +148,7 @@ def _parse_keys(
     except ValidationError as e:
         faults.add(*pydantic_faults(e, "", StudyFile))
         wrong = frozenset(str(fault["loc"][0]) for fault in e.errors())
-    sound = {k: v for k, v in given.items() if k not in wrong}
+    sound = {k: v for k, v in given.items() if str(k) not in wrong}
     return StudyFile.model_validate({"data": {"source": "?"}, **sound}), wrong
 
 
