@@ -21,7 +21,6 @@ COUNTED = {
     "yield from": r"\byield from\b",
     "noqa": r"# noqa",
     "type: ignore": r"# type: ignore",
-    "locals called found": r"(?m)^\s*(?:for )?found\b(?:: [^=\n]+)? (?:=|\+=|\|=|in) ",
 }
 
 
@@ -150,6 +149,16 @@ def loose_mappings(trees: dict[str, ast.Module]) -> list[tuple[str, str]]:
     return places
 
 
+def count_given(trees: dict[str, ast.Module], name: str) -> int:
+    """How often a value is given this name: assigned, looped over or taken as an argument."""
+    return sum(
+        (isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store))
+        or (isinstance(n, ast.arg) and n.arg == name)
+        for tree in trees.values()
+        for n in ast.walk(tree)
+    )
+
+
 def _value_of(node: ast.stmt) -> ast.expr | None:
     """What a statement of a module gives a name to; a type in quotes is read."""
     value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
@@ -219,6 +228,7 @@ def main() -> None:
     print("longest functions: " + ", ".join(f"{name} {n}" for n, name in longest))
     loose = loose_mappings(trees)
     print(f"mappings from texts to Any, by any name: {len(loose)} in {len(set(loose))} places")
+    print(f"values called found: {count_given(trees, 'found')}")
     for name, count in counts(root).items():
         print(f"{name}: {count}")
     doubled = doubled_names(trees)
