@@ -337,10 +337,10 @@ def write_outputs(directory: Path) -> None:
     """Write results.csv, comparison.json, report.html and model cards from what the study has."""
     record = study_folder.read_study(directory)
     study_folder.write_results_csv(directory / "results.csv", record.results)
-    found = curves.learning_curves(record)
-    if found is not None:
-        study_folder.write_extra(directory, "curves", curves.curves_to_json(found))
-        record = replace(record, curves=curves.curves_to_json(found))
+    learned = curves.learning_curves(record)
+    if learned is not None:
+        study_folder.write_extra(directory, "curves", curves.curves_to_json(learned))
+        record = replace(record, curves=curves.curves_to_json(learned))
     if record.results:
         said = analysis.summarise(record)
         report.write_comparison(record, directory / "comparison.json", said)
@@ -386,16 +386,14 @@ def train_one(
         record = study_folder.read_study(folder)
         cards.write_cards(record, analysis.summarise(record))
         trial = study_folder.trial_dir(folder, result.spec.trial_id)
-        made = trial / "artifact"
-        (made / "trial").mkdir()
+        artifact = trial / "artifact"
+        (artifact / "trial").mkdir()
         for name in study_folder.TRIAL_FILES:
-            shutil.move(trial / name, made / "trial" / name)
+            shutil.move(trial / name, artifact / "trial" / name)
         tracked = folder / trackers.TRACKING_FOLDER
         if tracked.is_dir():
-            shutil.move(tracked, made / "trial" / trackers.TRACKING_FOLDER)
-        if out.is_dir():
-            shutil.rmtree(out)
-        made.replace(out)
+            shutil.move(tracked, artifact / "trial" / trackers.TRACKING_FOLDER)
+        files.put_in_place(artifact, out)
     return result
 
 
@@ -486,7 +484,7 @@ def behaviour(
         asked = cases(chosen)
     names = record.data["label_names"]
     roles(chosen, names)
-    found: dict[str, dict[int, Predictions]] = {}
+    predictions: dict[str, dict[int, Predictions]] = {}
     for r in record.done:
         known = record.predictions(r.spec.trial_id).get(PART) if kept is not None else None
         if known is None or not are_of_cases(known, asked):
@@ -494,6 +492,6 @@ def behaviour(
             known = predict_cases(
                 text_classifier.open_classifier(artifact, trust_remote_code).classifier, asked
             )
-        found.setdefault(r.spec.method.label, {})[r.spec.seed] = known
-    runs = [Runs(label, by_seed) for label, by_seed in found.items()]
+        predictions.setdefault(r.spec.method.label, {})[r.spec.seed] = known
+    runs = [Runs(label, by_seed) for label, by_seed in predictions.items()]
     return results(chosen, asked, runs, names)

@@ -262,21 +262,21 @@ def _finds(progress: Progress) -> str:
     """The smallest difference that this study could find."""
     from tunelab import study
 
-    found = study.power(progress)
+    power = study.power(progress)
     why = {
         "stated": "as stated",
         "usual": "the usual; --disagreement states another",
         "trials that are done": "as in the trials that are done",
-    }[found.source]
+    }[power.source]
     few = ""
-    if found.seeds < found.least_seeds:
-        few = f"; with fewer than {found.least_seeds} seeds no method is called better"
-    same = f", {100 * found.shared:.0f}% of it with every seed" if found.shared < 1 else ""
+    if power.seeds < power.least_seeds:
+        few = f"; with fewer than {power.least_seeds} seeds no method is called better"
+    same = f", {100 * power.shared:.0f}% of it with every seed" if power.shared < 1 else ""
     pairs = math.comb(len(progress.plan.spec.methods), 2)
-    among = f", {100 * found.among:.1f} for the first of {pairs} pairs" if pairs > 1 else ""
+    among = f", {100 * power.among:.1f} for the first of {pairs} pairs" if pairs > 1 else ""
     return (
-        f"differences of {100 * found.difference:.1f} points of accuracy and more, 4 times of 5"
-        f"{among} ({found.rows:,} test rows, {100 * found.disagreement:.0f}% disagreement{same}, "
+        f"differences of {100 * power.difference:.1f} points of accuracy and more, 4 times of 5"
+        f"{among} ({power.rows:,} test rows, {100 * power.disagreement:.0f}% disagreement{same}, "
         f"{why}){few}"
     )
 

@@ -48,12 +48,12 @@ def _show_advice(study: Study, said: Summary) -> None:
     from tunelab.core import study_folder
 
     folder, record = study.directory, study.record
-    found = tradeoff.recommend(record, summary=said)
-    trial = summary.best_trial(record, said, found.choice)
+    advice = tradeoff.recommend(record, summary=said)
+    trial = summary.best_trial(record, said, advice.choice)
     if trial is None:
         return
     out = terminal.console()
-    terminal.say(out, f"{found.short}.", indent=2)
+    terminal.say(out, f"{advice.short}.", indent=2)
     artifact = shlex.quote(str(study_folder.artifact_dir(folder, trial.spec.trial_id)))
     # Commands are there to be copied: no line is broken within one.
     use = f'Use it: tunelab predict {artifact} "your text"'
@@ -75,10 +75,10 @@ def _show_more(folder: Path, metric: str) -> None:
     if record.race is not None:
         for line in racing.sentences(racing.race_from_json(record.race)):
             terminal.say(out, line, indent=2)
-    found = curves.learning_curves(record, metric) if record.curve else None
-    if found is not None:
-        terminal.print_table(*curves.curves_for_display(found), "Learning curves")
-        for c in found.crossings:
+    learned = curves.learning_curves(record, metric) if record.curve else None
+    if learned is not None:
+        terminal.print_table(*curves.curves_for_display(learned), "Learning curves")
+        for c in learned.crossings:
             terminal.say(out, c.sentence, indent=2)
     elsewhere = transfer.transfer_for_display(record, metric)
     if elsewhere is not None:

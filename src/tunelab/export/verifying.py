@@ -42,11 +42,11 @@ def verify(folder: Path | str, *, trust_remote_code: bool = False) -> tuple[Chec
     directory = foreign.find_artifact(folder)
     ours = (directory / MANIFEST).is_file()
     artifact = read_manifest(directory) if ours else foreign.open_folder(directory)
-    found = pickles(directory) if ours else []
+    unsafe = pickles(directory) if ours else []
     readable = _readable(artifact)
     return (
         _checked_artifact(
-            "pickles", [f"{p} can run code when it is read: remove it" for p in found], "none"
+            "pickles", [f"{p} can run code when it is read: remove it" for p in unsafe], "none"
         ),
         _checksums(artifact, ours),
         _checked_artifact("tensors readable", readable, "all safetensors files are whole"),

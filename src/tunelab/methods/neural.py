@@ -136,7 +136,7 @@ def finish_by_gradient(prepared: PreparedTask) -> Outcome:
     assert task.base is not None  # noqa: S101  as `prepare` has seen
     fitted = prepared.training.fitted()
     trained = scoring.fingerprint(model)
-    found = extras.finish(model, prepared.start) if extras.finish else {}
+    own = extras.finish(model, prepared.start) if extras.finish else {}
     classifier = TransformerClassifier(
         model,
         prepared.tokenizer,
@@ -155,12 +155,12 @@ def finish_by_gradient(prepared: PreparedTask) -> Outcome:
         train_seconds=fitted.train_seconds,
         counts={**prepared.counts, **({"adapter_parameters": None} if no_adapter else {})},
         history=fitted.history,
-        details=Details(_trained(prepared, fitted), found),
+        details=Details(_trained(prepared, fitted), own),
         reasons={"adapter_parameters": no_adapter} if no_adapter else {},
         peak_memory_bytes=_peak(fitted.peak_memory_bytes, prepared.held, prepared.started_with),
         # What `finish` changed (it says so), and more texts than a window, may be scored otherwise.
         validation_scores=None
-        if found or len(task.validation) > scoring.TEXTS_TOKENIZED_AT_A_TIME
+        if own or len(task.validation) > scoring.TEXTS_TOKENIZED_AT_A_TIME
         else fitted.validation,
     )
 

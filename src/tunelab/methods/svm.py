@@ -217,8 +217,8 @@ def _temperature(margins: Floats, labels: NDArray[np.int64]) -> float:
         t = float(np.exp(log_t))
         return float(np.mean(logsumexp(t * margins, axis=1) - t * right))
 
-    found = minimize_scalar(loss, bounds=(np.log(0.01), np.log(100.0)), method="bounded")
-    return float(np.exp(found.x))
+    best = minimize_scalar(loss, bounds=(np.log(0.01), np.log(100.0)), method="bounded")
+    return float(np.exp(best.x))
 
 
 METHODS = (

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypedDict
 
 from tunelab.core.errors import ArtifactError, ModelError, suggest
-from tunelab.core.plain import Json, JsonObject
 from tunelab.core.values import BaseRef
 from tunelab.models.families import AN_ENCODER, FAMILIES, PRESETS, sizes_of, unknown_family
 from tunelab.models.family import Family, Sizes
@@ -26,6 +26,7 @@ __all__ = [
     "BUNDLED",
     "Base",
     "Quantization",
+    "TensorEntry",
     "check_length",
     "count_parameters",
     "family_of",
@@ -61,6 +62,14 @@ _WEIGHT_PATTERNS = [
 ]
 
 
+class TensorEntry(TypedDict):
+    """A tensor in a safetensors file: where its bytes begin and end, counted after the header."""
+
+    dtype: str
+    shape: list[int]
+    data_offsets: list[int]
+
+
 # How a base's weights are quantised when it is loaded: arguments of BitsAndBytesConfig.
 Quantization = Mapping[str, bool | float | str]
 
@@ -71,7 +80,7 @@ class Base:
 
     ref: BaseRef
     path: Path
-    config: JsonObject
+    config: Mapping[str, object]
 
     @property
     def runs_its_code(self) -> bool:
@@ -236,7 +245,7 @@ def matrices(base: Base) -> dict[str, tuple[int, ...]]:
     }
 
 
-def tensors(name: str, file: Path) -> dict[str, JsonObject]:
+def tensors(name: str, file: Path) -> dict[str, TensorEntry]:
     """Shape, type and place of each tensor in a safetensors file, from its header.
 
     Raises ModelError for a file that is not one, or that was cut short.
@@ -249,17 +258,18 @@ def tensors(name: str, file: Path) -> dict[str, JsonObject]:
         if length > size - 8:
             raise ModelError(f"{fault}is not a safetensors file. {again}")
         try:
-            header: dict[str, Json] = json.loads(stream.read(length))
+            header = json.loads(stream.read(length))
         except ValueError:
             raise ModelError(f"{fault}is not a safetensors file. {again}") from None
     header.pop("__metadata__", None)
-    end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    entries: dict[str, TensorEntry] = header
+    end = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
     if end != size:
         raise ModelError(f"{fault}was cut short or altered: expected {end:,} bytes. {again}")
-    return header
+    return entries
 
 
-def _own_code(name: str, path: Path, config: JsonObject, trusted: bool) -> str | None:
+def _own_code(name: str, path: Path, config: Mapping[str, object], trusted: bool) -> str | None:
     """SHA-256 of a model's own Python code, where it has some that the user allowed to run.
 
     Not allowed, it is not run: a type that transformers has too is loaded from there, and any other

@@ -110,11 +110,11 @@ def seconds_now(embedder: Embedder, texts: Sequence[str]) -> float:
     beside those of a method that is trained now.
     """
     in_order = sorted(texts, key=len)
-    some = in_order[:: max(1, len(in_order) // _SAMPLE)]
-    embedder(some[:8])  # what is only done once
+    sample = in_order[:: max(1, len(in_order) // _SAMPLE)]
+    embedder(sample[:8])  # what is only done once
     started = time.perf_counter()
-    embedder(some)
-    return (time.perf_counter() - started) * sum(map(len, texts)) / max(1, sum(map(len, some)))
+    embedder(sample)
+    return (time.perf_counter() - started) * sum(map(len, texts)) / max(1, sum(map(len, sample)))
 
 
 def _vectors_key(base: Base, texts: Sequence[str], pooling: str, max_length: int) -> str:

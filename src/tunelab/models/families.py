@@ -6,10 +6,9 @@ a row of FAMILIES; every method on it, packed training and scoring follow.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from tunelab.core.plain import JsonObject
 from tunelab.models.family import (
     RELU,
     Anatomy,
@@ -325,7 +324,7 @@ def unknown_family(head: Sequence[str]) -> Family:
     return Family(head=tuple(head), represents="unknown to tunelab")
 
 
-def sizes_of(config: JsonObject) -> Sizes:
+def sizes_of(config: Mapping[str, object]) -> Sizes:
     """How large a model is, by its config.json.
 
     Of an unknown type, the keys of all families are looked for, in their order.
@@ -335,13 +334,14 @@ def sizes_of(config: JsonObject) -> Sizes:
 
     def said(name: str) -> int | None:
         known = [getattr(k, name) for k in (keys, *(f.keys for f in FAMILIES.values()))]
-        return next((config[k] for k in known if isinstance(config.get(k), int)), None)
+        return next((v for k in known if isinstance(v := config.get(k), int)), None)
 
     layers, width, positions = said("layers"), said("width"), said("positions")
+    groups = config.get(keys.groups, 1) if keys.groups else layers
     times = keys.times * width if keys.times and width else None
     return Sizes(
         layers=layers,
-        own_layers=int(config.get(keys.groups, 1)) if keys.groups else layers,
+        own_layers=groups if isinstance(groups, int) else None,
         width=width,
         heads=said("heads"),
         intermediate=said("intermediate") or times,

@@ -275,7 +275,7 @@ def prepare_encoder(model: Any, pooling: str) -> Prepared:
 def fingerprint(model: Any) -> tuple[Any, ...]:
     """Something that changes when what `prepare` made no longer says what the model says."""
     # Asked for with each text: torch's own walk would make up a name for everything.
-    found: list[Any] = [id(model)]
+    marks: list[Any] = [id(model)]
     waiting, seen = [model], set[int]()
     while waiting:
         m = waiting.pop()
@@ -284,11 +284,11 @@ def fingerprint(model: Any) -> tuple[Any, ...]:
         seen.add(id(m))
         # Not asked of a module itself, which looks for what it has not everywhere.
         own, kind = m.__dict__, type(m)
-        found += [(p.data_ptr(), p._version) for p in own["_parameters"].values() if p is not None]
+        marks += [(p.data_ptr(), p._version) for p in own["_parameters"].values() if p is not None]
         if hasattr(kind, "merged_adapters") and hasattr(kind, "disable_adapters"):
-            found.append((tuple(m.active_adapters), tuple(m.merged_adapters), m.disable_adapters))
+            marks.append((tuple(m.active_adapters), tuple(m.merged_adapters), m.disable_adapters))
         waiting += [child for child in own["_modules"].values() if child is not None]
-    return tuple(found)
+    return tuple(marks)
 
 
 def _encoder(model: Any, form: Format) -> Encoder:

@@ -232,12 +232,12 @@ def layers_of(encoder: Any, family: Family, form: Format) -> tuple[_Layer, ...]:
     blocks = [m for m in encoder.modules() if type(m).__name__ == names.kind]
     parts = [anatomy.parts_of(block, names) for block in blocks]
     _as_shipped(encoder, parts)
-    made = [_layer(form, x, last=x is parts[-1]) for x in parts]
+    layers = [_layer(form, x, last=x is parts[-1]) for x in parts]
     count = anatomy.layers_in(encoder)
     groups = getattr(encoder.config, family.keys.groups or "-", count)
-    each = len(made) // groups
+    each = len(layers) // groups
     return tuple(
-        made[each * int(i / (count / groups)) + k] for i in range(count) for k in range(each)
+        layers[each * int(i / (count / groups)) + k] for i in range(count) for k in range(each)
     )
 
 

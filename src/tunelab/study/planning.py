@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,7 +11,7 @@ from typing import Literal
 from tunelab import data
 from tunelab.core import study_folder
 from tunelab.core.errors import ConfigError
-from tunelab.core.plain import JsonObject, SettingValues
+from tunelab.core.plain import SettingValues
 from tunelab.core.values import Dataset, MethodSpec, TrialSpec
 from tunelab.data import Gate, behaviour
 from tunelab.data.gate.values import gate_from_json
@@ -51,7 +51,7 @@ class Plan:
     gate: Gate
     sizes: tuple[int, ...] = ()
     others: tuple[data.OtherData, ...] = ()
-    behaviour: JsonObject | None = None
+    behaviour: Mapping[str, object] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -80,12 +80,13 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
     if base:
         for m in _every_setting(spec):
             check(base, m)
-            if "max_length" in m.settings and METHODS[m.name].needs_base:
-                bases.check_length(base, m.settings["max_length"])
-    found = _known_or_new_gate(folder, dataset)
+            length = m.settings.get("max_length")
+            if isinstance(length, int) and METHODS[m.name].needs_base:
+                bases.check_length(base, length)
+    gate = _known_or_new_gate(folder, dataset)
     cases = _behaviour_cases(spec, dataset)
     sizes, notes = _curve_sizes(spec, dataset)
-    return Plan(spec, dataset, base, found, sizes, others, cases, notes)
+    return Plan(spec, dataset, base, gate, sizes, others, cases, notes)
 
 
 def count_trials(spec: StudySpec) -> int:
@@ -128,7 +129,7 @@ def _known_or_new_gate(folder: Path, dataset: Dataset) -> Gate:
     return data.inspect(dataset)
 
 
-def _behaviour_cases(spec: StudySpec, dataset: Dataset) -> JsonObject | None:
+def _behaviour_cases(spec: StudySpec, dataset: Dataset) -> Mapping[str, object] | None:
     """The cases of the behaviour tests, as they are kept; None where the study has none."""
     if spec.behaviour is None:
         return None

@@ -208,6 +208,8 @@ def _reliability_domains(data: PlotData, shown: Sequence[str]) -> tuple[list[flo
 
 def describe_calibration(data: PlotData) -> str:
     """The calibration error of each method."""
-    found = data.reliability
-    parts = [f"{m} {100 * found[m].error:.1f} points" for m in methods_in_order(data, found)]
+    reliability = data.reliability
+    parts = [
+        f"{m} {100 * reliability[m].error:.1f} points" for m in methods_in_order(data, reliability)
+    ]
     return f"Expected calibration error: {'; '.join(parts)}."
