@@ -5,8 +5,8 @@
 
 Planted in the bundled reviews, with fixed seeds: copies that differ in marks, in a word or two, in
 typos, in their end; and texts that only look alike (half of the words shared, the same words in
-another order, the same template). Recall and precision are of rows. Label noise: 5% of labels
-flipped at random. Times are processor seconds of one process with one thread.
+another order, the same template). Recall and precision are of rows. Times are processor
+seconds of one process with one thread. Labels, languages and give-aways: gate_labels.py.
 """
 
 from __future__ import annotations
@@ -17,18 +17,12 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from tunelab import data
 from tunelab.core.values import Dataset, DataSpec, Split
 from tunelab.data import duplicates
-from tunelab.data.gate.labels import label_issues, out_of_fold
-from tunelab.data.gate.values import bag_of
-
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-
 
 # --- planted copies -------------------------------------------------------------------------
 
@@ -185,32 +179,6 @@ def score_repeats(planted: Planted) -> dict[str, float]:
     return {"recall": float(np.mean(hit)), "precision": float(np.mean(good))}
 
 
-# --- label noise ----------------------------------------------------------------------------
-
-
-def score_labels(dataset: Dataset, seed: int, noise: float = 0.05) -> dict[str, float]:
-    """Flip 5% of all labels at random; precision and recall of what cleanlab flags."""
-    rng = np.random.default_rng(seed)
-    texts = [t for s in dataset.parts.values() for t in s.texts]
-    labels = np.concatenate([s.labels for s in dataset.parts.values()])
-    k = len(dataset.label_names)
-    flipped = rng.random(len(labels)) < noise
-    noisy = np.where(flipped, (labels + rng.integers(1, k, len(labels))) % k, labels)
-    twins = duplicates.find_twins(texts)
-    probabilities = out_of_fold(twins, bag_of(twins), noisy, k)
-    flagged = label_issues(noisy, probabilities)
-    first = flagged[: int(flipped.sum())]
-    return {
-        "rows": len(labels),
-        "accuracy": float((probabilities.argmax(axis=1) == noisy).mean()),
-        "flagged": float(len(flagged) / len(labels)),
-        "recall": float(flipped[flagged].sum() / flipped.sum()),
-        "precision": float(flipped[flagged].mean()),
-        "precision of as many as were flipped": float(flipped[first].mean()),
-        "by chance": float(flipped.mean()),
-    }
-
-
 # --- speed ----------------------------------------------------------------------------------
 
 
@@ -270,7 +238,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--words", type=int, default=20)
-    parser.add_argument("--only", choices=("leaks", "labels", "speed"))
+    parser.add_argument("--only", choices=("leaks", "speed"))
     given = parser.parse_args()
 
     def show(name: str, values: dict[str, float]) -> None:
@@ -283,12 +251,6 @@ def main() -> None:
             planted = plant(texts, seed)
             show(f"leaks, seed {seed}", score_leaks(planted))
             show(f"repeats, seed {seed}", score_repeats(planted))
-    if given.only in (None, "labels"):
-        sources = ["demo", *(str(SHARED / n) for n in ("rotten_tomatoes", "emotion"))]
-        for source in (s for s in sources if s == "demo" or Path(s).exists()):
-            dataset = data.load(DataSpec(source))
-            for seed in range(3):
-                show(f"labels of {dataset.name}, seed {seed}", score_labels(dataset, seed))
     if given.only in (None, "speed"):
         show("speed", speed(given.rows, given.words))
 

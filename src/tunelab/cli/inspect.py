@@ -16,6 +16,7 @@ __all__ = [
     "inspect_group",
 ]
 
+_SHOWN = {"label-errors": 10}  # examples of a finding: a ranked list is to be read
 SAMPLE = "It's not the uninspired mess I'd feared: a quiet, wonderful film."
 
 
@@ -54,8 +55,9 @@ def inspect_data(
     source: str, model: str, max_length: int, others: tuple[str, ...], as_json: bool, **given: Any
 ) -> None:
     """Sizes, label balance, lengths in words and tokens, samples of each label; and the data gate:
-    leaks and near duplicates, conflicting and doubtful labels, columns and words that give the
-    label away, imbalance, HTML, wrong encodings, other languages, odd lengths.
+    leaks and near duplicates, conflicting and doubtful labels, columns, words, marks, ids and
+    an order of rows that give the label away, imbalance, HTML, wrong encodings, other languages,
+    odd lengths.
     """
     from dataclasses import asdict
 
@@ -80,7 +82,7 @@ def inspect_data(
         click.echo(f"  {line}")
     for finding in (*gate.findings, *across):
         click.echo(f"\n{finding.check} ({finding.where}), for example:")
-        for example in finding.examples[:3]:
+        for example in finding.examples[: _SHOWN.get(finding.check, 3)]:
             if example.note:
                 click.echo(f"  {example.note}")
             for row in example.rows:

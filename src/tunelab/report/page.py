@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from tunelab.analysis import Summary, summarise, verdict, versus
+from tunelab.analysis.doubtful import gate_after_training
 from tunelab.analysis.summary import best_trial, read_runs, shown_columns, summary_to_json
 from tunelab.analysis.versus import Versus
 from tunelab.core import cache
@@ -152,7 +153,7 @@ def render(
             against=against,
             versus=versus.rows(against) if against else None,
             card=data_card_block(record.data),
-            gate=record.gate,
+            gate=gate_after_training(record, runs),
             blocks=blocks,
             provenance=provenance_table(record),
             use=use,
