@@ -232,7 +232,7 @@ def test_a_study_keeps_the_predictions_and_an_artifact_answers_the_same(tmp_path
 def test_from_python_a_suite_and_leaks_are_named_too(tmp_path: Path):
     words = {"positive": GOOD, "negative": BAD}
     rows = [[f"the {words[y][i % 8]} thing number {i}", y] for i in range(20) for y in words]
-    data = write_csv(tmp_path / "r.csv", rows, ["text", "label"])
+    data = write_csv(tmp_path / "r.csv", [*rows, *rows], ["text", "label"])
     assert api.load_data(data).fingerprint == api.load_data(data, on_leak="warn").fingerprint
     with pytest.raises(ConfigError, match="no such suite"):
         api.compare(

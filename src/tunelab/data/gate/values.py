@@ -161,8 +161,8 @@ class DatasetView:
 
     @cached_property
     def twins(self) -> duplicates.Twins:
-        """Texts that are the same, or nearly."""
-        return duplicates.find_twins(self.texts)
+        """Texts that are the same, nearly, or in one another."""
+        return duplicates.find_twins(self.texts, self.labels)
 
     @cached_property
     def bag(self) -> Bag:
