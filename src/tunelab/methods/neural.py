@@ -21,7 +21,7 @@ from tunelab.methods.method import Adapt, Extras, Outcome, Task
 from tunelab.methods.settings import TrainingSettings
 from tunelab.methods.training import loop
 from tunelab.methods.training.engine import scored_in
-from tunelab.models import bases, pretrained, scoring, tokens
+from tunelab.models import bases, parts, pretrained, scoring, tokens
 from tunelab.models.bases import Quantization
 from tunelab.models.classifier import TransformerClassifier
 from tunelab.models.families import head_modules
@@ -98,7 +98,7 @@ def prepare_by_gradient(task: Task, adapt: Adapt, extras: Extras) -> PreparedTas
     texts = _tokenized(tokenizer, task.train, settings, base.runs_its_code)
     pad_id = int(tokenizer.pad_token_id)
     start = extras.prepare(model, texts.encoded, pad_id, settings) if extras.prepare else None
-    counts: dict[str, int | None] = dict(pretrained.parameter_counts(model, head))
+    counts: dict[str, int | None] = dict(parts.parameter_counts(model, head))
     if not counts["trainable_parameters"]:
         raise TrialError("Nothing would be trained: every parameter is frozen.")
     held = machine.resident_bytes()
@@ -155,7 +155,11 @@ def finish_by_gradient(prepared: PreparedTask) -> Outcome:
         train_seconds=fitted.train_seconds,
         counts={**prepared.counts, **({"adapter_parameters": None} if no_adapter else {})},
         history=fitted.history,
-        details=Details(_trained(prepared, fitted), found),
+        details=Details(
+            _trained(prepared, fitted),
+            found,
+            notes=bases.notes(task.base, task.label_names),
+        ),
         reasons={"adapter_parameters": no_adapter} if no_adapter else {},
         peak_memory_bytes=_peak(fitted.peak_memory_bytes, prepared.held, prepared.started_with),
         # What `finish` changed (it says so), and more texts than a window, may be scored otherwise.
@@ -182,7 +186,7 @@ def _trained(prepared: PreparedTask, fitted: loop.Fitted) -> Trained:
         frozen_layers=fitted.frozen,
         device=str(pretrained.device()),
         head_modules=prepared.head,
-        weight_bytes=pretrained.weight_bytes(prepared.training.model),
+        weight_bytes=parts.weight_bytes(prepared.training.model),
         quantization=prepared.backend,
     )
 

@@ -18,7 +18,7 @@ from tunelab.core.artifact import check_labels, seal
 from tunelab.core.errors import ArtifactError
 from tunelab.core.values import Artifact, BaseRef, ScoreKind
 from tunelab.kernels import library
-from tunelab.models import bases, batches, pretrained, scoring
+from tunelab.models import bases, batches, pretrained, scoring, weights
 from tunelab.models.bases import Quantization
 
 __all__ = [
@@ -120,7 +120,8 @@ def open_transformer(
         base = bases.resolve_exactly(ref, directory, trust_remote_code)
         return load_on(base, artifact, batch_size)
     tokenizer = pretrained.load_tokenizer_from(directory, str(directory), trust_remote_code)
-    model = pretrained.load_saved(directory, trust_remote_code)
+    pad_id: int | None = tokenizer.pad_token_id
+    model = pretrained.load_saved(directory, manifest["label_names"], pad_id, trust_remote_code)
     check_labels(artifact, int(model.config.num_labels or 0))
     return _ready(model, tokenizer, artifact, batch_size)
 
@@ -137,6 +138,7 @@ def load_on(base: bases.Base, artifact: Artifact, batch_size: int = 64) -> Trans
     model = pretrained.load_adapter(
         base, directory, tuple(manifest["label_names"]), manifest.get("quantization")
     )
+    weights.refuse_not_finite(str(directory), [directory / ADAPTER_WEIGHTS])
     missing, unexpected = stray_tensors(model, directory)
     if missing or unexpected:
         fault = f"lacks {missing[0]}" if missing else f"has {unexpected[0]}, which has no place"

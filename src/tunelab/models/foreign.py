@@ -6,8 +6,6 @@ What their folders do not say is decided here and noted in the manifest under "n
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from tunelab.core.errors import ArtifactError, ModelError
 from tunelab.core.plain import JsonObject
 from tunelab.core.values import Artifact
 from tunelab.models import bases
-from tunelab.models.families import USUAL_HEADS
+from tunelab.models.heads import LAST_LAYER, labels_in
 
 __all__ = [
     "ADAPTER",
@@ -41,8 +39,6 @@ LEFTOVERS = frozenset(
     }
 )
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
-# Where the last layer of a head is called otherwise, its class count cannot be read from the file.
-_LAST_LAYER = re.compile(rf"(^|\.)({'|'.join(USUAL_HEADS)})(\.out_proj)?\.weight$")
 _LONGEST_NAME = 512
 
 
@@ -111,7 +107,9 @@ def _model(directory: Path) -> Artifact:
         )
     problem = config.get("problem_type")
     # transformers writes names for any number of classes but its default, which is two.
-    classes = len(config.get("id2label") or {}) or int(config.get("num_labels") or 2)
+    said = len(config.get("id2label") or {}) or int(config.get("num_labels") or 2)
+    rows = [s[0] for n, s in bases.weight_shapes(base).items() if LAST_LAYER.search(n)]
+    classes = rows[-1] if rows else said
     if problem not in {None, "single_label_classification"} or classes < 2:
         found = problem if problem not in {None, "single_label_classification"} else "one output"
         raise ArtifactError(
@@ -122,7 +120,7 @@ def _model(directory: Path) -> Artifact:
     names = _label_names(config, classes)
     if names is None:
         names = _numbered(classes)
-        notes.append(f"Label names are not in its config.json: {', '.join(names)}.")
+        notes.append(f"Its config.json has no names for its {classes} classes: {', '.join(names)}.")
     length = _max_length(directory, base.max_positions)
     notes.append(f"Texts are cut at {length} tokens.")
     return _describe(
@@ -173,7 +171,7 @@ def _classes(directory: Path) -> int:
             rows = [
                 file.get_slice(k).get_shape()[0]
                 for k in file.keys()  # noqa: SIM118  no mapping, though it has keys
-                if _LAST_LAYER.search(k)
+                if LAST_LAYER.search(k)
             ]
     except SafetensorError as e:
         raise ArtifactError(f"{directory / WEIGHTS}: not a safetensors file ({e}).") from e
@@ -186,15 +184,9 @@ def _classes(directory: Path) -> int:
 
 
 def _label_names(config: JsonObject, classes: int) -> list[str] | None:
-    """The names in a config's id2label in the order of its numbers; None where they do not fit."""
-    said = config.get("id2label")
-    if not isinstance(said, Mapping):
-        return None
-    by_number = {str(k): str(v) for k, v in said.items()}
-    names = [by_number.get(str(i)) for i in range(classes)]
-    if len(by_number) != classes or None in names:
-        return None
-    return [str(n) for n in names]
+    """The names in a config in the order of the head's rows; None where they do not fit."""
+    names = labels_in(config)
+    return list(names) if names is not None and len(names) == classes else None
 
 
 def _numbered(classes: int) -> list[str]:
