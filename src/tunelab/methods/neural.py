@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,11 +21,11 @@ from tunelab.core.values import Split
 from tunelab.methods.method import Adapt, Extras, Outcome, Task
 from tunelab.methods.settings import TrainingSettings
 from tunelab.methods.training import loop
-from tunelab.methods.training.engine import scored_in
-from tunelab.models import bases, parts, pretrained, scoring, tokens
+from tunelab.methods.training.engine import forward, scored_in
+from tunelab.models import bases, company, parts, pretrained, scoring, tokens
 from tunelab.models.bases import Quantization
 from tunelab.models.classifier import TransformerClassifier
-from tunelab.models.families import head_modules
+from tunelab.models.families import FAMILIES, head_modules
 
 __all__ = [
     "PreparedTask",
@@ -95,6 +96,10 @@ def prepare_by_gradient(task: Task, adapt: Adapt, extras: Extras) -> PreparedTas
     )
     if not quantization:  # what is quantised was put there while it was loaded
         model.to(pretrained.device())
+    if base.model_type not in FAMILIES:
+        # For whoever pads its texts elsewhere; here they are put side by side without it.
+        rows_of: company.Rows = partial(forward, model.eval(), where=pretrained.device())
+        tokenizer.padding_side = company.padding_side(model, rows_of)
     texts = _tokenized(tokenizer, task.train, settings, base.runs_its_code)
     pad_id = int(tokenizer.pad_token_id)
     start = extras.prepare(model, texts.encoded, pad_id, settings) if extras.prepare else None

@@ -25,11 +25,12 @@ def check_files(base: Base, *, head: bool) -> None:
     """Refuse files that lack a tensor, and tokens without an embedding; loads no weights."""
     tokenizer = pretrained.load_tokenizer(base)
     _refuse_no_pad(base, tokenizer)
+    _refuse_tokens(base, tokenizer, base.sizes.vocabulary)
     if head:
         model: Any = pretrained.load_classifier(base, _TWO, 0, weightless=True)[0]
     else:
         model = pretrained.load_encoder(base, weightless=True)
-    _refuse_tokens(base, tokenizer, model)
+    _refuse_tokens(base, tokenizer, _rows_of(model))
 
 
 def check_computed(base: Base, max_length: int | None, *, head: bool) -> tuple[str, ...]:
@@ -39,11 +40,12 @@ def check_computed(base: Base, max_length: int | None, *, head: bool) -> tuple[s
     """
     tokenizer = pretrained.load_tokenizer(base)
     _refuse_no_pad(base, tokenizer)
-    # Its own words would be those of the trial; nothing here may move the user's random state.
+    _refuse_tokens(base, tokenizer, base.sizes.vocabulary)
+    # What is new is drawn; that must not move the user's random state.
     with torch.random.fork_rng([]):
         model: Any = pretrained.load_classifier(base, _TWO, 0)[0] if head else None
         model = model or pretrained.load_encoder(base)
-        _refuse_tokens(base, tokenizer, model)
+        _refuse_tokens(base, tokenizer, _rows_of(model))
         model.eval()
         where = torch.device("cpu")
         try:
@@ -82,12 +84,17 @@ def _refuse_no_pad(base: Base, tokenizer: Any) -> None:
         )
 
 
-def _refuse_tokens(base: Base, tokenizer: Any, model: Any) -> None:
-    """Refuse a tokenizer that makes ids which the embedding has no row for."""
+def _rows_of(model: Any) -> int | None:
     try:
-        rows = int(model.get_input_embeddings().weight.shape[0])
+        return int(model.get_input_embeddings().weight.shape[0])
     except (AttributeError, NotImplementedError):
-        rows = int(model.config.vocab_size)
+        return None
+
+
+def _refuse_tokens(base: Base, tokenizer: Any, rows: int | None) -> None:
+    """Refuse a tokenizer that makes ids which an embedding of so many rows does not have."""
+    if rows is None:
+        return
     vocabulary = tokenizer.get_vocab()
     beyond = sorted((i, token) for token, i in vocabulary.items() if i >= rows)
     if beyond:
@@ -125,8 +132,10 @@ def _lengths_to_try(base: Base, max_length: int) -> list[int]:
 
 
 def _compute(model: Any, length: int, pad_id: int) -> None:
-    vocabulary = int(model.config.vocab_size)
-    token = next(i for i in range(vocabulary) if i != pad_id or vocabulary == 1)
+    # No pad id, of the tokenizer or the model: positions may leave those out.
+    pads = {pad_id, getattr(model.config, "pad_token_id", None)}
+    middle = int(model.config.vocab_size) // 2
+    token = next(i for i in range(middle, middle + len(pads) + 1) if i not in pads)
     text = Encoded((np.full(length, token, dtype=np.int64),))
     batch: Batch = pad(text, np.asarray([0]), pad_id)
     with torch.no_grad():

@@ -90,7 +90,7 @@ class TransformerClassifier:
         adapter = isinstance(self.model, PeftModel)
         with pretrained.quiet():  # peft looks for the base's card on the hub, and says so
             self.model.save_pretrained(directory, safe_serialization=True)
-        self.tokenizer.save_pretrained(directory)
+        self._save_tokenizer(directory)
         if adapter:
             # Beside an adapter, the config carries label names and count for whoever loads it.
             self.model.get_base_model().config.save_pretrained(directory)
@@ -106,6 +106,15 @@ class TransformerClassifier:
                 **({"precision": self.precision} if self.precision == "float32" else {}),
             },
         )
+
+    def _save_tokenizer(self, directory: Path) -> None:
+        """With the length that texts are cut at: elsewhere nobody else tells it."""
+        unlimited = self.tokenizer.model_max_length
+        self.tokenizer.model_max_length = self.max_length
+        try:
+            self.tokenizer.save_pretrained(directory)
+        finally:
+            self.tokenizer.model_max_length = unlimited
 
 
 def open_transformer(

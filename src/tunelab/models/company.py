@@ -22,6 +22,7 @@ __all__ = [
     "PADDING_CHANGES",
     "Rows",
     "by_length",
+    "last_token",
     "needs_one_length",
     "padding_side",
 ]
@@ -107,8 +108,17 @@ def _tiny_texts(config: Any) -> tuple[Encoded, int]:
     special = {getattr(config, f"{k}_token_id", None) for k in ("pad", "bos", "eos", "cls", "sep")}
     ids = [i for i in range(min(int(config.vocab_size), 256)) if i not in special] or [0]
     random = np.random.default_rng(0)
-    texts = tuple(random.choice(np.asarray(ids, dtype=np.int64), n) for n in _LENGTHS)
-    return Encoded(texts), pad_id
+    texts = [random.choice(np.asarray(ids, dtype=np.int64), n) for n in _LENGTHS]
+    for text in texts:
+        text[-1] = last_token(config, int(text[-1]))
+    return Encoded(tuple(texts)), pad_id
+
+
+def last_token(config: Any, token: int) -> int:
+    """The token, or the end of a text, which a head behind a decoder looks for."""
+    end = getattr(config, "eos_token_id", None)
+    behind = getattr(config, "is_encoder_decoder", False)
+    return end if behind and isinstance(end, int) else token
 
 
 def _alone(compute: Rows, texts: Encoded, pad_id: int) -> torch.Tensor:

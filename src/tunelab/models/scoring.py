@@ -360,7 +360,9 @@ def _can_be_packed(model: Any, where: torch.device) -> bool:
 def _check_inputs(run: Any, model: Any, where: torch.device, dtype: torch.dtype) -> None:
     """Two short texts both ways: what peft or a user did to the model may be unknown to us."""
     plain = partial(_plain_scorer, model)
-    ids = np.asarray([[5, 6, 7], [8, 9, model.config.pad_token_id or 0]])
+    config = model.config
+    ends = (company.last_token(config, 7), company.last_token(config, 9))
+    ids = np.asarray([[5, 6, ends[0]], [8, ends[1], config.pad_token_id or 0]])
     batch = Batch(np.arange(2), ids, np.asarray([[1, 1, 1], [1, 1, 0]]))
     with torch.inference_mode():
         ours, theirs = run(batch, where).float(), plain(batch, where).float()
