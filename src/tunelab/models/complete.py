@@ -24,6 +24,8 @@ __all__ = [
 ]
 
 
+# Last parts of the names of what older versions of transformers saved and newer ones compute.
+_COMPUTED = frozenset({"position_ids", "token_type_ids", "masked_bias", "inv_freq"})
 _SAVE = "Give a config.json and weights that were saved together"
 
 
@@ -124,11 +126,17 @@ def _layers_left_over(model: Any, info: Mapping[str, Any]) -> list[str]:
 def faults_of_whole(info: Mapping[str, Any]) -> list[str]:
     """What is wrong with a whole classifier as it was loaded: a line for each tensor.
 
-    A pooler that nothing reads is no fault: older versions saved it beside some heads.
+    What older versions saved beside is no fault: a pooler that nothing reads, and tables that are
+    computed now.
     """
+
+    def has_place(key: str) -> bool:
+        parts = key.split(".")
+        return "pooler" in parts or parts[-1] in _COMPUTED
+
     words: Mapping[str, tuple[str, Callable[[str], bool]]] = {
         "missing_keys": ("is missing", lambda _: True),
-        "unexpected_keys": ("has no place", lambda k: "pooler" not in k.split(".")),
+        "unexpected_keys": ("has no place", lambda k: not has_place(k)),
         "mismatched_keys": ("has another shape", lambda _: True),
     }
     return [

@@ -395,8 +395,8 @@ def load_saved(
     if faults:
         more = f" ({len(faults)} tensors in all)" if len(faults) > 1 else ""
         raise ModelError(
-            f"Model {directory}: {faults[0]}{more}: its answers would be random. Copy the folder "
-            "again, or train it anew."
+            f"Model {directory}: {faults[0]}{more}: its answers would not be those that it was "
+            "saved with. Copy the folder again, or train it anew."
         )
     weights.refuse_not_finite(str(directory), weights.weight_files(str(directory), directory))
     return model

@@ -19,7 +19,7 @@ from families import DECODERS, FAMILY_NAMES, make_family
 from tunelab import adapters
 from tunelab.core.values import Seeds, Split
 from tunelab.methods import METHODS, Task, fit_alone
-from tunelab.models import bases, batches, pretrained, scoring
+from tunelab.models import bases, batches, embeddings, pretrained, scoring
 from tunelab.models.packed import Packed
 
 SEEDS = Seeds(1, 2, 3)
@@ -90,6 +90,22 @@ def test_every_way_of_computing_reads_what_transformers_reads(family: str, tmp_p
         assert ready.engine != "plain"
         scored = ready(encoded, int(tokenizer.pad_token_id), 8)
         np.testing.assert_allclose(scored, theirs, atol=2e-5 if precision == "float32" else 1e-3)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_vectors_are_those_of_transformers(family: str, tmp_path: Path) -> None:
+    base = bases.resolve(str(folder_of(tmp_path / family, family)))
+    model = pretrained.load_encoder(base)
+    encoded = batches.encode(pretrained.load_tokenizer(base), TEXTS, 32)
+    with torch.no_grad():
+        asked = (torch.from_numpy(i)[None] for i in encoded.ids)
+        states = [
+            model(input_ids=a, attention_mask=torch.ones_like(a)).last_hidden_state for a in asked
+        ]
+    theirs = {"mean": [s[0].mean(0) for s in states], "cls": [s[0, 0] for s in states]}
+    for pooling, rows in theirs.items():
+        ours = embeddings.Embedder(base, pooling, 32)(TEXTS)
+        np.testing.assert_allclose(ours, torch.stack(rows).numpy(), atol=2e-5)
 
 
 @pytest.mark.parametrize("engine", ["auto", "plain"])

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import tunelab
 from commands import run_here
+from families import DECODERS, FAMILY_NAMES, make_family
 from tiny import make_tiny, reviews, write_csv
 from tunelab import adapters
 from tunelab.core.errors import InputError, ModelError
@@ -200,9 +201,42 @@ def test_a_new_pooler_and_a_new_head_are_no_fault(copy: Path) -> None:
     check(base, MethodSpec("lora", "lora", {"max_length": 32}))
 
 
-def test_types_that_differ_in_name_alone_may_be_mixed(tmp_path: Path) -> None:
-    from families import make_family
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_what_checkpoints_bring_beside_an_encoder_is_no_fault(family: str, tmp_path: Path) -> None:
+    """Language models' heads, classifiers, and what older versions of transformers saved."""
+    import transformers as t
 
+    folder = make_family(tmp_path / family, family)
+    config = t.AutoConfig.from_pretrained(folder)
+    language = t.AutoModelForCausalLM if family in DECODERS else t.AutoModelForMaskedLM
+    for auto in (language, t.AutoModelForTokenClassification, t.AutoModelForSequenceClassification):
+        model = auto.from_config(config)
+        model.save_pretrained(folder)
+        rekeyed(folder, lambda w, m=model: as_long_ago(w, m.base_model_prefix, family))
+        bases.resolve.cache_clear()
+        base = bases.resolve(str(folder))
+        for method in ("lora", "svm"):
+            check(base, MethodSpec(method, method, {"max_length": 32}))
+    pretrained.load_saved(folder, LABELS, 3)
+
+
+def as_long_ago(weights: Weights, prefix: str, family: str) -> Weights:
+    old = {f"{prefix}.position_ids": torch.arange(64)[None]}
+    if family == "gpt2":
+        old |= {f"{prefix}.h.0.attn.masked_bias": torch.tensor(-1e4)}
+    if family == "llama":
+        old |= {f"{prefix}.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8)}
+    if family == "roberta":
+        old |= {f"{prefix}.pooler.dense.weight": torch.ones(32, 32)}
+    if family == "bert":  # as TensorFlow called them
+        weights = {
+            k.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta"): v
+            for k, v in weights.items()
+        }
+    return {**weights, **old}
+
+
+def test_types_that_differ_in_name_alone_may_be_mixed(tmp_path: Path) -> None:
     folder = edited(make_family(tmp_path / "kin", "roberta"), model_type="camembert")
     pretrained.load_encoder(bases.resolve(str(folder)))
 
@@ -342,8 +376,6 @@ def logits_by_name(model: Any, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     "asked", [("a", "b", "c"), ("c", "a", "b"), ("C", "B", " A")], ids=" ".join
 )
 def test_rows_of_a_head_go_by_name(family: str, asked: tuple[str, ...], tmp_path: Path) -> None:
-    from families import make_family
-
     folder = classifier_of(tmp_path / "c", make_family(tmp_path / "b", family), ("a", "b", "c"))
     base = bases.resolve(str(folder))
     theirs = logits_by_name(pretrained.load_saved(folder, ("a", "b", "c"), 3), ("a", "b", "c"))
