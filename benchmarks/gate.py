@@ -28,6 +28,8 @@ from tunelab import data
 from tunelab.core.values import Dataset, DataSpec, Split
 from tunelab.data import duplicates
 
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
 # --- planted copies -------------------------------------------------------------------------
 
 

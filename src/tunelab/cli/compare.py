@@ -158,6 +158,8 @@ def train(
                 status.update(event.name)
 
         result = api.train_one(spec, overwrite=overwrite, on_event=show)
+    for note in result.details.notes:
+        console.print(f"{note}.", markup=False, highlight=False, soft_wrap=True)
     out = spec.output_dir
     test, evaluated = (result.scores.get(f"{p}_{spec.metric}") for p in ("test", "eval"))
     seconds = numbers.format_seconds(result.cost.train_seconds)

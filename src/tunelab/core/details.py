@@ -178,7 +178,8 @@ class Details(ReadByKey):
     `own`: what the method says of itself alone, by name (an SVM its C, AdaLoRA its ranks).
     `from_cache`: whether an SVM's vectors were there already. By part, "validation" and "test":
     `per_class` scores by class, `confusion` counts, (n_classes, n_classes), true by predicted.
-    `transfer`: scores on other data, by its name.
+    `transfer`: scores on other data, by its name. `notes`: what was decided about the base, as that
+    a head it brings was kept.
     """
 
     trained: Trained = Trained()
@@ -190,6 +191,7 @@ class Details(ReadByKey):
     confusion: Mapping[str, Sequence[Sequence[int]]] | None = None
     transfer: Mapping[str, Transfer] = field(default_factory=dict)
     scoring: Scoring | None = None
+    notes: Sequence[str] = ()
 
     def to_json(self) -> dict[str, object]:
         """As it lies on disk: flat."""
@@ -201,6 +203,7 @@ class Details(ReadByKey):
             "confusion": self.confusion,
             "transfer": {k: asdict(t) for k, t in self.transfer.items()} or None,
             "scoring": self.scoring and self.scoring.to_json(),
+            "notes": list(self.notes) or None,
         }
         known = {k: v for k, v in known.items() if v is not None}
         return {**self.trained.to_json(), **self.own, **known}
@@ -223,6 +226,7 @@ class Details(ReadByKey):
             confusion=left.pop("confusion", None),
             transfer={k: _transfer(t) for k, t in (left.pop("transfer", None) or {}).items()},
             scoring=_scoring(scoring) if scoring else None,
+            notes=tuple(left.pop("notes", None) or ()),
             own=left,
         )
 

@@ -116,8 +116,6 @@ def merge(
         # Adding to quantised weights would round again: the update goes onto the float base.
         classifier = open_transformer(in_float(artifact), trust_remote_code=trusted)
         whole = replace(classifier, model=_merged_classifier(classifier.model, artifact))
-        # Elsewhere nobody tells the tokenizer where to cut.
-        whole.tokenizer.model_max_length = whole.max_length
         whole.save(staging)
         change = change_of(before, scores_of(staging, sample, trusted))
         if not (change.acceptable or allow_changes):

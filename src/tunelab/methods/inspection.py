@@ -10,7 +10,7 @@ import torch
 from tunelab.core.errors import ConfigError
 from tunelab.methods import METHODS
 from tunelab.methods.neural import adapted
-from tunelab.models import bases, batches, pretrained
+from tunelab.models import bases, batches, parts, pretrained
 from tunelab.models.families import head_modules
 from tunelab.models.family import Family
 from tunelab.models.names import is_within
@@ -103,7 +103,7 @@ def inspect_base(name: str, text: str, classes: int = 2) -> BaseCard:
         "represents": family.represents,
         "head_modules": head,
         "lora_targets": {k: list(v) for k, v in family.targets.items()},
-        "linear_modules": pretrained.linear_modules(model, head),
+        "linear_modules": parts.linear_modules(model, head),
         "methods": {m: c for m in METHODS if (c := _parameter_counts(m, base, labels)) is not None},
     }
 
@@ -137,4 +137,4 @@ def _parameter_counts(method: str, base: bases.Base, labels: list[str]) -> dict[
         model, head = adapted(base, labels, settings, row.adapt, seed=0)
     except ConfigError:  # its defaults ask for more than a small base has
         return None
-    return pretrained.parameter_counts(model, head)
+    return parts.parameter_counts(model, head)

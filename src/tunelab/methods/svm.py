@@ -123,7 +123,11 @@ def fit_embeddings(task: Task) -> Outcome:
         classifier=classifier,
         train_seconds=seconds + embedding,
         counts=_class_counts(size, size + bases.count_parameters(task.base)),
-        details=Details(own={**own, "embedding_seconds": embedding}, from_cache=train.from_cache),
+        details=Details(
+            own={**own, "embedding_seconds": embedding},
+            from_cache=train.from_cache,
+            notes=bases.notes(task.base, task.label_names, head=False),
+        ),
         reasons={"adapter_parameters": _NO_ADAPTER},
         peak_memory_bytes=train.peak_memory_bytes if train.from_cache else None,
         validation_scores=classifier.score_embeddings(validation.vectors),

@@ -37,6 +37,8 @@ __all__ = [
 AN_ENCODER, A_DECODER = "bert", "gpt2"
 # What transformers calls the last layer of a head, for types that have no row here.
 USUAL_HEADS = ("classifier", "score")
+# The pad id where positions count from it and the config does not say it.
+_USUAL_PAD = 1
 
 
 # --- BERT and those that have its layers ------------------------------------------------------
@@ -78,7 +80,6 @@ def _roberta(kind: str) -> Family:
     return replace(
         _BERT,
         represents="the first token, <s>, through the head's own dense layer (tanh)",
-        keys=ConfigKeys(unused=2),
         anatomy=Anatomy(
             head_steps=("classifier",),
             head_reads=True,
@@ -339,6 +340,10 @@ def sizes_of(config: Mapping[str, object]) -> Sizes:
     layers, width, positions = said("layers"), said("width"), said("positions")
     groups = config.get(keys.groups, 1) if keys.groups else layers
     times = keys.times * width if keys.times and width else None
+    if family and family.anatomy.after_pad and positions is not None:
+        # No token has the pad id's position, or one below it.
+        pad = config.get("pad_token_id")
+        positions -= (pad if isinstance(pad, int) else _USUAL_PAD) + 1
     return Sizes(
         layers=layers,
         own_layers=groups if isinstance(groups, int) else None,
@@ -347,7 +352,7 @@ def sizes_of(config: Mapping[str, object]) -> Sizes:
         intermediate=said("intermediate") or times,
         vocabulary=said("vocabulary"),
         embedding=said("embedding") or width,
-        longest=None if positions is None else positions - keys.unused,
+        longest=positions,
     )
 
 

@@ -6,7 +6,6 @@ What their folders do not say is decided here and noted in the manifest under "n
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from tunelab.core import artifact
 from tunelab.core.errors import ArtifactError, ModelError
 from tunelab.core.values import Artifact, Manifest
 from tunelab.models import bases
-from tunelab.models.families import USUAL_HEADS
+from tunelab.models.heads import LAST_LAYER, labels_in
 
 __all__ = [
     "ADAPTER",
@@ -39,8 +38,6 @@ LEFTOVERS = frozenset(
     }
 )
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
-# Where the last layer of a head is called otherwise, its class count cannot be read from the file.
-_LAST_LAYER = re.compile(rf"(^|\.)({'|'.join(USUAL_HEADS)})(\.out_proj)?\.weight$")
 _LONGEST_NAME = 512
 
 
@@ -105,9 +102,11 @@ def _model(directory: Path) -> Artifact:
     problem = config.get("problem_type")
     # transformers writes names for any number of classes but its default, which is two.
     labels, count = config.get("id2label"), config.get("num_labels")
-    classes = count if isinstance(count, int) and count else 2
+    said = count if isinstance(count, int) and count else 2
     if isinstance(labels, Mapping) and labels:
-        classes = len(labels)
+        said = len(labels)
+    rows = [s[0] for n, s in bases.weight_shapes(base).items() if LAST_LAYER.search(n)]
+    classes = rows[-1] if rows else said
     if problem not in {None, "single_label_classification"} or classes < 2:
         what = problem if problem not in {None, "single_label_classification"} else "one output"
         raise ArtifactError(
@@ -118,7 +117,7 @@ def _model(directory: Path) -> Artifact:
     names = _label_names(config, classes)
     if names is None:
         names = _numbered(classes)
-        notes.append(f"Label names are not in its config.json: {', '.join(names)}.")
+        notes.append(f"Its config.json has no names for its {classes} classes: {', '.join(names)}.")
     length = _max_length(directory, base.max_positions)
     notes.append(f"Texts are cut at {length} tokens.")
     return Artifact(directory, _manifest("model", names, base, length, notes))
@@ -173,7 +172,7 @@ def _classes(directory: Path) -> int:
             rows = [
                 file.get_slice(k).get_shape()[0]
                 for k in file.keys()  # noqa: SIM118  no mapping, though it has keys
-                if _LAST_LAYER.search(k)
+                if LAST_LAYER.search(k)
             ]
     except SafetensorError as e:
         raise ArtifactError(f"{directory / WEIGHTS}: not a safetensors file ({e}).") from e
@@ -186,15 +185,9 @@ def _classes(directory: Path) -> int:
 
 
 def _label_names(config: Mapping[str, object], classes: int) -> list[str] | None:
-    """The names in a config's id2label in the order of its numbers; None where they do not fit."""
-    said = config.get("id2label")
-    if not isinstance(said, Mapping):
-        return None
-    by_number = {str(k): str(v) for k, v in said.items()}
-    names = [by_number.get(str(i)) for i in range(classes)]
-    if len(by_number) != classes or None in names:
-        return None
-    return [str(n) for n in names]
+    """The names in a config in the order of the head's rows; None where they do not fit."""
+    names = labels_in(config)
+    return list(names) if names is not None and len(names) == classes else None
 
 
 def _numbered(classes: int) -> list[str]:

@@ -33,7 +33,7 @@ from torch import nn
 
 from tunelab.core import cache, files, machine
 from tunelab.kernels import build, library
-from tunelab.models import anatomy, scoring
+from tunelab.models import anatomy, bases, scoring
 from tunelab.models.batches import Batch, Encoded
 
 __all__ = [
@@ -48,7 +48,7 @@ __all__ = [
 
 
 # Changing how states are computed must change this, or old ones would be read back.
-_STATES_VERSION = 2
+_STATES_VERSION = 3
 # Texts in a batch when states are computed; with scoring's own limit on tokens.
 _TEXTS = 64
 
@@ -253,7 +253,7 @@ def _states_key(frozen: Frozen, model: Any, encoded: Encoded, more: Sequence[obj
     head = [
         _STATES_VERSION,
         frozen.layers,
-        _config(inner),
+        bases.what_computes(inner.config.to_dict()),
         str(build.library()[0]),
         library.built(torch.bfloat16),
         hashlib.sha256(build.processor()).hexdigest(),
@@ -276,28 +276,6 @@ def _states_key(frozen: Frozen, model: Any, encoded: Encoded, more: Sequence[obj
     for ids in encoded.ids:
         digest.update(ids.tobytes())
     return digest.hexdigest()[:32]
-
-
-# What a config says of labels, dropout and where it came from moves no state.
-_SAYS_NOTHING = (
-    "id2label",
-    "label2id",
-    "num_labels",
-    "problem_type",
-    "_name_or_path",
-    "dtype",
-    "transformers_version",
-    "architectures",
-    "attn_implementation",
-)
-
-
-def _config(inner: Any) -> dict[str, object]:
-    return {
-        k: v
-        for k, v in inner.config.to_dict().items()
-        if k not in _SAYS_NOTHING and "dropout" not in k and not k.startswith("_")
-    }
 
 
 def _file(key: str) -> Path:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tunelab.core.artifact import check_labels, seal
 from tunelab.core.values import Artifact, BaseRef, ScoreKind
+from tunelab.models import weights
 
 __all__ = [
     "EmbeddingSvm",
@@ -158,6 +159,7 @@ def open_svm(artifact: Artifact, trust_remote_code: bool = False) -> TfidfSvm | 
     from safetensors.numpy import load_file
 
     directory, manifest = artifact.directory, artifact.manifest
+    weights.refuse_not_finite(str(directory), [directory / "svm.safetensors"])
     tensors = load_file(directory / "svm.safetensors")
     planes = Hyperplanes(tensors["weights"], tensors["offsets"], float(tensors["temperature"][0]))
     names = check_labels(artifact, len(planes.weights))

@@ -280,16 +280,23 @@ class Encoder:
         self, ids: torch.Tensor, lengths: torch.Tensor | None, count: int, first_only: bool
     ) -> torch.Tensor:
         """What the `count` lowest layers give; with none, the embeddings."""
-        columns = torch.arange(ids.shape[1], device=ids.device)
-        offset = self.model.config.pad_token_id + 1 if self.anatomy.after_pad else 0
         more = {"token_type_ids": torch.zeros_like(ids)} if self.anatomy.token_types else {}
         x: torch.Tensor = self.model.embeddings(
-            input_ids=ids, position_ids=(columns + offset).expand(ids.shape), **more
+            input_ids=ids, position_ids=self._positions(ids), **more
         )
         widening = anatomy.widening_in(self.model, self.anatomy)
         if widening is not None:
             x = widening(x)
         return self._through(x.to(self.form.dtype), lengths, range(count), first_only)
+
+    def _positions(self, ids: torch.Tensor) -> torch.Tensor:
+        """Of each token. Where they count from the pad id on, a pad id in a text has no place."""
+        if self.anatomy.after_pad:
+            pad = self.model.config.pad_token_id
+            real = ids != pad
+            after: torch.Tensor = real.cumsum(dim=1) * real + pad
+            return after
+        return torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
 
     def above(
         self, states: torch.Tensor, lengths: torch.Tensor | None, count: int, first_only: bool

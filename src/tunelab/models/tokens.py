@@ -31,7 +31,7 @@ __all__ = [
 
 _NO_LIMIT = 1_000_000
 # Changing how tokens are kept must change this, or old ones would be read back.
-_TOKENS_VERSION = 1
+_TOKENS_VERSION = 2
 
 
 def encoded(tokenizer: Any, texts: Sequence[str], max_length: int, own_code: bool) -> Encoded:
@@ -52,6 +52,7 @@ def encoded(tokenizer: Any, texts: Sequence[str], max_length: int, own_code: boo
         tokenizer.truncation_side,
         max_length,
         type(tokenizer).__name__,
+        tokenizer.pad_token_id,
     ]
     digest = hashlib.sha256(json.dumps(head).encode())
     for text in texts:

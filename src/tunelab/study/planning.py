@@ -15,7 +15,7 @@ from tunelab.core.plain import SettingValues
 from tunelab.core.values import Dataset, MethodSpec, TrialSpec
 from tunelab.data import Gate, behaviour
 from tunelab.data.gate.values import gate_from_json
-from tunelab.methods import METHODS, check
+from tunelab.methods import METHODS, check, notes
 from tunelab.models import bases
 from tunelab.study import space, trackers
 from tunelab.study.spec import MOST_TRIALS, StudySpec
@@ -80,13 +80,12 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
     if base:
         for m in _every_setting(spec):
             check(base, m)
-            length = m.settings.get("max_length")
-            if isinstance(length, int) and METHODS[m.name].needs_base:
-                bases.check_length(base, length)
     gate = _known_or_new_gate(folder, dataset)
     cases = _behaviour_cases(spec, dataset)
-    sizes, notes = _curve_sizes(spec, dataset)
-    return Plan(spec, dataset, base, gate, sizes, others, cases, notes)
+    sizes, said = _curve_sizes(spec, dataset)
+    if base:
+        said = (*notes(base, spec.methods, dataset.label_names), *said)
+    return Plan(spec, dataset, base, gate, sizes, others, cases, said)
 
 
 def count_trials(spec: StudySpec) -> int:
