@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,8 @@ from tunelab.data.behaviour import (
 from tunelab.models import text_classifier
 from tunelab.models.text_classifier import TextClassifier
 from tunelab.report import cards, page
-from tunelab.stats import Runs
+from tunelab.stats import Runs, least_seeds
+from tunelab.stats.looks import looks_from_json
 from tunelab.study import OnStudyEvent, OnUserEvent, Schedule, StudyEvent, file, resolve, trackers
 from tunelab.study.executors import Worker
 from tunelab.study.space import Tuning
@@ -52,6 +53,7 @@ __all__ = [
     "compare",
     "extended",
     "fine_tune",
+    "further_looks",
     "load",
     "load_base",
     "load_data",
@@ -188,12 +190,37 @@ class Study:
         return open_artifact(study_folder.artifact_dir(self.directory, trial.spec.trial_id))
 
     def extend(
-        self, seeds: int, *, engine: str = "process", on_event: OnUserEvent = _ignore_event
+        self,
+        seeds: int | None = None,
+        *,
+        until: Literal["decided"] | None = None,
+        max_seeds: int | None = None,
+        step: int | None = None,
+        engine: str = "process",
+        on_event: OnUserEvent = _ignore_event,
     ) -> Study:
-        """Run so many more seeds of every method; what is there is kept. Gives the study anew."""
+        """Run so many more seeds of every method; what is there is kept. Gives the study anew.
+
+        `until="decided"`: `step` more (2) at a time, until the best is better than every other
+        method or equivalent to it, or there are `max_seeds` in all (20). The study is looked at
+        after each time, which its levels account for: docs/statistics.md.
+        """
+        if (seeds is None) == (until is None) or until not in (None, "decided"):
+            raise ConfigError(
+                "Study.extend: expected a number of seeds or until='decided', found "
+                f"seeds={seeds!r}, until={until!r}. Give one of them."
+            )
+        if until is None and (max_seeds, step) != (None, None):
+            raise ConfigError("Study.extend: max_seeds and step go with until='decided'.")
         have = len(self.record.settings["seeds"])
-        schedule = study.scheduled(study.plan(extended(self.directory, total=have + seeds)))
-        run_study(schedule, "Study.extend(...)", study.tell_user(on_event), engine=engine)
+        rounds: Iterable[StudySpec] = (
+            further_looks(self.directory, max_seeds, step)
+            if seeds is None
+            else [extended(self.directory, total=have + seeds)]
+        )
+        for spec in rounds:
+            schedule = study.scheduled(study.plan(spec))
+            run_study(schedule, "Study.extend(...)", study.tell_user(on_event), engine=engine)
         return Study(self.directory)
 
     def __repr__(self) -> str:
@@ -273,13 +300,42 @@ def _source_name(source: object) -> str | None:
     )
 
 
+def further_looks(
+    directory: Path, max_seeds: int | None = None, step: int | None = None
+) -> Iterator[StudySpec]:
+    """What to run before each further look, until the best is told from all others.
+
+    The caller runs each before it asks for the next. Ends where nothing is undecided, where there
+    are as many seeds as were declared, and after a round in which a trial failed.
+    Raises ConfigError as `study.declare_looks` does.
+    """
+    looks = study.declare_looks(study_folder.read_study(directory), max_seeds, step)
+    write_outputs(directory)  # what the first look said, it says at its own level now
+    while True:
+        now = Study(directory)
+        have = len(now.record.settings["seeds"])
+        still = summary.undecided_with_best(now.record, now.summary)
+        if not still or have >= looks.max_seeds or now.record.failed:
+            return
+        total = max(have + looks.step, least_seeds())
+        yield extended(directory, total=min(looks.max_seeds, total))
+
+
 def extended(directory: Path, total: int) -> StudySpec:
     """A study's spec with `total` seeds: those it has, and then the smallest others.
 
-    Raises ConfigError where it has as many already, ArtifactError where there is no study.
+    Raises ConfigError where it has as many already, or more than its looks were declared with;
+    ArtifactError where there is no study.
     """
-    settings = study_folder.read_study(directory).settings
-    have = [int(s) for s in settings["seeds"]]
+    record = study_folder.read_study(directory)
+    have = [int(s) for s in record.settings["seeds"]]
+    most = None if record.looks is None else looks_from_json(record.looks).max_seeds
+    if most is not None and total > most:
+        raise ConfigError(
+            f"{directory}: its looks were declared with at most {most} seeds (looks.json), found "
+            f"{total}. All that they may be wrong in is spent by then: compare anew, in another "
+            "--output-dir."
+        )
     if total <= len(have):
         raise ConfigError(
             f"{directory}: has {len(have)} seeds ({', '.join(map(str, have))}), expected more than "
@@ -335,6 +391,7 @@ def _meanwhile(on_event: OnStudyEvent, do: Callable[[], None]) -> OnStudyEvent:
 
 def write_outputs(directory: Path) -> None:
     """Write results.csv, comparison.json, report.html and model cards from what the study has."""
+    study.note_look(study_folder.read_study(directory))
     record = study_folder.read_study(directory)
     study_folder.write_results_csv(directory / "results.csv", record.results)
     found = curves.learning_curves(record)

@@ -75,23 +75,82 @@ def compare_command(
 
 @click.command(short_help="Add seeds to a finished study; what is there is kept.")
 @click.argument("folder", type=FOLDER, metavar="STUDY")
+@click.option("--seeds", type=click.IntRange(1), metavar="N", help="So many seeds in all.")
 @click.option(
-    "--seeds", type=click.IntRange(1), required=True, metavar="N", help="So many seeds in all."
+    "--until",
+    type=click.Choice(["decided"]),
+    help="Add seeds until the best is better than every other method, or equivalent to it.",
 )
+@click.option(
+    "--max-seeds", type=click.IntRange(2), metavar="N", help="But so many in all at most (20)."
+)
+@click.option("--step", type=click.IntRange(1), metavar="N", help="So many before each look (2).")
 @click.option("--dry-run", is_flag=True, help="Say what would run, and stop.")
 @quiet_option
-def extend(folder: Path, seeds: int, dry_run: bool, quiet: bool) -> None:
-    """Run a study's methods, as they were tuned, with more seeds; finished trials are kept."""
+def extend(folder: Path, *, dry_run: bool, quiet: bool, **given: Any) -> None:
+    """Run a study's methods, as they were tuned, with more seeds; finished trials are kept.
+
+    With --until decided the study is judged anew after every few seeds, at levels that keep all
+    looks together right in 95 of 100 studies.
+    """
     from tunelab import api, study
 
+    seeds, until, console = given["seeds"], given["until"], stderr_console(quiet)
+    if (seeds is None) == (until is None):
+        raise InputError("extend: expected --seeds N or --until decided. Give one of them.")
+    if until is not None:
+        _extend_until_decided(folder, given["max_seeds"], given["step"], console, dry_run=dry_run)
+        return
+    if (given["max_seeds"], given["step"]) != (None, None):
+        raise InputError("extend: --max-seeds and --step go with --until decided.")
     schedule = study.scheduled(study.plan(api.extended(folder, total=seeds)))
-    console = stderr_console(quiet)
     _announce(schedule, console)
+    _say_that_looks_count(folder, console)
     if not dry_run:
         _run_study(schedule, console)
 
 
+def _extend_until_decided(
+    folder: Path, max_seeds: int | None, step: int | None, console: Console, *, dry_run: bool
+) -> None:
+    """Run a few seeds, look, and so on; the summary at the end."""
+    from tunelab import api, study
+    from tunelab.analysis import summary
+    from tunelab.cli import terminal
+    from tunelab.core import study_folder
+
+    if dry_run:
+        terminal.say(console, study.looks_to_come(study_folder.read_study(folder), max_seeds, step))
+        return
+    for spec in api.further_looks(folder, max_seeds, step):
+        now = api.Study(folder)
+        still = summary.undecided_with_best(now.record, now.summary)
+        others = (c.b if c.a == now.summary.best else c.a for c in still)
+        many = f"{len(spec.seeds)} seeds"
+        line = f"{now.summary.best} and {', '.join(others)} are undecided: on to {many}"
+        terminal.say(console, line)
+        _train_missing(study.scheduled(study.plan(spec)), console)
+    _show_end(folder, console)
+
+
+def _say_that_looks_count(folder: Path, console: Console) -> None:
+    from tunelab.cli import terminal
+    from tunelab.core import study_folder
+
+    if study_folder.read_study(folder).looks is None:
+        line = (
+            "Note     the 5% are those of one look at a study: who adds seeds until something is "
+            "better is wrong more often. --until decided counts its looks"
+        )
+        terminal.say(console, line, indent=9)
+
+
 def _run_study(schedule: Schedule, console: Console, worker: Worker | None = None) -> None:
+    _train_missing(schedule, console, worker)
+    _show_end(schedule.plan.spec.output_dir, console)
+
+
+def _train_missing(schedule: Schedule, console: Console, worker: Worker | None = None) -> None:
     from tunelab import api
     from tunelab.cli.progress import Display
 
@@ -104,6 +163,12 @@ def _run_study(schedule: Schedule, console: Console, worker: Worker | None = Non
         again = f"tunelab compare {shlex.quote(str(folder / 'study.yaml'))}"
         click.echo(f"\nStopped. What is done is kept; go on with: {again}", err=True)
         sys.exit(130)
+
+
+def _show_end(folder: Path, console: Console) -> None:
+    """The summary of a study that has run; exit code 1 where trials failed."""
+    from tunelab import api
+
     finished = api.Study(folder)
     show_summary(finished, advise=not console.quiet)
     if finished.record.failed:

@@ -339,8 +339,8 @@ class StudyRecord:
     that have not been run. Histories and predictions are read on demand, by trial id.
 
     `results` are what the table compares: trials on all training rows. `curve` holds those on
-    fewer (`spec.train_rows`). Tries of settings are in neither; `tuning`, `race`, `curves` and
-    `gate` are tuning.json, race.json, curves.json and gate.json, None where the study has none.
+    fewer (`spec.train_rows`). Tries of settings are in neither; `tuning`, `race`, `curves`,
+    `gate` and `looks` are tuning.json, race.json, .., None where the study has none.
     """
 
     directory: Path
@@ -354,6 +354,7 @@ class StudyRecord:
     curves: JsonObject | None = None
     gate: JsonObject | None = None
     behaviour: JsonObject | None = None
+    looks: JsonObject | None = None
 
     @property
     def done(self) -> tuple[TrialResult, ...]:
@@ -423,11 +424,11 @@ def read_study(directory: Path) -> StudyRecord:
 
 
 # What a study may hold beside its trials, each a JSON file of that name.
-EXTRAS = ("tuning", "race", "curves", "gate", "behaviour")
+EXTRAS = ("tuning", "race", "curves", "gate", "behaviour", "looks")
 
 
 def write_extra(directory: Path, name: str, value: JsonObject) -> None:
-    """Write tuning.json, race.json, curves.json, gate.json or behaviour.json."""
+    """Write tuning.json, race.json, curves.json or another of `EXTRAS`."""
     write_json(directory / f"{name}.json", {"format": TRIAL_FORMAT, **value})
 
 

@@ -82,6 +82,8 @@ def compare_all(
     margin: float = MARGIN,
     level: float = LEVEL,
     resamples: int = RESAMPLES,
+    alpha: float | None = None,
+    alpha_equivalent: float | None = None,
 ) -> list[Comparison]:
     """Compare all pairs on one metric, in the order of `runs`; p values are Holm-adjusted.
 
@@ -99,6 +101,9 @@ def compare_all(
     `simultaneous` is the interval at the Bonferroni level: it holds for all pairs at once. Where
     Holm, which is sharper, tells a pair from zero and that interval does not, it ends at zero.
 
+    `alpha` and `alpha_equivalent` are the levels of "better" and of each test of "equivalent" where
+    they are not 1 - level: those of one of several looks (`looks.levels_at`).
+
     Pairs without a shared seed, and methods on which the metric has no value (log loss of an
     SVM's margins), are left out. Raises ValueError where the test rows differ.
     """
@@ -114,8 +119,10 @@ def compare_all(
     ]
     adjusted = iter(holm([c.p_value for _, _, c in pairs if c.p_value is not None]))
     adjusted_p = [None if c.p_value is None else next(adjusted) for _, _, c in pairs]
-    open_pairs = sum(p is None or p > 1 - level + 1e-12 for p in adjusted_p)
-    rule = _StudyRule(chosen, margin, level, len(pairs), max(1, open_pairs), resamples)
+    better = 1 - level if alpha is None else alpha
+    equivalent = 1 - level if alpha_equivalent is None else alpha_equivalent
+    open_pairs = max(1, sum(p is None or p > better + 1e-12 for p in adjusted_p))
+    rule = _StudyRule(chosen, margin, level, better, equivalent, len(pairs), open_pairs, resamples)
     return [
         _comparison_of(a, b, c, p, rule) for (a, b, c), p in zip(pairs, adjusted_p, strict=True)
     ]
@@ -128,13 +135,20 @@ class _StudyRule:
     metric: Metric
     margin: float
     level: float
+    better: float
+    equivalent: float
     pairs: int
     open_pairs: int
     resamples: int
 
     @property
     def alpha(self) -> float:
-        return 1 - self.level + 1e-12
+        return self.better + 1e-12
+
+    @property
+    def level_equivalent(self) -> float:
+        """Level of the interval that must lie within the margin: 90%, more at one of many looks."""
+        return 1 - 2 * self.equivalent
 
 
 def _comparison_of(a: str, b: str, c: Contrast, p: float | None, rule: _StudyRule) -> Comparison:
@@ -190,10 +204,10 @@ def _is_ahead(c: Contrast, rule: _StudyRule) -> bool:
 def _verdict_of(c: Contrast, p: float | None, rule: _StudyRule) -> Verdict:
     if not c.deterministic and c.seeds < LEAST_SEEDS:
         return "undecided"
-    agreed = c.p_seeds is None or c.p_seeds <= rule.alpha
+    agreed = c.p_seeds is None or c.p_seeds <= 1 - rule.level + 1e-12
     if p is not None and p <= rule.alpha and agreed and _excludes_zero(c, rule.level):
         return "better" if _is_ahead(c, rule) else "worse"
-    if rule.metric.percent and _interval_within(c, 2 * rule.level - 1, rule.margin):
+    if rule.metric.percent and _interval_within(c, rule.level_equivalent, rule.margin):
         return "equivalent"
     return "undecided"
 
@@ -224,7 +238,7 @@ def _what_is_missing(c: Contrast, p: float | None, rule: _StudyRule) -> _Missing
             item_variance,
             seeds=c.seeds,
             rows=c.rows,
-            level=rule.level,
+            level=1 - rule.better,
             pairs=rule.open_pairs,
             margin=rule.margin if rule.metric.percent else None,
         )
@@ -250,7 +264,7 @@ def _what_is_missing(c: Contrast, p: float | None, rule: _StudyRule) -> _Missing
 def _decided_sentence(a: str, b: str, c: Contrast, p: float | None, rule: _StudyRule) -> str:
     verdict, size = _verdict_of(c, p, rule), _size_in_words(c, rule.metric)
     if verdict == "equivalent":  # with the interval that the verdict rests on
-        tost = _interval_in_words(c, 2 * rule.level - 1, rule.metric)
+        tost = _interval_in_words(c, rule.level_equivalent, rule.metric)
         within = _margin_in_words(rule.margin)
         return f"{a} and {b} are equivalent within {within}: {size}, {tost} ({_basis_in_words(c)})"
     interval = _interval_in_words(c, rule.level, rule.metric)
@@ -308,6 +322,8 @@ def _test_in_words(c: Contrast, p: float | None, rule: _StudyRule) -> str:
         return "no test"
     value = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
     after = " after Holm" if rule.pairs > 1 else ""
+    if p > rule.alpha and rule.better < 1 - rule.level - 1e-12:
+        after += f" (this look asks for {rule.better:.2g})"
     return f"{value}{after}{', exact McNemar' if 'McNemar' in c.test else ''}"
 
 

@@ -12,6 +12,7 @@ floors below. Torch is left to the methods.
 from __future__ import annotations
 
 from tunelab.study.foresight import Power, power
+from tunelab.study.looking import declare_looks, looks_to_come, note_look
 from tunelab.study.planning import Plan, check_place, expand, plan
 from tunelab.study.progress import Progress, read_progress
 from tunelab.study.record import write
@@ -36,7 +37,10 @@ __all__ = [
     "Schedule",
     "StudyEvent",
     "check_place",
+    "declare_looks",
     "expand",
+    "looks_to_come",
+    "note_look",
     "plan",
     "power",
     "read_progress",
