@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -36,8 +35,7 @@ from tunelab.data.behaviour import (
 from tunelab.models import text_classifier
 from tunelab.models.text_classifier import TextClassifier
 from tunelab.report import cards, page
-from tunelab.stats import Runs, least_seeds
-from tunelab.stats.looks import looks_from_json
+from tunelab.stats import Runs
 from tunelab.study import OnStudyEvent, OnUserEvent, Schedule, StudyEvent, file, resolve, trackers
 from tunelab.study.executors import Worker
 from tunelab.study.space import Tuning
@@ -51,9 +49,7 @@ __all__ = [
     "behaviour",
     "classifier_folder",
     "compare",
-    "extended",
     "fine_tune",
-    "further_looks",
     "load",
     "load_base",
     "load_data",
@@ -205,18 +201,9 @@ class Study:
         method or equivalent to it, or there are `max_seeds` in all (20). The study is looked at
         after each time, which its levels account for: docs/statistics.md.
         """
-        if (seeds is None) == (until is None) or until not in (None, "decided"):
-            raise ConfigError(
-                "Study.extend: expected a number of seeds or until='decided', found "
-                f"seeds={seeds!r}, until={until!r}. Give one of them."
-            )
-        if until is None and (max_seeds, step) != (None, None):
-            raise ConfigError("Study.extend: max_seeds and step go with until='decided'.")
-        have = len(self.record.settings["seeds"])
-        rounds: Iterable[StudySpec] = (
-            further_looks(self.directory, max_seeds, step)
-            if seeds is None
-            else [extended(self.directory, total=have + seeds)]
+        total = None if seeds is None else len(self.record.settings["seeds"]) + seeds
+        rounds = study.rounds_of(
+            self.directory, write_outputs, total, until=until, max_seeds=max_seeds, step=step
         )
         for spec in rounds:
             schedule = study.scheduled(study.plan(spec))
@@ -298,53 +285,6 @@ def _source_name(source: object) -> str | None:
         f"data: expected the name of a file, a folder or a hub id, found {type(source).__name__}. "
         "Write it into a file first; from pandas: frame.to_csv('reviews.csv', index=False)."
     )
-
-
-def further_looks(
-    directory: Path, max_seeds: int | None = None, step: int | None = None
-) -> Iterator[StudySpec]:
-    """What to run before each further look, until the best is told from all others.
-
-    The caller runs each before it asks for the next. Ends where nothing is undecided, where there
-    are as many seeds as were declared, and after a round in which a trial failed.
-    Raises ConfigError as `study.declare_looks` does.
-    """
-    looks = study.declare_looks(study_folder.read_study(directory), max_seeds, step)
-    write_outputs(directory)  # what the first look said, it says at its own level now
-    while True:
-        now = Study(directory)
-        have = len(now.record.settings["seeds"])
-        still = summary.undecided_with_best(now.record, now.summary)
-        if not still or have >= looks.max_seeds or now.record.failed:
-            return
-        total = max(have + looks.step, least_seeds())
-        yield extended(directory, total=min(looks.max_seeds, total))
-
-
-def extended(directory: Path, total: int) -> StudySpec:
-    """A study's spec with `total` seeds: those it has, and then the smallest others.
-
-    Raises ConfigError where it has as many already, or more than its looks were declared with;
-    ArtifactError where there is no study.
-    """
-    record = study_folder.read_study(directory)
-    have = [int(s) for s in record.settings["seeds"]]
-    most = None if record.looks is None else looks_from_json(record.looks).max_seeds
-    if most is not None and total > most:
-        raise ConfigError(
-            f"{directory}: its looks were declared with at most {most} seeds (looks.json), found "
-            f"{total}. All that they may be wrong in is spent by then: compare anew, in another "
-            "--output-dir."
-        )
-    if total <= len(have):
-        raise ConfigError(
-            f"{directory}: has {len(have)} seeds ({', '.join(map(str, have))}), expected more than "
-            f"that to extend it, found {total}. Give --seeds {len(have) + 1} or more."
-        )
-    others = (s for s in range(total + len(have)) if s not in have)
-    seeds = [*have, *itertools.islice(others, total - len(have))]
-    flags = {"seeds": seeds, "output_dir": str(directory)}
-    return resolve.resolve_study(directory / "study.yaml", flags)
 
 
 def run_study(

@@ -19,6 +19,7 @@ from tunelab.core.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tunelab.api import Study
     from tunelab.core.values import Dataset
     from tunelab.study import Progress, Schedule, StudyEvent
     from tunelab.study.executors import Worker
@@ -94,43 +95,35 @@ def extend(folder: Path, *, dry_run: bool, quiet: bool, **given: Any) -> None:
     looks together right in 95 of 100 studies.
     """
     from tunelab import api, study
-
-    seeds, until, console = given["seeds"], given["until"], stderr_console(quiet)
-    if (seeds is None) == (until is None):
-        raise InputError("extend: expected --seeds N or --until decided. Give one of them.")
-    if until is not None:
-        _extend_until_decided(folder, given["max_seeds"], given["step"], console, dry_run=dry_run)
-        return
-    if (given["max_seeds"], given["step"]) != (None, None):
-        raise InputError("extend: --max-seeds and --step go with --until decided.")
-    schedule = study.scheduled(study.plan(api.extended(folder, total=seeds)))
-    _announce(schedule, console)
-    _say_that_looks_count(folder, console)
-    if not dry_run:
-        _run_study(schedule, console)
-
-
-def _extend_until_decided(
-    folder: Path, max_seeds: int | None, step: int | None, console: Console, *, dry_run: bool
-) -> None:
-    """Run a few seeds, look, and so on; the summary at the end."""
-    from tunelab import api, study
-    from tunelab.analysis import summary
     from tunelab.cli import terminal
-    from tunelab.core import study_folder
 
-    if dry_run:
-        terminal.say(console, study.looks_to_come(study_folder.read_study(folder), max_seeds, step))
+    console, total = stderr_console(quiet), given.pop("seeds")
+    if dry_run and total is None and given["until"] is not None:
+        to_come = study.looks_to_come(folder, given["max_seeds"], given["step"])
+        terminal.say(console, to_come)
         return
-    for spec in api.further_looks(folder, max_seeds, step):
-        now = api.Study(folder)
-        still = summary.undecided_with_best(now.record, now.summary)
-        others = (c.b if c.a == now.summary.best else c.a for c in still)
-        many = f"{len(spec.seeds)} seeds"
-        line = f"{now.summary.best} and {', '.join(others)} are undecided: on to {many}"
-        terminal.say(console, line)
-        _train_missing(study.scheduled(study.plan(spec)), console)
+    for number, spec in enumerate(study.rounds_of(folder, api.write_outputs, total, **given)):
+        schedule = study.scheduled(study.plan(spec))
+        if number == 0:
+            _announce(schedule, console)
+        if total is None:
+            terminal.say(console, _undecided_pairs(api.Study(folder), len(spec.seeds)))
+        else:
+            _say_that_looks_count(folder, console)
+        if dry_run:
+            return
+        _train_missing(schedule, console)
     _show_end(folder, console)
+
+
+def _undecided_pairs(now: Study, seeds: int) -> str:
+    """Which pairs are open, and what is done about it, in a line."""
+    from tunelab.analysis import summary
+
+    best = now.summary.best
+    still = summary.undecided_with_best(now.record, now.summary)
+    others = ", ".join(c.b if c.a == best else c.a for c in still)
+    return f"{best} and {others}: undecided, on to {seeds} seeds"
 
 
 def _say_that_looks_count(folder: Path, console: Console) -> None:
@@ -328,11 +321,19 @@ def _finds(progress: Progress) -> str:
     from tunelab import study
 
     found = study.power(progress)
+    machine = f"as in {found.studies} stud{'y' if found.studies == 1 else 'ies'} on this machine"
     why = {
         "stated": "as stated",
         "usual": "the usual; --disagreement states another",
         "trials that are done": "as in the trials that are done",
+        "studies on this machine": machine,
     }[found.source]
+    spread = {
+        "usual": "as fine-tuning usually has",
+        "trials that are done": "as in the trials that are done",
+        "studies on this machine": machine,
+    }[found.spread_source]
+    moving = f"; assuming a seed spread of {100 * found.method_sd:.1f} points, {spread}"
     few = ""
     if found.seeds < found.least_seeds:
         few = f"; with fewer than {found.least_seeds} seeds no method is called better"
@@ -342,7 +343,7 @@ def _finds(progress: Progress) -> str:
     return (
         f"differences of {100 * found.difference:.1f} points of accuracy and more, 4 times of 5"
         f"{among} ({found.rows:,} test rows, {100 * found.disagreement:.0f}% disagreement{same}, "
-        f"{why}){few}"
+        f"{why}{moving if found.method_sd else ''}){few}"
     )
 
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tunelab.analysis import summary
 from tunelab.core import study_folder
 from tunelab.core.errors import ConfigError
 from tunelab.core.study_folder import StudyRecord
 from tunelab.stats import least_seeds
 from tunelab.stats.looks import Looks, declare, looked, looks_from_json, looks_to_json
+from tunelab.study import resolve
+from tunelab.study.spec import StudySpec
 
 __all__ = [
     "declare_looks",
+    "extended",
     "forget_looks_at_other_data",
     "looks_to_come",
     "note_look",
+    "rounds_of",
 ]
 
 
@@ -33,8 +40,9 @@ def declare_looks(record: StudyRecord, max_seeds: int | None, step: int | None) 
     return looks
 
 
-def looks_to_come(record: StudyRecord, max_seeds: int | None, step: int | None) -> str:
+def looks_to_come(directory: Path, max_seeds: int | None, step: int | None) -> str:
     """With how many seeds a study would be looked at, in a sentence; raises as `declare_looks`."""
+    record = study_folder.read_study(directory)
     looks = _declared(record, max_seeds, step)
     have = len(record.settings["seeds"])
     first = min(looks.max_seeds, max(have + looks.step, least_seeds()))
@@ -73,6 +81,75 @@ def note_look(record: StudyRecord) -> None:
     after = looked(before, _most_seeds_done(record))
     if after != before:
         _write(record, after)
+
+
+def extended(directory: Path, total: int) -> StudySpec:
+    """A study's spec with `total` seeds: those it has, and then the smallest others.
+
+    Raises ConfigError where it has as many already, or more than its looks were declared with;
+    ArtifactError where there is no study.
+    """
+    record = study_folder.read_study(directory)
+    have = [int(s) for s in record.settings["seeds"]]
+    most = None if record.looks is None else looks_from_json(record.looks).max_seeds
+    if most is not None and total > most:
+        raise ConfigError(
+            f"{directory}: its looks were declared with at most {most} seeds (looks.json), found "
+            f"{total}. All that they may be wrong in is spent by then: compare anew, in another "
+            "--output-dir."
+        )
+    if total <= len(have):
+        raise ConfigError(
+            f"{directory}: has {len(have)} seeds ({', '.join(map(str, have))}), expected more than "
+            f"that to extend it, found {total}. Give --seeds {len(have) + 1} or more."
+        )
+    others = (s for s in range(total + len(have)) if s not in have)
+    seeds = [*have, *itertools.islice(others, total - len(have))]
+    flags = {"seeds": seeds, "output_dir": str(directory)}
+    return resolve.resolve_study(directory / "study.yaml", flags)
+
+
+def rounds_of(
+    directory: Path,
+    look: Callable[[Path], None],
+    total: int | None = None,
+    *,
+    until: str | None = None,
+    max_seeds: int | None = None,
+    step: int | None = None,
+) -> Iterator[StudySpec]:
+    """What to run, one round after the other, to extend a study; each is run before the next.
+
+    One round with `total` seeds; or, `until="decided"`, as many as it takes. `look` writes what is
+    said of a folder: the first look says it anew, at a level of its own.
+    Raises ConfigError where what is given does not go together, and as `declare_looks` does.
+    """
+    if (total is None) == (until is None) or until not in (None, "decided"):
+        raise ConfigError(
+            f"{directory}: expected so many seeds (--seeds N) or until decided (--until decided) "
+            f"to extend it, found {'both' if total and until else 'neither'}. Give one of them."
+        )
+    if until is None and (max_seeds, step) != (None, None):
+        raise ConfigError(f"{directory}: --max-seeds and --step go with --until decided.")
+    if total is not None:
+        return iter([extended(directory, total)])
+    looks = declare_looks(study_folder.read_study(directory), max_seeds, step)
+    look(directory)
+    return _until_decided(directory, looks)
+
+
+def _until_decided(directory: Path, looks: Looks) -> Iterator[StudySpec]:
+    """Ends where the best is told from all others, where there are as many seeds as were declared,
+    and where a trial failed.
+    """
+    while True:
+        record = study_folder.read_study(directory)
+        have = len(record.settings["seeds"])
+        if have >= looks.max_seeds or record.failed:
+            return
+        if not summary.undecided_with_best(record, summary.summarise(record)):
+            return
+        yield extended(directory, min(looks.max_seeds, max(have + looks.step, least_seeds())))
 
 
 def _write(record: StudyRecord, looks: Looks) -> None:
