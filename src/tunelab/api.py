@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -50,7 +49,6 @@ __all__ = [
     "behaviour",
     "classifier_folder",
     "compare",
-    "extended",
     "fine_tune",
     "load",
     "load_base",
@@ -188,12 +186,28 @@ class Study:
         return open_artifact(study_folder.artifact_dir(self.directory, trial.spec.trial_id))
 
     def extend(
-        self, seeds: int, *, engine: str = "process", on_event: OnUserEvent = _ignore_event
+        self,
+        seeds: int | None = None,
+        *,
+        until: Literal["decided"] | None = None,
+        max_seeds: int | None = None,
+        step: int | None = None,
+        engine: str = "process",
+        on_event: OnUserEvent = _ignore_event,
     ) -> Study:
-        """Run so many more seeds of every method; what is there is kept. Gives the study anew."""
-        have = len(self.record.settings["seeds"])
-        schedule = study.scheduled(study.plan(extended(self.directory, total=have + seeds)))
-        run_study(schedule, "Study.extend(...)", study.tell_user(on_event), engine=engine)
+        """Run so many more seeds of every method; what is there is kept. Gives the study anew.
+
+        `until="decided"`: `step` more (2) at a time, until the best is better than every other
+        method or equivalent to it, or there are `max_seeds` in all (20). The study is looked at
+        after each time, which its levels account for: docs/statistics.md.
+        """
+        total = None if seeds is None else len(self.record.settings["seeds"]) + seeds
+        rounds = study.rounds_of(
+            self.directory, write_outputs, total, until=until, max_seeds=max_seeds, step=step
+        )
+        for spec in rounds:
+            schedule = study.scheduled(study.plan(spec))
+            run_study(schedule, "Study.extend(...)", study.tell_user(on_event), engine=engine)
         return Study(self.directory)
 
     def __repr__(self) -> str:
@@ -273,24 +287,6 @@ def _source_name(source: object) -> str | None:
     )
 
 
-def extended(directory: Path, total: int) -> StudySpec:
-    """A study's spec with `total` seeds: those it has, and then the smallest others.
-
-    Raises ConfigError where it has as many already, ArtifactError where there is no study.
-    """
-    settings = study_folder.read_study(directory).settings
-    have = [int(s) for s in settings["seeds"]]
-    if total <= len(have):
-        raise ConfigError(
-            f"{directory}: has {len(have)} seeds ({', '.join(map(str, have))}), expected more than "
-            f"that to extend it, found {total}. Give --seeds {len(have) + 1} or more."
-        )
-    others = (s for s in range(total + len(have)) if s not in have)
-    seeds = [*have, *itertools.islice(others, total - len(have))]
-    flags = {"seeds": seeds, "output_dir": str(directory)}
-    return resolve.resolve_study(directory / "study.yaml", flags)
-
-
 def run_study(
     schedule: Schedule,
     command: str,
@@ -335,6 +331,7 @@ def _meanwhile(on_event: OnStudyEvent, do: Callable[[], None]) -> OnStudyEvent:
 
 def write_outputs(directory: Path) -> None:
     """Write results.csv, comparison.json, report.html and model cards from what the study has."""
+    study.note_look(study_folder.read_study(directory))
     record = study_folder.read_study(directory)
     study_folder.write_results_csv(directory / "results.csv", record.results)
     learned = curves.learning_curves(record)

@@ -21,6 +21,7 @@ from tunelab.core.errors import ConfigError, suggest
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Comparison, Cost, Estimate, Predictions, TrialResult
 from tunelab.stats import Runs, compare_all, mean_interval, means
+from tunelab.stats.looks import levels_at, looks_from_json
 from tunelab.stats.metrics import METRICS
 from tunelab.stats.racing import race_from_json
 
@@ -37,6 +38,7 @@ __all__ = [
     "summarise",
     "table",
     "summary_to_json",
+    "undecided_with_best",
     "value_of",
 ]
 
@@ -68,7 +70,7 @@ def summarise(record: StudyRecord, metric: str | None = None) -> Summary:
         ),
     )
     best = ranked[0].label if ranked and ranked[0].estimates.get(f"eval_{metric}") else None
-    comparisons = _comparisons(runs[SCORED_PARTS[part]], [r.label for r in ranked], metric)
+    comparisons = _comparisons(record, runs[SCORED_PARTS[part]], [r.label for r in ranked], metric)
     broken = tuple(k for k, own in runs.get("validation", {}).items() if broken_down(own))
     summary = Summary(metric, part, tuple(rows), best, comparisons, (), (), broken)
     return replace(
@@ -234,12 +236,30 @@ _ABSENT = object()
 
 
 def _comparisons(
-    runs: Mapping[str, Runs], labels: Sequence[str], metric: str
+    record: StudyRecord, runs: Mapping[str, Runs], labels: Sequence[str], metric: str
 ) -> tuple[Comparison, ...]:
     if not same_rows(runs):
         return ()
     known = [runs[label] for label in labels if label in runs]
-    return tuple(compare_all(known, metric, np.random.default_rng(BOOTSTRAP_SEED)))
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    if record.looks is None:
+        return tuple(compare_all(known, metric, rng))
+    look = levels_at(looks_from_json(record.looks), math.comb(len(known), 2))
+    return tuple(
+        compare_all(known, metric, rng, alpha=look.better, alpha_equivalent=look.equivalent)
+    )
+
+
+def undecided_with_best(record: StudyRecord, summary: Summary) -> tuple[Comparison, ...]:
+    """Pairs of the best method that are not told apart and not equivalent, but for the methods
+    that a race has dropped, which get no more seeds.
+    """
+    dropped = _dropped_methods(record, summary.metric)
+    return tuple(
+        c
+        for c in summary.comparisons
+        if c.verdict == "undecided" and summary.best in (c.a, c.b) and not {c.a, c.b} & dropped
+    )
 
 
 # --- tables -----------------------------------------------------------------------------------

@@ -336,8 +336,8 @@ class StudyRecord:
     that have not been run. Histories and predictions are read on demand, by trial id.
 
     `results` are what the table compares: trials on all training rows. `curve` holds those on
-    fewer (`spec.train_rows`). Tries of settings are in neither; `tuning`, `race`, `curves` and
-    `gate` are tuning.json, race.json, curves.json and gate.json, None where the study has none.
+    fewer (`spec.train_rows`). Tries of settings are in neither; `tuning`, `race`, `curves`,
+    `gate` and `looks` are tuning.json, race.json, .., None where the study has none.
     """
 
     directory: Path
@@ -351,6 +351,7 @@ class StudyRecord:
     curves: Mapping[str, object] | None = None
     gate: Mapping[str, object] | None = None
     behaviour: Mapping[str, object] | None = None
+    looks: Mapping[str, object] | None = None
 
     @property
     def done(self) -> tuple[TrialResult, ...]:
@@ -427,11 +428,11 @@ def _check_keys(path: Path, content: object, kind: type[StudySettings | DataCard
 
 
 # What a study may hold beside its trials, each a JSON file of that name.
-EXTRAS = ("tuning", "race", "curves", "gate", "behaviour")
+EXTRAS = ("tuning", "race", "curves", "gate", "behaviour", "looks")
 
 
 def write_extra(directory: Path, name: str, value: Mapping[str, object]) -> None:
-    """Write tuning.json, race.json, curves.json, gate.json or behaviour.json."""
+    """Write tuning.json, race.json, curves.json or another of `EXTRAS`."""
     write_json(directory / f"{name}.json", {"format": TRIAL_FORMAT, **value})
 
 

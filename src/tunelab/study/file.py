@@ -224,7 +224,7 @@ class StudyFile(BaseModel):
         gt=0,
         lt=1,
         description="expected share of test rows on which one of two methods alone is right, for "
-        "the smallest detectable difference (0.08, or from trials that are done)",
+        "the smallest detectable difference (0.08, or from trials or studies that are done)",
     )
     jobs: Annotated[
         Annotated[int, Field(ge=1)] | Literal["auto"],

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tunelab.core import study_folder
 from tunelab.core.plain import as_settings
-from tunelab.core.values import MethodSpec, TrialResult, TrialSpec
+from tunelab.core.values import MethodSpec, Predictions, TrialResult, TrialSpec
 from tunelab.stats import choosing, racing
 from tunelab.study import space
 from tunelab.study.elsewhere import scored_on
@@ -178,6 +178,7 @@ def race_so_far(
     of = {(t.method.label, t.seed): t for t in trials}
     race = racing.start([m.label for m in spec.methods], len(spec.seeds))
     right: RightBySeed = {label: {} for label in race.labels}
+    ids: dict[int, tuple[str, ...]] = {}
     for seed in spec.seeds:
         if racing.over(race):
             break
@@ -191,8 +192,10 @@ def race_so_far(
             return race, left
         for t in due:
             if ended_well(results, t):
-                right[t.method.label][seed] = right_on_validation(folder, t)
-        race = racing.advance(race, right)
+                of_trial = _on_validation(folder, t)
+                right[t.method.label][seed] = of_trial.predicted == of_trial.labels
+                ids[seed] = of_trial.ids
+        race = racing.advance(race, right, _numbers_of_rows(ids))
     return race, ()
 
 
@@ -203,9 +206,25 @@ def ended_well(results: Mapping[str, TrialResult], t: TrialSpec) -> bool:
 
 def right_on_validation(folder: Path, t: TrialSpec) -> NDArray[np.bool_]:
     """Whether a finished trial classified each row of validation right."""
-    v = study_folder.read_predictions(folder, t.trial_id)["validation"]
+    v = _on_validation(folder, t)
     right: NDArray[np.bool_] = v.predicted == v.labels
     return right
+
+
+def _on_validation(folder: Path, t: TrialSpec) -> Predictions:
+    return study_folder.read_predictions(folder, t.trial_id)["validation"]
+
+
+def _numbers_of_rows(ids: Mapping[int, tuple[str, ...]]) -> dict[int, NDArray[np.int64]] | None:
+    """Numbers of each seed's validation rows; None where all seeds have the same rows.
+
+    Methods of a seed have the same rows, whichever they are.
+    """
+    if len(set(ids.values())) <= 1:
+        return None
+    every = dict.fromkeys(row for rows in ids.values() for row in rows)
+    number = {row: k for k, row in enumerate(every)}
+    return {seed: np.array([number[r] for r in rows]) for seed, rows in ids.items()}
 
 
 def trials_still_racing(

@@ -216,11 +216,6 @@ def _race_budget(study: StudyFile, race: bool, methods: int, faults: Faults) -> 
             f"race: a race is decided row by row, by accuracy; the metric is {study.metric}. Leave "
             "race out, or judge by accuracy."
         )
-    if race and study.vary_split:
-        faults.add(
-            "race: a race compares methods on the same validation rows; vary_split divides them "
-            "anew by each seed. Leave one of them out."
-        )
     if race and methods == 1:
         faults.add("race: expected two or more methods, found one.")
     return seconds
