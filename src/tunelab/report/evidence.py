@@ -334,10 +334,12 @@ def slices_of(
 ) -> tuple[Slice, ...]:
     """What `slices.find_slices` gives of the rows that the study keeps; none without rows."""
     rows = read_rows(record.directory, summary.split)
-    if rows is None or any(p.ids != rows.ids for ps in found.values() for p in ps):
+    own = set(rows.ids) if rows is not None else set()
+    if rows is None or any(not own.issuperset(p.ids) for ps in found.values() for p in ps):
         return ()
     runs = [Runs(label, dict(enumerate(ps))) for label, ps in found.items()]
-    return find_slices(runs, attributes(rows, [str(n) for n in record.data["label_names"]]))
+    by = attributes(rows, [str(n) for n in record.data["label_names"]])
+    return find_slices(runs, by, ids=rows.ids)
 
 
 def _place_points(record: StudyRecord, summary: Summary) -> tuple[PlacePoint, ...]:

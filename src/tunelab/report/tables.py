@@ -188,7 +188,7 @@ def _slices(data: PlotData) -> Block:
     total = len(data.slices)
     said = (
         f"{len(named)} of {total:,} slices truly differ from the rest of their method's rows, "
-        "after Holm's correction over all of them"
+        "tested over all of them at once"
         if named
         else f"None of {total:,} slices is shown to differ from the rest of its method's rows"
     )
