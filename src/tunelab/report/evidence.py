@@ -36,8 +36,9 @@ from tunelab.report.charts import (
 )
 from tunelab.stats import Runs, mean_interval
 from tunelab.stats.choosing import average_by_setting, expected_best, tuning_from_json
-from tunelab.stats.metrics import METRICS, expected_calibration_error, reliability
+from tunelab.stats.metrics import METRICS
 from tunelab.stats.predictions import UndefinedMetricError, class_scores, probabilities
+from tunelab.stats.reliability import consistency_band, miscalibration, reliability
 from tunelab.stats.slices import Slice, attributes, find_slices
 from tunelab.stats.threshold_curves import precision_recall_curve, roc_curve
 
@@ -264,11 +265,14 @@ def _reliability(found: Mapping[str, Sequence[Predictions]]) -> dict[str, Reliab
             score_kind="probability",
         )
         bins = [b for b in reliability(joined) if b.n]
+        judged = miscalibration(predictions)
         out[label] = Reliability(
             [b.confidence or 0.0 for b in bins],
             [b.accuracy or 0.0 for b in bins],
             [b.n for b in bins],
-            float(np.mean([expected_calibration_error(p) for p in predictions])),
+            judged.error,
+            judged.shown,
+            [ends for ends in consistency_band(predictions) if ends is not None],
         )
     return out
 
