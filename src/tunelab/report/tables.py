@@ -12,6 +12,7 @@ from tunelab.analysis import Summary, numbers, sensitivity, setting_effects, tra
 from tunelab.analysis.curves import curves_from_json
 from tunelab.analysis.front import front, front_for_display
 from tunelab.analysis.numbers import column, format_estimate
+from tunelab.analysis.probabilities import judge_probabilities, probabilities_for_display
 from tunelab.analysis.summary import shown_columns
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate
@@ -99,7 +100,7 @@ def blocks_by_section(
         matter = [_settings_that_matter(s) for s in sensitivity.analyse(record, key) if s.effects]
         found |= {"sensitivity": matter} if matter else {}
     if data.part == "test" and data.reliability:
-        found["calibration"] = [_calibration(runs)]
+        found["calibration"] = [_calibration(runs), *_probabilities(record, runs)]
     if data.slices:
         found["slices"] = [_slices(data)]
     crossings = curves_from_json(record.curves).crossings if record.curves else ()
@@ -174,6 +175,25 @@ def _calibration(runs: Mapping[str, Mapping[str, Runs]]) -> Block:
         rows,
         [calibration_sentence(c) for c in found][:4] if len(found) <= 4 else [],
     )
+
+
+def _probabilities(record: StudyRecord, runs: Mapping[str, Mapping[str, Runs]]) -> list[Block]:
+    """Whose probabilities are better, a verdict beside that of the study's metric."""
+    found = judge_probabilities(record, runs)
+    if len(found.scores) < 2:
+        return []
+    headings, rows = probabilities_for_display(found)
+    left_out = [f"{label} has no part in it: {why}." for label, why in found.left_out.items()]
+    return [
+        Block(
+            "Whose probabilities are better?",
+            "The Brier score on test, lower is better, after temperature scaling; tested as the "
+            "methods' metric is. It decides where texts are sorted by how sure a method is.",
+            headings,
+            rows,
+            [f"{c.sentence}." for c in found.against_best()][:4] + left_out,
+        )
+    ]
 
 
 MOST_SLICES = 12

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,15 +33,18 @@ from tunelab.stats.reliability import (
 from tunelab.stats.resampling import Runs
 
 __all__ = [
+    "AS_IT_IS",
     "Calibration",
     "Quality",
     "TemperatureFit",
     "at_temperature",
+    "at_temperatures",
     "calibrate",
     "calibrate_all",
     "calibration_sentence",
     "calibrations_to_json",
     "fit_temperature",
+    "fit_temperatures",
     "logits_at_temperature",
     "read_temperature",
     "write_temperature",
@@ -55,6 +58,7 @@ COLDEST, HOTTEST = 0.05, 20.0
 # A temperature from fewer rows, or from fewer mistakes, is luck: with no mistake at all the best
 # one is the coldest, and every text is certain.
 LEAST_ROWS, LEAST_MISTAKES = 50, 5
+AS_IT_IS = 1.0  # the temperature that changes nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +113,27 @@ def calibrate(validation: Runs | None, test: Runs) -> Calibration:
     known = validation.by_seed if validation is not None else {}
     if any(seed not in known for seed in test.by_seed):
         return Calibration(test.label, before, None, {}, "no validation predictions to fit on")
-    temperatures = {seed: fit_temperature(known[seed]) for seed in test.by_seed}
-    after = Runs(
-        test.label, {s: at_temperature(p, temperatures[s]) for s, p in test.by_seed.items()}
-    )
+    few = next((f.reason for s in test.by_seed if (f := fit_on_validation(known[s])).reason), None)
+    if few is not None:
+        return Calibration(test.label, before, None, {}, few)
+    temperatures = fit_temperatures(known, test.by_seed)
+    after = at_temperatures(test, temperatures)
     return Calibration(test.label, before, _quality(after), temperatures)
+
+
+def fit_temperatures(
+    validation: Mapping[int, Predictions], seeds: Iterable[int]
+) -> dict[int, float]:
+    """The temperature of each seed; 1 where validation has too few rows or mistakes to fit on."""
+    fits = {s: fit_on_validation(validation[s]).temperature for s in seeds}
+    return {s: AS_IT_IS if t is None else t for s, t in fits.items()}
+
+
+def at_temperatures(runs: Runs, temperatures: Mapping[int, float]) -> Runs:
+    """The seeds that have a temperature, with their logits divided by it."""
+    return Runs(
+        runs.label, {s: at_temperature(runs.by_seed[s], t) for s, t in temperatures.items()}
+    )
 
 
 def fit_temperature(predictions: Predictions) -> float:
