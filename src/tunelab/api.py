@@ -17,6 +17,7 @@ from tunelab import analysis, data, report, study
 from tunelab.analysis import curves, sensitivity, summary, tradeoff, verdict
 from tunelab.analysis.behaviour import Result, results
 from tunelab.analysis.front import Front, front
+from tunelab.analysis.probabilities import Probabilities, judge_probabilities
 from tunelab.core import files, study_folder
 from tunelab.core.artifact import MANIFEST, open_artifact
 from tunelab.core.errors import ArtifactError, ConfigError, TrialError
@@ -167,6 +168,10 @@ class Study:
     def front(self, cost: str = "train_seconds") -> Front:
         """The Pareto front of the metric against a cost, with the probability to be on it."""
         return front(self.record, cost, self.summary)
+
+    def probabilities(self) -> Probabilities:
+        """Whose probabilities are better: Brier scores after temperature scaling, and verdicts."""
+        return judge_probabilities(self.record)
 
     def sensitivity(self, of: str | None = None) -> tuple[sensitivity.Sensitivity, ...]:
         """What each setting that varies does to the metric, or to `of`: a metric, score or cost."""

@@ -2,8 +2,8 @@
 
 numbers markdown   rounding and wording of every figure; users' texts in Markdown
 summary verdict   table, comparisons and sentences
-front tradeoff sensitivity setting_effects ranks curves transfer versus behaviour doubtful   a
-          question each
+front tradeoff sensitivity setting_effects ranks curves transfer versus behaviour doubtful
+probabilities     a question each
 
 May import: core, data, stats. Never reaches torch.
 """

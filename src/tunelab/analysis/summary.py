@@ -24,6 +24,7 @@ from tunelab.stats import Runs, compare_all, mean_interval, means
 from tunelab.stats.looks import levels_at, looks_from_json
 from tunelab.stats.metrics import METRICS
 from tunelab.stats.racing import race_from_json
+from tunelab.stats.reliability import miscalibration
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,7 +164,7 @@ def read_runs(record: StudyRecord) -> dict[str, dict[str, Runs]]:
 
 def _means_by_column(runs: Mapping[str, Mapping[str, Runs]]) -> dict[tuple[str, str], Estimate]:
     """Means over seeds, with intervals for other seeds and rows, by (label, "test_accuracy")."""
-    return {
+    found = {
         (label, f"{part}_{metric}"): estimate
         for part, name in SCORED_PARTS.items()
         if same_rows(runs[name])
@@ -171,6 +172,11 @@ def _means_by_column(runs: Mapping[str, Mapping[str, Runs]]) -> dict[tuple[str, 
             list(runs[name].values()), list(METRICS), np.random.default_rng(BOOTSTRAP_SEED)
         ).items()
     }
+    for part, name in SCORED_PARTS.items():
+        for label, of in runs[name].items():
+            if (label, f"{part}_ece") in found:  # a mean of roots that end at 0 is no error
+                found[label, f"{part}_ece"] = miscalibration(list(of.by_seed.values())).error
+    return found
 
 
 def same_rows(runs: Mapping[str, Runs]) -> bool:
@@ -189,7 +195,7 @@ def _summary_row(record: StudyRecord, label: str, means: Mapping[tuple[str, str]
     for key in (*scores, *(f.name for f in fields(Cost))):
         values = [value_of(r, key) for r in done]
         known = [v for v in values if v is not None]
-        estimates[key] = _estimate(known, means.get((label, key)))
+        estimates[key] = _estimate(key, known, means.get((label, key)))
         if not known:
             found = [r.reasons[key] for r in trials if key in r.reasons]
             reasons[key] = found[0] if found else _why_missing(done)
@@ -205,10 +211,12 @@ def _summary_row(record: StudyRecord, label: str, means: Mapping[tuple[str, str]
     )
 
 
-def _estimate(known: Sequence[float], of_predictions: Estimate | None) -> Estimate | None:
+def _estimate(key: str, known: Sequence[float], of_predictions: Estimate | None) -> Estimate | None:
     """From the predictions, for seeds and rows; costs, and scores without them, over seeds."""
     if not known:
         return None
+    if key.endswith("_ece") and of_predictions is not None:
+        return of_predictions  # of all seeds together; older trials keep the error with its luck
     over_seeds = mean_interval(known)
     if of_predictions is None or not math.isclose(of_predictions.value, over_seeds.value):
         return over_seeds

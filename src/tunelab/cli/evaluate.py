@@ -317,8 +317,9 @@ def _truer_in_words(name: str, ece: float | None, truer: OwnTemperature) -> str:
     if ece is None or truer.ece is None:
         return f"{name}: its confidence cannot be judged on these rows."
     return (
-        f"{name}: its confidence is off by {100 * ece:.1f} points on average; with its "
-        f"temperature of {truer.temperature:.2f} (predict --calibrated) by {100 * truer.ece:.1f}."
+        f"{name}: its confidence is off by {100 * ece:.1f} points beyond the luck of the labels; "
+        f"with its temperature of {truer.temperature:.2f} (predict --calibrated) "
+        f"by {100 * truer.ece:.1f}."
     )
 
 

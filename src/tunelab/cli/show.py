@@ -18,7 +18,7 @@ __all__ = [
 def show_summary(study: Study, metric: str | None = None, *, advise: bool = True) -> None:
     """After: the table, the sentences, where things are; and what to take (`advise`)."""
     from tunelab import analysis
-    from tunelab.analysis import summary, verdict
+    from tunelab.analysis import probabilities, summary, verdict
     from tunelab.cli import terminal
 
     folder = study.directory
@@ -30,6 +30,9 @@ def show_summary(study: Study, metric: str | None = None, *, advise: bool = True
         terminal.print_table(headings, rows)
     for line in (verdict.headline(said) + ".", *said.sentences):
         terminal.say(out, line, indent=2)
+    beside = probabilities.decided_beside(study.probabilities(), said)
+    if beside is not None:
+        terminal.say(out, f"{beside}.", indent=2)
     for line in said.warnings:
         terminal.say(out, f"Note: {line}", indent=2)
     _show_more(folder, said.metric)

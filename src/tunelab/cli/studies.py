@@ -100,7 +100,7 @@ def runs_show(folder: Path, as_json: bool, metric: str | None) -> None:
 def slices_(folder: Path, by: str | None, as_json: bool) -> None:
     """Accuracy by length, label, file and any column, with intervals over seeds and rows.
 
-    A slice is named only where it truly differs from the rest (Holm over all that were looked at).
+    A slice is named only where it truly differs from the rest, tested over all that were looked at.
     """
     from tunelab.analysis import summary
     from tunelab.core import study_folder
@@ -115,7 +115,8 @@ def slices_(folder: Path, by: str | None, as_json: bool) -> None:
         raise InputError(
             f"{folder}: {what}, so there is nothing to cut. Run it again: tunelab compare {folder}"
         )
-    if any(p.ids != rows.ids for r in runs.values() for p in r.by_seed.values()):
+    own = set(rows.ids)
+    if any(not own.issuperset(p.ids) for r in runs.values() for p in r.by_seed.values()):
         raise InputError(
             f"{folder}: rows.parquet has other row ids than the predictions. "
             f"Run the study again: tunelab compare {folder}"
@@ -125,7 +126,7 @@ def slices_(folder: Path, by: str | None, as_json: bool) -> None:
         if name not in cuts:
             raise InputError(f"--by {name}: no such cut.{suggest(name, cuts, what='Cuts')}")
     chosen = {name: cuts[name] for name in comma_names(by) or cuts}
-    looked_at = slices.find_slices(list(runs.values()), chosen)
+    looked_at = slices.find_slices(list(runs.values()), chosen, ids=rows.ids)
     if as_json:
         print_json(slices.slices_to_json(looked_at))
         return

@@ -36,8 +36,9 @@ from tunelab.report.charts import (
 )
 from tunelab.stats import Runs, mean_interval
 from tunelab.stats.choosing import average_by_setting, expected_best, tuning_from_json
-from tunelab.stats.metrics import METRICS, expected_calibration_error, reliability
+from tunelab.stats.metrics import METRICS
 from tunelab.stats.predictions import UndefinedMetricError, class_scores, probabilities
+from tunelab.stats.reliability import consistency_band, miscalibration, reliability
 from tunelab.stats.slices import Slice, attributes, find_slices
 from tunelab.stats.threshold_curves import precision_recall_curve, roc_curve
 
@@ -266,11 +267,14 @@ def _reliability(of_methods: Mapping[str, Sequence[Predictions]]) -> dict[str, R
             score_kind="probability",
         )
         bins = [b for b in reliability(joined) if b.n]
+        judged = miscalibration(predictions)
         out[label] = Reliability(
             [b.confidence or 0.0 for b in bins],
             [b.accuracy or 0.0 for b in bins],
             [b.n for b in bins],
-            float(np.mean([expected_calibration_error(p) for p in predictions])),
+            judged.error,
+            judged.shown,
+            [ends for ends in consistency_band(predictions) if ends is not None],
         )
     return out
 
@@ -336,10 +340,13 @@ def slices_of(
 ) -> tuple[Slice, ...]:
     """What `slices.find_slices` gives of the rows that the study keeps; none without rows."""
     rows = read_rows(record.directory, summary.split)
-    if rows is None or any(p.ids != rows.ids for ps in predictions.values() for p in ps):
+    own = set(rows.ids) if rows is not None else set()
+    every = [p for ps in predictions.values() for p in ps]
+    if rows is None or any(not own.issuperset(p.ids) for p in every):
         return ()
     runs = [Runs(label, dict(enumerate(ps))) for label, ps in predictions.items()]
-    return find_slices(runs, attributes(rows, [str(n) for n in record.data["label_names"]]))
+    by = attributes(rows, [str(n) for n in record.data["label_names"]])
+    return find_slices(runs, by, ids=rows.ids)
 
 
 def _place_points(record: StudyRecord, summary: Summary) -> tuple[PlacePoint, ...]:

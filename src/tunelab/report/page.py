@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 
 from tunelab.analysis import Summary, summarise, verdict, versus
 from tunelab.analysis.doubtful import gate_after_training
+from tunelab.analysis.probabilities import judge_probabilities, probabilities_to_json
 from tunelab.analysis.summary import best_trial, read_runs, shown_columns, summary_to_json
 from tunelab.analysis.versus import Versus
 from tunelab.core import cache
@@ -98,8 +99,15 @@ def write_report(
 
 
 def write_comparison(record: StudyRecord, path: Path, summary: Summary | None = None) -> Path:
-    """Write comparison.json: the table with intervals, all pairs, the sentences and warnings."""
-    write_json(path, summary_to_json(summary or summarise(record)))
+    """Write comparison.json: the table with intervals, all pairs, the sentences and warnings.
+
+    Beside them, under "probabilities", whose probabilities are better.
+    """
+    said = summary_to_json(summary or summarise(record))
+    judged = judge_probabilities(record)
+    if judged.scores:
+        said["probabilities"] = probabilities_to_json(judged)
+    write_json(path, said)
     return path
 
 

@@ -12,6 +12,7 @@ from tunelab.analysis import Summary, numbers, sensitivity, setting_effects, tra
 from tunelab.analysis.curves import curves_from_json
 from tunelab.analysis.front import front, front_for_display
 from tunelab.analysis.numbers import column, format_estimate
+from tunelab.analysis.probabilities import judge_probabilities, probabilities_for_display
 from tunelab.analysis.summary import shown_columns
 from tunelab.core.cards import DataCard
 from tunelab.core.study_folder import StudyRecord
@@ -100,7 +101,7 @@ def blocks_by_section(
         matter = [_settings_that_matter(s) for s in sensitivity.analyse(record, key) if s.effects]
         blocks |= {"sensitivity": matter} if matter else {}
     if data.part == "test" and data.reliability:
-        blocks["calibration"] = [_calibration(runs)]
+        blocks["calibration"] = [_calibration(runs), *_probabilities(record, runs)]
     if data.slices:
         blocks["slices"] = [_slices(data)]
     crossings = curves_from_json(record.curves).crossings if record.curves else ()
@@ -164,7 +165,8 @@ def _calibration(runs: Mapping[str, Mapping[str, Runs]]) -> Block:
     return Block(
         "Before and after temperature scaling",
         "A temperature is fitted on validation, one a seed, and applied to test (Guo et al. 2017). "
-        "Above 1 the model was too sure. No class changes.",
+        "Above 1 the model was too sure. No class changes. The calibration error is the root mean "
+        "square distance between confidence and accuracy, with the luck of the labels taken off.",
         [
             "Method",
             "Calibration error, %",
@@ -176,6 +178,25 @@ def _calibration(runs: Mapping[str, Mapping[str, Runs]]) -> Block:
         rows,
         [calibration_sentence(c) for c in calibrated][:4] if len(calibrated) <= 4 else [],
     )
+
+
+def _probabilities(record: StudyRecord, runs: Mapping[str, Mapping[str, Runs]]) -> list[Block]:
+    """Whose probabilities are better, a verdict beside that of the study's metric."""
+    found = judge_probabilities(record, runs)
+    if len(found.scores) < 2:
+        return []
+    headings, rows = probabilities_for_display(found)
+    left_out = [f"{label} has no part in it: {why}." for label, why in found.left_out.items()]
+    return [
+        Block(
+            "Whose probabilities are better?",
+            "The Brier score on test, lower is better, after temperature scaling; tested as the "
+            "methods' metric is. It decides where texts are sorted by how sure a method is.",
+            headings,
+            rows,
+            [f"{c.sentence}." for c in found.against_best()][:4] + left_out,
+        )
+    ]
 
 
 MOST_SLICES = 12
@@ -191,7 +212,7 @@ def _slices(data: PlotData) -> Block:
     total = len(data.slices)
     said = (
         f"{len(named)} of {total:,} slices truly differ from the rest of their method's rows, "
-        "after Holm's correction over all of them"
+        "tested over all of them at once"
         if named
         else f"None of {total:,} slices is shown to differ from the rest of its method's rows"
     )
