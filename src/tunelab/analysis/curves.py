@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from tunelab.analysis.numbers import SCORED_PARTS, column, format_estimate
-from tunelab.analysis.summary import BOOTSTRAP_SEED, same_rows
+from tunelab.analysis.reading import BOOTSTRAP_SEED, same_rows
 from tunelab.core.plain import JsonObject
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate, TrialResult

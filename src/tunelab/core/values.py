@@ -259,13 +259,18 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its 95% interval, from `n` observations by a named procedure."""
+    """A value with its 95% interval, from `n` observations by a named procedure.
+
+    `is_range`: `low` and `high` are the smallest and the largest of the `n` values, of which there
+    are too few for an interval.
+    """
 
     value: float
     low: float | None
     high: float | None
     n: int
     procedure: str
+    is_range: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +283,7 @@ class Comparison:
     `p_value` is of the test over seeds and rows, Holm-adjusted over all pairs; `p_seeds` of the
     sign-flip over seeds, not adjusted, None where seeds carry no spread. `simultaneous` is the
     interval (low, high) that holds for all pairs of the study at once; None where there is none.
+    `chance`: the probability that a is better than b by more than the margin; None where unknown.
     """
 
     a: str
@@ -293,3 +299,4 @@ class Comparison:
     p_seeds: float | None = None
     simultaneous: tuple[float, float] | None = None
     margin: float = 0.01
+    chance: float | None = None

@@ -47,7 +47,8 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_recommend_says_its_reasons_and_shows_the_front(grid: Path) -> None:
     said = run("recommend", grid, "--margin", 20)
-    assert said.startswith("If a loss of 20 points is acceptable, svm-tfidf: ")
+    assert said.startswith("Take svm-tfidf: shown to lose less than 20 points against ")
+    assert "\nIf a loss of 20 points is acceptable, svm-tfidf: " in said
     assert "- If no loss at all is acceptable: lora[r=16]" in said
     assert "How" in said
     found = json.loads(run("recommend", grid, "--json", "--cost", "artifact_bytes"))
