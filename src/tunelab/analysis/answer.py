@@ -163,6 +163,8 @@ def _score_to_expect(said: Summary) -> str:
         return f"{best.label} reaches {score}, by seeds that did not choose it"
     if not several:
         return f"{best.label} reaches {score}"
+    if best.label in said.collapses:
+        return f"{best.label} reaches {score}, with the runs that broke down"
     seeds = counted(best.n_seeds, "seed") if best.n_seeds > 1 else "seed"
     return f"{best.label} reaches {score}, which flatters: the same {seeds} chose it"
 
@@ -179,6 +181,8 @@ def _verdicts(said: Summary) -> str:
     standings = [said.standing(c) for c in said.against_best()]
     if not standings:
         return ""
+    if said.best in said.collapses:
+        return f"No verdict against the others: {said.collapses[str(said.best)].sentence}"
     broke = standings.count("broke down")
     decided = [s for s in standings if s in {"better", "worse", "equivalent"}]
     fewest = min(c.difference.n for c in said.against_best())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING
 
@@ -76,19 +76,25 @@ def summarise(record: StudyRecord, metric: str | None = None) -> Summary:
         pairs,
         no_advice(metric, part),
         collapses=broke,
-        score_of_best=_score_of_best(runs, best, metric, part),
+        score_of_best=_score_of_best(runs, best, broke, metric, part),
     )
     said = replace(draft, advice=advise(record, draft, runs[draft.split]))
     return replace(said, warnings=warnings(record, said, runs))
 
 
 def _score_of_best(
-    runs: Mapping[str, Mapping[str, Runs]], best: str | None, metric: str, part: Part
+    runs: Mapping[str, Mapping[str, Runs]],
+    best: str | None,
+    broke: Collection[str],
+    metric: str,
+    part: Part,
 ) -> Estimate | None:
-    if best is None or part != "test" or best not in runs["test"] or not same_rows(runs["test"]):
+    """The best method's test score without its luck; None where that cannot be told."""
+    sound = {label: r for label, r in runs["test"].items() if label not in broke}
+    if best is None or part != "test" or best not in sound or not same_rows(sound):
         return None
     rng = np.random.default_rng(BOOTSTRAP_SEED)
-    return chosen_score(best, runs["validation"], runs["test"], metric, rng)
+    return chosen_score(best, runs["validation"], sound, metric, rng)
 
 
 def best_trial(

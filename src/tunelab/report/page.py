@@ -323,10 +323,10 @@ def _verdict_block(record: StudyRecord, summary: Summary) -> VerdictBlock:
         for shown in shown_columns(summary)
         if shown.name in {f"{summary.part}_{summary.metric}", *_TILES}
     ]
-    means = "Means of all its seeds, as in the table" if row.n_seeds > 1 else "Of its one seed"
+    means = f"means over its {row.n_seeds} seeds" if row.n_seeds > 1 else "its one seed"
     return VerdictBlock(
         answer,
-        basis=f"{row.label}. {means}.",
+        basis=f"{row.label}, as in the table: {means}.",
         colour=colours(record.methods)[row.label],
         tiles=tiles,
         comparisons=[(c, summary.standing(c)) for c in summary.against_best()],

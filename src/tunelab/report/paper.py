@@ -121,8 +121,9 @@ def latex_table(summary: Summary) -> str:
     seeds = sorted({r.n_seeds for r in summary.rows if r.n_seeds})
     counts = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}" if seeds else "no"
     caption = (
-        f"Means over {counts} seeds; $\\pm$ is half of a 95\\% interval for the mean of further "
-        "seeds on the same rows. Bold: the best mean, whether or not the difference is real."
+        f"Means over {counts} seeds; $\\pm$ is half of a 95\\% interval, of a score for other "
+        "seeds and rows, of a cost for other seeds; in brackets the smallest and largest cost of "
+        "fewer than six runs. Bold: the best mean, whether or not the difference is real."
     )
     return "\n".join(
         [

@@ -123,6 +123,25 @@ def with_broken_lora(record: StudyRecord) -> StudyRecord:
     return Broken(record.directory, record.settings, record.data, record.results, record.missing)
 
 
+def test_a_best_method_that_broke_down_says_so_first(tmp_path: Path) -> None:
+    strong = [replace(METHODS[3], skill=2.5), replace(METHODS[2], skill=0.1)]
+    record = read_study(make_study(tmp_path, seeds=6, rows=400, methods=strong))
+    results = tuple(
+        replace(r, scores={**r.scores, "eval_accuracy": 0.9})
+        if r.spec.method.label == "lora"
+        else r
+        for r in record.results
+    )
+    said = summarise(with_broken_lora(replace(record, results=results)))
+    assert said.best == "lora"
+    assert said.answer.sentence == (
+        "Take lora: best on validation; also the cheapest (training time); broke down in 2 of 6 "
+        "runs, so look at each run's validation score"
+    )
+    assert "with the runs that broke down" in said.answer.sure
+    assert "No verdict against the others: lora broke down in 2 of 6 runs" in said.answer.sure
+
+
 def test_broken_runs_recommend_nothing(tmp_path: Path) -> None:
     """The worst method of eight was "the cheapest within noise", for its wide interval."""
     folder = make_study(tmp_path, seeds=6, rows=400, methods=METHODS[1:])
