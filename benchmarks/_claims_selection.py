@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from _claims import Claim, Goal, at_most, between, share_of
 from _worlds import World, as_runs, draw_right
 from tunelab.analysis.collapse import collapses
+from tunelab.analysis.pairs import comparisons
 from tunelab.stats.selection import score_of_choice
 
 VALIDATION, TEST = 500, 2000
@@ -21,7 +22,12 @@ VALIDATION, TEST = 500, 2000
 
 def claims(studies: int) -> list[Claim]:
     """Every cell: the chosen method's interval, and alarms that were false or missed."""
-    return [*_claims_of_choice(studies), *_claims_of_alarms(studies), *_claims_of_broken(studies)]
+    return [
+        *_claims_of_choice(studies),
+        *_claims_of_alarms(studies),
+        *_claims_of_broken(studies),
+        *_claims_of_verdicts(studies),
+    ]
 
 
 # --- the score of what was chosen ---------------------------------------------------------------
@@ -107,6 +113,25 @@ def broken_claim(reached: float, rows: int, studies: int, goal: Goal) -> Claim:
         hits.append(set(_named(right).get("m0", ())) == {0, 1})
     cell = f"4 methods of 73%, 6 seeds, {rows:,} rows; two runs at {100 * reached:.0f}%"
     return share_of("the broken runs are named, and no other", "warnings", cell, hits, goal)
+
+
+def _claims_of_verdicts(studies: int) -> list[Claim]:
+    return [verdict_claim(methods, seeds, studies) for methods in (2, 4) for seeds in (6, 10)]
+
+
+def verdict_claim(methods: int, seeds: int, studies: int) -> Claim:
+    """How often "better" is said of any two equal methods of which 5% of the runs break down."""
+    hits = []
+    for study in range(studies):
+        rng = np.random.default_rng([study, seeds, methods])
+        world = World("", seed_sd=0.005, collapse=0.05)
+        right = draw_right(world, [0.8] * methods, seeds, 2 * VALIDATION, rng)
+        broke = collapses({r.label: r for r in as_runs(right[:, :, :VALIDATION])})
+        runs = {r.label: r for r in as_runs(right[:, :, VALIDATION:])}
+        found = comparisons(runs, list(runs), "accuracy", broke)
+        hits.append(any(c.verdict in {"better", "worse"} for c in found))
+    cell = f"{methods} equal methods, {seeds} seeds; 5% of runs break down"
+    return share_of('"better" said of equals', "verdicts", cell, hits, at_most(0.05))
 
 
 def _broken(world: World, accuracies: Sequence[float], seeds: int, study: int) -> object:

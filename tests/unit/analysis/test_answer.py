@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 import pytest
 
+import tunelab
+from commands import run_here
 from studies import METHODS, make_study
 from tunelab.analysis import Summary, advice, answer, summarise, tradeoff, verdict
 from tunelab.analysis.verdict import Answer
@@ -95,6 +97,16 @@ def test_the_first_line_is_the_same_sentence_everywhere(tmp_path: Path) -> None:
     html = page.in_short(said.answer, ["Method"], [["<b>"]])
     assert html.startswith(f"<p><strong>{said.answer.sentence}.</strong></p>")
     assert "&lt;b&gt;" in html
+    assert (
+        tunelab.Study(record.directory)
+        ._repr_html_()
+        .startswith(f"<p><strong>{said.answer.sentence}.</strong></p><p>{said.answer.sure}</p>")
+    )
+    assert f'<h2 id="verdict-title">{said.answer.sentence}.</h2>' in page.render(record, said)
+    shown = run_here("runs", "show", record.directory).out
+    advised = run_here("recommend", record.directory).out
+    assert shown.splitlines()[:2] == advised.splitlines()[:2]
+    assert shown.startswith(f"{said.answer.sentence}.\n{said.answer.sure}\n")
 
 
 def test_the_population_is_named(said: Summary) -> None:

@@ -276,6 +276,10 @@ def test_the_command_writes_what_is_asked_for(
     }  # fmt: skip
     page = (out / "report.html").read_text(encoding="utf-8")
     assert 'id="versus"' in page
+    answer = summarise(twins[0]).answer
+    assert done.out.startswith(f"{answer.sentence}.\n{answer.sure}\n")
+    first = (out / "report.md").read_text(encoding="utf-8").splitlines()[2]
+    assert first == f"**{answer.sentence}.**"
     assert "against runs/study" in (out / "report.md").read_text(encoding="utf-8")
 
 
