@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunelab import analysis, data, report, study
-from tunelab.analysis import curves, sensitivity, summary, tradeoff, verdict
+from tunelab.analysis import Recommendation, curves, sensitivity, summary, tradeoff
 from tunelab.analysis.behaviour import Result, results
 from tunelab.analysis.front import Front, front
 from tunelab.analysis.probabilities import Probabilities, judge_probabilities
@@ -159,9 +159,7 @@ class Study:
         """What can be said about the pairs that matter, in plain words."""
         return self.summary.sentences
 
-    def recommend(
-        self, margin: float = 0.01, cost: str = "train_seconds"
-    ) -> tradeoff.Recommendation:
+    def recommend(self, margin: float = 0.01, cost: str = "train_seconds") -> Recommendation:
         """The cheapest method shown to lose less than `margin` (0.01: one point), and why."""
         return tradeoff.recommend(self.record, margin=margin, cost=cost, summary=self.summary)
 
@@ -215,9 +213,13 @@ class Study:
             run_study(schedule, "Study.extend(...)", study.tell_user(on_event), engine=engine)
         return Study(self.directory)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the answer, how sure it is, the table."""
+        return page.in_short(self.summary.answer, *summary.summary_for_display(self.summary))
+
     def __repr__(self) -> str:
         """The answer in one line."""
-        return f"Study({str(self.directory)!r}): {verdict.headline(self.summary)}"
+        return f"Study({str(self.directory)!r}): {self.summary.answer.sentence}"
 
 
 def compare(
@@ -425,8 +427,7 @@ def fine_tune(
     Returns the trial's result: `scores` (eval_* on validation, test_*) and `cost`. Raises
     InputError before anything is trained, TrialError where training failed.
     """
-    given = locals()  # as in `compare`
-    keys = file.keys_from_keywords(given)
+    keys = file.keys_from_keywords(locals())  # as in `compare`
     keys |= {"data.source": _source_name(source), "methods": [method], "seeds": [seed]}
     spec = resolve.resolve_study(None, keys, settings)
     return train_one(spec, overwrite=overwrite, on_event=study.tell_user(on_event))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tunelab.analysis.numbers import SCORED_PARTS, column, format_estimate
-from tunelab.analysis.summary import BOOTSTRAP_SEED, same_rows
+from tunelab.analysis.reading import BOOTSTRAP_SEED, same_rows
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate, TrialResult
 from tunelab.stats import Runs, compare_all, mean_interval

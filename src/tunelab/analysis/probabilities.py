@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from tunelab.analysis.numbers import MISSING, format_estimate
-from tunelab.analysis.summary import BOOTSTRAP_SEED, read_runs, same_rows
+from tunelab.analysis.reading import BOOTSTRAP_SEED, read_runs, same_rows
 from tunelab.analysis.verdict import Summary, joined_by_and
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Comparison, Estimate

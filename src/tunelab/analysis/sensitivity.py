@@ -18,6 +18,7 @@ import numpy as np
 
 from tunelab.analysis.forest import effects_by_forest
 from tunelab.analysis.numbers import Column, column, cost_names, format_percent, format_value
+from tunelab.analysis.reading import value_of
 from tunelab.analysis.setting_effects import (
     Effect,
     Factor,
@@ -30,7 +31,6 @@ from tunelab.analysis.setting_effects import (
     said_of_settings,
     share_in_words,
 )
-from tunelab.analysis.summary import value_of
 from tunelab.core.errors import ConfigError, suggest
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate, TrialResult

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from tunelab.cli.options import FOLDER, json_option, print_json
+from tunelab.cli.show import show_answer
 from tunelab.core.errors import InputError
 
 __all__ = [
@@ -43,7 +44,8 @@ def recommend_command(
     from tunelab import analysis
     from tunelab.analysis import front as fronts
     from tunelab.analysis import tradeoff
-    from tunelab.analysis.front import check_cost, front_for_display
+    from tunelab.analysis.costs import check_cost
+    from tunelab.analysis.front import front_for_display
     from tunelab.cli import terminal
     from tunelab.core import study_folder
     from tunelab.study import resolve
@@ -66,6 +68,7 @@ def recommend_command(
         }
         print_json(both)
         return
+    show_answer(advice.answer)
     out = terminal.console()
     terminal.say(out, advice.sentence + ".", indent=2)
     for line in (*advice.reasons, *advice.conditions):

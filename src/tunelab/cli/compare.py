@@ -343,10 +343,23 @@ def _finds(progress: Progress) -> str:
     pairs = math.comb(len(progress.plan.spec.methods), 2)
     among = f", {100 * power.among:.1f} for the first of {pairs} pairs" if pairs > 1 else ""
     return (
-        f"differences of {100 * power.difference:.1f} points of accuracy and more, 4 times of 5"
+        f"differences of {100 * power.difference:.1f} points of {_judged(progress)} and more, "
+        "4 times of 5"
         f"{among} ({power.rows:,} test rows, {100 * power.disagreement:.0f}% disagreement{same}, "
         f"{why}{moving if power.method_sd else ''}){few}"
     )
+
+
+def _judged(progress: Progress) -> str:
+    """What the planned difference is of: shares of right answers stand in for another metric."""
+    from tunelab.stats.metrics import METRICS
+
+    metric = METRICS[progress.plan.spec.metric]
+    if metric.name == "accuracy":
+        return metric.label
+    if metric.percent:
+        return f"{metric.label} (about, as of accuracy)"
+    return f"accuracy (for {metric.label} none is known before)"
 
 
 def _first_few(values: Sequence[object], most: int = 8) -> str:

@@ -33,7 +33,6 @@ def runs() -> None:
 def runs_list(root: Path | None, as_json: bool) -> None:
     """Studies in a folder (runs): how far each is, and its best method."""
     from tunelab import api
-    from tunelab.analysis import verdict
     from tunelab.core import study_folder
 
     if root is not None and not root.is_dir():
@@ -54,7 +53,7 @@ def runs_list(root: Path | None, as_json: bool) -> None:
                 "best": said.best if said else None,
                 "data": r.settings["data"]["source"],
                 "model": r.settings["model"],
-                "answer": verdict.headline(said) if said else None,
+                "answer": said.answer.sentence if said else None,
             }
         )
     if as_json:
@@ -102,13 +101,13 @@ def slices_(folder: Path, by: str | None, as_json: bool) -> None:
 
     A slice is named only where it truly differs from the rest, tested over all that were looked at.
     """
-    from tunelab.analysis import summary
+    from tunelab.analysis.reading import read_runs
     from tunelab.core import study_folder
     from tunelab.core.errors import suggest
     from tunelab.stats import slices
 
     record = study_folder.read_study(folder)
-    runs = summary.read_runs(record)["test"]
+    runs = read_runs(record)["test"]
     rows = study_folder.read_rows(folder)
     if rows is None or not runs:
         what = "no finished trial" if rows is not None else "no rows.parquet (an older study)"
@@ -163,11 +162,12 @@ def calibration_(folder: Path, as_json: bool) -> None:
     """Calibration error and Brier score on test with intervals, before and after temperature
     scaling (fitted on validation).
     """
-    from tunelab.analysis import numbers, summary
+    from tunelab.analysis import numbers
+    from tunelab.analysis.reading import read_runs
     from tunelab.core import study_folder
     from tunelab.stats import calibration
 
-    runs = summary.read_runs(study_folder.read_study(folder))
+    runs = read_runs(study_folder.read_study(folder))
     calibrated = calibration.calibrate_all(runs["validation"], runs["test"])
     if as_json:
         print_json(calibration.calibrations_to_json(calibrated))

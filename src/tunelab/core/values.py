@@ -294,13 +294,18 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its 95% interval, from `n` observations by a named procedure."""
+    """A value with its 95% interval, from `n` observations by a named procedure.
+
+    `is_range`: `low` and `high` are the smallest and the largest of the `n` values, of which there
+    are too few for an interval.
+    """
 
     value: float
     low: float | None
     high: float | None
     n: int
     procedure: str
+    is_range: bool = False
 
 
 @dataclass(frozen=True, slots=True)

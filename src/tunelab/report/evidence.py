@@ -105,6 +105,7 @@ def plot_data(
         scores=scores,
         costs=_costs(summary, scores, metric.higher_is_better),
         differences=summary.against_best(),
+        standings={c.b: summary.standing(c) for c in summary.against_best()},
         loss=_points(trials, histories, "loss"),
         validation=_points(trials, histories, f"eval_{summary.metric}"),
         roc=_rocs(summary, predictions, len(names)),

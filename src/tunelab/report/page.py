@@ -14,13 +14,16 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
-from tunelab.analysis import Summary, summarise, verdict, versus
+from tunelab.analysis import Summary, summarise, versus
 from tunelab.analysis.doubtful import gate_after_training
 from tunelab.analysis.probabilities import judge_probabilities, probabilities_to_json
-from tunelab.analysis.summary import best_trial, read_runs, shown_columns, summary_to_json
+from tunelab.analysis.reading import read_runs
+from tunelab.analysis.summary import best_trial, shown_columns, summary_to_json
+from tunelab.analysis.verdict import Answer, Standing
 from tunelab.analysis.versus import Versus
 from tunelab.core import cache
 from tunelab.core.files import write_json, write_text
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from tunelab.report.charts.values import Chart
 
 __all__ = [
+    "in_short",
     "prepare_page",
     "render",
     "safe_json",
@@ -179,6 +183,15 @@ def prepare_page() -> None:
     _bundle()
 
 
+def in_short(answer: Answer, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The answer and the table as HTML for a notebook's cell: no style, no script."""
+    head = "".join(f"<th>{escape(h)}</th>" for h in headings)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(c)}</td>' for c in row)}</tr>" for row in rows)
+    sure = f"<p>{escape(answer.sure)}</p>" if answer.sure else ""
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if rows else ""
+    return f"<p><strong>{escape(answer.sentence)}.</strong></p>{sure}{table}"
+
+
 # --- values for the page ----------------------------------------------------------------------
 
 
@@ -298,37 +311,35 @@ def _title(record: StudyRecord) -> str:
 
 @dataclass(frozen=True, slots=True)
 class VerdictBlock:
-    """The verdict on top of the page: what was chosen, by what (`basis`), its figures (`tiles`).
+    """The top of the page: what to take and why, how sure, the figures of what is taken (`tiles`).
 
-    Without a best method there is the `lead` alone.
+    `comparisons`: each with the words that say where it stands. Nothing finished: the answer alone.
     """
 
-    lead: str
+    answer: Answer
     basis: str | None = None
     colour: str | None = None
     tiles: Sequence[tuple[str, Cell]] = ()
-    comparisons: Sequence[Comparison] = ()
-    remarks: Sequence[str] = ()
+    comparisons: Sequence[tuple[Comparison, Standing]] = ()
 
 
 def _verdict_block(record: StudyRecord, summary: Summary) -> VerdictBlock:
-    if summary.best is None:
-        return VerdictBlock(verdict.lead(summary))
-    row = summary.row(summary.best)
-    against = summary.against_best()
+    answer = summary.answer
+    if answer.take is None:
+        return VerdictBlock(answer)
+    row = summary.row(answer.take)
     tiles = [
         (shown.heading, estimate_cell(row.estimates.get(shown.name), shown, row.reasons))
         for shown in shown_columns(summary)
         if shown.name in {f"{summary.part}_{summary.metric}", *_TILES}
     ]
+    means = f"means over its {row.n_seeds} seeds" if row.n_seeds > 1 else "its one seed"
     return VerdictBlock(
-        lead=verdict.lead(summary),
-        basis="Chosen by its mean on validation; the numbers below are from "
-        + ("test, which chose nothing." if summary.part == "test" else "validation too."),
+        answer,
+        basis=f"{row.label}, as in the table: {means}.",
         colour=colours(record.methods)[row.label],
         tiles=tiles,
-        comparisons=against,
-        remarks=summary.sentences[len(against) :],
+        comparisons=[(c, summary.standing(c)) for c in summary.against_best()],
     )
 
 
@@ -396,7 +407,7 @@ def _commands(record: StudyRecord) -> str:
 
 
 def _how_to_use(record: StudyRecord, summary: Summary) -> dict[str, str] | None:
-    best = best_trial(record, summary)
+    best = best_trial(record, summary, summary.answer.take)
     if best is None:
         return None
     folder = artifact_dir(_near(record.directory), best.spec.trial_id).as_posix()

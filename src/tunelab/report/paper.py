@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tunelab.analysis import Summary, numbers, verdict
+from tunelab.analysis import Summary, numbers
 from tunelab.analysis.markdown import in_markdown, table_lines
 from tunelab.analysis.summary import shown_columns, summary_for_display
 from tunelab.core.files import write_bytes, write_text
@@ -121,8 +121,9 @@ def latex_table(summary: Summary) -> str:
     seeds = sorted({r.n_seeds for r in summary.rows if r.n_seeds})
     counts = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}" if seeds else "no"
     caption = (
-        f"Means over {counts} seeds; $\\pm$ is half of a 95\\% interval for the mean of further "
-        "seeds on the same rows. Bold: the best mean, whether or not the difference is real."
+        f"Means over {counts} seeds; $\\pm$ is half of a 95\\% interval, of a score for other "
+        "seeds and rows, of a cost for other seeds; in brackets the smallest and largest cost of "
+        "fewer than six runs. Bold: the best mean, whether or not the difference is real."
     )
     return "\n".join(
         [
@@ -213,7 +214,9 @@ def lab_report(
     parts = [
         f"# Which way of fine-tuning is worth it on {in_markdown(record.data['name'])}?",
         "",
-        f"**{in_markdown(verdict.headline(summary))}.**",
+        f"**{in_markdown(summary.answer.sentence)}.**",
+        "",
+        in_markdown(summary.answer.sure),
         "",
         "## Introduction",
         "",
@@ -311,16 +314,7 @@ def _pictures(data: PlotData, figures: Sequence[str]) -> str:
 
 
 def _discussion(summary: Summary, data: PlotData) -> str:
-    against = summary.against_best()
-    lines = [f"{in_markdown(s).rstrip('.')}." for s in summary.sentences[len(against) :]]
-    decided = [c for c in against if c.verdict in {"better", "worse"}]
-    open_ = [c for c in against if c.verdict == "undecided"]
-    if against:
-        equal = len(against) - len(decided) - len(open_)
-        lines.append(
-            f"Comparisons of {in_markdown(str(summary.best))} with the others: {len(decided)} "
-            f"decided, {equal} equivalent, {len(open_)} open."
-        )
+    lines = [f"{in_markdown(summary.answer.sentence)}. {in_markdown(summary.answer.sure)}".rstrip()]
     for cost in data.costs:
         if cost.name in {"train_seconds", "artifact_bytes"} and len(cost.front) > 1:
             names = ", ".join(in_markdown(m) for m in cost.front)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from tunelab.analysis import Summary, numbers, sensitivity, setting_effects, tradeoff, verdict
+from tunelab.analysis import Summary, numbers, sensitivity, setting_effects, verdict
 from tunelab.analysis.curves import curves_from_json
 from tunelab.analysis.front import front, front_for_display
-from tunelab.analysis.numbers import column, format_estimate
+from tunelab.analysis.numbers import column, format_estimate, format_spread
 from tunelab.analysis.probabilities import judge_probabilities, probabilities_for_display
 from tunelab.analysis.summary import shown_columns
 from tunelab.core.cards import DataCard
@@ -117,20 +117,28 @@ def blocks_by_section(
 
 def _tradeoff(record: StudyRecord, summary: Summary) -> list[Block]:
     """What to take where a point may be lost, and who is beaten in both score and cost."""
-    advice = tradeoff.recommend(record, summary=summary)
-    headings, rows = front_for_display(front(record, summary=summary))
+    advice = summary.advice
+    found = front(record, summary=summary)
+    headings, rows = front_for_display(found)
     return [
         Block(
             "What to take",
             "The cheapest method that is shown to lose less than one point against the best.",
-            sentences=[f"{advice.sentence}.", *advice.conditions],
+            sentences=[
+                f"{advice.sentence}.",
+                *(f"{x}." for x in advice.reasons),
+                *advice.conditions,
+            ],
         ),
         Block(
             "Who is beaten in both",
-            "On the front: no other method is at least as good in both and better in one. How "
-            "surely: the share of draws of other seeds and test rows in which that is so.",
+            "On the front: by the means, no other method is at least as good in both and better in "
+            "one. How surely: the share of draws of other seeds and test rows in which that is so, "
+            "from six seeds on. Surely beaten: by a method that is shown to be better, and whose "
+            "cost surely is smaller.",
             headings,
             rows,
+            [f"{x}." for x in found.sentences],
         ),
     ]
 
@@ -324,11 +332,7 @@ def estimate_cell(
     if estimate is None:
         return Cell(numbers.MISSING, title=reasons.get(shown.name, "not measured"))
     bare = format_estimate(replace(estimate, low=None, high=None), shown.kind)
-    _, _, spread = format_estimate(estimate, shown.kind).partition(" ± ")
-    if not spread and "[" in (whole := format_estimate(estimate, shown.kind)):
-        spread = whole[whole.index("[") : whole.index("]") + 1]  # lopsided
-    elif spread:
-        spread = f"± {spread}"
+    spread = format_spread(estimate, shown.kind)
     low, high = (None, None) if estimate.low == estimate.high else (estimate.low, estimate.high)
     return Cell(bare, spread, estimate.value, estimate.procedure, low, high)
 

@@ -350,6 +350,10 @@ def test_a_method_without_a_value_is_not_first(demo: Dataset):
     assert [m.label for m in effect.methods] == ["lora"]
     assert (effect.first, effect.first_without) == ("lora", "lora")
     assert effects(found, [Runs("svm", margins)], "log_loss") == ()
+    (nothing,) = effects(found, [lora])  # and not "changes by -0.0 points"
+    assert nothing.sentence == (
+        "48 of 288 test rows are leaked from train: without them accuracy stays the same"
+    )
 
 
 # --- the command line -----------------------------------------------------------------------

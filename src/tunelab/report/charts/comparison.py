@@ -30,6 +30,7 @@ from tunelab.report.charts.base import (
     zoom,
 )
 from tunelab.report.charts.values import CostColumn, PlotData
+from tunelab.stats import LEAST_SEEDS
 
 if TYPE_CHECKING:
     import altair as alt
@@ -122,7 +123,7 @@ def _difference_row(data: PlotData, place: int, c: Comparison) -> ChartRow:
         "low": low,
         "high": high,
         "shown": shown,
-        "verdict": c.verdict,
+        "verdict": data.standings.get(c.b, c.verdict),
     }
 
 
@@ -206,8 +207,11 @@ def _cost_plot(data: PlotData, cost: CostColumn) -> Chart | None:
 
 
 def _interval_said(data: PlotData, shown: Sequence[str]) -> str:
-    several = any(data.seeds.get(m, 0) > 1 for m in shown)
-    return "mean and 95% interval over seeds, " if several else ""
+    """What the lines through the points are; of fewer than six runs a cost has its range."""
+    most = max((data.seeds.get(m, 0) for m in shown), default=0)
+    if most >= LEAST_SEEDS:
+        return "mean and 95% interval over seeds, "
+    return "mean and interval, of costs smallest to largest run, " if most > 1 else ""
 
 
 def _front_line(front: Sequence[_CostPoint], x: alt.X, y: alt.Y) -> alt.Chart:
