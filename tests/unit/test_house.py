@@ -162,6 +162,8 @@ PARSED = {
     "data.gate.values.gate_from_json",
     "models.linear._vectorizer",
     "stats.choosing._tuned_method",
+    "stats.looks.looks_from_json",
+    "study.spreads._is_sound",
     "stats.choosing.tuning_from_json",
     "stats.racing.race_from_json",
 }

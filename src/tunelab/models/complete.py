@@ -6,10 +6,10 @@ transformers makes up what its files lack, says so in a log that nobody reads, a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict
 
 from tunelab.core.errors import ModelError, TunelabError
 from tunelab.models import anatomy
@@ -62,6 +62,17 @@ def refuse_other_type(name: str, config: Any) -> None:
             )
 
 
+class LoadingInfo(TypedDict):
+    """What transformers says of a model's tensors after it read the files (output_loading_info).
+
+    Of mismatched ones the name, the shape in the files and the shape by the config.
+    """
+
+    missing_keys: Iterable[str]
+    unexpected_keys: Iterable[str]
+    mismatched_keys: Iterable[tuple[str, Sequence[int], Sequence[int]]]
+
+
 def _are_kin(one: str, other: str) -> bool:
     """Whether two types are one but for the names of their classes."""
 
@@ -75,7 +86,7 @@ def _are_kin(one: str, other: str) -> bool:
     return bool(bare(one) == bare(other))
 
 
-def lacks(model: Any, info: Mapping[str, Any]) -> list[str]:
+def lacks(model: Any, info: LoadingInfo) -> list[str]:
     """Tensors that must be in a base's files and are not, or have another shape there.
 
     A head and what feeds it alone (a pooler) may be new: everything else may not.
@@ -89,7 +100,7 @@ def lacks(model: Any, info: Mapping[str, Any]) -> list[str]:
     )
 
 
-def refuse_incomplete(name: str, model: Any, info: Mapping[str, Any]) -> None:
+def refuse_incomplete(name: str, model: Any, info: LoadingInfo) -> None:
     """Raise ModelError where part of a base would be random, or part of its files is left over."""
     lacking = lacks(model, info)
     shapes = {str(k[0]): tuple(map(tuple, k[1:3])) for k in info["mismatched_keys"]}
@@ -112,7 +123,7 @@ def refuse_incomplete(name: str, model: Any, info: Mapping[str, Any]) -> None:
         )
 
 
-def _layers_left_over(model: Any, info: Mapping[str, Any]) -> list[str]:
+def _layers_left_over(model: Any, info: LoadingInfo) -> list[str]:
     """Tensors in the files that are those of a further layer, by their names."""
     prefix = f"{model.base_model_prefix}."
 
@@ -123,7 +134,7 @@ def _layers_left_over(model: Any, info: Mapping[str, Any]) -> list[str]:
     return sorted(k for k in map(str, info["unexpected_keys"]) if pattern(k) in there)
 
 
-def faults_of_whole(info: Mapping[str, Any]) -> list[str]:
+def faults_of_whole(info: LoadingInfo) -> list[str]:
     """What is wrong with a whole classifier as it was loaded: a line for each tensor.
 
     What older versions saved beside is no fault: a pooler that nothing reads, and tables that are
@@ -134,14 +145,8 @@ def faults_of_whole(info: Mapping[str, Any]) -> list[str]:
         parts = key.split(".")
         return "pooler" in parts or parts[-1] in _COMPUTED
 
-    words: Mapping[str, tuple[str, Callable[[str], bool]]] = {
-        "missing_keys": ("is missing", lambda _: True),
-        "unexpected_keys": ("has no place", lambda k: not has_place(k)),
-        "mismatched_keys": ("has another shape", lambda _: True),
-    }
     return [
-        f"{key} {said}"
-        for what, (said, counts) in words.items()
-        for key in sorted(str(k) if isinstance(k, str) else str(k[0]) for k in info[what])
-        if counts(key)
+        *(f"{key} is missing" for key in sorted(info["missing_keys"])),
+        *(f"{k} has no place" for k in sorted(info["unexpected_keys"]) if not has_place(k)),
+        *(f"{key} has another shape" for key in sorted(k[0] for k in info["mismatched_keys"])),
     ]

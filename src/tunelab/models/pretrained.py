@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -193,7 +193,7 @@ def _name_labels(config: Any, label_names: Sequence[str]) -> None:
 
 def _from_files(
     auto: Any, path: Path, name: str, config: Any, trusted: bool, **more: Any
-) -> tuple[Any, Mapping[str, Any]]:
+) -> tuple[Any, complete.LoadingInfo]:
     """A model in float32, and what transformers says of its tensors.
 
     Names that a wrapper for training put a prefix before are read without it.
