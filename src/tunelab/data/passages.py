@@ -11,16 +11,17 @@ Two texts are *near* where their resemblance is at least REORDERED, or at least 
 of their words stand in the same order in both: about a fifth of the words may be others. One is
 *contained* in the other where at least CONTAINED of a text of LONG words is, or they share a
 passage word for word: of PASSAGE words, or of SHORT_PASSAGE that are HALF of the shorter.
-Below that chance rules: of unrelated short reviews a third share four words with another, one in
-forty six, none ten.
+Fewer words in common are chance: of unrelated short reviews a third share four words with another,
+one in forty six, none twelve; so a short passage also has to be of rare wording (TELLING).
 
 Candidates come from lists of the texts that each rare n-gram is in; no pair is compared that
-shares none. 100,000 reviews take a second, and memory is about 60 bytes a word.
+shares none. 100,000 texts of 20 words take 2 seconds, of 200 words 9. Of more than WHOLE words a
+sample of long texts' n-grams is listed, and a sample of the texts tells how usual wording is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -47,7 +48,10 @@ OTHER_LABEL, SURELY_COPIED = 0.8, 20  # see `_two_texts`
 CONTAINED, LONG = 0.6, 10
 PASSAGE, SHORT_PASSAGE, HALF = 12, 5, 0.45
 TELLING, TELLING_SHORT = 2.0, 3.3  # see `_judged`
+LONG_PASSAGE = 8  # words of the n-grams that are listed of very many words, instead of 5
 RARE = 10  # texts that may have a passage
+WHOLE, LISTED_WHOLE = 4_000_000, 64  # words up to which all n-grams are listed: of all, of a text
+CHUNK = 1_000_000  # words read at a time
 EACH_WITH_ALL, NEXT = 20, 4  # texts of an n-gram compared each with all; of more, with the next
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 # Scripts without spaces: Thai to Myanmar, Khmer, kana, Han.
@@ -112,28 +116,39 @@ def linked(texts: Sequence[str], labels: Ints) -> Links:
     # Any order but that of the rows: texts of other parts are to be among the next ones.
     order = np.random.default_rng(0).permutation(n)
     words = _words_of([texts[i] for i in order])
-    lists = [_Lists.of(words, offsets, usual(n)) for offsets in ((0, 1), (0, 2))]
-    codes, shared = _counted([c for one in lists for c in one.pairs(EACH_WITH_ALL, NEXT)])
-    own = sum((one.counted for one in lists), np.zeros(n, dtype=np.int64))
-    fewest = np.minimum(own[codes // n], own[codes % n])
-    likely = codes[shared >= np.maximum(2, 0.1 * fewest)]
-    passages = _Lists.of(words, tuple(range(SHORT_PASSAGE)), usual(n))
-    passage_codes, run = _counted(list(passages.pairs(RARE, 0)))
-    run += SHORT_PASSAGE - 1
-    own = passages.counted
-    shortest = np.minimum(own[passage_codes // n], own[passage_codes % n]) + SHORT_PASSAGE - 1
-    worth = (run >= PASSAGE) | (run >= 0.2 * shortest)
-    passage_codes, run = passage_codes[worth], run[worth]
-    codes = _distinct(np.concatenate([likely, passage_codes]))
+    rate = 1 << max(0, int(np.ceil(np.log2(max(1, len(words.hashes)) / WHOLE))))
+    neighbours = [_Lists.of(words, offsets, usual(n), rate) for offsets in ((0, 1), (0, 2))]
+    many = rate > 1 and len(words.hashes) > n * LISTED_WHOLE
+    width, rate_of_passages = (LONG_PASSAGE if many else SHORT_PASSAGE), max(1, rate // 4)
+    passages = _Lists.of(words, tuple(range(width)), usual(n), rate_of_passages)
+    near, alike_in_part = _likely_near(words, neighbours, rate), _likely_passages(passages)
+    codes = _distinct(np.concatenate([near, alike_in_part]))
     if not len(codes):
         return nothing
-    longest = np.zeros(len(codes), dtype=np.int64)
-    longest[np.searchsorted(codes, passage_codes)] = run
     pairs = np.stack([codes // n, codes % n], axis=1)
-    links = _judged(words, pairs, longest, [*lists, passages], labels[order])
+    links = _judged(words, pairs, [*neighbours, passages], labels[order])
     back = np.sort(order[links.pairs], axis=1)
     at = np.lexsort((back[:, 1], back[:, 0]))
     return Links(back[at], links.kind[at], links.share[at])
+
+
+def _likely_near(words: _Words, neighbours: list[_Lists], rate: int) -> Ints:
+    """Codes of pairs that share a tenth of the rarer neighbours of one, and two at least."""
+    n = len(words)
+    codes, shared = _counted([c for one in neighbours for c in one.pairs(EACH_WITH_ALL, NEXT)])
+    own = sum((one.counted for one in neighbours), np.zeros(n, dtype=np.int64))
+    # Of a short text all are listed, of a long one one of `rate`.
+    own = np.where(words.sizes <= LISTED_WHOLE, own / rate, own)
+    return codes[shared >= np.maximum(2, 0.1 * np.minimum(own[codes // n], own[codes % n]))]
+
+
+def _likely_passages(passages: _Lists) -> Ints:
+    """Codes of pairs that share a passage, or a fifth of the shorter text."""
+    codes, shared = _counted(list(passages.pairs(RARE, 0)))
+    n, beyond = len(passages.counted), len(passages.offsets) - 1
+    own, run = passages.counted + beyond, passages.rate * shared + beyond
+    shortest = np.minimum(own[codes // n], own[codes % n])
+    return codes[(run >= PASSAGE) | (run >= 0.2 * shortest)]
 
 
 # --- words ----------------------------------------------------------------------------------
@@ -210,6 +225,7 @@ class _Lists:
 
     offsets: tuple[int, ...]
     most: int
+    rate: int
     text: Ints
     rank: Ints
     size: Ints
@@ -218,29 +234,23 @@ class _Lists:
     counted: Ints
 
     @classmethod
-    def of(cls, words: _Words, offsets: tuple[int, ...], most: int) -> _Lists:
+    def of(cls, words: _Words, offsets: tuple[int, ...], most: int, rate: int) -> _Lists:
+        """List the n-grams of all texts; of long ones one in `rate`, by their hashes."""
         n = len(words)
-        hashes, at = _grams(words, offsets)
-        text = np.repeat(np.arange(n, dtype=np.uint64), words.sizes)[at]
-        key = _distinct((hashes & ~_low(n)) | text)
-        gram = key & ~_low(n)
+        key = _keys(words, offsets, rate, n)
+        gram, whose = key & ~_low(n), (key & _low(n)).astype(np.int64)
         new = np.flatnonzero(_firsts(gram))
         size = np.diff(np.append(new, len(gram)))
         of_list = np.repeat(size, size)
-        whose = (key & _low(n)).astype(np.int64)
-        counted = np.bincount(whose[of_list <= most], minlength=n)
         kept = np.flatnonzero((of_list >= 2) & (of_list <= most))
         rank = kept - np.repeat(new, size)[kept]
-        repeated = size >= 2
+        counted = np.bincount(whose[of_list <= most], minlength=n)
+        if rate == 1:
+            grams, texts_with = gram[new[size >= 2]], size[size >= 2]
+        else:
+            grams, texts_with = _frequencies(words, offsets)
         return cls(
-            offsets,
-            most,
-            whose[kept],
-            rank,
-            of_list[kept],
-            gram[new[repeated]],
-            size[repeated],
-            counted,
+            offsets, most, rate, whose[kept], rank, of_list[kept], grams, texts_with, counted
         )
 
     def pairs(self, all_of: int, following: int) -> Iterator[Ints]:
@@ -261,6 +271,39 @@ class _Lists:
         found = hashes & ~_low(len(self.counted))
         at = np.minimum(np.searchsorted(self.grams, found), len(self.grams) - 1)
         return np.where(self.grams[at] == found, self.texts_with[at], 1)
+
+
+def _keys(words: _Words, offsets: tuple[int, ...], rate: int, n: int) -> Hashes:
+    """Hashes of the n-grams with the number of the text in their last bits, distinct, sorted.
+
+    Of texts of more than LISTED_WHOLE words only one n-gram in `rate`.
+    """
+    pieces = [np.zeros(0, dtype=np.uint64)]
+    begin = 0
+    while begin < len(words):
+        end = int(np.searchsorted(words.starts, words.starts[begin] + CHUNK, side="right")) - 1
+        rows = np.arange(begin, min(len(words), max(end, begin + 1)))
+        some = words.of(rows)
+        hashes, at = _grams(some, offsets)
+        text = np.repeat(rows, some.sizes)[at]
+        if rate > 1:
+            kept = ((hashes & np.uint64(rate - 1)) == 0) | (words.sizes[text] <= LISTED_WHOLE)
+            hashes, text = hashes[kept], text[kept]
+        pieces.append((hashes & ~_low(n)) | text.astype(np.uint64))
+        begin = int(rows[-1]) + 1
+    return _distinct(np.concatenate(pieces))
+
+
+def _frequencies(words: _Words, offsets: tuple[int, ...]) -> tuple[Hashes, Ints]:
+    """N-grams of two texts or more, sorted, and how many texts have each: from the first WHOLE
+    words, which are those of a random sample of the texts.
+    """
+    n = len(words)
+    m = max(1, int(np.searchsorted(words.starts, WHOLE)))
+    gram = _keys(words.of(np.arange(min(m, n))), offsets, 1, n) & ~_low(n)
+    new = np.flatnonzero(_firsts(gram))
+    size = np.diff(np.append(new, len(gram)))
+    return gram[new[size >= 2]], size[size >= 2] * n // m
 
 
 def _at_least(n: int) -> int:
@@ -294,12 +337,13 @@ def _counted(pieces: list[Ints]) -> tuple[Ints, Ints]:
 # --- verdicts -------------------------------------------------------------------------------
 
 
-def _judged(words: _Words, pairs: Ints, run: Ints, lists: list[_Lists], labels: Ints) -> Links:
-    """Which candidates are near or contained; `run` (m,) words of passages that a pair shares."""
+def _judged(words: _Words, pairs: Ints, lists: list[_Lists], labels: Ints) -> Links:
+    """Which candidates are near or contained; `lists` are of neighbours and, last, of passages."""
     rows = _distinct(pairs.ravel())
     some = words.of(rows)
     at = np.searchsorted(rows, pairs)
-    both, own = _shared(some, at, lists[:-1], bits=False)
+    both, own = _shared(some, at, lists[:-1])
+    run = _run(some, at, lists[-1])
     larger = np.maximum(own[at[:, 0]], own[at[:, 1]])
     smaller = np.minimum(own[at[:, 0]], own[at[:, 1]])
     resemblance, containment = both / np.maximum(larger, 1), both / np.maximum(smaller, 1)
@@ -311,7 +355,7 @@ def _judged(words: _Words, pairs: Ints, run: Ints, lists: list[_Lists], labels: 
     near |= (resemblance >= REORDERED) & (length >= FEW_WORDS)
     contained = (containment >= CONTAINED) & (length >= LONG)
     passage = np.flatnonzero((run >= PASSAGE) | (run >= HALF * length) & (run >= SHORT_PASSAGE))
-    bits, _ = _shared(plain, at[passage], lists[:1], bits=True)
+    bits = _told(plain, at[passage], lists[0])
     asked = np.where(run[passage] >= PASSAGE, TELLING, TELLING_SHORT) * np.log2(
         _at_least(len(labels))
     )
@@ -328,22 +372,36 @@ def _judged(words: _Words, pairs: Ints, run: Ints, lists: list[_Lists], labels: 
     )
 
 
-def _shared(words: _Words, pairs: Ints, lists: list[_Lists], bits: bool) -> tuple[Floats, Floats]:
-    """What neighbours each pair shares (m,), and what each text has (n,).
+def _shared(words: _Words, pairs: Ints, lists: list[_Lists]) -> tuple[Floats, Floats]:
+    """How many neighbours that count each pair shares (m,), and each text has (n,)."""
+    return _sums(words, pairs, lists, lambda one, many: 1.0 * (many <= one.most))
 
-    Those that no more than `most` texts have; or, for `bits`, all, each as log2(n / texts).
-    """
+
+def _run(words: _Words, pairs: Ints, passages: _Lists) -> Floats:
+    """How many words of passages that few texts have each pair shares, (m,)."""
+    found, _ = _sums(words, pairs, [passages], lambda _, many: 1.0 * (many <= RARE))
+    return np.asarray(np.where(found > 0, found + len(passages.offsets) - 1, 0.0))
+
+
+def _told(words: _Words, pairs: Ints, neighbours: _Lists) -> Floats:
+    """What the neighbours tell that each pair shares (m,), in bits: log2(texts / texts with it)."""
+    n = _at_least(len(neighbours.counted))
+    return _sums(words, pairs, [neighbours], lambda _, many: np.log2(n / many))[0]
+
+
+def _sums(
+    words: _Words, pairs: Ints, lists: list[_Lists], weigh: Callable[[_Lists, Ints], NDArray[Any]]
+) -> tuple[Floats, Floats]:
+    """Sums of weights over the n-grams that each pair shares (m,), and that each text has (n,)."""
     n = len(words)
     front = np.uint64(64 - max(1, (n - 1).bit_length()))
     keys, weights = [], []
     for one in lists:
         hashes, at = _grams(words, one.offsets)
         text = np.repeat(np.arange(n, dtype=np.uint64), words.sizes)[at]
-        many = one.how_many(hashes)
         # The text in front, and as many bits of the hash as there is room for.
         keys.append((text << front) | (hashes >> (np.uint64(64) - front)))
-        bits_of_each = np.log2(_at_least(len(one.counted)) / many)
-        weights.append(bits_of_each if bits else 1.0 * (many <= one.most))
+        weights.append(weigh(one, one.how_many(hashes)))
     key, at = np.unique(np.concatenate(keys), return_index=True)
     weight = np.concatenate(weights)[at]
     key, weight = key[weight > 0], weight[weight > 0]
