@@ -30,7 +30,7 @@ from tunelab.stats import Runs, compare_all, sign_flip
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-SIZE, HELD_OUT, FOLDS, DIMENSIONS, COLUMNS, WAVES = 1920, 288, 6, 200, 150, 400
+SIZE, HELD_OUT, FOLDS, DIMENSIONS, COLUMNS, WAVES = 1920, 288, 6, 200, 185, 600
 SEEDS = 12
 GOALS = (0.0, 0.015, 0.03, 0.05)
 
@@ -99,7 +99,7 @@ def study(x: Floats, y: NDArray[np.int64], number: int) -> Study:
     """One study of its own texts; those outside it tell how right the learners truly are."""
     rng = np.random.default_rng([7, number])
     order = rng.permutation(len(y))
-    rows, pool = order[:SIZE], order[SIZE : SIZE + 6000]
+    rows, pool = order[:SIZE], order[SIZE : SIZE + 4000]
     test, rest = rows[:HELD_OUT], rows[HELD_OUT:]
     train = rest[: SIZE - 2 * HELD_OUT]  # as much again is left for validation
     fold = np.arange(SIZE) % FOLDS
