@@ -122,13 +122,17 @@ print(f"p = {ours} from {len(by_seed)} seeds")
 pd.DataFrame({"seeds": range(2, 9), "smallest possible p": [2.0 ** (1 - s) for s in range(2, 9)]})
 
 # %% [markdown]
-# Three seeds can *never* reach 0.05. That is why tunelab calls nothing "better" with fewer than six,
-# however large the difference looks.
+# Three seeds can *never* reach 0.05 by their signs alone, and six only where all agree. tunelab uses
+# their sizes too (how far each method's seeds scatter, read with the help of the other methods), but
+# below six seeds too little is known of that: it then calls nothing "better", however large the
+# difference looks.
 #
 # ## Many pairs, many chances
 #
 # Ten methods are 45 pairs; at p = 0.05 two of them look different by luck alone. Holm's adjustment
-# (1979) sorts the p values and multiplies the smallest by the number of pairs, the next by one less:
+# (1979) sorts the p values and multiplies the smallest by the number of pairs, the next by one less.
+# (tunelab asks for a little less than that: pairs that share rows and methods hang together, and it
+# draws how they do.)
 
 # %%
 p = [0.004, 0.03, 0.04]

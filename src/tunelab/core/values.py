@@ -315,9 +315,10 @@ class Comparison:
     `verdict` is about a: "better", "worse", "equivalent" (within the margin) or "undecided".
     `seeds_needed`, `rows_needed`: about how many more seeds (of the same test rows), or more test
     rows (of the same seeds), would decide it; None where decided, and with `reason` where unknown.
-    `p_value` is of the test over seeds and rows, Holm-adjusted over all pairs; `p_seeds` of the
-    sign-flip over seeds, not adjusted, None where seeds carry no spread. `simultaneous` is the
-    interval (low, high) that holds for all pairs of the study at once; None where there is none.
+    `p_value` is of the test over seeds and rows, and holds for all pairs of the study together;
+    `p_seeds`, for information, of the sign-flip over seeds, None where seeds carry no spread.
+    `simultaneous` is the interval (low, high) that holds for all pairs at once; None where there is
+    none.
     `chance`: the probability that a is better than b by more than the margin; None where unknown.
     """
 

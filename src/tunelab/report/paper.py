@@ -281,8 +281,8 @@ def _method_section(record: StudyRecord, summary: Summary) -> str:
         "the order of the rows and dropout, and is the same for every method. All choices were "
         f"made on validation. The {summary.split} part was scored "
         + ("once, after that. " if summary.part == "test" else "too, as test has no labels. ")
-        + "Differences are paired over seeds and rows; p values of all pairs are corrected after "
-        "Holm (1979), and nothing is called better on too few seeds.\n"
+        + "Differences are paired over seeds and rows; p values hold for all "
+        "pairs together (step-down minP, Romano and Wolf 2005), and nothing is called better on too few seeds.\n"
     )
     lines = ["", "| method | settings |", "|---|---|"]
     seen = {r.spec.method.label: r.spec.method for r in record.results}

@@ -30,7 +30,7 @@ __all__ = [
 
 
 DEFAULT_METHODS = ("svm-tfidf", "svm", "full", "lora")
-DEFAULT_SEEDS = 6  # with fewer, no two-sided sign-flip p can be 0.05 or less (stats.least_seeds)
+DEFAULT_SEEDS = 6  # with fewer, nothing is called better (stats.least_seeds)
 # Written by us into a resolved study.yaml, and of no effect when it is read again.
 WRITTEN_KEYS = ("tunelab", "command", "sources", "trials", "curve")
 
