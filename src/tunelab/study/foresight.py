@@ -42,7 +42,7 @@ Source = Literal["stated", "trials that are done", "studies on this machine", "u
 class Power:
     """The smallest true difference in accuracy that this study finds four times out of five.
 
-    `difference` of two methods compared on their own, `among` of the first of all pairs that Holm's
+    `difference` of two methods compared on their own, `among` of the first of all pairs that the
     correction tests; `rows` and `seeds` it rests on; `least_seeds`: below which no method is called
     better (`stats.least_seeds`);
     `disagreement`: share of test rows on which exactly one of two methods is right, `shared`: the
