@@ -282,8 +282,8 @@ def _method_section(record: StudyRecord, summary: Summary) -> str:
         f"made on validation. The {summary.split} part was scored "
         + ("once, after that. " if summary.part == "test" else "too, as test has no labels. ")
         + "Differences are paired over seeds and rows; p values hold for all "
-        "pairs together (step-down minP, Romano and Wolf 2005), and nothing is called better on too "
-        "few seeds.\n"
+        "pairs together (step-down minP, Romano and Wolf 2005), and nothing is called better on "
+        "too few seeds.\n"
     )
     lines = ["", "| method | settings |", "|---|---|"]
     seen = {r.spec.method.label: r.spec.method for r in record.results}
