@@ -21,7 +21,6 @@ __all__ = [
 BUCKETS = 1 << 18  # features of the label model: words and pairs of words, hashed
 FOLDS = 5
 SHOWN_DOUBTS = 20  # a ranked list is to be read
-TOLERANCE = 3e-4  # at 1e-3 the optimiser may stop where it began: gradients are means over rows
 
 
 # --- labels ---------------------------------------------------------------------------------
@@ -92,7 +91,7 @@ def out_of_fold(twins: duplicates.Twins, bag: Bag, labels: Ints, k: int, seed: i
         if len(present) < 2:
             out[held[:, None], present[None, :]] = 1.0
             continue
-        model = LogisticRegression(C=10.0, tol=TOLERANCE, max_iter=60)
+        model = LogisticRegression(C=10.0, tol=1e-3, max_iter=60)
         _fit_quietly(model, features[twins.group[train]], labels[train])
         out[held[:, None], present[None, :]] = model.predict_proba(features[twins.group[held]])
     return out

@@ -20,7 +20,7 @@ from tunelab.data.gate.values import PARTS, Bools, DatasetView, Finding, Floats,
 
 __all__ = ["find_surface_giveaways"]
 
-LEAST_DIFFERENCE = 0.4
+LEAST_DIFFERENCE = 0.3
 CHANCE = 0.01  # that anything is named in data without a give-away
 MOST_VALUES = 20  # of a feature; rarer ones are one value
 LEAST_ROWS = 50
