@@ -4,8 +4,8 @@ Accuracy asks which class is said. Who sorts texts by how sure a method is, or s
 needs to know whose probabilities are nearer the truth: the Brier score, after every method's scores
 are divided by the temperature fitted on validation, one a seed, so that a method that is only too
 sure of itself is not the loser for that. Brier's score and not log loss: in simulations where
-labels are noisy or scores heavy tailed it needs about a quarter fewer rows to tell two methods apart,
-since no single confident mistake outweighs a hundred rows; where neither is, a little more
+labels are noisy or scores heavy tailed it needs about a quarter fewer rows to tell two methods
+apart, since no single confident mistake outweighs a hundred rows; where neither is, a little more
 (`benchmarks/_claims_calibration.py`, which has also how often it is wrong of equals).
 """
 
@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from tunelab.analysis.numbers import MISSING, format_estimate
-from tunelab.analysis.summary import BOOTSTRAP_SEED, read_runs, same_rows
+from tunelab.analysis.reading import BOOTSTRAP_SEED, read_runs, same_rows
 from tunelab.analysis.verdict import Summary, joined_by_and
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Comparison, Estimate

@@ -221,8 +221,8 @@ def _reliability_domains(data: PlotData, shown: Sequence[str]) -> tuple[list[flo
 
 def describe_calibration(data: PlotData) -> str:
     """The calibration error of each method."""
-    found = data.reliability
-    parts = [f"{m} {_error_said(found[m])}" for m in methods_in_order(data, found)]
+    reliability = data.reliability
+    parts = [f"{m} {_error_said(reliability[m])}" for m in methods_in_order(data, reliability)]
     return f"Calibration error: {'; '.join(parts)}."
 
 
