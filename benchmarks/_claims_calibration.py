@@ -15,7 +15,8 @@ import numpy as np
 
 from _claims import Claim, Goal, at_most, between, share_of
 from tunelab.core.values import Predictions
-from tunelab.stats import reliability
+from tunelab.stats import Runs, compare_all, reliability
+from tunelab.stats.calibration import at_temperatures, fit_temperatures
 from tunelab.stats.reliability import calibration_error, miscalibration
 
 __all__ = ["claims"]
@@ -95,9 +96,76 @@ def claims(studies: int) -> list[Claim]:
     before = reliability.LABEL_DRAWS
     reliability.LABEL_DRAWS = DRAWS
     try:
-        return [c for cell in CELLS for c in _claims_of(cell, studies)]
+        return [c for cell in CELLS for c in _claims_of(cell, studies)] + list(_better(studies))
     finally:
         reliability.LABEL_DRAWS = before
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """How methods see a row's true logits: with noise of their own, `heavy` tailed (t, 3 degrees of
+    freedom) or normal; a share of labels is `wrong`. `other`: the second method's noise, 1 the
+    first's; all are too sure, each seed by a factor of its own between 1 and 3.
+    """
+
+    other: float
+    heavy: bool
+    wrong: float
+    classes: int = 2
+
+    def __str__(self) -> str:
+        tails = "heavy-tailed" if self.heavy else "normal"
+        return (
+            f"{self.classes} classes, {tails} noise, {100 * self.wrong:g}% of labels wrong, "
+            "6 seeds, 600 test and 300 validation rows"
+        )
+
+
+SIGHTS = (
+    Sight(1.0, heavy=True, wrong=0.03),
+    Sight(1.0, heavy=False, wrong=0.0),
+    Sight(1.0, heavy=True, wrong=0.0, classes=6),
+    Sight(1.5, heavy=True, wrong=0.03),
+    Sight(1.5, heavy=False, wrong=0.0),
+    Sight(1.3, heavy=True, wrong=0.0, classes=6),
+)
+
+
+def _better(studies: int) -> Iterator[Claim]:
+    """How often one is said to have the better probabilities: Brier score and log loss."""
+    for sight in SIGHTS:
+        equal = sight.other == 1.0
+        said: dict[str, list[bool]] = {"brier": [], "log_loss": []}
+        for study in range(studies):
+            both = _scaled_pair(sight, np.random.default_rng([study, sight.classes]))
+            for metric, hits in said.items():
+                (c,) = compare_all(both, metric, np.random.default_rng(0), resamples=200)
+                hits.append(c.verdict in ("better", "worse") if equal else c.verdict == "better")
+        for metric, hits in said.items():
+            what = "two equals" if equal else "the better of two"
+            claim = f'"better" is said of the probabilities of {what} ({metric})'
+            yield share_of(claim, SAID, str(sight), hits, at_most(0.05) if equal else Goal(0, 1))
+
+
+def _scaled_pair(sight: Sight, rng: np.random.Generator) -> list[Runs]:
+    """Two methods on the same test rows, after temperatures fitted on the same validation rows."""
+    rows, held_out, k = 900, 300, sight.classes
+    truth = 2.5 * rng.normal(size=(rows, k))
+    labels = (truth + rng.gumbel(size=(rows, k))).argmax(axis=1)
+    labels = np.where(rng.random(rows) < sight.wrong, rng.integers(0, k, rows), labels)
+    ids = tuple(map(str, range(rows)))
+    out = []
+    for name, noise in (("a", 1.0), ("b", sight.other)):
+        own = rng.standard_t(3, (rows, k)) if sight.heavy else rng.normal(size=(rows, k))
+        parts: tuple[dict[int, Predictions], dict[int, Predictions]] = ({}, {})
+        for seed in range(6):
+            seen = truth + noise * (own + 0.4 * rng.normal(size=(rows, k)))
+            logits = seen * rng.uniform(1, 3)
+            for part, some in zip(parts, (slice(0, held_out), slice(held_out, None)), strict=True):
+                part[seed] = Predictions(ids[some], labels[some], logits[some], "logit")
+        temperatures = fit_temperatures(parts[0], parts[1])
+        out.append(at_temperatures(Runs(name, parts[1]), temperatures))
+    return out
 
 
 def _claims_of(cell_of: Cell, studies: int) -> Iterator[Claim]:

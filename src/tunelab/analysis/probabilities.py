@@ -3,10 +3,10 @@
 Accuracy asks which class is said. Who sorts texts by how sure a method is, or sets a threshold,
 needs to know whose probabilities are nearer the truth: the Brier score, after every method's scores
 are divided by the temperature fitted on validation, one a seed, so that a method that is only too
-sure of itself is not the loser for that. Brier's score and not log loss: in simulations it needs as
-many rows or up to a third fewer to tell two methods apart wherever labels are noisy or scores heavy
-tailed, since no single confident mistake outweighs a hundred rows (`benchmarks/_claims_calibration`
-has how often it is wrong of equals).
+sure of itself is not the loser for that. Brier's score and not log loss: in simulations where
+labels are noisy or scores heavy tailed it needs about a quarter fewer rows to tell two methods
+apart, since no single confident mistake outweighs a hundred rows; where neither is, a little more
+(`benchmarks/_claims_calibration.py`, which has also how often it is wrong of equals).
 """
 
 from __future__ import annotations

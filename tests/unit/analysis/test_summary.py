@@ -442,3 +442,12 @@ def test_a_study_of_fifty_trials_is_summarised_in_seconds(tmp_path: Path) -> Non
     assert time.process_time() - began < 20
     assert len(said.comparisons) == 36
     assert all(c.simultaneous is not None for c in said.comparisons)
+
+
+def test_a_rare_class_is_named_where_classes_are_averaged(tmp_path: Path):
+    folder = make_study(tmp_path, rows=30)
+    record = study_folder.read_study(folder)
+    said = [w for w in summarise(record, "f1_macro").warnings if "too short to be believed" in w]
+    assert len(said) == 1
+    assert "rows)" in said[0]
+    assert not [w for w in summarise(record, "accuracy").warnings if "too short" in w]
