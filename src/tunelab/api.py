@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from tunelab import analysis, data, report, study
 from tunelab.analysis import Recommendation, curves, sensitivity, summary, tradeoff
 from tunelab.analysis.behaviour import Result, results
 from tunelab.analysis.front import Front, front
+from tunelab.analysis.probabilities import Probabilities, judge_probabilities
 from tunelab.core import files, study_folder
 from tunelab.core.artifact import MANIFEST, open_artifact
 from tunelab.core.errors import ArtifactError, ConfigError, TrialError
@@ -50,7 +50,6 @@ __all__ = [
     "behaviour",
     "classifier_folder",
     "compare",
-    "extended",
     "fine_tune",
     "load",
     "load_base",
@@ -168,6 +167,10 @@ class Study:
         """The Pareto front of the metric against a cost, with the probability to be on it."""
         return front(self.record, cost, self.summary)
 
+    def probabilities(self) -> Probabilities:
+        """Whose probabilities are better: Brier scores after temperature scaling, and verdicts."""
+        return judge_probabilities(self.record)
+
     def sensitivity(self, of: str | None = None) -> tuple[sensitivity.Sensitivity, ...]:
         """What each setting that varies does to the metric, or to `of`: a metric, score or cost."""
         return sensitivity.analyse(self.record, of)
@@ -186,12 +189,28 @@ class Study:
         return open_artifact(study_folder.artifact_dir(self.directory, trial.spec.trial_id))
 
     def extend(
-        self, seeds: int, *, engine: str = "process", on_event: OnUserEvent = _ignore_event
+        self,
+        seeds: int | None = None,
+        *,
+        until: Literal["decided"] | None = None,
+        max_seeds: int | None = None,
+        step: int | None = None,
+        engine: str = "process",
+        on_event: OnUserEvent = _ignore_event,
     ) -> Study:
-        """Run so many more seeds of every method; what is there is kept. Gives the study anew."""
-        have = len(self.record.settings["seeds"])
-        schedule = study.scheduled(study.plan(extended(self.directory, total=have + seeds)))
-        run_study(schedule, "Study.extend(...)", study.tell_user(on_event), engine=engine)
+        """Run so many more seeds of every method; what is there is kept. Gives the study anew.
+
+        `until="decided"`: `step` more (2) at a time, until the best is better than every other
+        method or equivalent to it, or there are `max_seeds` in all (20). The study is looked at
+        after each time, which its levels account for: docs/statistics.md.
+        """
+        total = None if seeds is None else len(self.record.settings["seeds"]) + seeds
+        rounds = study.rounds_of(
+            self.directory, write_outputs, total, until=until, max_seeds=max_seeds, step=step
+        )
+        for spec in rounds:
+            schedule = study.scheduled(study.plan(spec))
+            run_study(schedule, "Study.extend(...)", study.tell_user(on_event), engine=engine)
         return Study(self.directory)
 
     def _repr_html_(self) -> str:
@@ -275,24 +294,6 @@ def _source_name(source: object) -> str | None:
     )
 
 
-def extended(directory: Path, total: int) -> StudySpec:
-    """A study's spec with `total` seeds: those it has, and then the smallest others.
-
-    Raises ConfigError where it has as many already, ArtifactError where there is no study.
-    """
-    settings = study_folder.read_study(directory).settings
-    have = [int(s) for s in settings["seeds"]]
-    if total <= len(have):
-        raise ConfigError(
-            f"{directory}: has {len(have)} seeds ({', '.join(map(str, have))}), expected more than "
-            f"that to extend it, found {total}. Give --seeds {len(have) + 1} or more."
-        )
-    others = (s for s in range(total + len(have)) if s not in have)
-    seeds = [*have, *itertools.islice(others, total - len(have))]
-    flags = {"seeds": seeds, "output_dir": str(directory)}
-    return resolve.resolve_study(directory / "study.yaml", flags)
-
-
 def run_study(
     schedule: Schedule,
     command: str,
@@ -337,12 +338,13 @@ def _meanwhile(on_event: OnStudyEvent, do: Callable[[], None]) -> OnStudyEvent:
 
 def write_outputs(directory: Path) -> None:
     """Write results.csv, comparison.json, report.html and model cards from what the study has."""
+    study.note_look(study_folder.read_study(directory))
     record = study_folder.read_study(directory)
     study_folder.write_results_csv(directory / "results.csv", record.results)
-    found = curves.learning_curves(record)
-    if found is not None:
-        study_folder.write_extra(directory, "curves", curves.curves_to_json(found))
-        record = replace(record, curves=curves.curves_to_json(found))
+    learned = curves.learning_curves(record)
+    if learned is not None:
+        study_folder.write_extra(directory, "curves", curves.curves_to_json(learned))
+        record = replace(record, curves=curves.curves_to_json(learned))
     if record.results:
         said = analysis.summarise(record)
         report.write_comparison(record, directory / "comparison.json", said)
@@ -388,16 +390,14 @@ def train_one(
         record = study_folder.read_study(folder)
         cards.write_cards(record, analysis.summarise(record))
         trial = study_folder.trial_dir(folder, result.spec.trial_id)
-        made = trial / "artifact"
-        (made / "trial").mkdir()
+        artifact = trial / "artifact"
+        (artifact / "trial").mkdir()
         for name in study_folder.TRIAL_FILES:
-            shutil.move(trial / name, made / "trial" / name)
+            shutil.move(trial / name, artifact / "trial" / name)
         tracked = folder / trackers.TRACKING_FOLDER
         if tracked.is_dir():
-            shutil.move(tracked, made / "trial" / trackers.TRACKING_FOLDER)
-        if out.is_dir():
-            shutil.rmtree(out)
-        made.replace(out)
+            shutil.move(tracked, artifact / "trial" / trackers.TRACKING_FOLDER)
+        files.put_in_place(artifact, out)
     return result
 
 
@@ -487,7 +487,7 @@ def behaviour(
         asked = cases(chosen)
     names = record.data["label_names"]
     roles(chosen, names)
-    found: dict[str, dict[int, Predictions]] = {}
+    predictions: dict[str, dict[int, Predictions]] = {}
     for r in record.done:
         known = record.predictions(r.spec.trial_id).get(PART) if kept is not None else None
         if known is None or not are_of_cases(known, asked):
@@ -495,6 +495,6 @@ def behaviour(
             known = predict_cases(
                 text_classifier.open_classifier(artifact, trust_remote_code).classifier, asked
             )
-        found.setdefault(r.spec.method.label, {})[r.spec.seed] = known
-    runs = [Runs(label, by_seed) for label, by_seed in found.items()]
+        predictions.setdefault(r.spec.method.label, {})[r.spec.seed] = known
+    runs = [Runs(label, by_seed) for label, by_seed in predictions.items()]
     return results(chosen, asked, runs, names)

@@ -3,7 +3,8 @@
 numbers markdown costs   rounding and wording of every figure; users' texts in Markdown; costs
 reading collapse   what the trials gave, and which runs broke down
 summary verdict answer   table and comparisons, the values said of them, the first line
-front tradeoff sensitivity setting_effects ranks curves transfer versus behaviour   a question each
+front tradeoff sensitivity setting_effects ranks curves transfer versus behaviour doubtful
+probabilities     a question each
 
 May import: core, data, stats. Never reaches torch.
 """

@@ -13,6 +13,7 @@ from tunelab.core.study_folder import StudyRecord
 from tunelab.core.words import counted
 from tunelab.data.gate import values
 from tunelab.stats import least_seeds
+from tunelab.stats.looks import looks_from_json, looks_in_words
 
 if TYPE_CHECKING:
     from tunelab.stats import Runs
@@ -31,6 +32,7 @@ def warnings(
         *_caveats_of_data(record),
         *_caveats_of_gate(record, summary, runs),
         *_caveats_of_seeds(summary),
+        *_caveats_of_looks(record),
         *(_caveat_of_collapse(c) for c in summary.collapses.values()),
         *_caveats_of_choice(record, summary),
         *_caveats_of_cost(record),
@@ -109,6 +111,14 @@ def _caveats_of_seeds(summary: Summary) -> list[str]:
         f"{many} a method: at least {least} are needed before tunelab calls one of these better "
         "or worse."
     ]
+
+
+def _caveats_of_looks(record: StudyRecord) -> list[str]:
+    """How often the study was looked at, where that is counted."""
+    if record.looks is None:
+        return []
+    said = looks_in_words(looks_from_json(record.looks))
+    return [f"{said[:1].upper()}{said[1:]}."]
 
 
 def _caveat_of_collapse(c: Collapse) -> str:

@@ -15,14 +15,21 @@ from tunelab.analysis.verdict import with_chance
 from tunelab.core.values import Comparison
 from tunelab.core.words import counted
 from tunelab.stats import Runs, compare_all, difference
+from tunelab.stats.looks import Look
 
 __all__ = ["comparisons", "what_was_seen"]
 
 
 def comparisons(
-    runs: Mapping[str, Runs], labels: Sequence[str], metric: str, broke: Mapping[str, Collapse]
+    runs: Mapping[str, Runs],
+    labels: Sequence[str],
+    metric: str,
+    broke: Mapping[str, Collapse],
+    look: Look | None = None,
 ) -> tuple[Comparison, ...]:
     """Every pair of `labels`, in their order; none where seeds were scored on other rows.
+
+    `look`: the levels of one of several looks at the study, where they are counted.
 
     Methods with runs that broke down are judged with nobody: a mean of two kinds of runs says
     little of either, and its spread would widen what is said of the others.
@@ -31,7 +38,9 @@ def comparisons(
         return ()
     known = [label for label in labels if label in runs]
     sound = [runs[label] for label in known if label not in broke]
-    judged = compare_all(sound, metric, np.random.default_rng(BOOTSTRAP_SEED))
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    levels = (look.better, look.equivalent) if look else (None, None)
+    judged = compare_all(sound, metric, rng, alpha=levels[0], alpha_equivalent=levels[1])
     found = {(c.a, c.b): replace(c, sentence=with_chance(c)) for c in judged}
     for a, b in combinations(known, 2):
         if a in broke or b in broke:

@@ -24,10 +24,12 @@ from tunelab.analysis.reading import BOOTSTRAP_SEED, read_runs, same_rows, value
 from tunelab.analysis.verdict import Row, Summary
 from tunelab.core.errors import ConfigError, suggest
 from tunelab.core.study_folder import StudyRecord
-from tunelab.core.values import Cost, Estimate, TrialResult
+from tunelab.core.values import Comparison, Cost, Estimate, TrialResult
 from tunelab.stats import Runs, mean_interval, means
+from tunelab.stats.looks import levels_at, looks_from_json
 from tunelab.stats.metrics import METRICS
 from tunelab.stats.racing import race_from_json
+from tunelab.stats.reliability import miscalibration
 from tunelab.stats.selection import chosen_score
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ __all__ = [
     "summarise",
     "table",
     "summary_to_json",
+    "undecided_with_best",
 ]
 
 
@@ -67,7 +70,11 @@ def summarise(record: StudyRecord, metric: str | None = None) -> Summary:
     )
     best = ranked[0].label if ranked and ranked[0].estimates.get(f"eval_{metric}") else None
     broke = collapses(runs["validation"])
-    pairs = comparisons(runs[SCORED_PARTS[part]], [r.label for r in ranked], metric, broke)
+    of_part = runs[SCORED_PARTS[part]]
+    look = None
+    if record.looks is not None:
+        look = levels_at(looks_from_json(record.looks), math.comb(len(of_part), 2))
+    pairs = comparisons(of_part, [r.label for r in ranked], metric, broke, look)
     draft = Summary(
         metric,
         part,
@@ -166,7 +173,7 @@ def _adjusted(record: StudyRecord, key: str) -> dict[str, float]:
 
 def _means_by_column(runs: Mapping[str, Mapping[str, Runs]]) -> dict[tuple[str, str], Estimate]:
     """Means over seeds, with intervals for other seeds and rows, by (label, "test_accuracy")."""
-    return {
+    found = {
         (label, f"{part}_{metric}"): estimate
         for part, name in SCORED_PARTS.items()
         if same_rows(runs[name])
@@ -174,6 +181,11 @@ def _means_by_column(runs: Mapping[str, Mapping[str, Runs]]) -> dict[tuple[str, 
             list(runs[name].values()), list(METRICS), np.random.default_rng(BOOTSTRAP_SEED)
         ).items()
     }
+    for part, name in SCORED_PARTS.items():
+        for label, of in runs[name].items():
+            if (label, f"{part}_ece") in found:  # a mean of roots that end at 0 is no error
+                found[label, f"{part}_ece"] = miscalibration(list(of.by_seed.values())).error
+    return found
 
 
 def _summary_row(record: StudyRecord, label: str, means: Mapping[tuple[str, str], Estimate]) -> Row:
@@ -205,6 +217,8 @@ def _estimate(key: str, known: Sequence[float], of_predictions: Estimate | None)
     """From the predictions, for seeds and rows; costs, and scores without them, over seeds."""
     if not known:
         return None
+    if key.endswith("_ece") and of_predictions is not None:
+        return of_predictions  # of all seeds together; older trials keep the error with its luck
     if key in COSTS:
         return cost_estimate(known)
     over_seeds = mean_interval(known)
@@ -225,6 +239,18 @@ def _own_settings(record: StudyRecord, label: str) -> dict[str, object]:
 
 
 _ABSENT = object()
+
+
+def undecided_with_best(record: StudyRecord, summary: Summary) -> tuple[Comparison, ...]:
+    """Pairs of the best method that are not told apart and not equivalent, but for the methods
+    that a race has dropped, which get no more seeds.
+    """
+    dropped = _dropped_methods(record, summary.metric)
+    return tuple(
+        c
+        for c in summary.comparisons
+        if c.verdict == "undecided" and summary.best in (c.a, c.b) and not {c.a, c.b} & dropped
+    )
 
 
 # --- tables -----------------------------------------------------------------------------------

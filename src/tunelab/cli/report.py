@@ -31,11 +31,11 @@ def _several(
     allowed: Sequence[str], what: str
 ) -> Callable[[click.Context, click.Parameter, str | None], tuple[str, ...]]:
     def read(_c: click.Context, _p: click.Parameter, value: str | None) -> tuple[str, ...]:
-        found = [v.strip().lower() for v in (value or "").split(",") if v.strip()]
-        for v in found:
+        names = [v.strip().lower() for v in (value or "").split(",") if v.strip()]
+        for v in names:
             if v not in allowed:
                 raise InputError(f"Unknown {what} {v!r}.{suggest(v, allowed, what='Known')}")
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(names))
 
     return read
 

@@ -33,7 +33,7 @@ def show_summary(study: Study, metric: str | None = None, *, advise: bool = True
     (`advise`).
     """
     from tunelab import analysis
-    from tunelab.analysis import summary
+    from tunelab.analysis import probabilities, summary
     from tunelab.cli import terminal
 
     folder = study.directory
@@ -45,6 +45,9 @@ def show_summary(study: Study, metric: str | None = None, *, advise: bool = True
         terminal.print_table(headings, rows)
     for line in said.sentences:
         terminal.say(out, f"{line}.", indent=2)
+    beside = probabilities.decided_beside(study.probabilities(), said)
+    if beside is not None:
+        terminal.say(out, f"{beside}.", indent=2)
     for line in said.warnings:
         terminal.say(out, f"Note: {line}", indent=2)
     _show_more(folder, said.metric)
@@ -88,10 +91,10 @@ def _show_more(folder: Path, metric: str) -> None:
     if record.race is not None:
         for line in racing.sentences(racing.race_from_json(record.race)):
             terminal.say(out, line, indent=2)
-    found = curves.learning_curves(record, metric) if record.curve else None
-    if found is not None:
-        terminal.print_table(*curves.curves_for_display(found), "Learning curves")
-        for c in found.crossings:
+    learned = curves.learning_curves(record, metric) if record.curve else None
+    if learned is not None:
+        terminal.print_table(*curves.curves_for_display(learned), "Learning curves")
+        for c in learned.crossings:
             terminal.say(out, c.sentence, indent=2)
     elsewhere = transfer.transfer_for_display(record, metric)
     if elsewhere is not None:

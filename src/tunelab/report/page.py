@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from tunelab.analysis import Summary, summarise, versus
+from tunelab.analysis.doubtful import gate_after_training
+from tunelab.analysis.probabilities import judge_probabilities, probabilities_to_json
 from tunelab.analysis.reading import read_runs
 from tunelab.analysis.summary import best_trial, shown_columns, summary_to_json
 from tunelab.analysis.verdict import Answer, Standing
@@ -101,8 +103,15 @@ def write_report(
 
 
 def write_comparison(record: StudyRecord, path: Path, summary: Summary | None = None) -> Path:
-    """Write comparison.json: the table with intervals, all pairs, the sentences and warnings."""
-    write_json(path, summary_to_json(summary or summarise(record)))
+    """Write comparison.json: the table with intervals, all pairs, the sentences and warnings.
+
+    Beside them, under "probabilities", whose probabilities are better.
+    """
+    said = summary_to_json(summary or summarise(record))
+    judged = judge_probabilities(record)
+    if judged.scores:
+        said["probabilities"] = probabilities_to_json(judged)
+    write_json(path, said)
     return path
 
 
@@ -117,10 +126,12 @@ def render(
     """The report as HTML text. The same study gives the same text."""
     runs = read_runs(record)
     split = summary.split
-    found = {m: list(runs[split][m].by_seed.values()) for m in record.methods if m in runs[split]}
-    data = evidence.plot_data(record, summary, found)
+    predictions = {
+        m: list(runs[split][m].by_seed.values()) for m in record.methods if m in runs[split]
+    }
+    data = evidence.plot_data(record, summary, predictions)
     texts = scored_texts(record) if texts is None else texts
-    wrong = mistakes(record, summary, texts, found)
+    wrong = mistakes(record, summary, texts, predictions)
     figures = _figures(data)
     classes = class_table(record, summary)
     use = _how_to_use(record, summary)
@@ -154,7 +165,7 @@ def render(
             against=against,
             versus=versus.rows(against) if against else None,
             card=data_card_block(record.data),
-            gate=record.gate,
+            gate=gate_after_training(record, runs),
             blocks=blocks,
             provenance=provenance_table(record),
             use=use,
@@ -223,7 +234,7 @@ def _figures(data: PlotData) -> dict[str, list[Figure]]:
             variants = [_variant(label, chart) for label, chart in plot.charts(data).items()]
             if variants:
                 drawn.setdefault(plot.section, []).append((plot, variants))
-    return {section: _in_place(found, data) for section, found in drawn.items()}
+    return {section: _in_place(charts, data) for section, charts in drawn.items()}
 
 
 class _Variant(TypedDict):
@@ -295,8 +306,7 @@ def safe_json(value: object) -> str:
 
 
 def _title(record: StudyRecord) -> str:
-    name = record.data.get("name") or record.settings.get("data", {}).get("source", "this data")
-    return f"Which way of fine-tuning is worth it on {name}?"
+    return f"Which way of fine-tuning is worth it on {record.data['name']}?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,13 +362,13 @@ class _MistakeRow(TypedDict):
 class MistakesBlock:
     """The mistakes as the page's script reads them, and the first of them for those without."""
 
-    found: Mistakes
+    wrong: Mistakes
     json: str
     first: list[_MistakeRow]
 
 
-def _mistakes_block(found: Mistakes | None) -> MistakesBlock | None:
-    if found is None:
+def _mistakes_block(wrong: Mistakes | None) -> MistakesBlock | None:
+    if wrong is None:
         return None
     rows: list[_MistakeRow] = [
         {
@@ -367,16 +377,16 @@ def _mistakes_block(found: Mistakes | None) -> MistakesBlock | None:
             "label": row.label,
             "said": [(s.predicted, s.seeds_agreeing, s.strength) for s in row.said],
         }
-        for row in found.shown
+        for row in wrong.shown
     ]
     values = {
-        "methods": found.methods,
-        "seeds": found.seeds,
-        "kinds": found.kinds,
-        "classes": found.class_names,
+        "methods": wrong.methods,
+        "seeds": wrong.seeds,
+        "kinds": wrong.kinds,
+        "classes": wrong.class_names,
         "rows": rows,
     }
-    return MistakesBlock(found, safe_json(values), rows[:FIRST_ROWS])
+    return MistakesBlock(wrong, safe_json(values), rows[:FIRST_ROWS])
 
 
 def _commands(record: StudyRecord) -> str:
@@ -384,8 +394,8 @@ def _commands(record: StudyRecord) -> str:
     folder = _near(record.directory)
     study = _quoted((folder / "study.yaml").as_posix())
     lines = []
-    if record.settings.get("command", "").startswith("tunelab "):
-        lines += ["# as it was run", str(record.settings["command"]), ""]
+    if record.settings["command"].startswith("tunelab "):
+        lines += ["# as it was run", record.settings["command"], ""]
     lines += [
         "# the same study from its resolved settings; only what is missing is run",
         f"tunelab compare {study}",

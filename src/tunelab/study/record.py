@@ -10,6 +10,7 @@ from tunelab import data
 from tunelab.core import files, study_folder
 from tunelab.core.version import __version__
 from tunelab.data.gate import values
+from tunelab.study.looking import forget_looks_at_other_data
 from tunelab.study.progress import Progress
 from tunelab.study.spec import study_yaml
 
@@ -54,6 +55,7 @@ def write(progress: Progress, command: str) -> None:
         "curves": plan.spec.train_sizes,
         "behaviour": plan.behaviour,
     }
+    forget_looks_at_other_data(folder, plan.dataset.fingerprint)
     for name, asked in has.items():
         if not asked:
             study_folder.remove_extra(folder, name)

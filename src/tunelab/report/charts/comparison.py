@@ -152,11 +152,11 @@ def _cost_plot(data: PlotData, cost: CostColumn) -> Chart | None:
     shown = _priced(data, cost)
     if len(shown) < 2:
         return None
-    found = [_cost_point(data, cost, m) for m in shown]
-    places = _label_places(found)
-    rows = [{**asdict(p), "place": place} for p, place in zip(found, places, strict=True)]
+    points = [_cost_point(data, cost, m) for m in shown]
+    places = _label_places(points)
+    rows = [{**asdict(p), "place": place} for p, place in zip(points, places, strict=True)]
     ys = numbers_under(rows, "score", "score_low", "score_high")
-    x_domain = [min(p.cost for p in found) / 1.9, max(p.cost for p in found) * 1.9]
+    x_domain = [min(p.cost for p in points) / 1.9, max(p.cost for p in points) * 1.9]
     unit = f", {cost.unit}" if cost.unit else ""
     x_title = f"{cost.title}{unit} (log scale)"
     y_title = f"{data.metric} on {data.part}{data.unit}"
@@ -177,7 +177,7 @@ def _cost_plot(data: PlotData, cost: CostColumn) -> Chart | None:
         alt.Tooltip("front:N", title="beaten in both by another"),
     ]
     base = alt.Chart(chart_data(rows)).encode(x=x, y=y, color=colour, opacity=followed())
-    front = sorted((p for p in found if p.front == "no"), key=lambda p: p.cost)
+    front = sorted((p for p in points if p.front == "no"), key=lambda p: p.cost)
     layers = alt.layer(
         *([_front_line(front, x, y)] if len(front) > 1 else []),
         base.transform_filter("isValid(datum.score_low)")

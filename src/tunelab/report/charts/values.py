@@ -83,13 +83,17 @@ class CostColumn:
 class Reliability:
     """A method's bins of confidence: mean `confidence` and `accuracy` in [0, 1], `rows` of each.
 
-    All seeds together; `error` is the mean expected calibration error over seeds, in [0, 1].
+    All seeds together; `error` is the debiased calibration error, root mean square over seeds, in
+    [0, 1], `off`: it is more than luck. `band`: (low, high) of each bin's accuracy if the
+    method were calibrated.
     """
 
     confidence: Sequence[float]
     accuracy: Sequence[float]
     rows: Sequence[int]
-    error: float
+    error: Estimate
+    off: bool
+    band: Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
