@@ -140,7 +140,7 @@ def gains(
     for cost in dict.fromkeys(costs):
         mine, theirs = (said.row(label).estimates.get(cost) for label in pair)
         times = ratio(record, *pair, cost)
-        if mine is None or theirs is None or times is None or _is_open(times):
+        if mine is None or theirs is None or times is None or _either_way(times):
             continue
         factor = times.value if sign(cost) < 0 else 1 / times.value
         if 1 / 1.1 < factor < 1.1:
@@ -153,6 +153,6 @@ def gains(
     return better, worse
 
 
-def _is_open(ratio: Estimate) -> bool:
+def _either_way(ratio: Estimate) -> bool:
     """Whether the two costs may as well be the other way round."""
     return ratio.low is not None and ratio.high is not None and ratio.low <= 1 <= ratio.high

@@ -34,7 +34,7 @@ PARTS = ("validation", "test")
 def gate_after_training(record: StudyRecord, runs: Mapping[str, Mapping[str, Runs]]) -> Gate | None:
     """What the data gate found, its doubtful labels replaced by those of the study's models.
 
-    `runs` as `analysis.summary.read_runs` gives them. None where the study has no gate; the gate as
+    `runs` as `analysis.reading.read_runs` gives them. None where the study has no gate; the gate as
     it is where there are too few rows with predictions, or texts were not kept.
     """
     if record.gate is None:

@@ -342,15 +342,15 @@ def _finds(progress: Progress) -> str:
     same = f", {100 * power.shared:.0f}% of it with every seed" if power.shared < 1 else ""
     pairs = math.comb(len(progress.plan.spec.methods), 2)
     among = f", {100 * power.among:.1f} for the first of {pairs} pairs" if pairs > 1 else ""
+    size = f"{100 * power.difference:.1f} points of {_metric_in_words(progress)}"
     return (
-        f"differences of {100 * power.difference:.1f} points of {_judged(progress)} and more, "
-        "4 times of 5"
+        f"differences of {size} and more, 4 times of 5"
         f"{among} ({power.rows:,} test rows, {100 * power.disagreement:.0f}% disagreement{same}, "
         f"{why}{moving if power.method_sd else ''}){few}"
     )
 
 
-def _judged(progress: Progress) -> str:
+def _metric_in_words(progress: Progress) -> str:
     """What the planned difference is of: shares of right answers stand in for another metric."""
     from tunelab.stats.metrics import METRICS
 

@@ -66,11 +66,11 @@ class TableColumn:
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """A method's row in a table: its colour in the charts, whether it was chosen, its cells."""
+    """A method's row in a table: its colour in the charts, its cells; `tag` where it stands out."""
 
     label: str
     colour: str
-    chosen: bool
+    tag: str
     about: str
     cells: list[Cell]
 
@@ -300,7 +300,7 @@ def score_table(summary: Summary, data: PlotData) -> ScoreTable | None:
         TableRow(
             r.label,
             palette[r.label],
-            r.label == summary.best,
+            _tag(summary, r.label),
             _method_facts(r),
             [estimate_cell(r.estimates.get(n), column(n), r.reasons) for n in names],
         )
@@ -308,6 +308,13 @@ def score_table(summary: Summary, data: PlotData) -> ScoreTable | None:
     ]
     by_group = {g: [c for c in columns if c.group == g] for g in order}
     return ScoreTable(columns, rows, {g: cs for g, cs in by_group.items() if cs})
+
+
+def _tag(summary: Summary, label: str) -> str:
+    """What is to be taken, and what was best on validation where that is another method."""
+    if label == summary.answer.take:
+        return "take"
+    return "best on validation" if label == summary.best else ""
 
 
 _GROUPS = ("Scores on test", "Scores on validation", "Costs")

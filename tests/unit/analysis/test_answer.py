@@ -16,7 +16,7 @@ from tunelab.analysis import Summary, advice, answer, summarise, tradeoff, verdi
 from tunelab.analysis.verdict import Answer
 from tunelab.core.study_folder import read_study
 from tunelab.core.values import Comparison, Estimate, Predictions
-from tunelab.report import page
+from tunelab.report import page, tables
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +107,18 @@ def test_the_first_line_is_the_same_sentence_everywhere(tmp_path: Path) -> None:
     advised = run_here("recommend", record.directory).out
     assert shown.splitlines()[:2] == advised.splitlines()[:2]
     assert shown.startswith(f"{said.answer.sentence}.\n{said.answer.sure}\n")
+
+
+def test_the_page_marks_what_is_to_be_taken_and_what_was_best(said: Summary) -> None:
+    other = next(r.label for r in said.rows if r.label != said.best)
+    taken = replace(said.advice, answer=replace(said.answer, take=other))
+    cheaper = replace(said, advice=taken)
+    assert [tables._tag(cheaper, str(x)) for x in (other, said.best)] == [
+        "take",
+        "best on validation",
+    ]
+    assert tables._tag(said, str(said.best)) == "take"
+    assert tables._tag(said, other) == ""
 
 
 def test_the_population_is_named(said: Summary) -> None:

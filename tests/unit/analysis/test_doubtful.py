@@ -9,7 +9,7 @@ import numpy as np
 
 from studies import make_study
 from tunelab.analysis.doubtful import gate_after_training, mean_probabilities
-from tunelab.analysis.summary import read_runs
+from tunelab.analysis.reading import read_runs
 from tunelab.core import study_folder
 from tunelab.core.values import DataSpec, Predictions, Split
 from tunelab.data import Gate, load

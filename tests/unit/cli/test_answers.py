@@ -277,4 +277,4 @@ def test_what_python_users_give_is_understood_or_refused_in_a_line(
 )
 def test_what_a_study_finds_is_said_of_its_own_metric(metric: str, said: str) -> None:
     progress: Any = SimpleNamespace(plan=SimpleNamespace(spec=SimpleNamespace(metric=metric)))
-    assert compare._judged(progress) == said
+    assert compare._metric_in_words(progress) == said
