@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunelab import analysis, data, report, study
-from tunelab.analysis import curves, sensitivity, summary, tradeoff, verdict
+from tunelab.analysis import Recommendation, curves, sensitivity, summary, tradeoff
 from tunelab.analysis.behaviour import Result, results
 from tunelab.analysis.front import Front, front
+from tunelab.analysis.probabilities import Probabilities, judge_probabilities
 from tunelab.core import files, study_folder
 from tunelab.core.artifact import MANIFEST, open_artifact
 from tunelab.core.errors import ArtifactError, ConfigError, TrialError
@@ -158,15 +159,17 @@ class Study:
         """What can be said about the pairs that matter, in plain words."""
         return self.summary.sentences
 
-    def recommend(
-        self, margin: float = 0.01, cost: str = "train_seconds"
-    ) -> tradeoff.Recommendation:
+    def recommend(self, margin: float = 0.01, cost: str = "train_seconds") -> Recommendation:
         """The cheapest method shown to lose less than `margin` (0.01: one point), and why."""
         return tradeoff.recommend(self.record, margin=margin, cost=cost, summary=self.summary)
 
     def front(self, cost: str = "train_seconds") -> Front:
         """The Pareto front of the metric against a cost, with the probability to be on it."""
         return front(self.record, cost, self.summary)
+
+    def probabilities(self) -> Probabilities:
+        """Whose probabilities are better: Brier scores after temperature scaling, and verdicts."""
+        return judge_probabilities(self.record)
 
     def sensitivity(self, of: str | None = None) -> tuple[sensitivity.Sensitivity, ...]:
         """What each setting that varies does to the metric, or to `of`: a metric, score or cost."""
@@ -210,9 +213,13 @@ class Study:
             run_study(schedule, "Study.extend(...)", study.tell_user(on_event), engine=engine)
         return Study(self.directory)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the answer, how sure it is, the table."""
+        return page.in_short(self.summary.answer, *summary.summary_for_display(self.summary))
+
     def __repr__(self) -> str:
         """The answer in one line."""
-        return f"Study({str(self.directory)!r}): {verdict.headline(self.summary)}"
+        return f"Study({str(self.directory)!r}): {self.summary.answer.sentence}"
 
 
 def compare(
@@ -334,10 +341,10 @@ def write_outputs(directory: Path) -> None:
     study.note_look(study_folder.read_study(directory))
     record = study_folder.read_study(directory)
     study_folder.write_results_csv(directory / "results.csv", record.results)
-    found = curves.learning_curves(record)
-    if found is not None:
-        study_folder.write_extra(directory, "curves", curves.curves_to_json(found))
-        record = replace(record, curves=curves.curves_to_json(found))
+    learned = curves.learning_curves(record)
+    if learned is not None:
+        study_folder.write_extra(directory, "curves", curves.curves_to_json(learned))
+        record = replace(record, curves=curves.curves_to_json(learned))
     if record.results:
         said = analysis.summarise(record)
         report.write_comparison(record, directory / "comparison.json", said)
@@ -383,16 +390,14 @@ def train_one(
         record = study_folder.read_study(folder)
         cards.write_cards(record, analysis.summarise(record))
         trial = study_folder.trial_dir(folder, result.spec.trial_id)
-        made = trial / "artifact"
-        (made / "trial").mkdir()
+        artifact = trial / "artifact"
+        (artifact / "trial").mkdir()
         for name in study_folder.TRIAL_FILES:
-            shutil.move(trial / name, made / "trial" / name)
+            shutil.move(trial / name, artifact / "trial" / name)
         tracked = folder / trackers.TRACKING_FOLDER
         if tracked.is_dir():
-            shutil.move(tracked, made / "trial" / trackers.TRACKING_FOLDER)
-        if out.is_dir():
-            shutil.rmtree(out)
-        made.replace(out)
+            shutil.move(tracked, artifact / "trial" / trackers.TRACKING_FOLDER)
+        files.put_in_place(artifact, out)
     return result
 
 
@@ -422,8 +427,7 @@ def fine_tune(
     Returns the trial's result: `scores` (eval_* on validation, test_*) and `cost`. Raises
     InputError before anything is trained, TrialError where training failed.
     """
-    given = locals()  # as in `compare`
-    keys = file.keys_from_keywords(given)
+    keys = file.keys_from_keywords(locals())  # as in `compare`
     keys |= {"data.source": _source_name(source), "methods": [method], "seeds": [seed]}
     spec = resolve.resolve_study(None, keys, settings)
     return train_one(spec, overwrite=overwrite, on_event=study.tell_user(on_event))
@@ -483,7 +487,7 @@ def behaviour(
         asked = cases(chosen)
     names = record.data["label_names"]
     roles(chosen, names)
-    found: dict[str, dict[int, Predictions]] = {}
+    predictions: dict[str, dict[int, Predictions]] = {}
     for r in record.done:
         known = record.predictions(r.spec.trial_id).get(PART) if kept is not None else None
         if known is None or not are_of_cases(known, asked):
@@ -491,6 +495,6 @@ def behaviour(
             known = predict_cases(
                 text_classifier.open_classifier(artifact, trust_remote_code).classifier, asked
             )
-        found.setdefault(r.spec.method.label, {})[r.spec.seed] = known
-    runs = [Runs(label, by_seed) for label, by_seed in found.items()]
+        predictions.setdefault(r.spec.method.label, {})[r.spec.seed] = known
+    runs = [Runs(label, by_seed) for label, by_seed in predictions.items()]
     return results(chosen, asked, runs, names)

@@ -216,6 +216,8 @@ def train(
                 status.update(event.name)
 
         result = api.train_one(spec, overwrite=overwrite, on_event=show)
+    for note in result.details.notes:
+        console.print(f"{note}.", markup=False, highlight=False, soft_wrap=True)
     out = spec.output_dir
     test, evaluated = (result.scores.get(f"{p}_{spec.metric}") for p in ("test", "eval"))
     seconds = numbers.format_seconds(result.cost.train_seconds)
@@ -320,31 +322,44 @@ def _finds(progress: Progress) -> str:
     """The smallest difference that this study could find."""
     from tunelab import study
 
-    found = study.power(progress)
-    machine = f"as in {found.studies} stud{'y' if found.studies == 1 else 'ies'} on this machine"
+    power = study.power(progress)
+    machine = f"as in {power.studies} stud{'y' if power.studies == 1 else 'ies'} on this machine"
     why = {
         "stated": "as stated",
         "usual": "the usual; --disagreement states another",
         "trials that are done": "as in the trials that are done",
         "studies on this machine": machine,
-    }[found.source]
+    }[power.source]
     spread = {
         "usual": "as fine-tuning usually has",
         "trials that are done": "as in the trials that are done",
         "studies on this machine": machine,
-    }[found.spread_source]
-    moving = f"; assuming a seed spread of {100 * found.method_sd:.1f} points, {spread}"
+    }[power.spread_source]
+    moving = f"; assuming a seed spread of {100 * power.method_sd:.1f} points, {spread}"
     few = ""
-    if found.seeds < found.least_seeds:
-        few = f"; with fewer than {found.least_seeds} seeds no method is called better"
-    same = f", {100 * found.shared:.0f}% of it with every seed" if found.shared < 1 else ""
+    if power.seeds < power.least_seeds:
+        few = f"; with fewer than {power.least_seeds} seeds no method is called better"
+    same = f", {100 * power.shared:.0f}% of it with every seed" if power.shared < 1 else ""
     pairs = math.comb(len(progress.plan.spec.methods), 2)
-    among = f", {100 * found.among:.1f} for the first of {pairs} pairs" if pairs > 1 else ""
+    among = f", {100 * power.among:.1f} for the first of {pairs} pairs" if pairs > 1 else ""
     return (
-        f"differences of {100 * found.difference:.1f} points of accuracy and more, 4 times of 5"
-        f"{among} ({found.rows:,} test rows, {100 * found.disagreement:.0f}% disagreement{same}, "
-        f"{why}{moving if found.method_sd else ''}){few}"
+        f"differences of {100 * power.difference:.1f} points of {_judged(progress)} and more, "
+        "4 times of 5"
+        f"{among} ({power.rows:,} test rows, {100 * power.disagreement:.0f}% disagreement{same}, "
+        f"{why}{moving if power.method_sd else ''}){few}"
     )
+
+
+def _judged(progress: Progress) -> str:
+    """What the planned difference is of: shares of right answers stand in for another metric."""
+    from tunelab.stats.metrics import METRICS
+
+    metric = METRICS[progress.plan.spec.metric]
+    if metric.name == "accuracy":
+        return metric.label
+    if metric.percent:
+        return f"{metric.label} (about, as of accuracy)"
+    return f"accuracy (for {metric.label} none is known before)"
 
 
 def _first_few(values: Sequence[object], most: int = 8) -> str:

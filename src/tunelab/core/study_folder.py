@@ -24,7 +24,6 @@ import csv
 import io
 import json
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -34,9 +33,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.core.cards import DataCard, StudySettings
 from tunelab.core.errors import ArtifactError, InputError
-from tunelab.core.files import write_bytes, write_json, write_text
-from tunelab.core.plain import Json, JsonObject
+from tunelab.core.files import (
+    SET_ASIDE,
+    replacing_folder,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from tunelab.core.values import (
     BaseRef,
     Cost,
@@ -82,7 +87,6 @@ __all__ = [
 
 TRIAL_FORMAT = 1
 TEST_ON = "test_on:"  # before the name of other data, in a trial's predictions
-_SET_ASIDE = ".before"
 TRIAL_FILES = ("spec.json", "result.json", "history.jsonl", "predictions.parquet")
 
 
@@ -110,21 +114,10 @@ def new_trial(study: Path, trial_id: str) -> Iterator[Path]:
     A trial of the same id that was there before is replaced. It is put aside until the new one has
     its place, so that whenever the process is killed, `sweep` leaves the one or the other whole.
     """
-    final = trial_dir(study, trial_id)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{trial_id}."))
-    staging.chmod(0o755)
-    try:
-        yield staging
-        aside = final.with_name(f".{trial_id}{_SET_ASIDE}")
-        if final.exists():
-            shutil.rmtree(aside, ignore_errors=True)
-            final.replace(aside)
-        staging.replace(final)
-        shutil.rmtree(aside, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+    place = trial_dir(study, trial_id)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_folder(place) as folder:
+        yield folder
 
 
 def sweep(study: Path, trial_id: str | None = None) -> None:
@@ -135,14 +128,14 @@ def sweep(study: Path, trial_id: str | None = None) -> None:
     for leftover in (study / "trials").glob(f".{trial_id}.*" if trial_id else ".*"):
         if not leftover.is_dir():
             continue
-        place = trial_dir(study, leftover.name.removeprefix(".").removesuffix(_SET_ASIDE))
-        if leftover.name.endswith(_SET_ASIDE) and not place.exists():
+        place = trial_dir(study, leftover.name.removeprefix(".").removesuffix(SET_ASIDE))
+        if leftover.name.endswith(SET_ASIDE) and not place.exists():
             leftover.replace(place)
         else:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def spec_from_json(value: JsonObject) -> TrialSpec:
+def spec_from_json(value: Mapping[str, Any]) -> TrialSpec:
     """Read a TrialSpec back from what `dataclasses.asdict` made of it."""
     return TrialSpec(
         data=DataSpec(**value["data"]),
@@ -151,11 +144,11 @@ def spec_from_json(value: JsonObject) -> TrialSpec:
         method=MethodSpec(**value["method"]),
         seed=value["seed"],
         trial_id=value["trial_id"],
-        purpose=value.get("purpose", "trial"),
-        train_rows=value.get("train_rows"),
-        vary_split=value.get("vary_split", False),
-        test_on=tuple(DataSpec(**d) for d in value.get("test_on", ())),
-        stop_below=value.get("stop_below", {}),
+        purpose=value["purpose"],
+        train_rows=value["train_rows"],
+        vary_split=value["vary_split"],
+        test_on=tuple(DataSpec(**d) for d in value["test_on"]),
+        stop_below=value["stop_below"],
     )
 
 
@@ -191,15 +184,19 @@ def read_result(study: Path, trial_id: str) -> TrialResult | None:
     if not (directory / "result.json").exists():
         return None
     body = _read_json_file(directory / "result.json")
+    other = "Use a new output directory."
     if body.pop("format") != TRIAL_FORMAT:
         raise InputError(
             f"{directory}: written in another result format than this tunelab reads "
-            f"({TRIAL_FORMAT}). Use a new output directory."
+            f"({TRIAL_FORMAT}). {other}"
         )
-    body["cost"] = Cost(**body["cost"])
-    body["details"] = Details.from_json(body["details"])
-    body["provenance"] = Provenance.from_json(body["provenance"])
-    return TrialResult(spec=spec_from_json(_read_json_file(directory / "spec.json")), **body)
+    try:
+        body["cost"] = Cost(**body["cost"])
+        body["details"] = Details.from_json(body["details"])
+        body["provenance"] = Provenance.from_json(body["provenance"])
+        return TrialResult(spec=spec_from_json(_read_json_file(directory / "spec.json")), **body)
+    except (KeyError, TypeError) as e:
+        raise InputError(f"{directory}: not a trial as tunelab writes it ({e}). {other}") from e
 
 
 def read_history(study: Path, trial_id: str) -> list[dict[str, float]]:
@@ -344,17 +341,17 @@ class StudyRecord:
     """
 
     directory: Path
-    settings: JsonObject
-    data: JsonObject
+    settings: StudySettings
+    data: DataCard
     results: tuple[TrialResult, ...]
     missing: tuple[str, ...]
     curve: tuple[TrialResult, ...] = ()
-    tuning: JsonObject | None = None
-    race: JsonObject | None = None
-    curves: JsonObject | None = None
-    gate: JsonObject | None = None
-    behaviour: JsonObject | None = None
-    looks: JsonObject | None = None
+    tuning: Mapping[str, object] | None = None
+    race: Mapping[str, object] | None = None
+    curves: Mapping[str, object] | None = None
+    gate: Mapping[str, object] | None = None
+    behaviour: Mapping[str, object] | None = None
+    looks: Mapping[str, object] | None = None
 
     @property
     def done(self) -> tuple[TrialResult, ...]:
@@ -387,8 +384,8 @@ def is_study(directory: Path) -> bool:
 
 def find_studies(root: Path) -> list[Path]:
     """Study folders below `root`, two levels down at most, by name."""
-    found = [p.parent for pattern in ("*/study.yaml", "*/*/study.yaml") for p in root.glob(pattern)]
-    return sorted({p for p in found if is_study(p)})
+    files = (p for pattern in ("*/study.yaml", "*/*/study.yaml") for p in root.glob(pattern))
+    return sorted({p.parent for p in files if is_study(p.parent)})
 
 
 def read_study(directory: Path) -> StudyRecord:
@@ -401,33 +398,40 @@ def read_study(directory: Path) -> StudyRecord:
             f"{directory} is not a study: {there}. Expected a folder written by `tunelab compare`; "
             "`tunelab runs list` shows those that exist."
         )
-    settings = yaml.safe_load((directory / "study.yaml").read_text(encoding="utf-8"))
-    found: dict[str, list[TrialResult]] = {}
-    missing = []
-    for group in ("trials", "curve"):
-        found[group] = []
-        for trial_id in settings.get(group, []):
-            result = read_result(directory, trial_id)
-            if result is None:
-                missing.append(trial_id)
-            else:
-                found[group].append(result)
+    settings: StudySettings = yaml.safe_load((directory / "study.yaml").read_text(encoding="utf-8"))
+    data: DataCard = _read_json_file(directory / "data.json")
+    _check_keys(directory / "study.yaml", settings, StudySettings)
+    _check_keys(directory / "data.json", data, DataCard)
+    trials = [read_result(directory, i) for i in settings["trials"]]
+    curve = [read_result(directory, i) for i in settings["curve"]]
+    ids = (*settings["trials"], *settings["curve"])
     return StudyRecord(
         directory=directory,
         settings=settings,
-        data=_read_json_file(directory / "data.json"),
-        results=tuple(found["trials"]),
-        missing=tuple(missing),
-        curve=tuple(found["curve"]),
+        data=data,
+        results=tuple(r for r in trials if r is not None),
+        missing=tuple(i for i, r in zip(ids, (*trials, *curve), strict=True) if r is None),
+        curve=tuple(r for r in curve if r is not None),
         **{name: read_extra(directory, name) for name in EXTRAS},
     )
+
+
+def _check_keys(path: Path, content: object, kind: type[StudySettings | DataCard]) -> None:
+    """Raise ArtifactError where a study's file is not whole."""
+    there = content if isinstance(content, dict) else {}
+    lacks = [key for key in kind.__annotations__ if key not in there]
+    if lacks:
+        raise ArtifactError(
+            f"{path}: expected all that a study is written with, found none of {', '.join(lacks)}. "
+            "Write it anew: run `tunelab compare` with the same settings into this folder."
+        )
 
 
 # What a study may hold beside its trials, each a JSON file of that name.
 EXTRAS = ("tuning", "race", "curves", "gate", "behaviour", "looks")
 
 
-def write_extra(directory: Path, name: str, value: JsonObject) -> None:
+def write_extra(directory: Path, name: str, value: Mapping[str, object]) -> None:
     """Write tuning.json, race.json, curves.json or another of `EXTRAS`."""
     write_json(directory / f"{name}.json", {"format": TRIAL_FORMAT, **value})
 
@@ -437,13 +441,13 @@ def remove_extra(directory: Path, name: str) -> None:
     (directory / f"{name}.json").unlink(missing_ok=True)
 
 
-def read_extra(directory: Path, name: str) -> dict[str, Json] | None:
+def read_extra(directory: Path, name: str) -> dict[str, object] | None:
     """Read tuning.json, race.json, curves.json, ...; None where there is none."""
     path = directory / f"{name}.json"
     return dict(_read_json_file(path)) if path.is_file() else None
 
 
-def update_study(directory: Path, **values: Any) -> None:
+def update_study(directory: Path, **values: object) -> None:
     """Replace top-level keys of study.yaml, such as the ids of its trials; the rest stays."""
     import yaml
 

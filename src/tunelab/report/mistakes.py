@@ -71,7 +71,7 @@ def mistakes(
     record: StudyRecord,
     summary: Summary,
     texts: Mapping[str, str],
-    found: Mapping[str, Sequence[Predictions]] | None = None,
+    predictions: Mapping[str, Sequence[Predictions]] | None = None,
     most: int = MOST_MISTAKES,
 ) -> Mistakes | None:
     """Rows that some method gets wrong, those with the most confident mistake first.
@@ -80,18 +80,18 @@ def mistakes(
     wrong, or nothing was predicted.
     """
     split = summary.split
-    found = by_method(record, split) if found is None else found
-    if not found or not texts:
+    predictions = by_method(record, split) if predictions is None else predictions
+    if not predictions or not texts:
         return None
-    first = next(iter(found.values()))[0]
-    found = {m: ps for m, ps in found.items() if all(p.ids == first.ids for p in ps)}
-    voices = {m: mean_scores(ps) for m, ps in found.items()}
+    first = next(iter(predictions.values()))[0]
+    predictions = {m: ps for m, ps in predictions.items() if all(p.ids == first.ids for p in ps)}
+    voices = {m: mean_scores(ps) for m, ps in predictions.items()}
     decided = np.stack([v.argmax(axis=1) for v in voices.values()])  # (methods, rows)
     strength = np.stack([v.max(axis=1) for v in voices.values()])
     agreeing = np.stack(
         [
             np.sum([p.predicted == decided[i] for p in ps], axis=0)
-            for i, ps in enumerate(found.values())
+            for i, ps in enumerate(predictions.values())
         ]
     )
     wrong = decided != first.labels
@@ -107,15 +107,17 @@ def mistakes(
             int(first.labels[i]),
             tuple(
                 Said(int(decided[m, i]), int(agreeing[m, i]), round(float(strength[m, i]), 3))
-                for m in range(len(found))
+                for m in range(len(predictions))
             ),
         )
         for i in order[:most]
     )
-    kinds = ["margin" if ps[0].score_kind == "margin" else "probability" for ps in found.values()]
+    kinds = [
+        "margin" if ps[0].score_kind == "margin" else "probability" for ps in predictions.values()
+    ]
     return Mistakes(
-        methods=tuple(found),
-        seeds=tuple(len(ps) for ps in found.values()),
+        methods=tuple(predictions),
+        seeds=tuple(len(ps) for ps in predictions.values()),
         kinds=tuple(kinds),
         class_names=tuple(str(n) for n in record.data["label_names"]),
         part=split,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,11 +11,11 @@ from typing import Literal
 from tunelab import data
 from tunelab.core import study_folder
 from tunelab.core.errors import ConfigError
-from tunelab.core.plain import JsonObject, SettingValues
+from tunelab.core.plain import SettingValues
 from tunelab.core.values import Dataset, MethodSpec, TrialSpec
 from tunelab.data import Gate, behaviour
 from tunelab.data.gate.values import gate_from_json
-from tunelab.methods import METHODS, check
+from tunelab.methods import METHODS, check, notes
 from tunelab.models import bases
 from tunelab.study import space, trackers
 from tunelab.study.spec import MOST_TRIALS, StudySpec
@@ -51,7 +51,7 @@ class Plan:
     gate: Gate
     sizes: tuple[int, ...] = ()
     others: tuple[data.OtherData, ...] = ()
-    behaviour: JsonObject | None = None
+    behaviour: Mapping[str, object] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -80,12 +80,12 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
     if base:
         for m in _every_setting(spec):
             check(base, m)
-            if "max_length" in m.settings and METHODS[m.name].needs_base:
-                bases.check_length(base, m.settings["max_length"])
-    found = _known_or_new_gate(folder, dataset)
+    gate = _known_or_new_gate(folder, dataset)
     cases = _behaviour_cases(spec, dataset)
-    sizes, notes = _curve_sizes(spec, dataset)
-    return Plan(spec, dataset, base, found, sizes, others, cases, notes)
+    sizes, said = _curve_sizes(spec, dataset)
+    if base:
+        said = (*notes(base, spec.methods, dataset.label_names), *said)
+    return Plan(spec, dataset, base, gate, sizes, others, cases, said)
 
 
 def count_trials(spec: StudySpec) -> int:
@@ -128,7 +128,7 @@ def _known_or_new_gate(folder: Path, dataset: Dataset) -> Gate:
     return data.inspect(dataset)
 
 
-def _behaviour_cases(spec: StudySpec, dataset: Dataset) -> JsonObject | None:
+def _behaviour_cases(spec: StudySpec, dataset: Dataset) -> Mapping[str, object] | None:
     """The cases of the behaviour tests, as they are kept; None where the study has none."""
     if spec.behaviour is None:
         return None

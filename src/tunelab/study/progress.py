@@ -13,6 +13,7 @@ import yaml
 from numpy.typing import NDArray
 
 from tunelab.core import study_folder
+from tunelab.core.plain import as_settings
 from tunelab.core.values import MethodSpec, Predictions, TrialResult, TrialSpec
 from tunelab.stats import choosing, racing
 from tunelab.study import space
@@ -103,7 +104,7 @@ def _tuned_so_far(plan: Plan) -> tuple[list[MethodSpec], list[TrialSpec], dict[s
         if m.label not in spec.tuning.spaces:
             methods.append(m)
         elif entry is not None and is_settled(plan, m, entry):
-            methods.append(MethodSpec(m.name, m.label, {**m.settings, **entry.chosen}))
+            methods.append(MethodSpec(m.name, m.label, {**m.settings, **as_settings(entry.chosen)}))
         else:
             methods.append(m)
             if spec.tuning.budget is None:
@@ -116,8 +117,8 @@ def _tuned_so_far(plan: Plan) -> tuple[list[MethodSpec], list[TrialSpec], dict[s
 
 def read_results(folder: Path, trials: Iterable[TrialSpec]) -> dict[str, TrialResult]:
     """Results that are on disk, by trial id."""
-    found = ((t.trial_id, study_folder.read_result(folder, t.trial_id)) for t in trials)
-    return {trial_id: result for trial_id, result in found if result is not None}
+    on_disk = ((t.trial_id, study_folder.read_result(folder, t.trial_id)) for t in trials)
+    return {trial_id: result for trial_id, result in on_disk if result is not None}
 
 
 def is_done(plan: Plan, result: TrialResult | None, trial: TrialSpec) -> bool:
@@ -156,7 +157,7 @@ def is_settled(plan: Plan, m: MethodSpec, entry: choosing.TunedMethod) -> bool:
 
 def count_recorded_tries(plan: Plan, m: MethodSpec, entry: choosing.TunedMethod) -> int:
     """How many of the recorded settings were tried on this data, with these seeds."""
-    settings = [s.settings for s in choosing.average_by_setting(entry.tries)]
+    settings = [as_settings(s.settings) for s in choosing.average_by_setting(entry.tries)]
     ours = {t.trial_id for s in settings for t in tries_of(plan, m, s)}
     # A setting that Optuna proposed twice counts twice: it was spent.
     return sum(t.trial_id in ours for t in entry.tries) // len(plan.spec.tuning.seeds)

@@ -1,0 +1,61 @@
+"""What a study's finished trials gave: predictions, scores and costs, by method and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tunelab.analysis.numbers import SCORED_PARTS
+from tunelab.core.study_folder import StudyRecord
+from tunelab.core.values import Predictions, TrialResult
+from tunelab.stats import Runs
+
+__all__ = [
+    "BOOTSTRAP_SEED",
+    "read_runs",
+    "same_rows",
+    "value_of",
+    "values_by_seed",
+]
+
+
+# The same study folder must give the same intervals, whoever asks and however often.
+BOOTSTRAP_SEED = 0
+
+
+def read_runs(record: StudyRecord) -> dict[str, dict[str, Runs]]:
+    """The predictions of a study's finished trials: by part ("validation", "test"), then by label.
+
+    Reads every trial once. A method without predictions on a part is not in it.
+    """
+    found: dict[str, dict[str, dict[int, Predictions]]] = {p: {} for p in SCORED_PARTS.values()}
+    for r in record.done:
+        for part, p in record.predictions(r.spec.trial_id).items():
+            if part in found:
+                found[part].setdefault(r.spec.method.label, {})[r.spec.seed] = p
+    return {
+        part: {label: Runs(label, by_seed) for label, by_seed in labels.items()}
+        for part, labels in found.items()
+    }
+
+
+def same_rows(runs: Mapping[str, Runs]) -> bool:
+    """Whether all seeds were scored on the same rows; not so for the validation parts of a study
+    that divides train and validation anew by each seed.
+    """
+    return len({p.ids for r in runs.values() for p in r.by_seed.values()}) <= 1
+
+
+def value_of(result: TrialResult, key: str) -> float | None:
+    """A score ("test_accuracy") or a cost ("train_seconds") of a trial; None where it has none."""
+    value = getattr(result.cost, key) if hasattr(result.cost, key) else result.scores.get(key)
+    return None if value is None else float(value)
+
+
+def values_by_seed(record: StudyRecord, key: str) -> dict[str, dict[int, float]]:
+    """A score or a cost of every finished trial that has it: by label, then by seed."""
+    found: dict[str, dict[int, float]] = {}
+    for r in record.done:
+        value = value_of(r, key)
+        if value is not None:
+            found.setdefault(r.spec.method.label, {})[r.spec.seed] = value
+    return found
