@@ -29,7 +29,6 @@ from tunelab.stats import Runs, mean_interval, means
 from tunelab.stats.looks import levels_at, looks_from_json
 from tunelab.stats.metrics import METRICS
 from tunelab.stats.racing import race_from_json
-from tunelab.stats.reliability import miscalibration
 from tunelab.stats.selection import chosen_score
 
 if TYPE_CHECKING:
@@ -173,7 +172,7 @@ def _adjusted(record: StudyRecord, key: str) -> dict[str, float]:
 
 def _means_by_column(runs: Mapping[str, Mapping[str, Runs]]) -> dict[tuple[str, str], Estimate]:
     """Means over seeds, with intervals for other seeds and rows, by (label, "test_accuracy")."""
-    found = {
+    return {
         (label, f"{part}_{metric}"): estimate
         for part, name in SCORED_PARTS.items()
         if same_rows(runs[name])
@@ -181,11 +180,6 @@ def _means_by_column(runs: Mapping[str, Mapping[str, Runs]]) -> dict[tuple[str, 
             list(runs[name].values()), list(METRICS), np.random.default_rng(BOOTSTRAP_SEED)
         ).items()
     }
-    for part, name in SCORED_PARTS.items():
-        for label, of in runs[name].items():
-            if (label, f"{part}_ece") in found:  # a mean of roots that end at 0 is no error
-                found[label, f"{part}_ece"] = miscalibration(list(of.by_seed.values())).error
-    return found
 
 
 def _summary_row(record: StudyRecord, label: str, means: Mapping[tuple[str, str], Estimate]) -> Row:

@@ -31,17 +31,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab.core.values import Estimate
-
 __all__ = [
     "LEVEL",
     "Components",
-    "CrossedMean",
     "Spread",
     "components",
     "components_of_resamples",
     "components_of_values",
-    "mean_of_values",
     "moderated_variances",
     "pooled_seed_variance",
     "shared_part",
@@ -163,21 +159,6 @@ class Components:
         variance = max(self.by_seed + self.item, self.row_means)
         df = satterthwaite(
             variance, self.by_seed, self.item, seed_df=self.seed_df, item_df=self.item_df
-        )
-        return Spread(variance, float(df))
-
-    def spread_with_rest_in_rows(self) -> Spread:
-        """The same where the rest is counted with the rows: fewer degrees of freedom from seeds.
-
-        Of slices, which may have ten rows: there the row part is the larger and the surer one.
-        """
-        variance = max(self.by_seed + self.row_means - self.rest, self.row_means, self.by_seed)
-        df = satterthwaite(
-            variance,
-            self.by_seed,
-            self.row_means,
-            seed_df=self.seed_df,
-            item_df=max(1.0, self.item_df),
         )
         return Spread(variance, float(df))
 
@@ -329,72 +310,3 @@ def components(gaps: Floats) -> tuple[float, float, float]:
         common = within
     seed = float(gaps.mean(axis=1).var(ddof=1)) - (within - common) / n
     return within, common, max(0.0, seed)
-
-
-# --- a share of right answers ---------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class CrossedMean:
-    """A mean of values in [0, 1] over seeds and rows: `by_seed` (S,), and its components."""
-
-    value: float
-    by_seed: Floats
-    components: Components
-
-    def estimate(self, level: float = LEVEL) -> Estimate:
-        """The mean with its interval for other seeds and other rows."""
-        c = self.components
-        return _estimate_within(
-            self.value, c.spread_with_rest_in_rows(), (0.0, 1.0), (c.seeds, c.rows), level
-        )
-
-    def minus(self, other: CrossedMean, level: float = LEVEL) -> tuple[Estimate, float]:
-        """The difference to a mean of other rows under the same seeds, and its two-sided p.
-
-        Rows of both are independent, so their parts add; seeds are shared, so the spread over them
-        is that of the difference.
-        """
-        a, b = self.components, other.components
-        gaps = self.by_seed - other.by_seed
-        row_means = a.row_means + b.row_means
-        rest = a.rest + b.rest
-        both = Components(
-            seeds=a.seeds,
-            rows=a.rows + b.rows,
-            seed=float(gaps.var(ddof=1)) if a.seeds > 1 else None,
-            row_means=row_means,
-            rest=rest,
-            item=max(0.0, row_means - rest),
-            item_df=row_means**2 / (a.row_means**2 / a.item_df + b.row_means**2 / b.item_df),
-        )
-        value = self.value - other.value
-        spread = both.spread_with_rest_in_rows()
-        found = _estimate_within(value, spread, (-1.0, 1.0), (both.seeds, both.rows), level)
-        return found, spread.p_value(value)
-
-
-def mean_of_values(values: Floats) -> CrossedMean:
-    """The mean of values in [0, 1] of S seeds and n rows, (S, n), with its components."""
-    parts = components_of_values(values, unseen=unseen_variance(values.shape[1]))
-    return CrossedMean(float(values.mean()), values.mean(axis=1), parts)
-
-
-def _estimate_within(
-    value: float,
-    spread: Spread,
-    limits: tuple[float, float],
-    size: tuple[int, int],
-    level: float,
-) -> Estimate:
-    """A mean with its Student t interval, which ends at `limits`; of one row it has none.
-
-    `size` is how many seeds and rows the mean is over.
-    """
-    seeds, rows = size
-    if not math.isfinite(spread.variance):
-        return Estimate(value, None, None, seeds, "one row: no interval")
-    half = spread.half_width(level)
-    low, high = max(limits[0], value - half), min(limits[1], value + half)
-    over = f"{seeds} seed{'s' * (seeds > 1)} and {rows:,} rows"
-    return Estimate(value, low, high, seeds, f"mean over {over}, Student t interval")

@@ -24,6 +24,7 @@ from tunelab.stats.crossed import (
     unseen_variance,
 )
 from tunelab.stats.metrics import Metric
+from tunelab.stats.reliability import miscalibration
 from tunelab.stats.resampling import (
     MEAN_RESAMPLES,
     RESAMPLES,
@@ -36,6 +37,7 @@ from tunelab.stats.resampling import (
     metric_named,
     resamples_for,
 )
+from tunelab.stats.shares import interval_of_share
 
 __all__ = [
     "difference",
@@ -125,9 +127,13 @@ def means(
 
 def _mean_estimate(m: Measured, metric: Metric, level: float) -> Estimate:
     seeds = list(m.values)
+    if metric.name == "ece":  # a mean of roots that end at 0 is no error
+        return miscalibration(list(m.runs.by_seed.values()), level).error
     values = np.array([m.values[s] for s in seeds])
     value, n = float(values.mean()), len(seeds)
-    rows = len(m.runs.by_seed[seeds[0]].labels)
+    rows = len({i for s in seeds for i in m.runs.by_seed[s].ids}) or len(
+        m.runs.by_seed[seeds[0]].labels
+    )
     if n == 1:
         return Estimate(value, None, None, 1, "one seed: no interval")
     drawn = defined_resamples(np.stack([m.resampled[s] for s in seeds], axis=1))
@@ -137,23 +143,29 @@ def _mean_estimate(m: Measured, metric: Metric, level: float) -> Estimate:
     used = 1 if fixed else n
     if values.min() == values.max():  # their mean may differ in the last digit
         value = float(values[0])
-    spread = components_of_resamples(
-        values[:used],
-        drawn[:, :used],
-        rows,
-        unseen=unseen_variance(rows) if metric.percent else 0.0,
-    ).spread()
+    parts = components_of_resamples(values[:used], drawn[:, :used], rows)
+    over = f"item bootstrap ({len(drawn):,} resamples of {rows:,} rows)"
+    seeds_say = f" crossed with the spread over {n} seeds"
+    if fixed:
+        seeds_say = f"; each of {n} seeds gives the same predictions"
+    if metric.name == "accuracy":
+        low, high = interval_of_share(
+            value,
+            rows,
+            row_variance=parts.row_means,
+            seed_variance=max(0.0, parts.by_seed - parts.rest),
+            seed_df=parts.seed_df,
+            level=level,
+        )
+        return Estimate(value, low, high, n, f"mean of {n} seeds; {over}{seeds_say}, Wilson")
+    unseen = unseen_variance(rows) if metric.percent else 0.0
+    spread = components_of_resamples(values[:used], drawn[:, :used], rows, unseen=unseen).spread()
     half = spread.half_width(level)
     low, high = value - half, value + half
     if metric.percent:  # values lie in [0, 1]
         low, high = max(0.0, low), min(1.0, high)
-    over = f"item bootstrap ({len(drawn):,} resamples of {rows:,} rows)"
-    seeds_say = (
-        f"; each of {n} seeds gives the same predictions"
-        if fixed
-        else f" crossed with the spread over {n} seeds, Student t with {spread.df:.1f} df"
-    )
-    return Estimate(value, low, high, n, f"mean of {n} seeds; {over}{seeds_say}")
+    student = "" if fixed else f", Student t with {spread.df:.1f} df"
+    return Estimate(value, low, high, n, f"mean of {n} seeds; {over}{seeds_say}{student}")
 
 
 # --- the difference of two methods ----------------------------------------------------------

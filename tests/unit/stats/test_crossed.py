@@ -9,11 +9,9 @@ import pytest
 
 from tunelab.stats import components
 from tunelab.stats.crossed import (
-    Components,
     Spread,
     components_of_resamples,
     components_of_values,
-    mean_of_values,
     pooled_seed_variance,
     spread_of,
     t_quantile,
@@ -46,8 +44,7 @@ def test_the_parts_are_unbiased_and_add_up_to_the_variance_of_the_mean() -> None
     true = SEED_SD**2 / SEEDS + ITEM_SD**2 / ROWS + rest
     assert np.var([x.mean() for x in studies]) == pytest.approx(true, rel=0.06)
     # No less than the rows alone bring: that cut makes the total a little too large on average.
-    for total in (Components.spread, Components.spread_with_rest_in_rows):
-        assert true < np.mean([total(p).variance for p in parts]) < 1.05 * true
+    assert true < np.mean([p.spread().variance for p in parts]) < 1.05 * true
 
 
 def test_resampling_rows_finds_the_same_parts_as_the_analysis_of_variance() -> None:
@@ -76,8 +73,8 @@ def test_one_seed_has_no_spread_over_seeds_and_one_row_none_over_rows() -> None:
     one_seed = components_of_values(np.array([[0.0, 1.0, 1.0, 0.0]]))
     assert one_seed.seed is None
     assert one_seed.spread() == Spread(one_seed.row_means, 3)
-    one_row = mean_of_values(np.array([[1.0], [0.0], [1.0]])).estimate()
-    assert (one_row.low, one_row.high) == (None, None)
+    one_row = components_of_values(np.array([[1.0], [0.0], [1.0]]))
+    assert one_row.row_means == math.inf
 
 
 def test_rows_that_are_all_alike_leave_what_they_do_not_show() -> None:
