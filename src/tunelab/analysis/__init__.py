@@ -1,7 +1,7 @@
 """A study's folder -> what may be said of it. Door: `summarise` -> `Summary`.
 
 numbers markdown   rounding and wording of every figure; users' texts in Markdown
-summary verdict   table, comparisons and sentences
+summary verdict folds   table, comparisons and sentences; how often rows are tested
 front tradeoff sensitivity setting_effects ranks curves transfer versus behaviour   a question each
 
 May import: core, data, stats. Never reaches torch.

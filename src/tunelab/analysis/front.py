@@ -10,7 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.analysis.numbers import MISSING, column, format_estimate
-from tunelab.analysis.summary import BOOTSTRAP_SEED, read_runs, summarise, value_of
+from tunelab.analysis.summary import (
+    BOOTSTRAP_SEED,
+    paired_by_seed,
+    read_runs,
+    summarise,
+    value_of,
+)
 from tunelab.analysis.verdict import Summary
 from tunelab.core.errors import ConfigError, suggest
 from tunelab.core.study_folder import StudyRecord
@@ -157,7 +163,7 @@ def _probabilities(
         for label in labels
         if label in runs and set(runs[label].by_seed) & set(costs[label])
     ]
-    if len({p.ids for r in usable for p in r.by_seed.values()}) != 1:
+    if not usable or not paired_by_seed({r.label: r for r in usable}):
         return {}
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     drawn_labels, scores, drawn = mean_draws(usable, said.metric, rng, DRAWS)

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tunelab.analysis.caveats import broken_down, warnings
+from tunelab.analysis.folds import cross_fitted
 from tunelab.analysis.numbers import SCORED_PARTS, Column, Part, column, format_estimate
 from tunelab.analysis.verdict import Row, Summary, headline, verdict_sentences
 from tunelab.core.errors import ConfigError, suggest
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Comparison, Cost, Estimate, Predictions, TrialResult
-from tunelab.stats import Runs, compare_all, mean_interval, means
+from tunelab.stats import Runs, check_paired, compare_all, mean_interval, means
 from tunelab.stats.metrics import METRICS
 from tunelab.stats.racing import race_from_json
 
@@ -31,8 +32,9 @@ __all__ = [
     "BOOTSTRAP_SEED",
     "best_trial",
     "summary_for_display",
+    "paired_by_seed",
+    "predictions_frame",
     "read_runs",
-    "same_rows",
     "shown_columns",
     "summarise",
     "table",
@@ -70,7 +72,8 @@ def summarise(record: StudyRecord, metric: str | None = None) -> Summary:
     best = ranked[0].label if ranked and ranked[0].estimates.get(f"eval_{metric}") else None
     comparisons = _comparisons(runs[SCORED_PARTS[part]], [r.label for r in ranked], metric)
     broken = tuple(k for k, own in runs.get("validation", {}).items() if broken_down(own))
-    summary = Summary(metric, part, tuple(rows), best, comparisons, (), (), broken)
+    tests = cross_fitted(record.data, len(record.settings.get("seeds", ())))
+    summary = Summary(metric, part, tuple(rows), best, comparisons, (), (), broken, tests)
     return replace(
         summary, sentences=verdict_sentences(summary), warnings=warnings(record, summary, runs)
     )
@@ -164,18 +167,27 @@ def _means_by_column(runs: Mapping[str, Mapping[str, Runs]]) -> dict[tuple[str, 
     return {
         (label, f"{part}_{metric}"): estimate
         for part, name in SCORED_PARTS.items()
-        if same_rows(runs[name])
+        if paired_by_seed(runs[name])
         for (label, metric), estimate in means(
             list(runs[name].values()), list(METRICS), np.random.default_rng(BOOTSTRAP_SEED)
         ).items()
     }
 
 
-def same_rows(runs: Mapping[str, Runs]) -> bool:
-    """Whether all seeds were scored on the same rows; not so for the validation parts of a study
-    that divides train and validation anew by each seed.
+def paired_by_seed(runs: Mapping[str, Runs]) -> bool:
+    """Whether all methods were scored on the same rows with the same seed.
+
+    All seeds on the same rows, or each on its own: the fold that it tests, or a validation part
+    that is divided anew by each seed.
     """
-    return len({p.ids for r in runs.values() for p in r.by_seed.values()}) <= 1
+    of_seed = {(seed, p.ids) for r in runs.values() for seed, p in r.by_seed.items()}
+    if len({ids for _, ids in of_seed}) <= 1:
+        return True
+    try:
+        check_paired(list(runs.values()))
+    except ValueError:
+        return False
+    return len(of_seed) == len({seed for seed, _ in of_seed})
 
 
 def _summary_row(record: StudyRecord, label: str, means: Mapping[tuple[str, str], Estimate]) -> Row:
@@ -224,10 +236,16 @@ def value_of(result: TrialResult, key: str) -> float | None:
 
 
 def _own_settings(record: StudyRecord, label: str) -> dict[str, object]:
+    """The settings that tell a method from others of its name; not what its folds chose each."""
     specs = {r.spec.method.label: r.spec.method for r in record.results}
     mine = specs[label]
     siblings = [m.settings for m in specs.values() if m.name == mine.name]
-    return {k: v for k, v in mine.settings.items() if any(s.get(k, _ABSENT) != v for s in siblings)}
+    own = [r.spec.method.settings for r in record.results if r.spec.method.label == label]
+    return {
+        k: v
+        for k, v in mine.settings.items()
+        if any(s.get(k, _ABSENT) != v for s in siblings) and all(s[k] == v for s in own)
+    }
 
 
 _ABSENT = object()
@@ -236,7 +254,7 @@ _ABSENT = object()
 def _comparisons(
     runs: Mapping[str, Runs], labels: Sequence[str], metric: str
 ) -> tuple[Comparison, ...]:
-    if not same_rows(runs):
+    if not paired_by_seed(runs):
         return ()
     known = [runs[label] for label in labels if label in runs]
     return tuple(compare_all(known, metric, np.random.default_rng(BOOTSTRAP_SEED)))
@@ -309,6 +327,31 @@ def table(summary: Summary) -> pd.DataFrame:
     return frame
 
 
+def predictions_frame(record: StudyRecord, part: str) -> pd.DataFrame:
+    """One row a trial and text: label (the method's), seed, id, truth, predicted (names); of a
+    study that tests all rows in folds also repetition and fold.
+    """
+    import pandas as pd
+
+    names = record.data["label_names"]
+    frames = []
+    for r in record.done:
+        p, fold = record.predictions(r.spec.trial_id).get(part), r.spec.fold
+        if p is None:
+            continue
+        place = {"repetition": fold.repetition, "fold": fold.number} if fold else {}
+        values = {
+            "label": r.spec.method.label,
+            "seed": r.spec.seed,
+            **place,
+            "id": p.ids,
+            "truth": [names[k] if k >= 0 else None for k in p.labels],
+            "predicted": [names[k] for k in p.predicted],
+        }
+        frames.append(pd.DataFrame(values))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
 def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
@@ -324,6 +367,7 @@ def summary_to_json(summary: Summary) -> dict[str, object]:
         "part": summary.split,
         "best": summary.best,
         "headline": headline(summary),
+        **({"cross_fitted": summary.cross_fitted} if summary.cross_fitted else {}),
         "sentences": list(summary.sentences),
         "warnings": list(summary.warnings),
         "rows": [

@@ -10,7 +10,7 @@ import numpy as np
 
 from tunelab.analysis.front import WORDS, Front, check_cost, noun, sign
 from tunelab.analysis.numbers import column, format_estimate, format_value
-from tunelab.analysis.summary import BOOTSTRAP_SEED, read_runs, same_rows, summarise, value_of
+from tunelab.analysis.summary import BOOTSTRAP_SEED, paired_by_seed, read_runs, summarise, value_of
 from tunelab.analysis.verdict import Summary
 from tunelab.core.errors import ConfigError
 from tunelab.core.study_folder import StudyRecord
@@ -111,7 +111,7 @@ def recommend(
     runs = read_runs(record)[said.split]
     others = [runs[r.label] for r in said.rows if r.label != said.best and r.label in runs]
     rng = np.random.default_rng(BOOTSTRAP_SEED)
-    paired = same_rows(runs)
+    paired = paired_by_seed(runs)
     found = losses(runs[said.best], others, said.metric, rng, margin=margin) if paired else []
     fine = [x.label for x in found if x.acceptable]
     prices = {
@@ -291,6 +291,8 @@ def _conditions(r: Recommendation, record: StudyRecord, said: Summary, loss: str
             f"{choice} does not hold the base model, which must lie beside it where it runs."
         )
     rows = record.data.get("sizes", {}).get(said.split)
+    if said.cross_fitted is not None:
+        rows = record.data["folds"]["rows"]
     many = f"{rows:,} rows" if isinstance(rows, int) else "the rows"
     name = record.data.get("name", "this data")
     out.append(

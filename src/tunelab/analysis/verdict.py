@@ -50,6 +50,7 @@ class Summary:
     every method had run every seed; one that a race by this metric dropped is not `best`.
     `comparisons` holds every pair, those of `best` first and from its side. `broken`: methods with
     seeds that broke down (`broken_down`), whose wide intervals put them within any noise.
+    `cross_fitted`: how often every row is tested, where a study tests all of them in folds.
     """
 
     metric: str
@@ -60,6 +61,7 @@ class Summary:
     sentences: tuple[str, ...]
     warnings: tuple[str, ...]
     broken: tuple[str, ...] = ()
+    cross_fitted: str | None = None
 
     @property
     def split(self) -> str:
@@ -99,7 +101,10 @@ def headline(summary: Summary) -> str:
     shown = column(f"{summary.part}_{summary.metric}")
     estimate = summary.row(summary.best).estimates.get(shown.name)
     percent = " percent" if shown.kind == "percent" else ""
-    return f"{lead(summary)}: {format_estimate(estimate, shown.kind)}{percent} {shown.about}"
+    said = f"{lead(summary)}: {format_estimate(estimate, shown.kind)}{percent} {shown.about}"
+    return (
+        said if summary.cross_fitted is None else f"{said}, cross-fitted ({summary.cross_fitted})"
+    )
 
 
 def joined_by_and(names: Sequence[str]) -> str:

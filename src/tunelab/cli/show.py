@@ -43,7 +43,7 @@ def show_summary(study: Study, metric: str | None = None, *, advise: bool = True
 
 def _show_advice(study: Study, said: Summary) -> None:
     """What to take, in plain words, and the command that uses it."""
-    from tunelab.analysis import summary, tradeoff
+    from tunelab.analysis import folds, summary, tradeoff
     from tunelab.cli import terminal
     from tunelab.core import study_folder
 
@@ -54,9 +54,17 @@ def _show_advice(study: Study, said: Summary) -> None:
         return
     out = terminal.console()
     terminal.say(out, f"{found.short}.", indent=2)
-    artifact = shlex.quote(str(study_folder.artifact_dir(folder, trial.spec.trial_id)))
+    whole = folds.final_trial(record, found.choice)
+    used = whole if said.cross_fitted else trial
     # Commands are there to be copied: no line is broken within one.
-    use = f'Use it: tunelab predict {artifact} "your text"'
+    if used is None:
+        method = shlex.quote(str(found.choice))
+        use = f"Train it on all rows: tunelab train --from-study {shlex.quote(str(folder))}"
+        use += f" --method {method}"
+    else:
+        artifact = shlex.quote(str(study_folder.artifact_dir(folder, used.spec.trial_id)))
+        rows = " (trained on all rows)" if said.cross_fitted else ""
+        use = f'Use it{rows}: tunelab predict {artifact} "your text"'
     other = "" if said.metric == record.settings["metric"] else f" --metric {said.metric}"
     why = f"Reasons and conditions: tunelab recommend {shlex.quote(str(folder))}{other}"
     for line in (use, why):

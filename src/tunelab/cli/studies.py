@@ -115,6 +115,11 @@ def slices_(folder: Path, by: str | None, as_json: bool) -> None:
         raise InputError(
             f"{folder}: {what}, so there is nothing to cut. Run it again: tunelab compare {folder}"
         )
+    if "folds" in record.data:
+        raise InputError(
+            f"{folder}: cross-fitted, so each seed tests other rows, and slices are not cut of "
+            "those yet. Run it on one test part: --folds off with another --output-dir."
+        )
     if any(p.ids != rows.ids for r in runs.values() for p in r.by_seed.values()):
         raise InputError(
             f"{folder}: rows.parquet has other row ids than the predictions. "
@@ -167,6 +172,8 @@ def calibration_(folder: Path, as_json: bool) -> None:
     from tunelab.stats import calibration
 
     runs = summary.read_runs(study_folder.read_study(folder))
+    if not summary.paired_by_seed(runs["test"]):
+        raise InputError(f"{folder}: its trials were tested on other rows than each other.")
     found = calibration.calibrate_all(runs["validation"], runs["test"])
     if as_json:
         print_json(calibration.calibrations_to_json(found))

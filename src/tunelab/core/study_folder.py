@@ -12,6 +12,7 @@ A study folder (a contract that others read):
     tuning.json         the settings each method tried, their validation scores, what was chosen
     race.json           rounds of a race: who was dropped, when and why, what was saved
     curves.json         scores by number of training rows, and where methods cross
+    final.json          ids of trials on all rows, of a study that tests all of them in folds
     report.html
     trials/<id>/        spec.json result.json history.jsonl predictions.parquet artifact/
 
@@ -43,6 +44,7 @@ from tunelab.core.values import (
     Dataset,
     DataSpec,
     Details,
+    Fold,
     MethodSpec,
     Predictions,
     Provenance,
@@ -156,6 +158,7 @@ def spec_from_json(value: JsonObject) -> TrialSpec:
         vary_split=value.get("vary_split", False),
         test_on=tuple(DataSpec(**d) for d in value.get("test_on", ())),
         stop_below=value.get("stop_below", {}),
+        fold=Fold(**value["fold"]) if value.get("fold") else None,
     )
 
 
@@ -339,8 +342,8 @@ class StudyRecord:
     that have not been run. Histories and predictions are read on demand, by trial id.
 
     `results` are what the table compares: trials on all training rows. `curve` holds those on
-    fewer (`spec.train_rows`). Tries of settings are in neither; `tuning`, `race`, `curves` and
-    `gate` are tuning.json, race.json, curves.json and gate.json, None where the study has none.
+    fewer (`spec.train_rows`). Tries of settings are in neither; `tuning`, `race`, `curves`, `gate`
+    and `final` are tuning.json, race.json and so on, None where the study has none.
     """
 
     directory: Path
@@ -354,6 +357,7 @@ class StudyRecord:
     curves: JsonObject | None = None
     gate: JsonObject | None = None
     behaviour: JsonObject | None = None
+    final: JsonObject | None = None
 
     @property
     def done(self) -> tuple[TrialResult, ...]:
@@ -423,7 +427,7 @@ def read_study(directory: Path) -> StudyRecord:
 
 
 # What a study may hold beside its trials, each a JSON file of that name.
-EXTRAS = ("tuning", "race", "curves", "gate", "behaviour")
+EXTRAS = ("tuning", "race", "curves", "gate", "behaviour", "final")
 
 
 def write_extra(directory: Path, name: str, value: JsonObject) -> None:
@@ -469,6 +473,7 @@ def results_rows(results: Iterable[TrialResult]) -> list[dict[str, object]]:
             "base": r.spec.base.name if r.spec.base else None,
             **{k: _csv_cell(settings.get(k)) for k in setting_names},
             "seed": r.spec.seed,
+            **({f"fold_{k}": v for k, v in asdict(r.spec.fold).items()} if r.spec.fold else {}),
             "train_rows": r.spec.train_rows,
             "status": r.status,
             **{k: r.scores.get(k) for k in score_names},

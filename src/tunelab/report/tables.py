@@ -12,13 +12,13 @@ from tunelab.analysis import Summary, numbers, sensitivity, setting_effects, tra
 from tunelab.analysis.curves import curves_from_json
 from tunelab.analysis.front import front, front_for_display
 from tunelab.analysis.numbers import column, format_estimate
-from tunelab.analysis.summary import shown_columns
+from tunelab.analysis.summary import paired_by_seed, shown_columns
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate
 from tunelab.core.words import counted
 from tunelab.report.charts import PlotData, colours
 from tunelab.stats.calibration import calibrate_all, calibration_sentence
-from tunelab.stats.choosing import TuningRecord, tuning_from_json
+from tunelab.stats.choosing import FoldChoice, TuningRecord, tuning_from_json
 from tunelab.stats.racing import RaceRecord, race_from_json
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def blocks_by_section(
         key = f"{summary.part}_{summary.metric}"
         matter = [_settings_that_matter(s) for s in sensitivity.analyse(record, key) if s.effects]
         found |= {"sensitivity": matter} if matter else {}
-    if data.part == "test" and data.reliability:
+    if data.part == "test" and data.reliability and paired_by_seed(runs["test"]):
         found["calibration"] = [_calibration(runs)]
     if data.slices:
         found["slices"] = [_slices(data)]
@@ -205,11 +205,15 @@ def _tuning_block(tuning: TuningRecord) -> Block:
     """Every setting that was tried, and what each method chose."""
     rows = []
     for label, method in tuning.methods.items():
+        in_fold = {i: f for f in method.folds for i in f.trials}
         for t in method.tries:
             settings = ", ".join(f"{k}={v}" for k, v in t.settings.items())
             shown = f"{t.value:.4f}" if t.value is not None else str(t.error or t.status)
-            mark = "chosen" if dict(t.settings) == dict(method.chosen) else ""
-            rows.append([label, settings, str(t.seed), shown, mark])
+            fold = in_fold.get(t.trial_id)
+            place = f", {_fold_in_words(fold)}" if fold else ""
+            chosen = fold.chosen if fold else method.chosen
+            mark = "chosen" if dict(t.settings) == dict(chosen) else ""
+            rows.append([label, settings, f"{t.seed}{place}", shown, mark])
     return Block(
         "Every setting that was tried",
         f"By {tuning.metric} on validation, the same budget for every method.",
@@ -217,6 +221,12 @@ def _tuning_block(tuning: TuningRecord) -> Block:
         rows,
         [f"{label}: {m.reason}." for label, m in tuning.methods.items() if m.reason],
     )
+
+
+def _fold_in_words(fold: FoldChoice) -> str:
+    """A fold as people count: "fold 1", "fold 2 of repetition 2"."""
+    repetition = f" of repetition {fold.repetition + 1}" if fold.repetition else ""
+    return f"fold {fold.fold + 1}{repetition}"
 
 
 def _race_block(record: RaceRecord) -> Block:

@@ -57,8 +57,10 @@ def power(progress: Progress) -> Power:
     validation (a pilot: test decides nothing, not even this); else 8%.
     """
     plan, spec = progress.plan, progress.plan.spec
-    rows, seeds = len(plan.dataset.test), len(spec.seeds)
+    rows, seeds = len(plan.scored.test), len(spec.seeds)
     found, shared, seed_sd = _pilot(progress)
+    if spec.parts is not None:
+        shared = _shared_in_folds(shared, seeds, seeds / spec.parts)
     source: Literal["stated", "trials that are done", "usual"] = "trials that are done"
     if spec.disagreement is not None:
         found, source = spec.disagreement, "stated"
@@ -72,6 +74,16 @@ def power(progress: Progress) -> Power:
     return Power(one, first, rows, seeds, least, found, seed_sd, source, shared)
 
 
+def _shared_in_folds(shared: float, seeds: int, repetitions: float) -> float:
+    """The shared part that counts where each row is tested by one seed of a repetition alone.
+
+    Of n rows and s seeds the variance is disagreement x (shared + (1 - shared) / s) / n; in folds a
+    row has as many seeds as there are repetitions, and not s.
+    """
+    seen = shared + (1 - shared) / repetitions
+    return (seen - 1 / seeds) / (1 - 1 / seeds) if seeds > 1 else 1.0
+
+
 def _pilot(progress: Progress) -> tuple[float | None, float, float]:
     """Of the finished trials, over pairs: disagreement, its shared part, sd over seeds."""
     spec = progress.plan.spec
@@ -83,13 +95,15 @@ def _pilot(progress: Progress) -> tuple[float | None, float, float]:
     alone, several = [], []
     for a, b in itertools.combinations(right.values(), 2):
         seeds = sorted(a.keys() & b.keys())
-        gaps = np.array([a[s].astype(float) - b[s] for s in seeds])
+        of_seed = [a[s].astype(float) - b[s] for s in seeds]
+        gaps = np.concatenate(of_seed or [np.zeros(0)])
         if not gaps.any():  # methods that never differ say nothing of those that do
             continue
         alone.append(float((gaps != 0).mean()))
-        # With a split of its own, a seed has validation rows of its own.
-        if len(seeds) > 2 and gaps.shape[1] > 1 and not spec.vary_split:
-            several.append(components(gaps))
+        # With a split or a fold of its own, a seed has validation rows of its own.
+        alike = not spec.vary_split and spec.parts is None
+        if len(seeds) > 2 and len(of_seed[0]) > 1 and alike:
+            several.append(components(np.array(of_seed)))
     if not alone:
         return None, 1.0, 0.0
     if not several:

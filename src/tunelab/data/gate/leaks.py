@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from tunelab.data.gate.values import (
     Example,
     Finding,
     Floats,
+    Gate,
     Ints,
     RowRef,
 )
@@ -25,6 +27,7 @@ __all__ = [
     "find_conflicts",
     "find_leaks",
     "find_repeats",
+    "joined_leaks",
 ]
 
 
@@ -78,6 +81,39 @@ def against(dataset: Dataset, other: Dataset, parts: Sequence[str] = PARTS) -> t
             )
         )
     return tuple(out)
+
+
+def joined_leaks(first: Gate, others: Sequence[Gate]) -> Gate:
+    """The gate of a first fold of a data set, with the leaks of all its folds together, and texts
+    with more than one label wherever they are tested.
+    """
+    gates = (first, *others)
+    out = []
+    for where in dict.fromkeys(f.where for g in gates for f in g.of("leak")):
+        reference, _, part = where.partition("/")
+        found = [f for g in gates for f in g.of("leak", where)]
+        out.append(
+            leak_finding(
+                where,
+                count=sum(f.count for f in found),
+                of=sum(g.sizes[part] for g in gates),
+                same=int(sum(f.numbers["same"] for f in found)),
+                examples=found[0].examples,
+                ids=tuple(dict.fromkeys(i for f in found for i in f.test_ids)),
+                place=f"the {part} parts of {len(gates)} folds",
+                advice=found[0].advice,
+                reference=reference,
+                torn=int(sum(f.numbers.get("other_label", 0) for f in found)),
+            )
+        )
+    torn_texts = [i for g in gates for f in g.of("conflicts") for i in f.test_ids]
+    for f in first.findings:
+        if f.check == "conflicts":
+            out.append(replace(f, test_ids=tuple(dict.fromkeys(torn_texts))))
+        elif f.check != "leak":
+            out.append(f)
+    levels = ("fault", "warning", "note")
+    return replace(first, findings=tuple(sorted(out, key=lambda f: levels.index(f.level))))
 
 
 # --- duplicates, leaks, conflicts -----------------------------------------------------------
