@@ -304,7 +304,8 @@ def _what_is_to_run(schedule: Schedule) -> str:
     parts = [f"{tries} of them to tune"] if tries else []
     parts += [f"{len(progress.curve)} on fewer rows"] if progress.curve else []
     parts += [f"{done} already done"] if done else []
-    parts += ["then what is recommended on all rows"] if count and progress.plan.spec.parts else []
+    whole = "then the recommended method on all rows"
+    parts += [whole] if count and progress.plan.spec.parts else []
     takes = f": about {format_seconds(schedule.total_seconds)}" if count else ""
     return f"{', '.join([f'{count} to run', *parts])}{takes}"
 
