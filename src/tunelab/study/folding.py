@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 import yaml
@@ -90,40 +92,36 @@ def settled(spec: StudySpec, dataset: Dataset) -> tuple[StudySpec, Dataset, tupl
     there are none), and notes. Raises DataError where folds were asked for and cannot be made, or
     where `on_leak` is "fail" and a row of a fold stands in the train of it.
     """
-    folds, why_not = _number_of_folds(spec, dataset)
+    seeds = len(spec.seeds)
+    if spec.folds is None or (
+        spec.folds == "auto" and (spec.race or spec.vary_split or seeds == 1)
+    ):
+        return replace(spec, folds=None), dataset, ()
+    plain = spec.data.on_leak == "warn" and spec.data.subset is None
+    whole = dataset if plain else loaded_whole(spec.data)
+    folds, why_not = spec.parts, None
+    if folds is None:
+        kept = _folds_on_disk(spec, {dataset.fingerprint, whole.fingerprint})
+        folds = kept if kept and seeds >= kept else seeds
+        why_not = None if folds == kept else _why_one_part(spec, whole, kept)
+    if why_not is not None:
+        return replace(spec, folds=None), dataset, (why_not,)
     spec = replace(spec, folds=folds)
-    if spec.parts is None:
-        return spec, dataset, why_not
-    whole = loaded_whole(spec.data)
     return spec, whole, _notes_on_folds(spec, whole)
 
 
-def _number_of_folds(spec: StudySpec, dataset: Dataset) -> tuple[int | None, tuple[str, ...]]:
-    """How many folds; None, and what to do for them, where there are none."""
-    seeds = len(spec.seeds)
-    if spec.folds != "auto":
-        return spec.folds, ()
-    if spec.race or spec.vary_split or seeds == 1:
-        return None, ()
-    kept = _folds_on_disk(spec, dataset)
-    if kept and seeds >= kept:
-        return kept, ()
-    why_not = _why_one_part(spec, dataset, kept)
-    return (None, (why_not,)) if why_not else (seeds, ())
-
-
-def _why_one_part(spec: StudySpec, dataset: Dataset, kept: int | None) -> str | None:
+def _why_one_part(spec: StudySpec, whole: Dataset, kept: int | None) -> str | None:
     """Why a study does not test all rows by itself, and what would make it."""
-    seeds, all_rows = len(spec.seeds), f"all {len(data.tested_rows(dataset)):,} rows"
-    least = data.least_of_a_class(dataset)
-    if "test" not in dataset.split_off:
+    seeds, all_rows = len(spec.seeds), f"all {len(data.tested_rows(whole)):,} rows"
+    least = data.least_of_a_class(whole)
+    if "test" not in whole.split_off:
         return (
             f"the data has a test part: --folds {max(seeds, LEAST_SEEDS)} would test {all_rows} of "
             "train and test instead (cross-fitting)"
         )
     if seeds < LEAST_SEEDS:
         return (
-            f"one test part of {len(dataset.test):,} rows: with --seeds {LEAST_SEEDS} {all_rows} "
+            f"one test part of {len(whole.test):,} rows: with --seeds {LEAST_SEEDS} {all_rows} "
             "would be tested (cross-fitting)"
         )
     if kept == 0:
@@ -139,7 +137,7 @@ def _why_one_part(spec: StudySpec, dataset: Dataset, kept: int | None) -> str | 
     return None
 
 
-def _folds_on_disk(spec: StudySpec, dataset: Dataset) -> int | None:
+def _folds_on_disk(spec: StudySpec, fingerprints: AbstractSet[str]) -> int | None:
     """The folds of the study that lies in the folder (0: one test part); None where none does, or
     it is of other data.
     """
@@ -148,13 +146,13 @@ def _folds_on_disk(spec: StudySpec, dataset: Dataset) -> int | None:
     try:
         text = (spec.output_dir / "study.yaml").read_text(encoding="utf-8")
         folds = yaml.safe_load(text).get("folds", "off")
-        fingerprint = study_folder.read_study(spec.output_dir).data["fingerprint"]
+        card = json.loads((spec.output_dir / "data.json").read_text(encoding="utf-8"))
+        known = card["fingerprint"] in fingerprints
     except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
         return None  # half-written, or of another version: written anew
-    now = loaded_whole(spec.data) if isinstance(folds, int) else dataset
-    if fingerprint != now.fingerprint:
+    if not known:
         return None
-    return folds if isinstance(folds, int) and folds else 0
+    return folds if isinstance(folds, int) else 0
 
 
 def _notes_on_folds(spec: StudySpec, whole: Dataset) -> tuple[str, ...]:
