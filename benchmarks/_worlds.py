@@ -47,20 +47,15 @@ class World:
 
 
 def draw_right(
-    world: World,
-    accuracies: Sequence[float],
-    seeds: int,
-    rows: int,
-    rng: np.random.Generator,
-    base: float | None = None,
+    world: World, accuracies: Sequence[float], seeds: int, rows: int, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
     """Who is right: (methods, seeds, rows).
 
-    Rows are drawn at accuracy `base` (the mean of `accuracies`); a method's distance from it, and
-    a seed's luck, turn that share of right answers wrong, or of wrong ones right.
+    Rows are drawn at the mean accuracy; a method's distance from it, and a seed's luck, turn that
+    share of right answers wrong, or of wrong ones right.
     """
     m = len(accuracies)
-    base = float(np.mean(accuracies)) if base is None else base
+    base = float(np.mean(accuracies))
     a, b = world.concentration * base, world.concentration * (1 - base)
     shared, luck = rng.beta(a, b, rows), rng.random(rows)
     right = np.empty((m, seeds, rows), dtype=bool)
@@ -139,7 +134,7 @@ def as_runs(
 def study_of(
     world: World, accuracies: Sequence[float], size: tuple[int, int], study: int
 ) -> tuple[list[Runs], np.random.Generator]:
-    """One study of (seeds, rows), and the generator to judge it with; the same for the same number."""
+    """One study of (seeds, rows), and the generator to judge it with."""
     seeds, rows = size
     rng = np.random.default_rng([study, seeds, rows, len(accuracies)])
     return as_runs(draw_right(world, accuracies, seeds, rows, rng)), rng

@@ -296,6 +296,7 @@ class Comparison:
     `p_value` is of the test over seeds and rows, Holm-adjusted over all pairs; `p_seeds` of the
     sign-flip over seeds, not adjusted, None where seeds carry no spread. `simultaneous` is the
     interval (low, high) that holds for all pairs of the study at once; None where there is none.
+    `chance`: the probability that a is better than b by more than the margin; None where unknown.
     """
 
     a: str
@@ -311,3 +312,4 @@ class Comparison:
     p_seeds: float | None = None
     simultaneous: tuple[float, float] | None = None
     margin: float = 0.01
+    chance: float | None = None

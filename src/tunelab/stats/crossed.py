@@ -42,7 +42,9 @@ __all__ = [
     "components_of_resamples",
     "components_of_values",
     "mean_of_values",
+    "moderated_variances",
     "pooled_seed_variance",
+    "shared_part",
     "satterthwaite",
     "spread_of",
     "t_quantile",
@@ -113,10 +115,11 @@ def spread_of(by_seed: float, by_item: float, *, seed_df: float, item_df: float)
 
 
 def unseen_variance(rows: int) -> float:
-    """What n rows that are all alike do not show of a share: 1 / (n + 2)^2.
+    """What n rows that are all alike do not show of a share: 1 / (n + 2)^2, of one seed.
 
     Two methods that agree on every one of 20 rows are not thereby known to be equal. The half
     disagreement each way of Agresti and Min 2005; of one method Agresti and Caffo 2000 add as much.
+    Of a mean over seeds, only the part that all seeds have in common (`shared_part`).
     """
     return 1 / (rows + 2) ** 2
 
@@ -189,6 +192,9 @@ def components_of_values(values: Floats, *, unseen: float = 0.0) -> Components:
     of_row, of_seed, mean = values.mean(axis=0), values.mean(axis=1), float(values.mean())
     of_rows = float(of_row.var(ddof=1)) / rows if rows > 1 else math.inf
     rest = 0.0
+    if rows > 1:
+        of_one = float(values.var(axis=1, ddof=1).mean()) / rows
+        unseen *= shared_part(of_rows, of_one, rows, seeds)
     if seeds > 1 and rows > 1:
         residuals = values - of_row - of_seed[:, None] + mean
         rest = float((residuals**2).sum()) / ((seeds - 1) * (rows - 1)) / (rows * seeds)
@@ -216,11 +222,12 @@ def components_of_resamples(
     seeds, resamples = len(by_seed), len(drawn)
     small = rows / (rows - 1)
     of_mean = float(drawn.mean(axis=1).var(ddof=1)) * small
+    of_one = float(drawn.var(axis=0, ddof=1).mean()) * small
     item_df = 1 / (1 / (rows - 1) + 1 / (resamples - 1))
+    unseen *= shared_part(of_mean, of_one, rows, seeds)
     if seeds == 1:
         total = of_mean + unseen
         return Components(1, rows, None, total, 0.0, total, item_df)
-    of_one = float(drawn.var(axis=0, ddof=1).mean()) * small
     rest = max(0.0, (of_one - of_mean) / (seeds - 1))
     return Components(
         seeds=seeds,
@@ -231,6 +238,67 @@ def components_of_resamples(
         item=max(0.0, of_mean - rest) + unseen,
         item_df=item_df,
     )
+
+
+def shared_part(of_mean: float, of_one: float, rows: int, seeds: int) -> float:
+    """The part of a row's variance that all seeds have in common, between 1 / S and 1.
+
+    `of_mean` is the variance that the n rows bring to the mean over seeds, `of_one` what they bring
+    to one seed's value. One row is added on which all seeds agree: where hardly any row tells the
+    two apart, the part is unknown and taken as 1.
+    """
+    one_row = 1 / rows**2
+    return min(1.0, max(1 / seeds, (of_mean + one_row) / (of_one + one_row)))
+
+
+def moderated_variances(variances: Floats, df: float) -> tuple[Floats, Floats]:
+    """Variances over seeds of M methods, each read with the help of the others, and their df.
+
+    `variances` (M,) have `df` degrees of freedom each. Empirical Bayes of Smyth 2004 ("Linear
+    models and empirical Bayes methods for assessing differential expression", section 6): true
+    variances are taken as scattered around a common one, as much as the estimates show, and each
+    becomes the weighted mean of itself and that. The common one counts as no more than the other
+    methods' data, (M - 1) df, and where it would count for less than a method's own data, which is
+    where variances differ, not at all: to shrink a large variance ever so little there is enough
+    to break a test's level. Methods that do not vary are left alone and help nobody.
+    """
+    from scipy.special import digamma, polygamma
+
+    own = np.asarray(variances, dtype=np.float64)
+    alone = own.copy(), np.full(len(own), float(df))
+    varies = own > 0
+    x, m = own[varies], int(varies.sum())
+    if m < 2:
+        return alone
+    logs = np.log(x) - digamma(df / 2) + math.log(df / 2)
+    scatter = float(logs.var(ddof=1)) - float(polygamma(1, df / 2))
+    most = (m - 1) * df
+    if scatter > 1e-6:
+        half = _trigamma_inverse(scatter)
+        prior_df = min(2 * half, most)
+        common = math.exp(float(logs.mean()) + float(digamma(half)) - math.log(half))
+    else:
+        prior_df, common = most, float(x.mean())
+    if prior_df < df:
+        return alone
+    moderated, total = alone
+    moderated[varies] = (prior_df * common + df * x) / (prior_df + df)
+    total[varies] += prior_df
+    return moderated, total
+
+
+def _trigamma_inverse(value: float) -> float:
+    """The y with trigamma(y) = value, by Newton's method (Smyth 2004, appendix)."""
+    from scipy.special import polygamma
+
+    y = 0.5 + 1 / value
+    for _ in range(50):
+        t = float(polygamma(1, y))
+        step = t * (1 - t / value) / float(polygamma(2, y))
+        y += step
+        if abs(step) < 1e-10 * y:
+            break
+    return y
 
 
 def pooled_seed_variance(by_method: Floats) -> tuple[float, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,8 +9,8 @@ import numpy as np
 
 from tunelab.core.values import Estimate
 from tunelab.core.words import counted
+from tunelab.stats.contrasts import contrasts_between, estimate_of
 from tunelab.stats.crossed import LEVEL
-from tunelab.stats.intervals import Contrast, contrast_of, estimate_of
 from tunelab.stats.resampling import (
     LEAST_SEEDS,
     RESAMPLES,
@@ -61,31 +60,24 @@ def losses(
     """Which methods lose less than a margin against a reference: one-sided t tests, Holm-adjusted.
 
     Non-inferiority, the half of TOST that a user needs who would take something cheaper: being
-    better is no fault. Methods without a shared seed or a value are left out. Raises ValueError
-    where rows differ or the reference has no value.
+    better is no fault. Of accuracy with Tango's score for the rows (`Contrast.variance_at`).
+    Methods without a shared seed or a value are left out. Raises ValueError where rows differ or
+    the reference has no value.
     """
-    from scipy.special import stdtr
-
     chosen = metric_named(metric)
     check_fractions(level=level, margin=margin)
     (measured,) = measure_all([reference, *others], [chosen], rng, resamples)
     if not measured or measured[0].runs is not reference:
         raise ValueError(f"{reference.label}: no value of {metric}, so nothing can be lost")
     sign = 1.0 if chosen.higher_is_better else -1.0
-    found: list[tuple[str, Contrast, float | None]] = []
-    for m in measured[1:]:
-        c = contrast_of(measured[0], m, chosen, rng)
-        if c is None:
-            continue
-        p = None
-        if c.spread is not None and (c.seeds > 1 or c.deterministic):
-            # An Agresti half disagreement keeps a percent metric's variance above zero.
-            t = (sign * c.value - margin) / math.sqrt(max(c.spread.variance, 1e-300))
-            p = float(stdtr(c.spread.df, t))
-        found.append((m.runs.label, c, p))
-    adjusted = iter(holm([p for _, _, p in found if p is not None]))
+    contrasts = contrasts_between(measured[0], measured[1:], chosen, rng)
+    p_values = [
+        c.p_not_below(margin) if chosen.higher_is_better else c.p_not_above(-margin)
+        for c in contrasts
+    ]
+    adjusted = iter(holm([p for p in p_values if p is not None]))
     out = []
-    for label, c, p in found:
+    for c, p in zip(contrasts, p_values, strict=True):
         q = None if p is None else next(adjusted)
         enough = c.deterministic or c.seeds >= LEAST_SEEDS
         acceptable = enough and q is not None and q <= 1 - level
@@ -93,7 +85,7 @@ def losses(
         reason = "one-sided t test" if enough else few
         out.append(
             Loss(
-                label,
+                c.b,
                 _as_loss(estimate_of(c, 2 * level - 1, resamples), sign),
                 q,
                 acceptable,

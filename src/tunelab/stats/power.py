@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from tunelab.stats.crossed import LEVEL, Spread, satterthwaite, spread_of
-from tunelab.stats.resampling import LEAST_SEEDS, Floats, check_fractions
+from tunelab.stats.crossed import LEVEL, Spread
+from tunelab.stats.noise import MethodNoise, behrens_fisher_spread
+from tunelab.stats.resampling import LEAST_SEEDS, check_fractions
 
 __all__ = [
+    "Decision",
+    "Observed",
     "detectable_difference",
     "least_seeds",
+    "more_rows",
+    "more_seeds",
     "rows_needed",
     "seeds_needed",
 ]
@@ -25,12 +31,37 @@ MOST_NEEDED_ROWS = 10_000_000
 # --- how much more is needed ----------------------------------------------------------------
 
 
-def least_seeds(level: float = LEVEL) -> int:
-    """Seeds below which no two-sided sign-flip p can be 1 - level or less: 6 at 0.95.
+def least_seeds() -> int:
+    """Seeds below which nothing is called better: too few to know how much seeds scatter."""
+    return LEAST_SEEDS
 
-    The smallest p with s seeds is 2^(1 - s).
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A difference as a study saw it, in metric units (variances: squared).
+
+    `noises` are what one seed of each method does (none where seeds carry no spread),
+    `item_variance` what so many `rows` leave however many seeds there are.
     """
-    return max(LEAST_SEEDS, math.ceil(1 - math.log2(1 - level) - 1e-9))
+
+    value: float
+    noises: tuple[MethodNoise, ...]
+    item_variance: float
+    seeds: int
+    rows: int
+
+    def spread(self, seeds: int, rows: int) -> Spread:
+        """What its spread would be with so many seeds and rows like these, as far as is known.
+
+        With Satterthwaite's degrees of freedom, which are near enough for a guess.
+        """
+        fewer = self.rows / rows
+        more_df = max(1, seeds - 1) / max(1, self.seeds - 1)
+        parts = [((n.seed + n.rest * fewer) / seeds, n.df * more_df) for n in self.noises]
+        item = self.item_variance * fewer
+        variance = item + sum(v for v, _ in parts)
+        below = item**2 / max(1, rows - 1) + sum(v**2 / df for v, df in parts)
+        return Spread(variance, variance**2 / below if below else math.inf)
 
 
 def seeds_needed(
@@ -46,36 +77,17 @@ def seeds_needed(
 ) -> tuple[int | None, str]:
     """About how many more seeds would decide a difference of `value`, if it and its spread stay.
 
-    To decide is to tell it from zero at `level`, Bonferroni-adjusted over the `pairs` that are not
-    told apart yet; or, with a `margin` that is larger than `value`, to call it equivalent.
-    `seed_variance` is that of one seed's difference, `item_variance` what test rows leave however
-    many seeds there are. Gives (number, reason), or (None, reason) where seeds cannot decide: rows
-    are too few (then about how many are needed), the spread over seeds is unknown, or more than
-    1,000 would be needed. The observed difference is itself uncertain, hence "about".
+    To decide is to tell it from zero at `level`, Bonferroni-adjusted over `pairs`; or, with a
+    `margin` that is larger than `value`, to call it equivalent. `seed_variance` is that of one
+    seed's difference, half of it of each method, `item_variance` what test rows leave however many
+    seeds there are. Gives (number, reason), or (None, reason) where seeds cannot decide: rows are
+    too few (then about how many are needed), the spread over seeds is unknown, or more than 1,000
+    would be needed. The observed difference is itself uncertain, hence "about".
     """
-    goal = _Decision(abs(value), level, pairs, margin)
-    if not goal.possible:
-        return None, "no difference was observed"
     if seed_variance is None:
         return None, "the spread over seeds is unknown"
-    least = max(seeds + 1, least_seeds(level))
-    # Where seeds go to infinity, what is left is the rows.
-    if not goal.reached(Spread(item_variance, rows - 1)):
-        both = rows_needed(
-            value,
-            seed_variance,
-            item_variance,
-            seeds=seeds,
-            rows=rows,
-            level=level,
-            pairs=pairs,
-            margin=margin,
-        )[1]
-        return None, both
-    for total in range(least, seeds + MOST_NEEDED_SEEDS + 1):
-        if goal.reached(_expected_spread(seed_variance / total, item_variance, total, rows)):
-            return total - seeds, "at the observed difference and spread"
-    return None, f"more than {MOST_NEEDED_SEEDS:,} more seeds are needed"
+    observed = _observed(value, seed_variance, item_variance, seeds, rows)
+    return more_seeds(observed, Decision(abs(value), 1 - (1 - level) / pairs, level, margin))
 
 
 def rows_needed(
@@ -95,67 +107,105 @@ def rows_needed(
     where rows alone cannot decide: then the reason says how many rows and seeds together would.
     `seed_variance` 0: seeds carry no spread; None: unknown.
     """
-    goal = _Decision(abs(value), level, pairs, margin)
-    if not goal.possible:
-        return None, "no difference was observed"
     if seed_variance is None:
         return None, "the spread over seeds is unknown"
+    observed = _observed(value, seed_variance, item_variance, seeds, rows)
+    return more_rows(observed, Decision(abs(value), 1 - (1 - level) / pairs, level, margin))
+
+
+def _observed(
+    value: float, seed_variance: float, item_variance: float, seeds: int, rows: int
+) -> Observed:
+    each = MethodNoise(seed_variance / 2, max(1, seeds - 1), 0.0)
+    return Observed(value, (each, each) if seed_variance else (), item_variance, seeds, rows)
+
+
+def more_seeds(observed: Observed, goal: Decision) -> tuple[int | None, str]:
+    """About how many more seeds decide; see `seeds_needed`."""
+    if not goal.possible:
+        return None, "no difference was observed"
+    seeds, rows = observed.seeds, observed.rows
+    # Where seeds go to infinity, what is left is the rows.
+    if not goal.reached(Spread(observed.item_variance, rows - 1)):
+        return None, more_rows(observed, goal)[1]
+    total = _least_integer(
+        lambda s: goal.reached(observed.spread(s, rows)),
+        max(seeds + 1, least_seeds()),
+        seeds + MOST_NEEDED_SEEDS,
+    )
+    if total is None:
+        return None, f"more than {MOST_NEEDED_SEEDS:,} more seeds are needed"
+    return total - seeds, "at the observed difference and spread"
+
+
+def more_rows(observed: Observed, goal: Decision) -> tuple[int | None, str]:
+    """About how many more rows decide; see `rows_needed`."""
+    if not goal.possible:
+        return None, "no difference was observed"
+    seeds, rows = observed.seeds, observed.rows
 
     def total(with_seeds: int) -> int | None:
         """Smallest number of rows, to two digits, that decides with so many seeds."""
-
-        def enough(n: int) -> bool:
-            by_seed = seed_variance / with_seeds
-            return goal.reached(_expected_spread(by_seed, item_variance * rows / n, with_seeds, n))
-
-        if not enough(MOST_NEEDED_ROWS):
+        most = _least_integer(
+            lambda n: goal.reached(observed.spread(with_seeds, n)), 2, MOST_NEEDED_ROWS
+        )
+        if most is None:
             return None
-        low, high = 1, MOST_NEEDED_ROWS
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if enough(middle) else (middle, high)
-        unit = 10 ** max(0, math.floor(math.log10(high)) - 1)
-        return int(max(math.ceil(high / unit) * unit, rows + 1))
+        unit = 10 ** max(0, math.floor(math.log10(most)) - 1)
+        return int(max(math.ceil(most / unit) * unit, rows + 1))
 
-    if seeds >= LEAST_SEEDS or not seed_variance:
-        found = total(seeds)
-        if found is not None:
-            return found - rows, f"more test rows are needed: about {found:,}"
+    if seeds >= LEAST_SEEDS or not observed.noises:
+        needed = total(seeds)
+        if needed is not None:
+            return needed - rows, f"more test rows are needed: about {needed:,}"
     wanted = max(2 * seeds, LEAST_SEEDS)
     while wanted <= MOST_NEEDED_SEEDS:
-        found = total(wanted)
-        if found is not None:
-            reason = f"more test rows are needed: about {found:,}, and {wanted:,} seeds"
+        needed = total(wanted)
+        if needed is not None:
+            reason = f"more test rows are needed: about {needed:,}, and {wanted:,} seeds"
             return None, reason
         wanted *= 2
     return None, f"more test rows are needed: more than {MOST_NEEDED_ROWS:,}"
 
 
+def _least_integer(enough: Callable[[int], bool], low: int, high: int) -> int | None:
+    """The smallest number from low to high that is enough, where more is never worse."""
+    if not enough(high):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle + 1, high)
+    return high
+
+
 @dataclass(frozen=True, slots=True)
-class _Decision:
-    """What would decide a pair whose observed difference has this `size`."""
+class Decision:
+    """What would decide a pair whose observed difference has this `size`.
+
+    `level_better` is that of the interval that must exclude zero, `level` of the study; `margin`:
+    None where nothing is called equivalent.
+    """
 
     size: float
+    level_better: float
     level: float
-    pairs: int
     margin: float | None
 
     @property
     def possible(self) -> bool:
+        """Whether any amount of data can decide."""
         return self.size > 0 or self.margin is not None
 
     def reached(self, expected: Spread) -> bool:
+        """Whether a spread like this decides."""
         spread = Spread(expected.variance, max(1.0, expected.df))
-        adjusted = 1 - (1 - self.level) / self.pairs
-        if self.size > spread.half_width(adjusted):
+        if self.size > spread.half_width(self.level_better):
             return True
         room = -math.inf if self.margin is None else self.margin - self.size
         return room > spread.half_width(2 * self.level - 1)
 
 
-def _expected_spread(by_seed: float, by_item: float, seeds: int, rows: int) -> Spread:
-    """The spread of a mean difference over so many seeds and rows, which bring so much variance."""
-    return spread_of(by_seed, by_item, seed_df=max(1, seeds - 1), item_df=max(1, rows - 1))
+# --- before a study -------------------------------------------------------------------------
 
 
 def detectable_difference(
@@ -177,10 +227,10 @@ def detectable_difference(
     on endless rows; `pairs` of how many comparisons this is the first that Holm tests.
 
     The mean difference has variance item + seed / S, with item = shared x disagreement / n and
-    seed = seed_sd^2 + (1 - shared) x disagreement / n. Its power is that of both tests of
-    `compare_all`, t and sign-flip, from 4,000 normal studies with a fixed seed; without a spread
-    over seeds it is (z(level) + z(power)) sqrt(disagreement / n). Below 6 seeds tunelab never says
-    "better"; the figure is then what the t test alone could find.
+    seed = seed_sd^2 + (1 - shared) x disagreement / n, half of it of each method. The power is that
+    of the test of `compare_all`, from 4,000 normal studies with a fixed seed, in which all methods
+    scatter alike (so that each is read with the help of the others). Below 6 seeds tunelab never
+    says "better"; the figure is then what the test alone could find.
     """
     from scipy.special import ndtri
 
@@ -192,50 +242,51 @@ def detectable_difference(
     if not 0 <= shared <= 1:
         raise ValueError(f"shared is a fraction between 0 and 1, found {shared:g}")
     item = shared * disagreement / n_items
-    seed = seed_sd**2 + (1 - shared) * disagreement / n_items
+    rest = (1 - shared) * disagreement / n_items
     adjusted = 1 - (1 - level) / pairs
-    if n_seeds == 1 or not seed:
+    if n_seeds == 1 or not seed_sd**2 + rest:
         z = float(ndtri((1 + adjusted) / 2) + ndtri(power))
-        return z * math.sqrt(item + seed)
-    return _power_by_simulation(item, seed, (n_items, n_seeds), power, (level, adjusted))
+        return z * math.sqrt(item + seed_sd**2 + rest)
+    methods = round((1 + math.sqrt(1 + 8 * pairs)) / 2)
+    variances = _StudyVariances(item, seed_sd**2, rest, n_items, n_seeds, methods)
+    return _power_by_simulation(variances, power, adjusted)
 
 
-def _power_by_simulation(
-    item: float, seed: float, size: tuple[int, int], power: float, levels: tuple[float, float]
-) -> float:
-    """The difference at which a share `power` of normal studies passes both tests.
+@dataclass(frozen=True, slots=True)
+class _StudyVariances:
+    """What a planned study's difference varies by; `seed` and `rest` of one seed's difference."""
 
-    A larger true difference shifts a study's differences and leaves their spread alone, so each
-    study has one smallest shift at which it passes: the answer is a quantile of these.
+    item: float
+    seed: float
+    rest: float
+    rows: int
+    seeds: int
+    methods: int
+
+
+def _power_by_simulation(v: _StudyVariances, power: float, level: float) -> float:
+    """The difference at which a share `power` of normal studies passes the test.
+
+    A larger true difference shifts a study's difference and leaves its spread alone, so each study
+    has one smallest shift at which it passes: the answer is a quantile of these.
     """
-    from scipy.special import stdtrit
+    from scipy.special import ndtri, stdtrit
 
-    rows, seeds = size
     rng = np.random.default_rng(POWER_SEED)
-    noise = math.sqrt(seed) * rng.normal(size=(4000, seeds))
-    start = math.sqrt(item) * rng.normal(size=4000) + noise.mean(axis=1)
-    spread = noise.var(axis=1, ddof=1)
-    by_seed = spread / seeds
-    variance = by_seed + item
-    df = satterthwaite(variance, by_seed, item, seed_df=seeds - 1, item_df=max(1, rows - 1))
-    needed = stdtrit(df, (1 + levels[1]) / 2) * np.sqrt(variance)
-    if LEAST_SEEDS <= seeds <= 10:  # with more, who passes the t test passes this one
-        centred = noise - noise.mean(axis=1, keepdims=True)
-        needed = np.maximum(needed, _sign_flip_limits(centred, levels[0]))
+    df = float(v.methods * (v.seeds - 1))
+    seen = (v.seed + v.rest) * rng.chisquare(df, 4000) / df  # of one seed's difference
+    by_rows = v.item + v.rest / v.seeds
+    evenly = rng.permutation((np.arange(4000) + 0.5) / 4000)
+    start = math.sqrt(by_rows + v.seed / v.seeds) * ndtri(evenly)
+    # The degrees of freedom hang on one number, so a few of them are enough.
+    grid = np.quantile(seen, np.linspace(0, 1, 40))
+    spreads = [
+        behrens_fisher_spread(
+            by_rows, (MethodNoise(g / 2, df, v.rest / 2),) * 2, v.seeds, max(1, v.rows - 1)
+        )
+        for g in grid
+    ]
+    variance = by_rows + np.maximum(0.0, seen - v.rest) / v.seeds
+    limits = [float(stdtrit(s.df, (1 + level) / 2)) for s in spreads]
+    needed = np.interp(seen, grid, limits) * np.sqrt(variance)
     return float(np.quantile(needed - start, power))
-
-
-def _sign_flip_limits(noise: Floats, level: float) -> Floats:
-    """The mean m, (studies,), above which the sign-flip of m + noise has p <= 1 - level.
-
-    `noise` (studies, seeds) is centred. To flip the seeds T makes a sum at least as large as the
-    observed one where m <= -(mean of the noise over T); to flip the others makes one as small. So
-    p = (1 + number of such T) / 2^(seeds - 1), and m is one of the largest of these limits.
-    """
-    seeds = noise.shape[1]
-    codes = np.arange(1, 2**seeds - 1)
-    flipped = ((codes[:, None] >> np.arange(seeds)) & 1).astype(np.float64)
-    limits = -(noise @ flipped.T) / flipped.sum(axis=1)
-    place = limits.shape[1] - math.floor((1 - level) * 2 ** (seeds - 1) + 1e-9)
-    limits.partition(place, axis=1)
-    return np.asarray(limits[:, place])

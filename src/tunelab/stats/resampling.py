@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ __all__ = [
     "measure_all",
     "metric_named",
     "resamples_for",
+    "seeds_share_rows",
 ]
 
 
@@ -68,16 +69,19 @@ def measure_all(
 ) -> list[list[Measured]]:
     """For each metric: its values for each method and seed, on all rows and on resamples of them.
 
-    Everyone sees the same resamples: that is what pairs methods and seeds over rows. A method on
-    which a metric has no value is left out of that metric's list. Raises ValueError where rows
-    differ.
+    Everyone sees the same resamples: that is what pairs methods and seeds over rows. Where seeds
+    have rows of their own (folds), the rows of all of them are resampled and each seed takes its
+    own, so that a row that two seeds have counts in both or in neither. A method on which a metric
+    has no value is left out of that metric's list. Raises ValueError where rows differ between
+    methods.
     """
     check_paired(runs)
-    found = [[m for r in runs if (m := _measured_on_all_rows(r, metric))] for metric in metrics]
-    rows = next((len(p.labels) for r in runs for p in r.by_seed.values()), 0)
+    tables = [[m for r in runs if (m := _measured_on_all_rows(r, metric))] for metric in metrics]
+    every = [p for r in runs for p in r.by_seed.values()]
+    rows, places = _all_rows(every)
     if not rows:
-        return found
-    counters = {id(p): _counter(p) for r in runs for p in r.by_seed.values()}
+        return tables
+    counters = {id(p): _counter(p) for p in every}
     ways = [
         (
             m,
@@ -86,22 +90,43 @@ def measure_all(
             _resampler(p, metric, counters[id(p)]),
             list[Any](),
         )
-        for metric, measured in zip(metrics, found, strict=True)
+        for metric, measured in zip(metrics, tables, strict=True)
         for m in measured
         for seed, p in m.runs.by_seed.items()
     ]
     done = 0
     for drawn in _draw_rows(rng, rows, resamples):
-        for _, _, most, evaluate, chunks in ways:
+        for m, seed, most, evaluate, chunks in ways:
             if done < most:
-                left = most - done
-                all_of_it = left >= len(drawn.index)
-                some = drawn if all_of_it else _DrawnRows(drawn.index[:left], drawn.times[:, :left])
-                chunks.append(evaluate(some))
+                some = drawn.first(most - done).of(places[m.runs.by_seed[seed].ids])
+                chunks.append(_evaluated(evaluate, some))
         done += len(drawn.index)
     for m, seed, _, _, chunks in ways:
         m.resampled[seed] = np.concatenate(chunks)
-    return found
+    return tables
+
+
+def _evaluated(evaluate: Callable[[_DrawnRows], Floats], drawn: _DrawnRows) -> Floats:
+    """Values of a metric on resamples; nan where none of a seed's own rows was drawn."""
+    if drawn.rows_of_own is None:
+        return evaluate(drawn)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = evaluate(drawn)
+    return np.where(drawn.times.sum(axis=0) > 0, values, np.nan)
+
+
+def _all_rows(
+    predictions: Sequence[Predictions],
+) -> tuple[int, dict[tuple[str, ...], NDArray[np.int64] | None]]:
+    """How many different rows there are, and where those of each set of ids stand among them.
+
+    None: they are all the rows, in their order.
+    """
+    sets = dict.fromkeys(p.ids for p in predictions)
+    if len(sets) <= 1:  # rows without ids, too, are the same rows
+        return next((len(p.labels) for p in predictions), 0), dict.fromkeys(sets)
+    place = {row: i for i, row in enumerate(dict.fromkeys(i for ids in sets for i in ids))}
+    return len(place), {ids: np.array([place[i] for i in ids]) for ids in sets}
 
 
 def _measured_on_all_rows(runs: Runs, metric: Metric) -> Measured | None:
@@ -113,10 +138,40 @@ def _measured_on_all_rows(runs: Runs, metric: Metric) -> Measured | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _DrawnRows:
-    """Resamples of n rows: `index` (b, n) names the rows, `times` (n, b) counts them."""
+    """Resamples of n rows: `index` (b, n) names the rows, `times` (n, b) counts them.
+
+    `rows_of_own`: where those rows stand of which a seed's predictions are; None: all.
+    """
 
     index: NDArray[np.int64]
     times: Floats
+    rows_of_own: NDArray[np.int64] | None = None
+    parts: dict[int, _DrawnRows] = field(default_factory=dict)
+
+    def first(self, most: int) -> _DrawnRows:
+        """The first `most` resamples; itself where it has no more."""
+        return (
+            self if most >= len(self.index) else _DrawnRows(self.index[:most], self.times[:, :most])
+        )
+
+    def of(self, rows: NDArray[np.int64] | None) -> _DrawnRows:
+        """What is drawn of some rows only, made once for each."""
+        if rows is None:
+            return self
+        if id(rows) not in self.parts:
+            self.parts[id(rows)] = _DrawnRows(self.index, self.times[rows], rows)
+        return self.parts[id(rows)]
+
+    def by_resample(self) -> Iterator[NDArray[np.int64]]:
+        """The rows of each resample, as places among the seed's own rows."""
+        if self.rows_of_own is None:
+            yield from self.index
+            return
+        own = np.full(self.index.shape[1], -1)
+        own[self.rows_of_own] = np.arange(len(self.rows_of_own))
+        for rows in self.index:
+            mine = own[rows]
+            yield mine[mine >= 0]
 
 
 def _draw_rows(rng: np.random.Generator, n: int, resamples: int) -> Iterator[_DrawnRows]:
@@ -159,7 +214,7 @@ def _resampler(
         return lambda drawn: weighted(p, drawn.times)
     if formula is not None:
         return lambda drawn: formula(count(drawn))
-    return lambda drawn: np.array([_value_on_rows(p, metric, rows) for rows in drawn.index])
+    return lambda drawn: np.array([_value_on_rows(p, metric, rows) for rows in drawn.by_resample()])
 
 
 def _class_indicator(classes: NDArray[np.int64], k: int) -> Any:
@@ -178,22 +233,31 @@ def _value_on_rows(p: Predictions, metric: Metric, rows: NDArray[np.int64]) -> f
 
 
 def check_paired(runs: Sequence[Runs]) -> None:
-    """All predictions must be of the same rows, with the same labels, in the same order."""
-    everything = [(r.label, seed, p) for r in runs for seed, p in r.by_seed.items()]
-    for label, seed, p in everything:
-        check_predictions(p)
-        first_label, first_seed, first = everything[0]
-        what = None
-        if p.ids != first.ids:
-            what = "other test rows"
-        elif not np.array_equal(p.labels, first.labels):
-            what = "other labels for the same test rows"
-        if what:
-            raise ValueError(
-                f"{label} (seed {seed}) has {what} than {first_label} (seed {first_seed}): "
-                f"a paired comparison needs the same ones in the same order; found {len(p.ids)} "
-                f"and {len(first.ids)} rows. Run both on the same data"
-            )
+    """With each seed, all methods must be of the same rows, with the same labels, in one order.
+
+    Seeds may have rows of their own, as folds have.
+    """
+    first_of: dict[int, tuple[str, Predictions]] = {}
+    for r in runs:
+        for seed, p in r.by_seed.items():
+            check_predictions(p)
+            label, first = first_of.setdefault(seed, (r.label, p))
+            what = None
+            if p.ids != first.ids:
+                what = "other test rows"
+            elif not np.array_equal(p.labels, first.labels):
+                what = "other labels for the same test rows"
+            if what:
+                raise ValueError(
+                    f"{r.label} (seed {seed}) has {what} than {label} (seed {seed}): "
+                    "a paired comparison needs the same ones in the same order; found "
+                    f"{len(p.ids)} and {len(first.ids)} rows. Run both on the same data"
+                )
+
+
+def seeds_share_rows(runs: Sequence[Runs]) -> bool:
+    """Whether all seeds are of the same rows; not so of folds."""
+    return len({p.ids for r in runs for p in r.by_seed.values()}) <= 1
 
 
 def metric_named(name: str) -> Metric:

@@ -1,7 +1,8 @@
-"""Tests of significance: sign-flip, exact McNemar, Holm's correction."""
+"""Tests of significance: sign-flip, exact McNemar, Tango's paired score, Holm's correction."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from tunelab.stats.resampling import Floats
 __all__ = [
     "holm",
     "mcnemar",
+    "paired_score_variance",
     "sign_flip",
 ]
 
@@ -58,6 +60,21 @@ def mcnemar(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_]) -> float:
     if not only_a + only_b:
         return 1.0
     return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
+
+
+def paired_score_variance(only_a: float, only_b: float, rows: int, difference: float) -> float:
+    """Variance of the difference of two paired shares if the true one were `difference`.
+
+    `only_a` and `only_b` are the shares of n rows on which one alone is right, `difference` of a
+    minus b in -1..1. The score of Tango 1998 ("Equivalence test and confidence interval for the
+    difference in proportions for the paired-sample design"): (2 q + d (1 - d)) / n with q the most
+    likely share of "b alone" under that difference.
+    """
+    n, d = rows, difference
+    b = -n * (only_a + only_b) + n * (2 - only_a + only_b) * d
+    c = -n * only_b * d * (1 - d)
+    q = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)
+    return max(0.0, 2 * max(q, 0.0, -d) + d * (1 - d)) / n
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -2,45 +2,37 @@
 
 Two methods are compared on the same test rows and over the seeds that both have. Two things make
 their difference uncertain: other seeds would have trained other models, and other test rows would
-have been easier or harder. Both count in the interval and in the test (see `difference`), the test
-must survive Holm's correction over all pairs, and the seeds must agree (see `compare_all`).
+have been easier or harder. Both count in the interval and in the test (`contrasts`, `noise`), and
+the test must hold for all pairs of the study at once (see `compare_all`).
 docs/statistics.md explains each procedure and shows, by simulation, how often it is wrong.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from tunelab.core.values import Comparison, Estimate
 from tunelab.core.words import counted
+from tunelab.stats.contrasts import Contrast, estimate_of, no_interval_reason, together
 from tunelab.stats.crossed import LEVEL, components
-from tunelab.stats.intervals import (
-    Contrast,
-    contrast_of,
-    estimate_of,
-    no_interval_reason,
-    no_shared_seed,
-)
+from tunelab.stats.intervals import no_shared_seed
 from tunelab.stats.losses import MARGIN
 from tunelab.stats.metrics import Metric
-from tunelab.stats.power import least_seeds, rows_needed, seeds_needed
+from tunelab.stats.power import Decision, Observed, least_seeds, more_rows, more_seeds
 from tunelab.stats.resampling import (
     LEAST_SEEDS,
     RESAMPLES,
     Runs,
     check_fractions,
-    check_paired,
     measure_all,
     metric_named,
     resamples_for,
 )
-from tunelab.stats.tests import holm
 
 __all__ = [
     "compare",
@@ -82,75 +74,82 @@ def compare_all(
     margin: float = MARGIN,
     level: float = LEVEL,
     resamples: int = RESAMPLES,
+    alpha: float | None = None,
+    alpha_equivalent: float | None = None,
 ) -> list[Comparison]:
-    """Compare all pairs on one metric, in the order of `runs`; p values are Holm-adjusted.
+    """Compare all pairs on one metric, in the order of `runs`; p values hold for all at once.
 
-    "better" and "worse" need at least 6 shared seeds and two tests at 1 - level: the t test that
-    belongs to the interval of `difference`, which counts seeds and rows, Holm-adjusted over all
-    pairs; and the sign-flip over seeds, which assumes no distribution. The sign-flip is not
-    adjusted: the first test holds the family-wise error, and with 6 seeds no sign-flip p could pass
-    any correction. "equivalent", for metrics in [0, 1], needs 6 seeds and two one-sided tests: the
-    interval at 2 level - 1 (90%) lies within +-margin (Schuirmann 1987); it is of each pair.
-    Where every seed of both methods gives the same predictions, seeds are no repetition: the test
-    is then over test rows (exact McNemar for accuracy), and two seeds are enough. Where seeds move
-    the scores but no class, the test for metrics of classes is over rows too, but six seeds stay
-    the rule. All else is "undecided".
+    "better" and "worse" need at least 6 shared seeds and the t test that belongs to the interval of
+    `difference`, which counts seeds and rows, at `alpha` (1 - level) after a step-down correction
+    over all pairs that knows how they hang together (Romano & Wolf 2005). "equivalent", for metrics
+    in [0, 1], needs 6 seeds and two one-sided tests at `alpha_equivalent` (1 - level; Schuirmann
+    1987), of accuracy with Tango's score for the rows; it is of each pair. Where every seed of both
+    methods gives the same predictions, seeds are no repetition: the test is then over test rows
+    (exact McNemar for accuracy), and two seeds are enough. Where seeds move the scores but no
+    class, the test for metrics of classes is over rows too, but six seeds stay the rule. All else
+    is "undecided". `alpha` and `alpha_equivalent` are smaller where a study is looked at more than
+    once.
 
-    `simultaneous` is the interval at the Bonferroni level: it holds for all pairs at once. Where
-    Holm, which is sharper, tells a pair from zero and that interval does not, it ends at zero.
+    `simultaneous` is the interval at the level at which those of all pairs hold at once. Where the
+    test, which is sharper, tells a pair from zero and that interval does not, it ends at zero.
 
     Pairs without a shared seed, and methods on which the metric has no value (log loss of an
     SVM's margins), are left out. Raises ValueError where the test rows differ.
     """
     chosen = metric_named(metric)
     check_fractions(level=level, margin=margin)
-    check_paired(runs)
     # The score table has None, with its reason, where a metric has no value.
     (measured,) = measure_all(runs, [chosen], rng, resamples)
-    pairs = [
-        (a.runs.label, b.runs.label, contrast)
-        for a, b in combinations(measured, 2)
-        if (contrast := contrast_of(a, b, chosen, rng)) is not None
-    ]
-    adjusted = iter(holm([c.p_value for _, _, c in pairs if c.p_value is not None]))
-    adjusted_p = [None if c.p_value is None else next(adjusted) for _, _, c in pairs]
-    open_pairs = sum(p is None or p > 1 - level + 1e-12 for p in adjusted_p)
-    rule = _StudyRule(chosen, margin, level, len(pairs), max(1, open_pairs), resamples)
+    of_all = together(measured, chosen, rng)
+    rule = _StudyRule(
+        chosen,
+        margin,
+        level,
+        len(of_all.contrasts),
+        of_all.level_for_all(level),
+        resamples,
+        1 - level if alpha is None else alpha,
+        1 - level if alpha_equivalent is None else alpha_equivalent,
+    )
+    chances = of_all.chances(chosen, margin)
     return [
-        _comparison_of(a, b, c, p, rule) for (a, b, c), p in zip(pairs, adjusted_p, strict=True)
+        replace(_comparison_of(c, p, rule), chance=chance)
+        for c, p, chance in zip(of_all.contrasts, of_all.adjusted, chances, strict=True)
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class _StudyRule:
-    """What all pairs of a study share; `open_pairs` are those that Holm does not tell apart."""
+    """What all pairs share; `level_for_all`: of one interval, so that all hold at once."""
 
     metric: Metric
     margin: float
     level: float
     pairs: int
-    open_pairs: int
+    level_for_all: float
     resamples: int
+    alpha: float
+    alpha_equivalent: float
 
-    @property
-    def alpha(self) -> float:
-        return 1 - self.level + 1e-12
+    def tells(self, p: float | None) -> bool:
+        """Whether an adjusted p tells a pair from zero."""
+        return p is not None and p <= self.alpha + 1e-12
 
 
-def _comparison_of(a: str, b: str, c: Contrast, p: float | None, rule: _StudyRule) -> Comparison:
+def _comparison_of(c: Contrast, p: float | None, rule: _StudyRule) -> Comparison:
     verdict = _verdict_of(c, p, rule)
     seeds: int | None = None
     rows: int | None = None
     if verdict == "undecided":
         need = _what_is_missing(c, p, rule)
         seeds, rows, reason = need.seeds, need.rows, need.reason
-        sentence = _undecided_sentence(a, b, c, p, rule)
+        sentence = _undecided_sentence(c, p, rule, need)
     else:
         reason = f"p by {c.test}" if verdict != "equivalent" else "two one-sided tests"
-        sentence = _decided_sentence(a, b, c, p, rule)
+        sentence = _decided_sentence(c, p, rule, verdict)
     return Comparison(
-        a=a,
-        b=b,
+        a=c.a,
+        b=c.b,
         metric=rule.metric.name,
         difference=estimate_of(c, rule.level, resamples_for(rule.metric, rule.resamples)),
         verdict=verdict,
@@ -166,10 +165,10 @@ def _comparison_of(a: str, b: str, c: Contrast, p: float | None, rule: _StudyRul
 
 
 def _simultaneous(c: Contrast, p: float | None, rule: _StudyRule) -> tuple[float, float] | None:
-    found = c.interval(1 - (1 - rule.level) / max(1, rule.pairs))
-    if found is None or p is None or p > rule.alpha:
-        return found
-    low, high = found
+    interval = c.interval(rule.level_for_all)
+    if interval is None or not rule.tells(p):
+        return interval
+    low, high = interval
     return (max(low, 0.0), high) if c.value > 0 else (low, min(high, 0.0))
 
 
@@ -190,12 +189,19 @@ def _is_ahead(c: Contrast, rule: _StudyRule) -> bool:
 def _verdict_of(c: Contrast, p: float | None, rule: _StudyRule) -> Verdict:
     if not c.deterministic and c.seeds < LEAST_SEEDS:
         return "undecided"
-    agreed = c.p_seeds is None or c.p_seeds <= rule.alpha
-    if p is not None and p <= rule.alpha and agreed and _excludes_zero(c, rule.level):
+    if rule.tells(p) and _excludes_zero(c, rule.level):
         return "better" if _is_ahead(c, rule) else "worse"
-    if rule.metric.percent and _interval_within(c, 2 * rule.level - 1, rule.margin):
+    if rule.metric.percent and _is_equivalent(c, rule):
         return "equivalent"
     return "undecided"
+
+
+def _is_equivalent(c: Contrast, rule: _StudyRule) -> bool:
+    """Both one-sided tests, and the interval that is shown, rule out the margin."""
+    above, below = c.p_not_below(rule.margin), c.p_not_above(-rule.margin)
+    if above is None or below is None or max(above, below) > rule.alpha_equivalent:
+        return False
+    return _interval_within(c, 1 - 2 * rule.alpha_equivalent, rule.margin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,49 +214,35 @@ class _Missing:
 
 
 def _what_is_missing(c: Contrast, p: float | None, rule: _StudyRule) -> _Missing:
-    least = least_seeds(rule.level)
+    least = least_seeds()
     if c.spread is None or c.item_variance is None:
         return _Missing(None, None, no_interval_reason(c.rows).removeprefix("no interval: "))
     if not c.deterministic and c.seeds == 1:
         reason = f"one seed: the spread over seeds is unknown; at least {least} are needed"
         return _Missing(None, None, reason)
-    seed_variance = 0.0 if c.deterministic else c.seed_variance
-    item_variance = c.item_variance
-
-    def ask(needed: Callable[..., tuple[int | None, str]]) -> tuple[int | None, str]:
-        return needed(
-            c.value,
-            seed_variance,
-            item_variance,
-            seeds=c.seeds,
-            rows=c.rows,
-            level=rule.level,
-            pairs=rule.open_pairs,
-            margin=rule.margin if rule.metric.percent else None,
-        )
-
-    told = p is not None and p <= rule.alpha
+    observed = Observed(c.value, c.noises, c.item_variance, c.seeds, c.rows)
+    margin = rule.margin if rule.metric.percent else None
+    goal = Decision(abs(c.value), rule.level_for_all, rule.level, margin)
     if c.deterministic:  # told, and yet undecided: the interval and the exact test disagree
-        rows, reason = ask(rows_needed)
+        rows, reason = more_rows(observed, goal)
         return _Missing(None, rows, reason)
-    seeds, reason = ask(seeds_needed)
-    rows, _ = ask(rows_needed)
-    if not told:
+    seeds, reason = more_seeds(observed, goal)
+    rows, _ = more_rows(observed, goal)
+    if not rule.tells(p):
         return _Missing(seeds, rows, reason)
-    # By the t test, and not by the sign-flip: more rows of these seeds may not change that.
-    if c.seeds < least or c.p_seeds is None:
+    if c.seeds < least:
         few = f"{c.seeds} seeds: at least {least} are needed"
         return _Missing(max(1, least - c.seeds), None, few)
-    return _Missing(seeds, None, f"the seeds do not agree (sign-flip p = {c.p_seeds:.2g})")
+    return _Missing(seeds, rows, reason)
 
 
 # --- plain words ----------------------------------------------------------------------------
 
 
-def _decided_sentence(a: str, b: str, c: Contrast, p: float | None, rule: _StudyRule) -> str:
-    verdict, size = _verdict_of(c, p, rule), _size_in_words(c, rule.metric)
+def _decided_sentence(c: Contrast, p: float | None, rule: _StudyRule, verdict: Verdict) -> str:
+    a, b, size = c.a, c.b, _size_in_words(c, rule.metric)
     if verdict == "equivalent":  # with the interval that the verdict rests on
-        tost = _interval_in_words(c, 2 * rule.level - 1, rule.metric)
+        tost = _interval_in_words(c, 1 - 2 * rule.alpha_equivalent, rule.metric)
         within = _margin_in_words(rule.margin)
         return f"{a} and {b} are equivalent within {within}: {size}, {tost} ({_basis_in_words(c)})"
     interval = _interval_in_words(c, rule.level, rule.metric)
@@ -260,9 +252,8 @@ def _decided_sentence(a: str, b: str, c: Contrast, p: float | None, rule: _Study
     return f"{a} is {verdict} than {b}: {size} ({tail}){within}"
 
 
-def _undecided_sentence(a: str, b: str, c: Contrast, p: float | None, rule: _StudyRule) -> str:
-    size = _size_in_words(c, rule.metric)
-    need = _what_is_missing(c, p, rule)
+def _undecided_sentence(c: Contrast, p: float | None, rule: _StudyRule, need: _Missing) -> str:
+    a, b, size = c.a, c.b, _size_in_words(c, rule.metric)
     if c.spread is None:
         return f"{a} and {b} cannot be told apart: {size}, no interval ({need.reason})"
     tail = f"{size}, {_interval_in_words(c, rule.level, rule.metric)}"
@@ -270,12 +261,11 @@ def _undecided_sentence(a: str, b: str, c: Contrast, p: float | None, rule: _Stu
         return f"{a} is within noise of {b}: {tail}; {_remedy_in_words(c, need)}"
     place, word = ("ahead of", "better") if _is_ahead(c, rule) else ("behind", "worse")
     lead = f"{a} is {place} {b}: {tail}"
-    least = least_seeds(rule.level)
+    least = least_seeds()
     if not c.deterministic and c.seeds < least:
         have = counted(c.seeds, "seed")
         return f"{lead} ({have}: at least {least} are needed before tunelab says {word})"
-    told = p is not None and p <= rule.alpha
-    why = need.reason if told else _test_in_words(c, p, rule)
+    why = need.reason if rule.tells(p) else _test_in_words(c, p, rule)
     remedy = _remedy_in_words(c, need)
     return f"{lead}, but {why}" + (f"; {remedy}" if remedy != why else "")
 
@@ -307,8 +297,11 @@ def _test_in_words(c: Contrast, p: float | None, rule: _StudyRule) -> str:
     if p is None:
         return "no test"
     value = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-    after = " after Holm" if rule.pairs > 1 else ""
-    return f"{value}{after}{', exact McNemar' if 'McNemar' in c.test else ''}"
+    after = f" among {rule.pairs} pairs" if rule.pairs > 1 else ""
+    exact = ", exact McNemar" if "McNemar" in c.test else ""
+    asked = rule.alpha < 1 - rule.level - 1e-12 and not rule.tells(p)
+    look = f" (this look asks for {rule.alpha:.2g})" if asked else ""
+    return f"{value}{after}{exact}{look}"
 
 
 def _with_sign(value: float, decimals: int) -> str:

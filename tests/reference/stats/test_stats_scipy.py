@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import stats as sp
+from scipy.optimize import minimize_scalar
+from scipy.special import xlogy
 
 from tunelab.core.values import Predictions
 from tunelab.stats import (
@@ -21,6 +23,7 @@ from tunelab.stats import (
     standard_error,
 )
 from tunelab.stats.metrics import METRICS
+from tunelab.stats.tests import paired_score_variance
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what statsmodels warns about while it is imported
@@ -193,3 +196,22 @@ def test_a_real_svm_is_deterministic_over_seeds(dual):
     assert "McNemar" in c.reason
     assert c.verdict == "better"
     assert "every seed predicts the same" in c.sentence
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (6, 0), (3, 9), (1, 1), (0, 12)])
+@pytest.mark.parametrize("difference", [-0.03, -0.01, 0.0, 0.02])
+def test_tangos_variance_is_that_of_the_most_likely_table(only_a, only_b, difference):
+    rows = 200
+
+    def log_likelihood(q):  # q: the share of rows on which b alone is right
+        p = q + difference
+        rest = rows - only_a - only_b
+        return -(xlogy(only_a, p) + xlogy(only_b, q) + xlogy(rest, 1 - p - q))
+
+    low, high = max(0.0, -difference), (1 - difference) / 2
+    best = minimize_scalar(
+        log_likelihood, bounds=(low, high), method="bounded", options={"xatol": 1e-12}
+    )
+    expected = (2 * best.x + difference - difference**2) / rows
+    found = paired_score_variance(only_a / rows, only_b / rows, rows, difference)
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-7)
