@@ -83,6 +83,17 @@ def test_what_is_said_of_it_says_that_it_is_cross_fitted(folded: Path) -> None:
     assert said in " ".join(shown.out.split())
     written = json.loads((folded / "comparison.json").read_text(encoding="utf-8"))
     assert said in written["headline"]
+    (pair,) = written["comparisons"]
+    assert pair["difference"]["n"] == 6
+    assert pair["difference"]["low"] < pair["difference"]["high"]
+    for row in written["rows"]:
+        estimate = row["estimates"]["test_accuracy"]
+        assert estimate["low"] < estimate["high"]
+    judged = json.loads(run_here("calibration", folded, "--json").out)["methods"]
+    assert [m["before"]["ece"]["n"] for m in judged] == [6, 6]
+    cut = run_here("slices", folded)
+    assert cut.code == 2
+    assert "cross-fitted, so each seed tests other rows" in cut.err
     page = (folded / "report.html").read_text(encoding="utf-8")
     assert "Cross-fitted: 6 folds: every one of 160 rows is tested once." in page
     assert "6 folds: every one of 160 rows is tested once; in each about 109 to train" in page
@@ -151,6 +162,8 @@ def test_seeds_that_are_added_test_other_parts_and_keep_what_is_there(
     after = {p.name: p.stat().st_mtime_ns for p in (copy / "trials").iterdir()}
     assert before.items() <= after.items()
     found = tunelab.Study(copy).predictions()
+    (pair,) = tunelab.Study(copy).summary.comparisons
+    assert pair.difference.n == 8
     new = found[found["seed"] >= 6]
     assert sorted(set(zip(new["repetition"], new["fold"], strict=True))) == [(1, 0), (1, 1)]
     old = set(found[(found["seed"] == 0)]["id"])

@@ -21,7 +21,7 @@ from tunelab.analysis.verdict import Row, Summary, headline, verdict_sentences
 from tunelab.core.errors import ConfigError, suggest
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Comparison, Cost, Estimate, Predictions, TrialResult
-from tunelab.stats import Runs, check_paired, compare_all, mean_interval, means
+from tunelab.stats import Runs, compare_all, mean_interval, means
 from tunelab.stats.metrics import METRICS
 from tunelab.stats.racing import race_from_json
 
@@ -181,12 +181,6 @@ def paired_by_seed(runs: Mapping[str, Runs]) -> bool:
     that is divided anew by each seed.
     """
     of_seed = {(seed, p.ids) for r in runs.values() for seed, p in r.by_seed.items()}
-    if len({ids for _, ids in of_seed}) <= 1:
-        return True
-    try:
-        check_paired(list(runs.values()))
-    except ValueError:
-        return False
     return len(of_seed) == len({seed for seed, _ in of_seed})
 
 

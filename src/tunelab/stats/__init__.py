@@ -23,14 +23,13 @@ from tunelab.stats.intervals import (
 )
 from tunelab.stats.losses import Loss, losses
 from tunelab.stats.power import detectable_difference, least_seeds, rows_needed, seeds_needed
-from tunelab.stats.resampling import LEAST_SEEDS, Runs, check_paired
+from tunelab.stats.resampling import LEAST_SEEDS, Runs
 from tunelab.stats.tests import holm, mcnemar, sign_flip
 from tunelab.stats.verdicts import compare, compare_all, decimals
 
 __all__ = [
     "Loss",
     "Runs",
-    "check_paired",
     "compare",
     "compare_all",
     "components",
