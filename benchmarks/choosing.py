@@ -14,10 +14,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tunelab import analysis
-from tunelab.analysis import Summary, curves, numbers, ranks, tradeoff, verdict
-from tunelab.analysis.front import front, noun
+from tunelab.analysis import Summary, curves, numbers, ranks, tradeoff
+from tunelab.analysis.advice import lost
+from tunelab.analysis.answer import score_in_words
+from tunelab.analysis.costs import noun
+from tunelab.analysis.costs import ratio as ratio_of_costs
+from tunelab.analysis.front import front
 from tunelab.analysis.markdown import in_markdown
-from tunelab.analysis.tradeoff import Recommendation
+from tunelab.analysis.verdict import Recommendation, margin_in_words
 from tunelab.core import study_folder
 from tunelab.core.errors import InputError
 from tunelab.core.study_folder import StudyRecord
@@ -86,7 +90,7 @@ def _study(record: StudyRecord, margin: float) -> Iterator[str]:
     )
     yield ""
     yield from ["| if | take | because |", "|---|---|---|"]
-    yield f"| only the score counts | {_code(said.best)} | {in_markdown(verdict.headline(said))} |"
+    yield f"| only the score counts | {_code(said.best)} | {in_markdown(_only_score(said))} |"
     for matters, found in _by_cost(record, said, margin):
         because = found.sentence.partition(": ")[2]
         loss = _loss(margin, said)
@@ -102,6 +106,13 @@ def _study(record: StudyRecord, margin: float) -> Iterator[str]:
     yield ""
     yield from [f"> {in_markdown(w)}" + "\n>" for w in said.warnings[:-1]]
     yield from [f"> {in_markdown(w)}" for w in said.warnings[-1:]]
+
+
+def _only_score(said: Summary) -> str:
+    """Why the best of validation is taken where costs do not matter."""
+    if said.best is None:
+        return said.answer.sentence
+    return f"best on validation: {score_in_words(said)}"
 
 
 def _by_cost(
@@ -126,7 +137,7 @@ def _surely(record: StudyRecord, found: Recommendation) -> str:
     choice, best = found.choice, found.best
     if choice is None or best is None or choice == best:
         return ""
-    ratio = tradeoff.ratio(record, choice, best, found.cost)
+    ratio = ratio_of_costs(record, choice, best, found.cost)
     heading = noun(found.cost)
     return f"; {heading}: {_times(ratio)} that of {best}" if ratio else ""
 
@@ -167,7 +178,8 @@ def _against_best(record: StudyRecord, said: Summary, margin: float) -> Iterator
     yield (
         f"Each method against `{best}`: what is lost on "
         f"{'test' if said.part == 'test' else 'validation'} (90% interval), and its costs as a "
-        f"multiple of those of `{best}` (95% interval over seeds)."
+        f"multiple of those of `{best}` (95% interval over seeds; of fewer than six the smallest "
+        "and the largest)."
     )
     yield ""
     yield f"| method | lost | shown to be below {_loss(margin, said)} | {' | '.join(heads)} |"
@@ -176,7 +188,7 @@ def _against_best(record: StudyRecord, said: Summary, margin: float) -> Iterator
         if row.label == best or row.label not in own:
             continue
         x = own[row.label]
-        ratios = [_times(tradeoff.ratio(record, row.label, best, c)) for c in costs]
+        ratios = [_times(ratio_of_costs(record, row.label, best, c)) for c in costs]
         shown = "yes" if x.acceptable else "no"
         yield f"| {_code(row.label)} | {_points(x.loss, said)} | {shown} | {' | '.join(ratios)} |"
     yield ""
@@ -200,11 +212,11 @@ def _code(label: str | None) -> str:
 
 
 def _loss(margin: float, said: Summary) -> str:
-    return tradeoff.points(margin, said.metric)
+    return margin_in_words(margin, said.metric)
 
 
 def _points(loss: Estimate, said: Summary) -> str:
-    value, _, interval = tradeoff.lost(loss, said.metric).partition(" lost, 90% interval ")
+    value, _, interval = lost(loss, said.metric).partition(" lost, 90% interval ")
     return f"{value} ({interval})" if interval else value.partition(" lost")[0]
 
 

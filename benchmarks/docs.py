@@ -47,8 +47,8 @@ def bases() -> str:
     lines = [
         "# Bases", "",
         "A base is any checkpoint of one of these types (`model_type` in its config.json). Another "
-        "type works with `lora` when you name its head (`modules_to_save`) and layers "
-        "(`target_modules`).", "",
+        "type works with `full` and `svm`, and with `lora` when you name its head "
+        "(`modules_to_save`) and layers (`target_modules`).", "",
         "| type | head: trained and saved | the head reads | query | query-value | attention "
         "| all-linear adds | padding |",
         "|---|---|---|---|---|---|---|---|",
@@ -66,8 +66,38 @@ def bases() -> str:
         "",
         "GPT-2 keeps its linear layers as Conv1D, with the weight as (in, out); peft is told so "
         "(`fan_in_fan_out`). In GPT-2 and ModernBERT one layer computes query, key and value: "
-        "`query` adapts all three. A decoder's last token is found by transformers from the pad "
-        "token's id, which is set both in its tokenizer and in its config.",
+        "`query` adapts all three. A decoder's head reads the last token that is not the pad id, "
+        "which is set both in its tokenizer and in its config. Where that is the token that texts "
+        "end with, it reads the one before: here as in transformers, in training, scoring and "
+        "merging alike. RoBERTa's positions leave the pad id out, in a text too.",
+        "",
+        "## What a base has to be",
+        "",
+        "All of this is found out in the plan, before anything is trained, and refused in one line "
+        "with exit code 2. What was fine once is remembered by content.",
+        "",
+        "- **Whole.** Every tensor but the head's and a pooler's is in its files, in the "
+        "shape that its config.json says, and no layer is left over; every number is finite; "
+        "a listed part of the weights is there. A prefix that a wrapper for training left "
+        "before every name (`module.`, `_orig_mod.`) is taken off, and that is said.",
+        "- **Its own type.** `model_type` and `architectures` agree; sizes are above 0.",
+        "- **Float and not adapted.** Weights that are quantised already, an adapter in a "
+        "base's place, an encoder with a decoder and weights of another name than "
+        "`model.safetensors` are refused.",
+        "- **One with its tokenizer.** Every token has a row in the embedding; there is a pad "
+        "token or an end of text; positions reach as far as `max_length`.",
+        "- **The same beside others.** A text scores the same alone, beside a long one and in "
+        "another order, to a thousandth of the largest score (a hundred-thousandth in "
+        "`tests/contracts/test_company.py`, where every type above is tried). Of a type "
+        "without a row this is tried with four tiny texts. Where padding changes scores "
+        "(FNet, ConvBERT, XLNet), texts are trained on and scored with those of their own "
+        "length, and that is said: `engine_reason` in the result's details. Elsewhere, give "
+        "such a model one text at a time.",
+        "",
+        "A base that brings a classifier's head: where its labels (`id2label`, `label2id`) "
+        "are those of the data, training starts from it, row by name, in whatever order; for "
+        "any other labels its last layer starts anew. Both are said in the plan and kept in "
+        "the result's `details.notes`.",
     ]  # fmt: skip
     return _HEAD + "\n".join(lines) + "\n"
 

@@ -3,10 +3,13 @@
     python benchmarks/gate.py            # all figures, as written in docs/log.md
     python benchmarks/gate.py --rows 100000 --words 20 --only speed
 
-Planted in the bundled reviews, with fixed seeds: copies that differ in marks, in a word or two, in
-typos, in their end; and texts that only look alike (half of the words shared, the same words in
-another order, the same template). Recall and precision are of rows. Label noise: 5% of labels
-flipped at random. Times are processor seconds of one process with one thread.
+Planted in real texts (the bundled reviews, and ../shared/data or TUNELAB_DATA where it is there)
+that no other is like, with fixed seeds: copies that differ in marks, in words, in typos, in their
+order; halves of a text, in another and alone; and texts that only look alike (the same words in
+another order, every other word, a phrase of three words). "twins" prints which share of each is
+found, by the texts' length, "footers" how many clean rows are called leaks where footers stand
+below many, each beside its goal. Recall and precision are of rows. Times are processor
+seconds of one process with one thread. Labels, languages and give-aways: gate_labels.py.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import argparse
 import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,11 +27,8 @@ import numpy as np
 from tunelab import data
 from tunelab.core.values import Dataset, DataSpec, Split
 from tunelab.data import duplicates
-from tunelab.data.gate.labels import label_issues, out_of_fold
-from tunelab.data.gate.values import bag_of
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-
 
 # --- planted copies -------------------------------------------------------------------------
 
@@ -80,6 +80,49 @@ def _longer(text: str, rng: np.random.Generator, pool: list[str]) -> str:
     return " ".join([text, *map(str, rng.choice(pool, 2))])
 
 
+def _fifth(text: str, rng: np.random.Generator, pool: list[str]) -> str:
+    words = text.split()
+    for i in rng.choice(len(words), max(1, round(0.2 * len(words))), replace=False):
+        words[i] = str(rng.choice(pool))
+    return " ".join(words)
+
+
+def _swapped(text: str, _rng: np.random.Generator, _: list[str]) -> str:
+    words = text.split()
+    return " ".join(words[len(words) // 2 :] + words[: len(words) // 2])
+
+
+def _first_half(text: str, _rng: np.random.Generator, _: list[str]) -> str:
+    words = text.split()
+    return " ".join(words[: (len(words) + 1) // 2])
+
+
+def _last_half(text: str, _rng: np.random.Generator, _: list[str]) -> str:
+    words = text.split()
+    return " ".join(words[len(words) // 2 :])
+
+
+def _half_and_new(text: str, rng: np.random.Generator, pool: list[str]) -> str:
+    words = _first_half(text, rng, pool).split()
+    return " ".join([*words, *_some(rng, pool, len(text.split()) - len(words))])
+
+
+def _within(text: str, rng: np.random.Generator, pool: list[str]) -> str:
+    many = len(text.split())
+    before, after = _some(rng, pool, many // 2), _some(rng, pool, many)
+    return " ".join([*before, text, *after])
+
+
+def _prefix(text: str, rng: np.random.Generator, pool: list[str]) -> str:
+    return " ".join([text[:100], *_some(rng, pool, len(text.split()))])
+
+
+def _some(rng: np.random.Generator, pool: list[str], many: int) -> list[str]:
+    """Words that stood one after another."""
+    start = int(rng.integers(max(1, len(pool) - many)))
+    return pool[start : start + many]
+
+
 COPIES: dict[str, Callable[[str, np.random.Generator, list[str]], str]] = {
     "marks": _marks,
     "words replaced": _words,
@@ -88,13 +131,18 @@ COPIES: dict[str, Callable[[str, np.random.Generator, list[str]], str]] = {
     "typos": _typos,
     "end cut": _cut,
     "end added": _longer,
+    "a fifth replaced": _fifth,
+    "halves swapped": _swapped,
 }
 
 
-def _half(text: str, rng: np.random.Generator, pool: list[str]) -> str:
-    words = text.split()
-    half = len(words) // 2
-    return " ".join([*words[:half], *map(str, rng.choice(pool, len(words) - half))])
+PARTS_OF = {
+    "first half": _first_half,
+    "last half": _last_half,
+    "half, then new": _half_and_new,
+    "within another": _within,
+    "prefix of 100": _prefix,
+}
 
 
 def _shuffled(text: str, rng: np.random.Generator, _: list[str]) -> str:
@@ -106,7 +154,13 @@ def _template(text: str, rng: np.random.Generator, pool: list[str]) -> str:
     return " ".join(w if i % 2 else str(rng.choice(pool)) for i, w in enumerate(words))
 
 
-LOOK_ALIKES = {"half shared": _half, "shuffled": _shuffled, "every other word": _template}
+def _phrase(text: str, rng: np.random.Generator, pool: list[str]) -> str:
+    words, new = text.split(), _some(rng, pool, len(text.split()))
+    start = int(rng.integers(len(words) - 2))
+    return " ".join([*new[: len(new) // 2], *words[start : start + 3], *new[len(new) // 2 :]])
+
+
+LOOK_ALIKES = {"shuffled": _shuffled, "every other word": _template, "phrase of three": _phrase}
 
 
 @dataclass(frozen=True)
@@ -120,13 +174,18 @@ class Planted:
 
 
 def base_texts(least_words: int = 8) -> list[str]:
-    """The bundled reviews that no other is near, of so many words at least."""
+    """The bundled reviews that no other is like, of so many words at least."""
     dataset = data.load(DataSpec("demo:stars"))
     texts = [t for s in dataset.parts.values() for t in s.texts if len(t.split()) >= least_words]
-    twins = duplicates.find_twins(texts, near=0.3)
-    alone = np.ones(len(twins.first), dtype=bool)
-    alone[twins.pairs.ravel()] = False
-    return [texts[i] for i in twins.first[alone]]
+    return alone(texts)
+
+
+def alone(texts: list[str]) -> list[str]:
+    """The texts that no other is like."""
+    twins = duplicates.find_twins(texts)
+    kept = np.ones(len(twins.first), dtype=bool)
+    kept[twins.pairs.ravel()] = False
+    return [texts[i] for i in twins.first[kept]]
 
 
 def plant(texts: list[str], seed: int, share: float = 0.3) -> Planted:
@@ -185,30 +244,108 @@ def score_repeats(planted: Planted) -> dict[str, float]:
     return {"recall": float(np.mean(hit)), "precision": float(np.mean(good))}
 
 
-# --- label noise ----------------------------------------------------------------------------
+# --- what is found of each kind, and what is called a leak below footers ---------------------
+
+BANDS = ((8, 8), (9, 11), (12, 15), (16, 25), (26, 50), (51, 120), (121, 400))
+LEAST = {"first half": 12, "last half": 12, "half, then new": 12}  # half of fewer is a phrase
+RECALL, FALSE = 0.9, 0.01
+FOOTERS = (
+    "Sent from my iPhone",
+    "Best regards, Anna Schmidt, Head of Customer Care, Example Limited, Berlin",
+    "This message and any attachment are confidential and may be privileged or otherwise protected "
+    "from disclosure. If you are not the intended recipient, please telephone or email the sender "
+    "and delete this message and any attachment from your system.",
+)
 
 
-def score_labels(dataset: Dataset, seed: int, noise: float = 0.05) -> dict[str, float]:
-    """Flip 5% of all labels at random; precision and recall of what cleanlab flags."""
+def real_texts() -> dict[str, list[str]]:
+    """Texts by data set: the bundled reviews, and those of ../shared/data that are there."""
+    import os
+
+    import pandas as pd
+
+    folder = Path(os.environ.get("TUNELAB_DATA", SHARED))
+    out = {"demo": base_texts(1)}
+    for name in ("rotten_tomatoes", "emotion", "sst2", "imdb_3k"):
+        frames = [pd.read_parquet(f) for f in sorted((folder / name).glob("*.parquet"))]
+        if frames:
+            texts = pd.concat(frames)
+            column = "sentence" if "sentence" in texts else "text"
+            found = [str(t) for t in texts[column]]
+            out[name] = found[:20_000] if name == "sst2" else found
+    return out
+
+
+def found_of(texts: list[str], low: int, high: int, many: int, seed: int = 0) -> dict[str, float]:
+    """The share of planted texts of each kind that is found, of sources of low to high words."""
     rng = np.random.default_rng(seed)
-    texts = [t for s in dataset.parts.values() for t in s.texts]
-    labels = np.concatenate([s.labels for s in dataset.parts.values()])
-    k = len(dataset.label_names)
-    flipped = rng.random(len(labels)) < noise
-    noisy = np.where(flipped, (labels + rng.integers(1, k, len(labels))) % k, labels)
-    twins = duplicates.find_twins(texts)
-    probabilities = out_of_fold(twins, bag_of(twins), noisy, k)
-    flagged = label_issues(noisy, probabilities)
-    first = flagged[: int(flipped.sum())]
-    return {
-        "rows": len(labels),
-        "accuracy": float((probabilities.argmax(axis=1) == noisy).mean()),
-        "flagged": float(len(flagged) / len(labels)),
-        "recall": float(flipped[flagged].sum() / flipped.sum()),
-        "precision": float(flipped[flagged].mean()),
-        "precision of as many as were flipped": float(flipped[first].mean()),
-        "by chance": float(flipped.mean()),
+    sources = [i for i, t in enumerate(texts) if low <= len(t.split()) <= high]
+    sources = [int(i) for i in rng.permutation(sources)[:many]]
+    pool = [w for i in rng.permutation(len(texts))[:4000] for w in texts[i].split()]
+    out = {}
+    for name, make in {**COPIES, **PARTS_OF, **LOOK_ALIKES}.items():
+        some = [i for i in sources if name != "prefix of 100" or len(texts[i]) >= 130]
+        if len(some) < 50 or low < LEAST.get(name, 0):
+            continue
+        found = duplicates.match(texts, [make(texts[i], rng, pool) for i in some])
+        right = found.row == np.array(some) if name not in LOOK_ALIKES else found.found
+        out[name] = float(right.mean())
+    return out
+
+
+def show_found(many: int) -> None:
+    """Print a table a data set: kinds by length, and whether the goal is met."""
+    for name, whole in real_texts().items():
+        texts = alone(whole)
+        cells = {band: found_of(texts, *band, many) for band in BANDS}
+        bands = [b for b in BANDS if cells[b]]
+        print(
+            f"\n{name}: {len(texts):,} texts; found of up to {many} planted, by words of the text"
+        )
+        print("| kind | " + " | ".join(f"{a}-{b}" for a, b in bands) + " | goal |")
+        print("|---" * (len(bands) + 2) + "|")
+        for kind in (*COPIES, *PARTS_OF, *LOOK_ALIKES):
+            shares = [cells[b].get(kind) for b in bands]
+            shown = ["" if s is None else f"{s:.1%}" for s in shares]
+            goal = f"at most {FALSE:.0%}" if kind in LOOK_ALIKES else f"at least {RECALL:.0%}"
+            print(f"| {kind} | {' | '.join(shown)} | {goal} |")
+
+
+def below(texts: list[str], footers: Sequence[str], share: float, place: str) -> list[str]:
+    """The texts, a footer (or header, or both) with so many of them."""
+    rng = np.random.default_rng(0)
+    out = []
+    for text in texts:
+        extra = footers[int(rng.integers(len(footers)))] if rng.random() < share else ""
+        above = extra if place != "footer" else ""
+        out.append(f"{above}\n{text}\n{extra if place != 'header' else ''}")
+    return out
+
+
+def show_footers() -> None:
+    """Print how many rows of a fifth of clean texts are called leaks of the others, in per cent."""
+    many = [f"{FOOTERS[1]} No. {i}, {w}" for i, w in enumerate(FOOTERS[2].split()[:20])]
+    kinds = {
+        "none": (FOOTERS[:1], 0.0, "footer"),
+        "short": (FOOTERS[:1], 0.5, "footer"),
+        "middle": (FOOTERS[1:2], 0.2, "footer"),
+        "long": (FOOTERS[2:], 0.5, "footer"),
+        "long with 3%": (FOOTERS[2:], 0.03, "footer"),
+        "three": (FOOTERS, 0.66, "footer"),
+        "twenty alike": (many, 0.8, "footer"),
+        "header": (FOOTERS[2:], 0.5, "header"),
+        "header and footer": (FOOTERS, 0.5, "both"),
+        "with all": (FOOTERS[2:], 1.0, "footer"),
     }
+    print(f"\nclean rows called leaks, by footers (goal: at most {FALSE:.0%})")
+    print("| data | " + " | ".join(kinds) + " |\n" + "|---" * (len(kinds) + 1) + "|")
+    for name, whole in real_texts().items():
+        plain, cells = alone(whole), []
+        for footers, share, place in kinds.values():
+            texts = below(plain, footers, share, place)
+            found = duplicates.match(texts[: len(texts) * 4 // 5], texts[len(texts) * 4 // 5 :])
+            cells.append(f"{found.found.mean():.2%}")
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 # --- speed ----------------------------------------------------------------------------------
@@ -270,7 +407,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--words", type=int, default=20)
-    parser.add_argument("--only", choices=("leaks", "labels", "speed"))
+    parser.add_argument("--planted", type=int, default=300, help="texts of each kind and length")
+    parser.add_argument("--only", choices=("leaks", "twins", "footers", "speed"))
     given = parser.parse_args()
 
     def show(name: str, values: dict[str, float]) -> None:
@@ -283,12 +421,10 @@ def main() -> None:
             planted = plant(texts, seed)
             show(f"leaks, seed {seed}", score_leaks(planted))
             show(f"repeats, seed {seed}", score_repeats(planted))
-    if given.only in (None, "labels"):
-        sources = ["demo", *(str(SHARED / n) for n in ("rotten_tomatoes", "emotion"))]
-        for source in (s for s in sources if s == "demo" or Path(s).exists()):
-            dataset = data.load(DataSpec(source))
-            for seed in range(3):
-                show(f"labels of {dataset.name}, seed {seed}", score_labels(dataset, seed))
+    if given.only in (None, "twins"):
+        show_found(given.planted)
+    if given.only in (None, "footers"):
+        show_footers()
     if given.only in (None, "speed"):
         show("speed", speed(given.rows, given.words))
 

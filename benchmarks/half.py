@@ -30,7 +30,7 @@ from tunelab.stats import Runs, compare_all, sign_flip
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-SIZE, HELD_OUT, FOLDS, DIMENSIONS, COLUMNS = 1920, 288, 6, 200, 120
+SIZE, HELD_OUT, FOLDS, DIMENSIONS, COLUMNS, WAVES = 1920, 288, 6, 200, 150, 400
 SEEDS = 12
 GOALS = (0.0, 0.015, 0.03, 0.05)
 
@@ -63,11 +63,11 @@ class Learner:
         """A function from texts' features (n, 200) to classes (n,)."""
         rng = np.random.default_rng([seed, self.waves])
         if self.waves:
-            mix = rng.standard_normal((x.shape[1], COLUMNS)) / np.sqrt(x.shape[1])
-            turn = 0.3 * rng.standard_normal(COLUMNS)
+            mix = rng.standard_normal((x.shape[1], WAVES)) / np.sqrt(x.shape[1])
+            turn = 0.3 * rng.standard_normal(WAVES)
 
             def seen(z: Floats) -> Floats:
-                return np.tanh(z @ mix + turn)
+                return np.tanh(0.5 * (z @ mix) + turn)
         else:
             columns = rng.choice(x.shape[1], COLUMNS, replace=False)
 

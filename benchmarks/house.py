@@ -13,10 +13,10 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+_MAPPINGS = {"dict", "Dict", "Mapping", "MutableMapping", "defaultdict", "OrderedDict"}
 # Names that say the same thing in every file that has them.
 SHARED = {"__all__", "T", "Floats", "Ints", "Bools", "METHODS", "main"}
 COUNTED = {
-    "dict[str, Any] and Mapping[str, Any]": r"(?:dict|Mapping)\[str, Any\]",
     "fmt: skip": r"# fmt: skip",
     "yield from": r"\byield from\b",
     "noqa": r"# noqa",
@@ -105,6 +105,95 @@ def function_lengths(trees: dict[str, ast.Module]) -> list[tuple[int, str]]:
     )
 
 
+def aliases_of_any(trees: dict[str, ast.Module]) -> set[str]:
+    """Names of modules that stand for Any, or for a mapping from texts to it."""
+    aliases: set[str] = set()
+    while True:
+        more = {
+            name
+            for tree in trees.values()
+            for node in tree.body
+            if (value := _value_of(node)) is not None
+            and (_is_any(value, aliases) or _is_loose(value, aliases))
+            for name in _names_given(node)
+        }
+        if more <= aliases:
+            return aliases
+        aliases |= more
+
+
+def loose_mappings(trees: dict[str, ast.Module]) -> list[tuple[str, str]]:
+    """(dotted name of the function or class, what is written) of every mapping from texts to Any.
+
+    An alias of Any, or of such a mapping, counts wherever it is used; a text as annotation too.
+    """
+    aliases = aliases_of_any(trees)
+    places: list[tuple[str, str]] = []
+
+    def look(node: ast.AST, where: str) -> None:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "Any" in node.value:
+            try:
+                node = ast.parse(node.value, mode="eval").body
+            except SyntaxError:
+                return
+        if _is_loose(node, aliases) or (isinstance(node, ast.Name) and node.id in aliases):
+            places.append((where, ast.unparse(node)))
+            return
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            where = f"{where}.{node.name}"
+        for child in ast.iter_child_nodes(node):
+            look(child, where)
+
+    for module, tree in trees.items():
+        look(tree, module.removeprefix("tunelab."))
+    return places
+
+
+def count_given(trees: dict[str, ast.Module], name: str) -> int:
+    """How often a value is given this name: assigned, looped over or taken as an argument."""
+    return sum(
+        (isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store))
+        or (isinstance(n, ast.arg) and n.arg == name)
+        for tree in trees.values()
+        for n in ast.walk(tree)
+    )
+
+
+def _value_of(node: ast.stmt) -> ast.expr | None:
+    """What a statement of a module gives a name to; a type in quotes is read."""
+    value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+    if isinstance(value, ast.Constant) and isinstance(value.value, str):
+        try:
+            return ast.parse(value.value.strip(), mode="eval").body
+        except SyntaxError:
+            return None
+    return value
+
+
+def _names_given(node: ast.stmt) -> list[str]:
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return [t.id for t in targets if isinstance(t, ast.Name)]
+
+
+def _is_any(node: ast.AST, aliases: set[str]) -> bool:
+    if isinstance(node, ast.BinOp):  # X | Any
+        return _is_any(node.left, aliases) or _is_any(node.right, aliases)
+    if isinstance(node, ast.Attribute):
+        return node.attr == "Any"
+    return isinstance(node, ast.Name) and (node.id == "Any" or node.id in aliases)
+
+
+def _is_loose(node: ast.AST, aliases: set[str]) -> bool:
+    """Whether this is dict[str, Any], Mapping[str, Any] or their like."""
+    if not isinstance(node, ast.Subscript) or not isinstance(node.slice, ast.Tuple):
+        return False
+    name = node.value.attr if isinstance(node.value, ast.Attribute) else node.value
+    name = name.id if isinstance(name, ast.Name) else name
+    key, *values = node.slice.elts
+    is_text = isinstance(key, ast.Name) and key.id == "str"
+    return name in _MAPPINGS and is_text and any(_is_any(v, aliases) for v in values)
+
+
 def counts(root: Path) -> dict[str, int]:
     """How often each pattern of `COUNTED` stands in the sources."""
     text = "\n".join(p.read_text(encoding="utf-8") for p in source_files(root).values())
@@ -137,6 +226,9 @@ def main() -> None:
     print("largest modules: " + ", ".join(f"{m[8:]} {n}" for n, m in sizes[:10]))
     longest = function_lengths(trees)[:10]
     print("longest functions: " + ", ".join(f"{name} {n}" for n, name in longest))
+    loose = loose_mappings(trees)
+    print(f"mappings from texts to Any, by any name: {len(loose)} in {len(set(loose))} places")
+    print(f"values called found: {count_given(trees, 'found')}")
     for name, count in counts(root).items():
         print(f"{name}: {count}")
     doubled = doubled_names(trees)

@@ -32,6 +32,7 @@ from tunelab.data.gate.texts import LEAST_WORDS, mended
 from tunelab.data.gate.values import bag_of
 
 Pairs = set[tuple[int, int]]
+NEAR, SHINGLE_WIDTH = 0.6, 5  # what the libraries are asked for: Jaccard similarity of shingles
 
 
 def installed(name: str, package: str | None = None) -> Any:
@@ -80,10 +81,7 @@ def _column(frame: Any) -> list[str]:
 
 def shingles(text: str) -> set[str]:
     padded = f" {text} "
-    return {
-        padded[i : i + duplicates.SHINGLE_WIDTH]
-        for i in range(len(padded) - duplicates.SHINGLE_WIDTH + 1)
-    }
+    return {padded[i : i + SHINGLE_WIDTH] for i in range(len(padded) - SHINGLE_WIDTH + 1)}
 
 
 def jaccard(a: str, b: str) -> float:
@@ -100,7 +98,7 @@ def datasketch_pairs(texts: Sequence[str]) -> Pairs:
 
     sets = [[s.encode() for s in shingles(t)] for t in texts]
     sketches = list(datasketch.MinHash.generator(sets, num_perm=128))
-    index = datasketch.MinHashLSH(threshold=duplicates.NEAR, num_perm=128)
+    index = datasketch.MinHashLSH(threshold=NEAR, num_perm=128)
     found: Pairs = set()
     for i, sketch in enumerate(sketches):
         found |= {(j, i) for j in index.query(sketch)}
@@ -112,14 +110,14 @@ def rensa_pairs(texts: Sequence[str]) -> Pairs:
     import rensa
 
     sketches = rensa.RMinHash.from_token_sets([list(shingles(t)) for t in texts], 160, 0)
-    index = rensa.RMinHashLSH(duplicates.NEAR, 160, 40)  # bands of four, as duplicates has
+    index = rensa.RMinHashLSH(NEAR, 160, 40)  # bands of four
     index.insert_many(sketches)
     near = enumerate(index.query_all(sketches))
     return _near(texts, {(i, j) for i, found in near for j in found if i < j})
 
 
 def _near(texts: Sequence[str], pairs: Pairs) -> Pairs:
-    return {(a, b) for a, b in pairs if jaccard(texts[a], texts[b]) >= duplicates.NEAR}
+    return {(a, b) for a, b in pairs if jaccard(texts[a], texts[b]) >= NEAR}
 
 
 def near_duplicates(rows: int) -> None:
@@ -129,7 +127,7 @@ def near_duplicates(rows: int) -> None:
             contestants[version(name)] = find
     planted = [plant(base_texts(), seed) for seed in range(3)]
     plain = dict.fromkeys(map(duplicates.normalise, real_texts(rows)))
-    many = [t for t in plain if len(t) >= duplicates.LEAST_LENGTH]
+    many = [t for t in plain if len(t) >= 20]
     table = []
     for name, find in contestants.items():
         hits = [_planted_found(find, p.train, p.test, p.truth, p.kinds) for p in planted]
@@ -154,7 +152,7 @@ def _planted_found(
         for i, s in enumerate(truth)
         if kinds[i] in COPIES
         and texts[s] != texts[len(train) + i]
-        and jaccard(texts[s], texts[len(train) + i]) >= duplicates.NEAR
+        and jaccard(texts[s], texts[len(train) + i]) >= NEAR
     }
     return len(true & find(list(distinct))) / len(true)
 

@@ -57,8 +57,11 @@ UNKNOWN = {"unk_token": "[UNK]"}
 DECODERS = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
 
 
-def make_family(folder: Path, family: str, seed: int = 0) -> Path:
-    """Write a tiny random base model of a family, without a head, in the hub's layout."""
+def make_family(folder: Path, family: str, seed: int = 0, **changes: object) -> Path:
+    """Write a tiny random base model of a family, without a head, in the hub's layout.
+
+    `changes` are to its config.
+    """
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import AutoModel, PreTrainedTokenizerFast
@@ -66,7 +69,10 @@ def make_family(folder: Path, family: str, seed: int = 0) -> Path:
     vocab = {token: i for i, token in enumerate(vocabulary())}
     torch.manual_seed(seed)
     # Eight more: transformers adds special tokens of its own to some families' tokenizers.
-    AutoModel.from_config(_configs(len(vocab) + 8)[family]).save_pretrained(folder)
+    config = _configs(len(vocab) + 8)[family]
+    if changes:
+        config = type(config)(**{**config.to_dict(), **changes})
+    AutoModel.from_config(config).save_pretrained(folder)
     words = Tokenizer(models.WordPiece(vocab, **UNKNOWN))
     words.normalizer = normalizers.BertNormalizer()
     words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

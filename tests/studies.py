@@ -199,13 +199,28 @@ def make_study(
         "command": f"tunelab compare {source} --seeds {seeds}",
         "data": asdict(spec),
         "model": "minilm",
-        "metric": "accuracy",
-        "seeds": list(range(seeds)),
+        "trust_remote_code": False,
         "methods": [
-            {"name": m.name, "label": m.label or m.name, "settings": m.settings} for m in methods
+            {"name": m.name, "label": m.label or m.name, "tune": False, **m.settings}
+            for m in methods
         ],
+        "seeds": list(range(seeds)),
+        "metric": "accuracy",
+        "output_dir": "runs/study",
+        "report_to": [],
+        "jobs": "auto",
+        "stack": "auto",
+        "tuning": {"budget": None, "seeds": [1_000_003], "prune": True},
+        "vary_split": False,
+        "train_sizes": None,
+        "test_on": [],
+        "race": False,
+        "budget": None,
+        "disagreement": None,
+        "behaviour": False,
         "sources": {"data.source": "command line", "seeds": "command line"},
         "trials": trials,
+        "curve": [],
     }
     files.write_text(folder / "study.yaml", yaml.safe_dump(settings, sort_keys=False))
     return folder
@@ -375,4 +390,5 @@ def _data_card(names: tuple[str, ...], rows: int, source: str) -> dict[str, Any]
         },
         "samples": {name: [f"A sample of {name}."] for name in names},
         "notes": ["text column: 'text' (guessed); label column: 'stars' (guessed)."],
+        "test_on": [],
     }

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunelab import analysis, data, study
-from tunelab.analysis import sensitivity, summary, tradeoff, verdict
+from tunelab.analysis import Recommendation, sensitivity, summary, tradeoff
 from tunelab.analysis.behaviour import Result, results
 from tunelab.analysis.front import Front, front
+from tunelab.analysis.probabilities import Probabilities, judge_probabilities
 from tunelab.core import files, study_folder
 from tunelab.core.errors import ConfigError, TrialError
 from tunelab.core.events import Stage
@@ -58,7 +58,6 @@ __all__ = [
     "behaviour",
     "classifier_folder",
     "compare",
-    "extended",
     "fine_tune",
     "load",
     "load_base",
@@ -149,15 +148,17 @@ class Study:
         """What can be said about the pairs that matter, in plain words."""
         return self.summary.sentences
 
-    def recommend(
-        self, margin: float = 0.01, cost: str = "train_seconds"
-    ) -> tradeoff.Recommendation:
+    def recommend(self, margin: float = 0.01, cost: str = "train_seconds") -> Recommendation:
         """The cheapest method shown to lose less than `margin` (0.01: one point), and why."""
         return tradeoff.recommend(self.record, margin=margin, cost=cost, summary=self.summary)
 
     def front(self, cost: str = "train_seconds") -> Front:
         """The Pareto front of the metric against a cost, with the probability to be on it."""
         return front(self.record, cost, self.summary)
+
+    def probabilities(self) -> Probabilities:
+        """Whose probabilities are better: Brier scores after temperature scaling, and verdicts."""
+        return judge_probabilities(self.record)
 
     def sensitivity(self, of: str | None = None) -> tuple[sensitivity.Sensitivity, ...]:
         """What each setting that varies does to the metric, or to `of`: a metric, score or cost."""
@@ -183,17 +184,37 @@ class Study:
         return Study(self.directory).best()
 
     def extend(
-        self, seeds: int, *, engine: str = "process", on_event: OnUserEvent = _ignore_event
+        self,
+        seeds: int | None = None,
+        *,
+        until: Literal["decided"] | None = None,
+        max_seeds: int | None = None,
+        step: int | None = None,
+        engine: str = "process",
+        on_event: OnUserEvent = _ignore_event,
     ) -> Study:
-        """Run so many more seeds of every method; what is there is kept. Gives the study anew."""
-        have = len(self.record.settings["seeds"])
-        schedule = study.scheduled(study.plan(extended(self.directory, total=have + seeds)))
-        run_study(schedule, "Study.extend(...)", study.tell_user(on_event), engine=engine)
+        """Run so many more seeds of every method; what is there is kept. Gives the study anew.
+
+        `until="decided"`: `step` more (2) at a time, until the best is better than every other
+        method or equivalent to it, or there are `max_seeds` in all (20). The study is looked at
+        after each time, which its levels account for: docs/statistics.md.
+        """
+        total = None if seeds is None else len(self.record.settings["seeds"]) + seeds
+        rounds = study.rounds_of(
+            self.directory, study.write_outputs, total, until=until, max_seeds=max_seeds, step=step
+        )
+        for spec in rounds:
+            schedule = study.scheduled(study.plan(spec))
+            run_study(schedule, "Study.extend(...)", study.tell_user(on_event), engine=engine)
         return Study(self.directory)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the answer, how sure it is, the table."""
+        return page.in_short(self.summary.answer, *summary.summary_for_display(self.summary))
 
     def __repr__(self) -> str:
         """The answer in one line."""
-        return f"Study({str(self.directory)!r}): {verdict.headline(self.summary)}"
+        return f"Study({str(self.directory)!r}): {self.summary.answer.sentence}"
 
 
 def compare(
@@ -266,24 +287,6 @@ def _source_name(source: object) -> str | None:
         f"data: expected the name of a file, a folder or a hub id, found {type(source).__name__}. "
         "Write it into a file first; from pandas: frame.to_csv('reviews.csv', index=False)."
     )
-
-
-def extended(directory: Path, total: int) -> StudySpec:
-    """A study's spec with `total` seeds: those it has, and then the smallest others.
-
-    Raises ConfigError where it has as many already, ArtifactError where there is no study.
-    """
-    settings = study_folder.read_study(directory).settings
-    have = [int(s) for s in settings["seeds"]]
-    if total <= len(have):
-        raise ConfigError(
-            f"{directory}: has {len(have)} seeds ({', '.join(map(str, have))}), expected more than "
-            f"that to extend it, found {total}. Give --seeds {len(have) + 1} or more."
-        )
-    others = (s for s in range(total + len(have)) if s not in have)
-    seeds = [*have, *itertools.islice(others, total - len(have))]
-    flags = {"seeds": seeds, "output_dir": str(directory)}
-    return resolve.resolve_study(directory / "study.yaml", flags)
 
 
 def run_study(
@@ -364,16 +367,14 @@ def train_one(
         record = study_folder.read_study(folder)
         cards.write_cards(record, analysis.summarise(record))
         trial = study_folder.trial_dir(folder, result.spec.trial_id)
-        made = trial / "artifact"
-        (made / "trial").mkdir()
+        artifact = trial / "artifact"
+        (artifact / "trial").mkdir()
         for name in study_folder.TRIAL_FILES:
-            shutil.move(trial / name, made / "trial" / name)
+            shutil.move(trial / name, artifact / "trial" / name)
         tracked = folder / trackers.TRACKING_FOLDER
         if tracked.is_dir():
-            shutil.move(tracked, made / "trial" / trackers.TRACKING_FOLDER)
-        if out.is_dir():
-            shutil.rmtree(out)
-        made.replace(out)
+            shutil.move(tracked, artifact / "trial" / trackers.TRACKING_FOLDER)
+        files.put_in_place(artifact, out)
     return result
 
 
@@ -403,8 +404,7 @@ def fine_tune(
     Returns the trial's result: `scores` (eval_* on validation, test_*) and `cost`. Raises
     InputError before anything is trained, TrialError where training failed.
     """
-    given = locals()  # as in `compare`
-    keys = file.keys_from_keywords(given)
+    keys = file.keys_from_keywords(locals())  # as in `compare`
     keys |= {"data.source": _source_name(source), "methods": [method], "seeds": [seed]}
     spec = resolve.resolve_study(None, keys, settings)
     return train_one(spec, overwrite=overwrite, on_event=study.tell_user(on_event))
@@ -464,7 +464,7 @@ def behaviour(
         asked = cases(chosen)
     names = record.data["label_names"]
     roles(chosen, names)
-    found: dict[str, dict[int, Predictions]] = {}
+    predictions: dict[str, dict[int, Predictions]] = {}
     for r in record.done:
         known = record.predictions(r.spec.trial_id).get(PART) if kept is not None else None
         if known is None or not are_of_cases(known, asked):
@@ -472,6 +472,6 @@ def behaviour(
             known = predict_cases(
                 text_classifier.open_classifier(artifact, trust_remote_code).classifier, asked
             )
-        found.setdefault(r.spec.method.label, {})[r.spec.seed] = known
-    runs = [Runs(label, by_seed) for label, by_seed in found.items()]
+        predictions.setdefault(r.spec.method.label, {})[r.spec.seed] = known
+    runs = [Runs(label, by_seed) for label, by_seed in predictions.items()]
     return results(chosen, asked, runs, names)

@@ -10,7 +10,7 @@ import pytest
 from families import make_family
 from tunelab.methods import METHODS
 from tunelab.methods.neural import adapted
-from tunelab.models import bases, pretrained
+from tunelab.models import bases, parts
 
 H, F, LAYERS, CLASSES, V, R = 32, 64, 2, 3, 4, 8
 # (in, out) of each adapted layer in a block, and what is particular to each family.
@@ -101,7 +101,7 @@ def test_counts_equal_the_closed_form(method: str, family: str, folder: Path) ->
     assert row.adapt
     settings = row.settings(**SMALL.get(method, {}))
     model, head = adapted(base, ["a", "b", "c"], settings, row.adapt, seed=0)
-    counts = pretrained.parameter_counts(model, head)
+    counts = parts.parameter_counts(model, head)
     assert counts["head_parameters"] == HEAD[family]
     if method == "full":
         assert counts["trainable_parameters"] == counts["total_parameters"]

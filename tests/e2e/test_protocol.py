@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tunelab import data, stats, study
 from tunelab.core import study_folder
 from tunelab.core.values import DataSpec
 from tunelab.study import resolve
+from tunelab.study.spreads import keep_spreads, read_spreads
 
 SMALL = {"num_train_epochs": 2, "max_length": 16, "per_device_train_batch_size": 16}
 
@@ -360,12 +362,32 @@ def test_before_the_run_the_smallest_detectable_difference_is_said(
     assert "differences of 7.0 points of accuracy and more, 4 times of 5 (160 test" in folded.err
     said = cli(*asked, "--folds", "off")
     assert said.code == 0, said.err
-    # 2.80 (0.10 / 24)^(1/2) for 24 test rows
-    assert "differences of 18.1 points of accuracy and more, 4 times of 5" in said.err
+    # One of the two varies by 0.8 points over seeds; of 24 test rows that is next to nothing.
+    find = stats.detectable_difference(24, 6, 0.1, seed_sd=0.008)
+    assert f"differences of {100 * find:.1f} points of accuracy and more, 4 times of 5" in said.err
     assert "24 test rows, 10% disagreement, as stated" in said.err
+    assert "assuming a seed spread of 0.8 points, as fine-tuning usually has" in said.err
     assert "15 to run, 3 of them to tune" in said.err
     few = cli("compare", reviews_csv, "--methods", "svm-tfidf,full", "--seeds", 5, "--dry-run")
     assert "with fewer than 6 seeds no method is called better" in few.err
+
+
+def test_studies_on_this_machine_say_how_far_methods_vary(
+    cli: Callable[..., Said], reviews_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNELAB_CACHE", str(tmp_path / "cache"))
+    methods = ["svm-tfidf", {"name": "svm-tfidf", "label": "other", "c": 1, "char_ngrams": 0}]
+    out = tmp_path / "s"
+    tunelab.compare(reviews_csv, methods=methods, seeds=3, engine="inline", output_dir=out)
+    mine = read_spreads()
+    assert [(s.method, s.family, s.seeds) for s in mine] == [("svm-tfidf", "none", 3)] * 2
+    assert [s.sd for s in mine] == [0, 0]
+    full = [replace(s, study=k, method="full", family="bert", seeds=6, sd=0.021)
+            for k, s in zip("ab", mine, strict=True)]  # fmt: skip
+    keep_spreads(full)
+    said = cli("compare", reviews_csv, "--methods", "svm-tfidf,full", "--dry-run")
+    assert said.code == 0, said.err
+    assert "assuming a seed spread of 2.1 points, as in 2 studies on this machine" in said.err
 
 
 def test_trials_that_are_done_say_what_more_seeds_could_find(
@@ -443,6 +465,24 @@ def test_a_race_drops_what_is_behind_and_says_so(cli: Callable[..., Said], tmp_p
     ]  # fmt: skip
     assert not record.missing
     assert "0 to run, 4 already done" in cli("compare", "out/study.yaml", "--dry-run").err
+
+
+def test_a_race_on_rows_of_its_own_for_each_seed(cli: Callable[..., Said], tmp_path: Path) -> None:
+    """With --vary-split each seed has other validation rows, the same for both methods."""
+    write_csv(tmp_path / "r.csv", reviews(600), ["text", "label"])
+    (tmp_path / "study.yaml").write_text(
+        "data: r.csv\nseeds: 4\noutput_dir: out\nmethods:\n"
+        "  - {name: svm-tfidf, label: words}\n"
+        "  - {name: svm-tfidf, label: blind, word_ngrams: 1, char_ngrams: 0, min_df: 100}\n"
+    )
+    said = cli("compare", "study.yaml", "--race", "--vary-split")
+    assert said.code == 0, said.err
+    assert "Race: words is the best of 2 with 95% confidence" in said.out
+    record = study_folder.read_study(tmp_path / "out")
+    first, second = (record.predictions(r.spec.trial_id)["validation"] for r in record.results[::2])
+    union = len({*first.ids, *second.ids})
+    assert len(first.ids) < union
+    assert f"behind words on {union} validation rows" in said.out
 
 
 def test_a_race_without_time_stops_and_goes_on_later(

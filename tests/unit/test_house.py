@@ -7,6 +7,7 @@ import configparser
 import importlib.metadata
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -142,6 +143,75 @@ def test_every_file_is_named_by_its_door_or_kept_behind_it():
                     unnamed.append(f"{package}.{name}")
     assert seen > 100
     assert not unnamed
+
+
+# --- types ----------------------------------------------------------------------------------
+
+HOUSE = runpy.run_path(str(ROOT / "benchmarks" / "house.py"))
+# Where text that was parsed becomes a value: nowhere else is a mapping's value of any type.
+PARSED = {
+    "analysis.curves.curves_from_json",
+    "core.details.Details.from_json",
+    "core.details.Provenance.from_json",
+    "core.details._known",
+    "core.details._scoring",
+    "core.details._transfer",
+    "core.events.event_from_json",
+    "core.study_folder.spec_from_json",
+    "data.behaviour.suite_from_json",
+    "data.gate.values.gate_from_json",
+    "models.linear._vectorizer",
+    "stats.choosing._tuned_method",
+    "stats.looks.looks_from_json",
+    "study.spreads._is_sound",
+    "stats.choosing.tuning_from_json",
+    "stats.racing.race_from_json",
+}
+
+
+def _trees(files: dict[str, Path]) -> dict[str, ast.Module]:
+    return {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in files.items()}
+
+
+def test_no_mapping_holds_any_value_but_where_text_is_parsed():
+    trees = _trees(HOUSE["source_files"](ROOT))
+    assert len(trees) > 100
+    assert not HOUSE["aliases_of_any"](trees)
+    assert {where for where, _ in HOUSE["loose_mappings"](trees)} <= PARSED
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "def f(x: dict[str, Any]) -> None: ...",
+        "def f() -> Mapping[str, Any] | None: ...",
+        "def f(x: list[typing.Mapping[str, typing.Any]]) -> None: ...",
+        "def f(x: 'dict[str, Any]') -> None: ...",
+        "class F:\n    x: dict[str, int | Any]",
+        "class F(Mapping[str, Any]): ...",
+        "def f(x: Loose) -> None: ...",
+        "def f(x: Looser) -> None: ...",
+        "def f(x: dict[str, Free]) -> None: ...",
+        "def f(x: Quoted) -> None: ...",
+    ],
+)
+def test_a_mapping_of_any_value_is_seen_under_any_name(line: str):
+    aliases = (
+        "Free = Any\nLoose = Mapping[str, Free]\nLooser: TypeAlias = Loose\n"
+        "Quoted: TypeAlias = 'dict[str, Any]'\n"
+    )
+    trees = {"tunelab.a": ast.parse(aliases), "tunelab.b": ast.parse(line)}
+    assert HOUSE["aliases_of_any"](trees) == {"Free", "Loose", "Looser", "Quoted"}
+    inside = [where for where, _ in HOUSE["loose_mappings"](trees) if where.startswith("b")]
+    assert len(inside) == 1
+    assert inside[0] in {"b.f", "b.F"}
+
+
+def test_what_is_no_mapping_of_any_value_is_let_be():
+    text = (
+        "def f(x: dict[str, object], y: Mapping[str, int], z: Any, w: dict[int, Any]) -> None: ..."
+    )
+    assert not HOUSE["loose_mappings"]({"tunelab.a": ast.parse(text)})
 
 
 # --- pins -----------------------------------------------------------------------------------

@@ -1,8 +1,11 @@
 """A study's folder -> what may be said of it. Door: `summarise` -> `Summary`.
 
-numbers markdown   rounding and wording of every figure; users' texts in Markdown
-summary verdict folds   table, comparisons and sentences; how often rows are tested
-front tradeoff sensitivity setting_effects ranks curves transfer versus behaviour   a question each
+numbers markdown costs   rounding and wording of every figure; users' texts in Markdown; costs
+reading collapse   what the trials gave, and which runs broke down
+summary verdict answer   table and comparisons, the values said of them, the first line
+folds             how often each row is tested; what is trained on all of them
+front tradeoff sensitivity setting_effects ranks curves transfer versus behaviour doubtful
+probabilities     a question each
 
 May import: core, data, stats. Never reaches torch.
 """
@@ -10,6 +13,6 @@ May import: core, data, stats. Never reaches torch.
 from __future__ import annotations
 
 from tunelab.analysis.summary import summarise
-from tunelab.analysis.verdict import Summary
+from tunelab.analysis.verdict import Recommendation, Summary
 
-__all__ = ["Summary", "summarise"]
+__all__ = ["Recommendation", "Summary", "summarise"]

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from tunelab.core.values import Estimate, Predictions
 from tunelab.data.behaviour import Case, Role, Suite, TestKind, are_of_cases, roles, texts_of_cases
 from tunelab.stats import Runs
-from tunelab.stats.crossed import mean_of_values
 from tunelab.stats.predictions import probabilities
+from tunelab.stats.shares import share_of_values
 
 __all__ = [
     "Failure",
@@ -81,7 +81,7 @@ def results(
                     capability=case.capability,
                     kind=case.kind,
                     cases=len(rows),
-                    failure=mean_of_values(failed[:, rows].astype(np.float64)).estimate(),
+                    failure=share_of_values(failed[:, rows].astype(np.float64)).estimate(),
                     examples=tuple(shown),
                 )
             )

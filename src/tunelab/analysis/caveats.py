@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from tunelab.analysis.collapse import Collapse
 from tunelab.analysis.effects import effects
 from tunelab.analysis.verdict import Summary, joined_by_and
 from tunelab.core.details import Hardware
@@ -15,12 +13,12 @@ from tunelab.core.study_folder import StudyRecord
 from tunelab.core.words import counted
 from tunelab.data.gate import values
 from tunelab.stats import least_seeds
+from tunelab.stats.looks import looks_from_json, looks_in_words
 
 if TYPE_CHECKING:
     from tunelab.stats import Runs
 
 __all__ = [
-    "broken_down",
     "warnings",
 ]
 
@@ -34,7 +32,8 @@ def warnings(
         *_caveats_of_data(record),
         *_caveats_of_gate(record, summary, runs),
         *_caveats_of_seeds(summary),
-        *(_caveat_of_breakdown(runs["validation"][label]) for label in summary.broken),
+        *_caveats_of_looks(record),
+        *(_caveat_of_collapse(c) for c in summary.collapses.values()),
         *_caveats_of_choice(record, summary),
         *_caveats_of_cost(record),
         *_caveats_of_mixture(record),
@@ -114,39 +113,20 @@ def _caveats_of_seeds(summary: Summary) -> list[str]:
     ]
 
 
-def broken_down(runs: Runs) -> dict[int, float]:
-    """Validation accuracy of the seeds with which training broke down; empty where that is unclear.
-
-    Those that learnt less than half of what the method's best seed did, counted from the share of
-    the largest class, and by more than noise. A method's runs then are of two kinds, as Mosbach et
-    al. 2021 ("On the Stability of Fine-tuning BERT") found, who count as failed what ends there.
-    """
-    found = _accuracies(runs)
-    if not found:
-        return {}
-    # Divided anew for each seed, parts still have nearly the same share.
-    labels = next(iter(runs.by_seed.values())).labels
-    share = np.unique(labels, return_counts=True)[1].max() / len(labels)
-    noise = 5 * math.sqrt(share * (1 - share) / len(labels))
-    best = max(found.values())
-    return {
-        s: a
-        for s, a in found.items()
-        if best - share > noise and best - a > max(noise, (best - share) / 2)
-    }
+def _caveats_of_looks(record: StudyRecord) -> list[str]:
+    """How often the study was looked at, where that is counted."""
+    if record.looks is None:
+        return []
+    said = looks_in_words(looks_from_json(record.looks))
+    return [f"{said[:1].upper()}{said[1:]}."]
 
 
-def _accuracies(runs: Runs) -> dict[int, float]:
-    return {s: float((p.predicted == p.labels).mean()) for s, p in runs.by_seed.items()}
-
-
-def _caveat_of_breakdown(runs: Runs) -> str:
-    broken, best = broken_down(runs), max(_accuracies(runs).values())
-    which = ", ".join(f"{100 * a:.1f} with seed {s}" for s, a in sorted(broken.items()))
+def _caveat_of_collapse(c: Collapse) -> str:
+    which = ", ".join(f"{100 * a:.1f} with seed {s}" for s, a in sorted(c.broken.items()))
     return (
-        f"{runs.label} broke down with {len(broken)} of {counted(len(runs.by_seed), 'seed')} "
-        f"({which}, {100 * best:.1f} with its best, percent accuracy on validation): its means "
-        "are of two kinds of runs. A lower learning rate usually mends it."
+        f"{c.sentence} ({which}, {100 * c.best:.1f} with its best, percent accuracy on "
+        "validation): its means are of two kinds of runs, so they are not judged. A lower learning "
+        "rate usually mends it."
     )
 
 
@@ -160,11 +140,18 @@ def _caveats_of_choice(record: StudyRecord, summary: Summary) -> list[str]:
             "the methods were also chosen, and so they flatter."
         )
     elif summary.best is not None and _ahead_on_test(summary):
-        found.append(
-            f"{summary.rows[0].label} has the best mean on test, but {summary.best} was best "
-            "on validation, and test chooses nothing."
-        )
+        found.append(_first_on_test(summary))
     return found
+
+
+def _first_on_test(summary: Summary) -> str:
+    """Another method has the highest mean on test: a tie, or what test is not allowed to choose."""
+    best, first = str(summary.best), summary.rows[0].label
+    pair = next((c for c in summary.against_best() if c.b == first), None)
+    lead = f"{first} has the highest mean on test, {best} on validation"
+    if pair is not None and summary.standing(pair) in {"within noise", "equivalent"}:
+        return f"{lead}: as far as this study can tell, they are tied."
+    return f"{lead}, where methods are chosen: test chooses nothing."
 
 
 def _ahead_on_test(summary: Summary) -> bool:

@@ -11,12 +11,12 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from tunelab.analysis.numbers import SCORED_PARTS, column, format_estimate
-from tunelab.analysis.summary import BOOTSTRAP_SEED, paired_by_seed
-from tunelab.core.plain import JsonObject
+from tunelab.analysis.reading import BOOTSTRAP_SEED, paired_by_seed
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate, TrialResult
 from tunelab.stats import Runs, compare_all, mean_interval
@@ -73,11 +73,11 @@ class Curves:
 
 def learning_curves(record: StudyRecord, metric: str | None = None) -> Curves | None:
     """Curves of a study on its main metric; None where no trial ran on fewer rows."""
-    metric = metric or str(record.settings.get("metric", "accuracy"))
+    metric = metric or record.settings["metric"]
     done = [r for r in (*record.curve, *record.results) if r.status == "done"]
     if not any(r.spec.train_rows is not None for r in done):
         return None
-    whole = int(record.data["sizes"]["train"])
+    whole = record.data["sizes"]["train"]
     part = "test" if any(r.scores.get(f"test_{metric}") is not None for r in done) else "eval"
     by_size: dict[int, dict[str, list[TrialResult]]] = {}
     for r in done:
@@ -129,8 +129,8 @@ def _crossings(
         for c in compare_all(runs, metric, np.random.default_rng(BOOTSTRAP_SEED)):
             gaps.setdefault((c.a, c.b), {})[rows] = c.difference
     sign = 1 if METRICS[metric].higher_is_better else -1
-    found = [crossing(a, b, of_pair, sign) for (a, b), of_pair in gaps.items()]
-    return tuple(c for c in found if c is not None)
+    crossings = [crossing(a, b, of_pair, sign) for (a, b), of_pair in gaps.items()]
+    return tuple(c for c in crossings if c is not None)
 
 
 def crossing(a: str, b: str, gaps: Mapping[int, Estimate], sign: int = 1) -> Crossing | None:
@@ -231,12 +231,12 @@ def _crossing_sentence(
     )
 
 
-def curves_to_json(curves: Curves) -> JsonObject:
+def curves_to_json(curves: Curves) -> dict[str, object]:
     """Plain JSON values: the content of curves.json."""
     return asdict(curves)
 
 
-def curves_from_json(value: JsonObject) -> Curves:
+def curves_from_json(value: Mapping[str, Any]) -> Curves:
     """What `curves_to_json` wrote."""
     return Curves(
         metric=value["metric"],

@@ -143,18 +143,19 @@ def _effect_sentence(e: FindingEffect) -> str:
     changes = [scale * (m.without.value - m.all.value) for m in e.methods if m.without is not None]
     if not changes:
         return f"{what}: without them nothing is left to score"
-    low, high = min(changes), max(changes)
-    span = (
-        f"{low:+.{digits}f}{unit}"
-        if f"{low:.{digits}f}" == f"{high:.{digits}f}"
-        else f"{low:+.{digits}f} to {high:+.{digits}f}{unit}"
-    )
+    low, high = (f"{x:+.{digits}f}" for x in (min(changes), max(changes)))
+    nothing = {f"{x:+.{digits}f}" for x in (0.0, -0.0)}
     label = METRICS[e.metric].label
+    if low in nothing and high in nothing:
+        span = f"{label} stays the same"
+    else:
+        ends = [f"{0:.{digits}f}" if x in nothing else x for x in (low, high)]
+        span = f"{label} changes by {' to '.join(dict.fromkeys(ends))}{unit}"
     then = (
         f"{e.first} stays first"
         if e.first == e.first_without
         else f"{e.first_without} is first then, not {e.first}"
     )
     if len(e.methods) == 1:
-        return f"{what}: without them {label} changes by {span}"
-    return f"{what}: without them {label} changes by {span}, and {then}"
+        return f"{what}: without them {span}"
+    return f"{what}: without them {span}, and {then}"

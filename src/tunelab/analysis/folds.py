@@ -10,8 +10,10 @@ from tunelab.core.values import TrialResult
 
 __all__ = [
     "cross_fitted",
+    "final_ids",
     "final_trial",
     "final_trials",
+    "fold_in_words",
     "how_often_tested",
 ]
 
@@ -31,6 +33,11 @@ def _times(n: int) -> str:
     return _TIMES.get(n, f"{n} times")
 
 
+def fold_in_words(repetition: int, number: int) -> str:
+    """A fold as people count: "fold 1", "fold 2 of repetition 2"."""
+    return f"fold {number + 1}{f' of repetition {repetition + 1}' if repetition else ''}"
+
+
 def cross_fitted(data: Mapping[str, Any], seeds: int) -> str | None:
     """The same of a study, from its data card (data.json); None where it tests one part alone."""
     folds = data.get("folds")
@@ -40,9 +47,15 @@ def cross_fitted(data: Mapping[str, Any], seeds: int) -> str | None:
 # --- what is trained on all rows ------------------------------------------------------------
 
 
+def final_ids(record: StudyRecord) -> list[str]:
+    """Ids of what was trained on all rows, the last one last (final.json)."""
+    kept = (record.final or {}).get("trials", ())
+    return [str(i) for i in kept] if isinstance(kept, list) else []
+
+
 def final_trials(record: StudyRecord) -> tuple[TrialResult, ...]:
     """What was trained on all rows of these data to be handed over, the last one first."""
-    ids = reversed((record.final or {}).get("trials", ()))
+    ids = reversed(final_ids(record))
     found = (read_result(record.directory, trial_id) for trial_id in ids)
     fingerprint = record.data["fingerprint"]
     return tuple(r for r in found if r is not None and r.spec.fingerprint == fingerprint)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.analysis.reading import value_of
 from tunelab.analysis.setting_effects import (
     Effect,
     Factor,
@@ -19,7 +20,6 @@ from tunelab.analysis.setting_effects import (
     largest_first,
     said_of_settings,
 )
-from tunelab.analysis.summary import value_of
 from tunelab.core.values import Estimate, TrialResult
 from tunelab.stats import mean_interval
 

@@ -3,61 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.analysis.costs import check_cost, noun, sign, surely_cheaper
 from tunelab.analysis.numbers import MISSING, column, format_estimate
-from tunelab.analysis.summary import (
-    BOOTSTRAP_SEED,
-    paired_by_seed,
-    read_runs,
-    summarise,
-    value_of,
-)
+from tunelab.analysis.reading import BOOTSTRAP_SEED, paired_by_seed, read_runs, values_by_seed
+from tunelab.analysis.summary import summarise
 from tunelab.analysis.verdict import Summary
-from tunelab.core.errors import ConfigError, suggest
 from tunelab.core.study_folder import StudyRecord
-from tunelab.core.values import Estimate
-from tunelab.stats import Runs, mean_draws
+from tunelab.core.values import Comparison, Estimate
+from tunelab.stats import LEAST_SEEDS, LEVEL, Runs, mean_draws
 from tunelab.stats.metrics import METRICS
 
 __all__ = [
-    "COSTS",
-    "WORDS",
     "Front",
     "Place",
-    "check_cost",
     "front",
     "front_for_display",
-    "noun",
-    "sign",
+    "surely_beaten",
 ]
 
 
 Floats = NDArray[np.float64]
 DRAWS = 1000
-
-# Cost -> how a smaller one is said ("2.1x faster to train"), and how two values stand side by side.
-WORDS: dict[str, tuple[str, str, str]] = {
-    "train_seconds": ("faster to train", "slower to train", "{} against {}"),
-    "peak_memory_bytes": ("less memory to train", "more memory to train", "{} against {}"),
-    "artifact_bytes": ("smaller to ship", "larger to ship", "{} against {}"),
-    "texts_per_second": ("more texts a second", "fewer texts a second", "{} against {}"),
-    "latency_p50_seconds": ("faster on one text", "slower on one text", "{} against {}"),
-    "latency_p95_seconds": ("faster on slow texts", "slower on slow texts", "{} against {}"),
-    "adapter_parameters": ("fewer adapter parameters", "more adapter parameters", "{} against {}"),
-    "head_parameters": ("fewer parameters in the head", "more in the head", "{} against {}"),
-    "trainable_parameters": (
-        "fewer trained parameters",
-        "more trained parameters",
-        "{} against {}",
-    ),
-    "total_parameters": ("fewer parameters", "more parameters", "{} against {}"),
-}
-COSTS = tuple(WORDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +37,9 @@ class Place:
     """A method on the plane of score and cost.
 
     `on_front`: by the means, no other method is at least as good in both and better in one.
-    `probability`: the share of draws of other seeds and rows in which that holds; None where seeds
-    are not shared or the score cannot be resampled. `beaten_by`: a method that is better in both.
+    `probability`: the share of draws of other seeds and rows in which that holds; None with fewer
+    than six shared seeds, or where the score cannot be resampled. `beaten_by`: a method that is
+    better in both by the means; `surely_beaten_by`: one that is shown to be (`surely_beaten`).
     """
 
     label: str
@@ -75,6 +48,7 @@ class Place:
     on_front: bool
     probability: float | None
     beaten_by: str | None
+    surely_beaten_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,24 +60,6 @@ class Front:
     cost: str
     places: tuple[Place, ...]
     sentences: tuple[str, ...]
-
-
-def check_cost(name: str) -> str:
-    """A cost by its name. Raises ConfigError for another."""
-    if name not in COSTS:
-        raise ConfigError(f"Unknown cost {name!r}.{suggest(name, COSTS, what='Costs')}")
-    return name
-
-
-def noun(cost: str) -> str:
-    """A cost within a sentence, where its heading in a table would not read as one."""
-    named = {"train_seconds": "training time", "artifact_bytes": "size on disk"}
-    return named.get(cost, column(cost).heading.lower())
-
-
-def sign(cost: str) -> float:
-    """Costs are bad, but for throughput."""
-    return -1.0 if cost == "texts_per_second" else 1.0
 
 
 def front(
@@ -123,13 +79,43 @@ def front(
     costs = np.array([[sign(cost) * c.value for _, _, c in known]])
     now = _undominated(scores, costs)[0] if known else np.zeros(0, dtype=bool)
     share = _probabilities(record, said, cost, [label for label, _, _ in known])
+    surely = surely_beaten(said.comparisons, values_by_seed(record, cost), cost)
     places = [
-        Place(label, s, c, bool(now[i]), share.get(label), _beater(i, scores[0], costs[0], known))
+        Place(
+            label,
+            s,
+            c,
+            bool(now[i]),
+            share.get(label),
+            _beater(i, scores[0], costs[0], known),
+            surely.get(label),
+        )
         for i, (label, s, c) in enumerate(known)
     ]
     places.sort(key=lambda p: (sign(cost) * p.cost.value, p.label))
     found = Front(said.metric, said.part, cost, tuple(places), ())
-    return Front(found.metric, found.part, cost, found.places, _front_sentences(found))
+    return replace(found, sentences=_front_sentences(found))
+
+
+def surely_beaten(
+    comparisons: Sequence[Comparison], costs: Mapping[str, Mapping[int, float]], cost: str
+) -> dict[str, str]:
+    """Who is shown to be beaten in both, and by whom: method -> the better and cheaper one.
+
+    The score by the verdict, which holds for all pairs together; the cost, by method and seed, with
+    an interval that holds for all pairs with such a verdict together (Bonferroni).
+    """
+    better = [
+        (c.a, c.b) if c.verdict == "better" else (c.b, c.a)
+        for c in comparisons
+        if c.verdict in {"better", "worse"} and c.a in costs and c.b in costs
+    ]
+    level = 1 - (1 - LEVEL) / max(1, len(better))
+    return {
+        worse: best
+        for best, worse in better
+        if surely_cheaper(costs[best], costs[worse], cost, level)
+    }
 
 
 def _undominated(scores: Floats, costs: Floats) -> NDArray[np.bool_]:
@@ -152,27 +138,24 @@ def _probabilities(
     record: StudyRecord, said: Summary, cost: str, labels: Sequence[str]
 ) -> dict[str, float]:
     runs = read_runs(record)[said.split]
-    costs: dict[str, dict[int, float]] = {label: {} for label in labels}
-    for r in record.done:
-        value = value_of(r, cost)
-        if r.spec.method.label in costs and value is not None:
-            costs[r.spec.method.label][r.spec.seed] = value
+    costs = values_by_seed(record, cost)
     # Only what has both values with the same seeds can be drawn together.
     usable = [
         Runs(label, {s: p for s, p in runs[label].by_seed.items() if s in costs[label]})
         for label in labels
-        if label in runs and set(runs[label].by_seed) & set(costs[label])
+        if label in runs and set(runs[label].by_seed) & set(costs.get(label, {}))
     ]
     if not usable or not paired_by_seed({r.label: r for r in usable}):
         return {}
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     drawn_labels, scores, drawn = mean_draws(usable, said.metric, rng, DRAWS)
-    if not drawn_labels:
-        return {}
     by_label = {r.label: r for r in usable}
-    seeds = sorted(set.intersection(*(set(by_label[x].by_seed) for x in drawn_labels)))
+    shared = (set(by_label[x].by_seed) for x in drawn_labels)
+    seeds = sorted(set.intersection(*shared)) if drawn_labels else []
     s = len(seeds)
-    widen = math.sqrt(s / (s - 1)) if s > 1 else 0.0
+    if s < LEAST_SEEDS:  # draws from so few would be far too sure
+        return {}
+    widen = math.sqrt(s / (s - 1))
     columns = []
     for label in drawn_labels:
         of = np.array([costs[label][k] for k in seeds])
@@ -193,11 +176,11 @@ def _front_sentences(f: Front) -> tuple[str, ...]:
         p.label + ("" if p.probability is None else f" ({100 * p.probability:.0f}%)") for p in on
     )
     tail = "" if on[0].probability is None else "; in brackets how surely, over seeds and rows"
-    said = [f"No method beats these in both {what} and {cost}: {names}{tail}"]
+    said = [f"By the means no method beats these in both {what} and {cost}: {names}{tail}"]
     said += [
-        f"{p.label} is beaten in both by {p.beaten_by}, and surely so"
+        f"{p.label} is beaten in both by {p.surely_beaten_by}, and surely so"
         for p in f.places
-        if p.beaten_by and p.probability is not None and p.probability < 0.05
+        if p.surely_beaten_by
     ]
     return tuple(said)
 
@@ -210,6 +193,7 @@ def front_for_display(
     """
     score, cost = column(f"{found.part}_{found.metric}"), column(found.cost)
     headings = ["Method", score.heading, cost.heading, "On the front", "How surely", "Beaten by"]
+    headings.append("Surely beaten by")
     rows = [
         [
             p.label,
@@ -218,6 +202,7 @@ def front_for_display(
             "yes" if p.on_front else "no",
             unknown if p.probability is None else f"{100 * p.probability:.0f}%",
             p.beaten_by or unbeaten,
+            p.surely_beaten_by or unbeaten,
         ]
         for p in found.places
     ]

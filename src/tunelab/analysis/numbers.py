@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from tunelab import stats
 from tunelab.core.values import Estimate
 from tunelab.stats.metrics import METRICS
 
@@ -17,10 +18,12 @@ __all__ = [
     "column",
     "cost_names",
     "format_bytes",
+    "format_difference",
     "format_estimate",
     "format_parameters",
     "format_percent",
     "format_seconds",
+    "format_spread",
     "format_value",
 ]
 
@@ -106,20 +109,56 @@ def format_parameters(value: float | None) -> str:
 def format_estimate(estimate: Estimate | None, kind: Kind) -> str:
     """A value with its interval: "79.4 ± 1.8", "79.4 [77.1, 80.2]" where that is lopsided.
 
-    An estimate without an interval (one seed), or with one of no width (the same for every seed),
-    is the bare value.
+    Of too few runs for an interval, the smallest and the largest: "44 (41 to 48) s". An estimate
+    without either (one seed), or whose ends are one value, is the bare value.
     """
     if estimate is None:
         return MISSING
+    factor, decimals, unit = _scale(kind, estimate.value)
+    spread = format_spread(estimate, kind)
+    return f"{_fixed(estimate.value * factor, decimals)}{f' {spread}' if spread else ''}{unit}"
+
+
+def format_spread(estimate: Estimate, kind: Kind) -> str:
+    """What stands behind a value: "± 1.8", "[77.1, 80.2]", "(41 to 48)"; "" where there is none."""
     value, low, high = estimate.value, estimate.low, estimate.high
-    factor, decimals, unit = _scale(kind, value)
-    text = _fixed(value * factor, decimals)
+    factor, decimals, _ = _scale(kind, value)
     if low is None or high is None or low == high:
-        return text + unit
+        return ""
+    ends = [_fixed(x * factor, decimals) for x in (low, high)]
+    if estimate.is_range:
+        return f"({ends[0]} to {ends[1]})" if ends[0] != ends[1] else ""
     up, down = high - value, value - low
     if math.isclose(up, down, rel_tol=0.02, abs_tol=0.05 / factor / 10**decimals):
-        return f"{text} ± {_fixed((up + down) / 2 * factor, decimals)}{unit}"
-    return f"{text} [{_fixed(low * factor, decimals)}, {_fixed(high * factor, decimals)}]{unit}"
+        return f"± {_fixed((up + down) / 2 * factor, decimals)}"
+    return f"[{ends[0]}, {ends[1]}]"
+
+
+def format_difference(difference: Estimate, metric: str, *, cell: bool = False) -> str:
+    """A difference with its interval: "+0.8 points, 95% interval -4.2 to +5.8".
+
+    In a `cell` of a table "+0.8 (-4.2 to +5.8)".
+    """
+    row = METRICS[metric]
+    digits, scale = stats.decimals(difference, row), 100 if row.percent else 1
+    value, *ends = (
+        _with_its_sign(x * scale, digits)
+        for x in (difference.value, difference.low, difference.high)
+        if x is not None
+    )
+    what = "points" if row.percent else row.label
+    if row.percent and metric != "accuracy":
+        what += f" of {row.label}"
+    if cell:
+        return f"{value} ({ends[0]} to {ends[1]})" if len(ends) == 2 else value
+    interval = f"95% interval {ends[0]} to {ends[1]}" if len(ends) == 2 else "no interval"
+    return f"{value} {what}, {interval}"
+
+
+def _with_its_sign(value: float, digits: int) -> str:
+    """With its sign, but for what is written as nothing: never "-0.0"."""
+    text = f"{value:+,.{digits}f}"
+    return text if float(text.replace(",", "")) else text[1:]
 
 
 def format_value(value: float | None, of: Column) -> str:

@@ -156,7 +156,7 @@ def rank_values(
     p = friedman(ranks)[2] if k > 2 else None
     distance = critical_difference(k, n, level)
     pairs = _pairs(methods, scores, average, distance, level)
-    found = Ranking(
+    ranking = Ranking(
         metric=metric,
         methods=tuple(methods),
         datasets=datasets,
@@ -172,7 +172,7 @@ def rank_values(
     )
     from dataclasses import replace
 
-    return replace(found, sentences=_sentences(found, level))
+    return replace(ranking, sentences=_sentences(ranking, level))
 
 
 def _pairs(
@@ -182,7 +182,7 @@ def _pairs(
     places = list(itertools.combinations(range(len(methods)), 2))
     gaps = [scores[:, i] - scores[:, j] for i, j in places]
     adjusted = holm([wilcoxon(d) for d in gaps])
-    found = []
+    pairs = []
     for (i, j), d, p in zip(places, gaps, adjusted, strict=True):
         a, b, gap = methods[i], methods[j], float(average[i] - average[j])
         apart = p <= 1 - level + 1e-12
@@ -190,8 +190,8 @@ def _pairs(
         verdict = ("better" if ahead else "worse") if apart else "undecided"
         what = f"average rank {average[i]:.2f} against {average[j]:.2f}, p = {p:.2g} after Holm"
         said = f"{a} is {verdict} than {b}" if apart else f"{a} and {b} are undecided"
-        found.append(Pair(a, b, gap, p, abs(gap) >= distance, verdict, f"{said}: {what}"))
-    return tuple(found)
+        pairs.append(Pair(a, b, gap, p, abs(gap) >= distance, verdict, f"{said}: {what}"))
+    return tuple(pairs)
 
 
 def wilcoxon(differences: Floats) -> float:
@@ -228,20 +228,20 @@ def rank_studies(records: Sequence[StudyRecord], metric: str | None = None) -> R
     Methods are matched by label. `metric` None takes that of the first study. Raises ConfigError
     where two studies have the same data, or fewer than two methods are in all.
     """
-    chosen = metric or str(records[0].settings.get("metric", "accuracy"))
+    chosen = metric or records[0].settings["metric"]
     table: dict[str, dict[str, Estimate]] = {}
     parts: dict[str, str] = {}
     prints: dict[str, Path] = {}
     for record in records:
         said = summarise(record, chosen)
-        mark = str(record.data.get("fingerprint"))
+        mark = record.data["fingerprint"]
         if mark in prints:
             raise ConfigError(
                 f"{record.directory}: has the same data as {prints[mark]}, expected a study for "
                 "each data set. Give one of them."
             )
         prints[mark] = record.directory
-        name = free_name(str(record.data.get("name", record.directory.name)), table)
+        name = free_name(record.data["name"], table)
         key = f"{said.part}_{said.metric}"
         table[name] = {r.label: e for r in said.rows if (e := r.estimates.get(key)) is not None}
         parts[name] = said.part

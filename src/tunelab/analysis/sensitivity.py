@@ -18,6 +18,7 @@ import numpy as np
 
 from tunelab.analysis.forest import effects_by_forest
 from tunelab.analysis.numbers import Column, column, cost_names, format_percent, format_value
+from tunelab.analysis.reading import value_of
 from tunelab.analysis.setting_effects import (
     Effect,
     Factor,
@@ -30,7 +31,6 @@ from tunelab.analysis.setting_effects import (
     said_of_settings,
     share_in_words,
 )
-from tunelab.analysis.summary import value_of
 from tunelab.core.errors import ConfigError, suggest
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate, TrialResult
@@ -50,7 +50,7 @@ def quantity(record: StudyRecord, of: str | None) -> str:
 
     Raises ConfigError for a name that no trial has.
     """
-    metric = str(record.settings.get("metric", "accuracy"))
+    metric = record.settings["metric"]
     name = of or metric
     scores = dict.fromkeys(k for r in record.done for k, v in r.scores.items() if v is not None)
     if name in METRICS:
@@ -72,15 +72,15 @@ def analyse(record: StudyRecord, of: str | None = None) -> tuple[Sensitivity, ..
     method with settings that vary gives an empty tuple.
     """
     key = quantity(record, of)
-    found = []
+    analyses = []
     for name in dict.fromkeys(r.spec.method.name for r in record.done):
         trials = [
             r for r in record.done if r.spec.method.name == name and value_of(r, key) is not None
         ]
         factors = _factors(trials)
         if factors:
-            found.append(_analyse(name, key, trials, factors))
-    return tuple(found)
+            analyses.append(_analyse(name, key, trials, factors))
+    return tuple(analyses)
 
 
 def _factors(trials: Sequence[TrialResult]) -> list[Factor]:
@@ -93,7 +93,7 @@ def _factors(trials: Sequence[TrialResult]) -> list[Factor]:
         if settings[r.spec.method.label].get(k) != v
     }
     names = dict.fromkeys(k for s in settings.values() for k in s if k not in chosen)
-    found: dict[tuple[int, ...], Factor] = {}
+    factors: dict[tuple[int, ...], Factor] = {}
     for name in names:
         raw = {label: s.get(name) for label, s in settings.items()}
         texts = {label: _text(v) for label, v in raw.items()}
@@ -102,19 +102,20 @@ def _factors(trials: Sequence[TrialResult]) -> list[Factor]:
         values = {t: raw[label] for label, t in texts.items()}
         order = sorted(values, key=lambda t: _place(values[t], t))
         of = {label: order.index(t) for label, t in texts.items()}
-        numeric = all(isinstance(v, int | float) for v in values.values())
-        numbers = tuple(float(values[t] or 0) if numeric else i for i, t in enumerate(order))
+        sizes = [v for t in order if isinstance(v := values[t], int | float)]
+        numeric = len(sizes) == len(order)
+        numbers = tuple(map(float, sizes)) if numeric else tuple(range(len(order)))
         # Settings that split the trials alike cannot be told apart: they are one factor.
         places = list(of.values())
         alike = tuple(list(dict.fromkeys(places)).index(p) for p in places)
-        known = found.get(alike)
+        known = factors.get(alike)
         if known is None:
-            found[alike] = Factor(name, tuple(order), numbers, of)
+            factors[alike] = Factor(name, tuple(order), numbers, of)
         else:
-            found[alike] = Factor(
+            factors[alike] = Factor(
                 f"{known.name} with {name}", known.values, known.numbers, known.of
             )
-    return list(found.values())
+    return list(factors.values())
 
 
 def _text(value: Any) -> str:

@@ -110,14 +110,14 @@ def anova_components(grid: Floats) -> dict[tuple[int, ...], Floats]:
     keeps the other axes with length one. The empty set is the mean.
     """
     axes = range(grid.ndim)
-    found: dict[tuple[int, ...], Floats] = {}
+    components: dict[tuple[int, ...], Floats] = {}
     for size in range(grid.ndim + 1):
         for chosen in itertools.combinations(axes, size):
             others = tuple(a for a in axes if a not in chosen)
             marginal = grid.mean(axis=others, keepdims=True) if others else grid
-            below = [c for s, c in found.items() if set(s) < set(chosen)]
-            found[chosen] = np.asarray(marginal - sum(below, np.zeros(1)))
-    return found
+            below = [c for s, c in components.items() if set(s) < set(chosen)]
+            components[chosen] = np.asarray(marginal - sum(below, np.zeros(1)))
+    return components
 
 
 def higher_is_better(of: Column) -> bool:

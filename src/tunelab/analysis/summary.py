@@ -8,43 +8,44 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tunelab.analysis.caveats import broken_down, warnings
+from tunelab.analysis.advice import advise, no_advice
+from tunelab.analysis.caveats import warnings
+from tunelab.analysis.collapse import collapses
+from tunelab.analysis.costs import COSTS, cost_estimate
 from tunelab.analysis.folds import cross_fitted
 from tunelab.analysis.numbers import SCORED_PARTS, Column, Part, column, format_estimate
-from tunelab.analysis.verdict import Row, Summary, headline, verdict_sentences
+from tunelab.analysis.pairs import comparisons
+from tunelab.analysis.reading import BOOTSTRAP_SEED, paired_by_seed, read_runs, value_of
+from tunelab.analysis.verdict import Row, Summary
 from tunelab.core.errors import ConfigError, suggest
 from tunelab.core.study_folder import StudyRecord
-from tunelab.core.values import Comparison, Cost, Estimate, Predictions, TrialResult
-from tunelab.stats import Runs, compare_all, mean_interval, means
+from tunelab.core.values import Comparison, Cost, Estimate, TrialResult
+from tunelab.stats import Runs, mean_interval, means
+from tunelab.stats.looks import levels_at, looks_from_json
 from tunelab.stats.metrics import METRICS
 from tunelab.stats.racing import race_from_json
+from tunelab.stats.reliability import miscalibration
+from tunelab.stats.selection import chosen_score
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "BOOTSTRAP_SEED",
     "best_trial",
     "summary_for_display",
-    "paired_by_seed",
     "predictions_frame",
-    "read_runs",
     "shown_columns",
     "summarise",
     "table",
     "summary_to_json",
-    "value_of",
+    "undecided_with_best",
 ]
-
-
-# The same study folder must give the same intervals, whoever asks and however often.
-BOOTSTRAP_SEED = 0
 
 
 def summarise(record: StudyRecord, metric: str | None = None) -> Summary:
@@ -70,13 +71,40 @@ def summarise(record: StudyRecord, metric: str | None = None) -> Summary:
         ),
     )
     best = ranked[0].label if ranked and ranked[0].estimates.get(f"eval_{metric}") else None
-    comparisons = _comparisons(runs[SCORED_PARTS[part]], [r.label for r in ranked], metric)
-    broken = tuple(k for k, own in runs.get("validation", {}).items() if broken_down(own))
-    tests = cross_fitted(record.data, len(record.settings.get("seeds", ())))
-    summary = Summary(metric, part, tuple(rows), best, comparisons, (), (), broken, tests)
-    return replace(
-        summary, sentences=verdict_sentences(summary), warnings=warnings(record, summary, runs)
+    broke = collapses(runs["validation"])
+    of_part = runs[SCORED_PARTS[part]]
+    look = None
+    if record.looks is not None:
+        look = levels_at(looks_from_json(record.looks), math.comb(len(of_part), 2))
+    pairs = comparisons(of_part, [r.label for r in ranked], metric, broke, look)
+    draft = Summary(
+        metric,
+        part,
+        tuple(rows),
+        best,
+        pairs,
+        no_advice(metric, part),
+        collapses=broke,
+        cross_fitted=cross_fitted(record.data, len(record.settings.get("seeds", ()))),
+        score_of_best=_score_of_best(runs, best, broke, metric, part),
     )
+    said = replace(draft, advice=advise(record, draft, runs[draft.split]))
+    return replace(said, warnings=warnings(record, said, runs))
+
+
+def _score_of_best(
+    runs: Mapping[str, Mapping[str, Runs]],
+    best: str | None,
+    broke: Collection[str],
+    metric: str,
+    part: Part,
+) -> Estimate | None:
+    """The best method's test score without its luck; None where that cannot be told."""
+    sound = {label: r for label, r in runs["test"].items() if label not in broke}
+    if best is None or part != "test" or best not in sound or not paired_by_seed(sound):
+        return None
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    return chosen_score(best, runs["validation"], sound, metric, rng)
 
 
 def best_trial(
@@ -146,25 +174,9 @@ def _adjusted(record: StudyRecord, key: str) -> dict[str, float]:
     return {label: round(float(x) + of_seeds, 12) for label, x in zip(labels, found, strict=False)}
 
 
-def read_runs(record: StudyRecord) -> dict[str, dict[str, Runs]]:
-    """The predictions of a study's finished trials: by part ("validation", "test"), then by label.
-
-    Reads every trial once. A method without predictions on a part is not in it.
-    """
-    found: dict[str, dict[str, dict[int, Predictions]]] = {p: {} for p in SCORED_PARTS.values()}
-    for r in record.done:
-        for part, p in record.predictions(r.spec.trial_id).items():
-            if part in found:
-                found[part].setdefault(r.spec.method.label, {})[r.spec.seed] = p
-    return {
-        part: {label: Runs(label, by_seed) for label, by_seed in labels.items()}
-        for part, labels in found.items()
-    }
-
-
 def _means_by_column(runs: Mapping[str, Mapping[str, Runs]]) -> dict[tuple[str, str], Estimate]:
     """Means over seeds, with intervals for other seeds and rows, by (label, "test_accuracy")."""
-    return {
+    found = {
         (label, f"{part}_{metric}"): estimate
         for part, name in SCORED_PARTS.items()
         if paired_by_seed(runs[name])
@@ -172,16 +184,11 @@ def _means_by_column(runs: Mapping[str, Mapping[str, Runs]]) -> dict[tuple[str, 
             list(runs[name].values()), list(METRICS), np.random.default_rng(BOOTSTRAP_SEED)
         ).items()
     }
-
-
-def paired_by_seed(runs: Mapping[str, Runs]) -> bool:
-    """Whether all methods were scored on the same rows with the same seed.
-
-    All seeds on the same rows, or each on its own: the fold that it tests, or a validation part
-    that is divided anew by each seed.
-    """
-    of_seed = {(seed, p.ids) for r in runs.values() for seed, p in r.by_seed.items()}
-    return len(of_seed) == len({seed for seed, _ in of_seed})
+    for part, name in SCORED_PARTS.items():
+        for label, of in runs[name].items():
+            if (label, f"{part}_ece") in found:  # a mean of roots that end at 0 is no error
+                found[label, f"{part}_ece"] = miscalibration(list(of.by_seed.values())).error
+    return found
 
 
 def _summary_row(record: StudyRecord, label: str, means: Mapping[tuple[str, str], Estimate]) -> Row:
@@ -193,7 +200,7 @@ def _summary_row(record: StudyRecord, label: str, means: Mapping[tuple[str, str]
     for key in (*scores, *(f.name for f in fields(Cost))):
         values = [value_of(r, key) for r in done]
         known = [v for v in values if v is not None]
-        estimates[key] = _estimate(known, means.get((label, key)))
+        estimates[key] = _estimate(key, known, means.get((label, key)))
         if not known:
             found = [r.reasons[key] for r in trials if key in r.reasons]
             reasons[key] = found[0] if found else _why_missing(done)
@@ -209,10 +216,14 @@ def _summary_row(record: StudyRecord, label: str, means: Mapping[tuple[str, str]
     )
 
 
-def _estimate(known: Sequence[float], of_predictions: Estimate | None) -> Estimate | None:
+def _estimate(key: str, known: Sequence[float], of_predictions: Estimate | None) -> Estimate | None:
     """From the predictions, for seeds and rows; costs, and scores without them, over seeds."""
     if not known:
         return None
+    if key.endswith("_ece") and of_predictions is not None:
+        return of_predictions  # of all seeds together; older trials keep the error with its luck
+    if key in COSTS:
+        return cost_estimate(known)
     over_seeds = mean_interval(known)
     if of_predictions is None or not math.isclose(of_predictions.value, over_seeds.value):
         return over_seeds
@@ -221,12 +232,6 @@ def _estimate(known: Sequence[float], of_predictions: Estimate | None) -> Estima
 
 def _why_missing(done: Sequence[TrialResult]) -> str:
     return "not measured" if done else "no trial of this method finished"
-
-
-def value_of(result: TrialResult, key: str) -> float | None:
-    """A score ("test_accuracy") or a cost ("train_seconds") of a trial; None where it has none."""
-    value = getattr(result.cost, key) if hasattr(result.cost, key) else result.scores.get(key)
-    return None if value is None else float(value)
 
 
 def _own_settings(record: StudyRecord, label: str) -> dict[str, object]:
@@ -245,13 +250,16 @@ def _own_settings(record: StudyRecord, label: str) -> dict[str, object]:
 _ABSENT = object()
 
 
-def _comparisons(
-    runs: Mapping[str, Runs], labels: Sequence[str], metric: str
-) -> tuple[Comparison, ...]:
-    if not paired_by_seed(runs):
-        return ()
-    known = [runs[label] for label in labels if label in runs]
-    return tuple(compare_all(known, metric, np.random.default_rng(BOOTSTRAP_SEED)))
+def undecided_with_best(record: StudyRecord, summary: Summary) -> tuple[Comparison, ...]:
+    """Pairs of the best method that are not told apart and not equivalent, but for the methods
+    that a race has dropped, which get no more seeds.
+    """
+    dropped = _dropped_methods(record, summary.metric)
+    return tuple(
+        c
+        for c in summary.comparisons
+        if c.verdict == "undecided" and summary.best in (c.a, c.b) and not {c.a, c.b} & dropped
+    )
 
 
 # --- tables -----------------------------------------------------------------------------------
@@ -296,9 +304,9 @@ def table(summary: Summary) -> pd.DataFrame:
 
     `label`, `method`, the settings that differ, `seeds`, `failed`; then for each score (0 to 1) and
     cost (seconds, bytes, counts) its mean under its name, and its 95% interval (of a score: over
-    seeds and rows; of a cost: over seeds) under
-    `<name>_low` and `<name>_high`; NaN where there is none. `attrs["headings"]` holds readable
-    names of these columns.
+    seeds and rows; of a cost: over seeds, and of fewer than six runs the smallest and the largest)
+    under `<name>_low` and `<name>_high`; NaN where there is none. `attrs["headings"]` holds
+    readable names of these columns.
     """
     import pandas as pd
 
@@ -360,7 +368,9 @@ def summary_to_json(summary: Summary) -> dict[str, object]:
         "metric": summary.metric,
         "part": summary.split,
         "best": summary.best,
-        "headline": headline(summary),
+        "headline": summary.answer.sentence,
+        "answer": asdict(summary.answer),
+        "score_of_best": asdict(summary.score_of_best) if summary.score_of_best else None,
         **({"cross_fitted": summary.cross_fitted} if summary.cross_fitted else {}),
         "sentences": list(summary.sentences),
         "warnings": list(summary.warnings),
@@ -376,5 +386,7 @@ def summary_to_json(summary: Summary) -> dict[str, object]:
             }
             for r in summary.rows
         ],
-        "comparisons": [asdict(c) for c in summary.comparisons],
+        "comparisons": [
+            {**asdict(c), "standing": summary.standing(c)} for c in summary.comparisons
+        ],
     }

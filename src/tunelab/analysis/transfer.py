@@ -36,9 +36,9 @@ class Elsewhere:
 
 def transfer(record: StudyRecord, metric: str | None = None) -> tuple[Elsewhere, ...]:
     """What the study's trials scored elsewhere; empty where nothing else was scored."""
-    metric = metric or str(record.settings.get("metric", "accuracy"))
+    metric = metric or record.settings["metric"]
     # (name, domain) -> rows, and the values by label
-    found: dict[tuple[str, str | None], tuple[int, dict[str, list[float]]]] = {}
+    scores: dict[tuple[str, str | None], tuple[int, dict[str, list[float]]]] = {}
     own: dict[str, list[float]] = {}
     for r in record.done:
         label = r.spec.method.label
@@ -46,12 +46,12 @@ def transfer(record: StudyRecord, metric: str | None = None) -> tuple[Elsewhere,
         for name, facts in r.details.transfer.items():
             parts: list[tuple[str | None, Transfer | DomainScores]] = [(None, facts)]
             for domain, part in (*parts, *facts.domains.items()):
-                _, values = found.setdefault((name, domain), (part.rows, {}))
+                _, values = scores.setdefault((name, domain), (part.rows, {}))
                 _add(values, label, part.scores.get(metric))
     here = _means_by_domain(own, metric)
     return tuple(
         Elsewhere(name, domain, rows, here, _means_by_domain(values, metric))
-        for (name, domain), (rows, values) in found.items()
+        for (name, domain), (rows, values) in scores.items()
     )
 
 
@@ -62,12 +62,12 @@ def _add(values: dict[str, list[float]], label: str, value: float | None) -> Non
 
 def _means_by_domain(values: Mapping[str, list[float]], metric: str) -> dict[str, Estimate]:
     cut = METRICS[metric].percent
-    found = {label: mean_interval(v) for label, v in values.items()}
+    means = {label: mean_interval(v) for label, v in values.items()}
     return {
         label: replace(e, low=max(0.0, e.low), high=min(1.0, e.high))
         if cut and e.low is not None and e.high is not None
         else e
-        for label, e in found.items()
+        for label, e in means.items()
     }
 
 

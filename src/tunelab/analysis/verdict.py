@@ -1,31 +1,49 @@
-"""A study's verdicts in words: the lead, the headline, the sentences."""
+"""What is said of a study, as values; and where one method stands against another, in a word."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
-from tunelab.analysis.numbers import SCORED_PARTS, Part, column, format_estimate, format_seconds
+from tunelab.analysis.collapse import Collapse
+from tunelab.analysis.numbers import SCORED_PARTS, Part
 from tunelab.core.values import Comparison, Estimate
+from tunelab.stats import LEAST_SEEDS, Loss
+from tunelab.stats.metrics import METRICS
 
 __all__ = [
+    "Answer",
+    "Recommendation",
     "Row",
+    "Standing",
     "Summary",
-    "headline",
     "joined_by_and",
-    "lead",
-    "verdict_sentences",
+    "margin_in_words",
+    "standing",
+    "with_chance",
 ]
 
-
-# --- the summary ------------------------------------------------------------------------------
+Standing = Literal[
+    "better",
+    "worse",
+    "equivalent",
+    "ahead, too few seeds to call",
+    "behind, too few seeds to call",
+    "ahead, not shown",
+    "behind, not shown",
+    "within noise",
+    "not known",
+    "broke down",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One method (by its label in the study): means over its finished seeds, and their intervals.
 
-    The interval of a score is for other seeds and other rows; that of a cost for other seeds.
+    The interval of a score is for other seeds and other rows; that of a cost for other seeds, or
+    the smallest and largest of fewer than six runs (`Estimate.is_range`).
 
     `settings` are those that differ between the rows of the same method. `estimates` has a key for
     every score and cost; where a value is None, `reasons` has the same key.
@@ -41,6 +59,51 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What to take, `why`, and how `sure` that is: what a reader is told first.
+
+    `take` is None where nothing can be taken. `unknown`: what so few test rows cannot tell, ""
+    where there are enough. `why` and `unknown` have no full stop, `sure` holds whole sentences.
+    """
+
+    take: str | None
+    why: str
+    sure: str = ""
+    unknown: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """The answer in one sentence, without its full stop."""
+        if self.take is None:
+            return self.why
+        taken = f"ake {self.take}: {self.why}"
+        return f"{self.unknown}; t{taken}" if self.unknown else f"T{taken}"
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """What to take where a loss is acceptable.
+
+    `choice` is the cheapest method by `cost` among those whose loss against `best` (best on
+    validation) is shown to be below `margin`, and `best` itself; None where nothing finished.
+    `losses` has every other method whose runs did not break down; `answer` comes first, `sentence`
+    is the same in figures, `reasons` and `conditions` the rest.
+    """
+
+    choice: str | None
+    best: str | None
+    metric: str
+    part: str
+    margin: float
+    cost: str
+    losses: tuple[Loss, ...]
+    answer: Answer
+    sentence: str = ""
+    reasons: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """What a study says.
 
@@ -48,9 +111,11 @@ class Summary:
     where no trial could be scored on test). `best` is the label with the best mean on validation:
     test chooses nothing. Where seeds are missing (failed trials, a race), means are compared as if
     every method had run every seed; one that a race by this metric dropped is not `best`.
-    `comparisons` holds every pair, those of `best` first and from its side. `broken`: methods with
-    seeds that broke down (`broken_down`), whose wide intervals put them within any noise.
-    `cross_fitted`: how often every row is tested, where a study tests all of them in folds.
+    `comparisons` holds every pair, those of `best` first and from its side; a pair with runs that
+    broke down (`collapses`) has no verdict. `score_of_best`: what `best` truly scores on test, by
+    seeds that did not choose it; None where that cannot be told. `advice`: what to take where a
+    point may be lost and training is to be short. `cross_fitted`: how often every row is tested,
+    where a study tests all of them in folds.
     """
 
     metric: str
@@ -58,10 +123,21 @@ class Summary:
     rows: tuple[Row, ...]
     best: str | None
     comparisons: tuple[Comparison, ...]
-    sentences: tuple[str, ...]
-    warnings: tuple[str, ...]
-    broken: tuple[str, ...] = ()
+    advice: Recommendation
+    warnings: tuple[str, ...] = ()
+    collapses: Mapping[str, Collapse] = field(default_factory=dict)
+    score_of_best: Estimate | None = None
     cross_fitted: str | None = None
+
+    @property
+    def answer(self) -> Answer:
+        """What to take and why: the first line, wherever a study is spoken of."""
+        return self.advice.answer
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What the comparison of each method with the best one says, in words."""
+        return tuple(c.sentence for c in self.against_best())
 
     @property
     def split(self) -> str:
@@ -78,61 +154,50 @@ class Summary:
         found = [c for c in self.comparisons if c.a == self.best]
         return tuple(sorted(found, key=lambda c: place[c.b]))
 
-
-def lead(summary: Summary) -> str:
-    """The answer without numbers, as "lora comes first of 4 methods, within noise of full"."""
-    best = summary.best
-    if best is None:
-        return "No trial finished, so there is nothing to compare"
-    against = summary.against_best()
-    if not against:
-        return f"{best} was trained; there is nothing to compare it with"
-    if all(c.verdict == "better" for c in against):
-        return f"{best} is better than {joined_by_and([c.b for c in against])}"
-    near = [c.b for c in against if _within_noise(c) and c.b not in summary.broken]
-    noise = f", within noise of {joined_by_and(near)}" if near else ""
-    return f"{best} was best of {len(against) + 1} methods on validation{noise}"
+    def standing(self, c: Comparison) -> Standing:
+        """Where a pair of this study stands; "broke down" where one of the two did."""
+        return "broke down" if {c.a, c.b} & set(self.collapses) else standing(c)
 
 
-def headline(summary: Summary) -> str:
-    """The answer in one line: `lead`, and what the best method reached with its interval."""
-    if summary.best is None:
-        return lead(summary)
-    shown = column(f"{summary.part}_{summary.metric}")
-    estimate = summary.row(summary.best).estimates.get(shown.name)
-    percent = " percent" if shown.kind == "percent" else ""
-    said = f"{lead(summary)}: {format_estimate(estimate, shown.kind)}{percent} {shown.about}"
-    return (
-        said if summary.cross_fitted is None else f"{said}, cross-fitted ({summary.cross_fitted})"
-    )
+def standing(c: Comparison) -> Standing:
+    """Where `c.a` stands against `c.b`: the verdict, or what an undecided pair looks like so far.
+
+    "ahead" and "behind": the interval of the pair, on its own, leaves zero out, and yet the rules
+    for "better" are not met, for want of seeds or after the correction for all pairs.
+    """
+    if c.verdict != "undecided":
+        return c.verdict
+    d = c.difference
+    if d.low is None or d.high is None:
+        return "not known"
+    if d.low <= 0 <= d.high:
+        return "within noise"
+    ahead = (d.value > 0) == METRICS[c.metric].higher_is_better
+    if d.n < LEAST_SEEDS:
+        return "ahead, too few seeds to call" if ahead else "behind, too few seeds to call"
+    return "ahead, not shown" if ahead else "behind, not shown"
+
+
+def with_chance(c: Comparison) -> str:
+    """A comparison's sentence, and the chance that the difference is worth having."""
+    if c.chance is None:
+        return c.sentence
+    # Never 0 or 100: an estimate from few seeds excludes nothing.
+    percent = min(max(round(100 * c.chance), 1), 99)
+    worth = margin_in_words(c.margin, c.metric)
+    return f"{c.sentence}; chance that {c.a} is better by more than {worth}: {percent}%"
+
+
+def margin_in_words(margin: float, metric: str) -> str:
+    """A margin in words: 0.01 of accuracy is "1 point"."""
+    row = METRICS[metric]
+    if not row.percent:
+        return f"{margin:g} of {row.label}"
+    what = "" if metric == "accuracy" else f" of {row.label}"
+    text = f"{100 * margin:g}"
+    return f"{text} point{'' if text == '1' else 's'}{what}"
 
 
 def joined_by_and(names: Sequence[str]) -> str:
     """Names as a sentence has them: `a, b and c`."""
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-
-
-def _within_noise(comparison: Comparison) -> bool:
-    d = comparison.difference
-    if comparison.verdict == "equivalent":
-        return True
-    return d.low is not None and d.high is not None and d.low <= 0 <= d.high
-
-
-def verdict_sentences(summary: Summary) -> tuple[str, ...]:
-    """What the comparison of each method with the best one says, in words."""
-    against = summary.against_best()
-    sentences = [c.sentence for c in against]
-    cheaper = [c.b for c in against if _within_noise(c) and c.b not in summary.broken]
-    cost = {r.label: r.estimates.get("train_seconds") for r in summary.rows}
-    own = cost.get(summary.best or "")
-    priced = [(e.value, label) for label in cheaper if (e := cost[label]) is not None]
-    if own is not None and priced and min(priced)[0] < own.value:
-        seconds, label = min(priced)
-        costs, against_ = format_seconds(seconds), format_seconds(own.value)
-        if costs != against_:
-            sentences.append(
-                f"{label} is the cheapest within noise of {summary.best}: {costs} of training "
-                f"against {against_}"
-            )
-    return tuple(sentences)

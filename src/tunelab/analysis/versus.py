@@ -4,17 +4,21 @@ be.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tunelab.analysis import numbers, summary
 from tunelab.analysis.markdown import in_markdown, table_lines
+from tunelab.analysis.pairs import what_was_seen
+from tunelab.analysis.reading import BOOTSTRAP_SEED
+from tunelab.analysis.verdict import Standing, Summary, standing, with_chance
 from tunelab.core.errors import InputError
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Comparison, Estimate
-from tunelab.stats import LEVEL, Runs, compare, decimals
-from tunelab.stats.metrics import METRICS
+from tunelab.core.words import counted
+from tunelab.stats import LEVEL, Runs, compare, holm
 
 __all__ = [
     "Shared",
@@ -30,6 +34,7 @@ class Shared:
     """A method that both studies have: its score and training time in each, and the difference.
 
     `comparison` is here minus there, or None with `reason` (another data set, no common seed).
+    `broke`: runs of it broke down in one of the studies, so that there is no verdict.
     """
 
     label: str
@@ -39,6 +44,14 @@ class Shared:
     seconds_there: Estimate | None
     comparison: Comparison | None
     reason: str
+    broke: bool = False
+
+    @property
+    def standing(self) -> Standing | None:
+        """Where the method stands here against there; None without a comparison."""
+        if self.comparison is None:
+            return None
+        return "broke down" if self.broke else standing(self.comparison)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +73,8 @@ class Versus:
 
 
 def between(a: StudyRecord, b: StudyRecord, metric: str) -> Versus:
-    """Compare two studies. Intervals are widened for the number of methods (Bonferroni).
+    """Compare two studies, method by method. Every interval is of its method alone; "better" and
+    "worse" ask for p values that are corrected for the number of methods (Holm).
 
     Raises InputError where they share no method.
     """
@@ -72,19 +86,17 @@ def between(a: StudyRecord, b: StudyRecord, metric: str) -> Versus:
         )
     one, other = summary.summarise(a, metric), summary.summarise(b, metric)
     part: numbers.Part = "test" if one.part == other.part == "test" else "eval"
-    same = a.data["fingerprint"] == b.data["fingerprint"]
     names = _study_names(a, b)
+    if a.data["fingerprint"] == b.data["fingerprint"]:
+        both = ((a, names[0], one), (b, names[1], other))
+        pairs = _corrected([_compared_method(both, label, metric, part) for label in labels])
+    else:
+        pairs = [(None, "the two studies have different data")] * len(labels)
     shared = []
-    for label in labels:
+    for label, (comparison, reason) in zip(labels, pairs, strict=True):
         key = f"{part}_{metric}"
         here, there = one.row(label).estimates, other.row(label).estimates
-        comparison, reason = (
-            _compared_method(
-                a, b, label=label, metric=metric, part=part, names=names, count=len(labels)
-            )
-            if same
-            else (None, "the two studies have different data")
-        )
+        broke = label in one.collapses or label in other.collapses
         shared.append(
             Shared(
                 label,
@@ -94,6 +106,7 @@ def between(a: StudyRecord, b: StudyRecord, metric: str) -> Versus:
                 there.get("train_seconds"),
                 comparison,
                 reason,
+                broke,
             )
         )
     return Versus(
@@ -115,38 +128,58 @@ def _study_names(a: StudyRecord, b: StudyRecord) -> tuple[str, str]:
     return f"{one.parent.name}/{one.name}", f"{other.parent.name}/{other.name}"
 
 
+_Pair = tuple[Comparison | None, str]
+
+
 def _compared_method(
-    a: StudyRecord,
-    b: StudyRecord,
-    *,
-    label: str,
-    metric: str,
-    part: numbers.Part,
-    names: tuple[str, str],
-    count: int,
-) -> tuple[Comparison | None, str]:
-    split = numbers.SCORED_PARTS[part]
-    runs = []
-    for record, name in zip((a, b), names, strict=True):
+    both: Sequence[tuple[StudyRecord, str, Summary]], label: str, metric: str, part: numbers.Part
+) -> _Pair:
+    """A method of one study against itself in another, on its own; or why that cannot be."""
+    runs, broke = [], {}
+    for record, name, said in both:
         trials = [r for r in record.done if r.spec.method.label == label]
+        split = numbers.SCORED_PARTS[part]
         found = {r.spec.seed: record.predictions(r.spec.trial_id).get(split) for r in trials}
         by_seed = {seed: p for seed, p in found.items() if p is not None}
         if not by_seed:
             return None, f"{name} has no finished trial of {label}"
         runs.append(Runs(f"{label} in {name}", by_seed))
+        if label in said.collapses:
+            broke[runs[-1].label] = replace(said.collapses[label], label=runs[-1].label)
+    here, there = runs
     try:
-        return (
-            compare(
-                runs[0],
-                runs[1],
-                metric,
-                np.random.default_rng(summary.BOOTSTRAP_SEED),
-                level=1 - (1 - LEVEL) / count,
-            ),
-            "",
-        )
+        if broke:
+            return what_was_seen(here, there, metric, broke), "too few runs are left"
+        return compare(here, there, metric, np.random.default_rng(BOOTSTRAP_SEED)), ""
     except ValueError as e:
         return None, str(e)
+
+
+def _corrected(pairs: Sequence[_Pair]) -> list[_Pair]:
+    """The comparisons with p values and verdicts that hold for all methods together (Holm)."""
+    tested = [c for c, _ in pairs if c is not None and c.p_value is not None]
+    adjusted = iter(holm([c.p_value for c in tested if c.p_value is not None]))
+    return [
+        (c, why)
+        if c is None or c.p_value is None
+        else (_read_anew(c, next(adjusted), len(tested)), why)
+        for c, why in pairs
+    ]
+
+
+def _read_anew(c: Comparison, p: float, methods: int) -> Comparison:
+    """A comparison whose p value is one of several: only a verdict that survives stays."""
+    value = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+    after = f"{value} after Holm's correction for {counted(methods, 'method')}"
+    lost = c.verdict in {"better", "worse"} and p > 1 - LEVEL
+    if lost:
+        ahead = "ahead of" if c.verdict == "better" else "behind"
+        size = numbers.format_difference(c.difference, c.metric)
+        sentence = f"{c.a} is {ahead} {c.b}: {size}, but {after}"
+        c = replace(c, verdict="undecided", reason=after, sentence=sentence)
+    elif methods > 1 and c.verdict in {"better", "worse"}:
+        c = replace(c, sentence=f"{c.sentence}; {after}")
+    return replace(c, p_value=p, sentence=with_chance(c))
 
 
 def _differences(a: StudyRecord, b: StudyRecord) -> list[str]:
@@ -178,19 +211,13 @@ def _shown_setting(value: object) -> str:
 def rows(v: Versus) -> tuple[list[str], list[list[str]], list[str]]:
     """The comparison as people read it: headings, cells, and a sentence for each method."""
     kind = numbers.column(f"{v.part}_{v.metric}").kind
-    scale = 100 if METRICS[v.metric].percent else 1
     headings = ["Method", v.here, v.there, "Difference", f"Training, {v.here}", v.there, "Verdict"]
     cells, sentences = [], []
     for s in v.shared:
         difference, verdict = numbers.MISSING, numbers.MISSING
         if s.comparison is not None:
-            d = s.comparison.difference
-            digits = decimals(d, METRICS[v.metric])
-            difference = f"{d.value * scale:+.{digits}f}"
-            if d.low is not None and d.high is not None:
-                ends = f"{d.low * scale:+.{digits}f} to {d.high * scale:+.{digits}f}"
-                difference += f" ({ends})"
-            verdict = s.comparison.verdict
+            difference = numbers.format_difference(s.comparison.difference, v.metric, cell=True)
+            verdict = str(s.standing)
             sentences.append(s.comparison.sentence)
         else:
             sentences.append(f"{s.label}: not paired, because {s.reason}")

@@ -145,14 +145,14 @@ def merge_command(folder: Path, output_dir: Path, as_json: bool, **given: Any) -
     texts = None
     if given["file"] is not None:
         texts = data.read_texts(given["file"], given["text_column"], given["encoding"]).texts
-    made = export.merge(
+    merged = export.merge(
         api.classifier_folder(folder),
         output_dir,
         texts,
         allow_changes=given["allow_changes"],
         trust_remote_code=bool(given["trust_remote_code"]),
     )
-    _say_made(made, "Merged", as_json)
+    _say_made(merged, "Merged", as_json)
 
 
 @adapters.command(short_help="One adapter from several on one base.")
@@ -182,10 +182,10 @@ def combine_command(
     from tunelab import api, export
 
     weighted = [(api.classifier_folder(f), w) for f, w in map(_weighted, parts)]
-    made = export.combine(
+    combined = export.combine(
         weighted, output_dir, combination_type, density, trust_remote_code=bool(trust_remote_code)
     )
-    _say_made(made, "Combined", as_json)
+    _say_made(combined, "Combined", as_json)
 
 
 def _weighted(part: str) -> tuple[Path, float]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from tunelab.cli.options import FOLDER, json_option, print_json
+from tunelab.cli.show import show_answer
 from tunelab.core.errors import InputError
 
 __all__ = [
@@ -43,7 +44,8 @@ def recommend_command(
     from tunelab import analysis
     from tunelab.analysis import front as fronts
     from tunelab.analysis import tradeoff
-    from tunelab.analysis.front import check_cost, front_for_display
+    from tunelab.analysis.costs import check_cost
+    from tunelab.analysis.front import front_for_display
     from tunelab.cli import terminal
     from tunelab.core import study_folder
     from tunelab.study import resolve
@@ -57,18 +59,19 @@ def recommend_command(
             f"--margin {margin:g}: expected points above 0 and below 100, such as 1 or 0.5."
         )
     said = analysis.summarise(record, metric)
-    found = tradeoff.recommend(record, margin=margin / 100, cost=cost, summary=said)
+    advice = tradeoff.recommend(record, margin=margin / 100, cost=cost, summary=said)
     front = fronts.front(record, cost, said)
     if as_json:
         both = {
-            "recommendation": tradeoff.recommendation_to_json(found),
+            "recommendation": tradeoff.recommendation_to_json(advice),
             "front": tradeoff.recommendation_to_json(front),
         }
         print_json(both)
         return
+    show_answer(advice.answer)
     out = terminal.console()
-    terminal.say(out, found.sentence + ".", indent=2)
-    for line in (*found.reasons, *found.conditions):
+    terminal.say(out, advice.sentence + ".", indent=2)
+    for line in (*advice.reasons, *advice.conditions):
         terminal.say(out, f"- {line}", indent=2)
     out.print()
     terminal.print_table(*front_for_display(front, "-", ""), "Score against cost")
@@ -88,17 +91,17 @@ def sensitivity(study: Path, of: str | None, as_json: bool) -> None:
     from tunelab.cli import terminal
     from tunelab.core import study_folder
 
-    found = analyse(study_folder.read_study(study), of)
+    analyses = analyse(study_folder.read_study(study), of)
     if as_json:
-        print_json([asdict(s) for s in found])
+        print_json([asdict(s) for s in analyses])
         return
-    if not found:
+    if not analyses:
         raise InputError(
             f"{study}: no method has settings that vary, so there is nothing to compare. "
             "Give a list, such as r: [4, 8, 16], in the study file."
         )
     out = terminal.console()
-    for s in found:
+    for s in analyses:
         terminal.print_table(*sensitivity_for_display(s), f"{s.method}: {s.procedure}")
         for line in (*s.sentences, *s.notes):
             terminal.say(out, line + ".", indent=2)
@@ -118,16 +121,16 @@ def rank(studies: tuple[Path, ...], metric: str | None, as_json: bool) -> None:
 
     if metric is not None:
         resolve.require_metric(metric)
-    found = ranks.rank_studies([study_folder.read_study(s) for s in studies], metric)
+    ranking = ranks.rank_studies([study_folder.read_study(s) for s in studies], metric)
     if as_json:
-        print_json(ranks.ranks_to_json(found))
+        print_json(ranks.ranks_to_json(ranking))
         return
-    terminal.print_table(*ranks.ranks_for_display(found))
+    terminal.print_table(*ranks.ranks_for_display(ranking))
     out = terminal.console()
-    for line in found.sentences:
+    for line in ranking.sentences:
         terminal.say(out, line + ".", indent=2)
-    if found.critical_difference is not None:
-        gap = f"Nemenyi: ranks {found.critical_difference:.2f} apart differ, over all pairs."
+    if ranking.critical_difference is not None:
+        gap = f"Nemenyi: ranks {ranking.critical_difference:.2f} apart differ, over all pairs."
         terminal.say(out, gap, indent=2)
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
 
+    from tunelab.api import Study
     from tunelab.core.values import Dataset
     from tunelab.study import OnStudyEvent, Progress, Schedule, StudyEvent
     from tunelab.study.executors import Worker
@@ -82,23 +83,74 @@ def compare_command(
 
 @click.command(short_help="Add seeds to a finished study; what is there is kept.")
 @click.argument("folder", type=FOLDER, metavar="STUDY")
+@click.option("--seeds", type=click.IntRange(1), metavar="N", help="So many seeds in all.")
 @click.option(
-    "--seeds", type=click.IntRange(1), required=True, metavar="N", help="So many seeds in all."
+    "--until",
+    type=click.Choice(["decided"]),
+    help="Add seeds until the best is better than every other method, or equivalent to it.",
 )
+@click.option(
+    "--max-seeds", type=click.IntRange(2), metavar="N", help="But so many in all at most (20)."
+)
+@click.option("--step", type=click.IntRange(1), metavar="N", help="So many before each look (2).")
 @click.option("--dry-run", is_flag=True, help="Say what would run, and stop.")
 @quiet_option
-def extend(folder: Path, seeds: int, dry_run: bool, quiet: bool) -> None:
-    """Run a study's methods, as they were tuned, with more seeds; finished trials are kept."""
-    from tunelab import api, study
+def extend(folder: Path, *, dry_run: bool, quiet: bool, **given: Any) -> None:
+    """Run a study's methods, as they were tuned, with more seeds; finished trials are kept.
 
-    schedule = study.scheduled(study.plan(api.extended(folder, total=seeds)))
-    console = stderr_console(quiet)
-    _announce(schedule, console)
-    if not dry_run:
-        _run_study(schedule, console)
+    With --until decided the study is judged anew after every few seeds, at levels that keep all
+    looks together right in 95 of 100 studies.
+    """
+    from tunelab import api, study
+    from tunelab.cli import terminal
+
+    console, total = stderr_console(quiet), given.pop("seeds")
+    if dry_run and total is None and given["until"] is not None:
+        to_come = study.looks_to_come(folder, given["max_seeds"], given["step"])
+        terminal.say(console, to_come)
+        return
+    for number, spec in enumerate(study.rounds_of(folder, study.write_outputs, total, **given)):
+        schedule = study.scheduled(study.plan(spec))
+        if number == 0:
+            _announce(schedule, console)
+        if total is None:
+            terminal.say(console, _undecided_pairs(api.Study(folder), len(spec.seeds)))
+        else:
+            _say_that_looks_count(folder, console)
+        if dry_run:
+            return
+        _train_missing(schedule, console)
+    _show_end(folder, console)
+
+
+def _undecided_pairs(now: Study, seeds: int) -> str:
+    """Which pairs are open, and what is done about it, in a line."""
+    from tunelab.analysis import summary
+
+    best = now.summary.best
+    still = summary.undecided_with_best(now.record, now.summary)
+    others = ", ".join(c.b if c.a == best else c.a for c in still)
+    return f"{best} and {others}: undecided, on to {seeds} seeds"
+
+
+def _say_that_looks_count(folder: Path, console: Console) -> None:
+    from tunelab.cli import terminal
+    from tunelab.core import study_folder
+
+    if study_folder.read_study(folder).looks is None:
+        line = (
+            "Note     the 5% are those of one look at a study: who adds seeds until something is "
+            "better is wrong more often. --until decided counts its looks"
+        )
+        terminal.say(console, line, indent=9)
 
 
 def _run_study(schedule: Schedule, console: Console, worker: Worker | None = None) -> None:
+    _train_missing(schedule, console, worker)
+    _show_end(schedule.plan.spec.output_dir, console)
+
+
+def _train_missing(schedule: Schedule, console: Console, worker: Worker | None = None) -> None:
     from tunelab import api
     from tunelab.cli.progress import Display
 
@@ -111,6 +163,12 @@ def _run_study(schedule: Schedule, console: Console, worker: Worker | None = Non
         again = f"tunelab compare {shlex.quote(str(folder / 'study.yaml'))}"
         click.echo(f"\nStopped. What is done is kept; go on with: {again}", err=True)
         sys.exit(130)
+
+
+def _show_end(folder: Path, console: Console) -> None:
+    """The summary of a study that has run; exit code 1 where trials failed."""
+    from tunelab import api
+
     finished = api.Study(folder)
     show_summary(finished, advise=not console.quiet)
     if finished.record.failed:
@@ -176,6 +234,8 @@ def train(
         console.print(note, markup=False, highlight=False)
     with console.status("starting") as status:
         result = api.train_one(spec, overwrite=overwrite, on_event=_shown_as(status))
+    for note in result.details.notes:
+        console.print(f"{note}.", markup=False, highlight=False, soft_wrap=True)
     out = spec.output_dir
     test, evaluated = (result.scores.get(f"{p}_{spec.metric}") for p in ("test", "eval"))
     seconds = numbers.format_seconds(result.cost.train_seconds)
@@ -344,23 +404,44 @@ def _finds(progress: Progress) -> str:
     """The smallest difference that this study could find."""
     from tunelab import study
 
-    found = study.power(progress)
+    power = study.power(progress)
+    machine = f"as in {power.studies} stud{'y' if power.studies == 1 else 'ies'} on this machine"
     why = {
         "stated": "as stated",
         "usual": "the usual; --disagreement states another",
         "trials that are done": "as in the trials that are done",
-    }[found.source]
+        "studies on this machine": machine,
+    }[power.source]
+    spread = {
+        "usual": "as fine-tuning usually has",
+        "trials that are done": "as in the trials that are done",
+        "studies on this machine": machine,
+    }[power.spread_source]
+    moving = f"; assuming a seed spread of {100 * power.method_sd:.1f} points, {spread}"
     few = ""
-    if found.seeds < found.least_seeds:
-        few = f"; with fewer than {found.least_seeds} seeds no method is called better"
-    same = f", {100 * found.shared:.0f}% of it with every seed" if found.shared < 1 else ""
+    if power.seeds < power.least_seeds:
+        few = f"; with fewer than {power.least_seeds} seeds no method is called better"
+    same = f", {100 * power.shared:.0f}% of it with every seed" if power.shared < 1 else ""
     pairs = math.comb(len(progress.plan.spec.methods), 2)
-    among = f", {100 * found.among:.1f} for the first of {pairs} pairs" if pairs > 1 else ""
+    among = f", {100 * power.among:.1f} for the first of {pairs} pairs" if pairs > 1 else ""
     return (
-        f"differences of {100 * found.difference:.1f} points of accuracy and more, 4 times of 5"
-        f"{among} ({found.rows:,} test rows, {100 * found.disagreement:.0f}% disagreement{same}, "
-        f"{why}){few}"
+        f"differences of {100 * power.difference:.1f} points of {_judged(progress)} and more, "
+        "4 times of 5"
+        f"{among} ({power.rows:,} test rows, {100 * power.disagreement:.0f}% disagreement{same}, "
+        f"{why}{moving if power.method_sd else ''}){few}"
     )
+
+
+def _judged(progress: Progress) -> str:
+    """What the planned difference is of: shares of right answers stand in for another metric."""
+    from tunelab.stats.metrics import METRICS
+
+    metric = METRICS[progress.plan.spec.metric]
+    if metric.name == "accuracy":
+        return metric.label
+    if metric.percent:
+        return f"{metric.label} (about, as of accuracy)"
+    return f"accuracy (for {metric.label} none is known before)"
 
 
 def _first_few(values: Sequence[object], most: int = 8) -> str:

@@ -133,12 +133,12 @@ def evaluate_command(
     loaded = {n: api.load(f, trust_remote_code=bool(trust_remote_code)) for n, f in folders.items()}
     given = {k: v for k, v in columns.items() if v is not None}
     dataset = data.load(DataSpec(source, **given))  # type: ignore[arg-type]
-    found = _evaluated(loaded, _evaluated_rows(dataset.parts, part), dataset.label_names)
+    evaluation = _evaluated(loaded, _evaluated_rows(dataset.parts, part), dataset.label_names)
     if as_json:
-        print_json(found.to_json())
+        print_json(evaluation.to_json())
         return
-    _print_scores(found, dataset, part)
-    _print_notes(found, folders, dataset, part)
+    _print_scores(evaluation, dataset, part)
+    _print_notes(evaluation, folders, dataset, part)
 
 
 def _evaluated(
@@ -146,12 +146,12 @@ def _evaluated(
 ) -> Evaluation:
     from tunelab.stats import metrics
 
-    found = {name: _score(model, rows, label_names, name) for name, model in loaded.items()}
+    predictions = {name: _score(model, rows, label_names, name) for name, model in loaded.items()}
     return Evaluation(
         rows=len(rows),
-        scores={n: metrics.evaluate(p, label_names)[0] for n, p in found.items()},
-        calibrated={n: _calibrated(p, loaded[n], label_names) for n, p in found.items()},
-        mcnemar=_pair_tests({n: p.predicted == p.labels for n, p in found.items()}),
+        scores={n: metrics.evaluate(p, label_names)[0] for n, p in predictions.items()},
+        calibrated={n: _calibrated(p, loaded[n], label_names) for n, p in predictions.items()},
+        mcnemar=_pair_tests({n: p.predicted == p.labels for n, p in predictions.items()}),
         trained_on={n: _trained_on(m.artifact.directory, rows) for n, m in loaded.items()},
     )
 
@@ -265,7 +265,7 @@ def _calibrated(
 # --- in words -------------------------------------------------------------------------------
 
 
-def _print_scores(found: Evaluation, dataset: Dataset, part: str) -> None:
+def _print_scores(evaluation: Evaluation, dataset: Dataset, part: str) -> None:
     from tunelab.analysis import numbers
     from tunelab.cli import terminal
     from tunelab.stats.metrics import METRICS
@@ -273,15 +273,15 @@ def _print_scores(found: Evaluation, dataset: Dataset, part: str) -> None:
     columns = [numbers.column(f"{part}_{m}") for m in _SHOWN]
     table = [
         [n, *(numbers.format_value(scores[m], c) for m, c in zip(_SHOWN, columns, strict=True))]
-        for n, scores in found.scores.items()
+        for n, scores in evaluation.scores.items()
     ]
     kinds = [METRICS[m].label + (", %" if METRICS[m].percent else "") for m in _SHOWN]
-    title = f"{found.rows:,} rows of {dataset.name}"
+    title = f"{evaluation.rows:,} rows of {dataset.name}"
     terminal.print_table(["Classifier", *kinds], table, title)
 
 
 def _print_notes(
-    found: Evaluation, folders: Mapping[str, Path], dataset: Dataset, part: str
+    evaluation: Evaluation, folders: Mapping[str, Path], dataset: Dataset, part: str
 ) -> None:
     """Below the table: where rows and models are from, who differs, whose confidence is true."""
     from tunelab.cli import terminal
@@ -297,12 +297,14 @@ def _print_notes(
         if folder != Path(name).expanduser()
     ]
     lines += [
-        f"{n}: trained on {many:,} of these {found.rows:,} rows: scores there are memory."
-        for n, many in found.trained_on.items()
+        f"{n}: trained on {many:,} of these {evaluation.rows:,} rows: scores there are memory."
+        for n, many in evaluation.trained_on.items()
         if many
     ]
-    lines += [_pair_in_words(t, len(found.mcnemar)) for t in found.mcnemar]
-    lines += [_truer_in_words(n, found.scores[n]["ece"], t) for n, t in found.calibrated.items()]
+    lines += [_pair_in_words(t, len(evaluation.mcnemar)) for t in evaluation.mcnemar]
+    lines += [
+        _truer_in_words(n, evaluation.scores[n]["ece"], t) for n, t in evaluation.calibrated.items()
+    ]
     out = terminal.console()
     for line in lines:
         terminal.say(out, line, indent=2)
@@ -314,8 +316,9 @@ def _truer_in_words(name: str, ece: float | None, truer: OwnTemperature) -> str:
     if ece is None or truer.ece is None:
         return f"{name}: its confidence cannot be judged on these rows."
     return (
-        f"{name}: its confidence is off by {100 * ece:.1f} points on average; with its "
-        f"temperature of {truer.temperature:.2f} (predict --calibrated) by {100 * truer.ece:.1f}."
+        f"{name}: its confidence is off by {100 * ece:.1f} points beyond the luck of the labels; "
+        f"with its temperature of {truer.temperature:.2f} (predict --calibrated) "
+        f"by {100 * truer.ece:.1f}."
     )
 
 

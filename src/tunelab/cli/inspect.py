@@ -16,6 +16,7 @@ __all__ = [
     "inspect_group",
 ]
 
+_SHOWN = {"label-errors": 10}  # examples of a finding: a ranked list is to be read
 SAMPLE = "It's not the uninspired mess I'd feared: a quiet, wonderful film."
 
 
@@ -54,8 +55,9 @@ def inspect_data(
     source: str, model: str, max_length: int, others: tuple[str, ...], as_json: bool, **given: Any
 ) -> None:
     """Sizes, label balance, lengths in words and tokens, samples of each label; and the data gate:
-    leaks and near duplicates, conflicting and doubtful labels, columns and words that give the
-    label away, imbalance, HTML, wrong encodings, other languages, odd lengths.
+    leaks and near duplicates, conflicting and doubtful labels, columns, words, marks, ids and
+    an order of rows that give the label away, imbalance, HTML, wrong encodings, other languages,
+    odd lengths.
     """
     from dataclasses import asdict
 
@@ -67,20 +69,20 @@ def inspect_data(
     base = bases.resolve(model)
     dataset = data.load(_data_spec(source, **given))
     facts = data.describe(dataset)
-    lengths = tokens.lengths(dataset, base, max_length)
-    found = data.inspect(dataset)
+    lengths = tokens.token_lengths(dataset, base, max_length)
+    gate = data.inspect(dataset)
     across = [f for o in others for f in leaks.against(dataset, data.load(_data_spec(o)))]
     if as_json:
-        gate, test_on = values.gate_to_json(found), [asdict(f) for f in across]
-        print_json({**facts, "tokens": lengths, "gate": gate, "test_on": test_on})
+        said = {"gate": values.gate_to_json(gate), "test_on": [asdict(f) for f in across]}
+        print_json({**facts, "tokens": lengths, **said})
         return
     print_data_card(facts, lengths)
     click.echo("\nData gate")
-    for line in (*values.lines(found), *(values.line(f) for f in across), *found.notes):
+    for line in (*values.lines(gate), *(values.line(f) for f in across), *gate.notes):
         click.echo(f"  {line}")
-    for finding in (*found.findings, *across):
+    for finding in (*gate.findings, *across):
         click.echo(f"\n{finding.check} ({finding.where}), for example:")
-        for example in finding.examples[:3]:
+        for example in finding.examples[: _SHOWN.get(finding.check, 3)]:
             if example.note:
                 click.echo(f"  {example.note}")
             for row in example.rows:

@@ -207,9 +207,9 @@ class Display:
     def result(self, result: TrialResult) -> None:
         """Show that a trial has ended, and how."""
         name = self._names.get(result.spec.trial_id) or _name_of_trial(result.spec, self._schedule)
-        took = time.perf_counter() - self._started.pop(result.spec.trial_id)
-        expected = self._left.pop(result.spec.trial_id, took)
-        self._spent += took
+        spent = time.perf_counter() - self._started.pop(result.spec.trial_id)
+        expected = self._left.pop(result.spec.trial_id, spent)
+        self._spent += spent
         self._expected += expected
         compared = result.spec.purpose == "trial" and result.spec.train_rows is None
         if compared and result.spec.method.label in self._rows:
@@ -219,7 +219,7 @@ class Display:
         elif not self._live:
             shown = self._score(result.scores.get(f"eval_{self._metric}"))
             text = (
-                f"  {name:<{self._width}}  {self._metric} {shown:>5} in {format_seconds(took):>7}"
+                f"  {name:<{self._width}}  {self._metric} {shown:>5} in {format_seconds(spent):>7}"
             )
             soon = self.seconds_left
             # Estimates are rough: of the last second nothing is known.

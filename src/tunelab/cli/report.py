@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from tunelab.cli.options import FOLDER
+from tunelab.cli.show import show_answer
 from tunelab.core.errors import InputError, suggest
 
 if TYPE_CHECKING:
+    from tunelab.analysis import Summary
     from tunelab.core.study_folder import StudyRecord
 
 __all__ = [
@@ -29,11 +31,11 @@ def _several(
     allowed: Sequence[str], what: str
 ) -> Callable[[click.Context, click.Parameter, str | None], tuple[str, ...]]:
     def read(_c: click.Context, _p: click.Parameter, value: str | None) -> tuple[str, ...]:
-        found = [v.strip().lower() for v in (value or "").split(",") if v.strip()]
-        for v in found:
+        names = [v.strip().lower() for v in (value or "").split(",") if v.strip()]
+        for v in names:
             if v not in allowed:
                 raise InputError(f"Unknown {what} {v!r}.{suggest(v, allowed, what='Known')}")
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(names))
 
     return read
 
@@ -102,10 +104,12 @@ def report(
             f"{study}: no trial has been run yet, so there is nothing to report. "
             f"Run it: tunelab compare {study / 'study.yaml'}"
         )
-    for path in _write_all(
+    said, written = _write_all(
         record, out, metric=metric, formats=formats, figures=figures, other=other
-    ):
-        if not quiet:
+    )
+    if not quiet:
+        show_answer(said.answer)
+        for path in written:
             click.echo(path)
 
 
@@ -117,7 +121,7 @@ def _write_all(
     formats: Sequence[str],
     figures: Sequence[str],
     other: Path | None,
-) -> list[str]:
+) -> tuple[Summary, list[str]]:
     from tunelab import analysis
     from tunelab.analysis import versus
     from tunelab.core import files, study_folder
@@ -146,13 +150,12 @@ def _write_all(
     made = cards.write_cards(record, said)
     if made:
         written.append(f"{len(made)} model cards ({cards.CARD} beside each artifact)")
-    return written
+    return said, written
 
 
 def _watch(study: Path, out: Path, metric: str | None, quiet: bool) -> None:
     """Write the report whenever a trial has ended, until none is missing."""
     from tunelab import analysis
-    from tunelab.analysis import verdict
     from tunelab.core import study_folder
     from tunelab.report import write_report
 
@@ -165,7 +168,7 @@ def _watch(study: Path, out: Path, metric: str | None, quiet: bool) -> None:
             refresh = _WATCH_SECONDS if left else None
             path = write_report(record, out / "report.html", said, refresh=refresh)
             if not quiet:
-                click.echo(f"{path}: {n} of {n + left} trials. {verdict.headline(said)}")
+                click.echo(f"{path}: {n} of {n + left} trials. {said.answer.sentence}")
         elif n != seen and not quiet:
             click.echo(f"{study}: no trial has ended yet; waiting.")
         seen = n

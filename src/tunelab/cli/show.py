@@ -1,4 +1,4 @@
-"""What is said of a finished study: table, findings, advice."""
+"""What is said of a finished study: the answer, the table, findings, how to use it."""
 
 from __future__ import annotations
 
@@ -8,28 +8,46 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tunelab.analysis import Summary
+    from tunelab.analysis.verdict import Answer
     from tunelab.api import Study
 
 __all__ = [
+    "show_answer",
     "show_summary",
 ]
 
 
+def show_answer(answer: Answer) -> None:
+    """What to take and why, in the first line; then how sure."""
+    from tunelab.cli import terminal
+
+    out = terminal.console()
+    terminal.say(out, f"{answer.sentence}.", indent=2, style="bold")
+    if answer.sure:
+        terminal.say(out, answer.sure, indent=2)
+    out.print()
+
+
 def show_summary(study: Study, metric: str | None = None, *, advise: bool = True) -> None:
-    """After: the table, the sentences, where things are; and what to take (`advise`)."""
+    """What to take and how sure that is; the table, the sentences; the command that uses it
+    (`advise`).
+    """
     from tunelab import analysis
-    from tunelab.analysis import summary, verdict
+    from tunelab.analysis import probabilities, summary
     from tunelab.cli import terminal
 
     folder = study.directory
     said = study.summary if metric is None else analysis.summarise(study.record, metric)
     headings, rows = summary.summary_for_display(said)
+    show_answer(said.answer)
     out = terminal.console()
-    out.print()
     if rows:
         terminal.print_table(headings, rows)
-    for line in (verdict.headline(said) + ".", *said.sentences):
-        terminal.say(out, line, indent=2)
+    for line in said.sentences:
+        terminal.say(out, f"{line}.", indent=2)
+    beside = probabilities.decided_beside(study.probabilities(), said)
+    if beside is not None:
+        terminal.say(out, f"{beside}.", indent=2)
     for line in said.warnings:
         terminal.say(out, f"Note: {line}", indent=2)
     _show_more(folder, said.metric)
@@ -38,27 +56,25 @@ def show_summary(study: Study, metric: str | None = None, *, advise: bool = True
     if page.exists():
         out.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)
     if advise:
-        _show_advice(study, said)
+        _show_use(study, said)
 
 
-def _show_advice(study: Study, said: Summary) -> None:
-    """What to take, in plain words, and the command that uses it."""
-    from tunelab.analysis import folds, summary, tradeoff
+def _show_use(study: Study, said: Summary) -> None:
+    """The commands that use what was recommended, and that say more of it."""
+    from tunelab.analysis import folds, summary
     from tunelab.cli import terminal
     from tunelab.core import study_folder
 
     folder, record = study.directory, study.record
-    found = tradeoff.recommend(record, summary=said)
-    trial = summary.best_trial(record, said, found.choice)
+    trial = summary.best_trial(record, said, said.answer.take)
     if trial is None:
         return
     out = terminal.console()
-    terminal.say(out, f"{found.short}.", indent=2)
-    whole = folds.final_trial(record, found.choice)
+    whole = folds.final_trial(record, said.answer.take)
     used = whole if said.cross_fitted else trial
     # Commands are there to be copied: no line is broken within one.
     if used is None:
-        method = shlex.quote(str(found.choice))
+        method = shlex.quote(str(said.answer.take))
         use = f"Train it on all rows: tunelab train --from-study {shlex.quote(str(folder))}"
         use += f" --method {method}"
     else:
@@ -83,10 +99,10 @@ def _show_more(folder: Path, metric: str) -> None:
     if record.race is not None:
         for line in racing.sentences(racing.race_from_json(record.race)):
             terminal.say(out, line, indent=2)
-    found = curves.learning_curves(record, metric) if record.curve else None
-    if found is not None:
-        terminal.print_table(*curves.curves_for_display(found), "Learning curves")
-        for c in found.crossings:
+    learned = curves.learning_curves(record, metric) if record.curve else None
+    if learned is not None:
+        terminal.print_table(*curves.curves_for_display(learned), "Learning curves")
+        for c in learned.crossings:
             terminal.say(out, c.sentence, indent=2)
     elsewhere = transfer.transfer_for_display(record, metric)
     if elsewhere is not None:

@@ -33,15 +33,14 @@ def runs() -> None:
 def runs_list(root: Path | None, as_json: bool) -> None:
     """Studies in a folder (runs): how far each is, and its best method."""
     from tunelab import api
-    from tunelab.analysis import verdict
     from tunelab.core import study_folder
 
     if root is not None and not root.is_dir():
         raise InputError(f"{root}: there is no such folder. Give one that holds studies.")
     root = root or Path("runs")
-    found = study_folder.find_studies(root)
+    folders = study_folder.find_studies(root)
     rows = []
-    for folder in found:
+    for folder in folders:
         study = api.Study(folder)
         r = study.record
         said = study.summary if r.results else None
@@ -54,7 +53,7 @@ def runs_list(root: Path | None, as_json: bool) -> None:
                 "best": said.best if said else None,
                 "data": r.settings["data"]["source"],
                 "model": r.settings["model"],
-                "answer": verdict.headline(said) if said else None,
+                "answer": said.answer.sentence if said else None,
             }
         )
     if as_json:
@@ -100,27 +99,23 @@ def runs_show(folder: Path, as_json: bool, metric: str | None) -> None:
 def slices_(folder: Path, by: str | None, as_json: bool) -> None:
     """Accuracy by length, label, file and any column, with intervals over seeds and rows.
 
-    A slice is named only where it truly differs from the rest (Holm over all that were looked at).
+    A slice is named only where it truly differs from the rest, tested over all that were looked at.
     """
-    from tunelab.analysis import summary
+    from tunelab.analysis.reading import read_runs
     from tunelab.core import study_folder
     from tunelab.core.errors import suggest
     from tunelab.stats import slices
 
     record = study_folder.read_study(folder)
-    runs = summary.read_runs(record)["test"]
+    runs = read_runs(record)["test"]
     rows = study_folder.read_rows(folder)
     if rows is None or not runs:
         what = "no finished trial" if rows is not None else "no rows.parquet (an older study)"
         raise InputError(
             f"{folder}: {what}, so there is nothing to cut. Run it again: tunelab compare {folder}"
         )
-    if "folds" in record.data:
-        raise InputError(
-            f"{folder}: cross-fitted, so each seed tests other rows, and slices are not cut of "
-            "those yet. Run it on one test part: --folds off with another --output-dir."
-        )
-    if any(p.ids != rows.ids for r in runs.values() for p in r.by_seed.values()):
+    own = set(rows.ids)
+    if any(not own.issuperset(p.ids) for r in runs.values() for p in r.by_seed.values()):
         raise InputError(
             f"{folder}: rows.parquet has other row ids than the predictions. "
             f"Run the study again: tunelab compare {folder}"
@@ -130,19 +125,19 @@ def slices_(folder: Path, by: str | None, as_json: bool) -> None:
         if name not in cuts:
             raise InputError(f"--by {name}: no such cut.{suggest(name, cuts, what='Cuts')}")
     chosen = {name: cuts[name] for name in comma_names(by) or cuts}
-    found = slices.find_slices(list(runs.values()), chosen)
+    looked_at = slices.find_slices(list(runs.values()), chosen, ids=rows.ids)
     if as_json:
-        print_json(slices.slices_to_json(found))
+        print_json(slices.slices_to_json(looked_at))
         return
     from tunelab.analysis.numbers import format_estimate
     from tunelab.cli.terminal import console, print_table, say
 
     heads = ["Slice", "Value", "Rows", *runs]
     cells: dict[tuple[str, str, int], dict[str, str]] = {}
-    for s in found:
+    for s in looked_at:
         text = format_estimate(s.accuracy, "percent") + (" *" if s.named else "")
         cells.setdefault((s.column, s.value, s.rows), {})[s.label] = text
-    if not found:
+    if not looked_at:
         click.echo(
             f"No slice to look at: each needs {slices.LEAST_ROWS} test rows in it and as many "
             f"outside; the test part has {len(rows.ids):,}."
@@ -152,9 +147,9 @@ def slices_(folder: Path, by: str | None, as_json: bool) -> None:
         heads,
         [[c, v, f"{n:,}", *(row.get(m, "-") for m in runs)] for (c, v, n), row in cells.items()],
     )
-    told = [slices.slice_sentence(s, len(found)) for s in slices.named_slices(found)]
+    told = [slices.slice_sentence(s, len(looked_at)) for s in slices.named_slices(looked_at)]
     out = console()
-    for line in told or [f"None of {len(found)} slices is shown to differ from the rest."]:
+    for line in told or [f"None of {len(looked_at)} slices is shown to differ from the rest."]:
         say(out, f"* {line}" if told else line, indent=2)
 
 
@@ -167,22 +162,21 @@ def calibration_(folder: Path, as_json: bool) -> None:
     """Calibration error and Brier score on test with intervals, before and after temperature
     scaling (fitted on validation).
     """
-    from tunelab.analysis import numbers, summary
+    from tunelab.analysis import numbers
+    from tunelab.analysis.reading import read_runs
     from tunelab.core import study_folder
     from tunelab.stats import calibration
 
-    runs = summary.read_runs(study_folder.read_study(folder))
-    if not summary.paired_by_seed(runs["test"]):
-        raise InputError(f"{folder}: its trials were tested on other rows than each other.")
-    found = calibration.calibrate_all(runs["validation"], runs["test"])
+    runs = read_runs(study_folder.read_study(folder))
+    calibrated = calibration.calibrate_all(runs["validation"], runs["test"])
     if as_json:
-        print_json(calibration.calibrations_to_json(found))
+        print_json(calibration.calibrations_to_json(calibrated))
         return
     from tunelab.cli.terminal import console, print_table, say
 
     heads = ["Method", "Calibration error, %", "scaled", "Brier score", "scaled", "Temperature"]
     rows = []
-    for c in found:
+    for c in calibrated:
         both = (c.before, c.after)
         ece = [numbers.format_estimate(q.ece if q else None, "percent") for q in both]
         score = [numbers.format_estimate(q.brier if q else None, "number") for q in both]
@@ -190,7 +184,7 @@ def calibration_(folder: Path, as_json: bool) -> None:
         rows.append([c.label, *ece, *score, hot or "-"])
     print_table(heads, rows)
     out = console()
-    for c in found:
+    for c in calibrated:
         say(out, f"{calibration.calibration_sentence(c)}.", indent=2)
 
 
@@ -212,13 +206,13 @@ def behaviour_(
     from tunelab.analysis.numbers import format_estimate
     from tunelab.cli.terminal import print_table
 
-    found = api.behaviour(folder, suite, trust_remote_code=bool(trust_remote_code))
+    failures = api.behaviour(folder, suite, trust_remote_code=bool(trust_remote_code))
     if as_json:
-        print_json([asdict(r) for r in found])
+        print_json([asdict(r) for r in failures])
         return
-    labels = list(dict.fromkeys(r.label for r in found))
+    labels = list(dict.fromkeys(r.label for r in failures))
     rows: dict[tuple[str, ...], dict[str, str]] = {}
-    for r in found:
+    for r in failures:
         key = (r.test, r.capability, r.kind, str(r.cases))
         rows.setdefault(key, {})[r.label] = format_estimate(r.failure, "percent")
     print_table(
@@ -226,7 +220,7 @@ def behaviour_(
         [[*key, *(row.get(m, "-") for m in labels)] for key, row in rows.items()],
         "Failures in percent, with 95% intervals over seeds and cases",
     )
-    for r in found:
+    for r in failures:
         for e in r.examples[:1]:
             then = f" -> {e.other!r} [{e.predicted_other}]" if e.other is not None else ""
             click.echo(f"{r.label}, {r.test}: {e.text!r} [{e.predicted}]{then}")

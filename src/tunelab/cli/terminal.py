@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.cells import cell_len
@@ -16,7 +16,9 @@ from rich.text import Text
 from tunelab.analysis.numbers import format_parameters
 
 if TYPE_CHECKING:
-    from tunelab.data import DataCard, LengthFigures
+    from tunelab.core.cards import DataCard, LengthFigures
+    from tunelab.methods.inspection import BaseCard
+    from tunelab.models.tokens import TokenLengths
 
 __all__ = [
     "console",
@@ -111,8 +113,8 @@ def _quantile_words(facts: LengthFigures) -> list[str]:
     return [*(f"{n:.0f}" for n in whole), f"{facts['mean']:.1f}"]
 
 
-def print_data_card(facts: DataCard, tokens: Mapping[str, Any]) -> None:
-    """What `inspect data` shows; `tokens` as `models.tokens.lengths` gives them."""
+def print_data_card(facts: DataCard, tokens: TokenLengths) -> None:
+    """What `inspect data` shows; `tokens`: lengths in a model's tokens."""
     _lines(
         [
             ("Data", facts["name"]),
@@ -169,7 +171,7 @@ def _print_samples(rows: Sequence[Sequence[str]]) -> None:
     console().print(table)
 
 
-def model_card(facts: Mapping[str, Any]) -> None:
+def model_card(facts: BaseCard) -> None:
     """What `inspect model` shows."""
     shapes = facts["shapes"]
     total = sum(facts["parameters"].values())

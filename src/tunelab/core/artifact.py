@@ -10,9 +10,10 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import cast
 
 from tunelab.core.errors import ArtifactError, suggest
-from tunelab.core.values import Artifact
+from tunelab.core.values import Artifact, Manifest
 from tunelab.core.version import __version__
 
 __all__ = [
@@ -58,7 +59,7 @@ def seal(directory: Path, facts: Mapping[str, object]) -> Artifact:
     manifest = {"format": FORMAT, "tunelab": __version__, **facts, "files": files}
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
     (directory / MANIFEST).write_text(text, encoding="utf-8")
-    return Artifact(directory, manifest)
+    return read_manifest(directory)
 
 
 def seal_again(directory: Path, more: Mapping[str, object]) -> Artifact:
@@ -79,10 +80,10 @@ def pickles(directory: Path) -> list[str]:
 
 def refuse_pickles(directory: Path, harmless: Collection[str] = ()) -> None:
     """Raise ArtifactError naming a pickle in the folder. `harmless`: names let pass, never read."""
-    found = [p for p in pickles(directory) if p.rpartition("/")[2] not in harmless]
-    if found:
+    harmful = [p for p in pickles(directory) if p.rpartition("/")[2] not in harmless]
+    if harmful:
         raise ArtifactError(
-            f"{directory}: holds a pickle ({found[0]}), which can run code when it is read. "
+            f"{directory}: holds a pickle ({harmful[0]}), which can run code when it is read. "
             "Expected safetensors alone: remove it, or save anew with safe_serialization=True."
         )
 
@@ -125,7 +126,7 @@ def read_manifest(directory: Path) -> Artifact:
         # By name, not resolved: in the hub's cache, an artifact's files are links to elsewhere.
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ArtifactError(f"{path}: lists {name}, which lies outside of the artifact.")
-    return Artifact(directory, manifest)
+    return Artifact(directory, cast("Manifest", manifest))  # the keys that all have were checked
 
 
 def altered(artifact: Artifact) -> list[str]:

@@ -70,14 +70,14 @@ def make_room(where: Path, needed: int) -> str | None:
         )
     try:
         where.mkdir(parents=True, exist_ok=True)
-        files = []
+        there = []
         for file in where.iterdir():
             with suppress(FileNotFoundError):  # another process made room
                 about = file.stat()
-                files.append((about.st_mtime, about.st_size, file))
-        held = sum(size for _, size, _ in files)
-        for touched, size, file in sorted(files):
-            unfinished = file.suffix == ".part"
+                there.append((about.st_mtime, about.st_size, file))
+        held = sum(size for _, size, _ in there)
+        for touched, size, file in sorted(there):
+            unfinished = file.name.startswith(".")  # a `files.Draft`
             if unfinished and time.time() - touched < _SECONDS_TO_WRITE:
                 continue
             if unfinished or (held + needed > limit and file.suffix != ".json"):

@@ -1,7 +1,7 @@
 """What a trial's result says beside its scores: how it was trained, and where it comes from.
 
 These values lie in result.json flat, in the order of their fields, and without what is None. What
-is read back is what was written, also of a study of before, which lacks keys that came later.
+is read back is what was written.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
-
-from tunelab.core.plain import Json, JsonObject
 
 __all__ = [
     "BaseRef",
@@ -28,16 +26,16 @@ __all__ = [
 ]
 
 
-class ReadByKey(JsonObject):
+class ReadByKey(Mapping[str, object]):
     """Reads by key too, as it lies on disk: for the scripts of users. Ours read fields."""
 
     __slots__ = ()
 
     @abstractmethod
-    def to_json(self) -> dict[str, Json]:
+    def to_json(self) -> dict[str, object]:
         """As it lies on disk."""
 
-    def __getitem__(self, key: str) -> Any:
+    def __getitem__(self, key: str) -> object:
         return self.to_json()[key]
 
     def __iter__(self) -> Iterator[str]:
@@ -50,16 +48,16 @@ class ReadByKey(JsonObject):
 T = TypeVar("T")
 
 
-def _known(kind: Callable[..., T], value: JsonObject) -> T:
+def _known(kind: Callable[..., T], value: Mapping[str, Any]) -> T:
     """A dataclass from what lies on disk, without the keys that a later version wrote."""
     names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     return kind(**{k: v for k, v in value.items() if k in names})
 
 
-def _without_none(value: Any, *nulls: str) -> dict[str, Json]:
+def _without_none(value: Any, *nulls: str) -> dict[str, object]:
     """A dataclass's fields in order; of those that are None, only `nulls`."""
-    found = {f.name: getattr(value, f.name) for f in fields(value)}
-    return {k: v for k, v in found.items() if v is not None or k in nulls}
+    by_name = {f.name: getattr(value, f.name) for f in fields(value)}
+    return {k: v for k, v in by_name.items() if v is not None or k in nulls}
 
 
 # --- how it was trained, and what it gave ---------------------------------------------------
@@ -82,7 +80,7 @@ class FrozenLayers:
     seconds: float | None = None
     bytes: int | None = None
 
-    def to_json(self) -> dict[str, Json]:
+    def to_json(self) -> dict[str, object]:
         """As it lies on disk; `why` stands there also where there is no reason."""
         return _without_none(self, "why")
 
@@ -112,7 +110,7 @@ class Trained:
     weight_bytes: int | None = None
     quantization: str | None = None
 
-    def to_json(self) -> dict[str, Json]:
+    def to_json(self) -> dict[str, object]:
         """As it lies on disk; an engine stands with its reason, also where there is none."""
         out = _without_none(self, *(["engine_reason"] if self.engine else []))
         if self.frozen_layers is not None:
@@ -131,7 +129,7 @@ class Scoring:
     merged: bool
     precision: str
 
-    def to_json(self) -> dict[str, Json]:
+    def to_json(self) -> dict[str, object]:
         """As it lies on disk."""
         return {
             "engine": self.engine,
@@ -180,11 +178,12 @@ class Details(ReadByKey):
     `own`: what the method says of itself alone, by name (an SVM its C, AdaLoRA its ranks).
     `from_cache`: whether an SVM's vectors were there already. By part, "validation" and "test":
     `per_class` scores by class, `confusion` counts, (n_classes, n_classes), true by predicted.
-    `transfer`: scores on other data, by its name.
+    `transfer`: scores on other data, by its name. `notes`: what was decided about the base, as that
+    a head it brings was kept.
     """
 
     trained: Trained = Trained()
-    own: JsonObject = field(default_factory=dict)
+    own: Mapping[str, object] = field(default_factory=dict)
     from_cache: bool | None = None
     pruned: Pruned | None = None
     traceback: str | None = None
@@ -192,8 +191,9 @@ class Details(ReadByKey):
     confusion: Mapping[str, Sequence[Sequence[int]]] | None = None
     transfer: Mapping[str, Transfer] = field(default_factory=dict)
     scoring: Scoring | None = None
+    notes: Sequence[str] = ()
 
-    def to_json(self) -> dict[str, Json]:
+    def to_json(self) -> dict[str, object]:
         """As it lies on disk: flat."""
         known = {
             "from_cache": self.from_cache,
@@ -203,12 +203,13 @@ class Details(ReadByKey):
             "confusion": self.confusion,
             "transfer": {k: asdict(t) for k, t in self.transfer.items()} or None,
             "scoring": self.scoring and self.scoring.to_json(),
+            "notes": list(self.notes) or None,
         }
         known = {k: v for k, v in known.items() if v is not None}
         return {**self.trained.to_json(), **self.own, **known}
 
     @classmethod
-    def from_json(cls, value: JsonObject) -> Details:
+    def from_json(cls, value: Mapping[str, Any]) -> Details:
         """What `to_json` wrote; keys that it does not know are the method's own."""
         left = dict(value)
         names = {f.name for f in fields(Trained)}
@@ -225,19 +226,18 @@ class Details(ReadByKey):
             confusion=left.pop("confusion", None),
             transfer={k: _transfer(t) for k, t in (left.pop("transfer", None) or {}).items()},
             scoring=_scoring(scoring) if scoring else None,
+            notes=tuple(left.pop("notes", None) or ()),
             own=left,
         )
 
 
-def _transfer(value: JsonObject) -> Transfer:
-    domains = {k: _known(DomainScores, d) for k, d in value.get("domains", {}).items()}
-    return _known(Transfer, {"reasons": {}, **value, "domains": domains})
+def _transfer(value: Mapping[str, Any]) -> Transfer:
+    domains = {k: _known(DomainScores, d) for k, d in value["domains"].items()}
+    return _known(Transfer, {**value, "domains": domains})
 
 
-def _scoring(value: JsonObject) -> Scoring:
-    return Scoring(
-        value["engine"], value.get("why"), bool(value.get("merged")), value.get("in", "")
-    )
+def _scoring(value: Mapping[str, Any]) -> Scoring:
+    return Scoring(value["engine"], value["why"], value["merged"], value["in"])
 
 
 # --- where it comes from --------------------------------------------------------------------
@@ -275,7 +275,7 @@ class Hardware:
     memory_bytes: int | None = None
     system: str | None = None
 
-    def to_json(self) -> dict[str, Json]:
+    def to_json(self) -> dict[str, object]:
         """As it lies on disk, where memory that the system does not tell is null."""
         return _without_none(self, *(["memory_bytes"] if self.system else []))
 
@@ -303,22 +303,21 @@ class Provenance(ReadByKey):
     started: str | None = None
     seconds: float | None = None
 
-    def to_json(self) -> dict[str, Json]:
+    def to_json(self) -> dict[str, object]:
         """As it lies on disk; what can be missing by its nature stands there as null."""
         nulls = ("threads", "revision", "base") if self.started else ()
         out = _without_none(self, *nulls)
-        for name in ("base", "seeds"):
-            if out.get(name):
-                out[name] = asdict(out[name])
+        for name, kept in (("base", self.base), ("seeds", self.seeds)):
+            if kept is not None:
+                out[name] = asdict(kept)
         out["hardware"] = self.hardware.to_json()
         return {k: v for k, v in out.items() if v != {}}
 
     @classmethod
-    def from_json(cls, value: JsonObject) -> Provenance:
+    def from_json(cls, value: Mapping[str, Any]) -> Provenance:
         """What `to_json` wrote; keys that it does not know are left out."""
         names = {f.name for f in fields(cls)}
         given = {k: v for k, v in value.items() if k in names}
-        given = {k: v for k, v in given.items() if v is not None or k != "hardware"}
         if given.get("hardware"):
             given["hardware"] = _known(Hardware, given["hardware"])
         if given.get("base"):

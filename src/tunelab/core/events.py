@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-
-from tunelab.core.plain import Json, JsonObject
+from typing import Any
 
 __all__ = [
     "Evaluated",
@@ -83,7 +82,7 @@ OnProgress = Callable[[Progressed], None]
 OnEvent = Callable[[Event], None]
 
 
-def event_to_json(event: Event) -> dict[str, Json]:
+def event_to_json(event: Event) -> dict[str, object]:
     """The event as JSON: what a trial's process writes, and what a user's `on_event` is given."""
     match event:
         case Started():
@@ -91,7 +90,7 @@ def event_to_json(event: Event) -> dict[str, Json]:
         case Note():
             return {"event": "note", "text": event.text}
         case Stage():
-            said: dict[str, Json] = {"stage": event.name}
+            said: dict[str, object] = {"stage": event.name}
         case Evaluated():
             said = {"step": event.step, "epoch": event.epoch, **event.scores, "steps": event.steps}
         case Step():
@@ -107,7 +106,7 @@ def event_to_json(event: Event) -> dict[str, Json]:
     return {"event": "step", **said, **trial}
 
 
-def event_from_json(value: JsonObject) -> Event:
+def event_from_json(value: Mapping[str, Any]) -> Event:
     """What `event_to_json` wrote."""
     if value["event"] == "start":
         return Started(value["trial_id"])

@@ -1,9 +1,10 @@
-"""Every atomic write: beside its place, then renamed; JSON, text, bytes; and a folder's lock."""
+"""Every file and folder that appears whole: made beside its place, then renamed; and a lock."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +14,21 @@ from typing import Any
 from tunelab.core.errors import ConfigError
 
 __all__ = [
+    "SET_ASIDE",
+    "Draft",
     "folder_bytes",
     "locked",
     "replacing",
+    "replacing_folder",
+    "put_in_place",
     "write_bytes",
     "write_json",
     "write_text",
 ]
+
+
+# Behind the name of a folder whose place another takes, with a dot before it.
+SET_ASIDE = ".before"
 
 
 # --- atomic writing -------------------------------------------------------------------------
@@ -37,27 +46,93 @@ def write_bytes(path: Path, content: bytes) -> None:
         beside.write_bytes(content)
 
 
-@contextmanager
-def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
-    """Give a new file beside `path`, to write into: it takes that place in the end, whole.
+class Draft:
+    """A new file beside `path`, to write into: it takes that place whole, or is given up.
 
-    On any error it is removed, and what was there stays; several processes may do so at once.
-    `private`: readable by its owner alone.
+    Until then what was there stays; several processes may do so at once. Its name begins with a
+    dot. `private`: readable by its owner alone.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    beside = Path(name)
-    try:
-        yield beside
-        if not private:
+
+    def __init__(self, path: Path, *, private: bool = False) -> None:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        self._path, self._private = path, private
+        self.file = Path(name)
+
+    def take_place(self) -> None:
+        """Give the file its name, over what has it now."""
+        if not self._private:
             # mkstemp makes the file private; a result is as readable as any other of the user's.
             umask = os.umask(0)
             os.umask(umask)
-            beside.chmod(0o666 & ~umask)
-        beside.replace(path)
+            self.file.chmod(0o666 & ~umask)
+        self.file.replace(self._path)
+
+    def give_up(self) -> None:
+        """Remove the file."""
+        self.file.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
+    """Give a new file beside `path`, to write into: it takes that place in the end (`Draft`).
+
+    On any error it is removed, and what was there stays.
+    """
+    draft = Draft(path, private=private)
+    try:
+        yield draft.file
+        draft.take_place()
     except BaseException:
-        beside.unlink(missing_ok=True)
+        draft.give_up()
         raise
+
+
+@contextmanager
+def replacing_folder(place: Path, near: Path | None = None) -> Iterator[Path]:
+    """Give a new, empty folder to fill: it takes its place in the end, whole (`put_in_place`).
+
+    On any error it is removed, and what was there stays. `near`: the folder that it is made in,
+    where that of its place may not be there yet; on the same disk.
+    """
+    place = place.absolute()  # of "." too, which has no name
+    draft = Path(tempfile.mkdtemp(dir=near or place.parent, prefix=f".{place.name}."))
+    try:
+        draft.chmod(0o755)
+        yield draft
+        place.parent.mkdir(parents=True, exist_ok=True)
+        put_in_place(draft, place)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def put_in_place(folder: Path, place: Path) -> None:
+    """Give a folder the place of another, which is there until then, and removed after.
+
+    Between the two it is put aside (`SET_ASIDE` behind its name): whenever the process is killed,
+    the one or the other is whole.
+    """
+    place = place.absolute()
+    aside = place.with_name(f".{place.name}{SET_ASIDE}")
+    if place.exists():
+        _remove(aside)
+        place.replace(aside)
+    try:
+        folder.replace(place)
+    except BaseException:
+        if aside.exists() and not place.exists():
+            aside.replace(place)
+        raise
+    _remove(aside)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder; of a link to one, the link."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any) -> None:

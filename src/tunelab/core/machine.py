@@ -82,13 +82,13 @@ def _rusage_peak() -> int | None:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of what results depend on, as installed."""
-    found = {"python": platform.python_version()}
+    by_package = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            by_package[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return by_package
 
 
 def hardware() -> Hardware:
@@ -111,17 +111,17 @@ def memory_bytes() -> int | None:
 
 def available_bytes() -> int | None:
     """Memory that new processes can have, a container's limit included; None where not said."""
-    found = []
+    limits = []
     with suppress(OSError, ValueError, IndexError):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        found += [int(ln.split()[1]) * 1024 for ln in lines if ln.startswith("MemAvailable:")]
+        limits += [int(ln.split()[1]) * 1024 for ln in lines if ln.startswith("MemAvailable:")]
     with suppress(OSError, ValueError):  # "max" is no number: no limit
         group = Path("/sys/fs/cgroup")
         limit, used = (int((group / n).read_text()) for n in ("memory.max", "memory.current"))
         # Files that are only cached count as used, and are given up when memory is wanted.
         stat = dict(ln.split() for ln in (group / "memory.stat").read_text().splitlines())
-        found.append(max(0, limit - used + int(stat.get("inactive_file", 0))))
-    return min(found, default=None)
+        limits.append(max(0, limit - used + int(stat.get("inactive_file", 0))))
+    return min(limits, default=None)
 
 
 def multiplies_bfloat16() -> bool:

@@ -7,12 +7,10 @@ A study folder (a contract that others read):
     gate.json           what the data gate found: duplicates, leaks, label errors, ...
     behaviour.json      the cases of the behaviour tests, where the study has them
     rows.parquet        the validation and test rows: part, id, label, text, further columns
-    results.csv         one row a trial
-    comparison.json     table and verdicts
+    results.csv         one row a trial; comparison.json: table and verdicts
     tuning.json         the settings each method tried, their validation scores, what was chosen
     race.json           rounds of a race: who was dropped, when and why, what was saved
-    curves.json         scores by number of training rows, and where methods cross
-    final.json          ids of trials on all rows, of a study that tests all of them in folds
+    curves.json         scores by number of training rows; final.json: trainings on all rows
     report.html
     trials/<id>/        spec.json result.json history.jsonl predictions.parquet artifact/
 
@@ -25,8 +23,7 @@ import csv
 import io
 import json
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -35,9 +32,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.core.cards import DataCard, StudySettings
 from tunelab.core.errors import ArtifactError, InputError
-from tunelab.core.files import write_bytes, write_json, write_text
-from tunelab.core.plain import Json, JsonObject
+from tunelab.core.files import (
+    SET_ASIDE,
+    replacing_folder,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from tunelab.core.values import (
     BaseRef,
     Cost,
@@ -84,7 +87,6 @@ __all__ = [
 
 TRIAL_FORMAT = 1
 TEST_ON = "test_on:"  # before the name of other data, in a trial's predictions
-_SET_ASIDE = ".before"
 TRIAL_FILES = ("spec.json", "result.json", "history.jsonl", "predictions.parquet")
 
 
@@ -112,21 +114,10 @@ def new_trial(study: Path, trial_id: str) -> Iterator[Path]:
     A trial of the same id that was there before is replaced. It is put aside until the new one has
     its place, so that whenever the process is killed, `sweep` leaves the one or the other whole.
     """
-    final = trial_dir(study, trial_id)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{trial_id}."))
-    staging.chmod(0o755)
-    try:
-        yield staging
-        aside = final.with_name(f".{trial_id}{_SET_ASIDE}")
-        if final.exists():
-            shutil.rmtree(aside, ignore_errors=True)
-            final.replace(aside)
-        staging.replace(final)
-        shutil.rmtree(aside, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+    place = trial_dir(study, trial_id)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_folder(place) as folder:
+        yield folder
 
 
 def sweep(study: Path, trial_id: str | None = None) -> None:
@@ -137,14 +128,14 @@ def sweep(study: Path, trial_id: str | None = None) -> None:
     for leftover in (study / "trials").glob(f".{trial_id}.*" if trial_id else ".*"):
         if not leftover.is_dir():
             continue
-        place = trial_dir(study, leftover.name.removeprefix(".").removesuffix(_SET_ASIDE))
-        if leftover.name.endswith(_SET_ASIDE) and not place.exists():
+        place = trial_dir(study, leftover.name.removeprefix(".").removesuffix(SET_ASIDE))
+        if leftover.name.endswith(SET_ASIDE) and not place.exists():
             leftover.replace(place)
         else:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def spec_from_json(value: JsonObject) -> TrialSpec:
+def spec_from_json(value: Mapping[str, Any]) -> TrialSpec:
     """Read a TrialSpec back from what `dataclasses.asdict` made of it."""
     return TrialSpec(
         data=DataSpec(**value["data"]),
@@ -153,11 +144,11 @@ def spec_from_json(value: JsonObject) -> TrialSpec:
         method=MethodSpec(**value["method"]),
         seed=value["seed"],
         trial_id=value["trial_id"],
-        purpose=value.get("purpose", "trial"),
-        train_rows=value.get("train_rows"),
-        vary_split=value.get("vary_split", False),
-        test_on=tuple(DataSpec(**d) for d in value.get("test_on", ())),
-        stop_below=value.get("stop_below", {}),
+        purpose=value["purpose"],
+        train_rows=value["train_rows"],
+        vary_split=value["vary_split"],
+        test_on=tuple(DataSpec(**d) for d in value["test_on"]),
+        stop_below=value["stop_below"],
         fold=Fold(**value["fold"]) if value.get("fold") else None,
     )
 
@@ -194,15 +185,19 @@ def read_result(study: Path, trial_id: str) -> TrialResult | None:
     if not (directory / "result.json").exists():
         return None
     body = _read_json_file(directory / "result.json")
+    other = "Use a new output directory."
     if body.pop("format") != TRIAL_FORMAT:
         raise InputError(
             f"{directory}: written in another result format than this tunelab reads "
-            f"({TRIAL_FORMAT}). Use a new output directory."
+            f"({TRIAL_FORMAT}). {other}"
         )
-    body["cost"] = Cost(**body["cost"])
-    body["details"] = Details.from_json(body["details"])
-    body["provenance"] = Provenance.from_json(body["provenance"])
-    return TrialResult(spec=spec_from_json(_read_json_file(directory / "spec.json")), **body)
+    try:
+        body["cost"] = Cost(**body["cost"])
+        body["details"] = Details.from_json(body["details"])
+        body["provenance"] = Provenance.from_json(body["provenance"])
+        return TrialResult(spec=spec_from_json(_read_json_file(directory / "spec.json")), **body)
+    except (KeyError, TypeError) as e:
+        raise InputError(f"{directory}: not a trial as tunelab writes it ({e}). {other}") from e
 
 
 def read_history(study: Path, trial_id: str) -> list[dict[str, float]]:
@@ -342,22 +337,23 @@ class StudyRecord:
     that have not been run. Histories and predictions are read on demand, by trial id.
 
     `results` are what the table compares: trials on all training rows. `curve` holds those on
-    fewer (`spec.train_rows`). Tries of settings are in neither; `tuning`, `race`, `curves`, `gate`
-    and `final` are tuning.json, race.json and so on, None where the study has none.
+    fewer (`spec.train_rows`). Tries of settings are in neither; `tuning`, `race`, `curves`, `gate`,
+    `looks` and `final` are tuning.json, race.json, .., None where the study has none.
     """
 
     directory: Path
-    settings: JsonObject
-    data: JsonObject
+    settings: StudySettings
+    data: DataCard
     results: tuple[TrialResult, ...]
     missing: tuple[str, ...]
     curve: tuple[TrialResult, ...] = ()
-    tuning: JsonObject | None = None
-    race: JsonObject | None = None
-    curves: JsonObject | None = None
-    gate: JsonObject | None = None
-    behaviour: JsonObject | None = None
-    final: JsonObject | None = None
+    tuning: Mapping[str, object] | None = None
+    race: Mapping[str, object] | None = None
+    curves: Mapping[str, object] | None = None
+    gate: Mapping[str, object] | None = None
+    behaviour: Mapping[str, object] | None = None
+    looks: Mapping[str, object] | None = None
+    final: Mapping[str, object] | None = None
 
     @property
     def done(self) -> tuple[TrialResult, ...]:
@@ -390,8 +386,8 @@ def is_study(directory: Path) -> bool:
 
 def find_studies(root: Path) -> list[Path]:
     """Study folders below `root`, two levels down at most, by name."""
-    found = [p.parent for pattern in ("*/study.yaml", "*/*/study.yaml") for p in root.glob(pattern)]
-    return sorted({p for p in found if is_study(p)})
+    files = (p for pattern in ("*/study.yaml", "*/*/study.yaml") for p in root.glob(pattern))
+    return sorted({p.parent for p in files if is_study(p.parent)})
 
 
 def read_study(directory: Path) -> StudyRecord:
@@ -404,34 +400,41 @@ def read_study(directory: Path) -> StudyRecord:
             f"{directory} is not a study: {there}. Expected a folder written by `tunelab compare`; "
             "`tunelab runs list` shows those that exist."
         )
-    settings = yaml.safe_load((directory / "study.yaml").read_text(encoding="utf-8"))
-    found: dict[str, list[TrialResult]] = {}
-    missing = []
-    for group in ("trials", "curve"):
-        found[group] = []
-        for trial_id in settings.get(group, []):
-            result = read_result(directory, trial_id)
-            if result is None:
-                missing.append(trial_id)
-            else:
-                found[group].append(result)
+    settings: StudySettings = yaml.safe_load((directory / "study.yaml").read_text(encoding="utf-8"))
+    data: DataCard = _read_json_file(directory / "data.json")
+    _check_keys(directory / "study.yaml", settings, StudySettings)
+    _check_keys(directory / "data.json", data, DataCard)
+    trials = [read_result(directory, i) for i in settings["trials"]]
+    curve = [read_result(directory, i) for i in settings["curve"]]
+    ids = (*settings["trials"], *settings["curve"])
     return StudyRecord(
         directory=directory,
         settings=settings,
-        data=_read_json_file(directory / "data.json"),
-        results=tuple(found["trials"]),
-        missing=tuple(missing),
-        curve=tuple(found["curve"]),
+        data=data,
+        results=tuple(r for r in trials if r is not None),
+        missing=tuple(i for i, r in zip(ids, (*trials, *curve), strict=True) if r is None),
+        curve=tuple(r for r in curve if r is not None),
         **{name: read_extra(directory, name) for name in EXTRAS},
     )
 
 
+def _check_keys(path: Path, content: object, kind: type[StudySettings | DataCard]) -> None:
+    """Raise ArtifactError where a study's file is not whole; it may be without `folds`."""
+    there = content if isinstance(content, dict) else {}
+    lacks = [key for key in kind.__annotations__ if key not in there and key != "folds"]
+    if lacks:
+        raise ArtifactError(
+            f"{path}: expected all that a study is written with, found none of {', '.join(lacks)}. "
+            "Write it anew: run `tunelab compare` with the same settings into this folder."
+        )
+
+
 # What a study may hold beside its trials, each a JSON file of that name.
-EXTRAS = ("tuning", "race", "curves", "gate", "behaviour", "final")
+EXTRAS = ("tuning", "race", "curves", "gate", "behaviour", "looks", "final")
 
 
-def write_extra(directory: Path, name: str, value: JsonObject) -> None:
-    """Write tuning.json, race.json, curves.json, gate.json or behaviour.json."""
+def write_extra(directory: Path, name: str, value: Mapping[str, object]) -> None:
+    """Write tuning.json, race.json, curves.json or another of `EXTRAS`."""
     write_json(directory / f"{name}.json", {"format": TRIAL_FORMAT, **value})
 
 
@@ -440,13 +443,13 @@ def remove_extra(directory: Path, name: str) -> None:
     (directory / f"{name}.json").unlink(missing_ok=True)
 
 
-def read_extra(directory: Path, name: str) -> dict[str, Json] | None:
+def read_extra(directory: Path, name: str) -> dict[str, object] | None:
     """Read tuning.json, race.json, curves.json, ...; None where there is none."""
     path = directory / f"{name}.json"
     return dict(_read_json_file(path)) if path.is_file() else None
 
 
-def update_study(directory: Path, **values: Any) -> None:
+def update_study(directory: Path, **values: object) -> None:
     """Replace top-level keys of study.yaml, such as the ids of its trials; the rest stays."""
     import yaml
 
@@ -458,9 +461,8 @@ def update_study(directory: Path, **values: Any) -> None:
     write_text(path, head + body)
 
 
-def results_rows(results: Iterable[TrialResult]) -> list[dict[str, object]]:
+def results_rows(results: Sequence[TrialResult]) -> list[dict[str, object]]:
     """One flat row a trial, every row with the same keys, as in results.csv."""
-    results = list(results)
     setting_names = list(dict.fromkeys(k for r in results for k in r.spec.method.settings))
     score_names = sorted({k for r in results for k in r.scores})
     rows = []
@@ -488,7 +490,7 @@ def _csv_cell(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, list | dict | tuple) else value
 
 
-def write_results_csv(path: Path, results: Iterable[TrialResult]) -> None:
+def write_results_csv(path: Path, results: Sequence[TrialResult]) -> None:
     """Write results.csv: a header and one row a trial. Missing values are empty cells."""
     rows = results_rows(results)
     out = io.StringIO()

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.core.details import BaseRef, Details, Provenance, Seeds
-from tunelab.core.plain import Json, SettingValues
+from tunelab.core.plain import SettingValues
 
 __all__ = [
     "Artifact",
+    "BaseKeys",
     "BaseRef",
     "Classifier",
     "Comparison",
@@ -25,6 +26,7 @@ __all__ = [
     "Duplicates",
     "Estimate",
     "Fold",
+    "Manifest",
     "MethodSpec",
     "Predictions",
     "Provenance",
@@ -264,12 +266,45 @@ class TrialResult:
     error: str | None = None
 
 
+class BaseKeys(TypedDict):
+    """The fields of a `BaseRef`."""
+
+    name: str
+    sha256: str
+    code_sha256: NotRequired[str | None]
+
+
+class Manifest(TypedDict):
+    """What tunelab.json says of an artifact; which of its keys are there, its `kind` decides.
+
+    `files`: SHA-256 (hex) by name. `max_length`: tokens of a text. `pooling`: of an SVM on a base's
+    vectors. `tokenizer`: "own" or "base". `quantization`: how the base was loaded. `merged_from`,
+    `combined_from`: what it was made of.
+    """
+
+    kind: str
+    label_names: list[str]
+    files: dict[str, str]
+    format: NotRequired[int]
+    tunelab: NotRequired[str]
+    score_kind: NotRequired[ScoreKind]
+    base: NotRequired[BaseKeys]
+    max_length: NotRequired[int]
+    pooling: NotRequired[str]
+    tokenizer: NotRequired[str]
+    quantization: NotRequired[Mapping[str, bool | float | str] | None]
+    precision: NotRequired[str]
+    notes: NotRequired[list[str]]
+    merged_from: NotRequired[Mapping[str, object]]
+    combined_from: NotRequired[Mapping[str, object]]
+
+
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """A folder with a deployable classifier, and the manifest that says how to load it."""
 
     directory: Path
-    manifest: Mapping[str, Json]
+    manifest: Manifest
 
 
 # --- statistics -----------------------------------------------------------------------------
@@ -277,13 +312,18 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its 95% interval, from `n` observations by a named procedure."""
+    """A value with its 95% interval, from `n` observations by a named procedure.
+
+    `is_range`: `low` and `high` are the smallest and the largest of the `n` values, of which there
+    are too few for an interval.
+    """
 
     value: float
     low: float | None
     high: float | None
     n: int
     procedure: str
+    is_range: bool = False
 
 
 @dataclass(frozen=True, slots=True)

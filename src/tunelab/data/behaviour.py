@@ -163,7 +163,7 @@ def _parse_test(value: Any, words: Mapping[str, tuple[str, ...]], where: str) ->
     for slot in (s for t in templates for s in _SLOT.findall(t)):
         if slot not in words:
             raise ConfigError(f"{where}: no words {slot!r}.{suggest(slot, words, what='Words')}")
-    found = Test(
+    test = Test(
         test=value["test"],
         capability=str(value.get("capability", kind)),
         kind=kind,
@@ -174,8 +174,8 @@ def _parse_test(value: Any, words: Mapping[str, tuple[str, ...]], where: str) ->
         vary=value.get("vary"),
         add=_strings(value["add"], f"{where}: add") if "add" in value else (),
     )
-    _check_kind(found, words, where)
-    return found
+    _check_kind(test, words, where)
+    return test
 
 
 def _check_kind(t: Test, words: Mapping[str, tuple[str, ...]], where: str) -> None:
@@ -238,8 +238,8 @@ def _contraction(text: str, _rng: np.random.Generator) -> str:
     """Every long form contracted: "was not" to "wasn't"."""
 
     def short(m: re.Match[str]) -> str:
-        found = _LONG[m[0].lower()]
-        return found[0].upper() + found[1:] if m[0][0].isupper() else found
+        contracted = _LONG[m[0].lower()]
+        return contracted[0].upper() + contracted[1:] if m[0][0].isupper() else contracted
 
     # "will not" before "you will", so that no "you'll not" comes of it.
     pattern = "|".join(sorted(_LONG, key=lambda k: (not k.endswith("not"), k)))
@@ -323,11 +323,8 @@ def ids_of_cases(some: Sequence[Case]) -> tuple[str, ...]:
 
 
 def are_of_cases(p: Predictions, some: Sequence[Case]) -> bool:
-    """Whether predictions are of the texts of these cases. Older ones do not name their texts: they
-    fit where there are as many.
-    """
-    named = bool(p.ids) and p.ids[0].count(":") > 1
-    return p.ids == ids_of_cases(some) if named else len(p.scores) == len(texts_of_cases(some))
+    """Whether predictions are of the texts of these cases."""
+    return p.ids == ids_of_cases(some)
 
 
 def suite_to_json(suite: Suite, some: Sequence[Case]) -> dict[str, object]:
@@ -354,20 +351,22 @@ def roles(suite: Suite, label_names: Sequence[str]) -> tuple[Role | None, ...]:
     Of numbers (stars, 0 and 1) the lower half is negative, the upper positive, a middle one
     neutral. Raises ConfigError where no class is positive or none negative.
     """
-    found: list[Role | None] = []
+    role_of_class: list[Role | None] = []
     numbers = all(re.fullmatch(r"-?\d+", n) for n in label_names)
     k = len(label_names)
     for i, name in enumerate(label_names):
         if numbers:
             place = 2 * i - (k - 1)
-            found.append("negative" if place < 0 else "positive" if place > 0 else "neutral")
+            role_of_class.append(
+                "negative" if place < 0 else "positive" if place > 0 else "neutral"
+            )
             continue
         of = [r for r in ROLES if name.strip().lower() in suite.labels.get(r, ())]
-        found.append(of[0] if of else None)  # type: ignore[arg-type]
+        role_of_class.append(of[0] if of else None)  # type: ignore[arg-type]
     for role in ("positive", "negative"):
-        if role not in found:
+        if role not in role_of_class:
             raise ConfigError(
                 f"{suite.name}: no class of {', '.join(map(repr, label_names))} is {role}. "
                 f"Name it in the suite's labels.{role}, or give another suite with --suite."
             )
-    return tuple(found)
+    return tuple(role_of_class)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NotRequired, TypedDict
 
 import numpy as np
 
+from tunelab.core.cards import DataCard, DuplicateExample, LengthFigures, RepeatedRow
 from tunelab.core.values import Dataset, Duplicates, Split
 from tunelab.core.words import short
 
@@ -20,86 +20,6 @@ __all__ = [
     "describe",
     "fingerprint_of",
 ]
-
-
-# --- the card's parts, as data.json has them -----------------------------------------------
-
-
-class LengthFigures(TypedDict):
-    """How long the texts of a part are: least and most, percentiles, mean."""
-
-    min: int
-    p5: float
-    p50: float
-    p95: float
-    max: int
-    mean: float
-
-
-class RepeatedRow(TypedDict):
-    """Where a repeated text stands: part, id and label name."""
-
-    part: str
-    id: str
-    label: str
-
-
-class DuplicateExample(TypedDict):
-    """A text that stands more than once, cut at 200 characters, and five of its rows at most."""
-
-    text: str
-    rows: list[RepeatedRow]
-
-
-class DuplicateFigures(TypedDict):
-    """Counts as in `Duplicates`, and the five shortest repeated texts."""
-
-    within: dict[str, int]
-    across: dict[str, int]
-    conflicting: int
-    total: int
-    examples: list[DuplicateExample]
-
-
-class OtherFigures(TypedDict):
-    """Other data that a study scores: its name and rows, how many of them are in train."""
-
-    name: str
-    rows: int
-    in_train: int | None
-
-
-class FoldFigures(TypedDict):
-    """Of a study that tests all rows in folds: into how many parts it divides how many rows."""
-
-    of: int
-    rows: int
-
-
-class DataCard(TypedDict):
-    """What a data set is: the content of data.json.
-
-    `sizes` by part; `label_counts` by part and label name; `words` (split at white space) and
-    `characters` by part; `samples`: the first three texts of train by label name, each cut at 200
-    characters. `notes` say what was decided for the user; `test_on` and `folds` are said by a
-    study, whose parts are then those of its first fold.
-    """
-
-    name: str
-    revision: str | None
-    fingerprint: str
-    text_column: str
-    label_column: str
-    label_names: list[str]
-    sizes: dict[str, int]
-    label_counts: dict[str, dict[str, int]]
-    words: dict[str, LengthFigures]
-    characters: dict[str, LengthFigures]
-    duplicates: DuplicateFigures
-    samples: dict[str, list[str]]
-    notes: list[str]
-    test_on: NotRequired[list[OtherFigures]]
-    folds: NotRequired[FoldFigures]
 
 
 # --- what is known of the content -----------------------------------------------------------
@@ -199,7 +119,7 @@ def _duplicate_examples(dataset: Dataset) -> list[DuplicateExample]:
             if text in rows and len(rows[text]) < 5:
                 label = dataset.label_names[int(split.labels[i])]
                 rows[text].append({"part": part, "id": split.ids[i], "label": label})
-    return [{"text": short(text), "rows": found} for text, found in rows.items()]
+    return [{"text": short(text), "rows": some} for text, some in rows.items()]
 
 
 def _sample_texts(split: Split, label: int) -> list[str]:

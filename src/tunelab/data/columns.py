@@ -112,14 +112,14 @@ def usual_column(
     table: Table, names: Sequence[str], role: str, taken: set[str | None] | set[str]
 ) -> str | None:
     """The column with a usual name: the plain one, else the only one; None where there is none."""
-    found: dict[str, list[str]] = {}
+    by_name: dict[str, list[str]] = {}
     for column in table.columns:
         key = re.sub(r"[\s\-]+", "_", column.strip().lower())
         if key in names and column not in taken:
-            found.setdefault(key, []).append(column)
-    if names[0] in found:
-        found = {names[0]: found[names[0]]}
-    columns = [c for group in found.values() for c in group]
+            by_name.setdefault(key, []).append(column)
+    if names[0] in by_name:
+        by_name = {names[0]: by_name[names[0]]}
+    columns = [c for group in by_name.values() for c in group]
     if len(columns) > 1:
         raise DataError(
             f"{table.name}: {listed(columns)} could each be the {role} column. "
@@ -132,9 +132,9 @@ def only_column(table: Table, candidates: Sequence[str], role: str) -> str:
     """The one candidate for a role; a DataError where there are none or several."""
     if len(candidates) == 1:
         return candidates[0]
-    found = f"{listed(candidates)} all look like one" if candidates else "none looks like one"
+    fault = f"{listed(candidates)} all look like one" if candidates else "none looks like one"
     raise DataError(
-        f"{table.name}: cannot tell which is the {role} column: {found}. "
+        f"{table.name}: cannot tell which is the {role} column: {fault}. "
         f"Name it with --{role}-column. Columns: {listed(table.columns)}."
     )
 

@@ -101,8 +101,8 @@ def check_text(path: Path, options: ReadOptions) -> CheckedText:
                 ) from error
             except UnicodeError as error:
                 raise DataError(f"{name}: not {options.encoding.upper()}: {error}.") from error
-            if nul is None and (found := text.find("\0")) >= 0:
-                nul = text_lines + text.count("\n", 0, found) + 1
+            if nul is None and (nul_at := text.find("\0")) >= 0:
+                nul = text_lines + text.count("\n", 0, nul_at) + 1
             text_lines += text.count("\n")
             if len(start) < 100_000:
                 start = (start + text).lstrip("\r\n")[:100_000]
@@ -144,12 +144,12 @@ def _likely_encoding(data: bytes) -> str:
 
 def _refuse_utf16(name: str, data: bytes) -> None:
     if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
-        found = "UTF-32"
+        encoding = "UTF-32"
     elif data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        found = "UTF-16"
+        encoding = "UTF-16"
     else:
         return
     raise DataError(
-        f"{name}: not UTF-8: line 1, byte offset 0 is the mark of {found}. "
-        f"Save it as UTF-8, or add --encoding {found.lower()}."
+        f"{name}: not UTF-8: line 1, byte offset 0 is the mark of {encoding}. "
+        f"Save it as UTF-8, or add --encoding {encoding.lower()}."
     )

@@ -77,9 +77,9 @@ def read_delimited(path: Path, options: ReadOptions, size: int | None) -> Iterat
             if ragged and not options.drop_ragged:
                 raise DataError(_ragged(name, columns, ragged, delimiter))
 
-        some = False
+        any_rows = False
         for numbers, window in windows_of_rows(rows(), size):
-            some = True
+            any_rows = True
             by_index = list(zip(*window, strict=True))
             table = table_of_columns(name, stem_of(path), {}, numbers, "line")
             yield replace(
@@ -88,7 +88,7 @@ def read_delimited(path: Path, options: ReadOptions, size: int | None) -> Iterat
                 get=partial(values_at, by_index, where),
                 notes=(*notes, *_ragged_notes(name, width, ragged)),
             )
-    if not some:
+    if not any_rows:
         raise DataError(
             f"{name}: a header ({listed(columns)}) but no rows. Expected labelled texts below it."
         )
@@ -162,11 +162,11 @@ def _broken_quotes(name: str, line: int, cause: str) -> str:
 def _ragged(
     name: str, columns: Sequence[str], ragged: Sequence[tuple[int, int]], delimiter: str
 ) -> str:
-    line, found = ragged[0]
+    line, fields = ragged[0]
     more = f" ({len(ragged) - 1:,} more such rows)" if len(ragged) > 1 else ""
     separator = "tab" if delimiter == "\t" else f"'{delimiter}'"
     return (
-        f"{name}: line {line} has {found} fields, expected {len(columns)} as in the header "
+        f"{name}: line {line} has {fields} fields, expected {len(columns)} as in the header "
         f"({listed(columns)}){more}. Put texts that hold a {separator} in double quotes, or add "
         "--on-bad-rows drop."
     )

@@ -93,6 +93,6 @@ def look_alike(path: Path) -> str:
     near = difflib.get_close_matches(path.name.lower(), by_lower, n=1, cutoff=0.7)
     if not near:
         return ""
-    found = by_lower[near[0]]
-    shown = found if str(path.parent) == "." else str(path.parent / found)
+    name = by_lower[near[0]]
+    shown = name if str(path.parent) == "." else str(path.parent / name)
     return f" Did you mean {shown!r}?"

@@ -125,11 +125,11 @@ def encode_labels(
     counts = {
         part: Counter(k for k in rows.labels if k is not None) for part, rows in parts.items()
     }
-    found = set().union(*counts.values())
-    rename = {} if declared else _stripped(found, notes)
+    labels = set().union(*counts.values())
+    rename = {} if declared else _stripped(labels, notes)
     if not declared:
-        whole = _whole_numbers(name, column, {rename.get(k, k) for k in found})
-        rename = {k: whole.get(rename.get(k, k), rename.get(k, k)) for k in found}
+        whole = _whole_numbers(name, column, {rename.get(k, k) for k in labels})
+        rename = {k: whole.get(rename.get(k, k), rename.get(k, k)) for k in labels}
     counts = {p: _renamed(c, rename) for p, c in counts.items()}
     names = _ordered_names(set().union(*counts.values()), declared)
     for label in MISSING_WORDS.intersection(names).difference(declared):
@@ -191,9 +191,9 @@ def _renamed(counts: Counter[str], rename: Mapping[str, str]) -> Counter[str]:
     return out
 
 
-def _stripped(found: Iterable[str], notes: list[str]) -> dict[str, str]:
+def _stripped(labels: Iterable[str], notes: list[str]) -> dict[str, str]:
     """Renames "good " to "good" where both are there; a blank alone is part of a label's name."""
-    groups = [sorted(g) for g in _groups(sorted(found), str.strip) if len(g) > 1]
+    groups = [sorted(g) for g in _groups(sorted(labels), str.strip) if len(g) > 1]
     if groups:
         notes.append(
             f"labels that differ only in the blanks around them are one: {listed(groups[0])}"
@@ -201,13 +201,13 @@ def _stripped(found: Iterable[str], notes: list[str]) -> dict[str, str]:
     return {n: n.strip() for g in groups for n in g}
 
 
-def _whole_numbers(name: str, column: str, found: Iterable[str]) -> dict[str, str]:
+def _whole_numbers(name: str, column: str, labels: Iterable[str]) -> dict[str, str]:
     """Renames "1.0" to "1" where all labels are numbers. Raises where one is not whole."""
-    found = list(found)
-    if not all(NUMBER.fullmatch(k) for k in found):
+    labels = list(labels)
+    if not all(NUMBER.fullmatch(k) for k in labels):
         return {}
     rename = {}
-    for key in found:
+    for key in labels:
         whole = WHOLE_FLOAT.fullmatch(key)
         if whole:
             rename[key] = whole["whole"]

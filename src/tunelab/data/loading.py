@@ -133,7 +133,8 @@ def load_other(spec: DataSpec, label_names: Sequence[str], train: Split | None =
     digest = fingerprint_of(label_names, {"train": split, "validation": split, "test": split})
     seen = None
     if train is not None:
-        seen = int(duplicates.match(train.texts, split.texts).found.sum())
+        both = (train.labels, split.labels)
+        seen = int(duplicates.match(train.texts, split.texts, both).found.sum())
         if seen:
             stand = f"{seen:,} of them stand, or nearly, in train too"
             notes.append(f"{stand}: what is scored there is partly memory")

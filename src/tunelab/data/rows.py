@@ -53,8 +53,8 @@ def rows_of_part(
         out.texts.extend(texts[i] or "" for i in kept)
         out.labels.extend(keys[i] for i in kept)
         for column, values in out.columns.items():
-            found = _plain_column(table, column) or [None] * len(texts)
-            values.extend(found[i] for i in kept)
+            cells = _plain_column(table, column) or [None] * len(texts)
+            values.extend(cells[i] for i in kept)
     for column in [c for c, values in out.columns.items() if all(v is None for v in values)]:
         del out.columns[column]
     return out

@@ -167,15 +167,15 @@ def _read_folder(spec: DataSpec) -> Source:
     """A folder in the hub's layout: train, validation, test files, whole or in shards."""
     root = Path(spec.source).expanduser()
     name = root.resolve().name
-    found = [_data_files(folder) for folder in (root, root / "data")]
-    if not any(found):
+    files_of_folders = [_data_files(folder) for folder in (root, root / "data")]
+    if not any(files_of_folders):
         raise DataError(
             f"{name}: no data files in this folder. Expected train, validation and test files "
             f"({', '.join(FORMATS)}) in it or in its data/ folder."
         )
     # Where the root holds only strangers (metadata.json), the parts may lie in data/.
-    named = [files for files in found if any(_part_of(f) for f in files)]
-    files = next(iter(named or filter(None, found)))
+    named = [files for files in files_of_folders if any(_part_of(f) for f in files)]
+    files = next(iter(named or filter(None, files_of_folders)))
     parts, others = _files_by_part(name, files)
     notes = []
     if not parts and len(others) == 1:
@@ -234,13 +234,13 @@ def _files_by_part(name: str, files: Sequence[Path]) -> tuple[dict[str, list[Pat
         group = (base, f"{shard['count'] if shard else ''}{format_of(path)}")
         groups.setdefault(part, {}).setdefault(group, []).append(path)
     parts = {}
-    for part, found in groups.items():
-        if len(found) > 1:
-            rivals = [paths[0].name for paths in found.values()]
+    for part, paths_by_group in groups.items():
+        if len(paths_by_group) > 1:
+            rivals = [paths[0].name for paths in paths_by_group.values()]
             raise DataError(
                 f"{name}: more than one {part} part: {listed(rivals)}. Keep one of them."
             )
-        parts[part] = next(iter(found.values()))
+        parts[part] = next(iter(paths_by_group.values()))
         _check_shards(name, parts[part])
     return parts, others
 
@@ -263,11 +263,11 @@ def _read_hub(spec: DataSpec) -> Source:
         path, config, revision = str(Path(local["id"]).expanduser()), local["config"], None
         name = f"{Path(path).resolve().name}:{config}"
     else:
-        found = HUB_ID.fullmatch(spec.source)
-        if not found:
+        hub_id = HUB_ID.fullmatch(spec.source)
+        if not hub_id:
             raise DataError(f"{short(spec.source)!r} is not a hub id: expected owner/name.")
-        path = HUB_ALIASES.get(found["id"], found["id"])
-        config, revision = found["config"], found["revision"]
+        path = HUB_ALIASES.get(hub_id["id"], hub_id["id"])
+        config, revision = hub_id["config"], hub_id["revision"]
         name = f"{path}:{config}" if config else path
     try:
         loaded = datasets.load_dataset(path, config, revision=revision)
@@ -314,9 +314,9 @@ def _hub_table(name: str, split: str, rows: Any) -> Table:
 def _resolved_revision(rows: Any) -> str | None:
     """The commit that the hub served, where `datasets` recorded it."""
     for url in rows.info.download_checksums or {}:
-        found = re.search(r"@([0-9a-f]{40})/", str(url))
-        if found:
-            return found[1]
+        commit = re.search(r"@([0-9a-f]{40})/", str(url))
+        if commit:
+            return commit[1]
     return None
 
 

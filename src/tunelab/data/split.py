@@ -133,21 +133,20 @@ def train_without_leaks(
     spec: DataSpec,
     notes: list[str],
 ) -> Split:
-    """The train part without rows whose text, or nearly, is in validation or test.
+    """The train part without rows whose text, nearly or in part, is in validation or test.
 
     Raises DataError where `on_leak` is "fail" and there are such rows, or where none of a class
     would be left.
     """
     train = parts["train"]
-    held_out = [t for part in ("validation", "test") for t in parts[part].texts]
-    found = duplicates.match(held_out, train.texts)
+    found = _leaked_from(train, parts["validation"], parts["test"])
     leaked = found.found
     n = int(leaked.sum())
     if not n:
         return train
-    what = f"{rows_word(n)} of the train part stand, or nearly, in validation or test too"
+    what = f"{rows_word(n)} of the train part stand, nearly or in part, in validation or test too"
     if spec.on_leak == "fail":
-        likest = np.argsort(-found.similarity, kind="stable")[: min(n, 5)]
+        likest = np.lexsort((-found.similarity, found.kind, ~leaked))[: min(n, 5)]
         where = ", ".join(train.ids[i] for i in likest)
         raise DataError(
             f"{name}: {what} (such as {where}): what is measured there is partly memory. Remove "
@@ -162,6 +161,13 @@ def train_without_leaks(
         )
     notes.append(f"{what}: dropped from train (on_leak: drop)")
     return kept
+
+
+def _leaked_from(train: Split, *held_out: Split) -> duplicates.Matches:
+    """For each row of train the likest row of the parts held out."""
+    texts = [t for split in held_out for t in split.texts]
+    labels = np.concatenate([split.labels for split in held_out])
+    return duplicates.match(texts, train.texts, (labels, train.labels))
 
 
 def subset_of_train(
@@ -205,13 +211,12 @@ def redivided(dataset: Dataset, seed: int) -> Dataset:
 
 
 def without_leaked_rows(dataset: Dataset) -> Dataset:
-    """The same data without training rows whose text, or nearly, is in validation or test.
+    """The same data without training rows whose text, nearly or in part, is in validation or test.
 
     `load` does that where `on_leak` is "drop"; rows that are divided anew need it again: texts that
     stood twice in train are torn apart, and validation's rows come into train.
     """
-    held_out = (*dataset.validation.texts, *dataset.test.texts)
-    leaked = duplicates.match(held_out, dataset.train.texts).found
+    leaked = _leaked_from(dataset.train, dataset.validation, dataset.test).found
     kept = _take_rows(dataset.train, np.flatnonzero(~leaked))
     if len(np.unique(kept.labels)) < len(dataset.label_names):
         raise DataError(

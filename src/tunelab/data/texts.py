@@ -84,8 +84,8 @@ def open_texts(path: Path, text_column: str | None = None, encoding: str = "utf-
     """
     path = Path(path)
     if not path_is(path, Path.is_file):
-        found = "is a folder, expected a file" if path_is(path, Path.is_dir) else "no such file"
-        raise DataError(f"{str(path)!r}: {found}.{look_alike(path)}")
+        fault = "is a folder, expected a file" if path_is(path, Path.is_dir) else "no such file"
+        raise DataError(f"{str(path)!r}: {fault}.{look_alike(path)}")
     options = ReadOptions(encoding)
     known: dict[str, None] = {}  # objects of JSON lines may each bring columns
     tables = _stream(path, options, WINDOW_ROWS)

@@ -109,11 +109,11 @@ def _write_parquet(
     try:
         schema = None
         for columns in like():
-            found = pa.table({c: list(v) for c, v in columns.items()}).schema
+            own = pa.table({c: list(v) for c, v in columns.items()}).schema
             schema = (
-                found
+                own
                 if schema is None
-                else pa.unify_schemas([schema, found], promote_options="permissive")
+                else pa.unify_schemas([schema, own], promote_options="permissive")
             )
         with pq.ParquetWriter(stream, schema) as writer:
             for columns in windows:

@@ -60,24 +60,26 @@ def combine(
     The change reported is that of the written adapter against the one in memory.
     """
     _check_asked(parts, combination_type, density)
-    found = [open_adapter(folder, "combine") for folder, _ in parts]
+    adapters = [open_adapter(folder, "combine") for folder, _ in parts]
     weights = [float(w) for _, w in parts]
-    configs = [adapter_config(a) for a in found]
-    _check_alike(found, configs)
-    with new_folder(out_dir, [a.directory for a in found]) as (staging, out):
-        classifier, notes = _combined(found, weights, combination_type, density, trust_remote_code)
-        some = sample_texts()
-        in_memory = exact_scores(classifier, some)
+    configs = [adapter_config(a) for a in adapters]
+    _check_alike(adapters, configs)
+    with new_folder(out_dir, [a.directory for a in adapters]) as (staging, out):
+        classifier, notes = _combined(
+            adapters, weights, combination_type, density, trust_remote_code
+        )
+        sample = sample_texts()
+        in_memory = exact_scores(classifier, sample)
         classifier.save(staging)
-        change = change_of(in_memory, scores_of(staging, some, trust_remote_code))
+        change = change_of(in_memory, scores_of(staging, sample, trust_remote_code))
         if not change.acceptable:
             raise ArtifactError(
                 f"{out}: peft cannot save this combination whole ({change.sentence}). Nothing was "
                 "written; use svd or cat."
             )
-        made = [{**origin(a), "weight": w} for a, w in zip(found, weights, strict=True)]
+        sources = [{**origin(a), "weight": w} for a, w in zip(adapters, weights, strict=True)]
         how = {"combination_type": combination_type, "density": density}
-        seal_again(staging, {"combined_from": {"adapters": made, **how}})
+        seal_again(staging, {"combined_from": {"adapters": sources, **how}})
     return Made(open_artifact(out), change, notes)
 
 
@@ -110,10 +112,10 @@ def _check_asked(
         )
 
 
-def _check_alike(found: Sequence[Artifact], configs: Sequence[AdapterConfig]) -> None:
+def _check_alike(adapters: Sequence[Artifact], configs: Sequence[AdapterConfig]) -> None:
     """Refuse adapters that cannot be added up, naming the first that differs."""
-    first = found[0]
-    for artifact, config in zip(found, configs, strict=True):
+    first = adapters[0]
+    for artifact, config in zip(adapters, configs, strict=True):
         reason = _no_plain_lora(config)
         if reason:
             raise ArtifactError(
@@ -160,25 +162,25 @@ def base_words(artifact: Artifact) -> str:
 
 
 def _combined(
-    found: Sequence[Artifact],
+    adapters: Sequence[Artifact],
     weights: Sequence[float],
     how: str,
     density: float | None,
     trusted: bool,
 ) -> tuple[TransformerClassifier, tuple[str, ...]]:
     """Load all adapters onto one base and leave only their combination, called "default"."""
-    ref = BaseRef(**found[0].manifest["base"])
-    base = bases.resolve_exactly(ref, found[0].directory, trusted)
+    ref = BaseRef(**adapters[0].manifest["base"])
+    base = bases.resolve_exactly(ref, adapters[0].directory, trusted)
     # Each is checked by itself first: peft would fill what is missing with random numbers.
-    classifiers = [load_on(base, in_float(a)) for a in found]
+    classifiers = [load_on(base, in_float(a)) for a in adapters]
     with pretrained.quiet():
         from peft import PeftModel
 
-    names = [f"source_{i}" for i in range(len(found))]
-    start, _ = pretrained.load_classifier(base, found[0].manifest["label_names"], seed=0)
+    names = [f"source_{i}" for i in range(len(adapters))]
+    start, _ = pretrained.load_classifier(base, adapters[0].manifest["label_names"], seed=0)
     with pretrained.quiet():
-        model: Any = PeftModel.from_pretrained(start, found[0].directory, adapter_name=names[0])
-        for name, artifact in zip(names[1:], found[1:], strict=True):
+        model: Any = PeftModel.from_pretrained(start, adapters[0].directory, adapter_name=names[0])
+        for name, artifact in zip(names[1:], adapters[1:], strict=True):
             model.load_adapter(artifact.directory, name)
     model.to(pretrained.device())
     heads = _taken_heads(model, names)
@@ -192,9 +194,9 @@ def _combined(
     except (ValueError, TypeError, RuntimeError, IndexError) as e:
         reason = str(e).strip().splitlines()[0]
         raise ArtifactError(
-            f"{found[0].directory} and the others: peft cannot combine them by {how} ({reason})."
+            f"{adapters[0].directory} and the others: peft cannot combine them by {how} ({reason})."
         ) from e
-    _same_places(model, names, found[0])
+    _same_places(model, names, adapters[0])
     for wrapper, parts in heads:
         wrapper.modules_to_save["default"] = _average(parts, weights)
         wrapper._adapters.add("default")
@@ -204,7 +206,7 @@ def _combined(
     model.eval().requires_grad_(False)
     lengths = [c.max_length for c in classifiers]
     whole = replace(classifiers[0], model=model, max_length=max(lengths))
-    return whole, _combination_notes(found, weights, lengths)
+    return whole, _combination_notes(adapters, weights, lengths)
 
 
 def _taken_heads(model: Any, names: Sequence[str]) -> list[tuple[Any, list[Any]]]:
@@ -226,13 +228,13 @@ def _taken_heads(model: Any, names: Sequence[str]) -> list[tuple[Any, list[Any]]
 
 
 def _combination_notes(
-    found: Sequence[Artifact], weights: Sequence[float], lengths: Sequence[int]
+    adapters: Sequence[Artifact], weights: Sequence[float], lengths: Sequence[int]
 ) -> tuple[str, ...]:
     share = ", ".join(f"{w / sum(weights):.2f}" for w in weights)
     notes = [f"Heads are averaged with shares {share}; peft combines the LoRA parts alone."]
     if len(set(lengths)) > 1:
         notes.append(f"Texts are cut at {max(lengths)} tokens, the longest of the sources.")
-    if any(a.manifest.get("quantization") for a in found):
+    if any(a.manifest.get("quantization") for a in adapters):
         notes.append("Trained on a quantised base; the combination is for the base in float32.")
     return tuple(notes)
 

@@ -11,7 +11,7 @@ from tunelab.core import files
 from tunelab.core.artifact import MANIFEST, read_manifest
 from tunelab.core.errors import ArtifactError, InputError
 from tunelab.core.values import Artifact
-from tunelab.models import bases, foreign
+from tunelab.models import foreign, weights
 from tunelab.models.families import FAMILIES, USUAL_HEADS
 from tunelab.models.names import is_within
 
@@ -156,7 +156,7 @@ def _file_sizes(artifact: Artifact) -> dict[str, int]:
     sizes = {rest: 0, "head": 0}
     heads = _heads(artifact)
     for file in sorted(artifact.directory.glob("*.safetensors")):
-        for name, entry in bases.tensors(str(artifact.directory), file).items():
+        for name, entry in weights.tensors(str(artifact.directory), file).items():
             begin, end = entry["data_offsets"]
             sizes["head" if is_within(name, heads) else rest] += end - begin
     return sizes

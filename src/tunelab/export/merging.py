@@ -6,9 +6,8 @@ The merged model is written aside, scored beside the adapter, and only then give
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from tunelab import data
 from tunelab.core.artifact import CALIBRATION, open_artifact, seal_again, sha256
 from tunelab.core.errors import ArtifactError
+from tunelab.core.files import replacing_folder
 from tunelab.core.values import Artifact, DataSpec
 from tunelab.export.listing import method_of
 from tunelab.models import foreign, pretrained
@@ -109,28 +109,26 @@ def merge(
     base with Python code of its own unless `trust_remote_code` allows it.
     """
     artifact = open_adapter(folder, "merge")
-    some = _texts(texts)
+    sample = _texts(texts)
     with new_folder(out_dir, [artifact.directory]) as (staging, out):
         trusted = trust_remote_code
-        before = exact_scores(open_transformer(artifact, trust_remote_code=trusted), some)
+        before = exact_scores(open_transformer(artifact, trust_remote_code=trusted), sample)
         # Adding to quantised weights would round again: the update goes onto the float base.
         classifier = open_transformer(in_float(artifact), trust_remote_code=trusted)
         whole = replace(classifier, model=_merged_classifier(classifier.model, artifact))
-        # Elsewhere nobody tells the tokenizer where to cut.
-        whole.tokenizer.model_max_length = whole.max_length
         whole.save(staging)
-        change = change_of(before, scores_of(staging, some, trusted))
+        change = change_of(before, scores_of(staging, sample, trusted))
         if not (change.acceptable or allow_changes):
             raise ArtifactError(
                 f"{artifact.directory}: merging would change its predictions: {change.sentence} "
                 f"(expected none, and at most {change.limit:.0e}). Nothing was written; to merge "
                 "all the same, give --allow-changes."
             )
-        made = {"method": method_of(artifact)["name"], **origin(artifact), **asdict(change)}
+        merged_from = {"method": method_of(artifact)["name"], **origin(artifact), **asdict(change)}
         # The scores stay as they are, and so does the temperature that was fitted to them.
         if (artifact.directory / CALIBRATION).is_file():
             shutil.copy2(artifact.directory / CALIBRATION, staging)
-        seal_again(staging, {"merged_from": made})
+        seal_again(staging, {"merged_from": merged_from})
     return Made(open_artifact(out), change, tuple(artifact.manifest.get("notes", ())))
 
 
@@ -147,8 +145,9 @@ def exact_scores(classifier: TransformerClassifier, texts: Sequence[str]) -> Flo
 
 def in_float(artifact: Artifact) -> Artifact:
     """The same adapter on its base in float32, also where it was trained on a quantised one."""
-    kept = {k: v for k, v in artifact.manifest.items() if k != "quantization"}
-    return replace(artifact, manifest=kept)
+    manifest = artifact.manifest.copy()
+    manifest.pop("quantization", None)
+    return replace(artifact, manifest=manifest)
 
 
 def _merged_classifier(model: Any, artifact: Artifact) -> Any:
@@ -188,10 +187,10 @@ def origin(artifact: Artifact) -> dict[str, str]:
 
 
 def _texts(texts: Sequence[str] | None) -> tuple[str, ...]:
-    some = sample_texts() if texts is None else tuple(texts)
-    if not some:
+    asked = sample_texts() if texts is None else tuple(texts)
+    if not asked:
         raise ArtifactError("No texts to compare predictions on: give some, or leave them out.")
-    return some
+    return asked
 
 
 def open_adapter(folder: Path | str, verb: str) -> Artifact:
@@ -227,15 +226,9 @@ def new_folder(out_dir: Path | str, sources: Sequence[Path]) -> Iterator[tuple[P
         raise ArtifactError(f"{out}: {what}, expected a new or empty folder. Choose another one.")
     # Beside what there is already, so that not even an empty parent is left behind.
     near = next(p for p in out.resolve().parents if p.is_dir())
-    try:
-        staging = Path(tempfile.mkdtemp(dir=near, prefix=f".{out.name}."))
-    except OSError as e:
-        raise ArtifactError(f"{out}: cannot be written ({e.strerror}). Choose another.") from e
-    try:
-        staging.chmod(0o755)
-        yield staging, out
-        out.parent.mkdir(parents=True, exist_ok=True)
-        staging.replace(out)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+    with ExitStack() as inside:
+        try:
+            draft = inside.enter_context(replacing_folder(out, near))
+        except OSError as e:
+            raise ArtifactError(f"{out}: cannot be written ({e.strerror}). Choose another.") from e
+        yield draft, out

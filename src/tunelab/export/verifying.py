@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from tunelab.core.artifact import MANIFEST, altered, pickles, read_manifest
 from tunelab.core.errors import ArtifactError, InputError, ModelError
 from tunelab.core.values import Artifact, BaseRef
-from tunelab.models import bases, classifier, foreign, pretrained
+from tunelab.models import bases, classifier, foreign, pretrained, weights
 
 __all__ = [
     "Check",
@@ -42,11 +40,11 @@ def verify(folder: Path | str, *, trust_remote_code: bool = False) -> tuple[Chec
     directory = foreign.find_artifact(folder)
     ours = (directory / MANIFEST).is_file()
     artifact = read_manifest(directory) if ours else foreign.open_folder(directory)
-    found = pickles(directory) if ours else []
+    unsafe = pickles(directory) if ours else []
     readable = _readable(artifact)
     return (
         _checked_artifact(
-            "pickles", [f"{p} can run code when it is read: remove it" for p in found], "none"
+            "pickles", [f"{p} can run code when it is read: remove it" for p in unsafe], "none"
         ),
         _checksums(artifact, ours),
         _checked_artifact("tensors readable", readable, "all safetensors files are whole"),
@@ -80,7 +78,7 @@ def _readable(artifact: Artifact) -> list[str]:
     faults = []
     for file in sorted(artifact.directory.glob("*.safetensors")):
         try:
-            bases.tensors(str(artifact.directory), file)
+            weights.tensors(str(artifact.directory), file)
         except ModelError as e:
             faults.append(str(e))
     if not any(artifact.directory.glob("*.safetensors")):
@@ -93,7 +91,7 @@ def _against_base(artifact: Artifact, trusted: bool) -> Iterator[Check]:
     kind, base = manifest["kind"], manifest.get("base")
     if kind == "model":
         yield Check("base", "skipped", "a whole model needs none")
-        faults = _whole_model_faults(directory, trusted)
+        faults = _whole_model_faults(artifact, trusted)
         yield _checked_artifact("tensors complete", faults, "none missing or stray")
         return
     if base is None:
@@ -114,28 +112,14 @@ def _against_base(artifact: Artifact, trusted: bool) -> Iterator[Check]:
         yield _checked_artifact("tensors complete", faults, "none missing or stray")
 
 
-def _whole_model_faults(directory: Path, trusted: bool) -> list[str]:
-    from transformers import AutoModelForSequenceClassification
-
+def _whole_model_faults(artifact: Artifact, trusted: bool) -> list[str]:
+    """What keeps a whole classifier from being loaded (`pretrained.load_saved`)."""
+    names = artifact.manifest["label_names"]
     try:
-        with pretrained.quiet(), pretrained.own_code_refused(str(directory)):
-            _, info = AutoModelForSequenceClassification.from_pretrained(
-                directory,
-                dtype=torch.float32,
-                use_safetensors=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                trust_remote_code=trusted,
-            )
+        _, faults = pretrained.load_whole(artifact.directory, names, None, trusted)
+        if not faults:
+            files = weights.weight_files(str(artifact.directory), artifact.directory)
+            weights.refuse_not_finite(str(artifact.directory), files)
     except ModelError as e:
         return [str(e)]
-    words = {
-        "missing_keys": "is missing",
-        "unexpected_keys": "has no place",
-        "mismatched_keys": "has another shape",
-    }
-    return [
-        f"{k if isinstance(k, str) else k[0]} {said}"
-        for what, said in words.items()
-        for k in sorted(info[what])
-    ]
+    return faults

@@ -226,9 +226,9 @@ def check_library(described: Sequence[Described]) -> None:
             raise AbiError(f"the library has {there.title}, which is unknown here")
         if here != there:
             raise AbiError(f"{there.title} is {there.form} in the library and {here.form} here")
-    found = set(described)
+    offered = set(described)
     for part in LIBRARY_PARTS:
-        missing = [line for line in part if line not in found]
+        missing = [line for line in part if line not in offered]
         if missing and (part is LIBRARY_PARTS[0] or len(missing) < len(part)):
             raise AbiError(f"the library lacks {missing[0].title}")
 

@@ -116,10 +116,10 @@ _known: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 def rows_of(weight: torch.Tensor) -> EmbeddingRows:
     """The gradient by rows of an embedding's weight."""
-    found: EmbeddingRows | None = _known.get(weight)  # type: ignore[no-untyped-call]
-    if found is None:
-        found = _known[weight] = EmbeddingRows()
-    return found
+    rows: EmbeddingRows | None = _known.get(weight)  # type: ignore[no-untyped-call]
+    if rows is None:
+        rows = _known[weight] = EmbeddingRows()
+    return rows
 
 
 def _zeros(like: torch.Tensor) -> torch.Tensor:

@@ -15,13 +15,12 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from tunelab.core import cache
+from tunelab.core import cache, files
 
 __all__ = [
     "SOURCE",
@@ -89,10 +88,10 @@ def not_built(said: str) -> str:
 
 def _torch() -> Path:
     """Where torch is installed."""
-    found = importlib.util.find_spec("torch")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
         raise ImportError("torch is not installed")
-    return Path(found.origin).parent
+    return Path(spec.origin).parent
 
 
 def processor() -> bytes:
@@ -111,32 +110,29 @@ def compiler() -> str | None:
 
 
 def build(to: Path, flags: Sequence[str] = ()) -> None:
-    """Compile into a file of its own, then rename: processes that build at once do no harm.
+    """Compile into a file beside its place, then rename: processes that build at once do no harm.
 
     `flags` come behind the usual ones. Raises OSError or subprocess.SubprocessError.
     """
     chosen = compiler() or "c++"
     to.parent.mkdir(parents=True, exist_ok=True)
     # What a process that was killed left behind; a build takes seconds.
-    for old in to.parent.glob("building-*"):
+    for old in to.parent.glob(f".{to.name}.*"):
         with contextlib.suppress(OSError):
             if time.time() - old.stat().st_mtime > 3600:
                 old.unlink()
-    handle, name = tempfile.mkstemp(prefix="building-", suffix=".so", dir=to.parent)
-    os.close(handle)
     # torch's own OpenMP runtime: with a second one beside it, two pools of threads would compete.
     libraries = _torch() / "lib"
-    found = sorted(libraries.glob("libgomp*.so*"))
-    threads = ["-fopenmp"] if found else ["-fopenmp-simd"]
-    link = [str(found[0]), f"-Wl,-rpath,{libraries}"] if found else []
-    try:
-        part = f"{name}.o"
-        for command in (
-            [chosen, *_FLAGS, *threads, *flags, "-c", str(SOURCE), "-o", part],
-            [chosen, "-shared", part, "-o", name, *link],
-        ):  # our own file, a compiler from PATH
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)  # noqa: S603
-        Path(name).replace(to)
-    finally:
-        for left in (name, f"{name}.o"):
-            Path(left).unlink(missing_ok=True)
+    runtimes = sorted(libraries.glob("libgomp*.so*"))
+    threads = ["-fopenmp"] if runtimes else ["-fopenmp-simd"]
+    link = [str(runtimes[0]), f"-Wl,-rpath,{libraries}"] if runtimes else []
+    with files.replacing(to) as draft:
+        part = draft.with_name(f"{draft.name}.o")
+        try:
+            for command in (
+                [chosen, *_FLAGS, *threads, *flags, "-c", str(SOURCE), "-o", str(part)],
+                [chosen, "-shared", str(part), "-o", str(draft), *link],
+            ):  # our own file, a compiler from PATH
+                subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)  # noqa: S603
+        finally:
+            part.unlink(missing_ok=True)

@@ -17,7 +17,8 @@ class Layout:
 
     `bounds` (B + 1,) says where each text begins and the last ends. For the twin in torch: `gather`
     (B * L,) takes row -> padded, `mask` (B, 1, 1, L) is true at real tokens, `scatter` (T,) takes
-    padded -> row. `starts` (B,) are the first tokens.
+    padded -> row. `starts` (B,) are the first tokens, `reads` (B,) those that a head reads; None
+    where it reads the first.
     """
 
     bounds: torch.Tensor
@@ -26,3 +27,4 @@ class Layout:
     scatter: torch.Tensor
     starts: torch.Tensor
     shape: tuple[int, int]
+    reads: torch.Tensor | None = None

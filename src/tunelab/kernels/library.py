@@ -73,9 +73,9 @@ def built(dtype: torch.dtype) -> str:
 
 def pick(name: str, *tensors: torch.Tensor | None) -> Any:
     """The compiled kernel for these tensors, or None: then something else has to run."""
-    kind, found = None, [t for t in tensors if t is not None]
-    for t in found:
-        if not t.is_cpu or t.dtype is not found[0].dtype:
+    kind, given = None, [t for t in tensors if t is not None]
+    for t in given:
+        if not t.is_cpu or t.dtype is not given[0].dtype:
             return None
         kind = _TYPES.get(t.dtype)
     library, _ = _library()

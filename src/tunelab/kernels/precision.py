@@ -62,10 +62,10 @@ def _choose(threads: int) -> Choice:
     kept = cache.machine_folder() / f"precision-{_machine_key(threads)}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
         return Choice(**json.loads(kept.read_text(encoding="utf-8")))
-    found = fastest(*_measure())
+    choice = fastest(*_measure())
     with contextlib.suppress(OSError):
-        cache.replace(kept, json.dumps(asdict(found)).encode())
-    return found
+        cache.replace(kept, json.dumps(asdict(choice)).encode())
+    return choice
 
 
 def fastest(speed: dict[str, float], error: dict[str, float]) -> Choice:

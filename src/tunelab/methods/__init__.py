@@ -14,10 +14,13 @@ May import: core, data, stats, kernels, models.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tunelab.core.errors import ModelError
 from tunelab.core.values import MethodSpec, TrialSpec
 from tunelab.methods import full, lora, prompts, scaling, svm
 from tunelab.methods.method import Costs, Extras, Method, Outcome, Task, Trainable, fit_alone
+from tunelab.models import bases, usable
 from tunelab.models.bases import Base, family_of
 from tunelab.models.families import FAMILIES
 
@@ -32,6 +35,7 @@ __all__ = [
     "alike",
     "check",
     "fit_alone",
+    "notes",
     "why_alone",
 ]
 
@@ -67,15 +71,23 @@ def alike(spec: TrialSpec) -> tuple[object, ...]:
 def check(base: Base, spec: MethodSpec) -> None:
     """Refuse a method or settings that cannot work on a base, before anything is trained.
 
-    Raises InputError naming what does. Loads torch only for a type of model that FAMILIES lacks,
-    for settings that name modules, and for quantisation; and never any weights.
+    Raises InputError naming what does. Loads torch for settings that name modules, for
+    quantisation, and the first time that a base is met (`models.usable`); weights only of a type
+    that FAMILIES lacks.
     """
     method = METHODS[spec.name]
-    if method.needs_base and base.model_type not in FAMILIES:
+    if not method.needs_base:
+        return
+    usable.refuse_by_config(base)
+    if base.model_type not in FAMILIES:
         from tunelab.models import pretrained
 
         pretrained.check_encoder(base)
+    length = _asked_length(spec)
+    if length is not None:
+        bases.check_length(base, length)
     if method.adapt is None:
+        usable.check_base(base, length, head=False)
         return
     settings = method.settings(**spec.settings)
     why = method.refused.get(base.model_type)
@@ -90,3 +102,21 @@ def check(base: Base, spec: MethodSpec) -> None:
         pretrained.skeleton(base)
     if method.check:
         method.check(base, settings)
+    usable.check_base(base, length, head=True)
+
+
+def _asked_length(spec: MethodSpec) -> int | None:
+    length = spec.settings.get("max_length")
+    return length if isinstance(length, int) else None
+
+
+def notes(base: Base, specs: Sequence[MethodSpec], label_names: Sequence[str]) -> tuple[str, ...]:
+    """What is worth saying of a base before these methods, which were checked, are run on it."""
+    said: list[str] = []
+    for spec in specs:
+        method = METHODS[spec.name]
+        if method.needs_base:
+            head, length = method.adapt is not None, _asked_length(spec)
+            said += bases.notes(base, label_names, head=head)
+            said += usable.check_base(base, length, head=head)
+    return tuple(dict.fromkeys(said))

@@ -47,10 +47,10 @@ class BitFitSettings(TrainingSettings):
 
 def adapt_full(model: Any, _family: Any, _head: list[str], settings: FullSettings) -> Any:
     """Train every parameter (Devlin et al. 2019), but for the lowest `freeze_layers` layers."""
-    from tunelab.models import pretrained
+    from tunelab.models import parts
 
     if settings.freeze_layers:
-        pretrained.freeze_layers(model, settings.freeze_layers)
+        parts.freeze_layers(model, settings.freeze_layers)
     return model
 
 

@@ -3,26 +3,69 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
 from tunelab.core.errors import ConfigError
-from tunelab.core.plain import JsonObject
 from tunelab.methods import METHODS
 from tunelab.methods.neural import adapted
-from tunelab.models import bases, batches, pretrained
+from tunelab.models import bases, batches, parts, pretrained
 from tunelab.models.families import head_modules
 from tunelab.models.family import Family
 from tunelab.models.names import is_within
 
 __all__ = [
+    "BaseCard",
     "inspect_base",
 ]
 
 
-def inspect_base(name: str, text: str, classes: int = 2) -> JsonObject:
-    """Facts of a base model (JSON-able): parts, tokens of `text`, shapes, LoRA targets, counts."""
+class ShownToken(TypedDict):
+    """One token of a text, and whether the tokenizer added it."""
+
+    id: int
+    token: str
+    special: bool
+
+
+class Shapes(TypedDict):
+    """Shapes of what goes in and comes out: (texts, tokens), (texts, tokens, width), ..."""
+
+    input_ids: list[int]
+    last_hidden_state: list[int]
+    logits: list[int]
+
+
+class BaseCard(TypedDict):
+    """What a base model is.
+
+    `parameters`: counts by part. `tokens` of `text`. `represents`: which vector a text is.
+    `lora_targets`: module name endings by preset. `methods`: parameter counts of each that trains.
+    """
+
+    name: str
+    sha256: str
+    architecture: str
+    model_type: str
+    layers: int | None
+    hidden_size: int | None
+    vocabulary: int
+    max_positions: int | None
+    parameters: dict[str, int]
+    text: str
+    tokens: list[ShownToken]
+    special_tokens: dict[str, str | list[str]]
+    shapes: Shapes
+    represents: str
+    head_modules: list[str]
+    lora_targets: dict[str, list[str]]
+    linear_modules: list[str]
+    methods: dict[str, dict[str, int]]
+
+
+def inspect_base(name: str, text: str, classes: int = 2) -> BaseCard:
+    """Facts of a base model: parts, tokens of `text`, shapes, LoRA targets, counts."""
     base = bases.resolve(name)
     family = bases.family_of(base)
     tokenizer: Any = pretrained.load_tokenizer(base)
@@ -60,7 +103,7 @@ def inspect_base(name: str, text: str, classes: int = 2) -> JsonObject:
         "represents": family.represents,
         "head_modules": head,
         "lora_targets": {k: list(v) for k, v in family.targets.items()},
-        "linear_modules": pretrained.linear_modules(model, head),
+        "linear_modules": parts.linear_modules(model, head),
         "methods": {m: c for m in METHODS if (c := _parameter_counts(m, base, labels)) is not None},
     }
 
@@ -94,4 +137,4 @@ def _parameter_counts(method: str, base: bases.Base, labels: list[str]) -> dict[
         model, head = adapted(base, labels, settings, row.adapt, seed=0)
     except ConfigError:  # its defaults ask for more than a small base has
         return None
-    return pretrained.parameter_counts(model, head)
+    return parts.parameter_counts(model, head)

@@ -7,10 +7,9 @@ start, what scales them, which of them train, or how the frozen W is kept.
 from __future__ import annotations
 
 import importlib.util
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunelab.core.errors import ConfigError, TrialError
-from tunelab.core.plain import JsonObject
 from tunelab.methods.lora_settings import (
     AdaLoraSettings,
     DoraSettings,
@@ -28,6 +27,9 @@ from tunelab.methods.method import Extras, refusing
 from tunelab.methods.peft import Asked, check_settings, row, saved
 from tunelab.models.bases import Base, Quantization
 from tunelab.models.names import PEFT_PREFIX
+
+if TYPE_CHECKING:
+    from peft.tuners.lora import LoraLayer
 
 __all__ = [
     "METHODS",
@@ -129,7 +131,7 @@ def adalora_config(a: Asked) -> Any:
 # --- beside the config ----------------------------------------------------------------------
 
 
-def _lora_layers(model: Any) -> dict[str, Any]:
+def _lora_layers(model: Any) -> dict[str, LoraLayer]:
     from peft.tuners.lora import LoraLayer
 
     return {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer) and m.lora_A}
@@ -148,7 +150,7 @@ def keep_start(model: Any, _encoded: Any, _pad_id: int, settings: Any) -> Any:
     }
 
 
-def to_plain_lora(model: Any, start: Any) -> JsonObject:
+def to_plain_lora(model: Any, start: Any) -> dict[str, object]:
     """PiSSA and OLoRA as a LoRA of rank 2r on the base as it was: s B A - s B0 A0.
 
     The frozen weight gets back what was taken out of it, so the adapter fits the original base and
@@ -208,7 +210,7 @@ def start_eva(model: Any, encoded: Any, pad_id: int, settings: Any) -> None:
     model.peft_config["default"].init_lora_weights = True
 
 
-def ranks(model: Any, _prepared: Any) -> JsonObject:
+def ranks(model: Any, _prepared: Any) -> dict[str, object]:
     """Rank of each layer, where they differ."""
     return {"ranks": {_short(n): m.r["default"] for n, m in _lora_layers(model).items()}}
 
@@ -262,7 +264,7 @@ def _adalora(model: Any, settings: Any, steps: int) -> Any:
     return Hooks(penalty=penalty if settings.orth_reg_weight else None, after_step=after_step)
 
 
-def final_ranks(model: Any, _prepared: Any) -> JsonObject:
+def final_ranks(model: Any, _prepared: Any) -> dict[str, object]:
     """Which entries of E are left in the epoch that was kept; peft saves only those."""
     config = model.peft_config["default"]
     kept = {

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from tunelab.core.details import Details
 from tunelab.core.events import OnProgress
-from tunelab.core.plain import JsonObject
 from tunelab.core.values import Classifier, Seeds, Split
 from tunelab.methods.settings import Settings, TrainingSettings
 from tunelab.models.bases import Base, Quantization
@@ -89,7 +88,7 @@ class Extras:
     quantization: Callable[[Any], Quantization] | None = None
     prepare: Callable[[Any, Any, int, Any], Any] | None = None
     hooks: Callable[[Any, Any, int], Any] | None = None
-    finish: Callable[[Any, Any], JsonObject] | None = None
+    finish: Callable[[Any, Any], Mapping[str, object]] | None = None
     no_adapter: str | None = None
 
 

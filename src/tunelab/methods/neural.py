@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,11 +21,11 @@ from tunelab.core.values import Split
 from tunelab.methods.method import Adapt, Extras, Outcome, Task
 from tunelab.methods.settings import TrainingSettings
 from tunelab.methods.training import loop
-from tunelab.methods.training.engine import scored_in
-from tunelab.models import bases, pretrained, scoring, tokens
+from tunelab.methods.training.engine import forward, scored_in
+from tunelab.models import bases, company, parts, pretrained, scoring, tokens
 from tunelab.models.bases import Quantization
 from tunelab.models.classifier import TransformerClassifier
-from tunelab.models.families import head_modules
+from tunelab.models.families import FAMILIES, head_modules
 
 __all__ = [
     "PreparedTask",
@@ -95,10 +96,14 @@ def prepare_by_gradient(task: Task, adapt: Adapt, extras: Extras) -> PreparedTas
     )
     if not quantization:  # what is quantised was put there while it was loaded
         model.to(pretrained.device())
+    if base.model_type not in FAMILIES:
+        # For whoever pads its texts elsewhere; here they are put side by side without it.
+        rows_of: company.Rows = partial(forward, model.eval(), where=pretrained.device())
+        tokenizer.padding_side = company.padding_side(model, rows_of)
     texts = _tokenized(tokenizer, task.train, settings, base.runs_its_code)
     pad_id = int(tokenizer.pad_token_id)
     start = extras.prepare(model, texts.encoded, pad_id, settings) if extras.prepare else None
-    counts: dict[str, int | None] = dict(pretrained.parameter_counts(model, head))
+    counts: dict[str, int | None] = dict(parts.parameter_counts(model, head))
     if not counts["trainable_parameters"]:
         raise TrialError("Nothing would be trained: every parameter is frozen.")
     held = machine.resident_bytes()
@@ -136,7 +141,7 @@ def finish_by_gradient(prepared: PreparedTask) -> Outcome:
     assert task.base is not None  # noqa: S101  as `prepare` has seen
     fitted = prepared.training.fitted()
     trained = scoring.fingerprint(model)
-    found = extras.finish(model, prepared.start) if extras.finish else {}
+    own = extras.finish(model, prepared.start) if extras.finish else {}
     classifier = TransformerClassifier(
         model,
         prepared.tokenizer,
@@ -155,12 +160,16 @@ def finish_by_gradient(prepared: PreparedTask) -> Outcome:
         train_seconds=fitted.train_seconds,
         counts={**prepared.counts, **({"adapter_parameters": None} if no_adapter else {})},
         history=fitted.history,
-        details=Details(_trained(prepared, fitted), found),
+        details=Details(
+            _trained(prepared, fitted),
+            own,
+            notes=bases.notes(task.base, task.label_names),
+        ),
         reasons={"adapter_parameters": no_adapter} if no_adapter else {},
         peak_memory_bytes=_peak(fitted.peak_memory_bytes, prepared.held, prepared.started_with),
         # What `finish` changed (it says so), and more texts than a window, may be scored otherwise.
         validation_scores=None
-        if found or len(task.validation) > scoring.TEXTS_TOKENIZED_AT_A_TIME
+        if own or len(task.validation) > scoring.TEXTS_TOKENIZED_AT_A_TIME
         else fitted.validation,
     )
 
@@ -182,7 +191,7 @@ def _trained(prepared: PreparedTask, fitted: loop.Fitted) -> Trained:
         frozen_layers=fitted.frozen,
         device=str(pretrained.device()),
         head_modules=prepared.head,
-        weight_bytes=pretrained.weight_bytes(prepared.training.model),
+        weight_bytes=parts.weight_bytes(prepared.training.model),
         quantization=prepared.backend,
     )
 

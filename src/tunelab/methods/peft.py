@@ -182,7 +182,7 @@ def _check_names(
     base: Base, family: Family, targets: str | list[str], settings: Any
 ) -> dict[str, tuple[int, ...]]:
     """Hold every name against the model's modules; returns the shapes of its weight matrices."""
-    from tunelab.models import pretrained
+    from tunelab.models import parts, pretrained
 
     model = pretrained.skeleton(base)
     modules = dict(model.named_modules())
@@ -192,7 +192,7 @@ def _check_names(
             raise ModelError(
                 f"modules_to_save: {name!r} is no module of {base.ref.name}. Its head: "
                 f"{', '.join(_outside_the_encoder(model))}. Others end in, for example: "
-                f"{', '.join(pretrained.linear_modules(model, ())[:8])}."
+                f"{', '.join(parts.linear_modules(model, ())[:8])}."
             )
     head = list(dict.fromkeys([*family.head, *saved_too]))
     check_targets(model, targets, head)
@@ -206,7 +206,7 @@ def _check_names(
             raise ModelError(
                 f"target_modules: matches {n} of {base.ref.name}, a {type(module).__name__}, which "
                 "has no weight matrix of its own. Expected linear layers, some of: "
-                f"{', '.join(pretrained.linear_modules(model, head))}."
+                f"{', '.join(parts.linear_modules(model, head))}."
             )
     targeted = [n for n in shapes if matches(n, targets)]
     for key in _NAME_PATTERNS:
@@ -249,13 +249,13 @@ def check_targets(model: Any, targets: str | list[str], head: list[str]) -> None
 
     The head is trained in full: an adapter inside of it would be there twice.
     """
-    from tunelab.models import pretrained
+    from tunelab.models import parts
 
     names = [name for name, _ in model.named_modules() if not is_within(name, head)]
     for target in [targets] if isinstance(targets, str) else targets:
         one = target if isinstance(targets, str) else [target]
         if not any(matches(n, one) for n in names):
-            raise _no_match(target, pretrained.linear_modules(model, head))
+            raise _no_match(target, parts.linear_modules(model, head))
 
 
 def matches(name: str, targets: str | list[str]) -> bool:

@@ -85,12 +85,12 @@ def prefix_config(a: Asked) -> Any:
 def _prompt_sizes(a: Asked) -> dict[str, int]:
     """What peft looks for in the config under names that not every family uses."""
     sizes = sizes_of(a.model.config.to_dict())
-    found = {
+    known = {
         "token_dim": sizes.embedding,
         "num_layers": sizes.layers,
         "num_attention_heads": sizes.heads,
     }
-    return {k: v for k, v in found.items() if v is not None}
+    return {k: v for k, v in known.items() if v is not None}
 
 
 def check_positions(base: Base, settings: Any) -> None:

@@ -93,7 +93,7 @@ class PeftSettings(TargetSettings):
 
     learning_rate: float = Field(1e-3, gt=0, le=10, description="peak learning rate of AdamW")
     peft_type: str = Field("LORA", description="name in peft's PeftType, such as BOFT or HRA")
-    peft_kwargs: dict[str, Any] = Field(
+    peft_kwargs: dict[str, object] = Field(
         default_factory=dict, description="arguments of that type's config in peft"
     )
 

@@ -123,7 +123,11 @@ def fit_embeddings(task: Task) -> Outcome:
         classifier=classifier,
         train_seconds=seconds + embedding,
         counts=_class_counts(size, size + bases.count_parameters(task.base)),
-        details=Details(own={**own, "embedding_seconds": embedding}, from_cache=train.from_cache),
+        details=Details(
+            own={**own, "embedding_seconds": embedding},
+            from_cache=train.from_cache,
+            notes=bases.notes(task.base, task.label_names, head=False),
+        ),
         reasons={"adapter_parameters": _NO_ADAPTER},
         peak_memory_bytes=train.peak_memory_bytes if train.from_cache else None,
         validation_scores=classifier.score_embeddings(validation.vectors),
@@ -217,8 +221,8 @@ def _temperature(margins: Floats, labels: NDArray[np.int64]) -> float:
         t = float(np.exp(log_t))
         return float(np.mean(logsumexp(t * margins, axis=1) - t * right))
 
-    found = minimize_scalar(loss, bounds=(np.log(0.01), np.log(100.0)), method="bounded")
-    return float(np.exp(found.x))
+    best = minimize_scalar(loss, bounds=(np.log(0.01), np.log(100.0)), method="bounded")
+    return float(np.exp(best.x))
 
 
 METHODS = (

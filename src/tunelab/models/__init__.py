@@ -1,8 +1,12 @@
 """A pretrained model: found, loaded, computed fast, saved.
 
 bases         which model is meant: a name, a folder, the hash of its weights
+weights       the files of weights: whole, and all of it numbers
+usable        what a base must be before anything is trained on it: `asked` and `complete` look
+company       whether a text's scores depend on what is computed beside it
+heads         what becomes of a head that a base brings
 families family names   what is particular to a kind of model, a row each; names of its parts
-pretrained    encoders and heads, loaded
+pretrained parts   encoders and heads, loaded; what is in them
 batches tokens embeddings frozen   texts in tokens, vectors and states, cached by content
 packed        training without padding
 scoring       scoring fast

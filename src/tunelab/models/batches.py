@@ -54,7 +54,10 @@ class Batch:
 
 
 def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoded:
-    """Tokenize with special tokens, cut at `max_length` tokens, without padding."""
+    """Tokenize with special tokens, cut at `max_length` tokens, without padding.
+
+    A text of which the tokenizer makes nothing is one token of padding.
+    """
     ids: list[NDArray[np.int64]] = []
     for i in range(0, len(texts), _AT_A_TIME):
         rows = tokenizer(
@@ -65,7 +68,9 @@ def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoded:
             return_attention_mask=False,
             return_token_type_ids=False,
         )["input_ids"]
-        ids += [np.asarray(r, dtype=np.int64) for r in rows]
+        # A text without any token would have nothing that could be read.
+        nothing = [int(getattr(tokenizer, "pad_token_id", None) or 0)]
+        ids += [np.asarray(r or nothing, dtype=np.int64) for r in rows]
     return Encoded(tuple(ids))
 
 

@@ -18,7 +18,7 @@ from tunelab.core.artifact import check_labels, seal
 from tunelab.core.errors import ArtifactError
 from tunelab.core.values import Artifact, BaseRef, ScoreKind
 from tunelab.kernels import library
-from tunelab.models import bases, batches, pretrained, scoring
+from tunelab.models import bases, batches, pretrained, scoring, weights
 from tunelab.models.bases import Quantization
 
 __all__ = [
@@ -90,7 +90,7 @@ class TransformerClassifier:
         adapter = isinstance(self.model, PeftModel)
         with pretrained.quiet():  # peft looks for the base's card on the hub, and says so
             self.model.save_pretrained(directory, safe_serialization=True)
-        self.tokenizer.save_pretrained(directory)
+        self._save_tokenizer(directory)
         if adapter:
             # Beside an adapter, the config carries label names and count for whoever loads it.
             self.model.get_base_model().config.save_pretrained(directory)
@@ -107,6 +107,15 @@ class TransformerClassifier:
             },
         )
 
+    def _save_tokenizer(self, directory: Path) -> None:
+        """With the length that texts are cut at: elsewhere nobody else tells it."""
+        unlimited = self.tokenizer.model_max_length
+        self.tokenizer.model_max_length = self.max_length
+        try:
+            self.tokenizer.save_pretrained(directory)
+        finally:
+            self.tokenizer.model_max_length = unlimited
+
 
 def open_transformer(
     artifact: Artifact, batch_size: int = 64, trust_remote_code: bool = False
@@ -120,7 +129,8 @@ def open_transformer(
         base = bases.resolve_exactly(ref, directory, trust_remote_code)
         return load_on(base, artifact, batch_size)
     tokenizer = pretrained.load_tokenizer_from(directory, str(directory), trust_remote_code)
-    model = pretrained.load_saved(directory, trust_remote_code)
+    pad_id: int | None = tokenizer.pad_token_id
+    model = pretrained.load_saved(directory, manifest["label_names"], pad_id, trust_remote_code)
     check_labels(artifact, int(model.config.num_labels or 0))
     return _ready(model, tokenizer, artifact, batch_size)
 
@@ -137,6 +147,7 @@ def load_on(base: bases.Base, artifact: Artifact, batch_size: int = 64) -> Trans
     model = pretrained.load_adapter(
         base, directory, tuple(manifest["label_names"]), manifest.get("quantization")
     )
+    weights.refuse_not_finite(str(directory), [directory / ADAPTER_WEIGHTS])
     missing, unexpected = stray_tensors(model, directory)
     if missing or unexpected:
         fault = f"lacks {missing[0]}" if missing else f"has {unexpected[0]}, which has no place"

@@ -1,7 +1,8 @@
 """Frozen embeddings of a base model: computed once per base x text, cached by content.
 
-The cache's key is everything that the vectors depend on: the base's weights, the pooling, the
-length limit and the texts themselves, so a subset or another file can never read a stranger's.
+The cache's key is everything that the vectors depend on: the base's weights and config, its
+tokenizer, the pooling, the length limit and the texts themselves, so a subset or another file can
+never read a stranger's.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ __all__ = [
 
 
 # Changing how vectors are computed must change this, or old ones would be read back.
-_EMBEDDINGS_VERSION = 2
+_EMBEDDINGS_VERSION = 3
 _SAMPLE = 128
 
 
@@ -110,17 +111,19 @@ def seconds_now(embedder: Embedder, texts: Sequence[str]) -> float:
     beside those of a method that is trained now.
     """
     in_order = sorted(texts, key=len)
-    some = in_order[:: max(1, len(in_order) // _SAMPLE)]
-    embedder(some[:8])  # what is only done once
+    sample = in_order[:: max(1, len(in_order) // _SAMPLE)]
+    embedder(sample[:8])  # what is only done once
     started = time.perf_counter()
-    embedder(some)
-    return (time.perf_counter() - started) * sum(map(len, texts)) / max(1, sum(map(len, some)))
+    embedder(sample)
+    return (time.perf_counter() - started) * sum(map(len, texts)) / max(1, sum(map(len, sample)))
 
 
 def _vectors_key(base: Base, texts: Sequence[str], pooling: str, max_length: int) -> str:
     digest = hashlib.sha256()
     weights = base.ref.sha256 + (base.ref.code_sha256 or "")
-    head = json.dumps([_EMBEDDINGS_VERSION, weights, base.tokenizer_sha256, pooling, max_length])
+    # The same weights under another config (layers, activation, positions) are another model.
+    model = [weights, bases.what_computes(base.config), base.tokenizer_sha256]
+    head = json.dumps([_EMBEDDINGS_VERSION, *model, pooling, max_length], sort_keys=True)
     digest.update(head.encode())
     for text in texts:
         raw = text.encode("utf-8", "surrogatepass")

@@ -6,10 +6,9 @@ a row of FAMILIES; every method on it, packed training and scoring follow.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from tunelab.core.plain import JsonObject
 from tunelab.models.family import (
     RELU,
     Anatomy,
@@ -38,6 +37,8 @@ __all__ = [
 AN_ENCODER, A_DECODER = "bert", "gpt2"
 # What transformers calls the last layer of a head, for types that have no row here.
 USUAL_HEADS = ("classifier", "score")
+# The pad id where positions count from it and the config does not say it.
+_USUAL_PAD = 1
 
 
 # --- BERT and those that have its layers ------------------------------------------------------
@@ -79,7 +80,6 @@ def _roberta(kind: str) -> Family:
     return replace(
         _BERT,
         represents="the first token, <s>, through the head's own dense layer (tanh)",
-        keys=ConfigKeys(unused=2),
         anatomy=Anatomy(
             head_steps=("classifier",),
             head_reads=True,
@@ -325,7 +325,7 @@ def unknown_family(head: Sequence[str]) -> Family:
     return Family(head=tuple(head), represents="unknown to tunelab")
 
 
-def sizes_of(config: JsonObject) -> Sizes:
+def sizes_of(config: Mapping[str, object]) -> Sizes:
     """How large a model is, by its config.json.
 
     Of an unknown type, the keys of all families are looked for, in their order.
@@ -335,19 +335,24 @@ def sizes_of(config: JsonObject) -> Sizes:
 
     def said(name: str) -> int | None:
         known = [getattr(k, name) for k in (keys, *(f.keys for f in FAMILIES.values()))]
-        return next((config[k] for k in known if isinstance(config.get(k), int)), None)
+        return next((v for k in known if isinstance(v := config.get(k), int)), None)
 
     layers, width, positions = said("layers"), said("width"), said("positions")
+    groups = config.get(keys.groups, 1) if keys.groups else layers
     times = keys.times * width if keys.times and width else None
+    if family and family.anatomy.after_pad and positions is not None:
+        # No token has the pad id's position, or one below it.
+        pad = config.get("pad_token_id")
+        positions -= (pad if isinstance(pad, int) else _USUAL_PAD) + 1
     return Sizes(
         layers=layers,
-        own_layers=int(config.get(keys.groups, 1)) if keys.groups else layers,
+        own_layers=groups if isinstance(groups, int) else None,
         width=width,
         heads=said("heads"),
         intermediate=said("intermediate") or times,
         vocabulary=said("vocabulary"),
         embedding=said("embedding") or width,
-        longest=None if positions is None else positions - keys.unused,
+        longest=positions,
     )
 
 

@@ -38,8 +38,7 @@ class ConfigKeys:
 
     `embedding`: the width of the embeddings, which is else that of the layers. `groups`: in how
     many groups layers share their weights; "" where each has its own. `times`: the feed-forward
-    part is so many times as wide as the layers, where the config says nothing else. `unused`:
-    positions that no token has.
+    part is so many times as wide as the layers, where the config says nothing else.
     """
 
     layers: str = "num_hidden_layers"
@@ -51,7 +50,6 @@ class ConfigKeys:
     embedding: str = "embedding_size"
     groups: str = ""
     times: int = 0
-    unused: int = 0
 
 
 @dataclass(frozen=True, slots=True)

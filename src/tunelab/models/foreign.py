@@ -6,17 +6,14 @@ What their folders do not say is decided here and noted in the manifest under "n
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tunelab.core import artifact
 from tunelab.core.errors import ArtifactError, ModelError
-from tunelab.core.plain import JsonObject
-from tunelab.core.values import Artifact
+from tunelab.core.values import Artifact, Manifest
 from tunelab.models import bases
-from tunelab.models.families import USUAL_HEADS
+from tunelab.models.heads import LAST_LAYER, labels_in
 
 __all__ = [
     "ADAPTER",
@@ -41,8 +38,6 @@ LEFTOVERS = frozenset(
     }
 )
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
-# Where the last layer of a head is called otherwise, its class count cannot be read from the file.
-_LAST_LAYER = re.compile(rf"(^|\.)({'|'.join(USUAL_HEADS)})(\.out_proj)?\.weight$")
 _LONGEST_NAME = 512
 
 
@@ -86,60 +81,64 @@ def _adapter(directory: Path, base: bases.Base | None) -> Artifact:
         notes.append("No tokenizer in the folder: the base's is used.")
     length = _max_length(directory if own else base.path, base.max_positions)
     notes.append(f"Texts are cut at {length} tokens.")
-    return _describe(
-        directory,
-        notes,
-        kind="adapter",
-        label_names=names,
-        max_length=length,
-        base={"name": base.ref.name, "sha256": base.ref.sha256},
-        tokenizer="own" if own else "base",
-    )
+    manifest = _manifest("adapter", names, base, length, notes)
+    manifest["tokenizer"] = "own" if own else "base"
+    return Artifact(directory, manifest)
 
 
 def _model(directory: Path) -> Artifact:
     artifact.refuse_pickles(directory, LEFTOVERS)
     base = bases.resolve(str(directory))
     config = _json(directory / "config.json")
-    architectures = config.get("architectures") or ["no architecture named"]
+    named = config.get("architectures")
+    architectures = list(map(str, named)) if isinstance(named, list) and named else []
     if not any("ForSequenceClassification" in a for a in architectures):
         raise ArtifactError(
             f"{directory}: expected a classifier ({artifact.MANIFEST}, or a transformers model "
             f"for sequence classification), found a model without a trained head "
-            f"({', '.join(architectures)}). Train one: tunelab train DATA --method full "
-            f"--model {directory}"
+            f"({', '.join(architectures) or 'no architecture named'}). Train one: tunelab train "
+            f"DATA --method full --model {directory}"
         )
     problem = config.get("problem_type")
     # transformers writes names for any number of classes but its default, which is two.
-    classes = len(config.get("id2label") or {}) or int(config.get("num_labels") or 2)
+    labels, count = config.get("id2label"), config.get("num_labels")
+    said = count if isinstance(count, int) and count else 2
+    if isinstance(labels, Mapping) and labels:
+        said = len(labels)
+    rows = [s[0] for n, s in bases.weight_shapes(base).items() if LAST_LAYER.search(n)]
+    classes = rows[-1] if rows else said
     if problem not in {None, "single_label_classification"} or classes < 2:
-        found = problem if problem not in {None, "single_label_classification"} else "one output"
+        what = problem if problem not in {None, "single_label_classification"} else "one output"
         raise ArtifactError(
-            f"{directory}: expected a classifier of one label a text, found {found} in its "
+            f"{directory}: expected a classifier of one label a text, found {what} in its "
             "config.json."
         )
     notes = ["Written by transformers, not by tunelab: weights not checked."]
     names = _label_names(config, classes)
     if names is None:
         names = _numbered(classes)
-        notes.append(f"Label names are not in its config.json: {', '.join(names)}.")
+        notes.append(f"Its config.json has no names for its {classes} classes: {', '.join(names)}.")
     length = _max_length(directory, base.max_positions)
     notes.append(f"Texts are cut at {length} tokens.")
-    return _describe(
-        directory,
-        notes,
-        kind="model",
-        label_names=names,
-        max_length=length,
-        base={"name": base.ref.name, "sha256": base.ref.sha256},
-    )
+    return Artifact(directory, _manifest("model", names, base, length, notes))
 
 
-def _describe(directory: Path, notes: list[str], **facts: Any) -> Artifact:
-    return Artifact(directory, {**facts, "score_kind": "logit", "files": {}, "notes": notes})
+def _manifest(
+    kind: str, label_names: list[str], base: bases.Base, max_length: int, notes: list[str]
+) -> Manifest:
+    """What tunelab.json would say, had we written the folder."""
+    return {
+        "kind": kind,
+        "label_names": label_names,
+        "max_length": max_length,
+        "base": {"name": base.ref.name, "sha256": base.ref.sha256},
+        "score_kind": "logit",
+        "files": {},
+        "notes": notes,
+    }
 
 
-def _json(path: Path) -> JsonObject:
+def _json(path: Path) -> Mapping[str, object]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as e:
@@ -149,7 +148,7 @@ def _json(path: Path) -> JsonObject:
     return value
 
 
-def _base_of(directory: Path, config: JsonObject) -> bases.Base:
+def _base_of(directory: Path, config: Mapping[str, object]) -> bases.Base:
     name = config.get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
         raise ArtifactError(
@@ -173,7 +172,7 @@ def _classes(directory: Path) -> int:
             rows = [
                 file.get_slice(k).get_shape()[0]
                 for k in file.keys()  # noqa: SIM118  no mapping, though it has keys
-                if _LAST_LAYER.search(k)
+                if LAST_LAYER.search(k)
             ]
     except SafetensorError as e:
         raise ArtifactError(f"{directory / WEIGHTS}: not a safetensors file ({e}).") from e
@@ -185,16 +184,10 @@ def _classes(directory: Path) -> int:
     return int(rows[-1])
 
 
-def _label_names(config: JsonObject, classes: int) -> list[str] | None:
-    """The names in a config's id2label in the order of its numbers; None where they do not fit."""
-    said = config.get("id2label")
-    if not isinstance(said, Mapping):
-        return None
-    by_number = {str(k): str(v) for k, v in said.items()}
-    names = [by_number.get(str(i)) for i in range(classes)]
-    if len(by_number) != classes or None in names:
-        return None
-    return [str(n) for n in names]
+def _label_names(config: Mapping[str, object], classes: int) -> list[str] | None:
+    """The names in a config in the order of the head's rows; None where they do not fit."""
+    names = labels_in(config)
+    return list(names) if names is not None and len(names) == classes else None
 
 
 def _numbered(classes: int) -> list[str]:

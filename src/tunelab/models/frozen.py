@@ -18,24 +18,22 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 import transformers
 from torch import nn
 
-from tunelab.core import cache, machine
-from tunelab.core.plain import JsonObject
+from tunelab.core import cache, files, machine
 from tunelab.kernels import build, library
-from tunelab.models import anatomy, scoring
+from tunelab.models import anatomy, bases, scoring
 from tunelab.models.batches import Batch, Encoded
 
 __all__ = [
@@ -50,7 +48,7 @@ __all__ = [
 
 
 # Changing how states are computed must change this, or old ones would be read back.
-_STATES_VERSION = 2
+_STATES_VERSION = 3
 # Texts in a batch when states are computed; with scoring's own limit on tokens.
 _TEXTS = 64
 
@@ -147,6 +145,14 @@ def _needs_gradient(out: Any) -> bool:
 # --- what is kept ---------------------------------------------------------------------------
 
 
+class StatesFacts(TypedDict, total=False):
+    """What is noted beside a complete file: what computing it took, and its size."""
+
+    seconds: float
+    peak_memory_bytes: int | None
+    bytes: int
+
+
 class Kept:
     """Tensors of one type in one file: written once, whole or not at all, read by any process.
 
@@ -160,15 +166,15 @@ class Kept:
         self._lock = threading.Lock()
         self._stream: Any = None
         self._left: set[int] = set()
-        self._name = ""
+        self._draft: files.Draft | None = None
 
     @property
     def bytes(self) -> int:
         """Size of the file, known before anything is computed."""
         return int(self._at[-1])
 
-    def found(self) -> JsonObject | None:
-        """What was noted of a complete file, which is open for reading then."""
+    def open(self) -> StatesFacts | None:
+        """Open the file for reading where it is complete, and give what was noted of it."""
         facts = cache.read_json(self._path.with_suffix(".json"))
         try:
             if facts is None or self._path.stat().st_size != self.bytes:
@@ -177,16 +183,16 @@ class Kept:
             os.utime(self._path)  # the file that was not used for longest goes first
         except OSError:
             return None
-        found: JsonObject = facts
-        return found
+        noted: StatesFacts = facts
+        return noted
 
     def begin(self) -> str | None:
         """Get ready to write; why not, where the file has no room."""
         why = cache.make_room(self._path.parent, self.bytes)
         if why is None:
             try:
-                handle, self._name = tempfile.mkstemp(dir=self._path.parent, suffix=".part")
-                self._stream = os.fdopen(handle, "w+b", buffering=0)
+                self._draft = files.Draft(self._path, private=True)
+                self._stream = self._draft.file.open("w+b", buffering=0)
             except OSError as e:
                 return f"{self._path.parent} cannot be written ({e.strerror})"
             self._left = set(range(len(self._shapes)))
@@ -206,11 +212,11 @@ class Kept:
         """Whether tensor `i` can be read."""
         return i not in self._left
 
-    def finish(self, facts: JsonObject) -> None:
+    def finish(self, facts: StatesFacts) -> None:
         """Give the file its name, and note `facts` beside it: from now on it is found."""
-        if self._name and not self._left:
-            Path(self._name).replace(self._path)
-            self._name = ""
+        if self._draft is not None and not self._left:
+            self._draft.take_place()
+            self._draft = None
             cache.replace(self._path.with_suffix(".json"), json.dumps(facts).encode())
 
     def read(self, which: Iterable[int]) -> torch.Tensor:
@@ -235,9 +241,9 @@ class Kept:
         if self._stream is not None:
             self._stream.close()
             self._stream = None
-        if self._name:
-            Path(self._name).unlink(missing_ok=True)
-            self._name = ""
+        if self._draft is not None:
+            self._draft.give_up()
+            self._draft = None
 
 
 def _states_key(frozen: Frozen, model: Any, encoded: Encoded, more: Sequence[object]) -> str:
@@ -247,7 +253,7 @@ def _states_key(frozen: Frozen, model: Any, encoded: Encoded, more: Sequence[obj
     head = [
         _STATES_VERSION,
         frozen.layers,
-        _config(inner),
+        bases.what_computes(inner.config.to_dict()),
         str(build.library()[0]),
         library.built(torch.bfloat16),
         hashlib.sha256(build.processor()).hexdigest(),
@@ -270,28 +276,6 @@ def _states_key(frozen: Frozen, model: Any, encoded: Encoded, more: Sequence[obj
     for ids in encoded.ids:
         digest.update(ids.tobytes())
     return digest.hexdigest()[:32]
-
-
-# What a config says of labels, dropout and where it came from moves no state.
-_SAYS_NOTHING = (
-    "id2label",
-    "label2id",
-    "num_labels",
-    "problem_type",
-    "_name_or_path",
-    "dtype",
-    "transformers_version",
-    "architectures",
-    "attn_implementation",
-)
-
-
-def _config(inner: Any) -> JsonObject:
-    return {
-        k: v
-        for k, v in inner.config.to_dict().items()
-        if k not in _SAYS_NOTHING and "dropout" not in k and not k.startswith("_")
-    }
 
 
 def _file(key: str) -> Path:
@@ -340,16 +324,16 @@ def keep_states(
     shapes = [(1 if top else int(n), first.shape[1]) for n in lengths]
     key = _states_key(frozen, model, encoded, ["train", str(first.dtype), _TEXTS, *how])
     kept = Kept(_file(key), shapes, first.dtype)
-    facts = kept.found()
+    facts = kept.open()
     batches = scoring.batches(lengths, _TEXTS, first.device)
     if facts is not None:
         # What was kept may be of a busy hour, or of another version.
-        some = batches[:: max(1, len(batches) // 4)]
+        sample = batches[:: max(1, len(batches) // 4)]
         started = time.perf_counter()
-        for rows in some:
+        for rows in sample:
             compute(encoded, rows, frozen.layers)
         seconds = time.perf_counter() - started
-        share = sum(int(lengths[rows].sum()) for rows in some) / int(lengths.sum())
+        share = sum(int(lengths[rows].sum()) for rows in sample) / int(lengths.sum())
         return States(kept, seconds / share, facts["peak_memory_bytes"], True)
     why = kept.begin()
     if why is not None:
@@ -417,6 +401,6 @@ def lower(
     ]
     key = _states_key(frozen, model, encoded, ["scored", shapes, precision])
     kept = Kept(_file(key), shapes, torch.float32)
-    if kept.found() is None and kept.begin() is not None:
+    if kept.open() is None and kept.begin() is not None:
         return None
     return Lower(kept, frozen.layers)

@@ -6,7 +6,7 @@ Saved as safetensors and JSON, never as a pickle, so that loading runs no code.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.core.artifact import check_labels, seal
-from tunelab.core.plain import JsonObject
 from tunelab.core.values import Artifact, BaseRef, ScoreKind
+from tunelab.models import weights
 
 __all__ = [
     "EmbeddingSvm",
@@ -159,6 +159,7 @@ def open_svm(artifact: Artifact, trust_remote_code: bool = False) -> TfidfSvm | 
     from safetensors.numpy import load_file
 
     directory, manifest = artifact.directory, artifact.manifest
+    weights.refuse_not_finite(str(directory), [directory / "svm.safetensors"])
     tensors = load_file(directory / "svm.safetensors")
     planes = Hyperplanes(tensors["weights"], tensors["offsets"], float(tensors["temperature"][0]))
     names = check_labels(artifact, len(planes.weights))
@@ -185,7 +186,7 @@ def open_svm(artifact: Artifact, trust_remote_code: bool = False) -> TfidfSvm | 
     )
 
 
-def _vectorizer(part: JsonObject, idf: Floats) -> Any:
+def _vectorizer(part: Mapping[str, Any], idf: Floats) -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(

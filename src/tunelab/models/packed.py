@@ -122,8 +122,7 @@ class Packed:
         self.family = FAMILIES[str(config.model_type)]
         self._anatomy = self.family.anatomy
         self._dtype = dtype
-        self._offset = config.pad_token_id + 1 if self._anatomy.after_pad else 0
-        self._pad_id = int(config.pad_token_id or 0)
+        self._pad_id: int | None = config.pad_token_id
         self._mean = getattr(config, self._anatomy.pooling or "-", "") == "mean"
         self.run = PackedRun(self.model, self.family, seed)
 
@@ -273,9 +272,7 @@ class Packed:
         # Layers of ours give only what the head reads; transformers' own give every token.
         if hidden.shape[0] == len(layout.starts):
             return hidden
-        return hidden.index_select(
-            0, layout.bounds[1:] - 1 if self._anatomy.causal else layout.starts
-        )
+        return hidden.index_select(0, layout.starts if layout.reads is None else layout.reads)
 
     def logits_of(self, read: torch.Tensor) -> torch.Tensor:
         """Logits (b, n_classes) of vectors (b, width)."""
@@ -288,9 +285,10 @@ class Packed:
         starts = bounds[:-1]
         fill = -int(bounds[-1]) % _ROUND_TO
         longest = rounded_length(int(n.max()))
-        ids = np.concatenate([*texts, np.full(fill, self._pad_id, dtype=np.int64)])
+        ids = np.concatenate([*texts, np.full(fill, self._pad_id or 0, dtype=np.int64)])
         steps = [np.arange(k) for k in n]
-        positions = np.concatenate([*steps, np.zeros(fill, dtype=np.int64)]) + self._offset
+        places = [*map(self._places_in, texts)] if self._anatomy.after_pad else steps
+        positions = np.concatenate([*places, np.zeros(fill, dtype=np.int64)])
         columns = np.arange(longest)
         gather = starts[:, None] + np.minimum(columns[None], n[:, None] - 1)
         # Tokens that fill up the row belong to no text: they read anything and are read by nobody.
@@ -308,8 +306,24 @@ class Packed:
             scatter=put(scatter),
             starts=put(starts),
             shape=(len(texts), longest),
+            reads=put(starts + self._last_of(texts)) if self._anatomy.causal else None,
         )
         return put(ids)[None], put(positions)[None], layout
+
+    def _places_in(self, text: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Positions that count from the pad id on, which itself has no place, in a text either."""
+        real = text != self._pad_id
+        return np.where(real, np.cumsum(real), 0) + (self._pad_id or 0)
+
+    def _last_of(self, texts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+        """Which token of each text transformers' own head reads: the last that is not the pad id.
+
+        That may stand in a text too, as where texts end with the token that padding is made of. In
+        a text of nothing else it is the first, and without a pad id the last of all.
+        """
+        pad = -1 if self._pad_id is None else self._pad_id
+        real = [np.flatnonzero(t != pad) for t in texts]
+        return np.asarray([r[-1] if len(r) else 0 for r in real], dtype=np.int64)
 
 
 def rounded_length(longest: int) -> int:

@@ -1,12 +1,11 @@
-"""Loading what is pretrained: tokenizer, encoder, classifier with a new head; what is in it."""
+"""Loading what is pretrained: tokenizer, encoder, classifier with a new head."""
 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -22,33 +21,28 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from tunelab.core.errors import ArtifactError, ModelError, TrialError
-from tunelab.models import anatomy
+from tunelab.models import anatomy, complete, heads, weights
 from tunelab.models.bases import Base, Quantization
 from tunelab.models.families import A_DECODER, AN_ENCODER, FAMILIES, USUAL_HEADS
-from tunelab.models.names import is_within, within_block
 
 __all__ = [
     "check_encoder",
     "device",
-    "freeze_layers",
-    "linear_modules",
     "load_adapter",
     "load_classifier",
     "load_encoder",
     "load_saved",
     "load_tokenizer",
     "load_tokenizer_from",
+    "load_whole",
     "merged",
     "own_code_refused",
-    "parameter_counts",
     "quantization_backend",
     "quiet",
     "skeleton",
-    "weight_bytes",
 ]
 
 
@@ -116,9 +110,12 @@ def load_tokenizer_from(
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as e:
-        reason = str(e).strip().splitlines()[0]
-        raise ModelError(f"Model {name}: its tokenizer cannot be loaded ({reason}).") from e
+    except Exception as e:  # the library tokenizers raises nothing more particular
+        reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
+        raise ModelError(
+            f"Model {name}: its tokenizer cannot be loaded ({reason}). Save it with the versions "
+            "that are installed here, or update tokenizers and transformers."
+        ) from e
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         # all-MiniLM's tokenizer.json truncates at 128 and pads to it: our own batching decides.
@@ -140,47 +137,118 @@ def load_classifier(
     label_names: Sequence[str],
     seed: int,
     quantization: Quantization | None = None,
+    *,
+    weightless: bool = False,
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """Load the base with a new classification head in float32, and name the modules that are new.
 
     `seed` is set first, so that the head is a function of it. The names include every module whose
     weights the checkpoint lacks (a missing pooler too): all of them have to be trained and saved.
-    `quantization`: arguments of transformers' BitsAndBytesConfig; head and pooler stay float32.
+    `quantization`: arguments of transformers' BitsAndBytesConfig; head and pooler stay float32. A
+    head that the base brings is kept where its labels are these, row by name (`heads`).
+    `weightless`: on the meta device, to see whether all is there. Raises ModelError where the files
+    lack anything but the head and a pooler.
     """
-    names = dict(enumerate(label_names))
     family = FAMILIES.get(base.model_type)
     known = family.head if family else ()
     more: dict[str, object] = {}
     if quantization:
         more = {"quantization_config": _bits(quantization, known), "device_map": {"": device()}}
+    if weightless:
+        more = {"device_map": {"": "meta"}}
     torch.manual_seed(seed)
-    with quiet(), own_code_refused(base.ref.name):
-        config = AutoConfig.from_pretrained(base.path, trust_remote_code=base.runs_its_code)
-        config.num_labels = len(label_names)
-        config.id2label = names
-        config.label2id = {n: i for i, n in names.items()}
-        config.problem_type = None
-        if family is None or family.anatomy.causal:
-            config.pad_token_id = load_tokenizer(base).pad_token_id
-        with _classifier_expected(base.ref.name, config):
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                base.path,
-                config=config,
-                dtype=torch.float32,
-                output_loading_info=True,
-                use_safetensors=True,
-                ignore_mismatched_sizes=True,
-                trust_remote_code=base.runs_its_code,
-                **more,
-            )
+    config = _known_config(base.path, base.ref.name, base.model_type, base.runs_its_code)
+    _name_labels(config, label_names)
+    if family is None or family.anatomy.causal:
+        config.pad_token_id = load_tokenizer(base).pad_token_id
+    with _classifier_expected(base.ref.name, config):
+        model, info = _from_files(
+            AutoModelForSequenceClassification,
+            base.path,
+            base.ref.name,
+            config,
+            base.runs_its_code,
+            **more,
+        )
+    complete.refuse_incomplete(base.ref.name, model, info)
     if quantization:
         _compute_exactly(model)
     fresh = {k.rsplit(".", 1)[0] for k in info["missing_keys"]}
     fresh |= {str(k[0]).rsplit(".", 1)[0] for k in info["mismatched_keys"]}
+    if not weightless:
+        fresh |= _take_rows_by_name(model, fresh, base, label_names, seed)
     extra = tuple(
         sorted(m for m in fresh if not any(m == h or m.startswith(h + ".") for h in known))
     )
     return model, known + extra
+
+
+def _name_labels(config: Any, label_names: Sequence[str]) -> None:
+    names = dict(enumerate(label_names))
+    config.num_labels = len(names)
+    config.id2label = names
+    config.label2id = {n: i for i, n in names.items()}
+    config.problem_type = None
+
+
+def _from_files(
+    auto: Any, path: Path, name: str, config: Any, trusted: bool, **more: Any
+) -> tuple[Any, complete.LoadingInfo]:
+    """A model in float32, and what transformers says of its tensors.
+
+    Names that a wrapper for training put a prefix before are read without it.
+    """
+    complete.refuse_other_type(name, config)
+    files = weights.weight_files(name, path)
+    if weights.wrapper_of(n for f in files for n in weights.tensors(name, f)):
+        more["key_mapping"] = {weights.WRAPPER: ""}
+    with complete.loadable(name), quiet(), own_code_refused(name):
+        model, info = auto.from_pretrained(
+            path,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            trust_remote_code=trusted,
+            **more,
+        )
+    return model, info
+
+
+def _take_rows_by_name(
+    model: Any, fresh: Collection[str], base: Base, label_names: Sequence[str], seed: int
+) -> set[str]:
+    """Put a head's rows in the order of our labels, or make its last layer anew for others.
+
+    Returns the names of what is new now.
+    """
+    name, last = _last_layer(model, len(label_names))
+    if last is None or name in fresh:
+        return set()
+    rows = heads.rows_by_name(base.config, label_names)
+    with torch.no_grad():
+        if rows is None:
+            torch.manual_seed(seed)
+            for p in last.parameters():
+                p._is_hf_initialized = False
+            model._init_weights(last)
+            return {name}
+        if rows != tuple(range(len(rows))):
+            for p in last.parameters():
+                p.copy_(p[list(rows)].clone())
+    return set()
+
+
+def _last_layer(model: Any, classes: int) -> tuple[str, Any]:
+    """The layer whose rows are classes, and its name: the last one of that size in the head."""
+    within = f"{model.base_model_prefix}."
+    layers = [
+        (n, m)
+        for n, m in model.named_modules()
+        if isinstance(m, nn.Linear) and m.out_features == classes and not n.startswith(within)
+    ]
+    return layers[-1] if layers else ("", None)
 
 
 def _bits(quantization: Quantization, head: Sequence[str]) -> Any:
@@ -273,9 +341,12 @@ def _known_config(path: Path, name: str, model_type: str, trusted: bool) -> Any:
     try:
         with quiet(), own_code_refused(name):
             return AutoConfig.from_pretrained(path, trust_remote_code=trusted)
-    except (ValueError, KeyError) as e:
+    except ModelError:
+        raise
+    except Exception as e:
         if "does not recognize" not in str(e) and not isinstance(e, KeyError):
-            raise
+            with complete.loadable(name):
+                raise
         import transformers
 
         raise ModelError(
@@ -299,28 +370,53 @@ def _classifier_expected(name: str, config: Any) -> Iterator[None]:
         ) from e
 
 
-def load_encoder(base: Base) -> PreTrainedModel:
-    """Load the base without any head, in float32 and evaluation mode."""
-    with quiet(), own_code_refused(base.ref.name):
-        model = AutoModel.from_pretrained(
-            base.path,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=base.runs_its_code,
-        )
+def load_encoder(base: Base, *, weightless: bool = False) -> PreTrainedModel:
+    """Load the base without any head, in float32 and evaluation mode; `weightless` as above.
+
+    Raises ModelError where its files lack anything but a pooler, which nothing reads.
+    """
+    name, trusted = base.ref.name, base.runs_its_code
+    config = _known_config(base.path, name, base.model_type, trusted)
+    more = {"device_map": {"": "meta"}} if weightless else {}
+    model, info = _from_files(AutoModel, base.path, name, config, trusted, **more)
+    complete.refuse_incomplete(name, model, info)
     return cast(PreTrainedModel, model.eval())
 
 
-def load_saved(directory: Path, trust_remote_code: bool = False) -> PreTrainedModel:
-    """Load a whole classifier that was saved with its head and labels."""
-    with quiet(), own_code_refused(str(directory)):
-        model = AutoModelForSequenceClassification.from_pretrained(
-            directory,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
+def load_saved(
+    directory: Path, label_names: Sequence[str], pad_id: int | None, trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """Load a whole classifier that was saved with its head.
+
+    `label_names` are those of its rows, `pad_id` its tokenizer's, where its config has none. Raises
+    ModelError where a tensor is missing, of another shape or left over, or is no finite number.
+    """
+    model, faults = load_whole(directory, label_names, pad_id, trust_remote_code)
+    if faults:
+        more = f" ({len(faults)} tensors in all)" if len(faults) > 1 else ""
+        raise ModelError(
+            f"Model {directory}: {faults[0]}{more}: its answers would not be those that it was "
+            "saved with. Copy the folder again, or train it anew."
         )
-    return cast(PreTrainedModel, model)
+    weights.refuse_not_finite(str(directory), weights.weight_files(str(directory), directory))
+    return model
+
+
+def load_whole(
+    directory: Path, label_names: Sequence[str], pad_id: int | None, trust_remote_code: bool = False
+) -> tuple[PreTrainedModel, list[str]]:
+    """As `load_saved`, with what is wrong with its tensors, a line for each."""
+    name = str(directory)
+    config = _known_config(directory, name, "", trust_remote_code)
+    if config.num_labels != len(label_names):
+        _name_labels(config, label_names)
+    if config.pad_token_id is None:
+        config.pad_token_id = pad_id
+    with _classifier_expected(name, config):
+        model, info = _from_files(
+            AutoModelForSequenceClassification, directory, name, config, trust_remote_code
+        )
+    return cast(PreTrainedModel, model), complete.faults_of_whole(info)
 
 
 def load_adapter(
@@ -365,69 +461,7 @@ def merged(model: Any) -> nn.Module:
     return cast(nn.Module, model.merge_and_unload(safe_merge=True))
 
 
-# --- what is in a model -------------------------------------------------------------------
-
-
-def linear_modules(model: nn.Module, head: Sequence[str]) -> list[str]:
-    """Distinct last parts of the names of linear layers outside the head: what LoRA can target."""
-    names = {
-        name
-        for name, m in model.named_modules()
-        if isinstance(m, nn.Linear | Conv1D)
-        and not any(h == p for h in head for p in name.split("."))
-    }
-    return sorted({within_block(n) for n in names})
-
-
-def parameter_counts(model: nn.Module, head: Sequence[str]) -> dict[str, int]:
-    """Count parameters: total, trainable, and the trainable ones of head and adapter apart."""
-    total = trainable = in_head = 0
-    for name, p in model.named_parameters():
-        if "original_module" in name:
-            continue  # peft's untouched copy of the head: not part of the deployed model
-        # Two 4-bit weights lie in one byte; the quantised tensor knows how many there are.
-        state = getattr(p, "quant_state", None)
-        total += math.prod(state.shape) if state is not None else p.numel()
-        if p.requires_grad:
-            trainable += p.numel()
-            in_head += p.numel() if is_within(name, head) else 0
-    return {
-        "total_parameters": total,
-        "trainable_parameters": trainable,
-        "head_parameters": in_head,
-        "adapter_parameters": trainable - in_head,
-    }
-
-
-def weight_bytes(model: nn.Module) -> int:
-    """Bytes of all weights and buffers as they lie in memory, quantisation constants included."""
-    seen = {
-        t.data_ptr(): t.numel() * t.element_size()
-        for t in [*model.parameters(), *model.buffers()]
-        if t.numel()
-    }
-    states = [s for p in model.parameters() if (s := getattr(p, "quant_state", None)) is not None]
-    extra = [t for s in states for t in s.as_dict(packed=True).values()]
-    return int(sum(seen.values()) + sum(t.numel() * t.element_size() for t in extra))
-
-
-def freeze_layers(model: nn.Module, count: int) -> None:
-    """Freeze the embeddings and the `count` lowest layers. Raises ModelError for too many."""
-    blocks = anatomy.blocks_in(model)
-    if count >= len(blocks):
-        raise ModelError(
-            f"freeze_layers: expected fewer than the model's {len(blocks)} layers, found {count}. "
-            "To train the head alone, use the method probe."
-        )
-    frozen: list[nn.Module] = [*blocks[:count]]
-    if count:  # what lies below the first layer: the tables, their norm, ELECTRA's projection
-        frozen += [
-            m
-            for n, m in model.named_modules()
-            if isinstance(m, nn.Embedding) or "embed" in n.rpartition(".")[2]
-        ]
-    for module in frozen:
-        module.requires_grad_(False)
+# --- where it runs ------------------------------------------------------------------------
 
 
 def device() -> torch.device:

@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tunelab.models import anatomy, pretrained
+from tunelab.models import anatomy, company, pretrained
 from tunelab.models.batches import Batch, Encoded, pad
 from tunelab.models.packed import Packed, why_not_packed
 from tunelab.models.scoring_layers import Encoder, Format, NotAsShippedError, layers_of
@@ -43,6 +43,7 @@ __all__ = [
     "Prepared",
     "batches",
     "fingerprint",
+    "plain_scorer",
     "prepare",
     "prepare_encoder",
     "texts_in_windows",
@@ -215,10 +216,11 @@ def prepare(model: Any, *, merge: bool = True, precision: str = "auto") -> Prepa
 
 def _prepared(model: Any, merge: bool, form: Format) -> Prepared:
     where = next(model.parameters()).device
-    plain = partial(_plain_scorer, model)
+    plain, leaks = plain_scorer(model, where)
     peft = getattr(model, "active_peft_config", None)
     if peft is not None and peft.is_prompt_learning:
-        return Prepared(plain, where, "plain", "its adapter adds tokens", False, False)
+        why = "its adapter adds tokens"
+        return Prepared(plain, where, "plain", _and(why, leaks), False, False)
     whole = _merged_copy(model) if merge and peft is not None else None
     inner = whole or anatomy.classifier_in(model)
     bare = peft is None or whole is not None
@@ -254,10 +256,37 @@ def _prepared(model: Any, merge: bool, form: Format) -> Prepared:
         )  # its weights may have been taken
         if whole is not None:
             _check_inputs(partial(_plain_scorer, whole), model, where, torch.float32)
-            return Prepared(partial(_plain_scorer, whole), where, "plain", why, True, False)
+            plain_whole, leaks = plain_scorer(whole, where)
+            return Prepared(plain_whole, where, "plain", _and(why, leaks), True, False)
     except NotAsShippedError:
         pass
-    return Prepared(plain, where, "plain", why, False, False)
+    return Prepared(plain, where, "plain", _and(why, leaks), False, False)
+
+
+def _and(why: str, leaks: bool) -> str:
+    return f"{why}; {company.PADDING_CHANGES}" if leaks else why
+
+
+def plain_scorer(
+    model: Any, where: torch.device
+) -> tuple[Callable[[Batch, torch.device], torch.Tensor], bool]:
+    """A classifier as it is, and whether it is run on texts of one length at a time.
+
+    Raises ModelError where a text's scores depend on others even then.
+    """
+    return _alone_in_company(model, partial(_plain_scorer, model), where)
+
+
+def _alone_in_company(
+    model: Any, plain: Callable[[Batch, torch.device], torch.Tensor], where: torch.device
+) -> tuple[Callable[[Batch, torch.device], torch.Tensor], bool]:
+    if not company.needs_one_length(model, lambda batch: plain(batch, where)):
+        return plain, False
+
+    def apart(batch: Batch, where: torch.device) -> torch.Tensor:
+        return company.by_length(lambda some: plain(some, where))(batch)
+
+    return apart, True
 
 
 def prepare_encoder(model: Any, pooling: str) -> Prepared:
@@ -267,15 +296,15 @@ def prepare_encoder(model: Any, pooling: str) -> Prepared:
     try:
         run = partial(_vectors, _encoder(model, Format.of("float32")), first)
     except NotAsShippedError as e:
-        run = partial(_plain_vectors, model, first)
-        return Prepared(run, where, "plain", str(e), False, False)
+        plain, leaks = _alone_in_company(model, partial(_plain_vectors, model, first), where)
+        return Prepared(plain, where, "plain", _and(str(e), leaks), False, False)
     return Prepared(run, where, "fast", None, False, where.type == "cpu")
 
 
 def fingerprint(model: Any) -> tuple[Any, ...]:
     """Something that changes when what `prepare` made no longer says what the model says."""
     # Asked for with each text: torch's own walk would make up a name for everything.
-    found: list[Any] = [id(model)]
+    marks: list[Any] = [id(model)]
     waiting, seen = [model], set[int]()
     while waiting:
         m = waiting.pop()
@@ -284,11 +313,11 @@ def fingerprint(model: Any) -> tuple[Any, ...]:
         seen.add(id(m))
         # Not asked of a module itself, which looks for what it has not everywhere.
         own, kind = m.__dict__, type(m)
-        found += [(p.data_ptr(), p._version) for p in own["_parameters"].values() if p is not None]
+        marks += [(p.data_ptr(), p._version) for p in own["_parameters"].values() if p is not None]
         if hasattr(kind, "merged_adapters") and hasattr(kind, "disable_adapters"):
-            found.append((tuple(m.active_adapters), tuple(m.merged_adapters), m.disable_adapters))
+            marks.append((tuple(m.active_adapters), tuple(m.merged_adapters), m.disable_adapters))
         waiting += [child for child in own["_modules"].values() if child is not None]
-    return tuple(found)
+    return tuple(marks)
 
 
 def _encoder(model: Any, form: Format) -> Encoder:
@@ -331,7 +360,9 @@ def _can_be_packed(model: Any, where: torch.device) -> bool:
 def _check_inputs(run: Any, model: Any, where: torch.device, dtype: torch.dtype) -> None:
     """Two short texts both ways: what peft or a user did to the model may be unknown to us."""
     plain = partial(_plain_scorer, model)
-    ids = np.asarray([[5, 6, 7], [8, 9, model.config.pad_token_id or 0]])
+    config = model.config
+    ends = (company.last_token(config, 7), company.last_token(config, 9))
+    ids = np.asarray([[5, 6, ends[0]], [8, ends[1], config.pad_token_id or 0]])
     batch = Batch(np.arange(2), ids, np.asarray([[1, 1, 1], [1, 1, 0]]))
     with torch.inference_mode():
         ours, theirs = run(batch, where).float(), plain(batch, where).float()

@@ -232,12 +232,12 @@ def layers_of(encoder: Any, family: Family, form: Format) -> tuple[_Layer, ...]:
     blocks = [m for m in encoder.modules() if type(m).__name__ == names.kind]
     parts = [anatomy.parts_of(block, names) for block in blocks]
     _as_shipped(encoder, parts)
-    made = [_layer(form, x, last=x is parts[-1]) for x in parts]
+    layers = [_layer(form, x, last=x is parts[-1]) for x in parts]
     count = anatomy.layers_in(encoder)
     groups = getattr(encoder.config, family.keys.groups or "-", count)
-    each = len(made) // groups
+    each = len(layers) // groups
     return tuple(
-        made[each * int(i / (count / groups)) + k] for i in range(count) for k in range(each)
+        layers[each * int(i / (count / groups)) + k] for i in range(count) for k in range(each)
     )
 
 
@@ -280,16 +280,23 @@ class Encoder:
         self, ids: torch.Tensor, lengths: torch.Tensor | None, count: int, first_only: bool
     ) -> torch.Tensor:
         """What the `count` lowest layers give; with none, the embeddings."""
-        columns = torch.arange(ids.shape[1], device=ids.device)
-        offset = self.model.config.pad_token_id + 1 if self.anatomy.after_pad else 0
         more = {"token_type_ids": torch.zeros_like(ids)} if self.anatomy.token_types else {}
         x: torch.Tensor = self.model.embeddings(
-            input_ids=ids, position_ids=(columns + offset).expand(ids.shape), **more
+            input_ids=ids, position_ids=self._positions(ids), **more
         )
         widening = anatomy.widening_in(self.model, self.anatomy)
         if widening is not None:
             x = widening(x)
         return self._through(x.to(self.form.dtype), lengths, range(count), first_only)
+
+    def _positions(self, ids: torch.Tensor) -> torch.Tensor:
+        """Of each token. Where they count from the pad id on, a pad id in a text has no place."""
+        if self.anatomy.after_pad:
+            pad = self.model.config.pad_token_id
+            real = ids != pad
+            after: torch.Tensor = real.cumsum(dim=1) * real + pad
+            return after
+        return torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
 
     def above(
         self, states: torch.Tensor, lengths: torch.Tensor | None, count: int, first_only: bool

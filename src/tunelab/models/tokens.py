@@ -9,27 +9,29 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.core import cache
-from tunelab.core.plain import Json, JsonObject
+from tunelab.core.cards import LengthFigures
 from tunelab.core.values import Dataset
 from tunelab.models import batches, pretrained
 from tunelab.models.bases import Base
 from tunelab.models.batches import Encoded
 
 __all__ = [
+    "TokenFigures",
+    "TokenLengths",
     "encoded",
-    "lengths",
+    "token_lengths",
 ]
 
 
 _NO_LIMIT = 1_000_000
 # Changing how tokens are kept must change this, or old ones would be read back.
-_TOKENS_VERSION = 1
+_TOKENS_VERSION = 2
 
 
 def encoded(tokenizer: Any, texts: Sequence[str], max_length: int, own_code: bool) -> Encoded:
@@ -50,6 +52,7 @@ def encoded(tokenizer: Any, texts: Sequence[str], max_length: int, own_code: boo
         tokenizer.truncation_side,
         max_length,
         type(tokenizer).__name__,
+        tokenizer.pad_token_id,
     ]
     digest = hashlib.sha256(json.dumps(head).encode())
     for text in texts:
@@ -61,14 +64,14 @@ def encoded(tokenizer: Any, texts: Sequence[str], max_length: int, own_code: boo
         kept = _read_tokens(path, len(texts))
         os.utime(path)
         return kept
-    made = batches.encode(tokenizer, texts, max_length)
-    flat = np.concatenate([made.lengths, *made.ids])
+    tokens = batches.encode(tokenizer, texts, max_length)
+    flat = np.concatenate([tokens.lengths, *tokens.ids])
     with suppress(OSError):  # a cache that cannot be written costs seconds, not the trial
         if cache.make_room(path.parent, flat.nbytes) is None:
             buffer = io.BytesIO()
             np.save(buffer, flat)
             cache.replace(path, buffer.getvalue())
-    return made
+    return tokens
 
 
 def _read_tokens(path: Path, count: int) -> Encoded:
@@ -81,14 +84,29 @@ def _read_tokens(path: Path, count: int) -> Encoded:
     return Encoded(ids)
 
 
-def lengths(dataset: Dataset, base: Base, max_length: int) -> JsonObject:
+class TokenFigures(LengthFigures):
+    """Token counts of a part: of its `rows` texts, `cut` are longer than may be read."""
+
+    cut: int
+    rows: int
+
+
+class TokenLengths(TypedDict):
+    """How long texts are in the tokens of `model`, by part."""
+
+    model: str
+    max_length: int
+    parts: dict[str, TokenFigures]
+
+
+def token_lengths(dataset: Dataset, base: Base, max_length: int) -> TokenLengths:
     """Percentiles of token counts by part (special tokens included), and rows over `max_length`."""
     tokenizer = pretrained.load_tokenizer(base)
-    out: dict[str, Json] = {"model": base.ref.name, "max_length": max_length, "parts": {}}
+    parts: dict[str, TokenFigures] = {}
     for part, split in dataset.parts.items():
         n = batches.encode(tokenizer, split.texts, _NO_LIMIT).lengths
         p5, p50, p95 = np.percentile(n, [5, 50, 95])
-        out["parts"][part] = {
+        parts[part] = {
             "min": int(n.min()),
             "p5": float(p5),
             "p50": float(p50),
@@ -98,4 +116,4 @@ def lengths(dataset: Dataset, base: Base, max_length: int) -> JsonObject:
             "cut": int((n > max_length).sum()),
             "rows": len(n),
         }
-    return out
+    return {"model": base.ref.name, "max_length": max_length, "parts": parts}

@@ -122,8 +122,8 @@ def _front_matter(
             "type": re.sub(r"[^\w./-]+", "-", _data_name(record)) or "data",
             "split": summary.split,
         }
-        if record.data.get("revision"):
-            dataset["revision"] = str(record.data["revision"])
+        if record.data["revision"]:
+            dataset["revision"] = record.data["revision"]
         front["model-index"] = [
             {
                 "name": result.spec.method.label,
@@ -153,7 +153,7 @@ def _base(result: TrialResult) -> str | None:
 
 def _data_name(record: StudyRecord) -> str:
     """The data's name; of a path, its last part."""
-    name = str(record.data.get("name") or record.settings.get("data", {}).get("source", "data"))
+    name = record.data["name"]
     return Path(name).name if Path(name).is_absolute() or name.startswith((".", "~")) else name
 
 
@@ -219,8 +219,7 @@ def _standing_in_study(summary: Summary, result: TrialResult) -> str:
 
 
 def _training(record: StudyRecord, result: TrialResult) -> str:
-    sizes = record.data.get("sizes", {})
-    rows = ", ".join(f"{n:,} {part}" for part, n in sizes.items())
+    rows = ", ".join(f"{n:,} {part}" for part, n in record.data["sizes"].items())
     if result.spec.purpose == "final":
         rows = f"all {record.data['folds']['rows']:,}"
     elif result.spec.fold is not None:
@@ -262,7 +261,7 @@ def _provenance_lines(
     pairs = [
         ("tunelab", manifest.get("tunelab")),
         ("trial", result.spec.trial_id),
-        ("data (SHA-256)", record.data.get("fingerprint")),
+        ("data (SHA-256)", record.data["fingerprint"]),
         ("base (SHA-256)", result.spec.base.sha256 if result.spec.base else None),
         *((k, versions.get(k)) for k in ("torch", "transformers", "peft", "scikit-learn")),
     ]

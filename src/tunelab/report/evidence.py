@@ -36,8 +36,9 @@ from tunelab.report.charts import (
 )
 from tunelab.stats import Runs, mean_interval
 from tunelab.stats.choosing import average_by_setting, expected_best, tuning_from_json
-from tunelab.stats.metrics import METRICS, expected_calibration_error, reliability
+from tunelab.stats.metrics import METRICS
 from tunelab.stats.predictions import UndefinedMetricError, class_scores, probabilities
+from tunelab.stats.reliability import consistency_band, miscalibration, reliability
 from tunelab.stats.slices import Slice, attributes, find_slices
 from tunelab.stats.threshold_curves import precision_recall_curve, roc_curve
 
@@ -72,20 +73,20 @@ HIGHER_IS_BETTER = frozenset({"texts_per_second"})
 
 def by_method(record: StudyRecord, split: str) -> dict[str, list[Predictions]]:
     """The predictions of every method on one part, a seed after the other."""
-    found: dict[str, list[Predictions]] = {}
+    by_label: dict[str, list[Predictions]] = {}
     for r in record.done:
         p = record.predictions(r.spec.trial_id).get(split)
         if p is not None and len(p.ids):
-            found.setdefault(r.spec.method.label, []).append(p)
-    return {label: found[label] for label in record.methods if label in found}
+            by_label.setdefault(r.spec.method.label, []).append(p)
+    return {label: by_label[label] for label in record.methods if label in by_label}
 
 
 def plot_data(
     record: StudyRecord,
     summary: Summary,
-    found: Mapping[str, Sequence[Predictions]] | None = None,
+    predictions: Mapping[str, Sequence[Predictions]] | None = None,
 ) -> PlotData:
-    """Everything that the plots of a study draw. `found`: what `by_method` gave before."""
+    """Everything that the plots of a study draw. `predictions`: what `by_method` gave before."""
     metric = METRICS[summary.metric]
     split = summary.split
     key = f"{summary.part}_{summary.metric}"
@@ -93,8 +94,8 @@ def plot_data(
     trials = [r for r in record.done if r.spec.method.label in record.methods]
     histories = {r.spec.trial_id: record.history(r.spec.trial_id) for r in trials}
     scores = _estimates(summary, key)
-    found = by_method(record, split) if found is None else found
-    voices = common_rows({label: voice_of(runs) for label, runs in found.items()})
+    predictions = by_method(record, split) if predictions is None else predictions
+    voices = common_rows({label: voice_of(runs) for label, runs in predictions.items()})
     return PlotData(
         methods=record.methods,
         seeds={r.label: r.n_seeds for r in summary.rows},
@@ -106,15 +107,16 @@ def plot_data(
         scores=scores,
         costs=_costs(summary, scores, metric.higher_is_better),
         differences=summary.against_best(),
+        standings={c.b: summary.standing(c) for c in summary.against_best()},
         loss=_points(trials, histories, "loss"),
         validation=_points(trials, histories, f"eval_{summary.metric}"),
-        roc=_rocs(summary, found, len(names)),
-        precision_recall=_precision_recall(found, len(names)),
+        roc=_rocs(summary, predictions, len(names)),
+        precision_recall=_precision_recall(predictions, len(names)),
         confusion=_confusions(trials, split),
         class_names=names,
         agreement=_share_decided_alike(voices),
         agreement_rows=min((len(v.ids) for v in voices.values()), default=0),
-        reliability=_reliability(found),
+        reliability=_reliability(predictions),
         learning=_learning(record, summary),
         tuning=_expected_best_by_tries(record),
         transfer=_place_points(record, summary),
@@ -122,7 +124,7 @@ def plot_data(
         behaviour=_behaviour_points(record),
         slices=tuple(
             SlicePoint(s.label, s.column, s.value, s.rows, s.accuracy, s.named)
-            for s in slices_of(record, summary, found)
+            for s in slices_of(record, summary, predictions)
         ),
     )
 
@@ -173,10 +175,12 @@ def _points(
     )
 
 
-def _rocs(summary: Summary, found: Mapping[str, Sequence[Predictions]], k: int) -> dict[str, Roc]:
+def _rocs(
+    summary: Summary, of_methods: Mapping[str, Sequence[Predictions]], k: int
+) -> dict[str, Roc]:
     """Mean curve over seeds (and over classes, one against the rest), at fixed false alarms."""
     out = {}
-    for label, predictions in found.items():
+    for label, predictions in of_methods.items():
         area = summary.row(label).estimates.get(f"{summary.part}_roc_auc")
         if area is None:
             continue
@@ -201,11 +205,11 @@ def _roc_curves(p: Predictions, k: int, grid: Floats) -> list[Floats]:
     return out
 
 
-def _precision_recall(found: Mapping[str, Sequence[Predictions]], k: int) -> dict[str, Curve]:
+def _precision_recall(of_methods: Mapping[str, Sequence[Predictions]], k: int) -> dict[str, Curve]:
     """Mean precision over seeds (and classes) at fixed recalls, and the mean average precision."""
     grid = np.linspace(0, 1, ROC_GRID_POINTS)
     out = {}
-    for label, predictions in found.items():
+    for label, predictions in of_methods.items():
         try:
             curves = [c for p in predictions for c in _precisions(p, k, grid)]
         except UndefinedMetricError:
@@ -312,10 +316,10 @@ def _comparable(p: Predictions) -> Floats:
     return probabilities(p.scores, p.score_kind)
 
 
-def _reliability(found: Mapping[str, Sequence[Predictions]]) -> dict[str, Reliability]:
+def _reliability(of_methods: Mapping[str, Sequence[Predictions]]) -> dict[str, Reliability]:
     """Bins of confidence with all seeds together; methods without probabilities have none."""
     out = {}
-    for label, predictions in found.items():
+    for label, predictions in of_methods.items():
         if any(p.score_kind == "margin" for p in predictions):
             continue
         joined = replace(
@@ -326,11 +330,14 @@ def _reliability(found: Mapping[str, Sequence[Predictions]]) -> dict[str, Reliab
             score_kind="probability",
         )
         bins = [b for b in reliability(joined) if b.n]
+        judged = miscalibration(predictions)
         out[label] = Reliability(
             [b.confidence or 0.0 for b in bins],
             [b.accuracy or 0.0 for b in bins],
             [b.n for b in bins],
-            float(np.mean([expected_calibration_error(p) for p in predictions])),
+            judged.error,
+            judged.shown,
+            [ends for ends in consistency_band(predictions) if ends is not None],
         )
     return out
 
@@ -392,19 +399,22 @@ def _behaviour_points(record: StudyRecord) -> tuple[BehaviourPoint, ...]:
 
 
 def slices_of(
-    record: StudyRecord, summary: Summary, found: Mapping[str, Sequence[Predictions]]
+    record: StudyRecord, summary: Summary, predictions: Mapping[str, Sequence[Predictions]]
 ) -> tuple[Slice, ...]:
     """What `slices.find_slices` gives of the rows that the study keeps; none without rows."""
     rows = read_rows(record.directory, summary.split)
-    if rows is None or any(p.ids != rows.ids for ps in found.values() for p in ps):
+    own = set(rows.ids) if rows is not None else set()
+    every = [p for ps in predictions.values() for p in ps]
+    if rows is None or any(not own.issuperset(p.ids) for p in every):
         return ()
-    runs = [Runs(label, dict(enumerate(ps))) for label, ps in found.items()]
-    return find_slices(runs, attributes(rows, [str(n) for n in record.data["label_names"]]))
+    runs = [Runs(label, dict(enumerate(ps))) for label, ps in predictions.items()]
+    by = attributes(rows, [str(n) for n in record.data["label_names"]])
+    return find_slices(runs, by, ids=rows.ids)
 
 
 def _place_points(record: StudyRecord, summary: Summary) -> tuple[PlacePoint, ...]:
     """Scores on `--test-on` data, and on each of its domains, mean over seeds."""
-    found: dict[tuple[str, str], list[float]] = {}
+    scores: dict[tuple[str, str], list[float]] = {}
     for r in record.done:
         for name, there in r.details.transfer.items():
             places: dict[str, Transfer | DomainScores] = {name: there}
@@ -413,9 +423,9 @@ def _place_points(record: StudyRecord, summary: Summary) -> tuple[PlacePoint, ..
             for place, facts in places.items():
                 value = facts.scores.get(summary.metric)
                 if value is not None:
-                    found.setdefault((place, r.spec.method.label), []).append(float(value))
+                    scores.setdefault((place, r.spec.method.label), []).append(float(value))
     return tuple(
-        PlacePoint(label, place, mean_interval(values)) for (place, label), values in found.items()
+        PlacePoint(label, place, mean_interval(values)) for (place, label), values in scores.items()
     )
 
 

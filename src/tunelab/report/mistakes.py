@@ -73,7 +73,7 @@ def mistakes(
     record: StudyRecord,
     summary: Summary,
     texts: Mapping[str, str],
-    found: Mapping[str, Sequence[Predictions]] | None = None,
+    predictions: Mapping[str, Sequence[Predictions]] | None = None,
     most: int = MOST_MISTAKES,
 ) -> Mistakes | None:
     """Rows that some method gets wrong, those with the most confident mistake first.
@@ -82,10 +82,10 @@ def mistakes(
     wrong, or nothing was predicted.
     """
     split = summary.split
-    found = by_method(record, split) if found is None else found
-    if not found or not texts:
+    predictions = by_method(record, split) if predictions is None else predictions
+    if not predictions or not texts:
         return None
-    voices = common_rows({m: voice_of(ps) for m, ps in found.items()})
+    voices = common_rows({m: voice_of(ps) for m, ps in predictions.items()})
     first = next(iter(voices.values()))
     decided = np.stack([v.predicted for v in voices.values()])  # (methods, rows)
     strength = np.stack([v.scores.max(axis=1) for v in voices.values()])
@@ -114,10 +114,12 @@ def mistakes(
         )
         for i in order[:most]
     )
-    kinds = ["margin" if found[m][0].score_kind == "margin" else "probability" for m in voices]
+    kinds = [
+        "margin" if predictions[m][0].score_kind == "margin" else "probability" for m in voices
+    ]
     return Mistakes(
         methods=tuple(voices),
-        seeds=tuple(len(found[m]) for m in voices),
+        seeds=tuple(len(predictions[m]) for m in voices),
         kinds=tuple(kinds),
         class_names=tuple(str(n) for n in record.data["label_names"]),
         part=split,

@@ -14,12 +14,17 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
-from tunelab.analysis import Summary, summarise, verdict, versus
+from tunelab.analysis import Summary, summarise, versus
+from tunelab.analysis.doubtful import gate_after_training
 from tunelab.analysis.folds import final_trial
-from tunelab.analysis.summary import best_trial, read_runs, shown_columns, summary_to_json
+from tunelab.analysis.probabilities import judge_probabilities, probabilities_to_json
+from tunelab.analysis.reading import read_runs
+from tunelab.analysis.summary import best_trial, shown_columns, summary_to_json
+from tunelab.analysis.verdict import Answer, Standing
 from tunelab.analysis.versus import Versus
 from tunelab.core import cache
 from tunelab.core.files import write_json, write_text
@@ -44,6 +49,7 @@ if TYPE_CHECKING:
     from tunelab.report.charts.values import Chart
 
 __all__ = [
+    "in_short",
     "prepare_page",
     "render",
     "safe_json",
@@ -98,8 +104,15 @@ def write_report(
 
 
 def write_comparison(record: StudyRecord, path: Path, summary: Summary | None = None) -> Path:
-    """Write comparison.json: the table with intervals, all pairs, the sentences and warnings."""
-    write_json(path, summary_to_json(summary or summarise(record)))
+    """Write comparison.json: the table with intervals, all pairs, the sentences and warnings.
+
+    Beside them, under "probabilities", whose probabilities are better.
+    """
+    said = summary_to_json(summary or summarise(record))
+    judged = judge_probabilities(record)
+    if judged.scores:
+        said["probabilities"] = probabilities_to_json(judged)
+    write_json(path, said)
     return path
 
 
@@ -114,10 +127,12 @@ def render(
     """The report as HTML text. The same study gives the same text."""
     runs = read_runs(record)
     split = summary.split
-    found = {m: list(runs[split][m].by_seed.values()) for m in record.methods if m in runs[split]}
-    data = evidence.plot_data(record, summary, found)
+    predictions = {
+        m: list(runs[split][m].by_seed.values()) for m in record.methods if m in runs[split]
+    }
+    data = evidence.plot_data(record, summary, predictions)
     texts = scored_texts(record) if texts is None else texts
-    wrong = mistakes(record, summary, texts, found)
+    wrong = mistakes(record, summary, texts, predictions)
     figures = _figures(data)
     classes = class_table(record, summary)
     use = _how_to_use(record, summary)
@@ -151,7 +166,7 @@ def render(
             against=against,
             versus=versus.rows(against) if against else None,
             card=data_card_block(record.data),
-            gate=record.gate,
+            gate=gate_after_training(record, runs),
             blocks=blocks,
             provenance=provenance_table(record),
             use=use,
@@ -167,6 +182,15 @@ def prepare_page() -> None:
     import altair  # noqa: F401
 
     _bundle()
+
+
+def in_short(answer: Answer, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The answer and the table as HTML for a notebook's cell: no style, no script."""
+    head = "".join(f"<th>{escape(h)}</th>" for h in headings)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(c)}</td>' for c in row)}</tr>" for row in rows)
+    sure = f"<p>{escape(answer.sure)}</p>" if answer.sure else ""
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if rows else ""
+    return f"<p><strong>{escape(answer.sentence)}.</strong></p>{sure}{table}"
 
 
 # --- values for the page ----------------------------------------------------------------------
@@ -211,7 +235,7 @@ def _figures(data: PlotData) -> dict[str, list[Figure]]:
             variants = [_variant(label, chart) for label, chart in plot.charts(data).items()]
             if variants:
                 drawn.setdefault(plot.section, []).append((plot, variants))
-    return {section: _in_place(found, data) for section, found in drawn.items()}
+    return {section: _in_place(charts, data) for section, charts in drawn.items()}
 
 
 class _Variant(TypedDict):
@@ -283,44 +307,41 @@ def safe_json(value: object) -> str:
 
 
 def _title(record: StudyRecord) -> str:
-    name = record.data.get("name") or record.settings.get("data", {}).get("source", "this data")
-    return f"Which way of fine-tuning is worth it on {name}?"
+    return f"Which way of fine-tuning is worth it on {record.data['name']}?"
 
 
 @dataclass(frozen=True, slots=True)
 class VerdictBlock:
-    """The verdict on top of the page: what was chosen, by what (`basis`), its figures (`tiles`).
+    """The top of the page: what to take and why, how sure, the figures of what is taken (`tiles`).
 
-    Without a best method there is the `lead` alone.
+    `comparisons`: each with the words that say where it stands. Nothing finished: the answer alone.
     """
 
-    lead: str
+    answer: Answer
     basis: str | None = None
     colour: str | None = None
     tiles: Sequence[tuple[str, Cell]] = ()
-    comparisons: Sequence[Comparison] = ()
-    remarks: Sequence[str] = ()
+    comparisons: Sequence[tuple[Comparison, Standing]] = ()
 
 
 def _verdict_block(record: StudyRecord, summary: Summary) -> VerdictBlock:
-    if summary.best is None:
-        return VerdictBlock(verdict.lead(summary))
-    row = summary.row(summary.best)
-    against = summary.against_best()
+    answer = summary.answer
+    if answer.take is None:
+        return VerdictBlock(answer)
+    row = summary.row(answer.take)
     tiles = [
         (shown.heading, estimate_cell(row.estimates.get(shown.name), shown, row.reasons))
         for shown in shown_columns(summary)
         if shown.name in {f"{summary.part}_{summary.metric}", *_TILES}
     ]
+    means = f"means over its {row.n_seeds} seeds" if row.n_seeds > 1 else "its one seed"
     return VerdictBlock(
-        lead=verdict.lead(summary),
-        basis="Chosen by its mean on validation; the numbers below are from "
-        + ("test, which chose nothing." if summary.part == "test" else "validation too.")
+        answer,
+        basis=f"{row.label}, as in the table: {means}."
         + (f" Cross-fitted: {summary.cross_fitted}." if summary.cross_fitted else ""),
         colour=colours(record.methods)[row.label],
         tiles=tiles,
-        comparisons=against,
-        remarks=summary.sentences[len(against) :],
+        comparisons=[(c, summary.standing(c)) for c in summary.against_best()],
     )
 
 
@@ -345,13 +366,13 @@ class _MistakeRow(TypedDict):
 class MistakesBlock:
     """The mistakes as the page's script reads them, and the first of them for those without."""
 
-    found: Mistakes
+    wrong: Mistakes
     json: str
     first: list[_MistakeRow]
 
 
-def _mistakes_block(found: Mistakes | None) -> MistakesBlock | None:
-    if found is None:
+def _mistakes_block(wrong: Mistakes | None) -> MistakesBlock | None:
+    if wrong is None:
         return None
     rows: list[_MistakeRow] = [
         {
@@ -360,16 +381,16 @@ def _mistakes_block(found: Mistakes | None) -> MistakesBlock | None:
             "label": row.label,
             "said": [(s.predicted, s.seeds_agreeing, s.strength, s.seeds) for s in row.said],
         }
-        for row in found.shown
+        for row in wrong.shown
     ]
     values = {
-        "methods": found.methods,
-        "seeds": found.seeds,
-        "kinds": found.kinds,
-        "classes": found.class_names,
+        "methods": wrong.methods,
+        "seeds": wrong.seeds,
+        "kinds": wrong.kinds,
+        "classes": wrong.class_names,
         "rows": rows,
     }
-    return MistakesBlock(found, safe_json(values), rows[:FIRST_ROWS])
+    return MistakesBlock(wrong, safe_json(values), rows[:FIRST_ROWS])
 
 
 def _commands(record: StudyRecord) -> str:
@@ -377,8 +398,8 @@ def _commands(record: StudyRecord) -> str:
     folder = _near(record.directory)
     study = _quoted((folder / "study.yaml").as_posix())
     lines = []
-    if record.settings.get("command", "").startswith("tunelab "):
-        lines += ["# as it was run", str(record.settings["command"]), ""]
+    if record.settings["command"].startswith("tunelab "):
+        lines += ["# as it was run", record.settings["command"], ""]
     lines += [
         "# the same study from its resolved settings; only what is missing is run",
         f"tunelab compare {study}",
@@ -390,7 +411,7 @@ def _commands(record: StudyRecord) -> str:
 
 
 def _how_to_use(record: StudyRecord, summary: Summary) -> dict[str, str] | None:
-    best = best_trial(record, summary)
+    best = best_trial(record, summary, summary.answer.take)
     if best is None:
         return None
     about = (

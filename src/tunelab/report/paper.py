@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tunelab.analysis import Summary, numbers, verdict
+from tunelab.analysis import Summary, numbers
 from tunelab.analysis.markdown import in_markdown, table_lines
 from tunelab.analysis.summary import shown_columns, summary_for_display
 from tunelab.core.files import write_bytes, write_text
@@ -121,8 +121,9 @@ def latex_table(summary: Summary) -> str:
     seeds = sorted({r.n_seeds for r in summary.rows if r.n_seeds})
     counts = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}" if seeds else "no"
     caption = (
-        f"Means over {counts} seeds; $\\pm$ is half of a 95\\% interval for the mean of further "
-        "seeds on the same rows. Bold: the best mean, whether or not the difference is real."
+        f"Means over {counts} seeds; $\\pm$ is half of a 95\\% interval, of a score for other "
+        "seeds and rows, of a cost for other seeds; in brackets the smallest and largest cost of "
+        "fewer than six runs. Bold: the best mean, whether or not the difference is real."
     )
     return "\n".join(
         [
@@ -146,7 +147,7 @@ def latex_table(summary: Summary) -> str:
 
 def _best_cells(summary: Summary) -> set[tuple[int, int]]:
     """(row, column) of the best mean of each column of scores."""
-    found = set()
+    cells = set()
     for j, column in enumerate(shown_columns(summary), start=1):
         metric = METRICS.get(column.name.partition("_")[2])
         values = [
@@ -157,8 +158,8 @@ def _best_cells(summary: Summary) -> set[tuple[int, int]]:
         if metric is None or len(values) < 2:
             continue
         ends = max(values) if metric.higher_is_better else min(values)
-        found |= {(i, j) for value, i in values if value == ends[0]}
-    return found
+        cells |= {(i, j) for value, i in values if value == ends[0]}
+    return cells
 
 
 _LATEX = {
@@ -211,9 +212,11 @@ def lab_report(
 ) -> str:
     """The study as a lab report in Markdown. `figures`: paths of pictures, seen from the report."""
     parts = [
-        f"# Which way of fine-tuning is worth it on {in_markdown(str(record.data.get('name')))}?",
+        f"# Which way of fine-tuning is worth it on {in_markdown(record.data['name'])}?",
         "",
-        f"**{in_markdown(verdict.headline(summary))}.**",
+        f"**{in_markdown(summary.answer.sentence)}.**",
+        "",
+        in_markdown(summary.answer.sure),
         "",
         "## Introduction",
         "",
@@ -240,8 +243,7 @@ def lab_report(
 
 
 def _introduction(record: StudyRecord, summary: Summary) -> str:
-    model = record.settings.get("model")
-    base = f" on the base model {in_markdown(str(model))}" if model else ""
+    base = f" on the base model {in_markdown(record.settings['model'])}"
     metric = METRICS[summary.metric].label
     methods = ", ".join(in_markdown(m) for m in record.methods)
     return (
@@ -253,24 +255,21 @@ def _introduction(record: StudyRecord, summary: Summary) -> str:
 
 def _data_section(record: StudyRecord) -> str:
     card = record.data
-    sizes = card.get("sizes", {})
-    rows = ", ".join(f"{n:,} for {part}" for part, n in sizes.items())
-    names = [str(n) for n in card.get("label_names", ())]
+    rows = ", ".join(f"{n:,} for {part}" for part, n in card["sizes"].items())
+    names, words = card["label_names"], card["words"]["train"]
     lines = [f"Rows: {rows}. Classes: {', '.join(in_markdown(n) for n in names[:12])}"]
     lines[0] += f" and {len(names) - 12} more." if len(names) > 12 else "."
-    words = card.get("words", {}).get("train")
-    if words:
-        lines.append(
-            f"A training text has {words['p50']:.0f} words in the median, "
-            f"{words['p95']:.0f} at most in 95% of the cases."
-        )
-    across = {k: n for k, n in card.get("duplicates", {}).get("across", {}).items() if n}
+    lines.append(
+        f"A training text has {words['p50']:.0f} words in the median, "
+        f"{words['p95']:.0f} at most in 95% of the cases."
+    )
+    across = {k: n for k, n in card["duplicates"]["across"].items() if n}
     for pair, n in across.items():
         first, _, second = pair.partition("/")
         lines.append(f"{counted(n, 'text')} of {second} also stand in {first}.")
     if not across:
         lines.append("No text stands, letter for letter, in more than one part.")
-    notes = [capital(in_markdown(str(n)).rstrip(".")) for n in card.get("notes", ())]
+    notes = [capital(in_markdown(n).rstrip(".")) for n in card["notes"]]
     return " ".join([*lines, *(f"{n}." for n in notes)]) + "\n"
 
 
@@ -315,16 +314,7 @@ def _pictures(data: PlotData, figures: Sequence[str]) -> str:
 
 
 def _discussion(summary: Summary, data: PlotData) -> str:
-    against = summary.against_best()
-    lines = [f"{in_markdown(s).rstrip('.')}." for s in summary.sentences[len(against) :]]
-    decided = [c for c in against if c.verdict in {"better", "worse"}]
-    open_ = [c for c in against if c.verdict == "undecided"]
-    if against:
-        equal = len(against) - len(decided) - len(open_)
-        lines.append(
-            f"Comparisons of {in_markdown(str(summary.best))} with the others: {len(decided)} "
-            f"decided, {equal} equivalent, {len(open_)} open."
-        )
+    lines = [f"{in_markdown(summary.answer.sentence)}. {in_markdown(summary.answer.sure)}".rstrip()]
     for cost in data.costs:
         if cost.name in {"train_seconds", "artifact_bytes"} and len(cost.front) > 1:
             names = ", ".join(in_markdown(m) for m in cost.front)
@@ -336,14 +326,14 @@ def _discussion(summary: Summary, data: PlotData) -> str:
 
 def _reproduction(record: StudyRecord) -> str:
     lines = []
-    if str(record.settings.get("command", "")).startswith("tunelab "):
-        lines = ["```", str(record.settings["command"]), "```", ""]
+    if record.settings["command"].startswith("tunelab "):
+        lines = ["```", record.settings["command"], "```", ""]
     versions: dict[str, None] = {}
     for r in record.results:
         for k, v in r.provenance.versions.items():
             versions[f"{k} {v}"] = None
     lines += [
-        f"- data (SHA-256): `{record.data.get('fingerprint')}`",
+        f"- data (SHA-256): `{record.data['fingerprint']}`",
         f"- versions: {', '.join(versions)}",
     ]
     return "\n".join(lines) + "\n"

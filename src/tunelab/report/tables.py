@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from tunelab.analysis import Summary, numbers, sensitivity, setting_effects, tradeoff, verdict
+from tunelab.analysis import Summary, numbers, sensitivity, setting_effects, verdict
 from tunelab.analysis.curves import curves_from_json
+from tunelab.analysis.folds import fold_in_words
 from tunelab.analysis.front import front, front_for_display
-from tunelab.analysis.numbers import column, format_estimate
-from tunelab.analysis.summary import paired_by_seed, shown_columns
+from tunelab.analysis.numbers import column, format_estimate, format_spread
+from tunelab.analysis.probabilities import judge_probabilities, probabilities_for_display
+from tunelab.analysis.summary import shown_columns
+from tunelab.core.cards import DataCard
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate
 from tunelab.core.words import counted
 from tunelab.report.charts import PlotData, colours
 from tunelab.stats.calibration import calibrate_all, calibration_sentence
-from tunelab.stats.choosing import FoldChoice, TuningRecord, tuning_from_json
+from tunelab.stats.choosing import TuningRecord, tuning_from_json
 from tunelab.stats.racing import RaceRecord, race_from_json
 
 if TYPE_CHECKING:
-    from tunelab.data import DuplicateExample
+    from tunelab.core.cards import DuplicateExample, LengthFigures
     from tunelab.stats import Runs
 
 __all__ = [
@@ -91,44 +94,52 @@ def blocks_by_section(
     runs: Mapping[str, Mapping[str, Runs]],
 ) -> dict[str, list[Block]]:
     """What is said in words and tables, by section."""
-    found: dict[str, list[Block]] = {}
+    blocks: dict[str, list[Block]] = {}
     if len(summary.rows) > 1 and summary.best is not None:
-        found["tradeoff"] = _tradeoff(record, summary)
+        blocks["tradeoff"] = _tradeoff(record, summary)
     if summary.best is not None:
         key = f"{summary.part}_{summary.metric}"
         matter = [_settings_that_matter(s) for s in sensitivity.analyse(record, key) if s.effects]
-        found |= {"sensitivity": matter} if matter else {}
-    if data.part == "test" and data.reliability and paired_by_seed(runs["test"]):
-        found["calibration"] = [_calibration(runs)]
+        blocks |= {"sensitivity": matter} if matter else {}
+    if data.part == "test" and data.reliability:
+        blocks["calibration"] = [_calibration(runs), *_probabilities(record, runs)]
     if data.slices:
-        found["slices"] = [_slices(data)]
+        blocks["slices"] = [_slices(data)]
     crossings = curves_from_json(record.curves).crossings if record.curves else ()
     if crossings:
         said = [c.sentence for c in crossings]
-        found.setdefault("learning", []).append(Block("Where methods cross", sentences=said))
+        blocks.setdefault("learning", []).append(Block("Where methods cross", sentences=said))
     if record.tuning:
-        found.setdefault("sensitivity", []).append(_tuning_block(tuning_from_json(record.tuning)))
+        blocks.setdefault("sensitivity", []).append(_tuning_block(tuning_from_json(record.tuning)))
     if record.race:
-        found["race"] = [_race_block(race_from_json(record.race))]
-    return found
+        blocks["race"] = [_race_block(race_from_json(record.race))]
+    return blocks
 
 
 def _tradeoff(record: StudyRecord, summary: Summary) -> list[Block]:
     """What to take where a point may be lost, and who is beaten in both score and cost."""
-    advice = tradeoff.recommend(record, summary=summary)
-    headings, rows = front_for_display(front(record, summary=summary))
+    advice = summary.advice
+    found = front(record, summary=summary)
+    headings, rows = front_for_display(found)
     return [
         Block(
             "What to take",
             "The cheapest method that is shown to lose less than one point against the best.",
-            sentences=[f"{advice.sentence}.", *advice.conditions],
+            sentences=[
+                f"{advice.sentence}.",
+                *(f"{x}." for x in advice.reasons),
+                *advice.conditions,
+            ],
         ),
         Block(
             "Who is beaten in both",
-            "On the front: no other method is at least as good in both and better in one. How "
-            "surely: the share of draws of other seeds and test rows in which that is so.",
+            "On the front: by the means, no other method is at least as good in both and better in "
+            "one. How surely: the share of draws of other seeds and test rows in which that is so, "
+            "from six seeds on. Surely beaten: by a method that is shown to be better, and whose "
+            "cost surely is smaller.",
             headings,
             rows,
+            [f"{x}." for x in found.sentences],
         ),
     ]
 
@@ -146,9 +157,11 @@ def _settings_that_matter(s: setting_effects.Sensitivity) -> Block:
 
 def _calibration(runs: Mapping[str, Mapping[str, Runs]]) -> Block:
     """Calibration error and Brier score, before and after temperature scaling."""
-    found = [c for c in calibrate_all(runs["validation"], runs["test"]) if c.before is not None]
+    calibrated = [
+        c for c in calibrate_all(runs["validation"], runs["test"]) if c.before is not None
+    ]
     rows = []
-    for c in found:
+    for c in calibrated:
         both = (c.before, c.after)
         rows.append(
             [
@@ -161,7 +174,8 @@ def _calibration(runs: Mapping[str, Mapping[str, Runs]]) -> Block:
     return Block(
         "Before and after temperature scaling",
         "A temperature is fitted on validation, one a seed, and applied to test (Guo et al. 2017). "
-        "Above 1 the model was too sure. No class changes.",
+        "Above 1 the model was too sure. No class changes. The calibration error is the root mean "
+        "square distance between confidence and accuracy, with the luck of the labels taken off.",
         [
             "Method",
             "Calibration error, %",
@@ -171,8 +185,27 @@ def _calibration(runs: Mapping[str, Mapping[str, Runs]]) -> Block:
             "Temperatures",
         ],
         rows,
-        [calibration_sentence(c) for c in found][:4] if len(found) <= 4 else [],
+        [calibration_sentence(c) for c in calibrated][:4] if len(calibrated) <= 4 else [],
     )
+
+
+def _probabilities(record: StudyRecord, runs: Mapping[str, Mapping[str, Runs]]) -> list[Block]:
+    """Whose probabilities are better, a verdict beside that of the study's metric."""
+    found = judge_probabilities(record, runs)
+    if len(found.scores) < 2:
+        return []
+    headings, rows = probabilities_for_display(found)
+    left_out = [f"{label} has no part in it: {why}." for label, why in found.left_out.items()]
+    return [
+        Block(
+            "Whose probabilities are better?",
+            "The Brier score on test, lower is better, after temperature scaling; tested as the "
+            "methods' metric is. It decides where texts are sorted by how sure a method is.",
+            headings,
+            rows,
+            [f"{c.sentence}." for c in found.against_best()][:4] + left_out,
+        )
+    ]
 
 
 MOST_SLICES = 12
@@ -188,7 +221,7 @@ def _slices(data: PlotData) -> Block:
     total = len(data.slices)
     said = (
         f"{len(named)} of {total:,} slices truly differ from the rest of their method's rows, "
-        "after Holm's correction over all of them"
+        "tested over all of them at once"
         if named
         else f"None of {total:,} slices is shown to differ from the rest of its method's rows"
     )
@@ -210,9 +243,8 @@ def _tuning_block(tuning: TuningRecord) -> Block:
             settings = ", ".join(f"{k}={v}" for k, v in t.settings.items())
             shown = f"{t.value:.4f}" if t.value is not None else str(t.error or t.status)
             fold = in_fold.get(t.trial_id)
-            place = f", {_fold_in_words(fold)}" if fold else ""
-            chosen = fold.chosen if fold else method.chosen
-            mark = "chosen" if dict(t.settings) == dict(chosen) else ""
+            place = f", {fold_in_words(fold.repetition, fold.fold)}" if fold else ""
+            mark = "chosen" if dict(t.settings) == dict((fold or method).chosen) else ""
             rows.append([label, settings, f"{t.seed}{place}", shown, mark])
     return Block(
         "Every setting that was tried",
@@ -221,12 +253,6 @@ def _tuning_block(tuning: TuningRecord) -> Block:
         rows,
         [f"{label}: {m.reason}." for label, m in tuning.methods.items() if m.reason],
     )
-
-
-def _fold_in_words(fold: FoldChoice) -> str:
-    """A fold as people count: "fold 1", "fold 2 of repetition 2"."""
-    repetition = f" of repetition {fold.repetition + 1}" if fold.repetition else ""
-    return f"fold {fold.fold + 1}{repetition}"
 
 
 def _race_block(record: RaceRecord) -> Block:
@@ -310,11 +336,7 @@ def estimate_cell(
     if estimate is None:
         return Cell(numbers.MISSING, title=reasons.get(shown.name, "not measured"))
     bare = format_estimate(replace(estimate, low=None, high=None), shown.kind)
-    _, _, spread = format_estimate(estimate, shown.kind).partition(" ± ")
-    if not spread and "[" in (whole := format_estimate(estimate, shown.kind)):
-        spread = whole[whole.index("[") : whole.index("]") + 1]  # lopsided
-    elif spread:
-        spread = f"± {spread}"
+    spread = format_spread(estimate, shown.kind)
     low, high = (None, None) if estimate.low == estimate.high else (estimate.low, estimate.high)
     return Cell(bare, spread, estimate.value, estimate.procedure, low, high)
 
@@ -358,7 +380,7 @@ def class_table(record: StudyRecord, summary: Summary) -> ClassTable | None:
         ]
         for r in summary.rows
     }
-    scores = {label: found for label, found in scores.items() if found}
+    scores = {label: of_trials for label, of_trials in scores.items() if of_trials}
     if not scores:
         return None
 
@@ -386,63 +408,54 @@ class DataCardBlock:
     """What the page says of the data: its parts, lengths, duplicates, labels, samples and facts.
 
     `words` by part, `across` by pair of parts, as in data.json. `labels`: each with its count and
-    share in each of `parts_with_counts`.
+    share in each part.
     """
 
     sizes: Mapping[str, int]
-    words: Mapping[str, Mapping[str, float]]
+    words: Mapping[str, LengthFigures]
     within: Mapping[str, int]
     across: Mapping[str, int]
     conflicting: int
     examples: Sequence[DuplicateExample]
     labels: Sequence[tuple[str, list[tuple[int, str]]]]
     labels_left_out: int
-    parts_with_counts: list[str]
     notes: Sequence[str]
     samples: Sequence[tuple[str, list[str]]]
     facts: Sequence[tuple[str, str]]
 
 
-def data_card_block(card: Mapping[str, Any]) -> DataCardBlock:
-    """What the page says of the data; a study of an older version has less in its data.json."""
-    sizes: Mapping[str, int] = card.get("sizes", {})
-    counts: Mapping[str, Mapping[str, int]] = card.get("label_counts", {})
-    names = [str(n) for n in card.get("label_names", ())]
-    duplicates = card.get("duplicates", {})
-    labels = [
-        (
-            name,
-            [
-                (counts[p].get(name, 0), numbers.format_percent(counts[p].get(name, 0) / max(n, 1)))
-                for p, n in sizes.items()
-                if p in counts
-            ],
-        )
-        for name in names
-    ]
+def data_card_block(card: DataCard) -> DataCardBlock:
+    """What the page says of the data."""
+    sizes, counts, duplicates = card["sizes"], card["label_counts"], card["duplicates"]
+
+    def count_and_share(name: str, part: str) -> tuple[int, str]:
+        count = counts[part][name]
+        return count, numbers.format_percent(count / max(sizes[part], 1))
+
+    labels = [(x, [count_and_share(x, part) for part in sizes]) for x in card["label_names"]]
     return DataCardBlock(
         sizes=sizes,
-        words=card.get("words", {}),
-        within=duplicates.get("within", {}),
-        across={k: n for k, n in duplicates.get("across", {}).items() if n},
-        conflicting=duplicates.get("conflicting", 0),
-        examples=duplicates.get("examples", ()),
+        words=card["words"],
+        within=duplicates["within"],
+        across={k: n for k, n in duplicates["across"].items() if n},
+        conflicting=duplicates["conflicting"],
+        examples=duplicates["examples"],
         labels=labels[:MOST_CLASS_ROWS],
         labels_left_out=max(0, len(labels) - MOST_CLASS_ROWS),
-        parts_with_counts=[p for p in sizes if p in counts],
-        notes=card.get("notes", ()),
-        samples=list(card.get("samples", {}).items())[:MOST_CLASS_ROWS],
-        facts=[(heading, card[key]) for key, heading in _CARD_FACTS.items() if card.get(key)],
+        notes=card["notes"],
+        samples=list(card["samples"].items())[:MOST_CLASS_ROWS],
+        facts=[(heading, str(card[key])) for key, heading in _CARD_FACTS if card[key]],
     )
 
 
-_CARD_FACTS = {
-    "name": "Source",
-    "revision": "Revision",
-    "text_column": "Text column",
-    "label_column": "Label column",
-    "fingerprint": "Fingerprint (SHA-256)",
-}
+_CardFact = Literal["name", "revision", "text_column", "label_column", "fingerprint"]
+_CARD_FACTS: tuple[tuple[_CardFact, str], ...] = (
+    ("name", "Source"),
+    ("revision", "Revision"),
+    ("text_column", "Text column"),
+    ("label_column", "Label column"),
+    ("fingerprint", "Fingerprint (SHA-256)"),
+)
 
 
 def provenance_table(record: StudyRecord) -> list[tuple[str, str]]:
@@ -457,8 +470,8 @@ def provenance_table(record: StudyRecord) -> list[tuple[str, str]]:
             seen.setdefault("base name", {})[r.spec.base.name] = None
     started = sorted(s for r in record.results if (s := r.provenance.started))
     rows = []
-    if "tunelab" in record.settings and "tunelab" not in seen:
-        rows.append(("tunelab", str(record.settings["tunelab"])))
+    if "tunelab" not in seen:
+        rows.append(("tunelab", record.settings["tunelab"]))
     if started:
         rows.append(("first trial started", started[0]))
         rows.append(("last trial started", started[-1]))

@@ -99,9 +99,9 @@ class AdapterSet:
         if adapters is None:
             return list(self[self._active].predict_proba(texts))
         if isinstance(adapters, str) or len(adapters) != len(texts):
-            found = repr(adapters) if isinstance(adapters, str) else f"{len(adapters)} names"
+            given = repr(adapters) if isinstance(adapters, str) else f"{len(adapters)} names"
             raise ArtifactError(
-                f"adapters: expected the name of one for each of {len(texts)} texts, found {found}."
+                f"adapters: expected the name of one for each of {len(texts)} texts, found {given}."
             )
         members = {name: self[name] for name in dict.fromkeys(adapters)}
         out: list[Floats] = [np.empty(0)] * len(texts)

@@ -5,7 +5,10 @@ Door: `Runs` in, `compare_all`, `difference`, `mean` and their kin out.
 metrics predictions threshold_curves   scores of one set of predictions, a row each in `METRICS`
 crossed       the one place that splits a variance over seeds and rows
 losses        what a cheaper method surely loses
-slices calibration racing choosing   one question each
+reliability   calibration error without bias, its interval and band
+shares        intervals of accuracies and failure rates, near 0 and 100% too
+selection     what the method chosen on validation truly scores on test
+slices calibration racing looks choosing   one question each
 
 May import: core. Never reaches torch.
 """

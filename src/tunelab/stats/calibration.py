@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,20 +22,29 @@ from tunelab.core.artifact import CALIBRATION, seal_again
 from tunelab.core.errors import ArtifactError
 from tunelab.core.values import Artifact, Estimate, Predictions, ScoreKind
 from tunelab.stats.intervals import mean
-from tunelab.stats.metrics import ReliabilityBin, log_loss, reliability
+from tunelab.stats.metrics import brier, log_loss
 from tunelab.stats.predictions import UndefinedMetricError, check_predictions, probabilities
+from tunelab.stats.reliability import (
+    ReliabilityBin,
+    consistency_band,
+    miscalibration,
+    reliability,
+)
 from tunelab.stats.resampling import Runs
 
 __all__ = [
+    "AS_IT_IS",
     "Calibration",
     "Quality",
     "TemperatureFit",
     "at_temperature",
+    "at_temperatures",
     "calibrate",
     "calibrate_all",
     "calibration_sentence",
     "calibrations_to_json",
     "fit_temperature",
+    "fit_temperatures",
     "logits_at_temperature",
     "read_temperature",
     "write_temperature",
@@ -49,18 +58,26 @@ COLDEST, HOTTEST = 0.05, 20.0
 # A temperature from fewer rows, or from fewer mistakes, is luck: with no mistake at all the best
 # one is the coldest, and every text is certain.
 LEAST_ROWS, LEAST_MISTAKES = 50, 5
+AS_IT_IS = 1.0  # the temperature that changes nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
     """How good the probabilities of one method are on the test part.
 
-    `bins` hold the rows of all seeds together (`n` counts rows times seeds). `ece` in [0, 1],
-    `brier` in [0, 2], `log_loss` in nats are means over seeds.
+    `bins` hold the rows of all seeds together (`n` counts rows times seeds), `band` where the
+    accuracy of each would lie if all were calibrated. `ece` in [0, 1] is the debiased error
+    (`reliability.miscalibration`), root mean square over seeds; `off`: it is more than luck;
+    `p_value` that it is none, and `too_few` why neither is known. `brier` in [0, 2] and `log_loss`
+    in nats are means over seeds.
     """
 
     bins: tuple[ReliabilityBin, ...]
+    band: tuple[tuple[float, float] | None, ...]
     ece: Estimate
+    off: bool
+    p_value: float | None
+    too_few: str | None
     brier: Estimate
     log_loss: float
 
@@ -96,11 +113,27 @@ def calibrate(validation: Runs | None, test: Runs) -> Calibration:
     known = validation.by_seed if validation is not None else {}
     if any(seed not in known for seed in test.by_seed):
         return Calibration(test.label, before, None, {}, "no validation predictions to fit on")
-    temperatures = {seed: fit_temperature(known[seed]) for seed in test.by_seed}
-    after = Runs(
-        test.label, {s: at_temperature(p, temperatures[s]) for s, p in test.by_seed.items()}
-    )
+    few = next((f.reason for s in test.by_seed if (f := fit_on_validation(known[s])).reason), None)
+    if few is not None:
+        return Calibration(test.label, before, None, {}, few)
+    temperatures = fit_temperatures(known, test.by_seed)
+    after = at_temperatures(test, temperatures)
     return Calibration(test.label, before, _quality(after), temperatures)
+
+
+def fit_temperatures(
+    validation: Mapping[int, Predictions], seeds: Iterable[int]
+) -> dict[int, float]:
+    """The temperature of each seed; 1 where validation has too few rows or mistakes to fit on."""
+    fits = {s: fit_on_validation(validation[s]).temperature for s in seeds}
+    return {s: AS_IT_IS if t is None else t for s, t in fits.items()}
+
+
+def at_temperatures(runs: Runs, temperatures: Mapping[int, float]) -> Runs:
+    """The seeds that have a temperature, with their logits divided by it."""
+    return Runs(
+        runs.label, {s: at_temperature(runs.by_seed[s], t) for s, t in temperatures.items()}
+    )
 
 
 def fit_temperature(predictions: Predictions) -> float:
@@ -226,34 +259,67 @@ def _quality(runs: Runs) -> Quality:
         np.concatenate([probabilities(p.scores, p.score_kind) for p in parts]),
         "probability",
     )
+    judged = miscalibration(parts)
     return Quality(
         bins=reliability(together),
-        ece=mean(runs, "ece", np.random.default_rng(INTERVAL_SEED)),
-        brier=mean(runs, "brier", np.random.default_rng(INTERVAL_SEED)),
+        band=consistency_band(parts),
+        ece=judged.error,
+        off=judged.shown,
+        p_value=judged.p_value,
+        too_few=judged.reason,
+        brier=_brier(runs),
         log_loss=float(np.mean([log_loss(p) for p in parts])),
     )
+
+
+def _brier(runs: Runs) -> Estimate:
+    """Mean over seeds and rows; without an interval where seeds have other rows, as folds do."""
+    parts = list(runs.by_seed.values())
+    if all(p.ids == parts[0].ids for p in parts):
+        return mean(runs, "brier", np.random.default_rng(INTERVAL_SEED))
+    value = float(np.mean([brier(p) for p in parts]))
+    return Estimate(value, None, None, len(parts), "mean over parts of other rows: no interval")
 
 
 def calibration_sentence(c: Calibration) -> str:
     """A method's calibration in plain words."""
     if c.before is None:
         return f"{c.label}: no probabilities to judge ({c.reason})"
-    e = c.before.ece
-    known = [b for b in c.before.bins if b.n]
-    total = sum(b.n for b in known)
-    over = sum(b.n * ((b.confidence or 0) - (b.accuracy or 0)) for b in known) / total
-    word = "too sure" if over > 0 else "not sure enough"
-    lean = f", on average {word} by {100 * abs(over):.1f}" if abs(over) >= 0.0005 else ""
-    interval = (
-        ""
-        if e.low is None or e.high is None
-        else f" (95% interval {100 * e.low:.1f} to {100 * e.high:.1f})"
-    )
-    said = f"{c.label}: its confidence is off by {100 * e.value:.1f} points{interval}{lean}"
-    if c.after is None:
+    said = f"{c.label}: {_error_in_words(c.before)}"
+    if c.after is None or c.before.too_few is not None:
         return said
     hot = float(np.mean(list(c.temperatures.values())))
-    return f"{said}; with a temperature of {hot:.2f}, off by {100 * c.after.ece.value:.1f}"
+    return f"{said}; with a temperature of {hot:.2f}, {_short_error_in_words(c.after)}"
+
+
+def _error_in_words(q: Quality) -> str:
+    if q.too_few is not None:
+        return f"whether its confidence is right cannot be told: {q.too_few}"
+    points = [f"{100 * (x or 0.0):.1f}" for x in (q.ece.value, q.ece.low, q.ece.high)]
+    rows = sum(b.n for b in q.bins) // q.ece.n
+    if not q.off:
+        return (
+            f"no sign that its confidence is off at {rows:,} rows "
+            f"(an error above {points[2]} points is ruled out)"
+        )
+    lean = _lean(q)
+    word = "too sure" if lean > 0 else "not sure enough"
+    on_average = f", on average {word} by {100 * abs(lean):.1f}" if abs(lean) >= 0.0005 else ""
+    interval = f"95% interval {points[1]} to {points[2]}"
+    return f"its confidence is off by {points[0]} points ({interval}){on_average}"
+
+
+def _lean(q: Quality) -> float:
+    """Mean confidence less accuracy, over the rows of all seeds."""
+    known = [b for b in q.bins if b.n]
+    over = sum(b.n * ((b.confidence or 0) - (b.accuracy or 0)) for b in known)
+    return over / sum(b.n for b in known)
+
+
+def _short_error_in_words(q: Quality) -> str:
+    if not q.off:
+        return "no sign of it"
+    return f"off by {100 * q.ece.value:.1f}"
 
 
 def calibrations_to_json(found: Sequence[Calibration]) -> dict[str, object]:

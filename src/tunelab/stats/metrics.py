@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,21 +31,17 @@ from tunelab.stats.predictions import (
     log_softmax,
     probabilities,
 )
+from tunelab.stats.reliability import calibration_error, resampled_errors
 
 __all__ = [
     "METRICS",
     "Metric",
-    "ReliabilityBin",
     "brier",
     "evaluate",
-    "expected_calibration_error",
     "log_loss",
     "per_class",
-    "reliability",
     "roc_auc",
 ]
-
-CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,64 +173,6 @@ def _row_losses(predictions: Predictions) -> Floats:
     return np.asarray(-log_p[np.arange(len(log_p)), predictions.labels])
 
 
-class ReliabilityBin(NamedTuple):
-    """One bin (low, high] of top-class confidence: `n` rows, their mean confidence and accuracy.
-
-    `confidence` and `accuracy` are None where the bin is empty.
-    """
-
-    low: float
-    high: float
-    n: int
-    confidence: float | None
-    accuracy: float | None
-
-
-def reliability(
-    predictions: Predictions, bins: int = CALIBRATION_BINS
-) -> tuple[ReliabilityBin, ...]:
-    """Equal-width bins of confidence for a calibration plot (Guo et al. 2017, section 2).
-
-    Raises UndefinedMetricError for margins.
-    """
-    check_predictions(predictions)
-    p = probabilities(predictions.scores, predictions.score_kind)
-    confidence = p.max(axis=1)
-    right = predictions.predicted == predictions.labels
-    edges = np.linspace(0, 1, bins + 1)
-    which = _bin_of(confidence, bins)
-    n = np.bincount(which, minlength=bins)
-    confidences = np.bincount(which, weights=confidence, minlength=bins)
-    hits = np.bincount(which, weights=right, minlength=bins)
-    return tuple(
-        ReliabilityBin(
-            float(edges[i]),
-            float(edges[i + 1]),
-            int(n[i]),
-            float(confidences[i] / n[i]) if n[i] else None,
-            float(hits[i] / n[i]) if n[i] else None,
-        )
-        for i in range(bins)
-    )
-
-
-def _bin_of(confidence: Floats, bins: int) -> NDArray[np.int64]:
-    # Right-closed bins, so that full confidence belongs to the last one.
-    found = np.searchsorted(np.linspace(0, 1, bins + 1), confidence, side="left") - 1
-    return np.asarray(np.clip(found, 0, bins - 1), dtype=np.int64)
-
-
-def expected_calibration_error(predictions: Predictions) -> float:
-    """Mean distance between confidence and accuracy over 15 equal-width bins, in [0, 1].
-
-    Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3: of the top class.
-    Raises UndefinedMetricError for margins.
-    """
-    filled = [b for b in reliability(predictions) if b.n]
-    gaps = [b.n * abs((b.accuracy or 0.0) - (b.confidence or 0.0)) for b in filled]
-    return float(sum(gaps) / sum(b.n for b in filled))
-
-
 def brier(predictions: Predictions) -> float:
     """Mean squared distance of the probabilities from the truth, summed over classes, in [0, 2].
 
@@ -293,14 +231,6 @@ def _weighted_brier(predictions: Predictions, times: Floats) -> Floats:
     return np.asarray(_row_distances(predictions) @ times / times.sum(axis=0))
 
 
-def _weighted_ece(predictions: Predictions, times: Floats) -> Floats:
-    p = probabilities(predictions.scores, predictions.score_kind)
-    gap = (predictions.predicted == predictions.labels) - p.max(axis=1)
-    which = _bin_of(p.max(axis=1), CALIBRATION_BINS)
-    sums = [np.abs(gap[which == b] @ times[which == b]) for b in np.unique(which)]
-    return np.asarray(np.sum(sums, axis=0) / times.sum(axis=0))
-
-
 METRICS: dict[str, Metric] = {
     m.name: m
     for m in (
@@ -335,11 +265,11 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "ece",
-            expected_calibration_error,
+            calibration_error,
             False,
             "probability",
             "calibration error",
-            weighted=_weighted_ece,
+            weighted=resampled_errors,
         ),
     )
 }

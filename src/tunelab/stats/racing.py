@@ -4,9 +4,9 @@ All methods train with one seed after the other. After each round every method i
 leader on the validation rows, and dropped when it is behind by more than other rows and other seeds
 could make up for, at a confidence that holds for the whole race. Test plays no part.
 
-Spread: with d_si the leader's right answer less the other's, of seed s on row i, the mean over S
-seeds and n rows has variance V(seed)/S + V(row)/n + V(rest)/(nS); the parts are estimated apart
-(as in `crossed`), that of the seeds from all methods together, and no less than from the pair.
+Spread: what other rows and other seeds may change of a gap is told in `gaps`. A method is dropped
+where it is behind by more than methods that are alike would be, and by more than one that is unlike
+the others explains: itself, or a leader that was lucky so far (unless it is behind the second too).
 Rounds: their statistics hang together, since rows stay the same and seeds are added, so that one
 bound for all rounds is far below one a round. The chance that a path crosses it anywhere is held
 by Hunter's inequality (1976; Worsley 1982): of neighbours, only the first crossing counts. With
@@ -25,12 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab.stats.crossed import (
-    components_of_values,
-    pooled_seed_variance,
-    spread_of,
-    unseen_variance,
-)
+from tunelab.stats.gaps import Gap, Known, Right, RowNumbers, erratic_gap, gap_between, known
 
 __all__ = [
     "CONFIDENCE",
@@ -51,13 +46,11 @@ __all__ = [
 ]
 
 
-Floats = NDArray[np.float64]
-# label -> seed -> whether each validation row was right, (n,)
-Right = Mapping[str, Mapping[int, NDArray[np.bool_]]]
-
 CONFIDENCE = 0.95
 LEAST_JUDGED_SEEDS = 2  # one seed says nothing of the spread over seeds
 SETTLED_SEEDS = 6  # what is left has as many seeds as a verdict asks for before a race gives up
+# Found by simulation (benchmarks/_claims_racing.py), as the largest that keep the best in 95%.
+_CHANCE_ERRATIC, _CHANCE_ERRATIC_LEADER = 0.0016, 0.0005
 # Fewer methods leave the spread over seeds few degrees of freedom: rounds then hang together less
 # than Hunter's inequality takes them to (docs/log.md).
 _FEW_METHODS = 5
@@ -136,34 +129,39 @@ def start(labels: Sequence[str], seeds: int, confidence: float = CONFIDENCE) -> 
     return Race(tuple(labels), seeds, confidence, tuple(labels))
 
 
-def advance(race: Race, right: Right) -> Race:
+def advance(race: Race, right: Right, rows: RowNumbers | None = None) -> Race:
     """Judge after a round: `right` holds all that is known, of everybody and every seed so far.
+
+    `rows`: which rows each seed was judged on, where seeds have rows of their own (the same for
+    all methods of a seed).
 
     A method without a shared seed with the leader (its trials failed) is not judged.
     """
-    number = len(race.rounds) + 1
-    scores = {
-        label: float(np.mean([r.mean() for r in right[label].values()]))
-        for label in race.labels
-        if right.get(label)
-    }
+    seen = known(right, rows)
+    scores = {label: seen.mean(label) for label in race.labels if label in seen.means}
     running = [x for x in race.alive if x in scores]
     if not running:
         return race
     # The first of equals, and only among those that have run as often as anybody.
     most = max(len(right[x]) for x in running)
-    leader = max((x for x in running if len(right[x]) == most), key=lambda x: scores[x])
-    seen = {x: g for x in running if x != leader and (g := _gap(race, right, leader, x))}
-    found = [_drop_record(x, g, leader, number) for x, g in seen.items() if g.t >= g.threshold]
-    gone = tuple(d.label for d in found)
-    left = [g for x, g in seen.items() if x not in gone]
-    this = Round(number, most, leader, race.alive, gone, scores)
+    often = sorted((x for x in running if len(right[x]) == most), key=lambda x: -scores[x])
+    leader, second = often[0], often[1] if len(often) > 1 else None
+    gaps = {x: _gap_to(race, seen, leader, x) for x in running if x != leader}
+    judged = {x: g for x, g in gaps.items() if g is not None}
+    records = (
+        _drop_record(race, g, x, leader, _is_behind(race, seen, second, x))
+        for x, g in judged.items()
+    )
+    dropped = [d for d in records if d is not None]
+    gone = tuple(d.label for d in dropped)
+    left = [g for x, g in judged.items() if x not in gone]
+    this = Round(len(race.rounds) + 1, most, leader, race.alive, gone, scores)
     return replace(
         race,
         alive=tuple(x for x in race.alive if x not in gone),
-        dropped=(*race.dropped, *found),
+        dropped=(*race.dropped, *dropped),
         rounds=(*race.rounds, this),
-        settled=most >= SETTLED_SEEDS and bool(left) and not any(g.open for g in left),
+        settled=most >= SETTLED_SEEDS and bool(left) and not any(_is_open(race, g) for g in left),
     )
 
 
@@ -183,70 +181,56 @@ def order(race: Race) -> tuple[str, ...]:
     return tuple(sorted(race.alive, key=lambda x: -scores.get(x, -1.0)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Gap:
-    """How far a method is behind the leader: `behind` with its standard `error`.
-
-    `t` is their ratio, `threshold` what drops the method. `open`: with all seeds of the race it may
-    yet be dropped.
-    """
-
-    seeds: int
-    rows: int
-    behind: float
-    error: float
-    t: float
-    threshold: float
-    open: bool
-
-
-def _drop_record(label: str, g: _Gap, leader: str, number: int) -> Dropped:
-    sentence = (
-        f"{label} was dropped after {g.seeds} seeds: {100 * g.behind:.1f} points behind {leader} "
-        f"on {g.rows:,} validation rows, more than other rows and seeds could make up for"
-    )
-    return Dropped(label, number, g.seeds, leader, g.behind, g.error, g.t, g.threshold, sentence)
-
-
-def _gap(race: Race, right: Right, leader: str, label: str) -> _Gap | None:
-    """Compare with the leader over the seeds that both have; None where there are too few."""
-    from scipy.special import ndtri, stdtrit
-
-    shared = sorted(right[leader].keys() & right[label].keys())
-    rows = len(right[leader][shared[0]]) if shared else 0
-    if len(shared) < LEAST_JUDGED_SEEDS or race.seeds < LEAST_JUDGED_SEEDS or rows < 2:
+def _gap_to(race: Race, seen: Known, ahead: str, label: str) -> Gap | None:
+    """None where two methods share too few seeds, or the race has too few."""
+    if race.seeds < LEAST_JUDGED_SEEDS:
         return None
-    s = len(shared)
-    gaps = np.stack([right[leader][k].astype(float) - right[label][k] for k in shared])  # (s, n)
-    behind = float(gaps.mean())
-    parts = components_of_values(gaps, unseen=unseen_variance(rows))
-    pooled, df = pooled_seed_variance(_means_by_method(race, right, shared))
-    seed = max(pooled, parts.seed or 0.0)
-    level = _level(race, seed / parts.item)
-
-    def spread(seeds: int) -> tuple[float, float]:
-        """Standard error and threshold with so many seeds."""
-        seed_df = df * max(1, seeds - 1) / (s - 1)
-        whole = spread_of(seed / seeds, parts.item, seed_df=seed_df, item_df=parts.item_df)
-        variance = max(whole.variance, parts.row_means) if seeds == s else whole.variance
-        return math.sqrt(variance), -float(stdtrit(whole.df, level))
-
-    error, threshold = spread(s)
-    last, needed = spread(max(s, race.seeds))
-    drift = math.sqrt(max(0.0, seed * (1 / s - 1 / max(s, race.seeds))))
-    reach = behind - float(ndtri(_CHANCE_OF_A_DROP)) * drift
-    return _Gap(s, rows, behind, error, behind / error, threshold, reach >= needed * last)
+    return gap_between(seen, ahead, label, LEAST_JUDGED_SEEDS)
 
 
-def _means_by_method(race: Race, right: Right, shared: Sequence[int]) -> Floats:
-    """Mean right answers (methods, seeds) of the methods that have all the shared seeds."""
-    return np.array(
-        [
-            [right[x][s].mean() for s in shared]
-            for x in race.labels
-            if right.get(x) and set(shared) <= right[x].keys()
-        ]
+def _is_behind(race: Race, seen: Known, second: str | None, label: str) -> bool:
+    """Whether a method is behind the second too, were both like the others."""
+    gap = None if second in (None, label) else _gap_to(race, seen, str(second), label)
+    return gap is not None and gap.behind >= _steady_gap(race, gap, gap.seeds)
+
+
+def _drop_record(
+    race: Race, gap: Gap, label: str, leader: str, behind_second: bool
+) -> Dropped | None:
+    """That a method is dropped; None where its gap is not more than luck could make up for."""
+    # The leader may be the erratic one, lucky so far; that the second is so too is unlikely.
+    chance = _CHANCE_ERRATIC if behind_second else _CHANCE_ERRATIC_LEADER
+    needed = max(_steady_gap(race, gap, gap.seeds), erratic_gap(gap, chance))
+    if gap.behind < needed:
+        return None
+    error = math.sqrt(gap.spread(gap.seeds).variance)
+    sentence = (
+        f"{label} was dropped after {gap.seeds} seeds: {100 * gap.behind:.1f} points behind "
+        f"{leader} on {gap.parts.rows:,} validation rows, more than other rows and seeds could "
+        "make up for"
     )
+    t, threshold = gap.behind / error, needed / error
+    number = len(race.rounds) + 1
+    return Dropped(label, number, gap.seeds, leader, gap.behind, error, t, threshold, sentence)
+
+
+def _steady_gap(race: Race, gap: Gap, seeds: int) -> float:
+    """The mean gap that drops a method with so many seeds, were both like the others."""
+    from scipy.special import stdtrit
+
+    whole = gap.spread(seeds)
+    level = _level(race, gap.seed_variance / gap.parts.item)
+    return -float(stdtrit(whole.df, level)) * math.sqrt(whole.variance)
+
+
+def _is_open(race: Race, gap: Gap) -> bool:
+    """Whether with all seeds of the race the method may yet be dropped."""
+    from scipy.special import ndtri
+
+    last = max(gap.seeds, race.seeds)
+    moves = max(gap.parts.seed, gap.seed_variance) * (1 / gap.seeds - 1 / last)
+    reach = gap.behind - float(ndtri(_CHANCE_OF_A_DROP)) * math.sqrt(moves)
+    return reach >= _steady_gap(race, gap, last)
 
 
 def _level(race: Race, ratio: float) -> float:
@@ -343,11 +327,15 @@ def sentences(record: RaceRecord) -> tuple[str, ...]:
 
 
 def replay(
-    right: NDArray[np.bool_], seeds: Sequence[int], confidence: float = CONFIDENCE
+    right: NDArray[np.bool_],
+    seeds: Sequence[int],
+    confidence: float = CONFIDENCE,
+    rows: RowNumbers | None = None,
 ) -> tuple[Race, int]:
     """Race over a recorded grid, right (methods, seeds, rows), seeds in the order given.
 
-    Gives the race and the number of trials that it would have run. No training.
+    `rows` as for `advance`. Gives the race and the number of trials that it would have run. No
+    training.
     """
     race = start([str(k) for k in range(len(right))], len(seeds), confidence)
     known: dict[str, dict[int, NDArray[np.bool_]]] = {x: {} for x in race.labels}
@@ -358,5 +346,5 @@ def replay(
         for label in race.alive:
             known[label][seed] = right[int(label), seed]
             spent += 1
-        race = advance(race, known)
+        race = advance(race, known, rows)
     return race, spent

@@ -1,15 +1,15 @@
 """Where a method is right and where not: accuracy by length, label, file or any column.
 
-A slice is named only where it truly differs from the rest of the rows: the difference is tested
-over seeds and rows, and p values are adjusted by Holm over every slice of every method looked at,
-so that with nothing to find fewer than one study in twenty names any. Works on stored predictions.
+A slice is named only where it truly differs from the rest of the rows: all slices of all methods
+are tested at once by dealing the rows anew (`slice_tests`), so that with nothing to find fewer than
+one study in twenty names any. Works on stored predictions.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 
 from tunelab.core.study_folder import StudyRows
 from tunelab.core.values import Estimate
-from tunelab.stats.crossed import LEVEL, CrossedMean, mean_of_values
+from tunelab.core.words import counted
+from tunelab.stats.crossed import LEVEL
 from tunelab.stats.resampling import Runs
-from tunelab.stats.tests import holm
+from tunelab.stats.shares import share_of_values
+from tunelab.stats.slice_tests import Cut, SliceTests, seed_variances, slice_tests
 
 __all__ = [
     "LEAST_ROWS",
@@ -38,6 +40,7 @@ Floats = NDArray[np.float64]
 LEAST_ROWS = 10  # a slice, and its rest, of fewer rows is not looked at
 MOST_VALUES = 30  # a column with more distinct values is read as numbers, or not at all
 BINS = 4
+LEAST_SEEDS_FOR_OTHERS = 3  # two seeds that agree by luck look as if seeds did not matter
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,9 @@ class Slice:
     """One method on the rows where `column` has `value`, and on all others.
 
     Accuracies and their `difference` (slice minus rest) are means over seeds, with 95% intervals
-    for other seeds and other rows. `p_adjusted` is after Holm over all slices of the same call;
-    `named`: it is at most 0.05 and the interval excludes zero.
+    for other seeds and other rows. `p_value` is of this slice alone, `p_adjusted` over all slices
+    of the same call; `named`: it is at most 0.05 and the interval excludes zero. With one or two
+    seeds that is said of these trainings: what others would do on the slice they do not show.
     """
 
     label: str
@@ -114,48 +118,97 @@ def find_slices(
     runs: Sequence[Runs],
     by: Mapping[str, Sequence[str | None]],
     level: float = LEVEL,
+    *,
+    ids: Sequence[str] | None = None,
 ) -> tuple[Slice, ...]:
     """Every slice of at least 10 rows, for each method: how it differs from the rest.
 
-    `runs` are predictions on the same rows, `by` the attributes of these rows in their order
-    (`attributes`). In the order of `runs`, then of `by`; values by size or frequency. Raises
-    ValueError where an attribute has not one value a row.
+    `by` are the attributes of rows (`attributes`) in the order of `ids`, by default that of the
+    predictions; seeds may have answered some of these rows only, as folds do. In the order of
+    `runs`, then of `by`; values by size or frequency. Raises ValueError where an attribute has not
+    one value a row, or a prediction is of a row that is not among them.
     """
-    found: list[tuple[str, str, str, int, CrossedMean, CrossedMean]] = []
-    for r in runs:
-        right = np.stack([(p.predicted == p.labels) for p in r.by_seed.values()]).astype(float)
-        for column, values in by.items():
-            if len(values) != right.shape[1]:
-                raise ValueError(
-                    f"{column}: {len(values)} values for {right.shape[1]} rows of {r.label}; "
-                    "expected one a row, in the order of the predictions"
-                )
-            array = np.array(["" if v is None else v for v in values], dtype=object)
-            known = np.array([v is not None for v in values])
-            for value, n in _in_reading_order(Counter(v for v in values if v is not None)):
-                inside = (array == value) & known
-                outside = known & ~inside
-                if n < LEAST_ROWS or outside.sum() < LEAST_ROWS:
-                    continue
-                a, b = mean_of_values(right[:, inside]), mean_of_values(right[:, outside])
-                found.append((r.label, column, value, n, a, b))
-    tested = [a.minus(b, level) for *_, a, b in found]
-    adjusted = holm([p for _, p in tested])
+    if not runs:
+        return ()
+    ids = next(iter(runs[0].by_seed.values())).ids if ids is None else tuple(ids)
+    right = [_right_by_row(r, ids) for r in runs]
+    answered = np.all([np.isfinite(r).any(axis=0) for r in right], axis=0)
+    columns = [_column_of(name, values, answered) for name, values in by.items()]
+    columns = [c for c in columns if c.values]
+    if not columns:
+        return ()
+    tests = slice_tests(right, [c.cut for c in columns])
     return tuple(
-        Slice(
-            label=label,
-            column=column,
-            value=value,
-            rows=n,
-            accuracy=a.estimate(level),
-            rest=b.estimate(level),
-            difference=d,
-            p_value=p,
-            p_adjusted=q,
-            named=q <= 1 - level and not (d.low or 0) <= 0 <= (d.high or 0),
-        )
-        for (label, column, value, n, a, b), (d, p), q in zip(found, tested, adjusted, strict=True)
+        s
+        for k, r in enumerate(runs)
+        for s in _slices_of(r.label, right[k], columns, tests.of_method(k), level)
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Column:
+    """What rows are cut by: a name, the `values` (J) of slices that are large enough, their cut."""
+
+    name: str
+    values: tuple[str, ...]
+    cut: Cut
+
+
+def _right_by_row(r: Runs, ids: Sequence[str]) -> Floats:
+    """Who is right, (S, n) in the order of `ids`: 1 or 0, NaN where a seed has no such row."""
+    parts = list(r.by_seed.values())
+    if all(p.ids == ids for p in parts):
+        return np.stack([p.predicted == p.labels for p in parts]).astype(np.float64)
+    place = {i: k for k, i in enumerate(ids)}
+    right = np.full((len(parts), len(ids)), np.nan)
+    for of_seed, p in zip(right, parts, strict=True):
+        unknown = next((i for i in p.ids if i not in place), None)
+        if unknown is not None:
+            raise ValueError(f"{r.label}: row {unknown!r} is not among the rows of the attributes")
+        of_seed[[place[i] for i in p.ids]] = p.predicted == p.labels
+    return right
+
+
+def _column_of(name: str, values: Sequence[str | None], answered: NDArray[np.bool_]) -> _Column:
+    if len(values) != len(answered):
+        raise ValueError(
+            f"{name}: {len(values)} values for {len(answered)} rows; "
+            "expected one a row, in the order of the predictions"
+        )
+    known = np.array([v is not None for v in values]) & answered
+    array = np.array(["" if v is None else v for v in values], dtype=object)
+    counts = Counter(v for v, k in zip(values, known, strict=True) if v is not None and k)
+    most = int(known.sum()) - LEAST_ROWS
+    kept = tuple(v for v, n in _in_reading_order(counts) if LEAST_ROWS <= n <= most)
+    inside = np.array([known & (array == v) for v in kept]).reshape(len(kept), len(values))
+    return _Column(name, kept, Cut(known, inside))
+
+
+def _slices_of(
+    label: str, right: Floats, columns: Sequence[_Column], tests: SliceTests, level: float
+) -> Iterator[Slice]:
+    """One method's slices, with what was tested of each."""
+    of_seeds = iter(seed_variances(right, [c.cut for c in columns]).tolist())
+    p_values = iter(zip(tests.p_values.tolist(), tests.adjusted.tolist(), strict=True))
+    for column in columns:
+        for value, inside in zip(column.values, column.cut.inside, strict=True):
+            outside = column.cut.known & ~inside
+            of_slice, of_rest = (share_of_values(right[:, rows]) for rows in (inside, outside))
+            difference = of_slice.minus(of_rest, next(of_seeds), level)
+            p, adjusted = next(p_values)
+            low, high = difference.low or 0.0, difference.high or 0.0
+            yield Slice(
+                label=label,
+                column=column.name,
+                value=value,
+                rows=int(inside.sum()),
+                accuracy=of_slice.estimate(level),
+                rest=of_rest.estimate(level),
+                difference=difference,
+                p_value=p,
+                p_adjusted=adjusted,
+                named=adjusted <= 1 - level + 1e-12 and not low <= 0 <= high,
+            )
 
 
 def _in_reading_order(counts: Counter[str]) -> list[tuple[str, int]]:
@@ -176,12 +229,15 @@ def slice_sentence(s: Slice, tested: int | None = None) -> str:
     d = s.difference
     word = "weaker" if d.value < 0 else "stronger"
     p = "p < 0.001" if s.p_adjusted < 0.001 else f"p = {s.p_adjusted:.2g}"
-    holm_over = f" after Holm over {tested:,} slices" if tested else " after Holm"
+    of_all = f" over all {tested:,} slices" if tested else " over all slices"
+    ends = f"{100 * (d.low or 0):+.1f} to {100 * (d.high or 0):+.1f}"
+    few = s.accuracy.n < LEAST_SEEDS_FOR_OTHERS
+    only = f"; of {counted(s.accuracy.n, 'training')}, other seeds are not known" if few else ""
     lead = f"{s.label} is {word}" if s.named else f"{s.label} is not shown to differ"
     return (
         f"{lead} where {s.column} is {s.value}: {100 * s.accuracy.value:.1f} against "
         f"{100 * s.rest.value:.1f} percent elsewhere ({100 * d.value:+.1f} points, 95% interval "
-        f"{100 * (d.low or 0):+.1f} to {100 * (d.high or 0):+.1f}, {p}{holm_over}; {s.rows:,} rows)"
+        f"{ends}, {p}{of_all}; {s.rows:,} rows{only})"
     )
 
 

@@ -101,14 +101,16 @@ def compare_all(
     # The score table has None, with its reason, where a metric has no value.
     (measured,) = measure_all(runs, [chosen], rng, resamples)
     of_all = together(measured, chosen, rng)
+    alpha = 1 - level if alpha is None else alpha
     rule = _StudyRule(
         chosen,
         margin,
         level,
         len(of_all.contrasts),
         of_all.level_for_all(level),
+        of_all.level_for_all(1 - alpha),
         resamples,
-        1 - level if alpha is None else alpha,
+        alpha,
         1 - level if alpha_equivalent is None else alpha_equivalent,
     )
     chances = of_all.chances(chosen, margin)
@@ -120,13 +122,18 @@ def compare_all(
 
 @dataclass(frozen=True, slots=True)
 class _StudyRule:
-    """What all pairs share; `level_for_all`: of one interval, so that all hold at once."""
+    """What all pairs share.
+
+    `level_for_all`: of one interval, so that all hold at once; `level_to_tell`: of one that
+    excludes zero where a pair is told apart at this look.
+    """
 
     metric: Metric
     margin: float
     level: float
     pairs: int
     level_for_all: float
+    level_to_tell: float
     resamples: int
     alpha: float
     alpha_equivalent: float
@@ -222,7 +229,7 @@ def _what_is_missing(c: Contrast, p: float | None, rule: _StudyRule) -> _Missing
         return _Missing(None, None, reason)
     observed = Observed(c.value, c.noises, c.item_variance, c.seeds, c.rows)
     margin = rule.margin if rule.metric.percent else None
-    goal = Decision(abs(c.value), rule.level_for_all, rule.level, margin)
+    goal = Decision(abs(c.value), rule.level_to_tell, rule.level, margin)
     if c.deterministic:  # told, and yet undecided: the interval and the exact test disagree
         rows, reason = more_rows(observed, goal)
         return _Missing(None, rows, reason)

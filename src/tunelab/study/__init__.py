@@ -13,6 +13,7 @@ floors below. Torch is left to the methods.
 from __future__ import annotations
 
 from tunelab.study.foresight import Power, power
+from tunelab.study.looking import looks_to_come, note_look, rounds_of
 from tunelab.study.outputs import write_outputs
 from tunelab.study.planning import Plan, check_place, expand, plan
 from tunelab.study.progress import Progress, read_progress
@@ -39,9 +40,12 @@ __all__ = [
     "StudyEvent",
     "check_place",
     "expand",
+    "looks_to_come",
+    "note_look",
     "plan",
     "power",
     "read_progress",
+    "rounds_of",
     "run",
     "scheduled",
     "tell_user",

@@ -34,11 +34,11 @@ def score_transfer(
     taken: Sequence[str] = (),
 ) -> tuple[dict[str, Predictions], dict[str, Transfer]]:
     """Score other data once, after everything: predictions by name, and what they say."""
-    found: dict[str, Predictions] = {}
+    predictions: dict[str, Predictions] = {}
     facts: dict[str, Transfer] = {}
     for spec, other in others:
         name = free_name(other.name, (*taken, *facts))
-        found[f"{study_folder.TEST_ON}{name}"] = p = score(classifier, other.split)
+        predictions[f"{study_folder.TEST_ON}{name}"] = p = score(classifier, other.split)
         values, why = metrics.evaluate(p, label_names)
         facts[name] = Transfer(
             source=spec.source,
@@ -48,7 +48,7 @@ def score_transfer(
             reasons=why,
             domains=_by_domain(p, other.domains, label_names),
         )
-    return found, facts
+    return predictions, facts
 
 
 def _by_domain(
@@ -90,7 +90,7 @@ def score_elsewhere(
             for name, facts in before.details.transfer.items()
             if facts.source not in sources
         }
-        found, facts = score_transfer(missing, classifier, names, tuple(known))
+        new, facts = score_transfer(missing, classifier, names, tuple(known))
         earlier = tuple(d for d in before.spec.test_on if d.source not in sources)
         result = replace(
             before,
@@ -102,7 +102,7 @@ def score_elsewhere(
             for name, p in study_folder.read_predictions(study, spec.trial_id).items()
             if not name.startswith(study_folder.TEST_ON)
             or name.removeprefix(study_folder.TEST_ON) in known
-        } | found
+        } | new
         history = study_folder.read_history(study, spec.trial_id)
         with study_folder.new_trial(study, spec.trial_id) as folder:
             shutil.copytree(kept, folder, dirs_exist_ok=True)

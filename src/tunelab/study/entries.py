@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunelab.core.errors import ConfigError, suggest
-from tunelab.core.plain import Json, SettingValues
+from tunelab.core.plain import PlainValue, SettingValues
 from tunelab.core.values import MethodSpec
 from tunelab.methods import METHODS
 from tunelab.methods.settings import ALIASES, Settings
@@ -28,7 +28,7 @@ def resolve_entries(
     wrong: frozenset[str],
     *,
     origin: Mapping[str, str],
-    settings: SettingValues,
+    settings: Mapping[str, object],
     faults: Faults,
 ) -> list[Entry]:
     """Every method with its settings, a grid's points each as one. `asked`: as they are written."""
@@ -62,12 +62,12 @@ class Entry:
     label: str | None
     settings: SettingValues
     origin: dict[str, str]
-    tune: Any = None
+    tune: object = None
 
 
-def _without_aliases(values: SettingValues, where: str, faults: Faults) -> SettingValues:
+def _without_aliases(values: Mapping[str, object], where: str, faults: Faults) -> dict[str, object]:
     """Translate names from other tools; a known name wins over its alias."""
-    out: dict[str, Json] = {}
+    out: dict[str, object] = {}
     known = setting_fields()
     for key, value in values.items():
         name = str(key).replace("-", "_")
@@ -80,16 +80,17 @@ def _without_aliases(values: SettingValues, where: str, faults: Faults) -> Setti
 
 def _resolve_entry(
     i: int,
-    entry: SettingValues,
+    entry: Mapping[str, object],
     *,
-    shared: SettingValues,
-    flags: SettingValues,
+    shared: Mapping[str, object],
+    flags: Mapping[str, object],
     origin: Mapping[str, str],
     faults: Faults,
 ) -> list[Entry]:
     """One entry of `methods` -> its settings, one for each point of its grid; none at fault."""
     where = f"methods.{i}"
     name = entry.get("name")
+    label = None if entry.get("label") is None else str(entry["label"])
     if name not in METHODS:
         hint = suggest(str(name), METHODS, what="Methods")
         what = "has no name" if name is None else f"{name!r} is not a method"
@@ -106,7 +107,7 @@ def _resolve_entry(
             for k in unknown
         )
     )
-    values: dict[str, Json] = {}
+    values: dict[str, object] = {}
     came: dict[str, str] = {}
     for layer, said in ((shared, "training"), (own, where), (flags, "command line")):
         for key, value in layer.items():
@@ -123,31 +124,29 @@ def _resolve_entry(
     for point in points:
         settings = model(**point).model_dump(mode="json")
         whence = {k: came.get(k, f"default of {name}") for k in settings}
-        out.append(Entry(name, entry.get("label"), settings, whence, entry.get("tune")))
+        out.append(Entry(name, label, settings, whence, entry.get("tune")))
     return out
 
 
 def _grid_points(
-    model: type[Settings], values: SettingValues
-) -> tuple[list[SettingValues], list[str]]:
+    model: type[Settings], values: Mapping[str, object]
+) -> tuple[list[dict[str, object]], list[str]]:
     """Expand lists where the setting takes one value: r: [4, 8] gives two points."""
     faults: list[str] = []
-    choices: dict[str, list[Any]] = {}
+    choices: dict[str, list[object]] = {}
     for key, value in values.items():
         if not setting_faults(model, {key: value}) or not isinstance(value, list) or not value:
             choices[key] = [value]
         else:
             choices[key] = value
-    points: list[SettingValues] = [
-        dict(zip(choices, p, strict=True)) for p in itertools.product(*choices.values())
-    ]
+    points = [dict(zip(choices, p, strict=True)) for p in itertools.product(*choices.values())]
     for point in points:
         faults += setting_faults(model, point)
     return points, list(dict.fromkeys(faults))
 
 
 def _settings_of_no_method(
-    values: SettingValues, methods: Sequence[str] | None, what: str
+    values: Mapping[str, object], methods: Sequence[str] | None, what: str
 ) -> list[str]:
     """Settings that no method of this study has: a knob that is read by nothing is refused.
 
@@ -197,7 +196,7 @@ def label_methods(entries: Sequence[Entry]) -> tuple[MethodSpec, ...]:
     )
 
 
-def _value_in_label(value: Any) -> str:
+def _value_in_label(value: PlainValue) -> str:
     if isinstance(value, list):
         return "+".join(_value_in_label(v) for v in value)
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from tunelab.core import cache, machine
+from tunelab.core.plain import SettingValues
 from tunelab.core.values import Dataset, TrialResult, TrialSpec
 from tunelab.methods import METHODS
 from tunelab.models import bases
@@ -105,9 +106,9 @@ def _bytes_of(t: TrialSpec, dataset: Dataset, base: bases.Base | None, stacked: 
         return _BYTES_OF_A_PROCESS + costs.bytes_per_character * texts
     weights = 4.0 * bases.count_parameters(base) * costs.weight_copies
     longest = max((len(x.split()) for x in dataset.train.texts), default=1) * 1.5 + 2
-    length: float = min(longest, s.get("max_length", 1e9))
+    length = min(longest, _setting(s, "max_length", 1e9))
     layers, width, heads = _layers_width_heads(base)
-    tokens: float = s.get("per_device_train_batch_size", 0) * length * stacked
+    tokens = _setting(s, "per_device_train_batch_size", 0) * length * stacked
     kept = layers * (32 * width + 4 * heads * length)  # floats kept for a token's backward pass
     return (
         _BYTES_OF_A_PROCESS
@@ -115,6 +116,12 @@ def _bytes_of(t: TrialSpec, dataset: Dataset, base: bases.Base | None, stacked: 
         + 4 * (tokens * kept + _TOKENS_SCORED * 32 * width)
         + 8.0 * texts
     )
+
+
+def _setting(settings: SettingValues, name: str, otherwise: float) -> float:
+    """A setting that is a number; `otherwise` for a method that does not have it."""
+    value = settings.get(name)
+    return value if isinstance(value, int | float) else otherwise
 
 
 def _layers_width_heads(base: bases.Base) -> tuple[int, int, int]:
@@ -139,8 +146,8 @@ def stack_size(asked: int | None, t: TrialSpec, dataset: Dataset) -> int:
         return 1
     s = t.method.settings
     words = sum(len(x.split()) for x in dataset.train.texts) / max(1, len(dataset.train))
-    length = min(1.35 * words + 2, s.get("max_length", 1e9))
-    tokens = max(1.0, s.get("per_device_train_batch_size", 1) * length)
+    length = min(1.35 * words + 2, _setting(s, "max_length", 1e9))
+    tokens = max(1.0, _setting(s, "per_device_train_batch_size", 1) * length)
     return max(1, min(_HIGHEST_STACK, int(_TOKENS_THAT_FILL_A_CARD / tokens)))
 
 
@@ -281,8 +288,8 @@ def _operations(t: TrialSpec, dataset: Dataset, base: bases.Base | None) -> floa
     if t.base is None or base is None:
         return share * words * costs.work_per_word
     tokens = 1.35 * words + 2 * rows  # subwords and the special tokens
-    tokens = min(tokens, s.get("max_length", 1e9) * rows)
-    epochs = s.get("num_train_epochs", 1)
+    tokens = min(tokens, _setting(s, "max_length", 1e9) * rows)
+    epochs = _setting(s, "num_train_epochs", 1)
     # Validation is scored after every epoch, test once; a forward pass is a third of a step.
     scored = 0.33 * (len(dataset.validation) * epochs + len(dataset.test)) / rows
     return float(costs.work * _encoder_weights(base) * tokens * (epochs * share + scored))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ValidationError
 
 from tunelab.core.errors import ConfigError, suggest
-from tunelab.core.plain import SettingValues
 from tunelab.methods.settings import Settings
 from tunelab.study.file import DataSection, TuningSection
 
@@ -40,7 +40,7 @@ class Faults:
             raise ConfigError("\n".join(dict.fromkeys(self.lines)))
 
 
-def setting_faults(model: type[Settings], values: SettingValues) -> list[str]:
+def setting_faults(model: type[Settings], values: Mapping[str, object]) -> list[str]:
     """What is wrong with a method's settings, a line each."""
     try:
         model(**values)
@@ -56,7 +56,7 @@ def pydantic_faults(error: ValidationError, prefix: str, model: type[BaseModel])
     for fault in error.errors():
         parts = [str(p) for p in fault["loc"] if not _UNION_BRANCH.match(str(p))]
         key = prefix + ".".join(parts)
-        if fault["type"] == "extra_forbidden":
+        if fault["type"] in {"extra_forbidden", "invalid_key"}:
             section = _SECTION_OF_KEY.get(key.partition(".")[0], model) if "." in key else model
             fields = section.model_fields
             known = suggest(parts[-1], fields, what="Known")

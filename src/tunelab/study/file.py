@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
-from tunelab.core.plain import JsonObject
 from tunelab.methods import METHODS
 from tunelab.models.bases import BUNDLED
 from tunelab.study.space import LEARNING_RATE_FACTORS
@@ -101,7 +100,7 @@ class TuningSection(BaseModel):
         min_length=1,
         description="multiples of each method's own learning rate",
     )
-    space: dict[str, Any] | None = Field(
+    space: dict[str, object] | None = Field(
         None, description="setting: [values], or setting: {low, high, log}"
     )
     budget: int | None = Field(
@@ -129,14 +128,14 @@ class StudyFile(BaseModel):
         bool, Flag("Run the Python code that the model brings.", reads="switch")
     ] = Field(False, description="run the Python code that the base model brings")
     methods: Annotated[
-        list[str | dict[str, Any]],
+        list[str | dict[str, object]],
         Flag("Methods to compare ({default}).", "A,B,..", reads="names"),
     ] = Field(
         list(DEFAULT_METHODS),
         min_length=1,
         description="method names, or entries with a name and settings; a list is a grid",
     )
-    training: dict[str, Any] = Field(
+    training: dict[str, object] = Field(
         default_factory=dict, description="settings for every method that knows them"
     )
     seeds: Annotated[int | list[int], Flag("Seeds of each method ({default}).", "N", least=1)] = (
@@ -240,7 +239,7 @@ class StudyFile(BaseModel):
         gt=0,
         lt=1,
         description="expected share of test rows on which one of two methods alone is right, for "
-        "the smallest detectable difference (0.08, or from trials that are done)",
+        "the smallest detectable difference (0.08, or from trials or studies that are done)",
     )
     jobs: Annotated[
         Annotated[int, Field(ge=1)] | Literal["auto"],
@@ -332,7 +331,7 @@ def setting_fields() -> dict[str, tuple[list[str], str]]:
     return out
 
 
-def study_schema() -> JsonObject:
+def study_schema() -> dict[str, object]:
     """JSON schema of a study file, with every method's settings, for editors."""
     out = StudyFile.model_json_schema()
     out["title"] = "tunelab study"
@@ -366,5 +365,5 @@ def study_schema() -> JsonObject:
     return out
 
 
-def _words_and_default(value: JsonObject) -> JsonObject:
+def _words_and_default(value: Mapping[str, object]) -> dict[str, object]:
     return {k: value[k] for k in ("description", "default") if k in value}

@@ -13,12 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tunelab.analysis import Summary, summarise, tradeoff
-from tunelab.analysis.folds import final_trial
+from tunelab.analysis.folds import final_ids, final_trial
 from tunelab.core import files, study_folder
 from tunelab.core.artifact import MANIFEST, open_artifact, seal_again
 from tunelab.core.errors import ArtifactError, ConfigError, TrialError, suggest
 from tunelab.core.events import OnEvent
-from tunelab.core.plain import JsonObject
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Artifact, TrialResult, TrialSpec
 from tunelab.study.executors import ENGINES, Worker
@@ -65,7 +64,7 @@ def train_final(
         on_result(result)
     if result.status == "done":
         _say_what_to_expect(folder, spec, said)
-        before = [i for i in (record.final or {}).get("trials", ()) if i != spec.trial_id]
+        before = [i for i in final_ids(record) if i != spec.trial_id]
         study_folder.write_extra(folder, "final", {"trials": [*before, spec.trial_id]})
     return result
 
@@ -75,7 +74,7 @@ def train_on_all_rows(directory: Path, method: str | None, on_event: OnStudyEven
 
     Raises TrialError where training failed, or where there is nothing to recommend.
     """
-    flags: JsonObject = {"output_dir": str(directory)}
+    flags = {"output_dir": str(directory)}
     planned = plan(resolve_study(directory / "study.yaml", flags))
     with files.locked(directory):
         result = train_final(planned, method, on_event)

@@ -63,8 +63,8 @@ def scores_of_parts(
     values: dict[str, float | None] = {}
     reasons: dict[str, str] = {}
     for prefix, predictions in splits.items():
-        found, why = metrics.evaluate(predictions, label_names)
-        values |= {f"{prefix}_{k}": v for k, v in found.items()}
+        scores, why = metrics.evaluate(predictions, label_names)
+        values |= {f"{prefix}_{k}": v for k, v in scores.items()}
         reasons |= {f"{prefix}_{k}": v for k, v in why.items()}
     return values, reasons
 
@@ -77,11 +77,11 @@ def confusion_counts(p: Predictions) -> list[list[int]]:
 
 def latencies(classifier: Classifier, texts: tuple[str, ...]) -> tuple[float, float]:
     """Median and 95th percentile of the seconds that one text takes, tokenization included."""
-    some = texts[:: max(1, len(texts) // _LATENCY_TEXTS)][:_LATENCY_TEXTS]
-    for text in some[:_LATENCY_WARMUP]:
+    sample = texts[:: max(1, len(texts) // _LATENCY_TEXTS)][:_LATENCY_TEXTS]
+    for text in sample[:_LATENCY_WARMUP]:
         classifier.scores([text])
     seconds = []
-    for text in some:
+    for text in sample:
         started = time.perf_counter()
         classifier.scores([text])
         seconds.append(time.perf_counter() - started)
@@ -94,5 +94,5 @@ def scoring_of(classifier: Any) -> Scoring | None:
     prepared = getattr(getattr(classifier, "embedder", classifier), "prepared", None)
     if prepared is None:
         return None  # no transformer scores these texts
-    made = prepared()
-    return Scoring(made.engine, made.why, made.merged, made.precision)
+    ready = prepared()
+    return Scoring(ready.engine, ready.why, ready.merged, ready.precision)

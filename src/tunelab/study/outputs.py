@@ -9,6 +9,7 @@ from tunelab import report
 from tunelab.analysis import curves, summarise
 from tunelab.core import study_folder
 from tunelab.report import cards
+from tunelab.study.looking import note_look
 
 __all__ = [
     "write_outputs",
@@ -17,12 +18,13 @@ __all__ = [
 
 def write_outputs(directory: Path) -> None:
     """Write results.csv, comparison.json, report.html and model cards from what the study has."""
+    note_look(study_folder.read_study(directory))
     record = study_folder.read_study(directory)
     study_folder.write_results_csv(directory / "results.csv", record.results)
-    found = curves.learning_curves(record)
-    if found is not None:
-        study_folder.write_extra(directory, "curves", curves.curves_to_json(found))
-        record = replace(record, curves=curves.curves_to_json(found))
+    learned = curves.learning_curves(record)
+    if learned is not None:
+        study_folder.write_extra(directory, "curves", curves.curves_to_json(learned))
+        record = replace(record, curves=curves.curves_to_json(learned))
     if record.results:
         said = summarise(record)
         report.write_comparison(record, directory / "comparison.json", said)

@@ -11,11 +11,11 @@ from typing import Literal
 from tunelab import data
 from tunelab.core import study_folder
 from tunelab.core.errors import ConfigError
-from tunelab.core.plain import JsonObject, SettingValues
+from tunelab.core.plain import SettingValues
 from tunelab.core.values import Dataset, Fold, MethodSpec, TrialSpec
 from tunelab.data import Gate, behaviour
 from tunelab.data.gate.values import gate_from_json
-from tunelab.methods import METHODS, check
+from tunelab.methods import METHODS, check, notes
 from tunelab.models import bases
 from tunelab.study import folding, space, trackers
 from tunelab.study.spec import MOST_TRIALS, StudySpec
@@ -54,7 +54,7 @@ class Plan:
     gate: Gate
     sizes: tuple[int, ...] = ()
     others: tuple[data.OtherData, ...] = ()
-    behaviour: JsonObject | None = None
+    behaviour: Mapping[str, object] | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -96,12 +96,13 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
     if base:
         for m in _every_setting(spec):
             check(base, m)
-            if "max_length" in m.settings and METHODS[m.name].needs_base:
-                bases.check_length(base, m.settings["max_length"])
-    found = _known_or_new_gate(folder, folds)
+    gate = _known_or_new_gate(folder, folds)
     cases = _behaviour_cases(spec, dataset)
-    sizes, notes = _curve_sizes(spec, dataset)
-    return Plan(spec, dataset, whole, base, found, sizes, others, cases, (*said, *notes))
+    sizes, of_sizes = _curve_sizes(spec, dataset)
+    said = (*said, *of_sizes)
+    if base:
+        said = (*notes(base, spec.methods, dataset.label_names), *said)
+    return Plan(spec, dataset, whole, base, gate, sizes, others, cases, said)
 
 
 def count_trials(spec: StudySpec) -> int:
@@ -150,7 +151,7 @@ def _known_or_new_gate(folder: Path, folds: Sequence[Dataset]) -> Gate:
     return folding.gate_of_folds(folds)
 
 
-def _behaviour_cases(spec: StudySpec, dataset: Dataset) -> JsonObject | None:
+def _behaviour_cases(spec: StudySpec, dataset: Dataset) -> Mapping[str, object] | None:
     """The cases of the behaviour tests, as they are kept; None where the study has none."""
     if spec.behaviour is None:
         return None

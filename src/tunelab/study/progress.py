@@ -13,7 +13,8 @@ import yaml
 from numpy.typing import NDArray
 
 from tunelab.core import study_folder
-from tunelab.core.values import Fold, MethodSpec, TrialResult, TrialSpec
+from tunelab.core.plain import as_settings
+from tunelab.core.values import Fold, MethodSpec, Predictions, TrialResult, TrialSpec
 from tunelab.stats import choosing, racing
 from tunelab.study import space
 from tunelab.study.elsewhere import scored_on
@@ -125,7 +126,7 @@ def _tuned_so_far(
 
 def with_chosen(m: MethodSpec, entry: choosing.TunedMethod) -> MethodSpec:
     """A method with the settings that were chosen for it."""
-    return MethodSpec(m.name, m.label, {**m.settings, **entry.chosen})
+    return MethodSpec(m.name, m.label, {**m.settings, **as_settings(entry.chosen)})
 
 
 def _methods_for_all(
@@ -152,8 +153,8 @@ def _methods_for_all(
 
 def read_results(folder: Path, trials: Iterable[TrialSpec]) -> dict[str, TrialResult]:
     """Results that are on disk, by trial id."""
-    found = ((t.trial_id, study_folder.read_result(folder, t.trial_id)) for t in trials)
-    return {trial_id: result for trial_id, result in found if result is not None}
+    on_disk = ((t.trial_id, study_folder.read_result(folder, t.trial_id)) for t in trials)
+    return {trial_id: result for trial_id, result in on_disk if result is not None}
 
 
 def is_done(plan: Plan, result: TrialResult | None, trial: TrialSpec) -> bool:
@@ -216,7 +217,7 @@ def count_recorded_tries(
     plan: Plan, m: MethodSpec, entry: choosing.TunedMethod, fold: Fold | None = None
 ) -> int:
     """How many of the recorded settings were tried on this data, with these seeds."""
-    settings = [s.settings for s in choosing.average_by_setting(entry.tries)]
+    settings = [as_settings(s.settings) for s in choosing.average_by_setting(entry.tries)]
     ours = {t.trial_id for s in settings for t in tries_of(plan, m, s, fold)}
     # A setting that Optuna proposed twice counts twice: it was spent.
     return sum(t.trial_id in ours for t in entry.tries) // len(plan.spec.tuning.seeds)
@@ -237,6 +238,7 @@ def race_so_far(
     of = {(t.method.label, t.seed): t for t in trials}
     race = racing.start([m.label for m in spec.methods], len(spec.seeds))
     right: RightBySeed = {label: {} for label in race.labels}
+    ids: dict[int, tuple[str, ...]] = {}
     for seed in spec.seeds:
         if racing.over(race):
             break
@@ -250,8 +252,10 @@ def race_so_far(
             return race, left
         for t in due:
             if ended_well(results, t):
-                right[t.method.label][seed] = right_on_validation(folder, t)
-        race = racing.advance(race, right)
+                of_trial = _on_validation(folder, t)
+                right[t.method.label][seed] = of_trial.predicted == of_trial.labels
+                ids[seed] = of_trial.ids
+        race = racing.advance(race, right, _numbers_of_rows(ids))
     return race, ()
 
 
@@ -262,9 +266,25 @@ def ended_well(results: Mapping[str, TrialResult], t: TrialSpec) -> bool:
 
 def right_on_validation(folder: Path, t: TrialSpec) -> NDArray[np.bool_]:
     """Whether a finished trial classified each row of validation right."""
-    v = study_folder.read_predictions(folder, t.trial_id)["validation"]
+    v = _on_validation(folder, t)
     right: NDArray[np.bool_] = v.predicted == v.labels
     return right
+
+
+def _on_validation(folder: Path, t: TrialSpec) -> Predictions:
+    return study_folder.read_predictions(folder, t.trial_id)["validation"]
+
+
+def _numbers_of_rows(ids: Mapping[int, tuple[str, ...]]) -> dict[int, NDArray[np.int64]] | None:
+    """Numbers of each seed's validation rows; None where all seeds have the same rows.
+
+    Methods of a seed have the same rows, whichever they are.
+    """
+    if len(set(ids.values())) <= 1:
+        return None
+    every = dict.fromkeys(row for rows in ids.values() for row in rows)
+    number = {row: k for k, row in enumerate(every)}
+    return {seed: np.array([number[r] for r in rows]) for seed, rows in ids.items()}
 
 
 def trials_still_racing(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tunelab.core.errors import ConfigError
-from tunelab.core.plain import SettingValues
+from tunelab.core.plain import PlainValue, SettingValues
 from tunelab.study.space import TUNING_SEED, Range, Space, as_hashable
 
 __all__ = [
@@ -50,13 +50,13 @@ class Proposals:
             load_if_exists=True,
         )
         # A sampler that begins anew with the same seed would draw again what it drew before.
-        made = len(self._study.get_trials(deepcopy=False))
+        asked_before = len(self._study.get_trials(deepcopy=False))
         self._study.sampler = optuna.samplers.TPESampler(
-            seed=TUNING_SEED + made, n_startup_trials=5
+            seed=TUNING_SEED + asked_before, n_startup_trials=5
         )
         inside = {k: v for k, v in start.items() if k in space and _contains(space[k], v)}
         if not self._study.trials and len(inside) == len(space):
-            self._study.enqueue_trial(dict(self._encoded(inside)))
+            self._study.enqueue_trial(self._encoded(inside))
 
     def ask(self) -> tuple[int, SettingValues]:
         """The number of a try and its settings; first those that were asked for and not told."""
@@ -81,8 +81,8 @@ class Proposals:
         if value is None:
             self._study.tell(number, state=states.FAIL)
         elif pruned:
-            found = next(t for t in self._study.get_trials(deepcopy=False) if t.number == number)
-            self._optuna.trial.Trial(self._study, found._trial_id).report(value, step=1)
+            frozen = next(t for t in self._study.get_trials(deepcopy=False) if t.number == number)
+            self._optuna.trial.Trial(self._study, frozen._trial_id).report(value, step=1)
             self._study.tell(number, state=states.PRUNED)
         else:
             self._study.tell(number, value)
@@ -93,16 +93,16 @@ class Proposals:
         done = [t for t in self._study.get_trials(deepcopy=False) if t.state.is_finished()]
         return [self._decoded(t.params) for t in done if set(t.params) == set(self._space)]
 
-    def _encoded(self, settings: SettingValues) -> SettingValues:
+    def _encoded(self, settings: SettingValues) -> dict[str, PlainValue]:
         out = {}
         for name, value in settings.items():
             values = self._space[name]
-            found = isinstance(values, tuple)
-            out[name] = str(values.index(as_hashable(value))) if found else value  # type: ignore[union-attr]
+            place = values.index(as_hashable(value)) if isinstance(values, tuple) else None
+            out[name] = value if place is None else str(place)
         return out
 
-    def _decoded(self, params: SettingValues) -> SettingValues:
-        out = {}
+    def _decoded(self, params: Mapping[str, str | int | float]) -> SettingValues:
+        out: dict[str, PlainValue] = {}
         for name, value in params.items():
             values = self._space[name]
             chosen = values[int(value)] if isinstance(values, tuple) else value
@@ -110,7 +110,7 @@ class Proposals:
         return out
 
 
-def _contains(values: tuple[Any, ...] | Range, value: Any) -> bool:
+def _contains(values: tuple[PlainValue, ...] | Range, value: PlainValue) -> bool:
     if isinstance(values, Range):
         return isinstance(value, int | float) and values.low <= value <= values.high
     return as_hashable(value) in values

@@ -23,7 +23,7 @@ __all__ = [
 # --- reading --------------------------------------------------------------------------------
 
 
-def read_study_file(path: Path) -> dict[str, Any]:
+def read_study_file(path: Path) -> dict[str, object]:
     """The keys of a YAML file. Raises ConfigError where it is none, or a key stands twice."""
     try:
         value = yaml.load(path.read_text(encoding="utf-8"), Loader=_KeysOnce)  # noqa: S506  a safe loader
@@ -84,14 +84,14 @@ def scalar(text: str) -> Any:
     return value
 
 
-def dotted_keys(value: Any, prefix: str = "") -> dict[str, Any]:
+def dotted_keys(value: object, prefix: str = "") -> dict[str, object]:
     """Every value of a tree by its dotted key, such as methods.0.r."""
     items: Any = ()
     if isinstance(value, dict):
         items = value.items()
     elif isinstance(value, list):
         items = enumerate(value)
-    out: dict[str, Any] = {}
+    out: dict[str, object] = {}
     for key, inner in items:
         name = f"{prefix}{key}"
         out[name] = inner
@@ -99,7 +99,7 @@ def dotted_keys(value: Any, prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def set_dotted(tree: dict[str, Any], key: str, value: Any, faults: Faults) -> None:
+def set_dotted(tree: dict[str, object], key: str, value: object, faults: Faults) -> None:
     """Set a dotted key such as methods.0.r; a fault where the path does not exist."""
     *path, last = key.split(".")
     node: Any = tree
@@ -133,6 +133,6 @@ def as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def as_entry(value: Any) -> Any:
+def as_entry(value: object) -> object:
     """An entry of `methods` that is a name alone, as a section; another as it is."""
     return {"name": value} if isinstance(value, str) else value

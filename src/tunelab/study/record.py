@@ -11,6 +11,7 @@ from tunelab.core import files, study_folder
 from tunelab.core.version import __version__
 from tunelab.data.gate import values
 from tunelab.study import folding
+from tunelab.study.looking import forget_looks_at_other_data
 from tunelab.study.progress import Progress
 from tunelab.study.spec import study_yaml
 
@@ -60,6 +61,7 @@ def write(progress: Progress, command: str) -> None:
         "behaviour": plan.behaviour,
         "final": plan.spec.parts,
     }
+    forget_looks_at_other_data(folder, plan.dataset.fingerprint)
     for name, asked in has.items():
         if not asked:
             study_folder.remove_extra(folder, name)

@@ -14,7 +14,6 @@ from typing import Literal
 from pydantic import ValidationError
 
 from tunelab.core.errors import ConfigError, suggest
-from tunelab.core.plain import Json, JsonObject
 from tunelab.core.values import DataSpec
 from tunelab.data.behaviour import BUNDLED_SUITE
 from tunelab.stats.metrics import METRICS
@@ -42,8 +41,8 @@ __all__ = [
 
 def resolve_study(
     path: Path | None,
-    flags: JsonObject,
-    settings: JsonObject | None = None,
+    flags: Mapping[str, object],
+    settings: Mapping[str, object] | None = None,
     sets: Sequence[str] = (),
 ) -> StudySpec:
     """Resolve a study from a file (or none), flags, setting flags and `--set key=value` strings.
@@ -55,7 +54,7 @@ def resolve_study(
     raw, origin = _lay_over(path, flags, sets, faults)
     study, wrong = _parse_keys(raw, path, faults)
     entries = resolve_entries(
-        study, raw["methods"], wrong, origin=origin, settings=settings or {}, faults=faults
+        study, as_list(raw["methods"]), wrong, origin=origin, settings=settings or {}, faults=faults
     )
     faults.add(*_metric_faults(study.metric))
     seeds = _seed_numbers(study.seeds, faults)
@@ -107,8 +106,8 @@ _KEYS_OF_ONE_VALUE = tuple(
 
 
 def _lay_over(
-    path: Path | None, flags: JsonObject, sets: Sequence[str], faults: Faults
-) -> tuple[dict[str, Json], dict[str, str]]:
+    path: Path | None, flags: Mapping[str, object], sets: Sequence[str], faults: Faults
+) -> tuple[dict[str, object], dict[str, str]]:
     """The file with flags and --set laid over it, and where each of its dotted keys came from."""
     raw = read_study_file(path) if path else {}
     origin = {key: str(path) for key in dotted_keys(raw)} if path else {}
@@ -131,7 +130,7 @@ def _lay_over(
 
 
 def _parse_keys(
-    raw: dict[str, Json], path: Path | None, faults: Faults
+    raw: dict[str, object], path: Path | None, faults: Faults
 ) -> tuple[StudyFile, frozenset[str]]:
     """The file's own keys, and those that are left to their default because they are at fault."""
     data = raw["data"]
@@ -147,12 +146,12 @@ def _parse_keys(
         data = {**(data if isinstance(data, dict) else {}), "source": "?"}
     given = {k: v for k, v in (raw | {"data": data}).items() if k not in WRITTEN_KEYS}
     try:
-        return StudyFile(**given), frozenset()
+        return StudyFile.model_validate(given), frozenset()
     except ValidationError as e:
         faults.add(*pydantic_faults(e, "", StudyFile))
         wrong = frozenset(str(fault["loc"][0]) for fault in e.errors())
-    sound = {k: v for k, v in given.items() if k not in wrong}
-    return StudyFile(**{"data": {"source": "?"}, **sound}), wrong
+    sound = {k: v for k, v in given.items() if str(k) not in wrong}
+    return StudyFile.model_validate({"data": {"source": "?"}, **sound}), wrong
 
 
 def _sources_of_values(origin: Mapping[str, str], entries: Sequence[Entry]) -> dict[str, str]:
@@ -218,11 +217,6 @@ def _race_budget(study: StudyFile, race: bool, methods: int, faults: Faults) -> 
         faults.add(
             f"race: a race is decided row by row, by accuracy; the metric is {study.metric}. Leave "
             "race out, or judge by accuracy."
-        )
-    if race and study.vary_split:
-        faults.add(
-            "race: a race compares methods on the same validation rows; vary_split divides them "
-            "anew by each seed. Leave one of them out."
         )
     if race and methods == 1:
         faults.add("race: expected two or more methods, found one.")

@@ -18,8 +18,10 @@ from tunelab.core.events import Note
 from tunelab.core.values import TrialResult
 from tunelab.study import estimate, trackers
 from tunelab.study.executors import ENGINES, Executor, Worker
+from tunelab.study.foresight import remember_spreads
 from tunelab.study.missing import run_missing
 from tunelab.study.planning import count_trials
+from tunelab.study.progress import read_progress
 from tunelab.study.raced import race_methods
 from tunelab.study.schedule import OnStudyEvent, Replanned, Schedule, StudyEvent
 from tunelab.study.spec import StudySpec
@@ -84,6 +86,7 @@ def run(
         for result in _run_stages(first, hear, run_all):
             reporter.result(result)
             yield result
+    remember_spreads(read_progress(first.plan))
 
 
 def _run_stages(

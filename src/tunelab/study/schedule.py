@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tunelab.core.events import Event, event_to_json
-from tunelab.core.plain import JsonObject
 from tunelab.core.values import MethodSpec, TrialSpec
 from tunelab.methods import alike, why_alone
 from tunelab.study.estimate import estimate, makespan, side_by_side, stack_size
@@ -67,7 +66,7 @@ class Replanned:
 StudyEvent = Event | Replanned
 OnStudyEvent = Callable[[StudyEvent], None]
 # A user's own function: given an event as JSON, or {"event": "plan", "plan": Schedule}.
-OnUserEvent = Callable[[JsonObject], None]
+OnUserEvent = Callable[[Mapping[str, object]], None]
 
 
 def tell_user(on_event: OnUserEvent) -> OnStudyEvent:

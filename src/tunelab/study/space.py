@@ -6,10 +6,9 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from tunelab.core.errors import ConfigError
-from tunelab.core.plain import Json, JsonObject, SettingValues
+from tunelab.core.plain import PlainValue, SettingValues
 
 __all__ = [
     "LEARNING_RATE_FACTORS",
@@ -41,9 +40,14 @@ class Range:
     log: bool = False
     integer: bool = False
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Both ends, as the numbers that a setting takes."""
+        return (int(self.low), int(self.high)) if self.integer else (self.low, self.high)
+
 
 # setting -> the values to try, or the range to draw them from
-Space = Mapping[str, tuple[Any, ...] | Range]
+Space = Mapping[str, tuple[PlainValue, ...] | Range]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +70,16 @@ class Tuning:
         return self.budget or math.prod(len(tuple(v)) for v in _listed_values(self.spaces[label]))
 
 
-def _listed_values(space: Space) -> Iterable[tuple[Any, ...]]:
+def _listed_values(space: Space) -> Iterable[tuple[PlainValue, ...]]:
     return (v for v in space.values() if isinstance(v, tuple))
 
 
-def parse_space(value: SettingValues) -> Space:
+def parse_space(value: Mapping[str, object]) -> Space:
     """Read a space as users write it: {setting: [..]} or {setting: {low, high, log}}.
 
     Raises ValueError, without the setting's owner, for what is neither.
     """
-    out: dict[str, tuple[Any, ...] | Range] = {}
+    out: dict[str, tuple[PlainValue, ...] | Range] = {}
     for name, given in value.items():
         if isinstance(given, list | tuple) and given:
             # Each once: a value given twice would be tried twice.
@@ -87,12 +91,12 @@ def parse_space(value: SettingValues) -> Space:
     return out
 
 
-def as_hashable(value: Any) -> Any:
+def as_hashable(value: PlainValue) -> PlainValue:
     """A value that can be a key."""
     return tuple(value) if isinstance(value, list) else value
 
 
-def _parse_range(name: str, given: SettingValues) -> Range:
+def _parse_range(name: str, given: Mapping[str, object]) -> Range:
     unknown = [k for k in given if k not in ("low", "high", "log")]
     low, high = given.get("low"), given.get("high")
     if unknown or not isinstance(low, int | float) or not isinstance(high, int | float):
@@ -105,13 +109,13 @@ def _parse_range(name: str, given: SettingValues) -> Range:
     return Range(float(low), float(high), log, whole)
 
 
-def space_to_json(space: Space) -> JsonObject:
+def space_to_json(space: Space) -> SettingValues:
     """A space as users write it."""
-    out: dict[str, Json] = {}
+    out: dict[str, PlainValue] = {}
     for name, values in space.items():
         if isinstance(values, Range):
-            kind = int if values.integer else float
-            out[name] = {"low": kind(values.low), "high": kind(values.high), "log": values.log}
+            low, high = values.ends
+            out[name] = {"low": low, "high": high, "log": values.log}
         else:
             out[name] = [list(v) if isinstance(v, tuple) else v for v in values]
     return out

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tunelab.core.plain import JsonObject
+from tunelab.core.plain import SettingValues
 from tunelab.core.values import DataSpec, MethodSpec
 from tunelab.methods import METHODS
 from tunelab.study.space import Tuning, space_to_json
@@ -65,7 +65,7 @@ class StudySpec:
         return any(METHODS[m.name].needs_base for m in self.methods)
 
 
-def study_yaml(spec: StudySpec) -> JsonObject:
+def study_yaml(spec: StudySpec) -> dict[str, object]:
     """A study's keys as a resolved study.yaml has them, and `resolve_study` reads them again."""
     t = spec.tuning
     return {
@@ -95,6 +95,6 @@ def study_yaml(spec: StudySpec) -> JsonObject:
     }
 
 
-def _tune_yaml(spec: StudySpec, label: str) -> JsonObject | bool:
+def _tune_yaml(spec: StudySpec, label: str) -> SettingValues | bool:
     space = spec.tuning.spaces.get(label)
     return space_to_json(space) if space else False

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 from tunelab.core.errors import ConfigError, suggest
 from tunelab.core.events import Event, Progressed, event_to_json
@@ -46,6 +46,22 @@ class Run:
     folder: Path
 
 
+class StartedTracker(Protocol):
+    """What Accelerate's trackers have in common, as far as it is used."""
+
+    def start(self) -> None:
+        """Begin the run."""
+
+    def store_init_configuration(self, values: dict[str, str | int | float | bool]) -> None:
+        """Keep what the run depends on."""
+
+    def log(self, values: Mapping[str, float | str], step: int | None) -> None:
+        """Keep values of a step."""
+
+    def finish(self) -> None:
+        """End the run."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tracker:
     """A tracker: the module that must be there, its pip name, how Accelerate's class is made.
@@ -57,19 +73,21 @@ class Tracker:
     module: str
     package: str
     where: str
-    start: Callable[[Any, Run], Any]
-    finish: Callable[[Any], None] = lambda tracker: tracker.finish()
+    start: Callable[[Any, Run], StartedTracker]
+    finish: Callable[[StartedTracker], None] = lambda tracker: tracker.finish()
 
 
-def _tensorboard(make: Any, run: Run) -> Any:
+def _tensorboard(make: Any, run: Run) -> StartedTracker:
     # A folder for each method and one in it for each seed: TensorBoard groups runs by folder.
-    tracker = make(f"{_safe(run.group)}/{run.name}", logging_dir=run.folder / "tensorboard")
+    tracker: StartedTracker = make(
+        f"{_safe(run.group)}/{run.name}", logging_dir=run.folder / "tensorboard"
+    )
     tracker.start()
     return tracker
 
 
-def _trackio(make: Any, run: Run) -> Any:
-    tracker = make(
+def _trackio(make: Any, run: Run) -> StartedTracker:
+    tracker: StartedTracker = make(
         run.project,
         name=f"{run.group} {run.name}",
         group=run.group,
@@ -81,7 +99,7 @@ def _trackio(make: Any, run: Run) -> Any:
     return tracker
 
 
-def _finish_trackio(tracker: Any) -> None:
+def _finish_trackio(tracker: StartedTracker) -> None:
     from trackio import context_vars
 
     tracker.finish()
@@ -89,17 +107,19 @@ def _finish_trackio(tracker: Any) -> None:
     context_vars.current_run.set(None)
 
 
-def _wandb(make: Any, run: Run) -> Any:
+def _wandb(make: Any, run: Run) -> StartedTracker:
     run.folder.mkdir(parents=True, exist_ok=True)
-    tracker = make(run.project, name=f"{run.group} {run.name}", group=run.group, dir=run.folder)
+    tracker: StartedTracker = make(
+        run.project, name=f"{run.group} {run.name}", group=run.group, dir=run.folder
+    )
     tracker.start()
     return tracker
 
 
-def _mlflow(make: Any, run: Run) -> Any:
+def _mlflow(make: Any, run: Run) -> StartedTracker:
     import mlflow
 
-    tracker = make(run.project, run_name=f"{run.group} {run.name}")
+    tracker: StartedTracker = make(run.project, run_name=f"{run.group} {run.name}")
     tracker.start()
     # Not as the class's `tags`: those would be the whole experiment's too.
     mlflow.set_tag("group", run.group)
@@ -170,7 +190,7 @@ class Reporter:
     trials: Mapping[str, TrialSpec]
     say: Callable[[str], None]
     _current: str | None = None
-    _open: dict[str, Any] = field(default_factory=dict)
+    _open: dict[str, StartedTracker] = field(default_factory=dict)
     _waiting: dict[str, list[Progressed | TrialResult]] = field(default_factory=dict)
     _off: set[str] = field(default_factory=set)
     _step: int = 0
@@ -249,7 +269,7 @@ class Reporter:
             self.say(f"report_to: {name} failed and is left out from here on: {why}")
 
 
-def _started_tracker(name: str, run: Run) -> Any:
+def _started_tracker(name: str, run: Run) -> StartedTracker:
     from accelerate import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
@@ -274,7 +294,7 @@ def _flat_settings(spec: TrialSpec) -> dict[str, str | int | float | bool]:
 
 def _scalars(event: Progressed) -> dict[str, float]:
     """A row of the history under the names that transformers reports: train/loss, eval/loss."""
-    out = {}
+    out: dict[str, float] = {}
     for key, value in event_to_json(event).items():
         if key in {"step", "steps"} or isinstance(value, bool) or not _is_number(value):
             continue
@@ -292,7 +312,7 @@ def _final(result: TrialResult) -> dict[str, float | str]:
     return {**scores, **costs}
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 

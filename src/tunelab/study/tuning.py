@@ -103,11 +103,11 @@ def _search(
 
 def _outcome_of(plan: Plan, tries: Sequence[TrialSpec]) -> tuple[float | None, bool]:
     """A setting's mean score over its tries, None where one has none; whether one was pruned."""
-    found = read_results(plan.spec.output_dir, tries).values()
-    values = [choosing.validation_value(r, plan.spec.metric) for r in found]
+    results = read_results(plan.spec.output_dir, tries).values()
+    values = [choosing.validation_value(r, plan.spec.metric) for r in results]
     known = [v for v in values if v is not None]
     value = float(np.mean(known)) if len(known) == len(tries) else None
-    return value, any(r.details.pruned for r in found)
+    return value, any(r.details.pruned for r in results)
 
 
 def _stop_below(
@@ -131,10 +131,10 @@ def _error_of_difference(plan: Plan, a: Mapping[int, str], b: Mapping[int, str])
         return None  # each seed has rows of its own
 
     def runs(tries: Mapping[int, str]) -> stats.Runs:
-        found = {
+        by_seed = {
             s: study_folder.read_predictions(plan.spec.output_dir, i) for s, i in tries.items()
         }
-        return stats.Runs("", {s: f["validation"] for s, f in found.items()})
+        return stats.Runs("", {s: f["validation"] for s, f in by_seed.items()})
 
     try:
         both = runs(a), runs(b)
@@ -223,15 +223,15 @@ def _joined_entries(
 
 
 def _choice_among(
-    plan: Plan, m: MethodSpec, made: Sequence[tuple[SettingValues, TrialSpec]]
+    plan: Plan, m: MethodSpec, asked: Sequence[tuple[SettingValues, TrialSpec]]
 ) -> choosing.TunedMethod:
     """A method's entry in tuning.json: its tries so far, (setting, try), and what they choose."""
     t, folder, metric = plan.spec.tuning, plan.spec.output_dir, plan.spec.metric
-    found = [(settings, study_folder.read_result(folder, s.trial_id)) for settings, s in made]
-    tries = [choosing.try_of(settings, r, metric) for settings, r in found if r is not None]
+    results = [(settings, study_folder.read_result(folder, s.trial_id)) for settings, s in asked]
+    tries = [choosing.try_of(settings, r, metric) for settings, r in results if r is not None]
     start = start_settings(plan, m)
     # While tries are still to come, the choice is for the eye.
-    whole = len(made) >= t.tries(m.label) * len(t.seeds)
+    whole = len(asked) >= t.tries(m.label) * len(t.seeds)
     error = {"error": partial(_error_of_difference, plan)} if whole else {}
     higher = METRICS[metric].higher_is_better
     chosen, value, reason = choosing.choose_settings(tries, start, higher, **error)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from tunelab.core.errors import suggest
-from tunelab.core.plain import SettingValues
 from tunelab.methods import METHODS
 from tunelab.study.entries import Entry
 from tunelab.study.faults import Faults, setting_faults
@@ -45,7 +43,7 @@ def tuning_spaces(
     for i, entry in enumerate(entries):
         own = entry.tune is not None and came not in _FROM_FLAGS
         where = f"methods.{i} ({entry.name}): tune" if own else "tuning"
-        wanted: SettingValues = {}
+        wanted: Mapping[str, object] = {}
         if own:
             wanted = _own_space(entry, where, faults)
         elif asked is not False:
@@ -66,7 +64,7 @@ def tuning_spaces(
     return section, spaces
 
 
-def _own_space(entry: Entry, where: str, faults: Faults) -> SettingValues:
+def _own_space(entry: Entry, where: str, faults: Faults) -> Mapping[str, object]:
     """What a method's own `tune` asks for, without what a flag sets."""
     if isinstance(entry.tune, Mapping):
         return {k: v for k, v in entry.tune.items() if entry.origin.get(k) not in _FROM_FLAGS}
@@ -77,16 +75,16 @@ def _own_space(entry: Entry, where: str, faults: Faults) -> SettingValues:
 
 def _default_space(
     section: TuningSection, entry: Entry, entries: Sequence[Entry], explicit: bool
-) -> SettingValues:
+) -> Mapping[str, object]:
     """What a method tries where its entry does not say: settings of the section that it has."""
     known = METHODS[entry.name].settings.model_fields
     if section.space is not None:
         return {k: v for k, v in section.space.items() if k in known}
-    if "learning_rate" not in known:
+    rate = entry.settings.get("learning_rate")
+    if not isinstance(rate, int | float):  # it has none
         return {}
     if section.learning_rate is not None:
         return {"learning_rate": section.learning_rate}
-    rate = entry.settings["learning_rate"]
     twins = {e.settings["learning_rate"] for e in entries if e.name == entry.name}
     given = not entry.origin["learning_rate"].startswith("default")
     # A rate that was given is what is compared; so is each point of a grid of rates.
@@ -97,7 +95,7 @@ def _default_space(
     return {"learning_rate": [min(10.0, float(f"{rate * f:.3g}")) for f in section.around]}
 
 
-def _checked_space(wanted: SettingValues, name: str, where: str, faults: Faults) -> Space:
+def _checked_space(wanted: Mapping[str, object], name: str, where: str, faults: Faults) -> Space:
     """A space as it is searched, checked against a method's settings."""
     model = METHODS[name].settings
     unknown = [
@@ -115,11 +113,10 @@ def _checked_space(wanted: SettingValues, name: str, where: str, faults: Faults)
         return {}
     wrong_lines = []
     for key, values in space.items():
-        ends = values if isinstance(values, tuple) else (values.low, values.high)
+        ends = values if isinstance(values, tuple) else values.ends
         for value in ends:
-            plain: Any = list(value) if isinstance(value, tuple) else value
-            whole = isinstance(values, Range) and values.integer
-            wrong_lines += setting_faults(model, {key: int(plain) if whole else plain})
+            plain = list(value) if isinstance(value, tuple) else value
+            wrong_lines += setting_faults(model, {key: plain})
     faults.add(*(f"{where}: {fault}" for fault in dict.fromkeys(wrong_lines)))
     return space
 

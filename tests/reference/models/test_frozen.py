@@ -289,21 +289,21 @@ def test_a_file_is_found_only_when_it_is_whole(tmp_path: Path) -> None:
     path, shapes = tmp_path / "x.bin", [(2, 3), (5, 3)]
     parts = [torch.randn(s).bfloat16() for s in shapes]
     kept = Kept(path, shapes, torch.bfloat16)
-    assert kept.found() is None
+    assert kept.open() is None
     assert kept.begin() is None
     kept.write(1, parts[1])
     kept.finish({"seconds": 1})  # one is missing
-    assert Kept(path, shapes, torch.bfloat16).found() is None
+    assert Kept(path, shapes, torch.bfloat16).open() is None
     assert torch.equal(kept.read([1]), parts[1])
     kept.write(0, parts[0])
     kept.finish({"seconds": 1})
     kept.close()
     other = Kept(path, shapes, torch.bfloat16)
-    assert other.found() == {"seconds": 1}
+    assert other.open() == {"seconds": 1}
     assert torch.equal(other.read([1, 0, 1]), torch.cat([parts[1], parts[0], parts[1]]))
     other.close()
     path.write_bytes(path.read_bytes()[:-1])
-    assert Kept(path, shapes, torch.bfloat16).found() is None
+    assert Kept(path, shapes, torch.bfloat16).open() is None
     assert sorted(f.suffix for f in tmp_path.iterdir()) == [".bin", ".json"]
 
 
@@ -343,9 +343,9 @@ def test_who_writes_at_the_same_time_does_no_harm(tmp_path: Path) -> None:
         kept.finish({"seconds": 1})
         kept.close()
         again = Kept(tmp_path / "x.bin", shapes, torch.float32)
-        found = again.found() is not None and torch.equal(again.read([7, 3])[:, 0], expected)
+        same = again.open() is not None and torch.equal(again.read([7, 3])[:, 0], expected)
         again.close()
-        return found
+        return same
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(write_and_read, range(40)))
@@ -361,8 +361,8 @@ def test_the_files_not_used_for_longest_make_room(
             file = tmp_path / f"{name}{suffix}"
             file.write_bytes(b"x" * size)
             os.utime(file, (1e9 - age, 1e9 - age))
-    (tmp_path / "left.part").write_bytes(b"x")
-    os.utime(tmp_path / "left.part", (1, 1))
+    (tmp_path / ".left.bin.x1").write_bytes(b"x")
+    os.utime(tmp_path / ".left.bin.x1", (1, 1))
     assert cache.make_room(tmp_path, 500) is None
     assert sorted(f.name for f in tmp_path.iterdir()) == ["new.bin", "new.json"]
     why = cache.make_room(tmp_path, 1001)

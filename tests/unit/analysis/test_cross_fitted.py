@@ -12,9 +12,9 @@ from studies import METHODS, make_study
 from tunelab.analysis import summarise
 from tunelab.analysis.effects import effects
 from tunelab.analysis.folds import cross_fitted, final_trials, how_often_tested
+from tunelab.analysis.reading import on_every_row, paired_by_seed
 from tunelab.analysis.sensitivity import analyse
-from tunelab.analysis.summary import paired_by_seed, table
-from tunelab.analysis.verdict import headline
+from tunelab.analysis.summary import table
 from tunelab.core.study_folder import read_study
 from tunelab.core.values import Predictions
 from tunelab.data.gate import Finding, Gate
@@ -38,14 +38,22 @@ def test_how_often_rows_are_tested_in_words(seeds, often):
     assert cross_fitted({}, seeds) is None
 
 
-def test_a_headline_says_that_its_score_is_cross_fitted(tmp_path: Path):
+def test_the_answer_says_that_its_score_is_cross_fitted(tmp_path: Path):
     record = read_study(make_study(tmp_path, data={"folds": {"of": 3, "rows": 300}}))
-    said = summarise(record)
-    tail = "cross-fitted (3 folds: every one of 300 rows is tested once)"
-    assert headline(said).endswith(f"percent accuracy on test, {tail}")
-    plain = summarise(replace(record, data={k: v for k, v in record.data.items() if k != "folds"}))
-    assert headline(plain).endswith("percent accuracy on test")
+    tail = "percent accuracy on test, cross-fitted (3 folds: every one of 300 rows is tested once)"
+    assert tail in summarise(record).answer.sure
+    plain = replace(record, data={k: v for k, v in record.data.items() if k != "folds"})
+    assert "cross-fitted" not in summarise(plain).answer.sure
     assert final_trials(record) == ()
+
+
+def test_the_rows_that_a_method_was_tested_on_are_those_of_all_its_seeds():
+    folds = Runs("x", {0: predictions("abc", "a"), 1: predictions("cde", "cd")})
+    rows = on_every_row(folds)
+    assert "".join(rows.ids) == "abcde"
+    assert (rows.predicted == rows.labels).tolist() == [True, False, False, True, False]
+    same = Runs("x", {0: predictions("abc", "a"), 1: predictions("abc", "b")})
+    assert on_every_row(same).scores.tolist() == same.by_seed[0].scores.tolist()
 
 
 def test_methods_are_paired_by_seed_only_where_each_seed_has_the_same_rows_for_all():

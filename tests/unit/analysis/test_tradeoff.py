@@ -12,7 +12,8 @@ import pytest
 
 from studies import METHODS, make_study
 from tunelab.analysis import summarise, tradeoff
-from tunelab.analysis.front import COSTS, _undominated, front
+from tunelab.analysis.costs import COSTS, is_sure, ratio
+from tunelab.analysis.front import _undominated, front, surely_beaten
 from tunelab.analysis.numbers import cost_names
 from tunelab.core.errors import ConfigError
 from tunelab.core.study_folder import StudyRecord, read_study
@@ -75,10 +76,42 @@ def test_the_front_by_means(tmp_path: Path) -> None:
     assert by_label["lora"].probability == 1.0
     assert 0.5 < by_label["full"].probability < 1.0  # type: ignore[operator]
     assert found.sentences[0].startswith(
-        "No method beats these in both accuracy on test and size on disk"
+        "By the means no method beats these in both accuracy on test and size on disk"
     )
     assert "svm is beaten in both by lora, and surely so" in found.sentences
     json.dumps(tradeoff.recommendation_to_json(found))
+
+
+def test_few_seeds_are_sure_of_no_place_on_the_front(tmp_path: Path) -> None:
+    """Draws from one or two seeds called equals surely beaten in 8 to 22% of studies."""
+    for seeds in (1, 2, 5):
+        record = with_scores(study(tmp_path / str(seeds), seeds=seeds), FAR, 0.001)
+        found = front(record, "train_seconds")
+        assert all(p.probability is None for p in found.places)
+        assert all(p.surely_beaten_by is None for p in found.places)
+        assert len(found.sentences) == 1
+        assert found.sentences[0].startswith("By the means no method beats these")
+
+
+def test_surely_beaten_asks_for_a_verdict_and_for_a_sure_cost(tmp_path: Path) -> None:
+    said = summarise(with_scores(study(tmp_path), FAR, 0.001))
+    pair = next(c for c in said.comparisons if {c.a, c.b} == {"full", "svm"})
+    assert pair.verdict in {"better", "worse"}
+    best, worst = "full", "svm"
+
+    def beaten(cheap: list[float], dear: list[float], *, told: bool = True) -> dict[str, str]:
+        costs = {best: dict(enumerate(cheap)), worst: dict(enumerate(dear))}
+        c = pair if told else replace(pair, verdict="undecided")
+        return surely_beaten([c], costs, "train_seconds")
+
+    slow = [2.0, 2.1, 1.9, 2.0, 2.2, 2.0]
+    assert beaten([1.0] * 6, slow) == {worst: best}
+    assert beaten(slow, [1.0] * 6) == {}
+    assert beaten([1.0] * 6, slow, told=False) == {}
+    assert beaten([1.0] * 5, slow[:5]) == {}  # fewer than six runs
+    assert beaten([1.0, 5.0, 1.0, 1.0, 9.0, 1.0], slow) == {}  # an interval that holds 1
+    assert beaten([1.0, 1.0], [2.0, 2.0]) == {worst: best}  # a cost that does not vary
+    assert beaten([2.0, 2.0], [2.0, 2.0]) == {}
 
 
 def test_throughput_is_a_cost_of_which_more_is_better(tmp_path: Path) -> None:
@@ -111,9 +144,9 @@ def test_a_cheaper_method_that_loses_little_is_recommended(tmp_path: Path) -> No
     assert any("base model, which must lie beside it" in c for c in r.conditions)
     assert any("1,000 rows of test" in c for c in r.conditions)
     assert re.fullmatch(
-        r"Take lora: shown to lose less than 1 point against full, the best, 1\.5x faster to train "
-        r"\(4\d s against 6\d s\)",
-        r.short,
+        r"Take lora: (equivalent within 1 point to|shown to lose less than 1 point against) full, "
+        r"the best on validation, 1\.5x faster to train \(4\d s against 6\d s\)",
+        r.answer.sentence,
     )
     generous = tradeoff.recommend(record, margin=0.3)
     assert generous.choice == "svm-tfidf"
@@ -121,11 +154,12 @@ def test_a_cheaper_method_that_loses_little_is_recommended(tmp_path: Path) -> No
     strict = tradeoff.recommend(record, margin=0.0001)
     assert strict.choice == "full"
     assert "nothing else is shown to lose less than 0.01 points" in strict.sentence
-    assert strict.short == (
-        "Take full: best on validation; nothing cheaper is shown to lose less than 0.01 points"
+    assert strict.answer.sentence == (
+        "Take full: best on validation, equivalent to lora, better than svm and svm-tfidf; nothing "
+        "cheaper is shown to lose less than 0.01 points"
     )
     for found in (r, generous, strict):
-        assert len(found.short) <= 160  # two lines of a terminal
+        assert len(found.answer.sentence) <= 160  # two lines of a terminal
 
 
 def test_the_cost_decides_among_what_is_acceptable(tmp_path: Path) -> None:
@@ -140,26 +174,31 @@ def test_few_seeds_recommend_the_best_and_say_why(tmp_path: Path) -> None:
     assert not by_label["lora"].acceptable
     assert "3 seeds: at least 6 are needed" in by_label["lora"].reason
     assert r.choice == "full"
-    assert r.short.startswith("Take full: best on validation; with fewer than 6 seeds nothing")
+    assert "with fewer than 6 seeds nothing cheaper can be shown to be as good" in r.sentence
+    assert r.answer.take == "full"
+    assert "with 3 seeds no method is called better or worse (6 are needed)" in r.answer.sure
 
 
-def test_in_short_of_the_cheapest_and_of_the_only_one(tmp_path: Path) -> None:
+def test_the_answer_of_the_cheapest_and_of_the_only_one(tmp_path: Path) -> None:
     cheap = with_scores(study(tmp_path), {**FAR, "svm-tfidf": 0.95, "svm": 0.9499}, 0.0)
-    assert tradeoff.recommend(cheap).short == (
-        "Take svm-tfidf: best on validation, and the cheapest (training time)"
-    )
+    said = tradeoff.recommend(cheap).answer.sentence
+    assert said.startswith("Take svm-tfidf: ")
+    assert said.endswith("; also the cheapest (training time)")
     near = with_scores(study(tmp_path / "near"), {**FAR, "lora": 0.95, "full": 0.9499}, 0.0)
-    assert tradeoff.recommend(near).short == (
-        "Take lora: best on validation, and cheaper than what comes near it"
-    )
+    said = tradeoff.recommend(near).answer.sentence
+    assert said.startswith("Take lora: ")
+    assert said.endswith("; cheaper than what comes near it")
     alone = read_study(make_study(tmp_path / "one", methods=METHODS[3:], seeds=6))
-    assert tradeoff.recommend(alone).short == "Take lora: there is nothing to compare it with"
+    assert tradeoff.recommend(alone).answer.sentence == (
+        "Take lora: the only method that finished, so there is nothing to compare it with"
+    )
 
 
 def test_nothing_finished_and_bad_names(tmp_path: Path) -> None:
     record = study(tmp_path, seeds=1, rows=20)
     none = replace(record, results=tuple(replace(r, status="failed") for r in record.results))
     assert tradeoff.recommend(none).choice is None
+    assert tradeoff.recommend(none).answer.sentence.startswith("No trial finished")
     assert front(none).places == ()
     with pytest.raises(ConfigError, match="Did you mean 'train_seconds'"):
         front(record, "train_second")
@@ -182,16 +221,16 @@ def test_ratio_of_costs_is_paired_by_seed(tmp_path: Path) -> None:
         )
         for r in record.results
     )
-    e = tradeoff.ratio(replace(record, results=results), "full", "lora", "train_seconds")
+    e = ratio(replace(record, results=results), "full", "lora", "train_seconds")
     assert e is not None
     assert e.value == pytest.approx(np.exp(np.log(factors).mean()))
     assert e.low is not None
     assert e.high is not None
     assert 1.8 < e.low < e.value < e.high < 2.2
-    assert tradeoff.ratio(record, "full", "svm-tfidf", "adapter_parameters") is None
+    assert ratio(record, "full", "svm-tfidf", "adapter_parameters") is None
 
 
-def test_a_ratio_that_two_seeds_leave_open_reaches_below_one(tmp_path: Path) -> None:
+def test_a_ratio_of_two_seeds_is_a_range_and_not_sure(tmp_path: Path) -> None:
     record = study(tmp_path, rows=20)
     slower = {0: 1.1, 1: 1.6}
     results = tuple(
@@ -200,10 +239,13 @@ def test_a_ratio_that_two_seeds_leave_open_reaches_below_one(tmp_path: Path) -> 
         if (full := r.spec.method.label == "full") or r.spec.method.label == "lora"
         if r.spec.seed in slower
     )
-    e = tradeoff.ratio(replace(record, results=results), "full", "lora", "train_seconds")
+    e = ratio(replace(record, results=results), "full", "lora", "train_seconds")
     assert e is not None
     assert e.low is not None
-    assert e.low < 0.5  # it was cut at 1: "surely no faster"
+    # Two runs have no interval: the smallest and the largest ratio are told, and are not sure.
+    assert e.is_range
+    assert (e.low, e.high) == (pytest.approx(1.1), pytest.approx(1.6))
+    assert not is_sure(e)
 
 
 def test_a_summary_may_be_given(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +20,7 @@ from commands import run_here
 from studies import METHODS, make_study
 from tiny import reviews, write_csv
 from tunelab import data
-from tunelab.cli import app
+from tunelab.cli import app, compare
 from tunelab.core import artifact, study_folder
 from tunelab.core.errors import InputError
 from tunelab.core.values import DataSpec, Predictions, Seeds, Split
@@ -47,7 +49,8 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_recommend_says_its_reasons_and_shows_the_front(grid: Path) -> None:
     said = run("recommend", grid, "--margin", 20)
-    assert said.startswith("If a loss of 20 points is acceptable, svm-tfidf: ")
+    assert said.startswith("Take svm-tfidf: shown to lose less than 20 points against ")
+    assert "\nIf a loss of 20 points is acceptable, svm-tfidf: " in said
     assert "- If no loss at all is acceptable: lora[r=16]" in said
     assert "How" in said
     found = json.loads(run("recommend", grid, "--json", "--cost", "artifact_bytes"))
@@ -262,3 +265,16 @@ def test_what_python_users_give_is_understood_or_refused_in_a_line(
     for wrong, said in ((3, "found 3"), ([None], "Text 0 is NoneType"), (["\udce9"], "surrogate")):
         with pytest.raises(InputError, match=said):
             classifier.predict(wrong)
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("accuracy", "accuracy"),
+        ("f1_macro", "macro F1 (about, as of accuracy)"),
+        ("log_loss", "accuracy (for log loss none is known before)"),
+    ],
+)
+def test_what_a_study_finds_is_said_of_its_own_metric(metric: str, said: str) -> None:
+    progress: Any = SimpleNamespace(plan=SimpleNamespace(spec=SimpleNamespace(metric=metric)))
+    assert compare._judged(progress) == said

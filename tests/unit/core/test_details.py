@@ -149,17 +149,14 @@ def test_a_result_says_which_details_differ() -> None:
         {"frozen_layers": None},
         {"pruned": {"epoch": 1, "value": 0.5, "below": 0.6, "later": 1}},
         {"transfer": None},
-        {"transfer": {"other": {"source": "a", "rows": 1, "fingerprint": "f", "scores": {}}}},
-        {"scoring": {"engine": "fast"}},
     ],
 )
-def test_what_another_version_wrote_is_read(value: dict[str, Any]) -> None:
+def test_what_a_later_version_wrote_is_read(value: dict[str, Any]) -> None:
     read = Details.from_json(value)
     assert Details.from_json(read.to_json()) == read
 
 
-def test_hardware_of_another_version_is_read() -> None:
+def test_hardware_of_a_later_version_is_read() -> None:
     there = Provenance.from_json({"hardware": {"processor": "p", "cores": 8, "later": 1}})
     assert there.hardware.processor == "p"
     assert there.to_json()["hardware"] == {"processor": "p", "cores": 8}
-    assert Provenance.from_json({"hardware": None}).to_json() is not None

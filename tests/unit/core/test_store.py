@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from studies import METHODS, make_study
 from tunelab.core import study_folder
+from tunelab.core.errors import ArtifactError, InputError
 from tunelab.core.values import DataSpec, TrialResult
 from tunelab.study.executors import process
 
@@ -20,6 +23,7 @@ DIES = """
 import os, shutil, sys
 from pathlib import Path
 from tunelab.core import study_folder
+from tunelab.core.errors import ArtifactError, InputError
 study, trial_id, dies = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 rename, renamed = Path.replace, 0
 def counted(self, target):
@@ -67,3 +71,43 @@ def test_a_trial_that_dies_while_it_is_scored_elsewhere_stays_done(study: Path) 
     assert said.error is not None
     assert said.error.startswith("Not scored on other data: The trial's process was killed")
     assert of(study) == before
+
+
+@pytest.mark.parametrize("name", ["study.yaml", "data.json"])
+def test_a_study_whose_files_are_not_whole_is_refused_in_one_line(study: Path, name: str) -> None:
+    content = yaml.safe_load((study / name).read_text(encoding="utf-8"))
+    for key in list(content)[:2]:
+        del content[key]
+    (study / name).write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ArtifactError) as refused:
+        study_folder.read_study(study)
+    said = str(refused.value)
+    assert "\n" not in said
+    assert said.startswith(f"{study / name}: expected all that a study is written with, found none")
+    assert {"study.yaml": "tunelab, command", "data.json": "name, revision"}[name] in said
+    (study / name).write_text("[]", encoding="utf-8")
+    with pytest.raises(ArtifactError, match="expected all that a study is written with"):
+        study_folder.read_study(study)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "lacks"),
+    [
+        ("spec.json", "purpose", "'purpose'"),
+        ("result.json", "cost", "'cost'"),
+        ("result.json", "status", "status"),
+    ],
+)
+def test_a_trial_that_lacks_what_all_have_is_refused_in_one_line(
+    study: Path, name: str, key: str, lacks: str
+) -> None:
+    trial = study_folder.trial_dir(study, of(study).spec.trial_id)
+    content = json.loads((trial / name).read_text(encoding="utf-8"))
+    del content[key]
+    (trial / name).write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(InputError) as refused:
+        study_folder.read_study(study)
+    said = str(refused.value)
+    assert said.startswith(f"{trial}: not a trial as tunelab writes it (")
+    assert lacks in said
+    assert "\n" not in said

@@ -110,9 +110,7 @@ def test_predictions_of_a_suite_that_was_changed_are_known_for_it():
     assert not behaviour.are_of_cases(p, other)
     with pytest.raises(ValueError, match="of another suite"):
         results(SUITE, other, [Runs("c", {0: p})], NAMES)
-    older = replace(p, ids=tuple(f"behaviour:{i}" for i in range(len(p.ids))))
-    assert behaviour.are_of_cases(older, some)
-    assert not behaviour.are_of_cases(older, some[1:])
+    assert not behaviour.are_of_cases(p, some[1:])
 
 
 def test_direction_needs_a_fall_of_more_than_a_tenth():
@@ -234,7 +232,7 @@ def test_a_study_keeps_the_predictions_and_an_artifact_answers_the_same(tmp_path
 def test_from_python_a_suite_and_leaks_are_named_too(tmp_path: Path):
     words = {"positive": GOOD, "negative": BAD}
     rows = [[f"the {words[y][i % 8]} thing number {i}", y] for i in range(20) for y in words]
-    data = write_csv(tmp_path / "r.csv", rows, ["text", "label"])
+    data = write_csv(tmp_path / "r.csv", [*rows, *rows], ["text", "label"])
     assert api.load_data(data).fingerprint == api.load_data(data, on_leak="warn").fingerprint
     with pytest.raises(ConfigError, match="no such suite"):
         api.compare(

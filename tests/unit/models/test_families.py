@@ -124,7 +124,9 @@ def test_sizes_are_the_models_own(family: str, folders: dict[str, Path]) -> None
     assert sizes.heads == 2
     assert (sizes.vocabulary, sizes.embedding) == tuple(table.shape)
     assert sizes.own_layers == (1 if family == "albert" else 2)
-    assert sizes.longest == base.max_positions == 64
+    # RoBERTa's positions begin after the pad id, which is 0 here.
+    longest = 65 if FAMILIES[family].anatomy.after_pad else 64
+    assert sizes.longest == base.max_positions == longest
     down = next(m for n, m in model.named_modules() if re.fullmatch(FAMILIES[family].down, n))
     assert sizes.intermediate == (down.nx if FAMILIES[family].conv1d else down.in_features)
 
@@ -148,11 +150,12 @@ def test_inspect_model_says_all_of_every_family(
     assert said.code == 0, said.err
     assert "null" not in said.out
     facts = json.loads(said.out)
-    assert (facts["layers"], facts["hidden_size"], facts["max_positions"]) == (2, 32, 64)
+    assert (facts["layers"], facts["hidden_size"]) == (2, 32)
+    assert facts["max_positions"] == (65 if FAMILIES[family].anatomy.after_pad else 64)
     terminal.model_card(facts)
     shown = capsys.readouterr().out
     assert "None" not in shown
     lines = {" ".join(line.split()) for line in shown.splitlines()}
-    assert {"Layers x width 2 x 32", "Longest input 64 tokens"} <= lines
+    assert {"Layers x width 2 x 32", f"Longest input {facts['max_positions']} tokens"} <= lines
     assert {"embeddings", "layers", "head"} <= set(facts["parameters"])
     assert set(facts["head_modules"]) >= set(FAMILIES[family].head)

@@ -17,7 +17,7 @@ from tunelab.core.errors import InputError, ModelError
 from tunelab.core.values import MethodSpec
 from tunelab.methods import METHODS, check
 from tunelab.methods.neural import adapted
-from tunelab.models import bases, pretrained
+from tunelab.models import bases, parts, pretrained
 from tunelab.models.families import FAMILIES
 from tunelab.study import resolve
 
@@ -172,7 +172,7 @@ def test_an_unknown_family_works_once_it_is_named(unknown: bases.Base) -> None:
 
 def test_linear_modules_list_conv1d(gpt2: bases.Base) -> None:
     model, _ = pretrained.load_classifier(gpt2, ["a", "b"], seed=0)
-    found = pretrained.linear_modules(model, ["score"])
+    found = parts.linear_modules(model, ["score"])
     assert found == ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]
 
 
@@ -248,8 +248,8 @@ def test_quantised_layers_are_smaller_and_the_head_stays_float(  # FIELD 21
     assert quantised.classifier.weight.dtype == torch.float32
     assert type(quantised.bert.pooler.dense) is torch.nn.Linear
     layer, original = quantised.bert.encoder.layer[0], plain.bert.encoder.layer[0]
-    assert pretrained.weight_bytes(layer) < share * pretrained.weight_bytes(original)
-    counts = pretrained.parameter_counts(quantised, ["classifier"])
+    assert parts.weight_bytes(layer) < share * parts.weight_bytes(original)
+    counts = parts.parameter_counts(quantised, ["classifier"])
     assert counts["total_parameters"] == sum(p.numel() for p in plain.parameters())
 
 

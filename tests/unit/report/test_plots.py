@@ -87,7 +87,14 @@ def data(**changes: Any) -> PlotData:
         agreement={("svm", "full"): 0.7, ("svm", "lora"): 0.75, ("full", "lora"): 0.95},
         agreement_rows=200,
         reliability={
-            m: Reliability([0.55, 0.75, 0.95], [0.5, 0.7, 0.9], [20, 60, 120], 0.05)
+            m: Reliability(
+                [0.55, 0.75, 0.95],
+                [0.5, 0.7, 0.9],
+                [20, 60, 120],
+                estimate(0.05),
+                off=m == "full",
+                band=[(0.5, 0.6), (0.7, 0.8), (0.9, 1.0)],
+            )
             for m in METHODS[1:]
         },
         learning=tuple(
@@ -391,7 +398,10 @@ def test_names_with_markup_and_quotes_stay_data() -> None:
         precision_recall={m: Curve([0.0, 1.0], [1.0, 0.5], 0.5) for m in nasty},
         agreement={(nasty[0], nasty[1]): 0.5, (nasty[0], nasty[2]): 0.6},
         confusion={m: [[1, 2], [3, 4]] for m in nasty},
-        reliability={m: Reliability([0.6], [0.5], [4], 0.1) for m in nasty},
+        reliability={
+            m: Reliability([0.6], [0.5], [4], estimate(0.1), off=True, band=[(0.4, 0.8)])
+            for m in nasty
+        },
         learning=tuple(SizePoint(m, n, estimate(0.5)) for m in nasty for n in (10, 20)),
         tuning={m: [0.5, 0.6] for m in nasty},
         sensitivity=tuple(SettingLevel(m, m, m, estimate(0.1), 0.5) for m in nasty),
@@ -408,7 +418,7 @@ def test_names_with_markup_and_quotes_stay_data() -> None:
 
 def test_reliability_names_the_error_and_keeps_the_bins() -> None:
     shown = [r for r in rows(spec("calibration")) if "rows" in r]
-    assert {r["name"] for r in shown} == {"full (5.0)", "lora (5.0)"}
+    assert {r["name"] for r in shown} == {"full (5.0)", "lora (none seen)"}
     assert [(r["confidence"], r["accuracy"]) for r in shown[:3]] == [
         (0.55, 0.5),
         (0.75, 0.7),

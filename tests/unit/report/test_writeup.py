@@ -9,6 +9,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from huggingface_hub import ModelCard
@@ -19,8 +20,10 @@ from tunelab.analysis import Summary, summarise, versus
 from tunelab.core import artifact, study_folder
 from tunelab.core.errors import InputError
 from tunelab.core.study_folder import StudyRecord, read_study
+from tunelab.core.values import Comparison, Estimate
 from tunelab.report import cards, evidence, paper
 
+Verdict = Literal["better", "worse", "equivalent", "undecided"]
 NASTY = "a & b_c|d %$#{}~^\\ <script>"
 
 
@@ -202,6 +205,42 @@ def test_versus_pairs_the_methods_that_both_have(
     assert f"{100 * expected:+.1f}" in text
 
 
+def test_six_seeds_and_two_methods_tell_a_large_difference(tmp_path: Path) -> None:
+    """The correction for two methods made the sign-flip over six seeds impossible to pass: a
+    difference of 13 points was "undecided", whatever the seeds said.
+    """
+    worse = [replace(m, skill=m.skill - 0.6) for m in METHODS[2:]]
+    one = read_study(make_study(tmp_path / "one", seeds=6, rows=300, methods=METHODS[2:]))
+    other = read_study(make_study(tmp_path / "other", seeds=6, rows=300, methods=worse))
+    found = versus.between(one, other, "accuracy")
+    assert [s.standing for s in found.shared] == ["better", "better"]
+    for s in found.shared:
+        assert s.comparison is not None
+        assert s.comparison.difference.value > 0.1
+        assert s.comparison.sentence.endswith("after Holm's correction for 2 methods")
+
+
+def told(p: float, verdict: Verdict = "better") -> Comparison:
+    d = Estimate(0.13, 0.01, 0.25, 6, "")
+    return Comparison("a", "b", "accuracy", d, verdict, p, None, "", "a is better than b")
+
+
+def test_verdicts_against_another_study_are_corrected_once_for_all_methods() -> None:
+    given = [(told(p), "") for p in (0.001, 0.03, 0.04)]
+    found = [c for c, _ in versus._corrected([*given, (None, "no common seed")]) if c is not None]
+    assert [c.p_value for c in found] == pytest.approx([0.003, 0.06, 0.06])
+    assert [c.verdict for c in found] == ["better", "undecided", "undecided"]
+    assert found[1].sentence == (
+        "a is ahead of b: +13.0 points, 95% interval +1.0 to +25.0, but p = 0.06 after Holm's "
+        "correction for 3 methods"
+    )
+    ((alone, _),) = versus._corrected([(told(0.03), "")])
+    assert alone == told(0.03)
+    ((same, _),) = versus._corrected([(told(0.9, "equivalent"), "")])
+    assert same is not None
+    assert same.verdict == "equivalent"  # a test of its own, of each pair
+
+
 def test_versus_of_other_data_is_side_by_side_only(
     twins: tuple[StudyRecord, StudyRecord],
 ) -> None:
@@ -237,6 +276,10 @@ def test_the_command_writes_what_is_asked_for(
     }  # fmt: skip
     page = (out / "report.html").read_text(encoding="utf-8")
     assert 'id="versus"' in page
+    answer = summarise(twins[0]).answer
+    assert done.out.startswith(f"{answer.sentence}.\n{answer.sure}\n")
+    first = (out / "report.md").read_text(encoding="utf-8").splitlines()[2]
+    assert first == f"**{answer.sentence}.**"
     assert "against runs/study" in (out / "report.md").read_text(encoding="utf-8")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from commands import run_here
 from studies import make_study
-from tunelab.analysis import summary
+from tunelab.analysis.reading import read_runs
 from tunelab.core import study_folder
 from tunelab.core.values import Predictions, ScoreKind
 from tunelab.stats import Runs, calibration
@@ -111,7 +111,7 @@ def test_a_study_on_the_command_line(tmp_path: Path):
     by_label = {m["label"]: m for m in facts["methods"]}
     assert by_label["svm"]["before"] is None
     assert set(by_label["lora"]["temperatures"]) == {"0", "1", "2"}
-    runs = summary.read_runs(study_folder.read_study(folder))
+    runs = read_runs(study_folder.read_study(folder))
     again = calibrate(runs["validation"]["lora"], runs["test"]["lora"])
     assert again.before is not None
     assert by_label["lora"]["before"]["ece"]["value"] == again.before.ece.value

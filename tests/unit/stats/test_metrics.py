@@ -14,10 +14,8 @@ from tunelab.core.values import Predictions
 from tunelab.stats.metrics import (
     METRICS,
     evaluate,
-    expected_calibration_error,
     log_loss,
     per_class,
-    reliability,
     roc_auc,
 )
 from tunelab.stats.predictions import (
@@ -57,8 +55,8 @@ def test_values_by_hand(four_rows):
     assert values["roc_auc"] == 0.75  # of four pairs only (0.4, 0.6) is in the wrong order
     expected = -(math.log(0.9) + math.log(0.4) + math.log(0.4) + math.log(0.8)) / 4
     assert values["log_loss"] == pytest.approx(expected)
-    # four bins of one row each: |1-0.9|, |0-0.6|, |0-0.6|, |1-0.8|; the 0.6 rows share a bin
-    assert values["ece"] == pytest.approx((0.1 + 0.6 + 0.6 + 0.2) / 4)
+    # one bin; gaps 0.1, -0.6, -0.6, 0.2: of 12 products of two different rows the mean
+    assert values["ece"] == pytest.approx(math.sqrt((0.9**2 - 0.77) / 12))
 
 
 def test_metric_rows_are_consistent():
@@ -201,46 +199,6 @@ def test_row_order_does_not_matter():
     q = dataclasses.replace(p, labels=p.labels[order], scores=p.scores[order])
     a, b = evaluate(p, list("abc"))[0], evaluate(q, list("abc"))[0]
     assert a == pytest.approx(b)
-
-
-# --- calibration ----------------------------------------------------------------------------
-
-
-def test_ece_equals_its_definition():
-    rng = np.random.default_rng(2)
-    p = predictions(rng.integers(0, 4, 500), 3 * rng.normal(size=(500, 4)))
-    prob = probabilities(p.scores, "logit")
-    confidence, right = prob.max(axis=1), p.predicted == p.labels
-    expected = 0.0
-    for i in range(15):
-        inside = (confidence > i / 15) & (confidence <= (i + 1) / 15)
-        if inside.any():
-            expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-    assert expected_calibration_error(p) == pytest.approx(expected)
-
-
-def test_reliability_bins():
-    scores = [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
-    bins = reliability(predictions([0, 1, 0], scores, "probability"))
-    assert len(bins) == 15
-    assert [b.n for b in bins if b.n] == [1, 2]
-    assert bins[-1].n == 2  # a confidence of exactly 1 belongs to the last bin
-    assert bins[-1].confidence == 1.0
-    assert bins[-1].accuracy == 0.5
-    assert bins[0].accuracy is None
-    assert bins[0].confidence is None
-
-
-def test_bins_are_closed_on_the_right():
-    edge = float(np.linspace(0, 1, 16)[12])
-    (filled,) = [b for b in reliability(predictions([0], [[edge, 1 - edge]], "probability")) if b.n]
-    assert filled.high == edge
-
-
-def test_perfect_and_perfectly_wrong_calibration():
-    sure = [[1.0, 0.0]] * 4
-    assert expected_calibration_error(predictions([0] * 4, sure, "probability")) == 0.0
-    assert expected_calibration_error(predictions([1] * 4, sure, "probability")) == 1.0
 
 
 # --- curves ---------------------------------------------------------------------------------

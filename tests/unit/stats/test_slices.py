@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tunelab.core.study_folder import StudyRows
 from tunelab.core.values import DataSpec, Predictions, Split
 from tunelab.data import load
 from tunelab.stats import Runs, slices
-from tunelab.stats.crossed import mean_of_values
+from tunelab.stats.shares import share_of_values
 from tunelab.stats.slices import attributes, find_slices, named_slices, slice_sentence
 
 
@@ -58,7 +59,7 @@ def test_a_weak_slice_is_named_and_said():
     assert worst.difference.high < 0
     text = slice_sentence(worst, len(found))
     assert text.startswith("lora is weaker where kind is sarcasm: ")
-    assert "after Holm over 5 slices; 50 rows" in text
+    assert text.endswith("p < 0.001 over all 5 slices; 50 rows)")
     json.dumps(slices.slices_to_json(found))
 
 
@@ -97,24 +98,78 @@ def test_intervals_cover_the_truth(seeds: int, rows: int):
         hard = rng.normal(size=rows) * 1.2
         logit = 1.2 + hard[None, :] + spread * rng.normal(size=(seeds, 1))
         right = rng.random((seeds, rows)) < 1 / (1 + np.exp(-logit))
-        e = mean_of_values(right.astype(float)).estimate()
+        e = share_of_values(right.astype(float)).estimate()
         assert e.low is not None
         assert e.high is not None
         hits += e.low - 0.002 <= big <= e.high + 0.002
     assert 0.92 <= hits / 300 <= 0.995
 
 
-def test_variances_against_the_plain_formulas():
+def test_a_share_and_its_variances():
     rng = np.random.default_rng(4)
     right = (rng.random((1, 50)) < 0.7).astype(float)
-    one = mean_of_values(right)
-    assert one.components.row_means == pytest.approx(right.var(ddof=1) / 50 + 1 / 52**2)
+    one = share_of_values(right)
+    assert one.row_variance is None  # Wilson's own, of 50 coins
     same = np.repeat(right, 5, axis=0)  # seeds that repeat each other add nothing
-    e, f = one.estimate(), mean_of_values(same).estimate()
-    assert (e.low, e.high) == (pytest.approx(f.low), pytest.approx(f.high))
-    everything = mean_of_values(np.ones((3, 30))).estimate()
-    assert everything.low is not None
-    assert 0.85 < everything.low < 1.0
+    assert share_of_values(same).seed_variance == 0
+    everything = share_of_values(np.ones((3, 30))).estimate()
+    assert everything.low == pytest.approx(0.025 ** (1 / 30))  # exact: p^30 = 0.025
+    assert everything.high == 1.0
+
+
+def test_a_slice_without_a_mistake_is_not_named_for_that():
+    """Twenty rows that are all right, where 95% are: a t test would call that certain."""
+    right = np.ones((4, 400))
+    right[:, 20:40] = 0
+    by = {"c": ["all right"] * 20 + ["rest"] * 380}
+    found = find_slices([runs_of(right > 0)], by)
+    assert [s.named for s in found] == [False, False]
+    # One deal in three leaves twenty rows without one of twenty mistakes.
+    chance = np.prod([(380 - k) / (400 - k) for k in range(20)])
+    assert min(s.p_value for s in found) >= chance
+
+
+def test_p_of_one_seed_is_fishers():
+    """Dealing rows with one seed is Fisher's exact test of a 2 x 2 table (hypergeometric)."""
+    right = np.ones((1, 60))
+    right[:, [0, 1, 2, 3, 30]] = 0  # four of ten rows wrong, one of fifty
+    by = {"c": ["few"] * 10 + ["many"] * 50}
+    found = find_slices([runs_of(right > 0)], by)
+    at_least_four = sum(math.comb(5, k) * math.comb(55, 10 - k) / math.comb(60, 10) for k in (4, 5))
+    assert found[0].p_value == pytest.approx(at_least_four, abs=0.003)
+
+
+def test_what_only_some_seeds_do_on_a_slice_is_not_named():
+    """Three of six seeds fail it wholly, the others not at all: rows are certain, seeds not."""
+    right = np.ones((6, 300))
+    right[:, ::10] = 0
+    right[:3, 1:60:2] = 0
+    by = {"c": ["odd" if i < 60 and i % 2 else "rest" for i in range(300)]}
+    assert not named_slices(find_slices([runs_of(right > 0)], by))
+    right[:, 1:60:2] = 0
+    assert named_slices(find_slices([runs_of(right > 0)], by))
+
+
+def test_folds_have_other_rows_with_each_seed():
+    """A seed a fold: slices are over the union of their rows, by id."""
+    rng = np.random.default_rng(3)
+    ids = tuple(f"r{i}" for i in range(300))
+    right = rng.random(300) < np.where(np.arange(300) < 60, 0.4, 0.9)
+    labels = np.arange(300) % 2
+    scores = np.eye(2)[np.where(right, labels, 1 - labels)]
+    by_seed = {}
+    for fold in range(5):
+        rows = np.flatnonzero(np.arange(300) % 5 == fold)[::-1]
+        own = tuple(ids[i] for i in rows)
+        by_seed[fold] = Predictions(own, labels[rows], scores[rows], "probability")
+    by = {"c": ["hard"] * 60 + ["rest"] * 240}
+    found = find_slices([Runs("m", by_seed)], by, ids=ids)
+    hard = next(s for s in found if s.value == "hard")
+    assert hard.accuracy.value == pytest.approx(right[:60].mean())
+    assert hard.rows == 60
+    assert {s.value for s in named_slices(found)} == {"hard", "rest"}
+    with pytest.raises(ValueError, match="row 'r299' is not among"):
+        find_slices([Runs("m", by_seed)], {"c": ["x"] * 299}, ids=ids[:299])
 
 
 def test_small_slices_and_missing_values_are_left_out():

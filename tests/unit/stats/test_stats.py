@@ -149,7 +149,11 @@ def test_the_mean_of_a_deterministic_method_is_as_sure_as_its_rows():
     assert (one.low, one.high) == (None, None)
 
 
-@pytest.mark.parametrize("metric", [m.name for m in METRICS.values() if m.weighted])
+# A calibration error leaves a row's own luck out, which a row that was drawn twice has twice: it
+# has a test of its own (test_reliability).
+@pytest.mark.parametrize(
+    "metric", sorted({m.name for m in METRICS.values() if m.weighted} - {"ece"})
+)
 @pytest.mark.parametrize("kind", ["logit", "probability"])
 def test_weighted_metrics_equal_the_metric_of_the_rows_drawn(metric, kind):
     r = rng(3)

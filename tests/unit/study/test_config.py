@@ -249,6 +249,11 @@ def test_a_resolved_protocol_reads_back_the_same(tmp_path: Path, how: str) -> No
     assert replace(again, sources=spec.sources) == spec
 
 
+def test_a_label_that_yaml_reads_as_a_number_is_a_text(tmp_path: Path) -> None:
+    spec = load(tmp_path, "data: demo\nmethods: [{name: lora, label: 5}, {name: svm, label: 1.5}]")
+    assert [m.label for m in spec.methods] == ["5", "1.5"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -269,6 +274,7 @@ def test_a_resolved_protocol_reads_back_the_same(tmp_path: Path, how: str) -> No
         ("race: true\nmethods: [svm]", "race: expected two or more methods"),
         ("disagreement: 2", "disagreement: expected less than 1"),
         ("test_on: [{sauce: x}]", "test_on"),
+        ("1: x", "1: unknown key"),
     ],
 )
 def test_faults_of_the_protocol(tmp_path: Path, text: str, said: str) -> None:

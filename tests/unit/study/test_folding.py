@@ -80,7 +80,7 @@ def test_rows_left_out_of_the_train_of_folds_are_counted_before_the_run(tmp_path
     source = write_csv(tmp_path / "r.csv", [*rows, *rows[:30]], ["text", "label"])
     folds, note = settled(asked(source, seeds=6, **{"data.on_leak": "drop"}))
     assert folds == 6
-    assert "are dropped from its train" in note
+    assert "are dropped from train" in note
 
 
 def test_the_gate_finds_leaks_in_the_fold_that_tests_them(tmp_path):

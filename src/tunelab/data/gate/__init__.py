@@ -1,6 +1,7 @@
 """What is wrong with the data, before anything is trained on it. Door: `inspect` -> `Gate`.
 
 values        what a check sees and finds
+doubts        doubtful labels: a ranked list, and how much of it is wrong at least
 leaks         texts of one part in another, or of other data
 """
 

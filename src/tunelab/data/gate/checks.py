@@ -19,6 +19,7 @@ from tunelab.core.values import Dataset
 from tunelab.data.gate.giveaways import find_giveaways, find_leaking_columns
 from tunelab.data.gate.labels import find_imbalance, find_label_errors
 from tunelab.data.gate.leaks import find_conflicts, find_leaks, find_repeats
+from tunelab.data.gate.surface import find_surface_giveaways
 from tunelab.data.gate.texts import (
     find_html,
     find_mojibake,
@@ -62,6 +63,7 @@ CHECKS: dict[str, Callable[[DatasetView], list[Finding]]] = {
     "label-errors": find_label_errors,
     "leaking-column": find_leaking_columns,
     "giveaway": find_giveaways,
+    "surface": find_surface_giveaways,
     "imbalance": find_imbalance,
     "short": find_wordless_texts,
     "mojibake": find_mojibake,

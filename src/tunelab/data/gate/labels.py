@@ -9,17 +9,19 @@ from numpy.typing import NDArray
 
 from tunelab.core.words import rows_word
 from tunelab.data import duplicates
+from tunelab.data.gate.doubts import LEAST_TELLING, doubtful_labels, label_finding, reading
 from tunelab.data.gate.values import PARTS, Bag, DatasetView, Finding, Floats, Ints
 
 __all__ = [
     "find_imbalance",
     "find_label_errors",
-    "label_issues",
     "out_of_fold",
 ]
 
 BUCKETS = 1 << 18  # features of the label model: words and pairs of words, hashed
 FOLDS = 5
+SHOWN_DOUBTS = 20  # a ranked list is to be read
+TOLERANCE = 3e-4  # at 1e-3 the optimiser may stop where it began: gradients are means over rows
 
 
 # --- labels ---------------------------------------------------------------------------------
@@ -67,22 +69,6 @@ def _scattered(h: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return np.asarray((h ^ (h >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15))
 
 
-def label_issues(labels: Ints, probabilities: Floats) -> Ints:
-    """Rows whose label is probably wrong, the likeliest first: cleanlab on out-of-fold
-    probabilities (n, k) (Northcutt, Jiang and Chuang 2021, "Confident learning").
-    """
-    from cleanlab.filter import find_label_issues
-
-    found = find_label_issues(
-        labels,
-        probabilities,
-        filter_by="confident_learning",
-        return_indices_ranked_by="self_confidence",
-        n_jobs=1,
-    )
-    return np.asarray(found, dtype=np.int64)
-
-
 def out_of_fold(twins: duplicates.Twins, bag: Bag, labels: Ints, k: int, seed: int = 0) -> Floats:
     """Class probabilities (n, k) of each row by a linear TF-IDF model that has not seen its text.
 
@@ -106,7 +92,7 @@ def out_of_fold(twins: duplicates.Twins, bag: Bag, labels: Ints, k: int, seed: i
         if len(present) < 2:
             out[held[:, None], present[None, :]] = 1.0
             continue
-        model = LogisticRegression(C=10.0, tol=1e-3, max_iter=60)
+        model = LogisticRegression(C=10.0, tol=TOLERANCE, max_iter=60)
         _fit_quietly(model, features[twins.group[train]], labels[train])
         out[held[:, None], present[None, :]] = model.predict_proba(features[twins.group[held]])
     return out
@@ -151,39 +137,22 @@ def find_label_errors(look: DatasetView) -> list[Finding]:
         look.notes.append(f"label errors are not looked for: {why}")
         return []
     probabilities = out_of_fold(look.twins, look.bag, look.labels, k)
-    accuracy = float((probabilities.argmax(axis=1) == look.labels).mean())
-    majority = float(counts.max() / n)
-    if accuracy < majority + 0.05:
-        look.notes.append(
-            f"label errors are not looked for: a TF-IDF model is right on {accuracy:.0%}, always "
-            f"saying the largest class on {majority:.0%}: it cannot judge labels"
-        )
+    doubts = doubtful_labels(look.labels, probabilities)
+    if not len(doubts.rows):
+        if doubts.telling < LEAST_TELLING:
+            look.notes.append(f"no label is called doubtful: {doubts.reason}")
         return []
-    rows = label_issues(look.labels, probabilities)
-    if not len(rows):
-        return []
-
-    def note(i: int) -> str:
-        likely = int(probabilities[i].argmax())
-        own = probabilities[i, look.labels[i]]
-        return (
-            f"looks like {look.label_names[likely]!r} ({probabilities[i, likely]:.0%}; "
-            f"its own label {own:.0%})"
-        )
-
     return [
-        Finding(
-            check="label-errors",
-            where="all",
-            level="warning" if len(rows) / n >= 0.05 and accuracy > 0.9 else "note",
-            count=len(rows),
+        label_finding(
+            doubts,
             of=n,
-            says=f"{len(rows):,} of {n:,} labels are doubtful: a TF-IDF model that did not see the "
-            f"row is sure of another class (it is right on {accuracy:.0%} of rows)",
-            advice="Read the first ones: some are wrong, others only hard.",
-            numbers={"share": len(rows) / n, "out_of_fold_accuracy": accuracy},
-            examples=look.examples(rows, note),
-            test_ids=look.test_ids(rows),
+            judges="a TF-IDF model that did not see the row",
+            examples=look.examples(
+                doubts.rows,
+                lambda i: reading(look.label_names, probabilities[i], int(look.labels[i])),
+                SHOWN_DOUBTS,
+            ),
+            test_ids=look.test_ids(doubts.rows),
         )
     ]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,11 +17,10 @@ from tunelab.data.gate.values import (
     DatasetView,
     Example,
     Finding,
-    Floats,
     Gate,
-    Ints,
     RowRef,
 )
+from tunelab.data.passages import Kind
 
 __all__ = [
     "against",
@@ -38,44 +38,34 @@ def against(dataset: Dataset, other: Dataset, parts: Sequence[str] = PARTS) -> t
     `test_ids` are ids of the other dataset, `where` is "train/<other's name> <part>".
     """
     out = []
+    train = dataset.train
+    number = {name: i for i, name in enumerate((*dataset.label_names, *other.label_names))}
+    numbers = [
+        np.array([number[x] for x in names]) for names in (dataset.label_names, other.label_names)
+    ]
     for part in parts:
         held: Split = other.parts[part]
-        found = duplicates.match(dataset.train.texts, held.texts)
-        rows = np.flatnonzero(found.found)
-        if not len(rows):
+        labels = numbers[0][train.labels], numbers[1][held.labels]
+        found = duplicates.match(train.texts, held.texts, labels)
+        if not found.found.any():
             continue
-        examples = []
-        for i in rows[np.argsort(found.similarity[rows], kind="stable")][:EXAMPLES]:
-            j = int(found.row[i])
-            train_label = dataset.label_names[int(dataset.train.labels[j])]
-            examples.append(
-                Example(
-                    (
-                        RowRef(
-                            "train",
-                            dataset.train.ids[j],
-                            train_label,
-                            short(dataset.train.texts[j]),
-                        ),
-                        RowRef(
-                            f"{other.name} {part}",
-                            held.ids[i],
-                            other.label_names[int(held.labels[i])],
-                            short(held.texts[i]),
-                        ),
-                    ),
-                    said_alike(found.similarity[i]),
-                )
+        place = f"{other.name} {part}"
+        examples = tuple(
+            Example(
+                (
+                    _row_of("train", train, dataset.label_names, int(found.row[i])),
+                    _row_of(place, held, other.label_names, int(i)),
+                ),
+                said_alike(found.kind[i], found.similarity[i]),
             )
-        same = int((found.similarity == 1).sum())
+            for i in _shown(found)
+        )
         out.append(
             leak_finding(
-                f"train/{other.name} {part}",
-                count=len(rows),
-                of=len(held),
-                same=same,
-                examples=tuple(examples),
-                ids=tuple(held.ids[i] for i in rows),
+                f"train/{place}",
+                found,
+                examples=examples,
+                ids=tuple(held.ids[i] for i in np.flatnonzero(found.found)),
                 place=f"the {part} part of {other.name}",
                 advice="Leave them out of the score, or choose other training data.",
             )
@@ -91,19 +81,20 @@ def joined_leaks(first: Gate, others: Sequence[Gate]) -> Gate:
     out = []
     for where in dict.fromkeys(f.where for g in gates for f in g.of("leak")):
         reference, _, part = where.partition("/")
-        found = [f for g in gates for f in g.of("leak", where)]
+        of_fold = [f for g in gates for f in g.of("leak", where)]
+        count, of = sum(f.count for f in of_fold), sum(g.sizes[part] for g in gates)
+        numbers = {k: sum(f.numbers[k] for f in of_fold) for k in of_fold[0].numbers}
+        kinds = {kind: int(numbers[kind.name.lower()]) for kind in Kind}
         out.append(
-            leak_finding(
-                where,
-                count=sum(f.count for f in found),
-                of=sum(g.sizes[part] for g in gates),
-                same=int(sum(f.numbers["same"] for f in found)),
-                examples=found[0].examples,
-                ids=tuple(dict.fromkeys(i for f in found for i in f.test_ids)),
-                place=f"the {part} parts of {len(gates)} folds",
-                advice=found[0].advice,
-                reference=reference,
-                torn=int(sum(f.numbers.get("other_label", 0) for f in found)),
+            replace(
+                of_fold[0],
+                level="fault" if count / of >= 0.01 and reference == "train" else "warning",
+                count=count,
+                of=of,
+                says=f"{count:,} of {of:,} rows of the {part} parts of {len(gates)} folds stand in "
+                f"{reference} too{said_how_alike(kinds)}",
+                numbers={**numbers, "share": count / of},
+                test_ids=tuple(dict.fromkeys(i for f in of_fold for i in f.test_ids)),
             )
         )
     torn_texts = [i for g in gates for f in g.of("conflicts") for i in f.test_ids]
@@ -116,19 +107,37 @@ def joined_leaks(first: Gate, others: Sequence[Gate]) -> Gate:
     return replace(first, findings=tuple(sorted(out, key=lambda f: levels.index(f.level))))
 
 
+def _row_of(part: str, split: Split, label_names: Sequence[str], i: int) -> RowRef:
+    return RowRef(part, split.ids[i], label_names[int(split.labels[i])], short(split.texts[i]))
+
+
 # --- duplicates, leaks, conflicts -----------------------------------------------------------
 
 
-def said_alike(similarity: float) -> str:
-    return "the same, case and marks aside" if similarity == 1 else f"{similarity:.0%} alike"
+def said_alike(kind: int | np.int64, similarity: float) -> str:
+    """How two texts are alike, for an example."""
+    return {
+        Kind.SAME: "the same, case and marks aside",
+        Kind.NEAR: f"nearly the same: {similarity:.0%} of the wording",
+        Kind.CONTAINED: f"contained: {similarity:.0%} of the shorter is in the other",
+    }[Kind(int(kind))]
+
+
+def _shown(found: duplicates.Matches) -> list[int]:
+    """Rows to show: of each kind in turn, the least alike first: those a reader has to judge."""
+    by_kind = [
+        rows[np.argsort(found.similarity[rows], kind="stable")]
+        for kind in (Kind.NEAR, Kind.CONTAINED, Kind.SAME)
+        if len(rows := np.flatnonzero(found.kind == kind))
+    ]
+    turns = itertools.zip_longest(*(rows[:EXAMPLES] for rows in by_kind))
+    return [int(i) for turn in turns for i in turn if i is not None][:EXAMPLES]
 
 
 def leak_finding(
     where: str,
+    found: duplicates.Matches,
     *,
-    count: int,
-    of: int,
-    same: int,
     examples: tuple[Example, ...],
     ids: tuple[str, ...],
     place: str,
@@ -136,6 +145,8 @@ def leak_finding(
     reference: str = "train",
     torn: int | None = None,
 ) -> Finding:
+    count, of = int(found.found.sum()), len(found.row)
+    kinds = {kind: found.count(kind) for kind in Kind}
     return Finding(
         check="leak",
         where=where,
@@ -143,11 +154,10 @@ def leak_finding(
         count=count,
         of=of,
         says=f"{count:,} of {of:,} rows of {place} stand in {reference} too"
-        + said_how_alike(same, count - same),
+        + said_how_alike(kinds),
         advice=advice,
         numbers={
-            "same": same,
-            "near": count - same,
+            **{kind.name.lower(): kinds[kind] for kind in Kind},
             "share": count / of,
             **({} if torn is None else {"other_label": torn}),
         },
@@ -156,27 +166,35 @@ def leak_finding(
     )
 
 
-def said_how_alike(same: int, near: int) -> str:
+def said_how_alike(kinds: Mapping[Kind, int]) -> str:
     """How rows stand a second time: " (3 the same, 2 nearly)", ", nearly the same", or nothing."""
-    if not near:
+    some = [kind for kind in Kind if kinds[kind]]
+    if not some or some == [Kind.SAME]:
         return ""
-    return f" ({same:,} the same, {near:,} nearly)" if same else ", nearly the same"
+    if len(some) == 1:
+        return {Kind.NEAR: ", nearly the same", Kind.CONTAINED: ", in part"}[some[0]]
+    words = {Kind.SAME: "the same", Kind.NEAR: "nearly", Kind.CONTAINED: "in part"}
+    return f" ({', '.join(f'{kinds[kind]:,} {words[kind]}' for kind in some)})"
 
 
 def find_leaks(look: DatasetView) -> list[Finding]:
-    """Rows of a later part whose text, or nearly, stands in an earlier one."""
+    """Rows of a later part whose text, nearly or in part, stands in an earlier one."""
     out = []
     twins = look.twins
     for reference, part in (("train", "test"), ("train", "validation"), ("validation", "test")):
-        row, similar = _best_match(twins, look.rows(reference), look.rows(part))
-        found = np.flatnonzero(row >= 0)
-        if not len(found):
+        earlier, rows = look.rows(reference), look.rows(part)
+        row_of = np.full(len(twins.first), -1, dtype=np.int64)
+        row_of[twins.group[earlier[::-1]]] = earlier[::-1]
+        found = duplicates.nearest(twins, row_of, twins.group[rows])
+        leaked = np.flatnonzero(found.found)
+        if not len(leaked):
             continue
-        rows = look.rows(part)[found]
-        order = np.argsort(similar[found], kind="stable")[:EXAMPLES]
         examples = tuple(
-            Example((look.ref(row[found[i]]), look.ref(rows[i])), said_alike(similar[found[i]]))
-            for i in order
+            Example(
+                (look.ref(found.row[i]), look.ref(rows[i])),
+                said_alike(found.kind[i], found.similarity[i]),
+            )
+            for i in _shown(found)
         )
         advice = (
             "Remove them from train with --on-leak drop."
@@ -186,73 +204,93 @@ def find_leaks(look: DatasetView) -> list[Finding]:
         out.append(
             leak_finding(
                 f"{reference}/{part}",
-                count=len(found),
-                of=len(look.rows(part)),
-                same=int((similar == 1).sum()),
+                found,
                 examples=examples,
-                ids=look.test_ids(rows),
+                ids=look.test_ids(rows[leaked]),
                 place=f"the {part} part",
                 advice=advice,
                 reference=reference,
-                torn=int((look.labels[row[found]] != look.labels[rows]).sum()),
+                torn=int((look.labels[found.row[leaked]] != look.labels[rows[leaked]]).sum()),
             )
         )
     return out
 
 
-def _best_match(twins: duplicates.Twins, reference: Ints, rows: Ints) -> tuple[Ints, Floats]:
-    """For each of `rows` its likest row of `reference` (-1: none is near) and the similarity."""
-    row_of = np.full(len(twins.first), -1, dtype=np.int64)
-    row_of[twins.group[reference[::-1]]] = reference[::-1]
-    return duplicates.nearest(twins, row_of, twins.group[rows])
-
-
 def find_repeats(look: DatasetView) -> list[Finding]:
-    """Rows whose text, or nearly, stood earlier in the same part."""
+    """Rows whose text, or nearly, stood earlier in the same part; and how many share a passage.
+
+    Those that are contained in another one do no harm within a part: they are only counted.
+    """
     out = []
-    twins = look.twins
     for part in PARTS:
         rows = look.rows(part)
-        group = twins.group[rows]
+        group = look.twins.group[rows]
         first: dict[int, int] = {}
         earlier = np.array([first.setdefault(int(g), i) for i, g in enumerate(group)], np.int64)
-        same = earlier < np.arange(len(rows))
-        near: dict[int, tuple[int, float]] = {}
-        for (a, b), s in zip(twins.pairs.tolist(), twins.similarity.tolist(), strict=True):
-            if a in first and b in first:
-                late, soon = (a, b) if first[a] > first[b] else (b, a)
-                if s > near.get(late, (0, 0.0))[1]:
-                    near[late] = (soon, s)
-        n_same, n_near = int(same.sum()), len(near)
-        if not n_same + n_near:
+        same = np.flatnonzero(earlier < np.arange(len(rows)))
+        near = _likest_earlier(look.twins, first, Kind.NEAR)
+        contained = _likest_earlier(look.twins, first, Kind.CONTAINED)
+        contained = {late: soon for late, soon in contained.items() if late not in near}
+        if not len(same) + len(near) + len(contained):
             continue
-        shown = [
-            Example((look.ref(rows[earlier[i]]), look.ref(rows[i])), said_alike(1.0))
-            for i in np.flatnonzero(same)[:3]
+        shown = [(earlier[i], i, Kind.SAME, 1.0) for i in same[:3]]
+        shown += [
+            (first[soon], first[late], kind, similar)
+            for kind, likest in ((Kind.NEAR, near), (Kind.CONTAINED, contained))
+            for late, (soon, similar) in sorted(likest.items(), key=lambda kv: (kv[1][1], kv[0]))
         ]
-        for late, (soon, s) in sorted(near.items(), key=lambda kv: (kv[1][1], kv[0])):
-            if len(shown) >= EXAMPLES:
-                break
-            shown.append(
-                Example((look.ref(rows[first[soon]]), look.ref(rows[first[late]])), said_alike(s))
+        count = len(same) + len(near)
+        share = count / len(rows)
+        told = f"{count:,} of {len(rows):,} rows of {part} repeat an earlier one" + said_how_alike(
+            {Kind.SAME: len(same), Kind.NEAR: len(near), Kind.CONTAINED: 0}
+        )
+        if contained and count:
+            told += f"; {len(contained):,} more share a passage with one"
+        elif contained:
+            told = (
+                f"{len(contained):,} of {len(rows):,} rows of {part} share a passage with another"
             )
-        late_rows = rows[[*np.flatnonzero(same), *(first[g] for g in near)]]
-        share = (n_same + n_near) / len(rows)
         out.append(
             Finding(
                 check="duplicates",
                 where=part,
                 level="warning" if share >= 0.05 else "note",
-                count=n_same + n_near,
+                count=count or len(contained),
                 of=len(rows),
-                says=f"{n_same + n_near:,} of {len(rows):,} rows of {part} repeat an earlier one"
-                + said_how_alike(n_same, n_near),
-                advice="They count more than once." if part != "train" else "",
-                numbers={"same": n_same, "near": n_near, "share": share},
-                examples=tuple(shown),
-                test_ids=look.test_ids(late_rows),
+                says=told,
+                advice="They count more than once." if part != "train" and count else "",
+                numbers={
+                    "same": len(same),
+                    "near": len(near),
+                    "contained": len(contained),
+                    "share": share,
+                },
+                examples=tuple(
+                    Example((look.ref(rows[soon]), look.ref(rows[late])), said_alike(kind, similar))
+                    for soon, late, kind, similar in shown[:EXAMPLES]
+                ),
+                test_ids=look.test_ids(rows[[*same, *(first[g] for g in near)]]),
             )
         )
+    return out
+
+
+def _likest_earlier(
+    twins: duplicates.Twins, first: Mapping[int, int], kind: Kind
+) -> dict[int, tuple[int, float]]:
+    """For groups of a part (`first`: their first rows) the likest group that stood earlier in it.
+
+    Only those alike in this way, each with the similarity.
+    """
+    out: dict[int, tuple[int, float]] = {}
+    at = twins.kind == kind
+    for (a, b), similar in zip(
+        twins.pairs[at].tolist(), twins.similarity[at].tolist(), strict=True
+    ):
+        if a in first and b in first:
+            late, soon = (a, b) if first[a] > first[b] else (b, a)
+            if similar > out.get(late, (0, 0.0))[1]:
+                out[late] = (soon, similar)
     return out
 
 

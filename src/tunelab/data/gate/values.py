@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -160,8 +161,8 @@ class DatasetView:
 
     @cached_property
     def twins(self) -> duplicates.Twins:
-        """Texts that are the same, or nearly."""
-        return duplicates.find_twins(self.texts)
+        """Texts that are the same, nearly, or in one another."""
+        return duplicates.find_twins(self.texts, self.labels)
 
     @cached_property
     def bag(self) -> Bag:
@@ -183,10 +184,13 @@ class DatasetView:
         return RowRef(PARTS[int(self.part[i])], self.ids[i], label, short(self.texts[i]))
 
     def examples(
-        self, rows: Iterable[Any], note: Callable[[int], str] = lambda _: ""
+        self,
+        rows: Iterable[Any],
+        note: Callable[[int], str] = lambda _: "",
+        most: int = EXAMPLES,
     ) -> tuple[Example, ...]:
         """The first rows, each as an example with a note."""
-        return tuple(Example((self.ref(i),), note(int(i))) for i in list(rows)[:EXAMPLES])
+        return tuple(Example((self.ref(i),), note(int(i))) for i in islice(rows, most))
 
     def test_ids(self, rows: Ints) -> tuple[str, ...]:
         """Ids of those rows that lie in the test part."""

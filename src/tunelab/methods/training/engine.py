@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import nn
 from tunelab.core.errors import TrialError
 from tunelab.kernels import library, precision
 from tunelab.methods.settings import TrainingSettings
-from tunelab.models import batches
+from tunelab.models import batches, company
 from tunelab.models.batches import Encoded
 from tunelab.models.packed import Packed, why_float32, why_not_packed
 
@@ -93,7 +94,9 @@ def choose_engine(
     dtype = getattr(torch, chosen)
     narrow = torch.autocast(where.type, dtype, enabled=dtype != torch.float32)
     if reason is not None:
-        compute = _plainly(model, pad_id, where, narrow)
+        compute, leaks = _plainly(model, pad_id, where, narrow)
+        if leaks:
+            reason = f"{reason}; {company.PADDING_CHANGES}"
         return Engine("plain", reason, chosen, why, "torch", compute, nullcontext)
     if why_float32(model) is not None:  # autocast narrows what can be narrowed
         packed = Packed(model, torch.float32, seed)
@@ -147,8 +150,13 @@ def _packed(packed: Packed, within: AbstractContextManager[Any]) -> Calculate:
 
 def _plainly(
     model: nn.Module, pad_id: int, where: torch.device, within: AbstractContextManager[Any]
-) -> Calculate:
-    """Rows of one training side by side, padded, through the model as it is."""
+) -> tuple[Calculate, bool]:
+    """Rows of one training side by side through the model as it is, padded where that changes
+    nothing; else length by length, and True.
+    """
+    rows_of: company.Rows = partial(forward, model, where=where)
+    leaks = company.needs_one_length(model, rows_of)
+    logits_of = company.by_length(rows_of) if leaks else rows_of
 
     def compute(
         asked: Mapping[int, RowsToCompute],
@@ -157,10 +165,11 @@ def _plainly(
         for k, a in asked.items():
             batch = batches.pad(a.encoded, a.rows, pad_id)
             with within:
-                computed[k] = forward(model, batch, where), batch.input_ids.size
+                size = a.encoded.lengths_of(a.rows).sum() if leaks else batch.input_ids.size
+                computed[k] = logits_of(batch), int(size)
         return computed
 
-    return compute
+    return compute, leaks
 
 
 def _inside(

@@ -39,18 +39,18 @@ class Lowest:
         self.seconds, self.peak_memory_bytes = 0.0, None
         self._states: frozen.States | str = ""
         self._lower: frozen.Lower | None = None
-        self._found = frozen.find_lower(model)
-        if self._found is None:
+        self._frozen = frozen.find_lower(model)
+        if self._frozen is None:
             return
         # Methods without this setting train in the lowest layer, or all of it.
-        self._drops = bool(self._found.dropout) and getattr(settings, "frozen_dropout", True)
+        self._drops = bool(self._frozen.dropout) and getattr(settings, "frozen_dropout", True)
         self._states = self._keep(model, train)
         if isinstance(self._states, frozen.States):
             self.seconds = self._states.seconds
             if self._states.from_cache:
                 self.peak_memory_bytes = self._states.peak_memory_bytes
         self._lower = frozen.lower(
-            self._found,
+            self._frozen,
             model,
             validation,
             settings.per_device_eval_batch_size,
@@ -58,11 +58,11 @@ class Lowest:
         )
 
     def _keep(self, model: nn.Module, train: Encoded) -> frozen.States | str:
-        if self._found is None:
+        if self._frozen is None:
             return ""
         if self._drops:
             return (
-                f"dropout of {self._found.dropout:g} in them differs in each step "
+                f"dropout of {self._frozen.dropout:g} in them differs in each step "
                 "(frozen_dropout: true)"
             )
         engine = self._engine
@@ -73,20 +73,20 @@ class Lowest:
                 else "the plain engine computes them in each step"
             )
         with engine.installed():
-            return frozen.keep_states(self._found, model, train, engine.below, [engine.route])
+            return frozen.keep_states(self._frozen, model, train, engine.below, [engine.route])
 
     def rows_to_compute(self, encoded: Encoded, rows: NDArray[np.int64]) -> RowsToCompute:
         """These rows, from the first text on, or from what was kept of them."""
         if not isinstance(self._states, frozen.States):
             return RowsToCompute(encoded, rows)
-        assert self._found is not None  # noqa: S101  they are its states
+        assert self._frozen is not None  # noqa: S101  they are its states
         entering = self._states.of(rows).to(self._where)
-        return RowsToCompute(encoded, rows, self._found.layers, entering)
+        return RowsToCompute(encoded, rows, self._frozen.layers, entering)
 
     def disable_dropout(self) -> None:
         """Turn dropout off in them, where the settings say so."""
-        if self._found is not None and not self._drops:
-            self._found.disable_dropout()
+        if self._frozen is not None and not self._drops:
+            self._frozen.disable_dropout()
 
     @contextmanager
     def scored(self) -> Iterator[frozen.Lower | None]:
@@ -97,14 +97,16 @@ class Lowest:
 
     def frozen_layers(self) -> FrozenLayers | None:
         """What there is of them, and how they were computed; None where there are none."""
-        if self._found is None:
+        if self._frozen is None:
             return None
-        found, kept = self._found, self._states
+        frozen_below, kept = self._frozen, self._states
         if isinstance(kept, str):
-            return FrozenLayers(found.layers, found.of, self._drops, "each step", kept)
+            return FrozenLayers(
+                frozen_below.layers, frozen_below.of, self._drops, "each step", kept
+            )
         return FrozenLayers(
-            found.layers,
-            found.of,
+            frozen_below.layers,
+            frozen_below.of,
             self._drops,
             "once",
             None,

@@ -63,8 +63,8 @@ def add_lora(
     """Freeze all but the head's modules, and put LoRA on the linear layers of these names."""
     for name, p in model.named_parameters():
         p.requires_grad_(any(part in head for part in name.split(".")))
-    found: Any = [(m, n, c) for m in model.modules() for n, c in m.named_children() if n in layers]
-    for parent, name, linear in found:
+    plain: Any = [(m, n, c) for m in model.modules() for n, c in m.named_children() if n in layers]
+    for parent, name, linear in plain:
         setattr(parent, name, LoraLinear(linear, r, alpha))
 
 
@@ -126,8 +126,8 @@ def accuracy(model: Any, texts: Labelled, pad_id: int) -> float:
     model.eval()
     parts = np.array_split(np.arange(len(texts[1])), math.ceil(len(texts[1]) / 64))
     with torch.no_grad():
-        found = [logits_of_rows(model, texts[0], rows, pad_id).argmax(1).numpy() for rows in parts]
-    return float((np.concatenate(found) == texts[1]).mean())
+        said = [logits_of_rows(model, texts[0], rows, pad_id).argmax(1).numpy() for rows in parts]
+    return float((np.concatenate(said) == texts[1]).mean())
 
 
 def main() -> None:

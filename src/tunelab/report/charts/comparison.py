@@ -30,6 +30,7 @@ from tunelab.report.charts.base import (
     zoom,
 )
 from tunelab.report.charts.values import CostColumn, PlotData
+from tunelab.stats import LEAST_SEEDS
 
 if TYPE_CHECKING:
     import altair as alt
@@ -122,7 +123,7 @@ def _difference_row(data: PlotData, place: int, c: Comparison) -> ChartRow:
         "low": low,
         "high": high,
         "shown": shown,
-        "verdict": c.verdict,
+        "verdict": data.standings.get(c.b, c.verdict),
     }
 
 
@@ -151,11 +152,11 @@ def _cost_plot(data: PlotData, cost: CostColumn) -> Chart | None:
     shown = _priced(data, cost)
     if len(shown) < 2:
         return None
-    found = [_cost_point(data, cost, m) for m in shown]
-    places = _label_places(found)
-    rows = [{**asdict(p), "place": place} for p, place in zip(found, places, strict=True)]
+    points = [_cost_point(data, cost, m) for m in shown]
+    places = _label_places(points)
+    rows = [{**asdict(p), "place": place} for p, place in zip(points, places, strict=True)]
     ys = numbers_under(rows, "score", "score_low", "score_high")
-    x_domain = [min(p.cost for p in found) / 1.9, max(p.cost for p in found) * 1.9]
+    x_domain = [min(p.cost for p in points) / 1.9, max(p.cost for p in points) * 1.9]
     unit = f", {cost.unit}" if cost.unit else ""
     x_title = f"{cost.title}{unit} (log scale)"
     y_title = f"{data.metric} on {data.part}{data.unit}"
@@ -176,7 +177,7 @@ def _cost_plot(data: PlotData, cost: CostColumn) -> Chart | None:
         alt.Tooltip("front:N", title="beaten in both by another"),
     ]
     base = alt.Chart(chart_data(rows)).encode(x=x, y=y, color=colour, opacity=followed())
-    front = sorted((p for p in found if p.front == "no"), key=lambda p: p.cost)
+    front = sorted((p for p in points if p.front == "no"), key=lambda p: p.cost)
     layers = alt.layer(
         *([_front_line(front, x, y)] if len(front) > 1 else []),
         base.transform_filter("isValid(datum.score_low)")
@@ -206,8 +207,11 @@ def _cost_plot(data: PlotData, cost: CostColumn) -> Chart | None:
 
 
 def _interval_said(data: PlotData, shown: Sequence[str]) -> str:
-    several = any(data.seeds.get(m, 0) > 1 for m in shown)
-    return "mean and 95% interval over seeds, " if several else ""
+    """What the lines through the points are; of fewer than six runs a cost has its range."""
+    most = max((data.seeds.get(m, 0) for m in shown), default=0)
+    if most >= LEAST_SEEDS:
+        return "mean and 95% interval over seeds, "
+    return "mean and interval, of costs smallest to largest run, " if most > 1 else ""
 
 
 def _front_line(front: Sequence[_CostPoint], x: alt.X, y: alt.Y) -> alt.Chart:

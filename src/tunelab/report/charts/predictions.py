@@ -20,7 +20,7 @@ from tunelab.report.charts.base import (
     seeds_of,
     zoom,
 )
-from tunelab.report.charts.values import Curve, PlotData
+from tunelab.report.charts.values import Curve, PlotData, Reliability
 
 if TYPE_CHECKING:
     import altair as alt
@@ -147,7 +147,7 @@ def calibration_plot(data: PlotData) -> Chart | None:
     if not data.reliability:
         return None
     shown = methods_in_order(data, data.reliability)
-    names = {m: f"{m} ({100 * data.reliability[m].error:.1f})" for m in shown}
+    names = {m: f"{m} ({_points_off(data.reliability[m])})" for m in shown}
     sure, right = _reliability_domains(data, shown)
     unit = alt.Scale(domain=sure, nice=False)
     axis = alt.Axis(format=".0%", tickCount=5)
@@ -166,6 +166,11 @@ def calibration_plot(data: PlotData) -> Chart | None:
         ],
     )
     chart = alt.layer(
+        base.mark_rule(strokeWidth=5, clip=True).encode(
+            y=alt.Y("low:Q", title="how often it is right", scale=y_scale, axis=axis),
+            y2="high:Q",
+            opacity=followed(0.18),
+        ),
         _diagonal(alt.X("x:Q", scale=unit)),
         base.mark_line(strokeWidth=1.6, clip=True),
         base.mark_point(filled=True, clip=True)
@@ -178,8 +183,9 @@ def calibration_plot(data: PlotData) -> Chart | None:
     return finished_chart(
         chart,
         "Is it right as often as it is sure?",
-        f"on {data.part}; in brackets the expected calibration error in points, mean over seeds; "
-        f"larger points hold more rows; {seeds_of(data, shown)}",
+        f"on {data.part}; pale bars: where points of a calibrated method lie; in brackets the "
+        "calibration error in points, without the luck of the labels; larger: more rows; "
+        f"{seeds_of(data, shown)}",
     )
 
 
@@ -191,11 +197,18 @@ def _reliability_rows(data: PlotData, names: Mapping[str, str]) -> list[ChartRow
             "confidence": rounded(c),
             "accuracy": rounded(a),
             "rows": int(n),
+            "low": rounded(low),
+            "high": rounded(high),
         }
         for m, name in names.items()
         for r in [data.reliability[m]]
-        for c, a, n in zip(r.confidence, r.accuracy, r.rows, strict=True)
+        for c, a, n, (low, high) in zip(r.confidence, r.accuracy, r.rows, r.band, strict=True)
     ]
+
+
+def _points_off(r: Reliability) -> str:
+    """The error in points; "none seen" where it may be luck."""
+    return f"{100 * r.error.value:.1f}" if r.off else "none seen"
 
 
 def _reliability_domains(data: PlotData, shown: Sequence[str]) -> tuple[list[float], list[float]]:
@@ -208,6 +221,15 @@ def _reliability_domains(data: PlotData, shown: Sequence[str]) -> tuple[list[flo
 
 def describe_calibration(data: PlotData) -> str:
     """The calibration error of each method."""
-    found = data.reliability
-    parts = [f"{m} {100 * found[m].error:.1f} points" for m in methods_in_order(data, found)]
-    return f"Expected calibration error: {'; '.join(parts)}."
+    reliability = data.reliability
+    parts = [f"{m} {_error_said(reliability[m])}" for m in methods_in_order(data, reliability)]
+    return f"Calibration error: {'; '.join(parts)}."
+
+
+def _error_said(r: Reliability) -> str:
+    e = r.error
+    if e.low is None or e.high is None:
+        return "cannot be told: too few rows or mistakes"
+    if not r.off:
+        return f"no sign of any (above {100 * e.high:.1f} points is ruled out)"
+    return f"{100 * e.value:.1f} points ({100 * e.low:.1f} to {100 * e.high:.1f})"

@@ -83,13 +83,17 @@ class CostColumn:
 class Reliability:
     """A method's bins of confidence: mean `confidence` and `accuracy` in [0, 1], `rows` of each.
 
-    All seeds together; `error` is the mean expected calibration error over seeds, in [0, 1].
+    All seeds together; `error` is the debiased calibration error, root mean square over seeds, in
+    [0, 1], `off`: it is more than luck. `band`: (low, high) of each bin's accuracy if the
+    method were calibrated.
     """
 
     confidence: Sequence[float]
     accuracy: Sequence[float]
     rows: Sequence[int]
-    error: float
+    error: Estimate
+    off: bool
+    band: Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +161,8 @@ class PlotData:
 
     `methods` in the study's order, which decides the colours; `seeds` the number of finished seeds.
     `percent`: metric values are in [0, 1] and drawn as percent. `part`: "test" or "validation".
-    `differences`: `best` minus each other method, metric units. `costs`: one entry a cost.
+    `differences`: `best` minus each other method, metric units, and in a word where it stands
+    against each (`standings`). `costs`: one entry a cost.
     `loss` and `validation`: histories of the trials that have one. `confusion`: counts summed over
     seeds, rows true classes, columns predicted ones, both in the order of `class_names`.
     `agreement`: the share of rows, in [0, 1], on which two methods say the same class. `tuning`:
@@ -174,6 +179,7 @@ class PlotData:
     scores: Mapping[str, Estimate] = field(default_factory=dict)
     costs: tuple[CostColumn, ...] = ()
     differences: tuple[Comparison, ...] = ()
+    standings: Mapping[str, str] = field(default_factory=dict)
     loss: tuple[CurvePoint, ...] = ()
     validation: tuple[CurvePoint, ...] = ()
     roc: Mapping[str, Roc] = field(default_factory=dict)

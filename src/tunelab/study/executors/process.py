@@ -17,6 +17,7 @@ import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunelab.core import study_folder
@@ -80,6 +81,48 @@ class Worker:
         self._process = None
 
 
+@dataclass(slots=True, eq=False)
+class _Stacks:
+    """The stacks of a study that wait, and those that are run, by their job's name."""
+
+    waiting: deque[tuple[TrialSpec, ...]]
+    study: Path
+    metric: str
+    jobs: int
+    logs: Path
+    on_event: OnEvent
+    running: dict[str, tuple[TrialSpec, ...]] = field(default_factory=dict)
+
+    def send_what_fits(self, process: subprocess.Popen[str]) -> None:
+        """Give the worker as many stacks as may run at a time, as long as it is there."""
+        while self.waiting and len(self.running) < self.jobs and process.poll() is None:
+            specs = self.waiting.popleft()
+            for spec in specs:
+                self.on_event(Started(spec.trial_id))
+            log = str(self.logs / specs[0].trial_id)
+            job = Job(specs, str(self.study.resolve()), self.metric, self.jobs, log)
+            self.running[job.name] = specs
+            _send_job(process, job)
+
+    def results_of(self, specs: tuple[TrialSpec, ...], code: int) -> Iterator[TrialResult]:
+        """What a stack left whose process ended; what several lack waits again, each by itself."""
+        for spec in specs:
+            done = study_folder.read_result(self.study, spec.trial_id)
+            if code == 0 or len(specs) == 1:
+                yield _result(spec, self.study, code, self.logs)
+            elif done is not None and done.status == "done":
+                yield done
+            else:
+                study_folder.sweep(self.study, spec.trial_id)
+                self.waiting.appendleft((spec,))
+
+    def results_after_crash(self, code: int) -> Iterator[TrialResult]:
+        """The same of all that ran: the worker itself ended, and with it whatever it ran."""
+        for specs in self.running.values():
+            yield from self.results_of(specs, code or 1)
+        self.running.clear()
+
+
 def run_in_processes(
     stacks: Sequence[Sequence[TrialSpec]],
     study: Path,
@@ -96,52 +139,26 @@ def run_in_processes(
     """
     if not stacks:
         return
-    jobs = min(jobs, len(stacks))
-    waiting, running = deque(map(tuple, stacks)), dict[str, tuple[TrialSpec, ...]]()
-
+    needed = dict.fromkeys(spec.method.name for specs in stacks for spec in specs)
     with ExitStack() as inside:
         worker = worker or inside.enter_context(Worker())
-        logs = worker.logs
-        needed = dict.fromkeys(spec.method.name for specs in stacks for spec in specs)
-
-        def ended(specs: tuple[TrialSpec, ...], code: int) -> Iterator[TrialResult]:
-            for spec in specs:
-                done = study_folder.read_result(study, spec.trial_id)
-                if code == 0 or len(specs) == 1:
-                    yield _result(spec, study, code, logs)
-                elif done is not None and done.status == "done":
-                    yield done
-                else:
-                    study_folder.sweep(study, spec.trial_id)
-                    waiting.appendleft((spec,))
-
-        def job_of(specs: tuple[TrialSpec, ...]) -> Job:
-            for spec in specs:
-                on_event(Started(spec.trial_id))
-            return Job(specs, str(study.resolve()), metric, jobs, str(logs / specs[0].trial_id))
-
+        waiting = deque(map(tuple, stacks))
+        now = _Stacks(waiting, study, metric, min(jobs, len(stacks)), worker.logs, on_event)
         try:
             process = worker.started(needed, threads)
-            while waiting or running:
-                while waiting and len(running) < jobs and process.poll() is None:
-                    specs = waiting.popleft()
-                    job = job_of(specs)
-                    running[job.name] = specs
-                    _send_job(process, job)
+            while now.waiting or now.running:
+                now.send_what_fits(process)
                 end = _next_end(process, on_event)
                 if end is not None:
-                    yield from ended(running.pop(end.trial_id), end.exit)
+                    yield from now.results_of(now.running.pop(end.trial_id), end.exit)
                     continue
-                # The worker itself ended, and with it whatever it ran.
                 code = process.wait(timeout=10)
                 worker.stop()
-                for specs in running.values():
-                    yield from ended(specs, code or 1)
-                running.clear()
-                if waiting:
+                yield from now.results_after_crash(code)
+                if now.waiting:
                     process = worker.started(needed, threads)
         finally:
-            if running:  # nobody waits for these any more
+            if now.running:  # nobody waits for these any more
                 worker.stop()
             study_folder.sweep(study)
 

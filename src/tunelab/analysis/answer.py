@@ -1,0 +1,249 @@
+"""The answer that a study gives first: what to take, why, how sure. Composed here alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tunelab.analysis.costs import noun, sign
+from tunelab.analysis.numbers import column, format_estimate
+from tunelab.analysis.verdict import (
+    Answer,
+    Standing,
+    Summary,
+    joined_by_and,
+    margin_in_words,
+)
+from tunelab.core.values import Predictions
+from tunelab.core.words import counted
+from tunelab.stats import LEAST_SEEDS, Loss
+from tunelab.stats.metrics import METRICS
+
+__all__ = [
+    "Taken",
+    "answer",
+    "nothing_finished",
+    "score_in_words",
+    "what_rows_cannot_tell",
+]
+
+LEAST_TEST_ROWS = 150  # with fewer test rows a score is known to no better than 8 points
+LEAST_OF_CLASS = 20
+MOST_NAMES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What is to be taken, before it is put in words.
+
+    `gain`: what `label` is cheaper in than the best, in words, "" where it is the best itself.
+    `losses`: of every method that was judged by its loss below `margin`.
+    """
+
+    label: str
+    margin: float
+    cost: str
+    losses: Sequence[Loss]
+    gain: str
+
+
+def nothing_finished() -> Answer:
+    """Of a study without a trial that ended well."""
+    return Answer(None, "No trial finished, so there is nothing to take")
+
+
+def answer(choice: Taken, said: Summary, unknown: str) -> Answer:
+    """What to take and why. `unknown`: what `what_rows_cannot_tell` says of the test rows."""
+    cheaper = choice.label != said.best
+    why = _why_cheaper(choice, said) if cheaper else _why_best(choice, said)
+    return Answer(choice.label, why, how_sure(said), unknown)
+
+
+# --- why ------------------------------------------------------------------------------------
+
+
+def _why_cheaper(choice: Taken, said: Summary) -> str:
+    best, worth = str(said.best), margin_in_words(choice.margin, said.metric)
+    price = f", {choice.gain}" if choice.gain else ""
+    pair = next((c for c in said.against_best() if c.b == choice.label), None)
+    if pair is not None and pair.verdict == "worse":
+        return f"better on test than {best}, the best on validation{price}"
+    if pair is not None and pair.verdict == "equivalent" and pair.margin == choice.margin:
+        return f"equivalent within {worth} to {best}, the best on validation{price}"
+    return f"shown to lose less than {worth} against {best}, the best on validation{price}"
+
+
+def _why_best(choice: Taken, said: Summary) -> str:
+    others = [r.label for r in said.rows if r.label != said.best and r.n_seeds]
+    if not others:
+        return "the only method that finished, so there is nothing to compare it with"
+    own = said.collapses.get(choice.label)
+    broken = (
+        f"; {own.sentence.removeprefix(f'{own.label} ')}, so look at each run's validation score"
+        if own
+        else ""
+    )
+    return f"{_place_among(said, others)}{_price(choice, said)}{broken}"
+
+
+def _place_among(said: Summary, others: Sequence[str]) -> str:
+    """Where the best of validation stands among the others, in words."""
+    by_standing: dict[Standing, list[str]] = {}
+    for c in said.against_best():
+        by_standing.setdefault(said.standing(c), []).append(c.b)
+    beaten = by_standing.get("better", [])
+    if len(beaten) == len(others):
+        return f"better than {_names(beaten, others)}"
+    tied = by_standing.get("within noise", [])
+    lead = f"tied with {_names(tied, others)} within noise, first" if tied else "best"
+    words = [
+        ("equivalent to {}", by_standing.get("equivalent", [])),
+        ("better than {}", beaten),
+        *(
+            (f"{where} of {{}}{why}", by_standing.get(standing, []))
+            for where, standing, why in _UNDECIDED
+        ),
+        ("worse on test than {}", by_standing.get("worse", [])),
+    ]
+    told = [text.format(_names(labels, others)) for text, labels in words if labels]
+    return ", ".join([f"{lead} on validation", *told])
+
+
+_UNDECIDED: tuple[tuple[str, Standing, str], ...] = (
+    ("ahead", "ahead, too few seeds to call", " (too few seeds to call)"),
+    ("ahead", "ahead, not shown", " (not shown)"),
+    ("behind on test", "behind, too few seeds to call", " (too few seeds to call)"),
+    ("behind on test", "behind, not shown", " (not shown)"),
+)
+
+
+def _names(labels: Sequence[str], others: Sequence[str]) -> str:
+    if len(labels) <= MOST_NAMES:
+        return joined_by_and(labels)
+    if len(labels) == len(others):
+        return f"all {len(labels)} others"
+    return f"{len(labels)} of {len(others)} others"
+
+
+def _price(choice: Taken, said: Summary) -> str:
+    """What its cost adds to the reason: nothing cheaper will do, or it is the cheapest."""
+    prices = {r.label: r.estimates.get(choice.cost) for r in said.rows}
+    known = {label: sign(choice.cost) * e.value for label, e in prices.items() if e is not None}
+    if choice.label not in known or len(known) < 2:
+        return ""
+    if known[choice.label] == min(known.values()):
+        return f"; also the cheapest ({noun(choice.cost)})"
+    if any(x.acceptable for x in choice.losses):
+        return "; cheaper than what comes near it"
+    if not choice.losses or all(x.loss.n < LEAST_SEEDS for x in choice.losses):
+        return ""
+    worth = margin_in_words(choice.margin, said.metric)
+    return f"; nothing cheaper is shown to lose less than {worth}"
+
+
+# --- how sure -------------------------------------------------------------------------------
+
+
+def how_sure(said: Summary) -> str:
+    """How sure the answer is: the score to expect, what the verdicts rest on and speak of."""
+    parts = [_score_to_expect(said), _verdicts(said), _population(said)]
+    return " ".join(f"{part}." for part in parts if part)
+
+
+def _score_to_expect(said: Summary) -> str:
+    best = said.row(str(said.best))
+    score = score_in_words(said)
+    several = sum(r.n_seeds > 0 for r in said.rows) > 1
+    if said.part != "test":
+        return f"{best.label} reaches {score}, on which it was chosen, so that it flatters"
+    if said.score_of_best is not None:
+        return f"{best.label} reaches {score}, by seeds that did not choose it"
+    if not several:
+        return f"{best.label} reaches {score}"
+    if best.label in said.collapses:
+        return f"{best.label} reaches {score}, with the runs that broke down"
+    seeds = counted(best.n_seeds, "seed") if best.n_seeds > 1 else "seed"
+    return f"{best.label} reaches {score}, which flatters: the same {seeds} chose it"
+
+
+def score_in_words(said: Summary) -> str:
+    """The best method's score, by seeds that did not choose it where there are enough."""
+    what = column(f"{said.part}_{said.metric}")
+    estimate = said.score_of_best or said.row(str(said.best)).estimates.get(what.name)
+    percent = " percent" if what.kind == "percent" else ""
+    tests = f", cross-fitted ({said.cross_fitted})" if said.cross_fitted else ""
+    return f"{format_estimate(estimate, what.kind)}{percent} {what.about}{tests}"
+
+
+def _verdicts(said: Summary) -> str:
+    standings = [said.standing(c) for c in said.against_best()]
+    if not standings:
+        return ""
+    if said.best in said.collapses:
+        return f"No verdict against the others: {said.collapses[str(said.best)].sentence}"
+    broke = standings.count("broke down")
+    decided = [s for s in standings if s in {"better", "worse", "equivalent"}]
+    fewest = min(c.difference.n for c in said.against_best())
+    if not decided and fewest < LEAST_SEEDS:
+        return (
+            f"Not sure: with {counted(fewest, 'seed')} no method is called better or worse "
+            f"({LEAST_SEEDS} are needed)"
+        )
+    counts = [
+        ("worse", standings.count("better")),
+        ("equivalent", standings.count("equivalent")),
+        ("better on test", standings.count("worse")),
+    ]
+    shown = ", ".join(f"{n} shown to be {word}" for word, n in counts if n)
+    open_ = len(standings) - len(decided) - broke
+    if open_ == len(standings):
+        return f"None of {counted(open_, 'other method')} is told apart from it"
+    rest = [f"{open_} not told apart from it"] * bool(open_)
+    rest += [f"{broke} with runs that broke down"] * bool(broke)
+    listed = joined_by_and([*([shown] if shown else []), *rest])
+    return f"Of {counted(len(standings), 'other method')}: {listed} (95% sure of all together)"
+
+
+def _population(said: Summary) -> str:
+    if not said.against_best():
+        return ""
+    return (
+        "Verdicts speak of other seeds and other test rows of this kind, given these training rows "
+        "and these settings"
+    )
+
+
+# --- small data -----------------------------------------------------------------------------
+
+
+def what_rows_cannot_tell(scored: Predictions | None, metric: str) -> str:
+    """What a score on so few rows leaves open, in words; "" from 150 rows and 20 of a class on.
+
+    Stated is half of the 95% interval of one model's share of right answers, from the rows alone.
+    """
+    if scored is None or not len(scored.labels):
+        return ""
+    counts = np.bincount(scored.labels[scored.labels >= 0])
+    rows, least = int(counts.sum()), int(counts[counts > 0].min())
+    if rows < LEAST_TEST_ROWS:
+        right = float((scored.predicted == scored.labels).mean())
+        points = _half_interval(right, rows)
+        what = "accuracy" if metric == "accuracy" else f"accuracy (and so {METRICS[metric].label})"
+        return f"{rows} test rows cannot place {what} closer than ± {points:.0f} points"
+    if least < LEAST_OF_CLASS:
+        points = _half_interval(0.5, least)
+        return (
+            f"{counted(least, 'test row')} of the smallest class cannot place its recall closer "
+            f"than ± {points:.0f} points"
+        )
+    return ""
+
+
+def _half_interval(share: float, n: int) -> float:
+    """Half of Agresti and Coull's 95% interval of a share of n, in points."""
+    z2 = 1.96**2
+    p = (share * n + z2 / 2) / (n + z2)
+    return 100 * 1.96 * math.sqrt(p * (1 - p) / (n + z2))

@@ -1,0 +1,90 @@
+"""What a study's finished trials gave: predictions, scores and costs, by method and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from tunelab.analysis.numbers import SCORED_PARTS
+from tunelab.core.study_folder import StudyRecord
+from tunelab.core.values import Predictions, TrialResult
+from tunelab.stats import Runs
+
+__all__ = [
+    "BOOTSTRAP_SEED",
+    "paired_by_seed",
+    "read_runs",
+    "on_every_row",
+    "value_of",
+    "values_by_seed",
+]
+
+
+# The same study folder must give the same intervals, whoever asks and however often.
+BOOTSTRAP_SEED = 0
+
+
+def read_runs(record: StudyRecord) -> dict[str, dict[str, Runs]]:
+    """The predictions of a study's finished trials: by part ("validation", "test"), then by label.
+
+    Reads every trial once. A method without predictions on a part is not in it.
+    """
+    found: dict[str, dict[str, dict[int, Predictions]]] = {p: {} for p in SCORED_PARTS.values()}
+    for r in record.done:
+        for part, p in record.predictions(r.spec.trial_id).items():
+            if part in found:
+                found[part].setdefault(r.spec.method.label, {})[r.spec.seed] = p
+    return {
+        part: {label: Runs(label, by_seed) for label, by_seed in labels.items()}
+        for part, labels in found.items()
+    }
+
+
+def paired_by_seed(runs: Mapping[str, Runs]) -> bool:
+    """Whether all methods were scored on the same rows with the same seed.
+
+    All seeds on the same rows, or each on its own: the fold that it tests, or a validation part
+    that is divided anew by each seed.
+    """
+    of_seed = {(seed, p.ids) for r in runs.values() for seed, p in r.by_seed.items()}
+    return len(of_seed) == len({seed for seed, _ in of_seed})
+
+
+def on_every_row(runs: Runs) -> Predictions:
+    """One method's predictions on every row that a seed of it tested, each row once.
+
+    Of all seeds' rows where they are the same, those of the first; else of each row the first seed
+    that tested it, as in folds.
+    """
+    first, *others = runs.by_seed.values()
+    seen, ids = set(first.ids), list(first.ids)
+    labels, scores = [first.labels], [first.scores]
+    for p in others:
+        if p.ids == first.ids:
+            continue
+        new = np.array([i not in seen for i in p.ids], dtype=np.bool_)
+        seen.update(p.ids)
+        ids += [i for i, one in zip(p.ids, new, strict=True) if one]
+        labels.append(p.labels[new])
+        scores.append(p.scores[new])
+    return replace(
+        first, ids=tuple(ids), labels=np.concatenate(labels), scores=np.concatenate(scores)
+    )
+
+
+def value_of(result: TrialResult, key: str) -> float | None:
+    """A score ("test_accuracy") or a cost ("train_seconds") of a trial; None where it has none."""
+    value = getattr(result.cost, key) if hasattr(result.cost, key) else result.scores.get(key)
+    return None if value is None else float(value)
+
+
+def values_by_seed(record: StudyRecord, key: str) -> dict[str, dict[int, float]]:
+    """A score or a cost of every finished trial that has it: by label, then by seed."""
+    found: dict[str, dict[int, float]] = {}
+    for r in record.done:
+        value = value_of(r, key)
+        if value is not None:
+            found.setdefault(r.spec.method.label, {})[r.spec.seed] = value
+    return found

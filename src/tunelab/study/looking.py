@@ -1,0 +1,170 @@
+"""Looks at a growing study, as its folder keeps them (looks.json)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tunelab.analysis import summary
+from tunelab.core import study_folder
+from tunelab.core.errors import ConfigError
+from tunelab.core.study_folder import StudyRecord
+from tunelab.stats import least_seeds
+from tunelab.stats.looks import Looks, declare, looked, looks_from_json, looks_to_json
+from tunelab.study import resolve
+from tunelab.study.spec import StudySpec
+
+__all__ = [
+    "declare_looks",
+    "extended",
+    "forget_looks_at_other_data",
+    "looks_to_come",
+    "note_look",
+    "rounds_of",
+]
+
+
+MAX_SEEDS, STEP = 20, 2  # until decided, where nothing else is said
+
+
+def declare_looks(record: StudyRecord, max_seeds: int | None, step: int | None) -> Looks:
+    """Declare how often a study may be looked at; what was declared before stays.
+
+    The report that there is was the first look. Raises ConfigError where another number of seeds
+    was declared, or the study has as many already.
+    """
+    looks = _declared(record, max_seeds, step)
+    if record.looks is None:
+        _write(record, looks)
+    return looks
+
+
+def looks_to_come(directory: Path, max_seeds: int | None, step: int | None) -> str:
+    """With how many seeds a study would be looked at, in a sentence; raises as `declare_looks`."""
+    record = study_folder.read_study(directory)
+    looks = _declared(record, max_seeds, step)
+    have = len(record.settings["seeds"])
+    first = min(looks.max_seeds, max(have + looks.step, least_seeds()))
+    more = [*range(first, looks.max_seeds, looks.step), looks.max_seeds]
+    return (
+        f"{have} seeds; until the best is told from all others it would be looked at with "
+        f"{', '.join(map(str, more))}"
+    )
+
+
+def _declared(record: StudyRecord, max_seeds: int | None, step: int | None) -> Looks:
+    have, directory = len(record.settings["seeds"]), record.directory
+    if record.looks is not None:
+        looks = looks_from_json(record.looks)
+        if max_seeds not in (None, looks.max_seeds):
+            raise ConfigError(
+                f"{directory}: its looks were declared with at most {looks.max_seeds} seeds "
+                f"(looks.json), found --max-seeds {max_seeds}. That cannot be changed once a look "
+                f"was taken: leave it out, or give {looks.max_seeds}."
+            )
+        return looks
+    most = MAX_SEEDS if max_seeds is None else max_seeds
+    if most <= have:
+        raise ConfigError(
+            f"{directory}: has {have} seeds, expected --max-seeds above that, found {most}. Give "
+            f"--max-seeds {have + 1} or more."
+        )
+    return declare(most, STEP if step is None else step, max(1, _most_seeds_done(record)))
+
+
+def note_look(record: StudyRecord) -> None:
+    """Write down that verdicts are now given with the seeds that are done, if looks are counted."""
+    if record.looks is None:
+        return
+    before = looks_from_json(record.looks)
+    after = looked(before, _most_seeds_done(record))
+    if after != before:
+        _write(record, after)
+
+
+def extended(directory: Path, total: int) -> StudySpec:
+    """A study's spec with `total` seeds: those it has, and then the smallest others.
+
+    Raises ConfigError where it has as many already, or more than its looks were declared with;
+    ArtifactError where there is no study.
+    """
+    record = study_folder.read_study(directory)
+    have = [int(s) for s in record.settings["seeds"]]
+    most = None if record.looks is None else looks_from_json(record.looks).max_seeds
+    if most is not None and total > most:
+        raise ConfigError(
+            f"{directory}: its looks were declared with at most {most} seeds (looks.json), found "
+            f"{total}. All that they may be wrong in is spent by then: compare anew, in another "
+            "--output-dir."
+        )
+    if total <= len(have):
+        raise ConfigError(
+            f"{directory}: has {len(have)} seeds ({', '.join(map(str, have))}), expected more than "
+            f"that to extend it, found {total}. Give --seeds {len(have) + 1} or more."
+        )
+    others = (s for s in range(total + len(have)) if s not in have)
+    seeds = [*have, *itertools.islice(others, total - len(have))]
+    flags = {"seeds": seeds, "output_dir": str(directory)}
+    return resolve.resolve_study(directory / "study.yaml", flags)
+
+
+def rounds_of(
+    directory: Path,
+    look: Callable[[Path], None],
+    total: int | None = None,
+    *,
+    until: str | None = None,
+    max_seeds: int | None = None,
+    step: int | None = None,
+) -> Iterator[StudySpec]:
+    """What to run, one round after the other, to extend a study; each is run before the next.
+
+    One round with `total` seeds; or, `until="decided"`, as many as it takes. `look` writes what is
+    said of a folder: the first look says it anew, at a level of its own.
+    Raises ConfigError where what is given does not go together, and as `declare_looks` does.
+    """
+    if (total is None) == (until is None) or until not in (None, "decided"):
+        raise ConfigError(
+            f"{directory}: expected so many seeds (--seeds N) or until decided (--until decided) "
+            f"to extend it, found {'both' if total and until else 'neither'}. Give one of them."
+        )
+    if until is None and (max_seeds, step) != (None, None):
+        raise ConfigError(f"{directory}: --max-seeds and --step go with --until decided.")
+    if total is not None:
+        return iter([extended(directory, total)])
+    looks = declare_looks(study_folder.read_study(directory), max_seeds, step)
+    look(directory)
+    return _until_decided(directory, looks)
+
+
+def _until_decided(directory: Path, looks: Looks) -> Iterator[StudySpec]:
+    """Ends where the best is told from all others, where there are as many seeds as were declared,
+    and where a trial failed.
+    """
+    while True:
+        record = study_folder.read_study(directory)
+        have = len(record.settings["seeds"])
+        if have >= looks.max_seeds or record.failed:
+            return
+        if not summary.undecided_with_best(record, summary.summarise(record)):
+            return
+        yield extended(directory, min(looks.max_seeds, max(have + looks.step, least_seeds())))
+
+
+def _write(record: StudyRecord, looks: Looks) -> None:
+    value = {**looks_to_json(looks), "fingerprint": record.data["fingerprint"]}
+    study_folder.write_extra(record.directory, "looks", value)
+
+
+def _most_seeds_done(record: StudyRecord) -> int:
+    """Seeds of the method that has most of them."""
+    done = [r.spec.method.label for r in record.done]
+    return max(map(done.count, set(done)), default=0)
+
+
+def forget_looks_at_other_data(folder: Path, fingerprint: str) -> None:
+    """Remove looks.json where what was looked at is not what the study is of now."""
+    stored = study_folder.read_extra(folder, "looks")
+    if stored is not None and stored.get("fingerprint") != fingerprint:
+        study_folder.remove_extra(folder, "looks")

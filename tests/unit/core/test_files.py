@@ -1,0 +1,166 @@
+"""A file or a folder appears whole or not at all, wherever its making is stopped."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from tunelab.core import cache, files
+from tunelab.export.merging import new_folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*"))
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A folder that is there, with a file."""
+    place = tmp_path / "x"
+    place.mkdir()
+    (place / "old").write_text("old")
+    return place
+
+
+def stop_half_way(
+    making: AbstractContextManager[Path | tuple[Path, Path]], error: type[BaseException]
+) -> None:
+    with making as given:
+        draft = given if isinstance(given, Path) else given[0]
+        (draft / "half" if draft.is_dir() else draft).write_text("half")
+        raise error
+
+
+# --- files ----------------------------------------------------------------------------------
+
+
+def test_a_file_takes_its_place_and_can_be_read_by_others(tmp_path: Path) -> None:
+    with files.replacing(tmp_path / "x") as draft:
+        draft.write_text("new")
+        assert names(tmp_path) == [draft.name]
+        assert draft.name.startswith(".x.")
+    assert names(tmp_path) == ["x"]
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+    with files.replacing(tmp_path / "y", private=True) as draft:
+        draft.write_text("new")
+    assert stat.S_IMODE((tmp_path / "y").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_file_that_is_given_up_leaves_what_was_there(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    (tmp_path / "x").write_text("old")
+    with pytest.raises(error):
+        stop_half_way(files.replacing(tmp_path / "x"), error)
+    assert names(tmp_path) == ["x"]
+    assert (tmp_path / "x").read_text() == "old"
+
+
+def test_a_draft_that_nobody_finished_makes_room_in_the_cache(tmp_path: Path) -> None:
+    fresh, stale = files.Draft(tmp_path / "x.bin"), files.Draft(tmp_path / "x.bin")
+    os.utime(stale.file, (1, 1))
+    assert cache.make_room(tmp_path, 1) is None
+    assert names(tmp_path) == [fresh.file.name]
+
+
+# --- folders --------------------------------------------------------------------------------
+
+
+def test_a_folder_takes_its_place(tmp_path: Path) -> None:
+    with files.replacing_folder(tmp_path / "x") as draft:
+        (draft / "new").write_text("new")
+        assert names(tmp_path) == [draft.name, f"{draft.name}/new"]
+    assert names(tmp_path) == ["x", "x/new"]
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o755
+
+
+def test_a_folder_takes_the_place_of_another(old: Path) -> None:
+    with files.replacing_folder(old) as draft:
+        (draft / "new").write_text("new")
+        assert (old / "old").is_file()
+    assert names(old.parent) == ["x", "x/new"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_folder_that_is_given_up_leaves_what_was_there(
+    old: Path, error: type[BaseException]
+) -> None:
+    with pytest.raises(error):
+        stop_half_way(files.replacing_folder(old), error)
+    assert names(old.parent) == ["x", "x/old"]
+
+
+def test_a_folder_that_is_given_up_leaves_nothing_where_nothing_was(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        stop_half_way(files.replacing_folder(tmp_path / "a" / "x", tmp_path), KeyboardInterrupt)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("stops_at", [1, 2])
+def test_a_rename_that_fails_leaves_what_was_there(
+    old: Path, monkeypatch: pytest.MonkeyPatch, stops_at: int
+) -> None:
+    rename, renamed = Path.replace, 0
+
+    def stopping(self: Path, target: Path) -> Path:
+        nonlocal renamed
+        renamed += 1
+        if renamed == stops_at:
+            raise OSError("no more")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", stopping)
+    with pytest.raises(OSError, match="no more"), files.replacing_folder(old) as draft:
+        (draft / "new").write_text("new")
+    assert names(old.parent) == ["x", "x/old"]
+
+
+def test_of_a_process_that_is_killed_one_of_both_is_left_whole(old: Path) -> None:
+    script = (
+        "import os, sys; from pathlib import Path; from tunelab.core import files\n"
+        "rename = Path.replace\n"
+        "def dying(self, target):\n"
+        "    rename(self, target)\n"
+        "    os._exit(9)\n"
+        "Path.replace = dying\n"
+        "with files.replacing_folder(Path(sys.argv[1])) as draft:\n"
+        "    (draft / 'new').write_text('new')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(old)], check=False)
+    assert done.returncode == 9
+    assert (old.parent / f".x{files.SET_ASIDE}" / "old").read_text() == "old"
+    with files.replacing_folder(old) as draft:  # whoever comes next clears it away
+        (draft / "new").write_text("new")
+    assert [n for n in names(old.parent) if files.SET_ASIDE in n] == []
+    assert (old / "new").is_file()
+
+
+def test_a_link_to_a_folder_is_replaced_and_the_folder_stays(old: Path) -> None:
+    link = old.with_name("link")
+    link.symlink_to(old)
+    with files.replacing_folder(link) as draft:
+        (draft / "new").write_text("new")
+    assert names(old.parent) == ["link", "link/new", "x", "x/old"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_made_artifact_that_is_given_up_leaves_not_even_a_parent(
+    old: Path, error: type[BaseException]
+) -> None:
+    out = old.parent / "a" / "b"
+    with pytest.raises(error):
+        stop_half_way(new_folder(out, [old]), error)
+    assert names(old.parent) == ["x", "x/old"]
+    with new_folder(out, [old]) as (draft, place):
+        assert place == out
+        (draft / "whole").write_text("whole")
+    assert names(out) == ["whole"]
