@@ -11,7 +11,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from tunelab import api
+from tunelab import study
 
 ROOT = Path(__file__).resolve().parents[1]
 # Name -> width and height in CSS pixels, pixels for each of them, and the colour scheme.
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--study", type=Path, default=Path("runs/believable"))
     parser.add_argument("--out", type=Path, default=ROOT / "docs")
     given = parser.parse_args()
-    api.write_outputs(given.study)
+    study.write_outputs(given.study)
     path = given.study / "report.html"
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     with sync_playwright() as p:

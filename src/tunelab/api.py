@@ -13,14 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunelab import analysis, data, report, study
-from tunelab.analysis import Recommendation, curves, sensitivity, summary, tradeoff
+from tunelab import analysis, data, study
+from tunelab.analysis import Recommendation, sensitivity, summary, tradeoff
 from tunelab.analysis.behaviour import Result, results
 from tunelab.analysis.front import Front, front
 from tunelab.analysis.probabilities import Probabilities, judge_probabilities
 from tunelab.core import files, study_folder
-from tunelab.core.artifact import MANIFEST, open_artifact
-from tunelab.core.errors import ArtifactError, ConfigError, TrialError
+from tunelab.core.errors import ConfigError, TrialError
 from tunelab.core.events import Stage
 from tunelab.core.values import Artifact, Dataset, DataSpec, Predictions, TrialResult
 from tunelab.data.behaviour import (
@@ -37,7 +36,16 @@ from tunelab.models import text_classifier
 from tunelab.models.text_classifier import TextClassifier
 from tunelab.report import cards, page
 from tunelab.stats import Runs
-from tunelab.study import OnStudyEvent, OnUserEvent, Schedule, StudyEvent, file, resolve, trackers
+from tunelab.study import (
+    OnStudyEvent,
+    OnUserEvent,
+    Schedule,
+    StudyEvent,
+    file,
+    final,
+    resolve,
+    trackers,
+)
 from tunelab.study.executors import Worker
 from tunelab.study.space import Tuning
 from tunelab.study.spec import StudySpec
@@ -56,7 +64,6 @@ __all__ = [
     "load_data",
     "run_study",
     "train_one",
-    "write_outputs",
 ]
 
 
@@ -132,28 +139,10 @@ class Study:
     def predictions(self, part: Literal["validation", "test"] = "test") -> pd.DataFrame:
         """One row a trial and text: label (the method's), seed, id, truth, predicted (names).
 
-        The truth of a part without labels is missing.
+        The truth of a part without labels is missing. Where a study tests all rows in folds, a seed
+        has those that it tests, and `repetition` and `fold` (from 0) say which.
         """
-        import pandas as pd
-
-        names = self.record.data["label_names"]
-        frames = []
-        for r in self.record.done:
-            p = self.record.predictions(r.spec.trial_id).get(part)
-            if p is None:
-                continue
-            frames.append(
-                pd.DataFrame(
-                    {
-                        "label": r.spec.method.label,
-                        "seed": r.spec.seed,
-                        "id": p.ids,
-                        "truth": [names[k] if k >= 0 else None for k in p.labels],
-                        "predicted": [names[k] for k in p.predicted],
-                    }
-                )
-            )
-        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+        return summary.predictions_frame(self.record, part)
 
     def sentences(self) -> tuple[str, ...]:
         """What can be said about the pairs that matter, in plain words."""
@@ -176,17 +165,23 @@ class Study:
         return sensitivity.analyse(self.record, of)
 
     def best(self) -> Artifact:
-        """The classifier to ship: the best method on validation, its best seed on validation.
+        """The classifier to ship: the best method on validation, its best seed on validation; of a
+        cross-fitted study, the one that was last trained on all rows.
 
         Give it to `tunelab.load`. Raises ArtifactError where no trial ended well.
         """
         trial = summary.best_trial(self.record, self.summary)
-        if trial is None:
-            raise ArtifactError(
-                f"{self.directory}: no trial ended well, so there is no best model. "
-                f"See what failed: tunelab runs show {self.directory}"
-            )
-        return open_artifact(study_folder.artifact_dir(self.directory, trial.spec.trial_id))
+        return final.shipped(self.record, self.summary, trial)
+
+    def train_on_all_rows(
+        self, method: str | None = None, *, on_event: OnUserEvent = _ignore_event
+    ) -> Artifact:
+        """Train a method (None: the recommended one) of a cross-fitted study on all of its rows.
+
+        Raises ConfigError where the study is not cross-fitted, TrialError where training failed.
+        """
+        final.train_on_all_rows(self.directory, method, study.tell_user(on_event))
+        return Study(self.directory).best()
 
     def extend(
         self,
@@ -206,7 +201,7 @@ class Study:
         """
         total = None if seeds is None else len(self.record.settings["seeds"]) + seeds
         rounds = study.rounds_of(
-            self.directory, write_outputs, total, until=until, max_seeds=max_seeds, step=step
+            self.directory, study.write_outputs, total, until=until, max_seeds=max_seeds, step=step
         )
         for spec in rounds:
             schedule = study.scheduled(study.plan(spec))
@@ -241,6 +236,7 @@ def compare(
     on_leak: Literal["warn", "drop", "fail"] | None = None,
     tuning: bool | int | Mapping[str, object] | None = None,
     vary_split: bool | None = None,
+    folds: int | Literal["auto", "off"] | None = None,
     train_sizes: str | Sequence[int | str] | None = None,
     test_on: str | Path | Sequence[str | Path | Mapping[str, object]] | None = None,
     race: bool | None = None,
@@ -260,8 +256,7 @@ def compare(
     docs/reference/config says what each is. What is left out is as in `config_file`, else the
     default. `jobs` trials run at a time ("auto", the default: one a core, as far as memory
     goes); times are then measured beside others, and marked so. `stack` LoRA trials are trained
-    in one pass, with the same results ("auto", the default: as many as fill a card; none on a
-    processor).
+    in one pass, with the same results ("auto": as many as fill a card; none on a processor).
 
     Several names may be one string, with commas, as on the command line: "svm-tfidf,lora".
     Keyword `settings` (learning_rate, r, num_train_epochs, ...) go to every method that has them.
@@ -317,8 +312,10 @@ def run_study(
         try:
             for result in study.run(schedule, on_event, engine, worker):
                 on_result(result)
+            if schedule.plan.spec.parts is not None:
+                final.train_final(schedule.plan, None, on_event, on_result, engine)
         finally:
-            write_outputs(folder)
+            study.write_outputs(folder)
 
 
 def _meanwhile(on_event: OnStudyEvent, do: Callable[[], None]) -> OnStudyEvent:
@@ -336,22 +333,6 @@ def _meanwhile(on_event: OnStudyEvent, do: Callable[[], None]) -> OnStudyEvent:
     return hear
 
 
-def write_outputs(directory: Path) -> None:
-    """Write results.csv, comparison.json, report.html and model cards from what the study has."""
-    study.note_look(study_folder.read_study(directory))
-    record = study_folder.read_study(directory)
-    study_folder.write_results_csv(directory / "results.csv", record.results)
-    learned = curves.learning_curves(record)
-    if learned is not None:
-        study_folder.write_extra(directory, "curves", curves.curves_to_json(learned))
-        record = replace(record, curves=curves.curves_to_json(learned))
-    if record.results:
-        said = analysis.summarise(record)
-        report.write_comparison(record, directory / "comparison.json", said)
-        report.write_report(record, directory / "report.html", said)
-        cards.write_cards(record, said)
-
-
 def train_one(
     spec: StudySpec, *, overwrite: bool = False, on_event: OnStudyEvent = _ignore_event
 ) -> TrialResult:
@@ -366,13 +347,9 @@ def train_one(
             f"train: expected one method and one seed, found the methods {names} and the seeds "
             f"{', '.join(map(str, spec.seeds))}. Use `tunelab compare` for more."
         )
-    spec = replace(spec, tuning=Tuning(), train_sizes=(), race=False, budget=None)
+    spec = replace(spec, tuning=Tuning(), train_sizes=(), race=False, budget=None, folds=None)
     out = spec.output_dir
-    ours = (out / MANIFEST).is_file()
-    study.check_place(out)
-    if out.is_dir() and any(out.iterdir()) and not (ours and overwrite):
-        how = "Give --overwrite to replace it, or" if ours else "It is not tunelab's:"
-        raise ConfigError(f"{out}: not empty. {how} choose another --output-dir.")
+    final.check_output_dir(out, overwrite)
     # Planned in a folder that is never made: what is wrong is said before anything is written.
     with ExitStack() as inside:
         worker = inside.enter_context(study.worker(spec))

@@ -355,8 +355,12 @@ def test_a_trial_that_cannot_be_written_anew_stays_done(
 def test_before_the_run_the_smallest_detectable_difference_is_said(
     cli: Callable[..., Said], reviews_csv: Path
 ) -> None:
-    said = cli("compare", reviews_csv, "--methods", "svm-tfidf,full", "--disagreement", 0.1,
-               "--dry-run")  # fmt: skip
+    asked = ("compare", reviews_csv, "--methods", "svm-tfidf,full", "--disagreement", 0.1,
+             "--dry-run")  # fmt: skip
+    # 2.80 (0.10 / 160)^(1/2) where all 160 rows are tested, each by one seed
+    folded = cli(*asked)
+    assert "differences of 7.0 points of accuracy and more, 4 times of 5 (160 test" in folded.err
+    said = cli(*asked, "--folds", "off")
     assert said.code == 0, said.err
     # One of the two varies by 0.8 points over seeds; of 24 test rows that is next to nothing.
     find = stats.detectable_difference(24, 6, 0.1, seed_sd=0.008)

@@ -29,7 +29,9 @@ def plan(tmp_path: Path, reviews_csv: Path) -> study.Plan:
 def test_a_plan_is_frozen_and_writes_nothing(plan: study.Plan) -> None:
     assert not plan.spec.output_dir.exists()
     assert plan.sizes == (20,)
-    assert plan.notes == ("train sizes of 112 rows and more are all rows: [1000]",)
+    offered, sizes = plan.notes
+    assert offered.startswith("one test part of 24 rows: with --seeds 6 all 160 rows would be")
+    assert sizes == "train sizes of 112 rows and more are all rows: [1000]"
     for value in (plan, study.read_progress(plan), study.scheduled(plan)):
         with pytest.raises(dataclasses.FrozenInstanceError):
             value.notes = ()  # type: ignore[misc]

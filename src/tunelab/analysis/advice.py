@@ -10,7 +10,7 @@ import numpy as np
 from tunelab.analysis.answer import Taken, answer, nothing_finished, what_rows_cannot_tell
 from tunelab.analysis.costs import gains, noun, sign
 from tunelab.analysis.numbers import column, format_estimate, format_value
-from tunelab.analysis.reading import BOOTSTRAP_SEED, same_rows
+from tunelab.analysis.reading import BOOTSTRAP_SEED, on_every_row, paired_by_seed
 from tunelab.analysis.verdict import Recommendation, Summary, margin_in_words
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate
@@ -57,7 +57,7 @@ def advise(
     priced = [x for x in (said.best, *fine) if x in prices]
     taken = min(priced, key=lambda x: prices[x]) if priced else said.best
     cheaper = gains(record, said, (taken, said.best), (cost,))[0] if taken != said.best else []
-    first = next((p for r in runs.values() for p in r.by_seed.values()), None)
+    first = next((on_every_row(r) for r in runs.values() if r.by_seed), None)
     choice = Taken(taken, margin, cost, judged, cheaper[0] if cheaper else "")
     found = Recommendation(
         taken,
@@ -79,7 +79,7 @@ def advise(
 
 def _losses(said: Summary, runs: Mapping[str, Runs], margin: float) -> list[Loss]:
     best = str(said.best)
-    if best in said.collapses or best not in runs or not same_rows(runs):
+    if best in said.collapses or best not in runs or not paired_by_seed(runs):
         return []
     others = [
         runs[r.label]
@@ -179,6 +179,8 @@ def _conditions(r: Recommendation, record: StudyRecord, said: Summary) -> list[s
             f"{choice} does not hold the base model, which must lie beside it where it runs."
         )
     rows = record.data.get("sizes", {}).get(said.split)
+    if said.cross_fitted is not None:
+        rows = record.data["folds"]["rows"]
     many = f"{rows:,} rows" if isinstance(rows, int) else "the rows"
     name = record.data.get("name", "this data")
     out.append(

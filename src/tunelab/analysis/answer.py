@@ -174,7 +174,8 @@ def score_in_words(said: Summary) -> str:
     what = column(f"{said.part}_{said.metric}")
     estimate = said.score_of_best or said.row(str(said.best)).estimates.get(what.name)
     percent = " percent" if what.kind == "percent" else ""
-    return f"{format_estimate(estimate, what.kind)}{percent} {what.about}"
+    tests = f", cross-fitted ({said.cross_fitted})" if said.cross_fitted else ""
+    return f"{format_estimate(estimate, what.kind)}{percent} {what.about}{tests}"
 
 
 def _verdicts(said: Summary) -> str:

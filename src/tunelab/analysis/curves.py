@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tunelab.analysis.numbers import SCORED_PARTS, column, format_estimate
-from tunelab.analysis.reading import BOOTSTRAP_SEED, same_rows
+from tunelab.analysis.reading import BOOTSTRAP_SEED, paired_by_seed
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate, TrialResult
 from tunelab.stats import Runs, compare_all, mean_interval
@@ -124,7 +124,7 @@ def _crossings(
             for label in record.methods
             if label in of_size
         ]
-        if not same_rows({r.label: r for r in runs}):  # validation, divided anew by each seed
+        if not paired_by_seed({r.label: r for r in runs}):
             continue
         for c in compare_all(runs, metric, np.random.default_rng(BOOTSTRAP_SEED)):
             gaps.setdefault((c.a, c.b), {})[rows] = c.difference

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields
 
 import numpy as np
 
 from tunelab.core.values import Estimate, Predictions
-from tunelab.data.gate.values import Bools, Gate
+from tunelab.data.gate.values import Gate
 from tunelab.stats import Runs, mean_interval
 from tunelab.stats.metrics import METRICS
 
@@ -69,16 +70,19 @@ def effects(
     for finding in gate.findings:
         if finding.check not in checks or not finding.test_ids or not runs:
             continue
-        some = next(p for r in runs for p in r.by_seed.values())
-        hit = np.isin(np.array(some.ids, dtype=object), np.array(finding.test_ids, dtype=object))
-        if not hit.any():
+        tested = {i for r in runs for p in r.by_seed.values() for i in p.ids}
+        hit = tested.intersection(finding.test_ids)
+        if not hit:
             continue
         methods = tuple(
             MethodEffect(
-                r.label, whole, _mean_on_rows(r, metric, ~hit), _mean_on_rows(r, metric, hit)
+                r.label,
+                whole,
+                _mean_on_rows(r, metric, tested - hit),
+                _mean_on_rows(r, metric, hit),
             )
             for r in runs
-            if (whole := _mean_on_rows(r, metric, np.ones(len(hit), np.bool_))) is not None
+            if (whole := _mean_on_rows(r, metric, tested)) is not None
         )
         if not methods:
             continue
@@ -92,8 +96,8 @@ def effects(
             finding.check,
             finding.where,
             metric,
-            int(hit.sum()),
             len(hit),
+            len(tested),
             methods,
             first,
             first_without,
@@ -104,17 +108,22 @@ def effects(
     return tuple(out)
 
 
-def _mean_on_rows(runs: Runs, metric: str, rows: Bools) -> Estimate | None:
-    if not rows.any():
-        return None
+def _mean_on_rows(runs: Runs, metric: str, ids: AbstractSet[str]) -> Estimate | None:
+    """The mean over seeds on the rows with these ids; None where one cannot be scored on them.
+
+    In folds, where each seed has rows of its own, a seed without any of them is left out.
+    """
     values = []
     for p in runs.by_seed.values():
+        rows = np.fromiter((i in ids for i in p.ids), np.bool_, len(p.ids))
+        if not rows.any():
+            continue
         kept = Predictions((), p.labels[rows], p.scores[rows], p.score_kind)
         try:
             values.append(METRICS[metric].function(kept))
         except ValueError:  # a class is not among the rows that are left
             return None
-    return mean_interval(values)
+    return mean_interval(values) if values else None
 
 
 _OF_CHECK = {

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tunelab.analysis.costs import check_cost, noun, sign, surely_cheaper
 from tunelab.analysis.numbers import MISSING, column, format_estimate
-from tunelab.analysis.reading import BOOTSTRAP_SEED, read_runs, values_by_seed
+from tunelab.analysis.reading import BOOTSTRAP_SEED, paired_by_seed, read_runs, values_by_seed
 from tunelab.analysis.summary import summarise
 from tunelab.analysis.verdict import Summary
 from tunelab.core.study_folder import StudyRecord
@@ -145,7 +145,7 @@ def _probabilities(
         for label in labels
         if label in runs and set(runs[label].by_seed) & set(costs.get(label, {}))
     ]
-    if len({p.ids for r in usable for p in r.by_seed.values()}) != 1:
+    if not usable or not paired_by_seed({r.label: r for r in usable}):
         return {}
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     drawn_labels, scores, drawn = mean_draws(usable, said.metric, rng, DRAWS)

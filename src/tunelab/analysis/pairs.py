@@ -10,7 +10,7 @@ import numpy as np
 
 from tunelab.analysis.collapse import Collapse, without_broken
 from tunelab.analysis.numbers import format_difference
-from tunelab.analysis.reading import BOOTSTRAP_SEED, same_rows
+from tunelab.analysis.reading import BOOTSTRAP_SEED, paired_by_seed
 from tunelab.analysis.verdict import with_chance
 from tunelab.core.values import Comparison
 from tunelab.core.words import counted
@@ -34,7 +34,7 @@ def comparisons(
     Methods with runs that broke down are judged with nobody: a mean of two kinds of runs says
     little of either, and its spread would widen what is said of the others.
     """
-    if not same_rows(runs):
+    if not paired_by_seed(runs):
         return ()
     known = [label for label in labels if label in runs]
     sound = [runs[label] for label in known if label not in broke]

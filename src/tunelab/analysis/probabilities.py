@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from tunelab.analysis.numbers import MISSING, format_estimate
-from tunelab.analysis.reading import BOOTSTRAP_SEED, read_runs, same_rows
+from tunelab.analysis.reading import BOOTSTRAP_SEED, paired_by_seed, read_runs
 from tunelab.analysis.verdict import Summary, joined_by_and
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Comparison, Estimate
@@ -79,7 +79,7 @@ def judge_probabilities(
                 plain.append(label)
             scaled[label] = at_temperatures(own, temperatures)
             on_validation[label] = at_temperatures(validation[label], temperatures)
-    if not same_rows(scaled):
+    if not paired_by_seed(scaled):
         reason = "seeds were scored on other rows: no pair can be compared row by row"
         return Probabilities({}, None, (), {**left_out, **dict.fromkeys(scaled, reason)})
     best = min(on_validation, key=lambda k: _mean_brier(on_validation[k]), default=None)

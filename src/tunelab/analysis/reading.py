@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
 
 from tunelab.analysis.numbers import SCORED_PARTS
 from tunelab.core.study_folder import StudyRecord
@@ -11,8 +14,9 @@ from tunelab.stats import Runs
 
 __all__ = [
     "BOOTSTRAP_SEED",
+    "paired_by_seed",
     "read_runs",
-    "same_rows",
+    "on_every_row",
     "value_of",
     "values_by_seed",
 ]
@@ -38,11 +42,36 @@ def read_runs(record: StudyRecord) -> dict[str, dict[str, Runs]]:
     }
 
 
-def same_rows(runs: Mapping[str, Runs]) -> bool:
-    """Whether all seeds were scored on the same rows; not so for the validation parts of a study
-    that divides train and validation anew by each seed.
+def paired_by_seed(runs: Mapping[str, Runs]) -> bool:
+    """Whether all methods were scored on the same rows with the same seed.
+
+    All seeds on the same rows, or each on its own: the fold that it tests, or a validation part
+    that is divided anew by each seed.
     """
-    return len({p.ids for r in runs.values() for p in r.by_seed.values()}) <= 1
+    of_seed = {(seed, p.ids) for r in runs.values() for seed, p in r.by_seed.items()}
+    return len(of_seed) == len({seed for seed, _ in of_seed})
+
+
+def on_every_row(runs: Runs) -> Predictions:
+    """One method's predictions on every row that a seed of it tested, each row once.
+
+    Of all seeds' rows where they are the same, those of the first; else of each row the first seed
+    that tested it, as in folds.
+    """
+    first, *others = runs.by_seed.values()
+    seen, ids = set(first.ids), list(first.ids)
+    labels, scores = [first.labels], [first.scores]
+    for p in others:
+        if p.ids == first.ids:
+            continue
+        new = np.array([i not in seen for i in p.ids], dtype=np.bool_)
+        seen.update(p.ids)
+        ids += [i for i, one in zip(p.ids, new, strict=True) if one]
+        labels.append(p.labels[new])
+        scores.append(p.scores[new])
+    return replace(
+        first, ids=tuple(ids), labels=np.concatenate(labels), scores=np.concatenate(scores)
+    )
 
 
 def value_of(result: TrialResult, key: str) -> float | None:

@@ -85,7 +85,14 @@ def analyse(record: StudyRecord, of: str | None = None) -> tuple[Sensitivity, ..
 
 def _factors(trials: Sequence[TrialResult]) -> list[Factor]:
     settings = {r.spec.method.label: r.spec.method.settings for r in trials}
-    names = dict.fromkeys(k for s in settings.values() for k in s)
+    # What each fold of a method chose for itself is no setting that was varied.
+    chosen = {
+        k
+        for r in trials
+        for k, v in r.spec.method.settings.items()
+        if settings[r.spec.method.label].get(k) != v
+    }
+    names = dict.fromkeys(k for s in settings.values() for k in s if k not in chosen)
     factors: dict[tuple[int, ...], Factor] = {}
     for name in names:
         raw = {label: s.get(name) for label, s in settings.items()}

@@ -18,9 +18,10 @@ from tunelab.analysis.advice import advise, no_advice
 from tunelab.analysis.caveats import warnings
 from tunelab.analysis.collapse import collapses
 from tunelab.analysis.costs import COSTS, cost_estimate
+from tunelab.analysis.folds import cross_fitted
 from tunelab.analysis.numbers import SCORED_PARTS, Column, Part, column, format_estimate
 from tunelab.analysis.pairs import comparisons
-from tunelab.analysis.reading import BOOTSTRAP_SEED, read_runs, same_rows, value_of
+from tunelab.analysis.reading import BOOTSTRAP_SEED, paired_by_seed, read_runs, value_of
 from tunelab.analysis.verdict import Row, Summary
 from tunelab.core.errors import ConfigError, suggest
 from tunelab.core.study_folder import StudyRecord
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "best_trial",
     "summary_for_display",
+    "predictions_frame",
     "shown_columns",
     "summarise",
     "table",
@@ -82,6 +84,7 @@ def summarise(record: StudyRecord, metric: str | None = None) -> Summary:
         pairs,
         no_advice(metric, part),
         collapses=broke,
+        cross_fitted=cross_fitted(record.data, len(record.settings.get("seeds", ()))),
         score_of_best=_score_of_best(runs, best, broke, metric, part),
     )
     said = replace(draft, advice=advise(record, draft, runs[draft.split]))
@@ -97,7 +100,7 @@ def _score_of_best(
 ) -> Estimate | None:
     """The best method's test score without its luck; None where that cannot be told."""
     sound = {label: r for label, r in runs["test"].items() if label not in broke}
-    if best is None or part != "test" or best not in sound or not same_rows(sound):
+    if best is None or part != "test" or best not in sound or not paired_by_seed(sound):
         return None
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     return chosen_score(best, runs["validation"], sound, metric, rng)
@@ -175,7 +178,7 @@ def _means_by_column(runs: Mapping[str, Mapping[str, Runs]]) -> dict[tuple[str, 
     return {
         (label, f"{part}_{metric}"): estimate
         for part, name in SCORED_PARTS.items()
-        if same_rows(runs[name])
+        if paired_by_seed(runs[name])
         for (label, metric), estimate in means(
             list(runs[name].values()), list(METRICS), np.random.default_rng(BOOTSTRAP_SEED)
         ).items()
@@ -226,10 +229,16 @@ def _why_missing(done: Sequence[TrialResult]) -> str:
 
 
 def _own_settings(record: StudyRecord, label: str) -> dict[str, object]:
+    """The settings that tell a method from others of its name; not what its folds chose each."""
     specs = {r.spec.method.label: r.spec.method for r in record.results}
     mine = specs[label]
     siblings = [m.settings for m in specs.values() if m.name == mine.name]
-    return {k: v for k, v in mine.settings.items() if any(s.get(k, _ABSENT) != v for s in siblings)}
+    own = [r.spec.method.settings for r in record.results if r.spec.method.label == label]
+    return {
+        k: v
+        for k, v in mine.settings.items()
+        if any(s.get(k, _ABSENT) != v for s in siblings) and all(s[k] == v for s in own)
+    }
 
 
 _ABSENT = object()
@@ -314,6 +323,31 @@ def table(summary: Summary) -> pd.DataFrame:
     return frame
 
 
+def predictions_frame(record: StudyRecord, part: str) -> pd.DataFrame:
+    """One row a trial and text: label (the method's), seed, id, truth, predicted (names); of a
+    study that tests all rows in folds also repetition and fold.
+    """
+    import pandas as pd
+
+    names = record.data["label_names"]
+    frames = []
+    for r in record.done:
+        p, fold = record.predictions(r.spec.trial_id).get(part), r.spec.fold
+        if p is None:
+            continue
+        place = {"repetition": fold.repetition, "fold": fold.number} if fold else {}
+        values = {
+            "label": r.spec.method.label,
+            "seed": r.spec.seed,
+            **place,
+            "id": p.ids,
+            "truth": [names[k] if k >= 0 else None for k in p.labels],
+            "predicted": [names[k] for k in p.predicted],
+        }
+        frames.append(pd.DataFrame(values))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
 def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
@@ -331,6 +365,7 @@ def summary_to_json(summary: Summary) -> dict[str, object]:
         "headline": summary.answer.sentence,
         "answer": asdict(summary.answer),
         "score_of_best": asdict(summary.score_of_best) if summary.score_of_best else None,
+        **({"cross_fitted": summary.cross_fitted} if summary.cross_fitted else {}),
         "sentences": list(summary.sentences),
         "warnings": list(summary.warnings),
         "rows": [

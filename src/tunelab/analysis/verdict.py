@@ -114,7 +114,8 @@ class Summary:
     `comparisons` holds every pair, those of `best` first and from its side; a pair with runs that
     broke down (`collapses`) has no verdict. `score_of_best`: what `best` truly scores on test, by
     seeds that did not choose it; None where that cannot be told. `advice`: what to take where a
-    point may be lost and training is to be short.
+    point may be lost and training is to be short. `cross_fitted`: how often every row is tested,
+    where a study tests all of them in folds.
     """
 
     metric: str
@@ -126,6 +127,7 @@ class Summary:
     warnings: tuple[str, ...] = ()
     collapses: Mapping[str, Collapse] = field(default_factory=dict)
     score_of_best: Estimate | None = None
+    cross_fitted: str | None = None
 
     @property
     def answer(self) -> Answer:

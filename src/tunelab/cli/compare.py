@@ -11,17 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunelab.cli.flags import StudyCommand, data_flags, study_flags, take_study_keys
+from tunelab.cli.flags import (
+    StudyCommand,
+    data_flags,
+    flag_name,
+    study_flags,
+    take_study_keys,
+)
 from tunelab.cli.options import FOLDER, quiet_option
 from tunelab.cli.show import show_summary
 from tunelab.core.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.status import Status
 
     from tunelab.api import Study
     from tunelab.core.values import Dataset
-    from tunelab.study import Progress, Schedule, StudyEvent
+    from tunelab.study import OnStudyEvent, Progress, Schedule, StudyEvent
     from tunelab.study.executors import Worker
 
 __all__ = [
@@ -102,7 +109,7 @@ def extend(folder: Path, *, dry_run: bool, quiet: bool, **given: Any) -> None:
         to_come = study.looks_to_come(folder, given["max_seeds"], given["step"])
         terminal.say(console, to_come)
         return
-    for number, spec in enumerate(study.rounds_of(folder, api.write_outputs, total, **given)):
+    for number, spec in enumerate(study.rounds_of(folder, study.write_outputs, total, **given)):
         schedule = study.scheduled(study.plan(spec))
         if number == 0:
             _announce(schedule, console)
@@ -173,49 +180,60 @@ def _show_end(folder: Path, console: Console) -> None:
 
 
 @click.command(cls=StudyCommand, short_help="Train one method once, into a folder to deploy.")
-@click.argument("source", metavar="DATA")
-@click.option("--method", required=True, metavar="NAME", help="The method, such as lora.")
-@study_flags("model", "trust_remote_code")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N")
+@click.argument("source", required=False, metavar="DATA")
+@click.option("--method", metavar="NAME", help="The method, such as lora.")
 @click.option(
-    "--output-dir", metavar="PATH", required=True, help="Folder for the trained classifier."
+    "--from-study",
+    type=FOLDER,
+    metavar="STUDY",
+    help="On all rows of a cross-fitted study, its recommended method or --method.",
 )
+@study_flags("model", "trust_remote_code")
+@click.option("--seed", type=click.IntRange(0), metavar="N", help="Its seed (0).")
+@click.option("--output-dir", metavar="PATH", help="Folder for the trained classifier.")
 @click.option("--overwrite", is_flag=True, help="Replace a classifier that is there.")
 @study_flags("report_to", "metric", helps={"metric": "Metric for selection ({default})."})
 @data_flags
 @_set_option
 @quiet_option
 def train(
-    source: str,
+    source: str | None,
     *,
-    method: str,
-    seed: int,
+    method: str | None,
+    from_study: Path | None,
+    seed: int | None,
     overwrite: bool,
     sets: Sequence[str],
     quiet: bool,
     **given: Any,
 ) -> None:
-    """Train one method with one seed; the output folder is a classifier ready to use."""
+    """Train one method with one seed; the output folder is a classifier ready to use.
+
+    With --from-study, train on all rows of a cross-fitted study, with the settings that it chose;
+    the classifier is kept in the study, and copied to --output-dir.
+    """
     from tunelab import api
     from tunelab.analysis import numbers
-    from tunelab.core.events import Stage, Step
     from tunelab.study import resolve
 
+    if from_study is not None:
+        _refuse_beside_study(source=source, seed=seed, set=sets, **given)
+        out = Path(given["output_dir"]) if given["output_dir"] else None
+        _train_from_study(from_study, method, out, overwrite, stderr_console(quiet))
+        return
+    wanted = {"argument 'DATA'": source, "option '--method'": method}
+    wanted["option '--output-dir'"] = given["output_dir"]
+    for what, value in wanted.items():
+        if value is None:
+            raise click.UsageError(f"Missing {what}.")
     keys, settings = take_study_keys(given)
-    keys |= {"data.source": source, "methods": [method], "seeds": [seed], "tuning": False}
+    keys |= {"data.source": source, "methods": [method], "seeds": [seed or 0], "tuning": False}
     spec = resolve.resolve_study(None, keys, settings, sets)
     console = stderr_console(quiet)
     for note in spec.notes:
         console.print(note, markup=False, highlight=False)
     with console.status("starting") as status:
-
-        def show(event: StudyEvent) -> None:
-            if isinstance(event, Step):
-                status.update(f"step {event.step} of {event.steps}, loss {event.loss:.3f}")
-            elif isinstance(event, Stage):
-                status.update(event.name)
-
-        result = api.train_one(spec, overwrite=overwrite, on_event=show)
+        result = api.train_one(spec, overwrite=overwrite, on_event=_shown_as(status))
     for note in result.details.notes:
         console.print(f"{note}.", markup=False, highlight=False, soft_wrap=True)
     out = spec.output_dir
@@ -226,6 +244,62 @@ def train(
         f"{numbers.format_percent(evaluated)} on validation; trained in {seconds}."
     )
     click.echo(f'Saved to {out}. Try it: tunelab predict {shlex.quote(str(out))} "your text"')
+
+
+def _shown_as(status: Status) -> OnStudyEvent:
+    """What shows events of one training in a line."""
+    from tunelab.core.events import Stage, Step
+
+    def show(event: StudyEvent) -> None:
+        if isinstance(event, Step):
+            status.update(f"step {event.step} of {event.steps}, loss {event.loss:.3f}")
+        elif isinstance(event, Stage):
+            status.update(event.name)
+
+    return show
+
+
+def _refuse_beside_study(**given: object) -> None:
+    """Raise InputError for what --from-study takes from the study itself."""
+    own = ("output_dir", "method")
+    beside = [k for k, v in given.items() if k not in own and v not in (None, (), [], False)]
+    if beside:
+        names = ", ".join("DATA" if k == "source" else flag_name(k) for k in beside)
+        raise InputError(
+            f"train --from-study: takes data, model and settings from the study; found {names} "
+            "too. Leave it out, or train without --from-study."
+        )
+
+
+def _train_from_study(
+    folder: Path, method: str | None, out: Path | None, overwrite: bool, console: Console
+) -> None:
+    """Train a method of a cross-fitted study on all its rows, and say what to expect of it."""
+    from tunelab import api
+    from tunelab.analysis import folds, numbers
+    from tunelab.core import study_folder
+    from tunelab.study import final
+
+    if out is not None:
+        final.check_output_dir(out, overwrite)
+    with console.status("starting") as status:
+        final.train_on_all_rows(folder, method, _shown_as(status))
+    study = api.Study(folder)
+    result = folds.final_trial(study.record, method)
+    assert result is not None  # noqa: S101  it has just been trained
+    trial_id, label = result.spec.trial_id, result.spec.method.label
+    if out is not None:
+        final.hand_over(folder, trial_id, out)
+    shown = numbers.column(f"test_{study.summary.metric}")
+    estimate = study.summary.row(label).estimates.get(shown.name)
+    percent = " percent" if shown.kind == "percent" else ""
+    click.echo(
+        f"{label}: trained on all rows, none left to test it. To expect: "
+        f"{numbers.format_estimate(estimate, shown.kind)}{percent} {shown.about}, as its method "
+        f"had, cross-fitted ({study.summary.cross_fitted})."
+    )
+    place = out or study_folder.artifact_dir(folder, trial_id)
+    click.echo(f'Saved to {place}. Try it: tunelab predict {shlex.quote(str(place))} "your text"')
 
 
 def _file_or_data(what: str | None, data: object) -> tuple[Path | None, object]:
@@ -246,16 +320,16 @@ def _announce(schedule: Schedule, console: Console) -> None:
     """Before: what will run, on what, and about how long it takes."""
     from tunelab.cli import terminal
     from tunelab.data.gate import values as gate_values
-    from tunelab.study import trackers
+    from tunelab.study import folding, trackers
 
     plan, spec, d = schedule.plan, schedule.plan.spec, schedule.plan.dataset
     rows = " / ".join(f"{len(s):,}" for s in d.parts.values())
-    say = [
-        f"Data     {d.name}: {rows} rows (train / validation / test), "
-        f"{len(d.label_names)} classes: {_first_few(d.label_names)}"
-    ]
+    parts = f"{rows} rows (train / validation / test{'; the first fold' if spec.parts else ''})"
+    say = [f"Data     {d.name}: {parts}, {len(d.label_names)} classes: {_first_few(d.label_names)}"]
     say += [f"         {note}" for note in (*d.notes, *_duplicate_lines(d))]
     say += [f"         {line}" for line in gate_values.lines(plan.gate)]
+    if spec.parts is not None:
+        say.append(f"Folds    {folding.in_words(spec, plan.whole, plan.dataset)}")
     if plan.base:
         say.append(f"Model    {plan.base.ref.name} ({plan.base.model_type})")
     say.append(
@@ -290,12 +364,16 @@ def _what_is_to_run(schedule: Schedule) -> str:
     parts = [f"{tries} of them to tune"] if tries else []
     parts += [f"{len(progress.curve)} on fewer rows"] if progress.curve else []
     parts += [f"{done} already done"] if done else []
+    whole = "then the recommended method on all rows"
+    parts += [whole] if count and progress.plan.spec.parts else []
     takes = f": about {format_seconds(schedule.total_seconds)}" if count else ""
     return f"{', '.join([f'{count} to run', *parts])}{takes}"
 
 
 def _tuning_lines(progress: Progress) -> list[str]:
     """What each method tries, or what was chosen for it."""
+    from tunelab.study import folding
+
     spec, t = progress.plan.spec, progress.plan.spec.tuning
     if not t.spaces and not any("learning_rate" in m.settings for m in progress.methods):
         return ["none has a learning rate; an SVM chooses its C on validation in each trial"]
@@ -310,11 +388,15 @@ def _tuning_lines(progress: Progress) -> list[str]:
         names = ", ".join(t.spaces[m.label])
         if m.label in still_tuned:
             many = t.tries(m.label)
-            lines.append(f"{m.label}: {many} settings of {names}, by {spec.metric} on validation")
+            each = f" in each of {len(folding.folds_of(spec))} folds" if spec.parts else ""
+            lines.append(
+                f"{m.label}: {many} settings of {names}{each}, by {spec.metric} on validation"
+            )
         else:
             now = ", ".join(f"{k} = {m.settings[k]}" for k in t.spaces[m.label])
             same = all(m.settings[k] == start[m.label][k] for k in t.spaces[m.label])
-            lines.append(f"{m.label}: {now} (chosen{', as recommended' if same else ''})")
+            by = " by all folds together; each has its own" if spec.parts else ""
+            lines.append(f"{m.label}: {now} (chosen{by}{', as recommended' if same else ''})")
     return lines
 
 

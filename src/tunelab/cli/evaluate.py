@@ -195,14 +195,13 @@ def _trained_on(artifact: Path, rows: Split) -> int | None:
     """How many of the rows have a text that a classifier was trained on; None where its data cannot
     be read any more, or are others now.
     """
-    from tunelab import data
     from tunelab.core import study_folder
     from tunelab.models import foreign
-    from tunelab.study import trial
+    from tunelab.study import folding, trial
 
     spec = study_folder.spec_of(foreign.find_artifact(artifact))
     try:
-        known = data.load(spec.data) if spec else None
+        known = folding.loaded_for(spec) if spec else None
     except InputError:
         return None
     if spec is None or known is None or known.fingerprint != spec.fingerprint:

@@ -40,6 +40,8 @@ def _name_of_trial(t: TrialSpec, schedule: Schedule) -> str:
         tuned = schedule.plan.spec.tuning.spaces.get(t.method.label, {})
         said = " ".join(f"{k}={t.method.settings[k]}" for k in tuned)
         return f"{t.method.label} try {said or t.trial_id[-6:]}"
+    if t.purpose == "final":
+        return f"{t.method.label} on all rows"
     rows = f" on {t.train_rows:,} rows" if t.train_rows is not None else ""
     return f"{t.method.label}{rows} seed {t.seed}"
 
@@ -209,7 +211,7 @@ class Display:
         expected = self._left.pop(result.spec.trial_id, spent)
         self._spent += spent
         self._expected += expected
-        compared = result.spec.purpose != "tuning" and result.spec.train_rows is None
+        compared = result.spec.purpose == "trial" and result.spec.train_rows is None
         if compared and result.spec.method.label in self._rows:
             self._rows[result.spec.method.label].add(result, f"eval_{self._metric}")
         if result.status == "failed":

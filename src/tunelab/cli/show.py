@@ -61,7 +61,7 @@ def show_summary(study: Study, metric: str | None = None, *, advise: bool = True
 
 def _show_use(study: Study, said: Summary) -> None:
     """The commands that use what was recommended, and that say more of it."""
-    from tunelab.analysis import summary
+    from tunelab.analysis import folds, summary
     from tunelab.cli import terminal
     from tunelab.core import study_folder
 
@@ -70,9 +70,17 @@ def _show_use(study: Study, said: Summary) -> None:
     if trial is None:
         return
     out = terminal.console()
-    artifact = shlex.quote(str(study_folder.artifact_dir(folder, trial.spec.trial_id)))
+    whole = folds.final_trial(record, said.answer.take)
+    used = whole if said.cross_fitted else trial
     # Commands are there to be copied: no line is broken within one.
-    use = f'Use it: tunelab predict {artifact} "your text"'
+    if used is None:
+        method = shlex.quote(str(said.answer.take))
+        use = f"Train it on all rows: tunelab train --from-study {shlex.quote(str(folder))}"
+        use += f" --method {method}"
+    else:
+        artifact = shlex.quote(str(study_folder.artifact_dir(folder, used.spec.trial_id)))
+        rows = " (trained on all rows)" if said.cross_fitted else ""
+        use = f'Use it{rows}: tunelab predict {artifact} "your text"'
     other = "" if said.metric == record.settings["metric"] else f" --metric {said.metric}"
     why = f"Reasons and conditions: tunelab recommend {shlex.quote(str(folder))}{other}"
     for line in (use, why):

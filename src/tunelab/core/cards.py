@@ -12,6 +12,7 @@ __all__ = [
     "DataKeys",
     "DuplicateExample",
     "DuplicateFigures",
+    "FoldFigures",
     "LengthFigures",
     "OtherFigures",
     "RepeatedRow",
@@ -65,6 +66,7 @@ class StudySettings(TypedDict):
     stack: int | str
     tuning: TuningKeys
     vary_split: bool
+    folds: NotRequired[int | str]
     train_sizes: list[int | str] | None
     test_on: list[DataKeys]
     race: bool
@@ -123,12 +125,20 @@ class OtherFigures(TypedDict):
     in_train: int | None
 
 
+class FoldFigures(TypedDict):
+    """Of a study that tests all rows in folds: into how many parts it divides how many rows."""
+
+    of: int
+    rows: int
+
+
 class DataCard(TypedDict):
     """What a data set is: the content of data.json.
 
     `sizes` by part; `label_counts` by part and label name; `words` (split at white space) and
     `characters` by part; `samples`: the first three texts of train by label name, each cut at 200
-    characters. `notes` say what was decided for the user; `test_on` is said by a study.
+    characters. `notes` say what was decided for the user; `test_on` and `folds` are said by a
+    study, whose parts are then those of its first fold.
     """
 
     name: str
@@ -145,3 +155,4 @@ class DataCard(TypedDict):
     samples: dict[str, list[str]]
     notes: list[str]
     test_on: NotRequired[list[OtherFigures]]
+    folds: NotRequired[FoldFigures]

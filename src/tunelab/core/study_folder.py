@@ -7,11 +7,10 @@ A study folder (a contract that others read):
     gate.json           what the data gate found: duplicates, leaks, label errors, ...
     behaviour.json      the cases of the behaviour tests, where the study has them
     rows.parquet        the validation and test rows: part, id, label, text, further columns
-    results.csv         one row a trial
-    comparison.json     table and verdicts
+    results.csv         one row a trial; comparison.json: table and verdicts
     tuning.json         the settings each method tried, their validation scores, what was chosen
     race.json           rounds of a race: who was dropped, when and why, what was saved
-    curves.json         scores by number of training rows, and where methods cross
+    curves.json         scores by number of training rows; final.json: trainings on all rows
     report.html
     trials/<id>/        spec.json result.json history.jsonl predictions.parquet artifact/
 
@@ -24,7 +23,7 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -48,6 +47,7 @@ from tunelab.core.values import (
     Dataset,
     DataSpec,
     Details,
+    Fold,
     MethodSpec,
     Predictions,
     Provenance,
@@ -149,6 +149,7 @@ def spec_from_json(value: Mapping[str, Any]) -> TrialSpec:
         vary_split=value["vary_split"],
         test_on=tuple(DataSpec(**d) for d in value["test_on"]),
         stop_below=value["stop_below"],
+        fold=Fold(**value["fold"]) if value.get("fold") else None,
     )
 
 
@@ -336,8 +337,8 @@ class StudyRecord:
     that have not been run. Histories and predictions are read on demand, by trial id.
 
     `results` are what the table compares: trials on all training rows. `curve` holds those on
-    fewer (`spec.train_rows`). Tries of settings are in neither; `tuning`, `race`, `curves`,
-    `gate` and `looks` are tuning.json, race.json, .., None where the study has none.
+    fewer (`spec.train_rows`). Tries of settings are in neither; `tuning`, `race`, `curves`, `gate`,
+    `looks` and `final` are tuning.json, race.json, .., None where the study has none.
     """
 
     directory: Path
@@ -352,6 +353,7 @@ class StudyRecord:
     gate: Mapping[str, object] | None = None
     behaviour: Mapping[str, object] | None = None
     looks: Mapping[str, object] | None = None
+    final: Mapping[str, object] | None = None
 
     @property
     def done(self) -> tuple[TrialResult, ...]:
@@ -417,9 +419,9 @@ def read_study(directory: Path) -> StudyRecord:
 
 
 def _check_keys(path: Path, content: object, kind: type[StudySettings | DataCard]) -> None:
-    """Raise ArtifactError where a study's file is not whole."""
+    """Raise ArtifactError where a study's file is not whole; it may be without `folds`."""
     there = content if isinstance(content, dict) else {}
-    lacks = [key for key in kind.__annotations__ if key not in there]
+    lacks = [key for key in kind.__annotations__ if key not in there and key != "folds"]
     if lacks:
         raise ArtifactError(
             f"{path}: expected all that a study is written with, found none of {', '.join(lacks)}. "
@@ -428,7 +430,7 @@ def _check_keys(path: Path, content: object, kind: type[StudySettings | DataCard
 
 
 # What a study may hold beside its trials, each a JSON file of that name.
-EXTRAS = ("tuning", "race", "curves", "gate", "behaviour", "looks")
+EXTRAS = ("tuning", "race", "curves", "gate", "behaviour", "looks", "final")
 
 
 def write_extra(directory: Path, name: str, value: Mapping[str, object]) -> None:
@@ -459,9 +461,8 @@ def update_study(directory: Path, **values: object) -> None:
     write_text(path, head + body)
 
 
-def results_rows(results: Iterable[TrialResult]) -> list[dict[str, object]]:
+def results_rows(results: Sequence[TrialResult]) -> list[dict[str, object]]:
     """One flat row a trial, every row with the same keys, as in results.csv."""
-    results = list(results)
     setting_names = list(dict.fromkeys(k for r in results for k in r.spec.method.settings))
     score_names = sorted({k for r in results for k in r.scores})
     rows = []
@@ -474,6 +475,7 @@ def results_rows(results: Iterable[TrialResult]) -> list[dict[str, object]]:
             "base": r.spec.base.name if r.spec.base else None,
             **{k: _csv_cell(settings.get(k)) for k in setting_names},
             "seed": r.spec.seed,
+            **({f"fold_{k}": v for k, v in asdict(r.spec.fold).items()} if r.spec.fold else {}),
             "train_rows": r.spec.train_rows,
             "status": r.status,
             **{k: r.scores.get(k) for k in score_names},
@@ -488,7 +490,7 @@ def _csv_cell(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, list | dict | tuple) else value
 
 
-def write_results_csv(path: Path, results: Iterable[TrialResult]) -> None:
+def write_results_csv(path: Path, results: Sequence[TrialResult]) -> None:
     """Write results.csv: a header and one row a trial. Missing values are empty cells."""
     rows = results_rows(results)
     out = io.StringIO()

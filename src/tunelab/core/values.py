@@ -25,6 +25,7 @@ __all__ = [
     "Details",
     "Duplicates",
     "Estimate",
+    "Fold",
     "Manifest",
     "MethodSpec",
     "Predictions",
@@ -103,7 +104,8 @@ class Dataset:
     """Labelled texts in three parts. Labels index `label_names`.
 
     `fingerprint` is the SHA-256 (hex) of label names, ids, texts and labels of all parts.
-    `notes` say, in plain words, everything that was decided for the user.
+    `notes` say, in plain words, everything that was decided for the user. `split_off` names the
+    parts ("test", "validation") that the source did not have and that were taken from its train.
     """
 
     name: str
@@ -117,6 +119,7 @@ class Dataset:
     label_column: str
     notes: tuple[str, ...]
     duplicates: Duplicates
+    split_off: tuple[str, ...] = ()
 
     @property
     def parts(self) -> dict[str, Split]:
@@ -183,13 +186,27 @@ class MethodSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Fold:
+    """What of a cross-fitted study's rows one trial tests: part `number` (from 0) of `of` parts.
+
+    Each `repetition` (from 0) divides all rows into other parts, and tests every row once.
+    """
+
+    of: int
+    repetition: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class TrialSpec:
     """One dataset x one base x one method setting x one seed. `trial_id` is its hash.
 
     `base` is None for a method that uses no pretrained model. `purpose` "tuning" is a try of
-    settings: it is judged on validation, never sees the test part, and leaves no artifact.
+    settings: it is judged on validation, never sees the test part, and leaves no artifact; "final"
+    trains on all rows of a cross-fitted study but those of validation, and is not tested.
     `train_rows`: train on so many rows (stratified, nested, drawn by the seed); None for all.
-    `vary_split`: the seed divides the rows of train and validation anew; test stays.
+    `vary_split`: the seed divides the rows of train and validation anew; test stays. `fold`: all
+    rows are divided anew, and this part of them is the test part.
 
     No part of the identity: `test_on`, other data on which the trained classifier is scored once;
     and `stop_below`, which ends a try after an epoch ("1", "2", ...) with a lower validation score.
@@ -201,11 +218,12 @@ class TrialSpec:
     method: MethodSpec
     seed: int
     trial_id: str
-    purpose: Literal["trial", "tuning"] = "trial"
+    purpose: Literal["trial", "tuning", "final"] = "trial"
     train_rows: int | None = None
     vary_split: bool = False
     test_on: tuple[DataSpec, ...] = ()
     stop_below: Mapping[str, float] = field(default_factory=dict)
+    fold: Fold | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,15 @@ from tunelab.data.card import DataCard, DuplicateExample, LengthFigures, describ
 from tunelab.data.gate import Gate, inspect
 from tunelab.data.loading import OtherData, load, load_other
 from tunelab.data.sources import SOURCES
-from tunelab.data.split import redivided, smaller, without_leaked_rows
+from tunelab.data.split import (
+    all_rows,
+    in_fold,
+    least_of_a_class,
+    redivided,
+    smaller,
+    tested_rows,
+    without_leaked_rows,
+)
 from tunelab.data.texts import open_texts, read_texts
 from tunelab.data.write import write_table
 
@@ -24,14 +32,18 @@ __all__ = [
     "Gate",
     "LengthFigures",
     "OtherData",
+    "all_rows",
     "describe",
+    "in_fold",
     "inspect",
+    "least_of_a_class",
     "load",
     "load_other",
     "open_texts",
     "read_texts",
     "redivided",
     "smaller",
+    "tested_rows",
     "without_leaked_rows",
     "write_table",
 ]

@@ -56,6 +56,7 @@ def load(spec: DataSpec) -> Dataset:
     rows = without_unlabelled(source.name, parts, label_column, notes)
     declared = declared_names(source.parts, label_column)
     label_names, splits = encode_labels(source.name, rows, declared, label_column, notes)
+    split_off = tuple(part for part in ("test", "validation") if part not in splits)
     splits = three_parts(source.name, splits, label_names, spec.split_seed, notes)
     if spec.on_leak != "warn":
         splits["train"] = train_without_leaks(source.name, splits, len(label_names), spec, notes)
@@ -72,6 +73,7 @@ def load(spec: DataSpec) -> Dataset:
         label_column=label_column,
         notes=tuple(notes),
         duplicates=count_duplicates(splits),
+        split_off=split_off,
     )
 
 

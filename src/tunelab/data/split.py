@@ -11,14 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.core.errors import DataError
-from tunelab.core.values import Dataset, DataSpec, Split
+from tunelab.core.values import Dataset, DataSpec, Fold, Split
 from tunelab.core.words import rows_word
 from tunelab.data import duplicates
+from tunelab.data.card import count_duplicates
 
 __all__ = [
+    "all_rows",
+    "in_fold",
+    "least_of_a_class",
     "redivided",
     "smaller",
     "subset_of_train",
+    "tested_rows",
     "three_parts",
     "train_without_leaks",
     "without_leaked_rows",
@@ -27,6 +32,7 @@ __all__ = [
 
 HELD_OUT_PERCENT = 15
 VALIDATION_LIMIT = 5_000
+_SPLIT_OFF = ("no test part: ", "no validation part: ")  # how notes on parts that are missing begin
 
 
 # --- parts ----------------------------------------------------------------------------------
@@ -85,6 +91,17 @@ def _stratified_order(labels: NDArray[np.int64], seed: int, purpose: str) -> NDA
     quotas by largest remainder are not (the Alabama paradox). The shuffle sorts by BLAKE2 of seed
     and position: equal on every machine, process and NumPy.
     """
+    by_class = _shuffled_by_class(labels, seed, purpose)
+    sizes = np.bincount(labels)
+    starts = np.cumsum(sizes) - sizes
+    classes = labels[by_class]
+    rank = np.arange(len(labels)) - starts[classes]
+    share = (rank + 0.5) / sizes[classes]
+    return np.asarray(by_class[np.lexsort((classes, share, rank > 0))], dtype=np.int64)
+
+
+def _shuffled_by_class(labels: NDArray[np.int64], seed: int, purpose: str) -> NDArray[np.int64]:
+    """Rows class by class, shuffled within each, (n,)."""
     shuffle = np.fromiter(
         (
             int.from_bytes(
@@ -95,13 +112,7 @@ def _stratified_order(labels: NDArray[np.int64], seed: int, purpose: str) -> NDA
         dtype=np.uint64,
         count=len(labels),
     )
-    by_class = np.lexsort((shuffle, labels))
-    sizes = np.bincount(labels)
-    starts = np.cumsum(sizes) - sizes
-    classes = labels[by_class]
-    rank = np.arange(len(labels)) - starts[classes]
-    share = (rank + 0.5) / sizes[classes]
-    return np.asarray(by_class[np.lexsort((classes, share, rank > 0))], dtype=np.int64)
+    return np.asarray(np.lexsort((shuffle, labels)), dtype=np.int64)
 
 
 def _take_rows(split: Split, rows: NDArray[np.int64]) -> Split:
@@ -239,4 +250,87 @@ def _joined_splits(a: Split, b: Split) -> Split:
         (*a.texts, *b.texts),
         np.concatenate([a.labels, b.labels]),
         {c: (*column(a, c), *column(b, c)) for c in (*a.columns, *b.columns)},
+    )
+
+
+# --- cross-fitting: every row is tested once ------------------------------------------------
+
+
+def tested_rows(dataset: Dataset) -> Split:
+    """The labelled rows that cross-fitting divides: those of train, of what was split off it, and
+    of a test part that the source has; not of a validation part that it has, which stays.
+    """
+    pool = dataset.train
+    if "validation" in dataset.split_off:
+        pool = _joined_splits(pool, dataset.validation)
+    return _joined_splits(pool, dataset.test)
+
+
+def least_of_a_class(dataset: Dataset) -> int:
+    """How many of `tested_rows` the rarest class has."""
+    counts = np.bincount(tested_rows(dataset).labels, minlength=len(dataset.label_names))
+    return int(counts.min())
+
+
+def in_fold(dataset: Dataset, fold: Fold, spec: DataSpec) -> Dataset:
+    """The rows of a data set as a fold has them: its part of all rows to test, the rest to train
+    and validate on, stratified.
+
+    Parts of a repetition differ by one row at most, overall and in every class; they depend on
+    `split_seed`, the repetition and the number of parts, and on nothing else. Validation, where the
+    source has none, is taken from the rest. `on_leak` and `subset` of the spec then hold for this
+    fold's train, so `dataset` is one loaded without them. Raises DataError where a class has fewer
+    rows than there are parts, and as `load` does.
+    """
+    pool = tested_rows(dataset)
+    need = max(fold.of, 4)
+    if (least := least_of_a_class(dataset)) < need:
+        raise DataError(
+            f"{dataset.name}: a class has {rows_word(least)}; {fold.of} folds need at least {need} "
+            "of each. Add rows, or test on one split with --folds off."
+        )
+    division = f"folds {fold.of}/{fold.repetition}"
+    number = np.empty(len(pool), dtype=np.int64)
+    # Dealt out class by class, as cards are: each part gets its share of every class.
+    by_class = _shuffled_by_class(pool.labels, spec.split_seed, division)
+    number[by_class] = np.arange(len(pool)) % fold.of
+    test = _take_rows(pool, np.flatnonzero(number == fold.number))
+    rest = _take_rows(pool, np.flatnonzero(number != fold.number))
+    parts = {"train": rest, "test": test}
+    return _with_validation(dataset, parts, spec, f"{division}/{fold.number}")
+
+
+def all_rows(dataset: Dataset, spec: DataSpec) -> Dataset:
+    """All rows of a data set to train and validate on, and none to test: what a cross-fitted study
+    trains its final classifier on.
+    """
+    pool = tested_rows(dataset)
+    none = _take_rows(pool, np.zeros(0, dtype=np.int64))
+    return _with_validation(dataset, {"train": pool, "test": none}, spec, "final")
+
+
+def _with_validation(
+    dataset: Dataset, parts: Mapping[str, Split], spec: DataSpec, purpose: str
+) -> Dataset:
+    """Validation taken from train (15% of all rows) where the source has none; then train as the
+    spec has it.
+    """
+    train, validation, test = parts["train"], dataset.validation, parts["test"]
+    if "validation" in dataset.split_off:
+        n = ((len(train) + len(test)) * HELD_OUT_PERCENT + 50) // 100
+        n = max(min(n, VALIDATION_LIMIT), len(dataset.label_names))
+        order = _stratified_order(train.labels, spec.split_seed, f"{purpose}/validation")
+        train, validation = _take_rows(train, order[n:]), _take_rows(train, order[:n])
+    if spec.on_leak != "warn":
+        divided = {"train": train, "validation": validation, "test": test}
+        train = train_without_leaks(dataset.name, divided, len(dataset.label_names), spec, [])
+    train = subset_of_train(train, dataset.label_names, spec, [])
+    divided = {"train": train, "validation": validation, "test": test}
+    return replace(
+        dataset,
+        train=train,
+        validation=validation,
+        test=test,
+        notes=tuple(n for n in dataset.notes if not n.startswith(_SPLIT_OFF)),
+        duplicates=count_duplicates(divided),
     )

@@ -64,7 +64,8 @@ def alike(spec: TrialSpec) -> tuple[object, ...]:
         "precision",
     )
     shared = (spec.method.settings.get(n) for n in names)
-    return (spec.fingerprint, spec.base, spec.purpose, spec.train_rows, spec.vary_split, *shared)
+    divided = spec.vary_split or spec.fold is not None
+    return (spec.fingerprint, spec.base, spec.purpose, spec.train_rows, divided, *shared)
 
 
 def check(base: Base, spec: MethodSpec) -> None:

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tunelab.analysis import Summary, numbers
+from tunelab.analysis.folds import final_trials
 from tunelab.analysis.markdown import in_markdown
-from tunelab.analysis.verdict import joined_by_and
+from tunelab.analysis.verdict import Row, joined_by_and
 from tunelab.core import artifact
 from tunelab.core.errors import ArtifactError
 from tunelab.core.files import write_text
@@ -45,9 +46,11 @@ _HUB_METRICS = {
 
 
 def write_cards(record: StudyRecord, summary: Summary) -> list[Path]:
-    """Write the card of every artifact that the study holds; their paths, in the trials' order."""
+    """Write the card of every artifact that the study holds; their paths, in the trials' order,
+    then those of what was trained on all rows.
+    """
     written = []
-    for result in record.done:
+    for result in (*record.done, *final_trials(record)):
         folder = artifact_dir(record.directory, result.spec.trial_id)
         try:
             manifest = artifact.read_manifest(folder).manifest
@@ -173,6 +176,8 @@ def _use(kind: str) -> str:
 def _score_lines(summary: Summary, result: TrialResult) -> str:
     """This artifact's scores, beside the mean of its method over seeds."""
     row = summary.row(result.spec.method.label)
+    if result.spec.purpose == "final":
+        return _expected_lines(summary, row)
     names = [f"{summary.part}_{m}" for m in dict.fromkeys([summary.metric, *_HUB_METRICS])]
     lines = [
         f"| score | this artifact | mean of {counted(row.n_seeds, 'seed')} |",
@@ -188,6 +193,22 @@ def _score_lines(summary: Summary, result: TrialResult) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _expected_lines(summary: Summary, row: Row) -> str:
+    """What to expect of a classifier that was trained on all rows: what its method scored."""
+    lines = [
+        "No rows were left to test this classifier. Expected of it is what its method scored when "
+        f"every row was tested by a training that had not seen it ({summary.cross_fitted}):\n",
+        f"| score | cross-fitted, mean of {counted(row.n_seeds, 'training')} |",
+        "|---|---|",
+    ]
+    for name in (f"test_{m}" for m in dict.fromkeys([summary.metric, *_HUB_METRICS])):
+        estimate, column = row.estimates.get(name), numbers.column(name)
+        if estimate is not None:
+            shown = numbers.format_estimate(estimate, column.kind)
+            lines.append(f"| {column.heading} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
 def _standing_in_study(summary: Summary, result: TrialResult) -> str:
     label = result.spec.method.label
     if label == summary.best:
@@ -199,6 +220,11 @@ def _standing_in_study(summary: Summary, result: TrialResult) -> str:
 
 def _training(record: StudyRecord, result: TrialResult) -> str:
     rows = ", ".join(f"{n:,} {part}" for part, n in record.data["sizes"].items())
+    if result.spec.purpose == "final":
+        rows = f"all {record.data['folds']['rows']:,}"
+    elif result.spec.fold is not None:
+        fold = result.spec.fold
+        rows = f"without part {fold.number + 1} of {fold.of}, which it was tested on: about {rows}"
     settings = "\n".join(
         f"| `{_code(k)}` | `{_code(json.dumps(v, ensure_ascii=False))}` |"
         for k, v in result.spec.method.settings.items()

@@ -6,7 +6,7 @@ Everything is computed from stored histories and predictions, without torch; `pa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -45,10 +45,12 @@ from tunelab.stats.threshold_curves import precision_recall_curve, roc_curve
 __all__ = [
     "COST_CHARTS",
     "Floats",
+    "Voice",
     "by_method",
-    "mean_scores",
+    "common_rows",
     "plot_data",
     "slices_of",
+    "voice_of",
 ]
 
 
@@ -93,7 +95,7 @@ def plot_data(
     histories = {r.spec.trial_id: record.history(r.spec.trial_id) for r in trials}
     scores = _estimates(summary, key)
     predictions = by_method(record, split) if predictions is None else predictions
-    voices = {label: mean_scores(runs) for label, runs in predictions.items()}
+    voices = common_rows({label: voice_of(runs) for label, runs in predictions.items()})
     return PlotData(
         methods=record.methods,
         seeds={r.label: r.n_seeds for r in summary.rows},
@@ -113,7 +115,7 @@ def plot_data(
         confusion=_confusions(trials, split),
         class_names=names,
         agreement=_share_decided_alike(voices),
-        agreement_rows=min((len(v) for v in voices.values()), default=0),
+        agreement_rows=min((len(v.ids) for v in voices.values()), default=0),
         reliability=_reliability(predictions),
         learning=_learning(record, summary),
         tuning=_expected_best_by_tries(record),
@@ -243,9 +245,69 @@ def _confusions(trials: Sequence[TrialResult], split: str) -> dict[str, list[lis
     return {label: matrix.tolist() for label, matrix in sums.items()}
 
 
-def mean_scores(predictions: Sequence[Predictions]) -> Floats:
-    """Mean over seeds of the probabilities, or of the margins where there are none, (n, k)."""
-    return np.asarray(np.mean([_comparable(p) for p in predictions], axis=0))
+@dataclass(frozen=True, slots=True, eq=False)
+class Voice:
+    """What a method says of n rows, all its seeds together: of each row those that tested it.
+
+    `scores` (n, k): mean over seeds of the probabilities, or of the margins where there are none;
+    `asked` (n,): how many seeds tested the row, `agreeing` (n,): how many of them say the class
+    that the mean says. In folds a seed tests a part of the rows; else every seed tests them all.
+    """
+
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    scores: Floats
+    asked: NDArray[np.int64]
+    agreeing: NDArray[np.int64]
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """The class with the highest mean score for each row, (n,)."""
+        return np.asarray(self.scores.argmax(axis=1), dtype=np.int64)
+
+    def at(self, ids: Sequence[str]) -> Voice:
+        """The same of these rows, in their order."""
+        place = {i: row for row, i in enumerate(self.ids)}
+        rows = np.array([place[i] for i in ids], dtype=np.int64)
+        return Voice(
+            tuple(ids),
+            self.labels[rows],
+            self.scores[rows],
+            self.asked[rows],
+            self.agreeing[rows],
+        )
+
+
+def voice_of(predictions: Sequence[Predictions]) -> Voice:
+    """What a method says of every row that a seed of it tested, in the order of the seeds."""
+    place: dict[str, int] = {}
+    where = [
+        np.array([place.setdefault(i, len(place)) for i in p.ids], dtype=np.int64)
+        for p in predictions
+    ]
+    n = len(place)
+    labels, asked, agreeing = (np.zeros(n, dtype=np.int64) for _ in range(3))
+    total = np.zeros((n, predictions[0].scores.shape[1]))
+    for p, rows in zip(predictions, where, strict=True):
+        labels[rows] = p.labels
+        asked[rows] += 1
+        total[rows] += _comparable(p)
+    scores = total / asked[:, None]
+    decided = scores.argmax(axis=1)
+    for p, rows in zip(predictions, where, strict=True):
+        agreeing[rows] += p.predicted == decided[rows]
+    return Voice(tuple(place), labels, scores, asked, agreeing)
+
+
+def common_rows(voices: Mapping[str, Voice]) -> dict[str, Voice]:
+    """What methods say of the rows that all of them tested; without those that share none."""
+    if not voices:
+        return {}
+    first = next(iter(voices.values()))
+    sharing = {m: v for m, v in voices.items() if not set(first.ids).isdisjoint(v.ids)}
+    shared = set(first.ids).intersection(*(v.ids for v in sharing.values()))
+    ids = [i for i in first.ids if i in shared]
+    return {m: v.at(ids) for m, v in sharing.items()}
 
 
 def _comparable(p: Predictions) -> Floats:
@@ -367,10 +429,9 @@ def _place_points(record: StudyRecord, summary: Summary) -> tuple[PlacePoint, ..
     )
 
 
-def _share_decided_alike(voices: Mapping[str, Floats]) -> dict[tuple[str, str], float]:
-    decided = {label: v.argmax(axis=1) for label, v in voices.items()}
+def _share_decided_alike(voices: Mapping[str, Voice]) -> dict[tuple[str, str], float]:
     return {
-        (a, b): float(np.mean(decided[a] == decided[b]))
-        for a, b in combinations(decided, 2)
-        if len(decided[a]) == len(decided[b])
+        (a, b): float(np.mean(voices[a].predicted == voices[b].predicted))
+        for a, b in combinations(voices, 2)
+        if voices[a].ids
     }

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tunelab.analysis import Summary
 from tunelab.core.study_folder import StudyRecord, read_rows
 from tunelab.core.values import Predictions
-from tunelab.report.evidence import Floats, by_method, mean_scores
+from tunelab.report.evidence import Floats, by_method, common_rows, voice_of
 
 __all__ = [
     "Mistakes",
@@ -31,12 +31,14 @@ LONGEST_TEXT = 700
 @dataclass(frozen=True, slots=True)
 class Said:
     """What a method says of a row: the class by its mean scores over seeds; how many of its seeds
-    say the same; its mean probability of that class, or its mean margin.
+    say the same, of the `seeds` that tested the row; its mean probability of that class, or its
+    mean margin.
     """
 
     predicted: int
     seeds_agreeing: int
     strength: float
+    seeds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +85,12 @@ def mistakes(
     predictions = by_method(record, split) if predictions is None else predictions
     if not predictions or not texts:
         return None
-    first = next(iter(predictions.values()))[0]
-    predictions = {m: ps for m, ps in predictions.items() if all(p.ids == first.ids for p in ps)}
-    voices = {m: mean_scores(ps) for m, ps in predictions.items()}
-    decided = np.stack([v.argmax(axis=1) for v in voices.values()])  # (methods, rows)
-    strength = np.stack([v.max(axis=1) for v in voices.values()])
-    agreeing = np.stack(
-        [
-            np.sum([p.predicted == decided[i] for p in ps], axis=0)
-            for i, ps in enumerate(predictions.values())
-        ]
-    )
+    voices = common_rows({m: voice_of(ps) for m, ps in predictions.items()})
+    first = next(iter(voices.values()))
+    decided = np.stack([v.predicted for v in voices.values()])  # (methods, rows)
+    strength = np.stack([v.scores.max(axis=1) for v in voices.values()])
+    agreeing = np.stack([v.agreeing for v in voices.values()])
+    asked = np.stack([v.asked for v in voices.values()])
     wrong = decided != first.labels
     known = np.asarray([i in texts for i in first.ids])
     candidates = np.flatnonzero(wrong.any(axis=0) & known)
@@ -106,18 +103,23 @@ def mistakes(
             _cut(texts[first.ids[i]]),
             int(first.labels[i]),
             tuple(
-                Said(int(decided[m, i]), int(agreeing[m, i]), round(float(strength[m, i]), 3))
-                for m in range(len(predictions))
+                Said(
+                    int(decided[m, i]),
+                    int(agreeing[m, i]),
+                    round(float(strength[m, i]), 3),
+                    int(asked[m, i]),
+                )
+                for m in range(len(voices))
             ),
         )
         for i in order[:most]
     )
     kinds = [
-        "margin" if ps[0].score_kind == "margin" else "probability" for ps in predictions.values()
+        "margin" if predictions[m][0].score_kind == "margin" else "probability" for m in voices
     ]
     return Mistakes(
-        methods=tuple(predictions),
-        seeds=tuple(len(ps) for ps in predictions.values()),
+        methods=tuple(voices),
+        seeds=tuple(len(predictions[m]) for m in voices),
         kinds=tuple(kinds),
         class_names=tuple(str(n) for n in record.data["label_names"]),
         part=split,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 
 from tunelab.analysis import Summary, summarise, versus
 from tunelab.analysis.doubtful import gate_after_training
+from tunelab.analysis.folds import final_trial
 from tunelab.analysis.probabilities import judge_probabilities, probabilities_to_json
 from tunelab.analysis.reading import read_runs
 from tunelab.analysis.summary import best_trial, shown_columns, summary_to_json
@@ -336,7 +337,8 @@ def _verdict_block(record: StudyRecord, summary: Summary) -> VerdictBlock:
     means = f"means over its {row.n_seeds} seeds" if row.n_seeds > 1 else "its one seed"
     return VerdictBlock(
         answer,
-        basis=f"{row.label}, as in the table: {means}.",
+        basis=f"{row.label}, as in the table: {means}."
+        + (f" Cross-fitted: {summary.cross_fitted}." if summary.cross_fitted else ""),
         colour=colours(record.methods)[row.label],
         tiles=tiles,
         comparisons=[(c, summary.standing(c)) for c in summary.against_best()],
@@ -350,12 +352,14 @@ FIRST_ROWS = 8  # mistakes that are there without a script
 
 
 class _MistakeRow(TypedDict):
-    """A row as the page's script reads it; `said`: class, seeds that agree, strength, a method."""
+    """A row as the page's script reads it; `said` by each method: class, seeds that agree,
+    strength, seeds that tested the row.
+    """
 
     id: str
     text: str
     label: int
-    said: list[tuple[int, int, float]]
+    said: list[tuple[int, int, float, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,7 +379,7 @@ def _mistakes_block(wrong: Mistakes | None) -> MistakesBlock | None:
             "id": row.id,
             "text": row.text,
             "label": row.label,
-            "said": [(s.predicted, s.seeds_agreeing, s.strength) for s in row.said],
+            "said": [(s.predicted, s.seeds_agreeing, s.strength, s.seeds) for s in row.said],
         }
         for row in wrong.shown
     ]
@@ -410,10 +414,27 @@ def _how_to_use(record: StudyRecord, summary: Summary) -> dict[str, str] | None:
     best = best_trial(record, summary, summary.answer.take)
     if best is None:
         return None
+    about = (
+        f"{best.spec.method.label}, seed {best.spec.seed}: of the chosen method, the seed with the "
+        "best score on validation."
+    )
+    if summary.cross_fitted is not None:
+        best = final_trial(record)
+        study = _quoted(_near(record.directory).as_posix())
+        if best is None:
+            return {
+                "about": "Each trial left a part of the rows out, to test them; the classifier to "
+                "use is trained on all.",
+                "shell": f"tunelab train --from-study {study}",
+                "python": "",
+            }
+        about = (
+            f"{best.spec.method.label}, trained on all rows: none are left to test it, and what to "
+            "expect is the cross-fitted score of its method."
+        )
     folder = artifact_dir(_near(record.directory), best.spec.trial_id).as_posix()
     return {
-        "label": best.spec.method.label,
-        "seed": str(best.spec.seed),
+        "about": about,
         "shell": f'tunelab predict {_quoted(folder)} "a quiet, wonderful film"',
         "python": "import tunelab\n\n"
         f"classifier = tunelab.load({json.dumps(folder, ensure_ascii=False)})\n"

@@ -10,6 +10,7 @@ import numpy as np
 
 from tunelab.analysis import Summary, numbers, sensitivity, setting_effects, verdict
 from tunelab.analysis.curves import curves_from_json
+from tunelab.analysis.folds import fold_in_words
 from tunelab.analysis.front import front, front_for_display
 from tunelab.analysis.numbers import column, format_estimate, format_spread
 from tunelab.analysis.probabilities import judge_probabilities, probabilities_for_display
@@ -237,11 +238,14 @@ def _tuning_block(tuning: TuningRecord) -> Block:
     """Every setting that was tried, and what each method chose."""
     rows = []
     for label, method in tuning.methods.items():
+        in_fold = {i: f for f in method.folds for i in f.trials}
         for t in method.tries:
             settings = ", ".join(f"{k}={v}" for k, v in t.settings.items())
             shown = f"{t.value:.4f}" if t.value is not None else str(t.error or t.status)
-            mark = "chosen" if dict(t.settings) == dict(method.chosen) else ""
-            rows.append([label, settings, str(t.seed), shown, mark])
+            fold = in_fold.get(t.trial_id)
+            place = f", {fold_in_words(fold.repetition, fold.fold)}" if fold else ""
+            mark = "chosen" if dict(t.settings) == dict((fold or method).chosen) else ""
+            rows.append([label, settings, f"{t.seed}{place}", shown, mark])
     return Block(
         "Every setting that was tried",
         f"By {tuning.metric} on validation, the same budget for every method.",

@@ -18,6 +18,7 @@ from tunelab.core.values import TrialResult
 
 __all__ = [
     "ChosenSettings",
+    "FoldChoice",
     "TriedSetting",
     "Try",
     "TunedMethod",
@@ -81,8 +82,24 @@ class ChosenSettings(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class FoldChoice:
+    """What a method chose for one fold of a cross-fitted study, from the tries with these ids."""
+
+    repetition: int
+    fold: int
+    chosen: Mapping[str, object]
+    value: float | None
+    reason: str
+    trials: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TunedMethod:
-    """What one method tried and chose. `space` as users write it, `start` its own settings."""
+    """What one method tried and chose. `space` as users write it, `start` its own settings.
+
+    Where all rows are tested in folds, each fold chooses for itself (`folds`), and `chosen` is what
+    all of them together choose, for the classifier that is trained on all rows.
+    """
 
     space: Mapping[str, object]
     start: Mapping[str, object]
@@ -90,6 +107,7 @@ class TunedMethod:
     value: float | None
     reason: str
     tries: tuple[Try, ...]
+    folds: tuple[FoldChoice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +144,19 @@ def _tuned_method(entry: Mapping[str, Any]) -> TunedMethod:
         tries=tuple(
             Try(**{f.name: row.get(f.name) for f in fields(Try)}) for row in entry["tries"]
         ),
+        folds=tuple(
+            FoldChoice(**{**f, "trials": tuple(f["trials"])}) for f in entry.get("folds", ())
+        ),
     )
 
 
 def tuning_to_json(record: TuningRecord) -> dict[str, object]:
     """The content of tuning.json."""
-    return asdict(record)
+    value = asdict(record)
+    for entry in value["methods"].values():
+        if not entry["folds"]:
+            del entry["folds"]
+    return value
 
 
 def validation_value(result: TrialResult, metric: str) -> float | None:

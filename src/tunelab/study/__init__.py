@@ -3,6 +3,7 @@
 file reading resolve spec space   a study file and flags -> a checked `StudySpec`
 executors/    where trials run
 trial         one trial: data -> method -> predictions -> scores -> folder
+folding final   all rows tested, a part with each seed; the classifier that is trained on all
 trackers      what is told to wandb and its like
 
 `Plan` is what is meant, `Progress` what is on disk, `Schedule` what runs when. May import: the
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from tunelab.study.foresight import Power, power
 from tunelab.study.looking import looks_to_come, note_look, rounds_of
+from tunelab.study.outputs import write_outputs
 from tunelab.study.planning import Plan, check_place, expand, plan
 from tunelab.study.progress import Progress, read_progress
 from tunelab.study.record import write
@@ -49,4 +51,5 @@ __all__ = [
     "tell_user",
     "worker",
     "write",
+    "write_outputs",
 ]

@@ -178,6 +178,21 @@ class StudyFile(BaseModel):
             off="fixed-split",
         ),
     ] = Field(False, description="divide train and validation anew by each seed; test stays")
+    folds: Annotated[
+        Annotated[int, Field(ge=2)] | Literal["auto", "off"],
+        Flag(
+            "Cross-fit: test all rows, a part of them with each seed (auto: from 6 seeds on, where "
+            "the data has no test part).",
+            "N|auto|off",
+            "protocol",
+            reads="yaml",
+        ),
+    ] = Field(
+        "auto",
+        description="cross-fitting: all rows are divided into so many parts, and each seed tests "
+        "another; auto: as many as seeds, from 6 seeds on and where the data has no test part of "
+        "its own; off: one test part",
+    )
     train_sizes: Annotated[
         str | list[int | Literal["all"]] | None,
         Flag("Learning curves: train on so many rows too.", "50,100,all", "protocol"),
@@ -239,7 +254,7 @@ class StudyFile(BaseModel):
         "many, off, or auto: on a card, as many as fill it",
     )
 
-    @field_validator("stack", mode="before")
+    @field_validator("stack", "folds", mode="before")
     @classmethod
     def _off(cls, value: Any) -> Any:
         return "off" if value is False else value  # YAML reads off as false

@@ -78,7 +78,7 @@ def power(progress: Progress) -> Power:
     machine; else 8%. The spread over seeds is that of the pilot, of earlier studies, or the usual.
     """
     plan, spec = progress.plan, progress.plan.spec
-    rows, seeds = len(plan.dataset.test), len(spec.seeds)
+    rows, seeds = len(plan.scored.test), len(spec.seeds)
     pilot, usual = _pilot(progress), _usual(progress)
     disagreement, source = _disagreement(spec.disagreement, pilot, usual)
     shared = usual.shared if source == "studies on this machine" else pilot.shared
@@ -88,6 +88,8 @@ def power(progress: Progress) -> Power:
         seed_sd, method_sd = math.sqrt(usual.gap_variance), usual.sd
         spread_source = "studies on this machine" if usual.studies else "usual"
     shared = 1.0 if shared is None else shared
+    if spec.parts is not None:
+        shared = _shared_in_folds(shared, seeds, seeds / spec.parts)
     one, first = (
         stats.detectable_difference(
             rows, seeds, disagreement, seed_sd=seed_sd, shared=shared, pairs=pairs
@@ -108,6 +110,16 @@ def power(progress: Progress) -> Power:
         spread_source=spread_source,
         studies=usual.studies,
     )
+
+
+def _shared_in_folds(shared: float, seeds: int, repetitions: float) -> float:
+    """The shared part that counts where each row is tested by one seed of a repetition alone.
+
+    Of n rows and s seeds the variance is disagreement x (shared + (1 - shared) / s) / n; in folds a
+    row has as many seeds as there are repetitions, and not s.
+    """
+    seen = shared + (1 - shared) / repetitions
+    return (seen - 1 / seeds) / (1 - 1 / seeds) if seeds > 1 else 1.0
 
 
 def _disagreement(stated: float | None, pilot: _Pilot, usual: UsualSpread) -> tuple[float, Source]:
@@ -145,15 +157,16 @@ def _pilot(progress: Progress) -> _Pilot:
     alone, several = [], []
     for a, b in itertools.combinations(right.values(), 2):
         gaps = _gaps(a, b)
-        if not gaps.any():  # methods that never differ say nothing of those that do
+        every = np.concatenate(gaps or [np.zeros(0)])
+        if not every.any():  # methods that never differ say nothing of those that do
             continue
-        alone.append(float((gaps != 0).mean()))
-        if len(gaps) > 2 and gaps.shape[1] > 1:
-            several.append(components(gaps))
+        alone.append(float((every != 0).mean()))
+        # With a split or a fold of its own, a seed has validation rows of its own.
+        if len(gaps) > 2 and len(gaps[0]) > 1 and _seeds_share_rows(progress.plan):
+            several.append(components(np.stack(gaps)))
     if not alone:
         return _Pilot()
-    # With a split of its own, a seed has validation rows of its own.
-    if not several or progress.plan.spec.vary_split:
+    if not several:
         return _Pilot(float(np.mean(alone)))
     within, common, seed = np.mean(several, axis=0)
     shared = float(common / within) if within else 1.0
@@ -174,16 +187,20 @@ def _right_by_label(progress: Progress) -> RightBySeed:
 
 def _gaps(
     a: Mapping[int, NDArray[np.bool_]], b: Mapping[int, NDArray[np.bool_]]
-) -> NDArray[np.float64]:
-    """Who of two methods is right alone, (seeds, rows): 1, -1 or 0."""
-    seeds = sorted(a.keys() & b.keys())
-    return np.array([a[s].astype(float) - b[s] for s in seeds])
+) -> list[NDArray[np.float64]]:
+    """Who of two methods is right alone, a row of 1, -1 or 0 for each seed that both have."""
+    return [a[s].astype(float) - b[s] for s in sorted(a.keys() & b.keys())]
+
+
+def _seeds_share_rows(plan: Plan) -> bool:
+    """Whether all seeds are judged on the same validation rows."""
+    return not plan.spec.vary_split and plan.spec.parts is None
 
 
 def remember_spreads(progress: Progress) -> None:
     """Keep how far a finished study's methods vary, for the planning of the next one."""
     plan = progress.plan
-    if plan.spec.vary_split or progress.todo:
+    if not _seeds_share_rows(plan) or progress.todo:
         return
     right = _right_by_label(progress)
     names = {m.label: m.name for m in plan.spec.methods}
@@ -208,7 +225,7 @@ def remember_spreads(progress: Progress) -> None:
 def _gaps_to_others(right: RightBySeed, label: str) -> list[NDArray[np.float64]]:
     """Gaps between a method and each that shares two seeds or more with it."""
     gaps = (_gaps(right[label], own) for other, own in right.items() if other != label)
-    return [g for g in gaps if len(g) > 1]
+    return [np.stack(g) for g in gaps if len(g) > 1]
 
 
 def _shared_part(gaps: NDArray[np.float64]) -> float:

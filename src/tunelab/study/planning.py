@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,12 +12,12 @@ from tunelab import data
 from tunelab.core import study_folder
 from tunelab.core.errors import ConfigError
 from tunelab.core.plain import SettingValues
-from tunelab.core.values import Dataset, MethodSpec, TrialSpec
+from tunelab.core.values import Dataset, Fold, MethodSpec, TrialSpec
 from tunelab.data import Gate, behaviour
 from tunelab.data.gate.values import gate_from_json
 from tunelab.methods import METHODS, check, notes
 from tunelab.models import bases
-from tunelab.study import space, trackers
+from tunelab.study import folding, space, trackers
 from tunelab.study.spec import MOST_TRIALS, StudySpec
 from tunelab.study.trial import make_spec
 
@@ -42,17 +42,30 @@ class Plan:
 
     `gate` says what is wrong with the data; `sizes` are the learning curves' numbers of training
     rows, below all; `others` the data that every trained classifier is scored on too; `behaviour`
-    the cases of its behaviour tests, as they are kept, None where it has none.
+    the cases of its behaviour tests, as they are kept, None where it has none. Where all rows are
+    tested in folds, `dataset` has the parts of the first fold, and `whole` is what folds are made
+    of; else it is the same.
     """
 
     spec: StudySpec
     dataset: Dataset
+    whole: Dataset
     base: bases.Base | None
     gate: Gate
     sizes: tuple[int, ...] = ()
     others: tuple[data.OtherData, ...] = ()
     behaviour: Mapping[str, object] | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def scored(self) -> Dataset:
+        """The data with every row that some trial tests in the test part."""
+        if self.spec.parts is None:
+            return self.dataset
+        rows = data.tested_rows(self.whole)
+        own = "validation" not in self.whole.split_off
+        rest = self.whole.validation if own else data.all_rows(self.whole, self.spec.data).test
+        return replace(self.whole, validation=rest, test=rows)
 
 
 def plan(spec: StudySpec, yes: bool = False) -> Plan:
@@ -74,23 +87,28 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
             f"{folder}: not empty, and not a study, so nothing is written into it. "
             "Choose another folder with --output-dir."
         )
-    dataset = data.load(spec.data)
-    others = tuple(data.load_other(d, dataset.label_names, dataset.train) for d in spec.test_on)
+    spec, whole, said = folding.settled(spec, data.load(spec.data))
+    folds = folding.first_repetition(spec, whole)
+    dataset = folds[0]
+    seen = dataset.train if spec.parts is None else data.tested_rows(whole)
+    others = tuple(data.load_other(d, dataset.label_names, seen) for d in spec.test_on)
     base = bases.resolve(spec.model, spec.trust_remote_code) if spec.needs_base else None
     if base:
         for m in _every_setting(spec):
             check(base, m)
-    gate = _known_or_new_gate(folder, dataset)
+    gate = _known_or_new_gate(folder, folds)
     cases = _behaviour_cases(spec, dataset)
-    sizes, said = _curve_sizes(spec, dataset)
+    sizes, of_sizes = _curve_sizes(spec, dataset)
+    said = (*said, *of_sizes)
     if base:
         said = (*notes(base, spec.methods, dataset.label_names), *said)
-    return Plan(spec, dataset, base, gate, sizes, others, cases, said)
+    return Plan(spec, dataset, whole, base, gate, sizes, others, cases, said)
 
 
 def count_trials(spec: StudySpec) -> int:
     """How many trials a study has, tries of settings included."""
     tries = sum(spec.tuning.tries(m.label) for m in spec.methods) * len(spec.tuning.seeds)
+    tries *= len(folding.folds_of(spec))
     return len(spec.methods) * len(spec.seeds) * (1 + len(spec.train_sizes)) + tries
 
 
@@ -120,12 +138,17 @@ def _every_setting(spec: StudySpec) -> Iterator[MethodSpec]:
                 yield MethodSpec(m.name, m.label, {**m.settings, name: value})
 
 
-def _known_or_new_gate(folder: Path, dataset: Dataset) -> Gate:
-    """What the data gate finds; read from the study where these data were looked at before."""
+def _known_or_new_gate(folder: Path, folds: Sequence[Dataset]) -> Gate:
+    """What the data gate finds, in one division of the data or in every fold; read from the study
+    where these data were looked at before.
+    """
     known = study_folder.read_extra(folder, "gate")
-    if known is not None and known["fingerprint"] == dataset.fingerprint:
+    if known is not None and (known["fingerprint"], known.get("folds", 1)) == (
+        folds[0].fingerprint,
+        len(folds),
+    ):
         return gate_from_json(known)
-    return data.inspect(dataset)
+    return folding.gate_of_folds(folds)
 
 
 def _behaviour_cases(spec: StudySpec, dataset: Dataset) -> Mapping[str, object] | None:
@@ -155,18 +178,20 @@ def _curve_sizes(spec: StudySpec, dataset: Dataset) -> tuple[tuple[int, ...], tu
 
 def expand(
     plan: Plan,
-    methods: Sequence[MethodSpec] | None = None,
+    methods: Mapping[Fold | None, Sequence[MethodSpec]] | None = None,
     sizes: Sequence[int | None] = (None,),
 ) -> tuple[TrialSpec, ...]:
     """All trials of a study: seed by seed, so that every method has one result early.
 
-    `methods` are the study's own where left out; `sizes` numbers of training rows, None for all.
+    `methods` by fold (None: there are none) are the study's own where left out; `sizes` numbers of
+    training rows, None for all.
     """
     return tuple(
-        trial_of(plan, m, seed, train_rows=size)
+        trial_of(plan, m, seed, fold, train_rows=size)
         for seed in plan.spec.seeds
+        for fold in [folding.fold_of(plan.spec, seed)]
         for size in sizes
-        for m in methods or plan.spec.methods
+        for m in (methods[fold] if methods else plan.spec.methods)
     )
 
 
@@ -174,13 +199,14 @@ def trial_of(
     plan: Plan,
     method: MethodSpec,
     seed: int,
+    fold: Fold | None = None,
     *,
     train_rows: int | None = None,
-    purpose: Literal["trial", "tuning"] = "trial",
+    purpose: Literal["trial", "tuning", "final"] = "trial",
 ) -> TrialSpec:
     """One trial of a study. On other data are scored those on all rows."""
     spec, base = plan.spec, plan.base
-    full = train_rows is None and purpose != "tuning"
+    full = train_rows is None and purpose == "trial"
     return make_spec(
         spec.data,
         plan.dataset.fingerprint,
@@ -192,19 +218,24 @@ def trial_of(
         metric=spec.metric,
         train_rows=train_rows,
         purpose=purpose,
+        fold=fold,
     )
 
 
-def grid_tries(plan: Plan, m: MethodSpec) -> list[tuple[SettingValues, TrialSpec]]:
+def grid_tries(
+    plan: Plan, m: MethodSpec, fold: Fold | None = None
+) -> list[tuple[SettingValues, TrialSpec]]:
     """Every setting of a method's grid, with each tuning seed: (setting, its try)."""
     points = space.grid_points(plan.spec.tuning.spaces[m.label])
-    return [(point, t) for point in points for t in tries_of(plan, m, point)]
+    return [(point, t) for point in points for t in tries_of(plan, m, point, fold)]
 
 
-def tries_of(plan: Plan, m: MethodSpec, settings: SettingValues) -> list[TrialSpec]:
-    """One setting with each tuning seed."""
+def tries_of(
+    plan: Plan, m: MethodSpec, settings: SettingValues, fold: Fold | None = None
+) -> list[TrialSpec]:
+    """One setting with each tuning seed, in a fold where there are folds."""
     method = MethodSpec(m.name, m.label, {**m.settings, **settings})
-    return [trial_of(plan, method, seed, purpose="tuning") for seed in plan.spec.tuning.seeds]
+    return [trial_of(plan, method, seed, fold, purpose="tuning") for seed in plan.spec.tuning.seeds]
 
 
 def start_settings(plan: Plan, m: MethodSpec) -> SettingValues:

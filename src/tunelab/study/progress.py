@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from tunelab.core import study_folder
 from tunelab.core.plain import as_settings
-from tunelab.core.values import MethodSpec, Predictions, TrialResult, TrialSpec
+from tunelab.core.values import Fold, MethodSpec, Predictions, TrialResult, TrialSpec
 from tunelab.stats import choosing, racing
 from tunelab.study import space
 from tunelab.study.elsewhere import scored_on
+from tunelab.study.folding import folds_of
 from tunelab.study.planning import Plan, expand, grid_tries, start_settings, tries_of
 from tunelab.study.spec import StudySpec
 
@@ -47,7 +48,8 @@ RightBySeed = dict[str, dict[int, NDArray[np.bool_]]]
 class Progress:
     """How far a plan is: what its folder holds, read once.
 
-    `methods` are the study's with their tuned settings, as far as tuning has been done. `trials`
+    `methods` are the study's with their tuned settings, as far as tuning has been done; in folds,
+    which choose for themselves, with what all folds together choose. `trials`
     are those that the table compares, `curve` those on fewer training rows, `tries` those of
     settings that are still to run (Optuna's are known only when it proposes them: `proposals` says
     how many each method has left). `todo`: what of all these is still to run. `results` are those
@@ -68,9 +70,9 @@ class Progress:
 def read_progress(plan: Plan) -> Progress:
     """See in a study's folder what was tuned, what is done, and what is still to run."""
     spec, folder = plan.spec, plan.spec.output_dir
-    methods, tries, proposals = _tuned_so_far(plan)
-    trials = expand(plan, methods)
-    curve = expand(plan, methods, plan.sizes)
+    by_fold, tries, proposals = _tuned_so_far(plan)
+    trials = expand(plan, by_fold)
+    curve = expand(plan, by_fold, plan.sizes)
     on_disk = read_results(folder, (*tries, *trials, *curve))
     if spec.race:
         race, _ = race_so_far(plan, trials, on_disk)
@@ -81,7 +83,7 @@ def read_progress(plan: Plan) -> Progress:
     missing = {t.trial_id for t in todo}
     return Progress(
         plan=plan,
-        methods=tuple(methods),
+        methods=_methods_for_all(plan, by_fold),
         trials=trials,
         curve=curve,
         tries=tuple(t for t in tries if t.trial_id in missing),
@@ -92,27 +94,61 @@ def read_progress(plan: Plan) -> Progress:
     )
 
 
-def _tuned_so_far(plan: Plan) -> tuple[list[MethodSpec], list[TrialSpec], dict[str, int]]:
-    """Methods with the settings chosen for them; tries of the others, or how many to propose."""
+def _tuned_so_far(
+    plan: Plan,
+) -> tuple[dict[Fold | None, list[MethodSpec]], list[TrialSpec], dict[str, int]]:
+    """Methods with the settings chosen for them, by fold; tries of the others, or how many to
+    propose.
+    """
     spec = plan.spec
-    recorded = recorded_tuning(plan)
-    methods: list[MethodSpec] = []
+    methods: dict[Fold | None, list[MethodSpec]] = {}
     tries: list[TrialSpec] = []
     proposals: dict[str, int] = {}
-    for m in spec.methods:
-        entry = recorded.get(m.label)
-        if m.label not in spec.tuning.spaces:
-            methods.append(m)
-        elif entry is not None and is_settled(plan, m, entry):
-            methods.append(MethodSpec(m.name, m.label, {**m.settings, **as_settings(entry.chosen)}))
-        else:
-            methods.append(m)
-            if spec.tuning.budget is None:
-                tries += [t for _, t in grid_tries(plan, m)]
+    for fold in folds_of(spec):
+        recorded = recorded_tuning(plan, fold)
+        methods[fold] = []
+        for m in spec.methods:
+            entry = recorded.get(m.label)
+            if m.label not in spec.tuning.spaces:
+                methods[fold].append(m)
+            elif entry is not None and is_settled(plan, m, entry, fold):
+                methods[fold].append(with_chosen(m, entry))
             else:
-                spent = count_recorded_tries(plan, m, entry) if entry else 0
-                proposals[m.label] = max(1, spec.tuning.budget - spent)
+                methods[fold].append(m)
+                if spec.tuning.budget is None:
+                    tries += [t for _, t in grid_tries(plan, m, fold)]
+                else:
+                    spent = count_recorded_tries(plan, m, entry, fold) if entry else 0
+                    left = max(1, spec.tuning.budget - spent)
+                    proposals[m.label] = proposals.get(m.label, 0) + left
     return methods, tries, proposals
+
+
+def with_chosen(m: MethodSpec, entry: choosing.TunedMethod) -> MethodSpec:
+    """A method with the settings that were chosen for it."""
+    return MethodSpec(m.name, m.label, {**m.settings, **as_settings(entry.chosen)})
+
+
+def _methods_for_all(
+    plan: Plan, by_fold: Mapping[Fold | None, Sequence[MethodSpec]]
+) -> tuple[MethodSpec, ...]:
+    """The methods of a study; those of folds with what these chose together, once all have."""
+    if plan.spec.parts is None:
+        return tuple(by_fold[None])
+    recorded = _recorded_methods(plan)
+    settled = {
+        m.label
+        for m in plan.spec.methods
+        if m.label in recorded
+        and all(
+            (entry := recorded_tuning(plan, fold).get(m.label)) is not None
+            and is_settled(plan, m, entry, fold)
+            for fold in by_fold
+        )
+    }
+    return tuple(
+        with_chosen(m, recorded[m.label]) if m.label in settled else m for m in plan.spec.methods
+    )
 
 
 def read_results(folder: Path, trials: Iterable[TrialSpec]) -> dict[str, TrialResult]:
@@ -135,7 +171,7 @@ def is_done(plan: Plan, result: TrialResult | None, trial: TrialSpec) -> bool:
     )
 
 
-def recorded_tuning(plan: Plan) -> Mapping[str, choosing.TunedMethod]:
+def _recorded_methods(plan: Plan) -> Mapping[str, choosing.TunedMethod]:
     """What tuning.json holds of each method; nothing where it was chosen by another metric."""
     stored = study_folder.read_extra(plan.spec.output_dir, "tuning")
     if not stored or stored["metric"] != plan.spec.metric:
@@ -143,22 +179,46 @@ def recorded_tuning(plan: Plan) -> Mapping[str, choosing.TunedMethod]:
     return choosing.tuning_from_json(stored).methods
 
 
-def is_settled(plan: Plan, m: MethodSpec, entry: choosing.TunedMethod) -> bool:
+def recorded_tuning(plan: Plan, fold: Fold | None = None) -> Mapping[str, choosing.TunedMethod]:
+    """What tuning.json holds of each method in a fold, where there are folds."""
+    recorded = _recorded_methods(plan)
+    if fold is None:
+        return {label: entry for label, entry in recorded.items() if not entry.folds}
+    return {
+        label: replace(
+            entry,
+            chosen=own.chosen,
+            value=own.value,
+            reason=own.reason,
+            tries=tuple(t for t in entry.tries if t.trial_id in own.trials),
+            folds=(),
+        )
+        for label, entry in recorded.items()
+        for own in entry.folds
+        if (own.repetition, own.fold) == (fold.repetition, fold.number)
+    }
+
+
+def is_settled(
+    plan: Plan, m: MethodSpec, entry: choosing.TunedMethod, fold: Fold | None = None
+) -> bool:
     """Whether what is recorded is what would be tried now, and all of it."""
     if entry.start != start_settings(plan, m):
         return False
     ids = {t.trial_id for t in entry.tries}
     if plan.spec.tuning.budget is None:
-        return ids == {t.trial_id for _, t in grid_tries(plan, m)}
+        return ids == {t.trial_id for _, t in grid_tries(plan, m, fold)}
     return entry.space == space.space_to_json(plan.spec.tuning.spaces[m.label]) and (
-        count_recorded_tries(plan, m, entry) >= plan.spec.tuning.budget
+        count_recorded_tries(plan, m, entry, fold) >= plan.spec.tuning.budget
     )
 
 
-def count_recorded_tries(plan: Plan, m: MethodSpec, entry: choosing.TunedMethod) -> int:
+def count_recorded_tries(
+    plan: Plan, m: MethodSpec, entry: choosing.TunedMethod, fold: Fold | None = None
+) -> int:
     """How many of the recorded settings were tried on this data, with these seeds."""
     settings = [as_settings(s.settings) for s in choosing.average_by_setting(entry.tries)]
-    ours = {t.trial_id for s in settings for t in tries_of(plan, m, s)}
+    ours = {t.trial_id for s in settings for t in tries_of(plan, m, s, fold)}
     # A setting that Optuna proposed twice counts twice: it was spent.
     return sum(t.trial_id in ours for t in entry.tries) // len(plan.spec.tuning.seeds)
 

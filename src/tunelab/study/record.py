@@ -10,6 +10,7 @@ from tunelab import data
 from tunelab.core import files, study_folder
 from tunelab.core.version import __version__
 from tunelab.data.gate import values
+from tunelab.study import folding
 from tunelab.study.looking import forget_looks_at_other_data
 from tunelab.study.progress import Progress
 from tunelab.study.spec import study_yaml
@@ -40,12 +41,16 @@ def write(progress: Progress, command: str) -> None:
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
     files.write_text(folder / "study.yaml", f"{head}{folder / 'study.yaml'}\n{text}")
     card = data.describe(plan.dataset)
+    if plan.spec.parts is not None:
+        card["folds"] = {"of": plan.spec.parts, "rows": len(plan.scored.test)}
+        card["notes"].append(folding.in_words(plan.spec, plan.whole, plan.dataset))
     card["test_on"] = [
         {"name": o.name, "rows": len(o.split), "in_train": o.in_train} for o in plan.others
     ]
     files.write_json(folder / "data.json", card)
-    study_folder.write_rows(folder, plan.dataset)
-    study_folder.write_extra(folder, "gate", values.gate_to_json(plan.gate))
+    study_folder.write_rows(folder, plan.scored)
+    looked_at = {"folds": plan.spec.parts} if plan.spec.parts is not None else {}
+    study_folder.write_extra(folder, "gate", values.gate_to_json(plan.gate) | looked_at)
     if plan.behaviour is not None:
         study_folder.write_extra(folder, "behaviour", plan.behaviour)
     # What an earlier run in this folder had, and this one has not, would be told as this one's.
@@ -54,6 +59,7 @@ def write(progress: Progress, command: str) -> None:
         "race": plan.spec.race,
         "curves": plan.spec.train_sizes,
         "behaviour": plan.behaviour,
+        "final": plan.spec.parts,
     }
     forget_looks_at_other_data(folder, plan.dataset.fingerprint)
     for name, asked in has.items():

@@ -64,6 +64,7 @@ def resolve_study(
     train_sizes = _train_sizes(study.train_sizes, faults)
     race = study.race or study.budget is not None
     budget = _race_budget(study, race, len(entries), faults)
+    faults.add(*_faults_of_folds(study, race, len(seeds)))
     faults.refuse()
 
     methods = label_methods(entries)
@@ -92,6 +93,7 @@ def resolve_study(
         jobs=None if study.jobs == "auto" else study.jobs,
         stack=study.stack if isinstance(study.stack, int) else _STACK[study.stack],
         behaviour=BUNDLED_SUITE if study.behaviour is True else study.behaviour or None,
+        folds=None if study.folds == "off" else study.folds,
     )
 
 
@@ -219,6 +221,26 @@ def _race_budget(study: StudyFile, race: bool, methods: int, faults: Faults) -> 
     if race and methods == 1:
         faults.add("race: expected two or more methods, found one.")
     return seconds
+
+
+def _faults_of_folds(study: StudyFile, race: bool, seeds: int) -> list[str]:
+    """What stands in the way of a number of folds that was asked for."""
+    if not isinstance(study.folds, int):
+        return []
+    out = []
+    if seeds < study.folds:
+        out.append(
+            f"folds: {study.folds} folds test every row with {study.folds} seeds or more, found "
+            f"{seeds}. Give --seeds {study.folds}, or --folds off for one test part."
+        )
+    if race:
+        out.append(
+            "folds: a race compares methods on the same validation rows; folds divide them anew by "
+            "each seed. Leave one of them out."
+        )
+    if study.vary_split:
+        out.append("folds: each fold has a validation part of its own. Leave vary_split out.")
+    return out
 
 
 def _seconds_of(duration: float | str) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from tunelab.core.plain import SettingValues
 from tunelab.core.values import DataSpec, MethodSpec
@@ -27,6 +28,8 @@ class StudySpec:
     `train_sizes` are numbers of training rows below all, in rising order. `budget`: seconds that a
     race may take; None: as long as it needs. `jobs`: trials at a time; None: as many as there are
     cores and memory for. `stack`: trials in one pass; None: as many as fill a card, 1: each alone.
+    `folds`: parts that cross-fitting divides all rows into; None: one test part; "auto" until the
+    data are known (`folding.settled`).
     """
 
     data: DataSpec
@@ -49,6 +52,12 @@ class StudySpec:
     jobs: int | None = None
     stack: int | None = None
     behaviour: str | None = None
+    folds: int | Literal["auto"] | None = None
+
+    @property
+    def parts(self) -> int | None:
+        """How many parts cross-fitting divides all rows into; None where one part is tested."""
+        return self.folds if isinstance(self.folds, int) else None
 
     @property
     def needs_base(self) -> bool:
@@ -75,6 +84,7 @@ def study_yaml(spec: StudySpec) -> dict[str, object]:
         "stack": {None: "auto", 1: "off"}.get(spec.stack, spec.stack),
         "tuning": {"budget": t.budget, "seeds": list(t.seeds), "prune": t.prune},
         "vary_split": spec.vary_split,
+        "folds": spec.folds or "off",
         "train_sizes": [*spec.train_sizes, "all"] if spec.train_sizes else None,
         "test_on": [asdict(d) for d in spec.test_on],
         "race": spec.race,

@@ -31,6 +31,7 @@ from tunelab.core.values import (
     Cost,
     Dataset,
     DataSpec,
+    Fold,
     MethodSpec,
     Predictions,
     TrialResult,
@@ -41,6 +42,7 @@ from tunelab.data import behaviour
 from tunelab.methods import METHODS, Outcome, Task, Trainable
 from tunelab.models import bases
 from tunelab.stats import calibration, metrics
+from tunelab.study import folding
 from tunelab.study.elsewhere import score, score_elsewhere, score_transfer
 from tunelab.study.measures import (
     confusion_counts,
@@ -72,9 +74,10 @@ def make_spec(
     method: MethodSpec,
     seed: int,
     *,
-    purpose: Literal["trial", "tuning"] = "trial",
+    purpose: Literal["trial", "tuning", "final"] = "trial",
     train_rows: int | None = None,
     vary_split: bool = False,
+    fold: Fold | None = None,
     test_on: tuple[DataSpec, ...] = (),
     stop_below: Mapping[str, float] | None = None,
     metric: str = "accuracy",
@@ -95,12 +98,14 @@ def make_spec(
     settings = {k: v for k, v in method.settings.items() if (k, v) != ("frozen_dropout", True)}
     identity["settings"] = settings
     chooses_by = metric if METHODS[method.name].by_metric else "accuracy"
+    divided = vary_split or fold is not None or purpose == "final"
     more = {
         "purpose": purpose,
         "train_rows": train_rows,
         "vary_split": vary_split,
         "metric": chooses_by,
-        "apart": vary_split and spec.on_leak != "warn",
+        "apart": divided and spec.on_leak != "warn",
+        "fold": fold and [fold.of, fold.repetition, fold.number],
     }
     # Left out where they say nothing, so that results from before these existed stay valid.
     identity |= {k: v for k, v in more.items() if v not in ("trial", None, False, "accuracy")}
@@ -118,6 +123,7 @@ def make_spec(
         vary_split,
         test_on,
         stop_below or {},
+        fold,
     )
 
 
@@ -321,16 +327,20 @@ def _scored_trial(t: _Running, outcome: Outcome, artifact: Path) -> Finished:
     validation = validation_predictions(outcome, dataset.validation)
     if spec.purpose == "tuning":
         return _tried(spec, outcome, validation, dataset, t.provenance(dataset, stack))
-    test = score(classifier, dataset.test)
-    scores, reasons = scores_of_parts({"eval": validation, "test": test}, dataset.label_names)
-    latency = latencies(classifier, dataset.test.texts)
+    # What is trained on all rows has none left to test, and is timed on validation.
+    tested = spec.purpose != "final"
+    held_out = dataset.test if tested else dataset.validation
+    timed = score(classifier, held_out)
+    on_test = {"test": timed} if tested else {}
+    splits = {"validation": validation, **on_test}
+    scores, reasons = scores_of_parts({"eval": validation, **on_test}, dataset.label_names)
+    latency = latencies(classifier, held_out.texts)
     artifact.mkdir(parents=True, exist_ok=True)
     classifier.save(artifact)
     calibration.write_temperature(artifact, validation)
-    cost = cost_of(outcome, test, latency, peak_bytes, files.folder_bytes(artifact))
+    cost = cost_of(outcome, timed, latency, peak_bytes, files.folder_bytes(artifact))
     others = [(d, data.load_other(d, dataset.label_names)) for d in spec.test_on]
     elsewhere, transfer = score_transfer(others, classifier, dataset.label_names)
-    splits = {"validation": validation, "test": test}
     details = replace(
         outcome.details,
         per_class={k: metrics.per_class(p, dataset.label_names) for k, p in splits.items()},
@@ -401,7 +411,14 @@ def failed(spec: TrialSpec, error: BaseException | str, provenance: Provenance) 
 
 
 def rows_for_trial(dataset: Dataset, spec: TrialSpec) -> Dataset:
-    """The rows that this trial sees; the same for every method with the same seed."""
+    """The rows that this trial sees; the same for every method with the same seed.
+
+    `dataset`: what `folding.loaded_for` gave of this trial.
+    """
+    if spec.purpose == "final":
+        return data.all_rows(dataset, spec.data)
+    if spec.fold is not None:
+        dataset = data.in_fold(dataset, spec.fold, spec.data)
     if spec.vary_split:
         dataset = data.redivided(dataset, spec.seed)
         if spec.data.on_leak != "warn":
@@ -432,7 +449,7 @@ def _watched(on_step: OnProgress, stop_below: Mapping[str, float], metric: str) 
 
 
 def _the_same_data(spec: TrialSpec) -> Dataset:
-    dataset = data.load(spec.data)
+    dataset = folding.loaded_for(spec)
     if dataset.fingerprint != spec.fingerprint:
         raise TrialError(
             f"{spec.data.source} changed while the study ran: its content hashes to "

@@ -13,10 +13,11 @@ import numpy as np
 from tunelab import stats
 from tunelab.core import study_folder
 from tunelab.core.plain import SettingValues
-from tunelab.core.values import MethodSpec, TrialResult, TrialSpec
+from tunelab.core.values import Fold, MethodSpec, TrialResult, TrialSpec
 from tunelab.stats import choosing
 from tunelab.stats.metrics import METRICS
 from tunelab.study.executors import Executor
+from tunelab.study.folding import folds_of
 from tunelab.study.missing import ResultsThenSchedule, reschedule, run_missing
 from tunelab.study.planning import Plan, grid_tries, start_settings, tries_of
 from tunelab.study.progress import is_settled, read_results, recorded_tuning
@@ -33,14 +34,17 @@ __all__ = [
 
 
 def tune(first: Schedule, on_event: OnStudyEvent, run_all: Executor) -> ResultsThenSchedule:
-    """Try settings on validation and settle on the best, for every method that is tuned."""
+    """Try settings on validation and settle on the best, for every method that is tuned.
+
+    In folds each chooses for itself, by its own validation part: what another fold tries and
+    chooses on may be its test part.
+    """
     plan = first.plan
-    recorded = recorded_tuning(plan)
-    tuned = [m for m in plan.spec.methods if m.label in plan.spec.tuning.spaces]
+    tuned = _tuned_in_folds(plan)
     if not tuned:
         return first
     # Not only where tries are to run: of those that have, the choice may be another now.
-    if not all(m.label in recorded and is_settled(plan, m, recorded[m.label]) for m in tuned):
+    if not all(_settled_entry(plan, m, fold) for m, fold in tuned):
         if plan.spec.tuning.budget is None:
             yield from run_missing(first, first.progress.tries, on_event, run_all)
         else:
@@ -49,11 +53,23 @@ def tune(first: Schedule, on_event: OnStudyEvent, run_all: Executor) -> ResultsT
     return reschedule(plan, on_event)
 
 
-def _proposals(plan: Plan, m: MethodSpec) -> Proposals:
+def _tuned_in_folds(plan: Plan) -> list[tuple[MethodSpec, Fold | None]]:
+    """What is tuned: each method that has a space, in each fold where there are folds."""
+    tuned = [m for m in plan.spec.methods if m.label in plan.spec.tuning.spaces]
+    return [(m, fold) for fold in folds_of(plan.spec) for m in tuned]
+
+
+def _settled_entry(plan: Plan, m: MethodSpec, fold: Fold | None) -> choosing.TunedMethod | None:
+    """What is recorded of a method in a fold, where nothing is left to try."""
+    entry = recorded_tuning(plan, fold).get(m.label)
+    return entry if entry is not None and is_settled(plan, m, entry, fold) else None
+
+
+def _proposals(plan: Plan, m: MethodSpec, fold: Fold | None) -> Proposals:
     space, start = plan.spec.tuning.spaces[m.label], start_settings(plan, m)
     # A study of Optuna's is of one question: other data, another space or metric, other seeds or
     # settings beside those tried would mix what is not alike. A larger budget goes on.
-    tried = [t.trial_id for t in tries_of(plan, m, start)]
+    tried = [t.trial_id for t in tries_of(plan, m, start, fold)]
     asked = [tried, space_to_json(space), plan.spec.metric]
     name = f"{m.label} {hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]}"
     higher = METRICS[plan.spec.metric].higher_is_better
@@ -63,24 +79,25 @@ def _proposals(plan: Plan, m: MethodSpec) -> Proposals:
 def _search(
     now: Schedule, budget: int, on_event: OnStudyEvent, run_all: Executor
 ) -> Iterator[TrialResult]:
-    """Rounds of one proposal a method, until each has spent the budget."""
+    """Rounds of one proposal a method (and fold), until each has spent the budget."""
     plan, t = now.plan, now.plan.spec.tuning
-    tuned = [m for m in plan.spec.methods if m.label in t.spaces]
-    proposals = {m.label: _proposals(plan, m) for m in tuned}
+    tuned = _tuned_in_folds(plan)
+    proposals = {(m.label, fold): _proposals(plan, m, fold) for m, fold in tuned}
     while True:
         asked = {}
-        for m in tuned:
-            if len(proposals[m.label].told) < budget:
-                number, settings = proposals[m.label].ask()
-                below = _stop_below(plan, m, proposals[m.label]) if t.prune else {}
-                tries = [replace(s, stop_below=below) for s in tries_of(plan, m, settings)]
-                asked[m.label] = (number, tries)
+        for m, fold in tuned:
+            key = (m.label, fold)
+            if len(proposals[key].told) < budget:
+                number, settings = proposals[key].ask()
+                below = _stop_below(plan, m, fold, proposals[key]) if t.prune else {}
+                tries = [replace(s, stop_below=below) for s in tries_of(plan, m, settings, fold)]
+                asked[key] = (number, tries)
         if not asked:
             return
         yield from run_missing(now, [s for _, ts in asked.values() for s in ts], on_event, run_all)
-        for label, (number, tries) in asked.items():
+        for key, (number, tries) in asked.items():
             value, pruned = _outcome_of(plan, tries)
-            proposals[label].tell(number, value, pruned)
+            proposals[key].tell(number, value, pruned)
         _record_tuning(plan, proposals)
 
 
@@ -93,12 +110,14 @@ def _outcome_of(plan: Plan, tries: Sequence[TrialSpec]) -> tuple[float | None, b
     return value, any(r.details.pruned for r in results)
 
 
-def _stop_below(plan: Plan, m: MethodSpec, proposals: Proposals) -> dict[str, float]:
+def _stop_below(
+    plan: Plan, m: MethodSpec, fold: Fold | None, proposals: Proposals
+) -> dict[str, float]:
     """Median scores by epoch of this method's tries that went to the end."""
     if not METRICS[plan.spec.metric].higher_is_better:
         return {}
     folder = plan.spec.output_dir
-    done = [s for settings in proposals.told for s in tries_of(plan, m, settings)]
+    done = [s for settings in proposals.told for s in tries_of(plan, m, settings, fold)]
     results = [study_folder.read_result(folder, s.trial_id) for s in done]
     whole = [r.spec.trial_id for r in results if r is not None and r.details.pruned is None]
     return choosing.stop_below(
@@ -124,25 +143,83 @@ def _error_of_difference(plan: Plan, a: Mapping[int, str], b: Mapping[int, str])
     return stats.standard_error(*both, plan.spec.metric, np.random.default_rng(0))
 
 
-def _record_tuning(plan: Plan, proposals: Mapping[str, Proposals] | None = None) -> None:
+# What proposes settings to a method, by its label and fold.
+ProposalsByFold = Mapping[tuple[str, Fold | None], Proposals]
+
+
+def _record_tuning(plan: Plan, proposals: ProposalsByFold | None = None) -> None:
     """Write tuning.json from the tries that lie in the folder."""
     t, folder, metric = plan.spec.tuning, plan.spec.output_dir, plan.spec.metric
-    methods: dict[str, choosing.TunedMethod] = {}
-    before = recorded_tuning(plan)
-    for m in plan.spec.methods:
-        if m.label not in t.spaces:
-            continue
-        if m.label in before and is_settled(plan, m, before[m.label]):
-            methods[m.label] = before[m.label]  # trials were made with what was chosen
-        elif t.budget is None:
-            methods[m.label] = _choice_among(plan, m, grid_tries(plan, m))
-        else:
-            told = (proposals[m.label] if proposals else _proposals(plan, m)).told
-            tries = [(settings, s) for settings in told for s in tries_of(plan, m, settings)]
-            methods[m.label] = _choice_among(plan, m, tries)
+    by_label: dict[str, dict[Fold | None, choosing.TunedMethod]] = {}
+    for m, fold in _tuned_in_folds(plan):
+        # Trials were made with what was chosen before.
+        entry = _settled_entry(plan, m, fold) or _entry_of(plan, m, fold, proposals)
+        by_label.setdefault(m.label, {})[fold] = entry
+    methods = {
+        label: of_fold[None] if None in of_fold else _joined_entries(plan, of_fold)
+        for label, of_fold in by_label.items()
+    }
     higher, search = METRICS[metric].higher_is_better, "grid" if t.budget is None else "optuna"
     record = choosing.TuningRecord(metric, higher, t.seeds, search, t.budget, methods)
     study_folder.write_extra(folder, "tuning", choosing.tuning_to_json(record))
+
+
+def _entry_of(
+    plan: Plan, m: MethodSpec, fold: Fold | None, proposals: ProposalsByFold | None
+) -> choosing.TunedMethod:
+    """A method's entry for a fold, from the tries that were to be made of it so far."""
+    if plan.spec.tuning.budget is None:
+        return _choice_among(plan, m, grid_tries(plan, m, fold))
+    told = (proposals[m.label, fold] if proposals else _proposals(plan, m, fold)).told
+    made = [(settings, s) for settings in told for s in tries_of(plan, m, settings, fold)]
+    return _choice_among(plan, m, made)
+
+
+def _joined_entries(
+    plan: Plan, of_fold: Mapping[Fold | None, choosing.TunedMethod]
+) -> choosing.TunedMethod:
+    """A method's entry over all folds: all tries, each fold's choice, and what they choose
+    together, for the classifier that is trained on all rows.
+    """
+    higher = METRICS[plan.spec.metric].higher_is_better
+    first = next(iter(of_fold.values()))
+    tries = [t for entry in of_fold.values() for t in entry.tries]
+    # Each fold's tries count as another seed's: the mean is over folds and seeds.
+    numbered = [
+        replace(t, seed=1000 * i + plan.spec.tuning.seeds.index(t.seed))
+        for i, entry in enumerate(of_fold.values())
+        for t in entry.tries
+    ]
+    values = {t.trial_id: t.value for t in tries}
+
+    def error(a: Mapping[int, str], b: Mapping[int, str]) -> float | None:
+        gaps = [
+            x - y
+            for k in a.keys() & b.keys()
+            if (x := values[a[k]]) is not None and (y := values[b[k]]) is not None
+        ]
+        return float(np.std(gaps, ddof=1)) / len(gaps) ** 0.5 if len(gaps) > 1 else None
+
+    chosen, value, reason = choosing.choose_settings(numbered, first.start, higher, error)
+    return replace(
+        first,
+        chosen=chosen if chosen is not None else first.start,
+        value=value,
+        reason=reason,
+        tries=tuple(tries),
+        folds=tuple(
+            choosing.FoldChoice(
+                repetition=fold.repetition,
+                fold=fold.number,
+                chosen=entry.chosen,
+                value=entry.value,
+                reason=entry.reason,
+                trials=tuple(t.trial_id for t in entry.tries),
+            )
+            for fold, entry in of_fold.items()
+            if fold is not None
+        ),
+    )
 
 
 def _choice_among(

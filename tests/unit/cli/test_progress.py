@@ -34,7 +34,7 @@ def plan_of(record: StudyRecord, done: int = 0, metric: str = "accuracy") -> Sch
     spec: Any = _Spec(record.directory, metric)
     unread: Any = None
     progress = Progress(
-        Plan(spec, unread, None, unread), (), trials, (), (), {}, trials[done:], results
+        Plan(spec, unread, unread, None, unread), (), trials, (), (), {}, trials[done:], results
     )
     return Schedule(progress, {t.trial_id: 10.0 for t in progress.todo})
 

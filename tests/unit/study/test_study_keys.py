@@ -111,7 +111,7 @@ def test_a_flag_that_is_left_out_says_nothing() -> None:
 def test_flags_of_compare_train_and_inspect_are_those_declared() -> None:
     own = {"sets", "yes", "dry_run", "quiet", *settings.ALIASES}
     assert set(options(cli.app.commands["compare"])) - own == set(KEYS)
-    own |= {"method", "seed", "overwrite"}
+    own |= {"method", "seed", "overwrite", "from_study"}
     assert set(options(cli.app.commands["train"])) - own == ONE_TRIAL | {"output_dir"}
     inspect_data = typing.cast(click.Group, cli.app.commands["inspect"]).commands["data"]
     assert set(options(inspect_data)) - {"model", "max_length", "others", "as_json"} == set(
@@ -211,6 +211,7 @@ SAID: dict[str, tuple[list[str], Any, Any]] = {
     "metric": (["--metric", "f1_macro"], "f1_macro", "f1_macro"),
     "tuning": (["--tuning", "off"], False, False),
     "vary_split": (["--vary-split"], True, True),
+    "folds": (["--folds", "6"], 6, 6),
     "train_sizes": (["--train-sizes", "50,100,all"], [50, 100, "all"], [50, 100, "all"]),
     "test_on": (
         ["--test-on", "a.csv", "--test-on", "b,c.csv"],

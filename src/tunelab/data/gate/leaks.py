@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from tunelab.data.gate.values import (
     DatasetView,
     Example,
     Finding,
+    Gate,
     RowRef,
 )
 from tunelab.data.passages import Kind
@@ -25,6 +27,7 @@ __all__ = [
     "find_conflicts",
     "find_leaks",
     "find_repeats",
+    "joined_leaks",
 ]
 
 
@@ -68,6 +71,40 @@ def against(dataset: Dataset, other: Dataset, parts: Sequence[str] = PARTS) -> t
             )
         )
     return tuple(out)
+
+
+def joined_leaks(first: Gate, others: Sequence[Gate]) -> Gate:
+    """The gate of a first fold of a data set, with the leaks of all its folds together, and texts
+    with more than one label wherever they are tested.
+    """
+    gates = (first, *others)
+    out = []
+    for where in dict.fromkeys(f.where for g in gates for f in g.of("leak")):
+        reference, _, part = where.partition("/")
+        of_fold = [f for g in gates for f in g.of("leak", where)]
+        count, of = sum(f.count for f in of_fold), sum(g.sizes[part] for g in gates)
+        numbers = {k: sum(f.numbers[k] for f in of_fold) for k in of_fold[0].numbers}
+        kinds = {kind: int(numbers[kind.name.lower()]) for kind in Kind}
+        out.append(
+            replace(
+                of_fold[0],
+                level="fault" if count / of >= 0.01 and reference == "train" else "warning",
+                count=count,
+                of=of,
+                says=f"{count:,} of {of:,} rows of the {part} parts of {len(gates)} folds stand in "
+                f"{reference} too{said_how_alike(kinds)}",
+                numbers={**numbers, "share": count / of},
+                test_ids=tuple(dict.fromkeys(i for f in of_fold for i in f.test_ids)),
+            )
+        )
+    torn_texts = [i for g in gates for f in g.of("conflicts") for i in f.test_ids]
+    for f in first.findings:
+        if f.check == "conflicts":
+            out.append(replace(f, test_ids=tuple(dict.fromkeys(torn_texts))))
+        elif f.check != "leak":
+            out.append(f)
+    levels = ("fault", "warning", "note")
+    return replace(first, findings=tuple(sorted(out, key=lambda f: levels.index(f.level))))
 
 
 def _row_of(part: str, split: Split, label_names: Sequence[str], i: int) -> RowRef:

@@ -364,7 +364,7 @@
         one.appendChild(make("span", data.methods[i]));
         one.append(" " + data.classes[s[0]] + " ");
         one.appendChild(make("small", strength(s, i)));
-        const seeds = data.seeds[i];
+        const seeds = s[3];
         one.title =
           (s[0] === row.label ? "right" : "wrong") + ", " + s[1] + " of " + seeds +
           (seeds === 1 ? " seed says" : " seeds say") + " the same";
