@@ -118,7 +118,7 @@ def _prefix(text: str, rng: np.random.Generator, pool: list[str]) -> str:
 
 
 def _some(rng: np.random.Generator, pool: list[str], many: int) -> list[str]:
-    """Words that stood one after another."""
+    """So many words of the pool, one after another."""
     start = int(rng.integers(max(1, len(pool) - many)))
     return pool[start : start + many]
 
@@ -282,6 +282,7 @@ def found_of(texts: list[str], low: int, high: int, many: int, seed: int = 0) ->
     sources = [i for i, t in enumerate(texts) if low <= len(t.split()) <= high]
     sources = [int(i) for i in rng.permutation(sources)[:many]]
     pool = [w for i in rng.permutation(len(texts))[:4000] for w in texts[i].split()]
+    rng.shuffle(pool)  # words as they stood would bring passages of other texts
     out = {}
     for name, make in {**COPIES, **PARTS_OF, **LOOK_ALIKES}.items():
         some = [i for i in sources if name != "prefix of 100" or len(texts[i]) >= 130]
