@@ -171,9 +171,8 @@ def _notes_on_folds(spec: StudySpec, whole: Dataset) -> tuple[str, ...]:
     if not any(left_out):
         return ()
     return (
-        "rows that stand, nearly or in part, in validation or test of a fold are dropped from its "
-        "train part: "
-        f"{min(left_out):,} to {max(left_out):,} of a fold (on_leak: drop)",
+        "rows that stand, nearly or in part, in validation or test of a fold are dropped from "
+        f"train: {min(left_out):,} to {max(left_out):,} of a fold (on_leak: drop)",
     )
 
 
