@@ -338,7 +338,7 @@ MODEL = [
          model(pickled)),
     Case("no weights", WITH + "lora", ["model.safetensors"],
          model(lambda f: (f / "model.safetensors").unlink())),
-    Case("unknown architecture", WITH + "full,lora", ["'perceiver'", "bert, distilbert"],
+    Case("another architecture", WITH + "full,lora", ["'perceiver'", "is of the type 'bert'"],
          model(config_with(model_type="perceiver"))),
     Case("no architecture", WITH + "svm", ["model_type"], model(config_with(model_type=""))),
     Case("weights cut short", WITH + "lora", ["model.safetensors", "cut short"], model(cut_short)),

@@ -118,6 +118,11 @@ def merge(
         whole = replace(classifier, model=_merged_classifier(classifier.model, artifact))
         whole.save(staging)
         change = change_of(before, scores_of(staging, sample, trusted))
+        if not np.isfinite(change.largest):  # nor could it be noted in JSON
+            raise ArtifactError(
+                f"{artifact.directory}: its scores, or those of the merged model, are no finite "
+                "numbers: its weights are too large for float32. Nothing was written."
+            )
         if not (change.acceptable or allow_changes):
             raise ArtifactError(
                 f"{artifact.directory}: merging would change its predictions: {change.sentence} "

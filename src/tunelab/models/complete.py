@@ -49,9 +49,14 @@ def loadable(name: str) -> Iterator[None]:
 
 
 def refuse_other_type(name: str, config: Any) -> None:
-    """Refuse weights that were saved by another architecture than config.json names now."""
+    """Refuse weights that were saved by another architecture than config.json names now.
+
+    A model with code of its own may name what it is made from.
+    """
     import transformers
 
+    if not type(config).__module__.startswith("transformers."):
+        return
     for said in getattr(config, "architectures", None) or ():
         saved_by = getattr(getattr(transformers, str(said), None), "config_class", None)
         theirs = getattr(saved_by, "model_type", None)

@@ -309,6 +309,17 @@ def test_what_verify_finds_loading_refuses(what: str, saved: Path, tmp_path: Pat
         assert any(words.replace("\\", "") in f for f in faults)
 
 
+def test_a_merge_whose_scores_overflow_writes_nothing(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A NaN in the manifest would be no JSON."""
+    change = adapters.Change(2, float("nan"), 0)
+    monkeypatch.setattr("tunelab.export.merging.change_of", lambda *_: change)
+    with pytest.raises(InputError, match="no finite numbers"):
+        adapters.merge(saved / "lora", tmp_path / "m", ("a film", "good"), allow_changes=True)
+    assert not (tmp_path / "m").exists()
+
+
 @pytest.mark.parametrize("kind", ["lora", "svm"])
 def test_a_base_that_lost_a_tensor_is_refused_for_what_was_trained_on_it(
     kind: str, saved: Path, tmp_path: Path
