@@ -199,5 +199,6 @@ def margin_in_words(margin: float, metric: str) -> str:
 
 
 def joined_by_and(names: Sequence[str]) -> str:
-    """Names as a sentence has them: `a, b and c`."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    """Names as a sentence has them: `a, b and c`; those with a comma of their own in quotes."""
+    told = [f'"{n}"' if "," in n else n for n in names]
+    return " and ".join(filter(None, [", ".join(told[:-1]), told[-1]]))
