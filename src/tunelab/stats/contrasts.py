@@ -21,7 +21,14 @@ from tunelab.stats.noise import (
     noise_by_method,
     step_down,
 )
-from tunelab.stats.resampling import Floats, Measured, Runs, defined_resamples, seeds_share_rows
+from tunelab.stats.resampling import (
+    Floats,
+    Measured,
+    Runs,
+    count_rows,
+    defined_resamples,
+    seeds_share_rows,
+)
 from tunelab.stats.tests import mcnemar, paired_score_variance, sign_flip
 
 __all__ = [
@@ -251,9 +258,7 @@ def _contrast(
         return None
     by_seed = np.array([a.values[s] - b.values[s] for s in seeds])
     drawn = defined_resamples(np.stack([a.resampled[s] - b.resampled[s] for s in seeds], axis=1))
-    rows = len({i for s in seeds for i in a.runs.by_seed[s].ids}) or len(
-        a.runs.by_seed[seeds[0]].labels
-    )
+    rows = count_rows(a.runs, seeds)
     deterministic = repeats_itself(a.runs, seeds) and repeats_itself(b.runs, seeds)
     # Apart, because a mean of equal values may differ in the last digit.
     value = float(by_seed[0] if by_seed.min() == by_seed.max() else by_seed.mean())

@@ -32,6 +32,7 @@ from tunelab.stats.resampling import (
     Measured,
     Runs,
     check_fractions,
+    count_rows,
     defined_resamples,
     measure_all,
     metric_named,
@@ -131,9 +132,7 @@ def _mean_estimate(m: Measured, metric: Metric, level: float) -> Estimate:
         return miscalibration(list(m.runs.by_seed.values()), level).error
     values = np.array([m.values[s] for s in seeds])
     value, n = float(values.mean()), len(seeds)
-    rows = len({i for s in seeds for i in m.runs.by_seed[s].ids}) or len(
-        m.runs.by_seed[seeds[0]].labels
-    )
+    rows = count_rows(m.runs, seeds)
     if n == 1:
         return Estimate(value, None, None, 1, "one seed: no interval")
     drawn = defined_resamples(np.stack([m.resampled[s] for s in seeds], axis=1))

@@ -24,6 +24,7 @@ __all__ = [
     "Runs",
     "check_fractions",
     "check_paired",
+    "count_rows",
     "defined_resamples",
     "measure_all",
     "metric_named",
@@ -253,6 +254,12 @@ def check_paired(runs: Sequence[Runs]) -> None:
                     "a paired comparison needs the same ones in the same order; found "
                     f"{len(p.ids)} and {len(first.ids)} rows. Run both on the same data"
                 )
+
+
+def count_rows(runs: Runs, seeds: Sequence[int]) -> int:
+    """How many different rows these seeds were scored on together."""
+    parts = [runs.by_seed[s] for s in seeds]
+    return len({i for p in parts for i in p.ids}) or len(parts[0].labels)
 
 
 def seeds_share_rows(runs: Sequence[Runs]) -> bool:

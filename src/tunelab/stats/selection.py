@@ -18,6 +18,7 @@ from tunelab.stats.resampling import (
     MEAN_RESAMPLES,
     Floats,
     Runs,
+    count_rows,
     defined_resamples,
     measure_all,
     metric_named,
@@ -56,7 +57,7 @@ def chosen_score(
     if len(seeds) < LEAST_SEEDS_TO_SPLIT or len(usable) < 2 or usable[0].label != label:
         return None
     drawn = defined_resamples(np.stack([first[0].resampled[s] for s in seeds], axis=1))
-    rows = len(test[label].by_seed[seeds[0]].labels)
+    rows = count_rows(test[label], seeds)
     if rows < 2 or len(drawn) < 20:
         return None
     of_test = np.array([first[0].values[s] for s in seeds])
