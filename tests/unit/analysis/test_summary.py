@@ -209,18 +209,22 @@ def test_a_method_that_a_race_dropped_is_not_best(record: StudyRecord) -> None:
     assert summarise(raced, "f1_macro").best == summarise(record, "f1_macro").best
 
 
-def test_validation_rows_that_differ_by_seed_are_not_paired(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("alike", "pairs"), [(True, 6), (False, 0)])
+def test_rows_that_differ_by_seed_are_paired_where_methods_share_them(
+    tmp_path: Path, alike: bool, pairs: int
+) -> None:
     folder = make_study(tmp_path, score_test=False)
     for r in read_study(folder).results:
         name = r.spec.trial_id
         ((part, p),) = study_folder.read_predictions(folder, name).items()
-        own = replace(p, ids=tuple(f"{r.spec.seed}:{i}" for i in p.ids))
+        whose = r.spec.seed if alike else name
+        own = replace(p, ids=tuple(f"{whose}:{i}" for i in p.ids))
         with study_folder.new_trial(folder, name) as directory:
             study_folder.write_trial(directory, r, (), {part: own})
     found = summarise(read_study(folder))
     assert found.part == "eval"
     assert found.best == found.rows[0].label
-    assert found.comparisons == ()
+    assert len(found.comparisons) == pairs
     assert tradeoff.recommend(read_study(folder)).choice == found.best
 
 
