@@ -47,15 +47,21 @@ class World:
 
 
 def draw_right(
-    world: World, accuracies: Sequence[float], seeds: int, rows: int, rng: np.random.Generator
+    world: World,
+    accuracies: Sequence[float],
+    seeds: int,
+    rows: int,
+    rng: np.random.Generator,
+    *,
+    base: float | None = None,
 ) -> NDArray[np.bool_]:
     """Who is right: (methods, seeds, rows).
 
-    Rows are drawn at the mean accuracy; a method's distance from it, and a seed's luck, turn that
-    share of right answers wrong, or of wrong ones right.
+    Rows are drawn at accuracy `base` (the mean of `accuracies`); a method's distance from it, and
+    a seed's luck, turn that share of right answers wrong, or of wrong ones right.
     """
     m = len(accuracies)
-    base = float(np.mean(accuracies))
+    base = float(np.mean(accuracies)) if base is None else base
     a, b = world.concentration * base, world.concentration * (1 - base)
     shared, luck = rng.beta(a, b, rows), rng.random(rows)
     right = np.empty((m, seeds, rows), dtype=bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -15,8 +16,10 @@ from tunelab.analysis.verdict import Recommendation, Summary, margin_in_words
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate
 from tunelab.stats import LEAST_SEEDS, Loss, Runs, decimals, losses
+from tunelab.stats.looks import levels_at, looks_from_json
 from tunelab.stats.losses import MARGIN
 from tunelab.stats.metrics import METRICS
+from tunelab.stats.predictions import UndefinedMetricError
 
 __all__ = [
     "advise",
@@ -49,7 +52,7 @@ def advise(
     """
     if said.best is None:
         return no_advice(said.metric, said.part, margin, cost)
-    judged = _losses(said, runs, margin)
+    judged = _losses(record, said, runs, margin)
     fine = [x.label for x in judged if x.acceptable]
     prices = {
         r.label: sign(cost) * e.value for r in said.rows if (e := r.estimates.get(cost)) is not None
@@ -77,7 +80,9 @@ def advise(
     )
 
 
-def _losses(said: Summary, runs: Mapping[str, Runs], margin: float) -> list[Loss]:
+def _losses(
+    record: StudyRecord, said: Summary, runs: Mapping[str, Runs], margin: float
+) -> list[Loss]:
     best = str(said.best)
     if best in said.collapses or best not in runs or not paired_by_seed(runs):
         return []
@@ -86,8 +91,21 @@ def _losses(said: Summary, runs: Mapping[str, Runs], margin: float) -> list[Loss
         for r in said.rows
         if r.label != best and r.label in runs and r.label not in said.collapses
     ]
+    alpha = None
+    if record.looks is not None:
+        alpha = levels_at(looks_from_json(record.looks), math.comb(len(others) + 1, 2)).equivalent
+    if not _has_value(runs[best], said.metric):
+        return []
     rng = np.random.default_rng(BOOTSTRAP_SEED)
-    return losses(runs[best], others, said.metric, rng, margin=margin)
+    return losses(runs[best], others, said.metric, rng, margin=margin, alpha=alpha)
+
+
+def _has_value(runs: Runs, metric: str) -> bool:
+    """Whether a metric has a value with every seed: ROC-AUC has none on rows of one class."""
+    try:
+        return all(np.isfinite(METRICS[metric].function(p)) for p in runs.by_seed.values())
+    except UndefinedMetricError:
+        return False
 
 
 # --- in figures -----------------------------------------------------------------------------

@@ -160,7 +160,7 @@ def _score_to_expect(said: Summary) -> str:
     if said.part != "test":
         return f"{best.label} reaches {score}, on which it was chosen, so that it flatters"
     if said.score_of_best is not None:
-        return f"{best.label} reaches {score}, by seeds that did not choose it"
+        return f"What is chosen so reaches {score}, by seeds that did not choose it"
     if not several:
         return f"{best.label} reaches {score}"
     if best.label in said.collapses:
@@ -204,7 +204,10 @@ def _verdicts(said: Summary) -> str:
     rest = [f"{open_} not told apart from it"] * bool(open_)
     rest += [f"{broke} with runs that broke down"] * bool(broke)
     listed = joined_by_and([*([shown] if shown else []), *rest])
-    return f"Of {counted(len(standings), 'other method')}: {listed} (95% sure of all together)"
+    sure = " (95% sure of all together)" if {"better", "worse"} & set(decided) else ""
+    if "equivalent" in decided:
+        sure = " (95% sure: of those told apart all together, of equivalent ones each)"
+    return f"Of {counted(len(standings), 'other method')}: {listed}{sure}"
 
 
 def _population(said: Summary) -> str:

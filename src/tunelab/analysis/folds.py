@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from tunelab.core.cards import DataCard
 from tunelab.core.study_folder import StudyRecord, read_result
 from tunelab.core.values import TrialResult
 
@@ -38,10 +36,17 @@ def fold_in_words(repetition: int, number: int) -> str:
     return f"fold {number + 1}{f' of repetition {repetition + 1}' if repetition else ''}"
 
 
-def cross_fitted(data: Mapping[str, Any], seeds: int) -> str | None:
-    """The same of a study, from its data card (data.json); None where it tests one part alone."""
+def cross_fitted(data: DataCard, seeds: int, *, whole: bool = True) -> str | None:
+    """The same of a study, from its data card (data.json); None where it tests one part alone.
+
+    Not `whole`: trials are missing, so that some rows are not tested yet.
+    """
     folds = data.get("folds")
-    return how_often_tested(folds["of"], folds["rows"], seeds) if folds else None
+    if folds is None:
+        return None
+    if not whole:
+        return f"{folds['of']} folds of {folds['rows']:,} rows, not all of them tested yet"
+    return how_often_tested(folds["of"], folds["rows"], seeds)
 
 
 # --- what is trained on all rows ------------------------------------------------------------

@@ -84,7 +84,11 @@ def summarise(record: StudyRecord, metric: str | None = None) -> Summary:
         pairs,
         no_advice(metric, part),
         collapses=broke,
-        cross_fitted=cross_fitted(record.data, len(record.settings.get("seeds", ()))),
+        cross_fitted=cross_fitted(
+            record.data,
+            len(record.settings.get("seeds", ())),
+            whole=not record.missing and not record.failed,
+        ),
         score_of_best=_score_of_best(runs, best, broke, metric, part),
     )
     said = replace(draft, advice=advise(record, draft, runs[draft.split]))
@@ -245,14 +249,18 @@ _ABSENT = object()
 
 
 def undecided_with_best(record: StudyRecord, summary: Summary) -> tuple[Comparison, ...]:
-    """Pairs of the best method that are not told apart and not equivalent, but for the methods
-    that a race has dropped, which get no more seeds.
+    """Pairs of the best method that are not told apart and not equivalent, but for methods that a
+    race has dropped, which get no more seeds, and those with runs that broke down, which get no
+    verdict.
     """
     dropped = _dropped_methods(record, summary.metric)
     return tuple(
         c
         for c in summary.comparisons
-        if c.verdict == "undecided" and summary.best in (c.a, c.b) and not {c.a, c.b} & dropped
+        if summary.best in (c.a, c.b)
+        and c.verdict == "undecided"
+        and summary.standing(c) != "broke down"
+        and not {c.a, c.b} & dropped
     )
 
 

@@ -73,7 +73,10 @@ def _show_use(study: Study, said: Summary) -> None:
     whole = folds.final_trial(record, said.answer.take)
     used = whole if said.cross_fitted else trial
     # Commands are there to be copied: no line is broken within one.
-    if used is None:
+    if used is None and record.missing:
+        again = shlex.quote(str(folder / "study.yaml"))
+        use = f"Finish it, then train on all rows: tunelab compare {again}"
+    elif used is None:
         method = shlex.quote(str(said.answer.take))
         use = f"Train it on all rows: tunelab train --from-study {shlex.quote(str(folder))}"
         use += f" --method {method}"

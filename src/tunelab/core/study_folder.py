@@ -168,7 +168,8 @@ def write_trial(
     predictions: Mapping[str, Predictions],
 ) -> None:
     """Fill a folder from `new_trial`. `predictions` by split name; `history` a row a log step."""
-    write_json(directory / "spec.json", asdict(result.spec))
+    spec = {k: v for k, v in asdict(result.spec).items() if k != "fold" or v is not None}
+    write_json(directory / "spec.json", spec)
     body = {f.name: getattr(result, f.name) for f in fields(result) if f.name != "spec"}
     body["cost"] = asdict(result.cost)
     body["details"] = result.details.to_json()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
@@ -73,7 +73,7 @@ class Contrast:
     `spread`: of `value`; None where there is no interval. `p_value`: of `test`, of this pair alone.
     `p_seeds`: of the sign-flip over seeds, for information; None where the seeds carry no spread,
     or there is one. `discordant`: of accuracy. `most`: the largest difference that can be, 1 for
-    metrics in [0, 1]; intervals end there.
+    metrics in [0, 1]; intervals end there. `shared_rows`: all seeds were scored on the same rows.
     """
 
     a: str
@@ -91,11 +91,14 @@ class Contrast:
     p_seeds: float | None = None
     discordant: Discordant | None = None
     most: float = math.inf
+    shared_rows: bool = True
 
     @property
-    def seed_variance(self) -> float | None:
-        """Of one seed's difference, which shrinks with their number; None where it is unknown."""
-        return sum(n.variance for n in self.noises) if self.noises else None
+    def noises_of_more_seeds(self) -> tuple[MethodNoise, ...]:
+        """What more seeds take away: in folds only what is the seeds' own."""
+        if self.shared_rows:
+            return self.noises
+        return tuple(replace(n, variance=n.seed, rest=0.0) for n in self.noises)
 
     def interval(self, level: float) -> tuple[float, float] | None:
         """The interval at a level, within what the metric can reach; None without a variance."""
@@ -182,9 +185,11 @@ class Together:
 
     def level_for_all(self, level: float) -> float:
         """The level of one interval at which all hold at once with `level`."""
-        pairs = int(self.drawn.shape[1])
+        pairs = sum(c.spread is not None for c in self.contrasts)
         if pairs < 2:
             return level
+        if self.drawn.shape[1] < pairs:  # some pair has no test: with one seed
+            return 1 - (1 - level) / pairs
         least = float(np.quantile(self.drawn.min(axis=1), 1 - level))
         return 1 - max(least, (1 - level) / pairs)
 
@@ -194,11 +199,14 @@ def together(measured: Sequence[Measured], metric: Metric, rng: np.random.Genera
     measured = [m for m in measured if m.values]
     pairs = list(combinations(range(len(measured)), 2))
     contrasts, noises, places = _contrasts(measured, pairs, metric, rng)
-    means = np.array([np.mean(list(m.values.values())) for m in measured])
-    rows = _row_covariance(measured)
-    by_seed = np.diag([n.seed / len(m.values) for n, m in zip(noises, measured, strict=True)])
+    seeds = _seeds_of_means(measured)
+    means = np.array(
+        [np.mean([m.values[s] for s in own]) for m, own in zip(measured, seeds, strict=True)]
+    )
+    rows = _row_covariance(measured, seeds)
+    by_seed = np.diag([n.seed / len(own) for n, own in zip(noises, seeds, strict=True)])
     tested = [
-        (c.spread, c.row_variance, c.seeds, place, c.p_value)
+        (c.spread, c.row_variance, c.seeds if c.noises else None, place, c.p_value)
         for c, place in zip(contrasts, places, strict=True)
         if c.p_value is not None and c.spread is not None and c.row_variance is not None
     ]
@@ -237,11 +245,26 @@ def _contrasts(
     return contrasts, noises, places
 
 
-def _row_covariance(measured: Sequence[Measured]) -> Floats:
-    """What other rows do to the methods' means over their seeds, (M, M)."""
+def _seeds_of_means(measured: Sequence[Measured]) -> list[list[int]]:
+    """Each method's own seeds; of folds those that all have, since others test other rows."""
+    own = [list(m.values) for m in measured]
+    if not own or seeds_share_rows([m.runs for m in measured]):
+        return own
+    common = [s for s in own[0] if all(s in m.values for m in measured)]
+    return [common or seeds for seeds in own]
+
+
+def _row_covariance(measured: Sequence[Measured], seeds: Sequence[Sequence[int]]) -> Floats:
+    """What other rows do to the methods' means over these seeds, (M, M)."""
     if len(measured) < 2:
         return np.zeros((len(measured), len(measured)))
-    means = np.stack([np.mean(list(m.resampled.values()), axis=0) for m in measured], axis=1)
+    means = np.stack(
+        [
+            np.mean([m.resampled[s] for s in own], axis=0)
+            for m, own in zip(measured, seeds, strict=True)
+        ],
+        axis=1,
+    )
     return np.atleast_2d(np.cov(defined_resamples(means), rowvar=False))
 
 
@@ -276,7 +299,9 @@ def _contrast(
     known = noises if seeds_matter else ()
     item_df = 1 / (1 / (rows - 1) + 1 / (len(drawn) - 1))
     spread = behrens_fisher_spread(of_mean + unseen, known, len(seeds), item_df)
-    rest = sum(n.rest for n in known) / len(seeds)
+    shared_rows = seeds_share_rows([a.runs, b.runs])
+    # In folds more seeds divide the same rows anew: they take nothing away of what rows bring.
+    rest = sum(n.rest for n in known) / len(seeds) if shared_rows else 0.0
     tested = _test_of((a.runs, b.runs), seeds, metric)
     p_value, test = _p_of_pair((a.runs, b.runs), seeds, tested, spread, value)
     several = tested == "seeds and rows" and len(seeds) > 1
@@ -295,6 +320,7 @@ def _contrast(
         sign_flip(by_seed, rng) if several else None,
         _discordant(a, b, seeds, rows, shared) if metric.name == "accuracy" else None,
         1.0 if metric.percent else math.inf,
+        shared_rows,
     )
 
 

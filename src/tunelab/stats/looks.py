@@ -74,8 +74,8 @@ def looked(looks: Looks, seeds: int) -> Looks:
 def levels_at(looks: Looks, pairs: int) -> Look:
     """The levels of the last look at so many pairs of methods.
 
-    Holm's correction tests some pair at level / h, for h from 1 to `pairs`, at each look: over all
-    looks that must keep alpha / h. The level is the smallest that does so for every h.
+    A step-down correction tests some pair at level / h, for h from 1 to `pairs`, at each look: over
+    all looks that must keep alpha / h. The level is the smallest that does so for every h.
     """
     last = [
         h * nominal_levels(_shares(looks), looks.alpha / h)[-1]

@@ -56,11 +56,13 @@ def losses(
     margin: float = MARGIN,
     level: float = LEVEL,
     resamples: int = RESAMPLES,
+    alpha: float | None = None,
 ) -> list[Loss]:
     """Which methods lose less than a margin against a reference: one-sided t tests, Holm-adjusted.
 
     Non-inferiority, the half of TOST that a user needs who would take something cheaper: being
     better is no fault. Of accuracy with Tango's score for the rows (`Contrast.variance_at`).
+    `alpha`: the level of the tests where it is not 1 - level, at one of several looks.
     Methods without a shared seed or a value are left out. Raises ValueError where rows differ or
     the reference has no value.
     """
@@ -80,7 +82,7 @@ def losses(
     for c, p in zip(contrasts, p_values, strict=True):
         q = None if p is None else next(adjusted)
         enough = c.deterministic or c.seeds >= LEAST_SEEDS
-        acceptable = enough and q is not None and q <= 1 - level
+        acceptable = enough and q is not None and q <= (1 - level if alpha is None else alpha)
         few = f"{counted(c.seeds, 'seed')}: at least {LEAST_SEEDS} are needed"
         reason = "one-sided t test" if enough else few
         out.append(

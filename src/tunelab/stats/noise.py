@@ -15,6 +15,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -62,14 +63,12 @@ def noise_by_method(
     Where seeds have rows of their own (folds), what a fold does to all methods is no noise of any:
     the variance is then that of residuals of methods and folds (Grubbs 1948).
     """
-    common = sorted(set.intersection(*(set(m.values) for m in measured))) if measured else []
-    if shared_rows or len(common) < 2 or len(measured) < 2:
-        own = [_own_noise(m, quiet) for m, quiet in zip(measured, silent, strict=True)]
-        seeds = max((len(m.values) for m in measured), default=1)
-    else:
-        own = _noise_beside_folds(measured, common)
-        seeds = len(common)
-    return _moderated(own, seeds)
+    most = max((len(m.values) for m in measured), default=1)
+    of_folds = None if shared_rows else _noise_of_folds(measured)
+    if of_folds is not None:
+        return _moderated(of_folds, most)
+    own = [_own_noise(m, quiet) for m, quiet in zip(measured, silent, strict=True)]
+    return _moderated(own, most)
 
 
 def _own_noise(m: Measured, silent: bool) -> MethodNoise:
@@ -83,6 +82,26 @@ def _own_noise(m: Measured, silent: bool) -> MethodNoise:
         return MethodNoise(variance, df, 0.0)
     rest = float((drawn - drawn.mean(axis=0)).var(axis=1, ddof=1).mean())
     return MethodNoise(variance, df, rest)
+
+
+def _noise_of_folds(measured: Sequence[Measured]) -> list[MethodNoise] | None:
+    """The noise of methods that were tested in folds; None where no two share two of them.
+
+    Judged together are those that have the largest set of folds that two share; one that lacks some
+    of these is judged beside them on what it has.
+    """
+    sets = [frozenset(m.values) for m in measured]
+    shared = [s & t for s, t in combinations(sets, 2) if len(s & t) > 1]
+    if not shared:
+        return None
+    folds = max(shared, key=len)
+    whole = [m for m, own in zip(measured, sets, strict=True) if folds <= own]
+    by_method = dict(zip(map(id, whole), _noise_beside_folds(whole, sorted(folds)), strict=True))
+    for m, own in zip(measured, sets, strict=True):
+        common = sorted(folds & own)
+        if id(m) not in by_method and len(common) > 1:
+            by_method[id(m)] = _noise_beside_folds([*whole, m], common)[-1]
+    return [by_method.get(id(m), MethodNoise(0.0, 1.0, 0.0)) for m in measured]
 
 
 def _noise_beside_folds(measured: Sequence[Measured], seeds: Sequence[int]) -> list[MethodNoise]:
@@ -191,13 +210,14 @@ def draw_statistics(
     row_covariance: Floats,
     noises: Sequence[MethodNoise],
     pairs: Sequence[tuple[int, int]],
-    spreads: Sequence[tuple[Spread, float, int]],
+    spreads: Sequence[tuple[Spread, float, int | None]],
     rng: np.random.Generator,
 ) -> Floats:
     """P values that the pairs would have if all methods were equal, drawn together: (B, pairs).
 
     `row_covariance` (M, M) is what rows do to the methods' means; of each pair (methods' places)
-    `spreads` holds the spread of its difference, the rows' part of that variance, and the seeds.
+    `spreads` holds the spread of its difference, the rows' part of that variance, and how many
+    seeds it is over; None where seeds move nothing.
     """
     from scipy.special import stdtr
 
@@ -218,7 +238,8 @@ def draw_statistics(
             by_row = (rows[:, a] - rows[:, b]) * math.sqrt(row_variance / joint)
         else:  # rows that none of the resamples moved
             by_row = math.sqrt(row_variance) * rng.standard_normal(draws)
-        total = by_row + (seeds[:, a] - seeds[:, b]) / math.sqrt(count)
+        by_seed = (seeds[:, a] - seeds[:, b]) / math.sqrt(count) if count else 0.0
+        total = by_row + by_seed
         out[:, k] = 2 * stdtr(spread.df, -np.abs(total) / math.sqrt(spread.variance))
     return out
 

@@ -41,7 +41,8 @@ class Observed:
     """A difference as a study saw it, in metric units (variances: squared).
 
     `noises` are what one seed of each method does (none where seeds carry no spread),
-    `item_variance` what so many `rows` leave however many seeds there are.
+    `item_variance` what so many `rows` leave however many seeds there are. `more_at_margin`: how
+    much larger the variance is where the true difference is the margin (Tango's score).
     """
 
     value: float
@@ -49,6 +50,7 @@ class Observed:
     item_variance: float
     seeds: int
     rows: int
+    more_at_margin: float = 0.0
 
     def spread(self, seeds: int, rows: int) -> Spread:
         """What its spread would be with so many seeds and rows like these, as far as is known.
@@ -87,7 +89,9 @@ def seeds_needed(
     if seed_variance is None:
         return None, "the spread over seeds is unknown"
     observed = _observed(value, seed_variance, item_variance, seeds, rows)
-    return more_seeds(observed, Decision(abs(value), 1 - (1 - level) / pairs, level, margin))
+    return more_seeds(
+        observed, Decision(abs(value), 1 - (1 - level) / pairs, 2 * level - 1, margin)
+    )
 
 
 def rows_needed(
@@ -110,7 +114,7 @@ def rows_needed(
     if seed_variance is None:
         return None, "the spread over seeds is unknown"
     observed = _observed(value, seed_variance, item_variance, seeds, rows)
-    return more_rows(observed, Decision(abs(value), 1 - (1 - level) / pairs, level, margin))
+    return more_rows(observed, Decision(abs(value), 1 - (1 - level) / pairs, 2 * level - 1, margin))
 
 
 def _observed(
@@ -126,10 +130,10 @@ def more_seeds(observed: Observed, goal: Decision) -> tuple[int | None, str]:
         return None, "no difference was observed"
     seeds, rows = observed.seeds, observed.rows
     # Where seeds go to infinity, what is left is the rows.
-    if not goal.reached(Spread(observed.item_variance, rows - 1)):
+    if not goal.reached(Spread(observed.item_variance, rows - 1), observed.more_at_margin):
         return None, more_rows(observed, goal)[1]
     total = _least_integer(
-        lambda s: goal.reached(observed.spread(s, rows)),
+        lambda s: goal.reached(observed.spread(s, rows), observed.more_at_margin),
         max(seeds + 1, least_seeds()),
         seeds + MOST_NEEDED_SEEDS,
     )
@@ -146,9 +150,12 @@ def more_rows(observed: Observed, goal: Decision) -> tuple[int | None, str]:
 
     def total(with_seeds: int) -> int | None:
         """Smallest number of rows, to two digits, that decides with so many seeds."""
-        most = _least_integer(
-            lambda n: goal.reached(observed.spread(with_seeds, n)), 2, MOST_NEEDED_ROWS
-        )
+
+        def enough(n: int) -> bool:
+            more = observed.more_at_margin * rows / n
+            return goal.reached(observed.spread(with_seeds, n), more)
+
+        most = _least_integer(enough, 2, MOST_NEEDED_ROWS)
         if most is None:
             return None
         unit = 10 ** max(0, math.floor(math.log10(most)) - 1)
@@ -182,13 +189,13 @@ def _least_integer(enough: Callable[[int], bool], low: int, high: int) -> int | 
 class Decision:
     """What would decide a pair whose observed difference has this `size`.
 
-    `level_better` is that of the interval that must exclude zero, `level` of the study; `margin`:
-    None where nothing is called equivalent.
+    `level_better` is that of the interval that must exclude zero, `level_equivalent` of the one
+    that must lie within the `margin`; None where nothing is called equivalent.
     """
 
     size: float
     level_better: float
-    level: float
+    level_equivalent: float
     margin: float | None
 
     @property
@@ -196,13 +203,14 @@ class Decision:
         """Whether any amount of data can decide."""
         return self.size > 0 or self.margin is not None
 
-    def reached(self, expected: Spread) -> bool:
+    def reached(self, expected: Spread, more_at_margin: float = 0.0) -> bool:
         """Whether a spread like this decides."""
         spread = Spread(expected.variance, max(1.0, expected.df))
         if self.size > spread.half_width(self.level_better):
             return True
         room = -math.inf if self.margin is None else self.margin - self.size
-        return room > spread.half_width(2 * self.level - 1)
+        at_margin = Spread(spread.variance + more_at_margin, spread.df)
+        return room > at_margin.half_width(self.level_equivalent)
 
 
 # --- before a study -------------------------------------------------------------------------
@@ -224,7 +232,7 @@ def detectable_difference(
     `disagreement` is the share of rows on which exactly one of two models is right; `shared` the
     part of it on which all seeds agree (1, the cautious end: then no number of seeds beats the
     limit that the rows set); `seed_sd` the standard deviation of one seed's difference in accuracy
-    on endless rows; `pairs` of how many comparisons this is the first that Holm tests.
+    on endless rows; `pairs` of how many comparisons this is the first that is tested.
 
     The mean difference has variance item + seed / S, with item = shared x disagreement / n and
     seed = seed_sd^2 + (1 - shared) x disagreement / n, half of it of each method. The power is that

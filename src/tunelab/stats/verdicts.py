@@ -56,7 +56,7 @@ def compare(
     margin: float = MARGIN,
     level: float = LEVEL,
 ) -> Comparison:
-    """Compare one pair on its own (`compare_all` without Holm). Raises as `difference` does."""
+    """Compare one pair on its own (`compare_all` of two). Raises as `difference` does."""
     found = compare_all([a, b], metric, rng, margin=margin, level=level)
     if found:
         return found[0]
@@ -227,10 +227,19 @@ def _what_is_missing(c: Contrast, p: float | None, rule: _StudyRule) -> _Missing
     if not c.deterministic and c.seeds == 1:
         reason = f"one seed: the spread over seeds is unknown; at least {least} are needed"
         return _Missing(None, None, reason)
-    observed = Observed(c.value, c.noises, c.item_variance, c.seeds, c.rows)
     margin = rule.margin if rule.metric.percent else None
-    goal = Decision(abs(c.value), rule.level_to_tell, rule.level, margin)
-    if c.deterministic:  # told, and yet undecided: the interval and the exact test disagree
+    at_margin = max(c.variance_at(rule.margin), c.variance_at(-rule.margin))
+    observed = Observed(
+        c.value,
+        c.noises_of_more_seeds,
+        c.item_variance,
+        c.seeds,
+        c.rows,
+        max(0.0, at_margin - c.spread.variance),
+    )
+    equivalent = 1 - 2 * rule.alpha_equivalent
+    goal = Decision(abs(c.value), rule.level_to_tell, equivalent, margin)
+    if c.deterministic:
         rows, reason = more_rows(observed, goal)
         return _Missing(None, rows, reason)
     seeds, reason = more_seeds(observed, goal)
@@ -344,7 +353,9 @@ def _size_in_words(c: Contrast, metric: Metric) -> str:
 
 def _interval_in_words(c: Contrast, level: float, metric: Metric) -> str:
     low, high = c.interval(level) or (c.value, c.value)
-    return f"{100 * level:g}% interval {_in_units(low, c, metric)} to {_in_units(high, c, metric)}"
+    return (
+        f"{100 * level:.3g}% interval {_in_units(low, c, metric)} to {_in_units(high, c, metric)}"
+    )
 
 
 def _margin_in_words(margin: float) -> str:

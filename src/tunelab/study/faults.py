@@ -73,7 +73,7 @@ def pydantic_faults(error: ValidationError, prefix: str, model: type[BaseModel])
 
 # The parts of a fault's place that name a branch of a union, and no key.
 _UNION_BRANCH = re.compile(
-    r"(str|int|float|bool|DataSection|TuningSection)$|(function-|tuple|list|dict|literal)"
+    r"(str|int|float|bool|DataSection|TuningSection)$|(function-|tuple|list|dict|literal|constrained-)"
 )
 _SECTION_OF_KEY: dict[str, type[BaseModel]] = {
     "data": DataSection,

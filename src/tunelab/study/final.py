@@ -80,7 +80,8 @@ def train_on_all_rows(directory: Path, method: str | None, on_event: OnStudyEven
         result = train_final(planned, method, on_event)
         write_outputs(directory)
     if result is None or result.status == "failed":
-        why = result.error if result else "nothing can be recommended yet"
+        again = f"trials are missing. Run them first: tunelab compare {directory / 'study.yaml'}"
+        why = result.error if result else again
         raise TrialError(f"{directory}: {why}")
 
 
@@ -140,9 +141,12 @@ def shipped(record: StudyRecord, said: Summary, best: TrialResult | None) -> Art
     if said.cross_fitted is not None:
         trial = final_trial(record)
         if trial is None and best is not None:
+            again = f"tunelab train --from-study {folder}"
+            if record.missing:
+                again = f"tunelab compare {folder / 'study.yaml'}"
             raise ArtifactError(
                 f"{folder}: none of its classifiers was trained on all rows yet, as each tested a "
-                f"part of them. Train one: tunelab train --from-study {folder}"
+                f"part of them. Train one: {again}"
             )
     if trial is None:
         raise ArtifactError(

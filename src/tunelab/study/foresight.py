@@ -68,6 +68,7 @@ class Power:
 
 # FIELD: two good classifiers of the same texts disagree about so often.
 _USUAL_DISAGREEMENT = 0.08
+_MOST_DISAGREEMENT = 0.999  # a tiny pilot may disagree on every row
 
 
 def power(progress: Progress) -> Power:
@@ -81,6 +82,7 @@ def power(progress: Progress) -> Power:
     rows, seeds = len(plan.scored.test), len(spec.seeds)
     pilot, usual = _pilot(progress), _usual(progress)
     disagreement, source = _disagreement(spec.disagreement, pilot, usual)
+    disagreement = min(disagreement, _MOST_DISAGREEMENT)
     shared = usual.shared if source == "studies on this machine" else pilot.shared
     seed_sd, method_sd = pilot.seed_sd, pilot.method_sd
     spread_source: Source = "trials that are done"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from tunelab.analysis import summary
@@ -45,6 +46,8 @@ def looks_to_come(directory: Path, max_seeds: int | None, step: int | None) -> s
     record = study_folder.read_study(directory)
     looks = _declared(record, max_seeds, step)
     have = len(record.settings["seeds"])
+    if have >= looks.max_seeds:
+        return f"{have} seeds: all that its looks were declared with are used"
     first = min(looks.max_seeds, max(have + looks.step, least_seeds()))
     more = [*range(first, looks.max_seeds, looks.step), looks.max_seeds]
     return (
@@ -63,7 +66,7 @@ def _declared(record: StudyRecord, max_seeds: int | None, step: int | None) -> L
                 f"(looks.json), found --max-seeds {max_seeds}. That cannot be changed once a look "
                 f"was taken: leave it out, or give {looks.max_seeds}."
             )
-        return looks
+        return looks if step is None else replace(looks, step=step)
     most = MAX_SEEDS if max_seeds is None else max_seeds
     if most <= have:
         raise ConfigError(
@@ -124,7 +127,9 @@ def rounds_of(
     said of a folder: the first look says it anew, at a level of its own.
     Raises ConfigError where what is given does not go together, and as `declare_looks` does.
     """
-    if (total is None) == (until is None) or until not in (None, "decided"):
+    if until not in (None, "decided"):
+        raise ConfigError(f"{directory}: until: expected 'decided', found {until!r}.")
+    if (total is None) == (until is None):
         raise ConfigError(
             f"{directory}: expected so many seeds (--seeds N) or until decided (--until decided) "
             f"to extend it, found {'both' if total and until else 'neither'}. Give one of them."

@@ -78,6 +78,7 @@ def joined_leaks(first: Gate, others: Sequence[Gate]) -> Gate:
     with more than one label wherever they are tested.
     """
     gates = (first, *others)
+    parts = f"{{}} parts of {len(gates)} folds" if others else "{} part"
     out = []
     for where in dict.fromkeys(f.where for g in gates for f in g.of("leak")):
         reference, _, part = where.partition("/")
@@ -91,7 +92,7 @@ def joined_leaks(first: Gate, others: Sequence[Gate]) -> Gate:
                 level="fault" if count / of >= 0.01 and reference == "train" else "warning",
                 count=count,
                 of=of,
-                says=f"{count:,} of {of:,} rows of the {part} parts of {len(gates)} folds stand in "
+                says=f"{count:,} of {of:,} rows of the {parts.format(part)} stand in "
                 f"{reference} too{said_how_alike(kinds)}",
                 numbers={**numbers, "share": count / of},
                 test_ids=tuple(dict.fromkeys(i for f in of_fold for i in f.test_ids)),
