@@ -160,7 +160,7 @@ def _score_to_expect(said: Summary) -> str:
     if said.part != "test":
         return f"{best.label} reaches {score}, on which it was chosen, so that it flatters"
     if said.score_of_best is not None:
-        return f"What is chosen so reaches {score}, by seeds that did not choose it"
+        return f"A method chosen like this reaches {score}, by seeds that did not choose it"
     if not several:
         return f"{best.label} reaches {score}"
     if best.label in said.collapses:
