@@ -204,6 +204,9 @@ def _verdicts(said: Summary) -> str:
     rest = [f"{open_} not told apart from it"] * bool(open_)
     rest += [f"{broke} with runs that broke down"] * bool(broke)
     listed = joined_by_and([*([shown] if shown else []), *rest])
+    if len(standings) == 1 and decided:
+        word = next(word for word, n in counts if n)
+        return f"{said.against_best()[0].b} is shown to be {word} (95% sure)"
     sure = " (95% sure of all together)" if {"better", "worse"} & set(decided) else ""
     if "equivalent" in decided:
         sure = " (95% sure: of those told apart all together, of equivalent ones each)"
