@@ -171,8 +171,7 @@ def write_trial(
     spec = {k: v for k, v in asdict(result.spec).items() if k != "fold" or v is not None}
     write_json(directory / "spec.json", spec)
     body = {f.name: getattr(result, f.name) for f in fields(result) if f.name != "spec"}
-    body["cost"] = asdict(result.cost)
-    body["details"] = result.details.to_json()
+    body |= {"cost": asdict(result.cost), "details": result.details.to_json()}
     body["provenance"] = result.provenance.to_json()
     write_json(directory / "result.json", {"format": TRIAL_FORMAT, **body})
     lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in history)

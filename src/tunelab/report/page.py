@@ -33,13 +33,13 @@ from tunelab.core.values import Comparison
 from tunelab.report import evidence
 from tunelab.report.charts import PLOTS, Plot, PlotData, colours, dashes, shapes
 from tunelab.report.mistakes import Mistakes, mistakes, scored_texts
+from tunelab.report.provenance import provenance_table
 from tunelab.report.tables import (
     Cell,
     blocks_by_section,
     class_table,
     data_card_block,
     estimate_cell,
-    provenance_table,
     score_table,
 )
 
