@@ -59,6 +59,8 @@ def small(args: list[str]) -> list[str]:
     if args[:2] == ["inspect", "data"] and "--model" not in args:
         return [*args, "--model", "tiny"]
     out = list(args)
+    if args[0] == "extend" and "--until" in args:
+        return [*out, "--max-seeds", "3"]
     if args[0] == "extend":
         out[out.index("--seeds") + 1] = "2"
     if args[0] not in {"compare", "train"}:
