@@ -238,7 +238,8 @@ def _contrasts(
     noises = noise_by_method(measured, silent, shared_rows)
     contrasts, places = [], []
     for a, b in pairs:
-        c = _contrast(measured[a], measured[b], (noises[a], noises[b]), metric, rng)
+        both = measured[a], measured[b]
+        c = _contrast(both, (noises[a], noises[b]), shared_rows, metric, rng)
         if c is not None:
             contrasts.append(c)
             places.append((a, b))
@@ -269,13 +270,14 @@ def _row_covariance(measured: Sequence[Measured], seeds: Sequence[Sequence[int]]
 
 
 def _contrast(
-    a: Measured,
-    b: Measured,
+    pair: tuple[Measured, Measured],
     noises: tuple[MethodNoise, MethodNoise],
+    shared_rows: bool,
     metric: Metric,
     rng: np.random.Generator,
 ) -> Contrast | None:
     """The difference over the seeds that both have; None where they have none in common."""
+    a, b = pair
     seeds = [s for s in a.values if s in b.values]
     if not seeds:
         return None
@@ -299,7 +301,6 @@ def _contrast(
     known = noises if seeds_matter else ()
     item_df = 1 / (1 / (rows - 1) + 1 / (len(drawn) - 1))
     spread = behrens_fisher_spread(of_mean + unseen, known, len(seeds), item_df)
-    shared_rows = seeds_share_rows([a.runs, b.runs])
     # In folds more seeds divide the same rows anew: they take nothing away of what rows bring.
     rest = sum(n.rest for n in known) / len(seeds) if shared_rows else 0.0
     tested = _test_of((a.runs, b.runs), seeds, metric)

@@ -258,8 +258,10 @@ def check_paired(runs: Sequence[Runs]) -> None:
 
 def count_rows(runs: Runs, seeds: Sequence[int]) -> int:
     """How many different rows these seeds were scored on together."""
-    parts = [runs.by_seed[s] for s in seeds]
-    return len({i for p in parts for i in p.ids}) or len(parts[0].labels)
+    first, *others = (runs.by_seed[s] for s in seeds)
+    if all(p.ids == first.ids for p in others):
+        return len(first.labels)
+    return len({i for p in (first, *others) for i in p.ids})
 
 
 def seeds_share_rows(runs: Sequence[Runs]) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tunelab.core.values import Estimate
+from tunelab.stats.contrasts import LEAST_RESAMPLES
 from tunelab.stats.crossed import LEVEL, components_of_resamples, spread_of
 from tunelab.stats.metrics import METRICS
 from tunelab.stats.resampling import (
@@ -58,7 +59,7 @@ def chosen_score(
         return None
     drawn = defined_resamples(np.stack([first[0].resampled[s] for s in seeds], axis=1))
     rows = count_rows(test[label], seeds)
-    if rows < 2 or len(drawn) < 20:
+    if rows < 2 or len(drawn) < LEAST_RESAMPLES:
         return None
     of_test = np.array([first[0].values[s] for s in seeds])
     parts = components_of_resamples(of_test, drawn, rows)

@@ -19,7 +19,7 @@ import numpy as np
 from tunelab.core.values import Comparison, Estimate
 from tunelab.core.words import counted
 from tunelab.stats.contrasts import Contrast, estimate_of, no_interval_reason, together
-from tunelab.stats.crossed import LEVEL, components
+from tunelab.stats.crossed import LEVEL
 from tunelab.stats.intervals import no_shared_seed
 from tunelab.stats.losses import MARGIN
 from tunelab.stats.metrics import Metric
@@ -37,7 +37,6 @@ from tunelab.stats.resampling import (
 __all__ = [
     "compare",
     "compare_all",
-    "components",
     "decimals",
 ]
 
@@ -244,9 +243,7 @@ def _what_is_missing(c: Contrast, p: float | None, rule: _StudyRule) -> _Missing
         return _Missing(None, rows, reason)
     seeds, reason = more_seeds(observed, goal)
     rows, _ = more_rows(observed, goal)
-    if not rule.tells(p):
-        return _Missing(seeds, rows, reason)
-    if c.seeds < least:
+    if rule.tells(p) and c.seeds < least:
         few = f"{c.seeds} seeds: at least {least} are needed"
         return _Missing(max(1, least - c.seeds), None, few)
     return _Missing(seeds, rows, reason)
@@ -281,9 +278,7 @@ def _undecided_sentence(c: Contrast, p: float | None, rule: _StudyRule, need: _M
     if not c.deterministic and c.seeds < least:
         have = counted(c.seeds, "seed")
         return f"{lead} ({have}: at least {least} are needed before tunelab says {word})"
-    why = need.reason if rule.tells(p) else _test_in_words(c, p, rule)
-    remedy = _remedy_in_words(c, need)
-    return f"{lead}, but {why}" + (f"; {remedy}" if remedy != why else "")
+    return f"{lead}, but {_test_in_words(c, p, rule)}; {_remedy_in_words(c, need)}"
 
 
 def _remedy_in_words(c: Contrast, need: _Missing) -> str:
