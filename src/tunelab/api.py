@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunelab import analysis, data, study
-from tunelab.analysis import Recommendation, sensitivity, summary, tradeoff
+from tunelab.analysis import Recommendation, sensitivity, summary, text_limits, tradeoff
 from tunelab.analysis.behaviour import Result, results
 from tunelab.analysis.front import Front, front
 from tunelab.analysis.probabilities import Probabilities, judge_probabilities
 from tunelab.core import files, study_folder
 from tunelab.core.errors import ConfigError, TrialError
-from tunelab.core.events import Stage
+from tunelab.core.events import Note, Stage
 from tunelab.core.values import Artifact, Dataset, DataSpec, Predictions, TrialResult
 from tunelab.data.behaviour import (
     BUNDLED_SUITE,
@@ -359,7 +359,10 @@ def train_one(
             tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
         )
         folder = Path(scratch) / out.name
-        schedule = study.scheduled(replace(planned, spec=replace(spec, output_dir=folder)))
+        for line in text_limits.lines(planned.lengths, text_limits.by_limit(planned.spec.methods)):
+            on_event(Note(line))
+        spec = replace(planned.spec, output_dir=folder)
+        schedule = study.scheduled(replace(planned, spec=spec))
         study.write(schedule.progress, "tunelab train")
         (result,) = study.run(schedule, on_event, worker=worker)
         if result.status == "failed":

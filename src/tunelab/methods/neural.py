@@ -7,7 +7,7 @@ Between the two somebody drives the training, alone or with others (`training.st
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from tunelab.methods.method import Adapt, Extras, Outcome, Task
 from tunelab.methods.settings import TrainingSettings
 from tunelab.methods.training import loop
 from tunelab.methods.training.engine import forward, scored_in
-from tunelab.models import bases, company, parts, pretrained, scoring, tokens
+from tunelab.models import bases, company, lengths, parts, pretrained, scoring, tokens
 from tunelab.models.bases import Quantization
 from tunelab.models.classifier import TransformerClassifier
 from tunelab.models.families import FAMILIES, head_modules
@@ -84,7 +84,11 @@ class PreparedTask:
 def prepare_by_gradient(task: Task, adapt: Adapt, extras: Extras) -> PreparedTask:
     """Load the base, adapt it, count, tokenize: all that comes before the first step."""
     assert task.base is not None  # noqa: S101  the row says needs_base
-    base, settings = task.base, task.settings
+    base = task.base
+    taken = getattr(task.settings, "num_virtual_tokens", 0)
+    limit = lengths.limit_of(task.settings.max_length, base, task.train.texts, taken)
+    settings = task.settings.model_copy(update={"max_length": limit})
+    task = replace(task, settings=settings)
     started_with = machine.resident_bytes()
     bases.check_length(base, settings.max_length)
     tokenizer: Any = pretrained.load_tokenizer(base)

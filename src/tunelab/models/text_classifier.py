@@ -40,6 +40,11 @@ class TextClassifier:
         return self.classifier.label_names
 
     @property
+    def max_length(self) -> int | None:
+        """Tokens that are read of a text, the rest is cut; None where texts are read whole."""
+        return self.artifact.manifest.get("max_length")
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What had to be decided on loading, because the folder does not say it."""
         return tuple(self.artifact.manifest.get("notes", ()))
@@ -74,6 +79,18 @@ class TextClassifier:
                 f"{' on a quantised base' if hasattr(own, 'precision') else ''}. Use auto."
             )
         return replace(self, classifier=replace(own, precision=precision))
+
+    def count_cut(self, texts: Sequence[str] | str) -> int:
+        """How many texts are longer than `max_length`, the tokens that are read of one; 0 where
+        texts are read whole.
+        """
+        limit = self.max_length
+        if limit is None:
+            return 0
+        from tunelab.models import batches
+
+        own: Any = self.classifier
+        return batches.count_longer(own.tokenizer, _checked(texts), limit)
 
     def predict_proba(self, texts: Sequence[str] | str) -> NDArray[np.float64]:
         """Probabilities (n, n_classes) of texts in their order; rows sum to one."""
