@@ -17,6 +17,7 @@ from tunelab import analysis, data, study
 from tunelab.analysis import Recommendation, sensitivity, summary, text_limits, tradeoff
 from tunelab.analysis.behaviour import Result, results
 from tunelab.analysis.front import Front, front
+from tunelab.analysis.predicted import predictions_frame
 from tunelab.analysis.probabilities import Probabilities, judge_probabilities
 from tunelab.core import files, study_folder
 from tunelab.core.errors import ConfigError, TrialError
@@ -76,6 +77,7 @@ def load_data(
     *,
     text_column: str | None = None,
     label_column: str | None = None,
+    id_column: str | None = None,
     subset: int | None = None,
     split_seed: int = 0,
     encoding: str = "utf-8",
@@ -96,6 +98,7 @@ def load_data(
             encoding,
             on_bad_rows,
             on_leak,
+            id_column,
         )
     )
 
@@ -136,13 +139,18 @@ class Study:
         ]
         return pd.DataFrame(rows)
 
-    def predictions(self, part: Literal["validation", "test"] = "test") -> pd.DataFrame:
-        """One row a trial and text: label (the method's), seed, id, truth, predicted (names).
+    def predictions(
+        self, part: Literal["validation", "test"] = "test", *, raw: bool = False
+    ) -> pd.DataFrame:
+        """One row a trial and text: label (the method's), seed, id, row, text, truth, predicted,
+        probability of that class, and probability_<class> of each.
 
-        The truth of a part without labels is missing. Where a study tests all rows in folds, a seed
-        has those that it tests, and `repetition` and `fold` (from 0) say which.
+        `id` is the data's own where it has an id column, else `row`: file and line. The truth of a
+        part without labels is missing. Probabilities are those at the trial's temperature, `raw` as
+        scores give them; a method with margins has none. Where a study tests all rows in folds, a
+        seed has those that it tests, and `repetition` and `fold` (from 0) say which.
         """
-        return summary.predictions_frame(self.record, part)
+        return predictions_frame(self.record, part, raw=raw)
 
     def sentences(self) -> tuple[str, ...]:
         """What can be said about the pairs that matter, in plain words."""
@@ -229,6 +237,7 @@ def compare(
     output_dir: str | Path | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
+    id_column: str | None = None,
     subset: int | None = None,
     split_seed: int | None = None,
     encoding: str | None = None,
@@ -392,6 +401,7 @@ def fine_tune(
     metric: str | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
+    id_column: str | None = None,
     subset: int | None = None,
     split_seed: int | None = None,
     encoding: str | None = None,
@@ -434,8 +444,9 @@ def classifier_folder(path: str | Path) -> Path:
 def load(path: str | Path | Artifact, *, trust_remote_code: bool = False) -> TextClassifier:
     """Load a classifier: an artifact, a folder that holds one, or a study (its best model).
 
-    The result has `predict(texts)`, `predict_proba(texts)` and `label_names`. Python code that the
-    model brings is run only where `trust_remote_code` allows it.
+    The result has `predict(texts)`, `predict_proba(texts)` and `label_names`. Probabilities are
+    those at the temperature that was fitted on validation, where there is one; `raw()` leaves it
+    out. Python code that the model brings is run only where `trust_remote_code` allows it.
     """
     if isinstance(path, Artifact):
         return text_classifier.open_classifier(path.directory, trust_remote_code)

@@ -9,6 +9,7 @@ import numpy as np
 
 from tunelab.analysis import text_limits
 from tunelab.analysis.collapse import Collapse
+from tunelab.analysis.confidence import warnings_of_raw
 from tunelab.analysis.effects import effects
 from tunelab.analysis.verdict import Summary, joined_by_and
 from tunelab.core.details import Hardware
@@ -42,6 +43,7 @@ def warnings(
         *_caveats_of_looks(record),
         *(_caveat_of_collapse(c) for c in summary.collapses.values()),
         *_caveats_of_choice(record, summary),
+        *warnings_of_raw(runs),
         *_caveats_of_cost(record),
         *_caveats_of_mixture(record),
     )
@@ -110,10 +112,8 @@ def _caveats_of_gate(
 def _caveats_of_limits(record: StudyRecord) -> list[str]:
     """Texts of which most methods read a part alone."""
     methods = {r.spec.method.label: r.spec.method for r in record.results}
-    return text_limits.warnings(
-        record.lengths and text_lengths_from_json(record.lengths),
-        text_limits.by_limit(methods.values()),
-    )
+    lengths = None if record.lengths is None else text_lengths_from_json(record.lengths)
+    return text_limits.warnings(lengths, text_limits.by_limit(methods.values()))
 
 
 def _caveats_of_seeds(summary: Summary) -> list[str]:

@@ -418,9 +418,9 @@ def read_study(directory: Path) -> StudyRecord:
 
 
 def _check_keys(path: Path, content: object, kind: type[StudySettings | DataCard]) -> None:
-    """Raise ArtifactError where a study's file is not whole; it may be without `folds`."""
+    """Raise ArtifactError where a study's file is not whole; what came later may be missing."""
     there = content if isinstance(content, dict) else {}
-    lacks = [key for key in kind.__annotations__ if key not in there and key != "folds"]
+    lacks = [key for key in kind.__annotations__ if key not in (*there, "folds", "id_column")]
     if lacks:
         raise ArtifactError(
             f"{path}: expected all that a study is written with, found none of {', '.join(lacks)}. "

@@ -70,6 +70,7 @@ def describe(dataset: Dataset) -> DataCard:
         "fingerprint": dataset.fingerprint,
         "text_column": dataset.text_column,
         "label_column": dataset.label_column,
+        "id_column": dataset.id_column,
         "label_names": list(names),
         "sizes": {part: len(split) for part, split in dataset.parts.items()},
         "label_counts": {

@@ -19,7 +19,6 @@ from tunelab.core.details import Details, Trained
 from tunelab.core.errors import TrialError
 from tunelab.core.values import Split
 from tunelab.methods.method import Adapt, Extras, Outcome, Task
-from tunelab.methods.settings import TrainingSettings
 from tunelab.methods.training import loop
 from tunelab.methods.training.engine import forward, scored_in
 from tunelab.models import bases, company, lengths, parts, pretrained, scoring, tokens
@@ -104,7 +103,7 @@ def prepare_by_gradient(task: Task, adapt: Adapt, extras: Extras) -> PreparedTas
         # For whoever pads its texts elsewhere; here they are put side by side without it.
         rows_of: company.Rows = partial(forward, model.eval(), where=pretrained.device())
         tokenizer.padding_side = company.padding_side(model, rows_of)
-    texts = _tokenized(tokenizer, task.train, settings, base.runs_its_code)
+    texts = _tokenized(tokenizer, task.train, limit, base.runs_its_code)
     pad_id = int(tokenizer.pad_token_id)
     start = extras.prepare(model, texts.encoded, pad_id, settings) if extras.prepare else None
     counts: dict[str, int | None] = dict(parts.parameter_counts(model, head))
@@ -115,7 +114,7 @@ def prepare_by_gradient(task: Task, adapt: Adapt, extras: Extras) -> PreparedTas
         model,
         pad_id=pad_id,
         train=texts,
-        validation=_tokenized(tokenizer, task.validation, settings, base.runs_its_code),
+        validation=_tokenized(tokenizer, task.validation, limit, base.runs_its_code),
         settings=settings,
         seeds=task.seeds,
         on_step=task.on_step,
@@ -207,8 +206,6 @@ def _peak(above: int | None, held: int | None, started_with: int | None) -> int 
     return above + max(0, held - started_with)
 
 
-def _tokenized(
-    tokenizer: Any, split: Split, settings: TrainingSettings, own_code: bool
-) -> loop.TrainingData:
-    encoded = tokens.encoded(tokenizer, split.texts, settings.max_length, own_code)
+def _tokenized(tokenizer: Any, split: Split, max_length: int, own_code: bool) -> loop.TrainingData:
+    encoded = tokens.encoded(tokenizer, split.texts, max_length, own_code)
     return loop.TrainingData(encoded, split.labels, split.ids)
