@@ -147,7 +147,7 @@ class DataCard(TypedDict):
     fingerprint: str
     text_column: str
     label_column: str
-    id_column: NotRequired[str | None]
+    id_column: NotRequired[str]
     label_names: list[str]
     sizes: dict[str, int]
     label_counts: dict[str, dict[str, int]]

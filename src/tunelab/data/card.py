@@ -64,13 +64,12 @@ def describe(dataset: Dataset) -> DataCard:
     """The data card: facts for `inspect data`, the report and data.json."""
     names = dataset.label_names
     duplicates = dataset.duplicates
-    return {
+    card: DataCard = {
         "name": dataset.name,
         "revision": dataset.revision,
         "fingerprint": dataset.fingerprint,
         "text_column": dataset.text_column,
         "label_column": dataset.label_column,
-        "id_column": dataset.id_column,
         "label_names": list(names),
         "sizes": {part: len(split) for part, split in dataset.parts.items()},
         "label_counts": {
@@ -95,6 +94,9 @@ def describe(dataset: Dataset) -> DataCard:
         "samples": {name: _sample_texts(dataset.train, i) for i, name in enumerate(names)},
         "notes": list(dataset.notes),
     }
+    if dataset.id_column is not None:
+        card["id_column"] = dataset.id_column
+    return card
 
 
 def _length_figures(lengths: Sequence[int]) -> LengthFigures:
