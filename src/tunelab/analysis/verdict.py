@@ -151,8 +151,8 @@ class Summary:
     def against_best(self) -> tuple[Comparison, ...]:
         """`best` against every other method, in the order of the rows."""
         place = {r.label: i for i, r in enumerate(self.rows)}
-        found = [c for c in self.comparisons if c.a == self.best]
-        return tuple(sorted(found, key=lambda c: place[c.b]))
+        of_best = [c for c in self.comparisons if c.a == self.best]
+        return tuple(sorted(of_best, key=lambda c: place[c.b]))
 
     def standing(self, c: Comparison) -> Standing:
         """Where a pair of this study stands; "broke down" where one of the two did."""

@@ -101,7 +101,7 @@ def blocks_by_section(
         matter = [_settings_that_matter(s) for s in sensitivity.analyse(record, key) if s.effects]
         blocks |= {"sensitivity": matter} if matter else {}
     if data.part == "test" and data.reliability:
-        blocks["calibration"] = [_calibration(runs), *_probabilities(record, runs)]
+        blocks["calibration"] = [_calibration(runs), *_whose_probabilities(record, runs)]
     if data.slices:
         blocks["slices"] = [_slices(data)]
     crossings = curves_from_json(record.curves).crossings if record.curves else ()
@@ -118,8 +118,8 @@ def blocks_by_section(
 def _tradeoff(record: StudyRecord, summary: Summary) -> list[Block]:
     """What to take where a point may be lost, and who is beaten in both score and cost."""
     advice = summary.advice
-    found = front(record, summary=summary)
-    headings, rows = front_for_display(found)
+    pareto = front(record, summary=summary)
+    headings, rows = front_for_display(pareto)
     return [
         Block(
             "What to take",
@@ -138,7 +138,7 @@ def _tradeoff(record: StudyRecord, summary: Summary) -> list[Block]:
             "cost surely is smaller.",
             headings,
             rows,
-            [f"{x}." for x in found.sentences],
+            [f"{x}." for x in pareto.sentences],
         ),
     ]
 
@@ -188,13 +188,17 @@ def _calibration(runs: Mapping[str, Mapping[str, Runs]]) -> Block:
     )
 
 
-def _probabilities(record: StudyRecord, runs: Mapping[str, Mapping[str, Runs]]) -> list[Block]:
+def _whose_probabilities(
+    record: StudyRecord, runs: Mapping[str, Mapping[str, Runs]]
+) -> list[Block]:
     """Whose probabilities are better, a verdict beside that of the study's metric."""
-    found = judge_probabilities(record, runs)
-    if len(found.scores) < 2:
+    probabilities = judge_probabilities(record, runs)
+    if len(probabilities.scores) < 2:
         return []
-    headings, rows = probabilities_for_display(found)
-    left_out = [f"{label} has no part in it: {why}." for label, why in found.left_out.items()]
+    headings, rows = probabilities_for_display(probabilities)
+    left_out = [
+        f"{label} has no part in it: {why}." for label, why in probabilities.left_out.items()
+    ]
     return [
         Block(
             "Whose probabilities are better?",
@@ -202,7 +206,7 @@ def _probabilities(record: StudyRecord, runs: Mapping[str, Mapping[str, Runs]]) 
             "methods' metric is. It decides where texts are sorted by how sure a method is.",
             headings,
             rows,
-            [f"{c.sentence}." for c in found.against_best()][:4] + left_out,
+            [f"{c.sentence}." for c in probabilities.against_best()][:4] + left_out,
         )
     ]
 

@@ -56,9 +56,9 @@ def compare(
     level: float = LEVEL,
 ) -> Comparison:
     """Compare one pair on its own (`compare_all` of two). Raises as `difference` does."""
-    found = compare_all([a, b], metric, rng, margin=margin, level=level)
-    if found:
-        return found[0]
+    comparisons = compare_all([a, b], metric, rng, margin=margin, level=level)
+    if comparisons:
+        return comparisons[0]
     for runs in (a, b):
         for p in runs.by_seed.values():
             metric_named(metric).function(p)  # raises where that was the reason
