@@ -10,6 +10,7 @@ from tunelab.analysis.collapse import Collapse
 from tunelab.analysis.numbers import SCORED_PARTS, Part
 from tunelab.core.values import Comparison, Estimate
 from tunelab.stats import LEAST_SEEDS, Loss
+from tunelab.stats.losses import margin_in_points
 from tunelab.stats.metrics import METRICS
 
 __all__ = [
@@ -194,8 +195,7 @@ def margin_in_words(margin: float, metric: str) -> str:
     if not row.percent:
         return f"{margin:g} of {row.label}"
     what = "" if metric == "accuracy" else f" of {row.label}"
-    text = f"{100 * margin:g}"
-    return f"{text} point{'' if text == '1' else 's'}{what}"
+    return f"{margin_in_points(margin)}{what}"
 
 
 def joined_by_and(names: Sequence[str]) -> str:
