@@ -65,16 +65,16 @@ def raw_is_off(c: Confidence) -> bool:
 def warnings_of_raw(runs: Mapping[str, Mapping[str, Runs]]) -> list[str]:
     """What a reader must know who takes scores as they are: the methods whose confidence is off."""
     validation = runs["validation"]
-    found = {
+    by_label = {
         label: c
         for label, own in runs["test"].items()
         if (c := _mean_of(validation.get(label), own)) is not None and raw_is_off(c)
     }
-    if not found:
+    if not by_label:
         return []
-    said = "; ".join(_in_words(label, c) for label, c in found.items())
-    with_one = any(c.scaled is not None for c in found.values())
-    timid = any(c.raw < c.right for c in found.values())
+    said = "; ".join(_in_words(label, c) for label, c in by_label.items())
+    with_one = any(c.scaled is not None for c in by_label.values())
+    timid = any(c.raw < c.right for c in by_label.values())
     parts = (f"Raw probabilities are off: {said}.", _WHO_SCALES * with_one, _MORE_STEPS * timid)
     return [" ".join(filter(None, parts))]
 

@@ -52,7 +52,7 @@ def predictions_frame(record: StudyRecord, part: str, *, raw: bool = False) -> p
             "truth": [names[k] if k >= 0 else None for k in p.labels],
             "predicted": [names[k] for k in p.predicted],
         }
-        known = _probabilities(p, predictions, raw)
+        known = _probabilities_of_trial(p, predictions, raw)
         values["probability"] = None if known is None else known.max(axis=1)
         for k, name in enumerate(names):
             values[f"probability_{name}"] = None if known is None else known[:, k]
@@ -60,7 +60,9 @@ def predictions_frame(record: StudyRecord, part: str, *, raw: bool = False) -> p
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def _probabilities(p: Predictions, of_trial: Mapping[str, Predictions], raw: bool) -> Floats | None:
+def _probabilities_of_trial(
+    p: Predictions, of_trial: Mapping[str, Predictions], raw: bool
+) -> Floats | None:
     """Probabilities (n, n_classes), at the temperature of the trial's validation part."""
     if p.score_kind == "margin":
         return None

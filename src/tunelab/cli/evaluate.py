@@ -141,7 +141,7 @@ def evaluate_command(
     loaded = {n: api.load(f, trust_remote_code=bool(trust_remote_code)) for n, f in folders.items()}
     given = {k: v for k, v in columns.items() if v is not None}
     rows = _labelled_rows(DataSpec(source, **given), part, loaded)  # type: ignore[arg-type]
-    evaluation = _evaluated(loaded, rows)
+    evaluation = _evaluate_all(loaded, rows)
     if as_json:
         print_json(evaluation.to_json())
         return
@@ -186,12 +186,17 @@ def _labelled_rows(spec: DataSpec, part: str | None, loaded: Mapping[str, TextCl
             f"{listed(dataset.label_names)}. Give data with the same labels."
         )
     own = dataset.parts[part]
+    if not len(own) or (own.labels < 0).any():
+        raise InputError(
+            f"evaluate: {part} has {counted(int((own.labels < 0).sum()), 'row')} without a label, "
+            "expected labelled rows. Choose another with --part, or leave it out."
+        )
     places = np.asarray([label_names.index(n) for n in dataset.label_names])
     said = tuple(n for n in dataset.notes if n.startswith(f"no {part} part"))
     return _Rows(part, replace(own, labels=places[own.labels]), label_names, said)
 
 
-def _evaluated(loaded: Mapping[str, TextClassifier], rows: _Rows) -> Evaluation:
+def _evaluate_all(loaded: Mapping[str, TextClassifier], rows: _Rows) -> Evaluation:
     from tunelab.stats import metrics
     from tunelab.stats.predictions import confusion
 

@@ -194,14 +194,14 @@ def _say_labels(
     for i, (text, row) in enumerate(zip(texts, classifier.predict_proba(texts), strict=True)):
         best = int(row.argmax())
         if as_json:
-            each = {n: _rounded(v) for n, v in zip(names, row, strict=True)}
+            each = {n: _six_digits(v) for n, v in zip(names, row, strict=True)}
             named = {} if ids is None else {"id": ids[i]}
             said = {**named, "text": text, "label": names[best], "probabilities": each}
             click.echo(json.dumps(said, ensure_ascii=False, default=str))
         else:
             label, plain = (" ".join(x.split()) for x in (names[best], text))
             name = "" if ids is None else f"{' '.join(str(ids[i]).split())}\t"
-            click.echo(f"{name}{label}\t{_rounded(row[best]):.3f}\t{plain}")
+            click.echo(f"{name}{label}\t{_six_digits(row[best]):.3f}\t{plain}")
 
 
 def _with_predictions(
@@ -220,8 +220,8 @@ def _with_predictions(
         probabilities = classifier.predict_proba(window.texts)
         best = probabilities.argmax(axis=1)
         labels = [names[k] for k in best]
-        top = [_rounded(p[k]) for p, k in zip(probabilities, best, strict=True)]
-        each = [[_rounded(v) for v in column] for column in probabilities.T]
+        top = [_six_digits(p[k]) for p, k in zip(probabilities, best, strict=True)]
+        each = [[_six_digits(v) for v in column] for column in probabilities.T]
         seen.add(window.texts)
     columns = dict(window.columns)
     columns[free_name("predicted_label", columns, "{}_{}")] = labels
@@ -232,5 +232,5 @@ def _with_predictions(
     return columns
 
 
-def _rounded(value: float) -> float:
+def _six_digits(value: float) -> float:
     return round(float(value), 6)

@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = [
     "SHARE_WHOLE",
-    "Limit",
+    "TokenLimit",
     "TextLengths",
     "text_lengths_from_json",
 ]
@@ -17,7 +17,7 @@ SHARE_WHOLE = 0.95  # `max_length: auto` keeps so many texts whole, and more cut
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class TokenLimit:
     """Texts read up to so many `tokens`.
 
     `cut`: the share of training texts that are longer. `cost`: about how many times the training
@@ -43,11 +43,11 @@ class TextLengths:
     positions: int | None
     rows: int
     counted: int
-    limits: Sequence[Limit]
+    limits: Sequence[TokenLimit]
     chosen: Sequence[int] = ()
     kept: Sequence[int] = ()
 
-    def at(self, tokens: int) -> Limit:
+    def at(self, tokens: int) -> TokenLimit:
         """What is known of a limit."""
         return next(limit for limit in self.limits if limit.tokens == tokens)
 
@@ -63,7 +63,7 @@ def text_lengths_from_json(value: Mapping[str, Any]) -> TextLengths:
         value["positions"],
         value["rows"],
         value["counted"],
-        tuple(Limit(**limit) for limit in value["limits"]),
+        tuple(TokenLimit(**limit) for limit in value["limits"]),
         tuple(value["chosen"]),
         tuple(value["kept"]),
     )

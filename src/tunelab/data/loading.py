@@ -145,19 +145,19 @@ def load_every_row(spec: DataSpec, label_names: Sequence[str]) -> tuple[Split, t
     first = next(iter(source.parts.values()))[0]
     text_column, label_column, said = choose_columns(first, spec.text_column, spec.label_column)
     notes = [*source.notes, said]
-    found = []
+    scored_parts = []
     for part, tables in source.parts.items():
         rows = rows_of_part(part, tables, (text_column, label_column), spec, notes)
         if rows is not None and (set(rows.labels) != {"-1"} or "-1" in label_names):
-            found.append(_labelled_split(source.name, rows, label_names, "the classifier's"))
+            scored_parts.append(_labelled_split(source.name, rows, label_names, "the classifier's"))
         else:
             notes.append(f"the {part} part is unlabelled: not scored")
-    if not any(map(len, found)):
+    if not any(map(len, scored_parts)):
         raise DataError(f"{source.name}: no labelled rows to score on.")
     whole = Split(
-        tuple(i for s in found for i in s.ids),
-        tuple(t for s in found for t in s.texts),
-        np.concatenate([s.labels for s in found]),
+        tuple(i for s in scored_parts for i in s.ids),
+        tuple(t for s in scored_parts for t in s.texts),
+        np.concatenate([s.labels for s in scored_parts]),
     )
     return whole, tuple(notes)
 

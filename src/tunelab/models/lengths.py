@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.core import cache
-from tunelab.core.text_lengths import SHARE_WHOLE, Limit, TextLengths
+from tunelab.core.text_lengths import SHARE_WHOLE, TextLengths, TokenLimit
 from tunelab.models.bases import Base
 
 __all__ = [
@@ -30,7 +30,7 @@ MOST_TIMES = (
 )
 _STEP = 32
 _COUNTED = 10_000  # texts
-_NO_LIMIT = 1_000_000
+_LONGER_THAN_ANY = 1_000_000
 # Changing how tokens are counted must change this, or old counts would be read back.
 _COUNTS_VERSION = 1
 
@@ -76,7 +76,7 @@ def limits_on(
     enough = int(np.ceil(np.quantile(counts, SHARE_WHOLE, method="inverted_cdf") / _STEP)) * _STEP
     enough = min(enough, base.max_positions or enough)
     known = sorted({*used, enough})
-    limits = tuple(Limit(n, _share_cut(counts, n), _cost(counts, n, base)) for n in known)
+    limits = tuple(TokenLimit(n, _share_cut(counts, n), _cost(counts, n, base)) for n in known)
     return TextLengths(
         base.ref.name,
         base.max_positions,
@@ -100,7 +100,7 @@ def count_tokens(base: Base, texts: Sequence[str]) -> NDArray[np.int64]:
         kept: NDArray[np.int64] = np.load(path)
         if len(kept) == len(texts):
             return kept
-    counts = _counted(base, texts)
+    counts = _token_counts(base, texts)
     with suppress(OSError):  # a cache that cannot be written costs seconds, not the study
         if cache.make_room(path.parent, counts.nbytes) is None:
             buffer = io.BytesIO()
@@ -109,10 +109,10 @@ def count_tokens(base: Base, texts: Sequence[str]) -> NDArray[np.int64]:
     return counts
 
 
-def _counted(base: Base, texts: Sequence[str]) -> NDArray[np.int64]:
+def _token_counts(base: Base, texts: Sequence[str]) -> NDArray[np.int64]:
     file = base.path / "tokenizer.json"
     if base.runs_its_code or not file.is_file():
-        return _counted_by_transformers(base, texts)
+        return _counts_by_transformers(base, texts)
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(file))
@@ -124,10 +124,10 @@ def _counted(base: Base, texts: Sequence[str]) -> NDArray[np.int64]:
     return np.maximum(1, np.asarray(counts, dtype=np.int64))  # of nothing, one token is made
 
 
-def _counted_by_transformers(base: Base, texts: Sequence[str]) -> NDArray[np.int64]:
+def _counts_by_transformers(base: Base, texts: Sequence[str]) -> NDArray[np.int64]:
     from tunelab.models import batches, pretrained
 
-    return batches.encode(pretrained.load_tokenizer(base), texts, _NO_LIMIT).lengths
+    return batches.encode(pretrained.load_tokenizer(base), texts, _LONGER_THAN_ANY).lengths
 
 
 def _key(base: Base, texts: Sequence[str]) -> str:

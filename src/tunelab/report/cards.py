@@ -87,11 +87,11 @@ def card(
         "## Scores\n",
         _score_lines(summary, result),
         _standing_in_study(summary, result),
-        _probabilities(record, result),
+        _confidence_in_words(record, result),
         "## Training\n",
         _training(record, result),
         "## Limits\n",
-        _limits(record, summary),
+        _limits_of_use(record, summary),
         "## Provenance\n",
         _provenance_lines(record, result, manifest),
     ]
@@ -219,7 +219,7 @@ def _standing_in_study(summary: Summary, result: TrialResult) -> str:
     return f"{in_markdown(pair.sentence.rstrip('.'))}.\n" if pair else ""
 
 
-def _probabilities(record: StudyRecord, result: TrialResult) -> str:
+def _confidence_in_words(record: StudyRecord, result: TrialResult) -> str:
     """How sure this very artifact says it is, and how often it is right, raw and scaled."""
     predictions = record.predictions(result.spec.trial_id)
     part = "test" if "test" in predictions else "validation"
@@ -270,7 +270,7 @@ def _training(record: StudyRecord, result: TrialResult) -> str:
     )
 
 
-def _limits(record: StudyRecord, summary: Summary) -> str:
+def _limits_of_use(record: StudyRecord, summary: Summary) -> str:
     lines = [
         "Scores hold for texts like those of the data above; on others they are unknown. "
         "The classes are what the labels say, not what a text is."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -58,12 +59,14 @@ def with_limits(
     }
     kept = {limit for label, limit in limits.items() if label in on_disk}
     chosen = {limit for label, limit in limits.items() if label not in on_disk}
-    used = {n for m in methods if isinstance(n := m.settings.get("max_length"), int)}
-    found = lengths.limits_on(
+    tried = [v for space in spaces.values() if isinstance(v := space.get("max_length"), tuple)]
+    asked = [*(m.settings.get("max_length") for m in methods), *itertools.chain(*tried)]
+    used = {n for n in asked if isinstance(n, int)}
+    known = lengths.limits_on(
         counts, len(texts), base, used | chosen | kept, chosen=chosen, kept=kept
     )
     tuning = replace(spec.tuning, spaces=spaces)
-    return replace(spec, methods=tuple(methods), tuning=tuning), found
+    return replace(spec, methods=tuple(methods), tuning=tuning), known
 
 
 def _at(settings: SettingValues, limit: int) -> SettingValues:
@@ -91,10 +94,10 @@ def _limits_on_disk(folder: Path, fingerprint: str, base: Base) -> Mapping[str, 
         card = json.loads((folder / "data.json").read_text(encoding="utf-8"))
         if (card["fingerprint"], study["model"]) != (fingerprint, base.ref.name):
             return {}
-        found = {m["label"]: m.get("max_length") for m in study["methods"]}
+        known = {m["label"]: m.get("max_length") for m in study["methods"]}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
         return {}  # half-written, or of another version: written anew
-    return {label: n for label, n in found.items() if isinstance(n, int)}
+    return {label: n for label, n in known.items() if isinstance(n, int)}
 
 
 def _refuse_twins(asked: Sequence[MethodSpec], methods: Sequence[MethodSpec]) -> None:

@@ -42,7 +42,7 @@ def test_auto_becomes_a_number_before_anything_is_planned(source):
     (trial, *_) = study.expand(plan)
     fixed = planned(source, methods=[{"name": "svm", "max_length": 416}])
     assert study.expand(fixed)[0].trial_id == trial.trial_id
-    said = text_limits.lines(plan.lengths, text_limits.by_limit(plan.spec.methods))
+    said = text_limits.lines_of_limits(plan.lengths, text_limits.labels_by_limit(plan.spec.methods))
     assert said == [
         "lora: up to 32 tokens; 76.2% of 42 training texts are longer; --max-length 416 would cut "
         "none, for about 9.6 times the training time",
@@ -54,7 +54,9 @@ def test_auto_becomes_a_number_before_anything_is_planned(source):
 def test_a_base_that_reads_no_more_says_so(source, tiny_bert):
     plan = planned(source, model=str(tiny_bert))
     assert limits(plan) == [64]
-    (said,) = text_limits.warnings(plan.lengths, text_limits.by_limit(plan.spec.methods))
+    (said,) = text_limits.warnings_of_limits(
+        plan.lengths, text_limits.labels_by_limit(plan.spec.methods)
+    )
     assert said.startswith("svm reads no more than 64 tokens of a text: 76.2% of 42 training texts")
     assert said.endswith("The model reads no more.")
 
