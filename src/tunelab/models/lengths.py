@@ -115,7 +115,10 @@ def _token_counts(base: Base, texts: Sequence[str]) -> NDArray[np.int64]:
         return _counts_by_transformers(base, texts)
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(file))
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception:  # the library raises nothing narrower; who loads the base says what is wrong
+        return _counts_by_transformers(base, texts)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     counts: list[int] = []
