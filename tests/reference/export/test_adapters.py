@@ -149,6 +149,19 @@ def test_merged_predicts_the_same_and_the_original_is_untouched(
     assert not list(tmp_path.glob(".merged*"))
 
 
+@pytest.mark.parametrize("name", ["a", "c", "ia3"])
+def test_the_change_reported_is_against_the_unmerged_adapter(
+    home: Path, tmp_path: Path, name: str
+):
+    made = export.merge(home / name, tmp_path / "merged", TEXTS)
+    own: Any = tunelab.load(home / name).classifier
+    unmerged = replace(own, precision="float32", merge=False).scores(TEXTS)
+    true = np.abs(unmerged - scores(tmp_path / "merged")).max()
+    # Rounding differs: a difference of exactly nothing is that of a merged copy from another.
+    assert 0 < true < 1e-4
+    assert made.change.largest == pytest.approx(true, rel=1e-6)
+
+
 def test_merged_keeps_the_temperature_of_its_scores(home: Path, tmp_path: Path):
     shutil.copytree(home / "a", tmp_path / "a")
     rows = Predictions(
