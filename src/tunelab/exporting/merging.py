@@ -21,7 +21,7 @@ from tunelab.core.artifact import CALIBRATION, open_artifact, seal_again, sha256
 from tunelab.core.errors import ArtifactError
 from tunelab.core.files import replacing_folder
 from tunelab.core.values import Artifact, DataSpec
-from tunelab.export.listing import method_of
+from tunelab.exporting.listing import method_of
 from tunelab.models import foreign, pretrained
 from tunelab.models.classifier import TransformerClassifier, open_transformer
 
