@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from tunelab.core.errors import ArtifactError, suggest
-from tunelab.export.combining import base_words
-from tunelab.export.merging import Floats, cannot_merge, refuse_prompts
+from tunelab.exporting.combining import base_words
+from tunelab.exporting.merging import Floats, cannot_merge, refuse_prompts
 from tunelab.models import bases, classifier, foreign, pretrained
 from tunelab.models.classifier import TransformerClassifier
 from tunelab.models.names import without_peft
