@@ -11,6 +11,7 @@ from tunelab.core.errors import DataError
 
 __all__ = [
     "check_unicode",
+    "comma_names",
     "counted",
     "free_name",
     "is_nan",
@@ -49,6 +50,13 @@ def listed(names: Sequence[str], limit: int = 12) -> str:
     """Names for a message: quoted, shortened, the first `limit` of them."""
     shown = ", ".join(repr(short(str(n), 40)) for n in names[:limit])
     return shown + (f" and {len(names) - limit:,} more" if len(names) > limit else "")
+
+
+def comma_names(names: str | Sequence[str]) -> list[str]:
+    """Several names, given each for itself or as one text with commas: `svm, lora`."""
+    return (
+        [n.strip() for n in names.split(",") if n.strip()] if isinstance(names, str) else [*names]
+    )
 
 
 def counted(n: int, noun: str) -> str:

@@ -1,6 +1,7 @@
 """What may be said -> pages. Door: `write_report`, `write_comparison`.
 
 page evidence   the HTML page, and what it draws on
+writing   all formats that were asked for
 cards paper   model cards; tables, figures and a lab report for a paper
 
 Its charts are functions and rows in `charts`. May import: core, data, stats, analysis. Never

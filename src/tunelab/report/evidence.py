@@ -17,8 +17,10 @@ from tunelab.analysis.behaviour import results
 from tunelab.analysis.curves import curves_from_json
 from tunelab.analysis.numbers import column, format_estimate
 from tunelab.analysis.sensitivity import analyse
+from tunelab.analysis.slicing import slice_study
 from tunelab.core.details import DomainScores, Transfer
-from tunelab.core.study_folder import StudyRecord, read_rows
+from tunelab.core.errors import InputError
+from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate, Predictions, TrialResult
 from tunelab.data import behaviour
 from tunelab.report.charts import (
@@ -39,7 +41,7 @@ from tunelab.stats.choosing import average_by_setting, expected_best, tuning_fro
 from tunelab.stats.metrics import METRICS
 from tunelab.stats.predictions import UndefinedMetricError, class_scores, probabilities
 from tunelab.stats.reliability import consistency_band, miscalibration, reliability
-from tunelab.stats.slices import Slice, attributes, find_slices
+from tunelab.stats.slices import Slice
 from tunelab.stats.threshold_curves import precision_recall_curve, roc_curve
 
 __all__ = [
@@ -401,15 +403,12 @@ def _behaviour_points(record: StudyRecord) -> tuple[BehaviourPoint, ...]:
 def slices_of(
     record: StudyRecord, summary: Summary, predictions: Mapping[str, Sequence[Predictions]]
 ) -> tuple[Slice, ...]:
-    """What `slices.find_slices` gives of the rows that the study keeps; none without rows."""
-    rows = read_rows(record.directory, summary.split)
-    own = set(rows.ids) if rows is not None else set()
-    every = [p for ps in predictions.values() for p in ps]
-    if rows is None or any(not own.issuperset(p.ids) for p in every):
+    """What `slice_study` finds on the part that is judged; none where there is nothing to cut."""
+    runs = {label: Runs(label, dict(enumerate(ps))) for label, ps in predictions.items()}
+    try:
+        return slice_study(record, part=summary.split, runs=runs).found
+    except InputError:
         return ()
-    runs = [Runs(label, dict(enumerate(ps))) for label, ps in predictions.items()]
-    by = attributes(rows, [str(n) for n in record.data["label_names"]])
-    return find_slices(runs, by, ids=rows.ids)
 
 
 def _place_points(record: StudyRecord, summary: Summary) -> tuple[PlacePoint, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from tunelab.analysis import Summary, numbers, sensitivity, setting_effects, verdict
+from tunelab.analysis.calibrations import calibrate_study
 from tunelab.analysis.curves import curves_from_json
 from tunelab.analysis.folds import fold_in_words
 from tunelab.analysis.front import front, front_for_display
@@ -20,7 +21,7 @@ from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate
 from tunelab.core.words import counted
 from tunelab.report.charts import PlotData, colours
-from tunelab.stats.calibration import calibrate_all, calibration_sentence
+from tunelab.stats.calibration import calibration_sentence
 from tunelab.stats.choosing import TuningRecord, tuning_from_json
 from tunelab.stats.racing import RaceRecord, race_from_json
 
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 
+MOST_SENTENCES = 4  # of methods, one each, below a table
 MOST_CLASS_ROWS = 50  # rows of the per-class table; the rest is in the predictions
 
 
@@ -101,7 +103,7 @@ def blocks_by_section(
         matter = [_settings_that_matter(s) for s in sensitivity.analyse(record, key) if s.effects]
         blocks |= {"sensitivity": matter} if matter else {}
     if data.part == "test" and data.reliability:
-        blocks["calibration"] = [_calibration(runs), *_probabilities(record, runs)]
+        blocks["calibration"] = [_calibration(record, runs), *_probabilities(record, runs)]
     if data.slices:
         blocks["slices"] = [_slices(data)]
     crossings = curves_from_json(record.curves).crossings if record.curves else ()
@@ -154,37 +156,20 @@ def _settings_that_matter(s: setting_effects.Sensitivity) -> Block:
     )
 
 
-def _calibration(runs: Mapping[str, Mapping[str, Runs]]) -> Block:
+def _calibration(record: StudyRecord, runs: Mapping[str, Mapping[str, Runs]]) -> Block:
     """Calibration error and Brier score, before and after temperature scaling."""
-    calibrated = [
-        c for c in calibrate_all(runs["validation"], runs["test"]) if c.before is not None
-    ]
-    rows = []
-    for c in calibrated:
-        both = (c.before, c.after)
-        rows.append(
-            [
-                c.label,
-                *(format_estimate(q.ece if q else None, "percent") for q in both),
-                *(format_estimate(q.brier if q else None, "number") for q in both),
-                ", ".join(f"{t:.2f}" for t in c.temperatures.values()) or numbers.MISSING,
-            ]
-        )
+    found = calibrate_study(record, runs)
+    headings, rows = found.for_display()
+    few = len(rows) <= MOST_SENTENCES
+    said = [calibration_sentence(c) for c in found.methods if few and c.before is not None]
     return Block(
         "Before and after temperature scaling",
         "A temperature is fitted on validation, one a seed, and applied to test (Guo et al. 2017). "
         "Above 1 the model was too sure. No class changes. The calibration error is the root mean "
         "square distance between confidence and accuracy, with the luck of the labels taken off.",
-        [
-            "Method",
-            "Calibration error, %",
-            "after scaling",
-            "Brier score",
-            "after scaling",
-            "Temperatures",
-        ],
+        headings,
         rows,
-        [calibration_sentence(c) for c in calibrated][:4] if len(calibrated) <= 4 else [],
+        said,
     )
 
 

@@ -13,7 +13,7 @@ from tunelab.core.values import MethodSpec
 from tunelab.methods import METHODS
 from tunelab.methods.settings import ALIASES, Settings
 from tunelab.study.faults import Faults, setting_faults
-from tunelab.study.file import StudyFile, setting_fields
+from tunelab.study.file import StudyFile, setting_fields, study_keys
 
 __all__ = [
     "Entry",
@@ -165,7 +165,7 @@ def _settings_of_no_method(
             out.append(f"{what}{shown}: no method of this study has it; it belongs to {has}.")
         else:
             # A flag that is not known never comes so far: this is a keyword of `tunelab.compare`.
-            keys = [k for k in StudyFile.model_fields if k != "training"]
+            keys = [key.name for key in study_keys()]
             known = [*fields, *keys] if what.startswith("Flag") else fields
             shown = key if what.startswith("Flag") else f"{what}{key}"
             out.append(f"{shown}: unknown setting.{suggest(key, known, what='Settings')}")

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
+from tunelab.core.words import comma_names
 from tunelab.methods import METHODS
 from tunelab.models.bases import BUNDLED
 from tunelab.study.space import LEARNING_RATE_FACTORS
@@ -313,7 +314,7 @@ def _as_in_a_file(key: StudyKey, value: object) -> object:
         value = str(value)
     if isinstance(value, str | Mapping) and several:
         if isinstance(value, str) and key.flag.reads != "repeated":
-            return [name.strip() for name in value.split(",") if name.strip()]
+            return comma_names(value)
         return [value]
     if isinstance(value, Mapping):
         return dict(value)

@@ -11,6 +11,7 @@ from tunelab.analysis import summary
 from tunelab.core import study_folder
 from tunelab.core.errors import ConfigError
 from tunelab.core.study_folder import StudyRecord
+from tunelab.core.words import counted
 from tunelab.stats import least_seeds
 from tunelab.stats.looks import Looks, declare, looked, looks_from_json, looks_to_json
 from tunelab.study import resolve
@@ -102,9 +103,11 @@ def extended(directory: Path, total: int) -> StudySpec:
             "--output-dir."
         )
     if total <= len(have):
+        more = max(total, 1)
         raise ConfigError(
-            f"{directory}: has {len(have)} seeds ({', '.join(map(str, have))}), expected more than "
-            f"that to extend it, found {total}. Give --seeds {len(have) + 1} or more."
+            f"{directory}: has {counted(len(have), 'seed')} ({', '.join(map(str, have))}), "
+            f"expected more than that in all, found {total}. For {more} more: --seeds "
+            f"{len(have) + more} (in Python seeds={len(have) + more})."
         )
     others = (s for s in range(total + len(have)) if s not in have)
     seeds = [*have, *itertools.islice(others, total - len(have))]
@@ -132,7 +135,7 @@ def rounds_of(
     if (total is None) == (until is None):
         raise ConfigError(
             f"{directory}: expected so many seeds (--seeds N) or until decided (--until decided) "
-            f"to extend it, found {'both' if total and until else 'neither'}. Give one of them."
+            f"to extend it, found {'neither' if total is None else 'both'}. Give one of them."
         )
     if until is None and (max_seeds, step) != (None, None):
         raise ConfigError(f"{directory}: --max-seeds and --step go with --until decided.")

@@ -124,6 +124,11 @@ def test_evaluate_two_models_by_mcnemars_exact_test(saved: tuple[Path, Path, Pat
     only = test["only_a_right"], test["only_b_right"]
     assert sum(only) > 0
     assert test["p_value"] == pytest.approx(binomtest(only[0], sum(only), 0.5).pvalue)
+    value = tunelab.evaluate([many, few], rows, part="all")
+    frame = value.to_frame().set_index("classifier")
+    assert frame.loc[str(few), "f1_macro"] == found["scores"][str(few)]["f1_macro"]
+    assert value.pairs_to_frame().to_dict("records") == [test]
+    assert repr(value).startswith("Evaluation(300 rows of rows.csv; accuracy, %: ")
     said = run("evaluate", many, few, "--data", rows, "--part", "all")
     assert "exact McNemar" in said
     assert "right alone on" in said
