@@ -236,7 +236,7 @@ class Study:
             )
         said = self.judged_by(metric)
         other = Study(compare) if isinstance(compare, str | Path) else compare
-        against = other and versus.between(self.record, other.record, said.metric)
+        against = versus.between(self.record, other.record, said.metric) if other else None
         out = self.directory if output_dir is None else Path(output_dir)
         kinds = {"formats": comma_names(formats), "figures": comma_names(figures)}
         return writing.write_formats(self.record, said, out, **kinds, against=against)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tunelab.cli.options import FOLDER
 from tunelab.cli.show import show_answer
 from tunelab.core.errors import InputError
+
+if TYPE_CHECKING:
+    from tunelab.analysis.versus import Versus
 
 __all__ = [
     "report",
@@ -32,7 +36,7 @@ def _names(_c: click.Context, _p: click.Parameter, value: str | None) -> tuple[s
     "other",
     type=FOLDER,
     metavar="STUDY2",
-    help="A second study on the same data: its methods beside these.",
+    help="A second study: its methods beside these, on the test rows that both have.",
 )
 @click.option(
     "--format",
@@ -83,8 +87,22 @@ def report(
     )
     if not quiet:
         show_answer(asked.judged_by(metric).answer)
+        if written.against is not None:
+            _show_against(written.against)
         for line in written.lines():
             click.echo(line)
+
+
+def _show_against(found: Versus) -> None:
+    from tunelab.analysis import versus
+    from tunelab.cli import terminal
+
+    headings, cells, sentences = versus.rows(found)
+    terminal.print_table(headings, cells, f"{found.here} against {found.there}")
+    out = terminal.console()
+    for line in (*sentences, *found.notes):
+        terminal.say(out, f"{line.removesuffix('.')}.", indent=2)
+    out.print()
 
 
 def _watch(study: Path, out: Path, metric: str | None, quiet: bool) -> None:

@@ -26,12 +26,15 @@ IN_MARKDOWN = ("svg", "png")  # figures that a reader of Markdown sees as pictur
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Written:
-    """What was written: `files` (report, tables), `figures` in `folder`/figures, model `cards`."""
+    """What was written: `files` (report, tables), `figures` in `folder`/figures, model `cards`;
+    `against`: what is said of the study beside another.
+    """
 
     folder: Path
     files: tuple[Path, ...]
     figures: tuple[Path, ...]
     cards: tuple[Path, ...]
+    against: Versus | None = None
 
     def lines(self) -> tuple[str, ...]:
         """A line for each file, one for all figures and one for all cards."""
@@ -85,7 +88,8 @@ def write_formats(
         files.write_text(out / "report.md", text)
         written.append(out / "report.md")
     written += [paper.write_paper_table(said, out, f) for f in formats if f in paper.TABLES]
-    return Written(out, tuple(written), tuple(drawn), tuple(cards.write_cards(record, said)))
+    made = cards.write_cards(record, said)
+    return Written(out, tuple(written), tuple(drawn), tuple(made), against)
 
 
 def _require(names: Sequence[str], known: Sequence[str], what: str) -> None:
