@@ -20,7 +20,7 @@ from tunelab.analysis.behaviour import Result, results
 from tunelab.core import study_folder
 from tunelab.core.errors import ArtifactError, InputError
 from tunelab.core.values import Artifact, Dataset, Predictions, Split
-from tunelab.core.words import counted, listed
+from tunelab.core.words import counted, listed, signed
 from tunelab.data.behaviour import (
     BUNDLED_SUITE,
     PART,
@@ -127,7 +127,7 @@ class Evaluation:
     def sentences(self) -> tuple[str, ...]:
         """Where rows and models are from, who differs, whose confidence is true."""
         memory = [
-            f"{n}: trained on {many:,} of these {self.rows:,} rows: scores there are memory"
+            f"{n}: trained on {many:,} of the {counted(self.rows, 'row')}: scores there are memory"
             for n, many in self.trained_on.items()
             if many
         ]
@@ -278,7 +278,11 @@ def _evaluated_rows(parts: Mapping[str, Split], part: Part) -> Split:
     labels = np.concatenate([s.labels for s in chosen])
     known = labels >= 0
     if not len(labels) or not known.all():
-        what = "no rows" if not len(labels) else f"{int((~known).sum()):,} rows without a label"
+        what = (
+            "no rows"
+            if not len(labels)
+            else f"{counted(int((~known).sum()), 'row')} without a label"
+        )
         raise InputError(
             f"evaluate: {part} has {what}, expected labelled rows. Choose another with --part."
         )
@@ -333,7 +337,7 @@ def _pair_in_words(t: PairTest, pairs: int) -> str:
     ahead = "is more often right than" if t.difference > 0 else "is less often right than"
     verdict = ahead if t.p_value <= 0.05 else "is not shown to differ from"
     return (
-        f"{t.a} {verdict} {t.b}: {100 * t.difference:+.1f} points, right alone on "
+        f"{t.a} {verdict} {t.b}: {signed(100 * t.difference, 1)} points, right alone on "
         f"{t.only_a_right:,} and {t.only_b_right:,} rows, exact McNemar {p}{after}"
     )
 

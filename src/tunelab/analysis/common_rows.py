@@ -84,7 +84,7 @@ def on_common_rows(
             f"only {len(common):,} test rows are the same" if common else "no test row is the same"
         )
     of_each = [len({row for s in seeds for row in r.by_seed[s].ids}) for r in (here, there)]
-    note = f"paired on the {counted(len(common), 'row')} that both tested with the same seed"
+    note = f"Paired on the {counted(len(common), 'row')} that both tested with the same seed"
     all_same = of_each == [len(common)] * 2
     note += "" if all_same else f" (of {of_each[0]:,} here and {of_each[1]:,} there)"
     if not seeds:

@@ -97,7 +97,7 @@ def between(a: StudyRecord, b: StudyRecord, metric: str) -> Versus:
         pairs = [(None, str(e))] * len(labels)
     if all(comparison is None for comparison, _ in pairs):
         notes.append(
-            f"to score both on the same rows: tunelab evaluate {a.directory} {b.directory} --data "
+            f"To score both on the same rows: tunelab evaluate {a.directory} {b.directory} --data "
             "FILE --part all, with labelled rows that neither was trained on"
         )
     shared = []
@@ -200,7 +200,7 @@ def _differences(both: Sequence[_Side]) -> list[str]:
     (a, _, one), (b, _, other) = both
     notes = []
     tests = [s.cross_fitted or "one test part" for s in (one, other)]
-    sizes = [f"{r.data['sizes'].get('train', 0):,} training rows" for r in (a, b)]
+    sizes = [f"{r.data['sizes'].get('train', 0):,}" for r in (a, b)]
     for what, one, other in (
         ("data", a.data.get("fingerprint"), b.data.get("fingerprint")),
         ("rows to train on", *sizes),
@@ -211,7 +211,7 @@ def _differences(both: Sequence[_Side]) -> list[str]:
     ):
         if one != other:
             notes.append(
-                f"differs: {what}: {_shown_setting(one)} here, {_shown_setting(other)} there"
+                f"Differs: {what}: {_shown_setting(one)} here, {_shown_setting(other)} there"
             )
     mine = {r.spec.method.label: dict(r.spec.method.settings) for r in a.results}
     theirs = {r.spec.method.label: dict(r.spec.method.settings) for r in b.results}
@@ -220,7 +220,7 @@ def _differences(both: Sequence[_Side]) -> list[str]:
         changed = sorted(k for k in own.keys() | its.keys() if own.get(k) != its.get(k))
         if changed:
             said = ", ".join(f"{k} {own.get(k)} here, {its.get(k)} there" for k in changed)
-            notes.append(f"differs: {label}: {said}")
+            notes.append(f"Differs: {label}: {said}")
     return notes
 
 

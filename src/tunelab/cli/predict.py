@@ -13,7 +13,7 @@ import click
 
 from tunelab.cli.options import FOLDER, trust_option
 from tunelab.core.errors import InputError
-from tunelab.core.words import free_name
+from tunelab.core.words import counted, free_name
 
 if TYPE_CHECKING:
     from tunelab.data.texts import TextTable
@@ -91,7 +91,7 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
             (_with_predictions(window, classifier) for window in source.windows()),
             lambda: (_with_predictions(window) for window in source.windows()),
         )
-        click.echo(f"Labelled {source.rows:,} texts into {output}.", err=True)
+        click.echo(f"Labelled {counted(source.rows, 'text')} into {output}.", err=True)
         _say_blank(source.blank)
         return
     if source is not None:

@@ -11,6 +11,7 @@ import click
 from tunelab.cli.options import FOLDER
 from tunelab.cli.show import show_answer
 from tunelab.core.errors import InputError
+from tunelab.core.words import counted
 
 if TYPE_CHECKING:
     from tunelab.analysis.versus import Versus
@@ -125,7 +126,7 @@ def _watch(study: Path, out: Path, metric: str | None, quiet: bool) -> None:
             refresh = _WATCH_SECONDS if left else None
             path = write_report(record, out / "report.html", said, refresh=refresh)
             if not quiet:
-                click.echo(f"{path}: {n} of {n + left} trials. {said.answer.sentence}")
+                click.echo(f"{path}: {n} of {counted(n + left, 'trial')}. {said.answer.sentence}")
         elif n != seen and not quiet:
             click.echo(f"{study}: no trial has ended yet; waiting.")
         seen = n

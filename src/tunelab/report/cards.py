@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tunelab.analysis import Summary, numbers
-from tunelab.analysis.folds import final_trials
+from tunelab.analysis.folds import final_trials, rows_in_words
 from tunelab.analysis.markdown import in_markdown
 from tunelab.analysis.verdict import Row, joined_by_and
 from tunelab.core import artifact
@@ -219,7 +219,7 @@ def _standing_in_study(summary: Summary, result: TrialResult) -> str:
 
 
 def _training(record: StudyRecord, result: TrialResult) -> str:
-    rows = ", ".join(f"{n:,} {part}" for part, n in record.data["sizes"].items())
+    rows = rows_in_words(record.data)
     if result.spec.purpose == "final":
         rows = f"all {record.data['folds']['rows']:,}"
     elif result.spec.fold is not None:
@@ -241,7 +241,7 @@ def _training(record: StudyRecord, result: TrialResult) -> str:
     ]
     said = ", ".join(f"{what} {text}" for what, text, value in spent if value is not None)
     return (
-        f"Data: {in_markdown(_data_name(record))} ({rows} rows). {said[:1].upper()}{said[1:]}.\n\n"
+        f"Data: {in_markdown(_data_name(record))} ({rows}). {said[:1].upper()}{said[1:]}.\n\n"
         f"| setting | value |\n|---|---|\n{settings}\n"
     )
 

@@ -48,12 +48,12 @@ def looks_to_come(directory: Path, max_seeds: int | None, step: int | None) -> s
     looks = _declared(record, max_seeds, step)
     have = len(record.settings["seeds"])
     if have >= looks.max_seeds:
-        return f"{have} seeds: all that its looks were declared with are used"
+        return f"{counted(have, 'seed')}: all that its looks were declared with are used"
     first = min(looks.max_seeds, max(have + looks.step, least_seeds()))
     more = [*range(first, looks.max_seeds, looks.step), looks.max_seeds]
     return (
-        f"{have} seeds; until the best is told from all others it would be looked at with "
-        f"{', '.join(map(str, more))}"
+        f"{counted(have, 'seed')}; until the best is told from all others it would be looked at "
+        f"with {', '.join(map(str, more))}"
     )
 
 
@@ -71,8 +71,8 @@ def _declared(record: StudyRecord, max_seeds: int | None, step: int | None) -> L
     most = MAX_SEEDS if max_seeds is None else max_seeds
     if most <= have:
         raise ConfigError(
-            f"{directory}: has {have} seeds, expected --max-seeds above that, found {most}. Give "
-            f"--max-seeds {have + 1} or more."
+            f"{directory}: has {counted(have, 'seed')}, expected --max-seeds above that, found "
+            f"{most}. Give --max-seeds {have + 1} or more."
         )
     return declare(most, STEP if step is None else step, max(1, _most_seeds_done(record)))
 

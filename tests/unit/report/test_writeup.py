@@ -268,7 +268,7 @@ def test_versus_of_other_training_rows_pairs_the_test_rows_by_content(
 ) -> None:
     same = {s.label: s.comparison for s in versus.between(*twins, "accuracy").shared}
     found = versus.between(with_rows(twins[0], 0), with_rows(twins[1], 5), "accuracy")
-    paired = "paired on the 283 rows that both tested with the same seed"
+    paired = "Paired on the 283 rows that both tested with the same seed"
     assert f"{paired} (of 288 here and 288 there)" in found.notes
     for s in found.shared:
         before = same[s.label]
@@ -299,7 +299,7 @@ def test_a_pair_is_of_the_rows_that_both_tested_with_the_same_seed() -> None:
     assert all(here.by_seed[s].ids == there.by_seed[s].ids for s in range(3))
     assert all((there.by_seed[s].labels == here.by_seed[s].labels).all() for s in range(3))
     assert note == (
-        "paired on the 250 rows that both tested with the same seed (of 300 here and 250 there)"
+        "Paired on the 250 rows that both tested with the same seed (of 300 here and 250 there)"
     )
     # Classes in another order, by other ids: text and label decide.
     keys = {f"r{i}": ("t", i) for i in range(300)}
