@@ -197,9 +197,9 @@ def _read_anew(c: Comparison, p: float, methods: int) -> Comparison:
 
 def _differences(both: Sequence[_Side]) -> list[str]:
     """What differs beside the methods, a line each."""
-    (a, _, one), (b, _, other) = both
+    (a, _, here), (b, _, there) = both
     notes = []
-    tests = [s.cross_fitted or "one test part" for s in (one, other)]
+    tests = [s.cross_fitted or "one test part" for s in (here, there)]
     sizes = [f"{r.data['sizes'].get('train', 0):,}" for r in (a, b)]
     for what, one, other in (
         ("data", a.data.get("fingerprint"), b.data.get("fingerprint")),

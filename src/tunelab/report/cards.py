@@ -221,10 +221,11 @@ def _standing_in_study(summary: Summary, result: TrialResult) -> str:
 def _training(record: StudyRecord, result: TrialResult) -> str:
     rows = rows_in_words(record.data)
     if result.spec.purpose == "final":
-        rows = f"all {record.data['folds']['rows']:,}"
+        rows = f"all {record.data['folds']['rows']:,} rows"
     elif result.spec.fold is not None:
         fold = result.spec.fold
-        rows = f"without part {fold.number + 1} of {fold.of}, which it was tested on: about {rows}"
+        parts = ", ".join(f"{n:,} {part}" for part, n in record.data["sizes"].items())
+        rows = f"without part {fold.number + 1} of {fold.of}, which it was tested on: about {parts}"
     settings = "\n".join(
         f"| `{_code(k)}` | `{_code(json.dumps(v, ensure_ascii=False))}` |"
         for k, v in result.spec.method.settings.items()
