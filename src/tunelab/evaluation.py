@@ -42,12 +42,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Evaluation",
-    "Part",
+    "EvaluatedPart",
     "behaviour",
     "evaluate",
 ]
 
-Part = Literal["test", "validation", "train", "all"]
+EvaluatedPart = Literal["test", "validation", "train", "all"]
 _Saved = str | Path | Artifact | api.Study
 SHOWN = ("accuracy", "f1_macro", "mcc", "roc_auc", "log_loss", "ece")
 
@@ -171,7 +171,7 @@ def evaluate(
     classifiers: _Saved | Sequence[_Saved],
     source: str | Path | Dataset,
     *,
-    part: Part = "test",
+    part: EvaluatedPart = "test",
     text_column: str | None = None,
     label_column: str | None = None,
     trust_remote_code: bool = False,
@@ -183,8 +183,10 @@ def evaluate(
     classifiers are fixed: McNemar's exact test (Holm over all pairs) says whether these differ on
     rows like these, not whether training again would find the same. Raises InputError.
     """
-    if part not in get_args(Part):
-        raise InputError(f"evaluate: part: expected {listed(get_args(Part))}, found {part!r}.")
+    if part not in get_args(EvaluatedPart):
+        raise InputError(
+            f"evaluate: part: expected {listed(get_args(EvaluatedPart))}, found {part!r}."
+        )
     given = [classifiers] if isinstance(classifiers, _Saved) else list(classifiers)
     names = [str(c if isinstance(c, str | Path) else c.directory) for c in given]
     if not names:
@@ -211,7 +213,7 @@ def evaluate(
     )
 
 
-def _origins(dataset: Dataset, part: Part, folders: Mapping[str, Path]) -> tuple[str, ...]:
+def _origins(dataset: Dataset, part: EvaluatedPart, folders: Mapping[str, Path]) -> tuple[str, ...]:
     """Where rows and models are from, where their names do not say it."""
     divided = [
         f"{note}; --part all scores every row"
@@ -271,7 +273,7 @@ def _trained_on(artifact: Path, rows: Split) -> int | None:
     return sum(t in texts for t in rows.texts)
 
 
-def _evaluated_rows(parts: Mapping[str, Split], part: Part) -> Split:
+def _evaluated_rows(parts: Mapping[str, Split], part: EvaluatedPart) -> Split:
     chosen = list(parts.values()) if part == "all" else [parts[part]]
     ids = tuple(i for s in chosen for i in s.ids)
     texts = tuple(t for s in chosen for t in s.texts)

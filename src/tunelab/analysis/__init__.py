@@ -5,7 +5,7 @@ reading collapse   what the trials gave, and which runs broke down
 summary verdict answer   table and comparisons, the values said of them, the first line
 folds             how often each row is tested; what is trained on all of them
 front tradeoff sensitivity setting_effects ranks curves transfer versus behaviour doubtful
-probabilities slicing calibrations confusions   a question each
+probabilities slicing calibrations confusions common_rows   a question each
 
 May import: core, data, stats. Never reaches torch.
 """

@@ -49,12 +49,12 @@ def confusion_sums(record: StudyRecord, split: str) -> dict[str, NDArray[np.int6
 def confused_pairs(matrix: NDArray[np.int64], names: Sequence[str]) -> tuple[ConfusedPair, ...]:
     """Every pair of classes that is confused at all, those of most rows first."""
     of_class = np.maximum(matrix.sum(axis=1), 1)
-    found = [
+    pairs = [
         ConfusedPair(names[i], names[j], int(matrix[i, j]), float(matrix[i, j] / of_class[i]))
         for i, j in np.argwhere(matrix)
         if i != j
     ]
-    return tuple(sorted(found, key=lambda p: (-p.rows, -p.share, p.true, p.predicted)))
+    return tuple(sorted(pairs, key=lambda p: (-p.rows, -p.share, p.true, p.predicted)))
 
 
 def confusions_in_words(record: StudyRecord, summary: Summary) -> str | None:

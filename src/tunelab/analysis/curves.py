@@ -95,12 +95,12 @@ def learning_curves(record: StudyRecord, metric: str | None = None) -> Curves | 
         Point(label, rows, len(values), score_estimate(key, values, means.get((label, rows))))
         for label in record.methods
         for rows in sizes
-        if (values := _values(by_size[rows].get(label, ()), key))
+        if (values := _scores_of(by_size[rows].get(label, ()), key))
     )
     return Curves(metric, part, sizes, points, _crossings(runs, metric))
 
 
-def _values(results: Sequence[TrialResult], key: str) -> list[float]:
+def _scores_of(results: Sequence[TrialResult], key: str) -> list[float]:
     return [v for r in results if (v := r.scores.get(key)) is not None]
 
 
@@ -159,7 +159,7 @@ def crossing(a: str, b: str, gaps: Mapping[int, Estimate], sign: int = 1) -> Cro
     )
     ahead, behind = (a, b) if value[i] > 0 else (b, a)
     towards = 1 if value[i] > 0 else -1  # so that the difference falls through zero
-    low, high = _ends(places, [_turned(gaps[n], sign * towards) for n in sizes], where)
+    low, high = _ends(places, [_signed_interval(gaps[n], sign * towards) for n in sizes], where)
     rows = _rounded(math.exp(where))
     ends = (_whole(low), _whole(high))
     return Crossing(
@@ -171,7 +171,7 @@ def _zero(x0: float, y0: float, x1: float, y1: float) -> float:
     return x0 + (x1 - x0) * y0 / (y0 - y1)
 
 
-def _turned(e: Estimate, sign: int) -> tuple[float | None, float | None]:
+def _signed_interval(e: Estimate, sign: int) -> tuple[float | None, float | None]:
     """The interval of sign x difference."""
     if e.low is None or e.high is None:
         return None, None

@@ -14,7 +14,7 @@ from tunelab.core.study_folder import StudyRecord
 from tunelab.core.words import counted
 from tunelab.stats import Runs
 from tunelab.stats.slices import (
-    LEAST_ROWS,
+    LEAST_ROWS_OF_SLICE,
     Slice,
     attributes,
     find_slices,
@@ -35,25 +35,23 @@ __all__ = [
 class Slices:
     """Every slice that was looked at, for each of the methods (`labels`), out of so many `rows`."""
 
-    found: tuple[Slice, ...]
+    looked_at: tuple[Slice, ...]
     labels: tuple[str, ...]
     rows: int
 
     @property
     def named(self) -> tuple[Slice, ...]:
         """The slices that truly differ from the rest of the rows, the weakest first."""
-        return named_slices(self.found)
+        return named_slices(self.looked_at)
 
     def sentences(self) -> tuple[str, ...]:
         """A sentence for each slice that truly differs, or that none does."""
-        if not self.found:
-            return (
-                f"No slice to look at: each needs {LEAST_ROWS} rows in it and as many outside; "
-                f"there are {self.rows:,}",
-            )
-        looked_at = counted(len(self.found), "slice")
-        none = f"None of {looked_at} is shown to differ from the rest"
-        return tuple(slice_sentence(s, len(self.found)) for s in self.named) or (none,)
+        if not self.looked_at:
+            least = f"each needs {LEAST_ROWS_OF_SLICE} rows in it and as many outside"
+            return (f"No slice to look at: {least}; there are {self.rows:,}",)
+        many = counted(len(self.looked_at), "slice")
+        none = f"None of {many} is shown to differ from the rest"
+        return tuple(slice_sentence(s, len(self.looked_at)) for s in self.named) or (none,)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a method and slice: accuracies in [0, 1] with 95% intervals, p, whether named."""
@@ -76,13 +74,13 @@ class Slices:
                 "p_adjusted": s.p_adjusted,
                 "named": s.named,
             }
-            for s in self.found
+            for s in self.looked_at
         )
 
     def for_display(self) -> tuple[list[str], list[list[str]]]:
         """The table as a reader sees it: a row a slice, a column a method; * where it differs."""
         cells: dict[tuple[str, str, int], dict[str, str]] = {}
-        for s in self.found:
+        for s in self.looked_at:
             text = format_estimate(s.accuracy, "percent") + (" *" if s.named else "")
             cells.setdefault((s.column, s.value, s.rows), {})[s.label] = text
         return ["Slice", "Value", "Rows", *self.labels], [
@@ -94,7 +92,7 @@ class Slices:
         """How many were looked at, and which differ."""
         named = [f"{s.label} on {s.column} {s.value}" for s in self.named]
         differ = ", ".join(named[:3]) + (f" and {len(named) - 3} more" if len(named) > 3 else "")
-        said = f"{counted(len(self.found), 'slice')}, {differ or 'none'} differ from the rest"
+        said = f"{counted(len(self.looked_at), 'slice')}, {differ or 'none'} differ from the rest"
         return f"Slices({said.replace('none differ', 'none differs')})"
 
 
@@ -128,5 +126,5 @@ def slice_study(
         if name not in cuts:
             raise InputError(f"slices: {name!r}: no such cut.{suggest(name, cuts, what='Cuts')}")
     chosen = {name: cuts[name] for name in by or cuts}
-    found = find_slices(list(runs.values()), chosen, ids=rows.ids)
-    return Slices(found, tuple(runs), len(rows.ids))
+    looked_at = find_slices(list(runs.values()), chosen, ids=rows.ids)
+    return Slices(looked_at, tuple(runs), len(rows.ids))

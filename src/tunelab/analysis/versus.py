@@ -90,9 +90,9 @@ def between(a: StudyRecord, b: StudyRecord, metric: str) -> Versus:
     notes = _differences(both)
     try:
         keys = keys_of_rows(a, b, numbers.SCORED_PARTS[part])
-        found = [_compared_method(both, label, metric, part, keys) for label in labels]
-        pairs = _corrected([(c, reason) for c, reason, _ in found])
-        notes += dict.fromkeys(note for _, _, note in found if note)
+        compared = [_compared_method(both, label, metric, part, keys) for label in labels]
+        pairs = _corrected([(c, reason) for c, reason, _ in compared])
+        notes += dict.fromkeys(note for _, _, note in compared if note)
     except ValueError as e:
         pairs = [(None, str(e))] * len(labels)
     if all(comparison is None for comparison, _ in pairs):
@@ -150,8 +150,8 @@ def _compared_method(
     for record, name, said in both:
         trials = [r for r in record.done if r.spec.method.label == label]
         split = numbers.SCORED_PARTS[part]
-        found = {r.spec.seed: record.predictions(r.spec.trial_id).get(split) for r in trials}
-        by_seed = {seed: p for seed, p in found.items() if p is not None}
+        predictions = {r.spec.seed: record.predictions(r.spec.trial_id).get(split) for r in trials}
+        by_seed = {seed: p for seed, p in predictions.items() if p is not None}
         if not by_seed:
             return None, f"{name} has no finished trial of {label}", ""
         runs.append(Runs(f"{label} in {name}", by_seed))

@@ -49,11 +49,11 @@ def evaluate_command(
     from tunelab.cli import terminal
     from tunelab.evaluation import evaluate
 
-    found = evaluate(artifacts, source, trust_remote_code=bool(trust_remote_code), **given)
+    evaluation = evaluate(artifacts, source, trust_remote_code=bool(trust_remote_code), **given)
     if as_json:
-        print_json(found.to_json())
+        print_json(evaluation.to_json())
         return
-    terminal.print_table(*found.for_display())
+    terminal.print_table(*evaluation.for_display())
     out = terminal.console()
-    for line in found.sentences():
+    for line in evaluation.sentences():
         terminal.say(out, f"{line}.", indent=2)

@@ -24,7 +24,7 @@ __all__ = [
 _WATCH_SECONDS = 3
 
 
-def _names(_c: click.Context, _p: click.Parameter, value: str | None) -> tuple[str, ...]:
+def _format_names(_c: click.Context, _p: click.Parameter, value: str | None) -> tuple[str, ...]:
     from tunelab.core.words import comma_names
 
     return tuple(dict.fromkeys(comma_names((value or "").lower())))
@@ -45,13 +45,13 @@ def _names(_c: click.Context, _p: click.Parameter, value: str | None) -> tuple[s
     metavar="A,B,..",
     default="html",
     show_default=True,
-    callback=_names,
+    callback=_format_names,
     help="html; markdown: a lab report and the table; csv, latex: the table.",
 )
 @click.option(
     "--figures",
     metavar="A,B,..",
-    callback=_names,
+    callback=_format_names,
     help="Every chart as a file: png, svg, pdf.",
 )
 @click.option("--metric", metavar="NAME", help="Judge by another metric.")
@@ -94,14 +94,14 @@ def report(
             click.echo(line)
 
 
-def _show_against(found: Versus) -> None:
+def _show_against(against: Versus) -> None:
     from tunelab.analysis import versus
     from tunelab.cli import terminal
 
-    headings, cells, sentences = versus.rows(found)
-    terminal.print_table(headings, cells, f"{found.here} against {found.there}")
+    headings, cells, sentences = versus.rows(against)
+    terminal.print_table(headings, cells, f"{against.here} against {against.there}")
     out = terminal.console()
-    for line in (*sentences, *found.notes):
+    for line in (*sentences, *against.notes):
         terminal.say(out, f"{line.removesuffix('.')}.", indent=2)
     out.print()
 

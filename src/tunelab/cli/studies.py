@@ -106,17 +106,17 @@ def slices_(folder: Path, by: str | None, as_json: bool) -> None:
     from tunelab.stats.slices import slices_to_json
 
     cuts = None if by is None else comma_names(by)
-    found = slice_study(study_folder.read_study(folder), cuts)
+    slices = slice_study(study_folder.read_study(folder), cuts)
     if as_json:
-        print_json(slices_to_json(found.found))
+        print_json(slices_to_json(slices.looked_at))
         return
     from tunelab.cli.terminal import console, print_table, say
 
-    if found.found:
-        print_table(*found.for_display())
-    mark = "* " if found.named else ""
+    if slices.looked_at:
+        print_table(*slices.for_display())
+    mark = "* " if slices.named else ""
     out = console()
-    for line in found.sentences():
+    for line in slices.sentences():
         say(out, f"{mark}{line}.", indent=2)
 
 
@@ -133,15 +133,15 @@ def calibration_(folder: Path, as_json: bool) -> None:
     from tunelab.core import study_folder
     from tunelab.stats.calibration import calibrations_to_json
 
-    found = calibrate_study(study_folder.read_study(folder))
+    calibrations = calibrate_study(study_folder.read_study(folder))
     if as_json:
-        print_json(calibrations_to_json(found.methods))
+        print_json(calibrations_to_json(calibrations.methods))
         return
     from tunelab.cli.terminal import console, print_table, say
 
-    print_table(*found.for_display())
+    print_table(*calibrations.for_display())
     out = console()
-    for line in found.sentences():
+    for line in calibrations.sentences():
         say(out, f"{line}.", indent=2)
 
 

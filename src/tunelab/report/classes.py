@@ -109,7 +109,7 @@ def confusion_table(record: StudyRecord, summary: Summary) -> ConfusionTable | N
     lead = summary.best if summary.best in sums else next(iter(sums))
     shares = {m: c / np.maximum(c.sum(axis=1, keepdims=True), 1) for m, c in sums.items()}
     place = {name: i for i, name in enumerate(names)}
-    found = confused_pairs(sums[lead], names)
+    confused = confused_pairs(sums[lead], names)
     pairs = [
         (
             p,
@@ -118,8 +118,8 @@ def confusion_table(record: StudyRecord, summary: Summary) -> ConfusionTable | N
                 for s in shares.values()
             ],
         )
-        for p in found[:MOST_PAIRS]
+        for p in confused[:MOST_PAIRS]
     ]
     many = f"A matrix of {len(names)} classes cannot be read as a chart"
     no_chart = f"{many}: search these pairs." if len(names) > MOST_CLASSES else ""
-    return ConfusionTable(lead, list(sums), pairs, len(found) - len(pairs), no_chart)
+    return ConfusionTable(lead, list(sums), pairs, len(confused) - len(pairs), no_chart)

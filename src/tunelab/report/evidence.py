@@ -406,7 +406,7 @@ def slices_of(
     """What `slice_study` finds on the part that is judged; none where there is nothing to cut."""
     runs = {label: Runs(label, dict(enumerate(ps))) for label, ps in predictions.items()}
     try:
-        return slice_study(record, part=summary.split, runs=runs).found
+        return slice_study(record, part=summary.split, runs=runs).looked_at
     except InputError:
         return ()
 

@@ -15,12 +15,12 @@ from tunelab.core.words import counted
 from tunelab.report import cards, evidence, page, paper
 
 __all__ = [
-    "FORMATS",
+    "REPORT_FORMATS",
     "Written",
     "write_formats",
 ]
 
-FORMATS = ("html", *paper.TABLES)
+REPORT_FORMATS = ("html", *paper.TABLES)
 IN_MARKDOWN = ("svg", "png")  # figures that a reader of Markdown sees as pictures, the first best
 
 
@@ -66,7 +66,7 @@ def write_formats(
     A lab report in Markdown shows pictures: where `figures` have no format for that, PNG is
     written too. Raises InputError for a format that there is not, before anything is written.
     """
-    _require(formats, FORMATS, "format")
+    _require(formats, REPORT_FORMATS, "format")
     _require(figures, tuple(paper.FIGURES), "figure format")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: expected a folder, found a file. Choose another folder.")

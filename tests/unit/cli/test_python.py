@@ -48,7 +48,7 @@ def test_slices_are_what_the_command_says(tmp_path: Path) -> None:
     said = json.loads(run_here("slices", made.directory, "--by", "label,length", "--json").out)
     frame = found.to_frame()
     assert set(frame["slice"]) <= {"label", "length"}
-    assert len(frame) == len(found.found) == len(said["slices"]) > 0
+    assert len(frame) == len(found.looked_at) == len(said["slices"]) > 0
     assert list(frame["accuracy"]) == [s["accuracy"]["value"] for s in said["slices"]]
     assert repr(found) == f"Slices({len(frame)} slices, none differs from the rest)"
     with pytest.raises(InputError, match=r"slices: 'lenght': no such cut\. Did you mean 'length'"):

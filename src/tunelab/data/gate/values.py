@@ -242,13 +242,13 @@ class Bag:
         from scipy.sparse import csr_array
 
         # A copy: what adds up duplicates moves words within the arrays that it was given.
-        found = csr_array(
+        counts = csr_array(
             (np.ones(len(flat), dtype=np.float32), flat, self.starts),
             shape=(len(self.starts) - 1, width),
             copy=True,
         )
-        found.sum_duplicates()
-        return found
+        counts.sum_duplicates()
+        return counts
 
 
 def bag_of(twins: duplicates.Twins) -> Bag:
