@@ -99,7 +99,9 @@ class Study:
         """`said`: what has just been said of it, where its outputs were written."""
         self.directory = Path(directory)
         self.record = study_folder.read_study(self.directory)
-        self._summaries = {None: said.summary} if said else {}
+        self._summaries: dict[str | None, analysis.Summary] = {}
+        if said is not None:
+            self._summaries[None] = said.summary
         self._probabilities = said.probabilities if said else None
 
     @property
@@ -302,7 +304,7 @@ def compare(
     """
     # The study keys among these are known by name: tests/unit/study/test_study_keys.py
     given = locals()
-    _refuse_study_keys(settings, "tunelab.compare")
+    file.refuse_study_keys(settings, "tunelab.compare")
     path = Path(config_file) if config_file is not None else None
     keys = file.keys_from_keywords(given)
     spec = resolve.resolve_study(path, keys | {"data.source": _source_name(source)}, settings)
@@ -310,26 +312,6 @@ def compare(
         schedule = study.scheduled(study.plan(spec))
         said = study.tell_user(on_event)
         return run_study(schedule, "tunelab.compare(...)", said, engine=engine, worker=worker)
-
-
-def _refuse_study_keys(settings: Mapping[str, object], door: str) -> None:
-    """Refuse study keys that a door has no keyword for, with the way that it has instead.
-
-    Raises ConfigError; what is no study key at all is a setting, and is checked as one.
-    """
-    known = {key.name for key in file.study_keys()} | {"source"}
-    instead = {
-        "data": f"the data are the first argument: {door}('reviews.csv')",
-        "training": "each setting is a keyword of its own: learning_rate=3e-4",
-        "seeds": "one seed is trained: give seed=0, or use tunelab.compare",
-        "methods": "one method is trained: give method='lora', or use tunelab.compare",
-    }
-    for name in settings:
-        if name in instead:
-            raise ConfigError(f"{name}: {door} has no such keyword; {instead[name]}.")
-        if name in known:
-            one = f"{door} trains one method with one seed, and has no such keyword"
-            raise ConfigError(f"{name}: {one}. Use tunelab.compare, or leave it out.")
 
 
 def _source_name(source: object) -> str | None:
@@ -465,7 +447,7 @@ def fine_tune(
     InputError before anything is trained, TrialError where training failed.
     """
     keys = file.keys_from_keywords(locals())  # as in `compare`
-    _refuse_study_keys(settings, "tunelab.fine_tune")
+    file.refuse_study_keys(settings, "tunelab.fine_tune")
     keys |= {"data.source": _source_name(source), "methods": [method], "seeds": [seed]}
     spec = resolve.resolve_study(None, keys, settings)
     return train_one(spec, overwrite=overwrite, on_event=study.tell_user(on_event))

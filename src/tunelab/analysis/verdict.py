@@ -188,7 +188,7 @@ def with_chance(c: Comparison) -> str:
     percent = min(max(round(100 * c.chance), 1), 99)
     worth = margin_in_words(c.margin, c.metric)
     if c.verdict == "better":
-        return f"{c.sentence}; surely better, and by more than {worth} with a chance of {percent}%"
+        return f"{c.sentence}; by more than {worth} with a chance of {percent}%"
     return f"{c.sentence}; chance that {c.a} is better by more than {worth}: {percent}%"
 
 

@@ -125,7 +125,7 @@ def test_lab_report_says_what_the_summary_says(record: StudyRecord, said: Summar
     for line in (*said.sentences, *said.warnings):
         assert line.rstrip(".") in bare
     assert re.findall(r"!\[.*?\]\((.*?)\)", text) == [figures[1], figures[0]]
-    assert "1,344 for train" in text
+    assert "1,344 train" in text
     assert "None" not in text
 
 
@@ -224,7 +224,7 @@ def test_six_seeds_and_two_methods_tell_a_large_difference(tmp_path: Path) -> No
     for s in found.shared:
         assert s.comparison is not None
         assert s.comparison.difference.value > 0.1
-        assert "after Holm's correction for 2 methods; chance that" in s.comparison.sentence
+        assert "after Holm's correction for 2 methods; by more than" in s.comparison.sentence
 
 
 def told(p: float, verdict: Verdict = "better") -> Comparison:
