@@ -63,7 +63,8 @@ def on_common_rows(
     Raises ValueError, with the reason, where too few rows are left.
     """
     seeds = [s for s in here.by_seed if s in there.by_seed]
-    if keys == (None, None) and all(here.by_seed[s].ids == there.by_seed[s].ids for s in seeds):
+    same = keys == (None, None) and all(here.by_seed[s].ids == there.by_seed[s].ids for s in seeds)
+    if same or not seeds:  # without a common seed, whoever compares them says so
         return here, there, ""
     order = [list(classes[1]).index(name) for name in classes[0]]
     ours, theirs = {}, {}
@@ -79,7 +80,7 @@ def on_common_rows(
         own = replace(b, scores=b.scores[:, order], labels=labels)
         theirs[seed] = _at(own, its, ours[seed].ids)
     common = {row for p in ours.values() for row in p.ids}
-    if seeds and len(common) < LEAST_COMMON_ROWS:
+    if len(common) < LEAST_COMMON_ROWS:
         raise ValueError(
             f"only {len(common):,} test rows are the same" if common else "no test row is the same"
         )
@@ -87,8 +88,6 @@ def on_common_rows(
     note = f"Paired on the {counted(len(common), 'row')} that both tested with the same seed"
     all_same = of_each == [len(common)] * 2
     note += "" if all_same else f" (of {of_each[0]:,} here and {of_each[1]:,} there)"
-    if not seeds:
-        return here, there, ""
     return Runs(here.label, ours), Runs(there.label, theirs), note
 
 
