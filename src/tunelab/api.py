@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunelab import analysis, data, study
-from tunelab.analysis import Recommendation, sensitivity, summary, tradeoff, versus
+from tunelab.analysis import Recommendation, sensitivity, summary, text_limits, tradeoff, versus
 from tunelab.analysis.calibrations import Calibrations, calibrate_study
 from tunelab.analysis.front import Front, front
+from tunelab.analysis.predicted import predictions_frame
 from tunelab.analysis.probabilities import Probabilities, judge_probabilities
 from tunelab.analysis.slicing import Slices, slice_study
 from tunelab.core import files, study_folder
 from tunelab.core.errors import ConfigError, InputError, TrialError
-from tunelab.core.events import Stage
+from tunelab.core.events import Note, Stage
 from tunelab.core.values import Artifact, Dataset, DataSpec, TrialResult
 from tunelab.core.words import comma_names
 from tunelab.models import text_classifier
@@ -68,6 +69,7 @@ def load_data(
     *,
     text_column: str | None = None,
     label_column: str | None = None,
+    id_column: str | None = None,
     subset: int | None = None,
     split_seed: int = 0,
     encoding: str = "utf-8",
@@ -88,6 +90,7 @@ def load_data(
             encoding,
             on_bad_rows,
             on_leak,
+            id_column,
         )
     )
 
@@ -138,13 +141,18 @@ class Study:
         ]
         return pd.DataFrame(rows)
 
-    def predictions(self, part: Literal["validation", "test"] = "test") -> pd.DataFrame:
-        """One row a trial and text: label (the method's), seed, id, truth, predicted (names).
+    def predictions(
+        self, part: Literal["validation", "test"] = "test", *, raw: bool = False
+    ) -> pd.DataFrame:
+        """One row a trial and text: label (the method's), seed, id, row, text, truth, predicted,
+        probability of that class, and probability_<class> of each.
 
-        The truth of a part without labels is missing. Where a study tests all rows in folds, a seed
-        has those that it tests, and `repetition` and `fold` (from 0) say which.
+        `id` is the data's own where it has an id column, else `row`: file and line. The truth of a
+        part without labels is missing. Probabilities are those at the trial's temperature, `raw` as
+        scores give them; a method with margins has none. Where a study tests all rows in folds, a
+        seed has those that it tests, and `repetition` and `fold` (from 0) say which.
         """
-        return summary.predictions_frame(self.record, part)
+        return predictions_frame(self.record, part, raw=raw)
 
     def sentences(self) -> tuple[str, ...]:
         """What can be said about the pairs that matter, in plain words."""
@@ -269,6 +277,7 @@ def compare(
     output_dir: str | Path | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
+    id_column: str | None = None,
     subset: int | None = None,
     split_seed: int | None = None,
     encoding: str | None = None,
@@ -401,7 +410,12 @@ def train_one(
             tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
         )
         folder = Path(scratch) / out.name
-        schedule = study.scheduled(replace(planned, spec=replace(spec, output_dir=folder)))
+        for line in text_limits.lines_of_limits(
+            planned.lengths, text_limits.labels_by_limit(planned.spec.methods)
+        ):
+            on_event(Note(line))
+        spec = replace(planned.spec, output_dir=folder)
+        schedule = study.scheduled(replace(planned, spec=spec))
         study.write(schedule.progress, "tunelab train")
         (result,) = study.run(schedule, on_event, worker=worker)
         if result.status == "failed":
@@ -431,6 +445,7 @@ def fine_tune(
     metric: str | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
+    id_column: str | None = None,
     subset: int | None = None,
     split_seed: int | None = None,
     encoding: str | None = None,
@@ -474,8 +489,9 @@ def classifier_folder(path: str | Path) -> Path:
 def load(path: str | Path | Artifact, *, trust_remote_code: bool = False) -> TextClassifier:
     """Load a classifier: an artifact, a folder that holds one, or a study (its best model).
 
-    The result has `predict(texts)`, `predict_proba(texts)` and `label_names`. Python code that the
-    model brings is run only where `trust_remote_code` allows it.
+    The result has `predict(texts)`, `predict_proba(texts)` and `label_names`. Probabilities are
+    those at the temperature that was fitted on validation, where there is one; `raw()` leaves it
+    out. Python code that the model brings is run only where `trust_remote_code` allows it.
     """
     if isinstance(path, Artifact):
         return text_classifier.open_classifier(path.directory, trust_remote_code)

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab import api, stats
+from tunelab import api, data, stats
 from tunelab.analysis import numbers
 from tunelab.analysis.behaviour import Result, results
 from tunelab.core import study_folder
 from tunelab.core.errors import ArtifactError, InputError
-from tunelab.core.values import Artifact, Dataset, Predictions, Split
-from tunelab.core.words import counted, listed, signed
+from tunelab.core.values import Artifact, DataSpec, Predictions, Split
+from tunelab.core.words import agreeing, counted, listed, signed
 from tunelab.data.behaviour import (
     BUNDLED_SUITE,
     PART,
@@ -35,6 +35,7 @@ from tunelab.models import foreign, text_classifier
 from tunelab.models.text_classifier import TextClassifier
 from tunelab.stats import Runs, calibration, metrics
 from tunelab.stats.metrics import METRICS
+from tunelab.stats.predictions import confusion
 from tunelab.study import folding, trial
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ __all__ = [
 
 EvaluatedPart = Literal["test", "validation", "train", "all"]
 _Saved = str | Path | Artifact | api.Study
+MOST_CLASSES_SHOWN = 30  # in a table; --json has all
 SHOWN = ("accuracy", "f1_macro", "mcc", "roc_auc", "log_loss", "ece")
 
 
@@ -72,13 +74,17 @@ class PairTest:
 
 @dataclass(frozen=True, slots=True)
 class OwnTemperature:
-    """What a classifier's own temperature does to its probabilities, or the `reason` for none."""
+    """What a classifier's own temperature does to its probabilities, or the `reason` for none.
+
+    `raw_ece`: the calibration error of what its scores say without it.
+    """
 
     temperature: float | None
     reason: str = ""
     ece: float | None = None
     brier: float | None = None
     log_loss: float | None = None
+    raw_ece: float | None = None
 
     def to_json(self) -> dict[str, object]:
         """As `evaluate --json` gives it."""
@@ -91,17 +97,23 @@ class OwnTemperature:
 class Evaluation:
     """What several classifiers make of the same rows, by the names that they were given by.
 
-    `scores` by metric, in [0, 1] but for log loss (nats); `calibrated`: with a classifier's own
-    temperature; `mcnemar`: a test for each pair; `trained_on`: how many of the rows have a text
-    that it was trained on, None where that is not known. `notes`: where rows and models are from.
+    `scores` by metric, of probabilities as `predict` gives them; `per_class` scores by class name;
+    `confusion` counts, true by predicted, in the order of `label_names`; `mcnemar`: a test for each
+    pair. `trained_on`: how many of the rows have a text that it was trained on; `cut`: how many are
+    longer than it reads. `notes`: where rows and models are from.
     """
 
+    part: str
     rows: int
     data: str
+    label_names: Sequence[str]
     scores: Mapping[str, Mapping[str, float | None]]
+    per_class: Mapping[str, Mapping[str, Mapping[str, float | int]]]
+    confusion: Mapping[str, Sequence[Sequence[int]]]
     calibrated: Mapping[str, OwnTemperature]
     mcnemar: Sequence[PairTest]
     trained_on: Mapping[str, int | None]
+    cut: Mapping[str, int]
     notes: Sequence[str]
 
     def to_frame(self) -> pd.DataFrame:
@@ -125,15 +137,24 @@ class Evaluation:
         return pd.DataFrame(asdict(t) for t in self.mcnemar)
 
     def sentences(self) -> tuple[str, ...]:
-        """Where rows and models are from, who differs, whose confidence is true."""
+        """Where rows and models are from, what is confused, who differs, who is truly sure."""
+        rows, texts = counted(self.rows, "row"), counted(self.rows, "text")
         memory = [
-            f"{n}: trained on {many:,} of the {counted(self.rows, 'row')}: scores there are memory"
+            f"{n}: trained on {many:,} of these {rows}: scores there are memory; --part test "
+            "scores those that it was tested on"
             for n, many in self.trained_on.items()
             if many
         ]
+        cut = [
+            f"{n}: {many:,} of these {texts} {agreeing(many, 'are')} longer than it reads, and "
+            f"{agreeing(many, 'are')} cut"
+            for n, many in self.cut.items()
+            if many
+        ]
+        confused = [_confusions_in_words(self, n) for n in self.confusion]
         pairs = [_pair_in_words(t, len(self.mcnemar)) for t in self.mcnemar]
         truer = [_truer_in_words(n, self.scores[n]["ece"], t) for n, t in self.calibrated.items()]
-        return (*self.notes, *memory, *pairs, *truer)
+        return (*self.notes, *memory, *cut, *confused, *pairs, *truer)
 
     def for_display(self) -> tuple[list[str], list[list[str]], str]:
         """The table as a reader sees it: headings, cells a classifier, title."""
@@ -143,25 +164,44 @@ class Evaluation:
             for n, scores in self.scores.items()
         ]
         kinds = [METRICS[m].label + (", %" if METRICS[m].percent else "") for m in SHOWN]
-        return ["Classifier", *kinds], cells, f"{counted(self.rows, 'row')} of {self.data}"
+        return ["Classifier", *kinds], cells, self._of_which()
+
+    def _of_which(self) -> str:
+        which = "" if self.part == "all" else f", its {self.part} part"
+        return f"{counted(self.rows, 'row')} of {self.data}{which}"
+
+    def classes_for_display(self) -> list[tuple[list[str], list[list[str]], str]]:
+        """A table of each classifier's classes, the worst first: headings, cells, title."""
+        heads = ["Class", "precision, %", "recall, %", "F1, %", "rows"]
+        tables = []
+        for name, classes in self.per_class.items():
+            there = [c for c in classes.items() if c[1]["support"]]
+            there.sort(key=lambda c: c[1]["f1"])
+            cells = []
+            for label, of_class in there[:MOST_CLASSES_SHOWN]:
+                shares = [
+                    numbers.format_percent(of_class[k]) for k in ("precision", "recall", "f1")
+                ]
+                cells.append([label, *shares, f"{of_class['support']:,}"])
+            few = f" (the worst {MOST_CLASSES_SHOWN} of {len(there)})"
+            few = few if len(there) > MOST_CLASSES_SHOWN else ""
+            tables.append((heads, cells, f"{name}, by class{few}"))
+        return tables
 
     def __repr__(self) -> str:
         """Each classifier's accuracy, in one line."""
         said = ", ".join(
             f"{n} {numbers.format_percent(s['accuracy'])}" for n, s in self.scores.items()
         )
-        return f"Evaluation({counted(self.rows, 'row')} of {self.data}; accuracy, %: {said})"
+        return f"Evaluation({self._of_which()}; accuracy, %: {said})"
 
     def to_json(self) -> dict[str, object]:
         """As `evaluate --json` gives it."""
         calibrated = {n: t.to_json() for n, t in self.calibrated.items()}
-        return {
-            "rows": self.rows,
-            "scores": self.scores,
-            "calibrated": calibrated,
-            "mcnemar": [asdict(t) for t in self.mcnemar],
-            "trained_on": self.trained_on,
-        }
+        tests = [asdict(t) for t in self.mcnemar]
+        names = [f.name for f in fields(self) if f.name not in {"data", "notes"}]
+        own = {name: getattr(self, name) for name in names}
+        return own | {"calibrated": calibrated, "mcnemar": tests}
 
 
 # --- scoring --------------------------------------------------------------------------------
@@ -169,24 +209,23 @@ class Evaluation:
 
 def evaluate(
     classifiers: _Saved | Sequence[_Saved],
-    source: str | Path | Dataset,
+    source: str | Path,
     *,
-    part: EvaluatedPart = "test",
+    part: EvaluatedPart | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
     trust_remote_code: bool = False,
 ) -> Evaluation:
     """Score one or more saved classifiers on the same labelled rows; test each pair exactly.
 
-    Each of `classifiers` is an artifact, a study (its best model) or a folder of one; `source` is
-    data as `load_data` takes or gives them, of which `part` is scored ("all": every row). The
-    classifiers are fixed: McNemar's exact test (Holm over all pairs) says whether these differ on
-    rows like these, not whether training again would find the same. Raises InputError.
+    Each of `classifiers` is an artifact, a study (its best model) or a folder of one. Every
+    labelled row of `source` is scored, or one `part` of it. The classifiers are fixed: McNemar's
+    exact test (Holm over all pairs) says whether these differ on rows like these, not whether
+    training again would find the same. Raises InputError.
     """
-    if part not in get_args(EvaluatedPart):
-        raise InputError(
-            f"evaluate: part: expected {listed(get_args(EvaluatedPart))}, found {part!r}."
-        )
+    known = get_args(EvaluatedPart)
+    if part not in (None, *known):
+        raise InputError(f"evaluate: part: expected {listed(known)}, found {part!r}.")
     given = [classifiers] if isinstance(classifiers, _Saved) else list(classifiers)
     names = [str(c if isinstance(c, str | Path) else c.directory) for c in given]
     if not names:
@@ -195,37 +234,80 @@ def evaluate(
         raise InputError("evaluate: a folder is given twice. Give each classifier once.")
     folders = _one_classifier_each(names)
     loaded = {n: api.load(f, trust_remote_code=trust_remote_code) for n, f in folders.items()}
-    if isinstance(source, Dataset):
-        dataset = source
-    else:
-        dataset = api.load_data(source, text_column=text_column, label_column=label_column)
-    rows = _evaluated_rows(dataset.parts, part)
-    kept = dataset.label_names
-    predictions = {name: _score(model, rows, kept, name) for name, model in loaded.items()}
-    return Evaluation(
-        rows=len(rows),
-        data=dataset.name,
-        scores={n: metrics.evaluate(p, kept)[0] for n, p in predictions.items()},
-        calibrated={n: _calibrated(p, loaded[n], kept) for n, p in predictions.items()},
-        mcnemar=_pair_tests({n: p.predicted == p.labels for n, p in predictions.items()}),
-        trained_on={n: _trained_on(m.artifact.directory, rows) for n, m in loaded.items()},
-        notes=_origins(dataset, part, folders),
-    )
-
-
-def _origins(dataset: Dataset, part: EvaluatedPart, folders: Mapping[str, Path]) -> tuple[str, ...]:
-    """Where rows and models are from, where their names do not say it."""
-    divided = [
-        f"{note}; --part all scores every row"
-        for note in dataset.notes
-        if note.startswith(f"no {part} part")
-    ]
+    rows = _labelled_rows(DataSpec(str(source), text_column, label_column), part, loaded)
     of_studies = [
         f"{name}: its best model, {folder}"
         for name, folder in folders.items()
         if folder != Path(name).expanduser()
     ]
-    return (*divided, *of_studies)
+    said = [n for n in rows.notes if "unlabelled" in n or n.startswith("no ")]
+    return _evaluate_all(loaded, rows, str(source), (*said, *of_studies))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """The rows to score, of which part of the data; labels index `label_names`."""
+
+    part: str
+    split: Split
+    label_names: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def _labelled_rows(spec: DataSpec, part: str | None, loaded: Mapping[str, TextClassifier]) -> _Rows:
+    """Every labelled row, or those of one part. Raises InputError where a label is not known."""
+    (first, *others) = loaded.items()
+    for name, model in others:
+        if set(model.label_names) != set(first[1].label_names):
+            raise InputError(
+                f"{name}: knows the labels {listed(model.label_names)}; {first[0]} knows "
+                f"{listed(first[1].label_names)}. Evaluate each by itself."
+            )
+    label_names = first[1].label_names
+    if part in (None, "all"):
+        split, notes = data.load_every_row(spec, label_names)
+        return _Rows("all", split, label_names, notes)
+    assert part is not None  # noqa: S101  see above
+    dataset = data.load(spec)
+    if not set(dataset.label_names) <= set(label_names):
+        raise InputError(
+            f"{first[0]}: knows the labels {listed(label_names)}; the data has "
+            f"{listed(dataset.label_names)}. Give data with the same labels."
+        )
+    own = dataset.parts[part]
+    if not len(own) or (own.labels < 0).any():
+        raise InputError(
+            f"evaluate: {part} has {counted(int((own.labels < 0).sum()), 'row')} without a label, "
+            "expected labelled rows. Choose another with --part, or leave it out."
+        )
+    places = np.asarray([label_names.index(n) for n in dataset.label_names])
+    said = tuple(n for n in dataset.notes if n.startswith(f"no {part} part"))
+    return _Rows(part, replace(own, labels=places[own.labels]), label_names, said)
+
+
+def _evaluate_all(
+    loaded: Mapping[str, TextClassifier], rows: _Rows, source: str, notes: Sequence[str]
+) -> Evaluation:
+
+    split, names = rows.split, rows.label_names
+    raw = {name: _score(model, split, names) for name, model in loaded.items()}
+    used = {n: _as_predicted(p, loaded[n]) for n, p in raw.items()}
+    return Evaluation(
+        part=rows.part,
+        rows=len(split),
+        data=source,
+        label_names=names,
+        scores={n: metrics.evaluate(p, names)[0] for n, p in used.items()},
+        per_class={n: metrics.per_class(p, names) for n, p in used.items()},
+        confusion={
+            n: confusion(p.labels, p.predicted, len(names)).tolist() for n, p in used.items()
+        },
+        calibrated={n: _calibrated(p, used[n], loaded[n], names) for n, p in raw.items()},
+        mcnemar=_pair_tests({n: p.predicted == p.labels for n, p in used.items()}),
+        trained_on={n: _trained_on(m.artifact.directory, split) for n, m in loaded.items()},
+        cut={n: m.count_cut(split.texts) for n, m in loaded.items()},
+        notes=notes,
+    )
 
 
 def _pair_tests(right: Mapping[str, NDArray[np.bool_]]) -> list[PairTest]:
@@ -273,63 +355,69 @@ def _trained_on(artifact: Path, rows: Split) -> int | None:
     return sum(t in texts for t in rows.texts)
 
 
-def _evaluated_rows(parts: Mapping[str, Split], part: EvaluatedPart) -> Split:
-    chosen = list(parts.values()) if part == "all" else [parts[part]]
-    ids = tuple(i for s in chosen for i in s.ids)
-    texts = tuple(t for s in chosen for t in s.texts)
-    labels = np.concatenate([s.labels for s in chosen])
-    known = labels >= 0
-    if not len(labels) or not known.all():
-        what = (
-            "no rows"
-            if not len(labels)
-            else f"{counted(int((~known).sum()), 'row')} without a label"
-        )
-        raise InputError(
-            f"evaluate: {part} has {what}, expected labelled rows. Choose another with --part."
-        )
-    return Split(ids, texts, labels)
+def _score(model: TextClassifier, rows: Split, label_names: tuple[str, ...]) -> Predictions:
+    """Raw scores with the classes in this order."""
 
-
-def _score(
-    model: TextClassifier, rows: Split, label_names: tuple[str, ...], name: str
-) -> Predictions:
-    """Scores with the classes in the data's order. Raises InputError where the labels differ."""
-    if set(model.label_names) != set(label_names):
-        raise InputError(
-            f"{name}: knows the labels {listed(model.label_names)}; the data has "
-            f"{listed(label_names)}. Give data with the same labels."
-        )
     order = [model.label_names.index(n) for n in label_names]
     scores = np.asarray(model.classifier.scores(list(rows.texts)), dtype=np.float64)[:, order]
     return Predictions(rows.ids, rows.labels, scores, model.classifier.score_kind)
 
 
+def _as_predicted(p: Predictions, model: TextClassifier) -> Predictions:
+    """Scores at the classifier's temperature, where it has one."""
+
+    return p if model.temperature is None else calibration.at_temperature(p, model.temperature)
+
+
 def _calibrated(
-    p: Predictions, classifier: TextClassifier, label_names: tuple[str, ...]
+    raw: Predictions, used: Predictions, model: TextClassifier, label_names: tuple[str, ...]
 ) -> OwnTemperature:
+
     try:
-        temperature = calibration.read_temperature(classifier.artifact)
+        temperature = calibration.read_temperature(model.artifact)
     except ArtifactError as e:
         return OwnTemperature(None, str(e))
-    values, _ = metrics.evaluate(calibration.at_temperature(p, temperature), label_names)
+    values, _ = metrics.evaluate(used, label_names)
     return OwnTemperature(
-        temperature, ece=values["ece"], brier=values["brier"], log_loss=values["log_loss"]
+        temperature,
+        ece=values["ece"],
+        brier=values["brier"],
+        log_loss=values["log_loss"],
+        raw_ece=metrics.evaluate(raw, label_names)[0]["ece"],
     )
 
 
 # --- in words -------------------------------------------------------------------------------
 
 
-def _truer_in_words(name: str, ece: float | None, truer: OwnTemperature) -> str:
-    if truer.temperature is None:
-        return f"{name}: not calibrated: {truer.reason.removeprefix(f'{name}: ')}"
-    if ece is None or truer.ece is None:
+def _confusions_in_words(evaluation: Evaluation, name: str, most: int = 5) -> str:
+    """The most frequent confusions of a classifier."""
+    names = evaluation.label_names
+    wrong = [
+        (n, names[i], names[j])
+        for i, counts in enumerate(evaluation.confusion[name])
+        for j, n in enumerate(counts)
+        if n and i != j
+    ]
+    if not wrong:
+        return f"{name}: no row is wrong"
+    often = sorted(wrong, key=lambda w: -w[0])[:most]
+    said = ", ".join(f"{a} for {b} ({n:,})" for n, a, b in often)
+    rest = f", and {len(wrong) - most} other pairs of classes" if len(wrong) > most else ""
+    return f"{name}: takes most often {said}{rest}"
+
+
+def _truer_in_words(name: str, ece: float | None, own: OwnTemperature) -> str:
+    if ece is None:
         return f"{name}: its confidence cannot be judged on these rows"
+    off = f"{name}: its confidence is off by {100 * ece:.1f} points beyond the luck of the labels"
+    if own.temperature is None:
+        return f"{off}; not calibrated: {own.reason.removeprefix(f'{name}: ')}"
+    if own.raw_ece is None:
+        return f"{off}"
     return (
-        f"{name}: its confidence is off by {100 * ece:.1f} points beyond the luck of the labels; "
-        f"with its temperature of {truer.temperature:.2f} (predict --calibrated) "
-        f"by {100 * truer.ece:.1f}"
+        f"{off}, with its temperature of {own.temperature:.2f}; raw (predict --raw) by "
+        f"{100 * own.raw_ece:.1f}"
     )
 
 

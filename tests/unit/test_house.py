@@ -158,6 +158,7 @@ PARSED = {
     "core.details._transfer",
     "core.events.event_from_json",
     "core.study_folder.spec_from_json",
+    "core.text_lengths.text_lengths_from_json",
     "data.behaviour.suite_from_json",
     "data.gate.values.gate_from_json",
     "models.linear._vectorizer",

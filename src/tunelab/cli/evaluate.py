@@ -25,9 +25,7 @@ __all__ = [
 @click.option(
     "--part",
     type=click.Choice(["test", "validation", "train", "all"]),
-    default="test",
-    show_default=True,
-    help="Which rows of the data.",
+    help="Score this part alone (else every labelled row); parts that are missing are split off.",
 )
 @click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed).")
 @click.option("--label-column", metavar="NAME", help="Column of the labels (else guessed).")
@@ -42,9 +40,11 @@ def evaluate_command(
 ) -> None:
     """Score one or more saved classifiers on the same rows; McNemar's exact test for each pair.
 
-    FOLDER is one from `train`, a trial's, or a study's (its best model), as for `predict`. The
-    models are fixed here: the test says whether these very classifiers differ on rows like these,
-    not whether training again would find the same. Holm's correction over all pairs.
+    FOLDER is one from `train`, a trial's, or a study's (its best model), as for `predict`. Every
+    labelled row is scored; --part names one part of the data. Below the scores stand those of each
+    class, and which classes are taken for which. The models are fixed here: the test says whether
+    these very classifiers differ on rows like these, not whether training again would find the
+    same. Holm's correction over all pairs.
     """
     from tunelab.cli import terminal
     from tunelab.evaluation import evaluate
@@ -53,7 +53,8 @@ def evaluate_command(
     if as_json:
         print_json(evaluation.to_json())
         return
-    terminal.print_table(*evaluation.for_display())
+    for table in (evaluation.for_display(), *evaluation.classes_for_display()):
+        terminal.print_table(*table)
     out = terminal.console()
     for line in evaluation.sentences():
         terminal.say(out, f"{line}.", indent=2)
