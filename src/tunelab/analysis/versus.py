@@ -98,7 +98,7 @@ def between(a: StudyRecord, b: StudyRecord, metric: str) -> Versus:
     if all(comparison is None for comparison, _ in pairs):
         notes.append(
             f"To score both on the same rows: tunelab evaluate {a.directory} {b.directory} --data "
-            "FILE --part all, with labelled rows that neither was trained on"
+            "FILE, with labelled rows that neither was trained on"
         )
     shared = []
     for label, (comparison, reason) in zip(labels, pairs, strict=True):
