@@ -70,15 +70,17 @@ def on_common_rows(
     ours, theirs = {}, {}
     for seed in seeds:
         a, b = here.by_seed[seed], there.by_seed[seed]
-        place = {_key(keys[1], row): i for i, row in enumerate(b.ids)}
-        both = [(i, place[k]) for i, row in enumerate(a.ids) if (k := _key(keys[0], row)) in place]
+        place = {_known_by(keys[1], row): i for i, row in enumerate(b.ids)}
+        both = [
+            (i, place[k]) for i, row in enumerate(a.ids) if (k := _known_by(keys[0], row)) in place
+        ]
         if not both:
             continue
         mine, its = (np.array(x, dtype=np.int64) for x in zip(*both, strict=True))
-        ours[seed] = _at(a, mine, tuple(a.ids[i] for i in mine))
+        ours[seed] = _rows_of(a, mine, tuple(a.ids[i] for i in mine))
         labels = np.where(b.labels < 0, b.labels, np.argsort(order)[b.labels])
         own = replace(b, scores=b.scores[:, order], labels=labels)
-        theirs[seed] = _at(own, its, ours[seed].ids)
+        theirs[seed] = _rows_of(own, its, ours[seed].ids)
     common = {row for p in ours.values() for row in p.ids}
     if len(common) < LEAST_COMMON_ROWS:
         raise ValueError(
@@ -91,10 +93,10 @@ def on_common_rows(
     return Runs(here.label, ours), Runs(there.label, theirs), note
 
 
-def _key(keys: Keys, row: str) -> object:
+def _known_by(keys: Keys, row: str) -> object:
     """What a row is known by; a row that was not kept is like none of the other study's."""
     return row if keys is None else keys.get(row, object())
 
 
-def _at(p: Predictions, rows: NDArray[np.int64], ids: tuple[str, ...]) -> Predictions:
+def _rows_of(p: Predictions, rows: NDArray[np.int64], ids: tuple[str, ...]) -> Predictions:
     return Predictions(ids, p.labels[rows], p.scores[rows], p.score_kind)
