@@ -26,8 +26,8 @@ HEAVY = {
     "scipy", "altair", "vl_convert", "jinja2",
 }  # fmt: skip
 PUBLIC = {
-    "Study", "TunelabError", "__version__", "compare", "fine_tune", "load", "load_base",
-    "load_data",
+    "Study", "TunelabError", "__version__", "compare", "evaluate", "fine_tune", "load",
+    "load_base", "load_data",
 }  # fmt: skip
 
 
@@ -217,7 +217,7 @@ def test_what_is_no_mapping_of_any_value_is_let_be():
 
 # --- one name, one thing --------------------------------------------------------------------
 
-DOORS = {"load", "compare"}  # a user's door, and the room it leads to
+DOORS = {"load", "compare", "evaluate"}  # a user's door, and the room it leads to
 
 
 def test_no_two_modules_define_the_same_name():

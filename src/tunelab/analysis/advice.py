@@ -15,6 +15,7 @@ from tunelab.analysis.reading import BOOTSTRAP_SEED, on_every_row, paired_by_see
 from tunelab.analysis.verdict import Recommendation, Summary, margin_in_words
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate
+from tunelab.core.words import rows_word
 from tunelab.stats import LEAST_SEEDS, Loss, Runs, decimals, losses
 from tunelab.stats.looks import levels_at, looks_from_json
 from tunelab.stats.losses import MARGIN
@@ -199,7 +200,7 @@ def _conditions(r: Recommendation, record: StudyRecord, said: Summary) -> list[s
     rows = record.data.get("sizes", {}).get(said.split)
     if said.cross_fitted is not None:
         rows = record.data["folds"]["rows"]
-    many = f"{rows:,} rows" if isinstance(rows, int) else "the rows"
+    many = rows_word(rows) if isinstance(rows, int) else "the rows"
     name = record.data.get("name", "this data")
     out.append(
         f"It holds for texts like the {many} of {said.split} of {name}, "

@@ -9,6 +9,7 @@ from typing import Literal
 from tunelab.analysis.collapse import Collapse
 from tunelab.analysis.numbers import SCORED_PARTS, Part
 from tunelab.core.values import Comparison, Estimate
+from tunelab.core.words import as_one
 from tunelab.stats import LEAST_SEEDS, Loss
 from tunelab.stats.losses import margin_in_points
 from tunelab.stats.metrics import METRICS
@@ -186,6 +187,8 @@ def with_chance(c: Comparison) -> str:
     # Never 0 or 100: an estimate from few seeds excludes nothing.
     percent = min(max(round(100 * c.chance), 1), 99)
     worth = margin_in_words(c.margin, c.metric)
+    if c.verdict == "better":
+        return f"{c.sentence}; by more than {worth} with a chance of {percent}%"
     return f"{c.sentence}; chance that {c.a} is better by more than {worth}: {percent}%"
 
 
@@ -200,5 +203,5 @@ def margin_in_words(margin: float, metric: str) -> str:
 
 def joined_by_and(names: Sequence[str]) -> str:
     """Names as a sentence has them: `a, b and c`; those with a comma of their own in quotes."""
-    told = [f'"{n}"' if "," in n else n for n in names]
+    told = [as_one(n) for n in names]
     return " and ".join(filter(None, [", ".join(told[:-1]), told[-1]]))

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tunelab.analysis import Summary, confidence, numbers
-from tunelab.analysis.folds import final_trials
+from tunelab.analysis.folds import final_trials, rows_in_words
 from tunelab.analysis.markdown import in_markdown
 from tunelab.analysis.verdict import Row, joined_by_and
 from tunelab.core import artifact
@@ -243,12 +243,13 @@ def _confidence_in_words(record: StudyRecord, result: TrialResult) -> str:
 
 
 def _training(record: StudyRecord, result: TrialResult) -> str:
-    rows = ", ".join(f"{n:,} {part}" for part, n in record.data["sizes"].items())
+    rows = rows_in_words(record.data)
     if result.spec.purpose == "final":
-        rows = f"all {record.data['folds']['rows']:,}"
+        rows = f"all {record.data['folds']['rows']:,} rows"
     elif result.spec.fold is not None:
         fold = result.spec.fold
-        rows = f"without part {fold.number + 1} of {fold.of}, which it was tested on: about {rows}"
+        parts = ", ".join(f"{n:,} {part}" for part, n in record.data["sizes"].items())
+        rows = f"without part {fold.number + 1} of {fold.of}, which it was tested on: about {parts}"
     settings = "\n".join(
         f"| `{_code(k)}` | `{_code(json.dumps(v, ensure_ascii=False))}` |"
         for k, v in result.spec.method.settings.items()
@@ -265,7 +266,7 @@ def _training(record: StudyRecord, result: TrialResult) -> str:
     ]
     said = ", ".join(f"{what} {text}" for what, text, value in spent if value is not None)
     return (
-        f"Data: {in_markdown(_data_name(record))} ({rows} rows). {said[:1].upper()}{said[1:]}.\n\n"
+        f"Data: {in_markdown(_data_name(record))} ({rows}). {said[:1].upper()}{said[1:]}.\n\n"
         f"| setting | value |\n|---|---|\n{settings}\n"
     )
 

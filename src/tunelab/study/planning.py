@@ -14,6 +14,7 @@ from tunelab.core.errors import ConfigError
 from tunelab.core.plain import SettingValues
 from tunelab.core.text_lengths import TextLengths
 from tunelab.core.values import Dataset, Fold, MethodSpec, TrialSpec
+from tunelab.core.words import counted
 from tunelab.data import Gate, behaviour
 from tunelab.data.gate.values import gate_from_json
 from tunelab.methods import METHODS, check, notes
@@ -79,8 +80,9 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
     count = count_trials(spec)
     if count > MOST_TRIALS and not yes:
         raise ConfigError(
-            f"This study has {count} trials ({len(spec.methods)} methods x {len(spec.seeds)} "
-            f"seeds), more than {MOST_TRIALS}. Make the grid smaller, or confirm with --yes."
+            f"This study has {counted(count, 'trial')} ({counted(len(spec.methods), 'method')} x "
+            f"{counted(len(spec.seeds), 'seed')}), more than {MOST_TRIALS}. Make the grid "
+            "smaller, or confirm with --yes."
         )
     trackers.require(spec.report_to)
     folder = spec.output_dir

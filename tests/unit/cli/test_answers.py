@@ -52,7 +52,8 @@ def test_recommend_says_its_reasons_and_shows_the_front(grid: Path) -> None:
     assert said.startswith("Take svm-tfidf: shown to lose less than 20 points against ")
     assert "\nIf a loss of 20 points is acceptable, svm-tfidf: " in said
     assert "- If no loss at all is acceptable: lora[r=16]" in said
-    assert "How" in said
+    assert "Beaten by" in said
+    assert ", surely" in said or "yes (" in said
     found = json.loads(run("recommend", grid, "--json", "--cost", "artifact_bytes"))
     assert found["recommendation"]["choice"] == "lora[r=16]"
     assert {p["label"] for p in found["front"]["places"]} >= {"svm-tfidf", "lora[r=4]"}
@@ -124,6 +125,11 @@ def test_evaluate_two_models_by_mcnemars_exact_test(saved: tuple[Path, Path, Pat
     only = test["only_a_right"], test["only_b_right"]
     assert sum(only) > 0
     assert test["p_value"] == pytest.approx(binomtest(only[0], sum(only), 0.5).pvalue)
+    value = tunelab.evaluate([many, few], rows, part="all")
+    frame = value.to_frame().set_index("classifier")
+    assert frame.loc[str(few), "f1_macro"] == found["scores"][str(few)]["f1_macro"]
+    assert value.pairs_to_frame().to_dict("records") == [test]
+    assert repr(value).startswith(f"Evaluation(300 rows of {rows}; accuracy, %: ")
     said = run("evaluate", many, few, "--data", rows, "--part", "all")
     assert "exact McNemar" in said
     assert "right alone on" in said
