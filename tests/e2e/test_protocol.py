@@ -489,20 +489,32 @@ def test_a_race_on_rows_of_its_own_for_each_seed(cli: Callable[..., Said], tmp_p
     assert f"behind words on {union} validation rows" in said.out
 
 
-def test_a_race_without_time_stops_and_goes_on_later(
+def test_a_budget_that_is_too_small_gives_the_cheapest_answer_and_says_what_is_left_out(
     cli: Callable[..., Said], reviews_csv: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "study.yaml").write_text(
         f"data: {reviews_csv}\nseeds: 2\noutput_dir: out\nmethods:\n"
-        "  - {name: svm-tfidf, label: one}\n  - {name: svm-tfidf, label: two, c: 1}\n"
+        "  - {name: svm-tfidf, label: one, tune: {min_df: [1, 2]}}\n"
+        "  - {name: svm-tfidf, label: two, c: 1, tune: {min_df: [1, 2, 3]}}\n"
     )
     base = ("compare", "study.yaml")
     said = cli(*base, "--budget", "0.001s")
     assert said.code == 0, said.err
-    assert not study_folder.read_study(tmp_path / "out").results
-    race = study_folder.read_study(tmp_path / "out").race
+    assert "no time is expected for two" in said.err
+    assert "one ran alone" in said.out
+    assert "The budget had no time for two" in said.out
+    record = study_folder.read_study(tmp_path / "out")
+    assert [r.spec.method.label for r in record.results] == ["one"]
+    assert record.tuning is not None
+    assert list(record.tuning["methods"]) == ["one"]
+    race = record.race
     assert race is not None
-    assert (race["stopped"], race["trials_run"]) == ("budget", 0)
+    assert (race["stopped"], race["trials_run"], race["left_out"]) == ("budget", 1, ["two"])
     again = cli(*base, "--budget", "5m")
     assert again.code == 0, again.err
-    assert len(study_folder.read_study(tmp_path / "out").results) == 4
+    record = study_folder.read_study(tmp_path / "out")
+    assert len(record.results) == 4
+    assert record.race is not None
+    assert (record.race["stopped"], record.race["left_out"]) == ("seeds", [])
+    assert record.tuning is not None
+    assert list(record.tuning["methods"]) == ["one", "two"]

@@ -343,6 +343,8 @@ def _announce(schedule: Schedule, console: Console) -> None:
     say.append(f"Trials   {_what_is_to_run(schedule)}")
     if schedule.why:
         say.append(f"         {schedule.why}")
+    if spec.budget is not None and schedule.seconds:
+        say.append(f"Budget   {_within_budget(schedule, spec.budget)}")
     say.append(f"Finds    {_finds(schedule.progress)}")
     say.append(f"Folder   {spec.output_dir}")
     say += [f"Reports  to {line}" for line in trackers.where(spec.report_to, spec.output_dir)]
@@ -368,6 +370,20 @@ def _what_is_to_run(schedule: Schedule) -> str:
     parts += [whole] if count and progress.plan.spec.parts else []
     takes = f": about {format_seconds(schedule.total_seconds)}" if count else ""
     return f"{', '.join([f'{count} to run', *parts])}{takes}"
+
+
+def _within_budget(schedule: Schedule, budget: float) -> str:
+    """Which methods the time is expected to suffice for."""
+    from tunelab import study
+    from tunelab.analysis.numbers import format_seconds
+
+    within = study.affordable(schedule, budget)
+    beyond = [m.label for m in schedule.progress.methods if m.label not in within]
+    no_time = f"; no time is expected for {', '.join(beyond)}" if beyond else ""
+    return (
+        f"{format_seconds(budget)}: the cheapest first, {within[0]} in any case; expected to be "
+        f"compared: {', '.join(within)}{no_time}"
+    )
 
 
 def _tuning_lines(progress: Progress) -> list[str]:

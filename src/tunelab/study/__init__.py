@@ -12,6 +12,7 @@ floors below. Torch is left to the methods.
 
 from __future__ import annotations
 
+from tunelab.study.affording import affordable
 from tunelab.study.foresight import Power, power
 from tunelab.study.looking import looks_to_come, note_look, rounds_of
 from tunelab.study.outputs import write_outputs
@@ -38,6 +39,7 @@ __all__ = [
     "Replanned",
     "Schedule",
     "StudyEvent",
+    "affordable",
     "check_place",
     "expand",
     "looks_to_come",

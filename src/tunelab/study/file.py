@@ -254,6 +254,11 @@ class StudyFile(BaseModel):
         "many, off, or auto: on a card, as many as fill it",
     )
 
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _no_switch(cls, value: Any) -> Any:
+        return str(value).lower() if isinstance(value, bool) else value  # else yes is a second
+
     @field_validator("stack", "folds", mode="before")
     @classmethod
     def _off(cls, value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ __all__ = [
     "ended_well",
     "is_done",
     "is_settled",
+    "mean_seconds_by_method",
     "race_so_far",
     "read_progress",
     "read_results",
@@ -228,19 +229,22 @@ def race_so_far(
     trials: Sequence[TrialSpec],
     results: Mapping[str, TrialResult],
     tried: AbstractSet[str] = frozenset(),
+    labels: Collection[str] | None = None,
 ) -> tuple[racing.Race, tuple[TrialSpec, ...]]:
     """The race as far as its trials have run, and the trials of its next round.
 
     From what is on disk each time: a race that was stopped goes on as if it had not been. A trial
-    that failed is due again, unless it is one of `tried`.
+    that failed is due again, unless it is one of `tried`. Only methods in `labels` take part, where
+    they are given.
     """
     folder, spec = plan.spec.output_dir, plan.spec
     of = {(t.method.label, t.seed): t for t in trials}
-    race = racing.start([m.label for m in spec.methods], len(spec.seeds))
+    taking_part = [m.label for m in spec.methods if labels is None or m.label in labels]
+    race = racing.start(taking_part, len(spec.seeds))
     right: RightBySeed = {label: {} for label in race.labels}
     ids: dict[int, tuple[str, ...]] = {}
     for seed in spec.seeds:
-        if racing.over(race):
+        if race.rounds and racing.over(race):
             break
         due = [of[label, seed] for label in racing.order(race) if (label, seed) in of]
         left = tuple(
@@ -257,6 +261,18 @@ def race_so_far(
                 ids[seed] = of_trial.ids
         race = racing.advance(race, right, _numbers_of_rows(ids))
     return race, ()
+
+
+def mean_seconds_by_method(
+    trials: Iterable[TrialSpec], results: Mapping[str, TrialResult]
+) -> dict[str, float]:
+    """Mean seconds of those of these trials that have run, by method."""
+    found: dict[str, list[float]] = {}
+    for t in trials:
+        r = results.get(t.trial_id)
+        if r is not None and r.provenance.seconds is not None:
+            found.setdefault(t.method.label, []).append(r.provenance.seconds)
+    return {label: float(np.mean(values)) for label, values in found.items()}
 
 
 def ended_well(results: Mapping[str, TrialResult], t: TrialSpec) -> bool:

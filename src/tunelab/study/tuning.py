@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -33,22 +33,25 @@ __all__ = [
 # --- tuning ---------------------------------------------------------------------------------
 
 
-def tune(first: Schedule, on_event: OnStudyEvent, run_all: Executor) -> ResultsThenSchedule:
-    """Try settings on validation and settle on the best, for every method that is tuned.
+def tune(
+    first: Schedule, labels: Collection[str], on_event: OnStudyEvent, run_all: Executor
+) -> ResultsThenSchedule:
+    """Try settings on validation and settle on the best, for these methods that are tuned.
 
     In folds each chooses for itself, by its own validation part: what another fold tries and
     chooses on may be its test part.
     """
     plan = first.plan
-    tuned = _tuned_in_folds(plan)
+    tuned = [(m, fold) for m, fold in _tuned_in_folds(plan) if m.label in labels]
     if not tuned:
         return first
     # Not only where tries are to run: of those that have, the choice may be another now.
     if not all(_settled_entry(plan, m, fold) for m, fold in tuned):
         if plan.spec.tuning.budget is None:
-            yield from run_missing(first, first.progress.tries, on_event, run_all)
+            tries = [t for t in first.progress.tries if t.method.label in labels]
+            yield from run_missing(first, tries, on_event, run_all)
         else:
-            yield from _search(first, plan.spec.tuning.budget, on_event, run_all)
+            yield from _search(first, tuned, plan.spec.tuning.budget, on_event, run_all)
         _record_tuning(plan)
     return reschedule(plan, on_event)
 
@@ -77,11 +80,14 @@ def _proposals(plan: Plan, m: MethodSpec, fold: Fold | None) -> Proposals:
 
 
 def _search(
-    now: Schedule, budget: int, on_event: OnStudyEvent, run_all: Executor
+    now: Schedule,
+    tuned: Sequence[tuple[MethodSpec, Fold | None]],
+    budget: int,
+    on_event: OnStudyEvent,
+    run_all: Executor,
 ) -> Iterator[TrialResult]:
     """Rounds of one proposal a method (and fold), until each has spent the budget."""
     plan, t = now.plan, now.plan.spec.tuning
-    tuned = _tuned_in_folds(plan)
     proposals = {(m.label, fold): _proposals(plan, m, fold) for m, fold in tuned}
     while True:
         asked = {}
@@ -154,6 +160,8 @@ def _record_tuning(plan: Plan, proposals: ProposalsByFold | None = None) -> None
     for m, fold in _tuned_in_folds(plan):
         # Trials were made with what was chosen before.
         entry = _settled_entry(plan, m, fold) or _entry_of(plan, m, fold, proposals)
+        if not entry.tries:  # of a method that the budget has no time for
+            continue
         by_label.setdefault(m.label, {})[fold] = entry
     methods = {
         label: of_fold[None] if None in of_fold else _joined_entries(plan, of_fold)
@@ -170,7 +178,8 @@ def _entry_of(
     """A method's entry for a fold, from the tries that were to be made of it so far."""
     if plan.spec.tuning.budget is None:
         return _choice_among(plan, m, grid_tries(plan, m, fold))
-    told = (proposals[m.label, fold] if proposals else _proposals(plan, m, fold)).told
+    of_now = proposals.get((m.label, fold)) if proposals else None
+    told = (of_now or _proposals(plan, m, fold)).told
     made = [(settings, s) for settings in told for s in tries_of(plan, m, settings, fold)]
     return _choice_among(plan, m, made)
 
