@@ -354,22 +354,24 @@ def _announce(schedule: Schedule, console: Console) -> None:
 
 def _what_is_to_run(schedule: Schedule) -> str:
     """How many trials, of which kinds, and about how long they take."""
+    from tunelab import study
     from tunelab.analysis.numbers import format_seconds
+    from tunelab.study import final
 
-    progress = schedule.progress
-    todo = {t.trial_id for t in progress.todo}
-    shown = [t.trial_id for t in (*progress.trials, *progress.curve)]
-    seeds = len(progress.plan.spec.tuning.seeds)
-    count = len(progress.todo) + sum(progress.proposals.values()) * seeds
-    tries = count - len(todo.intersection(shown))
-    done = sum(trial_id not in todo for trial_id in shown)
-    parts = [f"{tries} of them to tune"] if tries else []
-    parts += [f"{len(progress.curve)} on fewer rows"] if progress.curve else []
-    parts += [f"{done} already done"] if done else []
+    progress, spec = schedule.progress, schedule.plan.spec
+    count = study.to_come(progress)
+    number = f"{count.least}" if count.least == count.most else f"{count.least} to {count.most}"
+    if spec.race and count.most:
+        number = f"at most {count.most}"
+    parts = [f"{count.tries} of them to tune"] if count.tries else []
+    if count.least < count.most and not spec.race:
+        parts += ["fewer where tuning chooses what was trained before"]
+    parts += [f"{count.on_fewer_rows} on fewer rows"] if count.on_fewer_rows else []
+    parts += [f"{count.done} already done"] if count.done else []
     whole = "then the recommended method on all rows"
-    parts += [whole] if count and progress.plan.spec.parts else []
-    takes = f": about {format_seconds(schedule.total_seconds)}" if count else ""
-    return f"{', '.join([f'{count} to run', *parts])}{takes}"
+    parts += [whole] if spec.parts and (count.most or final.is_to_come(schedule.plan)) else []
+    takes = f": about {format_seconds(schedule.total_seconds)}" if count.most else ""
+    return f"{', '.join([f'{number} to run', *parts])}{takes}"
 
 
 def _within_budget(schedule: Schedule, budget: float) -> str:

@@ -29,6 +29,7 @@ from tunelab.study.schedule import (
     scheduled,
     tell_user,
 )
+from tunelab.study.to_come import ToCome, to_come
 
 __all__ = [
     "OnStudyEvent",
@@ -39,6 +40,7 @@ __all__ = [
     "Replanned",
     "Schedule",
     "StudyEvent",
+    "ToCome",
     "affordable",
     "check_place",
     "expand",
@@ -51,6 +53,7 @@ __all__ = [
     "run",
     "scheduled",
     "tell_user",
+    "to_come",
     "worker",
     "write",
     "write_outputs",

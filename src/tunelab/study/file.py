@@ -32,7 +32,7 @@ __all__ = [
 DEFAULT_METHODS = ("svm-tfidf", "svm", "full", "lora")
 DEFAULT_SEEDS = 6  # with fewer, nothing is called better (stats.least_seeds)
 # Written by us into a resolved study.yaml, and of no effect when it is read again.
-WRITTEN_KEYS = ("tunelab", "command", "sources", "trials", "curve")
+WRITTEN_KEYS = ("tunelab", "command", "sources", "trials", "curve", "labels")
 
 
 @dataclass(frozen=True, slots=True)

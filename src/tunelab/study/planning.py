@@ -29,6 +29,7 @@ __all__ = [
     "grid_tries",
     "plan",
     "start_settings",
+    "trial_of",
     "tries_of",
 ]
 
