@@ -303,7 +303,7 @@ def test_a_killed_command_line_leaves_nothing_that_runs(
 def test_what_is_said_before_is_what_runs(
     cli: Callable[..., Said], reviews_csv: Path, tmp_path: Path
 ) -> None:
-    """A point of a grid that ran under another label is taken as it is, tuned, under its new one."""
+    """A point of a grid that ran under another label is taken as it is, tuned, under its own."""
     (tmp_path / "study.yaml").write_text(
         f"data: {reviews_csv}\nseeds: 2\noutput_dir: out\nmethods:\n"
         "  - {name: svm-tfidf, label: a, c: 1, min_df: 3}\n"

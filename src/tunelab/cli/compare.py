@@ -355,7 +355,6 @@ def _announce(schedule: Schedule, console: Console) -> None:
 def _what_is_to_run(schedule: Schedule) -> str:
     """How many trials, of which kinds, and about how long they take."""
     from tunelab import study
-    from tunelab.analysis.numbers import format_seconds
     from tunelab.study import final
 
     progress, spec = schedule.progress, schedule.plan.spec
@@ -370,8 +369,22 @@ def _what_is_to_run(schedule: Schedule) -> str:
     parts += [f"{count.done} already done"] if count.done else []
     whole = "then the recommended method on all rows"
     parts += [whole] if spec.parts and (count.most or final.is_to_come(schedule.plan)) else []
-    takes = f": about {format_seconds(schedule.total_seconds)}" if count.most else ""
+    takes = f": {_how_long(schedule)}" if count.most else ""
     return f"{', '.join([f'{number} to run', *parts])}{takes}"
+
+
+# An estimate that may be further off than by so many times is said as a range.
+_SURE = 2.0
+
+
+def _how_long(schedule: Schedule) -> str:
+    """How long a schedule takes: about so long, or a range where little is known."""
+    from tunelab.analysis.numbers import format_seconds
+
+    seconds, (least, most) = schedule.total_seconds, schedule.total_range
+    if max(most / seconds, seconds / least) <= _SURE:
+        return f"about {format_seconds(seconds)}"
+    return f"between {format_seconds(least)} and {format_seconds(most)}"
 
 
 def _within_budget(schedule: Schedule, budget: float) -> str:

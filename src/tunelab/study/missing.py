@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 from tunelab.core import study_folder
 from tunelab.core.events import OnEvent
 from tunelab.core.values import TrialResult, TrialSpec
-from tunelab.study import estimate
+from tunelab.study import durations
 from tunelab.study.executors import Executor
 from tunelab.study.planning import Plan
 from tunelab.study.progress import is_done, read_results
@@ -34,11 +34,11 @@ def run_missing(
     plan, folder = now.plan, now.plan.spec.output_dir
     results = read_results(folder, trials)
     todo = [t for t in trials if not is_done(plan, results.get(t.trial_id), t)]
-    stacks = stacks_of(plan, estimate.starting_order(todo, now.seconds, now.jobs))
+    stacks = stacks_of(plan, durations.starting_order(todo, now.seconds, now.jobs))
     metric, jobs, threads = plan.spec.metric, now.jobs, now.threads
     for result in run_all(stacks, folder, metric, on_event, jobs=jobs, threads=threads):
         if result.status == "done":
-            estimate.learn(result, plan.dataset, plan.base, threads)
+            durations.learn(result, plan.dataset, plan.base, threads)
         yield result
 
 
