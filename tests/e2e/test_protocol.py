@@ -15,7 +15,7 @@ import tunelab
 from commands import Said
 from tiny import reviews, write_csv
 from tunelab import data, stats, study
-from tunelab.core import study_folder
+from tunelab.core import artifact, study_folder
 from tunelab.core.values import DataSpec
 from tunelab.study import resolve
 from tunelab.study.spreads import keep_spreads, read_spreads
@@ -518,3 +518,36 @@ def test_a_budget_that_is_too_small_gives_the_cheapest_answer_and_says_what_is_l
     assert (record.race["stopped"], record.race["left_out"]) == ("seeds", [])
     assert record.tuning is not None
     assert list(record.tuning["methods"]) == ["one", "two"]
+
+
+def test_what_no_seed_changes_is_run_once_and_counted_once(
+    cli: Callable[..., Said], reviews_csv: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "study.yaml").write_text(
+        f"data: {reviews_csv}\nseeds: 3\noutput_dir: out\nfolds: off\nmethods:\n"
+        "  - {name: svm-tfidf, c: 1, tune: {min_df: [1, 2]}}\n"
+    )
+    said = cli("compare", "study.yaml")
+    assert said.code == 0, said.err
+    assert "3 to run, 2 of them to tune, 2 that a run with another seed serves too" in said.err
+    assert "3 (1 run)" in said.out
+    assert "Nothing in svm-tfidf depends on the seed" in " ".join(said.out.split())
+    first, *others = study_folder.read_study(tmp_path / "out").results
+    assert first.cost.train_seconds
+    scores = first.scores
+    for r in others:
+        assert r.provenance.same_run_as == first.spec.trial_id
+        assert r.scores == scores
+        assert (r.cost.train_seconds, r.cost.latency_p50_seconds) == (None, None)
+        assert r.cost.head_parameters == first.cost.head_parameters
+        assert "same run as seed 0" in r.reasons["train_seconds"]
+        assert artifact.open_artifact(study_folder.artifact_dir(tmp_path / "out", r.spec.trial_id))
+    more = cli("extend", "out", "--seeds", "4")
+    assert "0 to run, 3 already done, 1 that a run with another seed serves too" in more.err
+    assert "4 (1 run)" in more.out
+    # In folds, and with a split of its own, each seed has other rows.
+    for rows in ("--folds", "2"), ("--vary-split",):
+        asked = cli("compare", "study.yaml", "--seeds", "2", "--output-dir", "o", *rows,
+                    "--tuning", "off", "--dry-run")  # fmt: skip
+        assert "2 to run" in asked.err
+        assert "serves too" not in asked.err

@@ -367,6 +367,8 @@ def _what_is_to_run(schedule: Schedule) -> str:
         parts += ["fewer where tuning chooses what was trained before"]
     parts += [f"{count.on_fewer_rows} on fewer rows"] if count.on_fewer_rows else []
     parts += [f"{count.done} already done"] if count.done else []
+    if count.copies:
+        parts.append(f"{count.copies} that a run with another seed serves too")
     whole = "then the recommended method on all rows"
     parts += [whole] if spec.parts and (count.most or final.is_to_come(schedule.plan)) else []
     takes = f": {_how_long(schedule)}" if count.most else ""

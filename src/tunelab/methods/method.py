@@ -133,7 +133,8 @@ class Method:
     family's model_type, why the method cannot run on it. `check(base, settings)` raises InputError
     for settings that cannot work on a base; it runs before anything is trained and loads no torch.
     `by_metric`: whether what it keeps is chosen by the study's metric, which then belongs to a
-    trial's identity. `costs`: about what a trial takes.
+    trial's identity. `chance`: whether what it gives depends on the seed. `costs`: about what a
+    trial takes.
     """
 
     name: str
@@ -148,6 +149,7 @@ class Method:
     check: Callable[[Base, Any], None] | None = None
     why_alone: Callable[[Any], str | None] | None = None
     by_metric: bool = False
+    chance: bool = True
     costs: Costs = Costs()
 
 

@@ -183,7 +183,7 @@ def _best_planes(task: Task, train: Any, validation: Any) -> tuple[Any, Mapping[
     tried: list[dict[str, float | None]] = []
     fitted: list[Hyperplanes] = []
     for c in sorted(task.settings.c):
-        model = LinearSVC(C=c, dual="auto", random_state=task.seeds.init, max_iter=10_000)
+        model = LinearSVC(C=c, dual="auto", random_state=0, max_iter=10_000)
         model.fit(train, task.train.labels)
         plain = Hyperplanes(*_one_vs_rest(model), temperature=1.0)
         temperature = _temperature(plain.logits(validation), task.validation.labels)
@@ -233,6 +233,7 @@ METHODS = (
         fit_tfidf,
         needs_base=False,
         by_metric=True,
+        chance=False,
         # n-grams of every length, twice; to count a word's takes as long as so many operations.
         costs=Costs(work_per_word=2e6, bytes_per_character=60.0),
     ),
@@ -242,6 +243,7 @@ METHODS = (
         SvmSettings,
         fit_embeddings,
         by_metric=True,
+        chance=False,
         costs=Costs(work=2.0, once=True),
     ),
 )

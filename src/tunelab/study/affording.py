@@ -72,5 +72,7 @@ def affordable(now: Schedule, seconds: float) -> list[str]:
 
 def expected_seconds(now: Schedule, t: TrialSpec, results: Mapping[str, TrialResult]) -> float:
     """What a trial takes: as those of its method took, else as it was estimated."""
+    if t.trial_id in now.progress.copies:
+        return 0.0
     measured = mean_seconds_by_method(now.progress.trials, results)
     return measured.get(t.method.label, now.seconds.get(t.trial_id, 0.0)) / max(1, now.jobs)

@@ -31,6 +31,7 @@ from tunelab.models import bases
 from tunelab.study.estimate import layers_width_heads, number_of
 
 __all__ = [
+    "A_COPY",
     "Duration",
     "estimate",
     "learn",
@@ -80,6 +81,9 @@ class Duration:
     def most(self) -> float:
         """The high end, in seconds."""
         return self.seconds * self.factor
+
+
+A_COPY = Duration(0.05, 2.0)  # of a run that is made once for all seeds
 
 
 # --- when what runs ---------------------------------------------------------------------------

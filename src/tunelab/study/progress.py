@@ -27,6 +27,7 @@ from tunelab.study.choices import (
 from tunelab.study.elsewhere import scored_on
 from tunelab.study.folding import folds_of
 from tunelab.study.planning import Plan, expand, grid_tries
+from tunelab.study.same_run import copies_among
 from tunelab.study.spec import StudySpec
 
 __all__ = [
@@ -60,7 +61,8 @@ class Progress:
     settings that are still to run (Optuna's are known only when it proposes them: `proposals` says
     how many each method has left). `todo`: what of all these is still to run. `results` are those
     on disk, by trial id, also of trials that failed and are in `todo` again. `renamed`: labels of
-    those trials that had another one when they ran, by trial id.
+    those trials that had another one when they ran, by trial id. `copies`: trials in `todo` that
+    are the same run as another one, by their id.
     """
 
     plan: Plan
@@ -72,6 +74,7 @@ class Progress:
     todo: tuple[TrialSpec, ...]
     results: Mapping[str, TrialResult]
     renamed: Mapping[str, str]
+    copies: Mapping[str, TrialSpec]
     notes: tuple[str, ...] = ()
 
 
@@ -107,6 +110,7 @@ def read_progress(plan: Plan) -> Progress:
         todo=todo,
         results={t.trial_id: on_disk[t.trial_id] for t in everything if t.trial_id in on_disk},
         renamed=renamed,
+        copies=copies_among(everything, {i for i, r in on_disk.items() if r.status == "done"}),
         notes=_no_longer_shown(plan, frozenset(renamed.values())),
     )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tunelab.core.events import Event, event_to_json
 from tunelab.core.values import MethodSpec, TrialSpec
 from tunelab.methods import alike, why_alone
-from tunelab.study.durations import Duration, estimate, makespan, seconds_to_import
+from tunelab.study.durations import A_COPY, Duration, estimate, makespan, seconds_to_import
 from tunelab.study.estimate import side_by_side, stack_size
 from tunelab.study.planning import Plan
 from tunelab.study.progress import Progress, read_progress
@@ -100,7 +100,7 @@ def tell_user(on_event: OnUserEvent) -> OnStudyEvent:
 def scheduled(plan: Plan) -> Schedule:
     """Read how far a plan is, and decide how the rest is run."""
     progress = read_progress(plan)
-    stacks = stacks_of(plan, progress.todo)
+    stacks = stacks_of(plan, [t for t in progress.todo if t.trial_id not in progress.copies])
     jobs, threads, why = side_by_side(
         plan.spec.jobs,
         [s[0] for s in stacks],
@@ -117,7 +117,9 @@ def _estimated(progress: Progress, jobs: int, threads: int | None) -> dict[str, 
     """How long what is to run, by trial id; of what is not proposed yet, by its number."""
     plan, todo = progress.plan, progress.todo
     done = [r for r in progress.results.values() if r.status == "done"]
-    expected = estimate(todo, done, plan.dataset, plan.base, jobs=jobs, threads=threads)
+    to_run = [t for t in todo if t.trial_id not in progress.copies]
+    expected = estimate(to_run, done, plan.dataset, plan.base, jobs=jobs, threads=threads)
+    expected |= dict.fromkeys(progress.copies, A_COPY)
     for label, left in progress.proposals.items():
         # What is not proposed yet takes about as long as a trial of that method.
         own = [expected[t.trial_id] for t in todo if t.method.label == label]
