@@ -49,6 +49,7 @@ _SCALING = 0.85  # n threads are n ** 0.85 times as fast as one
 _SPEED_OF_A_CARD = 3e12
 # What a step takes for each layer, however small it is (benchmarks/estimates.py).
 _SECONDS_OF_A_LAYER = 0.001
+_FORWARD_PASS = 2.0  # operations for each weight and token
 # The first trial waits for the imports; all are forked from where they are done.
 _SECONDS_TO_IMPORT, _SECONDS_TO_IMPORT_WITHOUT, _SECONDS_TO_START = 4.0, 1.5, 0.2
 # Loading, measuring latency, saving: with a base model, and without.
@@ -251,10 +252,10 @@ class _Model:
         # Attention multiplies each token with the others of its text, twice.
         weights = self.weights + 2 * layers * width * tokens / rows
         epochs = 1 if costs.once else number_of(s, "num_train_epochs", 1)
-        # Validation is scored after every epoch, test once; a forward pass is a third of a step.
-        scored = 0.33 * (len(self.dataset.validation) * epochs + len(self.dataset.test)) / rows
-        share = (t.train_rows or rows) / rows
-        return float(costs.work * weights * tokens * (epochs * share + scored))
+        # Validation is scored after every epoch, test once.
+        scored = (len(self.dataset.validation) * epochs + len(self.dataset.test)) / rows
+        trained = epochs * (t.train_rows or rows) / rows
+        return float(weights * tokens * (costs.work * trained + _FORWARD_PASS * scored))
 
     def _correction(self, t: TrialSpec) -> tuple[float, float]:
         """How many times longer work takes here than guessed, and how sure that is."""
