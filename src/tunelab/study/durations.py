@@ -28,7 +28,7 @@ from tunelab.core import cache, machine
 from tunelab.core.values import Dataset, TrialResult, TrialSpec
 from tunelab.methods import METHODS
 from tunelab.models import bases
-from tunelab.study.estimate import layers_width_heads, number_of
+from tunelab.study.estimate import layers_width_heads, number_of, text_sizes
 
 __all__ = [
     "A_COPY",
@@ -52,6 +52,7 @@ _SECONDS_OF_A_LAYER = 0.001
 _FORWARD_PASS = 2.0  # operations for each weight and token
 # The first trial waits for the imports; all are forked from where they are done.
 _SECONDS_TO_IMPORT, _SECONDS_TO_IMPORT_WITHOUT, _SECONDS_TO_START = 4.0, 1.5, 0.2
+_SECONDS_TO_COMPILE = 15.0
 # Loading, measuring latency, saving: with a base model, and without.
 _SECONDS_BESIDE, _SECONDS_BESIDE_WITHOUT = 1.0, 0.5
 
@@ -122,8 +123,11 @@ def seconds_to_import(todo: Sequence[TrialSpec]) -> float:
     """What is waited for before the first of these trials."""
     if not todo:
         return 0.0
-    with_base = any(t.base is not None for t in todo)
-    return _SECONDS_TO_IMPORT if with_base else _SECONDS_TO_IMPORT_WITHOUT
+    if all(t.base is None for t in todo):
+        return _SECONDS_TO_IMPORT_WITHOUT
+    # The kernels are compiled once on a machine (kernels.build).
+    compiled = machine.has_card() or any(cache.machine_folder().glob("kernels-*"))
+    return _SECONDS_TO_IMPORT + (0.0 if compiled else _SECONDS_TO_COMPILE)
 
 
 def estimate(
@@ -206,7 +210,8 @@ class _Seen:
 class _Model:
     """What the durations of one study's trials follow from, computed once.
 
-    `words` of the training texts; `weights` that every token is multiplied with (0: no base);
+    `words` of the training texts; `weights` that every token is multiplied with (0: no base), in so
+    many layers of a width;
     `speed`: guessed operations a second of training; `machine` and what it has `seen`.
     """
 
@@ -214,6 +219,7 @@ class _Model:
     base: bases.Base | None
     words: int
     weights: int
+    layers_width: tuple[int, int]
     speed: float
     machine: str
     seen: Sequence[_Seen]
@@ -233,7 +239,7 @@ class _Model:
         if t.base is None or self.base is None:
             share = (t.train_rows or len(self.dataset.train)) / max(1, len(self.dataset.train))
             return share * self.words * costs.work_per_word / _measured_speed()
-        layers, width, _ = layers_width_heads(self.base)
+        layers, width = self.layers_width
         values = len(self.dataset.train) * width * len(self.dataset.label_names)
         seconds = costs.fit_per_value * values / _measured_speed()
         if costs.once and paid:
@@ -248,7 +254,7 @@ class _Model:
         rows = max(1, len(self.dataset.train))
         tokens = 1.35 * self.words + 2 * rows  # subwords and the special tokens
         tokens = min(tokens, number_of(s, "max_length", 1e9) * rows)
-        layers, width, _ = layers_width_heads(self.base)
+        layers, width = self.layers_width
         # Attention multiplies each token with the others of its text, twice.
         weights = self.weights + 2 * layers * width * tokens / rows
         epochs = 1 if costs.once else number_of(s, "num_train_epochs", 1)
@@ -292,10 +298,12 @@ def _model_of(
     dataset: Dataset, base: bases.Base | None, threads: int | None, seen: Sequence[_Seen]
 ) -> _Model:
     hardware = machine.hardware()
-    words = sum(len(x.split()) for x in dataset.train.texts)
     named = f"{hardware.processor}/{hardware.cores}/{threads or 'all'}"
     speed = _guessed_speed(threads)
-    return _Model(dataset, base, words, _encoder_weights(base) if base else 0, speed, named, seen)
+    sizes = layers_width_heads(base)[:2] if base else (0, 0)
+    weights = _encoder_weights(base) if base else 0
+    words = text_sizes(dataset).words
+    return _Model(dataset, base, words, weights, sizes, speed, named, seen)
 
 
 def _is_near(a: int, b: int) -> bool:

@@ -5,7 +5,9 @@ Memory is estimated before anything is started: what a method holds its row says
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tunelab.core import machine
 from tunelab.core.plain import SettingValues
@@ -18,8 +20,26 @@ __all__ = [
     "number_of",
     "side_by_side",
     "stack_size",
+    "text_sizes",
     "threads_ahead",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class TextSizes:
+    """Words of all training texts and of the `longest` of them; characters of all parts."""
+
+    words: int
+    longest: int
+    characters: int
+
+
+@functools.lru_cache(maxsize=2)  # a plan asks for each of its trials
+def text_sizes(dataset: Dataset) -> TextSizes:
+    """How much there is to read."""
+    words = [len(x.split()) for x in dataset.train.texts]
+    characters = sum(len(x) for part in dataset.parts.values() for x in part.texts)
+    return TextSizes(sum(words), max(words, default=1), characters)
 
 
 # What a process holds beside its model and data: libraries, buffers.
@@ -44,7 +64,8 @@ def side_by_side(
         shared = asked is None and len(todo) > 1 and machine.has_card()
         return 1, None, "one trial at a time: they share one card" if shared else ""
     free = machine.available_bytes()
-    need = max(_bytes_of(t, dataset, base, stacked) for t in todo)
+    model = (layers_width_heads(base), bases.count_parameters(base)) if base else None
+    need = max(_bytes_of(t, text_sizes(dataset), model, stacked) for t in todo)
     fit = wanted if free is None else max(1, int(free * _SHARE_OF_MEMORY / need))
     jobs = min(wanted, fit)
     gigabytes = f"each needs about {need / 1e9:.1f} GB"
@@ -79,24 +100,27 @@ def _cores() -> int:
 _TOKENS_SCORED = 2 * 1024
 
 
-def _bytes_of(t: TrialSpec, dataset: Dataset, base: bases.Base | None, stacked: int = 1) -> float:
-    """About how much memory a trial needs at its peak, rather too much than too little."""
+def _bytes_of(
+    t: TrialSpec, texts: TextSizes, model: tuple[tuple[int, int, int], int] | None, stacked: int = 1
+) -> float:
+    """About how much memory a trial needs at its peak, rather too much than too little.
+
+    `model`: layers, width and heads of the base, and its weights.
+    """
     s = t.method.settings
-    texts = sum(len(x) for part in dataset.parts.values() for x in part.texts)
     costs = METHODS[t.method.name].costs
-    if t.base is None or base is None:
-        return _BYTES_OF_A_PROCESS + costs.bytes_per_character * texts
-    weights = 4.0 * bases.count_parameters(base) * costs.weight_copies
-    longest = max((len(x.split()) for x in dataset.train.texts), default=1) * 1.5 + 2
-    length = min(longest, number_of(s, "max_length", 1e9))
-    layers, width, heads = layers_width_heads(base)
+    if t.base is None or model is None:
+        return _BYTES_OF_A_PROCESS + costs.bytes_per_character * texts.characters
+    (layers, width, heads), parameters = model
+    weights = 4.0 * parameters * costs.weight_copies
+    length = min(texts.longest * 1.5 + 2, number_of(s, "max_length", 1e9))
     tokens = number_of(s, "per_device_train_batch_size", 0) * length * stacked
     kept = layers * (32 * width + 4 * heads * length)  # floats kept for a token's backward pass
     return (
         _BYTES_OF_A_PROCESS
         + weights
         + 4 * (tokens * kept + _TOKENS_SCORED * 32 * width)
-        + 8.0 * texts
+        + 8.0 * texts.characters
     )
 
 
@@ -127,7 +151,7 @@ def stack_size(asked: int | None, t: TrialSpec, dataset: Dataset) -> int:
     if not machine.has_card():
         return 1
     s = t.method.settings
-    words = sum(len(x.split()) for x in dataset.train.texts) / max(1, len(dataset.train))
+    words = text_sizes(dataset).words / max(1, len(dataset.train))
     length = min(1.35 * words + 2, number_of(s, "max_length", 1e9))
     tokens = max(1.0, number_of(s, "per_device_train_batch_size", 1) * length)
     return max(1, min(_HIGHEST_STACK, int(_TOKENS_THAT_FILL_A_CARD / tokens)))
