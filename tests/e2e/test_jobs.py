@@ -238,7 +238,8 @@ def test_the_report_is_prepared_beside_trials_but_not_beside_one_measured_alone(
         seen.append(event["event"])
 
     api.compare(
-        reviews_csv, methods=["svm-tfidf"], seeds=3, jobs=jobs, tuning=False,
+        reviews_csv, methods=["svm-tfidf", {"name": "svm-tfidf", "label": "b", "c": 1}], seeds=2,
+        jobs=jobs, tuning=False,
         output_dir=tmp_path / "out", on_event=hear,
     )  # fmt: skip
     assert seen.count("prepared") == (jobs > 1)

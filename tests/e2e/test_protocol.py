@@ -143,7 +143,7 @@ def test_seeds_are_added_and_what_is_there_stays(
     assert before.items() <= trials(more.directory).items()
     said = cli("extend", "s", "--seeds", 5)
     assert said.code == 0, said.err
-    assert "1 to run, 4 already done" in said.err
+    assert "0 to run, 4 already done, 1 that a run with another seed serves too" in said.err
     assert len(tunelab.Study(tmp_path / "s").record.results) == 5
     refused = cli("extend", "s", "--seeds", 4)
     assert refused.code == 2

@@ -108,7 +108,7 @@ def test_a_study_grows_and_only_what_is_missing_is_run(
 
     more = cli(*base, "--methods", "svm-tfidf,svm", "--seeds", 2, "--max-length", 32)
     assert more.code == 0, more.err
-    assert "3 to run, 1 already done" in more.err
+    assert "1 to run, 1 already done, 2 that a run with another seed serves" in more.err
     assert first.items() <= trials(study).items()
     assert len(results(study)) == len(trials(study)) == 4
 
@@ -305,7 +305,7 @@ def test_what_is_said_before_is_what_runs(
 ) -> None:
     """A point of a grid that ran under another label is taken as it is, tuned, under its own."""
     (tmp_path / "study.yaml").write_text(
-        f"data: {reviews_csv}\nseeds: 2\noutput_dir: out\nmethods:\n"
+        f"data: {reviews_csv}\nseeds: 2\nvary_split: true\noutput_dir: out\nmethods:\n"
         "  - {name: svm-tfidf, label: a, c: 1, min_df: 3}\n"
         "  - {name: svm-tfidf, label: b, c: 1, min_df: [1, 2], tune: {word_ngrams: [1, 2]}}\n"
     )
