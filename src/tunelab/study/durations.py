@@ -5,7 +5,7 @@ with the model and its tokens, and a step's own time, which does not. What a met
 its row says (`Costs`). A first guess of the work comes from what this machine multiplies; trials
 that ran here correct it, by the median of how far off it was for the same method on models of about
 this size, else for what is nearest to that. They do so within bounds, and only where their work
-was most of what was measured: the start-up of a tiny model says nothing of a large one.
+was most of what was measured: the start-up of a tiny model says nothing of the work of a large one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +59,8 @@ _SECONDS_BESIDE, _SECONDS_BESIDE_WITHOUT = 1.0, 0.5
 # How many times too low or too high an estimate may be: of a method that ran in this study, of one
 # that ran on this machine on models of this size, of what other methods or sizes say, of a guess.
 _FACTOR_OF_STUDY, _FACTOR_OF_METHOD, _FACTOR_OF_OTHERS, _FACTOR_OF_GUESS = 1.2, 1.4, 2.0, 3.0
+_FACTOR_OF_START = 1.5  # of what is no work
+_STARTING = "starting"  # what a trial that was mostly start-up is kept as
 # How far off a first guess may be; beyond that something else was measured, such as a machine that
 # was busy with other work.
 _MOST_OFF = 8.0
@@ -170,8 +172,9 @@ def learn(
 ) -> None:
     """Keep how far off the first guess of a trial was, for the next study's estimate.
 
-    Nothing is kept of trials that say little of the work: mostly start-up by that guess, in one
-    pass with others, or with layers or vectors that were there already.
+    A trial that is mostly work by that guess says how fast this machine works, another one how fast
+    it starts. Nothing is kept of those in one pass with others, or with layers or vectors that were
+    there already.
     """
     seconds, t = result.provenance.seconds, result.spec
     cached = (result.details.trained.frozen_layers or result.details).from_cache
@@ -179,13 +182,18 @@ def learn(
         return
     model = _model_of(dataset, base, threads, ())
     guess, beside = model.guess(t, False), _seconds_beside(t)
-    if guess < beside or seconds <= beside:
-        return
-    off = min(_MOST_OFF, max(1 / _MOST_OFF, (seconds - beside) / guess))
-    seen = [*_read_seen(), model.seen_as(t, off)]
+    if guess < beside:
+        said = replace(model.seen_as(t, _bounded((seconds - guess) / beside)), computed=_STARTING)
+    else:
+        said = model.seen_as(t, _bounded((seconds - beside) / guess))
+    seen = [*_read_seen(), said]
     text = "".join(f"{json.dumps(asdict(s))}\n" for s in seen[-_MOST_SEEN:])
     with suppress(OSError):  # a cache that cannot be written costs an estimate, not a study
         cache.replace(_seen_file(), text.encode())
+
+
+def _bounded(off: float) -> float:
+    return min(_MOST_OFF, max(1 / _MOST_OFF, off))
 
 
 def _seconds_beside(t: TrialSpec) -> float:
@@ -228,9 +236,16 @@ class _Model:
         """How long a trial takes; `paid`: what is computed once has been."""
         off, factor = self._correction(t)
         work = off * self.guess(t, paid)
-        fixed = _SECONDS_TO_START + _seconds_beside(t)
-        # Of the fixed part less is unknown.
-        low, high = fixed / 1.5 + work / factor, 1.5 * fixed + work * factor
+        starting = [
+            s.off
+            for s in self.seen
+            if (s.machine, s.computed) == (self.machine, _STARTING)
+            and bool(s.weights) == (t.base is not None)
+        ]
+        off_fixed = statistics.median(starting[-_RECENT:]) if starting else 1.0
+        fixed = _SECONDS_TO_START + off_fixed * _seconds_beside(t)
+        low = fixed / _FACTOR_OF_START + work / factor
+        high = fixed * _FACTOR_OF_START + work * factor
         return Duration(fixed + work, max((fixed + work) / low, high / (fixed + work)))
 
     def guess(self, t: TrialSpec, paid: bool) -> float:
@@ -270,7 +285,9 @@ class _Model:
             s
             for s in self.seen
             # Counting n-grams says nothing of models, nor do models of it.
-            if s.machine == now.machine and bool(s.weights) == bool(now.weights)
+            if s.machine == now.machine
+            and s.computed != _STARTING
+            and bool(s.weights) == bool(now.weights)
         ]
         near = [s for s in here if s.computed == now.computed and _is_near(s.weights, now.weights)]
         own = [s for s in near if s.method == now.method]

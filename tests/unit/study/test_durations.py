@@ -61,8 +61,11 @@ def test_what_a_tiny_model_takes_says_nothing_of_a_large_one(plans: dict[str, st
     for seconds in (5.0, 48.0, 5000.0):  # start-up, a busy machine, a machine that slept
         ran(plans["tiny"], "lora", seconds)
         ran(plans["tiny"], "full", seconds)
-    assert expected(plans["minilm"]) == before
-    assert before["lora"].factor > 2  # nothing is known: said as a range
+    after = expected(plans["minilm"])
+    # But that it starts slowly here, in seconds and no more than so many times.
+    for method, d in after.items():
+        assert d.seconds == pytest.approx(before[method].seconds + 7)
+    assert after["lora"].factor > 2  # nothing is known: said as a range
 
 
 def test_a_trial_is_remembered_as_often_as_it_was_off_within_bounds(
