@@ -119,6 +119,6 @@ def notes(base: Base, specs: Sequence[MethodSpec], label_names: Sequence[str]) -
     )
     said: list[str] = []
     for head, length in asked:
-        said += bases.notes(base, label_names, head=head)
+        said += bases.notes_of_base(base, label_names, head=head)
         said += usable.check_base(base, length, head=head)
     return tuple(dict.fromkeys(said))
