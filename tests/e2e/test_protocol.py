@@ -371,7 +371,7 @@ def test_before_the_run_the_smallest_detectable_difference_is_said(
     assert f"differences of {100 * find:.1f} points of accuracy and more, 4 times of 5" in said.err
     assert "24 test rows, 10% disagreement, as stated" in said.err
     assert "assuming a seed spread of 0.8 points, as fine-tuning usually has" in said.err
-    assert "15 to run, 3 of them to tune" in said.err
+    assert "10 to run, 3 of them to tune, 5 that a run with another seed serves" in said.err
     few = cli("compare", reviews_csv, "--methods", "svm-tfidf,full", "--seeds", 5, "--dry-run")
     assert "with fewer than 6 seeds no method is called better" in few.err
 

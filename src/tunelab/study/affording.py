@@ -61,7 +61,8 @@ def affordable(now: Schedule, seconds: float) -> list[str]:
     """The methods that are expected to be tuned and tried once in so many seconds; the cheapest in
     any case.
     """
-    costs, within = first_answer_seconds(now), []
+    costs = first_answer_seconds(now)
+    within: list[str] = []
     for label in labels_by_cost(now):
         seconds -= sum(costs[label])
         if within and seconds < 0:

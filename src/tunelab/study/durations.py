@@ -153,7 +153,7 @@ def estimate(
         alike = r.spec.train_rows is None and (r.provenance.jobs or 1) == jobs
         if alike and r.provenance.seconds is not None:
             seconds_by_label.setdefault(r.spec.method.label, []).append(r.provenance.seconds)
-    model = _model_of(dataset, base, threads, _read_seen())
+    model = _model_of_study(dataset, base, threads, _read_seen())
     out: dict[str, Duration] = {}
     paid = {r.spec.method.name for r in done}
     for t in todo:
@@ -180,19 +180,21 @@ def learn(
     cached = (result.details.trained.frozen_layers or result.details).from_cache
     if seconds is None or cached or result.provenance.stack:
         return
-    model = _model_of(dataset, base, threads, ())
+    model = _model_of_study(dataset, base, threads, ())
     guess, beside = model.guess(t, False), _seconds_beside(t)
     if guess < beside:
-        said = replace(model.seen_as(t, _bounded((seconds - guess) / beside)), computed=_STARTING)
+        said = replace(
+            model.seen_as(t, _within_bounds((seconds - guess) / beside)), computed=_STARTING
+        )
     else:
-        said = model.seen_as(t, _bounded((seconds - beside) / guess))
+        said = model.seen_as(t, _within_bounds((seconds - beside) / guess))
     seen = [*_read_seen(), said]
     text = "".join(f"{json.dumps(asdict(s))}\n" for s in seen[-_MOST_SEEN:])
     with suppress(OSError):  # a cache that cannot be written costs an estimate, not a study
         cache.replace(_seen_file(), text.encode())
 
 
-def _bounded(off: float) -> float:
+def _within_bounds(off: float) -> float:
     return min(_MOST_OFF, max(1 / _MOST_OFF, off))
 
 
@@ -311,7 +313,7 @@ class _Model:
         return _Seen(self.machine, computed, t.method.name, self.weights if on_base else 0, off)
 
 
-def _model_of(
+def _model_of_study(
     dataset: Dataset, base: bases.Base | None, threads: int | None, seen: Sequence[_Seen]
 ) -> _Model:
     hardware = machine.hardware()

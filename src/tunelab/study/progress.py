@@ -137,15 +137,16 @@ def _tries_to_come(plan: Plan, chosen: Choices) -> tuple[list[TrialSpec], dict[s
 
 
 def _choices(plan: Plan) -> Choices:
+    """What is chosen so far, from tuning.json or the tries on disk."""
     recorded = recorded_methods(plan)
     tuned = [m for m in plan.spec.methods if m.label in plan.spec.tuning.spaces]
-    found = {
+    by_fold = {
         fold: {m.label: settled_entry(plan, recorded, m, fold) for m in tuned}
         for fold in folds_of(plan.spec)
     }
     return {
         fold: {label: e for label, e in by_label.items() if e is not None}
-        for fold, by_label in found.items()
+        for fold, by_label in by_fold.items()
     }
 
 
