@@ -20,7 +20,7 @@ from tunelab.analysis.front import Front, front
 from tunelab.analysis.predicted import predictions_frame
 from tunelab.analysis.probabilities import Probabilities, judge_probabilities
 from tunelab.analysis.slicing import Slices, slice_study
-from tunelab.core import files, study_folder
+from tunelab.core import files, results_table, study_folder
 from tunelab.core.errors import ConfigError, InputError, TrialError
 from tunelab.core.events import Note, Stage
 from tunelab.core.values import Artifact, Dataset, DataSpec, TrialResult
@@ -128,7 +128,7 @@ class Study:
         """One row a trial, as results.csv: method, settings, seed, scores, costs, error."""
         import pandas as pd
 
-        return pd.DataFrame(study_folder.results_rows(self.record.results))
+        return pd.DataFrame(results_table.results_rows(self.record.results))
 
     def history(self) -> pd.DataFrame:
         """Training curves, a row a log line: label, seed, step, epoch, loss, eval_accuracy, ..."""

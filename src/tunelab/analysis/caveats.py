@@ -212,8 +212,15 @@ def _ahead_on_test(summary: Summary) -> bool:
 
 def _caveats_of_cost(record: StudyRecord) -> list[str]:
     """Times that were shared, or measured while other trials ran, are marked in every table."""
-    stacked = [r for r in record.done if r.provenance.stack]
     caveats = []
+    same = [r.spec.method.label for r in record.done if r.provenance.same_run_as]
+    if same:
+        which = joined_by_and(list(dict.fromkeys(same)))
+        caveats.append(
+            f"Nothing in {which} depends on the seed: what is shown for all seeds is one run, and "
+            "its times and memory are of that one."
+        )
+    stacked = [r for r in record.done if r.provenance.stack]
     if stacked:
         which = (
             "All trials" if len(stacked) == len(record.done) else f"{len(stacked)} of the trials"

@@ -215,6 +215,7 @@ def _summary_row(record: StudyRecord, label: str, means: Mapping[tuple[str, str]
         method=method.name,
         settings=_own_settings(record, label),
         n_seeds=len(done),
+        n_runs=sum(r.provenance.same_run_as is None for r in done),
         n_failed=len(trials) - len(done),
         estimates=estimates,
         reasons=reasons,
@@ -295,7 +296,7 @@ def summary_for_display(summary: Summary) -> tuple[list[str], list[list[str]]]:
         [
             r.label,
             *(format_estimate(r.estimates.get(c.name), c.kind) for c in shown),
-            str(r.n_seeds),
+            r.seeds_in_words,
             *([str(r.n_failed)] if failures else []),
         ]
         for r in summary.rows

@@ -348,6 +348,8 @@ def _announce(schedule: Schedule, console: Console) -> None:
     say.append(f"Trials   {_what_is_to_run(schedule)}")
     if schedule.why:
         say.append(f"         {schedule.why}")
+    if spec.budget is not None and schedule.seconds:
+        say.append(f"Budget   {_within_budget(schedule, spec.budget)}")
     say.append(f"Finds    {_finds(schedule.progress)}")
     say.append(f"Folder   {spec.output_dir}")
     say += [f"Reports  to {line}" for line in trackers.where(spec.report_to, spec.output_dir)]
@@ -364,22 +366,53 @@ def _lines_of_limits(plan: Plan) -> list[str]:
 
 def _what_is_to_run(schedule: Schedule) -> str:
     """How many trials, of which kinds, and about how long they take."""
+    from tunelab import study
+    from tunelab.study import final
+
+    progress, spec = schedule.progress, schedule.plan.spec
+    count = study.to_come(progress)
+    number = f"{count.least}" if count.least == count.most else f"{count.least} to {count.most}"
+    if spec.race and count.most:
+        number = f"at most {count.most}"
+    parts = [f"{count.tries} of them to tune"] if count.tries else []
+    if count.least < count.most and not spec.race:
+        parts += ["fewer where tuning chooses what was trained before"]
+    parts += [f"{count.on_fewer_rows} on fewer rows"] if count.on_fewer_rows else []
+    parts += [f"{count.done} already done"] if count.done else []
+    if count.copies:
+        parts.append(f"{count.copies} that a run with another seed serves too")
+    whole = "then the recommended method on all rows"
+    parts += [whole] if spec.parts and (count.most or final.is_to_come(schedule.plan)) else []
+    takes = f": {_how_long(schedule)}" if count.most else ""
+    return f"{', '.join([f'{number} to run', *parts])}{takes}"
+
+
+# An estimate that may be further off than by so many times is said as a range.
+_SURE = 2.0
+
+
+def _how_long(schedule: Schedule) -> str:
+    """How long a schedule takes: about so long, or a range where little is known."""
     from tunelab.analysis.numbers import format_seconds
 
-    progress = schedule.progress
-    todo = {t.trial_id for t in progress.todo}
-    shown = [t.trial_id for t in (*progress.trials, *progress.curve)]
-    seeds = len(progress.plan.spec.tuning.seeds)
-    count = len(progress.todo) + sum(progress.proposals.values()) * seeds
-    tries = count - len(todo.intersection(shown))
-    done = sum(trial_id not in todo for trial_id in shown)
-    parts = [f"{tries} of them to tune"] if tries else []
-    parts += [f"{len(progress.curve)} on fewer rows"] if progress.curve else []
-    parts += [f"{done} already done"] if done else []
-    whole = "then the recommended method on all rows"
-    parts += [whole] if count and progress.plan.spec.parts else []
-    takes = f": about {format_seconds(schedule.total_seconds)}" if count else ""
-    return f"{', '.join([f'{count} to run', *parts])}{takes}"
+    seconds, (least, most) = schedule.total_seconds, schedule.total_range
+    if max(most / seconds, seconds / least) <= _SURE:
+        return f"about {format_seconds(seconds)}"
+    return f"between {format_seconds(least)} and {format_seconds(most)}"
+
+
+def _within_budget(schedule: Schedule, budget: float) -> str:
+    """Which methods the time is expected to suffice for."""
+    from tunelab import study
+    from tunelab.analysis.numbers import format_seconds
+
+    within = study.affordable(schedule, budget)
+    beyond = [m.label for m in schedule.progress.methods if m.label not in within]
+    no_time = f"; no time is expected for {', '.join(beyond)}" if beyond else ""
+    return (
+        f"{format_seconds(budget)}: the cheapest first, {within[0]} in any case; expected to be "
+        f"compared: {', '.join(within)}{no_time}"
+    )
 
 
 def _tuning_lines(progress: Progress) -> list[str]:

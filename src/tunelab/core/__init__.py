@@ -4,6 +4,7 @@ values        what rooms hand to each other: data sets, trials, results, estimat
 details       what a result says beside its scores: how it was trained, where it comes from
 errors        every exception a user may see
 study_folder  the paths and formats of a study
+results_table  its trials as rows, and results.csv
 cards         what study.yaml and data.json hold, key by key
 text_lengths  what limits in tokens cut of a study's texts, as lengths.json holds it
 artifact      the files and hashes of a saved classifier

@@ -286,7 +286,8 @@ class Provenance(ReadByKey):
 
     `jobs`: so many ran at a time; `measured_alone` where that is one. `stack`: trained in one pass
     with so many, so that times are a share and peak memory is of all. `dataset`: fingerprint of its
-    content. `started`: an ISO time; `seconds` from then to its end.
+    content. `started`: an ISO time; `seconds` from then to its end. `same_run_as`: the id of the
+    trial that it is a copy of, where nothing depends on the seed.
     """
 
     tunelab: str | None = None
@@ -302,6 +303,7 @@ class Provenance(ReadByKey):
     seeds: Seeds | None = None
     started: str | None = None
     seconds: float | None = None
+    same_run_as: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """As it lies on disk; what can be missing by its nature stands there as null."""

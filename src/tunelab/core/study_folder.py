@@ -19,7 +19,6 @@ A trial folder appears whole or not at all: it is written beside its place and r
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import shutil
@@ -72,14 +71,12 @@ __all__ = [
     "read_rows",
     "read_study",
     "remove_extra",
-    "results_rows",
     "spec_from_json",
     "spec_of",
     "sweep",
     "trial_dir",
     "update_study",
     "write_extra",
-    "write_results_csv",
     "write_rows",
     "write_trial",
 ]
@@ -403,8 +400,9 @@ def read_study(directory: Path) -> StudyRecord:
     data: DataCard = _read_json_file(directory / "data.json")
     _check_keys(directory / "study.yaml", settings, StudySettings)
     _check_keys(directory / "data.json", data, DataCard)
-    trials = [read_result(directory, i) for i in settings["trials"]]
-    curve = [read_result(directory, i) for i in settings["curve"]]
+    labels = settings.get("labels", {})
+    trials = [_result_as(directory, i, labels.get(i)) for i in settings["trials"]]
+    curve = [_result_as(directory, i, labels.get(i)) for i in settings["curve"]]
     ids = (*settings["trials"], *settings["curve"])
     return StudyRecord(
         directory=directory,
@@ -417,10 +415,15 @@ def read_study(directory: Path) -> StudyRecord:
     )
 
 
+def _result_as(directory: Path, trial_id: str, label: str | None) -> TrialResult | None:
+    result = read_result(directory, trial_id)
+    return result if result is None or label is None else result.called(label)
+
+
 def _check_keys(path: Path, content: object, kind: type[StudySettings | DataCard]) -> None:
-    """Raise ArtifactError where a study's file is not whole; what came later may be missing."""
+    """Raise ArtifactError where a study's file is not whole; it may be without what is newer."""
     there = content if isinstance(content, dict) else {}
-    lacks = [key for key in kind.__annotations__ if key not in (*there, "folds", "id_column")]
+    lacks = [key for key in kind.__annotations__ if key not in there and key not in _NEWER]
     if lacks:
         raise ArtifactError(
             f"{path}: expected all that a study is written with, found none of {', '.join(lacks)}. "
@@ -428,6 +431,8 @@ def _check_keys(path: Path, content: object, kind: type[StudySettings | DataCard
         )
 
 
+# Keys that studies were written without before they existed.
+_NEWER = ("folds", "labels", "id_column")
 # What a study may hold beside its trials, each a JSON file of that name.
 EXTRAS = ("tuning", "race", "curves", "gate", "lengths", "behaviour", "looks", "final")
 
@@ -458,42 +463,3 @@ def update_study(directory: Path, **values: object) -> None:
     content = {**yaml.safe_load(text), **values}
     body = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
     write_text(path, head + body)
-
-
-def results_rows(results: Sequence[TrialResult]) -> list[dict[str, object]]:
-    """One flat row a trial, every row with the same keys, as in results.csv."""
-    setting_names = list(dict.fromkeys(k for r in results for k in r.spec.method.settings))
-    score_names = sorted({k for r in results for k in r.scores})
-    rows = []
-    for r in results:
-        settings = r.spec.method.settings
-        row: dict[str, object] = {
-            "trial_id": r.spec.trial_id,
-            "method": r.spec.method.name,
-            "label": r.spec.method.label,
-            "base": r.spec.base.name if r.spec.base else None,
-            **{k: _csv_cell(settings.get(k)) for k in setting_names},
-            "seed": r.spec.seed,
-            **({f"fold_{k}": v for k, v in asdict(r.spec.fold).items()} if r.spec.fold else {}),
-            "train_rows": r.spec.train_rows,
-            "status": r.status,
-            **{k: r.scores.get(k) for k in score_names},
-            **{f.name: getattr(r.cost, f.name) for f in fields(Cost)},
-            "error": r.error,
-        }
-        rows.append(row)
-    return rows
-
-
-def _csv_cell(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, list | dict | tuple) else value
-
-
-def write_results_csv(path: Path, results: Sequence[TrialResult]) -> None:
-    """Write results.csv: a header and one row a trial. Missing values are empty cells."""
-    rows = results_rows(results)
-    out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else ["trial_id"])
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, out.getvalue())

@@ -329,6 +329,8 @@ def _group(name: str) -> str:
 def _method_facts(row: verdict.Row) -> str:
     settings = ", ".join(f"{k}={v}" for k, v in row.settings.items())
     seeds = counted(row.n_seeds, "seed")
+    if row.n_runs not in (None, row.n_seeds):
+        seeds = f"{seeds}, {counted(row.n_runs or 0, 'run')}"
     failed = f"{row.n_failed} failed" if row.n_failed else ""
     return " · ".join(part for part in (settings, seeds, failed) if part)
 

@@ -30,6 +30,7 @@ from tunelab.study.schedule import OnStudyEvent
 __all__ = [
     "hand_over",
     "check_output_dir",
+    "is_to_come",
     "shipped",
     "train_final",
     "train_on_all_rows",
@@ -67,6 +68,17 @@ def train_final(
         before = [i for i in final_ids(record) if i != spec.trial_id]
         study_folder.write_extra(folder, "final", {"trials": [*before, spec.trial_id]})
     return result
+
+
+def is_to_come(plan: Plan) -> bool:
+    """Whether a cross-fitted study whose trials have run still has to train what it recommends."""
+    folder = plan.spec.output_dir
+    record = study_folder.read_study(folder)
+    spec = _spec_of_final(plan, record, summarise(record), None)
+    if spec is None:
+        return False
+    known = study_folder.read_result(folder, spec.trial_id)
+    return known is None or known.status != "done"
 
 
 def train_on_all_rows(directory: Path, method: str | None, on_event: OnStudyEvent) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "grid_tries",
     "plan",
     "start_settings",
+    "trial_of",
     "tries_of",
 ]
 

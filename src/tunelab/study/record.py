@@ -70,7 +70,16 @@ def write(progress: Progress, command: str) -> None:
             study_folder.remove_extra(folder, name)
 
 
-def trial_ids_of(progress: Progress) -> dict[str, list[str]]:
-    """What study.yaml says of the trials that the study shows."""
+def trial_ids_of(progress: Progress) -> dict[str, object]:
+    """What study.yaml says of the trials that the study shows: their ids, and what those are called
+    now that ran under another label.
+    """
     shown = {"trials": progress.trials, "curve": progress.curve}
-    return {name: [t.trial_id for t in trials] for name, trials in shown.items()}
+    labels = {
+        t.trial_id: t.method.label
+        for trials in shown.values()
+        for t in trials
+        if t.trial_id in progress.renamed
+    }
+    ids = {name: [t.trial_id for t in trials] for name, trials in shown.items()}
+    return {**ids, "labels": labels}

@@ -6,6 +6,7 @@ file, flags, `--set`.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -209,10 +210,12 @@ _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\
 def _race_budget(study: StudyFile, race: bool, methods: int, faults: Faults) -> float | None:
     """Seconds of a race's budget; what stands in a race's way are faults."""
     seconds = None if study.budget is None else _seconds_of(study.budget)
-    if study.budget is not None and not seconds:
+    if study.budget is not None and not (seconds and 0 < seconds < math.inf):
         faults.add(
-            f"budget: expected a duration such as 90s, 20m or 1h30m, found {study.budget!r}."
+            "budget: expected a duration above 0, such as 90s, 20m or 1h30m, found "
+            f"{study.budget!r}."
         )
+        seconds = None
     if race and study.metric != "accuracy":
         faults.add(
             f"race: a race is decided row by row, by accuracy; the metric is {study.metric}. Leave "

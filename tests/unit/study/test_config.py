@@ -270,7 +270,13 @@ def test_a_label_that_yaml_reads_as_a_number_is_a_text(tmp_path: Path) -> None:
         ("tuning: {seeds: 0}", "tuning.seeds: expected a number from 1"),
         ("train_sizes: [50, many]", "train_sizes"),
         ("train_sizes: 50,x", "train_sizes: expected numbers of rows and all"),
-        ("budget: soon", "budget: expected a duration such as 90s, 20m or 1h30m, found 'soon'"),
+        *(
+            (
+                f"budget: {given}",
+                "budget: expected a duration above 0, such as 90s, 20m or 1h30m, found",
+            )
+            for given in ("soon", "-5", "0", "0s", ".nan", ".inf", "yes", "-5s", "''", "1e999")
+        ),
         ("race: true\nmetric: f1_macro", "race: a race is decided row by row, by accuracy"),
         ("race: true\nmethods: [svm]", "race: expected two or more methods"),
         ("disagreement: 2", "disagreement: expected less than 1"),
