@@ -89,7 +89,7 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     classifier = _loaded(artifact, given)
     for note in classifier.notes:
         click.echo(note, err=True)
-    seen = _Seen(classifier)
+    seen = _TextsSeen(classifier)
     if source is not None and output is not None:
         write.write_windows(
             output,
@@ -138,7 +138,7 @@ def _loaded(artifact: Path, given: Mapping[str, object]) -> TextClassifier:
 
 
 @dataclass(slots=True)
-class _Seen:
+class _TextsSeen:
     """Counts what is to be said of all texts at the end: those without words, those cut."""
 
     classifier: TextClassifier
@@ -208,7 +208,7 @@ def _with_predictions(
     window: TextTable,
     every_class: bool,
     classifier: TextClassifier,
-    seen: _Seen | None = None,
+    seen: _TextsSeen | None = None,
 ) -> dict[str, list[Any]]:
     """A window's columns with label and probability added, and with that of `every_class`.
 

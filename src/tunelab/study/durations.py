@@ -203,7 +203,7 @@ def _seconds_beside(t: TrialSpec) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _PastRun:
     """How many times longer than guessed the work of a trial took: on which machine and threads,
     how it was computed (architecture, engine and precision asked for), by which method, on a base
     of so many weights.
@@ -232,7 +232,7 @@ class _Model:
     layers_width: tuple[int, int]
     speed: float
     machine: str
-    seen: Sequence[_Seen]
+    seen: Sequence[_PastRun]
 
     def duration(self, t: TrialSpec, paid: bool) -> Duration:
         """How long a trial takes; `paid`: what is computed once has been."""
@@ -305,16 +305,16 @@ class _Model:
                 return middle, max(factor, min(apart, _FACTOR_OF_GUESS))
         return 1.0, _FACTOR_OF_GUESS
 
-    def seen_as(self, t: TrialSpec, off: float) -> _Seen:
+    def seen_as(self, t: TrialSpec, off: float) -> _PastRun:
         """That the work of a trial took so many times longer than guessed."""
         on_base = self.base if t.base is not None else None
         asked = [str(t.method.settings.get(k, "")) for k in ("engine", "precision")]
         computed = "/".join((on_base.model_type if on_base else "none", *asked))
-        return _Seen(self.machine, computed, t.method.name, self.weights if on_base else 0, off)
+        return _PastRun(self.machine, computed, t.method.name, self.weights if on_base else 0, off)
 
 
 def _model_of_study(
-    dataset: Dataset, base: bases.Base | None, threads: int | None, seen: Sequence[_Seen]
+    dataset: Dataset, base: bases.Base | None, threads: int | None, seen: Sequence[_PastRun]
 ) -> _Model:
     hardware = machine.hardware()
     named = f"{hardware.processor}/{hardware.cores}/{threads or 'all'}"
@@ -333,7 +333,7 @@ def _seen_file() -> Path:
     return cache.machine_folder() / "durations.jsonl"
 
 
-def _read_seen() -> tuple[_Seen, ...]:
+def _read_seen() -> tuple[_PastRun, ...]:
     """What this machine has seen; lines that cannot be read are left out."""
     try:
         lines = _seen_file().read_text(encoding="utf-8", errors="replace").splitlines()
@@ -342,9 +342,9 @@ def _read_seen() -> tuple[_Seen, ...]:
     return tuple(s for line in lines if (s := _seen_in(line)) is not None)
 
 
-def _seen_in(line: str) -> _Seen | None:
+def _seen_in(line: str) -> _PastRun | None:
     try:
-        seen = _Seen(**json.loads(line))
+        seen = _PastRun(**json.loads(line))
         sound = 1 / _MOST_OFF <= seen.off <= _MOST_OFF and seen.weights >= 0
     except (ValueError, TypeError):
         return None
