@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tunelab.cli.options import FOLDER, json_option, print_json, trust_option
+from tunelab.cli.options import FOLDER, json_option, moved_option, print_json, trust_option
 from tunelab.core.errors import ArtifactError, InputError
 
 if TYPE_CHECKING:
@@ -107,12 +107,14 @@ class Evaluation:
 )
 @click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed).")
 @click.option("--label-column", metavar="NAME", help="Column of the labels (else guessed).")
+@moved_option
 @trust_option
 @json_option
 def evaluate_command(
     artifacts: tuple[Path, ...],
     source: str,
     part: str,
+    model: str | None,
     trust_remote_code: bool | None,
     as_json: bool,
     **columns: str | None,
@@ -125,12 +127,17 @@ def evaluate_command(
     """
     from tunelab import api, data
     from tunelab.core.values import DataSpec
+    from tunelab.models import foreign
 
     names = [str(a) for a in artifacts]
     if len(set(names)) < len(names):
         raise InputError("evaluate: a folder is given twice. Give each classifier once.")
     folders = _one_classifier_each(names)
-    loaded = {n: api.load(f, trust_remote_code=bool(trust_remote_code)) for n, f in folders.items()}
+    trusted = bool(trust_remote_code)
+    loaded = {
+        n: api.load(f, model=model if foreign.needs_base(f) else None, trust_remote_code=trusted)
+        for n, f in folders.items()
+    }
     given = {k: v for k, v in columns.items() if v is not None}
     dataset = data.load(DataSpec(source, **given))  # type: ignore[arg-type]
     evaluation = _evaluated(loaded, _evaluated_rows(dataset.parts, part), dataset.label_names)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunelab.cli.options import FOLDER, trust_option
+from tunelab.cli.options import FOLDER, moved_option, trust_option
 from tunelab.core.errors import InputError
 from tunelab.core.words import free_name
 
@@ -50,6 +50,7 @@ __all__ = [
     is_flag=True,
     help="Divide scores by the temperature fitted on validation: same labels, truer probabilities.",
 )
+@moved_option
 @trust_option
 def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     """Label texts with a trained classifier: a folder from `train`, a trial, or a study (its best).
@@ -79,7 +80,8 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     source = None
     if file is not None:
         source = data.open_texts(file, given["text_column"], given["encoding"])
-    loaded = api.load(artifact, trust_remote_code=bool(given["trust_remote_code"]))
+    trusted = bool(given["trust_remote_code"])
+    loaded = api.load(artifact, model=given["model"], trust_remote_code=trusted)
     if given["calibrated"]:
         loaded = loaded.calibrated()
     classifier = loaded.computing_in(given["precision"])

@@ -94,7 +94,9 @@ def read_manifest(directory: Path) -> Artifact:
     if not path.is_file():
         if not directory.is_dir():
             near = (
-                [p.name for p in directory.parent.glob("*/")] if directory.parent.is_dir() else []
+                [p.name for p in directory.parent.glob("[!.]*/")]
+                if directory.parent.is_dir()
+                else []
             )
             hint = suggest(directory.name, sorted(near), what="Folders beside it") if near else ""
             raise ArtifactError(f"{directory}: there is no such folder.{hint}")

@@ -24,6 +24,7 @@ from tunelab.models.weights import listing, refuse_not_finite, tensors, weight_f
 
 __all__ = [
     "BUNDLED",
+    "IF_IT_MOVED",
     "Base",
     "Quantization",
     "check_length",
@@ -40,6 +41,8 @@ __all__ = [
 
 BUNDLED = "minilm"
 _BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+# Said wherever the base of something saved is not there, or is another.
+IF_IT_MOVED = " If it lies elsewhere now, say where: --model FOLDER (in Python model=...)."
 _BUNDLED_ALIASES = (BUNDLED, "all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2")
 # What classification needs from a hub repository: no pickles, no other frameworks' weights.
 _TOKENIZER = (
@@ -174,12 +177,14 @@ def resolve_exactly(ref: BaseRef, wanted_by: Path, trust_remote_code: bool = Fal
     try:
         base = resolve(ref.name, bool(ref.code_sha256))
     except ModelError as e:
-        raise ArtifactError(f"{wanted_by}: needs the base that it was trained on. {e}") from e
+        raise ArtifactError(
+            f"{wanted_by}: needs the base that it was trained on. {e}{IF_IT_MOVED}"
+        ) from e
     if base.ref.sha256 != ref.sha256:
         raise ArtifactError(
-            f"{wanted_by}: trained on {ref.name} with weights {ref.sha256[:12]}..., but the one "
-            f"found here has {base.ref.sha256[:12]}.... On another base it would predict nonsense: "
-            "put the original back."
+            f"{wanted_by}: trained on weights {ref.sha256[:12]}..., but those of {ref.name}, as it "
+            f"is here, are {base.ref.sha256[:12]}.... On another base it would predict nonsense: "
+            f"put the original back.{IF_IT_MOVED}"
         )
     # Hashed anew: the file may have changed since this process first looked.
     if ref.code_sha256 and _code_sha256(base.path) != ref.code_sha256:
@@ -364,7 +369,7 @@ def _local_or_hub(name: str, code: bool = False) -> Path:
     repo, _, revision = name.partition("@")
     looks_like_path = name.startswith((".", "/", "~")) or repo.count("/") > 1
     if looks_like_path:
-        near = [p.name for p in local.parent.glob("*/")] if local.parent.is_dir() else []
+        near = [p.name for p in local.parent.glob("[!.]*/")] if local.parent.is_dir() else []
         hint = suggest(local.name, sorted(near), what="Folders beside it") if near else ""
         raise ModelError(
             f"Model folder {name}: there is no such folder.{hint} "

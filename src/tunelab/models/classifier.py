@@ -88,10 +88,14 @@ class TransformerClassifier:
         from peft import PeftModel
 
         adapter = isinstance(self.model, PeftModel)
+        if adapter:
+            self._name_base_for_peft()
         with pretrained.quiet():  # peft looks for the base's card on the hub, and says so
             self.model.save_pretrained(directory, safe_serialization=True)
         self._save_tokenizer(directory)
         if adapter:
+            # peft's card is an empty form, with the folder of the base; a study writes its own.
+            (directory / "README.md").unlink(missing_ok=True)
             # Beside an adapter, the config carries label names and count for whoever loads it.
             self.model.get_base_model().config.save_pretrained(directory)
         seal(
@@ -106,6 +110,11 @@ class TransformerClassifier:
                 **({"precision": self.precision} if self.precision == "float32" else {}),
             },
         )
+
+    def _name_base_for_peft(self) -> None:
+        """Not by the folder that it was found in: that of an environment, or of the hub's cache."""
+        for config in self.model.peft_config.values():
+            config.base_model_name_or_path, config.revision = self.base.elsewhere
 
     def _save_tokenizer(self, directory: Path) -> None:
         """With the length that texts are cut at: elsewhere nobody else tells it."""

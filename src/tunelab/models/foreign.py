@@ -19,7 +19,9 @@ __all__ = [
     "ADAPTER",
     "WEIGHTS",
     "find_artifact",
+    "needs_base",
     "open_folder",
+    "with_base_at",
 ]
 
 
@@ -39,6 +41,8 @@ LEFTOVERS = frozenset(
 )
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
 _LONGEST_NAME = 512
+# Kinds of artifacts that name their base and do not hold it.
+_ON_A_BASE = frozenset({"adapter", "svm"})
 
 
 def find_artifact(folder: Path | str) -> Path:
@@ -48,27 +52,58 @@ def find_artifact(folder: Path | str) -> Path:
     return inner if not (folder / artifact.MANIFEST).exists() and inner.is_dir() else folder
 
 
-def open_folder(folder: Path | str, base: bases.Base | None = None) -> Artifact:
+def open_folder(
+    folder: Path | str, base: bases.Base | None = None, *, model: str | None = None
+) -> Artifact:
     """Open what tunelab saved, or describe what peft or transformers saved (on `base`, if given).
 
-    Raises ArtifactError for anything else, for altered files and for pickles, by name.
+    `model`: where the base lies now, a folder or a hub id (`with_base_at`). Raises ArtifactError
+    for anything else, for altered files and for pickles, by name.
     """
     directory = find_artifact(folder)
     if (directory / artifact.MANIFEST).is_file():
-        return artifact.open_artifact(directory)
+        return with_base_at(artifact.open_artifact(directory), model)
     if (directory / ADAPTER).is_file():
-        return _adapter(directory, base)
+        return _adapter(directory, base, model)
     if (directory / "config.json").is_file():
-        return _model(directory)
+        return with_base_at(_model(directory), model)
     return artifact.open_artifact(directory)  # says what was expected and what is there
 
 
-def _adapter(directory: Path, base: bases.Base | None) -> Artifact:
+def needs_base(folder: Path | str) -> bool:
+    """Whether what a folder holds is computed on a base that lies elsewhere."""
+    directory = find_artifact(folder)
+    if (directory / artifact.MANIFEST).is_file():
+        return artifact.read_manifest(directory).manifest["kind"] in _ON_A_BASE
+    return (directory / ADAPTER).is_file()
+
+
+def with_base_at(opened: Artifact, model: str | None) -> Artifact:
+    """The artifact with its base found at `model`; as it is for None.
+
+    Whoever loads it then checks the weights there against the hash that they were trained on.
+    Raises ArtifactError for a classifier that needs no base.
+    """
+    if model is None:
+        return opened
+    manifest = opened.manifest.copy()
+    base = manifest.get("base")
+    if manifest["kind"] not in _ON_A_BASE or base is None:
+        raise ArtifactError(
+            f"{opened.directory}: of the kind {manifest['kind']}, which needs no base. "
+            "Leave --model out."
+        )
+    local = Path(model).expanduser()
+    manifest["base"] = {**base, "name": str(local.resolve()) if local.is_dir() else model}
+    return Artifact(opened.directory, manifest)
+
+
+def _adapter(directory: Path, base: bases.Base | None, model: str | None) -> Artifact:
     artifact.refuse_pickles(directory, LEFTOVERS)
     config = _json(directory / ADAPTER)
     if not (directory / WEIGHTS).is_file():
         raise ArtifactError(f"{directory}: expected {WEIGHTS} beside {ADAPTER}, found none.")
-    base = base or _base_of(directory, config)
+    base = base or _base_of(directory, config, model)
     classes = _classes(directory)
     said = _json(directory / "config.json") if (directory / "config.json").is_file() else {}
     notes = [f"Written by peft, not by tunelab: base {base.ref.name}, weights not checked."]
@@ -148,19 +183,21 @@ def _json(path: Path) -> Mapping[str, object]:
     return value
 
 
-def _base_of(directory: Path, config: Mapping[str, object]) -> bases.Base:
-    name = config.get("base_model_name_or_path")
+def _base_of(directory: Path, config: Mapping[str, object], model: str | None) -> bases.Base:
+    name = model or config.get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
         raise ArtifactError(
             f"{directory}: {ADAPTER} does not name its base (base_model_name_or_path). "
             "Write its folder or hub id there."
         )
-    revision = config.get("revision")
+    revision = None if model else config.get("revision")
     local = Path(name).expanduser().is_dir()
     try:
         return bases.resolve(f"{name}@{revision}" if revision and not local else name)
     except ModelError as e:
-        raise ArtifactError(f"{directory}: needs the base that it was trained on. {e}") from e
+        raise ArtifactError(
+            f"{directory}: needs the base that it was trained on. {e}{bases.IF_IT_MOVED}"
+        ) from e
 
 
 def _classes(directory: Path) -> int:

@@ -105,14 +105,17 @@ def _checked(texts: Sequence[str] | str) -> list[str]:
     return texts
 
 
-def open_classifier(directory: Path | str, trust_remote_code: bool = False) -> TextClassifier:
+def open_classifier(
+    directory: Path | str, trust_remote_code: bool = False, model: str | None = None
+) -> TextClassifier:
     """Load the artifact in a folder (or in its `artifact` folder, for a trial's folder).
 
+    `model`: where its base lies now, if not where it was; its weights must be the same by hash.
     What plain peft or transformers saved is loaded too; `notes` then says what was decided.
     Raises ArtifactError where there is none, where a file or the base was altered, and where the
     model needs Python code of its own unless `trust_remote_code` allows it.
     """
-    artifact = foreign.open_folder(directory)
+    artifact = foreign.open_folder(directory, model=model)
     kind = artifact.manifest["kind"]
     if kind in {"svm", "svm-tfidf"}:
         from tunelab.models import linear
