@@ -112,6 +112,7 @@ class Evaluation:
 @json_option
 def evaluate_command(
     artifacts: tuple[Path, ...],
+    *,
     source: str,
     part: str,
     model: str | None,

@@ -56,8 +56,9 @@ def combine(
     """Write one LoRA adapter from several, weighted, as peft's add_weighted_adapter makes it.
 
     All need the same base (at `model`, where it moved) and the same label names. Their heads,
-    which peft does not combine, are averaged: sum(w_i head_i) / sum(w_i). `density` in (0, 1] is the share of entries that ties
-    (Yadav et al. 2023) and dare_ties (Yu et al. 2024) keep; dare_ties drops at random, seed 0.
+    which peft does not combine, are averaged: sum(w_i head_i) / sum(w_i). `density` in (0, 1] is
+    the share of entries that ties (Yadav et al. 2023) and dare_ties (Yu et al. 2024) keep;
+    dare_ties drops at random, seed 0.
     The change reported is that of the written adapter against the one in memory.
     """
     _check_asked(parts, combination_type, density)

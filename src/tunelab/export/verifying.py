@@ -37,7 +37,8 @@ def verify(
 
     Pickles, checksums, files that nobody listed, readable tensors, the base's hash, and that every
     tensor is there and has its place. `model`: where the base lies now, if it moved. A base with
-    Python code of its own is a fault unless `trust_remote_code` allows it. Raises ArtifactError only where the folder is no artifact.
+    Python code of its own is a fault unless `trust_remote_code` allows it. Raises ArtifactError
+    only where the folder is no artifact.
     """
     directory = foreign.find_artifact(folder)
     ours = (directory / MANIFEST).is_file()

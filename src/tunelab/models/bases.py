@@ -294,15 +294,29 @@ def matrices(base: Base) -> dict[str, tuple[int, ...]]:
     }
 
 
+# More than any model has; each is built before anybody could see that the files lack it.
+_MOST_LAYERS = 10_000
+
+
 def _refuse_odd_sizes(name: str, config: Mapping[str, object]) -> None:
-    """A size below one is no model's; transformers would build something of it all the same."""
+    """A size below one, or layers without end, are no model's; transformers would build something
+    of them all the same.
+    """
+    said = config.get("architectures")
+    if said is not None and not (isinstance(said, list) and all(isinstance(a, str) for a in said)):
+        raise ModelError(
+            f"Model {name}: architectures is {str(said)[:40]} in its config.json, expected a list "
+            "of names. Give the config.json that was saved with the weights."
+        )
     keys = [f.keys for f in FAMILIES.values()]
     sizes = {getattr(k, n) for k in keys for n in ("layers", "width", "heads", "vocabulary")}
     for key in sorted(sizes & config.keys()):
         value = config[key]
-        if isinstance(value, int | float) and value < 1:
+        most = _MOST_LAYERS if key in {k.layers for k in keys} else math.inf
+        if isinstance(value, int | float) and not 1 <= value <= most:
+            expected = "above 0" if value < 1 or most == math.inf else f"from 1 to {most:,}"
             raise ModelError(
-                f"Model {name}: {key} is {value} in its config.json, expected a number above 0. "
+                f"Model {name}: {key} is {value} in its config.json, expected a number {expected}. "
                 "Give the config.json that was saved with the weights."
             )
 

@@ -24,7 +24,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from tunelab.core.errors import ArtifactError, ModelError, TrialError
-from tunelab.models import anatomy, complete, heads, weights
+from tunelab.models import anatomy, complete, heads, tokenizer_probe, weights
 from tunelab.models.bases import Base, Quantization
 from tunelab.models.families import A_DECODER, AN_ENCODER, FAMILIES, USUAL_HEADS
 
@@ -107,6 +107,7 @@ def load_tokenizer_from(
     """As `load_tokenizer`, from any folder."""
     # Our processes fork before tokenizers starts threads; its warning about that does not apply.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    tokenizer_probe.refuse_endless(name, Path(path))
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
@@ -435,8 +436,8 @@ def load_adapter(
 
         try:
             wrapped = PeftModel.from_pretrained(model, directory)
-        except (RuntimeError, ValueError, KeyError) as e:
-            reason = str(e).strip().splitlines()[0]
+        except Exception as e:  # whatever its config leads peft into
+            reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
             raise ArtifactError(
                 f"{directory}: the adapter does not fit its base ({reason})."
             ) from e

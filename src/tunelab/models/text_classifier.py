@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.core.artifact import refuse_lacking
 from tunelab.core.errors import ArtifactError, DataError
 from tunelab.core.values import Artifact, Classifier
 from tunelab.core.words import check_unicode
@@ -116,6 +117,7 @@ def open_classifier(
     model needs Python code of its own unless `trust_remote_code` allows it.
     """
     artifact = foreign.open_folder(directory, model=model)
+    refuse_lacking(artifact)
     kind = artifact.manifest["kind"]
     if kind in {"svm", "svm-tfidf"}:
         from tunelab.models import linear
