@@ -6,7 +6,9 @@ What their folders do not say is decided here and noted in the manifest under "n
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 
 from tunelab.core import artifact
@@ -14,6 +16,8 @@ from tunelab.core.errors import ArtifactError, ModelError
 from tunelab.core.values import Artifact, Manifest
 from tunelab.models import bases
 from tunelab.models.heads import LAST_LAYER, labels_in
+from tunelab.models.names import is_within
+from tunelab.models.weights import tensors
 
 __all__ = [
     "ADAPTER",
@@ -104,13 +108,15 @@ def _adapter(directory: Path, base: bases.Base | None, model: str | None) -> Art
     if not (directory / WEIGHTS).is_file():
         raise ArtifactError(f"{directory}: expected {WEIGHTS} beside {ADAPTER}, found none.")
     base = base or _base_of(directory, config, model)
-    classes = _classes(directory)
+    classes = _classes(directory, config)
     said = _json(directory / "config.json") if (directory / "config.json").is_file() else {}
     notes = [f"Written by peft, not by tunelab: base {base.ref.name}, weights not checked."]
     names = _label_names(said, classes)
     if names is None:
         names = _numbered(classes)
         notes.append(f"Label names are not in the folder: {', '.join(names)}.")
+    if (unknown := _unknown_here(config)) is not None:
+        notes.append(unknown)
     own = any((directory / n).is_file() for n in _TOKENIZER_FILES)
     if not own:
         notes.append("No tokenizer in the folder: the base's is used.")
@@ -200,19 +206,41 @@ def _base_of(directory: Path, config: Mapping[str, object], model: str | None) -
         ) from e
 
 
-def _classes(directory: Path) -> int:
-    """Rows of the head's last layer in the adapter's file."""
-    from safetensors import SafetensorError, safe_open
+def _unknown_here(config: Mapping[str, object]) -> str | None:
+    """What a newer peft wrote that the one that is installed leaves out, as a note."""
+    from importlib.metadata import version
 
-    try:
-        with safe_open(directory / WEIGHTS, "np") as file:
-            rows = [
-                file.get_slice(k).get_shape()[0]
-                for k in file.keys()  # noqa: SIM118  no mapping, though it has keys
-                if LAST_LAYER.search(k)
-            ]
-    except SafetensorError as e:
-        raise ArtifactError(f"{directory / WEIGHTS}: not a safetensors file ({e}).") from e
+    installed, written = version("peft"), str(config.get("peft_version") or "0")
+    if _numbers(written) <= _numbers(installed):
+        return None
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
+
+    kind = str(config.get("peft_type"))
+    known = PEFT_TYPE_TO_CONFIG_MAPPING.get(PeftType.__members__.get(kind))  # type: ignore[call-overload]
+    more = sorted(config.keys() - {f.name for f in fields(known)}) if known else []
+    left_out = f": {', '.join(more)} left out" if more else ""
+    return f"Written by peft {written}, newer than the {installed} that reads it here{left_out}."
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in re.findall(r"\d+", version)[:3])
+
+
+def _classes(directory: Path, config: Mapping[str, object]) -> int:
+    """Rows of the head's last layer in the adapter's file.
+
+    The usual names go first. By another name, it is of the modules that were saved in full the
+    matrix with the fewest rows.
+    """
+    shapes = {
+        name: entry["shape"] for name, entry in tensors(str(directory), directory / WEIGHTS).items()
+    }
+    rows = [shape[0] for name, shape in shapes.items() if LAST_LAYER.search(name)]
+    if not rows:
+        saved = config.get("modules_to_save")
+        heads = [str(m) for m in saved] if isinstance(saved, list) else []
+        others = [s[0] for n, s in shapes.items() if len(s) == 2 and is_within(n, heads)]
+        rows = [min(others)] if others else []
     if not rows:
         raise ArtifactError(
             f"{directory}: {WEIGHTS} holds no classification head (classifier or score), so its "
