@@ -229,7 +229,9 @@ def _say_made(made: Made, what: str, as_json: bool) -> None:
         return
     for note in made.notes:
         click.echo(note, err=True)
-    click.echo(f"{what} into {out}: {made.change.sentence}.")
+    # A combination need not be as anything before: its notes compare it with its parts.
+    changed = f": {made.change.sentence}" if what == "Merged" else ""
+    click.echo(f"{what} into {out}{changed}.")
     click.echo(f'Try it: tunelab predict {shlex.quote(str(out))} "your text"')
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tunelab.core.artifact import open_artifact, seal_again
 from tunelab.core.errors import ArtifactError, suggest
@@ -67,11 +68,12 @@ def combine(
     configs = [adapter_config(a) for a in adapters]
     _check_alike(adapters, configs)
     with new_folder(out_dir, [a.directory for a in adapters]) as (staging, out):
-        classifier, notes = _combined(
+        sample = sample_texts()
+        classifier, labels, notes = _combined(
             adapters, weights, combination_type, density, trust_remote_code
         )
-        sample = sample_texts()
         in_memory = exact_scores(classifier, sample)
+        notes += _agreement(adapters, labels, in_memory.argmax(axis=1))
         classifier.save(staging)
         change = change_of(in_memory, scores_of(staging, sample, trust_remote_code))
         if not change.acceptable:
@@ -169,12 +171,16 @@ def _combined(
     how: str,
     density: float | None,
     trusted: bool,
-) -> tuple[TransformerClassifier, tuple[str, ...]]:
-    """Load all adapters onto one base and leave only their combination, called "default"."""
+) -> tuple[TransformerClassifier, list[NDArray[np.int64]], tuple[str, ...]]:
+    """Load all adapters onto one base and leave only their combination, called "default".
+
+    Also the label that each of them gives to each sample text, and notes.
+    """
     ref = BaseRef(**adapters[0].manifest["base"])
     base = bases.resolve_exactly(ref, adapters[0].directory, trusted)
     # Each is checked by itself first: peft would fill what is missing with random numbers.
     classifiers = [load_on(base, in_float(a)) for a in adapters]
+    labels = [exact_scores(c, sample_texts()).argmax(axis=1) for c in classifiers]
     with pretrained.quiet():
         from peft import PeftModel
 
@@ -208,7 +214,19 @@ def _combined(
     model.eval().requires_grad_(False)
     lengths = [c.max_length for c in classifiers]
     whole = replace(classifiers[0], model=model, max_length=max(lengths))
-    return whole, _combination_notes(adapters, weights, lengths)
+    return whole, labels, _combination_notes(adapters, weights, lengths)
+
+
+def _agreement(
+    adapters: Sequence[Artifact],
+    labels: Sequence[NDArray[np.int64]],
+    combined: NDArray[np.int64],
+) -> tuple[str, ...]:
+    """How often the combination labels a text as each of its parts does."""
+    return tuple(
+        f"Labels {int((own == combined).sum())} of {len(own)} sample texts as {a.directory} does."
+        for a, own in zip(adapters, labels, strict=True)
+    )
 
 
 def _taken_heads(model: Any, names: Sequence[str]) -> list[tuple[Any, list[Any]]]:

@@ -38,9 +38,8 @@ def check_computed(base: Base, max_length: int | None, *, head: bool) -> tuple[s
 
     Returns what is worth saying of it.
     """
+    check_files(base, head=head)  # without weights first: a config of other sizes would fill memory
     tokenizer = pretrained.load_tokenizer(base)
-    _refuse_no_pad(base, tokenizer)
-    _refuse_tokens(base, tokenizer, base.sizes.vocabulary)
     # What is new is drawn; that must not move the user's random state.
     with torch.random.fork_rng([]):
         model: Any = pretrained.load_classifier(base, _TWO, 0)[0] if head else None

@@ -20,7 +20,14 @@ from tunelab.core.values import BaseRef
 from tunelab.models.families import AN_ENCODER, FAMILIES, PRESETS, sizes_of, unknown_family
 from tunelab.models.family import Family, Sizes
 from tunelab.models.heads import note_of_head
-from tunelab.models.weights import listing, refuse_not_finite, tensors, weight_files, wrapper_of
+from tunelab.models.weights import (
+    files_read,
+    listing,
+    refuse_not_finite,
+    tensors,
+    weight_files,
+    wrapper_of,
+)
 
 __all__ = [
     "BUNDLED",
@@ -231,7 +238,7 @@ def check_length(base: Base, max_length: int) -> None:
 def count_parameters(base: Base) -> int:
     """Parameters in the base's weight files, read from the safetensors headers alone."""
     total = 0
-    for file in weight_files(base.ref.name, base.path):
+    for file in files_read(base.ref.name, base.path):
         total += sum(math.prod(entry["shape"]) for entry in tensors(base.ref.name, file).values())
     return total
 
@@ -240,7 +247,7 @@ def weight_shapes(base: Base) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor in the base's weight files, by its name there; loads none of them."""
     shapes = {
         key: tuple(entry["shape"])
-        for file in weight_files(base.ref.name, base.path)
+        for file in files_read(base.ref.name, base.path)
         for key, entry in tensors(base.ref.name, file).items()
     }
     prefix = wrapper_of(shapes)
@@ -250,7 +257,7 @@ def weight_shapes(base: Base) -> dict[str, tuple[int, ...]]:
 def notes(base: Base, label_names: Sequence[str], *, head: bool = True) -> tuple[str, ...]:
     """What is worth saying of a base before it is used for these labels, with a `head` or not."""
     said = []
-    files = weight_files(base.ref.name, base.path)
+    files = files_read(base.ref.name, base.path)
     prefix = wrapper_of(key for file in files for key in tensors(base.ref.name, file))
     if prefix:
         said.append(

@@ -216,7 +216,7 @@ def _unknown_here(config: Mapping[str, object]) -> str | None:
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
 
     kind = str(config.get("peft_type"))
-    known = PEFT_TYPE_TO_CONFIG_MAPPING.get(PeftType.__members__.get(kind))  # type: ignore[call-overload]
+    known = PEFT_TYPE_TO_CONFIG_MAPPING.get(PeftType.__members__.get(kind))
     more = sorted(config.keys() - {f.name for f in fields(known)}) if known else []
     left_out = f": {', '.join(more)} left out" if more else ""
     return f"Written by peft {written}, newer than the {installed} that reads it here{left_out}."

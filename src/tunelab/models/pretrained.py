@@ -204,7 +204,7 @@ def _from_files(
     Names that a wrapper for training put a prefix before are read without it.
     """
     complete.refuse_other_type(name, config)
-    files = weights.weight_files(name, path)
+    files = weights.files_read(name, path)
     if weights.wrapper_of(n for f in files for n in weights.tensors(name, f)):
         more["key_mapping"] = {weights.WRAPPER: ""}
     with complete.loadable(name), quiet(), own_code_refused(name):

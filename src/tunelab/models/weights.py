@@ -21,6 +21,7 @@ from tunelab.core.errors import ModelError
 __all__ = [
     "WRAPPER",
     "TensorEntry",
+    "files_read",
     "listing",
     "refuse_not_finite",
     "tensors",
@@ -80,6 +81,17 @@ def weight_files(name: str, path: Path) -> list[Path]:
             "AutoModel.from_pretrained(...).save_pretrained(folder)"
         )
     raise ModelError(f"Model {name}: expected {_WHOLE}, found {listing(path)}.")
+
+
+def files_read(name: str, path: Path) -> list[Path]:
+    """Of a model's weight files, those that transformers reads: the whole, or the parts of the
+    index; a copy in another precision beside them is none.
+    """
+    files = weight_files(name, path)
+    if any(f.name == _WHOLE for f in files):
+        return [path / _WHOLE]
+    listed = json.loads((path / _INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+    return [f for f in files if f.name in set(listed)]
 
 
 def _refuse_missing_parts(name: str, path: Path, there: Iterable[str]) -> None:

@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import tunelab
 from families import make_family
 from others import make_unknown
-from tunelab.core.errors import ArtifactError
+from tunelab.core.errors import ArtifactError, ModelError
 from tunelab.models import pretrained
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -42,8 +42,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "ia3": ("IA3Config", {}),
     "ia3, its own layers": ("IA3Config", {"target_modules": r".*(query|q_proj|value|v_proj)",
                                           "feedforward_modules": []}),
-    "lily": ("LilyConfig", {"r": 8, "stride_A": 1, "num_B": 2}),
-    "ln tuning": ("LNTuningConfig", {}),
+    "ln tuning": ("LNTuningConfig", {"target_modules": r".*(LayerNorm|_layernorm)"}),
     "loha": ("LoHaConfig", {"target_modules": r".*(query|q_proj|value|v_proj)"}),
     "lokr": ("LoKrConfig", {"target_modules": r".*(query|q_proj|value|v_proj)"}),
     "lora": ("LoraConfig", {"r": 4}),
@@ -72,7 +71,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 FAMILIES = ("bert", "roberta", "llama")
 ALL = [(c, f) for c in CONFIGS for f in FAMILIES]
-SAMPLE = [("lora", "bert"), ("ia3", "roberta"), ("dora", "llama"), ("prompt tuning", "bert"),
+SAMPLE = [("lora", "bert"), ("ia3", "roberta"), ("dora", "llama"), ("prompt tuning", "llama"),
           ("lora with tokens", "roberta"), ("ln tuning", "llama")]  # fmt: skip
 
 
@@ -142,6 +141,15 @@ def test_a_sample_of_pefts_configurations(name: str, family: str, tmp_path: Path
 @pytest.mark.parametrize(("name", "family"), ALL)
 def test_every_configuration_of_peft(name: str, family: str, tmp_path: Path) -> None:
     check(name, family, tmp_path)
+
+
+def test_an_adapter_whose_scores_depend_on_the_batch_is_refused(tmp_path: Path) -> None:
+    """Lily routes by the mean over all tokens of a batch: no text has scores of its own."""
+    base = make_family(tmp_path / "base", "bert")
+    config = peft.LilyConfig(task_type="SEQ_CLS", r=8, stride_A=1, num_B=2)
+    loaded = tunelab.load(saved_by_peft(tmp_path / "adapter", base, config))
+    with pytest.raises(ModelError, match="gives a text other scores beside other texts"):
+        loaded.predict(TEXTS)
 
 
 @pytest.mark.parametrize("model_type", ["xlnet", "xlm", "openai-gpt", "deberta"])
