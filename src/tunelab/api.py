@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunelab import analysis, data, study
-from tunelab.analysis import Recommendation, sensitivity, summary, tradeoff
+from tunelab.analysis import Recommendation, sensitivity, summary, text_limits, tradeoff
 from tunelab.analysis.behaviour import Result, results
 from tunelab.analysis.front import Front, front
+from tunelab.analysis.predicted import predictions_frame
 from tunelab.analysis.probabilities import Probabilities, judge_probabilities
 from tunelab.core import files, study_folder
 from tunelab.core.errors import ConfigError, TrialError
-from tunelab.core.events import Stage
+from tunelab.core.events import Note, Stage
 from tunelab.core.values import Artifact, Dataset, DataSpec, Predictions, TrialResult
 from tunelab.data.behaviour import (
     BUNDLED_SUITE,
@@ -37,6 +38,7 @@ from tunelab.models.text_classifier import TextClassifier
 from tunelab.report import cards, page
 from tunelab.stats import Runs
 from tunelab.study import (
+    Conclusions,
     OnStudyEvent,
     OnUserEvent,
     Schedule,
@@ -76,6 +78,7 @@ def load_data(
     *,
     text_column: str | None = None,
     label_column: str | None = None,
+    id_column: str | None = None,
     subset: int | None = None,
     split_seed: int = 0,
     encoding: str = "utf-8",
@@ -96,6 +99,7 @@ def load_data(
             encoding,
             on_bad_rows,
             on_leak,
+            id_column,
         )
     )
 
@@ -103,10 +107,12 @@ def load_data(
 class Study:
     """A study's folder: its table, its verdicts, its best model. Reads from disk when asked."""
 
-    def __init__(self, directory: Path | str) -> None:
+    def __init__(self, directory: Path | str, *, said: Conclusions | None = None) -> None:
+        """`said`: what has just been said of it, where its outputs were written."""
         self.directory = Path(directory)
         self.record = study_folder.read_study(self.directory)
-        self._summary: analysis.Summary | None = None
+        self._summary = said.summary if said else None
+        self._probabilities = said.probabilities if said else None
 
     @property
     def summary(self) -> analysis.Summary:
@@ -136,13 +142,18 @@ class Study:
         ]
         return pd.DataFrame(rows)
 
-    def predictions(self, part: Literal["validation", "test"] = "test") -> pd.DataFrame:
-        """One row a trial and text: label (the method's), seed, id, truth, predicted (names).
+    def predictions(
+        self, part: Literal["validation", "test"] = "test", *, raw: bool = False
+    ) -> pd.DataFrame:
+        """One row a trial and text: label (the method's), seed, id, row, text, truth, predicted,
+        probability of that class, and probability_<class> of each.
 
-        The truth of a part without labels is missing. Where a study tests all rows in folds, a seed
-        has those that it tests, and `repetition` and `fold` (from 0) say which.
+        `id` is the data's own where it has an id column, else `row`: file and line. The truth of a
+        part without labels is missing. Probabilities are those at the trial's temperature, `raw` as
+        scores give them; a method with margins has none. Where a study tests all rows in folds, a
+        seed has those that it tests, and `repetition` and `fold` (from 0) say which.
         """
-        return summary.predictions_frame(self.record, part)
+        return predictions_frame(self.record, part, raw=raw)
 
     def sentences(self) -> tuple[str, ...]:
         """What can be said about the pairs that matter, in plain words."""
@@ -158,7 +169,9 @@ class Study:
 
     def probabilities(self) -> Probabilities:
         """Whose probabilities are better: Brier scores after temperature scaling, and verdicts."""
-        return judge_probabilities(self.record)
+        if self._probabilities is None:
+            self._probabilities = judge_probabilities(self.record)
+        return self._probabilities
 
     def sensitivity(self, of: str | None = None) -> tuple[sensitivity.Sensitivity, ...]:
         """What each setting that varies does to the metric, or to `of`: a metric, score or cost."""
@@ -229,6 +242,7 @@ def compare(
     output_dir: str | Path | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
+    id_column: str | None = None,
     subset: int | None = None,
     split_seed: int | None = None,
     encoding: str | None = None,
@@ -275,8 +289,7 @@ def compare(
     with study.worker(spec, engine) as worker:
         schedule = study.scheduled(study.plan(spec))
         said = study.tell_user(on_event)
-        run_study(schedule, "tunelab.compare(...)", said, engine=engine, worker=worker)
-    return Study(spec.output_dir)
+        return run_study(schedule, "tunelab.compare(...)", said, engine=engine, worker=worker)
 
 
 def _source_name(source: object) -> str | None:
@@ -297,9 +310,10 @@ def run_study(
     engine: str = "process",
     *,
     worker: Worker | None = None,
-) -> None:
+) -> Study:
     """Run what a study lacks; write its tables and report, also when it is interrupted.
 
+    Gives the study as it then is.
     `worker`: where one was started before the plan was made (`study.worker`).
     Raises ConfigError where another process is running trials in the same folder.
     """
@@ -315,7 +329,8 @@ def run_study(
             if schedule.plan.spec.parts is not None:
                 final.train_final(schedule.plan, None, on_event, on_result, engine)
         finally:
-            study.write_outputs(folder)
+            outputs = study.write_outputs(folder)
+    return Study(folder, said=outputs)
 
 
 def _meanwhile(on_event: OnStudyEvent, do: Callable[[], None]) -> OnStudyEvent:
@@ -359,7 +374,12 @@ def train_one(
             tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
         )
         folder = Path(scratch) / out.name
-        schedule = study.scheduled(replace(planned, spec=replace(spec, output_dir=folder)))
+        for line in text_limits.lines_of_limits(
+            planned.lengths, text_limits.labels_by_limit(planned.spec.methods)
+        ):
+            on_event(Note(line))
+        spec = replace(planned.spec, output_dir=folder)
+        schedule = study.scheduled(replace(planned, spec=spec))
         study.write(schedule.progress, "tunelab train")
         (result,) = study.run(schedule, on_event, worker=worker)
         if result.status == "failed":
@@ -389,6 +409,7 @@ def fine_tune(
     metric: str | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
+    id_column: str | None = None,
     subset: int | None = None,
     split_seed: int | None = None,
     encoding: str | None = None,
@@ -433,10 +454,11 @@ def load(
 ) -> TextClassifier:
     """Load a classifier: an artifact, a folder that holds one, or a study (its best model).
 
-    The result has `predict(texts)`, `predict_proba(texts)` and `label_names`. `model`: where the
-    base of an adapter or an SVM lies now, a folder or a hub id, if not where it was; its weights
-    must be the same by hash. Python code that the model brings is run only where
-    `trust_remote_code` allows it.
+    The result has `predict(texts)`, `predict_proba(texts)` and `label_names`. Probabilities are
+    those at the temperature that was fitted on validation, where there is one; `raw()` leaves it
+    out. `model`: where the base of an adapter or an SVM lies now, a folder or a hub id, if not
+    where it was; its weights must be the same by hash. Python code that the model brings is run
+    only where `trust_remote_code` allows it.
     """
     folder = path.directory if isinstance(path, Artifact) else classifier_folder(path)
     there = None if model is None else str(model)

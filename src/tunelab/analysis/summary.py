@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 __all__ = [
     "best_trial",
     "summary_for_display",
-    "predictions_frame",
     "shown_columns",
     "summarise",
     "table",
@@ -169,12 +168,14 @@ def _adjusted(record: StudyRecord, key: str) -> dict[str, float]:
     design = np.zeros((len(values), len(labels) + len(seeds)))
     for row, (label, seed) in zip(design, values, strict=True):
         row[labels.index(label)] = row[len(labels) + seeds.index(seed)] = 1
-    found, _, rank, _ = np.linalg.lstsq(design, np.array(list(values.values())), rcond=None)
+    solution, _, rank, _ = np.linalg.lstsq(design, np.array(list(values.values())), rcond=None)
     if rank < len(labels) + len(seeds) - 1:  # methods that no chain of shared seeds connects
         return {}
-    of_seeds = float(found[len(labels) :].mean())
+    of_seeds = float(solution[len(labels) :].mean())
     # Rounded, so that methods with equal scores stay equal.
-    return {label: round(float(x) + of_seeds, 12) for label, x in zip(labels, found, strict=False)}
+    return {
+        label: round(float(x) + of_seeds, 12) for label, x in zip(labels, solution, strict=False)
+    }
 
 
 def _means_by_column(runs: Mapping[str, Mapping[str, Runs]]) -> dict[tuple[str, str], Estimate]:
@@ -200,8 +201,8 @@ def _summary_row(record: StudyRecord, label: str, means: Mapping[tuple[str, str]
         known = [v for v in values if v is not None]
         estimates[key] = _estimate(key, known, means.get((label, key)))
         if not known:
-            found = [r.reasons[key] for r in trials if key in r.reasons]
-            reasons[key] = found[0] if found else _why_missing(done)
+            given = [r.reasons[key] for r in trials if key in r.reasons]
+            reasons[key] = given[0] if given else _why_missing(done)
     method = trials[0].spec.method
     return Row(
         label=label,
@@ -329,31 +330,6 @@ def table(summary: Summary) -> pd.DataFrame:
     frame = pd.DataFrame.from_records(records)
     frame.attrs["headings"] = {n: column(n).heading for n in names}
     return frame
-
-
-def predictions_frame(record: StudyRecord, part: str) -> pd.DataFrame:
-    """One row a trial and text: label (the method's), seed, id, truth, predicted (names); of a
-    study that tests all rows in folds also repetition and fold.
-    """
-    import pandas as pd
-
-    names = record.data["label_names"]
-    frames = []
-    for r in record.done:
-        p, fold = record.predictions(r.spec.trial_id).get(part), r.spec.fold
-        if p is None:
-            continue
-        place = {"repetition": fold.repetition, "fold": fold.number} if fold else {}
-        values = {
-            "label": r.spec.method.label,
-            "seed": r.spec.seed,
-            **place,
-            "id": p.ids,
-            "truth": [names[k] if k >= 0 else None for k in p.labels],
-            "predicted": [names[k] for k in p.predicted],
-        }
-        frames.append(pd.DataFrame(values))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def _number(value: float | None) -> float:

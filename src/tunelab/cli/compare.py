@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tunelab.api import Study
     from tunelab.core.values import Dataset
-    from tunelab.study import OnStudyEvent, Progress, Schedule, StudyEvent
+    from tunelab.study import OnStudyEvent, Plan, Progress, Schedule, StudyEvent
     from tunelab.study.executors import Worker
 
 __all__ = [
@@ -109,6 +109,7 @@ def extend(folder: Path, *, dry_run: bool, quiet: bool, **given: Any) -> None:
         to_come = study.looks_to_come(folder, given["max_seeds"], given["step"])
         terminal.say(console, to_come)
         return
+    finished: Study | None = None
     for number, spec in enumerate(study.rounds_of(folder, study.write_outputs, total, **given)):
         schedule = study.scheduled(study.plan(spec))
         if number == 0:
@@ -119,8 +120,8 @@ def extend(folder: Path, *, dry_run: bool, quiet: bool, **given: Any) -> None:
             _say_that_looks_count(folder, console)
         if dry_run:
             return
-        _train_missing(schedule, console)
-    _show_end(folder, console)
+        finished = _train_missing(schedule, console)
+    _show_end(finished or api.Study(folder), console)
 
 
 def _undecided_pairs(now: Study, seeds: int) -> str:
@@ -146,11 +147,10 @@ def _say_that_looks_count(folder: Path, console: Console) -> None:
 
 
 def _run_study(schedule: Schedule, console: Console, worker: Worker | None = None) -> None:
-    _train_missing(schedule, console, worker)
-    _show_end(schedule.plan.spec.output_dir, console)
+    _show_end(_train_missing(schedule, console, worker), console)
 
 
-def _train_missing(schedule: Schedule, console: Console, worker: Worker | None = None) -> None:
+def _train_missing(schedule: Schedule, console: Console, worker: Worker | None = None) -> Study:
     from tunelab import api
     from tunelab.cli.progress import Display
 
@@ -158,18 +158,15 @@ def _train_missing(schedule: Schedule, console: Console, worker: Worker | None =
     command = "tunelab " + shlex.join(sys.argv[1:])
     try:
         with Display(schedule, console) as display:
-            api.run_study(schedule, command, display.event, display.result, worker=worker)
+            return api.run_study(schedule, command, display.event, display.result, worker=worker)
     except KeyboardInterrupt:
         again = f"tunelab compare {shlex.quote(str(folder / 'study.yaml'))}"
         click.echo(f"\nStopped. What is done is kept; go on with: {again}", err=True)
         sys.exit(130)
 
 
-def _show_end(folder: Path, console: Console) -> None:
+def _show_end(finished: Study, console: Console) -> None:
     """The summary of a study that has run; exit code 1 where trials failed."""
-    from tunelab import api
-
-    finished = api.Study(folder)
     show_summary(finished, advise=not console.quiet)
     if finished.record.failed:
         n, total = len(finished.record.failed), len(finished.record.results)
@@ -248,10 +245,12 @@ def train(
 
 def _shown_as(status: Status) -> OnStudyEvent:
     """What shows events of one training in a line."""
-    from tunelab.core.events import Stage, Step
+    from tunelab.core.events import Note, Stage, Step
 
     def show(event: StudyEvent) -> None:
-        if isinstance(event, Step):
+        if isinstance(event, Note):
+            status.console.print(event.text, markup=False, highlight=False, soft_wrap=True)
+        elif isinstance(event, Step):
             status.update(f"step {event.step} of {event.steps}, loss {event.loss:.3f}")
         elif isinstance(event, Stage):
             status.update(event.name)
@@ -337,6 +336,7 @@ def _announce(schedule: Schedule, console: Console) -> None:
     )
     say += [f"         {note}" for note in (*spec.notes, *schedule.notes)]
     say += [f"Tuning   {line}" for line in _tuning_lines(schedule.progress)]
+    say += [f"Texts    {line}" for line in _lines_of_limits(plan)]
     for other in plan.others:
         say.append(f"Test on  {other.name}: {len(other.split):,} rows")
         say += [f"         {note}" for note in other.notes]
@@ -348,6 +348,13 @@ def _announce(schedule: Schedule, console: Console) -> None:
     say += [f"Reports  to {line}" for line in trackers.where(spec.report_to, spec.output_dir)]
     for line in say:
         terminal.say(console, line, indent=9)
+
+
+def _lines_of_limits(plan: Plan) -> list[str]:
+    """How much of the texts each method reads, and what a longer limit costs."""
+    from tunelab.analysis import text_limits
+
+    return text_limits.lines_of_limits(plan.lengths, text_limits.labels_by_limit(plan.spec.methods))
 
 
 def _what_is_to_run(schedule: Schedule) -> str:

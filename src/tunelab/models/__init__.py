@@ -9,6 +9,7 @@ families family names   what is particular to a kind of model, a row each; names
 pretrained parts   encoders and heads, loaded; what is in them
 tokenizer_probe   tokenizers that never end, tried in a process of their own
 batches tokens embeddings frozen   texts in tokens, vectors and states, cached by content
+lengths       how long texts are in tokens, and the limit that is chosen for them
 packed        training without padding
 scoring       scoring fast
 many          several adapters in one pass

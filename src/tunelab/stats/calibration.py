@@ -45,6 +45,7 @@ __all__ = [
     "calibrations_to_json",
     "fit_temperature",
     "fit_temperatures",
+    "kept_temperature",
     "logits_at_temperature",
     "read_temperature",
     "write_temperature",
@@ -57,7 +58,7 @@ INTERVAL_SEED = 0  # the same study gives the same intervals
 COLDEST, HOTTEST = 0.05, 20.0
 # A temperature from fewer rows, or from fewer mistakes, is luck: with no mistake at all the best
 # one is the coldest, and every text is certain.
-LEAST_ROWS, LEAST_MISTAKES = 50, 5
+LEAST_ROWS_TO_FIT, LEAST_MISTAKES = 50, 5
 AS_IT_IS = 1.0  # the temperature that changes nothing
 
 
@@ -154,8 +155,8 @@ def fit_temperature(predictions: Predictions) -> float:
         return float((total - z[rows, predictions.labels]).mean())
 
     # The loss is convex in 1 / T, so it has one minimum over log T.
-    found = minimize_scalar(loss, bounds=(math.log(COLDEST), math.log(HOTTEST)), method="bounded")
-    return float(math.exp(found.x))
+    minimum = minimize_scalar(loss, bounds=(math.log(COLDEST), math.log(HOTTEST)), method="bounded")
+    return float(math.exp(minimum.x))
 
 
 def at_temperature(predictions: Predictions, temperature: float) -> Predictions:
@@ -203,10 +204,10 @@ def fit_on_validation(validation: Predictions) -> TemperatureFit:
     """Fit a temperature on a trial's validation part, where it has rows and mistakes enough."""
     rows = len(validation.ids)
     mistakes = int((validation.predicted != validation.labels).sum())
-    if rows < LEAST_ROWS or mistakes < LEAST_MISTAKES:
+    if rows < LEAST_ROWS_TO_FIT or mistakes < LEAST_MISTAKES:
         reason = (
             f"{rows} validation rows with {mistakes} mistakes: "
-            f"at least {LEAST_ROWS} and {LEAST_MISTAKES} are needed"
+            f"at least {LEAST_ROWS_TO_FIT} and {LEAST_MISTAKES} are needed"
         )
         return TemperatureFit(None, "validation", rows, reason=reason)
     try:
@@ -231,24 +232,40 @@ def write_temperature(directory: Path, validation: Predictions) -> None:
 
 def read_temperature(artifact: Artifact) -> float:
     """The temperature in an opened artifact. Raises ArtifactError where there is none."""
+    temperature, why_none = _read_fit(artifact)
+    if temperature is None:
+        raise ArtifactError(why_none)
+    return temperature
+
+
+def kept_temperature(artifact: Artifact) -> float | None:
+    """The temperature in an opened artifact, None where none was fitted.
+
+    Raises ArtifactError for a calibration.json that holds something else.
+    """
+    return _read_fit(artifact)[0]
+
+
+def _read_fit(artifact: Artifact) -> tuple[float | None, str]:
+    """The temperature, or None and why there is none."""
     path = artifact.directory / CALIBRATION
-    again = "Train it again with this version of tunelab, or predict without --calibrated."
+    again = "Train it again with this version of tunelab, or leave --calibrated out."
     # Only what the manifest lists was checked when the artifact was opened.
     if CALIBRATION not in artifact.manifest["files"] or not path.is_file():
-        raise ArtifactError(f"{artifact.directory}: expected {path.name}, found none. {again}")
+        return None, f"{artifact.directory}: expected {path.name}, found none. {again}"
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
         temperature, reason = said["temperature"], said.get("reason")
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise ArtifactError(f"{path}: expected a temperature, found none ({e}). {again}") from e
     if temperature is None:
-        raise ArtifactError(
+        return None, (
             f"{artifact.directory}: it has no temperature ({reason}). "
             "Train with more validation rows; until then its probabilities are used as they are."
         )
     if not (isinstance(temperature, int | float) and 0 < temperature < math.inf):
         raise ArtifactError(f"{path}: expected a number above 0, found {temperature!r}. {again}")
-    return float(temperature)
+    return float(temperature), ""
 
 
 def _quality(runs: Runs) -> Quality:
@@ -322,10 +339,10 @@ def _short_error_in_words(q: Quality) -> str:
     return f"off by {100 * q.ece.value:.1f}"
 
 
-def calibrations_to_json(found: Sequence[Calibration]) -> dict[str, object]:
+def calibrations_to_json(calibrations: Sequence[Calibration]) -> dict[str, object]:
     """Calibrations as plain JSON values, with a sentence each."""
     rows = []
-    for c in found:
+    for c in calibrations:
         value = asdict(c)
         value["temperatures"] = {str(k): v for k, v in c.temperatures.items()}
         for key in ("before", "after"):
