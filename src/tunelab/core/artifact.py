@@ -131,9 +131,9 @@ def _refuse_other_types(path: Path, manifest: Mapping[str, object]) -> None:
     """Raise ArtifactError naming a key that is missing or is not what every version writes."""
     for key, (fits, expected) in _KEYS.items():
         if (key in manifest or key in _ALWAYS) and not fits(manifest.get(key)):
-            found = str(manifest[key])[:60] if key in manifest else "none"
+            value = str(manifest[key])[:60] if key in manifest else "none"
             raise ArtifactError(
-                f"{path}: {key}: expected {expected}, found {found!r}. "
+                f"{path}: {key}: expected {expected}, found {value!r}. "
                 "Train or copy the artifact again."
             )
 

@@ -202,9 +202,9 @@ def _planes(
     return planes, names
 
 
-def _expect(what: str, found: object, expected: object) -> None:
-    if found != expected:
-        raise ValueError(f"{what}: expected {expected}, found {found}")
+def _expect(what: str, actual: object, expected: object) -> None:
+    if actual != expected:
+        raise ValueError(f"{what}: expected {expected}, found {actual}")
 
 
 def _tfidf_svm(artifact: Artifact) -> TfidfSvm:
