@@ -486,13 +486,17 @@ def classifier_folder(path: str | Path) -> Path:
     return Study(folder).best().directory if study_folder.is_study(folder) else folder
 
 
-def load(path: str | Path | Artifact, *, trust_remote_code: bool = False) -> TextClassifier:
+def load(
+    path: str | Path | Artifact, *, model: str | Path | None = None, trust_remote_code: bool = False
+) -> TextClassifier:
     """Load a classifier: an artifact, a folder that holds one, or a study (its best model).
 
     The result has `predict(texts)`, `predict_proba(texts)` and `label_names`. Probabilities are
     those at the temperature that was fitted on validation, where there is one; `raw()` leaves it
-    out. Python code that the model brings is run only where `trust_remote_code` allows it.
+    out. `model`: where the base of an adapter or an SVM lies now, a folder or a hub id, if not
+    where it was; its weights must be the same by hash. Python code that the model brings is run
+    only where `trust_remote_code` allows it.
     """
-    if isinstance(path, Artifact):
-        return text_classifier.open_classifier(path.directory, trust_remote_code)
-    return text_classifier.open_classifier(classifier_folder(path), trust_remote_code)
+    folder = path.directory if isinstance(path, Artifact) else classifier_folder(path)
+    there = None if model is None else str(model)
+    return text_classifier.open_classifier(folder, trust_remote_code, there)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunelab.cli.options import FOLDER, trust_option
+from tunelab.cli.options import FOLDER, moved_option, trust_option
 from tunelab.core.errors import InputError
 from tunelab.core.words import counted, free_name
 
@@ -62,6 +62,7 @@ __all__ = [
 @click.option(
     "--calibrated", is_flag=True, help="Refuse a classifier for which no temperature was fitted."
 )
+@moved_option
 @trust_option
 def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     """Label texts with a trained classifier: a folder from `train`, a trial, or a study (its best).
@@ -129,7 +130,12 @@ def _loaded(artifact: Path, given: Mapping[str, object]) -> TextClassifier:
     """The classifier, with the probabilities and the precision that were asked for."""
     from tunelab import api
 
-    loaded = api.load(artifact, trust_remote_code=bool(given["trust_remote_code"]))
+    model = given["model"]
+    loaded = api.load(
+        artifact,
+        model=None if model is None else str(model),
+        trust_remote_code=bool(given["trust_remote_code"]),
+    )
     if given["calibrated"]:
         loaded = loaded.calibrated()
     if given["raw"]:

@@ -7,6 +7,7 @@ company       whether a text's scores depend on what is computed beside it
 heads         what becomes of a head that a base brings
 families family names   what is particular to a kind of model, a row each; names of its parts
 pretrained parts   encoders and heads, loaded; what is in them
+tokenizer_probe   tokenizers that never end, tried in a process of their own
 batches tokens embeddings frozen   texts in tokens, vectors and states, cached by content
 lengths       how long texts are in tokens, and the limit that is chosen for them
 packed        training without padding

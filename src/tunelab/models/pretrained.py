@@ -24,11 +24,13 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from tunelab.core.errors import ArtifactError, ModelError, TrialError
-from tunelab.models import anatomy, complete, heads, weights
+from tunelab.models import anatomy, complete, heads, tokenizer_probe, weights
 from tunelab.models.bases import Base, Quantization
 from tunelab.models.families import A_DECODER, AN_ENCODER, FAMILIES, USUAL_HEADS
+from tunelab.models.names import PEFT_PREFIX
 
 __all__ = [
+    "ADAPTER_WEIGHTS",
     "check_encoder",
     "device",
     "load_adapter",
@@ -43,9 +45,11 @@ __all__ = [
     "quantization_backend",
     "quiet",
     "skeleton",
+    "token_rows",
 ]
 
 
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 Pooling = Literal["cls", "mean"]
 
 # torch warns wherever nobody has said yes or no to these checks, and peft's SHiRA uses sparse
@@ -107,6 +111,7 @@ def load_tokenizer_from(
     """As `load_tokenizer`, from any folder."""
     # Our processes fork before tokenizers starts threads; its warning about that does not apply.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    tokenizer_probe.refuse_endless(name, Path(path))
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
@@ -199,7 +204,7 @@ def _from_files(
     Names that a wrapper for training put a prefix before are read without it.
     """
     complete.refuse_other_type(name, config)
-    files = weights.weight_files(name, path)
+    files = weights.files_read(name, path)
     if weights.wrapper_of(n for f in files for n in weights.tensors(name, f)):
         more["key_mapping"] = {weights.WRAPPER: ""}
     with complete.loadable(name), quiet(), own_code_refused(name):
@@ -430,17 +435,43 @@ def load_adapter(
     Raises ArtifactError for missing tensors.
     """
     model, _ = load_classifier(base, label_names, 0, quantization)
+    _resize_as_saved(model, directory)
     with quiet():
         from peft import PeftModel
 
         try:
             wrapped = PeftModel.from_pretrained(model, directory)
-        except (RuntimeError, ValueError, KeyError) as e:
-            reason = str(e).strip().splitlines()[0]
+        except Exception as e:  # whatever its config leads peft into
+            reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
             raise ArtifactError(
                 f"{directory}: the adapter does not fit its base ({reason})."
             ) from e
     return cast(nn.Module, wrapped)
+
+
+def token_rows(model: Any) -> int | None:
+    """How many tokens a model has a vector for; None where it has no table of them."""
+    try:
+        return int(model.get_input_embeddings().weight.shape[0])
+    except (AttributeError, NotImplementedError):
+        return None
+
+
+def _resize_as_saved(model: Any, directory: Path) -> None:
+    """Give the embedding as many rows as the one that lies beside an adapter, if one does.
+
+    Whoever adds tokens before training saves it whole; it then replaces the base's.
+    """
+    rows = token_rows(model)
+    if rows is None:
+        return
+    table = model.get_input_embeddings()
+    name = next(n for n, m in model.named_modules() if m is table)
+    file = directory / ADAPTER_WEIGHTS
+    saved = weights.tensors(str(directory), file).get(f"{PEFT_PREFIX}{name}.weight")
+    if saved is not None and saved["shape"][0] != rows:
+        with quiet():
+            model.resize_token_embeddings(saved["shape"][0], mean_resizing=False)
 
 
 def merged(model: Any) -> nn.Module:
