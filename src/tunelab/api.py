@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -174,13 +173,18 @@ class Study:
         return final.shipped(self.record, self.summary, trial)
 
     def train_on_all_rows(
-        self, method: str | None = None, *, on_event: OnUserEvent = _ignore_event
+        self,
+        method: str | None = None,
+        *,
+        trust_remote_code: bool = False,
+        on_event: OnUserEvent = _ignore_event,
     ) -> Artifact:
         """Train a method (None: the recommended one) of a cross-fitted study on all of its rows.
 
         Raises ConfigError where the study is not cross-fitted, TrialError where training failed.
         """
-        final.train_on_all_rows(self.directory, method, study.tell_user(on_event))
+        hear = study.tell_user(on_event)
+        final.train_on_all_rows(self.directory, method, hear, trust_remote_code)
         return Study(self.directory).best()
 
     def extend(
@@ -190,6 +194,7 @@ class Study:
         until: Literal["decided"] | None = None,
         max_seeds: int | None = None,
         step: int | None = None,
+        trust_remote_code: bool = False,
         engine: str = "process",
         on_event: OnUserEvent = _ignore_event,
     ) -> Study:
@@ -197,11 +202,18 @@ class Study:
 
         `until="decided"`: `step` more (2) at a time, until the best is better than every other
         method or equivalent to it, or there are `max_seeds` in all (20). The study is looked at
-        after each time, which its levels account for: docs/statistics.md.
+        after each time, which its levels account for: docs/statistics.md. A model's own code runs
+        only where `trust_remote_code` allows it here, whatever the study was run with.
         """
         total = None if seeds is None else len(self.record.settings["seeds"]) + seeds
         rounds = study.rounds_of(
-            self.directory, study.write_outputs, total, until=until, max_seeds=max_seeds, step=step
+            self.directory,
+            study.write_outputs,
+            total,
+            until=until,
+            max_seeds=max_seeds,
+            step=step,
+            trust_remote_code=trust_remote_code,
         )
         for spec in rounds:
             schedule = study.scheduled(study.plan(spec))
@@ -354,11 +366,9 @@ def train_one(
     with ExitStack() as inside:
         worker = inside.enter_context(study.worker(spec))
         planned = study.plan(replace(spec, output_dir=out / ".study"))
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = inside.enter_context(
-            tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
-        )
-        folder = Path(scratch) / out.name
+        files.make_folder(out.absolute().parent)
+        scratch = inside.enter_context(files.scratch_folder(f".{out.name}.training-", out.parent))
+        folder = scratch / out.name
         schedule = study.scheduled(replace(planned, spec=replace(spec, output_dir=folder)))
         study.write(schedule.progress, "tunelab train")
         (result,) = study.run(schedule, on_event, worker=worker)
@@ -456,9 +466,9 @@ def behaviour(
         runs = [Runs(folder.name, {0: predict_cases(loaded.classifier, asked)})]
         return results(chosen, asked, runs, loaded.label_names)
     record = study_folder.read_study(folder)
-    kept = record.behaviour if suite is None else None
+    kept = record.parsed("behaviour", suite_from_json) if suite is None else None
     if kept is not None:
-        chosen, asked = suite_from_json(kept)
+        chosen, asked = kept
     else:
         chosen = load_suite(suite or BUNDLED_SUITE)
         asked = cases(chosen)

@@ -92,9 +92,9 @@ def _caveats_of_gate(
     record: StudyRecord, summary: Summary, runs: Mapping[str, Mapping[str, Runs]]
 ) -> list[str]:
     """What the data gate's findings do to the conclusion."""
-    if record.gate is None:
+    found = record.parsed("gate", values.gate_from_json)
+    if found is None:
         return []
-    found = values.gate_from_json(record.gate)
     said = [f"{f.says}." for f in found.of("conflicts")]
     said += [f"{f.says}." for f in found.of("leak") if not f.where.endswith("/test")]
     if summary.part == "test":
@@ -151,9 +151,10 @@ def _caveats_of_rare_classes(
 
 def _caveats_of_looks(record: StudyRecord) -> list[str]:
     """How often the study was looked at, where that is counted."""
-    if record.looks is None:
+    looks = record.parsed("looks", looks_from_json)
+    if looks is None:
         return []
-    said = looks_in_words(looks_from_json(record.looks))
+    said = looks_in_words(looks)
     return [f"{said[:1].upper()}{said[1:]}."]
 
 

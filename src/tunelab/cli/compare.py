@@ -18,7 +18,7 @@ from tunelab.cli.flags import (
     study_flags,
     take_study_keys,
 )
-from tunelab.cli.options import FOLDER, quiet_option
+from tunelab.cli.options import FOLDER, quiet_option, trust_option
 from tunelab.cli.show import show_summary
 from tunelab.core.errors import InputError
 
@@ -93,6 +93,7 @@ def compare_command(
     "--max-seeds", type=click.IntRange(2), metavar="N", help="But so many in all at most (20)."
 )
 @click.option("--step", type=click.IntRange(1), metavar="N", help="So many before each look (2).")
+@trust_option
 @click.option("--dry-run", is_flag=True, help="Say what would run, and stop.")
 @quiet_option
 def extend(folder: Path, *, dry_run: bool, quiet: bool, **given: Any) -> None:
@@ -105,6 +106,7 @@ def extend(folder: Path, *, dry_run: bool, quiet: bool, **given: Any) -> None:
     from tunelab.cli import terminal
 
     console, total = stderr_console(quiet), given.pop("seeds")
+    given["trust_remote_code"] = bool(given["trust_remote_code"])
     if dry_run and total is None and given["until"] is not None:
         to_come = study.looks_to_come(folder, given["max_seeds"], given["step"])
         terminal.say(console, to_come)
@@ -214,12 +216,15 @@ def train(
     """
     from tunelab import api
     from tunelab.analysis import numbers
-    from tunelab.study import resolve
+    from tunelab.study import final, resolve
 
     if from_study is not None:
+        trust = bool(given.pop("trust_remote_code"))
         _refuse_beside_study(source=source, seed=seed, set=sets, **given)
         out = Path(given["output_dir"]) if given["output_dir"] else None
-        _train_from_study(from_study, method, out, overwrite, stderr_console(quiet))
+        if out is not None:
+            final.check_output_dir(out, overwrite)
+        _train_from_study(from_study, method, out, trust, stderr_console(quiet))
         return
     wanted = {"argument 'DATA'": source, "option '--method'": method}
     wanted["option '--output-dir'"] = given["output_dir"]
@@ -272,7 +277,7 @@ def _refuse_beside_study(**given: object) -> None:
 
 
 def _train_from_study(
-    folder: Path, method: str | None, out: Path | None, overwrite: bool, console: Console
+    folder: Path, method: str | None, out: Path | None, trust: bool, console: Console
 ) -> None:
     """Train a method of a cross-fitted study on all its rows, and say what to expect of it."""
     from tunelab import api
@@ -280,10 +285,8 @@ def _train_from_study(
     from tunelab.core import study_folder
     from tunelab.study import final
 
-    if out is not None:
-        final.check_output_dir(out, overwrite)
     with console.status("starting") as status:
-        final.train_on_all_rows(folder, method, _shown_as(status))
+        final.train_on_all_rows(folder, method, _shown_as(status), trust)
     study = api.Study(folder)
     result = folds.final_trial(study.record, method)
     assert result is not None  # noqa: S101  it has just been trained

@@ -4,9 +4,11 @@ values        what rooms hand to each other: data sets, trials, results, estimat
 details       what a result says beside its scores: how it was trained, where it comes from
 errors        every exception a user may see
 study_folder  the paths and formats of a study
+trial_files   a trial's files: written, read back, and told from damaged ones
 cards         what study.yaml and data.json hold, key by key
 artifact      the files and hashes of a saved classifier
 files         every atomic write
+shapes        whether what was read has the type that it is declared with
 plain         what JSON and YAML may hold, as a type
 cache         results kept by content, in the user's cache
 machine       hardware, memory, versions

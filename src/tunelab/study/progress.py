@@ -90,7 +90,7 @@ def read_progress(plan: Plan) -> Progress:
         proposals=proposals,
         todo=todo,
         results={t.trial_id: on_disk[t.trial_id] for t in everything if t.trial_id in on_disk},
-        notes=_no_longer_shown(plan),
+        notes=(*_no_longer_shown(plan), *_damaged(folder, everything, on_disk)),
     )
 
 
@@ -173,10 +173,9 @@ def is_done(plan: Plan, result: TrialResult | None, trial: TrialSpec) -> bool:
 
 def _recorded_methods(plan: Plan) -> Mapping[str, choosing.TunedMethod]:
     """What tuning.json holds of each method; nothing where it was chosen by another metric."""
-    stored = study_folder.read_extra(plan.spec.output_dir, "tuning")
-    if not stored or stored["metric"] != plan.spec.metric:
-        return {}
-    return choosing.tuning_from_json(stored).methods
+    folder = plan.spec.output_dir
+    stored = study_folder.known_extra(folder, "tuning", choosing.tuning_from_json)
+    return stored.methods if stored is not None and stored.metric == plan.spec.metric else {}
 
 
 def recorded_tuning(plan: Plan, fold: Fold | None = None) -> Mapping[str, choosing.TunedMethod]:
@@ -296,6 +295,14 @@ def trials_still_racing(
         until |= dict.fromkeys(race.alive, len(race.rounds))
     place = {seed: i for i, seed in enumerate(spec.seeds)}
     return tuple(t for t in trials if place[t.seed] < until.get(t.method.label, len(place)))
+
+
+def _damaged(
+    folder: Path, trials: Sequence[TrialSpec], on_disk: Mapping[str, TrialResult]
+) -> tuple[str, ...]:
+    """What is wrong with trials that are there and not whole: they are run again."""
+    ids = dict.fromkeys(t.trial_id for t in trials if t.trial_id not in on_disk)
+    return study_folder.damaged_trials(folder, ids)
 
 
 def _no_longer_shown(plan: Plan) -> tuple[str, ...]:

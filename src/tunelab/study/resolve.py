@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from tunelab.core import study_folder
 from tunelab.core.errors import ConfigError, suggest
 from tunelab.core.values import DataSpec
 from tunelab.data.behaviour import BUNDLED_SUITE
@@ -110,6 +111,14 @@ def _lay_over(
 ) -> tuple[dict[str, object], dict[str, str]]:
     """The file with flags and --set laid over it, and where each of its dotted keys came from."""
     raw = read_study_file(path) if path else {}
+    if path and study_folder.is_study(path.parent) and path.name == "study.yaml":
+        raw["output_dir"] = str(path.parent)  # where it lies now: a study may have been moved
+    if raw.pop("trust_remote_code", None) and not flags.get("trust_remote_code"):
+        # Whoever runs a file has not always read it.
+        faults.note(
+            f"{path}: trust_remote_code in a file allows nothing; a model's own code runs only "
+            "with --trust-remote-code (trust_remote_code=True in Python)"
+        )
     origin = {key: str(path) for key in dotted_keys(raw)} if path else {}
     if isinstance(raw.get("data"), str):
         raw["data"] = {"source": raw["data"]}
