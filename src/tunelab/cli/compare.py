@@ -6,6 +6,7 @@ import math
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from tunelab.cli.flags import (
 )
 from tunelab.cli.options import FOLDER, quiet_option, trust_option
 from tunelab.cli.show import show_summary
+from tunelab.cli.signals import exit_code
 from tunelab.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -161,10 +163,11 @@ def _train_missing(schedule: Schedule, console: Console, worker: Worker | None =
     try:
         with Display(schedule, console) as display:
             api.run_study(schedule, command, display.event, display.result, worker=worker)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as e:
         again = f"tunelab compare {shlex.quote(str(folder / 'study.yaml'))}"
-        click.echo(f"\nStopped. What is done is kept; go on with: {again}", err=True)
-        sys.exit(130)
+        with suppress(OSError):  # the terminal may be gone
+            click.echo(f"\nStopped. What is done is kept; go on with: {again}", err=True)
+        sys.exit(exit_code(e))
 
 
 def _show_end(folder: Path, console: Console) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import cast
 
 from tunelab.core.errors import ArtifactError, suggest
+from tunelab.core.files import write_text
+from tunelab.core.shapes import fault
 from tunelab.core.values import Artifact, Manifest
 from tunelab.core.version import __version__
 
@@ -58,7 +60,7 @@ def seal(directory: Path, facts: Mapping[str, object]) -> Artifact:
     }
     manifest = {"format": FORMAT, "tunelab": __version__, **facts, "files": files}
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-    (directory / MANIFEST).write_text(text, encoding="utf-8")
+    write_text(directory / MANIFEST, text)
     return read_manifest(directory)
 
 
@@ -105,7 +107,7 @@ def read_manifest(directory: Path) -> Artifact:
         )
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise ArtifactError(
             f"{path}: not valid JSON ({e}). Train or copy the artifact again."
         ) from e
@@ -116,12 +118,9 @@ def read_manifest(directory: Path) -> Artifact:
             f"{path}: format {manifest.get('format')!r}, expected {FORMAT}. "
             "It was written by another version of tunelab; use that version or train again."
         )
-    for key, kind in (("kind", str), ("label_names", list), ("files", dict)):
-        if not isinstance(manifest.get(key), kind):
-            raise ArtifactError(
-                f"{path}: {key} is missing or not a {kind.__name__}. "
-                "Train or copy the artifact again."
-            )
+    # What there is none of may stand there as null.
+    if wrong := fault({k: v for k, v in manifest.items() if v is not None}, Manifest):
+        raise ArtifactError(f"{path}: {wrong}. Train or copy the artifact again.")
     for name in manifest["files"]:
         # By name, not resolved: in the hub's cache, an artifact's files are links to elsewhere.
         if Path(name).is_absolute() or ".." in Path(name).parts:
@@ -139,7 +138,8 @@ def altered(artifact: Artifact) -> list[str]:
         elif sha256(file) != digest:
             out.append(
                 f"{file}: its content is not what was saved (SHA-256 differs from {MANIFEST}). "
-                "Copy the artifact again from where it was made."
+                "Copy the artifact again from where it was made; a study's trial is run again by "
+                "`tunelab compare` once its folder is removed."
             )
     return out
 

@@ -11,12 +11,13 @@ import functools
 import gc
 import os
 import select
+import signal
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from tunelab.core import machine
+from tunelab.core import machine, study_folder
 from tunelab.core.events import Event
 from tunelab.methods import METHODS
 from tunelab.study.executors.wire import Ended, Job, job_from_line, said_to_line
@@ -131,26 +132,43 @@ def _die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _tell_ended(running: dict[int, str], out: int) -> None:
+def _tell_ended(running: dict[int, Job], out: int) -> None:
     """Say which children have ended, without waiting for any."""
     while running:
         child, status = os.waitpid(-1, os.WNOHANG)
         if not child:
             return
         code = os.waitstatus_to_exitcode(status)
-        _say(out, Ended(running.pop(child), code))
+        _say(out, Ended(running.pop(child).name, code))
+
+
+def _give_up(running: dict[int, Job]) -> None:
+    """End all trials, and remove what they have half-written: nobody waits for them any more.
+
+    The process that asked for them was killed; one that ends by itself has waited for them, or ends
+    this one too.
+    """
+    for child in running:
+        os.kill(child, signal.SIGKILL)
+    for child, job in running.items():
+        os.waitpid(child, 0)
+        for spec in job.specs:
+            study_folder.sweep(Path(job.study), spec.trial_id)
+    running.clear()
 
 
 def _serve(out: int) -> None:
     """Start jobs as they come in and report them as they end."""
-    running: dict[int, str] = {}
+    running: dict[int, Job] = {}
     text, reading = b"", True
-    while reading or running:
+    while reading:
         # No thread may wait for the children: this process forks.
-        ready = reading and select.select([0], [], [], _LOOK_EVERY if running else None)[0]
+        ready = select.select([0], [], [], _LOOK_EVERY if running else None)[0]
         if ready:
             read = os.read(0, 1 << 16)
             reading = bool(read)
+            if not reading:
+                _give_up(running)
             *lines, text = (text + read).split(b"\n")
             for line in lines:
                 job = job_from_line(line)
@@ -159,9 +177,7 @@ def _serve(out: int) -> None:
                 # What is imported stays: each trial would look through it for garbage, and the
                 # pages that it shares with this process would be copied for that.
                 gc.freeze()
-                running[_fork(job, out)] = job.name
-        elif not reading:
-            threading.Event().wait(_LOOK_EVERY)
+                running[_fork(job, out)] = job
         _tell_ended(running, out)
 
 
