@@ -45,7 +45,7 @@ def tree_of(path: Path) -> Any:
 def places(tree: Any, most: int = 40) -> list[tuple[Any, ...]]:
     """Paths of the values of a tree, the outermost first; of each list the first alone."""
     out: list[tuple[Any, ...]] = []
-    level: list[tuple[tuple[Any, ...], Any]] = [((), tree)]
+    level: list[tuple[tuple[Any, ...], Any]] = [((), tree)] if isinstance(tree, dict | list) else []
     while level and len(out) < most:
         below: list[tuple[tuple[Any, ...], Any]] = []
         for path, node in level:

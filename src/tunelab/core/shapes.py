@@ -89,9 +89,9 @@ def _items_of_keys(value: Mapping[Any, object], kind: Any) -> list[tuple[object,
     """The keys of a TypedDict, with what stands there; `_MISSING` where it must and does not."""
     out: list[tuple[object, object, Any]] = []
     for name, hint in _hints(kind).items():
-        optional = get_origin(hint) is NotRequired
+        optional = get_origin(hint) is NotRequired or not kind.__total__
         if name in value or not optional:
-            of = get_args(hint)[0] if optional else hint
+            of = get_args(hint)[0] if get_origin(hint) is NotRequired else hint
             out.append((name, value.get(name, _MISSING), of))
     return out
 

@@ -241,10 +241,27 @@ def _known_speeds() -> dict[str, float]:
     stored = cache.read_json(_speeds_file())
     entries = stored.items() if isinstance(stored, dict) else ()
     return {
-        kind: e["work"] / e["seconds"]
+        kind: work / seconds
         for kind, e in entries
-        if isinstance(e, dict) and e.get("work", 0) > 0 and e.get("seconds", 0) > 0
+        if kind.count("/") >= _SLASHES_OF_KIND and (sums := _sums_in(e)) != (0.0, 0.0)
+        for work, seconds in [sums]
     }
+
+
+_SLASHES_OF_KIND = 4
+
+
+def _sums_in(entry: object) -> tuple[float, float]:
+    """Work and seconds as they are kept; zeros where they are no such numbers."""
+    if not isinstance(entry, dict):
+        return 0.0, 0.0
+    sums = entry.get("work"), entry.get("seconds")
+    if any(type(v) not in (int, float) or not 0 < v < _MOST for v in sums):
+        return 0.0, 0.0
+    return sums[0], sums[1]
+
+
+_MOST = 1e30
 
 
 def _speed_of(kind: str, known: dict[str, float]) -> float:
@@ -318,12 +335,11 @@ def learn(
     stored = cache.read_json(_speeds_file())
     speeds = stored if isinstance(stored, dict) else {}
     kind = _kind_of_trial(result.spec, base, threads)
-    before = speeds.get(kind)
     # Sums of both, not a mean of speeds: of a short trial, what is beside the work is a large part.
-    old = before if isinstance(before, dict) else {"work": 0.0, "seconds": 0.0}
+    worked, took = _sums_in(speeds.get(kind))
     speeds[kind] = {
-        "work": _MEMORY * old.get("work", 0.0) + _operations(result.spec, dataset, base),
-        "seconds": _MEMORY * old.get("seconds", 0.0) + seconds,
+        "work": _MEMORY * worked + _operations(result.spec, dataset, base),
+        "seconds": _MEMORY * took + seconds,
     }
     with suppress(OSError):  # a cache that cannot be written costs an estimate, not a study
         cache.replace(_speeds_file(), json.dumps(speeds, indent=1).encode())

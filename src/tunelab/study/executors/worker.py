@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import logging
 import os
 import select
 import signal
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tunelab.core import machine, study_folder
-from tunelab.core.events import Event
+from tunelab.core.events import Event, Note, OnEvent
 from tunelab.methods import METHODS
 from tunelab.study.executors.wire import Ended, Job, job_from_line, said_to_line
 from tunelab.study.trial import run_and_store
@@ -91,7 +92,20 @@ def _run(job: Job, out: int) -> None:
             # The command line was killed: nobody waits for this trial, and it has not failed.
             os._exit(1)
 
+    logging.getLogger("tunelab").addHandler(_Telling(tell))
     run_and_store(job.specs, Path(job.study), job.metric, tell, job.jobs)
+
+
+class _Telling(logging.Handler):
+    """Says what is logged (of the cache) as a note of the study."""
+
+    def __init__(self, tell: OnEvent) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it."""
+        self._tell(Note(record.getMessage()))
 
 
 def _fork(job: Job, out: int) -> int:
