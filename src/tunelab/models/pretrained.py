@@ -93,6 +93,24 @@ def own_code_refused(name: str) -> Iterator[None]:
         ) from e
 
 
+@lru_cache(maxsize=1)
+def _stay_usable_in_forks() -> None:
+    """Have a process that is forked from this one compute with one thread.
+
+    Threads do not live on in it, and those that wait for them, of OpenMP and of tokenizers, would
+    wait for ever. A study's trials are forked before anything is loaded: they have all threads.
+    """
+    # So that tokenizers does not warn of it.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_with_one_thread)
+
+
+def _with_one_thread() -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    torch.set_num_threads(1)
+
+
 def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:
     """Load the base's fast tokenizer without the padding or truncation stored in its file.
 
@@ -105,8 +123,7 @@ def load_tokenizer_from(
     path: os.PathLike[str], name: str, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerBase:
     """As `load_tokenizer`, from any folder."""
-    # Our processes fork before tokenizers starts threads; its warning about that does not apply.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    _stay_usable_in_forks()
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
