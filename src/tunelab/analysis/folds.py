@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from tunelab.core.cards import DataCard
 from tunelab.core.shapes import fault
@@ -62,19 +61,20 @@ def final_ids(record: StudyRecord) -> list[str]:
     return list(record.parsed("final", final_from_json) or ())
 
 
-def final_from_json(value: Mapping[str, Any]) -> tuple[str, ...]:
+def final_from_json(value: Mapping[str, object]) -> tuple[str, ...]:
     """The content of final.json. Raises KeyError or ValueError where it is none."""
-    if wrong := fault(value["trials"], list[str]):
-        raise ValueError(wrong)
-    return tuple(value["trials"])
+    kept = value["trials"]
+    if not isinstance(kept, list) or fault(kept, list[str]):
+        raise ValueError("trials: expected ids")
+    return tuple(kept)
 
 
 def final_trials(record: StudyRecord) -> tuple[TrialResult, ...]:
     """What was trained on all rows of these data to be handed over, the last one first."""
     ids = reversed(final_ids(record))
-    found = (read_result(record.directory, trial_id) for trial_id in ids)
+    results = (read_result(record.directory, trial_id) for trial_id in ids)
     fingerprint = record.data["fingerprint"]
-    return tuple(r for r in found if r is not None and r.spec.fingerprint == fingerprint)
+    return tuple(r for r in results if r is not None and r.spec.fingerprint == fingerprint)
 
 
 def final_trial(record: StudyRecord, label: str | None = None) -> TrialResult | None:

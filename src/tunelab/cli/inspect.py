@@ -16,7 +16,7 @@ __all__ = [
     "inspect_group",
 ]
 
-_SHOWN = {"label-errors": 10}  # examples of a finding: a ranked list is to be read
+_EXAMPLES_SHOWN = {"label-errors": 10}  # examples of a finding: a ranked list is to be read
 SAMPLE = "It's not the uninspired mess I'd feared: a quiet, wonderful film."
 
 
@@ -82,7 +82,7 @@ def inspect_data(
         click.echo(f"  {line}")
     for finding in (*gate.findings, *across):
         click.echo(f"\n{finding.check} ({finding.where}), for example:")
-        for example in finding.examples[: _SHOWN.get(finding.check, 3)]:
+        for example in finding.examples[: _EXAMPLES_SHOWN.get(finding.check, 3)]:
             if example.note:
                 click.echo(f"  {example.note}")
             for row in example.rows:

@@ -6,13 +6,13 @@ import signal
 from types import FrameType
 
 __all__ = [
-    "Ended",
+    "EndedBySignal",
     "end_as_by_interrupt",
     "exit_code",
 ]
 
 
-class Ended(KeyboardInterrupt):
+class EndedBySignal(KeyboardInterrupt):
     """A signal has asked this process to end: trials are ended, what is half-written is removed."""
 
     def __init__(self, number: int) -> None:
@@ -32,9 +32,9 @@ def end_as_by_interrupt() -> None:
 
 
 def _end(number: int, _: FrameType | None) -> None:
-    raise Ended(number)
+    raise EndedBySignal(number)
 
 
 def exit_code(e: BaseException) -> int:
     """128 and the signal's number, as shells say it; of Ctrl-C 130."""
-    return 128 + (e.number if isinstance(e, Ended) else signal.SIGINT)
+    return 128 + (e.number if isinstance(e, EndedBySignal) else signal.SIGINT)

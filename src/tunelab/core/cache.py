@@ -33,8 +33,8 @@ __all__ = [
     "make_room",
     "read_json",
     "replace",
-    "say",
-    "seal",
+    "tell",
+    "seal_entry",
 ]
 
 
@@ -72,7 +72,7 @@ def replace(path: Path, data: bytes) -> None:
 _SEAL_BYTES = len("\nsha256 \n") + 64
 
 
-def say(line: str) -> None:
+def tell(line: str) -> None:
     """Say something of the cache, wherever this runs: a trial's process hands it on as a note."""
     logging.getLogger("tunelab").warning(line)
 
@@ -97,9 +97,9 @@ def kept(path: Path) -> bytes | None:
         content = path.read_bytes()
     except OSError:
         return None
-    body, found = content[:-_SEAL_BYTES], content[-_SEAL_BYTES:]
-    if found != _seal_of(hashlib.sha256(body)):
-        say(f"{path}: is damaged; what it held is made anew")
+    body, ending = content[:-_SEAL_BYTES], content[-_SEAL_BYTES:]
+    if ending != _seal_of(hashlib.sha256(body)):
+        tell(f"{path}: is damaged; what it held is made anew")
         return None
     with suppress(OSError):
         os.utime(path)  # what was not used for longest goes first
@@ -117,7 +117,7 @@ def kept_json(path: Path) -> Any:
     return None if content is None else json.loads(content)
 
 
-def seal(file: Path) -> None:
+def seal_entry(file: Path) -> None:
     """Make an entry of a file that was written in parts: its SHA-256 at its end."""
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256")
@@ -138,7 +138,7 @@ def is_whole(path: Path) -> bool:
     except OSError:
         return False
     if not whole:
-        say(f"{path}: is damaged; what it held is made anew")
+        tell(f"{path}: is damaged; what it held is made anew")
     return whole
 
 

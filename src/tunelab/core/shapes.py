@@ -41,9 +41,9 @@ def fault(value: object, kind: Any, where: str = "") -> str | None:
         return _unlike(where, inside, value)
     dot = f"{where}." if where else ""
     for key, item, of in inside:
-        found = f"{dot}{key}: is missing" if item is _MISSING else fault(item, of, f"{dot}{key}")
-        if found is not None:
-            return found
+        wrong = f"{dot}{key}: is missing" if item is _MISSING else fault(item, of, f"{dot}{key}")
+        if wrong is not None:
+            return wrong
     return None
 
 
@@ -55,8 +55,8 @@ def _items(value: object, kind: Any) -> str | list[tuple[object, object, Any]]: 
     origin, args = get_origin(kind), get_args(kind)
     if is_typeddict(kind):
         return _items_of_keys(value, kind) if isinstance(value, Mapping) else "a mapping"
-    if is_dataclass(kind):
-        if not isinstance(value, kind):  # type: ignore[arg-type]
+    if isinstance(kind, type) and is_dataclass(kind):
+        if not isinstance(value, kind):
             return kind.__name__
         return [(f.name, getattr(value, f.name), _hints(kind)[f.name]) for f in fields(kind)]
     if isinstance(origin, type) and issubclass(origin, Mapping):
@@ -72,7 +72,7 @@ def _items(value: object, kind: Any) -> str | list[tuple[object, object, Any]]: 
         return [(k, v, a) for k, (v, a) in enumerate(zip(value, each, strict=True))]
     if origin is Literal:
         return [] if value in args else f"one of {', '.join(map(str, args))}"
-    return [] if _is_plain(value, kind) else _NAMES.get(kind, getattr(kind, "__name__", ""))
+    return [] if _is_of_kind(value, kind) else _NAMES.get(kind, getattr(kind, "__name__", ""))
 
 
 _NAMES = {float: "a number", int: "a number", str: "text", bool: "true or false", NoneType: "null"}
@@ -97,7 +97,7 @@ def _items_of_keys(value: Mapping[Any, object], kind: Any) -> list[tuple[object,
 
 
 @cache
-def _hints(kind: Any) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, object]:
     # What names itself (`core.plain`) would not end, and is looked into no further.
     plain = {"PlainValue": object, "Sequence": Sequence, "Mapping": Mapping}
     return get_type_hints(kind, localns=plain, include_extras=True)
@@ -109,7 +109,7 @@ def _types_of_items(origin: Any, args: tuple[Any, ...], length: int) -> list[Any
     return [args[0]] * length
 
 
-def _is_plain(value: object, kind: Any) -> bool:
+def _is_of_kind(value: object, kind: Any) -> bool:
     if kind in (int, float):  # shares of a stack are no whole numbers
         return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
     if kind in (bool, str, NoneType):
@@ -118,5 +118,6 @@ def _is_plain(value: object, kind: Any) -> bool:
 
 
 def _unlike(where: str, expected: str, value: object) -> str:
-    found = repr(value) if isinstance(value, float | str) and len(str(value)) < 20 else None
-    return f"{where or 'content'}: expected {expected}, found {found or type(value).__name__}"
+    short = isinstance(value, float | str) and len(str(value)) < 20
+    what = repr(value) if short else type(value).__name__
+    return f"{where or 'content'}: expected {expected}, found {what}"

@@ -257,7 +257,7 @@ class StudyRecord:
         """Labels of the methods, in the study's order."""
         return tuple(dict.fromkeys(r.spec.method.label for r in self.results))
 
-    def parsed(self, name: str, read: Callable[[Mapping[str, Any]], T]) -> T | None:
+    def parsed(self, name: str, read: Callable[[Any], T]) -> T | None:
         """What tuning.json, race.json, .. holds, as `read` reads it; None where there is none.
 
         Raises ArtifactError naming the file where it cannot be read so.
@@ -304,8 +304,8 @@ def read_study(directory: Path) -> StudyRecord:
             f"{directory} is not a study: {there}. Expected a folder written by `tunelab compare`; "
             "`tunelab runs list` shows those that exist."
         )
-    settings: StudySettings = _read_whole(directory / "study.yaml", _parse_yaml, StudySettings)
-    data: DataCard = _read_whole(directory / "data.json", json.loads, DataCard)
+    settings: StudySettings = _read_required(directory / "study.yaml", _parse_yaml, StudySettings)
+    data: DataCard = _read_required(directory / "data.json", json.loads, DataCard)
     ids = (*settings["trials"], *settings["curve"])
     for i in ids:
         if Path(i).name != i or i.startswith("."):
@@ -334,7 +334,7 @@ def damaged_trials(directory: Path, missing: Iterable[str]) -> tuple[str, ...]:
 _ANEW = "Write it anew: run `tunelab compare` with the same settings into this folder."
 
 
-def _read_whole(path: Path, parse: Callable[[str], Any], kind: Any) -> Any:
+def _read_required(path: Path, parse: Callable[[str], Any], kind: Any) -> Any:
     """A file that every study has. Raises ArtifactError where it is not as it was written."""
     value = _read_as(path, parse, _ANEW)
     if wrong := fault(value, kind):
@@ -403,7 +403,7 @@ def _if_damaged(name: str) -> str:
 
 
 def parse_extra(
-    directory: Path, name: str, stored: Mapping[str, object], read: Callable[[Mapping[str, Any]], T]
+    directory: Path, name: str, stored: Mapping[str, object], read: Callable[[Any], T]
 ) -> T:
     """What `read` makes of such a file's content.
 
@@ -420,7 +420,7 @@ def parse_extra(
     return value
 
 
-def known_extra(directory: Path, name: str, read: Callable[[Mapping[str, Any]], T]) -> T | None:
+def known_extra(directory: Path, name: str, read: Callable[[Any], T]) -> T | None:
     """The same of what a run makes anew: None where there is none, or it is damaged."""
     try:
         stored = read_extra(directory, name)

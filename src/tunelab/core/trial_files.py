@@ -140,7 +140,7 @@ def damage(study: Path, trial_id: str) -> str | None:
 
 def _read_whole(directory: Path) -> TrialResult:
     """A trial's result where every file of its folder is as it was written."""
-    contents = {name: _bytes_of(directory, name) for name in _CONTENTS}
+    contents = {name: _content_of(directory, name) for name in _CONTENTS}
     known = (directory / DIGESTS).is_file()
     if known:
         _check_digests(directory, contents)
@@ -152,7 +152,7 @@ def _read_whole(directory: Path) -> TrialResult:
     return result
 
 
-def _bytes_of(directory: Path, name: str) -> bytes:
+def _content_of(directory: Path, name: str) -> bytes:
     try:
         return (directory / name).read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
@@ -160,7 +160,7 @@ def _bytes_of(directory: Path, name: str) -> bytes:
 
 
 def _check_digests(directory: Path, contents: Mapping[str, bytes]) -> None:
-    kept = _parse(DIGESTS, lambda: json.loads(_bytes_of(directory, DIGESTS))["sha256"])
+    kept = _parse(DIGESTS, lambda: json.loads(_content_of(directory, DIGESTS))["sha256"])
     if fault(kept, dict[str, str]):
         raise _DamagedError(f"{DIGESTS}: does not hold the digests of files")
     for name, content in contents.items():

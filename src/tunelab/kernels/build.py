@@ -72,10 +72,10 @@ def _library_in_cache() -> tuple[Path | None, str | None]:
     files.make_folder(built.parent.parent)
     built.parent.mkdir(mode=0o700, exist_ok=True)
     if why := cache.distrust(built.parent / "any"):
-        cache.say(f"no compiled kernels, so trainings are slower: {why}")
+        cache.tell(f"no compiled kernels, so trainings are slower: {why}")
         return None, f"no code is loaded from the cache: {why}"
     if why := cache.distrust(built):
-        cache.say(f"{why}: the kernels are built anew")
+        cache.tell(f"{why}: the kernels are built anew")
     if why or not built.is_file() or not cache.is_whole(built):
         if compiler() is None:
             return None, "no C++ compiler (g++ or clang++) was found"
@@ -152,6 +152,6 @@ def build(to: Path, flags: Sequence[str] = ()) -> None:
                 [chosen, "-shared", str(part), "-o", str(draft), *link],
             ):  # our own file, a compiler from PATH
                 subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)  # noqa: S603
-            cache.seal(draft)  # a loader reads no further than the library's own tables say
+            cache.seal_entry(draft)  # a loader reads no further than the library's own tables say
         finally:
             part.unlink(missing_ok=True)

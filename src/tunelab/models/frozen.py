@@ -216,7 +216,7 @@ class Kept:
     def finish(self, facts: StatesFacts) -> None:
         """Give the file its name, and note `facts` beside it: from now on it is found."""
         if self._draft is not None and not self._left:
-            cache.seal(self._draft.file)
+            cache.seal_entry(self._draft.file)
             self._draft.take_place()
             self._draft = None
             cache.keep_json(self._path.with_suffix(".json"), facts, bounded=False)

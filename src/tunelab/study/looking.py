@@ -118,7 +118,7 @@ def extended(directory: Path, total: int, trust_remote_code: bool = False) -> St
 
 def rounds_of(
     directory: Path,
-    look: Callable[[Path], None],
+    look: Callable[[Path], object],
     total: int | None = None,
     *,
     until: str | None = None,

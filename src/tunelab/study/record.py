@@ -32,7 +32,7 @@ __all__ = [
 
 # What a run makes anew where it is damaged, and what reads it. Not looks.json: how often a study
 # was looked at, nothing else knows.
-_MADE_ANEW: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
+_MADE_ANEW: Mapping[str, Callable[[Any], object]] = {
     "tuning": tuning_from_json,
     "race": race_from_json,
     "curves": curves_from_json,

@@ -36,7 +36,7 @@ def test_an_entry_is_what_was_kept_or_nothing(
 def test_a_file_written_in_parts_is_an_entry_once_sealed(tmp_path: Path) -> None:
     entry = tmp_path / "x.bin"
     entry.write_bytes(b"a" * 3_000_000)
-    cache.seal(entry)
+    cache.seal_entry(entry)
     assert cache.is_whole(entry)
     assert cache.kept(entry) == b"a" * 3_000_000
 
@@ -84,7 +84,7 @@ def _built(to: Path) -> None:
     """Stands for the compiler, which takes half a minute."""
     to.unlink(missing_ok=True)
     to.write_bytes(b"built here")
-    cache.seal(to)
+    cache.seal_entry(to)
     to.chmod(0o600)
 
 
@@ -122,7 +122,7 @@ def test_a_library_that_others_may_have_written_is_built_anew(
     library: Path, planted: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     library.write_bytes(b"evil")
-    cache.seal(library)
+    cache.seal_entry(library)
     planted(library)  # type: ignore[operator]
     assert build.library() == (library, None)
     assert cache.kept(library) == b"built here"
