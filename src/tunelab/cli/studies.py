@@ -43,12 +43,13 @@ def runs_list(root: Path | None, as_json: bool) -> None:
         raise InputError(f"{root}: there is no such folder. Give one that holds studies.")
     root = root or Path("runs")
     folders = study_folder.find_studies(root)
-    rows, notes = [], []
+    rows: list[dict[str, object]] = []
+    notes: list[str] = []
     for folder in folders:
         try:
             row, damaged = _row_of_study(api.Study(folder))
         except (InputError, OSError) as e:  # one that cannot be read hides no other
-            row, damaged = dict.fromkeys(_KEYS), (str(e),)
+            row, damaged = dict.fromkeys(_KEYS, None), (str(e),)
         rows.append({**row, "study": str(folder), "damaged": list(damaged) or None})
         notes += damaged
     if as_json:

@@ -23,6 +23,7 @@ import numpy as np
 
 from tunelab.core import cache, machine
 from tunelab.core.plain import SettingValues
+from tunelab.core.shapes import fault
 from tunelab.core.values import Dataset, TrialResult, TrialSpec
 from tunelab.methods import METHODS
 from tunelab.models import bases
@@ -253,12 +254,10 @@ _SLASHES_OF_KIND = 4
 
 def _sums_in(entry: object) -> tuple[float, float]:
     """Work and seconds as they are kept; zeros where they are no such numbers."""
-    if not isinstance(entry, dict):
+    if not isinstance(entry, dict) or fault(entry, dict[str, float]):
         return 0.0, 0.0
-    sums = entry.get("work"), entry.get("seconds")
-    if any(type(v) not in (int, float) or not 0 < v < _MOST for v in sums):
-        return 0.0, 0.0
-    return sums[0], sums[1]
+    work, seconds = float(entry.get("work", 0.0)), float(entry.get("seconds", 0.0))
+    return (work, seconds) if 0 < work < _MOST and 0 < seconds < _MOST else (0.0, 0.0)
 
 
 _MOST = 1e30

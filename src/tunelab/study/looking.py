@@ -111,7 +111,7 @@ def extended(directory: Path, total: int, trust_remote_code: bool = False) -> St
         )
     others = (s for s in range(total + len(have)) if s not in have)
     seeds = [*have, *itertools.islice(others, total - len(have))]
-    flags = {"seeds": seeds, "output_dir": str(directory)}
+    flags: dict[str, object] = {"seeds": seeds, "output_dir": str(directory)}
     flags |= {"trust_remote_code": True} if trust_remote_code else {}
     return resolve.resolve_study(directory / "study.yaml", flags)
 
