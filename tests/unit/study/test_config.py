@@ -280,3 +280,19 @@ def test_a_label_that_yaml_reads_as_a_number_is_a_text(tmp_path: Path) -> None:
 def test_faults_of_the_protocol(tmp_path: Path, text: str, said: str) -> None:
     found = faults(tmp_path, "data: demo\n" + text)
     assert any(said in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [x, x]\n" + "".join(f"b{i}: &{chr(98 + i)} [{', '.join([f'*{chr(97 + i)}'] * 9)}]\n"
+                                  for i in range(12)),
+        "data: demo\nmethods: &m [*m]\n",
+    ],
+    ids=["laughs", "holds itself"],
+)  # fmt: skip
+def test_aliases_that_never_end_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"more than 100,000 values once its aliases"):
+        resolve.resolve_study(path, {})
