@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunelab import analysis, data, study
-from tunelab.analysis import Recommendation, sensitivity, summary, tradeoff
+from tunelab.analysis import Recommendation, sensitivity, summary, text_limits, tradeoff
 from tunelab.analysis.behaviour import Result, results
 from tunelab.analysis.front import Front, front
+from tunelab.analysis.predicted import predictions_frame
 from tunelab.analysis.probabilities import Probabilities, judge_probabilities
 from tunelab.core import files, study_folder
 from tunelab.core.errors import ConfigError, TrialError
-from tunelab.core.events import Stage
+from tunelab.core.events import Note, Stage
 from tunelab.core.values import Artifact, Dataset, DataSpec, Predictions, TrialResult
 from tunelab.data.behaviour import (
     BUNDLED_SUITE,
@@ -76,6 +77,7 @@ def load_data(
     *,
     text_column: str | None = None,
     label_column: str | None = None,
+    id_column: str | None = None,
     subset: int | None = None,
     split_seed: int = 0,
     encoding: str = "utf-8",
@@ -88,7 +90,7 @@ def load_data(
     """
     return data.load(
         DataSpec(
-            _source_name(source) or "",
+            resolve.source_name(source) or "",
             text_column,
             label_column,
             subset,
@@ -96,6 +98,7 @@ def load_data(
             encoding,
             on_bad_rows,
             on_leak,
+            id_column,
         )
     )
 
@@ -138,13 +141,18 @@ class Study:
         ]
         return pd.DataFrame(rows)
 
-    def predictions(self, part: Literal["validation", "test"] = "test") -> pd.DataFrame:
-        """One row a trial and text: label (the method's), seed, id, truth, predicted (names).
+    def predictions(
+        self, part: Literal["validation", "test"] = "test", *, raw: bool = False
+    ) -> pd.DataFrame:
+        """One row a trial and text: label (the method's), seed, id, row, text, truth, predicted,
+        probability of that class, and probability_<class> of each.
 
-        The truth of a part without labels is missing. Where a study tests all rows in folds, a seed
-        has those that it tests, and `repetition` and `fold` (from 0) say which.
+        `id` is the data's own where it has an id column, else `row`: file and line. The truth of a
+        part without labels is missing. Probabilities are those at the trial's temperature, `raw` as
+        scores give them; a method with margins has none. Where a study tests all rows in folds, a
+        seed has those that it tests, and `repetition` and `fold` (from 0) say which.
         """
-        return summary.predictions_frame(self.record, part)
+        return predictions_frame(self.record, part, raw=raw)
 
     def sentences(self) -> tuple[str, ...]:
         """What can be said about the pairs that matter, in plain words."""
@@ -246,6 +254,7 @@ def compare(
     output_dir: str | Path | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
+    id_column: str | None = None,
     subset: int | None = None,
     split_seed: int | None = None,
     encoding: str | None = None,
@@ -287,22 +296,12 @@ def compare(
             f"Give what it was loaded from: compare({source.name!r})"
         )
     path = Path(config_file) if config_file is not None else None
-    keys = file.keys_from_keywords(given)
-    spec = resolve.resolve_study(path, keys | {"data.source": _source_name(source)}, settings)
+    keys = file.keys_from_keywords(given) | {"data.source": resolve.source_name(source)}
+    spec = resolve.resolve_study(path, keys, settings)
     with study.worker(spec, engine) as worker:
         schedule = study.scheduled(study.plan(spec))
         said = study.tell_user(on_event)
         return run_study(schedule, "tunelab.compare(...)", said, engine=engine, worker=worker)
-
-
-def _source_name(source: object) -> str | None:
-    """A source's name. Raises ConfigError for data that are no name, such as a DataFrame."""
-    if source is None or isinstance(source, str | Path):
-        return None if source is None else str(source)
-    raise ConfigError(
-        f"data: expected the name of a file, a folder or a hub id, found {type(source).__name__}. "
-        "Write it into a file first; from pandas: frame.to_csv('reviews.csv', index=False)."
-    )
 
 
 def run_study(
@@ -375,7 +374,12 @@ def train_one(
         files.make_folder(out.absolute().parent)
         scratch = inside.enter_context(files.scratch_folder(f".{out.name}.training-", out.parent))
         folder = scratch / out.name
-        schedule = study.scheduled(replace(planned, spec=replace(spec, output_dir=folder)))
+        for line in text_limits.lines_of_limits(
+            planned.lengths, text_limits.labels_by_limit(planned.spec.methods)
+        ):
+            on_event(Note(line))
+        spec = replace(planned.spec, output_dir=folder)
+        schedule = study.scheduled(replace(planned, spec=spec))
         study.write(schedule.progress, "tunelab train")
         (result,) = study.run(schedule, on_event, worker=worker)
         if result.status == "failed":
@@ -405,6 +409,7 @@ def fine_tune(
     metric: str | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
+    id_column: str | None = None,
     subset: int | None = None,
     split_seed: int | None = None,
     encoding: str | None = None,
@@ -421,7 +426,7 @@ def fine_tune(
     InputError before anything is trained, TrialError where training failed.
     """
     keys = file.keys_from_keywords(locals())  # as in `compare`
-    keys |= {"data.source": _source_name(source), "methods": [method], "seeds": [seed]}
+    keys |= {"data.source": resolve.source_name(source), "methods": [method], "seeds": [seed]}
     spec = resolve.resolve_study(None, keys, settings)
     return train_one(spec, overwrite=overwrite, on_event=study.tell_user(on_event))
 
@@ -447,8 +452,9 @@ def classifier_folder(path: str | Path) -> Path:
 def load(path: str | Path | Artifact, *, trust_remote_code: bool = False) -> TextClassifier:
     """Load a classifier: an artifact, a folder that holds one, or a study (its best model).
 
-    The result has `predict(texts)`, `predict_proba(texts)` and `label_names`. Python code that the
-    model brings is run only where `trust_remote_code` allows it.
+    The result has `predict(texts)`, `predict_proba(texts)` and `label_names`. Probabilities are
+    those at the temperature that was fitted on validation, where there is one; `raw()` leaves it
+    out. Python code that the model brings is run only where `trust_remote_code` allows it.
     """
     if isinstance(path, Artifact):
         return text_classifier.open_classifier(path.directory, trust_remote_code)

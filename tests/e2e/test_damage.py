@@ -15,6 +15,7 @@ import damages
 from commands import Said, run_here
 from studies import METHODS, make_study
 from tunelab.core import study_folder
+from tunelab.core.text_lengths import TextLengths, TokenLimit
 from tunelab.stats.looks import declare, looks_to_json
 from tunelab.study.resolve import resolve_study
 
@@ -40,6 +41,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study_folder.write_extra(
         study, "looks", {**looks_to_json(declare(20, 2, 2)), "fingerprint": first}
     )
+    lengths = TextLengths("minilm", 512, 24, 24, (TokenLimit(64, 0.1, 0.5),), (64,))
+    study_folder.write_extra(study, "lengths", lengths.to_json())
     study_folder.write_extra(study, "final", {"trials": [trial_in(study).name]})
     assert run_here("runs", "show", study).code == 0
     return study

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tunelab.analysis import text_limits
 from tunelab.analysis.collapse import Collapse
+from tunelab.analysis.confidence import warnings_of_raw
 from tunelab.analysis.effects import effects
 from tunelab.analysis.verdict import Summary, joined_by_and
 from tunelab.core.details import Hardware
 from tunelab.core.study_folder import StudyRecord
+from tunelab.core.text_lengths import text_lengths_from_json
 from tunelab.core.words import counted
 from tunelab.data.gate import values
 from tunelab.stats import least_seeds
@@ -34,11 +37,13 @@ def warnings(
         *_unfinished(record),
         *_caveats_of_data(record),
         *_caveats_of_gate(record, summary, runs),
+        *_caveats_of_limits(record),
         *_caveats_of_seeds(summary),
         *_caveats_of_rare_classes(record, summary, runs),
         *_caveats_of_looks(record),
         *(_caveat_of_collapse(c) for c in summary.collapses.values()),
         *_caveats_of_choice(record, summary),
+        *warnings_of_raw(runs),
         *_caveats_of_cost(record),
         *_caveats_of_mixture(record),
     )
@@ -102,6 +107,13 @@ def _caveats_of_gate(
         some = effects(gate, scored, summary.metric, ("leak", "conflicts"))
         said += [f"{e.sentence}." for e in some]
     return said
+
+
+def _caveats_of_limits(record: StudyRecord) -> list[str]:
+    """Texts of which most methods read a part alone."""
+    methods = {r.spec.method.label: r.spec.method for r in record.results}
+    lengths = record.parsed("lengths", text_lengths_from_json)
+    return text_limits.warnings_of_limits(lengths, text_limits.labels_by_limit(methods.values()))
 
 
 def _caveats_of_seeds(summary: Summary) -> list[str]:

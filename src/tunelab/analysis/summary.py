@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 __all__ = [
     "best_trial",
     "summary_for_display",
-    "predictions_frame",
     "shown_columns",
     "summarise",
     "table",
@@ -330,31 +329,6 @@ def table(summary: Summary) -> pd.DataFrame:
     frame = pd.DataFrame.from_records(records)
     frame.attrs["headings"] = {n: column(n).heading for n in names}
     return frame
-
-
-def predictions_frame(record: StudyRecord, part: str) -> pd.DataFrame:
-    """One row a trial and text: label (the method's), seed, id, truth, predicted (names); of a
-    study that tests all rows in folds also repetition and fold.
-    """
-    import pandas as pd
-
-    names = record.data["label_names"]
-    frames = []
-    for r in record.done:
-        p, fold = record.predictions(r.spec.trial_id).get(part), r.spec.fold
-        if p is None:
-            continue
-        place = {"repetition": fold.repetition, "fold": fold.number} if fold else {}
-        values = {
-            "label": r.spec.method.label,
-            "seed": r.spec.seed,
-            **place,
-            "id": p.ids,
-            "truth": [names[k] if k >= 0 else None for k in p.labels],
-            "predicted": [names[k] for k in p.predicted],
-        }
-        frames.append(pd.DataFrame(values))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def _number(value: float | None) -> float:

@@ -17,7 +17,7 @@ from tunelab.cli.options import FOLDER, json_option, print_json, trust_option
 from tunelab.core.errors import InputError
 
 if TYPE_CHECKING:
-    from tunelab.export.merging import Made
+    from tunelab.exporting.merging import Made
 
 __all__ = [
     "adapters",
@@ -45,7 +45,7 @@ def list_artifacts(root: Path, as_json: bool) -> None:
 
     A trial's folder stands for the classifier in it, as it does for every other verb.
     """
-    from tunelab.export import find_artifacts
+    from tunelab.exporting import find_artifacts
 
     rows = find_artifacts(root)
     if as_json:
@@ -81,10 +81,10 @@ def list_artifacts(root: Path, as_json: bool) -> None:
 @json_option
 def show_command(folder: Path, as_json: bool) -> None:
     """Kind, method and settings, base, labels, and sizes: adapter and head apart."""
-    from tunelab import api, export
+    from tunelab import api, exporting
     from tunelab.analysis.numbers import format_bytes
 
-    facts = export.show(api.classifier_folder(folder))
+    facts = exporting.show(api.classifier_folder(folder))
     if as_json:
         print_json(facts)
         return
@@ -113,10 +113,10 @@ def show_command(folder: Path, as_json: bool) -> None:
 @json_option
 def verify_command(folder: Path, trust_remote_code: bool | None, as_json: bool) -> None:
     """Check files, tensors and base; a fault is named, and the exit code is then 2."""
-    from tunelab import api, export
+    from tunelab import api, exporting
 
     folder = api.classifier_folder(folder)
-    checks = export.verify(folder, trust_remote_code=bool(trust_remote_code))
+    checks = exporting.verify(folder, trust_remote_code=bool(trust_remote_code))
     if as_json:
         print_json([{"name": c.name, "status": c.status, "detail": c.detail} for c in checks])
     else:
@@ -140,12 +140,12 @@ def verify_command(folder: Path, trust_remote_code: bool | None, as_json: bool) 
 @json_option
 def merge_command(folder: Path, output_dir: Path, as_json: bool, **given: Any) -> None:
     """Write an adapter and its base as one plain model, if predictions stay as they are."""
-    from tunelab import api, data, export
+    from tunelab import api, data, exporting
 
     texts = None
     if given["file"] is not None:
         texts = data.read_texts(given["file"], given["text_column"], given["encoding"]).texts
-    merged = export.merge(
+    merged = exporting.merge(
         api.classifier_folder(folder),
         output_dir,
         texts,
@@ -179,10 +179,10 @@ def combine_command(
     as_json: bool,
 ) -> None:
     """Write one LoRA adapter from several on one base: `combine a=0.7 b=0.3` (weight 1)."""
-    from tunelab import api, export
+    from tunelab import api, exporting
 
     weighted = [(api.classifier_folder(f), w) for f, w in map(_weighted, parts)]
-    combined = export.combine(
+    combined = exporting.combine(
         weighted, output_dir, combination_type, density, trust_remote_code=bool(trust_remote_code)
     )
     _say_made(combined, "Combined", as_json)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from tunelab.api import Study
     from tunelab.core.values import Dataset
-    from tunelab.study import OnStudyEvent, Progress, Schedule, StudyEvent
+    from tunelab.study import OnStudyEvent, Plan, Progress, Schedule, StudyEvent
     from tunelab.study.executors import Worker
 
 __all__ = [
@@ -253,10 +253,12 @@ def train(
 
 def _shown_as(status: Status) -> OnStudyEvent:
     """What shows events of one training in a line."""
-    from tunelab.core.events import Stage, Step
+    from tunelab.core.events import Note, Stage, Step
 
     def show(event: StudyEvent) -> None:
-        if isinstance(event, Step):
+        if isinstance(event, Note):
+            status.console.print(event.text, markup=False, highlight=False, soft_wrap=True)
+        elif isinstance(event, Step):
             status.update(f"step {event.step} of {event.steps}, loss {event.loss:.3f}")
         elif isinstance(event, Stage):
             status.update(event.name)
@@ -340,6 +342,7 @@ def _announce(schedule: Schedule, console: Console) -> None:
     )
     say += [f"         {note}" for note in (*spec.notes, *schedule.notes)]
     say += [f"Tuning   {line}" for line in _tuning_lines(schedule.progress)]
+    say += [f"Texts    {line}" for line in _lines_of_limits(plan)]
     for other in plan.others:
         say.append(f"Test on  {other.name}: {len(other.split):,} rows")
         say += [f"         {note}" for note in other.notes]
@@ -351,6 +354,13 @@ def _announce(schedule: Schedule, console: Console) -> None:
     say += [f"Reports  to {line}" for line in trackers.where(spec.report_to, spec.output_dir)]
     for line in say:
         terminal.say(console, line, indent=9)
+
+
+def _lines_of_limits(plan: Plan) -> list[str]:
+    """How much of the texts each method reads, and what a longer limit costs."""
+    from tunelab.analysis import text_limits
+
+    return text_limits.lines_of_limits(plan.lengths, text_limits.labels_by_limit(plan.spec.methods))
 
 
 def _what_is_to_run(schedule: Schedule) -> str:

@@ -5,7 +5,7 @@ A study folder (a contract that others read):
     study.yaml          the resolved study, and where each value came from
     data.json           the data card: sizes, labels, duplicates, what was decided
     gate.json           what the data gate found: duplicates, leaks, label errors, ...
-    behaviour.json      the cases of the behaviour tests, where the study has them
+    lengths.json        how many texts limits in tokens cut; behaviour.json: cases of its tests
     rows.parquet        the validation and test rows: part, id, label, text, further columns
     results.csv         one row a trial; comparison.json: table and verdicts
     tuning.json         the settings each method tried, their validation scores, what was chosen
@@ -220,11 +220,9 @@ class StudyRecord:
 
     `settings` is study.yaml as a plain dict; `data` the data card; `missing` the ids of trials
     that have not been run, or are not whole any more: of these, `damaged` says what is wrong, a
-    line each. Histories and predictions are read on demand, by trial id.
-
-    `results` are what the table compares: trials on all training rows. `curve` holds those on
-    fewer (`spec.train_rows`). Tries of settings are in neither; `tuning`, `race`, `curves`, `gate`,
-    `looks` and `final` are tuning.json, race.json, .., None where the study has none.
+    line each. `results` are what the table compares: trials on all training rows.
+    `curve` holds those on fewer (`spec.train_rows`). Tries of settings are in neither; `tuning`,
+    `race` and the others below are tuning.json, race.json, .., None where the study has none.
     """
 
     directory: Path
@@ -237,6 +235,7 @@ class StudyRecord:
     race: Mapping[str, object] | None = None
     curves: Mapping[str, object] | None = None
     gate: Mapping[str, object] | None = None
+    lengths: Mapping[str, object] | None = None
     behaviour: Mapping[str, object] | None = None
     looks: Mapping[str, object] | None = None
     final: Mapping[str, object] | None = None
@@ -361,7 +360,7 @@ def _parse_yaml(text: str) -> Any:
 
 
 # What a study may hold beside its trials, each a JSON file of that name.
-EXTRAS = ("tuning", "race", "curves", "gate", "behaviour", "looks", "final")
+EXTRAS = ("tuning", "race", "curves", "gate", "lengths", "behaviour", "looks", "final")
 _WRITTEN = frozenset(
     {"study.yaml", "data.json", "rows.parquet", "results.csv", "comparison.json", "report.html"}
     | {"trials", "tracking"}

@@ -36,6 +36,7 @@ __all__ = [
     "check",
     "fit_alone",
     "notes",
+    "virtual_tokens",
     "why_alone",
 ]
 
@@ -108,6 +109,12 @@ def check(base: Base, spec: MethodSpec) -> None:
 def _asked_length(spec: MethodSpec) -> int | None:
     length = spec.settings.get("max_length")
     return length if isinstance(length, int) else None
+
+
+def virtual_tokens(spec: MethodSpec) -> int:
+    """Positions that a method takes for itself, beside a text's."""
+    taken = spec.settings.get("num_virtual_tokens")
+    return taken if isinstance(taken, int) else 0
 
 
 def notes(base: Base, specs: Sequence[MethodSpec], label_names: Sequence[str]) -> tuple[str, ...]:

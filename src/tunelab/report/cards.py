@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from tunelab.analysis import Summary, numbers
+from tunelab.analysis import Summary, confidence, numbers
 from tunelab.analysis.folds import final_trials
 from tunelab.analysis.markdown import in_markdown
 from tunelab.analysis.verdict import Row, joined_by_and
@@ -87,6 +87,7 @@ def card(
         "## Scores\n",
         _score_lines(summary, result),
         _standing_in_study(summary, result),
+        _confidence_in_words(record, result),
         "## Training\n",
         _training(record, result),
         "## Limits\n",
@@ -216,6 +217,29 @@ def _standing_in_study(summary: Summary, result: TrialResult) -> str:
         return f"Its method was chosen on validation. {in_markdown(said)}.\n" if said else ""
     pair = next((c for c in summary.against_best() if c.b == label), None)
     return f"{in_markdown(pair.sentence.rstrip('.'))}.\n" if pair else ""
+
+
+def _confidence_in_words(record: StudyRecord, result: TrialResult) -> str:
+    """How sure this very artifact says it is, and how often it is right, raw and scaled."""
+    predictions = record.predictions(result.spec.trial_id)
+    part = "test" if "test" in predictions else "validation"
+    if part not in predictions:
+        return ""
+    c = confidence.confidence_of(predictions.get("validation"), predictions[part])
+    if c is None:
+        return ""
+    right, raw = numbers.format_percent(c.right), numbers.format_percent(c.raw)
+    said = f"It is right on {right}% of the {c.rows:,} {part} rows. "
+    if c.temperature is None or c.scaled is None:
+        said += f"Its probabilities say {raw}% there on average; no temperature could be fitted."
+    else:
+        said += (
+            f"`tunelab.load` and `tunelab predict` divide its scores by {c.temperature:.2f}, the "
+            "temperature fitted on validation: its highest probability is then "
+            f"{numbers.format_percent(c.scaled)}% on average. Raw, as peft and transformers give "
+            f"it, it is {raw}%."
+        )
+    return f"## Probabilities\n\n{said}\n"
 
 
 def _training(record: StudyRecord, result: TrialResult) -> str:

@@ -460,15 +460,16 @@ def data_card_block(card: DataCard) -> DataCardBlock:
         labels_left_out=max(0, len(labels) - MOST_CLASS_ROWS),
         notes=card["notes"],
         samples=list(card["samples"].items())[:MOST_CLASS_ROWS],
-        facts=[(heading, str(card[key])) for key, heading in _CARD_FACTS if card[key]],
+        facts=[(heading, str(card[key])) for key, heading in _CARD_FACTS if card.get(key)],
     )
 
 
-_CardFact = Literal["name", "revision", "text_column", "label_column", "fingerprint"]
+_CardFact = Literal["name", "revision", "text_column", "label_column", "id_column", "fingerprint"]
 _CARD_FACTS: tuple[tuple[_CardFact, str], ...] = (
     ("name", "Source"),
     ("revision", "Revision"),
     ("text_column", "Text column"),
     ("label_column", "Label column"),
+    ("id_column", "Id column"),
     ("fingerprint", "Fingerprint (SHA-256)"),
 )

@@ -2,5 +2,5 @@
 
 adapter_set   several adapters on one base, switched between
 
-May import: core, data, stats, models, export.
+May import: core, data, stats, models, exporting.
 """

@@ -45,6 +45,7 @@ __all__ = [
     "calibrations_to_json",
     "fit_temperature",
     "fit_temperatures",
+    "kept_temperature",
     "logits_at_temperature",
     "read_temperature",
     "write_temperature",
@@ -231,24 +232,40 @@ def write_temperature(directory: Path, validation: Predictions) -> None:
 
 def read_temperature(artifact: Artifact) -> float:
     """The temperature in an opened artifact. Raises ArtifactError where there is none."""
+    temperature, why_none = _read_fit(artifact)
+    if temperature is None:
+        raise ArtifactError(why_none)
+    return temperature
+
+
+def kept_temperature(artifact: Artifact) -> float | None:
+    """The temperature in an opened artifact, None where none was fitted.
+
+    Raises ArtifactError for a calibration.json that holds something else.
+    """
+    return _read_fit(artifact)[0]
+
+
+def _read_fit(artifact: Artifact) -> tuple[float | None, str]:
+    """The temperature, or None and why there is none."""
     path = artifact.directory / CALIBRATION
-    again = "Train it again with this version of tunelab, or predict without --calibrated."
+    again = "Train it again with this version of tunelab, or leave --calibrated out."
     # Only what the manifest lists was checked when the artifact was opened.
     if CALIBRATION not in artifact.manifest["files"] or not path.is_file():
-        raise ArtifactError(f"{artifact.directory}: expected {path.name}, found none. {again}")
+        return None, f"{artifact.directory}: expected {path.name}, found none. {again}"
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
         temperature, reason = said["temperature"], said.get("reason")
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise ArtifactError(f"{path}: expected a temperature, found none ({e}). {again}") from e
     if temperature is None:
-        raise ArtifactError(
+        return None, (
             f"{artifact.directory}: it has no temperature ({reason}). "
             "Train with more validation rows; until then its probabilities are used as they are."
         )
     if not (isinstance(temperature, int | float) and 0 < temperature < math.inf):
         raise ArtifactError(f"{path}: expected a number above 0, found {temperature!r}. {again}")
-    return float(temperature)
+    return float(temperature), ""
 
 
 def _quality(runs: Runs) -> Quality:

@@ -65,6 +65,9 @@ class DataSection(BaseModel):
     label_column: Annotated[
         str | None, Flag("Column of the labels (else guessed).", "NAME", "data")
     ] = Field(None, description="column of the labels; guessed when left out")
+    id_column: Annotated[
+        str | None, Flag("Column of rows' ids (else guessed).", "NAME", "data")
+    ] = Field(None, description="column that names the rows in what is shown; guessed, or none")
     subset: Annotated[int | None, Flag("Train on N rows, stratified.", "N", "data")] = Field(
         None, ge=1, description="train on so many rows (stratified)"
     )

@@ -1,4 +1,4 @@
-"""What a study's folder says of it: study.yaml, data.json, gate.json."""
+"""What a study's folder says of it: study.yaml, data.json, gate.json, lengths.json."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tunelab import data
 from tunelab.analysis.curves import curves_from_json
 from tunelab.analysis.folds import final_from_json
 from tunelab.core import files, study_folder
+from tunelab.core.text_lengths import text_lengths_from_json
 from tunelab.core.version import __version__
 from tunelab.data.behaviour import suite_from_json
 from tunelab.data.gate import values
@@ -39,6 +40,7 @@ _MADE_ANEW: Mapping[str, Callable[[Any], object]] = {
     "gate": values.gate_from_json,
     "behaviour": suite_from_json,
     "final": final_from_json,
+    "lengths": text_lengths_from_json,
 }
 
 
@@ -74,12 +76,15 @@ def write(progress: Progress, command: str) -> None:
     study_folder.write_extra(folder, "gate", values.gate_to_json(plan.gate) | looked_at)
     if plan.behaviour is not None:
         study_folder.write_extra(folder, "behaviour", plan.behaviour)
+    if plan.lengths is not None:
+        study_folder.write_extra(folder, "lengths", plan.lengths.to_json())
     # What an earlier run in this folder had, and this one has not, would be told as this one's.
     has = {
         "tuning": plan.spec.tuning.spaces,
         "race": plan.spec.race,
         "curves": plan.spec.train_sizes,
         "behaviour": plan.behaviour,
+        "lengths": plan.lengths,
         "final": plan.spec.parts,
     }
     forget_looks_at_other_data(folder, plan.dataset.fingerprint)

@@ -37,6 +37,7 @@ from tunelab.study.tuning_spaces import tuning_seeds, tuning_spaces
 __all__ = [
     "require_metric",
     "resolve_study",
+    "source_name",
 ]
 
 
@@ -171,6 +172,16 @@ def _sources_of_values(origin: Mapping[str, str], entries: Sequence[Entry]) -> d
         **{k: origin.get(k, "default") for k in _KEYS_OF_ONE_VALUE},
         **{f"methods.{i}.{k}": v for i, e in enumerate(entries) for k, v in e.origin.items()},
     }
+
+
+def source_name(source: object) -> str | None:
+    """A source's name. Raises ConfigError for data that are no name, such as a DataFrame."""
+    if source is None or isinstance(source, str | Path):
+        return None if source is None else str(source)
+    raise ConfigError(
+        f"data: expected the name of a file, a folder or a hub id, found {type(source).__name__}. "
+        "Write it into a file first; from pandas: frame.to_csv('reviews.csv', index=False)."
+    )
 
 
 def require_metric(metric: str) -> None:

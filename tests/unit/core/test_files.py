@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tunelab.core import cache, files
-from tunelab.export.merging import new_folder
+from tunelab.exporting.merging import new_folder
 
 
 def names(folder: Path) -> list[str]:

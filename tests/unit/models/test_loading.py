@@ -314,7 +314,7 @@ def test_a_merge_whose_scores_overflow_writes_nothing(
 ) -> None:
     """A NaN in the manifest would be no JSON."""
     change = adapters.Change(2, float("nan"), 0)
-    monkeypatch.setattr("tunelab.export.merging.change_of", lambda *_: change)
+    monkeypatch.setattr("tunelab.exporting.merging.change_of", lambda *_: change)
     with pytest.raises(InputError, match="no finite numbers"):
         adapters.merge(saved / "lora", tmp_path / "m", ("a film", "good"), allow_changes=True)
     assert not (tmp_path / "m").exists()

@@ -13,8 +13,8 @@ import torch
 from tunelab.core.artifact import open_artifact, seal_again
 from tunelab.core.errors import ArtifactError, suggest
 from tunelab.core.values import Artifact, BaseRef
-from tunelab.export.listing import AdapterConfig, adapter_config
-from tunelab.export.merging import (
+from tunelab.exporting.listing import AdapterConfig, adapter_config
+from tunelab.exporting.merging import (
     Made,
     change_of,
     exact_scores,

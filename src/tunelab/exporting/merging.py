@@ -21,7 +21,7 @@ from tunelab.core.artifact import CALIBRATION, open_artifact, seal_again, sha256
 from tunelab.core.errors import ArtifactError
 from tunelab.core.files import replacing_folder
 from tunelab.core.values import Artifact, DataSpec
-from tunelab.export.listing import method_of
+from tunelab.exporting.listing import method_of
 from tunelab.models import foreign, pretrained
 from tunelab.models.classifier import TransformerClassifier, open_transformer
 
@@ -144,8 +144,10 @@ def scores_of(directory: Path, texts: Sequence[str], trusted: bool) -> Floats:
 
 
 def exact_scores(classifier: TransformerClassifier, texts: Sequence[str]) -> Floats:
-    """Scores of texts in exact float32: (texts, classes)."""
-    return replace(classifier, precision="float32").scores(texts)
+    """Scores (texts, classes) in exact float32, an adapter beside its weights and not in a copy of
+    them: a merged copy would be compared with what it is itself.
+    """
+    return replace(classifier, precision="float32", merge=False).scores(texts)
 
 
 def in_float(artifact: Artifact) -> Artifact:
