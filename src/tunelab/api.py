@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -82,7 +81,7 @@ def load_data(
     """
     return data.load(
         DataSpec(
-            _source_name(source) or "",
+            resolve.source_name(source) or "",
             text_column,
             label_column,
             subset,
@@ -196,13 +195,18 @@ class Study:
         return final.shipped(self.record, self.summary, trial)
 
     def train_on_all_rows(
-        self, method: str | None = None, *, on_event: OnUserEvent = _ignore_event
+        self,
+        method: str | None = None,
+        *,
+        trust_remote_code: bool = False,
+        on_event: OnUserEvent = _ignore_event,
     ) -> Artifact:
         """Train a method (None: the recommended one) of a cross-fitted study on all of its rows.
 
         Raises ConfigError where the study is not cross-fitted, TrialError where training failed.
         """
-        final.train_on_all_rows(self.directory, method, study.tell_user(on_event))
+        hear = study.tell_user(on_event)
+        final.train_on_all_rows(self.directory, method, hear, trust_remote_code)
         return Study(self.directory).best()
 
     def extend(
@@ -212,6 +216,7 @@ class Study:
         until: Literal["decided"] | None = None,
         max_seeds: int | None = None,
         step: int | None = None,
+        trust_remote_code: bool = False,
         engine: str = "process",
         on_event: OnUserEvent = _ignore_event,
     ) -> Study:
@@ -220,10 +225,17 @@ class Study:
 
         `until="decided"`: `step` more (2) at a time, until the best is better than every other
         method or equivalent to it, or there are `max_seeds` in all (20). The study is looked at
-        after each time, which its levels account for: docs/statistics.md.
+        after each time, which its levels account for: docs/statistics.md. A model's own code runs
+        only where `trust_remote_code` allows it here, whatever the study was run with.
         """
         rounds = study.rounds_of(
-            self.directory, study.write_outputs, seeds, until=until, max_seeds=max_seeds, step=step
+            self.directory,
+            study.write_outputs,
+            seeds,
+            until=until,
+            max_seeds=max_seeds,
+            step=step,
+            trust_remote_code=trust_remote_code,
         )
         for spec in rounds:
             schedule = study.scheduled(study.plan(spec))
@@ -315,27 +327,12 @@ def compare(
     given = locals()
     file.refuse_study_keys(settings, "tunelab.compare")
     path = Path(config_file) if config_file is not None else None
-    keys = file.keys_from_keywords(given)
-    spec = resolve.resolve_study(path, keys | {"data.source": _source_name(source)}, settings)
+    keys = file.keys_from_keywords(given) | {"data.source": resolve.source_name(source)}
+    spec = resolve.resolve_study(path, keys, settings)
     with study.worker(spec, engine) as worker:
         schedule = study.scheduled(study.plan(spec))
         said = study.tell_user(on_event)
         return run_study(schedule, "tunelab.compare(...)", said, engine=engine, worker=worker)
-
-
-def _source_name(source: object) -> str | None:
-    """A source's name. Raises ConfigError for data that are no name, such as a DataFrame."""
-    if source is None or isinstance(source, str | Path):
-        return None if source is None else str(source)
-    if isinstance(source, Dataset):
-        raise ConfigError(
-            "data: expected the name of a file, a folder or a hub id, found a loaded Dataset. "
-            f"Give what it was loaded from: {source.name!r}."
-        )
-    raise ConfigError(
-        f"data: expected the name of a file, a folder or a hub id, found {type(source).__name__}. "
-        "Write it into a file first; from pandas: frame.to_csv('reviews.csv', index=False)."
-    )
 
 
 def run_study(
@@ -405,11 +402,9 @@ def train_one(
     with ExitStack() as inside:
         worker = inside.enter_context(study.worker(spec))
         planned = study.plan(replace(spec, output_dir=out / ".study"))
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = inside.enter_context(
-            tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
-        )
-        folder = Path(scratch) / out.name
+        files.make_folder(out.absolute().parent)
+        scratch = inside.enter_context(files.scratch_folder(f".{out.name}.training-", out.parent))
+        folder = scratch / out.name
         for line in text_limits.lines_of_limits(
             planned.lengths, text_limits.labels_by_limit(planned.spec.methods)
         ):
@@ -463,7 +458,7 @@ def fine_tune(
     """
     keys = file.keys_from_keywords(locals())  # as in `compare`
     file.refuse_study_keys(settings, "tunelab.fine_tune")
-    keys |= {"data.source": _source_name(source), "methods": [method], "seeds": [seed]}
+    keys |= {"data.source": resolve.source_name(source), "methods": [method], "seeds": [seed]}
     spec = resolve.resolve_study(None, keys, settings)
     return train_one(spec, overwrite=overwrite, on_event=study.tell_user(on_event))
 

@@ -232,15 +232,21 @@ def test_train_that_fails_leaves_nothing(
     assert not list((tmp_path / "new").glob(".*"))
 
 
-def test_ctrl_c_leaves_a_study_that_goes_on(long_study: tuple[Path, list[object]]) -> None:
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)],
+)
+def test_ctrl_c_leaves_a_study_that_goes_on(
+    long_study: tuple[Path, list[object]], number: signal.Signals
+) -> None:
     study, args = long_study
     with started(*args) as process:
         wait_for(lambda: training(process, study))
         family = descendants(process)
         assert len(family) >= 2
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=120)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert "Traceback" not in err + out
     assert "go on with: tunelab compare" in err
     _, alive = psutil.wait_procs(family, timeout=10)
@@ -248,6 +254,8 @@ def test_ctrl_c_leaves_a_study_that_goes_on(long_study: tuple[Path, list[object]
     assert [p.name.rpartition("-")[0] for p in (study / "trials").iterdir()] == ["svm-tfidf"]
     assert [r["status"] for r in results(study)] == ["done"]
     assert (study / "report.html").is_file()
+    if number != signal.SIGINT:
+        return
     kept = trials(study)
     said = finish(study, args)
     assert said.code == 0, said.err

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from tunelab.core.errors import ArtifactError, suggest
+from tunelab.core.files import write_text
 from tunelab.core.values import Artifact, Manifest
 from tunelab.core.version import __version__
 
@@ -59,7 +60,7 @@ def seal(directory: Path, facts: Mapping[str, object]) -> Artifact:
     }
     manifest = {"format": FORMAT, "tunelab": __version__, **facts, "files": files}
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-    (directory / MANIFEST).write_text(text, encoding="utf-8")
+    write_text(directory / MANIFEST, text)
     return read_manifest(directory)
 
 
@@ -206,7 +207,8 @@ def altered(artifact: Artifact) -> list[str]:
         elif sha256(file) != digest:
             out.append(
                 f"{file}: its content is not what was saved (SHA-256 differs from {MANIFEST}). "
-                "Copy the artifact again from where it was made."
+                "Copy the artifact again from where it was made; a study's trial is run again by "
+                "`tunelab compare` once its folder is removed."
             )
     return out
 

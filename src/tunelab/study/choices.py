@@ -33,10 +33,9 @@ __all__ = [
 
 def recorded_methods(plan: Plan) -> Mapping[str, choosing.TunedMethod]:
     """What tuning.json holds of each method; nothing where it was chosen by another metric."""
-    stored = study_folder.read_extra(plan.spec.output_dir, "tuning")
-    if not stored or stored["metric"] != plan.spec.metric:
-        return {}
-    return choosing.tuning_from_json(stored).methods
+    folder = plan.spec.output_dir
+    stored = study_folder.known_extra(folder, "tuning", choosing.tuning_from_json)
+    return stored.methods if stored is not None and stored.metric == plan.spec.metric else {}
 
 
 def recorded_entry(

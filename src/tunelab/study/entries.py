@@ -108,7 +108,7 @@ def _resolve_entry(
     where = f"methods.{i}"
     name = entry.get("name")
     label = None if entry.get("label") is None else str(entry["label"])
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         hint = suggest(str(name), METHODS, what="Methods")
         what = "has no name" if name is None else f"{name!r} is not a method"
         if "[" in str(name):

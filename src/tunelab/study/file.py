@@ -132,7 +132,10 @@ class StudyFile(BaseModel):
     )
     trust_remote_code: Annotated[
         bool, Flag("Run the Python code that the model brings.", reads="switch")
-    ] = Field(False, description="run the Python code that the base model brings")
+    ] = Field(
+        False,
+        description="run the base model's own Python code: only the flag allows it, no file",
+    )
     methods: Annotated[
         list[str | dict[str, object]],
         Flag("Methods to compare ({default}).", "A,B,..", reads="names"),

@@ -111,7 +111,10 @@ def read_progress(plan: Plan) -> Progress:
         results={t.trial_id: on_disk[t.trial_id] for t in everything if t.trial_id in on_disk},
         renamed=renamed,
         copies=copies_among(everything, {i for i, r in on_disk.items() if r.status == "done"}),
-        notes=_no_longer_shown(plan, frozenset(renamed.values())),
+        notes=(
+            *_no_longer_shown(plan, frozenset(renamed.values())),
+            *_damaged(folder, everything, on_disk),
+        ),
     )
 
 
@@ -286,6 +289,14 @@ def trials_still_racing(
         until |= dict.fromkeys(race.alive, len(race.rounds))
     place = {seed: i for i, seed in enumerate(spec.seeds)}
     return tuple(t for t in trials if place[t.seed] < until.get(t.method.label, len(place)))
+
+
+def _damaged(
+    folder: Path, trials: Sequence[TrialSpec], on_disk: Mapping[str, TrialResult]
+) -> tuple[str, ...]:
+    """What is wrong with trials that are there and not whole: they are run again."""
+    ids = dict.fromkeys(t.trial_id for t in trials if t.trial_id not in on_disk)
+    return study_folder.damaged_trials(folder, ids)
 
 
 def _no_longer_shown(plan: Plan, reused: AbstractSet[str]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from tunelab.core import study_folder
 from tunelab.core.errors import ConfigError, suggest
 from tunelab.core.values import DataSpec
 from tunelab.data.behaviour import BUNDLED_SUITE
@@ -37,6 +38,7 @@ from tunelab.study.tuning_spaces import tuning_seeds, tuning_spaces
 __all__ = [
     "require_metric",
     "resolve_study",
+    "source_name",
 ]
 
 
@@ -111,6 +113,14 @@ def _lay_over(
 ) -> tuple[dict[str, object], dict[str, str]]:
     """The file with flags and --set laid over it, and where each of its dotted keys came from."""
     raw = read_study_file(path) if path else {}
+    if path and study_folder.is_study(path.parent) and path.name == "study.yaml":
+        raw["output_dir"] = str(path.parent)  # where it lies now: a study may have been moved
+    if raw.pop("trust_remote_code", None) and not flags.get("trust_remote_code"):
+        # Whoever runs a file has not always read it.
+        faults.note(
+            f"{path}: trust_remote_code in a file allows nothing; a model's own code runs only "
+            "with --trust-remote-code (trust_remote_code=True in Python)"
+        )
     origin = {key: str(path) for key in dotted_keys(raw)} if path else {}
     if isinstance(raw.get("data"), str):
         raw["data"] = {"source": raw["data"]}
@@ -163,6 +173,16 @@ def _sources_of_values(origin: Mapping[str, str], entries: Sequence[Entry]) -> d
         **{k: origin.get(k, "default") for k in _KEYS_OF_ONE_VALUE},
         **{f"methods.{i}.{k}": v for i, e in enumerate(entries) for k, v in e.origin.items()},
     }
+
+
+def source_name(source: object) -> str | None:
+    """A source's name. Raises ConfigError for data that are no name, such as a DataFrame."""
+    if source is None or isinstance(source, str | Path):
+        return None if source is None else str(source)
+    raise ConfigError(
+        f"data: expected the name of a file, a folder or a hub id, found {type(source).__name__}. "
+        "Write it into a file first; from pandas: frame.to_csv('reviews.csv', index=False)."
+    )
 
 
 def require_metric(metric: str) -> None:

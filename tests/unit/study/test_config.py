@@ -311,3 +311,19 @@ def test_settings_in_brackets_are_told_where_they_go() -> None:
     flags = {"data.source": "demo", "methods": ["lora[r=4,bias=all]"]}
     with pytest.raises(ConfigError, match=r"'lora\[r=4,bias=all\]' is not a method\. Settings are"):
         resolve.resolve_study(None, flags)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [x, x]\n" + "".join(f"b{i}: &{chr(98 + i)} [{', '.join([f'*{chr(97 + i)}'] * 9)}]\n"
+                                  for i in range(12)),
+        "data: demo\nmethods: &m [*m]\n",
+    ],
+    ids=["laughs", "holds itself"],
+)  # fmt: skip
+def test_aliases_that_never_end_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"more than 100,000 values once its aliases"):
+        resolve.resolve_study(path, {})
