@@ -300,10 +300,11 @@ def _quantization_backend(width: int) -> str:
             torch.testing.assert_close(x.grad, x.grad)  # not for a gradient that is not a number
     except Exception as e:
         reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
+        other = "qlora-8bit" if width == 4 else "qlora-4bit"
         raise TrialError(
             f"bitsandbytes cannot compute in {width} bits on this machine's {where.type} "
             f"({reason}). Nothing was trained in its place. What runs here: lora (the same adapter "
-            f"on float weights){', qlora-8bit' if width == 4 else ', qlora-4bit'} if its probe passes."
+            f"on float weights), {other} if its probe passes."
         ) from e
     return f"bitsandbytes {bnb.__version__} on {where.type}"
 
