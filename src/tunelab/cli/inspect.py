@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunelab.cli.flags import FlagCommand, data_flags
+from tunelab.cli.flags import FlagCommand, data_flags, take_study_keys
 from tunelab.cli.options import json_option, print_json
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ def inspect_data(
 def _data_spec(source: str, **given: Any) -> DataSpec:
     from tunelab.core.values import DataSpec
 
-    return DataSpec(source, **{k: v for k, v in given.items() if v is not None})
+    keys = {k.removeprefix("data."): v for k, v in take_study_keys(given)[0].items()}
+    return DataSpec(source, **{k: v for k, v in keys.items() if v is not None})  # type: ignore[arg-type]
 
 
 @inspect_group.command(

@@ -36,6 +36,14 @@ __all__ = [
 )
 @click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed).")
 @click.option("--encoding", default="utf-8", show_default=True, metavar="NAME")
+@click.option(
+    "--quoting",
+    type=click.Choice(["auto", "double", "none"]),
+    default="auto",
+    show_default=True,
+    help="Quotes in CSV and TSV: double (around fields), none (part of the texts), auto (double, "
+    "but refused where a quote swallows rows).",
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON lines with every class's probability.")
 @click.option(
     "--precision",
@@ -78,12 +86,12 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
 
     source = None
     if file is not None:
-        source = data.open_texts(file, given["text_column"], given["encoding"])
+        source = data.open_texts(file, given["text_column"], given["encoding"], given["quoting"])
     loaded = api.load(artifact, trust_remote_code=bool(given["trust_remote_code"]))
     if given["calibrated"]:
         loaded = loaded.calibrated()
     classifier = loaded.computing_in(given["precision"])
-    for note in classifier.notes:
+    for note in (*(source.notes if source else ()), *classifier.notes):
         click.echo(note, err=True)
     if source is not None and output is not None:
         write.write_windows(

@@ -35,6 +35,10 @@ class DataKeys(TypedDict):
     encoding: str
     on_bad_rows: str
     on_leak: str
+    quoting: str
+    join_labels: bool
+    drop_classes: list[str] | None
+    min_rows_per_class: int | None
 
 
 class TuningKeys(TypedDict):

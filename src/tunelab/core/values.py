@@ -51,6 +51,9 @@ class DataSpec:
     `source` is "demo", "demo:stars", a file, a folder, or a hub id with optional `:config` and
     `@revision`. `subset` is a number of training rows (stratified), None for all. `on_leak` is
     what happens to training rows whose text stands in validation or test too (`duplicates.py`).
+    `quoting` says what quotes mean in CSV and TSV, `join_labels` whether labels that look alike are
+    one. Rows of `drop_classes`, and of classes with fewer than `min_rows_per_class` of the training
+    rows, are left out.
     """
 
     source: str
@@ -61,6 +64,10 @@ class DataSpec:
     encoding: str = "utf-8"
     on_bad_rows: Literal["fail", "drop"] = "fail"
     on_leak: Literal["warn", "drop", "fail"] = "warn"
+    quoting: Literal["auto", "double", "none"] = "auto"
+    join_labels: bool = False
+    drop_classes: Sequence[str] | None = None
+    min_rows_per_class: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

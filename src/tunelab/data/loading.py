@@ -9,11 +9,18 @@ import numpy as np
 
 from tunelab.core.errors import DataError
 from tunelab.core.values import Dataset, DataSpec, Split
-from tunelab.core.words import listed
+from tunelab.core.words import listed, rows_word
 from tunelab.data import duplicates
+from tunelab.data.alike import looks
 from tunelab.data.card import count_duplicates, fingerprint_of
 from tunelab.data.columns import choose_columns
-from tunelab.data.labels import WHOLE_FLOAT, declared_names, encode_labels
+from tunelab.data.labels import (
+    WHOLE_FLOAT,
+    LabelColumn,
+    LabelledRows,
+    declared_names,
+    encode_labels,
+)
 from tunelab.data.rows import rows_of_part, without_unlabelled
 from tunelab.data.sources import SOURCES, source_kind
 from tunelab.data.split import subset_of_train, three_parts, train_without_leaks
@@ -54,8 +61,8 @@ def load(spec: DataSpec) -> Dataset:
     for part, tables in source.parts.items():
         parts[part] = rows_of_part(part, tables, (text_column, label_column), spec, notes)
     rows = without_unlabelled(source.name, parts, label_column, notes)
-    declared = declared_names(source.parts, label_column)
-    label_names, splits = encode_labels(source.name, rows, declared, label_column, notes)
+    column = LabelColumn(label_column, declared_names(source.parts, label_column))
+    label_names, splits = encode_labels(source.name, rows, column, notes, spec)
     split_off = tuple(part for part in ("test", "validation") if part not in splits)
     splits = three_parts(source.name, splits, label_names, spec.split_seed, notes)
     if spec.on_leak != "warn":
@@ -115,20 +122,9 @@ def load_other(spec: DataSpec, label_names: Sequence[str], train: Split | None =
             notes.append(f"the {part} part is unlabelled: not scored")
     else:
         raise DataError(f"{source.name}: no labelled rows to score on.")
-    notes.append(
-        f"scored on {'all' if part == 'all' else f'the {part} part'}: {len(rows.ids):,} rows"
-    )
-    known = {name: i for i, name in enumerate(label_names)}
-    keys = [str(k) for k in rows.labels]
-    strange = sorted({k for k in keys if _known_label(k, known) not in known})
-    if strange:
-        raise DataError(
-            f"--test-on {source.name}: label {listed(strange)} is none of the training data's: "
-            f"{listed(list(label_names))}. Rename it, or leave its rows out."
-        )
-    labels = np.asarray([known[_known_label(k, known)] for k in keys], dtype=np.int64)
-    columns = {c: tuple(values) for c, values in rows.columns.items()}
-    split = Split(tuple(rows.ids), tuple(rows.texts), labels, columns)
+    split = _scored_rows(source.name, rows, label_names, spec, notes)
+    notes.append(f"scored on {'all' if part == 'all' else f'the {part} part'}: {len(split):,} rows")
+    columns = split.columns
     domains = tuple(str(d) for d in columns["domain"]) if "domain" in columns else None
     digest = fingerprint_of(label_names, {"train": split, "validation": split, "test": split})
     seen = None
@@ -141,8 +137,36 @@ def load_other(spec: DataSpec, label_names: Sequence[str], train: Split | None =
     return OtherData(source.name, split, domains, digest, tuple(notes), seen)
 
 
-def _known_label(key: str, known: Mapping[str, int]) -> str:
+def _scored_rows(
+    name: str, rows: LabelledRows, label_names: Sequence[str], spec: DataSpec, notes: list[str]
+) -> Split:
+    """The rows whose labels are among `label_names`. Raises DataError where others are."""
+    known = {label: i for i, label in enumerate(label_names)}
+    by_look = {looks(label): label for label in label_names} if spec.join_labels else {}
+    keys = [_known_label(str(k), known, by_look) for k in rows.labels]
+    dropped = set(spec.drop_classes or ())
+    strange = sorted(set(keys) - known.keys() - dropped)
+    if strange:
+        raise DataError(
+            f"--test-on {name}: label {listed(strange)} is none of the training data's: "
+            f"{listed(list(label_names))}. Rename it, or leave its rows out with drop_classes."
+        )
+    kept = [i for i, key in enumerate(keys) if key in known]
+    if len(kept) < len(keys):
+        notes.append(f"left out {rows_word(len(keys) - len(kept))} of classes that are dropped")
+    if not kept:
+        raise DataError(f"--test-on {name}: no rows of the classes that are left.")
+    return Split(
+        tuple(rows.ids[i] for i in kept),
+        tuple(rows.texts[i] for i in kept),
+        np.asarray([known[keys[i]] for i in kept], dtype=np.int64),
+        {c: tuple(values[i] for i in kept) for c, values in rows.columns.items()},
+    )
+
+
+def _known_label(key: str, known: Mapping[str, int], by_look: Mapping[str, str]) -> str:
     if key in known:
         return key
     whole = WHOLE_FLOAT.fullmatch(key)
-    return whole["whole"] if whole else key.strip()
+    plain = whole["whole"] if whole else key.strip()
+    return plain if plain in known else by_look.get(looks(key), plain)

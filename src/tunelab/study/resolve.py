@@ -86,7 +86,7 @@ def resolve_study(
         tuning=Tuning(spaces_by_label, tuning.budget, tuning_seeds(tuning.seeds), tuning.prune),
         vary_split=study.vary_split,
         train_sizes=train_sizes,
-        test_on=tuple(_data_spec_of(d) for d in as_list(study.test_on)),
+        test_on=tuple(_data_spec_of(d, data) for d in as_list(study.test_on)),
         race=race,
         budget=budget,
         disagreement=study.disagreement,
@@ -253,8 +253,11 @@ def _seconds_of(duration: float | str) -> float | None:
     return sum(float(v or 0) * u for v, u in zip(match.groups(), (3600, 60, 1), strict=True))
 
 
-def _data_spec_of(value: str | DataSection) -> DataSpec:
-    return DataSpec(value) if isinstance(value, str) else DataSpec(**value.model_dump())
+def _data_spec_of(value: str | DataSection, of: DataSection) -> DataSpec:
+    """Data to score on: a source alone has its classes read as those of the study's data are."""
+    if isinstance(value, str):
+        return DataSpec(value, join_labels=of.join_labels, drop_classes=of.drop_classes)
+    return DataSpec(**value.model_dump())
 
 
 def _folder_name(path: Path | None, source: str, model: str) -> str:

@@ -232,7 +232,7 @@ def test_class_label_names_keep_their_order_and_unused_ones_go(tmp_path):
 def test_labels_alike_but_for_case_are_said(tmp_path):
     dataset = load(DataSpec(csv_of(tmp_path, ["Pos", "pos", "neg"] * 4)))
     assert len(dataset.label_names) == 3
-    assert said(dataset, "case", "'Pos', 'pos'")
+    assert said(dataset, "alike", "'Pos' (4 rows), 'pos' (4 rows)", "--join-labels")
 
 
 def test_labels_that_differ_in_blanks_are_one(tmp_path):
@@ -299,7 +299,7 @@ def test_other_data_of_the_class_minus_one_alone_is_labelled(tmp_path):
 def test_a_label_that_looks_missing_is_said(tmp_path):
     dataset = load(DataSpec(csv_of(tmp_path, ["pos", "neg", "nan"] * 4)))
     assert dataset.label_names == ("nan", "neg", "pos")
-    assert said(dataset, "'nan' (4 rows)", "--on-bad-rows drop")
+    assert said(dataset, "'nan' (4 rows)", "--drop-classes")
 
 
 NAMES = st.text(
