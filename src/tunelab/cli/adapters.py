@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunelab.cli.options import FOLDER, json_option, print_json, trust_option
+from tunelab.cli.streams import echo
 from tunelab.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def list_artifacts(root: Path, as_json: bool) -> None:
         print_json(rows)
         return
     if not rows:
-        click.echo(f"No classifiers below {root}. Make one: tunelab train DATA --method lora ...")
+        echo(f"No classifiers below {root}. Make one: tunelab train DATA --method lora ...")
         return
     from tunelab.analysis.numbers import format_bytes
     from tunelab.cli.terminal import print_table
@@ -73,7 +74,7 @@ def list_artifacts(root: Path, as_json: bool) -> None:
     )
     for row in rows:
         if row["error"]:
-            click.echo(f"{row['error']}", err=True)
+            echo(f"{row['error']}", err=True)
 
 
 @adapters.command(short_help="Method, settings, base, labels, sizes of one.")
@@ -121,7 +122,7 @@ def verify_command(folder: Path, trust_remote_code: bool | None, as_json: bool) 
         print_json([{"name": c.name, "status": c.status, "detail": c.detail} for c in checks])
     else:
         for c in checks:
-            click.echo(f"{c.status:<8} {c.name}: {c.detail}")
+            echo(f"{c.status:<8} {c.name}: {c.detail}")
     faults = [c.name for c in checks if c.status == "fault"]
     if faults:
         raise InputError(
@@ -216,15 +217,15 @@ def _say_made(made: Made, what: str, as_json: bool) -> None:
         )
         return
     for note in made.notes:
-        click.echo(note, err=True)
-    click.echo(f"{what} into {out}: {made.change.sentence}.")
-    click.echo(f'Try it: tunelab predict {shlex.quote(str(out))} "your text"')
+        echo(note, err=True)
+    echo(f"{what} into {out}: {made.change.sentence}.")
+    echo(f'Try it: tunelab predict {shlex.quote(str(out))} "your text"')
 
 
 def _print_lines(pairs: Sequence[tuple[str, object]]) -> None:
     width = max((len(k) for k, _ in pairs), default=0)
     for key, value in pairs:
-        click.echo(f"{key:<{width}}  {value}")
+        echo(f"{key:<{width}}  {value}")
 
 
 def _plain_numbers(value: object) -> str:

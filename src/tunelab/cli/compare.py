@@ -20,6 +20,7 @@ from tunelab.cli.flags import (
 )
 from tunelab.cli.options import FOLDER, quiet_option
 from tunelab.cli.show import show_summary
+from tunelab.cli.streams import echo, styled
 from tunelab.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _train_missing(schedule: Schedule, console: Console, worker: Worker | None =
             api.run_study(schedule, command, display.event, display.result, worker=worker)
     except KeyboardInterrupt:
         again = f"tunelab compare {shlex.quote(str(folder / 'study.yaml'))}"
-        click.echo(f"\nStopped. What is done is kept; go on with: {again}", err=True)
+        echo(f"\nStopped. What is done is kept; go on with: {again}", err=True)
         sys.exit(130)
 
 
@@ -173,9 +174,7 @@ def _show_end(folder: Path, console: Console) -> None:
     show_summary(finished, advise=not console.quiet)
     if finished.record.failed:
         n, total = len(finished.record.failed), len(finished.record.results)
-        click.echo(
-            f"{n} of {total} trials failed; the errors are above and in the report.", err=True
-        )
+        echo(f"{n} of {total} trials failed; the errors are above and in the report.", err=True)
         sys.exit(1)
 
 
@@ -239,11 +238,11 @@ def train(
     out = spec.output_dir
     test, evaluated = (result.scores.get(f"{p}_{spec.metric}") for p in ("test", "eval"))
     seconds = numbers.format_seconds(result.cost.train_seconds)
-    click.echo(
+    echo(
         f"{method}: {spec.metric} {numbers.format_percent(test)} on test, "
         f"{numbers.format_percent(evaluated)} on validation; trained in {seconds}."
     )
-    click.echo(f'Saved to {out}. Try it: tunelab predict {shlex.quote(str(out))} "your text"')
+    echo(f'Saved to {out}. Try it: tunelab predict {shlex.quote(str(out))} "your text"')
 
 
 def _shown_as(status: Status) -> OnStudyEvent:
@@ -293,13 +292,13 @@ def _train_from_study(
     shown = numbers.column(f"test_{study.summary.metric}")
     estimate = study.summary.row(label).estimates.get(shown.name)
     percent = " percent" if shown.kind == "percent" else ""
-    click.echo(
+    echo(
         f"{label}: trained on all rows, none left to test it. To expect: "
         f"{numbers.format_estimate(estimate, shown.kind)}{percent} {shown.about}, as its method "
         f"had, cross-fitted ({study.summary.cross_fitted})."
     )
     place = out or study_folder.artifact_dir(folder, trial_id)
-    click.echo(f'Saved to {place}. Try it: tunelab predict {shlex.quote(str(place))} "your text"')
+    echo(f'Saved to {place}. Try it: tunelab predict {shlex.quote(str(place))} "your text"')
 
 
 def _file_or_data(what: str | None, data: object) -> tuple[Path | None, object]:
@@ -460,6 +459,6 @@ def _duplicate_lines(d: Dataset) -> list[str]:
 
 
 def stderr_console(quiet: bool = False) -> Console:
-    from rich.console import Console
+    from tunelab.cli.terminal import GuardedConsole
 
-    return Console(stderr=True, quiet=quiet)
+    return GuardedConsole(file=styled(sys.stderr), quiet=quiet)

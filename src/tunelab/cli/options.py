@@ -10,9 +10,12 @@ from pathlib import Path
 
 import click
 
+from tunelab.cli.streams import echo, printable
+
 __all__ = [
     "FOLDER",
     "json_option",
+    "json_text",
     "print_json",
     "quiet_option",
     "trust_option",
@@ -30,6 +33,14 @@ trust_option = click.option(
 )
 
 
+def json_text(value: object, indent: int | None = None) -> str:
+    """A value as JSON that may be printed: nothing in it is a terminal's, and nothing is lost."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return "".join(c if c == "\n" or printable(c) else f"\\u{ord(c):04x}" for c in text)
+
+
 def print_json(value: object) -> None:
     """Print a verb's result as JSON, for --json."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    echo(json_text(value, indent=2))

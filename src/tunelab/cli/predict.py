@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunelab.cli.options import FOLDER, trust_option
+from tunelab.cli.options import FOLDER, json_text, trust_option
+from tunelab.cli.streams import echo
 from tunelab.core.errors import InputError
 from tunelab.core.words import free_name
 
@@ -92,14 +92,14 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
         loaded = loaded.calibrated()
     classifier = loaded.computing_in(given["precision"])
     for note in (*(source.notes if source else ()), *classifier.notes):
-        click.echo(note, err=True)
+        echo(note, err=True)
     if source is not None and output is not None:
         write.write_windows(
             output,
             (_with_predictions(window, classifier) for window in source.windows()),
             lambda: (_with_predictions(window) for window in source.windows()),
         )
-        click.echo(f"Labelled {source.rows:,} texts into {output}.", err=True)
+        echo(f"Labelled {source.rows:,} texts into {output}.", err=True)
         _say_blank(source.blank)
         return
     if source is not None:
@@ -134,7 +134,7 @@ def _say_blank(blank: int) -> None:
     """Blank texts keep their place and get a label too, which means nothing."""
     if blank:
         many = "texts are blank: their labels mean"
-        click.echo(
+        echo(
             f"{blank:,} {many if blank > 1 else 'text is blank: its label means'} nothing.",
             err=True,
         )
@@ -146,14 +146,10 @@ def _say_labels(texts: list[str], classifier: TextClassifier, as_json: bool) -> 
         label = classifier.label_names[best]
         if as_json:
             each = {n: round(float(v), 6) for n, v in zip(classifier.label_names, row, strict=True)}
-            click.echo(
-                json.dumps(
-                    {"text": text, "label": label, "probabilities": each}, ensure_ascii=False
-                )
-            )
+            echo(json_text({"text": text, "label": label, "probabilities": each}))
         else:
             said, plain = (" ".join(x.split()) for x in (label, text))
-            click.echo(f"{said}\t{round(float(row[best]), 6):.3f}\t{plain}")
+            echo(f"{said}\t{round(float(row[best]), 6):.3f}\t{plain}")
 
 
 def _with_predictions(

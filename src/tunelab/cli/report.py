@@ -11,6 +11,7 @@ import click
 
 from tunelab.cli.options import FOLDER
 from tunelab.cli.show import show_answer
+from tunelab.cli.streams import echo
 from tunelab.core.errors import InputError, suggest
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def report(
     if not quiet:
         show_answer(said.answer)
         for path in written:
-            click.echo(path)
+            echo(path)
 
 
 def _write_all(
@@ -168,9 +169,9 @@ def _watch(study: Path, out: Path, metric: str | None, quiet: bool) -> None:
             refresh = _WATCH_SECONDS if left else None
             path = write_report(record, out / "report.html", said, refresh=refresh)
             if not quiet:
-                click.echo(f"{path}: {n} of {n + left} trials. {said.answer.sentence}")
+                echo(f"{path}: {n} of {n + left} trials. {said.answer.sentence}")
         elif n != seen and not quiet:
-            click.echo(f"{study}: no trial has ended yet; waiting.")
+            echo(f"{study}: no trial has ended yet; waiting.")
         seen = n
         if not left:
             return

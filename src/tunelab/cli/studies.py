@@ -9,6 +9,7 @@ import click
 from tunelab.cli.flags import comma_names
 from tunelab.cli.options import FOLDER, json_option, print_json, trust_option
 from tunelab.cli.show import show_summary
+from tunelab.cli.streams import echo
 from tunelab.core.errors import InputError
 
 __all__ = [
@@ -60,7 +61,7 @@ def runs_list(root: Path | None, as_json: bool) -> None:
         print_json(rows)
         return
     if not rows:
-        click.echo(f"No studies in {root}. Make one: tunelab compare --data demo")
+        echo(f"No studies in {root}. Make one: tunelab compare --data demo")
         return
     from tunelab.cli.terminal import print_table
 
@@ -138,7 +139,7 @@ def slices_(folder: Path, by: str | None, as_json: bool) -> None:
         text = format_estimate(s.accuracy, "percent") + (" *" if s.named else "")
         cells.setdefault((s.column, s.value, s.rows), {})[s.label] = text
     if not looked_at:
-        click.echo(
+        echo(
             f"No slice to look at: each needs {slices.LEAST_ROWS} test rows in it and as many "
             f"outside; the test part has {len(rows.ids):,}."
         )
@@ -223,4 +224,4 @@ def behaviour_(
     for r in failures:
         for e in r.examples[:1]:
             then = f" -> {e.other!r} [{e.predicted_other}]" if e.other is not None else ""
-            click.echo(f"{r.label}, {r.test}: {e.text!r} [{e.predicted}]{then}")
+            echo(f"{r.label}, {r.test}: {e.text!r} [{e.predicted}]{then}")

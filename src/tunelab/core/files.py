@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -29,6 +30,10 @@ __all__ = [
 
 # Behind the name of a folder whose place another takes, with a dot before it.
 SET_ASIDE = ".before"
+
+
+# A file system (some network's) that has no locks says so.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 # --- atomic writing -------------------------------------------------------------------------
@@ -162,7 +167,12 @@ def locked(study: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                yield
+                return
+            if not isinstance(error, BlockingIOError):
+                raise
             raise ConfigError(
                 f"{study}: another tunelab is running trials in this folder. Wait until it ends, "
                 "or choose another with --output-dir."

@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.core.cards import DataCard, StudySettings
+from tunelab.core.cells import safe_cell
 from tunelab.core.errors import ArtifactError, InputError
 from tunelab.core.files import (
     SET_ASIDE,
@@ -492,9 +493,8 @@ def _csv_cell(value: Any) -> Any:
 
 def write_results_csv(path: Path, results: Sequence[TrialResult]) -> None:
     """Write results.csv: a header and one row a trial. Missing values are empty cells."""
-    rows = results_rows(results)
-    out = io.StringIO()
+    out, rows = io.StringIO(), results_rows(results)
     writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else ["trial_id"])
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: safe_cell(value) for key, value in row.items()} for row in rows)
     write_text(path, out.getvalue())

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tunelab.core.cells import safe_cell
 from tunelab.core.errors import DataError
 from tunelab.data import decode, open_texts, read_texts, texts, write_table
 from tunelab.data.columns import choose_columns
@@ -393,6 +394,8 @@ def test_nasty_strings_come_back_from_every_format(tmp_path, suffix, rows):
     columns = {"text": [a for a, _ in rows], "label": [b for _, b in rows]}
     path = tmp_path / f"n.{suffix}"
     write_table(path, columns)
+    if suffix in ("csv", "tsv"):  # no formulas: tests/unit/core/test_cells.py takes them back
+        columns = {c: [str(safe_cell(v)) for v in values] for c, values in columns.items()}
     assert read(path) == columns
 
 
