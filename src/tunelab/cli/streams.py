@@ -85,6 +85,7 @@ class _Guarded(_Stream):
     """A stream that writes what is printable. `styled`: the same, for what we style ourselves."""
 
     styled: TextIO
+    before: TextIO  # kept: with it, the bytes below both would be closed
 
     def write(self, text: str) -> int:
         """Write a text; the return that a progress bar begins with stays."""
@@ -118,8 +119,9 @@ def guard_streams() -> None:
                 )
                 for kind in (_Guarded, _Stream)
             ]
-            kinds[0].styled = kinds[1]  # type: ignore[attr-defined]
-            setattr(sys, name, kinds[0])
+            guarded, plain = kinds
+            guarded.styled, guarded.before = plain, stream  # type: ignore[attr-defined]
+            setattr(sys, name, guarded)
 
 
 def styled(stream: TextIO) -> TextIO:

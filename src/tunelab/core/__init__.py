@@ -8,6 +8,7 @@ cards         what study.yaml and data.json hold, key by key
 artifact      the files and hashes of a saved classifier
 files         every atomic write
 cells         what may stand in the CSV files that are written
+bounded_yaml  YAML of users, read within bounds
 plain         what JSON and YAML may hold, as a type
 cache         results kept by content, in the user's cache
 machine       hardware, memory, versions

@@ -100,18 +100,20 @@ def load_suite(source: str | Path = BUNDLED_SUITE) -> Suite:
     """Read a suite: the bundled one by its name, or a YAML file. Raises ConfigError, one line."""
     import yaml
 
+    from tunelab.core.bounded_yaml import BoundedLoader
+
     path = Path(source)
     try:
         if str(source) == BUNDLED_SUITE:
             file = resources.files("tunelab.data") / "lists" / f"{BUNDLED_SUITE}.yaml"
             value = yaml.safe_load(file.read_text(encoding="utf-8"))
         else:
-            value = yaml.safe_load(path.read_text(encoding="utf-8"))
+            value = yaml.load(path.read_text(encoding="utf-8"), Loader=BoundedLoader)  # noqa: S506
     except FileNotFoundError:
         raise ConfigError(
             f"{source}: no such suite. Expected {BUNDLED_SUITE} or a YAML file of tests."
         ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+    except (OSError, ValueError, yaml.YAMLError) as e:
         raise ConfigError(f"{source}: not a YAML file ({' '.join(str(e).split())}).") from None
     return _parse_suite(value, path.name)
 

@@ -73,7 +73,7 @@ def _codec(options: ReadOptions) -> str:
         codec = codecs.lookup(options.encoding).name
         with suppress(UnicodeError):
             b"    ".decode(codec)  # some codecs are not of texts, and say so when used
-    except LookupError as error:
+    except (LookupError, ValueError) as error:
         known = ("utf-8", "utf-16", "latin-1", "cp1252", "cp1251", "gb18030", "shift_jis", "big5")
         raise DataError(
             f"no such text encoding: {options.encoding!r}."

@@ -35,6 +35,10 @@ __all__ = [
 def read_file(path: Path, options: ReadOptions) -> Table:
     """Read one file by its ending, `.gz` looked through. Raises DataError."""
     suffix = known_format(path, options)
+    if not path_is(path, Path.is_file):
+        raise DataError(
+            f"{options.called(path)}: no file of its own. Expected a file on this disk."
+        )
     (table,) = FORMATS[suffix](path, options, None)
     refuse_repeated_columns(table)
     return table

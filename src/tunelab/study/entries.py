@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +22,10 @@ __all__ = [
     "label_methods",
     "resolve_entries",
 ]
+
+
+# More are a slip: each is a method of its own.
+MOST_POINTS = 1_000
 
 
 def resolve_entries(
@@ -91,7 +97,7 @@ def _resolve_entry(
     where = f"methods.{i}"
     name = entry.get("name")
     label = None if entry.get("label") is None else str(entry["label"])
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         hint = suggest(str(name), METHODS, what="Methods")
         what = "has no name" if name is None else f"{name!r} is not a method"
         faults.add(f"{where}: {what}.{hint}")
@@ -139,6 +145,9 @@ def _grid_points(
             choices[key] = [value]
         else:
             choices[key] = value
+    many = math.prod(len(c) for c in choices.values())
+    if many > MOST_POINTS:
+        return [], [f"{many:,} combinations of settings, expected at most {MOST_POINTS:,}."]
     points = [dict(zip(choices, p, strict=True)) for p in itertools.product(*choices.values())]
     for point in points:
         faults += setting_faults(model, point)
@@ -175,18 +184,15 @@ def _settings_of_no_method(
 def label_methods(entries: Sequence[Entry]) -> tuple[MethodSpec, ...]:
     """Name each entry: its label, or its method with the settings in which it differs."""
     labels: list[str] = []
+    sharing = Counter((e.name, e.label) for e in entries)
+    varying = {name: _varying_settings(name, entries) for name in {e.name for e in entries}}
     for entry in entries:
-        twins = [e for e in entries if e.name == entry.name]
-        varying = [
-            k for k in entry.settings if any(e.settings[k] != entry.settings[k] for e in twins)
-        ]
-        grid = [e for e in twins if e.label == entry.label]
-        if entry.label and len(grid) == 1:
+        if entry.label and sharing[entry.name, entry.label] == 1:
             labels.append(entry.label)
             continue
-        inner = ",".join(f"{k}={_value_in_label(entry.settings[k])}" for k in varying)
+        inner = ",".join(f"{k}={_value_in_label(entry.settings[k])}" for k in varying[entry.name])
         labels.append(f"{entry.label or entry.name}[{inner}]" if inner else entry.name)
-    twice = sorted({x for x in labels if labels.count(x) > 1})
+    twice = sorted(x for x, n in Counter(labels).items() if n > 1)
     if twice:
         raise ConfigError(
             f"methods: {twice[0]} stands twice with the same settings. Remove one, or change one."
@@ -194,6 +200,12 @@ def label_methods(entries: Sequence[Entry]) -> tuple[MethodSpec, ...]:
     return tuple(
         MethodSpec(e.name, label, e.settings) for e, label in zip(entries, labels, strict=True)
     )
+
+
+def _varying_settings(name: str, entries: Sequence[Entry]) -> list[str]:
+    """The settings in which the entries of a method differ."""
+    first, *others = (e.settings for e in entries if e.name == name)
+    return [k for k in first if any(settings[k] != first[k] for settings in others)]
 
 
 def _value_in_label(value: PlainValue) -> str:

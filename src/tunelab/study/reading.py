@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from tunelab.core.bounded_yaml import LONGEST, BoundedLoader
 from tunelab.core.errors import ConfigError, suggest
 from tunelab.study.faults import Faults
 
@@ -26,12 +27,18 @@ __all__ = [
 def read_study_file(path: Path) -> dict[str, object]:
     """The keys of a YAML file. Raises ConfigError where it is none, or a key stands twice."""
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_KeysOnce)  # noqa: S506  a safe loader
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"Config file {path}: is no file. Expected a YAML file.")
+        with path.open(encoding="utf-8") as stream:
+            text = stream.read(LONGEST + 1)
+        value = yaml.load(text, Loader=BoundedLoader)  # noqa: S506  a safe loader
     except FileNotFoundError:
         near = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
         hint = suggest(path.name, near, what="Files there") if near else ""
         raise ConfigError(f"Config file {path}: there is no such file.{hint}") from None
-    except (UnicodeDecodeError, IsADirectoryError) as e:
+    except (OSError, ValueError) as e:
+        if isinstance(e, ConfigError):
+            raise
         raise ConfigError(f"Config file {path}: not readable as text ({e}).") from None
     except yaml.YAMLError as e:
         raise ConfigError(f"Config file {path}: not valid YAML ({_yaml_fault(e)}).") from None
@@ -41,20 +48,6 @@ def read_study_file(path: Path) -> dict[str, object]:
             f"{'nothing' if value is None else type(value).__name__}."
         )
     return value
-
-
-class _KeysOnce(yaml.SafeLoader):
-    """YAML without a key that stands twice, of which the last would win in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        lines: dict[str, int] = {}
-        for key in (k for k, _ in node.value if isinstance(k, yaml.ScalarNode)):
-            line = key.start_mark.line + 1
-            if key.value in lines:
-                said = f"{key.value} stands in line {lines[key.value]} and in line {line}: keep one"
-                raise yaml.YAMLError(said)
-            lines[key.value] = line
-        return super().construct_mapping(node, deep)
 
 
 def _yaml_fault(error: yaml.YAMLError) -> str:
@@ -71,7 +64,7 @@ def _yaml_fault(error: yaml.YAMLError) -> str:
 def scalar(text: str) -> Any:
     """A flag's or --set's value as YAML reads it, with 1e-4 as the number that it is."""
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, Loader=BoundedLoader)  # noqa: S506  a safe loader
     except yaml.YAMLError:
         return text
     if isinstance(value, str):

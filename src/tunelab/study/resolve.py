@@ -97,6 +97,10 @@ def resolve_study(
     )
 
 
+# More are a slip: each is a training of every method.
+MOST_SEEDS = 10_000
+MOST_SIZES = 1_000
+
 _STACK = {"auto": None, "off": 1}
 
 # Keys of a study file whose origin is kept as they stand.
@@ -178,6 +182,9 @@ def _metric_faults(metric: str) -> list[str]:
 
 
 def _seed_numbers(value: int | list[int], faults: Faults) -> tuple[int, ...]:
+    if isinstance(value, int) and value > MOST_SEEDS:
+        faults.add(f"seeds: expected at most {MOST_SEEDS:,}, found {value}.")
+        return (0,)
     seeds = tuple(range(value)) if isinstance(value, int) else tuple(value)
     if not seeds or min(seeds) < 0:
         faults.add(f"seeds: expected a number from 1, or a list of numbers from 0, found {value}.")
@@ -195,11 +202,14 @@ def _train_sizes(value: str | list[int | Literal["all"]] | None, faults: Faults)
     for part in parts:
         if part == "all":
             continue
-        if not str(part).isdigit() or int(part) < 1:
+        if not re.fullmatch(r"[0-9]{1,18}", str(part)) or int(part) < 1:
             wanted = "numbers of rows and all, such as 50,100,all"
             faults.add(f"train_sizes: expected {wanted}; found {part!r}.")
             return ()
         sizes.add(int(part))
+    if len(sizes) > MOST_SIZES:
+        faults.add(f"train_sizes: expected at most {MOST_SIZES:,} sizes, found {len(sizes):,}.")
+        return ()
     return tuple(sorted(sizes))
 
 

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tunelab import data
+from tunelab.core.cells import safe_cell
 from tunelab.core.errors import DataError
 from tunelab.core.values import Dataset, DataSpec, MethodSpec, Split
 from tunelab.data import SOURCES, describe, duplicates, load, loading, write_table
@@ -317,6 +318,9 @@ def test_nasty_texts_and_label_names_survive(tmp_path, suffix, names, nasty):
     rows = {"text": [f"{i}{nasty}x" for i in range(4 * len(names))], "label": names * 4}
     path = tmp_path / f"r.{suffix}"
     write_table(path, rows)
+    if suffix in ("csv", "tsv"):  # no formulas: tests/unit/core/test_cells.py takes them back
+        names = [str(safe_cell(n)) for n in names]
+        rows["label"] = names * 4
     dataset = load(DataSpec(str(path)))
     assert dataset.label_names == tuple(sorted(names))
     assert everything(dataset) == dict(zip(rows["text"], rows["label"], strict=True))
