@@ -32,7 +32,6 @@ from tunelab.data.table import (
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
 __all__ = [
     "read_arrow",
@@ -49,9 +48,10 @@ def read_parquet(path: Path, options: ReadOptions, size: int | None) -> Iterator
     with _faults_of(name, "Parquet"), pq.ParquetFile(path) as file:
         schema, meta = file.schema_arrow, file.metadata
         unpacked = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
-        refuse_unpacked(name, unpacked, path.stat().st_size)
+        packed = path.stat().st_size
+        refuse_unpacked(name, unpacked, packed)
         n = meta.num_rows
-        repeated = _columns_kept_once(file)
+    repeated = _columns_kept_once(schema, unpacked, packed)
 
     def batches(columns: list[str] | None, rows: int) -> Iterator[pa.RecordBatch]:
         # Read in small pieces: a file may be one row group.
@@ -63,36 +63,23 @@ def read_parquet(path: Path, options: ReadOptions, size: int | None) -> Iterator
     yield from _tables(path, _Columnar(name, "Parquet", schema, n, batches, options), size)
 
 
-# Bytes of a column, unpacked, whose distinct values may all lie in memory; and what is unusual.
+# Bytes of a file, unpacked, whose distinct values may all lie in memory; and what is unusual.
 _KEPT_ONCE = 8 << 20
-_LARGE_DICTIONARY = 2 << 20
 _UNUSUAL_TIMES = 20
 
 
-def _columns_kept_once(file: pq.ParquetFile) -> list[str]:
-    """The columns of strings whose repeated values are read once.
+def _columns_kept_once(schema: pa.Schema, unpacked: int, packed: int) -> list[str]:
+    """The columns whose repeated values are read once: those of strings, in a file that is small or
+    unpacks to unusually much (bytes).
 
-    A file of some KB may hold a value of hundreds of MB in each of a thousand rows. A column that
-    is large in itself is read value by value instead, as long as it looks as it should.
+    A file of some KB may hold a value of hundreds of MB in each of a thousand rows. The metadata of
+    single columns would tell more, but Arrow ends the process where they are broken.
     """
     import pyarrow as pa
 
-    meta, kept = file.metadata, []
-    of_strings = {f.name for f in file.schema_arrow if pa.types.is_string(f.type)}
-    for i in range(meta.num_columns):
-        chunks = [meta.row_group(g).column(i) for g in range(meta.num_row_groups)]
-        if all(_may_be_kept_once(chunk) for chunk in chunks):
-            kept += [n for n in of_strings if n == meta.schema.column(i).path]
-    return kept
-
-
-def _may_be_kept_once(chunk: pq.ColumnChunkMetaData) -> bool:
-    large = chunk.total_uncompressed_size
-    if large <= _KEPT_ONCE or large > _UNUSUAL_TIMES * max(1, chunk.total_compressed_size):
-        return True
-    if not chunk.has_dictionary_page:
-        return False
-    return bool(chunk.data_page_offset - (chunk.dictionary_page_offset or 0) > _LARGE_DICTIONARY)
+    if _KEPT_ONCE < unpacked <= _UNUSUAL_TIMES * packed:
+        return []
+    return [f.name for f in schema if pa.types.is_string(f.type)]
 
 
 def read_arrow(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
