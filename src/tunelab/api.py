@@ -37,6 +37,7 @@ from tunelab.models.text_classifier import TextClassifier
 from tunelab.report import cards, page
 from tunelab.stats import Runs
 from tunelab.study import (
+    Conclusions,
     OnStudyEvent,
     OnUserEvent,
     Schedule,
@@ -111,10 +112,12 @@ def load_data(
 class Study:
     """A study's folder: its table, its verdicts, its best model. Reads from disk when asked."""
 
-    def __init__(self, directory: Path | str) -> None:
+    def __init__(self, directory: Path | str, *, said: Conclusions | None = None) -> None:
+        """`said`: what has just been said of it, where its outputs were written."""
         self.directory = Path(directory)
         self.record = study_folder.read_study(self.directory)
-        self._summary: analysis.Summary | None = None
+        self._summary = said.summary if said else None
+        self._probabilities = said.probabilities if said else None
 
     @property
     def summary(self) -> analysis.Summary:
@@ -166,7 +169,9 @@ class Study:
 
     def probabilities(self) -> Probabilities:
         """Whose probabilities are better: Brier scores after temperature scaling, and verdicts."""
-        return judge_probabilities(self.record)
+        if self._probabilities is None:
+            self._probabilities = judge_probabilities(self.record)
+        return self._probabilities
 
     def sensitivity(self, of: str | None = None) -> tuple[sensitivity.Sensitivity, ...]:
         """What each setting that varies does to the metric, or to `of`: a metric, score or cost."""
@@ -287,8 +292,7 @@ def compare(
     with study.worker(spec, engine) as worker:
         schedule = study.scheduled(study.plan(spec))
         said = study.tell_user(on_event)
-        run_study(schedule, "tunelab.compare(...)", said, engine=engine, worker=worker)
-    return Study(spec.output_dir)
+        return run_study(schedule, "tunelab.compare(...)", said, engine=engine, worker=worker)
 
 
 def _source_name(source: object) -> str | None:
@@ -309,9 +313,10 @@ def run_study(
     engine: str = "process",
     *,
     worker: Worker | None = None,
-) -> None:
+) -> Study:
     """Run what a study lacks; write its tables and report, also when it is interrupted.
 
+    Gives the study as it then is.
     `worker`: where one was started before the plan was made (`study.worker`).
     Raises ConfigError where another process is running trials in the same folder.
     """
@@ -327,7 +332,8 @@ def run_study(
             if schedule.plan.spec.parts is not None:
                 final.train_final(schedule.plan, None, on_event, on_result, engine)
         finally:
-            study.write_outputs(folder)
+            outputs = study.write_outputs(folder)
+    return Study(folder, said=outputs)
 
 
 def _meanwhile(on_event: OnStudyEvent, do: Callable[[], None]) -> OnStudyEvent:

@@ -62,7 +62,7 @@ def advise(
     cheaper = gains(record, said, (taken, said.best), (cost,))[0] if taken != said.best else []
     first = next((on_every_row(r) for r in runs.values() if r.by_seed), None)
     choice = Taken(taken, margin, cost, judged, cheaper[0] if cheaper else "")
-    found = Recommendation(
+    recommendation = Recommendation(
         taken,
         said.best,
         said.metric,
@@ -73,10 +73,10 @@ def advise(
         answer(choice, said, what_rows_cannot_tell(first, said.metric)),
     )
     return replace(
-        found,
-        sentence=_in_figures(found, record, said),
-        reasons=tuple(_reasons(found, said)),
-        conditions=tuple(_conditions(found, record, said)),
+        recommendation,
+        sentence=_in_figures(recommendation, record, said),
+        reasons=tuple(_reasons(recommendation, said)),
+        conditions=tuple(_conditions(recommendation, record, said)),
     )
 
 
@@ -117,10 +117,10 @@ def _in_figures(r: Recommendation, record: StudyRecord, said: Summary) -> str:
         return f"{best}: {_best_in_figures(r, said)}"
     better, _ = gains(record, said, (choice, best), (r.cost, *_ASIDE))
     won = "".join(f", {g}" for g in better)
-    return f"If a loss of {worth} is acceptable, {choice}: {_shown(r, said)}{won}"
+    return f"If a loss of {worth} is acceptable, {choice}: {_evidence(r, said)}{won}"
 
 
-def _shown(r: Recommendation, said: Summary) -> str:
+def _evidence(r: Recommendation, said: Summary) -> str:
     choice, best = r.choice, str(r.best)
     size = lost(next(x.loss for x in r.losses if x.label == choice), said.metric)
     worth = margin_in_words(r.margin, said.metric)

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 FALL = 0.1  # a direction test fails where the probability falls by more (Ribeiro et al.)
-SHOWN = 3
+FAILURES_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def results(
             rows = np.array([i for i, c in enumerate(some) if c.test == test])
             worst = rows[np.argsort(-failed[:, rows].mean(axis=0), kind="stable")]
             shown = [_failure(some, int(i), first, label_names) for i in worst if failed[0, i]][
-                :SHOWN
+                :FAILURES_SHOWN
             ]
             case = some[int(rows[0])]
             out.append(

@@ -59,12 +59,12 @@ def _unfinished(record: StudyRecord) -> list[str]:
 
 
 def _caveats_of_data(record: StudyRecord) -> list[str]:
-    found = []
+    caveats = []
     source = str(record.settings.get("data", {}).get("source", ""))
     if source.partition(":")[0] == "demo":
-        found.append("The demo reviews show how tunelab works; they are not a benchmark.")
+        caveats.append("The demo reviews show how tunelab works; they are not a benchmark.")
     notes = [n for n in record.data.get("notes", ()) if "unlabelled" in n or "not scored" in n]
-    found += [f"{n[:1].upper()}{n[1:].rstrip('.')}." for n in notes]
+    caveats += [f"{n[:1].upper()}{n[1:].rstrip('.')}." for n in notes]
     duplicates = record.data.get("duplicates", {})
     # The gate says it better: near ones too, and what they change.
     across = {} if record.gate else duplicates.get("across", {})
@@ -72,11 +72,11 @@ def _caveats_of_data(record: StudyRecord) -> list[str]:
         first, _, second = pair.partition("/")
         if n and second:
             stand = "also stands" if n == 1 else "also stand"
-            found.append(
+            caveats.append(
                 f"{counted(n, f'{second} text')} {stand} in {first}: scores on them flatter every "
                 "method."
             )
-    found += [
+    caveats += [
         f"{o['in_train']:,} of {o['rows']:,} rows of {o['name']} stand, or nearly, in train: "
         "scores on them are partly memory."
         for o in record.data.get("test_on", ())
@@ -84,8 +84,8 @@ def _caveats_of_data(record: StudyRecord) -> list[str]:
     ]
     if (n := duplicates.get("conflicting", 0)) and not record.gate:
         carry = "text carries" if n == 1 else "texts carry"
-        found.append(f"{n:,} {carry} more than one label.")
-    return found
+        caveats.append(f"{n:,} {carry} more than one label.")
+    return caveats
 
 
 def _caveats_of_gate(
@@ -94,12 +94,12 @@ def _caveats_of_gate(
     """What the data gate's findings do to the conclusion."""
     if record.gate is None:
         return []
-    found = values.gate_from_json(record.gate)
-    said = [f"{f.says}." for f in found.of("conflicts")]
-    said += [f"{f.says}." for f in found.of("leak") if not f.where.endswith("/test")]
+    gate = values.gate_from_json(record.gate)
+    said = [f"{f.says}." for f in gate.of("conflicts")]
+    said += [f"{f.says}." for f in gate.of("leak") if not f.where.endswith("/test")]
     if summary.part == "test":
         scored = list(runs["test"].values())
-        some = effects(found, scored, summary.metric, ("leak", "conflicts"))
+        some = effects(gate, scored, summary.metric, ("leak", "conflicts"))
         said += [f"{e.sentence}." for e in some]
     return said
 
@@ -167,17 +167,17 @@ def _caveat_of_collapse(c: Collapse) -> str:
 
 
 def _caveats_of_choice(record: StudyRecord, summary: Summary) -> list[str]:
-    found = []
+    caveats = []
     if summary.part == "eval" and summary.best is not None:
         key = f"test_{summary.metric}"
         reason = next((r.reasons[key] for r in record.done if key in r.reasons), "no reason kept")
-        found.append(
+        caveats.append(
             f"The test part was not scored ({reason}). The numbers are from validation, on which "
             "the methods were also chosen, and so they flatter."
         )
     elif summary.best is not None and _ahead_on_test(summary):
-        found.append(_first_on_test(summary))
-    return found
+        caveats.append(_first_on_test(summary))
+    return caveats
 
 
 def _first_on_test(summary: Summary) -> str:
@@ -200,23 +200,23 @@ def _ahead_on_test(summary: Summary) -> bool:
 def _caveats_of_cost(record: StudyRecord) -> list[str]:
     """Times that were shared, or measured while other trials ran, are marked in every table."""
     stacked = [r for r in record.done if r.provenance.stack]
-    found = []
+    caveats = []
     if stacked:
         which = (
             "All trials" if len(stacked) == len(record.done) else f"{len(stacked)} of the trials"
         )
         most = max(r.provenance.stack or 1 for r in stacked)
-        found.append(
+        caveats.append(
             f"{which} were trained in stacks, up to {most} in one pass: their training time is "
             "their share of it, their peak memory that of the whole stack (--stack off)."
         )
     beside = [r for r in record.done if r.provenance.measured_alone is False]
     if not beside:
-        return found
+        return caveats
     most = max(r.provenance.jobs or 1 for r in beside)
     which = "All trials" if len(beside) == len(record.done) else f"{len(beside)} of the trials"
     return [
-        *found,
+        *caveats,
         f"{which} ran beside others, {most} at a time: their times and rates compare with each "
         "other, not with those of trials that ran alone (--jobs 1).",
     ]
@@ -224,11 +224,11 @@ def _caveats_of_cost(record: StudyRecord) -> list[str]:
 
 def _caveats_of_mixture(record: StudyRecord) -> list[str]:
     """Trials of one study that were not computed alike: other machines, other number formats."""
-    found = []
+    caveats = []
     hardware = [r.provenance.hardware for r in record.done if r.provenance.hardware != Hardware()]
     machines = dict.fromkeys(f"{h.processor}, {h.cores} cores" for h in hardware)
     if len(machines) > 1:
-        found.append(
+        caveats.append(
             f"Trials ran on different machines ({'; '.join(machines)}): times, rates and memory "
             "compare only within one."
         )
@@ -236,8 +236,8 @@ def _caveats_of_mixture(record: StudyRecord) -> list[str]:
         own = (r.details.trained.precision for r in record.done if r.spec.method.label == label)
         formats = sorted({p for p in own if p})
         if len(formats) > 1:
-            found.append(
+            caveats.append(
                 f"{label} was trained in {joined_by_and(formats)}: its seeds differ by that too. "
                 "Set precision to have one."
             )
-    return found
+    return caveats

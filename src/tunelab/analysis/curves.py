@@ -162,7 +162,7 @@ def crossing(a: str, b: str, gaps: Mapping[int, Estimate], sign: int = 1) -> Cro
     )
     ahead, behind = (a, b) if value[i] > 0 else (b, a)
     towards = 1 if value[i] > 0 else -1  # so that the difference falls through zero
-    low, high = _ends(places, [_turned(gaps[n], sign * towards) for n in sizes], where)
+    low, high = _ends(places, [_signed_interval(gaps[n], sign * towards) for n in sizes], where)
     rows = _rounded(math.exp(where))
     ends = (_whole(low), _whole(high))
     return Crossing(
@@ -174,7 +174,7 @@ def _zero(x0: float, y0: float, x1: float, y1: float) -> float:
     return x0 + (x1 - x0) * y0 / (y0 - y1)
 
 
-def _turned(e: Estimate, sign: int) -> tuple[float | None, float | None]:
+def _signed_interval(e: Estimate, sign: int) -> tuple[float | None, float | None]:
     """The interval of sign x difference."""
     if e.low is None or e.high is None:
         return None, None

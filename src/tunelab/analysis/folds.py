@@ -61,9 +61,9 @@ def final_ids(record: StudyRecord) -> list[str]:
 def final_trials(record: StudyRecord) -> tuple[TrialResult, ...]:
     """What was trained on all rows of these data to be handed over, the last one first."""
     ids = reversed(final_ids(record))
-    found = (read_result(record.directory, trial_id) for trial_id in ids)
+    results = (read_result(record.directory, trial_id) for trial_id in ids)
     fingerprint = record.data["fingerprint"]
-    return tuple(r for r in found if r is not None and r.spec.fingerprint == fingerprint)
+    return tuple(r for r in results if r is not None and r.spec.fingerprint == fingerprint)
 
 
 def final_trial(record: StudyRecord, label: str | None = None) -> TrialResult | None:

@@ -31,14 +31,14 @@ def read_runs(record: StudyRecord) -> dict[str, dict[str, Runs]]:
 
     Reads every trial once. A method without predictions on a part is not in it.
     """
-    found: dict[str, dict[str, dict[int, Predictions]]] = {p: {} for p in SCORED_PARTS.values()}
+    by_part: dict[str, dict[str, dict[int, Predictions]]] = {p: {} for p in SCORED_PARTS.values()}
     for r in record.done:
         for part, p in record.predictions(r.spec.trial_id).items():
-            if part in found:
-                found[part].setdefault(r.spec.method.label, {})[r.spec.seed] = p
+            if part in by_part:
+                by_part[part].setdefault(r.spec.method.label, {})[r.spec.seed] = p
     return {
         part: {label: Runs(label, by_seed) for label, by_seed in labels.items()}
-        for part, labels in found.items()
+        for part, labels in by_part.items()
     }
 
 
@@ -82,9 +82,9 @@ def value_of(result: TrialResult, key: str) -> float | None:
 
 def values_by_seed(record: StudyRecord, key: str) -> dict[str, dict[int, float]]:
     """A score or a cost of every finished trial that has it: by label, then by seed."""
-    found: dict[str, dict[int, float]] = {}
+    by_label: dict[str, dict[int, float]] = {}
     for r in record.done:
         value = value_of(r, key)
         if value is not None:
-            found.setdefault(r.spec.method.label, {})[r.spec.seed] = value
-    return found
+            by_label.setdefault(r.spec.method.label, {})[r.spec.seed] = value
+    return by_label

@@ -169,12 +169,14 @@ def _adjusted(record: StudyRecord, key: str) -> dict[str, float]:
     design = np.zeros((len(values), len(labels) + len(seeds)))
     for row, (label, seed) in zip(design, values, strict=True):
         row[labels.index(label)] = row[len(labels) + seeds.index(seed)] = 1
-    found, _, rank, _ = np.linalg.lstsq(design, np.array(list(values.values())), rcond=None)
+    solution, _, rank, _ = np.linalg.lstsq(design, np.array(list(values.values())), rcond=None)
     if rank < len(labels) + len(seeds) - 1:  # methods that no chain of shared seeds connects
         return {}
-    of_seeds = float(found[len(labels) :].mean())
+    of_seeds = float(solution[len(labels) :].mean())
     # Rounded, so that methods with equal scores stay equal.
-    return {label: round(float(x) + of_seeds, 12) for label, x in zip(labels, found, strict=False)}
+    return {
+        label: round(float(x) + of_seeds, 12) for label, x in zip(labels, solution, strict=False)
+    }
 
 
 def _means_by_column(runs: Mapping[str, Mapping[str, Runs]]) -> dict[tuple[str, str], Estimate]:
@@ -200,8 +202,8 @@ def _summary_row(record: StudyRecord, label: str, means: Mapping[tuple[str, str]
         known = [v for v in values if v is not None]
         estimates[key] = _estimate(key, known, means.get((label, key)))
         if not known:
-            found = [r.reasons[key] for r in trials if key in r.reasons]
-            reasons[key] = found[0] if found else _why_missing(done)
+            given = [r.reasons[key] for r in trials if key in r.reasons]
+            reasons[key] = given[0] if given else _why_missing(done)
     method = trials[0].spec.method
     return Row(
         label=label,

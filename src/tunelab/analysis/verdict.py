@@ -10,6 +10,7 @@ from tunelab.analysis.collapse import Collapse
 from tunelab.analysis.numbers import SCORED_PARTS, Part
 from tunelab.core.values import Comparison, Estimate
 from tunelab.stats import LEAST_SEEDS, Loss
+from tunelab.stats.losses import margin_in_points
 from tunelab.stats.metrics import METRICS
 
 __all__ = [
@@ -151,8 +152,8 @@ class Summary:
     def against_best(self) -> tuple[Comparison, ...]:
         """`best` against every other method, in the order of the rows."""
         place = {r.label: i for i, r in enumerate(self.rows)}
-        found = [c for c in self.comparisons if c.a == self.best]
-        return tuple(sorted(found, key=lambda c: place[c.b]))
+        of_best = [c for c in self.comparisons if c.a == self.best]
+        return tuple(sorted(of_best, key=lambda c: place[c.b]))
 
     def standing(self, c: Comparison) -> Standing:
         """Where a pair of this study stands; "broke down" where one of the two did."""
@@ -194,8 +195,7 @@ def margin_in_words(margin: float, metric: str) -> str:
     if not row.percent:
         return f"{margin:g} of {row.label}"
     what = "" if metric == "accuracy" else f" of {row.label}"
-    text = f"{100 * margin:g}"
-    return f"{text} point{'' if text == '1' else 's'}{what}"
+    return f"{margin_in_points(margin)}{what}"
 
 
 def joined_by_and(names: Sequence[str]) -> str:

@@ -139,8 +139,8 @@ def _compared_method(
     for record, name, said in both:
         trials = [r for r in record.done if r.spec.method.label == label]
         split = numbers.SCORED_PARTS[part]
-        found = {r.spec.seed: record.predictions(r.spec.trial_id).get(split) for r in trials}
-        by_seed = {seed: p for seed, p in found.items() if p is not None}
+        predictions = {r.spec.seed: record.predictions(r.spec.trial_id).get(split) for r in trials}
+        by_seed = {seed: p for seed, p in predictions.items() if p is not None}
         if not by_seed:
             return None, f"{name} has no finished trial of {label}"
         runs.append(Runs(f"{label} in {name}", by_seed))

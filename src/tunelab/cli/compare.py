@@ -110,6 +110,7 @@ def extend(folder: Path, *, dry_run: bool, quiet: bool, **given: Any) -> None:
         to_come = study.looks_to_come(folder, given["max_seeds"], given["step"])
         terminal.say(console, to_come)
         return
+    finished: Study | None = None
     for number, spec in enumerate(study.rounds_of(folder, study.write_outputs, total, **given)):
         schedule = study.scheduled(study.plan(spec))
         if number == 0:
@@ -120,8 +121,8 @@ def extend(folder: Path, *, dry_run: bool, quiet: bool, **given: Any) -> None:
             _say_that_looks_count(folder, console)
         if dry_run:
             return
-        _train_missing(schedule, console)
-    _show_end(folder, console)
+        finished = _train_missing(schedule, console)
+    _show_end(finished or api.Study(folder), console)
 
 
 def _undecided_pairs(now: Study, seeds: int) -> str:
@@ -147,11 +148,10 @@ def _say_that_looks_count(folder: Path, console: Console) -> None:
 
 
 def _run_study(schedule: Schedule, console: Console, worker: Worker | None = None) -> None:
-    _train_missing(schedule, console, worker)
-    _show_end(schedule.plan.spec.output_dir, console)
+    _show_end(_train_missing(schedule, console, worker), console)
 
 
-def _train_missing(schedule: Schedule, console: Console, worker: Worker | None = None) -> None:
+def _train_missing(schedule: Schedule, console: Console, worker: Worker | None = None) -> Study:
     from tunelab import api
     from tunelab.cli.progress import Display
 
@@ -159,18 +159,15 @@ def _train_missing(schedule: Schedule, console: Console, worker: Worker | None =
     command = "tunelab " + shlex.join(sys.argv[1:])
     try:
         with Display(schedule, console) as display:
-            api.run_study(schedule, command, display.event, display.result, worker=worker)
+            return api.run_study(schedule, command, display.event, display.result, worker=worker)
     except KeyboardInterrupt:
         again = f"tunelab compare {shlex.quote(str(folder / 'study.yaml'))}"
         echo(f"\nStopped. What is done is kept; go on with: {again}", err=True)
         sys.exit(130)
 
 
-def _show_end(folder: Path, console: Console) -> None:
+def _show_end(finished: Study, console: Console) -> None:
     """The summary of a study that has run; exit code 1 where trials failed."""
-    from tunelab import api
-
-    finished = api.Study(folder)
     show_summary(finished, advise=not console.quiet)
     if finished.record.failed:
         n, total = len(finished.record.failed), len(finished.record.results)

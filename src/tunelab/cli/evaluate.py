@@ -133,7 +133,7 @@ def evaluate_command(
     loaded = {n: api.load(f, trust_remote_code=bool(trust_remote_code)) for n, f in folders.items()}
     given = {k: v for k, v in columns.items() if v is not None}
     dataset = data.load(DataSpec(source, **given))  # type: ignore[arg-type]
-    evaluation = _evaluated(loaded, _evaluated_rows(dataset.parts, part), dataset.label_names)
+    evaluation = _evaluate_all(loaded, _evaluated_rows(dataset.parts, part), dataset.label_names)
     if as_json:
         print_json(evaluation.to_json())
         return
@@ -141,7 +141,7 @@ def evaluate_command(
     _print_notes(evaluation, folders, dataset, part)
 
 
-def _evaluated(
+def _evaluate_all(
     loaded: Mapping[str, TextClassifier], rows: Split, label_names: tuple[str, ...]
 ) -> Evaluation:
     from tunelab.stats import metrics

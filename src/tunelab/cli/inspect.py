@@ -17,7 +17,7 @@ __all__ = [
     "inspect_group",
 ]
 
-_SHOWN = {"label-errors": 10}  # examples of a finding: a ranked list is to be read
+_EXAMPLES_SHOWN = {"label-errors": 10}  # examples of a finding: a ranked list is to be read
 SAMPLE = "It's not the uninspired mess I'd feared: a quiet, wonderful film."
 
 
@@ -83,7 +83,7 @@ def inspect_data(
         echo(f"  {line}")
     for finding in (*gate.findings, *across):
         echo(f"\n{finding.check} ({finding.where}), for example:")
-        for example in finding.examples[: _SHOWN.get(finding.check, 3)]:
+        for example in finding.examples[: _EXAMPLES_SHOWN.get(finding.check, 3)]:
             if example.note:
                 echo(f"  {example.note}")
             for row in example.rows:

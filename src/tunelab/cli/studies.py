@@ -140,8 +140,8 @@ def slices_(folder: Path, by: str | None, as_json: bool) -> None:
         cells.setdefault((s.column, s.value, s.rows), {})[s.label] = text
     if not looked_at:
         echo(
-            f"No slice to look at: each needs {slices.LEAST_ROWS} test rows in it and as many "
-            f"outside; the test part has {len(rows.ids):,}."
+            f"No slice to look at: each needs {slices.LEAST_ROWS_OF_SLICE} test rows in it and as "
+            f"many outside; the test part has {len(rows.ids):,}."
         )
         return
     print_table(

@@ -169,8 +169,7 @@ def write_trial(
     predictions: Mapping[str, Predictions],
 ) -> None:
     """Fill a folder from `new_trial`. `predictions` by split name; `history` a row a log step."""
-    spec = {k: v for k, v in asdict(result.spec).items() if k != "fold" or v is not None}
-    write_json(directory / "spec.json", spec)
+    write_json(directory / "spec.json", result.spec.to_json())
     body = {f.name: getattr(result, f.name) for f in fields(result) if f.name != "spec"}
     body |= {"cost": asdict(result.cost), "details": result.details.to_json()}
     body["provenance"] = result.provenance.to_json()

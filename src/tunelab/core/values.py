@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
@@ -68,6 +68,13 @@ class DataSpec:
     join_labels: bool = False
     drop_classes: Sequence[str] | None = None
     min_rows_per_class: int | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """Its fields; those that results of before lack only where they say something."""
+        values = asdict(self)
+        later = ("quoting", "join_labels", "drop_classes", "min_rows_per_class")
+        plain = DataSpec(self.source)
+        return {k: v for k, v in values.items() if k not in later or v != getattr(plain, k)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -231,6 +238,14 @@ class TrialSpec:
     test_on: tuple[DataSpec, ...] = ()
     stop_below: Mapping[str, float] = field(default_factory=dict)
     fold: Fold | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """Its fields, as spec.json has them: `fold` only where there is one."""
+        values = {k: v for k, v in asdict(self).items() if k != "fold" or v is not None}
+        return values | {
+            "data": self.data.to_json(),
+            "test_on": [other.to_json() for other in self.test_on],
+        }
 
 
 @dataclass(frozen=True, slots=True)

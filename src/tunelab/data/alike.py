@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 _QUOTES = "\"'`\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb"
-_NUMBER = re.compile(r"(?P<sign>[+-]?)0*(?P<digits>[0-9]+)(\.0+)?")
+_NUMBER_LABEL = re.compile(r"(?P<sign>[+-]?)0*(?P<digits>[0-9]+)(\.0+)?")
 # Small letters of Cyrillic and Greek that are drawn like Latin ones.
 _DRAWN_ALIKE = str.maketrans(
     "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0455\u0458"
@@ -37,7 +37,7 @@ def looks(name: str) -> str:
     seen = unicodedata.normalize("NFKC", _visible(name))
     seen = _DASHES.sub("-", " ".join(seen.split())).strip(_QUOTES).strip()
     seen = unicodedata.normalize("NFKC", seen.casefold()).translate(_DRAWN_ALIKE)
-    number = _NUMBER.fullmatch(seen)
+    number = _NUMBER_LABEL.fullmatch(seen)
     return number["sign"].strip("+") + number["digits"] if number else seen
 
 
@@ -66,12 +66,12 @@ def joined_names(counts: Mapping[str, int]) -> dict[str, str]:
     """
     out: dict[str, str] = {}
     for group in alike_groups(counts):
-        one = max(group, key=lambda n: (_is_plain(n), counts[n], group[0] == n))
+        one = max(group, key=lambda n: (_is_clean(n), counts[n], group[0] == n))
         out |= dict.fromkeys(group, one)
     return out
 
 
-def _is_plain(name: str) -> bool:
+def _is_clean(name: str) -> bool:
     plain = unicodedata.normalize("NFC", " ".join(_visible(name).split()).strip(_QUOTES))
     return name == plain
 

@@ -155,8 +155,8 @@ def _parse_suite(value: Any, where: str) -> Suite:
 
 def _strings(value: Any, where: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
-        found = short(repr(value), 100)
-        raise ConfigError(f"{where}: expected a list of strings, found {found}. Quote numbers.")
+        given = short(repr(value), 100)
+        raise ConfigError(f"{where}: expected a list of strings, found {given}. Quote numbers.")
     return tuple(value)
 
 
@@ -173,9 +173,9 @@ def _parse_test(value: Any, words: Mapping[str, tuple[str, ...]], where: str) ->
             raise ConfigError(f"{where}: {key}: expected a text, found {kind_of(value[key])}.")
     cases = value.get("cases", 30)
     if not isinstance(cases, int) or not 1 <= cases <= MOST_CASES:
-        found = short(repr(cases), 100)
+        given = short(repr(cases), 100)
         raise ConfigError(
-            f"{where}: cases: expected a number from 1 to {MOST_CASES:,}, found {found}."
+            f"{where}: cases: expected a number from 1 to {MOST_CASES:,}, found {given}."
         )
     kind = value.get("kind")
     if kind not in KINDS:
@@ -240,7 +240,7 @@ def _punctuation(text: str, rng: np.random.Generator) -> str:
     return [bare, f"{bare}..", f"{bare} .", text.replace(",", "")][int(rng.integers(4))]
 
 
-_LONG = {
+_IN_FULL = {
     "it is": "it's",
     "was not": "wasn't",
     "is not": "isn't",
@@ -259,11 +259,11 @@ def _contraction(text: str, _rng: np.random.Generator) -> str:
     """Every long form contracted: "was not" to "wasn't"."""
 
     def short(m: re.Match[str]) -> str:
-        contracted = _LONG[m[0].lower()]
+        contracted = _IN_FULL[m[0].lower()]
         return contracted[0].upper() + contracted[1:] if m[0][0].isupper() else contracted
 
     # "will not" before "you will", so that no "you'll not" comes of it.
-    pattern = "|".join(sorted(_LONG, key=lambda k: (not k.endswith("not"), k)))
+    pattern = "|".join(sorted(_IN_FULL, key=lambda k: (not k.endswith("not"), k)))
     for part in pattern.split("|"):
         text = re.sub(rf"\b{part}\b", short, text, flags=re.IGNORECASE)
     return text

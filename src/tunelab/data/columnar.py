@@ -94,11 +94,11 @@ def read_arrow(path: Path, options: ReadOptions, size: int | None) -> Iterator[T
             with _faults_of(name, "Arrow"):
                 if source.read(6) == b"ARROW1":
                     file = pa.ipc.open_file(source)
-                    found = (file.get_batch(i) for i in range(file.num_record_batches))
+                    every = (file.get_batch(i) for i in range(file.num_record_batches))
                 else:
                     source.seek(0)
-                    found = iter(pa.ipc.open_stream(source))
-            for batch in found:
+                    every = iter(pa.ipc.open_stream(source))
+            for batch in every:
                 refuse_unpacked(name, batch.nbytes, path.stat().st_size)
                 yield batch if columns is None else batch.select(columns)
 
@@ -131,7 +131,7 @@ class _Columnar:
         values: list[Any] = []
         with _faults_of(self.name, self.form):
             for batch in self.batches([column], 64 * 1024):
-                values += _values(batch.column(0), self._at(column, len(values)))
+                values += _python_values(batch.column(0), self._at(column, len(values)))
             if len(values) != self.rows:
                 raise ValueError(f"column {column!r} has {len(values):,} of {self.rows:,} rows")
         return values
@@ -142,7 +142,7 @@ class _Columnar:
         with _faults_of(self.name, self.form):
             for batch in self.batches(None, rows):
                 columns = [
-                    _values(values, self._at(column, done))
+                    _python_values(values, self._at(column, done))
                     for column, values in zip(self.schema.names, batch.columns, strict=True)
                 ]
                 yield from enumerate(zip(*columns, strict=True), start=done + 1)
@@ -198,13 +198,13 @@ class _Place:
     keep_broken: bool
 
 
-def _values(array: pa.Array, place: _Place) -> list[Any]:
+def _python_values(array: pa.Array, place: _Place) -> list[Any]:
     """Values as Python has them; repeated ones once. Raises DataError for what is no text."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(array.type):
         used = array.indices.unique().drop_null()  # the dictionary grows with the rows read
-        distinct = _values(array.dictionary.take(used), place)
+        distinct = _python_values(array.dictionary.take(used), place)
         by_index = dict(zip(used.to_pylist(), distinct, strict=True))
         return [by_index.get(i) for i in array.indices.to_pylist()]
     if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):

@@ -56,7 +56,7 @@ def read_delimited(path: Path, options: ReadOptions, size: int | None) -> Iterat
         columns = tuple(c.strip() or f"Unnamed: {i}" for i, c in enumerate(header))
         refuse_many_columns(name, len(columns))
         where = {c: i for i, c in enumerate(columns)}
-        rows = _Rows(name, columns, form, options, checked.ends_in_a_line)
+        rows = _DelimitedRows(name, columns, form, options, checked.ends_in_a_line)
         any_rows = False
         for numbers, window in windows_of_rows(rows.read(records), size):
             any_rows = True
@@ -114,7 +114,7 @@ def _blanks_before_quotes(start: str, delimiter: str) -> bool:
 
 
 @dataclass(slots=True)
-class _Rows:
+class _DelimitedRows:
     """The rows of a file as they are read, and what was left out of them."""
 
     name: str

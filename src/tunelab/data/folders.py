@@ -56,10 +56,10 @@ def files_of_folder(root: Path, name: str) -> FolderFiles:
     for folder in (root, root / "data", *_configurations(root, name)):
         files = _data_files(folder)
         if any(_part_of(f) for f in files):
-            found = _by_part(name, files)
+            of_parts = _files_by_part(name, files)
             if folder in (root, root / "data"):
-                return found
-            return replace(found, notes=(f"read from its folder {folder.name}", *found.notes))
+                return of_parts
+            return replace(of_parts, notes=(f"read from its folder {folder.name}", *of_parts.notes))
     for folder in (root, root / "data"):
         files = _data_files(folder)
         if files:
@@ -180,14 +180,16 @@ def _saved_files(folder: Path, name: str) -> list[Path]:
 
 def _configurations(root: Path, name: str) -> list[Path]:
     """The folders that hold a train part each: one, or none. Raises DataError for several."""
-    found = [f for f in _subfolders(root) if any(_part_of(p) == "train" for p in _data_files(f))]
-    found = [f for f in found if f.name != "data"]
-    if len(found) > 1 and not _data_files(root):
+    with_train = [
+        f for f in _subfolders(root) if any(_part_of(p) == "train" for p in _data_files(f))
+    ]
+    with_train = [f for f in with_train if f.name != "data"]
+    if len(with_train) > 1 and not _data_files(root):
         raise DataError(
-            f"{name}: train files in each of its folders {listed([f.name for f in found])}. Give "
-            f"one of them, such as {root / found[0].name}."
+            f"{name}: train files in each of its folders {listed([f.name for f in with_train])}. "
+            f"Give one of them, such as {root / with_train[0].name}."
         )
-    return found if len(found) == 1 else []
+    return with_train if len(with_train) == 1 else []
 
 
 # --- files for parts ------------------------------------------------------------------------
@@ -198,7 +200,7 @@ def _part_of(path: Path) -> str | None:
     return PART_NAMES.get((shard["part"] if shard else stem_of(path)).lower())
 
 
-def _by_part(name: str, files: Sequence[Path]) -> FolderFiles:
+def _files_by_part(name: str, files: Sequence[Path]) -> FolderFiles:
     """Files with names of parts; others are not used."""
     groups: dict[str, dict[tuple[str, str], list[Path]]] = {}
     others = []

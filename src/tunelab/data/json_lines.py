@@ -29,7 +29,7 @@ def read_json_file(path: Path, options: ReadOptions, size: int | None) -> Iterat
     name = options.called(path)
     checked = check_text(path, options)
     whole = checked.first == "[" or _is_one_document(checked.start)
-    rows = _Rows(name, "row" if whole else "line", options)
+    rows = _JsonRows(name, "row" if whole else "line", options)
     # Only "\n" ends a line here: U+2028 and others may stand within a JSON string.
     with open_text(path, options, newline="\n") as stream:
         some = False
@@ -70,7 +70,7 @@ def _row_lists(document: Mapping[str, object]) -> list[str]:
 
 
 @dataclass(slots=True)
-class _Rows:
+class _JsonRows:
     """The rows of a file as they are read; where bad ones are dropped, those that are no row."""
 
     name: str

@@ -57,7 +57,7 @@ def partner_column(columns: Sequence[str], text: str) -> str | None:
 
 # --- several labels a text ------------------------------------------------------------------
 
-_FLAGS = ({"0", "1"}, {"false", "true"}, {"0.0", "1.0"})
+_FLAG_VALUES = ({"0", "1"}, {"false", "true"}, {"0.0", "1.0"})
 _SEPARATORS = ("|", ";", ",")
 
 
@@ -67,7 +67,7 @@ def flag_columns(table: Table, taken: set[str | None]) -> list[str]:
     for column in table.columns:
         if column not in taken:
             values = {str(v).lower() for v in table.get(column) if v is not None and v != ""}
-            if any(values == flags for flags in _FLAGS):
+            if any(values == flags for flags in _FLAG_VALUES):
                 out.append(column)
     return out
 
@@ -112,8 +112,8 @@ def _are_lists(labels: Sequence[str], separator: str) -> bool:
 
 # --- numbers to predict ---------------------------------------------------------------------
 
-_NUMBER = re.compile(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
-_WHOLE = re.compile(r"[+-]?[0-9]+([.,]0+)?")
+_ANY_NUMBER = re.compile(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+([.,]0+)?")
 _MANY_NUMBERS = 20
 
 
@@ -123,17 +123,17 @@ def said_of_numbers(name: str, column: str, counts: Counter[str]) -> str | None:
     Numbers that are not whole are; so are many whole ones, of a few rows each, that do not count
     classes from 0 or 1.
     """
-    if not counts or not all(_NUMBER.fullmatch(k) for k in counts):
+    if not counts or not all(_ANY_NUMBER.fullmatch(k) for k in counts):
         return None
     regression = f"to predict a quantity (regression) is not supported: {SUPPORTED}"
-    fraction = next((k for k in counts if not _WHOLE.fullmatch(k)), None)
+    fraction = next((k for k in counts if not _WHOLE_NUMBER.fullmatch(k)), None)
     if fraction is not None:
         raise DataError(
             f"{name}: column {column!r} holds numbers that are not whole, such as {fraction}: "
             f"{regression}. Make classes of it, such as low and high, or choose another with "
             "--label-column."
         )
-    values = sorted({int(_whole(k)) for k in counts})
+    values = sorted({int(_whole_digits(k)) for k in counts})
     counted = values[0] in (0, 1) and values[-1] - values[0] < 1.5 * len(values)
     if len(values) < _MANY_NUMBERS or counted:
         return None
@@ -146,5 +146,5 @@ def said_of_numbers(name: str, column: str, counts: Counter[str]) -> str | None:
     return f"{said}, each taken as a class: {regression}"
 
 
-def _whole(number: str) -> str:
+def _whole_digits(number: str) -> str:
     return re.split("[.,]", number)[0]

@@ -25,15 +25,16 @@ MOST_COLUMNS = 10_000
 MOST_ROWS = 20_000_000
 # A file may unpack to so much, or to so many times its size; texts that do are hardly texts.
 _UNPACKED = 256 << 20
-_TIMES = 100
+_TIMES_PACKED = 100
 
 
 def refuse_unpacked(name: str, unpacked: int, packed: int) -> None:
     """Refuse what unpacks to far more than its size on disk (bytes). Raises DataError."""
-    if unpacked > max(_UNPACKED, _TIMES * packed):
+    if unpacked > max(_UNPACKED, _TIMES_PACKED * packed):
         raise DataError(
-            f"{name}: unpacks to more than {_TIMES} times its size and {_UNPACKED >> 20} MiB, "
-            "which texts do not. Unpack it yourself if it is what you expect, and give that."
+            f"{name}: unpacks to more than {_TIMES_PACKED} times its size and "
+            f"{_UNPACKED >> 20} MiB, which texts do not. Unpack it yourself if it is what you "
+            "expect, and give that."
         )
 
 

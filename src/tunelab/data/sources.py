@@ -159,13 +159,13 @@ def _read_folder(spec: DataSpec) -> Source:
     """A folder with train, validation and test files, or in another form that `folders` knows."""
     root = Path(spec.source).expanduser()
     name = root.resolve().name
-    found = files_of_folder(root, name)
+    of_parts = files_of_folder(root, name)
     tables = {
-        part: [read_file(f, _options(spec)) for f in found.parts[part]]
+        part: [read_file(f, _options(spec)) for f in of_parts.parts[part]]
         for part in ("all", "train", "validation", "test")
-        if part in found.parts
+        if part in of_parts.parts
     }
-    return Source(name, None, tables, found.notes)
+    return Source(name, None, tables, of_parts.notes)
 
 
 def _read_hub(spec: DataSpec) -> Source:

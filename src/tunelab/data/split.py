@@ -139,14 +139,14 @@ def train_without_leaks(
     would be left.
     """
     train = parts["train"]
-    found = _leaked_from(train, parts["validation"], parts["test"])
-    leaked = found.found
+    matches = _leaked_from(train, parts["validation"], parts["test"])
+    leaked = matches.found
     n = int(leaked.sum())
     if not n:
         return train
     what = f"{rows_word(n)} of the train part stand, nearly or in part, in validation or test too"
     if spec.on_leak == "fail":
-        likest = np.lexsort((-found.similarity, found.kind, ~leaked))[: min(n, 5)]
+        likest = np.lexsort((-matches.similarity, matches.kind, ~leaked))[: min(n, 5)]
         where = ", ".join(train.ids[i] for i in likest)
         raise DataError(
             f"{name}: {what} (such as {where}): what is measured there is partly memory. Remove "

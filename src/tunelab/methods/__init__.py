@@ -117,6 +117,6 @@ def notes(base: Base, specs: Sequence[MethodSpec], label_names: Sequence[str]) -
         method = METHODS[spec.name]
         if method.needs_base:
             head, length = method.adapt is not None, _asked_length(spec)
-            said += bases.notes(base, label_names, head=head)
+            said += bases.notes_of_base(base, label_names, head=head)
             said += usable.check_base(base, length, head=head)
     return tuple(dict.fromkeys(said))

@@ -163,7 +163,7 @@ def finish_by_gradient(prepared: PreparedTask) -> Outcome:
         details=Details(
             _trained(prepared, fitted),
             own,
-            notes=bases.notes(task.base, task.label_names),
+            notes=bases.notes_of_base(task.base, task.label_names),
         ),
         reasons={"adapter_parameters": no_adapter} if no_adapter else {},
         peak_memory_bytes=_peak(fitted.peak_memory_bytes, prepared.held, prepared.started_with),

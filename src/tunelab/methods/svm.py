@@ -126,7 +126,7 @@ def fit_embeddings(task: Task) -> Outcome:
         details=Details(
             own={**own, "embedding_seconds": embedding},
             from_cache=train.from_cache,
-            notes=bases.notes(task.base, task.label_names, head=False),
+            notes=bases.notes_of_base(task.base, task.label_names, head=False),
         ),
         reasons={"adapter_parameters": _NO_ADAPTER},
         peak_memory_bytes=train.peak_memory_bytes if train.from_cache else None,

@@ -20,7 +20,7 @@ __all__ = [
 
 
 # Texts that are tokenized at a time: what a tokenizer says of a text is far larger than its ids.
-_AT_A_TIME = 256
+_TEXTS_AT_A_TIME = 256
 # Lengths are sorted within windows of so many batches: nearly no padding, still a random order.
 BATCHES_IN_SIGHT = 50
 
@@ -59,9 +59,9 @@ def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoded:
     A text of which the tokenizer makes nothing is one token of padding.
     """
     ids: list[NDArray[np.int64]] = []
-    for i in range(0, len(texts), _AT_A_TIME):
+    for i in range(0, len(texts), _TEXTS_AT_A_TIME):
         rows = tokenizer(
-            list(texts[i : i + _AT_A_TIME]),
+            list(texts[i : i + _TEXTS_AT_A_TIME]),
             truncation=True,
             max_length=max_length,
             padding=False,

@@ -90,7 +90,7 @@ def card(
         "## Training\n",
         _training(record, result),
         "## Limits\n",
-        _limits(record, summary),
+        _limits_of_use(record, summary),
         "## Provenance\n",
         _provenance_lines(record, result, manifest),
     ]
@@ -246,7 +246,7 @@ def _training(record: StudyRecord, result: TrialResult) -> str:
     )
 
 
-def _limits(record: StudyRecord, summary: Summary) -> str:
+def _limits_of_use(record: StudyRecord, summary: Summary) -> str:
     lines = [
         "Scores hold for texts like those of the data above; on others they are unknown. "
         "The classes are what the labels say, not what a text is."

@@ -1,4 +1,4 @@
-"""A study -> one HTML file that needs nothing else, and comparison.json.
+"""A study -> one HTML file that needs nothing else.
 
 The report says what `summary` says, shows what `charts` draws, and adds what a reader needs to
 argue about it: the data card, provenance, and the command that made it. The scripts that draw the
@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 from tunelab.analysis import Summary, summarise, versus
 from tunelab.analysis.doubtful import gate_after_training
 from tunelab.analysis.folds import final_trial
-from tunelab.analysis.probabilities import judge_probabilities, probabilities_to_json
+from tunelab.analysis.probabilities import Probabilities
 from tunelab.analysis.reading import read_runs
-from tunelab.analysis.summary import best_trial, shown_columns, summary_to_json
+from tunelab.analysis.summary import best_trial, shown_columns
 from tunelab.analysis.verdict import Answer, Standing
 from tunelab.analysis.versus import Versus
 from tunelab.core import cache
-from tunelab.core.files import write_json, write_text
+from tunelab.core.files import write_text
 from tunelab.core.study_folder import StudyRecord, artifact_dir
 from tunelab.core.values import Comparison
 from tunelab.report import evidence
@@ -53,7 +53,6 @@ __all__ = [
     "prepare_page",
     "render",
     "safe_json",
-    "write_comparison",
     "write_report",
 ]
 
@@ -90,29 +89,25 @@ def write_report(
     *,
     refresh: int | None = None,
     against: Versus | None = None,
+    probabilities: Probabilities | None = None,
 ) -> Path:
-    """Write the report of a study: one HTML file. `summary` where it has been made already.
+    """Write the report of a study: one HTML file.
+
+    `summary` and `probabilities` (whose are better) where they have been made already.
 
     `texts` by row id: with them the report shows the mistakes; None takes those that the study
     keeps. `refresh`:
     the page loads itself again after so many seconds, while a study runs. `against`: another study.
     """
-    write_text(
-        path, render(record, summary or summarise(record), texts, refresh=refresh, against=against)
+    html = render(
+        record,
+        summary or summarise(record),
+        texts,
+        refresh=refresh,
+        against=against,
+        probabilities=probabilities,
     )
-    return path
-
-
-def write_comparison(record: StudyRecord, path: Path, summary: Summary | None = None) -> Path:
-    """Write comparison.json: the table with intervals, all pairs, the sentences and warnings.
-
-    Beside them, under "probabilities", whose probabilities are better.
-    """
-    said = summary_to_json(summary or summarise(record))
-    judged = judge_probabilities(record)
-    if judged.scores:
-        said["probabilities"] = probabilities_to_json(judged)
-    write_json(path, said)
+    write_text(path, html)
     return path
 
 
@@ -123,6 +118,7 @@ def render(
     *,
     refresh: int | None = None,
     against: Versus | None = None,
+    probabilities: Probabilities | None = None,
 ) -> str:
     """The report as HTML text. The same study gives the same text."""
     runs = read_runs(record)
@@ -136,7 +132,7 @@ def render(
     figures = _figures(data)
     classes = class_table(record, summary)
     use = _how_to_use(record, summary)
-    blocks = blocks_by_section(record, summary, data, runs)
+    blocks = blocks_by_section(record, summary, data, runs, probabilities)
     there = {
         *figures,
         *blocks,

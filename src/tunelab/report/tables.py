@@ -13,7 +13,11 @@ from tunelab.analysis.curves import curves_from_json
 from tunelab.analysis.folds import fold_in_words
 from tunelab.analysis.front import front, front_for_display
 from tunelab.analysis.numbers import column, format_estimate, format_spread
-from tunelab.analysis.probabilities import judge_probabilities, probabilities_for_display
+from tunelab.analysis.probabilities import (
+    Probabilities,
+    judge_probabilities,
+    probabilities_for_display,
+)
 from tunelab.analysis.summary import shown_columns
 from tunelab.core.cards import DataCard
 from tunelab.core.study_folder import StudyRecord
@@ -91,8 +95,12 @@ def blocks_by_section(
     summary: Summary,
     data: PlotData,
     runs: Mapping[str, Mapping[str, Runs]],
+    probabilities: Probabilities | None = None,
 ) -> dict[str, list[Block]]:
-    """What is said in words and tables, by section."""
+    """What is said in words and tables, by section.
+
+    `probabilities`: whose are better, where it has been judged already.
+    """
     blocks: dict[str, list[Block]] = {}
     if len(summary.rows) > 1 and summary.best is not None:
         blocks["tradeoff"] = _tradeoff(record, summary)
@@ -101,7 +109,8 @@ def blocks_by_section(
         matter = [_settings_that_matter(s) for s in sensitivity.analyse(record, key) if s.effects]
         blocks |= {"sensitivity": matter} if matter else {}
     if data.part == "test" and data.reliability:
-        blocks["calibration"] = [_calibration(runs), *_probabilities(record, runs)]
+        judged = probabilities or judge_probabilities(record, runs)
+        blocks["calibration"] = [_calibration(runs), *_whose_probabilities(judged)]
     if data.slices:
         blocks["slices"] = [_slices(data)]
     crossings = curves_from_json(record.curves).crossings if record.curves else ()
@@ -118,8 +127,8 @@ def blocks_by_section(
 def _tradeoff(record: StudyRecord, summary: Summary) -> list[Block]:
     """What to take where a point may be lost, and who is beaten in both score and cost."""
     advice = summary.advice
-    found = front(record, summary=summary)
-    headings, rows = front_for_display(found)
+    pareto = front(record, summary=summary)
+    headings, rows = front_for_display(pareto)
     return [
         Block(
             "What to take",
@@ -138,7 +147,7 @@ def _tradeoff(record: StudyRecord, summary: Summary) -> list[Block]:
             "cost surely is smaller.",
             headings,
             rows,
-            [f"{x}." for x in found.sentences],
+            [f"{x}." for x in pareto.sentences],
         ),
     ]
 
@@ -188,13 +197,14 @@ def _calibration(runs: Mapping[str, Mapping[str, Runs]]) -> Block:
     )
 
 
-def _probabilities(record: StudyRecord, runs: Mapping[str, Mapping[str, Runs]]) -> list[Block]:
+def _whose_probabilities(probabilities: Probabilities) -> list[Block]:
     """Whose probabilities are better, a verdict beside that of the study's metric."""
-    found = judge_probabilities(record, runs)
-    if len(found.scores) < 2:
+    if len(probabilities.scores) < 2:
         return []
-    headings, rows = probabilities_for_display(found)
-    left_out = [f"{label} has no part in it: {why}." for label, why in found.left_out.items()]
+    headings, rows = probabilities_for_display(probabilities)
+    left_out = [
+        f"{label} has no part in it: {why}." for label, why in probabilities.left_out.items()
+    ]
     return [
         Block(
             "Whose probabilities are better?",
@@ -202,7 +212,7 @@ def _probabilities(record: StudyRecord, runs: Mapping[str, Mapping[str, Runs]]) 
             "methods' metric is. It decides where texts are sorted by how sure a method is.",
             headings,
             rows,
-            [f"{c.sentence}." for c in found.against_best()][:4] + left_out,
+            [f"{c.sentence}." for c in probabilities.against_best()][:4] + left_out,
         )
     ]
 

@@ -57,7 +57,7 @@ INTERVAL_SEED = 0  # the same study gives the same intervals
 COLDEST, HOTTEST = 0.05, 20.0
 # A temperature from fewer rows, or from fewer mistakes, is luck: with no mistake at all the best
 # one is the coldest, and every text is certain.
-LEAST_ROWS, LEAST_MISTAKES = 50, 5
+LEAST_ROWS_TO_FIT, LEAST_MISTAKES = 50, 5
 AS_IT_IS = 1.0  # the temperature that changes nothing
 
 
@@ -154,8 +154,8 @@ def fit_temperature(predictions: Predictions) -> float:
         return float((total - z[rows, predictions.labels]).mean())
 
     # The loss is convex in 1 / T, so it has one minimum over log T.
-    found = minimize_scalar(loss, bounds=(math.log(COLDEST), math.log(HOTTEST)), method="bounded")
-    return float(math.exp(found.x))
+    minimum = minimize_scalar(loss, bounds=(math.log(COLDEST), math.log(HOTTEST)), method="bounded")
+    return float(math.exp(minimum.x))
 
 
 def at_temperature(predictions: Predictions, temperature: float) -> Predictions:
@@ -203,10 +203,10 @@ def fit_on_validation(validation: Predictions) -> TemperatureFit:
     """Fit a temperature on a trial's validation part, where it has rows and mistakes enough."""
     rows = len(validation.ids)
     mistakes = int((validation.predicted != validation.labels).sum())
-    if rows < LEAST_ROWS or mistakes < LEAST_MISTAKES:
+    if rows < LEAST_ROWS_TO_FIT or mistakes < LEAST_MISTAKES:
         reason = (
             f"{rows} validation rows with {mistakes} mistakes: "
-            f"at least {LEAST_ROWS} and {LEAST_MISTAKES} are needed"
+            f"at least {LEAST_ROWS_TO_FIT} and {LEAST_MISTAKES} are needed"
         )
         return TemperatureFit(None, "validation", rows, reason=reason)
     try:
@@ -322,10 +322,10 @@ def _short_error_in_words(q: Quality) -> str:
     return f"off by {100 * q.ece.value:.1f}"
 
 
-def calibrations_to_json(found: Sequence[Calibration]) -> dict[str, object]:
+def calibrations_to_json(calibrations: Sequence[Calibration]) -> dict[str, object]:
     """Calibrations as plain JSON values, with a sentence each."""
     rows = []
-    for c in found:
+    for c in calibrations:
         value = asdict(c)
         value["temperatures"] = {str(k): v for k, v in c.temperatures.items()}
         for key in ("before", "after"):

@@ -40,7 +40,7 @@ ERROR_BINS = 10  # of equally many rows, in the error; fewer where a bin had les
 # few rows are not nearly normal.
 LEAST_JUDGED_ROWS, LEAST_JUDGED_MISTAKES = 150, 5
 LABEL_DRAWS, LEAST_DRAWS = 1000, 200  # of labels from the stated probabilities
-MOST_LABELS = 50_000_000  # of very many rows there are fewer draws
+MOST_DRAWN_LABELS = 50_000_000  # of very many rows there are fewer draws
 LABEL_SEED = 0  # the same study gives the same answer
 
 
@@ -94,8 +94,8 @@ def _confidence_and_right(predictions: Predictions) -> tuple[Floats, NDArray[np.
 
 def _bin_of(confidence: Floats, bins: int) -> NDArray[np.int64]:
     # Right-closed bins, so that full confidence belongs to the last one.
-    found = np.searchsorted(np.linspace(0, 1, bins + 1), confidence, side="left") - 1
-    return np.asarray(np.clip(found, 0, bins - 1), dtype=np.int64)
+    bin_of_each = np.searchsorted(np.linspace(0, 1, bins + 1), confidence, side="left") - 1
+    return np.asarray(np.clip(bin_of_each, 0, bins - 1), dtype=np.int64)
 
 
 def consistency_band(
@@ -138,7 +138,7 @@ def _labels_if_calibrated(
     rows = _places_of_rows(parts)
     every = 1 + max(int(r.max()) for r in rows)
     rng = np.random.default_rng(LABEL_SEED)
-    draws = int(np.clip(MOST_LABELS // (every * len(parts)), LEAST_DRAWS, LABEL_DRAWS))
+    draws = int(np.clip(MOST_DRAWN_LABELS // (every * len(parts)), LEAST_DRAWS, LABEL_DRAWS))
     at_once = max(1, min(draws, 2_000_000 // every))
     for start in range(0, draws, at_once):
         luck = rng.random((min(at_once, draws - start), every))
@@ -165,7 +165,7 @@ def calibration_error(predictions: Predictions) -> float:
     that is below 0: no error beyond the luck of the labels is seen. Raises UndefinedMetricError for
     margins.
     """
-    return math.sqrt(max(0.0, _squared_error(_judged(predictions))))
+    return math.sqrt(max(0.0, _squared_error(_judge(predictions))))
 
 
 def resampled_errors(predictions: Predictions, times: Floats) -> Floats:
@@ -173,7 +173,7 @@ def resampled_errors(predictions: Predictions, times: Floats) -> Floats:
 
     A row that was drawn twice makes no pair with itself.
     """
-    j = _judged(predictions)
+    j = _judge(predictions)
     n, sums, squares, count = (
         times.sum(axis=0),
         *(
@@ -200,7 +200,7 @@ class _Judged:
         return np.asarray(self.groups.sum(axis=0))
 
 
-def _judged(predictions: Predictions) -> _Judged:
+def _judge(predictions: Predictions) -> _Judged:
     confidence, right = _confidence_and_right(predictions)
     bins = int(np.clip(len(confidence) // ERROR_BINS, 1, ERROR_BINS))
     inner = np.quantile(confidence, np.arange(1, bins) / bins)
@@ -254,7 +254,7 @@ def miscalibration(parts: Sequence[Predictions], level: float = LEVEL) -> Miscal
     Donner 2008). With one seed the interval is for other rows alone. Raises UndefinedMetricError
     for margins.
     """
-    judged = [_judged(p) for p in parts]
+    judged = [_judge(p) for p in parts]
     squared = [_squared_error(j) for j in judged]
     value = math.sqrt(max(0.0, float(np.mean(squared))))
     rows = len({i for p in parts for i in p.ids}) or len(parts[0].labels)
@@ -266,7 +266,7 @@ def miscalibration(parts: Sequence[Predictions], level: float = LEVEL) -> Miscal
         )
         return Miscalibration(Estimate(value, None, None, len(parts), reason), None, False, reason)
     p_value = _p_if_calibrated(parts, judged, float(np.mean(squared)))
-    low, high = _limits(parts, judged, level)
+    low, high = _limits_of_error(parts, judged, level)
     alpha = (1 - level) / 2
     if p_value > alpha:
         low = 0.0
@@ -372,7 +372,7 @@ def _bin_variances(j: _Judged) -> Floats:
     return np.asarray((left + 2 * stated) / (j.sizes + 1) / len(j.gaps))
 
 
-def _limits(
+def _limits_of_error(
     parts: Sequence[Predictions], judged: Sequence[_Judged], level: float
 ) -> tuple[float, float]:
     """Interval (low, high) of the square error; low is 0 where no error is not ruled out."""

@@ -21,7 +21,7 @@ __all__ = [
 
 
 # Faults that are said, and characters of each.
-_MOST_LINES = 20
+_MOST_FAULTS = 20
 _LONGEST_LINE = 800
 
 
@@ -43,8 +43,8 @@ class Faults:
     def refuse(self) -> None:
         """Raise ConfigError naming every fault, where there is one."""
         lines = list(dict.fromkeys(short(line, _LONGEST_LINE) for line in self.lines))
-        if len(lines) > _MOST_LINES:
-            lines[_MOST_LINES:] = [f"... and {len(lines) - _MOST_LINES:,} more faults."]
+        if len(lines) > _MOST_FAULTS:
+            lines[_MOST_FAULTS:] = [f"... and {len(lines) - _MOST_FAULTS:,} more faults."]
         if lines:
             raise ConfigError("\n".join(lines))
 

@@ -114,7 +114,7 @@ def extended(directory: Path, total: int) -> StudySpec:
 
 def rounds_of(
     directory: Path,
-    look: Callable[[Path], None],
+    look: Callable[[Path], object],
     total: int | None = None,
     *,
     until: str | None = None,

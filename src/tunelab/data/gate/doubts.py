@@ -38,7 +38,8 @@ HARD_SHARE = 0.25
 LEAST_LISTED = 10
 REFERENCE = 0.2  # share of planted labels above the cut-off at which wrong labels are counted
 SHARES = (0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)  # of planted labels above each cut-off that is tried
-DRAWS = 3
+PLANTED_PER_ROW = 3  # wrong labels
+SHOWN_DOUBTS = 20  # a ranked list is to be read
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +69,7 @@ def doubtful_labels(
     n, k = probabilities.shape
     doubt = _doubt(probabilities, labels)
     rng = np.random.default_rng(seed)
-    others = [(labels + rng.integers(1, k, n)) % k for _ in range(DRAWS)]
+    others = [(labels + rng.integers(1, k, n)) % k for _ in range(PLANTED_PER_ROW)]
     planted = np.sort(np.concatenate([_doubt(probabilities, drawn) for drawn in others]))
     telling = _share_of_pairs(np.sort(doubt), planted)
     if telling < LEAST_TELLING:

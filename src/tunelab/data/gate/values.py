@@ -232,12 +232,12 @@ class Bag:
         """Counts of the numbers of `flat` in each text: sparse (groups, width)."""
         from scipy.sparse import csr_array
 
-        found = csr_array(
+        counts = csr_array(
             (np.ones(len(flat), dtype=np.float32), flat, self.starts),
             shape=(len(self.starts) - 1, width),
         )
-        found.sum_duplicates()
-        return found
+        counts.sum_duplicates()
+        return counts
 
 
 def bag_of(twins: duplicates.Twins) -> Bag:

@@ -319,14 +319,14 @@ def _label_places(points: Sequence[_CostPoint]) -> list[str]:
             boxes[place] = (left, middle - 0.03, left + width, middle + 0.03)
         free = [p for p, box in boxes.items() if not any(_overlap(box, t) for t in taken)]
         inside = [p for p in free if boxes[p][0] > -0.18 and boxes[p][2] < 1.18]
-        crowded = "nowhere" if len(points) > MOST_LABELS else "right"
+        crowded = "nowhere" if len(points) > MOST_LABELLED_POINTS else "right"
         chosen.append((inside or free or [crowded])[0])
         if chosen[-1] in boxes:
             taken.append(boxes[chosen[-1]])
     return chosen
 
 
-MOST_LABELS = 6  # with more methods, a label that has no room is left to the hover
+MOST_LABELLED_POINTS = 6  # with more methods, a label that has no room is left to the hover
 
 
 def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
