@@ -17,12 +17,14 @@ from tunelab.core.version import __version__
 
 if TYPE_CHECKING:
     from tunelab.api import Study, compare, fine_tune, load, load_base, load_data
+    from tunelab.exports import export
 
 __all__ = [
     "Study",
     "TunelabError",
     "__version__",
     "compare",
+    "export",
     "fine_tune",
     "load",
     "load_base",
@@ -39,6 +41,10 @@ def __getattr__(name: str) -> Any:
         from tunelab import api
 
         return getattr(api, name)
+    if name == "export":
+        from tunelab import exports
+
+        return exports.export
     raise AttributeError(f"module 'tunelab' has no attribute {name!r}")
 
 

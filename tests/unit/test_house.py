@@ -26,7 +26,7 @@ HEAVY = {
     "scipy", "altair", "vl_convert", "jinja2",
 }  # fmt: skip
 PUBLIC = {
-    "Study", "TunelabError", "__version__", "compare", "fine_tune", "load", "load_base",
+    "Study", "TunelabError", "__version__", "compare", "export", "fine_tune", "load", "load_base",
     "load_data",
 }  # fmt: skip
 

@@ -195,18 +195,12 @@ def _trained_on(artifact: Path, rows: Split) -> int | None:
     """How many of the rows have a text that a classifier was trained on; None where its data cannot
     be read any more, or are others now.
     """
-    from tunelab.core import study_folder
-    from tunelab.models import foreign
-    from tunelab.study import folding, trial
+    from tunelab.study import known_rows
 
-    spec = study_folder.spec_of(foreign.find_artifact(artifact))
-    try:
-        known = folding.loaded_for(spec) if spec else None
-    except InputError:
+    known = known_rows.rows_of_classifier(artifact)
+    if known is None:
         return None
-    if spec is None or known is None or known.fingerprint != spec.fingerprint:
-        return None
-    texts = set(trial.rows_for_trial(known, spec).train.texts)
+    texts = set(known.train.texts)
     return sum(t in texts for t in rows.texts)
 
 

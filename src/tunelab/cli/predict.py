@@ -64,7 +64,7 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
         raise InputError("Texts given twice: as arguments and as --file. Give one of them.")
     if output is not None and file is None:
         raise InputError("--output-file goes with --file: it is that file with labels added.")
-    from tunelab import api, data
+    from tunelab import data
     from tunelab.data import write
     from tunelab.data.texts import WINDOW_ROWS
 
@@ -79,7 +79,7 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     source = None
     if file is not None:
         source = data.open_texts(file, given["text_column"], given["encoding"])
-    loaded = api.load(artifact, trust_remote_code=bool(given["trust_remote_code"]))
+    loaded = _opened(artifact, bool(given["trust_remote_code"]))
     if given["calibrated"]:
         loaded = loaded.calibrated()
     classifier = loaded.computing_in(given["precision"])
@@ -104,6 +104,20 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
         _say_labels(some, classifier, as_json)
         blank += sum(not text.strip() for text in some)
     _say_blank(blank)
+
+
+def _opened(folder: Path, trusted: bool) -> TextClassifier:
+    """As `api.load`, which is imported for a study alone: it takes as long as labelling one text by
+    an exported classifier.
+    """
+    from tunelab.core import study_folder
+    from tunelab.models.text_classifier import open_classifier
+
+    if study_folder.is_study(folder):
+        from tunelab import api
+
+        folder = api.classifier_folder(folder)
+    return open_classifier(folder, trusted)
 
 
 def _lines_in(encoding: str) -> Iterator[str]:

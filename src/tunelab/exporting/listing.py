@@ -144,7 +144,9 @@ def show(folder: Path | str) -> ArtifactFacts:
             for p in sorted(directory.rglob("*"))
             if p.is_file()
         },
-        "made_from": manifest.get("merged_from") or manifest.get("combined_from"),
+        "made_from": manifest.get("merged_from")
+        or manifest.get("combined_from")
+        or manifest.get("exported_from"),
         "tunelab": manifest.get("tunelab"),
         "notes": list(manifest.get("notes", ())),
     }
@@ -192,6 +194,10 @@ def method_of(artifact: Artifact) -> MethodFacts:
     merged = artifact.manifest.get("merged_from")
     if merged:
         return {"name": f"{merged['method']}, merged", "settings": {}, "seed": None}
+    made = artifact.manifest.get("exported_from")
+    if made:
+        name = f"{made['method'] or artifact.manifest['kind']}, as {made['target']}"
+        return {"name": name, "settings": {}, "seed": None}
     if (directory / foreign.ADAPTER).is_file():
         config = adapter_config(artifact)
         own = {"base_model_name_or_path", "inference_mode", "peft_type", "peft_version"}

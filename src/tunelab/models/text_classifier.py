@@ -124,7 +124,11 @@ def open_classifier(directory: Path | str, trust_remote_code: bool = False) -> T
         return TextClassifier(
             classifier.open_transformer(artifact, trust_remote_code=trust_remote_code), artifact
         )
+    if kind in {"onnx", "openvino"}:
+        from tunelab.models import exported
+
+        return TextClassifier(exported.open_exported(artifact), artifact)
     raise ArtifactError(
-        f"{artifact.directory}: of the kind {kind!r}, expected model, adapter, svm or svm-tfidf. "
-        "It was written by a newer tunelab: update."
+        f"{artifact.directory}: of the kind {kind!r}, expected model, adapter, svm, svm-tfidf, "
+        "onnx or openvino. It was written by a newer tunelab: update."
     )

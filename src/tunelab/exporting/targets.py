@@ -1,0 +1,351 @@
+"""`tunelab export`: a classifier in another form, judged in a fresh process before it is kept."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunelab.core.artifact import CALIBRATION, open_artifact, seal, seal_again, sha256
+from tunelab.core.errors import ArtifactError, suggest
+from tunelab.core.values import Artifact, Classifier, Manifest
+from tunelab.exporting import graphs, rounding
+from tunelab.exporting.agreement import (
+    EXACT,
+    ROUNDED,
+    Agreement,
+    JudgedTexts,
+    Rule,
+    agreement_of,
+)
+from tunelab.exporting.listing import method_of
+from tunelab.exporting.merging import exact_scores, merge, new_folder, open_adapter, scores_of
+from tunelab.models import exported, foreign, text_classifier
+from tunelab.models.classifier import TransformerClassifier
+
+__all__ = [
+    "TARGETS",
+    "Exported",
+    "Rung",
+    "Target",
+    "export_classifier",
+]
+
+Scores = NDArray[np.float64]
+_CALIBRATION_TEXTS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One way to round that was tried: `seconds` of one thread for all texts, `bytes` of the graph.
+
+    `fault`: why it does not pass, None where it does, or why it could not be made at all; then
+    there is no `agreement`.
+    """
+
+    name: str
+    agreement: Agreement | None
+    fault: str | None
+    seconds: float = 0.0
+    bytes: int = 0
+
+    def sentence(self, float_seconds: float, float_bytes: int) -> str:
+        """Its figures in words, beside those of the float graph."""
+        if self.agreement is None:
+            return f"{self.name}: cannot be made ({self.fault})"
+        a = self.agreement
+        return (
+            f"{self.name}: {self.bytes / float_bytes:.2f} of the size, "
+            f"{self.seconds / float_seconds:.2f} of the time, {len(a.changed)} of {a.texts} labels "
+            f"changed (at most {100 * a.at_most:.2f}%), largest change of a probability "
+            f"{a.largest:.1e}: {'passes' if self.fault is None else 'refused'}"
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """As a manifest keeps it."""
+        return {
+            "name": self.name,
+            "fault": self.fault,
+            "seconds": round(self.seconds, 3),
+            "bytes": self.bytes,
+            **(self.agreement.to_json() if self.agreement else {}),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """An artifact in another form, how its predictions compare, and what was tried for it.
+
+    `fault`: why its predictions do not hold, where it was written all the same (`allow`).
+    """
+
+    artifact: Artifact
+    target: str
+    agreement: Agreement
+    rungs: tuple[Rung, ...] = ()
+    rung: str | None = None
+    fault: str | None = None
+
+    @property
+    def sentence(self) -> str:
+        """What was made, in words."""
+        how = f" ({self.rung})" if self.rung else ""
+        return f"{self.target}{how}: {self.agreement.sentence}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What is exported, on what it is judged, and into which folder, not yet of its name."""
+
+    original: Artifact
+    judged: JudgedTexts
+    before: Scores
+    staging: Path
+    trusted: bool
+    tell: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A form to export to: `write` fills and seals a folder, and gives the rungs that it tried and
+    the one that it took. `rule` is what its predictions are held to; `needs` are packages.
+    """
+
+    write: Callable[[_Job, Classifier], tuple[tuple[Rung, ...], str | None]]
+    rule: Rule
+    needs: tuple[str, ...] = ()
+    extra: str = "export"
+
+
+def export_classifier(
+    folder: Path | str,
+    to: str,
+    out_dir: Path | str,
+    judged: JudgedTexts,
+    *,
+    allow: bool = False,
+    trust_remote_code: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Exported:
+    """Write a saved classifier in another form (TARGETS), if its predictions hold on `judged`.
+
+    The reference is the classifier itself, in exact float32 and unmerged; what was written is read
+    and scored in a fresh process. Raises ArtifactError, and writes nothing, where predictions do
+    not hold, unless `allow`; the artifact then says so. `tell` hears what was tried.
+    """
+    target = _target(to)
+    original = foreign.open_folder(folder)
+    _refuse_exported(original)
+    if to == "merged":
+        open_adapter(folder, "merge")
+    with new_folder(out_dir, [original.directory]) as (staging, out):
+        loaded = text_classifier.open_classifier(folder, trust_remote_code).classifier
+        before = _reference(loaded, judged.texts)
+        job = _Job(original, judged, before, staging, trust_remote_code, tell)
+        rungs, rung = target.write(job, loaded)
+        if (original.directory / CALIBRATION).is_file():
+            shutil.copy2(original.directory / CALIBRATION, staging)
+        seal_again(staging, {})
+        agreement = _agreement(job, _scores_afresh(job, to))
+        fault = target.rule.fault(agreement)
+        if fault is not None and (not allow or not np.isfinite(agreement.largest)):
+            raise ArtifactError(
+                f"{original.directory}: as {to} its predictions would not hold: {fault}, on "
+                f"{judged.described}. Nothing was written"
+                + (
+                    "; to export all the same, give --allow."
+                    if np.isfinite(agreement.largest)
+                    else "."
+                )
+            )
+        made = Exported(original, to, agreement, rungs, rung, fault)
+        notes = [f"Exported in spite of this: {fault}."] if fault else []
+        seal_again(staging, {"exported_from": _kept_of(made, original), "notes": notes})
+    return replace(made, artifact=open_artifact(out))
+
+
+def _target(to: str) -> Target:
+    if to not in TARGETS:
+        raise ArtifactError(
+            f"Export target {to!r} is unknown.{suggest(to, TARGETS, what='Expected one of')}"
+        )
+    target = TARGETS[to]
+    absent = [n for n in target.needs if importlib.util.find_spec(n) is None]
+    if absent:
+        raise ArtifactError(
+            f"Export to {to}: needs {' and '.join(absent)}, which this environment lacks. Install: "
+            f"pip install 'tunelab[{target.extra}]'"
+        )
+    return target
+
+
+def _refuse_exported(original: Artifact) -> None:
+    if original.manifest["kind"] in exported.RUNTIMES:
+        raise ArtifactError(
+            f"{original.directory}: is an export already ({original.manifest['kind']}). Export the "
+            "classifier that it was made from."
+        )
+
+
+def _reference(classifier: Classifier, texts: Sequence[str]) -> Scores:
+    if isinstance(classifier, TransformerClassifier):
+        return exact_scores(classifier, texts)
+    return classifier.scores(texts)
+
+
+def _agreement(job: _Job, after: Scores) -> Agreement:
+    return agreement_of(job.before, after, job.judged, job.original.manifest["label_names"])
+
+
+def _kept_of(made: Exported, original: Artifact) -> dict[str, object]:
+    """What the manifest keeps: by content, since folders move, and whether it was let pass."""
+    weights = sorted(original.directory.glob("*.safetensors"))
+    return {
+        "target": made.target,
+        "method": method_of(original)["name"],
+        "name": original.directory.name,
+        "sha256": sha256(weights[0]) if weights else None,
+        **made.agreement.to_json(),
+        "changed_texts": [asdict(c) for c in made.agreement.changed],
+        "rung": made.rung,
+        "rungs": [r.to_json() for r in made.rungs],
+        "allowed_in_spite_of": made.fault,
+    }
+
+
+# --- in a fresh process ---------------------------------------------------------------------
+
+
+def _scores_afresh(job: _Job, to: str) -> Scores:
+    """What the written folder answers to somebody who has it and its runtime alone."""
+    if to == "merged":
+        return scores_of(job.staging, job.judged.texts, job.trusted)
+    # This very package, wherever it was imported from.
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "tunelab.models.exported", str(job.staging)],
+        input=json.dumps(job.judged.texts).encode(),
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p)},
+        check=False,
+    )
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise ArtifactError(
+            f"{job.original.directory}: what was written cannot be read in a fresh process "
+            f"({said[-1] if said else f'exit code {done.returncode}'}). Nothing was written."
+        )
+    return np.asarray(np.load(io.BytesIO(done.stdout)), dtype=np.float64)
+
+
+# --- the targets ----------------------------------------------------------------------------
+
+
+def _write_merged(job: _Job, _: Classifier) -> tuple[tuple[Rung, ...], None]:
+    made = merge(
+        job.original.directory,
+        job.staging / "merged",
+        job.judged.texts,
+        allow_changes=True,  # judged here, by probabilities
+        trust_remote_code=job.trusted,
+    )
+    for file in made.artifact.directory.iterdir():
+        file.replace(job.staging / file.name)
+    made.artifact.directory.rmdir()
+    return (), None
+
+
+def _write_onnx(job: _Job, classifier: Classifier) -> tuple[tuple[Rung, ...], None]:
+    facts = graphs.write_float_graph(job.original, classifier, job.staging, job.trusted)
+    seal(job.staging, _facts(facts))
+    return (), None
+
+
+def _facts(manifest: Manifest) -> dict[str, object]:
+    return {k: v for k, v in manifest.items() if k != "files"}
+
+
+def _write_int8(job: _Job, classifier: Classifier) -> tuple[tuple[Rung, ...], str]:
+    """The fastest way to round that passes; where none does, the one that changes least."""
+    if job.original.manifest["kind"] == "svm-tfidf":
+        raise ArtifactError(
+            f"{job.original.directory}: a svm-tfidf has one sparse product, which int8 would not "
+            "make faster. Use --to onnx."
+        )
+    facts = graphs.write_float_graph(job.original, classifier, job.staging, job.trusted)
+    plain = seal(job.staging, _facts(facts))
+    graph = job.staging / graphs.GRAPH
+    with tempfile.TemporaryDirectory(prefix="tunelab-int8-") as scratch:
+        work = Path(scratch)
+        read = exported.input_batches(plain)
+        batches = [inputs for _, inputs in read(_some(job.judged.calibration))]
+        source = rounding.Rounding.of(graph, batches, work)
+        _, seconds = _timed(plain, graph, job.judged.texts)
+        tried: list[tuple[Rung, Path]] = []
+        for name in rounding.RUNGS:
+            path = work / f"{name.replace(' ', '-')}.onnx"
+            rung = _tried(name, source, path, plain, job)
+            job.tell(rung.sentence(seconds, graph.stat().st_size))
+            tried.append((rung, path))
+        made = [(r, p) for r, p in tried if r.agreement is not None]
+        if not made:
+            raise ArtifactError(
+                f"{job.original.directory}: onnxruntime cannot round its graph "
+                f"({tried[-1][0].fault}). Use --to onnx."
+            )
+        taken, path = min(made, key=_first_choice)
+        graph.unlink()
+        shutil.move(path, job.staging / rounding.QUANTISED)
+    seal(job.staging, _facts(facts) | {"graph": rounding.QUANTISED})
+    return tuple(r for r, _ in tried), taken.name
+
+
+def _some(texts: Sequence[str]) -> Sequence[str]:
+    """So many of all, evenly."""
+    return texts[:: -(-len(texts) // _CALIBRATION_TEXTS) or 1]
+
+
+def _first_choice(tried: tuple[Rung, Path]) -> tuple[bool, float, float]:
+    rung = tried[0]
+    assert rung.agreement is not None  # noqa: S101
+    changed = len(rung.agreement.changed) if rung.fault else 0
+    return rung.fault is not None, changed, rung.seconds
+
+
+def _tried(name: str, source: rounding.Rounding, path: Path, plain: Artifact, job: _Job) -> Rung:
+    """Round in one way into `path`, and see what came of it."""
+    try:
+        rounding.RUNGS[name](source, path)
+        scores, seconds = _timed(plain, path, job.judged.texts)
+    except Exception as e:  # of onnxruntime's tools, which raise what they like
+        reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
+        return Rung(name, None, reason[:200])
+    agreement = _agreement(job, scores)
+    return Rung(name, agreement, ROUNDED.fault(agreement), seconds, path.stat().st_size)
+
+
+def _timed(plain: Artifact, graph: Path, texts: Sequence[str]) -> tuple[Scores, float]:
+    """Scores of texts and the seconds of one thread, after some to warm up."""
+    one = exported.open_graph(plain, exported.run_graph(graph, "onnx", threads=1))
+    one.scores(texts[:32])
+    started = time.process_time()
+    return one.scores(texts), time.process_time() - started
+
+
+TARGETS: dict[str, Target] = {
+    "merged": Target(_write_merged, EXACT),
+    "onnx": Target(_write_onnx, EXACT, ("onnx", "onnxscript", "onnxruntime")),
+    "int8": Target(_write_int8, ROUNDED, ("onnx", "onnxscript", "onnxruntime")),
+}
