@@ -25,7 +25,9 @@ _SHOWN = 10
 
 @click.command(short_help="A classifier as merged model, ONNX or int8, if predictions hold.")
 @click.argument("folder", type=FOLDER)
-@click.option("--to", required=True, metavar="FORM", help="merged, onnx or int8.")
+@click.option(
+    "--to", required=True, metavar="FORM", help="merged, onnx, int8, openvino or openvino-int8."
+)
 @click.option("--output-dir", type=FOLDER, required=True, help="A new folder for what is made.")
 @click.option("--file", type=FOLDER, help="More texts to compare on, beside the validation part.")
 @click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed).")

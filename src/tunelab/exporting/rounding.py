@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "QUANTISED",
-    "RUNGS",
+    "ONNX_WAYS",
     "Rounding",
 ]
 
@@ -141,7 +141,7 @@ def _weights(r: Rounding, path: Path) -> None:
 
 
 # What is tried, in this order; each writes the graph of one way to round.
-RUNGS: dict[str, Callable[[Rounding, Path], None]] = {
+ONNX_WAYS: dict[str, Callable[[Rounding, Path], None]] = {
     "static": _static,
     "dynamic": _dynamic,
     "smoothed": _smoothed,

@@ -10,9 +10,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tunelab.core.artifact import CALIBRATION, open_artifact, seal, seal_again, sha256
 from tunelab.core.errors import ArtifactError, suggest
 from tunelab.core.values import Artifact, Classifier, Manifest
-from tunelab.exporting import graphs, rounding
+from tunelab.exporting import graphs, ladder, openvino, rounding
 from tunelab.exporting.agreement import (
     EXACT,
     ROUNDED,
@@ -30,6 +30,7 @@ from tunelab.exporting.agreement import (
     Rule,
     agreement_of,
 )
+from tunelab.exporting.ladder import Rung
 from tunelab.exporting.listing import method_of
 from tunelab.exporting.merging import exact_scores, merge, new_folder, open_adapter, scores_of
 from tunelab.models import exported, foreign, text_classifier
@@ -38,50 +39,12 @@ from tunelab.models.classifier import TransformerClassifier
 __all__ = [
     "TARGETS",
     "Exported",
-    "Rung",
     "Target",
     "export_classifier",
 ]
 
 Scores = NDArray[np.float64]
 _CALIBRATION_TEXTS = 128
-
-
-@dataclass(frozen=True, slots=True)
-class Rung:
-    """One way to round that was tried: `seconds` of one thread for all texts, `bytes` of the graph.
-
-    `fault`: why it does not pass, None where it does, or why it could not be made at all; then
-    there is no `agreement`.
-    """
-
-    name: str
-    agreement: Agreement | None
-    fault: str | None
-    seconds: float = 0.0
-    bytes: int = 0
-
-    def sentence(self, float_seconds: float, float_bytes: int) -> str:
-        """Its figures in words, beside those of the float graph."""
-        if self.agreement is None:
-            return f"{self.name}: cannot be made ({self.fault})"
-        a = self.agreement
-        return (
-            f"{self.name}: {self.bytes / float_bytes:.2f} of the size, "
-            f"{self.seconds / float_seconds:.2f} of the time, {len(a.changed)} of {a.texts} labels "
-            f"changed (at most {100 * a.at_most:.2f}%), largest change of a probability "
-            f"{a.largest:.1e}: {'passes' if self.fault is None else 'refused'}"
-        )
-
-    def to_json(self) -> dict[str, object]:
-        """As a manifest keeps it."""
-        return {
-            "name": self.name,
-            "fault": self.fault,
-            "seconds": round(self.seconds, 3),
-            "bytes": self.bytes,
-            **(self.agreement.to_json() if self.agreement else {}),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,74 +241,76 @@ def _facts(manifest: Manifest) -> dict[str, object]:
 
 
 def _write_int8(job: _Job, classifier: Classifier) -> tuple[tuple[Rung, ...], str]:
-    """The fastest way to round that passes; where none does, the one that changes least."""
+    """The fastest way to round for onnxruntime that passes."""
+    _refuse_sparse(job)
+    facts = graphs.write_float_graph(job.original, classifier, job.staging, job.trusted)
+    plain = seal(job.staging, _facts(facts))
+    graph = job.staging / graphs.GRAPH
+    with tempfile.TemporaryDirectory(prefix="tunelab-int8-") as scratch:
+        source = rounding.Rounding.of(graph, _calibration(job, plain), Path(scratch))
+        ways = {n: partial(way, source) for n, way in rounding.ONNX_WAYS.items()}
+        rungs, taken, path = ladder.walk(ways, ".onnx", Path(scratch), _scorer(job, plain))
+        graph.unlink()
+        shutil.move(path, job.staging / rounding.QUANTISED)
+    seal(job.staging, _facts(facts) | {"graph": rounding.QUANTISED})
+    return rungs, taken
+
+
+def _write_openvino(job: _Job, classifier: Classifier) -> tuple[tuple[Rung, ...], None]:
+    facts = graphs.write_float_graph(job.original, classifier, job.staging, job.trusted)
+    openvino.write_float(job.staging / graphs.GRAPH, job.staging / openvino.OPENVINO_MODEL)
+    shutil.rmtree((job.staging / graphs.GRAPH).parent)
+    seal(job.staging, _facts(facts) | {"kind": "openvino", "graph": openvino.OPENVINO_MODEL})
+    return (), None
+
+
+def _write_openvino_int8(job: _Job, classifier: Classifier) -> tuple[tuple[Rung, ...], str]:
+    """The fastest way to round for OpenVINO that passes."""
+    _refuse_sparse(job)
+    facts = graphs.write_float_graph(job.original, classifier, job.staging, job.trusted)
+    plain = seal(job.staging, _facts(facts))
+    graph = job.staging / graphs.GRAPH
+    with tempfile.TemporaryDirectory(prefix="tunelab-int8-") as scratch:
+        batches = _calibration(job, plain)
+        ways = {n: partial(way, graph, batches) for n, way in openvino.OPENVINO_WAYS.items()}
+        rungs, taken, path = ladder.walk(ways, ".xml", Path(scratch), _scorer(job, plain))
+        shutil.rmtree(graph.parent)
+        for suffix in (".xml", ".bin"):
+            shutil.move(
+                path.with_suffix(suffix),
+                (job.staging / openvino.OPENVINO_MODEL).with_suffix(suffix),
+            )
+    seal(job.staging, _facts(facts) | {"kind": "openvino", "graph": openvino.OPENVINO_MODEL})
+    return rungs, taken
+
+
+def _refuse_sparse(job: _Job) -> None:
     if job.original.manifest["kind"] == "svm-tfidf":
         raise ArtifactError(
             f"{job.original.directory}: a svm-tfidf has one sparse product, which int8 would not "
             "make faster. Use --to onnx."
         )
-    facts = graphs.write_float_graph(job.original, classifier, job.staging, job.trusted)
-    plain = seal(job.staging, _facts(facts))
-    graph = job.staging / graphs.GRAPH
-    with tempfile.TemporaryDirectory(prefix="tunelab-int8-") as scratch:
-        work = Path(scratch)
-        read = exported.input_batches(plain)
-        batches = [inputs for _, inputs in read(_some(job.judged.calibration))]
-        source = rounding.Rounding.of(graph, batches, work)
-        _, seconds = _timed(plain, graph, job.judged.texts)
-        tried: list[tuple[Rung, Path]] = []
-        for name in rounding.RUNGS:
-            path = work / f"{name.replace(' ', '-')}.onnx"
-            rung = _tried(name, source, path, plain, job)
-            job.tell(rung.sentence(seconds, graph.stat().st_size))
-            tried.append((rung, path))
-        made = [(r, p) for r, p in tried if r.agreement is not None]
-        if not made:
-            raise ArtifactError(
-                f"{job.original.directory}: onnxruntime cannot round its graph "
-                f"({tried[-1][0].fault}). Use --to onnx."
-            )
-        taken, path = min(made, key=_first_choice)
-        graph.unlink()
-        shutil.move(path, job.staging / rounding.QUANTISED)
-    seal(job.staging, _facts(facts) | {"graph": rounding.QUANTISED})
-    return tuple(r for r, _ in tried), taken.name
 
 
-def _some(texts: Sequence[str]) -> Sequence[str]:
-    """So many of all, evenly."""
-    return texts[:: -(-len(texts) // _CALIBRATION_TEXTS) or 1]
+def _calibration(job: _Job, plain: Artifact) -> list[exported.Inputs]:
+    """Inputs of so many calibration texts, evenly of all."""
+    texts = job.judged.calibration
+    some = texts[:: -(-len(texts) // _CALIBRATION_TEXTS) or 1]
+    return [inputs for _, inputs in exported.input_batches(plain)(some)]
 
 
-def _first_choice(tried: tuple[Rung, Path]) -> tuple[bool, float, float]:
-    rung = tried[0]
-    assert rung.agreement is not None  # noqa: S101
-    changed = len(rung.agreement.changed) if rung.fault else 0
-    return rung.fault is not None, changed, rung.seconds
-
-
-def _tried(name: str, source: rounding.Rounding, path: Path, plain: Artifact, job: _Job) -> Rung:
-    """Round in one way into `path`, and see what came of it."""
-    try:
-        rounding.RUNGS[name](source, path)
-        scores, seconds = _timed(plain, path, job.judged.texts)
-    except Exception as e:  # of onnxruntime's tools, which raise what they like
-        reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
-        return Rung(name, None, reason[:200])
-    agreement = _agreement(job, scores)
-    return Rung(name, agreement, ROUNDED.fault(agreement), seconds, path.stat().st_size)
-
-
-def _timed(plain: Artifact, graph: Path, texts: Sequence[str]) -> tuple[Scores, float]:
-    """Scores of texts and the seconds of one thread, after some to warm up."""
-    one = exported.open_graph(plain, exported.run_graph(graph, "onnx", threads=1))
-    one.scores(texts[:32])
-    started = time.process_time()
-    return one.scores(texts), time.process_time() - started
+def _scorer(job: _Job, plain: Artifact) -> ladder.Scorer:
+    return ladder.Scorer(
+        plain, job.staging / graphs.GRAPH, job.judged.texts, partial(_agreement, job), job.tell
+    )
 
 
 TARGETS: dict[str, Target] = {
     "merged": Target(_write_merged, EXACT),
     "onnx": Target(_write_onnx, EXACT, ("onnx", "onnxscript", "onnxruntime")),
     "int8": Target(_write_int8, ROUNDED, ("onnx", "onnxscript", "onnxruntime")),
+    "openvino": Target(_write_openvino, EXACT, ("onnx", "onnxscript", "openvino"), "openvino"),
+    "openvino-int8": Target(
+        _write_openvino_int8, ROUNDED, ("onnx", "onnxscript", "openvino", "nncf"), "openvino"
+    ),
 }

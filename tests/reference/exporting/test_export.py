@@ -22,7 +22,7 @@ from tunelab import exporting
 from tunelab.core.artifact import CALIBRATION, MANIFEST
 from tunelab.core.errors import ArtifactError
 from tunelab.core.values import Predictions
-from tunelab.exporting import agreement, graphs, rounding, targets
+from tunelab.exporting import agreement, graphs, openvino, rounding, targets
 from tunelab.exporting.agreement import EXACT, ROUNDED, Agreement, JudgedTexts
 from tunelab.exporting.merging import exact_scores
 from tunelab.models import bases, exported, pretrained
@@ -201,7 +201,7 @@ def test_exports_are_listed_shown_verified_and_compared(
 
 
 def test_int8_shows_every_rung_and_takes_the_fastest_that_passes(int8: exporting.Exported):
-    assert [r.name for r in int8.rungs] == list(rounding.RUNGS)
+    assert [r.name for r in int8.rungs] == list(rounding.ONNX_WAYS)
     assert all(r.agreement is not None for r in int8.rungs)
     by_name = {r.name: r for r in int8.rungs}
     passing = [r for r in int8.rungs if r.fault is None]
@@ -215,7 +215,7 @@ def test_int8_shows_every_rung_and_takes_the_fastest_that_passes(int8: exporting
         assert len(taken.changed) == fewest
         assert int8.fault is not None
     kept = int8.artifact.manifest["exported_from"]
-    assert [r["name"] for r in kept["rungs"]] == list(rounding.RUNGS)
+    assert [r["name"] for r in kept["rungs"]] == list(rounding.ONNX_WAYS)
     assert kept["allowed_in_spite_of"] == int8.fault
     names = {p.name for p in (int8.artifact.directory / "onnx").iterdir()}
     assert names == {"model_quantized.onnx"}
@@ -241,6 +241,33 @@ def test_smoothing_changes_nothing_but_where_outliers_are(onnx: Path, tmp_path: 
     assert sum(n.op_type == "Mul" and "smoothing" in n.name for n in model.graph.node) > 0
     for batch in batches:
         assert np.abs(run[0](batch) - run[1](batch)).max() <= 1e-4
+
+
+# --- OpenVINO -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_openvino_scores_as_the_classifier_does_in_float_and_rounds_by_its_own_ladder(
+    whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    pytest.importorskip("nncf")
+    made = exporting.export_classifier(whole, "openvino", tmp_path / "ov", JUDGED)
+    texts = [*TEXTS[:40], *ODD]
+    loaded = tunelab.load(tmp_path / "ov")
+    assert np.abs(loaded.classifier.scores(texts) - reference(whole, texts)).max() <= 1e-5
+    assert {p.suffix for p in made.artifact.directory.iterdir()} == {".json", ".xml", ".bin"}
+    assert [c.status for c in exporting.verify(tmp_path / "ov")].count("fault") == 0
+    # Only beside its graph is a .bin what OpenVINO writes.
+    (tmp_path / "ov" / "openvino_model.xml").rename(tmp_path / "ov" / "other.xml")
+    with pytest.raises(ArtifactError, match=r"holds a pickle \(openvino_model.bin\)"):
+        tunelab.load(tmp_path / "ov")
+    rounded = exporting.export_classifier(
+        whole, "openvino-int8", tmp_path / "int8", JUDGED, allow=True
+    )
+    assert [r.name for r in rounded.rungs] == list(openvino.OPENVINO_WAYS)
+    assert all(r.agreement is not None for r in rounded.rungs), [r.fault for r in rounded.rungs]
+    assert tunelab.load(tmp_path / "int8").predict(TEXTS[:2])
+    assert "Statistics" not in capfd.readouterr().out
 
 
 # --- families -------------------------------------------------------------------------------
