@@ -33,7 +33,7 @@ from tunelab.core.values import Dataset, DataSpec, Split
 from tunelab.data import duplicates
 from tunelab.data.gate.doubts import doubtful_labels
 from tunelab.data.gate.labels import out_of_fold
-from tunelab.data.gate.texts import LEAST_WORDS, languages
+from tunelab.data.gate.texts import LEAST_WORDS_TO_NAME_LANGUAGE, languages
 from tunelab.data.gate.values import bag_of
 
 Labelled = tuple[str, list[str], np.ndarray]
@@ -156,7 +156,7 @@ def foreign() -> bool:
     wrongly = 0
     for language in dict.fromkeys(x for x, _ in rows):
         own = [(t, g) for (x, t), g in zip(rows, got, strict=True) if x == language]
-        long_enough = sum(len(t.split()) >= LEAST_WORDS for t, _ in own)
+        long_enough = sum(len(t.split()) >= LEAST_WORDS_TO_NAME_LANGUAGE for t, _ in own)
         wrong = sum(g not in (None, language) for _, g in own)
         wrongly += wrong
         right = sum(g == language for _, g in own)

@@ -36,7 +36,7 @@ def source_files(root: Path) -> dict[str, Path]:
 
 def imported(tree: ast.AST, name: str, files: dict[str, Path]) -> set[str]:
     """Our modules that a module imports, anywhere in it."""
-    found = set()
+    modules = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -44,8 +44,8 @@ def imported(tree: ast.AST, name: str, files: dict[str, Path]) -> set[str]:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
-        found |= {module_of(each, files) for each in names}
-    return found - {"", "tunelab", name}
+        modules |= {module_of(each, files) for each in names}
+    return modules - {"", "tunelab", name}
 
 
 def module_of(dotted: str, files: dict[str, Path]) -> str:
@@ -78,8 +78,7 @@ def top_level_names(tree: ast.Module) -> list[str]:
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.append(node.name)
-        elif isinstance(node, ast.Assign):
-            names += [t.id for t in node.targets if isinstance(t, ast.Name)]
+        names += _names_given(node)
     return names
 
 
@@ -171,8 +170,17 @@ def _value_of(node: ast.stmt) -> ast.expr | None:
 
 
 def _names_given(node: ast.stmt) -> list[str]:
-    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-    return [t.id for t in targets if isinstance(t, ast.Name)]
+    """Names that a statement of a module gives a value to, in a tuple and with a type too."""
+    if isinstance(node, ast.Assign):
+        targets = node.targets
+    else:
+        targets = [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [
+        n.id
+        for t in targets
+        for n in ast.walk(t)
+        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+    ]
 
 
 def _is_any(node: ast.AST, aliases: set[str]) -> bool:

@@ -28,7 +28,7 @@ from gate import COPIES, base_texts, plant
 from tunelab.analysis.numbers import format_bytes, format_parameters, format_seconds
 from tunelab.data import decode, duplicates
 from tunelab.data.gate import texts as textss
-from tunelab.data.gate.texts import LEAST_WORDS, mended
+from tunelab.data.gate.texts import LEAST_WORDS_TO_NAME_LANGUAGE, mended
 from tunelab.data.gate.values import bag_of
 
 Pairs = set[tuple[int, int]]
@@ -266,7 +266,7 @@ def languages(rows: int) -> None:
         if installed(module, package):
             contestants[version(package)] = name
     foreign = [(t, language) for language, texts in FOREIGN.items() for t in texts]
-    english = [t for t in real_texts(rows) if len(t.split()) >= LEAST_WORDS]
+    english = [t for t in real_texts(rows) if len(t.split()) >= LEAST_WORDS_TO_NAME_LANGUAGE]
     table = []
     for title, name in contestants.items():
         right = [a == b for (_, b), a in zip(foreign, name([t for t, _ in foreign]), strict=True)]

@@ -17,6 +17,7 @@ from tunelab.core.version import __version__
 
 if TYPE_CHECKING:
     from tunelab.api import Study, compare, fine_tune, load, load_base, load_data
+    from tunelab.evaluation import evaluate
     from tunelab.exports import export
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "TunelabError",
     "__version__",
     "compare",
+    "evaluate",
     "export",
     "fine_tune",
     "load",
@@ -41,6 +43,10 @@ def __getattr__(name: str) -> Any:
         from tunelab import api
 
         return getattr(api, name)
+    if name == "evaluate":
+        from tunelab import evaluation
+
+        return evaluation.evaluate
     if name == "export":
         from tunelab import exports
 

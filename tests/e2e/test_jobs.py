@@ -236,7 +236,7 @@ def test_one_worker_serves_all_rounds_of_a_study_and_is_started_before_the_plan(
     assert [r.status for r in made.record.results] == ["done", "done"]
     assert said == ["started", "planned"]
     # Where trials are there already, it is first seen whether anything is to run.
-    made.extend(1)
+    made.extend(3)
     assert said[2:] == ["planned", "started"]
     assert not psutil.Process().children()
 

@@ -16,6 +16,7 @@ from commands import Said
 from tiny import reviews, write_csv
 from tunelab import data, stats, study
 from tunelab.core import study_folder
+from tunelab.core.errors import ConfigError
 from tunelab.core.values import DataSpec
 from tunelab.study import resolve
 from tunelab.study.spreads import keep_spreads, read_spreads
@@ -138,9 +139,12 @@ def test_seeds_are_added_and_what_is_there_stays(
         reviews_csv, methods=["svm-tfidf"], seeds=[0, 3], engine="inline", output_dir=tmp_path / "s"
     )
     before = trials(first.directory)
-    more = first.extend(seeds=2, engine="inline")
+    more = first.extend(seeds=4, engine="inline")
     assert [r.spec.seed for r in more.record.results] == [0, 3, 1, 2]
     assert before.items() <= trials(more.directory).items()
+    # `seeds` is their number in all, here as in --seeds: what once meant "two more" says so.
+    with pytest.raises(ConfigError, match=r"has 4 seeds .* found 2\. For 2 more: --seeds 6"):
+        more.extend(2)
     said = cli("extend", "s", "--seeds", 5)
     assert said.code == 0, said.err
     assert "1 to run, 4 already done" in said.err

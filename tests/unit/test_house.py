@@ -26,8 +26,8 @@ HEAVY = {
     "scipy", "altair", "vl_convert", "jinja2",
 }  # fmt: skip
 PUBLIC = {
-    "Study", "TunelabError", "__version__", "compare", "export", "fine_tune", "load", "load_base",
-    "load_data",
+    "Study", "TunelabError", "__version__", "compare", "evaluate", "export", "fine_tune",
+    "load", "load_base", "load_data",
 }  # fmt: skip
 
 
@@ -158,6 +158,7 @@ PARSED = {
     "core.details._transfer",
     "core.events.event_from_json",
     "core.study_folder.spec_from_json",
+    "core.text_lengths.text_lengths_from_json",
     "data.behaviour.suite_from_json",
     "data.gate.values.gate_from_json",
     "models.linear._vectorizer",
@@ -214,6 +215,31 @@ def test_what_is_no_mapping_of_any_value_is_let_be():
     assert not HOUSE["loose_mappings"]({"tunelab.a": ast.parse(text)})
 
 
+# --- one name, one thing --------------------------------------------------------------------
+
+DOORS = {"load", "compare", "evaluate"}  # a user's door, and the room it leads to
+
+
+def test_no_two_modules_define_the_same_name():
+    trees = _trees(HOUSE["source_files"](ROOT))
+    assert set(HOUSE["doubled_names"](trees)) == DOORS
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["def taken(): ...", "class taken: ...", "taken = 2", "taken: int = 2", "other, taken = 1, 2"],
+)
+def test_a_name_that_two_modules_define_is_seen(line: str):
+    trees = {"tunelab.a": ast.parse("taken, free = 1, 2"), "tunelab.b": ast.parse(line)}
+    assert HOUSE["doubled_names"](trees) == {"taken": ["tunelab.a", "tunelab.b"]}
+
+
+def test_no_value_is_called_found():
+    """It would say that something was looked for, not what it is."""
+    trees = _trees(HOUSE["source_files"](ROOT))
+    assert HOUSE["count_given"](trees, "found") == 0
+
+
 # --- pins -----------------------------------------------------------------------------------
 
 
@@ -254,14 +280,14 @@ def test_no_file_names_a_path_of_a_machine():
     assert "pyproject.toml" in names
     # Put together here, so that this file does not name them.
     paths = ["/" + "work/", "/" + "root/", f"{ROOT}/"]
-    found = [
+    named = [
         f"{name}: {path}"
         for name in names
         if (ROOT / name).is_file()
         for path in paths
         if path.encode() in (ROOT / name).read_bytes()
     ]
-    assert not found
+    assert not named
 
 
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))

@@ -15,6 +15,7 @@ from tunelab.analysis.reading import BOOTSTRAP_SEED, on_every_row, paired_by_see
 from tunelab.analysis.verdict import Recommendation, Summary, margin_in_words
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate
+from tunelab.core.words import rows_word
 from tunelab.stats import LEAST_SEEDS, Loss, Runs, decimals, losses
 from tunelab.stats.looks import levels_at, looks_from_json
 from tunelab.stats.losses import MARGIN
@@ -62,7 +63,7 @@ def advise(
     cheaper = gains(record, said, (taken, said.best), (cost,))[0] if taken != said.best else []
     first = next((on_every_row(r) for r in runs.values() if r.by_seed), None)
     choice = Taken(taken, margin, cost, judged, cheaper[0] if cheaper else "")
-    found = Recommendation(
+    recommendation = Recommendation(
         taken,
         said.best,
         said.metric,
@@ -73,10 +74,10 @@ def advise(
         answer(choice, said, what_rows_cannot_tell(first, said.metric)),
     )
     return replace(
-        found,
-        sentence=_in_figures(found, record, said),
-        reasons=tuple(_reasons(found, said)),
-        conditions=tuple(_conditions(found, record, said)),
+        recommendation,
+        sentence=_in_figures(recommendation, record, said),
+        reasons=tuple(_reasons(recommendation, said)),
+        conditions=tuple(_conditions(recommendation, record, said)),
     )
 
 
@@ -117,10 +118,10 @@ def _in_figures(r: Recommendation, record: StudyRecord, said: Summary) -> str:
         return f"{best}: {_best_in_figures(r, said)}"
     better, _ = gains(record, said, (choice, best), (r.cost, *_ASIDE))
     won = "".join(f", {g}" for g in better)
-    return f"If a loss of {worth} is acceptable, {choice}: {_shown(r, said)}{won}"
+    return f"If a loss of {worth} is acceptable, {choice}: {_evidence(r, said)}{won}"
 
 
-def _shown(r: Recommendation, said: Summary) -> str:
+def _evidence(r: Recommendation, said: Summary) -> str:
     choice, best = r.choice, str(r.best)
     size = lost(next(x.loss for x in r.losses if x.label == choice), said.metric)
     worth = margin_in_words(r.margin, said.metric)
@@ -199,7 +200,7 @@ def _conditions(r: Recommendation, record: StudyRecord, said: Summary) -> list[s
     rows = record.data.get("sizes", {}).get(said.split)
     if said.cross_fitted is not None:
         rows = record.data["folds"]["rows"]
-    many = f"{rows:,} rows" if isinstance(rows, int) else "the rows"
+    many = rows_word(rows) if isinstance(rows, int) else "the rows"
     name = record.data.get("name", "this data")
     out.append(
         f"It holds for texts like the {many} of {said.split} of {name}, "

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.core.values import Estimate, Predictions
+from tunelab.core.words import counted
 from tunelab.data.behaviour import Case, Role, Suite, TestKind, are_of_cases, roles, texts_of_cases
 from tunelab.stats import Runs
 from tunelab.stats.predictions import probabilities
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 FALL = 0.1  # a direction test fails where the probability falls by more (Ribeiro et al.)
-SHOWN = 3
+FAILURES_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def results(
             rows = np.array([i for i, c in enumerate(some) if c.test == test])
             worst = rows[np.argsort(-failed[:, rows].mean(axis=0), kind="stable")]
             shown = [_failure(some, int(i), first, label_names) for i in worst if failed[0, i]][
-                :SHOWN
+                :FAILURES_SHOWN
             ]
             case = some[int(rows[0])]
             out.append(
@@ -100,7 +101,8 @@ def _failed(
     """Which cases one classifier fails, (n_cases,)."""
     if not are_of_cases(p, some):
         raise ValueError(
-            f"{len(p.scores)} predictions for {len(texts_of_cases(some))} texts of the suite: they "
+            f"{counted(len(p.scores), 'prediction')} for "
+            f"{counted(len(texts_of_cases(some)), 'text')} of the suite: they "
             "are of another suite"
         )
     predicted = p.predicted

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tunelab.analysis import text_limits
 from tunelab.analysis.collapse import Collapse
+from tunelab.analysis.confidence import warnings_of_raw
 from tunelab.analysis.effects import effects
+from tunelab.analysis.reading import on_every_row
 from tunelab.analysis.verdict import Summary, joined_by_and
 from tunelab.core.details import Hardware
 from tunelab.core.study_folder import StudyRecord
-from tunelab.core.words import counted
+from tunelab.core.text_lengths import text_lengths_from_json
+from tunelab.core.words import agreeing, counted, rows_word
 from tunelab.data.gate import values
 from tunelab.stats import least_seeds
 from tunelab.stats.looks import looks_from_json, looks_in_words
@@ -34,11 +38,13 @@ def warnings(
         *_unfinished(record),
         *_caveats_of_data(record),
         *_caveats_of_gate(record, summary, runs),
+        *_caveats_of_limits(record),
         *_caveats_of_seeds(summary),
         *_caveats_of_rare_classes(record, summary, runs),
         *_caveats_of_looks(record),
         *(_caveat_of_collapse(c) for c in summary.collapses.values()),
         *_caveats_of_choice(record, summary),
+        *warnings_of_raw(runs),
         *_caveats_of_cost(record),
         *_caveats_of_mixture(record),
     )
@@ -52,40 +58,40 @@ def _unfinished(record: StudyRecord) -> list[str]:
     total = len(record.results) + len(record.missing)
     if record.missing:
         failed.append(
-            f"{len(record.missing)} of {counted(total, 'trial')} have not been run: run the same "
+            f"{len(record.missing)} of {counted(total, 'trial')} "
+            f"{agreeing(len(record.missing), 'have')} not been run: run the same "
             "command again to finish them."
         )
     return failed
 
 
 def _caveats_of_data(record: StudyRecord) -> list[str]:
-    found = []
+    caveats = []
     source = str(record.settings.get("data", {}).get("source", ""))
     if source.partition(":")[0] == "demo":
-        found.append("The demo reviews show how tunelab works; they are not a benchmark.")
+        caveats.append("The demo reviews show how tunelab works; they are not a benchmark.")
     notes = [n for n in record.data.get("notes", ()) if "unlabelled" in n or "not scored" in n]
-    found += [f"{n[:1].upper()}{n[1:].rstrip('.')}." for n in notes]
+    caveats += [f"{n[:1].upper()}{n[1:].rstrip('.')}." for n in notes]
     duplicates = record.data.get("duplicates", {})
     # The gate says it better: near ones too, and what they change.
     across = {} if record.gate else duplicates.get("across", {})
     for pair, n in across.items():
         first, _, second = pair.partition("/")
         if n and second:
-            stand = "also stands" if n == 1 else "also stand"
-            found.append(
-                f"{counted(n, f'{second} text')} {stand} in {first}: scores on them flatter every "
-                "method."
+            caveats.append(
+                f"{counted(n, f'{second} text')} also {agreeing(n, 'stand')} in {first}: scores on "
+                "them flatter every method."
             )
-    found += [
-        f"{o['in_train']:,} of {o['rows']:,} rows of {o['name']} stand, or nearly, in train: "
+    caveats += [
+        f"{o['in_train']:,} of {rows_word(o['rows'])} of {o['name']} "
+        f"{agreeing(o['in_train'], 'stand')}, or nearly, in train: "
         "scores on them are partly memory."
         for o in record.data.get("test_on", ())
         if o["in_train"]
     ]
     if (n := duplicates.get("conflicting", 0)) and not record.gate:
-        carry = "text carries" if n == 1 else "texts carry"
-        found.append(f"{n:,} {carry} more than one label.")
-    return found
+        caveats.append(f"{counted(n, 'text')} {agreeing(n, 'carry')} more than one label.")
+    return caveats
 
 
 def _caveats_of_gate(
@@ -94,14 +100,21 @@ def _caveats_of_gate(
     """What the data gate's findings do to the conclusion."""
     if record.gate is None:
         return []
-    found = values.gate_from_json(record.gate)
-    said = [f"{f.says}." for f in found.of("conflicts")]
-    said += [f"{f.says}." for f in found.of("leak") if not f.where.endswith("/test")]
+    gate = values.gate_from_json(record.gate)
+    said = [f"{f.says}." for f in gate.of("conflicts")]
+    said += [f"{f.says}." for f in gate.of("leak") if not f.where.endswith("/test")]
     if summary.part == "test":
         scored = list(runs["test"].values())
-        some = effects(found, scored, summary.metric, ("leak", "conflicts"))
+        some = effects(gate, scored, summary.metric, ("leak", "conflicts"))
         said += [f"{e.sentence}." for e in some]
     return said
+
+
+def _caveats_of_limits(record: StudyRecord) -> list[str]:
+    """Texts of which most methods read a part alone."""
+    methods = {r.spec.method.label: r.spec.method for r in record.results}
+    lengths = None if record.lengths is None else text_lengths_from_json(record.lengths)
+    return text_limits.warnings_of_limits(lengths, text_limits.labels_by_limit(methods.values()))
 
 
 def _caveats_of_seeds(summary: Summary) -> list[str]:
@@ -130,11 +143,11 @@ def _caveats_of_rare_classes(
     In simulations with a class of 3 to 6% on 150 and 300 rows they hold the truth in 89 to 94 of
     100 studies.
     """
-    parts = [p for r in runs.get(summary.split, {}).values() for p in r.by_seed.values()]
-    if summary.metric not in _CLASS_AVERAGES or not parts:
+    of_part = [r for r in runs.get(summary.split, {}).values() if r.by_seed]
+    if summary.metric not in _CLASS_AVERAGES or not of_part:
         return []
     names = [str(n) for n in record.data["label_names"]]
-    n = np.bincount(parts[0].labels, minlength=len(names))
+    n = np.bincount(on_every_row(of_part[0]).labels, minlength=len(names))
     few = [
         f"{name!r} ({counted(int(k), 'row')})"
         for name, k in zip(names, n, strict=False)
@@ -167,17 +180,17 @@ def _caveat_of_collapse(c: Collapse) -> str:
 
 
 def _caveats_of_choice(record: StudyRecord, summary: Summary) -> list[str]:
-    found = []
+    caveats = []
     if summary.part == "eval" and summary.best is not None:
         key = f"test_{summary.metric}"
         reason = next((r.reasons[key] for r in record.done if key in r.reasons), "no reason kept")
-        found.append(
+        caveats.append(
             f"The test part was not scored ({reason}). The numbers are from validation, on which "
             "the methods were also chosen, and so they flatter."
         )
     elif summary.best is not None and _ahead_on_test(summary):
-        found.append(_first_on_test(summary))
-    return found
+        caveats.append(_first_on_test(summary))
+    return caveats
 
 
 def _first_on_test(summary: Summary) -> str:
@@ -200,23 +213,23 @@ def _ahead_on_test(summary: Summary) -> bool:
 def _caveats_of_cost(record: StudyRecord) -> list[str]:
     """Times that were shared, or measured while other trials ran, are marked in every table."""
     stacked = [r for r in record.done if r.provenance.stack]
-    found = []
+    caveats = []
     if stacked:
         which = (
             "All trials" if len(stacked) == len(record.done) else f"{len(stacked)} of the trials"
         )
         most = max(r.provenance.stack or 1 for r in stacked)
-        found.append(
+        caveats.append(
             f"{which} were trained in stacks, up to {most} in one pass: their training time is "
             "their share of it, their peak memory that of the whole stack (--stack off)."
         )
     beside = [r for r in record.done if r.provenance.measured_alone is False]
     if not beside:
-        return found
+        return caveats
     most = max(r.provenance.jobs or 1 for r in beside)
     which = "All trials" if len(beside) == len(record.done) else f"{len(beside)} of the trials"
     return [
-        *found,
+        *caveats,
         f"{which} ran beside others, {most} at a time: their times and rates compare with each "
         "other, not with those of trials that ran alone (--jobs 1).",
     ]
@@ -224,11 +237,11 @@ def _caveats_of_cost(record: StudyRecord) -> list[str]:
 
 def _caveats_of_mixture(record: StudyRecord) -> list[str]:
     """Trials of one study that were not computed alike: other machines, other number formats."""
-    found = []
+    caveats = []
     hardware = [r.provenance.hardware for r in record.done if r.provenance.hardware != Hardware()]
-    machines = dict.fromkeys(f"{h.processor}, {h.cores} cores" for h in hardware)
+    machines = dict.fromkeys(f"{h.processor}, {counted(h.cores or 0, 'core')}" for h in hardware)
     if len(machines) > 1:
-        found.append(
+        caveats.append(
             f"Trials ran on different machines ({'; '.join(machines)}): times, rates and memory "
             "compare only within one."
         )
@@ -236,8 +249,8 @@ def _caveats_of_mixture(record: StudyRecord) -> list[str]:
         own = (r.details.trained.precision for r in record.done if r.spec.method.label == label)
         formats = sorted({p for p in own if p})
         if len(formats) > 1:
-            found.append(
+            caveats.append(
                 f"{label} was trained in {joined_by_and(formats)}: its seeds differ by that too. "
                 "Set precision to have one."
             )
-    return found
+    return caveats

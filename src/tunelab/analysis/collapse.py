@@ -62,7 +62,7 @@ def collapses(runs: Mapping[str, Runs]) -> dict[str, Collapse]:
         return {}
     share = max(_largest_share(runs[label]) for label in several)
     typical = max(_upper_median(list(a.values())) for a in accuracy.values())
-    found = {}
+    broken_methods = {}
     for label, by_seed in several.items():
         best = max(by_seed.values())
         half = (share + max(typical, best)) / 2
@@ -70,8 +70,8 @@ def collapses(runs: Mapping[str, Runs]) -> dict[str, Collapse]:
         below = _below_the_hole(by_seed, max(GAP, TIMES_SPREAD * _ordinary_spread(others)))
         broken = {s: a for s, a in by_seed.items() if a <= below and a < half}
         if broken:
-            found[label] = Collapse(label, len(by_seed), broken, best)
-    return found
+            broken_methods[label] = Collapse(label, len(by_seed), broken, best)
+    return broken_methods
 
 
 def without_broken(runs: Runs, collapse: Collapse) -> Runs:

@@ -19,16 +19,21 @@ from tunelab.core import study_folder
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Predictions
 from tunelab.core.words import counted, short
-from tunelab.data.gate.doubts import LEAST_TELLING, doubtful_labels, label_finding, reading
+from tunelab.data.gate.doubts import (
+    LEAST_TELLING,
+    SHOWN_DOUBTS,
+    doubtful_labels,
+    label_finding,
+    reading,
+)
 from tunelab.data.gate.values import Example, Finding, Gate, RowRef, gate_from_json
 from tunelab.stats import Runs
 from tunelab.stats.predictions import log_softmax
 
 __all__ = ["gate_after_training", "mean_probabilities"]
 
-LEAST_ROWS = 50
-SHOWN = 20
-PARTS = ("validation", "test")
+LEAST_ROWS_TO_RANK = 50
+JUDGED_PARTS = ("validation", "test")
 
 
 def gate_after_training(record: StudyRecord, runs: Mapping[str, Mapping[str, Runs]]) -> Gate | None:
@@ -43,14 +48,14 @@ def gate_after_training(record: StudyRecord, runs: Mapping[str, Mapping[str, Run
     rows = _rows(record)
     means = mean_probabilities(runs)
     ids = [i for i in means if i in rows]
-    if len(ids) < LEAST_ROWS:
+    if len(ids) < LEAST_ROWS_TO_RANK:
         return gate
     labels = np.array([means[i][0] for i in ids], dtype=np.int64)
     probabilities = np.stack([means[i][1] for i in ids])
     doubts = doubtful_labels(labels, probabilities)
     others = tuple(f for f in gate.findings if f.check != "label-errors")
     notes = tuple(n for n in gate.notes if "called doubtful" not in n)
-    methods = {label for part in PARTS for label in runs.get(part, {})}
+    methods = {label for part in JUDGED_PARTS for label in runs.get(part, {})}
     judges = f"the mean of {counted(len(methods), 'trained method')}"
     if not len(doubts.rows):
         if doubts.telling < LEAST_TELLING:
@@ -68,11 +73,11 @@ def gate_after_training(record: StudyRecord, runs: Mapping[str, Mapping[str, Run
                 (_row_ref(rows[ids[i]], names[labels[i]]),),
                 reading(names, probabilities[i], int(labels[i])),
             )
-            for i in doubts.rows[:SHOWN]
+            for i in doubts.rows[:SHOWN_DOUBTS]
         ),
         test_ids=tuple(i for i in listed if rows[i].part == "test"),
     )
-    return replace(gate, findings=_in_order(others, finding), notes=notes)
+    return replace(gate, findings=_by_level(others, finding), notes=notes)
 
 
 def mean_probabilities(
@@ -84,10 +89,10 @@ def mean_probabilities(
     """
     labels: dict[str, int] = {}
     by_method: dict[str, dict[str, list[NDArray[np.float64]]]] = {}
-    for part in PARTS:
+    for part in JUDGED_PARTS:
         for method, of_method in runs.get(part, {}).items():
             for p in of_method.by_seed.values():
-                for i, label, row in zip(p.ids, p.labels, _probabilities(p), strict=True):
+                for i, label, row in zip(p.ids, p.labels, _as_probabilities(p), strict=True):
                     labels[i] = int(label)
                     by_method.setdefault(i, {}).setdefault(method, []).append(row)
     return {
@@ -96,7 +101,7 @@ def mean_probabilities(
     }
 
 
-def _probabilities(p: Predictions) -> NDArray[np.float64]:
+def _as_probabilities(p: Predictions) -> NDArray[np.float64]:
     if p.score_kind == "probability":
         return np.asarray(p.scores, dtype=np.float64)
     return np.exp(log_softmax(np.asarray(p.scores, dtype=np.float64)))
@@ -105,7 +110,7 @@ def _probabilities(p: Predictions) -> NDArray[np.float64]:
 def _rows(record: StudyRecord) -> dict[str, RowRef]:
     """Validation and test rows by id, as a finding names them, without their labels' names."""
     out = {}
-    for part in PARTS:
+    for part in JUDGED_PARTS:
         kept = study_folder.read_rows(record.directory, part)
         if kept is not None:
             out.update(
@@ -121,7 +126,7 @@ def _row_ref(row: RowRef, label: str) -> RowRef:
     return replace(row, label=label)
 
 
-def _in_order(others: tuple[Finding, ...], finding: Finding) -> tuple[Finding, ...]:
+def _by_level(others: tuple[Finding, ...], finding: Finding) -> tuple[Finding, ...]:
     """The finding after those that are as bad or worse."""
     levels = ("fault", "warning", "note")
     return tuple(sorted((*others, finding), key=lambda f: levels.index(f.level)))

@@ -13,6 +13,7 @@ __all__ = [
     "final_trials",
     "fold_in_words",
     "how_often_tested",
+    "rows_in_words",
 ]
 
 _TIMES = {1: "once", 2: "twice"}
@@ -29,6 +30,17 @@ def how_often_tested(folds: int, rows: int, seeds: int) -> str:
 
 def _times(n: int) -> str:
     return _TIMES.get(n, f"{n} times")
+
+
+def rows_in_words(data: DataCard) -> str:
+    """How many rows a study has, and how they are divided: "1,344 train, 288 validation and 288
+    test rows"; "1,920 rows, each tested in one of 6 folds".
+    """
+    folds = data.get("folds")
+    if folds is not None:
+        return f"{folds['rows']:,} rows, each tested in one of {folds['of']} folds"
+    parts = [f"{n:,} {part}" for part, n in data["sizes"].items()]
+    return f"{', '.join(parts[:-1])} and {parts[-1]} rows"
 
 
 def fold_in_words(repetition: int, number: int) -> str:
@@ -61,9 +73,9 @@ def final_ids(record: StudyRecord) -> list[str]:
 def final_trials(record: StudyRecord) -> tuple[TrialResult, ...]:
     """What was trained on all rows of these data to be handed over, the last one first."""
     ids = reversed(final_ids(record))
-    found = (read_result(record.directory, trial_id) for trial_id in ids)
+    results = (read_result(record.directory, trial_id) for trial_id in ids)
     fingerprint = record.data["fingerprint"]
-    return tuple(r for r in found if r is not None and r.spec.fingerprint == fingerprint)
+    return tuple(r for r in results if r is not None and r.spec.fingerprint == fingerprint)
 
 
 def final_trial(record: StudyRecord, label: str | None = None) -> TrialResult | None:

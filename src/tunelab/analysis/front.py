@@ -29,7 +29,7 @@ __all__ = [
 
 
 Floats = NDArray[np.float64]
-DRAWS = 1000
+FRONT_DRAWS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def front(
     scores = np.array([[better * s.value for _, s, _ in known]])
     costs = np.array([[sign(cost) * c.value for _, _, c in known]])
     now = _undominated(scores, costs)[0] if known else np.zeros(0, dtype=bool)
-    share = _probabilities(record, said, cost, [label for label, _, _ in known])
+    share = _probabilities_on_front(record, said, cost, [label for label, _, _ in known])
     surely = surely_beaten(said.comparisons, values_by_seed(record, cost), cost)
     places = [
         Place(
@@ -93,8 +93,8 @@ def front(
         for i, (label, s, c) in enumerate(known)
     ]
     places.sort(key=lambda p: (sign(cost) * p.cost.value, p.label))
-    found = Front(said.metric, said.part, cost, tuple(places), ())
-    return replace(found, sentences=_front_sentences(found))
+    pareto = Front(said.metric, said.part, cost, tuple(places), ())
+    return replace(pareto, sentences=_front_sentences(pareto))
 
 
 def surely_beaten(
@@ -134,7 +134,7 @@ def _beater(
     return known[max(strict, key=lambda j: scores[j])][0] if strict else None
 
 
-def _probabilities(
+def _probabilities_on_front(
     record: StudyRecord, said: Summary, cost: str, labels: Sequence[str]
 ) -> dict[str, float]:
     runs = read_runs(record)[said.split]
@@ -148,7 +148,7 @@ def _probabilities(
     if not usable or not paired_by_seed({r.label: r for r in usable}):
         return {}
     rng = np.random.default_rng(BOOTSTRAP_SEED)
-    drawn_labels, scores, drawn = mean_draws(usable, said.metric, rng, DRAWS)
+    drawn_labels, scores, drawn = mean_draws(usable, said.metric, rng, FRONT_DRAWS)
     by_label = {r.label: r for r in usable}
     shared = (set(by_label[x].by_seed) for x in drawn_labels)
     seeds = sorted(set.intersection(*shared)) if drawn_labels else []
@@ -185,25 +185,21 @@ def _front_sentences(f: Front) -> tuple[str, ...]:
     return tuple(said)
 
 
-def front_for_display(
-    found: Front, unknown: str = MISSING, unbeaten: str = MISSING
-) -> tuple[list[str], list[list[str]]]:
-    """The table that people read: a row a method. What stands where a probability is `unknown`,
-    and where a method is `unbeaten`.
+def front_for_display(pareto: Front) -> tuple[list[str], list[list[str]]]:
+    """The table that people read: a row a method. Whether it is on the front, and how surely; by
+    which it is beaten, and whether that is sure.
     """
-    score, cost = column(f"{found.part}_{found.metric}"), column(found.cost)
-    headings = ["Method", score.heading, cost.heading, "On the front", "How surely", "Beaten by"]
-    headings.append("Surely beaten by")
+    score, cost = column(f"{pareto.part}_{pareto.metric}"), column(pareto.cost)
+    headings = ["Method", score.heading, cost.heading, "On the front", "Beaten by"]
     rows = [
         [
             p.label,
             format_estimate(p.score, score.kind),
             format_estimate(p.cost, cost.kind),
-            "yes" if p.on_front else "no",
-            unknown if p.probability is None else f"{100 * p.probability:.0f}%",
-            p.beaten_by or unbeaten,
-            p.surely_beaten_by or unbeaten,
+            ("yes" if p.on_front else "no")
+            + ("" if p.probability is None else f" ({100 * p.probability:.0f}%)"),
+            f"{p.surely_beaten_by}, surely" if p.surely_beaten_by else p.beaten_by or MISSING,
         ]
-        for p in found.places
+        for p in pareto.places
     ]
     return headings, rows

@@ -8,6 +8,7 @@ from typing import Literal
 
 from tunelab import stats
 from tunelab.core.values import Estimate
+from tunelab.core.words import signed
 from tunelab.stats.metrics import METRICS
 
 __all__ = [
@@ -34,11 +35,13 @@ Part = Literal["test", "eval"]
 
 # --- rounding and units: the one place --------------------------------------------------------
 
-Kind = Literal["percent", "number", "seconds", "latency", "bytes", "parameters", "rate", "count"]
+NumberKind = Literal[
+    "percent", "number", "seconds", "latency", "bytes", "parameters", "rate", "count"
+]
 
 # kind -> rows (below this value, multiply by, decimals, unit). The thresholds sit where rounding
 # would carry into the next unit (999,950 bytes is 1.0 MB, not 1000.0 kB).
-_SCALES: dict[Kind, list[tuple[float, float, int, str]]] = {
+_SCALES: dict[NumberKind, list[tuple[float, float, int, str]]] = {
     "percent": [(math.inf, 100, 1, "")],
     "number": [(math.inf, 1, 3, "")],
     "seconds": [
@@ -67,7 +70,7 @@ _SCALES: dict[Kind, list[tuple[float, float, int, str]]] = {
 }
 
 
-def _scale(kind: Kind, value: float) -> tuple[float, int, str]:
+def _scale(kind: NumberKind, value: float) -> tuple[float, int, str]:
     for below, factor, decimals, unit in _SCALES[kind]:
         if abs(value) < below:
             return factor, decimals, unit
@@ -79,7 +82,7 @@ def _fixed(value: float, decimals: int) -> str:
     return f"{round(value, decimals) + 0.0:,.{decimals}f}"
 
 
-def _format(kind: Kind, value: float | None) -> str:
+def _format(kind: NumberKind, value: float | None) -> str:
     if value is None:
         return MISSING
     factor, decimals, unit = _scale(kind, value)
@@ -106,7 +109,7 @@ def format_parameters(value: float | None) -> str:
     return _format("parameters", value)
 
 
-def format_estimate(estimate: Estimate | None, kind: Kind) -> str:
+def format_estimate(estimate: Estimate | None, kind: NumberKind) -> str:
     """A value with its interval: "79.4 ± 1.8", "79.4 [77.1, 80.2]" where that is lopsided.
 
     Of too few runs for an interval, the smallest and the largest: "44 (41 to 48) s". An estimate
@@ -119,7 +122,7 @@ def format_estimate(estimate: Estimate | None, kind: Kind) -> str:
     return f"{_fixed(estimate.value * factor, decimals)}{f' {spread}' if spread else ''}{unit}"
 
 
-def format_spread(estimate: Estimate, kind: Kind) -> str:
+def format_spread(estimate: Estimate, kind: NumberKind) -> str:
     """What stands behind a value: "± 1.8", "[77.1, 80.2]", "(41 to 48)"; "" where there is none."""
     value, low, high = estimate.value, estimate.low, estimate.high
     factor, decimals, _ = _scale(kind, value)
@@ -142,7 +145,7 @@ def format_difference(difference: Estimate, metric: str, *, cell: bool = False) 
     row = METRICS[metric]
     digits, scale = stats.decimals(difference, row), 100 if row.percent else 1
     value, *ends = (
-        _with_its_sign(x * scale, digits)
+        signed(x * scale, digits)
         for x in (difference.value, difference.low, difference.high)
         if x is not None
     )
@@ -153,12 +156,6 @@ def format_difference(difference: Estimate, metric: str, *, cell: bool = False) 
         return f"{value} ({ends[0]} to {ends[1]})" if len(ends) == 2 else value
     interval = f"95% interval {ends[0]} to {ends[1]}" if len(ends) == 2 else "no interval"
     return f"{value} {what}, {interval}"
-
-
-def _with_its_sign(value: float, digits: int) -> str:
-    """With its sign, but for what is written as nothing: never "-0.0"."""
-    text = f"{value:+,.{digits}f}"
-    return text if float(text.replace(",", "")) else text[1:]
 
 
 def format_value(value: float | None, of: Column) -> str:
@@ -175,7 +172,7 @@ class Column:
 
     name: str
     heading: str
-    kind: Kind
+    kind: NumberKind
     about: str
 
 
@@ -214,7 +211,7 @@ def column(name: str) -> Column:
     part, _, metric = name.partition("_")
     known = METRICS.get(metric)
     label = known.label if known else metric.replace("_", " ")
-    kind: Kind = "percent" if known and known.percent else "number"
+    kind: NumberKind = "percent" if known and known.percent else "number"
     where = SCORED_PARTS.get(part, part)
     unit = ", %" if kind == "percent" else ""
     return Column(

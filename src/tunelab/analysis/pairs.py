@@ -41,12 +41,12 @@ def comparisons(
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     levels = (look.better, look.equivalent) if look else (None, None)
     judged = compare_all(sound, metric, rng, alpha=levels[0], alpha_equivalent=levels[1])
-    found = {(c.a, c.b): replace(c, sentence=with_chance(c)) for c in judged}
+    by_pair = {(c.a, c.b): replace(c, sentence=with_chance(c)) for c in judged}
     for a, b in combinations(known, 2):
         if a in broke or b in broke:
             seen = what_was_seen(runs[a], runs[b], metric, broke)
-            found |= {(a, b): seen} if seen else {}
-    return tuple(found[pair] for pair in combinations(known, 2) if pair in found)
+            by_pair |= {(a, b): seen} if seen else {}
+    return tuple(by_pair[pair] for pair in combinations(known, 2) if pair in by_pair)
 
 
 def what_was_seen(

@@ -23,7 +23,7 @@ from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Comparison, Estimate
 from tunelab.stats import Runs, compare_all, means
 from tunelab.stats.calibration import AS_IT_IS, at_temperatures, fit_temperatures
-from tunelab.stats.metrics import brier
+from tunelab.stats.metrics import METRICS, brier
 
 __all__ = [
     "Probabilities",
@@ -85,55 +85,56 @@ def judge_probabilities(
     best = min(on_validation, key=lambda k: _mean_brier(on_validation[k]), default=None)
     ordered = sorted(scaled.values(), key=lambda r: (r.label != best, _mean_brier(r)))
     rng = np.random.default_rng(BOOTSTRAP_SEED)
-    found = tuple(compare_all(ordered, METRIC, rng)) if len(ordered) > 1 else ()
+    comparisons = tuple(compare_all(ordered, METRIC, rng)) if len(ordered) > 1 else ()
     scores = means(ordered, [METRIC], np.random.default_rng(BOOTSTRAP_SEED))
     return Probabilities(
-        {label: e for (label, _), e in scores.items()}, best, found, left_out, tuple(plain)
+        {label: e for (label, _), e in scores.items()}, best, comparisons, left_out, tuple(plain)
     )
 
 
-def decided_beside(found: Probabilities, summary: Summary) -> str | None:
+def decided_beside(probabilities: Probabilities, summary: Summary) -> str | None:
     """One sentence where probabilities decide what the study's metric does not; else None."""
     open_pairs = {
         frozenset((c.a, c.b)) for c in summary.comparisons if c.verdict not in ("better", "worse")
     }
     behind = [
         c.b
-        for c in found.against_best()
+        for c in probabilities.against_best()
         if c.verdict == "better" and frozenset((c.a, c.b)) in open_pairs
     ]
     if not behind or summary.metric in ("brier", "log_loss"):
         return None
     return (
-        f"{found.best}'s probabilities are better than those of {joined_by_and(behind)} (Brier "
-        f"score after temperature scaling), where {summary.metric} does not tell them apart"
+        f"{probabilities.best}'s probabilities are better than those of {joined_by_and(behind)} "
+        f"(Brier score after temperature scaling), where {METRICS[summary.metric].label} does not "
+        "tell them apart"
     )
 
 
-def probabilities_for_display(found: Probabilities) -> tuple[list[str], list[list[str]]]:
+def probabilities_for_display(probabilities: Probabilities) -> tuple[list[str], list[list[str]]]:
     """The table as a reader sees it: headings, and cells a method, best first."""
-    against = {c.b: c.verdict for c in found.against_best()}
+    against = {c.b: c.verdict for c in probabilities.against_best()}
     verdicts = {"better": "worse", "worse": "better"}  # said of the row, not of the best
     said = {b: verdicts.get(v, v) for b, v in against.items()}
-    if found.best is not None:
-        said[found.best] = "best on validation"
+    if probabilities.best is not None:
+        said[probabilities.best] = "best on validation"
     cells = [
         [label, format_estimate(e, "number"), said.get(label, MISSING)]
-        for label, e in found.scores.items()
+        for label, e in probabilities.scores.items()
     ]
-    return ["Method", "Brier score, scaled", f"Against {found.best}"], cells
+    return ["Method", "Brier score, scaled", f"Against {probabilities.best}"], cells
 
 
-def probabilities_to_json(found: Probabilities) -> dict[str, object]:
+def probabilities_to_json(probabilities: Probabilities) -> dict[str, object]:
     """Plain JSON values: the key "probabilities" of comparison.json."""
     return {
         "metric": METRIC,
-        "best": found.best,
-        "scores": {label: asdict(e) for label, e in found.scores.items()},
-        "comparisons": [asdict(c) for c in found.comparisons],
-        "sentences": [c.sentence for c in found.against_best()],
-        "left_out": dict(found.left_out),
-        "as_they_are": list(found.as_they_are),
+        "best": probabilities.best,
+        "scores": {label: asdict(e) for label, e in probabilities.scores.items()},
+        "comparisons": [asdict(c) for c in probabilities.comparisons],
+        "sentences": [c.sentence for c in probabilities.against_best()],
+        "left_out": dict(probabilities.left_out),
+        "as_they_are": list(probabilities.as_they_are),
     }
 
 

@@ -9,7 +9,9 @@ from typing import Literal
 from tunelab.analysis.collapse import Collapse
 from tunelab.analysis.numbers import SCORED_PARTS, Part
 from tunelab.core.values import Comparison, Estimate
+from tunelab.core.words import as_one
 from tunelab.stats import LEAST_SEEDS, Loss
+from tunelab.stats.losses import margin_in_points
 from tunelab.stats.metrics import METRICS
 
 __all__ = [
@@ -151,8 +153,8 @@ class Summary:
     def against_best(self) -> tuple[Comparison, ...]:
         """`best` against every other method, in the order of the rows."""
         place = {r.label: i for i, r in enumerate(self.rows)}
-        found = [c for c in self.comparisons if c.a == self.best]
-        return tuple(sorted(found, key=lambda c: place[c.b]))
+        of_best = [c for c in self.comparisons if c.a == self.best]
+        return tuple(sorted(of_best, key=lambda c: place[c.b]))
 
     def standing(self, c: Comparison) -> Standing:
         """Where a pair of this study stands; "broke down" where one of the two did."""
@@ -185,6 +187,8 @@ def with_chance(c: Comparison) -> str:
     # Never 0 or 100: an estimate from few seeds excludes nothing.
     percent = min(max(round(100 * c.chance), 1), 99)
     worth = margin_in_words(c.margin, c.metric)
+    if c.verdict == "better":
+        return f"{c.sentence}; by more than {worth} with a chance of {percent}%"
     return f"{c.sentence}; chance that {c.a} is better by more than {worth}: {percent}%"
 
 
@@ -194,11 +198,10 @@ def margin_in_words(margin: float, metric: str) -> str:
     if not row.percent:
         return f"{margin:g} of {row.label}"
     what = "" if metric == "accuracy" else f" of {row.label}"
-    text = f"{100 * margin:g}"
-    return f"{text} point{'' if text == '1' else 's'}{what}"
+    return f"{margin_in_points(margin)}{what}"
 
 
 def joined_by_and(names: Sequence[str]) -> str:
     """Names as a sentence has them: `a, b and c`; those with a comma of their own in quotes."""
-    told = [f'"{n}"' if "," in n else n for n in names]
+    told = [as_one(n) for n in names]
     return " and ".join(filter(None, [", ".join(told[:-1]), told[-1]]))

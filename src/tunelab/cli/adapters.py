@@ -15,6 +15,7 @@ import click
 
 from tunelab.cli.options import FOLDER, json_option, print_json, trust_option
 from tunelab.core.errors import InputError
+from tunelab.core.words import as_one
 
 if TYPE_CHECKING:
     from tunelab.exporting.merging import Made
@@ -97,7 +98,7 @@ def show_command(folder: Path, as_json: bool) -> None:
         "Settings": settings or None,
         "Seed": method["seed"],
         "Base": f"{base['name']} (SHA-256 {base['sha256']})" if base else "none",
-        "Labels": ", ".join(facts["label_names"]),
+        "Labels": ", ".join(map(as_one, facts["label_names"])),
         "Cut at": f"{facts['max_length']} tokens" if facts["max_length"] else None,
         "Made from": json.dumps(made, ensure_ascii=False) if made else None,
         **{f"Size, {k}": format_bytes(v) for k, v in facts["bytes"].items()},

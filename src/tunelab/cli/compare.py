@@ -21,6 +21,7 @@ from tunelab.cli.flags import (
 from tunelab.cli.options import FOLDER, quiet_option
 from tunelab.cli.show import show_summary
 from tunelab.core.errors import InputError
+from tunelab.core.words import as_one, counted, rows_word, short
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from tunelab.api import Study
     from tunelab.core.values import Dataset
-    from tunelab.study import OnStudyEvent, Progress, Schedule, StudyEvent
+    from tunelab.study import OnStudyEvent, Plan, Progress, Schedule, StudyEvent
     from tunelab.study.executors import Worker
 
 __all__ = [
@@ -109,6 +110,7 @@ def extend(folder: Path, *, dry_run: bool, quiet: bool, **given: Any) -> None:
         to_come = study.looks_to_come(folder, given["max_seeds"], given["step"])
         terminal.say(console, to_come)
         return
+    finished: Study | None = None
     for number, spec in enumerate(study.rounds_of(folder, study.write_outputs, total, **given)):
         schedule = study.scheduled(study.plan(spec))
         if number == 0:
@@ -119,8 +121,8 @@ def extend(folder: Path, *, dry_run: bool, quiet: bool, **given: Any) -> None:
             _say_that_looks_count(folder, console)
         if dry_run:
             return
-        _train_missing(schedule, console)
-    _show_end(folder, console)
+        finished = _train_missing(schedule, console)
+    _show_end(finished or api.Study(folder), console)
 
 
 def _undecided_pairs(now: Study, seeds: int) -> str:
@@ -130,7 +132,7 @@ def _undecided_pairs(now: Study, seeds: int) -> str:
     best = now.summary.best
     still = summary.undecided_with_best(now.record, now.summary)
     others = ", ".join(c.b if c.a == best else c.a for c in still)
-    return f"{best} and {others}: undecided, on to {seeds} seeds"
+    return f"{best} and {others}: undecided, on to {counted(seeds, 'seed')}"
 
 
 def _say_that_looks_count(folder: Path, console: Console) -> None:
@@ -146,11 +148,10 @@ def _say_that_looks_count(folder: Path, console: Console) -> None:
 
 
 def _run_study(schedule: Schedule, console: Console, worker: Worker | None = None) -> None:
-    _train_missing(schedule, console, worker)
-    _show_end(schedule.plan.spec.output_dir, console)
+    _show_end(_train_missing(schedule, console, worker), console)
 
 
-def _train_missing(schedule: Schedule, console: Console, worker: Worker | None = None) -> None:
+def _train_missing(schedule: Schedule, console: Console, worker: Worker | None = None) -> Study:
     from tunelab import api
     from tunelab.cli.progress import Display
 
@@ -158,23 +159,21 @@ def _train_missing(schedule: Schedule, console: Console, worker: Worker | None =
     command = "tunelab " + shlex.join(sys.argv[1:])
     try:
         with Display(schedule, console) as display:
-            api.run_study(schedule, command, display.event, display.result, worker=worker)
+            return api.run_study(schedule, command, display.event, display.result, worker=worker)
     except KeyboardInterrupt:
         again = f"tunelab compare {shlex.quote(str(folder / 'study.yaml'))}"
         click.echo(f"\nStopped. What is done is kept; go on with: {again}", err=True)
         sys.exit(130)
 
 
-def _show_end(folder: Path, console: Console) -> None:
+def _show_end(finished: Study, console: Console) -> None:
     """The summary of a study that has run; exit code 1 where trials failed."""
-    from tunelab import api
-
-    finished = api.Study(folder)
     show_summary(finished, advise=not console.quiet)
     if finished.record.failed:
         n, total = len(finished.record.failed), len(finished.record.results)
         click.echo(
-            f"{n} of {total} trials failed; the errors are above and in the report.", err=True
+            f"{n} of {counted(total, 'trial')} failed; the errors are above and in the report.",
+            err=True,
         )
         sys.exit(1)
 
@@ -214,6 +213,7 @@ def train(
     """
     from tunelab import api
     from tunelab.analysis import numbers
+    from tunelab.stats.metrics import METRICS
     from tunelab.study import resolve
 
     if from_study is not None:
@@ -240,7 +240,7 @@ def train(
     test, evaluated = (result.scores.get(f"{p}_{spec.metric}") for p in ("test", "eval"))
     seconds = numbers.format_seconds(result.cost.train_seconds)
     click.echo(
-        f"{method}: {spec.metric} {numbers.format_percent(test)} on test, "
+        f"{method}: {METRICS[spec.metric].label} {numbers.format_percent(test)} on test, "
         f"{numbers.format_percent(evaluated)} on validation; trained in {seconds}."
     )
     click.echo(f'Saved to {out}. Try it: tunelab predict {shlex.quote(str(out))} "your text"')
@@ -248,10 +248,12 @@ def train(
 
 def _shown_as(status: Status) -> OnStudyEvent:
     """What shows events of one training in a line."""
-    from tunelab.core.events import Stage, Step
+    from tunelab.core.events import Note, Stage, Step
 
     def show(event: StudyEvent) -> None:
-        if isinstance(event, Step):
+        if isinstance(event, Note):
+            status.console.print(event.text, markup=False, highlight=False, soft_wrap=True)
+        elif isinstance(event, Step):
             status.update(f"step {event.step} of {event.steps}, loss {event.loss:.3f}")
         elif isinstance(event, Stage):
             status.update(event.name)
@@ -325,20 +327,23 @@ def _announce(schedule: Schedule, console: Console) -> None:
     plan, spec, d = schedule.plan, schedule.plan.spec, schedule.plan.dataset
     rows = " / ".join(f"{len(s):,}" for s in d.parts.values())
     parts = f"{rows} rows (train / validation / test{'; the first fold' if spec.parts else ''})"
-    say = [f"Data     {d.name}: {parts}, {len(d.label_names)} classes: {_first_few(d.label_names)}"]
+    say = [
+        f"Data     {d.name}: {parts}, {counted(len(d.label_names), 'class')}: "
+        f"{_first_few(d.label_names)}"
+    ]
     say += [f"         {note}" for note in (*d.notes, *_duplicate_lines(d))]
     say += [f"         {line}" for line in gate_values.lines(plan.gate)]
     if spec.parts is not None:
         say.append(f"Folds    {folding.in_words(spec, plan.whole, plan.dataset)}")
     if plan.base:
         say.append(f"Model    {plan.base.ref.name} ({plan.base.model_type})")
-    say.append(
-        f"Methods  {', '.join(m.label for m in spec.methods)}; seeds {_first_few(spec.seeds)}"
-    )
+    methods = ", ".join(as_one(m.label) for m in spec.methods)
+    say.append(f"Methods  {methods}; seeds {_first_few(spec.seeds)}")
     say += [f"         {note}" for note in (*spec.notes, *schedule.notes)]
     say += [f"Tuning   {line}" for line in _tuning_lines(schedule.progress)]
+    say += [f"Texts    {line}" for line in _lines_of_limits(plan)]
     for other in plan.others:
-        say.append(f"Test on  {other.name}: {len(other.split):,} rows")
+        say.append(f"Test on  {other.name}: {rows_word(len(other.split))}")
         say += [f"         {note}" for note in other.notes]
     say.append(f"Trials   {_what_is_to_run(schedule)}")
     if schedule.why:
@@ -348,6 +353,13 @@ def _announce(schedule: Schedule, console: Console) -> None:
     say += [f"Reports  to {line}" for line in trackers.where(spec.report_to, spec.output_dir)]
     for line in say:
         terminal.say(console, line, indent=9)
+
+
+def _lines_of_limits(plan: Plan) -> list[str]:
+    """How much of the texts each method reads, and what a longer limit costs."""
+    from tunelab.analysis import text_limits
+
+    return text_limits.lines_of_limits(plan.lengths, text_limits.labels_by_limit(plan.spec.methods))
 
 
 def _what_is_to_run(schedule: Schedule) -> str:
@@ -372,6 +384,7 @@ def _what_is_to_run(schedule: Schedule) -> str:
 
 def _tuning_lines(progress: Progress) -> list[str]:
     """What each method tries, or what was chosen for it."""
+    from tunelab.stats.metrics import METRICS
     from tunelab.study import folding
 
     spec, t = progress.plan.spec, progress.plan.spec.tuning
@@ -389,9 +402,8 @@ def _tuning_lines(progress: Progress) -> list[str]:
         if m.label in still_tuned:
             many = t.tries(m.label)
             each = f" in each of {len(folding.folds_of(spec))} folds" if spec.parts else ""
-            lines.append(
-                f"{m.label}: {many} settings of {names}{each}, by {spec.metric} on validation"
-            )
+            judged_by = f"by {METRICS[spec.metric].label} on validation"
+            lines.append(f"{m.label}: {counted(many, 'setting')} of {names}{each}, {judged_by}")
         else:
             now = ", ".join(f"{k} = {m.settings[k]}" for k in t.spaces[m.label])
             same = all(m.settings[k] == start[m.label][k] for k in t.spaces[m.label])
@@ -445,8 +457,8 @@ def _metric_in_words(progress: Progress) -> str:
 
 
 def _first_few(values: Sequence[object], most: int = 8) -> str:
-    words = (" ".join(str(v).split()) for v in values[:most])
-    shown = ", ".join(w if len(w) <= 60 else f"{w[:59]}…" for w in words)
+    words = [short(" ".join(str(v).split()), 60) for v in values[:most]]
+    shown = ", ".join(map(as_one, words))
     return shown + (f", ... ({len(values)} in all)" if len(values) > most else "")
 
 

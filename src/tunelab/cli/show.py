@@ -33,7 +33,7 @@ def show_summary(study: Study, metric: str | None = None, *, advise: bool = True
     (`advise`).
     """
     from tunelab import analysis
-    from tunelab.analysis import probabilities, summary
+    from tunelab.analysis import confusions, probabilities, summary
     from tunelab.cli import terminal
 
     folder = study.directory
@@ -45,6 +45,9 @@ def show_summary(study: Study, metric: str | None = None, *, advise: bool = True
         terminal.print_table(headings, rows)
     for line in said.sentences:
         terminal.say(out, f"{line}.", indent=2)
+    confused = confusions.confusions_in_words(study.record, said)
+    if confused is not None:
+        terminal.say(out, f"{confused}.", indent=2)
     beside = probabilities.decided_beside(study.probabilities(), said)
     if beside is not None:
         terminal.say(out, f"{beside}.", indent=2)

@@ -5,6 +5,7 @@ details       what a result says beside its scores: how it was trained, where it
 errors        every exception a user may see
 study_folder  the paths and formats of a study
 cards         what study.yaml and data.json hold, key by key
+text_lengths  what limits in tokens cut of a study's texts, as lengths.json holds it
 artifact      the files and hashes of a saved classifier
 files         every atomic write
 plain         what JSON and YAML may hold, as a type

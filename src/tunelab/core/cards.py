@@ -35,6 +35,7 @@ class DataKeys(TypedDict):
     encoding: str
     on_bad_rows: str
     on_leak: str
+    id_column: NotRequired[str | None]
 
 
 class TuningKeys(TypedDict):
@@ -146,6 +147,7 @@ class DataCard(TypedDict):
     fingerprint: str
     text_column: str
     label_column: str
+    id_column: NotRequired[str]
     label_names: list[str]
     sizes: dict[str, int]
     label_counts: dict[str, dict[str, int]]

@@ -5,7 +5,7 @@ A study folder (a contract that others read):
     study.yaml          the resolved study, and where each value came from
     data.json           the data card: sizes, labels, duplicates, what was decided
     gate.json           what the data gate found: duplicates, leaks, label errors, ...
-    behaviour.json      the cases of the behaviour tests, where the study has them
+    lengths.json        how many texts limits in tokens cut; behaviour.json: cases of its tests
     rows.parquet        the validation and test rows: part, id, label, text, further columns
     results.csv         one row a trial; comparison.json: table and verdicts
     tuning.json         the settings each method tried, their validation scores, what was chosen
@@ -334,11 +334,9 @@ class StudyRecord:
     """A study as it lies on disk. `results` in the order of the study's trials, those that exist.
 
     `settings` is study.yaml as a plain dict; `data` the data card; `missing` the ids of trials
-    that have not been run. Histories and predictions are read on demand, by trial id.
-
-    `results` are what the table compares: trials on all training rows. `curve` holds those on
-    fewer (`spec.train_rows`). Tries of settings are in neither; `tuning`, `race`, `curves`, `gate`,
-    `looks` and `final` are tuning.json, race.json, .., None where the study has none.
+    that have not been run. `results` are what the table compares: trials on all training rows.
+    `curve` holds those on fewer (`spec.train_rows`). Tries of settings are in neither; `tuning`,
+    `race` and the others below are tuning.json, race.json, .., None where the study has none.
     """
 
     directory: Path
@@ -351,6 +349,7 @@ class StudyRecord:
     race: Mapping[str, object] | None = None
     curves: Mapping[str, object] | None = None
     gate: Mapping[str, object] | None = None
+    lengths: Mapping[str, object] | None = None
     behaviour: Mapping[str, object] | None = None
     looks: Mapping[str, object] | None = None
     final: Mapping[str, object] | None = None
@@ -419,9 +418,9 @@ def read_study(directory: Path) -> StudyRecord:
 
 
 def _check_keys(path: Path, content: object, kind: type[StudySettings | DataCard]) -> None:
-    """Raise ArtifactError where a study's file is not whole; it may be without `folds`."""
+    """Raise ArtifactError where a study's file is not whole; what came later may be missing."""
     there = content if isinstance(content, dict) else {}
-    lacks = [key for key in kind.__annotations__ if key not in there and key != "folds"]
+    lacks = [key for key in kind.__annotations__ if key not in (*there, "folds", "id_column")]
     if lacks:
         raise ArtifactError(
             f"{path}: expected all that a study is written with, found none of {', '.join(lacks)}. "
@@ -430,7 +429,7 @@ def _check_keys(path: Path, content: object, kind: type[StudySettings | DataCard
 
 
 # What a study may hold beside its trials, each a JSON file of that name.
-EXTRAS = ("tuning", "race", "curves", "gate", "behaviour", "looks", "final")
+EXTRAS = ("tuning", "race", "curves", "gate", "lengths", "behaviour", "looks", "final")
 
 
 def write_extra(directory: Path, name: str, value: Mapping[str, object]) -> None:

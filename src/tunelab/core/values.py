@@ -61,6 +61,7 @@ class DataSpec:
     encoding: str = "utf-8"
     on_bad_rows: Literal["fail", "drop"] = "fail"
     on_leak: Literal["warn", "drop", "fail"] = "warn"
+    id_column: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,6 +107,7 @@ class Dataset:
     `fingerprint` is the SHA-256 (hex) of label names, ids, texts and labels of all parts.
     `notes` say, in plain words, everything that was decided for the user. `split_off` names the
     parts ("test", "validation") that the source did not have and that were taken from its train.
+    `id_column`: which of the splits' `columns` names the rows for the user, None where none does.
     """
 
     name: str
@@ -120,6 +122,7 @@ class Dataset:
     notes: tuple[str, ...]
     duplicates: Duplicates
     split_off: tuple[str, ...] = ()
+    id_column: str | None = None
 
     @property
     def parts(self) -> dict[str, Split]:

@@ -219,7 +219,7 @@ def _punctuation(text: str, rng: np.random.Generator) -> str:
     return [bare, f"{bare}..", f"{bare} .", text.replace(",", "")][int(rng.integers(4))]
 
 
-_LONG = {
+_IN_FULL = {
     "it is": "it's",
     "was not": "wasn't",
     "is not": "isn't",
@@ -238,11 +238,11 @@ def _contraction(text: str, _rng: np.random.Generator) -> str:
     """Every long form contracted: "was not" to "wasn't"."""
 
     def short(m: re.Match[str]) -> str:
-        contracted = _LONG[m[0].lower()]
+        contracted = _IN_FULL[m[0].lower()]
         return contracted[0].upper() + contracted[1:] if m[0][0].isupper() else contracted
 
     # "will not" before "you will", so that no "you'll not" comes of it.
-    pattern = "|".join(sorted(_LONG, key=lambda k: (not k.endswith("not"), k)))
+    pattern = "|".join(sorted(_IN_FULL, key=lambda k: (not k.endswith("not"), k)))
     for part in pattern.split("|"):
         text = re.sub(rf"\b{part}\b", short, text, flags=re.IGNORECASE)
     return text

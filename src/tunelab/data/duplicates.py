@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab.data.passages import Kind, linked
+from tunelab.data.passages import Likeness, linked
 
 __all__ = [
     "Matches",
@@ -44,7 +44,7 @@ class Twins:
 
     `group` (n,): equal numbers for texts that are the same; `first` (n_groups,) the first row of
     each group, `texts` (n_groups) what `normalise` makes of it. `pairs` (m, 2): groups that are
-    near each other or one in the other (`kind`, of Kind, (m,)), the smaller number first.
+    near each other or one in the other (`kind`, of Likeness, (m,)), the smaller number first.
     `similarity` (m,): the share of wording that both have; of contained ones that of the shorter.
     """
 
@@ -60,7 +60,7 @@ class Twins:
 class Matches:
     """For each of n texts its likest text in a reference list: `row` (n,), -1 where none is alike.
 
-    `kind` (n,) says how alike, as Kind; it is -1, and `similarity` (n,) 0, where none is.
+    `kind` (n,) says how alike, as Likeness; it is -1, and `similarity` (n,) 0, where none is.
     """
 
     row: Ints
@@ -72,7 +72,7 @@ class Matches:
         """Which texts have one that is the same, near or contained, (n,)."""
         return np.asarray(self.row >= 0)
 
-    def count(self, kind: Kind) -> int:
+    def count(self, kind: Likeness) -> int:
         """How many texts are alike in this way."""
         return int((self.kind == kind).sum())
 
@@ -88,12 +88,12 @@ def normalise(text: str) -> str:
     if "&" in plain:
         plain = html.unescape(plain)
     if plain.isascii():
-        found = plain.encode("ascii").translate(_ASCII, b"'`").decode("ascii")
+        words = plain.encode("ascii").translate(_ASCII, b"'`").decode("ascii")
     else:
-        found = unicodedata.normalize("NFKC", plain).casefold()
-        found = found.translate(dict.fromkeys(map(ord, _APOSTROPHES)))
-        found = _NO_WORD.sub(" ", found)
-    return " ".join(found.split()) or text.strip()
+        words = unicodedata.normalize("NFKC", plain).casefold()
+        words = words.translate(dict.fromkeys(map(ord, _APOSTROPHES)))
+        words = _NO_WORD.sub(" ", words)
+    return " ".join(words.split()) or text.strip()
 
 
 def find_twins(texts: Sequence[str], labels: Sequence[int] | Ints | None = None) -> Twins:
@@ -117,9 +117,9 @@ def _label_of_each(group: Ints, first: Ints, labels: Sequence[int] | Ints | None
     if labels is None:
         return np.full(len(first), -1, dtype=np.int64)
     known = np.asarray(labels, dtype=np.int64)
-    found = known[first] if len(first) else known[:0]
-    found[group[known != found[group]]] = -1
-    return found
+    label_of_group = known[first] if len(first) else known[:0]
+    label_of_group[group[known != label_of_group[group]]] = -1
+    return label_of_group
 
 
 def match(
@@ -146,7 +146,7 @@ def nearest(twins: Twins, row_of: Ints, groups: Ints) -> Matches:
     `row_of` (n_groups,) is a row of each group, -1 where it has none.
     """
     row, similar = row_of.copy(), np.where(row_of >= 0, 1.0, 0.0)
-    kind = np.where(row_of >= 0, int(Kind.SAME), -1)
+    kind = np.where(row_of >= 0, int(Likeness.SAME), -1)
     both = np.concatenate([twins.pairs, twins.pairs[:, ::-1]])
     kinds, shares = np.tile(twins.kind, 2), np.tile(twins.similarity, 2)
     useful = np.flatnonzero((row_of[both[:, 0]] < 0) & (row_of[both[:, 1]] >= 0))

@@ -30,7 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "Kind",
+    "GOLDEN_64",
+    "Likeness",
     "Links",
     "linked",
     "usual",
@@ -42,24 +43,24 @@ Floats = NDArray[np.float64]
 Hashes = NDArray[np.uint64]
 
 NEAR, REORDERED, IN_ORDER = 0.3, 0.6, 0.65
-LEAST_WORDS = 5  # words of its own below which a text is near none: "not good", "good"
+LEAST_WORDS_TO_BE_NEAR = 5  # words of its own below which a text is near none: "not good", "good"
 FEW_WORDS, NEAR_OF_FEW = 6, 0.5  # below so many words chance makes texts alike more often
 OTHER_LABEL, SURELY_COPIED = 0.8, 20  # see `_two_texts`
 CONTAINED, LONG = 0.6, 10
 PASSAGE, SHORT_PASSAGE, HALF = 12, 5, 0.45
-TELLING, TELLING_SHORT = 2.0, 3.3  # see `_judged`
+TELLING, TELLING_SHORT = 2.0, 3.3  # see `_likenesses`
 LONG_PASSAGE = 8  # words of the n-grams that are listed of very many words, instead of 5
 RARE = 10  # texts that may have a passage
 WHOLE, LISTED_WHOLE = 4_000_000, 64  # words up to which all n-grams are listed: of all, of a text
 CHUNK = 1_000_000  # words read at a time
 EACH_WITH_ALL, NEXT = 20, 4  # texts of an n-gram compared each with all; of more, with the next
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN_64 = np.uint64(0x9E3779B97F4A7C15)
 # Scripts without spaces: Thai to Myanmar, Khmer, kana, Han.
 _SIGNS = ((0x0E00, 0x1100), (0x1780, 0x1800), (0x3040, 0x3100), (0x3400, 0xA000),
           (0xF900, 0xFB00), (0x20000, 0x40000))  # fmt: skip
 
 
-class Kind(IntEnum):
+class Likeness(IntEnum):
     """How two texts are alike: the same but for marks, nearly, or one (half of it) in the other."""
 
     SAME = 0
@@ -69,7 +70,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Links:
-    """`pairs` (m, 2) of texts, the smaller number first; `kind` (m,): Kind.NEAR or CONTAINED.
+    """`pairs` (m, 2) of texts, the smaller number first; `kind` (m,): Likeness.NEAR or CONTAINED.
 
     `share` (m,): the resemblance of near ones, the containment of others.
     """
@@ -126,7 +127,7 @@ def linked(texts: Sequence[str], labels: Ints) -> Links:
     if not len(codes):
         return nothing
     pairs = np.stack([codes // n, codes % n], axis=1)
-    links = _judged(words, pairs, [*neighbours, passages], labels[order])
+    links = _likenesses(words, pairs, [*neighbours, passages], labels[order])
     back = np.sort(order[links.pairs], axis=1)
     at = np.lexsort((back[:, 1], back[:, 0]))
     return Links(back[at], links.kind[at], links.share[at])
@@ -176,7 +177,7 @@ def _words_of(texts: Sequence[str]) -> _Words:
         first[1:] &= blank[:-1] | sign[1:] | sign[:-1]
         begins = np.flatnonzero(first)
         place = np.arange(len(codes)) - begins[np.maximum(np.cumsum(first) - 1, 0)]
-        letters = _mixed((codes + (place.astype(np.uint64) << np.uint64(32))) * _GOLDEN)
+        letters = _mixed((codes + (place.astype(np.uint64) << np.uint64(32))) * GOLDEN_64)
         letters[blank] = 0
         if len(begins):
             pieces.append(_mixed(np.add.reduceat(letters, begins)))
@@ -204,11 +205,11 @@ def _grams(words: _Words, offsets: tuple[int, ...]) -> tuple[Hashes, Ints]:
     many = max(0, len(words.hashes) - offsets[-1])
     owner = np.repeat(np.arange(len(words)), words.sizes)
     at = np.flatnonzero(owner[:many] == owner[offsets[-1] :]) if many else owner[:0]
-    found = np.full(len(at), sum(offsets), dtype=np.uint64)
+    hashes = np.full(len(at), sum(offsets), dtype=np.uint64)
     for offset in offsets:
-        found = (found + words.hashes[at + offset]) * _GOLDEN
-        found ^= found >> np.uint64(29)
-    return _mixed(found), at
+        hashes = (hashes + words.hashes[at + offset]) * GOLDEN_64
+        hashes ^= hashes >> np.uint64(29)
+    return _mixed(hashes), at
 
 
 # --- lists of texts -------------------------------------------------------------------------
@@ -268,9 +269,9 @@ class _Lists:
         """How many texts have each of some n-grams, which at least one has."""
         if not len(self.grams):
             return np.ones(len(hashes), dtype=np.int64)
-        found = hashes & ~_low(len(self.counted))
-        at = np.minimum(np.searchsorted(self.grams, found), len(self.grams) - 1)
-        return np.where(self.grams[at] == found, self.texts_with[at], 1)
+        keys = hashes & ~_low(len(self.counted))
+        at = np.minimum(np.searchsorted(self.grams, keys), len(self.grams) - 1)
+        return np.where(self.grams[at] == keys, self.texts_with[at], 1)
 
 
 def _keys(words: _Words, offsets: tuple[int, ...], rate: int, n: int) -> Hashes:
@@ -337,25 +338,25 @@ def _counted(pieces: list[Ints]) -> tuple[Ints, Ints]:
 # --- verdicts -------------------------------------------------------------------------------
 
 
-def _judged(words: _Words, pairs: Ints, lists: list[_Lists], labels: Ints) -> Links:
+def _likenesses(words: _Words, pairs: Ints, lists: list[_Lists], labels: Ints) -> Links:
     """Which candidates are near or contained; `lists` are of neighbours and, last, of passages."""
     rows = _distinct(pairs.ravel())
     some = words.of(rows)
     at = np.searchsorted(rows, pairs)
     both, own = _shared(some, at, lists[:-1])
-    run = _run(some, at, lists[-1])
+    run = _words_of_passages(some, at, lists[-1])
     larger = np.maximum(own[at[:, 0]], own[at[:, 1]])
     smaller = np.minimum(own[at[:, 0]], own[at[:, 1]])
     resemblance, containment = both / np.maximum(larger, 1), both / np.maximum(smaller, 1)
     plain = _without_common(some, lists, everyday=max(5, len(words) // 20))
     length = plain.sizes[at].min(axis=1)
-    ordered = _in_order(plain, at, (resemblance >= NEAR) & (length >= LEAST_WORDS))
+    ordered = _words_in_order(plain, at, (resemblance >= NEAR) & (length >= LEAST_WORDS_TO_BE_NEAR))
     alike = ordered / np.maximum(plain.sizes[at].max(axis=1), 1)
     near = (resemblance >= np.where(length < FEW_WORDS, NEAR_OF_FEW, NEAR)) & (alike >= IN_ORDER)
     near |= (resemblance >= REORDERED) & (length >= FEW_WORDS)
     contained = (containment >= CONTAINED) & (length >= LONG)
     passage = np.flatnonzero((run >= PASSAGE) | (run >= HALF * length) & (run >= SHORT_PASSAGE))
-    bits = _told(plain, at[passage], lists[0])
+    bits = _bits_told(plain, at[passage], lists[0])
     asked = np.where(run[passage] >= PASSAGE, TELLING, TELLING_SHORT) * np.log2(
         _at_least(len(labels))
     )
@@ -367,7 +368,7 @@ def _judged(words: _Words, pairs: Ints, lists: list[_Lists], labels: Ints) -> Li
     held = np.maximum(containment, np.minimum(1.0, run / np.maximum(length, 1)))
     return Links(
         pairs[kept],
-        np.where(near, Kind.NEAR, Kind.CONTAINED)[kept],
+        np.where(near, Likeness.NEAR, Likeness.CONTAINED)[kept],
         np.where(near, resemblance, held)[kept],
     )
 
@@ -377,13 +378,13 @@ def _shared(words: _Words, pairs: Ints, lists: list[_Lists]) -> tuple[Floats, Fl
     return _sums(words, pairs, lists, lambda one, many: 1.0 * (many <= one.most))
 
 
-def _run(words: _Words, pairs: Ints, passages: _Lists) -> Floats:
+def _words_of_passages(words: _Words, pairs: Ints, passages: _Lists) -> Floats:
     """How many words of passages that few texts have each pair shares, (m,)."""
-    found, _ = _sums(words, pairs, [passages], lambda _, many: 1.0 * (many <= RARE))
-    return np.asarray(np.where(found > 0, found + len(passages.offsets) - 1, 0.0))
+    rare_passages, _ = _sums(words, pairs, [passages], lambda _, many: 1.0 * (many <= RARE))
+    return np.asarray(np.where(rare_passages > 0, rare_passages + len(passages.offsets) - 1, 0.0))
 
 
-def _told(words: _Words, pairs: Ints, neighbours: _Lists) -> Floats:
+def _bits_told(words: _Words, pairs: Ints, neighbours: _Lists) -> Floats:
     """What the neighbours tell that each pair shares (m,), in bits: log2(texts / texts with it)."""
     n = _at_least(len(neighbours.counted))
     return _sums(words, pairs, [neighbours], lambda _, many: np.log2(n / many))[0]
@@ -442,7 +443,7 @@ def _without_common(words: _Words, lists: list[_Lists], everyday: int) -> _Words
     return _Words(words.hashes[kept], before[words.starts])
 
 
-def _in_order(words: _Words, pairs: Ints, asked: NDArray[np.bool_]) -> Ints:
+def _words_in_order(words: _Words, pairs: Ints, asked: NDArray[np.bool_]) -> Ints:
     """How many words stand in both texts in the same order (m,), where it is asked; else 0.
 
     The longest common subsequence, bit by bit (Hyyrö 2004, "Bit-parallel LCS-length computation

@@ -13,6 +13,7 @@ import torch
 from tunelab.core.artifact import open_artifact, seal_again
 from tunelab.core.errors import ArtifactError, suggest
 from tunelab.core.values import Artifact, BaseRef
+from tunelab.core.words import listed
 from tunelab.exporting.listing import AdapterConfig, adapter_config
 from tunelab.exporting.merging import (
     Made,
@@ -129,8 +130,8 @@ def _check_alike(adapters: Sequence[Artifact], configs: Sequence[AdapterConfig])
         if list(artifact.manifest["label_names"]) != list(first.manifest["label_names"]):
             raise ArtifactError(
                 f"{artifact.directory}: its labels are "
-                f"{', '.join(artifact.manifest['label_names'])}, those of {first.directory} are "
-                f"{', '.join(first.manifest['label_names'])}. Only equal labels, in the same "
+                f"{listed(artifact.manifest['label_names'])}, those of {first.directory} are "
+                f"{listed(first.manifest['label_names'])}. Only equal labels, in the same "
                 "order, combine."
             )
         if set(config.get("modules_to_save") or ()) != set(configs[0].get("modules_to_save") or ()):

@@ -105,7 +105,7 @@ def _write_transformer(
 ) -> dict[str, object]:
     model = classifier.model
     if artifact.manifest["kind"] == "adapter":
-        model = _whole(in_float(artifact), trusted)
+        model = _merged_or_beside(in_float(artifact), trusted)
     model = model.to("cpu").float().eval()
     apart = company.needs_one_length(
         model,
@@ -129,7 +129,7 @@ def _write_transformer(
     }
 
 
-def _whole(artifact: Artifact, trusted: bool) -> Any:
+def _merged_or_beside(artifact: Artifact, trusted: bool) -> Any:
     """The base in float32 with its adapter merged in, or beside it where it cannot be merged."""
     model = open_transformer(artifact, trust_remote_code=trusted).model
     if model.active_peft_config.is_prompt_learning:

@@ -90,7 +90,7 @@ def walk(
     tried: list[tuple[Rung, Path]] = []
     for name, write in ways.items():
         path = folder / f"{name.replace(' ', '-')}{suffix}"
-        rung = _tried(name, write, path, scorer)
+        rung = _rung_of(name, write, path, scorer)
         scorer.tell(rung.sentence(seconds, scorer.graph.stat().st_size))
         tried.append((rung, path))
     made = [(r, p) for r, p in tried if r.agreement is not None]
@@ -109,7 +109,7 @@ def _preference(rung: Rung) -> tuple[bool, float, float]:
     return rung.fault is not None, changed, rung.seconds
 
 
-def _tried(name: str, write: Callable[[Path], None], path: Path, scorer: Scorer) -> Rung:
+def _rung_of(name: str, write: Callable[[Path], None], path: Path, scorer: Scorer) -> Rung:
     try:
         write(path)
         scores, seconds = scorer.timed(path)

@@ -21,6 +21,7 @@ from tunelab.core.artifact import CALIBRATION, open_artifact, seal_again, sha256
 from tunelab.core.errors import ArtifactError
 from tunelab.core.files import replacing_folder
 from tunelab.core.values import Artifact, DataSpec
+from tunelab.core.words import counted
 from tunelab.exporting.listing import method_of
 from tunelab.models import foreign, pretrained
 from tunelab.models.classifier import TransformerClassifier, open_transformer
@@ -67,10 +68,10 @@ class Change:
     @property
     def sentence(self) -> str:
         """The same in words."""
-        return (
-            f"largest change of a score {self.largest:.1e}, {self.flips} of {self.texts} "
-            f"predictions flipped"
-        )
+        flipped = f"{self.flips} of {counted(self.texts, 'prediction')} flipped"
+        if self.largest == 0 and self.flips == 0:
+            return f"no score of {counted(self.texts, 'text')} changes"
+        return f"largest change of a score {self.largest:.1e}, {flipped}"
 
 
 @dataclass(frozen=True, slots=True)

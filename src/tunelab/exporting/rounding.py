@@ -70,10 +70,10 @@ class Rounding:
         with _told_nothing():
             # Its symbolic shapes do not know what torch writes; nothing here needs them.
             quant_pre_process(graph, source, skip_symbolic_shape=True)
-        model = _read(source)
+        model = _read_graph(source)
         _gemms_apart(model)
         _round_tables(model)
-        _write(model, source)
+        _write_graph(model, source)
         return Rounding(source, batches, folder, _activations(model, batches))
 
 
@@ -84,18 +84,18 @@ def _dynamic(r: Rounding, path: Path) -> None:
 
 def _smoothed(r: Rounding, path: Path) -> None:
     """As `dynamic`, after outliers of the inputs have been moved into the weights."""
-    model = _read(r.source)
+    model = _read_graph(r.source)
     _smooth(model, r.seen)
-    _write(model, path)
+    _write_graph(model, path)
     _quantise_dynamic(path, path, spared=())
 
 
 def _spared(r: Rounding, path: Path) -> None:
     """As `smoothed`, with the quarter of the products that round worst left in float."""
-    model = _read(r.source)
+    model = _read_graph(r.source)
     errors = _smooth(model, r.seen)
     worst = sorted(errors, key=errors.__getitem__, reverse=True)
-    _write(model, path)
+    _write_graph(model, path)
     _quantise_dynamic(path, path, spared=worst[: round(_SPARED * len(worst))])
 
 
@@ -103,9 +103,9 @@ def _static(r: Rounding, path: Path) -> None:
     """Inputs in int8 on scales that calibration texts set once, weights in int8 by column."""
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-    model = _read(r.source)
+    model = _read_graph(r.source)
     _smooth(model, r.seen)
-    _write(model, path)
+    _write_graph(model, path)
     with _told_nothing():
         quantize_static(
             path,
@@ -121,12 +121,12 @@ def _static(r: Rounding, path: Path) -> None:
         )
 
 
-def _weights(r: Rounding, path: Path) -> None:
+def _weights_only(r: Rounding, path: Path) -> None:
     """Weights in int8 in blocks of 32, each with its scale; inputs stay in float."""
     from onnxruntime.quantization import QuantFormat
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-    model = _read(r.source)
+    model = _read_graph(r.source)
     with _told_nothing():
         quantizer = MatMulNBitsQuantizer(
             model,
@@ -137,7 +137,7 @@ def _weights(r: Rounding, path: Path) -> None:
             quant_format=QuantFormat.QOperator,
         )
         quantizer.process()
-    _write(quantizer.model.model, path)
+    _write_graph(quantizer.model.model, path)
 
 
 # What is tried, in this order; each writes the graph of one way to round.
@@ -146,7 +146,7 @@ ONNX_WAYS: dict[str, Callable[[Rounding, Path], None]] = {
     "dynamic": _dynamic,
     "smoothed": _smoothed,
     "fewer layers": _spared,
-    "weights only": _weights,
+    "weights only": _weights_only,
 }
 
 
@@ -161,7 +161,7 @@ def _quantise_dynamic(source: Path, path: Path, spared: Sequence[str]) -> None:
             source,
             path,
             op_types_to_quantize=["MatMul"],
-            nodes_to_exclude=[*spared, _head(_read(source))],
+            nodes_to_exclude=[*spared, _head(_read_graph(source))],
             per_channel=True,
             weight_type=QuantType.QInt8,
             extra_options={"MatMulConstBOnly": True},
@@ -197,13 +197,13 @@ def _told_nothing() -> Iterator[None]:
 # --- the graph ------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> Any:
+def _read_graph(path: Path) -> Any:
     import onnx
 
     return onnx.load(path)
 
 
-def _write(model: Any, path: Path) -> None:
+def _write_graph(model: Any, path: Path) -> None:
     import onnx
 
     onnx.save(model, path)
@@ -213,7 +213,7 @@ def _constants(model: Any) -> dict[str, TensorProto]:
     return {i.name: i for i in model.graph.initializer}
 
 
-def _products(model: Any) -> list[Any]:
+def _constant_products(model: Any) -> list[Any]:
     """Products with a constant matrix, in the order of the graph."""
     known = _constants(model)
     return [
@@ -225,7 +225,7 @@ def _products(model: Any) -> list[Any]:
 
 def _head(model: Any) -> str:
     """The last product gives the logits, and stays in float: it is small, and nothing mends it."""
-    products = _products(model)
+    products = _constant_products(model)
     return str(products[-1].name) if products else ""
 
 
@@ -285,7 +285,7 @@ def _activations(model: Any, batches: Sequence[Inputs]) -> dict[str, SeenInput]:
     import onnxruntime
     from onnx import helper
 
-    names = list(dict.fromkeys(n.input[0] for n in _products(model)))
+    names = list(dict.fromkeys(n.input[0] for n in _constant_products(model)))
     asked = type(model)()
     asked.CopyFrom(model)
     asked.graph.output.extend(helper.make_tensor_value_info(n, 1, None) for n in names)
@@ -313,7 +313,7 @@ def _smooth(model: Any, seen: dict[str, SeenInput]) -> dict[str, float]:
 
     known, head = _constants(model), _head(model)
     by_input: dict[str, list[Any]] = {}
-    for node in _products(model):
+    for node in _constant_products(model):
         if node.name != head:
             by_input.setdefault(node.input[0], []).append(node)
     errors: dict[str, float] = {}

@@ -247,7 +247,7 @@ def _write_int8(job: _Job, classifier: Classifier) -> tuple[tuple[Rung, ...], st
     plain = seal(job.staging, _facts(facts))
     graph = job.staging / graphs.GRAPH
     with tempfile.TemporaryDirectory(prefix="tunelab-int8-") as scratch:
-        source = rounding.Rounding.of(graph, _calibration(job, plain), Path(scratch))
+        source = rounding.Rounding.of(graph, _calibration_inputs(job, plain), Path(scratch))
         ways = {n: partial(way, source) for n, way in rounding.ONNX_WAYS.items()}
         rungs, taken, path = ladder.walk(ways, ".onnx", Path(scratch), _scorer(job, plain))
         graph.unlink()
@@ -271,7 +271,7 @@ def _write_openvino_int8(job: _Job, classifier: Classifier) -> tuple[tuple[Rung,
     plain = seal(job.staging, _facts(facts))
     graph = job.staging / graphs.GRAPH
     with tempfile.TemporaryDirectory(prefix="tunelab-int8-") as scratch:
-        batches = _calibration(job, plain)
+        batches = _calibration_inputs(job, plain)
         ways = {n: partial(way, graph, batches) for n, way in openvino.OPENVINO_WAYS.items()}
         rungs, taken, path = ladder.walk(ways, ".xml", Path(scratch), _scorer(job, plain))
         shutil.rmtree(graph.parent)
@@ -292,7 +292,7 @@ def _refuse_sparse(job: _Job) -> None:
         )
 
 
-def _calibration(job: _Job, plain: Artifact) -> list[exported.Inputs]:
+def _calibration_inputs(job: _Job, plain: Artifact) -> list[exported.Inputs]:
     """Inputs of so many calibration texts, evenly of all."""
     texts = job.judged.calibration
     some = texts[:: -(-len(texts) // _CALIBRATION_TEXTS) or 1]

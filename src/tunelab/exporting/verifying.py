@@ -12,6 +12,7 @@ import numpy as np
 from tunelab.core.artifact import MANIFEST, altered, pickles, read_manifest
 from tunelab.core.errors import ArtifactError, InputError, ModelError
 from tunelab.core.values import Artifact, BaseRef
+from tunelab.core.words import agreeing, counted
 from tunelab.models import bases, classifier, exported, foreign, pretrained, weights
 
 __all__ = [
@@ -91,7 +92,11 @@ def _checksums(artifact: Artifact, ours: bool) -> Check:
         for p in sorted(read_on_loading)
         if p.name not in listed and p.name != MANIFEST
     ]
-    return _checked_artifact("checksums", faults, f"{len(listed)} files are as they were saved")
+    return _checked_artifact(
+        "checksums",
+        faults,
+        f"{counted(len(listed), 'file')} {agreeing(len(listed), 'are')} as saved",
+    )
 
 
 def _readable(artifact: Artifact) -> list[str]:

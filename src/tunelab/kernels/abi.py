@@ -201,7 +201,7 @@ class _AbiRow(ctypes.Structure):
     _fields_ = _fields((ctypes.c_char_p, "of name letters"), (_LONG, "number"), (_POINTER, "place"))
 
 
-def _rows_of(library: ctypes.CDLL) -> Iterator[_AbiRow]:
+def _described_rows(library: ctypes.CDLL) -> Iterator[_AbiRow]:
     """Every row of every table; an empty one ends a table, and null ends the tables."""
     try:
         describe_library = library.abi_1
@@ -238,7 +238,7 @@ def load_functions(path: Path) -> dict[str, Callable[..., None]]:
 
     Raises OSError where there is no library, and AbiError where it is another version's.
     """
-    rows = list(_rows_of(ctypes.CDLL(str(path))))
+    rows = list(_described_rows(ctypes.CDLL(str(path))))
     described = [_read_description(row) for row in rows]
     check_library(described)
     functions: dict[str, Callable[..., None]] = {}

@@ -111,14 +111,14 @@ class EmbeddingRows:
         return rows, grads.new_zeros(len(rows), grads.shape[1]).index_add_(0, where, grads)
 
 
-_known: WeakIdKeyDictionary = WeakIdKeyDictionary()
+_rows_of_weight: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def rows_of(weight: torch.Tensor) -> EmbeddingRows:
     """The gradient by rows of an embedding's weight."""
-    rows: EmbeddingRows | None = _known.get(weight)  # type: ignore[no-untyped-call]
+    rows: EmbeddingRows | None = _rows_of_weight.get(weight)  # type: ignore[no-untyped-call]
     if rows is None:
-        rows = _known[weight] = EmbeddingRows()
+        rows = _rows_of_weight[weight] = EmbeddingRows()
     return rows
 
 

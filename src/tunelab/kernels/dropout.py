@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-_WORD = 0xFFFFFFFF
+_MASK_32 = 0xFFFFFFFF
 
 
 # --- dropout --------------------------------------------------------------------------------
@@ -41,7 +41,7 @@ class Dropout:
     @property
     def limit(self) -> int:
         """Hashes below this are dropped: p * 2^32."""
-        return min(_WORD, round(self.p * 2**32))
+        return min(_MASK_32, round(self.p * 2**32))
 
     @property
     def scale(self) -> float:
@@ -57,7 +57,7 @@ class Dropout:
         count = 1
         for n in shape:
             count *= n
-        h = _counted(count, like.device).add_(_signed(self.seed))
+        h = _multiples(count, like.device).add_(_signed(self.seed))
         # Compared without sign: flipping the top bit keeps the order.
         keep = _hashed(h).bitwise_xor_(-(2**31)) >= _signed(self.limit ^ 0x80000000)
         return (keep.to(like.dtype) * self.scale).view(shape)
@@ -129,8 +129,8 @@ class Dropouts:
         for n in shape[:-1]:
             rows *= n
         bounds = self.places.bounds(rows)
-        starts = [d.seed - _GOLDEN * b * width for d, b in zip(self.own, bounds, strict=False)]
-        h = _counted(rows * width, like.device).view(rows, width)
+        starts = [d.seed - _GOLDEN_32 * b * width for d, b in zip(self.own, bounds, strict=False)]
+        h = _multiples(rows * width, like.device).view(rows, width)
         of = self._training_of_row(bounds, like)
         return self._factors_from_words(h, starts, of, like).view(shape)
 
@@ -145,7 +145,7 @@ class Dropouts:
         head = torch.arange(heads, device=where).view(-1, 1, 1)
         cell = torch.arange(longest, device=where)
         index = ((local.view(-1, 1, 1, 1) * heads + head) * own + cell.view(-1, 1)) * own + cell
-        h = index.to(torch.int32).mul_(_signed(_GOLDEN)).view(texts, -1)
+        h = index.to(torch.int32).mul_(_signed(_GOLDEN_32)).view(texts, -1)
         starts = [d.seed for d in self.own]
         return self._factors_from_words(h, starts, of, like).view(texts, heads, longest, longest)
 
@@ -170,26 +170,26 @@ class Dropouts:
 
 
 Mask = Dropout | Dropouts
-_GOLDEN = 0x9E3779B9
+_GOLDEN_32 = 0x9E3779B9
 
 
-def _counted(count: int, where: torch.device) -> torch.Tensor:
+def _multiples(count: int, where: torch.device) -> torch.Tensor:
     """0, 1, 2, ... times the hash's first factor; 32-bit integers wrap around as in C."""
     h = torch.arange(count, dtype=torch.int64, device=where).to(torch.int32)
-    return h.mul_(_signed(_GOLDEN))
+    return h.mul_(_signed(_GOLDEN_32))
 
 
 def _hashed(h: torch.Tensor) -> torch.Tensor:
     """murmur3's finaliser, in place; a shift must not bring in the sign."""
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, None)):
-        h.bitwise_xor_((h >> shift).bitwise_and_(_WORD >> shift))
+        h.bitwise_xor_((h >> shift).bitwise_and_(_MASK_32 >> shift))
         if factor:
             h.mul_(_signed(factor))
     return h
 
 
 def _signed(word: int) -> int:
-    word &= _WORD
+    word &= _MASK_32
     return word - 2**32 if word >= 2**31 else word
 
 

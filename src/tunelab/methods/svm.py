@@ -96,16 +96,15 @@ def fit_embeddings(task: Task) -> Outcome:
     `train_seconds` counts what computing the training vectors takes, also when they come from the
     cache; then a sample of them is computed to know it.
     """
-    from tunelab.models import bases, embeddings
+    from tunelab.models import bases, embeddings, lengths
     from tunelab.models.linear import EmbeddingSvm
 
     assert task.base is not None  # noqa: S101  the row says needs_base
     s: SvmSettings = task.settings
-    embedder = embeddings.Embedder(task.base, s.pooling, s.max_length, s.per_device_eval_batch_size)
-    train = embeddings.cached(task.base, task.train.texts, s.pooling, s.max_length, embedder)
-    validation = embeddings.cached(
-        task.base, task.validation.texts, s.pooling, s.max_length, embedder
-    )
+    limit = lengths.limit_of(s.max_length, task.base, task.train.texts)
+    embedder = embeddings.Embedder(task.base, s.pooling, limit, s.per_device_eval_batch_size)
+    train = embeddings.cached(task.base, task.train.texts, s.pooling, limit, embedder)
+    validation = embeddings.cached(task.base, task.validation.texts, s.pooling, limit, embedder)
     started = time.perf_counter()
     vectors = train.vectors.astype(np.float64)
     mean, scale = vectors.mean(axis=0), vectors.std(axis=0)
@@ -116,7 +115,7 @@ def fit_embeddings(task: Task) -> Outcome:
     if train.from_cache:
         embedding = embeddings.seconds_now(embedder, task.train.texts)
     classifier = EmbeddingSvm(
-        embedder, planes, mean, scale, task.label_names, task.base.ref, s.pooling, s.max_length
+        embedder, planes, mean, scale, task.label_names, task.base.ref, s.pooling, limit
     )
     size = planes.weights.size + planes.offsets.size
     return Outcome(
@@ -126,7 +125,7 @@ def fit_embeddings(task: Task) -> Outcome:
         details=Details(
             own={**own, "embedding_seconds": embedding},
             from_cache=train.from_cache,
-            notes=bases.notes(task.base, task.label_names, head=False),
+            notes=bases.notes_of_base(task.base, task.label_names, head=False),
         ),
         reasons={"adapter_parameters": _NO_ADAPTER},
         peak_memory_bytes=train.peak_memory_bytes if train.from_cache else None,

@@ -8,6 +8,7 @@ heads         what becomes of a head that a base brings
 families family names   what is particular to a kind of model, a row each; names of its parts
 pretrained parts   encoders and heads, loaded; what is in them
 batches tokens embeddings frozen   texts in tokens, vectors and states, cached by content
+lengths       how long texts are in tokens, and the limit that is chosen for them
 packed        training without padding
 scoring       scoring fast
 many          several adapters in one pass

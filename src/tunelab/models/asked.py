@@ -30,7 +30,7 @@ def check_files(base: Base, *, head: bool) -> None:
         model: Any = pretrained.load_classifier(base, _TWO, 0, weightless=True)[0]
     else:
         model = pretrained.load_encoder(base, weightless=True)
-    _refuse_tokens(base, tokenizer, _rows_of(model))
+    _refuse_tokens(base, tokenizer, _embedded_tokens(model))
 
 
 def check_computed(base: Base, max_length: int | None, *, head: bool) -> tuple[str, ...]:
@@ -45,7 +45,7 @@ def check_computed(base: Base, max_length: int | None, *, head: bool) -> tuple[s
     with torch.random.fork_rng([]):
         model: Any = pretrained.load_classifier(base, _TWO, 0)[0] if head else None
         model = model or pretrained.load_encoder(base)
-        _refuse_tokens(base, tokenizer, _rows_of(model))
+        _refuse_tokens(base, tokenizer, _embedded_tokens(model))
         model.eval()
         where = torch.device("cpu")
         try:
@@ -84,7 +84,7 @@ def _refuse_no_pad(base: Base, tokenizer: Any) -> None:
         )
 
 
-def _rows_of(model: Any) -> int | None:
+def _embedded_tokens(model: Any) -> int | None:
     try:
         return int(model.get_input_embeddings().weight.shape[0])
     except (AttributeError, NotImplementedError):

@@ -30,7 +30,7 @@ __all__ = [
     "count_parameters",
     "family_of",
     "matrices",
-    "notes",
+    "notes_of_base",
     "resolve",
     "resolve_exactly",
     "weight_shapes",
@@ -242,7 +242,7 @@ def weight_shapes(base: Base) -> dict[str, tuple[int, ...]]:
     return {key.removeprefix(prefix): shape for key, shape in shapes.items()}
 
 
-def notes(base: Base, label_names: Sequence[str], *, head: bool = True) -> tuple[str, ...]:
+def notes_of_base(base: Base, label_names: Sequence[str], *, head: bool = True) -> tuple[str, ...]:
     """What is worth saying of a base before it is used for these labels, with a `head` or not."""
     said = []
     files = weight_files(base.ref.name, base.path)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 __all__ = [
     "Batch",
     "Encoded",
+    "count_longer",
     "encode",
     "eval_batches",
     "pad",
@@ -20,7 +21,8 @@ __all__ = [
 
 
 # Texts that are tokenized at a time: what a tokenizer says of a text is far larger than its ids.
-_AT_A_TIME = 256
+_TEXTS_AT_A_TIME = 256
+_SPECIAL_TOKENS = 8  # of one text, at most
 # Lengths are sorted within windows of so many batches: nearly no padding, still a random order.
 BATCHES_IN_SIGHT = 50
 
@@ -59,9 +61,9 @@ def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoded:
     A text of which the tokenizer makes nothing is one token of padding.
     """
     ids: list[NDArray[np.int64]] = []
-    for i in range(0, len(texts), _AT_A_TIME):
+    for i in range(0, len(texts), _TEXTS_AT_A_TIME):
         rows = tokenizer(
-            list(texts[i : i + _AT_A_TIME]),
+            list(texts[i : i + _TEXTS_AT_A_TIME]),
             truncation=True,
             max_length=max_length,
             padding=False,
@@ -72,6 +74,13 @@ def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoded:
         nothing = [int(getattr(tokenizer, "pad_token_id", None) or 0)]
         ids += [np.asarray(r or nothing, dtype=np.int64) for r in rows]
     return Encoded(tuple(ids))
+
+
+def count_longer(tokenizer: Any, texts: Sequence[str], max_length: int) -> int:
+    """How many texts have more than `max_length` tokens, special ones included."""
+    # A token is a byte at least, but for the few special ones.
+    could_be = [t for t in texts if len(t.encode("utf-8")) + _SPECIAL_TOKENS > max_length]
+    return int((encode(tokenizer, could_be, max_length + 1).lengths > max_length).sum())
 
 
 def pad(encoded: Encoded, rows: NDArray[np.int64], pad_id: int) -> Batch:

@@ -33,7 +33,7 @@ Rows = Callable[[Batch], torch.Tensor]
 
 PADDING_CHANGES = "padding changes its scores: only texts of one length are computed together"
 # Rounding differs with a batch's shape by a millionth; what padding changes is far larger.
-_ALIKE = 1e-3
+_ROUNDING = 1e-3
 # Of the tiny texts: two of one length among them, in several orders.
 _LENGTHS = (3, 12, 3, 7)
 _ORDERS = ([0, 1, 2, 3], [3, 2, 1, 0], [1, 0], [2, 0])
@@ -71,7 +71,7 @@ def needs_one_length(model: Any, compute: Rows) -> bool:
         alone = _alone(compute, texts, pad_id)
         for way, apart in ((compute, False), (by_length(compute), True)):
             batches = [(order, pad(texts, np.asarray(order), pad_id)) for order in _ORDERS]
-            if all(_alike(way(batch), alone[order]) for order, batch in batches):
+            if all(_agree(way(batch), alone[order]) for order, batch in batches):
                 return apart
     raise ModelError(
         f"A model of the type {model.config.model_type!r} gives a text other scores beside other "
@@ -88,11 +88,11 @@ def padding_side(model: Any, compute: Rows) -> str:
     batch = pad(texts, np.arange(len(texts)), pad_id)
     with torch.no_grad():
         alone = _alone(compute, texts, pad_id)
-        right = _alike(compute(batch), alone)
-        return "right" if right or not _alike(compute(_turned(batch)), alone) else "left"
+        right = _agree(compute(batch), alone)
+        return "right" if right or not _agree(compute(_padded_left(batch)), alone) else "left"
 
 
-def _turned(batch: Batch) -> Batch:
+def _padded_left(batch: Batch) -> Batch:
     """The same texts with their padding on the left."""
     shifts = (batch.attention_mask == 0).sum(axis=1)
     both = (batch.input_ids, batch.attention_mask)
@@ -126,5 +126,5 @@ def _alone(compute: Rows, texts: Encoded, pad_id: int) -> torch.Tensor:
     return torch.cat([r.float() for r in rows])
 
 
-def _alike(rows: torch.Tensor, alone: torch.Tensor) -> bool:
-    return bool(((rows.float() - alone).abs() <= _ALIKE * alone.abs().max()).all())
+def _agree(rows: torch.Tensor, alone: torch.Tensor) -> bool:
+    return bool(((rows.float() - alone).abs() <= _ROUNDING * alone.abs().max()).all())

@@ -49,7 +49,7 @@ class Embedder:
     def __init__(self, base: Base, pooling: str, max_length: int, batch_size: int = 64) -> None:
         model: Any = pretrained.load_encoder(base)
         self._model = model.to(pretrained.device())
-        self._tokenizer = pretrained.load_tokenizer(base)
+        self.tokenizer = pretrained.load_tokenizer(base)
         self._prepared = scoring.prepare_encoder(self._model, pooling)
         self._max_length = max_length
         self._batch_size = batch_size
@@ -63,8 +63,8 @@ class Embedder:
         return self._prepared
 
     def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        encoded = batches.encode(self._tokenizer, texts, self._max_length)
-        pad_id = self._tokenizer.pad_token_id or 0
+        encoded = batches.encode(self.tokenizer, texts, self._max_length)
+        pad_id = self.tokenizer.pad_token_id or 0
         width = anatomy.width_of(self._model)
         return self._prepared(encoded, pad_id, self._batch_size, width)
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tunelab.core.artifact import MANIFEST, check_labels, read_manifest
 from tunelab.core.errors import ArtifactError
 from tunelab.core.values import Artifact, ScoreKind
-from tunelab.models.batches import Encoded, pad
+from tunelab.models.batches import encode, pad
 
 __all__ = [
     "CONFIG",
@@ -44,10 +44,10 @@ Inputs = Mapping[str, NDArray[Any]]
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino"}
 _EXTRAS = {"onnx": "export", "openvino": "openvino"}
 # Texts of a batch at most, and their tokens; a processor is busy with fewer.
-_TEXTS, _TOKENS = 32, 4096
+_BATCH_TEXTS, _BATCH_TOKENS = 32, 4096
 TOKENIZER, VOCABULARY, CONFIG = "tokenizer.json", "vocabulary.json", "config.json"
 # A word as scikit-learn's vectorizers see one: two letters or digits and more.
-_WORD, _SPACES = re.compile(r"(?u)\b\w\w+\b"), re.compile(r"\s\s+")
+_TERM_WORD, _TERM_SPACES = re.compile(r"(?u)\b\w\w+\b"), re.compile(r"\s\s+")
 
 
 class TermPart(TypedDict):
@@ -61,6 +61,24 @@ class TermPart(TypedDict):
     terms: list[str]
 
 
+class FileTokenizer:
+    """An export's tokenizer.json, called as `batches.encode` calls transformers' tokenizers."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        from tokenizers import Tokenizer
+
+        self._tokenizer = Tokenizer.from_file(str(artifact.directory / TOKENIZER))
+        self._tokenizer.no_padding()
+        self.pad_token_id = int(artifact.manifest.get("pad_id", 0))
+
+    def __call__(
+        self, texts: list[str], *, max_length: int, **_: bool
+    ) -> dict[str, list[list[int]]]:
+        """Token ids of texts with special tokens, cut at `max_length`."""
+        self._tokenizer.enable_truncation(max_length)
+        return {"input_ids": [e.ids for e in self._tokenizer.encode_batch_fast(texts)]}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ExportedClassifier:
     """`read` makes a graph's inputs of texts, in batches with their row numbers; `run` computes
@@ -72,6 +90,11 @@ class ExportedClassifier:
     read: Callable[[Sequence[str]], Iterator[tuple[NDArray[np.int64], Inputs]]]
     run: Callable[[Inputs], NDArray[np.float32]]
     score_kind: ScoreKind = "logit"
+
+    @property
+    def tokenizer(self) -> FileTokenizer:
+        """What cuts texts into tokens; a TF-IDF SVM has none, and reads texts whole."""
+        return FileTokenizer(self.artifact)
 
     def scores(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Logits (n, n_classes)."""
@@ -162,18 +185,13 @@ def input_batches(artifact: Artifact) -> Any:
         parts = json.loads((directory / VOCABULARY).read_text(encoding="utf-8"))
         known = [{term: i for i, term in enumerate(part["terms"])} for part in parts]
         return lambda texts: _term_batches(parts, known, texts)
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(directory / TOKENIZER))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(int(manifest["max_length"]))
-    pad_id, apart = int(manifest.get("pad_id", 0)), bool(manifest.get("one_length"))
+    tokenizer = FileTokenizer(artifact)
+    apart = bool(manifest.get("one_length"))
 
     def read(texts: Sequence[str]) -> Iterator[tuple[NDArray[np.int64], Inputs]]:
-        ids = [e.ids or [pad_id] for e in tokenizer.encode_batch_fast(list(texts))]
-        encoded = Encoded(tuple(np.asarray(i, dtype=np.int64) for i in ids))
+        encoded = encode(tokenizer, texts, int(manifest["max_length"]))
         for rows in _like_lengths(encoded.lengths, apart):
-            batch = pad(encoded, rows, pad_id)
+            batch = pad(encoded, rows, tokenizer.pad_token_id)
             yield rows, {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
 
     return read
@@ -187,8 +205,8 @@ def _like_lengths(lengths: NDArray[np.int64], apart: bool) -> Iterator[NDArray[n
         start = 0
         while start < len(group):
             # The last of a batch is its longest.
-            room = np.arange(1, _TEXTS + 1)[: len(group) - start]
-            fits = room * lengths[group[start : start + _TEXTS]] <= _TOKENS
+            room = np.arange(1, _BATCH_TEXTS + 1)[: len(group) - start]
+            fits = room * lengths[group[start : start + _BATCH_TEXTS]] <= _BATCH_TOKENS
             many = max(1, int(fits.sum()))
             yield group[start : start + many]
             start += many
@@ -197,8 +215,8 @@ def _like_lengths(lengths: NDArray[np.int64], apart: bool) -> Iterator[NDArray[n
 def _term_batches(
     parts: Sequence[TermPart], known: Sequence[Mapping[str, int]], texts: Sequence[str]
 ) -> Iterator[tuple[NDArray[np.int64], Inputs]]:
-    for start in range(0, len(texts), _TEXTS):
-        some = texts[start : start + _TEXTS]
+    for start in range(0, len(texts), _BATCH_TEXTS):
+        some = texts[start : start + _BATCH_TEXTS]
         inputs: dict[str, NDArray[Any]] = {}
         for k, (part, numbers) in enumerate(zip(parts, known, strict=True)):
             counts = [Counter(t for t in terms_of(part, x) if t in numbers) for x in some]
@@ -217,11 +235,11 @@ def terms_of(part: TermPart, text: str) -> Iterator[str]:
     """The n-grams of a text as scikit-learn's vectorizers count them, unknown ones too."""
     text, (least, most) = text.lower(), part["ngram_range"]
     if part["analyzer"] == "word":
-        words = _WORD.findall(text)
+        words = _TERM_WORD.findall(text)
         for n in range(least, most + 1):
             yield from (" ".join(words[i : i + n]) for i in range(len(words) - n + 1))
         return
-    for word in _SPACES.sub(" ", text).split():
+    for word in _TERM_SPACES.sub(" ", text).split():
         padded = f" {word} "
         for n in range(least, most + 1):
             yield from (padded[i : i + n] for i in range(max(1, len(padded) - n + 1)))

@@ -109,6 +109,11 @@ class EmbeddingSvm:
     max_length: int
     score_kind: ScoreKind = "logit"
 
+    @property
+    def tokenizer(self) -> Any:
+        """The base's."""
+        return self.embedder.tokenizer
+
     def scores(self, texts: Sequence[str]) -> Floats:
         """Logits (n, n_classes)."""
         if not texts:

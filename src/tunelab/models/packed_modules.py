@@ -267,12 +267,12 @@ class _LoraLinear(torch.autograd.Function):
 
 
 # Below this many numbers a whole gradient of zeros costs nothing worth saving.
-_LARGE = 2**20
+_LARGE_GRADIENT = 2**20
 
 
 def _embedding(run: PackedRun, m: Any, cast: CastWeights) -> Forward:
     usual = m.max_norm is None and not m.scale_grad_by_freq and not m.sparse
-    if not (usual and m.weight.requires_grad and m.weight.numel() >= _LARGE):
+    if not (usual and m.weight.requires_grad and m.weight.numel() >= _LARGE_GRADIENT):
         return lambda ids: nn.Embedding.forward(m, ids)
     cast.by_rows.append(m.weight)
 

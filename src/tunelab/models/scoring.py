@@ -64,7 +64,7 @@ Floats = NDArray[np.float64]
 TOKENS, TOKENS_ON_A_CARD = 1024, 16_384
 # There it ends where a text is shorter than so much of its longest, once it is worth a product; and
 # of the last tokens batches are no more than that, so that no thread waits long for another.
-_ALIKE, _WORTH_IT, _LAST = 0.97, 256, 2 * TOKENS
+_ALIKE_LENGTH, _WORTH_IT, _LAST = 0.97, 256, 2 * TOKENS
 # Merged or not, float32 differs by rounding alone; more means that something was not understood.
 _AGREE = 1e-3
 
@@ -194,7 +194,7 @@ def batches(
         enough = start + max(1, _WORTH_IT // longest)
         if small and enough < end:
             # Descending, so the first that is too short ends the batch.
-            alike = int(np.searchsorted(-n[start:end], -_ALIKE * longest, side="right"))
+            alike = int(np.searchsorted(-n[start:end], -_ALIKE_LENGTH * longest, side="right"))
             end = min(end, max(enough, start + alike))
         out.append(order[start:end])
         start = end

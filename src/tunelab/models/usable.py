@@ -27,7 +27,7 @@ __all__ = [
 # Changing what is checked must change this, or bases would pass for what was not asked of them.
 _CHECKS_VERSION = 1
 # Of unknown types, what is larger is not loaded for planning: its trials ask it.
-_LARGE = 1_000_000_000
+_MOST_TO_LOAD = 1_000_000_000
 
 
 def refuse_by_config(base: Base) -> None:
@@ -61,7 +61,7 @@ def check_base(base: Base, max_length: int | None, *, head: bool) -> tuple[str, 
         return tuple(map(str, known["notes"]))
     from tunelab.models import asked
 
-    large = bases.count_parameters(base) > _LARGE
+    large = bases.count_parameters(base) > _MOST_TO_LOAD
     if base.model_type in FAMILIES or large:
         asked.check_files(base, head=head)
         notes: tuple[str, ...] = ()

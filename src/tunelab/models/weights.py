@@ -33,7 +33,7 @@ _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 # sharded training, DeepSpeed): taken off, the names are those of the model.
 WRAPPER = r"^(?:module\.|_orig_mod\.|_fsdp_wrapped_module\.|_forward_module\.)+"
 # Numbers that are looked at in one go.
-_AT_A_TIME = 1 << 24
+_NUMBERS_AT_A_TIME = 1 << 24
 # Of each type: how it is read, and the bits of the exponent, all of which are set in what is no
 # finite number. Types of whole numbers have none.
 _EXPONENTS = {"F64": ("<u8", 0x7FF << 52), "F32": ("<u4", 0xFF << 23),
@@ -121,7 +121,7 @@ def tensors(name: str, file: Path) -> dict[str, TensorEntry]:
 
 def wrapper_of(names: Iterable[str]) -> str:
     """What a wrapper put before all names; "" where there is nothing of that kind before all."""
-    first = {found.group() if (found := re.match(WRAPPER, n)) else "" for n in names}
+    first = {match.group() if (match := re.match(WRAPPER, n)) else "" for n in names}
     return first.pop() if len(first) == 1 else ""
 
 
@@ -154,5 +154,5 @@ def _has_not_finite(data: NDArray[np.uint8], entry: TensorEntry) -> bool:
     begin, end = entry["data_offsets"]
     bits = data[begin:end].view(kind[0])
     mask = bits.dtype.type(kind[1])
-    parts = (bits[i : i + _AT_A_TIME] for i in range(0, len(bits), _AT_A_TIME))
+    parts = (bits[i : i + _NUMBERS_AT_A_TIME] for i in range(0, len(bits), _NUMBERS_AT_A_TIME))
     return any(bool(((part & mask) == mask).any()) for part in parts)

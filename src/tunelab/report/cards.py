@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from tunelab.analysis import Summary, numbers
-from tunelab.analysis.folds import final_trials
+from tunelab.analysis import Summary, confidence, numbers
+from tunelab.analysis.folds import final_trials, rows_in_words
 from tunelab.analysis.markdown import in_markdown
 from tunelab.analysis.verdict import Row, joined_by_and
 from tunelab.core import artifact
@@ -87,10 +87,11 @@ def card(
         "## Scores\n",
         _score_lines(summary, result),
         _standing_in_study(summary, result),
+        _confidence_in_words(record, result),
         "## Training\n",
         _training(record, result),
         "## Limits\n",
-        _limits(record, summary),
+        _limits_of_use(record, summary),
         "## Provenance\n",
         _provenance_lines(record, result, manifest),
     ]
@@ -218,13 +219,37 @@ def _standing_in_study(summary: Summary, result: TrialResult) -> str:
     return f"{in_markdown(pair.sentence.rstrip('.'))}.\n" if pair else ""
 
 
+def _confidence_in_words(record: StudyRecord, result: TrialResult) -> str:
+    """How sure this very artifact says it is, and how often it is right, raw and scaled."""
+    predictions = record.predictions(result.spec.trial_id)
+    part = "test" if "test" in predictions else "validation"
+    if part not in predictions:
+        return ""
+    c = confidence.confidence_of(predictions.get("validation"), predictions[part])
+    if c is None:
+        return ""
+    right, raw = numbers.format_percent(c.right), numbers.format_percent(c.raw)
+    said = f"It is right on {right}% of the {c.rows:,} {part} rows. "
+    if c.temperature is None or c.scaled is None:
+        said += f"Its probabilities say {raw}% there on average; no temperature could be fitted."
+    else:
+        said += (
+            f"`tunelab.load` and `tunelab predict` divide its scores by {c.temperature:.2f}, the "
+            "temperature fitted on validation: its highest probability is then "
+            f"{numbers.format_percent(c.scaled)}% on average. Raw, as peft and transformers give "
+            f"it, it is {raw}%."
+        )
+    return f"## Probabilities\n\n{said}\n"
+
+
 def _training(record: StudyRecord, result: TrialResult) -> str:
-    rows = ", ".join(f"{n:,} {part}" for part, n in record.data["sizes"].items())
+    rows = rows_in_words(record.data)
     if result.spec.purpose == "final":
-        rows = f"all {record.data['folds']['rows']:,}"
+        rows = f"all {record.data['folds']['rows']:,} rows"
     elif result.spec.fold is not None:
         fold = result.spec.fold
-        rows = f"without part {fold.number + 1} of {fold.of}, which it was tested on: about {rows}"
+        parts = ", ".join(f"{n:,} {part}" for part, n in record.data["sizes"].items())
+        rows = f"without part {fold.number + 1} of {fold.of}, which it was tested on: about {parts}"
     settings = "\n".join(
         f"| `{_code(k)}` | `{_code(json.dumps(v, ensure_ascii=False))}` |"
         for k, v in result.spec.method.settings.items()
@@ -241,12 +266,12 @@ def _training(record: StudyRecord, result: TrialResult) -> str:
     ]
     said = ", ".join(f"{what} {text}" for what, text, value in spent if value is not None)
     return (
-        f"Data: {in_markdown(_data_name(record))} ({rows} rows). {said[:1].upper()}{said[1:]}.\n\n"
+        f"Data: {in_markdown(_data_name(record))} ({rows}). {said[:1].upper()}{said[1:]}.\n\n"
         f"| setting | value |\n|---|---|\n{settings}\n"
     )
 
 
-def _limits(record: StudyRecord, summary: Summary) -> str:
+def _limits_of_use(record: StudyRecord, summary: Summary) -> str:
     lines = [
         "Scores hold for texts like those of the data above; on others they are unknown. "
         "The classes are what the labels say, not what a text is."

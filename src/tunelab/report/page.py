@@ -1,4 +1,4 @@
-"""A study -> one HTML file that needs nothing else, and comparison.json.
+"""A study -> one HTML file that needs nothing else.
 
 The report says what `summary` says, shows what `charts` draws, and adds what a reader needs to
 argue about it: the data card, provenance, and the command that made it. The scripts that draw the
@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import json
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,28 +19,28 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 
 from tunelab.analysis import Summary, summarise, versus
 from tunelab.analysis.doubtful import gate_after_training
-from tunelab.analysis.folds import final_trial
-from tunelab.analysis.probabilities import judge_probabilities, probabilities_to_json
+from tunelab.analysis.probabilities import Probabilities
 from tunelab.analysis.reading import read_runs
-from tunelab.analysis.summary import best_trial, shown_columns, summary_to_json
+from tunelab.analysis.summary import shown_columns
 from tunelab.analysis.verdict import Answer, Standing
 from tunelab.analysis.versus import Versus
 from tunelab.core import cache
-from tunelab.core.files import write_json, write_text
-from tunelab.core.study_folder import StudyRecord, artifact_dir
+from tunelab.core.files import write_text
+from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Comparison
 from tunelab.report import evidence
 from tunelab.report.charts import PLOTS, Plot, PlotData, colours, dashes, shapes
+from tunelab.report.classes import class_table, confusion_table
 from tunelab.report.mistakes import Mistakes, mistakes, scored_texts
 from tunelab.report.provenance import provenance_table
 from tunelab.report.tables import (
     Cell,
     blocks_by_section,
-    class_table,
     data_card_block,
     estimate_cell,
     score_table,
 )
+from tunelab.report.using import commands, how_to_use, settings_as_yaml
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -53,7 +52,6 @@ __all__ = [
     "prepare_page",
     "render",
     "safe_json",
-    "write_comparison",
     "write_report",
 ]
 
@@ -90,29 +88,25 @@ def write_report(
     *,
     refresh: int | None = None,
     against: Versus | None = None,
+    probabilities: Probabilities | None = None,
 ) -> Path:
-    """Write the report of a study: one HTML file. `summary` where it has been made already.
+    """Write the report of a study: one HTML file.
+
+    `summary` and `probabilities` (whose are better) where they have been made already.
 
     `texts` by row id: with them the report shows the mistakes; None takes those that the study
     keeps. `refresh`:
     the page loads itself again after so many seconds, while a study runs. `against`: another study.
     """
-    write_text(
-        path, render(record, summary or summarise(record), texts, refresh=refresh, against=against)
+    html = render(
+        record,
+        summary or summarise(record),
+        texts,
+        refresh=refresh,
+        against=against,
+        probabilities=probabilities,
     )
-    return path
-
-
-def write_comparison(record: StudyRecord, path: Path, summary: Summary | None = None) -> Path:
-    """Write comparison.json: the table with intervals, all pairs, the sentences and warnings.
-
-    Beside them, under "probabilities", whose probabilities are better.
-    """
-    said = summary_to_json(summary or summarise(record))
-    judged = judge_probabilities(record)
-    if judged.scores:
-        said["probabilities"] = probabilities_to_json(judged)
-    write_json(path, said)
+    write_text(path, html)
     return path
 
 
@@ -123,6 +117,7 @@ def render(
     *,
     refresh: int | None = None,
     against: Versus | None = None,
+    probabilities: Probabilities | None = None,
 ) -> str:
     """The report as HTML text. The same study gives the same text."""
     runs = read_runs(record)
@@ -135,8 +130,8 @@ def render(
     wrong = mistakes(record, summary, texts, predictions)
     figures = _figures(data)
     classes = class_table(record, summary)
-    use = _how_to_use(record, summary)
-    blocks = blocks_by_section(record, summary, data, runs)
+    use = how_to_use(record, summary)
+    blocks = blocks_by_section(record, summary, data, runs, probabilities)
     there = {
         *figures,
         *blocks,
@@ -162,6 +157,7 @@ def render(
             figures=figures,
             contents=[(i, name) for i, name in SECTIONS.items() if i in there],
             classes=classes,
+            confusions=confusion_table(record, summary),
             mistakes=_mistakes_block(wrong),
             against=against,
             versus=versus.rows(against) if against else None,
@@ -170,8 +166,8 @@ def render(
             blocks=blocks,
             provenance=provenance_table(record),
             use=use,
-            again=_commands(record),
-            settings=_settings_as_yaml(record),
+            again=commands(record),
+            settings=settings_as_yaml(record),
             bundle=_bundle,
         )
     )
@@ -391,73 +387,6 @@ def _mistakes_block(wrong: Mistakes | None) -> MistakesBlock | None:
         "rows": rows,
     }
     return MistakesBlock(wrong, safe_json(values), rows[:FIRST_ROWS])
-
-
-def _commands(record: StudyRecord) -> str:
-    """The commands that make the study again, continue it, and write this report anew."""
-    folder = _near(record.directory)
-    study = _quoted((folder / "study.yaml").as_posix())
-    lines = []
-    if record.settings["command"].startswith("tunelab "):
-        lines += ["# as it was run", record.settings["command"], ""]
-    lines += [
-        "# the same study from its resolved settings; only what is missing is run",
-        f"tunelab compare {study}",
-        "",
-        "# this report again",
-        f"tunelab report {_quoted(folder.as_posix())}",
-    ]
-    return "\n".join(lines)
-
-
-def _how_to_use(record: StudyRecord, summary: Summary) -> dict[str, str] | None:
-    best = best_trial(record, summary, summary.answer.take)
-    if best is None:
-        return None
-    about = (
-        f"{best.spec.method.label}, seed {best.spec.seed}: of the chosen method, the seed with the "
-        "best score on validation."
-    )
-    if summary.cross_fitted is not None:
-        best = final_trial(record)
-        study = _quoted(_near(record.directory).as_posix())
-        if best is None:
-            return {
-                "about": "Each trial left a part of the rows out, to test them; the classifier to "
-                "use is trained on all.",
-                "shell": f"tunelab train --from-study {study}",
-                "python": "",
-            }
-        about = (
-            f"{best.spec.method.label}, trained on all rows: none are left to test it, and what to "
-            "expect is the cross-fitted score of its method."
-        )
-    folder = artifact_dir(_near(record.directory), best.spec.trial_id).as_posix()
-    return {
-        "about": about,
-        "shell": f'tunelab predict {_quoted(folder)} "a quiet, wonderful film"',
-        "python": "import tunelab\n\n"
-        f"classifier = tunelab.load({json.dumps(folder, ensure_ascii=False)})\n"
-        'classifier.predict(["a quiet, wonderful film"])\n'
-        'classifier.predict_proba(["a quiet, wonderful film"])',
-    }
-
-
-def _near(directory: Path) -> Path:
-    """The folder as seen from here, so that a report says nothing of the machine where it can."""
-    here = Path.cwd()
-    return directory.relative_to(here) if directory.is_relative_to(here) else directory
-
-
-def _quoted(path: str) -> str:
-    return path if re.fullmatch(r"[\w./+@:-]+", path) else "'" + path.replace("'", "'\\''") + "'"
-
-
-def _settings_as_yaml(record: StudyRecord) -> str:
-    import yaml
-
-    shown = {k: v for k, v in record.settings.items() if k != "trials"}
-    return str(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True))
 
 
 # --- the page ---------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import numpy as np
 
 from tunelab.core.values import Estimate
 from tunelab.stats.chance import chances_of_more
-from tunelab.stats.crossed import Spread, shared_part, unseen_variance
+from tunelab.stats.crossed import Spread, row_parts, shared_part, unseen_variance
 from tunelab.stats.metrics import Metric
 from tunelab.stats.noise import (
     MethodNoise,
@@ -172,14 +172,14 @@ class Together:
         if not metric.percent or not known:
             return out
         sign = 1.0 if metric.higher_is_better else -1.0
-        found = chances_of_more(
+        of_known = chances_of_more(
             sign * self.means,
             self.covariance,
             [self.places[k] for k in known],
             [self.contrasts[k].spread.df for k in known],  # type: ignore[union-attr]
             margin,
         )
-        for k, chance in zip(known, found, strict=True):
+        for k, chance in zip(known, of_known, strict=True):
             out[k] = chance
         return out
 
@@ -290,16 +290,13 @@ def _contrast(
     names = a.runs.label, b.runs.label
     if rows < 2 or len(drawn) < LEAST_RESAMPLES:
         return Contrast(*names, value, len(seeds), rows, deterministic)
-    small = rows / (rows - 1)
-    of_mean = float(drawn.mean(axis=1).var(ddof=1)) * small
-    of_one = float(drawn.var(axis=0, ddof=1).mean()) * small
+    of_mean, of_one, item_df = row_parts(drawn, rows)
     of_one *= len(a.runs.by_seed[seeds[0]].labels) / rows  # a fold has a part of the rows
     shared = shared_part(of_mean, of_one, rows, 1 if deterministic else len(seeds))
     # What rows do not show of a share of them; of other metrics there is no such rule.
     unseen = shared * unseen_variance(rows) if metric.percent else 0.0
-    seeds_matter = len(seeds) > 1 and not deterministic and not _alike(a.runs, b.runs, seeds)
+    seeds_matter = len(seeds) > 1 and not deterministic and not _same_scores(a.runs, b.runs, seeds)
     known = noises if seeds_matter else ()
-    item_df = 1 / (1 / (rows - 1) + 1 / (len(drawn) - 1))
     spread = behrens_fisher_spread(of_mean + unseen, known, len(seeds), item_df)
     # In folds more seeds divide the same rows anew: they take nothing away of what rows bring.
     rest = sum(n.rest for n in known) / len(seeds) if shared_rows else 0.0
@@ -369,7 +366,7 @@ def _discordant(
     return Discordant(only_a / total, only_b / total, rows, shared)
 
 
-def _alike(a: Runs, b: Runs, seeds: Sequence[int]) -> bool:
+def _same_scores(a: Runs, b: Runs, seeds: Sequence[int]) -> bool:
     """Whether two methods are one: seed by seed the same scores."""
     return all(np.array_equal(a.by_seed[s].scores, b.by_seed[s].scores) for s in seeds)
 

@@ -40,6 +40,7 @@ __all__ = [
     "components_of_values",
     "moderated_variances",
     "pooled_seed_variance",
+    "row_parts",
     "shared_part",
     "satterthwaite",
     "spread_of",
@@ -196,15 +197,11 @@ def components_of_resamples(
     """Variance components of a mean of any metric, from B resamples of its n rows.
 
     `by_seed` (S,) are the values on all rows, `drawn` (B, S) those on resamples, the same rows for
-    every seed. Resampling shows (n - 1) / n of the variance; what it gives for single seeds less
-    what it gives for their mean is V(rest) / n (1 - 1 / S). The degrees of freedom of the row parts
-    are those of n rows seen through B resamples.
+    every seed. What resampling gives for single seeds less what it gives for their mean
+    (`row_parts`) is V(rest) / n (1 - 1 / S).
     """
-    seeds, resamples = len(by_seed), len(drawn)
-    small = rows / (rows - 1)
-    of_mean = float(drawn.mean(axis=1).var(ddof=1)) * small
-    of_one = float(drawn.var(axis=0, ddof=1).mean()) * small
-    item_df = 1 / (1 / (rows - 1) + 1 / (resamples - 1))
+    seeds = len(by_seed)
+    of_mean, of_one, item_df = row_parts(drawn, rows)
     unseen *= shared_part(of_mean, of_one, rows, seeds)
     if seeds == 1:
         total = of_mean + unseen
@@ -219,6 +216,18 @@ def components_of_resamples(
         item=max(0.0, of_mean - rest) + unseen,
         item_df=item_df,
     )
+
+
+def row_parts(drawn: Floats, rows: int) -> tuple[float, float, float]:
+    """What n rows bring to the mean over S seeds, and to one seed's value, in units squared; and
+    the degrees of freedom of both: those of n rows seen through B resamples.
+
+    `drawn` (B, S) are values on resamples, which show (n - 1) / n of the variance.
+    """
+    small = rows / (rows - 1)
+    of_mean = float(drawn.mean(axis=1).var(ddof=1)) * small
+    of_one = float(drawn.var(axis=0, ddof=1).mean()) * small
+    return of_mean, of_one, 1 / (1 / (rows - 1) + 1 / (len(drawn) - 1))
 
 
 def shared_part(of_mean: float, of_one: float, rows: int, seeds: int) -> float:

@@ -25,10 +25,17 @@ __all__ = [
     "MARGIN",
     "Loss",
     "losses",
+    "margin_in_points",
 ]
 
 
 MARGIN = 0.01
+
+
+def margin_in_points(margin: float) -> str:
+    """A margin of a metric in [0, 1], in words: 0.01 is "1 point", 0.005 "0.5 points"."""
+    points = f"{100 * margin:g}"
+    return f"{points} point{'' if points == '1' else 's'}"
 
 
 @dataclass(frozen=True, slots=True)

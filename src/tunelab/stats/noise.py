@@ -30,8 +30,8 @@ __all__ = [
     "step_down",
 ]
 
-DRAWS = 4000
-MOST_VALUES = 4_000_000  # of draws x pairs at a time
+STATISTIC_DRAWS = 4000
+MOST_STATISTICS_AT_A_TIME = 4_000_000  # draws x pairs
 
 
 # --- what the seeds of each method do -------------------------------------------------------
@@ -180,17 +180,17 @@ def _scatter(noise: MethodNoise) -> tuple[float, float]:
 @functools.cache
 def _base_normals() -> Floats:
     """Normals (3, B), the same always: a difference gives one answer."""
-    return np.random.default_rng(0).standard_normal((3, 2 * DRAWS))
+    return np.random.default_rng(0).standard_normal((3, 2 * STATISTIC_DRAWS))
 
 
 @functools.lru_cache(maxsize=256)
 def _base_ratios(df: float, place: int) -> Floats:
     """What a variance may be, over its estimate with so many degrees of freedom: (B,)."""
-    return df / np.random.default_rng(1 + place).chisquare(df, 2 * DRAWS)
+    return df / np.random.default_rng(1 + place).chisquare(df, 2 * STATISTIC_DRAWS)
 
 
 @functools.cache
-def _limits() -> tuple[Floats, Floats]:
+def _t_limits() -> tuple[Floats, Floats]:
     from scipy.special import stdtrit
 
     df = np.concatenate([np.geomspace(1e6, 30, 100), np.linspace(29.9, 1, 600)])
@@ -199,7 +199,7 @@ def _limits() -> tuple[Floats, Floats]:
 
 def _df_with_limit(limit: float) -> float:
     """Degrees of freedom of the Student t whose 97.5% point is `limit`."""
-    df, limits = _limits()
+    df, limits = _t_limits()
     return float(np.interp(limit, limits, df))
 
 
@@ -221,7 +221,7 @@ def draw_statistics(
     """
     from scipy.special import stdtr
 
-    draws = max(1000, min(DRAWS, MOST_VALUES // max(1, len(pairs))))
+    draws = max(1000, min(STATISTIC_DRAWS, MOST_STATISTICS_AT_A_TIME // max(1, len(pairs))))
     values, vectors = np.linalg.eigh(row_covariance)
     rows = rng.standard_normal((draws, len(values))) @ (vectors * np.sqrt(np.maximum(0, values))).T
     seeds = np.zeros((draws, len(noises)))

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.core.words import agreeing, counted
 from tunelab.stats.gaps import Gap, Known, Right, RowNumbers, erratic_gap, gap_between, known
 
 __all__ = [
@@ -205,9 +206,9 @@ def _drop_record(
         return None
     error = math.sqrt(gap.spread(gap.seeds).variance)
     sentence = (
-        f"{label} was dropped after {gap.seeds} seeds: {100 * gap.behind:.1f} points behind "
-        f"{leader} on {gap.parts.rows:,} validation rows, more than other rows and seeds could "
-        "make up for"
+        f"{label} was dropped after {counted(gap.seeds, 'seed')}: {100 * gap.behind:.1f} points "
+        f"behind {leader} on {gap.parts.rows:,} validation rows, more than other rows and seeds "
+        "could make up for"
     )
     t, threshold = gap.behind / error, needed / error
     number = len(race.rounds) + 1
@@ -313,16 +314,19 @@ def race_from_json(value: Mapping[str, Any]) -> RaceRecord:
 def sentences(record: RaceRecord) -> tuple[str, ...]:
     """What a race showed, in words: the statement, who was dropped, what that saved."""
     why = {
-        "decided": "one method was left",
-        "seeds": "all seeds were used",
-        "settled": "more seeds would not tell apart those that are left",
-        "budget": "its time was used up; run it again to go on",
-    }.get(str(record.stopped), "it was interrupted; run it again to go on")
+        "decided": "The race ended when one method was left",
+        "seeds": "The race ended with its last seed",
+        "settled": "The race ended early: more seeds would not tell apart those that are left",
+        "budget": "The race stopped when its time was up; run it again to go on",
+    }.get(str(record.stopped), "The race was interrupted; run it again to go on")
     saved = record.trials_full - record.trials_run
     return (
-        f"Race: {record.statement}. It ended because {why}.",
+        f"Race: {record.statement}. {why}.",
         *(f"{d.sentence}." for d in record.race.dropped),
-        f"{record.trials_run} of {record.trials_full} trials were run ({saved} were not).",
+        f"{record.trials_run} of {counted(record.trials_full, 'trial')} "
+        f"{agreeing(record.trials_run, 'were')} run ({saved} {agreeing(saved, 'were')} not)."
+        if saved
+        else f"All {counted(record.trials_full, 'trial')} were run.",
     )
 
 

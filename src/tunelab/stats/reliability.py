@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.core.values import Estimate, Predictions
+from tunelab.core.words import counted
 from tunelab.stats.crossed import LEVEL, t_quantile
 from tunelab.stats.predictions import Floats, check_predictions, probabilities
 
@@ -40,7 +41,7 @@ ERROR_BINS = 10  # of equally many rows, in the error; fewer where a bin had les
 # few rows are not nearly normal.
 LEAST_JUDGED_ROWS, LEAST_JUDGED_MISTAKES = 150, 5
 LABEL_DRAWS, LEAST_DRAWS = 1000, 200  # of labels from the stated probabilities
-MOST_LABELS = 50_000_000  # of very many rows there are fewer draws
+MOST_DRAWN_LABELS = 50_000_000  # of very many rows there are fewer draws
 LABEL_SEED = 0  # the same study gives the same answer
 
 
@@ -94,8 +95,8 @@ def _confidence_and_right(predictions: Predictions) -> tuple[Floats, NDArray[np.
 
 def _bin_of(confidence: Floats, bins: int) -> NDArray[np.int64]:
     # Right-closed bins, so that full confidence belongs to the last one.
-    found = np.searchsorted(np.linspace(0, 1, bins + 1), confidence, side="left") - 1
-    return np.asarray(np.clip(found, 0, bins - 1), dtype=np.int64)
+    bin_of_each = np.searchsorted(np.linspace(0, 1, bins + 1), confidence, side="left") - 1
+    return np.asarray(np.clip(bin_of_each, 0, bins - 1), dtype=np.int64)
 
 
 def consistency_band(
@@ -138,7 +139,7 @@ def _labels_if_calibrated(
     rows = _places_of_rows(parts)
     every = 1 + max(int(r.max()) for r in rows)
     rng = np.random.default_rng(LABEL_SEED)
-    draws = int(np.clip(MOST_LABELS // (every * len(parts)), LEAST_DRAWS, LABEL_DRAWS))
+    draws = int(np.clip(MOST_DRAWN_LABELS // (every * len(parts)), LEAST_DRAWS, LABEL_DRAWS))
     at_once = max(1, min(draws, 2_000_000 // every))
     for start in range(0, draws, at_once):
         luck = rng.random((min(at_once, draws - start), every))
@@ -165,7 +166,7 @@ def calibration_error(predictions: Predictions) -> float:
     that is below 0: no error beyond the luck of the labels is seen. Raises UndefinedMetricError for
     margins.
     """
-    return math.sqrt(max(0.0, _squared_error(_judged(predictions))))
+    return math.sqrt(max(0.0, _squared_error(_judge(predictions))))
 
 
 def resampled_errors(predictions: Predictions, times: Floats) -> Floats:
@@ -173,7 +174,7 @@ def resampled_errors(predictions: Predictions, times: Floats) -> Floats:
 
     A row that was drawn twice makes no pair with itself.
     """
-    j = _judged(predictions)
+    j = _judge(predictions)
     n, sums, squares, count = (
         times.sum(axis=0),
         *(
@@ -200,7 +201,7 @@ class _Judged:
         return np.asarray(self.groups.sum(axis=0))
 
 
-def _judged(predictions: Predictions) -> _Judged:
+def _judge(predictions: Predictions) -> _Judged:
     confidence, right = _confidence_and_right(predictions)
     bins = int(np.clip(len(confidence) // ERROR_BINS, 1, ERROR_BINS))
     inner = np.quantile(confidence, np.arange(1, bins) / bins)
@@ -241,6 +242,7 @@ class Miscalibration:
     error: Estimate
     p_value: float | None
     shown: bool
+    rows: int
     reason: str | None = None
 
 
@@ -254,25 +256,28 @@ def miscalibration(parts: Sequence[Predictions], level: float = LEVEL) -> Miscal
     Donner 2008). With one seed the interval is for other rows alone. Raises UndefinedMetricError
     for margins.
     """
-    judged = [_judged(p) for p in parts]
+    judged = [_judge(p) for p in parts]
     squared = [_squared_error(j) for j in judged]
     value = math.sqrt(max(0.0, float(np.mean(squared))))
     rows = len({i for p in parts for i in p.ids}) or len(parts[0].labels)
-    mistakes = float(np.mean([(p.predicted != p.labels).sum() for p in parts]))
+    # Of all rows once: seeds may test the same rows, or each a fold of them.
+    wrong = np.concatenate([p.predicted != p.labels for p in parts])
+    mistakes = float(wrong.mean() * rows)
     if rows < LEAST_JUDGED_ROWS or mistakes < LEAST_JUDGED_MISTAKES:
         reason = (
-            f"{rows:,} rows with {mistakes:.3g} mistakes: at least {LEAST_JUDGED_ROWS} and "
-            f"{LEAST_JUDGED_MISTAKES} are needed to judge calibration"
+            f"{counted(rows, 'row')} with {counted(round(mistakes), 'mistake')}: at least "
+            f"{LEAST_JUDGED_ROWS} and {LEAST_JUDGED_MISTAKES} are needed to judge calibration"
         )
-        return Miscalibration(Estimate(value, None, None, len(parts), reason), None, False, reason)
+        unknown = Estimate(value, None, None, len(parts), reason)
+        return Miscalibration(unknown, None, False, rows, reason)
     p_value = _p_if_calibrated(parts, judged, float(np.mean(squared)))
-    low, high = _limits(parts, judged, level)
+    low, high = _limits_of_error(parts, judged, level)
     alpha = (1 - level) / 2
     if p_value > alpha:
         low = 0.0
-    over = f"root mean square over {len(parts)} seed{'s' * (len(parts) > 1)} and {rows:,} rows"
+    over = f"root mean square over {counted(len(parts), 'seed')} and {counted(rows, 'row')}"
     error = Estimate(value, math.sqrt(max(0.0, low)), math.sqrt(max(0.0, high)), len(parts), over)
-    return Miscalibration(error, p_value, p_value <= alpha)
+    return Miscalibration(error, p_value, p_value <= alpha, rows)
 
 
 def _p_if_calibrated(
@@ -372,7 +377,7 @@ def _bin_variances(j: _Judged) -> Floats:
     return np.asarray((left + 2 * stated) / (j.sizes + 1) / len(j.gaps))
 
 
-def _limits(
+def _limits_of_error(
     parts: Sequence[Predictions], judged: Sequence[_Judged], level: float
 ) -> tuple[float, float]:
     """Interval (low, high) of the square error; low is 0 where no error is not ruled out."""

@@ -100,14 +100,14 @@ def measure_all(
         for m, seed, most, evaluate, chunks in ways:
             if done < most:
                 some = drawn.first(most - done).of(places[m.runs.by_seed[seed].ids])
-                chunks.append(_evaluated(evaluate, some))
+                chunks.append(_values_on(evaluate, some))
         done += len(drawn.index)
     for m, seed, _, _, chunks in ways:
         m.resampled[seed] = np.concatenate(chunks)
     return tables
 
 
-def _evaluated(evaluate: Callable[[_DrawnRows], Floats], drawn: _DrawnRows) -> Floats:
+def _values_on(evaluate: Callable[[_DrawnRows], Floats], drawn: _DrawnRows) -> Floats:
     """Values of a metric on resamples; nan where none of a seed's own rows was drawn."""
     if drawn.rows_of_own is None:
         return evaluate(drawn)

@@ -72,14 +72,14 @@ def chosen_score(
     if len(known) < 2:
         return None
     sign = 1.0 if chosen.higher_is_better else -1.0
-    found = score_of_choice(
+    estimate = score_of_choice(
         sign * np.array([v for v, _ in known]),
         sign * np.array([t for _, t in known]),
         row_variance=parts.item,
         row_df=parts.item_df,
         level=level,
     )
-    return _within(found, sign, (0.0, 1.0) if chosen.percent else None)
+    return _within(estimate, sign, (0.0, 1.0) if chosen.percent else None)
 
 
 def cross_chosen(validation: Floats, test: Floats) -> float:
@@ -90,12 +90,12 @@ def cross_chosen(validation: Floats, test: Floats) -> float:
     """
     seeds = validation.shape[1]
     half = seeds // 2
-    found = []
+    scores = []
     for start in range(seeds):
         choosing = np.isin(np.arange(seeds), (start + np.arange(half)) % seeds)
         best = int(validation[:, choosing].mean(axis=1).argmax())
-        found.append(float(test[best, ~choosing].mean()))
-    return float(np.mean(found))
+        scores.append(float(test[best, ~choosing].mean()))
+    return float(np.mean(scores))
 
 
 def score_of_choice(

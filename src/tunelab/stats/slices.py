@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from tunelab.core.study_folder import StudyRows
 from tunelab.core.values import Estimate
-from tunelab.core.words import counted
+from tunelab.core.words import counted, signed
 from tunelab.stats.crossed import LEVEL
 from tunelab.stats.resampling import Runs
 from tunelab.stats.shares import share_of_values
 from tunelab.stats.slice_tests import Cut, SliceTests, seed_variances, slice_tests
 
 __all__ = [
-    "LEAST_ROWS",
+    "LEAST_ROWS_OF_SLICE",
     "Slice",
     "attributes",
     "find_slices",
@@ -37,8 +37,8 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 
-LEAST_ROWS = 10  # a slice, and its rest, of fewer rows is not looked at
-MOST_VALUES = 30  # a column with more distinct values is read as numbers, or not at all
+LEAST_ROWS_OF_SLICE = 10  # a slice, and its rest, of fewer rows is not looked at
+MOST_VALUES_OF_COLUMN = 30  # a column with more distinct values is read as numbers, or not at all
 BINS = 4
 LEAST_SEEDS_FOR_OTHERS = 3  # two seeds that agree by luck look as if seeds did not matter
 
@@ -75,13 +75,13 @@ def attributes(rows: StudyRows, label_names: Sequence[str]) -> dict[str, tuple[s
     out: dict[str, tuple[str | None, ...]] = {"length": _binned(words, " words")}
     out["label"] = tuple(label_names[int(y)] for y in rows.labels)
     files = tuple(i.rpartition(":")[0] for i in rows.ids)
-    if 1 < len(set(files)) <= MOST_VALUES:
+    if 1 < len(set(files)) <= MOST_VALUES_OF_COLUMN:
         out["file"] = files
     for name, values in rows.columns.items():
         known = [v for v in values if v is not None]
         if len(set(known)) < 2:
             continue
-        if len(set(known)) <= MOST_VALUES:
+        if len(set(known)) <= MOST_VALUES_OF_COLUMN:
             out[name] = tuple(None if v is None else str(v) for v in values)
         elif all(isinstance(v, int | float) for v in known):
             out[name] = _binned(values)
@@ -178,8 +178,8 @@ def _column_of(name: str, values: Sequence[str | None], answered: NDArray[np.boo
     known = np.array([v is not None for v in values]) & answered
     array = np.array(["" if v is None else v for v in values], dtype=object)
     counts = Counter(v for v, k in zip(values, known, strict=True) if v is not None and k)
-    most = int(known.sum()) - LEAST_ROWS
-    kept = tuple(v for v, n in _in_reading_order(counts) if LEAST_ROWS <= n <= most)
+    most = int(known.sum()) - LEAST_ROWS_OF_SLICE
+    kept = tuple(v for v, n in _in_reading_order(counts) if LEAST_ROWS_OF_SLICE <= n <= most)
     inside = np.array([known & (array == v) for v in kept]).reshape(len(kept), len(values))
     return _Column(name, kept, Cut(known, inside))
 
@@ -219,9 +219,9 @@ def _in_reading_order(counts: Counter[str]) -> list[tuple[str, int]]:
     return counts.most_common()
 
 
-def named_slices(found: Sequence[Slice]) -> tuple[Slice, ...]:
+def named_slices(slices: Sequence[Slice]) -> tuple[Slice, ...]:
     """The slices that truly differ, the weakest first."""
-    return tuple(sorted((s for s in found if s.named), key=lambda s: s.difference.value))
+    return tuple(sorted((s for s in slices if s.named), key=lambda s: s.difference.value))
 
 
 def slice_sentence(s: Slice, tested: int | None = None) -> str:
@@ -229,21 +229,21 @@ def slice_sentence(s: Slice, tested: int | None = None) -> str:
     d = s.difference
     word = "weaker" if d.value < 0 else "stronger"
     p = "p < 0.001" if s.p_adjusted < 0.001 else f"p = {s.p_adjusted:.2g}"
-    of_all = f" over all {tested:,} slices" if tested else " over all slices"
-    ends = f"{100 * (d.low or 0):+.1f} to {100 * (d.high or 0):+.1f}"
+    of_all = f" over all {counted(tested, 'slice')}" if tested else " over all slices"
+    ends = f"{signed(100 * (d.low or 0), 1)} to {signed(100 * (d.high or 0), 1)}"
     few = s.accuracy.n < LEAST_SEEDS_FOR_OTHERS
     only = f"; of {counted(s.accuracy.n, 'training')}, other seeds are not known" if few else ""
     lead = f"{s.label} is {word}" if s.named else f"{s.label} is not shown to differ"
     return (
         f"{lead} where {s.column} is {s.value}: {100 * s.accuracy.value:.1f} against "
-        f"{100 * s.rest.value:.1f} percent elsewhere ({100 * d.value:+.1f} points, 95% interval "
-        f"{ends}, {p}{of_all}; {s.rows:,} rows{only})"
+        f"{100 * s.rest.value:.1f} percent elsewhere ({signed(100 * d.value, 1)} points, 95% "
+        f"interval {ends}, {p}{of_all}; {s.rows:,} rows{only})"
     )
 
 
-def slices_to_json(found: Sequence[Slice]) -> dict[str, object]:
+def slices_to_json(slices: Sequence[Slice]) -> dict[str, object]:
     """Slices as plain values: `slices`, and the `sentences` of those that truly differ."""
     return {
-        "slices": [asdict(s) for s in found],
-        "sentences": [slice_sentence(s, len(found)) for s in named_slices(found)],
+        "slices": [asdict(s) for s in slices],
+        "sentences": [slice_sentence(s, len(slices)) for s in named_slices(slices)],
     }

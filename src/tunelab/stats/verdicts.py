@@ -17,11 +17,11 @@ from typing import Literal
 import numpy as np
 
 from tunelab.core.values import Comparison, Estimate
-from tunelab.core.words import counted
+from tunelab.core.words import counted, signed
 from tunelab.stats.contrasts import Contrast, estimate_of, no_interval_reason, together
 from tunelab.stats.crossed import LEVEL
 from tunelab.stats.intervals import no_shared_seed
-from tunelab.stats.losses import MARGIN
+from tunelab.stats.losses import MARGIN, margin_in_points
 from tunelab.stats.metrics import Metric
 from tunelab.stats.power import Decision, Observed, least_seeds, more_rows, more_seeds
 from tunelab.stats.resampling import (
@@ -56,9 +56,9 @@ def compare(
     level: float = LEVEL,
 ) -> Comparison:
     """Compare one pair on its own (`compare_all` of two). Raises as `difference` does."""
-    found = compare_all([a, b], metric, rng, margin=margin, level=level)
-    if found:
-        return found[0]
+    comparisons = compare_all([a, b], metric, rng, margin=margin, level=level)
+    if comparisons:
+        return comparisons[0]
     for runs in (a, b):
         for p in runs.by_seed.values():
             metric_named(metric).function(p)  # raises where that was the reason
@@ -256,12 +256,12 @@ def _decided_sentence(c: Contrast, p: float | None, rule: _StudyRule, verdict: V
     a, b, size = c.a, c.b, _size_in_words(c, rule.metric)
     if verdict == "equivalent":  # with the interval that the verdict rests on
         tost = _interval_in_words(c, 1 - 2 * rule.alpha_equivalent, rule.metric)
-        within = _margin_in_words(rule.margin)
+        within = margin_in_points(rule.margin)
         return f"{a} and {b} are equivalent within {within}: {size}, {tost} ({_basis_in_words(c)})"
     interval = _interval_in_words(c, rule.level, rule.metric)
     tail = f"{interval}, {_test_in_words(c, p, rule)}, {_basis_in_words(c)}"
     small = rule.metric.percent and _interval_within(c, rule.level, rule.margin)
-    within = f"; real, but within {_margin_in_words(rule.margin)}" if small else ""
+    within = f"; real, but within {margin_in_points(rule.margin)}" if small else ""
     return f"{a} is {verdict} than {b}: {size} ({tail}){within}"
 
 
@@ -315,11 +315,6 @@ def _test_in_words(c: Contrast, p: float | None, rule: _StudyRule) -> str:
     return f"{value}{after}{exact}{look}"
 
 
-def _with_sign(value: float, decimals: int) -> str:
-    text = f"{value:+.{decimals}f}"
-    return text[1:] if float(text) == 0 else text
-
-
 def decimals(difference: Estimate, metric: Metric) -> int:
     """Decimals of a difference in words: one of points, three of other units, or more where its
     interval is so narrow that it would be rounded to nothing.
@@ -334,7 +329,7 @@ def decimals(difference: Estimate, metric: Metric) -> int:
 def _in_units(value: float, c: Contrast, metric: Metric) -> str:
     low, high = c.interval(LEVEL) or (None, None)
     places = decimals(Estimate(c.value, low, high, c.seeds, ""), metric)
-    return _with_sign(100 * value if metric.percent else value, places)
+    return signed(100 * value if metric.percent else value, places)
 
 
 def _size_in_words(c: Contrast, metric: Metric) -> str:
@@ -351,8 +346,3 @@ def _interval_in_words(c: Contrast, level: float, metric: Metric) -> str:
     return (
         f"{100 * level:.3g}% interval {_in_units(low, c, metric)} to {_in_units(high, c, metric)}"
     )
-
-
-def _margin_in_words(margin: float) -> str:
-    points = f"{100 * margin:g}"
-    return f"{points} point{'' if points == '1' else 's'}"

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from tunelab.study.foresight import Power, power
 from tunelab.study.looking import looks_to_come, note_look, rounds_of
-from tunelab.study.outputs import write_outputs
+from tunelab.study.outputs import Conclusions, write_outputs
 from tunelab.study.planning import Plan, check_place, expand, plan
 from tunelab.study.progress import Progress, read_progress
 from tunelab.study.record import write
@@ -37,6 +37,7 @@ __all__ = [
     "Power",
     "Progress",
     "Replanned",
+    "Conclusions",
     "Schedule",
     "StudyEvent",
     "check_place",

@@ -12,8 +12,9 @@ from tunelab.core.plain import PlainValue, SettingValues
 from tunelab.core.values import MethodSpec
 from tunelab.methods import METHODS
 from tunelab.methods.settings import ALIASES, Settings
+from tunelab.stats.metrics import METRICS
 from tunelab.study.faults import Faults, setting_faults
-from tunelab.study.file import StudyFile, setting_fields
+from tunelab.study.file import StudyFile, setting_fields, study_keys
 
 __all__ = [
     "Entry",
@@ -32,6 +33,7 @@ def resolve_entries(
     faults: Faults,
 ) -> list[Entry]:
     """Every method with its settings, a grid's points each as one. `asked`: as they are written."""
+    of_metric = _settings_of_metric(study.metric)
     flags = _without_aliases(settings, "command line", faults)
     shared = _without_aliases(study.training, "training", faults)
     # Methods that are there are checked even where another is no method at all.
@@ -41,7 +43,7 @@ def resolve_entries(
         resolved
         for i, entry in given.items()
         for resolved in _resolve_entry(
-            i, entry, shared=shared, flags=flags, origin=origin, faults=faults
+            i, entry, of_metric, shared=shared, flags=flags, origin=origin, faults=faults
         )
     ]
     # What a method has that could not be read is not known; then only unknown names are faults.
@@ -49,6 +51,14 @@ def resolve_entries(
     faults.add(*_settings_of_no_method(flags, names, "Flag --"))
     faults.add(*_settings_of_no_method(shared, names, "training."))
     return out
+
+
+def _settings_of_metric(metric: str) -> dict[str, object]:
+    """The best epoch is picked by what the study is judged by, where nothing else is said."""
+    row = METRICS.get(metric)  # a name that is none is a fault of its own
+    if row is None or metric == "accuracy":
+        return {}
+    return {"metric_for_best_model": "loss" if row.needs == "probability" else metric}
 
 
 # --- methods --------------------------------------------------------------------------------
@@ -81,6 +91,7 @@ def _without_aliases(values: Mapping[str, object], where: str, faults: Faults) -
 def _resolve_entry(
     i: int,
     entry: Mapping[str, object],
+    of_metric: Mapping[str, object],
     *,
     shared: Mapping[str, object],
     flags: Mapping[str, object],
@@ -94,6 +105,8 @@ def _resolve_entry(
     if name not in METHODS:
         hint = suggest(str(name), METHODS, what="Methods")
         what = "has no name" if name is None else f"{name!r} is not a method"
+        if "[" in str(name):
+            hint = " Settings are flags (--r 4), or keys of an entry in a study file."
         faults.add(f"{where}: {what}.{hint}")
         return []
     model = METHODS[name].settings
@@ -109,7 +122,8 @@ def _resolve_entry(
     )
     values: dict[str, object] = {}
     came: dict[str, str] = {}
-    for layer, said in ((shared, "training"), (own, where), (flags, "command line")):
+    layers = ((of_metric, "metric"), (shared, "training"), (own, where), (flags, "command line"))
+    for layer, said in layers:
         for key, value in layer.items():
             if key in known:
                 values[key] = value
@@ -165,7 +179,7 @@ def _settings_of_no_method(
             out.append(f"{what}{shown}: no method of this study has it; it belongs to {has}.")
         else:
             # A flag that is not known never comes so far: this is a keyword of `tunelab.compare`.
-            keys = [k for k in StudyFile.model_fields if k != "training"]
+            keys = [key.name for key in study_keys()]
             known = [*fields, *keys] if what.startswith("Flag") else fields
             shown = key if what.startswith("Flag") else f"{what}{key}"
             out.append(f"{shown}: unknown setting.{suggest(key, known, what='Settings')}")

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
+from tunelab.core.errors import ConfigError
+from tunelab.core.words import comma_names
 from tunelab.methods import METHODS
 from tunelab.models.bases import BUNDLED
 from tunelab.study.space import LEARNING_RATE_FACTORS
@@ -23,6 +25,7 @@ __all__ = [
     "StudyKey",
     "TuningSection",
     "keys_from_keywords",
+    "refuse_study_keys",
     "study_schema",
     "setting_fields",
     "study_keys",
@@ -65,6 +68,9 @@ class DataSection(BaseModel):
     label_column: Annotated[
         str | None, Flag("Column of the labels (else guessed).", "NAME", "data")
     ] = Field(None, description="column of the labels; guessed when left out")
+    id_column: Annotated[
+        str | None, Flag("Column of rows' ids (else guessed).", "NAME", "data")
+    ] = Field(None, description="column that names the rows in what is shown; guessed, or none")
     subset: Annotated[int | None, Flag("Train on N rows, stratified.", "N", "data")] = Field(
         None, ge=1, description="train on so many rows (stratified)"
     )
@@ -303,6 +309,26 @@ def keys_from_keywords(given: Mapping[str, object]) -> dict[str, object]:
     return {key.path: _as_in_a_file(key, given.get(key.name)) for key in study_keys()}
 
 
+def refuse_study_keys(settings: Mapping[str, object], door: str) -> None:
+    """Refuse study keys that a door has no keyword for, with the way that it has instead.
+
+    Raises ConfigError; what is no study key at all is a setting, and is checked as one.
+    """
+    known = {key.name for key in study_keys()} | {"source"}
+    instead = {
+        "data": f"the data are the first argument: {door}('reviews.csv')",
+        "training": "each setting is a keyword of its own: learning_rate=3e-4",
+        "seeds": "one seed is trained: give seed=0, or use tunelab.compare",
+        "methods": "one method is trained: give method='lora', or use tunelab.compare",
+    }
+    for name in settings:
+        if name in instead:
+            raise ConfigError(f"{name}: {door} has no such keyword; {instead[name]}.")
+        if name in known:
+            one = f"{door} trains one method with one seed, and has no such keyword"
+            raise ConfigError(f"{name}: {one}. Use tunelab.compare, or leave it out.")
+
+
 def _as_in_a_file(key: StudyKey, value: object) -> object:
     """Paths as text, and one of several as a list.
 
@@ -313,7 +339,7 @@ def _as_in_a_file(key: StudyKey, value: object) -> object:
         value = str(value)
     if isinstance(value, str | Mapping) and several:
         if isinstance(value, str) and key.flag.reads != "repeated":
-            return [name.strip() for name in value.split(",") if name.strip()]
+            return comma_names(value)
         return [value]
     if isinstance(value, Mapping):
         return dict(value)

@@ -35,7 +35,7 @@ __all__ = [
 # --- before the run -------------------------------------------------------------------------
 
 
-Source = Literal["stated", "trials that are done", "studies on this machine", "usual"]
+Origin = Literal["stated", "trials that are done", "studies on this machine", "usual"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,10 @@ class Power:
     least_seeds: int
     disagreement: float
     seed_sd: float
-    source: Source
+    source: Origin
     shared: float
     method_sd: float
-    spread_source: Source
+    spread_source: Origin
     studies: int
 
 
@@ -85,7 +85,7 @@ def power(progress: Progress) -> Power:
     disagreement = min(disagreement, _MOST_DISAGREEMENT)
     shared = usual.shared if source == "studies on this machine" else pilot.shared
     seed_sd, method_sd = pilot.seed_sd, pilot.method_sd
-    spread_source: Source = "trials that are done"
+    spread_source: Origin = "trials that are done"
     if seed_sd is None:
         seed_sd, method_sd = math.sqrt(usual.gap_variance), usual.sd
         spread_source = "studies on this machine" if usual.studies else "usual"
@@ -124,7 +124,7 @@ def _shared_in_folds(shared: float, seeds: int, repetitions: float) -> float:
     return (seen - 1 / seeds) / (1 - 1 / seeds) if seeds > 1 else 1.0
 
 
-def _disagreement(stated: float | None, pilot: _Pilot, usual: UsualSpread) -> tuple[float, Source]:
+def _disagreement(stated: float | None, pilot: _Pilot, usual: UsualSpread) -> tuple[float, Origin]:
     if stated is not None:
         return stated, "stated"
     if pilot.disagreement is not None:

@@ -11,6 +11,7 @@ from tunelab.analysis import summary
 from tunelab.core import study_folder
 from tunelab.core.errors import ConfigError
 from tunelab.core.study_folder import StudyRecord
+from tunelab.core.words import counted
 from tunelab.stats import least_seeds
 from tunelab.stats.looks import Looks, declare, looked, looks_from_json, looks_to_json
 from tunelab.study import resolve
@@ -47,12 +48,12 @@ def looks_to_come(directory: Path, max_seeds: int | None, step: int | None) -> s
     looks = _declared(record, max_seeds, step)
     have = len(record.settings["seeds"])
     if have >= looks.max_seeds:
-        return f"{have} seeds: all that its looks were declared with are used"
+        return f"{counted(have, 'seed')}: all that its looks were declared with are used"
     first = min(looks.max_seeds, max(have + looks.step, least_seeds()))
     more = [*range(first, looks.max_seeds, looks.step), looks.max_seeds]
     return (
-        f"{have} seeds; until the best is told from all others it would be looked at with "
-        f"{', '.join(map(str, more))}"
+        f"{counted(have, 'seed')}; until the best is told from all others it would be looked at "
+        f"with {', '.join(map(str, more))}"
     )
 
 
@@ -70,8 +71,8 @@ def _declared(record: StudyRecord, max_seeds: int | None, step: int | None) -> L
     most = MAX_SEEDS if max_seeds is None else max_seeds
     if most <= have:
         raise ConfigError(
-            f"{directory}: has {have} seeds, expected --max-seeds above that, found {most}. Give "
-            f"--max-seeds {have + 1} or more."
+            f"{directory}: has {counted(have, 'seed')}, expected --max-seeds above that, found "
+            f"{most}. Give --max-seeds {have + 1} or more."
         )
     return declare(most, STEP if step is None else step, max(1, _most_seeds_done(record)))
 
@@ -102,9 +103,11 @@ def extended(directory: Path, total: int) -> StudySpec:
             "--output-dir."
         )
     if total <= len(have):
+        more = max(total, 1)
         raise ConfigError(
-            f"{directory}: has {len(have)} seeds ({', '.join(map(str, have))}), expected more than "
-            f"that to extend it, found {total}. Give --seeds {len(have) + 1} or more."
+            f"{directory}: has {counted(len(have), 'seed')} ({', '.join(map(str, have))}), "
+            f"expected more than that in all, found {total}. For {more} more: --seeds "
+            f"{len(have) + more} (in Python seeds={len(have) + more})."
         )
     others = (s for s in range(total + len(have)) if s not in have)
     seeds = [*have, *itertools.islice(others, total - len(have))]
@@ -114,7 +117,7 @@ def extended(directory: Path, total: int) -> StudySpec:
 
 def rounds_of(
     directory: Path,
-    look: Callable[[Path], None],
+    look: Callable[[Path], object],
     total: int | None = None,
     *,
     until: str | None = None,
@@ -132,7 +135,7 @@ def rounds_of(
     if (total is None) == (until is None):
         raise ConfigError(
             f"{directory}: expected so many seeds (--seeds N) or until decided (--until decided) "
-            f"to extend it, found {'both' if total and until else 'neither'}. Give one of them."
+            f"to extend it, found {'neither' if total is None else 'both'}. Give one of them."
         )
     if until is None and (max_seeds, step) != (None, None):
         raise ConfigError(f"{directory}: --max-seeds and --step go with --until decided.")

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tunelab import report
-from tunelab.analysis import curves, summarise
+from tunelab.analysis import Summary, curves, summarise
+from tunelab.analysis.probabilities import Probabilities, judge_probabilities
 from tunelab.core import study_folder
 from tunelab.report import cards
 from tunelab.study.looking import note_look
 
 __all__ = [
+    "Conclusions",
     "write_outputs",
 ]
 
 
-def write_outputs(directory: Path) -> None:
-    """Write results.csv, comparison.json, report.html and model cards from what the study has."""
+@dataclass(frozen=True, slots=True)
+class Conclusions:
+    """What is said of a study, judged once for every place that says it."""
+
+    summary: Summary
+    probabilities: Probabilities
+
+
+def write_outputs(directory: Path) -> Conclusions | None:
+    """Write results.csv, comparison.json, report.html and model cards from what the study has.
+
+    Gives what they say; None where no trial has ended.
+    """
     note_look(study_folder.read_study(directory))
     record = study_folder.read_study(directory)
     study_folder.write_results_csv(directory / "results.csv", record.results)
@@ -25,8 +38,10 @@ def write_outputs(directory: Path) -> None:
     if learned is not None:
         study_folder.write_extra(directory, "curves", curves.curves_to_json(learned))
         record = replace(record, curves=curves.curves_to_json(learned))
-    if record.results:
-        said = summarise(record)
-        report.write_comparison(record, directory / "comparison.json", said)
-        report.write_report(record, directory / "report.html", said)
-        cards.write_cards(record, said)
+    if not record.results:
+        return None
+    said, judged = summarise(record), judge_probabilities(record)
+    report.write_comparison(record, directory / "comparison.json", said, judged)
+    report.write_report(record, directory / "report.html", said, probabilities=judged)
+    cards.write_cards(record, said)
+    return Conclusions(said, judged)

@@ -77,12 +77,12 @@ def mean_seconds_by_method(
     trials: Iterable[TrialSpec], results: Mapping[str, TrialResult]
 ) -> dict[str, float]:
     """Mean seconds of those of these trials that have run, by method."""
-    found: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {}
     for t in trials:
         r = results.get(t.trial_id)
         if r is not None and r.provenance.seconds is not None:
-            found.setdefault(t.method.label, []).append(r.provenance.seconds)
-    return {label: float(np.mean(values)) for label, values in found.items()}
+            seconds.setdefault(t.method.label, []).append(r.provenance.seconds)
+    return {label: float(np.mean(values)) for label, values in seconds.items()}
 
 
 def _record_race(

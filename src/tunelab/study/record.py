@@ -1,4 +1,4 @@
-"""What a study's folder says of it: study.yaml, data.json, gate.json."""
+"""What a study's folder says of it: study.yaml, data.json, gate.json, lengths.json."""
 
 from __future__ import annotations
 
@@ -53,12 +53,15 @@ def write(progress: Progress, command: str) -> None:
     study_folder.write_extra(folder, "gate", values.gate_to_json(plan.gate) | looked_at)
     if plan.behaviour is not None:
         study_folder.write_extra(folder, "behaviour", plan.behaviour)
+    if plan.lengths is not None:
+        study_folder.write_extra(folder, "lengths", plan.lengths.to_json())
     # What an earlier run in this folder had, and this one has not, would be told as this one's.
     has = {
         "tuning": plan.spec.tuning.spaces,
         "race": plan.spec.race,
         "curves": plan.spec.train_sizes,
         "behaviour": plan.behaviour,
+        "lengths": plan.lengths,
         "final": plan.spec.parts,
     }
     forget_looks_at_other_data(folder, plan.dataset.fingerprint)

@@ -129,5 +129,5 @@ def _not_stacked(spec: StudySpec, methods: Sequence[MethodSpec]) -> list[str]:
     """Which methods train alone although a stack was asked for, and why."""
     if (spec.stack or 1) == 1:
         return []
-    found = {m.label: why_alone(m) for m in methods}
-    return [f"stack: {label} trains alone: {why}" for label, why in found.items() if why]
+    reasons = {m.label: why_alone(m) for m in methods}
+    return [f"stack: {label} trains alone: {why}" for label, why in reasons.items() if why]

@@ -138,10 +138,10 @@ def read_spreads() -> list[SeenSpread]:
 def _spread_in(line: str) -> SeenSpread | None:
     try:
         value: Any = json.loads(line)
-        found = SeenSpread(**value) if isinstance(value, dict) else None
+        spread = SeenSpread(**value) if isinstance(value, dict) else None
     except (ValueError, TypeError):
         return None
-    return found if found is not None and _is_sound(asdict(found)) else None
+    return spread if spread is not None and _is_sound(asdict(spread)) else None
 
 
 def _is_sound(value: Mapping[str, Any]) -> bool:
@@ -151,9 +151,9 @@ def _is_sound(value: Mapping[str, Any]) -> bool:
     return names and counts and all(isinstance(x, int | float) and 0 <= x <= 1 for x in shares)
 
 
-def keep_spreads(found: Iterable[SeenSpread]) -> None:
+def keep_spreads(spreads: Iterable[SeenSpread]) -> None:
     """Keep what a finished study showed, in the place of what it showed before."""
-    new = [s for s in found if s.seeds >= _LEAST_SEEDS]
+    new = [s for s in spreads if s.seeds >= _LEAST_SEEDS]
     if not new:
         return
     studies = {s.study for s in new}

@@ -786,7 +786,7 @@ def test_command_line(home: Path, tmp_path: Path):
     merged = run_here("adapters", "merge", home / "a", "--output-dir", tmp_path / "m",
                       "--file", tmp_path / "texts.txt")  # fmt: skip
     assert merged.code == 0, merged.err
-    assert "0 of 5 predictions flipped" in merged.out
+    assert "no score of 5 texts changes" in merged.out
     assert run_here("adapters", "verify", tmp_path / "m").code == 0
 
     combined = run_here("adapters", "combine", f"{home / 'a'}=0.5", f"{home / 'b'}=0.5",

@@ -36,7 +36,9 @@ def library_path() -> Path:
 
 
 def described() -> list[abi.Described]:
-    return [abi._read_description(row) for row in abi._rows_of(ctypes.CDLL(str(library_path())))]
+    return [
+        abi._read_description(row) for row in abi._described_rows(ctypes.CDLL(str(library_path())))
+    ]
 
 
 def test_every_record_that_python_fills_in_is_compared() -> None:

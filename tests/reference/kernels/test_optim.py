@@ -134,7 +134,7 @@ def test_training_by_rows_equals_training_as_a_whole(
 ) -> None:
     from test_train import run, weights
 
-    monkeypatch.setattr(packed_modules, "_LARGE", 0)
+    monkeypatch.setattr(packed_modules, "_LARGE_GRADIENT", 0)
     more = {"engine": engine, "precision": "float32", "num_train_epochs": 3, "weight_decay": 0.1}
     ours, fitted = run(tiny_bert, "full", **more)
     monkeypatch.setattr(library, "_library", lambda: (None, "tried without"))

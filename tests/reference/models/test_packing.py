@@ -175,7 +175,7 @@ def test_embeddings_gradients_are_kept_from_step_to_step(
     family: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows of earlier steps are cleared, and two batches before a step are added up."""
-    monkeypatch.setattr(packed_modules, "_LARGE", 0)
+    monkeypatch.setattr(packed_modules, "_LARGE_GRADIENT", 0)
     lengths = [2, 30, 1, 17]
     check_exactly(loaded(folders[family], "full"), lengths)
     ours, theirs = (loaded(folders[family], "full").eval() for _ in range(2))

@@ -11,6 +11,7 @@ import pytest
 
 from studies import make_study
 from tunelab import Study
+from tunelab.analysis import probabilities
 from tunelab.analysis.probabilities import (
     decided_beside,
     judge_probabilities,
@@ -21,7 +22,8 @@ from tunelab.analysis.summary import summarise
 from tunelab.core import study_folder
 from tunelab.core.values import Predictions
 from tunelab.report import write_comparison
-from tunelab.stats import Runs
+from tunelab.stats import Runs, compare_all
+from tunelab.study import write_outputs
 
 
 def runs_of(label: str, noise: float, temperature: float, rows: int, seed: int) -> Runs:
@@ -99,3 +101,29 @@ def test_a_study_says_it_in_comparison_json_and_in_python(tmp_path: Path):
     assert facts["probabilities"]["best"] == found.best
     assert set(facts["probabilities"]["scores"]) == set(found.scores)
     assert set(found.left_out) >= {"svm"}
+
+
+def test_it_is_judged_once_for_every_place_that_says_it(tmp_path: Path, monkeypatch):
+    asked: list[str] = []
+
+    def counting(*args, **kwargs):
+        asked.append("judged")
+        return compare_all(*args, **kwargs)
+
+    folder = make_study(tmp_path, rows=200)
+    monkeypatch.setattr(probabilities, "compare_all", counting)
+    said = write_outputs(folder)
+    assert said is not None
+    facts = json.loads((folder / "comparison.json").read_text())["probabilities"]
+    page = (folder / "report.html").read_text()
+    told = Study(folder, said=said).probabilities()
+    assert len(asked) == 1
+    assert facts["sentences"] == [c.sentence for c in told.against_best()]
+    assert facts["sentences"]
+    assert "Whose probabilities are better?" in page
+    again = Study(folder)
+    assert again.probabilities() is again.probabilities()
+    assert len(asked) == 2
+    assert json.dumps(probabilities_to_json(again.probabilities())) == json.dumps(
+        probabilities_to_json(told)
+    )

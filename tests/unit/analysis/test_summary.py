@@ -96,7 +96,7 @@ def _estimate(value: float, low: float | None, high: float | None) -> Estimate:
         (None, "percent", numbers.MISSING),
     ],
 )
-def test_format_estimate(estimate: Estimate | None, kind: numbers.Kind, text: str) -> None:
+def test_format_estimate(estimate: Estimate | None, kind: numbers.NumberKind, text: str) -> None:
     assert numbers.format_estimate(estimate, kind) == text
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tunelab.data.duplicates import find_twins, match, normalise
-from tunelab.data.passages import Kind, usual
+from tunelab.data.passages import Likeness, usual
 
 WORDS = [f"{a}{b}{c}" for a in ("ba", "ko", "mi", "ru", "ste") for b in ("lo", "na", "pri", "vu")
          for c in ("m", "nt", "r", "sk", "x")]  # fmt: skip
@@ -20,14 +20,14 @@ def sentences(n: int, length: int = 15, seed: int = 0) -> list[str]:
     return [" ".join(rng.choice(WORDS, length)) for _ in range(n)]
 
 
-def kind_of(a: str, b: str, *others: str, labels: tuple[int, int] | None = None) -> Kind | None:
+def kind_of(a: str, b: str, *others: str, labels: tuple[int, int] | None = None) -> Likeness | None:
     """How two texts are alike among others; None where they are not."""
     known = None if labels is None else [*labels, *[0] * len(others)]
     twins = find_twins([a, b, *others], known)
     if twins.group[0] == twins.group[1]:
-        return Kind.SAME
+        return Likeness.SAME
     kinds = [k for p, k in zip(twins.pairs.tolist(), twins.kind, strict=True) if p == [0, 1]]
-    return Kind(int(kinds[0])) if kinds else None
+    return Likeness(int(kinds[0])) if kinds else None
 
 
 def changed(text: str, share: float, rng: np.random.Generator) -> str:
@@ -53,7 +53,7 @@ def changed(text: str, share: float, rng: np.random.Generator) -> str:
 )
 def test_same_but_for_marks(a: str, b: str):
     assert normalise(a) == normalise(b)
-    assert kind_of(a, b) == Kind.SAME
+    assert kind_of(a, b) == Likeness.SAME
 
 
 @pytest.mark.parametrize(
@@ -91,33 +91,33 @@ def test_a_fifth_of_the_words_may_be_others(length: int):
     copies = [changed(t, 0.2, rng) for t in texts]
     found = match([*texts, *sentences(200, length, seed=1)], copies)
     assert (found.row == np.arange(40)).mean() >= 0.95
-    assert found.count(Kind.NEAR) >= 38
+    assert found.count(Likeness.NEAR) >= 38
 
 
 def test_sentences_in_another_order_are_near_and_shuffled_words_are_not():
     (text,) = sentences(1, 24)
     words = text.split()
-    assert kind_of(text, " ".join(words[12:] + words[:12])) == Kind.NEAR
+    assert kind_of(text, " ".join(words[12:] + words[:12])) == Likeness.NEAR
     shuffled = " ".join(np.random.default_rng(0).permutation(words))
     assert kind_of(text, shuffled) is None
 
 
 def test_short_texts_that_differ_in_a_word_and_in_label_are_two_texts():
     best, worst = "one of the best movies of the year", "one of the worst movies of the year"
-    assert kind_of(best, worst) == Kind.NEAR
-    assert kind_of(best, worst, labels=(0, 0)) == Kind.NEAR
+    assert kind_of(best, worst) == Likeness.NEAR
+    assert kind_of(best, worst, labels=(0, 0)) == Likeness.NEAR
     assert kind_of(best, worst, labels=(1, 0)) is None
     (text,) = sentences(1, 60)
     copy = text.replace(text.split()[30], "another")
-    assert kind_of(text, copy, labels=(1, 0)) == Kind.NEAR  # a copy, whoever labelled it
-    assert kind_of(best, best.upper(), labels=(1, 0)) == Kind.SAME
+    assert kind_of(text, copy, labels=(1, 0)) == Likeness.NEAR  # a copy, whoever labelled it
+    assert kind_of(best, best.upper(), labels=(1, 0)) == Likeness.SAME
 
 
 def test_a_group_of_two_labels_has_none():
     texts = ["one of the best movies of the year", "One of the best movies of the year!",
              "one of the worst movies of the year"]  # fmt: skip
     assert len(find_twins(texts, [0, 0, 1]).pairs) == 0
-    assert find_twins(texts, [0, 1, 1]).kind.tolist() == [Kind.NEAR]
+    assert find_twins(texts, [0, 1, 1]).kind.tolist() == [Likeness.NEAR]
 
 
 # --- contained ------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def test_half_a_text_is_found_in_another(length: int, which: str):
         }[which]))  # fmt: skip
     found = match([*texts, *sentences(200, length, seed=1)], made)
     assert (found.row == np.arange(30)).all()
-    assert found.count(Kind.CONTAINED) == 30
+    assert found.count(Likeness.CONTAINED) == 30
 
 
 def test_a_prefix_is_found_however_long_the_texts():
@@ -193,7 +193,7 @@ def test_many_versions_of_one_text_are_linked_and_stay_cheap():
     rest = sentences(4000, 15, seed=8)
     texts = [changed(sentences(1, 40)[0], 0.1, rng) for _ in range(20)]
     twins = find_twins([*rest, *texts])
-    linked = set(twins.pairs[twins.kind == Kind.NEAR].ravel().tolist())
+    linked = set(twins.pairs[twins.kind == Likeness.NEAR].ravel().tolist())
     assert linked >= set(twins.group[4000:].tolist())
 
 
@@ -212,9 +212,9 @@ def test_languages_without_spaces(text: str):
         JAPANESE: "昨日は雨だったので公園に行きませんでした",
         THAI: "เมื่อวานฝนตกเราจึงไม่ได้ไปสวนสาธารณะ",
     }[text]
-    assert kind_of(text, text[: n // 3] + "新しい" + text[n // 3 + 3 :]) == Kind.NEAR
-    assert kind_of(text, text[: n // 2] + other) == Kind.CONTAINED
-    assert kind_of(text, other + text[n // 2 :]) in (Kind.NEAR, Kind.CONTAINED)
+    assert kind_of(text, text[: n // 3] + "新しい" + text[n // 3 + 3 :]) == Likeness.NEAR
+    assert kind_of(text, text[: n // 2] + other) == Likeness.CONTAINED
+    assert kind_of(text, other + text[n // 2 :]) in (Likeness.NEAR, Likeness.CONTAINED)
     assert kind_of(text, other) is None
     assert kind_of(text, text[:3] + other) is None
 
@@ -231,7 +231,7 @@ def test_groups_and_matches():
     assert twins.pairs.tolist() == [[0, 2]]
     found = match(texts[:2], [*texts[2:], "nothing like it at all here"])
     assert found.row.tolist() == [0, 0, -1]
-    assert found.kind.tolist() == [Kind.SAME, Kind.NEAR, -1]
+    assert found.kind.tolist() == [Likeness.SAME, Likeness.NEAR, -1]
     assert found.similarity[0] == 1.0
     assert found.similarity[1] == pytest.approx(7 / 9)  # of 5 + 4 neighbours all but two
     assert found.similarity[2] == 0.0

@@ -9,7 +9,7 @@ import pytest
 
 from tunelab.core.values import DataSpec
 from tunelab.data import duplicates, load
-from tunelab.data.gate.texts import LEAST_WORDS, SCRIPTS, languages
+from tunelab.data.gate.texts import LEAST_WORDS_TO_NAME_LANGUAGE, SCRIPTS, languages
 from tunelab.data.gate.values import bag_of
 
 SENTENCES = [
@@ -32,7 +32,7 @@ def test_foreign_sentences_are_named_and_none_wrongly():
     right, long_enough = Counter(), Counter()
     for (language, text), name in zip(SENTENCES, got, strict=True):
         assert name in (None, language)
-        if language in SCRIPTS or len(text.split()) >= LEAST_WORDS:
+        if language in SCRIPTS or len(text.split()) >= LEAST_WORDS_TO_NAME_LANGUAGE:
             long_enough[language] += 1
             right[language] += name is not None
     assert right.total() >= 0.88 * long_enough.total()

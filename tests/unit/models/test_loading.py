@@ -393,7 +393,7 @@ def test_rows_of_a_head_go_by_name(family: str, asked: tuple[str, ...], tmp_path
     ours = logits_by_name(pretrained.load_classifier(base, asked, 1)[0], asked)
     for name, values in ours.items():
         np.testing.assert_allclose(values, theirs[name.strip().lower()], atol=1e-6)
-    assert "row by name" in bases.notes(base, asked)[-1]
+    assert "row by name" in bases.notes_of_base(base, asked)[-1]
 
 
 @pytest.mark.parametrize("there", [("x", "y"), ("LABEL_0", "LABEL_1"), ("good", "bad!")])
@@ -410,7 +410,7 @@ def test_a_head_for_other_labels_starts_anew(
     assert float(head[0].std()) == pytest.approx(0.02, rel=0.5)
     assert not states[0]["classifier.bias"].any()
     assert all(torch.equal(states[0][k], v) for k, v in file.items() if "classifier" not in k)
-    (note,) = bases.notes(base, LABELS)
+    (note,) = bases.notes_of_base(base, LABELS)
     # transformers does not write the names that it gives by itself.
     named = "labels that its config does not name" if "_" in there[0] else ", ".join(there)
     assert f"head is for {named}, not for these labels" in note
@@ -429,8 +429,8 @@ def test_a_head_without_names_or_of_another_number_starts_anew(
         file = load_file(folder / "model.safetensors")["classifier.weight"]
         new = pretrained.load_classifier(base, LABELS, 1)[0].state_dict()["classifier.weight"]
         assert not any(torch.equal(row, r) for row in new for r in file)
-        assert "starts anew" in bases.notes(base, LABELS)[0]
-    assert bases.notes(bases.resolve(str(tiny_bert)), LABELS) == ()
+        assert "starts anew" in bases.notes_of_base(base, LABELS)[0]
+    assert bases.notes_of_base(bases.resolve(str(tiny_bert)), LABELS) == ()
 
 
 def test_names_in_label2id_alone_are_names(tiny_bert: Path, tmp_path: Path) -> None:

@@ -228,6 +228,7 @@ SAID: dict[str, tuple[list[str], Any, Any]] = {
     "split_seed": (["--split-seed", "7"], 7, 7),
     "encoding": (["--encoding", "latin-1"], "latin-1", "latin-1"),
     "on_bad_rows": (["--on-bad-rows", "drop"], "drop", "drop"),
+    "id_column": (["--id-column", "key"], "key", "key"),
     "on_leak": (["--on-leak", "fail"], "fail", "fail"),
     "output_dir": (["--output-dir", "out/a"], Path("out/a"), "out/a"),
     "report_to": (["--report-to", "none"], "none", "none"),

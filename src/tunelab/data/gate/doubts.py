@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.core.words import agreeing, counted
 from tunelab.data.gate.values import Example, Finding
 
 __all__ = [
@@ -38,7 +39,8 @@ HARD_SHARE = 0.25
 LEAST_LISTED = 10
 REFERENCE = 0.2  # share of planted labels above the cut-off at which wrong labels are counted
 SHARES = (0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)  # of planted labels above each cut-off that is tried
-DRAWS = 3
+PLANTED_PER_ROW = 3  # wrong labels
+SHOWN_DOUBTS = 20  # a ranked list is to be read
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +70,7 @@ def doubtful_labels(
     n, k = probabilities.shape
     doubt = _doubt(probabilities, labels)
     rng = np.random.default_rng(seed)
-    others = [(labels + rng.integers(1, k, n)) % k for _ in range(DRAWS)]
+    others = [(labels + rng.integers(1, k, n)) % k for _ in range(PLANTED_PER_ROW)]
     planted = np.sort(np.concatenate([_doubt(probabilities, drawn) for drawn in others]))
     telling = _share_of_pairs(np.sort(doubt), planted)
     if telling < LEAST_TELLING:
@@ -142,9 +144,10 @@ def label_finding(
         level="warning" if doubts.wrong_share >= 0.05 else "note",
         count=count,
         of=of,
-        says=f"{count:,} of {of:,} labels are doubtful: {judges} contradicts them, and at least "
-        f"{100 * doubts.precision:.0f}% of these are wrong (estimated from wrong labels planted "
-        "in these data)",
+        says=f"{count:,} of {counted(of, 'label')} {agreeing(count, 'are')} doubtful: {judges} "
+        f"contradicts {'it' if count == 1 else 'them'}, and at least "
+        f"{100 * doubts.precision:.0f}% of these are wrong (estimated from wrong labels planted in "
+        "these data)",
         advice="Read them from the top, where most are wrong; the others are hard.",
         numbers={
             "share": count / of,

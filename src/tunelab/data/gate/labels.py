@@ -9,8 +9,15 @@ from numpy.typing import NDArray
 
 from tunelab.core.words import rows_word
 from tunelab.data import duplicates
-from tunelab.data.gate.doubts import LEAST_TELLING, doubtful_labels, label_finding, reading
+from tunelab.data.gate.doubts import (
+    LEAST_TELLING,
+    SHOWN_DOUBTS,
+    doubtful_labels,
+    label_finding,
+    reading,
+)
 from tunelab.data.gate.values import PARTS, Bag, DatasetView, Finding, Floats, Ints
+from tunelab.data.passages import GOLDEN_64
 
 __all__ = [
     "find_imbalance",
@@ -20,7 +27,6 @@ __all__ = [
 
 BUCKETS = 1 << 18  # features of the label model: words and pairs of words, hashed
 FOLDS = 5
-SHOWN_DOUBTS = 20  # a ranked list is to be read
 
 
 # --- labels ---------------------------------------------------------------------------------
@@ -47,7 +53,7 @@ def _hashed_counts(bag: Bag, begin: int, end: int) -> Any:
 
     starts = bag.starts[begin : end + 1] - bag.starts[begin]
     flat = bag.flat[bag.starts[begin] : bag.starts[end]].astype(np.uint64)
-    one = flat * np.uint64(0x9E3779B97F4A7C15)
+    one = flat * GOLDEN_64
     two = (flat[:-1] + np.uint64(1)) * np.uint64(0xBF58476D1CE4E5B9) ^ flat[1:] * np.uint64(
         0x94D049BB133111EB
     )
@@ -65,7 +71,7 @@ def _hashed_counts(bag: Bag, begin: int, end: int) -> Any:
 
 
 def _scattered(h: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    return np.asarray((h ^ (h >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15))
+    return np.asarray((h ^ (h >> np.uint64(29))) * GOLDEN_64)
 
 
 def out_of_fold(twins: duplicates.Twins, bag: Bag, labels: Ints, k: int, seed: int = 0) -> Floats:

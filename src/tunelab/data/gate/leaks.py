@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from tunelab.core.values import Dataset, Split
-from tunelab.core.words import rows_word, short
+from tunelab.core.words import agreeing, rows_word, short
 from tunelab.data import duplicates
 from tunelab.data.gate.values import (
     EXAMPLES,
@@ -20,7 +20,7 @@ from tunelab.data.gate.values import (
     Gate,
     RowRef,
 )
-from tunelab.data.passages import Kind
+from tunelab.data.passages import Likeness
 
 __all__ = [
     "against",
@@ -46,26 +46,26 @@ def against(dataset: Dataset, other: Dataset, parts: Sequence[str] = PARTS) -> t
     for part in parts:
         held: Split = other.parts[part]
         labels = numbers[0][train.labels], numbers[1][held.labels]
-        found = duplicates.match(train.texts, held.texts, labels)
-        if not found.found.any():
+        matches = duplicates.match(train.texts, held.texts, labels)
+        if not matches.found.any():
             continue
         place = f"{other.name} {part}"
         examples = tuple(
             Example(
                 (
-                    _row_of("train", train, dataset.label_names, int(found.row[i])),
+                    _row_of("train", train, dataset.label_names, int(matches.row[i])),
                     _row_of(place, held, other.label_names, int(i)),
                 ),
-                said_alike(found.kind[i], found.similarity[i]),
+                said_alike(matches.kind[i], matches.similarity[i]),
             )
-            for i in _shown(found)
+            for i in _rows_to_show(matches)
         )
         out.append(
             leak_finding(
                 f"train/{place}",
-                found,
+                matches,
                 examples=examples,
-                ids=tuple(held.ids[i] for i in np.flatnonzero(found.found)),
+                ids=tuple(held.ids[i] for i in np.flatnonzero(matches.found)),
                 place=f"the {part} part of {other.name}",
                 advice="Leave them out of the score, or choose other training data.",
             )
@@ -85,15 +85,15 @@ def joined_leaks(first: Gate, others: Sequence[Gate]) -> Gate:
         of_fold = [f for g in gates for f in g.of("leak", where)]
         count, of = sum(f.count for f in of_fold), sum(g.sizes[part] for g in gates)
         numbers = {k: sum(f.numbers[k] for f in of_fold) for k in of_fold[0].numbers}
-        kinds = {kind: int(numbers[kind.name.lower()]) for kind in Kind}
+        kinds = {kind: int(numbers[kind.name.lower()]) for kind in Likeness}
         out.append(
             replace(
                 of_fold[0],
                 level="fault" if count / of >= 0.01 and reference == "train" else "warning",
                 count=count,
                 of=of,
-                says=f"{count:,} of {of:,} rows of the {parts.format(part)} stand in "
-                f"{reference} too{said_how_alike(kinds)}",
+                says=f"{count:,} of {rows_word(of)} of the {parts.format(part)} "
+                f"{agreeing(count, 'stand')} in {reference} too{said_how_alike(kinds)}",
                 numbers={**numbers, "share": count / of},
                 test_ids=tuple(dict.fromkeys(i for f in of_fold for i in f.test_ids)),
             )
@@ -118,18 +118,18 @@ def _row_of(part: str, split: Split, label_names: Sequence[str], i: int) -> RowR
 def said_alike(kind: int | np.int64, similarity: float) -> str:
     """How two texts are alike, for an example."""
     return {
-        Kind.SAME: "the same, case and marks aside",
-        Kind.NEAR: f"nearly the same: {similarity:.0%} of the wording",
-        Kind.CONTAINED: f"contained: {similarity:.0%} of the shorter is in the other",
-    }[Kind(int(kind))]
+        Likeness.SAME: "the same, case and marks aside",
+        Likeness.NEAR: f"nearly the same: {similarity:.0%} of the wording",
+        Likeness.CONTAINED: f"contained: {similarity:.0%} of the shorter is in the other",
+    }[Likeness(int(kind))]
 
 
-def _shown(found: duplicates.Matches) -> list[int]:
+def _rows_to_show(matches: duplicates.Matches) -> list[int]:
     """Rows to show: of each kind in turn, the least alike first: those a reader has to judge."""
     by_kind = [
-        rows[np.argsort(found.similarity[rows], kind="stable")]
-        for kind in (Kind.NEAR, Kind.CONTAINED, Kind.SAME)
-        if len(rows := np.flatnonzero(found.kind == kind))
+        rows[np.argsort(matches.similarity[rows], kind="stable")]
+        for kind in (Likeness.NEAR, Likeness.CONTAINED, Likeness.SAME)
+        if len(rows := np.flatnonzero(matches.kind == kind))
     ]
     turns = itertools.zip_longest(*(rows[:EXAMPLES] for rows in by_kind))
     return [int(i) for turn in turns for i in turn if i is not None][:EXAMPLES]
@@ -137,7 +137,7 @@ def _shown(found: duplicates.Matches) -> list[int]:
 
 def leak_finding(
     where: str,
-    found: duplicates.Matches,
+    matches: duplicates.Matches,
     *,
     examples: tuple[Example, ...],
     ids: tuple[str, ...],
@@ -146,19 +146,19 @@ def leak_finding(
     reference: str = "train",
     torn: int | None = None,
 ) -> Finding:
-    count, of = int(found.found.sum()), len(found.row)
-    kinds = {kind: found.count(kind) for kind in Kind}
+    count, of = int(matches.found.sum()), len(matches.row)
+    kinds = {kind: matches.count(kind) for kind in Likeness}
     return Finding(
         check="leak",
         where=where,
         level="fault" if count / of >= 0.01 and reference == "train" else "warning",
         count=count,
         of=of,
-        says=f"{count:,} of {of:,} rows of {place} stand in {reference} too"
-        + said_how_alike(kinds),
+        says=f"{count:,} of {rows_word(of)} of {place} {agreeing(count, 'stand')} in {reference} "
+        "too" + said_how_alike(kinds),
         advice=advice,
         numbers={
-            **{kind.name.lower(): kinds[kind] for kind in Kind},
+            **{kind.name.lower(): kinds[kind] for kind in Likeness},
             "share": count / of,
             **({} if torn is None else {"other_label": torn}),
         },
@@ -167,14 +167,14 @@ def leak_finding(
     )
 
 
-def said_how_alike(kinds: Mapping[Kind, int]) -> str:
+def said_how_alike(kinds: Mapping[Likeness, int]) -> str:
     """How rows stand a second time: " (3 the same, 2 nearly)", ", nearly the same", or nothing."""
-    some = [kind for kind in Kind if kinds[kind]]
-    if not some or some == [Kind.SAME]:
+    some = [kind for kind in Likeness if kinds[kind]]
+    if not some or some == [Likeness.SAME]:
         return ""
     if len(some) == 1:
-        return {Kind.NEAR: ", nearly the same", Kind.CONTAINED: ", in part"}[some[0]]
-    words = {Kind.SAME: "the same", Kind.NEAR: "nearly", Kind.CONTAINED: "in part"}
+        return {Likeness.NEAR: ", nearly the same", Likeness.CONTAINED: ", in part"}[some[0]]
+    words = {Likeness.SAME: "the same", Likeness.NEAR: "nearly", Likeness.CONTAINED: "in part"}
     return f" ({', '.join(f'{kinds[kind]:,} {words[kind]}' for kind in some)})"
 
 
@@ -186,16 +186,16 @@ def find_leaks(look: DatasetView) -> list[Finding]:
         earlier, rows = look.rows(reference), look.rows(part)
         row_of = np.full(len(twins.first), -1, dtype=np.int64)
         row_of[twins.group[earlier[::-1]]] = earlier[::-1]
-        found = duplicates.nearest(twins, row_of, twins.group[rows])
-        leaked = np.flatnonzero(found.found)
+        matches = duplicates.nearest(twins, row_of, twins.group[rows])
+        leaked = np.flatnonzero(matches.found)
         if not len(leaked):
             continue
         examples = tuple(
             Example(
-                (look.ref(found.row[i]), look.ref(rows[i])),
-                said_alike(found.kind[i], found.similarity[i]),
+                (look.ref(matches.row[i]), look.ref(rows[i])),
+                said_alike(matches.kind[i], matches.similarity[i]),
             )
-            for i in _shown(found)
+            for i in _rows_to_show(matches)
         )
         advice = (
             "Remove them from train with --on-leak drop."
@@ -205,13 +205,13 @@ def find_leaks(look: DatasetView) -> list[Finding]:
         out.append(
             leak_finding(
                 f"{reference}/{part}",
-                found,
+                matches,
                 examples=examples,
                 ids=look.test_ids(rows[leaked]),
                 place=f"the {part} part",
                 advice=advice,
                 reference=reference,
-                torn=int((look.labels[found.row[leaked]] != look.labels[rows[leaked]]).sum()),
+                torn=int((look.labels[matches.row[leaked]] != look.labels[rows[leaked]]).sum()),
             )
         )
     return out
@@ -229,28 +229,27 @@ def find_repeats(look: DatasetView) -> list[Finding]:
         first: dict[int, int] = {}
         earlier = np.array([first.setdefault(int(g), i) for i, g in enumerate(group)], np.int64)
         same = np.flatnonzero(earlier < np.arange(len(rows)))
-        near = _likest_earlier(look.twins, first, Kind.NEAR)
-        contained = _likest_earlier(look.twins, first, Kind.CONTAINED)
+        near = _likest_earlier(look.twins, first, Likeness.NEAR)
+        contained = _likest_earlier(look.twins, first, Likeness.CONTAINED)
         contained = {late: soon for late, soon in contained.items() if late not in near}
         if not len(same) + len(near) + len(contained):
             continue
-        shown = [(earlier[i], i, Kind.SAME, 1.0) for i in same[:3]]
+        shown = [(earlier[i], i, Likeness.SAME, 1.0) for i in same[:3]]
         shown += [
             (first[soon], first[late], kind, similar)
-            for kind, likest in ((Kind.NEAR, near), (Kind.CONTAINED, contained))
+            for kind, likest in ((Likeness.NEAR, near), (Likeness.CONTAINED, contained))
             for late, (soon, similar) in sorted(likest.items(), key=lambda kv: (kv[1][1], kv[0]))
         ]
         count = len(same) + len(near)
         share = count / len(rows)
-        told = f"{count:,} of {len(rows):,} rows of {part} repeat an earlier one" + said_how_alike(
-            {Kind.SAME: len(same), Kind.NEAR: len(near), Kind.CONTAINED: 0}
+        of, shares = f"of {rows_word(len(rows))} of {part}", agreeing(len(contained), "share")
+        told = f"{count:,} {of} {agreeing(count, 'repeat')} an earlier one" + said_how_alike(
+            {Likeness.SAME: len(same), Likeness.NEAR: len(near), Likeness.CONTAINED: 0}
         )
         if contained and count:
-            told += f"; {len(contained):,} more share a passage with one"
+            told += f"; {len(contained):,} more {shares} a passage with one"
         elif contained:
-            told = (
-                f"{len(contained):,} of {len(rows):,} rows of {part} share a passage with another"
-            )
+            told = f"{len(contained):,} {of} {shares} a passage with another"
         out.append(
             Finding(
                 check="duplicates",
@@ -277,7 +276,7 @@ def find_repeats(look: DatasetView) -> list[Finding]:
 
 
 def _likest_earlier(
-    twins: duplicates.Twins, first: Mapping[int, int], kind: Kind
+    twins: duplicates.Twins, first: Mapping[int, int], kind: Likeness
 ) -> dict[int, tuple[int, float]]:
     """For groups of a part (`first`: their first rows) the likest group that stood earlier in it.
 

@@ -22,8 +22,8 @@ __all__ = ["find_surface_giveaways"]
 
 LEAST_DIFFERENCE = 0.3
 CHANCE = 0.01  # that anything is named in data without a give-away
-MOST_VALUES = 20  # of a feature; rarer ones are one value
-LEAST_ROWS = 50
+MOST_VALUES_OF_FEATURE = 20  # of a feature; rarer ones are one value
+LEAST_ROWS_TO_TELL = 50
 _NOTHING = {"", "na", "n/a", "nan", "none", "null", "-", "[deleted]", "[removed]"}
 _OF_TEXT = "If a text would not have it in use, take it away: models will read it alone."
 _OF_ROWS = "Models read the text alone, but ask how these rows were collected."
@@ -46,7 +46,7 @@ class SurfaceFeature:
 def find_surface_giveaways(look: DatasetView) -> list[Finding]:
     """Classes given away by case, first or last character, what is missing, an id or the order."""
     n, k = len(look.labels), len(look.label_names)
-    if n < LEAST_ROWS:
+    if n < LEAST_ROWS_TO_TELL:
         return []
     features = [f for f in _features_of(look) if len(np.unique(f.codes)) > 1]
     tests = max(1, len(features) * k)
@@ -74,7 +74,7 @@ def _features_of(look: DatasetView) -> Iterator[SurfaceFeature]:
     yield SurfaceFeature(
         "row order", "whether a row's number is even", ("odd", "even"), 1 - position % 2
     )
-    places = 2 * min(MOST_VALUES // 2, max(2, len(look.labels) // 100))
+    places = 2 * min(MOST_VALUES_OF_FEATURE // 2, max(2, len(look.labels) // 100))
     names = tuple(f"from {100 * i // places}% on" for i in range(places))
     place = position * places // np.maximum(1, sizes)
     yield SurfaceFeature("row order", "the place in the order of rows", names, place)
@@ -88,7 +88,7 @@ def _features_of(look: DatasetView) -> Iterator[SurfaceFeature]:
 def _feature(where: str, what: str, values: Any, of_text: bool = False) -> SurfaceFeature:
     """Of a value for each row; those that are rare become one."""
     read = list(values)
-    names = [v for v, _ in Counter(read).most_common(MOST_VALUES - 1)]
+    names = [v for v, _ in Counter(read).most_common(MOST_VALUES_OF_FEATURE - 1)]
     number = {v: i for i, v in enumerate(names)}
     codes = np.array([number.get(v, len(names)) for v in read], dtype=np.int64)
     return SurfaceFeature(where, what, (*names, "others"), codes, of_text)

@@ -9,7 +9,7 @@ from importlib import resources
 
 import numpy as np
 
-from tunelab.core.words import short
+from tunelab.core.words import agreeing, counted, short
 from tunelab.data import duplicates
 from tunelab.data.gate.values import Bag, DatasetView, Finding, Ints
 
@@ -62,7 +62,7 @@ def finding_of_texts(
         level="warning" if len(rows) / n >= 0.01 else "note",
         count=len(rows),
         of=n,
-        says=f"{len(rows):,} of {n:,} texts {what}",
+        says=f"{len(rows):,} of {counted(n, 'text')} {agreeing(len(rows), what)}",
         advice=advice,
         numbers={"share": len(rows) / n, **(numbers or {})},
         examples=look.examples(rows, note),
@@ -129,8 +129,8 @@ def find_html(look: DatasetView) -> list[Finding]:
         return []
 
     def note(i: int) -> str:
-        found = _HTML.search(look.texts[i])
-        return found[0] if found else ""
+        markup = _HTML.search(look.texts[i])
+        return markup[0] if markup else ""
 
     advice = "Strip it, unless texts in use hold it too."
     return [finding_of_texts(look, "html", rows, what="hold HTML", advice=advice, note=note)]
@@ -146,7 +146,7 @@ SCRIPTS: dict[str, tuple[tuple[int, int], ...]] = {
     "Korean": ((0xAC00, 0xD7AF), (0x1100, 0x11FF)),
     "Japanese or Chinese": ((0x3040, 0x30FF), (0x4E00, 0x9FFF)),
 }
-LEAST_WORDS = 6  # a shorter text says little about its language
+LEAST_WORDS_TO_NAME_LANGUAGE = 6  # a shorter text says little about its language
 
 
 def _stop_words() -> dict[str, str]:
@@ -181,7 +181,7 @@ def languages(look_texts: duplicates.Twins, bag: Bag) -> list[str | None]:
         (ranked[:, -1] >= 3)
         & (ranked[:, -1] >= size / 6)
         & (ranked[:, -1] >= 2 * ranked[:, -2])
-        & (size >= LEAST_WORDS)
+        & (size >= LEAST_WORDS_TO_NAME_LANGUAGE)
     )
     best = counts.argmax(axis=1)
     out: list[str | None] = [names[b] if s else None for b, s in zip(best, sure, strict=True)]
@@ -250,10 +250,10 @@ def find_unusual_lengths(look: DatasetView) -> list[Finding]:
             look,
             "length",
             rows,
-            what=f"are far from the usual length (median {middle:.0f} words; these "
+            what=f"are far from the usual length (median {counted(round(middle), 'word')}; these "
             f"{look.words[rows].min():,} to {look.words[rows].max():,})",
             advice="Long ones are cut at max_length.",
             numbers={"median": middle},
-            note=lambda i: f"{look.words[i]:,} words",
+            note=lambda i: counted(int(look.words[i]), "word"),
         )
     ]

@@ -82,7 +82,7 @@ def _say(out: int, said: Event | Ended) -> None:
     os.write(out, said_to_line(said).encode())
 
 
-def _run(job: Job, out: int) -> None:
+def _run_job(job: Job, out: int) -> None:
     def tell(event: Event) -> None:
         try:
             _say(out, event)
@@ -107,7 +107,7 @@ def _fork(job: Job, out: int) -> int:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         gc.enable()
         _die_with_parent()
-        _run(job, out)
+        _run_job(job, out)
         code = 0
     except BaseException:
         import traceback
@@ -168,7 +168,7 @@ def _serve(out: int) -> None:
 def _serve_without_fork(out: int) -> None:
     for line in sys.stdin:
         job = job_from_line(line)
-        _run(job, out)
+        _run_job(job, out)
         _say(out, Ended(job.name, 0))
 
 
