@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from peft import LoraConfig, PromptTuningConfig, TaskType, get_peft_model
+from transformers import pipeline
 
 import tunelab
 from commands import run_here
@@ -46,7 +50,7 @@ def save_whole(folder: Path, base: Path, labels: Sequence[str] = LABELS) -> Path
     model, _ = pretrained.load_classifier(resolved, labels, 3)
     for name, p in model.named_parameters():
         if name.startswith(("classifier", "score")) and p.ndim == 2:
-            p.data.mul_(20)
+            p.data.mul_(5)
     model.eval().requires_grad_(False)
     tokenizer = pretrained.load_tokenizer(resolved)
     folder.mkdir(parents=True)
@@ -195,6 +199,95 @@ def test_exports_are_listed_shown_verified_and_compared(
     assert said.code == 0, said.err
     pairs = json.loads(said.out)["mcnemar"]
     assert [p["p_value"] for p in pairs if {p["a"], p["b"]} == {str(onnx), str(whole)}] == [1.0]
+
+
+CLASSIFY = """
+import { pipeline, env } from '@huggingface/transformers';
+const [root, name, dtype, texts] = process.argv.slice(2);
+env.localModelPath = root; env.allowRemoteModels = false;
+const classify = await pipeline('text-classification', name, { dtype });
+const rows = [];
+for (const text of JSON.parse(texts)) rows.push(await classify(text, { top_k: null }));
+console.log(JSON.stringify(rows));
+"""
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A script beside transformers.js, as npm has it."""
+    if shutil.which("npm") is None or shutil.which("node") is None:
+        pytest.skip("needs Node and npm")
+    folder = tmp_path_factory.mktemp("node")
+    done = subprocess.run(
+        ["npm", "install", "--prefer-offline", "--no-audit", "--no-fund",
+         "@huggingface/transformers@4"],
+        cwd=folder, capture_output=True, text=True, check=False,
+        env={**os.environ, "ONNXRUNTIME_NODE_INSTALL": "skip"},
+    )  # fmt: skip
+    if done.returncode:
+        pytest.skip(f"npm cannot install transformers.js: {done.stderr.strip()[-200:]}")
+    (folder / "classify.mjs").write_text(CLASSIFY)
+    return folder / "classify.mjs"
+
+
+@pytest.mark.slow
+def test_transformers_js_gives_the_same_scores(node: Path, onnx: Path, int8: exporting.Exported):
+    """The folder as it is, in JavaScript, with nothing but what lies in it."""
+    texts = [t for t in (*TEXTS[:8], *ODD) if t]
+    for folder, dtype, limit in ((onnx, "fp32", 1e-5), (int8.artifact.directory, "q8", 1e-3)):
+        done = subprocess.run(
+            ["node", str(node), f"{folder.parent}/", folder.name, dtype, json.dumps(texts)],
+            cwd=node.parent, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        rows = [{each["label"]: each["score"] for each in row} for row in json.loads(done.stdout)]
+        raw = tunelab.load(folder).raw()
+        for text, row in zip(texts, rows, strict=True):
+            expected = raw.predict_proba([text])[0]
+            assert [row[n] for n in LABELS] == pytest.approx(expected.tolist(), abs=limit)
+
+
+# --- adapters -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["lora", "prompt"])
+def test_an_adapter_is_exported_merged_or_as_it_is(tmp_path: Path, kind: str):
+    """Also one that adds tokens, and so cannot be merged."""
+    base = make_tiny(tmp_path / "base", "bert")
+    config: Any = (
+        PromptTuningConfig(task_type=TaskType.SEQ_CLS, num_virtual_tokens=3)
+        if kind == "prompt"
+        else LoraConfig(task_type=TaskType.SEQ_CLS, r=4, target_modules=["query", "value"])
+    )
+    resolved = bases.resolve(str(base))
+    model, _ = pretrained.load_classifier(resolved, LABELS, 3)
+    with pretrained.quiet():
+        adapted = get_peft_model(model, config)
+    torch.manual_seed(3)
+    for name, p in adapted.named_parameters():
+        if p.requires_grad and "original_module" not in name:
+            p.data.normal_(0.0, 0.3)
+    (tmp_path / kind).mkdir()
+    TransformerClassifier(
+        adapted.eval(), pretrained.load_tokenizer(resolved), LABELS, resolved.ref, 32, 16
+    ).save(tmp_path / kind)
+    made = exporting.export_classifier(tmp_path / kind, "onnx", tmp_path / "onnx", JUDGED)
+    texts = [*TEXTS[:20], *ODD]
+    expected = reference(tmp_path / kind, texts)
+    found = tunelab.load(tmp_path / "onnx").classifier.scores(texts)
+    assert np.abs(found - expected).max() <= 1e-5
+    assert 0 < made.agreement.largest <= 1e-5
+    if kind == "prompt":
+        with pytest.raises(ArtifactError, match="it adds tokens, not weights"):
+            exporting.export_classifier(tmp_path / kind, "merged", tmp_path / "merged", JUDGED)
+        assert not (tmp_path / "merged").exists()
+        return
+    whole = exporting.export_classifier(tmp_path / kind, "merged", tmp_path / "merged", JUDGED)
+    assert whole.artifact.manifest["exported_from"]["target"] == "merged"
+    classify = pipeline("text-classification", model=str(tmp_path / "merged"), top_k=None)
+    row = {each["label"]: each["score"] for each in classify([texts[0]], truncation=True)[0]}
+    p = tunelab.load(tmp_path / kind).computing_in("float32").raw().predict_proba([texts[0]])[0]
+    assert [row[n] for n in LABELS] == pytest.approx(p.tolist(), abs=1e-5)
 
 
 # --- int8 -----------------------------------------------------------------------------------
