@@ -84,7 +84,8 @@ def walk(
     """Try every way to write a rounded graph into `folder`, and tell of each.
 
     Gives all rungs, the name of the one to take and its graph: the fastest that passes; where none
-    does, the one that changes least. Raises ArtifactError where none can be made.
+    does, of those that are faster than float the one that changes least. Raises ArtifactError where
+    none can be made.
     """
     _, seconds = scorer.timed(scorer.graph)
     tried: list[tuple[Rung, Path]] = []
@@ -99,14 +100,16 @@ def walk(
             f"{scorer.artifact.directory}: its graph cannot be rounded ({tried[-1][0].fault}). "
             "Export it in float32."
         )
-    taken, path = min(made, key=lambda one: _preference(one[0]))
+    taken, path = min(made, key=lambda one: _preference(one[0], seconds))
     return tuple(r for r, _ in tried), taken.name, path
 
 
-def _preference(rung: Rung) -> tuple[bool, float, float]:
+def _preference(rung: Rung, float_seconds: float) -> tuple[bool, bool, int, float]:
+    """What sorts rungs, best first."""
     assert rung.agreement is not None  # noqa: S101
-    changed = len(rung.agreement.changed) if rung.fault else 0
-    return rung.fault is not None, changed, rung.seconds
+    if rung.fault is None:
+        return False, False, 0, rung.seconds
+    return True, rung.seconds >= float_seconds, len(rung.agreement.changed), rung.seconds
 
 
 def _rung_of(name: str, write: Callable[[Path], None], path: Path, scorer: Scorer) -> Rung:
