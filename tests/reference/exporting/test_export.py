@@ -184,7 +184,9 @@ def test_exports_are_listed_shown_verified_and_compared(
     rows = {r["folder"]: r for r in exporting.find_artifacts(whole.parent)}
     assert rows[str(onnx)]["kind"] == "onnx"
     assert rows[str(onnx)]["method"] == "onnx, as onnx"
-    assert exporting.show(onnx)["made_from"]["name"] == "whole"
+    facts: Any = exporting.show(onnx)
+    assert facts["made_from"]["name"] == "whole"
+    assert facts["bytes"] == {"graph": (onnx / "onnx" / "model.onnx").stat().st_size}
     assert [c.status for c in exporting.verify(onnx)].count("fault") == 0
     shutil.copytree(onnx, tmp_path / "cut")
     graph = tmp_path / "cut" / "onnx" / "model.onnx"
