@@ -28,6 +28,7 @@ def export(
     *,
     texts: Sequence[str] | None = None,
     allow: bool = False,
+    model: str | None = None,
     trust_remote_code: bool = False,
     on_note: Callable[[str], None] = lambda _: None,
 ) -> exporting.Exported:
@@ -38,24 +39,26 @@ def export(
     come with tunelab; `texts` are compared beside them. float32 forms: no label may change and no
     probability by more than 1e-4. int8: at most 1% of labels, by the upper 95% bound, and accuracy
     not shown to be worse. Raises ArtifactError, and writes nothing, where they do not hold;
-    `allow` writes it all the same, and the artifact says so. `on_note` hears what was tried.
+    `allow` writes it all the same, and the artifact says so. `model`: where its base lies now,
+    if it moved. `on_note` hears what was tried.
     """
     source = api.classifier_folder(folder)
     return exporting.export_classifier(
         source,
         to,
         output_dir,
-        _texts_to_judge_on(source, tuple(texts or ())),
+        _texts_to_judge_on(source, tuple(texts or ()), model),
         allow=allow,
+        model=model,
         trust_remote_code=trust_remote_code,
         tell=on_note,
     )
 
 
-def _texts_to_judge_on(folder: Path, more: tuple[str, ...]) -> JudgedTexts:
+def _texts_to_judge_on(folder: Path, more: tuple[str, ...], model: str | None) -> JudgedTexts:
     """The validation part of a classifier's trial, else the sample that comes along, and `more`."""
     rows = rows_of_classifier(folder)
-    names = tuple(foreign.open_folder(folder).manifest["label_names"])
+    names = tuple(foreign.open_folder(folder, model=model).manifest["label_names"])
     if rows is None or set(rows.label_names) != set(names) or not len(rows.validation):
         kept = (*exporting.sample_texts(), *more)
         said = f"{len(kept)} texts, since its validation part cannot be read"

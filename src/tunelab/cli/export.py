@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunelab.cli.options import FOLDER, json_option, print_json, trust_option
+from tunelab.cli.options import FOLDER, json_option, moved_option, print_json, trust_option
 
 if TYPE_CHECKING:
     from tunelab.exporting import Exported
@@ -35,6 +35,7 @@ _SHOWN = 10
 @click.option(
     "--allow", is_flag=True, help="Write it even where predictions do not hold; it then says so."
 )
+@moved_option
 @trust_option
 @json_option
 def export_command(folder: Path, to: str, output_dir: Path, *, as_json: bool, **given: Any) -> None:
@@ -55,6 +56,7 @@ def export_command(folder: Path, to: str, output_dir: Path, *, as_json: bool, **
         output_dir,
         texts=texts,
         allow=given["allow"],
+        model=given["model"],
         trust_remote_code=bool(given["trust_remote_code"]),
         on_note=lambda line: click.echo(line, err=True),
     )

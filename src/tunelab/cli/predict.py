@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunelab.cli.options import FOLDER, trust_option
+from tunelab.cli.options import FOLDER, moved_option, trust_option
 from tunelab.core.errors import InputError
 from tunelab.core.words import counted, free_name
 
@@ -62,6 +62,7 @@ __all__ = [
 @click.option(
     "--calibrated", is_flag=True, help="Refuse a classifier for which no temperature was fitted."
 )
+@moved_option
 @trust_option
 def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     """Label texts with a trained classifier: a folder from `train`, a trial, or a study (its best).
@@ -89,7 +90,7 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     classifier = _loaded(artifact, given)
     for note in classifier.notes:
         click.echo(note, err=True)
-    seen = _Seen(classifier)
+    seen = _TextsSeen(classifier)
     if source is not None and output is not None:
         write.write_windows(
             output,
@@ -127,7 +128,9 @@ def _refuse_contradictions(texts: Sequence[str], given: Mapping[str, object]) ->
 
 def _loaded(artifact: Path, given: Mapping[str, object]) -> TextClassifier:
     """The classifier, with the probabilities and the precision that were asked for."""
-    loaded = _opened(artifact, bool(given["trust_remote_code"]))
+    model = given["model"]
+    trusted = bool(given["trust_remote_code"])
+    loaded = _opened(artifact, None if model is None else str(model), trusted)
     if given["calibrated"]:
         loaded = loaded.calibrated()
     if given["raw"]:
@@ -136,7 +139,7 @@ def _loaded(artifact: Path, given: Mapping[str, object]) -> TextClassifier:
 
 
 @dataclass(slots=True)
-class _Seen:
+class _TextsSeen:
     """Counts what is to be said of all texts at the end: those without words, those cut."""
 
     classifier: TextClassifier
@@ -166,7 +169,7 @@ class _Seen:
             )
 
 
-def _opened(folder: Path, trusted: bool) -> TextClassifier:
+def _opened(folder: Path, model: str | None, trusted: bool) -> TextClassifier:
     """As `api.load`, which is imported for a study alone: it takes as long as labelling one text by
     an exported classifier.
     """
@@ -177,7 +180,7 @@ def _opened(folder: Path, trusted: bool) -> TextClassifier:
         from tunelab import api
 
         folder = api.classifier_folder(folder)
-    return open_classifier(folder, trusted)
+    return open_classifier(folder, trusted, model=model)
 
 
 def _lines_in(encoding: str) -> Iterator[str]:
@@ -220,7 +223,7 @@ def _with_predictions(
     window: TextTable,
     every_class: bool,
     classifier: TextClassifier,
-    seen: _Seen | None = None,
+    seen: _TextsSeen | None = None,
 ) -> dict[str, list[Any]]:
     """A window's columns with label and probability added, and with that of `every_class`.
 

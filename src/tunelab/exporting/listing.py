@@ -60,8 +60,8 @@ class BaseFacts(TypedDict):
 class ArtifactFacts(TypedDict):
     """All that an artifact says of itself.
 
-    `bytes` are those of the tensors in the files, head apart, or of an export's graph; `files` gives each file's size;
-    `made_from`: what was merged or combined into it.
+    `bytes` are those of the tensors in the files, head apart, or of an export's graph; `files`
+    gives each file's size; `made_from`: what was merged or combined into it.
     """
 
     folder: str

@@ -76,6 +76,7 @@ class _Job:
     judged: JudgedTexts
     before: Scores
     staging: Path
+    model: str | None
     trusted: bool
     tell: Callable[[str], None]
 
@@ -100,23 +101,25 @@ def export_classifier(
     *,
     allow: bool = False,
     trust_remote_code: bool = False,
+    model: str | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Exported:
     """Write a saved classifier in another form (TARGETS), if its predictions hold on `judged`.
 
     The reference is the classifier itself, in exact float32 and unmerged; what was written is read
     and scored in a fresh process. Raises ArtifactError, and writes nothing, where predictions do
-    not hold, unless `allow`; the artifact then says so. `tell` hears what was tried.
+    not hold, unless `allow`; the artifact then says so. `model`: where its base lies now, if it
+    moved. `tell` hears what was tried.
     """
     target = _target(to)
-    original = foreign.open_folder(folder)
+    original = foreign.open_folder(folder, model=model)
     _refuse_exported(original)
     if to == "merged":
-        open_adapter(folder, "merge")
+        open_adapter(folder, "merge", model)
     with new_folder(out_dir, [original.directory]) as (staging, out):
-        loaded = text_classifier.open_classifier(folder, trust_remote_code).classifier
+        loaded = text_classifier.open_classifier(folder, trust_remote_code, model).classifier
         before = _reference(loaded, judged.texts)
-        job = _Job(original, judged, before, staging, trust_remote_code, tell)
+        job = _Job(original, judged, before, staging, model, trust_remote_code, tell)
         rungs, rung = target.write(job, loaded)
         if (original.directory / CALIBRATION).is_file():
             shutil.copy2(original.directory / CALIBRATION, staging)
@@ -223,6 +226,7 @@ def _write_merged(job: _Job, _: Classifier) -> tuple[tuple[Rung, ...], None]:
         job.judged.texts,
         allow_changes=True,  # judged here, by probabilities
         trust_remote_code=job.trusted,
+        model=job.model,
     )
     for file in made.artifact.directory.iterdir():
         file.replace(job.staging / file.name)
