@@ -124,7 +124,7 @@ def export_classifier(
         if (original.directory / CALIBRATION).is_file():
             shutil.copy2(original.directory / CALIBRATION, staging)
         seal_again(staging, {})
-        agreement = _agreement(job, _scores_afresh(job, to))
+        agreement = _agreement_with(job, _scores_afresh(job, to))
         fault = target.rule.fault(agreement)
         if fault is not None and (not allow or not np.isfinite(agreement.largest)):
             raise ArtifactError(
@@ -171,7 +171,7 @@ def _reference(classifier: Classifier, texts: Sequence[str]) -> Scores:
     return classifier.scores(texts)
 
 
-def _agreement(job: _Job, after: Scores) -> Agreement:
+def _agreement_with(job: _Job, after: Scores) -> Agreement:
     return agreement_of(job.before, after, job.judged, job.original.manifest["label_names"])
 
 
@@ -305,7 +305,7 @@ def _calibration_inputs(job: _Job, plain: Artifact) -> list[exported.Inputs]:
 
 def _scorer(job: _Job, plain: Artifact) -> ladder.Scorer:
     return ladder.Scorer(
-        plain, job.staging / graphs.GRAPH, job.judged.texts, partial(_agreement, job), job.tell
+        plain, job.staging / graphs.GRAPH, job.judged.texts, partial(_agreement_with, job), job.tell
     )
 
 
