@@ -18,6 +18,7 @@ from tunelab.core.version import __version__
 if TYPE_CHECKING:
     from tunelab.api import Study, compare, fine_tune, load, load_base, load_data
     from tunelab.evaluation import evaluate
+    from tunelab.exports import export
 
 __all__ = [
     "Study",
@@ -25,6 +26,7 @@ __all__ = [
     "__version__",
     "compare",
     "evaluate",
+    "export",
     "fine_tune",
     "load",
     "load_base",
@@ -45,6 +47,10 @@ def __getattr__(name: str) -> Any:
         from tunelab import evaluation
 
         return evaluation.evaluate
+    if name == "export":
+        from tunelab import exports
+
+        return exports.export
     raise AttributeError(f"module 'tunelab' has no attribute {name!r}")
 
 

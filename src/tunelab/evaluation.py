@@ -36,7 +36,7 @@ from tunelab.models.text_classifier import TextClassifier
 from tunelab.stats import Runs, calibration, metrics
 from tunelab.stats.metrics import METRICS
 from tunelab.stats.predictions import confusion
-from tunelab.study import folding, trial
+from tunelab.study.known_rows import rows_of_classifier
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -353,14 +353,10 @@ def _trained_on(artifact: Path, rows: Split) -> int | None:
     """How many of the rows have a text that a classifier was trained on; None where its data cannot
     be read any more, or are others now.
     """
-    spec = study_folder.spec_of(foreign.find_artifact(artifact))
-    try:
-        known = folding.loaded_for(spec) if spec else None
-    except InputError:
+    known = rows_of_classifier(artifact)
+    if known is None:
         return None
-    if spec is None or known is None or known.fingerprint != spec.fingerprint:
-        return None
-    texts = set(trial.rows_for_trial(known, spec).train.texts)
+    texts = set(known.train.texts)
     return sum(t in texts for t in rows.texts)
 
 

@@ -26,8 +26,8 @@ HEAVY = {
     "scipy", "altair", "vl_convert", "jinja2",
 }  # fmt: skip
 PUBLIC = {
-    "Study", "TunelabError", "__version__", "compare", "evaluate", "fine_tune", "load",
-    "load_base", "load_data",
+    "Study", "TunelabError", "__version__", "compare", "evaluate", "export", "fine_tune",
+    "load", "load_base", "load_data",
 }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from tunelab.cli.adapters import adapters
 from tunelab.cli.answers import COMMANDS
 from tunelab.cli.compare import compare_command, extend, train
 from tunelab.cli.evaluate import evaluate_command
+from tunelab.cli.export import export_command
 from tunelab.cli.inspect import inspect_group
 from tunelab.cli.predict import predict
 from tunelab.cli.report import report
@@ -67,6 +68,7 @@ for _verb in (
     extend,
     train,
     predict,
+    export_command,
     inspect_group,
     runs,
     slices_,

@@ -138,14 +138,9 @@ def _refuse_contradictions(texts: Sequence[str], given: Mapping[str, object]) ->
 
 def _loaded(artifact: Path, given: Mapping[str, object]) -> TextClassifier:
     """The classifier, with the probabilities and the precision that were asked for."""
-    from tunelab import api
-
     model = given["model"]
-    loaded = api.load(
-        artifact,
-        model=None if model is None else str(model),
-        trust_remote_code=bool(given["trust_remote_code"]),
-    )
+    trusted = bool(given["trust_remote_code"])
+    loaded = _opened(artifact, None if model is None else str(model), trusted)
     if given["calibrated"]:
         loaded = loaded.calibrated()
     if given["raw"]:
@@ -182,6 +177,20 @@ class _TextsSeen:
                 "was not read.",
                 err=True,
             )
+
+
+def _opened(folder: Path, model: str | None, trusted: bool) -> TextClassifier:
+    """As `api.load`, which is imported for a study alone: it takes as long as labelling one text by
+    an exported classifier.
+    """
+    from tunelab.core import study_folder
+    from tunelab.models.text_classifier import open_classifier
+
+    if study_folder.is_study(folder):
+        from tunelab import api
+
+        folder = api.classifier_folder(folder)
+    return open_classifier(folder, trusted, model=model)
 
 
 def _lines_in(encoding: str) -> Iterator[str]:

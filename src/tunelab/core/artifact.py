@@ -39,6 +39,7 @@ CALIBRATION = (
 )
 FORMAT = 1
 # Reading one of these can run code; nothing here reads them, and a folder that has one is refused.
+_OPENVINO_WEIGHTS = "openvino_model.bin"
 _PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
 
 
@@ -72,11 +73,16 @@ def seal_again(directory: Path, more: Mapping[str, object]) -> Artifact:
 
 
 def pickles(directory: Path) -> list[str]:
-    """Files below a folder whose endings say that they are pickles, by name."""
+    """Files below a folder whose endings say that they are pickles, by name.
+
+    Not what OpenVINO writes beside its graph, and alone reads: numbers, nothing else.
+    """
     return sorted(
         p.relative_to(directory).as_posix()
         for p in directory.rglob("*")
-        if p.suffix.lower() in _PICKLES and p.is_file()
+        if p.suffix.lower() in _PICKLES
+        and p.is_file()
+        and not (p.name == _OPENVINO_WEIGHTS and p.with_suffix(".xml").is_file())
     )
 
 

@@ -311,7 +311,8 @@ class Manifest(TypedDict):
 
     `files`: SHA-256 (hex) by name. `max_length`: tokens of a text. `pooling`: of an SVM on a base's
     vectors. `tokenizer`: "own" or "base". `quantization`: how the base was loaded. `merged_from`,
-    `combined_from`: what it was made of.
+    `combined_from`, `exported_from`: what it was made of. `graph`: of an export, the file that a
+    runtime runs; `pad_id`: the token that fills up its batches; `one_length`: that it must not.
     """
 
     kind: str
@@ -329,6 +330,10 @@ class Manifest(TypedDict):
     notes: NotRequired[list[str]]
     merged_from: NotRequired[Mapping[str, object]]
     combined_from: NotRequired[Mapping[str, object]]
+    exported_from: NotRequired[Mapping[str, object]]
+    graph: NotRequired[str]
+    pad_id: NotRequired[int]
+    one_length: NotRequired[bool]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import TypedDict
 from tunelab.core import files
 from tunelab.core.artifact import MANIFEST, read_manifest
 from tunelab.core.errors import ArtifactError, InputError
-from tunelab.core.values import Artifact
+from tunelab.core.values import Artifact, Manifest
 from tunelab.models import foreign, weights
 from tunelab.models.families import FAMILIES, USUAL_HEADS
 from tunelab.models.names import is_within
@@ -60,8 +60,8 @@ class BaseFacts(TypedDict):
 class ArtifactFacts(TypedDict):
     """All that an artifact says of itself.
 
-    `bytes` are those of the tensors in the files, head apart; `files` gives each file's size;
-    `made_from`: what was merged or combined into it.
+    `bytes` are those of the tensors in the files, head apart, or of an export's graph; `files`
+    gives each file's size; `made_from`: what was merged or combined into it.
     """
 
     folder: str
@@ -144,14 +144,26 @@ def show(folder: Path | str) -> ArtifactFacts:
             for p in sorted(directory.rglob("*"))
             if p.is_file()
         },
-        "made_from": manifest.get("merged_from") or manifest.get("combined_from"),
+        "made_from": manifest.get("merged_from")
+        or manifest.get("combined_from")
+        or _exported_in_short(manifest),
         "tunelab": manifest.get("tunelab"),
         "notes": list(manifest.get("notes", ())),
     }
 
 
+def _exported_in_short(manifest: Manifest) -> object:
+    """What an export was made from, without its lists."""
+    made = manifest.get("exported_from")
+    return made and {k: v for k, v in made.items() if not isinstance(v, list)}
+
+
 def _file_sizes(artifact: Artifact) -> dict[str, int]:
     """Bytes of the tensors in an artifact's safetensors files: of the head and of the rest."""
+    graph = artifact.manifest.get("graph")
+    if graph is not None:
+        path = artifact.directory / graph
+        return {"graph": sum(p.stat().st_size for p in path.parent.glob(f"{path.stem}.*"))}
     rest = "adapter" if artifact.manifest["kind"] == "adapter" else "model"
     sizes = {rest: 0, "head": 0}
     heads = _heads(artifact)
@@ -192,6 +204,10 @@ def method_of(artifact: Artifact) -> MethodFacts:
     merged = artifact.manifest.get("merged_from")
     if merged:
         return {"name": f"{merged['method']}, merged", "settings": {}, "seed": None}
+    made = artifact.manifest.get("exported_from")
+    if made:
+        name = f"{made['method'] or artifact.manifest['kind']}, as {made['target']}"
+        return {"name": name, "settings": {}, "seed": None}
     if (directory / foreign.ADAPTER).is_file():
         config = adapter_config(artifact)
         own = {"base_model_name_or_path", "inference_mode", "peft_type", "peft_version"}

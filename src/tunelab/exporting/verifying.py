@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from tunelab.core.artifact import MANIFEST, altered, pickles, read_manifest
 from tunelab.core.errors import ArtifactError, InputError, ModelError
 from tunelab.core.values import Artifact, BaseRef
 from tunelab.core.words import agreeing, counted
-from tunelab.models import bases, classifier, foreign, pretrained, weights
+from tunelab.models import bases, classifier, exported, foreign, pretrained, weights
 
 __all__ = [
     "Check",
@@ -49,15 +51,33 @@ def verify(
         else foreign.open_folder(directory, model=model)
     )
     unsafe = pickles(directory) if ours else []
+    if artifact.manifest["kind"] in exported.RUNTIMES:
+        return (*_safe_and_whole(artifact, unsafe, ours), _graph_readable(artifact))
     readable = _readable(artifact)
     return (
-        _checked_artifact(
-            "pickles", [f"{p} can run code when it is read: remove it" for p in unsafe], "none"
-        ),
-        _checksums(artifact, ours),
+        *_safe_and_whole(artifact, unsafe, ours),
         _checked_artifact("tensors readable", readable, "all safetensors files are whole"),
         *(_against_base(artifact, trust_remote_code) if not readable else ()),
     )
+
+
+def _safe_and_whole(artifact: Artifact, unsafe: Sequence[str], ours: bool) -> Iterator[Check]:
+    faults = [f"{p} can run code when it is read: remove it" for p in unsafe]
+    yield _checked_artifact("pickles", faults, "none")
+    yield _checksums(artifact, ours)
+
+
+def _graph_readable(artifact: Artifact) -> Check:
+    """Whether the runtime of an export reads its graph, and scores a text with it."""
+    runtime = exported.RUNTIMES[artifact.manifest["kind"]]
+    faults = []
+    try:
+        scores = exported.open_exported(artifact).scores(["a text"])
+        if not np.isfinite(scores).all():
+            faults.append("its scores are no finite numbers")
+    except Exception as e:  # a runtime raises what it likes
+        faults.append((str(e).strip().splitlines() or [type(e).__name__])[0])
+    return _checked_artifact("graph readable", faults, f"{runtime} runs it")
 
 
 def _checked_artifact(name: str, faults: Sequence[str], fine: str) -> Check:

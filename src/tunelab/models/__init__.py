@@ -15,6 +15,7 @@ scoring       scoring fast
 many          several adapters in one pass
 classifier linear text_classifier   what is saved, opened and asked for labels
 foreign       what peft and transformers saved
+exported      a graph, run by onnxruntime or OpenVINO without torch
 
 May import: core, data, stats, kernels.
 """

@@ -152,7 +152,11 @@ def open_classifier(
             artifact,
             temperature,
         )
+    if kind in {"onnx", "openvino"}:
+        from tunelab.models import exported
+
+        return TextClassifier(exported.open_exported(artifact), artifact, temperature)
     raise ArtifactError(
-        f"{artifact.directory}: of the kind {kind!r}, expected model, adapter, svm or svm-tfidf. "
-        "It was written by a newer tunelab: update."
+        f"{artifact.directory}: of the kind {kind!r}, expected model, adapter, svm, svm-tfidf, "
+        "onnx or openvino. It was written by a newer tunelab: update."
     )

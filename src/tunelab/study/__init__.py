@@ -4,6 +4,7 @@ file reading resolve spec space   a study file and flags -> a checked `StudySpec
 executors/    where trials run
 trial         one trial: data -> method -> predictions -> scores -> folder
 folding final   all rows tested, a part with each seed; the classifier that is trained on all
+known_rows    what a saved classifier was trained on
 trackers      what is told to wandb and its like
 
 `Plan` is what is meant, `Progress` what is on disk, `Schedule` what runs when. May import: the

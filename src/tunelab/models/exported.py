@@ -1,0 +1,260 @@
+"""A classifier as a graph that onnxruntime or OpenVINO runs: no torch, transformers or peft.
+
+`exporting` writes such folders. `python -m tunelab.models.exported FOLDER` scores a JSON list of
+texts from standard input, and writes the scores to standard output as a .npy file.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunelab.core.artifact import MANIFEST, check_labels, read_manifest
+from tunelab.core.errors import ArtifactError
+from tunelab.core.values import Artifact, ScoreKind
+from tunelab.models.batches import encode, pad
+
+__all__ = [
+    "CONFIG",
+    "RUNTIMES",
+    "ExportedClassifier",
+    "Inputs",
+    "TermPart",
+    "input_batches",
+    "open_exported",
+    "open_graph",
+    "run_graph",
+    "terms_of",
+]
+
+Inputs = Mapping[str, NDArray[Any]]
+# The kinds of artifacts that are graphs, and the package that runs each.
+RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino"}
+_EXTRAS = {"onnx": "export", "openvino": "openvino"}
+# Texts of a batch at most, and their tokens; a processor is busy with fewer.
+_BATCH_TEXTS, _BATCH_TOKENS = 32, 4096
+TOKENIZER, VOCABULARY, CONFIG = "tokenizer.json", "vocabulary.json", "config.json"
+# A word as scikit-learn's vectorizers see one: two letters or digits and more.
+_TERM_WORD, _TERM_SPACES = re.compile(r"(?u)\b\w\w+\b"), re.compile(r"\s\s+")
+
+
+class TermPart(TypedDict):
+    """One vectorizer of a TF-IDF SVM, as vocabulary.json has it: what a feature is, and all terms
+    in the order of their numbers.
+    """
+
+    analyzer: str
+    ngram_range: list[int]
+    sublinear_tf: bool
+    terms: list[str]
+
+
+class FileTokenizer:
+    """An export's tokenizer.json, called as `batches.encode` calls transformers' tokenizers."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        from tokenizers import Tokenizer
+
+        self._tokenizer = Tokenizer.from_file(str(artifact.directory / TOKENIZER))
+        self._tokenizer.no_padding()
+        self.pad_token_id = int(artifact.manifest.get("pad_id", 0))
+
+    def __call__(
+        self, texts: list[str], *, max_length: int, **_: bool
+    ) -> dict[str, list[list[int]]]:
+        """Token ids of texts with special tokens, cut at `max_length`."""
+        self._tokenizer.enable_truncation(max_length)
+        return {"input_ids": [e.ids for e in self._tokenizer.encode_batch_fast(texts)]}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExportedClassifier:
+    """`read` makes a graph's inputs of texts, in batches with their row numbers; `run` computes
+    their logits.
+    """
+
+    artifact: Artifact
+    label_names: tuple[str, ...]
+    read: Callable[[Sequence[str]], Iterator[tuple[NDArray[np.int64], Inputs]]]
+    run: Callable[[Inputs], NDArray[np.float32]]
+    score_kind: ScoreKind = "logit"
+
+    @property
+    def tokenizer(self) -> FileTokenizer:
+        """What cuts texts into tokens; a TF-IDF SVM has none, and reads texts whole."""
+        return FileTokenizer(self.artifact)
+
+    def scores(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Logits (n, n_classes)."""
+        out = np.empty((len(texts), len(self.label_names)))
+        for rows, inputs in self.read(texts):
+            out[rows] = self.run(inputs)
+        return out
+
+    def save(self, directory: Path) -> None:
+        """Copy the folder: its files and its manifest."""
+        for name in (*self.artifact.manifest["files"], MANIFEST):
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(self.artifact.directory / name, directory / name)
+
+
+def open_exported(artifact: Artifact) -> ExportedClassifier:
+    """Load what `exporting` wrote. Raises ArtifactError where its runtime is not installed."""
+    graph = artifact.directory / str(artifact.manifest.get("graph"))
+    if not graph.is_file():
+        raise ArtifactError(
+            f"{artifact.directory}: expected the graph that {MANIFEST} names, {graph.name}; found "
+            "none. Copy the whole folder, or export again."
+        )
+    return open_graph(artifact, run_graph(graph, artifact.manifest["kind"]))
+
+
+def open_graph(
+    artifact: Artifact, run: Callable[[Inputs], NDArray[np.float32]]
+) -> ExportedClassifier:
+    """A classifier of the folder's texts to inputs, and of any graph."""
+    config = json.loads((artifact.directory / CONFIG).read_text(encoding="utf-8"))
+    names = check_labels(artifact, len(config["id2label"]))
+    return ExportedClassifier(artifact, names, input_batches(artifact), run)
+
+
+# --- graphs ---------------------------------------------------------------------------------
+
+
+def run_graph(graph: Path, kind: str, threads: int | None = None) -> Any:
+    """What computes a graph's logits, (inputs by name) -> (b, n_classes); `kind` as in RUNTIMES.
+
+    `threads`: None for as many as OMP_NUM_THREADS says, else as the runtime likes.
+    """
+    threads = threads or int(os.environ.get("OMP_NUM_THREADS") or 0)
+    try:
+        return {"onnx": _onnxruntime, "openvino": _openvino}[kind](graph, threads)
+    except ImportError as e:
+        raise ArtifactError(
+            f"{graph}: is run by {RUNTIMES[kind]}, which is not installed. Install it: "
+            f"pip install 'tunelab[{_EXTRAS[kind]}]'"
+        ) from e
+
+
+def _onnxruntime(graph: Path, threads: int) -> Callable[[Inputs], NDArray[np.float32]]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as e:  # onnxruntime's own errors have no common root but this
+        raise ArtifactError(
+            f"{graph}: onnxruntime {onnxruntime.__version__} cannot read it "
+            f"({str(e).strip().splitlines()[0]}). Update onnxruntime, or export again."
+        ) from e
+    return lambda inputs: np.asarray(session.run(None, dict(inputs))[0])
+
+
+def _openvino(graph: Path, threads: int) -> Callable[[Inputs], NDArray[np.float32]]:
+    import openvino
+
+    # Left to itself it computes in bfloat16 where the processor has it: other scores.
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    if threads:
+        options["INFERENCE_NUM_THREADS"] = str(threads)
+    compiled = openvino.Core().compile_model(graph, "CPU", options)
+    return lambda inputs: np.array(compiled(dict(inputs))[0])
+
+
+# --- texts to inputs ------------------------------------------------------------------------
+
+
+def input_batches(artifact: Artifact) -> Any:
+    """What makes inputs of texts in batches: tokens, or the terms of a TF-IDF SVM."""
+    directory, manifest = artifact.directory, artifact.manifest
+    if (directory / VOCABULARY).is_file():
+        parts = json.loads((directory / VOCABULARY).read_text(encoding="utf-8"))
+        known = [{term: i for i, term in enumerate(part["terms"])} for part in parts]
+        return lambda texts: _term_batches(parts, known, texts)
+    tokenizer = FileTokenizer(artifact)
+    apart = bool(manifest.get("one_length"))
+
+    def read(texts: Sequence[str]) -> Iterator[tuple[NDArray[np.int64], Inputs]]:
+        encoded = encode(tokenizer, texts, int(manifest["max_length"]))
+        for rows in _like_lengths(encoded.lengths, apart):
+            batch = pad(encoded, rows, tokenizer.pad_token_id)
+            yield rows, {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+
+    return read
+
+
+def _like_lengths(lengths: NDArray[np.int64], apart: bool) -> Iterator[NDArray[np.int64]]:
+    """Row numbers in batches, shortest first; `apart`: of one length each."""
+    order = np.argsort(lengths, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1) if apart else [order]
+    for group in groups:
+        start = 0
+        while start < len(group):
+            # The last of a batch is its longest.
+            room = np.arange(1, _BATCH_TEXTS + 1)[: len(group) - start]
+            fits = room * lengths[group[start : start + _BATCH_TEXTS]] <= _BATCH_TOKENS
+            many = max(1, int(fits.sum()))
+            yield group[start : start + many]
+            start += many
+
+
+def _term_batches(
+    parts: Sequence[TermPart], known: Sequence[Mapping[str, int]], texts: Sequence[str]
+) -> Iterator[tuple[NDArray[np.int64], Inputs]]:
+    for start in range(0, len(texts), _BATCH_TEXTS):
+        some = texts[start : start + _BATCH_TEXTS]
+        inputs: dict[str, NDArray[Any]] = {}
+        for k, (part, numbers) in enumerate(zip(parts, known, strict=True)):
+            counts = [Counter(t for t in terms_of(part, x) if t in numbers) for x in some]
+            width = max(1, *map(len, counts))
+            ids = np.zeros((len(some), width), np.int64)
+            times = np.zeros((len(some), width), np.float32)
+            for row, found_terms in enumerate(counts):
+                n = len(found_terms)
+                ids[row, :n] = [numbers[t] for t in found_terms]
+                times[row, :n] = list(found_terms.values())
+            inputs |= {f"term_ids_{k}": ids, f"term_counts_{k}": times}
+        yield np.arange(start, start + len(some)), inputs
+
+
+def terms_of(part: TermPart, text: str) -> Iterator[str]:
+    """The n-grams of a text as scikit-learn's vectorizers count them, unknown ones too."""
+    text, (least, most) = text.lower(), part["ngram_range"]
+    if part["analyzer"] == "word":
+        words = _TERM_WORD.findall(text)
+        for n in range(least, most + 1):
+            yield from (" ".join(words[i : i + n]) for i in range(len(words) - n + 1))
+        return
+    for word in _TERM_SPACES.sub(" ", text).split():
+        padded = f" {word} "
+        for n in range(least, most + 1):
+            yield from (padded[i : i + n] for i in range(max(1, len(padded) - n + 1)))
+            if len(padded) <= n:  # a short word counts once
+                break
+
+
+def _main() -> None:
+    artifact = read_manifest(Path(sys.argv[1]))
+    scores = open_exported(artifact).scores(json.load(sys.stdin))
+    assert not {"torch", "transformers", "peft"} & set(sys.modules)  # noqa: S101
+    buffer = io.BytesIO()
+    np.save(buffer, scores)
+    sys.stdout.buffer.write(buffer.getvalue())
+
+
+if __name__ == "__main__":
+    _main()
