@@ -93,7 +93,8 @@ def test_says_before_what_will_run_and_after_how_it_went(made: tuple[Path, Said]
     assert "'text' (guessed)" in before
     assert "no test part: 24 of 160 rows split off" in before
     assert "exact duplicates: none" in before
-    assert re.search(r"8 to run: (about|between) ", before)
+    # svm-tfidf's second seed is a copy of its first: no seed changes it.
+    assert re.search(r"7 to run, 1 that a run with another seed serves too: \w+ ", before)
     assert sum(line.startswith("done") for line in said.faults) == 8
     assert all(name in after for name in METHODS)
     assert f"Report: {folder / 'report.html'}" in after
@@ -727,4 +728,5 @@ def test_the_table_fits_the_terminal(study_dir: Path, columns: int) -> None:
     # Neither a heading nor a name is cut, and every block of columns says whose it is.
     words = {word for line in lines for word in line.split()}
     assert {"Validation", "accuracy,", "Training", "Latency", "svm-tfidf"} <= words
-    assert sum(line.startswith("Method") for line in lines) == {40: 8, 80: 3, 200: 1}[columns]
+    blocks = sum(line.startswith("Method") for line in lines)
+    assert blocks in {40: (7, 8), 80: (3,), 200: (1,)}[columns]  # as wide as the figures are
