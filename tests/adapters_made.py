@@ -18,8 +18,13 @@ TARGETS = ("query", "value", "intermediate.dense")
 
 def lora_config(**more: Any) -> LoraConfig:
     """LoRA of rank 4 on some layers of a BERT; `more` is peft's."""
-    settings: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": list(TARGETS), **more}
-    return LoraConfig(task_type=TaskType.SEQ_CLS, modules_to_save=["classifier"], **settings)
+    settings: dict[str, Any] = {
+        "r": 4,
+        "lora_alpha": 8,
+        "target_modules": list(TARGETS),
+        "modules_to_save": ["classifier"],
+    }
+    return LoraConfig(task_type=TaskType.SEQ_CLS, **(settings | more))
 
 
 def make_adapter(

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,12 +65,3 @@ def _address(process: subprocess.Popen[str], log: Path) -> str:
             assert address, f"{line!r} {log.read_text('utf-8')}"
             return address[0]
     raise AssertionError(f"no server after two minutes: {log.read_text('utf-8')}")
-
-
-def run_node(folder: Path, script: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    """Run a script of Node's in a folder with its packages."""
-    command: Sequence[str] = ["node", str(folder / script.name), *args]
-    (folder / script.name).write_text(script.read_text("utf-8"), encoding="utf-8")
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=120, check=False
-    )

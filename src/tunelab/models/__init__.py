@@ -10,7 +10,8 @@ pretrained parts   encoders and heads, loaded; what is in them
 batches tokens embeddings frozen   texts in tokens, vectors and states, cached by content
 packed        training without padding
 scoring       scoring fast
-many          several adapters in one pass
+many          several adapters in one pass, trained
+shared_row    many adapters in one batch, scored
 classifier linear text_classifier   what is saved, opened and asked for labels
 foreign       what peft and transformers saved
 

@@ -17,8 +17,11 @@ from tunelab.models import anatomy, packed_modules
 from tunelab.models.family import Anatomy, Family
 
 __all__ = [
+    "Apply",
     "Encoder",
     "Format",
+    "Joined",
+    "Layer",
     "NotAsShippedError",
     "layers_of",
 ]
@@ -60,7 +63,7 @@ class _First:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Joined:
+class Joined:
     """Attention whose queries, keys and values are one product; `first` in the last layer."""
 
     heads: int
@@ -91,7 +94,7 @@ class _Apart:
     def __call__(
         self, x: torch.Tensor, lengths: torch.Tensor | None, first_only: bool
     ) -> torch.Tensor:
-        """As `_Joined`."""
+        """As `Joined`."""
         b, n, width = x.shape
         flat = x.reshape(b * n, width)
         q = self.query(x[:, 0] if first_only else flat).view(b, -1, width)
@@ -100,13 +103,13 @@ class _Apart:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Layer:
+class Layer:
     """One encoder layer: LN(x + O(attention)), then LN(x + down(act(up(x)))) (Vaswani et al. 2017).
 
     All but attention map (tokens, width) to (tokens, width).
     """
 
-    attention: _Joined | _Apart
+    attention: Joined | _Apart
     out: Apply
     norm: ScoringNorm
     up: Apply
@@ -156,7 +159,7 @@ class Format:
                 layer.weight.data = weight.new_empty(0)
         return laid
 
-    def used(self, layers: Sequence[_Layer]) -> str:
+    def used(self, layers: Sequence[Layer]) -> str:
         """In words, for the record."""
         parts = [x for m in layers for x in (m.out, m.up, m.down)]
         on_tiles = any(isinstance(x, Product) and x.in_two_parts for x in parts)
@@ -205,16 +208,16 @@ def _norm(module: Any) -> ScoringNorm:
     return lambda y, x: norms.added_norm(y, x, weight, bias, module.eps)
 
 
-def _layer(form: Format, parts: anatomy.LayerParts, *, last: bool) -> _Layer:
+def _layer(form: Format, parts: anatomy.LayerParts, *, last: bool) -> Layer:
     """`last`: no layer comes after it."""
     qkv, attention = parts.attention, None
     if all(type(m) is nn.Linear for m in qkv):
         first = _First(parts.heads, *qkv[1:]) if last else None  # before their weights are taken
-        attention = _Joined(parts.heads, _joined(qkv, form), first)
+        attention = Joined(parts.heads, _joined(qkv, form), first)
     wide, activation = _linear(parts.wide, form), parts.activation
     if isinstance(wide, Product) and packed_modules.is_gelu(activation):
         wide, activation = replace(wide, gelu=True), nn.Identity()
-    return _Layer(
+    return Layer(
         attention or _Apart(parts.heads, *(_linear(m, form) for m in qkv)),
         _linear(parts.mixed, form),
         _norm(parts.norm),
@@ -225,7 +228,7 @@ def _layer(form: Format, parts: anatomy.LayerParts, *, last: bool) -> _Layer:
     )
 
 
-def layers_of(encoder: Any, family: Family, form: Format) -> tuple[_Layer, ...]:
+def layers_of(encoder: Any, family: Family, form: Format) -> tuple[Layer, ...]:
     """From the lowest up; ALBERT's, which share their weights in groups, come several times."""
     names = family.anatomy.layer
     assert names is not None  # noqa: S101  it has fast scoring
@@ -266,7 +269,7 @@ class Encoder:
 
     model: Any
     anatomy: Anatomy
-    layers: tuple[_Layer, ...]
+    layers: tuple[Layer, ...]
     form: Format
 
     def __call__(

@@ -16,10 +16,12 @@ from tunelab.core.errors import ArtifactError, ConfigError, TunelabError
 from tunelab.core.values import BaseRef
 from tunelab.models import bases, classifier, foreign, text_classifier
 from tunelab.models.bases import Base
+from tunelab.models.classifier import TransformerClassifier
+from tunelab.models.shared_row import RowMember, SharedRow
 from tunelab.models.text_classifier import TextClassifier
 from tunelab.serve.adapter_set import share_weights
 from tunelab.serve.refusal import Refusal
-from tunelab.serve.served import Served, alone, temperature_of
+from tunelab.serve.served import Runner, Served, alone, temperature_of, together, token_reader
 
 __all__ = [
     "FIXED",
@@ -100,6 +102,7 @@ class Loader:
         self.trust_remote_code = trust_remote_code
         self._bases: dict[str, Base] = {}  # of adapters, by the hash of their weights
         self._shared: dict[str, dict[str, torch.Tensor]] = {}
+        self._rows: dict[tuple[str, int], tuple[SharedRow, Runner] | None] = {}
         self._alone = threading.Lock()
 
     def open(self, model: NamedFolder, *, on_known_bases: bool = False) -> Served:
@@ -111,7 +114,11 @@ class Loader:
         with self._alone:
             loaded = self._open(foreign.find_artifact(model.folder), on_known_bases)
             loaded = loaded.computing_in(self.precision)
+            member, row = self._in_a_row(loaded)
+        if member is None or row is None:
             reader, runner, precision = alone(loaded)
+        else:
+            reader, runner, precision = token_reader(loaded.classifier), *row
         manifest, own = loaded.artifact.manifest, loaded.classifier
         temperature, why_not = temperature_of(loaded)
         why_not = why_not.replace(str(loaded.artifact.directory), model.name)
@@ -128,6 +135,7 @@ class Loader:
             temperature=temperature,
             why_not=why_not,
             precision=precision,
+            member=member,
         )
 
     def open_below(self, root: Path | None, name: str, path: str) -> Served:
@@ -157,6 +165,24 @@ class Loader:
         if not own.quantization:
             share_weights(own.model, self._shared.setdefault(base.ref.sha256, {}))
         return TextClassifier(own, artifact)
+
+    def _in_a_row(
+        self, loaded: TextClassifier
+    ) -> tuple[RowMember | None, tuple[Runner, str] | None]:
+        """The place of an adapter beside others of its base, and what runs them; None: alone."""
+        own = loaded.classifier
+        adapter = isinstance(own, TransformerClassifier) and not own.quantization
+        if not adapter or loaded.artifact.manifest["kind"] != "adapter":
+            return None, None
+        key = (own.base.sha256, own.pad_id)
+        if key not in self._rows:
+            row = SharedRow.of(own.model, self.precision, own.pad_id)
+            self._rows[key] = None if row is None else (row, together(row))
+        known = self._rows[key]
+        if known is None:
+            return None, None
+        row, runner = known
+        return row.member(own.model, len(own.label_names)), (runner, row.precision)
 
     def _known_base(self, folder: Path) -> Base | None:
         """The base of an adapter, if it is in memory."""

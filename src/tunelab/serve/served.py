@@ -15,6 +15,7 @@ from tunelab.core.errors import ArtifactError
 from tunelab.core.values import ScoreKind
 from tunelab.models.batches import Encoded, encode
 from tunelab.models.classifier import TransformerClassifier
+from tunelab.models.shared_row import RowMember, SharedRow
 from tunelab.models.text_classifier import TextClassifier
 from tunelab.serve.refusal import Refusal
 from tunelab.stats import calibration, predictions
@@ -28,6 +29,8 @@ __all__ = [
     "Token",
     "TokenReader",
     "alone",
+    "together",
+    "token_reader",
     "temperature_of",
 ]
 
@@ -177,7 +180,7 @@ class Served:
 
     `base`: name of what an adapter stands on; None for others. `temperature`: what its scores are
     divided by where calibrated probabilities are asked for; None: there is none, and `why_not` says
-    why. `flagged`: labels for which moderation says that a text is flagged.
+    why. `member`: its place in the row that its runner computes.
     """
 
     name: str
@@ -191,6 +194,7 @@ class Served:
     temperature: float | None = None
     why_not: str = ""
     precision: str = "float32"
+    member: RowMember | None = None
 
     def probabilities(self, scores: Floats, calibrated: bool = False) -> Floats:
         """Probabilities (n, n_classes) of scores, as `tunelab predict` gives them."""
@@ -222,8 +226,26 @@ def alone(loaded: TextClassifier) -> tuple[Reader, Runner, str]:
             for _, items in asked
         ]
 
-    reader = TokenReader(own.tokenizer, own.max_length, own.model.config.vocab_size)
-    return reader, logits, prepared.precision
+    return token_reader(own), logits, prepared.precision
+
+
+def token_reader(own: TransformerClassifier) -> TokenReader:
+    """What reads for a transformer."""
+    return TokenReader(own.tokenizer, own.max_length, own.model.config.vocab_size)
+
+
+def together(row: SharedRow) -> Runner:
+    """What runs all adapters of a row: one batch, whoever asks."""
+
+    def logits(asked: Sequence[tuple[Served, Sequence[Item]]]) -> list[Floats]:
+        parts = [
+            (model.member, [np.asarray(i) for i in items])
+            for model, items in asked
+            if model.member is not None
+        ]
+        return row(parts)
+
+    return logits
 
 
 def temperature_of(loaded: TextClassifier) -> tuple[float | None, str]:
