@@ -19,6 +19,7 @@ from tunelab.models.family import Anatomy, Family
 __all__ = [
     "Apply",
     "Encoder",
+    "First",
     "Format",
     "Joined",
     "Layer",
@@ -33,7 +34,7 @@ ScoringNorm = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 # --- the layers -----------------------------------------------------------------------------
 
 
-class _First:
+class First:
     """Attention of each text's first token alone: no token's key or value has to be computed.
 
     q (K x + b) is (q K) x and something that softmax does not see, and the sum of a (V x + c) is
@@ -51,15 +52,28 @@ class _First:
         self, q: torch.Tensor, x: torch.Tensor, lengths: torch.Tensor | None
     ) -> torch.Tensor:
         """q (b, width), x (b, n, width) and `lengths` (b,) -> (b, width)."""
-        wide, heads = x.float(), len(self._keys)
-        asking = q.float().view(len(q), heads, -1).transpose(0, 1)
-        scores = torch.matmul(asking, self._keys).transpose(0, 1) @ wide.transpose(1, 2)
+        return self.given(self.read(self.asked(q), x, lengths)).flatten(1).to(x.dtype)
+
+    def asked(self, q: torch.Tensor) -> torch.Tensor:
+        """q K, by head: (b, heads, width)."""
+        asking = q.float().view(len(q), len(self._keys), -1).transpose(0, 1)
+        return torch.matmul(asking, self._keys).transpose(0, 1)
+
+    def read(
+        self, asked: torch.Tensor, x: torch.Tensor, lengths: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The sum of a x, by head: (b, heads, width)."""
+        wide = x.float()
+        scores = asked @ wide.transpose(1, 2)
         if lengths is not None:
             unseen = torch.arange(x.shape[1], device=x.device) >= lengths[:, None]
             scores = scores.masked_fill(unseen[:, None], float("-inf"))
-        read = (torch.softmax(scores, dim=-1) @ wide).transpose(0, 1)
-        out = torch.matmul(read, self._values.transpose(1, 2)).transpose(0, 1)
-        return (out.reshape(q.shape) + self._bias).to(x.dtype)
+        return torch.softmax(scores, dim=-1) @ wide
+
+    def given(self, read: torch.Tensor) -> torch.Tensor:
+        """V (sum of a x) + c, (b, heads, width of a head)."""
+        out = torch.matmul(read.transpose(0, 1), self._values.transpose(1, 2)).transpose(0, 1)
+        return (out.flatten(1) + self._bias).view(out.shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +82,7 @@ class Joined:
 
     heads: int
     qkv: _Plain | Product
-    first: _First | None
+    first: First | None
 
     def __call__(
         self, x: torch.Tensor, lengths: torch.Tensor | None, first_only: bool
@@ -212,7 +226,7 @@ def _layer(form: Format, parts: anatomy.LayerParts, *, last: bool) -> Layer:
     """`last`: no layer comes after it."""
     qkv, attention = parts.attention, None
     if all(type(m) is nn.Linear for m in qkv):
-        first = _First(parts.heads, *qkv[1:]) if last else None  # before their weights are taken
+        first = First(parts.heads, *qkv[1:]) if last else None  # before their weights are taken
         attention = Joined(parts.heads, _joined(qkv, form), first)
     wide, activation = _linear(parts.wide, form), parts.activation
     if isinstance(wide, Product) and packed_modules.is_gelu(activation):

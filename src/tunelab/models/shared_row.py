@@ -8,7 +8,7 @@ last layer only the rows go on that heads read, as in `scoring`, which this is b
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,9 +19,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from tunelab.kernels.attention import attention_of_batch
-from tunelab.kernels.dropout import Dropout
 from tunelab.kernels.layers import Product
-from tunelab.kernels.low_rank import low_rank
 from tunelab.models import anatomy, scoring
 from tunelab.models.batches import Batch, Encoded
 from tunelab.models.packed_modules import is_plain_lora
@@ -34,16 +32,16 @@ __all__ = [
 
 # A layer's linear parts, in the order of `anatomy.LayerParts`.
 _PARTS = ("query", "key", "value", "mixed", "wide", "narrow")
+_JOINED = "query, key and value"  # of one x: one product, as of the base
 _Place = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Thin:
-    """s x A^T B^T: A (r, i) and B (o, r) in float32 (Hu et al. 2021)."""
+    """x A^T B^T s (Hu et al. 2021): `down` is A^T (i, r), `up` is s B^T (r, o)."""
 
-    a: torch.Tensor
-    b: torch.Tensor
-    scale: float
+    down: torch.Tensor
+    up: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,18 +59,23 @@ class _Segments(threading.local):
     texts: int = 1
     own: tuple[tuple[int, int, Mapping[_Place, _Thin]], ...] = ()
 
-    def adds(self, *places: _Place) -> bool:
-        """Whether anything is added at one of these places."""
-        return any(place in thin for _, _, thin in self.own for place in places)
+    def adds(self, place: _Place) -> bool:
+        """Whether anything is added at a place."""
+        return any(place in thin for _, _, thin in self.own)
+
+    def at(self, place: _Place) -> Iterator[tuple[slice, _Thin]]:
+        """The texts to which something is added at a place, and what."""
+        for start, stop, thin in self.own:
+            t = thin.get(place)
+            if t is not None:
+                yield slice(start, stop), t
 
     def add(self, place: _Place, x: torch.Tensor, y: torch.Tensor) -> None:
         """Add to y (rows, o), in place, each adapter's product of its own rows of x (rows, i)."""
         each = len(x) // self.texts  # rows of a text: its tokens, or one
-        for start, stop, thin in self.own:
-            t = thin.get(place)
-            if t is not None:
-                some = slice(start * each, stop * each)
-                low_rank(x[some], t.a, t.b, y[some], t.scale, None, Dropout(0.0))
+        for texts, t in self.at(place):
+            some = slice(texts.start * each, texts.stop * each)
+            y[some].addmm_(x[some] @ t.down, t.up)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +107,7 @@ class _BesideGelu:
         x = x.contiguous()
         y = replace(self.base, gelu=False)(x)
         self.segments.add(self.place, x, y)
-        return functional.gelu(y)
+        return torch.ops.aten.gelu_(y)  # in place: y is ours
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,21 +123,38 @@ class _SharedAttention:
     ) -> torch.Tensor:
         """As `Joined`."""
         b, n, width = x.shape
-        query, key, value = ((self.block, part) for part in _PARTS[:3])
-        if first_only and not self.segments.adds(key, value):
-            assert self.base.first is not None  # noqa: S101  asked of the last layer alone
-            asking = x[:, 0].contiguous()
-            q = self.base.qkv.columns(0, width)(asking)
-            self.segments.add(query, asking, q)
-            return self.base.first(q, x, lengths)
+        if first_only:
+            return self._of_first(x, lengths)
         flat = x.reshape(b * n, width).contiguous()
         y = self.base.qkv(flat)
-        for i, place in enumerate((query, key, value)):
-            self.segments.add(place, flat, y[:, i * width : (i + 1) * width])
+        self.segments.add((self.block, _JOINED), flat, y)
         q, k, v = y.view(b, n, 3, width).unbind(2)
-        if first_only:
-            q = q[:, :1].contiguous()
         return attention_of_batch(q, k, v, self.base.heads, lengths).view(-1, width)
+
+    def _of_first(self, x: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+        """As `First`, of keys (K + s B A) x and values (V + s B A) x."""
+        first = self.base.first
+        assert first is not None  # noqa: S101  asked of the last layer alone
+        b, _, width = x.shape
+        heads = self.base.heads
+        asking = x[:, 0].contiguous()
+        q = self.base.qkv.columns(0, width)(asking)
+        self.segments.add((self.block, "query"), asking, q)
+        asked, by_head = first.asked(q), q.float().view(b, heads, -1)
+        for texts, t in self.segments.at((self.block, "key")):
+            low = torch.einsum("bhd,rhd->bhr", by_head[texts], _by_head(t.up, heads))
+            asked[texts] += (low * by_head.shape[2] ** -0.5) @ t.down.t().float()
+        read = first.read(asked, x, lengths)
+        given = first.given(read)
+        for texts, t in self.segments.at((self.block, "value")):
+            low = read[texts] @ t.down.float()
+            given[texts] += torch.einsum("bhr,rhd->bhd", low, _by_head(t.up, heads))
+        return given.flatten(1).to(x.dtype)
+
+
+def _by_head(up: torch.Tensor, heads: int) -> torch.Tensor:
+    """(r, width) -> (r, heads, width of a head), in float32."""
+    return up.float().view(len(up), heads, -1)
 
 
 def _with_adapters(layer: Layer, block: int, segments: _Segments) -> Layer | None:
@@ -191,7 +211,7 @@ class SharedRow:
         Judged by its scores too: what it gives here is what the model itself gives.
         """
         inner, bare = anatomy.classifier_in(model), self._encoder.model
-        encoder, thin = anatomy.encoder_in(inner), _thin_products(model)
+        encoder, thin = anatomy.encoder_in(inner), _thin_products(model, self._encoder.form.dtype)
         sizes = (anatomy.width_of(bare), anatomy.layers_in(bare))
         if thin is None or type(encoder) is not type(bare):
             return None
@@ -247,7 +267,7 @@ class SharedRow:
         return out
 
 
-def _thin_products(model: Any) -> dict[_Place, _Thin] | None:
+def _thin_products(model: Any, dtype: torch.dtype) -> dict[_Place, _Thin] | None:
     """An adapter's products by place; None where it has others than plain LoRA's, or elsewhere."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -267,9 +287,26 @@ def _thin_products(model: Any) -> dict[_Place, _Thin] | None:
                 continue
             known.add(id(module))
             name = module.active_adapters[0]
-            a, b = (m[name].weight.detach() for m in (module.lora_A, module.lora_B))
-            scale = float(module.scaling[name])
-            thin[i, part] = _Thin(a.float().contiguous(), b.float().contiguous(), scale)
+            a, b = (m[name].weight.detach().float() for m in (module.lora_A, module.lora_B))
+            up = b.t() * float(module.scaling[name])
+            thin[i, part] = _Thin(*(m.to(dtype).contiguous() for m in (a.t(), up)))
+        joined = _side_by_side([thin.get((i, part)) for part in _PARTS[:3]])
+        if joined is not None:
+            thin[i, _JOINED] = joined
     inside = (m for block in blocks for m in block.modules())
     strange = any(isinstance(m, BaseTunerLayer) and id(m) not in known for m in inside)
     return None if strange else thin
+
+
+def _side_by_side(parts: Sequence[_Thin | None]) -> _Thin | None:
+    """Products of one x whose results lie side by side, as one; None where there is none."""
+    present = [t for t in parts if t is not None]
+    if not present:
+        return None
+    width = present[0].up.shape[1]
+    up = [
+        functional.pad(t.up, (i * width, (len(parts) - 1 - i) * width))
+        for i, t in enumerate(parts)
+        if t is not None
+    ]
+    return _Thin(torch.cat([t.down for t in present], dim=1), torch.cat(up))
