@@ -28,9 +28,16 @@ def lora_config(**more: Any) -> LoraConfig:
 
 
 def make_adapter(
-    folder: Path, base: Path, labels: Sequence[str], seed: int, config: Any = None
+    folder: Path,
+    base: Path | str,
+    labels: Sequence[str],
+    seed: int,
+    config: Any = None,
+    *,
+    max_length: int = 32,
+    spread: float = 0.3,
 ) -> Path:
-    """Save an adapter on a base, with weights drawn by `seed`."""
+    """Save an adapter on a base, with weights of this standard deviation, drawn by `seed`."""
     resolved = bases.resolve(str(base))
     model, _ = pretrained.load_classifier(resolved, labels, seed)
     with pretrained.quiet():
@@ -39,11 +46,12 @@ def make_adapter(
     for name, p in wrapped.named_parameters():
         if p.requires_grad and "original_module" not in name:
             mean = 1.0 if "ia3" in name else 0.0
-            p.data.normal_(mean, 0.3, generator=generator)
+            p.data.normal_(mean, spread, generator=generator)
     wrapped.eval()
     folder.mkdir(parents=True)
     tokenizer = pretrained.load_tokenizer(resolved)
-    TransformerClassifier(wrapped, tokenizer, tuple(labels), resolved.ref, 32, 16).save(folder)
+    own = TransformerClassifier(wrapped, tokenizer, tuple(labels), resolved.ref, max_length, 16)
+    own.save(folder)
     return folder
 
 
