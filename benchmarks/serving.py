@@ -236,7 +236,7 @@ def swaps(folder: Path, sizes: Sizes) -> dict[str, object]:
     with served(stays, "--adapter-dir", str(folder)) as (url, _), ThreadPoolExecutor(9) as pool:
         clients = [pool.submit(client, k) for k in range(8)]
         with httpx.Client(timeout=120) as http:
-            for i in range(sizes.swaps):
+            for i in range(sizes.swaps // 2):
                 load = {"lora_name": "turn", "lora_path": turns[i % 2].name}
                 assert http.post(f"{url}/v1/load_lora_adapter", json=load).status_code == 200
                 gone = http.post(f"{url}/v1/unload_lora_adapter", json={"lora_name": "turn"})
