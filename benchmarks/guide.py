@@ -14,7 +14,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import click
 from pydantic import BaseModel
@@ -154,6 +154,8 @@ def _named(annotation: Any) -> str:
         return " or ".join(f"`{p}`" for p in parts)
     if origin in {types.UnionType} or str(origin) == "typing.Union":
         return " or ".join(_named(p) for p in parts)
+    if origin is Annotated:
+        return _named(parts[0])
     if origin in {list, tuple}:
         return f"list of {_named(parts[0])}"
     names = {str: "text", int: "whole number", float: "number", bool: "true or false",

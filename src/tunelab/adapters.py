@@ -8,7 +8,7 @@ both = adapters.AdapterSet("minilm", {"mood": "mood", "stars": "stars"})
 
 from __future__ import annotations
 
-from tunelab.export import (
+from tunelab.exporting import (
     COMBINATIONS,
     Change,
     Check,

@@ -49,6 +49,7 @@ SPOKEN = {
     "adapter": (
         "predict",
         "adapter",
+        "--raw",  # probabilities were raw then
         "--precision",
         "float32",
         "a lovely warm film",
@@ -86,7 +87,7 @@ def texts() -> list[str]:
 
 
 def probabilities(folder: str) -> list[list[float]]:
-    classifier = tunelab.load(folder).computing_in("float32")
+    classifier = tunelab.load(folder).raw().computing_in("float32")
     given: list[list[float]] = classifier.predict_proba(texts()).tolist()
     return given
 

@@ -28,6 +28,15 @@ def inspect_group() -> None:
     """Look at data or a model before training."""
 
 
+def _tokens_or_auto(_: click.Context, __: click.Parameter, value: str) -> int | str:
+    """A number of tokens from 4 on, or "auto"."""
+    if value == "auto":
+        return value
+    if not value.isdigit() or int(value) < 4:
+        raise click.BadParameter(f"expected auto or a whole number from 4, found {value!r}.")
+    return int(value)
+
+
 @inspect_group.command(
     "data",
     cls=FlagCommand,
@@ -41,7 +50,14 @@ def inspect_group() -> None:
     metavar="MODEL",
     help="Whose tokens are counted.",
 )
-@click.option("--max-length", type=click.IntRange(4), default=128, show_default=True)
+@click.option(
+    "--max-length",
+    default="auto",
+    show_default=True,
+    metavar="N|auto",
+    callback=_tokens_or_auto,
+    help="Which texts would be cut; auto: as `compare` cuts by itself.",
+)
 @click.option(
     "--test-on",
     "others",
@@ -52,7 +68,12 @@ def inspect_group() -> None:
 @data_flags
 @json_option
 def inspect_data(
-    source: str, model: str, max_length: int, others: tuple[str, ...], as_json: bool, **given: Any
+    source: str,
+    model: str,
+    max_length: int | str,
+    others: tuple[str, ...],
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Sizes, label balance, lengths in words and tokens, samples of each label; and the data gate:
     leaks and near duplicates, conflicting and doubtful labels, columns, words, marks, ids and
@@ -64,19 +85,20 @@ def inspect_data(
     from tunelab import data
     from tunelab.cli.terminal import print_data_card
     from tunelab.data.gate import leaks, values
-    from tunelab.models import bases, tokens
+    from tunelab.models import bases, lengths, tokens
 
     base = bases.resolve(model)
     dataset = data.load(_data_spec(source, **given))
     facts = data.describe(dataset)
-    lengths = tokens.token_lengths(dataset, base, max_length)
+    limit = lengths.limit_of(max_length, base, dataset.train.texts)
+    token_lengths = tokens.token_lengths(dataset, base, limit)
     gate = data.inspect(dataset)
     across = [f for o in others for f in leaks.against(dataset, data.load(_data_spec(o)))]
     if as_json:
         said = {"gate": values.gate_to_json(gate), "test_on": [asdict(f) for f in across]}
-        print_json({**facts, "tokens": lengths, **said})
+        print_json({**facts, "tokens": token_lengths, **said})
         return
-    print_data_card(facts, lengths)
+    print_data_card(facts, token_lengths)
     click.echo("\nData gate")
     for line in (*values.lines(gate), *(values.line(f) for f in across), *gate.notes):
         click.echo(f"  {line}")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunelab.cli.options import FOLDER, trust_option
+from tunelab.cli.options import FOLDER, moved_option, trust_option
 from tunelab.core.errors import InputError
-from tunelab.core.words import free_name
+from tunelab.core.words import counted, free_name
 
 if TYPE_CHECKING:
     from tunelab.data.texts import TextTable
@@ -32,11 +33,19 @@ __all__ = [
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @click.option("--file", type=FOLDER, help="Texts: CSV, TSV, JSON, Parquet, .txt.")
 @click.option(
-    "--output-file", type=FOLDER, help="Write the file's rows with label and probability added."
+    "--output-file",
+    type=FOLDER,
+    help="Write the file's rows with label and probability added (with --json: of every class).",
 )
 @click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed).")
+@click.option("--id-column", metavar="NAME", help="Column of rows' ids (else guessed).")
 @click.option("--encoding", default="utf-8", show_default=True, metavar="NAME")
-@click.option("--json", "as_json", is_flag=True, help="JSON lines with every class's probability.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="JSON lines with every class's probability; in an output file, a column for each class.",
+)
 @click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16"]),
@@ -46,25 +55,25 @@ __all__ = [
     "processor has matrix tiles; bfloat16: faster still, and rounds.",
 )
 @click.option(
-    "--calibrated",
+    "--raw",
     is_flag=True,
-    help="Divide scores by the temperature fitted on validation: same labels, truer probabilities.",
+    help="Probabilities as scores give them, without the temperature fitted on validation.",
 )
+@click.option(
+    "--calibrated", is_flag=True, help="Refuse a classifier for which no temperature was fitted."
+)
+@moved_option
 @trust_option
 def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     """Label texts with a trained classifier: a folder from `train`, a trial, or a study (its best).
 
-    A text of "-" reads lines from standard input. A file may be of any size: it is checked from end
-    to end first, then labelled some thousand rows at a time.
+    Probabilities are those at the temperature that was fitted on validation, where there is one;
+    labels are the same without. A text of "-" reads lines from standard input. A file may be of any
+    size: it is checked from end to end first, then labelled some thousand rows at a time.
     """
     file, output, as_json = given["file"], given["output_file"], given["as_json"]
-    if file is None and not texts:
-        raise InputError('No texts: give some, or --file. For example: tunelab predict out "good"')
-    if file is not None and texts:
-        raise InputError("Texts given twice: as arguments and as --file. Give one of them.")
-    if output is not None and file is None:
-        raise InputError("--output-file goes with --file: it is that file with labels added.")
-    from tunelab import api, data
+    _refuse_contradictions(texts, given)
+    from tunelab import data
     from tunelab.data import write
     from tunelab.data.texts import WINDOW_ROWS
 
@@ -75,35 +84,94 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
                 f"--output-file {output}: is the file of texts itself, which would be lost. "
                 "Choose another."
             )
-
     source = None
     if file is not None:
-        source = data.open_texts(file, given["text_column"], given["encoding"])
-    loaded = api.load(artifact, trust_remote_code=bool(given["trust_remote_code"]))
-    if given["calibrated"]:
-        loaded = loaded.calibrated()
-    classifier = loaded.computing_in(given["precision"])
+        source = data.open_texts(file, given["text_column"], given["encoding"], given["id_column"])
+    classifier = _loaded(artifact, given)
     for note in classifier.notes:
         click.echo(note, err=True)
+    seen = _TextsSeen(classifier)
     if source is not None and output is not None:
         write.write_windows(
             output,
-            (_with_predictions(window, classifier) for window in source.windows()),
-            lambda: (_with_predictions(window) for window in source.windows()),
+            (_with_predictions(window, as_json, classifier, seen) for window in source.windows()),
+            lambda: (_with_predictions(window, as_json, classifier) for window in source.windows()),
         )
-        click.echo(f"Labelled {source.rows:,} texts into {output}.", err=True)
-        _say_blank(source.blank)
-        return
-    if source is not None:
-        windows: Iterator[list[str]] = (window.texts for window in source.windows())
+        click.echo(f"Labelled {counted(source.rows, 'text')} into {output}.", err=True)
+    elif source is not None:
+        for window in source.windows():
+            named = as_json or given["id_column"] is not None
+            _say_labels(window.texts, window.ids if named else None, classifier, as_json)
+            seen.add(window.texts)
     else:
         lines = _lines_in(given["encoding"]) if texts == ("-",) else iter(texts)
-        windows = iter(lambda: list(itertools.islice(lines, WINDOW_ROWS)), [])
-    blank = 0
-    for some in windows:
-        _say_labels(some, classifier, as_json)
-        blank += sum(not text.strip() for text in some)
-    _say_blank(blank)
+        for some in iter(lambda: list(itertools.islice(lines, WINDOW_ROWS)), []):
+            _say_labels(some, None, classifier, as_json)
+            seen.add(some)
+    seen.say()
+
+
+def _refuse_contradictions(texts: Sequence[str], given: Mapping[str, object]) -> None:
+    """Raise InputError where what was given does not fit together."""
+    file = given["file"]
+    if file is None and not texts:
+        raise InputError('No texts: give some, or --file. For example: tunelab predict out "good"')
+    if file is not None and texts:
+        raise InputError("Texts given twice: as arguments and as --file. Give one of them.")
+    if given["output_file"] is not None and file is None:
+        raise InputError("--output-file goes with --file: it is that file with labels added.")
+    if given["id_column"] is not None and file is None:
+        raise InputError("--id-column goes with --file: it names one of its columns.")
+    if given["raw"] and given["calibrated"]:
+        raise InputError("--raw and --calibrated contradict each other. Give one of them.")
+
+
+def _loaded(artifact: Path, given: Mapping[str, object]) -> TextClassifier:
+    """The classifier, with the probabilities and the precision that were asked for."""
+    from tunelab import api
+
+    model = given["model"]
+    loaded = api.load(
+        artifact,
+        model=None if model is None else str(model),
+        trust_remote_code=bool(given["trust_remote_code"]),
+    )
+    if given["calibrated"]:
+        loaded = loaded.calibrated()
+    if given["raw"]:
+        loaded = loaded.raw()
+    return loaded.computing_in(str(given["precision"]))
+
+
+@dataclass(slots=True)
+class _TextsSeen:
+    """Counts what is to be said of all texts at the end: those without words, those cut."""
+
+    classifier: TextClassifier
+    texts: int = 0
+    blank: int = 0
+    cut: int = 0
+
+    def add(self, texts: list[str]) -> None:
+        """Count some more texts."""
+        self.texts += len(texts)
+        self.blank += sum(not text.strip() for text in texts)
+        self.cut += self.classifier.count_cut(texts)
+
+    def say(self) -> None:
+        """Blank texts keep their place and get a label too; of long ones a part was read."""
+        if self.blank:
+            many = "texts are blank: their labels mean"
+            one = "text is blank: its label means"
+            click.echo(f"{self.blank:,} {many if self.blank > 1 else one} nothing.", err=True)
+        if self.cut:
+            are = "is" if self.cut == 1 else "are"
+            click.echo(
+                f"{self.cut:,} of {counted(self.texts, 'text')} {are} longer than the "
+                f"{self.classifier.max_length:,} tokens that this classifier reads: what follows "
+                "was not read.",
+                err=True,
+            )
 
 
 def _lines_in(encoding: str) -> Iterator[str]:
@@ -122,43 +190,53 @@ def _lines_in(encoding: str) -> Iterator[str]:
             ) from None
 
 
-def _say_blank(blank: int) -> None:
-    """Blank texts keep their place and get a label too, which means nothing."""
-    if blank:
-        many = "texts are blank: their labels mean"
-        click.echo(
-            f"{blank:,} {many if blank > 1 else 'text is blank: its label means'} nothing.",
-            err=True,
-        )
-
-
-def _say_labels(texts: list[str], classifier: TextClassifier, as_json: bool) -> None:
-    for text, row in zip(texts, classifier.predict_proba(texts), strict=True):
+def _say_labels(
+    texts: list[str], ids: Sequence[object] | None, classifier: TextClassifier, as_json: bool
+) -> None:
+    """A line for each text: label, probability and text, or JSON with all probabilities; before
+    them the row's id, where `ids` has it.
+    """
+    names = classifier.label_names
+    for i, (text, row) in enumerate(zip(texts, classifier.predict_proba(texts), strict=True)):
         best = int(row.argmax())
-        label = classifier.label_names[best]
         if as_json:
-            each = {n: round(float(v), 6) for n, v in zip(classifier.label_names, row, strict=True)}
-            click.echo(
-                json.dumps(
-                    {"text": text, "label": label, "probabilities": each}, ensure_ascii=False
-                )
-            )
+            each = {n: _six_digits(v) for n, v in zip(names, row, strict=True)}
+            named = {} if ids is None else {"id": ids[i]}
+            said = {**named, "text": text, "label": names[best], "probabilities": each}
+            click.echo(json.dumps(said, ensure_ascii=False, default=str))
         else:
-            said, plain = (" ".join(x.split()) for x in (label, text))
-            click.echo(f"{said}\t{round(float(row[best]), 6):.3f}\t{plain}")
+            label, plain = (" ".join(x.split()) for x in (names[best], text))
+            name = "" if ids is None else f"{' '.join(str(ids[i]).split())}\t"
+            click.echo(f"{name}{label}\t{_six_digits(row[best]):.3f}\t{plain}")
 
 
 def _with_predictions(
-    window: TextTable, classifier: TextClassifier | None = None
+    window: TextTable,
+    every_class: bool,
+    classifier: TextClassifier,
+    seen: _TextsSeen | None = None,
 ) -> dict[str, list[Any]]:
-    """A window's columns with label and probability added; without a classifier, of their types."""
-    labels, top = [""] * len(window.texts), [0.0] * len(window.texts)
-    if classifier is not None:
+    """A window's columns with label and probability added, and with that of `every_class`.
+
+    Without `seen`, which is told of its texts, nothing is computed: columns of the same types.
+    """
+    names, n = classifier.label_names, len(window.texts)
+    labels, top, each = [""] * n, [0.0] * n, [[0.0] * n for _ in names]
+    if seen is not None:
         probabilities = classifier.predict_proba(window.texts)
         best = probabilities.argmax(axis=1)
-        labels = [classifier.label_names[k] for k in best]
-        top = [round(float(p[k]), 6) for p, k in zip(probabilities, best, strict=True)]
+        labels = [names[k] for k in best]
+        top = [_six_digits(p[k]) for p, k in zip(probabilities, best, strict=True)]
+        each = [[_six_digits(v) for v in column] for column in probabilities.T]
+        seen.add(window.texts)
     columns = dict(window.columns)
     columns[free_name("predicted_label", columns, "{}_{}")] = labels
     columns[free_name("probability", columns, "{}_{}")] = top
+    if every_class:
+        for name, column in zip(names, each, strict=True):
+            columns[free_name(f"probability_{name}", columns, "{}_{}")] = column
     return columns
+
+
+def _six_digits(value: float) -> float:
+    return round(float(value), 6)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from tunelab.cli.options import FOLDER, json_option, print_json, trust_option
+from tunelab.cli.options import FOLDER, json_option, moved_option, print_json, trust_option
 from tunelab.core.errors import InputError
 
 __all__ = [
@@ -62,6 +62,7 @@ _key_option = click.option(
 @click.option("--payload-limit", type=click.IntRange(1), default=2_000_000, show_default=True,
               help="Bytes of a request.")  # fmt: skip
 @click.option("--log-texts", is_flag=True, help="Print each text with its label.")
+@moved_option
 @trust_option
 def serve_command(models: tuple[str, ...], **given: Any) -> None:
     """Serve trained classifiers over HTTP: folders from `train`, trials, studies (their best).
@@ -88,6 +89,7 @@ def serve_command(models: tuple[str, ...], **given: Any) -> None:
         flag=given["flag"],
         log_texts=given["log_texts"],
         precision=given["precision"],
+        base_at=given["model"],
         trust_remote_code=bool(given["trust_remote_code"]),
         limits=Limits(
             body=given["payload_limit"],

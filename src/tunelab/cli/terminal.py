@@ -120,6 +120,7 @@ def print_data_card(facts: DataCard, tokens: TokenLengths) -> None:
             ("Data", facts["name"]),
             ("Text column", facts["text_column"]),
             ("Label column", facts["label_column"]),
+            *[("Id column", name) for name in [facts.get("id_column")] if name],
             ("Fingerprint", facts["fingerprint"][:16]),
             *[("Note", n) for n in facts["notes"]],
         ]

@@ -35,6 +35,7 @@ class DataKeys(TypedDict):
     encoding: str
     on_bad_rows: str
     on_leak: str
+    id_column: NotRequired[str | None]
 
 
 class TuningKeys(TypedDict):
@@ -49,7 +50,8 @@ class StudySettings(TypedDict):
     """A resolved study: the content of study.yaml, in its order.
 
     `methods`: entries with a name, a label, `tune` and the method's settings. `trials`, `curve`:
-    ids of its trials, and of those on fewer rows. `sources`: where each value came from.
+    ids of its trials, and of those on fewer rows; `labels`: of those that ran under another one, by
+    id. `sources`: where each value came from.
     """
 
     tunelab: str
@@ -76,6 +78,7 @@ class StudySettings(TypedDict):
     sources: Mapping[str, str]
     trials: list[str]
     curve: list[str]
+    labels: NotRequired[Mapping[str, str]]
 
 
 # --- data.json ------------------------------------------------------------------------------
@@ -146,6 +149,7 @@ class DataCard(TypedDict):
     fingerprint: str
     text_column: str
     label_column: str
+    id_column: NotRequired[str]
     label_names: list[str]
     sizes: dict[str, int]
     label_counts: dict[str, dict[str, int]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
@@ -61,6 +61,7 @@ class DataSpec:
     encoding: str = "utf-8"
     on_bad_rows: Literal["fail", "drop"] = "fail"
     on_leak: Literal["warn", "drop", "fail"] = "warn"
+    id_column: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,6 +107,7 @@ class Dataset:
     `fingerprint` is the SHA-256 (hex) of label names, ids, texts and labels of all parts.
     `notes` say, in plain words, everything that was decided for the user. `split_off` names the
     parts ("test", "validation") that the source did not have and that were taken from its train.
+    `id_column`: which of the splits' `columns` names the rows for the user, None where none does.
     """
 
     name: str
@@ -120,6 +122,7 @@ class Dataset:
     notes: tuple[str, ...]
     duplicates: Duplicates
     split_off: tuple[str, ...] = ()
+    id_column: str | None = None
 
     @property
     def parts(self) -> dict[str, Split]:
@@ -264,6 +267,13 @@ class TrialResult:
     reasons: Mapping[str, str] = field(default_factory=dict)
     provenance: Provenance = field(default_factory=Provenance)
     error: str | None = None
+
+    def called(self, label: str) -> TrialResult:
+        """The same of a method that is called so: names are no part of a trial's identity."""
+        if self.spec.method.label == label:
+            return self
+        method = replace(self.spec.method, label=label)
+        return replace(self, spec=replace(self.spec, method=method))
 
 
 class BaseKeys(TypedDict):

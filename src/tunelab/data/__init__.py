@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from tunelab.data.card import DataCard, DuplicateExample, LengthFigures, describe
 from tunelab.data.gate import Gate, inspect
-from tunelab.data.loading import OtherData, load, load_other
+from tunelab.data.loading import OtherData, load, load_every_row, load_other
 from tunelab.data.sources import SOURCES
 from tunelab.data.split import (
     all_rows,
@@ -38,6 +38,7 @@ __all__ = [
     "inspect",
     "least_of_a_class",
     "load",
+    "load_every_row",
     "load_other",
     "open_texts",
     "read_texts",

@@ -64,7 +64,7 @@ def describe(dataset: Dataset) -> DataCard:
     """The data card: facts for `inspect data`, the report and data.json."""
     names = dataset.label_names
     duplicates = dataset.duplicates
-    return {
+    card: DataCard = {
         "name": dataset.name,
         "revision": dataset.revision,
         "fingerprint": dataset.fingerprint,
@@ -94,6 +94,9 @@ def describe(dataset: Dataset) -> DataCard:
         "samples": {name: _sample_texts(dataset.train, i) for i, name in enumerate(names)},
         "notes": list(dataset.notes),
     }
+    if dataset.id_column is not None:
+        card["id_column"] = dataset.id_column
+    return card
 
 
 def _length_figures(lengths: Sequence[int]) -> LengthFigures:

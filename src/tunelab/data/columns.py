@@ -12,6 +12,7 @@ from tunelab.data.table import Table
 __all__ = [
     "TEXT_NAMES",
     "choose_columns",
+    "choose_id_column",
     "known_column",
     "looks_like_texts",
     "only_column",
@@ -50,6 +51,28 @@ LABEL_NAMES = (
     "intent",
     "emotion",
     "topic",
+)
+
+# Columns that name rows, where every row has a value of its own.
+ID_NAMES = (
+    "id",
+    "uid",
+    "uuid",
+    "guid",
+    "key",
+    "row_id",
+    "text_id",
+    "doc_id",
+    "document_id",
+    "review_id",
+    "comment_id",
+    "message_id",
+    "tweet_id",
+    "ticket_id",
+    "example_id",
+    "sample_id",
+    "record_id",
+    "idx",
 )
 
 
@@ -96,6 +119,28 @@ def choose_columns(
         f"label column: {label!r}{how[label == label_column]}"
     )
     return text, label, said
+
+
+def choose_id_column(
+    table: Table, id_column: str | None, taken: Sequence[str]
+) -> tuple[str | None, str]:
+    """The column that names rows for the user, None where there is none, and what is said of it.
+
+    What is not named is guessed: the first with a usual name and another value in each row. Raises
+    DataError for a name that is no column's.
+    """
+    if id_column is not None:
+        known_column(table, id_column, "--id-column")
+        return id_column, f"id column: {id_column!r}"
+    by_name = {
+        re.sub(r"[\s\-]+", "_", c.strip().lower()): c for c in table.columns if c not in taken
+    }
+    for name in ID_NAMES:
+        values = table.get(by_name[name]) if name in by_name else []
+        named = all(isinstance(v, str | int) and v != "" for v in values)
+        if values and named and len(set(values)) == len(values):
+            return by_name[name], f"id column: {by_name[name]!r} (guessed)"
+    return None, ""
 
 
 def known_column(table: Table, column: str, flag: str) -> None:

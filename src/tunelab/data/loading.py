@@ -9,11 +9,11 @@ import numpy as np
 
 from tunelab.core.errors import DataError
 from tunelab.core.values import Dataset, DataSpec, Split
-from tunelab.core.words import listed
+from tunelab.core.words import listed, rows_word
 from tunelab.data import duplicates
 from tunelab.data.card import count_duplicates, fingerprint_of
-from tunelab.data.columns import choose_columns
-from tunelab.data.labels import WHOLE_FLOAT, declared_names, encode_labels
+from tunelab.data.columns import choose_columns, choose_id_column
+from tunelab.data.labels import WHOLE_FLOAT, LabelledRows, declared_names, encode_labels
 from tunelab.data.rows import rows_of_part, without_unlabelled
 from tunelab.data.sources import SOURCES, source_kind
 from tunelab.data.split import subset_of_train, three_parts, train_without_leaks
@@ -21,6 +21,7 @@ from tunelab.data.split import subset_of_train, three_parts, train_without_leaks
 __all__ = [
     "OtherData",
     "load",
+    "load_every_row",
     "load_other",
 ]
 
@@ -48,7 +49,8 @@ def load(spec: DataSpec) -> Dataset:
     notes = list(source.notes)
     first = next(iter(source.parts.values()))[0]
     text_column, label_column, said = choose_columns(first, spec.text_column, spec.label_column)
-    notes.append(said)
+    id_column, named = choose_id_column(first, spec.id_column, (text_column, label_column))
+    notes.append("; ".join(filter(None, (said, named))))
 
     parts = {}
     for part, tables in source.parts.items():
@@ -74,6 +76,7 @@ def load(spec: DataSpec) -> Dataset:
         notes=tuple(notes),
         duplicates=count_duplicates(splits),
         split_off=split_off,
+        id_column=id_column,
     )
 
 
@@ -116,20 +119,12 @@ def load_other(spec: DataSpec, label_names: Sequence[str], train: Split | None =
     else:
         raise DataError(f"{source.name}: no labelled rows to score on.")
     notes.append(
-        f"scored on {'all' if part == 'all' else f'the {part} part'}: {len(rows.ids):,} rows"
+        f"scored on {'all' if part == 'all' else f'the {part} part'}: {rows_word(len(rows.ids))}"
     )
-    known = {name: i for i, name in enumerate(label_names)}
-    keys = [str(k) for k in rows.labels]
-    strange = sorted({k for k in keys if _known_label(k, known) not in known})
-    if strange:
-        raise DataError(
-            f"--test-on {source.name}: label {listed(strange)} is none of the training data's: "
-            f"{listed(list(label_names))}. Rename it, or leave its rows out."
-        )
-    labels = np.asarray([known[_known_label(k, known)] for k in keys], dtype=np.int64)
-    columns = {c: tuple(values) for c, values in rows.columns.items()}
-    split = Split(tuple(rows.ids), tuple(rows.texts), labels, columns)
-    domains = tuple(str(d) for d in columns["domain"]) if "domain" in columns else None
+    split = _labelled_split(f"--test-on {source.name}", rows, label_names, "the training data's")
+    domains = None
+    if "domain" in split.columns:
+        domains = tuple(str(d) for d in split.columns["domain"])
     digest = fingerprint_of(label_names, {"train": split, "validation": split, "test": split})
     seen = None
     if train is not None:
@@ -139,6 +134,49 @@ def load_other(spec: DataSpec, label_names: Sequence[str], train: Split | None =
             stand = f"{seen:,} of them stand, or nearly, in train too"
             notes.append(f"{stand}: what is scored there is partly memory")
     return OtherData(source.name, split, domains, digest, tuple(notes), seen)
+
+
+def load_every_row(spec: DataSpec, label_names: Sequence[str]) -> tuple[Split, tuple[str, ...]]:
+    """Read every labelled row of all parts of data to score on, and notes on what has no label.
+
+    Raises DataError where no row has a label, or a label is none of `label_names`.
+    """
+    source = SOURCES[source_kind(spec.source)](spec)
+    first = next(iter(source.parts.values()))[0]
+    text_column, label_column, said = choose_columns(first, spec.text_column, spec.label_column)
+    notes = [*source.notes, said]
+    scored_parts = []
+    for part, tables in source.parts.items():
+        rows = rows_of_part(part, tables, (text_column, label_column), spec, notes)
+        if rows is not None and (set(rows.labels) != {"-1"} or "-1" in label_names):
+            scored_parts.append(_labelled_split(source.name, rows, label_names, "the classifier's"))
+        else:
+            notes.append(f"the {part} part is unlabelled: not scored")
+    if not any(map(len, scored_parts)):
+        raise DataError(f"{source.name}: no labelled rows to score on.")
+    whole = Split(
+        tuple(i for s in scored_parts for i in s.ids),
+        tuple(t for s in scored_parts for t in s.texts),
+        np.concatenate([s.labels for s in scored_parts]),
+    )
+    return whole, tuple(notes)
+
+
+def _labelled_split(
+    where: str, rows: LabelledRows, label_names: Sequence[str], whose: str
+) -> Split:
+    """Rows with their labels as places in `label_names`. Raises DataError for a label of none."""
+    known = {name: i for i, name in enumerate(label_names)}
+    keys = [str(k) for k in rows.labels]
+    strange = sorted({k for k in keys if _known_label(k, known) not in known})
+    if strange:
+        raise DataError(
+            f"{where}: label {listed(strange)} is none of {whose}: "
+            f"{listed(list(label_names))}. Rename it, or leave its rows out."
+        )
+    labels = np.asarray([known[_known_label(k, known)] for k in keys], dtype=np.int64)
+    columns = {c: tuple(values) for c, values in rows.columns.items()}
+    return Split(tuple(rows.ids), tuple(rows.texts), labels, columns)
 
 
 def _known_label(key: str, known: Mapping[str, int]) -> str:

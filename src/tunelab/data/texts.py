@@ -11,6 +11,7 @@ from typing import Any
 from tunelab.core.errors import DataError
 from tunelab.data.columns import (
     TEXT_NAMES,
+    choose_id_column,
     known_column,
     looks_like_texts,
     only_column,
@@ -36,13 +37,15 @@ WINDOW_ROWS = 4096
 class TextTable:
     """Unlabelled rows: all their `columns` (n values each), and `texts` (n; blank is "").
 
-    `blank` counts the texts that are missing or only white space.
+    `blank` counts the texts that are missing or only white space. `ids`: what names the rows for
+    the user, None where no column does.
     """
 
     columns: dict[str, list[Any]]
     text_column: str
     texts: list[str]
     blank: int
+    ids: list[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,11 +61,12 @@ class TextFile:
     text_column: str
     rows: int
     blank: int
+    id_column: str | None = None
 
     def windows(self, size: int | None = WINDOW_ROWS) -> Iterator[TextTable]:
         """All rows in their order, at most `size` in memory at a time."""
         for table in _stream(self.path, self.options, size):
-            yield _text_table(table, self.columns, self.text_column)
+            yield _text_table(table, self.columns, self.text_column, self.id_column)
 
 
 # --- unlabelled files ----------------------------------------------------------
@@ -77,7 +81,12 @@ def read_texts(path: Path, text_column: str | None = None, encoding: str = "utf-
     return whole
 
 
-def open_texts(path: Path, text_column: str | None = None, encoding: str = "utf-8") -> TextFile:
+def open_texts(
+    path: Path,
+    text_column: str | None = None,
+    encoding: str = "utf-8",
+    id_column: str | None = None,
+) -> TextFile:
     """Go through such a file, a window of rows at a time: a TextFile to read again, in windows.
 
     Every fault of the file is found here. Raises DataError.
@@ -100,12 +109,13 @@ def open_texts(path: Path, text_column: str | None = None, encoding: str = "utf-
         column = head.columns[0]
     if column is None:
         column = only_column(head, [c for c in head.columns if looks_like_texts(head, c)], "text")
+    id_column, _ = choose_id_column(head, id_column, (column,))
     rows = blank = 0
     for table in _stream(path, options, WINDOW_ROWS):
         texts = texts_of_column(table, column)
         rows += len(texts)
         blank += sum(not t or t.isspace() for t in texts)
-    return TextFile(path, options, head.columns, column, rows, blank)
+    return TextFile(path, options, head.columns, column, rows, blank, id_column)
 
 
 def _stream(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:
@@ -118,6 +128,10 @@ def _stream(path: Path, options: ReadOptions, size: int | None) -> Iterator[Tabl
         yield table
 
 
-def _text_table(table: Table, columns: Sequence[str], text_column: str) -> TextTable:
+def _text_table(
+    table: Table, columns: Sequence[str], text_column: str, id_column: str | None
+) -> TextTable:
     texts = ["" if not t or t.isspace() else t for t in texts_of_column(table, text_column)]
-    return TextTable({c: table.get(c) for c in columns}, text_column, texts, texts.count(""))
+    values = {c: table.get(c) for c in columns}
+    ids = None if id_column is None else values[id_column]
+    return TextTable(values, text_column, texts, texts.count(""), ids)

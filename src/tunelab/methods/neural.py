@@ -7,7 +7,7 @@ Between the two somebody drives the training, alone or with others (`training.st
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,10 +19,9 @@ from tunelab.core.details import Details, Trained
 from tunelab.core.errors import TrialError
 from tunelab.core.values import Split
 from tunelab.methods.method import Adapt, Extras, Outcome, Task
-from tunelab.methods.settings import TrainingSettings
 from tunelab.methods.training import loop
 from tunelab.methods.training.engine import forward, scored_in
-from tunelab.models import bases, company, parts, pretrained, scoring, tokens
+from tunelab.models import bases, company, lengths, parts, pretrained, scoring, tokens
 from tunelab.models.bases import Quantization
 from tunelab.models.classifier import TransformerClassifier
 from tunelab.models.families import FAMILIES, head_modules
@@ -84,7 +83,11 @@ class PreparedTask:
 def prepare_by_gradient(task: Task, adapt: Adapt, extras: Extras) -> PreparedTask:
     """Load the base, adapt it, count, tokenize: all that comes before the first step."""
     assert task.base is not None  # noqa: S101  the row says needs_base
-    base, settings = task.base, task.settings
+    base = task.base
+    taken = getattr(task.settings, "num_virtual_tokens", 0)
+    limit = lengths.limit_of(task.settings.max_length, base, task.train.texts, taken)
+    settings = task.settings.model_copy(update={"max_length": limit})
+    task = replace(task, settings=settings)
     started_with = machine.resident_bytes()
     bases.check_length(base, settings.max_length)
     tokenizer: Any = pretrained.load_tokenizer(base)
@@ -100,7 +103,7 @@ def prepare_by_gradient(task: Task, adapt: Adapt, extras: Extras) -> PreparedTas
         # For whoever pads its texts elsewhere; here they are put side by side without it.
         rows_of: company.Rows = partial(forward, model.eval(), where=pretrained.device())
         tokenizer.padding_side = company.padding_side(model, rows_of)
-    texts = _tokenized(tokenizer, task.train, settings, base.runs_its_code)
+    texts = _tokenized(tokenizer, task.train, limit, base.runs_its_code)
     pad_id = int(tokenizer.pad_token_id)
     start = extras.prepare(model, texts.encoded, pad_id, settings) if extras.prepare else None
     counts: dict[str, int | None] = dict(parts.parameter_counts(model, head))
@@ -111,7 +114,7 @@ def prepare_by_gradient(task: Task, adapt: Adapt, extras: Extras) -> PreparedTas
         model,
         pad_id=pad_id,
         train=texts,
-        validation=_tokenized(tokenizer, task.validation, settings, base.runs_its_code),
+        validation=_tokenized(tokenizer, task.validation, limit, base.runs_its_code),
         settings=settings,
         seeds=task.seeds,
         on_step=task.on_step,
@@ -203,8 +206,6 @@ def _peak(above: int | None, held: int | None, started_with: int | None) -> int 
     return above + max(0, held - started_with)
 
 
-def _tokenized(
-    tokenizer: Any, split: Split, settings: TrainingSettings, own_code: bool
-) -> loop.TrainingData:
-    encoded = tokens.encoded(tokenizer, split.texts, settings.max_length, own_code)
+def _tokenized(tokenizer: Any, split: Split, max_length: int, own_code: bool) -> loop.TrainingData:
+    encoded = tokens.encoded(tokenizer, split.texts, max_length, own_code)
     return loop.TrainingData(encoded, split.labels, split.ids)

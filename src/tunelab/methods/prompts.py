@@ -96,7 +96,11 @@ def _prompt_sizes(a: Asked) -> dict[str, int]:
 def check_positions(base: Base, settings: Any) -> None:
     """Refuse a prompt that does not fit beside the longest text."""
     limit, virtual = base.max_positions, settings.num_virtual_tokens
-    if limit is not None and settings.max_length + virtual > limit:
+    if (
+        limit is not None
+        and settings.max_length != "auto"
+        and settings.max_length + virtual > limit
+    ):
         raise ModelError(
             f"max_length is {settings.max_length} and num_virtual_tokens {virtual}, but "
             f"{base.ref.name} has positions for {limit} tokens in all. "

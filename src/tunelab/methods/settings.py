@@ -7,18 +7,34 @@ config file, and a column of results.csv; adding a field here or in a method's o
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
     "ALIASES",
     "FROZEN_DROPOUT",
+    "BestEpochMetric",
     "EncoderSettings",
     "Settings",
     "TrainingSettings",
 ]
 
+
+# Metrics of the winning class or its rank; "loss" stands for those of probabilities.
+BestEpochMetric = Literal[
+    "accuracy",
+    "f1_macro",
+    "f1_weighted",
+    "precision_macro",
+    "precision_weighted",
+    "recall_macro",
+    "recall_weighted",
+    "balanced_accuracy",
+    "mcc",
+    "roc_auc",
+    "loss",
+]
 
 # Names that users bring from other tools. Accepted, translated, and said aloud.
 ALIASES = {
@@ -55,8 +71,10 @@ class Settings(BaseModel):
 class EncoderSettings(Settings):
     """Settings of every method that reads texts through a pretrained model."""
 
-    max_length: int = Field(
-        128, ge=4, le=1_000_000, description="longest text in tokens; the rest is cut"
+    max_length: Annotated[int, Field(ge=4, le=1_000_000)] | Literal["auto"] = Field(
+        "auto",
+        description="longest text in tokens, the rest is cut; auto: so many that 95% of training "
+        "texts are whole, from 128 on, for 5 times the time of 128 at most",
     )
     per_device_eval_batch_size: int = Field(
         64, ge=1, description="texts scored at a time; does not change scores"
@@ -96,8 +114,8 @@ class TrainingSettings(EncoderSettings):
     early_stopping_patience: int | None = Field(
         None, ge=1, description="stop after so many epochs without a better validation score"
     )
-    metric_for_best_model: Literal["accuracy", "f1_macro", "f1_weighted", "roc_auc", "loss"] = (
-        Field("accuracy", description="validation score that picks the best epoch")
+    metric_for_best_model: BestEpochMetric = Field(
+        "accuracy", description="validation score that picks the best epoch (the study's metric)"
     )
     engine: Literal["auto", "plain"] = Field(
         "auto", description="auto: packed where the model can, equal results; plain: never"

@@ -26,6 +26,7 @@ __all__ = [
     "METHODS",
     "SvmSettings",
     "TfidfSettings",
+    "in_dual_form",
 ]
 
 
@@ -96,16 +97,15 @@ def fit_embeddings(task: Task) -> Outcome:
     `train_seconds` counts what computing the training vectors takes, also when they come from the
     cache; then a sample of them is computed to know it.
     """
-    from tunelab.models import bases, embeddings
+    from tunelab.models import bases, embeddings, lengths
     from tunelab.models.linear import EmbeddingSvm
 
     assert task.base is not None  # noqa: S101  the row says needs_base
     s: SvmSettings = task.settings
-    embedder = embeddings.Embedder(task.base, s.pooling, s.max_length, s.per_device_eval_batch_size)
-    train = embeddings.cached(task.base, task.train.texts, s.pooling, s.max_length, embedder)
-    validation = embeddings.cached(
-        task.base, task.validation.texts, s.pooling, s.max_length, embedder
-    )
+    limit = lengths.limit_of(s.max_length, task.base, task.train.texts)
+    embedder = embeddings.Embedder(task.base, s.pooling, limit, s.per_device_eval_batch_size)
+    train = embeddings.cached(task.base, task.train.texts, s.pooling, limit, embedder)
+    validation = embeddings.cached(task.base, task.validation.texts, s.pooling, limit, embedder)
     started = time.perf_counter()
     vectors = train.vectors.astype(np.float64)
     mean, scale = vectors.mean(axis=0), vectors.std(axis=0)
@@ -116,7 +116,7 @@ def fit_embeddings(task: Task) -> Outcome:
     if train.from_cache:
         embedding = embeddings.seconds_now(embedder, task.train.texts)
     classifier = EmbeddingSvm(
-        embedder, planes, mean, scale, task.label_names, task.base.ref, s.pooling, s.max_length
+        embedder, planes, mean, scale, task.label_names, task.base.ref, s.pooling, limit
     )
     size = planes.weights.size + planes.offsets.size
     return Outcome(
@@ -183,7 +183,7 @@ def _best_planes(task: Task, train: Any, validation: Any) -> tuple[Any, Mapping[
     tried: list[dict[str, float | None]] = []
     fitted: list[Hyperplanes] = []
     for c in sorted(task.settings.c):
-        model = LinearSVC(C=c, dual="auto", random_state=task.seeds.init, max_iter=10_000)
+        model = LinearSVC(C=c, dual=in_dual_form(train.shape), random_state=0, max_iter=10_000)
         model.fit(train, task.train.labels)
         plain = Hyperplanes(*_one_vs_rest(model), temperature=1.0)
         temperature = _temperature(plain.logits(validation), task.validation.labels)
@@ -200,6 +200,17 @@ def _best_planes(task: Task, train: Any, validation: Any) -> tuple[Any, Mapping[
     best = max(range(len(tried)), key=lambda i: -math.inf if (v := values[i]) is None else sign * v)
     planes = fitted[best]
     return planes, {"tried": tried, "C": tried[best]["C"], "temperature": planes.temperature}
+
+
+def in_dual_form(shape: tuple[int, int]) -> bool:
+    """Whether (rows, features) are fitted faster in the dual form (benchmarks/svm.py).
+
+    About as many rows as twice the features can still be told apart without a fault (Cover 1965):
+    up to there the dual form converges at once, beyond it only slowly. Scikit-learn's own choice
+    changes at as many rows as features.
+    """
+    rows, features = shape
+    return rows < 2 * features
 
 
 def _one_vs_rest(model: Any) -> tuple[Floats, Floats]:
@@ -233,6 +244,7 @@ METHODS = (
         fit_tfidf,
         needs_base=False,
         by_metric=True,
+        chance=False,
         # n-grams of every length, twice; to count a word's takes as long as so many operations.
         costs=Costs(work_per_word=2e6, bytes_per_character=60.0),
     ),
@@ -242,6 +254,8 @@ METHODS = (
         SvmSettings,
         fit_embeddings,
         by_metric=True,
-        costs=Costs(work=2.0, once=True),
+        chance=False,
+        # A forward pass in float32; then fits for each C, one against the rest.
+        costs=Costs(work=3.5, once=True, fit_per_value=1.5e5),
     ),
 )

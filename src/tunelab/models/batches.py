@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 __all__ = [
     "Batch",
     "Encoded",
+    "count_longer",
     "encode",
     "eval_batches",
     "pad",
@@ -21,6 +22,7 @@ __all__ = [
 
 # Texts that are tokenized at a time: what a tokenizer says of a text is far larger than its ids.
 _TEXTS_AT_A_TIME = 256
+_SPECIAL_TOKENS = 8  # of one text, at most
 # Lengths are sorted within windows of so many batches: nearly no padding, still a random order.
 BATCHES_IN_SIGHT = 50
 
@@ -72,6 +74,13 @@ def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoded:
         nothing = [int(getattr(tokenizer, "pad_token_id", None) or 0)]
         ids += [np.asarray(r or nothing, dtype=np.int64) for r in rows]
     return Encoded(tuple(ids))
+
+
+def count_longer(tokenizer: Any, texts: Sequence[str], max_length: int) -> int:
+    """How many texts have more than `max_length` tokens, special ones included."""
+    # A token is a byte at least, but for the few special ones.
+    could_be = [t for t in texts if len(t.encode("utf-8")) + _SPECIAL_TOKENS > max_length]
+    return int((encode(tokenizer, could_be, max_length + 1).lengths > max_length).sum())
 
 
 def pad(encoded: Encoded, rows: NDArray[np.int64], pad_id: int) -> Batch:

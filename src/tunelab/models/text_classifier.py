@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.core.artifact import refuse_lacking
 from tunelab.core.errors import ArtifactError, DataError
 from tunelab.core.values import Artifact, Classifier
 from tunelab.core.words import check_unicode
@@ -26,8 +27,8 @@ __all__ = [
 class TextClassifier:
     """A loaded artifact: `predict` gives label names, `predict_proba` probabilities.
 
-    `temperature`: what scores are divided by before they become probabilities; None, as loaded:
-    they are taken as they are. No label changes.
+    `temperature`: what scores are divided by before they become probabilities: as loaded, the one
+    that was fitted on validation; None: they are taken as they are. No label changes.
     """
 
     classifier: Classifier
@@ -40,14 +41,22 @@ class TextClassifier:
         return self.classifier.label_names
 
     @property
+    def max_length(self) -> int | None:
+        """Tokens that are read of a text, the rest is cut; None where texts are read whole."""
+        return self.artifact.manifest.get("max_length")
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What had to be decided on loading, because the folder does not say it."""
         return tuple(self.artifact.manifest.get("notes", ()))
 
-    def calibrated(self) -> TextClassifier:
-        """The same classifier with the temperature that was fitted on its validation part.
+    def raw(self) -> TextClassifier:
+        """The same classifier with probabilities as its scores give them, without a temperature."""
+        return replace(self, temperature=None)
 
-        Raises ArtifactError where the artifact has none.
+    def calibrated(self) -> TextClassifier:
+        """The same classifier with the temperature that was fitted on its validation part, as it is
+        loaded where there is one. Raises ArtifactError where the artifact has none.
         """
         return replace(self, temperature=calibration.read_temperature(self.artifact))
 
@@ -74,6 +83,18 @@ class TextClassifier:
                 f"{' on a quantised base' if hasattr(own, 'precision') else ''}. Use auto."
             )
         return replace(self, classifier=replace(own, precision=precision))
+
+    def count_cut(self, texts: Sequence[str] | str) -> int:
+        """How many texts are longer than `max_length`, the tokens that are read of one; 0 where
+        texts are read whole.
+        """
+        limit = self.max_length
+        if limit is None:
+            return 0
+        from tunelab.models import batches
+
+        own: Any = self.classifier
+        return batches.count_longer(own.tokenizer, _checked(texts), limit)
 
     def predict_proba(self, texts: Sequence[str] | str) -> NDArray[np.float64]:
         """Probabilities (n, n_classes) of texts in their order; rows sum to one."""
@@ -105,24 +126,31 @@ def _checked(texts: Sequence[str] | str) -> list[str]:
     return texts
 
 
-def open_classifier(directory: Path | str, trust_remote_code: bool = False) -> TextClassifier:
+def open_classifier(
+    directory: Path | str, trust_remote_code: bool = False, model: str | None = None
+) -> TextClassifier:
     """Load the artifact in a folder (or in its `artifact` folder, for a trial's folder).
 
+    `model`: where its base lies now, if not where it was; its weights must be the same by hash.
     What plain peft or transformers saved is loaded too; `notes` then says what was decided.
     Raises ArtifactError where there is none, where a file or the base was altered, and where the
     model needs Python code of its own unless `trust_remote_code` allows it.
     """
-    artifact = foreign.open_folder(directory)
+    artifact = foreign.open_folder(directory, model=model)
+    refuse_lacking(artifact)
+    temperature = calibration.kept_temperature(artifact)
     kind = artifact.manifest["kind"]
     if kind in {"svm", "svm-tfidf"}:
         from tunelab.models import linear
 
-        return TextClassifier(linear.open_svm(artifact, trust_remote_code), artifact)
+        return TextClassifier(linear.open_svm(artifact, trust_remote_code), artifact, temperature)
     if kind in {"model", "adapter"}:
         from tunelab.models import classifier
 
         return TextClassifier(
-            classifier.open_transformer(artifact, trust_remote_code=trust_remote_code), artifact
+            classifier.open_transformer(artifact, trust_remote_code=trust_remote_code),
+            artifact,
+            temperature,
         )
     raise ArtifactError(
         f"{artifact.directory}: of the kind {kind!r}, expected model, adapter, svm or svm-tfidf. "

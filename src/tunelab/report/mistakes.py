@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.analysis import Summary
+from tunelab.analysis.predicted import names_of_rows
 from tunelab.core.study_folder import StudyRecord, read_rows
 from tunelab.core.values import Predictions
 from tunelab.report.evidence import Floats, by_method, common_rows, voice_of
@@ -43,7 +44,9 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class TextRow:
-    """A row of the scored part: its id, text, true class, and what each method says of it."""
+    """A row of the scored part: its id (the data's own where it has one), text, true class, and
+    what each method says of it.
+    """
 
     id: str
     text: str
@@ -97,9 +100,10 @@ def mistakes(
     if not len(candidates):
         return None
     order = _most_confident(wrong, _ranks(strength, wrong), candidates)
+    names = names_of_rows(record, read_rows(record.directory, split))
     shown = tuple(
         TextRow(
-            first.ids[i],
+            names.get(first.ids[i], first.ids[i]),
             _cut(texts[first.ids[i]]),
             int(first.labels[i]),
             tuple(

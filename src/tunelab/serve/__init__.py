@@ -5,5 +5,5 @@ refusal served engine loading   the engine without HTTP: models, a table of them
 listening keys   a server from its settings
 load_test   how many answers a second, and how long they take
 
-May import: core, data, stats, models, export.
+May import: core, data, stats, models, exporting.
 """

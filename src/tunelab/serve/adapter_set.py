@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from tunelab.core.errors import ArtifactError, suggest
-from tunelab.export.combining import base_words
-from tunelab.export.merging import Floats, cannot_merge, refuse_prompts
+from tunelab.exporting.combining import base_words
+from tunelab.exporting.merging import Floats, cannot_merge, refuse_prompts
 from tunelab.models import bases, classifier, foreign, pretrained
 from tunelab.models.classifier import TransformerClassifier
 from tunelab.models.names import without_peft
 from tunelab.models.text_classifier import TextClassifier
+from tunelab.stats import calibration
 
 __all__ = [
     "AdapterSet",
@@ -158,7 +159,8 @@ def _member(base: bases.Base, folder: Path | str, batch_size: int) -> TextClassi
             f"{artifact.directory}: trained on {base_words(artifact)}, but the base given is "
             f"{base.ref.name} ({base.ref.sha256[:12]}...). Give the base that it was trained on."
         )
-    return TextClassifier(classifier.load_on(base, artifact, batch_size), artifact)
+    loaded = classifier.load_on(base, artifact, batch_size)
+    return TextClassifier(loaded, artifact, calibration.kept_temperature(artifact))
 
 
 def _model_of(member: TextClassifier) -> Any:

@@ -65,7 +65,7 @@ class ScoredTexts:
     queued_seconds: float
     computed_seconds: float
 
-    def probabilities(self, calibrated: bool = False) -> Floats:
+    def probabilities(self, calibrated: bool | None = None) -> Floats:
         """Probabilities (n, n_classes)."""
         return self.model.probabilities(self.scores, calibrated)
 

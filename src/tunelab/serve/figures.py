@@ -17,7 +17,7 @@ __all__ = [
     "Figures",
 ]
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _TOKENS = (1, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 65_536)
 _COUNTS = ("te_request_count", "te_request_success", "te_request_failure", "te_predict_count")
 
@@ -32,13 +32,13 @@ class Figures:
         self._successes = self._counter("te_request_success", "Answered requests", "path")
         self._failures = self._counter("te_request_failure", "Refused or failed requests", "err")
         self._answered = self._counter("te_predict_count", "Texts answered")
-        self._duration = self._histogram("te_request_duration", "Seconds of a request", _SECONDS)
+        self._duration = self._histogram("te_request_duration", "Seconds of a request", _DURATIONS)
         self._length = self._histogram("te_request_input_length", "Tokens of a text", _TOKENS)
         self._inference = self._histogram(
-            "te_predict_inference_duration", "Seconds of computing", _SECONDS
+            "te_predict_inference_duration", "Seconds of computing", _DURATIONS
         )
         self._waited = self._histogram(
-            "te_predict_queue_duration", "Seconds in the queue", _SECONDS
+            "te_predict_queue_duration", "Seconds in the queue", _DURATIONS
         )
         self._batch_texts = self._histogram("te_batch_next_size", "Texts of a batch", _TOKENS)
         self._batch_tokens = self._histogram("te_batch_next_tokens", "Tokens of a batch", _TOKENS)

@@ -42,6 +42,7 @@ class ServerSettings:
     flag: tuple[str, ...] = ()
     log_texts: bool = False
     precision: str = "auto"
+    base_at: str | None = None
     trust_remote_code: bool = False
     limits: Limits = field(default_factory=Limits)
 
@@ -77,7 +78,11 @@ def make_service(models: Sequence[NamedFolder], settings: ServerSettings) -> Ser
     root = settings.adapter_dir
     if root is not None and not root.expanduser().is_dir():
         raise ConfigError(f"--adapter-dir {root}: there is no such folder.")
-    loader = Loader(settings.precision, trust_remote_code=settings.trust_remote_code)
+    loader = Loader(
+        settings.precision,
+        base_at=settings.base_at,
+        trust_remote_code=settings.trust_remote_code,
+    )
     served = [loader.open(model) for model in models]
     try:
         for model in served:
@@ -130,6 +135,9 @@ def run_server(
                 f"Set one: --api-key-file FILE, or {API_KEYS}.",
                 file=sys.stderr,
             )
+        for model in service.engine.table.models.values():
+            for note in model.notes:
+                print(f"{model.name}: {note}", file=sys.stderr)
         names = ", ".join(service.engine.table.models) or "no model yet"
         app = make_app(service, lambda: say(f"Serving {names} at {address}"))
         config = uvicorn.Config(

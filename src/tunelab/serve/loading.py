@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from tunelab.core.artifact import MANIFEST
+from tunelab.core.artifact import MANIFEST, refuse_lacking
 from tunelab.core.errors import ArtifactError, ConfigError, TunelabError
 from tunelab.core.values import BaseRef
 from tunelab.models import bases, classifier, foreign, text_classifier
@@ -21,7 +21,8 @@ from tunelab.models.shared_row import RowMember, SharedRow
 from tunelab.models.text_classifier import TextClassifier
 from tunelab.serve.adapter_set import share_weights
 from tunelab.serve.refusal import Refusal
-from tunelab.serve.served import Runner, Served, alone, temperature_of, together, token_reader
+from tunelab.serve.served import Runner, Served, alone, row_runner, token_reader, why_no_temperature
+from tunelab.stats import calibration
 
 __all__ = [
     "FIXED",
@@ -94,10 +95,18 @@ def below(root: Path | None, path: str) -> Path:
 class Loader:
     """Opens classifiers; those on one base share its weights. One folder at a time.
 
-    `precision`: what layers compute in (models.scoring.PRECISIONS).
+    `precision`: what layers compute in (models.scoring.PRECISIONS). `base_at`: where the base of
+    adapters lies now, if not where it was.
     """
 
-    def __init__(self, precision: str = "auto", *, trust_remote_code: bool = False) -> None:
+    def __init__(
+        self,
+        precision: str = "auto",
+        *,
+        base_at: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        self.base_at = base_at
         self.precision = precision
         self.trust_remote_code = trust_remote_code
         self._bases: dict[str, Base] = {}  # of adapters, by the hash of their weights
@@ -120,8 +129,7 @@ class Loader:
         else:
             reader, runner, precision = token_reader(loaded.classifier), *row
         manifest, own = loaded.artifact.manifest, loaded.classifier
-        temperature, why_not = temperature_of(loaded)
-        why_not = why_not.replace(str(loaded.artifact.directory), model.name)
+        why_not = why_no_temperature(loaded).replace(str(loaded.artifact.directory), model.name)
         base = manifest.get("base") if manifest["kind"] == "adapter" else None
         return Served(
             model.name,
@@ -132,10 +140,11 @@ class Loader:
             reader,
             runner,
             base=Path(base["name"]).name if base else None,  # not where it lies on this machine
-            temperature=temperature,
+            temperature=loaded.temperature,
             why_not=why_not,
             precision=precision,
             member=member,
+            notes=loaded.notes,
         )
 
     def open_below(self, root: Path | None, name: str, path: str) -> Served:
@@ -155,16 +164,18 @@ class Loader:
         if on_known_bases:
             self._refuse_strangers(folder, base)
         if not adapter:
-            return text_classifier.open_classifier(folder, self.trust_remote_code)
-        artifact = foreign.open_folder(folder, base)
+            place = self.base_at if foreign.needs_base(folder) else None
+            return text_classifier.open_classifier(folder, self.trust_remote_code, place)
+        artifact = foreign.open_folder(folder, base, model=None if base else self.base_at)
         if base is None:
             ref = BaseRef(**artifact.manifest["base"])
             base = bases.resolve_exactly(ref, folder, self.trust_remote_code)
+        refuse_lacking(artifact)
         own = classifier.load_on(base, artifact)
         self._bases[base.ref.sha256] = base
         if not own.quantization:
             share_weights(own.model, self._shared.setdefault(base.ref.sha256, {}))
-        return TextClassifier(own, artifact)
+        return TextClassifier(own, artifact, calibration.kept_temperature(artifact))
 
     def _in_a_row(
         self, loaded: TextClassifier
@@ -177,7 +188,7 @@ class Loader:
         key = (own.base.sha256, own.pad_id)
         if key not in self._rows:
             row = SharedRow.of(own.model, self.precision, own.pad_id)
-            self._rows[key] = None if row is None else (row, together(row))
+            self._rows[key] = None if row is None else (row, row_runner(row))
         known = self._rows[key]
         if known is None:
             return None, None
@@ -195,12 +206,7 @@ class Loader:
         return next(named, None)
 
     def _refuse_strangers(self, folder: Path, base: Base | None) -> None:
-        if base is not None:
-            return
-        kind = "adapter" if (folder / foreign.ADAPTER).is_file() else ""
-        if not kind:
-            kind = foreign.open_folder(folder).manifest["kind"]
-        if kind in {"adapter", "svm"}:
+        if base is None and foreign.needs_base(folder):
             known = ", ".join(b.ref.name for b in self._bases.values()) or "none"
             raise ArtifactError(
                 f"{folder.name}: needs a base that the server does not hold (it holds: {known}). "

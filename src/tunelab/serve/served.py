@@ -29,9 +29,9 @@ __all__ = [
     "Token",
     "TokenReader",
     "alone",
-    "together",
+    "row_runner",
     "token_reader",
-    "temperature_of",
+    "why_no_temperature",
 ]
 
 # A text as a classifier takes it: token ids (int64), or the text itself.
@@ -179,8 +179,9 @@ class Served:
     """A loaded classifier. Those that share a `runner` are computed together.
 
     `base`: name of what an adapter stands on; None for others. `temperature`: what its scores are
-    divided by where calibrated probabilities are asked for; None: there is none, and `why_not` says
-    why. `member`: its place in the row that its runner computes.
+    divided by before they become probabilities; None: there is none, and `why_not` says why.
+    `member`: its place in the row that its runner computes. `notes`: what had to be decided on
+    loading.
     """
 
     name: str
@@ -195,13 +196,16 @@ class Served:
     why_not: str = ""
     precision: str = "float32"
     member: RowMember | None = None
+    notes: tuple[str, ...] = ()
 
-    def probabilities(self, scores: Floats, calibrated: bool = False) -> Floats:
-        """Probabilities (n, n_classes) of scores, as `tunelab predict` gives them."""
-        if not calibrated:
-            return predictions.probabilities(scores, self.score_kind)
-        if self.temperature is None:
+    def probabilities(self, scores: Floats, calibrated: bool | None = None) -> Floats:
+        """Probabilities (n, n_classes) of scores, as `tunelab predict` gives them: at the model's
+        temperature where it has one. `calibrated`: False, without; True, refused without one.
+        """
+        if calibrated and self.temperature is None:
             raise Refusal("invalid", f"No calibrated probabilities: {self.why_not}")
+        if calibrated is False or self.temperature is None:
+            return predictions.probabilities(scores, self.score_kind)
         logits = calibration.logits_at_temperature(scores, self.score_kind, self.temperature)
         return predictions.probabilities(logits, "logit")
 
@@ -234,7 +238,7 @@ def token_reader(own: TransformerClassifier) -> TokenReader:
     return TokenReader(own.tokenizer, own.max_length, own.model.config.vocab_size)
 
 
-def together(row: SharedRow) -> Runner:
+def row_runner(row: SharedRow) -> Runner:
     """What runs all adapters of a row: one batch, whoever asks."""
 
     def logits(asked: Sequence[tuple[Served, Sequence[Item]]]) -> list[Floats]:
@@ -248,9 +252,10 @@ def together(row: SharedRow) -> Runner:
     return logits
 
 
-def temperature_of(loaded: TextClassifier) -> tuple[float | None, str]:
-    """The temperature of an artifact; where it has none, why."""
+def why_no_temperature(loaded: TextClassifier) -> str:
+    """Why an artifact has no temperature; empty where it has one."""
     try:
-        return calibration.read_temperature(loaded.artifact), ""
+        calibration.read_temperature(loaded.artifact)
     except ArtifactError as e:
-        return None, str(e)
+        return str(e)
+    return ""

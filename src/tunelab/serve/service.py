@@ -247,12 +247,14 @@ def status_of(
     return status, headers
 
 
-def wants_calibrated(request: Request) -> bool:
-    """Whether ?calibrated=1 is asked for. Raises Refusal for another value."""
-    said = request.query_params.get("calibrated", "0").lower()
-    if said not in {"0", "1", "true", "false"}:
+def wants_calibrated(request: Request) -> bool | None:
+    """What ?calibrated= asks for; None where it is not said. Raises Refusal for another value."""
+    said = request.query_params.get("calibrated")
+    if said is None:
+        return None
+    if said.lower() not in {"0", "1", "true", "false"}:
         raise Refusal("invalid", f"calibrated={said!r}: expected 1 or 0.")
-    return said in {"1", "true"}
+    return said.lower() in {"1", "true"}
 
 
 def ranked(labels: Sequence[str], row: Sequence[float]) -> list[dict[str, str | float]]:

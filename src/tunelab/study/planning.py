@@ -12,12 +12,14 @@ from tunelab import data
 from tunelab.core import study_folder
 from tunelab.core.errors import ConfigError
 from tunelab.core.plain import SettingValues
+from tunelab.core.text_lengths import TextLengths
 from tunelab.core.values import Dataset, Fold, MethodSpec, TrialSpec
+from tunelab.core.words import counted
 from tunelab.data import Gate, behaviour
 from tunelab.data.gate.values import gate_from_json
 from tunelab.methods import METHODS, check, notes
 from tunelab.models import bases
-from tunelab.study import folding, space, trackers
+from tunelab.study import folding, limits, space, trackers
 from tunelab.study.spec import MOST_TRIALS, StudySpec
 from tunelab.study.trial import make_spec
 
@@ -29,6 +31,7 @@ __all__ = [
     "grid_tries",
     "plan",
     "start_settings",
+    "trial_of",
     "tries_of",
 ]
 
@@ -42,9 +45,10 @@ class Plan:
 
     `gate` says what is wrong with the data; `sizes` are the learning curves' numbers of training
     rows, below all; `others` the data that every trained classifier is scored on too; `behaviour`
-    the cases of its behaviour tests, as they are kept, None where it has none. Where all rows are
-    tested in folds, `dataset` has the parts of the first fold, and `whole` is what folds are made
-    of; else it is the same.
+    the cases of its behaviour tests, as they are kept, None where it has none; `lengths` what the
+    methods' limits cut of the training texts, None where none reads them through a base. Where all
+    rows are tested in folds, `dataset` has the parts of the first fold, and `whole` is what folds
+    are made of; else it is the same.
     """
 
     spec: StudySpec
@@ -55,6 +59,7 @@ class Plan:
     sizes: tuple[int, ...] = ()
     others: tuple[data.OtherData, ...] = ()
     behaviour: Mapping[str, object] | None = None
+    lengths: TextLengths | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -76,13 +81,14 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
     count = count_trials(spec)
     if count > MOST_TRIALS and not yes:
         raise ConfigError(
-            f"This study has {count} trials ({len(spec.methods)} methods x {len(spec.seeds)} "
-            f"seeds), more than {MOST_TRIALS}. Make the grid smaller, or confirm with --yes."
+            f"This study has {counted(count, 'trial')} ({counted(len(spec.methods), 'method')} x "
+            f"{counted(len(spec.seeds), 'seed')}), more than {MOST_TRIALS}. Make the grid "
+            "smaller, or confirm with --yes."
         )
     trackers.require(spec.report_to)
     folder = spec.output_dir
     check_place(folder)
-    if folder.is_dir() and any(folder.iterdir()) and not study_folder.is_study(folder):
+    if folder.is_dir() and not study_folder.may_hold_study(folder) | study_folder.is_study(folder):
         raise ConfigError(
             f"{folder}: not empty, and not a study, so nothing is written into it. "
             "Choose another folder with --output-dir."
@@ -93,6 +99,7 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
     seen = dataset.train if spec.parts is None else data.tested_rows(whole)
     others = tuple(data.load_other(d, dataset.label_names, seen) for d in spec.test_on)
     base = bases.resolve(spec.model, spec.trust_remote_code) if spec.needs_base else None
+    spec, lengths = limits.with_limits(spec, base, seen.texts, dataset.fingerprint)
     if base:
         for m in _every_setting(spec):
             check(base, m)
@@ -102,7 +109,7 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
     said = (*said, *of_sizes)
     if base:
         said = (*notes(base, spec.methods, dataset.label_names), *said)
-    return Plan(spec, dataset, whole, base, gate, sizes, others, cases, said)
+    return Plan(spec, dataset, whole, base, gate, sizes, others, cases, lengths, said)
 
 
 def count_trials(spec: StudySpec) -> int:
@@ -142,12 +149,11 @@ def _known_or_new_gate(folder: Path, folds: Sequence[Dataset]) -> Gate:
     """What the data gate finds, in one division of the data or in every fold; read from the study
     where these data were looked at before.
     """
-    known = study_folder.read_extra(folder, "gate")
-    if known is not None and (known["fingerprint"], known.get("folds", 1)) == (
-        folds[0].fingerprint,
-        len(folds),
-    ):
-        return gate_from_json(known)
+    known = study_folder.known_extra(folder, "gate", lambda kept: (gate_from_json(kept), kept))
+    if known is not None:
+        gate, kept = known
+        if (gate.fingerprint, kept.get("folds", 1)) == (folds[0].fingerprint, len(folds)):
+            return gate
     return folding.gate_of_folds(folds)
 
 

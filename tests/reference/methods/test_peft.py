@@ -181,10 +181,10 @@ def test_a_merge_from_few_bits_goes_onto_the_full_base_and_reports(  # FIELD 10 
 
     from transformers import BertConfig, BertModel
 
-    from tunelab import export
+    from tunelab import exporting
     from tunelab.core.artifact import open_artifact
     from tunelab.core.errors import ArtifactError
-    from tunelab.export import merging
+    from tunelab.exporting import merging
     from tunelab.models.classifier import open_transformer
 
     folder = tmp_path / "wide"
@@ -212,8 +212,8 @@ def test_a_merge_from_few_bits_goes_onto_the_full_base_and_reports(  # FIELD 10 
     flips = int((expected.argmax(1) != quantised.argmax(1)).sum())
     assert moved > merging.LIMIT
     with pytest.raises(ArtifactError, match=r"largest change of a score .* predictions flipped"):
-        export.merge(saved, tmp_path / "merged", TEXTS)
-    made = export.merge(saved, tmp_path / "merged", TEXTS, allow_changes=True)
+        exporting.merge(saved, tmp_path / "merged", TEXTS)
+    made = exporting.merge(saved, tmp_path / "merged", TEXTS, allow_changes=True)
     assert made.change.largest == pytest.approx(moved, rel=1e-3)
     assert made.change.flips == flips
     again = open_transformer(open_artifact(tmp_path / "merged"))

@@ -20,7 +20,7 @@ from commands import run_here
 from studies import METHODS, make_study
 from tiny import reviews, write_csv
 from tunelab import data
-from tunelab.cli import app, compare
+from tunelab.cli import announce, app
 from tunelab.core import artifact, study_folder
 from tunelab.core.errors import InputError
 from tunelab.core.values import DataSpec, Predictions, Seeds, Split
@@ -52,7 +52,8 @@ def test_recommend_says_its_reasons_and_shows_the_front(grid: Path) -> None:
     assert said.startswith("Take svm-tfidf: shown to lose less than 20 points against ")
     assert "\nIf a loss of 20 points is acceptable, svm-tfidf: " in said
     assert "- If no loss at all is acceptable: lora[r=16]" in said
-    assert "How" in said
+    assert "Beaten by" in said
+    assert ", surely" in said or "yes (" in said
     found = json.loads(run("recommend", grid, "--json", "--cost", "artifact_bytes"))
     assert found["recommendation"]["choice"] == "lora[r=16]"
     assert {p["label"] for p in found["front"]["places"]} >= {"svm-tfidf", "lora[r=4]"}
@@ -124,6 +125,11 @@ def test_evaluate_two_models_by_mcnemars_exact_test(saved: tuple[Path, Path, Pat
     only = test["only_a_right"], test["only_b_right"]
     assert sum(only) > 0
     assert test["p_value"] == pytest.approx(binomtest(only[0], sum(only), 0.5).pvalue)
+    value = tunelab.evaluate([many, few], rows, part="all")
+    frame = value.to_frame().set_index("classifier")
+    assert frame.loc[str(few), "f1_macro"] == found["scores"][str(few)]["f1_macro"]
+    assert value.pairs_to_frame().to_dict("records") == [test]
+    assert repr(value).startswith(f"Evaluation(300 rows of {rows}; accuracy, %: ")
     said = run("evaluate", many, few, "--data", rows, "--part", "all")
     assert "exact McNemar" in said
     assert "right alone on" in said
@@ -148,14 +154,18 @@ def test_a_kept_temperature_is_used_when_asked_for_and_by_evaluate(
     assert temperature == pytest.approx(calibration.fit_temperature(sure))
 
     again = open_classifier(folder)
-    assert np.array_equal(again.predict_proba(texts), plain.predict_proba(texts))
+    assert np.array_equal(again.raw().predict_proba(texts), plain.predict_proba(texts))
     expected = predictions.probabilities(scores / temperature, "logit")
-    assert again.calibrated().predict_proba(texts) == pytest.approx(expected)
-    assert again.calibrated().predict(texts) == plain.predict(texts)
-    said = run_here("predict", folder, texts[0], "--calibrated", "--json")
-    assert said.code == 0, said.err
-    shown = json.loads(said.out)["probabilities"]
-    assert list(shown.values()) == pytest.approx(expected[0], abs=1e-6)
+    assert again.predict_proba(texts) == pytest.approx(expected)
+    assert np.array_equal(again.calibrated().predict_proba(texts), again.predict_proba(texts))
+    assert again.predict(texts) == plain.predict(texts)
+    unscaled = plain.predict_proba(texts)
+    for flags, each in (([], expected), (["--calibrated"], expected), (["--raw"], unscaled)):
+        said = run_here("predict", folder, texts[0], *flags, "--json")
+        assert said.code == 0, said.err
+        shown = json.loads(said.out)["probabilities"]
+        assert list(shown.values()) == pytest.approx(each[0], abs=1e-6)
+    assert run_here("predict", folder, "x", "--raw", "--calibrated").code == 2
 
     found = json.loads(run("evaluate", folder, "--data", rows, "--part", "all", "--json"))
     own = found["calibrated"][str(folder)]
@@ -164,7 +174,10 @@ def test_a_kept_temperature_is_used_when_asked_for_and_by_evaluate(
     )
     assert own["temperature"] == temperature
     assert own["ece"] == pytest.approx(values["ece"])
-    assert "with its temperature of" in run("evaluate", folder, "--data", rows, "--part", "all")
+    assert found["scores"][str(folder)]["ece"] == own["ece"]  # of what predict says
+    raw, _ = metrics.evaluate(Predictions(sure.ids, labels, scores, "logit"), plain.label_names)
+    assert own["raw_ece"] == pytest.approx(raw["ece"])
+    assert "; raw (predict --raw) by" in run("evaluate", folder, "--data", rows)
 
     kept = folder / artifact.CALIBRATION
     kept.write_text(kept.read_text().replace('"part"', '"Part"'))
@@ -183,7 +196,65 @@ def test_a_kept_temperature_is_used_when_asked_for_and_by_evaluate(
     assert said.code == 2
     assert "20 validation rows" in said.err
     told = run("evaluate", folder, "--data", rows, "--part", "all")
-    assert f"{folder}: not calibrated: it has no temperature" in told
+    assert "not calibrated: it has no temperature" in told
+
+
+def test_evaluate_scores_every_row_by_class_and_says_what_is_taken_for_what(
+    saved: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    _, few, _ = saved
+    labelled = [(text, label) for text, label in reviews(9, 3)]
+    rows = write_csv(tmp_path / "nine.csv", labelled, ["text", "label"])
+    found = json.loads(run("evaluate", few, "--data", rows, "--json"))
+    said = open_classifier(few).predict([text for text, _ in labelled])
+    truth = [label for _, label in labelled]
+    names = ["bad", "good"]
+    counts = [[sum(t == a and p == b for t, p in zip(truth, said, strict=True)) for b in names]
+              for a in names]  # fmt: skip
+    assert (found["part"], found["rows"], found["label_names"]) == ("all", 9, names)
+    assert found["confusion"] == {str(few): counts}
+    good = found["per_class"][str(few)]["good"]
+    assert good["recall"] == pytest.approx(counts[1][1] / sum(counts[1]))
+    assert good["support"] == truth.count("good")
+    told = run("evaluate", few, "--data", rows)
+    assert "9 rows of" in told
+    assert f"{few}, by class" in told
+    assert sum(map(sum, counts)) == 9
+    wrong = [(a, b) for a, b in ((0, 1), (1, 0)) if counts[a][b]]
+    for a, b in wrong:
+        assert f"{names[a]} for {names[b]} ({counts[a][b]})" in told
+    one = write_csv(
+        tmp_path / "one.csv", [r for r in labelled if r[1] == "good"], ["text", "label"]
+    )
+    assert (
+        json.loads(run("evaluate", few, "--data", one, "--json"))["rows"] == len(labelled) // 2 + 1
+    )
+
+
+def test_predict_keeps_ids_and_gives_every_class(
+    saved: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    many, _, _ = saved
+    labelled = [(f"r-{i}", text) for i, (text, _) in enumerate(reviews(5, 11))]
+    rows = write_csv(tmp_path / "in.csv", labelled, ["Review ID", "text"])
+    expected = open_classifier(many).predict_proba([text for _, text in labelled])
+    asked = ("predict", many, "--file", rows)
+    lines = [json.loads(line) for line in run(*asked, "--json").splitlines()]
+    assert [line["id"] for line in lines] == [i for i, _ in labelled]
+    for out in ("out.csv", "out.jsonl", "out.parquet"):
+        said = run_here(*asked, "--output-file", tmp_path / out, "--json")
+        assert said.code == 0, said.err
+        columns = data.read_texts(tmp_path / out).columns
+        assert columns["Review ID"] == [i for i, _ in labelled]
+        for k, name in enumerate(("bad", "good")):
+            found = [float(v) for v in columns[f"probability_{name}"]]
+            assert found == pytest.approx(list(expected[:, k]), abs=1e-6)
+    assert run_here(*asked, "--output-file", tmp_path / "plain.csv").code == 0
+    assert "probability_good" not in data.read_texts(tmp_path / "plain.csv").columns
+    assert not run(*asked).startswith("r-0")
+    assert run(*asked, "--id-column", "Review ID").startswith("r-0\t")
+    said = run_here(*asked, "--id-column", "nr")
+    assert (said.code, "no column 'nr' (--id-column)" in said.err) == (2, True)
 
 
 def test_evaluate_refuses_other_labels_and_a_folder_twice(
@@ -193,8 +264,10 @@ def test_evaluate_refuses_other_labels_and_a_folder_twice(
     other = tmp_path / "other.csv"
     texts = [t for t, _ in reviews(60, 3)]
     data.write_table(other, {"text": texts, "label": ["up", "down"] * 30})
-    with pytest.raises(InputError, match="labels 'bad', 'good'; the data has 'down', 'up'"):
+    with pytest.raises(InputError, match="label 'down', 'up' is none of the classifier's"):
         run("evaluate", many, few, "--data", other)
+    with pytest.raises(InputError, match="labels 'bad', 'good'; the data has 'down', 'up'"):
+        run("evaluate", many, few, "--data", other, "--part", "test")
     with pytest.raises(InputError, match="given twice"):
         run("evaluate", many, many, "--data", other)
     with pytest.raises(InputError, match="are one classifier"):
@@ -214,10 +287,11 @@ def test_evaluate_says_which_rows_a_classifier_was_trained_on(tmp_path: Path) ->
     trained = set(data.load(study.done[0].spec.data).train.texts)
     asked = [t for t in data.load(DataSpec(str(rows))).test.texts if t in trained]
     assert len(asked) > 10  # another split's test rows
-    found = json.loads(run("evaluate", folder, "--data", rows, "--json"))
-    assert found["trained_on"] == {str(folder): len(asked)}
-    told = run("evaluate", folder, "--data", rows)
-    assert f"trained on {len(asked)} of these 30 rows" in " ".join(told.split())
+    for part, memory, many in ((["--part", "test"], len(asked), 30), ([], len(trained), 200)):
+        found = json.loads(run("evaluate", folder, "--data", rows, *part, "--json"))
+        assert (found["rows"], found["trained_on"]) == (many, {str(folder): memory})
+        told = run("evaluate", folder, "--data", rows, *part)
+        assert f"trained on {memory} of these {many} rows" in " ".join(told.split())
     rows.write_text("text,label\n" + "".join(f"new {i},{'good' if i % 2 else 'bad'}\n"
                                              for i in range(40)))  # fmt: skip
     found = json.loads(run("evaluate", folder, "--data", rows, "--json"))
@@ -235,10 +309,9 @@ def test_evaluate_takes_a_studys_best_model_as_predict_does(
     asked = ("evaluate", many, "--data", rows, "--json")
     by_study, by_folder = (json.loads(run(*asked, f)) for f in (study.directory, best))
     assert by_study["scores"][str(study.directory)] == by_folder["scores"][str(best)]
-    said = run("evaluate", study.directory, "--data", rows)
+    said = run("evaluate", study.directory, "--data", rows, "--part", "test")
     assert f"{study.directory}: its best model, {best}." in said
     assert "no test part: " in said
-    assert "--part all scores every row" in said
     with pytest.raises(InputError, match="are one classifier"):
         run("evaluate", study.directory, best.parent, "--data", rows)
     facts = json.loads(run("adapters", "show", study.directory, "--json"))
@@ -277,4 +350,4 @@ def test_what_python_users_give_is_understood_or_refused_in_a_line(
 )
 def test_what_a_study_finds_is_said_of_its_own_metric(metric: str, said: str) -> None:
     progress: Any = SimpleNamespace(plan=SimpleNamespace(spec=SimpleNamespace(metric=metric)))
-    assert compare._metric_in_words(progress) == said
+    assert announce._metric_in_words(progress) == said

@@ -91,11 +91,14 @@ def test_tei_gives_raw_scores_and_other_models_and_calibrated_ones(http: TestCli
     e = {x["label"]: np.exp(x["score"]) for x in raw}
     assert same({k: v / sum(e.values()) for k, v in e.items()}, wanted(home, "b"))
     path = "/predict?model=svm&calibrated="
-    calibrated = scores(http.post(f"{path}1", json={"inputs": TEXT}).json())
-    loaded = tunelab.load(home / "svm").calibrated()
+    loaded = tunelab.load(home / "svm").raw()
     row = dict(zip(loaded.label_names, loaded.predict_proba([TEXT])[0], strict=True))
-    assert same(calibrated, row)
-    assert not same(calibrated, wanted(home, "svm"))
+    assert not same(row, wanted(home, "svm"))
+    given = {v: scores(http.post(f"{path}{v}", json={"inputs": TEXT}).json()) for v in "10"}
+    assert same(given["1"], wanted(home, "svm"))  # as predict gives it, and as is given unasked
+    assert same(given["0"], row)
+    plain = http.post("/predict?model=svm", json={"inputs": TEXT}).json()
+    assert scores(plain) == given["1"]
     none = http.post("/predict?model=a&calibrated=1", json={"inputs": TEXT})
     assert none.status_code == 422
     assert "calibration.json" in none.json()["error"]

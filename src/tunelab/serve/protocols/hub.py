@@ -50,7 +50,9 @@ def _refuse_as_hub(refusal: Refusal) -> Response:
     return json_response({"error": str(refusal)}, status, headers)
 
 
-def _applied(answer: ScoredTexts, function: str | None, calibrated: bool) -> NDArray[np.float64]:
+def _applied(
+    answer: ScoredTexts, function: str | None, calibrated: bool | None
+) -> NDArray[np.float64]:
     if function in {"none", "sigmoid"} and calibrated:
         raise Refusal("invalid", f"calibrated=1 goes with softmax, found {function}.")
     if function == "none":

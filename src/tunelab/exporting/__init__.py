@@ -6,10 +6,10 @@ Door: `merge`, `combine`, `verify`, `show`, `find_artifacts`; `merging` and `com
 
 from __future__ import annotations
 
-from tunelab.export.combining import COMBINATIONS, combine
-from tunelab.export.listing import find_artifacts, show
-from tunelab.export.merging import Change, Made, merge, sample_texts
-from tunelab.export.verifying import Check, verify
+from tunelab.exporting.combining import COMBINATIONS, combine
+from tunelab.exporting.listing import find_artifacts, show
+from tunelab.exporting.merging import Change, Made, merge, sample_texts
+from tunelab.exporting.verifying import Check, verify
 
 __all__ = [
     "COMBINATIONS",

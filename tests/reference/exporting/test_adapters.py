@@ -29,11 +29,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 import tunelab
 from commands import run_here
 from tiny import BAD, GOOD, make_tiny
-from tunelab import export
+from tunelab import exporting
 from tunelab.core.artifact import MANIFEST, seal, sha256
 from tunelab.core.errors import ArtifactError
 from tunelab.core.values import Classifier, Predictions
-from tunelab.export import merging
+from tunelab.exporting import merging
 from tunelab.models import bases, foreign, pretrained
 from tunelab.models.classifier import TransformerClassifier, stray_tensors
 from tunelab.models.text_classifier import TextClassifier
@@ -133,7 +133,7 @@ def test_merged_predicts_the_same_and_the_original_is_untouched(
     home: Path, tmp_path: Path, name: str
 ):
     before = bytes_of(home / name)
-    made = export.merge(home / name, tmp_path / "merged")
+    made = exporting.merge(home / name, tmp_path / "merged")
     assert bytes_of(home / name) == before
     assert np.abs(scores(tmp_path / "merged") - scores(home / name)).max() <= 1e-5
     assert made.change.flips == 0
@@ -149,6 +149,17 @@ def test_merged_predicts_the_same_and_the_original_is_untouched(
     assert not list(tmp_path.glob(".merged*"))
 
 
+@pytest.mark.parametrize("name", ["a", "c", "ia3"])
+def test_the_change_reported_is_against_the_unmerged_adapter(home: Path, tmp_path: Path, name: str):
+    made = exporting.merge(home / name, tmp_path / "merged", TEXTS)
+    own: Any = tunelab.load(home / name).classifier
+    unmerged = replace(own, precision="float32", merge=False).scores(TEXTS)
+    true = np.abs(unmerged - scores(tmp_path / "merged")).max()
+    # Rounding differs: a difference of exactly nothing is that of a merged copy from another.
+    assert 0 < true < 1e-4
+    assert made.change.largest == pytest.approx(true, rel=1e-6)
+
+
 def test_merged_keeps_the_temperature_of_its_scores(home: Path, tmp_path: Path):
     shutil.copytree(home / "a", tmp_path / "a")
     rows = Predictions(
@@ -158,7 +169,7 @@ def test_merged_keeps_the_temperature_of_its_scores(home: Path, tmp_path: Path):
         "logit",
     )
     calibration.write_temperature(tmp_path / "a", rows)
-    made = export.merge(tmp_path / "a", tmp_path / "merged")
+    made = exporting.merge(tmp_path / "a", tmp_path / "merged")
     assert calibration.read_temperature(made.artifact) == pytest.approx(
         calibration.fit_temperature(rows)
     )
@@ -170,7 +181,7 @@ def test_merged_keeps_the_temperature_of_its_scores(home: Path, tmp_path: Path):
 
 
 def test_merged_is_what_peft_itself_merges(home: Path, tmp_path: Path):
-    export.merge(home / "a", tmp_path / "merged", TEXTS)
+    exporting.merge(home / "a", tmp_path / "merged", TEXTS)
     with pretrained.quiet():  # peft 0.21 asks transformers for an attribute that is deprecated
         model = AutoPeftModelForSequenceClassification.from_pretrained(home / "a", num_labels=2)
         expected = model.merge_and_unload().state_dict()
@@ -183,7 +194,7 @@ def test_merged_is_what_peft_itself_merges(home: Path, tmp_path: Path):
 def test_merged_loads_in_a_plain_pipeline_with_labels_and_no_warning(
     home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    export.merge(home / "c", tmp_path / "merged", TEXTS)
+    exporting.merge(home / "c", tmp_path / "merged", TEXTS)
     config = json.loads((tmp_path / "merged" / "config.json").read_text())
     assert config["id2label"] == {str(i): n for i, n in enumerate(THREE)}
     assert config["label2id"] == {n: i for i, n in enumerate(THREE)}
@@ -199,10 +210,10 @@ def test_merged_loads_in_a_plain_pipeline_with_labels_and_no_warning(
 
 
 def test_merging_what_is_merged_says_so_and_changes_nothing(home: Path, tmp_path: Path):
-    export.merge(home / "a", tmp_path / "merged", TEXTS)
+    exporting.merge(home / "a", tmp_path / "merged", TEXTS)
     before = bytes_of(tmp_path / "merged")
     with pytest.raises(ArtifactError, match=r"merged already \(from lora, a\)"):
-        export.merge(tmp_path / "merged", tmp_path / "again", TEXTS)
+        exporting.merge(tmp_path / "merged", tmp_path / "again", TEXTS)
     assert bytes_of(tmp_path / "merged") == before
     assert not (tmp_path / "again").exists()
 
@@ -220,9 +231,9 @@ def test_merge_that_changes_predictions_is_refused_and_leaves_nothing(
 
     monkeypatch.setattr(merging, "_merged_classifier", flipped)
     with pytest.raises(ArtifactError, match=r"change its predictions.*flipped.*--allow-changes"):
-        export.merge(home / "a", tmp_path / "deep" / "merged", TEXTS)
+        exporting.merge(home / "a", tmp_path / "deep" / "merged", TEXTS)
     assert list(tmp_path.iterdir()) == []
-    made = export.merge(home / "a", tmp_path / "deep" / "merged", TEXTS, allow_changes=True)
+    made = exporting.merge(home / "a", tmp_path / "deep" / "merged", TEXTS, allow_changes=True)
     assert made.change.flips > 0
     assert made.artifact.manifest["merged_from"]["flips"] == made.change.flips
 
@@ -237,7 +248,7 @@ def test_what_counts_as_a_change(largest: float, flips: int, fine: bool):
 
 def test_a_method_that_cannot_be_merged_is_refused(home: Path, tmp_path: Path):
     with pytest.raises(ArtifactError, match=r"prompt_tuning cannot be merged .*adds tokens"):
-        export.merge(home / "prompt", tmp_path / "merged", TEXTS)
+        exporting.merge(home / "prompt", tmp_path / "merged", TEXTS)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -256,8 +267,8 @@ def test_qlora_merges_onto_the_float_base_and_says_what_changes(tiny_bert: Path,
     shutil.copy(tmp_path / "q" / name, tmp_path / "float" / name)
     reseal(tmp_path / "float")
     with pytest.raises(ArtifactError, match="largest change of a score"):
-        export.merge(tmp_path / "q", tmp_path / "merged", TEXTS)
-    made = export.merge(tmp_path / "q", tmp_path / "merged", TEXTS, allow_changes=True)
+        exporting.merge(tmp_path / "q", tmp_path / "merged", TEXTS)
+    made = exporting.merge(tmp_path / "q", tmp_path / "merged", TEXTS, allow_changes=True)
     assert made.change.largest > merging.LIMIT
     found = scores(tmp_path / "merged")
     np.testing.assert_allclose(found, scores(tmp_path / "float"), atol=1e-5)
@@ -273,18 +284,18 @@ def test_output_folders_that_would_hurt_are_refused(home: Path, tmp_path: Path):
     shutil.copytree(home / "a", tmp_path / "a")
     for bad in (tmp_path / "a", tmp_path / "a" / "merged"):
         with pytest.raises(ArtifactError, match="folder of the original"):
-            export.merge(tmp_path / "a", bad, TEXTS)
+            exporting.merge(tmp_path / "a", bad, TEXTS)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
     with pytest.raises(ArtifactError, match="not empty"):
-        export.merge(tmp_path / "a", tmp_path / "full", TEXTS)
+        exporting.merge(tmp_path / "a", tmp_path / "full", TEXTS)
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ArtifactError, match="a file"):
-        export.merge(tmp_path / "a", tmp_path / "file", TEXTS)
+        exporting.merge(tmp_path / "a", tmp_path / "file", TEXTS)
     with pytest.raises(ArtifactError, match="No texts"):
-        export.merge(tmp_path / "a", tmp_path / "out", [])
+        exporting.merge(tmp_path / "a", tmp_path / "out", [])
     (tmp_path / "empty").mkdir()
-    export.merge(tmp_path / "a", tmp_path / "empty", TEXTS)
+    exporting.merge(tmp_path / "a", tmp_path / "empty", TEXTS)
     assert bytes_of(tmp_path / "a") == bytes_of(home / "a")
 
 
@@ -318,7 +329,7 @@ def test_combined_equals_pefts_own(
     home: Path, tiny_bert: Path, tmp_path: Path, how: str, density: float | None
 ):
     parts = [(home / "a", 0.7), (home / "b", 0.3)]
-    made = export.combine(parts, tmp_path / "made", how, density)
+    made = exporting.combine(parts, tmp_path / "made", how, density)
     peft_made = headless(home, tiny_bert, ["a", "b"])
     torch.manual_seed(0)
     peft_made.add_weighted_adapter(["s0", "s1"], [0.7, 0.3], "ours", how, density=density)
@@ -352,7 +363,7 @@ def test_cat_is_the_exact_weighted_sum_of_updates(tiny_bert: Path, tmp_path: Pat
     sets = {"use_rslora": rslora, "lora_alpha": 8}
     save_adapter(tmp_path / "a", tiny_bert, TWO, lora(r=4, **sets), seed=1)
     save_adapter(tmp_path / "b", tiny_bert, TWO, lora(r=2, **sets), seed=2)
-    export.combine([(tmp_path / "a", 2.0), (tmp_path / "b", -0.5)], tmp_path / "made", "cat")
+    exporting.combine([(tmp_path / "a", 2.0), (tmp_path / "b", -0.5)], tmp_path / "made", "cat")
     a, b, made = (load_file(tmp_path / n / "adapter_model.safetensors") for n in ("a", "b", "made"))
     config = json.loads((tmp_path / "made" / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["use_rslora"]) == (6, 6, False)
@@ -378,9 +389,9 @@ def test_what_cannot_be_combined_is_refused(home: Path, tiny_bert: Path, tmp_pat
         (tmp_path / "rank", "same r"),
     ):  # fmt: skip
         with pytest.raises(ArtifactError, match=words):
-            export.combine([(a, 1), (other, 1)], out)
+            exporting.combine([(a, 1), (other, 1)], out)
     with pytest.raises(ArtifactError, match="layers_to_transform"):
-        export.combine([(tmp_path / "layer", 1), (a, 1)], out)
+        exporting.combine([(tmp_path / "layer", 1), (a, 1)], out)
     for parts, how, density, words in (
         ([(a, 1)], "linear", None, "two or more"),
         ([(a, 1), (b, -1)], "linear", None, "sum above 0"),
@@ -391,7 +402,7 @@ def test_what_cannot_be_combined_is_refused(home: Path, tiny_bert: Path, tmp_pat
         ([(a, 1), (b, 1)], "tie", 0.5, "Did you mean 'ties'"),
     ):
         with pytest.raises(ArtifactError, match=words):
-            export.combine(parts, out, how, density)
+            exporting.combine(parts, out, how, density)
     assert not out.exists()
     assert not list(tmp_path.glob(".*"))
 
@@ -464,7 +475,7 @@ def test_a_set_refuses_what_does_not_belong(home: Path, tiny_bert: Path, tmp_pat
     other = make_tiny(tmp_path / "other", "bert", seed=9)
     with pytest.raises(ArtifactError, match=r"trained on .*, but the base given is"):
         AdapterSet(other, {"a": home / "a"})
-    export.merge(home / "a", tmp_path / "merged", TEXTS)
+    exporting.merge(home / "a", tmp_path / "merged", TEXTS)
     with pytest.raises(ArtifactError, match="expected an adapter"):
         AdapterSet(tiny_bert, {"merged": tmp_path / "merged"})
     with pytest.raises(ArtifactError, match="one or more"):
@@ -491,7 +502,7 @@ def test_a_base_that_moved_is_found_by_its_hash(home: Path, tiny_bert: Path, tmp
 
 
 def test_show_tells_adapter_and_head_apart(home: Path):
-    facts = export.show(home / "a")
+    facts = exporting.show(home / "a")
     tensors = load_file(home / "a" / "adapter_model.safetensors")
     head = sum(t.nbytes for k, t in tensors.items() if "classifier" in k)
     assert facts["bytes"] == {"adapter": sum(t.nbytes for t in tensors.values()) - head,
@@ -511,22 +522,22 @@ def test_list_finds_what_lies_below(home: Path, tmp_path: Path):
     shutil.copytree(home / "b", tmp_path / ".hidden")
     spec = {"method": {"name": "lora", "label": "lora[r=4]", "settings": {"r": 4}}, "seed": 7}
     (tmp_path / "study" / "trials" / "xyz" / "spec.json").write_text(json.dumps(spec))
-    broken, trial = export.find_artifacts(tmp_path)
+    broken, trial = exporting.find_artifacts(tmp_path)
     assert "not valid JSON" in broken["error"]
     assert (trial["kind"], trial["method"], trial["error"]) == ("adapter", "lora[r=4]", None)
-    assert export.show(tmp_path / "study" / "trials" / "xyz")["method"]["seed"] == 7
+    assert exporting.show(tmp_path / "study" / "trials" / "xyz")["method"]["seed"] == 7
     with pytest.raises(ArtifactError, match="no such folder"):
-        export.find_artifacts(tmp_path / "nowhere")
+        exporting.find_artifacts(tmp_path / "nowhere")
 
 
 def faults(folder: Path) -> dict[str, str]:
-    return {c.name: c.detail for c in export.verify(folder) if c.status == "fault"}
+    return {c.name: c.detail for c in exporting.verify(folder) if c.status == "fault"}
 
 
 def test_verify_passes_what_is_whole(home: Path, tmp_path: Path):
     for name in ("a", "c", "ia3", "prompt"):
-        assert {c.status for c in export.verify(home / name)} == {"ok"}
-    export.merge(home / "a", tmp_path / "merged", TEXTS)
+        assert {c.status for c in exporting.verify(home / name)} == {"ok"}
+    exporting.merge(home / "a", tmp_path / "merged", TEXTS)
     assert faults(tmp_path / "merged") == {}
 
 
@@ -559,7 +570,7 @@ def test_verify_and_load_name_what_was_tampered_with(home: Path, tmp_path: Path)
     with pytest.raises(ArtifactError, match=r"pickle \(adapter_model\.bin\)"):
         tunelab.load(pickled)
     with pytest.raises(ArtifactError, match=r"pickle \(adapter_model\.bin\)"):
-        export.merge(pickled, tmp_path / "out", TEXTS)
+        exporting.merge(pickled, tmp_path / "out", TEXTS)
 
     added = copy("added")
     save_file({"x": torch.zeros(1)}, added / "more.safetensors")
@@ -616,7 +627,7 @@ def test_another_base_is_refused_by_name(home: Path, tmp_path: Path):
 
 
 def test_verify_of_a_whole_model_names_missing_tensors(home: Path, tmp_path: Path):
-    export.merge(home / "a", tmp_path / "merged", TEXTS)
+    exporting.merge(home / "a", tmp_path / "merged", TEXTS)
     weights = tmp_path / "merged" / "model.safetensors"
     tensors = load_file(weights)
     del tensors["classifier.bias"]
@@ -658,10 +669,10 @@ def test_what_peft_wrote_loads(tiny_bert: Path, tmp_path: Path):
     assert "base's is used" in said
     assert str(tiny_bert) in said
     assert bytes_of(folder) == before
-    assert export.show(folder)["kind"] == "adapter"
-    assert [r["folder"] for r in export.find_artifacts(tmp_path)] == [str(folder)]
-    assert {c.name: c.status for c in export.verify(folder)}["checksums"] == "skipped"
-    export.merge(folder, tmp_path / "merged")
+    assert exporting.show(folder)["kind"] == "adapter"
+    assert [r["folder"] for r in exporting.find_artifacts(tmp_path)] == [str(folder)]
+    assert {c.name: c.status for c in exporting.verify(folder)}["checksums"] == "skipped"
+    exporting.merge(folder, tmp_path / "merged")
     np.testing.assert_allclose(scores(tmp_path / "merged"), expected, atol=1e-5)
     several = AdapterSet(tiny_bert, {"theirs": folder})
     assert several.predict(TEXTS) == loaded.predict(TEXTS)
@@ -775,13 +786,21 @@ def test_command_line(home: Path, tmp_path: Path):
     merged = run_here("adapters", "merge", home / "a", "--output-dir", tmp_path / "m",
                       "--file", tmp_path / "texts.txt")  # fmt: skip
     assert merged.code == 0, merged.err
-    assert "0 of 5 predictions flipped" in merged.out
+    assert "no score of 5 texts changes" in merged.out
     assert run_here("adapters", "verify", tmp_path / "m").code == 0
 
     combined = run_here("adapters", "combine", f"{home / 'a'}=0.5", f"{home / 'b'}=0.5",
                         "--type", "svd", "--output-dir", tmp_path / "ab", "--json")  # fmt: skip
     assert combined.code == 0, combined.err
-    assert json.loads(combined.out)["flips"] == 0
+    said = json.loads(combined.out)
+    assert said["flips"] == 0
+    texts = exporting.sample_texts()
+    both = tunelab.load(tmp_path / "ab").predict(texts)
+    for part, note in zip("ab", said["notes"][-2:], strict=True):
+        same = sum(
+            x == y for x, y in zip(tunelab.load(home / part).predict(texts), both, strict=True)
+        )
+        assert note == f"Labels {same} of {len(texts)} sample texts as {home / part} does."
     assert run_here("predict", tmp_path / "ab", "a lovely film").code == 0
 
 
