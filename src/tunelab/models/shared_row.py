@@ -23,7 +23,15 @@ from tunelab.kernels.layers import Product
 from tunelab.models import anatomy, scoring
 from tunelab.models.batches import Batch, Encoded
 from tunelab.models.packed_modules import is_plain_lora
-from tunelab.models.scoring_layers import Apply, Encoder, Format, Joined, Layer, layers_of
+from tunelab.models.scoring_layers import (
+    Apply,
+    Encoder,
+    Format,
+    Joined,
+    Layer,
+    NotAsShippedError,
+    layers_of,
+)
 
 __all__ = [
     "RowMember",
@@ -195,8 +203,13 @@ class SharedRow:
         if family is None or not family.anatomy.has_fast_scoring or anatomy.is_quantised(inner):
             return None
         form, segments = Format.of(precision), _Segments()
+        if _thin_products(model, form.dtype) is None:
+            return None
         bare = anatomy.encoder_in(anatomy.classifier_in(scoring.twin(model).unload()))
-        layers = layers_of(bare, family, form)
+        try:
+            layers = layers_of(bare, family, form)
+        except NotAsShippedError:
+            return None
         blocks = list({id(layer): layer for layer in layers}.values())
         made = {id(x): _with_adapters(x, i, segments) for i, x in enumerate(blocks)}
         shared = [made[id(layer)] for layer in layers]
@@ -295,7 +308,7 @@ def _thin_products(model: Any, dtype: torch.dtype) -> dict[_Place, _Thin] | None
             thin[i, _JOINED] = joined
     inside = (m for block in blocks for m in block.modules())
     strange = any(isinstance(m, BaseTunerLayer) and id(m) not in known for m in inside)
-    return None if strange else thin
+    return thin if thin and not strange else None
 
 
 def _side_by_side(parts: Sequence[_Thin | None]) -> _Thin | None:

@@ -17,11 +17,19 @@ from tunelab.core.values import BaseRef
 from tunelab.models import bases, classifier, foreign, text_classifier
 from tunelab.models.bases import Base
 from tunelab.models.classifier import TransformerClassifier
-from tunelab.models.shared_row import RowMember, SharedRow
+from tunelab.models.shared_row import SharedRow
 from tunelab.models.text_classifier import TextClassifier
 from tunelab.serve.adapter_set import share_weights
 from tunelab.serve.refusal import Refusal
-from tunelab.serve.served import Runner, Served, alone, row_runner, token_reader, why_no_temperature
+from tunelab.serve.served import (
+    HowRun,
+    Runner,
+    Served,
+    alone,
+    row_runner,
+    token_reader,
+    why_no_temperature,
+)
 from tunelab.stats import calibration
 
 __all__ = [
@@ -111,7 +119,7 @@ class Loader:
         self.trust_remote_code = trust_remote_code
         self._bases: dict[str, Base] = {}  # of adapters, by the hash of their weights
         self._shared: dict[str, dict[str, torch.Tensor]] = {}
-        self._rows: dict[tuple[str, int], tuple[SharedRow, Runner] | None] = {}
+        self._rows: dict[tuple[str, int], tuple[SharedRow, Runner]] = {}
         self._alone = threading.Lock()
 
     def open(self, model: NamedFolder, *, on_known_bases: bool = False) -> Served:
@@ -123,11 +131,8 @@ class Loader:
         with self._alone:
             loaded = self._open(foreign.find_artifact(model.folder), on_known_bases)
             loaded = loaded.computing_in(self.precision)
-            member, row = self._in_a_row(loaded)
-        if member is None or row is None:
-            reader, runner, precision = alone(loaded)
-        else:
-            reader, runner, precision = token_reader(loaded.classifier), *row
+            run = self._in_a_row(loaded)
+        run = run or alone(loaded)
         manifest, own = loaded.artifact.manifest, loaded.classifier
         why_not = why_no_temperature(loaded).replace(str(loaded.artifact.directory), model.name)
         base = manifest.get("base") if manifest["kind"] == "adapter" else None
@@ -137,13 +142,13 @@ class Loader:
             manifest["kind"],
             tuple(own.label_names),
             own.score_kind,
-            reader,
-            runner,
+            run.reader,
+            run.runner,
             base=Path(base["name"]).name if base else None,  # not where it lies on this machine
             temperature=loaded.temperature,
             why_not=why_not,
-            precision=precision,
-            member=member,
+            precision=run.precision,
+            member=run.member,
             notes=loaded.notes,
         )
 
@@ -177,23 +182,24 @@ class Loader:
             share_weights(own.model, self._shared.setdefault(base.ref.sha256, {}))
         return TextClassifier(own, artifact, calibration.kept_temperature(artifact))
 
-    def _in_a_row(
-        self, loaded: TextClassifier
-    ) -> tuple[RowMember | None, tuple[Runner, str] | None]:
-        """The place of an adapter beside others of its base, and what runs them; None: alone."""
+    def _in_a_row(self, loaded: TextClassifier) -> HowRun | None:
+        """How an adapter is run beside others of its base; None: it is run alone."""
         own = loaded.classifier
-        adapter = isinstance(own, TransformerClassifier) and not own.quantization
-        if not adapter or loaded.artifact.manifest["kind"] != "adapter":
-            return None, None
+        if not isinstance(own, TransformerClassifier) or own.quantization:
+            return None
+        if loaded.artifact.manifest["kind"] != "adapter":
+            return None
         key = (own.base.sha256, own.pad_id)
         if key not in self._rows:
             row = SharedRow.of(own.model, self.precision, own.pad_id)
-            self._rows[key] = None if row is None else (row, row_runner(row))
-        known = self._rows[key]
-        if known is None:
-            return None, None
-        row, runner = known
-        return row.member(own.model, len(own.label_names)), (runner, row.precision)
+            if row is None:
+                return None
+            self._rows[key] = (row, row_runner(row))
+        row, runner = self._rows[key]
+        member = row.member(own.model, len(own.label_names))
+        if member is None:
+            return None
+        return HowRun(token_reader(own), runner, row.precision, member)
 
     def _known_base(self, folder: Path) -> Base | None:
         """The base of an adapter, if it is in memory."""

@@ -21,6 +21,7 @@ from tunelab.serve.refusal import Refusal
 from tunelab.stats import calibration, predictions
 
 __all__ = [
+    "HowRun",
     "Item",
     "Reader",
     "Runner",
@@ -210,15 +211,25 @@ class Served:
         return predictions.probabilities(logits, "logit")
 
 
-def alone(loaded: TextClassifier) -> tuple[Reader, Runner, str]:
-    """What reads and runs a classifier by itself, and what its layers compute in."""
+@dataclass(frozen=True, slots=True, eq=False)
+class HowRun:
+    """What reads and runs a classifier, and what its layers compute in; `member` as in `Served`."""
+
+    reader: Reader
+    runner: Runner
+    precision: str
+    member: RowMember | None = None
+
+
+def alone(loaded: TextClassifier) -> HowRun:
+    """How a classifier is run by itself."""
     own = loaded.classifier
     if not isinstance(own, TransformerClassifier):
 
         def score(asked: Sequence[tuple[Served, Sequence[Item]]]) -> list[Floats]:
             return [own.scores([str(item) for item in items]) for _, items in asked]
 
-        return TextReader(), score, "float64"
+        return HowRun(TextReader(), score, "float64")
     # The server's weights never change: what is prepared once is asked without another look.
     prepared, width, pad_id = own.prepared(), len(own.label_names), own.pad_id
 
@@ -230,7 +241,7 @@ def alone(loaded: TextClassifier) -> tuple[Reader, Runner, str]:
             for _, items in asked
         ]
 
-    return token_reader(own), logits, prepared.precision
+    return HowRun(token_reader(own), logits, prepared.precision)
 
 
 def token_reader(own: TransformerClassifier) -> TokenReader:

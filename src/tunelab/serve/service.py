@@ -98,10 +98,6 @@ class Service:
         check_texts(texts)
         return model.reader.tokens(texts, special)
 
-    def checked_ids(self, model: Served, ids: Sequence[int]) -> Item:
-        """Token ids as an item. Raises Refusal for what the model cannot read."""
-        return model.reader.from_ids(ids)
-
     def refuse_where_fixed(self) -> None:
         """Raise Refusal where models may not be changed while the server runs."""
         if self.adapter_dir is None:

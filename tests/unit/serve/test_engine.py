@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from peft import IA3Config, PromptTuningConfig, TaskType
 
 import tunelab
 from adapters_made import make_adapter, make_model, make_svm
@@ -31,6 +32,15 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     root = tmp_path_factory.mktemp("served")
     make_adapter(root / "a", tiny_bert, ("bad", "good"), 1)
     make_adapter(root / "b", tiny_bert, ("no", "maybe", "yes"), 2)
+    config = IA3Config(
+        task_type=TaskType.SEQ_CLS,
+        modules_to_save=["classifier"],
+        target_modules=["key", "output.dense"],
+        feedforward_modules=["output.dense"],
+    )
+    make_adapter(root / "ia3", tiny_bert, ("bad", "good"), 4, config)
+    prompt = PromptTuningConfig(task_type=TaskType.SEQ_CLS, num_virtual_tokens=3)
+    make_adapter(root / "prompt", tiny_bert, ("bad", "good"), 5, prompt)
     make_model(root / "whole", tiny_bert, ("x", "y"), 3)
     make_svm(root / "svm", reviews(60))
     return root
@@ -39,7 +49,12 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
 @pytest.fixture(scope="module")
 def models(home: Path) -> list[Served]:
     loader = Loader()
-    return [loader.open(NamedFolder(n, home / n)) for n in ("a", "b", "whole", "svm")]
+    # What cannot share a row comes first: it must not keep others from it.
+    strange = [loader.open(NamedFolder(n, home / n)) for n in ("prompt", "ia3")]
+    usual = [loader.open(NamedFolder(n, home / n)) for n in ("a", "b", "whole", "svm")]
+    assert usual[0].runner is usual[1].runner
+    assert [m.member is None for m in (*strange, *usual)] == [True, True, False, False, True, True]
+    return [*usual, *strange]
 
 
 @pytest.fixture
@@ -53,7 +68,7 @@ def expected(folder: Path, texts: Sequence[str]) -> np.ndarray:
     return tunelab.load(folder).predict_proba(texts)
 
 
-@pytest.mark.parametrize("name", ["a", "b", "whole", "svm"])
+@pytest.mark.parametrize("name", ["a", "b", "whole", "svm", "ia3", "prompt"])
 def test_every_model_says_what_it_says_by_itself(engine: ServingEngine, home: Path, name: str):
     answer = engine.classify(name, TEXTS)
     np.testing.assert_allclose(answer.probabilities(), expected(home / name, TEXTS), atol=2e-5)

@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from http import HTTPStatus
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -74,12 +75,9 @@ async def _answered(service: Service, body: ClassifyBody) -> ScoredTexts:
         given = [given]
     if not given or isinstance(given[0], str):
         return await service.classify(body.model, given)  # type: ignore[arg-type]
-    rows = [given] if isinstance(given[0], int) else given
-    model = service.engine.table[body.model]
-    return await service.classify_items(
-        body.model,
-        [service.checked_ids(model, row) for row in rows],  # type: ignore[arg-type]
-    )
+    rows: Any = [given] if isinstance(given[0], int) else given
+    reader = service.engine.table[body.model].reader
+    return await service.classify_items(body.model, [reader.from_ids(row) for row in rows])
 
 
 async def classify_as_vllm(service: Service, request: Request, raw: bytes) -> Response:
