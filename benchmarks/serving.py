@@ -296,9 +296,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--seconds", type=float, help="of the soak")
     parser.add_argument("--swaps", type=int)
+    parser.add_argument("--requests", type=int, help="at least, while models are swapped")
     given = parser.parse_args()
     sizes = SMALL if given.small else Sizes()
-    more = {k: v for k in ("seconds", "swaps") if (v := getattr(given, k)) is not None}
+    more = {k: v for k in ("seconds", "swaps", "requests") if (v := getattr(given, k)) is not None}
     sizes = Sizes(**{**asdict(sizes), **more})
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     said = {}

@@ -123,7 +123,7 @@ class Layer:
     All but attention map (tokens, width) to (tokens, width).
     """
 
-    attention: Joined | _Apart
+    attention: Callable[[torch.Tensor, torch.Tensor | None, bool], torch.Tensor]
     out: Apply
     norm: ScoringNorm
     up: Apply

@@ -115,7 +115,8 @@ class _BesideGelu:
         x = x.contiguous()
         y = replace(self.base, gelu=False)(x)
         self.segments.add(self.place, x, y)
-        return torch.ops.aten.gelu_(y)  # in place: y is ours
+        out: torch.Tensor = torch.ops.aten.gelu_(y)  # in place: y is ours
+        return out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
