@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import struct
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ import tunelab
 from adapters_made import make_adapter, make_svm
 from tiny import reviews
 from tunelab.core.artifact import seal_again
+from tunelab.serve.engine import ServingEngine
 from tunelab.serve.listening import ServerSettings, make_service
 from tunelab.serve.loading import NamedFolder
 from tunelab.serve.refusal import Limits
@@ -407,3 +410,38 @@ def test_a_failure_of_ours_says_nothing_of_the_text(
     errors = capsys.readouterr().err
     assert "ArithmeticError" in errors
     assert "secret" not in errors
+
+
+def test_who_is_too_many_is_told_when_to_come_again(service: Service):
+    go = threading.Event()
+
+    def slow(asked: list[tuple[object, list[object]]]) -> list[np.ndarray]:
+        assert go.wait(20)
+        return [np.zeros((len(items), 2)) for _, items in asked]
+
+    model = replace(service.engine.table["svm"], name="slow", runner=slow)  # type: ignore[arg-type]
+    engine = ServingEngine([model], Limits(queued_tokens=2))
+    http = TestClient(make_app(replace(service, engine=engine)))
+    first = engine.submit(model, ["x"])
+    while engine.queued_texts:
+        time.sleep(0.001)
+    waits = engine.submit(model, ["x" * 8])
+    asked = {
+        "/predict": {"inputs": "x"},
+        "/classify": {"input": "x"},
+        "/models/slow": {"inputs": "x"},
+        "/v1/moderations": {"input": "x"},
+    }
+    for path, body in asked.items():
+        busy = http.post(path, json=body)
+        assert busy.status_code == 429
+        assert int(busy.headers["retry-after"]) >= 1
+    tei = http.post("/predict", json={"inputs": "x"}).json()
+    assert tei == {"error": "Model is overloaded", "error_type": "Overloaded"}
+    go.set()
+    assert first.result(10).scores.shape == waits.result(10).scores.shape
+    assert http.post("/predict", json={"inputs": "x"}).status_code == 200
+    engine.close()
+    assert http.get("/health").status_code == 503
+    stopped = http.post("/predict", json={"inputs": "x"})
+    assert (stopped.status_code, stopped.json()["error_type"]) == (503, "Unhealthy")
