@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from tunelab.cli.options import FOLDER, json_option, moved_option, print_json, trust_option
+from tunelab.cli.streams import echo
 from tunelab.core.errors import InputError
 
 __all__ = [
@@ -98,7 +99,7 @@ def serve_command(models: tuple[str, ...], **given: Any) -> None:
             queued_tokens=given["max_queued_tokens"],
         ),
     )
-    run_server(lambda: named_folders(models, api.classifier_folder), settings, click.echo)
+    run_server(lambda: named_folders(models, api.classifier_folder), settings, echo)
 
 
 def refuse_without_extra() -> None:
