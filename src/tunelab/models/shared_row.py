@@ -41,7 +41,7 @@ __all__ = [
 # A layer's linear parts, in the order of `anatomy.LayerParts`.
 _PARTS = ("query", "key", "value", "mixed", "wide", "narrow")
 _JOINED = "query, key and value"  # of one x: one product, as of the base
-_Place = tuple[int, str]
+_LinearPart = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +57,7 @@ class RowMember:
     """An adapter that can be in a row: its thin products by place, and `model`, for its head."""
 
     model: Any
-    thin: Mapping[_Place, _Thin]
+    thin: Mapping[_LinearPart, _Thin]
     classes: int
 
 
@@ -65,20 +65,20 @@ class _Segments(threading.local):
     """Whose rows are where in the batch that a thread computes: text bounds and thin products."""
 
     texts: int = 1
-    own: tuple[tuple[int, int, Mapping[_Place, _Thin]], ...] = ()
+    own: tuple[tuple[int, int, Mapping[_LinearPart, _Thin]], ...] = ()
 
-    def adds(self, place: _Place) -> bool:
+    def adds(self, place: _LinearPart) -> bool:
         """Whether anything is added at a place."""
         return any(place in thin for _, _, thin in self.own)
 
-    def at(self, place: _Place) -> Iterator[tuple[slice, _Thin]]:
+    def at(self, place: _LinearPart) -> Iterator[tuple[slice, _Thin]]:
         """The texts to which something is added at a place, and what."""
         for start, stop, thin in self.own:
             t = thin.get(place)
             if t is not None:
                 yield slice(start, stop), t
 
-    def add(self, place: _Place, x: torch.Tensor, y: torch.Tensor) -> None:
+    def add(self, place: _LinearPart, x: torch.Tensor, y: torch.Tensor) -> None:
         """Add to y (rows, o), in place, each adapter's product of its own rows of x (rows, i)."""
         each = len(x) // self.texts  # rows of a text: its tokens, or one
         for texts, t in self.at(place):
@@ -91,7 +91,7 @@ class _Beside:
     """A layer of the base, with what adapters add to it."""
 
     base: Apply
-    place: _Place
+    place: _LinearPart
     segments: _Segments
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -106,7 +106,7 @@ class _BesideGelu:
     """A layer that has GELU in its product, which comes after what adapters add."""
 
     base: Product
-    place: _Place
+    place: _LinearPart
     segments: _Segments
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -281,7 +281,7 @@ class SharedRow:
         return out
 
 
-def _thin_products(model: Any, dtype: torch.dtype) -> dict[_Place, _Thin] | None:
+def _thin_products(model: Any, dtype: torch.dtype) -> dict[_LinearPart, _Thin] | None:
     """An adapter's products by place; None where it has others than plain LoRA's, or elsewhere."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -290,7 +290,7 @@ def _thin_products(model: Any, dtype: torch.dtype) -> dict[_Place, _Thin] | None
     names = family.anatomy.layer if family is not None else None
     if names is None or not hasattr(model, "peft_config"):
         return None
-    thin: dict[_Place, _Thin] = {}
+    thin: dict[_LinearPart, _Thin] = {}
     known = set[int]()
     blocks = [m for m in encoder.modules() if type(m).__name__ == names.kind]
     for i, block in enumerate(blocks):
