@@ -56,7 +56,7 @@ lock:  ## resolve pyproject.toml anew in a clean environment and write requireme
 	build/lock/bin/python -m pip install -q --disable-pip-version-check -e '.[dev]'
 	build/lock/bin/python -m pip freeze --exclude-editable > build/freeze.txt
 	{ echo "# Exact versions of all that make needs. Written by make lock; do not edit."; \
-	  grep -ivE '^(#|nvidia-|cuda-|triton)' build/freeze.txt | sed -E 's/\+[^ ;]*$$//' | LC_ALL=C sort -f; \
+	  grep -ivE '^(#|nvidia-|cuda-|triton==)' build/freeze.txt | sed -E 's/\+[^ ;]*$$//' | LC_ALL=C sort -f; \
 	} > build/requirements.lock
 	@! grep -nE '@|://|^-' build/requirements.lock || { echo "not plain pins, see above" >&2; exit 1; }
 	mv build/requirements.lock requirements.lock

@@ -25,6 +25,7 @@ from tunelab.cli.export import export_command
 from tunelab.cli.inspect import inspect_group
 from tunelab.cli.predict import predict
 from tunelab.cli.report import report
+from tunelab.cli.serve import load_test_command, serve_command
 from tunelab.cli.streams import ReaderGoneError, close_output, echo, guard_streams
 from tunelab.cli.studies import behaviour_, calibration_, runs, slices_
 from tunelab.core.errors import InputError, TunelabError
@@ -78,6 +79,8 @@ for _verb in (
     report,
     *COMMANDS,
     evaluate_command,
+    serve_command,
+    load_test_command,
     schema_command,
 ):
     app.add_command(_verb)

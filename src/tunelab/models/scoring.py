@@ -41,12 +41,15 @@ __all__ = [
     "Halves",
     "LowerScores",
     "Prepared",
+    "agrees",
     "batches",
     "fingerprint",
+    "placed",
     "plain_scorer",
     "prepare",
     "prepare_encoder",
     "texts_in_windows",
+    "twin",
 ]
 
 
@@ -226,7 +229,7 @@ def _prepared(model: Any, merge: bool, form: Format) -> Prepared:
     bare = peft is None or whole is not None
     if bare and not anatomy.has_fast_scoring(inner) and _can_be_packed(inner, where):
         with suppress(NotAsShippedError):
-            packed = _Packed(whole or _twin(inner), form.dtype)
+            packed = _Packed(whole or twin(inner), form.dtype)
             _check_inputs(packed, model, where, form.dtype)
             return Prepared(
                 packed, where, "packed", None, whole is not None, False, str(form.dtype)[6:]
@@ -336,12 +339,12 @@ def _merged_copy(model: Any) -> Any:
         return None
     try:
         with pretrained.quiet(), torch.no_grad():
-            return pretrained.merged(_twin(model, own=".base_layer.")).eval()
+            return pretrained.merged(twin(model, own=".base_layer.")).eval()
     except (AttributeError, NotImplementedError, ValueError, RuntimeError, TypeError):
         return None
 
 
-def _twin(model: Any, own: str | None = None) -> Any:
+def twin(model: Any, own: str | None = None) -> Any:
     """A copy that shares its weights with the model, but for those in whose names `own` is."""
     memo: dict[int, Any] = {
         id(p): nn.Parameter(p.detach(), requires_grad=False)
@@ -358,17 +361,21 @@ def _can_be_packed(model: Any, where: torch.device) -> bool:
 
 
 def _check_inputs(run: Any, model: Any, where: torch.device, dtype: torch.dtype) -> None:
-    """Two short texts both ways: what peft or a user did to the model may be unknown to us."""
-    plain = partial(_plain_scorer, model)
-    config = model.config
+    """What peft or a user did to the model may be unknown to us."""
+    if not agrees(run, model, where, dtype):
+        raise NotAsShippedError("it computes something else than its layers say")
+
+
+def agrees(run: Any, model: Any, where: torch.device, dtype: torch.dtype) -> bool:
+    """Whether two short texts score the same both ways, to what rounding in `dtype` leaves."""
+    plain, config = partial(_plain_scorer, model), model.config
     ends = (company.last_token(config, 7), company.last_token(config, 9))
     ids = np.asarray([[5, 6, ends[0]], [8, ends[1], config.pad_token_id or 0]])
     batch = Batch(np.arange(2), ids, np.asarray([[1, 1, 1], [1, 1, 0]]))
     with torch.inference_mode():
         ours, theirs = run(batch, where).float(), plain(batch, where).float()
     limit = _AGREE if dtype == torch.float32 else 0.1
-    if not bool(((ours - theirs).abs() <= limit * (1 + theirs.abs().max())).all()):
-        raise NotAsShippedError("it computes something else than its layers say")
+    return bool(((ours - theirs).abs() <= limit * (1 + theirs.abs().max())).all())
 
 
 # --- what is run ----------------------------------------------------------------------------
@@ -392,7 +399,8 @@ class _Packed:
             return self._packed(texts, np.arange(len(texts)))[0]
 
 
-def _placed(batch: Batch, where: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+def placed(batch: Batch, where: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Ids (b, longest) on the device, and lengths (b,) where they differ."""
     ids = torch.from_numpy(batch.input_ids).to(where, non_blocking=True)
     if batch.attention_mask.all():
         return ids, None
@@ -401,24 +409,24 @@ def _placed(batch: Batch, where: torch.device) -> tuple[torch.Tensor, torch.Tens
 
 
 def _logits(model: Any, encoder: Encoder, batch: Batch, where: torch.device) -> torch.Tensor:
-    first = encoder(*_placed(batch, where), first_only=True)
+    first = encoder(*placed(batch, where), first_only=True)
     return anatomy.logits_of(encoder.anatomy, model, first)
 
 
 def _below(encoder: Encoder, where: torch.device, batch: Batch, layers: int) -> torch.Tensor:
-    return encoder.below(*_placed(batch, where), layers, first_only=True)
+    return encoder.below(*placed(batch, where), layers, first_only=True)
 
 
 def _above(
     model: Any, encoder: Encoder, states: torch.Tensor, batch: Batch, layers: int
 ) -> torch.Tensor:
-    _, lengths = _placed(batch, states.device)
+    _, lengths = placed(batch, states.device)
     first = encoder.above(states, lengths, layers, first_only=True).float()
     return anatomy.logits_of(encoder.anatomy, model, first)
 
 
 def _vectors(encoder: Encoder, first: bool, batch: Batch, where: torch.device) -> torch.Tensor:
-    return _pooled(encoder(*_placed(batch, where), first_only=first), first, batch)
+    return _pooled(encoder(*placed(batch, where), first_only=first), first, batch)
 
 
 def _plain_scorer(model: Any, batch: Batch, where: torch.device) -> torch.Tensor:

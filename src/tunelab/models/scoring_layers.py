@@ -17,8 +17,12 @@ from tunelab.models import anatomy, packed_modules
 from tunelab.models.family import Anatomy, Family
 
 __all__ = [
+    "Apply",
     "Encoder",
+    "First",
     "Format",
+    "Joined",
+    "Layer",
     "NotAsShippedError",
     "layers_of",
 ]
@@ -30,7 +34,7 @@ ScoringNorm = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 # --- the layers -----------------------------------------------------------------------------
 
 
-class _First:
+class First:
     """Attention of each text's first token alone: no token's key or value has to be computed.
 
     q (K x + b) is (q K) x and something that softmax does not see, and the sum of a (V x + c) is
@@ -48,24 +52,37 @@ class _First:
         self, q: torch.Tensor, x: torch.Tensor, lengths: torch.Tensor | None
     ) -> torch.Tensor:
         """q (b, width), x (b, n, width) and `lengths` (b,) -> (b, width)."""
-        wide, heads = x.float(), len(self._keys)
-        asking = q.float().view(len(q), heads, -1).transpose(0, 1)
-        scores = torch.matmul(asking, self._keys).transpose(0, 1) @ wide.transpose(1, 2)
+        return self.given(self.read(self.asked(q), x, lengths)).flatten(1).to(x.dtype)
+
+    def asked(self, q: torch.Tensor) -> torch.Tensor:
+        """q K, by head: (b, heads, width)."""
+        asking = q.float().view(len(q), len(self._keys), -1).transpose(0, 1)
+        return torch.matmul(asking, self._keys).transpose(0, 1)
+
+    def read(
+        self, asked: torch.Tensor, x: torch.Tensor, lengths: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The sum of a x, by head: (b, heads, width)."""
+        wide = x.float()
+        scores = asked @ wide.transpose(1, 2)
         if lengths is not None:
             unseen = torch.arange(x.shape[1], device=x.device) >= lengths[:, None]
             scores = scores.masked_fill(unseen[:, None], float("-inf"))
-        read = (torch.softmax(scores, dim=-1) @ wide).transpose(0, 1)
-        out = torch.matmul(read, self._values.transpose(1, 2)).transpose(0, 1)
-        return (out.reshape(q.shape) + self._bias).to(x.dtype)
+        return torch.softmax(scores, dim=-1) @ wide
+
+    def given(self, read: torch.Tensor) -> torch.Tensor:
+        """V (sum of a x) + c, (b, heads, width of a head)."""
+        out = torch.matmul(read.transpose(0, 1), self._values.transpose(1, 2)).transpose(0, 1)
+        return (out.flatten(1) + self._bias).view(out.shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Joined:
+class Joined:
     """Attention whose queries, keys and values are one product; `first` in the last layer."""
 
     heads: int
     qkv: _Plain | Product
-    first: _First | None
+    first: First | None
 
     def __call__(
         self, x: torch.Tensor, lengths: torch.Tensor | None, first_only: bool
@@ -91,7 +108,7 @@ class _Apart:
     def __call__(
         self, x: torch.Tensor, lengths: torch.Tensor | None, first_only: bool
     ) -> torch.Tensor:
-        """As `_Joined`."""
+        """As `Joined`."""
         b, n, width = x.shape
         flat = x.reshape(b * n, width)
         q = self.query(x[:, 0] if first_only else flat).view(b, -1, width)
@@ -100,13 +117,13 @@ class _Apart:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Layer:
+class Layer:
     """One encoder layer: LN(x + O(attention)), then LN(x + down(act(up(x)))) (Vaswani et al. 2017).
 
     All but attention map (tokens, width) to (tokens, width).
     """
 
-    attention: _Joined | _Apart
+    attention: Callable[[torch.Tensor, torch.Tensor | None, bool], torch.Tensor]
     out: Apply
     norm: ScoringNorm
     up: Apply
@@ -156,7 +173,7 @@ class Format:
                 layer.weight.data = weight.new_empty(0)
         return laid
 
-    def used(self, layers: Sequence[_Layer]) -> str:
+    def used(self, layers: Sequence[Layer]) -> str:
         """In words, for the record."""
         parts = [x for m in layers for x in (m.out, m.up, m.down)]
         on_tiles = any(isinstance(x, Product) and x.in_two_parts for x in parts)
@@ -205,16 +222,16 @@ def _norm(module: Any) -> ScoringNorm:
     return lambda y, x: norms.added_norm(y, x, weight, bias, module.eps)
 
 
-def _layer(form: Format, parts: anatomy.LayerParts, *, last: bool) -> _Layer:
+def _layer(form: Format, parts: anatomy.LayerParts, *, last: bool) -> Layer:
     """`last`: no layer comes after it."""
     qkv, attention = parts.attention, None
     if all(type(m) is nn.Linear for m in qkv):
-        first = _First(parts.heads, *qkv[1:]) if last else None  # before their weights are taken
-        attention = _Joined(parts.heads, _joined(qkv, form), first)
+        first = First(parts.heads, *qkv[1:]) if last else None  # before their weights are taken
+        attention = Joined(parts.heads, _joined(qkv, form), first)
     wide, activation = _linear(parts.wide, form), parts.activation
     if isinstance(wide, Product) and packed_modules.is_gelu(activation):
         wide, activation = replace(wide, gelu=True), nn.Identity()
-    return _Layer(
+    return Layer(
         attention or _Apart(parts.heads, *(_linear(m, form) for m in qkv)),
         _linear(parts.mixed, form),
         _norm(parts.norm),
@@ -225,7 +242,7 @@ def _layer(form: Format, parts: anatomy.LayerParts, *, last: bool) -> _Layer:
     )
 
 
-def layers_of(encoder: Any, family: Family, form: Format) -> tuple[_Layer, ...]:
+def layers_of(encoder: Any, family: Family, form: Format) -> tuple[Layer, ...]:
     """From the lowest up; ALBERT's, which share their weights in groups, come several times."""
     names = family.anatomy.layer
     assert names is not None  # noqa: S101  it has fast scoring
@@ -266,7 +283,7 @@ class Encoder:
 
     model: Any
     anatomy: Anatomy
-    layers: tuple[_Layer, ...]
+    layers: tuple[Layer, ...]
     form: Format
 
     def __call__(

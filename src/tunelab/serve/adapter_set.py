@@ -20,6 +20,7 @@ from tunelab.stats import calibration
 
 __all__ = [
     "AdapterSet",
+    "share_weights",
 ]
 
 
@@ -50,7 +51,7 @@ class AdapterSet:
         shared: dict[str, torch.Tensor] = {}
         for name, folder in adapters.items():
             member = _member(resolved, folder, batch_size)
-            _share(_model_of(member), shared)
+            share_weights(_model_of(member), shared)
             self._members[name] = member
         self._active = next(iter(adapters))
 
@@ -167,7 +168,7 @@ def _model_of(member: TextClassifier) -> Any:
     return member.classifier.model
 
 
-def _share(model: Any, shared: dict[str, torch.Tensor]) -> None:
+def share_weights(model: Any, shared: dict[str, torch.Tensor]) -> None:
     """Let a model's weights be those in `shared` where they are equal, and add those it brings."""
     for name, p in model.named_parameters():
         if type(p) is not torch.nn.Parameter:  # quantised: its scales lie beside it

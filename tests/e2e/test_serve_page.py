@@ -1,0 +1,56 @@
+"""The page that a server shows at /, in a browser: a text, its probabilities, the same by curl."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tunelab
+from adapters_made import make_svm
+from serving import running_server
+from tiny import reviews
+
+TEXT = "<img src=x onerror=\"document.title='run'\"> it's good"
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to draw the page")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.mark.slow
+def test_the_page_tries_a_text(browser: Any, tmp_path: Path):
+    svm = make_svm(tmp_path / "mood", reviews(60))
+    with running_server(tmp_path / "log", svm, env={"TUNELAB_API_KEYS": "secret"}) as server:
+        page = browser.new_page()
+        errors: list[str] = []
+        page.on("pageerror", lambda e: errors.append(str(e)))
+        page.goto(server.url)
+        page.fill("#key", "secret")  # it was told that a key is needed, and asks for one
+        page.fill("#text", TEXT)
+        page.click("form button")
+        page.wait_for_selector("#answer tbody tr")
+        rows = [r.inner_text().split() for r in page.query_selector_all("#answer tbody tr")]
+        loaded = tunelab.load(svm)
+        p = dict(zip(loaded.label_names, loaded.predict_proba([TEXT])[0], strict=True))
+        ranked = sorted(p.items(), key=lambda kv: -kv[1])
+        assert [r[:2] for r in rows] == [[label, f"{100 * v:.1f}%"] for label, v in ranked]
+        curl = page.inner_text("#curl")
+        assert "it'\\''s good" in curl
+        assert "Bearer KEY" in curl
+        assert "secret" not in curl
+        assert page.title() == "tunelab serve"  # what a text holds is text
+        assert not errors
+        page.close()
