@@ -93,8 +93,8 @@ def test_says_before_what_will_run_and_after_how_it_went(made: tuple[Path, Said]
     assert "'text' (guessed)" in before
     assert "no test part: 24 of 160 rows split off" in before
     assert "exact duplicates: none" in before
-    # svm-tfidf's second seed is a copy of its first: no seed changes it.
-    assert re.search(r"7 to run, 1 that a run with another seed serves too: \w+ ", before)
+    # The second seed of both SVMs is a copy of the first: no seed changes it.
+    assert re.search(r"6 to run, 2 that a run with another seed serves too: \w+ ", before)
     assert sum(line.startswith("done") for line in said.faults) == 8
     assert all(name in after for name in METHODS)
     assert f"Report: {folder / 'report.html'}" in after

@@ -69,7 +69,7 @@ class Exported:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _Export:
     """What is exported, on what it is judged, and into which folder, not yet of its name."""
 
     original: Artifact
@@ -87,7 +87,7 @@ class Target:
     the one that it took. `rule` is what its predictions are held to; `needs` are packages.
     """
 
-    write: Callable[[_Job, Classifier], tuple[tuple[Rung, ...], str | None]]
+    write: Callable[[_Export, Classifier], tuple[tuple[Rung, ...], str | None]]
     rule: Rule
     needs: tuple[str, ...] = ()
     extra: str = "export"
@@ -119,7 +119,7 @@ def export_classifier(
     with new_folder(out_dir, [original.directory]) as (staging, out):
         loaded = text_classifier.open_classifier(folder, trust_remote_code, model).classifier
         before = _reference(loaded, judged.texts)
-        job = _Job(original, judged, before, staging, model, trust_remote_code, tell)
+        job = _Export(original, judged, before, staging, model, trust_remote_code, tell)
         rungs, rung = target.write(job, loaded)
         if (original.directory / CALIBRATION).is_file():
             shutil.copy2(original.directory / CALIBRATION, staging)
@@ -171,7 +171,7 @@ def _reference(classifier: Classifier, texts: Sequence[str]) -> Scores:
     return classifier.scores(texts)
 
 
-def _agreement_with(job: _Job, after: Scores) -> Agreement:
+def _agreement_with(job: _Export, after: Scores) -> Agreement:
     return agreement_of(job.before, after, job.judged, job.original.manifest["label_names"])
 
 
@@ -194,7 +194,7 @@ def _kept_of(made: Exported, original: Artifact) -> dict[str, object]:
 # --- in a fresh process ---------------------------------------------------------------------
 
 
-def _scores_afresh(job: _Job, to: str) -> Scores:
+def _scores_afresh(job: _Export, to: str) -> Scores:
     """What the written folder answers to somebody who has it and its runtime alone."""
     if to == "merged":
         return scores_of(job.staging, job.judged.texts, job.trusted)
@@ -219,7 +219,7 @@ def _scores_afresh(job: _Job, to: str) -> Scores:
 # --- the targets ----------------------------------------------------------------------------
 
 
-def _write_merged(job: _Job, _: Classifier) -> tuple[tuple[Rung, ...], None]:
+def _write_merged(job: _Export, _: Classifier) -> tuple[tuple[Rung, ...], None]:
     made = merge(
         job.original.directory,
         job.staging / "merged",
@@ -234,7 +234,7 @@ def _write_merged(job: _Job, _: Classifier) -> tuple[tuple[Rung, ...], None]:
     return (), None
 
 
-def _write_onnx(job: _Job, classifier: Classifier) -> tuple[tuple[Rung, ...], None]:
+def _write_onnx(job: _Export, classifier: Classifier) -> tuple[tuple[Rung, ...], None]:
     facts = graphs.write_float_graph(job.original, classifier, job.staging, job.trusted)
     seal(job.staging, _facts(facts))
     return (), None
@@ -244,7 +244,7 @@ def _facts(manifest: Manifest) -> dict[str, object]:
     return {k: v for k, v in manifest.items() if k != "files"}
 
 
-def _write_int8(job: _Job, classifier: Classifier) -> tuple[tuple[Rung, ...], str]:
+def _write_int8(job: _Export, classifier: Classifier) -> tuple[tuple[Rung, ...], str]:
     """The fastest way to round for onnxruntime that passes."""
     _refuse_sparse(job)
     facts = graphs.write_float_graph(job.original, classifier, job.staging, job.trusted)
@@ -260,7 +260,7 @@ def _write_int8(job: _Job, classifier: Classifier) -> tuple[tuple[Rung, ...], st
     return rungs, taken
 
 
-def _write_openvino(job: _Job, classifier: Classifier) -> tuple[tuple[Rung, ...], None]:
+def _write_openvino(job: _Export, classifier: Classifier) -> tuple[tuple[Rung, ...], None]:
     facts = graphs.write_float_graph(job.original, classifier, job.staging, job.trusted)
     openvino.write_float(job.staging / graphs.GRAPH, job.staging / openvino.OPENVINO_MODEL)
     shutil.rmtree((job.staging / graphs.GRAPH).parent)
@@ -268,7 +268,7 @@ def _write_openvino(job: _Job, classifier: Classifier) -> tuple[tuple[Rung, ...]
     return (), None
 
 
-def _write_openvino_int8(job: _Job, classifier: Classifier) -> tuple[tuple[Rung, ...], str]:
+def _write_openvino_int8(job: _Export, classifier: Classifier) -> tuple[tuple[Rung, ...], str]:
     """The fastest way to round for OpenVINO that passes."""
     _refuse_sparse(job)
     facts = graphs.write_float_graph(job.original, classifier, job.staging, job.trusted)
@@ -288,7 +288,7 @@ def _write_openvino_int8(job: _Job, classifier: Classifier) -> tuple[tuple[Rung,
     return rungs, taken
 
 
-def _refuse_sparse(job: _Job) -> None:
+def _refuse_sparse(job: _Export) -> None:
     if job.original.manifest["kind"] == "svm-tfidf":
         raise ArtifactError(
             f"{job.original.directory}: a svm-tfidf has one sparse product, which int8 would not "
@@ -296,14 +296,14 @@ def _refuse_sparse(job: _Job) -> None:
         )
 
 
-def _calibration_inputs(job: _Job, plain: Artifact) -> list[exported.Inputs]:
+def _calibration_inputs(job: _Export, plain: Artifact) -> list[exported.Inputs]:
     """Inputs of so many calibration texts, evenly of all."""
     texts = job.judged.calibration
     some = texts[:: -(-len(texts) // _CALIBRATION_TEXTS) or 1]
     return [inputs for _, inputs in exported.input_batches(plain)(some)]
 
 
-def _scorer(job: _Job, plain: Artifact) -> ladder.Scorer:
+def _scorer(job: _Export, plain: Artifact) -> ladder.Scorer:
     return ladder.Scorer(
         plain, job.staging / graphs.GRAPH, job.judged.texts, partial(_agreement_with, job), job.tell
     )

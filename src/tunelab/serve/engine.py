@@ -81,7 +81,7 @@ class BatchFigures:
 
 
 @dataclass(slots=True, eq=False)
-class _Job:
+class _Request:
     model: Served
     items: Sequence[Item]
     tokens: NDArray[np.int64]
@@ -109,7 +109,7 @@ class ServingEngine:
         self.on_batch = on_batch
         self.table = ModelTable(MappingProxyType({m.name: m for m in models}))
         self.queued_tokens = 0
-        self._waiting: deque[tuple[_Job, int]] = deque()
+        self._waiting: deque[tuple[_Request, int]] = deque()
         self._state = threading.Condition()  # of all that follows, and of what waits
         self._readers: Counter[Served] = Counter()
         self._closing = False
@@ -140,7 +140,7 @@ class ServingEngine:
     def submit(self, model: Served, items: Sequence[Item]) -> Future[ScoredTexts]:
         """Queue what `items_of` gave. Raises Refusal where too much waits already."""
         tokens = np.asarray([model.reader.length(i) for i in items], dtype=np.int64)
-        job = _Job(model, items, tokens, time.perf_counter(), left=len(items))
+        job = _Request(model, items, tokens, time.perf_counter(), left=len(items))
         job.scores = [None] * len(items)
         asked = int(tokens.sum())
         with self._state:
@@ -209,9 +209,9 @@ class ServingEngine:
             if batch:
                 self._compute(batch)
 
-    def _take(self) -> list[tuple[_Job, int]]:
+    def _take(self) -> list[tuple[_Request, int]]:
         """What waits, oldest first, up to the budget of tokens; one text at least."""
-        batch: list[tuple[_Job, int]] = []
+        batch: list[tuple[_Request, int]] = []
         room, now = self.limits.batch_tokens, time.perf_counter()
         while self._waiting:
             job, i = self._waiting[0]
@@ -230,9 +230,9 @@ class ServingEngine:
             batch.append((job, i))
         return batch
 
-    def _compute(self, batch: Sequence[tuple[_Job, int]]) -> None:
+    def _compute(self, batch: Sequence[tuple[_Request, int]]) -> None:
         began = time.perf_counter()
-        by_runner: dict[int, dict[Served, list[tuple[_Job, int]]]] = {}
+        by_runner: dict[int, dict[Served, list[tuple[_Request, int]]]] = {}
         for job, i in batch:
             parts = by_runner.setdefault(id(job.model.runner), {})
             parts.setdefault(job.model, []).append((job, i))
@@ -248,7 +248,7 @@ class ServingEngine:
         self.on_batch(BatchFigures(len(batch), tokens, models, seconds))
 
     def _compute_together(
-        self, runner: Runner, parts: Mapping[Served, Sequence[tuple[_Job, int]]]
+        self, runner: Runner, parts: Mapping[Served, Sequence[tuple[_Request, int]]]
     ) -> None:
         asked = [(m, [job.items[i] for job, i in rows]) for m, rows in parts.items()]
         try:
@@ -263,12 +263,12 @@ class ServingEngine:
                 job.scores[i] = row
                 self._finished(job, 1)
 
-    def _fail(self, job: _Job, error: Exception) -> None:
+    def _fail(self, job: _Request, error: Exception) -> None:
         if not job.future.done():
             job.future.set_exception(error)
         self._finished(job, 1)
 
-    def _finished(self, job: _Job, count: int) -> None:
+    def _finished(self, job: _Request, count: int) -> None:
         job.left -= count
         if job.left:
             return
