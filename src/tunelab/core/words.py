@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Container, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -22,6 +23,7 @@ __all__ = [
     "listed",
     "rows_word",
     "short",
+    "short_labels",
     "signed",
 ]
 
@@ -63,6 +65,34 @@ def comma_names(names: str | Sequence[str]) -> list[str]:
     """
     several = re.split(r",(?![^\[]*\])", names) if isinstance(names, str) else names
     return [n.strip() for n in several if n.strip()]
+
+
+_SHORT_SETTINGS = {
+    "lora_alpha": "a",
+    "learning_rate": "lr",
+    "num_train_epochs": "epochs",
+    "per_device_train_batch_size": "batch",
+    "target_modules": "targets",
+    "lora_dropout": "dropout",
+    "max_length": "length",
+}
+
+
+def short_labels(labels: Iterable[str]) -> dict[str, str]:
+    """Methods' labels as a chart has room for them, by label: `lora[r=4,lora_alpha=8]` is
+    `lora r=4 a=8`. Where that would name two methods alike, each keeps its label.
+    """
+    names = {label: _short_label(label) for label in labels}
+    given = Counter(names.values())
+    return {label: name if given[name] == 1 else label for label, name in names.items()}
+
+
+def _short_label(label: str) -> str:
+    name, bracket, settings = label.removesuffix("]").partition("[")
+    pairs = [pair.partition("=") for pair in settings.split(",")]
+    if not (bracket and label.endswith("]") and all(equals for _, equals, _ in pairs)):
+        return label
+    return " ".join([name, *(f"{_SHORT_SETTINGS.get(k, k)}={v}" for k, _, v in pairs)])
 
 
 def counted(n: int, noun: str) -> str:
