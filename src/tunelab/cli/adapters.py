@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunelab.cli.lines import tell
 from tunelab.cli.options import FOLDER, json_option, print_json, trust_option
 from tunelab.core.errors import InputError
 from tunelab.core.words import as_one
@@ -53,7 +54,7 @@ def list_artifacts(root: Path, as_json: bool) -> None:
         print_json(rows)
         return
     if not rows:
-        click.echo(f"No classifiers below {root}. Make one: tunelab train DATA --method lora ...")
+        tell(f"No classifiers below {root}. Make one: tunelab train DATA --method lora ...")
         return
     from tunelab.analysis.numbers import format_bytes
     from tunelab.cli.terminal import print_table
@@ -71,10 +72,11 @@ def list_artifacts(root: Path, as_json: bool) -> None:
             ]
             for r in rows
         ],
+        all_of_it="--json has all.",
     )
     for row in rows:
         if row["error"]:
-            click.echo(f"{row['error']}", err=True)
+            tell(str(row["error"]), err=True)
 
 
 @adapters.command(short_help="Method, settings, base, labels, sizes of one.")
@@ -122,7 +124,7 @@ def verify_command(folder: Path, trust_remote_code: bool | None, as_json: bool) 
         print_json([{"name": c.name, "status": c.status, "detail": c.detail} for c in checks])
     else:
         for c in checks:
-            click.echo(f"{c.status:<8} {c.name}: {c.detail}")
+            tell(f"{c.status:<8} {c.name}: {c.detail}", indent=9)
     faults = [c.name for c in checks if c.status == "fault"]
     if faults:
         raise InputError(
@@ -217,15 +219,15 @@ def _say_made(made: Made, what: str, as_json: bool) -> None:
         )
         return
     for note in made.notes:
-        click.echo(note, err=True)
-    click.echo(f"{what} into {out}: {made.change.sentence}.")
+        tell(note, err=True)
+    tell(f"{what} into {out}: {made.change.sentence}.")
     click.echo(f'Try it: tunelab predict {shlex.quote(str(out))} "your text"')
 
 
 def _print_lines(pairs: Sequence[tuple[str, object]]) -> None:
     width = max((len(k) for k, _ in pairs), default=0)
     for key, value in pairs:
-        click.echo(f"{key:<{width}}  {value}")
+        tell(f"{key:<{width}}  {value}", indent=width + 2)
 
 
 def _plain_numbers(value: object) -> str:

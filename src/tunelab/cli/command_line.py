@@ -19,6 +19,7 @@ from tunelab.cli.answers import COMMANDS
 from tunelab.cli.compare import compare_command, extend, train
 from tunelab.cli.evaluate import evaluate_command
 from tunelab.cli.inspect import inspect_group
+from tunelab.cli.lines import complain
 from tunelab.cli.predict import predict
 from tunelab.cli.report import report
 from tunelab.cli.studies import behaviour_, calibration_, runs, slices_
@@ -101,7 +102,7 @@ def run_command_line() -> None:
         click.echo(e.ctx.get_help() if e.ctx else "")
         sys.exit(0)
     except click.ClickException as e:
-        click.echo(f"tunelab: {e.format_message()}", err=True)
+        complain(e.format_message())
         sys.exit(2)
     except click.exceptions.Exit as e:
         sys.exit(e.exit_code)
@@ -109,11 +110,10 @@ def run_command_line() -> None:
         click.echo("Stopped.", err=True)
         sys.exit(130)
     except InputError as e:
-        for line in str(e).splitlines():
-            click.echo(f"tunelab: {line}", err=True)
+        complain(str(e))
         sys.exit(2)
     except TunelabError as e:
-        click.echo(f"tunelab: {e}", err=True)
+        complain(str(e))
         sys.exit(1)
     except BrokenPipeError:
         # The reader of a pipe (head, less) has seen enough.
@@ -124,7 +124,7 @@ def run_command_line() -> None:
         if e.filename is None and e.errno not in _SYSTEM:
             raise
         where = "" if e.filename is None else f"{e.filename}: "
-        click.echo(f"tunelab: {where}{e.strerror}. {_SYSTEM.get(e.errno, _CHECK)}", err=True)
+        complain(f"{where}{e.strerror}. {_SYSTEM.get(e.errno, _CHECK)}")
         sys.exit(1)
 
 

@@ -18,6 +18,7 @@ from tunelab.cli.flags import (
     study_flags,
     take_study_keys,
 )
+from tunelab.cli.lines import tell
 from tunelab.cli.options import FOLDER, quiet_option
 from tunelab.cli.show import show_summary
 from tunelab.core.errors import InputError
@@ -171,7 +172,7 @@ def _show_end(finished: Study, console: Console) -> None:
     show_summary(finished, advise=not console.quiet)
     if finished.record.failed:
         n, total = len(finished.record.failed), len(finished.record.results)
-        click.echo(
+        tell(
             f"{n} of {counted(total, 'trial')} failed; the errors are above and in the report.",
             err=True,
         )
@@ -213,6 +214,7 @@ def train(
     """
     from tunelab import api
     from tunelab.analysis import numbers
+    from tunelab.cli import terminal
     from tunelab.stats.metrics import METRICS
     from tunelab.study import resolve
 
@@ -231,15 +233,15 @@ def train(
     spec = resolve.resolve_study(None, keys, settings, sets)
     console = stderr_console(quiet)
     for note in spec.notes:
-        console.print(note, markup=False, highlight=False)
+        terminal.say(console, note)
     with console.status("starting") as status:
         result = api.train_one(spec, overwrite=overwrite, on_event=_shown_as(status))
     for note in result.details.notes:
-        console.print(f"{note}.", markup=False, highlight=False, soft_wrap=True)
+        terminal.say(console, f"{note}.")
     out = spec.output_dir
     test, evaluated = (result.scores.get(f"{p}_{spec.metric}") for p in ("test", "eval"))
     seconds = numbers.format_seconds(result.cost.train_seconds)
-    click.echo(
+    tell(
         f"{method}: {METRICS[spec.metric].label} {numbers.format_percent(test)} on test, "
         f"{numbers.format_percent(evaluated)} on validation; trained in {seconds}."
     )
@@ -248,11 +250,12 @@ def train(
 
 def _shown_as(status: Status) -> OnStudyEvent:
     """What shows events of one training in a line."""
+    from tunelab.cli import terminal
     from tunelab.core.events import Note, Stage, Step
 
     def show(event: StudyEvent) -> None:
         if isinstance(event, Note):
-            status.console.print(event.text, markup=False, highlight=False, soft_wrap=True)
+            terminal.say(status.console, event.text)
         elif isinstance(event, Step):
             status.update(f"step {event.step} of {event.steps}, loss {event.loss:.3f}")
         elif isinstance(event, Stage):
@@ -295,7 +298,7 @@ def _train_from_study(
     shown = numbers.column(f"test_{study.summary.metric}")
     estimate = study.summary.row(label).estimates.get(shown.name)
     percent = " percent" if shown.kind == "percent" else ""
-    click.echo(
+    tell(
         f"{label}: trained on all rows, none left to test it. To expect: "
         f"{numbers.format_estimate(estimate, shown.kind)}{percent} {shown.about}, as its method "
         f"had, cross-fitted ({study.summary.cross_fitted})."
@@ -472,6 +475,6 @@ def _duplicate_lines(d: Dataset) -> list[str]:
 
 
 def stderr_console(quiet: bool = False) -> Console:
-    from rich.console import Console
+    from tunelab.cli import terminal
 
-    return Console(stderr=True, quiet=quiet)
+    return terminal.console(stderr=True, quiet=quiet)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunelab.cli.flags import FlagCommand, data_flags
+from tunelab.cli.lines import tell
 from tunelab.cli.options import json_option, print_json
 
 if TYPE_CHECKING:
@@ -101,14 +102,14 @@ def inspect_data(
     print_data_card(facts, token_lengths)
     click.echo("\nData gate")
     for line in (*values.lines(gate), *(values.line(f) for f in across), *gate.notes):
-        click.echo(f"  {line}")
+        tell(f"  {line}")
     for finding in (*gate.findings, *across):
-        click.echo(f"\n{finding.check} ({finding.where}), for example:")
+        tell(f"\n{finding.check} ({finding.where}), for example:")
         for example in finding.examples[: _EXAMPLES_SHOWN.get(finding.check, 3)]:
             if example.note:
-                click.echo(f"  {example.note}")
+                tell(f"  {example.note}")
             for row in example.rows:
-                click.echo(f"    {row.part} {row.id} [{row.label}] {' '.join(row.text.split())}")
+                tell(f"    {row.part} {row.id} [{row.label}] {' '.join(row.text.split())}")
 
 
 def _data_spec(source: str, **given: Any) -> DataSpec:

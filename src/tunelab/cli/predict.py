@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunelab.cli.lines import tell
 from tunelab.cli.options import FOLDER, trust_option
 from tunelab.core.errors import InputError
 from tunelab.core.words import counted, free_name
@@ -88,7 +89,7 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
         source = data.open_texts(file, given["text_column"], given["encoding"], given["id_column"])
     classifier = _loaded(artifact, given)
     for note in classifier.notes:
-        click.echo(note, err=True)
+        tell(note, err=True)
     seen = _Seen(classifier)
     if source is not None and output is not None:
         write.write_windows(
@@ -157,10 +158,10 @@ class _Seen:
         if self.blank:
             many = "texts are blank: their labels mean"
             one = "text is blank: its label means"
-            click.echo(f"{self.blank:,} {many if self.blank > 1 else one} nothing.", err=True)
+            tell(f"{self.blank:,} {many if self.blank > 1 else one} nothing.", err=True)
         if self.cut:
             are = "is" if self.cut == 1 else "are"
-            click.echo(
+            tell(
                 f"{self.cut:,} of {counted(self.texts, 'text')} {are} longer than the "
                 f"{self.classifier.max_length:,} tokens that this classifier reads: what follows "
                 "was not read.",

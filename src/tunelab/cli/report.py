@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tunelab.cli.lines import tell
 from tunelab.cli.options import FOLDER
 from tunelab.cli.show import show_answer
 from tunelab.core.errors import InputError
@@ -91,7 +92,7 @@ def report(
         if written.against is not None:
             _show_against(written.against)
         for line in written.lines():
-            click.echo(line)
+            tell(line)
 
 
 def _show_against(against: Versus) -> None:
@@ -126,9 +127,9 @@ def _watch(study: Path, out: Path, metric: str | None, quiet: bool) -> None:
             refresh = _WATCH_SECONDS if left else None
             path = write_report(record, out / "report.html", said, refresh=refresh)
             if not quiet:
-                click.echo(f"{path}: {n} of {counted(n + left, 'trial')}. {said.answer.sentence}")
+                tell(f"{path}: {n} of {counted(n + left, 'trial')}. {said.answer.sentence}")
         elif n != seen and not quiet:
-            click.echo(f"{study}: no trial has ended yet; waiting.")
+            tell(f"{study}: no trial has ended yet; waiting.")
         seen = n
         if not left:
             return

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tunelab.cli.lines import tell
 from tunelab.cli.options import FOLDER, json_option, print_json, trust_option
 from tunelab.cli.show import show_summary
 from tunelab.core.errors import InputError
@@ -59,7 +60,7 @@ def runs_list(root: Path | None, as_json: bool) -> None:
         print_json(rows)
         return
     if not rows:
-        click.echo(f"No studies in {root}. Make one: tunelab compare --data demo")
+        tell(f"No studies in {root}. Make one: tunelab compare --data demo")
         return
     from tunelab.cli.terminal import print_table
 
@@ -113,7 +114,7 @@ def slices_(folder: Path, by: str | None, as_json: bool) -> None:
     from tunelab.cli.terminal import console, print_table, say
 
     if slices.looked_at:
-        print_table(*slices.for_display())
+        print_table(*slices.for_display(), keys=2)
     mark = "* " if slices.named else ""
     out = console()
     for line in slices.sentences():
@@ -180,4 +181,4 @@ def behaviour_(
     for r in failures:
         for e in r.examples[:1]:
             then = f" -> {e.other!r} [{e.predicted_other}]" if e.other is not None else ""
-            click.echo(f"{r.label}, {r.test}: {e.text!r} [{e.predicted}]{then}")
+            tell(f"{r.label}, {r.test}: {e.text!r} [{e.predicted}]{then}")

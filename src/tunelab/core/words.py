@@ -17,6 +17,7 @@ __all__ = [
     "check_unicode",
     "comma_names",
     "counted",
+    "first_names",
     "free_name",
     "is_nan",
     "kind_of",
@@ -56,6 +57,13 @@ def listed(names: Sequence[str], limit: int = 12) -> str:
     """Names for a message: quoted, shortened, the first `limit` of them."""
     shown = ", ".join(repr(short(str(n), 40)) for n in names[:limit])
     return shown + (f" and {len(names) - limit:,} more" if len(names) > limit else "")
+
+
+def first_names(names: Sequence[str], most: int = 6) -> list[str]:
+    """Names for a sentence: all, or the first of many and how many more: "8 more"."""
+    return (
+        list(names) if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} more"]
+    )
 
 
 def comma_names(names: str | Sequence[str]) -> list[str]:
