@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -20,7 +19,7 @@ from tunelab.analysis.front import Front, front
 from tunelab.analysis.predicted import predictions_frame
 from tunelab.analysis.probabilities import Probabilities, judge_probabilities
 from tunelab.analysis.slicing import Slices, slice_study
-from tunelab.core import files, study_folder
+from tunelab.core import files, results_table, study_folder
 from tunelab.core.errors import ConfigError, InputError, TrialError
 from tunelab.core.events import Note, Stage
 from tunelab.core.values import Artifact, Dataset, DataSpec, TrialResult
@@ -82,7 +81,7 @@ def load_data(
     """
     return data.load(
         DataSpec(
-            _source_name(source) or "",
+            resolve.source_name(source) or "",
             text_column,
             label_column,
             subset,
@@ -130,7 +129,7 @@ class Study:
         """One row a trial, as results.csv: method, settings, seed, scores, costs, error."""
         import pandas as pd
 
-        return pd.DataFrame(study_folder.results_rows(self.record.results))
+        return pd.DataFrame(results_table.results_rows(self.record.results))
 
     def history(self) -> pd.DataFrame:
         """Training curves, a row a log line: label, seed, step, epoch, loss, eval_accuracy, ..."""
@@ -198,13 +197,18 @@ class Study:
         return final.shipped(self.record, self.summary, trial)
 
     def train_on_all_rows(
-        self, method: str | None = None, *, on_event: OnUserEvent = _ignore_event
+        self,
+        method: str | None = None,
+        *,
+        trust_remote_code: bool = False,
+        on_event: OnUserEvent = _ignore_event,
     ) -> Artifact:
         """Train a method (None: the recommended one) of a cross-fitted study on all of its rows.
 
         Raises ConfigError where the study is not cross-fitted, TrialError where training failed.
         """
-        final.train_on_all_rows(self.directory, method, study.tell_user(on_event))
+        hear = study.tell_user(on_event)
+        final.train_on_all_rows(self.directory, method, hear, trust_remote_code)
         return Study(self.directory).best()
 
     def extend(
@@ -214,6 +218,7 @@ class Study:
         until: Literal["decided"] | None = None,
         max_seeds: int | None = None,
         step: int | None = None,
+        trust_remote_code: bool = False,
         engine: str = "process",
         on_event: OnUserEvent = _ignore_event,
     ) -> Study:
@@ -222,10 +227,17 @@ class Study:
 
         `until="decided"`: `step` more (2) at a time, until the best is better than every other
         method or equivalent to it, or there are `max_seeds` in all (20). The study is looked at
-        after each time, which its levels account for: docs/statistics.md.
+        after each time, which its levels account for: docs/statistics.md. A model's own code runs
+        only where `trust_remote_code` allows it here, whatever the study was run with.
         """
         rounds = study.rounds_of(
-            self.directory, study.write_outputs, seeds, until=until, max_seeds=max_seeds, step=step
+            self.directory,
+            study.write_outputs,
+            seeds,
+            until=until,
+            max_seeds=max_seeds,
+            step=step,
+            trust_remote_code=trust_remote_code,
         )
         for spec in rounds:
             schedule = study.scheduled(study.plan(spec))
@@ -317,27 +329,12 @@ def compare(
     given = locals()
     file.refuse_study_keys(settings, "tunelab.compare")
     path = Path(config_file) if config_file is not None else None
-    keys = file.keys_from_keywords(given)
-    spec = resolve.resolve_study(path, keys | {"data.source": _source_name(source)}, settings)
+    keys = file.keys_from_keywords(given) | {"data.source": resolve.source_name(source)}
+    spec = resolve.resolve_study(path, keys, settings)
     with study.worker(spec, engine) as worker:
         schedule = study.scheduled(study.plan(spec))
         said = study.tell_user(on_event)
         return run_study(schedule, "tunelab.compare(...)", said, engine=engine, worker=worker)
-
-
-def _source_name(source: object) -> str | None:
-    """A source's name. Raises ConfigError for data that are no name, such as a DataFrame."""
-    if source is None or isinstance(source, str | Path):
-        return None if source is None else str(source)
-    if isinstance(source, Dataset):
-        raise ConfigError(
-            "data: expected the name of a file, a folder or a hub id, found a loaded Dataset. "
-            f"Give what it was loaded from: {source.name!r}."
-        )
-    raise ConfigError(
-        f"data: expected the name of a file, a folder or a hub id, found {type(source).__name__}. "
-        "Write it into a file first; from pandas: frame.to_csv('reviews.csv', index=False)."
-    )
 
 
 def run_study(
@@ -407,11 +404,9 @@ def train_one(
     with ExitStack() as inside:
         worker = inside.enter_context(study.worker(spec))
         planned = study.plan(replace(spec, output_dir=out / ".study"))
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = inside.enter_context(
-            tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
-        )
-        folder = Path(scratch) / out.name
+        files.make_folder(out.absolute().parent)
+        scratch = inside.enter_context(files.scratch_folder(f".{out.name}.training-", out.parent))
+        folder = scratch / out.name
         for line in text_limits.lines_of_limits(
             planned.lengths, text_limits.labels_by_limit(planned.spec.methods)
         ):
@@ -465,7 +460,7 @@ def fine_tune(
     """
     keys = file.keys_from_keywords(locals())  # as in `compare`
     file.refuse_study_keys(settings, "tunelab.fine_tune")
-    keys |= {"data.source": _source_name(source), "methods": [method], "seeds": [seed]}
+    keys |= {"data.source": resolve.source_name(source), "methods": [method], "seeds": [seed]}
     spec = resolve.resolve_study(None, keys, settings)
     return train_one(spec, overwrite=overwrite, on_event=study.tell_user(on_event))
 
@@ -488,13 +483,17 @@ def classifier_folder(path: str | Path) -> Path:
     return Study(folder).best().directory if study_folder.is_study(folder) else folder
 
 
-def load(path: str | Path | Artifact, *, trust_remote_code: bool = False) -> TextClassifier:
+def load(
+    path: str | Path | Artifact, *, model: str | Path | None = None, trust_remote_code: bool = False
+) -> TextClassifier:
     """Load a classifier: an artifact, a folder that holds one, or a study (its best model).
 
     The result has `predict(texts)`, `predict_proba(texts)` and `label_names`. Probabilities are
     those at the temperature that was fitted on validation, where there is one; `raw()` leaves it
-    out. Python code that the model brings is run only where `trust_remote_code` allows it.
+    out. `model`: where the base of an adapter or an SVM lies now, a folder or a hub id, if not
+    where it was; its weights must be the same by hash. Python code that the model brings is run
+    only where `trust_remote_code` allows it.
     """
-    if isinstance(path, Artifact):
-        return text_classifier.open_classifier(path.directory, trust_remote_code)
-    return text_classifier.open_classifier(classifier_folder(path), trust_remote_code)
+    folder = path.directory if isinstance(path, Artifact) else classifier_folder(path)
+    there = None if model is None else str(model)
+    return text_classifier.open_classifier(folder, trust_remote_code, there)

@@ -214,14 +214,16 @@ def evaluate(
     part: EvaluatedPart | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
+    model: str | Path | None = None,
     trust_remote_code: bool = False,
 ) -> Evaluation:
     """Score one or more saved classifiers on the same labelled rows; test each pair exactly.
 
     Each of `classifiers` is an artifact, a study (its best model) or a folder of one. Every
-    labelled row of `source` is scored, or one `part` of it. The classifiers are fixed: McNemar's
-    exact test (Holm over all pairs) says whether these differ on rows like these, not whether
-    training again would find the same. Raises InputError.
+    labelled row of `source` is scored, or one `part` of it. `model` is where the base of adapters
+    and SVMs lies now. The classifiers are fixed: McNemar's exact test (Holm over all pairs) says
+    whether these differ on rows like these, not whether training again would find the same. Raises
+    InputError.
     """
     known = get_args(EvaluatedPart)
     if part not in (None, *known):
@@ -233,7 +235,14 @@ def evaluate(
     if len(set(names)) < len(names):
         raise InputError("evaluate: a folder is given twice. Give each classifier once.")
     folders = _one_classifier_each(names)
-    loaded = {n: api.load(f, trust_remote_code=trust_remote_code) for n, f in folders.items()}
+    loaded = {
+        n: api.load(
+            f,
+            model=model if foreign.needs_base(f) else None,
+            trust_remote_code=trust_remote_code,
+        )
+        for n, f in folders.items()
+    }
     rows = _labelled_rows(DataSpec(str(source), text_column, label_column), part, loaded)
     of_studies = [
         f"{name}: its best model, {folder}"

@@ -93,8 +93,9 @@ def _losses(
         if r.label != best and r.label in runs and r.label not in said.collapses
     ]
     alpha = None
-    if record.looks is not None:
-        alpha = levels_at(looks_from_json(record.looks), math.comb(len(others) + 1, 2)).equivalent
+    looks = record.parsed("looks", looks_from_json)
+    if looks is not None:
+        alpha = levels_at(looks, math.comb(len(others) + 1, 2)).equivalent
     if not _has_value(runs[best], said.metric):
         return []
     rng = np.random.default_rng(BOOTSTRAP_SEED)

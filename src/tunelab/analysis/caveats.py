@@ -98,9 +98,9 @@ def _caveats_of_gate(
     record: StudyRecord, summary: Summary, runs: Mapping[str, Mapping[str, Runs]]
 ) -> list[str]:
     """What the data gate's findings do to the conclusion."""
-    if record.gate is None:
+    gate = record.parsed("gate", values.gate_from_json)
+    if gate is None:
         return []
-    gate = values.gate_from_json(record.gate)
     said = [f"{f.says}." for f in gate.of("conflicts")]
     said += [f"{f.says}." for f in gate.of("leak") if not f.where.endswith("/test")]
     if summary.part == "test":
@@ -113,7 +113,7 @@ def _caveats_of_gate(
 def _caveats_of_limits(record: StudyRecord) -> list[str]:
     """Texts of which most methods read a part alone."""
     methods = {r.spec.method.label: r.spec.method for r in record.results}
-    lengths = None if record.lengths is None else text_lengths_from_json(record.lengths)
+    lengths = record.parsed("lengths", text_lengths_from_json)
     return text_limits.warnings_of_limits(lengths, text_limits.labels_by_limit(methods.values()))
 
 
@@ -164,9 +164,10 @@ def _caveats_of_rare_classes(
 
 def _caveats_of_looks(record: StudyRecord) -> list[str]:
     """How often the study was looked at, where that is counted."""
-    if record.looks is None:
+    looks = record.parsed("looks", looks_from_json)
+    if looks is None:
         return []
-    said = looks_in_words(looks_from_json(record.looks))
+    said = looks_in_words(looks)
     return [f"{said[:1].upper()}{said[1:]}."]
 
 
@@ -212,8 +213,15 @@ def _ahead_on_test(summary: Summary) -> bool:
 
 def _caveats_of_cost(record: StudyRecord) -> list[str]:
     """Times that were shared, or measured while other trials ran, are marked in every table."""
-    stacked = [r for r in record.done if r.provenance.stack]
     caveats = []
+    same = [r.spec.method.label for r in record.done if r.provenance.same_run_as]
+    if same:
+        which = joined_by_and(list(dict.fromkeys(same)))
+        caveats.append(
+            f"Nothing in {which} depends on the seed: what is shown for all seeds is one run, and "
+            "its times and memory are of that one."
+        )
+    stacked = [r for r in record.done if r.provenance.stack]
     if stacked:
         which = (
             "All trials" if len(stacked) == len(record.done) else f"{len(stacked)} of the trials"

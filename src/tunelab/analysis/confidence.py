@@ -94,7 +94,7 @@ def _in_words(label: str, c: Confidence) -> str:
     then = (
         "and no temperature could be fitted"
         if c.scaled is None
-        else f"{format_percent(c.scaled)} with its temperature"
+        else f"{format_percent(c.scaled)}% with its temperature"
     )
     return (
         f"{label} says {format_percent(c.raw)}% on average where it is right on "

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tunelab.core.cards import DataCard
+from tunelab.core.shapes import fault
 from tunelab.core.study_folder import StudyRecord, read_result
 from tunelab.core.values import TrialResult
 
 __all__ = [
     "cross_fitted",
+    "final_from_json",
     "final_ids",
     "final_trial",
     "final_trials",
@@ -66,8 +70,15 @@ def cross_fitted(data: DataCard, seeds: int, *, whole: bool = True) -> str | Non
 
 def final_ids(record: StudyRecord) -> list[str]:
     """Ids of what was trained on all rows, the last one last (final.json)."""
-    kept = (record.final or {}).get("trials", ())
-    return [str(i) for i in kept] if isinstance(kept, list) else []
+    return list(record.parsed("final", final_from_json) or ())
+
+
+def final_from_json(value: Mapping[str, object]) -> tuple[str, ...]:
+    """The content of final.json. Raises KeyError or ValueError where it is none."""
+    kept = value["trials"]
+    if not isinstance(kept, list) or fault(kept, list[str]):
+        raise ValueError("trials: expected ids")
+    return tuple(kept)
 
 
 def final_trials(record: StudyRecord) -> tuple[TrialResult, ...]:

@@ -80,9 +80,8 @@ def summarise(record: StudyRecord, metric: str | None = None) -> Summary:
     best = ranked[0].label if ranked and ranked[0].estimates.get(f"eval_{metric}") else None
     broke = collapses(runs["validation"])
     of_part = runs[SCORED_PARTS[part]]
-    look = None
-    if record.looks is not None:
-        look = levels_at(looks_from_json(record.looks), math.comb(len(of_part), 2))
+    looks = record.parsed("looks", looks_from_json)
+    look = None if looks is None else levels_at(looks, math.comb(len(of_part), 2))
     pairs = comparisons(of_part, [r.label for r in ranked], metric, broke, look)
     draft = Summary(
         metric,
@@ -153,7 +152,7 @@ def _rank(row: Row, key: str, metric: str, adjusted: float | None = None) -> tup
 
 def _dropped_methods(record: StudyRecord, metric: str) -> frozenset[str]:
     """Methods that a race by this metric has dropped: not the best, whatever few seeds say."""
-    stored = race_from_json(record.race) if record.race else None
+    stored = record.parsed("race", race_from_json)
     if stored is None or stored.metric != metric or not stored.race.alive:
         return frozenset()
     return frozenset(stored.race.labels) - frozenset(stored.race.alive)
@@ -215,6 +214,7 @@ def _summary_row(record: StudyRecord, label: str, means: Mapping[tuple[str, str]
         method=method.name,
         settings=_own_settings(record, label),
         n_seeds=len(done),
+        n_runs=sum(r.provenance.same_run_as is None for r in done),
         n_failed=len(trials) - len(done),
         estimates=estimates,
         reasons=reasons,
@@ -295,7 +295,7 @@ def summary_for_display(summary: Summary) -> tuple[list[str], list[list[str]]]:
         [
             r.label,
             *(format_estimate(r.estimates.get(c.name), c.kind) for c in shown),
-            str(r.n_seeds),
+            r.seeds_in_words,
             *([str(r.n_failed)] if failures else []),
         ]
         for r in summary.rows

@@ -9,7 +9,7 @@ from typing import Literal
 from tunelab.analysis.collapse import Collapse
 from tunelab.analysis.numbers import SCORED_PARTS, Part
 from tunelab.core.values import Comparison, Estimate
-from tunelab.core.words import as_one
+from tunelab.core.words import as_one, counted
 from tunelab.stats import LEAST_SEEDS, Loss
 from tunelab.stats.losses import margin_in_points
 from tunelab.stats.metrics import METRICS
@@ -48,7 +48,8 @@ class Row:
     the smallest and largest of fewer than six runs (`Estimate.is_range`).
 
     `settings` are those that differ between the rows of the same method. `estimates` has a key for
-    every score and cost; where a value is None, `reasons` has the same key.
+    every score and cost; where a value is None, `reasons` has the same key. `n_runs`: of the seeds,
+    how many were run; others are the same run, as nothing in the method depends on the seed.
     """
 
     label: str
@@ -58,6 +59,14 @@ class Row:
     n_failed: int
     estimates: Mapping[str, Estimate | None]
     reasons: Mapping[str, str]
+    n_runs: int | None = None
+
+    @property
+    def seeds_in_words(self) -> str:
+        """Its seeds as a table shows them: how many, and of how many runs where that is another."""
+        if self.n_runs in (None, self.n_seeds):
+            return str(self.n_seeds)
+        return f"{self.n_seeds} ({counted(self.n_runs or 0, 'run')})"
 
 
 @dataclass(frozen=True, slots=True)

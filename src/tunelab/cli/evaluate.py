@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from tunelab.cli.options import FOLDER, json_option, print_json, trust_option
+from tunelab.cli.options import FOLDER, json_option, moved_option, print_json, trust_option
 
 __all__ = [
     "evaluate_command",
@@ -29,10 +29,12 @@ __all__ = [
 )
 @click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed).")
 @click.option("--label-column", metavar="NAME", help="Column of the labels (else guessed).")
+@moved_option
 @trust_option
 @json_option
 def evaluate_command(
     artifacts: tuple[Path, ...],
+    *,
     source: str,
     trust_remote_code: bool | None,
     as_json: bool,

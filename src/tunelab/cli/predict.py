@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunelab.cli.lines import tell
-from tunelab.cli.options import FOLDER, trust_option
+from tunelab.cli.options import FOLDER, moved_option, trust_option
 from tunelab.core.errors import InputError
 from tunelab.core.words import counted, free_name
 
@@ -63,6 +63,7 @@ __all__ = [
 @click.option(
     "--calibrated", is_flag=True, help="Refuse a classifier for which no temperature was fitted."
 )
+@moved_option
 @trust_option
 def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     """Label texts with a trained classifier: a folder from `train`, a trial, or a study (its best).
@@ -90,7 +91,7 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     classifier = _loaded(artifact, given)
     for note in classifier.notes:
         tell(note, err=True)
-    seen = _Seen(classifier)
+    seen = _TextsSeen(classifier)
     if source is not None and output is not None:
         write.write_windows(
             output,
@@ -130,7 +131,12 @@ def _loaded(artifact: Path, given: Mapping[str, object]) -> TextClassifier:
     """The classifier, with the probabilities and the precision that were asked for."""
     from tunelab import api
 
-    loaded = api.load(artifact, trust_remote_code=bool(given["trust_remote_code"]))
+    model = given["model"]
+    loaded = api.load(
+        artifact,
+        model=None if model is None else str(model),
+        trust_remote_code=bool(given["trust_remote_code"]),
+    )
     if given["calibrated"]:
         loaded = loaded.calibrated()
     if given["raw"]:
@@ -139,7 +145,7 @@ def _loaded(artifact: Path, given: Mapping[str, object]) -> TextClassifier:
 
 
 @dataclass(slots=True)
-class _Seen:
+class _TextsSeen:
     """Counts what is to be said of all texts at the end: those without words, those cut."""
 
     classifier: TextClassifier
@@ -209,7 +215,7 @@ def _with_predictions(
     window: TextTable,
     every_class: bool,
     classifier: TextClassifier,
-    seen: _Seen | None = None,
+    seen: _TextsSeen | None = None,
 ) -> dict[str, list[Any]]:
     """A window's columns with label and probability added, and with that of `every_class`.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +11,9 @@ from tunelab.cli.lines import tell
 from tunelab.cli.options import FOLDER, json_option, print_json, trust_option
 from tunelab.cli.show import show_summary
 from tunelab.core.errors import InputError
+
+if TYPE_CHECKING:
+    from tunelab.api import Study
 
 __all__ = [
     "behaviour_",
@@ -39,26 +43,20 @@ def runs_list(root: Path | None, as_json: bool) -> None:
         raise InputError(f"{root}: there is no such folder. Give one that holds studies.")
     root = root or Path("runs")
     folders = study_folder.find_studies(root)
-    rows = []
+    rows: list[dict[str, object]] = []
+    notes: list[str] = []
     for folder in folders:
-        study = api.Study(folder)
-        r = study.record
-        said = study.summary if r.results else None
-        rows.append(
-            {
-                "study": str(folder),
-                "done": len(r.done),
-                "failed": len(r.failed),
-                "missing": len(r.missing),
-                "best": said.best if said else None,
-                "data": r.settings["data"]["source"],
-                "model": r.settings["model"],
-                "answer": said.answer.sentence if said else None,
-            }
-        )
+        try:
+            row, damaged = _row_of_study(api.Study(folder))
+        except (InputError, OSError) as e:  # one that cannot be read hides no other
+            row, damaged = dict.fromkeys(_KEYS, None), (str(e),)
+        rows.append({**row, "study": str(folder), "damaged": list(damaged) or None})
+        notes += damaged
     if as_json:
         print_json(rows)
         return
+    for line in notes:
+        click.echo(f"Note: {line}", err=True)
     if not rows:
         tell(f"No studies in {root}. Make one: tunelab compare --data demo")
         return
@@ -67,6 +65,27 @@ def runs_list(root: Path | None, as_json: bool) -> None:
     heads = ["Study", "Data", "Model", "Done", "Failed", "Missing", "Best"]
     keys = ["study", "data", "model", "done", "failed", "missing", "best"]
     print_table(heads, [[str(r[k] if r[k] is not None else "-") for k in keys] for r in rows])
+
+
+# What is said of a study in a list.
+_KEYS = ("study", "done", "failed", "missing", "best", "data", "model", "answer")
+
+
+def _row_of_study(study: Study) -> tuple[dict[str, object], tuple[str, ...]]:
+    """A study's row, by `_KEYS`, and what of it is damaged."""
+    r = study.record
+    said = study.summary if r.results else None
+    row: dict[str, object] = {
+        "study": str(study.directory),
+        "done": len(r.done),
+        "failed": len(r.failed),
+        "missing": len(r.missing),
+        "best": said.best if said else None,
+        "data": r.settings["data"]["source"],
+        "model": r.settings["model"],
+        "answer": said.answer.sentence if said else None,
+    }
+    return row, r.damaged
 
 
 @runs.command("show")

@@ -31,16 +31,23 @@ class Check:
 # --- verifying ------------------------------------------------------------------------------
 
 
-def verify(folder: Path | str, *, trust_remote_code: bool = False) -> tuple[Check, ...]:
+def verify(
+    folder: Path | str, *, trust_remote_code: bool = False, model: str | None = None
+) -> tuple[Check, ...]:
     """Check everything that an artifact's predictions depend on, and name every fault.
 
     Pickles, checksums, files that nobody listed, readable tensors, the base's hash, and that every
-    tensor is there and has its place. A base with Python code of its own is a fault unless
-    `trust_remote_code` allows it. Raises ArtifactError only where the folder is no artifact.
+    tensor is there and has its place. `model`: where the base lies now, if it moved. A base with
+    Python code of its own is a fault unless `trust_remote_code` allows it. Raises ArtifactError
+    only where the folder is no artifact.
     """
     directory = foreign.find_artifact(folder)
     ours = (directory / MANIFEST).is_file()
-    artifact = read_manifest(directory) if ours else foreign.open_folder(directory)
+    artifact = (
+        foreign.with_base_at(read_manifest(directory), model)
+        if ours
+        else foreign.open_folder(directory, model=model)
+    )
     unsafe = pickles(directory) if ours else []
     readable = _readable(artifact)
     return (

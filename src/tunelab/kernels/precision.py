@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -60,11 +59,11 @@ def choose() -> Choice:
 @functools.cache
 def _choose(threads: int) -> Choice:
     kept = cache.machine_folder() / f"precision-{_machine_key(threads)}.json"
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return Choice(**json.loads(kept.read_text(encoding="utf-8")))
+    known = cache.kept_json(kept)
+    if known is not None:
+        return Choice(**known)
     choice = fastest(*_measure())
-    with contextlib.suppress(OSError):
-        cache.replace(kept, json.dumps(asdict(choice)).encode())
+    cache.keep_json(kept, asdict(choice), bounded=False)
     return choice
 
 
@@ -131,5 +130,5 @@ def float32_route(route: str) -> Iterator[None]:
 
 
 def _machine_key(threads: int) -> str:
-    parts = [build.processor(), torch.__version__.encode(), str(threads).encode(), b"1"]
+    parts = [build.processor(), torch.__version__.encode(), str(threads).encode(), b"2"]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]

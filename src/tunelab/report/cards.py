@@ -26,13 +26,12 @@ from tunelab.core.words import counted
 __all__ = [
     "CARD",
     "card",
+    "lines_of_use",
     "write_cards",
 ]
 
 
 CARD = "README.md"
-# The bundled base under the name that it has on the hub.
-_HUB_NAMES = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
 _LIBRARIES = {"adapter": "peft", "model": "transformers"}
 # Our metrics by the names that the hub's leaderboards know.
 _HUB_METRICS = {
@@ -83,7 +82,7 @@ def card(
         f"`{_code(method.name)}` by tunelab (seed "
         f"{result.spec.seed}).\n",
         "## Use\n",
-        f"```python\n{_use(str(manifest['kind']))}\n```\n",
+        f"```python\n{lines_of_use(str(manifest['kind']))}\n```\n",
         "## Scores\n",
         _score_lines(summary, result),
         _standing_in_study(summary, result),
@@ -148,7 +147,7 @@ def _base(result: TrialResult) -> str | None:
     """The base's name where others can look it up; a folder of this machine says nothing."""
     if result.spec.base is None:
         return None
-    name = _HUB_NAMES.get(result.spec.base.name, result.spec.base.name)
+    name, _ = result.spec.base.elsewhere
     return name if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) else "a local model"
 
 
@@ -158,20 +157,38 @@ def _data_name(record: StudyRecord) -> str:
     return Path(name).name if Path(name).is_absolute() or name.startswith((".", "~")) else name
 
 
-def _use(kind: str) -> str:
+def lines_of_use(kind: str) -> str:
+    """Python that runs as it stands, once the folder is named."""
     ours = 'import tunelab\n\nclassifier = tunelab.load("path/to/this/folder")\n'
     ours += 'classifier.predict(["a quiet, wonderful film"])'
     if kind == "adapter":
-        return (
-            f"{ours}\n\n# or with peft\nfrom peft import AutoPeftModelForSequenceClassification\n\n"
-            'AutoPeftModelForSequenceClassification.from_pretrained("path/to/this/folder")'
-        )
+        return f"{ours}\n\n# or with peft\n{_WITH_PEFT}"
     if kind == "model":
-        return (
-            f"{ours}\n\n# or with transformers\nfrom transformers import pipeline\n\n"
-            'pipeline("text-classification", model="path/to/this/folder")'
-        )
+        return f"{ours}\n\n# or with transformers\n{_WITH_TRANSFORMERS}"
     return ours
+
+
+# Labels come from the config beside the adapter: the base's own knows none of them, so that
+# transformers would call them LABEL_0, LABEL_1.
+_WITH_PEFT = """
+from peft import PeftConfig, PeftModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, pipeline
+
+folder = "path/to/this/folder"
+adapter, labels = PeftConfig.from_pretrained(folder), AutoConfig.from_pretrained(folder)
+base = AutoModelForSequenceClassification.from_pretrained(
+    adapter.base_model_name_or_path, revision=adapter.revision, config=labels
+)
+model = PeftModel.from_pretrained(base, folder)
+classify = pipeline("text-classification", model=model, tokenizer=folder)
+classify(["a quiet, wonderful film"], truncation=True)
+""".strip()
+_WITH_TRANSFORMERS = """
+from transformers import pipeline
+
+classify = pipeline("text-classification", model="path/to/this/folder")
+classify(["a quiet, wonderful film"], truncation=True)
+""".strip()
 
 
 def _score_lines(summary: Summary, result: TrialResult) -> str:

@@ -339,7 +339,7 @@ def _learning(record: StudyRecord, summary: Summary) -> tuple[SizePoint, ...]:
     """The points of curves.json, where they are of the metric and part that is judged; with all
     rows, what stands in the table.
     """
-    curves = curves_from_json(record.curves) if record.curves else None
+    curves = record.parsed("curves", curves_from_json)
     if curves is None or (curves.metric, curves.part) != (summary.metric, summary.part):
         return ()
     table = _estimates(summary, f"{summary.part}_{summary.metric}")
@@ -354,9 +354,9 @@ def _learning(record: StudyRecord, summary: Summary) -> tuple[SizePoint, ...]:
 
 def _expected_best_by_tries(record: StudyRecord) -> dict[str, list[float]]:
     """Expected best validation score after 1, 2, ... tries of each method (tuning.json)."""
-    if not record.tuning:
+    tuned = record.parsed("tuning", tuning_from_json)
+    if tuned is None:
         return {}
-    tuned = tuning_from_json(record.tuning)
     out = {}
     for label, method in tuned.methods.items():
         values = [s.value for s in average_by_setting(method.tries) if s.value is not None]
@@ -384,9 +384,10 @@ def _sensitivity(record: StudyRecord, summary: Summary) -> tuple[SettingLevel, .
 
 def _behaviour_points(record: StudyRecord) -> tuple[BehaviourPoint, ...]:
     """Failure rates on the behaviour tests, of trials that have predictions on their texts."""
-    if not record.behaviour:
+    kept = record.parsed("behaviour", behaviour.suite_from_json)
+    if kept is None:
         return ()
-    suite, some = behaviour.suite_from_json(record.behaviour)
+    suite, some = kept
     by_label: dict[str, dict[int, Predictions]] = {}
     for r in record.done:
         p = record.predictions(r.spec.trial_id).get(behaviour.PART)

@@ -11,7 +11,6 @@ import functools
 import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -420,16 +419,15 @@ def _bundle() -> str:
     Putting it together takes a second: it is kept for this version of the library.
     """
     version = importlib.metadata.version("vl-convert-python")
-    kept = cache.machine_folder() / f"vega-{version}.js"
-    script = ""
-    with suppress(OSError, UnicodeDecodeError):
-        script = kept.read_text(encoding="utf-8")
-    if "window.vegaEmbed=" not in script[-100:]:
+    kept = cache.machine_folder() / f"vega-{version}.sealed.js"
+    # It is run by whoever reads a report.
+    content = None if cache.distrust(kept) else cache.kept(kept)
+    if content is None:
         import vl_convert
 
-        script = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
-        with suppress(OSError):  # a cache that cannot be written costs a second
-            cache.replace(kept, script.encode())
+        content = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")).encode()
+        cache.keep(kept, content, bounded=False)
+    script = content.decode()
     if "</script" in script.lower() or "<!--" in script:
         raise RuntimeError("the chart library cannot stand inside an HTML script element")
     return script

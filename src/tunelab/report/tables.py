@@ -116,14 +116,14 @@ def blocks_by_section(
         blocks["calibration"] = [_calibration(record, runs), *_whose_probabilities(judged)]
     if data.slices:
         blocks["slices"] = [_slices(data)]
-    crossings = curves_from_json(record.curves).crossings if record.curves else ()
-    if crossings:
-        said = [c.sentence for c in crossings]
+    curves = record.parsed("curves", curves_from_json)
+    if curves is not None and curves.crossings:
+        said = [c.sentence for c in curves.crossings]
         blocks.setdefault("learning", []).append(Block("Where methods cross", sentences=said))
-    if record.tuning:
-        blocks.setdefault("sensitivity", []).append(_tuning_block(tuning_from_json(record.tuning)))
-    if record.race:
-        blocks["race"] = [_race_block(race_from_json(record.race))]
+    if (tuned := record.parsed("tuning", tuning_from_json)) is not None:
+        blocks.setdefault("sensitivity", []).append(_tuning_block(tuned))
+    if (race := record.parsed("race", race_from_json)) is not None:
+        blocks["race"] = [_race_block(race)]
     return blocks
 
 
@@ -334,6 +334,8 @@ def _method_facts(row: verdict.Row) -> str:
     written = {k: f"{v:g}" if isinstance(v, float) else v for k, v in row.settings.items()}
     settings = ", ".join(f"{k}={v}" for k, v in written.items())
     seeds = counted(row.n_seeds, "seed")
+    if row.n_runs not in (None, row.n_seeds):
+        seeds = f"{seeds}, {counted(row.n_runs or 0, 'run')}"
     failed = f"{row.n_failed} failed" if row.n_failed else ""
     return " · ".join(part for part in (settings, seeds, failed) if part)
 

@@ -112,6 +112,7 @@ class RaceRecord:
 
     `stopped`: "decided", "settled", "seeds" or "budget" (of `budget_seconds`); None where the race
     was interrupted. `trials_full` and `seconds_saved` are of what would have run without a race.
+    `left_out`: methods for which the budget had no time, not even for a first trial.
     """
 
     metric: str
@@ -123,6 +124,7 @@ class RaceRecord:
     trials_full: int
     seconds_run: float
     seconds_saved: float
+    left_out: tuple[str, ...] = ()
 
 
 def start(labels: Sequence[str], seeds: int, confidence: float = CONFIDENCE) -> Race:
@@ -276,6 +278,8 @@ def statement(race: Race) -> str:
     """What the race shows, in words."""
     level = f"{100 * race.confidence:g}% confidence"
     basis = "by validation accuracy, for other rows and other seeds"
+    if len(race.labels) == 1:
+        return f"{race.alive[0]} ran alone, so nothing is compared"
     if len(race.alive) == 1:
         return f"{race.alive[0]} is the best of {len(race.labels)} with {level} ({basis})"
     return (
@@ -307,8 +311,9 @@ def race_from_json(value: Mapping[str, Any]) -> RaceRecord:
         ),
         settled=value.get("settled", False),
     )
-    own = {f.name: value[f.name] for f in fields(RaceRecord) if f.name != "race"}
-    return RaceRecord(race=race, **own)
+    own = {f.name: value[f.name] for f in fields(RaceRecord) if f.name not in ("race", "left_out")}
+    # Races of before left nobody out.
+    return RaceRecord(race=race, left_out=tuple(value.get("left_out", ())), **own)
 
 
 def sentences(record: RaceRecord) -> tuple[str, ...]:
@@ -320,9 +325,12 @@ def sentences(record: RaceRecord) -> tuple[str, ...]:
         "budget": "The race stopped when its time was up; run it again to go on",
     }.get(str(record.stopped), "The race was interrupted; run it again to go on")
     saved = record.trials_full - record.trials_run
+    left_out = ", ".join(record.left_out)
+    more = f"The budget had no time for {left_out}: run it again, or with a larger one, to see them"
     return (
         f"Race: {record.statement}. {why}.",
         *(f"{d.sentence}." for d in record.race.dropped),
+        *([f"{more}."] if left_out else []),
         f"{record.trials_run} of {counted(record.trials_full, 'trial')} "
         f"{agreeing(record.trials_run, 'were')} run ({saved} {agreeing(saved, 'were')} not)."
         if saved

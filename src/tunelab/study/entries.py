@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +23,10 @@ __all__ = [
     "label_methods",
     "resolve_entries",
 ]
+
+
+# More are no study: a grid is counted before it is made.
+_MOST_POINTS = 10_000
 
 
 def resolve_entries(
@@ -102,7 +108,7 @@ def _resolve_entry(
     where = f"methods.{i}"
     name = entry.get("name")
     label = None if entry.get("label") is None else str(entry["label"])
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         hint = suggest(str(name), METHODS, what="Methods")
         what = "has no name" if name is None else f"{name!r} is not a method"
         if "[" in str(name):
@@ -153,6 +159,9 @@ def _grid_points(
             choices[key] = [value]
         else:
             choices[key] = value
+    count = math.prod(map(len, choices.values()))
+    if count > _MOST_POINTS:
+        return [], [f"its grid has {count:,} points, more than {_MOST_POINTS:,}. Make it smaller."]
     points = [dict(zip(choices, p, strict=True)) for p in itertools.product(*choices.values())]
     for point in points:
         faults += setting_faults(model, point)
@@ -188,19 +197,16 @@ def _settings_of_no_method(
 
 def label_methods(entries: Sequence[Entry]) -> tuple[MethodSpec, ...]:
     """Name each entry: its label, or its method with the settings in which it differs."""
+    varying = _varying_settings(entries)
+    called = Counter((e.name, e.label) for e in entries)
     labels: list[str] = []
     for entry in entries:
-        twins = [e for e in entries if e.name == entry.name]
-        varying = [
-            k for k in entry.settings if any(e.settings[k] != entry.settings[k] for e in twins)
-        ]
-        grid = [e for e in twins if e.label == entry.label]
-        if entry.label and len(grid) == 1:
+        if entry.label and called[entry.name, entry.label] == 1:
             labels.append(entry.label)
             continue
-        inner = ",".join(f"{k}={_value_in_label(entry.settings[k])}" for k in varying)
+        inner = ",".join(f"{k}={_value_in_label(entry.settings[k])}" for k in varying[entry.name])
         labels.append(f"{entry.label or entry.name}[{inner}]" if inner else entry.name)
-    twice = sorted({x for x in labels if labels.count(x) > 1})
+    twice = sorted(x for x, n in Counter(labels).items() if n > 1)
     if twice:
         raise ConfigError(
             f"methods: {twice[0]} stands twice with the same settings. Remove one, or change one."
@@ -208,6 +214,16 @@ def label_methods(entries: Sequence[Entry]) -> tuple[MethodSpec, ...]:
     return tuple(
         MethodSpec(e.name, label, e.settings) for e, label in zip(entries, labels, strict=True)
     )
+
+
+def _varying_settings(entries: Sequence[Entry]) -> dict[str, list[str]]:
+    """The settings in which entries of a method differ, by method."""
+    seen: dict[str, dict[str, set[str]]] = {}
+    for e in entries:
+        values = seen.setdefault(e.name, {k: set() for k in e.settings})
+        for k, v in e.settings.items():
+            values[k].add(repr(v))
+    return {name: [k for k, v in values.items() if len(v) > 1] for name, values in seen.items()}
 
 
 def _value_in_label(value: PlainValue) -> str:

@@ -35,7 +35,7 @@ __all__ = [
 DEFAULT_METHODS = ("svm-tfidf", "svm", "full", "lora")
 DEFAULT_SEEDS = 6  # with fewer, nothing is called better (stats.least_seeds)
 # Written by us into a resolved study.yaml, and of no effect when it is read again.
-WRITTEN_KEYS = ("tunelab", "command", "sources", "trials", "curve")
+WRITTEN_KEYS = ("tunelab", "command", "sources", "trials", "curve", "labels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,10 @@ class StudyFile(BaseModel):
     )
     trust_remote_code: Annotated[
         bool, Flag("Run the Python code that the model brings.", reads="switch")
-    ] = Field(False, description="run the Python code that the base model brings")
+    ] = Field(
+        False,
+        description="run the base model's own Python code: only the flag allows it, no file",
+    )
     methods: Annotated[
         list[str | dict[str, object]],
         Flag("Methods to compare ({default}).", "A,B,..", reads="names"),
@@ -259,6 +262,11 @@ class StudyFile(BaseModel):
         description="LoRA trials of one base that are trained in one pass, each as by itself: so "
         "many, off, or auto: on a card, as many as fill it",
     )
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _no_switch(cls, value: Any) -> Any:
+        return str(value).lower() if isinstance(value, bool) else value  # else yes is a second
 
     @field_validator("stack", "folds", mode="before")
     @classmethod

@@ -792,7 +792,15 @@ def test_command_line(home: Path, tmp_path: Path):
     combined = run_here("adapters", "combine", f"{home / 'a'}=0.5", f"{home / 'b'}=0.5",
                         "--type", "svd", "--output-dir", tmp_path / "ab", "--json")  # fmt: skip
     assert combined.code == 0, combined.err
-    assert json.loads(combined.out)["flips"] == 0
+    said = json.loads(combined.out)
+    assert said["flips"] == 0
+    texts = exporting.sample_texts()
+    both = tunelab.load(tmp_path / "ab").predict(texts)
+    for part, note in zip("ab", said["notes"][-2:], strict=True):
+        same = sum(
+            x == y for x, y in zip(tunelab.load(home / part).predict(texts), both, strict=True)
+        )
+        assert note == f"Labels {same} of {len(texts)} sample texts as {home / part} does."
     assert run_here("predict", tmp_path / "ab", "a lovely film").code == 0
 
 

@@ -20,7 +20,7 @@ from commands import run_here
 from studies import METHODS, make_study
 from tiny import reviews, write_csv
 from tunelab import data
-from tunelab.cli import app, compare
+from tunelab.cli import announce, app
 from tunelab.core import artifact, study_folder
 from tunelab.core.errors import InputError
 from tunelab.core.values import DataSpec, Predictions, Seeds, Split
@@ -350,4 +350,4 @@ def test_what_python_users_give_is_understood_or_refused_in_a_line(
 )
 def test_what_a_study_finds_is_said_of_its_own_metric(metric: str, said: str) -> None:
     progress: Any = SimpleNamespace(plan=SimpleNamespace(spec=SimpleNamespace(metric=metric)))
-    assert compare._metric_in_words(progress) == said
+    assert announce._metric_in_words(progress) == said

@@ -158,7 +158,9 @@ def test_a_card_may_be_edited_and_the_artifact_still_opens(tmp_path: Path) -> No
     record = read_study(make_study(tmp_path, seeds=1))
     give_artifacts(record, "adapter")
     path = cards.write_cards(record, summarise(record))[0]
-    assert ModelCard.load(path).data.library_name == "peft"
+    card = ModelCard.load(path)
+    assert card.data.library_name == "peft"
+    assert cards.lines_of_use("adapter") in card.text  # tests/e2e/test_elsewhere.py runs them
     path.write_text(path.read_text(encoding="utf-8") + "Mine.\n", encoding="utf-8")
     assert artifact.open_artifact(path.parent).manifest["kind"] == "adapter"
 

@@ -270,7 +270,13 @@ def test_a_label_that_yaml_reads_as_a_number_is_a_text(tmp_path: Path) -> None:
         ("tuning: {seeds: 0}", "tuning.seeds: expected a number from 1"),
         ("train_sizes: [50, many]", "train_sizes"),
         ("train_sizes: 50,x", "train_sizes: expected numbers of rows and all"),
-        ("budget: soon", "budget: expected a duration such as 90s, 20m or 1h30m, found 'soon'"),
+        *(
+            (
+                f"budget: {given}",
+                "budget: expected a duration above 0, such as 90s, 20m or 1h30m, found",
+            )
+            for given in ("soon", "-5", "0", "0s", ".nan", ".inf", "yes", "-5s", "''", "1e999")
+        ),
         ("race: true\nmetric: f1_macro", "race: a race is decided row by row, by accuracy"),
         ("race: true\nmethods: [svm]", "race: expected two or more methods"),
         ("disagreement: 2", "disagreement: expected less than 1"),
@@ -305,3 +311,19 @@ def test_settings_in_brackets_are_told_where_they_go() -> None:
     flags = {"data.source": "demo", "methods": ["lora[r=4,bias=all]"]}
     with pytest.raises(ConfigError, match=r"'lora\[r=4,bias=all\]' is not a method\. Settings are"):
         resolve.resolve_study(None, flags)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [x, x]\n" + "".join(f"b{i}: &{chr(98 + i)} [{', '.join([f'*{chr(97 + i)}'] * 9)}]\n"
+                                  for i in range(12)),
+        "data: demo\nmethods: &m [*m]\n",
+    ],
+    ids=["laughs", "holds itself"],
+)  # fmt: skip
+def test_aliases_that_never_end_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"more than 100,000 values once its aliases"):
+        resolve.resolve_study(path, {})

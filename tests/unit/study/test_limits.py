@@ -99,3 +99,7 @@ def test_a_study_of_before_goes_on_with_its_limit(source, tiny_bert):
     artifact = next(folder.glob("trials/*/artifact"))
     assert json.loads((artifact / "tunelab.json").read_text("utf-8"))["max_length"] == 32
     assert "svm reads no more than 32 tokens" in (artifact / "README.md").read_text("utf-8")
+    said = run_here("predict", artifact, "film " * 50, "a film", "plot " * 50)
+    assert said.code == 0
+    assert said.err.count("2 of 3 texts are longer than the 32 tokens that this classifier") == 1
+    assert not run_here("predict", artifact, "a film").err
