@@ -15,6 +15,7 @@ import click
 
 from tunelab.cli.lines import tell
 from tunelab.cli.options import FOLDER, json_option, moved_option, print_json, trust_option
+from tunelab.cli.streams import echo
 from tunelab.core.errors import InputError
 from tunelab.core.words import as_one
 
@@ -235,7 +236,7 @@ def _say_made(made: Made, what: str, as_json: bool) -> None:
     # A combination need not be as anything before: its notes compare it with its parts.
     changed = f": {made.change.sentence}" if what == "Merged" else ""
     tell(f"{what} into {out}{changed}.")
-    click.echo(f'Try it: tunelab predict {shlex.quote(str(out))} "your text"')
+    echo(f'Try it: tunelab predict {shlex.quote(str(out))} "your text"')
 
 
 def _print_lines(pairs: Sequence[tuple[str, object]]) -> None:

@@ -23,6 +23,7 @@ from tunelab.cli.lines import tell
 from tunelab.cli.options import FOLDER, quiet_option, trust_option
 from tunelab.cli.show import show_summary
 from tunelab.cli.signals import exit_code
+from tunelab.cli.streams import ReaderGoneError, echo
 from tunelab.core.errors import InputError
 from tunelab.core.words import counted
 
@@ -166,8 +167,8 @@ def _train_missing(schedule: Schedule, console: Console, worker: Worker | None =
             return api.run_study(schedule, command, display.event, display.result, worker=worker)
     except KeyboardInterrupt as e:
         again = f"tunelab compare {shlex.quote(str(folder / 'study.yaml'))}"
-        with suppress(OSError):  # the terminal may be gone
-            click.echo(f"\nStopped. What is done is kept; go on with: {again}", err=True)
+        with suppress(OSError, ReaderGoneError):  # the terminal may be gone
+            echo(f"\nStopped. What is done is kept; go on with: {again}", err=True)
         sys.exit(exit_code(e))
 
 
@@ -252,7 +253,7 @@ def train(
         f"{method}: {METRICS[spec.metric].label} {numbers.format_percent(test)} on test, "
         f"{numbers.format_percent(evaluated)} on validation; trained in {seconds}."
     )
-    click.echo(f'Saved to {out}. Try it: tunelab predict {shlex.quote(str(out))} "your text"')
+    echo(f'Saved to {out}. Try it: tunelab predict {shlex.quote(str(out))} "your text"')
 
 
 def _shown_as(status: Status) -> OnStudyEvent:
@@ -309,7 +310,7 @@ def _train_from_study(
         f"had, cross-fitted ({study.summary.cross_fitted})."
     )
     place = out or study_folder.artifact_dir(folder, trial_id)
-    click.echo(f'Saved to {place}. Try it: tunelab predict {shlex.quote(str(place))} "your text"')
+    echo(f'Saved to {place}. Try it: tunelab predict {shlex.quote(str(place))} "your text"')
 
 
 def _file_or_data(what: str | None, data: object) -> tuple[Path | None, object]:

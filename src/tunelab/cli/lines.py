@@ -11,7 +11,7 @@ import sys
 import textwrap
 from typing import IO
 
-import click
+from tunelab.cli.streams import echo
 
 __all__ = [
     "complain",
@@ -55,7 +55,7 @@ def in_lines(text: str, width: int | None, indent: int = 0) -> str:
 
 def tell(text: str, indent: int = 2, *, err: bool = False) -> None:
     """Print sentences to standard output, or to standard error."""
-    click.echo(in_lines(text, columns_of(sys.stderr if err else sys.stdout), indent), err=err)
+    echo(in_lines(text, columns_of(sys.stderr if err else sys.stdout), indent), err=err)
 
 
 def complain(text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunelab.cli.lines import tell
-from tunelab.cli.options import FOLDER, moved_option, trust_option
+from tunelab.cli.options import FOLDER, json_text, moved_option, trust_option
+from tunelab.cli.streams import echo
 from tunelab.core.errors import InputError
 from tunelab.core.words import counted, free_name
 
@@ -41,6 +41,14 @@ __all__ = [
 @click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed).")
 @click.option("--id-column", metavar="NAME", help="Column of rows' ids (else guessed).")
 @click.option("--encoding", default="utf-8", show_default=True, metavar="NAME")
+@click.option(
+    "--quoting",
+    type=click.Choice(["auto", "double", "none"]),
+    default="auto",
+    show_default=True,
+    help="Quotes in CSV and TSV: double (around fields), none (part of the texts), auto (double, "
+    "but refused where a quote swallows rows).",
+)
 @click.option(
     "--json",
     "as_json",
@@ -87,9 +95,11 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
             )
     source = None
     if file is not None:
-        source = data.open_texts(file, given["text_column"], given["encoding"], given["id_column"])
+        source = data.open_texts(
+            file, given["text_column"], given["encoding"], given["id_column"], given["quoting"]
+        )
     classifier = _loaded(artifact, given)
-    for note in classifier.notes:
+    for note in (*(source.notes if source else ()), *classifier.notes):
         tell(note, err=True)
     seen = _TextsSeen(classifier)
     if source is not None and output is not None:
@@ -98,7 +108,7 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
             (_with_predictions(window, as_json, classifier, seen) for window in source.windows()),
             lambda: (_with_predictions(window, as_json, classifier) for window in source.windows()),
         )
-        click.echo(f"Labelled {counted(source.rows, 'text')} into {output}.", err=True)
+        echo(f"Labelled {counted(source.rows, 'text')} into {output}.", err=True)
     elif source is not None:
         for window in source.windows():
             named = as_json or given["id_column"] is not None
@@ -204,11 +214,11 @@ def _say_labels(
             each = {n: _six_digits(v) for n, v in zip(names, row, strict=True)}
             named = {} if ids is None else {"id": ids[i]}
             said = {**named, "text": text, "label": names[best], "probabilities": each}
-            click.echo(json.dumps(said, ensure_ascii=False, default=str))
+            echo(json_text(said, default=str))
         else:
             label, plain = (" ".join(x.split()) for x in (names[best], text))
             name = "" if ids is None else f"{' '.join(str(ids[i]).split())}\t"
-            click.echo(f"{name}{label}\t{_six_digits(row[best]):.3f}\t{plain}")
+            echo(f"{name}{label}\t{_six_digits(row[best]):.3f}\t{plain}")
 
 
 def _with_predictions(

@@ -10,6 +10,7 @@ import click
 from tunelab.cli.lines import tell
 from tunelab.cli.options import FOLDER, json_option, print_json, trust_option
 from tunelab.cli.show import show_summary
+from tunelab.cli.streams import echo
 from tunelab.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,14 +50,14 @@ def runs_list(root: Path | None, as_json: bool) -> None:
         try:
             row, damaged = _row_of_study(api.Study(folder))
         except (InputError, OSError) as e:  # one that cannot be read hides no other
-            row, damaged = dict.fromkeys(_KEYS, None), (str(e),)
+            row, damaged = dict.fromkeys(_KEYS_OF_STUDY, None), (str(e),)
         rows.append({**row, "study": str(folder), "damaged": list(damaged) or None})
         notes += damaged
     if as_json:
         print_json(rows)
         return
     for line in notes:
-        click.echo(f"Note: {line}", err=True)
+        echo(f"Note: {line}", err=True)
     if not rows:
         tell(f"No studies in {root}. Make one: tunelab compare --data demo")
         return
@@ -68,11 +69,11 @@ def runs_list(root: Path | None, as_json: bool) -> None:
 
 
 # What is said of a study in a list.
-_KEYS = ("study", "done", "failed", "missing", "best", "data", "model", "answer")
+_KEYS_OF_STUDY = ("study", "done", "failed", "missing", "best", "data", "model", "answer")
 
 
 def _row_of_study(study: Study) -> tuple[dict[str, object], tuple[str, ...]]:
-    """A study's row, by `_KEYS`, and what of it is damaged."""
+    """A study's row, by `_KEYS_OF_STUDY`, and what of it is damaged."""
     r = study.record
     said = study.summary if r.results else None
     row: dict[str, object] = {

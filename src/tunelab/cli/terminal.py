@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from tunelab.analysis.numbers import format_parameters
 from tunelab.cli.lines import columns_of, in_lines
+from tunelab.cli.streams import ReaderGoneError, printable, styled
 from tunelab.core.words import short_labels
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from tunelab.models.tokens import TokenLengths
 
 __all__ = [
+    "GuardedConsole",
     "console",
     "print_data_card",
     "model_card",
@@ -34,13 +37,31 @@ _WIDTH_OF_NO_TERMINAL = 1_000
 _ROOM_BESIDE = 20  # what the first column leaves to the others, at least
 
 
+class GuardedConsole(Console):
+    """A console that prints what is printable of all that it is given, and styles it."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """As rich renders it, without control characters but for its own."""
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+            else:
+                yield Segment(printable(segment.text), segment.style)
+
+    def on_broken_pipe(self) -> None:
+        """Let the command line end as it does (`streams.ReaderGoneError`)."""
+        raise ReaderGoneError
+
+
 def console(*, stderr: bool = False, quiet: bool = False) -> Console:
     """Standard output or error: as wide as the terminal or COLUMNS say; wide enough for any table
     where neither does, in a pipe or a file.
     """
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else columns_of(stream) or _WIDTH_OF_NO_TERMINAL
-    return Console(stderr=stderr, quiet=quiet, width=width)
+    return GuardedConsole(file=styled(stream), stderr=stderr, quiet=quiet, width=width)
 
 
 def print_table(

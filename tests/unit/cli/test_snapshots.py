@@ -19,7 +19,6 @@ from tiny import reviews, write_csv
 KEPT = Path(__file__).resolve().parents[2] / "fixtures" / "terminal"
 COMMANDS = {
     "help": ("--help",),
-    "compare-help": ("compare", "--help"),
     "runs-list": ("runs", "list", "."),
     "runs-show": ("runs", "show", "grid"),
     "recommend": ("recommend", "grid"),
