@@ -19,7 +19,7 @@ from tunelab.cli.flags import (
     study_flags,
     take_study_keys,
 )
-from tunelab.cli.lines import tell
+from tunelab.cli.lines import say_sentences
 from tunelab.cli.options import FOLDER, quiet_option, trust_option
 from tunelab.cli.show import show_summary
 from tunelab.cli.signals import exit_code
@@ -177,7 +177,7 @@ def _show_end(finished: Study, console: Console) -> None:
     show_summary(finished, advise=not console.quiet)
     if finished.record.failed:
         n, total = len(finished.record.failed), len(finished.record.results)
-        tell(
+        say_sentences(
             f"{n} of {counted(total, 'trial')} failed; the errors are above and in the report.",
             err=True,
         )
@@ -249,7 +249,7 @@ def train(
     out = spec.output_dir
     test, evaluated = (result.scores.get(f"{p}_{spec.metric}") for p in ("test", "eval"))
     seconds = numbers.format_seconds(result.cost.train_seconds)
-    tell(
+    say_sentences(
         f"{method}: {METRICS[spec.metric].label} {numbers.format_percent(test)} on test, "
         f"{numbers.format_percent(evaluated)} on validation; trained in {seconds}."
     )
@@ -304,7 +304,7 @@ def _train_from_study(
     shown = numbers.column(f"test_{study.summary.metric}")
     estimate = study.summary.row(label).estimates.get(shown.name)
     percent = " percent" if shown.kind == "percent" else ""
-    tell(
+    say_sentences(
         f"{label}: trained on all rows, none left to test it. To expect: "
         f"{numbers.format_estimate(estimate, shown.kind)}{percent} {shown.about}, as its method "
         f"had, cross-fitted ({study.summary.cross_fitted})."

@@ -16,7 +16,7 @@ from tunelab.cli.streams import echo
 __all__ = [
     "complain",
     "in_lines",
-    "tell",
+    "say_sentences",
     "columns_of",
 ]
 
@@ -53,7 +53,7 @@ def in_lines(text: str, width: int | None, indent: int = 0) -> str:
     )
 
 
-def tell(text: str, indent: int = 2, *, err: bool = False) -> None:
+def say_sentences(text: str, indent: int = 2, *, err: bool = False) -> None:
     """Print sentences to standard output, or to standard error."""
     echo(in_lines(text, columns_of(sys.stderr if err else sys.stdout), indent), err=err)
 
@@ -61,4 +61,4 @@ def tell(text: str, indent: int = 2, *, err: bool = False) -> None:
 def complain(text: str) -> None:
     """Print a fault to standard error, each of its lines under the name of the program."""
     for line in text.splitlines():
-        tell(f"tunelab: {line}", err=True)
+        say_sentences(f"tunelab: {line}", err=True)

@@ -42,8 +42,8 @@ def show_summary(study: Study, metric: str | None = None, *, advise: bool = True
     show_answer(said.answer)
     out = terminal.console()
     if rows:
-        more = f"tunelab report {shlex.quote(str(folder))} has a page with all, --format csv a file"
-        terminal.print_table(headings, rows, all_of_it=f"{more}.")
+        more = "the report has all, and so has `tunelab report --format csv`."
+        terminal.print_table(headings, rows, all_of_it=more)
     for line in said.sentences:
         terminal.say(out, f"{line}.", indent=2)
     confused = confusions.confusions_in_words(study.record, said)
