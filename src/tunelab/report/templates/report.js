@@ -270,7 +270,8 @@
     grid: function (spec, width) {
       const across = spec.usermeta.across;
       const names = Math.min(150, Math.floor(width * 0.4));
-      const step = Math.max(14, Math.min(spec.width.step, Math.floor((width - names) / across)));
+      const room = Math.floor((width - names - 24) / across); // the last label of the columns leans out
+      const step = Math.max(14, Math.min(spec.width.step, room));
       spec.width = { step: step };
       if (step < 28) spec.layer = spec.layer.slice(0, 1);
       eachChannel(spec, function (channel, name) {
