@@ -155,6 +155,17 @@ MANY = (
 )
 """Ten methods: with five seeds, a study of 50 trials."""
 
+GRID = (
+    *METHODS[:2],
+    _probe(),
+    *(
+        _lora(f"lora[r={r},lora_alpha={a}]", r, 0.9 + 0.003 * r - 0.002 * a)
+        for r in (2, 4, 8)
+        for a in (4, 8, 16)
+    ),
+)
+"""Twelve methods, nine of them a grid: no two of one colour, and all near each other."""
+
 
 def make_study(
     root: Path,

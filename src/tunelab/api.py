@@ -127,9 +127,11 @@ class Study:
             self._summaries[metric] = analysis.summarise(self.record, metric)
         return self._summaries[metric]
 
-    def table(self) -> pd.DataFrame:
-        """One row a method, best first: means over seeds, 95% intervals, costs."""
-        return summary.table(self.summary)
+    def table(self, *, all_columns: bool = False) -> pd.DataFrame:
+        """One row a method, best first: what the printed table has; `all_columns`: every score and
+        cost, each with its interval.
+        """
+        return summary.table(self.summary, all_columns=all_columns)
 
     def trials(self) -> pd.DataFrame:
         """One row a trial, as results.csv: method, settings, seed, scores, costs, error."""

@@ -98,7 +98,9 @@ def study_values(folder: str) -> dict[str, Any]:
     return {
         "repr": repr(study),
         "sentences": list(study.sentences()),
-        "table": json.loads(study.table().to_json(orient="split", double_precision=15)),
+        "table": json.loads(
+            study.table(all_columns=True).to_json(orient="split", double_precision=15)
+        ),
         "trials": study.trials().select_dtypes("number").sum().to_dict(),
         "history": study.history().select_dtypes("number").sum().to_dict(),
         "right": int((rows["truth"] == rows["predicted"]).sum()),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
 import shutil
 import time
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from studies import MANY, METHODS, NEGATIVE_TEXT, make_study, make_texts
+from studies import GRID, MANY, METHODS, NEGATIVE_TEXT, make_study, make_texts
 from tunelab import report
 from tunelab.core.study_folder import read_study
 from tunelab.report.charts import PLOTS
@@ -73,6 +74,13 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("many")
     study = make_study(folder, methods=MANY, seeds=2, rows=200)
+    return report.write_report(read_study(study), folder / "report.html", texts=make_texts(200))
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("grid")
+    study = make_study(folder, methods=GRID, seeds=2, rows=200)
     return report.write_report(read_study(study), folder / "report.html", texts=make_texts(200))
 
 
@@ -148,6 +156,45 @@ def test_no_page_is_wider_than_its_window(
         box, inside = chart.bounding_box(), chart.query_selector("svg").bounding_box()
         assert inside["width"] <= box["width"] + 1, chart.get_attribute("data-name")
         assert inside["height"] > 80
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_no_word_of_a_chart_is_cut_or_lies_on_another(grid: Path, width: int, opened: Any) -> None:
+    page = opened(grid, width)
+    letters = """all => all.map(function (chart) {
+      const box = chart.querySelector("svg").getBoundingClientRect();
+      return [chart.dataset.name, [...chart.querySelectorAll("svg text")]
+        .filter(t => t.textContent).map(function (t) {
+          const at = t.getBoundingClientRect();
+          const turned = (t.getAttribute("transform") || "").includes("rotate");
+          return {text: t.textContent, left: at.left, right: at.right, top: at.top, turned,
+            bottom: at.bottom, out: at.left < box.left - 1 || at.right > box.right + 1};
+        })];
+    })"""
+    for name, words in page.eval_on_selector_all(".chart", letters):
+        assert not [w["text"] for w in words if w["out"] or w["text"].endswith("…")], name
+        flat = [w for w in words if not w["turned"]]
+        crossing = [
+            (a["text"], b["text"])
+            for a, b in itertools.combinations(flat, 2)
+            if min(a["right"], b["right"]) - max(a["left"], b["left"]) > 2
+            and min(a["bottom"], b["bottom"]) - max(a["top"], b["top"]) > 5
+        ]
+        assert not crossing, name
+
+
+@pytest.mark.slow
+def test_a_row_is_a_card_on_a_telephone(grid: Path, opened: Any) -> None:
+    page = opened(grid, 390)
+    for table in page.query_selector_all("main table"):
+        if table.is_visible():
+            assert table.evaluate("t => t.scrollWidth") <= 390
+    cell = page.locator("#scores tbody tr").first.locator("td:visible").first
+    heading = cell.evaluate("c => getComputedStyle(c, '::before').content")
+    assert heading == '"Test accuracy, %"'
+    names = page.locator("#scores tbody .name").all_inner_texts()
+    assert "lora r=4 a=16" in names
 
 
 @pytest.mark.slow

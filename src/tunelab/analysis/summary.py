@@ -328,8 +328,9 @@ def table_legend(summary: Summary) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def table(summary: Summary) -> pd.DataFrame:
-    """The table as numbers, one row a method, best first.
+def table(summary: Summary, *, all_columns: bool = True) -> pd.DataFrame:
+    """The table as numbers, one row a method, best first; without `all_columns` those of the table
+    that people read, and the interval of its first score alone.
 
     `label`, `method`, the settings that differ, `seeds`, `failed`; then for each score (0 to 1) and
     cost (seconds, bytes, counts) its mean under its name, and its 95% interval (of a score: over
@@ -342,6 +343,9 @@ def table(summary: Summary) -> pd.DataFrame:
     settings = list(dict.fromkeys(k for r in summary.rows for k in r.settings))
     every = dict.fromkeys(k for r in summary.rows for k in r.estimates)
     names = [n for n in every if any(r.estimates.get(n) for r in summary.rows)]
+    if not all_columns:
+        names = [c.name for c in shown_columns(summary)]
+    with_ends = names if all_columns else names[:1]
     records = []
     for r in summary.rows:
         record: dict[str, object] = {"label": r.label, "method": r.method}
@@ -350,8 +354,9 @@ def table(summary: Summary) -> pd.DataFrame:
         for name in names:
             e = r.estimates.get(name)
             record[name] = _number(e.value if e else None)
-            record[f"{name}_low"] = _number(e.low if e else None)
-            record[f"{name}_high"] = _number(e.high if e else None)
+            if name in with_ends:
+                record[f"{name}_low"] = _number(e.low if e else None)
+                record[f"{name}_high"] = _number(e.high if e else None)
         records.append(record)
     frame = pd.DataFrame.from_records(records)
     frame.attrs["headings"] = {n: column(n).heading for n in names}

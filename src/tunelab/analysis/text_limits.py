@@ -8,6 +8,7 @@ from tunelab.analysis.numbers import format_percent
 from tunelab.analysis.verdict import joined_by_and
 from tunelab.core.text_lengths import SHARE_WHOLE, TextLengths, TokenLimit
 from tunelab.core.values import MethodSpec
+from tunelab.core.words import first_names
 
 __all__ = [
     "labels_by_limit",
@@ -35,7 +36,7 @@ def lines_of_limits(lengths: TextLengths | None, labels: Mapping[int, Sequence[s
         limit = lengths.at(tokens)
         whence = " (auto)" if tokens in lengths.chosen else ""
         whence = " (as this study was begun)" if tokens in lengths.kept else whence
-        line = f"{', '.join(labels[tokens])}: up to {tokens:,} tokens{whence}"
+        line = f"{', '.join(first_names(labels[tokens]))}: up to {tokens:,} tokens{whence}"
         if limit.cost >= 1.05:
             line += f", {_factor_in_words(limit.cost)} the training time of 128"
         parts = (line, _cut_in_words(lengths, limit), _longer_in_words(lengths, limit))
@@ -54,7 +55,7 @@ def warnings_of_limits(
         limit, who = lengths.at(tokens), labels[tokens]
         if limit.cut <= 1 - SHARE_WHOLE:
             continue
-        read = f"{joined_by_and(who)} {'reads' if len(who) == 1 else 'read'}"
+        read = f"{joined_by_and(first_names(who))} {'reads' if len(who) == 1 else 'read'}"
         longer = _longer_in_words(lengths, limit)
         said.append(
             f"{read} no more than {tokens:,} tokens of a text: {_cut_in_words(lengths, limit)}, "

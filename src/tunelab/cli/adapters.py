@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunelab.cli.lines import say_sentences
 from tunelab.cli.options import FOLDER, json_option, moved_option, print_json, trust_option
 from tunelab.cli.streams import echo
 from tunelab.core.errors import InputError
@@ -54,7 +55,9 @@ def list_artifacts(root: Path, as_json: bool) -> None:
         print_json(rows)
         return
     if not rows:
-        echo(f"No classifiers below {root}. Make one: tunelab train DATA --method lora ...")
+        say_sentences(
+            f"No classifiers below {root}. Make one: tunelab train DATA --method lora ..."
+        )
         return
     from tunelab.analysis.numbers import format_bytes
     from tunelab.cli.terminal import print_table
@@ -72,10 +75,11 @@ def list_artifacts(root: Path, as_json: bool) -> None:
             ]
             for r in rows
         ],
+        all_of_it="--json has all.",
     )
     for row in rows:
         if row["error"]:
-            echo(f"{row['error']}", err=True)
+            say_sentences(str(row["error"]), err=True)
 
 
 @adapters.command(short_help="Method, settings, base, labels, sizes of one.")
@@ -126,7 +130,7 @@ def verify_command(
         print_json([{"name": c.name, "status": c.status, "detail": c.detail} for c in checks])
     else:
         for c in checks:
-            echo(f"{c.status:<8} {c.name}: {c.detail}")
+            say_sentences(f"{c.status:<8} {c.name}: {c.detail}", indent=9)
     faults = [c.name for c in checks if c.status == "fault"]
     if faults:
         raise InputError(
@@ -230,17 +234,17 @@ def _say_made(made: Made, what: str, as_json: bool) -> None:
         )
         return
     for note in made.notes:
-        echo(note, err=True)
+        say_sentences(note, err=True)
     # A combination need not be as anything before: its notes compare it with its parts.
     changed = f": {made.change.sentence}" if what == "Merged" else ""
-    echo(f"{what} into {out}{changed}.")
+    say_sentences(f"{what} into {out}{changed}.")
     echo(f'Try it: tunelab predict {shlex.quote(str(out))} "your text"')
 
 
 def _print_lines(pairs: Sequence[tuple[str, object]]) -> None:
     width = max((len(k) for k, _ in pairs), default=0)
     for key, value in pairs:
-        echo(f"{key:<{width}}  {value}")
+        say_sentences(f"{key:<{width}}  {value}", indent=width + 2)
 
 
 def _plain_numbers(value: object) -> str:

@@ -23,6 +23,7 @@ from tunelab.cli.compare import compare_command, extend, train
 from tunelab.cli.evaluate import evaluate_command
 from tunelab.cli.export import export_command
 from tunelab.cli.inspect import inspect_group
+from tunelab.cli.lines import complain
 from tunelab.cli.predict import predict
 from tunelab.cli.report import report
 from tunelab.cli.serve import load_test_command, serve_command
@@ -165,8 +166,7 @@ def _code_of_verb() -> int:
 def _say_fault(message: str) -> None:
     """Say what is wrong on standard error, each line by itself; where that is closed, nowhere."""
     with suppress(OSError, ReaderGoneError):
-        for line in message.splitlines():
-            echo(f"tunelab: {line}", err=True)
+        complain(message)
 
 
 if __name__ == "__main__":

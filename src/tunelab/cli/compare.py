@@ -19,10 +19,11 @@ from tunelab.cli.flags import (
     study_flags,
     take_study_keys,
 )
+from tunelab.cli.lines import say_sentences
 from tunelab.cli.options import FOLDER, quiet_option, trust_option
 from tunelab.cli.show import show_summary
 from tunelab.cli.signals import exit_code
-from tunelab.cli.streams import ReaderGoneError, echo, styled
+from tunelab.cli.streams import ReaderGoneError, echo
 from tunelab.core.errors import InputError
 from tunelab.core.words import counted
 
@@ -176,7 +177,7 @@ def _show_end(finished: Study, console: Console) -> None:
     show_summary(finished, advise=not console.quiet)
     if finished.record.failed:
         n, total = len(finished.record.failed), len(finished.record.results)
-        echo(
+        say_sentences(
             f"{n} of {counted(total, 'trial')} failed; the errors are above and in the report.",
             err=True,
         )
@@ -218,6 +219,7 @@ def train(
     """
     from tunelab import api
     from tunelab.analysis import numbers
+    from tunelab.cli import terminal
     from tunelab.stats.metrics import METRICS
     from tunelab.study import final, resolve
 
@@ -239,15 +241,15 @@ def train(
     spec = resolve.resolve_study(None, keys, settings, sets)
     console = stderr_console(quiet)
     for note in spec.notes:
-        console.print(note, markup=False, highlight=False)
+        terminal.say(console, note)
     with console.status("starting") as status:
         result = api.train_one(spec, overwrite=overwrite, on_event=_shown_as(status))
     for note in result.details.notes:
-        console.print(f"{note}.", markup=False, highlight=False, soft_wrap=True)
+        terminal.say(console, f"{note}.")
     out = spec.output_dir
     test, evaluated = (result.scores.get(f"{p}_{spec.metric}") for p in ("test", "eval"))
     seconds = numbers.format_seconds(result.cost.train_seconds)
-    echo(
+    say_sentences(
         f"{method}: {METRICS[spec.metric].label} {numbers.format_percent(test)} on test, "
         f"{numbers.format_percent(evaluated)} on validation; trained in {seconds}."
     )
@@ -256,11 +258,12 @@ def train(
 
 def _shown_as(status: Status) -> OnStudyEvent:
     """What shows events of one training in a line."""
+    from tunelab.cli import terminal
     from tunelab.core.events import Note, Stage, Step
 
     def show(event: StudyEvent) -> None:
         if isinstance(event, Note):
-            status.console.print(event.text, markup=False, highlight=False, soft_wrap=True)
+            terminal.say(status.console, event.text)
         elif isinstance(event, Step):
             status.update(f"step {event.step} of {event.steps}, loss {event.loss:.3f}")
         elif isinstance(event, Stage):
@@ -301,7 +304,7 @@ def _train_from_study(
     shown = numbers.column(f"test_{study.summary.metric}")
     estimate = study.summary.row(label).estimates.get(shown.name)
     percent = " percent" if shown.kind == "percent" else ""
-    echo(
+    say_sentences(
         f"{label}: trained on all rows, none left to test it. To expect: "
         f"{numbers.format_estimate(estimate, shown.kind)}{percent} {shown.about}, as its method "
         f"had, cross-fitted ({study.summary.cross_fitted})."
@@ -325,6 +328,6 @@ def _file_or_data(what: str | None, data: object) -> tuple[Path | None, object]:
 
 
 def stderr_console(quiet: bool = False) -> Console:
-    from tunelab.cli.terminal import GuardedConsole
+    from tunelab.cli import terminal
 
-    return GuardedConsole(file=styled(sys.stderr), quiet=quiet)
+    return terminal.console(stderr=True, quiet=quiet)

@@ -59,4 +59,4 @@ def evaluate_command(
         terminal.print_table(*table)
     out = terminal.console()
     for line in evaluation.sentences():
-        terminal.say(out, f"{line}.", indent=2)
+        terminal.say(out, f"{line.removesuffix('.')}.", indent=2)

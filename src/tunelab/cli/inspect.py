@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunelab.cli.flags import FlagCommand, data_flags, take_study_keys
+from tunelab.cli.lines import say_sentences
 from tunelab.cli.options import json_option, print_json
 from tunelab.cli.streams import echo
 
@@ -102,14 +103,14 @@ def inspect_data(
     print_data_card(facts, token_lengths)
     echo("\nData gate")
     for line in (*values.lines(gate), *(values.line(f) for f in across), *gate.notes):
-        echo(f"  {line}")
+        say_sentences(f"  {line}")
     for finding in (*gate.findings, *across):
-        echo(f"\n{finding.check} ({finding.where}), for example:")
+        say_sentences(f"\n{finding.check} ({finding.where}), for example:")
         for example in finding.examples[: _EXAMPLES_SHOWN.get(finding.check, 3)]:
             if example.note:
-                echo(f"  {example.note}")
+                say_sentences(f"  {example.note}")
             for row in example.rows:
-                echo(f"    {row.part} {row.id} [{row.label}] {' '.join(row.text.split())}")
+                say_sentences(f"    {row.part} {row.id} [{row.label}] {' '.join(row.text.split())}")
 
 
 def _data_spec(source: str, **given: Any) -> DataSpec:

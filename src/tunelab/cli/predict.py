@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunelab.cli.lines import say_sentences
 from tunelab.cli.options import FOLDER, json_text, moved_option, trust_option
 from tunelab.cli.streams import echo
 from tunelab.core.errors import InputError
@@ -99,7 +100,7 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
         )
     classifier = _loaded(artifact, given)
     for note in (*(source.notes if source else ()), *classifier.notes):
-        echo(note, err=True)
+        say_sentences(note, err=True)
     seen = _TextsSeen(classifier)
     if source is not None and output is not None:
         write.write_windows(
@@ -168,10 +169,10 @@ class _TextsSeen:
         if self.blank:
             many = "texts are blank: their labels mean"
             one = "text is blank: its label means"
-            echo(f"{self.blank:,} {many if self.blank > 1 else one} nothing.", err=True)
+            say_sentences(f"{self.blank:,} {many if self.blank > 1 else one} nothing.", err=True)
         if self.cut:
             are = "is" if self.cut == 1 else "are"
-            echo(
+            say_sentences(
                 f"{self.cut:,} of {counted(self.texts, 'text')} {are} longer than the "
                 f"{self.classifier.max_length:,} tokens that this classifier reads: what follows "
                 "was not read.",

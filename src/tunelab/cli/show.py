@@ -42,7 +42,8 @@ def show_summary(study: Study, metric: str | None = None, *, advise: bool = True
     show_answer(said.answer)
     out = terminal.console()
     if rows:
-        terminal.print_table(headings, rows)
+        more = "the report has all, and so has `tunelab report --format csv`."
+        terminal.print_table(headings, rows, all_of_it=more)
     for line in said.sentences:
         terminal.say(out, f"{line}.", indent=2)
     confused = confusions.confusions_in_words(study.record, said)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tunelab.cli.lines import say_sentences
 from tunelab.cli.options import FOLDER, json_option, print_json, trust_option
 from tunelab.cli.show import show_summary
 from tunelab.cli.streams import echo
@@ -58,7 +59,7 @@ def runs_list(root: Path | None, as_json: bool) -> None:
     for line in notes:
         echo(f"Note: {line}", err=True)
     if not rows:
-        echo(f"No studies in {root}. Make one: tunelab compare --data demo")
+        say_sentences(f"No studies in {root}. Make one: tunelab compare --data demo")
         return
     from tunelab.cli.terminal import print_table
 
@@ -133,7 +134,7 @@ def slices_(folder: Path, by: str | None, as_json: bool) -> None:
     from tunelab.cli.terminal import console, print_table, say
 
     if slices.looked_at:
-        print_table(*slices.for_display())
+        print_table(*slices.for_display(), keys=2)
     mark = "* " if slices.named else ""
     out = console()
     for line in slices.sentences():
@@ -200,4 +201,4 @@ def behaviour_(
     for r in failures:
         for e in r.examples[:1]:
             then = f" -> {e.other!r} [{e.predicted_other}]" if e.other is not None else ""
-            echo(f"{r.label}, {r.test}: {e.text!r} [{e.predicted}]{then}")
+            say_sentences(f"{r.label}, {r.test}: {e.text!r} [{e.predicted}]{then}")

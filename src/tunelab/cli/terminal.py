@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tunelab.analysis.numbers import format_parameters
+from tunelab.cli.lines import columns_of, in_lines
 from tunelab.cli.streams import ReaderGoneError, printable, styled
+from tunelab.core.words import short_labels
 
 if TYPE_CHECKING:
     from tunelab.core.cards import DataCard, LengthFigures
@@ -33,6 +34,7 @@ __all__ = [
 
 
 _WIDTH_OF_NO_TERMINAL = 1_000
+_ROOM_BESIDE = 20  # what the first column leaves to the others, at least
 
 
 class GuardedConsole(Console):
@@ -53,23 +55,42 @@ class GuardedConsole(Console):
         raise ReaderGoneError
 
 
-def console() -> Console:
-    """Standard output: as wide as the terminal, or wide enough for any table when piped."""
-    width = None if sys.stdout.isatty() else _WIDTH_OF_NO_TERMINAL
-    return GuardedConsole(file=styled(sys.stdout), width=width)
+def console(*, stderr: bool = False, quiet: bool = False) -> Console:
+    """Standard output or error: as wide as the terminal or COLUMNS say; wide enough for any table
+    where neither does, in a pipe or a file.
+    """
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else columns_of(stream) or _WIDTH_OF_NO_TERMINAL
+    return GuardedConsole(file=styled(stream), stderr=stderr, quiet=quiet, width=width)
 
 
 def print_table(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    title: str | None = None,
+    *,
+    keys: int = 1,
+    all_of_it: str | None = None,
 ) -> None:
     """Print a table: the first column to the left, the others to the right.
 
-    What is wider than the terminal goes on below, under the first column again; a pipe has no end.
+    Where methods' labels are too long for the terminal, their short names. What is still wider goes
+    on below, beside the first columns (`keys`) again; or is only named, with `all_of_it`: where it
+    is to be had. A pipe has no end.
     """
     out = console()
     if title:
         say(out, title, style="bold")
-    for columns in _columns_by_table(headings, rows, out.width):
+    blocks = _columns_by_table(headings, rows, out.width, keys)
+    if len(blocks) > 1:
+        names = short_labels(dict.fromkeys([*headings, *(row[0] for row in rows)]))
+        named = [[names.get(cell, cell) for cell in row] for row in (headings, *rows)]
+        fewer = _columns_by_table(named[0], named[1:], out.width, keys)
+        if len(fewer) < len(blocks):
+            headings, rows, blocks = named[0], named[1:], fewer
+    left_out = [headings[i] for block in blocks[1:] for i in block[keys:]] if all_of_it else []
+    widest = (out.width - _ROOM_BESIDE, out.width // 2)
+    for columns in blocks[:1] if left_out else blocks:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for i in columns:
             # Set by us: a heading of two words stands in two lines, and no word is cut.
@@ -77,12 +98,15 @@ def print_table(
                 Text(headings[i]),
                 justify="left" if i == 0 else "right",
                 overflow="fold",
-                width=min(_width(i, headings, rows), out.width // 2),
+                width=min(_width(i, headings, rows), widest[i > 0]),
             )
         for row in rows:
             # Cells are users' texts: shown as they are, never read as markup.
             table.add_row(*(Text(str(row[i])) for i in columns))
         out.print(table)
+        out.print()
+    if left_out:
+        say(out, f"No room for {', '.join(left_out)}: {all_of_it}", indent=2)
         out.print()
 
 
@@ -92,34 +116,31 @@ def _width(i: int, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> in
 
 
 def _columns_by_table(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], width: int
+    headings: Sequence[str], rows: Sequence[Sequence[str]], width: int, keys: int
 ) -> list[list[int]]:
-    """Columns of each table, so that none is wider than `width`; each begins with the first."""
-    blocks, used = [[0]], _width(0, headings, rows)
-    for i in range(1, len(headings)):
+    """Columns of each table, so that none is wider than `width`; each begins with the keys."""
+    first = list(range(keys))
+    start = sum(_width(i, headings, rows) + 3 for i in first) - 3
+    blocks, used = [[*first]], start
+    for i in range(keys, len(headings)):
         wide = _width(i, headings, rows) + 3  # what stands between two columns
-        if used + wide > width and len(blocks[-1]) > 1:
-            blocks.append([0])
-            used = _width(0, headings, rows)
+        if used + wide > width and len(blocks[-1]) > keys:
+            blocks.append([*first])
+            used = start
         blocks[-1].append(i)
         used += wide
     return blocks
 
 
 def say(out: Console, text: str, indent: int = 0, style: str = "") -> None:
-    """Print a text: wrapped between words in a terminal, one line elsewhere. Never markup.
+    """Print a text: in lines where there is a width, else in one. Never markup.
 
     `indent` is where the second and later lines begin.
     """
-    if out.is_terminal:
-        text = textwrap.fill(
-            text,
-            max(20, out.width),
-            subsequent_indent=" " * indent,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-    out.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    width = None if out.width >= _WIDTH_OF_NO_TERMINAL else out.width
+    out.print(
+        in_lines(text, width, indent), style=style, markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def _lines(pairs: Sequence[tuple[str, object]]) -> None:

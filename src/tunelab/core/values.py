@@ -336,12 +336,18 @@ class Manifest(TypedDict):
     one_length: NotRequired[bool]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Artifact:
     """A folder with a deployable classifier, and the manifest that says how to load it."""
 
     directory: Path
     manifest: Manifest
+
+    def __repr__(self) -> str:
+        """Folder, kind and labels: hashes are for programs."""
+        kind, labels = self.manifest.get("kind"), self.manifest.get("label_names", [])
+        shown = ", ".join(map(repr, labels[:6])) + (", ..." if len(labels) > 6 else "")
+        return f"Artifact({str(self.directory)!r}: {kind}, labels {shown})"
 
 
 # --- statistics -----------------------------------------------------------------------------

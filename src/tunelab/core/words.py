@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Container, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -16,12 +17,14 @@ __all__ = [
     "check_unicode",
     "comma_names",
     "counted",
+    "first_names",
     "free_name",
     "is_nan",
     "kind_of",
     "listed",
     "rows_word",
     "short",
+    "short_labels",
     "signed",
 ]
 
@@ -56,6 +59,13 @@ def listed(names: Sequence[str], limit: int = 12) -> str:
     return shown + (f" and {len(names) - limit:,} more" if len(names) > limit else "")
 
 
+def first_names(names: Sequence[str], most: int = 6) -> list[str]:
+    """Names for a sentence: all, or the first of many and how many more: "8 more"."""
+    return (
+        list(names) if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} more"]
+    )
+
+
 def comma_names(names: str | Sequence[str]) -> list[str]:
     """Several names, given each for itself or as one text with commas: `svm, lora[r=4,bias=all]`.
 
@@ -63,6 +73,34 @@ def comma_names(names: str | Sequence[str]) -> list[str]:
     """
     several = re.split(r",(?![^\[]*\])", names) if isinstance(names, str) else names
     return [n.strip() for n in several if n.strip()]
+
+
+_SHORT_SETTINGS = {
+    "lora_alpha": "a",
+    "learning_rate": "lr",
+    "num_train_epochs": "epochs",
+    "per_device_train_batch_size": "batch",
+    "target_modules": "targets",
+    "lora_dropout": "dropout",
+    "max_length": "length",
+}
+
+
+def short_labels(labels: Iterable[str]) -> dict[str, str]:
+    """Methods' labels as a chart has room for them, by label: `lora[r=4,lora_alpha=8]` is
+    `lora r=4 a=8`. Where that would name two methods alike, each keeps its label.
+    """
+    names = {label: _short_label(label) for label in labels}
+    given = Counter(names.values())
+    return {label: name if given[name] == 1 else label for label, name in names.items()}
+
+
+def _short_label(label: str) -> str:
+    name, bracket, settings = label.removesuffix("]").partition("[")
+    pairs = [pair.partition("=") for pair in settings.split(",")]
+    if not (bracket and label.endswith("]") and all(equals for _, equals, _ in pairs)):
+        return label
+    return " ".join([name, *(f"{_SHORT_SETTINGS.get(k, k)}={v}" for k, _, v in pairs)])
 
 
 def counted(n: int, noun: str) -> str:

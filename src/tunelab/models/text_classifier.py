@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class TextClassifier:
     """A loaded artifact: `predict` gives label names, `predict_proba` probabilities.
 
@@ -34,6 +34,14 @@ class TextClassifier:
     classifier: Classifier
     artifact: Artifact
     temperature: float | None = None
+
+    def __repr__(self) -> str:
+        """What it is, in one line: neither its weights nor its vocabulary."""
+        names = ", ".join(map(repr, self.label_names[:6]))
+        more = f" and {len(self.label_names) - 6:,} more" if len(self.label_names) > 6 else ""
+        kind, folder = self.artifact.manifest["kind"], str(self.artifact.directory)
+        read = f", {self.max_length} tokens read" if self.max_length else ""
+        return f"TextClassifier({kind}, labels {names}{more}{read}, from {folder!r})"
 
     @property
     def label_names(self) -> tuple[str, ...]:

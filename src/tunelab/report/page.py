@@ -27,6 +27,7 @@ from tunelab.core import cache
 from tunelab.core.files import write_text
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Comparison
+from tunelab.core.words import short_labels
 from tunelab.report import evidence
 from tunelab.report.charts import PLOTS, Plot, PlotData, colours, dashes, shapes
 from tunelab.report.classes import class_table, confusion_table
@@ -152,6 +153,7 @@ def render(
             title=_title(record),
             verdict=_verdict_block(record, summary),
             scores=score_table(summary, data),
+            names=data.names,
             methods=_method_keys(data),
             figures=figures,
             contents=[(i, name) for i, name in SECTIONS.items() if i in there],
@@ -210,9 +212,10 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class MethodKey:
-    """A method as the bar above the charts shows it: its colour, shape and dashes."""
+    """A method as the bar above the charts shows it: its short name, colour, shape and dashes."""
 
     label: str
+    name: str
     colour: str
     shape: str
     dash: str
@@ -284,7 +287,7 @@ _OUTLINES = {
 def _method_keys(data: PlotData) -> list[MethodKey]:
     colour, shape, dash = colours(data.methods), shapes(data.methods), dashes(data.methods)
     return [
-        MethodKey(m, colour[m], _OUTLINES[shape[m]], " ".join(map(str, dash[m])))
+        MethodKey(m, data.names[m], colour[m], _OUTLINES[shape[m]], " ".join(map(str, dash[m])))
         for m in data.methods
     ]
 
@@ -362,6 +365,7 @@ class MistakesBlock:
     """The mistakes as the page's script reads them, and the first of them for those without."""
 
     wrong: Mistakes
+    names: Sequence[str]
     json: str
     first: list[_MistakeRow]
 
@@ -369,6 +373,7 @@ class MistakesBlock:
 def _mistakes_block(wrong: Mistakes | None) -> MistakesBlock | None:
     if wrong is None:
         return None
+    names = short_labels(wrong.methods)
     rows: list[_MistakeRow] = [
         {
             "id": row.id,
@@ -380,12 +385,13 @@ def _mistakes_block(wrong: Mistakes | None) -> MistakesBlock | None:
     ]
     values = {
         "methods": wrong.methods,
+        "names": list(names.values()),
         "seeds": wrong.seeds,
         "kinds": wrong.kinds,
         "classes": wrong.class_names,
         "rows": rows,
     }
-    return MistakesBlock(wrong, safe_json(values), rows[:FIRST_ROWS])
+    return MistakesBlock(wrong, list(names.values()), safe_json(values), rows[:FIRST_ROWS])
 
 
 # --- the page ---------------------------------------------------------------------------------

@@ -70,9 +70,12 @@ class TableColumn:
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """A method's row in a table: its colour in the charts, its cells; `tag` where it stands out."""
+    """A method's row in a table: its name and colour as in the charts, its cells; `tag` where it
+    stands out.
+    """
 
     label: str
+    name: str
     colour: str
     tag: str
     about: str
@@ -299,6 +302,7 @@ def score_table(summary: Summary, data: PlotData) -> ScoreTable | None:
     rows = [
         TableRow(
             r.label,
+            data.names[r.label],
             palette[r.label],
             _tag(summary, r.label),
             _method_facts(r),
@@ -327,7 +331,8 @@ def _group(name: str) -> str:
 
 
 def _method_facts(row: verdict.Row) -> str:
-    settings = ", ".join(f"{k}={v}" for k, v in row.settings.items())
+    written = {k: f"{v:g}" if isinstance(v, float) else v for k, v in row.settings.items()}
+    settings = ", ".join(f"{k}={v}" for k, v in written.items())
     seeds = counted(row.n_seeds, "seed")
     if row.n_runs not in (None, row.n_seeds):
         seeds = f"{seeds}, {counted(row.n_runs or 0, 'run')}"

@@ -108,9 +108,16 @@ def _finish_trackio(tracker: StartedTracker) -> None:
 
 
 def _wandb(make: Any, run: Run) -> StartedTracker:
+    import wandb
+
     run.folder.mkdir(parents=True, exist_ok=True)
     tracker: StartedTracker = make(
-        run.project, name=f"{run.group} {run.name}", group=run.group, dir=run.folder
+        run.project,
+        name=f"{run.group} {run.name}",
+        group=run.group,
+        dir=run.folder,
+        # Else 45 lines a trial, on standard error; where its runs are, the study says itself.
+        settings=wandb.Settings(silent=True),
     )
     tracker.start()
     return tracker

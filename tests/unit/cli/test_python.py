@@ -96,3 +96,24 @@ def test_columns_are_named_in_python(tmp_path: Path) -> None:
     assert (found.rows, list(found.to_frame()["classifier"])) == (60, [str(tmp_path / "o")])
     with pytest.raises(InputError, match="part: expected 'test', 'validation', 'train', 'all'"):
         tunelab.evaluate(tmp_path / "o", rows, part="tests", **columns)  # type: ignore[arg-type]
+
+
+def test_the_table_has_what_is_read_and_all_on_request(study: tunelab.Study) -> None:
+    table, whole = study.table(), study.table(all_columns=True)
+    assert len(table.columns) <= 16 < len(whole.columns)
+    assert list(table.columns[:1]) == ["label"]
+    assert {"seeds", "test_accuracy", "test_accuracy_low", "train_seconds"} <= set(table.columns)
+    assert table.equals(whole[list(table.columns)])
+
+
+def test_what_a_notebook_shows_of_a_classifier_is_short(tmp_path: Path) -> None:
+    rows = write_csv(tmp_path / "r.csv", reviews(60, 2), ["text", "label"])
+    made = tunelab.compare(
+        rows, methods="svm-tfidf", seeds=1, tuning=False, engine="inline", output_dir=tmp_path / "s"
+    )
+    best = made.best()
+    for shown in (repr(best), repr(tunelab.load(best))):
+        assert str(best.directory) in shown
+        assert "svm-tfidf, labels 'bad', 'good'" in shown
+        assert len(shown) < 200 + len(str(best.directory))
+    assert made._repr_html_().startswith("<p><strong>")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tunelab.core.words import agreeing, as_one, comma_names, counted, signed
+from tunelab.core.words import agreeing, as_one, comma_names, counted, short_labels, signed
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,21 @@ def test_a_name_with_a_comma_is_one_name() -> None:
     assert [as_one(n) for n in ("Entity, other", "Human")] == ['"Entity, other"', "Human"]
     assert comma_names("svm, lora[r=4,bias=all],,full") == ["svm", "lora[r=4,bias=all]", "full"]
     assert comma_names(("a,b", "c")) == ["a,b", "c"]
+
+
+def test_methods_of_a_grid_have_short_names_and_no_two_the_same() -> None:
+    labels = [
+        "svm",
+        "lora[r=4,lora_alpha=8]",
+        "lora[r=16,lora_alpha=8]",
+        "full[learning_rate=1e-5]",
+    ]
+    assert list(short_labels(labels).values()) == [
+        "svm",
+        "lora r=4 a=8",
+        "lora r=16 a=8",
+        "full lr=1e-5",
+    ]
+    # What is no grid's label stays as it is, and so do two that would be called the same.
+    for odd in (["a [b]", "]", "x[", "x[]", "my[own]"], ["lora[r=4]", "lora r=4"]):
+        assert list(short_labels(odd)) == list(short_labels(odd).values()) == odd

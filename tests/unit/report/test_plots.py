@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import struct
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tunelab.core.values import Comparison, Estimate
 from tunelab.report.charts import (
     MOST_CLASSES,
-    OKABE_ITO,
+    PALETTE,
     PLOTS,
     BehaviourPoint,
     CostColumn,
@@ -193,7 +196,7 @@ def test_needs_no_network_and_no_page_colour(name: str) -> None:
 
 def test_a_method_has_one_colour_in_every_chart() -> None:
     palette = colours(METHODS)
-    assert palette == {"svm": OKABE_ITO[0], "full": OKABE_ITO[1], "lora": OKABE_ITO[2]}
+    assert palette == {"svm": PALETTE[0], "full": PALETTE[1], "lora": PALETTE[2]}
 
     def scales(node: Any) -> list[dict[str, str]]:
         if isinstance(node, list):
@@ -219,6 +222,38 @@ def test_more_methods_than_colours_are_told_apart_by_shape_and_dashes() -> None:
     colour, shape, dash = colours(many), shapes(many), dashes(many)
     assert len({(colour[m], shape[m]) for m in many}) == len(many)
     assert len({(colour[m], dash[m]) for m in many}) == len(many)
+
+
+def test_twelve_colours_are_apart_and_seen_on_a_white_and_on_a_dark_page() -> None:
+    def linear(colour: str) -> NDArray[np.float64]:
+        c = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+        return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+
+    def contrast(a: str, b: str) -> float:
+        low, high = sorted(float(linear(c) @ [0.2126, 0.7152, 0.0722]) + 0.05 for c in (a, b))
+        return high / low
+
+    assert len(set(PALETTE)) == 12
+    assert all(contrast(c, page) > 2.2 for c in PALETTE for page in ("#ffffff", "#182029"))
+    pairs = itertools.combinations(PALETTE, 2)
+    assert min(float(np.abs(np.cbrt(linear(a)) - np.cbrt(linear(b))).sum()) for a, b in pairs) > 0.2
+
+
+def test_methods_of_a_grid_are_named_by_what_varies() -> None:
+    grid = ("svm", "lora[r=4,lora_alpha=8]", "lora[r=4,lora_alpha=16]")
+    d = data(methods=grid, scores=dict.fromkeys(grid, estimate(0.8)),
+             costs=(cost({m: estimate(1.0 + i) for i, m in enumerate(grid)}),))  # fmt: skip
+    for name in ("cost", "costs"):
+        shown = {r["method"]: r["name"] for r in rows(spec(name, d)) if "method" in r}
+        assert shown == dict(zip(grid, ("svm", "lora r=4 a=8", "lora r=4 a=16"), strict=True))
+
+
+def test_many_points_have_a_legend_where_few_have_their_names_beside_them() -> None:
+    for n, marks, legend in ((6, True, False), (7, False, True)):
+        methods = tuple(f"m{i}" for i in range(n))
+        many = {m: estimate(0.8 + i / 100) for i, m in enumerate(methods)}
+        text = json.dumps(spec("cost", data(methods=methods, scores=many, costs=(cost(many),))))
+        assert ('"type": "text"' in text, '"orient": "top"' in text) == (marks, legend)
 
 
 @pytest.mark.parametrize("name", PLOTS)

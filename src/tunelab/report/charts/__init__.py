@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from tunelab.report.charts import classes, comparison, curves, learning, predictions, slices
 from tunelab.report.charts.base import (
-    OKABE_ITO,
+    PALETTE,
     colours,
     dashes,
     shapes,
@@ -33,7 +33,7 @@ from tunelab.report.charts.values import (
 
 __all__ = [
     "MOST_CLASSES",
-    "OKABE_ITO",
+    "PALETTE",
     "PLOTS",
     "BehaviourPoint",
     "CostColumn",

@@ -21,6 +21,7 @@ __all__ = [
     "BLUES",
     "BROWNS",
     "CHART_WIDTH",
+    "PALETTE",
     "NEUTRAL",
     "ChartRow",
     "Ramp",
@@ -50,41 +51,55 @@ __all__ = [
 ]
 
 
-# Okabe & Ito 2008, "Color Universal Design"; the colours with the best contrast first, black and
-# yellow left out because one of them is lost on a dark page and the other on a light one.
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
+# The first six: Okabe & Ito 2008, "Color Universal Design", the best contrast first, without black
+# and yellow (one is lost on a dark page, the other on a light one) and the neighbours' grey. The
+# others: each the colour farthest from all before it, in OKLab, seen with and without red or green,
+# among those with a contrast of 2.3 on both pages.
+PALETTE = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
+    *("#8C4662", "#7D15D8", "#BF139C", "#725E0B", "#896CD8", "#8C8746"),
+)
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
-DASHES: tuple[tuple[int, ...], ...] = ((), (6, 3), (2, 2), (8, 3, 2, 3))
+DASHES: tuple[tuple[int, ...], ...] = (
+    *((), (6, 3), (2, 2), (8, 3, 2, 3)),
+    *((12, 3), (5, 2, 1, 2, 1, 2)),
+)
 NEUTRAL = "#7a7a7a"  # 4.3:1 on white and 4.9:1 on black: legible on both
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 CHART_WIDTH = 620
+LEGEND_WIDTH = 460
+LETTER = 7  # pixels of a letter of 12, about
 
 ChartRow: TypeAlias = Mapping[str, str | float | None]
+
+Names: TypeAlias = Mapping[str, str]
+"""What axis and legend say of a method, by its label: rows have it as "name" beside "method"."""
 
 
 def colours(methods: Sequence[str]) -> dict[str, str]:
     """The colour of each method, by its place in the study."""
-    return {m: OKABE_ITO[i % len(OKABE_ITO)] for i, m in enumerate(methods)}
+    return {m: PALETTE[i % len(PALETTE)] for i, m in enumerate(methods)}
 
 
 def shapes(methods: Sequence[str]) -> dict[str, str]:
     """The shape of each method's points: two methods of one colour have two shapes."""
-    return {m: SHAPES[(i + i // len(OKABE_ITO)) % len(SHAPES)] for i, m in enumerate(methods)}
+    return {m: SHAPES[i % len(SHAPES)] for i, m in enumerate(methods)}
 
 
 def dashes(methods: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """The dashes of each method's lines: whole for the first seven, then broken."""
-    return {m: DASHES[i // len(OKABE_ITO) % len(DASHES)] for i, m in enumerate(methods)}
+    """The dashes of each method's lines: whole for the first half of the colours, then broken."""
+    return {m: DASHES[i // (len(PALETTE) // 2) % len(DASHES)] for i, m in enumerate(methods)}
 
 
 # --- what the charts share --------------------------------------------------------------------
 
 
-def chart_data(rows: Sequence[ChartRow]) -> alt.Data:
-    """Rows as a chart's own data."""
+def chart_data(rows: Sequence[ChartRow], names: Names | None = None) -> alt.Data:
+    """Rows as a chart's own data; with `names`, each has its method's as "name"."""
     import altair as alt
 
-    data: alt.Data = alt.Data(values=list(rows))  # type: ignore[no-untyped-call]
+    named = rows if names is None else [{"name": names[str(r["method"])], **r} for r in rows]
+    data: alt.Data = alt.Data(values=list(named))  # type: ignore[no-untyped-call]
     return data
 
 
@@ -162,30 +177,27 @@ def followed(opacity: float = 1.0, faded: float = 0.1) -> Any:
     )
 
 
-Names: TypeAlias = Mapping[str, str]
-"""What the legend says of a method, by its label: the rows have it as "name" beside "method"."""
-
-
-def _method_legend(names: Names | None) -> alt.Legend:
+def _method_legend(shown: Sequence[str], names: Names) -> alt.Legend:
     import altair as alt
 
+    longest = max((len(names[m]) for m in shown), default=0)
     # A legend takes the looks of the first layer, here a line of a single seed: thin and pale.
+    # The report fits its columns anew to the width of the page.
     return alt.Legend(
         title=None,
         orient="top",
-        columns=4 if names is None else 2,
+        columns=max(1, min(4, LEGEND_WIDTH // (LETTER * longest + 34))),
         symbolOpacity=1,
         symbolStrokeWidth=2.5,
     )
 
 
 def _method_scale(
-    shown: Sequence[str], values: Sequence[str | list[int]], names: Names | None
+    shown: Sequence[str], values: Sequence[str | list[int]], names: Names
 ) -> alt.Scale:
     import altair as alt
 
-    domain = list(shown) if names is None else [names[m] for m in shown]
-    return alt.Scale(domain=domain, range=values)
+    return alt.Scale(domain=[names[m] for m in shown], range=values)
 
 
 def method_colour(
@@ -194,11 +206,11 @@ def method_colour(
     """Colour by method."""
     import altair as alt
 
-    palette = colours(data.methods)
+    palette, names = colours(data.methods), names or data.names
     return alt.Color(
-        "method:N" if names is None else "name:N",
+        "name:N",
         scale=_method_scale(shown, [palette[m] for m in shown], names),
-        legend=_method_legend(names) if legend else None,
+        legend=_method_legend(shown, names) if legend else None,
     )
 
 
@@ -208,11 +220,11 @@ def method_shape(
     """Shape of points by method."""
     import altair as alt
 
-    shape = shapes(data.methods)
+    shape, names = shapes(data.methods), names or data.names
     return alt.Shape(
-        "method:N" if names is None else "name:N",
+        "name:N",
         scale=_method_scale(shown, [shape[m] for m in shown], names),
-        legend=_method_legend(names) if legend else None,
+        legend=_method_legend(shown, names) if legend else None,
     )
 
 
@@ -222,11 +234,11 @@ def method_dash(
     """Dashes of lines by method; its legend joins that of the colours."""
     import altair as alt
 
-    dash = dashes(data.methods)
+    dash, names = dashes(data.methods), names or data.names
     return alt.StrokeDash(
-        "method:N" if names is None else "name:N",
+        "name:N",
         scale=_method_scale(shown, [list(dash[m]) or [1, 0] for m in shown], names),
-        legend=_method_legend(names),
+        legend=_method_legend(shown, names),
     )
 
 

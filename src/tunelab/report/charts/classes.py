@@ -78,9 +78,9 @@ def confusion_plot(data: PlotData) -> Chart | None:
     fit = max(1, min(len(shown), 860 // (width + 24)))
     per_line = math.ceil(len(shown) / math.ceil(len(shown) / fit))  # lines of like length
     header = alt.Header(labelPadding=6, labelLimit=width + 20)
-    facet = alt.Facet("method:N", sort=by("place"), title=None, header=header)
+    facet = alt.Facet("name:N", sort=by("place"), title=None, header=header)
     chart = (
-        alt.layer(*layers, data=chart_data(_confusion_rows(data, shown)))
+        alt.layer(*layers, data=chart_data(_confusion_rows(data, shown), data.names))
         .properties(width={"step": cell}, height={"step": cell})
         .facet(facet=facet, columns=per_line, spacing=24)
     )
@@ -153,7 +153,7 @@ def agreement_plot(data: PlotData) -> Chart | None:
                 {
                     "method": one,
                     "place": place[one],
-                    "other": other,
+                    "other": data.names[other],
                     "other_place": place[other],
                     "share": rounded(share),
                     "rows": round((1 - share) * data.agreement_rows),
@@ -163,7 +163,7 @@ def agreement_plot(data: PlotData) -> Chart | None:
     flat = alt.Axis(ticks=False, domain=False, grid=False, labelLimit=130)
     steep = alt.Axis(ticks=False, domain=False, grid=False, labelLimit=130, labelAngle=-40)
     x = alt.X("other:N", sort=by("other_place"), title=None, axis=steep)
-    y = alt.Y("method:N", sort=by("place"), title=None, axis=flat)
+    y = alt.Y("name:N", sort=by("place"), title=None, axis=flat)
     tooltip = [
         alt.Tooltip("method:N"),
         alt.Tooltip("other:N", title="and"),
@@ -171,7 +171,7 @@ def agreement_plot(data: PlotData) -> Chart | None:
         alt.Tooltip("rows:Q", title="rows where they differ"),
     ]
     lowest = min(pairs.values())
-    base = alt.Chart(chart_data(rows)).encode(x=x, y=y, opacity=followed(faded=0.25))
+    base = alt.Chart(chart_data(rows, data.names)).encode(x=x, y=y, opacity=followed(faded=0.25))
     chart = alt.layer(
         heat_cells(base, "share", BLUES, tooltip, rounded(lowest)),
         heat_letters(base, "share", BLUES, cell, rounded((1 + lowest) / 2)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal, TypedDict
 
@@ -77,7 +77,7 @@ def difference_plot(data: PlotData) -> Chart | None:
         labelLineHeight=16,
         labelOffset=-8,
     )
-    base = alt.Chart(chart_data(rows)).encode(
+    base = alt.Chart(chart_data(rows, data.names)).encode(
         y=alt.Y("row:N", sort=by("place"), title=None, axis=two_lines),
         color=method_colour(data, shown, legend=False),
         opacity=followed(),
@@ -119,7 +119,7 @@ def _difference_row(data: PlotData, place: int, c: Comparison) -> ChartRow:
     return {
         "method": c.b,
         "place": place,
-        "row": f"vs {c.b}\n{shown}",
+        "row": f"vs {data.names[c.b]}\n{shown}",
         "difference": value,
         "low": low,
         "high": high,
@@ -154,7 +154,8 @@ def _cost_plot(data: PlotData, cost: CostColumn) -> Chart | None:
     if len(shown) < 2:
         return None
     points = [_cost_point(data, cost, m) for m in shown]
-    places = _label_places(points)
+    labelled = len(points) <= MOST_LABELLED_POINTS
+    places = _label_places(points, data.names) if labelled else ["nowhere"] * len(points)
     rows = [{**asdict(p), "place": place} for p, place in zip(points, places, strict=True)]
     ys = numbers_under(rows, "score", "score_low", "score_high")
     x_domain = [min(p.cost for p in points) / 1.9, max(p.cost for p in points) * 1.9]
@@ -170,14 +171,16 @@ def _cost_plot(data: PlotData, cost: CostColumn) -> Chart | None:
         title=x_title,
     )
     y = alt.Y("score:Q", scale=y_scale, title=y_title)
-    colour = method_colour(data, shown, legend=False)
+    colour = method_colour(data, shown, legend=not labelled)
     tooltip = [
         alt.Tooltip("method:N"),
         alt.Tooltip("score:Q", title=data.metric, format=f".{data.digits}f"),
         alt.Tooltip("text:N", title=cost.title),
         alt.Tooltip("front:N", title="beaten in both by another"),
     ]
-    base = alt.Chart(chart_data(rows)).encode(x=x, y=y, color=colour, opacity=followed())
+    base = alt.Chart(chart_data(rows, data.names)).encode(
+        x=x, y=y, color=colour, opacity=followed()
+    )
     front = sorted((p for p in points if p.front == "no"), key=lambda p: p.cost)
     layers = alt.layer(
         *([_front_line(front, x, y)] if len(front) > 1 else []),
@@ -188,12 +191,12 @@ def _cost_plot(data: PlotData, cost: CostColumn) -> Chart | None:
         .mark_rule(strokeWidth=2, clip=True)
         .encode(x=alt.X("cost_low:Q", title=x_title), x2="cost_high:Q", opacity=followed(0.75)),
         base.mark_point(filled=True, size=130, clip=True)
-        .encode(shape=method_shape(data, shown, legend=False), tooltip=tooltip)
+        .encode(shape=method_shape(data, shown, legend=not labelled), tooltip=tooltip)
         .add_params(zoom()),
         *(
             base.transform_filter(f"datum.place === '{place}'")
             .mark_text(**how, fontSize=13, fontWeight="bold", clip=True)
-            .encode(text="method:N", color=alt.value(NEUTRAL), tooltip=tooltip)
+            .encode(text="name:N", color=alt.value(NEUTRAL), tooltip=tooltip)
             for place, how in _LABEL_PLACES.items()
             if place in places
         ),
@@ -204,6 +207,7 @@ def _cost_plot(data: PlotData, cost: CostColumn) -> Chart | None:
         _interval_said(data, shown)
         + seeds_of(data, shown)
         + ("; dashed: the Pareto front" if len(front) > 1 else ""),
+        fit="labelled" if labelled else "width",
     )
 
 
@@ -242,7 +246,6 @@ class _LabelPlace(TypedDict, total=False):
     baseline: Literal["middle"]
     dx: int
     dy: int
-    fillOpacity: float
 
 
 _LABEL_PLACES: dict[str, _LabelPlace] = {
@@ -250,8 +253,6 @@ _LABEL_PLACES: dict[str, _LabelPlace] = {
     "left": {"align": "right", "baseline": "middle", "dx": -12, "dy": -10},
     "below": {"align": "left", "baseline": "middle", "dx": 12, "dy": 12},
     "below left": {"align": "right", "baseline": "middle", "dx": -12, "dy": 12},
-    # Where points crowd, a hover names the method.
-    "nowhere": {"align": "left", "fillOpacity": 0},
 }
 
 
@@ -300,7 +301,7 @@ def _cost_point(data: PlotData, cost: CostColumn, method: str) -> _CostPoint:
     )
 
 
-def _label_places(points: Sequence[_CostPoint]) -> list[str]:
+def _label_places(points: Sequence[_CostPoint], names: Mapping[str, str]) -> list[str]:
     """A place for each point's label: the first where it meets no other point or label."""
     xs = [math.log(p.cost) for p in points]
     ys = [p.score for p in points]
@@ -312,22 +313,20 @@ def _label_places(points: Sequence[_CostPoint]) -> list[str]:
     ]
     chosen = []
     for point, (x, y) in zip(points, at, strict=True):
-        width = 0.013 * len(point.method)
+        width = 0.013 * len(names[point.method])
         boxes = {}
-        for place in [p for p in _LABEL_PLACES if p != "nowhere"]:
+        for place in _LABEL_PLACES:
             left = x - 0.02 - width if "left" in place else x + 0.02
             middle = y - 0.045 if "below" in place else y + 0.04
             boxes[place] = (left, middle - 0.03, left + width, middle + 0.03)
         free = [p for p, box in boxes.items() if not any(_overlap(box, t) for t in taken)]
         inside = [p for p in free if boxes[p][0] > -0.18 and boxes[p][2] < 1.18]
-        crowded = "nowhere" if len(points) > MOST_LABELLED_POINTS else "right"
-        chosen.append((inside or free or [crowded])[0])
-        if chosen[-1] in boxes:
-            taken.append(boxes[chosen[-1]])
+        chosen.append((inside or free or ["right"])[0])
+        taken.append(boxes[chosen[-1]])
     return chosen
 
 
-MOST_LABELLED_POINTS = 6  # with more methods, a label that has no room is left to the hover
+MOST_LABELLED_POINTS = 6  # of more methods labels would lie on each other: a legend names them
 
 
 def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
@@ -385,7 +384,7 @@ def costs_plot(data: PlotData) -> Chart | None:
         for place, m in enumerate(shown)
         if (e := c.estimates.get(m)) is not None
     ]
-    y = alt.Y("method:N", sort=by("place"), title=None, axis=names_axis(130))
+    y = alt.Y("name:N", sort=by("place"), title=None, axis=names_axis(130))
     colour = method_colour(data, shown, legend=False)
     tooltip = [
         alt.Tooltip("method:N"),
@@ -399,7 +398,7 @@ def costs_plot(data: PlotData) -> Chart | None:
     layers = alt.layer(
         base.mark_bar(height={"band": 0.68}, cornerRadiusEnd=3).encode(x=x, color=colour),
         base.mark_rule(color=NEUTRAL, strokeWidth=1.5).encode(x="low:Q", x2="high:Q"),
-        data=chart_data(rows),
+        data=chart_data(rows, data.names),
     ).properties(width=190, height={"step": 24})
     return finished_chart(
         panels(layers).resolve_scale(x="independent"),

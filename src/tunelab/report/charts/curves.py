@@ -99,7 +99,7 @@ def _curves(
         alt.Tooltip("epoch:Q", format=".2~f"),
         alt.Tooltip("value:Q", title=axis, format=".3~f"),
     ]
-    thick = alt.Chart(chart_data([_mean_row(p) for p in mean])).encode(
+    thick = alt.Chart(chart_data([_mean_row(p) for p in mean], data.names)).encode(
         x=x, y=y, color=colour, tooltip=tooltip, opacity=followed()
     )
     layers = [
@@ -107,7 +107,7 @@ def _curves(
     ]
     if several and len(shown) <= MOST_SINGLE:
         thin = (
-            alt.Chart(chart_data([_seed_row(p) for p in single]))
+            alt.Chart(chart_data([_seed_row(p) for p in single], data.names))
             .mark_line(strokeWidth=1, clip=True)
             .encode(x=x, y=y, color=colour, detail="seed:N", opacity=followed(0.35))
         )

@@ -77,7 +77,7 @@ def learning_plot(data: PlotData) -> Chart | None:
         alt.Tooltip("rows:Q", title="training rows", format=",d"),
         alt.Tooltip("score:Q", title=data.metric, format=f".{data.digits}f"),
     ]
-    base = alt.Chart(chart_data(rows)).encode(
+    base = alt.Chart(chart_data(rows, data.names)).encode(
         x=x,
         y=alt.Y("score:Q", title=y_title, scale=y_scale),
         color=colour,
@@ -127,7 +127,7 @@ def tuning_plot(data: PlotData) -> Chart | None:
         for m in shown
         for n, v in enumerate(curves[m], start=1)
     ]
-    base = alt.Chart(chart_data(rows)).encode(
+    base = alt.Chart(chart_data(rows, data.names)).encode(
         x=alt.X(
             "tries:Q",
             title="tries of settings",
@@ -252,7 +252,7 @@ def transfer_plot(data: PlotData) -> Chart | None:
     scale = alt.Scale(domain=domain, nice=False, zero=False)
     x = alt.X("score:Q", title=None, scale=scale, axis=alt.Axis(tickCount=4))
     base = alt.Chart().encode(
-        y=alt.Y("method:N", sort=by("place"), title=None, axis=names_axis(130)),
+        y=alt.Y("name:N", sort=by("place"), title=None, axis=names_axis(130)),
         color=method_colour(data, shown, legend=False),
         opacity=followed(),
         tooltip=[
@@ -268,7 +268,7 @@ def transfer_plot(data: PlotData) -> Chart | None:
         base.mark_point(filled=True, size=90).encode(
             x=x, shape=method_shape(data, shown, legend=False)
         ),
-        data=chart_data(rows),
+        data=chart_data(rows, data.names),
     ).properties(width=190, height={"step": 24})
     return finished_chart(
         panels(layers),

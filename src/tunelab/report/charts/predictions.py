@@ -95,7 +95,7 @@ def _area_lines(data: PlotData, curves: Mapping[str, Curve], x_title: str, y_tit
     import altair as alt
 
     shown = methods_in_order(data, curves)
-    names = {m: f"{m} ({curves[m].area:.3f})" for m in shown}
+    names = {m: f"{data.names[m]} ({curves[m].area:.3f})" for m in shown}
     rows: list[ChartRow] = [
         {"method": m, "name": names[m], "x": rounded(x), "y": rounded(y), "order": i}
         for m in shown
@@ -147,7 +147,7 @@ def calibration_plot(data: PlotData) -> Chart | None:
     if not data.reliability:
         return None
     shown = methods_in_order(data, data.reliability)
-    names = {m: f"{m} ({_points_off(data.reliability[m])})" for m in shown}
+    names = {m: f"{data.names[m]} ({_points_off(data.reliability[m])})" for m in shown}
     sure, right = _reliability_domains(data, shown)
     unit = alt.Scale(domain=sure, nice=False)
     axis = alt.Axis(format=".0%", tickCount=5)

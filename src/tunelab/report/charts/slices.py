@@ -84,9 +84,9 @@ def _slices_plot(data: PlotData, column: str) -> Chart:
     x_scale = alt.Scale(zero=False, nice=False, domain=_middle_range(rows))
     x_title = f"accuracy on {data.part}, percent"
     x = alt.X("accuracy:Q", scale=x_scale, title=x_title)
-    base = alt.Chart(chart_data(rows)).encode(
+    base = alt.Chart(chart_data(rows, data.names)).encode(
         y=y,
-        yOffset=alt.YOffset("method:N", scale=alt.Scale(domain=shown)),
+        yOffset=alt.YOffset("name:N", scale=alt.Scale(domain=[data.names[m] for m in shown])),
         color=method_colour(data, shown),
         opacity=followed(),
         tooltip=[
@@ -97,7 +97,7 @@ def _slices_plot(data: PlotData, column: str) -> Chart:
         ],
     )
     layers = alt.layer(
-        base.mark_rule(strokeWidth=1.5).encode(
+        base.mark_rule(strokeWidth=1.5, clip=True).encode(
             x=alt.X("low:Q", scale=x_scale, title=x_title), x2="high:Q", opacity=followed(0.5)
         ),
         base.mark_point(filled=True, size=55).encode(x=x, shape=method_shape(data, shown)),
@@ -164,14 +164,14 @@ def behaviour_plot(data: PlotData) -> Chart | None:
     cell = max(34, min(70, 620 // len(shown)))
     y = alt.Y("test:N", sort=by("test_place"), title=None, axis=names_axis(210))
     x = alt.X(
-        "method:N",
+        "name:N",
         sort=by("place"),
         title=None,
         axis=alt.Axis(
             orient="top", ticks=False, domain=False, grid=False, labelAngle=-40, labelLimit=120
         ),
     )
-    base = alt.Chart(chart_data(rows)).encode(x=x, y=y, opacity=followed(faded=0.25))
+    base = alt.Chart(chart_data(rows, data.names)).encode(x=x, y=y, opacity=followed(faded=0.25))
     tooltip = [
         alt.Tooltip("method:N"),
         alt.Tooltip("test:N"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from tunelab.core.values import Comparison, Estimate
+from tunelab.core.words import short_labels
 
 if TYPE_CHECKING:
     import altair as alt
@@ -195,6 +196,11 @@ class PlotData:
     transfer: tuple[PlacePoint, ...] = ()
     slices: tuple[SlicePoint, ...] = ()
     behaviour: tuple[BehaviourPoint, ...] = ()
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What charts call each method, by its label: short, and no two alike."""
+        return short_labels(self.methods)
 
     @property
     def scale(self) -> float:

@@ -8,6 +8,14 @@
   };
   $(".tools, .save").forEach((e) => (e.hidden = false));
 
+  // --- on a telephone a row is a card: each cell says what it is ---
+  $("main table").forEach(function (t) {
+    if (!t.tHead) return;
+    const heads = Array.from(t.tHead.rows[0].cells).map((h) => h.textContent.trim());
+    $("tbody td", t).forEach((cell) => (cell.dataset.heading = heads[cell.cellIndex] || ""));
+    t.classList.add("cards");
+  });
+
   // --- tables: a heading sorts by its column; cells without a value stay last ---
   function key(row, column, asText) {
     const cell = row.children[column];
@@ -97,7 +105,7 @@
     document.querySelector("[data-filter=scores]").addEventListener("input", function (event) {
       const words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
       rows.forEach(function (row) {
-        const text = row.cells[0].textContent.toLowerCase();
+        const text = (row.cells[0].textContent + " " + row.dataset.method).toLowerCase();
         row.hidden = !words.every((w) => text.includes(w));
       });
       const left = rows.filter((row) => !row.hidden).length;
@@ -151,60 +159,126 @@
     head.addEventListener("click", () => toggle(head.parentNode.dataset.method));
   });
 
-  // --- charts: as wide as the page lets them be; colours of letters come from the style ---
-  function distinct(spec, field) {
-    const found = spec.data.name ? spec.datasets[spec.data.name] : spec.data.values;
-    return new Set(found.map((row) => row[field])).size;
+  // --- charts: laid out anew for the width they have; colours of letters come from the style ---
+  const NARROW = 520;
+  const LETTER = 7; // pixels of a letter of 12, about
+
+  function valuesOf(spec, field) {
+    const rows = spec.data.name ? spec.datasets[spec.data.name] : spec.data.values;
+    return Array.from(new Set(rows.map((row) => row[field])));
+  }
+
+  const longest = (names) => Math.max(0, ...names.map((n) => String(n).length));
+
+  function eachChannel(part, change) {
+    Object.entries(part.encoding || {}).forEach(([name, channel]) => change(channel, name, part));
+    (part.layer || (part.spec ? [part.spec] : [])).forEach((p) => eachChannel(p, change));
+  }
+
+  // Words in lines of so many letters; a single line stays a string.
+  function inLines(text, letters) {
+    const lines = [""];
+    text.split(" ").forEach(function (word) {
+      const last = lines[lines.length - 1];
+      if (last && last.length + 1 + word.length > letters) lines.push(word);
+      else lines[lines.length - 1] = last ? last + " " + word : word;
+    });
+    return lines.length > 1 ? lines : text;
+  }
+
+  // No legend wider than the page, no title of an axis longer than the axis.
+  function fitWords(spec, width) {
+    const inside = spec.spec || spec;
+    const across = typeof inside.width === "number" ? inside.width : width - 90;
+    const down = typeof inside.height === "number" ? inside.height : Infinity;
+    let before = 50; // a legend begins where the plot does, after the numbers or names of its axis
+    eachChannel(spec, function (channel, name) {
+      if (name === "y" && channel.type === "nominal" && channel.axis) {
+        before = Math.max(before, Math.min(channel.axis.labelLimit || Infinity, width * 0.42) + 20);
+      }
+    });
+    eachChannel(spec, function (channel, name) {
+      if (channel.legend && channel.scale && channel.scale.domain) {
+        const one = LETTER * longest(channel.scale.domain) + 34;
+        channel.legend.columns = Math.max(1, Math.min(5, Math.floor((width - before) / one)));
+        channel.legend.labelLimit = width - before - 30;
+      }
+      if (typeof channel.title === "string" && (name === "x" || name === "y")) {
+        channel.title = inLines(channel.title, (name === "x" ? across : down) / LETTER);
+      }
+    });
   }
 
   const FIT = {
-    width: function (spec) {
+    width: function (spec, width) {
       spec.width = "container";
       spec.autosize = { type: "fit-x", contains: "padding" };
+      if (width >= NARROW) return;
+      eachChannel(spec, function (channel, name) {
+        if (name === "y" && channel.axis && channel.axis.labelLimit) {
+          channel.axis.labelLimit = Math.min(channel.axis.labelLimit, Math.floor(width * 0.42));
+        }
+      });
+    },
+    // Points with their names beside them; where there is no room for that, a legend.
+    labelled: function (spec, width) {
+      FIT.width(spec, width);
+      if (width >= NARROW) return;
+      spec.layer = spec.layer.filter((l) => (l.mark.type || l.mark) !== "text");
+      eachChannel(spec, function (channel) {
+        if (channel.field === "name" && channel.legend === null) {
+          channel.legend = { title: null, orient: "top", symbolOpacity: 1 };
+        }
+      });
     },
     // Squares of a fixed step, a panel a method.
     squares: function (spec, width) {
-      const across = distinct(spec, "predicted");
-      const room = Math.floor((width - 150) / across);
+      const across = valuesOf(spec, "predicted").length;
+      const names = 40 + Math.min(110, LETTER * longest(valuesOf(spec, "true")));
+      const count = valuesOf(spec, "method").length;
+      const gap = spec.spacing || 20;
+      const beside = width < NARROW && count > 2 && (width - names) / 2 - gap > 80 ? 2 : 1;
+      const room = Math.floor(((width - names) / beside - gap) / across);
       const step = Math.max(16, Math.min(spec.spec.width.step, room));
       spec.spec.width = spec.spec.height = { step: step };
-      const one = step * across + (spec.spacing || 20);
-      const most = Math.max(1, Math.floor((width - 150) / one));
-      spec.facet.header.labelLimit = Math.max(80, step * across);
-      const count = distinct(spec, "method");
+      const one = step * across + gap;
+      const most = Math.max(1, Math.floor((width - names) / one));
+      if (step < LETTER * longest(valuesOf(spec, "predicted"))) {
+        eachChannel(spec, (channel, name) => name === "x" && (channel.axis.labelAngle = -45));
+      }
+      spec.facet.header.labelLimit = Math.max(80, step * across + (beside > 1 ? gap - 6 : 0));
       spec.columns = Math.ceil(count / Math.ceil(count / most));
     },
     // Panels with one axis of names, as many beside each other as are still legible.
     panels: function (spec, width) {
       const gap = 26;
-      const names = width < 420 ? 80 : 130;
+      const names = Math.min(LETTER * longest(valuesOf(spec, "name")) + 10, Math.floor(width * 0.38));
       const room = width - names - 20;
       const columns = Math.max(1, Math.min(3, Math.floor((room + gap) / (190 + gap))));
       spec.columns = columns;
       spec.spec.width = Math.max(100, Math.floor((room - gap * (columns - 1)) / columns) - 12);
-      spec.spec.layer.forEach((l) => (l.encoding.y.axis.labelLimit = names - 10));
+      spec.spec.layer.forEach((l) => (l.encoding.y.axis.labelLimit = names));
       spec.facet.header.labelLimit = spec.spec.width + 10;
     },
     // Panels below each other.
     stack: function (spec, width) {
-      spec.spec.width = Math.max(120, width - 190);
+      const names = Math.min(120, LETTER * longest(valuesOf(spec, "value")) + 16);
+      spec.spec.width = Math.max(120, width - names - 40);
+      spec.facet.header.labelLimit = width - 20;
     },
     // One square of steps.
     grid: function (spec, width) {
       const across = spec.usermeta.across;
-      const step = Math.max(14, Math.min(spec.width.step, Math.floor((width - 150) / across)));
+      const names = Math.min(150, Math.floor(width * 0.4));
+      const room = Math.floor((width - names - 24) / across); // the last label of the columns leans out
+      const step = Math.max(14, Math.min(spec.width.step, room));
       spec.width = { step: step };
       if (step < 28) spec.layer = spec.layer.slice(0, 1);
+      eachChannel(spec, function (channel, name) {
+        if (name === "y" && channel.axis) channel.axis.labelLimit = names - 10;
+      });
     },
   };
-
-  // The bar above the charts is the legend of methods.
-  function withoutLegend(part) {
-    Object.values(part.encoding || {}).forEach(function (channel) {
-      if (channel.field === "method" && channel.legend) channel.legend = null;
-    });
-    (part.layer || (part.spec ? [part.spec] : [])).forEach(withoutLegend);
-  }
 
   const charts = $(".chart");
   const chosen = {};
@@ -215,7 +289,7 @@
     const fit = (spec.usermeta && spec.usermeta.fit) || "width";
     if (shown) {
       FIT[fit](spec, element.clientWidth);
-      if (chips.length) withoutLegend(spec);
+      fitWords(spec, element.clientWidth);
     }
     return { spec: spec, variant: variant, fit: fit };
   }
@@ -289,7 +363,7 @@
       waiting = setTimeout(function () {
         if (window.innerWidth === width) return;
         width = window.innerWidth;
-        charts.filter((c) => c.dataset.fit !== "width").forEach(draw);
+        charts.forEach(draw);
       }, 200);
     });
   } else {
@@ -325,7 +399,7 @@
     }
     const group = make("optgroup");
     group.label = "the most confident mistakes of";
-    data.methods.forEach((m, i) => option(group, "of:" + i, m));
+    data.names.forEach((m, i) => option(group, "of:" + i, m));
     show.appendChild(group);
     option(label, "", "any");
     data.classes.forEach((c, i) => option(label, String(i), c));
@@ -376,7 +450,7 @@
       row.said.forEach(function (s, i) {
         const one = make("li", undefined, s[0] === row.label ? "right" : "wrong");
         one.dataset.method = data.methods[i];
-        one.appendChild(make("span", data.methods[i]));
+        one.appendChild(make("span", data.names[i]));
         one.append(" " + data.classes[s[0]] + " ");
         one.appendChild(make("small", strength(s, i)));
         const seeds = s[3];

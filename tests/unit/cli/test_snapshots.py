@@ -1,0 +1,82 @@
+"""What commands print, kept word by word at 80 and 120 columns and in a pipe.
+
+A change of words is seen here, and written anew with UPDATE=1 in the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+import tunelab
+from commands import run_here
+from studies import GRID, METHODS, make_study
+from tiny import reviews, write_csv
+
+KEPT = Path(__file__).resolve().parents[2] / "fixtures" / "terminal"
+COMMANDS = {
+    "help": ("--help",),
+    "runs-list": ("runs", "list", "."),
+    "runs-show": ("runs", "show", "grid"),
+    "recommend": ("recommend", "grid"),
+    "sensitivity": ("sensitivity", "grid"),
+    "calibration": ("calibration", "grid"),
+    "slices": ("slices", "small"),
+    "rank": ("rank", "grid", "small"),
+    "report": ("report", "small", "--format", "csv", "--compare", "grid"),
+    "adapters-list": ("adapters", "list", "."),
+    "adapters-show": ("adapters", "show", "svm"),
+    "adapters-verify": ("adapters", "verify", "svm"),
+    "evaluate": ("evaluate", "svm", "--data", "reviews.csv"),
+    "predict": ("predict", "svm", "a quiet, wonderful film"),
+    "behaviour": ("behaviour", "svm"),
+    "inspect-data": ("inspect", "data", "reviews.csv"),
+    "no-study": ("runs", "show", "a-study-that-is-not-there"),
+    "no-method": ("compare", "reviews.csv", "--methods", "lorra,loraplus,nothing", "--dry-run"),
+    "no-option": ("compare", "reviews.csv", "--lerning-rate", "1"),
+}
+# What is there to be copied stays in one piece, whatever the width.
+WHOLE = ("Report: ", "Use it", "Reasons and conditions: ", "Train it on all rows: ")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two studies, one of them a grid, and a file; their names are relative: no path of ours."""
+    out = tmp_path_factory.mktemp("kept")
+    make_study(out, methods=GRID[:7], seeds=6, rows=200).rename(out / "grid")
+    make_study(out, methods=METHODS, seeds=2, rows=200).rename(out / "small")
+    rows = write_csv(out / "reviews.csv", reviews(60, 2), ["text", "label"])
+    tunelab.fine_tune(rows, "svm-tfidf", output_dir=out / "svm")
+    return out
+
+
+@pytest.mark.parametrize("columns", [80, 120, None])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_a_command_prints(
+    name: str, columns: int | None, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns:
+        monkeypatch.setenv("COLUMNS", str(columns))
+    said = run_here(*COMMANDS[name])
+    lines = [line.rstrip() for line in f"{said.out}{said.err}".splitlines()]
+    if name.startswith("adapters"):  # where and when a trial ran is part of its files
+        lines = [re.sub(r"\d(?=[\d.]* k?B\b)", "0", line) for line in lines]
+    wide = [x for x in lines if columns and len(x) > columns and not x.startswith(WHOLE)]
+    assert not wide
+    text = "\n".join(
+        [f"$ tunelab {' '.join(COMMANDS[name])}   (exit code {said.code})", *lines, ""]
+    )
+    kept = KEPT / f"{name}-{columns or 'piped'}.txt"
+    if os.environ.get("UPDATE"):
+        kept.parent.mkdir(exist_ok=True)
+        kept.write_text(text, encoding="utf-8")
+    assert text == kept.read_text(encoding="utf-8"), "if that is meant: UPDATE=1 pytest " + __file__
+
+
+def test_every_kept_file_is_of_a_command() -> None:
+    assert {p.name.rpartition("-")[0] for p in KEPT.glob("*.txt")} == set(COMMANDS)
