@@ -10,6 +10,7 @@ classifier.predict(["a quiet, wonderful film"])
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from tunelab.core.errors import TunelabError
@@ -29,6 +30,12 @@ __all__ = [
     "load_data",
 ]
 
+
+# How often a thread of OpenMP looks for work before it sleeps; read when torch loads its runtime,
+# which would look 300,000 times, for 15 ms. Where others use the cores too, a thread that looks
+# keeps away the one that it waits for: one text took up to 80 times as long (docs/log.md).
+if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+    os.environ["GOMP_SPINCOUNT"] = "3000"
 
 _FROM_API = ("Study", "compare", "fine_tune", "load", "load_data", "load_base")
 

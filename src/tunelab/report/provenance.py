@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from tunelab.analysis import numbers
 from tunelab.core.study_folder import StudyRecord
+from tunelab.analysis.verdict import joined_by_and
 
 __all__ = ["provenance_table"]
 
@@ -30,7 +31,21 @@ def provenance_table(record: StudyRecord) -> list[tuple[str, str]]:
     seconds = [t for r in record.results if (t := r.provenance.seconds) is not None]
     if seconds:
         rows.append((f"time of {len(seconds)} trials", numbers.format_seconds(sum(seconds))))
+    rows += _number_formats(record)
     return rows + [(key, ", ".join(values)) for key, values in seen.items()]
+
+
+def _number_formats(record: StudyRecord) -> list[tuple[str, str]]:
+    """What each method was trained in, and how far that moved logits before training at most."""
+    rows = []
+    for label in record.methods:
+        trained = [r.details.trained for r in record.done if r.spec.method.label == label]
+        formats = sorted({t.precision for t in trained if t.precision})
+        off = max((t.rounding for t in trained if t.rounding is not None), default=None)
+        if formats:
+            said = "" if off is None else f" (logits within {off:.2%} of exact float32)"
+            rows.append((f"{label} trained in", joined_by_and(formats) + said))
+    return rows
 
 
 _PER_TRIAL = frozenset({"started", "seconds"})
