@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tunelab.analysis import numbers
-from tunelab.core.study_folder import StudyRecord
 from tunelab.analysis.verdict import joined_by_and
+from tunelab.core.study_folder import StudyRecord
 
 __all__ = ["provenance_table"]
 
