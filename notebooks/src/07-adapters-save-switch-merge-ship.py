@@ -128,13 +128,17 @@ for text, answer in zip(texts, classify(texts), strict=True):
     print(f"{answer['label']:9} {answer['score']:.3f}  {text}")
 
 # %% [markdown]
-# The adapter itself, in plain peft (the base is named by the path it was trained from):
+# The adapter itself, in plain peft. It names its base as the hub does; offline, we give the bundled
+# copy. The labels are in the config beside the adapter: the base's own config knows none of them.
 
 # %%
-from peft import AutoPeftModelForSequenceClassification
-from transformers import AutoTokenizer
+from peft import PeftModel
+from transformers import AutoConfig, AutoTokenizer
 
-loaded = AutoPeftModelForSequenceClassification.from_pretrained("mood").eval()
+labels = AutoConfig.from_pretrained("mood")
+base = AutoModelForSequenceClassification.from_pretrained(encoder.name_or_path, config=labels)
+loaded = PeftModel.from_pretrained(base, "mood").eval()
+assert loaded.config.id2label == dict(enumerate(tunelab.load("mood").label_names))
 tokens = AutoTokenizer.from_pretrained("mood")(texts, padding=True, return_tensors="pt")
 with torch.no_grad():
     p = loaded(**tokens).logits.softmax(-1).numpy()

@@ -18,12 +18,14 @@ from tunelab.core.version import __version__
 
 if TYPE_CHECKING:
     from tunelab.api import Study, compare, fine_tune, load, load_base, load_data
+    from tunelab.evaluation import evaluate
 
 __all__ = [
     "Study",
     "TunelabError",
     "__version__",
     "compare",
+    "evaluate",
     "fine_tune",
     "load",
     "load_base",
@@ -46,6 +48,10 @@ def __getattr__(name: str) -> Any:
         from tunelab import api
 
         return getattr(api, name)
+    if name == "evaluate":
+        from tunelab import evaluation
+
+        return evaluation.evaluate
     raise AttributeError(f"module 'tunelab' has no attribute {name!r}")
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -14,29 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunelab import analysis, data, study
-from tunelab.analysis import Recommendation, sensitivity, summary, text_limits, tradeoff
-from tunelab.analysis.behaviour import Result, results
+from tunelab.analysis import Recommendation, sensitivity, summary, text_limits, tradeoff, versus
+from tunelab.analysis.calibrations import Calibrations, calibrate_study
 from tunelab.analysis.front import Front, front
 from tunelab.analysis.predicted import predictions_frame
 from tunelab.analysis.probabilities import Probabilities, judge_probabilities
-from tunelab.core import files, study_folder
-from tunelab.core.errors import ConfigError, TrialError
+from tunelab.analysis.slicing import Slices, slice_study
+from tunelab.core import files, results_table, study_folder
+from tunelab.core.errors import ConfigError, InputError, TrialError
 from tunelab.core.events import Note, Stage
-from tunelab.core.values import Artifact, Dataset, DataSpec, Predictions, TrialResult
-from tunelab.data.behaviour import (
-    BUNDLED_SUITE,
-    PART,
-    are_of_cases,
-    cases,
-    load_suite,
-    predict_cases,
-    roles,
-    suite_from_json,
-)
+from tunelab.core.values import Artifact, Dataset, DataSpec, TrialResult
+from tunelab.core.words import comma_names
 from tunelab.models import text_classifier
 from tunelab.models.text_classifier import TextClassifier
-from tunelab.report import cards, page
-from tunelab.stats import Runs
+from tunelab.report import cards, page, writing
+from tunelab.report.writing import Written
 from tunelab.study import (
     Conclusions,
     OnStudyEvent,
@@ -57,7 +48,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Study",
-    "behaviour",
     "classifier_folder",
     "compare",
     "fine_tune",
@@ -91,7 +81,7 @@ def load_data(
     """
     return data.load(
         DataSpec(
-            _source_name(source) or "",
+            resolve.source_name(source) or "",
             text_column,
             label_column,
             subset,
@@ -111,15 +101,23 @@ class Study:
         """`said`: what has just been said of it, where its outputs were written."""
         self.directory = Path(directory)
         self.record = study_folder.read_study(self.directory)
-        self._summary = said.summary if said else None
+        self._summaries: dict[str | None, analysis.Summary] = {}
+        if said is not None:
+            self._summaries[None] = said.summary
         self._probabilities = said.probabilities if said else None
 
     @property
     def summary(self) -> analysis.Summary:
         """Table, comparisons and sentences, computed once."""
-        if self._summary is None:
-            self._summary = analysis.summarise(self.record)
-        return self._summary
+        return self.judged_by(None)
+
+    def judged_by(self, metric: str | None) -> analysis.Summary:
+        """The summary by another metric; None: by the study's. Raises ConfigError for no metric."""
+        if metric is not None:
+            resolve.require_metric(metric)
+        if metric not in self._summaries:
+            self._summaries[metric] = analysis.summarise(self.record, metric)
+        return self._summaries[metric]
 
     def table(self) -> pd.DataFrame:
         """One row a method, best first: means over seeds, 95% intervals, costs."""
@@ -129,7 +127,7 @@ class Study:
         """One row a trial, as results.csv: method, settings, seed, scores, costs, error."""
         import pandas as pd
 
-        return pd.DataFrame(study_folder.results_rows(self.record.results))
+        return pd.DataFrame(results_table.results_rows(self.record.results))
 
     def history(self) -> pd.DataFrame:
         """Training curves, a row a log line: label, seed, step, epoch, loss, eval_accuracy, ..."""
@@ -173,6 +171,16 @@ class Study:
             self._probabilities = judge_probabilities(self.record)
         return self._probabilities
 
+    def slices(self, by: str | Sequence[str] | None = None) -> Slices:
+        """Accuracy by length, label, file and any column (`by`: these alone): where each method is
+        weaker or stronger. Raises InputError where there is nothing to cut.
+        """
+        return slice_study(self.record, None if by is None else comma_names(by))
+
+    def calibration(self) -> Calibrations:
+        """Whether each method's probabilities are right, before and after temperature scaling."""
+        return calibrate_study(self.record)
+
     def sensitivity(self, of: str | None = None) -> tuple[sensitivity.Sensitivity, ...]:
         """What each setting that varies does to the metric, or to `of`: a metric, score or cost."""
         return sensitivity.analyse(self.record, of)
@@ -187,13 +195,18 @@ class Study:
         return final.shipped(self.record, self.summary, trial)
 
     def train_on_all_rows(
-        self, method: str | None = None, *, on_event: OnUserEvent = _ignore_event
+        self,
+        method: str | None = None,
+        *,
+        trust_remote_code: bool = False,
+        on_event: OnUserEvent = _ignore_event,
     ) -> Artifact:
         """Train a method (None: the recommended one) of a cross-fitted study on all of its rows.
 
         Raises ConfigError where the study is not cross-fitted, TrialError where training failed.
         """
-        final.train_on_all_rows(self.directory, method, study.tell_user(on_event))
+        hear = study.tell_user(on_event)
+        final.train_on_all_rows(self.directory, method, hear, trust_remote_code)
         return Study(self.directory).best()
 
     def extend(
@@ -203,23 +216,57 @@ class Study:
         until: Literal["decided"] | None = None,
         max_seeds: int | None = None,
         step: int | None = None,
+        trust_remote_code: bool = False,
         engine: str = "process",
         on_event: OnUserEvent = _ignore_event,
     ) -> Study:
-        """Run so many more seeds of every method; what is there is kept. Gives the study anew.
+        """Run every method with more seeds, `seeds` in all; what is there is kept. Gives the study
+        anew.
 
         `until="decided"`: `step` more (2) at a time, until the best is better than every other
         method or equivalent to it, or there are `max_seeds` in all (20). The study is looked at
-        after each time, which its levels account for: docs/statistics.md.
+        after each time, which its levels account for: docs/statistics.md. A model's own code runs
+        only where `trust_remote_code` allows it here, whatever the study was run with.
         """
-        total = None if seeds is None else len(self.record.settings["seeds"]) + seeds
         rounds = study.rounds_of(
-            self.directory, study.write_outputs, total, until=until, max_seeds=max_seeds, step=step
+            self.directory,
+            study.write_outputs,
+            seeds,
+            until=until,
+            max_seeds=max_seeds,
+            step=step,
+            trust_remote_code=trust_remote_code,
         )
         for spec in rounds:
             schedule = study.scheduled(study.plan(spec))
             run_study(schedule, "Study.extend(...)", study.tell_user(on_event), engine=engine)
         return Study(self.directory)
+
+    def report(
+        self,
+        formats: str | Sequence[str] = "html",
+        *,
+        figures: str | Sequence[str] = (),
+        compare: Path | str | Study | None = None,
+        metric: str | None = None,
+        output_dir: Path | str | None = None,
+    ) -> Written:
+        """Write the report in `formats` (html, markdown, csv, latex), every chart as `figures`
+        (png, svg, pdf), and a model card beside each model; `compare`: beside another study.
+
+        `output_dir`: where to (the study's folder). Raises InputError, before anything is written.
+        """
+        if not self.record.results:
+            raise InputError(
+                f"{self.directory}: no trial has been run yet, so there is nothing to report. "
+                f"Run it: tunelab compare {self.directory / 'study.yaml'}"
+            )
+        said = self.judged_by(metric)
+        other = Study(compare) if isinstance(compare, str | Path) else compare
+        against = versus.between(self.record, other.record, said.metric) if other else None
+        out = self.directory if output_dir is None else Path(output_dir)
+        kinds = {"formats": comma_names(formats), "figures": comma_names(figures)}
+        return writing.write_formats(self.record, said, out, **kinds, against=against)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the answer, how sure it is, the table."""
@@ -278,28 +325,14 @@ def compare(
     """
     # The study keys among these are known by name: tests/unit/study/test_study_keys.py
     given = locals()
-    if isinstance(source, Dataset):
-        raise ConfigError(
-            "compare: expected a file, folder or hub id, found a loaded Dataset. "
-            f"Give what it was loaded from: compare({source.name!r})"
-        )
+    file.refuse_study_keys(settings, "tunelab.compare")
     path = Path(config_file) if config_file is not None else None
-    keys = file.keys_from_keywords(given)
-    spec = resolve.resolve_study(path, keys | {"data.source": _source_name(source)}, settings)
+    keys = file.keys_from_keywords(given) | {"data.source": resolve.source_name(source)}
+    spec = resolve.resolve_study(path, keys, settings)
     with study.worker(spec, engine) as worker:
         schedule = study.scheduled(study.plan(spec))
         said = study.tell_user(on_event)
         return run_study(schedule, "tunelab.compare(...)", said, engine=engine, worker=worker)
-
-
-def _source_name(source: object) -> str | None:
-    """A source's name. Raises ConfigError for data that are no name, such as a DataFrame."""
-    if source is None or isinstance(source, str | Path):
-        return None if source is None else str(source)
-    raise ConfigError(
-        f"data: expected the name of a file, a folder or a hub id, found {type(source).__name__}. "
-        "Write it into a file first; from pandas: frame.to_csv('reviews.csv', index=False)."
-    )
 
 
 def run_study(
@@ -369,11 +402,9 @@ def train_one(
     with ExitStack() as inside:
         worker = inside.enter_context(study.worker(spec))
         planned = study.plan(replace(spec, output_dir=out / ".study"))
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = inside.enter_context(
-            tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
-        )
-        folder = Path(scratch) / out.name
+        files.make_folder(out.absolute().parent)
+        scratch = inside.enter_context(files.scratch_folder(f".{out.name}.training-", out.parent))
+        folder = scratch / out.name
         for line in text_limits.lines_of_limits(
             planned.lengths, text_limits.labels_by_limit(planned.spec.methods)
         ):
@@ -426,7 +457,8 @@ def fine_tune(
     InputError before anything is trained, TrialError where training failed.
     """
     keys = file.keys_from_keywords(locals())  # as in `compare`
-    keys |= {"data.source": _source_name(source), "methods": [method], "seeds": [seed]}
+    file.refuse_study_keys(settings, "tunelab.fine_tune")
+    keys |= {"data.source": resolve.source_name(source), "methods": [method], "seeds": [seed]}
     spec = resolve.resolve_study(None, keys, settings)
     return train_one(spec, overwrite=overwrite, on_event=study.tell_user(on_event))
 
@@ -449,51 +481,17 @@ def classifier_folder(path: str | Path) -> Path:
     return Study(folder).best().directory if study_folder.is_study(folder) else folder
 
 
-def load(path: str | Path | Artifact, *, trust_remote_code: bool = False) -> TextClassifier:
+def load(
+    path: str | Path | Artifact, *, model: str | Path | None = None, trust_remote_code: bool = False
+) -> TextClassifier:
     """Load a classifier: an artifact, a folder that holds one, or a study (its best model).
 
     The result has `predict(texts)`, `predict_proba(texts)` and `label_names`. Probabilities are
     those at the temperature that was fitted on validation, where there is one; `raw()` leaves it
-    out. Python code that the model brings is run only where `trust_remote_code` allows it.
+    out. `model`: where the base of an adapter or an SVM lies now, a folder or a hub id, if not
+    where it was; its weights must be the same by hash. Python code that the model brings is run
+    only where `trust_remote_code` allows it.
     """
-    if isinstance(path, Artifact):
-        return text_classifier.open_classifier(path.directory, trust_remote_code)
-    return text_classifier.open_classifier(classifier_folder(path), trust_remote_code)
-
-
-def behaviour(
-    folder: str | Path, suite: str | None = None, *, trust_remote_code: bool = False
-) -> tuple[Result, ...]:
-    """Run behaviour tests on a classifier, or on every finished trial of a study.
-
-    `suite` is a YAML file; None takes the study's own, else the bundled English sentiment. Stored
-    predictions are used where the study has them. Raises ConfigError where the classes do not fit.
-    """
-    folder = Path(folder).expanduser()
-    if not study_folder.is_study(folder):
-        loaded = load(folder, trust_remote_code=trust_remote_code)
-        chosen = load_suite(suite or BUNDLED_SUITE)
-        asked = cases(chosen)
-        roles(chosen, loaded.label_names)
-        runs = [Runs(folder.name, {0: predict_cases(loaded.classifier, asked)})]
-        return results(chosen, asked, runs, loaded.label_names)
-    record = study_folder.read_study(folder)
-    kept = record.behaviour if suite is None else None
-    if kept is not None:
-        chosen, asked = suite_from_json(kept)
-    else:
-        chosen = load_suite(suite or BUNDLED_SUITE)
-        asked = cases(chosen)
-    names = record.data["label_names"]
-    roles(chosen, names)
-    predictions: dict[str, dict[int, Predictions]] = {}
-    for r in record.done:
-        known = record.predictions(r.spec.trial_id).get(PART) if kept is not None else None
-        if known is None or not are_of_cases(known, asked):
-            artifact = study_folder.artifact_dir(folder, r.spec.trial_id)
-            known = predict_cases(
-                text_classifier.open_classifier(artifact, trust_remote_code).classifier, asked
-            )
-        predictions.setdefault(r.spec.method.label, {})[r.spec.seed] = known
-    runs = [Runs(label, by_seed) for label, by_seed in predictions.items()]
-    return results(chosen, asked, runs, names)
+    folder = path.directory if isinstance(path, Artifact) else classifier_folder(path)
+    there = None if model is None else str(model)
+    return text_classifier.open_classifier(folder, trust_remote_code, there)

@@ -185,7 +185,7 @@ def test_a_study_from_one_test_part_stays_one_and_has_no_training_on_all_rows(
     more = cli(*run, "--seeds", "6", "--dry-run")
     words = " ".join(more.err.split())
     assert "one test part, as the study in plain has; in another --output-dir all 160 rows" in words
-    assert "5 to run, 1 already done" in words
+    assert "0 to run, 1 already done, 5 that a run with another seed serves too" in words
     refused = cli("train", "--from-study", "plain")
     assert refused.code == 2
     assert "plain: its methods were tested on one part of the data" in refused.err

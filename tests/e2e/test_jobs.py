@@ -20,10 +20,10 @@ from tunelab import api, study
 from tunelab.core import files, machine, study_folder
 from tunelab.core.details import Hardware
 from tunelab.core.events import Step
-from tunelab.core.values import Provenance, TrialResult
 from tunelab.report import page
 from tunelab.study import resolve
-from tunelab.study.estimate import _measured_speed, _operations, estimate, learn, threads_ahead
+from tunelab.study.durations import Duration, seconds_to_import
+from tunelab.study.estimate import threads_ahead
 from tunelab.study.executors import Worker, process
 from tunelab.study.spec import StudySpec
 
@@ -145,71 +145,12 @@ def test_the_estimate_counts_trials_side_by_side(
     flags = {"data.source": str(reviews_csv), "model": str(tiny_bert), "methods": ["lora"],
              "tuning": False, "seeds": 3, "output_dir": str(tmp_path / "o"), "jobs": 2}  # fmt: skip
     planned = scheduled(resolve.resolve_study(None, flags, SHORT))
-    fixed = replace(planned, seconds=dict(zip(planned.seconds, [5.0, 2.0, 2.0], strict=True)))
-    assert fixed.total_seconds == 5  # the third starts where the second ended
-    assert replace(fixed, jobs=1).total_seconds == 9
-
-
-def test_what_a_trial_took_is_remembered_for_the_next_estimate(
-    reviews_csv: Path, tiny_bert: Path, tmp_path: Path
-) -> None:
-    flags = {"data.source": str(reviews_csv), "model": str(tiny_bert), "methods": ["lora"],
-             "tuning": False, "seeds": 1, "jobs": 1}  # fmt: skip
-    first = scheduled(
-        resolve.resolve_study(None, {**flags, "output_dir": str(tmp_path / "a")}, SHORT)
-    )
-    (result,) = study.run(first, lambda _: None)
-    slow = replace(result, provenance=replace(result.provenance, seconds=1001.0))
-    for _ in range(25):
-        learn(slow, first.plan.dataset, first.plan.base, first.threads)
-    again = scheduled(
-        resolve.resolve_study(None, {**flags, "output_dir": str(tmp_path / "b")}, SHORT)
-    )
-    assert again.total_seconds == pytest.approx(1000, rel=0.02)
-    # Twice the epochs, about twice as long.
-    longer = scheduled(
-        resolve.resolve_study(
-            None, {**flags, "output_dir": str(tmp_path / "b")}, {**SHORT, "num_train_epochs": 6}
-        )
-    )
-    assert 1.7 < longer.total_seconds / again.total_seconds < 2.1
-
-
-def test_a_new_machine_is_judged_by_what_it_multiplies_and_then_by_its_trials(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TUNELAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(machine, "has_card", lambda: False)
-    flags = {"data.source": "demo", "methods": ["svm", "full", "lora"], "tuning": False,
-             "seeds": 2, "jobs": 1, "output_dir": str(tmp_path / "o")}  # fmt: skip
-    planned = scheduled(resolve.resolve_study(None, flags))
-    seconds = [planned.seconds[t.trial_id] for t in planned.progress.todo]
-    # Vectors of texts are computed by the first trial that reads them; the rest is all alike.
-    first, second = seconds[:3], seconds[3:]
-    assert second[0] < 3 < first[0]
-    assert second[1] == pytest.approx(first[1], rel=0.01)
-    assert 1e8 < _measured_speed() < 1e13
-    used = planned.threads or (machine.hardware().cores or 1)
-    speed = _measured_speed() * used**0.85
-    work = _operations(planned.progress.todo[1], planned.plan.dataset, planned.plan.base)
-    gain = 1.6 if machine.multiplies_bfloat16() else 1.0
-    assert first[1] == pytest.approx(2.2 + work / (0.75 * gain * speed), rel=0.01)
-
-    # A trial of LoRA that took four times as long says that full fine-tuning will, too.
-    lora = planned.progress.todo[2]
-    slow = 4 * (first[2] - 2.2) + 2
-    done = TrialResult(lora, "done", provenance=Provenance(seconds=slow))
-    learn(done, planned.plan.dataset, planned.plan.base, planned.threads)
-    again = estimate(planned.progress.todo, (), planned.plan.dataset, planned.plan.base)
-    assert again[lora.trial_id] == pytest.approx(slow + 0.2, rel=0.01)
-    assert again[planned.progress.todo[1].trial_id] == pytest.approx(
-        2.2 + 4 * (first[1] - 2.2), rel=0.02
-    )
-    # A file of another version, or a broken one, costs the knowledge and nothing else.
-    for text in ('{"x/2/all/bert/lora": 1.0}', "[]", "{"):
-        (tmp_path / "cache/machine/speeds.json").write_text(text)
-        assert estimate(planned.progress.todo, (), planned.plan.dataset, planned.plan.base)
-        learn(done, planned.plan.dataset, planned.plan.base, planned.threads)
+    each = [Duration(5.0, 2.0), Duration(2.0, 1.0), Duration(2.0, 1.0)]
+    fixed = replace(planned, durations=dict(zip(planned.durations, each, strict=True)))
+    imports = seconds_to_import(planned.progress.todo)
+    assert fixed.total_seconds == 5 + imports  # the third starts where the second ended
+    assert replace(fixed, jobs=1).total_seconds == 9 + imports
+    assert replace(fixed, jobs=1).total_range == (6.5 + imports, 14 + imports)
 
 
 def test_one_worker_serves_all_rounds_of_a_study_and_is_started_before_the_plan(
@@ -236,7 +177,7 @@ def test_one_worker_serves_all_rounds_of_a_study_and_is_started_before_the_plan(
     assert [r.status for r in made.record.results] == ["done", "done"]
     assert said == ["started", "planned"]
     # Where trials are there already, it is first seen whether anything is to run.
-    made.extend(1)
+    made.extend(3)
     assert said[2:] == ["planned", "started"]
     assert not psutil.Process().children()
 
@@ -297,7 +238,8 @@ def test_the_report_is_prepared_beside_trials_but_not_beside_one_measured_alone(
         seen.append(event["event"])
 
     api.compare(
-        reviews_csv, methods=["svm-tfidf"], seeds=3, jobs=jobs, tuning=False,
+        reviews_csv, methods=["svm-tfidf", {"name": "svm-tfidf", "label": "b", "c": 1}], seeds=2,
+        jobs=jobs, tuning=False,
         output_dir=tmp_path / "out", on_event=hear,
     )  # fmt: skip
     assert seen.count("prepared") == (jobs > 1)

@@ -15,7 +15,8 @@ import tunelab
 from commands import Said
 from tiny import reviews, write_csv
 from tunelab import data, stats, study
-from tunelab.core import study_folder
+from tunelab.core import artifact, study_folder
+from tunelab.core.errors import ConfigError
 from tunelab.core.values import DataSpec
 from tunelab.study import resolve
 from tunelab.study.spreads import keep_spreads, read_spreads
@@ -138,12 +139,15 @@ def test_seeds_are_added_and_what_is_there_stays(
         reviews_csv, methods=["svm-tfidf"], seeds=[0, 3], engine="inline", output_dir=tmp_path / "s"
     )
     before = trials(first.directory)
-    more = first.extend(seeds=2, engine="inline")
+    more = first.extend(seeds=4, engine="inline")
     assert [r.spec.seed for r in more.record.results] == [0, 3, 1, 2]
     assert before.items() <= trials(more.directory).items()
+    # `seeds` is their number in all, here as in --seeds: what once meant "two more" says so.
+    with pytest.raises(ConfigError, match=r"has 4 seeds .* found 2\. For 2 more: --seeds 6"):
+        more.extend(2)
     said = cli("extend", "s", "--seeds", 5)
     assert said.code == 0, said.err
-    assert "1 to run, 4 already done" in said.err
+    assert "0 to run, 4 already done, 1 that a run with another seed serves too" in said.err
     assert len(tunelab.Study(tmp_path / "s").record.results) == 5
     refused = cli("extend", "s", "--seeds", 4)
     assert refused.code == 2
@@ -371,7 +375,7 @@ def test_before_the_run_the_smallest_detectable_difference_is_said(
     assert f"differences of {100 * find:.1f} points of accuracy and more, 4 times of 5" in said.err
     assert "24 test rows, 10% disagreement, as stated" in said.err
     assert "assuming a seed spread of 0.8 points, as fine-tuning usually has" in said.err
-    assert "15 to run, 3 of them to tune" in said.err
+    assert "10 to run, 3 of them to tune, 5 that a run with another seed serves" in said.err
     few = cli("compare", reviews_csv, "--methods", "svm-tfidf,full", "--seeds", 5, "--dry-run")
     assert "with fewer than 6 seeds no method is called better" in few.err
 
@@ -489,20 +493,65 @@ def test_a_race_on_rows_of_its_own_for_each_seed(cli: Callable[..., Said], tmp_p
     assert f"behind words on {union} validation rows" in said.out
 
 
-def test_a_race_without_time_stops_and_goes_on_later(
+def test_a_budget_that_is_too_small_gives_the_cheapest_answer_and_says_what_is_left_out(
     cli: Callable[..., Said], reviews_csv: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "study.yaml").write_text(
         f"data: {reviews_csv}\nseeds: 2\noutput_dir: out\nmethods:\n"
-        "  - {name: svm-tfidf, label: one}\n  - {name: svm-tfidf, label: two, c: 1}\n"
+        "  - {name: svm-tfidf, label: one, tune: {min_df: [1, 2]}}\n"
+        "  - {name: svm-tfidf, label: two, c: 1, tune: {min_df: [1, 2, 3]}}\n"
     )
     base = ("compare", "study.yaml")
     said = cli(*base, "--budget", "0.001s")
     assert said.code == 0, said.err
-    assert not study_folder.read_study(tmp_path / "out").results
-    race = study_folder.read_study(tmp_path / "out").race
+    assert "no time is expected for two" in said.err
+    assert "one ran alone" in said.out
+    assert "The budget had no time for two" in said.out
+    record = study_folder.read_study(tmp_path / "out")
+    assert [r.spec.method.label for r in record.results] == ["one"]
+    assert record.tuning is not None
+    assert list(record.tuning["methods"]) == ["one"]
+    race = record.race
     assert race is not None
-    assert (race["stopped"], race["trials_run"]) == ("budget", 0)
+    assert (race["stopped"], race["trials_run"], race["left_out"]) == ("budget", 1, ["two"])
     again = cli(*base, "--budget", "5m")
     assert again.code == 0, again.err
-    assert len(study_folder.read_study(tmp_path / "out").results) == 4
+    record = study_folder.read_study(tmp_path / "out")
+    assert len(record.results) == 4
+    assert record.race is not None
+    assert (record.race["stopped"], record.race["left_out"]) == ("seeds", [])
+    assert record.tuning is not None
+    assert list(record.tuning["methods"]) == ["one", "two"]
+
+
+def test_what_no_seed_changes_is_run_once_and_counted_once(
+    cli: Callable[..., Said], reviews_csv: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "study.yaml").write_text(
+        f"data: {reviews_csv}\nseeds: 3\noutput_dir: out\nfolds: off\nmethods:\n"
+        "  - {name: svm-tfidf, c: 1, tune: {min_df: [1, 2]}}\n"
+    )
+    said = cli("compare", "study.yaml")
+    assert said.code == 0, said.err
+    assert "3 to run, 2 of them to tune, 2 that a run with another seed serves too" in said.err
+    assert "3 (1 run)" in said.out
+    assert "Nothing in svm-tfidf depends on the seed" in " ".join(said.out.split())
+    first, *others = study_folder.read_study(tmp_path / "out").results
+    assert first.cost.train_seconds
+    scores = first.scores
+    for r in others:
+        assert r.provenance.same_run_as == first.spec.trial_id
+        assert r.scores == scores
+        assert (r.cost.train_seconds, r.cost.latency_p50_seconds) == (None, None)
+        assert r.cost.head_parameters == first.cost.head_parameters
+        assert "same run as seed 0" in r.reasons["train_seconds"]
+        assert artifact.open_artifact(study_folder.artifact_dir(tmp_path / "out", r.spec.trial_id))
+    more = cli("extend", "out", "--seeds", "4")
+    assert "0 to run, 3 already done, 1 that a run with another seed serves too" in more.err
+    assert "4 (1 run)" in more.out
+    # In folds, and with a split of its own, each seed has other rows.
+    for rows in ("--folds", "2"), ("--vary-split",):
+        asked = cli("compare", "study.yaml", "--seeds", "2", "--output-dir", "o", *rows,
+                    "--tuning", "off", "--dry-run")  # fmt: skip
+        assert "2 to run" in asked.err
+        assert "serves too" not in asked.err

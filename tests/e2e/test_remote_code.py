@@ -73,6 +73,22 @@ def test_unasked_it_is_refused_by_name_and_not_run(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_study_file_alone_allows_nothing(own: Path, ran: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        f"data: {tmp_path / 'r.csv'}\nmodel: {own}\ntrust_remote_code: true\nseeds: 1\n"
+        f"methods: [{{name: svm, max_length: 32}}]\noutput_dir: {tmp_path / 'out'}\n"
+    )
+    for more in ((), ("--dry-run",)):
+        said = run_here("compare", study, *more)
+        assert said.code == 2
+        assert "--trust-remote-code" in said.faults[-1]
+    with pytest.raises(tunelab.TunelabError, match="trust-remote-code"):
+        tunelab.compare(config_file=study)
+    assert not ran.exists()
+    assert run_here("compare", study, "--dry-run", "--trust-remote-code").code == 0
+
+
 def test_allowed_it_runs_and_is_recorded(own: Path, ran: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     said = run_here("train", tmp_path / "r.csv", "--model", own, "--method", "lora", *NAMED,

@@ -18,6 +18,7 @@ import pytest
 
 from commands import Said, command, run_here
 from tiny import reviews, write_csv
+from tunelab.core import study_folder
 
 NOW_AND_THEN = 0.05
 
@@ -107,7 +108,7 @@ def test_a_study_grows_and_only_what_is_missing_is_run(
 
     more = cli(*base, "--methods", "svm-tfidf,svm", "--seeds", 2, "--max-length", 32)
     assert more.code == 0, more.err
-    assert "3 to run, 1 already done" in more.err
+    assert "1 to run, 1 already done, 2 that a run with another seed serves" in more.err
     assert first.items() <= trials(study).items()
     assert len(results(study)) == len(trials(study)) == 4
 
@@ -150,7 +151,8 @@ def test_what_a_study_in_the_same_folder_would_hide_is_said_before(tmp_path: Pat
     assert "2 already done" in same.err
     assert "the study in" not in same.err
     fewer = run_here(*ask, "--word-ngrams", 1)
-    assert "also has svm-tfidf[word_ngrams=1], svm-tfidf[word_ngrams=2], which" in fewer.err
+    # The one with 1 is reused, under another label.
+    assert "also has svm-tfidf[word_ngrams=2], which" in fewer.err
     write_csv(data, reviews(62), ["text", "label"])
     other = run_here(*ask)
     assert "s is of other data (r.csv as it was): replaced; its trials stay on disk" in other.err
@@ -230,15 +232,21 @@ def test_train_that_fails_leaves_nothing(
     assert not list((tmp_path / "new").glob(".*"))
 
 
-def test_ctrl_c_leaves_a_study_that_goes_on(long_study: tuple[Path, list[object]]) -> None:
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)],
+)
+def test_ctrl_c_leaves_a_study_that_goes_on(
+    long_study: tuple[Path, list[object]], number: signal.Signals
+) -> None:
     study, args = long_study
     with started(*args) as process:
         wait_for(lambda: training(process, study))
         family = descendants(process)
         assert len(family) >= 2
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=120)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert "Traceback" not in err + out
     assert "go on with: tunelab compare" in err
     _, alive = psutil.wait_procs(family, timeout=10)
@@ -246,6 +254,8 @@ def test_ctrl_c_leaves_a_study_that_goes_on(long_study: tuple[Path, list[object]
     assert [p.name.rpartition("-")[0] for p in (study / "trials").iterdir()] == ["svm-tfidf"]
     assert [r["status"] for r in results(study)] == ["done"]
     assert (study / "report.html").is_file()
+    if number != signal.SIGINT:
+        return
     kept = trials(study)
     said = finish(study, args)
     assert said.code == 0, said.err
@@ -296,3 +306,44 @@ def test_a_killed_command_line_leaves_nothing_that_runs(
     assert said.code == 0, said.err
     assert not list((study / "trials").glob(".*"))
     assert len(results(study)) == 3
+
+
+def test_what_is_said_before_is_what_runs(
+    cli: Callable[..., Said], reviews_csv: Path, tmp_path: Path
+) -> None:
+    """A point of a grid that ran under another label is taken as it is, tuned, under its own."""
+    (tmp_path / "study.yaml").write_text(
+        f"data: {reviews_csv}\nseeds: 2\nvary_split: true\noutput_dir: out\nmethods:\n"
+        "  - {name: svm-tfidf, label: a, c: 1, min_df: 3}\n"
+        "  - {name: svm-tfidf, label: b, c: 1, min_df: [1, 2], tune: {word_ngrams: [1, 2]}}\n"
+    )
+
+    def ran(*args: object) -> tuple[int, Said]:
+        before = set((tmp_path / "out/trials").glob("*"))
+        said = cli("compare", "study.yaml", *args)
+        assert said.code == 0, said.err
+        new = set((tmp_path / "out/trials").glob("*")) - before
+        return len(new), said
+
+    new, said = ran("--set", "methods.1.min_df=2")
+    assert new == 6
+    assert "6 to run, 2 of them to tune" in said.err
+    new, said = ran()
+    assert new == 4
+    assert "4 to run, 2 of them to tune, 4 already done" in said.err
+    assert "also has" not in said.err
+    assert "b[min_df=2]: word_ngrams = 2 (chosen, as recommended)" in said.err
+    record = study_folder.read_study(tmp_path / "out")
+    assert record.methods == ("a", "b[min_df=1]", "b[min_df=2]")
+    new, said = ran("--set", "methods.1.word_ngrams=1", "--tuning", "off")
+    # Trained before as a try, but not as a trial.
+    assert f"{new} to run" in said.err
+    new, said = ran()
+    assert new == 0
+    # Of three settings that may be chosen two have been trained: none or both seeds may be left.
+    (tmp_path / "study.yaml").write_text(
+        (tmp_path / "study.yaml").read_text().replace("[1, 2]}}", "[0, 1, 2]}}")
+    )
+    new, said = ran()
+    assert "2 to 6 to run, 2 of them to tune, fewer where tuning chooses" in said.err
+    assert 2 <= new <= 6

@@ -26,8 +26,8 @@ HEAVY = {
     "scipy", "altair", "vl_convert", "jinja2",
 }  # fmt: skip
 PUBLIC = {
-    "Study", "TunelabError", "__version__", "compare", "fine_tune", "load", "load_base",
-    "load_data",
+    "Study", "TunelabError", "__version__", "compare", "evaluate", "fine_tune", "load",
+    "load_base", "load_data",
 }  # fmt: skip
 
 
@@ -157,8 +157,8 @@ PARSED = {
     "core.details._scoring",
     "core.details._transfer",
     "core.events.event_from_json",
-    "core.study_folder.spec_from_json",
     "core.text_lengths.text_lengths_from_json",
+    "core.trial_files.spec_from_json",
     "data.behaviour.suite_from_json",
     "data.gate.values.gate_from_json",
     "models.linear._vectorizer",
@@ -217,7 +217,7 @@ def test_what_is_no_mapping_of_any_value_is_let_be():
 
 # --- one name, one thing --------------------------------------------------------------------
 
-DOORS = {"load", "compare"}  # a user's door, and the room it leads to
+DOORS = {"load", "compare", "evaluate"}  # a user's door, and the room it leads to
 
 
 def test_no_two_modules_define_the_same_name():

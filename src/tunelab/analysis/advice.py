@@ -15,6 +15,7 @@ from tunelab.analysis.reading import BOOTSTRAP_SEED, on_every_row, paired_by_see
 from tunelab.analysis.verdict import Recommendation, Summary, margin_in_words
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate
+from tunelab.core.words import rows_word
 from tunelab.stats import LEAST_SEEDS, Loss, Runs, decimals, losses
 from tunelab.stats.looks import levels_at, looks_from_json
 from tunelab.stats.losses import MARGIN
@@ -92,8 +93,9 @@ def _losses(
         if r.label != best and r.label in runs and r.label not in said.collapses
     ]
     alpha = None
-    if record.looks is not None:
-        alpha = levels_at(looks_from_json(record.looks), math.comb(len(others) + 1, 2)).equivalent
+    looks = record.parsed("looks", looks_from_json)
+    if looks is not None:
+        alpha = levels_at(looks, math.comb(len(others) + 1, 2)).equivalent
     if not _has_value(runs[best], said.metric):
         return []
     rng = np.random.default_rng(BOOTSTRAP_SEED)
@@ -199,7 +201,7 @@ def _conditions(r: Recommendation, record: StudyRecord, said: Summary) -> list[s
     rows = record.data.get("sizes", {}).get(said.split)
     if said.cross_fitted is not None:
         rows = record.data["folds"]["rows"]
-    many = f"{rows:,} rows" if isinstance(rows, int) else "the rows"
+    many = rows_word(rows) if isinstance(rows, int) else "the rows"
     name = record.data.get("name", "this data")
     out.append(
         f"It holds for texts like the {many} of {said.split} of {name}, "

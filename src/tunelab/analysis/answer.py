@@ -200,7 +200,9 @@ def _verdicts(said: Summary) -> str:
     shown = ", ".join(f"{n} shown to be {word}" for word, n in counts if n)
     open_ = len(standings) - len(decided) - broke
     if open_ == len(standings):
-        return f"None of {counted(open_, 'other method')} is told apart from it"
+        several = f"None of {counted(open_, 'other method')} is"
+        who = several if open_ > 1 else f"{said.against_best()[0].b} is not"
+        return f"{who} told apart from it"
     rest = [f"{open_} not told apart from it"] * bool(open_)
     rest += [f"{broke} with runs that broke down"] * bool(broke)
     listed = joined_by_and([*([shown] if shown else []), *rest])
@@ -238,7 +240,7 @@ def what_rows_cannot_tell(scored: Predictions | None, metric: str) -> str:
         right = float((scored.predicted == scored.labels).mean())
         points = _half_interval(right, rows)
         what = "accuracy" if metric == "accuracy" else f"accuracy (and so {METRICS[metric].label})"
-        return f"{rows} test rows cannot place {what} closer than ± {points:.0f} points"
+        return f"{counted(rows, 'test row')} cannot place {what} closer than ± {points:.0f} points"
     if least < LEAST_OF_CLASS:
         points = _half_interval(0.5, least)
         return (

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.core.values import Estimate, Predictions
+from tunelab.core.words import counted
 from tunelab.data.behaviour import Case, Role, Suite, TestKind, are_of_cases, roles, texts_of_cases
 from tunelab.stats import Runs
 from tunelab.stats.predictions import probabilities
@@ -100,7 +101,8 @@ def _failed(
     """Which cases one classifier fails, (n_cases,)."""
     if not are_of_cases(p, some):
         raise ValueError(
-            f"{len(p.scores)} predictions for {len(texts_of_cases(some))} texts of the suite: they "
+            f"{counted(len(p.scores), 'prediction')} for "
+            f"{counted(len(texts_of_cases(some)), 'text')} of the suite: they "
             "are of another suite"
         )
     predicted = p.predicted

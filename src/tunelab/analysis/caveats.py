@@ -11,11 +11,12 @@ from tunelab.analysis import text_limits
 from tunelab.analysis.collapse import Collapse
 from tunelab.analysis.confidence import warnings_of_raw
 from tunelab.analysis.effects import effects
+from tunelab.analysis.reading import on_every_row
 from tunelab.analysis.verdict import Summary, joined_by_and
 from tunelab.core.details import Hardware
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.text_lengths import text_lengths_from_json
-from tunelab.core.words import counted
+from tunelab.core.words import agreeing, counted, rows_word
 from tunelab.data.gate import values
 from tunelab.stats import least_seeds
 from tunelab.stats.looks import looks_from_json, looks_in_words
@@ -57,7 +58,8 @@ def _unfinished(record: StudyRecord) -> list[str]:
     total = len(record.results) + len(record.missing)
     if record.missing:
         failed.append(
-            f"{len(record.missing)} of {counted(total, 'trial')} have not been run: run the same "
+            f"{len(record.missing)} of {counted(total, 'trial')} "
+            f"{agreeing(len(record.missing), 'have')} not been run: run the same "
             "command again to finish them."
         )
     return failed
@@ -76,20 +78,19 @@ def _caveats_of_data(record: StudyRecord) -> list[str]:
     for pair, n in across.items():
         first, _, second = pair.partition("/")
         if n and second:
-            stand = "also stands" if n == 1 else "also stand"
             caveats.append(
-                f"{counted(n, f'{second} text')} {stand} in {first}: scores on them flatter every "
-                "method."
+                f"{counted(n, f'{second} text')} also {agreeing(n, 'stand')} in {first}: scores on "
+                "them flatter every method."
             )
     caveats += [
-        f"{o['in_train']:,} of {o['rows']:,} rows of {o['name']} stand, or nearly, in train: "
+        f"{o['in_train']:,} of {rows_word(o['rows'])} of {o['name']} "
+        f"{agreeing(o['in_train'], 'stand')}, or nearly, in train: "
         "scores on them are partly memory."
         for o in record.data.get("test_on", ())
         if o["in_train"]
     ]
     if (n := duplicates.get("conflicting", 0)) and not record.gate:
-        carry = "text carries" if n == 1 else "texts carry"
-        caveats.append(f"{n:,} {carry} more than one label.")
+        caveats.append(f"{counted(n, 'text')} {agreeing(n, 'carry')} more than one label.")
     return caveats
 
 
@@ -97,9 +98,9 @@ def _caveats_of_gate(
     record: StudyRecord, summary: Summary, runs: Mapping[str, Mapping[str, Runs]]
 ) -> list[str]:
     """What the data gate's findings do to the conclusion."""
-    if record.gate is None:
+    gate = record.parsed("gate", values.gate_from_json)
+    if gate is None:
         return []
-    gate = values.gate_from_json(record.gate)
     said = [f"{f.says}." for f in gate.of("conflicts")]
     said += [f"{f.says}." for f in gate.of("leak") if not f.where.endswith("/test")]
     if summary.part == "test":
@@ -112,7 +113,7 @@ def _caveats_of_gate(
 def _caveats_of_limits(record: StudyRecord) -> list[str]:
     """Texts of which most methods read a part alone."""
     methods = {r.spec.method.label: r.spec.method for r in record.results}
-    lengths = None if record.lengths is None else text_lengths_from_json(record.lengths)
+    lengths = record.parsed("lengths", text_lengths_from_json)
     return text_limits.warnings_of_limits(lengths, text_limits.labels_by_limit(methods.values()))
 
 
@@ -142,11 +143,11 @@ def _caveats_of_rare_classes(
     In simulations with a class of 3 to 6% on 150 and 300 rows they hold the truth in 89 to 94 of
     100 studies.
     """
-    parts = [p for r in runs.get(summary.split, {}).values() for p in r.by_seed.values()]
-    if summary.metric not in _CLASS_AVERAGES or not parts:
+    of_part = [r for r in runs.get(summary.split, {}).values() if r.by_seed]
+    if summary.metric not in _CLASS_AVERAGES or not of_part:
         return []
     names = [str(n) for n in record.data["label_names"]]
-    n = np.bincount(parts[0].labels, minlength=len(names))
+    n = np.bincount(on_every_row(of_part[0]).labels, minlength=len(names))
     few = [
         f"{name!r} ({counted(int(k), 'row')})"
         for name, k in zip(names, n, strict=False)
@@ -163,9 +164,10 @@ def _caveats_of_rare_classes(
 
 def _caveats_of_looks(record: StudyRecord) -> list[str]:
     """How often the study was looked at, where that is counted."""
-    if record.looks is None:
+    looks = record.parsed("looks", looks_from_json)
+    if looks is None:
         return []
-    said = looks_in_words(looks_from_json(record.looks))
+    said = looks_in_words(looks)
     return [f"{said[:1].upper()}{said[1:]}."]
 
 
@@ -211,8 +213,15 @@ def _ahead_on_test(summary: Summary) -> bool:
 
 def _caveats_of_cost(record: StudyRecord) -> list[str]:
     """Times that were shared, or measured while other trials ran, are marked in every table."""
-    stacked = [r for r in record.done if r.provenance.stack]
     caveats = []
+    same = [r.spec.method.label for r in record.done if r.provenance.same_run_as]
+    if same:
+        which = joined_by_and(list(dict.fromkeys(same)))
+        caveats.append(
+            f"Nothing in {which} depends on the seed: what is shown for all seeds is one run, and "
+            "its times and memory are of that one."
+        )
+    stacked = [r for r in record.done if r.provenance.stack]
     if stacked:
         which = (
             "All trials" if len(stacked) == len(record.done) else f"{len(stacked)} of the trials"
@@ -238,7 +247,7 @@ def _caveats_of_mixture(record: StudyRecord) -> list[str]:
     """Trials of one study that were not computed alike: other machines, other number formats."""
     caveats = []
     hardware = [r.provenance.hardware for r in record.done if r.provenance.hardware != Hardware()]
-    machines = dict.fromkeys(f"{h.processor}, {h.cores} cores" for h in hardware)
+    machines = dict.fromkeys(f"{h.processor}, {counted(h.cores or 0, 'core')}" for h in hardware)
     if len(machines) > 1:
         caveats.append(
             f"Trials ran on different machines ({'; '.join(machines)}): times, rates and memory "

@@ -10,16 +10,16 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from tunelab.analysis.numbers import SCORED_PARTS, column, format_estimate
-from tunelab.analysis.reading import BOOTSTRAP_SEED, paired_by_seed
+from tunelab.analysis.reading import BOOTSTRAP_SEED, means_of, paired_by_seed, score_estimate
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate, TrialResult
-from tunelab.stats import Runs, compare_all, mean_interval
+from tunelab.stats import Runs, compare_all
 from tunelab.stats.metrics import METRICS
 
 __all__ = [
@@ -79,54 +79,51 @@ def learning_curves(record: StudyRecord, metric: str | None = None) -> Curves | 
         return None
     whole = record.data["sizes"]["train"]
     part = "test" if any(r.scores.get(f"test_{metric}") is not None for r in done) else "eval"
+    key = f"{part}_{metric}"
     by_size: dict[int, dict[str, list[TrialResult]]] = {}
     for r in done:
         of_size = by_size.setdefault(r.spec.train_rows or whole, {})
         of_size.setdefault(r.spec.method.label, []).append(r)
     sizes = tuple(sorted(by_size))
+    runs = {rows: _runs_of_size(record, by_size[rows], SCORED_PARTS[part]) for rows in sizes}
+    means = {
+        (label, rows): e
+        for rows in sizes
+        for (label, _), e in means_of(runs[rows], [metric]).items()
+    }
     points = tuple(
-        point
+        Point(label, rows, len(values), score_estimate(key, values, means.get((label, rows))))
         for label in record.methods
         for rows in sizes
-        if (point := _point(label, rows, by_size[rows].get(label, ()), f"{part}_{metric}"))
+        if (values := _scores_of(by_size[rows].get(label, ()), key))
     )
-    return Curves(metric, part, sizes, points, _crossings(record, by_size, metric, part))
+    return Curves(metric, part, sizes, points, _crossings(runs, metric))
 
 
-def _point(label: str, rows: int, results: Sequence[TrialResult], key: str) -> Point | None:
-    values = [v for r in results if (v := r.scores.get(key)) is not None]
-    if not values:
-        return None
-    return Point(label, rows, len(values), _bounded(mean_interval(values), key.partition("_")[2]))
+def _scores_of(results: Sequence[TrialResult], key: str) -> list[float]:
+    return [v for r in results if (v := r.scores.get(key)) is not None]
 
 
-def _bounded(e: Estimate, metric: str) -> Estimate:
-    """An interval cut to 0..1 where the metric is a share."""
-    if e.low is None or e.high is None or not METRICS[metric].percent:
-        return e
-    return replace(e, low=max(0.0, e.low), high=min(1.0, e.high))
+def _runs_of_size(
+    record: StudyRecord, of_size: Mapping[str, Sequence[TrialResult]], split: str
+) -> dict[str, Runs]:
+    """Predictions of the trials on so many rows, by method."""
+    return {
+        label: Runs(
+            label,
+            {r.spec.seed: record.predictions(r.spec.trial_id)[split] for r in of_size[label]},
+        )
+        for label in record.methods
+        if label in of_size
+    }
 
 
-def _crossings(
-    record: StudyRecord,
-    by_size: Mapping[int, Mapping[str, Sequence[TrialResult]]],
-    metric: str,
-    part: str,
-) -> tuple[Crossing, ...]:
-    split = SCORED_PARTS[part]
+def _crossings(runs_by_size: Mapping[int, Mapping[str, Runs]], metric: str) -> tuple[Crossing, ...]:
     gaps: dict[tuple[str, str], dict[int, Estimate]] = {}
-    for rows, of_size in sorted(by_size.items()):
-        runs = [
-            Runs(
-                label,
-                {r.spec.seed: record.predictions(r.spec.trial_id)[split] for r in of_size[label]},
-            )
-            for label in record.methods
-            if label in of_size
-        ]
-        if not paired_by_seed({r.label: r for r in runs}):
+    for rows, runs in sorted(runs_by_size.items()):
+        if not paired_by_seed(runs):
             continue
-        for c in compare_all(runs, metric, np.random.default_rng(BOOTSTRAP_SEED)):
+        for c in compare_all(list(runs.values()), metric, np.random.default_rng(BOOTSTRAP_SEED)):
             gaps.setdefault((c.a, c.b), {})[rows] = c.difference
     sign = 1 if METRICS[metric].higher_is_better else -1
     crossings = [crossing(a, b, of_pair, sign) for (a, b), of_pair in gaps.items()]

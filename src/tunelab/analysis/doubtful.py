@@ -42,9 +42,9 @@ def gate_after_training(record: StudyRecord, runs: Mapping[str, Mapping[str, Run
     `runs` as `analysis.reading.read_runs` gives them. None where the study has no gate; the gate as
     it is where there are too few rows with predictions, or texts were not kept.
     """
-    if record.gate is None:
+    gate = record.parsed("gate", gate_from_json)
+    if gate is None:
         return None
-    gate = gate_from_json(record.gate)
     rows = _rows(record)
     means = mean_probabilities(runs)
     ids = [i for i in means if i in rows]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from tunelab.core.values import Estimate, Predictions
+from tunelab.core.words import agreeing, counted, signed
 from tunelab.data.gate.values import Gate
 from tunelab.stats import Runs, mean_interval
 from tunelab.stats.metrics import METRICS
@@ -135,7 +136,8 @@ _OF_CHECK = {
 
 
 def _effect_sentence(e: FindingEffect) -> str:
-    what = f"{e.removed:,} of {e.rows:,} test rows are {_OF_CHECK.get(e.check, e.check)}"
+    are = agreeing(e.removed, "are")
+    what = f"{e.removed:,} of {counted(e.rows, 'test row')} {are} {_OF_CHECK.get(e.check, e.check)}"
     if e.check == "leak":
         what += f" from {e.where.split('/')[0]}"
     percent = METRICS[e.metric].percent
@@ -143,14 +145,12 @@ def _effect_sentence(e: FindingEffect) -> str:
     changes = [scale * (m.without.value - m.all.value) for m in e.methods if m.without is not None]
     if not changes:
         return f"{what}: without them nothing is left to score"
-    low, high = (f"{x:+.{digits}f}" for x in (min(changes), max(changes)))
-    nothing = {f"{x:+.{digits}f}" for x in (0.0, -0.0)}
+    low, high = (signed(x, digits) for x in (min(changes), max(changes)))
     label = METRICS[e.metric].label
-    if low in nothing and high in nothing:
+    if low == high == signed(0, digits):
         span = f"{label} stays the same"
     else:
-        ends = [f"{0:.{digits}f}" if x in nothing else x for x in (low, high)]
-        span = f"{label} changes by {' to '.join(dict.fromkeys(ends))}{unit}"
+        span = f"{label} changes by {' to '.join(dict.fromkeys((low, high)))}{unit}"
     then = (
         f"{e.first} stays first"
         if e.first == e.first_without

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tunelab.core.cards import DataCard
+from tunelab.core.shapes import fault
 from tunelab.core.study_folder import StudyRecord, read_result
 from tunelab.core.values import TrialResult
 
 __all__ = [
     "cross_fitted",
+    "final_from_json",
     "final_ids",
     "final_trial",
     "final_trials",
     "fold_in_words",
     "how_often_tested",
+    "rows_in_words",
 ]
 
 _TIMES = {1: "once", 2: "twice"}
@@ -29,6 +34,17 @@ def how_often_tested(folds: int, rows: int, seeds: int) -> str:
 
 def _times(n: int) -> str:
     return _TIMES.get(n, f"{n} times")
+
+
+def rows_in_words(data: DataCard) -> str:
+    """How many rows a study has, and how they are divided: "1,344 train, 288 validation and 288
+    test rows"; "1,920 rows, each tested in one of 6 folds".
+    """
+    folds = data.get("folds")
+    if folds is not None:
+        return f"{folds['rows']:,} rows, each tested in one of {folds['of']} folds"
+    parts = [f"{n:,} {part}" for part, n in data["sizes"].items()]
+    return f"{', '.join(parts[:-1])} and {parts[-1]} rows"
 
 
 def fold_in_words(repetition: int, number: int) -> str:
@@ -54,8 +70,15 @@ def cross_fitted(data: DataCard, seeds: int, *, whole: bool = True) -> str | Non
 
 def final_ids(record: StudyRecord) -> list[str]:
     """Ids of what was trained on all rows, the last one last (final.json)."""
-    kept = (record.final or {}).get("trials", ())
-    return [str(i) for i in kept] if isinstance(kept, list) else []
+    return list(record.parsed("final", final_from_json) or ())
+
+
+def final_from_json(value: Mapping[str, object]) -> tuple[str, ...]:
+    """The content of final.json. Raises KeyError or ValueError where it is none."""
+    kept = value["trials"]
+    if not isinstance(kept, list) or fault(kept, list[str]):
+        raise ValueError("trials: expected ids")
+    return tuple(kept)
 
 
 def final_trials(record: StudyRecord) -> tuple[TrialResult, ...]:

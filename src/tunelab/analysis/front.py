@@ -185,24 +185,20 @@ def _front_sentences(f: Front) -> tuple[str, ...]:
     return tuple(said)
 
 
-def front_for_display(
-    pareto: Front, unknown: str = MISSING, unbeaten: str = MISSING
-) -> tuple[list[str], list[list[str]]]:
-    """The table that people read: a row a method. What stands where a probability is `unknown`,
-    and where a method is `unbeaten`.
+def front_for_display(pareto: Front) -> tuple[list[str], list[list[str]]]:
+    """The table that people read: a row a method. Whether it is on the front, and how surely; by
+    which it is beaten, and whether that is sure.
     """
     score, cost = column(f"{pareto.part}_{pareto.metric}"), column(pareto.cost)
-    headings = ["Method", score.heading, cost.heading, "On the front", "How surely", "Beaten by"]
-    headings.append("Surely beaten by")
+    headings = ["Method", score.heading, cost.heading, "On the front", "Beaten by"]
     rows = [
         [
             p.label,
             format_estimate(p.score, score.kind),
             format_estimate(p.cost, cost.kind),
-            "yes" if p.on_front else "no",
-            unknown if p.probability is None else f"{100 * p.probability:.0f}%",
-            p.beaten_by or unbeaten,
-            p.surely_beaten_by or unbeaten,
+            ("yes" if p.on_front else "no")
+            + ("" if p.probability is None else f" ({100 * p.probability:.0f}%)"),
+            f"{p.surely_beaten_by}, surely" if p.surely_beaten_by else p.beaten_by or MISSING,
         ]
         for p in pareto.places
     ]

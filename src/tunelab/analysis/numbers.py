@@ -8,6 +8,7 @@ from typing import Literal
 
 from tunelab import stats
 from tunelab.core.values import Estimate
+from tunelab.core.words import signed
 from tunelab.stats.metrics import METRICS
 
 __all__ = [
@@ -144,7 +145,7 @@ def format_difference(difference: Estimate, metric: str, *, cell: bool = False) 
     row = METRICS[metric]
     digits, scale = stats.decimals(difference, row), 100 if row.percent else 1
     value, *ends = (
-        _with_its_sign(x * scale, digits)
+        signed(x * scale, digits)
         for x in (difference.value, difference.low, difference.high)
         if x is not None
     )
@@ -155,12 +156,6 @@ def format_difference(difference: Estimate, metric: str, *, cell: bool = False) 
         return f"{value} ({ends[0]} to {ends[1]})" if len(ends) == 2 else value
     interval = f"95% interval {ends[0]} to {ends[1]}" if len(ends) == 2 else "no interval"
     return f"{value} {what}, {interval}"
-
-
-def _with_its_sign(value: float, digits: int) -> str:
-    """With its sign, but for what is written as nothing: never "-0.0"."""
-    text = f"{value:+,.{digits}f}"
-    return text if float(text.replace(",", "")) else text[1:]
 
 
 def format_value(value: float | None, of: Column) -> str:

@@ -23,7 +23,7 @@ from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Comparison, Estimate
 from tunelab.stats import Runs, compare_all, means
 from tunelab.stats.calibration import AS_IT_IS, at_temperatures, fit_temperatures
-from tunelab.stats.metrics import brier
+from tunelab.stats.metrics import METRICS, brier
 
 __all__ = [
     "Probabilities",
@@ -106,7 +106,8 @@ def decided_beside(probabilities: Probabilities, summary: Summary) -> str | None
         return None
     return (
         f"{probabilities.best}'s probabilities are better than those of {joined_by_and(behind)} "
-        f"(Brier score after temperature scaling), where {summary.metric} does not tell them apart"
+        f"(Brier score after temperature scaling), where {METRICS[summary.metric].label} does not "
+        "tell them apart"
     )
 
 

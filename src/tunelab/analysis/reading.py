@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from tunelab.analysis.numbers import SCORED_PARTS
 from tunelab.core.study_folder import StudyRecord
-from tunelab.core.values import Predictions, TrialResult
-from tunelab.stats import Runs
+from tunelab.core.values import Estimate, Predictions, TrialResult
+from tunelab.stats import Runs, mean_interval, means
+from tunelab.stats.metrics import METRICS
 
 __all__ = [
     "BOOTSTRAP_SEED",
+    "means_of",
     "paired_by_seed",
     "read_runs",
+    "score_estimate",
     "on_every_row",
     "value_of",
     "values_by_seed",
@@ -50,6 +54,32 @@ def paired_by_seed(runs: Mapping[str, Runs]) -> bool:
     """
     of_seed = {(seed, p.ids) for r in runs.values() for seed, p in r.by_seed.items()}
     return len(of_seed) == len({seed for seed, _ in of_seed})
+
+
+def means_of(runs: Mapping[str, Runs], metrics: Sequence[str]) -> dict[tuple[str, str], Estimate]:
+    """Means over seeds, with intervals for other seeds and rows, by (label, metric); none where
+    methods are not of the same rows with each seed.
+    """
+    if not paired_by_seed(runs):
+        return {}
+    return means(list(runs.values()), list(metrics), np.random.default_rng(BOOTSTRAP_SEED))
+
+
+def score_estimate(key: str, values: Sequence[float], of_predictions: Estimate | None) -> Estimate:
+    """The mean of a score ("test_accuracy") over seeds, as table and learning curves show it.
+
+    `of_predictions`: what `means_of` gives, for other seeds and rows. Without it, or where stored
+    scores are others, the interval is over seeds alone, cut to 0..1 where the metric is a share.
+    """
+    if key.endswith("_ece") and of_predictions is not None:
+        return of_predictions  # of all seeds together; older trials keep the error with its luck
+    over_seeds = mean_interval(values)
+    if of_predictions is not None and math.isclose(of_predictions.value, over_seeds.value):
+        return of_predictions
+    metric = METRICS.get(key.partition("_")[2])
+    if metric is None or not metric.percent or over_seeds.low is None or over_seeds.high is None:
+        return over_seeds
+    return replace(over_seeds, low=max(0.0, over_seeds.low), high=min(1.0, over_seeds.high))
 
 
 def on_every_row(runs: Runs) -> Predictions:

@@ -21,12 +21,20 @@ from tunelab.analysis.costs import COSTS, cost_estimate
 from tunelab.analysis.folds import cross_fitted
 from tunelab.analysis.numbers import SCORED_PARTS, Column, Part, column, format_estimate
 from tunelab.analysis.pairs import comparisons
-from tunelab.analysis.reading import BOOTSTRAP_SEED, paired_by_seed, read_runs, value_of
+from tunelab.analysis.reading import (
+    BOOTSTRAP_SEED,
+    means_of,
+    paired_by_seed,
+    read_runs,
+    score_estimate,
+    value_of,
+)
 from tunelab.analysis.verdict import Row, Summary
 from tunelab.core.errors import ConfigError, suggest
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Comparison, Cost, Estimate, TrialResult
-from tunelab.stats import Runs, mean_interval, means
+from tunelab.core.words import counted
+from tunelab.stats import LEAST_SEEDS, Runs
 from tunelab.stats.looks import levels_at, looks_from_json
 from tunelab.stats.metrics import METRICS
 from tunelab.stats.racing import race_from_json
@@ -41,6 +49,7 @@ __all__ = [
     "shown_columns",
     "summarise",
     "table",
+    "table_legend",
     "summary_to_json",
     "undecided_with_best",
 ]
@@ -71,9 +80,8 @@ def summarise(record: StudyRecord, metric: str | None = None) -> Summary:
     best = ranked[0].label if ranked and ranked[0].estimates.get(f"eval_{metric}") else None
     broke = collapses(runs["validation"])
     of_part = runs[SCORED_PARTS[part]]
-    look = None
-    if record.looks is not None:
-        look = levels_at(looks_from_json(record.looks), math.comb(len(of_part), 2))
+    looks = record.parsed("looks", looks_from_json)
+    look = None if looks is None else levels_at(looks, math.comb(len(of_part), 2))
     pairs = comparisons(of_part, [r.label for r in ranked], metric, broke, look)
     draft = Summary(
         metric,
@@ -144,7 +152,7 @@ def _rank(row: Row, key: str, metric: str, adjusted: float | None = None) -> tup
 
 def _dropped_methods(record: StudyRecord, metric: str) -> frozenset[str]:
     """Methods that a race by this metric has dropped: not the best, whatever few seeds say."""
-    stored = race_from_json(record.race) if record.race else None
+    stored = record.parsed("race", race_from_json)
     if stored is None or stored.metric != metric or not stored.race.alive:
         return frozenset()
     return frozenset(stored.race.labels) - frozenset(stored.race.alive)
@@ -183,10 +191,7 @@ def _means_by_column(runs: Mapping[str, Mapping[str, Runs]]) -> dict[tuple[str, 
     return {
         (label, f"{part}_{metric}"): estimate
         for part, name in SCORED_PARTS.items()
-        if paired_by_seed(runs[name])
-        for (label, metric), estimate in means(
-            list(runs[name].values()), list(METRICS), np.random.default_rng(BOOTSTRAP_SEED)
-        ).items()
+        for (label, metric), estimate in means_of(runs[name], list(METRICS)).items()
     }
 
 
@@ -209,6 +214,7 @@ def _summary_row(record: StudyRecord, label: str, means: Mapping[tuple[str, str]
         method=method.name,
         settings=_own_settings(record, label),
         n_seeds=len(done),
+        n_runs=sum(r.provenance.same_run_as is None for r in done),
         n_failed=len(trials) - len(done),
         estimates=estimates,
         reasons=reasons,
@@ -219,14 +225,9 @@ def _estimate(key: str, known: Sequence[float], of_predictions: Estimate | None)
     """From the predictions, for seeds and rows; costs, and scores without them, over seeds."""
     if not known:
         return None
-    if key.endswith("_ece") and of_predictions is not None:
-        return of_predictions  # of all seeds together; older trials keep the error with its luck
     if key in COSTS:
         return cost_estimate(known)
-    over_seeds = mean_interval(known)
-    if of_predictions is None or not math.isclose(of_predictions.value, over_seeds.value):
-        return over_seeds
-    return of_predictions
+    return score_estimate(key, known, of_predictions)
 
 
 def _why_missing(done: Sequence[TrialResult]) -> str:
@@ -294,12 +295,37 @@ def summary_for_display(summary: Summary) -> tuple[list[str], list[list[str]]]:
         [
             r.label,
             *(format_estimate(r.estimates.get(c.name), c.kind) for c in shown),
-            str(r.n_seeds),
+            r.seeds_in_words,
             *([str(r.n_failed)] if failures else []),
         ]
         for r in summary.rows
     ]
     return headings, cells
+
+
+def table_legend(summary: Summary) -> str:
+    """What the table's figures are, in one sentence: only what stands in this one."""
+    estimates = [
+        e for r in summary.rows for c in shown_columns(summary) if (e := r.estimates.get(c.name))
+    ]
+    seeds = sorted({r.n_seeds for r in summary.rows if r.n_seeds})
+    many = "no seed" if not seeds else counted(seeds[-1], "seed")
+    over = f"{seeds[0]} to {many}" if len(seeds) > 1 else many
+    said = [f"means over {over}"]
+    spread = [e for e in estimates if e.low is not None and e.low != e.high]
+    if any(not e.is_range for e in spread):
+        tests = "rows" if summary.part == "test" else "validation rows"
+        said.append(
+            "± half of a 95% interval for the mean, or the interval in square brackets: of a score "
+            f"for other seeds and other {tests}, of a cost for other seeds"
+        )
+    if any(e.is_range for e in spread):
+        said.append(f"in round brackets the smallest and largest cost of fewer than {LEAST_SEEDS}")
+        said[-1] += " runs"
+    if spread and len(spread) < len(estimates):
+        said.append("a bare number has one seed or is the same for every seed")
+    text = "; ".join(said)
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def table(summary: Summary) -> pd.DataFrame:

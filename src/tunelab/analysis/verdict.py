@@ -9,6 +9,7 @@ from typing import Literal
 from tunelab.analysis.collapse import Collapse
 from tunelab.analysis.numbers import SCORED_PARTS, Part
 from tunelab.core.values import Comparison, Estimate
+from tunelab.core.words import as_one, counted
 from tunelab.stats import LEAST_SEEDS, Loss
 from tunelab.stats.losses import margin_in_points
 from tunelab.stats.metrics import METRICS
@@ -47,7 +48,8 @@ class Row:
     the smallest and largest of fewer than six runs (`Estimate.is_range`).
 
     `settings` are those that differ between the rows of the same method. `estimates` has a key for
-    every score and cost; where a value is None, `reasons` has the same key.
+    every score and cost; where a value is None, `reasons` has the same key. `n_runs`: of the seeds,
+    how many were run; others are the same run, as nothing in the method depends on the seed.
     """
 
     label: str
@@ -57,6 +59,14 @@ class Row:
     n_failed: int
     estimates: Mapping[str, Estimate | None]
     reasons: Mapping[str, str]
+    n_runs: int | None = None
+
+    @property
+    def seeds_in_words(self) -> str:
+        """Its seeds as a table shows them: how many, and of how many runs where that is another."""
+        if self.n_runs in (None, self.n_seeds):
+            return str(self.n_seeds)
+        return f"{self.n_seeds} ({counted(self.n_runs or 0, 'run')})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +196,8 @@ def with_chance(c: Comparison) -> str:
     # Never 0 or 100: an estimate from few seeds excludes nothing.
     percent = min(max(round(100 * c.chance), 1), 99)
     worth = margin_in_words(c.margin, c.metric)
+    if c.verdict == "better":
+        return f"{c.sentence}; by more than {worth} with a chance of {percent}%"
     return f"{c.sentence}; chance that {c.a} is better by more than {worth}: {percent}%"
 
 
@@ -200,5 +212,5 @@ def margin_in_words(margin: float, metric: str) -> str:
 
 def joined_by_and(names: Sequence[str]) -> str:
     """Names as a sentence has them: `a, b and c`; those with a comma of their own in quotes."""
-    told = [f'"{n}"' if "," in n else n for n in names]
+    told = [as_one(n) for n in names]
     return " and ".join(filter(None, [", ".join(told[:-1]), told[-1]]))

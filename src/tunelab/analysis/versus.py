@@ -1,6 +1,4 @@
-"""One study against another on the same data: the methods that both have, paired where they can
-be.
-"""
+"""One study against another: the methods that both have, paired on the rows that both tested."""
 
 from __future__ import annotations
 
@@ -10,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tunelab.analysis import numbers, summary
+from tunelab.analysis.common_rows import Keys, keys_of_rows, on_common_rows
 from tunelab.analysis.markdown import in_markdown, table_lines
 from tunelab.analysis.pairs import what_was_seen
 from tunelab.analysis.reading import BOOTSTRAP_SEED
@@ -87,11 +86,20 @@ def between(a: StudyRecord, b: StudyRecord, metric: str) -> Versus:
     one, other = summary.summarise(a, metric), summary.summarise(b, metric)
     part: numbers.Part = "test" if one.part == other.part == "test" else "eval"
     names = _study_names(a, b)
-    if a.data["fingerprint"] == b.data["fingerprint"]:
-        both = ((a, names[0], one), (b, names[1], other))
-        pairs = _corrected([_compared_method(both, label, metric, part) for label in labels])
-    else:
-        pairs = [(None, "the two studies have different data")] * len(labels)
+    both = ((a, names[0], one), (b, names[1], other))
+    notes = _differences(both)
+    try:
+        keys = keys_of_rows(a, b, numbers.SCORED_PARTS[part])
+        compared = [_compared_method(both, label, metric, part, keys) for label in labels]
+        pairs = _corrected([(c, reason) for c, reason, _ in compared])
+        notes += dict.fromkeys(note for _, _, note in compared if note)
+    except ValueError as e:
+        pairs = [(None, str(e))] * len(labels)
+    if all(comparison is None for comparison, _ in pairs):
+        notes.append(
+            f"To score both on the same rows: tunelab evaluate {a.directory} {b.directory} --data "
+            "FILE, with labelled rows that neither was trained on"
+        )
     shared = []
     for label, (comparison, reason) in zip(labels, pairs, strict=True):
         key = f"{part}_{metric}"
@@ -117,7 +125,7 @@ def between(a: StudyRecord, b: StudyRecord, metric: str) -> Versus:
         shared=tuple(shared),
         only_here=tuple(m for m in a.methods if m not in labels),
         only_there=tuple(m for m in b.methods if m not in labels),
-        notes=tuple(_differences(a, b)),
+        notes=tuple(notes),
     )
 
 
@@ -129,12 +137,15 @@ def _study_names(a: StudyRecord, b: StudyRecord) -> tuple[str, str]:
 
 
 _Pair = tuple[Comparison | None, str]
+_Side = tuple[StudyRecord, str, Summary]  # a study, its name beside the other, what is said of it
 
 
 def _compared_method(
-    both: Sequence[tuple[StudyRecord, str, Summary]], label: str, metric: str, part: numbers.Part
-) -> _Pair:
-    """A method of one study against itself in another, on its own; or why that cannot be."""
+    both: Sequence[_Side], label: str, metric: str, part: numbers.Part, keys: tuple[Keys, Keys]
+) -> tuple[Comparison | None, str, str]:
+    """A method of one study against itself in another, on its own; or why that cannot be; and a
+    note on the rows that were paired.
+    """
     runs, broke = [], {}
     for record, name, said in both:
         trials = [r for r in record.done if r.spec.method.label == label]
@@ -142,17 +153,19 @@ def _compared_method(
         predictions = {r.spec.seed: record.predictions(r.spec.trial_id).get(split) for r in trials}
         by_seed = {seed: p for seed, p in predictions.items() if p is not None}
         if not by_seed:
-            return None, f"{name} has no finished trial of {label}"
+            return None, f"{name} has no finished trial of {label}", ""
         runs.append(Runs(f"{label} in {name}", by_seed))
         if label in said.collapses:
             broke[runs[-1].label] = replace(said.collapses[label], label=runs[-1].label)
-    here, there = runs
+    classes = (both[0][0].data["label_names"], both[1][0].data["label_names"])
     try:
+        here, there, note = on_common_rows(runs[0], runs[1], keys, classes)
         if broke:
-            return what_was_seen(here, there, metric, broke), "too few runs are left"
-        return compare(here, there, metric, np.random.default_rng(BOOTSTRAP_SEED)), ""
+            seen = what_was_seen(here, there, metric, broke)
+            return seen, "too few runs are left", note
+        return compare(here, there, metric, np.random.default_rng(BOOTSTRAP_SEED)), "", note
     except ValueError as e:
-        return None, str(e)
+        return None, str(e), ""
 
 
 def _corrected(pairs: Sequence[_Pair]) -> list[_Pair]:
@@ -182,16 +195,24 @@ def _read_anew(c: Comparison, p: float, methods: int) -> Comparison:
     return replace(c, p_value=p, sentence=with_chance(c))
 
 
-def _differences(a: StudyRecord, b: StudyRecord) -> list[str]:
+def _differences(both: Sequence[_Side]) -> list[str]:
+    """What differs beside the methods, a line each."""
+    (a, _, here), (b, _, there) = both
     notes = []
+    tests = [s.cross_fitted or "one test part" for s in (here, there)]
+    sizes = [f"{r.data['sizes'].get('train', 0):,}" for r in (a, b)]
     for what, one, other in (
         ("data", a.data.get("fingerprint"), b.data.get("fingerprint")),
+        ("rows to train on", *sizes),
+        ("tests", *tests),
         ("base model", a.settings.get("model"), b.settings.get("model")),
         ("tunelab", a.settings.get("tunelab"), b.settings.get("tunelab")),
         ("seeds", a.settings.get("seeds"), b.settings.get("seeds")),
     ):
         if one != other:
-            notes.append(f"{what}: {_shown_setting(one)} here, {_shown_setting(other)} there")
+            notes.append(
+                f"Differs: {what}: {_shown_setting(one)} here, {_shown_setting(other)} there"
+            )
     mine = {r.spec.method.label: dict(r.spec.method.settings) for r in a.results}
     theirs = {r.spec.method.label: dict(r.spec.method.settings) for r in b.results}
     for label, own in mine.items():
@@ -199,7 +220,7 @@ def _differences(a: StudyRecord, b: StudyRecord) -> list[str]:
         changed = sorted(k for k in own.keys() | its.keys() if own.get(k) != its.get(k))
         if changed:
             said = ", ".join(f"{k} {own.get(k)} here, {its.get(k)} there" for k in changed)
-            notes.append(f"{label}: {said}")
+            notes.append(f"Differs: {label}: {said}")
     return notes
 
 
@@ -244,6 +265,5 @@ def markdown(v: Versus) -> str:
     headings, cells, sentences = rows(v)
     lines = [f"## {in_markdown(v.here)} against {in_markdown(v.there)}", ""]
     lines += table_lines(headings, ["---"] * len(headings), cells)
-    lines += ["", *(f"- {in_markdown(s).rstrip('.')}." for s in sentences)]
-    lines += [f"- Differs: {in_markdown(n)}." for n in v.notes]
+    lines += ["", *(f"- {in_markdown(s).rstrip('.')}." for s in (*sentences, *v.notes))]
     return "\n".join(lines) + "\n"

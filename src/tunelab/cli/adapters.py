@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunelab.cli.options import FOLDER, json_option, print_json, trust_option
+from tunelab.cli.options import FOLDER, json_option, moved_option, print_json, trust_option
 from tunelab.core.errors import InputError
+from tunelab.core.words import as_one
 
 if TYPE_CHECKING:
     from tunelab.exporting.merging import Made
@@ -97,7 +98,7 @@ def show_command(folder: Path, as_json: bool) -> None:
         "Settings": settings or None,
         "Seed": method["seed"],
         "Base": f"{base['name']} (SHA-256 {base['sha256']})" if base else "none",
-        "Labels": ", ".join(facts["label_names"]),
+        "Labels": ", ".join(map(as_one, facts["label_names"])),
         "Cut at": f"{facts['max_length']} tokens" if facts["max_length"] else None,
         "Made from": json.dumps(made, ensure_ascii=False) if made else None,
         **{f"Size, {k}": format_bytes(v) for k, v in facts["bytes"].items()},
@@ -109,14 +110,17 @@ def show_command(folder: Path, as_json: bool) -> None:
 
 @adapters.command(short_help="Check files, tensors and base; a fault is exit code 2.")
 @click.argument("folder", type=FOLDER)
+@moved_option
 @trust_option
 @json_option
-def verify_command(folder: Path, trust_remote_code: bool | None, as_json: bool) -> None:
+def verify_command(
+    folder: Path, model: str | None, trust_remote_code: bool | None, as_json: bool
+) -> None:
     """Check files, tensors and base; a fault is named, and the exit code is then 2."""
     from tunelab import api, exporting
 
     folder = api.classifier_folder(folder)
-    checks = exporting.verify(folder, trust_remote_code=bool(trust_remote_code))
+    checks = exporting.verify(folder, trust_remote_code=bool(trust_remote_code), model=model)
     if as_json:
         print_json([{"name": c.name, "status": c.status, "detail": c.detail} for c in checks])
     else:
@@ -136,6 +140,7 @@ def verify_command(folder: Path, trust_remote_code: bool | None, as_json: bool) 
 @click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed).")
 @click.option("--encoding", default="utf-8", show_default=True, metavar="NAME")
 @click.option("--allow-changes", is_flag=True, help="Write it even where predictions change.")
+@moved_option
 @trust_option
 @json_option
 def merge_command(folder: Path, output_dir: Path, as_json: bool, **given: Any) -> None:
@@ -151,6 +156,7 @@ def merge_command(folder: Path, output_dir: Path, as_json: bool, **given: Any) -
         texts,
         allow_changes=given["allow_changes"],
         trust_remote_code=bool(given["trust_remote_code"]),
+        model=given["model"],
     )
     _say_made(merged, "Merged", as_json)
 
@@ -167,6 +173,7 @@ def merge_command(folder: Path, output_dir: Path, as_json: bool, **given: Any) -
     help="linear, ties, dare_ties, svd or cat.",
 )
 @click.option("--density", type=float, metavar="SHARE", help="Share kept by ties and dare_ties.")
+@moved_option
 @trust_option
 @json_option
 def combine_command(
@@ -175,6 +182,7 @@ def combine_command(
     output_dir: Path,
     combination_type: str,
     density: float | None,
+    model: str | None,
     trust_remote_code: bool | None,
     as_json: bool,
 ) -> None:
@@ -183,7 +191,12 @@ def combine_command(
 
     weighted = [(api.classifier_folder(f), w) for f, w in map(_weighted, parts)]
     combined = exporting.combine(
-        weighted, output_dir, combination_type, density, trust_remote_code=bool(trust_remote_code)
+        weighted,
+        output_dir,
+        combination_type,
+        density,
+        trust_remote_code=bool(trust_remote_code),
+        model=model,
     )
     _say_made(combined, "Combined", as_json)
 
@@ -217,7 +230,9 @@ def _say_made(made: Made, what: str, as_json: bool) -> None:
         return
     for note in made.notes:
         click.echo(note, err=True)
-    click.echo(f"{what} into {out}: {made.change.sentence}.")
+    # A combination need not be as anything before: its notes compare it with its parts.
+    changed = f": {made.change.sentence}" if what == "Merged" else ""
+    click.echo(f"{what} into {out}{changed}.")
     click.echo(f'Try it: tunelab predict {shlex.quote(str(out))} "your text"')
 
 

@@ -74,7 +74,7 @@ def recommend_command(
     for line in (*advice.reasons, *advice.conditions):
         terminal.say(out, f"- {line}", indent=2)
     out.print()
-    terminal.print_table(*front_for_display(front, "-", ""), "Score against cost")
+    terminal.print_table(*front_for_display(front), "Score against cost")
     for line in front.sentences:
         terminal.say(out, line + ".", indent=2)
 

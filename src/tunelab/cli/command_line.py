@@ -1,7 +1,8 @@
 """The command line: verbs. A leaf: nothing imports this.
 
 Only click is imported here; a verb imports what it needs, so that `tunelab --help` is instant.
-Exit codes: 0 done, 1 a trial failed, 2 the input cannot be used, 130 interrupted.
+Exit codes: 0 done, 1 a trial failed, 2 the input cannot be used, 130 interrupted (143 by SIGTERM,
+129 by SIGHUP).
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import errno
 import gc
 import json
 import sys
+from contextlib import suppress
 
 import click
 
+from tunelab.cli import signals
 from tunelab.cli.adapters import adapters
 from tunelab.cli.answers import COMMANDS
 from tunelab.cli.compare import compare_command, extend, train
@@ -90,6 +93,7 @@ def main() -> None:
     # all the time, and once more at the end, took a third of the time of labelling one text.
     gc.set_threshold(_GARBAGE)
     atexit.register(gc.freeze)
+    signals.end_as_by_interrupt()
     run_command_line()
 
 
@@ -105,9 +109,10 @@ def run_command_line() -> None:
         sys.exit(2)
     except click.exceptions.Exit as e:
         sys.exit(e.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("Stopped.", err=True)
-        sys.exit(130)
+    except (click.Abort, KeyboardInterrupt) as e:
+        with suppress(OSError):  # the terminal may be gone
+            click.echo("Stopped.", err=True)
+        sys.exit(signals.exit_code(e))
     except InputError as e:
         for line in str(e).splitlines():
             click.echo(f"tunelab: {line}", err=True)

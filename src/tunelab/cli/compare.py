@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunelab.cli.announce import announce
 from tunelab.cli.flags import (
     StudyCommand,
     data_flags,
@@ -18,17 +19,18 @@ from tunelab.cli.flags import (
     study_flags,
     take_study_keys,
 )
-from tunelab.cli.options import FOLDER, quiet_option
+from tunelab.cli.options import FOLDER, quiet_option, trust_option
 from tunelab.cli.show import show_summary
+from tunelab.cli.signals import exit_code
 from tunelab.core.errors import InputError
+from tunelab.core.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
 
     from tunelab.api import Study
-    from tunelab.core.values import Dataset
-    from tunelab.study import OnStudyEvent, Plan, Progress, Schedule, StudyEvent
+    from tunelab.study import OnStudyEvent, Schedule, StudyEvent
     from tunelab.study.executors import Worker
 
 __all__ = [
@@ -73,11 +75,11 @@ def compare_command(
     spec = resolve.resolve_study(path, keys, settings, sets)
     console = stderr_console(quiet)
     if dry_run:
-        _announce(study.scheduled(study.plan(spec, yes=yes)), console)
+        announce(study.scheduled(study.plan(spec, yes=yes)), console)
         return
     with study.worker(spec) as worker:
         schedule = study.scheduled(study.plan(spec, yes=yes))
-        _announce(schedule, console)
+        announce(schedule, console)
         _run_study(schedule, console, worker)
 
 
@@ -93,6 +95,7 @@ def compare_command(
     "--max-seeds", type=click.IntRange(2), metavar="N", help="But so many in all at most (20)."
 )
 @click.option("--step", type=click.IntRange(1), metavar="N", help="So many before each look (2).")
+@trust_option
 @click.option("--dry-run", is_flag=True, help="Say what would run, and stop.")
 @quiet_option
 def extend(folder: Path, *, dry_run: bool, quiet: bool, **given: Any) -> None:
@@ -105,6 +108,7 @@ def extend(folder: Path, *, dry_run: bool, quiet: bool, **given: Any) -> None:
     from tunelab.cli import terminal
 
     console, total = stderr_console(quiet), given.pop("seeds")
+    given["trust_remote_code"] = bool(given["trust_remote_code"])
     if dry_run and total is None and given["until"] is not None:
         to_come = study.looks_to_come(folder, given["max_seeds"], given["step"])
         terminal.say(console, to_come)
@@ -113,7 +117,7 @@ def extend(folder: Path, *, dry_run: bool, quiet: bool, **given: Any) -> None:
     for number, spec in enumerate(study.rounds_of(folder, study.write_outputs, total, **given)):
         schedule = study.scheduled(study.plan(spec))
         if number == 0:
-            _announce(schedule, console)
+            announce(schedule, console)
         if total is None:
             terminal.say(console, _undecided_pairs(api.Study(folder), len(spec.seeds)))
         else:
@@ -131,7 +135,7 @@ def _undecided_pairs(now: Study, seeds: int) -> str:
     best = now.summary.best
     still = summary.undecided_with_best(now.record, now.summary)
     others = ", ".join(c.b if c.a == best else c.a for c in still)
-    return f"{best} and {others}: undecided, on to {seeds} seeds"
+    return f"{best} and {others}: undecided, on to {counted(seeds, 'seed')}"
 
 
 def _say_that_looks_count(folder: Path, console: Console) -> None:
@@ -159,10 +163,11 @@ def _train_missing(schedule: Schedule, console: Console, worker: Worker | None =
     try:
         with Display(schedule, console) as display:
             return api.run_study(schedule, command, display.event, display.result, worker=worker)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as e:
         again = f"tunelab compare {shlex.quote(str(folder / 'study.yaml'))}"
-        click.echo(f"\nStopped. What is done is kept; go on with: {again}", err=True)
-        sys.exit(130)
+        with suppress(OSError):  # the terminal may be gone
+            click.echo(f"\nStopped. What is done is kept; go on with: {again}", err=True)
+        sys.exit(exit_code(e))
 
 
 def _show_end(finished: Study, console: Console) -> None:
@@ -171,7 +176,8 @@ def _show_end(finished: Study, console: Console) -> None:
     if finished.record.failed:
         n, total = len(finished.record.failed), len(finished.record.results)
         click.echo(
-            f"{n} of {total} trials failed; the errors are above and in the report.", err=True
+            f"{n} of {counted(total, 'trial')} failed; the errors are above and in the report.",
+            err=True,
         )
         sys.exit(1)
 
@@ -211,12 +217,16 @@ def train(
     """
     from tunelab import api
     from tunelab.analysis import numbers
-    from tunelab.study import resolve
+    from tunelab.stats.metrics import METRICS
+    from tunelab.study import final, resolve
 
     if from_study is not None:
+        trust = bool(given.pop("trust_remote_code"))
         _refuse_beside_study(source=source, seed=seed, set=sets, **given)
         out = Path(given["output_dir"]) if given["output_dir"] else None
-        _train_from_study(from_study, method, out, overwrite, stderr_console(quiet))
+        if out is not None:
+            final.check_output_dir(out, overwrite)
+        _train_from_study(from_study, method, out, trust, stderr_console(quiet))
         return
     wanted = {"argument 'DATA'": source, "option '--method'": method}
     wanted["option '--output-dir'"] = given["output_dir"]
@@ -237,7 +247,7 @@ def train(
     test, evaluated = (result.scores.get(f"{p}_{spec.metric}") for p in ("test", "eval"))
     seconds = numbers.format_seconds(result.cost.train_seconds)
     click.echo(
-        f"{method}: {spec.metric} {numbers.format_percent(test)} on test, "
+        f"{method}: {METRICS[spec.metric].label} {numbers.format_percent(test)} on test, "
         f"{numbers.format_percent(evaluated)} on validation; trained in {seconds}."
     )
     click.echo(f'Saved to {out}. Try it: tunelab predict {shlex.quote(str(out))} "your text"')
@@ -271,7 +281,7 @@ def _refuse_beside_study(**given: object) -> None:
 
 
 def _train_from_study(
-    folder: Path, method: str | None, out: Path | None, overwrite: bool, console: Console
+    folder: Path, method: str | None, out: Path | None, trust: bool, console: Console
 ) -> None:
     """Train a method of a cross-fitted study on all its rows, and say what to expect of it."""
     from tunelab import api
@@ -279,10 +289,8 @@ def _train_from_study(
     from tunelab.core import study_folder
     from tunelab.study import final
 
-    if out is not None:
-        final.check_output_dir(out, overwrite)
     with console.status("starting") as status:
-        final.train_on_all_rows(folder, method, _shown_as(status))
+        final.train_on_all_rows(folder, method, _shown_as(status), trust)
     study = api.Study(folder)
     result = folds.final_trial(study.record, method)
     assert result is not None  # noqa: S101  it has just been trained
@@ -313,157 +321,6 @@ def _file_or_data(what: str | None, data: object) -> tuple[Path | None, object]:
     if data is not None:
         raise InputError(f"Data given twice: {what} and --data {data}. Give one of them.")
     return None, what
-
-
-def _announce(schedule: Schedule, console: Console) -> None:
-    """Before: what will run, on what, and about how long it takes."""
-    from tunelab.cli import terminal
-    from tunelab.data.gate import values as gate_values
-    from tunelab.study import folding, trackers
-
-    plan, spec, d = schedule.plan, schedule.plan.spec, schedule.plan.dataset
-    rows = " / ".join(f"{len(s):,}" for s in d.parts.values())
-    parts = f"{rows} rows (train / validation / test{'; the first fold' if spec.parts else ''})"
-    say = [f"Data     {d.name}: {parts}, {len(d.label_names)} classes: {_first_few(d.label_names)}"]
-    say += [f"         {note}" for note in (*d.notes, *_duplicate_lines(d))]
-    say += [f"         {line}" for line in gate_values.lines(plan.gate)]
-    if spec.parts is not None:
-        say.append(f"Folds    {folding.in_words(spec, plan.whole, plan.dataset)}")
-    if plan.base:
-        say.append(f"Model    {plan.base.ref.name} ({plan.base.model_type})")
-    say.append(
-        f"Methods  {', '.join(m.label for m in spec.methods)}; seeds {_first_few(spec.seeds)}"
-    )
-    say += [f"         {note}" for note in (*spec.notes, *schedule.notes)]
-    say += [f"Tuning   {line}" for line in _tuning_lines(schedule.progress)]
-    say += [f"Texts    {line}" for line in _lines_of_limits(plan)]
-    for other in plan.others:
-        say.append(f"Test on  {other.name}: {len(other.split):,} rows")
-        say += [f"         {note}" for note in other.notes]
-    say.append(f"Trials   {_what_is_to_run(schedule)}")
-    if schedule.why:
-        say.append(f"         {schedule.why}")
-    say.append(f"Finds    {_finds(schedule.progress)}")
-    say.append(f"Folder   {spec.output_dir}")
-    say += [f"Reports  to {line}" for line in trackers.where(spec.report_to, spec.output_dir)]
-    for line in say:
-        terminal.say(console, line, indent=9)
-
-
-def _lines_of_limits(plan: Plan) -> list[str]:
-    """How much of the texts each method reads, and what a longer limit costs."""
-    from tunelab.analysis import text_limits
-
-    return text_limits.lines_of_limits(plan.lengths, text_limits.labels_by_limit(plan.spec.methods))
-
-
-def _what_is_to_run(schedule: Schedule) -> str:
-    """How many trials, of which kinds, and about how long they take."""
-    from tunelab.analysis.numbers import format_seconds
-
-    progress = schedule.progress
-    todo = {t.trial_id for t in progress.todo}
-    shown = [t.trial_id for t in (*progress.trials, *progress.curve)]
-    seeds = len(progress.plan.spec.tuning.seeds)
-    count = len(progress.todo) + sum(progress.proposals.values()) * seeds
-    tries = count - len(todo.intersection(shown))
-    done = sum(trial_id not in todo for trial_id in shown)
-    parts = [f"{tries} of them to tune"] if tries else []
-    parts += [f"{len(progress.curve)} on fewer rows"] if progress.curve else []
-    parts += [f"{done} already done"] if done else []
-    whole = "then the recommended method on all rows"
-    parts += [whole] if count and progress.plan.spec.parts else []
-    takes = f": about {format_seconds(schedule.total_seconds)}" if count else ""
-    return f"{', '.join([f'{count} to run', *parts])}{takes}"
-
-
-def _tuning_lines(progress: Progress) -> list[str]:
-    """What each method tries, or what was chosen for it."""
-    from tunelab.study import folding
-
-    spec, t = progress.plan.spec, progress.plan.spec.tuning
-    if not t.spaces and not any("learning_rate" in m.settings for m in progress.methods):
-        return ["none has a learning rate; an SVM chooses its C on validation in each trial"]
-    if not t.spaces:
-        return ["off: every method is trained with the settings given"]
-    start = {m.label: m.settings for m in spec.methods}
-    still_tuned = {x.method.label for x in progress.tries} | set(progress.proposals)
-    lines = []
-    for m in progress.methods:
-        if m.label not in t.spaces:
-            continue
-        names = ", ".join(t.spaces[m.label])
-        if m.label in still_tuned:
-            many = t.tries(m.label)
-            each = f" in each of {len(folding.folds_of(spec))} folds" if spec.parts else ""
-            lines.append(
-                f"{m.label}: {many} settings of {names}{each}, by {spec.metric} on validation"
-            )
-        else:
-            now = ", ".join(f"{k} = {m.settings[k]}" for k in t.spaces[m.label])
-            same = all(m.settings[k] == start[m.label][k] for k in t.spaces[m.label])
-            by = " by all folds together; each has its own" if spec.parts else ""
-            lines.append(f"{m.label}: {now} (chosen{by}{', as recommended' if same else ''})")
-    return lines
-
-
-def _finds(progress: Progress) -> str:
-    """The smallest difference that this study could find."""
-    from tunelab import study
-
-    power = study.power(progress)
-    machine = f"as in {power.studies} stud{'y' if power.studies == 1 else 'ies'} on this machine"
-    why = {
-        "stated": "as stated",
-        "usual": "the usual; --disagreement states another",
-        "trials that are done": "as in the trials that are done",
-        "studies on this machine": machine,
-    }[power.source]
-    spread = {
-        "usual": "as fine-tuning usually has",
-        "trials that are done": "as in the trials that are done",
-        "studies on this machine": machine,
-    }[power.spread_source]
-    moving = f"; assuming a seed spread of {100 * power.method_sd:.1f} points, {spread}"
-    few = ""
-    if power.seeds < power.least_seeds:
-        few = f"; with fewer than {power.least_seeds} seeds no method is called better"
-    same = f", {100 * power.shared:.0f}% of it with every seed" if power.shared < 1 else ""
-    pairs = math.comb(len(progress.plan.spec.methods), 2)
-    among = f", {100 * power.among:.1f} for the first of {pairs} pairs" if pairs > 1 else ""
-    size = f"{100 * power.difference:.1f} points of {_metric_in_words(progress)}"
-    return (
-        f"differences of {size} and more, 4 times of 5"
-        f"{among} ({power.rows:,} test rows, {100 * power.disagreement:.0f}% disagreement{same}, "
-        f"{why}{moving if power.method_sd else ''}){few}"
-    )
-
-
-def _metric_in_words(progress: Progress) -> str:
-    """What the planned difference is of: shares of right answers stand in for another metric."""
-    from tunelab.stats.metrics import METRICS
-
-    metric = METRICS[progress.plan.spec.metric]
-    if metric.name == "accuracy":
-        return metric.label
-    if metric.percent:
-        return f"{metric.label} (about, as of accuracy)"
-    return f"accuracy (for {metric.label} none is known before)"
-
-
-def _first_few(values: Sequence[object], most: int = 8) -> str:
-    words = (" ".join(str(v).split()) for v in values[:most])
-    shown = ", ".join(w if len(w) <= 60 else f"{w[:59]}…" for w in words)
-    return shown + (f", ... ({len(values)} in all)" if len(values) > most else "")
-
-
-def _duplicate_lines(d: Dataset) -> list[str]:
-    parts = [f"{n} within {k}" for k, n in d.duplicates.within.items() if n]
-    parts += [f"{n} in both of {k}" for k, n in d.duplicates.across.items() if n]
-    out = [f"exact duplicates: {', '.join(parts) or 'none'}"]
-    if d.duplicates.conflicting:
-        out.append(f"texts with more than one label: {d.duplicates.conflicting}")
-    return out
 
 
 def stderr_console(quiet: bool = False) -> Console:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 __all__ = [
     "FlagCommand",
     "StudyCommand",
-    "comma_names",
     "data_flags",
     "study_flags",
     "take_study_keys",
@@ -177,6 +176,7 @@ def take_study_keys(given: Mapping[str, object]) -> tuple[dict[str, object], dic
 
 def _study_value(key: StudyKey, value: object) -> object:
     """What click read of a flag, as a study file would have it; None where it is left out."""
+    from tunelab.core.words import comma_names
     from tunelab.study.reading import scalar
 
     match key.flag.reads, value:
@@ -187,8 +187,3 @@ def _study_value(key: StudyKey, value: object) -> object:
         case "repeated", list() | tuple():
             return list(value) or None
     return value
-
-
-def comma_names(text: str | None) -> list[str] | None:
-    """The names in a flag such as --methods svm,lora; None where it is left out."""
-    return [n.strip() for n in text.split(",") if n.strip()] if text is not None else None

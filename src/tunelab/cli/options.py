@@ -13,6 +13,7 @@ import click
 __all__ = [
     "FOLDER",
     "json_option",
+    "moved_option",
     "print_json",
     "quiet_option",
     "trust_option",
@@ -21,6 +22,11 @@ __all__ = [
 
 FOLDER = click.Path(path_type=Path)
 json_option = click.option("--json", "as_json", is_flag=True)
+moved_option = click.option(
+    "--model",
+    metavar="MODEL",
+    help="Where the base lies now, a folder or hub id; its weights must be the same.",
+)
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print results alone.")
 trust_option = click.option(
     "--trust-remote-code",

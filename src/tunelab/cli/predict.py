@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunelab.cli.options import FOLDER, trust_option
+from tunelab.cli.options import FOLDER, moved_option, trust_option
 from tunelab.core.errors import InputError
 from tunelab.core.words import counted, free_name
 
@@ -62,6 +62,7 @@ __all__ = [
 @click.option(
     "--calibrated", is_flag=True, help="Refuse a classifier for which no temperature was fitted."
 )
+@moved_option
 @trust_option
 def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     """Label texts with a trained classifier: a folder from `train`, a trial, or a study (its best).
@@ -89,14 +90,14 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     classifier = _loaded(artifact, given)
     for note in classifier.notes:
         click.echo(note, err=True)
-    seen = _Seen(classifier)
+    seen = _TextsSeen(classifier)
     if source is not None and output is not None:
         write.write_windows(
             output,
             (_with_predictions(window, as_json, classifier, seen) for window in source.windows()),
             lambda: (_with_predictions(window, as_json, classifier) for window in source.windows()),
         )
-        click.echo(f"Labelled {source.rows:,} texts into {output}.", err=True)
+        click.echo(f"Labelled {counted(source.rows, 'text')} into {output}.", err=True)
     elif source is not None:
         for window in source.windows():
             named = as_json or given["id_column"] is not None
@@ -129,7 +130,12 @@ def _loaded(artifact: Path, given: Mapping[str, object]) -> TextClassifier:
     """The classifier, with the probabilities and the precision that were asked for."""
     from tunelab import api
 
-    loaded = api.load(artifact, trust_remote_code=bool(given["trust_remote_code"]))
+    model = given["model"]
+    loaded = api.load(
+        artifact,
+        model=None if model is None else str(model),
+        trust_remote_code=bool(given["trust_remote_code"]),
+    )
     if given["calibrated"]:
         loaded = loaded.calibrated()
     if given["raw"]:
@@ -138,7 +144,7 @@ def _loaded(artifact: Path, given: Mapping[str, object]) -> TextClassifier:
 
 
 @dataclass(slots=True)
-class _Seen:
+class _TextsSeen:
     """Counts what is to be said of all texts at the end: those without words, those cut."""
 
     classifier: TextClassifier
@@ -208,7 +214,7 @@ def _with_predictions(
     window: TextTable,
     every_class: bool,
     classifier: TextClassifier,
-    seen: _Seen | None = None,
+    seen: _TextsSeen | None = None,
 ) -> dict[str, list[Any]]:
     """A window's columns with label and probability added, and with that of `every_class`.
 

@@ -96,7 +96,8 @@ class Display:
                 console=self._console,
             )
             progress = self._schedule.progress
-            total = len(progress.todo) + sum(progress.proposals.values())
+            tuning_seeds = len(progress.plan.spec.tuning.seeds)
+            total = len(progress.todo) + sum(progress.proposals.values()) * tuning_seeds
             self._tasks = (
                 self._bars.add_task("trials", total=total, said=""),
                 self._bars.add_task("", total=None, said="starting", visible=True),

@@ -33,7 +33,7 @@ def show_summary(study: Study, metric: str | None = None, *, advise: bool = True
     (`advise`).
     """
     from tunelab import analysis
-    from tunelab.analysis import probabilities, summary
+    from tunelab.analysis import confusions, probabilities, summary
     from tunelab.cli import terminal
 
     folder = study.directory
@@ -45,10 +45,13 @@ def show_summary(study: Study, metric: str | None = None, *, advise: bool = True
         terminal.print_table(headings, rows)
     for line in said.sentences:
         terminal.say(out, f"{line}.", indent=2)
+    confused = confusions.confusions_in_words(study.record, said)
+    if confused is not None:
+        terminal.say(out, f"{confused}.", indent=2)
     beside = probabilities.decided_beside(study.probabilities(), said)
     if beside is not None:
         terminal.say(out, f"{beside}.", indent=2)
-    for line in said.warnings:
+    for line in (*study.record.damaged, *said.warnings):
         terminal.say(out, f"Note: {line}", indent=2)
     _show_more(folder, said.metric)
     out.print()
@@ -99,9 +102,9 @@ def _show_more(folder: Path, metric: str) -> None:
 
     record = study_folder.read_study(folder)
     out = terminal.console()
-    if record.race is not None:
-        for line in racing.sentences(racing.race_from_json(record.race)):
-            terminal.say(out, line, indent=2)
+    race = record.parsed("race", racing.race_from_json)
+    for line in () if race is None else racing.sentences(race):
+        terminal.say(out, line, indent=2)
     learned = curves.learning_curves(record, metric) if record.curve else None
     if learned is not None:
         terminal.print_table(*curves.curves_for_display(learned), "Learning curves")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from tunelab.cli.flags import comma_names
 from tunelab.cli.options import FOLDER, json_option, print_json, trust_option
 from tunelab.cli.show import show_summary
 from tunelab.core.errors import InputError
+
+if TYPE_CHECKING:
+    from tunelab.api import Study
 
 __all__ = [
     "behaviour_",
@@ -39,26 +42,20 @@ def runs_list(root: Path | None, as_json: bool) -> None:
         raise InputError(f"{root}: there is no such folder. Give one that holds studies.")
     root = root or Path("runs")
     folders = study_folder.find_studies(root)
-    rows = []
+    rows: list[dict[str, object]] = []
+    notes: list[str] = []
     for folder in folders:
-        study = api.Study(folder)
-        r = study.record
-        said = study.summary if r.results else None
-        rows.append(
-            {
-                "study": str(folder),
-                "done": len(r.done),
-                "failed": len(r.failed),
-                "missing": len(r.missing),
-                "best": said.best if said else None,
-                "data": r.settings["data"]["source"],
-                "model": r.settings["model"],
-                "answer": said.answer.sentence if said else None,
-            }
-        )
+        try:
+            row, damaged = _row_of_study(api.Study(folder))
+        except (InputError, OSError) as e:  # one that cannot be read hides no other
+            row, damaged = dict.fromkeys(_KEYS, None), (str(e),)
+        rows.append({**row, "study": str(folder), "damaged": list(damaged) or None})
+        notes += damaged
     if as_json:
         print_json(rows)
         return
+    for line in notes:
+        click.echo(f"Note: {line}", err=True)
     if not rows:
         click.echo(f"No studies in {root}. Make one: tunelab compare --data demo")
         return
@@ -67,6 +64,27 @@ def runs_list(root: Path | None, as_json: bool) -> None:
     heads = ["Study", "Data", "Model", "Done", "Failed", "Missing", "Best"]
     keys = ["study", "data", "model", "done", "failed", "missing", "best"]
     print_table(heads, [[str(r[k] if r[k] is not None else "-") for k in keys] for r in rows])
+
+
+# What is said of a study in a list.
+_KEYS = ("study", "done", "failed", "missing", "best", "data", "model", "answer")
+
+
+def _row_of_study(study: Study) -> tuple[dict[str, object], tuple[str, ...]]:
+    """A study's row, by `_KEYS`, and what of it is damaged."""
+    r = study.record
+    said = study.summary if r.results else None
+    row: dict[str, object] = {
+        "study": str(study.directory),
+        "done": len(r.done),
+        "failed": len(r.failed),
+        "missing": len(r.missing),
+        "best": said.best if said else None,
+        "data": r.settings["data"]["source"],
+        "model": r.settings["model"],
+        "answer": said.answer.sentence if said else None,
+    }
+    return row, r.damaged
 
 
 @runs.command("show")
@@ -101,56 +119,24 @@ def slices_(folder: Path, by: str | None, as_json: bool) -> None:
 
     A slice is named only where it truly differs from the rest, tested over all that were looked at.
     """
-    from tunelab.analysis.reading import read_runs
+    from tunelab.analysis.slicing import slice_study
     from tunelab.core import study_folder
-    from tunelab.core.errors import suggest
-    from tunelab.stats import slices
+    from tunelab.core.words import comma_names
+    from tunelab.stats.slices import slices_to_json
 
-    record = study_folder.read_study(folder)
-    runs = read_runs(record)["test"]
-    rows = study_folder.read_rows(folder)
-    if rows is None or not runs:
-        what = "no finished trial" if rows is not None else "no rows.parquet (an older study)"
-        raise InputError(
-            f"{folder}: {what}, so there is nothing to cut. Run it again: tunelab compare {folder}"
-        )
-    own = set(rows.ids)
-    if any(not own.issuperset(p.ids) for r in runs.values() for p in r.by_seed.values()):
-        raise InputError(
-            f"{folder}: rows.parquet has other row ids than the predictions. "
-            f"Run the study again: tunelab compare {folder}"
-        )
-    cuts = slices.attributes(rows, record.data["label_names"])
-    for name in comma_names(by) or []:
-        if name not in cuts:
-            raise InputError(f"--by {name}: no such cut.{suggest(name, cuts, what='Cuts')}")
-    chosen = {name: cuts[name] for name in comma_names(by) or cuts}
-    looked_at = slices.find_slices(list(runs.values()), chosen, ids=rows.ids)
+    cuts = None if by is None else comma_names(by)
+    slices = slice_study(study_folder.read_study(folder), cuts)
     if as_json:
-        print_json(slices.slices_to_json(looked_at))
+        print_json(slices_to_json(slices.looked_at))
         return
-    from tunelab.analysis.numbers import format_estimate
     from tunelab.cli.terminal import console, print_table, say
 
-    heads = ["Slice", "Value", "Rows", *runs]
-    cells: dict[tuple[str, str, int], dict[str, str]] = {}
-    for s in looked_at:
-        text = format_estimate(s.accuracy, "percent") + (" *" if s.named else "")
-        cells.setdefault((s.column, s.value, s.rows), {})[s.label] = text
-    if not looked_at:
-        click.echo(
-            f"No slice to look at: each needs {slices.LEAST_ROWS_OF_SLICE} test rows in it and as "
-            f"many outside; the test part has {len(rows.ids):,}."
-        )
-        return
-    print_table(
-        heads,
-        [[c, v, f"{n:,}", *(row.get(m, "-") for m in runs)] for (c, v, n), row in cells.items()],
-    )
-    told = [slices.slice_sentence(s, len(looked_at)) for s in slices.named_slices(looked_at)]
+    if slices.looked_at:
+        print_table(*slices.for_display())
+    mark = "* " if slices.named else ""
     out = console()
-    for line in told or [f"None of {len(looked_at)} slices is shown to differ from the rest."]:
-        say(out, f"* {line}" if told else line, indent=2)
+    for line in slices.sentences():
+        say(out, f"{mark}{line}.", indent=2)
 
 
 @click.command(
@@ -162,30 +148,20 @@ def calibration_(folder: Path, as_json: bool) -> None:
     """Calibration error and Brier score on test with intervals, before and after temperature
     scaling (fitted on validation).
     """
-    from tunelab.analysis import numbers
-    from tunelab.analysis.reading import read_runs
+    from tunelab.analysis.calibrations import calibrate_study
     from tunelab.core import study_folder
-    from tunelab.stats import calibration
+    from tunelab.stats.calibration import calibrations_to_json
 
-    runs = read_runs(study_folder.read_study(folder))
-    calibrated = calibration.calibrate_all(runs["validation"], runs["test"])
+    calibrations = calibrate_study(study_folder.read_study(folder))
     if as_json:
-        print_json(calibration.calibrations_to_json(calibrated))
+        print_json(calibrations_to_json(calibrations.methods))
         return
     from tunelab.cli.terminal import console, print_table, say
 
-    heads = ["Method", "Calibration error, %", "scaled", "Brier score", "scaled", "Temperature"]
-    rows = []
-    for c in calibrated:
-        both = (c.before, c.after)
-        ece = [numbers.format_estimate(q.ece if q else None, "percent") for q in both]
-        score = [numbers.format_estimate(q.brier if q else None, "number") for q in both]
-        hot = ", ".join(f"{t:.2f}" for t in c.temperatures.values())
-        rows.append([c.label, *ece, *score, hot or "-"])
-    print_table(heads, rows)
+    print_table(*calibrations.for_display())
     out = console()
-    for c in calibrated:
-        say(out, f"{calibration.calibration_sentence(c)}.", indent=2)
+    for line in calibrations.sentences():
+        say(out, f"{line}.", indent=2)
 
 
 @click.command("behaviour", short_help="Behaviour tests of a classifier or of a study's methods.")
@@ -202,11 +178,11 @@ def behaviour_(
     """
     from dataclasses import asdict
 
-    from tunelab import api
     from tunelab.analysis.numbers import format_estimate
     from tunelab.cli.terminal import print_table
+    from tunelab.evaluation import behaviour
 
-    failures = api.behaviour(folder, suite, trust_remote_code=bool(trust_remote_code))
+    failures = behaviour(folder, suite, trust_remote_code=bool(trust_remote_code))
     if as_json:
         print_json([asdict(r) for r in failures])
         return

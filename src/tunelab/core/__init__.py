@@ -4,10 +4,13 @@ values        what rooms hand to each other: data sets, trials, results, estimat
 details       what a result says beside its scores: how it was trained, where it comes from
 errors        every exception a user may see
 study_folder  the paths and formats of a study
+results_table  its trials as rows, and results.csv
+trial_files   a trial's files: written, read back, and told from damaged ones
 cards         what study.yaml and data.json hold, key by key
 text_lengths  what limits in tokens cut of a study's texts, as lengths.json holds it
 artifact      the files and hashes of a saved classifier
 files         every atomic write
+shapes        whether what was read has the type that it is declared with
 plain         what JSON and YAML may hold, as a type
 cache         results kept by content, in the user's cache
 machine       hardware, memory, versions

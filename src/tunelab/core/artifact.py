@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import cast
 
 from tunelab.core.errors import ArtifactError, suggest
+from tunelab.core.files import write_text
 from tunelab.core.values import Artifact, Manifest
 from tunelab.core.version import __version__
 
@@ -24,6 +25,7 @@ __all__ = [
     "open_artifact",
     "pickles",
     "read_manifest",
+    "refuse_lacking",
     "refuse_pickles",
     "seal",
     "seal_again",
@@ -58,7 +60,7 @@ def seal(directory: Path, facts: Mapping[str, object]) -> Artifact:
     }
     manifest = {"format": FORMAT, "tunelab": __version__, **facts, "files": files}
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-    (directory / MANIFEST).write_text(text, encoding="utf-8")
+    write_text(directory / MANIFEST, text)
     return read_manifest(directory)
 
 
@@ -94,7 +96,9 @@ def read_manifest(directory: Path) -> Artifact:
     if not path.is_file():
         if not directory.is_dir():
             near = (
-                [p.name for p in directory.parent.glob("*/")] if directory.parent.is_dir() else []
+                [p.name for p in directory.parent.glob("[!.]*/")]
+                if directory.parent.is_dir()
+                else []
             )
             hint = suggest(directory.name, sorted(near), what="Folders beside it") if near else ""
             raise ArtifactError(f"{directory}: there is no such folder.{hint}")
@@ -105,7 +109,7 @@ def read_manifest(directory: Path) -> Artifact:
         )
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise ArtifactError(
             f"{path}: not valid JSON ({e}). Train or copy the artifact again."
         ) from e
@@ -116,17 +120,81 @@ def read_manifest(directory: Path) -> Artifact:
             f"{path}: format {manifest.get('format')!r}, expected {FORMAT}. "
             "It was written by another version of tunelab; use that version or train again."
         )
-    for key, kind in (("kind", str), ("label_names", list), ("files", dict)):
-        if not isinstance(manifest.get(key), kind):
-            raise ArtifactError(
-                f"{path}: {key} is missing or not a {kind.__name__}. "
-                "Train or copy the artifact again."
-            )
+    _refuse_other_types(path, manifest)
     for name in manifest["files"]:
         # By name, not resolved: in the hub's cache, an artifact's files are links to elsewhere.
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ArtifactError(f"{path}: lists {name}, which lies outside of the artifact.")
     return Artifact(directory, cast("Manifest", manifest))  # the keys that all have were checked
+
+
+def _refuse_other_types(path: Path, manifest: Mapping[str, object]) -> None:
+    """Raise ArtifactError naming a key that is missing or is not what every version writes."""
+    for key, (fits, expected) in _KEYS.items():
+        if (key in manifest or key in _ALWAYS) and not fits(manifest.get(key)):
+            value = str(manifest[key])[:60] if key in manifest else "none"
+            raise ArtifactError(
+                f"{path}: {key}: expected {expected}, found {value!r}. "
+                "Train or copy the artifact again."
+            )
+
+
+def _is_text(value: object) -> bool:
+    """Whether a value is a text of whole characters: half of a surrogate pair cannot be written."""
+    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _is_base(value: object) -> bool:
+    match value:
+        case {"name": str(name), "sha256": str(), **more}:
+            code = more.pop("code_sha256", None)
+            return bool(name) and "\0" not in name and not more and isinstance(code, str | None)
+    return value is None
+
+
+# What a manifest's keys are, and in words.
+_KEYS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "kind": (_is_text, "a name"),
+    "label_names": (
+        lambda v: _are_texts(v) and isinstance(v, list) and len(set(v)) == len(v) >= 2,
+        "two or more names that differ",
+    ),
+    "files": (
+        lambda v: isinstance(v, dict) and all(_is_text(x) for pair in v.items() for x in pair),
+        "a SHA-256 for each file",
+    ),
+    "base": (_is_base, "the base's name and sha256"),
+    "max_length": (lambda v: type(v) is int and 0 < v < 1 << 31, "a number of tokens"),
+    "score_kind": (lambda v: v in ("probability", "logit", "margin"), "probability or logit"),
+    "pooling": (lambda v: v in ("cls", "mean"), "cls or mean"),
+    "precision": (lambda v: v in ("auto", "float32", "bfloat16"), "auto, float32 or bfloat16"),
+    "tokenizer": (lambda v: v in ("own", "base"), "own or base"),
+    "quantization": (lambda v: v is None or isinstance(v, dict), "how the base was loaded"),
+    "notes": (_are_texts, "texts"),
+    "merged_from": (lambda v: isinstance(v, dict), "what was merged"),
+    "combined_from": (lambda v: isinstance(v, dict), "what was combined"),
+}
+_ALWAYS = frozenset({"kind", "label_names", "files"})
+# What a kind cannot be loaded without.
+_OF_KIND = {
+    "adapter": ("base", "max_length"),
+    "model": ("base", "max_length"),
+    "svm": ("base", "max_length", "pooling"),
+}
+
+
+def refuse_lacking(opened: Artifact) -> None:
+    """Raise ArtifactError for a manifest without what its kind cannot be loaded without."""
+    for key in _OF_KIND.get(opened.manifest["kind"], ()):
+        if opened.manifest.get(key) is None:
+            raise ArtifactError(
+                f"{opened.directory / MANIFEST}: {key} is missing, which a classifier of the kind "
+                f"{opened.manifest['kind']} needs. Train or copy the artifact again."
+            )
 
 
 def altered(artifact: Artifact) -> list[str]:
@@ -139,7 +207,8 @@ def altered(artifact: Artifact) -> list[str]:
         elif sha256(file) != digest:
             out.append(
                 f"{file}: its content is not what was saved (SHA-256 differs from {MANIFEST}). "
-                "Copy the artifact again from where it was made."
+                "Copy the artifact again from where it was made; a study's trial is run again by "
+                "`tunelab compare` once its folder is removed."
             )
     return out
 

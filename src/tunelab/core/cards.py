@@ -50,7 +50,8 @@ class StudySettings(TypedDict):
     """A resolved study: the content of study.yaml, in its order.
 
     `methods`: entries with a name, a label, `tune` and the method's settings. `trials`, `curve`:
-    ids of its trials, and of those on fewer rows. `sources`: where each value came from.
+    ids of its trials, and of those on fewer rows; `labels`: of those that ran under another one, by
+    id. `sources`: where each value came from.
     """
 
     tunelab: str
@@ -77,6 +78,7 @@ class StudySettings(TypedDict):
     sources: Mapping[str, str]
     trials: list[str]
     curve: list[str]
+    labels: NotRequired[Mapping[str, str]]
 
 
 # --- data.json ------------------------------------------------------------------------------

@@ -245,6 +245,10 @@ def _scoring(value: Mapping[str, Any]) -> Scoring:
 # --- where it comes from --------------------------------------------------------------------
 
 
+# The bundled base under the name that it has on the hub.
+_HUB_NAMES = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
+
+
 @dataclass(frozen=True, slots=True)
 class BaseRef:
     """A pretrained base model: its name as the user gave it and the SHA-256 of its weights.
@@ -255,6 +259,16 @@ class BaseRef:
     name: str
     sha256: str
     code_sha256: str | None = None
+
+    @property
+    def elsewhere(self) -> tuple[str, str | None]:
+        """The name and revision by which other tools, on other machines too, find these weights.
+
+        Of a local folder, that folder: nobody knows another name of it.
+        """
+        name = _HUB_NAMES.get(self.name, self.name)
+        repo, at, revision = name.partition("@")
+        return (repo, revision) if at and not name.startswith(("/", "~", ".")) else (name, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +302,8 @@ class Provenance(ReadByKey):
 
     `jobs`: so many ran at a time; `measured_alone` where that is one. `stack`: trained in one pass
     with so many, so that times are a share and peak memory is of all. `dataset`: fingerprint of its
-    content. `started`: an ISO time; `seconds` from then to its end.
+    content. `started`: an ISO time; `seconds` from then to its end. `same_run_as`: the id of the
+    trial that it is a copy of, where nothing depends on the seed.
     """
 
     tunelab: str | None = None
@@ -304,6 +319,7 @@ class Provenance(ReadByKey):
     seeds: Seeds | None = None
     started: str | None = None
     seconds: float | None = None
+    same_run_as: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """As it lies on disk; what can be missing by its nature stands there as null."""

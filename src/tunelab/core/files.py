@@ -1,13 +1,19 @@
-"""Every file and folder that appears whole: made beside its place, then renamed; and a lock."""
+"""Every file and folder that appears whole: made beside its place, then renamed; and a lock.
+
+What has its name is on the disk (`sync`): a power cut a moment later finds it there, whole.
+"""
 
 from __future__ import annotations
 
+import errno
+import glob
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +23,14 @@ __all__ = [
     "SET_ASIDE",
     "Draft",
     "folder_bytes",
+    "json_bytes",
     "locked",
+    "make_folder",
     "replacing",
     "replacing_folder",
     "put_in_place",
+    "scratch_folder",
+    "sync",
     "write_bytes",
     "write_json",
     "write_text",
@@ -29,6 +39,49 @@ __all__ = [
 
 # Behind the name of a folder whose place another takes, with a dot before it.
 SET_ASIDE = ".before"
+
+
+# --- on the disk ----------------------------------------------------------------------------
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, on the disk before going on.
+
+    Without it the system writes within half a minute, names before content: after a power cut,
+    files that had been finished were there, and empty.
+    """
+    if path.is_dir() and os.name == "nt":
+        return  # a folder cannot be opened there
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as e:
+        if e.errno not in _CANNOT_SYNC:
+            raise
+    finally:
+        os.close(handle)
+
+
+# What some file systems (of a network, of a virtual machine) answer, which have no such thing.
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EROFS)
+
+
+def _sync_below(folder: Path) -> None:
+    """Have all of a folder on the disk: its files, then the folders from the innermost on."""
+    for where, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            file = Path(where) / name
+            if not file.is_symlink():
+                sync(file)
+        sync(Path(where))
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it that are not there, each named on the disk."""
+    missing = [p for p in (path, *path.parents) if not p.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        sync(made.parent)
 
 
 # --- atomic writing -------------------------------------------------------------------------
@@ -41,7 +94,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, as `write_text` does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with replacing(path) as beside:
         beside.write_bytes(content)
 
@@ -50,7 +103,7 @@ class Draft:
     """A new file beside `path`, to write into: it takes that place whole, or is given up.
 
     Until then what was there stays; several processes may do so at once. Its name begins with a
-    dot. `private`: readable by its owner alone.
+    dot. `private`: readable by its owner alone, and not worth waiting for the disk: of a cache.
     """
 
     def __init__(self, path: Path, *, private: bool = False) -> None:
@@ -66,7 +119,10 @@ class Draft:
             umask = os.umask(0)
             os.umask(umask)
             self.file.chmod(0o666 & ~umask)
+            sync(self.file)
         self.file.replace(self._path)
+        if not self._private:
+            sync(self._path.parent)
 
     def give_up(self) -> None:
         """Remove the file."""
@@ -100,7 +156,7 @@ def replacing_folder(place: Path, near: Path | None = None) -> Iterator[Path]:
     try:
         draft.chmod(0o755)
         yield draft
-        place.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(place.parent)
         put_in_place(draft, place)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
@@ -115,6 +171,7 @@ def put_in_place(folder: Path, place: Path) -> None:
     """
     place = place.absolute()
     aside = place.with_name(f".{place.name}{SET_ASIDE}")
+    _sync_below(folder)
     if place.exists():
         _remove(aside)
         place.replace(aside)
@@ -124,12 +181,13 @@ def put_in_place(folder: Path, place: Path) -> None:
         if aside.exists() and not place.exists():
             aside.replace(place)
         raise
+    sync(place.parent)
     _remove(aside)
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder; of a link to one, the link."""
-    if folder.is_symlink():
+    """Remove a folder; of a link to one, the link; or a file that has its name."""
+    if folder.is_symlink() or folder.is_file():
         folder.unlink()
     else:
         shutil.rmtree(folder, ignore_errors=True)
@@ -137,12 +195,20 @@ def _remove(folder: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON that any reader takes: no NaN, keys in the order given, a final newline."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """What `write_json` writes."""
+    return f"{json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()
 
 
 def folder_bytes(directory: Path) -> int:
     """Total size in bytes of the files below a folder."""
     return sum(p.stat().st_size for p in directory.rglob("*") if p.is_file())
+
+
+# --- locks ----------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -152,21 +218,65 @@ def locked(study: Path) -> Iterator[None]:
     The lock is the system's, on the folder itself: it ends with the process, however that ends.
     Raises ConfigError where another process has it.
     """
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system
-        yield
-        return
-    study.mkdir(parents=True, exist_ok=True)
-    handle = os.open(study, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    make_folder(study)
+    with ExitStack() as inside:
+        if not _lock(study, inside):
             raise ConfigError(
                 f"{study}: another tunelab is running trials in this folder. Wait until it ends, "
                 "or choose another with --output-dir."
-            ) from None
+            )
         yield
-    finally:
-        os.close(handle)
+
+
+@contextmanager
+def scratch_folder(prefix: str, near: Path | None = None) -> Iterator[Path]:
+    """Give a folder of this process alone, whose name begins so; it is removed in the end.
+
+    Near what it is for, or among the system's temporary folders. Those of this user that a killed
+    process left there go first: nobody holds their lock.
+    """
+    where = near or Path(tempfile.gettempdir())
+    for left in where.glob(f"{glob.escape(prefix)}*"):
+        with ExitStack() as inside, suppress(OSError):
+            about = left.lstat()
+            if not stat.S_ISDIR(about.st_mode) or (_USER and about.st_uid != _USER()):
+                continue
+            if _lock(left, inside):
+                shutil.rmtree(left, ignore_errors=True)
+    # It has its name once it is locked: until then no other process sees that nobody holds it.
+    made = Path(tempfile.mkdtemp(prefix=f".new{prefix}", dir=where))
+    with ExitStack() as inside:
+        folder = made
+        try:
+            _lock(made, inside)
+            folder = made.rename(made.with_name(made.name.removeprefix(".new")))
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+_USER = getattr(os, "geteuid", None)
+
+
+def _lock(folder: Path, inside: ExitStack) -> bool:
+    """Lock a folder as long as the stack is open; whether no other process has it locked.
+
+    True also where the system, or this file system, has no such locks.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    handle = os.open(folder, os.O_RDONLY)
+    inside.callback(os.close, handle)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as e:
+        if e.errno not in _CANNOT_LOCK:
+            raise
+    return True
+
+
+_CANNOT_LOCK = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)

@@ -12,28 +12,28 @@ A study folder (a contract that others read):
     race.json           rounds of a race: who was dropped, when and why, what was saved
     curves.json         scores by number of training rows; final.json: trainings on all rows
     report.html
-    trials/<id>/        spec.json result.json history.jsonl predictions.parquet artifact/
+    trials/<id>/        spec.json result.json history.jsonl predictions.parquet digests.json
+                        artifact/ (`trial_files`)
 
 A trial folder appears whole or not at all: it is written beside its place and renamed.
 """
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.core.cards import DataCard, StudySettings
-from tunelab.core.errors import ArtifactError, InputError
+from tunelab.core.errors import ArtifactError
 from tunelab.core.files import (
     SET_ASIDE,
     replacing_folder,
@@ -41,19 +41,22 @@ from tunelab.core.files import (
     write_json,
     write_text,
 )
-from tunelab.core.values import (
-    BaseRef,
-    Cost,
-    Dataset,
-    DataSpec,
-    Details,
-    Fold,
-    MethodSpec,
-    Predictions,
-    Provenance,
-    TrialResult,
-    TrialSpec,
+from tunelab.core.shapes import fault, fault_within
+from tunelab.core.trial_files import (
+    TRIAL_FILES,
+    TRIAL_FORMAT,
+    UNREADABLE,
+    damage,
+    read_history,
+    read_predictions,
+    read_result,
+    read_table,
+    spec_from_json,
+    spec_of,
+    trial_dir,
+    write_trial,
 )
+from tunelab.core.values import Dataset, Predictions, TrialResult
 
 __all__ = [
     "EXTRAS",
@@ -62,9 +65,13 @@ __all__ = [
     "StudyRows",
     "StudyRecord",
     "artifact_dir",
+    "damaged_trials",
     "find_studies",
     "is_study",
+    "may_hold_study",
+    "known_extra",
     "new_trial",
+    "parse_extra",
     "read_extra",
     "read_history",
     "read_predictions",
@@ -72,34 +79,22 @@ __all__ = [
     "read_rows",
     "read_study",
     "remove_extra",
-    "results_rows",
     "spec_from_json",
     "spec_of",
     "sweep",
     "trial_dir",
     "update_study",
     "write_extra",
-    "write_results_csv",
     "write_rows",
     "write_trial",
 ]
 
 
-TRIAL_FORMAT = 1
+T = TypeVar("T")
 TEST_ON = "test_on:"  # before the name of other data, in a trial's predictions
-TRIAL_FILES = ("spec.json", "result.json", "history.jsonl", "predictions.parquet")
-
-
-def _read_json_file(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 # --- trials ---------------------------------------------------------------------------------
-
-
-def trial_dir(study: Path, trial_id: str) -> Path:
-    """Where a finished trial lies."""
-    return study / "trials" / trial_id
 
 
 def artifact_dir(study: Path, trial_id: str) -> Path:
@@ -121,10 +116,14 @@ def new_trial(study: Path, trial_id: str) -> Iterator[Path]:
 
 
 def sweep(study: Path, trial_id: str | None = None) -> None:
-    """Remove what a killed trial left half-written; of all trials, only while none runs.
+    """Remove what a killed run left half-written; of all trials, only while none runs.
 
-    One that was put aside, and whose place was not taken any more, gets it back.
+    A trial that was put aside, and whose place was not taken any more, gets it back.
     """
+    if trial_id is None:
+        for draft in study.glob(".*"):
+            if draft.name[1:].rpartition(".")[0] in _WRITTEN and draft.is_file():
+                draft.unlink()
     for leftover in (study / "trials").glob(f".{trial_id}.*" if trial_id else ".*"):
         if not leftover.is_dir():
             continue
@@ -133,133 +132,6 @@ def sweep(study: Path, trial_id: str | None = None) -> None:
             leftover.replace(place)
         else:
             shutil.rmtree(leftover, ignore_errors=True)
-
-
-def spec_from_json(value: Mapping[str, Any]) -> TrialSpec:
-    """Read a TrialSpec back from what `dataclasses.asdict` made of it."""
-    return TrialSpec(
-        data=DataSpec(**value["data"]),
-        fingerprint=value["fingerprint"],
-        base=BaseRef(**value["base"]) if value["base"] else None,
-        method=MethodSpec(**value["method"]),
-        seed=value["seed"],
-        trial_id=value["trial_id"],
-        purpose=value["purpose"],
-        train_rows=value["train_rows"],
-        vary_split=value["vary_split"],
-        test_on=tuple(DataSpec(**d) for d in value["test_on"]),
-        stop_below=value["stop_below"],
-        fold=Fold(**value["fold"]) if value.get("fold") else None,
-    )
-
-
-def spec_of(artifact: Path) -> TrialSpec | None:
-    """The spec of the trial that made a classifier's folder; None where it does not say."""
-    for path in (artifact / "trial" / "spec.json", artifact.parent / "spec.json"):
-        if path.is_file():
-            return spec_from_json(_read_json_file(path))
-    return None
-
-
-def write_trial(
-    directory: Path,
-    result: TrialResult,
-    history: Sequence[Mapping[str, float]],
-    predictions: Mapping[str, Predictions],
-) -> None:
-    """Fill a folder from `new_trial`. `predictions` by split name; `history` a row a log step."""
-    spec = {k: v for k, v in asdict(result.spec).items() if k != "fold" or v is not None}
-    write_json(directory / "spec.json", spec)
-    body = {f.name: getattr(result, f.name) for f in fields(result) if f.name != "spec"}
-    body |= {"cost": asdict(result.cost), "details": result.details.to_json()}
-    body["provenance"] = result.provenance.to_json()
-    write_json(directory / "result.json", {"format": TRIAL_FORMAT, **body})
-    lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in history)
-    write_text(directory / "history.jsonl", lines)
-    _write_predictions(directory / "predictions.parquet", predictions)
-
-
-def read_result(study: Path, trial_id: str) -> TrialResult | None:
-    """Read a trial's result, or None where that trial has not been run."""
-    directory = trial_dir(study, trial_id)
-    if not (directory / "result.json").exists():
-        return None
-    body = _read_json_file(directory / "result.json")
-    other = "Use a new output directory."
-    if body.pop("format") != TRIAL_FORMAT:
-        raise InputError(
-            f"{directory}: written in another result format than this tunelab reads "
-            f"({TRIAL_FORMAT}). {other}"
-        )
-    try:
-        body["cost"] = Cost(**body["cost"])
-        body["details"] = Details.from_json(body["details"])
-        body["provenance"] = Provenance.from_json(body["provenance"])
-        return TrialResult(spec=spec_from_json(_read_json_file(directory / "spec.json")), **body)
-    except (KeyError, TypeError) as e:
-        raise InputError(f"{directory}: not a trial as tunelab writes it ({e}). {other}") from e
-
-
-def read_history(study: Path, trial_id: str) -> list[dict[str, float]]:
-    """Read the loss, learning-rate and evaluation history of a trial, in order."""
-    text = (trial_dir(study, trial_id) / "history.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def _write_predictions(path: Path, predictions: Mapping[str, Predictions]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    tables = []
-    about = {}
-    for split, p in predictions.items():
-        columns: dict[str, object] = {
-            "split": [split] * len(p.ids),
-            "id": list(p.ids),
-            "label": p.labels,
-            "predicted": p.predicted,
-        }
-        for k in range(p.scores.shape[1]):
-            columns[f"score_{k}"] = p.scores[:, k]
-        tables.append(pa.table(columns))
-        about[split] = {"score_kind": p.score_kind, "seconds": p.seconds}
-    empty = {"split": pa.string(), "id": pa.string(), "label": pa.int64(), "predicted": pa.int64()}
-    table = pa.concat_tables(tables) if tables else pa.schema(empty).empty_table()
-    pq.write_table(table.replace_schema_metadata({"tunelab": json.dumps(about)}), path)
-
-
-def _read_table(path: Path) -> Any:
-    """A Parquet file as pyarrow's table.
-
-    From its bytes, because a path opened by pyarrow would stay mapped while the study is rewritten;
-    and in this thread, because one of pyarrow's that still holds a Python object when Python ends
-    takes the process down with it (apache/arrow issue 34314).
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(pa.BufferReader(path.read_bytes()), pre_buffer=False) as file:
-        return file.read(use_threads=False)
-
-
-def read_predictions(study: Path, trial_id: str) -> dict[str, Predictions]:
-    """Read a trial's predictions by split name (a failed trial has none)."""
-    table = _read_table(trial_dir(study, trial_id) / "predictions.parquet")
-    about = json.loads((table.schema.metadata or {}).get(b"tunelab", b"{}"))
-    names = [n for n in table.column_names if n.startswith("score_")]
-    split = np.asarray(table["split"].to_pylist(), dtype=object)
-    out = {}
-    for name, facts in about.items():
-        rows = np.flatnonzero(split == name)
-        part = table.take(rows)
-        out[name] = Predictions(
-            ids=tuple(part["id"].to_pylist()),
-            labels=part["label"].to_numpy().astype(np.int64),
-            scores=np.column_stack([part[n].to_numpy() for n in names]).astype(np.float64),
-            score_kind=facts["score_kind"],
-            seconds=facts["seconds"],
-        )
-    return out
 
 
 # --- the data of a study --------------------------------------------------------------------
@@ -291,7 +163,7 @@ def write_rows(study: Path, dataset: Dataset) -> None:
         values = [v for s in splits for v in s.columns.get(name, (None,) * len(s))]
         columns[f"column:{name}"] = _one_type(values)
     out = io.BytesIO()
-    pq.write_table(pa.table(columns), out)
+    pq.write_table(pa.table(columns), out, write_page_checksum=True)
     write_bytes(study / "rows.parquet", out.getvalue())
 
 
@@ -308,11 +180,21 @@ def _one_type(values: Sequence[Any]) -> list[Any]:
 
 
 def read_rows(study: Path, part: str = "test") -> StudyRows | None:
-    """Read the rows of "validation" or "test"; None where the study was written without them."""
+    """Read the rows of "validation" or "test"; None where the study was written without them.
+
+    Raises ArtifactError where the file is not what was written.
+    """
     path = study / "rows.parquet"
     if not path.is_file():
         return None
-    table = _read_table(path)
+    try:
+        return _rows_in(read_table(path.read_bytes()), part)
+    except (*UNREADABLE, OSError) as e:
+        said = " ".join(str(e).split())[:120]
+        raise ArtifactError(f"{path}: cannot be read ({said}). {_ANEW}") from None
+
+
+def _rows_in(table: Any, part: str) -> StudyRows:
     table = table.take(np.flatnonzero(table["part"].to_numpy() == part))
     return StudyRows(
         ids=tuple(table["id"].to_pylist()),
@@ -334,7 +216,8 @@ class StudyRecord:
     """A study as it lies on disk. `results` in the order of the study's trials, those that exist.
 
     `settings` is study.yaml as a plain dict; `data` the data card; `missing` the ids of trials
-    that have not been run. `results` are what the table compares: trials on all training rows.
+    that have not been run, or are not whole any more: of these, `damaged` says what is wrong, a
+    line each. `results` are what the table compares: trials on all training rows.
     `curve` holds those on fewer (`spec.train_rows`). Tries of settings are in neither; `tuning`,
     `race` and the others below are tuning.json, race.json, .., None where the study has none.
     """
@@ -353,6 +236,7 @@ class StudyRecord:
     behaviour: Mapping[str, object] | None = None
     looks: Mapping[str, object] | None = None
     final: Mapping[str, object] | None = None
+    damaged: tuple[str, ...] = ()
 
     @property
     def done(self) -> tuple[TrialResult, ...]:
@@ -369,6 +253,14 @@ class StudyRecord:
         """Labels of the methods, in the study's order."""
         return tuple(dict.fromkeys(r.spec.method.label for r in self.results))
 
+    def parsed(self, name: str, read: Callable[[Any], T]) -> T | None:
+        """What tuning.json, race.json, .. holds, as `read` reads it; None where there is none.
+
+        Raises ArtifactError naming the file where it cannot be read so.
+        """
+        stored: Mapping[str, object] | None = getattr(self, name)
+        return None if stored is None else parse_extra(self.directory, name, stored, read)
+
     def history(self, trial_id: str) -> list[dict[str, float]]:
         """Loss, learning-rate and evaluation history of a trial."""
         return read_history(self.directory, trial_id)
@@ -383,6 +275,17 @@ def is_study(directory: Path) -> bool:
     return (directory / "study.yaml").is_file() and (directory / "trials").is_dir()
 
 
+def may_hold_study(directory: Path) -> bool:
+    """Whether a study may be written into a folder: nothing is in it but what a study has.
+
+    So also where the first write of a study failed, or where one lost its study.yaml.
+    """
+    return all(
+        path.name in _WRITTEN or path.name[1:].rpartition(".")[0] in _WRITTEN
+        for path in directory.iterdir()
+    )
+
+
 def find_studies(root: Path) -> list[Path]:
     """Study folders below `root`, two levels down at most, by name."""
     files = (p for pattern in ("*/study.yaml", "*/*/study.yaml") for p in root.glob(pattern))
@@ -391,45 +294,81 @@ def find_studies(root: Path) -> list[Path]:
 
 def read_study(directory: Path) -> StudyRecord:
     """Read a study folder. Raises ArtifactError where it is not one."""
-    import yaml
-
     if not is_study(directory):
         there = "there is no such folder" if not directory.exists() else "it has no study.yaml"
         raise ArtifactError(
             f"{directory} is not a study: {there}. Expected a folder written by `tunelab compare`; "
             "`tunelab runs list` shows those that exist."
         )
-    settings: StudySettings = yaml.safe_load((directory / "study.yaml").read_text(encoding="utf-8"))
-    data: DataCard = _read_json_file(directory / "data.json")
-    _check_keys(directory / "study.yaml", settings, StudySettings)
-    _check_keys(directory / "data.json", data, DataCard)
-    trials = [read_result(directory, i) for i in settings["trials"]]
-    curve = [read_result(directory, i) for i in settings["curve"]]
+    settings: StudySettings = _read_required(directory / "study.yaml", _parse_yaml, StudySettings)
+    data: DataCard = _read_required(directory / "data.json", json.loads, DataCard)
     ids = (*settings["trials"], *settings["curve"])
+    for i in ids:
+        if Path(i).name != i or i.startswith("."):
+            raise ArtifactError(f"{directory / 'study.yaml'}: {i!r} is no trial's id. {_ANEW}")
+    labels = settings.get("labels", {})
+    trials = [_result_as(directory, i, labels.get(i)) for i in settings["trials"]]
+    curve = [_result_as(directory, i, labels.get(i)) for i in settings["curve"]]
+    missing = tuple(i for i, r in zip(ids, (*trials, *curve), strict=True) if r is None)
     return StudyRecord(
         directory=directory,
         settings=settings,
         data=data,
         results=tuple(r for r in trials if r is not None),
-        missing=tuple(i for i, r in zip(ids, (*trials, *curve), strict=True) if r is None),
+        missing=missing,
+        damaged=damaged_trials(directory, missing),
         curve=tuple(r for r in curve if r is not None),
         **{name: read_extra(directory, name) for name in EXTRAS},
     )
 
 
-def _check_keys(path: Path, content: object, kind: type[StudySettings | DataCard]) -> None:
-    """Raise ArtifactError where a study's file is not whole; what came later may be missing."""
-    there = content if isinstance(content, dict) else {}
-    lacks = [key for key in kind.__annotations__ if key not in (*there, "folds", "id_column")]
-    if lacks:
-        raise ArtifactError(
-            f"{path}: expected all that a study is written with, found none of {', '.join(lacks)}. "
-            "Write it anew: run `tunelab compare` with the same settings into this folder."
-        )
+def _result_as(directory: Path, trial_id: str, label: str | None) -> TrialResult | None:
+    result = read_result(directory, trial_id)
+    return result if result is None or label is None else result.called(label)
+
+
+def damaged_trials(directory: Path, missing: Iterable[str]) -> tuple[str, ...]:
+    """What is wrong with those of a study's trials that are there and not whole, a line each."""
+    said = (damage(directory, i) for i in missing)
+    return tuple(line for line in said if line is not None)
+
+
+_ANEW = "Write it anew: run `tunelab compare` with the same settings into this folder."
+
+
+def _read_required(path: Path, parse: Callable[[str], Any], kind: Any) -> Any:
+    """A file that every study has. Raises ArtifactError where it is not as it was written."""
+    value = _read_as(path, parse, _ANEW)
+    if wrong := fault(value, kind):
+        raise ArtifactError(f"{path}: {wrong}. {_ANEW}")
+    return value
+
+
+def _read_as(path: Path, parse: Callable[[str], Any], what_to_do: str) -> Any:
+    import yaml
+
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: there is no such file. {what_to_do}") from None
+    except (*UNREADABLE, yaml.YAMLError) as e:
+        said = " ".join(str(e).split())[:120] or type(e).__name__
+        raise ArtifactError(f"{path}: cannot be read ({said}). {what_to_do}") from None
+
+
+def _parse_yaml(text: str) -> Any:
+    import yaml
+
+    return yaml.safe_load(text)
 
 
 # What a study may hold beside its trials, each a JSON file of that name.
 EXTRAS = ("tuning", "race", "curves", "gate", "lengths", "behaviour", "looks", "final")
+_WRITTEN = frozenset(
+    {"study.yaml", "data.json", "rows.parquet", "results.csv", "comparison.json", "report.html"}
+    | {"trials", "tracking"}
+    | {f"{name}.json" for name in EXTRAS}
+)
 
 
 def write_extra(directory: Path, name: str, value: Mapping[str, object]) -> None:
@@ -443,9 +382,53 @@ def remove_extra(directory: Path, name: str) -> None:
 
 
 def read_extra(directory: Path, name: str) -> dict[str, object] | None:
-    """Read tuning.json, race.json, curves.json, ...; None where there is none."""
+    """Read tuning.json, race.json, curves.json, ...; None where there is none.
+
+    Raises ArtifactError where it is not what `write_extra` wrote.
+    """
     path = directory / f"{name}.json"
-    return dict(_read_json_file(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    value = _read_as(path, json.loads, _if_damaged(name))
+    if wrong := fault(value, dict[str, object]):
+        raise ArtifactError(f"{path}: {wrong}. {_if_damaged(name)}")
+    return dict(value)
+
+
+def _if_damaged(name: str) -> str:
+    if name == "looks":  # nothing but this file knows how often
+        return (
+            "It says how often the study was looked at: restore it. Without it (removed), levels "
+            "are those of a first look."
+        )
+    return "`tunelab compare` with this study's study.yaml makes it anew."
+
+
+def parse_extra(
+    directory: Path, name: str, stored: Mapping[str, object], read: Callable[[Any], T]
+) -> T:
+    """What `read` makes of such a file's content.
+
+    Raises ArtifactError naming the file where it lacks something, or holds something else.
+    """
+    try:
+        value = read(stored)
+        wrong = fault_within(value)
+    except UNREADABLE as e:
+        wrong = f"{type(e).__name__}: {' '.join(str(e).split())[:120]}"
+    if wrong is not None:
+        path = directory / f"{name}.json"
+        raise ArtifactError(f"{path}: is not whole ({wrong}). {_if_damaged(name)}") from None
+    return value
+
+
+def known_extra(directory: Path, name: str, read: Callable[[Any], T]) -> T | None:
+    """The same of what a run makes anew: None where there is none, or it is damaged."""
+    try:
+        stored = read_extra(directory, name)
+        return None if stored is None else parse_extra(directory, name, stored, read)
+    except ArtifactError:
+        return None
 
 
 def update_study(directory: Path, **values: object) -> None:
@@ -458,42 +441,3 @@ def update_study(directory: Path, **values: object) -> None:
     content = {**yaml.safe_load(text), **values}
     body = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
     write_text(path, head + body)
-
-
-def results_rows(results: Sequence[TrialResult]) -> list[dict[str, object]]:
-    """One flat row a trial, every row with the same keys, as in results.csv."""
-    setting_names = list(dict.fromkeys(k for r in results for k in r.spec.method.settings))
-    score_names = sorted({k for r in results for k in r.scores})
-    rows = []
-    for r in results:
-        settings = r.spec.method.settings
-        row: dict[str, object] = {
-            "trial_id": r.spec.trial_id,
-            "method": r.spec.method.name,
-            "label": r.spec.method.label,
-            "base": r.spec.base.name if r.spec.base else None,
-            **{k: _csv_cell(settings.get(k)) for k in setting_names},
-            "seed": r.spec.seed,
-            **({f"fold_{k}": v for k, v in asdict(r.spec.fold).items()} if r.spec.fold else {}),
-            "train_rows": r.spec.train_rows,
-            "status": r.status,
-            **{k: r.scores.get(k) for k in score_names},
-            **{f.name: getattr(r.cost, f.name) for f in fields(Cost)},
-            "error": r.error,
-        }
-        rows.append(row)
-    return rows
-
-
-def _csv_cell(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, list | dict | tuple) else value
-
-
-def write_results_csv(path: Path, results: Sequence[TrialResult]) -> None:
-    """Write results.csv: a header and one row a trial. Missing values are empty cells."""
-    rows = results_rows(results)
-    out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else ["trial_id"])
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, out.getvalue())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
@@ -267,6 +267,13 @@ class TrialResult:
     reasons: Mapping[str, str] = field(default_factory=dict)
     provenance: Provenance = field(default_factory=Provenance)
     error: str | None = None
+
+    def called(self, label: str) -> TrialResult:
+        """The same of a method that is called so: names are no part of a trial's identity."""
+        if self.spec.method.label == label:
+            return self
+        method = replace(self.spec.method, label=label)
+        return replace(self, spec=replace(self.spec, method=method))
 
 
 class BaseKeys(TypedDict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Container, Sequence
 from decimal import Decimal
 from typing import Any
@@ -10,7 +11,10 @@ from typing import Any
 from tunelab.core.errors import DataError
 
 __all__ = [
+    "agreeing",
+    "as_one",
     "check_unicode",
+    "comma_names",
     "counted",
     "free_name",
     "is_nan",
@@ -18,6 +22,7 @@ __all__ = [
     "listed",
     "rows_word",
     "short",
+    "signed",
 ]
 
 
@@ -51,9 +56,39 @@ def listed(names: Sequence[str], limit: int = 12) -> str:
     return shown + (f" and {len(names) - limit:,} more" if len(names) > limit else "")
 
 
+def comma_names(names: str | Sequence[str]) -> list[str]:
+    """Several names, given each for itself or as one text with commas: `svm, lora[r=4,bias=all]`.
+
+    A comma within brackets belongs to its name.
+    """
+    several = re.split(r",(?![^\[]*\])", names) if isinstance(names, str) else names
+    return [n.strip() for n in several if n.strip()]
+
+
 def counted(n: int, noun: str) -> str:
-    """A number of things: "1 seed", "1,200 seeds"."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+    """A number of things: "1 seed", "1,200 seeds", "2 classes", "3 tries"."""
+    many = re.sub("([^aeiou])y$", r"\1ie", noun) + ("es" if re.search("(s|x|ch)$", noun) else "s")
+    return f"{n:,} {noun if n == 1 else many}"
+
+
+def as_one(name: str) -> str:
+    """A name within a list: in quotes where a comma of its own would make two of it."""
+    return f'"{name}"' if "," in name else name
+
+
+_OF_ONE = {"have": "has", "are": "is", "were": "was", "carry": "carries"}
+
+
+def agreeing(n: int, words: str) -> str:
+    """Words that begin with a verb, as a number of things asks for: 1 "has a link", 2 "have"."""
+    verb, space, rest = words.partition(" ")
+    return f"{_OF_ONE.get(verb, f'{verb}s')}{space}{rest}" if n == 1 else words
+
+
+def signed(value: float, digits: int) -> str:
+    """A number with its sign, but for what is written as nothing: "+0.8", "0.0", never "-0.0"."""
+    text = f"{value:+,.{digits}f}"
+    return text if float(text.replace(",", "")) else text[1:]
 
 
 def rows_word(n: int) -> str:

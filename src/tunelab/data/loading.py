@@ -9,7 +9,7 @@ import numpy as np
 
 from tunelab.core.errors import DataError
 from tunelab.core.values import Dataset, DataSpec, Split
-from tunelab.core.words import listed
+from tunelab.core.words import listed, rows_word
 from tunelab.data import duplicates
 from tunelab.data.card import count_duplicates, fingerprint_of
 from tunelab.data.columns import choose_columns, choose_id_column
@@ -119,7 +119,7 @@ def load_other(spec: DataSpec, label_names: Sequence[str], train: Split | None =
     else:
         raise DataError(f"{source.name}: no labelled rows to score on.")
     notes.append(
-        f"scored on {'all' if part == 'all' else f'the {part} part'}: {len(rows.ids):,} rows"
+        f"scored on {'all' if part == 'all' else f'the {part} part'}: {rows_word(len(rows.ids))}"
     )
     split = _labelled_split(f"--test-on {source.name}", rows, label_names, "the training data's")
     domains = None

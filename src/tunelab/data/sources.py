@@ -11,7 +11,7 @@ from typing import Any
 
 from tunelab.core.errors import DataError, suggest
 from tunelab.core.values import DataSpec
-from tunelab.core.words import listed, short
+from tunelab.core.words import listed, rows_word, short
 from tunelab.data.formats import FORMATS, look_alike, path_is, read_file
 from tunelab.data.table import ReadOptions, Table, format_of, stem_of, table_of_columns
 
@@ -152,7 +152,7 @@ def _read_demo(spec: DataSpec) -> Source:
         )
     about = "the bundled reviews: a demo and a test bed, not a benchmark"
     if two:
-        about += f"; stars 1-2 negative, 4-5 positive, {left_out:,} rows with 3 stars left out"
+        about += f"; stars 1-2 negative, 4-5 positive, {rows_word(left_out)} with 3 stars left out"
     return Source(spec.source, None, {"all": tables}, (about,))
 
 
@@ -278,7 +278,7 @@ def _read_hub(spec: DataSpec) -> Source:
     for split, rows in loaded.items():
         part = PART_NAMES.get(str(split)) or ("all" if len(loaded) == 1 else None)
         if part is None or part in parts:
-            notes.append(f"split {split!r} ({len(rows):,} rows) is not used")
+            notes.append(f"split {split!r} ({rows_word(len(rows))}) is not used")
         else:
             parts[part] = [_hub_table(name, str(split), rows)]
     if "train" not in parts and "all" not in parts:

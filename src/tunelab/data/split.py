@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tunelab.core.errors import DataError
 from tunelab.core.values import Dataset, DataSpec, Fold, Split
-from tunelab.core.words import rows_word
+from tunelab.core.words import counted, rows_word
 from tunelab.data import duplicates
 from tunelab.data.card import count_duplicates
 
@@ -60,7 +60,7 @@ def three_parts(
         out[part] = _take_rows(whole, order[:n])
         rows = np.sort(order[n:])
         notes.append(
-            f"no {part} part: {n:,} of {len(whole):,} rows split off for it "
+            f"no {part} part: {n:,} of {rows_word(len(whole))} split off for it "
             f"({n / len(whole):.0%}, stratified, split seed {seed})"
         )
     out["train"] = _take_rows(whole, rows)
@@ -76,7 +76,7 @@ def _enough_rows(
     if few:
         why = f"to split off {' and '.join(missing)}" if missing else "in train"
         shown = f"{', '.join(few[:5])}{f' and {len(few) - 5:,} more' if len(few) > 5 else ''}"
-        classes = "a class has" if len(few) == 1 else f"{len(few):,} classes have"
+        classes = "a class has" if len(few) == 1 else f"{counted(len(few), 'class')} have"
         raise DataError(
             f"{name}: {classes} too few rows: {shown}; expected at least {need} of each {why}. "
             "Add rows, or leave the class out."
@@ -156,8 +156,8 @@ def train_without_leaks(
     counts = np.bincount(kept.labels, minlength=classes)
     if counts.min() < 2:
         raise DataError(
-            f"{name}: {what}; without them a class has {counts.min()} rows in train, expected at "
-            "least 2. Add rows, or go on with --on-leak warn."
+            f"{name}: {what}; without them a class has {rows_word(int(counts.min()))} in train, "
+            "expected at least 2. Add rows, or go on with --on-leak warn."
         )
     notes.append(f"{what}: dropped from train (on_leak: drop)")
     return kept
@@ -182,7 +182,7 @@ def subset_of_train(
             f"--subset {n}: expected at least {len(label_names)}, one row for each class."
         )
     if n >= len(train):
-        notes.append(f"subset {n:,}: the train part has {len(train):,} rows, all are used")
+        notes.append(f"subset {n:,}: the train part has {rows_word(len(train))}, all are used")
         return train
     notes.append(
         f"subset: {n:,} of {len(train):,} train rows (stratified, split seed {spec.split_seed})"

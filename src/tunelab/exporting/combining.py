@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tunelab.core.artifact import open_artifact, seal_again
 from tunelab.core.errors import ArtifactError, suggest
 from tunelab.core.values import Artifact, BaseRef
+from tunelab.core.words import listed
 from tunelab.exporting.listing import AdapterConfig, adapter_config
 from tunelab.exporting.merging import (
     Made,
@@ -51,25 +53,28 @@ def combine(
     density: float | None = None,
     *,
     trust_remote_code: bool = False,
+    model: str | None = None,
 ) -> Made:
     """Write one LoRA adapter from several, weighted, as peft's add_weighted_adapter makes it.
 
-    All need the same base and the same label names. Their heads, which peft does not combine, are
-    averaged: sum(w_i head_i) / sum(w_i). `density` in (0, 1] is the share of entries that ties
-    (Yadav et al. 2023) and dare_ties (Yu et al. 2024) keep; dare_ties drops at random, seed 0.
+    All need the same base (at `model`, where it moved) and the same label names. Their heads,
+    which peft does not combine, are averaged: sum(w_i head_i) / sum(w_i). `density` in (0, 1] is
+    the share of entries that ties (Yadav et al. 2023) and dare_ties (Yu et al. 2024) keep;
+    dare_ties drops at random, seed 0.
     The change reported is that of the written adapter against the one in memory.
     """
     _check_asked(parts, combination_type, density)
-    adapters = [open_adapter(folder, "combine") for folder, _ in parts]
+    adapters = [open_adapter(folder, "combine", model) for folder, _ in parts]
     weights = [float(w) for _, w in parts]
     configs = [adapter_config(a) for a in adapters]
     _check_alike(adapters, configs)
     with new_folder(out_dir, [a.directory for a in adapters]) as (staging, out):
-        classifier, notes = _combined(
+        sample = sample_texts()
+        classifier, labels, notes = _combined(
             adapters, weights, combination_type, density, trust_remote_code
         )
-        sample = sample_texts()
         in_memory = exact_scores(classifier, sample)
+        notes += _agreement(adapters, labels, in_memory.argmax(axis=1))
         classifier.save(staging)
         change = change_of(in_memory, scores_of(staging, sample, trust_remote_code))
         if not change.acceptable:
@@ -129,8 +134,8 @@ def _check_alike(adapters: Sequence[Artifact], configs: Sequence[AdapterConfig])
         if list(artifact.manifest["label_names"]) != list(first.manifest["label_names"]):
             raise ArtifactError(
                 f"{artifact.directory}: its labels are "
-                f"{', '.join(artifact.manifest['label_names'])}, those of {first.directory} are "
-                f"{', '.join(first.manifest['label_names'])}. Only equal labels, in the same "
+                f"{listed(artifact.manifest['label_names'])}, those of {first.directory} are "
+                f"{listed(first.manifest['label_names'])}. Only equal labels, in the same "
                 "order, combine."
             )
         if set(config.get("modules_to_save") or ()) != set(configs[0].get("modules_to_save") or ()):
@@ -167,12 +172,16 @@ def _combined(
     how: str,
     density: float | None,
     trusted: bool,
-) -> tuple[TransformerClassifier, tuple[str, ...]]:
-    """Load all adapters onto one base and leave only their combination, called "default"."""
+) -> tuple[TransformerClassifier, list[NDArray[np.int64]], tuple[str, ...]]:
+    """Load all adapters onto one base and leave only their combination, called "default".
+
+    Also the label that each of them gives to each sample text, and notes.
+    """
     ref = BaseRef(**adapters[0].manifest["base"])
     base = bases.resolve_exactly(ref, adapters[0].directory, trusted)
     # Each is checked by itself first: peft would fill what is missing with random numbers.
     classifiers = [load_on(base, in_float(a)) for a in adapters]
+    labels = [exact_scores(c, sample_texts()).argmax(axis=1) for c in classifiers]
     with pretrained.quiet():
         from peft import PeftModel
 
@@ -206,7 +215,19 @@ def _combined(
     model.eval().requires_grad_(False)
     lengths = [c.max_length for c in classifiers]
     whole = replace(classifiers[0], model=model, max_length=max(lengths))
-    return whole, _combination_notes(adapters, weights, lengths)
+    return whole, labels, _combination_notes(adapters, weights, lengths)
+
+
+def _agreement(
+    adapters: Sequence[Artifact],
+    labels: Sequence[NDArray[np.int64]],
+    combined: NDArray[np.int64],
+) -> tuple[str, ...]:
+    """How often the combination labels a text as each of its parts does."""
+    return tuple(
+        f"Labels {int((own == combined).sum())} of {len(own)} sample texts as {a.directory} does."
+        for a, own in zip(adapters, labels, strict=True)
+    )
 
 
 def _taken_heads(model: Any, names: Sequence[str]) -> list[tuple[Any, list[Any]]]:

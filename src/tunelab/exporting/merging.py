@@ -21,6 +21,7 @@ from tunelab.core.artifact import CALIBRATION, open_artifact, seal_again, sha256
 from tunelab.core.errors import ArtifactError
 from tunelab.core.files import replacing_folder
 from tunelab.core.values import Artifact, DataSpec
+from tunelab.core.words import counted
 from tunelab.exporting.listing import method_of
 from tunelab.models import foreign, pretrained
 from tunelab.models.classifier import TransformerClassifier, open_transformer
@@ -67,10 +68,10 @@ class Change:
     @property
     def sentence(self) -> str:
         """The same in words."""
-        return (
-            f"largest change of a score {self.largest:.1e}, {self.flips} of {self.texts} "
-            f"predictions flipped"
-        )
+        flipped = f"{self.flips} of {counted(self.texts, 'prediction')} flipped"
+        if self.largest == 0 and self.flips == 0:
+            return f"no score of {counted(self.texts, 'text')} changes"
+        return f"largest change of a score {self.largest:.1e}, {flipped}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +101,17 @@ def merge(
     *,
     allow_changes: bool = False,
     trust_remote_code: bool = False,
+    model: str | None = None,
 ) -> Made:
-    """Write an adapter and its base as one plain transformers model, in float32.
+    """Write an adapter and its base (at `model`, where it moved) as one plain transformers model,
+    in float32.
 
     Predictions on `texts` (sample_texts() when left out) are compared between what is there and
     what was written. Raises ArtifactError, and writes nothing, where a label flips or a score moves
     by more than 1e-4, unless `allow_changes`; also for a method that cannot be merged, and for a
     base with Python code of its own unless `trust_remote_code` allows it.
     """
-    artifact = open_adapter(folder, "merge")
+    artifact = open_adapter(folder, "merge", model)
     sample = _texts(texts)
     with new_folder(out_dir, [artifact.directory]) as (staging, out):
         trusted = trust_remote_code
@@ -200,9 +203,12 @@ def _texts(texts: Sequence[str] | None) -> tuple[str, ...]:
     return asked
 
 
-def open_adapter(folder: Path | str, verb: str) -> Artifact:
-    """An adapter's artifact; an ArtifactError where the folder holds something else."""
-    artifact = foreign.open_folder(folder)
+def open_adapter(folder: Path | str, verb: str, model: str | None = None) -> Artifact:
+    """An adapter's artifact, on its base at `model` where that moved.
+
+    Raises ArtifactError where the folder holds something else.
+    """
+    artifact = foreign.open_folder(folder, model=model)
     kind, made = artifact.manifest["kind"], artifact.manifest.get("merged_from")
     if kind == "adapter":
         return artifact

@@ -10,6 +10,7 @@ from typing import Literal
 from tunelab.core.artifact import MANIFEST, altered, pickles, read_manifest
 from tunelab.core.errors import ArtifactError, InputError, ModelError
 from tunelab.core.values import Artifact, BaseRef
+from tunelab.core.words import agreeing, counted
 from tunelab.models import bases, classifier, foreign, pretrained, weights
 
 __all__ = [
@@ -30,16 +31,23 @@ class Check:
 # --- verifying ------------------------------------------------------------------------------
 
 
-def verify(folder: Path | str, *, trust_remote_code: bool = False) -> tuple[Check, ...]:
+def verify(
+    folder: Path | str, *, trust_remote_code: bool = False, model: str | None = None
+) -> tuple[Check, ...]:
     """Check everything that an artifact's predictions depend on, and name every fault.
 
     Pickles, checksums, files that nobody listed, readable tensors, the base's hash, and that every
-    tensor is there and has its place. A base with Python code of its own is a fault unless
-    `trust_remote_code` allows it. Raises ArtifactError only where the folder is no artifact.
+    tensor is there and has its place. `model`: where the base lies now, if it moved. A base with
+    Python code of its own is a fault unless `trust_remote_code` allows it. Raises ArtifactError
+    only where the folder is no artifact.
     """
     directory = foreign.find_artifact(folder)
     ours = (directory / MANIFEST).is_file()
-    artifact = read_manifest(directory) if ours else foreign.open_folder(directory)
+    artifact = (
+        foreign.with_base_at(read_manifest(directory), model)
+        if ours
+        else foreign.open_folder(directory, model=model)
+    )
     unsafe = pickles(directory) if ours else []
     readable = _readable(artifact)
     return (
@@ -71,7 +79,11 @@ def _checksums(artifact: Artifact, ours: bool) -> Check:
         for p in sorted(read_on_loading)
         if p.name not in listed and p.name != MANIFEST
     ]
-    return _checked_artifact("checksums", faults, f"{len(listed)} files are as they were saved")
+    return _checked_artifact(
+        "checksums",
+        faults,
+        f"{counted(len(listed), 'file')} {agreeing(len(listed), 'are')} as saved",
+    )
 
 
 def _readable(artifact: Artifact) -> list[str]:

@@ -21,6 +21,7 @@ from importlib import resources
 from pathlib import Path
 
 from tunelab.core import cache, files
+from tunelab.core.errors import ConfigError
 
 __all__ = [
     "SOURCE",
@@ -51,17 +52,34 @@ def library() -> tuple[Path | None, str | None]:
     if os.environ.get("TUNELAB_KERNELS", "").lower() == "off":
         return None, "TUNELAB_KERNELS=off"
     if path := named_library():
+        if why := cache.distrust(path):
+            raise ConfigError(
+                f"TUNELAB_KERNELS={path}: is not loaded: {why}. Name a library that only you can "
+                "have written, or unset TUNELAB_KERNELS."
+            )
         return path, None
     if sys.platform == "win32":
         return None, "not built on Windows"
     try:
-        built = cache.machine_folder() / f"kernels-{_library_key()}.so"
-        if not built.is_file():
-            if compiler() is None:
-                return None, "no C++ compiler (g++ or clang++) was found"
-            build(built)
+        return _library_in_cache()
     except (OSError, subprocess.SubprocessError, ImportError) as e:
         return None, not_built((getattr(e, "stderr", None) or str(e)) or type(e).__name__)
+
+
+def _library_in_cache() -> tuple[Path | None, str | None]:
+    """The library in the user's cache, made anew where it is not what this user has built."""
+    built = cache.machine_folder() / f"kernels-{_library_key()}.so"
+    files.make_folder(built.parent.parent)
+    built.parent.mkdir(mode=0o700, exist_ok=True)
+    if why := cache.distrust(built.parent / "any"):
+        cache.tell(f"no compiled kernels, so trainings are slower: {why}")
+        return None, f"no code is loaded from the cache: {why}"
+    if why := cache.distrust(built):
+        cache.tell(f"{why}: the kernels are built anew")
+    if why or not built.is_file() or not cache.is_whole(built):
+        if compiler() is None:
+            return None, "no C++ compiler (g++ or clang++) was found"
+        build(built)
     return built, None
 
 
@@ -74,7 +92,7 @@ def named_library() -> Path | None:
 def _library_key() -> str:
     """What the library depends on: every source file, flags, release of torch, processor."""
     torch = importlib.metadata.version("torch").encode()
-    parts = [" ".join(_FLAGS).encode(), torch, processor()]
+    parts = [b"sealed", " ".join(_FLAGS).encode(), torch, processor()]
     for file in sorted([SOURCE, *SOURCE.parent.glob("*.h")]):
         parts += [file.name.encode(), file.read_bytes()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
@@ -126,7 +144,7 @@ def build(to: Path, flags: Sequence[str] = ()) -> None:
     runtimes = sorted(libraries.glob("libgomp*.so*"))
     threads = ["-fopenmp"] if runtimes else ["-fopenmp-simd"]
     link = [str(runtimes[0]), f"-Wl,-rpath,{libraries}"] if runtimes else []
-    with files.replacing(to) as draft:
+    with files.replacing(to, private=True) as draft:
         part = draft.with_name(f"{draft.name}.o")
         try:
             for command in (
@@ -134,5 +152,6 @@ def build(to: Path, flags: Sequence[str] = ()) -> None:
                 [chosen, "-shared", str(part), "-o", str(draft), *link],
             ):  # our own file, a compiler from PATH
                 subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)  # noqa: S603
+            cache.seal_entry(draft)  # a loader reads no further than the library's own tables say
         finally:
             part.unlink(missing_ok=True)

@@ -119,11 +119,13 @@ def virtual_tokens(spec: MethodSpec) -> int:
 
 def notes(base: Base, specs: Sequence[MethodSpec], label_names: Sequence[str]) -> tuple[str, ...]:
     """What is worth saying of a base before these methods, which were checked, are run on it."""
+    asked = dict.fromkeys(
+        (METHODS[spec.name].adapt is not None, _asked_length(spec))
+        for spec in specs
+        if METHODS[spec.name].needs_base
+    )
     said: list[str] = []
-    for spec in specs:
-        method = METHODS[spec.name]
-        if method.needs_base:
-            head, length = method.adapt is not None, _asked_length(spec)
-            said += bases.notes_of_base(base, label_names, head=head)
-            said += usable.check_base(base, length, head=head)
+    for head, length in asked:
+        said += bases.notes_of_base(base, label_names, head=head)
+        said += usable.check_base(base, length, head=head)
     return tuple(dict.fromkeys(said))

@@ -101,7 +101,7 @@ METHODS = (
         "the head alone on the frozen base",
         ProbeSettings,
         adapt_probe,
-        costs=Costs(work=2.0),
+        costs=Costs(work=2.0, once=True),
         extras=Extras(no_adapter="a probe has no adapter: the head alone is trained"),
     ),
     trained_by_gradient(

@@ -10,7 +10,7 @@ import torch
 from tunelab.core.errors import ConfigError
 from tunelab.methods import METHODS
 from tunelab.methods.neural import adapted
-from tunelab.models import bases, batches, parts, pretrained
+from tunelab.models import bases, batches, parts, pretrained, usable
 from tunelab.models.families import head_modules
 from tunelab.models.family import Family
 from tunelab.models.names import is_within
@@ -68,6 +68,8 @@ def inspect_base(name: str, text: str, classes: int = 2) -> BaseCard:
     """Facts of a base model: parts, tokens of `text`, shapes, LoRA targets, counts."""
     base = bases.resolve(name)
     family = bases.family_of(base)
+    usable.refuse_by_config(base)
+    usable.check_base(base, None, head=True)
     tokenizer: Any = pretrained.load_tokenizer(base)
     labels = [f"class {i}" for i in range(classes)]
     loaded, fresh = pretrained.load_classifier(base, labels, seed=0)

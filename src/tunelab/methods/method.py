@@ -108,13 +108,15 @@ class Costs:
     `work`: floating-point operations for each of the base's weights and training token (a forward
     pass has 2); the default is that of adapters, whose backward pass leaves the base's weights out.
     `weight_copies`: copies of all weights at the peak of memory. `once`: what is computed of the
-    base is kept, so that only the first trial on some texts pays for it. `work_per_word`,
-    `bytes_per_character`: of a method that reads the texts without a base.
+    base is kept, so that only the first trial on some texts pays for it. `fit_per_value`:
+    operations for each value of the texts' vectors and each class, of what is fitted on these.
+    `work_per_word`, `bytes_per_character`: of a method that reads the texts without a base.
     """
 
     work: float = 4.5
     weight_copies: float = 2.0
     once: bool = False
+    fit_per_value: float = 0.0
     work_per_word: float = 0.0
     bytes_per_character: float = 0.0
 
@@ -131,7 +133,8 @@ class Method:
     family's model_type, why the method cannot run on it. `check(base, settings)` raises InputError
     for settings that cannot work on a base; it runs before anything is trained and loads no torch.
     `by_metric`: whether what it keeps is chosen by the study's metric, which then belongs to a
-    trial's identity. `costs`: about what a trial takes.
+    trial's identity. `chance`: whether what it gives depends on the seed. `costs`: about what a
+    trial takes.
     """
 
     name: str
@@ -146,6 +149,7 @@ class Method:
     check: Callable[[Base, Any], None] | None = None
     why_alone: Callable[[Any], str | None] | None = None
     by_metric: bool = False
+    chance: bool = True
     costs: Costs = Costs()
 
 

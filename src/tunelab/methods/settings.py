@@ -14,11 +14,27 @@ from pydantic import BaseModel, ConfigDict, Field
 __all__ = [
     "ALIASES",
     "FROZEN_DROPOUT",
+    "BestEpochMetric",
     "EncoderSettings",
     "Settings",
     "TrainingSettings",
 ]
 
+
+# Metrics of the winning class or its rank; "loss" stands for those of probabilities.
+BestEpochMetric = Literal[
+    "accuracy",
+    "f1_macro",
+    "f1_weighted",
+    "precision_macro",
+    "precision_weighted",
+    "recall_macro",
+    "recall_weighted",
+    "balanced_accuracy",
+    "mcc",
+    "roc_auc",
+    "loss",
+]
 
 # Names that users bring from other tools. Accepted, translated, and said aloud.
 ALIASES = {
@@ -98,8 +114,8 @@ class TrainingSettings(EncoderSettings):
     early_stopping_patience: int | None = Field(
         None, ge=1, description="stop after so many epochs without a better validation score"
     )
-    metric_for_best_model: Literal["accuracy", "f1_macro", "f1_weighted", "roc_auc", "loss"] = (
-        Field("accuracy", description="validation score that picks the best epoch")
+    metric_for_best_model: BestEpochMetric = Field(
+        "accuracy", description="validation score that picks the best epoch (the study's metric)"
     )
     engine: Literal["auto", "plain"] = Field(
         "auto", description="auto: packed where the model can, equal results; plain: never"

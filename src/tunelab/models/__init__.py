@@ -6,7 +6,8 @@ usable        what a base must be before anything is trained on it: `asked` and 
 company       whether a text's scores depend on what is computed beside it
 heads         what becomes of a head that a base brings
 families family names   what is particular to a kind of model, a row each; names of its parts
-pretrained parts   encoders and heads, loaded; what is in them
+pretrained parts bits   encoders and heads, loaded; what is in them; in few bits
+tokenizer_probe   tokenizers that never end, tried in a process of their own
 batches tokens embeddings frozen   texts in tokens, vectors and states, cached by content
 lengths       how long texts are in tokens, and the limit that is chosen for them
 packed        training without padding

@@ -30,7 +30,7 @@ def check_files(base: Base, *, head: bool) -> None:
         model: Any = pretrained.load_classifier(base, _TWO, 0, weightless=True)[0]
     else:
         model = pretrained.load_encoder(base, weightless=True)
-    _refuse_tokens(base, tokenizer, _embedded_tokens(model))
+    _refuse_tokens(base, tokenizer, pretrained.token_rows(model))
 
 
 def check_computed(base: Base, max_length: int | None, *, head: bool) -> tuple[str, ...]:
@@ -38,14 +38,13 @@ def check_computed(base: Base, max_length: int | None, *, head: bool) -> tuple[s
 
     Returns what is worth saying of it.
     """
+    check_files(base, head=head)  # without weights first: a config of other sizes would fill memory
     tokenizer = pretrained.load_tokenizer(base)
-    _refuse_no_pad(base, tokenizer)
-    _refuse_tokens(base, tokenizer, base.sizes.vocabulary)
     # What is new is drawn; that must not move the user's random state.
     with torch.random.fork_rng([]):
         model: Any = pretrained.load_classifier(base, _TWO, 0)[0] if head else None
         model = model or pretrained.load_encoder(base)
-        _refuse_tokens(base, tokenizer, _embedded_tokens(model))
+        _refuse_tokens(base, tokenizer, pretrained.token_rows(model))
         model.eval()
         where = torch.device("cpu")
         try:
@@ -82,13 +81,6 @@ def _refuse_no_pad(base: Base, tokenizer: Any) -> None:
             "texts cannot lie side by side. Set tokenizer.pad_token to one of its tokens and save "
             "it: tokenizer.save_pretrained(folder)"
         )
-
-
-def _embedded_tokens(model: Any) -> int | None:
-    try:
-        return int(model.get_input_embeddings().weight.shape[0])
-    except (AttributeError, NotImplementedError):
-        return None
 
 
 def _refuse_tokens(base: Base, tokenizer: Any, rows: int | None) -> None:

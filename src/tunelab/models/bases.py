@@ -20,10 +20,18 @@ from tunelab.core.values import BaseRef
 from tunelab.models.families import AN_ENCODER, FAMILIES, PRESETS, sizes_of, unknown_family
 from tunelab.models.family import Family, Sizes
 from tunelab.models.heads import note_of_head
-from tunelab.models.weights import listing, refuse_not_finite, tensors, weight_files, wrapper_of
+from tunelab.models.weights import (
+    files_read,
+    listing,
+    refuse_not_finite,
+    tensors,
+    weight_files,
+    wrapper_of,
+)
 
 __all__ = [
     "BUNDLED",
+    "IF_IT_MOVED",
     "Base",
     "Quantization",
     "check_length",
@@ -40,6 +48,8 @@ __all__ = [
 
 BUNDLED = "minilm"
 _BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+# Said wherever the base of something saved is not there, or is another.
+IF_IT_MOVED = " If it lies elsewhere now, say where: --model FOLDER (in Python model=...)."
 _BUNDLED_ALIASES = (BUNDLED, "all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2")
 # What classification needs from a hub repository: no pickles, no other frameworks' weights.
 _TOKENIZER = (
@@ -174,12 +184,14 @@ def resolve_exactly(ref: BaseRef, wanted_by: Path, trust_remote_code: bool = Fal
     try:
         base = resolve(ref.name, bool(ref.code_sha256))
     except ModelError as e:
-        raise ArtifactError(f"{wanted_by}: needs the base that it was trained on. {e}") from e
+        raise ArtifactError(
+            f"{wanted_by}: needs the base that it was trained on. {e}{IF_IT_MOVED}"
+        ) from e
     if base.ref.sha256 != ref.sha256:
         raise ArtifactError(
-            f"{wanted_by}: trained on {ref.name} with weights {ref.sha256[:12]}..., but the one "
-            f"found here has {base.ref.sha256[:12]}.... On another base it would predict nonsense: "
-            "put the original back."
+            f"{wanted_by}: trained on weights {ref.sha256[:12]}..., but those of {ref.name}, as it "
+            f"is here, are {base.ref.sha256[:12]}.... On another base it would predict nonsense: "
+            f"put the original back.{IF_IT_MOVED}"
         )
     # Hashed anew: the file may have changed since this process first looked.
     if ref.code_sha256 and _code_sha256(base.path) != ref.code_sha256:
@@ -226,7 +238,7 @@ def check_length(base: Base, max_length: int) -> None:
 def count_parameters(base: Base) -> int:
     """Parameters in the base's weight files, read from the safetensors headers alone."""
     total = 0
-    for file in weight_files(base.ref.name, base.path):
+    for file in files_read(base.ref.name, base.path):
         total += sum(math.prod(entry["shape"]) for entry in tensors(base.ref.name, file).values())
     return total
 
@@ -235,7 +247,7 @@ def weight_shapes(base: Base) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor in the base's weight files, by its name there; loads none of them."""
     shapes = {
         key: tuple(entry["shape"])
-        for file in weight_files(base.ref.name, base.path)
+        for file in files_read(base.ref.name, base.path)
         for key, entry in tensors(base.ref.name, file).items()
     }
     prefix = wrapper_of(shapes)
@@ -245,7 +257,7 @@ def weight_shapes(base: Base) -> dict[str, tuple[int, ...]]:
 def notes_of_base(base: Base, label_names: Sequence[str], *, head: bool = True) -> tuple[str, ...]:
     """What is worth saying of a base before it is used for these labels, with a `head` or not."""
     said = []
-    files = weight_files(base.ref.name, base.path)
+    files = files_read(base.ref.name, base.path)
     prefix = wrapper_of(key for file in files for key in tensors(base.ref.name, file))
     if prefix:
         said.append(
@@ -289,15 +301,29 @@ def matrices(base: Base) -> dict[str, tuple[int, ...]]:
     }
 
 
+# More than any model has; each is built before anybody could see that the files lack it.
+_MOST_LAYERS = 10_000
+
+
 def _refuse_odd_sizes(name: str, config: Mapping[str, object]) -> None:
-    """A size below one is no model's; transformers would build something of it all the same."""
+    """A size below one, or layers without end, are no model's; transformers would build something
+    of them all the same.
+    """
+    said = config.get("architectures")
+    if said is not None and not (isinstance(said, list) and all(isinstance(a, str) for a in said)):
+        raise ModelError(
+            f"Model {name}: architectures is {str(said)[:40]} in its config.json, expected a list "
+            "of names. Give the config.json that was saved with the weights."
+        )
     keys = [f.keys for f in FAMILIES.values()]
     sizes = {getattr(k, n) for k in keys for n in ("layers", "width", "heads", "vocabulary")}
     for key in sorted(sizes & config.keys()):
         value = config[key]
-        if isinstance(value, int | float) and value < 1:
+        most = _MOST_LAYERS if key in {k.layers for k in keys} else math.inf
+        if isinstance(value, int | float) and not 1 <= value <= most:
+            expected = "above 0" if value < 1 or most == math.inf else f"from 1 to {most:,}"
             raise ModelError(
-                f"Model {name}: {key} is {value} in its config.json, expected a number above 0. "
+                f"Model {name}: {key} is {value} in its config.json, expected a number {expected}. "
                 "Give the config.json that was saved with the weights."
             )
 
@@ -364,7 +390,7 @@ def _local_or_hub(name: str, code: bool = False) -> Path:
     repo, _, revision = name.partition("@")
     looks_like_path = name.startswith((".", "/", "~")) or repo.count("/") > 1
     if looks_like_path:
-        near = [p.name for p in local.parent.glob("*/")] if local.parent.is_dir() else []
+        near = [p.name for p in local.parent.glob("[!.]*/")] if local.parent.is_dir() else []
         hint = suggest(local.name, sorted(near), what="Folders beside it") if near else ""
         raise ModelError(
             f"Model folder {name}: there is no such folder.{hint} "

@@ -20,6 +20,7 @@ from tunelab.core.values import Artifact, BaseRef, ScoreKind
 from tunelab.kernels import library
 from tunelab.models import bases, batches, pretrained, scoring, weights
 from tunelab.models.bases import Quantization
+from tunelab.models.pretrained import ADAPTER_WEIGHTS
 
 __all__ = [
     "TransformerClassifier",
@@ -27,9 +28,6 @@ __all__ = [
     "load_on",
     "stray_tensors",
 ]
-
-
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,10 +86,14 @@ class TransformerClassifier:
         from peft import PeftModel
 
         adapter = isinstance(self.model, PeftModel)
+        if adapter:
+            self._name_base_for_peft()
         with pretrained.quiet():  # peft looks for the base's card on the hub, and says so
             self.model.save_pretrained(directory, safe_serialization=True)
         self._save_tokenizer(directory)
         if adapter:
+            # peft's card is an empty form, with the folder of the base; a study writes its own.
+            (directory / "README.md").unlink(missing_ok=True)
             # Beside an adapter, the config carries label names and count for whoever loads it.
             self.model.get_base_model().config.save_pretrained(directory)
         seal(
@@ -106,6 +108,11 @@ class TransformerClassifier:
                 **({"precision": self.precision} if self.precision == "float32" else {}),
             },
         )
+
+    def _name_base_for_peft(self) -> None:
+        """Not by the folder that it was found in: that of an environment, or of the hub's cache."""
+        for config in self.model.peft_config.values():
+            config.base_model_name_or_path, config.revision = self.base.elsewhere
 
     def _save_tokenizer(self, directory: Path) -> None:
         """With the length that texts are cut at: elsewhere nobody else tells it."""
@@ -159,10 +166,27 @@ def load_on(base: bases.Base, artifact: Artifact, batch_size: int = 64) -> Trans
     return _ready(model, tokenizer, artifact, batch_size)
 
 
+def _refuse_tokens_beyond(model: Any, tokenizer: Any, directory: Path) -> None:
+    """Refuse a tokenizer with tokens that the embedding has no row for: it would end in an error
+    at the first text that holds one.
+    """
+    rows = pretrained.token_rows(model)
+    if rows is None:
+        return
+    token, number = max(tokenizer.get_vocab().items(), key=lambda pair: pair[1])
+    if number >= rows:
+        raise ArtifactError(
+            f"{directory}: its tokenizer has the token {token!r} with the number {number}, but the "
+            f"embedding has {rows} rows. Save both together (of an adapter, with "
+            "save_embedding_layers=True), or the tokenizer without the token."
+        )
+
+
 def _ready(
     model: Any, tokenizer: Any, artifact: Artifact, batch_size: int
 ) -> TransformerClassifier:
     manifest = artifact.manifest
+    _refuse_tokens_beyond(model, tokenizer, artifact.directory)
     quantization = manifest.get("quantization")
     if not quantization:  # what is quantised was put there while it was loaded
         model.to(pretrained.device())

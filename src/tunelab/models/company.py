@@ -23,6 +23,7 @@ __all__ = [
     "Rows",
     "by_length",
     "last_token",
+    "may_mix_texts",
     "needs_one_length",
     "padding_side",
 ]
@@ -32,6 +33,10 @@ __all__ = [
 Rows = Callable[[Batch], torch.Tensor]
 
 PADDING_CHANGES = "padding changes its scores: only texts of one length are computed together"
+# Adapters that all families are held to with (tests/contracts).
+_TOKEN_BY_TOKEN = frozenset(
+    {"LORA", "ADALORA", "IA3", "LN_TUNING", "LOHA", "LOKR", "OFT", "VERA", "FOURIERFT"}
+)
 # Rounding differs with a batch's shape by a millionth; what padding changes is far larger.
 _ROUNDING = 1e-3
 # Of the tiny texts: two of one length among them, in several orders.
@@ -63,7 +68,7 @@ def needs_one_length(model: Any, compute: Rows) -> bool:
     `compute` runs the model on a padded batch. False for families that tests hold to it. Leaves the
     model in evaluation mode. Raises ModelError where a text's scores depend on others even then.
     """
-    if anatomy.family_in(model) is not None:
+    if anatomy.family_in(model) is not None and not may_mix_texts(model):
         return False
     model.eval()
     texts, pad_id = _tiny_texts(model.config)
@@ -77,6 +82,16 @@ def needs_one_length(model: Any, compute: Rows) -> bool:
         f"A model of the type {model.config.model_type!r} gives a text other scores beside other "
         "texts, also without padding. Nothing that is measured with it would hold: use another."
     )
+
+
+def may_mix_texts(model: Any) -> bool:
+    """Whether a model has an adapter that is not known to compute each token by itself.
+
+    Tokens that are put before a text shift what a decoder's head takes for its last one; a router
+    over a whole batch (Lily) makes a text's scores depend on the others.
+    """
+    config = getattr(model, "active_peft_config", None)
+    return config is not None and str(config.peft_type.value) not in _TOKEN_BY_TOKEN
 
 
 def padding_side(model: Any, compute: Rows) -> str:

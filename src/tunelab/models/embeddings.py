@@ -12,9 +12,7 @@ import io
 import json
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +33,7 @@ __all__ = [
 
 
 # Changing how vectors are computed must change this, or old ones would be read back.
-_EMBEDDINGS_VERSION = 3
+_EMBEDDINGS_VERSION = 4
 _SAMPLE = 128
 
 
@@ -85,22 +83,21 @@ def cached(
     """Vectors of texts from the cache, or computed (by `embedder`, or a new one) and kept there."""
     folder = cache.folder() / "embeddings" / _vectors_key(base, texts, pooling, max_length)
     file, about = folder.with_suffix(".npy"), folder.with_suffix(".json")
-    facts = cache.read_json(about)
-    if isinstance(facts, dict):
-        with suppress(OSError, ValueError, EOFError):  # not there, or cut short: made anew
-            kept = np.load(file)
-            if len(kept) == len(texts):
-                return Embedded(kept, facts["seconds"], facts["peak_memory_bytes"], True)
+    facts, content = cache.kept_json(about), cache.kept(file)
+    if facts is not None and content is not None:
+        vectors = np.load(io.BytesIO(content))
+        return Embedded(vectors, facts["seconds"], facts["peak_memory_bytes"], True)
     peak = machine.PeakMemory()
     embedder = embedder or Embedder(base, pooling, max_length)
     started = time.perf_counter()
     vectors = embedder(texts)
     seconds = time.perf_counter() - started
     memory = peak.bytes()
-    _write_vectors(file, vectors)
+    buffer = io.BytesIO()
+    np.save(buffer, vectors)
     facts = {"seconds": seconds, "peak_memory_bytes": memory, "base": base.ref.name}
-    # Last, and whole: what has this file beside it is complete.
-    cache.replace(about, json.dumps(facts).encode())
+    if cache.keep(file, buffer.getvalue()) is None:
+        cache.keep_json(about, facts, bounded=False)
     return Embedded(vectors, seconds, memory, False)
 
 
@@ -130,12 +127,6 @@ def _vectors_key(base: Base, texts: Sequence[str], pooling: str, max_length: int
         digest.update(len(raw).to_bytes(8, "little"))
         digest.update(raw)
     return digest.hexdigest()[:32]
-
-
-def _write_vectors(path: Path, vectors: NDArray[np.float32]) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, vectors)
-    cache.replace(path, buffer.getvalue())
 
 
 def embedder_for(artifact: Artifact, trust_remote_code: bool = False) -> Embedder:

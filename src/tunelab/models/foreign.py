@@ -6,7 +6,9 @@ What their folders do not say is decided here and noted in the manifest under "n
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 
 from tunelab.core import artifact
@@ -14,12 +16,16 @@ from tunelab.core.errors import ArtifactError, ModelError
 from tunelab.core.values import Artifact, Manifest
 from tunelab.models import bases
 from tunelab.models.heads import LAST_LAYER, labels_in
+from tunelab.models.names import is_within
+from tunelab.models.weights import tensors
 
 __all__ = [
     "ADAPTER",
     "WEIGHTS",
     "find_artifact",
+    "needs_base",
     "open_folder",
+    "with_base_at",
 ]
 
 
@@ -39,6 +45,8 @@ LEFTOVERS = frozenset(
 )
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
 _LONGEST_NAME = 512
+# Kinds of artifacts that name their base and do not hold it.
+_ON_A_BASE = frozenset({"adapter", "svm"})
 
 
 def find_artifact(folder: Path | str) -> Path:
@@ -48,34 +56,67 @@ def find_artifact(folder: Path | str) -> Path:
     return inner if not (folder / artifact.MANIFEST).exists() and inner.is_dir() else folder
 
 
-def open_folder(folder: Path | str, base: bases.Base | None = None) -> Artifact:
+def open_folder(
+    folder: Path | str, base: bases.Base | None = None, *, model: str | None = None
+) -> Artifact:
     """Open what tunelab saved, or describe what peft or transformers saved (on `base`, if given).
 
-    Raises ArtifactError for anything else, for altered files and for pickles, by name.
+    `model`: where the base lies now, a folder or a hub id (`with_base_at`). Raises ArtifactError
+    for anything else, for altered files and for pickles, by name.
     """
     directory = find_artifact(folder)
     if (directory / artifact.MANIFEST).is_file():
-        return artifact.open_artifact(directory)
+        return with_base_at(artifact.open_artifact(directory), model)
     if (directory / ADAPTER).is_file():
-        return _adapter(directory, base)
+        return _adapter(directory, base, model)
     if (directory / "config.json").is_file():
-        return _model(directory)
+        return with_base_at(_model(directory), model)
     return artifact.open_artifact(directory)  # says what was expected and what is there
 
 
-def _adapter(directory: Path, base: bases.Base | None) -> Artifact:
+def needs_base(folder: Path | str) -> bool:
+    """Whether what a folder holds is computed on a base that lies elsewhere."""
+    directory = find_artifact(folder)
+    if (directory / artifact.MANIFEST).is_file():
+        return artifact.read_manifest(directory).manifest["kind"] in _ON_A_BASE
+    return (directory / ADAPTER).is_file()
+
+
+def with_base_at(opened: Artifact, model: str | None) -> Artifact:
+    """The artifact with its base found at `model`; as it is for None.
+
+    Whoever loads it then checks the weights there against the hash that they were trained on.
+    Raises ArtifactError for a classifier that needs no base.
+    """
+    if model is None:
+        return opened
+    manifest = opened.manifest.copy()
+    base = manifest.get("base")
+    if manifest["kind"] not in _ON_A_BASE or base is None:
+        raise ArtifactError(
+            f"{opened.directory}: of the kind {manifest['kind']}, which needs no base. "
+            "Leave --model out."
+        )
+    local = Path(model).expanduser()
+    manifest["base"] = {**base, "name": str(local.resolve()) if local.is_dir() else model}
+    return Artifact(opened.directory, manifest)
+
+
+def _adapter(directory: Path, base: bases.Base | None, model: str | None) -> Artifact:
     artifact.refuse_pickles(directory, LEFTOVERS)
     config = _json(directory / ADAPTER)
     if not (directory / WEIGHTS).is_file():
         raise ArtifactError(f"{directory}: expected {WEIGHTS} beside {ADAPTER}, found none.")
-    base = base or _base_of(directory, config)
-    classes = _classes(directory)
+    base = base or _base_of(directory, config, model)
+    classes = _classes(directory, config)
     said = _json(directory / "config.json") if (directory / "config.json").is_file() else {}
     notes = [f"Written by peft, not by tunelab: base {base.ref.name}, weights not checked."]
     names = _label_names(said, classes)
     if names is None:
         names = _numbered(classes)
         notes.append(f"Label names are not in the folder: {', '.join(names)}.")
+    if (unknown := _unknown_here(config)) is not None:
+        notes.append(unknown)
     own = any((directory / n).is_file() for n in _TOKENIZER_FILES)
     if not own:
         notes.append("No tokenizer in the folder: the base's is used.")
@@ -148,34 +189,58 @@ def _json(path: Path) -> Mapping[str, object]:
     return value
 
 
-def _base_of(directory: Path, config: Mapping[str, object]) -> bases.Base:
-    name = config.get("base_model_name_or_path")
+def _base_of(directory: Path, config: Mapping[str, object], model: str | None) -> bases.Base:
+    name = model or config.get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
         raise ArtifactError(
             f"{directory}: {ADAPTER} does not name its base (base_model_name_or_path). "
             "Write its folder or hub id there."
         )
-    revision = config.get("revision")
+    revision = None if model else config.get("revision")
     local = Path(name).expanduser().is_dir()
     try:
         return bases.resolve(f"{name}@{revision}" if revision and not local else name)
     except ModelError as e:
-        raise ArtifactError(f"{directory}: needs the base that it was trained on. {e}") from e
+        raise ArtifactError(
+            f"{directory}: needs the base that it was trained on. {e}{bases.IF_IT_MOVED}"
+        ) from e
 
 
-def _classes(directory: Path) -> int:
-    """Rows of the head's last layer in the adapter's file."""
-    from safetensors import SafetensorError, safe_open
+def _unknown_here(config: Mapping[str, object]) -> str | None:
+    """What a newer peft wrote that the one that is installed leaves out, as a note."""
+    from importlib.metadata import version
 
-    try:
-        with safe_open(directory / WEIGHTS, "np") as file:
-            rows = [
-                file.get_slice(k).get_shape()[0]
-                for k in file.keys()  # noqa: SIM118  no mapping, though it has keys
-                if LAST_LAYER.search(k)
-            ]
-    except SafetensorError as e:
-        raise ArtifactError(f"{directory / WEIGHTS}: not a safetensors file ({e}).") from e
+    installed, written = version("peft"), str(config.get("peft_version") or "0")
+    if _numbers(written) <= _numbers(installed):
+        return None
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
+
+    kind = str(config.get("peft_type"))
+    known = PEFT_TYPE_TO_CONFIG_MAPPING.get(PeftType.__members__.get(kind))
+    more = sorted(config.keys() - {f.name for f in fields(known)}) if known else []
+    left_out = f": {', '.join(more)} left out" if more else ""
+    return f"Written by peft {written}, newer than the {installed} that reads it here{left_out}."
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in re.findall(r"\d+", version)[:3])
+
+
+def _classes(directory: Path, config: Mapping[str, object]) -> int:
+    """Rows of the head's last layer in the adapter's file.
+
+    The usual names go first. By another name, it is of the modules that were saved in full the
+    matrix with the fewest rows.
+    """
+    shapes = {
+        name: entry["shape"] for name, entry in tensors(str(directory), directory / WEIGHTS).items()
+    }
+    rows = [shape[0] for name, shape in shapes.items() if LAST_LAYER.search(name)]
+    if not rows:
+        saved = config.get("modules_to_save")
+        heads = [str(m) for m in saved] if isinstance(saved, list) else []
+        others = [s[0] for n, s in shapes.items() if len(s) == 2 and is_within(n, heads)]
+        rows = [min(others)] if others else []
     if not rows:
         raise ArtifactError(
             f"{directory}: {WEIGHTS} holds no classification head (classifier or score), so its "

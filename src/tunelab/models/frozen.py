@@ -32,6 +32,7 @@ import transformers
 from torch import nn
 
 from tunelab.core import cache, files, machine
+from tunelab.core.shapes import fault
 from tunelab.kernels import build, library
 from tunelab.models import anatomy, bases, scoring
 from tunelab.models.batches import Batch, Encoded
@@ -48,7 +49,7 @@ __all__ = [
 
 
 # Changing how states are computed must change this, or old ones would be read back.
-_STATES_VERSION = 3
+_STATES_VERSION = 4
 # Texts in a batch when states are computed; with scoring's own limit on tokens.
 _TEXTS = 64
 
@@ -175,10 +176,10 @@ class Kept:
 
     def open(self) -> StatesFacts | None:
         """Open the file for reading where it is complete, and give what was noted of it."""
-        facts = cache.read_json(self._path.with_suffix(".json"))
+        facts = cache.kept_json(self._path.with_suffix(".json"))
+        if fault(facts, StatesFacts) or not cache.is_whole(self._path):
+            return None
         try:
-            if facts is None or self._path.stat().st_size != self.bytes:
-                return None
             self._stream = self._path.open("rb", buffering=0)
             os.utime(self._path)  # the file that was not used for longest goes first
         except OSError:
@@ -215,9 +216,10 @@ class Kept:
     def finish(self, facts: StatesFacts) -> None:
         """Give the file its name, and note `facts` beside it: from now on it is found."""
         if self._draft is not None and not self._left:
+            cache.seal_entry(self._draft.file)
             self._draft.take_place()
             self._draft = None
-            cache.replace(self._path.with_suffix(".json"), json.dumps(facts).encode())
+            cache.keep_json(self._path.with_suffix(".json"), facts, bounded=False)
 
     def read(self, which: Iterable[int]) -> torch.Tensor:
         """Tensors one after the other along their first axis."""
@@ -334,7 +336,7 @@ def keep_states(
             compute(encoded, rows, frozen.layers)
         seconds = time.perf_counter() - started
         share = sum(int(lengths[rows].sum()) for rows in sample) / int(lengths.sum())
-        return States(kept, seconds / share, facts["peak_memory_bytes"], True)
+        return States(kept, seconds / share, facts.get("peak_memory_bytes"), True)
     why = kept.begin()
     if why is not None:
         return why

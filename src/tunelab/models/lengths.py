@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,16 +95,14 @@ def count_tokens(base: Base, texts: Sequence[str]) -> NDArray[np.int64]:
     if len(texts) > _COUNTED:
         texts = [texts[i] for i in np.linspace(0, len(texts) - 1, _COUNTED).astype(int)]
     path = cache.folder() / "lengths" / f"{_key(base, texts)}.npy"
-    with suppress(OSError, ValueError, EOFError):  # not there, or cut short: counted anew
-        kept: NDArray[np.int64] = np.load(path)
-        if len(kept) == len(texts):
-            return kept
+    content = cache.kept(path)
+    if content is not None:
+        known: NDArray[np.int64] = np.load(io.BytesIO(content))
+        return known
     counts = _token_counts(base, texts)
-    with suppress(OSError):  # a cache that cannot be written costs seconds, not the study
-        if cache.make_room(path.parent, counts.nbytes) is None:
-            buffer = io.BytesIO()
-            np.save(buffer, counts)
-            cache.replace(path, buffer.getvalue())
+    buffer = io.BytesIO()
+    np.save(buffer, counts)
+    cache.keep(path, buffer.getvalue())
     return counts
 
 

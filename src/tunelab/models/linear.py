@@ -6,7 +6,8 @@ Saved as safetensors and JSON, never as a pickle, so that loading runs no code.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.core.artifact import check_labels, seal
+from tunelab.core.errors import ArtifactError, TunelabError
 from tunelab.core.values import Artifact, BaseRef, ScoreKind
 from tunelab.models import weights
 
@@ -28,6 +30,8 @@ __all__ = [
 
 
 Floats = NDArray[np.float64]
+_NUMBERS = "svm.safetensors"
+_MOST_GRAMS = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,36 +160,84 @@ def _save_planes(directory: Path, planes: Hyperplanes, more: dict[str, Floats]) 
         "temperature": np.asarray([planes.temperature]),
         **{k: np.ascontiguousarray(v) for k, v in more.items()},
     }
-    save_file(tensors, directory / "svm.safetensors")
+    save_file(tensors, directory / _NUMBERS)
 
 
 def open_svm(artifact: Artifact, trust_remote_code: bool = False) -> TfidfSvm | EmbeddingSvm:
-    """Load what `save` of either class wrote."""
-    from safetensors.numpy import load_file
-
+    """Load what `save` of either class wrote. Raises ArtifactError where it is something else."""
     directory, manifest = artifact.directory, artifact.manifest
-    weights.refuse_not_finite(str(directory), [directory / "svm.safetensors"])
-    tensors = load_file(directory / "svm.safetensors")
+    weights.refuse_not_finite(str(directory), [directory / _NUMBERS])
+    with _as_it_was_saved(directory):
+        return (
+            _tfidf_svm(artifact)
+            if manifest["kind"] == "svm-tfidf"
+            else _embedding_svm(artifact, trust_remote_code)
+        )
+
+
+@contextmanager
+def _as_it_was_saved(directory: Path) -> Iterator[None]:
+    """Say in one line that files are not those of an SVM."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError, OSError, SafetensorError) as e:
+        if isinstance(e, TunelabError):
+            raise
+        reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
+        raise ArtifactError(
+            f"{directory}: its files are not those of an SVM that tunelab saved "
+            f"({type(e).__name__}: {reason}). Train or copy the artifact again."
+        ) from e
+
+
+def _planes(
+    artifact: Artifact, tensors: Mapping[str, Floats]
+) -> tuple[Hyperplanes, tuple[str, ...]]:
     planes = Hyperplanes(tensors["weights"], tensors["offsets"], float(tensors["temperature"][0]))
     names = check_labels(artifact, len(planes.weights))
-    if manifest["kind"] == "svm-tfidf":
-        text = (directory / "vocabulary.json").read_text(encoding="utf-8")
-        vectorizers = tuple(
-            _vectorizer(part, tensors[f"idf.{i}"]) for i, part in enumerate(json.loads(text))
-        )
-        return TfidfSvm(vectorizers, planes, names)
+    _expect("weights", planes.weights.ndim, 2)
+    _expect("offsets", planes.offsets.shape, (len(names),))
+    return planes, names
+
+
+def _expect(what: str, actual: object, expected: object) -> None:
+    if actual != expected:
+        raise ValueError(f"{what}: expected {expected}, found {actual}")
+
+
+def _tfidf_svm(artifact: Artifact) -> TfidfSvm:
+    from safetensors.numpy import load_file
+
+    tensors = load_file(artifact.directory / _NUMBERS)
+    planes, names = _planes(artifact, tensors)
+    parts = json.loads((artifact.directory / "vocabulary.json").read_text(encoding="utf-8"))
+    vectorizers = tuple(_vectorizer(p, tensors[f"idf.{i}"]) for i, p in enumerate(parts))
+    features = sum(len(v.idf_) for v in vectorizers)
+    _expect("features", features, planes.weights.shape[1])
+    return TfidfSvm(vectorizers, planes, names)
+
+
+def _embedding_svm(artifact: Artifact, trust_remote_code: bool) -> EmbeddingSvm:
+    from safetensors.numpy import load_file
 
     from tunelab.models import embeddings
 
+    manifest = artifact.manifest
+    tensors = load_file(artifact.directory / _NUMBERS)
+    planes, names = _planes(artifact, tensors)
+    mean, scale = tensors["mean"], tensors["scale"]
     embedder = embeddings.embedder_for(artifact, trust_remote_code)
-    ref = BaseRef(**manifest["base"])
+    for what, part in (("mean", mean), ("scale", scale)):
+        _expect(what, part.shape, planes.weights.shape[1:])
     return EmbeddingSvm(
         embedder,
         planes,
-        tensors["mean"],
-        tensors["scale"],
+        mean,
+        scale,
         names,
-        ref,
+        BaseRef(**manifest["base"]),
         manifest["pooling"],
         manifest["max_length"],
     )
@@ -194,10 +246,16 @@ def open_svm(artifact: Artifact, trust_remote_code: bool = False) -> TfidfSvm | 
 def _vectorizer(part: Mapping[str, Any], idf: Floats) -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
+    first, last = part["ngram_range"]
+    _expect("idf", idf.shape, (len(part["terms"]),))
+    if not (part["analyzer"] in ("word", "char", "char_wb") and 1 <= first <= last <= _MOST_GRAMS):
+        raise ValueError(f"n-grams of {part['analyzer']!r}, {first} to {last}")
+    if not all(isinstance(term, str) for term in part["terms"]):
+        raise TypeError("a term that is no text")
     vectorizer = TfidfVectorizer(
         analyzer=part["analyzer"],
-        ngram_range=tuple(part["ngram_range"]),
-        sublinear_tf=part["sublinear_tf"],
+        ngram_range=(first, last),
+        sublinear_tf=bool(part["sublinear_tf"]),
         vocabulary=part["terms"],
     )
     vectorizer.idf_ = idf

@@ -24,11 +24,13 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from tunelab.core.errors import ArtifactError, ModelError, TrialError
-from tunelab.models import anatomy, complete, heads, weights
+from tunelab.models import anatomy, bits, complete, heads, tokenizer_probe, weights
 from tunelab.models.bases import Base, Quantization
-from tunelab.models.families import A_DECODER, AN_ENCODER, FAMILIES, USUAL_HEADS
+from tunelab.models.families import A_DECODER, AN_ENCODER, FAMILIES
+from tunelab.models.names import PEFT_PREFIX
 
 __all__ = [
+    "ADAPTER_WEIGHTS",
     "check_encoder",
     "device",
     "load_adapter",
@@ -43,9 +45,11 @@ __all__ = [
     "quantization_backend",
     "quiet",
     "skeleton",
+    "token_rows",
 ]
 
 
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 Pooling = Literal["cls", "mean"]
 
 # torch warns wherever nobody has said yes or no to these checks, and peft's SHiRA uses sparse
@@ -93,6 +97,24 @@ def own_code_refused(name: str) -> Iterator[None]:
         ) from e
 
 
+@lru_cache(maxsize=1)
+def _stay_usable_in_forks() -> None:
+    """Have a process that is forked from this one compute with one thread.
+
+    Threads do not live on in it, and those that wait for them, of OpenMP and of tokenizers, would
+    wait for ever. A study's trials are forked before anything is loaded: they have all threads.
+    """
+    # So that tokenizers does not warn of it.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_with_one_thread)
+
+
+def _with_one_thread() -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    torch.set_num_threads(1)
+
+
 def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:
     """Load the base's fast tokenizer without the padding or truncation stored in its file.
 
@@ -105,8 +127,8 @@ def load_tokenizer_from(
     path: os.PathLike[str], name: str, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerBase:
     """As `load_tokenizer`, from any folder."""
-    # Our processes fork before tokenizers starts threads; its warning about that does not apply.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    _stay_usable_in_forks()
+    tokenizer_probe.refuse_endless(name, Path(path))
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
@@ -153,7 +175,8 @@ def load_classifier(
     known = family.head if family else ()
     more: dict[str, object] = {}
     if quantization:
-        more = {"quantization_config": _bits(quantization, known), "device_map": {"": device()}}
+        asked = bits.configuration(quantization, known)
+        more = {"quantization_config": asked, "device_map": {"": device()}}
     if weightless:
         more = {"device_map": {"": "meta"}}
     torch.manual_seed(seed)
@@ -172,7 +195,7 @@ def load_classifier(
         )
     complete.refuse_incomplete(base.ref.name, model, info)
     if quantization:
-        _compute_exactly(model)
+        bits.compute_exactly(model)
     fresh = {k.rsplit(".", 1)[0] for k in info["missing_keys"]}
     fresh |= {str(k[0]).rsplit(".", 1)[0] for k in info["mismatched_keys"]}
     if not weightless:
@@ -199,7 +222,7 @@ def _from_files(
     Names that a wrapper for training put a prefix before are read without it.
     """
     complete.refuse_other_type(name, config)
-    files = weights.weight_files(name, path)
+    files = weights.files_read(name, path)
     if weights.wrapper_of(n for f in files for n in weights.tensors(name, f)):
         more["key_mapping"] = {weights.WRAPPER: ""}
     with complete.loadable(name), quiet(), own_code_refused(name):
@@ -251,30 +274,6 @@ def _last_layer(model: Any, classes: int) -> tuple[str, Any]:
     return layers[-1] if layers else ("", None)
 
 
-def _bits(quantization: Quantization, head: Sequence[str]) -> Any:
-    """BitsAndBytesConfig (Dettmers et al. 2022, 2023) that leaves head and pooler in float."""
-    from transformers import BitsAndBytesConfig as Config
-
-    asked: dict[str, object] = dict(quantization)
-    if "bnb_4bit_compute_dtype" in asked:
-        asked["bnb_4bit_compute_dtype"] = getattr(torch, str(asked["bnb_4bit_compute_dtype"]))
-    # transformers takes these as regular expressions from the start of a name, or as its end.
-    skip = list(dict.fromkeys([*head, *USUAL_HEADS, r".*\.pooler"]))
-    return Config(**asked, llm_int8_skip_modules=skip)  # type: ignore[no-untyped-call]
-
-
-def _compute_exactly(model: nn.Module) -> None:
-    """Keep bitsandbytes from repacking 4-bit weights for bfloat16 at the first evaluation.
-
-    On a processor with AVX512-BF16 it would do so for good and in silence: scores would differ
-    from those trained on, and a bias that is added in place would break training's next epoch.
-    """
-    layer: Any
-    for layer in model.modules():
-        if hasattr(layer, "support_avx512bf16_for_cpu"):
-            layer.support_avx512bf16_for_cpu = False
-
-
 def quantization_backend(quantization: Quantization) -> str:
     """Which bitsandbytes runs here, found out by running it: "bitsandbytes 0.50 on cpu".
 
@@ -284,7 +283,7 @@ def quantization_backend(quantization: Quantization) -> str:
 
 
 @lru_cache(maxsize=2)
-def _quantization_backend(bits: int) -> str:
+def _quantization_backend(width: int) -> str:
     where = device()
     try:
         with quiet():
@@ -293,7 +292,7 @@ def _quantization_backend(bits: int) -> str:
             bnb: Any = bitsandbytes
             layer: nn.Module = (
                 bnb.nn.Linear4bit(64, 64, quant_type="nf4", compute_dtype=torch.float32)
-                if bits == 4
+                if width == 4
                 else bnb.nn.Linear8bitLt(64, 64, has_fp16_weights=False)
             ).to(where)
             x = torch.ones(4, 64, device=where, requires_grad=True)
@@ -301,10 +300,11 @@ def _quantization_backend(bits: int) -> str:
             torch.testing.assert_close(x.grad, x.grad)  # not for a gradient that is not a number
     except Exception as e:
         reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
+        other = "qlora-8bit" if width == 4 else "qlora-4bit"
         raise TrialError(
-            f"bitsandbytes cannot compute in {bits} bits on this machine's {where.type} ({reason})."
-            " Nothing was trained in its place. What runs here: lora (the same adapter on float "
-            f"weights){', qlora-8bit' if bits == 4 else ', qlora-4bit'} if its probe passes."
+            f"bitsandbytes cannot compute in {width} bits on this machine's {where.type} "
+            f"({reason}). Nothing was trained in its place. What runs here: lora (the same adapter "
+            f"on float weights), {other} if its probe passes."
         ) from e
     return f"bitsandbytes {bnb.__version__} on {where.type}"
 
@@ -430,17 +430,43 @@ def load_adapter(
     Raises ArtifactError for missing tensors.
     """
     model, _ = load_classifier(base, label_names, 0, quantization)
+    _resize_as_saved(model, directory)
     with quiet():
         from peft import PeftModel
 
         try:
             wrapped = PeftModel.from_pretrained(model, directory)
-        except (RuntimeError, ValueError, KeyError) as e:
-            reason = str(e).strip().splitlines()[0]
+        except Exception as e:  # whatever its config leads peft into
+            reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
             raise ArtifactError(
                 f"{directory}: the adapter does not fit its base ({reason})."
             ) from e
     return cast(nn.Module, wrapped)
+
+
+def token_rows(model: Any) -> int | None:
+    """How many tokens a model has a vector for; None where it has no table of them."""
+    try:
+        return int(model.get_input_embeddings().weight.shape[0])
+    except (AttributeError, NotImplementedError):
+        return None
+
+
+def _resize_as_saved(model: Any, directory: Path) -> None:
+    """Give the embedding as many rows as the one that lies beside an adapter, if one does.
+
+    Whoever adds tokens before training saves it whole; it then replaces the base's.
+    """
+    rows = token_rows(model)
+    if rows is None:
+        return
+    table = model.get_input_embeddings()
+    name = next(n for n, m in model.named_modules() if m is table)
+    file = directory / ADAPTER_WEIGHTS
+    saved = weights.tensors(str(directory), file).get(f"{PEFT_PREFIX}{name}.weight")
+    if saved is not None and saved["shape"][0] != rows:
+        with quiet():
+            model.resize_token_embeddings(saved["shape"][0], mean_resizing=False)
 
 
 def merged(model: Any) -> nn.Module:

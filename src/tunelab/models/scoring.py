@@ -218,8 +218,8 @@ def _prepared(model: Any, merge: bool, form: Format) -> Prepared:
     where = next(model.parameters()).device
     plain, leaks = plain_scorer(model, where)
     peft = getattr(model, "active_peft_config", None)
-    if peft is not None and peft.is_prompt_learning:
-        why = "its adapter adds tokens"
+    if peft is not None and (peft.is_prompt_learning or (leaks and company.may_mix_texts(model))):
+        why = "its adapter adds tokens" if peft.is_prompt_learning else "its adapter mixes texts"
         return Prepared(plain, where, "plain", _and(why, leaks), False, False)
     whole = _merged_copy(model) if merge and peft is not None else None
     inner = whole or anatomy.classifier_in(model)

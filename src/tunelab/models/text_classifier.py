@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.core.artifact import refuse_lacking
 from tunelab.core.errors import ArtifactError, DataError
 from tunelab.core.values import Artifact, Classifier
 from tunelab.core.words import check_unicode
@@ -125,14 +126,18 @@ def _checked(texts: Sequence[str] | str) -> list[str]:
     return texts
 
 
-def open_classifier(directory: Path | str, trust_remote_code: bool = False) -> TextClassifier:
+def open_classifier(
+    directory: Path | str, trust_remote_code: bool = False, model: str | None = None
+) -> TextClassifier:
     """Load the artifact in a folder (or in its `artifact` folder, for a trial's folder).
 
+    `model`: where its base lies now, if not where it was; its weights must be the same by hash.
     What plain peft or transformers saved is loaded too; `notes` then says what was decided.
     Raises ArtifactError where there is none, where a file or the base was altered, and where the
     model needs Python code of its own unless `trust_remote_code` allows it.
     """
-    artifact = foreign.open_folder(directory)
+    artifact = foreign.open_folder(directory, model=model)
+    refuse_lacking(artifact)
     temperature = calibration.kept_temperature(artifact)
     kind = artifact.manifest["kind"]
     if kind in {"svm", "svm-tfidf"}:

@@ -31,7 +31,7 @@ __all__ = [
 
 _NO_LIMIT = 1_000_000
 # Changing how tokens are kept must change this, or old ones would be read back.
-_TOKENS_VERSION = 2
+_TOKENS_VERSION = 3
 
 
 def encoded(tokenizer: Any, texts: Sequence[str], max_length: int, own_code: bool) -> Encoded:
@@ -60,17 +60,15 @@ def encoded(tokenizer: Any, texts: Sequence[str], max_length: int, own_code: boo
         digest.update(len(raw).to_bytes(8, "little"))
         digest.update(raw)
     path = cache.folder() / "tokens" / f"{digest.hexdigest()[:32]}.npy"
-    with suppress(OSError, ValueError, EOFError):  # not there, or cut short: made anew
-        kept = _read_tokens(path, len(texts))
-        os.utime(path)
-        return kept
+    if path.is_file() and cache.is_whole(path):
+        with suppress(OSError, ValueError):  # another process made room meanwhile
+            os.utime(path)
+            return _read_tokens(path, len(texts))
     tokens = batches.encode(tokenizer, texts, max_length)
     flat = np.concatenate([tokens.lengths, *tokens.ids])
-    with suppress(OSError):  # a cache that cannot be written costs seconds, not the trial
-        if cache.make_room(path.parent, flat.nbytes) is None:
-            buffer = io.BytesIO()
-            np.save(buffer, flat)
-            cache.replace(path, buffer.getvalue())
+    buffer = io.BytesIO()
+    np.save(buffer, flat)
+    cache.keep(path, buffer.getvalue())
     return tokens
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import suppress
 from typing import Any
 
 from tunelab.core import cache
@@ -56,7 +55,7 @@ def check_base(base: Base, max_length: int | None, *, head: bool) -> tuple[str, 
     if base.ref.name == bases.BUNDLED:  # its hash is the published one
         return ()
     kept = cache.folder() / "bases" / f"{_content_key(base, max_length, head)}.json"
-    known = cache.read_json(kept)
+    known = cache.kept_json(kept)
     if isinstance(known, dict) and isinstance(known.get("notes"), list):
         return tuple(map(str, known["notes"]))
     from tunelab.models import asked
@@ -67,8 +66,7 @@ def check_base(base: Base, max_length: int | None, *, head: bool) -> tuple[str, 
         notes: tuple[str, ...] = ()
     else:
         notes = asked.check_computed(base, max_length, head=head)
-    with suppress(OSError):  # a cache that cannot be written costs seconds
-        cache.replace(kept, json.dumps({"base": base.ref.name, "notes": notes}).encode())
+    cache.keep_json(kept, {"base": base.ref.name, "notes": notes}, bounded=False)
     return notes
 
 

@@ -6,6 +6,7 @@ Reads safetensors without torch, and never a pickle.
 from __future__ import annotations
 
 import json
+import math
 import re
 import struct
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from tunelab.core.errors import ModelError
 __all__ = [
     "WRAPPER",
     "TensorEntry",
+    "files_read",
     "listing",
     "refuse_not_finite",
     "tensors",
@@ -38,6 +40,14 @@ _NUMBERS_AT_A_TIME = 1 << 24
 # finite number. Types of whole numbers have none.
 _EXPONENTS = {"F64": ("<u8", 0x7FF << 52), "F32": ("<u4", 0xFF << 23),
               "F16": ("<u2", 0x1F << 10), "BF16": ("<u2", 0xFF << 7)}  # fmt: skip
+
+
+_BYTES = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 8),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
+    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
+}
 
 
 class TensorEntry(TypedDict):
@@ -73,6 +83,17 @@ def weight_files(name: str, path: Path) -> list[Path]:
     raise ModelError(f"Model {name}: expected {_WHOLE}, found {listing(path)}.")
 
 
+def files_read(name: str, path: Path) -> list[Path]:
+    """Of a model's weight files, those that transformers reads: the whole, or the parts of the
+    index; a copy in another precision beside them is none.
+    """
+    files = weight_files(name, path)
+    if any(f.name == _WHOLE for f in files):
+        return [path / _WHOLE]
+    listed = json.loads((path / _INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+    return [f for f in files if f.name in set(listed)]
+
+
 def _refuse_missing_parts(name: str, path: Path, there: Iterable[str]) -> None:
     try:
         listed = json.loads((path / _INDEX).read_text(encoding="utf-8"))["weight_map"].values()
@@ -98,9 +119,13 @@ def listing(path: Path) -> str:
 def tensors(name: str, file: Path) -> dict[str, TensorEntry]:
     """Shape, type and place of each tensor in a safetensors file, from its header.
 
-    Raises ModelError for a file that is not one, or that was cut short.
+    Raises ModelError for a file that is not one, that was cut short, or whose header is not of its
+    bytes.
     """
-    size = file.stat().st_size
+    try:
+        size = file.stat().st_size
+    except OSError as e:
+        raise ModelError(f"Model {name}: expected {file.name}, found none ({e.strerror}).") from e
     fault = f"Model {name}: {file.name} ({size:,} bytes) "
     again = "Download or copy it again (git-lfs leaves a small text file in a weight file's place)."
     with file.open("rb") as stream:
@@ -110,13 +135,33 @@ def tensors(name: str, file: Path) -> dict[str, TensorEntry]:
         try:
             header: dict[str, TensorEntry] = json.loads(stream.read(length))
             header.pop("__metadata__", None)
-            ends = [int(entry["data_offsets"][1]) for entry in header.values()]
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+            odd = [name for name, entry in header.items() if not _is_entry(entry)]
+        except (ValueError, TypeError, AttributeError, RecursionError):
             raise ModelError(f"{fault}is not a safetensors file. {again}") from None
-    end = 8 + length + max(ends, default=0)
+    if odd:
+        raise ModelError(
+            f"{fault}says nothing sensible of {odd[0][:80]!r}: expected its type, its shape and "
+            f"its bytes, which belong together. {again}"
+        )
+    end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
     if end != size:
         raise ModelError(f"{fault}was cut short or altered: expected {end:,} bytes. {again}")
     return header
+
+
+def _is_entry(entry: object) -> bool:
+    """Whether a header's entry is a tensor whose bytes are as many as its type and shape ask for.
+
+    Of types that are packed below a byte, or newer than this, the number of bytes is not known.
+    """
+    match entry:
+        case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [begin, end]}:
+            counts = [*shape, begin, end]
+            if not all(type(n) is int and n >= 0 for n in counts) or begin > end:
+                return False
+            width = _BYTES.get(dtype)
+            return width is None or end - begin == width * math.prod(shape)
+    return False
 
 
 def wrapper_of(names: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tunelab.analysis import Summary, confidence, numbers
-from tunelab.analysis.folds import final_trials
+from tunelab.analysis.folds import final_trials, rows_in_words
 from tunelab.analysis.markdown import in_markdown
 from tunelab.analysis.verdict import Row, joined_by_and
 from tunelab.core import artifact
@@ -26,13 +26,12 @@ from tunelab.core.words import counted
 __all__ = [
     "CARD",
     "card",
+    "lines_of_use",
     "write_cards",
 ]
 
 
 CARD = "README.md"
-# The bundled base under the name that it has on the hub.
-_HUB_NAMES = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
 _LIBRARIES = {"adapter": "peft", "model": "transformers"}
 # Our metrics by the names that the hub's leaderboards know.
 _HUB_METRICS = {
@@ -83,7 +82,7 @@ def card(
         f"`{_code(method.name)}` by tunelab (seed "
         f"{result.spec.seed}).\n",
         "## Use\n",
-        f"```python\n{_use(str(manifest['kind']))}\n```\n",
+        f"```python\n{lines_of_use(str(manifest['kind']))}\n```\n",
         "## Scores\n",
         _score_lines(summary, result),
         _standing_in_study(summary, result),
@@ -148,7 +147,7 @@ def _base(result: TrialResult) -> str | None:
     """The base's name where others can look it up; a folder of this machine says nothing."""
     if result.spec.base is None:
         return None
-    name = _HUB_NAMES.get(result.spec.base.name, result.spec.base.name)
+    name, _ = result.spec.base.elsewhere
     return name if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) else "a local model"
 
 
@@ -158,20 +157,38 @@ def _data_name(record: StudyRecord) -> str:
     return Path(name).name if Path(name).is_absolute() or name.startswith((".", "~")) else name
 
 
-def _use(kind: str) -> str:
+def lines_of_use(kind: str) -> str:
+    """Python that runs as it stands, once the folder is named."""
     ours = 'import tunelab\n\nclassifier = tunelab.load("path/to/this/folder")\n'
     ours += 'classifier.predict(["a quiet, wonderful film"])'
     if kind == "adapter":
-        return (
-            f"{ours}\n\n# or with peft\nfrom peft import AutoPeftModelForSequenceClassification\n\n"
-            'AutoPeftModelForSequenceClassification.from_pretrained("path/to/this/folder")'
-        )
+        return f"{ours}\n\n# or with peft\n{_WITH_PEFT}"
     if kind == "model":
-        return (
-            f"{ours}\n\n# or with transformers\nfrom transformers import pipeline\n\n"
-            'pipeline("text-classification", model="path/to/this/folder")'
-        )
+        return f"{ours}\n\n# or with transformers\n{_WITH_TRANSFORMERS}"
     return ours
+
+
+# Labels come from the config beside the adapter: the base's own knows none of them, so that
+# transformers would call them LABEL_0, LABEL_1.
+_WITH_PEFT = """
+from peft import PeftConfig, PeftModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, pipeline
+
+folder = "path/to/this/folder"
+adapter, labels = PeftConfig.from_pretrained(folder), AutoConfig.from_pretrained(folder)
+base = AutoModelForSequenceClassification.from_pretrained(
+    adapter.base_model_name_or_path, revision=adapter.revision, config=labels
+)
+model = PeftModel.from_pretrained(base, folder)
+classify = pipeline("text-classification", model=model, tokenizer=folder)
+classify(["a quiet, wonderful film"], truncation=True)
+""".strip()
+_WITH_TRANSFORMERS = """
+from transformers import pipeline
+
+classify = pipeline("text-classification", model="path/to/this/folder")
+classify(["a quiet, wonderful film"], truncation=True)
+""".strip()
 
 
 def _score_lines(summary: Summary, result: TrialResult) -> str:
@@ -243,12 +260,13 @@ def _confidence_in_words(record: StudyRecord, result: TrialResult) -> str:
 
 
 def _training(record: StudyRecord, result: TrialResult) -> str:
-    rows = ", ".join(f"{n:,} {part}" for part, n in record.data["sizes"].items())
+    rows = rows_in_words(record.data)
     if result.spec.purpose == "final":
-        rows = f"all {record.data['folds']['rows']:,}"
+        rows = f"all {record.data['folds']['rows']:,} rows"
     elif result.spec.fold is not None:
         fold = result.spec.fold
-        rows = f"without part {fold.number + 1} of {fold.of}, which it was tested on: about {rows}"
+        parts = ", ".join(f"{n:,} {part}" for part, n in record.data["sizes"].items())
+        rows = f"without part {fold.number + 1} of {fold.of}, which it was tested on: about {parts}"
     settings = "\n".join(
         f"| `{_code(k)}` | `{_code(json.dumps(v, ensure_ascii=False))}` |"
         for k, v in result.spec.method.settings.items()
@@ -265,7 +283,7 @@ def _training(record: StudyRecord, result: TrialResult) -> str:
     ]
     said = ", ".join(f"{what} {text}" for what, text, value in spent if value is not None)
     return (
-        f"Data: {in_markdown(_data_name(record))} ({rows} rows). {said[:1].upper()}{said[1:]}.\n\n"
+        f"Data: {in_markdown(_data_name(record))} ({rows}). {said[:1].upper()}{said[1:]}.\n\n"
         f"| setting | value |\n|---|---|\n{settings}\n"
     )
 

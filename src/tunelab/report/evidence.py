@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 
 from tunelab.analysis import Summary
 from tunelab.analysis.behaviour import results
+from tunelab.analysis.confusions import confusion_sums
 from tunelab.analysis.curves import curves_from_json
 from tunelab.analysis.numbers import column, format_estimate
 from tunelab.analysis.sensitivity import analyse
+from tunelab.analysis.slicing import slice_study
 from tunelab.core.details import DomainScores, Transfer
-from tunelab.core.study_folder import StudyRecord, read_rows
+from tunelab.core.errors import InputError
+from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate, Predictions, TrialResult
 from tunelab.data import behaviour
 from tunelab.report.charts import (
@@ -39,7 +42,7 @@ from tunelab.stats.choosing import average_by_setting, expected_best, tuning_fro
 from tunelab.stats.metrics import METRICS
 from tunelab.stats.predictions import UndefinedMetricError, class_scores, probabilities
 from tunelab.stats.reliability import consistency_band, miscalibration, reliability
-from tunelab.stats.slices import Slice, attributes, find_slices
+from tunelab.stats.slices import Slice
 from tunelab.stats.threshold_curves import precision_recall_curve, roc_curve
 
 __all__ = [
@@ -112,7 +115,7 @@ def plot_data(
         validation=_points(trials, histories, f"eval_{summary.metric}"),
         roc=_rocs(summary, predictions, len(names)),
         precision_recall=_precision_recall(predictions, len(names)),
-        confusion=_confusions(trials, split),
+        confusion={m: c.tolist() for m, c in confusion_sums(record, split).items()},
         class_names=names,
         agreement=_share_decided_alike(voices),
         agreement_rows=min((len(v.ids) for v in voices.values()), default=0),
@@ -235,16 +238,6 @@ def _precisions(p: Predictions, k: int, grid: Floats) -> list[tuple[Floats, floa
     return out
 
 
-def _confusions(trials: Sequence[TrialResult], split: str) -> dict[str, list[list[int]]]:
-    sums: dict[str, NDArray[np.int64]] = {}
-    for r in trials:
-        matrix = (r.details.confusion or {}).get(split)
-        if matrix is not None:
-            label = r.spec.method.label
-            sums[label] = sums.get(label, 0) + np.asarray(matrix, dtype=np.int64)
-    return {label: matrix.tolist() for label, matrix in sums.items()}
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Voice:
     """What a method says of n rows, all its seeds together: of each row those that tested it.
@@ -343,18 +336,27 @@ def _reliability(of_methods: Mapping[str, Sequence[Predictions]]) -> dict[str, R
 
 
 def _learning(record: StudyRecord, summary: Summary) -> tuple[SizePoint, ...]:
-    """The points of curves.json, where they are of the metric and part that is judged."""
-    curves = curves_from_json(record.curves) if record.curves else None
+    """The points of curves.json, where they are of the metric and part that is judged; with all
+    rows, what stands in the table.
+    """
+    curves = record.parsed("curves", curves_from_json)
     if curves is None or (curves.metric, curves.part) != (summary.metric, summary.part):
         return ()
-    return tuple(SizePoint(p.label, p.rows, p.estimate) for p in curves.points)
+    table = _estimates(summary, f"{summary.part}_{summary.metric}")
+    whole = max(curves.sizes)
+    return tuple(
+        SizePoint(
+            p.label, p.rows, table.get(p.label, p.estimate) if p.rows == whole else p.estimate
+        )
+        for p in curves.points
+    )
 
 
 def _expected_best_by_tries(record: StudyRecord) -> dict[str, list[float]]:
     """Expected best validation score after 1, 2, ... tries of each method (tuning.json)."""
-    if not record.tuning:
+    tuned = record.parsed("tuning", tuning_from_json)
+    if tuned is None:
         return {}
-    tuned = tuning_from_json(record.tuning)
     out = {}
     for label, method in tuned.methods.items():
         values = [s.value for s in average_by_setting(method.tries) if s.value is not None]
@@ -382,9 +384,10 @@ def _sensitivity(record: StudyRecord, summary: Summary) -> tuple[SettingLevel, .
 
 def _behaviour_points(record: StudyRecord) -> tuple[BehaviourPoint, ...]:
     """Failure rates on the behaviour tests, of trials that have predictions on their texts."""
-    if not record.behaviour:
+    kept = record.parsed("behaviour", behaviour.suite_from_json)
+    if kept is None:
         return ()
-    suite, some = behaviour.suite_from_json(record.behaviour)
+    suite, some = kept
     by_label: dict[str, dict[int, Predictions]] = {}
     for r in record.done:
         p = record.predictions(r.spec.trial_id).get(behaviour.PART)
@@ -401,15 +404,12 @@ def _behaviour_points(record: StudyRecord) -> tuple[BehaviourPoint, ...]:
 def slices_of(
     record: StudyRecord, summary: Summary, predictions: Mapping[str, Sequence[Predictions]]
 ) -> tuple[Slice, ...]:
-    """What `slices.find_slices` gives of the rows that the study keeps; none without rows."""
-    rows = read_rows(record.directory, summary.split)
-    own = set(rows.ids) if rows is not None else set()
-    every = [p for ps in predictions.values() for p in ps]
-    if rows is None or any(not own.issuperset(p.ids) for p in every):
+    """What `slice_study` finds on the part that is judged; none where there is nothing to cut."""
+    runs = {label: Runs(label, dict(enumerate(ps))) for label, ps in predictions.items()}
+    try:
+        return slice_study(record, part=summary.split, runs=runs).looked_at
+    except InputError:
         return ()
-    runs = [Runs(label, dict(enumerate(ps))) for label, ps in predictions.items()]
-    by = attributes(rows, [str(n) for n in record.data["label_names"]])
-    return find_slices(runs, by, ids=rows.ids)
 
 
 def _place_points(record: StudyRecord, summary: Summary) -> tuple[PlacePoint, ...]:

@@ -10,9 +10,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import json
-import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -20,28 +18,28 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 
 from tunelab.analysis import Summary, summarise, versus
 from tunelab.analysis.doubtful import gate_after_training
-from tunelab.analysis.folds import final_trial
 from tunelab.analysis.probabilities import Probabilities
 from tunelab.analysis.reading import read_runs
-from tunelab.analysis.summary import best_trial, shown_columns
+from tunelab.analysis.summary import shown_columns
 from tunelab.analysis.verdict import Answer, Standing
 from tunelab.analysis.versus import Versus
 from tunelab.core import cache
 from tunelab.core.files import write_text
-from tunelab.core.study_folder import StudyRecord, artifact_dir
+from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Comparison
 from tunelab.report import evidence
 from tunelab.report.charts import PLOTS, Plot, PlotData, colours, dashes, shapes
+from tunelab.report.classes import class_table, confusion_table
 from tunelab.report.mistakes import Mistakes, mistakes, scored_texts
 from tunelab.report.provenance import provenance_table
 from tunelab.report.tables import (
     Cell,
     blocks_by_section,
-    class_table,
     data_card_block,
     estimate_cell,
     score_table,
 )
+from tunelab.report.using import commands, how_to_use, settings_as_yaml
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -131,7 +129,7 @@ def render(
     wrong = mistakes(record, summary, texts, predictions)
     figures = _figures(data)
     classes = class_table(record, summary)
-    use = _how_to_use(record, summary)
+    use = how_to_use(record, summary)
     blocks = blocks_by_section(record, summary, data, runs, probabilities)
     there = {
         *figures,
@@ -158,6 +156,7 @@ def render(
             figures=figures,
             contents=[(i, name) for i, name in SECTIONS.items() if i in there],
             classes=classes,
+            confusions=confusion_table(record, summary),
             mistakes=_mistakes_block(wrong),
             against=against,
             versus=versus.rows(against) if against else None,
@@ -166,8 +165,8 @@ def render(
             blocks=blocks,
             provenance=provenance_table(record),
             use=use,
-            again=_commands(record),
-            settings=_settings_as_yaml(record),
+            again=commands(record),
+            settings=settings_as_yaml(record),
             bundle=_bundle,
         )
     )
@@ -389,73 +388,6 @@ def _mistakes_block(wrong: Mistakes | None) -> MistakesBlock | None:
     return MistakesBlock(wrong, safe_json(values), rows[:FIRST_ROWS])
 
 
-def _commands(record: StudyRecord) -> str:
-    """The commands that make the study again, continue it, and write this report anew."""
-    folder = _near(record.directory)
-    study = _quoted((folder / "study.yaml").as_posix())
-    lines = []
-    if record.settings["command"].startswith("tunelab "):
-        lines += ["# as it was run", record.settings["command"], ""]
-    lines += [
-        "# the same study from its resolved settings; only what is missing is run",
-        f"tunelab compare {study}",
-        "",
-        "# this report again",
-        f"tunelab report {_quoted(folder.as_posix())}",
-    ]
-    return "\n".join(lines)
-
-
-def _how_to_use(record: StudyRecord, summary: Summary) -> dict[str, str] | None:
-    best = best_trial(record, summary, summary.answer.take)
-    if best is None:
-        return None
-    about = (
-        f"{best.spec.method.label}, seed {best.spec.seed}: of the chosen method, the seed with the "
-        "best score on validation."
-    )
-    if summary.cross_fitted is not None:
-        best = final_trial(record)
-        study = _quoted(_near(record.directory).as_posix())
-        if best is None:
-            return {
-                "about": "Each trial left a part of the rows out, to test them; the classifier to "
-                "use is trained on all.",
-                "shell": f"tunelab train --from-study {study}",
-                "python": "",
-            }
-        about = (
-            f"{best.spec.method.label}, trained on all rows: none are left to test it, and what to "
-            "expect is the cross-fitted score of its method."
-        )
-    folder = artifact_dir(_near(record.directory), best.spec.trial_id).as_posix()
-    return {
-        "about": about,
-        "shell": f'tunelab predict {_quoted(folder)} "a quiet, wonderful film"',
-        "python": "import tunelab\n\n"
-        f"classifier = tunelab.load({json.dumps(folder, ensure_ascii=False)})\n"
-        'classifier.predict(["a quiet, wonderful film"])\n'
-        'classifier.predict_proba(["a quiet, wonderful film"])',
-    }
-
-
-def _near(directory: Path) -> Path:
-    """The folder as seen from here, so that a report says nothing of the machine where it can."""
-    here = Path.cwd()
-    return directory.relative_to(here) if directory.is_relative_to(here) else directory
-
-
-def _quoted(path: str) -> str:
-    return path if re.fullmatch(r"[\w./+@:-]+", path) else "'" + path.replace("'", "'\\''") + "'"
-
-
-def _settings_as_yaml(record: StudyRecord) -> str:
-    import yaml
-
-    shown = {k: v for k, v in record.settings.items() if k != "trials"}
-    return str(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True))
-
-
 # --- the page ---------------------------------------------------------------------------------
 
 
@@ -481,16 +413,15 @@ def _bundle() -> str:
     Putting it together takes a second: it is kept for this version of the library.
     """
     version = importlib.metadata.version("vl-convert-python")
-    kept = cache.machine_folder() / f"vega-{version}.js"
-    script = ""
-    with suppress(OSError, UnicodeDecodeError):
-        script = kept.read_text(encoding="utf-8")
-    if "window.vegaEmbed=" not in script[-100:]:
+    kept = cache.machine_folder() / f"vega-{version}.sealed.js"
+    # It is run by whoever reads a report.
+    content = None if cache.distrust(kept) else cache.kept(kept)
+    if content is None:
         import vl_convert
 
-        script = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
-        with suppress(OSError):  # a cache that cannot be written costs a second
-            cache.replace(kept, script.encode())
+        content = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")).encode()
+        cache.keep(kept, content, bounded=False)
+    script = content.decode()
     if "</script" in script.lower() or "<!--" in script:
         raise RuntimeError("the chart library cannot stand inside an HTML script element")
     return script

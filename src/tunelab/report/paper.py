@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tunelab.analysis import Summary, numbers
+from tunelab.analysis.folds import rows_in_words
 from tunelab.analysis.markdown import in_markdown, table_lines
-from tunelab.analysis.summary import shown_columns, summary_for_display
+from tunelab.analysis.summary import shown_columns, summary_for_display, table_legend
 from tunelab.core.files import write_bytes, write_text
 from tunelab.core.study_folder import StudyRecord
-from tunelab.core.words import counted
+from tunelab.core.words import as_one, counted
 from tunelab.report.charts import PLOTS, PlotData
 from tunelab.report.charts.base import capital
 from tunelab.stats.metrics import METRICS
@@ -118,20 +119,17 @@ def latex_table(summary: Summary) -> str:
             " & ".join(f"\\textbf{{{c}}}" if (i, j) in best else c for j, c in enumerate(cells))
             + r" \\"
         )
-    seeds = sorted({r.n_seeds for r in summary.rows if r.n_seeds})
-    counts = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}" if seeds else "no"
-    caption = (
-        f"Means over {counts} seeds; $\\pm$ is half of a 95\\% interval, of a score for other "
-        "seeds and rows, of a cost for other seeds; in brackets the smallest and largest cost of "
-        "fewer than six runs. Bold: the best mean, whether or not the difference is real."
+    caption = latex(
+        f"{table_legend(summary)} Bold: the best mean, whether or not the difference is real."
     )
     return "\n".join(
         [
-            r"% needs \usepackage{booktabs}",
+            r"% needs \usepackage{booktabs,adjustbox}",
             r"\begin{table}",
             r"\centering",
             f"\\caption{{{caption}}}",
             r"\label{tab:tunelab}",
+            r"\begin{adjustbox}{max width=\linewidth,max totalheight=0.85\textheight}",
             f"\\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}",
             r"\toprule",
             " & ".join(latex(h) for h in headings) + r" \\",
@@ -139,6 +137,7 @@ def latex_table(summary: Summary) -> str:
             *lines,
             r"\bottomrule",
             r"\end{tabular}",
+            r"\end{adjustbox}",
             r"\end{table}",
             "",
         ]
@@ -230,6 +229,8 @@ def lab_report(
         "## Results",
         "",
         markdown_table(summary),
+        f"*{table_legend(summary)}*",
+        "",
         _results(summary),
         _pictures(data, figures),
         "## Discussion",
@@ -245,7 +246,7 @@ def lab_report(
 def _introduction(record: StudyRecord, summary: Summary) -> str:
     base = f" on the base model {in_markdown(record.settings['model'])}"
     metric = METRICS[summary.metric].label
-    methods = ", ".join(in_markdown(m) for m in record.methods)
+    methods = ", ".join(in_markdown(as_one(m)) for m in record.methods)
     return (
         f"{counted(len(record.methods), 'way')} of adapting a classifier{base} were compared by "
         f"{metric}: {methods}. The question is which is worth its cost on these texts, and how "
@@ -255,12 +256,12 @@ def _introduction(record: StudyRecord, summary: Summary) -> str:
 
 def _data_section(record: StudyRecord) -> str:
     card = record.data
-    rows = ", ".join(f"{n:,} for {part}" for part, n in card["sizes"].items())
     names, words = card["label_names"], card["words"]["train"]
-    lines = [f"Rows: {rows}. Classes: {', '.join(in_markdown(n) for n in names[:12])}"]
+    classes = ", ".join(in_markdown(as_one(n)) for n in names[:12])
+    lines = [f"Rows: {rows_in_words(card)}. Classes: {classes}"]
     lines[0] += f" and {len(names) - 12} more." if len(names) > 12 else "."
     lines.append(
-        f"A training text has {words['p50']:.0f} words in the median, "
+        f"A training text has {counted(round(words['p50']), 'word')} in the median, "
         f"{words['p95']:.0f} at most in 95% of the cases."
     )
     across = {k: n for k, n in card["duplicates"]["across"].items() if n}
@@ -275,9 +276,10 @@ def _data_section(record: StudyRecord) -> str:
 
 def _method_section(record: StudyRecord, summary: Summary) -> str:
     seeds = sorted({r.n_seeds for r in summary.rows})
-    each = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    each = counted(seeds[-1], "seed")
+    each = each if len(seeds) == 1 else f"{seeds[0]} to {each}"
     text = (
-        f"Every method was trained with {each} seeds on the same splits; a seed sets new weights, "
+        f"Every method was trained with {each} on the same splits; a seed sets new weights, "
         "the order of the rows and dropout, and is the same for every method. All choices were "
         f"made on validation. The {summary.split} part was scored "
         + ("once, after that. " if summary.part == "test" else "too, as test has no labels. ")
@@ -285,12 +287,25 @@ def _method_section(record: StudyRecord, summary: Summary) -> str:
         "pairs together (step-down minP, Romano and Wolf 2005), and nothing is called better on "
         "too few seeds.\n"
     )
-    lines = ["", "| method | settings |", "|---|---|"]
+    return f"{text}\n{_settings_table(record, summary)}"
+
+
+def _settings_table(record: StudyRecord, summary: Summary) -> str:
+    """What was set: of each method what is not its default, and what tells it from its kin."""
+    origin = record.settings.get("sources", {})
+    lines = ["| method | settings |", "|---|---|"]
     seen = {r.spec.method.label: r.spec.method for r in record.results}
-    for label, method in seen.items():
-        settings = ", ".join(f"{k}={v}" for k, v in method.settings.items())
-        lines.append(f"| {in_markdown(label)} | {in_markdown(settings)} |")
-    return text + "\n".join(lines) + "\n"
+    for i, (label, method) in enumerate(seen.items()):
+        own = summary.row(label).settings
+        shown = {
+            k: v
+            for k, v in method.settings.items()
+            if k in own or not str(origin.get(f"methods.{i}.{k}", "default")).startswith("default")
+        }
+        settings = ", ".join(f"{k}={v}" for k, v in shown.items())
+        lines.append(f"| {in_markdown(label)} | {in_markdown(settings or 'defaults')} |")
+    lines += ["", "All other settings are the defaults of the method; study.yaml has every one."]
+    return "\n".join(lines) + "\n"
 
 
 def _results(summary: Summary) -> str:
@@ -318,7 +333,7 @@ def _discussion(summary: Summary, data: PlotData) -> str:
     lines = [f"{in_markdown(summary.answer.sentence)}. {in_markdown(summary.answer.sure)}".rstrip()]
     for cost in data.costs:
         if cost.name in {"train_seconds", "artifact_bytes"} and len(cost.front) > 1:
-            names = ", ".join(in_markdown(m) for m in cost.front)
+            names = ", ".join(in_markdown(as_one(m)) for m in cost.front)
             lines.append(f"By {cost.title}, these are not beaten in both score and cost: {names}.")
     caveats = "\n".join(f"- {in_markdown(w)}" for w in summary.warnings)
     text = " ".join(lines) + "\n"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from tunelab.analysis import numbers
 from tunelab.analysis.verdict import joined_by_and
 from tunelab.core.study_folder import StudyRecord
+from tunelab.core.words import counted
 
 __all__ = ["provenance_table"]
 
@@ -30,7 +31,9 @@ def provenance_table(record: StudyRecord) -> list[tuple[str, str]]:
         rows.append(("last trial started", started[-1]))
     seconds = [t for r in record.results if (t := r.provenance.seconds) is not None]
     if seconds:
-        rows.append((f"time of {len(seconds)} trials", numbers.format_seconds(sum(seconds))))
+        rows.append(
+            (f"time of {counted(len(seconds), 'trial')}", numbers.format_seconds(sum(seconds)))
+        )
     rows += _number_formats(record)
     return rows + [(key, ", ".join(values)) for key, values in seen.items()]
 

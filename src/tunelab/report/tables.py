@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from tunelab.analysis import Summary, numbers, sensitivity, setting_effects, verdict
+from tunelab.analysis.calibrations import calibrate_study
 from tunelab.analysis.curves import curves_from_json
-from tunelab.analysis.folds import fold_in_words
+from tunelab.analysis.folds import fold_in_words, rows_in_words
 from tunelab.analysis.front import front, front_for_display
 from tunelab.analysis.numbers import column, format_estimate, format_spread
 from tunelab.analysis.probabilities import (
@@ -18,14 +17,16 @@ from tunelab.analysis.probabilities import (
     judge_probabilities,
     probabilities_for_display,
 )
-from tunelab.analysis.summary import shown_columns
+from tunelab.analysis.summary import shown_columns, table_legend
 from tunelab.core.cards import DataCard
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate
-from tunelab.core.words import counted
+from tunelab.core.words import agreeing, counted
 from tunelab.report.charts import PlotData, colours
-from tunelab.stats.calibration import calibrate_all, calibration_sentence
+from tunelab.report.classes import MOST_CLASS_ROWS
+from tunelab.stats.calibration import calibration_sentence
 from tunelab.stats.choosing import TuningRecord, tuning_from_json
+from tunelab.stats.metrics import METRICS
 from tunelab.stats.racing import RaceRecord, race_from_json
 
 if TYPE_CHECKING:
@@ -35,14 +36,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Cell",
     "blocks_by_section",
-    "class_table",
     "data_card_block",
     "estimate_cell",
     "score_table",
 ]
 
 
-MOST_CLASS_ROWS = 50  # rows of the per-class table; the rest is in the predictions
+MOST_SENTENCES = 4  # of methods, one each, below a table
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +110,17 @@ def blocks_by_section(
         blocks |= {"sensitivity": matter} if matter else {}
     if data.part == "test" and data.reliability:
         judged = probabilities or judge_probabilities(record, runs)
-        blocks["calibration"] = [_calibration(runs), *_whose_probabilities(judged)]
+        blocks["calibration"] = [_calibration(record, runs), *_whose_probabilities(judged)]
     if data.slices:
         blocks["slices"] = [_slices(data)]
-    crossings = curves_from_json(record.curves).crossings if record.curves else ()
-    if crossings:
-        said = [c.sentence for c in crossings]
+    curves = record.parsed("curves", curves_from_json)
+    if curves is not None and curves.crossings:
+        said = [c.sentence for c in curves.crossings]
         blocks.setdefault("learning", []).append(Block("Where methods cross", sentences=said))
-    if record.tuning:
-        blocks.setdefault("sensitivity", []).append(_tuning_block(tuning_from_json(record.tuning)))
-    if record.race:
-        blocks["race"] = [_race_block(race_from_json(record.race))]
+    if (tuned := record.parsed("tuning", tuning_from_json)) is not None:
+        blocks.setdefault("sensitivity", []).append(_tuning_block(tuned))
+    if (race := record.parsed("race", race_from_json)) is not None:
+        blocks["race"] = [_race_block(race)]
     return blocks
 
 
@@ -142,9 +142,9 @@ def _tradeoff(record: StudyRecord, summary: Summary) -> list[Block]:
         Block(
             "Who is beaten in both",
             "On the front: by the means, no other method is at least as good in both and better in "
-            "one. How surely: the share of draws of other seeds and test rows in which that is so, "
-            "from six seeds on. Surely beaten: by a method that is shown to be better, and whose "
-            "cost surely is smaller.",
+            "one. In brackets how surely: the share of draws of other seeds and test rows in which "
+            "that is so, from six seeds on. Surely beaten: by a method that is shown to be better, "
+            "and whose cost surely is smaller.",
             headings,
             rows,
             [f"{x}." for x in pareto.sentences],
@@ -163,37 +163,20 @@ def _settings_that_matter(s: setting_effects.Sensitivity) -> Block:
     )
 
 
-def _calibration(runs: Mapping[str, Mapping[str, Runs]]) -> Block:
+def _calibration(record: StudyRecord, runs: Mapping[str, Mapping[str, Runs]]) -> Block:
     """Calibration error and Brier score, before and after temperature scaling."""
-    calibrated = [
-        c for c in calibrate_all(runs["validation"], runs["test"]) if c.before is not None
-    ]
-    rows = []
-    for c in calibrated:
-        both = (c.before, c.after)
-        rows.append(
-            [
-                c.label,
-                *(format_estimate(q.ece if q else None, "percent") for q in both),
-                *(format_estimate(q.brier if q else None, "number") for q in both),
-                ", ".join(f"{t:.2f}" for t in c.temperatures.values()) or numbers.MISSING,
-            ]
-        )
+    calibrations = calibrate_study(record, runs)
+    headings, rows = calibrations.for_display()
+    few = len(rows) <= MOST_SENTENCES
+    said = [calibration_sentence(c) for c in calibrations.methods if few and c.before is not None]
     return Block(
         "Before and after temperature scaling",
         "A temperature is fitted on validation, one a seed, and applied to test (Guo et al. 2017). "
         "Above 1 the model was too sure. No class changes. The calibration error is the root mean "
         "square distance between confidence and accuracy, with the luck of the labels taken off.",
-        [
-            "Method",
-            "Calibration error, %",
-            "after scaling",
-            "Brier score",
-            "after scaling",
-            "Temperatures",
-        ],
+        headings,
         rows,
-        [calibration_sentence(c) for c in calibrated][:4] if len(calibrated) <= 4 else [],
+        said,
     )
 
 
@@ -227,12 +210,12 @@ def _slices(data: PlotData) -> Block:
         [s.method, f"{s.column}: {s.value}", f"{s.rows:,}", format_estimate(s.accuracy, "percent")]
         for s in named[:MOST_SLICES]
     ]
-    total = len(data.slices)
+    total = counted(len(data.slices), "slice")
     said = (
-        f"{len(named)} of {total:,} slices truly differ from the rest of their method's rows, "
-        "tested over all of them at once"
+        f"{len(named)} of {total} truly {agreeing(len(named), 'differ')} from the rest of their "
+        "method's rows, tested over all of them at once"
         if named
-        else f"None of {total:,} slices is shown to differ from the rest of its method's rows"
+        else f"None of {total} is shown to differ from the rest of its method's rows"
     )
     return Block(
         "Slices that truly differ",
@@ -257,7 +240,7 @@ def _tuning_block(tuning: TuningRecord) -> Block:
             rows.append([label, settings, f"{t.seed}{place}", shown, mark])
     return Block(
         "Every setting that was tried",
-        f"By {tuning.metric} on validation, the same budget for every method.",
+        f"By {METRICS[tuning.metric].label} on validation, the same budget for every method.",
         ["Method", "Settings", "Seed", "Validation", "Chosen"],
         rows,
         [f"{label}: {m.reason}." for label, m in tuning.methods.items() if m.reason],
@@ -272,10 +255,10 @@ def _race_block(record: RaceRecord) -> Block:
     saved = record.trials_full - record.trials_run
     said = [
         record.statement,
-        f"{record.trials_run} of {record.trials_full} trials were run; "
+        f"{record.trials_run} of {counted(record.trials_full, 'trial')} were run; "
         f"about {numbers.format_seconds(record.seconds_saved)} were saved"
         if saved
-        else f"all {record.trials_run} trials were run",
+        else f"all {counted(record.trials_run, 'trial')} were run",
     ]
     return Block(
         "Race",
@@ -288,11 +271,15 @@ def _race_block(record: RaceRecord) -> Block:
 
 @dataclass(frozen=True, slots=True)
 class ScoreTable:
-    """A row a method, a cell a column; `groups` are the columns by what they stand together for."""
+    """A row a method, a cell a column; `groups` are the columns by what they stand together for.
+
+    `legend`: what its figures are, in a sentence.
+    """
 
     columns: list[TableColumn]
     rows: list[TableRow]
     groups: Mapping[str, list[TableColumn]]
+    legend: str
 
 
 def score_table(summary: Summary, data: PlotData) -> ScoreTable | None:
@@ -320,7 +307,8 @@ def score_table(summary: Summary, data: PlotData) -> ScoreTable | None:
         for r in summary.rows
     ]
     by_group = {g: [c for c in columns if c.group == g] for g in order}
-    return ScoreTable(columns, rows, {g: cs for g, cs in by_group.items() if cs})
+    groups_shown = {g: cs for g, cs in by_group.items() if cs}
+    return ScoreTable(columns, rows, groups_shown, table_legend(summary))
 
 
 def _tag(summary: Summary, label: str) -> str:
@@ -341,6 +329,8 @@ def _group(name: str) -> str:
 def _method_facts(row: verdict.Row) -> str:
     settings = ", ".join(f"{k}={v}" for k, v in row.settings.items())
     seeds = counted(row.n_seeds, "seed")
+    if row.n_runs not in (None, row.n_seeds):
+        seeds = f"{seeds}, {counted(row.n_runs or 0, 'run')}"
     failed = f"{row.n_failed} failed" if row.n_failed else ""
     return " · ".join(part for part in (settings, seeds, failed) if part)
 
@@ -358,81 +348,23 @@ def estimate_cell(
 
 
 @dataclass(frozen=True, slots=True)
-class ClassRow:
-    """A class: its rows and the best method's precision and recall, and each method's `f1`."""
-
-    name: str
-    support: int
-    precision: str
-    recall: str
-    f1: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class ClassTable:
-    """Scores by class on a `split`; `lead` is the best method, `labels` are all of them.
-
-    `left_out`: so many easier classes are not among the `rows`.
-    """
-
-    lead: str
-    labels: list[str]
-    rows: list[ClassRow]
-    split: str
-    left_out: int
-
-
-def class_table(record: StudyRecord, summary: Summary) -> ClassTable | None:
-    """F1 of each class and method, mean over seeds; the classes that do worst first."""
-    split = summary.split
-    names = [str(n) for n in record.data["label_names"]]
-    scores = {
-        r.label: [
-            t.details.per_class[split]
-            for t in record.done
-            if t.spec.method.label == r.label
-            and t.details.per_class
-            and split in t.details.per_class
-        ]
-        for r in summary.rows
-    }
-    scores = {label: of_trials for label, of_trials in scores.items() if of_trials}
-    if not scores:
-        return None
-
-    def mean(label: str, name: str, what: str) -> float:
-        values = [s[name][what] for s in scores[label] if name in s]
-        return float(np.mean(values)) if values else 0.0
-
-    lead = summary.best if summary.best in scores else next(iter(scores))
-    names.sort(key=lambda n: mean(lead, n, "f1"))
-    rows = [
-        ClassRow(
-            name=n,
-            support=int(mean(lead, n, "support")),
-            precision=numbers.format_percent(mean(lead, n, "precision")),
-            recall=numbers.format_percent(mean(lead, n, "recall")),
-            f1=[numbers.format_percent(mean(label, n, "f1")) for label in scores],
-        )
-        for n in names[:MOST_CLASS_ROWS]
-    ]
-    return ClassTable(lead, list(scores), rows, split, len(names) - len(rows))
-
-
-@dataclass(frozen=True, slots=True)
 class DataCardBlock:
     """What the page says of the data: its parts, lengths, duplicates, labels, samples and facts.
 
-    `words` by part, `across` by pair of parts, as in data.json. `labels`: each with its count and
-    share in each part.
+    `rows`: how many there are, in words. With `folds`, parts are those of the first, and labels are
+    counted over all rows; else by part. `words` by part, `across` by pair of parts, as in
+    data.json. `labels`: each with its count and share in each of `label_parts`.
     """
 
+    rows: str
+    folds: int | None
     sizes: Mapping[str, int]
     words: Mapping[str, LengthFigures]
     within: Mapping[str, int]
     across: Mapping[str, int]
     conflicting: int
     examples: Sequence[DuplicateExample]
+    label_parts: Sequence[str]
     labels: Sequence[tuple[str, list[tuple[int, str]]]]
     labels_left_out: int
     notes: Sequence[str]
@@ -443,14 +375,21 @@ class DataCardBlock:
 def data_card_block(card: DataCard) -> DataCardBlock:
     """What the page says of the data."""
     sizes, counts, duplicates = card["sizes"], card["label_counts"], card["duplicates"]
+    folds = card.get("folds")
+    columns = {part: [part] for part in sizes} if folds is None else {"all rows": list(sizes)}
 
-    def count_and_share(name: str, part: str) -> tuple[int, str]:
-        count = counts[part][name]
-        return count, numbers.format_percent(count / max(sizes[part], 1))
+    def count_and_share(name: str, parts: Sequence[str]) -> tuple[int, str]:
+        count = sum(counts[part][name] for part in parts)
+        return count, numbers.format_percent(count / max(sum(sizes[p] for p in parts), 1))
 
-    labels = [(x, [count_and_share(x, part) for part in sizes]) for x in card["label_names"]]
+    labels = [
+        (x, [count_and_share(x, parts) for parts in columns.values()]) for x in card["label_names"]
+    ]
     return DataCardBlock(
+        rows=rows_in_words(card),
+        folds=folds["of"] if folds else None,
         sizes=sizes,
+        label_parts=list(columns),
         words=card["words"],
         within=duplicates["within"],
         across={k: n for k, n in duplicates["across"].items() if n},

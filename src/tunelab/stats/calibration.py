@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tunelab.core.artifact import CALIBRATION, seal_again
 from tunelab.core.errors import ArtifactError
 from tunelab.core.values import Artifact, Estimate, Predictions, ScoreKind
+from tunelab.core.words import counted, rows_word
 from tunelab.stats.intervals import mean
 from tunelab.stats.metrics import brier, log_loss
 from tunelab.stats.predictions import UndefinedMetricError, check_predictions, probabilities
@@ -66,9 +67,10 @@ AS_IT_IS = 1.0  # the temperature that changes nothing
 class Quality:
     """How good the probabilities of one method are on the test part.
 
-    `bins` hold the rows of all seeds together (`n` counts rows times seeds), `band` where the
-    accuracy of each would lie if all were calibrated. `ece` in [0, 1] is the debiased error
-    (`reliability.miscalibration`), root mean square over seeds; `off`: it is more than luck;
+    `rows` were judged; `bins` hold those of all seeds together (`n` counts rows times seeds),
+    `band` where the accuracy of each would lie if all were calibrated. `ece` in [0, 1] is the
+    debiased error (`reliability.miscalibration`), root mean square over seeds; `off`: it is more
+    than luck;
     `p_value` that it is none, and `too_few` why neither is known. `brier` in [0, 2] and `log_loss`
     in nats are means over seeds.
     """
@@ -76,6 +78,7 @@ class Quality:
     bins: tuple[ReliabilityBin, ...]
     band: tuple[tuple[float, float] | None, ...]
     ece: Estimate
+    rows: int
     off: bool
     p_value: float | None
     too_few: str | None
@@ -206,7 +209,7 @@ def fit_on_validation(validation: Predictions) -> TemperatureFit:
     mistakes = int((validation.predicted != validation.labels).sum())
     if rows < LEAST_ROWS_TO_FIT or mistakes < LEAST_MISTAKES:
         reason = (
-            f"{rows} validation rows with {mistakes} mistakes: "
+            f"{counted(rows, 'validation row')} with {counted(mistakes, 'mistake')}: "
             f"at least {LEAST_ROWS_TO_FIT} and {LEAST_MISTAKES} are needed"
         )
         return TemperatureFit(None, "validation", rows, reason=reason)
@@ -281,6 +284,7 @@ def _quality(runs: Runs) -> Quality:
         bins=reliability(together),
         band=consistency_band(parts),
         ece=judged.error,
+        rows=judged.rows,
         off=judged.shown,
         p_value=judged.p_value,
         too_few=judged.reason,
@@ -313,10 +317,9 @@ def _error_in_words(q: Quality) -> str:
     if q.too_few is not None:
         return f"whether its confidence is right cannot be told: {q.too_few}"
     points = [f"{100 * (x or 0.0):.1f}" for x in (q.ece.value, q.ece.low, q.ece.high)]
-    rows = sum(b.n for b in q.bins) // q.ece.n
     if not q.off:
         return (
-            f"no sign that its confidence is off at {rows:,} rows "
+            f"no sign that its confidence is off at {rows_word(q.rows)} "
             f"(an error above {points[2]} points is ruled out)"
         )
     lean = _lean(q)

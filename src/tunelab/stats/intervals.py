@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.core.values import Estimate
+from tunelab.core.words import counted
 from tunelab.stats.contrasts import (
     LEAST_RESAMPLES,
     Contrast,
@@ -73,11 +74,11 @@ def mean_interval(
         return Estimate(float(x[0]), None, None, 1, "one seed: no interval")
     if x.min() == x.max():  # apart, because a mean of equal values may differ in the last digit
         same = float(x[0])
-        return Estimate(same, same, same, n, f"the same value with each of {n} seeds")
+        return Estimate(same, same, same, n, f"the same value with each of {counted(n, 'seed')}")
     mean = float(x.mean())
     half = t_quantile(level, n - 1) * float(x.std(ddof=1)) / math.sqrt(n)
     low = mean - half if signed or x.min() < 0 else max(0.0, mean - half)
-    return Estimate(mean, low, mean + half, n, f"mean of {n} seeds, Student t interval")
+    return Estimate(mean, low, mean + half, n, f"mean of {counted(n, 'seed')}, Student t interval")
 
 
 def mean(
@@ -137,14 +138,16 @@ def _mean_estimate(m: Measured, metric: Metric, level: float) -> Estimate:
         return Estimate(value, None, None, 1, "one seed: no interval")
     drawn = defined_resamples(np.stack([m.resampled[s] for s in seeds], axis=1))
     if rows < 2 or len(drawn) < LEAST_RESAMPLES:
-        return Estimate(value, None, None, n, f"mean of {n} seeds; {no_interval_reason(rows)}")
+        return Estimate(
+            value, None, None, n, f"mean of {counted(n, 'seed')}; {no_interval_reason(rows)}"
+        )
     fixed = repeats_itself(m.runs, seeds)
     used = 1 if fixed else n
     if values.min() == values.max():  # their mean may differ in the last digit
         value = float(values[0])
     parts = components_of_resamples(values[:used], drawn[:, :used], rows)
     over = f"item bootstrap ({len(drawn):,} resamples of {rows:,} rows)"
-    seeds_say = f" crossed with the spread over {n} seeds"
+    seeds_say = f" crossed with the spread over {counted(n, 'seed')}"
     if fixed:
         seeds_say = f"; each of {n} seeds gives the same predictions"
     if metric.name == "accuracy":
@@ -156,7 +159,9 @@ def _mean_estimate(m: Measured, metric: Metric, level: float) -> Estimate:
             seed_df=parts.seed_df,
             level=level,
         )
-        return Estimate(value, low, high, n, f"mean of {n} seeds; {over}{seeds_say}, Wilson")
+        return Estimate(
+            value, low, high, n, f"mean of {counted(n, 'seed')}; {over}{seeds_say}, Wilson"
+        )
     unseen = unseen_variance(rows) if metric.percent else 0.0
     spread = components_of_resamples(values[:used], drawn[:, :used], rows, unseen=unseen).spread()
     half = spread.half_width(level)
@@ -164,7 +169,9 @@ def _mean_estimate(m: Measured, metric: Metric, level: float) -> Estimate:
     if metric.percent:  # values lie in [0, 1]
         low, high = max(0.0, low), min(1.0, high)
     student = "" if fixed else f", Student t with {spread.df:.1f} df"
-    return Estimate(value, low, high, n, f"mean of {n} seeds; {over}{seeds_say}{student}")
+    return Estimate(
+        value, low, high, n, f"mean of {counted(n, 'seed')}; {over}{seeds_say}{student}"
+    )
 
 
 # --- the difference of two methods ----------------------------------------------------------

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.stats.resampling import LEAST_SEEDS
+
 __all__ = [
     "Look",
     "Looks",
@@ -62,13 +64,16 @@ class Look:
 
 
 def declare(max_seeds: int, step: int, seeds: int) -> Looks:
-    """Looks of a study that has been looked at once, with so many seeds."""
-    return Looks(max_seeds, step, (seeds,))
+    """Looks of a study that has so many seeds: looked at once, or with too few not yet."""
+    return looked(Looks(max_seeds, step, ()), seeds)
 
 
 def looked(looks: Looks, seeds: int) -> Looks:
-    """With a look more; a look at the same seeds is none."""
-    return looks if seeds <= looks.seeds[-1] else replace(looks, seeds=(*looks.seeds, seeds))
+    """With a look more; a look at the same seeds is none, nor is one at fewer than six: seeds are
+    not judged then, and where each gives the same predictions the test is the same at every look.
+    """
+    least = max(LEAST_SEEDS, looks.seeds[-1] + 1 if looks.seeds else 0)
+    return looks if seeds < least else replace(looks, seeds=(*looks.seeds, seeds))
 
 
 def levels_at(looks: Looks, pairs: int) -> Look:
@@ -88,7 +93,9 @@ def levels_at(looks: Looks, pairs: int) -> Look:
 
 
 def _shares(looks: Looks) -> tuple[float, ...]:
-    return tuple(min(1.0, s / looks.max_seeds) for s in looks.seeds)
+    """What each look has seen of all seeds; before the first, what that will have."""
+    seeds = looks.seeds or (LEAST_SEEDS,)
+    return tuple(min(1.0, s / looks.max_seeds) for s in seeds)
 
 
 @functools.lru_cache(maxsize=200)
@@ -137,6 +144,8 @@ def _simpson_weights(grid: Floats) -> Floats:
 
 def looks_in_words(looks: Looks) -> str:
     """How often a study has been looked at, and what that means for its levels."""
+    if not looks.seeds:
+        return f"not judged yet: {LEAST_SEEDS} seeds are needed, of at most {looks.max_seeds}"
     times = "once" if len(looks.seeds) == 1 else f"{len(looks.seeds)} times"
     seeds = ", ".join(map(str, looks.seeds))
     return (

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.core.words import agreeing, counted
 from tunelab.stats.gaps import Gap, Known, Right, RowNumbers, erratic_gap, gap_between, known
 
 __all__ = [
@@ -111,6 +112,7 @@ class RaceRecord:
 
     `stopped`: "decided", "settled", "seeds" or "budget" (of `budget_seconds`); None where the race
     was interrupted. `trials_full` and `seconds_saved` are of what would have run without a race.
+    `left_out`: methods for which the budget had no time, not even for a first trial.
     """
 
     metric: str
@@ -122,6 +124,7 @@ class RaceRecord:
     trials_full: int
     seconds_run: float
     seconds_saved: float
+    left_out: tuple[str, ...] = ()
 
 
 def start(labels: Sequence[str], seeds: int, confidence: float = CONFIDENCE) -> Race:
@@ -205,9 +208,9 @@ def _drop_record(
         return None
     error = math.sqrt(gap.spread(gap.seeds).variance)
     sentence = (
-        f"{label} was dropped after {gap.seeds} seeds: {100 * gap.behind:.1f} points behind "
-        f"{leader} on {gap.parts.rows:,} validation rows, more than other rows and seeds could "
-        "make up for"
+        f"{label} was dropped after {counted(gap.seeds, 'seed')}: {100 * gap.behind:.1f} points "
+        f"behind {leader} on {gap.parts.rows:,} validation rows, more than other rows and seeds "
+        "could make up for"
     )
     t, threshold = gap.behind / error, needed / error
     number = len(race.rounds) + 1
@@ -275,6 +278,8 @@ def statement(race: Race) -> str:
     """What the race shows, in words."""
     level = f"{100 * race.confidence:g}% confidence"
     basis = "by validation accuracy, for other rows and other seeds"
+    if len(race.labels) == 1:
+        return f"{race.alive[0]} ran alone, so nothing is compared"
     if len(race.alive) == 1:
         return f"{race.alive[0]} is the best of {len(race.labels)} with {level} ({basis})"
     return (
@@ -306,23 +311,30 @@ def race_from_json(value: Mapping[str, Any]) -> RaceRecord:
         ),
         settled=value.get("settled", False),
     )
-    own = {f.name: value[f.name] for f in fields(RaceRecord) if f.name != "race"}
-    return RaceRecord(race=race, **own)
+    own = {f.name: value[f.name] for f in fields(RaceRecord) if f.name not in ("race", "left_out")}
+    # Races of before left nobody out.
+    return RaceRecord(race=race, left_out=tuple(value.get("left_out", ())), **own)
 
 
 def sentences(record: RaceRecord) -> tuple[str, ...]:
     """What a race showed, in words: the statement, who was dropped, what that saved."""
     why = {
-        "decided": "one method was left",
-        "seeds": "all seeds were used",
-        "settled": "more seeds would not tell apart those that are left",
-        "budget": "its time was used up; run it again to go on",
-    }.get(str(record.stopped), "it was interrupted; run it again to go on")
+        "decided": "The race ended when one method was left",
+        "seeds": "The race ended with its last seed",
+        "settled": "The race ended early: more seeds would not tell apart those that are left",
+        "budget": "The race stopped when its time was up; run it again to go on",
+    }.get(str(record.stopped), "The race was interrupted; run it again to go on")
     saved = record.trials_full - record.trials_run
+    left_out = ", ".join(record.left_out)
+    more = f"The budget had no time for {left_out}: run it again, or with a larger one, to see them"
     return (
-        f"Race: {record.statement}. It ended because {why}.",
+        f"Race: {record.statement}. {why}.",
         *(f"{d.sentence}." for d in record.race.dropped),
-        f"{record.trials_run} of {record.trials_full} trials were run ({saved} were not).",
+        *([f"{more}."] if left_out else []),
+        f"{record.trials_run} of {counted(record.trials_full, 'trial')} "
+        f"{agreeing(record.trials_run, 'were')} run ({saved} {agreeing(saved, 'were')} not)."
+        if saved
+        else f"All {counted(record.trials_full, 'trial')} were run.",
     )
 
 

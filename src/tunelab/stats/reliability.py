@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.core.values import Estimate, Predictions
+from tunelab.core.words import counted
 from tunelab.stats.crossed import LEVEL, t_quantile
 from tunelab.stats.predictions import Floats, check_predictions, probabilities
 
@@ -241,6 +242,7 @@ class Miscalibration:
     error: Estimate
     p_value: float | None
     shown: bool
+    rows: int
     reason: str | None = None
 
 
@@ -258,21 +260,24 @@ def miscalibration(parts: Sequence[Predictions], level: float = LEVEL) -> Miscal
     squared = [_squared_error(j) for j in judged]
     value = math.sqrt(max(0.0, float(np.mean(squared))))
     rows = len({i for p in parts for i in p.ids}) or len(parts[0].labels)
-    mistakes = float(np.mean([(p.predicted != p.labels).sum() for p in parts]))
+    # Of all rows once: seeds may test the same rows, or each a fold of them.
+    wrong = np.concatenate([p.predicted != p.labels for p in parts])
+    mistakes = float(wrong.mean() * rows)
     if rows < LEAST_JUDGED_ROWS or mistakes < LEAST_JUDGED_MISTAKES:
         reason = (
-            f"{rows:,} rows with {mistakes:.3g} mistakes: at least {LEAST_JUDGED_ROWS} and "
-            f"{LEAST_JUDGED_MISTAKES} are needed to judge calibration"
+            f"{counted(rows, 'row')} with {counted(round(mistakes), 'mistake')}: at least "
+            f"{LEAST_JUDGED_ROWS} and {LEAST_JUDGED_MISTAKES} are needed to judge calibration"
         )
-        return Miscalibration(Estimate(value, None, None, len(parts), reason), None, False, reason)
+        unknown = Estimate(value, None, None, len(parts), reason)
+        return Miscalibration(unknown, None, False, rows, reason)
     p_value = _p_if_calibrated(parts, judged, float(np.mean(squared)))
     low, high = _limits_of_error(parts, judged, level)
     alpha = (1 - level) / 2
     if p_value > alpha:
         low = 0.0
-    over = f"root mean square over {len(parts)} seed{'s' * (len(parts) > 1)} and {rows:,} rows"
+    over = f"root mean square over {counted(len(parts), 'seed')} and {counted(rows, 'row')}"
     error = Estimate(value, math.sqrt(max(0.0, low)), math.sqrt(max(0.0, high)), len(parts), over)
-    return Miscalibration(error, p_value, p_value <= alpha)
+    return Miscalibration(error, p_value, p_value <= alpha, rows)
 
 
 def _p_if_calibrated(

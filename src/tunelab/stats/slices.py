@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tunelab.core.study_folder import StudyRows
 from tunelab.core.values import Estimate
-from tunelab.core.words import counted
+from tunelab.core.words import counted, signed
 from tunelab.stats.crossed import LEVEL
 from tunelab.stats.resampling import Runs
 from tunelab.stats.shares import share_of_values
@@ -229,15 +229,15 @@ def slice_sentence(s: Slice, tested: int | None = None) -> str:
     d = s.difference
     word = "weaker" if d.value < 0 else "stronger"
     p = "p < 0.001" if s.p_adjusted < 0.001 else f"p = {s.p_adjusted:.2g}"
-    of_all = f" over all {tested:,} slices" if tested else " over all slices"
-    ends = f"{100 * (d.low or 0):+.1f} to {100 * (d.high or 0):+.1f}"
+    of_all = f" over all {counted(tested, 'slice')}" if tested else " over all slices"
+    ends = f"{signed(100 * (d.low or 0), 1)} to {signed(100 * (d.high or 0), 1)}"
     few = s.accuracy.n < LEAST_SEEDS_FOR_OTHERS
     only = f"; of {counted(s.accuracy.n, 'training')}, other seeds are not known" if few else ""
     lead = f"{s.label} is {word}" if s.named else f"{s.label} is not shown to differ"
     return (
         f"{lead} where {s.column} is {s.value}: {100 * s.accuracy.value:.1f} against "
-        f"{100 * s.rest.value:.1f} percent elsewhere ({100 * d.value:+.1f} points, 95% interval "
-        f"{ends}, {p}{of_all}; {s.rows:,} rows{only})"
+        f"{100 * s.rest.value:.1f} percent elsewhere ({signed(100 * d.value, 1)} points, 95% "
+        f"interval {ends}, {p}{of_all}; {s.rows:,} rows{only})"
     )
 
 

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from tunelab.core.values import Comparison, Estimate
-from tunelab.core.words import counted
+from tunelab.core.words import counted, signed
 from tunelab.stats.contrasts import Contrast, estimate_of, no_interval_reason, together
 from tunelab.stats.crossed import LEVEL
 from tunelab.stats.intervals import no_shared_seed
@@ -315,11 +315,6 @@ def _test_in_words(c: Contrast, p: float | None, rule: _StudyRule) -> str:
     return f"{value}{after}{exact}{look}"
 
 
-def _with_sign(value: float, decimals: int) -> str:
-    text = f"{value:+.{decimals}f}"
-    return text[1:] if float(text) == 0 else text
-
-
 def decimals(difference: Estimate, metric: Metric) -> int:
     """Decimals of a difference in words: one of points, three of other units, or more where its
     interval is so narrow that it would be rounded to nothing.
@@ -334,7 +329,7 @@ def decimals(difference: Estimate, metric: Metric) -> int:
 def _in_units(value: float, c: Contrast, metric: Metric) -> str:
     low, high = c.interval(LEVEL) or (None, None)
     places = decimals(Estimate(c.value, low, high, c.seeds, ""), metric)
-    return _with_sign(100 * value if metric.percent else value, places)
+    return signed(100 * value if metric.percent else value, places)
 
 
 def _size_in_words(c: Contrast, metric: Metric) -> str:

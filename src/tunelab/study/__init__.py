@@ -12,6 +12,7 @@ floors below. Torch is left to the methods.
 
 from __future__ import annotations
 
+from tunelab.study.affording import affordable
 from tunelab.study.foresight import Power, power
 from tunelab.study.looking import looks_to_come, note_look, rounds_of
 from tunelab.study.outputs import Conclusions, write_outputs
@@ -28,6 +29,7 @@ from tunelab.study.schedule import (
     scheduled,
     tell_user,
 )
+from tunelab.study.to_come import ToCome, to_come
 
 __all__ = [
     "OnStudyEvent",
@@ -39,6 +41,8 @@ __all__ = [
     "Conclusions",
     "Schedule",
     "StudyEvent",
+    "ToCome",
+    "affordable",
     "check_place",
     "expand",
     "looks_to_come",
@@ -50,6 +54,7 @@ __all__ = [
     "run",
     "scheduled",
     "tell_user",
+    "to_come",
     "worker",
     "write",
     "write_outputs",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,14 +14,19 @@ from tunelab.core.plain import PlainValue, SettingValues
 from tunelab.core.values import MethodSpec
 from tunelab.methods import METHODS
 from tunelab.methods.settings import ALIASES, Settings
+from tunelab.stats.metrics import METRICS
 from tunelab.study.faults import Faults, setting_faults
-from tunelab.study.file import StudyFile, setting_fields
+from tunelab.study.file import StudyFile, setting_fields, study_keys
 
 __all__ = [
     "Entry",
     "label_methods",
     "resolve_entries",
 ]
+
+
+# More are no study: a grid is counted before it is made.
+_MOST_POINTS = 10_000
 
 
 def resolve_entries(
@@ -32,6 +39,7 @@ def resolve_entries(
     faults: Faults,
 ) -> list[Entry]:
     """Every method with its settings, a grid's points each as one. `asked`: as they are written."""
+    of_metric = _settings_of_metric(study.metric)
     flags = _without_aliases(settings, "command line", faults)
     shared = _without_aliases(study.training, "training", faults)
     # Methods that are there are checked even where another is no method at all.
@@ -41,7 +49,7 @@ def resolve_entries(
         resolved
         for i, entry in given.items()
         for resolved in _resolve_entry(
-            i, entry, shared=shared, flags=flags, origin=origin, faults=faults
+            i, entry, of_metric, shared=shared, flags=flags, origin=origin, faults=faults
         )
     ]
     # What a method has that could not be read is not known; then only unknown names are faults.
@@ -49,6 +57,14 @@ def resolve_entries(
     faults.add(*_settings_of_no_method(flags, names, "Flag --"))
     faults.add(*_settings_of_no_method(shared, names, "training."))
     return out
+
+
+def _settings_of_metric(metric: str) -> dict[str, object]:
+    """The best epoch is picked by what the study is judged by, where nothing else is said."""
+    row = METRICS.get(metric)  # a name that is none is a fault of its own
+    if row is None or metric == "accuracy":
+        return {}
+    return {"metric_for_best_model": "loss" if row.needs == "probability" else metric}
 
 
 # --- methods --------------------------------------------------------------------------------
@@ -81,6 +97,7 @@ def _without_aliases(values: Mapping[str, object], where: str, faults: Faults) -
 def _resolve_entry(
     i: int,
     entry: Mapping[str, object],
+    of_metric: Mapping[str, object],
     *,
     shared: Mapping[str, object],
     flags: Mapping[str, object],
@@ -91,9 +108,11 @@ def _resolve_entry(
     where = f"methods.{i}"
     name = entry.get("name")
     label = None if entry.get("label") is None else str(entry["label"])
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         hint = suggest(str(name), METHODS, what="Methods")
         what = "has no name" if name is None else f"{name!r} is not a method"
+        if "[" in str(name):
+            hint = " Settings are flags (--r 4), or keys of an entry in a study file."
         faults.add(f"{where}: {what}.{hint}")
         return []
     model = METHODS[name].settings
@@ -109,7 +128,8 @@ def _resolve_entry(
     )
     values: dict[str, object] = {}
     came: dict[str, str] = {}
-    for layer, said in ((shared, "training"), (own, where), (flags, "command line")):
+    layers = ((of_metric, "metric"), (shared, "training"), (own, where), (flags, "command line"))
+    for layer, said in layers:
         for key, value in layer.items():
             if key in known:
                 values[key] = value
@@ -139,6 +159,9 @@ def _grid_points(
             choices[key] = [value]
         else:
             choices[key] = value
+    count = math.prod(map(len, choices.values()))
+    if count > _MOST_POINTS:
+        return [], [f"its grid has {count:,} points, more than {_MOST_POINTS:,}. Make it smaller."]
     points = [dict(zip(choices, p, strict=True)) for p in itertools.product(*choices.values())]
     for point in points:
         faults += setting_faults(model, point)
@@ -165,7 +188,7 @@ def _settings_of_no_method(
             out.append(f"{what}{shown}: no method of this study has it; it belongs to {has}.")
         else:
             # A flag that is not known never comes so far: this is a keyword of `tunelab.compare`.
-            keys = [k for k in StudyFile.model_fields if k != "training"]
+            keys = [key.name for key in study_keys()]
             known = [*fields, *keys] if what.startswith("Flag") else fields
             shown = key if what.startswith("Flag") else f"{what}{key}"
             out.append(f"{shown}: unknown setting.{suggest(key, known, what='Settings')}")
@@ -174,19 +197,16 @@ def _settings_of_no_method(
 
 def label_methods(entries: Sequence[Entry]) -> tuple[MethodSpec, ...]:
     """Name each entry: its label, or its method with the settings in which it differs."""
+    varying = _varying_settings(entries)
+    called = Counter((e.name, e.label) for e in entries)
     labels: list[str] = []
     for entry in entries:
-        twins = [e for e in entries if e.name == entry.name]
-        varying = [
-            k for k in entry.settings if any(e.settings[k] != entry.settings[k] for e in twins)
-        ]
-        grid = [e for e in twins if e.label == entry.label]
-        if entry.label and len(grid) == 1:
+        if entry.label and called[entry.name, entry.label] == 1:
             labels.append(entry.label)
             continue
-        inner = ",".join(f"{k}={_value_in_label(entry.settings[k])}" for k in varying)
+        inner = ",".join(f"{k}={_value_in_label(entry.settings[k])}" for k in varying[entry.name])
         labels.append(f"{entry.label or entry.name}[{inner}]" if inner else entry.name)
-    twice = sorted({x for x in labels if labels.count(x) > 1})
+    twice = sorted(x for x, n in Counter(labels).items() if n > 1)
     if twice:
         raise ConfigError(
             f"methods: {twice[0]} stands twice with the same settings. Remove one, or change one."
@@ -194,6 +214,16 @@ def label_methods(entries: Sequence[Entry]) -> tuple[MethodSpec, ...]:
     return tuple(
         MethodSpec(e.name, label, e.settings) for e, label in zip(entries, labels, strict=True)
     )
+
+
+def _varying_settings(entries: Sequence[Entry]) -> dict[str, list[str]]:
+    """The settings in which entries of a method differ, by method."""
+    seen: dict[str, dict[str, set[str]]] = {}
+    for e in entries:
+        values = seen.setdefault(e.name, {k: set() for k in e.settings})
+        for k, v in e.settings.items():
+            values[k].add(repr(v))
+    return {name: [k for k, v in values.items() if len(v) > 1] for name, values in seen.items()}
 
 
 def _value_in_label(value: PlainValue) -> str:

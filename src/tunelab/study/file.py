@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
+from tunelab.core.errors import ConfigError
+from tunelab.core.words import comma_names
 from tunelab.methods import METHODS
 from tunelab.models.bases import BUNDLED
 from tunelab.study.space import LEARNING_RATE_FACTORS
@@ -23,6 +25,7 @@ __all__ = [
     "StudyKey",
     "TuningSection",
     "keys_from_keywords",
+    "refuse_study_keys",
     "study_schema",
     "setting_fields",
     "study_keys",
@@ -32,7 +35,7 @@ __all__ = [
 DEFAULT_METHODS = ("svm-tfidf", "svm", "full", "lora")
 DEFAULT_SEEDS = 6  # with fewer, nothing is called better (stats.least_seeds)
 # Written by us into a resolved study.yaml, and of no effect when it is read again.
-WRITTEN_KEYS = ("tunelab", "command", "sources", "trials", "curve")
+WRITTEN_KEYS = ("tunelab", "command", "sources", "trials", "curve", "labels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,10 @@ class StudyFile(BaseModel):
     )
     trust_remote_code: Annotated[
         bool, Flag("Run the Python code that the model brings.", reads="switch")
-    ] = Field(False, description="run the Python code that the base model brings")
+    ] = Field(
+        False,
+        description="run the base model's own Python code: only the flag allows it, no file",
+    )
     methods: Annotated[
         list[str | dict[str, object]],
         Flag("Methods to compare ({default}).", "A,B,..", reads="names"),
@@ -257,6 +263,11 @@ class StudyFile(BaseModel):
         "many, off, or auto: on a card, as many as fill it",
     )
 
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _no_switch(cls, value: Any) -> Any:
+        return str(value).lower() if isinstance(value, bool) else value  # else yes is a second
+
     @field_validator("stack", "folds", mode="before")
     @classmethod
     def _off(cls, value: Any) -> Any:
@@ -306,6 +317,26 @@ def keys_from_keywords(given: Mapping[str, object]) -> dict[str, object]:
     return {key.path: _as_in_a_file(key, given.get(key.name)) for key in study_keys()}
 
 
+def refuse_study_keys(settings: Mapping[str, object], door: str) -> None:
+    """Refuse study keys that a door has no keyword for, with the way that it has instead.
+
+    Raises ConfigError; what is no study key at all is a setting, and is checked as one.
+    """
+    known = {key.name for key in study_keys()} | {"source"}
+    instead = {
+        "data": f"the data are the first argument: {door}('reviews.csv')",
+        "training": "each setting is a keyword of its own: learning_rate=3e-4",
+        "seeds": "one seed is trained: give seed=0, or use tunelab.compare",
+        "methods": "one method is trained: give method='lora', or use tunelab.compare",
+    }
+    for name in settings:
+        if name in instead:
+            raise ConfigError(f"{name}: {door} has no such keyword; {instead[name]}.")
+        if name in known:
+            one = f"{door} trains one method with one seed, and has no such keyword"
+            raise ConfigError(f"{name}: {one}. Use tunelab.compare, or leave it out.")
+
+
 def _as_in_a_file(key: StudyKey, value: object) -> object:
     """Paths as text, and one of several as a list.
 
@@ -316,7 +347,7 @@ def _as_in_a_file(key: StudyKey, value: object) -> object:
         value = str(value)
     if isinstance(value, str | Mapping) and several:
         if isinstance(value, str) and key.flag.reads != "repeated":
-            return [name.strip() for name in value.split(",") if name.strip()]
+            return comma_names(value)
         return [value]
     if isinstance(value, Mapping):
         return dict(value)

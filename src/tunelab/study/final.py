@@ -30,6 +30,7 @@ from tunelab.study.schedule import OnStudyEvent
 __all__ = [
     "hand_over",
     "check_output_dir",
+    "is_to_come",
     "shipped",
     "train_final",
     "train_on_all_rows",
@@ -69,12 +70,26 @@ def train_final(
     return result
 
 
-def train_on_all_rows(directory: Path, method: str | None, on_event: OnStudyEvent) -> None:
+def is_to_come(plan: Plan) -> bool:
+    """Whether a cross-fitted study whose trials have run still has to train what it recommends."""
+    folder = plan.spec.output_dir
+    record = study_folder.read_study(folder)
+    spec = _spec_of_final(plan, record, summarise(record), None)
+    if spec is None:
+        return False
+    known = study_folder.read_result(folder, spec.trial_id)
+    return known is None or known.status != "done"
+
+
+def train_on_all_rows(
+    directory: Path, method: str | None, on_event: OnStudyEvent, trust_remote_code: bool = False
+) -> None:
     """Train a method of a study's folder on all rows, as `train_final`, and write its outputs.
 
     Raises TrialError where training failed, or where there is nothing to recommend.
     """
-    flags = {"output_dir": str(directory)}
+    flags: dict[str, object] = {"output_dir": str(directory)}
+    flags |= {"trust_remote_code": True} if trust_remote_code else {}
     planned = plan(resolve_study(directory / "study.yaml", flags))
     with files.locked(directory):
         result = train_final(planned, method, on_event)
@@ -170,13 +185,10 @@ def check_output_dir(out: Path, overwrite: bool) -> None:
 def hand_over(study: Path, trial_id: str, out: Path) -> None:
     """Copy a trial's classifier out of its study, with the trial's record in its folder `trial`."""
     trial = study_folder.trial_dir(study, trial_id)
-    beside = out.with_name(f".{out.name}.new")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(trial / "artifact", beside)
-    (beside / "trial").mkdir()
-    for name in study_folder.TRIAL_FILES:
-        shutil.copy(trial / name, beside / "trial" / name)
-    if out.is_dir():
-        shutil.rmtree(out)
-    beside.replace(out)
+    files.make_folder(out.absolute().parent)
+    with files.replacing_folder(out) as draft:
+        shutil.copytree(trial / "artifact", draft, dirs_exist_ok=True)
+        (draft / "trial").mkdir()
+        for name in study_folder.TRIAL_FILES:
+            if (trial / name).is_file():  # a trial of before has no digests
+                shutil.copy(trial / name, draft / "trial" / name)

@@ -121,7 +121,7 @@ def _why_one_part(spec: StudySpec, whole: Dataset, kept: int | None) -> str | No
         )
     if seeds < LEAST_SEEDS:
         return (
-            f"one test part of {len(whole.test):,} rows: with --seeds {LEAST_SEEDS} {all_rows} "
+            f"one test part of {rows_word(len(whole.test))}: with --seeds {LEAST_SEEDS} {all_rows} "
             "would be tested (cross-fitting)"
         )
     if kept == 0:

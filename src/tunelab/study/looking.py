@@ -11,6 +11,7 @@ from tunelab.analysis import summary
 from tunelab.core import study_folder
 from tunelab.core.errors import ConfigError
 from tunelab.core.study_folder import StudyRecord
+from tunelab.core.words import counted
 from tunelab.stats import least_seeds
 from tunelab.stats.looks import Looks, declare, looked, looks_from_json, looks_to_json
 from tunelab.study import resolve
@@ -47,19 +48,19 @@ def looks_to_come(directory: Path, max_seeds: int | None, step: int | None) -> s
     looks = _declared(record, max_seeds, step)
     have = len(record.settings["seeds"])
     if have >= looks.max_seeds:
-        return f"{have} seeds: all that its looks were declared with are used"
+        return f"{counted(have, 'seed')}: all that its looks were declared with are used"
     first = min(looks.max_seeds, max(have + looks.step, least_seeds()))
     more = [*range(first, looks.max_seeds, looks.step), looks.max_seeds]
     return (
-        f"{have} seeds; until the best is told from all others it would be looked at with "
-        f"{', '.join(map(str, more))}"
+        f"{counted(have, 'seed')}; until the best is told from all others it would be looked at "
+        f"with {', '.join(map(str, more))}"
     )
 
 
 def _declared(record: StudyRecord, max_seeds: int | None, step: int | None) -> Looks:
     have, directory = len(record.settings["seeds"]), record.directory
-    if record.looks is not None:
-        looks = looks_from_json(record.looks)
+    looks = record.parsed("looks", looks_from_json)
+    if looks is not None:
         if max_seeds not in (None, looks.max_seeds):
             raise ConfigError(
                 f"{directory}: its looks were declared with at most {looks.max_seeds} seeds "
@@ -70,45 +71,51 @@ def _declared(record: StudyRecord, max_seeds: int | None, step: int | None) -> L
     most = MAX_SEEDS if max_seeds is None else max_seeds
     if most <= have:
         raise ConfigError(
-            f"{directory}: has {have} seeds, expected --max-seeds above that, found {most}. Give "
-            f"--max-seeds {have + 1} or more."
+            f"{directory}: has {counted(have, 'seed')}, expected --max-seeds above that, found "
+            f"{most}. Give --max-seeds {have + 1} or more."
         )
     return declare(most, STEP if step is None else step, max(1, _most_seeds_done(record)))
 
 
 def note_look(record: StudyRecord) -> None:
     """Write down that verdicts are now given with the seeds that are done, if looks are counted."""
-    if record.looks is None:
+    before = record.parsed("looks", looks_from_json)
+    if before is None:
         return
-    before = looks_from_json(record.looks)
     after = looked(before, _most_seeds_done(record))
     if after != before:
         _write(record, after)
 
 
-def extended(directory: Path, total: int) -> StudySpec:
+def extended(directory: Path, total: int, trust_remote_code: bool = False) -> StudySpec:
     """A study's spec with `total` seeds: those it has, and then the smallest others.
+
+    A model's own code may run only where this call allows it, whatever the study was run with.
 
     Raises ConfigError where it has as many already, or more than its looks were declared with;
     ArtifactError where there is no study.
     """
     record = study_folder.read_study(directory)
     have = [int(s) for s in record.settings["seeds"]]
-    most = None if record.looks is None else looks_from_json(record.looks).max_seeds
-    if most is not None and total > most:
+    looks = record.parsed("looks", looks_from_json)
+    if looks is not None and total > looks.max_seeds:
         raise ConfigError(
-            f"{directory}: its looks were declared with at most {most} seeds (looks.json), found "
+            f"{directory}: its looks were declared with at most {looks.max_seeds} seeds "
+            "(looks.json), found "
             f"{total}. All that they may be wrong in is spent by then: compare anew, in another "
             "--output-dir."
         )
     if total <= len(have):
+        more = max(total, 1)
         raise ConfigError(
-            f"{directory}: has {len(have)} seeds ({', '.join(map(str, have))}), expected more than "
-            f"that to extend it, found {total}. Give --seeds {len(have) + 1} or more."
+            f"{directory}: has {counted(len(have), 'seed')} ({', '.join(map(str, have))}), "
+            f"expected more than that in all, found {total}. For {more} more: --seeds "
+            f"{len(have) + more} (in Python seeds={len(have) + more})."
         )
     others = (s for s in range(total + len(have)) if s not in have)
     seeds = [*have, *itertools.islice(others, total - len(have))]
-    flags = {"seeds": seeds, "output_dir": str(directory)}
+    flags: dict[str, object] = {"seeds": seeds, "output_dir": str(directory)}
+    flags |= {"trust_remote_code": True} if trust_remote_code else {}
     return resolve.resolve_study(directory / "study.yaml", flags)
 
 
@@ -120,6 +127,7 @@ def rounds_of(
     until: str | None = None,
     max_seeds: int | None = None,
     step: int | None = None,
+    trust_remote_code: bool = False,
 ) -> Iterator[StudySpec]:
     """What to run, one round after the other, to extend a study; each is run before the next.
 
@@ -132,18 +140,18 @@ def rounds_of(
     if (total is None) == (until is None):
         raise ConfigError(
             f"{directory}: expected so many seeds (--seeds N) or until decided (--until decided) "
-            f"to extend it, found {'both' if total and until else 'neither'}. Give one of them."
+            f"to extend it, found {'neither' if total is None else 'both'}. Give one of them."
         )
     if until is None and (max_seeds, step) != (None, None):
         raise ConfigError(f"{directory}: --max-seeds and --step go with --until decided.")
     if total is not None:
-        return iter([extended(directory, total)])
+        return iter([extended(directory, total, trust_remote_code)])
     looks = declare_looks(study_folder.read_study(directory), max_seeds, step)
     look(directory)
-    return _until_decided(directory, looks)
+    return _until_decided(directory, looks, trust_remote_code)
 
 
-def _until_decided(directory: Path, looks: Looks) -> Iterator[StudySpec]:
+def _until_decided(directory: Path, looks: Looks, trust: bool) -> Iterator[StudySpec]:
     """Ends where the best is told from all others, where there are as many seeds as were declared,
     and where a trial failed.
     """
@@ -154,7 +162,8 @@ def _until_decided(directory: Path, looks: Looks) -> Iterator[StudySpec]:
             return
         if not summary.undecided_with_best(record, summary.summarise(record)):
             return
-        yield extended(directory, min(looks.max_seeds, max(have + looks.step, least_seeds())))
+        total = min(looks.max_seeds, max(have + looks.step, least_seeds()))
+        yield extended(directory, total, trust)
 
 
 def _write(record: StudyRecord, looks: Looks) -> None:
@@ -171,5 +180,8 @@ def _most_seeds_done(record: StudyRecord) -> int:
 def forget_looks_at_other_data(folder: Path, fingerprint: str) -> None:
     """Remove looks.json where what was looked at is not what the study is of now."""
     stored = study_folder.read_extra(folder, "looks")
-    if stored is not None and stored.get("fingerprint") != fingerprint:
+    if stored is None:
+        return
+    study_folder.parse_extra(folder, "looks", stored, looks_from_json)  # raises where it is damaged
+    if stored.get("fingerprint") != fingerprint:
         study_folder.remove_extra(folder, "looks")

@@ -8,7 +8,7 @@ from pathlib import Path
 from tunelab import report
 from tunelab.analysis import Summary, curves, summarise
 from tunelab.analysis.probabilities import Probabilities, judge_probabilities
-from tunelab.core import study_folder
+from tunelab.core import results_table, study_folder
 from tunelab.report import cards
 from tunelab.study.looking import note_look
 
@@ -33,7 +33,7 @@ def write_outputs(directory: Path) -> Conclusions | None:
     """
     note_look(study_folder.read_study(directory))
     record = study_folder.read_study(directory)
-    study_folder.write_results_csv(directory / "results.csv", record.results)
+    results_table.write_results_csv(directory / "results.csv", record.results)
     learned = curves.learning_curves(record)
     if learned is not None:
         study_folder.write_extra(directory, "curves", curves.curves_to_json(learned))

@@ -14,6 +14,7 @@ from tunelab.core.errors import ConfigError
 from tunelab.core.plain import SettingValues
 from tunelab.core.text_lengths import TextLengths
 from tunelab.core.values import Dataset, Fold, MethodSpec, TrialSpec
+from tunelab.core.words import counted
 from tunelab.data import Gate, behaviour
 from tunelab.data.gate.values import gate_from_json
 from tunelab.methods import METHODS, check, notes
@@ -30,6 +31,7 @@ __all__ = [
     "grid_tries",
     "plan",
     "start_settings",
+    "trial_of",
     "tries_of",
 ]
 
@@ -79,13 +81,14 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
     count = count_trials(spec)
     if count > MOST_TRIALS and not yes:
         raise ConfigError(
-            f"This study has {count} trials ({len(spec.methods)} methods x {len(spec.seeds)} "
-            f"seeds), more than {MOST_TRIALS}. Make the grid smaller, or confirm with --yes."
+            f"This study has {counted(count, 'trial')} ({counted(len(spec.methods), 'method')} x "
+            f"{counted(len(spec.seeds), 'seed')}), more than {MOST_TRIALS}. Make the grid "
+            "smaller, or confirm with --yes."
         )
     trackers.require(spec.report_to)
     folder = spec.output_dir
     check_place(folder)
-    if folder.is_dir() and any(folder.iterdir()) and not study_folder.is_study(folder):
+    if folder.is_dir() and not study_folder.may_hold_study(folder) | study_folder.is_study(folder):
         raise ConfigError(
             f"{folder}: not empty, and not a study, so nothing is written into it. "
             "Choose another folder with --output-dir."
@@ -146,12 +149,11 @@ def _known_or_new_gate(folder: Path, folds: Sequence[Dataset]) -> Gate:
     """What the data gate finds, in one division of the data or in every fold; read from the study
     where these data were looked at before.
     """
-    known = study_folder.read_extra(folder, "gate")
-    if known is not None and (known["fingerprint"], known.get("folds", 1)) == (
-        folds[0].fingerprint,
-        len(folds),
-    ):
-        return gate_from_json(known)
+    known = study_folder.known_extra(folder, "gate", lambda kept: (gate_from_json(kept), kept))
+    if known is not None:
+        gate, kept = known
+        if (gate.fingerprint, kept.get("folds", 1)) == (folds[0].fingerprint, len(folds)):
+            return gate
     return folding.gate_of_folds(folds)
 
 

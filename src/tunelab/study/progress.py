@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,21 @@ import yaml
 from numpy.typing import NDArray
 
 from tunelab.core import study_folder
-from tunelab.core.plain import as_settings
 from tunelab.core.values import Fold, MethodSpec, Predictions, TrialResult, TrialSpec
-from tunelab.stats import choosing, racing
-from tunelab.study import space
+from tunelab.stats import racing
+from tunelab.stats.choosing import TunedMethod
+from tunelab.study.choices import (
+    joined_entries,
+    recorded_entry,
+    recorded_methods,
+    settled_entry,
+    tries_left_to_propose,
+    with_chosen,
+)
 from tunelab.study.elsewhere import scored_on
 from tunelab.study.folding import folds_of
-from tunelab.study.planning import Plan, expand, grid_tries, start_settings, tries_of
+from tunelab.study.planning import Plan, expand, grid_tries
+from tunelab.study.same_run import copies_among
 from tunelab.study.spec import StudySpec
 
 __all__ = [
@@ -27,11 +35,10 @@ __all__ = [
     "RightBySeed",
     "ended_well",
     "is_done",
-    "is_settled",
+    "mean_seconds_by_method",
     "race_so_far",
     "read_progress",
     "read_results",
-    "recorded_tuning",
     "right_on_validation",
     "trials_still_racing",
 ]
@@ -53,7 +60,9 @@ class Progress:
     are those that the table compares, `curve` those on fewer training rows, `tries` those of
     settings that are still to run (Optuna's are known only when it proposes them: `proposals` says
     how many each method has left). `todo`: what of all these is still to run. `results` are those
-    on disk, by trial id, also of trials that failed and are in `todo` again.
+    on disk, by trial id, also of trials that failed and are in `todo` again. `renamed`: labels of
+    those trials that had another one when they ran, by trial id. `copies`: trials in `todo` that
+    are the same run as another one, by their id.
     """
 
     plan: Plan
@@ -64,16 +73,24 @@ class Progress:
     proposals: Mapping[str, int]
     todo: tuple[TrialSpec, ...]
     results: Mapping[str, TrialResult]
+    renamed: Mapping[str, str]
+    copies: Mapping[str, TrialSpec]
     notes: tuple[str, ...] = ()
 
 
 def read_progress(plan: Plan) -> Progress:
     """See in a study's folder what was tuned, what is done, and what is still to run."""
     spec, folder = plan.spec, plan.spec.output_dir
-    by_fold, tries, proposals = _tuned_so_far(plan)
+    chosen = _choices(plan)
+    tries, proposals = _tries_to_come(plan, chosen)
+    by_fold = {
+        fold: [with_chosen(m, by[m.label]) if m.label in by else m for m in spec.methods]
+        for fold, by in chosen.items()
+    }
     trials = expand(plan, by_fold)
     curve = expand(plan, by_fold, plan.sizes)
-    on_disk = read_results(folder, (*tries, *trials, *curve))
+    stored = _stored_results(folder, (*tries, *trials, *curve))
+    on_disk = _as_called_now(stored, (*tries, *trials, *curve))
     if spec.race:
         race, _ = race_so_far(plan, trials, on_disk)
         trials = trials_still_racing(race, spec, trials)
@@ -81,80 +98,93 @@ def read_progress(plan: Plan) -> Progress:
     everything = (*tries, *trials, *curve)
     todo = tuple(t for t in everything if not is_done(plan, on_disk.get(t.trial_id), t))
     missing = {t.trial_id for t in todo}
+    before = {i: stored[i].spec.method.label for i in on_disk}
+    renamed = {i: old for i, old in before.items() if old != on_disk[i].spec.method.label}
     return Progress(
         plan=plan,
-        methods=_methods_for_all(plan, by_fold),
+        methods=_methods_for_all(plan, chosen),
         trials=trials,
         curve=curve,
         tries=tuple(t for t in tries if t.trial_id in missing),
         proposals=proposals,
         todo=todo,
         results={t.trial_id: on_disk[t.trial_id] for t in everything if t.trial_id in on_disk},
-        notes=_no_longer_shown(plan),
+        renamed=renamed,
+        copies=copies_among(everything, {i for i, r in on_disk.items() if r.status == "done"}),
+        notes=(
+            *_no_longer_shown(plan, frozenset(renamed.values())),
+            *_damaged(folder, everything, on_disk),
+        ),
     )
 
 
-def _tuned_so_far(
-    plan: Plan,
-) -> tuple[dict[Fold | None, list[MethodSpec]], list[TrialSpec], dict[str, int]]:
-    """Methods with the settings chosen for them, by fold; tries of the others, or how many to
-    propose.
-    """
-    spec = plan.spec
-    methods: dict[Fold | None, list[MethodSpec]] = {}
+# What is chosen for each tuned method, by fold (None: there are none), as far as it is settled.
+Choices = Mapping[Fold | None, Mapping[str, TunedMethod]]
+
+
+def _tries_to_come(plan: Plan, chosen: Choices) -> tuple[list[TrialSpec], dict[str, int]]:
+    """Tries of the methods for which nothing is chosen yet, or how many are to be proposed."""
+    recorded = recorded_methods(plan)
     tries: list[TrialSpec] = []
     proposals: dict[str, int] = {}
-    for fold in folds_of(spec):
-        recorded = recorded_tuning(plan, fold)
-        methods[fold] = []
-        for m in spec.methods:
-            entry = recorded.get(m.label)
-            if m.label not in spec.tuning.spaces:
-                methods[fold].append(m)
-            elif entry is not None and is_settled(plan, m, entry, fold):
-                methods[fold].append(with_chosen(m, entry))
+    for fold, by_label in chosen.items():
+        for m in plan.spec.methods:
+            if m.label not in plan.spec.tuning.spaces or m.label in by_label:
+                continue
+            if plan.spec.tuning.budget is None:
+                tries += [t for _, t in grid_tries(plan, m, fold)]
             else:
-                methods[fold].append(m)
-                if spec.tuning.budget is None:
-                    tries += [t for _, t in grid_tries(plan, m, fold)]
-                else:
-                    spent = count_recorded_tries(plan, m, entry, fold) if entry else 0
-                    left = max(1, spec.tuning.budget - spent)
-                    proposals[m.label] = proposals.get(m.label, 0) + left
-    return methods, tries, proposals
+                left = tries_left_to_propose(plan, recorded, m, fold)
+                proposals[m.label] = proposals.get(m.label, 0) + left
+    return tries, proposals
 
 
-def with_chosen(m: MethodSpec, entry: choosing.TunedMethod) -> MethodSpec:
-    """A method with the settings that were chosen for it."""
-    return MethodSpec(m.name, m.label, {**m.settings, **as_settings(entry.chosen)})
-
-
-def _methods_for_all(
-    plan: Plan, by_fold: Mapping[Fold | None, Sequence[MethodSpec]]
-) -> tuple[MethodSpec, ...]:
-    """The methods of a study; those of folds with what these chose together, once all have."""
-    if plan.spec.parts is None:
-        return tuple(by_fold[None])
-    recorded = _recorded_methods(plan)
-    settled = {
-        m.label
-        for m in plan.spec.methods
-        if m.label in recorded
-        and all(
-            (entry := recorded_tuning(plan, fold).get(m.label)) is not None
-            and is_settled(plan, m, entry, fold)
-            for fold in by_fold
-        )
+def _choices(plan: Plan) -> Choices:
+    """What is chosen so far, from tuning.json or the tries on disk."""
+    recorded = recorded_methods(plan)
+    tuned = [m for m in plan.spec.methods if m.label in plan.spec.tuning.spaces]
+    by_fold = {
+        fold: {m.label: settled_entry(plan, recorded, m, fold) for m in tuned}
+        for fold in folds_of(plan.spec)
     }
-    return tuple(
-        with_chosen(m, recorded[m.label]) if m.label in settled else m for m in plan.spec.methods
-    )
+    return {
+        fold: {label: e for label, e in by_label.items() if e is not None}
+        for fold, by_label in by_fold.items()
+    }
 
 
-def read_results(folder: Path, trials: Iterable[TrialSpec]) -> dict[str, TrialResult]:
-    """Results that are on disk, by trial id."""
+def _methods_for_all(plan: Plan, chosen: Choices) -> tuple[MethodSpec, ...]:
+    """The methods of a study; those of folds with what these chose together, once all have."""
+    recorded = recorded_methods(plan)
+    out = []
+    for m in plan.spec.methods:
+        of_fold = {fold: by[m.label] for fold, by in chosen.items() if m.label in by}
+        if len(of_fold) < len(chosen):
+            out.append(m)
+        elif plan.spec.parts is None:
+            out.append(with_chosen(m, of_fold[None]))
+        else:
+            known = all(recorded_entry(plan, recorded, m, fold) for fold in chosen)
+            entry = recorded[m.label] if known else joined_entries(plan, of_fold)
+            out.append(with_chosen(m, entry))
+    return tuple(out)
+
+
+def read_results(folder: Path, trials: Sequence[TrialSpec]) -> dict[str, TrialResult]:
+    """Results that are on disk, by trial id; each as its method is called now."""
+    return _as_called_now(_stored_results(folder, trials), trials)
+
+
+def _stored_results(folder: Path, trials: Iterable[TrialSpec]) -> dict[str, TrialResult]:
     on_disk = ((t.trial_id, study_folder.read_result(folder, t.trial_id)) for t in trials)
     return {trial_id: result for trial_id, result in on_disk if result is not None}
+
+
+def _as_called_now(
+    stored: Mapping[str, TrialResult], trials: Iterable[TrialSpec]
+) -> dict[str, TrialResult]:
+    now = ((t.trial_id, t.method.label) for t in trials if t.trial_id in stored)
+    return {i: stored[i].called(label) for i, label in now}
 
 
 def is_done(plan: Plan, result: TrialResult | None, trial: TrialSpec) -> bool:
@@ -171,76 +201,27 @@ def is_done(plan: Plan, result: TrialResult | None, trial: TrialSpec) -> bool:
     )
 
 
-def _recorded_methods(plan: Plan) -> Mapping[str, choosing.TunedMethod]:
-    """What tuning.json holds of each method; nothing where it was chosen by another metric."""
-    stored = study_folder.read_extra(plan.spec.output_dir, "tuning")
-    if not stored or stored["metric"] != plan.spec.metric:
-        return {}
-    return choosing.tuning_from_json(stored).methods
-
-
-def recorded_tuning(plan: Plan, fold: Fold | None = None) -> Mapping[str, choosing.TunedMethod]:
-    """What tuning.json holds of each method in a fold, where there are folds."""
-    recorded = _recorded_methods(plan)
-    if fold is None:
-        return {label: entry for label, entry in recorded.items() if not entry.folds}
-    return {
-        label: replace(
-            entry,
-            chosen=own.chosen,
-            value=own.value,
-            reason=own.reason,
-            tries=tuple(t for t in entry.tries if t.trial_id in own.trials),
-            folds=(),
-        )
-        for label, entry in recorded.items()
-        for own in entry.folds
-        if (own.repetition, own.fold) == (fold.repetition, fold.number)
-    }
-
-
-def is_settled(
-    plan: Plan, m: MethodSpec, entry: choosing.TunedMethod, fold: Fold | None = None
-) -> bool:
-    """Whether what is recorded is what would be tried now, and all of it."""
-    if entry.start != start_settings(plan, m):
-        return False
-    ids = {t.trial_id for t in entry.tries}
-    if plan.spec.tuning.budget is None:
-        return ids == {t.trial_id for _, t in grid_tries(plan, m, fold)}
-    return entry.space == space.space_to_json(plan.spec.tuning.spaces[m.label]) and (
-        count_recorded_tries(plan, m, entry, fold) >= plan.spec.tuning.budget
-    )
-
-
-def count_recorded_tries(
-    plan: Plan, m: MethodSpec, entry: choosing.TunedMethod, fold: Fold | None = None
-) -> int:
-    """How many of the recorded settings were tried on this data, with these seeds."""
-    settings = [as_settings(s.settings) for s in choosing.average_by_setting(entry.tries)]
-    ours = {t.trial_id for s in settings for t in tries_of(plan, m, s, fold)}
-    # A setting that Optuna proposed twice counts twice: it was spent.
-    return sum(t.trial_id in ours for t in entry.tries) // len(plan.spec.tuning.seeds)
-
-
 def race_so_far(
     plan: Plan,
     trials: Sequence[TrialSpec],
     results: Mapping[str, TrialResult],
     tried: AbstractSet[str] = frozenset(),
+    labels: Collection[str] | None = None,
 ) -> tuple[racing.Race, tuple[TrialSpec, ...]]:
     """The race as far as its trials have run, and the trials of its next round.
 
     From what is on disk each time: a race that was stopped goes on as if it had not been. A trial
-    that failed is due again, unless it is one of `tried`.
+    that failed is due again, unless it is one of `tried`. Only methods in `labels` take part, where
+    they are given.
     """
     folder, spec = plan.spec.output_dir, plan.spec
     of = {(t.method.label, t.seed): t for t in trials}
-    race = racing.start([m.label for m in spec.methods], len(spec.seeds))
+    taking_part = [m.label for m in spec.methods if labels is None or m.label in labels]
+    race = racing.start(taking_part, len(spec.seeds))
     right: RightBySeed = {label: {} for label in race.labels}
     ids: dict[int, tuple[str, ...]] = {}
     for seed in spec.seeds:
-        if racing.over(race):
+        if race.rounds and racing.over(race):
             break
         due = [of[label, seed] for label in racing.order(race) if (label, seed) in of]
         left = tuple(
@@ -257,6 +238,18 @@ def race_so_far(
                 ids[seed] = of_trial.ids
         race = racing.advance(race, right, _numbers_of_rows(ids))
     return race, ()
+
+
+def mean_seconds_by_method(
+    trials: Iterable[TrialSpec], results: Mapping[str, TrialResult]
+) -> dict[str, float]:
+    """Mean seconds of those of these trials that have run, by method."""
+    seconds: dict[str, list[float]] = {}
+    for t in trials:
+        r = results.get(t.trial_id)
+        if r is not None and r.provenance.seconds is not None:
+            seconds.setdefault(t.method.label, []).append(r.provenance.seconds)
+    return {label: float(np.mean(values)) for label, values in seconds.items()}
 
 
 def ended_well(results: Mapping[str, TrialResult], t: TrialSpec) -> bool:
@@ -298,8 +291,19 @@ def trials_still_racing(
     return tuple(t for t in trials if place[t.seed] < until.get(t.method.label, len(place)))
 
 
-def _no_longer_shown(plan: Plan) -> tuple[str, ...]:
-    """What the study that lies in this folder shows, and will not once this one is written."""
+def _damaged(
+    folder: Path, trials: Sequence[TrialSpec], on_disk: Mapping[str, TrialResult]
+) -> tuple[str, ...]:
+    """What is wrong with trials that are there and not whole: they are run again."""
+    ids = dict.fromkeys(t.trial_id for t in trials if t.trial_id not in on_disk)
+    return study_folder.damaged_trials(folder, ids)
+
+
+def _no_longer_shown(plan: Plan, reused: AbstractSet[str]) -> tuple[str, ...]:
+    """What the study that lies in this folder shows, and will not once this one is written.
+
+    `reused`: labels there of trials that this study shows under another one.
+    """
     folder = plan.spec.output_dir
     if not study_folder.is_study(folder):
         return ()
@@ -313,7 +317,7 @@ def _no_longer_shown(plan: Plan) -> tuple[str, ...]:
     kept = "its trials stay on disk; to keep its report, choose another --output-dir"
     if other:
         return (f"the study in {folder} is of other data ({name} as it was): replaced; {kept}",)
-    gone = [x for x in labels if x not in {m.label for m in plan.spec.methods}]
+    gone = [x for x in labels if x not in {m.label for m in plan.spec.methods} | reused]
     if not gone:
         return ()
     return (

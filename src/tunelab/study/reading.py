@@ -31,7 +31,7 @@ def read_study_file(path: Path) -> dict[str, object]:
         near = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
         hint = suggest(path.name, near, what="Files there") if near else ""
         raise ConfigError(f"Config file {path}: there is no such file.{hint}") from None
-    except (UnicodeDecodeError, IsADirectoryError) as e:
+    except (UnicodeDecodeError, IsADirectoryError, RecursionError) as e:
         raise ConfigError(f"Config file {path}: not readable as text ({e}).") from None
     except yaml.YAMLError as e:
         raise ConfigError(f"Config file {path}: not valid YAML ({_yaml_fault(e)}).") from None
@@ -40,7 +40,28 @@ def read_study_file(path: Path) -> dict[str, object]:
             f"Config file {path}: expected keys such as data, model, methods; found "
             f"{'nothing' if value is None else type(value).__name__}."
         )
+    if _values_in(value, {}) > _MOST_VALUES:
+        raise ConfigError(
+            f"Config file {path}: holds more than {_MOST_VALUES:,} values once its aliases (*name) "
+            "are written out; expected the keys of a study. Write them out, and few of them."
+        )
     return value
+
+
+_MOST_VALUES = 100_000
+
+
+def _values_in(value: object, known: dict[int, int]) -> int:
+    """How many values a tree has with its aliases written out, each counted once; of one that
+    holds itself, too many.
+    """
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = _MOST_VALUES + 1  # until it is known: it would hold itself
+        inside = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_values_in(v, known) for v in inside)
+    return known[id(value)]
 
 
 class _KeysOnce(yaml.SafeLoader):

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import yaml
 
 from tunelab import data
+from tunelab.analysis.curves import curves_from_json
+from tunelab.analysis.folds import final_from_json
 from tunelab.core import files, study_folder
+from tunelab.core.text_lengths import text_lengths_from_json
 from tunelab.core.version import __version__
+from tunelab.data.behaviour import suite_from_json
 from tunelab.data.gate import values
+from tunelab.stats.choosing import tuning_from_json
+from tunelab.stats.racing import race_from_json
 from tunelab.study import folding
 from tunelab.study.looking import forget_looks_at_other_data
 from tunelab.study.progress import Progress
@@ -23,12 +31,27 @@ __all__ = [
 
 # --- the folder -----------------------------------------------------------------------------
 
+# What a run makes anew where it is damaged, and what reads it. Not looks.json: how often a study
+# was looked at, nothing else knows.
+_MADE_ANEW: Mapping[str, Callable[[Any], object]] = {
+    "tuning": tuning_from_json,
+    "race": race_from_json,
+    "curves": curves_from_json,
+    "gate": values.gate_from_json,
+    "behaviour": suite_from_json,
+    "final": final_from_json,
+    "lengths": text_lengths_from_json,
+}
+
 
 def write(progress: Progress, command: str) -> None:
     """Write study.yaml and data.json; sweep what a killed run left."""
     plan, folder = progress.plan, progress.plan.spec.output_dir
-    (folder / "trials").mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder / "trials")
     study_folder.sweep(folder)
+    for name, read in _MADE_ANEW.items():
+        if study_folder.known_extra(folder, name, read) is None:
+            study_folder.remove_extra(folder, name)  # there is none, or what is there is damaged
     content = {
         "tunelab": __version__,
         "command": command,
@@ -70,7 +93,16 @@ def write(progress: Progress, command: str) -> None:
             study_folder.remove_extra(folder, name)
 
 
-def trial_ids_of(progress: Progress) -> dict[str, list[str]]:
-    """What study.yaml says of the trials that the study shows."""
+def trial_ids_of(progress: Progress) -> dict[str, object]:
+    """What study.yaml says of the trials that the study shows: their ids, and what those are called
+    now that ran under another label.
+    """
     shown = {"trials": progress.trials, "curve": progress.curve}
-    return {name: [t.trial_id for t in trials] for name, trials in shown.items()}
+    labels = {
+        t.trial_id: t.method.label
+        for trials in shown.values()
+        for t in trials
+        if t.trial_id in progress.renamed
+    }
+    ids = {name: [t.trial_id for t in trials] for name, trials in shown.items()}
+    return {**ids, "labels": labels}

@@ -6,6 +6,7 @@ file, flags, `--set`.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from tunelab.core import study_folder
 from tunelab.core.errors import ConfigError, suggest
 from tunelab.core.values import DataSpec
 from tunelab.data.behaviour import BUNDLED_SUITE
@@ -36,6 +38,7 @@ from tunelab.study.tuning_spaces import tuning_seeds, tuning_spaces
 __all__ = [
     "require_metric",
     "resolve_study",
+    "source_name",
 ]
 
 
@@ -110,6 +113,14 @@ def _lay_over(
 ) -> tuple[dict[str, object], dict[str, str]]:
     """The file with flags and --set laid over it, and where each of its dotted keys came from."""
     raw = read_study_file(path) if path else {}
+    if path and study_folder.is_study(path.parent) and path.name == "study.yaml":
+        raw["output_dir"] = str(path.parent)  # where it lies now: a study may have been moved
+    if raw.pop("trust_remote_code", None) and not flags.get("trust_remote_code"):
+        # Whoever runs a file has not always read it.
+        faults.note(
+            f"{path}: trust_remote_code in a file allows nothing; a model's own code runs only "
+            "with --trust-remote-code (trust_remote_code=True in Python)"
+        )
     origin = {key: str(path) for key in dotted_keys(raw)} if path else {}
     if isinstance(raw.get("data"), str):
         raw["data"] = {"source": raw["data"]}
@@ -164,6 +175,16 @@ def _sources_of_values(origin: Mapping[str, str], entries: Sequence[Entry]) -> d
     }
 
 
+def source_name(source: object) -> str | None:
+    """A source's name. Raises ConfigError for data that are no name, such as a DataFrame."""
+    if source is None or isinstance(source, str | Path):
+        return None if source is None else str(source)
+    raise ConfigError(
+        f"data: expected the name of a file, a folder or a hub id, found {type(source).__name__}. "
+        "Write it into a file first; from pandas: frame.to_csv('reviews.csv', index=False)."
+    )
+
+
 def require_metric(metric: str) -> None:
     """Raise ConfigError for a name that is not a metric's."""
     faults = _metric_faults(metric)
@@ -209,10 +230,12 @@ _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\
 def _race_budget(study: StudyFile, race: bool, methods: int, faults: Faults) -> float | None:
     """Seconds of a race's budget; what stands in a race's way are faults."""
     seconds = None if study.budget is None else _seconds_of(study.budget)
-    if study.budget is not None and not seconds:
+    if study.budget is not None and not (seconds and 0 < seconds < math.inf):
         faults.add(
-            f"budget: expected a duration such as 90s, 20m or 1h30m, found {study.budget!r}."
+            "budget: expected a duration above 0, such as 90s, 20m or 1h30m, found "
+            f"{study.budget!r}."
         )
+        seconds = None
     if race and study.metric != "accuracy":
         faults.add(
             f"race: a race is decided row by row, by accuracy; the metric is {study.metric}. Leave "

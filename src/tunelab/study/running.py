@@ -8,8 +8,7 @@ progress is read and scheduled anew.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
@@ -17,6 +16,7 @@ from tunelab.core import study_folder
 from tunelab.core.events import Note
 from tunelab.core.values import TrialResult
 from tunelab.study import estimate, trackers
+from tunelab.study.affording import Budget, first_answer_seconds, labels_by_cost
 from tunelab.study.executors import ENGINES, Executor, Worker
 from tunelab.study.foresight import remember_spreads
 from tunelab.study.missing import run_missing
@@ -93,14 +93,35 @@ def _run_stages(
     first: Schedule, on_event: OnStudyEvent, run_all: Executor
 ) -> Iterator[TrialResult]:
     """Tries of settings, then all trials or a race, then those on fewer rows."""
-    started = time.perf_counter()
-    now = yield from tune(first, on_event, run_all)
-    spec = now.plan.spec
+    spec = first.plan.spec
+    left = Budget(spec.budget)
+    if spec.budget is None:
+        labels = [m.label for m in spec.methods]
+        now = yield from tune(first, labels, on_event, run_all)
+    else:
+        now, labels = yield from _tune_in_time(first, on_event, run_all, left)
     if spec.race:
-        now = yield from race_methods(now, on_event, run_all, started)
-        if spec.budget is not None and time.perf_counter() - started > spec.budget:
+        now = yield from race_methods(now, labels, on_event, run_all, left)
+        if left.left < 0:
             return  # what the budget left out is for another run
         yield from run_missing(now, now.progress.curve, on_event, run_all)
     else:
         trials = (*now.progress.trials, *now.progress.curve)
         yield from run_missing(now, trials, on_event, run_all)
+
+
+def _tune_in_time(
+    now: Schedule, on_event: OnStudyEvent, run_all: Executor, left: Budget
+) -> Generator[TrialResult, None, tuple[Schedule, list[str]]]:
+    """Tune method by method, the cheapest first, as long as its tries and a trial of each are
+    expected to end in time; which those are. The cheapest is tuned in any case.
+    """
+    labels: list[str] = []
+    for label in labels_by_cost(now):
+        costs = first_answer_seconds(now)  # as what has just run says
+        due = sum(costs[done][1] for done in labels) + sum(costs[label])
+        if labels and due > left.left:
+            break
+        labels.append(label)
+        now = yield from tune(now, [label], on_event, run_all)
+    return now, labels

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tunelab.core.events import Event, event_to_json
 from tunelab.core.values import MethodSpec, TrialSpec
 from tunelab.methods import alike, why_alone
-from tunelab.study.estimate import estimate, makespan, side_by_side, stack_size
+from tunelab.study.durations import A_COPY, Duration, estimate, makespan, seconds_to_import
+from tunelab.study.estimate import side_by_side, stack_size
 from tunelab.study.planning import Plan
 from tunelab.study.progress import Progress, read_progress
 from tunelab.study.spec import StudySpec
@@ -32,13 +33,14 @@ __all__ = [
 class Schedule:
     """What of a plan's progress is still to run, how many at a time, and for about how long.
 
-    `seconds` maps what is to run, in its order, to its estimated seconds. `jobs` run at a time,
-    each with so many `threads` (None: as its libraries choose); `why` says what decided that.
+    `durations` maps what is to run, in its order, to how long it is expected to take. `jobs` run at
+    a time, each with so many `threads` (None: as its libraries choose); `why` says what decided
+    that.
     `notes`: what is worth saying before it is run.
     """
 
     progress: Progress
-    seconds: Mapping[str, float]
+    durations: Mapping[str, Duration]
     jobs: int = 1
     threads: int | None = None
     why: str = ""
@@ -50,9 +52,23 @@ class Schedule:
         return self.progress.plan
 
     @property
+    def seconds(self) -> Mapping[str, float]:
+        """Estimated seconds of what is to run."""
+        return {i: d.seconds for i, d in self.durations.items()}
+
+    @property
     def total_seconds(self) -> float:
         """Estimated seconds until everything that is still to run is done."""
-        return makespan(self.seconds.values(), self.jobs)
+        return self._total(d.seconds for d in self.durations.values())
+
+    @property
+    def total_range(self) -> tuple[float, float]:
+        """The least and the most seconds that this may take, as far as can be told."""
+        expected = self.durations.values()
+        return self._total(d.least for d in expected), self._total(d.most for d in expected)
+
+    def _total(self, seconds: Iterable[float]) -> float:
+        return makespan(seconds, self.jobs) + seconds_to_import(self.progress.todo)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +100,7 @@ def tell_user(on_event: OnUserEvent) -> OnStudyEvent:
 def scheduled(plan: Plan) -> Schedule:
     """Read how far a plan is, and decide how the rest is run."""
     progress = read_progress(plan)
-    stacks = stacks_of(plan, progress.todo)
+    stacks = stacks_of(plan, [t for t in progress.todo if t.trial_id not in progress.copies])
     jobs, threads, why = side_by_side(
         plan.spec.jobs,
         [s[0] for s in stacks],
@@ -93,21 +109,25 @@ def scheduled(plan: Plan) -> Schedule:
         max(map(len, stacks), default=1),
     )
     notes = (*plan.notes, *_not_stacked(plan.spec, progress.methods), *progress.notes)
-    seconds = _estimated(progress, jobs, threads)
-    return Schedule(progress, seconds, jobs, threads, why, notes)
+    expected = _estimated(progress, jobs, threads)
+    return Schedule(progress, expected, jobs, threads, why, notes)
 
 
-def _estimated(progress: Progress, jobs: int, threads: int | None) -> dict[str, float]:
-    """Seconds of what is to run, by trial id; of what is not proposed yet, by its number."""
+def _estimated(progress: Progress, jobs: int, threads: int | None) -> dict[str, Duration]:
+    """How long what is to run, by trial id; of what is not proposed yet, by its number."""
     plan, todo = progress.plan, progress.todo
     done = [r for r in progress.results.values() if r.status == "done"]
-    seconds = estimate(todo, done, plan.dataset, plan.base, jobs=jobs, threads=threads)
+    to_run = [t for t in todo if t.trial_id not in progress.copies]
+    expected = estimate(to_run, done, plan.dataset, plan.base, jobs=jobs, threads=threads)
+    expected |= dict.fromkeys(progress.copies, A_COPY)
     for label, left in progress.proposals.items():
         # What is not proposed yet takes about as long as a trial of that method.
-        own = [seconds[t.trial_id] for t in todo if t.method.label == label]
+        own = [expected[t.trial_id] for t in todo if t.method.label == label]
         for i in range(left * len(plan.spec.tuning.seeds)):
-            seconds[f"try {i} of {label}"] = max(own, default=0.0)
-    return seconds
+            expected[f"try {i} of {label}"] = max(
+                own, key=lambda d: d.seconds, default=Duration(0.0, 1.0)
+            )
+    return expected
 
 
 def stacks_of(plan: Plan, trials: Sequence[TrialSpec]) -> list[tuple[TrialSpec, ...]]:

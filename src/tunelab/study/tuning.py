@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
-from tunelab import stats
 from tunelab.core import study_folder
-from tunelab.core.plain import SettingValues
 from tunelab.core.values import Fold, MethodSpec, TrialResult, TrialSpec
 from tunelab.stats import choosing
 from tunelab.stats.metrics import METRICS
+from tunelab.study.choices import (
+    choice_among,
+    joined_entries,
+    recorded_entry,
+    recorded_methods,
+    settled_entry,
+)
 from tunelab.study.executors import Executor
 from tunelab.study.folding import folds_of
 from tunelab.study.missing import ResultsThenSchedule, reschedule, run_missing
 from tunelab.study.planning import Plan, grid_tries, start_settings, tries_of
-from tunelab.study.progress import is_settled, read_results, recorded_tuning
+from tunelab.study.progress import read_results
 from tunelab.study.proposals import Proposals
 from tunelab.study.schedule import OnStudyEvent, Schedule
 from tunelab.study.space import space_to_json
@@ -33,23 +37,29 @@ __all__ = [
 # --- tuning ---------------------------------------------------------------------------------
 
 
-def tune(first: Schedule, on_event: OnStudyEvent, run_all: Executor) -> ResultsThenSchedule:
-    """Try settings on validation and settle on the best, for every method that is tuned.
+def tune(
+    first: Schedule, labels: Collection[str], on_event: OnStudyEvent, run_all: Executor
+) -> ResultsThenSchedule:
+    """Try settings on validation and settle on the best, for these methods that are tuned.
 
     In folds each chooses for itself, by its own validation part: what another fold tries and
     chooses on may be its test part.
     """
     plan = first.plan
-    tuned = _tuned_in_folds(plan)
+    tuned = [(m, fold) for m, fold in _tuned_in_folds(plan) if m.label in labels]
     if not tuned:
         return first
-    # Not only where tries are to run: of those that have, the choice may be another now.
-    if not all(_settled_entry(plan, m, fold) for m, fold in tuned):
-        if plan.spec.tuning.budget is None:
-            yield from run_missing(first, first.progress.tries, on_event, run_all)
-        else:
-            yield from _search(first, plan.spec.tuning.budget, on_event, run_all)
-        _record_tuning(plan)
+    recorded = recorded_methods(plan)
+    if all(recorded_entry(plan, recorded, m, fold) for m, fold in tuned):
+        return reschedule(plan, on_event)
+    if plan.spec.tuning.budget is None:
+        tries = [t for t in first.progress.tries if t.method.label in labels]
+        yield from run_missing(first, tries, on_event, run_all)
+    else:
+        left = [(m, fold) for m, fold in tuned if not settled_entry(plan, recorded, m, fold)]
+        yield from _search(first, left, plan.spec.tuning.budget, on_event, run_all)
+    # Also where no try is to run: it may be another choice, or another label, than is recorded.
+    _record_tuning(plan)
     return reschedule(plan, on_event)
 
 
@@ -57,12 +67,6 @@ def _tuned_in_folds(plan: Plan) -> list[tuple[MethodSpec, Fold | None]]:
     """What is tuned: each method that has a space, in each fold where there are folds."""
     tuned = [m for m in plan.spec.methods if m.label in plan.spec.tuning.spaces]
     return [(m, fold) for fold in folds_of(plan.spec) for m in tuned]
-
-
-def _settled_entry(plan: Plan, m: MethodSpec, fold: Fold | None) -> choosing.TunedMethod | None:
-    """What is recorded of a method in a fold, where nothing is left to try."""
-    entry = recorded_tuning(plan, fold).get(m.label)
-    return entry if entry is not None and is_settled(plan, m, entry, fold) else None
 
 
 def _proposals(plan: Plan, m: MethodSpec, fold: Fold | None) -> Proposals:
@@ -77,11 +81,14 @@ def _proposals(plan: Plan, m: MethodSpec, fold: Fold | None) -> Proposals:
 
 
 def _search(
-    now: Schedule, budget: int, on_event: OnStudyEvent, run_all: Executor
+    now: Schedule,
+    tuned: Sequence[tuple[MethodSpec, Fold | None]],
+    budget: int,
+    on_event: OnStudyEvent,
+    run_all: Executor,
 ) -> Iterator[TrialResult]:
     """Rounds of one proposal a method (and fold), until each has spent the budget."""
     plan, t = now.plan, now.plan.spec.tuning
-    tuned = _tuned_in_folds(plan)
     proposals = {(m.label, fold): _proposals(plan, m, fold) for m, fold in tuned}
     while True:
         asked = {}
@@ -125,24 +132,6 @@ def _stop_below(
     )
 
 
-def _error_of_difference(plan: Plan, a: Mapping[int, str], b: Mapping[int, str]) -> float | None:
-    """Standard error of the difference on validation between two settings, from their tries."""
-    if plan.spec.vary_split and len(plan.spec.tuning.seeds) > 1:
-        return None  # each seed has rows of its own
-
-    def runs(tries: Mapping[int, str]) -> stats.Runs:
-        by_seed = {
-            s: study_folder.read_predictions(plan.spec.output_dir, i) for s, i in tries.items()
-        }
-        return stats.Runs("", {s: f["validation"] for s, f in by_seed.items()})
-
-    try:
-        both = runs(a), runs(b)
-    except (OSError, KeyError):  # predictions that are not there any more
-        return None
-    return stats.standard_error(*both, plan.spec.metric, np.random.default_rng(0))
-
-
 # What proposes settings to a method, by its label and fold.
 ProposalsByFold = Mapping[tuple[str, Fold | None], Proposals]
 
@@ -150,13 +139,16 @@ ProposalsByFold = Mapping[tuple[str, Fold | None], Proposals]
 def _record_tuning(plan: Plan, proposals: ProposalsByFold | None = None) -> None:
     """Write tuning.json from the tries that lie in the folder."""
     t, folder, metric = plan.spec.tuning, plan.spec.output_dir, plan.spec.metric
+    recorded = recorded_methods(plan)
     by_label: dict[str, dict[Fold | None, choosing.TunedMethod]] = {}
     for m, fold in _tuned_in_folds(plan):
         # Trials were made with what was chosen before.
-        entry = _settled_entry(plan, m, fold) or _entry_of(plan, m, fold, proposals)
+        entry = settled_entry(plan, recorded, m, fold) or _entry_of(plan, m, fold, proposals)
+        if not entry.tries:  # of a method that the budget has no time for
+            continue
         by_label.setdefault(m.label, {})[fold] = entry
     methods = {
-        label: of_fold[None] if None in of_fold else _joined_entries(plan, of_fold)
+        label: of_fold[None] if None in of_fold else joined_entries(plan, of_fold)
         for label, of_fold in by_label.items()
     }
     higher, search = METRICS[metric].higher_is_better, "grid" if t.budget is None else "optuna"
@@ -169,77 +161,8 @@ def _entry_of(
 ) -> choosing.TunedMethod:
     """A method's entry for a fold, from the tries that were to be made of it so far."""
     if plan.spec.tuning.budget is None:
-        return _choice_among(plan, m, grid_tries(plan, m, fold))
-    told = (proposals[m.label, fold] if proposals else _proposals(plan, m, fold)).told
+        return choice_among(plan, m, grid_tries(plan, m, fold))
+    of_now = proposals.get((m.label, fold)) if proposals else None
+    told = (of_now or _proposals(plan, m, fold)).told
     made = [(settings, s) for settings in told for s in tries_of(plan, m, settings, fold)]
-    return _choice_among(plan, m, made)
-
-
-def _joined_entries(
-    plan: Plan, of_fold: Mapping[Fold | None, choosing.TunedMethod]
-) -> choosing.TunedMethod:
-    """A method's entry over all folds: all tries, each fold's choice, and what they choose
-    together, for the classifier that is trained on all rows.
-    """
-    higher = METRICS[plan.spec.metric].higher_is_better
-    first = next(iter(of_fold.values()))
-    tries = [t for entry in of_fold.values() for t in entry.tries]
-    # Each fold's tries count as another seed's: the mean is over folds and seeds.
-    numbered = [
-        replace(t, seed=1000 * i + plan.spec.tuning.seeds.index(t.seed))
-        for i, entry in enumerate(of_fold.values())
-        for t in entry.tries
-    ]
-    values = {t.trial_id: t.value for t in tries}
-
-    def error(a: Mapping[int, str], b: Mapping[int, str]) -> float | None:
-        gaps = [
-            x - y
-            for k in a.keys() & b.keys()
-            if (x := values[a[k]]) is not None and (y := values[b[k]]) is not None
-        ]
-        return float(np.std(gaps, ddof=1)) / len(gaps) ** 0.5 if len(gaps) > 1 else None
-
-    chosen, value, reason = choosing.choose_settings(numbered, first.start, higher, error)
-    return replace(
-        first,
-        chosen=chosen if chosen is not None else first.start,
-        value=value,
-        reason=reason,
-        tries=tuple(tries),
-        folds=tuple(
-            choosing.FoldChoice(
-                repetition=fold.repetition,
-                fold=fold.number,
-                chosen=entry.chosen,
-                value=entry.value,
-                reason=entry.reason,
-                trials=tuple(t.trial_id for t in entry.tries),
-            )
-            for fold, entry in of_fold.items()
-            if fold is not None
-        ),
-    )
-
-
-def _choice_among(
-    plan: Plan, m: MethodSpec, asked: Sequence[tuple[SettingValues, TrialSpec]]
-) -> choosing.TunedMethod:
-    """A method's entry in tuning.json: its tries so far, (setting, try), and what they choose."""
-    t, folder, metric = plan.spec.tuning, plan.spec.output_dir, plan.spec.metric
-    results = [(settings, study_folder.read_result(folder, s.trial_id)) for settings, s in asked]
-    tries = [choosing.try_of(settings, r, metric) for settings, r in results if r is not None]
-    start = start_settings(plan, m)
-    # While tries are still to come, the choice is for the eye.
-    whole = len(asked) >= t.tries(m.label) * len(t.seeds)
-    error = {"error": partial(_error_of_difference, plan)} if whole else {}
-    higher = METRICS[metric].higher_is_better
-    chosen, value, reason = choosing.choose_settings(tries, start, higher, **error)
-    return choosing.TunedMethod(
-        space=space_to_json(t.spaces[m.label]),
-        start=start,
-        chosen=chosen if chosen is not None else start,
-        value=value,
-        reason=reason,
-        tries=tuple(tries),
-    )
+    return choice_among(plan, m, made)

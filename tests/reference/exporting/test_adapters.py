@@ -786,13 +786,21 @@ def test_command_line(home: Path, tmp_path: Path):
     merged = run_here("adapters", "merge", home / "a", "--output-dir", tmp_path / "m",
                       "--file", tmp_path / "texts.txt")  # fmt: skip
     assert merged.code == 0, merged.err
-    assert "0 of 5 predictions flipped" in merged.out
+    assert "no score of 5 texts changes" in merged.out
     assert run_here("adapters", "verify", tmp_path / "m").code == 0
 
     combined = run_here("adapters", "combine", f"{home / 'a'}=0.5", f"{home / 'b'}=0.5",
                         "--type", "svd", "--output-dir", tmp_path / "ab", "--json")  # fmt: skip
     assert combined.code == 0, combined.err
-    assert json.loads(combined.out)["flips"] == 0
+    said = json.loads(combined.out)
+    assert said["flips"] == 0
+    texts = exporting.sample_texts()
+    both = tunelab.load(tmp_path / "ab").predict(texts)
+    for part, note in zip("ab", said["notes"][-2:], strict=True):
+        same = sum(
+            x == y for x, y in zip(tunelab.load(home / part).predict(texts), both, strict=True)
+        )
+        assert note == f"Labels {same} of {len(texts)} sample texts as {home / part} does."
     assert run_here("predict", tmp_path / "ab", "a lovely film").code == 0
 
 

@@ -62,10 +62,12 @@ def test_the_chance_stands_behind_the_verdict() -> None:
     c = pair("svm", 0.02, (0.01, 0.03), "better")
     assert verdict.with_chance(c) == "full and svm"
     told = verdict.with_chance(replace(c, chance=0.834))
-    assert told == "full and svm; chance that full is better by more than 1 point: 83%"
+    assert told == "full and svm; by more than 1 point with a chance of 83%"
     assert verdict.with_chance(replace(c, chance=0.9999, metric="f1_macro")).endswith(
-        "better by more than 1 point of macro F1: 99%"
+        "; by more than 1 point of macro F1 with a chance of 99%"
     )
+    undecided = replace(c, chance=0.834, verdict="undecided")
+    assert verdict.with_chance(undecided).endswith("full is better by more than 1 point: 83%")
 
 
 def test_a_tie_is_told_as_a_tie(said: Summary) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from studies import METHODS, make_study
 from tunelab.analysis.curves import (
     Crossing,
     Curves,
@@ -14,7 +17,10 @@ from tunelab.analysis.curves import (
     crossing,
     curves_from_json,
     curves_to_json,
+    learning_curves,
 )
+from tunelab.analysis.summary import summarise
+from tunelab.core.study_folder import read_study
 from tunelab.core.values import Estimate
 
 SIZES = (50, 100, 300, 1000, 3000)
@@ -109,3 +115,14 @@ def test_what_is_written_to_curves_json_is_read_back() -> None:
     )
     text = json.dumps({"format": 1, **curves_to_json(curves)})
     assert curves_from_json(json.loads(text)) == curves
+
+
+def test_with_all_rows_a_curve_ends_where_the_table_is(tmp_path: Path) -> None:
+    """One estimate with one interval: over seeds and rows, as in the table."""
+    record = read_study(make_study(tmp_path, seeds=6, methods=METHODS[1:3]))
+    fewer = [replace(r, spec=replace(r.spec, train_rows=50)) for r in record.results]
+    found = learning_curves(replace(record, curve=tuple(fewer)))
+    assert found is not None
+    table = {r.label: r.estimates["test_accuracy"] for r in summarise(record).rows}
+    for rows in found.sizes:
+        assert {p.label: p.estimate for p in found.points if p.rows == rows} == table

@@ -20,7 +20,7 @@ from commands import run_here
 from studies import METHODS, make_study
 from tiny import reviews, write_csv
 from tunelab import data
-from tunelab.cli import app, compare
+from tunelab.cli import announce, app
 from tunelab.core import artifact, study_folder
 from tunelab.core.errors import InputError
 from tunelab.core.values import DataSpec, Predictions, Seeds, Split
@@ -52,7 +52,8 @@ def test_recommend_says_its_reasons_and_shows_the_front(grid: Path) -> None:
     assert said.startswith("Take svm-tfidf: shown to lose less than 20 points against ")
     assert "\nIf a loss of 20 points is acceptable, svm-tfidf: " in said
     assert "- If no loss at all is acceptable: lora[r=16]" in said
-    assert "How" in said
+    assert "Beaten by" in said
+    assert ", surely" in said or "yes (" in said
     found = json.loads(run("recommend", grid, "--json", "--cost", "artifact_bytes"))
     assert found["recommendation"]["choice"] == "lora[r=16]"
     assert {p["label"] for p in found["front"]["places"]} >= {"svm-tfidf", "lora[r=4]"}
@@ -124,6 +125,11 @@ def test_evaluate_two_models_by_mcnemars_exact_test(saved: tuple[Path, Path, Pat
     only = test["only_a_right"], test["only_b_right"]
     assert sum(only) > 0
     assert test["p_value"] == pytest.approx(binomtest(only[0], sum(only), 0.5).pvalue)
+    value = tunelab.evaluate([many, few], rows, part="all")
+    frame = value.to_frame().set_index("classifier")
+    assert frame.loc[str(few), "f1_macro"] == found["scores"][str(few)]["f1_macro"]
+    assert value.pairs_to_frame().to_dict("records") == [test]
+    assert repr(value).startswith(f"Evaluation(300 rows of {rows}; accuracy, %: ")
     said = run("evaluate", many, few, "--data", rows, "--part", "all")
     assert "exact McNemar" in said
     assert "right alone on" in said
@@ -344,4 +350,4 @@ def test_what_python_users_give_is_understood_or_refused_in_a_line(
 )
 def test_what_a_study_finds_is_said_of_its_own_metric(metric: str, said: str) -> None:
     progress: Any = SimpleNamespace(plan=SimpleNamespace(spec=SimpleNamespace(metric=metric)))
-    assert compare._metric_in_words(progress) == said
+    assert announce._metric_in_words(progress) == said

@@ -36,10 +36,7 @@ def test_there_are_results_of_before() -> None:
 
 @pytest.mark.parametrize("trial", TRIALS, ids=lambda p: f"{p.parents[1].name}-{p.name}")
 def test_a_result_of_before_is_written_again_byte_for_byte(trial: Path, tmp_path: Path) -> None:
-    place = tmp_path / "trials" / trial.name
-    place.mkdir(parents=True)
-    for name in ("spec.json", "result.json"):
-        shutil.copy(trial / name, place / name)
+    shutil.copytree(trial, tmp_path / "trials" / trial.name)
     result = study_folder.read_result(tmp_path, trial.name)
     assert result is not None
     again = tmp_path / "again"

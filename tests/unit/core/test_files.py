@@ -37,6 +37,74 @@ def stop_half_way(
         raise error
 
 
+# --- what a power cut leaves -----------------------------------------------------------------
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What is asked of the disk, in order: ("sync", name) and ("rename", new name)."""
+    said: list[tuple[str, str]] = []
+    fsync, rename = os.fsync, Path.replace
+
+    def synced(handle: int) -> None:
+        said.append(("sync", Path(f"/proc/self/fd/{handle}").readlink().name))
+        fsync(handle)
+
+    def renamed(self: Path, target: Path) -> Path:
+        said.append(("rename", target.name))
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    return said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads names of open files from /proc")
+def test_content_is_on_the_disk_before_its_name_and_the_name_before_going_on(
+    tmp_path: Path, log: list[tuple[str, str]]
+) -> None:
+    files.write_text(tmp_path / "new" / "x", "content")
+    # The folder's own name, the content, the name of the file.
+    (_, parent), (_, draft), *rest = log
+    assert parent == tmp_path.name
+    assert draft.startswith(".x.")
+    assert rest == [("rename", "x"), ("sync", "new")]
+    log.clear()
+    with files.replacing_folder(tmp_path / "folder") as filled:
+        (filled / "inner").mkdir()
+        for name in ("a", "inner/b"):
+            (filled / name).write_text(name)
+    at = log.index(("rename", "folder"))
+    assert {name for what, name in log[:at] if what == "sync"} >= {"a", "b", "inner", filled.name}
+    assert log[at + 1 :] == [("sync", tmp_path.name)]
+
+
+def test_scratch_of_a_killed_process_is_swept_and_that_of_a_living_one_is_not(
+    tmp_path: Path,
+) -> None:
+    code = (
+        "import os, sys, time\nfrom pathlib import Path\nfrom tunelab.core import files\n"
+        "with files.scratch_folder('mine-', Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'x').touch()\n    print(folder.name, flush=True)\n    input()\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert other.stdout is not None
+    theirs = other.stdout.readline().strip()
+    (tmp_path / "mine-link").symlink_to(tmp_path)
+    with files.scratch_folder("mine-", tmp_path) as folder:
+        assert {p.name for p in tmp_path.iterdir()} == {theirs, folder.name, "mine-link"}
+    other.kill()
+    other.communicate()
+    with files.scratch_folder("mine-", tmp_path) as folder:
+        assert {p.name for p in tmp_path.iterdir()} == {folder.name, "mine-link"}
+    assert names(tmp_path) == ["mine-link"]
+
+
 # --- files ----------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from commands import run_here
 from tiny import write_csv
-from tunelab import api
+from tunelab import api, evaluation
 from tunelab.analysis.behaviour import results
 from tunelab.core import study_folder
 from tunelab.core.errors import ConfigError, DataError
@@ -203,7 +203,7 @@ def test_a_study_keeps_the_predictions_and_an_artifact_answers_the_same(tmp_path
     assert record.behaviour is not None
     stored = record.predictions(record.done[0].spec.trial_id)["behaviour"]
     assert len(stored.scores) == len(behaviour.texts_of_cases(cases(SUITE)))
-    found = api.behaviour(folder)
+    found = evaluation.behaviour(folder)
     by_test = {r.test: r.failure.value for r in found}
     assert by_test["plain praise"] < 0.5
     assert by_test["praise negated"] > 0.5
@@ -218,7 +218,7 @@ def test_a_study_keeps_the_predictions_and_an_artifact_answers_the_same(tmp_path
     swapped = [{**c, "text": blame} if c["test"] == "plain praise" else c for c in asked]
     for some in (swapped, swapped[1:]):
         study_folder.write_extra(folder, "behaviour", {**record.behaviour, "cases": some})
-        assert {r.test: r.failure.value for r in api.behaviour(folder)}["plain praise"] > 0.5
+        assert {r.test: r.failure.value for r in evaluation.behaviour(folder)}["plain praise"] > 0.5
     assert run_here("report", folder).code == 0
     other = write_csv(tmp_path / "o.csv", [[r[0], {"positive": "sport"}.get(r[1], "art")]
                                            for r in rows], ["text", "label"])  # fmt: skip

@@ -26,7 +26,7 @@ from tunelab.data.gate import values
 from tunelab.data.gate.checks import CHECKS
 from tunelab.data.gate.labels import _features
 from tunelab.data.gate.leaks import against
-from tunelab.data.gate.texts import mended
+from tunelab.data.gate.texts import find_other_languages, mended
 from tunelab.stats import Runs
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -414,3 +414,25 @@ def test_counting_in_pieces_gives_the_same_features() -> None:
     alone = whole[[i for i, t in enumerate(duplicates.find_twins(texts).texts) if t == "bad"]]
     assert alone.nnz == 1
     assert alone.data[0] == pytest.approx(1.0)
+
+
+def test_a_look_at_the_words_leaves_them_as_they_were():
+    """Counting words once must not move them for the check that looks next: what languages were
+    found once hung on the order of the rows, and so on folds.
+    """
+    german = "Das ist ein sehr schöner Film und das ist nicht das Ende, sondern das ist erst der"
+    texts = tuple(f"{german} Anfang {i}" for i in range(8)) + tuple(t for t, _ in reviews(60, 3))
+    view = values.DatasetView(("a", "b"), np.zeros(68, dtype=np.int64), tuple(map(str, range(68))),
+                              texts, np.zeros(68, dtype=np.int64), {})  # fmt: skip
+    flat, starts = view.bag.flat.copy(), view.bag.starts.copy()
+    first = view.bag.matrix(view.bag.flat, len(view.bag.number)).toarray()
+    assert np.array_equal(view.bag.flat, flat)
+    assert np.array_equal(view.bag.starts, starts)
+    again = view.bag.matrix(view.bag.flat, len(view.bag.number)).toarray()
+    assert np.array_equal(first, again)
+    assert first[0, view.bag.number["das"]] == 4
+    for order in (slice(None), slice(None, None, -1)):
+        turned = replace(view, texts=texts[order])
+        turned.bag.matrix(turned.bag.flat, len(turned.bag.number))
+        (found,) = find_other_languages(turned)
+        assert found.count == 8

@@ -460,3 +460,13 @@ def test_what_becomes_of_a_head_is_said_in_the_plan_and_the_result(
     assert "row by name" in " ".join(done.err.split())
     result = json.loads((tmp_path / "t" / "trial" / "result.json").read_text())
     assert "row by name" in result["details"]["notes"][0]
+
+
+def test_a_copy_in_another_precision_beside_the_weights_counts_once(copy: Path) -> None:
+    count = bases.count_parameters(bases.resolve(str(copy)))
+    halves = {k: v.half() for k, v in load_file(copy / "model.safetensors").items()}
+    save_file(halves, copy / "model.fp16.safetensors", metadata={"format": "pt"})
+    bases.resolve.cache_clear()
+    both = bases.resolve(str(copy))
+    assert bases.count_parameters(both) == count
+    assert pretrained.load_encoder(both).dtype == torch.float32

@@ -269,7 +269,7 @@ def test_differences_of_a_loss_are_not_percent_and_less_is_ahead() -> None:
 
 def test_difference_never_reads_minus_zero() -> None:
     d = data(differences=(comparison("full", -0.0001, None),))
-    assert {r["shown"] for r in rows(spec("differences", d)) if "method" in r} == {"+0.0"}
+    assert {r["shown"] for r in rows(spec("differences", d)) if "method" in r} == {"0.0"}
 
 
 def test_interval_below_zero_seconds_stays_on_the_logarithmic_axis() -> None:

@@ -18,11 +18,13 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from studies import MANY, METHODS, NEGATIVE_TEXT, make_study, make_texts
 from tunelab import report
 from tunelab.analysis import summarise
+from tunelab.analysis.confusions import confused_pairs, confusion_sums, confusions_in_words
 from tunelab.core.study_folder import StudyRecord, read_study
 from tunelab.report import evidence
 from tunelab.report.charts import PLOTS
 from tunelab.report.mistakes import mistakes
-from tunelab.report.page import SECTIONS, _bundle, _how_to_use, render, safe_json
+from tunelab.report.page import SECTIONS, _bundle, render, safe_json
+from tunelab.report.using import how_to_use
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 # Charts of a study that has no parts of its own: no tuning, no sizes, no other data.
@@ -220,7 +222,7 @@ def test_safe_json_means_the_same_and_ends_no_script(text: str) -> None:
 
 def test_a_folder_with_spaces_and_quotes_is_quoted_for_the_shell(tmp_path: Path) -> None:
     record = read_study(make_study(tmp_path / "my study's folder", seeds=1))
-    use = _how_to_use(record, summarise(record))
+    use = how_to_use(record, summarise(record))
     assert use is not None
     split = subprocess.run(
         ["sh", "-c", use["shell"].replace("tunelab predict", "printf '%s\\n'")],
@@ -262,7 +264,7 @@ def test_nothing_finished(tmp_path: Path) -> None:
 
 def test_unfinished_study_is_reported_as_such(tmp_path: Path) -> None:
     page = Page(html_of(read_study(make_study(tmp_path, missing=[("full", 1)]))))
-    assert "1 of 12 trials have not been run" in page.text
+    assert "1 of 12 trials has not been run" in page.text
 
 
 def test_many_classes(tmp_path: Path) -> None:
@@ -432,3 +434,36 @@ def test_the_chart_library_is_kept_and_a_broken_copy_is_made_anew(
     assert _bundle.__wrapped__() == made + " "
     kept.write_text(made[:-1000], encoding="utf-8")
     assert _bundle.__wrapped__() == made == kept.read_text(encoding="utf-8")
+
+
+def test_many_classes_have_their_confused_pairs_in_a_table(tmp_path: Path) -> None:
+    """No matrix of 40 classes can be read: every pair is there, to be searched, and it is said."""
+    record = read_study(make_study(tmp_path, n_classes=40, seeds=2, methods=METHODS[2:4], rows=800))
+    said = summarise(record)
+    counts = confusion_sums(record, "test")[str(said.best)]
+    pairs = confused_pairs(counts, record.data["label_names"])
+    page = Page(html_of(record))
+    assert "A matrix of 40 classes cannot be read as a chart: search these pairs." in page.text
+    table = html_of(record).partition('id="confusions"')[2].partition("</table>")[0]
+    assert table.count("<tr>") == 1 + len(pairs) > 41
+    worst = pairs[0]
+    first = f'<th scope="row">{worst.true}</th><td>{worst.predicted}</td>'
+    assert table.index(first) == table.index('<th scope="row">')
+    told = confusions_in_words(record, said)
+    assert told is not None
+    assert told.startswith(f"{said.best} most often takes {100 * worst.share:.0f}% of")
+    assert f"{len(pairs)} pairs of 40 classes in report.html" in told
+
+
+def test_two_classes_need_no_table_of_pairs(record: StudyRecord, html: str) -> None:
+    assert 'id="confusions"' not in html
+    assert confusions_in_words(record, summarise(record)) is None
+
+
+def test_of_folds_the_page_counts_all_rows(record: StudyRecord) -> None:
+    folds = {"of": 6, "rows": 1_920}
+    there = replace(record, data={**record.data, "folds": folds})  # type: ignore[arg-type,typeddict-item]
+    page = Page(html_of(there))
+    assert "1,920 rows, each tested in one of 6 folds; 2 classes." in page.text
+    assert "each of the 6 divides all rows anew" in page.text
+    assert "each tested in one of" not in Page(html_of(record)).text

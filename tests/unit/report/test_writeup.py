@@ -7,21 +7,28 @@ import io
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import ModelCard
 
 from commands import run_here
 from studies import METHODS, make_study
 from tunelab.analysis import Summary, summarise, versus
+from tunelab.analysis.common_rows import on_common_rows
 from tunelab.core import artifact, study_folder
 from tunelab.core.errors import InputError
-from tunelab.core.study_folder import StudyRecord, read_study
-from tunelab.core.values import Comparison, Estimate
+from tunelab.core.study_folder import StudyRecord, read_study, trial_dir
+from tunelab.core.values import Comparison, Estimate, Predictions
 from tunelab.report import cards, evidence, paper
+from tunelab.stats import Runs
 
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
 NASTY = "a & b_c|d %$#{}~^\\ <script>"
@@ -118,7 +125,7 @@ def test_lab_report_says_what_the_summary_says(record: StudyRecord, said: Summar
     for line in (*said.sentences, *said.warnings):
         assert line.rstrip(".") in bare
     assert re.findall(r"!\[.*?\]\((.*?)\)", text) == [figures[1], figures[0]]
-    assert "1,344 for train" in text
+    assert "1,344 train" in text
     assert "None" not in text
 
 
@@ -151,7 +158,9 @@ def test_a_card_may_be_edited_and_the_artifact_still_opens(tmp_path: Path) -> No
     record = read_study(make_study(tmp_path, seeds=1))
     give_artifacts(record, "adapter")
     path = cards.write_cards(record, summarise(record))[0]
-    assert ModelCard.load(path).data.library_name == "peft"
+    card = ModelCard.load(path)
+    assert card.data.library_name == "peft"
+    assert cards.lines_of_use("adapter") in card.text  # tests/e2e/test_elsewhere.py runs them
     path.write_text(path.read_text(encoding="utf-8") + "Mine.\n", encoding="utf-8")
     assert artifact.open_artifact(path.parent).manifest["kind"] == "adapter"
 
@@ -217,7 +226,7 @@ def test_six_seeds_and_two_methods_tell_a_large_difference(tmp_path: Path) -> No
     for s in found.shared:
         assert s.comparison is not None
         assert s.comparison.difference.value > 0.1
-        assert "after Holm's correction for 2 methods; chance that" in s.comparison.sentence
+        assert "after Holm's correction for 2 methods; by more than" in s.comparison.sentence
 
 
 def told(p: float, verdict: Verdict = "better") -> Comparison:
@@ -241,14 +250,68 @@ def test_verdicts_against_another_study_are_corrected_once_for_all_methods() -> 
     assert same.verdict == "equivalent"  # a test of its own, of each pair
 
 
-def test_versus_of_other_data_is_side_by_side_only(
+def with_rows(record: StudyRecord, first: int) -> StudyRecord:
+    """The study as if of other data: of its test rows the `first` are others, under other ids."""
+    for r in record.done:
+        path = trial_dir(record.directory, r.spec.trial_id) / "predictions.parquet"
+        table = pq.read_table(path)
+        ids = pa.array([f"moved:{i}" if first else i for i in table["id"].to_pylist()])
+        pq.write_table(table.set_column(table.column_names.index("id"), "id", ids), path)
+    p = record.predictions(record.done[0].spec.trial_id)["test"]
+    texts = [f"text {i}" if i >= first else f"other {i}" for i in range(len(p.ids))]
+    rows = {"part": "test", "id": p.ids, "label": p.labels, "text": texts}
+    pd.DataFrame(rows).to_parquet(record.directory / "rows.parquet")
+    data = {**record.data, "fingerprint": f"{first}" * 64}
+    return replace(record, data=data)  # type: ignore[arg-type]
+
+
+def test_versus_of_other_training_rows_pairs_the_test_rows_by_content(
     twins: tuple[StudyRecord, StudyRecord],
 ) -> None:
-    other = replace(twins[1], data={**twins[1].data, "fingerprint": "0" * 64})
-    found = versus.between(twins[0], other, "accuracy")
-    assert all(s.comparison is None for s in found.shared)
-    assert any(n.startswith("data: ") for n in found.notes)
-    assert "not paired, because the two studies have different data" in versus.markdown(found)
+    same = {s.label: s.comparison for s in versus.between(*twins, "accuracy").shared}
+    found = versus.between(with_rows(twins[0], 0), with_rows(twins[1], 5), "accuracy")
+    paired = "Paired on the 283 rows that both tested with the same seed"
+    assert f"{paired} (of 288 here and 288 there)" in found.notes
+    for s in found.shared:
+        before = same[s.label]
+        assert s.comparison is not None
+        assert before is not None
+        assert s.comparison.difference.value == pytest.approx(before.difference.value, abs=0.02)
+    none = versus.between(with_rows(twins[0], 0), with_rows(twins[1], 270), "accuracy")
+    assert all(s.comparison is None for s in none.shared)
+    assert "not paired, because only 18 test rows are the same" in versus.markdown(none)
+    assert f"tunelab evaluate {twins[0].directory}" in none.notes[-1]
+
+
+def test_a_pair_is_of_the_rows_that_both_tested_with_the_same_seed() -> None:
+    """Of folds against one test part, too: each seed's own rows, in one order."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, 300)
+
+    def asked(rows: Sequence[int]) -> Predictions:
+        own = np.array(rows)
+        return Predictions(
+            tuple(f"r{i}" for i in rows), truth[own], np.eye(2)[truth[own]], "probability"
+        )
+
+    folds = Runs("a", {s: asked(range(100 * s, 100 * s + 100)) for s in range(3)})
+    whole = Runs("b", {s: asked(range(299, 49, -1)) for s in range(3)})
+    here, there, note = on_common_rows(folds, whole, (None, None), (["n", "y"], ["n", "y"]))
+    assert [len(here.by_seed[s].ids) for s in range(3)] == [50, 100, 100]
+    assert all(here.by_seed[s].ids == there.by_seed[s].ids for s in range(3))
+    assert all((there.by_seed[s].labels == here.by_seed[s].labels).all() for s in range(3))
+    assert note == (
+        "Paired on the 250 rows that both tested with the same seed (of 300 here and 250 there)"
+    )
+    # Classes in another order, by other ids: text and label decide.
+    keys = {f"r{i}": ("t", i) for i in range(300)}
+    turned = Runs("c", {0: replace(asked(range(100)), labels=1 - truth[:100])})
+    _, there, _ = on_common_rows(folds, turned, (keys, keys), (["n", "y"], ["y", "n"]))
+    assert (there.by_seed[0].labels == truth[:100]).all()
+    assert (there.by_seed[0].predicted == 1 - truth[:100]).all()
+    with pytest.raises(ValueError, match="no test row is the same"):
+        on_common_rows(Runs("a", {0: asked(range(100))}), Runs("b", {0: asked(range(200, 300))}),
+                       (None, None), (["n", "y"], ["n", "y"]))  # fmt: skip
 
 
 def test_versus_without_a_common_method_is_refused(tmp_path: Path) -> None:

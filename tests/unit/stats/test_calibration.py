@@ -116,3 +116,19 @@ def test_a_study_on_the_command_line(tmp_path: Path):
     assert again.before is not None
     assert by_label["lora"]["before"]["ece"]["value"] == again.before.ece.value
     assert "lora" in run_here("calibration", folder).out
+
+
+def test_of_folds_all_rows_are_judged() -> None:
+    """Each seed tests rows of its own: 3 x 100 are enough where one fold's would be too few."""
+    folds = {}
+    for s in range(3):
+        p = planted(100, 1.0, 20 + s)
+        folds[s] = Predictions(tuple(f"{s}:{i}" for i in p.ids), p.labels, p.scores, p.score_kind)
+    of_folds = calibrate(None, Runs("m", folds)).before
+    assert of_folds is not None
+    assert (of_folds.rows, of_folds.too_few) == (300, None)
+    alone = calibrate(None, Runs("m", {0: folds[0]})).before
+    assert alone is not None
+    assert alone.rows == 100
+    assert alone.too_few is not None
+    assert "100 rows" in alone.too_few

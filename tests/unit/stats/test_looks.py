@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,6 +73,17 @@ def test_looks_at_the_same_seeds_are_one_and_at_too_many_say_nothing() -> None:
     beyond = Looks(10, 2, (6, 10, 12))
     assert levels_at(beyond, 1).better == 0
     assert levels_at(beyond, 1).equivalent == 0
+
+
+def test_fewer_than_six_seeds_are_no_look() -> None:
+    """Nothing is called better on them, so nothing of the 5% is spent."""
+    looks = declare(20, 2, 2)
+    assert looks.seeds == ()
+    assert looked(looks, 4) is looks
+    assert looked(looks, 6).seeds == declare(20, 2, 6).seeds == (6,)
+    # Methods whose seeds all agree are judged over rows: as they will be at the first look.
+    assert levels_at(looks, 3) == replace(levels_at(declare(20, 2, 6), 3), number=0)
+    assert "6 seeds are needed" in looks_in_words(looks)
 
 
 def test_looks_are_plain_json_and_say_themselves() -> None:

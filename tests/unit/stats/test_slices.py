@@ -231,7 +231,7 @@ def test_a_study_on_the_command_line(tmp_path: Path):
     study_folder.write_rows(folder, replace(dataset, test=few))
     none = run_here("slices", folder, "--by", "phenomenon")
     assert none.code == 0
-    assert none.out.startswith("No slice to look at: each needs 10 test rows")
+    assert none.out.startswith("No slice to look at: each needs 10 rows in it")
     study_folder.write_rows(folder, replace(dataset, test=test))
     wrong = run_here("slices", folder, "--by", "phenomenom")
     assert wrong.code == 2

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tunelab.core.errors import ConfigError
+from tunelab.stats.metrics import METRICS
 from tunelab.study import file, resolve
 from tunelab.study.space import space_to_json
 from tunelab.study.spec import StudySpec, study_yaml
@@ -269,7 +270,13 @@ def test_a_label_that_yaml_reads_as_a_number_is_a_text(tmp_path: Path) -> None:
         ("tuning: {seeds: 0}", "tuning.seeds: expected a number from 1"),
         ("train_sizes: [50, many]", "train_sizes"),
         ("train_sizes: 50,x", "train_sizes: expected numbers of rows and all"),
-        ("budget: soon", "budget: expected a duration such as 90s, 20m or 1h30m, found 'soon'"),
+        *(
+            (
+                f"budget: {given}",
+                "budget: expected a duration above 0, such as 90s, 20m or 1h30m, found",
+            )
+            for given in ("soon", "-5", "0", "0s", ".nan", ".inf", "yes", "-5s", "''", "1e999")
+        ),
         ("race: true\nmetric: f1_macro", "race: a race is decided row by row, by accuracy"),
         ("race: true\nmethods: [svm]", "race: expected two or more methods"),
         ("disagreement: 2", "disagreement: expected less than 1"),
@@ -280,3 +287,43 @@ def test_a_label_that_yaml_reads_as_a_number_is_a_text(tmp_path: Path) -> None:
 def test_faults_of_the_protocol(tmp_path: Path, text: str, said: str) -> None:
     found = faults(tmp_path, "data: demo\n" + text)
     assert any(said in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("metric", "picks"),
+    [("accuracy", "accuracy"), ("f1_macro", "f1_macro"), ("mcc", "mcc"), ("log_loss", "loss")],
+)
+def test_the_best_epoch_is_picked_by_the_metric(metric: str, picks: str) -> None:
+    flags = {"data.source": "demo", "methods": ["svm-tfidf", "lora"], "metric": metric}
+    found = {m.name: m.settings for m in resolve.resolve_study(None, flags).methods}
+    assert found["lora"]["metric_for_best_model"] == picks
+    assert "metric_for_best_model" not in found["svm-tfidf"]
+    asked = resolve.resolve_study(None, flags, {"metric_for_best_model": "accuracy"})
+    assert asked.methods[1].settings["metric_for_best_model"] == "accuracy"
+
+
+def test_every_metric_can_pick_the_best_epoch() -> None:
+    for metric in METRICS:
+        resolve.resolve_study(None, {"data.source": "demo", "methods": ["lora"], "metric": metric})
+
+
+def test_settings_in_brackets_are_told_where_they_go() -> None:
+    flags = {"data.source": "demo", "methods": ["lora[r=4,bias=all]"]}
+    with pytest.raises(ConfigError, match=r"'lora\[r=4,bias=all\]' is not a method\. Settings are"):
+        resolve.resolve_study(None, flags)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [x, x]\n" + "".join(f"b{i}: &{chr(98 + i)} [{', '.join([f'*{chr(97 + i)}'] * 9)}]\n"
+                                  for i in range(12)),
+        "data: demo\nmethods: &m [*m]\n",
+    ],
+    ids=["laughs", "holds itself"],
+)  # fmt: skip
+def test_aliases_that_never_end_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"more than 100,000 values once its aliases"):
+        resolve.resolve_study(path, {})

@@ -292,6 +292,10 @@ def test_a_flag_a_keyword_and_yaml_mean_the_same(
         from_keywords(monkeypatch, {name: keyword, **data}),
         from_yaml(tmp_path, KEYS[name], plain),
     ]
+    if name == "trust_remote_code":  # whoever runs a file has not always read it
+        assert not specs[2].trust_remote_code
+        assert "allows nothing" in specs[2].notes[0]
+        specs[2] = replace(specs[2], trust_remote_code=True, notes=specs[0].notes)
     out = specs[0].output_dir
     alike = [
         replace(s, sources={}, output_dir=s.output_dir if name == "output_dir" else out)

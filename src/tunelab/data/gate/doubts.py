@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.core.words import agreeing, counted
 from tunelab.data.gate.values import Example, Finding
 
 __all__ = [
@@ -143,9 +144,10 @@ def label_finding(
         level="warning" if doubts.wrong_share >= 0.05 else "note",
         count=count,
         of=of,
-        says=f"{count:,} of {of:,} labels are doubtful: {judges} contradicts them, and at least "
-        f"{100 * doubts.precision:.0f}% of these are wrong (estimated from wrong labels planted "
-        "in these data)",
+        says=f"{count:,} of {counted(of, 'label')} {agreeing(count, 'are')} doubtful: {judges} "
+        f"contradicts {'it' if count == 1 else 'them'}, and at least "
+        f"{100 * doubts.precision:.0f}% of these are wrong (estimated from wrong labels planted in "
+        "these data)",
         advice="Read them from the top, where most are wrong; the others are hard.",
         numbers={
             "share": count / of,

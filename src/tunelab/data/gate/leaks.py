@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from tunelab.core.values import Dataset, Split
-from tunelab.core.words import rows_word, short
+from tunelab.core.words import agreeing, rows_word, short
 from tunelab.data import duplicates
 from tunelab.data.gate.values import (
     EXAMPLES,
@@ -92,8 +92,8 @@ def joined_leaks(first: Gate, others: Sequence[Gate]) -> Gate:
                 level="fault" if count / of >= 0.01 and reference == "train" else "warning",
                 count=count,
                 of=of,
-                says=f"{count:,} of {of:,} rows of the {parts.format(part)} stand in "
-                f"{reference} too{said_how_alike(kinds)}",
+                says=f"{count:,} of {rows_word(of)} of the {parts.format(part)} "
+                f"{agreeing(count, 'stand')} in {reference} too{said_how_alike(kinds)}",
                 numbers={**numbers, "share": count / of},
                 test_ids=tuple(dict.fromkeys(i for f in of_fold for i in f.test_ids)),
             )
@@ -154,8 +154,8 @@ def leak_finding(
         level="fault" if count / of >= 0.01 and reference == "train" else "warning",
         count=count,
         of=of,
-        says=f"{count:,} of {of:,} rows of {place} stand in {reference} too"
-        + said_how_alike(kinds),
+        says=f"{count:,} of {rows_word(of)} of {place} {agreeing(count, 'stand')} in {reference} "
+        "too" + said_how_alike(kinds),
         advice=advice,
         numbers={
             **{kind.name.lower(): kinds[kind] for kind in Likeness},
@@ -242,15 +242,14 @@ def find_repeats(look: DatasetView) -> list[Finding]:
         ]
         count = len(same) + len(near)
         share = count / len(rows)
-        told = f"{count:,} of {len(rows):,} rows of {part} repeat an earlier one" + said_how_alike(
+        of, shares = f"of {rows_word(len(rows))} of {part}", agreeing(len(contained), "share")
+        told = f"{count:,} {of} {agreeing(count, 'repeat')} an earlier one" + said_how_alike(
             {Likeness.SAME: len(same), Likeness.NEAR: len(near), Likeness.CONTAINED: 0}
         )
         if contained and count:
-            told += f"; {len(contained):,} more share a passage with one"
+            told += f"; {len(contained):,} more {shares} a passage with one"
         elif contained:
-            told = (
-                f"{len(contained):,} of {len(rows):,} rows of {part} share a passage with another"
-            )
+            told = f"{len(contained):,} {of} {shares} a passage with another"
         out.append(
             Finding(
                 check="duplicates",

@@ -9,7 +9,7 @@ from importlib import resources
 
 import numpy as np
 
-from tunelab.core.words import short
+from tunelab.core.words import agreeing, counted, short
 from tunelab.data import duplicates
 from tunelab.data.gate.values import Bag, DatasetView, Finding, Ints
 
@@ -62,7 +62,7 @@ def finding_of_texts(
         level="warning" if len(rows) / n >= 0.01 else "note",
         count=len(rows),
         of=n,
-        says=f"{len(rows):,} of {n:,} texts {what}",
+        says=f"{len(rows):,} of {counted(n, 'text')} {agreeing(len(rows), what)}",
         advice=advice,
         numbers={"share": len(rows) / n, **(numbers or {})},
         examples=look.examples(rows, note),
@@ -250,10 +250,10 @@ def find_unusual_lengths(look: DatasetView) -> list[Finding]:
             look,
             "length",
             rows,
-            what=f"are far from the usual length (median {middle:.0f} words; these "
+            what=f"are far from the usual length (median {counted(round(middle), 'word')}; these "
             f"{look.words[rows].min():,} to {look.words[rows].max():,})",
             advice="Long ones are cut at max_length.",
             numbers={"median": middle},
-            note=lambda i: f"{look.words[i]:,} words",
+            note=lambda i: counted(int(look.words[i]), "word"),
         )
     ]

@@ -104,6 +104,15 @@ class Gate:
     seconds: Mapping[str, float]
     notes: tuple[str, ...] = ()
 
+    @property
+    def clear(self) -> str:
+        """What was looked for where nothing was found: not labels, where they were not judged."""
+        labels = "" if any("label" in n for n in self.notes) else "wrong labels, "
+        return (
+            f"The gate looked for leaks, repeats, {labels}broken texts and columns that give the "
+            "label away, and found none."
+        )
+
     def of(self, check: str, where: str | None = None) -> tuple[Finding, ...]:
         """The findings of a check, in one place or in all."""
         return tuple(f for f in self.findings if f.check == check and where in (None, f.where))
@@ -232,9 +241,11 @@ class Bag:
         """Counts of the numbers of `flat` in each text: sparse (groups, width)."""
         from scipy.sparse import csr_array
 
+        # A copy: what adds up duplicates moves words within the arrays that it was given.
         counts = csr_array(
             (np.ones(len(flat), dtype=np.float32), flat, self.starts),
             shape=(len(self.starts) - 1, width),
+            copy=True,
         )
         counts.sum_duplicates()
         return counts

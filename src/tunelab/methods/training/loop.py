@@ -481,5 +481,5 @@ def _chosen_value(
             f"has {len(np.unique(data.labels))} of the {classes} classes. "
             "Use accuracy or loss, or validate on rows of every class."
         )
-    # A lower loss is better; every other choice is a score where higher is better.
+    # A lower loss is better; every other choice is a score where higher is better (settings).
     return -scores["eval_loss"] if chosen == "loss" else scores[f"eval_{chosen}"]

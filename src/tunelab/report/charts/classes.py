@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tunelab.core.words import rows_word
 from tunelab.report.charts.base import (
     BLUES,
     ChartRow,
@@ -178,7 +179,7 @@ def agreement_plot(data: PlotData) -> Chart | None:
     return finished_chart(
         chart,
         "How often two methods say the same",
-        f"share of {data.agreement_rows:,} rows of {data.part}, by the mean scores over seeds, "
+        f"share of {rows_word(data.agreement_rows)} of {data.part}, by the mean scores over seeds, "
         f"{seeds_of(data, shown)}",
         fit="grid",
         across=len(shown),

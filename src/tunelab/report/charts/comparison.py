@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from tunelab.core.values import Comparison
+from tunelab.core.words import signed
 from tunelab.report.charts.base import (
     CHART_WIDTH,
     NEUTRAL,
@@ -51,9 +52,9 @@ __all__ = [
 # --- difference to the best -------------------------------------------------------------------
 
 
-def signed(data: PlotData, value: float) -> str:
+def difference_in_words(data: PlotData, value: float) -> str:
     """A difference as it is written: "+1.3", or "+0.013" where the metric is no percentage."""
-    return f"{round(value, data.digits) + 0.0:+.{data.digits}f}"
+    return signed(value, data.digits)
 
 
 def difference_plot(data: PlotData) -> Chart | None:
@@ -112,9 +113,9 @@ def _difference_row(data: PlotData, place: int, c: Comparison) -> ChartRow:
     d = c.difference
     low, high = (None if v is None else rounded(v * data.scale) for v in (d.low, d.high))
     value = rounded(d.value * data.scale)
-    shown = signed(data, value)
+    shown = difference_in_words(data, value)
     if low is not None and high is not None:
-        shown += f" ({signed(data, low)} to {signed(data, high)})"
+        shown += f" ({difference_in_words(data, low)} to {difference_in_words(data, high)})"
     return {
         "method": c.b,
         "place": place,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tunelab.core.words import rows_word
 from tunelab.report.charts.base import (
     CHART_WIDTH,
     NEUTRAL,
@@ -107,7 +108,7 @@ def describe_learning(data: PlotData) -> str:
         if mine:
             start, end = (data.written(p.estimate.value) for p in (mine[0], mine[-1]))
             parts.append(
-                f"{m} from {start} with {mine[0].rows:,} rows to {end} with {mine[-1].rows:,}"
+                f"{m} from {start} with {rows_word(mine[0].rows)} to {end} with {mine[-1].rows:,}"
             )
     return f"{capital(data.metric)}: {'; '.join(parts)}."
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tunelab.core.words import agreeing, counted
 from tunelab.report.charts.base import (
     BROWNS,
     CHART_WIDTH,
@@ -126,10 +127,11 @@ def describe_slices(data: PlotData) -> str:
     """How many slices there are, and the weakest that truly differs."""
     named = [s for s in data.slices if s.named]
     if not named:
-        return f"None of {len(data.slices):,} slices truly differs from the other rows."
+        return f"None of {counted(len(data.slices), 'slice')} truly differs from the other rows."
     worst = min(named, key=lambda s: s.accuracy.value)
     return (
-        f"{len(named):,} of {len(data.slices):,} slices truly differ; the lowest: {worst.method} "
+        f"{len(named):,} of {counted(len(data.slices), 'slice')} truly "
+        f"{agreeing(len(named), 'differ')}; the lowest: {worst.method} "
         f"where {worst.column} is {worst.value}, {100 * worst.accuracy.value:.1f} percent."
     )
 

@@ -39,6 +39,21 @@
     });
   });
 
+  // --- a table that is searched: rows that hold all words ---
+  $("[data-search]").forEach(function (box) {
+    const rows = Array.from(document.getElementById(box.dataset.search).tBodies[0].rows);
+    const count = box.closest(".tools").querySelector(".count");
+    box.addEventListener("input", function () {
+      const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
+      rows.forEach(function (row) {
+        const names = row.cells[0].textContent + " " + row.cells[1].textContent;
+        row.hidden = !words.every((w) => names.toLowerCase().includes(w));
+      });
+      const left = rows.filter((row) => !row.hidden).length;
+      count.textContent = words.length ? left + " of " + rows.length + " pairs" : "";
+    });
+  });
+
   // --- the table of results: filter, columns, CSV ---
   const table = document.getElementById("scores");
 

@@ -13,14 +13,13 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tunelab.core import study_folder
+from tunelab.core import files, study_folder
 from tunelab.core.details import Provenance
 from tunelab.core.events import OnEvent, Started
 from tunelab.core.values import TrialResult, TrialSpec
@@ -45,7 +44,8 @@ class Worker:
     """
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="tunelab-")
+        self._inside = ExitStack()
+        self._folder = self._inside.enter_context(files.scratch_folder("tunelab-logs-"))
         self._process: subprocess.Popen[str] | None = None
         self._threads: int | None = None
 
@@ -54,12 +54,12 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        self._folder.cleanup()
+        self._inside.close()
 
     @property
     def logs(self) -> Path:
         """A folder that is there as long as this is."""
-        return Path(self._folder.name)
+        return self._folder
 
     def started(self, methods: Iterable[str], threads: int | None) -> subprocess.Popen[str]:
         """The process whose trials have so many threads each: the one that runs, or a new one.

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import functools
 import gc
+import logging
 import os
 import select
+import signal
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from tunelab.core import machine
-from tunelab.core.events import Event
+from tunelab.core import machine, study_folder
+from tunelab.core.events import Event, Note, OnEvent
 from tunelab.methods import METHODS
 from tunelab.study.executors.wire import Ended, Job, job_from_line, said_to_line
 from tunelab.study.trial import run_and_store
@@ -90,7 +92,20 @@ def _run_job(job: Job, out: int) -> None:
             # The command line was killed: nobody waits for this trial, and it has not failed.
             os._exit(1)
 
+    logging.getLogger("tunelab").addHandler(_Telling(tell))
     run_and_store(job.specs, Path(job.study), job.metric, tell, job.jobs)
+
+
+class _Telling(logging.Handler):
+    """Says what is logged (of the cache) as a note of the study."""
+
+    def __init__(self, tell: OnEvent) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it."""
+        self._tell(Note(record.getMessage()))
 
 
 def _fork(job: Job, out: int) -> int:
@@ -131,26 +146,43 @@ def _die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _tell_ended(running: dict[int, str], out: int) -> None:
+def _tell_ended(running: dict[int, Job], out: int) -> None:
     """Say which children have ended, without waiting for any."""
     while running:
         child, status = os.waitpid(-1, os.WNOHANG)
         if not child:
             return
         code = os.waitstatus_to_exitcode(status)
-        _say(out, Ended(running.pop(child), code))
+        _say(out, Ended(running.pop(child).name, code))
+
+
+def _give_up(running: dict[int, Job]) -> None:
+    """End all trials, and remove what they have half-written: nobody waits for them any more.
+
+    The process that asked for them was killed; one that ends by itself has waited for them, or ends
+    this one too.
+    """
+    for child in running:
+        os.kill(child, signal.SIGKILL)
+    for child, job in running.items():
+        os.waitpid(child, 0)
+        for spec in job.specs:
+            study_folder.sweep(Path(job.study), spec.trial_id)
+    running.clear()
 
 
 def _serve(out: int) -> None:
     """Start jobs as they come in and report them as they end."""
-    running: dict[int, str] = {}
+    running: dict[int, Job] = {}
     text, reading = b"", True
-    while reading or running:
+    while reading:
         # No thread may wait for the children: this process forks.
-        ready = reading and select.select([0], [], [], _LOOK_EVERY if running else None)[0]
+        ready = select.select([0], [], [], _LOOK_EVERY if running else None)[0]
         if ready:
             read = os.read(0, 1 << 16)
             reading = bool(read)
+            if not reading:
+                _give_up(running)
             *lines, text = (text + read).split(b"\n")
             for line in lines:
                 job = job_from_line(line)
@@ -159,9 +191,7 @@ def _serve(out: int) -> None:
                 # What is imported stays: each trial would look through it for garbage, and the
                 # pages that it shares with this process would be copied for that.
                 gc.freeze()
-                running[_fork(job, out)] = job.name
-        elif not reading:
-            threading.Event().wait(_LOOK_EVERY)
+                running[_fork(job, out)] = job
         _tell_ended(running, out)
 
 
