@@ -17,7 +17,8 @@ from tunelab.core.errors import TunelabError
 from tunelab.core.version import __version__
 
 if TYPE_CHECKING:
-    from tunelab.api import Study, compare, fine_tune, load, load_base, load_data
+    from tunelab.api import Study, compare, fine_tune, load_base, load_data
+    from tunelab.classifiers import load
     from tunelab.evaluation import evaluate
 
 __all__ = [
@@ -39,7 +40,7 @@ __all__ = [
 if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
     os.environ["GOMP_SPINCOUNT"] = "3000"
 
-_FROM_API = ("Study", "compare", "fine_tune", "load", "load_data", "load_base")
+_FROM_API = ("Study", "compare", "fine_tune", "load_data", "load_base")
 
 
 def __getattr__(name: str) -> Any:
@@ -48,6 +49,10 @@ def __getattr__(name: str) -> Any:
         from tunelab import api
 
         return getattr(api, name)
+    if name == "load":
+        from tunelab import classifiers
+
+        return classifiers.load
     if name == "evaluate":
         from tunelab import evaluation
 

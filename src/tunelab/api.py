@@ -19,13 +19,12 @@ from tunelab.analysis.front import Front, front
 from tunelab.analysis.predicted import predictions_frame
 from tunelab.analysis.probabilities import Probabilities, judge_probabilities
 from tunelab.analysis.slicing import Slices, slice_study
+from tunelab.classifiers import classifier_folder, load
 from tunelab.core import files, results_table, study_folder
 from tunelab.core.errors import ConfigError, InputError, TrialError
 from tunelab.core.events import Note, Stage
 from tunelab.core.values import Artifact, Dataset, DataSpec, TrialResult
 from tunelab.core.words import comma_names
-from tunelab.models import text_classifier
-from tunelab.models.text_classifier import TextClassifier
 from tunelab.report import cards, page, writing
 from tunelab.report.writing import Written
 from tunelab.study import (
@@ -473,25 +472,3 @@ def load_base(name: str = "minilm") -> tuple[Any, Any]:
 
     base = bases.resolve(name)
     return pretrained.load_encoder(base), pretrained.load_tokenizer(base)
-
-
-def classifier_folder(path: str | Path) -> Path:
-    """The folder of the classifier that a folder stands for: a study's is its best model."""
-    folder = Path(path).expanduser()
-    return Study(folder).best().directory if study_folder.is_study(folder) else folder
-
-
-def load(
-    path: str | Path | Artifact, *, model: str | Path | None = None, trust_remote_code: bool = False
-) -> TextClassifier:
-    """Load a classifier: an artifact, a folder that holds one, or a study (its best model).
-
-    The result has `predict(texts)`, `predict_proba(texts)` and `label_names`. Probabilities are
-    those at the temperature that was fitted on validation, where there is one; `raw()` leaves it
-    out. `model`: where the base of an adapter or an SVM lies now, a folder or a hub id, if not
-    where it was; its weights must be the same by hash. Python code that the model brings is run
-    only where `trust_remote_code` allows it.
-    """
-    folder = path.directory if isinstance(path, Artifact) else classifier_folder(path)
-    there = None if model is None else str(model)
-    return text_classifier.open_classifier(folder, trust_remote_code, there)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from tunelab.models.linear import Hyperplanes, TfidfSvm
+from tunelab.models.tfidf import NgramWeights
 
 
 def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -46,3 +53,43 @@ def test_threads_that_wait_sleep_soon_unless_the_user_says_otherwise(
     if "OPENMP" not in said:
         pytest.skip("torch brings no OpenMP runtime of GNU's here")
     assert f"GOMP_SPINCOUNT = '{spins}'" in said
+
+
+# --- imports ----------------------------------------------------------------------------------
+
+_ARRAYS = {"pandas", "pyarrow", "scipy", "sklearn"}
+_MODELS = {"torch", "transformers", "peft", "tokenizers", "datasets"}
+_HEAVY = {*_ARRAYS, *_MODELS, "pydantic", "altair", "jinja2", "yaml", "rich", "bitsandbytes"}
+
+_COMMAND = """
+import json, sys
+from tunelab.cli import main
+sys.argv = ["tunelab", *json.loads(sys.argv[1])]
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code, ended.code
+print(json.dumps(sorted({m.split(".")[0] for m in sys.modules})))
+"""
+
+
+def imported_by(*command: object) -> set[str]:
+    """The heavy packages that a command has imported when it ends."""
+    argument = json.dumps([str(c) for c in command])
+    done = subprocess.run(
+        [sys.executable, "-c", _COMMAND, argument], capture_output=True, text=True, check=True
+    )
+    return _HEAVY & set(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def test_help_imports_nothing_heavy() -> None:
+    assert imported_by("--help") == set()
+
+
+def test_a_tf_idf_classifier_predicts_with_numpy_alone(tmp_path: Path) -> None:
+    texts = ["a fine film", "a dull film"]
+    vectorizer = TfidfVectorizer(analyzer="word", ngram_range=(1, 2), sublinear_tf=True).fit(texts)
+    features = len(vectorizer.vocabulary_)
+    planes = Hyperplanes(np.ones((2, features)), np.zeros(2), 1.0)
+    TfidfSvm((NgramWeights.of(vectorizer),), planes, ("bad", "good")).save(tmp_path)
+    assert imported_by("predict", tmp_path, "a film") == set()

@@ -17,12 +17,16 @@ from tunelab.core.errors import InputError
 from tunelab.core.words import counted, free_name
 
 if TYPE_CHECKING:
-    from tunelab.data.texts import TextTable
+    from tunelab.data.texts import TextFile, TextTable
     from tunelab.models.text_classifier import TextClassifier
 
 __all__ = [
     "predict",
 ]
+
+
+# Lines of standard input, or texts, that are labelled and said at a time.
+_LINES_AT_A_TIME = 4096
 
 
 # --- predict --------------------------------------------------------------------------------
@@ -73,25 +77,15 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     """
     file, output, as_json = given["file"], given["output_file"], given["as_json"]
     _refuse_contradictions(texts, given)
-    from tunelab import data
-    from tunelab.data import write
-    from tunelab.data.texts import WINDOW_ROWS
-
-    if output is not None:
-        write.check_writable(output)
-        if output.exists() and file.exists() and output.samefile(file):
-            raise InputError(
-                f"--output-file {output}: is the file of texts itself, which would be lost. "
-                "Choose another."
-            )
-    source = None
-    if file is not None:
-        source = data.open_texts(file, given["text_column"], given["encoding"], given["id_column"])
+    read = (given["text_column"], given["encoding"], given["id_column"])
+    source = None if file is None else _source(file, output, *read)
     classifier = _loaded(artifact, given)
     for note in classifier.notes:
         click.echo(note, err=True)
     seen = _TextsSeen(classifier)
     if source is not None and output is not None:
+        from tunelab.data import write
+
         write.write_windows(
             output,
             (_with_predictions(window, as_json, classifier, seen) for window in source.windows()),
@@ -105,10 +99,31 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
             seen.add(window.texts)
     else:
         lines = _lines_in(given["encoding"]) if texts == ("-",) else iter(texts)
-        for some in iter(lambda: list(itertools.islice(lines, WINDOW_ROWS)), []):
+        for some in iter(lambda: list(itertools.islice(lines, _LINES_AT_A_TIME)), []):
             _say_labels(some, None, classifier, as_json)
             seen.add(some)
     seen.say()
+
+
+def _source(
+    file: Path,
+    output: Path | None,
+    text_column: str | None,
+    encoding: str,
+    id_column: str | None,
+) -> TextFile:
+    """The file of texts, gone through once. Raises InputError where it is the output file too."""
+    from tunelab import data
+    from tunelab.data import write
+
+    if output is not None:
+        write.check_writable(output)
+        if output.exists() and file.exists() and output.samefile(file):
+            raise InputError(
+                f"--output-file {output}: is the file of texts itself, which would be lost. "
+                "Choose another."
+            )
+    return data.open_texts(file, text_column, encoding, id_column)
 
 
 def _refuse_contradictions(texts: Sequence[str], given: Mapping[str, object]) -> None:
@@ -128,10 +143,10 @@ def _refuse_contradictions(texts: Sequence[str], given: Mapping[str, object]) ->
 
 def _loaded(artifact: Path, given: Mapping[str, object]) -> TextClassifier:
     """The classifier, with the probabilities and the precision that were asked for."""
-    from tunelab import api
+    from tunelab import classifiers
 
     model = given["model"]
-    loaded = api.load(
+    loaded = classifiers.load(
         artifact,
         model=None if model is None else str(model),
         trust_remote_code=bool(given["trust_remote_code"]),

@@ -13,7 +13,7 @@ lengths       how long texts are in tokens, and the limit that is chosen for the
 packed        training without padding
 scoring       scoring fast
 many          several adapters in one pass
-classifier linear text_classifier   what is saved, opened and asked for labels
+classifier linear tfidf text_classifier   what is saved, opened and asked for labels
 foreign       what peft and transformers saved
 
 May import: core, data, stats, kernels.
