@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from commands import imported_by
 from tunelab.models.linear import Hyperplanes, TfidfSvm
 from tunelab.models.tfidf import NgramWeights
 
@@ -56,30 +56,6 @@ def test_threads_that_wait_sleep_soon_unless_the_user_says_otherwise(
 
 
 # --- imports ----------------------------------------------------------------------------------
-
-_ARRAYS = {"pandas", "pyarrow", "scipy", "sklearn"}
-_MODELS = {"torch", "transformers", "peft", "tokenizers", "datasets"}
-_HEAVY = {*_ARRAYS, *_MODELS, "pydantic", "altair", "jinja2", "yaml", "rich", "bitsandbytes"}
-
-_COMMAND = """
-import json, sys
-from tunelab.cli import main
-sys.argv = ["tunelab", *json.loads(sys.argv[1])]
-try:
-    main()
-except SystemExit as ended:
-    assert not ended.code, ended.code
-print(json.dumps(sorted({m.split(".")[0] for m in sys.modules})))
-"""
-
-
-def imported_by(*command: object) -> set[str]:
-    """The heavy packages that a command has imported when it ends."""
-    argument = json.dumps([str(c) for c in command])
-    done = subprocess.run(
-        [sys.executable, "-c", _COMMAND, argument], capture_output=True, text=True, check=True
-    )
-    return _HEAVY & set(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -145,11 +145,8 @@ def _loaded(artifact: Path, given: Mapping[str, object]) -> TextClassifier:
     """The classifier, with the probabilities and the precision that were asked for."""
     from tunelab import classifiers
 
-    model = given["model"]
-    loaded = classifiers.load(
-        artifact,
-        model=None if model is None else str(model),
-        trust_remote_code=bool(given["trust_remote_code"]),
+    loaded = classifiers.load_to_predict(
+        artifact, model=given["model"], trust_remote_code=bool(given["trust_remote_code"])
     )
     if given["calibrated"]:
         loaded = loaded.calibrated()

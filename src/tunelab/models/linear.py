@@ -70,9 +70,9 @@ class TfidfSvm:
         by_feature, offsets = self.planes.weights.T, self.planes.offsets
         firsts = np.cumsum([0, *(len(g.idf) for g in self.ngrams)])
         for i, text in enumerate(texts):
-            found = [g.weights_of(text) for g in self.ngrams]
-            places = np.concatenate([f + p for f, (p, _) in zip(firsts, found, strict=False)])
-            values = np.concatenate([v for _, v in found])
+            terms = [g.weights_of(text) for g in self.ngrams]
+            places = np.concatenate([f + p for f, (p, _) in zip(firsts, terms, strict=False)])
+            values = np.concatenate([v for _, v in terms])
             some = len(places) > 0
             margins[i] = summed(values[:, None] * by_feature[places]) if some else 0.0
         return (margins + offsets) * self.planes.temperature

@@ -22,7 +22,7 @@ __all__ = [
 
 Analyzer = Literal["word", "char", "char_wb"]
 # scikit-learn's own: words of two letters or more; runs of white space are one space.
-_WORD, _WHITE_SPACE = re.compile(r"(?u)\b\w\w+\b"), re.compile(r"\s\s+")
+_WORD_OF_TWO, _WHITE_SPACE = re.compile(r"(?u)\b\w\w+\b"), re.compile(r"\s\s+")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +65,7 @@ class NgramWeights:
 
     def _grams(self, text: str) -> Iterator[str]:
         if self.analyzer == "word":
-            yield from _joined_grams(_WORD.findall(text), self.ngram_range)
+            yield from _joined_grams(_WORD_OF_TWO.findall(text), self.ngram_range)
             return
         text = _WHITE_SPACE.sub(" ", text)
         if self.analyzer == "char":

@@ -139,12 +139,12 @@ def difference_from_float32(engine: Engine, trained: Sequence[tuple[nn.Module, E
         with torch.no_grad():
             exact = [_each_alone(model, texts, rows[k]) for k, (model, texts) in enumerate(trained)]
             with engine.installed():
-                found = engine.compute(asked)
+                ours = engine.compute(asked)
     finally:
         for (model, _), training in zip(trained, before, strict=True):
             model.train(training)
     return max(
-        float((found[k][0].float() - whole).norm() / whole.norm().clamp_min(1e-30))
+        float((ours[k][0].float() - whole).norm() / whole.norm().clamp_min(1e-30))
         for k, whole in enumerate(exact)
     )
 
