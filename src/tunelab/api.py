@@ -16,8 +16,8 @@ from tunelab import analysis, data, study
 from tunelab.analysis import Recommendation, sensitivity, summary, text_limits, tradeoff, versus
 from tunelab.analysis.calibrations import Calibrations, calibrate_study
 from tunelab.analysis.front import Front, front
+from tunelab.analysis.opened import OpenedStudy
 from tunelab.analysis.predicted import predictions_frame
-from tunelab.analysis.probabilities import Probabilities, judge_probabilities
 from tunelab.analysis.slicing import Slices, slice_study
 from tunelab.classifiers import classifier_folder, load
 from tunelab.core import files, results_table, study_folder
@@ -93,30 +93,22 @@ def load_data(
     )
 
 
-class Study:
+class Study(OpenedStudy):
     """A study's folder: its table, its verdicts, its best model. Reads from disk when asked."""
 
     def __init__(self, directory: Path | str, *, said: Conclusions | None = None) -> None:
         """`said`: what has just been said of it, where its outputs were written."""
-        self.directory = Path(directory)
-        self.record = study_folder.read_study(self.directory)
-        self._summaries: dict[str | None, analysis.Summary] = {}
-        if said is not None:
-            self._summaries[None] = said.summary
-        self._probabilities = said.probabilities if said else None
-
-    @property
-    def summary(self) -> analysis.Summary:
-        """Table, comparisons and sentences, computed once."""
-        return self.judged_by(None)
+        super().__init__(
+            directory,
+            summary=said.summary if said else None,
+            probabilities=said.probabilities if said else None,
+        )
 
     def judged_by(self, metric: str | None) -> analysis.Summary:
         """The summary by another metric; None: by the study's. Raises ConfigError for no metric."""
         if metric is not None:
             resolve.require_metric(metric)
-        if metric not in self._summaries:
-            self._summaries[metric] = analysis.summarise(self.record, metric)
-        return self._summaries[metric]
+        return super().judged_by(metric)
 
     def table(self) -> pd.DataFrame:
         """One row a method, best first: means over seeds, 95% intervals, costs."""
@@ -163,12 +155,6 @@ class Study:
     def front(self, cost: str = "train_seconds") -> Front:
         """The Pareto front of the metric against a cost, with the probability to be on it."""
         return front(self.record, cost, self.summary)
-
-    def probabilities(self) -> Probabilities:
-        """Whose probabilities are better: Brier scores after temperature scaling, and verdicts."""
-        if self._probabilities is None:
-            self._probabilities = judge_probabilities(self.record)
-        return self._probabilities
 
     def slices(self, by: str | Sequence[str] | None = None) -> Slices:
         """Accuracy by length, label, file and any column (`by`: these alone): where each method is

@@ -69,3 +69,8 @@ def test_a_tf_idf_classifier_predicts_with_numpy_alone(tmp_path: Path) -> None:
     planes = Hyperplanes(np.ones((2, features)), np.zeros(2), 1.0)
     TfidfSvm((NgramWeights.of(vectorizer),), planes, ("bad", "good")).save(tmp_path)
     assert imported_by("predict", tmp_path, "a film") == set()
+
+
+def test_a_study_is_shown_without_models_and_pandas() -> None:
+    study = Path(__file__).parents[1] / "fixtures" / "before" / "compared"
+    assert imported_by("runs", "show", study) <= {"pyarrow", "rich", "scipy", "yaml"}
