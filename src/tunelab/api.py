@@ -73,6 +73,10 @@ def load_data(
     encoding: str = "utf-8",
     on_bad_rows: Literal["fail", "drop"] = "fail",
     on_leak: Literal["warn", "drop", "fail"] = "warn",
+    quoting: Literal["auto", "double", "none"] = "auto",
+    join_labels: bool = False,
+    drop_classes: Sequence[str] | None = None,
+    min_rows_per_class: int | None = None,
 ) -> Dataset:
     """Load labelled texts in train, validation and test parts; see `tunelab inspect data`.
 
@@ -89,6 +93,10 @@ def load_data(
             on_bad_rows,
             on_leak,
             id_column,
+            quoting,
+            join_labels,
+            drop_classes,
+            min_rows_per_class,
         )
     )
 
@@ -280,6 +288,10 @@ def compare(
     encoding: str | None = None,
     on_bad_rows: Literal["fail", "drop"] | None = None,
     on_leak: Literal["warn", "drop", "fail"] | None = None,
+    quoting: Literal["auto", "double", "none"] | None = None,
+    join_labels: bool | None = None,
+    drop_classes: Sequence[str] | None = None,
+    min_rows_per_class: int | None = None,
     tuning: bool | int | Mapping[str, object] | None = None,
     vary_split: bool | None = None,
     folds: int | Literal["auto", "off"] | None = None,
@@ -431,6 +443,10 @@ def fine_tune(
     encoding: str | None = None,
     on_bad_rows: Literal["fail", "drop"] | None = None,
     on_leak: Literal["warn", "drop", "fail"] | None = None,
+    quoting: Literal["auto", "double", "none"] | None = None,
+    join_labels: bool | None = None,
+    drop_classes: Sequence[str] | None = None,
+    min_rows_per_class: int | None = None,
     report_to: str | Sequence[str] | None = None,
     overwrite: bool = False,
     on_event: OnUserEvent = _ignore_event,

@@ -252,7 +252,7 @@ CONFIG = [
     Case("a word as seeds", "compare study.yaml", ["seeds"], study("data: r.csv\nseeds: three\n")),
     Case("subset 0", "compare r.csv --subset 0", ["--subset"], good()),
     Case("too many trials", "compare r.csv --methods svm-tfidf --seeds 1001",
-         ["1001 trials", "--yes"], good()),
+         ["1,001 trials", "--yes"], good()),
     Case("output-dir is a file", "compare r.csv --output-dir r.csv", ["r.csv", "folder"], good()),
     Case("output-dir in a file", "compare r.csv --methods svm-tfidf --output-dir r.csv/out",
          ["r.csv"], good()),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunelab.cli.options import FOLDER, json_option, moved_option, print_json, trust_option
+from tunelab.cli.streams import echo
 from tunelab.core.errors import InputError
 from tunelab.core.words import as_one
 
@@ -53,7 +54,7 @@ def list_artifacts(root: Path, as_json: bool) -> None:
         print_json(rows)
         return
     if not rows:
-        click.echo(f"No classifiers below {root}. Make one: tunelab train DATA --method lora ...")
+        echo(f"No classifiers below {root}. Make one: tunelab train DATA --method lora ...")
         return
     from tunelab.analysis.numbers import format_bytes
     from tunelab.cli.terminal import print_table
@@ -74,7 +75,7 @@ def list_artifacts(root: Path, as_json: bool) -> None:
     )
     for row in rows:
         if row["error"]:
-            click.echo(f"{row['error']}", err=True)
+            echo(f"{row['error']}", err=True)
 
 
 @adapters.command(short_help="Method, settings, base, labels, sizes of one.")
@@ -125,7 +126,7 @@ def verify_command(
         print_json([{"name": c.name, "status": c.status, "detail": c.detail} for c in checks])
     else:
         for c in checks:
-            click.echo(f"{c.status:<8} {c.name}: {c.detail}")
+            echo(f"{c.status:<8} {c.name}: {c.detail}")
     faults = [c.name for c in checks if c.status == "fault"]
     if faults:
         raise InputError(
@@ -229,17 +230,17 @@ def _say_made(made: Made, what: str, as_json: bool) -> None:
         )
         return
     for note in made.notes:
-        click.echo(note, err=True)
+        echo(note, err=True)
     # A combination need not be as anything before: its notes compare it with its parts.
     changed = f": {made.change.sentence}" if what == "Merged" else ""
-    click.echo(f"{what} into {out}{changed}.")
-    click.echo(f'Try it: tunelab predict {shlex.quote(str(out))} "your text"')
+    echo(f"{what} into {out}{changed}.")
+    echo(f'Try it: tunelab predict {shlex.quote(str(out))} "your text"')
 
 
 def _print_lines(pairs: Sequence[tuple[str, object]]) -> None:
     width = max((len(k) for k, _ in pairs), default=0)
     for key, value in pairs:
-        click.echo(f"{key:<{width}}  {value}")
+        echo(f"{key:<{width}}  {value}")
 
 
 def _plain_numbers(value: object) -> str:

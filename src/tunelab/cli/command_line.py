@@ -24,6 +24,7 @@ from tunelab.cli.evaluate import evaluate_command
 from tunelab.cli.inspect import inspect_group
 from tunelab.cli.predict import predict
 from tunelab.cli.report import report
+from tunelab.cli.streams import ReaderGoneError, close_output, echo, guard_streams
 from tunelab.cli.studies import behaviour_, calibration_, runs, slices_
 from tunelab.core.errors import InputError, TunelabError
 from tunelab.core.version import __version__
@@ -57,7 +58,7 @@ def schema_command() -> None:
     """Print the JSON schema of a study file, for editors."""
     from tunelab.study import file
 
-    click.echo(json.dumps(file.study_schema(), indent=2))
+    echo(json.dumps(file.study_schema(), indent=2))
 
 
 # In the order of --help.
@@ -81,9 +82,15 @@ for _verb in (
 
 
 _CHECK = "Check that the file is there and may be read, or the folder written."
+_AGAIN = "and run the same command again: what is done is kept."
 _SYSTEM: dict[int | None, str] = {
-    errno.ENOSPC: "Make room on the disk and run the same command again: what is done is kept.",
+    errno.ENOSPC: f"Make room on the disk {_AGAIN}",
+    errno.EDQUOT: f"Your share of the disk is used up. Make room {_AGAIN}",
     errno.EFBIG: "The system allows no larger file; write to another disk.",
+    errno.EIO: f"The disk, or the line to it, is at fault. Mend it {_AGAIN}",
+    errno.EROFS: "The disk may only be read; write to another.",
+    errno.EMFILE: "Too many files are open; raise the limit (ulimit -n).",
+    errno.ENOMEM: "The memory is used up. Take fewer rows, or a smaller model.",
 }
 
 
@@ -94,43 +101,67 @@ def main() -> None:
     gc.set_threshold(_GARBAGE)
     atexit.register(gc.freeze)
     signals.end_as_by_interrupt()
+    guard_streams()
     run_command_line()
 
 
 def run_command_line() -> None:
     """Run the command line; turn our errors into one line and an exit code."""
+    sys.exit(_exit_code())
+
+
+def _exit_code() -> int:
+    try:
+        code = _code_of_verb()
+        close_output()
+    except (BrokenPipeError, ReaderGoneError):
+        with suppress(OSError, ReaderGoneError):
+            close_output()
+        return 0
+    except MemoryError:
+        _say_fault("the memory is used up. Take fewer rows, shorter texts, or a smaller model.")
+        return 1
+    except OSError as e:
+        # The system refused: a full disk, a folder that may not be written. Else it is our fault.
+        if e.errno is None:
+            raise
+        with suppress(OSError):
+            close_output()
+        where = "" if e.filename is None else f"{e.filename}: "
+        _say_fault(f"{where}{e.strerror}. {_SYSTEM.get(e.errno, _CHECK)}")
+        return 1
+    return code
+
+
+def _code_of_verb() -> int:
+    """Run what was asked for, and give the exit code of how it ended."""
     try:
         app(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as e:
-        click.echo(e.ctx.get_help() if e.ctx else "")
-        sys.exit(0)
+        echo(e.ctx.get_help() if e.ctx else "")
     except click.ClickException as e:
-        click.echo(f"tunelab: {e.format_message()}", err=True)
-        sys.exit(2)
+        _say_fault(e.format_message())
+        return 2
     except click.exceptions.Exit as e:
-        sys.exit(e.exit_code)
+        return e.exit_code
     except (click.Abort, KeyboardInterrupt) as e:
-        with suppress(OSError):  # the terminal may be gone
-            click.echo("Stopped.", err=True)
-        sys.exit(signals.exit_code(e))
+        with suppress(OSError, ReaderGoneError):  # the terminal may be gone
+            echo("Stopped.", err=True)
+        return signals.exit_code(e)
     except InputError as e:
-        for line in str(e).splitlines():
-            click.echo(f"tunelab: {line}", err=True)
-        sys.exit(2)
+        _say_fault(str(e))
+        return 2
     except TunelabError as e:
-        click.echo(f"tunelab: {e}", err=True)
-        sys.exit(1)
-    except BrokenPipeError:
-        # The reader of a pipe (head, less) has seen enough.
-        sys.stderr.close()
-        sys.exit(0)
-    except OSError as e:
-        # The system refused: a full disk, a folder that may not be written. Else it is our fault.
-        if e.filename is None and e.errno not in _SYSTEM:
-            raise
-        where = "" if e.filename is None else f"{e.filename}: "
-        click.echo(f"tunelab: {where}{e.strerror}. {_SYSTEM.get(e.errno, _CHECK)}", err=True)
-        sys.exit(1)
+        _say_fault(str(e))
+        return 1
+    return 0
+
+
+def _say_fault(message: str) -> None:
+    """Say what is wrong on standard error, each line by itself; where that is closed, nowhere."""
+    with suppress(OSError, ReaderGoneError):
+        for line in message.splitlines():
+            echo(f"tunelab: {line}", err=True)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from tunelab.cli.flags import (
 from tunelab.cli.options import FOLDER, quiet_option, trust_option
 from tunelab.cli.show import show_summary
 from tunelab.cli.signals import exit_code
+from tunelab.cli.streams import ReaderGoneError, echo, styled
 from tunelab.core.errors import InputError
 from tunelab.core.words import counted
 
@@ -165,8 +166,8 @@ def _train_missing(schedule: Schedule, console: Console, worker: Worker | None =
             return api.run_study(schedule, command, display.event, display.result, worker=worker)
     except KeyboardInterrupt as e:
         again = f"tunelab compare {shlex.quote(str(folder / 'study.yaml'))}"
-        with suppress(OSError):  # the terminal may be gone
-            click.echo(f"\nStopped. What is done is kept; go on with: {again}", err=True)
+        with suppress(OSError, ReaderGoneError):  # the terminal may be gone
+            echo(f"\nStopped. What is done is kept; go on with: {again}", err=True)
         sys.exit(exit_code(e))
 
 
@@ -175,7 +176,7 @@ def _show_end(finished: Study, console: Console) -> None:
     show_summary(finished, advise=not console.quiet)
     if finished.record.failed:
         n, total = len(finished.record.failed), len(finished.record.results)
-        click.echo(
+        echo(
             f"{n} of {counted(total, 'trial')} failed; the errors are above and in the report.",
             err=True,
         )
@@ -246,11 +247,11 @@ def train(
     out = spec.output_dir
     test, evaluated = (result.scores.get(f"{p}_{spec.metric}") for p in ("test", "eval"))
     seconds = numbers.format_seconds(result.cost.train_seconds)
-    click.echo(
+    echo(
         f"{method}: {METRICS[spec.metric].label} {numbers.format_percent(test)} on test, "
         f"{numbers.format_percent(evaluated)} on validation; trained in {seconds}."
     )
-    click.echo(f'Saved to {out}. Try it: tunelab predict {shlex.quote(str(out))} "your text"')
+    echo(f'Saved to {out}. Try it: tunelab predict {shlex.quote(str(out))} "your text"')
 
 
 def _shown_as(status: Status) -> OnStudyEvent:
@@ -300,13 +301,13 @@ def _train_from_study(
     shown = numbers.column(f"test_{study.summary.metric}")
     estimate = study.summary.row(label).estimates.get(shown.name)
     percent = " percent" if shown.kind == "percent" else ""
-    click.echo(
+    echo(
         f"{label}: trained on all rows, none left to test it. To expect: "
         f"{numbers.format_estimate(estimate, shown.kind)}{percent} {shown.about}, as its method "
         f"had, cross-fitted ({study.summary.cross_fitted})."
     )
     place = out or study_folder.artifact_dir(folder, trial_id)
-    click.echo(f'Saved to {place}. Try it: tunelab predict {shlex.quote(str(place))} "your text"')
+    echo(f'Saved to {place}. Try it: tunelab predict {shlex.quote(str(place))} "your text"')
 
 
 def _file_or_data(what: str | None, data: object) -> tuple[Path | None, object]:
@@ -324,6 +325,6 @@ def _file_or_data(what: str | None, data: object) -> tuple[Path | None, object]:
 
 
 def stderr_console(quiet: bool = False) -> Console:
-    from rich.console import Console
+    from tunelab.cli.terminal import GuardedConsole
 
-    return Console(stderr=True, quiet=quiet)
+    return GuardedConsole(file=styled(sys.stderr), quiet=quiet)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunelab.cli.flags import FlagCommand, data_flags
+from tunelab.cli.flags import FlagCommand, data_flags, take_study_keys
 from tunelab.cli.options import json_option, print_json
+from tunelab.cli.streams import echo
 
 if TYPE_CHECKING:
     from tunelab.core.values import DataSpec
@@ -99,22 +100,23 @@ def inspect_data(
         print_json({**facts, "tokens": token_lengths, **said})
         return
     print_data_card(facts, token_lengths)
-    click.echo("\nData gate")
+    echo("\nData gate")
     for line in (*values.lines(gate), *(values.line(f) for f in across), *gate.notes):
-        click.echo(f"  {line}")
+        echo(f"  {line}")
     for finding in (*gate.findings, *across):
-        click.echo(f"\n{finding.check} ({finding.where}), for example:")
+        echo(f"\n{finding.check} ({finding.where}), for example:")
         for example in finding.examples[: _EXAMPLES_SHOWN.get(finding.check, 3)]:
             if example.note:
-                click.echo(f"  {example.note}")
+                echo(f"  {example.note}")
             for row in example.rows:
-                click.echo(f"    {row.part} {row.id} [{row.label}] {' '.join(row.text.split())}")
+                echo(f"    {row.part} {row.id} [{row.label}] {' '.join(row.text.split())}")
 
 
 def _data_spec(source: str, **given: Any) -> DataSpec:
     from tunelab.core.values import DataSpec
 
-    return DataSpec(source, **{k: v for k, v in given.items() if v is not None})
+    keys = {k.removeprefix("data."): v for k, v in take_study_keys(given)[0].items()}
+    return DataSpec(source, **{k: v for k, v in keys.items() if v is not None})  # type: ignore[arg-type]
 
 
 @inspect_group.command(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunelab.cli.options import FOLDER, moved_option, trust_option
+from tunelab.cli.options import FOLDER, json_text, moved_option, trust_option
+from tunelab.cli.streams import echo
 from tunelab.core.errors import InputError
 from tunelab.core.words import counted, free_name
 
 if TYPE_CHECKING:
+    from tunelab.data.table import Quoting
     from tunelab.data.texts import TextFile, TextTable
     from tunelab.models.text_classifier import TextClassifier
 
@@ -44,6 +45,14 @@ _LINES_AT_A_TIME = 4096
 @click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed).")
 @click.option("--id-column", metavar="NAME", help="Column of rows' ids (else guessed).")
 @click.option("--encoding", default="utf-8", show_default=True, metavar="NAME")
+@click.option(
+    "--quoting",
+    type=click.Choice(["auto", "double", "none"]),
+    default="auto",
+    show_default=True,
+    help="Quotes in CSV and TSV: double (around fields), none (part of the texts), auto (double, "
+    "but refused where a quote swallows rows).",
+)
 @click.option(
     "--json",
     "as_json",
@@ -77,11 +86,11 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     """
     file, output, as_json = given["file"], given["output_file"], given["as_json"]
     _refuse_contradictions(texts, given)
-    read = (given["text_column"], given["encoding"], given["id_column"])
+    read = (given["text_column"], given["encoding"], given["id_column"], given["quoting"])
     source = None if file is None else _source(file, output, *read)
     classifier = _loaded(artifact, given)
-    for note in classifier.notes:
-        click.echo(note, err=True)
+    for note in (*(source.notes if source else ()), *classifier.notes):
+        echo(note, err=True)
     seen = _TextsSeen(classifier)
     if source is not None and output is not None:
         from tunelab.data import write
@@ -91,7 +100,7 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
             (_with_predictions(window, as_json, classifier, seen) for window in source.windows()),
             lambda: (_with_predictions(window, as_json, classifier) for window in source.windows()),
         )
-        click.echo(f"Labelled {counted(source.rows, 'text')} into {output}.", err=True)
+        echo(f"Labelled {counted(source.rows, 'text')} into {output}.", err=True)
     elif source is not None:
         for window in source.windows():
             named = as_json or given["id_column"] is not None
@@ -111,6 +120,7 @@ def _source(
     text_column: str | None,
     encoding: str,
     id_column: str | None,
+    quoting: Quoting,
 ) -> TextFile:
     """The file of texts, gone through once. Raises InputError where it is the output file too."""
     from tunelab import data
@@ -123,7 +133,7 @@ def _source(
                 f"--output-file {output}: is the file of texts itself, which would be lost. "
                 "Choose another."
             )
-    return data.open_texts(file, text_column, encoding, id_column)
+    return data.open_texts(file, text_column, encoding, id_column, quoting)
 
 
 def _refuse_contradictions(texts: Sequence[str], given: Mapping[str, object]) -> None:
@@ -175,10 +185,10 @@ class _TextsSeen:
         if self.blank:
             many = "texts are blank: their labels mean"
             one = "text is blank: its label means"
-            click.echo(f"{self.blank:,} {many if self.blank > 1 else one} nothing.", err=True)
+            echo(f"{self.blank:,} {many if self.blank > 1 else one} nothing.", err=True)
         if self.cut:
             are = "is" if self.cut == 1 else "are"
-            click.echo(
+            echo(
                 f"{self.cut:,} of {counted(self.texts, 'text')} {are} longer than the "
                 f"{self.classifier.max_length:,} tokens that this classifier reads: what follows "
                 "was not read.",
@@ -215,11 +225,11 @@ def _say_labels(
             each = {n: _six_digits(v) for n, v in zip(names, row, strict=True)}
             named = {} if ids is None else {"id": ids[i]}
             said = {**named, "text": text, "label": names[best], "probabilities": each}
-            click.echo(json.dumps(said, ensure_ascii=False, default=str))
+            echo(json_text(said, default=str))
         else:
             label, plain = (" ".join(x.split()) for x in (names[best], text))
             name = "" if ids is None else f"{' '.join(str(ids[i]).split())}\t"
-            click.echo(f"{name}{label}\t{_six_digits(row[best]):.3f}\t{plain}")
+            echo(f"{name}{label}\t{_six_digits(row[best]):.3f}\t{plain}")
 
 
 def _with_predictions(

@@ -10,6 +10,7 @@ import click
 
 from tunelab.cli.options import FOLDER
 from tunelab.cli.show import show_answer
+from tunelab.cli.streams import echo
 from tunelab.core.errors import InputError
 from tunelab.core.words import counted
 
@@ -91,7 +92,7 @@ def report(
         if written.against is not None:
             _show_against(written.against)
         for line in written.lines():
-            click.echo(line)
+            echo(line)
 
 
 def _show_against(against: Versus) -> None:
@@ -126,9 +127,9 @@ def _watch(study: Path, out: Path, metric: str | None, quiet: bool) -> None:
             refresh = _WATCH_SECONDS if left else None
             path = write_report(record, out / "report.html", said, refresh=refresh)
             if not quiet:
-                click.echo(f"{path}: {n} of {counted(n + left, 'trial')}. {said.answer.sentence}")
+                echo(f"{path}: {n} of {counted(n + left, 'trial')}. {said.answer.sentence}")
         elif n != seen and not quiet:
-            click.echo(f"{study}: no trial has ended yet; waiting.")
+            echo(f"{study}: no trial has ended yet; waiting.")
         seen = n
         if not left:
             return

@@ -9,6 +9,7 @@ import click
 
 from tunelab.cli.options import FOLDER, json_option, print_json, trust_option
 from tunelab.cli.show import show_summary
+from tunelab.cli.streams import echo
 from tunelab.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,16 +49,16 @@ def runs_list(root: Path | None, as_json: bool) -> None:
         try:
             row, damaged = _row_of_study(api.Study(folder))
         except (InputError, OSError) as e:  # one that cannot be read hides no other
-            row, damaged = dict.fromkeys(_KEYS, None), (str(e),)
+            row, damaged = dict.fromkeys(_KEYS_OF_STUDY, None), (str(e),)
         rows.append({**row, "study": str(folder), "damaged": list(damaged) or None})
         notes += damaged
     if as_json:
         print_json(rows)
         return
     for line in notes:
-        click.echo(f"Note: {line}", err=True)
+        echo(f"Note: {line}", err=True)
     if not rows:
-        click.echo(f"No studies in {root}. Make one: tunelab compare --data demo")
+        echo(f"No studies in {root}. Make one: tunelab compare --data demo")
         return
     from tunelab.cli.terminal import print_table
 
@@ -67,11 +68,11 @@ def runs_list(root: Path | None, as_json: bool) -> None:
 
 
 # What is said of a study in a list.
-_KEYS = ("study", "done", "failed", "missing", "best", "data", "model", "answer")
+_KEYS_OF_STUDY = ("study", "done", "failed", "missing", "best", "data", "model", "answer")
 
 
 def _row_of_study(study: Study) -> tuple[dict[str, object], tuple[str, ...]]:
-    """A study's row, by `_KEYS`, and what of it is damaged."""
+    """A study's row, by `_KEYS_OF_STUDY`, and what of it is damaged."""
     r = study.record
     said = study.summary if r.results else None
     row: dict[str, object] = {
@@ -199,4 +200,4 @@ def behaviour_(
     for r in failures:
         for e in r.examples[:1]:
             then = f" -> {e.other!r} [{e.predicted_other}]" if e.other is not None else ""
-            click.echo(f"{r.label}, {r.test}: {e.text!r} [{e.predicted}]{then}")
+            echo(f"{r.label}, {r.test}: {e.text!r} [{e.predicted}]{then}")

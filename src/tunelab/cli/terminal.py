@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from tunelab.analysis.numbers import format_parameters
+from tunelab.cli.streams import ReaderGoneError, printable, styled
 
 if TYPE_CHECKING:
     from tunelab.core.cards import DataCard, LengthFigures
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from tunelab.models.tokens import TokenLengths
 
 __all__ = [
+    "GuardedConsole",
     "console",
     "print_data_card",
     "model_card",
@@ -32,9 +35,28 @@ __all__ = [
 _WIDTH_OF_NO_TERMINAL = 1_000
 
 
+class GuardedConsole(Console):
+    """A console that prints what is printable of all that it is given, and styles it."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """As rich renders it, without control characters but for its own."""
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+            else:
+                yield Segment(printable(segment.text), segment.style)
+
+    def on_broken_pipe(self) -> None:
+        """Let the command line end as it does (`streams.ReaderGoneError`)."""
+        raise ReaderGoneError
+
+
 def console() -> Console:
     """Standard output: as wide as the terminal, or wide enough for any table when piped."""
-    return Console() if sys.stdout.isatty() else Console(width=_WIDTH_OF_NO_TERMINAL)
+    width = None if sys.stdout.isatty() else _WIDTH_OF_NO_TERMINAL
+    return GuardedConsole(file=styled(sys.stdout), width=width)
 
 
 def print_table(

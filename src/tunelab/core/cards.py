@@ -36,6 +36,10 @@ class DataKeys(TypedDict):
     on_bad_rows: str
     on_leak: str
     id_column: NotRequired[str | None]
+    quoting: NotRequired[str]
+    join_labels: NotRequired[bool]
+    drop_classes: NotRequired[list[str] | None]
+    min_rows_per_class: NotRequired[int | None]
 
 
 class TuningKeys(TypedDict):

@@ -10,6 +10,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from tunelab.core.cells import safe_cell
 from tunelab.core.files import write_text
 from tunelab.core.values import Cost, TrialResult
 
@@ -50,9 +51,8 @@ def _csv_cell(value: Any) -> Any:
 
 def write_results_csv(path: Path, results: Sequence[TrialResult]) -> None:
     """Write results.csv: a header and one row a trial. Missing values are empty cells."""
-    rows = results_rows(results)
-    out = io.StringIO()
+    out, rows = io.StringIO(), results_rows(results)
     writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else ["trial_id"])
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: safe_cell(value) for key, value in row.items()} for row in rows)
     write_text(path, out.getvalue())

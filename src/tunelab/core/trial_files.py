@@ -95,13 +95,12 @@ def write_trial(
     predictions: Mapping[str, Predictions],
 ) -> None:
     """Fill a folder from `new_trial`. `predictions` by split name; `history` a row a log step."""
-    spec = {k: v for k, v in asdict(result.spec).items() if k != "fold" or v is not None}
     body = {f.name: getattr(result, f.name) for f in fields(result) if f.name != "spec"}
     body |= {"cost": asdict(result.cost), "details": result.details.to_json()}
     body["provenance"] = result.provenance.to_json()
     lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in history)
     contents = {
-        "spec.json": json_bytes(spec),
+        "spec.json": json_bytes(result.spec.to_json()),
         "result.json": json_bytes({"format": TRIAL_FORMAT, **body}),
         "history.jsonl": lines.encode(),
         "predictions.parquet": _predictions_bytes(predictions),

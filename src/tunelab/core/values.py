@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
@@ -51,6 +51,9 @@ class DataSpec:
     `source` is "demo", "demo:stars", a file, a folder, or a hub id with optional `:config` and
     `@revision`. `subset` is a number of training rows (stratified), None for all. `on_leak` is
     what happens to training rows whose text stands in validation or test too (`duplicates.py`).
+    `quoting` says what quotes mean in CSV and TSV, `join_labels` whether labels that look alike are
+    one. Rows of `drop_classes`, and of classes with fewer than `min_rows_per_class` of the training
+    rows, are left out.
     """
 
     source: str
@@ -62,6 +65,17 @@ class DataSpec:
     on_bad_rows: Literal["fail", "drop"] = "fail"
     on_leak: Literal["warn", "drop", "fail"] = "warn"
     id_column: str | None = None
+    quoting: Literal["auto", "double", "none"] = "auto"
+    join_labels: bool = False
+    drop_classes: Sequence[str] | None = None
+    min_rows_per_class: int | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """Its fields; those that results of before lack only where they say something."""
+        values = asdict(self)
+        later = ("id_column", "quoting", "join_labels", "drop_classes", "min_rows_per_class")
+        plain = DataSpec(self.source)
+        return {k: v for k, v in values.items() if k not in later or v != getattr(plain, k)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -227,6 +241,14 @@ class TrialSpec:
     test_on: tuple[DataSpec, ...] = ()
     stop_below: Mapping[str, float] = field(default_factory=dict)
     fold: Fold | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """Its fields, as spec.json has them: `fold` only where there is one."""
+        values = {k: v for k, v in asdict(self).items() if k != "fold" or v is not None}
+        return values | {
+            "data": self.data.to_json(),
+            "test_on": [other.to_json() for other in self.test_on],
+        }
 
 
 @dataclass(frozen=True, slots=True)

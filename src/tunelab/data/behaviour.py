@@ -19,6 +19,7 @@ import numpy as np
 
 from tunelab.core.errors import ConfigError, suggest
 from tunelab.core.values import Classifier, Predictions
+from tunelab.core.words import kind_of, short
 
 __all__ = [
     "BUNDLED_SUITE",
@@ -100,20 +101,25 @@ def load_suite(source: str | Path = BUNDLED_SUITE) -> Suite:
     """Read a suite: the bundled one by its name, or a YAML file. Raises ConfigError, one line."""
     import yaml
 
+    from tunelab.core.bounded_yaml import BoundedLoader
+
     path = Path(source)
     try:
         if str(source) == BUNDLED_SUITE:
             file = resources.files("tunelab.data") / "lists" / f"{BUNDLED_SUITE}.yaml"
             value = yaml.safe_load(file.read_text(encoding="utf-8"))
         else:
-            value = yaml.safe_load(path.read_text(encoding="utf-8"))
+            value = yaml.load(path.read_text(encoding="utf-8"), Loader=BoundedLoader)  # noqa: S506
     except FileNotFoundError:
         raise ConfigError(
             f"{source}: no such suite. Expected {BUNDLED_SUITE} or a YAML file of tests."
         ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+    except (OSError, ValueError, yaml.YAMLError) as e:
         raise ConfigError(f"{source}: not a YAML file ({' '.join(str(e).split())}).") from None
     return _parse_suite(value, path.name)
+
+
+MOST_CASES = 10_000
 
 
 def _parse_suite(value: Any, where: str) -> Suite:
@@ -121,8 +127,13 @@ def _parse_suite(value: Any, where: str) -> Suite:
         raise ConfigError(
             f"{where}: expected a mapping with `tests`, a list; see docs/behaviour.md."
         )
-    words = {k: _strings(v, f"{where}: words.{k}") for k, v in (value.get("words") or {}).items()}
-    labels = value.get("labels") or {}
+    sections: dict[str, Mapping[str, object]] = {}
+    for section in ("words", "labels"):
+        sections[section] = value.get(section) or {}
+        if not isinstance(sections[section], dict):
+            raise ConfigError(f"{where}: {section}: expected a section of lists of strings.")
+    words = {k: _strings(v, f"{where}: words.{k}") for k, v in sections["words"].items()}
+    labels = sections["labels"]
     for role in labels:
         if role not in ROLES:
             raise ConfigError(f"{where}: labels.{role}: no such role.{suggest(role, ROLES)}")
@@ -144,7 +155,8 @@ def _parse_suite(value: Any, where: str) -> Suite:
 
 def _strings(value: Any, where: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
-        raise ConfigError(f"{where}: expected a list of strings, found {value!r}. Quote numbers.")
+        given = short(repr(value), 100)
+        raise ConfigError(f"{where}: expected a list of strings, found {given}. Quote numbers.")
     return tuple(value)
 
 
@@ -156,6 +168,15 @@ def _parse_test(value: Any, words: Mapping[str, tuple[str, ...]], where: str) ->
     for key in value:
         if key not in known:
             raise ConfigError(f"{where}: unknown key {key!r}.{suggest(key, known, what='Keys')}")
+    for key in ("kind", "expect", "change", "vary", "capability"):
+        if not isinstance(value.get(key), str | None):
+            raise ConfigError(f"{where}: {key}: expected a text, found {kind_of(value[key])}.")
+    cases = value.get("cases", 30)
+    if not isinstance(cases, int) or not 1 <= cases <= MOST_CASES:
+        given = short(repr(cases), 100)
+        raise ConfigError(
+            f"{where}: cases: expected a number from 1 to {MOST_CASES:,}, found {given}."
+        )
     kind = value.get("kind")
     if kind not in KINDS:
         raise ConfigError(f"{where}: kind is {kind!r}.{suggest(str(kind), KINDS, what='Kinds')}")
@@ -168,7 +189,7 @@ def _parse_test(value: Any, words: Mapping[str, tuple[str, ...]], where: str) ->
         capability=str(value.get("capability", kind)),
         kind=kind,
         templates=templates,
-        cases=int(value.get("cases", 30)),
+        cases=cases,
         expect=value.get("expect"),
         change=value.get("change"),
         vary=value.get("vary"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from tunelab.core.errors import DataError, suggest
 from tunelab.core.words import check_unicode, is_nan, kind_of, listed, short
+from tunelab.data.kinds import SUPPORTED, flag_columns, partner_column, said_of_numbers
 from tunelab.data.table import Table
 
 __all__ = [
@@ -96,13 +98,18 @@ def choose_columns(
     label = label_column or usual_column(table, LABEL_NAMES, "label", {text_column})
     text = text_column or usual_column(table, TEXT_NAMES, "text", {label})
     if text is None:
-        text = only_column(
-            table, [c for c in table.columns if c != label and looks_like_texts(table, c)], "text"
-        )
+        candidates = [c for c in table.columns if c != label and looks_like_texts(table, c)]
+        for candidate in candidates:
+            _refuse_pair(table, candidate)
+        text = only_column(table, candidates, "text")
+    if text_column is None:
+        _refuse_pair(table, text)
     if label is None:
-        label = only_column(
-            table, [c for c in table.columns if c != text and looks_like_labels(table, c)], "label"
-        )
+        _refuse_flags(table, text)
+        candidates = [c for c in table.columns if c != text and looks_like_labels(table, c)]
+        if not candidates:
+            _refuse_numbers(table, text)
+        label = only_column(table, candidates, "label")
         if label in {str(v) for v in table.get(label)}:
             raise DataError(
                 f"{table.name}: the first line ({listed(table.columns)}) looks like a row, not "
@@ -118,6 +125,9 @@ def choose_columns(
         f"text column: {text!r}{how[text == text_column]}; "
         f"label column: {label!r}{how[label == label_column]}"
     )
+    partner = partner_column(table.columns, text)
+    if partner is not None:
+        said += f"; {partner!r} is not read: pairs of texts are not supported"
     return text, label, said
 
 
@@ -141,6 +151,45 @@ def choose_id_column(
         if values and named and len(set(values)) == len(values):
             return by_name[name], f"id column: {by_name[name]!r} (guessed)"
     return None, ""
+
+
+def _refuse_pair(table: Table, text: str) -> None:
+    """Refuse to guess one column of a pair of texts."""
+    partner = partner_column(table.columns, text)
+    if partner is not None and looks_like_texts(table, partner, distinct=False):
+        raise DataError(
+            f"{table.name}: {text!r} and {partner!r} look like a pair of texts, which is not "
+            f"supported: {SUPPORTED}. Write both into one column, or read one alone with "
+            "--text-column."
+        )
+
+
+def _refuse_numbers(table: Table, text: str) -> None:
+    """Refuse a table whose only other values are many numbers: a quantity, not classes."""
+    for column in table.columns:
+        values = [str(v) for v in table.get(column) if v is not None and v != ""]
+        fractions = column != text and len(set(values)) > len(values) / 2 and len(values) > 2
+        if fractions and any("." in v for v in values):
+            said_of_numbers(table.name, column, Counter(values))
+
+
+def _refuse_flags(table: Table, text: str) -> None:
+    """Refuse to guess one of several columns of 0 and 1."""
+    flags = flag_columns(table, {text})
+    if len(flags) < 2:
+        return
+    rows = zip(
+        *([str(v).lower() in ("1", "true", "1.0") for v in table.get(c)] for c in flags),
+        strict=True,
+    )
+    once = all(sum(row) == 1 for row in rows)
+    kind = (
+        "the classes of one label (one-hot): write its name into one column instead"
+        if once
+        else f"several labels a text (multi-label), which is not supported: {SUPPORTED}. Choose "
+        "one with --label-column"
+    )
+    raise DataError(f"{table.name}: {listed(flags)} hold 0 and 1 each, as {kind}.")
 
 
 def known_column(table: Table, column: str, flag: str) -> None:
@@ -184,13 +233,15 @@ def only_column(table: Table, candidates: Sequence[str], role: str) -> str:
     )
 
 
-def looks_like_texts(table: Table, column: str) -> bool:
-    """Whether a column looks like texts: mostly distinct strings of words or of some length."""
+def looks_like_texts(table: Table, column: str, *, distinct: bool = True) -> bool:
+    """Whether a column looks like texts: strings of words or of some length, mostly `distinct`."""
     values = [v for v in table.get(column)[:2_000] if v is not None and v != ""]
     if not values or not all(isinstance(v, str) for v in values):
         return False
     worded = sum(any(map(str.isalpha, v)) and (" " in v.strip() or len(v) >= 20) for v in values)
-    return worded > len(values) / 2 and len(set(values)) > len(values) / 2
+    if worded <= len(values) / 2:
+        return False
+    return not distinct or len(set(values)) > len(values) / 2
 
 
 def looks_like_labels(table: Table, column: str) -> bool:
@@ -201,18 +252,39 @@ def looks_like_labels(table: Table, column: str) -> bool:
     return 2 <= len(set(values)) <= min(100, max(2, len(values) // 2))
 
 
-def texts_of_column(table: Table, column: str) -> list[str | None]:
-    """A column's values, all strings or None. Raises DataError for anything else."""
+def texts_of_column(
+    table: Table, column: str, broken: dict[int, str] | None = None
+) -> list[str | None]:
+    """A column's values, all strings or None. Raises DataError for anything else.
+
+    `broken` takes what is wrong with values that are no text, by row; these are then None. More
+    than half of all is a fault of the column, not of rows.
+    """
     values = [None if is_nan(v) else v for v in table.get(column)]
+    first: DataError | None = None
     for i, value in enumerate(values):
-        if value is None:
+        if value is None or (isinstance(value, str) and value.isascii()):
             continue
-        if not isinstance(value, str):
-            raise DataError(
-                f"{table.name}: column {column!r} holds {kind_of(value)} ({table.at(i)}: "
-                f"{short(repr(value), 40)}), expected texts. Choose another with --text-column, "
-                "or write it as a string."
-            )
-        if not value.isascii():
-            check_unicode(value, f"{table.name}: {table.at(i)}, column {column!r}")
+        try:
+            _check_text_value(table, i, column, value)
+        except DataError as error:
+            if broken is None:
+                raise
+            first = first or error
+            broken[i] = f"with half a character in column {column!r}"
+            if not isinstance(value, str):
+                broken[i] = f"with {kind_of(value)} instead of a text in column {column!r}"
+            values[i] = None
+    if first is not None and broken is not None and len(broken) > len(values) / 2:
+        raise first
     return values
+
+
+def _check_text_value(table: Table, row: int, column: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise DataError(
+            f"{table.name}: column {column!r} holds {kind_of(value)} ({table.at(row)}: "
+            f"{short(repr(value), 40)}), expected texts. Choose another with --text-column, "
+            "or write it as a string."
+        )
+    check_unicode(value, f"{table.name}: {table.at(row)}, column {column!r}")

@@ -5,19 +5,26 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from tunelab.core.errors import DataError, suggest
+from tunelab.data.content import refuse_other_content
+from tunelab.data.limits import LONGEST_LINE, refuse_unpacked
 from tunelab.data.table import ReadOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = [
     "CHUNK_BYTES",
     "check_text",
+    "is_broken",
     "open_text",
 ]
 
@@ -29,13 +36,35 @@ CHUNK_BYTES = 1 << 20
 def _binary(path: Path, name: str) -> Iterator[BinaryIO]:
     """A file's bytes, `.gz` unpacked; whatever goes wrong while they are read is a DataError."""
     try:
-        packed = path.name.lower().endswith(".gz")
-        with gzip.open(path, "rb") if packed else path.open("rb") as stream:
-            yield stream  # type: ignore[misc]
+        if path.name.lower().endswith(".gz"):
+            with gzip.open(path, "rb") as stream:
+                yield io.BufferedReader(_Unpacked(stream, name, path.stat().st_size))
+        else:
+            with path.open("rb") as plain:
+                yield plain
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{name}: not a whole gzip file ({error}). Download it again.") from error
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error.strerror or error}.") from error
+
+
+class _Unpacked(io.RawIOBase):
+    """What a gzip file holds; refused where it is far more than its size (`limits`)."""
+
+    def __init__(self, stream: gzip.GzipFile, name: str, packed: int) -> None:
+        self._stream, self._name, self._packed = stream, name, packed
+        self._done = 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Buffer) -> int:
+        """As of any raw stream; raises DataError at the limit."""
+        n = self._stream.readinto(buffer)
+        self._done += n
+        refuse_unpacked(self._name, self._done, self._packed)
+        return n
 
 
 def _codec(options: ReadOptions) -> str:
@@ -44,7 +73,7 @@ def _codec(options: ReadOptions) -> str:
         codec = codecs.lookup(options.encoding).name
         with suppress(UnicodeError):
             b"    ".decode(codec)  # some codecs are not of texts, and say so when used
-    except LookupError as error:
+    except (LookupError, ValueError) as error:
         known = ("utf-8", "utf-16", "latin-1", "cp1252", "cp1251", "gb18030", "shift_jis", "big5")
         raise DataError(
             f"no such text encoding: {options.encoding!r}."
@@ -56,8 +85,17 @@ def _codec(options: ReadOptions) -> str:
 @contextmanager
 def open_text(path: Path, options: ReadOptions, newline: str = "") -> Iterator[TextIO]:
     """A text file, decoded strictly, line ends as they are; `newline` says where lines end."""
+    errors = "surrogateescape" if options.drop_ragged else "strict"
     with _binary(path, options.called(path)) as stream:
-        yield io.TextIOWrapper(stream, _codec(options), newline=newline)
+        yield io.TextIOWrapper(stream, _codec(options), errors, newline)
+
+
+_BROKEN = re.compile("[\0\ud800-\udfff]")
+
+
+def is_broken(text: str) -> bool:
+    """Whether a text that was read for its good rows holds a NUL, or bytes that are no text."""
+    return not text.isprintable() and _BROKEN.search(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +106,21 @@ class CheckedText:
     first: str
     last: str
 
+    @property
+    def ends_in_a_line(self) -> bool:
+        """Whether the last line is ended."""
+        return self.last.endswith(("\n", "\r"))
+
 
 def check_text(path: Path, options: ReadOptions) -> CheckedText:
-    """Go through a text file once: decoded strictly, without NUL, not empty. Raises DataError."""
+    """Go through a text file once: decoded strictly, without NUL, not empty. Raises DataError.
+
+    Where broken rows are to be left out, NUL and bytes that are no text are their fault.
+    """
     name = options.called(path)
     start = first = last = ""
     done = lines = text_lines = 0  # bytes, and newlines among the bytes and the characters
+    running = 0  # characters since the last line end
     nul: int | None = None
     with _binary(path, name) as stream:
         chunk = stream.read(CHUNK_BYTES)
@@ -82,7 +129,10 @@ def check_text(path: Path, options: ReadOptions) -> CheckedText:
         codec = _codec(options)
         if codec == "utf-8-sig":
             _refuse_utf16(name, chunk)
-        decoder = codecs.getincrementaldecoder(codec)()
+            refuse_other_content(name, chunk)
+        decoder = codecs.getincrementaldecoder(codec)(
+            "surrogateescape" if options.drop_ragged else "strict"
+        )
         while True:
             begun = decoder.getstate()[0]  # bytes of a character that the last chunk began
             try:
@@ -101,9 +151,16 @@ def check_text(path: Path, options: ReadOptions) -> CheckedText:
                 ) from error
             except UnicodeError as error:
                 raise DataError(f"{name}: not {options.encoding.upper()}: {error}.") from error
-            if nul is None and (nul_at := text.find("\0")) >= 0:
+            if nul is None and not options.drop_ragged and (nul_at := text.find("\0")) >= 0:
                 nul = text_lines + text.count("\n", 0, nul_at) + 1
             text_lines += text.count("\n")
+            end = max(text.rfind("\n"), text.rfind("\r"))
+            running = running + len(text) if end < 0 else len(text) - end - 1
+            if running > LONGEST_LINE and (first or text.lstrip()[:1]) != "[":
+                raise DataError(
+                    f"{name}: line {text_lines + 1} is longer than {LONGEST_LINE >> 20} MiB, "
+                    "expected a row a line. Cut its text, or leave it out."
+                )
             if len(start) < 100_000:
                 start = (start + text).lstrip("\r\n")[:100_000]
             first = first or text.lstrip()[:1]

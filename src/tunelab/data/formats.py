@@ -1,4 +1,5 @@
-"""Formats of files of rows, a row each in `FORMATS`: CSV, TSV, JSON, JSON lines and Parquet."""
+"""Formats of files of rows, a row each in `FORMATS`: CSV, TSV, JSON, JSON lines,
+Parquet and Arrow."""
 
 from __future__ import annotations
 
@@ -7,10 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tunelab.core.errors import DataError
+from tunelab.data.columnar import read_arrow, read_parquet
 from tunelab.data.decode import check_text, open_text
 from tunelab.data.delimited import read_delimited
 from tunelab.data.json_lines import read_json_file
-from tunelab.data.parquet import read_parquet
 from tunelab.data.table import (
     ReadOptions,
     Table,
@@ -34,6 +35,10 @@ __all__ = [
 def read_file(path: Path, options: ReadOptions) -> Table:
     """Read one file by its ending, `.gz` looked through. Raises DataError."""
     suffix = known_format(path, options)
+    if not path_is(path, Path.is_file):
+        raise DataError(
+            f"{options.called(path)}: no file of its own. Expected a file on this disk."
+        )
     (table,) = FORMATS[suffix](path, options, None)
     refuse_repeated_columns(table)
     return table
@@ -69,6 +74,7 @@ FORMATS: dict[str, Callable[[Path, ReadOptions, int | None], Iterator[Table]]] =
     ".ndjson": read_json_file,
     ".json": read_json_file,
     ".parquet": read_parquet,
+    ".arrow": read_arrow,
 }
 
 

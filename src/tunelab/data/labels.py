@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from tunelab.core.errors import DataError
-from tunelab.core.values import Split
+from tunelab.core.errors import DataError, suggest
+from tunelab.core.values import DataSpec, Split
 from tunelab.core.words import check_unicode, is_nan, kind_of, listed, rows_word, short
+from tunelab.data.alike import alike_groups, joined_names, said_of_group
+from tunelab.data.kinds import refuse_several_labels, said_of_numbers
 from tunelab.data.table import Table
 
 __all__ = [
     "NUMBER",
     "WHOLE_FLOAT",
+    "LabelColumn",
     "LabelledRows",
     "declared_names",
     "encode_labels",
@@ -45,36 +48,61 @@ class LabelledRows:
     columns: dict[str, list[Any]]
 
 
-def label_keys(table: Table, column: str) -> list[str | None]:
-    """Labels as names: ints "3", whole floats "3", bools "True", ClassLabel by name; None: none."""
+@dataclass(frozen=True, slots=True)
+class LabelColumn:
+    """The column of the labels, and the class names that its files declare (ClassLabel)."""
+
+    name: str
+    declared: tuple[str, ...]
+
+
+def label_keys(table: Table, column: str, broken: dict[int, str] | None = None) -> list[str | None]:
+    """Labels as names: ints "3", whole floats "3", bools "True", ClassLabel by name; None: none.
+
+    `broken` takes what is wrong with values that are no class, as for texts (`texts_of_column`).
+    """
     names = table.class_names.get(column)
     convert = _label_key if names is None else lambda v: _class_name(v, names)
     known: dict[tuple[type, Any], str | None] = {}  # by type: 1, 1.0 and True are equal keys
-    keys = []
+    keys: list[str | None] = []
+    first: DataError | None = None
     for i, value in enumerate(table.get(column)):
         try:
             key = (type(value), value)
             if key not in known:
                 known[key] = convert(value)
+                if isinstance(value, str):
+                    check_unicode(value, f"{table.name}: {table.at(i)}, column {column!r}")
             keys.append(known[key])
         except (TypeError, ValueError) as error:
-            cause = str(error) if isinstance(error, _NotAClassError) else kind_of(value)
-            raise DataError(
-                f"{table.name}: column {column!r} holds {cause} ({table.at(i)}: "
-                f"{short(repr(value), 40)}), expected one class a row: a string, a whole number, "
-                "or true / false. Choose another with --label-column."
-            ) from error
-    for name in known.values():
-        if name is not None:
-            check_unicode(name, f"{table.name}: column {column!r}")
+            said = error if isinstance(error, DataError) else _no_class(table, i, column, error)
+            if broken is None:
+                raise said from error
+            first = first or said
+            broken.setdefault(i, f"with a label that is no class in column {column!r}")
+            keys.append(None)
+    if first is not None and broken is not None and len(broken) > len(keys) / 2:
+        raise first
     return keys
+
+
+def _no_class(table: Table, row: int, column: str, error: Exception) -> DataError:
+    value = table.get(column)[row]
+    cause = str(error) if isinstance(error, _NotAClassError) else kind_of(value)
+    more = " Several labels a text (multi-label) are not supported."
+    return DataError(
+        f"{table.name}: column {column!r} holds {cause} ({table.at(row)}: "
+        f"{short(repr(value), 40)}), expected one class a row: a string, a whole number, "
+        f"or true / false. Choose another with --label-column."
+        f"{more if isinstance(value, list | dict) else ''}"
+    )
 
 
 class _NotAClassError(ValueError):
     """A label that is no class; its message says what it is."""
 
 
-_NOT_WHOLE = "numbers that are not whole (a regression target?)"
+_NOT_WHOLE = "numbers that are not whole (to predict a quantity, regression, is not supported)"
 
 
 def _label_key(value: Any) -> str | None:
@@ -117,48 +145,119 @@ def declared_names(parts: Mapping[str, Sequence[Table]], column: str) -> tuple[s
 def encode_labels(
     name: str,
     parts: Mapping[str, LabelledRows],
-    declared: tuple[str, ...],
-    column: str,
+    column: LabelColumn,
     notes: list[str],
+    spec: DataSpec,
 ) -> tuple[tuple[str, ...], dict[str, Split]]:
-    """Label names in order, and the parts with labels that index them."""
+    """Label names in order, and the parts with labels that index them.
+
+    Labels that look alike are joined, and classes left out, as `spec` says.
+    """
+    declared = column.declared
     counts = {
         part: Counter(k for k in rows.labels if k is not None) for part, rows in parts.items()
     }
     labels = set().union(*counts.values())
+    if not declared:
+        _refuse_other_kinds(name, column.name, counts, notes)
     rename = {} if declared else _stripped(labels, notes)
     if not declared:
-        whole = _whole_numbers(name, column, {rename.get(k, k) for k in labels})
+        whole = _whole_numbers(name, column.name, {rename.get(k, k) for k in labels})
         rename = {k: whole.get(rename.get(k, k), rename.get(k, k)) for k in labels}
     counts = {p: _renamed(c, rename) for p, c in counts.items()}
+    alike = _alike(counts, notes, join=spec.join_labels)
+    rename = {k: alike.get(rename.get(k, k), rename.get(k, k)) for k in labels}
+    counts = {p: _renamed(c, alike) for p, c in counts.items()}
+    left_out = _left_out(name, counts, spec, notes)
+    counts = {
+        p: Counter({k: n for k, n in c.items() if k not in left_out}) for p, c in counts.items()
+    }
     names = _ordered_names(set().union(*counts.values()), declared)
     for label in MISSING_WORDS.intersection(names).difference(declared):
         n = sum(c[label] for c in counts.values())
         notes.append(
             f"label {label!r} ({rows_word(n)}) looks like a missing value and is taken as a "
-            "class: if it is none, leave such cells empty and add --on-bad-rows drop"
+            "class: if it is none, add --drop-classes with its name"
         )
-    _refuse_unusable_classes(name, column, names, counts)
-    unused = [n for n in declared if n not in names]
+    _refuse_unusable_classes(name, column.name, names, counts)
+    unused = [n for n in declared if n not in names and n not in left_out]
     if unused:
         notes.append(f"class names that no row has are left out: {listed(unused)}")
-    alike = [g for g in _groups(names, lambda n: n.strip().casefold()) if len(g) > 1]
-    if alike:
-        notes.append(
-            f"labels that differ only in case are kept apart: {listed(alike[0])}; if they are one, "
-            "write them alike"
-        )
     index = {n: i for i, n in enumerate(names)}
     splits = {}
     for part, rows in parts.items():
-        codes = [index[rename.get(k, k)] for k in rows.labels if k is not None]
+        final = [rename.get(k, k) for k in rows.labels if k is not None]
+        kept = [i for i, k in enumerate(final) if k not in left_out]
         splits[part] = Split(
-            tuple(rows.ids),
-            tuple(rows.texts),
-            np.asarray(codes, dtype=np.int64),
-            {c: tuple(values) for c, values in rows.columns.items()},
+            tuple(rows.ids[i] for i in kept),
+            tuple(rows.texts[i] for i in kept),
+            np.asarray([index[final[i]] for i in kept], dtype=np.int64),
+            {c: tuple(values[i] for i in kept) for c, values in rows.columns.items()},
         )
     return names, splits
+
+
+def _refuse_other_kinds(
+    name: str, column: str, counts: Mapping[str, Counter[str]], notes: list[str]
+) -> None:
+    """Raise DataError for labels that are several, or a quantity; say where they may be one."""
+    total: Counter[str] = Counter()
+    for some in counts.values():
+        total.update(some)
+    said = said_of_numbers(name, column, total)
+    if said is not None:
+        notes.append(said)
+    refuse_several_labels(name, column, total)
+
+
+def _alike(counts: Mapping[str, Counter[str]], notes: list[str], *, join: bool) -> dict[str, str]:
+    """One name for labels that look alike, where they are to be joined; else they are said."""
+    total: Counter[str] = Counter()
+    for some in counts.values():
+        total.update(some)
+    one_name = joined_names(total)
+    for group in alike_groups(total):
+        said = said_of_group(group, total)
+        notes.append(
+            f"labels that look alike are one, {one_name[group[0]]!r}: {said}"
+            if join
+            else f"labels that look alike are kept apart: {said}; if they are one, add "
+            "--join-labels"
+        )
+    return one_name if join else {}
+
+
+def _left_out(
+    name: str, counts: Mapping[str, Counter[str]], spec: DataSpec, notes: list[str]
+) -> set[str]:
+    """Classes whose rows are left out: named by the user, or of too few training rows."""
+    everywhere = set().union(*counts.values())
+    named = set(spec.drop_classes or ())
+    for unknown in sorted(named - everywhere):
+        raise DataError(
+            f"{name}: no class {unknown!r} (--drop-classes)."
+            f"{suggest(unknown, sorted(everywhere), what='Classes')}"
+        )
+    least = spec.min_rows_per_class or 0
+    rare = {k for k in everywhere - named if counts["train"][k] < least}
+    for classes, why in ((named, "as asked"), (rare, f"fewer than {least} training rows each")):
+        if classes:
+            n = sum(c[k] for c in counts.values() for k in classes)
+            notes.append(
+                f"left out {_classes_word(len(classes))} with {rows_word(n)} ({why}): "
+                f"{listed(sorted(classes))}"
+            )
+    if not everywhere - named - rare:
+        raise DataError(
+            f"{name}: no class is left: all have {'been left out' if named else 'too few rows'}. "
+            "Choose others with --drop-classes, or a smaller --min-rows-per-class."
+        )
+    return named | rare
+
+
+def _classes_word(n: int) -> str:
+    """A count of classes: `1 class`, `12 classes`."""
+    return "1 class" if n == 1 else f"{n:,} classes"
 
 
 def _refuse_unusable_classes(

@@ -11,9 +11,16 @@ from tunelab.core.errors import DataError
 from tunelab.core.values import Dataset, DataSpec, Split
 from tunelab.core.words import listed, rows_word
 from tunelab.data import duplicates
+from tunelab.data.alike import looks
 from tunelab.data.card import count_duplicates, fingerprint_of
 from tunelab.data.columns import choose_columns, choose_id_column
-from tunelab.data.labels import WHOLE_FLOAT, LabelledRows, declared_names, encode_labels
+from tunelab.data.labels import (
+    WHOLE_FLOAT,
+    LabelColumn,
+    LabelledRows,
+    declared_names,
+    encode_labels,
+)
 from tunelab.data.rows import rows_of_part, without_unlabelled
 from tunelab.data.sources import SOURCES, source_kind
 from tunelab.data.split import subset_of_train, three_parts, train_without_leaks
@@ -56,8 +63,8 @@ def load(spec: DataSpec) -> Dataset:
     for part, tables in source.parts.items():
         parts[part] = rows_of_part(part, tables, (text_column, label_column), spec, notes)
     rows = without_unlabelled(source.name, parts, label_column, notes)
-    declared = declared_names(source.parts, label_column)
-    label_names, splits = encode_labels(source.name, rows, declared, label_column, notes)
+    column = LabelColumn(label_column, declared_names(source.parts, label_column))
+    label_names, splits = encode_labels(source.name, rows, column, notes, spec)
     split_off = tuple(part for part in ("test", "validation") if part not in splits)
     splits = three_parts(source.name, splits, label_names, spec.split_seed, notes)
     if spec.on_leak != "warn":
@@ -118,10 +125,13 @@ def load_other(spec: DataSpec, label_names: Sequence[str], train: Split | None =
             notes.append(f"the {part} part is unlabelled: not scored")
     else:
         raise DataError(f"{source.name}: no labelled rows to score on.")
+    where = f"--test-on {source.name}"
+    split = _labelled_split(where, rows, label_names, spec, notes, whose="the training data's")
+    if not len(split):
+        raise DataError(f"{where}: no rows of the classes that are left.")
     notes.append(
-        f"scored on {'all' if part == 'all' else f'the {part} part'}: {rows_word(len(rows.ids))}"
+        f"scored on {'all' if part == 'all' else f'the {part} part'}: {rows_word(len(split))}"
     )
-    split = _labelled_split(f"--test-on {source.name}", rows, label_names, "the training data's")
     domains = None
     if "domain" in split.columns:
         domains = tuple(str(d) for d in split.columns["domain"])
@@ -149,7 +159,11 @@ def load_every_row(spec: DataSpec, label_names: Sequence[str]) -> tuple[Split, t
     for part, tables in source.parts.items():
         rows = rows_of_part(part, tables, (text_column, label_column), spec, notes)
         if rows is not None and (set(rows.labels) != {"-1"} or "-1" in label_names):
-            scored_parts.append(_labelled_split(source.name, rows, label_names, "the classifier's"))
+            scored_parts.append(
+                _labelled_split(
+                    source.name, rows, label_names, spec, notes, whose="the classifier's"
+                )
+            )
         else:
             notes.append(f"the {part} part is unlabelled: not scored")
     if not any(map(len, scored_parts)):
@@ -163,24 +177,41 @@ def load_every_row(spec: DataSpec, label_names: Sequence[str]) -> tuple[Split, t
 
 
 def _labelled_split(
-    where: str, rows: LabelledRows, label_names: Sequence[str], whose: str
+    where: str,
+    rows: LabelledRows,
+    label_names: Sequence[str],
+    spec: DataSpec,
+    notes: list[str],
+    *,
+    whose: str,
 ) -> Split:
-    """Rows with their labels as places in `label_names`. Raises DataError for a label of none."""
-    known = {name: i for i, name in enumerate(label_names)}
-    keys = [str(k) for k in rows.labels]
-    strange = sorted({k for k in keys if _known_label(k, known) not in known})
+    """Rows with their labels as places in `label_names`, without those of `spec.drop_classes`.
+
+    Raises DataError for a label of neither.
+    """
+    known = {label: i for i, label in enumerate(label_names)}
+    by_look = {looks(label): label for label in label_names} if spec.join_labels else {}
+    keys = [_known_label(str(k), known, by_look) for k in rows.labels]
+    strange = sorted(set(keys) - known.keys() - set(spec.drop_classes or ()))
     if strange:
         raise DataError(
             f"{where}: label {listed(strange)} is none of {whose}: "
             f"{listed(list(label_names))}. Rename it, or leave its rows out."
         )
-    labels = np.asarray([known[_known_label(k, known)] for k in keys], dtype=np.int64)
-    columns = {c: tuple(values) for c, values in rows.columns.items()}
-    return Split(tuple(rows.ids), tuple(rows.texts), labels, columns)
+    kept = [i for i, key in enumerate(keys) if key in known]
+    if len(kept) < len(keys):
+        notes.append(f"left out {rows_word(len(keys) - len(kept))} of classes that are dropped")
+    return Split(
+        tuple(rows.ids[i] for i in kept),
+        tuple(rows.texts[i] for i in kept),
+        np.asarray([known[keys[i]] for i in kept], dtype=np.int64),
+        {c: tuple(values[i] for i in kept) for c, values in rows.columns.items()},
+    )
 
 
-def _known_label(key: str, known: Mapping[str, int]) -> str:
+def _known_label(key: str, known: Mapping[str, int], by_look: Mapping[str, str]) -> str:
     if key in known:
         return key
     whole = WHOLE_FLOAT.fullmatch(key)
-    return whole["whole"] if whole else key.strip()
+    plain = whole["whole"] if whole else key.strip()
+    return plain if plain in known else by_look.get(looks(key), plain)

@@ -33,21 +33,23 @@ def rows_of_part(
     """The checked rows of one part; None where no row of it has a label (a hub's test part)."""
     text_column, label_column = columns
     labels: list[list[str | None]] = []
+    broken_by_table: list[dict[int, str] | None] = []
     for table in tables:
+        broken_by_table.append({} if spec.on_bad_rows == "drop" else None)
         notes.extend(table.notes)
         if label_column in table.columns or part != "test":
             known_column(table, label_column, "--label-column")
-            labels.append(label_keys(table, label_column))
+            labels.append(label_keys(table, label_column, broken_by_table[-1]))
         else:
             labels.append([None] * len(table.numbers))
     if all(key is None for keys in labels for key in keys):
         return None
     others = [c for t in tables for c in t.columns if c not in columns]
     out = LabelledRows([], [], [], {c: [] for c in others})
-    for table, keys in zip(tables, labels, strict=True):
+    for table, keys, broken in zip(tables, labels, broken_by_table, strict=True):
         known_column(table, text_column, "--text-column")
-        texts = texts_of_column(table, text_column)
-        kept, note = _usable(table, texts, keys, columns, drop=spec.on_bad_rows == "drop")
+        texts = texts_of_column(table, text_column, broken)
+        kept, note = _usable(table, texts, keys, columns, broken)
         notes.extend(note)
         out.ids.extend(f"{table.stem}:{table.numbers[i]}" for i in kept)
         out.texts.extend(texts[i] or "" for i in kept)
@@ -85,30 +87,43 @@ def _usable(
     texts: Sequence[str | None],
     keys: Sequence[str | None],
     columns: tuple[str, str],
-    *,
-    drop: bool,
+    broken: Mapping[int, str] | None,
 ) -> tuple[list[int], list[str]]:
-    """Indices of the rows with a text and a label. Bad rows raise, or are dropped with a note."""
+    """Indices of the rows with a text and a label. Bad rows raise, or are dropped with a note.
+
+    `broken`: what is already known of rows that are to be dropped; None where bad rows raise.
+    """
     if _all_numbers(texts) and any(texts):
         raise DataError(
             f"{table.name}: column {columns[0]!r} holds numbers only, expected texts. "
             "Choose another with --text-column."
         )
-    no_text = [i for i, t in enumerate(texts) if not t or t.isspace()]
-    no_label = [i for i, k in enumerate(keys) if k is None]
-    faults = []
-    for rows, what, column in ((no_text, "text", columns[0]), (no_label, "label", columns[1])):
-        if rows:
-            many = f"{rows_word(len(rows))} without {what} in column {column!r}"
-            faults.append(f"{many} ({table.places(rows)})")
-    if not faults:
+    known = broken or {}
+    rows_by_fault: dict[str, list[int]] = {}
+    for i, why in known.items():
+        rows_by_fault.setdefault(why, []).append(i)
+    text, label = (f"in column {c!r}" for c in columns)
+    for i, (t, k) in enumerate(zip(texts, keys, strict=True)):
+        if i in known:
+            continue
+        if not t or t.isspace():
+            rows_by_fault.setdefault(f"without text {text}", []).append(i)
+        if k is None:
+            rows_by_fault.setdefault(f"without label {label}", []).append(i)
+        if (t, k) == columns:  # files with a header each, put one behind the other
+            rows_by_fault.setdefault("that repeat the header", []).append(i)
+    if not rows_by_fault:
         return list(range(len(texts))), []
-    if not drop:
+    faults = [
+        f"{rows_word(len(rows))} {why} ({table.places(rows)})"
+        for why, rows in rows_by_fault.items()
+    ]
+    if broken is None:
         raise DataError(
             f"{table.name}: {' and '.join(faults)}. Expected a text and a label in every row: "
             "fill them in, or add --on-bad-rows drop."
         )
-    bad = {*no_text, *no_label}
+    bad = {i for rows in rows_by_fault.values() for i in rows}
     kept = [i for i in range(len(texts)) if i not in bad]
     return kept, [f"{table.name}: dropped {' and '.join(faults)}"]
 

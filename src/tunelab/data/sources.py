@@ -12,8 +12,9 @@ from typing import Any
 from tunelab.core.errors import DataError, suggest
 from tunelab.core.values import DataSpec
 from tunelab.core.words import listed, rows_word, short
+from tunelab.data.folders import PART_NAMES, files_of_folder
 from tunelab.data.formats import FORMATS, look_alike, path_is, read_file
-from tunelab.data.table import ReadOptions, Table, format_of, stem_of, table_of_columns
+from tunelab.data.table import ReadOptions, Table, format_of, table_of_columns
 
 __all__ = [
     "SOURCES",
@@ -42,18 +43,6 @@ HUB_ID = re.compile(
     r"(?P<id>[\w.-]+(/[\w.-]+)?)(:(?P<config>[^@:]+))?(@(?P<revision>[^@:]+))?", re.ASCII
 )
 LOCAL_WITH_CONFIG = re.compile(r"(?P<id>.+):(?P<config>[^:@/\\]+)")
-
-PART_NAMES = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
-SHARD = re.compile(r"(?P<part>.+?)-(?P<index>\d{5})-of-(?P<count>\d{5})")
 
 
 # --- values ---------------------------------------------------------------------------------
@@ -159,99 +148,24 @@ def _read_demo(spec: DataSpec) -> Source:
 def _read_one_file(spec: DataSpec) -> Source:
     """One CSV, TSV, JSONL or Parquet file: one part, to be split."""
     path = Path(spec.source).expanduser()
-    options = ReadOptions(spec.encoding, spec.on_bad_rows == "drop")
-    return Source(path.name, None, {"all": [read_file(path, options)]})
+    return Source(path.name, None, {"all": [read_file(path, _options(spec))]})
+
+
+def _options(spec: DataSpec) -> ReadOptions:
+    return ReadOptions(spec.encoding, spec.on_bad_rows == "drop", quoting=spec.quoting)
 
 
 def _read_folder(spec: DataSpec) -> Source:
-    """A folder in the hub's layout: train, validation, test files, whole or in shards."""
+    """A folder with train, validation and test files, or in another form that `folders` knows."""
     root = Path(spec.source).expanduser()
     name = root.resolve().name
-    files_of_folders = [_data_files(folder) for folder in (root, root / "data")]
-    if not any(files_of_folders):
-        raise DataError(
-            f"{name}: no data files in this folder. Expected train, validation and test files "
-            f"({', '.join(FORMATS)}) in it or in its data/ folder."
-        )
-    # Where the root holds only strangers (metadata.json), the parts may lie in data/.
-    named = [files for files in files_of_folders if any(_part_of(f) for f in files)]
-    files = next(iter(named or filter(None, files_of_folders)))
-    parts, others = _files_by_part(name, files)
-    notes = []
-    if not parts and len(others) == 1:
-        notes.append(f"the folder holds one file, {others[0].name}: it is split")
-        parts = {"all": others}
-    elif "train" not in parts:
-        raise DataError(
-            f"{name}: no train file in this folder. Expected train.csv, train.parquet or the like; "
-            f"found {listed([f.name for f in files])}. Rename one, or give one file itself."
-        )
-    elif others:
-        notes.append(f"not used: {listed([f.name for f in others])}")
-    drop = spec.on_bad_rows == "drop"
-    tables: dict[str, list[Table]] = {
-        part: [read_file(f, ReadOptions(spec.encoding, drop)) for f in parts[part]]
+    of_parts = files_of_folder(root, name)
+    tables = {
+        part: [read_file(f, _options(spec)) for f in of_parts.parts[part]]
         for part in ("all", "train", "validation", "test")
-        if part in parts
+        if part in of_parts.parts
     }
-    return Source(name, None, tables, tuple(notes))
-
-
-def _data_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    hidden = (".", "_")
-    try:
-        return sorted(
-            p
-            for p in folder.iterdir()
-            if p.is_file()
-            and format_of(p) in FORMATS
-            and not p.name.startswith(hidden)
-            # The hub keeps these beside the data; they hold no rows.
-            and p.name not in ("dataset_info.json", "dataset_infos.json", "config.json")
-        )
-    except OSError as error:
-        raise DataError(f"{folder.name}: cannot be read: {error.strerror}.") from error
-
-
-def _part_of(path: Path) -> str | None:
-    shard = SHARD.fullmatch(stem_of(path))
-    return PART_NAMES.get((shard["part"] if shard else stem_of(path)).lower())
-
-
-def _files_by_part(name: str, files: Sequence[Path]) -> tuple[dict[str, list[Path]], list[Path]]:
-    """Sort files into parts by their names; the rest are `others`."""
-    groups: dict[str, dict[tuple[str, str], list[Path]]] = {}
-    others = []
-    for path in files:
-        shard = SHARD.fullmatch(stem_of(path))
-        part = _part_of(path)
-        if part is None:
-            others.append(path)
-            continue
-        base = shard["part"] if shard else stem_of(path)
-        group = (base, f"{shard['count'] if shard else ''}{format_of(path)}")
-        groups.setdefault(part, {}).setdefault(group, []).append(path)
-    parts = {}
-    for part, paths_by_group in groups.items():
-        if len(paths_by_group) > 1:
-            rivals = [paths[0].name for paths in paths_by_group.values()]
-            raise DataError(
-                f"{name}: more than one {part} part: {listed(rivals)}. Keep one of them."
-            )
-        parts[part] = next(iter(paths_by_group.values()))
-        _check_shards(name, parts[part])
-    return parts, others
-
-
-def _check_shards(name: str, paths: Sequence[Path]) -> None:
-    shard = SHARD.fullmatch(stem_of(paths[0]))
-    if shard and len(paths) != int(shard["count"]):
-        raise DataError(
-            f"{name}: expected {int(shard['count'])} files {shard['part']}-*-of-{shard['count']}, "
-            f"found {len(paths)}. Download the missing ones."
-        )
+    return Source(name, None, tables, of_parts.notes)
 
 
 def _read_hub(spec: DataSpec) -> Source:

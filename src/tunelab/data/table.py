@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from tunelab.core.errors import DataError
 from tunelab.core.words import listed
 
 __all__ = [
+    "Quoting",
     "ReadOptions",
     "Table",
     "format_of",
@@ -22,6 +23,9 @@ __all__ = [
     "windows_of_rows",
 ]
 
+
+# What quotes mean in CSV and TSV: `delimited`.
+Quoting: TypeAlias = Literal["auto", "double", "none"]
 
 # --- values ---------------------------------------------------------------------------------
 
@@ -57,11 +61,15 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """How a file is read: its `encoding`, whether ragged rows are left out, what it is called."""
+    """How a file is read: its `encoding`, whether ragged rows are left out, what it is called.
+
+    `quoting`: what quotes mean in CSV and TSV (`delimited`).
+    """
 
     encoding: str = "utf-8"
     drop_ragged: bool = False
     name: str | None = None
+    quoting: Quoting = "auto"
 
     def called(self, path: Path) -> str:
         """The file's name in messages."""
@@ -76,7 +84,7 @@ def format_of(path: Path) -> str:
     name = path.name.lower()
     if name.endswith(".gz"):
         inner = Path(name[:-3]).suffix
-        return inner if inner != ".parquet" else ".gz"
+        return inner if inner not in (".parquet", ".arrow") else ".gz"
     return Path(name).suffix
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunelab.core.errors import DataError
+from tunelab.core.words import rows_word
 from tunelab.data.columns import (
     TEXT_NAMES,
     choose_id_column,
@@ -19,7 +20,7 @@ from tunelab.data.columns import (
     usual_column,
 )
 from tunelab.data.formats import FORMATS, known_format, look_alike, path_is, read_lines
-from tunelab.data.table import ReadOptions, Table, format_of, refuse_repeated_columns
+from tunelab.data.table import Quoting, ReadOptions, Table, format_of, refuse_repeated_columns
 
 __all__ = [
     "WINDOW_ROWS",
@@ -52,7 +53,8 @@ class TextTable:
 class TextFile:
     """An unlabelled file that was gone through once and has no fault; its rows stay in the file.
 
-    `rows` and `blank` count its rows, and those without a text.
+    `rows` and `blank` count its rows, and those without a text. `notes`: what was decided for the
+    user.
     """
 
     path: Path
@@ -62,6 +64,7 @@ class TextFile:
     rows: int
     blank: int
     id_column: str | None = None
+    notes: tuple[str, ...] = ()
 
     def windows(self, size: int | None = WINDOW_ROWS) -> Iterator[TextTable]:
         """All rows in their order, at most `size` in memory at a time."""
@@ -72,12 +75,14 @@ class TextFile:
 # --- unlabelled files ----------------------------------------------------------
 
 
-def read_texts(path: Path, text_column: str | None = None, encoding: str = "utf-8") -> TextTable:
+def read_texts(
+    path: Path, text_column: str | None = None, encoding: str = "utf-8", quoting: Quoting = "auto"
+) -> TextTable:
     """Read a CSV, TSV, JSONL, Parquet or .txt file (one text a line) whose texts get predictions.
 
     All rows are kept, in order; a missing or blank text is "" and counted. Raises DataError.
     """
-    (whole,) = open_texts(path, text_column, encoding).windows(None)
+    (whole,) = open_texts(path, text_column, encoding, quoting=quoting).windows(None)
     return whole
 
 
@@ -86,6 +91,7 @@ def open_texts(
     text_column: str | None = None,
     encoding: str = "utf-8",
     id_column: str | None = None,
+    quoting: Quoting = "auto",
 ) -> TextFile:
     """Go through such a file, a window of rows at a time: a TextFile to read again, in windows.
 
@@ -95,7 +101,7 @@ def open_texts(
     if not path_is(path, Path.is_file):
         fault = "is a folder, expected a file" if path_is(path, Path.is_dir) else "no such file"
         raise DataError(f"{str(path)!r}: {fault}.{look_alike(path)}")
-    options = ReadOptions(encoding)
+    options = ReadOptions(encoding, quoting=quoting)
     known: dict[str, None] = {}  # objects of JSON lines may each bring columns
     tables = _stream(path, options, WINDOW_ROWS)
     first = next(tables)  # a file without rows is refused
@@ -110,12 +116,18 @@ def open_texts(
     if column is None:
         column = only_column(head, [c for c in head.columns if looks_like_texts(head, c)], "text")
     id_column, _ = choose_id_column(head, id_column, (column,))
-    rows = blank = 0
+    rows = blank = headers = 0
+    notes: tuple[str, ...] = ()
     for table in _stream(path, options, WINDOW_ROWS):
         texts = texts_of_column(table, column)
         rows += len(texts)
         blank += sum(not t or t.isspace() for t in texts)
-    return TextFile(path, options, head.columns, column, rows, blank, id_column)
+        headers += sum(t == column for t in texts)
+        notes = table.notes
+    if headers and format_of(path) != ".txt":
+        stand = f"{rows_word(headers)} whose text is {column!r}, as the column's name"
+        notes += (f"{path.name}: {stand}: a header that stands there again is labelled too",)
+    return TextFile(path, options, head.columns, column, rows, blank, id_column, notes)
 
 
 def _stream(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tunelab.core import files
+from tunelab.core.cells import safe_cell
 from tunelab.core.errors import DataError
 
 __all__ = [
@@ -37,7 +38,8 @@ def check_writable(path: Path) -> str:
 def write_table(path: Path, columns: Columns) -> None:
     """Write columns of n values as .csv, .tsv, .jsonl or .parquet, whole or not at all.
 
-    What `read_texts` reads back is equal, as far as the format can say it. Raises DataError.
+    What `read_texts` reads back is equal, as far as the format can say it; in CSV and TSV but for
+    the apostrophe before what a spreadsheet would compute (`core.cells`). Raises DataError.
     """
     write_windows(path, [columns], lambda: [columns])
 
@@ -77,7 +79,7 @@ def _write_delimited(stream: BinaryIO, windows: Iterable[Columns], delimiter: st
     )
     for i, columns in enumerate(windows):
         rows = [[_cell_text(v) for v in row] for row in zip(*columns.values(), strict=True)]
-        for row in rows if i else [list(columns), *rows]:
+        for row in rows if i else [[str(safe_cell(c)) for c in columns], *rows]:
             # csv.writer leaves a lone "\r" bare when lines end in "\n"; a reader would end the
             # row there.
             (quoted if any("\r" in cell for cell in row) else plain).writerow(row)
@@ -89,7 +91,7 @@ def _cell_text(value: Any) -> str:
         return ""
     if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False, default=str)
-    return str(value)
+    return str(safe_cell(value))
 
 
 def _write_jsonl(stream: BinaryIO, windows: Iterable[Columns], _: Any) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from tunelab.core import artifact
 from tunelab.core.errors import ArtifactError, ModelError
 from tunelab.core.values import Artifact, Manifest
+from tunelab.core.words import listed
 from tunelab.models import bases
 from tunelab.models.heads import LAST_LAYER, labels_in
 from tunelab.models.names import is_within
@@ -50,10 +51,35 @@ _ON_A_BASE = frozenset({"adapter", "svm"})
 
 
 def find_artifact(folder: Path | str) -> Path:
-    """The artifact's folder: the one given, or the `artifact` inside of a trial's folder."""
+    """The artifact's folder: the one given, the `artifact` inside of a trial's, or the only one of
+    its folders that holds a classifier (peft keeps an adapter with a name in a folder of it).
+
+    Raises ArtifactError where several do, naming them.
+    """
     folder = Path(folder).expanduser()
-    inner = folder / "artifact"
-    return inner if not (folder / artifact.MANIFEST).exists() and inner.is_dir() else folder
+    if any((folder / name).is_file() for name in (artifact.MANIFEST, ADAPTER, "config.json")):
+        return folder
+    if (folder / "artifact").is_dir():
+        return folder / "artifact"
+    named = _named_inside(folder)
+    if len(named) > 1:
+        raise ArtifactError(
+            f"{folder}: holds {len(named):,} adapters or classifiers: {listed(named)}. Give one of "
+            f"them, such as {folder / named[0]}."
+        )
+    return folder / named[0] if named else folder
+
+
+def _named_inside(folder: Path) -> list[str]:
+    """The names of a folder's folders that hold an adapter, or a classifier that we saved."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        inner.name
+        for inner in folder.iterdir()
+        if not inner.name.startswith(".")
+        and any((inner / name).is_file() for name in (artifact.MANIFEST, ADAPTER))
+    )
 
 
 def open_folder(
@@ -117,6 +143,9 @@ def _adapter(directory: Path, base: bases.Base | None, model: str | None) -> Art
         notes.append(f"Label names are not in the folder: {', '.join(names)}.")
     if (unknown := _unknown_here(config)) is not None:
         notes.append(unknown)
+    others = _named_inside(directory)
+    if others:
+        notes.append(f"Other adapters in the folder: {', '.join(others)}; give their own folders.")
     own = any((directory / n).is_file() for n in _TOKENIZER_FILES)
     if not own:
         notes.append("No tokenizer in the folder: the base's is used.")

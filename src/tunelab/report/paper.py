@@ -16,6 +16,7 @@ from tunelab.analysis import Summary, numbers
 from tunelab.analysis.folds import rows_in_words
 from tunelab.analysis.markdown import in_markdown, table_lines
 from tunelab.analysis.summary import shown_columns, summary_for_display, table_legend
+from tunelab.core.cells import safe_cell
 from tunelab.core.files import write_bytes, write_text
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.words import as_one, counted
@@ -104,7 +105,7 @@ def csv_table(summary: Summary) -> str:
         for n in names:
             e = r.estimates.get(n)
             cells += [e.value, e.low, e.high] if e else [None, None, None]
-        writer.writerow([r.label, r.method, r.n_seeds, r.n_failed, *cells])
+        writer.writerow([safe_cell(r.label), r.method, r.n_seeds, r.n_failed, *cells])
     return out.getvalue()
 
 

@@ -25,8 +25,8 @@ __all__ = [
 ]
 
 
-# More are no study: a grid is counted before it is made.
-_MOST_POINTS = 10_000
+# More are a slip: each is a method of its own.
+MOST_POINTS = 1_000
 
 
 def resolve_entries(
@@ -160,8 +160,11 @@ def _grid_points(
         else:
             choices[key] = value
     count = math.prod(map(len, choices.values()))
-    if count > _MOST_POINTS:
-        return [], [f"its grid has {count:,} points, more than {_MOST_POINTS:,}. Make it smaller."]
+    if count > MOST_POINTS:
+        return [], [
+            f"its grid has {count:,} combinations of settings, more than {MOST_POINTS:,}. "
+            "Make it smaller."
+        ]
     points = [dict(zip(choices, p, strict=True)) for p in itertools.product(*choices.values())]
     for point in points:
         faults += setting_faults(model, point)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel, ValidationError
 
 from tunelab.core.errors import ConfigError, suggest
+from tunelab.core.words import short
 from tunelab.methods.settings import Settings
 from tunelab.study.file import DataSection, TuningSection
 
@@ -17,6 +18,11 @@ __all__ = [
     "pydantic_faults",
     "setting_faults",
 ]
+
+
+# Faults that are said, and characters of each.
+_MOST_FAULTS = 20
+_LONGEST_LINE = 800
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +42,11 @@ class Faults:
 
     def refuse(self) -> None:
         """Raise ConfigError naming every fault, where there is one."""
-        if self.lines:
-            raise ConfigError("\n".join(dict.fromkeys(self.lines)))
+        lines = list(dict.fromkeys(short(line, _LONGEST_LINE) for line in self.lines))
+        if len(lines) > _MOST_FAULTS:
+            lines[_MOST_FAULTS:] = [f"... and {len(lines) - _MOST_FAULTS:,} more faults."]
+        if lines:
+            raise ConfigError("\n".join(lines))
 
 
 def setting_faults(model: type[Settings], values: Mapping[str, object]) -> list[str]:
@@ -66,7 +75,7 @@ def pydantic_faults(error: ValidationError, prefix: str, model: type[BaseModel])
         else:
             wanted.setdefault(key, []).append(_expected_in_words(fault["msg"]))
             said = " or ".join(dict.fromkeys(wanted[key]))
-            out[key] = f"{key}: expected {said}, found {fault['input']!r}."
+            out[key] = f"{key}: expected {said}, found {short(repr(fault['input']), 200)}."
     # Of a value that may be of several types, the fault that lies deepest is the one that was made.
     return [line for key, line in out.items() if not any(k.startswith(f"{key}.") for k in out)]
 

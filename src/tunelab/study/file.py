@@ -82,8 +82,10 @@ class DataSection(BaseModel):
     )
     on_bad_rows: Annotated[
         Literal["fail", "drop"],
-        Flag("Null or blank texts and null labels ({default}).", group="data"),
-    ] = Field("fail", description="null or blank texts: fail or drop")
+        Flag("Rows without text or label, or that are broken ({default}).", group="data"),
+    ] = Field(
+        "fail", description="rows without a text or a label, or that are broken: fail or drop"
+    )
     on_leak: Annotated[
         Literal["warn", "drop", "fail"],
         Flag("Training rows that are, or nearly, in validation or test ({default}).", group="data"),
@@ -91,6 +93,36 @@ class DataSection(BaseModel):
         "warn",
         description="training rows that are, or nearly, in validation or test: warn, drop or fail",
     )
+    quoting: Annotated[
+        Literal["auto", "double", "none"],
+        Flag(
+            "Quotes in CSV and TSV: double (around fields), none (part of the texts), auto "
+            "(double, but refused where a quote swallows rows).",
+            group="data",
+        ),
+    ] = Field(
+        "auto",
+        description="quotes in CSV and TSV: double (around fields), none (part of the texts), auto "
+        "(double, but refused where a quote swallows rows)",
+    )
+    join_labels: Annotated[
+        bool,
+        Flag(
+            "Join labels that look alike: case, accents, invisible characters, 01 and 1.",
+            group="data",
+            reads="switch",
+        ),
+    ] = Field(
+        False,
+        description="join labels that look alike: case, accents written in two ways, invisible "
+        "characters, quotes, 01 and 1",
+    )
+    drop_classes: Annotated[
+        list[str] | None, Flag("Leave out the rows of these classes.", "A,B,..", "data", "names")
+    ] = Field(None, description="classes whose rows are left out")
+    min_rows_per_class: Annotated[
+        int | None, Flag("Leave out classes with fewer training rows.", "N", "data")
+    ] = Field(None, ge=1, description="leave out classes with fewer training rows than this")
 
 
 class TuningSection(BaseModel):

@@ -82,7 +82,7 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
     if count > MOST_TRIALS and not yes:
         raise ConfigError(
             f"This study has {counted(count, 'trial')} ({counted(len(spec.methods), 'method')} x "
-            f"{counted(len(spec.seeds), 'seed')}), more than {MOST_TRIALS}. Make the grid "
+            f"{counted(len(spec.seeds), 'seed')}), more than {MOST_TRIALS:,}. Make the grid "
             "smaller, or confirm with --yes."
         )
     trackers.require(spec.report_to)

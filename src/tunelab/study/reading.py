@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from tunelab.core.bounded_yaml import LONGEST, BoundedLoader
 from tunelab.core.errors import ConfigError, suggest
 from tunelab.study.faults import Faults
 
@@ -26,12 +27,18 @@ __all__ = [
 def read_study_file(path: Path) -> dict[str, object]:
     """The keys of a YAML file. Raises ConfigError where it is none, or a key stands twice."""
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_KeysOnce)  # noqa: S506  a safe loader
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"Config file {path}: is no file. Expected a YAML file.")
+        with path.open(encoding="utf-8") as stream:
+            text = stream.read(LONGEST + 1)
+        value = yaml.load(text, Loader=BoundedLoader)  # noqa: S506  a safe loader
     except FileNotFoundError:
         near = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
         hint = suggest(path.name, near, what="Files there") if near else ""
         raise ConfigError(f"Config file {path}: there is no such file.{hint}") from None
-    except (UnicodeDecodeError, IsADirectoryError, RecursionError) as e:
+    except (OSError, ValueError) as e:
+        if isinstance(e, ConfigError):
+            raise
         raise ConfigError(f"Config file {path}: not readable as text ({e}).") from None
     except yaml.YAMLError as e:
         raise ConfigError(f"Config file {path}: not valid YAML ({_yaml_fault(e)}).") from None
@@ -40,42 +47,7 @@ def read_study_file(path: Path) -> dict[str, object]:
             f"Config file {path}: expected keys such as data, model, methods; found "
             f"{'nothing' if value is None else type(value).__name__}."
         )
-    if _values_in(value, {}) > _MOST_VALUES:
-        raise ConfigError(
-            f"Config file {path}: holds more than {_MOST_VALUES:,} values once its aliases (*name) "
-            "are written out; expected the keys of a study. Write them out, and few of them."
-        )
     return value
-
-
-_MOST_VALUES = 100_000
-
-
-def _values_in(value: object, known: dict[int, int]) -> int:
-    """How many values a tree has with its aliases written out, each counted once; of one that
-    holds itself, too many.
-    """
-    if not isinstance(value, dict | list):
-        return 1
-    if id(value) not in known:
-        known[id(value)] = _MOST_VALUES + 1  # until it is known: it would hold itself
-        inside = value.values() if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(_values_in(v, known) for v in inside)
-    return known[id(value)]
-
-
-class _KeysOnce(yaml.SafeLoader):
-    """YAML without a key that stands twice, of which the last would win in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        lines: dict[str, int] = {}
-        for key in (k for k, _ in node.value if isinstance(k, yaml.ScalarNode)):
-            line = key.start_mark.line + 1
-            if key.value in lines:
-                said = f"{key.value} stands in line {lines[key.value]} and in line {line}: keep one"
-                raise yaml.YAMLError(said)
-            lines[key.value] = line
-        return super().construct_mapping(node, deep)
 
 
 def _yaml_fault(error: yaml.YAMLError) -> str:
@@ -92,7 +64,7 @@ def _yaml_fault(error: yaml.YAMLError) -> str:
 def scalar(text: str) -> Any:
     """A flag's or --set's value as YAML reads it, with 1e-4 as the number that it is."""
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, Loader=BoundedLoader)  # noqa: S506  a safe loader
     except yaml.YAMLError:
         return text
     if isinstance(value, str):

@@ -89,7 +89,7 @@ def resolve_study(
         tuning=Tuning(spaces_by_label, tuning.budget, tuning_seeds(tuning.seeds), tuning.prune),
         vary_split=study.vary_split,
         train_sizes=train_sizes,
-        test_on=tuple(_data_spec_of(d) for d in as_list(study.test_on)),
+        test_on=tuple(_data_spec_of(d, data) for d in as_list(study.test_on)),
         race=race,
         budget=budget,
         disagreement=study.disagreement,
@@ -99,6 +99,10 @@ def resolve_study(
         folds=None if study.folds == "off" else study.folds,
     )
 
+
+# More are a slip: each is a training of every method.
+MOST_SEEDS = 10_000
+MOST_SIZES = 1_000
 
 _STACK = {"auto": None, "off": 1}
 
@@ -199,6 +203,9 @@ def _metric_faults(metric: str) -> list[str]:
 
 
 def _seed_numbers(value: int | list[int], faults: Faults) -> tuple[int, ...]:
+    if isinstance(value, int) and value > MOST_SEEDS:
+        faults.add(f"seeds: expected at most {MOST_SEEDS:,}, found {value}.")
+        return (0,)
     seeds = tuple(range(value)) if isinstance(value, int) else tuple(value)
     if not seeds or min(seeds) < 0:
         faults.add(f"seeds: expected a number from 1, or a list of numbers from 0, found {value}.")
@@ -216,11 +223,14 @@ def _train_sizes(value: str | list[int | Literal["all"]] | None, faults: Faults)
     for part in parts:
         if part == "all":
             continue
-        if not str(part).isdigit() or int(part) < 1:
+        if not re.fullmatch(r"[0-9]{1,18}", str(part)) or int(part) < 1:
             wanted = "numbers of rows and all, such as 50,100,all"
             faults.add(f"train_sizes: expected {wanted}; found {part!r}.")
             return ()
         sizes.add(int(part))
+    if len(sizes) > MOST_SIZES:
+        faults.add(f"train_sizes: expected at most {MOST_SIZES:,} sizes, found {len(sizes):,}.")
+        return ()
     return tuple(sorted(sizes))
 
 
@@ -276,8 +286,11 @@ def _seconds_of(duration: float | str) -> float | None:
     return sum(float(v or 0) * u for v, u in zip(match.groups(), (3600, 60, 1), strict=True))
 
 
-def _data_spec_of(value: str | DataSection) -> DataSpec:
-    return DataSpec(value) if isinstance(value, str) else DataSpec(**value.model_dump())
+def _data_spec_of(value: str | DataSection, of: DataSection) -> DataSpec:
+    """Data to score on: a source alone has its classes read as those of the study's data are."""
+    if isinstance(value, str):
+        return DataSpec(value, join_labels=of.join_labels, drop_classes=of.drop_classes)
+    return DataSpec(**value.model_dump())
 
 
 def _folder_name(path: Path | None, source: str, model: str) -> str:

@@ -83,7 +83,10 @@ def parse_space(value: Mapping[str, object]) -> Space:
     for name, given in value.items():
         if isinstance(given, list | tuple) and given:
             # Each once: a value given twice would be tried twice.
-            out[name] = tuple(dict.fromkeys(as_hashable(v) for v in given))
+            try:
+                out[name] = tuple(dict.fromkeys(as_hashable(v) for v in given))
+            except TypeError:
+                raise ValueError(f"{name}: expected plain values, found {given!r}") from None
         elif isinstance(given, Mapping):
             out[name] = _parse_range(name, given)
         else:

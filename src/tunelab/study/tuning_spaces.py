@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from tunelab.core.errors import suggest
@@ -17,6 +18,8 @@ __all__ = [
 ]
 
 
+# More are a slip: each is a training.
+MOST_TRIES = 10_000
 _FROM_FLAGS = ("command line", "--set")
 
 
@@ -59,9 +62,21 @@ def tuning_spaces(
         faults.note(
             f"tuning: not for {names}, whose learning_rate was given; --tuning on tunes around it."
         )
-    if tuning_seeds(section.seeds) == ():
+    tries = section.budget or max(map(_grid_size, spaces), default=0)
+    if tries > MOST_TRIES:
+        faults.add(f"tuning: {tries:,} tries of a method, expected at most {MOST_TRIES:,}.")
+    return _with_sound_seeds(section, faults), spaces
+
+
+def _with_sound_seeds(section: TuningSection, faults: Faults) -> TuningSection:
+    """The section; where its seeds are at fault, with one."""
+    if isinstance(section.seeds, int) and section.seeds > MOST_TRIES:
+        faults.add(f"tuning.seeds: expected at most {MOST_TRIES:,}, found {section.seeds}.")
+    elif tuning_seeds(section.seeds) == ():
         faults.add(f"tuning.seeds: expected a number from 1, found {section.seeds}.")
-    return section, spaces
+    else:
+        return section
+    return section.model_copy(update={"seeds": 1})
 
 
 def _own_space(entry: Entry, where: str, faults: Faults) -> Mapping[str, object]:
@@ -119,6 +134,10 @@ def _checked_space(wanted: Mapping[str, object], name: str, where: str, faults: 
             wrong_lines += setting_faults(model, {key: plain})
     faults.add(*(f"{where}: {fault}" for fault in dict.fromkeys(wrong_lines)))
     return space
+
+
+def _grid_size(space: Space) -> int:
+    return math.prod(len(v) for v in space.values() if isinstance(v, tuple))
 
 
 def tuning_seeds(value: int | list[int]) -> tuple[int, ...]:

@@ -18,25 +18,30 @@ from tunelab.core.events import Evaluated, Started, Step
 from tunelab.core.study_folder import StudyRecord, read_study
 from tunelab.core.values import TrialResult
 from tunelab.study import Plan, Progress, Schedule
-
-
-class _Spec:
-    """The part of a study's spec that the display reads."""
-
-    def __init__(self, folder: Path, metric: str) -> None:
-        self.output_dir, self.metric = folder, metric
+from tunelab.study.durations import Duration
+from tunelab.study.spec import StudySpec
 
 
 def plan_of(record: StudyRecord, done: int = 0, metric: str = "accuracy") -> Schedule:
     """The schedule of a study of which `done` trials are there; the others are still to run."""
     trials = tuple(r.spec for r in record.results)
     results = {r.spec.trial_id: r for r in record.results}
-    spec: Any = _Spec(record.directory, metric)
-    unread: Any = None
-    progress = Progress(
-        Plan(spec, unread, unread, None, unread), (), trials, (), (), {}, trials[done:], results
+    first, *_ = record.results
+    spec = StudySpec(
+        data=first.spec.data,
+        model="none",
+        trust_remote_code=False,
+        methods=tuple({r.spec.method.label: r.spec.method for r in record.results}.values()),
+        seeds=tuple(dict.fromkeys(r.spec.seed for r in record.results)),
+        metric=metric,
+        output_dir=record.directory,
+        sources={},
+        notes=(),
     )
-    return Schedule(progress, {t.trial_id: 10.0 for t in progress.todo})
+    unread: Any = None
+    plan = Plan(spec, unread, unread, None, unread)
+    progress = Progress(plan, (), trials, (), (), {}, trials[done:], results, renamed={}, copies={})
+    return Schedule(progress, {t.trial_id: Duration(10.0, 2.0) for t in progress.todo})
 
 
 def terminal(width: int = 80, height: int = 24) -> Console:

@@ -281,7 +281,7 @@ def test_a_label_that_yaml_reads_as_a_number_is_a_text(tmp_path: Path) -> None:
         ("race: true\nmethods: [svm]", "race: expected two or more methods"),
         ("disagreement: 2", "disagreement: expected less than 1"),
         ("test_on: [{sauce: x}]", "test_on"),
-        ("1: x", "1: unknown key"),
+        ("1: x", "the key 1, which is no name"),
     ],
 )
 def test_faults_of_the_protocol(tmp_path: Path, text: str, said: str) -> None:
@@ -325,5 +325,5 @@ def test_settings_in_brackets_are_told_where_they_go() -> None:
 def test_aliases_that_never_end_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"more than 100,000 values once its aliases"):
+    with pytest.raises(ConfigError, match=r"more than 100,000 values|holds itself"):
         resolve.resolve_study(path, {})
