@@ -45,9 +45,7 @@ def load(
 
 
 def load_to_predict(
-    path: Path, *, model: Path | None = None, trust_remote_code: bool = False
+    path: Path, *, model: str | None = None, trust_remote_code: bool = False
 ) -> TextClassifier:
     """As `load`, for whoever only wants labels: the same scores, sooner."""
-    there = None if model is None else str(model)
-    folder = classifier_folder(path)
-    return open_classifier(folder, trust_remote_code, there, scores_only=True)
+    return open_classifier(classifier_folder(path), trust_remote_code, model, scores_only=True)

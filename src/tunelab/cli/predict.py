@@ -17,8 +17,7 @@ from tunelab.core.errors import InputError
 from tunelab.core.words import counted, free_name
 
 if TYPE_CHECKING:
-    from tunelab.data.table import Quoting
-    from tunelab.data.texts import TextFile, TextTable
+    from tunelab.data.texts import TextTable
     from tunelab.models.text_classifier import TextClassifier
 
 __all__ = [
@@ -86,8 +85,14 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     """
     file, output, as_json = given["file"], given["output_file"], given["as_json"]
     _refuse_contradictions(texts, given)
-    read = (given["text_column"], given["encoding"], given["id_column"], given["quoting"])
-    source = None if file is None else _source(file, output, *read)
+    source = None
+    if file is not None:
+        from tunelab import data
+
+        _check_output(file, output)
+        source = data.open_texts(
+            file, given["text_column"], given["encoding"], given["id_column"], given["quoting"]
+        )
     classifier = _loaded(artifact, given)
     for note in (*(source.notes if source else ()), *classifier.notes):
         echo(note, err=True)
@@ -114,26 +119,18 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     seen.say()
 
 
-def _source(
-    file: Path,
-    output: Path | None,
-    text_column: str | None,
-    encoding: str,
-    id_column: str | None,
-    quoting: Quoting,
-) -> TextFile:
-    """The file of texts, gone through once. Raises InputError where it is the output file too."""
-    from tunelab import data
+def _check_output(file: Path, output: Path | None) -> None:
+    """Raise InputError where the output cannot be written, or is the file of texts itself."""
     from tunelab.data import write
 
-    if output is not None:
-        write.check_writable(output)
-        if output.exists() and file.exists() and output.samefile(file):
-            raise InputError(
-                f"--output-file {output}: is the file of texts itself, which would be lost. "
-                "Choose another."
-            )
-    return data.open_texts(file, text_column, encoding, id_column, quoting)
+    if output is None:
+        return
+    write.check_writable(output)
+    if output.exists() and file.exists() and output.samefile(file):
+        raise InputError(
+            f"--output-file {output}: is the file of texts itself, which would be lost. "
+            "Choose another."
+        )
 
 
 def _refuse_contradictions(texts: Sequence[str], given: Mapping[str, object]) -> None:
@@ -155,8 +152,11 @@ def _loaded(artifact: Path, given: Mapping[str, object]) -> TextClassifier:
     """The classifier, with the probabilities and the precision that were asked for."""
     from tunelab import classifiers
 
+    model = given["model"]
     loaded = classifiers.load_to_predict(
-        artifact, model=given["model"], trust_remote_code=bool(given["trust_remote_code"])
+        artifact,
+        model=None if model is None else str(model),
+        trust_remote_code=bool(given["trust_remote_code"]),
     )
     if given["calibrated"]:
         loaded = loaded.calibrated()

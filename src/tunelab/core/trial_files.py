@@ -296,7 +296,7 @@ def read_predictions(study: Path, trial_id: str) -> dict[str, Predictions]:
     return _parse_predictions((trial_dir(study, trial_id) / "predictions.parquet").read_bytes())
 
 
-def _numbers(column: Any) -> NDArray[Any]:
+def _column_values(column: Any) -> NDArray[Any]:
     """A column of pyarrow's as numpy's array; its own way to that would import pandas."""
     whole = column.combine_chunks()
     return np.asarray(whole.to_pylist()) if whole.null_count else np.from_dlpack(whole)
@@ -308,8 +308,8 @@ def _parse_predictions(content: bytes) -> dict[str, Predictions]:
     names = [n for n in table.column_names if n.startswith("score_")]
     split = np.asarray(table["split"].to_pylist(), dtype=object)
     ids = table["id"].to_pylist()
-    labels = _numbers(table["label"]).astype(np.int64)
-    scores = np.column_stack([_numbers(table[n]) for n in names]).astype(np.float64)
+    labels = _column_values(table["label"]).astype(np.int64)
+    scores = np.column_stack([_column_values(table[n]) for n in names]).astype(np.float64)
     out = {}
     for name, facts in about.items():
         rows = np.flatnonzero(split == name)

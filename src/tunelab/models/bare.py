@@ -131,13 +131,15 @@ class _Parts:
         """A layer with a bias."""
         weight = self.tensor(f"{name}.weight")
         layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-        return _filled(layer, weight, self.tensor(f"{name}.bias"))
+        _fill(layer, weight, self.tensor(f"{name}.bias"))
+        return layer
 
     def norm(self, name: str) -> nn.LayerNorm:
         """A norm."""
         weight = self.tensor(f"{name}.weight")
         layer = nn.LayerNorm(weight.shape[0], self.number("layer_norm_eps"), device="meta")
-        return _filled(layer, weight, self.tensor(f"{name}.bias"))
+        _fill(layer, weight, self.tensor(f"{name}.bias"))
+        return layer
 
     def layers(self, above: str, names: LayerNames) -> list[anatomy.LayerParts]:
         """Those whose names begin so, from the lowest up."""
@@ -167,10 +169,9 @@ class _Parts:
         return layers
 
 
-def _filled(layer: Any, weight: torch.Tensor, bias: torch.Tensor) -> Any:
+def _fill(layer: nn.Linear | nn.LayerNorm, weight: torch.Tensor, bias: torch.Tensor) -> None:
     layer.weight = nn.Parameter(weight, requires_grad=False)
     layer.bias = nn.Parameter(bias, requires_grad=False)
-    return layer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -244,7 +245,8 @@ def _tokens(directory: Path) -> _Tokens:
     own.no_padding()
     own.no_truncation()
     pad = said.get("pad_token")
-    pad_id = own.token_to_id(pad.get("content") if isinstance(pad, dict) else pad)
+    token = pad.get("content") if isinstance(pad, dict) else pad
+    pad_id = own.token_to_id(token) if isinstance(token, str) else None
     if pad_id is None:
         raise _NotPlainError("pad_token")
     return _Tokens(own, pad_id)
@@ -297,7 +299,8 @@ def _refuse_lacking_targets(said: Mapping[str, object], adapter: Tensors) -> Non
 def _read(path: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
-    return load_file(path)
+    tensors: dict[str, torch.Tensor] = load_file(path)
+    return tensors
 
 
 def _lora(said: Mapping[str, object]) -> float:
