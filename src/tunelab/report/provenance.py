@@ -39,15 +39,17 @@ def provenance_table(record: StudyRecord) -> list[tuple[str, str]]:
 
 
 def _number_formats(record: StudyRecord) -> list[tuple[str, str]]:
-    """What each method was trained in, and how far that moved logits before training at most."""
+    """What each method was trained in but float32, and how far that moved logits before training,
+    at most.
+    """
     rows = []
     for label in record.methods:
         trained = [r.details.trained for r in record.done if r.spec.method.label == label]
-        formats = sorted({t.precision for t in trained if t.precision})
-        off = max((t.rounding for t in trained if t.rounding is not None), default=None)
-        if formats:
-            said = "" if off is None else f" (logits within {off:.2%} of exact float32)"
-            rows.append((f"{label} trained in", joined_by_and(formats) + said))
+        off = [t.rounding for t in trained if t.rounding is not None]
+        if off:
+            formats = joined_by_and(sorted({t.precision for t in trained if t.precision}))
+            said = f"{formats} (logits within {max(off):.2%} of exact float32)"
+            rows.append((f"{label} trained in", said))
     return rows
 
 
