@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from _measure import Contestant, arguments, compete, rate, report, shared_data
+from _measure import AS_SHIPPED, Contestant, arguments, compete, rate, report, shared_data
 
 LABELS = ["negative", "positive"]
 
@@ -178,10 +178,10 @@ def main() -> None:
     n = given.rows
     has_onnx = all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime")))
     contestants = [
-        Contestant("pipeline, as it ships", pipeline, {"rows": n}),
-        Contestant("pipeline, batch 32", pipeline, {"rows": n, "batch": 32}),
+        Contestant("pipeline, as it ships", pipeline, {"rows": n}, AS_SHIPPED),
+        Contestant("pipeline, batch 32", pipeline, {"rows": n, "batch": 32}, AS_SHIPPED),
         Contestant("pipeline, batch 32, sorted", pipeline,
-                   {"rows": n, "batch": 32, "ordered": True}),
+                   {"rows": n, "batch": 32, "ordered": True}, AS_SHIPPED),
         *([Contestant("onnxruntime, batch 32, sorted", onnx, {"rows": n})] if has_onnx else []),
         Contestant("tunelab", ours, {"rows": n, "precision": "auto"}),
         Contestant("tunelab float32", ours, {"rows": n, "precision": "float32"}),

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from _measure import Contestant, arguments, compete, rate, report, shared_data
+from _measure import AS_SHIPPED, Contestant, arguments, compete, rate, report, shared_data
 
 LABELS = ["negative", "positive"]
 # Of MiniLM's size (6 layers, 384 wide, its vocabulary) but of other families.
@@ -203,8 +203,8 @@ def main() -> None:
     stock = "Trainer + peft as shipped"
     results = compete(
         [
-            Contestant(stock, peer, {**same, "options": False}),
-            Contestant("Trainer + peft, every option", peer, {**same, "options": True}),
+            Contestant(stock, peer, {**same, "options": False}, AS_SHIPPED),
+            Contestant("Trainer + peft, every option", peer, {**same, "options": True}, AS_SHIPPED),
             Contestant("tunelab, plain engine", ours,
                        {**same, "engine": "plain", "precision": "float32"}),
             Contestant("tunelab, float32", ours,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -69,3 +70,28 @@ def run_fresh(*args: object, stdin: str | None = None, cwd: Path | None = None) 
         check=False, env={**os.environ, "PYTHONWARNINGS": "default"},
     )  # fmt: skip
     return Said(done.returncode, done.stdout, done.stderr)
+
+
+_ARRAYS = {"pandas", "pyarrow", "scipy", "sklearn"}
+_MODELS = {"torch", "transformers", "peft", "tokenizers", "datasets"}
+_HEAVY = {*_ARRAYS, *_MODELS, "pydantic", "altair", "jinja2", "yaml", "rich", "bitsandbytes"}
+
+_COMMAND = """
+import json, sys
+from tunelab.cli import main
+sys.argv = ["tunelab", *json.loads(sys.argv[1])]
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code, ended.code
+print(json.dumps(sorted({m.split(".")[0] for m in sys.modules})))
+"""
+
+
+def imported_by(*command: object) -> set[str]:
+    """The heavy packages that a command has imported when it ends."""
+    argument = json.dumps([str(c) for c in command])
+    done = subprocess.run(
+        [sys.executable, "-c", _COMMAND, argument], capture_output=True, text=True, check=True
+    )
+    return _HEAVY & set(json.loads(done.stdout.strip().splitlines()[-1]))

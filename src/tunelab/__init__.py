@@ -10,13 +10,15 @@ classifier.predict(["a quiet, wonderful film"])
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from tunelab.core.errors import TunelabError
 from tunelab.core.version import __version__
 
 if TYPE_CHECKING:
-    from tunelab.api import Study, compare, fine_tune, load, load_base, load_data
+    from tunelab.api import Study, compare, fine_tune, load_base, load_data
+    from tunelab.classifiers import load
     from tunelab.evaluation import evaluate
     from tunelab.exports import export
 
@@ -34,7 +36,13 @@ __all__ = [
 ]
 
 
-_FROM_API = ("Study", "compare", "fine_tune", "load", "load_data", "load_base")
+# How often a thread of OpenMP looks for work before it sleeps; read when torch loads its runtime,
+# which would look 300,000 times, for 15 ms. Where others use the cores too, a thread that looks
+# keeps away the one that it waits for: one text took up to 80 times as long (docs/log.md).
+if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+    os.environ["GOMP_SPINCOUNT"] = "3000"
+
+_FROM_API = ("Study", "compare", "fine_tune", "load_data", "load_base")
 
 
 def __getattr__(name: str) -> Any:
@@ -43,6 +51,10 @@ def __getattr__(name: str) -> Any:
         from tunelab import api
 
         return getattr(api, name)
+    if name == "load":
+        from tunelab import classifiers
+
+        return classifiers.load
     if name == "evaluate":
         from tunelab import evaluation
 

@@ -16,16 +16,15 @@ from tunelab import analysis, data, study
 from tunelab.analysis import Recommendation, sensitivity, summary, text_limits, tradeoff, versus
 from tunelab.analysis.calibrations import Calibrations, calibrate_study
 from tunelab.analysis.front import Front, front
+from tunelab.analysis.opened import OpenedStudy
 from tunelab.analysis.predicted import predictions_frame
-from tunelab.analysis.probabilities import Probabilities, judge_probabilities
 from tunelab.analysis.slicing import Slices, slice_study
+from tunelab.classifiers import classifier_folder, load
 from tunelab.core import files, results_table, study_folder
 from tunelab.core.errors import ConfigError, InputError, TrialError
 from tunelab.core.events import Note, Stage
 from tunelab.core.values import Artifact, Dataset, DataSpec, TrialResult
 from tunelab.core.words import comma_names
-from tunelab.models import text_classifier
-from tunelab.models.text_classifier import TextClassifier
 from tunelab.report import cards, page, writing
 from tunelab.report.writing import Written
 from tunelab.study import (
@@ -102,30 +101,22 @@ def load_data(
     )
 
 
-class Study:
+class Study(OpenedStudy):
     """A study's folder: its table, its verdicts, its best model. Reads from disk when asked."""
 
     def __init__(self, directory: Path | str, *, said: Conclusions | None = None) -> None:
         """`said`: what has just been said of it, where its outputs were written."""
-        self.directory = Path(directory)
-        self.record = study_folder.read_study(self.directory)
-        self._summaries: dict[str | None, analysis.Summary] = {}
-        if said is not None:
-            self._summaries[None] = said.summary
-        self._probabilities = said.probabilities if said else None
-
-    @property
-    def summary(self) -> analysis.Summary:
-        """Table, comparisons and sentences, computed once."""
-        return self.judged_by(None)
+        super().__init__(
+            directory,
+            summary=said.summary if said else None,
+            probabilities=said.probabilities if said else None,
+        )
 
     def judged_by(self, metric: str | None) -> analysis.Summary:
         """The summary by another metric; None: by the study's. Raises ConfigError for no metric."""
         if metric is not None:
             resolve.require_metric(metric)
-        if metric not in self._summaries:
-            self._summaries[metric] = analysis.summarise(self.record, metric)
-        return self._summaries[metric]
+        return super().judged_by(metric)
 
     def table(self, *, all_columns: bool = False) -> pd.DataFrame:
         """One row a method, best first: what the printed table has; `all_columns`: every score and
@@ -174,12 +165,6 @@ class Study:
     def front(self, cost: str = "train_seconds") -> Front:
         """The Pareto front of the metric against a cost, with the probability to be on it."""
         return front(self.record, cost, self.summary)
-
-    def probabilities(self) -> Probabilities:
-        """Whose probabilities are better: Brier scores after temperature scaling, and verdicts."""
-        if self._probabilities is None:
-            self._probabilities = judge_probabilities(self.record)
-        return self._probabilities
 
     def slices(self, by: str | Sequence[str] | None = None) -> Slices:
         """Accuracy by length, label, file and any column (`by`: these alone): where each method is
@@ -491,25 +476,3 @@ def load_base(name: str = "minilm") -> tuple[Any, Any]:
 
     base = bases.resolve(name)
     return pretrained.load_encoder(base), pretrained.load_tokenizer(base)
-
-
-def classifier_folder(path: str | Path) -> Path:
-    """The folder of the classifier that a folder stands for: a study's is its best model."""
-    folder = Path(path).expanduser()
-    return Study(folder).best().directory if study_folder.is_study(folder) else folder
-
-
-def load(
-    path: str | Path | Artifact, *, model: str | Path | None = None, trust_remote_code: bool = False
-) -> TextClassifier:
-    """Load a classifier: an artifact, a folder that holds one, or a study (its best model).
-
-    The result has `predict(texts)`, `predict_proba(texts)` and `label_names`. Probabilities are
-    those at the temperature that was fitted on validation, where there is one; `raw()` leaves it
-    out. `model`: where the base of an adapter or an SVM lies now, a folder or a hub id, if not
-    where it was; its weights must be the same by hash. Python code that the model brings is run
-    only where `trust_remote_code` allows it.
-    """
-    folder = path.directory if isinstance(path, Artifact) else classifier_folder(path)
-    there = None if model is None else str(model)
-    return text_classifier.open_classifier(folder, trust_remote_code, there)

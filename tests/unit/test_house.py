@@ -161,7 +161,7 @@ PARSED = {
     "core.trial_files.spec_from_json",
     "data.behaviour.suite_from_json",
     "data.gate.values.gate_from_json",
-    "models.linear._vectorizer",
+    "models.linear._ngram_weights",
     "stats.choosing._tuned_method",
     "stats.looks.looks_from_json",
     "study.spreads._is_sound",

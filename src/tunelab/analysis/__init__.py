@@ -4,6 +4,7 @@ numbers markdown costs   rounding and wording of every figure; users' texts in M
 reading collapse   what the trials gave, and which runs broke down
 summary verdict answer   table and comparisons, the values said of them, the first line
 folds             how often each row is tested; what is trained on all of them
+opened            a study's folder with what is said of it, computed once
 predicted         what each trial says of each text; rows under the names that users know
 confidence        how sure classifiers say they are, and how often they are right
 text_limits       how many texts a limit in tokens cuts, and what a longer one costs

@@ -139,14 +139,14 @@ def _scored(results: Iterable[TrialResult], key: str) -> bool:
     return any(r.scores.get(key) is not None for r in results)
 
 
-def _rank(row: Row, key: str, metric: str, adjusted: float | None = None) -> tuple[float, float]:
-    """Best first, unmeasured last; among equals the one that trains faster."""
-    score, seconds = row.estimates.get(key), row.estimates.get("train_seconds")
+def _rank(row: Row, key: str, metric: str, adjusted: float | None = None) -> tuple[float, str]:
+    """Best first, unmeasured last; equals by name, since measured times change from run to run."""
+    score = row.estimates.get(key)
     value = score.value if score and adjusted is None else adjusted
     sign = -1 if METRICS[metric].higher_is_better else 1
     return (
         math.inf if value is None else sign * value,
-        seconds.value if seconds else math.inf,
+        row.label,
     )
 
 

@@ -26,6 +26,10 @@ __all__ = [
 ]
 
 
+# Lines of standard input, or texts, that are labelled and said at a time.
+_LINES_AT_A_TIME = 4096
+
+
 # --- predict --------------------------------------------------------------------------------
 
 
@@ -82,19 +86,11 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     """
     file, output, as_json = given["file"], given["output_file"], given["as_json"]
     _refuse_contradictions(texts, given)
-    from tunelab import data
-    from tunelab.data import write
-    from tunelab.data.texts import WINDOW_ROWS
-
-    if output is not None:
-        write.check_writable(output)
-        if output.exists() and file.exists() and output.samefile(file):
-            raise InputError(
-                f"--output-file {output}: is the file of texts itself, which would be lost. "
-                "Choose another."
-            )
     source = None
     if file is not None:
+        from tunelab import data
+
+        _check_output(file, output)
         source = data.open_texts(
             file, given["text_column"], given["encoding"], given["id_column"], given["quoting"]
         )
@@ -103,6 +99,8 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
         say_sentences(note, err=True)
     seen = _TextsSeen(classifier)
     if source is not None and output is not None:
+        from tunelab.data import write
+
         write.write_windows(
             output,
             (_with_predictions(window, as_json, classifier, seen) for window in source.windows()),
@@ -116,10 +114,24 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
             seen.add(window.texts)
     else:
         lines = _lines_in(given["encoding"]) if texts == ("-",) else iter(texts)
-        for some in iter(lambda: list(itertools.islice(lines, WINDOW_ROWS)), []):
+        for some in iter(lambda: list(itertools.islice(lines, _LINES_AT_A_TIME)), []):
             _say_labels(some, None, classifier, as_json)
             seen.add(some)
     seen.say()
+
+
+def _check_output(file: Path, output: Path | None) -> None:
+    """Raise InputError where the output cannot be written, or is the file of texts itself."""
+    from tunelab.data import write
+
+    if output is None:
+        return
+    write.check_writable(output)
+    if output.exists() and file.exists() and output.samefile(file):
+        raise InputError(
+            f"--output-file {output}: is the file of texts itself, which would be lost. "
+            "Choose another."
+        )
 
 
 def _refuse_contradictions(texts: Sequence[str], given: Mapping[str, object]) -> None:
@@ -139,9 +151,14 @@ def _refuse_contradictions(texts: Sequence[str], given: Mapping[str, object]) ->
 
 def _loaded(artifact: Path, given: Mapping[str, object]) -> TextClassifier:
     """The classifier, with the probabilities and the precision that were asked for."""
+    from tunelab import classifiers
+
     model = given["model"]
-    trusted = bool(given["trust_remote_code"])
-    loaded = _opened(artifact, None if model is None else str(model), trusted)
+    loaded = classifiers.load_to_predict(
+        artifact,
+        model=None if model is None else str(model),
+        trust_remote_code=bool(given["trust_remote_code"]),
+    )
     if given["calibrated"]:
         loaded = loaded.calibrated()
     if given["raw"]:
@@ -178,20 +195,6 @@ class _TextsSeen:
                 "was not read.",
                 err=True,
             )
-
-
-def _opened(folder: Path, model: str | None, trusted: bool) -> TextClassifier:
-    """As `api.load`, which is imported for a study alone: it takes as long as labelling one text by
-    an exported classifier.
-    """
-    from tunelab.core import study_folder
-    from tunelab.models.text_classifier import open_classifier
-
-    if study_folder.is_study(folder):
-        from tunelab import api
-
-        folder = api.classifier_folder(folder)
-    return open_classifier(folder, trusted, model=model)
 
 
 def _lines_in(encoding: str) -> Iterator[str]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tunelab.analysis import Summary
+    from tunelab.analysis.opened import OpenedStudy
     from tunelab.analysis.verdict import Answer
-    from tunelab.api import Study
 
 __all__ = [
     "show_answer",
@@ -28,7 +28,7 @@ def show_answer(answer: Answer) -> None:
     out.print()
 
 
-def show_summary(study: Study, metric: str | None = None, *, advise: bool = True) -> None:
+def show_summary(study: OpenedStudy, metric: str | None = None, *, advise: bool = True) -> None:
     """What to take and how sure that is; the table, the sentences; the command that uses it
     (`advise`).
     """
@@ -63,7 +63,7 @@ def show_summary(study: Study, metric: str | None = None, *, advise: bool = True
         _show_use(study, said)
 
 
-def _show_use(study: Study, said: Summary) -> None:
+def _show_use(study: OpenedStudy, said: Summary) -> None:
     """The commands that use what was recommended, and that say more of it."""
     from tunelab.analysis import folds, summary
     from tunelab.cli import terminal

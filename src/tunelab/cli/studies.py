@@ -95,16 +95,16 @@ def _row_of_study(study: Study) -> tuple[dict[str, object], tuple[str, ...]]:
 @click.option("--metric", metavar="NAME", help="Judge by another metric.")
 def runs_show(folder: Path, as_json: bool, metric: str | None) -> None:
     """The table and verdicts of a study."""
-    from tunelab import analysis, api
     from tunelab.analysis import summary
-    from tunelab.study import resolve
+    from tunelab.analysis.opened import OpenedStudy
 
-    study = api.Study(folder)
+    study = OpenedStudy(folder)
     if metric is not None:
+        from tunelab.study import resolve
+
         resolve.require_metric(metric)
     if as_json:
-        said = analysis.summarise(study.record, metric)
-        print_json(summary.summary_to_json(said))
+        print_json(summary.summary_to_json(study.judged_by(metric)))
     else:
         show_summary(study, metric)
 

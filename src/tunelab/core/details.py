@@ -90,7 +90,8 @@ class Trained:
     """How a transformer was trained; all None for what is none.
 
     `padding`: the share of computed tokens. `stack`: trained in one pass with so many, or why not.
-    `engine`, `precision` and `kernels` computed it; `quantization`: what quantised the base.
+    `engine`, `precision` and `kernels` computed it; `rounding`: how far logits in that precision
+    were from exact float32 before training, as a share. `quantization`: what quantised the base.
     """
 
     best_epoch: int | None = None
@@ -103,6 +104,7 @@ class Trained:
     engine_reason: str | None = None
     precision: str | None = None
     precision_reason: str | None = None
+    rounding: float | None = None
     kernels: str | None = None
     frozen_layers: FrozenLayers | None = None
     device: str | None = None

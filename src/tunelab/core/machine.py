@@ -17,6 +17,7 @@ __all__ = [
     "available_bytes",
     "hardware",
     "has_card",
+    "is_amd",
     "multiplies_bfloat16",
     "resident_bytes",
     "versions",
@@ -126,11 +127,20 @@ def available_bytes() -> int | None:
 
 def multiplies_bfloat16() -> bool:
     """Whether the processor says that it multiplies bfloat16, on matrix tiles or vectors."""
-    try:
-        said = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
+    said = _said_of_processor()
     return "amx_bf16" in said or "avx512_bf16" in said
+
+
+def is_amd() -> bool:
+    """Whether the processor says that it is one of AMD's."""
+    return "AuthenticAMD" in _said_of_processor()
+
+
+def _said_of_processor() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def has_card() -> bool:
@@ -139,10 +149,7 @@ def has_card() -> bool:
 
 
 def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
+    for line in _said_of_processor().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tunelab.core.artifact import MANIFEST, read_manifest
 from tunelab.core.errors import InputError
@@ -295,19 +296,27 @@ def read_predictions(study: Path, trial_id: str) -> dict[str, Predictions]:
     return _parse_predictions((trial_dir(study, trial_id) / "predictions.parquet").read_bytes())
 
 
+def _column_values(column: Any) -> NDArray[Any]:
+    """A column of pyarrow's as numpy's array; its own way to that would import pandas."""
+    whole = column.combine_chunks()
+    return np.asarray(whole.to_pylist()) if whole.null_count else np.from_dlpack(whole)
+
+
 def _parse_predictions(content: bytes) -> dict[str, Predictions]:
     table = read_table(content)
     about = json.loads((table.schema.metadata or {}).get(b"tunelab", b"{}"))
     names = [n for n in table.column_names if n.startswith("score_")]
     split = np.asarray(table["split"].to_pylist(), dtype=object)
+    ids = table["id"].to_pylist()
+    labels = _column_values(table["label"]).astype(np.int64)
+    scores = np.column_stack([_column_values(table[n]) for n in names]).astype(np.float64)
     out = {}
     for name, facts in about.items():
         rows = np.flatnonzero(split == name)
-        part = table.take(rows)
         out[name] = Predictions(
-            ids=tuple(part["id"].to_pylist()),
-            labels=part["label"].to_numpy().astype(np.int64),
-            scores=np.column_stack([part[n].to_numpy() for n in names]).astype(np.float64),
+            ids=tuple(ids[i] for i in rows),
+            labels=labels[rows],
+            scores=scores[rows],
             score_kind=facts["score_kind"],
             seconds=facts["seconds"],
         )

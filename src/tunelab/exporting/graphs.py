@@ -263,14 +263,14 @@ def _write_tfidf(svm: TfidfSvm, folder: Path) -> dict[str, object]:
     axes = [numpy_helper.from_array(np.asarray([a]), f"axis_{a}") for a in (1, 2)]
     inputs, parts, sums, start = [], [], [], 0
     planes = svm.planes.weights.T * svm.planes.temperature
-    for k, v in enumerate(svm.vectorizers):
-        terms = sorted(v.vocabulary_, key=v.vocabulary_.__getitem__)
+    for k, v in enumerate(svm.ngrams):
+        terms = sorted(v.terms, key=v.terms.__getitem__)
         parts.append({
             "analyzer": v.analyzer, "ngram_range": list(v.ngram_range),
             "sublinear_tf": v.sublinear_tf, "terms": terms,
         })  # fmt: skip
         constants += [
-            numpy_helper.from_array(np.asarray(v.idf_, dtype=np.float32), f"idf_{k}"),
+            numpy_helper.from_array(np.asarray(v.idf, dtype=np.float32), f"idf_{k}"),
             numpy_helper.from_array(
                 planes[start : start + len(terms)].astype(np.float32), f"planes_{k}"
             ),

@@ -1,30 +1,29 @@
-"""Which number format a processor trains fastest in, found out by running it once.
+"""Which number format a processor trains in when nobody says: by what it has, never by a clock.
 
-bfloat16 pays where the processor multiplies it in hardware; on some others, float32 products are
-much faster through oneDNN than through MKL. Both are tried for speed and error, the answer is kept
-in the user's cache for this machine, and it is recorded with each result.
+bfloat16 pays where the processor multiplies it in hardware, and on AMD's without that, float32
+products are faster through oneDNN than through MKL. A timing would fall out otherwise beside other
+work, and results with it. Both are tried for their error, which is the same each time; what was
+taken is recorded with each result.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from tunelab.core import cache
-from tunelab.kernels import build
+from tunelab.core import machine
 
 __all__ = [
     "Choice",
+    "Errors",
     "choose",
-    "fastest",
+    "decide",
     "float32_route",
 ]
 
@@ -32,88 +31,61 @@ __all__ = [
 # A product of a small model: 512 tokens, 384 -> 1,536.
 _SHAPE = (512, 384, 1536)
 # bfloat16 has 8 bits: one product of random numbers is off by 0.2%. More means something is wrong.
-_MOST_ERROR = {"bfloat16": 0.01, "onednn": 1e-5}
-# Below this, casts and rounding are not worth it.
-_LEAST_GAIN = {"bfloat16": 1.3, "onednn": 1.15}
+_MOST_BFLOAT16, _MOST_ONEDNN = 0.01, 1e-5
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What `auto` means on this machine: `dtype` of activations and frozen weights, `route` of
-    float32 products (mkl or onednn), why, and the measured figures (products a second, relative to
-    float32 as shipped; relative error).
+    """What `auto` means on this machine: `dtype` of activations and frozen weights, why, and the
+    `route` of float32 products (mkl or onednn).
     """
 
     dtype: str
-    route: str
     reason: str
-    speed: dict[str, float]
-    error: dict[str, float]
+    route: str
 
 
-def choose() -> Choice:
-    """The fastest format whose error is what it should be; measured once for a machine."""
-    return _choose(torch.get_num_threads())
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """How far a product is off, as a share of the exact one: in bfloat16, and in float32 through
+    oneDNN, which takes bfloat16 for it where the processor has that.
+    """
+
+    bfloat16: float
+    onednn: float
 
 
 @functools.cache
-def _choose(threads: int) -> Choice:
-    kept = cache.machine_folder() / f"precision-{_machine_key(threads)}.json"
-    known = cache.kept_json(kept)
-    if known is not None:
-        return Choice(**known)
-    choice = fastest(*_measure())
-    cache.keep_json(kept, asdict(choice), bounded=False)
-    return choice
+def choose() -> Choice:
+    """The fastest format whose error is what it should be: the same whenever it is asked."""
+    return decide(machine.multiplies_bfloat16(), machine.is_amd(), _errors())
 
 
-def fastest(speed: dict[str, float], error: dict[str, float]) -> Choice:
-    """Decide from figures: speed relative to float32 as shipped, and relative error."""
-    gain = {k: speed[k] for k in _LEAST_GAIN}
-    route = "mkl"
-    if gain["onednn"] >= _LEAST_GAIN["onednn"] and error["onednn"] <= _MOST_ERROR["onednn"]:
-        route = "onednn"
-    against = gain["onednn"] if route == "onednn" else 1.0
-    said = f"bfloat16 products {gain['bfloat16'] / against:.1f}x as fast as float32"
-    if error["bfloat16"] > _MOST_ERROR["bfloat16"]:
-        said = f"bfloat16 products are off by {error['bfloat16']:.1%}"
-    elif gain["bfloat16"] >= _LEAST_GAIN["bfloat16"] * against:
-        return Choice("bfloat16", route, said, speed, error)
-    return Choice("float32", route, said, speed, error)
+def decide(has_bfloat16: bool, amd: bool, errors: Errors) -> Choice:
+    """Decide from what the processor says of itself, and from the errors of its products."""
+    route = "onednn" if amd and errors.onednn <= _MOST_ONEDNN else "mkl"
+    if not has_bfloat16:
+        return Choice("float32", "the processor does not multiply bfloat16", route)
+    if errors.bfloat16 > _MOST_BFLOAT16:
+        why = f"bfloat16 products are off by {errors.bfloat16:.1%}"
+        return Choice("float32", why, route)
+    return Choice("bfloat16", "the processor multiplies bfloat16", route)
 
 
-def _measure() -> tuple[dict[str, float], dict[str, float]]:
-    """Speed and error of the candidates; under 1 s, interleaved, the best of each counts."""
+def _errors() -> Errors:
     tokens, wide, out = _SHAPE
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(tokens, wide, generator=generator)
     w = torch.randn(out, wide, generator=generator) / wide**0.5
     exact = functional.linear(x.double(), w.double())
-    narrow = (x.bfloat16(), w.bfloat16())
 
-    def onednn() -> torch.Tensor:
-        with float32_route("onednn"):
-            return functional.linear(x, w)
+    def error(product: torch.Tensor) -> float:
+        return float((product.double() - exact).norm() / exact.norm())
 
-    candidates: dict[str, Callable[[], torch.Tensor]] = {
-        "float32": lambda: functional.linear(x, w),
-        "onednn": onednn,
-        "bfloat16": lambda: functional.linear(*narrow),
-    }
-    best = dict.fromkeys(candidates, float("inf"))
-    error: dict[str, float] = {}
     with torch.no_grad():
-        for name, run in candidates.items():
-            for _ in range(3):
-                got = run()
-            error[name] = float((got.double() - exact).norm() / exact.norm())
-        until = time.perf_counter() + 0.4
-        while time.perf_counter() < until:
-            for name, run in candidates.items():
-                started = time.perf_counter()
-                run()
-                best[name] = min(best[name], time.perf_counter() - started)
-    return {k: best["float32"] / v for k, v in best.items()}, error
+        narrow = functional.linear(x.bfloat16(), w.bfloat16())
+        with float32_route("onednn"):
+            return Errors(error(narrow), error(functional.linear(x, w)))
 
 
 @contextlib.contextmanager
@@ -127,8 +99,3 @@ def float32_route(route: str) -> Iterator[None]:
         yield
     finally:
         settings.fp32_precision = before
-
-
-def _machine_key(threads: int) -> str:
-    parts = [build.processor(), torch.__version__.encode(), str(threads).encode(), b"2"]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]

@@ -190,6 +190,7 @@ def _trained(prepared: PreparedTask, fitted: loop.Fitted) -> Trained:
         engine_reason=engine.reason,
         precision=engine.precision,
         precision_reason=engine.precision_reason,
+        rounding=engine.rounding,
         kernels=engine.kernels,
         frozen_layers=fitted.frozen,
         device=str(pretrained.device()),

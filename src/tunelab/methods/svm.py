@@ -73,6 +73,7 @@ class SvmSettings(_CGrid, EncoderSettings):
 def fit_tfidf(task: Task) -> Outcome:
     """TF-IDF of words and of characters within words, then LinearSVC."""
     from tunelab.models.linear import TfidfSvm, tfidf_features
+    from tunelab.models.tfidf import NgramWeights
 
     started = time.perf_counter()
     vectorizers = _fit_vectorizers(task.settings, task.train.texts)
@@ -82,7 +83,7 @@ def fit_tfidf(task: Task) -> Outcome:
     seconds = time.perf_counter() - started
     size = planes.weights.size + planes.offsets.size
     return Outcome(
-        classifier=TfidfSvm(tuple(vectorizers), planes, task.label_names),
+        classifier=TfidfSvm(tuple(map(NgramWeights.of, vectorizers)), planes, task.label_names),
         train_seconds=seconds,
         counts=_class_counts(size, size),
         details=Details(own={**own, "features": int(train.shape[1])}),

@@ -12,9 +12,10 @@ batches tokens embeddings frozen   texts in tokens, vectors and states, cached b
 lengths       how long texts are in tokens, and the limit that is chosen for them
 packed        training without padding
 scoring       scoring fast
+bare          the same from a classifier's files alone, without transformers and peft
 many          several adapters in one pass, trained
 shared_row    many adapters in one batch, scored
-classifier linear text_classifier   what is saved, opened and asked for labels
+classifier linear tfidf text_classifier   what is saved, opened and asked for labels
 foreign       what peft and transformers saved
 exported      a graph, run by onnxruntime or OpenVINO without torch
 

@@ -7,14 +7,16 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers.modeling_outputs import BaseModelOutput
 
 from tunelab.models.families import FAMILIES
 from tunelab.models.family import RELU, Anatomy, DistanceNames, Family, LayerNames
+
+if TYPE_CHECKING:
+    from transformers.modeling_outputs import BaseModelOutput
 
 __all__ = [
     "DistanceParts",
@@ -266,6 +268,7 @@ def own_pass(anatomy: Anatomy, m: Any) -> Callable[..., Any]:
 
     transformers' makes a table of all tokens by all tokens.
     """
+    from transformers.modeling_outputs import BaseModelOutput
 
     def forward(x: torch.Tensor, *_: Any, **__: Any) -> BaseModelOutput:
         table = _table_of(anatomy, m)

@@ -70,7 +70,11 @@ _BERT = Family(
     down=r".*(?<!attention\.)output\.dense",
     norms=("LayerNorm",),
     anatomy=Anatomy(
-        head_steps=("bert.pooler", "dropout", "classifier"), head_reads=True, layer=_BERT_LAYER
+        head_steps=("bert.pooler", "dropout", "classifier"),
+        head_reads=True,
+        tanh_head=("bert.pooler.dense", "classifier"),
+        enters_under="bert.",
+        layer=_BERT_LAYER,
     ),
 )
 
@@ -83,6 +87,8 @@ def _roberta(kind: str) -> Family:
         anatomy=Anatomy(
             head_steps=("classifier",),
             head_reads=True,
+            tanh_head=("classifier.dense", "classifier.out_proj"),
+            enters_under="roberta.",
             layer=replace(_BERT_LAYER, kind=kind),
             after_pad=True,
         ),

@@ -139,6 +139,8 @@ class Anatomy:
 
     `head_steps`: modules of the classifier (or RELU) that make logits of the vector that is read,
     one after the other; `head_reads`: the first of them picks it out of (texts, tokens, width).
+    `tanh_head`: the linear layers that these are, tanh between them, where embeddings are BERT's
+    too, all below the prefix `enters_under`: it is then scored from its files alone (`bare`).
     `causal`: attention looks back only, and the head reads the last token that is no padding.
     `pooling`: the config's key that may say "mean", which is then read. `embeddings`: last parts of
     the names of what lies below the layers. `enters`: the module whose output goes into the first
@@ -152,6 +154,8 @@ class Anatomy:
 
     head_steps: tuple[str, ...] = ()
     head_reads: bool = False
+    tanh_head: tuple[str, ...] = ()
+    enters_under: str = ""
     causal: bool = False
     pooling: str = ""
     embeddings: tuple[str, ...] = ("embeddings",)

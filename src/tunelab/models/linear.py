@@ -19,6 +19,7 @@ from tunelab.core.artifact import check_labels, seal
 from tunelab.core.errors import ArtifactError, TunelabError
 from tunelab.core.values import Artifact, BaseRef, ScoreKind
 from tunelab.models import weights
+from tunelab.models.tfidf import NgramWeights, analyzer_of, summed
 
 __all__ = [
     "EmbeddingSvm",
@@ -55,35 +56,41 @@ class Hyperplanes:
 class TfidfSvm:
     """TF-IDF of word and character n-grams, then hyperplanes.
 
-    `vectorizers` are scikit-learn TfidfVectorizers, fitted; their features are put side by side.
+    `ngrams` says which terms there are; their features stand side by side.
     """
 
-    vectorizers: tuple[Any, ...]
+    ngrams: tuple[NgramWeights, ...]
     planes: Hyperplanes
     label_names: tuple[str, ...]
     score_kind: ScoreKind = "logit"
 
     def scores(self, texts: Sequence[str]) -> Floats:
         """Logits (n, n_classes)."""
-        if not texts:
-            return np.empty((0, len(self.label_names)))
-        return self.planes.logits(tfidf_features(self.vectorizers, texts))
+        margins = np.empty((len(texts), len(self.label_names)))
+        by_feature, offsets = self.planes.weights.T, self.planes.offsets
+        firsts = np.cumsum([0, *(len(g.idf) for g in self.ngrams)])
+        for i, text in enumerate(texts):
+            terms = [g.weights_of(text) for g in self.ngrams]
+            places = np.concatenate([f + p for f, (p, _) in zip(firsts, terms, strict=False)])
+            values = np.concatenate([v for _, v in terms])
+            some = len(places) > 0
+            margins[i] = summed(values[:, None] * by_feature[places]) if some else 0.0
+        return (margins + offsets) * self.planes.temperature
 
     def save(self, directory: Path) -> None:
         """Write vocabularies as JSON and numbers as safetensors."""
         parts = []
         tensors = {}
-        for i, v in enumerate(self.vectorizers):
-            terms = sorted(v.vocabulary_, key=v.vocabulary_.__getitem__)
+        for i, g in enumerate(self.ngrams):
             parts.append(
                 {
-                    "analyzer": v.analyzer,
-                    "ngram_range": list(v.ngram_range),
-                    "sublinear_tf": v.sublinear_tf,
-                    "terms": terms,
+                    "analyzer": g.analyzer,
+                    "ngram_range": list(g.ngram_range),
+                    "sublinear_tf": g.sublinear_tf,
+                    "terms": sorted(g.terms, key=g.terms.__getitem__),
                 }
             )
-            tensors[f"idf.{i}"] = np.asarray(v.idf_, dtype=np.float64)
+            tensors[f"idf.{i}"] = g.idf
         text = json.dumps(parts, ensure_ascii=False)
         (directory / "vocabulary.json").write_text(text, encoding="utf-8")
         _save_planes(directory, self.planes, tensors)
@@ -213,10 +220,9 @@ def _tfidf_svm(artifact: Artifact) -> TfidfSvm:
     tensors = load_file(artifact.directory / _NUMBERS)
     planes, names = _planes(artifact, tensors)
     parts = json.loads((artifact.directory / "vocabulary.json").read_text(encoding="utf-8"))
-    vectorizers = tuple(_vectorizer(p, tensors[f"idf.{i}"]) for i, p in enumerate(parts))
-    features = sum(len(v.idf_) for v in vectorizers)
-    _expect("features", features, planes.weights.shape[1])
-    return TfidfSvm(vectorizers, planes, names)
+    ngrams = tuple(_ngram_weights(p, tensors[f"idf.{i}"]) for i, p in enumerate(parts))
+    _expect("features", sum(len(g.idf) for g in ngrams), planes.weights.shape[1])
+    return TfidfSvm(ngrams, planes, names)
 
 
 def _embedding_svm(artifact: Artifact, trust_remote_code: bool) -> EmbeddingSvm:
@@ -243,20 +249,14 @@ def _embedding_svm(artifact: Artifact, trust_remote_code: bool) -> EmbeddingSvm:
     )
 
 
-def _vectorizer(part: Mapping[str, Any], idf: Floats) -> Any:
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
+def _ngram_weights(part: Mapping[str, Any], idf: Floats) -> NgramWeights:
     first, last = part["ngram_range"]
     _expect("idf", idf.shape, (len(part["terms"]),))
-    if not (part["analyzer"] in ("word", "char", "char_wb") and 1 <= first <= last <= _MOST_GRAMS):
-        raise ValueError(f"n-grams of {part['analyzer']!r}, {first} to {last}")
+    if not 1 <= first <= last <= _MOST_GRAMS:
+        raise ValueError(f"n-grams of {first} to {last}")
     if not all(isinstance(term, str) for term in part["terms"]):
         raise TypeError("a term that is no text")
-    vectorizer = TfidfVectorizer(
-        analyzer=part["analyzer"],
-        ngram_range=(first, last),
-        sublinear_tf=bool(part["sublinear_tf"]),
-        vocabulary=part["terms"],
-    )
-    vectorizer.idf_ = idf
-    return vectorizer
+    terms = {term: i for i, term in enumerate(part["terms"])}
+    _expect("different terms", len(terms), len(part["terms"]))
+    analyzer = analyzer_of(part["analyzer"])
+    return NgramWeights(analyzer, (first, last), bool(part["sublinear_tf"]), terms, idf)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from tunelab.kernels import norms
 from tunelab.kernels.attention import attention_of_batch
 from tunelab.kernels.layers import Product, product
-from tunelab.models import anatomy, packed_modules
+from tunelab.models import anatomy
 from tunelab.models.family import Anatomy, Family
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Joined",
     "Layer",
     "NotAsShippedError",
+    "layers_from",
     "layers_of",
 ]
 
@@ -229,7 +230,7 @@ def _layer(form: Format, parts: anatomy.LayerParts, *, last: bool) -> Layer:
         first = First(parts.heads, *qkv[1:]) if last else None  # before their weights are taken
         attention = Joined(parts.heads, _joined(qkv, form), first)
     wide, activation = _linear(parts.wide, form), parts.activation
-    if isinstance(wide, Product) and packed_modules.is_gelu(activation):
+    if isinstance(wide, Product) and _is_gelu(activation):
         wide, activation = replace(wide, gelu=True), nn.Identity()
     return Layer(
         attention or _Apart(parts.heads, *(_linear(m, form) for m in qkv)),
@@ -242,6 +243,19 @@ def _layer(form: Format, parts: anatomy.LayerParts, *, last: bool) -> Layer:
     )
 
 
+def _is_gelu(activation: Any) -> bool:
+    if type(activation) is nn.GELU:
+        return activation.approximate == "none"
+    from tunelab.models import packed_modules  # imports much of transformers, and it is there
+
+    return packed_modules.is_gelu(activation)
+
+
+def layers_from(parts: Sequence[anatomy.LayerParts], form: Format) -> tuple[Layer, ...]:
+    """From the lowest up, each with weights of its own."""
+    return tuple(_layer(form, x, last=x is parts[-1]) for x in parts)
+
+
 def layers_of(encoder: Any, family: Family, form: Format) -> tuple[Layer, ...]:
     """From the lowest up; ALBERT's, which share their weights in groups, come several times."""
     names = family.anatomy.layer
@@ -249,7 +263,7 @@ def layers_of(encoder: Any, family: Family, form: Format) -> tuple[Layer, ...]:
     blocks = [m for m in encoder.modules() if type(m).__name__ == names.kind]
     parts = [anatomy.parts_of(block, names) for block in blocks]
     _as_shipped(encoder, parts)
-    layers = [_layer(form, x, last=x is parts[-1]) for x in parts]
+    layers = layers_from(parts, form)
     count = anatomy.layers_in(encoder)
     groups = getattr(encoder.config, family.keys.groups or "-", count)
     each = len(layers) // groups

@@ -78,11 +78,11 @@ class TextClassifier:
         own: Any = self.classifier
         if precision in {"auto", "float32"} and not hasattr(own, "precision"):
             return self  # an SVM, as it is; what follows loads torch
-        from tunelab.models import scoring
+        from tunelab.models.scoring_batches import PRECISIONS
 
-        if precision not in scoring.PRECISIONS:
+        if precision not in PRECISIONS:
             raise ArtifactError(
-                f"precision {precision!r}: expected one of {', '.join(scoring.PRECISIONS)}."
+                f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}."
             )
         if not hasattr(own, "precision") or (own.quantization and precision == "bfloat16"):
             raise ArtifactError(
@@ -135,14 +135,19 @@ def _checked(texts: Sequence[str] | str) -> list[str]:
 
 
 def open_classifier(
-    directory: Path | str, trust_remote_code: bool = False, model: str | None = None
+    directory: Path | str,
+    trust_remote_code: bool = False,
+    model: str | None = None,
+    *,
+    scores_only: bool = False,
 ) -> TextClassifier:
     """Load the artifact in a folder (or in its `artifact` folder, for a trial's folder).
 
     `model`: where its base lies now, if not where it was; its weights must be the same by hash.
     What plain peft or transformers saved is loaded too; `notes` then says what was decided.
     Raises ArtifactError where there is none, where a file or the base was altered, and where the
-    model needs Python code of its own unless `trust_remote_code` allows it.
+    model needs Python code of its own unless `trust_remote_code` allows it. `scores_only`: without
+    the model that scores, where that can be had without it (`bare`); scores are the same.
     """
     artifact = foreign.open_folder(directory, model=model)
     refuse_lacking(artifact)
@@ -152,6 +157,12 @@ def open_classifier(
         from tunelab.models import linear
 
         return TextClassifier(linear.open_svm(artifact, trust_remote_code), artifact, temperature)
+    if kind in {"model", "adapter"} and scores_only:
+        from tunelab.models import bare
+
+        scorer = bare.open_bare(artifact, trust_remote_code)
+        if scorer is not None:
+            return TextClassifier(scorer, artifact, temperature)
     if kind in {"model", "adapter"}:
         from tunelab.models import classifier
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tunelab.analysis import numbers
+from tunelab.analysis.verdict import joined_by_and
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.words import counted
 
@@ -33,7 +34,23 @@ def provenance_table(record: StudyRecord) -> list[tuple[str, str]]:
         rows.append(
             (f"time of {counted(len(seconds), 'trial')}", numbers.format_seconds(sum(seconds)))
         )
+    rows += _number_formats(record)
     return rows + [(key, ", ".join(values)) for key, values in seen.items()]
+
+
+def _number_formats(record: StudyRecord) -> list[tuple[str, str]]:
+    """What each method was trained in but float32, and how far that moved logits before training,
+    at most.
+    """
+    rows = []
+    for label in record.methods:
+        trained = [r.details.trained for r in record.done if r.spec.method.label == label]
+        off = [t.rounding for t in trained if t.rounding is not None]
+        if off:
+            formats = joined_by_and(sorted({t.precision for t in trained if t.precision}))
+            said = f"{formats} (logits within {max(off):.2%} of exact float32)"
+            rows.append((f"{label} trained in", said))
+    return rows
 
 
 _PER_TRIAL = frozenset({"started", "seconds"})

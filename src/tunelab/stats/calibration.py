@@ -22,6 +22,7 @@ from tunelab.core.artifact import CALIBRATION, seal_again
 from tunelab.core.errors import ArtifactError
 from tunelab.core.values import Artifact, Estimate, Predictions, ScoreKind
 from tunelab.core.words import counted, rows_word
+from tunelab.stats.brent import lowest_between
 from tunelab.stats.intervals import mean
 from tunelab.stats.metrics import brier, log_loss
 from tunelab.stats.predictions import UndefinedMetricError, check_predictions, probabilities
@@ -145,8 +146,6 @@ def fit_temperature(predictions: Predictions) -> float:
 
     Probabilities are taken by their logarithm. Raises UndefinedMetricError for margins.
     """
-    from scipy.optimize import minimize_scalar
-
     check_predictions(predictions)
     logits = logits_at_temperature(predictions.scores, predictions.score_kind, 1.0)
     rows = np.arange(len(logits))
@@ -158,8 +157,7 @@ def fit_temperature(predictions: Predictions) -> float:
         return float((total - z[rows, predictions.labels]).mean())
 
     # The loss is convex in 1 / T, so it has one minimum over log T.
-    minimum = minimize_scalar(loss, bounds=(math.log(COLDEST), math.log(HOTTEST)), method="bounded")
-    return float(math.exp(minimum.x))
+    return math.exp(lowest_between(math.log(COLDEST), math.log(HOTTEST), loss))
 
 
 def at_temperature(predictions: Predictions, temperature: float) -> Predictions:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
+from tunelab.core import machine
 from tunelab.kernels import library, norms, precision
 from tunelab.kernels.attention import attention, attention_of_batch, self_attention
 from tunelab.kernels.dropout import Dropout, dropout
@@ -270,36 +273,34 @@ def test_without_a_compiler_the_reason_is_given(monkeypatch: pytest.MonkeyPatch)
     assert why == "TUNELAB_KERNELS=off"
 
 
-def test_precision_is_measured_once_and_kept(
-    tmp_path: object, monkeypatch: pytest.MonkeyPatch
+def test_the_number_format_asks_no_clock_and_no_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A busy machine, another number of threads or an older answer that was kept change nothing."""
     monkeypatch.setenv("TUNELAB_CACHE", str(tmp_path))
-    first = precision._choose.__wrapped__(1)
-    monkeypatch.setattr(precision, "_measure", lambda: pytest.fail("measured twice"))
-    assert precision._choose.__wrapped__(1) == first
-    assert first.speed["float32"] == 1
-    assert first.error["float32"] < 1e-5
+    monkeypatch.setattr(time, "perf_counter", lambda: pytest.fail("timed"))
+    choose = precision.choose.__wrapped__
+    assert choose() == choose()
+    assert not list(tmp_path.rglob("*"))
+    has = machine.multiplies_bfloat16()
+    assert choose().dtype == ("bfloat16" if has else "float32")
 
 
 @pytest.mark.parametrize(
-    ("speed", "error", "dtype", "route"),
+    ("has_bfloat16", "amd", "errors", "dtype", "route"),
     [
-        ((1.0, 3.0), (1e-7, 3e-3), "bfloat16", "mkl"),
-        ((1.0, 1.2), (1e-7, 3e-3), "float32", "mkl"),
-        ((2.3, 4.4), (1e-7, 3e-3), "bfloat16", "onednn"),
-        ((2.3, 2.5), (1e-7, 3e-3), "float32", "onednn"),
-        ((2.3, 2.5), (3e-3, 3e-3), "bfloat16", "mkl"),  # the flag truly uses bfloat16
-        ((1.0, 9.0), (1e-7, 0.5), "float32", "mkl"),  # fast and wrong
+        (True, False, (3e-3, 3e-3), "bfloat16", "mkl"),
+        (True, True, (3e-3, 3e-3), "bfloat16", "mkl"),  # the flag truly uses bfloat16
+        (True, False, (0.5, 3e-3), "float32", "mkl"),  # fast and wrong
+        (False, False, (3e-3, 1e-7), "float32", "mkl"),
+        (False, True, (3e-3, 1e-7), "float32", "onednn"),
+        (False, True, (3e-3, 1e-4), "float32", "mkl"),
     ],
 )
-def test_precision_follows_speed_and_error(
-    speed: tuple[float, float], error: tuple[float, float], dtype: str, route: str
+def test_precision_follows_the_processor_and_its_errors(
+    has_bfloat16: bool, amd: bool, errors: tuple[float, float], dtype: str, route: str
 ) -> None:
-    names = ("onednn", "bfloat16")
-    got = precision.fastest(
-        {"float32": 1.0, **dict(zip(names, speed, strict=True))},
-        {"float32": 1e-7, **dict(zip(names, error, strict=True))},
-    )
+    got = precision.decide(has_bfloat16, amd, precision.Errors(*errors))
     assert (got.dtype, got.route) == (dtype, route)
 
 

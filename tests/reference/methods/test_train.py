@@ -14,10 +14,11 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from tunelab.core.errors import TrialError
 from tunelab.core.values import Seeds
+from tunelab.kernels import precision
 from tunelab.methods import METHODS
 from tunelab.methods.neural import adapted
 from tunelab.methods.settings import TrainingSettings
-from tunelab.methods.training import loop, updates
+from tunelab.methods.training import engine, loop, updates
 from tunelab.methods.training.engine import forward
 from tunelab.methods.training.loop import TrainingData
 from tunelab.models import bases, scoring
@@ -75,9 +76,9 @@ def weights(model: Any) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])
 
 
-@pytest.mark.parametrize("engine", ["auto", "plain"])
-def test_equals_a_plain_loop_in_torch(tiny_bert: Path, engine: str) -> None:
-    ours, _ = run(tiny_bert, engine=engine, dropout=False, num_train_epochs=1)
+@pytest.mark.parametrize("way", ["auto", "plain"])
+def test_equals_a_plain_loop_in_torch(tiny_bert: Path, way: str) -> None:
+    ours, _ = run(tiny_bert, engine=way, dropout=False, num_train_epochs=1)
     model, s = fresh(tiny_bert)
     without_dropout(model)
     model.train()
@@ -115,6 +116,45 @@ def test_the_same_spec_twice_is_bit_equal(tiny_bert: Path, method: str) -> None:
     torch.rand(7)  # what else draws in the process must not matter
     again, _ = run(tiny_bert, method)
     assert torch.equal(weights(first), weights(again))
+
+
+def in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    choice = precision.Choice("bfloat16", "the processor multiplies bfloat16", "mkl")
+    monkeypatch.setattr(precision, "choose", lambda: choice)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_auto_says_how_far_it_is_from_exact_float32(
+    tiny_bert: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_bfloat16(monkeypatch)
+    model, fitted = run(tiny_bert, method, precision="auto")
+    assert fitted.engine.precision == "bfloat16"
+    assert fitted.engine.rounding is not None
+    assert 1e-5 < fitted.engine.rounding < engine.MOST_ROUNDING
+    # That it was looked at changes nothing.
+    unseen, s = fresh(tiny_bert, method, precision="auto")
+    t = loop.Training(
+        unseen, pad_id=0, train=data(), validation=data(30, seed=9), settings=s, seeds=SEEDS,
+        on_step=lambda _: None,
+    )  # fmt: skip
+    list(loop.drive([t], engine.choose_engine(unseen, 0, s, SEEDS.dropout)))
+    assert torch.equal(weights(model), weights(unseen))
+
+
+def test_beyond_its_bound_auto_is_float32_and_what_was_asked_for_is_not(
+    tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_bfloat16(monkeypatch)
+    monkeypatch.setattr(engine, "MOST_ROUNDING", 1e-6)
+    model, fitted = run(tiny_bert, precision="auto")
+    assert fitted.engine.precision == "float32"
+    assert "off exact float32" in fitted.engine.precision_reason
+    exact, _ = run(tiny_bert, precision="float32")
+    assert torch.equal(weights(model), weights(exact))
+    _, asked = run(tiny_bert, precision="bfloat16")
+    assert asked.engine.precision == "bfloat16"
+    assert asked.engine.rounding is not None
 
 
 @pytest.mark.parametrize("name", ["order", "dropout"])

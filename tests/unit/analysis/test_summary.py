@@ -199,6 +199,24 @@ def test_a_method_that_ran_where_every_score_was_high_is_not_best_for_that(
     assert summarise(replace(record, results=tuple(apart))).best == "full"
 
 
+@pytest.mark.parametrize("slow", ["lora", "svm"])
+def test_equal_scores_are_in_the_order_of_names_whatever_was_timed(
+    record: StudyRecord, slow: str
+) -> None:
+    same = {"test_accuracy": 0.8, "eval_accuracy": 0.8}
+    results = [
+        replace(
+            r,
+            scores={**r.scores, **same},
+            cost=replace(r.cost, train_seconds=9.0 if r.spec.method.label == slow else 1.0),
+        )
+        for r in record.results
+    ]
+    said = summarise(replace(record, results=tuple(results)))
+    assert [r.label for r in said.rows] == sorted(record.methods)
+    assert said.best == min(record.methods)
+
+
 def test_a_method_that_a_race_dropped_is_not_best(record: StudyRecord) -> None:
     race = replace(start(record.methods, 6), alive=("svm", "svm-tfidf"))
     stored = RaceRecord("accuracy", None, "seeds", race, statement(race), 12, 18, 1.0, 1.0)

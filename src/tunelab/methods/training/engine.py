@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -24,12 +24,20 @@ from tunelab.models.packed import Packed, why_float32, why_not_packed
 __all__ = [
     "Calculate",
     "Engine",
+    "MOST_ROUNDING",
     "RowsToCompute",
+    "bounded",
     "choose_engine",
+    "difference_from_float32",
     "forward",
     "number_format",
     "scored_in",
 ]
+
+
+# The farthest that logits may be from exact float32 where `auto` took another format, as a share,
+# and the texts that say so. MiniLM in bfloat16 is 0.5% off.
+MOST_ROUNDING, _TEXTS_COMPARED = 0.05, 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,9 +63,10 @@ class Engine:
     """How batches are computed, for one training or for several that share each pass.
 
     `name` (packed or plain) and, where it is not packed, why; the type of activations and frozen
-    weights, and why that one; `kernels`, compiled (and for what) or torch's own; `stack`: so many
-    trainings share each pass, or why they do not. `compute` works while `installed`. `clock`: the
-    seconds that count as each training's.
+    weights, and why that one; `rounding`: how far that moves logits (`difference_from_float32`);
+    `kernels`, compiled (and for what) or torch's own; `stack`: so many trainings share each pass,
+    or why they do not. `compute` works while `installed`. `clock`: the seconds that count as each
+    training's.
     """
 
     name: str
@@ -70,6 +79,7 @@ class Engine:
     clock: Callable[[], float] = time.perf_counter
     stack: int | None = None
     stack_reason: str | None = None
+    rounding: float | None = None
     # What the lowest layers give (packed.Packed.below), where they can be computed apart, and the
     # route of its products.
     below: Callable[[Encoded, NDArray[np.int64], int], torch.Tensor] | None = None
@@ -77,20 +87,84 @@ class Engine:
 
 
 def choose_engine(
-    model: nn.Module, pad_id: int, settings: TrainingSettings, seed: int = 0
+    model: nn.Module,
+    pad_id: int,
+    settings: TrainingSettings,
+    seed: int = 0,
+    texts: Encoded | None = None,
 ) -> Engine:
     """Packed where the model can, in the fastest number format that it and the machine allow.
 
-    `seed` decides the packed engine's dropout masks. Raises TrialError for a precision that this
+    `seed` decides the packed engine's dropout masks. With `texts`, the first of them say how far
+    the format is from exact float32 (`bounded`). Raises TrialError for a precision that this
     machine does not have.
     """
+
+    def make(asked: str) -> Engine:
+        return _engine_in(model, pad_id, settings, asked, seed)
+
+    return make(settings.precision) if texts is None else bounded(make, settings, [(model, texts)])
+
+
+def bounded(
+    make: Callable[[str], Engine],
+    settings: TrainingSettings,
+    trained: Sequence[tuple[nn.Module, Encoded]],
+) -> Engine:
+    """What `make` gives for the precision of `settings`, with its difference from exact float32 on
+    texts that each of its models is `trained` on; in float32, where that is beyond MOST_ROUNDING
+    and nobody asked for the format.
+    """
+    asked = settings.precision
+    engine = make(asked)
+    if engine.precision == "float32":
+        return engine
+    rounding = difference_from_float32(engine, trained)
+    if asked != "auto" or rounding <= MOST_ROUNDING:
+        return replace(make(asked), rounding=rounding)  # anew: masks are counted from the first
+    why = f"logits in {engine.precision} are {rounding:.1%} off exact float32"
+    return replace(make("float32"), precision_reason=why)
+
+
+def difference_from_float32(engine: Engine, trained: Sequence[tuple[nn.Module, Encoded]]) -> float:
+    """How far the logits of each model's first texts are from its own in exact float32, without
+    dropout: the largest norm of a difference, as a share of the norm of the exact ones.
+    """
+    before = [model.training for model, _ in trained]
+    rows = [np.arange(min(_TEXTS_COMPARED, len(texts))) for _, texts in trained]
+    asked = {k: RowsToCompute(t, rows[k]) for k, (_, t) in enumerate(trained)}
+    try:
+        for model, _ in trained:
+            model.eval()
+        with torch.no_grad():
+            exact = [_each_alone(model, texts, rows[k]) for k, (model, texts) in enumerate(trained)]
+            with engine.installed():
+                ours = engine.compute(asked)
+    finally:
+        for (model, _), training in zip(trained, before, strict=True):
+            model.train(training)
+    return max(
+        float((ours[k][0].float() - whole).norm() / whole.norm().clamp_min(1e-30))
+        for k, whole in enumerate(exact)
+    )
+
+
+def _each_alone(model: nn.Module, texts: Encoded, rows: NDArray[np.int64]) -> torch.Tensor:
+    """Logits of texts one by one, which no padding can change."""
+    where = next(model.parameters()).device
+    return torch.cat([forward(model, batches.pad(texts, rows[i : i + 1], 0), where) for i in rows])
+
+
+def _engine_in(
+    model: nn.Module, pad_id: int, settings: TrainingSettings, asked: str, seed: int
+) -> Engine:
     reason = why_not_packed(model)
     if settings.gradient_checkpointing:
         reason = "gradient checkpointing recomputes through the plain path"
     if settings.engine == "plain":
         reason = "engine: plain was asked for"
     where = next(model.parameters()).device
-    chosen, why, route = number_format(model, settings.precision, where, packed=reason is None)
+    chosen, why, route = number_format(model, asked, where, packed=reason is None)
     dtype = getattr(torch, chosen)
     narrow = torch.autocast(where.type, dtype, enabled=dtype != torch.float32)
     if reason is not None:

@@ -141,6 +141,11 @@ class Training:
         self._steps_left: Iterator[NDArray[np.int64]] = iter(())
         self._open = ExitStack()
 
+    @property
+    def training_texts(self) -> Encoded:
+        """What it learns from, in tokens."""
+        return self._train.encoded
+
     def begin(self, engine: Engine) -> None:
         """Get ready for `engine`, which computes what is asked from now on."""
         per_epoch = math.ceil(len(self._lengths) / self._rows_per_step)
@@ -347,7 +352,8 @@ def _one_pass(
 def train_model(model: nn.Module, **arguments: Any) -> Fitted:
     """Train by itself what requires a gradient: a `Training` of these arguments, driven alone."""
     t = Training(model, **arguments)
-    list(drive([t], choose_engine(model, t.pad_id, t.settings, t.seeds.dropout)))
+    engine = choose_engine(model, t.pad_id, t.settings, t.seeds.dropout, t.training_texts)
+    list(drive([t], engine))
     return t.fitted()
 
 

@@ -14,13 +14,20 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from tunelab.kernels import library, precision
 from tunelab.methods.training import loop
-from tunelab.methods.training.engine import Engine, RowsToCompute, choose_engine, number_format
+from tunelab.methods.training.engine import (
+    Engine,
+    RowsToCompute,
+    bounded,
+    choose_engine,
+    number_format,
+)
 from tunelab.methods.training.loop import Training
 from tunelab.models.many import Stacked, why_no_shared_base, why_no_stack
 
@@ -60,7 +67,7 @@ def run_trainings(trainings: Sequence[Training], stack_size: int = 1) -> Iterato
 def _by_itself(training: Training, why: str | None) -> Iterator[Training]:
     t = training
     with t.failing_alone():
-        engine = choose_engine(t.model, t.pad_id, t.settings, t.seeds.dropout)
+        engine = choose_engine(t.model, t.pad_id, t.settings, t.seeds.dropout, t.training_texts)
     if t.ended:
         yield t
     else:
@@ -69,9 +76,14 @@ def _by_itself(training: Training, why: str | None) -> Iterator[Training]:
 
 def shared_engine(trainings: Sequence[Training]) -> Engine:
     """Computes the rows of all of them in one row of tokens."""
-    first = trainings[0]
-    where = next(first.model.parameters()).device
-    chosen, reason, route = number_format(first.model, first.settings.precision, where, packed=True)
+    make = partial(_shared_in, trainings)
+    return bounded(make, trainings[0].settings, [(t.model, t.training_texts) for t in trainings])
+
+
+def _shared_in(trainings: Sequence[Training], asked: str) -> Engine:
+    model = trainings[0].model
+    where = next(model.parameters()).device
+    chosen, reason, route = number_format(model, asked, where, packed=True)
     stack = Stacked(
         [t.model for t in trainings],
         getattr(torch, chosen),
