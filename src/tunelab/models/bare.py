@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from tunelab.core.errors import TunelabError
 from tunelab.core.values import Artifact, BaseRef, ScoreKind
-from tunelab.models import anatomy, bases, batches, weights
+from tunelab.models import anatomy, bases, batches, tokenizer_probe, weights
 from tunelab.models.batches import Batch
 from tunelab.models.families import FAMILIES
 from tunelab.models.family import Family, LayerNames
@@ -241,6 +241,7 @@ def _tokens(directory: Path) -> _Tokens:
     said = _object(directory / "tokenizer_config.json")
     if said.get("truncation_side", "right") != "right" or "auto_map" in said:
         raise _NotPlainError("tokenizer")
+    tokenizer_probe.refuse_endless(str(directory), directory)
     own = Tokenizer.from_file(str(directory / "tokenizer.json"))
     own.no_padding()
     own.no_truncation()
