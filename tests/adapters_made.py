@@ -71,6 +71,7 @@ def make_svm(folder: Path, rows: Sequence[tuple[str, str]]) -> Path:
     from sklearn.svm import LinearSVC
 
     from tunelab.models.linear import Hyperplanes, TfidfSvm, tfidf_features
+    from tunelab.models.tfidf import NgramWeights
 
     names = sorted({label for _, label in rows})
     texts = [text for text, _ in rows]
@@ -82,5 +83,7 @@ def make_svm(folder: Path, rows: Sequence[tuple[str, str]]) -> Path:
     if len(names) == 2:  # scikit-learn keeps the second class's plane alone
         weights, offsets = np.concatenate([-weights, weights]), np.concatenate([-offsets, offsets])
     folder.mkdir(parents=True)
-    TfidfSvm((vectorizer,), Hyperplanes(weights, offsets, 2.0), tuple(names)).save(folder)
+    TfidfSvm((NgramWeights.of(vectorizer),), Hyperplanes(weights, offsets, 2.0), tuple(names)).save(
+        folder
+    )
     return folder
