@@ -70,7 +70,8 @@ def test_load_test_refuses_what_is_no_server(cli: Cli):
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     refused(cli("load-test", url), "expected a tunelab server")
-    refused(cli("load-test", "ftp://x"), "expected an address")
+    for address in ("ftp://x", "http://x:99999", "http://[::1"):
+        refused(cli("load-test", address), "expected an address")
     refused(cli("load-test", url, "--clients", "1,x"), "--clients 1,x")
 
 

@@ -153,7 +153,7 @@ def load_test_command(url: str, clients: str, **given: Any) -> None:
         [
             str(f.clients),
             f"{f.texts_per_second:,.0f}",
-            *(f"{1000 * s:.1f}" for s in (f.p50, f.p95, f.p99)),
+            *("-" if s is None else f"{1000 * s:.1f}" for s in (f.p50, f.p95, f.p99)),
             f"{f.answers:,}",
             str(f.refused),
             str(f.failed),

@@ -220,7 +220,7 @@ def locked(study: Path) -> Iterator[None]:
     """
     make_folder(study)
     with ExitStack() as inside:
-        if not _lock(study, inside):
+        if _lock(study, inside) is False:
             raise ConfigError(
                 f"{study}: another tunelab is running trials in this folder. Wait until it ends, "
                 "or choose another with --output-dir."
@@ -258,15 +258,16 @@ def scratch_folder(prefix: str, near: Path | None = None) -> Iterator[Path]:
 _USER = getattr(os, "geteuid", None)
 
 
-def _lock(folder: Path, inside: ExitStack) -> bool:
-    """Lock a folder as long as the stack is open; whether no other process has it locked.
+def _lock(folder: Path, inside: ExitStack) -> bool | None:
+    """Lock a folder as long as the stack is open; False: another process has it locked.
 
-    True also where the system, or this file system, has no such locks.
+    None where the system, or this file system, has no such locks: whether another process has the
+    folder cannot be known.
     """
     try:
         import fcntl
     except ImportError:
-        return True
+        return None
     handle = os.open(folder, os.O_RDONLY)
     inside.callback(os.close, handle)
     try:
@@ -276,6 +277,7 @@ def _lock(folder: Path, inside: ExitStack) -> bool:
     except OSError as e:
         if e.errno not in _CANNOT_LOCK:
             raise
+        return None
     return True
 
 

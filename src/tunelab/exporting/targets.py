@@ -201,7 +201,7 @@ def _scores_afresh(job: _Export, to: str) -> Scores:
     # This very package, wherever it was imported from.
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "tunelab.models.exported", str(job.staging)],
+        [sys.executable, "-P", "-m", "tunelab.models.exported", str(job.staging)],
         input=json.dumps(job.judged.texts).encode(),
         capture_output=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p)},

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from tunelab.core.artifact import MANIFEST, check_labels, read_manifest
 from tunelab.core.errors import ArtifactError
 from tunelab.core.values import Artifact, ScoreKind
+from tunelab.models import tokenizer_probe
 from tunelab.models.batches import encode, pad
 
 __all__ = [
@@ -67,6 +68,7 @@ class FileTokenizer:
     def __init__(self, artifact: Artifact) -> None:
         from tokenizers import Tokenizer
 
+        tokenizer_probe.refuse_endless(str(artifact.directory), artifact.directory)
         self._tokenizer = Tokenizer.from_file(str(artifact.directory / TOKENIZER))
         self._tokenizer.no_padding()
         self.pad_token_id = int(artifact.manifest.get("pad_id", 0))

@@ -26,6 +26,7 @@ __all__ = [
     "find_artifact",
     "needs_base",
     "open_folder",
+    "read_object",
     "with_base_at",
 ]
 
@@ -130,12 +131,12 @@ def with_base_at(opened: Artifact, model: str | None) -> Artifact:
 
 def _adapter(directory: Path, base: bases.Base | None, model: str | None) -> Artifact:
     artifact.refuse_pickles(directory, LEFTOVERS)
-    config = _json(directory / ADAPTER)
+    config = read_object(directory / ADAPTER)
     if not (directory / WEIGHTS).is_file():
         raise ArtifactError(f"{directory}: expected {WEIGHTS} beside {ADAPTER}, found none.")
     base = base or _base_of(directory, config, model)
     classes = _classes(directory, config)
-    said = _json(directory / "config.json") if (directory / "config.json").is_file() else {}
+    said = read_object(directory / "config.json") if (directory / "config.json").is_file() else {}
     notes = [f"Written by peft, not by tunelab: base {base.ref.name}, weights not checked."]
     names = _label_names(said, classes)
     if names is None:
@@ -159,7 +160,7 @@ def _adapter(directory: Path, base: bases.Base | None, model: str | None) -> Art
 def _model(directory: Path) -> Artifact:
     artifact.refuse_pickles(directory, LEFTOVERS)
     base = bases.resolve(str(directory))
-    config = _json(directory / "config.json")
+    config = read_object(directory / "config.json")
     named = config.get("architectures")
     architectures = list(map(str, named)) if isinstance(named, list) and named else []
     if not any("ForSequenceClassification" in a for a in architectures):
@@ -208,7 +209,8 @@ def _manifest(
     }
 
 
-def _json(path: Path) -> Mapping[str, object]:
+def read_object(path: Path) -> Mapping[str, object]:
+    """A JSON file's object. Raises ArtifactError where it holds something else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as e:
@@ -291,6 +293,6 @@ def _numbered(classes: int) -> list[str]:
 def _max_length(tokenizer: Path, positions: int | None) -> int:
     """The tokenizer's own limit where it has one, within the model's positions and 512."""
     path = tokenizer / "tokenizer_config.json"
-    said = _json(path).get("model_max_length") if path.is_file() else None
+    said = read_object(path).get("model_max_length") if path.is_file() else None
     limits = [n for n in (said, positions) if isinstance(n, int) and n > 0]
     return min([*limits, _LONGEST_NAME])

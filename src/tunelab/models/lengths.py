@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tunelab.core import cache
 from tunelab.core.text_lengths import SHARE_WHOLE, TextLengths, TokenLimit
+from tunelab.models import tokenizer_probe
 from tunelab.models.bases import Base
 
 __all__ = [
@@ -112,6 +113,7 @@ def _token_counts(base: Base, texts: Sequence[str]) -> NDArray[np.int64]:
         return _counts_by_transformers(base, texts)
     from tokenizers import Tokenizer
 
+    tokenizer_probe.refuse_endless(base.ref.name, base.path)
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception:  # the library raises nothing narrower; who loads the base says what is wrong

@@ -58,7 +58,8 @@ def refuse_endless(name: str, folder: Path) -> None:
     known = cache.folder() / "tokenizers" / hashlib.sha256(content).hexdigest()[:32]
     if known.is_file():
         return
-    command = [sys.executable, "-c", _TRY, str(file.absolute())]
+    # -P: a file called tokenizers.py beside a model that was fetched is not imported.
+    command = [sys.executable, "-P", "-c", _TRY, str(file.absolute())]
     try:
         done = subprocess.run(  # noqa: S603  our own lines, by this Python
             command, capture_output=True, text=True, timeout=_SECONDS, check=False

@@ -187,8 +187,7 @@ class ServingEngine:
 
     def _wait_for_readers(self, model: Served) -> None:
         with self._state:
-            self._state.wait_for(lambda: not self._readers[model])
-            del self._readers[model]
+            self._state.wait_for(lambda: model not in self._readers)
 
     def close(self) -> None:
         """Take nothing more, finish what was taken, and end the thread."""
@@ -274,6 +273,8 @@ class ServingEngine:
             return
         with self._state:
             self._readers[job.model] -= 1
+            if not self._readers[job.model]:
+                del self._readers[job.model]  # else what is unloaded would stay in memory
             self._state.notify_all()
         if job.dropped or job.future.done():
             return

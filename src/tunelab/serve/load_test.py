@@ -34,16 +34,18 @@ SAMPLE_TEXTS = (
 
 @dataclass(frozen=True, slots=True)
 class LoadFigures:
-    """Of one number of clients: answers, those refused (429) and failed, and seconds."""
+    """Of one number of clients: answers, those refused (429) and failed, and seconds until an
+    answer (quantiles; None where there was none).
+    """
 
     clients: int
     answers: int
     refused: int
     failed: int
     texts_per_second: float
-    p50: float
-    p95: float
-    p99: float
+    p50: float | None
+    p95: float | None
+    p99: float | None
 
 
 @dataclass(slots=True)
@@ -61,12 +63,10 @@ class _Target:
 
     def connect(self) -> http.client.HTTPConnection:
         parts = urlsplit(self.url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise InputError(f"{self.url}: expected an address such as http://127.0.0.1:8080.")
         kind = (
             http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         )
-        return kind(parts.hostname, parts.port, timeout=self.timeout)
+        return kind(parts.hostname or "", parts.port, timeout=self.timeout)
 
     def ask(
         self, connection: http.client.HTTPConnection, method: str, path: str, body: object = None
@@ -80,9 +80,20 @@ class _Target:
         return response.status, response.read()
 
 
+def _target(url: str, key: str | None) -> _Target:
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of a port that is none
+        fits = False
+    if not fits:
+        raise InputError(f"{url}: expected an address such as http://127.0.0.1:8080.")
+    return _Target(url.rstrip("/"), key)
+
+
 def server_models(url: str, key: str | None = None) -> list[str]:
     """The models of a server that can be asked. Raises InputError where none answers there."""
-    target = _Target(url.rstrip("/"), key)
+    target = _target(url, key)
     connection = target.connect()
     try:
         status, raw = target.ask(connection, "POST", "/v2/repository/index", {})
@@ -109,7 +120,7 @@ def load_test(
     key: str | None = None,
 ) -> LoadFigures:
     """Ask with so many clients for so long, models and texts in turn, one text a request."""
-    target = _Target(url.rstrip("/"), key)
+    target = _target(url, key)
     asked = itertools.count()
     until = time.perf_counter() + seconds
     tallies = [_Tally() for _ in range(clients)]
@@ -141,14 +152,12 @@ def load_test(
         thread.join()
     took = time.perf_counter() - began
     each = np.asarray([s for t in tallies for s in t.seconds])
-    p50, p95, p99 = np.percentile(each, [50, 95, 99]) if len(each) else (np.nan,) * 3
+    quantiles = [float(np.percentile(each, q)) if len(each) else None for q in (50, 95, 99)]
     return LoadFigures(
         clients,
         len(each),
         sum(t.refused for t in tallies),
         sum(t.failed for t in tallies),
         len(each) / took,
-        float(p50),
-        float(p95),
-        float(p99),
+        *quantiles,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -206,14 +205,14 @@ class Loader:
         if (folder / MANIFEST).is_file():
             base = foreign.open_folder(folder).manifest.get("base")
             return self._bases.get(base["sha256"]) if base else None
-        said = json.loads((folder / foreign.ADAPTER).read_text(encoding="utf-8"))
-        wanted = said.get("base_model_name_or_path") if isinstance(said, dict) else None
+        wanted = foreign.read_object(folder / foreign.ADAPTER).get("base_model_name_or_path")
         named = (b for b in self._bases.values() if wanted in {b.ref.name, str(b.path)})
         return next(named, None)
 
     def _refuse_strangers(self, folder: Path, base: Base | None) -> None:
         if base is None and foreign.needs_base(folder):
-            known = ", ".join(b.ref.name for b in self._bases.values()) or "none"
+            # Who asks is not told where they lie on this machine.
+            known = ", ".join(Path(b.ref.name).name for b in self._bases.values()) or "none"
             raise ArtifactError(
                 f"{folder.name}: needs a base that the server does not hold (it holds: {known}). "
                 "Start the server with a model on that base."

@@ -170,7 +170,7 @@ def guarded(door: Door, service: Service) -> Callable[[Request], Awaitable[Respo
             )
             refusal = Refusal("failed", f"The model failed ({type(e).__name__}).")
         else:
-            if door.counts:
+            if door.counts and response.status_code < 400:  # else the door has refused by itself
                 service.figures.succeeded(door.path, time.perf_counter() - began)
             return response
         if door.counts:

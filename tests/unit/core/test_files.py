@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -103,6 +104,24 @@ def test_scratch_of_a_killed_process_is_swept_and_that_of_a_living_one_is_not(
     with files.scratch_folder("mine-", tmp_path) as folder:
         assert {p.name for p in tmp_path.iterdir()} == {folder.name, "mine-link"}
     assert names(tmp_path) == ["mine-link"]
+
+
+def test_scratch_that_may_be_of_a_living_process_stays_where_there_are_no_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with files.scratch_folder("mine-", tmp_path) as theirs:
+        (theirs / "x").touch()
+        with files.scratch_folder("mine-", tmp_path):
+            assert (theirs / "x").is_file()
+    assert names(tmp_path) == []
+    with files.locked(tmp_path):  # a study runs there all the same
+        pass
 
 
 # --- files ----------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ import pytest
 
 from tiny import make_tiny
 from tunelab.core.errors import ModelError
-from tunelab.models import bases, pretrained, tokenizer_probe
+from tunelab.core.values import Artifact
+from tunelab.models import bare, bases, exported, lengths, pretrained, tokenizer_probe
 
 DOUBLING = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
 BOMBS: dict[str, dict[str, Any]] = {
@@ -52,3 +53,29 @@ def test_a_pattern_that_ends_is_tried_once(tmp_path: Path, monkeypatch: pytest.M
     pretrained.load_tokenizer(base)
     monkeypatch.setattr(tokenizer_probe.subprocess, "run", pytest.fail)
     assert pretrained.load_tokenizer(base).tokenize("a  film") == ["a", "film"]
+
+
+def test_nothing_is_imported_from_the_folder_that_one_stands_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = bases.resolve(str(with_parts(tmp_path / "b", HARMLESS)))
+    (base.path / "tokenizers.py").write_text("open('ran', 'w').close()\n")
+    monkeypatch.chdir(base.path)
+    monkeypatch.setenv("TUNELAB_CACHE", str(tmp_path / "cache"))  # tried anew
+    tokenizer_probe.refuse_endless("b", base.path)
+    assert not (base.path / "ran").exists()
+
+
+def test_whoever_reads_a_tokenizer_without_transformers_has_it_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizer_probe, "_SECONDS", 1)
+    base = bases.resolve(str(with_parts(tmp_path / "b", BOMBS["one letter becomes many"])))
+    with pytest.raises(ModelError, match=r"its tokenizer\.json cannot be used"):
+        lengths.count_tokens(base, ["a quiet film"])
+    with pytest.raises(ModelError, match=r"its tokenizer\.json cannot be used"):
+        bare._tokens(base.path)  # and so `open_bare` leaves it to who says why
+    with pytest.raises(ModelError, match=r"its tokenizer\.json cannot be used"):
+        exported.FileTokenizer(
+            Artifact(base.path, {"kind": "onnx", "label_names": [], "files": {}})
+        )

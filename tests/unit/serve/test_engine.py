@@ -212,6 +212,9 @@ def test_unloading_waits_for_its_readers_who_keep_the_model():
     unloading.join(10)
     assert not unloading.is_alive()
     assert reading.result(0).scores.shape == (1, 2)
+    late = engine.submit(model, ["x"])  # by who looked it up just before
+    assert late.result(10).scores.shape == (1, 2)
+    assert not engine._readers  # nothing holds it in memory any more
     engine.close()
 
 
@@ -320,6 +323,20 @@ def test_an_adapter_on_a_base_that_is_not_held_is_refused_at_run_time(home: Path
     assert loader.open_below(home, "w", "whole").name == "w"
     loader.open(NamedFolder("b", home / "b"))
     assert loader.open_below(home, "new", "a").name == "new"
+    loader._bases = {"another": next(iter(loader._bases.values()))}
+    with pytest.raises(Refusal, match="does not hold") as refused:
+        loader.open_below(home, "a", "a")
+    assert "/" not in str(refused.value)  # nor where the bases lie
+
+
+@pytest.mark.parametrize("said", ["{", "[]", "\xff"])
+def test_an_adapter_of_peft_whose_config_is_none_is_refused(tmp_path: Path, said: str):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "adapter_config.json").write_text(said, encoding="latin-1")
+    with pytest.raises(tunelab.TunelabError, match=r"adapter_config\.json: (not valid|expected)"):
+        Loader().open(NamedFolder("x", tmp_path / "x"))
+    with pytest.raises(Refusal, match=r"^x/adapter_config\.json"):
+        Loader().open_below(tmp_path, "x", "x")
 
 
 def test_models_are_called_by_their_folders_or_as_is_said(tmp_path: Path):

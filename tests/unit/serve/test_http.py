@@ -185,6 +185,10 @@ def test_every_request_is_counted_once_and_as_what_it_became(http: TestClient):
     assert grown["te_batch_next_size_sum"] == 3
     assert grown["tunelab_model_texts_total"] == 3
     assert after["te_queue_size"] == 0
+    http.post("/invocations", json={"input": TEXT, "model": "no such"})
+    last = counts(http)
+    assert last["te_request_failure"] == after["te_request_failure"] + 1
+    assert last["te_request_success"] == after["te_request_success"]
 
 
 # --- the hub --------------------------------------------------------------------------------
@@ -316,7 +320,17 @@ def test_kserve_takes_strings_in_json_and_in_binary(http: TestClient, home: Path
 
 
 @pytest.mark.parametrize(
-    "more", [{"datatype": "FP32"}, {"shape": [3]}, {"shape": []}, {"data": [1, 2]}, {"data": None}]
+    "more",
+    [
+        {"datatype": "FP32"},
+        {"shape": [3]},
+        {"shape": []},
+        {"shape": [10**600] * 5},
+        {"shape": [10**3] * 600},
+        {"shape": [-1, -2]},
+        {"data": [1, 2]},
+        {"data": None},
+    ],
 )
 def test_kserve_refuses_in_its_form(http: TestClient, more: dict[str, object]):
     bad = infer(http, ["a", "b"], **more)

@@ -11,6 +11,7 @@ import json
 import struct
 from collections.abc import Mapping
 from math import prod
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -43,7 +44,8 @@ class InputTensor(Body):
     """Texts: in `data`, or as many bytes after the JSON as `binary_data_size` says."""
 
     name: str
-    shape: list[int] = Field(min_length=1)
+    # Bounded: the product of numbers of any length, and of any many, would take any time.
+    shape: list[Annotated[int, Field(ge=0, le=1_000_000)]] = Field(min_length=1, max_length=8)
     datatype: str
     parameters: dict[str, object] = Field(default_factory=dict)
     data: list[object] | None = None
