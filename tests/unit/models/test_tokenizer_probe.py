@@ -17,7 +17,7 @@ DOUBLING = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
 BOMBS: dict[str, dict[str, Any]] = {
     "doubled forty times": {"normalizer": {"type": "Sequence", "normalizers": [DOUBLING] * 40}},
     "one letter becomes many": {
-        "normalizer": {**DOUBLING, "content": "a" * 20_000},
+        "normalizer": {**DOUBLING, "content": "a" * 400_000},
     },
     "a pattern that tries every way": {
         "pre_tokenizer": {
