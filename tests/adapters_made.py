@@ -83,7 +83,6 @@ def make_svm(folder: Path, rows: Sequence[tuple[str, str]]) -> Path:
     if len(names) == 2:  # scikit-learn keeps the second class's plane alone
         weights, offsets = np.concatenate([-weights, weights]), np.concatenate([-offsets, offsets])
     folder.mkdir(parents=True)
-    TfidfSvm((NgramWeights.of(vectorizer),), Hyperplanes(weights, offsets, 2.0), tuple(names)).save(
-        folder
-    )
+    planes = Hyperplanes(weights, offsets, 2.0)
+    TfidfSvm((NgramWeights.of(vectorizer),), planes, tuple(names)).save(folder)
     return folder

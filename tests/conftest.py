@@ -22,6 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["HF_HOME"] = f"{scratch}/hub"
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.pop("COLUMNS", None)  # xdist's workers have it; what is printed follows it
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

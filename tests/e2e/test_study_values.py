@@ -11,6 +11,7 @@ import pytest
 from tunelab import api, study
 from tunelab.core import study_folder
 from tunelab.study import resolve
+from tunelab.study.durations import seconds_to_import
 
 
 @pytest.fixture
@@ -57,8 +58,10 @@ def test_progress_is_what_is_on_disk_when_it_was_read(plan: study.Plan) -> None:
 
 def test_a_schedule_has_seconds_for_all_that_is_still_to_run(plan: study.Plan) -> None:
     schedule = study.scheduled(plan)
-    assert list(schedule.seconds) == [t.trial_id for t in schedule.progress.todo]
-    assert schedule.total_seconds == pytest.approx(sum(schedule.seconds.values()))
+    assert set(schedule.seconds) == {t.trial_id for t in schedule.progress.todo}
+    # One at a time: all trials, after what the first one waits for.
+    waits = seconds_to_import(schedule.progress.todo)
+    assert schedule.total_seconds == pytest.approx(sum(schedule.seconds.values()) + waits)
     api.run_study(schedule, "test", lambda _: None, engine="inline")
     done = study.scheduled(plan)
     assert done.seconds == {}

@@ -108,11 +108,14 @@ class _Bottom:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Parts:
-    """A classifier's tensors by name, and what its config says."""
+    """A classifier's tensors by name, and what its config says. `taken`: those that were asked for,
+    of which all have to be where the file is a whole model's.
+    """
 
     tensors: Tensors
     config: Mapping[str, object]
     family: Family
+    taken: set[str] = field(default_factory=set)
 
     def number(self, key: str) -> float:
         """A number of the config."""
@@ -121,45 +124,55 @@ class _Parts:
             raise _NotPlainError(key)
         return value
 
-    def tensor(self, name: str) -> torch.Tensor:
-        """A tensor in float32."""
+    @property
+    def width(self) -> int:
+        """The width of the states between layers."""
+        return int(self.number("hidden_size"))
+
+    def tensor(self, name: str, *shape: int | None) -> torch.Tensor:
+        """A tensor in float32, of this shape; None stands for any size."""
         if name not in self.tensors:
             raise _NotPlainError(name)
-        return self.tensors[name].float()
+        tensor = self.tensors[name].float()
+        fits = len(shape) == tensor.ndim
+        if not fits or any(w not in (None, n) for w, n in zip(shape, tensor.shape, strict=True)):
+            raise _NotPlainError(name)
+        self.taken.add(name)
+        return tensor
 
-    def linear(self, name: str) -> nn.Linear:
-        """A layer with a bias."""
-        weight = self.tensor(f"{name}.weight")
-        layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-        _fill(layer, weight, self.tensor(f"{name}.bias"))
+    def linear(self, name: str, out: int | None, into: int) -> nn.Linear:
+        """A layer with a bias; `out` None is any number of outputs."""
+        weight = self.tensor(f"{name}.weight", out, into)
+        layer = nn.Linear(into, len(weight), device="meta")
+        _fill(layer, weight, self.tensor(f"{name}.bias", len(weight)))
         return layer
 
     def norm(self, name: str) -> nn.LayerNorm:
         """A norm."""
-        weight = self.tensor(f"{name}.weight")
-        layer = nn.LayerNorm(weight.shape[0], self.number("layer_norm_eps"), device="meta")
-        _fill(layer, weight, self.tensor(f"{name}.bias"))
+        weight, bias = (self.tensor(f"{name}.{part}", self.width) for part in ("weight", "bias"))
+        layer = nn.LayerNorm(self.width, self.number("layer_norm_eps"), device="meta")
+        _fill(layer, weight, bias)
         return layer
 
     def layers(self, above: str, names: LayerNames) -> list[anatomy.LayerParts]:
         """Those whose names begin so, from the lowest up."""
         heads = int(self.number("num_attention_heads"))
-        width = int(self.number("hidden_size"))
+        width, inner = self.width, int(self.number("intermediate_size"))
         layers = []
         for i in range(int(self.number("num_hidden_layers"))):
             within = f"{above}{i}."
             layers.append(
                 anatomy.LayerParts(
                     attention=(
-                        self.linear(within + names.query),
-                        self.linear(within + names.key),
-                        self.linear(within + names.value),
+                        self.linear(within + names.query, width, width),
+                        self.linear(within + names.key, width, width),
+                        self.linear(within + names.value, width, width),
                     ),
-                    mixed=self.linear(within + names.mixed),
+                    mixed=self.linear(within + names.mixed, width, width),
                     norm=self.norm(within + names.norm),
-                    wide=self.linear(within + names.wide),
+                    wide=self.linear(within + names.wide, inner, width),
                     activation=nn.GELU(),
-                    narrow=self.linear(within + names.narrow),
+                    narrow=self.linear(within + names.narrow, width, inner),
                     last_norm=self.norm(within + names.last_norm),
                     heads=heads,
                     scale=(width // heads) ** -0.5,
@@ -225,7 +238,10 @@ def open_bare(artifact: Artifact, trust_remote_code: bool = False) -> BareClassi
         return None
     names = tuple(manifest["label_names"])
     try:
-        network = _network(_parts_of(artifact))
+        parts = _parts_of(artifact)
+        network = _network(parts)
+        if manifest["kind"] == "model" and parts.taken != set(parts.tensors):
+            return None
         tokens = _tokens(directory)
     except (_NotPlainError, TunelabError, OSError, ValueError, KeyError, TypeError):
         return None
@@ -345,13 +361,15 @@ def _network(parts: _Parts) -> _Network:
     if first_of is None:
         raise _NotPlainError("layers")
     embeddings = _Embeddings(
-        parts.tensor(f"{prefix}embeddings.word_embeddings.weight"),
-        parts.tensor(f"{prefix}embeddings.token_type_embeddings.weight"),
-        parts.tensor(f"{prefix}embeddings.position_embeddings.weight"),
+        parts.tensor(f"{prefix}embeddings.word_embeddings.weight", None, parts.width),
+        parts.tensor(f"{prefix}embeddings.token_type_embeddings.weight", None, parts.width),
+        parts.tensor(f"{prefix}embeddings.position_embeddings.weight", None, parts.width),
         parts.norm(f"{prefix}embeddings.LayerNorm"),
     )
     bottom = _Bottom(embeddings, _Config(int(parts.number("pad_token_id"))))
-    head = [parts.linear(name) for name in own.tanh_head]
+    *between, last = own.tanh_head
+    head = [parts.linear(name, parts.width, parts.width) for name in between]
+    head.append(parts.linear(last, None, parts.width))
     return _Network(bottom, parts.layers(first_of[1], own.layer), head, parts.family)
 
 

@@ -217,6 +217,7 @@ def test_a_merge_from_few_bits_goes_onto_the_full_base_and_reports(  # FIELD 10 
     assert made.change.largest == pytest.approx(moved, rel=1e-3)
     assert made.change.flips == flips
     again = open_transformer(open_artifact(tmp_path / "merged"))
-    np.testing.assert_allclose(exact(again).scores(TEXTS), expected, atol=1e-5)
+    # The merged weights are rounded once more: seen up to 1.5e-5 of logits up to 3.
+    np.testing.assert_allclose(exact(again).scores(TEXTS), expected, atol=5e-5)
     assert {p.dtype for p in again.model.parameters()} == {torch.float32}
     assert made.artifact.manifest["merged_from"]["flips"] == flips

@@ -332,7 +332,8 @@ def test_warnings_of_an_ordinary_demo(said: Summary) -> None:
 
 
 def test_a_clean_study_with_enough_seeds_has_no_warnings(tmp_path: Path) -> None:
-    clean = {"duplicates": {"within": {}, "across": {"train/test": 0}, "conflicting": 0}}
+    none = {"total": 0, "within": {}, "across": {"train/test": 0}, "conflicting": 0}
+    clean = {"duplicates": {**none, "examples": []}}
     strong = [replace(METHODS[3], skill=1.6), replace(METHODS[2], skill=0.4)]
     said = summarise(read(tmp_path, seeds=6, source="a.csv", data=clean, methods=strong))
     assert said.warnings == ()
