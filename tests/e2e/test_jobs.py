@@ -200,6 +200,19 @@ def test_a_worker_is_kept_while_its_threads_are_those_asked_for(tmp_path: Path) 
     assert not worker.logs.exists()
 
 
+def test_a_worker_takes_no_file_of_the_current_folder_for_a_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("random", "numpy", "sklearn"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w').close()\nraise ImportError\n")
+    monkeypatch.setenv("PYTHONPATH", str(Path(study.__file__).parents[2]))
+    monkeypatch.chdir(tmp_path)
+    started = process._start(tmp_path, ["svm-tfidf"], 1)
+    started.communicate()
+    assert started.returncode == 0, (tmp_path / "worker").read_text()
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_plan_that_is_refused_leaves_no_process(
     cli: Callable[..., Said], tmp_path: Path, reviews_csv: Path
 ) -> None:

@@ -115,6 +115,7 @@ def _are_lists(labels: Sequence[str], separator: str) -> bool:
 _ANY_NUMBER = re.compile(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+([.,]0+)?")
 _MANY_NUMBERS = 20
+_LONGEST_NUMBER = 30
 
 
 def said_of_numbers(name: str, column: str, counts: Counter[str]) -> str | None:
@@ -133,6 +134,8 @@ def said_of_numbers(name: str, column: str, counts: Counter[str]) -> str | None:
             f"{regression}. Make classes of it, such as low and high, or choose another with "
             "--label-column."
         )
+    if max(map(len, counts)) > _LONGEST_NUMBER:
+        return None  # digits that name something
     values = sorted({int(_whole_digits(k)) for k in counts})
     counted = values[0] in (0, 1) and values[-1] - values[0] < 1.5 * len(values)
     if len(values) < _MANY_NUMBERS or counted:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import shutil
 import sys
 from collections import Counter
@@ -26,6 +25,7 @@ from tunelab.core.errors import ArtifactError
 from tunelab.core.values import Artifact, ScoreKind
 from tunelab.models import tokenizer_probe
 from tunelab.models.batches import encode, pad
+from tunelab.models.tfidf import analyzer_of, grams_of
 
 __all__ = [
     "CONFIG",
@@ -37,7 +37,6 @@ __all__ = [
     "open_exported",
     "open_graph",
     "run_graph",
-    "terms_of",
 ]
 
 Inputs = Mapping[str, NDArray[Any]]
@@ -47,8 +46,6 @@ _EXTRAS = {"onnx": "export", "openvino": "openvino"}
 # Texts of a batch at most, and their tokens; a processor is busy with fewer.
 _BATCH_TEXTS, _BATCH_TOKENS = 32, 4096
 TOKENIZER, VOCABULARY, CONFIG = "tokenizer.json", "vocabulary.json", "config.json"
-# A word as scikit-learn's vectorizers see one: two letters or digits and more.
-_TERM_WORD, _TERM_SPACES = re.compile(r"(?u)\b\w\w+\b"), re.compile(r"\s\s+")
 
 
 class TermPart(TypedDict):
@@ -84,19 +81,15 @@ class FileTokenizer:
 @dataclass(frozen=True, slots=True, eq=False)
 class ExportedClassifier:
     """`read` makes a graph's inputs of texts, in batches with their row numbers; `run` computes
-    their logits.
+    their logits. `tokenizer`: None for a TF-IDF SVM, which reads texts whole.
     """
 
     artifact: Artifact
     label_names: tuple[str, ...]
     read: Callable[[Sequence[str]], Iterator[tuple[NDArray[np.int64], Inputs]]]
     run: Callable[[Inputs], NDArray[np.float32]]
+    tokenizer: FileTokenizer | None
     score_kind: ScoreKind = "logit"
-
-    @property
-    def tokenizer(self) -> FileTokenizer:
-        """What cuts texts into tokens; a TF-IDF SVM has none, and reads texts whole."""
-        return FileTokenizer(self.artifact)
 
     def scores(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Logits (n, n_classes)."""
@@ -114,8 +107,10 @@ class ExportedClassifier:
 
 def open_exported(artifact: Artifact) -> ExportedClassifier:
     """Load what `exporting` wrote. Raises ArtifactError where its runtime is not installed."""
-    graph = artifact.directory / str(artifact.manifest.get("graph"))
-    if not graph.is_file():
+    name = str(artifact.manifest.get("graph"))
+    graph = artifact.directory / name
+    # One of the files whose hashes were checked: no other path is opened.
+    if name not in artifact.manifest["files"] or not graph.is_file():
         raise ArtifactError(
             f"{artifact.directory}: expected the graph that {MANIFEST} names, {graph.name}; found "
             "none. Copy the whole folder, or export again."
@@ -129,7 +124,9 @@ def open_graph(
     """A classifier of the folder's texts to inputs, and of any graph."""
     config = json.loads((artifact.directory / CONFIG).read_text(encoding="utf-8"))
     names = check_labels(artifact, len(config["id2label"]))
-    return ExportedClassifier(artifact, names, input_batches(artifact), run)
+    whole = (artifact.directory / VOCABULARY).is_file()
+    tokenizer = None if whole else FileTokenizer(artifact)
+    return ExportedClassifier(artifact, names, input_batches(artifact, tokenizer), run, tokenizer)
 
 
 # --- graphs ---------------------------------------------------------------------------------
@@ -180,14 +177,16 @@ def _openvino(graph: Path, threads: int) -> Callable[[Inputs], NDArray[np.float3
 # --- texts to inputs ------------------------------------------------------------------------
 
 
-def input_batches(artifact: Artifact) -> Any:
-    """What makes inputs of texts in batches: tokens, or the terms of a TF-IDF SVM."""
+def input_batches(artifact: Artifact, tokenizer: FileTokenizer | None = None) -> Any:
+    """What makes inputs of texts in batches: tokens (of `tokenizer`, where it was loaded already),
+    or the terms of a TF-IDF SVM.
+    """
     directory, manifest = artifact.directory, artifact.manifest
     if (directory / VOCABULARY).is_file():
         parts = json.loads((directory / VOCABULARY).read_text(encoding="utf-8"))
         known = [{term: i for i, term in enumerate(part["terms"])} for part in parts]
         return lambda texts: _term_batches(parts, known, texts)
-    tokenizer = FileTokenizer(artifact)
+    tokenizer = tokenizer or FileTokenizer(artifact)
     apart = bool(manifest.get("one_length"))
 
     def read(texts: Sequence[str]) -> Iterator[tuple[NDArray[np.int64], Inputs]]:
@@ -221,7 +220,8 @@ def _term_batches(
         some = texts[start : start + _BATCH_TEXTS]
         inputs: dict[str, NDArray[Any]] = {}
         for k, (part, numbers) in enumerate(zip(parts, known, strict=True)):
-            counts = [Counter(t for t in terms_of(part, x) if t in numbers) for x in some]
+            what = analyzer_of(part["analyzer"]), (part["ngram_range"][0], part["ngram_range"][1])
+            counts = [Counter(t for t in grams_of(x, *what) if t in numbers) for x in some]
             width = max(1, *map(len, counts))
             ids = np.zeros((len(some), width), np.int64)
             times = np.zeros((len(some), width), np.float32)
@@ -231,22 +231,6 @@ def _term_batches(
                 times[row, :n] = list(found_terms.values())
             inputs |= {f"term_ids_{k}": ids, f"term_counts_{k}": times}
         yield np.arange(start, start + len(some)), inputs
-
-
-def terms_of(part: TermPart, text: str) -> Iterator[str]:
-    """The n-grams of a text as scikit-learn's vectorizers count them, unknown ones too."""
-    text, (least, most) = text.lower(), part["ngram_range"]
-    if part["analyzer"] == "word":
-        words = _TERM_WORD.findall(text)
-        for n in range(least, most + 1):
-            yield from (" ".join(words[i : i + n]) for i in range(len(words) - n + 1))
-        return
-    for word in _TERM_SPACES.sub(" ", text).split():
-        padded = f" {word} "
-        for n in range(least, most + 1):
-            yield from (padded[i : i + n] for i in range(max(1, len(padded) - n + 1)))
-            if len(padded) <= n:  # a short word counts once
-                break
 
 
 def _main() -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "Analyzer",
     "NgramWeights",
     "analyzer_of",
+    "grams_of",
     "summed",
 ]
 
@@ -53,7 +54,8 @@ class NgramWeights:
     def weights_of(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Places of a text's terms, in order, and their weights: (k,) each."""
         known = self.terms
-        counts = Counter(known[gram] for gram in self._grams(text.lower()) if gram in known)
+        grams = grams_of(text, self.analyzer, self.ngram_range)
+        counts = Counter(known[gram] for gram in grams if gram in known)
         places = np.asarray(sorted(counts), dtype=np.int64)
         if not len(places):
             return places, np.empty(0)
@@ -63,18 +65,21 @@ class NgramWeights:
         values *= self.idf[places]
         return places, values / np.sqrt(summed(values * values))
 
-    def _grams(self, text: str) -> Iterator[str]:
-        if self.analyzer == "word":
-            yield from _joined_grams(_WORD_OF_TWO.findall(text), self.ngram_range)
-            return
-        text = _WHITE_SPACE.sub(" ", text)
-        if self.analyzer == "char":
-            first, last = self.ngram_range
-            for n in range(first, min(last, len(text)) + 1):
-                yield from (text[i : i + n] for i in range(len(text) - n + 1))
-            return
-        for word in text.split():
-            yield from _grams_within(f" {word} ", self.ngram_range)
+
+def grams_of(text: str, analyzer: Analyzer, ngram_range: tuple[int, int]) -> Iterator[str]:
+    """The n-grams of a text, lowered in case, as scikit-learn counts them; unknown ones too."""
+    text = text.lower()
+    if analyzer == "word":
+        yield from _joined_grams(_WORD_OF_TWO.findall(text), ngram_range)
+        return
+    text = _WHITE_SPACE.sub(" ", text)
+    if analyzer == "char":
+        first, last = ngram_range
+        for n in range(first, min(last, len(text)) + 1):
+            yield from (text[i : i + n] for i in range(len(text) - n + 1))
+        return
+    for word in text.split():
+        yield from _grams_within(f" {word} ", ngram_range)
 
 
 def analyzer_of(name: object) -> Analyzer:

@@ -80,7 +80,7 @@ class _Target:
         return response.status, response.read()
 
 
-def _target(url: str, key: str | None) -> _Target:
+def _target_at(url: str, key: str | None) -> _Target:
     try:
         parts = urlsplit(url)
         fits = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
@@ -93,7 +93,7 @@ def _target(url: str, key: str | None) -> _Target:
 
 def server_models(url: str, key: str | None = None) -> list[str]:
     """The models of a server that can be asked. Raises InputError where none answers there."""
-    target = _target(url, key)
+    target = _target_at(url, key)
     connection = target.connect()
     try:
         status, raw = target.ask(connection, "POST", "/v2/repository/index", {})
@@ -120,7 +120,7 @@ def load_test(
     key: str | None = None,
 ) -> LoadFigures:
     """Ask with so many clients for so long, models and texts in turn, one text a request."""
-    target = _target(url, key)
+    target = _target_at(url, key)
     asked = itertools.count()
     until = time.perf_counter() + seconds
     tallies = [_Tally() for _ in range(clients)]

@@ -526,6 +526,10 @@ def test_a_folder_without_its_graph_or_runtime_says_so(
     (tmp_path / "out" / MANIFEST).write_text(json.dumps({**manifest, "graph": "onnx/other.onnx"}))
     with pytest.raises(ArtifactError, match=r"expected the graph .*other.onnx; found none"):
         tunelab.load(tmp_path / "out")
+    shutil.copy(onnx / "onnx" / "model.onnx", tmp_path / "elsewhere.onnx")  # of no known hash
+    (tmp_path / "out" / MANIFEST).write_text(json.dumps({**manifest, "graph": "../elsewhere.onnx"}))
+    with pytest.raises(ArtifactError, match=r"expected the graph .*elsewhere.onnx; found none"):
+        tunelab.load(tmp_path / "out")
 
 
 def test_the_command_says_what_was_made_and_refuses_in_one_line(whole: Path, tmp_path: Path):

@@ -251,6 +251,8 @@ def test_numbers_that_may_be_classes_are_read_and_those_that_may_not_be_said(tmp
     ages = [(t.replace(",", ""), 18 + i % 30) for i, t in enumerate(texts)]
     notes = data.load(DataSpec(put(tmp_path, "a.csv", csv_of(ages)))).notes
     assert any("30 whole numbers from 18 to 47" in n and "regression" in n for n in notes)
+    named = [(t.replace(",", ""), "9" * 5000 + str(i % 2)) for i, t in enumerate(texts)]
+    assert len(data.load(DataSpec(put(tmp_path, "n.csv", csv_of(named)))).label_names) == 2
 
 
 # --- folders --------------------------------------------------------------------------------

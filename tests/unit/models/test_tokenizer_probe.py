@@ -70,7 +70,7 @@ def test_whoever_reads_a_tokenizer_without_transformers_has_it_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tokenizer_probe, "_SECONDS", 1)
-    base = bases.resolve(str(with_parts(tmp_path / "b", BOMBS["one letter becomes many"])))
+    base = bases.resolve(str(with_parts(tmp_path / "b", BOMBS["doubled forty times"])))
     with pytest.raises(ModelError, match=r"its tokenizer\.json cannot be used"):
         lengths.count_tokens(base, ["a quiet film"])
     with pytest.raises(ModelError, match=r"its tokenizer\.json cannot be used"):

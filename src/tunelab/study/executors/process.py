@@ -170,7 +170,8 @@ def _start(logs: Path, methods: Iterable[str], threads: int | None) -> subproces
         env.setdefault("TOKENIZERS_PARALLELISM", "false" if threads == 1 else "true")
     with (logs / "worker").open("a", encoding="utf-8") as log:
         return subprocess.Popen(  # noqa: S603  our own module
-            [sys.executable, "-m", "tunelab.study.executors.worker", *methods],
+            # -P: no file of the folder that one stands in is taken for a package.
+            [sys.executable, "-P", "-m", "tunelab.study.executors.worker", *methods],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
