@@ -17,13 +17,16 @@ API_KEYS = "TUNELAB_API_KEYS"
 
 def read_keys(file: Path | None) -> tuple[str, ...]:
     """Keys of a file, one a line, and of the environment. Raises ConfigError for what is none."""
-    said = os.environ.get(API_KEYS, "").replace(",", "\n")
+    given = os.environ.get(API_KEYS)
+    said = (given or "").replace(",", "\n")
     if file is not None:
         try:
             said += "\n" + file.expanduser().read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as e:
             raise ConfigError(f"{file}: expected a file of keys, one a line ({e}).") from e
     keys = tuple(dict.fromkeys(line.strip() for line in said.splitlines() if line.strip()))
-    if file is not None and not keys:
-        raise ConfigError(f"{file}: expected keys, one a line, found none.")
-    return keys
+    if keys or (file is None and given is None):
+        return keys
+    # Whoever names a place of keys wants a server that asks for one.
+    where = API_KEYS if file is None else str(file)
+    raise ConfigError(f"{where}: expected keys, found none. Give one, or leave it unset.")

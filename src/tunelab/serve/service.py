@@ -51,6 +51,7 @@ class Body(BaseModel):
 
 
 AnyBody = TypeVar("AnyBody", bound=Body)
+WhatIsRead = TypeVar("WhatIsRead")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,10 +77,7 @@ class Service:
         """What a model says of texts. Every protocol ends here. Raises Refusal."""
         self._check_count(len(texts))
         model = self.engine.table[name]
-        if sum(map(len, texts)) <= _READ_AT_ONCE:
-            items = items_of(model, texts, cut=cut, left=left)
-        else:
-            items = await asyncio.to_thread(items_of, model, texts, cut=cut, left=left)
+        items = await _read_beside_loop(texts, lambda: items_of(model, texts, cut=cut, left=left))
         answer = await self._answer(model, items)
         if self.log_texts:
             for text, row in zip(texts, answer.scores, strict=True):
@@ -92,11 +90,11 @@ class Service:
         self._check_count(len(items))
         return await self._answer(self.engine.table[name], items)
 
-    def tokens(self, model: Served, texts: Sequence[str], special: bool) -> list[list[Token]]:
+    async def tokens(self, model: Served, texts: Sequence[str], special: bool) -> list[list[Token]]:
         """Texts in a model's tokens. Raises Refusal."""
         self._check_count(len(texts))
         check_texts(texts)
-        return model.reader.tokens(texts, special)
+        return await _read_beside_loop(texts, lambda: model.reader.tokens(texts, special))
 
     def refuse_where_fixed(self) -> None:
         """Raise Refusal where models may not be changed while the server runs."""
@@ -124,6 +122,12 @@ class Service:
         same = [hmac.compare_digest(sent, key.encode()) for key in self.keys]
         if scheme.lower() != "bearer" or not any(same):
             raise Refusal("unauthorized", "A valid key is needed: Authorization: Bearer KEY")
+
+
+async def _read_beside_loop(texts: Sequence[str], read: Callable[[], WhatIsRead]) -> WhatIsRead:
+    """What reading texts gives; of long ones, beside the loop."""
+    short = sum(map(len, texts)) <= _READ_AT_ONCE
+    return read() if short else await asyncio.to_thread(read)
 
 
 Handler = Callable[[Service, Request], Awaitable[Response]]

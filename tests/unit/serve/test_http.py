@@ -160,6 +160,26 @@ def test_tei_tells_its_model_its_tokens_and_its_health(http: TestClient):
     assert [http.get(p).status_code for p in ("/health", "/", "/ping")] == [200] * 3
 
 
+def test_long_texts_are_read_beside_the_loop(
+    http: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tunelab.serve.service._READ_AT_ONCE", 5)
+    reader = type(service.engine.table["a"].reader)
+    places: list[str] = []
+    for name in ("read", "tokens"):
+        own = getattr(reader, name)
+
+        def told(*a: object, of: Callable[..., object] = own, **k: object):
+            places.append(threading.current_thread().name)
+            return of(*a, **k)
+
+        monkeypatch.setattr(reader, name, told)
+    for path in ("/predict", "/tokenize"):
+        for text in ("good", "a good film"):
+            assert http.post(path, json={"inputs": text}).status_code == 200
+    assert [name.startswith("asyncio_") for name in places] == [False, True] * 2
+
+
 def counts(http: TestClient) -> dict[str, float]:
     lines = re.findall(r"^(te_\w+|tunelab_\w+)(\{[^}]*\})? (\S+)$", http.get("/metrics").text, re.M)
     out: dict[str, float] = {}

@@ -162,7 +162,7 @@ async def _tokenize(service: Service, request: Request) -> Response:
     body = parsed(TokenizeBody, await read_body(service, request))
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
     model = service.engine.table[request.query_params.get("model")]
-    rows = service.tokens(model, texts, body.add_special_tokens)
+    rows = await service.tokens(model, texts, body.add_special_tokens)
     return json_response(
         [
             [
