@@ -142,7 +142,7 @@ def _exit_code() -> int:
 def _code_of_verb() -> int:
     """Run what was asked for, and give the exit code of how it ended."""
     try:
-        app(standalone_mode=False)
+        app(prog_name="tunelab", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as e:
         echo(e.ctx.get_help() if e.ctx else "")
     except click.ClickException as e:
