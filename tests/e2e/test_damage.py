@@ -115,7 +115,7 @@ def _all_damages(study: Path) -> Iterator[tuple[str, object, Callable[[Path], No
 def test_no_damage_of_any_file_is_a_traceback(whole: Path, tmp_path: Path, digests: bool) -> None:
     tried = 0
     wrong: dict[tuple[object, ...], tuple[object, ...]] = {}
-    some = itertools.islice(_all_damages(whole), int(digests), None, 4)
+    some = itertools.islice(_all_damages(whole), int(digests), None, 32)
     for (name, what, damage), command in zip(some, itertools.cycle(COMMANDS), strict=False):
         study = copied(whole, tmp_path)
         if not digests:
@@ -129,7 +129,7 @@ def test_no_damage_of_any_file_is_a_traceback(whole: Path, tmp_path: Path, diges
                 except Exception as e:  # all of them are wanted, each once
                     at = traceback.extract_tb(e.__traceback__)[-1]
                     wrong[type(e), at.filename, at.lineno] = (name, what, asked, str(e))
-    assert tried > 1500
+    assert tried > 180
     assert not wrong, "\n".join(f"{k}: {v}" for k, v in wrong.items())
 
 

@@ -194,7 +194,13 @@ def _parse_result(directory: Path, contents: Mapping[str, bytes]) -> TrialResult
     result = _parse("result.json", build)
     if wrong := fault(result, TrialResult):
         raise _DamagedError(f"result.json: {wrong}")
+    measured = [v for v in asdict(result.cost).values() if isinstance(v, int | float)]
+    if any(abs(v) > _MOST_MEASURED for v in measured):
+        raise _DamagedError("result.json: cost: holds a number that nothing can have cost")
     return result
+
+
+_MOST_MEASURED = 1e30  # seconds, bytes, weights: no trial comes near, and its square is finite
 
 
 def _check_artifact(directory: Path) -> None:
