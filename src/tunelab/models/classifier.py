@@ -5,6 +5,7 @@ Saved in peft's layout where there is an adapter, in transformers' otherwise, pl
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -95,7 +96,10 @@ class TransformerClassifier:
             # peft's card is an empty form, with the folder of the base; a study writes its own.
             (directory / "README.md").unlink(missing_ok=True)
             # Beside an adapter, the config carries label names and count for whoever loads it.
-            self.model.get_base_model().config.save_pretrained(directory)
+            config = copy.copy(self.model.get_base_model().config)
+            # The base is named beside it, in float; transformers would take these bits for its own.
+            config.__dict__.pop("quantization_config", None)
+            config.save_pretrained(directory)
         seal(
             directory,
             {
