@@ -70,6 +70,7 @@ __all__ = [
     "is_study",
     "may_hold_study",
     "known_extra",
+    "lying_there",
     "new_trial",
     "parse_extra",
     "read_extra",
@@ -320,6 +321,21 @@ def read_study(directory: Path) -> StudyRecord:
         curve=tuple(r for r in curve if r is not None),
         **{name: read_extra(directory, name) for name in EXTRAS},
     )
+
+
+def lying_there(directory: Path) -> tuple[Any, Any] | None:
+    """What study.yaml and data.json of a folder hold, unchecked, for whoever is about to write a
+    study there; None where there is no study, or it is half-written, and so written anew.
+    """
+    import yaml
+
+    if not is_study(directory):
+        return None
+    try:
+        settings = _parse_yaml((directory / "study.yaml").read_text(encoding="utf-8"))
+        return settings, json.loads((directory / "data.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
 
 
 def _result_as(directory: Path, trial_id: str, label: str | None) -> TrialResult | None:

@@ -261,21 +261,15 @@ def _write_tfidf(svm: TfidfSvm, folder: Path) -> dict[str, object]:
         for n, x in (("zero", 0.0), ("one", 1.0))
     ]
     axes = [numpy_helper.from_array(np.asarray([a]), f"axis_{a}") for a in (1, 2)]
-    inputs, parts, sums, start = [], [], [], 0
+    inputs, sums, start = [], [], 0
     planes = svm.planes.weights.T * svm.planes.temperature
     for k, v in enumerate(svm.ngrams):
-        terms = sorted(v.terms, key=v.terms.__getitem__)
-        parts.append({
-            "analyzer": v.analyzer, "ngram_range": list(v.ngram_range),
-            "sublinear_tf": v.sublinear_tf, "terms": terms,
-        })  # fmt: skip
+        many = len(v.terms)
         constants += [
             numpy_helper.from_array(np.asarray(v.idf, dtype=np.float32), f"idf_{k}"),
-            numpy_helper.from_array(
-                planes[start : start + len(terms)].astype(np.float32), f"planes_{k}"
-            ),
+            numpy_helper.from_array(planes[start : start + many].astype(np.float32), f"planes_{k}"),
         ]
-        start += len(terms)
+        start += many
         inputs += [
             helper.make_tensor_value_info(f"term_{n}_{k}", kind, ["batch", f"terms_{k}"])
             for n, kind in (("ids", TensorProto.INT64), ("counts", TensorProto.FLOAT))
@@ -292,7 +286,7 @@ def _write_tfidf(svm: TfidfSvm, folder: Path) -> dict[str, object]:
     model = helper.make_model(graph, opset_imports=opset, ir_version=_IR)
     checker.check_model(model)
     save(model, folder / GRAPH)
-    text = json.dumps(parts, ensure_ascii=False)
+    text = json.dumps([v.described() for v in svm.ngrams], ensure_ascii=False)
     (folder / VOCABULARY).write_text(text, encoding="utf-8")
     names = {str(i): n for i, n in enumerate(svm.label_names)}
     config = json.dumps({"model_type": "tfidf-svm", "id2label": names}, ensure_ascii=False)

@@ -79,19 +79,8 @@ class TfidfSvm:
 
     def save(self, directory: Path) -> None:
         """Write vocabularies as JSON and numbers as safetensors."""
-        parts = []
-        tensors = {}
-        for i, g in enumerate(self.ngrams):
-            parts.append(
-                {
-                    "analyzer": g.analyzer,
-                    "ngram_range": list(g.ngram_range),
-                    "sublinear_tf": g.sublinear_tf,
-                    "terms": sorted(g.terms, key=g.terms.__getitem__),
-                }
-            )
-            tensors[f"idf.{i}"] = g.idf
-        text = json.dumps(parts, ensure_ascii=False)
+        tensors = {f"idf.{i}": g.idf for i, g in enumerate(self.ngrams)}
+        text = json.dumps([g.described() for g in self.ngrams], ensure_ascii=False)
         (directory / "vocabulary.json").write_text(text, encoding="utf-8")
         _save_planes(directory, self.planes, tensors)
         facts = {

@@ -51,6 +51,15 @@ class NgramWeights:
             np.asarray(vectorizer.idf_, dtype=np.float64),
         )
 
+    def described(self) -> dict[str, object]:
+        """Which terms there are, in the order of their weights, as vocabulary.json holds it."""
+        return {
+            "analyzer": self.analyzer,
+            "ngram_range": list(self.ngram_range),
+            "sublinear_tf": self.sublinear_tf,
+            "terms": sorted(self.terms, key=self.terms.__getitem__),
+        }
+
     def weights_of(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Places of a text's terms, in order, and their weights: (k,) each."""
         known = self.terms

@@ -67,7 +67,6 @@ def bound_socket(host: str, port: int) -> socket.socket:
                 f"--port {port}: is taken on {host}. Choose another, or 0 for any free one."
             ) from e
         raise InputError(f"--host {host} --port {port}: cannot be listened on ({e}).") from e
-    sock.set_inheritable(True)
     return sock
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
-
-import yaml
 
 from tunelab import data
 from tunelab.analysis.folds import how_often_tested
@@ -141,15 +138,15 @@ def _folds_on_disk(spec: StudySpec, fingerprints: AbstractSet[str]) -> int | Non
     """The folds of the study that lies in the folder (0: one test part); None where none does, or
     it is of other data.
     """
-    if not study_folder.is_study(spec.output_dir):
+    known_study = study_folder.lying_there(spec.output_dir)
+    if known_study is None:
         return None
+    settings, card = known_study
     try:
-        text = (spec.output_dir / "study.yaml").read_text(encoding="utf-8")
-        folds = yaml.safe_load(text).get("folds", "off")
-        card = json.loads((spec.output_dir / "data.json").read_text(encoding="utf-8"))
+        folds = settings.get("folds", "off")
         known = card["fingerprint"] in fingerprints
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
-        return None  # half-written, or of another version: written anew
+    except (LookupError, TypeError, AttributeError):
+        return None  # of another version: written anew
     if not known:
         return None
     return folds if isinstance(folds, int) else 0

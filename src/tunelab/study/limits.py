@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import yaml
 
 from tunelab.core import study_folder
 from tunelab.core.errors import ConfigError
@@ -87,16 +84,16 @@ def _space_at(space: Space, limit: int) -> Space:
 
 def _limits_on_disk(folder: Path, fingerprint: str, base: Base) -> Mapping[str, int]:
     """The limit of each method, by label, of the study of these data and base in a folder."""
-    if not study_folder.is_study(folder):
+    known_study = study_folder.lying_there(folder)
+    if known_study is None:
         return {}
+    study, card = known_study
     try:
-        study = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))
-        card = json.loads((folder / "data.json").read_text(encoding="utf-8"))
         if (card["fingerprint"], study["model"]) != (fingerprint, base.ref.name):
             return {}
         known = {m["label"]: m.get("max_length") for m in study["methods"]}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
-        return {}  # half-written, or of another version: written anew
+    except (LookupError, TypeError, AttributeError):
+        return {}  # of another version: written anew
     return {label: n for label, n in known.items() if isinstance(n, int)}
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from tunelab.core import study_folder
@@ -305,15 +303,15 @@ def _no_longer_shown(plan: Plan, reused: AbstractSet[str]) -> tuple[str, ...]:
     `reused`: labels there of trials that this study shows under another one.
     """
     folder = plan.spec.output_dir
-    if not study_folder.is_study(folder):
+    known_study = study_folder.lying_there(folder)
+    if known_study is None:
         return ()
+    settings, card = known_study
     try:
-        settings = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))
-        card = json.loads((folder / "data.json").read_text(encoding="utf-8"))
         name, other = card["name"], card["fingerprint"] != plan.dataset.fingerprint
         labels = [m["label"] for m in settings["methods"]]
-    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
-        return ()  # half-written, or of another version: written anew
+    except (LookupError, TypeError):
+        return ()  # of another version: written anew
     kept = "its trials stay on disk; to keep its report, choose another --output-dir"
     if other:
         return (f"the study in {folder} is of other data ({name} as it was): replaced; {kept}",)
