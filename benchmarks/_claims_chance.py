@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from _claims import Claim, between, share_of
+from _quickly import drawn_once
 from _worlds import World, study_of
 from tunelab.stats import compare_all
 
@@ -32,7 +33,9 @@ def claims(studies: int) -> Iterator[Claim]:
         seed_sd = (0.003, 0.01, 0.02)[i % 3]
         size = (6, (300, 1000)[i % 2])
         runs, _ = study_of(World("", seed_sd=seed_sd), list(accuracies), size, i)
-        for c in compare_all(runs, "accuracy", rng, resamples=300):
+        with drawn_once():
+            compared = compare_all(runs, "accuracy", rng, resamples=300)
+        for c in compared:
             apart = float(accuracies[int(c.a[1:])] - accuracies[int(c.b[1:])])
             said += [c.chance]
             true += [apart > c.margin]

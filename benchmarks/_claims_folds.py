@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from _claims import Claim, at_most, between, share_of
+from _quickly import verdicts_alone
 from _worlds import World, draw_right
 from tunelab.core.values import Comparison, Predictions
 from tunelab.stats import Runs, compare_all
@@ -60,6 +61,11 @@ CELLS: tuple[tuple[World, int, tuple[int, int]], ...] = (
 
 def claims(studies: int) -> Iterator[Claim]:
     """No false "better", and intervals that hold the truth."""
+    with verdicts_alone():
+        yield from _each_claim(studies)
+
+
+def _each_claim(studies: int) -> Iterator[Claim]:
     for world, methods, size in CELLS:
         sd = np.unique(world.spreads(methods)) * 100
         spread = (

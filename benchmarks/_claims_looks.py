@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtr
 
 from _claims import Claim, at_most, share_of, table
+from _quickly import verdicts_alone
 from _worlds import World, _seed_luck, as_runs, draw_right
 from tunelab.core.values import Comparison
 from tunelab.stats import Runs, compare_all
@@ -85,9 +86,10 @@ def _false_equivalent(world: World, rows: int, number: int) -> bool:
     return any(_is_decided(found, {"equivalent"}) for _, found in looks_of(growing))
 
 
-def claims(studies: int) -> list[Claim]:
+def claims(studies: int) -> Iterator[Claim]:
     """Whether the 5% hold over all looks."""
-    return list(_each_claim(studies))
+    with verdicts_alone():
+        yield from _each_claim(studies)
 
 
 def _each_claim(studies: int) -> Iterator[Claim]:
@@ -186,5 +188,5 @@ if __name__ == "__main__":
     if "--cost" in sys.argv:
         print(cost_table(10 * many[0]))
         sys.exit()
-    for claim in _each_claim(many[0]):
+    for claim in claims(many[0]):
         print(table([claim]).splitlines()[-1], flush=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from _claims import Claim, Goal, at_most, between, share_of
+from _quickly import drawn_once, verdicts_alone
 from _worlds import World, as_runs, draw_labels, draw_right, study_of
 from tunelab.core.values import Comparison
 from tunelab.stats import Runs, compare_all, components, detectable_difference, losses, means
@@ -295,5 +296,6 @@ PARTS: dict[str, Callable[[int], Iterator[Claim]]] = {
 
 def claims(studies: int) -> Iterator[Claim]:
     """Every claim of this file, one after the other."""
-    for part in PARTS.values():
-        yield from part(studies)
+    for name, part in PARTS.items():
+        with drawn_once() if name == "forecast" else verdicts_alone():
+            yield from part(studies)

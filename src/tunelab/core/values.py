@@ -207,11 +207,13 @@ class Fold:
     """What of a cross-fitted study's rows one trial tests: part `number` (from 0) of `of` parts.
 
     Each `repetition` (from 0) divides all rows into other parts, and tests every row once.
+    `together`: some texts are alike, and rows that are stay in one part.
     """
 
     of: int
     repetition: int
     number: int
+    together: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +247,8 @@ class TrialSpec:
     def to_json(self) -> dict[str, object]:
         """Its fields, as spec.json has them: `fold` only where there is one."""
         values = {k: v for k, v in asdict(self).items() if k != "fold" or v is not None}
+        if self.fold is not None and not self.fold.together:  # as results of before have it
+            values["fold"] = {k: v for k, v in values["fold"].items() if k != "together"}
         return values | {
             "data": self.data.to_json(),
             "test_on": [other.to_json() for other in self.test_on],

@@ -15,6 +15,7 @@ from tunelab.data.loading import OtherData, load, load_every_row, load_other
 from tunelab.data.sources import SOURCES
 from tunelab.data.split import (
     all_rows,
+    groups_to_keep,
     in_fold,
     least_of_a_class,
     redivided,
@@ -34,6 +35,7 @@ __all__ = [
     "OtherData",
     "all_rows",
     "describe",
+    "groups_to_keep",
     "in_fold",
     "inspect",
     "least_of_a_class",

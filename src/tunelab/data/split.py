@@ -15,9 +15,11 @@ from tunelab.core.values import Dataset, DataSpec, Fold, Split
 from tunelab.core.words import counted, rows_word
 from tunelab.data import duplicates
 from tunelab.data.card import count_duplicates
+from tunelab.data.groups import dealt_in_groups, groups_of, prefix_of_groups
 
 __all__ = [
     "all_rows",
+    "groups_to_keep",
     "in_fold",
     "least_of_a_class",
     "redivided",
@@ -266,38 +268,56 @@ def tested_rows(dataset: Dataset) -> Split:
     return _joined_splits(pool, dataset.test)
 
 
-def least_of_a_class(dataset: Dataset) -> int:
-    """How many of `tested_rows` the rarest class has."""
-    counts = np.bincount(tested_rows(dataset).labels, minlength=len(dataset.label_names))
-    return int(counts.min())
+def least_of_a_class(dataset: Dataset, parts: int) -> int:
+    """How many of `tested_rows` that are not alike, and so can stand in other parts, the rarest
+    class has.
+    """
+    pool = tested_rows(dataset)
+    distinct = np.unique(np.stack([pool.labels, groups_to_keep(pool, parts)]), axis=1)[0]
+    return int(np.bincount(distinct, minlength=len(dataset.label_names)).min())
+
+
+def groups_to_keep(pool: Split, parts: int) -> NDArray[np.int64]:
+    """A number for each of `tested_rows`, the same for rows that stay in one part of so many since
+    they are alike: (n,).
+    """
+    return groups_of(pool, most=len(pool) // (2 * parts))
 
 
 def in_fold(dataset: Dataset, fold: Fold, spec: DataSpec) -> Dataset:
     """The rows of a data set as a fold has them: its part of all rows to test, the rest to train
     and validate on, stratified.
 
-    Parts of a repetition differ by one row at most, overall and in every class; they depend on
-    `split_seed`, the repetition and the number of parts, and on nothing else. Validation, where the
+    Parts of a repetition differ by one row at most, overall and in every class, but for groups of
+    texts that are alike, which stay whole (`fold.together`). They depend on `split_seed`, the
+    repetition, the number of parts and those groups, and on nothing else. Validation, where the
     source has none, is taken from the rest. `on_leak` and `subset` of the spec then hold for this
     fold's train, so `dataset` is one loaded without them. Raises DataError where a class has fewer
     rows than there are parts, and as `load` does.
     """
     pool = tested_rows(dataset)
     need = max(fold.of, 4)
-    if (least := least_of_a_class(dataset)) < need:
+    if (least := least_of_a_class(dataset, fold.of)) < need:
+        unlike = " that are not alike" if fold.together else ""
         raise DataError(
-            f"{dataset.name}: a class has {rows_word(least)}; {fold.of} folds need at least {need} "
-            "of each. Add rows, or test on one split with --folds off."
+            f"{dataset.name}: a class has {rows_word(least)}{unlike}; {fold.of} folds need at "
+            f"least {need} of each. Add rows, or test on one split with --folds off."
         )
     division = f"folds {fold.of}/{fold.repetition}"
-    number = np.empty(len(pool), dtype=np.int64)
-    # Dealt out class by class, as cards are: each part gets its share of every class.
     by_class = _shuffled_by_class(pool.labels, spec.split_seed, division)
-    number[by_class] = np.arange(len(pool)) % fold.of
-    test = _take_rows(pool, np.flatnonzero(number == fold.number))
-    rest = _take_rows(pool, np.flatnonzero(number != fold.number))
-    parts = {"train": rest, "test": test}
-    return _with_validation(dataset, parts, spec, f"{division}/{fold.number}")
+    group = groups_to_keep(pool, fold.of) if fold.together else None
+    if group is None:  # dealt out class by class, as cards are
+        number = np.empty(len(pool), dtype=np.int64)
+        number[by_class] = np.arange(len(pool)) % fold.of
+    else:
+        number = dealt_in_groups(by_class, pool.labels, group, fold.of)
+    here = number == fold.number
+    parts = {
+        "train": _take_rows(pool, np.flatnonzero(~here)),
+        "test": _take_rows(pool, np.flatnonzero(here)),
+    }
+    of_rest = None if group is None else group[~here]
+    return _with_validation(dataset, parts, spec, f"{division}/{fold.number}", of_rest)
 
 
 def all_rows(dataset: Dataset, spec: DataSpec) -> Dataset:
@@ -310,17 +330,23 @@ def all_rows(dataset: Dataset, spec: DataSpec) -> Dataset:
 
 
 def _with_validation(
-    dataset: Dataset, parts: Mapping[str, Split], spec: DataSpec, purpose: str
+    dataset: Dataset,
+    parts: Mapping[str, Split],
+    spec: DataSpec,
+    purpose: str,
+    group: NDArray[np.int64] | None = None,
 ) -> Dataset:
     """Validation taken from train (15% of all rows) where the source has none; then train as the
-    spec has it.
+    spec has it. Rows of train with one number of `group` stay together.
     """
     train, validation, test = parts["train"], dataset.validation, parts["test"]
     if "validation" in dataset.split_off:
         n = ((len(train) + len(test)) * HELD_OUT_PERCENT + 50) // 100
         n = max(min(n, VALIDATION_LIMIT), len(dataset.label_names))
         order = _stratified_order(train.labels, spec.split_seed, f"{purpose}/validation")
-        train, validation = _take_rows(train, order[n:]), _take_rows(train, order[:n])
+        alone = np.arange(len(train)) if group is None else group
+        chosen, left = prefix_of_groups(order, alone, n)
+        train, validation = _take_rows(train, left), _take_rows(train, chosen)
     if spec.on_leak != "warn":
         divided = {"train": train, "validation": validation, "test": test}
         train = train_without_leaks(dataset.name, divided, len(dataset.label_names), spec, [])

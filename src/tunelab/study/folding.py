@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
+import numpy as np
+
 from tunelab import data
 from tunelab.analysis.folds import how_often_tested
 from tunelab.core import study_folder
 from tunelab.core.values import Dataset, DataSpec, Fold, TrialSpec
-from tunelab.core.words import rows_word
+from tunelab.core.words import counted, rows_word
 from tunelab.data import Gate
 from tunelab.data.gate.leaks import joined_leaks
 from tunelab.stats import LEAST_SEEDS
@@ -40,7 +42,7 @@ def fold_of(spec: StudySpec, seed: int) -> Fold | None:
     if spec.parts is None:
         return None
     repetition, number = divmod(spec.seeds.index(seed), spec.parts)
-    return Fold(spec.parts, repetition, number)
+    return Fold(spec.parts, repetition, number, spec.together)
 
 
 def folds_of(spec: StudySpec) -> tuple[Fold | None, ...]:
@@ -103,14 +105,26 @@ def settled(spec: StudySpec, dataset: Dataset) -> tuple[StudySpec, Dataset, tupl
         why_not = None if folds == kept else _why_one_part(spec, whole, kept)
     if why_not is not None:
         return replace(spec, folds=None), dataset, (why_not,)
-    spec = replace(spec, folds=folds)
-    return spec, whole, _notes_on_folds(spec, whole)
+    alike, said = _rows_kept_together(whole, folds)
+    spec = replace(spec, folds=folds, together=alike)
+    return spec, whole, (*said, *_notes_on_folds(spec, whole))
+
+
+def _rows_kept_together(whole: Dataset, folds: int) -> tuple[bool, tuple[str, ...]]:
+    """Whether any rows are alike, so that they stay in one part; and what is said of it."""
+    sizes = np.bincount(data.groups_to_keep(data.tested_rows(whole), folds))
+    several = sizes[sizes > 1]
+    if not len(several):
+        return False, ()
+    return True, (
+        f"{rows_word(int(several.sum()))} in {counted(len(several), 'group')} of texts that are "
+        "alike: a group stays in one part of each fold",
+    )
 
 
 def _why_one_part(spec: StudySpec, whole: Dataset, kept: int | None) -> str | None:
     """Why a study does not test all rows by itself, and what would make it."""
     seeds, all_rows = len(spec.seeds), f"all {len(data.tested_rows(whole)):,} rows"
-    least = data.least_of_a_class(whole)
     if "test" not in whole.split_off:
         return (
             f"the data has a test part: --folds {max(seeds, LEAST_SEEDS)} would test {all_rows} of "
@@ -126,7 +140,7 @@ def _why_one_part(spec: StudySpec, whole: Dataset, kept: int | None) -> str | No
             f"one test part, as the study in {spec.output_dir} has; in another --output-dir "
             f"{all_rows} would be tested (cross-fitting)"
         )
-    if least < seeds:
+    if (least := data.least_of_a_class(whole, seeds)) < seeds:
         return (
             f"one test part: a class has {rows_word(least)}, and each of {seeds} folds has to test "
             "one of them"

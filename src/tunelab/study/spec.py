@@ -29,7 +29,8 @@ class StudySpec:
     race may take; None: as long as it needs. `jobs`: trials at a time; None: as many as there are
     cores and memory for. `stack`: trials in one pass; None: as many as fill a card, 1: each alone.
     `folds`: parts that cross-fitting divides all rows into; None: one test part; "auto" until the
-    data are known (`folding.settled`).
+    data are known (`folding.settled`). `together`: texts of these data are alike, and such rows
+    stay in one part of a fold; known then too.
     """
 
     data: DataSpec
@@ -53,6 +54,7 @@ class StudySpec:
     stack: int | None = None
     behaviour: str | None = None
     folds: int | Literal["auto"] | None = None
+    together: bool = False
 
     @property
     def parts(self) -> int | None:

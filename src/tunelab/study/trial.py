@@ -106,6 +106,7 @@ def make_spec(
         "metric": chooses_by,
         "apart": divided and spec.on_leak != "warn",
         "fold": fold and [fold.of, fold.repetition, fold.number],
+        "together": fold is not None and fold.together,
     }
     # Left out where they say nothing, so that results from before these existed stay valid.
     identity |= {k: v for k, v in more.items() if v not in ("trial", None, False, "accuracy")}

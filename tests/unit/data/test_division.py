@@ -120,7 +120,7 @@ def test_what_is_trained_on_all_rows_leaves_none_to_test():
 
 def test_a_class_with_fewer_rows_than_parts_is_refused_in_one_line():
     rare = dataset([0] * 40 + [1] * 3)
-    assert data.least_of_a_class(rare) == 5
+    assert data.least_of_a_class(rare, 6) == 5
     with pytest.raises(DataError, match=r"rows: a class has 5 rows; 6 folds need at least 6"):
         data.in_fold(rare, Fold(6, 0, 0), SPEC)
 
@@ -145,6 +145,44 @@ def test_rows_that_stand_in_test_too_are_kept_out_of_the_train_of_each_fold(tmp_
     first = next(k for k in range(4) if leaked(as_it_is[k]))
     with pytest.raises(DataError, match="in validation or test too"):
         data.in_fold(whole, Fold(4, 0, first), replace(spec, on_leak="fail"))
+
+
+@pytest.mark.parametrize("of", [2, 6])
+def test_texts_that_are_alike_stay_in_one_part_of_a_fold(tmp_path, of):
+    rows = reviews(140)
+    near = [(f"{t.rsplit(' ', 1)[0]} altogether", y) for t, y in rows[:20]]  # the last word differs
+    chained = [(f"{rows[k][0]} And then {rows[k + 1][0]}", rows[k][1]) for k in (30, 31, 32)]
+    path = write_csv(
+        tmp_path / "r.csv", [*rows, *rows[10:40], *rows[38:40], *near, *chained], ["text", "label"]
+    )
+    spec = DataSpec(str(path))
+    whole = data.load(spec)
+    pool = data.tested_rows(whole)
+    group = dict(zip(pool.ids, data.groups_to_keep(pool, of).tolist(), strict=True))
+    sizes = np.bincount(list(group.values()))
+    assert len(pool) == 195
+    assert {2, 3} <= set(sizes.tolist()) and sizes.max() > 4  # noqa: PT018
+    for repetition in (0, 1):
+        folds = [
+            data.in_fold(whole, Fold(of, repetition, k, together=True), spec) for k in range(of)
+        ]
+        assert Counter(i for f in folds for i in f.test.ids) == Counter(pool.ids)
+        for f in folds:
+            parts = [{group[i] for i in part.ids} for part in f.parts.values()]
+            assert sum(map(len, parts)) == len(set.union(*parts))  # no group stands in two
+            assert not data.inspect(f, ["leak"]).of("leak")
+            assert abs(len(f.validation) - 29) <= sizes.max()
+        counts = np.array([np.bincount(f.test.labels, minlength=2) for f in folds])
+        assert np.ptp(counts, axis=0).max() <= 2
+    other = data.in_fold(whole, Fold(of, 1, 0, together=True), spec)
+    assert other.test.ids != data.in_fold(whole, Fold(of, 0, 0, together=True), spec).test.ids
+
+
+def test_a_template_that_no_part_can_hold_is_dealt_out_as_other_rows_are(tmp_path):
+    rows = [*reviews(80), *[("the same text of these rows", "0")] * 40]
+    path = write_csv(tmp_path / "r.csv", rows, ["text", "label"])
+    pool = data.tested_rows(data.load(DataSpec(str(path))))
+    assert np.bincount(data.groups_to_keep(pool, 4)).max() == 1
 
 
 def test_a_subset_is_of_the_train_of_each_fold():

@@ -78,10 +78,23 @@ def test_auto_leaves_a_class_that_is_too_rare_for_every_fold_in_one_part(tmp_pat
 
 def test_rows_left_out_of_the_train_of_folds_are_counted_before_the_run(tmp_path):
     rows = reviews(80)
-    source = write_csv(tmp_path / "r.csv", [*rows, *rows[:30]], ["text", "label"])
+    # Twenty of a kind are more than a part can keep together.
+    source = write_csv(tmp_path / "r.csv", [*rows, *rows[:1] * 20], ["text", "label"])
     folds, note = settled(asked(source, seeds=6, **{"data.on_leak": "drop"}))
     assert folds == 6
     assert "are dropped from train" in note
+
+
+def test_rows_that_are_alike_stay_together_and_the_plan_says_so(tmp_path):
+    rows = reviews(60)
+    source = write_csv(tmp_path / "r.csv", [*rows, *rows[:9]], ["text", "label"])
+    spec, _, notes = folding.settled(asked(source, seeds=6), data.load(DataSpec(str(source))))
+    assert spec.together
+    assert notes[0].startswith("18 rows in 9 groups of texts that are alike: a group stays in one")
+    assert folding.fold_of(spec, 0) == Fold(6, 0, 0, together=True)
+    plain = write_csv(tmp_path / "p.csv", rows, ["text", "label"])
+    spec, _, notes = folding.settled(asked(plain, seeds=6), data.load(DataSpec(str(plain))))
+    assert (spec.together, notes) == (False, ())
 
 
 def test_the_gate_finds_leaks_in_the_fold_that_tests_them(tmp_path):
@@ -90,7 +103,10 @@ def test_the_gate_finds_leaks_in_the_fold_that_tests_them(tmp_path):
     torn = [(t, other if y == one else one) for t, y in rows[:3]]
     source = write_csv(tmp_path / "r.csv", [*rows, *rows[:9], *torn], ["text", "label"])
     spec, whole, _ = folding.settled(asked(source, seeds=6), data.load(DataSpec(str(source))))
-    folds = folding.first_repetition(spec, whole)
+    assert not any(
+        data.inspect(f, ["leak"]).of("leak") for f in folding.first_repetition(spec, whole)
+    )
+    folds = folding.first_repetition(replace(spec, together=False), whole)
     alone = [g for f in folds for g in data.inspect(f, ["leak"]).of("leak", "train/test")]
     together = folding.gate_of_folds(folds)
     (leak,) = together.of("leak", "train/test")
@@ -126,6 +142,7 @@ def test_a_trial_pins_its_fold_and_trials_without_keep_their_ids():
     # As results from before there were folds have it.
     assert trial_id() == "svm-tfidf-c23ef5c311f2"
     folds = [Fold(6, 0, 0), Fold(6, 0, 1), Fold(6, 1, 0), Fold(5, 0, 0), None]
+    folds.append(Fold(6, 0, 0, together=True))
     ids = [*(trial_id(fold=f) for f in folds), trial_id(purpose="final")]
     assert len(set(ids)) == len(ids)
 
