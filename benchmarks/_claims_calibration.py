@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from _claims import Claim, Goal, at_most, between, share_of
+from _quickly import verdicts_alone
 from tunelab.core.values import Predictions
 from tunelab.stats import Runs, compare_all, reliability
 from tunelab.stats.calibration import at_temperatures, fit_temperatures
@@ -91,12 +92,15 @@ CELLS: tuple[Cell, ...] = (
 )
 
 
-def claims(studies: int) -> list[Claim]:
+def claims(studies: int) -> Iterator[Claim]:
     """Every claim, from so many studies a cell; a quarter of them of 5,000 rows."""
     before = reliability.LABEL_DRAWS
     reliability.LABEL_DRAWS = DRAWS
     try:
-        return [c for cell in CELLS for c in _claims_of(cell, studies)] + list(_better(studies))
+        for cell in CELLS:
+            yield from _claims_of(cell, studies)
+        with verdicts_alone():
+            yield from _better(studies)
     finally:
         reliability.LABEL_DRAWS = before
 
@@ -171,7 +175,7 @@ def _scaled_pair(sight: Sight, rng: np.random.Generator) -> list[Runs]:
 def _claims_of(cell_of: Cell, studies: int) -> Iterator[Claim]:
     kind, classes, accuracy, rows, seeds = cell_of
     truth = 0.0 if kind == CALIBRATED else _true_error(kind, classes, accuracy)
-    held, said, unjudged = [], [], 0
+    held, said, unjudged, from_zero = [], [], 0, 0
     for study in range(studies if rows < 5000 else max(studies // 4, 50)):
         rng = np.random.default_rng([study, rows, seeds, classes])
         found = miscalibration(_draw(kind, SURE[classes, accuracy], classes, (seeds, rows), rng))
@@ -179,6 +183,7 @@ def _claims_of(cell_of: Cell, studies: int) -> Iterator[Claim]:
         if e.low is None or e.high is None:
             unjudged += 1
             continue
+        from_zero += e.low == 0.0
         held.append(e.low - 1e-9 <= truth <= e.high + 1e-9)
         said.append(found.shown)
     cell = (
@@ -191,7 +196,9 @@ def _claims_of(cell_of: Cell, studies: int) -> Iterator[Claim]:
         yield share_of(OFF, SAID, cell, said, at_most(0.05))
         return
     off = f", in truth off by {100 * truth:.1f} points"
-    yield share_of(HELD, SAID, cell + off, held, between(0.93, 0.97))
+    # Where most intervals begin at 0, one side alone can fail here too.
+    one_sided = from_zero > len(held) / 2
+    yield share_of(HELD, SAID, cell + off, held, between(0.93, 1.0 if one_sided else 0.97))
     yield share_of(SEEN, SAID, cell + off, said, Goal(0.0, 1.0))
 
 

@@ -42,6 +42,10 @@ ERROR_BINS = 10  # of equally many rows, in the error; fewer where a bin had les
 LEAST_JUDGED_ROWS, LEAST_JUDGED_MISTAKES = 150, 5
 LABEL_DRAWS, LEAST_DRAWS = 1000, 200  # of labels from the stated probabilities
 MOST_DRAWN_LABELS = 50_000_000  # of very many rows there are fewer draws
+# Found by simulation (benchmarks/_claims_calibration.py). Of few rows, seeds look less alike than
+# they are, since each has bins of its own: so far on the way to seeds that repeat each other.
+_LESS_UNLIKE = 0.25
+_MOST_LOG = 3.0  # of the factor by which a few seeds may understate the square error, its logarithm
 LABEL_SEED = 0  # the same study gives the same answer
 
 
@@ -310,6 +314,14 @@ class _Noise:
     trace3: float
     along: float
 
+    def towards(self, other: _Noise, share: float) -> _Noise:
+        """So far on the way to another."""
+        return _Noise(
+            self.trace2 + share * (other.trace2 - self.trace2),
+            self.trace3 + share * (other.trace3 - self.trace3),
+            self.along + share * (other.along - self.along),
+        )
+
     def limits(self, observed: float, level: float) -> tuple[float, float]:
         """The true values that do not rule out what was observed, each side at (1 - level) / 2."""
         alpha = (1 - level) / 2
@@ -384,21 +396,21 @@ def _limits_of_error(
     squared = np.array([_squared_error(j) for j in judged])
     observed, seeds = float(squared.mean()), len(squared)
     noise = _noise_of(parts, judged)
-    low, high = noise.limits(observed, level)
     if seeds == 1:
-        return low, high
-    of_one = np.mean(
-        [
-            _noise_of([p], [j]).variance(max(0.0, observed))
-            for p, j in zip(parts, judged, strict=True)
-        ]
-    )
-    unshared = max(0.0, float(of_one) - noise.variance(max(0.0, observed))) / (seeds - 1)
+        return noise.limits(observed, level)
+    each = [_noise_of([p], [j]) for p, j in zip(parts, judged, strict=True)]
+    alone = _Noise(*(float(x) for x in np.mean([(n.trace2, n.trace3, n.along) for n in each], 0)))
+    noise = noise.towards(alone, _LESS_UNLIKE)
+    low, high = noise.limits(observed, level)
+    seen = max(0.0, observed)
+    unshared = max(0.0, alone.variance(seen) - noise.variance(seen)) / (seeds - 1)
     of_seeds = max(0.0, float(squared.var(ddof=1)) / seeds - unshared)
     half = t_quantile(level, seeds - 1) * math.sqrt(of_seeds)
     if low > 0:
         low = max(0.0, observed - math.hypot(observed - low, half))
-    return low, observed + math.hypot(high - observed, half)
+    # A few seeds that happen to be alike are far from one that is far off: upward it is a factor.
+    more = max(half, seen * math.expm1(min(half / seen, _MOST_LOG))) if seen > 0 else half
+    return low, observed + math.hypot(high - observed, more)
 
 
 def _crossing(function: Callable[[float], float], low: float, high: float) -> float:
