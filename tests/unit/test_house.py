@@ -108,7 +108,7 @@ def test_doors_open_one_way(copy: Path):
         ("core/values.py", "import tunelab.data"),
         ("models/packed.py", "from tunelab.methods import METHODS"),
         ("report/page.py", "from tunelab.study import trial"),
-        ("study/trial.py", "from tunelab.serve import adapter_set"),
+        ("study/trial.py", "from tunelab.serving import adapter_set"),
         ("api.py", "from tunelab.stats.intervals import mean"),
         ("newcomer.py", ""),
     ],

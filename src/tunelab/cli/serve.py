@@ -77,10 +77,10 @@ def serve_command(models: tuple[str, ...], **given: Any) -> None:
         )
     refuse_without_extra()
     from tunelab import api
-    from tunelab.serve.keys import read_keys
-    from tunelab.serve.listening import ServerSettings, run_server
-    from tunelab.serve.loading import named_folders
-    from tunelab.serve.refusal import Limits
+    from tunelab.serving.keys import read_keys
+    from tunelab.serving.listening import ServerSettings, run_server
+    from tunelab.serving.loading import named_folders
+    from tunelab.serving.refusal import Limits
 
     settings = ServerSettings(
         host=given["host"],
@@ -135,8 +135,8 @@ def load_test_command(url: str, clients: str, **given: Any) -> None:
     from dataclasses import asdict
 
     from tunelab.cli.terminal import print_table
-    from tunelab.serve.keys import read_keys
-    from tunelab.serve.load_test import load_test, server_models
+    from tunelab.serving.keys import read_keys
+    from tunelab.serving.load_test import load_test, server_models
 
     key = next(iter(read_keys(given["api_key_file"])), None)
     known = server_models(url, key)

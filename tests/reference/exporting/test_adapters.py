@@ -38,8 +38,8 @@ from tunelab.exporting import merging
 from tunelab.models import bases, foreign, pretrained
 from tunelab.models.classifier import TransformerClassifier, stray_tensors
 from tunelab.models.text_classifier import TextClassifier
-from tunelab.serve import adapter_set
-from tunelab.serve.adapter_set import AdapterSet
+from tunelab.serving import adapter_set
+from tunelab.serving.adapter_set import AdapterSet
 from tunelab.stats import calibration
 
 TEXTS = [

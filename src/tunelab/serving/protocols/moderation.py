@@ -9,8 +9,8 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tunelab.serve.protocols.vllm import refuse_as_vllm
-from tunelab.serve.service import (
+from tunelab.serving.protocols.vllm import refuse_as_vllm
+from tunelab.serving.service import (
     Body,
     Door,
     Service,

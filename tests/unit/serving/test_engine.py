@@ -16,10 +16,10 @@ from peft import IA3Config, PromptTuningConfig, TaskType
 import tunelab
 from adapters_made import make_adapter, make_model, make_svm
 from tiny import BAD, GOOD, reviews
-from tunelab.serve.engine import BatchFigures, ServingEngine, check_scores, items_of
-from tunelab.serve.loading import Loader, NamedFolder, below, named_folders
-from tunelab.serve.refusal import Limits, Refusal
-from tunelab.serve.served import Item, Served, TextReader
+from tunelab.serving.engine import BatchFigures, ServingEngine, check_scores, items_of
+from tunelab.serving.loading import Loader, NamedFolder, below, named_folders
+from tunelab.serving.refusal import Limits, Refusal
+from tunelab.serving.served import Item, Served, TextReader
 
 TEXTS = [
     *(f"{g} film and the plot is {b} {i}" for i, (g, b) in enumerate(zip(GOOD, BAD, strict=True))),

@@ -10,9 +10,9 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tunelab.serve.engine import ScoredTexts
-from tunelab.serve.refusal import Refusal
-from tunelab.serve.service import (
+from tunelab.serving.engine import ScoredTexts
+from tunelab.serving.refusal import Refusal
+from tunelab.serving.service import (
     Body,
     Door,
     Service,

@@ -15,13 +15,13 @@ from pathlib import Path
 import uvicorn
 
 from tunelab.core.errors import ConfigError, InputError
-from tunelab.serve.engine import ServingEngine, check_scores
-from tunelab.serve.figures import Figures
-from tunelab.serve.keys import API_KEYS
-from tunelab.serve.loading import Loader, NamedFolder
-from tunelab.serve.refusal import Limits, Refusal
-from tunelab.serve.service import Service
-from tunelab.serve.web import make_app
+from tunelab.serving.engine import ServingEngine, check_scores
+from tunelab.serving.figures import Figures
+from tunelab.serving.keys import API_KEYS
+from tunelab.serving.loading import Loader, NamedFolder
+from tunelab.serving.refusal import Limits, Refusal
+from tunelab.serving.service import Service
+from tunelab.serving.web import make_app
 
 __all__ = [
     "ServerSettings",

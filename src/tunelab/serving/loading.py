@@ -18,9 +18,9 @@ from tunelab.models.bases import Base
 from tunelab.models.classifier import TransformerClassifier
 from tunelab.models.shared_row import SharedRow
 from tunelab.models.text_classifier import TextClassifier
-from tunelab.serve.adapter_set import share_weights
-from tunelab.serve.refusal import Refusal
-from tunelab.serve.served import (
+from tunelab.serving.adapter_set import share_weights
+from tunelab.serving.refusal import Refusal
+from tunelab.serving.served import (
     HowRun,
     Runner,
     Served,

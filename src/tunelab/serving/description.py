@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from tunelab.core.version import __version__
-from tunelab.serve.service import Door
+from tunelab.serving.service import Door
 
 __all__ = [
     "openapi_of",

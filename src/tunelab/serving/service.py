@@ -21,11 +21,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from tunelab.serve.engine import ScoredTexts, ServingEngine, check_texts, items_of
-from tunelab.serve.figures import Figures
-from tunelab.serve.loading import FIXED, Loader
-from tunelab.serve.refusal import Fault, Refusal
-from tunelab.serve.served import Item, Served, Token
+from tunelab.serving.engine import ScoredTexts, ServingEngine, check_texts, items_of
+from tunelab.serving.figures import Figures
+from tunelab.serving.loading import FIXED, Loader
+from tunelab.serving.refusal import Fault, Refusal
+from tunelab.serving.served import Item, Served, Token
 
 __all__ = [
     "Body",

@@ -17,7 +17,7 @@ from tunelab.models.batches import Encoded, encode
 from tunelab.models.classifier import TransformerClassifier
 from tunelab.models.shared_row import RowMember, SharedRow
 from tunelab.models.text_classifier import TextClassifier
-from tunelab.serve.refusal import Refusal
+from tunelab.serving.refusal import Refusal
 from tunelab.stats import calibration, predictions
 
 __all__ = [

@@ -20,12 +20,12 @@ import tunelab
 from adapters_made import make_adapter, make_svm
 from tiny import reviews
 from tunelab.core.artifact import seal_again
-from tunelab.serve.engine import ServingEngine
-from tunelab.serve.listening import ServerSettings, make_service
-from tunelab.serve.loading import NamedFolder
-from tunelab.serve.refusal import Limits
-from tunelab.serve.service import Service
-from tunelab.serve.web import make_app
+from tunelab.serving.engine import ServingEngine
+from tunelab.serving.listening import ServerSettings, make_service
+from tunelab.serving.loading import NamedFolder
+from tunelab.serving.refusal import Limits
+from tunelab.serving.service import Service
+from tunelab.serving.web import make_app
 
 TEXT = "a good film"
 Client = Callable[..., TestClient]
@@ -163,7 +163,7 @@ def test_tei_tells_its_model_its_tokens_and_its_health(http: TestClient):
 def test_long_texts_are_read_beside_the_loop(
     http: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("tunelab.serve.service._READ_AT_ONCE", 5)
+    monkeypatch.setattr("tunelab.serving.service._READ_AT_ONCE", 5)
     reader = type(service.engine.table["a"].reader)
     places: list[str] = []
     for name in ("read", "tokens"):

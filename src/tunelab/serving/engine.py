@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from tunelab.core.errors import DataError, suggest
 from tunelab.core.words import check_unicode
-from tunelab.serve.refusal import Limits, Refusal
-from tunelab.serve.served import Item, Runner, Served
+from tunelab.serving.refusal import Limits, Refusal
+from tunelab.serving.served import Item, Runner, Served
 
 __all__ = [
     "ScoredTexts",

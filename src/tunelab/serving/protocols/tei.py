@@ -10,10 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tunelab.core.version import __version__
-from tunelab.serve.engine import ScoredTexts
-from tunelab.serve.protocols.hub import HubBody, answer_hub
-from tunelab.serve.refusal import Fault, Refusal
-from tunelab.serve.service import (
+from tunelab.serving.engine import ScoredTexts
+from tunelab.serving.protocols.hub import HubBody, answer_hub
+from tunelab.serving.refusal import Fault, Refusal
+from tunelab.serving.service import (
     Body,
     Door,
     Service,

@@ -19,9 +19,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tunelab.core.version import __version__
-from tunelab.serve.refusal import Refusal
-from tunelab.serve.served import Served
-from tunelab.serve.service import (
+from tunelab.serving.refusal import Refusal
+from tunelab.serving.served import Served
+from tunelab.serving.service import (
     Body,
     Door,
     Service,
