@@ -27,7 +27,7 @@ HEAVY = {
 }  # fmt: skip
 PUBLIC = {
     "Study", "TunelabError", "__version__", "compare", "evaluate", "export", "fine_tune",
-    "load", "load_base", "load_data",
+    "load", "load_base", "load_data", "serve",
 }  # fmt: skip
 
 

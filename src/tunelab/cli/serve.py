@@ -75,11 +75,12 @@ def serve_command(models: tuple[str, ...], **given: Any) -> None:
         raise InputError(
             "Nothing to serve: give folders of classifiers. For example: tunelab serve out"
         )
-    refuse_without_extra()
-    from tunelab import api
+    from tunelab import api, servers
+
+    servers.refuse_without_extra()
     from tunelab.serving.keys import read_keys
     from tunelab.serving.listening import ServerSettings, run_server
-    from tunelab.serving.loading import named_folders
+    from tunelab.serving.loading import named_folders, read_names
     from tunelab.serving.refusal import Limits
 
     settings = ServerSettings(
@@ -99,20 +100,7 @@ def serve_command(models: tuple[str, ...], **given: Any) -> None:
             queued_tokens=given["max_queued_tokens"],
         ),
     )
-    run_server(lambda: named_folders(models, api.classifier_folder), settings, echo)
-
-
-def refuse_without_extra() -> None:
-    """Raise InputError where what a server needs is not installed."""
-    import importlib.util
-
-    needed = ("starlette", "uvicorn", "prometheus_client")
-    lacking = next((name for name in needed if importlib.util.find_spec(name) is None), None)
-    if lacking is not None:
-        raise InputError(
-            f"serve needs {lacking}, which is not installed. "
-            "Install it: pip install 'tunelab[serve]'"
-        )
+    run_server(lambda: named_folders(read_names(models), api.classifier_folder), settings, echo)
 
 
 @click.command("load-test", short_help="How fast a server answers, by number of clients.")

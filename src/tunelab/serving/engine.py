@@ -69,6 +69,12 @@ class ScoredTexts:
         """Probabilities (n, n_classes)."""
         return self.model.probabilities(self.scores, calibrated)
 
+    def answered(self, error: float | None) -> NDArray[np.bool_]:
+        """Which texts are answered, (n,), where this share of all may be wrong; None: all are."""
+        if error is None:
+            return np.ones(len(self.scores), np.bool_)
+        return self.model.answers(self.scores, error)
+
 
 @dataclass(frozen=True, slots=True)
 class BatchFigures:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from tunelab.serving.served import (
     HowRun,
     Runner,
     Served,
+    abstention_in,
     alone,
     row_runner,
     token_reader,
@@ -37,6 +38,7 @@ __all__ = [
     "NamedFolder",
     "below",
     "named_folders",
+    "read_names",
 ]
 
 
@@ -51,19 +53,28 @@ class NamedFolder:
     folder: Path
 
 
-def named_folders(given: Sequence[str], resolve: Callable[[Path], Path]) -> list[NamedFolder]:
-    """Read FOLDER or NAME=FOLDER; a folder without a name is called as it is.
+def read_names(given: Sequence[str]) -> list[tuple[str | None, Path]]:
+    """Read FOLDER or NAME=FOLDER, as the command line has them."""
+    pairs: list[tuple[str | None, Path]] = []
+    for each in given:
+        name, equals, path = each.partition("=")
+        named = bool(equals) and not Path(each).expanduser().exists()
+        pairs.append((name, Path(path)) if named else (None, Path(each)))
+    return pairs
+
+
+def named_folders(
+    given: Iterable[tuple[str | None, Path]], resolve: Callable[[Path], Path]
+) -> list[NamedFolder]:
+    """What models are called, and their folders; one without a name is called as its folder is.
 
     `resolve` says which classifier a folder stands for (a study's best). Raises ConfigError where
     two would be called the same.
     """
     models: dict[str, Path] = {}
-    for each in given:
-        name, equals, path = each.partition("=")
-        if not equals or Path(each).expanduser().exists():
-            name, path = "", each
-        folder = Path(path).expanduser()
-        name = name or _called(folder)
+    for said, path in given:
+        folder = path.expanduser()
+        name = said or _called(folder)
         if not re.fullmatch(r"[\w.@+-]+", name):
             raise ConfigError(
                 f"{name!r} is no name for a model: expected letters, digits, dots, dashes. "
@@ -133,7 +144,9 @@ class Loader:
             run = self._in_a_row(loaded)
         run = run or alone(loaded)
         manifest, own = loaded.artifact.manifest, loaded.classifier
-        why_not = why_no_temperature(loaded).replace(str(loaded.artifact.directory), model.name)
+        # Who asks is not told where things lie on this machine.
+        here = str(loaded.artifact.directory)
+        abstention, why_no_abstention = abstention_in(loaded)
         base = manifest.get("base") if manifest["kind"] == "adapter" else None
         return Served(
             model.name,
@@ -145,7 +158,9 @@ class Loader:
             run.runner,
             base=Path(base["name"]).name if base else None,  # not where it lies on this machine
             temperature=loaded.temperature,
-            why_not=why_not,
+            why_not=why_no_temperature(loaded).replace(here, model.name),
+            abstention=abstention,
+            why_no_abstention=why_no_abstention.replace(here, model.name),
             precision=run.precision,
             member=run.member,
             notes=loaded.notes,

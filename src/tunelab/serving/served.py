@@ -19,6 +19,7 @@ from tunelab.models.shared_row import RowMember, SharedRow
 from tunelab.models.text_classifier import TextClassifier
 from tunelab.serving.refusal import Refusal
 from tunelab.stats import calibration, predictions
+from tunelab.stats.abstention import Abstention, NoThresholdError
 
 __all__ = [
     "HowRun",
@@ -29,6 +30,7 @@ __all__ = [
     "TextReader",
     "Token",
     "TokenReader",
+    "abstention_in",
     "alone",
     "row_runner",
     "token_reader",
@@ -181,6 +183,7 @@ class Served:
 
     `base`: name of what an adapter stands on; None for others. `temperature`: what its scores are
     divided by before they become probabilities; None: there is none, and `why_not` says why.
+    `abstention`: when it had better not answer; None: not known, and `why_no_abstention` says why.
     `member`: its place in the row that its runner computes. `notes`: what had to be decided on
     loading.
     """
@@ -195,6 +198,8 @@ class Served:
     base: str | None = None
     temperature: float | None = None
     why_not: str = ""
+    abstention: Abstention | None = None
+    why_no_abstention: str = ""
     precision: str = "float32"
     member: RowMember | None = None
     notes: tuple[str, ...] = ()
@@ -209,6 +214,18 @@ class Served:
             return predictions.probabilities(scores, self.score_kind)
         logits = calibration.logits_at_temperature(scores, self.score_kind, self.temperature)
         return predictions.probabilities(logits, "logit")
+
+    def answers(self, scores: Floats, error: float) -> NDArray[np.bool_]:
+        """Which texts are answered, (n,), where at most this share of all may be answered wrongly.
+
+        Raises Refusal where that is not known, and where validation had too few rows to promise it.
+        """
+        if self.abstention is None:
+            raise Refusal("invalid", f"No abstention: {self.why_no_abstention}")
+        try:
+            return self.abstention.answers(self.probabilities(scores), error)
+        except NoThresholdError as e:
+            raise Refusal("invalid", f"abstain: {e}.") from e
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -270,3 +287,11 @@ def why_no_temperature(loaded: TextClassifier) -> str:
     except ArtifactError as e:
         return str(e)
     return ""
+
+
+def abstention_in(loaded: TextClassifier) -> tuple[Abstention | None, str]:
+    """When a classifier had better abstain, or None and why that is not known."""
+    try:
+        return calibration.read_abstention(loaded.artifact), ""
+    except ArtifactError as e:
+        return None, str(e)

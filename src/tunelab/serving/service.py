@@ -31,6 +31,7 @@ __all__ = [
     "Body",
     "Door",
     "Service",
+    "allowed_error",
     "guarded",
     "json_response",
     "parsed",
@@ -255,6 +256,22 @@ def wants_calibrated(request: Request) -> bool | None:
     if said.lower() not in {"0", "1", "true", "false"}:
         raise Refusal("invalid", f"calibrated={said!r}: expected 1 or 0.")
     return said.lower() in {"1", "true"}
+
+
+def allowed_error(request: Request) -> float | None:
+    """What ?abstain= asks for: the share of all texts that may be answered wrongly; None where
+    every text shall be answered. Raises Refusal for what is no such share.
+    """
+    said = request.query_params.get("abstain")
+    if said is None:
+        return None
+    try:
+        error = float(said)
+    except ValueError:
+        error = -1.0
+    if not 0 < error < 1:
+        raise Refusal("invalid", f"abstain={said!r}: expected an error between 0 and 1, say 0.05.")
+    return error
 
 
 def ranked(labels: Sequence[str], row: Sequence[float]) -> list[dict[str, str | float]]:

@@ -23,7 +23,7 @@ from commands import run_here
 from families import DECODERS, FAMILY_NAMES, make_family
 from tiny import make_tiny, reviews
 from tunelab import exporting
-from tunelab.core.artifact import CALIBRATION, MANIFEST
+from tunelab.core.artifact import CALIBRATION, MANIFEST, open_artifact
 from tunelab.core.errors import ArtifactError
 from tunelab.core.values import Predictions
 from tunelab.exporting import agreement, graphs, ladder, openvino, rounding, targets
@@ -67,7 +67,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tuple(map(str, range(200))), np.arange(200) % 3,
         np.random.default_rng(0).normal(size=(200, 3)), "logit",
     )  # fmt: skip
-    calibration.write_temperature(folder, rows)
+    calibration.write_calibration(folder, rows)
     return folder
 
 
@@ -80,6 +80,16 @@ def onnx(whole: Path) -> Path:
 @pytest.fixture(scope="module")
 def int8(whole: Path) -> exporting.Exported:
     return exporting.export_classifier(whole, "int8", whole.parent / "int8", JUDGED, allow=True)
+
+
+def test_when_to_abstain_goes_along_where_numbers_are_not_rounded(
+    whole: Path, onnx: Path, int8: exporting.Exported
+):
+    known = calibration.read_abstention(open_artifact(onnx))
+    assert known == calibration.read_abstention(open_artifact(whole))
+    assert known.rows == 200
+    with pytest.raises(ArtifactError, match="its numbers are rounded"):
+        calibration.read_abstention(int8.artifact)
 
 
 def reference(folder: Path, texts: Sequence[str]) -> np.ndarray:

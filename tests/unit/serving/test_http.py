@@ -28,6 +28,7 @@ from tunelab.serving.service import Service
 from tunelab.serving.web import make_app
 
 TEXT = "a good film"
+ASKED_ABOVE = 0.6
 Client = Callable[..., TestClient]
 
 
@@ -37,7 +38,10 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     make_adapter(root / "a", tiny_bert, ("bad", "good"), 1)
     make_adapter(root / "b", tiny_bert, ("no", "maybe", "yes"), 2)
     svm = make_svm(root / "svm", reviews(60))
-    (svm / "calibration.json").write_text('{"temperature": 2.0}')
+    # Of 19 rows, an error of 0.1 allows one wrong answer: those above the second confidence.
+    abstention = {"rows": 19, "wrong": [0.99, ASKED_ABOVE, 0.5]}
+    known = {"temperature": 2.0, "abstention": abstention}
+    (svm / "calibration.json").write_text(json.dumps(known))
     seal_again(svm, {})
     return root
 
@@ -107,6 +111,56 @@ def test_tei_gives_raw_scores_and_other_models_and_calibrated_ones(http: TestCli
     assert "calibration.json" in none.json()["error"]
     assert str(home) not in none.text
     assert http.post(f"{path}2", json={"inputs": TEXT}).status_code == 422
+
+
+UNSURE = "zzz"  # of no known word
+
+
+def test_a_text_that_is_not_sure_enough_is_not_answered_in_any_form(http: TestClient, home: Path):
+    """The threshold lies between the two texts; each protocol has its own way to say nothing."""
+    texts = [TEXT, UNSURE]
+    sure, unsure = (max(wanted(home, "svm", t).values()) for t in texts)
+    assert unsure < ASKED_ABOVE < sure
+    at = "abstain=0.1"
+    tei = http.post(f"/predict?model=svm&{at}", json={"inputs": [[t] for t in texts]}).json()
+    assert scores(tei[0])
+    assert tei[1] == []
+    assert http.post(f"/predict?model=svm&{at}", json={"inputs": UNSURE}).json() == []
+    hub = http.post(f"/models/svm?{at}", json={"inputs": texts}).json()
+    assert [len(rows) for rows in hub] == [2, 0]
+    vllm = http.post(f"/classify?{at}", json={"model": "svm", "input": texts}).json()["data"]
+    assert [row["label"] for row in vllm] == ["good", None]
+    assert max(vllm[1]["probs"]) == pytest.approx(unsure)  # what it would have said stays readable
+    openai = http.post(f"/v1/moderations?{at}", json={"model": "svm", "input": texts}).json()
+    assert [sum(r["categories"].values()) for r in openai["results"]] == [1, 0]
+    tensor = {"name": "text", "shape": [2], "datatype": "BYTES", "data": texts}
+    kserve = http.post(f"/v2/models/svm/infer?{at}", json={"inputs": [tensor]}).json()["outputs"]
+    assert kserve[1]["data"] == ["good", ""]
+    # A threshold is of probabilities as they are given unasked, whatever else is asked for.
+    raw = http.post(f"/classify?{at}&calibrated=0", json={"model": "svm", "input": texts}).json()
+    assert [row["label"] for row in raw["data"]] == ["good", None]
+    all_of_them = http.post("/classify?abstain=0.2", json={"model": "svm", "input": texts}).json()
+    assert None not in [row["label"] for row in all_of_them["data"]]
+
+
+@pytest.mark.parametrize(
+    ("model", "said", "why"),
+    [
+        ("svm", "0", "between 0 and 1"),
+        ("svm", "1", "between 0 and 1"),
+        ("svm", "nan", "between 0 and 1"),
+        ("svm", "few", "between 0 and 1"),
+        ("svm", "0.01", "takes 99 validation rows, found 19"),
+        ("a", "0.1", "when it had better abstain is not known"),
+    ],
+)
+def test_an_error_that_cannot_be_kept_is_refused(
+    http: TestClient, home: Path, model: str, said: str, why: str
+):
+    response = http.post(f"/predict?model={model}&abstain={said}", json={"inputs": TEXT})
+    assert response.status_code == 422
+    assert why in response.json()["error"]
+    assert str(home) not in response.text
 
 
 # As TEI's own tests and README have them; `error_type` as its code writes it.

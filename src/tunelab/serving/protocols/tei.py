@@ -17,6 +17,7 @@ from tunelab.serving.service import (
     Body,
     Door,
     Service,
+    allowed_error,
     json_response,
     parsed,
     ranked,
@@ -81,13 +82,15 @@ def _text_of(given: str | list[str]) -> str:
 
 
 async def predict_as_tei(service: Service, request: Request, raw: bytes) -> Response:
-    """One input: a flat list of labels, best first; a batch: a list of these."""
+    """One input: a flat list of labels, best first; a batch: a list of these. Of a text that is
+    not answered it is empty.
+    """
     began = time.perf_counter()
     body = parsed(TeiBody, raw)
     inputs = body.inputs
     batch = isinstance(inputs, list) and (not inputs or isinstance(inputs[0], list))
     texts = [_text_of(i) for i in inputs] if batch else [_text_of(inputs)]  # type: ignore[arg-type]
-    calibrated = wants_calibrated(request)
+    calibrated, error = wants_calibrated(request), allowed_error(request)
     answer = await service.classify(
         request.query_params.get("model"),
         texts,
@@ -95,7 +98,10 @@ async def predict_as_tei(service: Service, request: Request, raw: bytes) -> Resp
         left=body.truncation_direction.lower() == "left",
     )
     rows = answer.scores if body.raw_scores else answer.probabilities(calibrated)
-    said = [ranked(answer.model.label_names, row) for row in rows]
+    said = [
+        ranked(answer.model.label_names, row) if answered else []
+        for row, answered in zip(rows, answer.answered(error), strict=True)
+    ]
     headers = _timings(answer, sum(map(len, texts)), time.perf_counter() - began)
     return json_response(said if batch else said[0], headers=headers)
 
