@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from tunelab.core.artifact import MANIFEST, refuse_lacking
+from tunelab.core.artifact import MANIFEST, read_manifest, refuse_lacking
 from tunelab.core.errors import ArtifactError, ConfigError, TunelabError
-from tunelab.core.values import BaseRef
+from tunelab.core.values import Artifact, BaseRef
 from tunelab.models import bases, classifier, foreign, text_classifier
 from tunelab.models.bases import Base
 from tunelab.models.classifier import TransformerClassifier
@@ -163,6 +163,7 @@ class Loader:
             why_no_abstention=why_no_abstention.replace(here, model.name),
             precision=run.precision,
             member=run.member,
+            where=run.where,
             notes=loaded.notes,
         )
 
@@ -178,17 +179,19 @@ class Loader:
             raise Refusal("invalid", str(e).replace(str(folder), path)) from e
 
     def _open(self, folder: Path, on_known_bases: bool) -> TextClassifier:
-        adapter = (folder / foreign.ADAPTER).is_file()
-        base = self._known_base(folder) if adapter else None
-        if on_known_bases:
-            self._refuse_strangers(folder, base)
-        if not adapter:
-            place = self.base_at if foreign.needs_base(folder) else None
-            return text_classifier.open_classifier(folder, self.trust_remote_code, place)
+        if not foreign.needs_base(folder):
+            return text_classifier.open_classifier(folder, self.trust_remote_code)
+        base = self._known_base(folder)
+        if base is None and on_known_bases:
+            raise self._stranger(folder)
+        if not (folder / foreign.ADAPTER).is_file():  # an SVM on embeddings
+            place = self.base_at if base is None else str(base.path)
+            loaded = text_classifier.open_classifier(folder, self.trust_remote_code, place)
+            base = base or self._base_of(loaded.artifact)
+            self._bases[base.ref.sha256] = base
+            return loaded
         artifact = foreign.open_folder(folder, base, model=None if base else self.base_at)
-        if base is None:
-            ref = BaseRef(**artifact.manifest["base"])
-            base = bases.resolve_exactly(ref, folder, self.trust_remote_code)
+        base = base or self._base_of(artifact)
         refuse_lacking(artifact)
         own = classifier.load_on(base, artifact)
         self._bases[base.ref.sha256] = base
@@ -215,20 +218,23 @@ class Loader:
             return None
         return HowRun(token_reader(own), runner, row.precision, member)
 
+    def _base_of(self, artifact: Artifact) -> Base:
+        ref = BaseRef(**artifact.manifest["base"])
+        return bases.resolve_exactly(ref, artifact.directory, self.trust_remote_code)
+
     def _known_base(self, folder: Path) -> Base | None:
-        """The base of an adapter, if it is in memory."""
+        """The base of what stands on one, if the server holds a model on it."""
         if (folder / MANIFEST).is_file():
-            base = foreign.open_folder(folder).manifest.get("base")
+            base = read_manifest(folder).manifest.get("base")
             return self._bases.get(base["sha256"]) if base else None
         wanted = foreign.read_object(folder / foreign.ADAPTER).get("base_model_name_or_path")
         named = (b for b in self._bases.values() if wanted in {b.ref.name, str(b.path)})
         return next(named, None)
 
-    def _refuse_strangers(self, folder: Path, base: Base | None) -> None:
-        if base is None and foreign.needs_base(folder):
-            # Who asks is not told where they lie on this machine.
-            known = ", ".join(Path(b.ref.name).name for b in self._bases.values()) or "none"
-            raise ArtifactError(
-                f"{folder.name}: needs a base that the server does not hold (it holds: {known}). "
-                "Start the server with a model on that base."
-            )
+    def _stranger(self, folder: Path) -> ArtifactError:
+        # Who asks is not told where they lie on this machine.
+        known = ", ".join(Path(b.ref.name).name for b in self._bases.values()) or "none"
+        return ArtifactError(
+            f"{folder.name}: needs a base that the server does not hold (it holds: {known}). "
+            "Start the server with a model on that base."
+        )

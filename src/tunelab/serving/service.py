@@ -224,6 +224,7 @@ def json_response(
 _STATUS_OF: Mapping[Fault, int] = {
     "empty": 400,
     "invalid": 400,
+    "no_tokens": 400,
     "too_long": 400,
     "too_many": 400,
     "too_large": 413,

@@ -32,6 +32,8 @@ from tunelab.exporting.ladder import Rung
 from tunelab.exporting.merging import exact_scores
 from tunelab.models import bases, exported, pretrained
 from tunelab.models.classifier import TransformerClassifier
+from tunelab.serving.loading import Loader, NamedFolder
+from tunelab.serving.refusal import Refusal
 from tunelab.stats import calibration
 
 pytest.importorskip("onnxruntime")
@@ -80,6 +82,27 @@ def onnx(whole: Path) -> Path:
 @pytest.fixture(scope="module")
 def int8(whole: Path) -> exporting.Exported:
     return exporting.export_classifier(whole, "int8", whole.parent / "int8", JUDGED, allow=True)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "int8"])
+def test_an_export_is_served_as_it_predicts_and_tokenizes_as_its_original(
+    whole: Path, onnx: Path, int8: exporting.Exported, kind: str
+):
+    folder = onnx if kind == "onnx" else int8.artifact.directory
+    original, made = (Loader().open(NamedFolder(f.name, f)) for f in (whole, folder))
+    (scores,) = made.runner([(made, made.reader.read(TEXTS))])
+    assert np.allclose(made.probabilities(scores), tunelab.load(folder).predict_proba(TEXTS))
+    for special in (True, False):
+        theirs = original.reader.tokens(TEXTS, special)
+        assert made.reader.tokens(TEXTS, special) == theirs
+    long = ["good " * 50 + "bad"]
+    for left in (True, False):
+        (ours,), (same) = (m.reader.read(long, left=left) for m in (made, original))
+        assert np.array_equal(ours, same[0])
+    assert made.reader.length(ours) == made.reader.max_length == original.reader.max_length
+    with pytest.raises(Refusal, match="must have less than"):
+        made.reader.read(long, cut=False)
+    assert (made.kind, made.precision) == ("onnx", "float32" if kind == "onnx" else "int8")
 
 
 def test_when_to_abstain_goes_along_where_numbers_are_not_rounded(

@@ -20,7 +20,7 @@ import tunelab
 from adapters_made import make_adapter, make_svm
 from tiny import reviews
 from tunelab.core.artifact import seal_again
-from tunelab.serving.engine import ServingEngine
+from tunelab.serving.engine import ModelTable, ServingEngine
 from tunelab.serving.listening import ServerSettings, make_service
 from tunelab.serving.loading import NamedFolder
 from tunelab.serving.refusal import Limits
@@ -88,6 +88,7 @@ def test_tei_answers_one_input_flat_and_a_batch_nested(http: TestClient, home: P
     assert [
         same(scores(b), wanted(home, "a", t)) for b, t in zip(batch, (TEXT, "dull"), strict=True)
     ]
+    assert response.headers["x-compute-type"] == "cpu"
     assert response.headers["x-compute-tokens"] == "5"
     assert response.headers["x-compute-characters"] == "11"
     assert int(response.headers["x-total-time"]) >= int(response.headers["x-inference-time"])
@@ -199,7 +200,9 @@ def test_what_is_no_body_is_refused_everywhere(http: TestClient, path: str, raw:
     assert "error" in response.json()
 
 
-def test_tei_tells_its_model_its_tokens_and_its_health(http: TestClient):
+def test_tei_tells_its_model_its_tokens_and_its_health(
+    http: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch
+):
     info = http.get("/info").json()
     assert info["model_type"] == {
         "classifier": {"id2label": {"0": "bad", "1": "good"}, "label2id": {"bad": 0, "good": 1}}
@@ -210,7 +213,12 @@ def test_tei_tells_its_model_its_tokens_and_its_health(http: TestClient):
     assert row[2] == {"id": row[2]["id"], "text": "film", "special": False, "start": 5, "stop": 9}
     (bare,) = http.post("/tokenize", json={"inputs": "good", "add_special_tokens": False}).json()
     assert [t["text"] for t in bare] == ["good"]
-    assert http.post("/tokenize?model=svm", json={"inputs": "x"}).status_code == 422
+    none = http.post("/tokenize?model=svm", json={"inputs": "x"})
+    assert (none.status_code, none.json()["error_type"]) == (422, "Tokenizer")
+    assert "no tokenizer" in none.json()["error"]
+    on_a_card = replace(service.engine.table["a"], where="cuda")
+    monkeypatch.setattr(service.engine, "table", ModelTable({"a": on_a_card}))
+    assert http.post("/predict", json={"inputs": TEXT}).headers["x-compute-type"] == "gpu"
     assert [http.get(p).status_code for p in ("/health", "/", "/ping")] == [200] * 3
 
 

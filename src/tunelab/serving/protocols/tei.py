@@ -34,10 +34,11 @@ __all__ = [
 ]
 
 _TEI_STATUS: Mapping[Fault, int] = {
-    "invalid": 422, "too_long": 422, "too_many": 422, "failed": 424,
+    "invalid": 422, "no_tokens": 422, "too_long": 422, "too_many": 422, "failed": 424,
 }  # fmt: skip
 _TEI_ERRORS: Mapping[Fault, str] = {
-    "empty": "Empty", "failed": "Backend", "overloaded": "Overloaded", "stopping": "Unhealthy",
+    "empty": "Empty", "no_tokens": "Tokenizer", "failed": "Backend", "overloaded": "Overloaded",
+    "stopping": "Unhealthy",
 }  # fmt: skip
 
 
@@ -116,7 +117,7 @@ def _timings(answer: ScoredTexts, characters: int, seconds: float) -> dict[str, 
         "x-inference-time": answer.computed_seconds,
     }
     return {
-        "x-compute-type": "cpu",
+        "x-compute-type": "cpu" if answer.model.where == "cpu" else "gpu",
         "x-compute-characters": str(characters),
         "x-compute-tokens": str(int(answer.tokens.sum())),
         **{name: str(round(1000 * s)) for name, s in milliseconds.items()},
