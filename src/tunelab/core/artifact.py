@@ -34,9 +34,7 @@ __all__ = [
 
 
 MANIFEST = "tunelab.json"
-CALIBRATION = (
-    "calibration.json"  # the temperature of its scores (`stats.calibration.write_temperature`)
-)
+CALIBRATION = "calibration.json"  # how its scores are read (`stats.calibration.write_calibration`)
 FORMAT = 1
 # Reading one of these can run code; nothing here reads them, and a folder that has one is refused.
 _OPENVINO_WEIGHTS = "openvino_model.bin"

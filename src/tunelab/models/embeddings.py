@@ -49,19 +49,26 @@ class Embedder:
         self._model = model.to(pretrained.device())
         self.tokenizer = pretrained.load_tokenizer(base)
         self._prepared = scoring.prepare_encoder(self._model, pooling)
-        self._max_length = max_length
+        self.max_length = max_length
         self._batch_size = batch_size
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts in their order, (n, width)."""
-        return scoring.texts_in_windows(texts, self._embed)
+        return scoring.texts_in_windows(
+            texts, lambda some: self.embed(batches.encode(self.tokenizer, some, self.max_length))
+        )
 
     def prepared(self) -> scoring.Prepared:
         """What embeds texts, and which path it takes."""
         return self._prepared
 
-    def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        encoded = batches.encode(self.tokenizer, texts, self._max_length)
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids it reads."""
+        return int(self._model.config.vocab_size)
+
+    def embed(self, encoded: batches.Encoded) -> NDArray[np.float32]:
+        """Embed texts that are tokens already, (n, width)."""
         pad_id = self.tokenizer.pad_token_id or 0
         width = anatomy.width_of(self._model)
         return self._prepared(encoded, pad_id, self._batch_size, width)
