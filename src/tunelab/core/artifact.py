@@ -162,6 +162,11 @@ def _is_base(value: object) -> bool:
     return value is None
 
 
+def _says(value: object, *names: str) -> bool:
+    """Whether a value is a mapping with texts, or nothing, under these names."""
+    return isinstance(value, dict) and all(isinstance(value.get(n, 0), str | None) for n in names)
+
+
 # What a manifest's keys are, and in words.
 _KEYS: dict[str, tuple[Callable[[object], bool], str]] = {
     "kind": (_is_text, "a name"),
@@ -181,8 +186,12 @@ _KEYS: dict[str, tuple[Callable[[object], bool], str]] = {
     "tokenizer": (lambda v: v in ("own", "base"), "own or base"),
     "quantization": (lambda v: v is None or isinstance(v, dict), "how the base was loaded"),
     "notes": (_are_texts, "texts"),
-    "merged_from": (lambda v: isinstance(v, dict), "what was merged"),
+    "graph": (_is_text, "the name of a file"),
+    "pad_id": (lambda v: type(v) is int and 0 <= v < 1 << 31, "a token's id"),
+    "one_length": (lambda v: isinstance(v, bool), "true or false"),
+    "merged_from": (lambda v: _says(v, "method"), "what was merged"),
     "combined_from": (lambda v: isinstance(v, dict), "what was combined"),
+    "exported_from": (lambda v: _says(v, "method", "target"), "what was exported"),
 }
 _ALWAYS = frozenset({"kind", "label_names", "files"})
 # What a kind cannot be loaded without.
@@ -190,6 +199,8 @@ _OF_KIND = {
     "adapter": ("base", "max_length"),
     "model": ("base", "max_length"),
     "svm": ("base", "max_length", "pooling"),
+    "onnx": ("graph",),
+    "openvino": ("graph",),
 }
 
 
