@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from tunelab.core.errors import ArtifactError, suggest
-from tunelab.core.files import write_text
+from tunelab.core.files import set_aside, write_text
 from tunelab.core.values import Artifact, Manifest
 from tunelab.core.version import __version__
 
@@ -101,6 +101,12 @@ def read_manifest(directory: Path) -> Artifact:
     path = directory / MANIFEST
     if not path.is_file():
         if not directory.is_dir():
+            aside = set_aside(directory.absolute())
+            if aside.is_dir():
+                raise ArtifactError(
+                    f"{directory}: there is no such folder; a run that was ended had put it aside: "
+                    f"rename {aside.name} to {directory.name}, or run it again."
+                )
             near = (
                 [p.name for p in directory.parent.glob("[!.]*/")]
                 if directory.parent.is_dir()

@@ -28,8 +28,10 @@ __all__ = [
     "make_folder",
     "replacing",
     "replacing_folder",
+    "put_back",
     "put_in_place",
     "scratch_folder",
+    "set_aside",
     "sync",
     "write_bytes",
     "write_json",
@@ -139,8 +141,10 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     try:
         yield draft.file
         draft.take_place()
-    except BaseException:
+    except BaseException as e:
         draft.give_up()
+        if isinstance(e, OSError) and e.filename is None:  # of a write: the system names no file
+            e.filename = str(path)
         raise
 
 
@@ -170,7 +174,7 @@ def put_in_place(folder: Path, place: Path) -> None:
     the one or the other is whole.
     """
     place = place.absolute()
-    aside = place.with_name(f".{place.name}{SET_ASIDE}")
+    aside = set_aside(place)
     _sync_below(folder)
     if place.exists():
         _remove(aside)
@@ -183,6 +187,26 @@ def put_in_place(folder: Path, place: Path) -> None:
         raise
     sync(place.parent)
     _remove(aside)
+
+
+def put_back(place: Path) -> None:
+    """What a process that was killed in `put_in_place` had put aside gets its place back, or goes
+    where another has taken it.
+    """
+    place = place.absolute()
+    aside = set_aside(place)
+    if not aside.is_dir():
+        return
+    if place.exists():
+        _remove(aside)
+    else:
+        aside.replace(place)
+        sync(place.parent)
+
+
+def set_aside(place: Path) -> Path:
+    """Where a folder lies while another takes its place."""
+    return place.with_name(f".{place.name}{SET_ASIDE}")
 
 
 def _remove(folder: Path) -> None:

@@ -256,7 +256,7 @@ class ServingEngine:
         asked = [(m, [job.items[i] for job, i in rows]) for m, rows in parts.items()]
         try:
             scored = [
-                _checked(model, items, scores)
+                _checked_scores(model, items, scores)
                 for (model, items), scores in zip(asked, runner(asked), strict=True)
             ]
         except (
@@ -295,7 +295,7 @@ class ServingEngine:
         )
 
 
-def _checked(model: Served, items: Sequence[Item], scores: Floats) -> Floats:
+def _checked_scores(model: Served, items: Sequence[Item], scores: Floats) -> Floats:
     """Scores as a runner gave them. Raises ValueError where they are not a row for each text."""
     expected = len(items), len(model.label_names)
     if np.shape(scores) != expected:

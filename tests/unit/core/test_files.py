@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from tunelab.core import cache, files
+from tunelab.core.artifact import read_manifest
+from tunelab.core.errors import ArtifactError
 from tunelab.exporting.merging import new_folder
 
 
@@ -229,6 +231,29 @@ def test_of_a_process_that_is_killed_one_of_both_is_left_whole(old: Path) -> Non
         (draft / "new").write_text("new")
     assert [n for n in names(old.parent) if files.SET_ASIDE in n] == []
     assert (old / "new").is_file()
+
+
+def test_what_a_killed_process_put_aside_comes_back_or_goes(old: Path) -> None:
+    aside = files.set_aside(old)
+    old.rename(aside)  # killed between its two renames
+    with pytest.raises(ArtifactError, match=rf"put it aside: rename {aside.name}"):
+        read_manifest(old)
+    files.put_back(old)
+    assert names(old.parent) == ["x", "x/old"]
+    aside.mkdir()  # killed while it removed what it had replaced
+    files.put_back(old)
+    assert names(old.parent) == ["x", "x/old"]
+
+
+def test_a_write_that_fails_names_the_file(tmp_path: Path) -> None:
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with (
+        pytest.raises(OSError, match=r"No space left on device: .*kept\.json"),
+        files.replacing(tmp_path / "kept.json") as beside,
+    ):
+        full(beside)
 
 
 def test_a_link_to_a_folder_is_replaced_and_the_folder_stays(old: Path) -> None:
