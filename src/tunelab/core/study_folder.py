@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from tunelab.core.cards import DataCard, StudySettings
 from tunelab.core.errors import ArtifactError
 from tunelab.core.files import (
+    HOLDER,
     SET_ASIDE,
     json_bytes,
     replacing_folder,
@@ -385,7 +386,7 @@ def _parse_yaml(text: str) -> Any:
 EXTRAS = ("tuning", "race", "curves", "gate", "lengths", "behaviour", "looks", "final")
 _WRITTEN = frozenset(
     {"study.yaml", "data.json", "rows.parquet", "results.csv", "comparison.json", "report.html"}
-    | {"trials", "tracking"}
+    | {"trials", "tracking", HOLDER}
     | {f"{name}.json" for name in EXTRAS}
 )
 

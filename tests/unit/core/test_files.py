@@ -14,7 +14,7 @@ import pytest
 
 from tunelab.core import cache, files
 from tunelab.core.artifact import read_manifest
-from tunelab.core.errors import ArtifactError
+from tunelab.core.errors import ArtifactError, ConfigError
 from tunelab.exporting.merging import new_folder
 
 
@@ -127,6 +127,30 @@ def test_scratch_that_may_be_of_a_living_process_stays_where_there_are_no_locks(
 
 
 # --- files ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_the_lock_of_a_dead_process_is_taken_over_and_that_of_a_living_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: bool
+) -> None:
+    if not locks:  # as on some file systems of a network
+        monkeypatch.setattr(files, "_lock", lambda *_: None)
+    code = "import sys, time; from pathlib import Path; from tunelab.core import files\n" \
+           "with files.locked(Path(sys.argv[1])): print(1, flush=True); time.sleep(60)"  # fmt: skip
+    other = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(ConfigError, match=rf"\(process {other.pid} on .*, since 20\d\d-"):  # noqa: SIM117
+            with files.locked(tmp_path):
+                pass
+    finally:
+        other.kill()
+        other.communicate()
+    assert (tmp_path / files.HOLDER).is_file()
+    with files.locked(tmp_path):
+        assert str(os.getpid()) in (tmp_path / files.HOLDER).read_text()
+    assert names(tmp_path) == []
 
 
 def test_a_file_takes_its_place_and_can_be_read_by_others(tmp_path: Path) -> None:
