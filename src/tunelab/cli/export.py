@@ -36,6 +36,9 @@ _SHOWN = 10
 @click.option(
     "--allow", is_flag=True, help="Write it even where predictions do not hold; it then says so."
 )
+@click.option(
+    "--keep-texts", is_flag=True, help="Keep the texts whose label changes in its tunelab.json."
+)
 @moved_option
 @trust_option
 @json_option
@@ -57,6 +60,7 @@ def export_command(folder: Path, to: str, output_dir: Path, *, as_json: bool, **
         output_dir,
         texts=texts,
         allow=given["allow"],
+        keep_texts=given["keep_texts"],
         model=given["model"],
         trust_remote_code=bool(given["trust_remote_code"]),
         on_note=lambda line: echo(line, err=True),
@@ -66,6 +70,7 @@ def export_command(folder: Path, to: str, output_dir: Path, *, as_json: bool, **
             {
                 "folder": str(made.artifact.directory),
                 **made.artifact.manifest.get("exported_from", {}),
+                "changed_texts": made.agreement.changed_texts(),
             }
         )
         return
@@ -80,7 +85,7 @@ def _say_exported(made: Exported) -> None:
         line = " ".join(short(text.text, 80).split())
         echo(f"{text.before} -> {text.after}{truth}: {line}")
     if len(made.agreement.changed) > _SHOWN:
-        echo(f"... and {len(made.agreement.changed) - _SHOWN} more in its tunelab.json.")
+        echo(f"... and {len(made.agreement.changed) - _SHOWN} more: --json prints all of them.")
     if made.fault is not None:
         echo(f"Its predictions do not hold: {made.fault}. Allowed by --allow.", err=True)
     out = made.artifact.directory

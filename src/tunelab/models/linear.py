@@ -19,7 +19,7 @@ from tunelab.core.artifact import check_labels, seal
 from tunelab.core.errors import ArtifactError, TunelabError
 from tunelab.core.values import Artifact, BaseRef, ScoreKind
 from tunelab.models import weights
-from tunelab.models.tfidf import NgramWeights, analyzer_of, summed
+from tunelab.models.tfidf import NgramWeights, analyzer_of, check_ngrams, summed
 
 __all__ = [
     "EmbeddingSvm",
@@ -32,7 +32,6 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 _NUMBERS = "svm.safetensors"
-_MOST_GRAMS = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -240,9 +239,8 @@ def _embedding_svm(artifact: Artifact, trust_remote_code: bool) -> EmbeddingSvm:
 
 def _ngram_weights(part: Mapping[str, Any], idf: Floats) -> NgramWeights:
     first, last = part["ngram_range"]
+    check_ngrams(part["analyzer"], (first, last))
     _expect("idf", idf.shape, (len(part["terms"]),))
-    if not 1 <= first <= last <= _MOST_GRAMS:
-        raise ValueError(f"n-grams of {first} to {last}")
     if not all(isinstance(term, str) for term in part["terms"]):
         raise TypeError("a term that is no text")
     terms = {term: i for i, term in enumerate(part["terms"])}

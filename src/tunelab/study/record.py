@@ -70,7 +70,7 @@ def write(progress: Progress, command: str) -> None:
     card["test_on"] = [
         {"name": o.name, "rows": len(o.split), "in_train": o.in_train} for o in plan.others
     ]
-    files.write_json(folder / "data.json", card)
+    study_folder.write_card(folder, card)
     study_folder.write_rows(folder, plan.scored)
     looked_at = {"folds": plan.spec.parts} if plan.spec.parts is not None else {}
     study_folder.write_extra(folder, "gate", values.gate_to_json(plan.gate) | looked_at)
