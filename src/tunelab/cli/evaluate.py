@@ -58,9 +58,13 @@ def evaluate_command(
     from tunelab.evaluation import evaluate
 
     keys, _ = take_study_keys({k: given.pop(k) for k in _READING})
-    reading: dict[str, Any] = {k.removeprefix("data."): v for k, v in keys.items() if v is not None}
+    reading = {k.removeprefix("data."): v for k, v in keys.items() if v is not None}
     evaluation = evaluate(
-        artifacts, source, trust_remote_code=bool(trust_remote_code), **given, **reading
+        artifacts,
+        source,
+        trust_remote_code=bool(trust_remote_code),
+        **given,
+        **reading,  # type: ignore[arg-type]
     )
     if as_json:
         print_json(evaluation.to_json())

@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import click
 
-from tunelab.core.data_keys import DATA_FLAGS, TEXT_FILE_KEYS, Flag
+from tunelab.core.data_keys import DATA_FLAGS, TEXT_FILE_KEYS, Flag, TextFileKeys
 
 if TYPE_CHECKING:
     from tunelab.study.file import StudyKey
@@ -75,13 +75,14 @@ def text_file_flags(*names: str) -> Callable[[Any], Any]:
     return _place_for("--text-file", options)
 
 
-def text_file_keys(given: Mapping[str, object]) -> dict[str, Any]:
+def text_file_keys(given: Mapping[str, object]) -> TextFileKeys:
     """What a command's flags say of a file of texts, as keywords of `data.open_texts`."""
     from tunelab.core.values import DataSpec
 
     defaults = {f.name: f.default for f in fields(DataSpec)}
     taken = {name: given[name] for name in TEXT_FILE_KEYS if name in given}
-    return {name: defaults[name] if value is None else value for name, value in taken.items()}
+    filled = {name: defaults[name] if value is None else value for name, value in taken.items()}
+    return cast("TextFileKeys", filled)
 
 
 def _place_for(opt: str, options: Callable[[], list[click.Option]]) -> Callable[[Any], Any]:

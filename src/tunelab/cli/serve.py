@@ -12,6 +12,7 @@ import click
 from tunelab.cli.options import FOLDER, json_option, moved_option, print_json, trust_option
 from tunelab.cli.streams import echo
 from tunelab.core.errors import InputError
+from tunelab.core.extras import install_line
 
 __all__ = [
     "load_test_command",
@@ -110,8 +111,7 @@ def refuse_without_extra() -> None:
     lacking = next((name for name in needed if importlib.util.find_spec(name) is None), None)
     if lacking is not None:
         raise InputError(
-            f"serve needs {lacking}, which is not installed. "
-            "Install it: pip install 'tunelab[serve]'"
+            f"serve needs {lacking}, which is not installed. Install it: {install_line('serve')}"
         )
 
 

@@ -17,6 +17,7 @@ shapes        whether what was read has the type that it is declared with
 plain         what JSON and YAML may hold, as a type
 cache         results kept by content, in the user's cache
 machine       hardware, memory, versions
+extras        what an optional part needs, as the line that installs it
 events words version
 
 May import: nothing of ours.

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 __all__ = [
     "DATA_FLAGS",
     "TEXT_FILE_KEYS",
     "Flag",
+    "TextFileKeys",
 ]
 
 
@@ -62,5 +63,15 @@ DATA_FLAGS: Mapping[str, Flag] = {
     "drop_classes": Flag("Leave out the rows of these classes.", "A,B,..", "data", "names"),
     "min_rows_per_class": Flag("Leave out classes with fewer training rows.", "N", "data"),
 }
-# What says how a file of texts without labels is read.
-TEXT_FILE_KEYS = ("text_column", "id_column", "encoding", "quoting")
+
+
+class TextFileKeys(TypedDict, total=False):
+    """What says how a file of texts without labels is read."""
+
+    text_column: str | None
+    id_column: str | None
+    encoding: str
+    quoting: Literal["auto", "double", "none"]
+
+
+TEXT_FILE_KEYS = tuple(TextFileKeys.__annotations__)

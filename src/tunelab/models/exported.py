@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from tunelab.core.artifact import MANIFEST, check_labels, read_manifest
 from tunelab.core.errors import ArtifactError
+from tunelab.core.extras import install_line
 from tunelab.core.values import Artifact, ScoreKind
 from tunelab.models import tokenizer_probe
 from tunelab.models.batches import encode, pad
@@ -143,7 +144,7 @@ def run_graph(graph: Path, kind: str, threads: int | None = None) -> Any:
     except ImportError as e:
         raise ArtifactError(
             f"{graph}: is run by {RUNTIMES[kind]}, which is not installed. Install it: "
-            f"pip install 'tunelab[{_EXTRAS[kind]}]'"
+            f"{install_line(_EXTRAS[kind], [RUNTIMES[kind]])}"
         ) from e
 
 
