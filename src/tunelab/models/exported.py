@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from tunelab.core.artifact import MANIFEST, check_labels, read_manifest
 from tunelab.core.errors import ArtifactError, TunelabError
+from tunelab.core.extras import install_line
 from tunelab.core.shapes import fault
 from tunelab.core.values import Artifact, ScoreKind
 from tunelab.models import tokenizer_probe
@@ -206,7 +207,7 @@ def run_graph(graph: Path, kind: str, threads: int | None = None) -> Any:
     except ImportError as e:
         raise ArtifactError(
             f"{graph}: is run by {RUNTIMES[kind]}, which is not installed. Install it: "
-            f"pip install 'tunelab[{_EXTRAS[kind]}]'"
+            f"{install_line(_EXTRAS[kind], [RUNTIMES[kind]])}"
         ) from e
 
 
