@@ -70,8 +70,9 @@ def make_svm(folder: Path, rows: Sequence[tuple[str, str]]) -> Path:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.svm import LinearSVC
 
-    from tunelab.models.linear import Hyperplanes, TfidfSvm, tfidf_features
+    from tunelab.models.linear import TfidfSvm, tfidf_features
     from tunelab.models.tfidf import NgramWeights
+    from tunelab.models.vector_heads import Hyperplanes
 
     names = sorted({label for _, label in rows})
     texts = [text for text, _ in rows]
