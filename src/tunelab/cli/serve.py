@@ -12,7 +12,6 @@ import click
 from tunelab.cli.options import FOLDER, json_option, moved_option, print_json, trust_option
 from tunelab.cli.streams import echo
 from tunelab.core.errors import InputError
-from tunelab.core.extras import install_line
 
 __all__ = [
     "load_test_command",
@@ -106,6 +105,8 @@ def serve_command(models: tuple[str, ...], **given: Any) -> None:
 def refuse_without_extra() -> None:
     """Raise InputError where what a server needs is not installed."""
     import importlib.util
+
+    from tunelab.core.extras import install_line
 
     needed = ("starlette", "uvicorn", "prometheus_client")
     lacking = next((name for name in needed if importlib.util.find_spec(name) is None), None)
