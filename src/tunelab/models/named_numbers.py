@@ -33,7 +33,7 @@ def read_numbers(artifact: Artifact, name: str) -> dict[str, NDArray[Any]]:
     from safetensors.numpy import load_file
 
     weights.refuse_not_finite(str(artifact.directory), [artifact.directory / name])
-    return load_file(artifact.directory / name)
+    return dict(load_file(artifact.directory / name))
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from tunelab.core import files, results_table, study_folder
 from tunelab.core.artifact import open_artifact
 from tunelab.core.errors import ArtifactError, InputError
 from tunelab.core.study_folder import StudyRecord
-from tunelab.core.trial_files import UNREADABLE
+from tunelab.core.trial_files import UNREADABLE, damage
 from tunelab.core.values import Predictions, TrialResult
 from tunelab.study.measures import scores_of_parts
 from tunelab.study.outputs import write_outputs
@@ -103,12 +103,13 @@ def _faults_of_trial(
 ) -> Iterator[StudyFault]:
     again = f"It is run again by: tunelab compare {record.directory / 'study.yaml'}"
     where = f"trials/{folder.name}"
-    damage = study_folder.damage(record.directory, folder.name)
-    if damage is not None:
-        yield StudyFault(where, damage.removeprefix(f"{folder}/").partition(";")[0], again)
+    told = damage(record.directory, folder.name)
+    if told is not None:
+        yield StudyFault(where, told.removeprefix(f"{folder}/").partition(";")[0], again)
         return
     result = study_folder.read_result(record.directory, folder.name)
     assert result is not None  # noqa: S101  it is there, and whole
+    wrong: str | None
     remove = f"Remove {folder}. {again}"
     if (expected := _id_of(result, record.settings["metric"])) != folder.name:
         yield StudyFault(where, f"its spec.json is that of {expected}, not of this id", remove)
