@@ -22,10 +22,10 @@ __all__ = [
     "refuse_unbounded",
 ]
 
-_SECONDS = 10
+_SECONDS_TO_MATCH = 10
 _MOST_TIMES = 16  # layers of a base that an adapter repeats
 _MOST_ITERATIONS = 1_000  # of PiSSA's first guess
-_TRY = """
+_MATCH_ALL = """
 import json, re, sys
 asked = json.load(sys.stdin)
 for pattern in asked["patterns"]:
@@ -49,7 +49,7 @@ def refuse_unbounded(directory: Path, base: Base) -> None:
         raise _refusal(directory, f"layer_replication asks for {layers:,} layers of {deepest}")
     tensors = weights.tensors(str(directory), directory / WEIGHTS).values()
     largest = max((n for t in tensors for n in t["shape"]), default=0)
-    for rank in _ranks(config):
+    for rank in _ranks_asked_for(config):
         if rank > max(largest, 1):
             why = f"its rank is {rank:,}, and no tensor has more than {largest:,} rows"
             raise _refusal(directory, why)
@@ -57,8 +57,8 @@ def refuse_unbounded(directory: Path, base: Base) -> None:
     if said and (len(said[1]) > 6 or int(said[1]) > _MOST_ITERATIONS):
         raise _refusal(directory, f"init_lora_weights asks for {said[1][:20]} iterations")
     patterns = list(_patterns(config))
-    if patterns and not _ends(patterns, list(shapes)):
-        why = f"a pattern of module names takes more than {_SECONDS} s ({patterns[0][:60]!r})"
+    if patterns and not _come_to_an_end(patterns, list(shapes)):
+        why = f"a pattern of module names takes more than {_SECONDS_TO_MATCH} s ({patterns[0][:60]!r})"
         raise _refusal(directory, why)
 
 
@@ -80,7 +80,7 @@ def _layers_asked_for(config: Mapping[str, object]) -> int:
     return out
 
 
-def _ranks(config: Mapping[str, object]) -> Iterator[int]:
+def _ranks_asked_for(config: Mapping[str, object]) -> Iterator[int]:
     pattern = config.get("rank_pattern")
     values = [config.get("r"), *(pattern.values() if isinstance(pattern, dict) else ())]
     yield from (v for v in values if isinstance(v, int))
@@ -100,16 +100,20 @@ def _is_pattern(text: str) -> bool:
     return any(mark in text for mark in "*+{")
 
 
-def _ends(patterns: list[str], tensors: list[str]) -> bool:
+def _come_to_an_end(patterns: list[str], tensors: list[str]) -> bool:
     """Whether the patterns are matched with the names of all modules in time."""
     parts = [t.split(".")[:-1] for t in tensors]
     names = {".".join(p[:n]) for p in parts for n in range(1, len(p) + 1)}
     asked = json.dumps({"patterns": patterns, "names": sorted(names)})
     # -P: nothing of the current folder is imported.
-    command = [sys.executable, "-P", "-c", _TRY]
+    command = [sys.executable, "-P", "-c", _MATCH_ALL]
     try:
         subprocess.run(  # noqa: S603  our own lines, by this Python
-            command, input=asked.encode(), capture_output=True, timeout=_SECONDS, check=False
+            command,
+            input=asked.encode(),
+            capture_output=True,
+            timeout=_SECONDS_TO_MATCH,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return False

@@ -47,7 +47,7 @@ ADAPTERS: dict[str, tuple[dict[str, Any], str]] = {
 def test_an_adapter_config_that_asks_for_too_much_is_refused(
     tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, scores_only: bool
 ) -> None:
-    monkeypatch.setattr(adapter_probe, "_SECONDS", 1)
+    monkeypatch.setattr(adapter_probe, "_SECONDS_TO_MATCH", 1)
     other, said = ADAPTERS[name]
     make_adapter(tmp_path / "a", tiny_bert, ("bad", "good"), 1)
     change(tmp_path / "a" / "adapter_config.json", lambda c: c.update(other))
