@@ -58,7 +58,8 @@ def refuse_unbounded(directory: Path, base: Base) -> None:
         raise _refusal(directory, f"init_lora_weights asks for {said[1][:20]} iterations")
     patterns = list(_patterns(config))
     if patterns and not _come_to_an_end(patterns, list(shapes)):
-        why = f"a pattern of module names takes more than {_SECONDS_TO_MATCH} s ({patterns[0][:60]!r})"
+        long = f"takes more than {_SECONDS_TO_MATCH} seconds ({patterns[0][:60]!r})"
+        why = f"a pattern of module names {long}"
         raise _refusal(directory, why)
 
 
