@@ -164,7 +164,7 @@ def failing_at(operation: str, n: int) -> Iterator[list[int]]:
 
 
 def attack_disk(ground: Ground, tries: int) -> Counts:
-    """In this process, so that the disk can be said to be full at any operation, of each so many."""
+    """In this process, where any operation can find the disk full: so many of each kind."""
     import tunelab
 
     counts: Counts = Counter()
