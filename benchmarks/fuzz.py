@@ -4,7 +4,7 @@ python benchmarks/fuzz.py [files cache disk kills power code fork] [--tries 40] 
 
 files   a file of a study is damaged, and a command reads it
 cache   every file of one kind in the cache is damaged, and a study is run with it
-disk    the n-th write to the disk fails, and the same command is run again
+disk    the n-th fsync, rename, write or open fails, for every n, and the command is run again
 kills   the command line is ended by a signal at some moment, and is run again
 power   the power fails some seconds after a study has ended (an ext4 image; root, Linux)
 code    a library, or a model's code, is planted where it could be run without having been allowed
@@ -30,7 +30,9 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -133,18 +135,39 @@ def attack_cache(ground: Ground, tries: int) -> Counts:
     return counts
 
 
+DISK = {
+    "fsync": (files, "sync"),
+    "rename": (Path, "replace"),
+    "write": (Path, "write_bytes"),
+    "open": (tempfile, "mkstemp"),
+}
+"""What is asked of the disk by whatever writes a study, and where that can be made to fail."""
+
+
+@contextmanager
+def failing_at(operation: str, n: int) -> Iterator[list[int]]:
+    """While inside, the n-th of these operations finds the disk full; gives how many are left."""
+    holder, name = DISK[operation]
+    own, left = getattr(holder, name), [n]
+
+    def failing(*args: Any, **more: Any) -> Any:
+        left[0] -= 1
+        if left[0] == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return own(*args, **more)
+
+    setattr(holder, name, failing)
+    try:
+        yield left
+    finally:
+        setattr(holder, name, own)
+
+
 def attack_disk(ground: Ground, tries: int) -> Counts:
-    """In this process, so that the disk can be said to be full at any write."""
+    """In this process, where any operation can find the disk full: so many of each kind."""
     import tunelab
 
     counts: Counts = Counter()
-    sync, left = files.sync, [0]
-
-    def failing(path: Path) -> None:
-        left[0] -= 1
-        if left[0] == 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        sync(path)
 
     def study(out: Path) -> None:
         tunelab.compare(ground.data, methods="svm-tfidf", seeds=2, folds="off", tuning=False,
@@ -152,24 +175,24 @@ def attack_disk(ground: Ground, tries: int) -> Counts:
 
     study(ground.folder / "undisturbed")
     expected = scores(ground.folder / "undisturbed")
-    for n in range(1, tries + 1):
-        out = ground.folder / f"disk-{n}"
-        left[0], files.sync = n, failing
-        try:
-            study(out)
-        except (OSError, tunelab.TunelabError):
-            pass
-        except Exception as e:  # what no command may let through
-            print(f"  traceback: write {n}: {type(e).__name__}: {e}", flush=True)
-            counts["tracebacks"] += 1
-        finally:
-            files.sync = sync
-        reached = left[0] <= 0
-        counts["tried"] += reached
+    for operation, n in itertools.product(DISK, range(1, tries + 1)):
+        out = ground.folder / f"disk-{operation}-{n}"
+        with failing_at(operation, n) as left:
+            try:
+                study(out)
+            except (OSError, tunelab.TunelabError):
+                pass
+            except Exception as e:  # what no command may let through
+                print(f"  traceback: {operation} {n}: {type(e).__name__}: {e}", flush=True)
+                counts["tracebacks"] += 1
+        if left[0] > 0:
+            continue  # there are fewer
+        counts["tried"] += 1
         study(out)
-        counts["lost"] += scores(out) != expected or bool(list(out.rglob(".*")))
-        if not reached:
-            break
+        lost = scores(out) != expected or bool(list(out.rglob(".*")))
+        if lost:
+            print(f"  lost: {operation} {n}: {sorted(map(str, out.rglob('.*')))}", flush=True)
+        counts["lost"] += lost
     return counts
 
 

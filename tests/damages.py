@@ -36,8 +36,8 @@ OTHERS: tuple[object, ...] = (None, -1, 1e308, "x", [], ["x"], [[1]], {}, {"a": 
 
 
 def tree_of(path: Path) -> Any:
-    """The content of a JSON or YAML file, None of another."""
-    if path.suffix not in {".json", ".yaml"}:
+    """The content of a JSON or YAML file, None of another and of one that is not there."""
+    if path.suffix not in {".json", ".yaml"} or not path.is_file():
         return None
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 

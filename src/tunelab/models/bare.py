@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from tunelab.core.errors import TunelabError
 from tunelab.core.values import Artifact, BaseRef, ScoreKind
 from tunelab.models import anatomy, bases, batches, tokenizer_probe, weights
 from tunelab.models.batches import Batch
@@ -158,6 +157,8 @@ class _Parts:
         """Those whose names begin so, from the lowest up."""
         heads = int(self.number("num_attention_heads"))
         width, inner = self.width, int(self.number("intermediate_size"))
+        if heads < 1 or width % heads:
+            raise _NotPlainError("num_attention_heads")
         layers = []
         for i in range(int(self.number("num_hidden_layers"))):
             within = f"{above}{i}."
@@ -242,8 +243,10 @@ def open_bare(artifact: Artifact, trust_remote_code: bool = False) -> BareClassi
         network = _network(parts)
         if manifest["kind"] == "model" and parts.taken != set(parts.tensors):
             return None
-        tokens = _tokens(directory)
-    except (_NotPlainError, TunelabError, OSError, ValueError, KeyError, TypeError):
+        tokens = _tokens(directory, len(network.bottom.embeddings.words))
+    except MemoryError:
+        raise
+    except Exception:  # those of tokenizers and of safetensors have no other common root
         return None
     if network.head[-1].out_features != len(names):
         return None
@@ -251,7 +254,8 @@ def open_bare(artifact: Artifact, trust_remote_code: bool = False) -> BareClassi
     return BareClassifier(network, tokens, names, manifest["max_length"], precision)
 
 
-def _tokens(directory: Path) -> _Tokens:
+def _tokens(directory: Path, rows: int) -> _Tokens:
+    """The tokenizer of a folder, none of whose tokens lies beyond the embedding's rows."""
     from tokenizers import Tokenizer
 
     said = _object(directory / "tokenizer_config.json")
@@ -266,6 +270,9 @@ def _tokens(directory: Path) -> _Tokens:
     pad_id = own.token_to_id(token) if isinstance(token, str) else None
     if pad_id is None:
         raise _NotPlainError("pad_token")
+    # With those that are put around every text.
+    if max(*own.get_vocab().values(), *own.encode("a").ids) >= rows:
+        raise _NotPlainError("tokens")
     return _Tokens(own, pad_id)
 
 
@@ -295,7 +302,10 @@ def _parts_of(artifact: Artifact) -> _Parts:
     weights.refuse_not_finite(str(directory), [directory / _ADAPTED])
     said, adapter = _object(directory / _ADAPTER), _read(directory / _ADAPTED)
     _refuse_lacking_targets(said, adapter)
-    merged = _merged(_read(file), adapter, _lora(said), family)
+    scale = _lora(said)
+    if any(len(t) != said["r"] for n, t in adapter.items() if n.endswith(_A)):
+        raise _NotPlainError("r")  # else updates would be scaled by a rank that they do not have
+    merged = _merged(_read(file), adapter, scale, family)
     by_name = Counter(re.sub(r"\.\d+\.", ".N.", n) for n in adapter if n.endswith(_A))
     if set(by_name.values()) != {config.get("num_hidden_layers")}:
         raise _NotPlainError("layers")

@@ -40,6 +40,7 @@ __all__ = [
     "family_of",
     "matrices",
     "notes_of_base",
+    "refuse_odd_sizes",
     "resolve",
     "resolve_exactly",
     "weight_shapes",
@@ -168,7 +169,7 @@ def _config_of(name: str, path: Path) -> Mapping[str, object]:
             f"{'none' if not said else repr(said)}. "
             "Save it anew: AutoModel.from_pretrained(...).save_pretrained(folder)"
         )
-    _refuse_odd_sizes(name, config)
+    refuse_odd_sizes(name, config)
     return config
 
 
@@ -316,10 +317,10 @@ def _matrices(ref: BaseRef, path: Path) -> Mapping[str, tuple[int, ...]]:
 
 
 # More than any model has; each is built before anybody could see that the files lack it.
-_MOST_LAYERS = 10_000
+_MOST_LAYERS, _MOST_OF_A_SIZE = 10_000, 100_000_000
 
 
-def _refuse_odd_sizes(name: str, config: Mapping[str, object]) -> None:
+def refuse_odd_sizes(name: str, config: Mapping[str, object]) -> None:
     """A size below one, or layers without end, are no model's; transformers would build something
     of them all the same.
     """
@@ -331,11 +332,12 @@ def _refuse_odd_sizes(name: str, config: Mapping[str, object]) -> None:
         )
     keys = [f.keys for f in FAMILIES.values()]
     sizes = {getattr(k, n) for k in keys for n in ("layers", "width", "heads", "vocabulary")}
+    sizes.add("num_labels")
     for key in sorted(sizes & config.keys()):
         value = config[key]
-        most = _MOST_LAYERS if key in {k.layers for k in keys} else math.inf
+        most = _MOST_LAYERS if key in {k.layers for k in keys} else _MOST_OF_A_SIZE
         if isinstance(value, int | float) and not 1 <= value <= most:
-            expected = "above 0" if value < 1 or most == math.inf else f"from 1 to {most:,}"
+            expected = "above 0" if value < 1 else f"from 1 to {most:,}"
             raise ModelError(
                 f"Model {name}: {key} is {value} in its config.json, expected a number {expected}. "
                 "Give the config.json that was saved with the weights."

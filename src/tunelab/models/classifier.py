@@ -21,6 +21,7 @@ from tunelab.core.values import Artifact, BaseRef, ScoreKind
 from tunelab.kernels import library
 from tunelab.models import bases, batches, pretrained, scoring, weights
 from tunelab.models.bases import Quantization
+from tunelab.models.foreign import read_object
 from tunelab.models.pretrained import ADAPTER_WEIGHTS
 
 __all__ = [
@@ -139,6 +140,7 @@ def open_transformer(
         ref = BaseRef(**manifest["base"])
         base = bases.resolve_exactly(ref, directory, trust_remote_code)
         return load_on(base, artifact, batch_size)
+    bases.refuse_odd_sizes(str(directory), read_object(directory / "config.json"))
     tokenizer = pretrained.load_tokenizer_from(directory, str(directory), trust_remote_code)
     pad_id: int | None = tokenizer.pad_token_id
     model = pretrained.load_saved(directory, manifest["label_names"], pad_id, trust_remote_code)

@@ -24,7 +24,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from tunelab.core.errors import ArtifactError, ModelError, TrialError
-from tunelab.models import anatomy, bits, complete, heads, tokenizer_probe, weights
+from tunelab.models import adapter_probe, anatomy, bits, complete, heads, tokenizer_probe, weights
 from tunelab.models.bases import Base, Quantization
 from tunelab.models.families import A_DECODER, AN_ENCODER, FAMILIES
 from tunelab.models.names import PEFT_PREFIX
@@ -429,6 +429,7 @@ def load_adapter(
 
     Raises ArtifactError for missing tensors.
     """
+    adapter_probe.refuse_unbounded(directory, base)
     model, _ = load_classifier(base, label_names, 0, quantization)
     _resize_as_saved(model, directory)
     with quiet():

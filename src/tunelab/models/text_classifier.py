@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.core.artifact import EMBEDDED, refuse_lacking
-from tunelab.core.errors import ArtifactError, DataError
+from tunelab.core.errors import ArtifactError, DataError, TunelabError
 from tunelab.core.values import Artifact, Classifier
 from tunelab.core.words import check_unicode
 from tunelab.models import foreign
@@ -107,7 +108,8 @@ class TextClassifier:
     def predict_proba(self, texts: Sequence[str] | str) -> NDArray[np.float64]:
         """Probabilities (n, n_classes) of texts in their order; rows sum to one."""
         texts = _checked(texts)
-        scores = self.classifier.scores(texts)
+        with _in_a_line(self.artifact.directory, "cannot score texts"):
+            scores = self.classifier.scores(texts)
         kind = self.classifier.score_kind
         if self.temperature is None:
             return predictions.probabilities(scores, kind)
@@ -152,35 +154,57 @@ def open_classifier(
     artifact = foreign.open_folder(directory, model=model)
     refuse_lacking(artifact)
     temperature = calibration.kept_temperature(artifact)
+    with _in_a_line(artifact.directory, "cannot be loaded"):
+        scorer = _scorer_of(artifact, trust_remote_code, scores_only)
+    return TextClassifier(scorer, artifact, temperature)
+
+
+def _scorer_of(artifact: Artifact, trusted: bool, scores_only: bool) -> Classifier:
+    """What scores texts as an artifact's kind does."""
     kind = artifact.manifest["kind"]
     if kind in EMBEDDED:
         from tunelab.models import embedded
 
-        own = embedded.open_embedded(artifact, trust_remote_code)
-        return TextClassifier(own, artifact, temperature)
+        return embedded.open_embedded(artifact, trusted)
     if kind == "svm-tfidf":
         from tunelab.models import linear
 
-        return TextClassifier(linear.open_tfidf(artifact), artifact, temperature)
+        return linear.open_tfidf(artifact)
     if kind in {"model", "adapter"} and scores_only:
         from tunelab.models import bare
 
-        scorer = bare.open_bare(artifact, trust_remote_code)
+        scorer = bare.open_bare(artifact, trusted)
         if scorer is not None:
-            return TextClassifier(scorer, artifact, temperature)
+            return scorer
     if kind in {"model", "adapter"}:
         from tunelab.models import classifier
 
-        return TextClassifier(
-            classifier.open_transformer(artifact, trust_remote_code=trust_remote_code),
-            artifact,
-            temperature,
-        )
+        return classifier.open_transformer(artifact, trust_remote_code=trusted)
     if kind in {"onnx", "openvino"}:
         from tunelab.models import exported
 
-        return TextClassifier(exported.open_exported(artifact), artifact, temperature)
+        return exported.open_exported(artifact)
     raise ArtifactError(
         f"{artifact.directory}: of the kind {kind!r}, expected model, adapter, svm-tfidf, "
         f"{', '.join(EMBEDDED)}, onnx or openvino. It was written by a newer tunelab: update."
     )
+
+
+@contextmanager
+def _in_a_line(directory: Path, what: str) -> Iterator[None]:
+    """Say in a line what files led the libraries into that read them; what they raise is anything.
+
+    The system's refusals, and memory that is used up, are no fault of the files.
+    """
+    try:
+        yield
+    except (TunelabError, OSError, MemoryError):
+        raise
+    except Exception as e:
+        reason = (str(e).strip().splitlines() or [""])[0][:200]
+        if "out of memory" in reason.lower() or "can't allocate" in reason.lower():
+            raise MemoryError(reason) from e
+        raise ArtifactError(
+            f"{directory}: {what} ({type(e).__name__}: {reason}). Its files are damaged, or not "
+            "those that were saved together: copy it again from where it was made."
+        ) from e

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from families import make_family
+from tunelab.models import bases, pretrained
 from tunelab.models.batches import Encoded, encode, eval_batches, train_batches
 
 
@@ -65,3 +70,45 @@ def test_scoring_batches_cover_all_rows_and_mask_exactly_the_padding(
 @pytest.mark.parametrize("texts", [[], ()])
 def test_no_texts_give_no_tokens(texts: list[str]) -> None:
     assert len(encode(None, texts, 8)) == 0
+
+
+# --- long texts -----------------------------------------------------------------------------
+
+
+class Watched:
+    """A tokenizer that keeps how long the texts were that it was given at a time."""
+
+    def __init__(self, own: Any) -> None:
+        self.own, self.longest = own, 0
+        self.pad_token_id = own.pad_token_id
+
+    def __call__(self, texts: list[str], **more: Any) -> Any:
+        self.longest = max(self.longest, sum(map(len, texts)))
+        return self.own(texts, **more)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "xlm-roberta"])
+def test_of_a_long_text_so_much_is_tokenized_as_is_read(tmp_path: Path, family: str) -> None:
+    base = bases.resolve(str(make_family(tmp_path / family, family)))
+    watched = Watched(pretrained.load_tokenizer(base))
+    rng = np.random.default_rng(0)
+    words = ["good", "film", "plot!", "Lovely", "\n", "\t dull", "scene", "x" * 150, "日本語"]
+    texts = [" ".join(words[i] for i in rng.integers(0, len(words), n)) for n in (15_000, 9, 3_000)]
+    texts += [" " * 50_000 + "good film", "good" * 9_000, "a good film"]
+    for limit in (8, 600):
+        watched.longest = 0
+        ids = encode(watched, texts[:3], limit).ids
+        # What a text costs does not grow with it: a million characters are 3 GB in a tokenizer.
+        assert watched.longest < 200_000
+        whole = watched.own(texts[:3], truncation=True, max_length=limit)["input_ids"]
+        assert [i.tolist() for i in ids] == whole
+        # Without an end to cut at, as much is read as has to be.
+        rest = watched.own(texts[3:], truncation=True, max_length=limit)["input_ids"]
+        assert [i.tolist() for i in encode(watched, texts[3:], limit).ids] == rest
+
+
+def test_many_texts_are_tokenized_a_few_at_a_time(tiny_bert: Path) -> None:
+    watched = Watched(pretrained.load_tokenizer(bases.resolve(str(tiny_bert))))
+    texts = ["good film " * 1_900] * 60
+    assert len(encode(watched, texts, 8)) == 60
+    assert watched.longest <= 1_000_000
