@@ -1,20 +1,24 @@
 """Serving: many adapters in one batch beside peft, models coming and going, and a long run.
 
-python benchmarks/serving.py [mixed] [swaps] [soak] [--small] [--json]
+python benchmarks/serving.py [mixed] [one] [swaps] [soak] [--tiny | --small] [--json]
 
 mixed  16 adapters of MiniLM (LoRA of rank 4 on all linear layers), 64 reviews of the demo in
        batches of 32, whose texts are the adapters' in turn: peft's `adapter_names`, and the
-       server's row.
-       CPU seconds, one thread, the best of several in turns; the ratio is of one run.
-swaps  requests while models are loaded and unloaded under their feet: wrong answers, 5xx.
-soak   64 clients at a time: wrong answers, lost ones, and whether memory grows.
+       server's row, in float32 and auto; and one merged model, on the same batches.
+one    one text alone: the server's engine, and onnxruntime on the same adapter exported, in
+       float32 and with weights of int8 (dynamic).
+swaps  10,000 requests while models are loaded and unloaded 500 times: wrong answers, 5xx.
+soak   64 clients at a time, 200,000 requests: wrong answers, lost ones, and whether memory grows.
 
-`--small` is for tests: fewer of everything, and a tiny random base.
+Of mixed and one: CPU time, one thread, the best of several in turns; a ratio is of one run.
+`--tiny`: swaps and soak on a tiny random base, where what is tried is the server, not arithmetic.
+`--small` is for tests: fewer of everything too.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -48,10 +52,10 @@ class Sizes:
     requests: int = 10_000
     swaps: int = 500
     clients: int = 64
-    seconds: float = 300.0
+    soaked: int = 200_000
 
 
-SMALL = Sizes(None, 32, 4, 1, 300, 8, 16, 2.0)
+SMALL = Sizes(None, 32, 4, 1, 300, 8, 16, 400)
 
 
 def make_adapters(folder: Path, sizes: Sizes) -> list[Path]:
@@ -249,18 +253,18 @@ def swaps(folder: Path, sizes: Sizes) -> dict[str, object]:
 
 
 def soak(folder: Path, sizes: Sizes) -> dict[str, object]:
-    """Clients that never rest; memory is read at a fifth of the time and at the end."""
+    """Clients that never rest; memory is read when a fifth is answered and at the end."""
     import httpx
 
     folders = make_adapters(folder, sizes)
     wanted = Wanted(folders, review_texts(32))
     counts = {"answers": 0, "wrong": 0, "lost": 0}
-    lock = threading.Lock()
+    lock, asked = threading.Lock(), itertools.count()
 
     def client(k: int) -> None:
         with httpx.Client(timeout=120) as http:
             i = k
-            while time.monotonic() < until:
+            while next(asked) < sizes.soaked:
                 i += 5
                 model, text = folders[i % len(folders)].name, (i * 3) % len(wanted.texts)
                 status, probs = ask(http, url, model, wanted.texts[text])
@@ -269,14 +273,16 @@ def soak(folder: Path, sizes: Sizes) -> dict[str, object]:
                     counts["answers" if right else "wrong" if status == 200 else "lost"] += 1
 
     with served(folders) as (url, pid), ThreadPoolExecutor(sizes.clients) as pool:
-        until = time.monotonic() + sizes.seconds
+        began = time.monotonic()
         clients = [pool.submit(client, k) for k in range(sizes.clients)]
-        time.sleep(sizes.seconds / 5)
+        while sum(counts.values()) < sizes.soaked / 5:
+            time.sleep(0.05)
         early = _resident(pid)
         for each in clients:
             each.result()
-        late = _resident(pid)
-    return {**counts, "megabytes_early": early, "megabytes_late": late}
+        late, seconds = _resident(pid), time.monotonic() - began
+    memory = {"megabytes_early": early, "megabytes_late": late, "grown": late / early - 1}
+    return {**counts, **memory, "seconds": seconds}
 
 
 def _resident(pid: int) -> float:
@@ -294,12 +300,13 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="part", help=", ".join(PARTS))
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--seconds", type=float, help="of the soak")
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--soaked", type=int, metavar="N", help="requests of the soak")
     parser.add_argument("--swaps", type=int)
     parser.add_argument("--requests", type=int, help="at least, while models are swapped")
     given = parser.parse_args()
-    sizes = SMALL if given.small else Sizes()
-    more = {k: v for k in ("seconds", "swaps", "requests") if (v := getattr(given, k)) is not None}
+    sizes = SMALL if given.small else Sizes(base=None, length=32) if given.tiny else Sizes()
+    more = {k: v for k in ("soaked", "swaps", "requests") if (v := getattr(given, k)) is not None}
     sizes = Sizes(**{**asdict(sizes), **more})
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     said = {}

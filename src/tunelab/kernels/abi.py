@@ -21,6 +21,7 @@ __all__ = [
     "LateRowsRecord",
     "LayerRecord",
     "PieceRecord",
+    "SegmentRecord",
     "SublayerRecord",
     "WeightRowsRecord",
     "check_library",
@@ -60,6 +61,12 @@ class LateRowsRecord(ctypes.Structure):
         (_LONG, "width"),
         (_FLOAT, "first second eps"),
     )
+
+
+class SegmentRecord(ctypes.Structure):
+    """A thin product of some rows' own (low_rank.h)."""
+
+    _fields_ = _fields((_POINTER, "down up"), (_LONG, "first last rank column columns"))
 
 
 class DropoutRecord(ctypes.Structure):
@@ -116,6 +123,7 @@ _FOR_EITHER_TYPE = {
     "gelu": "ppp l i",
     "low_rank": "ppppp l p llll f uuf i",
     "low_rank_back": "p l ppppppp llll f uuf i",
+    "segments": "p l pp lll i i",
 }
 _OF_OPTIMIZER = {
     "squares_float32": "p l p i",
@@ -181,7 +189,7 @@ def describe_records(
 # where vectors are wide, those in bfloat16 where they multiply pairs, and what needs matrix tiles.
 LIBRARY_PARTS = (
     describe_records(
-        [PieceRecord, LateRowsRecord, DropoutRecord],
+        [PieceRecord, LateRowsRecord, SegmentRecord, DropoutRecord],
         _in_type("float32", _FOR_EITHER_TYPE)
         | _in_type("bfloat16", _FOR_EITHER_TYPE)
         | _OF_OPTIMIZER,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch.nn import functional
 
 from tunelab.kernels.dropout import Dropout, dropout
 from tunelab.kernels.library import at, pick
@@ -12,7 +15,47 @@ from tunelab.kernels.library import at, pick
 __all__ = [
     "low_rank",
     "low_rank_back",
+    "SEGMENT_FIELDS",
+    "add_segments",
+    "segment",
 ]
+
+
+# --- thin products of some rows' own --------------------------------------------------------
+
+
+SEGMENT_FIELDS = 7  # of a SegmentRecord, each of eight bytes
+
+
+def segment(
+    down: torch.Tensor, up: torch.Tensor, column: int
+) -> tuple[tuple[int, ...], tuple[torch.Tensor, ...]]:
+    """A thin product x down^T up, of down (r, k) and up (r, columns), on y's columns from `column`
+    on (Hu et al. 2021): a SegmentRecord whose rows are yet to be said, and what its pointers need.
+    """
+    filled = tuple(
+        functional.pad(m.detach().float(), (0, 0, 0, -len(m) % 4)).contiguous() for m in (down, up)
+    )
+    places = (filled[0].data_ptr(), filled[1].data_ptr())
+    return (*places, 0, 0, len(filled[0]), column, up.shape[1]), filled
+
+
+def add_segments(
+    x: torch.Tensor, y: torch.Tensor, table: NDArray[np.int64], *, gelu: bool = False
+) -> bool:
+    """Add to rows of y (T, n), in place, the thin products of the same rows of x (T, k) that the
+    lines of `table` (s, 7), SegmentRecords, say; then, with `gelu`, take the exact GELU of y.
+
+    False, and nothing is done, where no kernel is. No two lines of one row have columns in common;
+    one of rank 0 is passed over. x and y are contiguous, of one type.
+    """
+    (rows, k), n = x.shape, y.shape[1]
+    kernel = None if k % 16 or n % 16 else pick("segments", x, y)
+    if kernel is None:
+        return False
+    threads = torch.get_num_threads()
+    kernel(table.ctypes.data, len(table), at(x), at(y), rows, k, n, gelu, threads)
+    return True
 
 
 # --- low rank -------------------------------------------------------------------------------

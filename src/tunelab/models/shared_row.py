@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from tunelab.kernels import low_rank
 from tunelab.kernels.attention import attention_of_batch
 from tunelab.kernels.layers import Product
+from tunelab.kernels.low_rank import SEGMENT_FIELDS
 from tunelab.models import anatomy, scoring
 from tunelab.models.batches import Batch, Encoded
 from tunelab.models.packed_modules import is_plain_lora
@@ -54,36 +57,92 @@ class _Thin:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowMember:
-    """An adapter that can be in a row: its thin products by place, and `model`, for its head."""
+    """An adapter that can be in a row: its thin products by place, and `model`, for its head.
+
+    `table` (layers, 6, 7) has them as the kernel takes them, of each layer's parts in order;
+    `tensors` are what it points at.
+    """
 
     model: Any
     thin: Mapping[_LinearPart, _Thin]
     classes: int
+    table: NDArray[np.int64]
+    tensors: tuple[torch.Tensor, ...]
 
 
 class _Segments(threading.local):
-    """Whose rows are where in the batch that a thread computes: text bounds and thin products."""
+    """Whose rows are where in the batch that a thread computes: text bounds and members.
+
+    `tables` has the members' tables side by side, (layers, 6, members, 7), for so many rows a text.
+    """
 
     texts: int = 1
-    own: tuple[tuple[int, int, Mapping[_LinearPart, _Thin]], ...] = ()
+    own: tuple[tuple[int, int, RowMember], ...] = ()
+    tables: Mapping[int, NDArray[np.int64]] = MappingProxyType({})
+
+    def set(self, own: tuple[tuple[int, int, RowMember], ...], texts: int, tokens: int) -> None:
+        """A batch of so many texts, of so many tokens each."""
+        self.own, self.texts = own, texts
+        table = np.stack([m.table for _, _, m in own], axis=2)
+        bounds = np.asarray([(start, stop) for start, stop, _ in own])
+        tables = {}
+        for each in {1, tokens}:  # a text has a row for each token, or one
+            tables[each] = table.copy()
+            tables[each][..., 2:4] = bounds * each
+        self.tables = tables
 
     def adds(self, place: _LinearPart) -> bool:
         """Whether anything is added at a place."""
-        return any(place in thin for _, _, thin in self.own)
+        return any(place in m.thin for _, _, m in self.own)
 
     def at(self, place: _LinearPart) -> Iterator[tuple[slice, _Thin]]:
         """The texts to which something is added at a place, and what."""
-        for start, stop, thin in self.own:
-            t = thin.get(place)
+        for start, stop, member in self.own:
+            t = member.thin.get(place)
             if t is not None:
                 yield slice(start, stop), t
 
-    def add(self, place: _LinearPart, x: torch.Tensor, y: torch.Tensor) -> None:
-        """Add to y (rows, o), in place, each adapter's product of its own rows of x (rows, i)."""
-        each = len(x) // self.texts  # rows of a text: its tokens, or one
+    def add(
+        self, place: _LinearPart, x: torch.Tensor, y: torch.Tensor, *, gelu: bool = False
+    ) -> None:
+        """Add to y (rows, o), in place, each adapter's product of its own rows of x (rows, i).
+
+        Then, with `gelu`, take GELU of all of it.
+        """
+        each = len(x) // self.texts
+        block, part = place
+        table = self.tables[each][block]
+        lines = table[:3] if part == _JOINED else table[_PARTS.index(part)]
+        if low_rank.add_segments(x, y, lines.reshape(-1, SEGMENT_FIELDS), gelu=gelu):
+            return
         for texts, t in self.at(place):
             some = slice(texts.start * each, texts.stop * each)
             y[some].addmm_(x[some] @ t.down, t.up)
+        if gelu:
+            torch.ops.aten.gelu_(y)
+
+    def by_text(self, place: _LinearPart) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Down (b, i, r) and up (b, r, o) of each text, in float32, of ranks that are filled up;
+        None where nothing is added at a place.
+        """
+        spans = [(b - a, m.thin.get(place)) for a, b, m in self.own]
+        known = [t for _, t in spans if t is not None]
+        if not known:
+            return None
+        rank = max(len(t.up) for t in known)
+        none = _Thin(known[0].down[:, :0], known[0].up[:0])
+        own = [none if t is None else t for _, t in spans]
+        lacks = [rank - len(t.up) for t in own]
+        downs = [
+            functional.pad(t.down, (0, n)) if n else t.down for t, n in zip(own, lacks, strict=True)
+        ]
+        ups = [
+            functional.pad(t.up, (0, 0, 0, n)) if n else t.up
+            for t, n in zip(own, lacks, strict=True)
+        ]
+        down, up = torch.stack(downs).float(), torch.stack(ups).float()
+        which = torch.repeat_interleave(torch.tensor([n for n, _ in spans]).to(up.device))
+        return down[which], up[which]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,9 +173,8 @@ class _BesideGelu:
             return self.base(x)
         x = x.contiguous()
         y = replace(self.base, gelu=False)(x)
-        self.segments.add(self.place, x, y)
-        out: torch.Tensor = torch.ops.aten.gelu_(y)  # in place: y is ours
-        return out
+        self.segments.add(self.place, x, y, gelu=True)
+        return y
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,20 +208,18 @@ class _SharedAttention:
         q = self.base.qkv.columns(0, width)(asking)
         self.segments.add((self.block, "query"), asking, q)
         asked, by_head = first.asked(q), q.float().view(b, heads, -1)
-        for texts, t in self.segments.at((self.block, "key")):
-            low = torch.einsum("bhd,rhd->bhr", by_head[texts], _by_head(t.up, heads))
-            asked[texts] += (low * by_head.shape[2] ** -0.5) @ t.down.t().float()
+        keys = self.segments.by_text((self.block, "key"))
+        if keys is not None:
+            down, up = keys[0], keys[1].view(b, -1, *by_head.shape[1:])
+            low = torch.einsum("bhd,brhd->bhr", by_head, up)
+            asked = asked + (low * by_head.shape[2] ** -0.5) @ down.transpose(1, 2)
         read = first.read(asked, x, lengths)
         given = first.given(read)
-        for texts, t in self.segments.at((self.block, "value")):
-            low = read[texts] @ t.down.float()
-            given[texts] += torch.einsum("bhr,rhd->bhd", low, _by_head(t.up, heads))
+        values = self.segments.by_text((self.block, "value"))
+        if values is not None:
+            up = values[1].view(b, -1, *by_head.shape[1:])
+            given = given + torch.einsum("bhr,brhd->bhd", read @ values[0], up)
         return given.flatten(1).to(x.dtype)
-
-
-def _by_head(up: torch.Tensor, heads: int) -> torch.Tensor:
-    """(r, width) -> (r, heads, width of a head), in float32."""
-    return up.float().view(len(up), heads, -1)
 
 
 def _with_adapters(layer: Layer, block: int, segments: _Segments) -> Layer | None:
@@ -231,7 +287,7 @@ class SharedRow:
             return None
         if (anatomy.width_of(encoder), anatomy.layers_in(encoder)) != sizes:
             return None
-        member = RowMember(inner, thin, classes)
+        member = RowMember(inner, thin, classes, *_table(thin, len(self._encoder.layers)))
         run = partial(self._compute, (member,), np.zeros(2, np.int64), classes)
         same = scoring.agrees(run, model, self._where, self._encoder.form.dtype)
         return member if same else None
@@ -269,8 +325,7 @@ class SharedRow:
         spans = [
             (int(a), int(b), members[k]) for k, a, b in zip(present, starts, stops, strict=True)
         ]
-        self._segments.texts = len(order)
-        self._segments.own = tuple((a, b, m.thin) for a, b, m in spans)
+        self._segments.set(tuple(spans), len(order), ids.shape[1])
         first = self._encoder(ids, lengths, first_only=True)
         sorted_logits = first.new_zeros(len(order), width)
         for a, b, m in spans:
@@ -324,3 +379,20 @@ def _side_by_side(parts: Sequence[_Thin | None]) -> _Thin | None:
         if t is not None
     ]
     return _Thin(torch.cat([t.down for t in present], dim=1), torch.cat(up))
+
+
+def _table(
+    thin: Mapping[_LinearPart, _Thin], layers: int
+) -> tuple[NDArray[np.int64], tuple[torch.Tensor, ...]]:
+    """`RowMember.table` and `tensors`."""
+    table = np.zeros((layers, len(_PARTS), SEGMENT_FIELDS), np.int64)
+    tensors: list[torch.Tensor] = []
+    for (i, part), t in thin.items():
+        if part == _JOINED:
+            continue
+        k = _PARTS.index(part)
+        # Queries, keys and values lie side by side in one result.
+        line, own = low_rank.segment(t.down.t(), t.up, t.up.shape[1] * k if k < 3 else 0)
+        table[i, k] = line
+        tensors += own
+    return table, tuple(tensors)

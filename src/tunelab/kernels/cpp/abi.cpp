@@ -88,6 +88,12 @@ void low_rank_back(const T* g, long step, const T* x, const float* a, const floa
                      threads);
 }
 
+template <class T>
+void segments(const Segment* some, long count, const T* x, T* y, long rows, long k, long n, int gelu,
+              int threads) {
+  ::segments<T>(some, count, x, y, rows, k, n, gelu != 0, threads);
+}
+
 #ifdef WIDE_VECTORS
 template <class T>
 void adapted(const Layer<T>* layer, const T* x, T* y, int gelu, long rows, int threads) {
@@ -149,6 +155,8 @@ const Row functions[] = {
     FUNCTION(low_rank, bfloat16, entry::low_rank<bf16>),
     FUNCTION(low_rank_back, float32, entry::low_rank_back<float>),
     FUNCTION(low_rank_back, bfloat16, entry::low_rank_back<bf16>),
+    FUNCTION(segments, float32, entry::segments<float>),
+    FUNCTION(segments, bfloat16, entry::segments<bf16>),
     FUNCTION(squares, float32, entry::squares),
     FUNCTION(adamw, float32, entry::adamw),
     FUNCTION(adamw_late, float32, entry::adamw_late),
@@ -179,6 +187,7 @@ const Row* tables[] = {
     functions,
     record_rows<Piece>.data(),
     record_rows<LateRows>.data(),
+    record_rows<Segment>.data(),
     record_rows<Dropout>.data(),
 #ifdef WIDE_VECTORS
     record_rows<WeightRows>.data(),

@@ -1,10 +1,13 @@
 // LoRA's thin products: a rank is a line of k or n numbers; lines are filled up to eights.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
+#include "abi.h"
 #include "dropout.h"
+#include "gelu.h"
 #include "vec.h"
 
 namespace {
@@ -75,6 +78,55 @@ void low_rank(const T* x, const float* a, const float* b, const T* bias, T* y, l
           T* o = y + (i + u) * step + j;
           store16(o, load16(o) + s[u] + add);
         }
+      }
+    }
+  }
+}
+
+// A thin product of some rows' own: y += x down^T up on some columns of rows `first` to `last`. `down`
+// (rank x k) and `up` (rank x columns) are filled up to fours with lines of zeros.
+struct Segment {
+  const float *down, *up;
+  long first, last, rank, column, columns;
+  FIELDS(Segment, down, up, first, last, rank, column, columns)
+};
+
+// All segments of x (rows x k) and y (rows x n), no two of which have a number of y in common; then,
+// with `through`, GELU of y. k, n and columns are multiples of 16.
+template <class T>
+__attribute__((noinline)) void segments(const Segment* some, long count, const T* x, T* y, long rows, long k,
+                                        long n, bool through, int threads) {
+  long most = 0;
+  for (long s = 0; s < count; s++) most = std::max(most, some[s].rank);
+#pragma omp parallel num_threads(threads)
+  {
+    std::vector<float> part(4 * k, 0.f), low(4 * most, 0.f);
+#pragma omp for schedule(dynamic, 1)
+    for (long c = 0; c < count; c++) {
+      const Segment& p = some[c];
+      for (long i = p.first; p.rank && i < p.last; i += 4) {
+        const long many = std::min(4L, p.last - i), rank = p.rank;
+        to_low(x + i * k, k, p.down, low.data(), 0, many, k, rank, 1.f, {0, 0, 1.f}, part.data());
+        const float* from[4];
+        for (long u = 0; u < 4; u++) from[u] = low.data() + (u < many ? u : 0) * rank;
+        for (long j = 0; j < p.columns; j += 16) {
+          Vec s[4] = {};
+          for (long l = 0; l < rank; l++) {
+            const Vec v = load16(p.up + l * p.columns + j);
+            for (int u = 0; u < 4; u++) s[u] += from[u][l] * v;
+          }
+          for (long u = 0; u < many; u++) {
+            T* const o = y + (i + u) * n + p.column + j;
+            store16(o, load16(o) + s[u]);
+          }
+        }
+      }
+    }
+    if (through) {
+#pragma omp for schedule(static)
+      for (long e = 0; e < rows * n; e += 16) {
+        Vec slope;
+        store16(y + e, gelu_of(load16(y + e), &slope));
       }
     }
   }
