@@ -1,11 +1,12 @@
 """One text at a time, and LoRA's steps, while other processes take every core.
 
-python benchmarks/busy.py [--others 2] [--texts 20] [--rounds 5] [--json]
+python benchmarks/busy.py [--others 2] [--texts 20] [--steps 2] [--rounds 5] [--json]
 
-So many other processes (--others, as many as there are cores) do nothing but count. Every
-contestant has the same LoRA-adapted MiniLM and labels the same sentences, one by one: a pipeline of
-transformers on the merged model, and tunelab, also with threads that wait as OpenMP ships them.
-Steps of training are 16 texts each, by transformers' Trainer with peft and by tunelab.
+So many other processes (--others, as many as there are cores; 0: none) do nothing but count. Every
+contestant has the same LoRA-adapted MiniLM and labels the same sentences, one by one: onnxruntime
+in float32 and a pipeline of transformers on the merged model, and tunelab, also with threads that
+wait as OpenMP ships them. Steps of training (--steps 0: none) are 16 texts each, by transformers'
+Trainer with peft and by tunelab. Only ratios within one run count.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 from collections.abc import Callable
 
 from _measure import AS_SHIPPED, Contestant, arguments, compete, rate, report
-from inference import LABELS, adapted, pipeline, texts
+from inference import LABELS, adapted, onnx, pipeline, texts
 from training import ours as our_steps
 from training import peer as peer_steps
 
@@ -46,6 +47,7 @@ def main() -> None:
     same = {"model": "minilm", "mode": "lora", "batch": 16, "steps": a.steps, "dropout": 0.1}
     peer = "Trainer + peft"
     one = [
+        Contestant("onnxruntime, float32", onnx, {"rows": n, "batch": 1}, AS_SHIPPED),
         Contestant("pipeline", pipeline, {"rows": n}, AS_SHIPPED),
         Contestant("tunelab, float32", one_by_one, exact),
         Contestant("tunelab", one_by_one, {**exact, "precision": "auto"}),
@@ -60,7 +62,10 @@ def main() -> None:
     ]
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(a.others)]
     try:
-        for title, contestants in (("one text at a time", one), ("training", steps)):
+        kinds = (("one text at a time", one), ("training", steps if a.steps else []))
+        for title, contestants in kinds:
+            if not contestants:
+                continue
             report(
                 f"{title}, beside {a.others} busy processes", compete(contestants, a.rounds),
                 unit="texts/s", baseline=contestants[0].name, as_json=a.as_json,

@@ -76,8 +76,8 @@ def pipeline(rows: int, batch: int = 1, ordered: bool = False) -> Callable[[], f
     return rate(rows, lambda: run(some, truncation=True, **more))
 
 
-def onnx(rows: int) -> Callable[[], float]:
-    """onnxruntime on the merged model, as its exporter makes it, in sorted batches of 32."""
+def onnx(rows: int, batch: int = 32) -> Callable[[], float]:
+    """onnxruntime on the merged model, as its exporter makes it, in sorted batches."""
     import logging
 
     import numpy as np
@@ -90,12 +90,12 @@ def onnx(rows: int) -> Callable[[], float]:
     some = sorted(texts(rows), key=len)
     names = ["input_ids", "attention_mask"]
     example = tokenizer(some[:2], padding=True, return_tensors="pt")
-    batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=512)
+    free = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=512)}
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "model.onnx")
         torch.onnx.export(
             model, tuple(example[n] for n in names), path, input_names=names, dynamo=True,
-            dynamic_shapes={n: {0: batch, 1: length} for n in names}, verbose=False,
+            dynamic_shapes=dict.fromkeys(names, free), verbose=False,
         )  # fmt: skip
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
@@ -104,8 +104,8 @@ def onnx(rows: int) -> Callable[[], float]:
         return session.run(None, {n: given[n].astype(np.int64) for n in names})[0].argmax(1)
 
     def all_of_them() -> None:
-        for i in range(0, rows, 32):
-            run(some[i : i + 32])
+        for i in range(0, rows, batch):
+            run(some[i : i + batch])
 
     all_of_them()
     return rate(rows, all_of_them)

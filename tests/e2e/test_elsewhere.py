@@ -19,6 +19,7 @@ from families import make_family
 from tiny import make_tiny, reviews, write_csv
 from tunelab import adapters
 from tunelab.core.artifact import read_manifest
+from tunelab.core.errors import ArtifactError
 from tunelab.core.values import Seeds, Split
 from tunelab.methods import METHODS, Task, fit_alone
 from tunelab.models import bases
@@ -121,6 +122,29 @@ def test_a_pipeline_never_gives_an_adapter_names_of_the_base(tmp_path: Path) -> 
     folder = trained(tmp_path / "o", "lora", make_tiny(tmp_path / "b", "bert"))
     with pytest.raises(ValueError, match=r"no file named model\.safetensors"):
         pipeline("text-classification", model=str(folder))
+
+
+@pytest.mark.parametrize(("method", "family"), [("lora", "llama"), ("ia3", "roberta")])
+def test_an_adapter_with_its_base_beside_it_answers_in_a_pipeline_as_here(
+    method: str, family: str, tmp_path: Path
+) -> None:
+    from peft import AutoPeftModelForSequenceClassification
+    from transformers import pipeline
+
+    folder = trained(tmp_path / "o", method, make_family(tmp_path / "b", family))
+    whole = tunelab.export(folder, "with-base", tmp_path / "w").artifact.directory
+    answers_as_here({"classify": pipeline("text-classification", model=str(whole))}, folder)
+    assert tunelab.load(whole).predict(TEXTS) == tunelab.load(folder).predict(TEXTS)
+    model = AutoPeftModelForSequenceClassification.from_pretrained(whole, num_labels=3)
+    answers_as_here(run_card(whole), folder)
+    assert model.peft_config["default"].base_model_name_or_path == str(tmp_path / "b")
+
+
+def test_an_adapter_that_a_pipeline_does_not_read_gets_no_base(tmp_path: Path) -> None:
+    folder = trained(tmp_path / "o", "prompt-tuning", make_tiny(tmp_path / "b", "bert"))
+    with pytest.raises(ArtifactError, match=r"reads no prompt_tuning adapter from a folder\."):
+        tunelab.export(folder, "with-base", tmp_path / "w")
+    assert not (tmp_path / "w").exists()
 
 
 # --- the name of the base -------------------------------------------------------------------

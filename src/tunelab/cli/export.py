@@ -30,7 +30,10 @@ _SHOWN = 10
 )
 @click.argument("folder", type=FOLDER)
 @click.option(
-    "--to", required=True, metavar="FORM", help="merged, onnx, int8, openvino or openvino-int8."
+    "--to",
+    required=True,
+    metavar="FORM",
+    help="merged, with-base, onnx, int8, openvino or openvino-int8.",
 )
 @click.option("--output-dir", type=FOLDER, required=True, help="A new folder for what is made.")
 @click.option("--file", type=FOLDER, help="More texts to compare on, beside the validation part.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,12 @@ class JudgedTexts:
     def __post_init__(self) -> None:
         if not self.texts:
             raise ArtifactError("No texts to compare predictions on: give some, or leave them out.")
+
+    def without_empty(self) -> JudgedTexts:
+        """The same without texts of no character: of some tokenizers these have no token."""
+        kept = np.array([bool(text.strip()) for text in self.texts])
+        texts = tuple(text for text in self.texts if text.strip())
+        return replace(self, texts=texts, labels=self.labels[kept])
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from tunelab.exporting.agreement import (
 from tunelab.exporting.ladder import Rung
 from tunelab.exporting.listing import method_of
 from tunelab.exporting.merging import exact_scores, merge, new_folder, open_adapter, scores_of
+from tunelab.exporting.with_base import pipeline_scores, write_with_base
 from tunelab.models import exported, foreign, text_classifier
 from tunelab.models.classifier import TransformerClassifier
 
@@ -117,8 +118,10 @@ def export_classifier(
     target = _target(to)
     original = foreign.open_folder(folder, model=model)
     _refuse_exported(original)
-    if to == "merged":
-        open_adapter(folder, "merge", model)
+    if to in _OF_ADAPTERS:
+        open_adapter(folder, _OF_ADAPTERS[to], model)
+    if to == "with-base":
+        judged = judged.without_empty()  # a pipeline cannot take a text without tokens
     with new_folder(out_dir, [original.directory]) as (staging, out):
         loaded = text_classifier.open_classifier(folder, trust_remote_code, model).classifier
         before = _reference(loaded, judged.texts)
@@ -205,6 +208,8 @@ def _scores_afresh(job: _Export, to: str) -> Scores:
     """What the written folder answers to somebody who has it and its runtime alone."""
     if to == "merged":
         return scores_of(job.staging, job.judged.texts, job.trusted)
+    if to == "with-base":
+        return pipeline_scores(job.staging, job.judged.texts, job.original)
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-P", "-m", "tunelab.models.exported", str(job.staging)],
         input=json.dumps(job.judged.texts).encode(),
@@ -244,6 +249,11 @@ def _write_merged(job: _Export, _: Classifier) -> tuple[tuple[Rung, ...], None]:
     for file in made.artifact.directory.iterdir():
         file.replace(job.staging / file.name)
     made.artifact.directory.rmdir()
+    return (), None
+
+
+def _write_with_base(job: _Export, _: Classifier) -> tuple[tuple[Rung, ...], None]:
+    write_with_base(job.original, job.staging, job.trusted)
     return (), None
 
 
@@ -322,8 +332,12 @@ def _scorer(job: _Export, plain: Artifact) -> ladder.Scorer:
     )
 
 
+# What is made of adapters alone, and what is done to them.
+_OF_ADAPTERS = {"merged": "merge", "with-base": "put a base beside"}
+
 TARGETS: dict[str, Target] = {
     "merged": Target(_write_merged, EXACT),
+    "with-base": Target(_write_with_base, EXACT),
     "onnx": Target(_write_onnx, EXACT, ("onnx", "onnxscript", "onnxruntime")),
     "int8": Target(_write_int8, ROUNDED, ("onnx", "onnxscript", "onnxruntime")),
     "openvino": Target(_write_openvino, EXACT, ("onnx", "onnxscript", "openvino"), "openvino"),

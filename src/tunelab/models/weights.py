@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tunelab.core.errors import ModelError
 
 __all__ = [
+    "INDEX",
     "WRAPPER",
     "TensorEntry",
     "files_read",
@@ -30,7 +31,7 @@ __all__ = [
 ]
 
 
-_WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 # What wrappers for training put before every name (DistributedDataParallel, torch.compile, fully
 # sharded training, DeepSpeed): taken off, the names are those of the model.
 WRAPPER = r"^(?:module\.|_orig_mod\.|_fsdp_wrapped_module\.|_forward_module\.)+"
@@ -64,7 +65,7 @@ def weight_files(name: str, path: Path) -> list[Path]:
     """
     files = sorted(path.glob("*.safetensors"))
     names = {f.name for f in files}
-    if _WHOLE in names or (path / _INDEX).is_file():
+    if _WHOLE in names or (path / INDEX).is_file():
         if _WHOLE not in names:
             _refuse_missing_parts(name, path, names)
         return files
@@ -90,22 +91,22 @@ def files_read(name: str, path: Path) -> list[Path]:
     files = weight_files(name, path)
     if any(f.name == _WHOLE for f in files):
         return [path / _WHOLE]
-    listed = json.loads((path / _INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+    listed = json.loads((path / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
     return [f for f in files if f.name in set(listed)]
 
 
 def _refuse_missing_parts(name: str, path: Path, there: Iterable[str]) -> None:
     try:
-        listed = json.loads((path / _INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+        listed = json.loads((path / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
         parts = {str(v) for v in listed}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ModelError(
-            f"Model {name}: {_INDEX} does not say which file holds which tensor. Copy it again."
+            f"Model {name}: {INDEX} does not say which file holds which tensor. Copy it again."
         ) from None
     missing = sorted(parts - set(there))
     if missing:
         raise ModelError(
-            f"Model {name}: {_INDEX} lists {len(parts)} files, of which {missing[0]} is missing"
+            f"Model {name}: {INDEX} lists {len(parts)} files, of which {missing[0]} is missing"
             f"{f' (and {len(missing) - 1} more)' if len(missing) > 1 else ''}. Copy or download it."
         )
 

@@ -59,7 +59,7 @@ _SECONDS_BESIDE, _SECONDS_BESIDE_WITHOUT = 1.0, 0.5
 # How many times too low or too high an estimate may be: of a method that ran in this study, of one
 # that ran on this machine on models of this size, of what other methods or sizes say, of a guess.
 _FACTOR_OF_STUDY, _FACTOR_OF_METHOD, _FACTOR_OF_OTHERS, _FACTOR_OF_GUESS = 1.2, 1.4, 2.0, 3.0
-_FACTOR_OF_START = 1.5  # of what is no work
+_FACTOR_OF_START = 3.0  # of what is no work: what takes below a second is told as a range
 _STARTING = "starting"  # what a trial that was mostly start-up is kept as
 # How far off a first guess may be; beyond that something else was measured, such as a machine that
 # was busy with other work.
@@ -250,12 +250,13 @@ class _Model:
         off, factor = self._correction(t)
         work = off * self.guess(t, paid)
         starting = [
-            s.off
+            s
             for s in self.seen
             if (s.machine, s.computed) == (self.machine, _STARTING)
             and bool(s.weights) == (t.base is not None)
         ]
-        off_fixed = statistics.median(starting[-_RECENT:]) if starting else 1.0
+        own = [s for s in starting if s.method == t.method.name] or starting
+        off_fixed = statistics.median(s.off for s in own[-_RECENT:]) if own else 1.0
         fixed = _SECONDS_TO_START + off_fixed * _seconds_beside(t)
         low = fixed / _FACTOR_OF_START + work / factor
         high = fixed * _FACTOR_OF_START + work * factor

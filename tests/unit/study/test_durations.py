@@ -91,6 +91,21 @@ def test_a_trial_is_remembered_as_often_as_it_was_off_within_bounds(
     assert expected(plan)["lora"].seconds == pytest.approx(1.2 + 8 * work["lora"])
 
 
+def test_what_is_mostly_start_up_is_a_range_around_its_methods_own(
+    plans: dict[str, study.Plan],
+) -> None:
+    plan = plans["tiny"]
+    for seconds in (0.9, 0.2, 0.5):
+        ran(plan, "svm", seconds)
+    after = expected(plan)
+    assert after["svm"].factor > 2
+    assert after["svm"].least < 0.3
+    assert after["svm"].most > 0.9
+    ran(plan, "lora", 4.0)
+    assert expected(plan)["svm"] == after["svm"]
+    assert expected(plan)["lora"].seconds > after["lora"].seconds + 2
+
+
 def test_what_comes_from_a_cache_is_not_learned(plans: dict[str, study.Plan]) -> None:
     plan = plans["minilm"]
     before = expected(plan)
