@@ -95,7 +95,7 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
             (_with_predictions(window, as_json, classifier, seen) for window in source.windows()),
             lambda: (_with_predictions(window, as_json, classifier) for window in source.windows()),
         )
-        echo(f"Labelled {counted(source.rows, 'text')} into {output}.", err=True)
+        say_sentences(f"Labelled {counted(source.rows, 'text')} into {output}.", err=True)
     elif source is not None:
         for window in source.windows():
             named = as_json or given["id_column"] is not None
