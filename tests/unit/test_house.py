@@ -29,7 +29,7 @@ HEAVY = {
 }  # fmt: skip
 PUBLIC = {
     "Study", "TunelabError", "__version__", "compare", "evaluate", "export", "fine_tune",
-    "load", "load_base", "load_data",
+    "load", "load_base", "load_data", "serve",
 }  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def test_doors_open_one_way(copy: Path):
         ("core/values.py", "import tunelab.data"),
         ("models/packed.py", "from tunelab.methods import METHODS"),
         ("report/page.py", "from tunelab.study import trial"),
-        ("study/trial.py", "from tunelab.serve import adapter_set"),
+        ("study/trial.py", "from tunelab.serving import adapter_set"),
         ("api.py", "from tunelab.stats.intervals import mean"),
         ("newcomer.py", ""),
     ],

@@ -39,6 +39,9 @@ _SHOWN = 10
 @click.option(
     "--allow", is_flag=True, help="Write it even where predictions do not hold; it then says so."
 )
+@click.option(
+    "--keep-texts", is_flag=True, help="Keep the texts whose label changes in its tunelab.json."
+)
 @moved_option
 @trust_option
 @json_option
@@ -60,6 +63,7 @@ def export_command(folder: Path, to: str, output_dir: Path, *, as_json: bool, **
         output_dir,
         texts=texts,
         allow=given["allow"],
+        keep_texts=given["keep_texts"],
         model=given["model"],
         trust_remote_code=bool(given["trust_remote_code"]),
         on_note=lambda line: say_sentences(line, err=True),
@@ -69,6 +73,7 @@ def export_command(folder: Path, to: str, output_dir: Path, *, as_json: bool, **
             {
                 "folder": str(made.artifact.directory),
                 **made.artifact.manifest.get("exported_from", {}),
+                "changed_texts": made.agreement.changed_texts(),
             }
         )
         return
@@ -83,7 +88,8 @@ def _say_exported(made: Exported) -> None:
         line = " ".join(short(text.text, 80).split())
         say_sentences(f"{text.before} -> {text.after}{truth}: {line}", indent=2)
     if len(made.agreement.changed) > _SHOWN:
-        say_sentences(f"... and {len(made.agreement.changed) - _SHOWN} more in its tunelab.json.")
+        more = len(made.agreement.changed) - _SHOWN
+        say_sentences(f"... and {more} more: --json prints all of them.")
     if made.fault is not None:
         say_sentences(f"Its predictions do not hold: {made.fault}. Allowed by --allow.", err=True)
     out = made.artifact.directory

@@ -147,11 +147,14 @@ def test_a_kept_temperature_is_used_when_asked_for_and_by_evaluate(
     scores = plain.classifier.scores(texts)
     # As if it had been far too sure: its scores, three times as large.
     sure = Predictions(tuple(map(str, range(300))), labels, 3 * scores, "logit")
-    calibration.write_temperature(folder, sure)
+    calibration.write_calibration(folder, sure)
     opened = artifact.open_artifact(folder)  # checks every hash
     assert artifact.CALIBRATION in opened.manifest["files"]
     temperature = calibration.read_temperature(opened)
     assert temperature == pytest.approx(calibration.fit_temperature(sure))
+    known, wrong = calibration.read_abstention(opened), scores.argmax(axis=1) != labels
+    given = predictions.probabilities(3 * scores / temperature, "logit").max(axis=1)[wrong]
+    assert (known.rows, list(known.wrong)) == (300, pytest.approx(sorted(given, reverse=True)))
 
     again = open_classifier(folder)
     assert np.array_equal(again.raw().predict_proba(texts), plain.predict_proba(texts))
@@ -189,7 +192,7 @@ def test_a_kept_temperature_is_used_when_asked_for_and_by_evaluate(
     said = run_here("predict", folder, "x", "--calibrated")
     assert said.code == 2
     assert "expected calibration.json, found none" in said.err
-    calibration.write_temperature(
+    calibration.write_calibration(
         folder, Predictions(sure.ids[:20], labels[:20], scores[:20], "logit")
     )
     said = run_here("predict", folder, "x", "--calibrated")
