@@ -128,10 +128,10 @@ def runs_check(folder: Path, repair: bool, as_json: bool) -> None:
         print_json({"folder": str(folder), **asdict(checked)})
     else:
         for fault in checked.faults:
-            echo(fault.sentence)
+            say_sentences(fault.sentence)
         missing = f", {checked.missing} not run yet" if checked.missing else ""
         faults = counted(len(checked.faults), "fault") if checked.faults else "no fault"
-        echo(f"{folder}: {counted(checked.trials, 'trial')} whole{missing}; {faults}.")
+        say_sentences(f"{folder}: {counted(checked.trials, 'trial')} whole{missing}; {faults}.")
     if checked.faults:
         sys.exit(1)
 
