@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +13,10 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Batch",
+    "CutTexts",
     "Encoded",
     "count_longer",
+    "counting_cut",
     "encode",
     "eval_batches",
     "pad",
@@ -55,25 +59,68 @@ class Batch:
     attention_mask: NDArray[np.int64]
 
 
+@dataclass(slots=True)
+class CutTexts:
+    """How many texts were cut, of those that were tokenized while they were counted."""
+
+    count: int = 0
+
+
+_counted: ContextVar[CutTexts | None] = ContextVar("_counted", default=None)
+
+
+@contextmanager
+def counting_cut() -> Iterator[CutTexts]:
+    """Count the texts that `encode` cuts meanwhile: who scores them need not tokenize them again
+    to say so.
+    """
+    cut = CutTexts()
+    before = _counted.set(cut)
+    try:
+        yield cut
+    finally:
+        _counted.reset(before)
+
+
 def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoded:
     """Tokenize with special tokens, cut at `max_length` tokens, without padding.
 
     A text of which the tokenizer makes nothing is one token of padding.
     """
     ids: list[NDArray[np.int64]] = []
+    counted = _counted.get()
     for i in range(0, len(texts), _TEXTS_AT_A_TIME):
-        rows = tokenizer(
-            list(texts[i : i + _TEXTS_AT_A_TIME]),
-            truncation=True,
-            max_length=max_length,
-            padding=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )["input_ids"]
+        some = texts[i : i + _TEXTS_AT_A_TIME]
+        said = _tokenized(tokenizer, some, max_length)
+        rows = said["input_ids"]
+        if counted is not None:
+            counted.count += _count_cut(tokenizer, some, said, max_length)
         # A text without any token would have nothing that could be read.
         nothing = [int(getattr(tokenizer, "pad_token_id", None) or 0)]
         ids += [np.asarray(r or nothing, dtype=np.int64) for r in rows]
     return Encoded(tuple(ids))
+
+
+def _count_cut(tokenizer: Any, texts: Sequence[str], said: Any, max_length: int) -> int:
+    """How many of the texts a tokenizer has just cut: those of which something was left over."""
+    encodings = said.get("encodings") or getattr(said, "encodings", None)
+    if encodings is not None:
+        return sum(bool(e.overflowing) for e in encodings)
+    # A tokenizer in Python keeps nothing of the rest: texts as long as may be are tokenized again.
+    full = [t for t, row in zip(texts, said["input_ids"], strict=True) if len(row) >= max_length]
+    longer = _tokenized(tokenizer, full, max_length + 1)["input_ids"] if full else []
+    return sum(len(row) > max_length for row in longer)
+
+
+def _tokenized(tokenizer: Any, texts: Sequence[str], max_length: int) -> Any:
+    return tokenizer(
+        list(texts),
+        truncation=True,
+        max_length=max_length,
+        padding=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+    )
 
 
 def count_longer(tokenizer: Any, texts: Sequence[str], max_length: int) -> int:
