@@ -25,6 +25,7 @@ from tunelab.core.errors import ConfigError, InputError, TrialError
 from tunelab.core.events import Note, Stage
 from tunelab.core.values import Artifact, Dataset, DataSpec, TrialResult
 from tunelab.core.words import comma_names
+from tunelab.data.gate import values as gate_values
 from tunelab.report import cards, page, writing
 from tunelab.report.writing import Written
 from tunelab.study import (
@@ -404,9 +405,7 @@ def train_one(
         files.make_folder(out.absolute().parent)
         scratch = inside.enter_context(files.scratch_folder(f".{out.name}.training-", out.parent))
         folder = scratch / out.name
-        for line in text_limits.lines_of_limits(
-            planned.lengths, text_limits.labels_by_limit(planned.spec.methods)
-        ):
+        for line in _said_of_texts(planned):
             on_event(Note(line))
         spec = replace(planned.spec, output_dir=folder)
         schedule = study.scheduled(replace(planned, spec=spec))
@@ -426,6 +425,16 @@ def train_one(
             shutil.move(tracked, artifact / "trial" / trackers.TRACKING_FOLDER)
         files.put_in_place(artifact, out)
     return result
+
+
+def _said_of_texts(planned: study.Plan) -> list[str]:
+    """What was decided on reading the data, what the gate finds in it, and what limits cut."""
+    by_limit = text_limits.labels_by_limit(planned.spec.methods)
+    return [
+        *planned.dataset.notes,
+        *map(gate_values.line, planned.gate.findings),
+        *text_limits.lines_of_limits(planned.lengths, by_limit),
+    ]
 
 
 def fine_tune(

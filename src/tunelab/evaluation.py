@@ -31,7 +31,7 @@ from tunelab.data.behaviour import (
     roles,
     suite_from_json,
 )
-from tunelab.models import foreign, text_classifier
+from tunelab.models import batches, foreign, text_classifier
 from tunelab.models.text_classifier import TextClassifier
 from tunelab.stats import Runs, calibration, metrics
 from tunelab.stats.metrics import METRICS
@@ -322,7 +322,8 @@ def _evaluate_all(
     loaded: Mapping[str, TextClassifier], rows: _Rows, source: str, notes: Sequence[str]
 ) -> Evaluation:
     split, names = rows.split, rows.label_names
-    raw = {name: _score(model, split, names) for name, model in loaded.items()}
+    scored = {name: _score(model, split, names) for name, model in loaded.items()}
+    raw = {name: predictions for name, (predictions, _) in scored.items()}
     used = {n: _as_predicted(p, loaded[n]) for n, p in raw.items()}
     return Evaluation(
         part=rows.part,
@@ -337,7 +338,7 @@ def _evaluate_all(
         calibrated={n: _calibrated(p, used[n], loaded[n], names) for n, p in raw.items()},
         mcnemar=_pair_tests({n: p.predicted == p.labels for n, p in used.items()}),
         trained_on={n: _trained_on(m.artifact.directory, split) for n, m in loaded.items()},
-        cut={n: m.count_cut(split.texts) for n, m in loaded.items()},
+        cut={name: cut for name, (_, cut) in scored.items()},
         notes=notes,
     )
 
@@ -383,11 +384,12 @@ def _trained_on(artifact: Path, rows: Split) -> int | None:
     return sum(t in texts for t in rows.texts)
 
 
-def _score(model: TextClassifier, rows: Split, label_names: tuple[str, ...]) -> Predictions:
-    """Raw scores with the classes in this order."""
-    order = [model.label_names.index(n) for n in label_names]
-    scores = np.asarray(model.classifier.scores(list(rows.texts)), dtype=np.float64)[:, order]
-    return Predictions(rows.ids, rows.labels, scores, model.classifier.score_kind)
+def _score(model: TextClassifier, rows: Split, names: Sequence[str]) -> tuple[Predictions, int]:
+    """Raw scores with the classes in the order of `names`, and how many texts were cut."""
+    order = [model.label_names.index(n) for n in names]
+    with batches.counting_cut() as cut:
+        scores = np.asarray(model.classifier.scores(list(rows.texts)), dtype=np.float64)[:, order]
+    return Predictions(rows.ids, rows.labels, scores, model.classifier.score_kind), cut.count
 
 
 def _as_predicted(p: Predictions, model: TextClassifier) -> Predictions:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tunelab.analysis.numbers import MISSING, format_estimate, format_percent
+from tunelab.analysis.numbers import format_estimate, format_percent
 from tunelab.analysis.reading import read_runs
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate
@@ -62,10 +62,9 @@ class Calibrations:
             both = (c.before, c.after)
             ece = [format_estimate(q.ece if q else None, "percent") for q in both]
             score = [format_estimate(q.brier if q else None, "number") for q in both]
-            hot = ", ".join(f"{t:.2f}" for t in c.temperatures.values())
-            rows.append([c.label, *ece, *score, hot or MISSING])
-        heads = ["Method", "Calibration error, %", "scaled", "Brier score", "scaled"]
-        return [*heads, "Temperatures"], rows
+            rows.append([c.label, *ece, *score])
+        heads = ["Method", "Calibration error, %", "scaled error, %", "Brier score", "scaled Brier"]
+        return heads, rows
 
     def __repr__(self) -> str:
         """Each method's calibration error, in one line."""

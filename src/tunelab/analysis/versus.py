@@ -232,7 +232,8 @@ def _shown_setting(value: object) -> str:
 def rows(v: Versus) -> tuple[list[str], list[list[str]], list[str]]:
     """The comparison as people read it: headings, cells, and a sentence for each method."""
     kind = numbers.column(f"{v.part}_{v.metric}").kind
-    headings = ["Method", v.here, v.there, "Difference", f"Training, {v.here}", v.there, "Verdict"]
+    took = [f"Training, {v.here}", f"Training, {v.there}"]
+    headings = ["Method", v.here, v.there, "Difference", *took, "Verdict"]
     cells, sentences = [], []
     for s in v.shared:
         difference, verdict = numbers.MISSING, numbers.MISSING

@@ -263,7 +263,7 @@ def _shown_as(status: Status) -> OnStudyEvent:
 
     def show(event: StudyEvent) -> None:
         if isinstance(event, Note):
-            terminal.say(status.console, event.text)
+            terminal.say(status.console, event.text, indent=2)
         elif isinstance(event, Step):
             status.update(f"step {event.step} of {event.steps}, loss {event.loss:.3f}")
         elif isinstance(event, Stage):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunelab.cli.flags import FlagCommand, text_file_flags, text_file_keys
+from tunelab.cli.lines import say_sentences
 from tunelab.cli.options import FOLDER, json_option, moved_option, print_json, trust_option
 from tunelab.cli.streams import echo
 
@@ -68,7 +69,7 @@ def export_command(folder: Path, to: str, output_dir: Path, *, as_json: bool, **
         keep_texts=given["keep_texts"],
         model=given["model"],
         trust_remote_code=bool(given["trust_remote_code"]),
-        on_note=lambda line: echo(line, err=True),
+        on_note=lambda line: say_sentences(line, err=True),
     )
     if as_json:
         print_json(
@@ -88,11 +89,12 @@ def _say_exported(made: Exported) -> None:
     for text in made.agreement.changed[:_SHOWN]:
         truth = "" if text.truth is None else f" (true: {text.truth})"
         line = " ".join(short(text.text, 80).split())
-        echo(f"{text.before} -> {text.after}{truth}: {line}")
+        say_sentences(f"{text.before} -> {text.after}{truth}: {line}", indent=2)
     if len(made.agreement.changed) > _SHOWN:
-        echo(f"... and {len(made.agreement.changed) - _SHOWN} more: --json prints all of them.")
+        more = len(made.agreement.changed) - _SHOWN
+        say_sentences(f"... and {more} more: --json prints all of them.")
     if made.fault is not None:
-        echo(f"Its predictions do not hold: {made.fault}. Allowed by --allow.", err=True)
+        say_sentences(f"Its predictions do not hold: {made.fault}. Allowed by --allow.", err=True)
     out = made.artifact.directory
-    echo(f"Exported to {out}: {made.sentence}, on {made.agreement.described}.")
+    say_sentences(f"Exported to {out}: {made.sentence}, on {made.agreement.described}.")
     echo(f'Try it: tunelab predict {shlex.quote(str(out))} "your text"')

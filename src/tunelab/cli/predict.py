@@ -19,6 +19,9 @@ from tunelab.core.errors import InputError
 from tunelab.core.words import counted, free_name
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from tunelab.data.texts import TextTable
     from tunelab.models.text_classifier import TextClassifier
 
@@ -86,27 +89,27 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     classifier = _loaded(artifact, given)
     for note in (*(source.notes if source else ()), *classifier.notes):
         say_sentences(note, err=True)
-    seen = _TextsSeen(classifier)
+    labelling = _Labelling(classifier)
     if source is not None and output is not None:
         from tunelab.data import write
 
         write.write_windows(
             output,
-            (_with_predictions(window, as_json, classifier, seen) for window in source.windows()),
-            lambda: (_with_predictions(window, as_json, classifier) for window in source.windows()),
+            (_with_predictions(window, as_json, labelling) for window in source.windows()),
+            lambda: (
+                _without_predictions(window, as_json, labelling) for window in source.windows()
+            ),
         )
-        echo(f"Labelled {counted(source.rows, 'text')} into {output}.", err=True)
+        say_sentences(f"Labelled {counted(source.rows, 'text')} into {output}.", err=True)
     elif source is not None:
         for window in source.windows():
             named = as_json or given["id_column"] is not None
-            _say_labels(window.texts, window.ids if named else None, classifier, as_json)
-            seen.add(window.texts)
+            _say_labels(window.texts, window.ids if named else None, labelling, as_json)
     else:
         lines = _lines_in(reading["encoding"]) if texts == ("-",) else iter(texts)
         for some in iter(lambda: list(itertools.islice(lines, _LINES_AT_A_TIME)), []):
-            _say_labels(some, None, classifier, as_json)
-            seen.add(some)
-    seen.say()
+            _say_labels(some, None, labelling, as_json)
+    labelling.say_what_was_seen()
 
 
 def _check_output(file: Path, output: Path | None) -> None:
@@ -156,21 +159,30 @@ def _loaded(artifact: Path, given: Mapping[str, object]) -> TextClassifier:
 
 
 @dataclass(slots=True)
-class _TextsSeen:
-    """Counts what is to be said of all texts at the end: those without words, those cut."""
+class _Labelling:
+    """Labels texts, and counts what is to be said of all at the end: those without words, those
+    cut.
+    """
 
     classifier: TextClassifier
     texts: int = 0
     blank: int = 0
     cut: int = 0
 
-    def add(self, texts: list[str]) -> None:
-        """Count some more texts."""
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the columns of `probabilities`."""
+        return self.classifier.label_names
+
+    def probabilities(self, texts: list[str]) -> NDArray[np.float64]:
+        """Probabilities (n, n_classes) of some more texts."""
+        probabilities, cut = self.classifier.predict_proba_and_cut(texts)
         self.texts += len(texts)
         self.blank += sum(not text.strip() for text in texts)
-        self.cut += self.classifier.count_cut(texts)
+        self.cut += cut
+        return probabilities
 
-    def say(self) -> None:
+    def say_what_was_seen(self) -> None:
         """Blank texts keep their place and get a label too; of long ones a part was read."""
         if self.blank:
             many = "texts are blank: their labels mean"
@@ -203,13 +215,13 @@ def _lines_in(encoding: str) -> Iterator[str]:
 
 
 def _say_labels(
-    texts: list[str], ids: Sequence[object] | None, classifier: TextClassifier, as_json: bool
+    texts: list[str], ids: Sequence[object] | None, labelling: _Labelling, as_json: bool
 ) -> None:
     """A line for each text: label, probability and text, or JSON with all probabilities; before
     them the row's id, where `ids` has it.
     """
-    names = classifier.label_names
-    for i, (text, row) in enumerate(zip(texts, classifier.predict_proba(texts), strict=True)):
+    names = labelling.label_names
+    for i, (text, row) in enumerate(zip(texts, labelling.probabilities(texts), strict=True)):
         best = int(row.argmax())
         if as_json:
             each = {n: _six_digits(v) for n, v in zip(names, row, strict=True)}
@@ -223,30 +235,38 @@ def _say_labels(
 
 
 def _with_predictions(
-    window: TextTable,
-    every_class: bool,
-    classifier: TextClassifier,
-    seen: _TextsSeen | None = None,
+    window: TextTable, every_class: bool, labelling: _Labelling
 ) -> dict[str, list[Any]]:
-    """A window's columns with label and probability added, and with that of `every_class`.
+    """A window's columns with label and probability added, and with that of `every_class`."""
+    probabilities = labelling.probabilities(window.texts)
+    best = probabilities.argmax(axis=1)
+    labels = [labelling.label_names[k] for k in best]
+    top = [_six_digits(p[k]) for p, k in zip(probabilities, best, strict=True)]
+    each = [[_six_digits(v) for v in column] for column in probabilities.T] if every_class else []
+    return _with_columns(window, labelling, labels, top, each)
 
-    Without `seen`, which is told of its texts, nothing is computed: columns of the same types.
-    """
-    names, n = classifier.label_names, len(window.texts)
-    labels, top, each = [""] * n, [0.0] * n, [[0.0] * n for _ in names]
-    if seen is not None:
-        probabilities = classifier.predict_proba(window.texts)
-        best = probabilities.argmax(axis=1)
-        labels = [names[k] for k in best]
-        top = [_six_digits(p[k]) for p, k in zip(probabilities, best, strict=True)]
-        each = [[_six_digits(v) for v in column] for column in probabilities.T]
-        seen.add(window.texts)
+
+def _without_predictions(
+    window: TextTable, every_class: bool, labelling: _Labelling
+) -> dict[str, list[Any]]:
+    """Columns of the same names and types, of which nothing is computed."""
+    n = len(window.texts)
+    each = [[0.0] * n for _ in labelling.label_names] if every_class else []
+    return _with_columns(window, labelling, [""] * n, [0.0] * n, each)
+
+
+def _with_columns(
+    window: TextTable,
+    labelling: _Labelling,
+    labels: list[str],
+    top: list[float],
+    each: list[list[float]],
+) -> dict[str, list[Any]]:
     columns = dict(window.columns)
     columns[free_name("predicted_label", columns, "{}_{}")] = labels
     columns[free_name("probability", columns, "{}_{}")] = top
-    if every_class:
-        for name, column in zip(names, each, strict=True):
-            columns[free_name(f"probability_{name}", columns, "{}_{}")] = column
+    for name, column in zip(labelling.label_names, each, strict=False):
+        columns[free_name(f"probability_{name}", columns, "{}_{}")] = column
     return columns
 
 

@@ -12,7 +12,6 @@ import click
 from tunelab.cli.lines import say_sentences
 from tunelab.cli.options import FOLDER, json_option, print_json, trust_option
 from tunelab.cli.show import show_summary
-from tunelab.cli.streams import echo
 from tunelab.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def runs_list(root: Path | None, as_json: bool) -> None:
         print_json(rows)
         return
     for line in notes:
-        echo(f"Note: {line}", err=True)
+        say_sentences(f"Note: {line}", err=True)
     if not rows:
         say_sentences(f"No studies in {root}. Make one: tunelab compare --data demo")
         return
@@ -129,10 +128,10 @@ def runs_check(folder: Path, repair: bool, as_json: bool) -> None:
         print_json({"folder": str(folder), **asdict(checked)})
     else:
         for fault in checked.faults:
-            echo(fault.sentence)
+            say_sentences(fault.sentence)
         missing = f", {checked.missing} not run yet" if checked.missing else ""
         faults = counted(len(checked.faults), "fault") if checked.faults else "no fault"
-        echo(f"{folder}: {counted(checked.trials, 'trial')} whole{missing}; {faults}.")
+        say_sentences(f"{folder}: {counted(checked.trials, 'trial')} whole{missing}; {faults}.")
     if checked.faults:
         sys.exit(1)
 
@@ -225,6 +224,7 @@ def behaviour_(
         ["Test", "Capability", "Kind", "Cases", *labels],
         [[*key, *(row.get(m, "-") for m in labels)] for key, row in rows.items()],
         "Failures in percent, with 95% intervals over seeds and cases",
+        keys=3,
     )
     for r in failures:
         for e in r.examples[:1]:

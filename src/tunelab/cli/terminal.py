@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ __all__ = [
 
 
 _WIDTH_OF_NO_TERMINAL = 1_000
+_GAP, _NARROW_GAP = 3, 2  # between two columns of a table
 _ROOM_BESIDE = 20  # what the first column leaves to the others, at least
 
 
@@ -72,41 +74,64 @@ def print_table(
     keys: int = 1,
     all_of_it: str | None = None,
 ) -> None:
-    """Print a table: the first column to the left, the others to the right.
+    """Print a table: the first column to the left, the others to the right. A pipe has no end.
 
-    Where methods' labels are too long for the terminal, their short names. What is still wider goes
-    on below, beside the first columns (`keys`) again; or is only named, with `all_of_it`: where it
-    is to be had. A pipe has no end.
+    Where it is too wide for the terminal, methods go by their short names, and columns move closer.
+    What is still too wide is only named, with `all_of_it`: where it is to be had; else each row
+    becomes a card: its first columns (`keys`) in a line, and below it the others, one a line.
     """
     out = console()
     if title:
         say(out, title, style="bold")
-    blocks = _columns_by_table(headings, rows, out.width, keys)
-    if len(blocks) > 1:
+    gap = _GAP
+    fitting = _fitting_columns(headings, rows, out.width, gap)
+    if fitting < len(headings):
         names = short_labels(dict.fromkeys([*headings, *(row[0] for row in rows)]))
-        named = [[names.get(cell, cell) for cell in row] for row in (headings, *rows)]
-        fewer = _columns_by_table(named[0], named[1:], out.width, keys)
-        if len(fewer) < len(blocks):
-            headings, rows, blocks = named[0], named[1:], fewer
-    left_out = [headings[i] for block in blocks[1:] for i in block[keys:]] if all_of_it else []
-    widest = (out.width - _ROOM_BESIDE, out.width // 2)
-    for columns in blocks[:1] if left_out else blocks:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        for i in columns:
-            # Set by us: a heading of two words stands in two lines, and no word is cut.
-            table.add_column(
-                Text(headings[i]),
-                justify="left" if i == 0 else "right",
-                overflow="fold",
-                width=min(_width(i, headings, rows), widest[i > 0]),
-            )
-        for row in rows:
-            # Cells are users' texts: shown as they are, never read as markup.
-            table.add_row(*(Text(str(row[i])) for i in columns))
-        out.print(table)
+        short = [[names.get(cell, cell) for cell in row] for row in (headings, *rows)]
+        gap = _GAP if _fits(short[0], short[1:], out.width, _GAP) else _NARROW_GAP
+        fewer = _fitting_columns(short[0], short[1:], out.width, gap)
+        if fewer < len(headings) and not all_of_it:
+            _print_cards(out, headings, rows, keys)
+            return
+        if fewer > fitting:
+            headings, rows, fitting = short[0], short[1:], fewer
+    _print_columns(out, headings[:fitting], rows, gap)
+    if fitting < len(headings):
+        say(out, f"No room for {', '.join(headings[fitting:])}: {all_of_it}", indent=2)
         out.print()
-    if left_out:
-        say(out, f"No room for {', '.join(left_out)}: {all_of_it}", indent=2)
+
+
+def _print_columns(
+    out: Console, headings: Sequence[str], rows: Sequence[Sequence[str]], gap: int
+) -> None:
+    """A table of the columns that have headings here, `gap` cells between two of them."""
+    widest = (out.width - _ROOM_BESIDE, out.width // 2)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, gap - 2, 0, 1))
+    for i, heading in enumerate(headings):
+        # Set by us: a heading of two words stands in two lines, and no word is cut.
+        table.add_column(
+            Text(heading),
+            justify="left" if i == 0 else "right",
+            overflow="fold",
+            width=min(_width(i, headings, rows), widest[i > 0]),
+        )
+    for row in rows:
+        # Cells are users' texts: shown as they are, never read as markup.
+        table.add_row(*(Text(str(cell)) for cell in row[: len(headings)]))
+    out.print(table)
+    out.print()
+
+
+def _print_cards(
+    out: Console, headings: Sequence[str], rows: Sequence[Sequence[str]], keys: int
+) -> None:
+    """Each row by itself: its first columns, and below it a line for each of the others."""
+    wide = max(cell_len(h) for h in headings[keys:])
+    for row in rows:
+        say(out, ", ".join(str(cell) for cell in row[:keys]), style="bold")
+        for heading, cell in zip(headings[keys:], row[keys:], strict=True):
+            blanks = " " * (wide - cell_len(heading))
+            say(out, f"  {heading}{blanks}  {cell}", indent=wide + 4)
         out.print()
 
 
@@ -115,21 +140,16 @@ def _width(i: int, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> in
     return max(cell_len(w) for w in ("", *headings[i].split(), *(str(row[i]) for row in rows)))
 
 
-def _columns_by_table(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], width: int, keys: int
-) -> list[list[int]]:
-    """Columns of each table, so that none is wider than `width`; each begins with the keys."""
-    first = list(range(keys))
-    start = sum(_width(i, headings, rows) + 3 for i in first) - 3
-    blocks, used = [[*first]], start
-    for i in range(keys, len(headings)):
-        wide = _width(i, headings, rows) + 3  # what stands between two columns
-        if used + wide > width and len(blocks[-1]) > keys:
-            blocks.append([*first])
-            used = start
-        blocks[-1].append(i)
-        used += wide
-    return blocks
+def _fits(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int, gap: int) -> bool:
+    return _fitting_columns(headings, rows, width, gap) == len(headings)
+
+
+def _fitting_columns(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], width: int, gap: int
+) -> int:
+    """How many columns, from the first, have room beside each other; two at least are shown."""
+    ends = itertools.accumulate(_width(i, headings, rows) + gap for i in range(len(headings)))
+    return max(min(2, len(headings)), sum(end - gap <= width for end in ends))
 
 
 def say(out: Console, text: str, indent: int = 0, style: str = "") -> None:

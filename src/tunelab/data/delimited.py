@@ -174,7 +174,7 @@ class _DelimitedRows:
         out = _dropped(
             self.name, f"whose number of fields is not {len(self.columns)}", self._ragged
         )
-        out += _dropped(self.name, "that are no text", [(n, 0) for n in self._broken])
+        out += _dropped(self.name, "with a NUL or broken bytes", [(n, 0) for n in self._broken])
         if self._trailing:
             out.append(f"{self.name}: rows end in a separator, and the header does not: left out")
         return [*out, *(self._watch.notes() if self._watch else [])]

@@ -81,7 +81,7 @@ def _enough_rows(
         classes = "a class has" if len(few) == 1 else f"{counted(len(few), 'class')} have"
         raise DataError(
             f"{name}: {classes} too few rows: {shown}; expected at least {need} of each {why}. "
-            "Add rows, or leave the class out."
+            f"Add rows, or leave such classes out: --min-rows-per-class {need}"
         )
 
 

@@ -65,10 +65,11 @@ class _Tokens:
 
     def __call__(
         self, texts: Sequence[str], *, truncation: bool, max_length: int, **_: bool
-    ) -> dict[str, list[list[int]]]:
+    ) -> dict[str, list[Any]]:
         if truncation:
             self.own.enable_truncation(max_length)
-        return {"input_ids": [e.ids for e in self.own.encode_batch(list(texts))]}
+        encodings = self.own.encode_batch(list(texts))
+        return {"input_ids": [e.ids for e in encodings], "encodings": encodings}
 
 
 @dataclass(frozen=True, slots=True)

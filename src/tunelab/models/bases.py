@@ -425,8 +425,7 @@ def _hub_snapshot(repo: str, revision: str | None, code: bool) -> Path:
     except LocalEntryNotFoundError:
         raise ModelError(
             f"Model {repo}: not in the local hub cache, and the hub cannot be reached (offline, or "
-            "HF_HUB_OFFLINE is set). Give a local folder (--model path/to/folder), or leave "
-            f"--model out to use the bundled {BUNDLED}."
+            "HF_HUB_OFFLINE is set). Give a local folder: --model path/to/folder."
         ) from None
     except HFValidationError as e:
         raise ModelError(f"Model {repo!r}: not a folder here and not a valid hub id ({e}).") from e

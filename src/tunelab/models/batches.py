@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +13,10 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Batch",
+    "CutTexts",
     "Encoded",
     "count_longer",
+    "counting_cut",
     "encode",
     "eval_batches",
     "pad",
@@ -55,30 +59,67 @@ class Batch:
     attention_mask: NDArray[np.int64]
 
 
+@dataclass(slots=True)
+class CutTexts:
+    """How many texts were cut, of those that were tokenized while they were counted."""
+
+    count: int = 0
+
+
+_counted: ContextVar[CutTexts | None] = ContextVar("_counted", default=None)
+
+
+@contextmanager
+def counting_cut() -> Iterator[CutTexts]:
+    """Count the texts that `encode` cuts meanwhile: who scores them need not tokenize them again
+    to say so.
+    """
+    cut = CutTexts()
+    before = _counted.set(cut)
+    try:
+        yield cut
+    finally:
+        _counted.reset(before)
+
+
 def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoded:
     """Tokenize with special tokens, cut at `max_length` tokens, without padding.
 
     A text of which the tokenizer makes nothing is one token of padding.
     """
     ids: list[NDArray[np.int64]] = []
+    counted = _counted.get()
     for some in _at_a_time([_beginning(tokenizer, t, max_length) for t in texts]):
-        rows = _ids_of(tokenizer, some, max_length)
+        said = _tokenized(tokenizer, some, max_length)
+        rows = said["input_ids"]
+        if counted is not None:
+            counted.count += _count_cut(tokenizer, some, said, max_length)
         # A text without any token would have nothing that could be read.
         nothing = [int(getattr(tokenizer, "pad_token_id", None) or 0)]
         ids += [np.asarray(r or nothing, dtype=np.int64) for r in rows]
     return Encoded(tuple(ids))
 
 
-def _ids_of(tokenizer: Any, texts: list[str], max_length: int) -> list[list[int]]:
-    ids: list[list[int]] = tokenizer(
-        texts,
+def _count_cut(tokenizer: Any, texts: Sequence[str], said: Any, max_length: int) -> int:
+    """How many of the texts a tokenizer has just cut: those of which something was left over."""
+    encodings = said.get("encodings") or getattr(said, "encodings", None)
+    if encodings is not None:
+        return sum(bool(e.overflowing) for e in encodings)
+    # A tokenizer in Python keeps nothing of the rest: texts as long as may be are tokenized again.
+    full = [t for t, row in zip(texts, said["input_ids"], strict=True) if len(row) >= max_length]
+    longer = _tokenized(tokenizer, full, max_length + 1)["input_ids"] if full else []
+    return sum(len(row) > max_length for row in longer)
+
+
+def _tokenized(tokenizer: Any, texts: Sequence[str], max_length: int) -> Any:
+    return tokenizer(
+        list(texts),
         truncation=True,
         max_length=max_length,
         padding=False,
         return_attention_mask=False,
         return_token_type_ids=False,
-    )["input_ids"]
-    return ids
+    )
 
 
 def _at_a_time(texts: Sequence[str]) -> Iterator[list[str]]:
@@ -107,7 +148,7 @@ def _beginning(tokenizer: Any, text: str, max_length: int) -> str:
     while size < len(text):
         end = next((i for i in range(size, size // 2, -1) if text[i].isspace()), size)
         piece, enough = text[:end], 2 * max_length + _SPECIAL_TOKENS
-        if len(_ids_of(tokenizer, [piece], enough)[0]) == enough:
+        if len(_tokenized(tokenizer, [piece], enough)["input_ids"][0]) == enough:
             return piece
         size *= 4
     return text

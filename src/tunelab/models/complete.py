@@ -44,7 +44,8 @@ def loadable(name: str) -> Iterator[None]:
 
         raise ModelError(
             f"Model {name}: transformers {transformers.__version__} cannot load it "
-            f"({type(e).__name__}: {reason})."
+            f"({type(e).__name__}: {reason.rstrip('.')}). Install what it names, change its "
+            "config.json, or give another base."
         ) from e
 
 

@@ -96,7 +96,8 @@ class FileTokenizer:
         else:
             self._tokenizer.no_truncation()
         if not return_offsets_mapping:
-            return {"input_ids": [e.ids for e in self._tokenizer.encode_batch_fast(texts)]}
+            encodings = self._tokenizer.encode_batch_fast(texts)
+            return {"input_ids": [e.ids for e in encodings], "encodings": encodings}
         rows = self._tokenizer.encode_batch(texts, add_special_tokens=add_special_tokens)
         return {
             "input_ids": [e.ids for e in rows],

@@ -15,7 +15,7 @@ from tunelab.core.artifact import EMBEDDED, refuse_lacking
 from tunelab.core.errors import ArtifactError, DataError, TunelabError
 from tunelab.core.values import Artifact, Classifier
 from tunelab.core.words import check_unicode
-from tunelab.models import foreign
+from tunelab.models import batches, foreign
 from tunelab.stats import calibration, predictions
 
 __all__ = [
@@ -93,18 +93,6 @@ class TextClassifier:
             )
         return replace(self, classifier=replace(own, precision=precision))
 
-    def count_cut(self, texts: Sequence[str] | str) -> int:
-        """How many texts are longer than `max_length`, the tokens that are read of one; 0 where
-        texts are read whole.
-        """
-        limit = self.max_length
-        if limit is None:
-            return 0
-        from tunelab.models import batches
-
-        own: Any = self.classifier
-        return batches.count_longer(own.tokenizer, _checked(texts), limit)
-
     def predict_proba(self, texts: Sequence[str] | str) -> NDArray[np.float64]:
         """Probabilities (n, n_classes) of texts in their order; rows sum to one."""
         texts = _checked(texts)
@@ -116,6 +104,13 @@ class TextClassifier:
         return predictions.probabilities(
             calibration.logits_at_temperature(scores, kind, self.temperature), "logit"
         )
+
+    def predict_proba_and_cut(self, texts: Sequence[str]) -> tuple[NDArray[np.float64], int]:
+        """`predict_proba`, and how many of the texts are longer than the `max_length` tokens that
+        are read of one: what was found on the way, with each text tokenized once.
+        """
+        with batches.counting_cut() as cut:
+            return self.predict_proba(texts), cut.count
 
     def predict(self, texts: Sequence[str] | str) -> list[str]:
         """Label names of texts, in their order."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,10 @@ import pytest
 import tunelab
 from commands import run_here
 from studies import GRID, METHODS, make_study
-from tiny import reviews, write_csv
+from tiny import make_tiny, reviews, write_csv
 
 KEPT = Path(__file__).resolve().parents[2] / "fixtures" / "terminal"
-COMMANDS = {
+COMMANDS: dict[str, tuple[str, ...]] = {
     "help": ("--help",),
     "runs-list": ("runs", "list", "."),
     "runs-show": ("runs", "show", "grid"),
@@ -34,10 +35,40 @@ COMMANDS = {
     "predict": ("predict", "svm", "a quiet, wonderful film"),
     "behaviour": ("behaviour", "svm"),
     "inspect-data": ("inspect", "data", "reviews.csv"),
+    "inspect-model": ("inspect", "model", "tiny", "--text", "a good film"),
+    "compare-plan": (
+        "compare",
+        "reviews.csv",
+        "--methods",
+        "svm-tfidf,lora,full",
+        "--model",
+        "tiny",
+        "--max-length",
+        "32",
+        "--dry-run",
+    ),
+    "compare-done": ("compare", "ran"),
+    "train": (
+        "train",
+        "reviews.csv",
+        "--method",
+        "svm-tfidf",
+        "--output-dir",
+        "trained",
+        "--overwrite",
+    ),
+    "predict-file": ("predict", "svm", "--file", "reviews.csv", "--output-file", "labelled.csv"),
+    "export": ("export", "svm", "--to", "onnx", "--output-dir", "exported"),
+    "no-export": ("export", "svm", "--to", "onxx", "--output-dir", "no"),
+    "no-server": ("serve",),
+    "no-served": ("serve", "a-classifier-that-is-not-there"),
     "no-study": ("runs", "show", "a-study-that-is-not-there"),
     "no-method": ("compare", "reviews.csv", "--methods", "lorra,loraplus,nothing", "--dry-run"),
     "no-option": ("compare", "reviews.csv", "--lerning-rate", "1"),
 }
+TIMED = ("compare-plan", "compare-done", "train")
+# How long something takes here, or will: another number each time.
+_DURATION = re.compile(r"\b\d[\d.]* (?:ms|s|min|h)\b")
 # What is there to be copied stays in one piece, whatever the width.
 WHOLE = ("Report: ", "Use it", "Reasons and conditions: ", "Train it on all rows: ")
 
@@ -50,6 +81,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_study(out, methods=METHODS, seeds=2, rows=200).rename(out / "small")
     rows = write_csv(out / "reviews.csv", reviews(60, 2), ["text", "label"])
     tunelab.fine_tune(rows, "svm-tfidf", output_dir=out / "svm")
+    make_tiny(out / "tiny", "bert")
+    with pytest.MonkeyPatch.context() as patch:  # so that the study names its data as users would
+        patch.chdir(out)
+        tunelab.compare("reviews.csv", methods="svm-tfidf", seeds=1, output_dir="ran",
+                        engine="inline")  # fmt: skip
     return out
 
 
@@ -64,13 +100,24 @@ def test_what_a_command_prints(
         monkeypatch.setenv("COLUMNS", str(columns))
     said = run_here(*COMMANDS[name])
     lines = [line.rstrip() for line in f"{said.out}{said.err}".splitlines()]
+    if (folder / "exported").exists():
+        shutil.rmtree(folder / "exported")
+    if name in TIMED:
+        lines = [_DURATION.sub("0 s", line) for line in lines]
     if name.startswith("adapters"):  # where and when a trial ran is part of its files
         lines = [re.sub(r"\d(?=[\d.]* k?B\b)", "0", line) for line in lines]
-    wide = [x for x in lines if columns and len(x) > columns and not x.startswith(WHOLE)]
+    wide = [
+        x
+        for x in lines
+        if columns and len(x.replace(f"{folder}/", "")) > columns and not x.startswith(WHOLE)
+    ]
     assert not wide
     text = "\n".join(
         [f"$ tunelab {' '.join(COMMANDS[name])}   (exit code {said.code})", *lines, ""]
     )
+    # A base is named by its whole path, which may be of any length.
+    text = re.sub(rf"{re.escape(str(folder))}/tiny\s+\(bert\)", "tiny (bert)", text)
+    text = text.replace(f"{folder}/", "")
     kept = KEPT / f"{name}-{columns or 'piped'}.txt"
     if os.environ.get("UPDATE"):
         kept.parent.mkdir(exist_ok=True)

@@ -18,7 +18,7 @@ from rich.text import Text
 from commands import run_here
 from tiny import reviews, write_csv
 from tunelab import cli
-from tunelab.cli import streams
+from tunelab.cli import streams, terminal
 from tunelab.cli.options import json_text
 from tunelab.cli.streams import printable
 from tunelab.cli.terminal import GuardedConsole
@@ -95,7 +95,7 @@ def test_labels_texts_names_and_columns_do_not_reach_a_terminal_raw(tmp_path):
 
 CODE = """
 import sys
-from tunelab.cli import streams
+from tunelab.cli import streams, terminal
 streams.guard_streams()
 import warnings
 {body}
@@ -170,3 +170,27 @@ def test_what_the_system_refuses_is_one_line(monkeypatch, error):
     (line,) = done.faults
     assert line.startswith("tunelab: ")
     assert streams.printable(line) == line
+
+
+@pytest.mark.parametrize(
+    ("columns", "lines"),
+    [
+        (40, ["Method  Test  Latency", "───────────────────────",
+              "lora    88.4   7.8 ms", "svm     74.5   0.6 ms"]),
+        (20, ["lora", "  Test     88.4", "  Latency  7.8 ms", "",
+              "svm", "  Test     74.5", "  Latency  0.6 ms"]),
+    ],
+)  # fmt: skip
+def test_a_table_without_room_is_a_card_for_each_row(
+    columns: int, lines: list[str], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("COLUMNS", str(columns))
+    rows = [["lora", "88.4", "7.8 ms"], ["svm", "74.5", "0.6 ms"]]
+    terminal.print_table(["Method", "Test", "Latency"], rows)
+    printed = capsys.readouterr().out.rstrip().splitlines()
+    assert [" ".join(x.split()) for x in printed] == [" ".join(x.split()) for x in lines]
+    terminal.print_table(["Method", "Test", "Latency"], rows, all_of_it="--json has all.")
+    assert (
+        "No room for Latency: --json has all." in " ".join(capsys.readouterr().out.split())
+    ) == (columns == 20)

@@ -63,6 +63,10 @@ def test_texts_are_counted_as_they_are_tokenized(tiny_bert, minilm, plain):
     np.testing.assert_array_equal(lengths.count_tokens(base, texts), expected)
     np.testing.assert_array_equal(lengths.count_tokens(base, texts), expected)  # as kept
     assert batches.count_longer(pretrained.load_tokenizer(base), texts, 20) == 1
+    with batches.counting_cut() as cut:
+        batches.encode(pretrained.load_tokenizer(base), texts, 20)
+    batches.encode(pretrained.load_tokenizer(base), texts, 20)
+    assert cut.count == 1
 
 
 def test_of_very_many_texts_some_are_counted(minilm, monkeypatch):
