@@ -34,7 +34,9 @@ def split(n: int, seed: int, classes: int) -> Split:
 
 
 def task_of(method: str, base: bases.Base, classes: int, **settings: Any) -> Task:
-    given = {"max_length": 16, **SMALL.get(method, {}), **settings}
+    given = {**SMALL.get(method, {}), **settings}
+    if "max_length" in METHODS[method].settings.model_fields:
+        given["max_length"] = 16
     check(base, MethodSpec(method, method, given))
     return Task(
         label_names=("bad", "good", "neither")[:classes],
@@ -179,3 +181,75 @@ def test_the_nearest_vote(base: bases.Base) -> None:
 def test_a_pooling_that_there_is_not(pooling: str) -> None:
     with pytest.raises(ValueError, match="cls, mean, last, or some of them"):
         METHODS["logistic"].settings(**{"pooling": pooling})
+
+
+# --- static classifiers -----------------------------------------------------------------------
+
+
+def test_a_static_classifier_is_a_linear_head_on_means_of_token_vectors(base: bases.Base) -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from tunelab.models import token_vectors
+    from tunelab.stats.predictions import probabilities
+
+    job = task_of("static", base, 3, c=0.1)
+    outcome = fit_alone(METHODS["static"], job)
+    made = token_vectors.distil(base, 256, 1e-4, 64)
+
+    def means(part: Split) -> np.ndarray:
+        ids = [made.tokenizer.encode(t, add_special_tokens=False).ids for t in part.texts]
+        return np.stack([made.table[i].astype(np.float64).mean(axis=0) for i in ids])
+
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=5_000))
+    model.fit(means(job.train), job.train.labels)
+    test = split(40, 3, 3)
+    ours = probabilities(outcome.classifier.scores(test.texts), "logit")
+    np.testing.assert_allclose(ours, model.predict_proba(means(test)), atol=1e-3)
+    # Components of the tokens themselves: in order of their variance, and none of the others'.
+    plain = token_vectors.distil(base, 4, 1.0, 64).table
+    assert plain.shape[1] == 4
+    assert (np.diff(plain.var(axis=0)) <= 0).all()
+    # A text without a token that is known has the classes' shares and no more.
+    own: Any = outcome.classifier
+    assert own.scores(["", "\u65e5"]) == pytest.approx(np.tile(own.offsets, (2, 1)))
+
+
+def test_trained_vectors_fit_the_training_texts_better(base: bases.Base) -> None:
+    from tunelab.core.values import Predictions
+    from tunelab.stats import metrics
+
+    losses, tables = [], []
+    for method in ("static", "static-tuned"):
+        job = task_of(method, base, 3, c=0.001)
+        outcome = fit_alone(METHODS[method], job)
+        own: Any = outcome.classifier
+        tables.append(own.table)
+        scores = own.scores(job.train.texts)
+        part = Predictions(job.train.ids, job.train.labels, scores, "logit")
+        losses.append(metrics.METRICS["log_loss"].function(part))
+    assert losses[1] < 0.8 * losses[0]
+    assert [h["epoch"] for h in outcome.history][:2] == [0.0, 1.0]
+
+
+def test_a_static_classifier_predicts_without_torch(base: bases.Base, tmp_path: Path) -> None:
+    from commands import imported_by
+
+    fit_alone(METHODS["static"], task_of("static", base, 2)).classifier.save(tmp_path)
+    assert imported_by("predict", tmp_path, "a film") == {"tokenizers"}
+
+
+def test_a_table_and_trees_have_no_graph(base: bases.Base, tmp_path: Path) -> None:
+    from tunelab.core.errors import ArtifactError
+    from tunelab.exporting import graphs
+
+    for method in ("static", "boosting", "knn"):
+        classifier = fit_alone(METHODS[method], task_of(method, base, 2)).classifier
+        (tmp_path / method).mkdir()
+        classifier.save(tmp_path / method)
+        opened = text_classifier.open_classifier(tmp_path / method)
+        with pytest.raises(ArtifactError, match="as it is") as e:
+            graphs.write_float_graph(opened.artifact, opened.classifier, tmp_path / "out", False)
+        assert "\n" not in str(e.value)
+        assert not (tmp_path / "out").exists()

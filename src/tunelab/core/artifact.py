@@ -195,6 +195,7 @@ _ALWAYS = frozenset({"kind", "label_names", "files"})
 _OF_KIND = {
     "adapter": ("base", "max_length"),
     "model": ("base", "max_length"),
+    "static": ("base",),
     **dict.fromkeys(EMBEDDED, ("base", "max_length", "pooling")),
 }
 

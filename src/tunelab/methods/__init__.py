@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from tunelab.core.errors import ModelError
 from tunelab.core.values import MethodSpec, TrialSpec
-from tunelab.methods import embedded, full, lora, prompts, scaling, svm
+from tunelab.methods import embedded, full, lora, prompts, scaling, static, svm
 from tunelab.methods.method import Costs, Extras, Method, Outcome, Task, Trainable, fit_alone
 from tunelab.models import bases, usable
 from tunelab.models.bases import Base, family_of
@@ -46,6 +46,7 @@ METHODS: dict[str, Method] = {
     for m in (
         *svm.METHODS,
         *embedded.METHODS,
+        *static.METHODS,
         *full.METHODS,
         *lora.METHODS,
         *scaling.METHODS,
@@ -94,10 +95,12 @@ def check(base: Base, spec: MethodSpec) -> None:
     length = _asked_length(spec)
     if length is not None:
         bases.check_length(base, length)
+    settings = method.settings(**spec.settings)
     if method.adapt is None:
         usable.check_base(base, length, head=False)
+        if method.check:
+            method.check(base, settings)
         return
-    settings = method.settings(**spec.settings)
     why = method.refused.get(base.model_type)
     if why:
         able = [m.name for m in METHODS.values() if m.adapt and base.model_type not in m.refused]

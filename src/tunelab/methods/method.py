@@ -108,7 +108,8 @@ class Costs:
     `work`: floating-point operations for each of the base's weights and training token (a forward
     pass has 2); the default is that of adapters, whose backward pass leaves the base's weights out.
     `weight_copies`: copies of all weights at the peak of memory. `once`: what is computed of the
-    base is kept, so that only the first trial on some texts pays for it. `fit_per_value`:
+    base is kept, so that only the first trial on some texts pays for it; `vocabulary`: that is its
+    tokens, each by itself, whatever the texts. `fit_per_value`:
     operations for each value of the texts' vectors and each class, of what is fitted on these.
     `work_per_word`, `bytes_per_character`: of a method that reads the texts without a base.
     """
@@ -116,6 +117,7 @@ class Costs:
     work: float = 4.5
     weight_copies: float = 2.0
     once: bool = False
+    vocabulary: bool = False
     fit_per_value: float = 0.0
     work_per_word: float = 0.0
     bytes_per_character: float = 0.0

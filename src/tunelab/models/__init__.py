@@ -16,6 +16,7 @@ bare          the same from a classifier's files alone, without transformers and
 many          several adapters in one pass, trained
 shared_row    many adapters in one batch, scored
 vector_heads embedded   planes, neighbours or trees on a frozen base's vectors
+token_vectors static   a base's tokens, each by itself; what each says of each class
 classifier linear tfidf text_classifier   what is saved, opened and asked for labels
 foreign       what peft and transformers saved
 exported      a graph, run by onnxruntime or OpenVINO without torch

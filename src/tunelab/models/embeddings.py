@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,13 @@ from tunelab.core import cache, machine
 from tunelab.core.values import Artifact, BaseRef
 from tunelab.models import anatomy, bases, batches, pretrained, scoring
 from tunelab.models.bases import Base
+from tunelab.models.batches import Encoded
 
 __all__ = [
     "Embedded",
     "Embedder",
     "cached",
+    "cached_tokens",
     "embedder_for",
     "seconds_now",
 ]
@@ -57,7 +59,10 @@ class Embedder:
         return self._prepared
 
     def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        encoded = batches.encode(self.tokenizer, texts, self._max_length)
+        return self.vectors_of(batches.encode(self.tokenizer, texts, self._max_length))
+
+    def vectors_of(self, encoded: Encoded) -> NDArray[np.float32]:
+        """Embed texts that are tokens already, special ones and all."""
         pad_id = self.tokenizer.pad_token_id or 0
         width = anatomy.width_of(self._model) * len(self._pooling.split("+"))
         return self._prepared(encoded, pad_id, self._batch_size, width)
@@ -77,16 +82,33 @@ def cached(
     base: Base, texts: Sequence[str], pooling: str, max_length: int, embedder: Any = None
 ) -> Embedded:
     """Vectors of texts from the cache, or computed (by `embedder`, or a new one) and kept there."""
-    folder = cache.folder() / "embeddings" / _vectors_key(base, texts, pooling, max_length)
+    key = _vectors_key(base, texts, pooling, max_length)
+    return _cached_or_computed(
+        base, key, lambda: (embedder or Embedder(base, pooling, max_length))(texts)
+    )
+
+
+def cached_tokens(base: Base, tokens: Encoded, embedder: Embedder) -> Embedded:
+    """The same of texts that are tokens already."""
+    digest = hashlib.sha256(_head_of_key(base, "tokens", 0))
+    for ids in tokens.ids:
+        digest.update(ids.tobytes())
+    return _cached_or_computed(base, digest.hexdigest()[:32], lambda: embedder.vectors_of(tokens))
+
+
+def _cached_or_computed(
+    base: Base, key: str, compute: Callable[[], NDArray[np.float32]]
+) -> Embedded:
+    """What the cache holds under a key; else what `compute` gives, and it is kept there."""
+    folder = cache.folder() / "embeddings" / key
     file, about = folder.with_suffix(".npy"), folder.with_suffix(".json")
     facts, content = cache.kept_json(about), cache.kept(file)
     if facts is not None and content is not None:
         vectors = np.load(io.BytesIO(content))
         return Embedded(vectors, facts["seconds"], facts["peak_memory_bytes"], True)
     peak = machine.PeakMemory()
-    embedder = embedder or Embedder(base, pooling, max_length)
     started = time.perf_counter()
-    vectors = embedder(texts)
+    vectors = compute()
     seconds = time.perf_counter() - started
     memory = peak.bytes()
     buffer = io.BytesIO()
@@ -112,17 +134,20 @@ def seconds_now(embedder: Embedder, texts: Sequence[str]) -> float:
 
 
 def _vectors_key(base: Base, texts: Sequence[str], pooling: str, max_length: int) -> str:
-    digest = hashlib.sha256()
-    weights = base.ref.sha256 + (base.ref.code_sha256 or "")
-    # The same weights under another config (layers, activation, positions) are another model.
-    model = [weights, bases.what_computes(base.config), base.tokenizer_sha256]
-    head = json.dumps([_EMBEDDINGS_VERSION, *model, pooling, max_length], sort_keys=True)
-    digest.update(head.encode())
+    digest = hashlib.sha256(_head_of_key(base, pooling, max_length))
     for text in texts:
         raw = text.encode("utf-8", "surrogatepass")
         digest.update(len(raw).to_bytes(8, "little"))
         digest.update(raw)
     return digest.hexdigest()[:32]
+
+
+def _head_of_key(base: Base, pooling: str, max_length: int) -> bytes:
+    weights = base.ref.sha256 + (base.ref.code_sha256 or "")
+    # The same weights under another config (layers, activation, positions) are another model.
+    model = [weights, bases.what_computes(base.config), base.tokenizer_sha256]
+    said = [_EMBEDDINGS_VERSION, *model, pooling, max_length]
+    return json.dumps(said, sort_keys=True).encode()
 
 
 def embedder_for(artifact: Artifact, trust_remote_code: bool = False) -> Embedder:

@@ -158,6 +158,10 @@ def open_classifier(
 
         own = embedded.open_embedded(artifact, trust_remote_code)
         return TextClassifier(own, artifact, temperature)
+    if kind == "static":
+        from tunelab.models import static
+
+        return TextClassifier(static.open_static(artifact), artifact, temperature)
     if kind == "svm-tfidf":
         from tunelab.models import linear
 
@@ -182,5 +186,6 @@ def open_classifier(
         return TextClassifier(exported.open_exported(artifact), artifact, temperature)
     raise ArtifactError(
         f"{artifact.directory}: of the kind {kind!r}, expected model, adapter, svm-tfidf, "
-        f"{', '.join(EMBEDDED)}, onnx or openvino. It was written by a newer tunelab: update."
+        f"static, {', '.join(EMBEDDED)}, onnx or openvino. It was written by a newer tunelab: "
+        "update."
     )
