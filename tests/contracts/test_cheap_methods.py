@@ -20,6 +20,8 @@ from tunelab.models import bases, text_classifier
 from tunelab.stats import calibration
 
 CHEAP = [m.name for m in METHODS.values() if m.adapt is None and m.needs_base]
+# A random base knows nothing of labels: their descriptions are texts of theirs.
+DESCRIBED = {"bad": ["a the bad dull bad"], "good": ["a the good lovely good"], "neither": "scene"}
 SMALL: dict[str, dict[str, Any]] = {"boosting": {"min_rows_per_leaf": 1}}
 
 
@@ -35,6 +37,9 @@ def split(n: int, seed: int, classes: int) -> Split:
 
 def task_of(method: str, base: bases.Base, classes: int, **settings: Any) -> Task:
     given = {**SMALL.get(method, {}), **settings}
+    if method == "zero-shot":
+        labels = ("bad", "good", "neither")[:classes]
+        given["label_descriptions"] = {k: DESCRIBED[k] for k in labels}
     if "max_length" in METHODS[method].settings.model_fields:
         given["max_length"] = 16
     check(base, MethodSpec(method, method, given))
@@ -64,7 +69,8 @@ def test_contract(method: str, classes: int, base: bases.Base, tmp_path: Path) -
     scores = outcome.classifier.scores(texts)
     assert scores.shape == (60, classes)
     right = float((scores.argmax(axis=1) == labels).mean())
-    assert right >= 0.8, f"{right:.0%} right, where each text says its class"
+    least = 0.8 if outcome.details.training_rows is None else 1.2 / classes
+    assert right >= least, f"{right:.0%} right, where each text says its class"
     twice(method, task, texts, scores)
     by_itself(outcome, texts, scores)
     saved(outcome, task, texts, scores, tmp_path / "artifact")
@@ -253,3 +259,84 @@ def test_a_table_and_trees_have_no_graph(base: bases.Base, tmp_path: Path) -> No
             graphs.write_float_graph(opened.artifact, opened.classifier, tmp_path / "out", False)
         assert "\n" not in str(e.value)
         assert not (tmp_path / "out").exists()
+
+
+# --- zero-shot --------------------------------------------------------------------------------
+
+
+def test_zero_shot_uses_no_training_row(base: bases.Base) -> None:
+    job = task_of("zero-shot", base, 3)
+    outcome = fit_alone(METHODS["zero-shot"], job)
+    other = replace(job, train=split(9, 7, 3))
+    texts = split(40, 3, 3).texts
+    scores = outcome.classifier.scores(texts)
+    np.testing.assert_array_equal(
+        fit_alone(METHODS["zero-shot"], other).classifier.scores(texts), scores
+    )
+    assert outcome.details.training_rows == 0
+    # Cosines, twenty times: with the label's own text it is one.
+    own = outcome.classifier.scores([DESCRIBED["bad"][0]])
+    assert own[0, 0] == pytest.approx(20, abs=1e-3)
+    assert (np.abs(scores) <= 20.001).all()
+
+
+def test_descriptions_come_from_a_file_and_name_labels_of_the_data(
+    base: bases.Base, tmp_path: Path
+) -> None:
+    from tunelab.core.errors import ConfigError
+
+    file = tmp_path / "labels.yaml"
+    file.write_text("bad: a dull film\ngood: [a warm film, a lovely plot]\n", encoding="utf-8")
+    row = METHODS["zero-shot"]
+    settings: Any = row.settings(**{"label_descriptions": str(file)})
+    assert settings.label_descriptions == {
+        "bad": ["a dull film"], "good": ["a warm film", "a lovely plot"],
+    }  # fmt: skip
+    spec = MethodSpec("zero-shot", "zero-shot", settings.model_dump(mode="json"))
+    check(base, spec, ("bad", "good"))
+    with pytest.raises(ConfigError, match="'bad' is no label of the data"):
+        check(base, spec, ("good", "poor"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "No such file"),
+        ("bad: [", "YAML file"),
+        ("bad: ''", "'bad' has none"),
+        ("- bad", "dictionary"),
+        ("bad: 3", "list"),
+    ],
+)
+def test_descriptions_that_cannot_be_read(text: str | None, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "labels.yaml"
+    if text is not None:
+        file.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=said):
+        METHODS["zero-shot"].settings(**{"label_descriptions": str(file)})
+
+
+@pytest.mark.parametrize("template", ["", "about", "{} or {}", "{label}"])
+def test_a_template_without_a_place_for_the_label(template: str) -> None:
+    with pytest.raises(ValueError, match="once, which stands for the label"):
+        METHODS["zero-shot"].settings(**{"template": template})
+
+
+# --- a study of them ---------------------------------------------------------------------------
+
+
+def test_a_study_compares_them_and_says_what_saw_no_rows(tiny_bert: Path, tmp_path: Path) -> None:
+    import tunelab
+    from tiny import reviews, write_csv
+
+    data = write_csv(tmp_path / "reviews.csv", reviews(90), ("text", "label"))
+    study = tunelab.compare(
+        str(data), methods=["zero-shot", "static", "knn"], model=str(tiny_bert), seeds=2,
+        tuning=False, output_dir=str(tmp_path / "study"),
+    )  # fmt: skip
+    assert {r.label for r in study.summary.rows} == {"zero-shot", "static", "knn"}
+    said = [w for w in study.summary.warnings if "used no training rows" in w]
+    assert len(said) == 1
+    assert said[0].startswith("zero-shot used")
+    card = next((tmp_path / "study").glob("trials/zero-shot-*/artifact/README.md"))
+    assert "made with `zero-shot`, without a training row," in card.read_text(encoding="utf-8")

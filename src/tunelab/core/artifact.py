@@ -40,7 +40,7 @@ CALIBRATION = (
 )
 FORMAT = 1
 # Kinds that are a head on a base's frozen vectors (`models.embedded`).
-EMBEDDED = ("svm", "logistic", "knn", "boosting")
+EMBEDDED = ("svm", "logistic", "knn", "boosting", "zero-shot")
 # Reading one of these can run code; nothing here reads them, and a folder that has one is refused.
 _OPENVINO_WEIGHTS = "openvino_model.bin"
 _PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -134,6 +134,7 @@ class Method:
     the loaded classifier into what is trained, with everything else frozen. `refused` says, for a
     family's model_type, why the method cannot run on it. `check(base, settings)` raises InputError
     for settings that cannot work on a base; it runs before anything is trained and loads no torch.
+    `check_labels(settings, label names)` does the same for settings that name labels.
     `by_metric`: whether what it keeps is chosen by the study's metric, which then belongs to a
     trial's identity. `chance`: whether what it gives depends on the seed. `costs`: about what a
     trial takes.
@@ -149,6 +150,7 @@ class Method:
     adapt: Adapt | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
     check: Callable[[Base, Any], None] | None = None
+    check_labels: Callable[[Any, Sequence[str]], None] | None = None
     why_alone: Callable[[Any], str | None] | None = None
     by_metric: bool = False
     chance: bool = True

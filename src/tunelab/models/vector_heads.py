@@ -277,6 +277,7 @@ HEADS: dict[str, Callable[[NumbersByName], VectorHead]] = {
     "logistic": LinearHead.read,
     "knn": NeighbourHead.read,
     "boosting": TreeHead.read,
+    "zero-shot": LinearHead.read_cosine,
 }
 _ROWS_AT_A_TIME = 512
 
