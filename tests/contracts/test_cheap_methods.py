@@ -22,7 +22,10 @@ from tunelab.stats import calibration
 CHEAP = [m.name for m in METHODS.values() if m.adapt is None and m.needs_base]
 # A random base knows nothing of labels: their descriptions are texts of theirs.
 DESCRIBED = {"bad": ["a the bad dull bad"], "good": ["a the good lovely good"], "neither": "scene"}
-SMALL: dict[str, dict[str, Any]] = {"boosting": {"min_rows_per_leaf": 1}}
+SMALL: dict[str, dict[str, Any]] = {
+    "boosting": {"min_rows_per_leaf": 1},
+    "setfit": {"min_steps": 10, "num_train_epochs": 1, "learning_rate": 1e-3},
+}
 
 
 def split(n: int, seed: int, classes: int) -> Split:
@@ -340,3 +343,63 @@ def test_a_study_compares_them_and_says_what_saw_no_rows(tiny_bert: Path, tmp_pa
     assert said[0].startswith("zero-shot used")
     card = next((tmp_path / "study").glob("trials/zero-shot-*/artifact/README.md"))
     assert "made with `zero-shot`, without a training row," in card.read_text(encoding="utf-8")
+
+
+# --- setfit -----------------------------------------------------------------------------------
+
+
+def test_batches_hold_several_of_each_class_and_every_row_before_one_comes_again() -> None:
+    from tunelab.methods.setfit import batches_of_classes
+
+    labels = np.asarray([0] * 5 + [1] * 9 + [2])
+    drawn = list(batches_of_classes(labels, 6, 12, np.random.default_rng(3)))
+    for rows in drawn:
+        assert len(set(rows.tolist())) == len(rows) == 5  # two, two, and the only one
+        assert sorted(set(labels[rows].tolist())) == [0, 1, 2]
+    for c in (0, 1):
+        of_class = np.concatenate([r[labels[r] == c] for r in drawn])
+        n = int((labels == c).sum())
+        assert sorted(of_class[:n].tolist()) == np.flatnonzero(labels == c).tolist()
+    again = batches_of_classes(labels, 6, 12, np.random.default_rng(3))
+    assert all((a == b).all() for a, b in zip(drawn, again, strict=True))
+    many = np.arange(40) // 4  # ten classes of four: half as many classes as texts, two of each
+    rows = next(batches_of_classes(many, 8, 1, np.random.default_rng(0)))
+    assert np.bincount(many[rows])[many[rows]].tolist() == [2] * 8
+
+
+def test_loss_of_pairs_by_hand() -> None:
+    import torch
+
+    from tunelab.methods.setfit import loss_of_pairs
+
+    vectors = torch.tensor([[1.0, 0.0], [3.0, 4.0], [0.0, 2.0]])
+    # Cosines 0.6 (same), 0 and 0.8 (others).
+    loss = loss_of_pairs(vectors, torch.tensor([0, 0, 1]))
+    assert float(loss) == pytest.approx((0.4**2 + 0.8**2 / 2) / 2)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls+last"])
+def test_packed_vectors_are_the_bases_and_have_its_gradient(base: bases.Base, pooling: str) -> None:
+    import torch
+
+    from tunelab.models import embeddings
+    from tunelab.models.batches import encode
+    from tunelab.models.trained_vectors import TrainedVectors
+
+    texts = split(6, 0, 2).texts
+    trained = TrainedVectors(base, pooling, seed=0)
+    assert trained.why_plain is None
+    encoded = encode(trained.tokenizer, texts, 16)
+    plain = TrainedVectors(base, pooling, seed=0)
+    gradients = []
+    for one, vectors_of in ((trained, trained.vectors_of), (plain, plain._plainly(pooling))):
+        one.encoder.eval()
+        with one.installed() if one is trained else torch.enable_grad():
+            vectors = vectors_of(encoded, np.arange(6))
+            vectors.square().sum().backward()
+        expected = embeddings.Embedder(base, pooling, 16)(list(texts))
+        np.testing.assert_allclose(vectors.detach().numpy(), expected, atol=1e-5)
+        weight = dict(one.encoder.named_parameters())["encoder.layer.1.attention.self.key.weight"]
+        assert weight.grad is not None
+        gradients.append(weight.grad.numpy())
+    np.testing.assert_allclose(gradients[0], gradients[1], atol=1e-4)

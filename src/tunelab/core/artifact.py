@@ -196,6 +196,7 @@ _OF_KIND = {
     "adapter": ("base", "max_length"),
     "model": ("base", "max_length"),
     "static": ("base",),
+    "setfit": ("base", "max_length", "pooling"),
     **dict.fromkeys(EMBEDDED, ("base", "max_length", "pooling")),
 }
 

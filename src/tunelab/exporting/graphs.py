@@ -15,11 +15,12 @@ import torch
 from torch import nn
 
 from tunelab.core.errors import ArtifactError
-from tunelab.core.values import Artifact, BaseRef, Manifest
+from tunelab.core.values import Artifact, Manifest
 from tunelab.exporting.merging import in_float
-from tunelab.models import bases, company, pretrained
+from tunelab.models import company, pretrained
 from tunelab.models.classifier import TransformerClassifier, open_transformer
 from tunelab.models.embedded import EmbeddedClassifier
+from tunelab.models.embeddings import encoder_of
 from tunelab.models.exported import CONFIG, VOCABULARY
 from tunelab.models.linear import TfidfSvm
 from tunelab.models.scoring import pooled
@@ -162,7 +163,7 @@ def _merged_or_beside(artifact: Artifact, trusted: bool) -> Any:
 def _write_embedded(
     artifact: Artifact, own: EmbeddedClassifier, folder: Path, trusted: bool
 ) -> dict[str, object]:
-    base = bases.resolve_exactly(BaseRef(**artifact.manifest["base"]), artifact.directory, trusted)
+    base = encoder_of(artifact, trusted)
     encoder, tokenizer = pretrained.load_encoder(base), pretrained.load_tokenizer(base)
     assert isinstance(own.head, LinearHead)  # noqa: S101  others were refused
     module = _PlanesOnEncoder(encoder, own.pooling, own.head).eval()

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from tunelab.core.errors import ModelError
 from tunelab.core.values import MethodSpec, TrialSpec
-from tunelab.methods import embedded, full, lora, prompts, scaling, static, svm, zero_shot
+from tunelab.methods import embedded, full, lora, prompts, scaling, setfit, static, svm, zero_shot
 from tunelab.methods.method import Costs, Extras, Method, Outcome, Task, Trainable, fit_alone
 from tunelab.models import bases, usable
 from tunelab.models.bases import Base, family_of
@@ -48,6 +48,7 @@ METHODS: dict[str, Method] = {
         *embedded.METHODS,
         *static.METHODS,
         *zero_shot.METHODS,
+        *setfit.METHODS,
         *full.METHODS,
         *lora.METHODS,
         *scaling.METHODS,

@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ __all__ = [
     "cached",
     "cached_tokens",
     "embedder_for",
+    "encoder_of",
     "seconds_now",
 ]
 
@@ -40,10 +42,21 @@ _SAMPLE = 128
 
 
 class Embedder:
-    """Texts -> vectors (n, width, float32) of the frozen base's last layer, by `scoring.pooled`."""
+    """Texts -> vectors (n, width, float32) of a base's last layer, by `scoring.pooled`.
 
-    def __init__(self, base: Base, pooling: str, max_length: int, batch_size: int = 64) -> None:
-        model: Any = pretrained.load_encoder(base)
+    `encoder`: one that was trained from the base; its own where left out.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        pooling: str,
+        max_length: int,
+        batch_size: int = 64,
+        *,
+        encoder: Any = None,
+    ) -> None:
+        model: Any = encoder or pretrained.load_encoder(base)
         self._model = model.to(pretrained.device())
         self.tokenizer = pretrained.load_tokenizer(base)
         self._prepared = scoring.prepare_encoder(self._model, pooling)
@@ -53,6 +66,12 @@ class Embedder:
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts in their order, (n, width)."""
         return scoring.texts_in_windows(texts, self._embed)
+
+    def save(self, directory: Path) -> None:
+        """Write the encoder and its tokenizer in transformers' layout."""
+        with pretrained.quiet():
+            self._model.save_pretrained(directory)
+            self.tokenizer.save_pretrained(directory)
 
     def prepared(self) -> scoring.Prepared:
         """What embeds texts, and which path it takes."""
@@ -153,6 +172,13 @@ def _head_of_key(base: Base, pooling: str, max_length: int) -> bytes:
 def embedder_for(artifact: Artifact, trust_remote_code: bool = False) -> Embedder:
     """The embedder that a saved EmbeddedClassifier was trained on; refuses another base."""
     manifest = artifact.manifest
-    ref = BaseRef(**manifest["base"])
-    base = bases.resolve_exactly(ref, artifact.directory, trust_remote_code)
+    base = encoder_of(artifact, trust_remote_code)
     return Embedder(base, manifest["pooling"], manifest["max_length"])
+
+
+def encoder_of(artifact: Artifact, trust_remote_code: bool = False) -> Base:
+    """The encoder of a saved EmbeddedClassifier: its base, or what it brings."""
+    if artifact.manifest["kind"] == "setfit":
+        return bases.resolve(str(artifact.directory))
+    ref = BaseRef(**artifact.manifest["base"])
+    return bases.resolve_exactly(ref, artifact.directory, trust_remote_code)

@@ -153,7 +153,7 @@ def open_classifier(
     refuse_lacking(artifact)
     temperature = calibration.kept_temperature(artifact)
     kind = artifact.manifest["kind"]
-    if kind in EMBEDDED:
+    if kind in {*EMBEDDED, "setfit"}:
         from tunelab.models import embedded
 
         own = embedded.open_embedded(artifact, trust_remote_code)
@@ -186,6 +186,6 @@ def open_classifier(
         return TextClassifier(exported.open_exported(artifact), artifact, temperature)
     raise ArtifactError(
         f"{artifact.directory}: of the kind {kind!r}, expected model, adapter, svm-tfidf, "
-        f"static, {', '.join(EMBEDDED)}, onnx or openvino. It was written by a newer tunelab: "
-        "update."
+        f"static, setfit, {', '.join(EMBEDDED)}, onnx or openvino. It was written by a newer "
+        "tunelab: update."
     )
