@@ -39,6 +39,7 @@ def warnings(
         *_caveats_of_data(record),
         *_caveats_of_gate(record, summary, runs),
         *_caveats_of_limits(record),
+        *_caveats_of_untrained(record),
         *_caveats_of_seeds(summary),
         *_caveats_of_rare_classes(record, summary, runs),
         *_caveats_of_looks(record),
@@ -115,6 +116,18 @@ def _caveats_of_limits(record: StudyRecord) -> list[str]:
     methods = {r.spec.method.label: r.spec.method for r in record.results}
     lengths = record.parsed("lengths", text_lengths_from_json)
     return text_limits.warnings_of_limits(lengths, text_limits.labels_by_limit(methods.values()))
+
+
+def _caveats_of_untrained(record: StudyRecord) -> list[str]:
+    """Methods that the training part taught nothing: what they are compared on is another thing."""
+    labels = [r.spec.method.label for r in record.done if r.details.training_rows == 0]
+    if not labels:
+        return []
+    which = joined_by_and(list(dict.fromkeys(labels)))
+    return [
+        f"{which} used no training rows: labels' names and descriptions are all there is to go by, "
+        "whatever the number of rows. Validation rows fit the temperature of probabilities alone."
+    ]
 
 
 def _caveats_of_seeds(summary: Summary) -> list[str]:

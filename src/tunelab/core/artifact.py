@@ -38,7 +38,7 @@ MANIFEST = "tunelab.json"
 CALIBRATION = "calibration.json"  # how its scores are read (`stats.calibration.write_calibration`)
 FORMAT = 1
 # Kinds that are a head on a base's frozen vectors (`models.embedded`).
-EMBEDDED = ("svm", "logistic", "knn", "boosting")
+EMBEDDED = ("svm", "logistic", "knn", "boosting", "zero-shot")
 # Reading one of these can run code; nothing here reads them, and a folder that has one is refused.
 _OPENVINO_WEIGHTS = "openvino_model.bin"
 _PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
@@ -208,6 +208,8 @@ _ALWAYS = frozenset({"kind", "label_names", "files"})
 _OF_KIND = {
     "adapter": ("base", "max_length"),
     "model": ("base", "max_length"),
+    "static": ("base",),
+    "setfit": ("base", "max_length", "pooling"),
     **dict.fromkeys(EMBEDDED, ("base", "max_length", "pooling")),
     "onnx": ("graph",),
     "openvino": ("graph",),

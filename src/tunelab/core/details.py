@@ -180,7 +180,8 @@ class Details(ReadByKey):
     `own`: what the method says of itself alone, by name (an SVM its C, AdaLoRA its ranks).
     `from_cache`: whether an SVM's vectors were there already. By part, "validation" and "test":
     `per_class` scores by class, `confusion` counts, (n_classes, n_classes), true by predicted.
-    `transfer`: scores on other data, by its name. `notes`: what was decided about the base, as that
+    `transfer`: scores on other data, by its name. `training_rows`: how many rows taught it, where
+    that is not the training part. `notes`: what was decided about the base, as that
     a head it brings was kept.
     """
 
@@ -194,6 +195,7 @@ class Details(ReadByKey):
     transfer: Mapping[str, Transfer] = field(default_factory=dict)
     scoring: Scoring | None = None
     notes: Sequence[str] = ()
+    training_rows: int | None = None
 
     def to_json(self) -> dict[str, object]:
         """As it lies on disk: flat."""
@@ -206,6 +208,7 @@ class Details(ReadByKey):
             "transfer": {k: asdict(t) for k, t in self.transfer.items()} or None,
             "scoring": self.scoring and self.scoring.to_json(),
             "notes": list(self.notes) or None,
+            "training_rows": self.training_rows,
         }
         known = {k: v for k, v in known.items() if v is not None}
         return {**self.trained.to_json(), **self.own, **known}
@@ -229,6 +232,7 @@ class Details(ReadByKey):
             transfer={k: _transfer(t) for k, t in (left.pop("transfer", None) or {}).items()},
             scoring=_scoring(scoring) if scoring else None,
             notes=tuple(left.pop("notes", None) or ()),
+            training_rows=left.pop("training_rows", None),
             own=left,
         )
 

@@ -15,14 +15,16 @@ import torch
 from torch import nn
 
 from tunelab.core.errors import ArtifactError
-from tunelab.core.values import Artifact, BaseRef, Manifest
+from tunelab.core.values import Artifact, Manifest
 from tunelab.exporting.merging import in_float
-from tunelab.models import bases, company, pretrained
+from tunelab.models import company, pretrained
 from tunelab.models.classifier import TransformerClassifier, open_transformer
 from tunelab.models.embedded import EmbeddedClassifier
+from tunelab.models.embeddings import encoder_of
 from tunelab.models.exported import CONFIG, VOCABULARY
 from tunelab.models.linear import TfidfSvm
 from tunelab.models.scoring import pooled
+from tunelab.models.static import StaticClassifier
 from tunelab.models.vector_heads import LinearHead
 
 __all__ = [
@@ -43,6 +45,7 @@ def write_float_graph(artifact: Artifact, classifier: Any, folder: Path, trusted
 
     `classifier` is used up. Raises ArtifactError, naming the reason, where it cannot be traced.
     """
+    _refuse_what_is_no_graph(artifact, classifier)
     (folder / GRAPH).parent.mkdir(parents=True)
     if isinstance(classifier, TfidfSvm):
         facts = _write_tfidf(classifier, folder)
@@ -59,6 +62,19 @@ def write_float_graph(artifact: Artifact, classifier: Any, folder: Path, trusted
         **facts,  # type: ignore[typeddict-item]
     }
     return manifest
+
+
+def _refuse_what_is_no_graph(artifact: Artifact, own: Any) -> None:
+    why = None
+    if isinstance(own, StaticClassifier):
+        why = "a static classifier is one table of numbers, which runs without torch"
+    elif isinstance(own, EmbeddedClassifier) and not isinstance(own.head, LinearHead):
+        why = f"what {own.kind} computes on the base's vectors is no product of matrices"
+    if why is not None:
+        raise ArtifactError(
+            f"{artifact.directory}: no graph of it is written: {why}. Use it as it is, or export "
+            "another method."
+        )
 
 
 # --- transformers ---------------------------------------------------------------------------
@@ -147,13 +163,9 @@ def _merged_or_beside(artifact: Artifact, trusted: bool) -> Any:
 def _write_embedded(
     artifact: Artifact, own: EmbeddedClassifier, folder: Path, trusted: bool
 ) -> dict[str, object]:
-    if not isinstance(own.head, LinearHead):
-        raise ArtifactError(
-            f"{artifact.directory}: what a {own.kind} computes on the base's vectors is no product "
-            "of matrices, and no graph of it is written. Use it as it is, or export another method."
-        )
-    base = bases.resolve_exactly(BaseRef(**artifact.manifest["base"]), artifact.directory, trusted)
+    base = encoder_of(artifact, trusted)
     encoder, tokenizer = pretrained.load_encoder(base), pretrained.load_tokenizer(base)
+    assert isinstance(own.head, LinearHead)  # noqa: S101  others were refused
     module = _PlanesOnEncoder(encoder, own.pooling, own.head).eval()
     apart = company.needs_one_length(
         encoder, lambda b: module(torch.from_numpy(b.input_ids), torch.from_numpy(b.attention_mask))

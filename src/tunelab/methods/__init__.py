@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from tunelab.core.errors import ModelError
 from tunelab.core.values import MethodSpec, TrialSpec
-from tunelab.methods import embedded, full, lora, prompts, scaling, svm
+from tunelab.methods import embedded, full, lora, prompts, scaling, setfit, static, svm, zero_shot
 from tunelab.methods.method import Costs, Extras, Method, Outcome, Task, Trainable, fit_alone
 from tunelab.models import bases, usable
 from tunelab.models.bases import Base, family_of
@@ -46,6 +46,9 @@ METHODS: dict[str, Method] = {
     for m in (
         *svm.METHODS,
         *embedded.METHODS,
+        *static.METHODS,
+        *zero_shot.METHODS,
+        *setfit.METHODS,
         *full.METHODS,
         *lora.METHODS,
         *scaling.METHODS,
@@ -76,12 +79,12 @@ def alike(spec: TrialSpec) -> tuple[object, ...]:
     return (spec.fingerprint, spec.base, spec.purpose, spec.train_rows, divided, *shared)
 
 
-def check(base: Base, spec: MethodSpec) -> None:
+def check(base: Base, spec: MethodSpec, label_names: Sequence[str] = ()) -> None:
     """Refuse a method or settings that cannot work on a base, before anything is trained.
 
-    Raises InputError naming what does. Loads torch for settings that name modules, for
-    quantisation, and the first time that a base is met (`models.usable`); weights only of a type
-    that FAMILIES lacks.
+    `label_names`: of the data, where they are known. Raises InputError naming what does. Loads
+    torch for settings that name modules, for quantisation, and the first time that a base is met
+    (`models.usable`); weights only of a type that FAMILIES lacks.
     """
     method = METHODS[spec.name]
     if not method.needs_base:
@@ -94,10 +97,14 @@ def check(base: Base, spec: MethodSpec) -> None:
     length = _asked_length(spec)
     if length is not None:
         bases.check_length(base, length)
+    settings = method.settings(**spec.settings)
+    if method.check_labels and label_names:
+        method.check_labels(settings, label_names)
     if method.adapt is None:
         usable.check_base(base, length, head=False)
+        if method.check:
+            method.check(base, settings)
         return
-    settings = method.settings(**spec.settings)
     why = method.refused.get(base.model_type)
     if why:
         able = [m.name for m in METHODS.values() if m.adapt and base.model_type not in m.refused]

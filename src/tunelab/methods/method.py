@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -108,7 +108,8 @@ class Costs:
     `work`: floating-point operations for each of the base's weights and training token (a forward
     pass has 2); the default is that of adapters, whose backward pass leaves the base's weights out.
     `weight_copies`: copies of all weights at the peak of memory. `once`: what is computed of the
-    base is kept, so that only the first trial on some texts pays for it. `fit_per_value`:
+    base is kept, so that only the first trial on some texts pays for it; `vocabulary`: that is its
+    tokens, each by itself, whatever the texts. `fit_per_value`:
     operations for each value of the texts' vectors and each class, of what is fitted on these.
     `work_per_word`, `bytes_per_character`: of a method that reads the texts without a base.
     """
@@ -116,6 +117,7 @@ class Costs:
     work: float = 4.5
     weight_copies: float = 2.0
     once: bool = False
+    vocabulary: bool = False
     fit_per_value: float = 0.0
     work_per_word: float = 0.0
     bytes_per_character: float = 0.0
@@ -132,6 +134,7 @@ class Method:
     the loaded classifier into what is trained, with everything else frozen. `refused` says, for a
     family's model_type, why the method cannot run on it. `check(base, settings)` raises InputError
     for settings that cannot work on a base; it runs before anything is trained and loads no torch.
+    `check_labels(settings, label names)` does the same for settings that name labels.
     `by_metric`: whether what it keeps is chosen by the study's metric, which then belongs to a
     trial's identity. `chance`: whether what it gives depends on the seed. `costs`: about what a
     trial takes.
@@ -147,6 +150,7 @@ class Method:
     adapt: Adapt | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
     check: Callable[[Base, Any], None] | None = None
+    check_labels: Callable[[Any, Sequence[str]], None] | None = None
     why_alone: Callable[[Any], str | None] | None = None
     by_metric: bool = False
     chance: bool = True

@@ -1,6 +1,7 @@
-"""A head on a base's frozen vectors as a Classifier: `svm`, `logistic`, `knn`, `boosting`.
+"""A head on a base's vectors as a Classifier: `svm`, `logistic`, `knn`, `boosting`, `setfit`.
 
-The base is named with its hash, not copied; of the head there are numbers alone.
+A frozen base is named with its hash, not copied; one that was trained (`setfit`) is saved beside
+the head, of which there are numbers alone.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ class EmbeddedClassifier:
         return self.head.scores(self.embedder(texts))
 
     def save(self, directory: Path) -> None:
-        """Write the head's numbers, and which base they stand on."""
+        """Write the head's numbers, and which base they stand on, or the encoder that they do."""
+        if self.kind == "setfit":
+            self.embedder.save(directory)
         save_numbers(directory / numbers_of(self.kind), self.head.tensors())
         seal(
             directory,

@@ -11,8 +11,9 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,15 @@ from tunelab.core import cache, machine
 from tunelab.core.values import Artifact, BaseRef
 from tunelab.models import anatomy, bases, batches, pretrained, scoring
 from tunelab.models.bases import Base
+from tunelab.models.batches import Encoded
 
 __all__ = [
     "Embedded",
     "Embedder",
     "cached",
+    "cached_tokens",
     "embedder_for",
+    "encoder_of",
     "seconds_now",
 ]
 
@@ -38,10 +42,21 @@ _SAMPLE = 128
 
 
 class Embedder:
-    """Texts -> vectors (n, width, float32) of the frozen base's last layer, by `scoring.pooled`."""
+    """Texts -> vectors (n, width, float32) of a base's last layer, by `scoring.pooled`.
 
-    def __init__(self, base: Base, pooling: str, max_length: int, batch_size: int = 64) -> None:
-        model: Any = pretrained.load_encoder(base)
+    `encoder`: one that was trained from the base; its own where left out.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        pooling: str,
+        max_length: int,
+        batch_size: int = 64,
+        *,
+        encoder: Any = None,
+    ) -> None:
+        model: Any = encoder or pretrained.load_encoder(base)
         self._model = model.to(pretrained.device())
         self.tokenizer = pretrained.load_tokenizer(base)
         self._prepared = scoring.prepare_encoder(self._model, pooling)
@@ -53,6 +68,12 @@ class Embedder:
         return scoring.texts_in_windows(
             texts, lambda some: self.embed(batches.encode(self.tokenizer, some, self.max_length))
         )
+
+    def save(self, directory: Path) -> None:
+        """Write the encoder and its tokenizer in transformers' layout."""
+        with pretrained.quiet():
+            self._model.save_pretrained(directory)
+            self.tokenizer.save_pretrained(directory)
 
     def prepared(self) -> scoring.Prepared:
         """What embeds texts, and which path it takes."""
@@ -84,16 +105,33 @@ def cached(
     base: Base, texts: Sequence[str], pooling: str, max_length: int, embedder: Any = None
 ) -> Embedded:
     """Vectors of texts from the cache, or computed (by `embedder`, or a new one) and kept there."""
-    folder = cache.folder() / "embeddings" / _vectors_key(base, texts, pooling, max_length)
+    key = _vectors_key(base, texts, pooling, max_length)
+    return _cached_or_computed(
+        base, key, lambda: (embedder or Embedder(base, pooling, max_length))(texts)
+    )
+
+
+def cached_tokens(base: Base, tokens: Encoded, embedder: Embedder) -> Embedded:
+    """The same of texts that are tokens already."""
+    digest = hashlib.sha256(_head_of_key(base, "tokens", 0))
+    for ids in tokens.ids:
+        digest.update(ids.tobytes())
+    return _cached_or_computed(base, digest.hexdigest()[:32], lambda: embedder.embed(tokens))
+
+
+def _cached_or_computed(
+    base: Base, key: str, compute: Callable[[], NDArray[np.float32]]
+) -> Embedded:
+    """What the cache holds under a key; else what `compute` gives, and it is kept there."""
+    folder = cache.folder() / "embeddings" / key
     file, about = folder.with_suffix(".npy"), folder.with_suffix(".json")
     facts, content = cache.kept_json(about), cache.kept(file)
     if facts is not None and content is not None:
         vectors = np.load(io.BytesIO(content))
         return Embedded(vectors, facts["seconds"], facts["peak_memory_bytes"], True)
     peak = machine.PeakMemory()
-    embedder = embedder or Embedder(base, pooling, max_length)
     started = time.perf_counter()
-    vectors = embedder(texts)
+    vectors = compute()
     seconds = time.perf_counter() - started
     memory = peak.bytes()
     buffer = io.BytesIO()
@@ -119,12 +157,7 @@ def seconds_now(embedder: Embedder, texts: Sequence[str]) -> float:
 
 
 def _vectors_key(base: Base, texts: Sequence[str], pooling: str, max_length: int) -> str:
-    digest = hashlib.sha256()
-    weights = base.ref.sha256 + (base.ref.code_sha256 or "")
-    # The same weights under another config (layers, activation, positions) are another model.
-    model = [weights, bases.what_computes(base.config), base.tokenizer_sha256]
-    head = json.dumps([_EMBEDDINGS_VERSION, *model, pooling, max_length], sort_keys=True)
-    digest.update(head.encode())
+    digest = hashlib.sha256(_head_of_key(base, pooling, max_length))
     for text in texts:
         raw = text.encode("utf-8", "surrogatepass")
         digest.update(len(raw).to_bytes(8, "little"))
@@ -132,9 +165,24 @@ def _vectors_key(base: Base, texts: Sequence[str], pooling: str, max_length: int
     return digest.hexdigest()[:32]
 
 
+def _head_of_key(base: Base, pooling: str, max_length: int) -> bytes:
+    weights = base.ref.sha256 + (base.ref.code_sha256 or "")
+    # The same weights under another config (layers, activation, positions) are another model.
+    model = [weights, bases.what_computes(base.config), base.tokenizer_sha256]
+    said = [_EMBEDDINGS_VERSION, *model, pooling, max_length]
+    return json.dumps(said, sort_keys=True).encode()
+
+
 def embedder_for(artifact: Artifact, trust_remote_code: bool = False) -> Embedder:
     """The embedder that a saved EmbeddedClassifier was trained on; refuses another base."""
     manifest = artifact.manifest
-    ref = BaseRef(**manifest["base"])
-    base = bases.resolve_exactly(ref, artifact.directory, trust_remote_code)
+    base = encoder_of(artifact, trust_remote_code)
     return Embedder(base, manifest["pooling"], manifest["max_length"])
+
+
+def encoder_of(artifact: Artifact, trust_remote_code: bool = False) -> Base:
+    """The encoder of a saved EmbeddedClassifier: its base, or what it brings."""
+    if artifact.manifest["kind"] == "setfit":
+        return bases.resolve(str(artifact.directory))
+    ref = BaseRef(**artifact.manifest["base"])
+    return bases.resolve_exactly(ref, artifact.directory, trust_remote_code)

@@ -114,9 +114,17 @@ class Packed:
 
     `dtype` is the type of activations and frozen weights inside the encoder; head, adapters,
     normalisation and optimizer stay in float32. `seed` decides the dropout masks, with the step.
+    `every_token`: the last layer computes all tokens of a text, which `pooled` reads.
     """
 
-    def __init__(self, model: Any, dtype: torch.dtype = torch.float32, seed: int = 0) -> None:
+    def __init__(
+        self,
+        model: Any,
+        dtype: torch.dtype = torch.float32,
+        seed: int = 0,
+        *,
+        every_token: bool = False,
+    ) -> None:
         self.model = anatomy.classifier_in(model)
         config = self.model.config
         self.family = FAMILIES[str(config.model_type)]
@@ -124,7 +132,7 @@ class Packed:
         self._dtype = dtype
         self._pad_id: int | None = config.pad_token_id
         self._mean = getattr(config, self._anatomy.pooling or "-", "") == "mean"
-        self.run = PackedRun(self.model, self.family, seed)
+        self.run = PackedRun(self.model, self.family, seed, every_token=every_token)
 
     @property
     def encoder(self) -> Any:
@@ -211,6 +219,29 @@ class Packed:
 
     def vectors_of(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """The vectors (b, width) that the head reads, of the row that `_run` has begun."""
+        return self._read(self._states_of(ids, positions))
+
+    def pooled(self, encoded: Encoded, rows: NDArray[np.int64], pooling: str) -> torch.Tensor:
+        """Vectors (b, width of the pooling) of texts, as `scoring.pooled` gives them."""
+        ids, positions, layout = self.pack([encoded.ids[r] for r in rows])
+        self.run.begin(layout)
+        hidden = self._states_of(ids, positions)
+        lengths = torch.diff(layout.bounds)
+        parts = []
+        for part in pooling.split("+"):
+            if part == "mean":
+                text = torch.repeat_interleave(
+                    torch.arange(len(rows), device=hidden.device), lengths
+                )
+                sums = hidden.new_zeros(len(rows), hidden.shape[1])
+                sums = sums.index_add(0, text, hidden[: len(text)])
+                parts.append(sums / lengths[:, None])
+            else:
+                at = layout.bounds[:-1] if part == "cls" else layout.bounds[1:] - 1
+                parts.append(hidden.index_select(0, at))
+        return torch.cat(parts, dim=1)
+
+    def _states_of(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         more: dict[str, object] = {"use_cache": False} if self._anatomy.causal else {}
         if self._anatomy.token_types:
             more["token_type_ids"] = torch.zeros_like(ids)
@@ -218,7 +249,8 @@ class Packed:
         mask = torch.ones_like(ids)
         with computing(self.run):
             out = self.encoder(input_ids=ids, attention_mask=mask, position_ids=positions, **more)
-        return self._read(out.last_hidden_state[0])
+        states: torch.Tensor = out.last_hidden_state[0]
+        return states
 
     def below(self, encoded: Encoded, rows: NDArray[np.int64], layers: int) -> torch.Tensor:
         """What so many of the lowest layers give, without a gradient: (tokens, width).

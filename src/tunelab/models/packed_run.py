@@ -40,8 +40,9 @@ PACKED_ATTENTION = "tunelab_packed"
 class PackedRun:
     """What the exchanged forward passes know of the batch that is being computed."""
 
-    def __init__(self, model: Any, family: Family, seed: int) -> None:
+    def __init__(self, model: Any, family: Family, seed: int, *, every_token: bool = False) -> None:
         self.causal = family.anatomy.causal
+        self.every_token = every_token
         self.layers = anatomy.layers_in(model)
         self.seed = seed
         self.step = 0
@@ -70,8 +71,10 @@ class PackedRun:
     def is_last(self, ahead: int = 0) -> bool:
         """Whether only the first token of each text asks in the layer that comes so many later.
 
-        That is so in the last one: the head reads no other.
+        That is so in the last one: the head reads no other. `every_token`: somebody else does.
         """
+        if self.every_token:
+            return False
         return self._layer + ahead + 1 == self.layers and not self.causal
 
     def did(self, layers: int) -> None:

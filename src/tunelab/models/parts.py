@@ -51,6 +51,11 @@ def parameter_counts(model: nn.Module, head: Sequence[str]) -> dict[str, int]:
     }
 
 
+def count_all(model: nn.Module) -> int:
+    """All parameters of a model."""
+    return sum(p.numel() for p in model.parameters())
+
+
 def weight_bytes(model: nn.Module) -> int:
     """Bytes of all weights and buffers as they lie in memory, quantisation constants included."""
     seen = {

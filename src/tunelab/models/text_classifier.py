@@ -157,10 +157,14 @@ def open_classifier(
 def _scorer_of(artifact: Artifact, trusted: bool, scores_only: bool) -> Classifier:
     """What scores texts as an artifact's kind does."""
     kind = artifact.manifest["kind"]
-    if kind in EMBEDDED:
+    if kind in {*EMBEDDED, "setfit"}:
         from tunelab.models import embedded
 
         return embedded.open_embedded(artifact, trusted)
+    if kind == "static":
+        from tunelab.models import static
+
+        return static.open_static(artifact)
     if kind == "svm-tfidf":
         from tunelab.models import linear
 
@@ -181,7 +185,8 @@ def _scorer_of(artifact: Artifact, trusted: bool, scores_only: bool) -> Classifi
         return exported.open_exported(artifact)
     raise ArtifactError(
         f"{artifact.directory}: of the kind {kind!r}, expected model, adapter, svm-tfidf, "
-        f"{', '.join(EMBEDDED)}, onnx or openvino. It was written by a newer tunelab: update."
+        f"static, setfit, {', '.join(EMBEDDED)}, onnx or openvino. It was written by a newer "
+        "tunelab: update."
     )
 
 

@@ -256,10 +256,8 @@ class TreeHead:
     @classmethod
     def read(cls, tensors: NumbersByName) -> TreeHead:
         """What `tensors` gave. A node leads to one that stands behind it, so that all ways end."""
-        feature, left, right, number, start = (
-            tensors[n] for n in ("feature", "left", "right", "number", "start")
-        )
-        head = cls(feature, left, right, number, start)
+        feature, left, right = (tensors[n] for n in ("feature", "left", "right"))
+        head = cls(feature, left, right, tensors["number"], tensors["start"])
         expect("trees", head.feature.ndim, 2)
         for name in ("left", "right", "number"):
             expect(name, getattr(head, name).shape, head.feature.shape)
@@ -280,6 +278,8 @@ HEADS: dict[str, Callable[[NumbersByName], VectorHead]] = {
     "logistic": LinearHead.read,
     "knn": NeighbourHead.read,
     "boosting": TreeHead.read,
+    "zero-shot": LinearHead.read_cosine,
+    "setfit": LinearHead.read,
 }
 _ROWS_AT_A_TIME = 512
 

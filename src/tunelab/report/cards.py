@@ -78,9 +78,8 @@ def card(
     parts = [
         f"---\n{front}---\n",
         f"# {in_markdown(method.label)}{on} for {source}\n",
-        f"A text classifier with the classes {_listed(record.data['label_names'])}, trained with "
-        f"`{_code(method.name)}` by tunelab (seed "
-        f"{result.spec.seed}).\n",
+        f"A text classifier with the classes {_listed(record.data['label_names'])}, "
+        f"{_how_made(result)} by tunelab (seed {result.spec.seed}).\n",
         "## Use\n",
         f"```python\n{lines_of_use(str(manifest['kind']))}\n```\n",
         "## Scores\n",
@@ -95,6 +94,13 @@ def card(
         _provenance_lines(record, result, manifest),
     ]
     return "\n".join(p for p in parts if p)
+
+
+def _how_made(result: TrialResult) -> str:
+    name = f"`{_code(result.spec.method.name)}`"
+    if result.details.training_rows == 0:
+        return f"made with {name}, without a training row,"
+    return f"trained with {name}"
 
 
 def _front_matter(

@@ -281,6 +281,8 @@ class _Model:
         assert self.base is not None  # noqa: S101  `guess` has seen
         s, costs = t.method.settings, METHODS[t.method.name].costs
         rows = max(1, len(self.dataset.train))
+        if costs.vocabulary:  # each token between two special ones
+            return costs.work * self.weights * 3.0 * float(self.base.sizes.vocabulary or 30_000)
         tokens = 1.35 * self.words + 2 * rows  # subwords and the special tokens
         tokens = min(tokens, number_of(s, "max_length", 1e9) * rows)
         layers, width = self.layers_width

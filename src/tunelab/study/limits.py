@@ -13,7 +13,7 @@ from tunelab.core.errors import ConfigError
 from tunelab.core.plain import SettingValues
 from tunelab.core.text_lengths import TextLengths
 from tunelab.core.values import MethodSpec
-from tunelab.methods import METHODS, virtual_tokens
+from tunelab.methods import virtual_tokens
 from tunelab.models import lengths
 from tunelab.models.bases import Base
 from tunelab.study.space import Space
@@ -36,7 +36,7 @@ def with_limits(
     folder already keeps the limits that it was begun with, so that it can be finished. None where
     no method reads texts through a base. Raises ConfigError where two methods become one.
     """
-    read = [m for m in spec.methods if METHODS[m.name].needs_base]
+    read = [m for m in spec.methods if "max_length" in m.settings]
     if base is None or not read:
         return spec, None
     counts = lengths.count_tokens(base, texts)

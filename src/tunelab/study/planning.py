@@ -102,7 +102,7 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
     spec, lengths = limits.with_limits(spec, base, seen.texts, dataset.fingerprint)
     if base:
         for m in _every_setting(spec):
-            check(base, m)
+            check(base, m, dataset.label_names)
     gate = _known_or_new_gate(folder, folds)
     cases = _behaviour_cases(spec, dataset)
     sizes, of_sizes = _curve_sizes(spec, dataset)
