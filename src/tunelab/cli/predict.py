@@ -14,8 +14,9 @@ import click
 from tunelab.cli.lines import say_sentences
 from tunelab.cli.options import FOLDER, json_text, moved_option, trust_option
 from tunelab.cli.streams import echo
+from tunelab.core.cells import six_digits
 from tunelab.core.errors import InputError
-from tunelab.core.words import counted, free_name
+from tunelab.core.words import counted
 
 if TYPE_CHECKING:
     from tunelab.data.texts import TextTable
@@ -223,14 +224,14 @@ def _say_labels(
     for i, (text, row) in enumerate(zip(texts, classifier.predict_proba(texts), strict=True)):
         best = int(row.argmax())
         if as_json:
-            each = {n: _six_digits(v) for n, v in zip(names, row, strict=True)}
+            each = {n: six_digits(v) for n, v in zip(names, row, strict=True)}
             named = {} if ids is None else {"id": ids[i]}
             said = {**named, "text": text, "label": names[best], "probabilities": each}
             echo(json_text(said, default=str))
         else:
             label, plain = (" ".join(x.split()) for x in (names[best], text))
             name = "" if ids is None else f"{' '.join(str(ids[i]).split())}\t"
-            echo(f"{name}{label}\t{_six_digits(row[best]):.3f}\t{plain}")
+            echo(f"{name}{label}\t{six_digits(row[best]):.3f}\t{plain}")
 
 
 def _with_predictions(
@@ -243,23 +244,11 @@ def _with_predictions(
 
     Without `seen`, which is told of its texts, nothing is computed: columns of the same types.
     """
-    names, n = classifier.label_names, len(window.texts)
-    labels, top, each = [""] * n, [0.0] * n, [[0.0] * n for _ in names]
+    from tunelab.data.labelled import labelled_columns
+
+    probabilities = None
     if seen is not None:
         probabilities = classifier.predict_proba(window.texts)
-        best = probabilities.argmax(axis=1)
-        labels = [names[k] for k in best]
-        top = [_six_digits(p[k]) for p, k in zip(probabilities, best, strict=True)]
-        each = [[_six_digits(v) for v in column] for column in probabilities.T]
         seen.add(window.texts)
-    columns = dict(window.columns)
-    columns[free_name("predicted_label", columns, "{}_{}")] = labels
-    columns[free_name("probability", columns, "{}_{}")] = top
-    if every_class:
-        for name, column in zip(names, each, strict=True):
-            columns[free_name(f"probability_{name}", columns, "{}_{}")] = column
-    return columns
-
-
-def _six_digits(value: float) -> float:
-    return round(float(value), 6)
+    names = classifier.label_names
+    return labelled_columns(window.columns, names, probabilities, every_class=every_class)

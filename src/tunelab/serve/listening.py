@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
@@ -21,7 +22,7 @@ from tunelab.serve.keys import API_KEYS
 from tunelab.serve.loading import Loader, NamedFolder
 from tunelab.serve.refusal import Limits, Refusal
 from tunelab.serve.service import Service
-from tunelab.serve.web import make_app
+from tunelab.serve.web import MoreRoutes, make_app
 
 __all__ = [
     "ServerSettings",
@@ -33,7 +34,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """How a server is run; `keys`, `adapter_dir`, `flag` and `log_texts` as in `Service`."""
+    """How a server is run; `keys`, `adapter_dir`, `flag` and `log_texts` as in `Service`.
+
+    `may_be_empty`: it may start without a model.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8080
@@ -44,6 +48,7 @@ class ServerSettings:
     precision: str = "auto"
     base_at: str | None = None
     trust_remote_code: bool = False
+    may_be_empty: bool = False
     limits: Limits = field(default_factory=Limits)
 
 
@@ -72,7 +77,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
 
 def make_service(models: Sequence[NamedFolder], settings: ServerSettings) -> Service:
     """Load the models, score each once, and put them behind one engine. Raises InputError."""
-    if not models and settings.adapter_dir is None:
+    if not (models or settings.adapter_dir or settings.may_be_empty):
         raise InputError("Nothing to serve: give folders of classifiers, or --adapter-dir.")
     root = settings.adapter_dir
     if root is not None and not root.expanduser().is_dir():
@@ -106,7 +111,15 @@ def make_service(models: Sequence[NamedFolder], settings: ServerSettings) -> Ser
 
 
 class _Uvicorn(uvicorn.Server):
-    """Ends quietly when it is asked to: what was begun is answered first."""
+    """Ends quietly when it is asked to, which `stop` is told: what was begun is answered first."""
+
+    def __init__(self, config: uvicorn.Config, stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._stop = stop
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._stop()
+        super().handle_exit(sig, frame)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -122,8 +135,12 @@ def run_server(
     models: Callable[[], Sequence[NamedFolder]],
     settings: ServerSettings,
     say: Callable[[str], None] = print,
+    more: Callable[[Service, str], MoreRoutes] = lambda *_: MoreRoutes(),
 ) -> None:
-    """Serve until the process is told to end (SIGINT, SIGTERM)."""
+    """Serve until the process is told to end (SIGINT, SIGTERM).
+
+    `more`: what else is answered, from the service and its address.
+    """
     sock = bound_socket(settings.host, settings.port)
     with sock:
         service = make_service(models(), settings)
@@ -138,11 +155,13 @@ def run_server(
             for note in model.notes:
                 print(f"{model.name}: {note}", file=sys.stderr)
         names = ", ".join(service.engine.table.models) or "no model yet"
-        app = make_app(service, lambda: say(f"Serving {names} at {address}"))
+        other = more(service, address)
+        lines = (f"Serving {names} at {address}", *other.says)
+        app = make_app(service, lambda: say("\n".join(lines)), other.routes)
         config = uvicorn.Config(
             app, log_config=None, access_log=False, server_header=False, timeout_keep_alive=75
         )
-        _Uvicorn(config).run(sockets=[sock])
+        _Uvicorn(config, other.stop).run(sockets=[sock])
 
 
 def _address(sock: socket.socket) -> str:
