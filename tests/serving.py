@@ -17,11 +17,15 @@ from pathlib import Path
 
 @dataclass
 class Running:
-    """A server's address, its process, and the file of what it writes to standard error."""
+    """A server's address, its process, and the file of what it writes to standard error.
+
+    `link`: to its page, with the token.
+    """
 
     url: str
     process: subprocess.Popen[str]
     log: Path
+    link: str
 
     def stop(self) -> int:
         """End it as a system does, and give its exit code."""
@@ -31,17 +35,21 @@ class Running:
 
 @contextmanager
 def running_server(
-    log: Path, *args: object, env: dict[str, str] | None = None
+    log: Path, *args: object, env: dict[str, str] | None = None, verb: str = "serve"
 ) -> Iterator[Running]:
     """While inside, `tunelab serve` runs with these arguments, on any free port."""
     with log.open("w", encoding="utf-8") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tunelab.cli", "serve", *map(str, args), "--port", "0"],
+            [sys.executable, "-m", "tunelab.cli", verb, *map(str, args), "--port", "0"],
             stdout=subprocess.PIPE, stderr=errors, text=True,
             env={**os.environ, **(env or {})},
         )  # fmt: skip
     try:
-        yield Running(_address(process, log), process, log)
+        url = _address(process, log)
+        assert process.stdout is not None
+        link = re.search(r"http://\S+token=\S+", process.stdout.readline())  # said together
+        assert link
+        yield Running(url, process, log, link[0])
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

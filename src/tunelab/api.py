@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from tunelab import analysis, data, study
 from tunelab.analysis import Recommendation, sensitivity, summary, text_limits, tradeoff, versus
@@ -42,6 +42,7 @@ from tunelab.study import (
 from tunelab.study.executors import Worker
 from tunelab.study.space import Tuning
 from tunelab.study.spec import StudySpec
+from tunelab.study.telling import telling
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,6 +58,9 @@ __all__ = [
     "run_study",
     "train_one",
 ]
+
+
+T = TypeVar("T")
 
 
 def _ignore_event(_: object) -> None:
@@ -356,14 +360,26 @@ def run_study(
     folder = schedule.plan.spec.output_dir
     with files.locked(folder):
         study.write(schedule.progress, command)
-        try:
-            for result in study.run(schedule, on_event, engine, worker):
-                on_result(result)
-            if schedule.plan.spec.parts is not None:
-                final.train_final(schedule.plan, None, on_event, on_result, engine)
-        finally:
-            outputs = study.write_outputs(folder)
+        with telling(folder, schedule) as told:
+            hear, keep = _tell_both(told.event, on_event), _tell_both(told.result, on_result)
+            try:
+                for result in study.run(schedule, hear, engine, worker):
+                    keep(result)
+                if schedule.plan.spec.parts is not None:
+                    final.train_final(schedule.plan, None, hear, keep, engine)
+            finally:
+                outputs = study.write_outputs(folder)
     return Study(folder, said=outputs)
+
+
+def _tell_both(first: Callable[[T], None], then: Callable[[T], None]) -> Callable[[T], None]:
+    """Tell two listeners."""
+
+    def hear(said: T) -> None:
+        first(said)
+        then(said)
+
+    return hear
 
 
 def _meanwhile(on_event: OnStudyEvent, do: Callable[[], None]) -> OnStudyEvent:

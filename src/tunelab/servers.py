@@ -12,6 +12,7 @@ import asyncio
 import importlib.util
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
@@ -83,6 +84,7 @@ def serve(
     and for an address that cannot be listened on.
     """
     refuse_without_extra()
+    from tunelab.desk.opening import page_of_server
     from tunelab.serving.keys import checked_keys
     from tunelab.serving.listening import RunningServer, ServerSettings, run_server
     from tunelab.serving.loading import named_folders
@@ -98,12 +100,13 @@ def serve(
         trust_remote_code=trust_remote_code,
     )
     folders = named_folders(_by_name(models), classifier_folder)
+    page = partial(page_of_server, ())
     if background:
-        return RunningServer(lambda: folders, settings)
+        return RunningServer(lambda: folders, settings, page)
     if threading.current_thread() is threading.main_thread() and not _in_a_loop():
-        run_server(lambda: folders, settings)
+        run_server(lambda: folders, settings, page=page)
         return None
-    server = RunningServer(lambda: folders, settings)
+    server = RunningServer(lambda: folders, settings, page)
     print(f"Serving at {server.url}", flush=True)
     server.wait()
     return None

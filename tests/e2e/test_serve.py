@@ -81,7 +81,7 @@ def test_a_server_from_start_to_end(cli: Cli, svm: Path, tmp_path: Path):
     with running_server(log, svm, "--host", "0.0.0.0") as server:  # noqa: S104  that is the point
         url = server.url.replace("0.0.0.0", "127.0.0.1")  # noqa: S104
         page = httpx.get(url, headers={"accept": "text/html,*/*"})
-        assert "<title>tunelab serve</title>" in page.text
+        assert "<title>tunelab</title>" in page.text
         assert "default-src 'none'" in page.headers["content-security-policy"]
         assert httpx.get(url).content == b""
         said = cli("load-test", url, "--clients", "1,4", "--seconds", "0.3", "--json")

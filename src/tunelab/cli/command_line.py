@@ -26,7 +26,7 @@ from tunelab.cli.inspect import inspect_group
 from tunelab.cli.lines import complain
 from tunelab.cli.predict import predict
 from tunelab.cli.report import report
-from tunelab.cli.serve import load_test_command, serve_command
+from tunelab.cli.serve import load_test_command, serve_command, ui_command
 from tunelab.cli.streams import ReaderGoneError, close_output, echo, guard_streams
 from tunelab.cli.studies import behaviour_, calibration_, runs, slices_
 from tunelab.core.errors import InputError, TunelabError
@@ -81,6 +81,7 @@ for _verb in (
     *COMMANDS,
     evaluate_command,
     serve_command,
+    ui_command,
     load_test_command,
     schema_command,
 ):

@@ -15,8 +15,9 @@ from tunelab.cli.flags import FlagCommand, text_file_flags, text_file_keys
 from tunelab.cli.lines import say_sentences
 from tunelab.cli.options import FOLDER, json_text, moved_option, trust_option
 from tunelab.cli.streams import echo
+from tunelab.core.cells import six_digits
 from tunelab.core.errors import InputError
-from tunelab.core.words import counted, free_name
+from tunelab.core.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -224,51 +225,31 @@ def _say_labels(
     for i, (text, row) in enumerate(zip(texts, labelling.probabilities(texts), strict=True)):
         best = int(row.argmax())
         if as_json:
-            each = {n: _six_digits(v) for n, v in zip(names, row, strict=True)}
+            each = {n: six_digits(v) for n, v in zip(names, row, strict=True)}
             named = {} if ids is None else {"id": ids[i]}
             said = {**named, "text": text, "label": names[best], "probabilities": each}
             echo(json_text(said, default=str))
         else:
             label, plain = (" ".join(x.split()) for x in (names[best], text))
             name = "" if ids is None else f"{' '.join(str(ids[i]).split())}\t"
-            echo(f"{name}{label}\t{_six_digits(row[best]):.3f}\t{plain}")
+            echo(f"{name}{label}\t{six_digits(row[best]):.3f}\t{plain}")
 
 
 def _with_predictions(
     window: TextTable, every_class: bool, labelling: _Labelling
 ) -> dict[str, list[Any]]:
     """A window's columns with label and probability added, and with that of `every_class`."""
+    from tunelab.data.labelled import labelled_columns
+
     probabilities = labelling.probabilities(window.texts)
-    best = probabilities.argmax(axis=1)
-    labels = [labelling.label_names[k] for k in best]
-    top = [_six_digits(p[k]) for p, k in zip(probabilities, best, strict=True)]
-    each = [[_six_digits(v) for v in column] for column in probabilities.T] if every_class else []
-    return _with_columns(window, labelling, labels, top, each)
+    names = labelling.label_names
+    return labelled_columns(window.columns, names, probabilities, every_class=every_class)
 
 
 def _without_predictions(
     window: TextTable, every_class: bool, labelling: _Labelling
 ) -> dict[str, list[Any]]:
     """Columns of the same names and types, of which nothing is computed."""
-    n = len(window.texts)
-    each = [[0.0] * n for _ in labelling.label_names] if every_class else []
-    return _with_columns(window, labelling, [""] * n, [0.0] * n, each)
+    from tunelab.data.labelled import labelled_columns
 
-
-def _with_columns(
-    window: TextTable,
-    labelling: _Labelling,
-    labels: list[str],
-    top: list[float],
-    each: list[list[float]],
-) -> dict[str, list[Any]]:
-    columns = dict(window.columns)
-    columns[free_name("predicted_label", columns, "{}_{}")] = labels
-    columns[free_name("probability", columns, "{}_{}")] = top
-    for name, column in zip(labelling.label_names, each, strict=False):
-        columns[free_name(f"probability_{name}", columns, "{}_{}")] = column
-    return columns
-
-
-def _six_digits(value: float) -> float:
-    return round(float(value), 6)
+    return labelled_columns(window.columns, labelling.label_names, None, every_class=every_class)

@@ -21,9 +21,10 @@ from rich.text import Text
 
 from tunelab.analysis.numbers import MISSING, column, format_estimate, format_seconds
 from tunelab.core.events import Evaluated, Note, Progressed, Stage, Started, Step
-from tunelab.core.values import Estimate, TrialResult, TrialSpec
+from tunelab.core.values import Estimate, TrialResult
 from tunelab.stats.metrics import METRICS
 from tunelab.study import Replanned, Schedule, StudyEvent
+from tunelab.study.telling import name_of_trial
 
 __all__ = [
     "Display",
@@ -31,19 +32,7 @@ __all__ = [
 
 
 def _names_of_trials(schedule: Schedule) -> dict[str, str]:
-    return {t.trial_id: _name_of_trial(t, schedule) for t in schedule.progress.todo}
-
-
-def _name_of_trial(t: TrialSpec, schedule: Schedule) -> str:
-    """What a trial is called: "lora seed 3", "lora on 100 rows seed 3", "lora try r=4"."""
-    if t.purpose == "tuning":
-        tuned = schedule.plan.spec.tuning.spaces.get(t.method.label, {})
-        said = " ".join(f"{k}={t.method.settings[k]}" for k in tuned)
-        return f"{t.method.label} try {said or t.trial_id[-6:]}"
-    if t.purpose == "final":
-        return f"{t.method.label} on all rows"
-    rows = f" on {t.train_rows:,} rows" if t.train_rows is not None else ""
-    return f"{t.method.label}{rows} seed {t.seed}"
+    return {t.trial_id: name_of_trial(t, schedule) for t in schedule.progress.todo}
 
 
 @dataclass(slots=True)
@@ -207,7 +196,7 @@ class Display:
 
     def result(self, result: TrialResult) -> None:
         """Show that a trial has ended, and how."""
-        name = self._names.get(result.spec.trial_id) or _name_of_trial(result.spec, self._schedule)
+        name = self._names.get(result.spec.trial_id) or name_of_trial(result.spec, self._schedule)
         spent = time.perf_counter() - self._started.pop(result.spec.trial_id)
         expected = self._left.pop(result.spec.trial_id, spent)
         self._spent += spent

@@ -5,7 +5,9 @@ Only click is imported here; a verb imports what it needs.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,11 +15,18 @@ from tunelab.cli.options import FOLDER, json_option, moved_option, print_json, t
 from tunelab.cli.streams import echo
 from tunelab.core.errors import InputError
 
+if TYPE_CHECKING:
+    from tunelab.serving.listening import ServerSettings
+
 __all__ = [
     "load_test_command",
     "serve_command",
+    "ui_command",
 ]
 
+_port_option = click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any."
+)
 _key_option = click.option(
     "--api-key-file",
     type=FOLDER,
@@ -28,7 +37,7 @@ _key_option = click.option(
 @click.command("serve", short_help="Serve trained classifiers over HTTP.")
 @click.argument("models", nargs=-1, metavar="[[NAME=]FOLDER]...")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
+@_port_option
 @_key_option
 @click.option(
     "--adapter-dir",
@@ -69,21 +78,68 @@ def serve_command(models: tuple[str, ...], **given: Any) -> None:
     """Serve trained classifiers over HTTP: folders from `train`, trials, studies (their best).
 
     Clients of text-embeddings-inference, the Hugging Face hub, vLLM, OpenAI, KServe and SageMaker
-    are answered unchanged. The first model answers those who name none.
+    are answered unchanged. The first model answers those who name none. The page in the browser
+    shows the studies among what is given, and those in a folder of studies.
     """
     if not models and given["adapter_dir"] is None:
         raise InputError(
             "Nothing to serve: give folders of classifiers. For example: tunelab serve out"
         )
-    from tunelab import api, servers
+    from tunelab import servers
 
     servers.refuse_without_extra()
+    from tunelab.desk.opening import classifiers_among, studies_among
+    from tunelab.serving.loading import read_names
+
+    named = read_names(models)
+    folders = studies_among(named)
+    settings = _settings(may_be_empty=bool(folders), **given)
+    _serve_page(classifiers_among(named), folders, settings)
+
+
+@click.command("ui", short_help="The page in the browser: studies, new ones, classifiers.")
+@click.argument("folder", type=FOLDER, required=False)
+@_port_option
+def ui_command(folder: Path | None, port: int) -> None:
+    """Open the page in the browser with nothing loaded: the studies in a folder (runs), new ones,
+    their classifiers.
+    """
+    from tunelab import servers
+
+    servers.refuse_without_extra()
+    from tunelab.serving.listening import ServerSettings
+
+    root = folder or Path("runs")
+    if root.exists() and not root.is_dir():
+        raise InputError(f"{root}: is a file, expected a folder of studies.")
+    _serve_page((), (root,), ServerSettings(port=port, may_be_empty=True))
+
+
+def _serve_page(
+    models: Sequence[tuple[str | None, Path]], folders: Sequence[Path], settings: ServerSettings
+) -> None:
+    """Serve models, and the page with the studies of these folders."""
+    from functools import partial
+
+    from tunelab import classifiers
+    from tunelab.desk.opening import page_of_server
+    from tunelab.serving.listening import run_server
+    from tunelab.serving.loading import named_folders
+
+    run_server(
+        lambda: named_folders(models, classifiers.classifier_folder),
+        settings,
+        echo,
+        partial(page_of_server, folders),
+    )
+
+
+def _settings(*, may_be_empty: bool, **given: Any) -> ServerSettings:
     from tunelab.serving.keys import read_keys
-    from tunelab.serving.listening import ServerSettings, run_server
-    from tunelab.serving.loading import named_folders, read_names
+    from tunelab.serving.listening import ServerSettings
     from tunelab.serving.refusal import Limits
 
-    settings = ServerSettings(
+    return ServerSettings(
         host=given["host"],
         port=given["port"],
         keys=read_keys(given["api_key_file"]),
@@ -93,6 +149,7 @@ def serve_command(models: tuple[str, ...], **given: Any) -> None:
         precision=given["precision"],
         base_at=given["model"],
         trust_remote_code=bool(given["trust_remote_code"]),
+        may_be_empty=may_be_empty,
         limits=Limits(
             body=given["payload_limit"],
             texts=given["max_client_batch_size"],
@@ -100,7 +157,6 @@ def serve_command(models: tuple[str, ...], **given: Any) -> None:
             queued_tokens=given["max_queued_tokens"],
         ),
     )
-    run_server(lambda: named_folders(read_names(models), api.classifier_folder), settings, echo)
 
 
 @click.command("load-test", short_help="How fast a server answers, by number of clients.")

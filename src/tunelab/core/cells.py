@@ -12,6 +12,7 @@ import re
 
 __all__ = [
     "safe_cell",
+    "six_digits",
 ]
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
@@ -23,3 +24,8 @@ def safe_cell(value: object) -> object:
     if isinstance(value, str) and _FORMULA.match(value) and not _PLAIN_NUMBER.fullmatch(value):
         return f"'{value}"
     return value
+
+
+def six_digits(value: float) -> float:
+    """A probability as it is written."""
+    return round(float(value), 6)

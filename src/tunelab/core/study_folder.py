@@ -13,6 +13,7 @@ A study folder (a contract that others read):
     race.json           rounds of a race: who was dropped, when and why, what was saved
     curves.json         scores by number of training rows; final.json: trainings on all rows
     report.html
+    run.jsonl           what was said while it ran last (`run_log`)
     trials/<id>/        spec.json result.json history.jsonl predictions.parquet digests.json
                         artifact/ (`trial_files`)
 
@@ -44,6 +45,7 @@ from tunelab.core.files import (
     write_bytes,
     write_text,
 )
+from tunelab.core.run_log import RUN_LOG
 from tunelab.core.shapes import fault, fault_within
 from tunelab.core.trial_files import (
     TRIAL_FILES,
@@ -386,7 +388,7 @@ def _parse_yaml(text: str) -> Any:
 EXTRAS = ("tuning", "race", "curves", "gate", "lengths", "behaviour", "looks", "final")
 _WRITTEN = frozenset(
     {"study.yaml", "data.json", "rows.parquet", "results.csv", "comparison.json", "report.html"}
-    | {"trials", "tracking", HOLDER}
+    | {"trials", "tracking", HOLDER, RUN_LOG}
     | {f"{name}.json" for name in EXTRAS}
 )
 

@@ -2,7 +2,7 @@
 
 gate/         what is wrong with the data: a function and a row in `CHECKS`
 behaviour     suites of behaviour tests -> cases
-texts write   files of texts in windows, and tables written out
+texts write labelled   files of texts in windows, tables written out, labels added to them
 
 May import: core. Never reaches torch.
 """

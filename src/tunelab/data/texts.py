@@ -26,6 +26,7 @@ __all__ = [
     "WINDOW_ROWS",
     "TextFile",
     "TextTable",
+    "column_names",
     "open_texts",
     "read_texts",
 ]
@@ -132,6 +133,11 @@ def open_texts(
         stand = f"{rows_word(headers)} whose text is {column!r}, as the column's name"
         notes += (f"{path.name}: {stand}: a header that stands there again is labelled too",)
     return TextFile(path, options, head.columns, column, rows, blank, id_column, notes)
+
+
+def column_names(path: Path) -> tuple[str, ...]:
+    """The columns of a file, of JSON lines those of its first window. Raises DataError."""
+    return tuple(next(_stream(path, ReadOptions("utf-8"), WINDOW_ROWS)).columns)
 
 
 def _stream(path: Path, options: ReadOptions, size: int | None) -> Iterator[Table]:

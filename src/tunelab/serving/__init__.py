@@ -2,7 +2,7 @@
 
 adapter_set   several adapters on one base, switched between
 refusal served engine loading   the engine without HTTP: models, a table of them, one batcher
-listening keys   a server from its settings
+service web listening keys   what all protocols share, the application, a server of settings
 load_test   how many answers a second, and how long they take
 
 May import: core, data, stats, models, exporting.

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
@@ -22,20 +23,25 @@ from tunelab.serving.keys import API_KEYS
 from tunelab.serving.loading import Loader, NamedFolder
 from tunelab.serving.refusal import Limits, Refusal
 from tunelab.serving.service import Service
-from tunelab.serving.web import make_app
+from tunelab.serving.web import MoreRoutes, make_app
 
 __all__ = [
+    "OpensPage",
     "RunningServer",
     "ServerSettings",
     "bound_socket",
     "make_service",
     "run_server",
+    "without_page",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """How a server is run; `keys`, `adapter_dir`, `flag` and `log_texts` as in `Service`."""
+    """How a server is run; `keys`, `adapter_dir`, `flag` and `log_texts` as in `Service`.
+
+    `may_be_empty`: it may start without a model.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8080
@@ -46,6 +52,7 @@ class ServerSettings:
     precision: str = "auto"
     base_at: str | None = None
     trust_remote_code: bool = False
+    may_be_empty: bool = False
     limits: Limits = field(default_factory=Limits)
 
 
@@ -74,7 +81,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
 
 def make_service(models: Sequence[NamedFolder], settings: ServerSettings) -> Service:
     """Load the models, score each once, and put them behind one engine. Raises InputError."""
-    if not models and settings.adapter_dir is None:
+    if not (models or settings.adapter_dir or settings.may_be_empty):
         raise InputError("Nothing to serve: give folders of classifiers, or --adapter-dir.")
     root = settings.adapter_dir
     if root is not None and not root.expanduser().is_dir():
@@ -108,7 +115,15 @@ def make_service(models: Sequence[NamedFolder], settings: ServerSettings) -> Ser
 
 
 class _Uvicorn(uvicorn.Server):
-    """Ends quietly when it is asked to: what was begun is answered first."""
+    """Ends quietly when it is asked to, which `stop` is told: what was begun is answered first."""
+
+    def __init__(self, config: uvicorn.Config, stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._stop = stop
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._stop()
+        super().handle_exit(sig, frame)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -123,6 +138,16 @@ class _Uvicorn(uvicorn.Server):
                 signal.signal(which, handler)
 
 
+# Gives, while it is open, what adds the page to a server: from its service and its address.
+OpensPage = Callable[[], contextlib.AbstractContextManager[Callable[[Service, str], MoreRoutes]]]
+
+
+@contextlib.contextmanager
+def without_page() -> Iterator[Callable[[Service, str], MoreRoutes]]:
+    """A server that has no page."""
+    yield lambda *_: MoreRoutes()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Listening:
     """A server that has loaded its models and holds its socket; `run` answers until it ends."""
@@ -130,6 +155,7 @@ class _Listening:
     server: _Uvicorn
     sock: socket.socket
     service: Service
+    also: MoreRoutes
 
     @property
     def address(self) -> str:
@@ -140,6 +166,15 @@ class _Listening:
         names = ", ".join(self.service.engine.table.models) or "no model yet"
         return f"Serving {names} at {self.address}"
 
+    @property
+    def lines(self) -> str:
+        return "\n".join((self.sentence, *self.also.says))
+
+    def end(self) -> None:
+        """Take no more requests, and answer those that are there."""
+        self.also.stop()
+        self.server.should_exit = True
+
     def run(self) -> None:
         self.server.run(sockets=[self.sock])
 
@@ -149,9 +184,10 @@ def _ready_to_listen(
     models: Callable[[], Sequence[NamedFolder]],
     settings: ServerSettings,
     ready: Callable[[_Listening], None],
+    page: OpensPage,
 ) -> Iterator[_Listening]:
     """Bind, then load: an address that is taken is said at once. What is worth saying is said."""
-    with bound_socket(settings.host, settings.port) as sock:
+    with bound_socket(settings.host, settings.port) as sock, page() as more:
         service = make_service(models(), settings)
         if not settings.keys and not _is_loopback(sock):
             print(
@@ -162,11 +198,12 @@ def _ready_to_listen(
         for model in service.engine.table.models.values():
             for note in model.notes:
                 print(f"{model.name}: {note}", file=sys.stderr)
+        also = more(service, _address(sock))
         config = uvicorn.Config(
-            make_app(service, lambda: ready(listening)),
+            make_app(service, lambda: ready(listening), also.routes),
             log_config=None, access_log=False, server_header=False, timeout_keep_alive=75,
         )  # fmt: skip
-        listening = _Listening(_Uvicorn(config), sock, service)
+        listening = _Listening(_Uvicorn(config, also.stop), sock, service, also)
         try:
             yield listening
         finally:
@@ -177,9 +214,13 @@ def run_server(
     models: Callable[[], Sequence[NamedFolder]],
     settings: ServerSettings,
     say: Callable[[str], None] = print,
+    page: OpensPage = without_page,
 ) -> None:
-    """Serve until the process is told to end (SIGINT, SIGTERM). In the main thread."""
-    with _ready_to_listen(models, settings, lambda listening: say(listening.sentence)) as listening:
+    """Serve until the process is told to end (SIGINT, SIGTERM). In the main thread.
+
+    `page`: what adds the page in the browser, while the server runs.
+    """
+    with _ready_to_listen(models, settings, lambda ready: say(ready.lines), page) as listening:
         listening.run()
 
 
@@ -189,12 +230,15 @@ class RunningServer:
     """
 
     def __init__(
-        self, models: Callable[[], Sequence[NamedFolder]], settings: ServerSettings
+        self,
+        models: Callable[[], Sequence[NamedFolder]],
+        settings: ServerSettings,
+        page: OpensPage = without_page,
     ) -> None:
         ready = threading.Event()
         with contextlib.ExitStack() as stack:
             self._listening = stack.enter_context(
-                _ready_to_listen(models, settings, lambda _: ready.set())
+                _ready_to_listen(models, settings, lambda _: ready.set(), page)
             )
             self._thread = threading.Thread(
                 target=self._listening.run, name="tunelab-server", daemon=True
@@ -227,7 +271,7 @@ class RunningServer:
 
     def stop(self) -> None:
         """Take no more requests, answer those that are there, and give the address back."""
-        self._listening.server.should_exit = True
+        self._listening.end()
         self._thread.join()
         self._left.close()
 

@@ -81,7 +81,7 @@ class Service:
         self._check_count(len(texts))
         model = self.engine.table[name]
         items = await _read_beside_loop(texts, lambda: items_of(model, texts, cut=cut, left=left))
-        answer = await self._answer(model, items)
+        answer = await self.answer(model, items)
         if self.log_texts:
             for text, row in zip(texts, answer.scores, strict=True):
                 said = {"model": model.name, "label": model.label_names[int(row.argmax())]}
@@ -91,7 +91,7 @@ class Service:
     async def classify_items(self, name: str | None, items: Sequence[Item]) -> ScoredTexts:
         """As `classify`, of texts that are tokens already."""
         self._check_count(len(items))
-        return await self._answer(self.engine.table[name], items)
+        return await self.answer(self.engine.table[name], items)
 
     async def tokens(self, model: Served, texts: Sequence[str], special: bool) -> list[list[Token]]:
         """Texts in a model's tokens. Raises Refusal."""
@@ -124,7 +124,8 @@ class Service:
         except ValueError:  # no address, or a name
             return False
 
-    async def _answer(self, model: Served, items: Sequence[Item]) -> ScoredTexts:
+    async def answer(self, model: Served, items: Sequence[Item]) -> ScoredTexts:
+        """What a model says of what it has read, however much that is. Raises Refusal."""
         answer = await asyncio.wrap_future(self.engine.submit(model, items))
         self.figures.answered(answer)
         return answer

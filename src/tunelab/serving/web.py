@@ -1,39 +1,44 @@
-"""The server's application: every protocol's doors, the page, and the description of all of it."""
+"""The server's application: every protocol's doors, and the description of all of them."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import cache
-from pathlib import Path
+from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from tunelab.serving.description import openapi_of
 from tunelab.serving.protocols import DOORS
 from tunelab.serving.service import Door, Service, guarded, json_response
 
 __all__ = [
+    "MoreRoutes",
     "make_app",
 ]
 
-_PAGE = Path(__file__).with_name("page.html")
-# The page has all it needs in itself: it may load nothing, and be shown in no other.
-_PAGE_HEADERS = {
-    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; script-src "
-    "'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-}
+
+@dataclass(frozen=True, slots=True)
+class MoreRoutes:
+    """What else a server answers: `routes`, asked before its own; `says`, lines for its start;
+    `stop`, told when it is asked to end, so that answers without an end come to one.
+    """
+
+    routes: Sequence[BaseRoute] = ()
+    says: Sequence[str] = ()
+    stop: Callable[[], None] = lambda: None
 
 
-def make_app(service: Service, ready: Callable[[], None] = lambda: None) -> Starlette:
+def make_app(
+    service: Service,
+    ready: Callable[[], None] = lambda: None,
+    more: Sequence[BaseRoute] = (),
+) -> Starlette:
     """The application of a service. When it ends, what was taken is finished first."""
 
     @asynccontextmanager
@@ -49,22 +54,14 @@ def make_app(service: Service, ready: Callable[[], None] = lambda: None) -> Star
         return json_response(description)
 
     return Starlette(
-        routes=[*routes, Route("/", _root), Route("/openapi.json", openapi)],
+        routes=[*more, *routes, Route("/", _sign_of_life), Route("/openapi.json", openapi)],
         exception_handlers={HTTPException: _no_such_door(DOORS)},
         lifespan=lifespan,
     )
 
 
-async def _root(request: Request) -> Response:
-    """The page for browsers; for all others a sign of life."""
-    if "text/html" not in request.headers.get("accept", ""):
-        return Response(status_code=200)
-    return Response(_page(), media_type="text/html; charset=utf-8", headers=_PAGE_HEADERS)
-
-
-@cache
-def _page() -> bytes:
-    return _PAGE.read_bytes()
+async def _sign_of_life(_: Request) -> Response:
+    return Response(status_code=200)
 
 
 def _no_such_door(doors: Sequence[Door]) -> Callable[[Request, Exception], Response]:

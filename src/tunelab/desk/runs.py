@@ -1,0 +1,87 @@
+"""Studies that run: begun in processes of their own, paused, gone on with."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tunelab.core.run_log import is_run_by_another, run_of_study
+from tunelab.serving.refusal import Refusal
+
+__all__ = ["RunsOfStudies"]
+
+_SHOWN_CHARACTERS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+@dataclass(slots=True)
+class RunsOfStudies:
+    """The studies that this server has begun to run, by folder; they outlive it.
+
+    `scratch`: where it keeps what they print.
+    """
+
+    scratch: Path
+    _begun: dict[Path, _Begun] = field(default_factory=dict)
+
+    def begin(self, folder: Path, command: Sequence[str]) -> None:
+        """Run `tunelab` with these words, which runs the study of a folder. Raises Refusal where
+        something runs it already.
+        """
+        if self.is_running(folder):
+            raise Refusal("exists", f"{folder.name}: runs already.")
+        log = self.scratch / f"run-{len(list(self.scratch.glob('run-*')))}.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(  # noqa: S603  our own command line
+                # -P: no file of the folder that one stands in is taken for a package.
+                [sys.executable, "-P", "-m", "tunelab", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                # Neither Ctrl-C nor the end of the server's terminal reaches it.
+                start_new_session=True,
+            )
+        self._begun[folder] = _Begun(process, log)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders of the studies that were begun here."""
+        return tuple(self._begun)
+
+    def is_running(self, folder: Path) -> bool:
+        """Whether a study runs, whoever has begun it."""
+        begun = self._begun.get(folder)
+        return (begun is not None and begun.process.poll() is None) or is_run_by_another(folder)
+
+    def fault(self, folder: Path) -> str:
+        """What a run of this server's printed last, where it did not end well; else ""."""
+        begun = self._begun.get(folder)
+        # Paused runs end by a signal, as they were told to; 1: trials failed, which are shown.
+        if begun is None or begun.process.poll() in {None, 0, 1, 128 + signal.SIGTERM}:
+            return ""
+        text = begun.log.read_text(encoding="utf-8", errors="replace").strip()
+        return text[-_SHOWN_CHARACTERS:] or f"It ended with exit code {begun.process.poll()}."
+
+    def pause(self, folder: Path) -> None:
+        """Have a run end as Ctrl-C ends it: what is done is kept. Raises Refusal where it cannot
+        be reached from here.
+        """
+        begun = self._begun.get(folder)
+        if begun is not None and begun.process.poll() is None:
+            begun.process.terminate()
+            return
+        run = run_of_study(folder)
+        if run is None or not run.is_here or not is_run_by_another(folder):
+            raise Refusal("invalid", f"{folder.name}: does not run, or not on this machine.")
+        os.kill(run.process, signal.SIGTERM)
