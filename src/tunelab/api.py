@@ -19,10 +19,12 @@ from tunelab.analysis.front import Front, front
 from tunelab.analysis.opened import OpenedStudy
 from tunelab.analysis.predicted import predictions_frame
 from tunelab.analysis.slicing import Slices, slice_study
+from tunelab.analysis.winners_forms import winners_forms
 from tunelab.classifiers import classifier_folder, load
 from tunelab.core import files, results_table, study_folder
 from tunelab.core.errors import ConfigError, InputError, TrialError
 from tunelab.core.events import Note, Stage
+from tunelab.core.forms import StudyExports
 from tunelab.core.values import Artifact, Dataset, DataSpec, TrialResult
 from tunelab.core.words import comma_names
 from tunelab.report import cards, page, writing
@@ -36,6 +38,7 @@ from tunelab.study import (
     file,
     final,
     resolve,
+    shipping,
     trackers,
 )
 from tunelab.study.executors import Worker
@@ -180,6 +183,12 @@ class Study(OpenedStudy):
         """What each setting that varies does to the metric, or to `of`: a metric, score or cost."""
         return sensitivity.analyse(self.record, of)
 
+    def exports(self) -> StudyExports | None:
+        """The best classifier in other forms, with size, speed and verdict (`export` of `compare`);
+        None where none was asked for.
+        """
+        return winners_forms(self.record)
+
     def best(self) -> Artifact:
         """The classifier to ship: the best method on validation, its best seed on validation; of a
         cross-fitted study, the one that was last trained on all rows.
@@ -303,6 +312,7 @@ def compare(
     budget: float | str | None = None,
     behaviour: bool | str | None = None,
     disagreement: float | None = None,
+    export: str | Sequence[str] | None = None,
     engine: str = "process",
     report_to: str | Sequence[str] | None = None,
     jobs: int | Literal["auto"] | None = None,
@@ -360,9 +370,17 @@ def run_study(
                 on_result(result)
             if schedule.plan.spec.parts is not None:
                 final.train_final(schedule.plan, None, on_event, on_result, engine)
+            if schedule.plan.spec.export:
+                spec = schedule.plan.spec
+                tell = _as_notes(on_event)
+                shipping.export_winner(folder, spec.export, tell, spec.trust_remote_code)
         finally:
             outputs = study.write_outputs(folder)
     return Study(folder, said=outputs)
+
+
+def _as_notes(on_event: OnStudyEvent) -> Callable[[str], None]:
+    return lambda line: on_event(Note(line))
 
 
 def _meanwhile(on_event: OnStudyEvent, do: Callable[[], None]) -> OnStudyEvent:

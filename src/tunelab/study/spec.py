@@ -53,6 +53,7 @@ class StudySpec:
     stack: int | None = None
     behaviour: str | None = None
     folds: int | Literal["auto"] | None = None
+    export: tuple[str, ...] = ()
 
     @property
     def parts(self) -> int | None:
@@ -91,6 +92,7 @@ def study_yaml(spec: StudySpec) -> dict[str, object]:
         "budget": spec.budget,
         "disagreement": spec.disagreement,
         "behaviour": spec.behaviour or False,
+        "export": list(spec.export),
         "sources": dict(spec.sources),
     }
 
