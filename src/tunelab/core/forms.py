@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from tunelab.core.errors import suggest
+from tunelab.core.extras import install_line
 
 __all__ = [
     "AS_TRAINED",
@@ -55,7 +56,7 @@ def lacking_packages(name: str) -> str | None:
         return None
     return (
         f"Export to {name}: needs {' and '.join(absent)}, which this environment lacks. Install: "
-        f"pip install 'tunelab[{form.extra}]'"
+        f"{install_line(form.extra)}"
     )
 
 

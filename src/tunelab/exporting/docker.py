@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tunelab.core.artifact import open_artifact
 from tunelab.core.errors import ArtifactError
+from tunelab.core.extras import install_line
 from tunelab.core.files import write_text
 from tunelab.core.values import Artifact
 from tunelab.exporting.agreement import JudgedTexts
@@ -66,6 +67,7 @@ def write_docker_folder(
     judged: JudgedTexts | None,
     *,
     allow: bool = False,
+    keep_texts: bool = False,
     trust_remote_code: bool = False,
     model: str | None = None,
 ) -> DockerFolder:
@@ -90,6 +92,7 @@ def write_docker_folder(
                 staging / "model",
                 judged,
                 allow=allow,
+                keep_texts=keep_texts,
                 trust_remote_code=trust_remote_code,
                 model=model,
             )
@@ -128,7 +131,7 @@ def _with_all_they_need(roots: Sequence[str]) -> Iterator[tuple[str, str]]:
         except metadata.PackageNotFoundError as e:
             raise ArtifactError(
                 f"Export to docker: needs {name}, which this environment lacks, to lock its "
-                "version. Install: pip install 'tunelab[serve,export]'"
+                f"version. Install: {install_line('serve')}"
             ) from e
         name = re.sub(r"[-_.]+", "-", package.metadata["Name"]).lower()
         if (name, extra) in seen:
