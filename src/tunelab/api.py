@@ -19,10 +19,12 @@ from tunelab.analysis.front import Front, front
 from tunelab.analysis.opened import OpenedStudy
 from tunelab.analysis.predicted import predictions_frame
 from tunelab.analysis.slicing import Slices, slice_study
+from tunelab.analysis.winners_forms import winners_forms
 from tunelab.classifiers import classifier_folder, load
 from tunelab.core import files, results_table, study_folder
 from tunelab.core.errors import ConfigError, InputError, TrialError
 from tunelab.core.events import Note, Stage
+from tunelab.core.forms import StudyExports
 from tunelab.core.values import Artifact, Dataset, DataSpec, TrialResult
 from tunelab.core.words import comma_names
 from tunelab.data.gate import values as gate_values
@@ -37,6 +39,7 @@ from tunelab.study import (
     file,
     final,
     resolve,
+    shipping,
     trackers,
 )
 from tunelab.study.executors import Worker
@@ -185,6 +188,12 @@ class Study(OpenedStudy):
         """What each setting that varies does to the metric, or to `of`: a metric, score or cost."""
         return sensitivity.analyse(self.record, of)
 
+    def exports(self) -> StudyExports | None:
+        """The best classifier in other forms, with size, speed and verdict (`export` of `compare`);
+        None where none was asked for.
+        """
+        return winners_forms(self.record)
+
     def best(self) -> Artifact:
         """The classifier to ship: the best method on validation, its best seed on validation; of a
         cross-fitted study, the one that was last trained on all rows.
@@ -308,6 +317,7 @@ def compare(
     budget: float | str | None = None,
     behaviour: bool | str | None = None,
     disagreement: float | None = None,
+    export: str | Sequence[str] | None = None,
     engine: str = "process",
     report_to: str | Sequence[str] | None = None,
     jobs: int | Literal["auto"] | None = None,
@@ -362,11 +372,16 @@ def run_study(
         study.write(schedule.progress, command)
         with telling(folder, schedule) as told:
             hear, keep = _tell_both(told.event, on_event), _tell_both(told.result, on_result)
+            spec = schedule.plan.spec
             try:
                 for result in study.run(schedule, hear, engine, worker):
                     keep(result)
-                if schedule.plan.spec.parts is not None:
+                if spec.parts is not None:
                     final.train_final(schedule.plan, None, hear, keep, engine)
+                if spec.export:
+                    shipping.export_winner(
+                        folder, spec.export, lambda line: hear(Note(line)), spec.trust_remote_code
+                    )
             finally:
                 outputs = study.write_outputs(folder)
     return Study(folder, said=outputs)

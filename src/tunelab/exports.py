@@ -11,14 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from tunelab import api, exporting
-from tunelab.exporting.agreement import JudgedTexts
 from tunelab.models import foreign
-from tunelab.study.known_rows import rows_of_classifier
+from tunelab.models.exported import RUNTIMES
+from tunelab.study.shipping import texts_to_judge_on
 
-__all__ = ["export"]
+__all__ = ["export", "export_to_docker"]
 
 
 def export(
@@ -49,7 +47,7 @@ def export(
         source,
         to,
         output_dir,
-        _texts_to_judge_on(source, tuple(texts or ()), model),
+        texts_to_judge_on(source, tuple(texts or ()), model),
         allow=allow,
         keep_texts=keep_texts,
         model=model,
@@ -58,21 +56,30 @@ def export(
     )
 
 
-def _texts_to_judge_on(folder: Path, more: tuple[str, ...], model: str | None) -> JudgedTexts:
-    """The validation part of a classifier's trial, else the sample that comes along, and `more`."""
-    rows = rows_of_classifier(folder)
-    names = tuple(foreign.open_folder(folder, model=model).manifest["label_names"])
-    if rows is None or set(rows.label_names) != set(names) or not len(rows.validation):
-        kept = (*exporting.sample_texts(), *more)
-        said = f"{len(kept)} texts, since its validation part cannot be read"
-        return JudgedTexts(kept, np.full(len(kept), -1), kept, said)
-    part = rows.validation
-    order = np.asarray([names.index(n) for n in rows.label_names])
-    labels = np.where(part.labels >= 0, order[part.labels], -1)
-    said = f"{len(part)} texts of its validation part" + (f" and {len(more)} more" if more else "")
-    return JudgedTexts(
-        (*part.texts, *more),
-        np.concatenate([labels, np.full(len(more), -1)]).astype(np.int64),
-        rows.train.texts,
-        said,
+def export_to_docker(
+    folder: str | Path,
+    output_dir: str | Path,
+    *,
+    texts: Sequence[str] | None = None,
+    allow: bool = False,
+    keep_texts: bool = False,
+    model: str | None = None,
+    trust_remote_code: bool = False,
+) -> exporting.DockerFolder:
+    """Write a folder that docker makes an image of: a saved classifier (a study: its best) as ONNX,
+    served by `tunelab serve`, with every version locked.
+
+    What is no export yet is exported first, as `export` does and refuses; an export is taken as it
+    is.
+    """
+    source = api.classifier_folder(folder)
+    ready = foreign.open_folder(source, model=model).manifest["kind"] in RUNTIMES
+    return exporting.write_docker_folder(
+        source,
+        output_dir,
+        None if ready else texts_to_judge_on(source, tuple(texts or ()), model),
+        allow=allow,
+        keep_texts=keep_texts,
+        model=model,
+        trust_remote_code=trust_remote_code,
     )

@@ -182,6 +182,7 @@ PARSED = {
     "core.details._scoring",
     "core.details._transfer",
     "core.events.event_from_json",
+    "core.forms.exports_from_json",
     "core.text_lengths.text_lengths_from_json",
     "core.trial_files.spec_from_json",
     "data.behaviour.suite_from_json",

@@ -17,7 +17,7 @@ from tunelab.cli.options import FOLDER, json_option, moved_option, print_json, t
 from tunelab.cli.streams import echo
 
 if TYPE_CHECKING:
-    from tunelab.exporting import Exported
+    from tunelab.exporting import DockerFolder, Exported
 
 __all__ = [
     "export_command",
@@ -34,7 +34,7 @@ _SHOWN = 10
     "--to",
     required=True,
     metavar="FORM",
-    help="merged, with-base, onnx, int8, openvino or openvino-int8.",
+    help="merged, with-base, onnx, int8, openvino, openvino-int8 or docker.",
 )
 @click.option("--output-dir", type=FOLDER, required=True, help="A new folder for what is made.")
 @click.option("--file", type=FOLDER, help="More texts to compare on, beside the validation part.")
@@ -53,23 +53,26 @@ def export_command(folder: Path, to: str, output_dir: Path, *, as_json: bool, **
 
     What is written is read in a fresh process and compared with the original on its validation
     part. float32 forms: no label may change, no probability by more than 1e-4. int8: at most 1% of
-    labels, by the upper 95% bound, and accuracy not shown to be worse.
+    labels, by the upper 95% bound, and accuracy not shown to be worse. docker: a folder with a
+    Dockerfile that serves FOLDER, an export of it or anything else, as onnx.
     """
     from tunelab import data, exports
 
     texts = None
     if given["file"] is not None:
         texts = data.read_texts(given["file"], **text_file_keys(given)).texts
+    how = {
+        "texts": texts,
+        "allow": given["allow"],
+        "keep_texts": given["keep_texts"],
+        "model": given["model"],
+        "trust_remote_code": bool(given["trust_remote_code"]),
+    }
+    if to == "docker":
+        _say_docker(exports.export_to_docker(folder, output_dir, **how), as_json)
+        return
     made = exports.export(
-        folder,
-        to,
-        output_dir,
-        texts=texts,
-        allow=given["allow"],
-        keep_texts=given["keep_texts"],
-        model=given["model"],
-        trust_remote_code=bool(given["trust_remote_code"]),
-        on_note=lambda line: say_sentences(line, err=True),
+        folder, to, output_dir, on_note=lambda line: say_sentences(line, err=True), **how
     )
     if as_json:
         print_json(
@@ -81,6 +84,18 @@ def export_command(folder: Path, to: str, output_dir: Path, *, as_json: bool, **
         )
         return
     _say_exported(made)
+
+
+def _say_docker(made: DockerFolder, as_json: bool) -> None:
+    if as_json:
+        kept = made.model.manifest.get("exported_from", {})
+        print_json({"folder": str(made.directory), "model": str(made.model.directory), **kept})
+        return
+    if made.exported is not None:
+        _say_exported(made.exported)
+    where, name = shlex.quote(str(made.directory)), made.directory.name.lower()
+    echo(f"Wrote {made.directory}: Dockerfile, requirements.txt, tunelab and the model.")
+    echo(f"Try it: docker build -t {shlex.quote(name)} {where}")
 
 
 def _say_exported(made: Exported) -> None:

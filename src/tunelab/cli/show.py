@@ -96,7 +96,7 @@ def _show_use(study: OpenedStudy, said: Summary) -> None:
 
 def _show_more(record: StudyRecord, metric: str) -> None:
     """The race, learning curves and other data, where the study has them."""
-    from tunelab.analysis import curves, transfer
+    from tunelab.analysis import curves, transfer, winners_forms
     from tunelab.cli import terminal
     from tunelab.stats import racing
 
@@ -112,3 +112,9 @@ def _show_more(record: StudyRecord, metric: str) -> None:
     elsewhere = transfer.transfer_for_display(record, metric)
     if elsewhere is not None:
         terminal.print_table(*elsewhere, "On other data")
+    made = winners_forms.winners_forms(record)
+    if made is not None:
+        terminal.print_table(*winners_forms.forms_for_display(made), "In other forms")
+        about = winners_forms.forms_about(made)
+        for line in (*winners_forms.reasons_of_refusal(made), about):
+            terminal.say(out, f"{line.removesuffix('.')}.", indent=2)

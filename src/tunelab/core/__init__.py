@@ -6,6 +6,7 @@ details       what a result says beside its scores: how it was trained, where it
 errors        every exception a user may see
 study_folder  the paths and formats of a study
 run_log       what a study says while it runs, in its folder
+forms         what a classifier can be exported to; what a study keeps of its exports
 results_table  its trials as rows, and results.csv
 trial_files   a trial's files: written, read back, and told from damaged ones
 cards         what study.yaml and data.json hold, key by key

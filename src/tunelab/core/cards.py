@@ -79,6 +79,7 @@ class StudySettings(TypedDict):
     budget: float | None
     disagreement: float | None
     behaviour: bool | str
+    export: NotRequired[list[str]]
     sources: Mapping[str, str]
     trials: list[str]
     curve: list[str]

@@ -12,6 +12,7 @@ A study folder (a contract that others read):
     tuning.json         the settings each method tried, their validation scores, what was chosen
     race.json           rounds of a race: who was dropped, when and why, what was saved
     curves.json         scores by number of training rows; final.json: trainings on all rows
+    exports.json        the best classifier in other forms: figures; exports/<form>/: what holds
     report.html
     run.jsonl           what was said while it ran last (`run_log`)
     trials/<id>/        spec.json result.json history.jsonl predictions.parquet digests.json
@@ -64,6 +65,7 @@ from tunelab.core.trial_files import (
 from tunelab.core.values import Dataset, Predictions, TrialResult
 
 __all__ = [
+    "EXPORTS",
     "EXTRAS",
     "TEST_ON",
     "TRIAL_FILES",
@@ -243,6 +245,7 @@ class StudyRecord:
     behaviour: Mapping[str, object] | None = None
     looks: Mapping[str, object] | None = None
     final: Mapping[str, object] | None = None
+    exports: Mapping[str, object] | None = None
     damaged: tuple[str, ...] = ()
 
     @property
@@ -385,10 +388,11 @@ def _parse_yaml(text: str) -> Any:
 
 
 # What a study may hold beside its trials, each a JSON file of that name.
-EXTRAS = ("tuning", "race", "curves", "gate", "lengths", "behaviour", "looks", "final")
+EXTRAS = ("tuning", "race", "curves", "gate", "lengths", "behaviour", "looks", "final", "exports")
+EXPORTS = "exports"  # the folder of what exports.json tells of
 _WRITTEN = frozenset(
     {"study.yaml", "data.json", "rows.parquet", "results.csv", "comparison.json", "report.html"}
-    | {"trials", "tracking", HOLDER, RUN_LOG}
+    | {"trials", "tracking", EXPORTS, HOLDER, RUN_LOG}
     | {f"{name}.json" for name in EXTRAS}
 )
 

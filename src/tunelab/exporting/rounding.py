@@ -6,7 +6,8 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.exporting import two_parts
+from tunelab.exporting.graph_parts import (
+    constant_products,
+    constants,
+    drop_unread,
+    head_of,
+    producers_of,
+    read_graph,
+    write_graph,
+)
 from tunelab.models.exported import Inputs
 
 if TYPE_CHECKING:
-    from onnx import TensorProto
+    pass
 
 __all__ = [
     "QUANTISED",
@@ -37,6 +48,8 @@ _WORTH_SMOOTHING = 0.1
 _ROWS_KEPT = 512
 # Tables of fewer rows (segments) weigh nothing.
 _ROWS_OF_A_TABLE = 32
+# Where a product's inputs are parted by their range: so many columns, of all, have the largest.
+_BANDS = (1 / 384, 1 / 48, 1 / 6)
 # Of the products that round worst, so many stay in float on the rung that spares some.
 _SPARED = 0.25
 
@@ -54,6 +67,8 @@ class Rounding:
     """A float graph, ready to be rounded, and what it was seen to compute on calibration texts.
 
     `source` has constants folded, products apart from sums, and its embeddings in int8 by row.
+    Sums before a LayerNormalization are `Sum`: onnxruntime computes one fused node of both in
+    twice the time of the two.
     """
 
     source: Path
@@ -70,10 +85,11 @@ class Rounding:
         with _told_nothing():
             # Its symbolic shapes do not know what torch writes; nothing here needs them.
             quant_pre_process(graph, source, skip_symbolic_shape=True)
-        model = _read_graph(source)
+        model = read_graph(source)
         _gemms_apart(model)
+        _sums_apart(model)
         _round_tables(model)
-        _write_graph(model, source)
+        write_graph(model, source)
         return Rounding(source, batches, folder, _activations(model, batches))
 
 
@@ -84,18 +100,31 @@ def _dynamic(r: Rounding, path: Path) -> None:
 
 def _smoothed(r: Rounding, path: Path) -> None:
     """As `dynamic`, after outliers of the inputs have been moved into the weights."""
-    model = _read_graph(r.source)
+    model = read_graph(r.source)
     _smooth(model, r.seen)
-    _write_graph(model, path)
+    write_graph(model, path)
     _quantise_dynamic(path, path, spared=())
 
 
+def _banded(r: Rounding, path: Path) -> None:
+    """As `smoothed`, with what follows a GELU in parts of like range, each on its own scale."""
+    model = read_graph(r.source)
+    _smooth(model, _part_by_range(model, r.seen))
+    write_graph(model, path)
+    _quantise_dynamic(path, path, spared=())
+
+
+def _in_two_parts(r: Rounding, path: Path) -> None:
+    """Inputs as two int8 numbers, 16 bits in all; weights in int8 by column, rounded by GPTQ."""
+    two_parts.round_in_two_parts(r.source, r.batches, path)
+
+
 def _spared(r: Rounding, path: Path) -> None:
-    """As `smoothed`, with the quarter of the products that round worst left in float."""
-    model = _read_graph(r.source)
-    errors = _smooth(model, r.seen)
+    """As `banded`, with the quarter of the products that round worst left in float."""
+    model = read_graph(r.source)
+    errors = _smooth(model, _part_by_range(model, r.seen))
     worst = sorted(errors, key=errors.__getitem__, reverse=True)
-    _write_graph(model, path)
+    write_graph(model, path)
     _quantise_dynamic(path, path, spared=worst[: round(_SPARED * len(worst))])
 
 
@@ -103,9 +132,9 @@ def _static(r: Rounding, path: Path) -> None:
     """Inputs in int8 on scales that calibration texts set once, weights in int8 by column."""
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-    model = _read_graph(r.source)
+    model = read_graph(r.source)
     _smooth(model, r.seen)
-    _write_graph(model, path)
+    write_graph(model, path)
     with _told_nothing():
         quantize_static(
             path,
@@ -113,7 +142,7 @@ def _static(r: Rounding, path: Path) -> None:
             _reader(r.batches),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["MatMul"],
-            nodes_to_exclude=[_head(model)],
+            nodes_to_exclude=[head_of(model)],
             per_channel=True,
             weight_type=QuantType.QInt8,
             activation_type=QuantType.QUInt8,
@@ -126,18 +155,18 @@ def _weights_only(r: Rounding, path: Path) -> None:
     from onnxruntime.quantization import QuantFormat
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-    model = _read_graph(r.source)
+    model = read_graph(r.source)
     with _told_nothing():
         quantizer = MatMulNBitsQuantizer(
             model,
             bits=8,
             block_size=32,
             is_symmetric=True,
-            nodes_to_exclude=[_head(model)],
+            nodes_to_exclude=[head_of(model)],
             quant_format=QuantFormat.QOperator,
         )
         quantizer.process()
-    _write_graph(quantizer.model.model, path)
+    write_graph(quantizer.model.model, path)
 
 
 # What is tried, in this order; each writes the graph of one way to round.
@@ -145,6 +174,8 @@ ONNX_WAYS: dict[str, Callable[[Rounding, Path], None]] = {
     "static": _static,
     "dynamic": _dynamic,
     "smoothed": _smoothed,
+    "banded": _banded,
+    "two parts": _in_two_parts,
     "fewer layers": _spared,
     "weights only": _weights_only,
 }
@@ -161,7 +192,7 @@ def _quantise_dynamic(source: Path, path: Path, spared: Sequence[str]) -> None:
             source,
             path,
             op_types_to_quantize=["MatMul"],
-            nodes_to_exclude=[*spared, _head(_read_graph(source))],
+            nodes_to_exclude=[*spared, head_of(read_graph(source))],
             per_channel=True,
             weight_type=QuantType.QInt8,
             extra_options={"MatMulConstBOnly": True},
@@ -197,38 +228,6 @@ def _told_nothing() -> Iterator[None]:
 # --- the graph ------------------------------------------------------------------------------
 
 
-def _read_graph(path: Path) -> Any:
-    import onnx
-
-    return onnx.load(path)
-
-
-def _write_graph(model: Any, path: Path) -> None:
-    import onnx
-
-    onnx.save(model, path)
-
-
-def _constants(model: Any) -> dict[str, TensorProto]:
-    return {i.name: i for i in model.graph.initializer}
-
-
-def _constant_products(model: Any) -> list[Any]:
-    """Products with a constant matrix, in the order of the graph."""
-    known = _constants(model)
-    return [
-        n
-        for n in model.graph.node
-        if n.op_type == "MatMul" and n.input[1] in known and len(known[n.input[1]].dims) == 2
-    ]
-
-
-def _head(model: Any) -> str:
-    """The last product gives the logits, and stays in float: it is small, and nothing mends it."""
-    products = _constant_products(model)
-    return str(products[-1].name) if products else ""
-
-
 def _gemms_apart(model: Any) -> None:
     """Each Gemm as a product and a sum, as the tools want them; every node with a name."""
     from onnxruntime.quantization.onnx_model import ONNXModel
@@ -238,11 +237,21 @@ def _gemms_apart(model: Any) -> None:
         node.name = node.name or f"{node.op_type}_{i}"
 
 
+def _sums_apart(model: Any) -> None:
+    """Sums that a LayerNormalization reads under a name that onnxruntime fuses with nothing."""
+    producers = producers_of(model)
+    for node in model.graph.node:
+        if node.op_type == "LayerNormalization":
+            before = producers.get(node.input[0])
+            if before is not None and before.op_type == "Add":
+                before.op_type = "Sum"
+
+
 def _round_tables(model: Any) -> None:
     """Embeddings in int8 with a scale by row: a token keeps its direction, however short it is."""
     from onnx import TensorProto, helper, numpy_helper
 
-    known = _constants(model)
+    known = constants(model)
     for node in list(model.graph.node):
         table = known.get(node.input[0]) if node.op_type == "Gather" else None
         if table is None or len(table.dims) != 2 or table.dims[0] < _ROWS_OF_A_TABLE:
@@ -254,7 +263,7 @@ def _round_tables(model: Any) -> None:
         rounded = np.round(values / scale).astype(np.int8)
         name, out = node.name, node.output[0]
         ids = node.input[1]
-        if f"{table.name}_int8" not in _constants(model):
+        if f"{table.name}_int8" not in constants(model):
             model.graph.initializer.extend([
                 numpy_helper.from_array(rounded, f"{table.name}_int8"),
                 numpy_helper.from_array(scale.astype(np.float32), f"{table.name}_scale"),
@@ -271,13 +280,7 @@ def _round_tables(model: Any) -> None:
                              f"{name}_gather_int8", axis=0),
         ):  # fmt: skip
             model.graph.node.insert(place, step)
-    _drop_unread(model)
-
-
-def _drop_unread(model: Any) -> None:
-    read = {name for n in model.graph.node for name in n.input}
-    for constant in [i for i in model.graph.initializer if i.name not in read]:
-        model.graph.initializer.remove(constant)
+    drop_unread(model)
 
 
 def _activations(model: Any, batches: Sequence[Inputs]) -> dict[str, SeenInput]:
@@ -285,7 +288,7 @@ def _activations(model: Any, batches: Sequence[Inputs]) -> dict[str, SeenInput]:
     import onnxruntime
     from onnx import helper
 
-    names = list(dict.fromkeys(n.input[0] for n in _constant_products(model)))
+    names = list(dict.fromkeys(n.input[0] for n in constant_products(model)))
     asked = type(model)()
     asked.CopyFrom(model)
     asked.graph.output.extend(helper.make_tensor_value_info(n, 1, None) for n in names)
@@ -305,15 +308,90 @@ def _activations(model: Any, batches: Sequence[Inputs]) -> dict[str, SeenInput]:
     return seen
 
 
-def _smooth(model: Any, seen: dict[str, SeenInput]) -> dict[str, float]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _GeluBetween:
+    """gelu(x W + b) V, each step read by the next alone: the nodes, and W, b and V by name."""
+
+    into: Any
+    add: Any
+    gelu: Any
+    out: Any
+    bias: str
+
+
+def _gelus_between(model: Any) -> Iterator[_GeluBetween]:
+    """Every place of a graph where a GELU stands between two constant products."""
+    known, producers = constants(model), producers_of(model)
+    reads = Counter(name for node in model.graph.node for name in node.input)
+    products = {n.name for n in constant_products(model)}
+    for out in constant_products(model):
+        gelu = producers.get(out.input[0])
+        add = producers.get(gelu.input[0]) if gelu is not None and gelu.op_type == "Gelu" else None
+        if add is None or add.op_type != "Add":
+            continue
+        bias = [x for x in add.input if x in known and len(known[x].dims) == 1]
+        into = [producers.get(x) for x in add.input if x not in known]
+        if len(bias) != 1 or len(into) != 1 or getattr(into[0], "name", None) not in products:
+            continue
+        if all(reads[n.output[0]] == 1 for n in (into[0], add, gelu)):
+            yield _GeluBetween(into[0], add, gelu, out, bias[0])
+
+
+def _part_by_range(model: Any, seen: Mapping[str, SeenInput]) -> dict[str, SeenInput]:
+    """gelu(x W + b) V as a sum over parts of its columns, those of like largest magnitude together.
+
+    A product's inputs share one scale: of 1,536 columns a few are often five times as large as all
+    others, which then have a fifth of the steps. Gives what each product was seen to read, now.
+    """
+    from onnx import helper, numpy_helper
+
+    known, fresh, node = constants(model), dict(seen), helper.make_node
+    for place in list(_gelus_between(model)):
+        name, x = place.out.name, place.into.input[0]
+        w, b, v = (
+            numpy_helper.to_array(known[n])
+            for n in (place.into.input[1], place.bias, place.out.input[1])
+        )
+        read = fresh.pop(place.out.input[0])
+        cuts = sorted({max(1, round(share * len(v))) for share in _BANDS})
+        steps, parts = [], []
+        for k, columns in enumerate(np.split(np.argsort(-read.largest), cuts)):
+            if not len(columns):
+                continue
+            part = f"{name}_part_{k}"
+            for suffix, values in (("w", w[:, columns]), ("b", b[columns]), ("v", v[columns])):
+                constant = numpy_helper.from_array(np.ascontiguousarray(values), f"{part}_{suffix}")
+                model.graph.initializer.append(constant)
+            gelu = type(place.gelu)()
+            gelu.CopyFrom(place.gelu)
+            gelu.name, gelu.input[0], gelu.output[0] = f"{part}_gelu", f"{part}_add", f"{part}_in"
+            steps += [
+                node("MatMul", [x, f"{part}_w"], [f"{part}_product"], f"{part}_first"),
+                node("Add", [f"{part}_product", f"{part}_b"], [f"{part}_add"], f"{part}_bias"),
+                gelu,
+                node("MatMul", [f"{part}_in", f"{part}_v"], [f"{part}_out"], f"{part}_second"),
+            ]
+            parts.append(f"{part}_out")
+            fresh[f"{part}_in"] = SeenInput(read.largest[columns], read.rows[:, columns])
+        steps.append(node("Sum", parts, [place.out.output[0]], f"{name}_parts"))
+        at = list(model.graph.node).index(place.out)
+        for step in reversed(steps):
+            model.graph.node.insert(at, step)
+        for old in (place.into, place.add, place.gelu, place.out):
+            model.graph.node.remove(old)
+    drop_unread(model)
+    return fresh
+
+
+def _smooth(model: Any, seen: Mapping[str, SeenInput]) -> dict[str, float]:
     """Divide products' inputs by s and multiply their weights with it: nothing changes but where
     outliers are. Gives each product's error once rounded, as a share of what it computes.
     """
     from onnx import helper, numpy_helper
 
-    known, head = _constants(model), _head(model)
+    known, head = constants(model), head_of(model)
     by_input: dict[str, list[Any]] = {}
-    for node in _constant_products(model):
+    for node in constant_products(model):
         if node.name != head:
             by_input.setdefault(node.input[0], []).append(node)
     errors: dict[str, float] = {}
@@ -332,7 +410,7 @@ def _smooth(model: Any, seen: dict[str, SeenInput]) -> dict[str, float]:
             fresh = f"{node.name}_smooth_weight"  # a matrix may be shared
             model.graph.initializer.append(numpy_helper.from_array(w * s[:, None], fresh))
             node.input[0], node.input[1] = f"{name}_smooth", fresh
-    _drop_unread(model)
+    drop_unread(model)
     return errors
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import os
@@ -19,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.core.artifact import CALIBRATION, open_artifact, seal, seal_again, sha256
-from tunelab.core.errors import ArtifactError, suggest
-from tunelab.core.extras import install_line
+from tunelab.core.errors import ArtifactError
+from tunelab.core.forms import FORMS, form_fault, lacking_packages
 from tunelab.core.values import Artifact, Classifier, Manifest
 from tunelab.exporting import graphs, ladder, openvino, rounding
 from tunelab.exporting.agreement import (
@@ -86,13 +85,11 @@ class _Export:
 @dataclass(frozen=True, slots=True)
 class Target:
     """A form to export to: `write` fills and seals a folder, and gives the rungs that it tried and
-    the one that it took. `rule` is what its predictions are held to; `needs` are packages.
+    the one that it took. `rule` is what its predictions are held to.
     """
 
     write: Callable[[_Export, Classifier], tuple[tuple[Rung, ...], str | None]]
     rule: Rule
-    needs: tuple[str, ...] = ()
-    extra: str = "export"
 
 
 def export_classifier(
@@ -150,18 +147,10 @@ def export_classifier(
 
 
 def _target(to: str) -> Target:
-    if to not in TARGETS:
-        raise ArtifactError(
-            f"Export target {to!r} is unknown.{suggest(to, TARGETS, what='Expected one of')}"
-        )
-    target = TARGETS[to]
-    absent = [n for n in target.needs if importlib.util.find_spec(n) is None]
-    if absent:
-        raise ArtifactError(
-            f"Export to {to}: needs {' and '.join(absent)}, which this environment lacks. Install: "
-            f"{install_line(target.extra)}"
-        )
-    return target
+    fault = form_fault(to) or lacking_packages(to)
+    if fault is not None:
+        raise ArtifactError(fault)
+    return TARGETS[to]
 
 
 def _refuse_exported(original: Artifact) -> None:
@@ -338,10 +327,9 @@ _OF_ADAPTERS = {"merged": "merge", "with-base": "put a base beside"}
 TARGETS: dict[str, Target] = {
     "merged": Target(_write_merged, EXACT),
     "with-base": Target(_write_with_base, EXACT),
-    "onnx": Target(_write_onnx, EXACT, ("onnx", "onnxscript", "onnxruntime")),
-    "int8": Target(_write_int8, ROUNDED, ("onnx", "onnxscript", "onnxruntime")),
-    "openvino": Target(_write_openvino, EXACT, ("onnx", "onnxscript", "openvino"), "openvino"),
-    "openvino-int8": Target(
-        _write_openvino_int8, ROUNDED, ("onnx", "onnxscript", "openvino", "nncf"), "openvino"
-    ),
+    "onnx": Target(_write_onnx, EXACT),
+    "int8": Target(_write_int8, ROUNDED),
+    "openvino": Target(_write_openvino, EXACT),
+    "openvino-int8": Target(_write_openvino_int8, ROUNDED),
 }
+assert set(TARGETS) == set(FORMS)  # noqa: S101  names and needs are known without loading this

@@ -74,6 +74,7 @@ SECTIONS = {
     "versus": "Against another study",
     "data": "Data card",
     "failed": "Failed trials",
+    "forms": "In other forms",
     "use": "Use the model",
     "made": "How it was made",
 }

@@ -18,6 +18,12 @@ from tunelab.analysis.probabilities import (
     probabilities_for_display,
 )
 from tunelab.analysis.summary import shown_columns, table_legend
+from tunelab.analysis.winners_forms import (
+    forms_about,
+    forms_for_display,
+    reasons_of_refusal,
+    winners_forms,
+)
 from tunelab.core.cards import DataCard
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate
@@ -31,6 +37,7 @@ from tunelab.stats.racing import RaceRecord, race_from_json
 
 if TYPE_CHECKING:
     from tunelab.core.cards import DuplicateExample, LengthFigures
+    from tunelab.core.forms import StudyExports
     from tunelab.stats import Runs
 
 __all__ = [
@@ -124,7 +131,17 @@ def blocks_by_section(
         blocks.setdefault("sensitivity", []).append(_tuning_block(tuned))
     if (race := record.parsed("race", race_from_json)) is not None:
         blocks["race"] = [_race_block(race)]
+    if (made := winners_forms(record)) is not None:
+        blocks["forms"] = [_forms_block(made)]
     return blocks
+
+
+def _forms_block(made: StudyExports) -> Block:
+    headings, rows = forms_for_display(made)
+    reasons = [f"{x.removesuffix('.')}." for x in reasons_of_refusal(made)]
+    return Block(
+        "The best classifier in other forms", f"{forms_about(made)}.", headings, rows, reasons
+    )
 
 
 def _tradeoff(record: StudyRecord, summary: Summary) -> list[Block]:

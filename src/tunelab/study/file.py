@@ -244,6 +244,20 @@ class StudyFile(BaseModel):
         description="expected share of test rows on which one of two methods alone is right, for "
         "the smallest detectable difference (0.08, or from trials or studies that are done)",
     )
+    export: Annotated[
+        list[str] | str,
+        Flag(
+            "At the end, the best classifier as merged, onnx, int8, openvino or openvino-int8 too: "
+            "its size, speed, and whether predictions hold.",
+            "A,B,..",
+            "run",
+            reads="names",
+        ),
+    ] = Field(
+        default_factory=list,
+        description="forms that the best classifier is exported to at the end, with size, speed "
+        "and whether predictions hold: merged, onnx, int8, openvino, openvino-int8",
+    )
     jobs: Annotated[
         Annotated[int, Field(ge=1)] | Literal["auto"],
         Flag("Trials at a time (auto: one a core; 1: each alone).", "N|auto", "run", reads="yaml"),

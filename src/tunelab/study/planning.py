@@ -11,6 +11,7 @@ from typing import Literal
 from tunelab import data
 from tunelab.core import study_folder
 from tunelab.core.errors import ConfigError
+from tunelab.core.forms import lacking_packages
 from tunelab.core.plain import SettingValues
 from tunelab.core.text_lengths import TextLengths
 from tunelab.core.values import Dataset, Fold, MethodSpec, TrialSpec
@@ -86,6 +87,9 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
             "smaller, or confirm with --yes."
         )
     trackers.require(spec.report_to)
+    for form in spec.export:  # before hours of training, not after
+        if (lacking := lacking_packages(form)) is not None:
+            raise ConfigError(lacking)
     folder = spec.output_dir
     check_place(folder)
     if folder.is_dir() and not study_folder.may_hold_study(folder) | study_folder.is_study(folder):

@@ -12,6 +12,7 @@ from tunelab import data
 from tunelab.analysis.curves import curves_from_json
 from tunelab.analysis.folds import final_from_json
 from tunelab.core import files, study_folder
+from tunelab.core.forms import exports_from_json
 from tunelab.core.text_lengths import text_lengths_from_json
 from tunelab.core.version import __version__
 from tunelab.data.behaviour import suite_from_json
@@ -41,6 +42,7 @@ PARSED_EXTRAS: Mapping[str, Callable[[Any], object]] = {
     "gate": values.gate_from_json,
     "behaviour": suite_from_json,
     "final": final_from_json,
+    "exports": exports_from_json,
     "lengths": text_lengths_from_json,
 }
 
@@ -87,6 +89,7 @@ def write(progress: Progress, command: str) -> None:
         "behaviour": plan.behaviour,
         "lengths": plan.lengths,
         "final": plan.spec.parts,
+        "exports": plan.spec.export,
     }
     forget_looks_at_other_data(folder, plan.dataset.fingerprint)
     for name, asked in has.items():

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from tunelab.core import study_folder
 from tunelab.core.errors import ConfigError, suggest
+from tunelab.core.forms import form_fault
 from tunelab.core.values import DataSpec
 from tunelab.data.behaviour import BUNDLED_SUITE
 from tunelab.stats.metrics import METRICS
@@ -63,6 +64,8 @@ def resolve_study(
     seeds = _seed_numbers(study.seeds, faults)
     trackers = tuple(t for t in dict.fromkeys(as_list(study.report_to)) if t != "none")
     faults.add(*tracker_faults(trackers))
+    forms = tuple(dict.fromkeys(as_list(study.export)))
+    faults.add(*(f"export: {wrong}" for name in forms if (wrong := form_fault(name))))
     tuning, spaces = tuning_spaces(study.tuning, entries, origin.get("tuning"), faults)
     train_sizes = _train_sizes(study.train_sizes, faults)
     race = study.race or study.budget is not None
@@ -97,6 +100,7 @@ def resolve_study(
         stack=study.stack if isinstance(study.stack, int) else _STACK[study.stack],
         behaviour=BUNDLED_SUITE if study.behaviour is True else study.behaviour or None,
         folds=None if study.folds == "off" else study.folds,
+        export=forms,
     )
 
 

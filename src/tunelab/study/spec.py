@@ -55,6 +55,7 @@ class StudySpec:
     behaviour: str | None = None
     folds: int | Literal["auto"] | None = None
     together: bool = False
+    export: tuple[str, ...] = ()
 
     @property
     def parts(self) -> int | None:
@@ -93,6 +94,7 @@ def study_yaml(spec: StudySpec) -> dict[str, object]:
         "budget": spec.budget,
         "disagreement": spec.disagreement,
         "behaviour": spec.behaviour or False,
+        "export": list(spec.export),
         "sources": dict(spec.sources),
     }
 

@@ -283,6 +283,7 @@ SAID: dict[str, tuple[list[str], Any, Any]] = {
     "output_dir": (["--output-dir", "out/a"], Path("out/a"), "out/a"),
     "report_to": (["--report-to", "none"], "none", "none"),
     "jobs": (["--jobs", "2"], 2, 2),
+    "export": (["--export", "onnx, int8"], "onnx, int8", ["onnx", "int8"]),
     "stack": (["--stack", "off"], "off", "off"),
 }
 
