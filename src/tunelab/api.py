@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from tunelab import analysis, data, study
 from tunelab.analysis import Recommendation, sensitivity, summary, text_limits, tradeoff, versus
@@ -23,7 +23,7 @@ from tunelab.analysis.winners_forms import winners_forms
 from tunelab.classifiers import classifier_folder, load
 from tunelab.core import files, results_table, study_folder
 from tunelab.core.errors import ConfigError, InputError, TrialError
-from tunelab.core.events import Note, Stage
+from tunelab.core.events import Note
 from tunelab.core.forms import StudyExports
 from tunelab.core.values import Artifact, Dataset, DataSpec, TrialResult
 from tunelab.core.words import comma_names
@@ -35,7 +35,6 @@ from tunelab.study import (
     OnStudyEvent,
     OnUserEvent,
     Schedule,
-    StudyEvent,
     file,
     final,
     resolve,
@@ -45,7 +44,7 @@ from tunelab.study import (
 from tunelab.study.executors import Worker
 from tunelab.study.space import Tuning
 from tunelab.study.spec import StudySpec
-from tunelab.study.telling import telling
+from tunelab.study.telling import meanwhile, tell_both, telling
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,9 +60,6 @@ __all__ = [
     "run_study",
     "train_one",
 ]
-
-
-T = TypeVar("T")
 
 
 def _ignore_event(_: object) -> None:
@@ -366,12 +362,12 @@ def run_study(
     """
     if engine == "process" and schedule.jobs > 1:
         # Trials that are measured alone must not be disturbed.
-        on_event = _meanwhile(on_event, page.prepare_page)
+        on_event = meanwhile(on_event, page.prepare_page)
     folder = schedule.plan.spec.output_dir
     with files.locked(folder):
         study.write(schedule.progress, command)
         with telling(folder, schedule) as told:
-            hear, keep = _tell_both(told.event, on_event), _tell_both(told.result, on_result)
+            hear, keep = tell_both(told.event, on_event), tell_both(told.result, on_result)
             spec = schedule.plan.spec
             try:
                 for result in study.run(schedule, hear, engine, worker):
@@ -385,31 +381,6 @@ def run_study(
             finally:
                 outputs = study.write_outputs(folder)
     return Study(folder, said=outputs)
-
-
-def _tell_both(first: Callable[[T], None], then: Callable[[T], None]) -> Callable[[T], None]:
-    """Tell two listeners."""
-
-    def hear(said: T) -> None:
-        first(said)
-        then(said)
-
-    return hear
-
-
-def _meanwhile(on_event: OnStudyEvent, do: Callable[[], None]) -> OnStudyEvent:
-    """Pass events on, and do something once, as soon as the first trial says that it runs."""
-    done = False
-
-    def hear(event: StudyEvent) -> None:
-        nonlocal done
-        on_event(event)
-        if not done and isinstance(event, Stage):
-            done = True
-            with suppress(Exception):  # said again where it is needed, when all trials are kept
-                do()
-
-    return hear
 
 
 def train_one(

@@ -327,11 +327,11 @@ def _gelus_between(model: Any) -> Iterator[_GeluBetween]:
     for out in constant_products(model):
         gelu = producers.get(out.input[0])
         add = producers.get(gelu.input[0]) if gelu is not None and gelu.op_type == "Gelu" else None
-        if add is None or add.op_type != "Add":
+        if gelu is None or add is None or add.op_type != "Add":
             continue
         bias = [x for x in add.input if x in known and len(known[x].dims) == 1]
-        into = [producers.get(x) for x in add.input if x not in known]
-        if len(bias) != 1 or len(into) != 1 or getattr(into[0], "name", None) not in products:
+        into = [n for x in add.input if x not in known and (n := producers.get(x)) is not None]
+        if len(bias) != 1 or len(into) != 1 or into[0].name not in products:
             continue
         if all(reads[n.output[0]] == 1 for n in (into[0], add, gelu)):
             yield _GeluBetween(into[0], add, gelu, out, bias[0])

@@ -25,7 +25,7 @@ __all__ = [
 
 
 # Texts that are tokenized at a time: what a tokenizer says of a text is far larger than its ids.
-_TEXTS_AT_A_TIME, _CHARACTERS, _LONG = 256, 1_000_000, 20_000
+_TEXTS_AT_A_TIME, _CHARACTERS, _LONG_TEXT = 256, 1_000_000, 20_000
 _SPECIAL_TOKENS = 8  # of one text, at most
 # Lengths are sorted within windows of so many batches: nearly no padding, still a random order.
 BATCHES_IN_SIGHT = 50
@@ -66,7 +66,7 @@ class CutTexts:
     count: int = 0
 
 
-_counted: ContextVar[CutTexts | None] = ContextVar("_counted", default=None)
+_counting: ContextVar[CutTexts | None] = ContextVar("_counting", default=None)
 
 
 @contextmanager
@@ -75,11 +75,11 @@ def counting_cut() -> Iterator[CutTexts]:
     to say so.
     """
     cut = CutTexts()
-    before = _counted.set(cut)
+    before = _counting.set(cut)
     try:
         yield cut
     finally:
-        _counted.reset(before)
+        _counting.reset(before)
 
 
 def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoded:
@@ -88,9 +88,9 @@ def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoded:
     A text of which the tokenizer makes nothing is one token of padding.
     """
     ids: list[NDArray[np.int64]] = []
-    counted = _counted.get()
+    counted = _counting.get()
     for some in _at_a_time([_beginning(tokenizer, t, max_length) for t in texts]):
-        said = _tokenized(tokenizer, some, max_length)
+        said = _tokenizers_answer(tokenizer, some, max_length)
         rows = said["input_ids"]
         if counted is not None:
             counted.count += _count_cut(tokenizer, some, said, max_length)
@@ -107,11 +107,11 @@ def _count_cut(tokenizer: Any, texts: Sequence[str], said: Any, max_length: int)
         return sum(bool(e.overflowing) for e in encodings)
     # A tokenizer in Python keeps nothing of the rest: texts as long as may be are tokenized again.
     full = [t for t, row in zip(texts, said["input_ids"], strict=True) if len(row) >= max_length]
-    longer = _tokenized(tokenizer, full, max_length + 1)["input_ids"] if full else []
+    longer = _tokenizers_answer(tokenizer, full, max_length + 1)["input_ids"] if full else []
     return sum(len(row) > max_length for row in longer)
 
 
-def _tokenized(tokenizer: Any, texts: Sequence[str], max_length: int) -> Any:
+def _tokenizers_answer(tokenizer: Any, texts: Sequence[str], max_length: int) -> Any:
     return tokenizer(
         list(texts),
         truncation=True,
@@ -142,13 +142,13 @@ def _beginning(tokenizer: Any, text: str, max_length: int) -> str:
     A tokenizer keeps hundreds of bytes for each token before it cuts: 2.8 GB for a text of 9 MB.
     The end is taken at white space, and twice as many tokens as are read stand before it.
     """
-    size = max(_LONG, 16 * max_length)
+    size = max(_LONG_TEXT, 16 * max_length)
     if getattr(tokenizer, "truncation_side", "right") != "right":
         return text
     while size < len(text):
         end = next((i for i in range(size, size // 2, -1) if text[i].isspace()), size)
         piece, enough = text[:end], 2 * max_length + _SPECIAL_TOKENS
-        if len(_tokenized(tokenizer, [piece], enough)["input_ids"][0]) == enough:
+        if len(_tokenizers_answer(tokenizer, [piece], enough)["input_ids"][0]) == enough:
             return piece
         size *= 4
     return text

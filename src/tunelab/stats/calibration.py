@@ -267,7 +267,7 @@ def read_abstention(artifact: Artifact) -> Abstention:
     """When an opened artifact's classifier had better abstain. Raises ArtifactError where that is
     not known. Confidences are those of probabilities as they are given unasked.
     """
-    said, path = _said(artifact), artifact.directory / CALIBRATION
+    said, path = _kept_file(artifact), artifact.directory / CALIBRATION
     if said is None or "abstention" not in said:
         raise ArtifactError(
             f"{artifact.directory}: when it had better abstain is not known. "
@@ -285,7 +285,7 @@ def read_abstention(artifact: Artifact) -> Abstention:
         raise ArtifactError(f"{path}: abstention: {e}. Train or copy the artifact again.") from e
 
 
-def _said(artifact: Artifact) -> Mapping[str, object] | None:
+def _kept_file(artifact: Artifact) -> Mapping[str, object] | None:
     """What calibration.json holds; None where there is none."""
     path = artifact.directory / CALIBRATION
     # Only what the manifest lists was checked when the artifact was opened.
@@ -304,7 +304,7 @@ def _said(artifact: Artifact) -> Mapping[str, object] | None:
 
 def _read_fit(artifact: Artifact) -> tuple[float | None, str]:
     """The temperature, or None and why there is none."""
-    said, path = _said(artifact), artifact.directory / CALIBRATION
+    said, path = _kept_file(artifact), artifact.directory / CALIBRATION
     if said is None:
         return None, f"{artifact.directory}: expected {path.name}, found none. {_TRAIN_ANEW}"
     temperature = said["temperature"]

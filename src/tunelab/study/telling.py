@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from tunelab.core.errors import TunelabError
-from tunelab.core.events import event_to_json
+from tunelab.core.events import Stage, event_to_json
 from tunelab.core.run_log import writing_run_log
 from tunelab.core.values import TrialResult, TrialSpec
-from tunelab.study.schedule import Replanned, Schedule, StudyEvent
+from tunelab.study.schedule import OnStudyEvent, Replanned, Schedule, StudyEvent
 
-__all__ = ["Telling", "name_of_trial", "telling"]
+__all__ = ["Telling", "meanwhile", "name_of_trial", "tell_both", "telling"]
+
+
+T = TypeVar("T")
 
 
 def name_of_trial(t: TrialSpec, schedule: Schedule) -> str:
@@ -80,3 +84,28 @@ def telling(folder: Path, schedule: Schedule) -> Iterator[Telling]:
             write({"event": "over", "stopped": stopped, "error": None if stopped else fault})
             raise
         write({"event": "over", "stopped": False, "error": None})
+
+
+def tell_both(first: Callable[[T], None], then: Callable[[T], None]) -> Callable[[T], None]:
+    """Tell two listeners."""
+
+    def hear(said: T) -> None:
+        first(said)
+        then(said)
+
+    return hear
+
+
+def meanwhile(on_event: OnStudyEvent, do: Callable[[], None]) -> OnStudyEvent:
+    """Pass events on, and do something once, as soon as the first trial says that it runs."""
+    done = False
+
+    def hear(event: StudyEvent) -> None:
+        nonlocal done
+        on_event(event)
+        if not done and isinstance(event, Stage):
+            done = True
+            with suppress(Exception):  # said again where it is needed, when all trials are kept
+                do()
+
+    return hear
