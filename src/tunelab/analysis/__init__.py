@@ -9,7 +9,7 @@ predicted         what each trial says of each text; rows under the names that u
 confidence        how sure classifiers say they are, and how often they are right
 text_limits       how many texts a limit in tokens cuts, and what a longer one costs
 front tradeoff sensitivity setting_effects ranks curves transfer versus behaviour doubtful
-probabilities slicing calibrations confusions common_rows   a question each
+probabilities slicing calibrations confusions common_rows ensembles   a question each
 
 May import: core, data, stats. Never reaches torch.
 """

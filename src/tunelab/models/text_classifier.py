@@ -153,39 +153,66 @@ def open_classifier(
     refuse_lacking(artifact)
     temperature = calibration.kept_temperature(artifact)
     kind = artifact.manifest["kind"]
+    if kind in {"model", "adapter"}:
+        own = _open_transformer(artifact, trust_remote_code, scores_only)
+    elif kind == "ensemble":
+        own = _open_ensemble(artifact, trust_remote_code, model)
+    else:
+        own = _open_other(artifact, trust_remote_code)
+    return TextClassifier(own, artifact, temperature)
+
+
+def _open_transformer(artifact: Artifact, trusted: bool, scores_only: bool) -> Classifier:
+    if scores_only:
+        from tunelab.models import bare
+
+        scorer = bare.open_bare(artifact, trusted)
+        if scorer is not None:
+            return scorer
+    from tunelab.models import classifier
+
+    return classifier.open_transformer(artifact, trust_remote_code=trusted)
+
+
+def _open_other(artifact: Artifact, trusted: bool) -> Classifier:
+    """A classifier that is no transformer; each kind imports what it needs and no more."""
+    kind = artifact.manifest["kind"]
     if kind in {*EMBEDDED, "setfit"}:
         from tunelab.models import embedded
 
-        own = embedded.open_embedded(artifact, trust_remote_code)
-        return TextClassifier(own, artifact, temperature)
+        return embedded.open_embedded(artifact, trusted)
     if kind == "static":
         from tunelab.models import static
 
-        return TextClassifier(static.open_static(artifact), artifact, temperature)
+        return static.open_static(artifact)
     if kind == "svm-tfidf":
         from tunelab.models import linear
 
-        return TextClassifier(linear.open_tfidf(artifact), artifact, temperature)
-    if kind in {"model", "adapter"} and scores_only:
-        from tunelab.models import bare
-
-        scorer = bare.open_bare(artifact, trust_remote_code)
-        if scorer is not None:
-            return TextClassifier(scorer, artifact, temperature)
-    if kind in {"model", "adapter"}:
-        from tunelab.models import classifier
-
-        return TextClassifier(
-            classifier.open_transformer(artifact, trust_remote_code=trust_remote_code),
-            artifact,
-            temperature,
-        )
+        return linear.open_tfidf(artifact)
     if kind in {"onnx", "openvino"}:
         from tunelab.models import exported
 
-        return TextClassifier(exported.open_exported(artifact), artifact, temperature)
+        return exported.open_exported(artifact)
+    known = ("model", "adapter", "svm-tfidf", "static", "setfit", "ensemble", *EMBEDDED)
     raise ArtifactError(
-        f"{artifact.directory}: of the kind {kind!r}, expected model, adapter, svm-tfidf, "
-        f"static, setfit, {', '.join(EMBEDDED)}, onnx or openvino. It was written by a newer "
-        "tunelab: update."
+        f"{artifact.directory}: of the kind {kind!r}, expected {', '.join(known)}, onnx or "
+        "openvino. It was written by a newer tunelab: update."
     )
+
+
+def _open_ensemble(artifact: Artifact, trusted: bool, model: str | None) -> Classifier:
+    """Load all members; `model` is where the base of those that need one lies."""
+    from tunelab.models.ensemble import EnsembleClassifier, member_folders, weights_of
+
+    weights = weights_of(artifact)
+    names = tuple(artifact.manifest["label_names"])
+    members = []
+    for folder in member_folders(artifact.directory, len(weights)):
+        place = model if foreign.needs_base(folder) else None
+        members.append(open_classifier(folder, trusted, place))
+        if members[-1].label_names != names:
+            raise ArtifactError(
+                f"{folder}: has other labels than the ensemble that it is in. Copy the whole "
+                "folder again."
+            )
+    return EnsembleClassifier(artifact, tuple(members), weights, names)

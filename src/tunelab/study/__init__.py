@@ -4,6 +4,7 @@ file reading resolve spec space   a study file and flags -> a checked `StudySpec
 executors/    where trials run
 trial         one trial: data -> method -> predictions -> scores -> folder
 folding final   all rows tested, a part with each seed; the classifier that is trained on all
+ensembling    the classifier of several methods, averaged
 known_rows    what a saved classifier was trained on
 trackers      what is told to wandb and its like
 
