@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tunelab import analysis, data, study
 from tunelab.analysis import Recommendation, sensitivity, summary, text_limits, tradeoff, versus
 from tunelab.analysis.calibrations import Calibrations, calibrate_study
+from tunelab.analysis.ensembles import Ensemble, ensemble_of
 from tunelab.analysis.front import Front, front
 from tunelab.analysis.opened import OpenedStudy
 from tunelab.analysis.predicted import predictions_frame
@@ -41,6 +42,7 @@ from tunelab.study import (
     shipping,
     trackers,
 )
+from tunelab.study.ensembling import write_ensemble
 from tunelab.study.executors import Worker
 from tunelab.study.space import Tuning
 from tunelab.study.spec import StudySpec
@@ -179,6 +181,27 @@ class Study(OpenedStudy):
     def calibration(self) -> Calibrations:
         """Whether each method's probabilities are right, before and after temperature scaling."""
         return calibrate_study(self.record)
+
+    def ensemble(
+        self,
+        methods: str | Sequence[str] | None = None,
+        *,
+        metric: str | None = None,
+        output_dir: str | Path | None = None,
+        overwrite: bool = False,
+    ) -> tuple[Ensemble, Artifact | None]:
+        """Average methods (None: all that give probabilities), with weights chosen on validation.
+
+        Nothing is trained. With `output_dir`, the classifier of the seed that is best on validation
+        is written there. Raises InputError where there are not two methods to average.
+        """
+        if metric is not None:
+            resolve.require_metric(metric)
+        labels = None if methods is None else comma_names(methods)
+        said = ensemble_of(self.record, labels, metric or self.record.settings["metric"])
+        if output_dir is None:
+            return said, None
+        return said, write_ensemble(self.record, said, Path(output_dir).expanduser(), overwrite)
 
     def sensitivity(self, of: str | None = None) -> tuple[sensitivity.Sensitivity, ...]:
         """What each setting that varies does to the metric, or to `of`: a metric, score or cost."""

@@ -20,6 +20,7 @@ from tunelab.cli import signals
 from tunelab.cli.adapters import adapters
 from tunelab.cli.answers import COMMANDS
 from tunelab.cli.compare import compare_command, extend, train
+from tunelab.cli.ensemble import ensemble_command
 from tunelab.cli.evaluate import evaluate_command
 from tunelab.cli.export import export_command
 from tunelab.cli.inspect import inspect_group
@@ -76,6 +77,7 @@ for _verb in (
     slices_,
     calibration_,
     behaviour_,
+    ensemble_command,
     adapters,
     report,
     *COMMANDS,

@@ -317,6 +317,7 @@ class Manifest(TypedDict):
     vectors. `tokenizer`: "own" or "base". `quantization`: how the base was loaded. `merged_from`,
     `combined_from`, `exported_from`: what it was made of. `graph`: of an export, the file that a
     runtime runs; `pad_id`: the token that fills up its batches; `one_length`: that it must not.
+    `weights` of an ensemble's `members`, which are called as in their study.
     """
 
     kind: str
@@ -338,6 +339,8 @@ class Manifest(TypedDict):
     graph: NotRequired[str]
     pad_id: NotRequired[int]
     one_length: NotRequired[bool]
+    weights: NotRequired[list[float]]
+    members: NotRequired[list[str]]
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -21,6 +21,7 @@ from tunelab.models import company, pretrained
 from tunelab.models.classifier import TransformerClassifier, open_transformer
 from tunelab.models.embedded import EmbeddedClassifier
 from tunelab.models.embeddings import encoder_of
+from tunelab.models.ensemble import EnsembleClassifier
 from tunelab.models.exported import CONFIG, VOCABULARY
 from tunelab.models.linear import TfidfSvm
 from tunelab.models.scoring import pooled
@@ -68,6 +69,8 @@ def _refuse_what_is_no_graph(artifact: Artifact, own: Any) -> None:
     why = None
     if isinstance(own, StaticClassifier):
         why = "a static classifier is one table of numbers, which runs without torch"
+    elif isinstance(own, EnsembleClassifier):
+        why = "an ensemble is several classifiers, which are exported one by one"
     elif isinstance(own, EmbeddedClassifier) and not isinstance(own.head, LinearHead):
         why = f"what {own.kind} computes on the base's vectors is no product of matrices"
     if why is not None:

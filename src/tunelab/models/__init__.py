@@ -18,6 +18,7 @@ shared_row    many adapters in one batch, scored
 trained_vectors   an encoder whose vectors are trained
 vector_heads embedded   planes, neighbours or trees on a frozen base's vectors
 token_vectors static   a base's tokens, each by itself; what each says of each class
+ensemble      saved classifiers averaged
 classifier linear tfidf text_classifier   what is saved, opened and asked for labels
 foreign       what peft and transformers saved
 exported      a graph, run by onnxruntime or OpenVINO without torch

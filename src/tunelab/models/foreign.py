@@ -16,6 +16,7 @@ from tunelab.core.errors import ArtifactError, ModelError
 from tunelab.core.values import Artifact, Manifest
 from tunelab.core.words import listed
 from tunelab.models import bases
+from tunelab.models.ensemble import member_folders, weights_of
 from tunelab.models.heads import LAST_LAYER, labels_in
 from tunelab.models.names import is_within
 from tunelab.models.weights import tensors
@@ -105,7 +106,11 @@ def needs_base(folder: Path | str) -> bool:
     """Whether what a folder holds is computed on a base that lies elsewhere."""
     directory = find_artifact(folder)
     if (directory / artifact.MANIFEST).is_file():
-        return artifact.read_manifest(directory).manifest["kind"] in _ON_A_BASE
+        opened = artifact.read_manifest(directory)
+        if opened.manifest["kind"] == "ensemble":
+            members = member_folders(directory, len(weights_of(opened)))
+            return any(needs_base(folder) for folder in members)
+        return opened.manifest["kind"] in _ON_A_BASE
     return (directory / ADAPTER).is_file()
 
 
@@ -115,7 +120,7 @@ def with_base_at(opened: Artifact, model: str | None) -> Artifact:
     Whoever loads it then checks the weights there against the hash that they were trained on.
     Raises ArtifactError for a classifier that needs no base.
     """
-    if model is None:
+    if model is None or opened.manifest["kind"] == "ensemble":  # whose members are told
         return opened
     manifest = opened.manifest.copy()
     base = manifest.get("base")

@@ -150,12 +150,30 @@ def open_classifier(
     refuse_lacking(artifact)
     temperature = calibration.kept_temperature(artifact)
     with _in_a_line(artifact.directory, "cannot be loaded"):
-        scorer = _scorer_of(artifact, trust_remote_code, scores_only)
-    return TextClassifier(scorer, artifact, temperature)
+        kind = artifact.manifest["kind"]
+        if kind in {"model", "adapter"}:
+            own = _open_transformer(artifact, trust_remote_code, scores_only)
+        elif kind == "ensemble":
+            own = _open_ensemble(artifact, trust_remote_code, model)
+        else:
+            own = _open_other(artifact, trust_remote_code)
+    return TextClassifier(own, artifact, temperature)
 
 
-def _scorer_of(artifact: Artifact, trusted: bool, scores_only: bool) -> Classifier:
-    """What scores texts as an artifact's kind does."""
+def _open_transformer(artifact: Artifact, trusted: bool, scores_only: bool) -> Classifier:
+    if scores_only:
+        from tunelab.models import bare
+
+        scorer = bare.open_bare(artifact, trusted)
+        if scorer is not None:
+            return scorer
+    from tunelab.models import classifier
+
+    return classifier.open_transformer(artifact, trust_remote_code=trusted)
+
+
+def _open_other(artifact: Artifact, trusted: bool) -> Classifier:
+    """A classifier that is no transformer; each kind imports what it needs and no more."""
     kind = artifact.manifest["kind"]
     if kind in {*EMBEDDED, "setfit"}:
         from tunelab.models import embedded
@@ -169,25 +187,33 @@ def _scorer_of(artifact: Artifact, trusted: bool, scores_only: bool) -> Classifi
         from tunelab.models import linear
 
         return linear.open_tfidf(artifact)
-    if kind in {"model", "adapter"} and scores_only:
-        from tunelab.models import bare
-
-        scorer = bare.open_bare(artifact, trusted)
-        if scorer is not None:
-            return scorer
-    if kind in {"model", "adapter"}:
-        from tunelab.models import classifier
-
-        return classifier.open_transformer(artifact, trust_remote_code=trusted)
     if kind in {"onnx", "openvino"}:
         from tunelab.models import exported
 
         return exported.open_exported(artifact)
+    known = ("model", "adapter", "svm-tfidf", "static", "setfit", "ensemble", *EMBEDDED)
     raise ArtifactError(
-        f"{artifact.directory}: of the kind {kind!r}, expected model, adapter, svm-tfidf, "
-        f"static, setfit, {', '.join(EMBEDDED)}, onnx or openvino. It was written by a newer "
-        "tunelab: update."
+        f"{artifact.directory}: of the kind {kind!r}, expected {', '.join(known)}, onnx or "
+        "openvino. It was written by a newer tunelab: update."
     )
+
+
+def _open_ensemble(artifact: Artifact, trusted: bool, model: str | None) -> Classifier:
+    """Load all members; `model` is where the base of those that need one lies."""
+    from tunelab.models.ensemble import EnsembleClassifier, member_folders, weights_of
+
+    weights = weights_of(artifact)
+    names = tuple(artifact.manifest["label_names"])
+    members = []
+    for folder in member_folders(artifact.directory, len(weights)):
+        place = model if foreign.needs_base(folder) else None
+        members.append(open_classifier(folder, trusted, place))
+        if members[-1].label_names != names:
+            raise ArtifactError(
+                f"{folder}: has other labels than the ensemble that it is in. Copy the whole "
+                "folder again."
+            )
+    return EnsembleClassifier(artifact, tuple(members), weights, names)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ executors/    where trials run
 trial         one trial: data -> method -> predictions -> scores -> folder
 shipping      the best classifier in other forms, with figures
 folding final   all rows tested, a part with each seed; the classifier that is trained on all
+ensembling    the classifier of several methods, averaged
 known_rows    what a saved classifier was trained on
 announcing telling   what is said before it runs, and written down while it does
 check         whether a folder is as it was written, and its repair

@@ -419,5 +419,6 @@ def test_the_page_has_the_keys_with_their_words(model: type[BaseModel], heading:
 
 def test_a_spec_and_a_resolved_file_have_what_a_file_has() -> None:
     keys = set(StudyFile.model_fields) - {"training"}
-    assert {f.name for f in fields(StudySpec)} - {"sources", "notes"} == keys
+    # `together` follows from the data: whether rows that are alike stay in one part.
+    assert {f.name for f in fields(StudySpec)} - {"sources", "notes", "together"} == keys
     assert set(study_yaml(from_flags(["--data", "demo"]))) - {"sources"} == keys
