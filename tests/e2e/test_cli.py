@@ -115,7 +115,7 @@ def test_says_before_what_will_run_and_after_how_it_went(made: tuple[Path, Said]
 def test_the_folder_is_as_promised(study_dir: Path) -> None:
     assert {p.name for p in study_dir.iterdir()} == {
         "study.yaml", "data.json", "gate.json", "lengths.json", "rows.parquet", "results.csv",
-        "comparison.json", "report.html", "trials",
+        "comparison.json", "report.html", "trials", "run.jsonl",
     }  # fmt: skip
     trials = sorted((study_dir / "trials").iterdir())
     assert len(trials) == 8

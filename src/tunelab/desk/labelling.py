@@ -55,7 +55,7 @@ def label_file(
     def labelled() -> Iterator[Columns]:
         done = 0
         for window in source.windows(_WINDOW_ROWS):
-            p = _probabilities(engine, model, window)
+            p = _probabilities_of_window(engine, model, window)
             done += len(window.texts)
             on_window(LabelledWindow(done, _rows_shown(window, model, p)))
             yield labelled_columns(window.columns, model.label_names, p)
@@ -67,7 +67,7 @@ def label_file(
     write_windows(out, labelled(), like)
 
 
-def _probabilities(engine: ServingEngine, model: Served, window: TextTable) -> NDArray[np.float64]:
+def _probabilities_of_window(engine: ServingEngine, model: Served, window: TextTable) -> NDArray[np.float64]:
     items = items_of(model, window.texts)
     while True:
         try:
