@@ -91,7 +91,7 @@ def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoded:
     counted = _counted.get()
     for i in range(0, len(texts), _TEXTS_AT_A_TIME):
         some = texts[i : i + _TEXTS_AT_A_TIME]
-        said = _tokenized(tokenizer, some, max_length)
+        said = _tokenizer_output(tokenizer, some, max_length)
         rows = said["input_ids"]
         if counted is not None:
             counted.count += _count_cut(tokenizer, some, said, max_length)
@@ -108,11 +108,11 @@ def _count_cut(tokenizer: Any, texts: Sequence[str], said: Any, max_length: int)
         return sum(bool(e.overflowing) for e in encodings)
     # A tokenizer in Python keeps nothing of the rest: texts as long as may be are tokenized again.
     full = [t for t, row in zip(texts, said["input_ids"], strict=True) if len(row) >= max_length]
-    longer = _tokenized(tokenizer, full, max_length + 1)["input_ids"] if full else []
+    longer = _tokenizer_output(tokenizer, full, max_length + 1)["input_ids"] if full else []
     return sum(len(row) > max_length for row in longer)
 
 
-def _tokenized(tokenizer: Any, texts: Sequence[str], max_length: int) -> Any:
+def _tokenizer_output(tokenizer: Any, texts: Sequence[str], max_length: int) -> Any:
     return tokenizer(
         list(texts),
         truncation=True,
