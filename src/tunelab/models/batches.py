@@ -66,7 +66,7 @@ class CutTexts:
     count: int = 0
 
 
-_counted: ContextVar[CutTexts | None] = ContextVar("_counted", default=None)
+_cut_texts: ContextVar[CutTexts | None] = ContextVar("_cut_texts", default=None)
 
 
 @contextmanager
@@ -75,11 +75,11 @@ def counting_cut() -> Iterator[CutTexts]:
     to say so.
     """
     cut = CutTexts()
-    before = _counted.set(cut)
+    before = _cut_texts.set(cut)
     try:
         yield cut
     finally:
-        _counted.reset(before)
+        _cut_texts.reset(before)
 
 
 def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoded:
@@ -88,7 +88,7 @@ def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoded:
     A text of which the tokenizer makes nothing is one token of padding.
     """
     ids: list[NDArray[np.int64]] = []
-    counted = _counted.get()
+    counted = _cut_texts.get()
     for i in range(0, len(texts), _TEXTS_AT_A_TIME):
         some = texts[i : i + _TEXTS_AT_A_TIME]
         said = _tokenizer_output(tokenizer, some, max_length)
