@@ -14,11 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tunelab.core import files, results_table, study_folder
+from tunelab.core import files, results_table, study_folder, trial_files
 from tunelab.core.artifact import open_artifact
 from tunelab.core.errors import ArtifactError, InputError
 from tunelab.core.study_folder import StudyRecord
-from tunelab.core.trial_files import UNREADABLE
 from tunelab.core.values import Predictions, TrialResult
 from tunelab.study.measures import scores_of_parts
 from tunelab.study.outputs import write_outputs
@@ -103,7 +102,7 @@ def _faults_of_trial(
 ) -> Iterator[StudyFault]:
     again = f"It is run again by: tunelab compare {record.directory / 'study.yaml'}"
     where = f"trials/{folder.name}"
-    damage = study_folder.damage(record.directory, folder.name)
+    damage = trial_files.damage(record.directory, folder.name)
     if damage is not None:
         yield StudyFault(where, damage.removeprefix(f"{folder}/").partition(";")[0], again)
         return
@@ -116,8 +115,8 @@ def _faults_of_trial(
         predictions = record.predictions(folder.name)
         for wrong in _unlike_predictions(result, predictions, record.data["label_names"]):
             yield StudyFault(where, wrong, remove)
-        if labels is not None and (wrong := _unlike_rows(predictions, labels)):
-            yield StudyFault(where, wrong, remove)
+        if labels is not None and (unlike := _unlike_rows(predictions, labels)):
+            yield StudyFault(where, unlike, remove)
     if (folder / "artifact").is_dir():
         try:
             open_artifact(folder / "artifact")
@@ -200,7 +199,7 @@ def _faults_of_outputs(record: StudyRecord) -> Iterator[StudyFault]:
     try:
         kept = (record.directory / "results.csv").read_bytes()
         unlike = kept != results_table.results_csv(record.results).encode()
-    except (OSError, *UNREADABLE):
+    except (OSError, *trial_files.UNREADABLE):
         unlike = True
     if unlike:
         yield StudyFault("results.csv", "is not what the trials give", repair, follows=True)
