@@ -195,6 +195,8 @@ def make_subjects(home: Path) -> list[Subject]:
         "lora": ("tunelab.json", "adapter_config.json", "adapter_model.safetensors", "config.json"),
         "full": ("tunelab.json", "config.json", "model.safetensors", *tokens),
         "svm": ("tunelab.json", "svm.safetensors"),
+        "knn": ("tunelab.json", "head.safetensors"),
+        "boosting": ("tunelab.json", "head.safetensors"),
         "svm-tfidf": ("tunelab.json", "svm.safetensors", "vocabulary.json", "calibration.json"),
     }
     for method, names in own.items():

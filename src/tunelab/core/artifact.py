@@ -19,6 +19,7 @@ from tunelab.core.version import __version__
 
 __all__ = [
     "CALIBRATION",
+    "EMBEDDED",
     "MANIFEST",
     "altered",
     "check_labels",
@@ -34,10 +35,10 @@ __all__ = [
 
 
 MANIFEST = "tunelab.json"
-CALIBRATION = (
-    "calibration.json"  # the temperature of its scores (`stats.calibration.write_temperature`)
-)
+CALIBRATION = "calibration.json"  # how its scores are read (`stats.calibration.write_calibration`)
 FORMAT = 1
+# Kinds that are a head on a base's frozen vectors (`models.embedded`).
+EMBEDDED = ("svm", "logistic", "knn", "boosting")
 # Reading one of these can run code; nothing here reads them, and a folder that has one is refused.
 _OPENVINO_WEIGHTS = "openvino_model.bin"
 _PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
@@ -187,7 +188,10 @@ _KEYS: dict[str, tuple[Callable[[object], bool], str]] = {
     "base": (_is_base, "the base's name and sha256"),
     "max_length": (lambda v: type(v) is int and 0 < v < 1 << 31, "a number of tokens"),
     "score_kind": (lambda v: v in ("probability", "logit", "margin"), "probability or logit"),
-    "pooling": (lambda v: v in ("cls", "mean"), "cls or mean"),
+    "pooling": (
+        lambda v: isinstance(v, str) and set(v.split("+")) <= {"cls", "mean", "last"},
+        "cls, mean or last, or several joined by +",
+    ),
     "precision": (lambda v: v in ("auto", "float32", "bfloat16"), "auto, float32 or bfloat16"),
     "tokenizer": (lambda v: v in ("own", "base"), "own or base"),
     "quantization": (lambda v: v is None or isinstance(v, dict), "how the base was loaded"),
@@ -204,7 +208,7 @@ _ALWAYS = frozenset({"kind", "label_names", "files"})
 _OF_KIND = {
     "adapter": ("base", "max_length"),
     "model": ("base", "max_length"),
-    "svm": ("base", "max_length", "pooling"),
+    **dict.fromkeys(EMBEDDED, ("base", "max_length", "pooling")),
     "onnx": ("graph",),
     "openvino": ("graph",),
 }

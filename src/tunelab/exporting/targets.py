@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from tunelab.core.artifact import CALIBRATION, open_artifact, seal, seal_again, sha256
 from tunelab.core.errors import ArtifactError, suggest
+from tunelab.core.extras import install_line
 from tunelab.core.values import Artifact, Classifier, Manifest
 from tunelab.exporting import graphs, ladder, openvino, rounding
 from tunelab.exporting.agreement import (
@@ -155,7 +156,7 @@ def _target(to: str) -> Target:
     if absent:
         raise ArtifactError(
             f"Export to {to}: needs {' and '.join(absent)}, which this environment lacks. Install: "
-            f"pip install 'tunelab[{target.extra}]'"
+            f"{install_line(target.extra)}"
         )
     return target
 

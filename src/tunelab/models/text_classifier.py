@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab.core.artifact import refuse_lacking
+from tunelab.core.artifact import EMBEDDED, refuse_lacking
 from tunelab.core.errors import ArtifactError, DataError, TunelabError
 from tunelab.core.values import Artifact, Classifier
 from tunelab.core.words import check_unicode
@@ -162,10 +162,14 @@ def open_classifier(
 def _scorer_of(artifact: Artifact, trusted: bool, scores_only: bool) -> Classifier:
     """What scores texts as an artifact's kind does."""
     kind = artifact.manifest["kind"]
-    if kind in {"svm", "svm-tfidf"}:
+    if kind in EMBEDDED:
+        from tunelab.models import embedded
+
+        return embedded.open_embedded(artifact, trusted)
+    if kind == "svm-tfidf":
         from tunelab.models import linear
 
-        return linear.open_svm(artifact, trusted)
+        return linear.open_tfidf(artifact)
     if kind in {"model", "adapter"} and scores_only:
         from tunelab.models import bare
 
@@ -181,8 +185,8 @@ def _scorer_of(artifact: Artifact, trusted: bool, scores_only: bool) -> Classifi
 
         return exported.open_exported(artifact)
     raise ArtifactError(
-        f"{artifact.directory}: of the kind {kind!r}, expected model, adapter, svm, svm-tfidf, "
-        "onnx or openvino. It was written by a newer tunelab: update."
+        f"{artifact.directory}: of the kind {kind!r}, expected model, adapter, svm-tfidf, "
+        f"{', '.join(EMBEDDED)}, onnx or openvino. It was written by a newer tunelab: update."
     )
 
 

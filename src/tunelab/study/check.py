@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tunelab.core import files, results_table, study_folder, trial_files
+from tunelab.core import files, results_table, study_folder
 from tunelab.core.artifact import open_artifact
 from tunelab.core.errors import ArtifactError, InputError
 from tunelab.core.study_folder import StudyRecord
+from tunelab.core.trial_files import UNREADABLE, damage
 from tunelab.core.values import Predictions, TrialResult
 from tunelab.study.measures import scores_of_parts
 from tunelab.study.outputs import write_outputs
@@ -72,9 +73,9 @@ def check_study(directory: Path) -> Checked:
     whole = 0
     labels = _labels_by_id(directory)
     for folder in folders:
-        of_trial = list(_faults_of_trial(record, folder, labels))
-        faults += of_trial
-        whole += not of_trial
+        found = list(_faults_of_trial(record, folder, labels))
+        faults += found
+        whole += not found
     faults += _faults_of_extras(record)
     faults += _faults_of_outputs(record)
     faults += _leftovers(directory)
@@ -102,12 +103,13 @@ def _faults_of_trial(
 ) -> Iterator[StudyFault]:
     again = f"It is run again by: tunelab compare {record.directory / 'study.yaml'}"
     where = f"trials/{folder.name}"
-    damage = trial_files.damage(record.directory, folder.name)
-    if damage is not None:
-        yield StudyFault(where, damage.removeprefix(f"{folder}/").partition(";")[0], again)
+    told = damage(record.directory, folder.name)
+    if told is not None:
+        yield StudyFault(where, told.removeprefix(f"{folder}/").partition(";")[0], again)
         return
     result = study_folder.read_result(record.directory, folder.name)
     assert result is not None  # noqa: S101  it is there, and whole
+    wrong: str | None
     remove = f"Remove {folder}. {again}"
     if (expected := _id_of(result, record.settings["metric"])) != folder.name:
         yield StudyFault(where, f"its spec.json is that of {expected}, not of this id", remove)
@@ -115,8 +117,8 @@ def _faults_of_trial(
         predictions = record.predictions(folder.name)
         for wrong in _unlike_predictions(result, predictions, record.data["label_names"]):
             yield StudyFault(where, wrong, remove)
-        if labels is not None and (unlike := _unlike_rows(predictions, labels)):
-            yield StudyFault(where, unlike, remove)
+        if labels is not None and (wrong := _unlike_rows(predictions, labels)):
+            yield StudyFault(where, wrong, remove)
     if (folder / "artifact").is_dir():
         try:
             open_artifact(folder / "artifact")
@@ -199,7 +201,7 @@ def _faults_of_outputs(record: StudyRecord) -> Iterator[StudyFault]:
     try:
         kept = (record.directory / "results.csv").read_bytes()
         unlike = kept != results_table.results_csv(record.results).encode()
-    except (OSError, *trial_files.UNREADABLE):
+    except (OSError, *UNREADABLE):
         unlike = True
     if unlike:
         yield StudyFault("results.csv", "is not what the trials give", repair, follows=True)

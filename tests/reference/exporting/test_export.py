@@ -23,7 +23,7 @@ from commands import run_here
 from families import DECODERS, FAMILY_NAMES, make_family
 from tiny import make_tiny, reviews
 from tunelab import exporting
-from tunelab.core.artifact import CALIBRATION, MANIFEST, sha256
+from tunelab.core.artifact import CALIBRATION, MANIFEST, open_artifact, sha256
 from tunelab.core.errors import ArtifactError
 from tunelab.core.values import Predictions
 from tunelab.exporting import agreement, graphs, ladder, openvino, rounding, targets
@@ -32,6 +32,8 @@ from tunelab.exporting.ladder import Rung
 from tunelab.exporting.merging import exact_scores
 from tunelab.models import bases, exported, pretrained
 from tunelab.models.classifier import TransformerClassifier
+from tunelab.serving.loading import Loader, NamedFolder
+from tunelab.serving.refusal import Refusal
 from tunelab.stats import calibration
 
 pytest.importorskip("onnxruntime")
@@ -67,7 +69,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tuple(map(str, range(200))), np.arange(200) % 3,
         np.random.default_rng(0).normal(size=(200, 3)), "logit",
     )  # fmt: skip
-    calibration.write_temperature(folder, rows)
+    calibration.write_calibration(folder, rows)
     return folder
 
 
@@ -80,6 +82,37 @@ def onnx(whole: Path) -> Path:
 @pytest.fixture(scope="module")
 def int8(whole: Path) -> exporting.Exported:
     return exporting.export_classifier(whole, "int8", whole.parent / "int8", JUDGED, allow=True)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "int8"])
+def test_an_export_is_served_as_it_predicts_and_tokenizes_as_its_original(
+    whole: Path, onnx: Path, int8: exporting.Exported, kind: str
+):
+    folder = onnx if kind == "onnx" else int8.artifact.directory
+    original, made = (Loader().open(NamedFolder(f.name, f)) for f in (whole, folder))
+    (scores,) = made.runner([(made, made.reader.read(TEXTS))])
+    assert np.allclose(made.probabilities(scores), tunelab.load(folder).predict_proba(TEXTS))
+    for special in (True, False):
+        theirs = original.reader.tokens(TEXTS, special)
+        assert made.reader.tokens(TEXTS, special) == theirs
+    long = ["good " * 50 + "bad"]
+    for left in (True, False):
+        (ours,), (same) = (m.reader.read(long, left=left) for m in (made, original))
+        assert np.array_equal(ours, same[0])
+    assert made.reader.length(ours) == made.reader.max_length == original.reader.max_length
+    with pytest.raises(Refusal, match="must have less than"):
+        made.reader.read(long, cut=False)
+    assert (made.kind, made.precision) == ("onnx", "float32" if kind == "onnx" else "int8")
+
+
+def test_when_to_abstain_goes_along_where_numbers_are_not_rounded(
+    whole: Path, onnx: Path, int8: exporting.Exported
+):
+    known = calibration.read_abstention(open_artifact(onnx))
+    assert known == calibration.read_abstention(open_artifact(whole))
+    assert known.rows == 200
+    with pytest.raises(ArtifactError, match="its numbers are rounded"):
+        calibration.read_abstention(int8.artifact)
 
 
 def reference(folder: Path, texts: Sequence[str]) -> np.ndarray:

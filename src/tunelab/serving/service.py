@@ -23,16 +23,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from tunelab.serve.engine import ScoredTexts, ServingEngine, check_texts, items_of
-from tunelab.serve.figures import Figures
-from tunelab.serve.loading import FIXED, Loader
-from tunelab.serve.refusal import Fault, Refusal
-from tunelab.serve.served import Item, Served, Token
+from tunelab.serving.engine import ScoredTexts, ServingEngine, check_texts, items_of
+from tunelab.serving.figures import Figures
+from tunelab.serving.loading import FIXED, Loader
+from tunelab.serving.refusal import Fault, Refusal
+from tunelab.serving.served import Item, Served, Token
 
 __all__ = [
     "Body",
     "Door",
     "Service",
+    "allowed_error",
     "guarded",
     "json_response",
     "parsed",
@@ -254,6 +255,7 @@ def json_response(
 _STATUS_OF: Mapping[Fault, int] = {
     "empty": 400,
     "invalid": 400,
+    "no_tokens": 400,
     "too_long": 400,
     "too_many": 400,
     "too_large": 413,
@@ -286,6 +288,22 @@ def wants_calibrated(request: Request) -> bool | None:
     if said.lower() not in {"0", "1", "true", "false"}:
         raise Refusal("invalid", f"calibrated={said!r}: expected 1 or 0.")
     return said.lower() in {"1", "true"}
+
+
+def allowed_error(request: Request) -> float | None:
+    """What ?abstain= asks for: the share of all texts that may be answered wrongly; None where
+    every text shall be answered. Raises Refusal for what is no such share.
+    """
+    said = request.query_params.get("abstain")
+    if said is None:
+        return None
+    try:
+        error = float(said)
+    except ValueError:
+        error = -1.0
+    if not 0 < error < 1:
+        raise Refusal("invalid", f"abstain={said!r}: expected an error between 0 and 1, say 0.05.")
+    return error
 
 
 def ranked(labels: Sequence[str], row: Sequence[float]) -> list[dict[str, str | float]]:

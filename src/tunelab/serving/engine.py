@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from tunelab.core.errors import DataError, suggest
 from tunelab.core.words import check_unicode
-from tunelab.serve.refusal import Limits, Refusal
-from tunelab.serve.served import Item, Runner, Served
+from tunelab.serving.refusal import Limits, Refusal
+from tunelab.serving.served import Item, Runner, Served
 
 __all__ = [
     "ScoredTexts",
@@ -69,6 +69,12 @@ class ScoredTexts:
     def probabilities(self, calibrated: bool | None = None) -> Floats:
         """Probabilities (n, n_classes)."""
         return self.model.probabilities(self.scores, calibrated)
+
+    def answered(self, error: float | None) -> NDArray[np.bool_]:
+        """Which texts are answered, (n,), where this share of all may be wrong; None: all are."""
+        if error is None:
+            return np.ones(len(self.scores), np.bool_)
+        return self.model.answers(self.scores, error)
 
 
 @dataclass(frozen=True, slots=True)
