@@ -239,6 +239,7 @@ def open_bare(artifact: Artifact, trust_remote_code: bool = False) -> BareClassi
     if not plain or trust_remote_code or torch.cuda.is_available():
         return None
     names = tuple(manifest["label_names"])
+    tokenizer_probe.refuse_endless(str(directory), directory)  # once: the other loader asks too
     try:
         parts = _parts_of(artifact)
         network = _network(parts)
@@ -262,7 +263,6 @@ def _tokens(directory: Path, rows: int) -> _Tokens:
     said = _object(directory / "tokenizer_config.json")
     if said.get("truncation_side", "right") != "right" or "auto_map" in said:
         raise _NotPlainError("tokenizer")
-    tokenizer_probe.refuse_endless(str(directory), directory)
     own = Tokenizer.from_file(str(directory / "tokenizer.json"))
     own.no_padding()
     own.no_truncation()
