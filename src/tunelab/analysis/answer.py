@@ -199,7 +199,7 @@ def _verdicts(said: Summary) -> str:
         return f"No verdict against the others: {said.collapses[str(said.best)].sentence}"
     broke = standings.count("broke down")
     decided = [s for s in standings if s in {"better", "worse", "equivalent"}]
-    fewest = min(c.difference.n for c in pairs)
+    fewest = min((c.difference.n for c in pairs if said.wants_seeds(c)), default=LEAST_SEEDS)
     if not decided and fewest < LEAST_SEEDS:
         return (
             f"Not sure: with {counted(fewest, 'seed')} no method is called better or worse "

@@ -131,21 +131,18 @@ def _caveats_of_untrained(record: StudyRecord) -> list[str]:
 
 
 def _caveats_of_seeds(summary: Summary) -> list[str]:
-    """Too few seeds for a verdict, but for those that a race dropped, which get no more."""
-    dropped = summary.dropped
-    counts = sorted({r.n_seeds for r in summary.rows if r.n_seeds and r.label not in dropped})
-    undecided = any(
-        c.verdict == "undecided" and not {c.a, c.b} & dropped for c in summary.comparisons
-    )
+    """Too few seeds for a verdict, where more would help; fewer folds of what left a race."""
+    waiting = [c for c in summary.comparisons if summary.wants_seeds(c)]
+    counts = sorted({c.difference.n for c in waiting})
     said = []
-    if undecided and counts[0] < (least := least_seeds()):
+    if waiting:
         many = counted(counts[-1], "seed")
         many = f"{counts[0]} to {many}" if len(counts) > 1 else many
         said.append(
-            f"{many} a method: at least {least} are needed before tunelab calls one of these "
-            "better or worse."
+            f"{many} a method: at least {least_seeds()} are needed before tunelab calls one of "
+            "these better or worse."
         )
-    few = [r.label for r in summary.rows if r.label in dropped and r.n_seeds]
+    few = [r.label for r in summary.rows if r.label in summary.dropped and r.n_seeds]
     if summary.cross_fitted and few:
         said.append(
             f"{joined_by_and(few)} left the race early: the scores in the table are of fewer "

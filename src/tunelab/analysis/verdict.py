@@ -167,6 +167,15 @@ class Summary:
         of_best = [c for c in self.comparisons if c.a == self.best]
         return tuple(sorted(of_best, key=lambda c: place[c.b]))
 
+    def wants_seeds(self, c: Comparison) -> bool:
+        """Whether a pair has no verdict for want of seeds: not where no seed changes either of the
+        two, nor where a race dropped one, which gets no more, nor where runs broke down.
+        """
+        ran = [r.n_runs for r in self.rows if r.label in (c.a, c.b)]
+        one_run = c.difference.n > 1 and all(n == 1 for n in ran)
+        settled = one_run or bool({c.a, c.b} & {*self.dropped, *self.collapses})
+        return c.verdict == "undecided" and c.difference.n < LEAST_SEEDS and not settled
+
     def standing(self, c: Comparison) -> Standing:
         """Where a pair of this study stands; "broke down" where one of the two did."""
         return "broke down" if {c.a, c.b} & set(self.collapses) else standing(c)

@@ -3,7 +3,7 @@
 A verdict answers "is there a difference?"; who must decide asks "how likely is it that I gain by
 this one?". The answer needs a belief of how far apart methods usually are: here that their true
 values scatter normally around a common one, with a spread that is not known but learnt from the
-study itself, starting from what is usual: two points, give or take a factor of two (log-normal).
+study itself, starting from what is usual: 1.5 points, give or take a factor of 2.7 (log-normal).
 Differences are shrunk by that, as in a hierarchical model (Gelman, Hill & Yajima 2012; Benavoli et
 al. 2017 for classifiers). docs/statistics.md shows how often what is called 80% likely is true.
 """
@@ -19,8 +19,8 @@ from tunelab.stats.resampling import Floats
 
 __all__ = ["chances_of_more"]
 
-USUAL_SPREAD = 0.02  # of methods' true scores, a metric in [0, 1]
-LOG_WIDTH = 0.8  # of the belief about that spread, as the sd of its logarithm
+USUAL_SPREAD = 0.015  # of methods' true scores, a metric in [0, 1]
+LOG_WIDTH = 1.0  # of the belief about that spread, as the sd of its logarithm
 _GRID = USUAL_SPREAD * np.geomspace(0.05, 10, 40)
 
 
