@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, overload
 
 from tunelab.classifiers import classifier_folder
 from tunelab.core.errors import InputError
+from tunelab.core.extras import install_line
 from tunelab.core.values import Artifact
 
 if TYPE_CHECKING:
@@ -137,6 +138,5 @@ def refuse_without_extra() -> None:
     lacking = next((name for name in needed if importlib.util.find_spec(name) is None), None)
     if lacking is not None:
         raise InputError(
-            f"serve needs {lacking}, which is not installed. "
-            "Install it: pip install 'tunelab[serve]'"
+            f"serve needs {lacking}, which is not installed. Install it: {install_line('serve')}"
         )

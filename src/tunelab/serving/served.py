@@ -15,9 +15,9 @@ from tunelab.core.errors import ArtifactError
 from tunelab.core.values import Classifier, ScoreKind
 from tunelab.models.batches import Encoded, encode
 from tunelab.models.classifier import TransformerClassifier
+from tunelab.models.embedded import EmbeddedClassifier
 from tunelab.models.embeddings import Embedder
 from tunelab.models.exported import ExportedClassifier
-from tunelab.models.linear import EmbeddingSvm
 from tunelab.models.shared_row import RowMember, SharedRow
 from tunelab.models.text_classifier import TextClassifier
 from tunelab.serving.refusal import Refusal
@@ -259,10 +259,10 @@ def alone(loaded: TextClassifier) -> HowRun:
 
         runner, where = _of_tokens(logits), prepared.where.type
         return HowRun(token_reader(own), runner, prepared.precision, where=where)
-    if isinstance(own, EmbeddingSvm):
+    if isinstance(own, EmbeddedClassifier):
         embedder: Embedder = own.embedder
         reader = TokenReader(embedder.tokenizer, embedder.max_length, embedder.vocabulary)
-        runner = _of_tokens(lambda encoded: own.score_embeddings(embedder.embed(encoded)))
+        runner = _of_tokens(lambda encoded: own.head.scores(embedder.embed(encoded)))
         where = embedder.prepared().where.type
         return HowRun(reader, runner, embedder.prepared().precision, where=where)
     if isinstance(own, ExportedClassifier) and own.tokenizer is not None:

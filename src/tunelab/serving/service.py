@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import json
 import sys
 import time
@@ -16,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import ClientDisconnect, Request
@@ -97,10 +99,30 @@ class Service:
         check_texts(texts)
         return await _read_beside_loop(texts, lambda: model.reader.tokens(texts, special))
 
-    def refuse_where_fixed(self) -> None:
-        """Raise Refusal where models may not be changed while the server runs."""
+    def check_change(self, request: Request) -> None:
+        """Raise Refusal where models may not be changed while the server runs, or where a page of
+        another site asks for it: browsers send what any page bids them to this machine's servers,
+        and name the page's site in `Origin`.
+        """
         if self.adapter_dir is None:
             raise Refusal("forbidden", FIXED)
+        origin = request.headers.get("origin")
+        if origin is None or self._is_own(origin, request.headers.get("host", "")):
+            return
+        raise Refusal(
+            "forbidden",
+            "Models are not loaded or unloaded for a page of another site "
+            f"(Origin: {origin[:200]}).",
+        )
+
+    def _is_own(self, origin: str, host: str) -> bool:
+        """Whether a page came from this server. A name of `host` that anybody may have pointed here
+        says so only where a key was asked for too.
+        """
+        try:
+            return urlsplit(origin).netloc == host and (bool(self.keys) or _is_of_machine(host))
+        except ValueError:  # no address, or a name
+            return False
 
     async def _answer(self, model: Served, items: Sequence[Item]) -> ScoredTexts:
         answer = await asyncio.wrap_future(self.engine.submit(model, items))
@@ -125,6 +147,12 @@ class Service:
             raise Refusal("unauthorized", "A valid key is needed: Authorization: Bearer KEY")
 
 
+def _is_of_machine(host: str) -> bool:
+    """Whether a Host header is an address, or localhost. Raises ValueError for another name."""
+    name = urlsplit(f"//{host}").hostname or ""
+    return name == "localhost" or bool(ipaddress.ip_address(name))
+
+
 async def _read_beside_loop(texts: Sequence[str], read: Callable[[], WhatIsRead]) -> WhatIsRead:
     """What reading texts gives; of long ones, beside the loop."""
     short = sum(map(len, texts)) <= _READ_AT_ONCE
@@ -138,7 +166,7 @@ Handler = Callable[[Service, Request], Awaitable[Response]]
 class Door:
     """A path of a protocol. `body`: what it takes, for the description; `open`: without a key.
 
-    `counts`: it asks for answers, and is counted as such.
+    `counts`: it asks for answers, and is counted as such; `changes`: which models there are.
     """
 
     method: str
@@ -149,6 +177,7 @@ class Door:
     body: type[Body] | None = None
     open: bool = False
     counts: bool = False
+    changes: bool = False
 
 
 def guarded(door: Door, service: Service) -> Callable[[Request], Awaitable[Response]]:
@@ -161,6 +190,8 @@ def guarded(door: Door, service: Service) -> Callable[[Request], Awaitable[Respo
         try:
             if not door.open:
                 service.check_key(request)
+            if door.changes:
+                service.check_change(request)
             response = await door.answer(service, request)
         except Refusal as e:
             refusal = e

@@ -23,7 +23,7 @@ from commands import run_here
 from families import DECODERS, FAMILY_NAMES, make_family
 from tiny import make_tiny, reviews
 from tunelab import exporting
-from tunelab.core.artifact import CALIBRATION, MANIFEST, open_artifact
+from tunelab.core.artifact import CALIBRATION, MANIFEST, open_artifact, sha256
 from tunelab.core.errors import ArtifactError
 from tunelab.core.values import Predictions
 from tunelab.exporting import agreement, graphs, ladder, openvino, rounding, targets
@@ -524,7 +524,15 @@ def test_an_export_whose_predictions_do_not_hold_is_refused_or_says_so_for_ever(
     assert made.fault
     kept = json.loads((tmp_path / "out" / MANIFEST).read_text())["exported_from"]
     assert kept["allowed_in_spite_of"] == made.fault
-    assert len(kept["changed_texts"]) == kept["changed_labels"] > 0
+    assert kept["changed_labels"] > 0
+    # It is given away: no text of the data goes with it, unless that was asked for.
+    manifest = (tmp_path / "out" / MANIFEST).read_text()
+    assert not any(text in manifest for text in TEXTS)
+    asked = exporting.export_classifier(
+        whole, "onnx", tmp_path / "asked", JUDGED, allow=True, keep_texts=True
+    )
+    texts = asked.artifact.manifest["exported_from"]["changed_texts"]
+    assert len(texts) == kept["changed_labels"]
     assert tunelab.load(tmp_path / "out").notes[0].startswith("Exported in spite of")
 
 
@@ -563,6 +571,46 @@ def test_a_folder_without_its_graph_or_runtime_says_so(
     (tmp_path / "out" / MANIFEST).write_text(json.dumps({**manifest, "graph": "../elsewhere.onnx"}))
     with pytest.raises(ArtifactError, match=r"expected the graph .*elsewhere.onnx; found none"):
         tunelab.load(tmp_path / "out")
+
+
+MALFORMED: dict[str, tuple[str, Any]] = {
+    "a config of nothing": ("config.json", {}),
+    "a config that is a list": ("config.json", [1]),
+    "a graph that is a number": (MANIFEST, {"graph": 5}),
+    "no graph": (MANIFEST, {"graph": None}),
+    "a length in words": (MANIFEST, {"max_length": "long"}),
+    "no length": (MANIFEST, {"max_length": None}),
+    "a pad that is none": (MANIFEST, {"pad_id": -1}),
+    "a label more": (MANIFEST, {"label_names": ["a", "b", "c", "d"]}),
+    "from nothing": (MANIFEST, {"exported_from": {}}),
+    "a tokenizer of nothing": ("tokenizer.json", {}),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_export_is_refused_in_one_line(onnx: Path, tmp_path: Path, name: str):
+    file, value = MALFORMED[name]
+    folder = Path(shutil.copytree(onnx, tmp_path / "out"))
+    manifest = json.loads((folder / MANIFEST).read_text())
+    if file == MANIFEST:
+        manifest = {k: v for k, v in {**manifest, **value}.items() if v is not None}
+    else:
+        (folder / file).write_text(json.dumps(value))
+        manifest["files"][file] = sha256(folder / file)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError) as refused:
+        tunelab.load(folder).predict(["a text"])
+    assert str(folder) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_fresh_process_finds_the_packages_that_this_one_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    own = str(Path(targets.__file__).parents[2])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", str(tmp_path), "/first", own, "/last"])
+    assert targets._import_path().split(os.pathsep) == ["/first", own, "/last"]
 
 
 def test_the_command_says_what_was_made_and_refuses_in_one_line(whole: Path, tmp_path: Path):

@@ -277,6 +277,32 @@ def test_evaluate_refuses_other_labels_and_a_folder_twice(
         run("evaluate", many, many / ".." / "many", "--data", other)
 
 
+def test_evaluate_reads_a_file_as_training_does(
+    saved: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    many, _, _ = saved
+    lines = [f'"{t} caf\xe9;{label.upper()}' for t, label in reviews(20, 3)]
+    rows = tmp_path / "other.csv"
+    rows.write_text("\n".join(["text;label", *lines, ";good", "x;rare"]), encoding="latin-1")
+    reading = ("--encoding", "latin-1", "--quoting", "none", "--on-bad-rows", "drop",
+               "--join-labels", "--drop-classes", "rare")  # fmt: skip
+    found = json.loads(run("evaluate", many, "--data", rows, *reading, "--json"))
+    assert (found["rows"], found["label_names"]) == (20, ["bad", "good"])
+    told = " ".join(run("evaluate", many, "--data", rows, *reading).split())
+    assert "dropped 1 row without text" in told
+    assert "left out 1 row of classes that are dropped" in told
+    with pytest.raises(InputError, match=r"\(--drop-classes\); --join-labels joins"):
+        run("evaluate", many, "--data", rows, *reading[:6])
+    whole = write_csv(tmp_path / "whole.csv", reviews(60, 5), ["text", "label"])
+    shares = [
+        json.loads(run("evaluate", many, "--data", whole, "--part", "test", *seed, "--json"))
+        for seed in ((), ("--split-seed", "3"))
+    ]
+    assert shares[0]["scores"] != shares[1]["scores"]  # other rows are its test part
+    with pytest.raises(InputError, match="split_seed and min_rows_per_class say what the parts"):
+        run("evaluate", many, "--data", whole, "--split-seed", "3")
+
+
 def test_evaluate_says_which_rows_a_classifier_was_trained_on(tmp_path: Path) -> None:
     rows = write_csv(tmp_path / "r.csv", reviews(200, seed=5), ["text", "label"])
     folder = tmp_path / "s"

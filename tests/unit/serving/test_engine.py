@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -195,6 +196,48 @@ def test_a_model_that_fails_is_told_to_its_askers_alone(models: list[Served]):
     assert engine.classify("a", ["a"]).scores.shape == (1, 2)
     engine.unload("broken")
     engine.close()
+
+
+def _exits(_: object) -> list[np.ndarray]:
+    raise SystemExit(3)
+
+
+WRONG_RUNNERS = {
+    "too few models": lambda _: [],
+    "too many rows": lambda asked: [np.zeros((len(items) + 1, 2)) for _, items in asked],
+    "too few rows": lambda asked: [np.zeros((0, 2)) for _ in asked],
+    "too few classes": lambda asked: [np.zeros((len(items), 1)) for _, items in asked],
+    "ragged rows": lambda _: [[[0.0], [0.0, 1.0]]],
+    "nothing": lambda _: None,
+    "one that exits": _exits,
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_RUNNERS.values(), ids=WRONG_RUNNERS)
+def test_nothing_that_a_runner_gives_ends_the_thread_that_computes(wrong: Any):
+    model, runner = slow_model()
+    runner.go.set()
+    broken = replace(model, name="broken", runner=wrong)
+    engine = ServingEngine([model, broken])
+    for _ in range(2):
+        assert engine.submit(broken, ["a", "b"]).exception(10) is not None
+    assert engine.submit(model, ["a"]).result(10).scores.shape == (1, 2)
+    assert engine.is_up
+    engine.unload("broken")  # nobody waits for it for ever
+    engine.close()
+
+
+def test_who_counts_batches_cannot_end_the_thread(capsys: pytest.CaptureFixture[str]):
+    def count(_: BatchFigures) -> None:
+        raise KeyError("figures")
+
+    model, runner = slow_model()
+    runner.go.set()
+    engine = ServingEngine([model], on_batch=count)
+    for _ in range(2):
+        assert engine.submit(model, ["a"]).result(10).scores.shape == (1, 2)
+    engine.close()
+    assert capsys.readouterr().err.count("not counted: KeyError") == 2
 
 
 # --- models come and go ---------------------------------------------------------------------

@@ -357,6 +357,49 @@ def test_nothing_is_loaded_or_unloaded_without_a_folder_for_it(service: Service)
     assert "--adapter-dir" in load.json()["error"]["message"]
 
 
+CHANGES = {
+    "/v1/load_lora_adapter": {"lora_name": "new", "lora_path": "b"},
+    "/v1/unload_lora_adapter": {"lora_name": "b"},
+    "/v2/repository/models/b/load": {},
+    "/v2/repository/models/b/unload": {},
+}
+
+
+@pytest.mark.parametrize("path", CHANGES)
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("http://evil.example", "127.0.0.1:8080"),
+        ("null", "127.0.0.1:8080"),
+        ("http://127.0.0.1:9999", "127.0.0.1:8080"),
+        ("http://evil.example:8080", "evil.example:8080"),  # a name that was pointed here
+        ("http://[::1", "[::1"),
+        ("", ""),
+    ],
+)
+def test_no_page_of_another_site_changes_the_models(
+    http: TestClient, service: Service, path: str, origin: str, host: str
+):
+    before = dict(service.engine.table.models)
+    headers = {"origin": origin, "host": host, "content-type": "text/plain"}
+    refused = http.post(path, content=json.dumps(CHANGES[path]), headers=headers)
+    assert refused.status_code == 403
+    assert "Origin" in refused.text
+    assert dict(service.engine.table.models) == before
+
+
+def test_pages_of_the_server_itself_may_change_the_models(http: TestClient, service: Service):
+    path, hosts = "/v2/repository/models/b/load", ("127.0.0.1:8080", "localhost:1", "[::1]:8080")
+    for host in hosts:
+        own = {"origin": f"http://{host}", "host": host}
+        assert http.post(path, headers=own).status_code == 200
+    # With a key no other site's page can ask: a server behind a name may be asked by its own.
+    keyed = TestClient(make_app(replace(service, keys=("k",))))
+    own = {"origin": "https://models.example", "host": "models.example"}
+    assert keyed.post(path, headers=own).status_code == 401
+    assert keyed.post(path, headers={**own, "authorization": "Bearer k"}).status_code == 200
+
+
 def test_openai_moderates_any_labels(http: TestClient, home: Path):
     given = [[TEXT, "dull"], [{"type": "text", "text": TEXT}], TEXT]
     for body in given:

@@ -235,7 +235,6 @@ async def _load_model(service: Service, request: Request) -> Response:
 
 
 async def _unload_model(service: Service, request: Request) -> Response:
-    service.refuse_where_fixed()
     await asyncio.to_thread(service.engine.unload, request.path_params["name"])
     return Response(status_code=200)
 
@@ -270,9 +269,19 @@ KSERVE = (
     ),
     Door("POST", "/v2/repository/index", _index, _refuse_as_kserve, "Models in memory"),
     Door(
-        "POST", "/v2/repository/models/{name}/load", _load_model, _refuse_as_kserve, "Load a model"
+        "POST",
+        "/v2/repository/models/{name}/load",
+        _load_model,
+        _refuse_as_kserve,
+        "Load a model",
+        changes=True,
     ),
     Door(
-        "POST", "/v2/repository/models/{name}/unload", _unload_model, _refuse_as_kserve, "Unload it"
+        "POST",
+        "/v2/repository/models/{name}/unload",
+        _unload_model,
+        _refuse_as_kserve,
+        "Unload it",
+        changes=True,
     ),
 )

@@ -182,7 +182,6 @@ async def _load_adapter(service: Service, request: Request) -> Response:
 
 async def _unload_adapter(service: Service, request: Request) -> Response:
     body = parsed(UnloadBody, await read_body(service, request))
-    service.refuse_where_fixed()
     if body.lora_name not in service.engine.table.models:
         raise Refusal("unknown", f"The lora adapter '{body.lora_name}' cannot be found.")
     await asyncio.to_thread(service.engine.unload, body.lora_name)
@@ -193,8 +192,22 @@ VLLM = (
     Door("POST", "/classify", _classify, refuse_as_vllm, "Classify", ClassifyBody, counts=True),
     Door("GET", "/v1/models", _models, refuse_as_vllm, "Bases and models"),
     Door("GET", "/v1/models/{name}", _model_card, refuse_as_vllm, "A model"),
-    Door("POST", "/v1/load_lora_adapter", _load_adapter, refuse_as_vllm, "Load a model", LoadBody),
     Door(
-        "POST", "/v1/unload_lora_adapter", _unload_adapter, refuse_as_vllm, "Unload it", UnloadBody
+        "POST",
+        "/v1/load_lora_adapter",
+        _load_adapter,
+        refuse_as_vllm,
+        "Load a model",
+        LoadBody,
+        changes=True,
+    ),
+    Door(
+        "POST",
+        "/v1/unload_lora_adapter",
+        _unload_adapter,
+        refuse_as_vllm,
+        "Unload it",
+        UnloadBody,
+        changes=True,
     ),
 )
