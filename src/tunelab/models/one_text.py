@@ -7,16 +7,14 @@ arguments are known beforehand but for the number of tokens. Scores are the same
 
 from __future__ import annotations
 
-import ctypes
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
 from tunelab.kernels import library
-from tunelab.kernels.abi import LayerRecord
 from tunelab.kernels.dropout import Dropout
 from tunelab.kernels.layers import Product
 from tunelab.kernels.library import at
@@ -89,7 +87,9 @@ class OneText:
         some = torch.empty(1, dtype=dtype)
         self._attend, self._add_norm = (library.pick(f, some) for f in ("attention", "add_norm"))
         self._layers = layers
-        self._products = [[_call_of(p, some) for p in (m.qkv, m.out, m.up, m.down)] for m in layers]
+        self._products = [
+            [p.call_at_addresses() for p in (m.qkv, m.out, m.up, m.down)] for m in layers
+        ]
         self._add = add
 
     @staticmethod
@@ -153,23 +153,3 @@ class OneText:
     ) -> None:
         places = (y, x, at(norm.weight), at(norm.bias), to, to, at(self._memory.inverse))
         self._add_norm(*places, n, self._width, norm.eps, *_NONE, threads)
-
-
-def _call_of(p: Product, some: torch.Tensor) -> Callable[[int, int, int, bool, int], None]:
-    """A product as a call of (x, y, rows, GELU, threads)."""
-    k, n, laid, bias = p.deep, p.wide, at(p.laid), at(p.bias)
-    if p.in_two_parts:
-        kernel: Any = library.pick("product", some)
-
-        def two_parts(x: int, y: int, rows: int, gelu: bool, threads: int) -> None:
-            kernel(x, laid, bias, y, rows, k, n, gelu, threads)
-
-        return two_parts
-    kernel, record = library.pick("adapted", some), LayerRecord(laid, bias=bias, k=k, n=n)
-    there = ctypes.addressof(record)
-
-    def whole(x: int, y: int, rows: int, gelu: bool, threads: int) -> None:
-        kernel(there, x, y, gelu, rows, threads)
-
-    whole.record = record  # type: ignore[attr-defined]  # alive as long as the call is
-    return whole

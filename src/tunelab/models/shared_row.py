@@ -316,7 +316,7 @@ class SharedRow:
             return None
         if (anatomy.width_of(encoder), anatomy.layers_in(encoder)) != sizes:
             return None
-        member = RowMember(inner, thin, classes, *_table(thin, len(self._encoder.layers)))
+        member = RowMember(inner, thin, classes, *_segment_table(thin, len(self._encoder.layers)))
         run = partial(self._compute, (member,), np.zeros(2, np.int64), classes)
         same = scoring.agrees(run, model, self._where, self._encoder.form.dtype)
         return member if same else None
@@ -410,7 +410,7 @@ def _side_by_side(parts: Sequence[_Thin | None]) -> _Thin | None:
     return _Thin(torch.cat([t.down for t in present], dim=1), torch.cat(up))
 
 
-def _table(
+def _segment_table(
     thin: Mapping[_LinearPart, _Thin], layers: int
 ) -> tuple[NDArray[np.int64], tuple[torch.Tensor, ...]]:
     """`RowMember.table` and `tensors`."""
