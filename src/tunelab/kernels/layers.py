@@ -13,7 +13,7 @@ so that both give the same numbers to rounding.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +82,25 @@ class Product:
         record = LayerRecord(at(self.laid), bias=at(self.bias), k=self.deep, n=self.wide)
         library.pick("adapted", x)(ctypes.addressof(record), at(x), at(y), self.gelu, rows, threads)
         return y
+
+    def call_at_addresses(self) -> Callable[[int, int, int, bool, int], None]:
+        """The same as a call of (x, y, rows, GELU, threads), where x and y lie at addresses, in the
+        type of the weight (float32 in two parts). The product must outlive it.
+        """
+        k, n, laid, bias = self.deep, self.wide, at(self.laid), at(self.bias)
+        if self.in_two_parts:
+            kernel = library.pick("product", torch.empty(0))
+
+            def in_parts(x: int, y: int, rows: int, gelu: bool, threads: int) -> None:
+                kernel(x, laid, bias, y, rows, k, n, gelu, threads)
+
+            return in_parts
+        kernel, record = library.pick("adapted", self.laid), LayerRecord(laid, bias=bias, k=k, n=n)
+
+        def whole(x: int, y: int, rows: int, gelu: bool, threads: int) -> None:
+            kernel(ctypes.addressof(record), x, y, gelu, rows, threads)
+
+        return whole
 
     def columns(self, start: int, stop: int) -> Product:
         """The same for some columns of the result, whole tiles; nothing is copied."""

@@ -17,6 +17,7 @@ __all__ = [
     "low_rank_back",
     "SEGMENT_FIELDS",
     "add_segments",
+    "add_segments_at",
     "segment",
 ]
 
@@ -56,6 +57,15 @@ def add_segments(
     threads = torch.get_num_threads()
     kernel(table.ctypes.data, len(table), at(x), at(y), rows, k, n, gelu, threads)
     return True
+
+
+def add_segments_at(
+    table: NDArray[np.int64], x: int, y: int, sizes: tuple[int, int, int], dtype: torch.dtype,
+    *, gelu: bool,
+) -> None:  # fmt: skip
+    """As `add_segments`, of x and y that lie at these addresses; `sizes`: T, k and n."""
+    kernel = pick("segments", torch.empty(0, dtype=dtype))
+    kernel(table.ctypes.data, len(table), x, y, *sizes, gelu, torch.get_num_threads())
 
 
 # --- low rank -------------------------------------------------------------------------------

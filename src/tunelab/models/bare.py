@@ -29,7 +29,7 @@ from tunelab.models.batches import Batch
 from tunelab.models.families import FAMILIES
 from tunelab.models.family import Family, LayerNames
 from tunelab.models.scoring_batches import Prepared, placed, texts_in_windows
-from tunelab.models.scoring_layers import Encoder, Format, layers_from
+from tunelab.models.scoring_layers import Encoder, Format, layers_from, one_text_of
 
 __all__ = [
     "BareClassifier",
@@ -387,7 +387,8 @@ def _network(parts: _Parts) -> _Network:
 def _scored_by(network: _Network, precision: str) -> Prepared:
     form = Format.of(precision)
     layers = layers_from(network.layers, form)
-    encoder = Encoder(network.bottom, network.family.anatomy, layers, form)
+    alone = one_text_of(layers, form)
+    encoder = Encoder(network.bottom, network.family.anatomy, layers, form, alone)
 
     def compute(batch: Batch, where: torch.device) -> torch.Tensor:
         x = encoder(*placed(batch, where), first_only=True)[:, 0]

@@ -41,7 +41,7 @@ from tunelab.models.scoring_batches import (
     placed,
     texts_in_windows,
 )
-from tunelab.models.scoring_layers import Encoder, Format, NotAsShippedError, layers_of
+from tunelab.models.scoring_layers import Encoder, Format, NotAsShippedError, layers_of, one_text_of
 
 __all__ = [
     "PRECISIONS",
@@ -193,7 +193,8 @@ def _encoder(model: Any, form: Format) -> Encoder:
     family = anatomy.family_in(model)
     if family is None or not family.anatomy.has_fast_scoring:
         raise NotAsShippedError(f"{model.config.model_type} has no fast path")
-    return Encoder(model, family.anatomy, layers_of(model, family, form), form)
+    layers = layers_of(model, family, form)
+    return Encoder(model, family.anatomy, layers, form, one_text_of(layers, form))
 
 
 def _merged_copy(model: Any) -> Any:

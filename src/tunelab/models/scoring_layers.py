@@ -15,6 +15,7 @@ from tunelab.kernels.attention import attention_of_batch
 from tunelab.kernels.layers import Product, product
 from tunelab.models import anatomy
 from tunelab.models.family import Anatomy, Family
+from tunelab.models.one_text import OneText, PlainLayer, ThinProducts
 
 __all__ = [
     "Apply",
@@ -26,6 +27,7 @@ __all__ = [
     "NotAsShippedError",
     "layers_from",
     "layers_of",
+    "one_text_of",
 ]
 
 Apply = Callable[[torch.Tensor], torch.Tensor]
@@ -219,8 +221,19 @@ def _norm(module: Any) -> ScoringNorm:
     """Of what a sublayer gives and what it is added to."""
     if type(module) is not nn.LayerNorm:
         return lambda y, x: module(x + y)
-    weight, bias = module.weight.detach(), module.bias.detach()
-    return lambda y, x: norms.added_norm(y, x, weight, bias, module.eps)
+    return _Norm(module.weight.detach(), module.bias.detach(), module.eps)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Norm:
+    """LN(y + x) (Ba et al. 2016)."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    eps: float
+
+    def __call__(self, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return norms.added_norm(y, x, self.weight, self.bias, self.eps)
 
 
 def _layer(form: Format, parts: anatomy.LayerParts, *, last: bool) -> Layer:
@@ -272,6 +285,28 @@ def layers_of(encoder: Any, family: Family, form: Format) -> tuple[Layer, ...]:
     )
 
 
+def one_text_of(
+    layers: Sequence[Layer], form: Format, add: ThinProducts | None = None
+) -> OneText | None:
+    """What runs all layers but the last on one text alone, where they are known; `add` as there."""
+    return OneText.of([_plain_layer(layer) for layer in layers[:-1]], form.dtype, add)
+
+
+def _plain_layer(layer: Layer) -> PlainLayer | None:
+    """A layer that is products alone, in torch's own norms of float32; None for others."""
+    attention, norm, last = layer.attention, layer.norm, layer.last_norm
+    up, out, down = layer.up, layer.out, layer.down
+    if not (isinstance(attention, Joined) and isinstance(attention.qkv, Product)):
+        return None
+    if not (isinstance(up, Product) and isinstance(out, Product) and isinstance(down, Product)):
+        return None
+    if not (isinstance(norm, _Norm) and isinstance(last, _Norm) and up.gelu):
+        return None
+    if any(t.dtype != torch.float32 for m in (norm, last) for t in (m.weight, m.bias)):
+        return None
+    return PlainLayer(attention.heads, attention.qkv, out, norm, up, down, last)
+
+
 class NotAsShippedError(Exception):
     """A model is not what its layers would be read as; the message says how."""
 
@@ -293,18 +328,26 @@ def _as_shipped(encoder: Any, parts: Sequence[anatomy.LayerParts]) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoder:
-    """An encoder as its layers. `model` is transformers' (BertModel, ...), for its embeddings."""
+    """An encoder as its layers. `model` is transformers' (BertModel, ...), for its embeddings.
+
+    `one_text` runs all layers but the last on a text alone.
+    """
 
     model: Any
     anatomy: Anatomy
     layers: tuple[Layer, ...]
     form: Format
+    one_text: OneText | None = None
 
     def __call__(
         self, ids: torch.Tensor, lengths: torch.Tensor | None, first_only: bool
     ) -> torch.Tensor:
         """Vectors (b, n or 1, width) of `ids` (b, n); `lengths` (b,) where they differ."""
         states = self.below(ids, lengths, 0, first_only)
+        if self.one_text is not None and len(ids) == 1:
+            before_last = self.one_text(states)
+            if before_last is not None:
+                return self.layers[-1](before_last, None, first_only).float()
         return self.above(states, lengths, 0, first_only).float()
 
     def below(

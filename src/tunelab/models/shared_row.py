@@ -34,6 +34,7 @@ from tunelab.models.scoring_layers import (
     Layer,
     NotAsShippedError,
     layers_of,
+    one_text_of,
 )
 
 __all__ = [
@@ -80,6 +81,9 @@ class _Segments(threading.local):
     own: tuple[tuple[int, int, RowMember], ...] = ()
     tables: Mapping[int, NDArray[np.int64]] = MappingProxyType({})
 
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype  # of states
+
     def set(self, own: tuple[tuple[int, int, RowMember], ...], texts: int, tokens: int) -> None:
         """A batch of so many texts, of so many tokens each."""
         self.own, self.texts = own, texts
@@ -110,16 +114,20 @@ class _Segments(threading.local):
         Then, with `gelu`, take GELU of all of it.
         """
         each = len(x) // self.texts
-        block, part = place
-        table = self.tables[each][block]
-        lines = table[:3] if part == _JOINED else table[_PARTS.index(part)]
-        if low_rank.add_segments(x, y, lines.reshape(-1, SEGMENT_FIELDS), gelu=gelu):
+        if low_rank.add_segments(x, y, self.lines(place, each), gelu=gelu):
             return
         for texts, t in self.at(place):
             some = slice(texts.start * each, texts.stop * each)
             y[some].addmm_(x[some] @ t.down, t.up)
         if gelu:
             torch.ops.aten.gelu_(y)
+
+    def lines(self, place: _LinearPart, each: int) -> NDArray[np.int64]:
+        """Segments of a place, where a text has so many rows: (s, 7)."""
+        block, part = place
+        table = self.tables[each][block]
+        lines = table[:3] if part == _JOINED else table[_PARTS.index(part)]
+        return lines.reshape(-1, SEGMENT_FIELDS)
 
     def by_text(self, place: _LinearPart) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Down (b, i, r) and up (b, r, o) of each text, in float32, of ranks that are filled up;
@@ -143,6 +151,24 @@ class _Segments(threading.local):
         down, up = torch.stack(downs).float(), torch.stack(ups).float()
         which = torch.repeat_interleave(torch.tensor([n for n, _ in spans]).to(up.device))
         return down[which], up[which]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _AddedAlone:
+    """What adapters add to each layer of one text alone (`one_text.ThinProducts`)."""
+
+    segments: _Segments
+    blocks: tuple[int, ...]  # of each layer: those that share their weights have one
+
+    def __call__(  # noqa: PLR0917
+        self, block: int, part: str, x: int, y: int, rows: int, k: int, n: int, gelu: bool
+    ) -> None:
+        table = self.segments.lines((self.blocks[block], part), rows)
+        low_rank.add_segments_at(table, x, y, (rows, k, n), self.segments.dtype, gelu=gelu)
+
+    def adds(self, block: int, part: str) -> bool:
+        """Whether anything is added there."""
+        return self.segments.adds((self.blocks[block], part))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -259,7 +285,8 @@ class SharedRow:
         family = anatomy.family_in(inner)
         if family is None or not family.anatomy.has_fast_scoring or anatomy.is_quantised(inner):
             return None
-        form, segments = Format.of(precision), _Segments()
+        form = Format.of(precision)
+        segments = _Segments(form.dtype)
         if _thin_products(model, form.dtype) is None:
             return None
         bare = anatomy.encoder_in(anatomy.classifier_in(scoring.twin(model).unload()))
@@ -273,7 +300,9 @@ class SharedRow:
         whole = tuple(layer for layer in shared if layer is not None)
         if len(whole) < len(layers):
             return None
-        return SharedRow(Encoder(bare, family.anatomy, whole, form), segments, pad_id)
+        places = [blocks.index(layer) for layer in layers]
+        alone = one_text_of(layers, form, _AddedAlone(segments, tuple(places)))
+        return SharedRow(Encoder(bare, family.anatomy, whole, form, alone), segments, pad_id)
 
     def member(self, model: Any, classes: int) -> RowMember | None:
         """An adapter of this base; None where it is no plain LoRA on known layers alone.
@@ -287,7 +316,7 @@ class SharedRow:
             return None
         if (anatomy.width_of(encoder), anatomy.layers_in(encoder)) != sizes:
             return None
-        member = RowMember(inner, thin, classes, *_table_of_row(thin, len(self._encoder.layers)))
+        member = RowMember(inner, thin, classes, *_segment_table(thin, len(self._encoder.layers)))
         run = partial(self._compute, (member,), np.zeros(2, np.int64), classes)
         same = scoring.agrees(run, model, self._where, self._encoder.form.dtype)
         return member if same else None
@@ -381,7 +410,7 @@ def _side_by_side(parts: Sequence[_Thin | None]) -> _Thin | None:
     return _Thin(torch.cat([t.down for t in present], dim=1), torch.cat(up))
 
 
-def _table_of_row(
+def _segment_table(
     thin: Mapping[_LinearPart, _Thin], layers: int
 ) -> tuple[NDArray[np.int64], tuple[torch.Tensor, ...]]:
     """`RowMember.table` and `tensors`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import tunelab
 from adapters_made import lora_config, make_adapter
 from families import make_family
 from tiny import BAD, GOOD
+from tunelab.kernels import library
 from tunelab.models.batches import encode
 from tunelab.models.shared_row import RowMember, SharedRow
 
@@ -93,6 +95,23 @@ def test_a_row_may_hold_one_adapter_or_one_text(adapters: list[Any]):
     for k, own in enumerate(adapters):
         (logits,) = ask(row, [own], [members[k]], [TEXTS[1:2]])
         np.testing.assert_allclose(logits, plain(own, TEXTS[1:2]), atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "auto", "bfloat16"])
+def test_one_text_alone_scores_the_same_bit_for_bit(adapters: list[Any], precision: str):
+    """Its layers run on memory that stays: with adapters beside them, and of a merged model."""
+    row, members = row_of(adapters, precision)
+    whole = adapters[0].prepared() if precision == "auto" else None
+    for k, own in enumerate(adapters):
+        for text in TEXTS[-3:]:
+            ids = torch.from_numpy(encode(own.tokenizer, [text], 32).ids[0])[None]
+            row._segments.set(((0, 1, members[k]),), 1, ids.shape[1])
+            for encoder in (row._encoder, *([whole.compute.args[1]] if whole else [])):
+                assert (encoder.one_text is not None) == library.available()
+                with torch.inference_mode():
+                    alone = encoder(ids, None, first_only=True)
+                    usual = replace(encoder, one_text=None)(ids, None, first_only=True)
+                assert torch.equal(alone, usual), (k, text)
 
 
 def test_the_model_that_lent_its_base_is_not_changed(adapters: list[Any]):

@@ -36,6 +36,6 @@ def test_models_that_come_and_go_give_no_wrong_answer():
 
 @pytest.mark.slow
 def test_clients_that_never_rest_lose_nothing():
-    said = run("soak", "--seconds", "3")
+    said = run("soak")
     assert (said["wrong"], said["lost"]) == (0, 0)
     assert said["answers"] > 50
