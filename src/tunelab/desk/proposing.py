@@ -173,8 +173,9 @@ def kept_upload(home: Path, upload: Path) -> str:
     if place.exists():
         if filecmp.cmp(place, upload, shallow=False):
             return place.name
-        taken = {p.stem for p in folder.iterdir()}
-        place = folder / f"{free_name(upload.stem, taken, '{}-{}')}{upload.suffix}"
+        stem, dot, ending = upload.name.partition(".")  # of x.csv.gz both endings say what it is
+        taken = {p.name.partition(".")[0] for p in folder.iterdir()}
+        place = folder / f"{free_name(stem, taken, '{}-{}')}{dot}{ending}"
     with files.replacing(place) as beside:
         shutil.copyfile(upload, beside)
     return place.name

@@ -21,6 +21,7 @@ from tunelab.stats.metrics import METRICS
 
 __all__ = ["StudiesOfFolders", "StudyDetails", "StudyLine", "TrialLine", "words_to_go_on"]
 
+_SECONDS_UNREAD = 10.0
 StudyState = Literal["starting", "running", "done", "paused", "damaged"]
 
 
@@ -80,7 +81,7 @@ class StudiesOfFolders:
 
     roots: tuple[Path, ...]
     runs: RunsOfStudies
-    _read: dict[Path, tuple[tuple[int, ...], StudyRecord | str]] = field(default_factory=dict)
+    _read: dict[Path, _ReadStudy] = field(default_factory=dict)
 
     def folders(self) -> dict[str, Path]:
         """Every study's folder by its key; what leads out of the given folders is left out."""
@@ -170,17 +171,33 @@ class StudiesOfFolders:
         )
 
     def _record(self, folder: Path) -> StudyRecord | str:
-        """A study as it lies there, or why it cannot be read; read again where it has changed."""
+        """A study as it lies there, or why it cannot be read; read again where it has changed.
+
+        One that runs changes all the time, and says itself what has ended: it is not read anew for
+        a while.
+        """
         seen = tuple(_time_ns(folder / name) for name in ("study.yaml", "data.json", "trials"))
         before = self._read.get(folder)
-        if before is not None and before[0] == seen:
-            return before[1]
+        if before is not None:
+            new = time.monotonic() - before.at < _SECONDS_UNREAD
+            whole = isinstance(before.record, StudyRecord)
+            if before.seen == seen or (new and whole and self.runs.is_running(folder)):
+                return before.record
         try:
             record: StudyRecord | str = study_folder.read_study(folder)
         except (InputError, OSError) as e:  # one that cannot be read hides no other
             record = str(e)
-        self._read[folder] = (seen, record)
+        self._read[folder] = _ReadStudy(record, seen, time.monotonic())
         return record
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadStudy:
+    """A study, or why it cannot be read, when it was `seen` to be of these times."""
+
+    record: StudyRecord | str
+    seen: tuple[int, ...]
+    at: float
 
 
 def words_to_go_on(folder: Path) -> list[str]:

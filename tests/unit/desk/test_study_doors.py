@@ -172,10 +172,12 @@ def test_a_dropped_file_is_kept_among_the_studies(http: TestClient, root: Path):
     assert upload(http, b"text,label\na,b\n", "../../x y.csv") == "x_y.csv"
     assert upload(http, b"text,label\na,b\n", "x y.csv") == "x_y.csv"  # the same
     assert upload(http, b"text,label\na,c\n", "x y.csv") == "x_y-2.csv"
+    assert upload(http, b"1", "z.csv.gz") == "z.csv.gz"
+    assert upload(http, b"2", "z.csv.gz") == "z-2.csv.gz"
     assert upload(http, b"1", "C:\\temp\\.hidden") == "hidden"
-    assert sorted(p.name for p in (root / "data").iterdir()) == ["hidden", "x_y-2.csv", "x_y.csv"]
     offered = http.get("/desk/new").json()
-    assert offered["files"] == ["hidden", "x_y-2.csv", "x_y.csv"]
+    assert offered["files"] == ["hidden", "x_y-2.csv", "x_y.csv", "z-2.csv.gz", "z.csv.gz"]
+    assert offered["files"] == sorted(p.name for p in (root / "data").iterdir())
     usual = [m["name"] for m in offered["methods"] if m["usual"]]
     assert set(usual) == {"svm-tfidf", "svm", "full", "lora"}
 
