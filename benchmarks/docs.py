@@ -6,6 +6,7 @@ other refused; tests/unit/models/test_models.py holds these pages to the code.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from tunelab.methods import METHODS, Method
@@ -26,8 +27,10 @@ def methods() -> str:
         "## Which runs on which base", "",
         "Each *yes* is trained, saved, loaded and, where that makes sense, merged by "
         "`tests/contracts/test_methods.py`; each *no* is refused before anything is trained. "
-        "[The matrix](matrix.md) is what its last whole run gave. `svm` reads any of these bases, "
-        "`svm-tfidf` none.", "",
+        "[The matrix](matrix.md) is what its last whole run gave. "
+        f"{_listed([m.name for m in METHODS.values() if not m.adapt and m.needs_base])} read any "
+        f"of these bases, {_listed([m.name for m in METHODS.values() if not m.needs_base])} none "
+        "(`tests/contracts/test_cheap_methods.py`).", "",
         f"| method | {' | '.join(FAMILIES)} |", "|---|" + "---|" * len(FAMILIES),
     ]  # fmt: skip
     for m in neural:
@@ -47,7 +50,8 @@ def bases() -> str:
     lines = [
         "# Bases", "",
         "A base is any checkpoint of one of these types (`model_type` in its config.json). Another "
-        "type works with `full` and `svm`, and with `lora` when you name its head "
+        "type works with `full` and all that reads its vectors (`svm`, `logistic`, `knn`, "
+        "`boosting`), and with `lora` when you name its head "
         "(`modules_to_save`) and layers (`target_modules`).", "",
         "| type | head: trained and saved | the head reads | query | query-value | attention "
         "| all-linear adds | padding |",
@@ -55,7 +59,7 @@ def bases() -> str:
     ]  # fmt: skip
     for name, f in FAMILIES.items():
         presets = [f.targets["query"], f.targets["query-value"], f.attention, f.mlp]
-        cells = [_names(f.head), f.represents, *(_names(p) for p in presets)]
+        cells = [_listed(f.head), f.represents, *(_listed(p) for p in presets)]
         pad = (
             "right; the end-of-text token where there is none of its own"
             if f.anatomy.causal
@@ -102,13 +106,13 @@ def bases() -> str:
     return _HEAD + "\n".join(lines) + "\n"
 
 
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{n}`" for n in names)
+
+
 def _rate(method: Method) -> str:
     field = method.settings.model_fields.get("learning_rate")
     return f"{field.default:g}" if field else "-"
-
-
-def _names(names: tuple[str, ...]) -> str:
-    return ", ".join(f"`{n}`" for n in names)
 
 
 def pages() -> dict[str, str]:

@@ -46,7 +46,8 @@ def try_a_text(page: Any) -> None:
     """Fill the panel Try, and wait for what moved the models."""
     page.fill("#text", TEXT)
     page.keyboard.press("Control+Enter")
-    page.wait_for_function("document.querySelectorAll('.words').length == 2")
+    for i in (1, 2):
+        page.wait_for_selector(f".card:nth-child({i}) .words")
 
 
 def plan_a_study(page: Any) -> None:

@@ -107,7 +107,8 @@ def test_a_text_is_tried_by_keyboard_alone(page: Page, home: Path):
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelectorAll('.words').length == 2")
+    for i in (1, 2):
+        page.wait_for_selector(f".card:nth-child({i}) .words")
     for i, name in enumerate(("mood", "nasty")):
         card = f".card:nth-child({i + 1})"
         loaded = tunelab.load(home / name)

@@ -12,8 +12,9 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from commands import imported_by
-from tunelab.models.linear import Hyperplanes, TfidfSvm
+from tunelab.models.linear import TfidfSvm
 from tunelab.models.tfidf import NgramWeights
+from tunelab.models.vector_heads import Hyperplanes
 
 
 def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:

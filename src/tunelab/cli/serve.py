@@ -16,7 +16,7 @@ from tunelab.cli.streams import echo
 from tunelab.core.errors import InputError
 
 if TYPE_CHECKING:
-    from tunelab.serve.listening import ServerSettings
+    from tunelab.serving.listening import ServerSettings
 
 __all__ = [
     "load_test_command",
@@ -85,11 +85,16 @@ def serve_command(models: tuple[str, ...], **given: Any) -> None:
         raise InputError(
             "Nothing to serve: give folders of classifiers. For example: tunelab serve out"
         )
-    refuse_without_extra()
-    from tunelab.desk.opening import of_classifiers, of_studies
+    from tunelab import servers
 
-    folders = of_studies(models)
-    _serve_page(of_classifiers(models), folders, _settings(may_be_empty=bool(folders), **given))
+    servers.refuse_without_extra()
+    from tunelab.desk.opening import classifiers_among, studies_among
+    from tunelab.serving.loading import read_names
+
+    named = read_names(models)
+    folders = studies_among(named)
+    settings = _settings(may_be_empty=bool(folders), **given)
+    _serve_page(classifiers_among(named), folders, settings)
 
 
 @click.command("ui", short_help="The page in the browser: studies, new ones, classifiers.")
@@ -99,8 +104,10 @@ def ui_command(folder: Path | None, port: int) -> None:
     """Open the page in the browser with nothing loaded: the studies in a folder (runs), new ones,
     their classifiers.
     """
-    refuse_without_extra()
-    from tunelab.serve.listening import ServerSettings
+    from tunelab import servers
+
+    servers.refuse_without_extra()
+    from tunelab.serving.listening import ServerSettings
 
     root = folder or Path("runs")
     if root.exists() and not root.is_dir():
@@ -108,23 +115,29 @@ def ui_command(folder: Path | None, port: int) -> None:
     _serve_page((), (root,), ServerSettings(port=port, may_be_empty=True))
 
 
-def _serve_page(models: Sequence[str], folders: Sequence[Path], settings: ServerSettings) -> None:
+def _serve_page(
+    models: Sequence[tuple[str | None, Path]], folders: Sequence[Path], settings: ServerSettings
+) -> None:
     """Serve models, and the page with the studies of these folders."""
+    from functools import partial
+
     from tunelab import classifiers
     from tunelab.desk.opening import page_of_server
-    from tunelab.serve.listening import run_server
-    from tunelab.serve.loading import named_folders
+    from tunelab.serving.listening import run_server
+    from tunelab.serving.loading import named_folders
 
-    with page_of_server(folders) as page:
-        run_server(
-            lambda: named_folders(models, classifiers.classifier_folder), settings, echo, page
-        )
+    run_server(
+        lambda: named_folders(models, classifiers.classifier_folder),
+        settings,
+        echo,
+        partial(page_of_server, folders),
+    )
 
 
 def _settings(*, may_be_empty: bool, **given: Any) -> ServerSettings:
-    from tunelab.serve.keys import read_keys
-    from tunelab.serve.listening import ServerSettings
-    from tunelab.serve.refusal import Limits
+    from tunelab.serving.keys import read_keys
+    from tunelab.serving.listening import ServerSettings
+    from tunelab.serving.refusal import Limits
 
     return ServerSettings(
         host=given["host"],
@@ -144,19 +157,6 @@ def _settings(*, may_be_empty: bool, **given: Any) -> ServerSettings:
             queued_tokens=given["max_queued_tokens"],
         ),
     )
-
-
-def refuse_without_extra() -> None:
-    """Raise InputError where what a server needs is not installed."""
-    import importlib.util
-
-    needed = ("starlette", "uvicorn", "prometheus_client")
-    lacking = next((name for name in needed if importlib.util.find_spec(name) is None), None)
-    if lacking is not None:
-        raise InputError(
-            f"serve needs {lacking}, which is not installed. "
-            "Install it: pip install 'tunelab[serve]'"
-        )
 
 
 @click.command("load-test", short_help="How fast a server answers, by number of clients.")
@@ -179,8 +179,8 @@ def load_test_command(url: str, clients: str, **given: Any) -> None:
     from dataclasses import asdict
 
     from tunelab.cli.terminal import print_table
-    from tunelab.serve.keys import read_keys
-    from tunelab.serve.load_test import load_test, server_models
+    from tunelab.serving.keys import read_keys
+    from tunelab.serving.load_test import load_test, server_models
 
     key = next(iter(read_keys(given["api_key_file"])), None)
     known = server_models(url, key)

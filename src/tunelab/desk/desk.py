@@ -14,8 +14,8 @@ from starlette.responses import Response
 
 from tunelab.desk.session import Session
 from tunelab.desk.studies import StudiesOfFolders
-from tunelab.serve.refusal import Refusal
-from tunelab.serve.service import Service
+from tunelab.serving.refusal import Refusal
+from tunelab.serving.service import Service
 
 __all__ = ["AnswerOfDoor", "Desk", "DeskDoor", "save_upload"]
 

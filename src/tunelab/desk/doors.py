@@ -17,8 +17,8 @@ from tunelab.desk.session import refuse_other_origins
 from tunelab.desk.shell import page_or_sign_of_life
 from tunelab.desk.study_doors import STUDIES
 from tunelab.desk.trying import try_text
-from tunelab.serve.refusal import Refusal
-from tunelab.serve.service import (
+from tunelab.serving.refusal import Refusal
+from tunelab.serving.service import (
     Body,
     Door,
     Service,

@@ -18,10 +18,10 @@ from tunelab.core.errors import InputError
 from tunelab.data.texts import TextFile
 from tunelab.desk.desk import Desk, DeskDoor, save_upload
 from tunelab.desk.labelling import LabelledWindow, label_file
-from tunelab.serve.engine import ServingEngine
-from tunelab.serve.refusal import Refusal
-from tunelab.serve.served import Served
-from tunelab.serve.service import Service
+from tunelab.serving.engine import ServingEngine
+from tunelab.serving.refusal import Refusal
+from tunelab.serving.served import Served
+from tunelab.serving.service import Service
 
 __all__ = ["FILE"]
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from tunelab.data.labelled import labelled_columns
 from tunelab.data.texts import TextFile, TextTable
 from tunelab.data.write import Columns, write_windows
-from tunelab.serve.engine import ServingEngine, items_of
-from tunelab.serve.refusal import Refusal
-from tunelab.serve.served import Served
+from tunelab.serving.engine import ServingEngine, items_of
+from tunelab.serving.refusal import Refusal
+from tunelab.serving.served import Served
 
 __all__ = ["LabelledRow", "LabelledWindow", "label_file"]
 

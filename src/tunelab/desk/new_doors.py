@@ -16,8 +16,8 @@ from tunelab.core import files
 from tunelab.desk import proposing
 from tunelab.desk.desk import Desk, DeskDoor, save_upload
 from tunelab.desk.proposing import ProposedStudy
-from tunelab.serve.refusal import Refusal
-from tunelab.serve.service import Body, Service, json_response, parsed, read_body
+from tunelab.serving.refusal import Refusal
+from tunelab.serving.service import Body, Service, json_response, parsed, read_body
 
 __all__ = ["NEW"]
 

@@ -14,33 +14,28 @@ from tunelab.desk.doors import desk_routes
 from tunelab.desk.runs import RunsOfStudies
 from tunelab.desk.session import Session
 from tunelab.desk.studies import StudiesOfFolders
-from tunelab.serve.service import Service
-from tunelab.serve.web import MoreRoutes
+from tunelab.serving.service import Service
+from tunelab.serving.web import MoreRoutes
 
-__all__ = ["of_classifiers", "of_studies", "page_of_server"]
-
-
-def of_studies(given: Sequence[str]) -> tuple[Path, ...]:
-    """Which of the folders that a server is given ([NAME=]FOLDER) are studies, or hold some."""
-    return tuple(
-        _folder_given(g) for g in given if study_folder.is_study(_folder_given(g)) or _holds(g)
-    )
+__all__ = ["classifiers_among", "page_of_server", "studies_among"]
 
 
-def of_classifiers(given: Sequence[str]) -> tuple[str, ...]:
-    """Which of these stand for a classifier: a study does, a folder of some not."""
-    return tuple(g for g in given if not _holds(g))
+# What a server is given: folders, some by a name of the user's.
+Given = Sequence[tuple[str | None, Path]]
 
 
-def _folder_given(given: str) -> Path:
-    """The folder of FOLDER or NAME=FOLDER."""
-    folder = Path(given).expanduser()
-    return folder if folder.exists() else Path(given.partition("=")[2] or given).expanduser()
+def studies_among(given: Given) -> tuple[Path, ...]:
+    """Which of the folders are studies, or hold some."""
+    folders = [folder.expanduser() for _, folder in given]
+    return tuple(f for f in folders if study_folder.is_study(f) or _holds_studies(f))
 
 
-def _holds(given: str) -> bool:
-    """Whether studies lie in a folder that is none itself."""
-    folder = _folder_given(given)
+def classifiers_among(given: Given) -> list[tuple[str | None, Path]]:
+    """Which of these stand for a classifier: a study does, a folder of some does not."""
+    return [(name, folder) for name, folder in given if not _holds_studies(folder.expanduser())]
+
+
+def _holds_studies(folder: Path) -> bool:
     return not study_folder.is_study(folder) and bool(study_folder.find_studies(folder))
 
 

@@ -17,7 +17,7 @@ from tunelab.core.words import free_name
 from tunelab.data.gate import Finding
 from tunelab.data.texts import column_names
 from tunelab.methods import METHODS
-from tunelab.serve.refusal import Refusal
+from tunelab.serving.refusal import Refusal
 from tunelab.study import announcing, file, resolve
 from tunelab.study.announcing import Announced
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunelab.core.run_log import is_run_by_another, run_of_study
-from tunelab.serve.refusal import Refusal
+from tunelab.serving.refusal import Refusal
 
 __all__ = ["RunsOfStudies"]
 

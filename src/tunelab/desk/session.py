@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tunelab.serve.refusal import Refusal
+from tunelab.serving.refusal import Refusal
 
 __all__ = ["Session", "refuse_other_origins"]
 
@@ -53,7 +53,9 @@ def refuse_other_origins(request: Request) -> None:
     """Raise Refusal for what a page of another address asks."""
     origin = request.headers.get("origin")
     site = request.headers.get("sec-fetch-site", "none")
-    here = request.headers.get("host", "")
-    strange = origin is not None and urlsplit(origin).netloc != here
+    try:
+        strange = origin is not None and urlsplit(origin).netloc != request.headers.get("host", "")
+    except ValueError:  # no address
+        strange = True
     if strange or site not in {"none", "same-origin"}:
         raise Refusal("forbidden", "Asked by a page of another address.")

@@ -16,7 +16,7 @@ from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import TrialResult
 from tunelab.core.words import free_name
 from tunelab.desk.runs import RunsOfStudies
-from tunelab.serve.refusal import Refusal
+from tunelab.serving.refusal import Refusal
 from tunelab.stats.metrics import METRICS
 
 __all__ = ["StudiesOfFolders", "StudyDetails", "StudyLine", "TrialLine", "words_to_go_on"]

@@ -15,9 +15,9 @@ from tunelab import classifiers
 from tunelab.core.run_log import LogReader
 from tunelab.desk.desk import Desk, DeskDoor
 from tunelab.desk.studies import words_to_go_on
-from tunelab.serve.loading import NamedFolder
-from tunelab.serve.refusal import Refusal
-from tunelab.serve.service import Body, Service, json_response, parsed, read_body
+from tunelab.serving.loading import NamedFolder
+from tunelab.serving.refusal import Refusal
+from tunelab.serving.service import Body, Service, json_response, parsed, read_body
 
 __all__ = ["STUDIES"]
 

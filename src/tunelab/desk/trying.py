@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab.serve.engine import items_of
-from tunelab.serve.refusal import Refusal
-from tunelab.serve.served import Item, Served
-from tunelab.serve.service import Service
+from tunelab.serving.engine import items_of
+from tunelab.serving.refusal import Refusal
+from tunelab.serving.served import Item, Served
+from tunelab.serving.service import Service
 from tunelab.stats.predictions import UndefinedMetricError
 
 __all__ = ["Tried", "WordMoved", "spans_of_words", "try_text"]

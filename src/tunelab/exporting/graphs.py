@@ -19,8 +19,11 @@ from tunelab.core.values import Artifact, BaseRef, Manifest
 from tunelab.exporting.merging import in_float
 from tunelab.models import bases, company, pretrained
 from tunelab.models.classifier import TransformerClassifier, open_transformer
+from tunelab.models.embedded import EmbeddedClassifier
 from tunelab.models.exported import CONFIG, VOCABULARY
-from tunelab.models.linear import EmbeddingSvm, Hyperplanes, TfidfSvm
+from tunelab.models.linear import TfidfSvm
+from tunelab.models.scoring import pooled
+from tunelab.models.vector_heads import LinearHead
 
 __all__ = [
     "GRAPH",
@@ -43,8 +46,8 @@ def write_float_graph(artifact: Artifact, classifier: Any, folder: Path, trusted
     (folder / GRAPH).parent.mkdir(parents=True)
     if isinstance(classifier, TfidfSvm):
         facts = _write_tfidf(classifier, folder)
-    elif isinstance(classifier, EmbeddingSvm):
-        facts = _write_embedding_svm(artifact, classifier, folder, trusted)
+    elif isinstance(classifier, EmbeddedClassifier):
+        facts = _write_embedded(artifact, classifier, folder, trusted)
     else:
         facts = _write_transformer(artifact, classifier, folder, trusted)
     manifest: Manifest = {
@@ -76,26 +79,26 @@ class _Logits(nn.Module):
 
 
 class _PlanesOnEncoder(nn.Module):
-    """An encoder, its pooling and an SVM's hyperplanes on standardised vectors: W z + b."""
+    """An encoder, its pooling and hyperplanes on standardised vectors: W z + b."""
 
-    def __init__(self, encoder: Any, svm: EmbeddingSvm) -> None:
+    def __init__(self, encoder: Any, pooling: str, head: LinearHead) -> None:
         super().__init__()
-        self.encoder, self.pooling = encoder, svm.pooling
-        planes: Hyperplanes = svm.planes
+        self.encoder, self.pooling, self.unit = encoder, pooling, head.unit
+        planes, standard = head.planes, head.standard
         self.head = nn.Linear(planes.weights.shape[1], planes.weights.shape[0])
         with torch.no_grad():
             self.head.weight.copy_(torch.from_numpy(planes.weights * planes.temperature))
             self.head.bias.copy_(torch.from_numpy(planes.offsets * planes.temperature))
         # Apart from the weights: columns that hardly vary would be lost in float32.
-        self.mean, self.scale = (torch.from_numpy(x).float() for x in (svm.mean, svm.scale))
+        self.mean, self.scale = (
+            torch.from_numpy(x).float() for x in (standard.mean, standard.scale)
+        )
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        if self.pooling == "cls":
-            vectors = hidden[:, 0]
-        else:
-            weight = attention_mask.unsqueeze(-1).to(hidden.dtype)
-            vectors = (hidden * weight).sum(1) / weight.sum(1)
+        vectors = pooled(hidden, attention_mask, self.pooling)
+        if self.unit:
+            vectors = nn.functional.normalize(vectors, dim=1)
         logits: torch.Tensor = self.head((vectors - self.mean) / self.scale)
         return logits
 
@@ -141,22 +144,27 @@ def _merged_or_beside(artifact: Artifact, trusted: bool) -> Any:
         return open_transformer(artifact, trust_remote_code=trusted).model
 
 
-def _write_embedding_svm(
-    artifact: Artifact, svm: EmbeddingSvm, folder: Path, trusted: bool
+def _write_embedded(
+    artifact: Artifact, own: EmbeddedClassifier, folder: Path, trusted: bool
 ) -> dict[str, object]:
+    if not isinstance(own.head, LinearHead):
+        raise ArtifactError(
+            f"{artifact.directory}: what a {own.kind} computes on the base's vectors is no product "
+            "of matrices, and no graph of it is written. Use it as it is, or export another method."
+        )
     base = bases.resolve_exactly(BaseRef(**artifact.manifest["base"]), artifact.directory, trusted)
     encoder, tokenizer = pretrained.load_encoder(base), pretrained.load_tokenizer(base)
-    module = _PlanesOnEncoder(encoder, svm).eval()
+    module = _PlanesOnEncoder(encoder, own.pooling, own.head).eval()
     apart = company.needs_one_length(
         encoder, lambda b: module(torch.from_numpy(b.input_ids), torch.from_numpy(b.attention_mask))
     )
     _trace(module, folder / GRAPH, str(artifact.directory))
     pad_id = int(tokenizer.pad_token_id or 0)
-    _write_config(encoder.config, svm.label_names, pad_id, folder)
-    _write_tokenizer(tokenizer, svm.max_length, folder, artifact)
+    _write_config(encoder.config, own.label_names, pad_id, folder)
+    _write_tokenizer(tokenizer, own.max_length, folder, artifact)
     return {
         "base": artifact.manifest.get("base"),
-        "max_length": svm.max_length,
+        "max_length": own.max_length,
         "pad_id": pad_id,
         **({"one_length": True} if apart else {}),
     }

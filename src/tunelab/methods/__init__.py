@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from tunelab.core.errors import ModelError
 from tunelab.core.values import MethodSpec, TrialSpec
-from tunelab.methods import full, lora, prompts, scaling, svm
+from tunelab.methods import embedded, full, lora, prompts, scaling, svm
 from tunelab.methods.method import Costs, Extras, Method, Outcome, Task, Trainable, fit_alone
 from tunelab.models import bases, usable
 from tunelab.models.bases import Base, family_of
@@ -43,7 +43,14 @@ __all__ = [
 
 METHODS: dict[str, Method] = {
     m.name: m
-    for m in (*svm.METHODS, *full.METHODS, *lora.METHODS, *scaling.METHODS, *prompts.METHODS)
+    for m in (
+        *svm.METHODS,
+        *embedded.METHODS,
+        *full.METHODS,
+        *lora.METHODS,
+        *scaling.METHODS,
+        *prompts.METHODS,
+    )
 }
 
 

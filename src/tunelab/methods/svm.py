@@ -5,22 +5,27 @@ LinearSVC (Fan et al. 2008), one-vs-rest; its C is chosen on validation.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from tunelab.core.details import Details
 from tunelab.core.errors import TrialError
-from tunelab.core.values import Predictions
+from tunelab.methods.embedded import (
+    CGrid,
+    EmbeddingSettings,
+    FittedHead,
+    class_counts,
+    fit_on_vectors,
+    one_vs_rest,
+)
 from tunelab.methods.method import Costs, Method, Outcome, Task
-from tunelab.methods.settings import EncoderSettings, Settings
-from tunelab.stats import metrics
+from tunelab.methods.selection import best_on_validation
 
 __all__ = [
     "METHODS",
@@ -34,27 +39,7 @@ Floats = NDArray[np.float64]
 _NO_ADAPTER = "an SVM has no adapter: its hyperplanes are counted as the head"
 
 
-class _CGrid(Settings):
-    c: tuple[float, ...] = Field(
-        (0.01, 0.1, 1.0, 10.0),
-        min_length=1,
-        description="values of C tried; the best on validation is kept",
-    )
-
-    @field_validator("c", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, int | float) else value
-
-    @field_validator("c")
-    @classmethod
-    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if any(c <= 0 for c in value):
-            raise ValueError("values above 0")
-        return value
-
-
-class TfidfSettings(_CGrid):
+class TfidfSettings(CGrid):
     """Settings of `svm-tfidf`."""
 
     word_ngrams: int = Field(2, ge=0, le=5, description="longest word n-gram; 0 for none")
@@ -62,12 +47,8 @@ class TfidfSettings(_CGrid):
     min_df: int = Field(1, ge=1, description="drop terms that occur in fewer training texts")
 
 
-class SvmSettings(_CGrid, EncoderSettings):
+class SvmSettings(CGrid, EmbeddingSettings):
     """Settings of `svm`."""
-
-    pooling: Literal["cls", "mean"] = Field(
-        "mean", description="the text's vector: its first token, or the mean of all tokens"
-    )
 
 
 def fit_tfidf(task: Task) -> Outcome:
@@ -85,7 +66,7 @@ def fit_tfidf(task: Task) -> Outcome:
     return Outcome(
         classifier=TfidfSvm(tuple(map(NgramWeights.of, vectorizers)), planes, task.label_names),
         train_seconds=seconds,
-        counts=_class_counts(size, size),
+        counts=class_counts(size, size),
         details=Details(own={**own, "features": int(train.shape[1])}),
         reasons={"adapter_parameters": _NO_ADAPTER},
         validation_scores=planes.logits(validation),
@@ -93,55 +74,17 @@ def fit_tfidf(task: Task) -> Outcome:
 
 
 def fit_embeddings(task: Task) -> Outcome:
-    """Frozen vectors of the base, standardised, then LinearSVC.
+    """Frozen vectors of the base, standardised, then LinearSVC."""
+    return fit_on_vectors(task, "svm", _fit_planes)
 
-    `train_seconds` counts what computing the training vectors takes, also when they come from the
-    cache; then a sample of them is computed to know it.
-    """
-    from tunelab.models import bases, embeddings, lengths
-    from tunelab.models.linear import EmbeddingSvm
 
-    assert task.base is not None  # noqa: S101  the row says needs_base
-    s: SvmSettings = task.settings
-    limit = lengths.limit_of(s.max_length, task.base, task.train.texts)
-    embedder = embeddings.Embedder(task.base, s.pooling, limit, s.per_device_eval_batch_size)
-    train = embeddings.cached(task.base, task.train.texts, s.pooling, limit, embedder)
-    validation = embeddings.cached(task.base, task.validation.texts, s.pooling, limit, embedder)
-    started = time.perf_counter()
-    vectors = train.vectors.astype(np.float64)
-    mean, scale = vectors.mean(axis=0), vectors.std(axis=0)
-    scale[scale == 0] = 1.0
-    planes, own = _best_planes(task, (vectors - mean) / scale, (validation.vectors - mean) / scale)
-    seconds = time.perf_counter() - started
-    embedding = train.seconds
-    if train.from_cache:
-        embedding = embeddings.seconds_now(embedder, task.train.texts)
-    classifier = EmbeddingSvm(
-        embedder, planes, mean, scale, task.label_names, task.base.ref, s.pooling, limit
-    )
+def _fit_planes(task: Task, train: Any, validation: Any) -> FittedHead:
+    from tunelab.models.vector_heads import LinearHead, Standard
+
+    standard = Standard.of(train)
+    planes, own = _best_planes(task, standard(train), standard(validation))
     size = planes.weights.size + planes.offsets.size
-    return Outcome(
-        classifier=classifier,
-        train_seconds=seconds + embedding,
-        counts=_class_counts(size, size + bases.count_parameters(task.base)),
-        details=Details(
-            own={**own, "embedding_seconds": embedding},
-            from_cache=train.from_cache,
-            notes=bases.notes_of_base(task.base, task.label_names, head=False),
-        ),
-        reasons={"adapter_parameters": _NO_ADAPTER},
-        peak_memory_bytes=train.peak_memory_bytes if train.from_cache else None,
-        validation_scores=classifier.score_embeddings(validation.vectors),
-    )
-
-
-def _class_counts(trainable: int, total: int) -> dict[str, int | None]:
-    return {
-        "total_parameters": total,
-        "trainable_parameters": trainable,
-        "head_parameters": trainable,
-        "adapter_parameters": None,
-    }
+    return FittedHead(LinearHead(planes, standard), size, size, own, _NO_ADAPTER)
 
 
 def _fit_vectorizers(settings: TfidfSettings, texts: Sequence[str]) -> list[Any]:
@@ -178,27 +121,18 @@ def _best_planes(task: Task, train: Any, validation: Any) -> tuple[Any, Mapping[
     """
     from sklearn.svm import LinearSVC
 
-    from tunelab.models.linear import Hyperplanes
+    from tunelab.models.vector_heads import Hyperplanes
 
-    metric = metrics.METRICS[task.metric]
-    tried: list[dict[str, float | None]] = []
     fitted: list[Hyperplanes] = []
-    for c in sorted(task.settings.c):
+    cs = sorted(task.settings.c)
+    for c in cs:
         model = LinearSVC(C=c, dual=in_dual_form(train.shape), random_state=0, max_iter=10_000)
         model.fit(train, task.train.labels)
-        plain = Hyperplanes(*_one_vs_rest(model), temperature=1.0)
+        plain = Hyperplanes(*one_vs_rest(model), temperature=1.0)
         temperature = _temperature(plain.logits(validation), task.validation.labels)
         fitted.append(replace(plain, temperature=temperature))
-        logits = fitted[-1].logits(validation)
-        scores, _ = metrics.evaluate(
-            Predictions(task.validation.ids, task.validation.labels, logits, "logit"),
-            task.label_names,
-        )
-        tried.append({"C": c, f"eval_{task.metric}": scores[task.metric]})
-    sign = 1 if metric.higher_is_better else -1
-    values = [t[f"eval_{task.metric}"] for t in tried]
-    # max keeps the first of equals: of equally good ones, the most regularised.
-    best = max(range(len(tried)), key=lambda i: -math.inf if (v := values[i]) is None else sign * v)
+    tries = [({"C": c}, p.logits(validation)) for c, p in zip(cs, fitted, strict=True)]
+    best, tried = best_on_validation(task, tries)
     planes = fitted[best]
     return planes, {"tried": tried, "C": tried[best]["C"], "temperature": planes.temperature}
 
@@ -212,14 +146,6 @@ def in_dual_form(shape: tuple[int, int]) -> bool:
     """
     rows, features = shape
     return rows < 2 * features
-
-
-def _one_vs_rest(model: Any) -> tuple[Floats, Floats]:
-    """Weights (n_classes, n_features) and offsets; a binary SVM's one plane is used for both."""
-    weights, offsets = np.asarray(model.coef_), np.asarray(model.intercept_)
-    if len(weights) > 1:
-        return weights, offsets
-    return np.vstack([-weights, weights]) / 2, np.concatenate([-offsets, offsets]) / 2
 
 
 def _temperature(margins: Floats, labels: NDArray[np.int64]) -> float:

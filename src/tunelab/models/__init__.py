@@ -15,6 +15,7 @@ scoring       scoring fast
 bare          the same from a classifier's files alone, without transformers and peft
 many          several adapters in one pass, trained
 shared_row    many adapters in one batch, scored
+vector_heads embedded   planes, neighbours or trees on a frozen base's vectors
 classifier linear tfidf text_classifier   what is saved, opened and asked for labels
 foreign       what peft and transformers saved
 exported      a graph, run by onnxruntime or OpenVINO without torch

@@ -38,32 +38,35 @@ _SAMPLE = 128
 
 
 class Embedder:
-    """Texts -> vectors (n, width, float32) by the frozen base: its first token, or the mean of all.
-
-    `pooling`: "cls" takes the last layer's vector of the first token; "mean" averages those of all
-    tokens of the text, padding left out (Reimers & Gurevych 2019).
-    """
+    """Texts -> vectors (n, width, float32) of the frozen base's last layer, by `scoring.pooled`."""
 
     def __init__(self, base: Base, pooling: str, max_length: int, batch_size: int = 64) -> None:
         model: Any = pretrained.load_encoder(base)
         self._model = model.to(pretrained.device())
         self.tokenizer = pretrained.load_tokenizer(base)
         self._prepared = scoring.prepare_encoder(self._model, pooling)
-        self._max_length = max_length
+        self._pooling, self.max_length = pooling, max_length
         self._batch_size = batch_size
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts in their order, (n, width)."""
-        return scoring.texts_in_windows(texts, self._embed)
+        return scoring.texts_in_windows(
+            texts, lambda some: self.embed(batches.encode(self.tokenizer, some, self.max_length))
+        )
 
     def prepared(self) -> scoring.Prepared:
         """What embeds texts, and which path it takes."""
         return self._prepared
 
-    def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        encoded = batches.encode(self.tokenizer, texts, self._max_length)
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids it reads."""
+        return int(self._model.config.vocab_size)
+
+    def embed(self, encoded: batches.Encoded) -> NDArray[np.float32]:
+        """Embed texts that are tokens already, (n, width)."""
         pad_id = self.tokenizer.pad_token_id or 0
-        width = anatomy.width_of(self._model)
+        width = anatomy.width_of(self._model) * len(self._pooling.split("+"))
         return self._prepared(encoded, pad_id, self._batch_size, width)
 
 
@@ -130,7 +133,7 @@ def _vectors_key(base: Base, texts: Sequence[str], pooling: str, max_length: int
 
 
 def embedder_for(artifact: Artifact, trust_remote_code: bool = False) -> Embedder:
-    """The embedder that a saved EmbeddingSvm was trained on; refuses another base."""
+    """The embedder that a saved EmbeddedClassifier was trained on; refuses another base."""
     manifest = artifact.manifest
     ref = BaseRef(**manifest["base"])
     base = bases.resolve_exactly(ref, artifact.directory, trust_remote_code)

@@ -56,6 +56,7 @@ __all__ = [
     "fingerprint",
     "placed",
     "plain_scorer",
+    "pooled",
     "prepare",
     "prepare_encoder",
     "texts_in_windows",
@@ -159,13 +160,12 @@ def _alone_in_company(
 
 
 def prepare_encoder(model: Any, pooling: str) -> Prepared:
-    """Make a bare encoder ready: vectors (b, width), of the first token or the mean of all."""
+    """Make a bare encoder ready: vectors (b, width of the pooling) as `pooled` gives them."""
     where = next(model.parameters()).device
-    first = pooling == "cls"
     try:
-        run = partial(_vectors, _encoder(model, Format.of("float32")), first)
+        run = partial(_vectors, _encoder(model, Format.of("float32")), pooling)
     except NotAsShippedError as e:
-        plain, leaks = _alone_in_company(model, partial(_plain_vectors, model, first), where)
+        plain, leaks = _alone_in_company(model, partial(_plain_vectors, model, pooling), where)
         return Prepared(plain, where, "plain", _and(str(e), leaks), False, False)
     return Prepared(run, where, "fast", None, False, where.type == "cpu")
 
@@ -282,8 +282,28 @@ def _above(
     return anatomy.logits_of(encoder.anatomy, model, first)
 
 
-def _vectors(encoder: Encoder, first: bool, batch: Batch, where: torch.device) -> torch.Tensor:
-    return _pooled(encoder(*placed(batch, where), first_only=first), first, batch)
+def pooled(hidden: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """(b, t, width) of each token -> (b, width) of each text; `mask` (b, t) is 1 where a token is.
+
+    "cls": the first token's; "mean": the mean of all (Reimers & Gurevych 2019); "last": the last
+    token's; several, joined by +: side by side.
+    """
+    parts = []
+    for part in pooling.split("+"):
+        if part == "cls":
+            parts.append(hidden[:, 0])
+            continue
+        of_tokens = mask
+        if part == "last":  # the one behind which no token is
+            of_tokens = mask * (mask.flip(1).cumsum(1).flip(1) == 1)
+        weight = of_tokens.unsqueeze(-1).to(hidden.dtype)
+        parts.append((hidden * weight).sum(1) / weight.sum(1))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _vectors(encoder: Encoder, pooling: str, batch: Batch, where: torch.device) -> torch.Tensor:
+    hidden = encoder(*placed(batch, where), first_only=pooling == "cls")
+    return pooled(hidden, torch.from_numpy(batch.attention_mask).to(hidden.device), pooling)
 
 
 def _plain_scorer(model: Any, batch: Batch, where: torch.device) -> torch.Tensor:
@@ -291,8 +311,9 @@ def _plain_scorer(model: Any, batch: Batch, where: torch.device) -> torch.Tensor
     return logits
 
 
-def _plain_vectors(model: Any, first: bool, batch: Batch, where: torch.device) -> torch.Tensor:
-    return _pooled(model(**_inputs(batch, where)).last_hidden_state, first, batch)
+def _plain_vectors(model: Any, pooling: str, batch: Batch, where: torch.device) -> torch.Tensor:
+    inputs = _inputs(batch, where)
+    return pooled(model(**inputs).last_hidden_state, inputs["attention_mask"], pooling)
 
 
 def _inputs(batch: Batch, where: torch.device) -> dict[str, torch.Tensor]:
@@ -300,11 +321,3 @@ def _inputs(batch: Batch, where: torch.device) -> dict[str, torch.Tensor]:
         "input_ids": torch.from_numpy(batch.input_ids).to(where, non_blocking=True),
         "attention_mask": torch.from_numpy(batch.attention_mask).to(where, non_blocking=True),
     }
-
-
-def _pooled(hidden: torch.Tensor, first: bool, batch: Batch) -> torch.Tensor:
-    if first:
-        return hidden[:, 0]
-    mask = torch.from_numpy(batch.attention_mask).to(hidden.device)
-    weight = mask.unsqueeze(-1).to(hidden.dtype)
-    return (hidden * weight).sum(1) / weight.sum(1)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab.core.artifact import refuse_lacking
+from tunelab.core.artifact import EMBEDDED, refuse_lacking
 from tunelab.core.errors import ArtifactError, DataError
 from tunelab.core.values import Artifact, Classifier
 from tunelab.core.words import check_unicode
@@ -153,10 +153,15 @@ def open_classifier(
     refuse_lacking(artifact)
     temperature = calibration.kept_temperature(artifact)
     kind = artifact.manifest["kind"]
-    if kind in {"svm", "svm-tfidf"}:
+    if kind in EMBEDDED:
+        from tunelab.models import embedded
+
+        own = embedded.open_embedded(artifact, trust_remote_code)
+        return TextClassifier(own, artifact, temperature)
+    if kind == "svm-tfidf":
         from tunelab.models import linear
 
-        return TextClassifier(linear.open_svm(artifact, trust_remote_code), artifact, temperature)
+        return TextClassifier(linear.open_tfidf(artifact), artifact, temperature)
     if kind in {"model", "adapter"} and scores_only:
         from tunelab.models import bare
 
@@ -176,6 +181,6 @@ def open_classifier(
 
         return TextClassifier(exported.open_exported(artifact), artifact, temperature)
     raise ArtifactError(
-        f"{artifact.directory}: of the kind {kind!r}, expected model, adapter, svm, svm-tfidf, "
-        "onnx or openvino. It was written by a newer tunelab: update."
+        f"{artifact.directory}: of the kind {kind!r}, expected model, adapter, svm-tfidf, "
+        f"{', '.join(EMBEDDED)}, onnx or openvino. It was written by a newer tunelab: update."
     )

@@ -16,7 +16,7 @@ from tiny import reviews
 from tunelab.core import artifact, cache
 from tunelab.core.values import Predictions, Seeds, Split
 from tunelab.methods import METHODS, Task, fit_alone
-from tunelab.models import bases, embeddings, linear
+from tunelab.models import bases, embedded, embeddings, linear
 from tunelab.stats import metrics, predictions
 
 
@@ -69,7 +69,7 @@ def test_tfidf_svm_decides_as_scikit_learn_does(make: object, tmp_path: Path) ->
     assert (ours.argmax(axis=1) == theirs.predict(test.texts)).all()
 
     outcome.classifier.save(tmp_path)
-    again = linear.open_svm(artifact.open_artifact(tmp_path))
+    again = linear.open_tfidf(artifact.open_artifact(tmp_path))
     assert (again.scores(test.texts) == ours).all()
     assert again.label_names == job.label_names
     assert not list(tmp_path.glob("*.pkl"))
@@ -119,16 +119,16 @@ def test_temperature_minimises_log_loss_on_validation() -> None:
     assert loss(1.0) <= min(loss(0.9), loss(1.1)) + 1e-9
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("pooling", ["cls", "mean", "last+mean"])
 def test_embedding_svm_survives_saving(tiny_bert: Path, tmp_path: Path, pooling: str) -> None:
     job = task("svm", three_classes, tiny_bert, pooling=pooling)
     outcome = fit_alone(METHODS["svm"], job)
     texts = three_classes(30, 5).texts
     ours = outcome.classifier.scores(texts)
     outcome.classifier.save(tmp_path)
-    again = linear.open_svm(artifact.open_artifact(tmp_path))
+    again = embedded.open_embedded(artifact.open_artifact(tmp_path))
     np.testing.assert_allclose(again.scores(texts), ours, atol=1e-9)
-    assert outcome.counts["trainable_parameters"] == 3 * 32 + 3
+    assert outcome.counts["trainable_parameters"] == 3 * 32 * (1 + pooling.count("+")) + 3
 
 
 def test_seconds_are_of_now_where_vectors_were_kept(

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from tunelab.models.linear import Hyperplanes, TfidfSvm, tfidf_features
+from tunelab.models.linear import TfidfSvm, tfidf_features
 from tunelab.models.tfidf import NgramWeights
+from tunelab.models.vector_heads import Hyperplanes
 
 TRAINING = [
     "A quiet, wonderful film about a family - and its long summer.",

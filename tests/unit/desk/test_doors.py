@@ -26,12 +26,12 @@ from tunelab.desk.runs import RunsOfStudies
 from tunelab.desk.session import Session
 from tunelab.desk.studies import StudiesOfFolders
 from tunelab.desk.trying import spans_of_words
-from tunelab.serve.engine import BatchFigures
-from tunelab.serve.listening import ServerSettings, make_service
-from tunelab.serve.loading import NamedFolder
-from tunelab.serve.refusal import Limits
-from tunelab.serve.service import Service
-from tunelab.serve.web import make_app
+from tunelab.serving.engine import BatchFigures
+from tunelab.serving.listening import ServerSettings, make_service
+from tunelab.serving.loading import NamedFolder
+from tunelab.serving.refusal import Limits
+from tunelab.serving.service import Service
+from tunelab.serving.web import make_app
 
 HERE = "http://testserver"
 NASTY = "</script><b onclick=x>'\"&"

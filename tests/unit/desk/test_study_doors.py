@@ -25,9 +25,9 @@ from tunelab.desk.proposing import ProposedStudy
 from tunelab.desk.runs import RunsOfStudies
 from tunelab.desk.session import Session
 from tunelab.desk.studies import StudiesOfFolders
-from tunelab.serve.listening import ServerSettings, make_service
-from tunelab.serve.service import Service
-from tunelab.serve.web import make_app
+from tunelab.serving.listening import ServerSettings, make_service
+from tunelab.serving.service import Service
+from tunelab.serving.web import make_app
 
 NASTY = "</script><b onclick=x>'\"&"
 

@@ -8,6 +8,7 @@ import ipaddress
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,19 +17,22 @@ from types import FrameType
 import uvicorn
 
 from tunelab.core.errors import ConfigError, InputError
-from tunelab.serve.engine import ServingEngine, check_scores
-from tunelab.serve.figures import Figures
-from tunelab.serve.keys import API_KEYS
-from tunelab.serve.loading import Loader, NamedFolder
-from tunelab.serve.refusal import Limits, Refusal
-from tunelab.serve.service import Service
-from tunelab.serve.web import MoreRoutes, make_app
+from tunelab.serving.engine import ServingEngine, check_scores
+from tunelab.serving.figures import Figures
+from tunelab.serving.keys import API_KEYS
+from tunelab.serving.loading import Loader, NamedFolder
+from tunelab.serving.refusal import Limits, Refusal
+from tunelab.serving.service import Service
+from tunelab.serving.web import MoreRoutes, make_app
 
 __all__ = [
+    "OpensPage",
+    "RunningServer",
     "ServerSettings",
     "bound_socket",
     "make_service",
     "run_server",
+    "without_page",
 ]
 
 
@@ -123,6 +127,9 @@ class _Uvicorn(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield  # signals come to the main thread alone
+            return
         before = {s: signal.signal(s, self.handle_exit) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -131,37 +138,142 @@ class _Uvicorn(uvicorn.Server):
                 signal.signal(which, handler)
 
 
-def run_server(
+# Gives, while it is open, what adds the page to a server: from its service and its address.
+OpensPage = Callable[[], contextlib.AbstractContextManager[Callable[[Service, str], MoreRoutes]]]
+
+
+@contextlib.contextmanager
+def without_page() -> Iterator[Callable[[Service, str], MoreRoutes]]:
+    """A server that has no page."""
+    yield lambda *_: MoreRoutes()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Listening:
+    """A server that has loaded its models and holds its socket; `run` answers until it ends."""
+
+    server: _Uvicorn
+    sock: socket.socket
+    service: Service
+    also: MoreRoutes
+
+    @property
+    def address(self) -> str:
+        return _address(self.sock)
+
+    @property
+    def sentence(self) -> str:
+        names = ", ".join(self.service.engine.table.models) or "no model yet"
+        return f"Serving {names} at {self.address}"
+
+    @property
+    def lines(self) -> str:
+        return "\n".join((self.sentence, *self.also.says))
+
+    def end(self) -> None:
+        """Take no more requests, and answer those that are there."""
+        self.also.stop()
+        self.server.should_exit = True
+
+    def run(self) -> None:
+        self.server.run(sockets=[self.sock])
+
+
+@contextlib.contextmanager
+def _ready_to_listen(
     models: Callable[[], Sequence[NamedFolder]],
     settings: ServerSettings,
-    say: Callable[[str], None] = print,
-    more: Callable[[Service, str], MoreRoutes] = lambda *_: MoreRoutes(),
-) -> None:
-    """Serve until the process is told to end (SIGINT, SIGTERM).
-
-    `more`: what else is answered, from the service and its address.
-    """
-    sock = bound_socket(settings.host, settings.port)
-    with sock:
+    ready: Callable[[_Listening], None],
+    page: OpensPage,
+) -> Iterator[_Listening]:
+    """Bind, then load: an address that is taken is said at once. What is worth saying is said."""
+    with bound_socket(settings.host, settings.port) as sock, page() as more:
         service = make_service(models(), settings)
-        address = _address(sock)
         if not settings.keys and not _is_loopback(sock):
             print(
-                f"tunelab: {address} can be reached from other machines, and asks for no key. "
-                f"Set one: --api-key-file FILE, or {API_KEYS}.",
+                f"tunelab: {_address(sock)} can be reached from other machines, and asks for no "
+                f"key. Set one: --api-key-file FILE, or {API_KEYS}.",
                 file=sys.stderr,
             )
         for model in service.engine.table.models.values():
             for note in model.notes:
                 print(f"{model.name}: {note}", file=sys.stderr)
-        names = ", ".join(service.engine.table.models) or "no model yet"
-        other = more(service, address)
-        lines = (f"Serving {names} at {address}", *other.says)
-        app = make_app(service, lambda: say("\n".join(lines)), other.routes)
+        also = more(service, _address(sock))
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, timeout_keep_alive=75
-        )
-        _Uvicorn(config, other.stop).run(sockets=[sock])
+            make_app(service, lambda: ready(listening), also.routes),
+            log_config=None, access_log=False, server_header=False, timeout_keep_alive=75,
+        )  # fmt: skip
+        listening = _Listening(_Uvicorn(config, also.stop), sock, service, also)
+        try:
+            yield listening
+        finally:
+            service.engine.close()  # where it never came to run; else it is closed already
+
+
+def run_server(
+    models: Callable[[], Sequence[NamedFolder]],
+    settings: ServerSettings,
+    say: Callable[[str], None] = print,
+    page: OpensPage = without_page,
+) -> None:
+    """Serve until the process is told to end (SIGINT, SIGTERM). In the main thread.
+
+    `page`: what adds the page in the browser, while the server runs.
+    """
+    with _ready_to_listen(models, settings, lambda ready: say(ready.lines), page) as listening:
+        listening.run()
+
+
+class RunningServer:
+    """A server in a thread of its own, at `url`. `stop` ends it, as a with-block does at its end:
+    what was asked is answered first.
+    """
+
+    def __init__(
+        self,
+        models: Callable[[], Sequence[NamedFolder]],
+        settings: ServerSettings,
+        page: OpensPage = without_page,
+    ) -> None:
+        ready = threading.Event()
+        with contextlib.ExitStack() as stack:
+            self._listening = stack.enter_context(
+                _ready_to_listen(models, settings, lambda _: ready.set(), page)
+            )
+            self._thread = threading.Thread(
+                target=self._listening.run, name="tunelab-server", daemon=True
+            )
+            self._thread.start()
+            while not ready.wait(0.05):
+                if not self._thread.is_alive():
+                    raise InputError(f"The server at {self._listening.address} ended at once.")
+            self._left = stack.pop_all()
+        self.url = self._listening.address
+
+    def __repr__(self) -> str:
+        """What it serves, and where."""
+        return f"RunningServer({self._listening.sentence if self._thread.is_alive() else 'ended'})"
+
+    def __enter__(self) -> RunningServer:
+        """The server itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop it."""
+        self.stop()
+
+    def wait(self) -> None:
+        """Until it ends: somebody stops it, or Ctrl-C, which ends it."""
+        try:
+            self._thread.join()
+        except KeyboardInterrupt:
+            self.stop()
+
+    def stop(self) -> None:
+        """Take no more requests, answer those that are there, and give the address back."""
+        self._listening.end()
+        self._thread.join()
+        self._left.close()
 
 
 def _address(sock: socket.socket) -> str:
