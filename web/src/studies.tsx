@@ -149,7 +149,7 @@ function Study(props: { name: string; look: () => void; loaded: () => void }) {
   useRepeated(3, () => void read(), [name]);
   useEvents(`${root}/desk/events?${where}`, (event) => {
     setLive((now) => afterEvent(now, event));
-    if (event.event === "over") void read();
+    if (event.event === "run" || event.event === "over") void read();
   });
   // A report is shown anew where a run has ended.
   const shown = useRef("");
@@ -185,7 +185,7 @@ function Study(props: { name: string; look: () => void; loaded: () => void }) {
       {line.headline && <p class="headline">{line.headline}.</p>}
       <Fault text={fault || line.fault || (runs ? "" : live.error)} />
       <div class="row">
-        {runs && (
+        {state === "running" && (
           <button disabled={busy} onClick={() => change("/desk/pause", "Pausing: the trials that run now are begun anew later.")}>
             Pause
           </button>
