@@ -26,14 +26,15 @@ from tunelab.core.study_folder import artifact_dir, read_study
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = "It's not the uninspired mess I'd feared: a quiet, wonderful film."
 WIDE = {"width": 1100, "height": 760}
-NARROW = {"width": 390, "height": 844}
+SHORT = {"width": 1100, "height": 560}
+NARROW = {"width": 390, "height": 640}
 
 
 @contextmanager
-def serving(*given: object) -> Iterator[str]:
-    """The link to the page of a server of these models and folders."""
+def serving(*given: object, place: Path) -> Iterator[str]:
+    """The link to the page of a server of these models and folders, started in a folder."""
     command = [sys.executable, "-m", "tunelab", "serve", *map(str, given), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=place) as process:
         assert process.stdout is not None
         lines = iter(process.stdout.readline, "")
         try:
@@ -58,6 +59,7 @@ def plan_a_study(page: Any) -> None:
     for method in ("svm", "full"):
         page.locator("label.check", has=page.locator(f"b:text-is('{method}')")).click()
     page.fill("form [pattern]", "reviews")
+    page.locator("label.check", has_text="Tune each").click()
     page.click("button:text-is('Plan')")
     page.wait_for_selector(".tiles")
 
@@ -75,8 +77,9 @@ def take_pictures(browser: Any, link: str, out: Path) -> None:
     plan_a_study(page)
     page.screenshot(path=out / "page-new.png", full_page=True)
     page.click("button:text-is('Start')")
+    page.wait_for_selector("td:text-is('done')")
     page.wait_for_selector("td:has-text('loss')")
-    page.screenshot(path=out / "page-study.png")
+    page.screenshot(path=out / "page-study.png", clip={"x": 0, "y": 0, **SHORT})
     small = narrow.new_page()
     small.goto(link)
     small.click("nav a[href='#studies']")
@@ -88,6 +91,7 @@ def take_pictures(browser: Any, link: str, out: Path) -> None:
 
 def main() -> None:
     """Serve, and take the pictures."""
+    from PIL import Image
     from playwright.sync_api import sync_playwright
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -96,15 +100,22 @@ def main() -> None:
     given = parser.parse_args()
     record = read_study(given.study)
     firsts = {r.spec.method.label: r.spec.trial_id for r in reversed(record.done)}
-    models = [f"{label}={artifact_dir(given.study, i)}" for label, i in sorted(firsts.items())[:2]]
+    study = given.study.resolve()
+    models = [f"{label}={artifact_dir(study, i)}" for label, i in sorted(firsts.items())[:2]]
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as p:
-        runs = Path(folder) / "runs"
-        shutil.copytree(given.study, runs / given.study.name)
-        with serving(*models, runs) as link:
+        shutil.copytree(study, Path(folder) / "runs" / study.name)
+        with serving(*models, "runs", place=Path(folder)) as link:
             browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
             take_pictures(browser, link, given.out)
             browser.close()
+    for path in given.out.glob("page-*.png"):  # few colours: a quarter of the size
+        image = (
+            Image.open(path)
+            .convert("RGB")
+            .quantize(128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        )
+        image.save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -171,17 +171,18 @@ def test_a_study_is_planned_begun_and_outlives_the_page(page: Page, tmp_path: Pa
     page.wait_for_selector(".findings")
     assert page.input_value("form [pattern]") == "new"
     page.fill("form [pattern]", f"ran-{width}")
-    page.fill("form [type=number]", "16")
+    seeds = {390: 6, 1280: 12}[width]
+    page.fill("form [type=number]", str(seeds))
     for method in ("svm", "full", "lora"):
         page.locator("label.check", has=page.locator(f"b:text-is('{method}')")).click()
     assert page.is_disabled("button:text-is('Start')")  # nothing starts that was not planned
     page.click("button:text-is('Plan')")
     page.wait_for_selector(".tiles")
-    assert "--methods=svm-tfidf --seeds=16" in page.inner_text(".command pre")
+    assert f"--methods=svm-tfidf --seeds={seeds}" in page.inner_text(".command pre")
     assert fits(page)
     page.click("button:text-is('Start')")
     page.wait_for_selector(".state.running")
-    if width == WIDTHS[1]:
+    if width == 1280:
         page.click("button:text-is('Pause')")
         page.click("button:text-is('Continue')")
         page.wait_for_selector(".state.running")
@@ -190,7 +191,7 @@ def test_a_study_is_planned_begun_and_outlives_the_page(page: Page, tmp_path: Pa
     page.goto(address)
     page.wait_for_selector(".state.done")
     page.wait_for_selector("iframe")
-    assert "16 of 16 trials done" in page.inner_text("summary")
+    assert f"{seeds} of {seeds} trials done" in page.inner_text("summary")
     page.click("button:text-is('Load its best model')")
     page.wait_for_selector("text=Loaded")
     page.click("nav a[href='#try']")

@@ -149,7 +149,7 @@ function Study(props: { name: string; look: () => void; loaded: () => void }) {
   useRepeated(3, () => void read(), [name]);
   useEvents(`${root}/desk/events?${where}`, (event) => {
     setLive((now) => afterEvent(now, event));
-    if (event.event === "over") void read();
+    if (event.event === "run" || event.event === "over") void read();
   });
   // A report is shown anew where a run has ended.
   const shown = useRef("");
@@ -185,7 +185,7 @@ function Study(props: { name: string; look: () => void; loaded: () => void }) {
       {line.headline && <p class="headline">{line.headline}.</p>}
       <Fault text={fault || line.fault || (runs ? "" : live.error)} />
       <div class="row">
-        {runs && (
+        {state === "running" && (
           <button disabled={busy} onClick={() => change("/desk/pause", "Pausing: the trials that run now are begun anew later.")}>
             Pause
           </button>
@@ -229,7 +229,13 @@ function Study(props: { name: string; look: () => void; loaded: () => void }) {
 function useEvents(address: string, hear: (said: Said) => void) {
   useEffect(() => {
     const source = new EventSource(address);
-    source.onmessage = (event) => hear(JSON.parse(event.data as string) as Said);
+    source.onmessage = (event) => {
+      try {
+        hear(JSON.parse(event.data as string) as Said);
+      } catch {
+        // A line that was damaged on the disk says nothing.
+      }
+    };
     return () => source.close();
   }, [address]);
 }
@@ -258,9 +264,10 @@ function afterEvent(now: Live, said: Said): Live {
       const before = now.running.get(said.trial_id ?? "");
       if (!said.trial_id || !before) return now;
       if (said.stage) return running(now, said.trial_id, said.stage, before.share);
-      const parts = [`epoch ${said.epoch!.toFixed(1)}`];
-      if (said.loss !== undefined) parts.push(`loss ${said.loss.toFixed(3)}`);
-      return running(now, said.trial_id, parts.join(", "), said.step! / said.steps!);
+      const { epoch = 0, loss, step = 0, steps = 1 } = said;
+      const parts = [`epoch ${epoch.toFixed(1)}`];
+      if (loss !== undefined) parts.push(`loss ${loss.toFixed(3)}`);
+      return running(now, said.trial_id, parts.join(", "), step / steps);
     }
   }
 }

@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -53,8 +53,9 @@ def writing_run_log(study: Path) -> Iterator[Callable[[Mapping[str, object]], No
 
         def write(said: Mapping[str, object]) -> None:
             line = json.dumps({**said, "at": round(time.time(), 4)}, ensure_ascii=False)
-            log.write(line.encode("utf-8", "replace").decode() + "\n")
-            log.flush()
+            with suppress(OSError):  # it is a help: a full disk is said by what has to be there
+                log.write(line.encode("utf-8", "replace").decode() + "\n")
+                log.flush()
 
         write({"event": "run", "process": os.getpid(), "machine": socket.gethostname()})
         yield write
@@ -89,9 +90,10 @@ def run_of_study(study: Path) -> RunOfStudy | None:
     try:
         with (study / RUN_LOG).open(encoding="utf-8") as log:
             said = json.loads(log.readline())
-        return RunOfStudy(int(said["process"]), str(said["machine"]), float(said["at"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        run = RunOfStudy(int(said["process"]), str(said["machine"]), float(said["at"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    return run if run.process > 0 else None  # no other number is one process
 
 
 class LogReader:

@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from tunelab.core.run_log import is_run_by_another, run_of_study
 from tunelab.serving.refusal import Refusal
@@ -38,7 +40,7 @@ class RunsOfStudies:
         """Run `tunelab` with these words, which runs the study of a folder. Raises Refusal where
         something runs it already.
         """
-        if self.is_running(folder):
+        if self.state(folder) is not None:
             raise Refusal("exists", f"{folder.name}: runs already.")
         log = self.scratch / f"run-{len(list(self.scratch.glob('run-*')))}.log"
         with log.open("wb") as out:
@@ -59,10 +61,15 @@ class RunsOfStudies:
         """The folders of the studies that were begun here."""
         return tuple(self._begun)
 
-    def is_running(self, folder: Path) -> bool:
-        """Whether a study runs, whoever has begun it."""
+    def state(self, folder: Path) -> Literal["starting", "running"] | None:
+        """Whether a study runs, whoever has begun it, or is about to; None: neither."""
+        if is_run_by_another(folder):
+            return "running"
         begun = self._begun.get(folder)
-        return (begun is not None and begun.process.poll() is None) or is_run_by_another(folder)
+        if begun is None or begun.process.poll() is not None:
+            return None
+        run = run_of_study(folder)  # its own from the moment on when it runs trials
+        return "running" if run and run.process == begun.process.pid else "starting"
 
     def fault(self, folder: Path) -> str:
         """What a run of this server's printed last, where it did not end well; else ""."""
@@ -77,11 +84,8 @@ class RunsOfStudies:
         """Have a run end as Ctrl-C ends it: what is done is kept. Raises Refusal where it cannot
         be reached from here.
         """
-        begun = self._begun.get(folder)
-        if begun is not None and begun.process.poll() is None:
-            begun.process.terminate()
-            return
         run = run_of_study(folder)
-        if run is None or not run.is_here or not is_run_by_another(folder):
-            raise Refusal("invalid", f"{folder.name}: does not run, or not on this machine.")
-        os.kill(run.process, signal.SIGTERM)
+        if run is None or not run.is_here or self.state(folder) != "running":
+            raise Refusal("invalid", f"{folder.name}: does not run (yet), or not on this machine.")
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(run.process, signal.SIGTERM)

@@ -119,10 +119,7 @@ class StudiesOfFolders:
     def lines(self) -> list[StudyLine]:
         """All studies, the last that changed first."""
         lines = [self._line(key, folder) for key, folder in self.folders().items()]
-        return sorted(
-            lines,
-            key=lambda line: (line.state not in {"starting", "running"}, -line.changed, line.key),
-        )
+        return sorted(lines, key=lambda line: (not line.runs, -line.changed, line.key))
 
     def details(self, key: str) -> StudyDetails:
         """A study with its trials; without, where it cannot be read (yet)."""
@@ -131,13 +128,14 @@ class StudiesOfFolders:
         if isinstance(record, str):
             return StudyDetails(line)
         metric = record.settings["metric"]
+        known = METRICS.get(metric)  # of another version's studies perhaps not
         return StudyDetails(
             line=line,
-            metric=METRICS[metric].label,
-            is_share=METRICS[metric].percent,
+            metric=known.label if known else metric,
+            is_share=known is not None and known.percent,
             trials=tuple(_trial_line(r, metric) for r in record.results),
             has_report=self.report(key) is not None,
-            has_model=bool(record.done) and not self.runs.is_running(folder),
+            has_model=bool(record.done) and self.runs.state(folder) is None,
             command="tunelab " + shlex.join(words_to_go_on(folder)),
         )
 
@@ -151,16 +149,15 @@ class StudiesOfFolders:
     def _line(self, key: str, folder: Path) -> StudyLine:
         record, changed = self._record(folder), _changed(folder)
         if isinstance(record, str):
-            if self.runs.is_running(folder):
+            if self.runs.state(folder) is not None:
                 return StudyLine(key, "starting", changed=time.time())
             fault = self.runs.fault(folder) or record
             return StudyLine(key, "damaged", changed=changed, fault=fault)
         missing = len(record.missing)
         ended: StudyState = "paused" if missing else "done"
-        state: StudyState = "running" if self.runs.is_running(folder) else ended
         return StudyLine(
             key=key,
-            state=state,
+            state=self.runs.state(folder) or ended,
             done=len(record.done),
             failed=len(record.failed),
             missing=missing,
@@ -181,7 +178,7 @@ class StudiesOfFolders:
         if before is not None:
             new = time.monotonic() - before.at < _SECONDS_UNREAD
             whole = isinstance(before.record, StudyRecord)
-            if before.seen == seen or (new and whole and self.runs.is_running(folder)):
+            if before.seen == seen or (new and whole and self.runs.state(folder) is not None):
                 return before.record
         try:
             record: StudyRecord | str = study_folder.read_study(folder)

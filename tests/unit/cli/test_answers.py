@@ -20,7 +20,7 @@ from commands import run_here
 from studies import METHODS, make_study
 from tiny import reviews, write_csv
 from tunelab import data
-from tunelab.cli import announce, app
+from tunelab.cli import app
 from tunelab.core import artifact, study_folder
 from tunelab.core.errors import InputError
 from tunelab.core.values import DataSpec, Predictions, Seeds, Split
@@ -28,6 +28,7 @@ from tunelab.methods import METHODS as TRAINABLE
 from tunelab.methods import Task, fit_alone
 from tunelab.models.text_classifier import open_classifier
 from tunelab.stats import calibration, metrics, predictions
+from tunelab.study import announcing
 
 LORA = METHODS[3]
 
@@ -379,4 +380,4 @@ def test_what_python_users_give_is_understood_or_refused_in_a_line(
 )
 def test_what_a_study_finds_is_said_of_its_own_metric(metric: str, said: str) -> None:
     progress: Any = SimpleNamespace(plan=SimpleNamespace(spec=SimpleNamespace(metric=metric)))
-    assert announce._metric_in_words(progress) == said
+    assert announcing._metric_in_words(progress) == said

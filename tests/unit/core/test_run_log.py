@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tunelab.core.run_log import (
     RUN_LOG,
     LogReader,
@@ -14,6 +16,17 @@ from tunelab.core.run_log import (
 )
 
 NASTY = "</script><b onclick=x>'\"&\u2028"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "[]", "{}", "null", "[" * 9000, '{"process": -1, "machine": "x", "at": 1}',
+     '{"process": "x", "machine": "x", "at": 1}', "\x00"],
+)  # fmt: skip
+def test_what_is_no_log_names_no_process(tmp_path: Path, line: str):
+    (tmp_path / RUN_LOG).write_text(line + "\n")
+    assert run_of_study(tmp_path) is None
+    assert not is_run_by_another(tmp_path)
 
 
 def test_a_log_is_read_as_it_is_written(tmp_path: Path):

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -291,26 +291,29 @@ def test_without_a_folder_of_studies_there_are_no_new_ones(
 def test_a_study_begins_is_paused_and_goes_on(http: TestClient, root: Path, tmp_path: Path):
     path = write_csv(tmp_path / "r.csv", reviews(200), ["text", "label"])
     name = upload(http, path.read_bytes(), "run.csv")
-    begun = http.post("/desk/begin", json=proposed(name="ran", data=name, seeds=20))
+    begun = http.post("/desk/begin", json=proposed(name="ran", data=name, seeds=12))
     study = {"study": begun.json()["study"]}
     assert study["study"] == "runs/ran"
 
-    def wait_for(*states: str) -> dict[str, object]:
-        until = time.monotonic() + 90
-        while time.monotonic() < until:
-            line = http.get("/desk/study", params=study).json()["line"]
-            if line["state"] in states and (line["done"] or line["state"] != "running"):
-                return line  # type: ignore[no-any-return]
-            time.sleep(0.2)
-        raise AssertionError(line)
+    def line() -> dict[str, object]:
+        return http.get("/desk/study", params=study).json()["line"]  # type: ignore[no-any-return]
 
-    line = wait_for("running")
+    def wait_for(what: Callable[[], object]) -> None:
+        until = time.monotonic() + 120
+        while not what():
+            assert time.monotonic() < until, line()
+            time.sleep(0.1)
+
+    wait_for(lambda: list((root / "ran" / "trials").glob("svm*")))
+    assert line()["state"] == "running"
     assert http.post("/desk/pause", json=study).status_code == 204
-    line = wait_for("paused")
-    assert 0 < line["done"] < 20  # type: ignore[operator]
-    assert line["fault"] == ""
+    wait_for(lambda: line()["state"] == "paused")
+    paused = line()
+    assert 0 < paused["done"] < 12  # type: ignore[operator]
+    assert paused["fault"] == ""
     assert http.post("/desk/go-on", json=study).status_code == 204
-    assert wait_for("done")["done"] == 20
+    wait_for(lambda: line()["state"] == "done")
+    assert line()["done"] == 12
     events = [json.loads(x)["event"] for x in LogReader(root / "ran").new_lines()]
     assert (events[0], events[1], events[-1]) == ("run", "plan", "over")
     assert http.post("/desk/load", json=study).json() == {"model": "ran"}
