@@ -68,24 +68,26 @@ def draw_right(
     spreads = world.spreads(m)
     for k, accuracy in enumerate(accuracies):
         other = rng.random(rows) < world.own
-        chance = np.where(other, rng.beta(a, b, rows), shared)
-        of_method = np.where(other, rng.random(rows), luck)
-        again = rng.random((seeds, rows)) < world.fresh
-        answers = np.where(
-            again,
-            rng.random((seeds, rows)) < rng.beta(a, b, (seeds, rows)),
-            of_method < chance,
-        )
+        of_method = luck < shared
+        of_method[other] = _own_answers(a, b, int(other.sum()), rng)
+        answers = np.tile(of_method, (seeds, 1))
+        again = rng.random((seeds, rows), dtype=np.float32) < world.fresh
+        answers[again] = _own_answers(a, b, int(again.sum()), rng)
         answers = _shifted(answers, accuracy - base, base, rng.random(rows))
         shift = spreads[k] * _seed_luck(world.shape, seeds, rng)
         limit = 0.8 * min(accuracy, 1 - accuracy)
         shift = np.clip(shift, -limit, limit)[:, None]
-        answers = _shifted(answers, shift, accuracy, rng.random((seeds, rows)))
+        answers = _shifted(answers, shift, accuracy, rng.random((seeds, rows), dtype=np.float32))
         right[k] = answers
     if world.collapse:
         broken = rng.random((m, seeds)) < world.collapse
         right[broken] = np.arange(rows) % 2 == 0
     return right
+
+
+def _own_answers(a: float, b: float, rows: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Answers to rows by chances drawn anew, (rows,)."""
+    return np.asarray(rng.random(rows) < rng.beta(a, b, rows))
 
 
 def _seed_luck(shape: str, seeds: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -101,7 +103,7 @@ def _shifted(
     answers: NDArray[np.bool_],
     shift: float | NDArray[np.float64],
     accuracy: float,
-    luck: NDArray[np.float64],
+    luck: NDArray[np.floating],
 ) -> NDArray[np.bool_]:
     """Answers whose share of right ones is moved by `shift`, in one direction only."""
     share = np.where(np.asarray(shift) > 0, shift / (1 - accuracy), -np.asarray(shift) / accuracy)

@@ -13,6 +13,7 @@ import argparse
 import collections
 import copy
 import hashlib
+import importlib.util
 import json
 import logging
 import random
@@ -95,7 +96,11 @@ def break_file(file: Path, rng: random.Random) -> str:
     if rng.random() < 0.03:
         file.unlink()
         return "gone"
-    if file.suffix == ".safetensors":
+    if file.suffix == ".onnx":
+        content = bytearray(file.read_bytes())
+        at = rng.randrange(len(content))
+        content[at], said = rng.randrange(256), f"byte {at}"
+    elif file.suffix == ".safetensors":
         content, said = broken_weights(file.read_bytes(), rng)
     else:
         value, said = broken_json(json.loads(file.read_text(encoding="utf-8")), rng)
@@ -145,6 +150,14 @@ def label(folder: Path, rng: random.Random) -> None:
     opened.predict(["a good film", "grim"])
     if (folder / "calibration.json").exists():
         opened.calibrated().predict(["grim"])
+
+
+def list_it(folder: Path, _: random.Random) -> None:
+    """What `tunelab adapters list` and `show` say of a classifier."""
+    from tunelab import exporting
+
+    exporting.find_artifacts(folder)
+    exporting.show(folder)
 
 
 def as_if_saved_so(folder: Path) -> None:
@@ -200,7 +213,22 @@ def make_subjects(home: Path) -> list[Subject]:
         if "calibration.json" in names:
             (home / method / "calibration.json").write_text('{"temperature": 1.5}')
             seal_again(home / method, {})
-        subjects.append(Subject(home / method, names, label))
+        subjects += [Subject(home / method, names, ask) for ask in (label, list_it)]
+    return [*subjects, *exports_of(home)]
+
+
+def exports_of(home: Path) -> list[Subject]:
+    """The full model and the TF-IDF SVM as graphs, where they can be made and run."""
+    from tunelab import exports
+
+    subjects = []
+    both = ("tunelab.json", "config.json")
+    for method, file in (("full", "tokenizer.json"), ("svm-tfidf", "vocabulary.json")):
+        out = home / f"{method}-onnx"
+        if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnxscript"):
+            exports.export(home / method, "onnx", out)
+            files = (*both, file, "onnx/model.onnx")
+            subjects += [Subject(out, files, label), Subject(out, both, list_it)]
     return subjects
 
 

@@ -5,7 +5,7 @@ python benchmarks/inference.py [--rows 2000] [--rounds 5] [--artifact FOLDER] [-
 Every contestant has the same LoRA-adapted MiniLM and labels the same Rotten Tomatoes sentences.
 The pipeline, on the merged model (it does not take peft's wrapper), is measured as it ships (one
 text at a time), in batches of 32, and in batches of 32 with the texts sorted by length; and so is,
-where onnx, onnxscript and onnxruntime are installed (pip install tunelab[benchmarks]), onnxruntime
+where onnx, onnxscript and onnxruntime are installed (pip install '.[benchmarks]'), onnxruntime
 in float32 in sorted batches. With --artifact, a classifier that was trained (a trial's folder): its
 accuracy on the test part by the pipeline, in float32 and in bf16.
 """

@@ -92,8 +92,8 @@ def mixed(folder: Path, sizes: Sizes) -> dict[str, object]:
 
     import tunelab
     from tunelab.models import bases, pretrained
-    from tunelab.serve.engine import items_of
-    from tunelab.serve.loading import Loader, NamedFolder
+    from tunelab.serving.engine import items_of
+    from tunelab.serving.loading import Loader, NamedFolder
 
     torch.set_num_threads(1)
     folders = make_adapters(folder, sizes)

@@ -65,6 +65,25 @@ def make_model(folder: Path, base: Path, labels: Sequence[str], seed: int) -> Pa
     return folder
 
 
+def make_embedding_svm(folder: Path, base: Path, labels: Sequence[str], seed: int) -> Path:
+    """Save an SVM on a base's embeddings, with random planes."""
+    from tunelab.models.embedded import EmbeddedClassifier
+    from tunelab.models.embeddings import Embedder
+    from tunelab.models.vector_heads import Hyperplanes, LinearHead, Standard
+
+    resolved = bases.resolve(str(base))
+    embedder = Embedder(resolved, "mean", 32)
+    width = embedder(["a"]).shape[1]
+    draw = np.random.default_rng(seed).normal
+    planes = Hyperplanes(draw(size=(len(labels), width)), draw(size=len(labels)), 1.0)
+    head = LinearHead(planes, Standard(np.zeros(width), np.ones(width)))
+    folder.mkdir(parents=True)
+    EmbeddedClassifier(
+        "svm", embedder, head, tuple(labels), resolved.ref, "mean", 32
+    ).save(folder)  # fmt: skip
+    return folder
+
+
 def make_svm(folder: Path, rows: Sequence[tuple[str, str]]) -> Path:
     """Train and save a TF-IDF SVM."""
     from sklearn.feature_extraction.text import TfidfVectorizer

@@ -204,7 +204,7 @@ def make_study(
             )
             with study_folder.new_trial(folder, trial.trial_id) as directory:
                 study_folder.write_trial(directory, result, history, predictions)
-    files.write_json(folder / "data.json", card)
+    study_folder.write_card(folder, card)
     settings = {
         "tunelab": "0.1.0",
         "command": f"tunelab compare {source} --seeds {seeds}",

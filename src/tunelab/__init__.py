@@ -10,6 +10,7 @@ classifier.predict(["a quiet, wonderful film"])
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tunelab.classifiers import load
     from tunelab.evaluation import evaluate
     from tunelab.exports import export
+    from tunelab.servers import serve
 
 __all__ = [
     "Study",
@@ -33,6 +35,7 @@ __all__ = [
     "load",
     "load_base",
     "load_data",
+    "serve",
 ]
 
 
@@ -42,28 +45,21 @@ __all__ = [
 if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
     os.environ["GOMP_SPINCOUNT"] = "3000"
 
-_FROM_API = ("Study", "compare", "fine_tune", "load_data", "load_base")
+# Where each name is, and so what is imported when it is first asked for.
+_MODULES = {
+    **dict.fromkeys(("Study", "compare", "fine_tune", "load_data", "load_base"), "api"),
+    "load": "classifiers",
+    "evaluate": "evaluation",
+    "export": "exports",
+    "serve": "servers",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import the rooms when they are first asked for: `import tunelab` alone stays instant."""
-    if name in _FROM_API:
-        from tunelab import api
-
-        return getattr(api, name)
-    if name == "load":
-        from tunelab import classifiers
-
-        return classifiers.load
-    if name == "evaluate":
-        from tunelab import evaluation
-
-        return evaluation.evaluate
-    if name == "export":
-        from tunelab import exports
-
-        return exports.export
-    raise AttributeError(f"module 'tunelab' has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'tunelab' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"tunelab.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -20,7 +20,7 @@ from tunelab.exporting import (
     show,
     verify,
 )
-from tunelab.serve.adapter_set import AdapterSet
+from tunelab.serving.adapter_set import AdapterSet
 
 __all__ = [
     "AdapterSet",

@@ -212,18 +212,26 @@ def evaluate(
     source: str | Path,
     *,
     part: EvaluatedPart | None = None,
-    text_column: str | None = None,
-    label_column: str | None = None,
     model: str | Path | None = None,
     trust_remote_code: bool = False,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    split_seed: int = 0,
+    encoding: str = "utf-8",
+    on_bad_rows: Literal["fail", "drop"] = "fail",
+    quoting: Literal["auto", "double", "none"] = "auto",
+    join_labels: bool = False,
+    drop_classes: Sequence[str] | None = None,
+    min_rows_per_class: int | None = None,
 ) -> Evaluation:
     """Score one or more saved classifiers on the same labelled rows; test each pair exactly.
 
     Each of `classifiers` is an artifact, a study (its best model) or a folder of one. Every
-    labelled row of `source` is scored, or one `part` of it. `model` is where the base of adapters
-    and SVMs lies now. The classifiers are fixed: McNemar's exact test (Holm over all pairs) says
-    whether these differ on rows like these, not whether training again would find the same. Raises
-    InputError.
+    labelled row of `source` is scored, or one `part` of it. How it is read is said as in
+    `tunelab.load_data`, with the values that the classifiers were trained with where parts are
+    split off. `model` is where the base of adapters and SVMs lies now. The classifiers are fixed:
+    McNemar's exact test (Holm over all pairs) says whether these differ on rows like these, not
+    whether training again would find the same. Raises InputError.
     """
     known = get_args(EvaluatedPart)
     if part not in (None, *known):
@@ -243,14 +251,25 @@ def evaluate(
         )
         for n, f in folders.items()
     }
-    rows = _labelled_rows(DataSpec(str(source), text_column, label_column), part, loaded)
+    spec = DataSpec(
+        str(source),
+        text_column,
+        label_column,
+        split_seed=split_seed,
+        encoding=encoding,
+        on_bad_rows=on_bad_rows,
+        quoting=quoting,
+        join_labels=join_labels,
+        drop_classes=drop_classes,
+        min_rows_per_class=min_rows_per_class,
+    )
+    rows = _labelled_rows(spec, part, loaded)
     of_studies = [
         f"{name}: its best model, {folder}"
         for name, folder in folders.items()
         if folder != Path(name).expanduser()
     ]
-    said = [n for n in rows.notes if "unlabelled" in n or n.startswith("no ")]
-    return _evaluate_all(loaded, rows, str(source), (*said, *of_studies))
+    return _evaluate_all(loaded, rows, str(source), (*rows.notes, *of_studies))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -274,6 +293,11 @@ def _labelled_rows(spec: DataSpec, part: str | None, loaded: Mapping[str, TextCl
             )
     label_names = first[1].label_names
     if part in (None, "all"):
+        if spec.split_seed or spec.min_rows_per_class:
+            raise InputError(
+                "evaluate: split_seed and min_rows_per_class say what the parts are, and every row "
+                "is scored. Choose one with --part, or leave them out."
+            )
         split, notes = data.load_every_row(spec, label_names)
         return _Rows("all", split, label_names, notes)
     assert part is not None  # noqa: S101  see above
@@ -297,7 +321,6 @@ def _labelled_rows(spec: DataSpec, part: str | None, loaded: Mapping[str, TextCl
 def _evaluate_all(
     loaded: Mapping[str, TextClassifier], rows: _Rows, source: str, notes: Sequence[str]
 ) -> Evaluation:
-
     split, names = rows.split, rows.label_names
     raw = {name: _score(model, split, names) for name, model in loaded.items()}
     used = {n: _as_predicted(p, loaded[n]) for n, p in raw.items()}
@@ -362,7 +385,6 @@ def _trained_on(artifact: Path, rows: Split) -> int | None:
 
 def _score(model: TextClassifier, rows: Split, label_names: tuple[str, ...]) -> Predictions:
     """Raw scores with the classes in this order."""
-
     order = [model.label_names.index(n) for n in label_names]
     scores = np.asarray(model.classifier.scores(list(rows.texts)), dtype=np.float64)[:, order]
     return Predictions(rows.ids, rows.labels, scores, model.classifier.score_kind)
@@ -370,14 +392,12 @@ def _score(model: TextClassifier, rows: Split, label_names: tuple[str, ...]) -> 
 
 def _as_predicted(p: Predictions, model: TextClassifier) -> Predictions:
     """Scores at the classifier's temperature, where it has one."""
-
     return p if model.temperature is None else calibration.at_temperature(p, model.temperature)
 
 
 def _calibrated(
     raw: Predictions, used: Predictions, model: TextClassifier, label_names: tuple[str, ...]
 ) -> OwnTemperature:
-
     try:
         temperature = calibration.read_temperature(model.artifact)
     except ArtifactError as e:
@@ -419,7 +439,7 @@ def _truer_in_words(name: str, ece: float | None, own: OwnTemperature) -> str:
     if own.temperature is None:
         return f"{off}; not calibrated: {own.reason.removeprefix(f'{name}: ')}"
     if own.raw_ece is None:
-        return f"{off}"
+        return off
     return (
         f"{off}, with its temperature of {own.temperature:.2f}; raw (predict --raw) by "
         f"{100 * own.raw_ece:.1f}"

@@ -28,6 +28,7 @@ def export(
     *,
     texts: Sequence[str] | None = None,
     allow: bool = False,
+    keep_texts: bool = False,
     model: str | None = None,
     trust_remote_code: bool = False,
     on_note: Callable[[str], None] = lambda _: None,
@@ -39,8 +40,9 @@ def export(
     come with tunelab; `texts` are compared beside them. float32 forms: no label may change and no
     probability by more than 1e-4. int8: at most 1% of labels, by the upper 95% bound, and accuracy
     not shown to be worse. Raises ArtifactError, and writes nothing, where they do not hold;
-    `allow` writes it all the same, and the artifact says so. `model`: where its base lies now,
-    if it moved. `on_note` hears what was tried.
+    `allow` writes it all the same, and the artifact says so. What is written holds no text of the
+    data, unless `keep_texts`: then those whose label changes. `model`: where its base lies now, if
+    it moved. `on_note` hears what was tried.
     """
     source = api.classifier_folder(folder)
     return exporting.export_classifier(
@@ -49,6 +51,7 @@ def export(
         output_dir,
         _texts_to_judge_on(source, tuple(texts or ()), model),
         allow=allow,
+        keep_texts=keep_texts,
         model=model,
         trust_remote_code=trust_remote_code,
         tell=on_note,

@@ -103,7 +103,7 @@ def saved(
 ) -> None:
     folder.mkdir()
     outcome.classifier.save(folder)
-    calibration.write_temperature(folder, _predictions(outcome, task))
+    calibration.write_calibration(folder, _predictions(outcome, task))
     loaded = text_classifier.open_classifier(folder)
     np.testing.assert_array_equal(loaded.classifier.scores(texts), scores)
     assert loaded.label_names == task.label_names

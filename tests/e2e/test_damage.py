@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import shutil
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import damages
 from commands import Said, run_here
 from studies import METHODS, make_study
 from tunelab.core import study_folder
+from tunelab.core.errors import InputError
 from tunelab.core.text_lengths import TextLengths, TokenLimit
 from tunelab.stats.looks import declare, looks_to_json
 from tunelab.study.resolve import resolve_study
@@ -131,6 +134,28 @@ def test_no_damage_of_any_file_is_a_traceback(whole: Path, tmp_path: Path, diges
                     wrong[type(e), at.filename, at.lineno] = (name, what, asked, str(e))
     assert tried > 180
     assert not wrong, "\n".join(f"{k}: {v}" for k, v in wrong.items())
+
+
+def test_no_flipped_bit_of_a_study_file_is_believed(tmp_path: Path) -> None:
+    study_folder.write_extra(tmp_path, "looks", {"looks": [3, 6], "n\u00fcmber": 0.1, "of": None})
+    path = tmp_path / "looks.json"
+    content, written = path.read_bytes(), study_folder.read_extra(tmp_path, "looks")
+    believed = 0
+    for at, bit in itertools.product(range(len(content)), range(8)):
+        path.write_bytes(content[:at] + bytes([content[at] ^ (1 << bit)]) + content[at + 1 :])
+        with suppress(InputError):
+            believed += study_folder.read_extra(tmp_path, "looks") != written
+    assert not believed
+
+
+def test_study_files_of_before_digests_are_read(whole: Path, tmp_path: Path) -> None:
+    study = copied(whole, tmp_path)
+    for name in ("lengths", "looks"):
+        value = json.loads((study / f"{name}.json").read_text())
+        del value["sha256"]
+        (study / f"{name}.json").write_text(json.dumps(value))
+    record = study_folder.read_study(study)
+    assert record == dataclasses.replace(study_folder.read_study(whole), directory=study)
 
 
 @pytest.mark.parametrize("name", ["predictions.parquet", "result.json", "spec.json"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import platform
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -107,7 +108,8 @@ def test_two_on_one_folder_are_refused(cli: Callable[..., Said], reviews_csv: Pa
     with files.locked(Path("out")):
         said = cli(*args)
     assert said.code == 2
-    assert "another tunelab is running trials in this folder" in said.faults[-1]
+    who = f"(process {os.getpid()} on {platform.node()}, since 20"
+    assert f"another tunelab is running trials in this folder {who}" in said.faults[-1]
     assert cli(*args).code == 0
     assert json.loads(cli("runs", "list", ".", "--json").out)[0]["done"] == 1
 

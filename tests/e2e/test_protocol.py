@@ -475,17 +475,24 @@ def test_a_race_drops_what_is_behind_and_says_so(cli: Callable[..., Said], tmp_p
     assert "0 to run, 4 already done" in cli("compare", "out/study.yaml", "--dry-run").err
 
 
-def test_a_race_on_rows_of_its_own_for_each_seed(cli: Callable[..., Said], tmp_path: Path) -> None:
-    """With --vary-split each seed has other validation rows, the same for both methods."""
+@pytest.mark.parametrize("own_rows", [("--vary-split",), ("--folds", "4")])
+def test_a_race_on_rows_of_its_own_for_each_seed(
+    cli: Callable[..., Said], tmp_path: Path, own_rows: tuple[str, ...]
+) -> None:
+    """Divided anew, or in folds, each seed has other validation rows, the same for both methods."""
     write_csv(tmp_path / "r.csv", reviews(600), ["text", "label"])
     (tmp_path / "study.yaml").write_text(
         "data: r.csv\nseeds: 4\noutput_dir: out\nmethods:\n"
         "  - {name: svm-tfidf, label: words}\n"
         "  - {name: svm-tfidf, label: blind, word_ngrams: 1, char_ngrams: 0, min_df: 100}\n"
     )
-    said = cli("compare", "study.yaml", "--race", "--vary-split")
+    said = cli("compare", "study.yaml", "--race", *own_rows)
     assert said.code == 0, said.err
     assert "Race: words is the best of 2 with 95% confidence" in said.out
+    assert "ahead of blind in the race" in said.out
+    in_folds = "--folds" in own_rows
+    assert ("4 folds of 600 rows, not all of them tested" in said.out) == in_folds
+    assert ("blind left the race early" in said.out) == in_folds
     record = study_folder.read_study(tmp_path / "out")
     first, second = (record.predictions(r.spec.trial_id)["validation"] for r in record.results[::2])
     union = len({*first.ids, *second.ids})

@@ -62,7 +62,7 @@ def test_the_extra_that_is_missing_is_named(cli: Cli, svm: Path, monkeypatch: py
         "find_spec",
         lambda name, *a: None if name == "uvicorn" else find(name, *a),
     )
-    refused(cli("serve", svm), "serve needs uvicorn", "pip install 'tunelab[serve]'")
+    refused(cli("serve", svm), "serve needs uvicorn", 'pip install "starlette>=')
 
 
 def test_load_test_refuses_what_is_no_server(cli: Cli):

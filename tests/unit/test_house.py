@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import tunelab
+from tunelab.core import extras
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {
@@ -27,7 +29,7 @@ HEAVY = {
 }  # fmt: skip
 PUBLIC = {
     "Study", "TunelabError", "__version__", "compare", "evaluate", "export", "fine_tune",
-    "load", "load_base", "load_data",
+    "load", "load_base", "load_data", "serve",
 }  # fmt: skip
 
 
@@ -64,6 +66,29 @@ def test_version_agrees_everywhere():
     assert importlib.metadata.version("tunelab") == tunelab.__version__
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.search(rf"\b{re.escape(tunelab.__version__)}\b", text)
+
+
+# --- extras ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("extra", ["serve", "quant", "tune", "export", "openvino"])
+def test_what_an_error_says_to_install_is_the_extra(extra: str):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = project["optional-dependencies"][extra]
+    line = extras.install_line(extra)
+    assert shlex.split(line) == ["pip", "install", *declared]
+    first = Requirement(declared[0]).name
+    assert shlex.split(extras.install_line(extra, [first])) == ["pip", "install", declared[0]]
+
+
+def test_no_line_installs_tunelab_itself_from_an_index():
+    said = [
+        (path.name, line)
+        for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.search(r"install.*\btunelab\[|'tunelab\[", line)
+    ]
+    assert not said
 
 
 # --- imports --------------------------------------------------------------------------------
@@ -108,7 +133,7 @@ def test_doors_open_one_way(copy: Path):
         ("core/values.py", "import tunelab.data"),
         ("models/packed.py", "from tunelab.methods import METHODS"),
         ("report/page.py", "from tunelab.study import trial"),
-        ("study/trial.py", "from tunelab.serve import adapter_set"),
+        ("study/trial.py", "from tunelab.serving import adapter_set"),
         ("api.py", "from tunelab.stats.intervals import mean"),
         ("newcomer.py", ""),
     ],

@@ -17,7 +17,7 @@ from tunelab.analysis.verdict import (
     joined_by_and,
     margin_in_words,
 )
-from tunelab.core.values import Predictions
+from tunelab.core.values import Comparison, Predictions
 from tunelab.core.words import counted
 from tunelab.stats import LEAST_SEEDS, Loss
 from tunelab.stats.metrics import METRICS
@@ -92,8 +92,12 @@ def _why_best(choice: Taken, said: Summary) -> str:
 def _place_among(said: Summary, others: Sequence[str]) -> str:
     """Where the best of validation stands among the others, in words."""
     by_standing: dict[Standing, list[str]] = {}
+    raced_out = []
     for c in said.against_best():
-        by_standing.setdefault(said.standing(c), []).append(c.b)
+        if _is_left_to_the_race(c, said):
+            raced_out.append(c.b)
+        else:
+            by_standing.setdefault(said.standing(c), []).append(c.b)
     beaten = by_standing.get("better", [])
     if len(beaten) == len(others):
         return f"better than {_names(beaten, others)}"
@@ -107,9 +111,15 @@ def _place_among(said: Summary, others: Sequence[str]) -> str:
             for where, standing, why in _UNDECIDED
         ),
         ("worse on test than {}", by_standing.get("worse", [])),
+        ("ahead of {} in the race", raced_out),
     ]
     told = [text.format(_names(labels, others)) for text, labels in words if labels]
     return ", ".join([f"{lead} on validation", *told])
+
+
+def _is_left_to_the_race(c: Comparison, said: Summary) -> bool:
+    """Whether a pair has no verdict because a race dropped one of the two: it was surely behind."""
+    return c.verdict == "undecided" and bool({c.a, c.b} & said.dropped)
 
 
 _UNDECIDED: tuple[tuple[str, Standing, str], ...] = (
@@ -179,14 +189,17 @@ def score_in_words(said: Summary) -> str:
 
 
 def _verdicts(said: Summary) -> str:
-    standings = [said.standing(c) for c in said.against_best()]
+    pairs = [c for c in said.against_best() if not _is_left_to_the_race(c, said)]
+    standings = [said.standing(c) for c in pairs]
+    raced_out = len(said.against_best()) - len(pairs)
+    in_race = f"{raced_out} left behind by the race on validation (95% sure)" if raced_out else ""
     if not standings:
-        return ""
+        return f"Of {counted(raced_out, 'other method')}: {in_race}" if raced_out else ""
     if said.best in said.collapses:
         return f"No verdict against the others: {said.collapses[str(said.best)].sentence}"
     broke = standings.count("broke down")
     decided = [s for s in standings if s in {"better", "worse", "equivalent"}]
-    fewest = min(c.difference.n for c in said.against_best())
+    fewest = min(c.difference.n for c in pairs)
     if not decided and fewest < LEAST_SEEDS:
         return (
             f"Not sure: with {counted(fewest, 'seed')} no method is called better or worse "
@@ -199,20 +212,21 @@ def _verdicts(said: Summary) -> str:
     ]
     shown = ", ".join(f"{n} shown to be {word}" for word, n in counts if n)
     open_ = len(standings) - len(decided) - broke
-    if open_ == len(standings):
+    if open_ == len(standings) and not raced_out:
         several = f"None of {counted(open_, 'other method')} is"
         who = several if open_ > 1 else f"{said.against_best()[0].b} is not"
         return f"{who} told apart from it"
     rest = [f"{open_} not told apart from it"] * bool(open_)
     rest += [f"{broke} with runs that broke down"] * bool(broke)
+    rest += [in_race] * bool(raced_out)
     listed = joined_by_and([*([shown] if shown else []), *rest])
-    if len(standings) == 1 and decided:
+    if len(standings) == 1 and decided and not raced_out:
         word = next(word for word, n in counts if n)
         return f"{said.against_best()[0].b} is shown to be {word} (95% sure)"
     sure = " (95% sure of all together)" if {"better", "worse"} & set(decided) else ""
     if "equivalent" in decided:
         sure = " (95% sure: of those told apart all together, of equivalent ones each)"
-    return f"Of {counted(len(standings), 'other method')}: {listed}{sure}"
+    return f"Of {counted(len(standings) + raced_out, 'other method')}: {listed}{sure}"
 
 
 def _population(said: Summary) -> str:

@@ -131,16 +131,28 @@ def _caveats_of_untrained(record: StudyRecord) -> list[str]:
 
 
 def _caveats_of_seeds(summary: Summary) -> list[str]:
-    counts = sorted({r.n_seeds for r in summary.rows if r.n_seeds})
-    least = least_seeds()
-    undecided = any(c.verdict == "undecided" for c in summary.comparisons)
-    if not undecided or counts[0] >= least:
-        return []
-    many = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else counted(counts[0], "seed")
-    return [
-        f"{many} a method: at least {least} are needed before tunelab calls one of these better "
-        "or worse."
-    ]
+    """Too few seeds for a verdict, but for those that a race dropped, which get no more."""
+    dropped = summary.dropped
+    counts = sorted({r.n_seeds for r in summary.rows if r.n_seeds and r.label not in dropped})
+    undecided = any(
+        c.verdict == "undecided" and not {c.a, c.b} & dropped for c in summary.comparisons
+    )
+    said = []
+    if undecided and counts[0] < (least := least_seeds()):
+        many = counted(counts[-1], "seed")
+        many = f"{counts[0]} to {many}" if len(counts) > 1 else many
+        said.append(
+            f"{many} a method: at least {least} are needed before tunelab calls one of these "
+            "better or worse."
+        )
+    few = [r.label for r in summary.rows if r.label in dropped and r.n_seeds]
+    if summary.cross_fitted and few:
+        said.append(
+            f"{joined_by_and(few)} left the race early: the scores in the table are of fewer "
+            "folds, and so of other rows, than those of the rest. Pairs are compared on folds that "
+            "both have."
+        )
+    return said
 
 
 # Averages over classes, in which ten rows of one class weigh as much as a thousand of another.

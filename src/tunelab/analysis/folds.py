@@ -55,13 +55,13 @@ def fold_in_words(repetition: int, number: int) -> str:
 def cross_fitted(data: DataCard, seeds: int, *, whole: bool = True) -> str | None:
     """The same of a study, from its data card (data.json); None where it tests one part alone.
 
-    Not `whole`: trials are missing, so that some rows are not tested yet.
+    Not `whole`: trials are missing, or a race ended first, so that some rows are not tested.
     """
     folds = data.get("folds")
     if folds is None:
         return None
     if not whole:
-        return f"{folds['of']} folds of {folds['rows']:,} rows, not all of them tested yet"
+        return f"{folds['of']} folds of {folds['rows']:,} rows, not all of them tested"
     return how_often_tested(folds["of"], folds["rows"], seeds)
 
 

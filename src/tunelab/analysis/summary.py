@@ -94,12 +94,20 @@ def summarise(record: StudyRecord, metric: str | None = None) -> Summary:
         cross_fitted=cross_fitted(
             record.data,
             len(record.settings.get("seeds", ())),
-            whole=not record.missing and not record.failed,
+            whole=_is_whole(record, rows, best),
         ),
+        dropped=dropped,
         score_of_best=_score_of_best(runs, best, broke, metric, part),
     )
     said = replace(draft, advice=advise(record, draft, runs[draft.split]))
     return replace(said, warnings=warnings(record, said, runs))
+
+
+def _is_whole(record: StudyRecord, rows: Sequence[Row], best: str | None) -> bool:
+    """Whether all trials have run; of a race, whether the best method has run every seed."""
+    seeds = len(record.settings.get("seeds", ()))
+    ran = all(r.n_seeds == seeds for r in rows if r.label == best)
+    return ran and not record.missing and not record.failed
 
 
 def _score_of_best(
@@ -250,19 +258,18 @@ def _own_settings(record: StudyRecord, label: str) -> dict[str, object]:
 _ABSENT = object()
 
 
-def undecided_with_best(record: StudyRecord, summary: Summary) -> tuple[Comparison, ...]:
+def undecided_with_best(summary: Summary) -> tuple[Comparison, ...]:
     """Pairs of the best method that are not told apart and not equivalent, but for methods that a
     race has dropped, which get no more seeds, and those with runs that broke down, which get no
     verdict.
     """
-    dropped = _dropped_methods(record, summary.metric)
     return tuple(
         c
         for c in summary.comparisons
         if summary.best in (c.a, c.b)
         and c.verdict == "undecided"
         and summary.standing(c) != "broke down"
-        and not {c.a, c.b} & dropped
+        and not {c.a, c.b} & summary.dropped
     )
 
 

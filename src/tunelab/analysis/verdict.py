@@ -126,7 +126,8 @@ class Summary:
     broke down (`collapses`) has no verdict. `score_of_best`: what `best` truly scores on test, by
     seeds that did not choose it; None where that cannot be told. `advice`: what to take where a
     point may be lost and training is to be short. `cross_fitted`: how often every row is tested,
-    where a study tests all of them in folds.
+    where a study tests all of them in folds. `dropped`: methods that a race by this metric left
+    behind, which get no more seeds.
     """
 
     metric: str
@@ -139,6 +140,7 @@ class Summary:
     collapses: Mapping[str, Collapse] = field(default_factory=dict)
     score_of_best: Estimate | None = None
     cross_fitted: str | None = None
+    dropped: frozenset[str] = frozenset()
 
     @property
     def answer(self) -> Answer:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunelab.cli.flags import FlagCommand, text_file_flags, text_file_keys
 from tunelab.cli.lines import say_sentences
 from tunelab.cli.options import FOLDER, json_option, moved_option, print_json, trust_option
 from tunelab.cli.streams import echo
@@ -138,12 +139,11 @@ def verify_command(
         )
 
 
-@adapters.command(short_help="Adapter and base as one plain model.")
+@adapters.command(cls=FlagCommand, short_help="Adapter and base as one plain model.")
 @click.argument("folder", type=FOLDER)
 @_output_option
 @click.option("--file", type=FOLDER, help="Texts to compare on (else reviews that come along).")
-@click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed).")
-@click.option("--encoding", default="utf-8", show_default=True, metavar="NAME")
+@text_file_flags("text_column", "encoding", "quoting")
 @click.option("--allow-changes", is_flag=True, help="Write it even where predictions change.")
 @moved_option
 @trust_option
@@ -154,7 +154,7 @@ def merge_command(folder: Path, output_dir: Path, as_json: bool, **given: Any) -
 
     texts = None
     if given["file"] is not None:
-        texts = data.read_texts(given["file"], given["text_column"], given["encoding"]).texts
+        texts = data.read_texts(given["file"], **text_file_keys(given)).texts
     merged = exporting.merge(
         api.classifier_folder(folder),
         output_dir,

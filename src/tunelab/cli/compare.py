@@ -135,7 +135,7 @@ def _undecided_pairs(now: Study, seeds: int) -> str:
     from tunelab.analysis import summary
 
     best = now.summary.best
-    still = summary.undecided_with_best(now.record, now.summary)
+    still = summary.undecided_with_best(now.summary)
     others = ", ".join(c.b if c.a == best else c.a for c in still)
     return f"{best} and {others}: undecided, on to {counted(seeds, 'seed')}"
 

@@ -10,14 +10,21 @@ from typing import Any
 
 import click
 
+from tunelab.cli.flags import FlagCommand, study_flags, take_study_keys
 from tunelab.cli.options import FOLDER, json_option, moved_option, print_json, trust_option
+from tunelab.core.data_keys import DATA_FLAGS
 
 __all__ = [
     "evaluate_command",
 ]
 
+# Of what says how data is read, all but what changes the training rows alone, and names of rows.
+_READING = tuple(key for key in DATA_FLAGS if key not in ("id_column", "subset", "on_leak"))
 
-@click.command(short_help="Score saved classifiers on labelled texts; test pairs exactly.")
+
+@click.command(
+    cls=FlagCommand, short_help="Score saved classifiers on labelled texts; test pairs exactly."
+)
 @click.argument("artifacts", type=FOLDER, nargs=-1, required=True, metavar="FOLDER...")
 @click.option(
     "--data", "source", required=True, metavar="DATA", help="File, folder, hub id or demo."
@@ -27,8 +34,7 @@ __all__ = [
     type=click.Choice(["test", "validation", "train", "all"]),
     help="Score this part alone (else every labelled row); parts that are missing are split off.",
 )
-@click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed).")
-@click.option("--label-column", metavar="NAME", help="Column of the labels (else guessed).")
+@study_flags(*_READING)
 @moved_option
 @trust_option
 @json_option
@@ -51,7 +57,15 @@ def evaluate_command(
     from tunelab.cli import terminal
     from tunelab.evaluation import evaluate
 
-    evaluation = evaluate(artifacts, source, trust_remote_code=bool(trust_remote_code), **given)
+    keys, _ = take_study_keys({k: given.pop(k) for k in _READING})
+    reading = {k.removeprefix("data."): v for k, v in keys.items() if v is not None}
+    evaluation = evaluate(
+        artifacts,
+        source,
+        trust_remote_code=bool(trust_remote_code),
+        **given,
+        **reading,  # type: ignore[arg-type]
+    )
     if as_json:
         print_json(evaluation.to_json())
         return

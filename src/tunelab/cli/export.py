@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunelab.cli.flags import FlagCommand, text_file_flags, text_file_keys
 from tunelab.cli.options import FOLDER, json_option, moved_option, print_json, trust_option
 from tunelab.cli.streams import echo
 
@@ -24,17 +25,21 @@ __all__ = [
 _SHOWN = 10
 
 
-@click.command(short_help="A classifier as merged model, ONNX or int8, if predictions hold.")
+@click.command(
+    cls=FlagCommand, short_help="A classifier as merged model, ONNX or int8, if predictions hold."
+)
 @click.argument("folder", type=FOLDER)
 @click.option(
     "--to", required=True, metavar="FORM", help="merged, onnx, int8, openvino or openvino-int8."
 )
 @click.option("--output-dir", type=FOLDER, required=True, help="A new folder for what is made.")
 @click.option("--file", type=FOLDER, help="More texts to compare on, beside the validation part.")
-@click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed).")
-@click.option("--encoding", default="utf-8", show_default=True, metavar="NAME")
+@text_file_flags("text_column", "encoding", "quoting")
 @click.option(
     "--allow", is_flag=True, help="Write it even where predictions do not hold; it then says so."
+)
+@click.option(
+    "--keep-texts", is_flag=True, help="Keep the texts whose label changes in its tunelab.json."
 )
 @moved_option
 @trust_option
@@ -50,13 +55,14 @@ def export_command(folder: Path, to: str, output_dir: Path, *, as_json: bool, **
 
     texts = None
     if given["file"] is not None:
-        texts = data.read_texts(given["file"], given["text_column"], given["encoding"]).texts
+        texts = data.read_texts(given["file"], **text_file_keys(given)).texts
     made = exports.export(
         folder,
         to,
         output_dir,
         texts=texts,
         allow=given["allow"],
+        keep_texts=given["keep_texts"],
         model=given["model"],
         trust_remote_code=bool(given["trust_remote_code"]),
         on_note=lambda line: echo(line, err=True),
@@ -66,6 +72,7 @@ def export_command(folder: Path, to: str, output_dir: Path, *, as_json: bool, **
             {
                 "folder": str(made.artifact.directory),
                 **made.artifact.manifest.get("exported_from", {}),
+                "changed_texts": made.agreement.changed_texts(),
             }
         )
         return
@@ -80,7 +87,7 @@ def _say_exported(made: Exported) -> None:
         line = " ".join(short(text.text, 80).split())
         echo(f"{text.before} -> {text.after}{truth}: {line}")
     if len(made.agreement.changed) > _SHOWN:
-        echo(f"... and {len(made.agreement.changed) - _SHOWN} more in its tunelab.json.")
+        echo(f"... and {len(made.agreement.changed) - _SHOWN} more: --json prints all of them.")
     if made.fault is not None:
         echo(f"Its predictions do not hold: {made.fault}. Allowed by --allow.", err=True)
     out = made.artifact.directory

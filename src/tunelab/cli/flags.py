@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import click
+
+from tunelab.core.data_keys import DATA_FLAGS, TEXT_FILE_KEYS, Flag, TextFileKeys
 
 if TYPE_CHECKING:
     from tunelab.study.file import StudyKey
@@ -17,6 +20,8 @@ __all__ = [
     "data_flags",
     "study_flags",
     "take_study_keys",
+    "text_file_flags",
+    "text_file_keys",
 ]
 
 
@@ -28,43 +33,96 @@ def study_flags(
     For a FlagCommand. `helps`: what a command says of a key where the key's own help does not fit.
     """
 
+    def options() -> list[click.Option]:
+        from tunelab.study.file import study_keys
+
+        keys = study_keys()
+        if names:
+            keys = tuple(next(k for k in keys if k.name == name) for name in names)
+        elif group:
+            keys = tuple(k for k in keys if k.flag.group == group)
+        said = helps or {}
+        return [
+            _option(
+                k.name,
+                k.flag,
+                k.annotation,
+                k.default,
+                limits=k.field.metadata,
+                text=said.get(k.name),
+            )
+            for k in keys
+        ]
+
+    return _place_for(f"--study-{'-'.join(names) or group or 'all'}", options)
+
+
+def text_file_flags(*names: str) -> Callable[[Any], Any]:
+    """Stand for the flags that say how a file of texts is read: those named, or all of them.
+
+    For a FlagCommand. They are those of study keys, made without what a study takes to import.
+    """
+
+    def options() -> list[click.Option]:
+        from tunelab.core.values import DataSpec
+
+        types, defaults = get_type_hints(DataSpec), {f.name: f.default for f in fields(DataSpec)}
+        return [
+            _option(name, DATA_FLAGS[name], types[name], defaults[name])
+            for name in names or TEXT_FILE_KEYS
+        ]
+
+    return _place_for("--text-file", options)
+
+
+def text_file_keys(given: Mapping[str, object]) -> TextFileKeys:
+    """What a command's flags say of a file of texts, as keywords of `data.open_texts`."""
+    from tunelab.core.values import DataSpec
+
+    defaults = {f.name: f.default for f in fields(DataSpec)}
+    taken = {name: given[name] for name in TEXT_FILE_KEYS if name in given}
+    filled = {name: defaults[name] if value is None else value for name, value in taken.items()}
+    return cast("TextFileKeys", filled)
+
+
+def _place_for(opt: str, options: Callable[[], list[click.Option]]) -> Callable[[Any], Any]:
     def apply(function: Any) -> Any:
-        said = "-".join(names) or group or "all"
-        keep = _KeptPlace([f"--study-{said}"], names, group, helps or {})
+        keep = _KeptPlace([opt], options)
         function.__click_params__ = [*getattr(function, "__click_params__", ()), keep]
         return function
 
     return apply
 
 
-data_flags = study_flags(group="data")
-
-
 class _KeptPlace(click.Option):
     """Keeps a place among a command's options for flags that are made when it is used."""
 
-    def __init__(
-        self, opts: Sequence[str], names: Sequence[str], group: str | None, helps: Mapping[str, str]
-    ) -> None:
+    def __init__(self, opts: Sequence[str], options: Callable[[], list[click.Option]]) -> None:
         super().__init__(opts, hidden=True)
-        self._keys, self._group, self._helps = names, group, helps
+        self._options = options
 
     @functools.cached_property
     def options(self) -> list[click.Option]:
-        from tunelab.study.file import study_keys
-
-        keys = study_keys()
-        if self._keys:
-            keys = tuple(next(k for k in keys if k.name == name) for name in self._keys)
-        elif self._group:
-            keys = tuple(k for k in keys if k.flag.group == self._group)
-        return [_study_option(k, self._helps.get(k.name, k.flag.help)) for k in keys]
+        return self._options()
 
 
-def _study_option(key: StudyKey, text: str) -> click.Option:
-    """The flag of a study key. Left out, its value is None: then the file or the default counts."""
-    name, flag = flag_name(key.name), key.flag
-    default = key.default
+data_flags = study_flags(group="data")
+
+
+def _option(
+    key: str,
+    flag: Flag,
+    annotation: Any,
+    default: object,
+    *,
+    limits: Sequence[object] = (),
+    text: str | None = None,
+) -> click.Option:
+    """The flag of a study key. Left out, its value is None: then the file or the default counts.
+
+    `text`: what --help says of it, where that is not the flag's own.
+    """
+    name, text = flag_name(key), text or flag.help
     shown = ",".join(map(str, default)) if isinstance(default, list) else default
     text = text.format(default=shown)
     if flag.reads == "switch":
@@ -72,19 +130,20 @@ def _study_option(key: StudyKey, text: str) -> click.Option:
         return click.Option([name], is_flag=True, default=None, help=text)
     if flag.reads == "repeated":
         return click.Option([name], multiple=True, metavar=flag.metavar, help=text)
-    kind = _click_type(key) if flag.reads == "value" else None
+    kind = _click_type(annotation, limits, flag.least) if flag.reads == "value" else None
     return click.Option([name], type=kind, metavar=flag.metavar, help=text)
 
 
-def _click_type(key: StudyKey) -> click.ParamType[Any] | None:
+def _click_type(
+    annotation: Any, metadata: Sequence[object], least: int | None
+) -> click.ParamType[Any] | None:
     """How click checks a value: by the key's type and limits; None: a text."""
-    annotation = key.field.annotation
     if get_origin(annotation) is Literal:
         return click.Choice(get_args(annotation))
     types = {annotation, *get_args(annotation)}
     limits = {
         name: getattr(m, name)
-        for m in key.field.metadata
+        for m in metadata
         for name in ("ge", "gt", "le", "lt")
         if hasattr(m, name)
     }
@@ -93,7 +152,7 @@ def _click_type(key: StudyKey) -> click.ParamType[Any] | None:
         return None
     if float in types:
         return click.FloatRange(low, high, min_open="gt" in limits, max_open="lt" in limits)
-    return click.IntRange(low if key.flag.least is None else key.flag.least, high)
+    return click.IntRange(low if least is None else least, high)
 
 
 class FlagCommand(click.Command):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunelab.cli.flags import FlagCommand, text_file_flags, text_file_keys
 from tunelab.cli.lines import say_sentences
 from tunelab.cli.options import FOLDER, json_text, moved_option, trust_option
 from tunelab.cli.streams import echo
@@ -33,7 +34,7 @@ _LINES_AT_A_TIME = 4096
 # --- predict --------------------------------------------------------------------------------
 
 
-@click.command(short_help="Label texts with a trained classifier.")
+@click.command(cls=FlagCommand, short_help="Label texts with a trained classifier.")
 @click.argument("artifact", type=FOLDER, metavar="FOLDER")
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @click.option("--file", type=FOLDER, help="Texts: CSV, TSV, JSON, Parquet, .txt.")
@@ -42,17 +43,7 @@ _LINES_AT_A_TIME = 4096
     type=FOLDER,
     help="Write the file's rows with label and probability added (with --json: of every class).",
 )
-@click.option("--text-column", metavar="NAME", help="Column of the texts (else guessed).")
-@click.option("--id-column", metavar="NAME", help="Column of rows' ids (else guessed).")
-@click.option("--encoding", default="utf-8", show_default=True, metavar="NAME")
-@click.option(
-    "--quoting",
-    type=click.Choice(["auto", "double", "none"]),
-    default="auto",
-    show_default=True,
-    help="Quotes in CSV and TSV: double (around fields), none (part of the texts), auto (double, "
-    "but refused where a quote swallows rows).",
-)
+@text_file_flags()
 @click.option(
     "--json",
     "as_json",
@@ -86,14 +77,12 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     """
     file, output, as_json = given["file"], given["output_file"], given["as_json"]
     _refuse_contradictions(texts, given)
-    source = None
+    reading, source = text_file_keys(given), None
     if file is not None:
         from tunelab import data
 
         _check_output(file, output)
-        source = data.open_texts(
-            file, given["text_column"], given["encoding"], given["id_column"], given["quoting"]
-        )
+        source = data.open_texts(file, **reading)
     classifier = _loaded(artifact, given)
     for note in (*(source.notes if source else ()), *classifier.notes):
         say_sentences(note, err=True)
@@ -113,7 +102,7 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
             _say_labels(window.texts, window.ids if named else None, classifier, as_json)
             seen.add(window.texts)
     else:
-        lines = _lines_in(given["encoding"]) if texts == ("-",) else iter(texts)
+        lines = _lines_in(reading["encoding"]) if texts == ("-",) else iter(texts)
         for some in iter(lambda: list(itertools.islice(lines, _LINES_AT_A_TIME)), []):
             _say_labels(some, None, classifier, as_json)
             seen.add(some)

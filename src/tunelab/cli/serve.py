@@ -75,12 +75,13 @@ def serve_command(models: tuple[str, ...], **given: Any) -> None:
         raise InputError(
             "Nothing to serve: give folders of classifiers. For example: tunelab serve out"
         )
-    refuse_without_extra()
-    from tunelab import api
-    from tunelab.serve.keys import read_keys
-    from tunelab.serve.listening import ServerSettings, run_server
-    from tunelab.serve.loading import named_folders
-    from tunelab.serve.refusal import Limits
+    from tunelab import api, servers
+
+    servers.refuse_without_extra()
+    from tunelab.serving.keys import read_keys
+    from tunelab.serving.listening import ServerSettings, run_server
+    from tunelab.serving.loading import named_folders, read_names
+    from tunelab.serving.refusal import Limits
 
     settings = ServerSettings(
         host=given["host"],
@@ -99,20 +100,7 @@ def serve_command(models: tuple[str, ...], **given: Any) -> None:
             queued_tokens=given["max_queued_tokens"],
         ),
     )
-    run_server(lambda: named_folders(models, api.classifier_folder), settings, echo)
-
-
-def refuse_without_extra() -> None:
-    """Raise InputError where what a server needs is not installed."""
-    import importlib.util
-
-    needed = ("starlette", "uvicorn", "prometheus_client")
-    lacking = next((name for name in needed if importlib.util.find_spec(name) is None), None)
-    if lacking is not None:
-        raise InputError(
-            f"serve needs {lacking}, which is not installed. "
-            "Install it: pip install 'tunelab[serve]'"
-        )
+    run_server(lambda: named_folders(read_names(models), api.classifier_folder), settings, echo)
 
 
 @click.command("load-test", short_help="How fast a server answers, by number of clients.")
@@ -135,8 +123,8 @@ def load_test_command(url: str, clients: str, **given: Any) -> None:
     from dataclasses import asdict
 
     from tunelab.cli.terminal import print_table
-    from tunelab.serve.keys import read_keys
-    from tunelab.serve.load_test import load_test, server_models
+    from tunelab.serving.keys import read_keys
+    from tunelab.serving.load_test import load_test, server_models
 
     key = next(iter(read_keys(given["api_key_file"])), None)
     known = server_models(url, key)

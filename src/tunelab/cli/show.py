@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tunelab.analysis import Summary
     from tunelab.analysis.opened import OpenedStudy
     from tunelab.analysis.verdict import Answer
+    from tunelab.core.study_folder import StudyRecord
 
 __all__ = [
     "show_answer",
@@ -54,7 +54,7 @@ def show_summary(study: OpenedStudy, metric: str | None = None, *, advise: bool 
         terminal.say(out, f"{beside}.", indent=2)
     for line in (*study.record.damaged, *said.warnings):
         terminal.say(out, f"Note: {line}", indent=2)
-    _show_more(folder, said.metric)
+    _show_more(study.record, said.metric)
     out.print()
     page = folder / "report.html"
     if page.exists():
@@ -94,14 +94,12 @@ def _show_use(study: OpenedStudy, said: Summary) -> None:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _show_more(folder: Path, metric: str) -> None:
+def _show_more(record: StudyRecord, metric: str) -> None:
     """The race, learning curves and other data, where the study has them."""
     from tunelab.analysis import curves, transfer
     from tunelab.cli import terminal
-    from tunelab.core import study_folder
     from tunelab.stats import racing
 
-    record = study_folder.read_study(folder)
     out = terminal.console()
     race = record.parsed("race", racing.race_from_json)
     for line in () if race is None else racing.sentences(race):

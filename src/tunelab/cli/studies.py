@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,6 +109,32 @@ def runs_show(folder: Path, as_json: bool, metric: str | None) -> None:
         print_json(summary.summary_to_json(study.judged_by(metric)))
     else:
         show_summary(study, metric)
+
+
+@runs.command("check")
+@click.argument("folder", type=FOLDER, metavar="STUDY")
+@click.option("--repair", is_flag=True, help="Make anew what follows from the rest.")
+@json_option
+def runs_check(folder: Path, repair: bool, as_json: bool) -> None:
+    """Whether a study is as it was written: digests, predictions against scores, ids against specs.
+
+    --repair writes tables, report and cards anew, and removes what was left half-written. It runs
+    no trial and removes none. Exit code 1 where something is wrong.
+    """
+    from tunelab.core.words import counted
+    from tunelab.study import check
+
+    checked = check.repair_study(folder) if repair else check.check_study(folder)
+    if as_json:
+        print_json({"folder": str(folder), **asdict(checked)})
+    else:
+        for fault in checked.faults:
+            echo(fault.sentence)
+        missing = f", {checked.missing} not run yet" if checked.missing else ""
+        faults = counted(len(checked.faults), "fault") if checked.faults else "no fault"
+        echo(f"{folder}: {counted(checked.trials, 'trial')} whole{missing}; {faults}.")
+    if checked.faults:
+        sys.exit(1)
 
 
 # --- where a method fails, and whether it knows ----------------------------------------------

@@ -1,6 +1,7 @@
 """The nouns, and how they lie on disk: the floor that everything stands on.
 
 values        what rooms hand to each other: data sets, trials, results, estimates
+data_keys     the keys that say how labelled texts are read, with what their flags say
 details       what a result says beside its scores: how it was trained, where it comes from
 errors        every exception a user may see
 study_folder  the paths and formats of a study
@@ -16,6 +17,7 @@ shapes        whether what was read has the type that it is declared with
 plain         what JSON and YAML may hold, as a type
 cache         results kept by content, in the user's cache
 machine       hardware, memory, versions
+extras        what an optional part needs, as the line that installs it
 events words version
 
 May import: nothing of ours.

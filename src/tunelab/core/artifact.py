@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from tunelab.core.errors import ArtifactError, suggest
-from tunelab.core.files import write_text
+from tunelab.core.files import set_aside, write_text
 from tunelab.core.values import Artifact, Manifest
 from tunelab.core.version import __version__
 
@@ -35,9 +35,7 @@ __all__ = [
 
 
 MANIFEST = "tunelab.json"
-CALIBRATION = (
-    "calibration.json"  # the temperature of its scores (`stats.calibration.write_temperature`)
-)
+CALIBRATION = "calibration.json"  # how its scores are read (`stats.calibration.write_calibration`)
 FORMAT = 1
 # Kinds that are a head on a base's frozen vectors (`models.embedded`).
 EMBEDDED = ("svm", "logistic", "knn", "boosting", "zero-shot")
@@ -104,6 +102,12 @@ def read_manifest(directory: Path) -> Artifact:
     path = directory / MANIFEST
     if not path.is_file():
         if not directory.is_dir():
+            aside = set_aside(directory.absolute())
+            if aside.is_dir():
+                raise ArtifactError(
+                    f"{directory}: there is no such folder; a run that was ended had put it aside: "
+                    f"rename {aside.name} to {directory.name}, or run it again."
+                )
             near = (
                 [p.name for p in directory.parent.glob("[!.]*/")]
                 if directory.parent.is_dir()
@@ -165,6 +169,11 @@ def _is_base(value: object) -> bool:
     return value is None
 
 
+def _says(value: object, *names: str) -> bool:
+    """Whether a value is a mapping with texts, or nothing, under these names."""
+    return isinstance(value, dict) and all(isinstance(value.get(n, 0), str | None) for n in names)
+
+
 # What a manifest's keys are, and in words.
 _KEYS: dict[str, tuple[Callable[[object], bool], str]] = {
     "kind": (_is_text, "a name"),
@@ -187,8 +196,12 @@ _KEYS: dict[str, tuple[Callable[[object], bool], str]] = {
     "tokenizer": (lambda v: v in ("own", "base"), "own or base"),
     "quantization": (lambda v: v is None or isinstance(v, dict), "how the base was loaded"),
     "notes": (_are_texts, "texts"),
-    "merged_from": (lambda v: isinstance(v, dict), "what was merged"),
+    "graph": (_is_text, "the name of a file"),
+    "pad_id": (lambda v: type(v) is int and 0 <= v < 1 << 31, "a token's id"),
+    "one_length": (lambda v: isinstance(v, bool), "true or false"),
+    "merged_from": (lambda v: _says(v, "method"), "what was merged"),
     "combined_from": (lambda v: isinstance(v, dict), "what was combined"),
+    "exported_from": (lambda v: _says(v, "method", "target"), "what was exported"),
 }
 _ALWAYS = frozenset({"kind", "label_names", "files"})
 # What a kind cannot be loaded without.
@@ -198,6 +211,8 @@ _OF_KIND = {
     "static": ("base",),
     "setfit": ("base", "max_length", "pooling"),
     **dict.fromkeys(EMBEDDED, ("base", "max_length", "pooling")),
+    "onnx": ("graph",),
+    "openvino": ("graph",),
 }
 
 

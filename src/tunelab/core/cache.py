@@ -21,6 +21,7 @@ from typing import Any
 from tunelab.core import files
 
 __all__ = [
+    "append",
     "distrust",
     "folder",
     "is_whole",
@@ -65,6 +66,17 @@ def replace(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(path, private=True) as beside:
         beside.write_bytes(data)
+
+
+def append(path: Path, line: bytes) -> None:
+    """Add a line to a file that several processes add to: each line stays whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    handle = os.open(path, flags, 0o600)
+    try:
+        os.write(handle, line)
+    finally:
+        os.close(handle)
 
 
 # --- entries --------------------------------------------------------------------------------

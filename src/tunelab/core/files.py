@@ -9,17 +9,20 @@ import errno
 import glob
 import json
 import os
+import platform
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from tunelab.core.errors import ConfigError
 
 __all__ = [
+    "HOLDER",
     "SET_ASIDE",
     "Draft",
     "folder_bytes",
@@ -28,8 +31,10 @@ __all__ = [
     "make_folder",
     "replacing",
     "replacing_folder",
+    "put_back",
     "put_in_place",
     "scratch_folder",
+    "set_aside",
     "sync",
     "write_bytes",
     "write_json",
@@ -139,8 +144,10 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     try:
         yield draft.file
         draft.take_place()
-    except BaseException:
+    except BaseException as e:
         draft.give_up()
+        if isinstance(e, OSError) and e.filename is None:  # of a write: the system names no file
+            e.filename = str(path)
         raise
 
 
@@ -170,7 +177,7 @@ def put_in_place(folder: Path, place: Path) -> None:
     the one or the other is whole.
     """
     place = place.absolute()
-    aside = place.with_name(f".{place.name}{SET_ASIDE}")
+    aside = set_aside(place)
     _sync_below(folder)
     if place.exists():
         _remove(aside)
@@ -183,6 +190,26 @@ def put_in_place(folder: Path, place: Path) -> None:
         raise
     sync(place.parent)
     _remove(aside)
+
+
+def put_back(place: Path) -> None:
+    """What a process that was killed in `put_in_place` had put aside gets its place back, or goes
+    where another has taken it.
+    """
+    place = place.absolute()
+    aside = set_aside(place)
+    if not aside.is_dir():
+        return
+    if place.exists():
+        _remove(aside)
+    else:
+        aside.replace(place)
+        sync(place.parent)
+
+
+def set_aside(place: Path) -> Path:
+    """Where a folder lies while another takes its place."""
+    return place.with_name(f".{place.name}{SET_ASIDE}")
 
 
 def _remove(folder: Path) -> None:
@@ -211,21 +238,66 @@ def folder_bytes(directory: Path) -> int:
 # --- locks ----------------------------------------------------------------------------------
 
 
+HOLDER = ".running.json"  # in a folder that is locked: who has it
+
+
 @contextmanager
 def locked(study: Path) -> Iterator[None]:
     """Keep every other process from running trials in this folder meanwhile.
 
     The lock is the system's, on the folder itself: it ends with the process, however that ends.
-    Raises ConfigError where another process has it.
+    `HOLDER` says who has it, and is the lock where the file system has none: that of a process that
+    is no more is taken over. Raises ConfigError where another process has it.
     """
     make_folder(study)
+    holder = study / HOLDER
     with ExitStack() as inside:
-        if _lock(study, inside) is False:
+        had = _lock(study, inside)
+        if had is False or (had is None and _still_runs(_holder_in(holder))):
             raise ConfigError(
-                f"{study}: another tunelab is running trials in this folder. Wait until it ends, "
-                "or choose another with --output-dir."
+                f"{study}: another tunelab is running trials in this folder"
+                f"{_holder_in_words(_holder_in(holder))}. Wait until it ends, or choose another "
+                "with --output-dir."
             )
-        yield
+        with suppress(OSError):  # it is a help: a disk that is full is said by what has to be there
+            now = datetime.now().astimezone().isoformat(" ", "seconds")
+            said = {"process": os.getpid(), "host": platform.node(), "since": now}
+            holder.write_bytes(json_bytes(said))
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                holder.unlink(missing_ok=True)
+
+
+def _holder_in(path: Path) -> dict[str, object]:
+    """What the holder of a folder said of itself; nothing where that cannot be read."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _holder_in_words(said: dict[str, object]) -> str:
+    if not said:
+        return ""
+    return f" (process {said.get('process')} on {said.get('host')}, since {said.get('since')})"
+
+
+def _still_runs(said: dict[str, object]) -> bool:
+    """Whether the process that holds a folder runs, as far as can be known from this machine."""
+    process = said.get("process")
+    elsewhere = said.get("host") != platform.node() or os.name == "nt"
+    if elsewhere or not isinstance(process, int) or process < 1 or process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)  # asks, and sends nothing
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # of another user
+    return True
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from tunelab.core.files import write_text
 from tunelab.core.values import Cost, TrialResult
 
 __all__ = [
+    "results_csv",
     "results_rows",
     "write_results_csv",
 ]
@@ -51,8 +52,13 @@ def _csv_cell(value: Any) -> Any:
 
 def write_results_csv(path: Path, results: Sequence[TrialResult]) -> None:
     """Write results.csv: a header and one row a trial. Missing values are empty cells."""
+    write_text(path, results_csv(results))
+
+
+def results_csv(results: Sequence[TrialResult]) -> str:
+    """The content of results.csv."""
     out, rows = io.StringIO(), results_rows(results)
     writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else ["trial_id"])
     writer.writeheader()
     writer.writerows({key: safe_cell(value) for key, value in row.items()} for row in rows)
-    write_text(path, out.getvalue())
+    return out.getvalue()

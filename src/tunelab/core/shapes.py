@@ -33,8 +33,11 @@ def fault(value: object, kind: Any, where: str = "") -> str | None:
     >>> fault({"a": [1, "x"]}, dict[str, list[int]])
     "a.1: expected a number, found 'x'"
     """
-    if get_origin(kind) in (Union, UnionType):
-        faults = [fault(value, a, where) for a in get_args(kind)]
+    if kind in _NAMES:  # most values of a study are these
+        return None if _is_of_kind(value, kind) else _unlike(where, _NAMES[kind], value)
+    alternatives = _alternatives(kind)
+    if alternatives:
+        faults = [fault(value, a, where) for a in alternatives]
         return None if None in faults else faults[0]
     inside = _items(value, kind)
     if isinstance(inside, str):
@@ -72,10 +75,21 @@ def _items(value: object, kind: Any) -> str | list[tuple[object, object, Any]]: 
         return [(k, v, a) for k, (v, a) in enumerate(zip(value, each, strict=True))]
     if origin is Literal:
         return [] if value in args else f"one of {', '.join(map(str, args))}"
-    return [] if _is_of_kind(value, kind) else _NAMES.get(kind, getattr(kind, "__name__", ""))
+    return []
 
 
-_NAMES = {float: "a number", int: "a number", str: "text", bool: "true or false", NoneType: "null"}
+_NAMES: dict[Any, str] = {
+    float: "a number",
+    int: "a number",
+    str: "text",
+    bool: "true or false",
+    NoneType: "null",
+}
+
+
+@cache
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else ()
 
 
 def fault_within(value: object) -> str | None:
@@ -112,9 +126,7 @@ def _types_of_items(origin: Any, args: tuple[Any, ...], length: int) -> list[Any
 def _is_of_kind(value: object, kind: Any) -> bool:
     if kind in (int, float):  # shares of a stack are no whole numbers
         return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
-    if kind in (bool, str, NoneType):
-        return type(value) is kind
-    return True
+    return type(value) is kind
 
 
 def _unlike(where: str, expected: str, value: object) -> str:

@@ -3,7 +3,8 @@
 A study folder (a contract that others read):
 
     study.yaml          the resolved study, and where each value came from
-    data.json           the data card: sizes, labels, duplicates, what was decided
+    data.json           the data card: sizes, labels, duplicates, what was decided. Like the JSON
+                        files below it holds the SHA-256 of its own content
     gate.json           what the data gate found: duplicates, leaks, label errors, ...
     lengths.json        how many texts limits in tokens cut; behaviour.json: cases of its tests
     rows.parquet        the validation and test rows: part, id, label, text, further columns
@@ -20,6 +21,7 @@ A trial folder appears whole or not at all: it is written beside its place and r
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shutil
@@ -35,10 +37,11 @@ from numpy.typing import NDArray
 from tunelab.core.cards import DataCard, StudySettings
 from tunelab.core.errors import ArtifactError
 from tunelab.core.files import (
+    HOLDER,
     SET_ASIDE,
+    json_bytes,
     replacing_folder,
     write_bytes,
-    write_json,
     write_text,
 )
 from tunelab.core.shapes import fault, fault_within
@@ -85,6 +88,7 @@ __all__ = [
     "sweep",
     "trial_dir",
     "update_study",
+    "write_card",
     "write_extra",
     "write_rows",
     "write_trial",
@@ -302,7 +306,7 @@ def read_study(directory: Path) -> StudyRecord:
             "`tunelab runs list` shows those that exist."
         )
     settings: StudySettings = _read_required(directory / "study.yaml", _parse_yaml, StudySettings)
-    data: DataCard = _read_required(directory / "data.json", json.loads, DataCard)
+    data: DataCard = _read_required(directory / "data.json", _parse_sealed, DataCard)
     ids = (*settings["trials"], *settings["curve"])
     for i in ids:
         if Path(i).name != i or i.startswith("."):
@@ -333,7 +337,7 @@ def lying_there(directory: Path) -> tuple[Any, Any] | None:
         return None
     try:
         settings = _parse_yaml((directory / "study.yaml").read_text(encoding="utf-8"))
-        return settings, json.loads((directory / "data.json").read_text(encoding="utf-8"))
+        return settings, _parse_sealed((directory / "data.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return None
 
@@ -382,14 +386,43 @@ def _parse_yaml(text: str) -> Any:
 EXTRAS = ("tuning", "race", "curves", "gate", "lengths", "behaviour", "looks", "final")
 _WRITTEN = frozenset(
     {"study.yaml", "data.json", "rows.parquet", "results.csv", "comparison.json", "report.html"}
-    | {"trials", "tracking"}
+    | {"trials", "tracking", HOLDER}
     | {f"{name}.json" for name in EXTRAS}
 )
 
 
 def write_extra(directory: Path, name: str, value: Mapping[str, object]) -> None:
     """Write tuning.json, race.json, curves.json or another of `EXTRAS`."""
-    write_json(directory / f"{name}.json", {"format": TRIAL_FORMAT, **value})
+    write_bytes(directory / f"{name}.json", _sealed({"format": TRIAL_FORMAT, **value}))
+
+
+def write_card(directory: Path, card: DataCard) -> None:
+    """Write data.json."""
+    write_bytes(directory / "data.json", _sealed(card))
+
+
+_SEAL = "sha256"
+
+
+def _sealed(value: Mapping[str, object]) -> bytes:
+    """JSON whose last key holds the SHA-256 of the JSON of the rest: one file, written at once."""
+    return json_bytes({**value, _SEAL: hashlib.sha256(json_bytes(value)).hexdigest()})
+
+
+def _parse_sealed(text: str) -> Any:
+    """What `write_card` or `write_extra` wrote; of an older tunelab, which wrote no digest, what is
+    there. Raises ValueError where it is not what was written.
+    """
+    value = json.loads(text)
+    if not isinstance(value, dict) or not value:
+        return value
+    last = next(reversed(value))
+    # With one character of its name damaged it is no other key.
+    if len(last) == len(_SEAL) and sum(a != b for a, b in zip(last, _SEAL, strict=True)) <= 1:
+        digest = value.pop(last)
+        if last != _SEAL or digest != hashlib.sha256(json_bytes(value)).hexdigest():
+            raise ValueError("it is not what was written: its SHA-256 is another")
+    return value
 
 
 def remove_extra(directory: Path, name: str) -> None:
@@ -405,7 +438,7 @@ def read_extra(directory: Path, name: str) -> dict[str, object] | None:
     path = directory / f"{name}.json"
     if not path.is_file():
         return None
-    value = _read_as(path, json.loads, _if_damaged(name))
+    value = _read_as(path, _parse_sealed, _if_damaged(name))
     if wrong := fault(value, dict[str, object]):
         raise ArtifactError(f"{path}: {wrong}. {_if_damaged(name)}")
     return dict(value)

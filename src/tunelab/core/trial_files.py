@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,10 +82,15 @@ def spec_from_json(value: Mapping[str, Any]) -> TrialSpec:
 
 
 def spec_of(artifact: Path) -> TrialSpec | None:
-    """The spec of the trial that made a classifier's folder; None where it does not say."""
+    """The spec of the trial that made a classifier's folder; None where it does not say, or what
+    it says cannot be read: a classifier is used without.
+    """
     for path in (artifact / "trial" / "spec.json", artifact.parent / "spec.json"):
         if path.is_file():
-            return spec_from_json(json.loads(path.read_text(encoding="utf-8")))
+            with suppress(*UNREADABLE, OSError):
+                spec = spec_from_json(json.loads(path.read_text(encoding="utf-8")))
+                if fault(spec, TrialSpec) is None:
+                    return spec
     return None
 
 

@@ -119,56 +119,24 @@ def check_text(path: Path, options: ReadOptions) -> CheckedText:
     """
     name = options.called(path)
     start = first = last = ""
-    done = lines = text_lines = 0  # bytes, and newlines among the bytes and the characters
-    running = 0  # characters since the last line end
+    lines = running = 0  # line ends so far, and characters since the last of them
     nul: int | None = None
     with _binary(path, name) as stream:
-        chunk = stream.read(CHUNK_BYTES)
-        if not chunk:
-            raise DataError(f"{name}: the file is empty. Expected a header and labelled texts.")
-        codec = _codec(options)
-        if codec == "utf-8-sig":
-            _refuse_utf16(name, chunk)
-            refuse_other_content(name, chunk)
-        decoder = codecs.getincrementaldecoder(codec)(
-            "surrogateescape" if options.drop_ragged else "strict"
-        )
-        while True:
-            begun = decoder.getstate()[0]  # bytes of a character that the last chunk began
-            try:
-                text = decoder.decode(chunk, not chunk)
-            except UnicodeDecodeError as error:
-                here = begun + chunk
-                at = len(here) - len(error.object) + error.start  # a mark is not in the object
-                line = lines - begun.count(b"\n") + here.count(b"\n", 0, at) + 1
-                remedy = (
-                    f"--encoding {_likely_encoding(here) if codec.startswith('utf') else 'utf-8'}"
-                )
-                raise DataError(
-                    f"{name}: not {options.encoding.upper()}: line {line}, byte offset "
-                    f"{done - len(begun) + at} (0x{here[at]:02x}). Save it as UTF-8, or name its "
-                    f"encoding, e.g. {remedy}."
-                ) from error
-            except UnicodeError as error:
-                raise DataError(f"{name}: not {options.encoding.upper()}: {error}.") from error
+        for text in _text_chunks(stream, name, options):
             if nul is None and not options.drop_ragged and (nul_at := text.find("\0")) >= 0:
-                nul = text_lines + text.count("\n", 0, nul_at) + 1
-            text_lines += text.count("\n")
+                nul = lines + text.count("\n", 0, nul_at) + 1
+            lines += text.count("\n")
             end = max(text.rfind("\n"), text.rfind("\r"))
             running = running + len(text) if end < 0 else len(text) - end - 1
             if running > LONGEST_LINE and (first or text.lstrip()[:1]) != "[":
                 raise DataError(
-                    f"{name}: line {text_lines + 1} is longer than {LONGEST_LINE >> 20} MiB, "
+                    f"{name}: line {lines + 1} is longer than {LONGEST_LINE >> 20} MiB, "
                     "expected a row a line. Cut its text, or leave it out."
                 )
             if len(start) < 100_000:
                 start = (start + text).lstrip("\r\n")[:100_000]
             first = first or text.lstrip()[:1]
             last = text[-1:] or last
-            if not chunk:
-                break
-            done, lines = done + len(chunk), lines + chunk.count(b"\n")
-            chunk = stream.read(CHUNK_BYTES)
     if nul is not None:
         raise DataError(
             f"{name}: NUL byte in line {nul}: a binary file, or text in another encoding. "
@@ -177,6 +145,39 @@ def check_text(path: Path, options: ReadOptions) -> CheckedText:
     if not first:
         raise DataError(f"{name}: the file is empty. Expected a header and labelled texts.")
     return CheckedText(start, first, last)
+
+
+def _text_chunks(stream: BinaryIO, name: str, options: ReadOptions) -> Iterator[str]:
+    """A text file's chunks as text. Raises DataError where bytes are no text, or another kind's."""
+    codec = _codec(options)
+    decoder = codecs.getincrementaldecoder(codec)(
+        "surrogateescape" if options.drop_ragged else "strict"
+    )
+    read = lines = 0  # bytes of earlier chunks, and newlines among them
+    while True:
+        chunk = stream.read(CHUNK_BYTES)
+        if not read and codec == "utf-8-sig":
+            _refuse_utf16(name, chunk)
+            refuse_other_content(name, chunk)
+        begun = decoder.getstate()[0]  # bytes of a character that the last chunk began
+        try:
+            text = decoder.decode(chunk, not chunk)
+        except UnicodeDecodeError as error:
+            here = begun + chunk
+            at = len(here) - len(error.object) + error.start  # a mark is not in the object
+            line = lines - begun.count(b"\n") + here.count(b"\n", 0, at) + 1
+            likely = _likely_encoding(here) if codec.startswith("utf") else "utf-8"
+            raise DataError(
+                f"{name}: not {options.encoding.upper()}: line {line}, byte offset "
+                f"{read - len(begun) + at} (0x{here[at]:02x}). Save it as UTF-8, or name its "
+                f"encoding, e.g. --encoding {likely}."
+            ) from error
+        except UnicodeError as error:
+            raise DataError(f"{name}: not {options.encoding.upper()}: {error}.") from error
+        yield text
+        if not chunk:
+            return
+        read, lines = read + len(chunk), lines + chunk.count(b"\n")
 
 
 # Encodings that spreadsheets and mail still write, most of them Windows' own.

@@ -194,9 +194,12 @@ def _labelled_split(
     keys = [_known_label(str(k), known, by_look) for k in rows.labels]
     strange = sorted(set(keys) - known.keys() - set(spec.drop_classes or ()))
     if strange:
+        alike = {looks(label) for label in label_names}
+        join = any(looks(label) in alike for label in strange)
         raise DataError(
             f"{where}: label {listed(strange)} is none of {whose}: "
-            f"{listed(list(label_names))}. Rename it, or leave its rows out."
+            f"{listed(list(label_names))}. Rename it, or leave its rows out (--drop-classes)"
+            f"{'; --join-labels joins labels that look alike' if join else ''}."
         )
     kept = [i for i, key in enumerate(keys) if key in known]
     if len(kept) < len(keys):

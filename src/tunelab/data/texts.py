@@ -76,13 +76,17 @@ class TextFile:
 
 
 def read_texts(
-    path: Path, text_column: str | None = None, encoding: str = "utf-8", quoting: Quoting = "auto"
+    path: Path,
+    text_column: str | None = None,
+    encoding: str = "utf-8",
+    quoting: Quoting = "auto",
+    id_column: str | None = None,
 ) -> TextTable:
     """Read a CSV, TSV, JSONL, Parquet or .txt file (one text a line) whose texts get predictions.
 
     All rows are kept, in order; a missing or blank text is "" and counted. Raises DataError.
     """
-    (whole,) = open_texts(path, text_column, encoding, quoting=quoting).windows(None)
+    (whole,) = open_texts(path, text_column, encoding, id_column, quoting).windows(None)
     return whole
 
 

@@ -108,8 +108,12 @@ class Agreement:
             f"{a.rows} labelled texts (p = {a.p_value:.2g})"
         )
 
+    def changed_texts(self) -> list[dict[str, str | None]]:
+        """The texts that get another label, with their labels, for JSON."""
+        return [asdict(c) for c in self.changed]
+
     def to_json(self) -> dict[str, object]:
-        """As a manifest keeps it."""
+        """As a manifest keeps it: figures, no texts."""
         a = self.accuracy
         return {
             "texts": self.texts,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
 from tunelab.core import files
 from tunelab.core.artifact import MANIFEST, read_manifest
 from tunelab.core.errors import ArtifactError, InputError
+from tunelab.core.shapes import fault
+from tunelab.core.study_folder import spec_of
 from tunelab.core.values import Artifact, Manifest
 from tunelab.models import foreign, weights
 from tunelab.models.families import FAMILIES, USUAL_HEADS
@@ -180,27 +182,40 @@ def _heads(artifact: Artifact) -> tuple[str, ...]:
     if kind == "adapter":
         return tuple(adapter_config(artifact).get("modules_to_save") or ())
     if kind == "model":
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        family = FAMILIES.get(config.get("model_type", ""))
+        family = FAMILIES.get(str(_read_mapping(directory / "config.json").get("model_type")))
         return family.head if family else USUAL_HEADS
     return ()
 
 
 def adapter_config(artifact: Artifact) -> AdapterConfig:
-    """The content of an adapter's `adapter_config.json`."""
-    text = (artifact.directory / foreign.ADAPTER).read_text(encoding="utf-8")
-    config: AdapterConfig = json.loads(text)
-    return config
+    """The content of an adapter's `adapter_config.json`. Raises ArtifactError where it has none."""
+    config = _read_mapping(artifact.directory / foreign.ADAPTER)
+    modules = config.get("modules_to_save")
+    if wrong := fault(modules, list[str] | None):
+        path = artifact.directory / foreign.ADAPTER
+        raise ArtifactError(f"{path}: modules_to_save: {wrong}. Train or copy the artifact again.")
+    return cast("AdapterConfig", config)
+
+
+def _read_mapping(path: Path) -> dict[str, object]:
+    """The content of a JSON file. Raises ArtifactError where it is no mapping."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        wrong = fault(content, dict[str, object])
+    except (OSError, ValueError, RecursionError) as e:
+        wrong = str(e)
+    if wrong is not None:
+        raise ArtifactError(f"{path}: cannot be read ({wrong}). Train or copy the artifact again.")
+    return dict(content)
 
 
 def method_of(artifact: Artifact) -> MethodFacts:
     """Name and settings: from the trial that made it, else from peft's config, else unknown."""
     directory = artifact.directory
-    for spec in (directory / "trial" / "spec.json", directory.parent / "spec.json"):
-        if spec.is_file():
-            body = json.loads(spec.read_text(encoding="utf-8"))
-            method = body["method"]
-            return {"name": method["label"], "settings": method["settings"], "seed": body["seed"]}
+    spec = spec_of(directory)
+    if spec is not None:
+        settings = dict(spec.method.settings)
+        return {"name": spec.method.label, "settings": settings, "seed": spec.seed}
     merged = artifact.manifest.get("merged_from")
     if merged:
         return {"name": f"{merged['method']}, merged", "settings": {}, "seed": None}

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from tunelab.core.artifact import CALIBRATION, open_artifact, seal, seal_again, sha256
 from tunelab.core.errors import ArtifactError, suggest
+from tunelab.core.extras import install_line
 from tunelab.core.values import Artifact, Classifier, Manifest
 from tunelab.exporting import graphs, ladder, openvino, rounding
 from tunelab.exporting.agreement import (
@@ -100,6 +101,7 @@ def export_classifier(
     judged: JudgedTexts,
     *,
     allow: bool = False,
+    keep_texts: bool = False,
     trust_remote_code: bool = False,
     model: str | None = None,
     tell: Callable[[str], None] = lambda _: None,
@@ -108,8 +110,9 @@ def export_classifier(
 
     The reference is the classifier itself, in exact float32 and unmerged; what was written is read
     and scored in a fresh process. Raises ArtifactError, and writes nothing, where predictions do
-    not hold, unless `allow`; the artifact then says so. `model`: where its base lies now, if it
-    moved. `tell` hears what was tried.
+    not hold, unless `allow`; the artifact then says so. `keep_texts`: its manifest names the texts
+    whose label changes, not only how many there are. `model`: where its base lies now, if it moved.
+    `tell` hears what was tried.
     """
     target = _target(to)
     original = foreign.open_folder(folder, model=model)
@@ -138,7 +141,8 @@ def export_classifier(
             )
         made = Exported(original, to, agreement, rungs, rung, fault)
         notes = [f"Exported in spite of this: {fault}."] if fault else []
-        seal_again(staging, {"exported_from": _kept_of(made, original), "notes": notes})
+        kept = _kept_of(made, original, keep_texts)
+        seal_again(staging, {"exported_from": kept, "notes": notes})
     return replace(made, artifact=open_artifact(out))
 
 
@@ -152,7 +156,7 @@ def _target(to: str) -> Target:
     if absent:
         raise ArtifactError(
             f"Export to {to}: needs {' and '.join(absent)}, which this environment lacks. Install: "
-            f"pip install 'tunelab[{target.extra}]'"
+            f"{install_line(target.extra)}"
         )
     return target
 
@@ -175,8 +179,11 @@ def _agreement_with(job: _Export, after: Scores) -> Agreement:
     return agreement_of(job.before, after, job.judged, job.original.manifest["label_names"])
 
 
-def _kept_of(made: Exported, original: Artifact) -> dict[str, object]:
-    """What the manifest keeps: by content, since folders move, and whether it was let pass."""
+def _kept_of(made: Exported, original: Artifact, keep_texts: bool) -> dict[str, object]:
+    """What the manifest keeps: by content, since folders move, and whether it was let pass.
+
+    It goes where the classifier goes: texts of the data are in it only where that was asked for.
+    """
     weights = sorted(original.directory.glob("*.safetensors"))
     return {
         "target": made.target,
@@ -184,7 +191,7 @@ def _kept_of(made: Exported, original: Artifact) -> dict[str, object]:
         "name": original.directory.name,
         "sha256": sha256(weights[0]) if weights else None,
         **made.agreement.to_json(),
-        "changed_texts": [asdict(c) for c in made.agreement.changed],
+        **({"changed_texts": made.agreement.changed_texts()} if keep_texts else {}),
         "rung": made.rung,
         "rungs": [r.to_json() for r in made.rungs],
         "allowed_in_spite_of": made.fault,
@@ -198,13 +205,11 @@ def _scores_afresh(job: _Export, to: str) -> Scores:
     """What the written folder answers to somebody who has it and its runtime alone."""
     if to == "merged":
         return scores_of(job.staging, job.judged.texts, job.trusted)
-    # This very package, wherever it was imported from.
-    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-P", "-m", "tunelab.models.exported", str(job.staging)],
         input=json.dumps(job.judged.texts).encode(),
         capture_output=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p)},
+        env={**os.environ, "PYTHONPATH": _import_path()},
         check=False,
     )
     if done.returncode:
@@ -214,6 +219,14 @@ def _scores_afresh(job: _Export, to: str) -> Scores:
             f"({said[-1] if said else f'exit code {done.returncode}'}). Nothing was written."
         )
     return np.asarray(np.load(io.BytesIO(done.stdout)), dtype=np.float64)
+
+
+def _import_path() -> str:
+    """Where this process finds packages, in its order, so that another finds the same ones; less
+    the current folder, of which no file is taken for a package, unless tunelab itself lies there.
+    """
+    own, here = str(Path(__file__).parents[2]), str(Path.cwd())
+    return os.pathsep.join(p for p in sys.path if p == own or p not in {"", here})
 
 
 # --- the targets ----------------------------------------------------------------------------

@@ -72,7 +72,11 @@ def _library_in_cache() -> tuple[Path | None, str | None]:
     files.make_folder(built.parent.parent)
     built.parent.mkdir(mode=0o700, exist_ok=True)
     if why := cache.distrust(built.parent / "any"):
-        cache.tell(f"no compiled kernels, so trainings are slower: {why}")
+        # Of root too: what another user can write must not run with the rights of all.
+        cache.tell(
+            f"no compiled kernels, so trainings are slower: {why}. Set TUNELAB_CACHE to a folder "
+            "that is your own"
+        )
         return None, f"no code is loaded from the cache: {why}"
     if why := cache.distrust(built):
         cache.tell(f"{why}: the kernels are built anew")

@@ -10,6 +10,7 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from tunelab.core.errors import ConfigError, TrialError
+from tunelab.core.extras import install_line
 from tunelab.methods.lora_settings import (
     AdaLoraSettings,
     DoraSettings,
@@ -299,8 +300,8 @@ def _nf4(s: QLora4Settings) -> Quantization:
 def _check_quantised(base: Base, settings: Any) -> None:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError(
-            "qlora needs bitsandbytes, which is not installed. Install it: pip install "
-            "'tunelab[quant]', or use lora, which trains the same adapter on float weights."
+            "qlora needs bitsandbytes, which is not installed. Install it: "
+            f"{install_line('quant')}, or use lora, which trains the same adapter on float weights."
         )
     if settings.init_lora_weights in ("pissa", "olora"):
         raise ConfigError(

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 
 from tunelab.core.errors import ArtifactError, ModelError, suggest
 from tunelab.core.values import BaseRef
@@ -243,15 +244,21 @@ def count_parameters(base: Base) -> int:
     return total
 
 
-def weight_shapes(base: Base) -> dict[str, tuple[int, ...]]:
+def weight_shapes(base: Base) -> Mapping[str, tuple[int, ...]]:
     """Shape of every tensor in the base's weight files, by its name there; loads none of them."""
+    return _weight_shapes(base.ref, base.path)
+
+
+@lru_cache(maxsize=8)
+def _weight_shapes(ref: BaseRef, path: Path) -> Mapping[str, tuple[int, ...]]:
+    # By the hash of the weights: every setting of a study asks for them.
     shapes = {
         key: tuple(entry["shape"])
-        for file in files_read(base.ref.name, base.path)
-        for key, entry in tensors(base.ref.name, file).items()
+        for file in files_read(ref.name, path)
+        for key, entry in tensors(ref.name, file).items()
     }
     prefix = wrapper_of(shapes)
-    return {key.removeprefix(prefix): shape for key, shape in shapes.items()}
+    return MappingProxyType({key.removeprefix(prefix): shape for key, shape in shapes.items()})
 
 
 def notes_of_base(base: Base, label_names: Sequence[str], *, head: bool = True) -> tuple[str, ...]:
@@ -292,13 +299,20 @@ def what_computes(config: Mapping[str, object]) -> Mapping[str, object]:
     }
 
 
-def matrices(base: Base) -> dict[str, tuple[int, ...]]:
+def matrices(base: Base) -> Mapping[str, tuple[int, ...]]:
     """Weight matrices of the base by module name, embedding tables left out."""
-    return {
-        key.removesuffix(".weight"): shape
-        for key, shape in weight_shapes(base).items()
-        if key.endswith(".weight") and len(shape) == 2 and "embed" not in key.lower()
-    }
+    return _matrices(base.ref, base.path)
+
+
+@lru_cache(maxsize=8)
+def _matrices(ref: BaseRef, path: Path) -> Mapping[str, tuple[int, ...]]:
+    return MappingProxyType(
+        {
+            key.removesuffix(".weight"): shape
+            for key, shape in _weight_shapes(ref, path).items()
+            if key.endswith(".weight") and len(shape) == 2 and "embed" not in key.lower()
+        }
+    )
 
 
 # More than any model has; each is built before anybody could see that the files lack it.

@@ -60,12 +60,14 @@ class Embedder:
         self._model = model.to(pretrained.device())
         self.tokenizer = pretrained.load_tokenizer(base)
         self._prepared = scoring.prepare_encoder(self._model, pooling)
-        self._pooling, self._max_length = pooling, max_length
+        self._pooling, self.max_length = pooling, max_length
         self._batch_size = batch_size
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts in their order, (n, width)."""
-        return scoring.texts_in_windows(texts, self._embed)
+        return scoring.texts_in_windows(
+            texts, lambda some: self.embed(batches.encode(self.tokenizer, some, self.max_length))
+        )
 
     def save(self, directory: Path) -> None:
         """Write the encoder and its tokenizer in transformers' layout."""
@@ -77,11 +79,13 @@ class Embedder:
         """What embeds texts, and which path it takes."""
         return self._prepared
 
-    def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        return self.vectors_of(batches.encode(self.tokenizer, texts, self._max_length))
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids it reads."""
+        return int(self._model.config.vocab_size)
 
-    def vectors_of(self, encoded: Encoded) -> NDArray[np.float32]:
-        """Embed texts that are tokens already, special ones and all."""
+    def embed(self, encoded: Encoded) -> NDArray[np.float32]:
+        """Embed texts that are tokens already, (n, width)."""
         pad_id = self.tokenizer.pad_token_id or 0
         width = anatomy.width_of(self._model) * len(self._pooling.split("+"))
         return self._prepared(encoded, pad_id, self._batch_size, width)
@@ -112,7 +116,7 @@ def cached_tokens(base: Base, tokens: Encoded, embedder: Embedder) -> Embedded:
     digest = hashlib.sha256(_head_of_key(base, "tokens", 0))
     for ids in tokens.ids:
         digest.update(ids.tobytes())
-    return _cached_or_computed(base, digest.hexdigest()[:32], lambda: embedder.vectors_of(tokens))
+    return _cached_or_computed(base, digest.hexdigest()[:32], lambda: embedder.embed(tokens))
 
 
 def _cached_or_computed(

@@ -12,25 +12,29 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.core.artifact import MANIFEST, check_labels, read_manifest
-from tunelab.core.errors import ArtifactError
+from tunelab.core.errors import ArtifactError, TunelabError
+from tunelab.core.extras import install_line
+from tunelab.core.shapes import fault
 from tunelab.core.values import Artifact, ScoreKind
 from tunelab.models import tokenizer_probe
-from tunelab.models.batches import encode, pad
-from tunelab.models.tfidf import analyzer_of, grams_of
+from tunelab.models.batches import Encoded, encode, pad
+from tunelab.models.tfidf import analyzer_of, check_ngrams, grams_of
 
 __all__ = [
     "CONFIG",
     "RUNTIMES",
     "ExportedClassifier",
+    "FileTokenizer",
     "Inputs",
     "TermPart",
     "input_batches",
@@ -60,7 +64,7 @@ class TermPart(TypedDict):
 
 
 class FileTokenizer:
-    """An export's tokenizer.json, called as `batches.encode` calls transformers' tokenizers."""
+    """An export's tokenizer.json, called as transformers' tokenizers are."""
 
     def __init__(self, artifact: Artifact) -> None:
         from tokenizers import Tokenizer
@@ -68,14 +72,41 @@ class FileTokenizer:
         tokenizer_probe.refuse_endless(str(artifact.directory), artifact.directory)
         self._tokenizer = Tokenizer.from_file(str(artifact.directory / TOKENIZER))
         self._tokenizer.no_padding()
-        self.pad_token_id = int(artifact.manifest.get("pad_id", 0))
+        self.pad_token_id = artifact.manifest.get("pad_id", 0)
+        self.truncation_side = "right"
+
+    @property
+    def vocabulary(self) -> int:
+        """How many ids there are."""
+        return int(self._tokenizer.get_vocab_size())
 
     def __call__(
-        self, texts: list[str], *, max_length: int, **_: bool
-    ) -> dict[str, list[list[int]]]:
-        """Token ids of texts with special tokens, cut at `max_length`."""
-        self._tokenizer.enable_truncation(max_length)
-        return {"input_ids": [e.ids for e in self._tokenizer.encode_batch_fast(texts)]}
+        self,
+        texts: list[str],
+        *,
+        truncation: bool = True,
+        max_length: int = 0,
+        add_special_tokens: bool = True,
+        return_offsets_mapping: bool = False,
+        **_: bool,
+    ) -> dict[str, list[Any]]:
+        """Token ids of texts, cut at `max_length`; with offsets, where each lies in its text."""
+        if truncation:
+            self._tokenizer.enable_truncation(max_length, direction=self.truncation_side)
+        else:
+            self._tokenizer.no_truncation()
+        if not return_offsets_mapping:
+            return {"input_ids": [e.ids for e in self._tokenizer.encode_batch_fast(texts)]}
+        rows = self._tokenizer.encode_batch(texts, add_special_tokens=add_special_tokens)
+        return {
+            "input_ids": [e.ids for e in rows],
+            "offset_mapping": [e.offsets for e in rows],
+            "special_tokens_mask": [e.special_tokens_mask for e in rows],
+        }
+
+    def convert_ids_to_tokens(self, number: int) -> str:
+        """The token of an id."""
+        return str(self._tokenizer.id_to_token(number))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,10 +123,26 @@ class ExportedClassifier:
     score_kind: ScoreKind = "logit"
 
     def scores(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """Logits (n, n_classes)."""
-        out = np.empty((len(texts), len(self.label_names)))
-        for rows, inputs in self.read(texts):
-            out[rows] = self.run(inputs)
+        """Logits (n, n_classes). Raises ArtifactError for a graph that gives something else."""
+        return self._scores(self.read(texts), len(texts))
+
+    def token_scores(self, encoded: Encoded) -> NDArray[np.float64]:
+        """Logits (n, n_classes) of texts that are tokens already; not of a TF-IDF SVM."""
+        return self._scores(_token_batches(self.artifact, encoded), len(encoded))
+
+    def _scores(
+        self, batches: Iterable[tuple[NDArray[np.int64], Inputs]], count: int
+    ) -> NDArray[np.float64]:
+        out = np.empty((count, len(self.label_names)))
+        for rows, inputs in batches:
+            with _as_it_was_exported(self.artifact.directory):
+                logits = self.run(inputs)
+                if logits.shape != (len(rows), out.shape[1]) or not np.isfinite(logits).all():
+                    raise ValueError(
+                        f"its graph gives scores of shape {logits.shape}, expected finite numbers "
+                        f"({len(rows)}, {out.shape[1]})"
+                    )
+                out[rows] = logits
         return out
 
     def save(self, directory: Path) -> None:
@@ -122,11 +169,28 @@ def open_graph(
     artifact: Artifact, run: Callable[[Inputs], NDArray[np.float32]]
 ) -> ExportedClassifier:
     """A classifier of the folder's texts to inputs, and of any graph."""
-    config = json.loads((artifact.directory / CONFIG).read_text(encoding="utf-8"))
-    names = check_labels(artifact, len(config["id2label"]))
-    whole = (artifact.directory / VOCABULARY).is_file()
-    tokenizer = None if whole else FileTokenizer(artifact)
-    return ExportedClassifier(artifact, names, input_batches(artifact, tokenizer), run, tokenizer)
+    with _as_it_was_exported(artifact.directory):
+        config = json.loads((artifact.directory / CONFIG).read_text(encoding="utf-8"))
+        names = check_labels(artifact, len(config["id2label"]))
+        whole = (artifact.directory / VOCABULARY).is_file()
+        tokenizer = None if whole else FileTokenizer(artifact)
+        read = input_batches(artifact, tokenizer)
+    return ExportedClassifier(artifact, names, read, run, tokenizer)
+
+
+@contextmanager
+def _as_it_was_exported(directory: Path) -> Iterator[None]:
+    """Say in one line that files are not those of an export."""
+    try:
+        yield
+    except (TunelabError, MemoryError):
+        raise
+    except Exception as e:  # those of tokenizers and of the runtimes have no other common root
+        reason = (str(e).strip().splitlines() or [""])[0][:200]
+        raise ArtifactError(
+            f"{directory}: its files are not those that `tunelab export` wrote "
+            f"({type(e).__name__}: {reason}). Copy the whole folder, or export again."
+        ) from e
 
 
 # --- graphs ---------------------------------------------------------------------------------
@@ -143,7 +207,7 @@ def run_graph(graph: Path, kind: str, threads: int | None = None) -> Any:
     except ImportError as e:
         raise ArtifactError(
             f"{graph}: is run by {RUNTIMES[kind]}, which is not installed. Install it: "
-            f"pip install 'tunelab[{_EXTRAS[kind]}]'"
+            f"{install_line(_EXTRAS[kind], [RUNTIMES[kind]])}"
         ) from e
 
 
@@ -184,18 +248,29 @@ def input_batches(artifact: Artifact, tokenizer: FileTokenizer | None = None) ->
     directory, manifest = artifact.directory, artifact.manifest
     if (directory / VOCABULARY).is_file():
         parts = json.loads((directory / VOCABULARY).read_text(encoding="utf-8"))
+        _check_terms(parts)
         known = [{term: i for i, term in enumerate(part["terms"])} for part in parts]
         return lambda texts: _term_batches(parts, known, texts)
-    tokenizer = tokenizer or FileTokenizer(artifact)
-    apart = bool(manifest.get("one_length"))
+    own = tokenizer or FileTokenizer(artifact)
+    limit = manifest["max_length"]
+    return lambda texts: _token_batches(artifact, encode(own, texts, limit))
 
-    def read(texts: Sequence[str]) -> Iterator[tuple[NDArray[np.int64], Inputs]]:
-        encoded = encode(tokenizer, texts, int(manifest["max_length"]))
-        for rows in _like_lengths(encoded.lengths, apart):
-            batch = pad(encoded, rows, tokenizer.pad_token_id)
-            yield rows, {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
 
-    return read
+def _token_batches(
+    artifact: Artifact, encoded: Encoded
+) -> Iterator[tuple[NDArray[np.int64], Inputs]]:
+    apart, pad_id = bool(artifact.manifest.get("one_length")), artifact.manifest.get("pad_id", 0)
+    for rows in _like_lengths(encoded.lengths, apart):
+        batch = pad(encoded, rows, pad_id)
+        yield rows, {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+
+
+def _check_terms(parts: object) -> None:
+    """Raise ValueError where this is not what vocabulary.json holds: a list of `TermPart`."""
+    if wrong := fault(parts, list[TermPart]):
+        raise ValueError(f"{VOCABULARY}: {wrong}")
+    for part in cast("list[TermPart]", parts):
+        check_ngrams(part["analyzer"], part["ngram_range"])
 
 
 def _like_lengths(lengths: NDArray[np.int64], apart: bool) -> Iterator[NDArray[np.int64]]:

@@ -340,7 +340,7 @@ def sizes_of(config: Mapping[str, object]) -> Sizes:
     keys = family.keys if family else ConfigKeys()
 
     def said(name: str) -> int | None:
-        known = [getattr(k, name) for k in (keys, *(f.keys for f in FAMILIES.values()))]
+        known = (getattr(k, name) for k in (keys, *(f.keys for f in FAMILIES.values())))
         return next((v for k in known if isinstance(v := config.get(k), int)), None)
 
     layers, width, positions = said("layers"), said("width"), said("positions")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tunelab.core.artifact import check_labels, seal
 from tunelab.core.values import Artifact, ScoreKind
 from tunelab.models.named_numbers import as_it_was_saved, read_numbers, save_numbers
-from tunelab.models.tfidf import NgramWeights, analyzer_of, summed
+from tunelab.models.tfidf import NgramWeights, analyzer_of, check_ngrams, summed
 from tunelab.models.vector_heads import Hyperplanes, expect
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 _NUMBERS = "svm.safetensors"
-_MOST_GRAMS = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,9 +92,8 @@ def open_tfidf(artifact: Artifact) -> TfidfSvm:
 
 def _ngram_weights(part: Mapping[str, Any], idf: Floats) -> NgramWeights:
     first, last = part["ngram_range"]
+    check_ngrams(part["analyzer"], (first, last))
     expect("idf", idf.shape, (len(part["terms"]),))
-    if not 1 <= first <= last <= _MOST_GRAMS:
-        raise ValueError(f"n-grams of {first} to {last}")
     if not all(isinstance(term, str) for term in part["terms"]):
         raise TypeError("a term that is no text")
     terms = {term: i for i, term in enumerate(part["terms"])}

@@ -33,8 +33,7 @@ def read_numbers(artifact: Artifact, name: str) -> dict[str, NDArray[Any]]:
     from safetensors.numpy import load_file
 
     weights.refuse_not_finite(str(artifact.directory), [artifact.directory / name])
-    numbers: dict[str, NDArray[Any]] = load_file(artifact.directory / name)
-    return numbers
+    return dict(load_file(artifact.directory / name))
 
 
 @contextmanager

@@ -17,11 +17,13 @@ __all__ = [
     "Analyzer",
     "NgramWeights",
     "analyzer_of",
+    "check_ngrams",
     "grams_of",
     "summed",
 ]
 
 Analyzer = Literal["word", "char", "char_wb"]
+_MOST_GRAMS = 20  # characters or words of an n-gram; longer ones are made to use up memory
 # scikit-learn's own: words of two letters or more; runs of white space are one space.
 _WORD_OF_TWO, _WHITE_SPACE = re.compile(r"(?u)\b\w\w+\b"), re.compile(r"\s\s+")
 
@@ -98,6 +100,13 @@ def analyzer_of(name: object) -> Analyzer:
             analyzer: Analyzer = known
             return analyzer
     raise ValueError(f"n-grams of {name!r}")
+
+
+def check_ngrams(analyzer: object, ngram_range: Sequence[int]) -> None:
+    """Raise ValueError for an analyzer that there is not, and lengths that no n-gram has."""
+    analyzer_of(analyzer)
+    if len(ngram_range) != 2 or not 1 <= ngram_range[0] <= ngram_range[1] <= _MOST_GRAMS:
+        raise ValueError(f"n-grams of {' to '.join(map(str, ngram_range))[:60]}")
 
 
 def summed(values: NDArray[np.float64]) -> Any:

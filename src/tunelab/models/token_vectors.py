@@ -88,7 +88,7 @@ def distil(base: Base, width: int, sif: float, batch_size: int) -> Distilled:
     if embedded.from_cache:  # those of then may be of a busy hour
         some = Encoded(texts.ids[:: -(-len(texts) // _TOKENS_TO_TIME)])
         started = time.perf_counter()
-        embedder.vectors_of(some)
+        embedder.embed(some)
         seconds = (time.perf_counter() - started) * len(texts) / len(some)
     return Distilled(own, table, known, embedded, seconds)
 

@@ -256,8 +256,10 @@ class TreeHead:
     @classmethod
     def read(cls, tensors: NumbersByName) -> TreeHead:
         """What `tensors` gave. A node leads to one that stands behind it, so that all ways end."""
-        feature, left, right = (tensors[n] for n in ("feature", "left", "right"))
-        head = cls(feature, left, right, tensors["number"], tensors["start"])
+        feature, left, right, number, start = (
+            tensors[n] for n in ("feature", "left", "right", "number", "start")
+        )
+        head = cls(feature, left, right, number, start)
         expect("trees", head.feature.ndim, 2)
         for name in ("left", "right", "number"):
             expect(name, getattr(head, name).shape, head.feature.shape)

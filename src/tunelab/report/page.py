@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -43,7 +43,7 @@ from tunelab.report.tables import (
 from tunelab.report.using import commands, how_to_use, settings_as_yaml
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    from jinja2 import Template
 
     from tunelab.report.charts.values import Chart
 
@@ -121,10 +121,8 @@ def render(
 ) -> str:
     """The report as HTML text. The same study gives the same text."""
     runs = read_runs(record)
-    split = summary.split
-    predictions = {
-        m: list(runs[split][m].by_seed.values()) for m in record.methods if m in runs[split]
-    }
+    scored = runs[summary.split]
+    predictions = {m: list(scored[m].by_seed.values()) for m in record.methods if m in scored}
     data = evidence.plot_data(record, summary, predictions)
     texts = scored_texts(record) if texts is None else texts
     wrong = mistakes(record, summary, texts, predictions)
@@ -132,46 +130,48 @@ def render(
     classes = class_table(record, summary)
     use = how_to_use(record, summary)
     blocks = blocks_by_section(record, summary, data, runs, probabilities)
-    there = {
-        *figures,
-        *blocks,
-        *(["results"] if any(r.n_seeds for r in summary.rows) else []),
-        *(["confusion"] if classes else []),
-        *(["mistakes"] if wrong else []),
-        *(["versus"] if against else []),
-        *(["failed"] if record.failed else []),
-        *(["use"] if use else []),
-        *("data", "made"),
+    others = {
+        "results": any(r.n_seeds for r in summary.rows),
+        "confusion": classes,
+        "mistakes": wrong,
+        "versus": against,
+        "failed": record.failed,
+        "use": use,
     }
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            record=record,
-            summary=summary,
-            refresh=refresh,
-            title=_title(record),
-            verdict=_verdict_block(record, summary),
-            scores=score_table(summary, data),
-            names=data.names,
-            methods=_method_keys(data),
-            figures=figures,
-            contents=[(i, name) for i, name in SECTIONS.items() if i in there],
-            classes=classes,
-            confusions=confusion_table(record, summary),
-            mistakes=_mistakes_block(wrong),
-            against=against,
-            versus=versus.rows(against) if against else None,
-            card=data_card_block(record.data),
-            gate=gate_after_training(record, runs),
-            blocks=blocks,
-            provenance=provenance_table(record),
-            use=use,
-            again=commands(record),
-            settings=settings_as_yaml(record),
-            bundle=_bundle,
-        )
+    return _template().render(
+        record=record,
+        summary=summary,
+        refresh=refresh,
+        title=_title(record),
+        verdict=_verdict_block(record, summary),
+        scores=score_table(summary, data),
+        names=data.names,
+        methods=_method_keys(data),
+        figures=figures,
+        contents=_contents((*figures, *blocks), others),
+        classes=classes,
+        confusions=confusion_table(record, summary),
+        mistakes=_mistakes_block(wrong),
+        against=against,
+        versus=versus.rows(against) if against else None,
+        card=data_card_block(record.data),
+        gate=gate_after_training(record, runs),
+        blocks=blocks,
+        provenance=provenance_table(record),
+        use=use,
+        again=commands(record),
+        settings=settings_as_yaml(record),
+        bundle=_bundle,
     )
+
+
+def _contents(drawn: Iterable[str], others: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Id and name of each section that is there: where something is drawn, or is not empty.
+
+    Two sections have something to show of any study.
+    """
+    there = {*drawn, *(i for i, value in others.items() if value), "data", "made"}
+    return [(i, name) for i, name in SECTIONS.items() if i in there]
 
 
 def prepare_page() -> None:
@@ -397,7 +397,7 @@ def _mistakes_block(wrong: Mistakes | None) -> MistakesBlock | None:
 # --- the page ---------------------------------------------------------------------------------
 
 
-def _environment() -> Environment:
+def _template() -> Template:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -409,7 +409,7 @@ def _environment() -> Environment:
     )
     environment.filters["first_capital"] = lambda s: s[:1].upper() + s[1:].rstrip(".")
     environment.filters["thousands"] = lambda n: f"{n:,.0f}"
-    return environment
+    return environment.get_template("report.html.j2")
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 `calibrate` reads stored predictions of one method: bins of confidence and accuracy, the expected
 calibration error and the Brier score with intervals over seeds and test rows; and the same after
 temperature scaling (Guo, Pleiss, Sun and Weinberger 2017), one temperature a seed, fitted on the
-validation part and applied to test. `write_temperature` puts a trial's temperature beside its
+validation part and applied to test. `write_calibration` puts a trial's temperature beside its
 classifier, and `read_temperature` reads it.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tunelab.core.artifact import CALIBRATION, seal_again
 from tunelab.core.errors import ArtifactError
 from tunelab.core.values import Artifact, Estimate, Predictions, ScoreKind
 from tunelab.core.words import counted, rows_word
+from tunelab.stats.abstention import Abstention, abstention_from_json, abstention_of
 from tunelab.stats.brent import lowest_between
 from tunelab.stats.intervals import mean
 from tunelab.stats.metrics import brier, log_loss
@@ -49,8 +51,9 @@ __all__ = [
     "fit_temperatures",
     "kept_temperature",
     "logits_at_temperature",
+    "read_abstention",
     "read_temperature",
-    "write_temperature",
+    "write_calibration",
 ]
 
 
@@ -61,6 +64,7 @@ COLDEST, HOTTEST = 0.05, 20.0
 # A temperature from fewer rows, or from fewer mistakes, is luck: with no mistake at all the best
 # one is the coldest, and every text is certain.
 LEAST_ROWS_TO_FIT, LEAST_MISTAKES = 50, 5
+_TRAIN_ANEW = "Train it again with this version of tunelab, or leave --calibrated out."
 AS_IT_IS = 1.0  # the temperature that changes nothing
 
 
@@ -220,15 +224,27 @@ def fit_on_validation(validation: Predictions) -> TemperatureFit:
     return TemperatureFit(temperature, "validation", rows, losses)
 
 
-def write_temperature(directory: Path, validation: Predictions) -> None:
-    """Fit a temperature on a trial's validation part and put it into its artifact.
+def write_calibration(directory: Path, validation: Predictions) -> None:
+    """Fit a trial's temperature, and when it had better abstain, on its validation part, and put
+    both into its artifact.
 
-    It is kept in calibration.json (`TemperatureFit`); the manifest is written anew.
+    calibration.json keeps them (`TemperatureFit`, `Abstention`); the manifest is written anew.
     """
-    facts = temperature_to_json(fit_on_validation(validation))
+    fit = fit_on_validation(validation)
+    facts = temperature_to_json(fit)
+    with suppress(UndefinedMetricError):  # of margins, which are no confidences
+        p = _as_given(validation.scores, validation.score_kind, fit.temperature)
+        facts["abstention"] = asdict(abstention_of(p, validation.labels))
     text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
     (directory / CALIBRATION).write_text(text, encoding="utf-8")
     seal_again(directory, {})
+
+
+def _as_given(scores: Floats, score_kind: ScoreKind, temperature: float | None) -> Floats:
+    """Probabilities as they are given unasked: at the temperature, where there is one."""
+    if temperature is None:
+        return probabilities(scores, score_kind)
+    return probabilities(logits_at_temperature(scores, score_kind, temperature), "logit")
 
 
 def read_temperature(artifact: Artifact) -> float:
@@ -247,25 +263,60 @@ def kept_temperature(artifact: Artifact) -> float | None:
     return _read_fit(artifact)[0]
 
 
-def _read_fit(artifact: Artifact) -> tuple[float | None, str]:
-    """The temperature, or None and why there is none."""
+def read_abstention(artifact: Artifact) -> Abstention:
+    """When an opened artifact's classifier had better abstain. Raises ArtifactError where that is
+    not known. Confidences are those of probabilities as they are given unasked.
+    """
+    said, path = _said(artifact), artifact.directory / CALIBRATION
+    if said is None or "abstention" not in said:
+        raise ArtifactError(
+            f"{artifact.directory}: when it had better abstain is not known. "
+            "Train it again with this version of tunelab."
+        )
+    exported = artifact.manifest.get("exported_from")
+    if isinstance(exported, Mapping) and exported.get("rung") is not None:
+        raise ArtifactError(
+            f"{artifact.directory}: its numbers are rounded, which moves confidences; when the "
+            "original abstains says nothing of it. Use a float export."
+        )
+    try:
+        return abstention_from_json(said["abstention"])
+    except ValueError as e:
+        raise ArtifactError(f"{path}: abstention: {e}. Train or copy the artifact again.") from e
+
+
+def _said(artifact: Artifact) -> Mapping[str, object] | None:
+    """What calibration.json holds; None where there is none."""
     path = artifact.directory / CALIBRATION
-    again = "Train it again with this version of tunelab, or leave --calibrated out."
     # Only what the manifest lists was checked when the artifact was opened.
     if CALIBRATION not in artifact.manifest["files"] or not path.is_file():
-        return None, f"{artifact.directory}: expected {path.name}, found none. {again}"
+        return None
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
-        temperature, reason = said["temperature"], said.get("reason")
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise ArtifactError(f"{path}: expected a temperature, found none ({e}). {again}") from e
+    except ValueError as e:
+        raise ArtifactError(
+            f"{path}: expected a temperature, found none ({e}). {_TRAIN_ANEW}"
+        ) from e
+    if not isinstance(said, dict) or "temperature" not in said:
+        raise ArtifactError(f"{path}: expected a temperature, found none. {_TRAIN_ANEW}")
+    return said
+
+
+def _read_fit(artifact: Artifact) -> tuple[float | None, str]:
+    """The temperature, or None and why there is none."""
+    said, path = _said(artifact), artifact.directory / CALIBRATION
+    if said is None:
+        return None, f"{artifact.directory}: expected {path.name}, found none. {_TRAIN_ANEW}"
+    temperature = said["temperature"]
     if temperature is None:
         return None, (
-            f"{artifact.directory}: it has no temperature ({reason}). "
+            f"{artifact.directory}: it has no temperature ({said.get('reason')}). "
             "Train with more validation rows; until then its probabilities are used as they are."
         )
     if not (isinstance(temperature, int | float) and 0 < temperature < math.inf):
-        raise ArtifactError(f"{path}: expected a number above 0, found {temperature!r}. {again}")
+        raise ArtifactError(
+            f"{path}: expected a number above 0, found {temperature!r}. {_TRAIN_ANEW}"
+        )
     return float(temperature), ""
 
 

@@ -151,9 +151,10 @@ def advance(race: Race, right: Right, rows: RowNumbers | None = None) -> Race:
     leader, second = often[0], often[1] if len(often) > 1 else None
     gaps = {x: _gap_to(race, seen, leader, x) for x in running if x != leader}
     judged = {x: g for x, g in gaps.items() if g is not None}
+    behind = {x: g for x, g in judged.items() if g.behind >= _steady_gap(race, g, g.seeds)}
     records = (
         _drop_record(race, g, x, leader, _is_behind(race, seen, second, x))
-        for x, g in judged.items()
+        for x, g in behind.items()
     )
     dropped = [d for d in records if d is not None]
     gone = tuple(d.label for d in dropped)

@@ -33,6 +33,9 @@ __all__ = [
 ]
 
 
+# Of so many classes at most an indicator is dense.
+_DENSE_CLASSES = 8
+
 Floats = NDArray[np.float64]
 LEAST_SEEDS = 6  # with fewer, no two-sided sign-flip p can be 0.05 or less
 RESAMPLES = 2000
@@ -219,8 +222,12 @@ def _resampler(
 
 
 def _class_indicator(classes: NDArray[np.int64], k: int) -> Any:
-    """Sparse (k, n): 1 where a row is of a class; rows with class -1 are of none."""
-    from scipy.sparse import csr_array
+    """(k, n): 1 where a row is of a class; rows with class -1 are of none. Sparse where k is large:
+    counts are whole numbers, so that what they are times resamples is the same bit for bit.
+    """
+    if k <= _DENSE_CLASSES:
+        return (classes == np.arange(k)[:, None]).astype(np.float64)
+    from scipy.sparse import csr_array  # whose import takes longer than the products of few classes
 
     rows = np.flatnonzero(classes >= 0)
     return csr_array((np.ones(len(rows)), (classes[rows], rows)), shape=(k, len(classes)))

@@ -6,6 +6,7 @@ trial         one trial: data -> method -> predictions -> scores -> folder
 folding final   all rows tested, a part with each seed; the classifier that is trained on all
 ensembling    the classifier of several methods, averaged
 known_rows    what a saved classifier was trained on
+check         whether a folder is as it was written, and its repair
 trackers      what is told to wandb and its like
 
 `Plan` is what is meant, `Progress` what is on disk, `Schedule` what runs when. May import: the

@@ -66,7 +66,7 @@ _STARTING = "starting"  # what a trial that was mostly start-up is kept as
 _MOST_OFF = 8.0
 # Models are of about the same size where one has at most so many times the other's weights.
 _SIZES_ALIKE = 3.0
-_MOST_SEEN, _RECENT = 400, 9
+_MOST_SEEN, _RECENT, _MOST_BYTES = 400, 9, 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +188,21 @@ def learn(
         )
     else:
         said = model.seen_as(t, _within_bounds((seconds - beside) / guess))
-    seen = [*_read_seen(), said]
-    text = "".join(f"{json.dumps(asdict(s))}\n" for s in seen[-_MOST_SEEN:])
     with suppress(OSError):  # a cache that cannot be written costs an estimate, not a study
-        cache.replace(_seen_file(), text.encode())
+        _add_seen(said)
+
+
+def _add_seen(said: _PastRun) -> None:
+    """Add a line to what this machine has seen: several studies may do so at once.
+
+    A file of many times what is read is cut; a line that another study adds just then is lost.
+    """
+    path = _seen_file()
+    # The newline before it ends a line that a process which was killed left half-written.
+    cache.append(path, f"\n{json.dumps(asdict(said))}\n".encode())
+    if path.stat().st_size > _MOST_BYTES:
+        kept = "".join(f"{json.dumps(asdict(s))}\n" for s in _read_seen())
+        cache.replace(path, kept.encode())
 
 
 def _within_bounds(off: float) -> float:
@@ -341,7 +352,7 @@ def _read_seen() -> tuple[_PastRun, ...]:
         lines = _seen_file().read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ()
-    return tuple(s for line in lines if (s := _seen_in(line)) is not None)
+    return tuple(s for line in lines if (s := _seen_in(line)) is not None)[-_MOST_SEEN:]
 
 
 def _seen_in(line: str) -> _PastRun | None:

@@ -50,5 +50,5 @@ def write_ensemble(
             "base": None,
         }
         seal(draft, facts)
-        calibration.write_temperature(draft, ensemble.validation[seed])
+        calibration.write_calibration(draft, ensemble.validation[seed])
     return open_artifact(out)

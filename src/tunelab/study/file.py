@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
+from tunelab.core.data_keys import DATA_FLAGS, Flag
 from tunelab.core.errors import ConfigError
 from tunelab.core.words import comma_names
 from tunelab.methods import METHODS
@@ -20,7 +21,6 @@ __all__ = [
     "DEFAULT_METHODS",
     "WRITTEN_KEYS",
     "DataSection",
-    "Flag",
     "StudyFile",
     "StudyKey",
     "TuningSection",
@@ -38,91 +38,53 @@ DEFAULT_SEEDS = 6  # with fewer, nothing is called better (stats.least_seeds)
 WRITTEN_KEYS = ("tunelab", "command", "sources", "trials", "curve", "labels")
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """How a study key is said on the command line, where its name and type do not say it.
-
-    `help`: what --help says; {default} stands for the key's default. `reads`: "value", as the
-    key's type says; "switch", on without a value (and off by `off`, where there is one); "names",
-    several with commas; "repeated", one each time; "yaml", as a study file reads it. `least`: the
-    smallest number. `group`: flags of a group stand together in --help.
-    """
-
-    help: str
-    metavar: str | None = None
-    group: Literal["study", "protocol", "data", "run"] = "study"
-    reads: Literal["value", "switch", "names", "repeated", "yaml"] = "value"
-    off: str | None = None
-    least: int | None = None
-
-
 class DataSection(BaseModel):
     """Where the labelled texts are. `source` is a file, a folder, a hub id, demo or demo:stars."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: str = Field(description="file, folder, hub id[:config][@revision], demo, demo:stars")
-    text_column: Annotated[
-        str | None, Flag("Column of the texts (else guessed).", "NAME", "data")
-    ] = Field(None, description="column of the texts; guessed when left out")
-    label_column: Annotated[
-        str | None, Flag("Column of the labels (else guessed).", "NAME", "data")
-    ] = Field(None, description="column of the labels; guessed when left out")
-    id_column: Annotated[
-        str | None, Flag("Column of rows' ids (else guessed).", "NAME", "data")
-    ] = Field(None, description="column that names the rows in what is shown; guessed, or none")
-    subset: Annotated[int | None, Flag("Train on N rows, stratified.", "N", "data")] = Field(
+    text_column: Annotated[str | None, DATA_FLAGS["text_column"]] = Field(
+        None, description="column of the texts; guessed when left out"
+    )
+    label_column: Annotated[str | None, DATA_FLAGS["label_column"]] = Field(
+        None, description="column of the labels; guessed when left out"
+    )
+    id_column: Annotated[str | None, DATA_FLAGS["id_column"]] = Field(
+        None, description="column that names the rows in what is shown; guessed, or none"
+    )
+    subset: Annotated[int | None, DATA_FLAGS["subset"]] = Field(
         None, ge=1, description="train on so many rows (stratified)"
     )
-    split_seed: Annotated[
-        int, Flag("Seed of the split, where parts are split off.", "N", "data")
-    ] = Field(0, ge=0, description="seed of the split, where parts are split off")
-    encoding: Annotated[str, Flag("Encoding of text files ({default}).", "NAME", "data")] = Field(
+    split_seed: Annotated[int, DATA_FLAGS["split_seed"]] = Field(
+        0, ge=0, description="seed of the split, where parts are split off"
+    )
+    encoding: Annotated[str, DATA_FLAGS["encoding"]] = Field(
         "utf-8", description="encoding of text files"
     )
-    on_bad_rows: Annotated[
-        Literal["fail", "drop"],
-        Flag("Rows without text or label, or that are broken ({default}).", group="data"),
-    ] = Field(
+    on_bad_rows: Annotated[Literal["fail", "drop"], DATA_FLAGS["on_bad_rows"]] = Field(
         "fail", description="rows without a text or a label, or that are broken: fail or drop"
     )
-    on_leak: Annotated[
-        Literal["warn", "drop", "fail"],
-        Flag("Training rows that are, or nearly, in validation or test ({default}).", group="data"),
-    ] = Field(
+    on_leak: Annotated[Literal["warn", "drop", "fail"], DATA_FLAGS["on_leak"]] = Field(
         "warn",
         description="training rows that are, or nearly, in validation or test: warn, drop or fail",
     )
-    quoting: Annotated[
-        Literal["auto", "double", "none"],
-        Flag(
-            "Quotes in CSV and TSV: double (around fields), none (part of the texts), auto "
-            "(double, but refused where a quote swallows rows).",
-            group="data",
-        ),
-    ] = Field(
+    quoting: Annotated[Literal["auto", "double", "none"], DATA_FLAGS["quoting"]] = Field(
         "auto",
         description="quotes in CSV and TSV: double (around fields), none (part of the texts), auto "
         "(double, but refused where a quote swallows rows)",
     )
-    join_labels: Annotated[
-        bool,
-        Flag(
-            "Join labels that look alike: case, accents, invisible characters, 01 and 1.",
-            group="data",
-            reads="switch",
-        ),
-    ] = Field(
+    join_labels: Annotated[bool, DATA_FLAGS["join_labels"]] = Field(
         False,
         description="join labels that look alike: case, accents written in two ways, invisible "
         "characters, quotes, 01 and 1",
     )
-    drop_classes: Annotated[
-        list[str] | None, Flag("Leave out the rows of these classes.", "A,B,..", "data", "names")
-    ] = Field(None, description="classes whose rows are left out")
-    min_rows_per_class: Annotated[
-        int | None, Flag("Leave out classes with fewer training rows.", "N", "data")
-    ] = Field(None, ge=1, description="leave out classes with fewer training rows than this")
+    drop_classes: Annotated[list[str] | None, DATA_FLAGS["drop_classes"]] = Field(
+        None, description="classes whose rows are left out"
+    )
+    min_rows_per_class: Annotated[int | None, DATA_FLAGS["min_rows_per_class"]] = Field(
+        None, ge=1, description="leave out classes with fewer training rows than this"
+    )
 
 
 class TuningSection(BaseModel):

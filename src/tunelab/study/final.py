@@ -176,6 +176,7 @@ def check_output_dir(out: Path, overwrite: bool) -> None:
     there.
     """
     check_place(out)
+    files.put_back(out)
     ours = (out / MANIFEST).is_file()
     if out.is_dir() and any(out.iterdir()) and not (ours and overwrite):
         how = "Give --overwrite to replace it, or" if ours else "It is not tunelab's:"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -99,11 +100,11 @@ def _limits_on_disk(folder: Path, fingerprint: str, base: Base) -> Mapping[str, 
 
 def _refuse_twins(asked: Sequence[MethodSpec], methods: Sequence[MethodSpec]) -> None:
     """Raise ConfigError where `auto` is a limit that stands beside it."""
-    for i, m in enumerate(methods):
-        for j, other in enumerate(methods[:i]):
-            if (m.name, m.settings) == (other.name, other.settings):
-                raise ConfigError(
-                    f"methods: {asked[j].label} and {asked[i].label} are the same, since "
-                    f"max_length auto is {m.settings['max_length']} tokens for these texts. "
-                    "Remove one, or change one."
-                )
+    first: dict[tuple[str, str], MethodSpec] = {}
+    for before, m in zip(asked, methods, strict=True):
+        other = first.setdefault((m.name, json.dumps(m.settings, sort_keys=True)), before)
+        if other is not before:
+            raise ConfigError(
+                f"methods: {other.label} and {before.label} are the same, since max_length auto "
+                f"is {m.settings['max_length']} tokens for these texts. Remove one, or change one."
+            )

@@ -160,7 +160,7 @@ def _until_decided(directory: Path, looks: Looks, trust: bool) -> Iterator[Study
         have = len(record.settings["seeds"])
         if have >= looks.max_seeds or record.failed:
             return
-        if not summary.undecided_with_best(record, summary.summarise(record)):
+        if not summary.undecided_with_best(summary.summarise(record)):
             return
         total = min(looks.max_seeds, max(have + looks.step, least_seeds()))
         yield extended(directory, total, trust)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tunelab.core.errors import ConfigError
+from tunelab.core.extras import install_line
 from tunelab.core.plain import PlainValue, SettingValues
 from tunelab.study.space import TUNING_SEED, Range, Space, as_hashable
 
@@ -33,8 +34,8 @@ class Proposals:
             import optuna
         except ImportError:
             raise ConfigError(
-                "tuning: a budget is spent by optuna, which is not installed. Install it: pip "
-                "install 'tunelab[tune]', or give lists of values without a budget."
+                "tuning: a budget is spent by optuna, which is not installed. Install it: "
+                f"{install_line('tune')}, or give lists of values without a budget."
             ) from None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         from optuna.storages import JournalStorage

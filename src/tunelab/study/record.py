@@ -24,6 +24,7 @@ from tunelab.study.progress import Progress
 from tunelab.study.spec import study_yaml
 
 __all__ = [
+    "PARSED_EXTRAS",
     "trial_ids_of",
     "write",
 ]
@@ -33,7 +34,7 @@ __all__ = [
 
 # What a run makes anew where it is damaged, and what reads it. Not looks.json: how often a study
 # was looked at, nothing else knows.
-_MADE_ANEW: Mapping[str, Callable[[Any], object]] = {
+PARSED_EXTRAS: Mapping[str, Callable[[Any], object]] = {
     "tuning": tuning_from_json,
     "race": race_from_json,
     "curves": curves_from_json,
@@ -49,7 +50,7 @@ def write(progress: Progress, command: str) -> None:
     plan, folder = progress.plan, progress.plan.spec.output_dir
     files.make_folder(folder / "trials")
     study_folder.sweep(folder)
-    for name, read in _MADE_ANEW.items():
+    for name, read in PARSED_EXTRAS.items():
         if study_folder.known_extra(folder, name, read) is None:
             study_folder.remove_extra(folder, name)  # there is none, or what is there is damaged
     content = {
@@ -70,7 +71,7 @@ def write(progress: Progress, command: str) -> None:
     card["test_on"] = [
         {"name": o.name, "rows": len(o.split), "in_train": o.in_train} for o in plan.others
     ]
-    files.write_json(folder / "data.json", card)
+    study_folder.write_card(folder, card)
     study_folder.write_rows(folder, plan.scored)
     looked_at = {"folds": plan.spec.parts} if plan.spec.parts is not None else {}
     study_folder.write_extra(folder, "gate", values.gate_to_json(plan.gate) | looked_at)

@@ -67,7 +67,7 @@ def resolve_study(
     train_sizes = _train_sizes(study.train_sizes, faults)
     race = study.race or study.budget is not None
     budget = _race_budget(study, race, len(entries), faults)
-    faults.add(*_faults_of_folds(study, race, len(seeds)))
+    faults.add(*_faults_of_folds(study, len(seeds)))
     faults.refuse()
 
     methods = label_methods(entries)
@@ -256,7 +256,7 @@ def _race_budget(study: StudyFile, race: bool, methods: int, faults: Faults) -> 
     return seconds
 
 
-def _faults_of_folds(study: StudyFile, race: bool, seeds: int) -> list[str]:
+def _faults_of_folds(study: StudyFile, seeds: int) -> list[str]:
     """What stands in the way of a number of folds that was asked for."""
     if not isinstance(study.folds, int):
         return []
@@ -265,11 +265,6 @@ def _faults_of_folds(study: StudyFile, race: bool, seeds: int) -> list[str]:
         out.append(
             f"folds: {study.folds} folds test every row with {study.folds} seeds or more, found "
             f"{seeds}. Give --seeds {study.folds}, or --folds off for one test part."
-        )
-    if race:
-        out.append(
-            "folds: a race compares methods on the same validation rows; folds divide them anew by "
-            "each seed. Leave one of them out."
         )
     if study.vary_split:
         out.append("folds: each fold has a validation part of its own. Leave vary_split out.")

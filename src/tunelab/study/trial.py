@@ -337,7 +337,7 @@ def _scored_trial(t: _Running, outcome: Outcome, artifact: Path) -> Finished:
     latency = latencies(classifier, held_out.texts)
     artifact.mkdir(parents=True, exist_ok=True)
     classifier.save(artifact)
-    calibration.write_temperature(artifact, validation)
+    calibration.write_calibration(artifact, validation)
     cost = cost_of(outcome, timed, latency, peak_bytes, files.folder_bytes(artifact))
     others = [(d, data.load_other(d, dataset.label_names)) for d in spec.test_on]
     elsewhere, transfer = score_transfer(others, classifier, dataset.label_names)

@@ -38,8 +38,8 @@ from tunelab.exporting import merging
 from tunelab.models import bases, foreign, pretrained
 from tunelab.models.classifier import TransformerClassifier, stray_tensors
 from tunelab.models.text_classifier import TextClassifier
-from tunelab.serve import adapter_set
-from tunelab.serve.adapter_set import AdapterSet
+from tunelab.serving import adapter_set
+from tunelab.serving.adapter_set import AdapterSet
 from tunelab.stats import calibration
 
 TEXTS = [
@@ -169,7 +169,7 @@ def test_merged_keeps_the_temperature_of_its_scores(home: Path, tmp_path: Path):
         np.random.default_rng(0).normal(size=(200, 2)),
         "logit",
     )
-    calibration.write_temperature(tmp_path / "a", rows)
+    calibration.write_calibration(tmp_path / "a", rows)
     made = exporting.merge(tmp_path / "a", tmp_path / "merged")
     assert calibration.read_temperature(made.artifact) == pytest.approx(
         calibration.fit_temperature(rows)

@@ -23,7 +23,7 @@ from commands import run_here
 from families import DECODERS, FAMILY_NAMES, make_family
 from tiny import make_tiny, reviews
 from tunelab import exporting
-from tunelab.core.artifact import CALIBRATION, MANIFEST
+from tunelab.core.artifact import CALIBRATION, MANIFEST, open_artifact, sha256
 from tunelab.core.errors import ArtifactError
 from tunelab.core.values import Predictions
 from tunelab.exporting import agreement, graphs, ladder, openvino, rounding, targets
@@ -32,6 +32,8 @@ from tunelab.exporting.ladder import Rung
 from tunelab.exporting.merging import exact_scores
 from tunelab.models import bases, exported, pretrained
 from tunelab.models.classifier import TransformerClassifier
+from tunelab.serving.loading import Loader, NamedFolder
+from tunelab.serving.refusal import Refusal
 from tunelab.stats import calibration
 
 pytest.importorskip("onnxruntime")
@@ -67,7 +69,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tuple(map(str, range(200))), np.arange(200) % 3,
         np.random.default_rng(0).normal(size=(200, 3)), "logit",
     )  # fmt: skip
-    calibration.write_temperature(folder, rows)
+    calibration.write_calibration(folder, rows)
     return folder
 
 
@@ -80,6 +82,37 @@ def onnx(whole: Path) -> Path:
 @pytest.fixture(scope="module")
 def int8(whole: Path) -> exporting.Exported:
     return exporting.export_classifier(whole, "int8", whole.parent / "int8", JUDGED, allow=True)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "int8"])
+def test_an_export_is_served_as_it_predicts_and_tokenizes_as_its_original(
+    whole: Path, onnx: Path, int8: exporting.Exported, kind: str
+):
+    folder = onnx if kind == "onnx" else int8.artifact.directory
+    original, made = (Loader().open(NamedFolder(f.name, f)) for f in (whole, folder))
+    (scores,) = made.runner([(made, made.reader.read(TEXTS))])
+    assert np.allclose(made.probabilities(scores), tunelab.load(folder).predict_proba(TEXTS))
+    for special in (True, False):
+        theirs = original.reader.tokens(TEXTS, special)
+        assert made.reader.tokens(TEXTS, special) == theirs
+    long = ["good " * 50 + "bad"]
+    for left in (True, False):
+        (ours,), (same) = (m.reader.read(long, left=left) for m in (made, original))
+        assert np.array_equal(ours, same[0])
+    assert made.reader.length(ours) == made.reader.max_length == original.reader.max_length
+    with pytest.raises(Refusal, match="must have less than"):
+        made.reader.read(long, cut=False)
+    assert (made.kind, made.precision) == ("onnx", "float32" if kind == "onnx" else "int8")
+
+
+def test_when_to_abstain_goes_along_where_numbers_are_not_rounded(
+    whole: Path, onnx: Path, int8: exporting.Exported
+):
+    known = calibration.read_abstention(open_artifact(onnx))
+    assert known == calibration.read_abstention(open_artifact(whole))
+    assert known.rows == 200
+    with pytest.raises(ArtifactError, match="its numbers are rounded"):
+        calibration.read_abstention(int8.artifact)
 
 
 def reference(folder: Path, texts: Sequence[str]) -> np.ndarray:
@@ -491,7 +524,15 @@ def test_an_export_whose_predictions_do_not_hold_is_refused_or_says_so_for_ever(
     assert made.fault
     kept = json.loads((tmp_path / "out" / MANIFEST).read_text())["exported_from"]
     assert kept["allowed_in_spite_of"] == made.fault
-    assert len(kept["changed_texts"]) == kept["changed_labels"] > 0
+    assert kept["changed_labels"] > 0
+    # It is given away: no text of the data goes with it, unless that was asked for.
+    manifest = (tmp_path / "out" / MANIFEST).read_text()
+    assert not any(text in manifest for text in TEXTS)
+    asked = exporting.export_classifier(
+        whole, "onnx", tmp_path / "asked", JUDGED, allow=True, keep_texts=True
+    )
+    texts = asked.artifact.manifest["exported_from"]["changed_texts"]
+    assert len(texts) == kept["changed_labels"]
     assert tunelab.load(tmp_path / "out").notes[0].startswith("Exported in spite of")
 
 
@@ -530,6 +571,46 @@ def test_a_folder_without_its_graph_or_runtime_says_so(
     (tmp_path / "out" / MANIFEST).write_text(json.dumps({**manifest, "graph": "../elsewhere.onnx"}))
     with pytest.raises(ArtifactError, match=r"expected the graph .*elsewhere.onnx; found none"):
         tunelab.load(tmp_path / "out")
+
+
+MALFORMED: dict[str, tuple[str, Any]] = {
+    "a config of nothing": ("config.json", {}),
+    "a config that is a list": ("config.json", [1]),
+    "a graph that is a number": (MANIFEST, {"graph": 5}),
+    "no graph": (MANIFEST, {"graph": None}),
+    "a length in words": (MANIFEST, {"max_length": "long"}),
+    "no length": (MANIFEST, {"max_length": None}),
+    "a pad that is none": (MANIFEST, {"pad_id": -1}),
+    "a label more": (MANIFEST, {"label_names": ["a", "b", "c", "d"]}),
+    "from nothing": (MANIFEST, {"exported_from": {}}),
+    "a tokenizer of nothing": ("tokenizer.json", {}),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_export_is_refused_in_one_line(onnx: Path, tmp_path: Path, name: str):
+    file, value = MALFORMED[name]
+    folder = Path(shutil.copytree(onnx, tmp_path / "out"))
+    manifest = json.loads((folder / MANIFEST).read_text())
+    if file == MANIFEST:
+        manifest = {k: v for k, v in {**manifest, **value}.items() if v is not None}
+    else:
+        (folder / file).write_text(json.dumps(value))
+        manifest["files"][file] = sha256(folder / file)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError) as refused:
+        tunelab.load(folder).predict(["a text"])
+    assert str(folder) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_fresh_process_finds_the_packages_that_this_one_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    own = str(Path(targets.__file__).parents[2])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", str(tmp_path), "/first", own, "/last"])
+    assert targets._import_path().split(os.pathsep) == ["/first", own, "/last"]
 
 
 def test_the_command_says_what_was_made_and_refuses_in_one_line(whole: Path, tmp_path: Path):

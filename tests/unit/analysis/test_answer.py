@@ -92,6 +92,19 @@ def test_every_standing_has_its_words(said: Summary) -> None:
     assert equal.why == "best on validation, equivalent to svm"
 
 
+def test_what_a_race_left_behind_is_not_tied_for_want_of_seeds(said: Summary) -> None:
+    raced = replace(said, dropped=frozenset({"lora"}))
+    few = pair("lora", 0.1, (-0.02, 0.22), seeds=3)
+    found = answered(raced, few, pair("svm", 0.002, (-0.01, 0.014)))
+    assert found.why == "tied with svm within noise, first on validation, ahead of lora in the race"
+    assert "1 not told apart from it and 1 left behind by the race on validation" in found.sure
+    alone = answered(raced, few)
+    assert alone.why == "best on validation, ahead of lora in the race"
+    assert "Not sure" not in alone.sure
+    shown = answered(raced, replace(few, verdict="better"))  # test says it by itself
+    assert shown.why == "better than lora"
+
+
 def test_the_first_line_is_the_same_sentence_everywhere(tmp_path: Path) -> None:
     record = read_study(make_study(tmp_path, seeds=6, rows=300))
     said = summarise(record)

@@ -147,11 +147,14 @@ def test_a_kept_temperature_is_used_when_asked_for_and_by_evaluate(
     scores = plain.classifier.scores(texts)
     # As if it had been far too sure: its scores, three times as large.
     sure = Predictions(tuple(map(str, range(300))), labels, 3 * scores, "logit")
-    calibration.write_temperature(folder, sure)
+    calibration.write_calibration(folder, sure)
     opened = artifact.open_artifact(folder)  # checks every hash
     assert artifact.CALIBRATION in opened.manifest["files"]
     temperature = calibration.read_temperature(opened)
     assert temperature == pytest.approx(calibration.fit_temperature(sure))
+    known, wrong = calibration.read_abstention(opened), scores.argmax(axis=1) != labels
+    given = predictions.probabilities(3 * scores / temperature, "logit").max(axis=1)[wrong]
+    assert (known.rows, list(known.wrong)) == (300, pytest.approx(sorted(given, reverse=True)))
 
     again = open_classifier(folder)
     assert np.array_equal(again.raw().predict_proba(texts), plain.predict_proba(texts))
@@ -189,7 +192,7 @@ def test_a_kept_temperature_is_used_when_asked_for_and_by_evaluate(
     said = run_here("predict", folder, "x", "--calibrated")
     assert said.code == 2
     assert "expected calibration.json, found none" in said.err
-    calibration.write_temperature(
+    calibration.write_calibration(
         folder, Predictions(sure.ids[:20], labels[:20], scores[:20], "logit")
     )
     said = run_here("predict", folder, "x", "--calibrated")
@@ -272,6 +275,32 @@ def test_evaluate_refuses_other_labels_and_a_folder_twice(
         run("evaluate", many, many, "--data", other)
     with pytest.raises(InputError, match="are one classifier"):
         run("evaluate", many, many / ".." / "many", "--data", other)
+
+
+def test_evaluate_reads_a_file_as_training_does(
+    saved: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    many, _, _ = saved
+    lines = [f'"{t} caf\xe9;{label.upper()}' for t, label in reviews(20, 3)]
+    rows = tmp_path / "other.csv"
+    rows.write_text("\n".join(["text;label", *lines, ";good", "x;rare"]), encoding="latin-1")
+    reading = ("--encoding", "latin-1", "--quoting", "none", "--on-bad-rows", "drop",
+               "--join-labels", "--drop-classes", "rare")  # fmt: skip
+    found = json.loads(run("evaluate", many, "--data", rows, *reading, "--json"))
+    assert (found["rows"], found["label_names"]) == (20, ["bad", "good"])
+    told = " ".join(run("evaluate", many, "--data", rows, *reading).split())
+    assert "dropped 1 row without text" in told
+    assert "left out 1 row of classes that are dropped" in told
+    with pytest.raises(InputError, match=r"\(--drop-classes\); --join-labels joins"):
+        run("evaluate", many, "--data", rows, *reading[:6])
+    whole = write_csv(tmp_path / "whole.csv", reviews(60, 5), ["text", "label"])
+    shares = [
+        json.loads(run("evaluate", many, "--data", whole, "--part", "test", *seed, "--json"))
+        for seed in ((), ("--split-seed", "3"))
+    ]
+    assert shares[0]["scores"] != shares[1]["scores"]  # other rows are its test part
+    with pytest.raises(InputError, match="split_seed and min_rows_per_class say what the parts"):
+        run("evaluate", many, "--data", whole, "--split-seed", "3")
 
 
 def test_evaluate_says_which_rows_a_classifier_was_trained_on(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from tunelab.core import cache, files
+from tunelab.core.artifact import read_manifest
+from tunelab.core.errors import ArtifactError, ConfigError
 from tunelab.exporting.merging import new_folder
 
 
@@ -127,6 +129,30 @@ def test_scratch_that_may_be_of_a_living_process_stays_where_there_are_no_locks(
 # --- files ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("locks", [True, False])
+def test_the_lock_of_a_dead_process_is_taken_over_and_that_of_a_living_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: bool
+) -> None:
+    if not locks:  # as on some file systems of a network
+        monkeypatch.setattr(files, "_lock", lambda *_: None)
+    code = "import sys, time; from pathlib import Path; from tunelab.core import files\n" \
+           "with files.locked(Path(sys.argv[1])): print(1, flush=True); time.sleep(60)"  # fmt: skip
+    other = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(ConfigError, match=rf"\(process {other.pid} on .*, since 20\d\d-"):  # noqa: SIM117
+            with files.locked(tmp_path):
+                pass
+    finally:
+        other.kill()
+        other.communicate()
+    assert (tmp_path / files.HOLDER).is_file()
+    with files.locked(tmp_path):
+        assert str(os.getpid()) in (tmp_path / files.HOLDER).read_text()
+    assert names(tmp_path) == []
+
+
 def test_a_file_takes_its_place_and_can_be_read_by_others(tmp_path: Path) -> None:
     with files.replacing(tmp_path / "x") as draft:
         draft.write_text("new")
@@ -229,6 +255,29 @@ def test_of_a_process_that_is_killed_one_of_both_is_left_whole(old: Path) -> Non
         (draft / "new").write_text("new")
     assert [n for n in names(old.parent) if files.SET_ASIDE in n] == []
     assert (old / "new").is_file()
+
+
+def test_what_a_killed_process_put_aside_comes_back_or_goes(old: Path) -> None:
+    aside = files.set_aside(old)
+    old.rename(aside)  # killed between its two renames
+    with pytest.raises(ArtifactError, match=rf"put it aside: rename {aside.name}"):
+        read_manifest(old)
+    files.put_back(old)
+    assert names(old.parent) == ["x", "x/old"]
+    aside.mkdir()  # killed while it removed what it had replaced
+    files.put_back(old)
+    assert names(old.parent) == ["x", "x/old"]
+
+
+def test_a_write_that_fails_names_the_file(tmp_path: Path) -> None:
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with (
+        pytest.raises(OSError, match=r"No space left on device: .*kept\.json"),
+        files.replacing(tmp_path / "kept.json") as beside,
+    ):
+        full(beside)
 
 
 def test_a_link_to_a_folder_is_replaced_and_the_folder_stays(old: Path) -> None:

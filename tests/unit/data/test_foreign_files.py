@@ -321,7 +321,7 @@ def test_a_configuration_is_read_and_of_several_one_is_to_be_given(tmp_path):
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (gzip.compress(b"text,label\n"), "gzip"),
+        (gzip.compress(b"text,label\n", mtime=0), "gzip"),
         (b"PK\x03\x04\x14\0\0\0\0\0" + b"[Content_Types].xml", "Excel"),
         (b"PK\x03\x04\x14\0\0\0\0\0reviews.csv", "ZIP"),
         (b"PAR1\x15\x04", "Parquet"),

@@ -107,7 +107,7 @@ def test_missing_bitsandbytes_says_what_to_install(
     bert: bases.Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    assert "pip install 'tunelab[quant]'" in refusal(bert, "qlora-8bit")
+    assert 'pip install "bitsandbytes>=' in refusal(bert, "qlora-8bit")
 
 
 def test_a_method_that_cannot_run_names_those_that_can(gpt2: bases.Base) -> None:

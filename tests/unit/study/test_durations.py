@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -128,3 +129,27 @@ def test_work_grows_with_rows_epochs_and_the_model(plans: dict[str, study.Plan])
     assert 0.5 < out[2] / out[0] < 0.65  # scoring stays
     small, large = (expected(plans[k])["full"].seconds for k in ("tiny", "minilm"))
     assert large > 20 * small
+
+
+def test_studies_at_the_same_time_lose_none_of_each_others_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TUNELAB_CACHE", str(tmp_path))
+    run = durations._PastRun("here", "bert/auto/auto", "lora", 1000, 1.5)
+
+    def add(_: int) -> None:
+        for _ in range(20):
+            durations._add_seen(run)
+
+    with ThreadPoolExecutor(8) as several:
+        list(several.map(add, range(8)))
+    assert durations._read_seen() == (run,) * 160
+    monkeypatch.setattr(durations, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(durations, "_MOST_SEEN", 10)
+    durations._add_seen(run)
+    assert len((tmp_path / "machine" / "durations.jsonl").read_text().splitlines()) == 10
+    (tmp_path / "machine" / "durations.jsonl").unlink()
+    (tmp_path / "other").touch()
+    (tmp_path / "machine" / "durations.jsonl").symlink_to(tmp_path / "other")
+    with pytest.raises(OSError):  # noqa: PT011  a link is not followed to a file of this user's
+        durations._add_seen(run)

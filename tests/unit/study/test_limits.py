@@ -13,6 +13,7 @@ from tunelab import study
 from tunelab.analysis import text_limits
 from tunelab.core import study_folder
 from tunelab.core.errors import ConfigError
+from tunelab.models import bases, weights
 from tunelab.study import resolve
 
 
@@ -103,3 +104,22 @@ def test_a_study_of_before_goes_on_with_its_limit(source, tiny_bert):
     assert said.code == 0
     assert said.err.count("2 of 3 texts are longer than the 32 tokens that this classifier") == 1
     assert not run_here("predict", artifact, "a film").err
+
+
+def test_many_settings_are_checked_against_weights_that_are_read_once(
+    source: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+    headers = weights.tensors
+    monkeypatch.setattr(bases, "tensors", lambda *a: reads.append(a) or headers(*a))
+    rates = [1e-4 * (1 + i) for i in range(300)]
+    entry = {"name": "lora", "learning_rate": rates, "max_length": 32, "r": [1, 2]}
+    plan = planned(source, model=str(tiny_bert), methods=[entry])
+    assert len(plan.spec.methods) == 600
+    assert len(reads) <= 4
+
+
+def test_methods_that_auto_makes_the_same_are_refused(source: Path, tiny_bert: Path) -> None:
+    entries = [{"name": "svm", "max_length": n, "label": f"svm {n}"} for n in ("auto", 32, 64)]
+    with pytest.raises(ConfigError, match="svm auto and svm 64 are the same, since max_length"):
+        planned(source, model=str(tiny_bert), methods=entries)

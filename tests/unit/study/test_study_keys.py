@@ -22,10 +22,11 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from tunelab import api, cli
+from tunelab import api, cli, evaluation
 from tunelab.api import compare, fine_tune, load_data
 from tunelab.cli.flags import StudyCommand, take_study_keys
 from tunelab.cli.options import trust_option
+from tunelab.core.data_keys import DATA_FLAGS, TEXT_FILE_KEYS
 from tunelab.core.values import DataSpec
 from tunelab.methods import settings
 from tunelab.study import file, resolve
@@ -117,6 +118,51 @@ def test_flags_of_compare_train_and_inspect_are_those_declared() -> None:
     assert set(options(inspect_data)) - {"model", "max_length", "others", "as_json"} == set(
         DataSection.model_fields
     ) - {"source"}
+
+
+def commands(group: click.Group = cli.app, path: str = "") -> dict[str, click.Command]:
+    """Every command by its words."""
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        inner = isinstance(command, click.Group)
+        found |= commands(command, f"{name} ") if inner else {path + name: command}  # type: ignore[arg-type]
+    return found
+
+
+# What says how data is read, but what changes training rows alone, and what names rows.
+TO_SCORE = set(DATA_FLAGS) - {"id_column", "subset", "on_leak"}
+# Of texts without labels: their ids are shown by `predict` alone.
+TEXTS = set(TEXT_FILE_KEYS)
+READING = {
+    "compare": set(DATA_FLAGS),
+    "train": set(DATA_FLAGS),
+    "inspect data": set(DATA_FLAGS),
+    "evaluate": TO_SCORE,
+    "predict": TEXTS,
+    "export": TEXTS - {"id_column"},
+    "adapters merge": TEXTS - {"id_column"},
+}
+
+
+def test_every_command_that_reads_a_file_has_the_flags_that_say_how() -> None:
+    assert set(DATA_FLAGS) == set(DataSection.model_fields) - {"source"}
+    declared = options(cli.app.commands["compare"])
+    for words, command in commands().items():
+        taken = {n: o for n, o in options(command).items() if n in DATA_FLAGS}
+        reads = {"file", "source", "data"} & {p.name for p in command.params}
+        assert set(taken) == READING.get(words, set()), words
+        assert bool(reads or words == "compare") == (words in READING), words
+        for name, option in taken.items():
+            said = (option.opts, option.help, option.metavar, option.default, option.is_flag)
+            meant = declared[name]
+            assert said == (meant.opts, meant.help, meant.metavar, meant.default, meant.is_flag)
+            assert vars(option.type) == vars(meant.type), (words, name)
+
+
+def test_keywords_of_evaluate_are_those_declared() -> None:
+    asked = keywords(evaluation.evaluate)
+    assert set(asked) - {"part", "model", "trust_remote_code"} == TO_SCORE
+    assert {k: asked[k] for k in TO_SCORE} == {k: keywords(load_data)[k] for k in TO_SCORE}
 
 
 def test_trusting_code_is_said_alike_everywhere() -> None:

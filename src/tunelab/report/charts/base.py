@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     import altair as alt
@@ -326,21 +326,9 @@ def seeds_of(data: PlotData, shown: Sequence[str]) -> str:
     return f"{counts[0]} to {counts[-1]} seeds a method"
 
 
-@overload
-def rounded(value: float, digits: int = 4) -> float: ...
-
-
-@overload
-def rounded(value: None, digits: int = 4) -> None: ...
-
-
-@overload
-def rounded(value: float | None, digits: int = 4) -> float | None: ...
-
-
-def rounded(value: float | None, digits: int = 4) -> float | None:
-    """A number short enough to be stored many times; None stays None."""
-    return None if value is None else round(float(value), digits) + 0.0
+def rounded(value: float, digits: int = 4) -> float:
+    """A number short enough to be stored many times."""
+    return round(float(value), digits) + 0.0
 
 
 def with_ends(name: str, estimate: Estimate, scale: float) -> dict[str, float]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal, TypedDict
 
-from tunelab.core.values import Comparison
+from tunelab.core.values import Comparison, Estimate
 from tunelab.core.words import signed
 from tunelab.report.charts.base import (
     CHART_WIDTH,
@@ -111,7 +111,7 @@ def difference_plot(data: PlotData) -> Chart | None:
 
 def _difference_row(data: PlotData, place: int, c: Comparison) -> ChartRow:
     d = c.difference
-    low, high = (None if v is None else rounded(v * data.scale) for v in (d.low, d.high))
+    low, high = _drawn_interval(data, d)
     value = rounded(d.value * data.scale)
     shown = difference_in_words(data, value)
     if low is not None and high is not None:
@@ -126,6 +126,14 @@ def _difference_row(data: PlotData, place: int, c: Comparison) -> ChartRow:
         "shown": shown,
         "verdict": data.standings.get(c.b, c.verdict),
     }
+
+
+def _drawn_interval(data: PlotData, estimate: Estimate) -> tuple[float | None, float | None]:
+    """The interval of a score or of a difference as it is drawn; None without one."""
+    low, high = (
+        None if end is None else rounded(end * data.scale) for end in (estimate.low, estimate.high)
+    )
+    return low, high
 
 
 def describe_differences(data: PlotData) -> str:
@@ -157,20 +165,10 @@ def _cost_plot(data: PlotData, cost: CostColumn) -> Chart | None:
     labelled = len(points) <= MOST_LABELLED_POINTS
     places = _label_places(points, data.names) if labelled else ["nowhere"] * len(points)
     rows = [{**asdict(p), "place": place} for p, place in zip(points, places, strict=True)]
-    ys = numbers_under(rows, "score", "score_low", "score_high")
-    x_domain = [min(p.cost for p in points) / 1.9, max(p.cost for p in points) * 1.9]
     unit = f", {cost.unit}" if cost.unit else ""
     x_title = f"{cost.title}{unit} (log scale)"
     y_title = f"{data.metric} on {data.part}{data.unit}"
-    x_scale = alt.Scale(type="log", domain=[rounded(v, 6) for v in x_domain], nice=False)
-    y_scale = alt.Scale(domain=possible(data, padded(ys, 0.12)), nice=False, zero=False)
-    x = alt.X(
-        "cost:Q",
-        scale=x_scale,
-        axis=alt.Axis(values=_ticks(*x_domain), format="~g", grid=True),
-        title=x_title,
-    )
-    y = alt.Y("score:Q", scale=y_scale, title=y_title)
+    x, y = _cost_axes(data, rows, x_title, y_title)
     colour = method_colour(data, shown, legend=not labelled)
     tooltip = [
         alt.Tooltip("method:N"),
@@ -184,12 +182,7 @@ def _cost_plot(data: PlotData, cost: CostColumn) -> Chart | None:
     front = sorted((p for p in points if p.front == "no"), key=lambda p: p.cost)
     layers = alt.layer(
         *([_front_line(front, x, y)] if len(front) > 1 else []),
-        base.transform_filter("isValid(datum.score_low)")
-        .mark_rule(strokeWidth=2, clip=True)
-        .encode(y=alt.Y("score_low:Q", title=y_title), y2="score_high:Q", opacity=followed(0.75)),
-        base.transform_filter("isValid(datum.cost_low)")
-        .mark_rule(strokeWidth=2, clip=True)
-        .encode(x=alt.X("cost_low:Q", title=x_title), x2="cost_high:Q", opacity=followed(0.75)),
+        *_lines_through(base, x_title, y_title),
         base.mark_point(filled=True, size=130, clip=True)
         .encode(shape=method_shape(data, shown, legend=not labelled), tooltip=tooltip)
         .add_params(zoom()),
@@ -208,6 +201,39 @@ def _cost_plot(data: PlotData, cost: CostColumn) -> Chart | None:
         + seeds_of(data, shown)
         + ("; dashed: the Pareto front" if len(front) > 1 else ""),
         fit="labelled" if labelled else "width",
+    )
+
+
+def _cost_axes(
+    data: PlotData, rows: Sequence[ChartRow], x_title: str, y_title: str
+) -> tuple[alt.X, alt.Y]:
+    """The cost, logarithmic, and the score; both with room around what is drawn."""
+    import altair as alt
+
+    costs = numbers_under(rows, "cost")
+    ends = [min(costs) / 1.9, max(costs) * 1.9]
+    x_scale = alt.Scale(type="log", domain=[rounded(v, 6) for v in ends], nice=False)
+    x_axis = alt.Axis(values=_ticks(*ends), format="~g", grid=True)
+    scores = numbers_under(rows, "score", "score_low", "score_high")
+    y_scale = alt.Scale(domain=possible(data, padded(scores, 0.12)), nice=False, zero=False)
+    return (
+        alt.X("cost:Q", scale=x_scale, axis=x_axis, title=x_title),
+        alt.Y("score:Q", scale=y_scale, title=y_title),
+    )
+
+
+def _lines_through(base: alt.Chart, x_title: str, y_title: str) -> tuple[alt.Chart, alt.Chart]:
+    """The interval of each point's score, and that of its cost."""
+    import altair as alt
+
+    faint = followed(0.75)
+    down, across = (
+        base.transform_filter(f"isValid(datum.{of}_low)").mark_rule(strokeWidth=2, clip=True)
+        for of in ("score", "cost")
+    )
+    return (
+        down.encode(y=alt.Y("score_low:Q", title=y_title), y2="score_high:Q", opacity=faint),
+        across.encode(x=alt.X("cost_low:Q", title=x_title), x2="cost_high:Q", opacity=faint),
     )
 
 
@@ -285,14 +311,15 @@ class _CostPoint:
 
 def _cost_point(data: PlotData, cost: CostColumn, method: str) -> _CostPoint:
     score, spent = data.scores[method], cost.estimates[method]
+    low, high = _drawn_interval(data, score)
     # Below zero a Student interval has no place on a logarithmic axis: cut at a tenth.
     floor = spent.value / 10
     known = spent.low is not None and spent.high is not None and spent.low < spent.high
     return _CostPoint(
         method=method,
         score=rounded(score.value * data.scale),
-        score_low=rounded(None if score.low is None else score.low * data.scale),
-        score_high=rounded(None if score.high is None else score.high * data.scale),
+        score_low=low,
+        score_high=high,
         cost=rounded(spent.value * cost.factor, 7),
         cost_low=rounded(max(spent.low or 0.0, floor) * cost.factor, 7) if known else None,
         cost_high=rounded((spent.high or 0.0) * cost.factor, 7) if known else None,
@@ -337,7 +364,7 @@ def _ticks(low: float, high: float) -> list[float]:
     """1, 2, 5, 10, ... inside (low, high); powers of ten alone where those are many."""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = (1, 2, 5) if len(exponents) <= 4 else (1,)
-    ticks = [rounded(m * 10.0**e, 6) or 0.0 for e in exponents for m in steps]
+    ticks = [rounded(m * 10.0**e, 6) for e in exponents for m in steps]
     return [t for t in ticks if low <= t <= high]
 
 

@@ -22,7 +22,6 @@ from tunelab.report.charts.base import (
     methods_in_order,
     names_axis,
     numbers_under,
-    rounded,
     seeds_of,
     with_ends,
 )
@@ -154,9 +153,7 @@ def behaviour_plot(data: PlotData) -> Chart | None:
             "test": f"{b.capability}: {b.test}",
             "test_place": tests.index(f"{b.capability}: {b.test}"),
             "kind": b.kind,
-            "failure": rounded(b.failure.value),
-            "low": rounded(b.failure.low),
-            "high": rounded(b.failure.high),
+            **with_ends("failure", b.failure, 1),
             "cases": b.cases,
         }
         for b in data.behaviour

@@ -13,12 +13,13 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from tunelab.serve.engine import ScoredTexts
-from tunelab.serve.refusal import Refusal
-from tunelab.serve.service import (
+from tunelab.serving.engine import ScoredTexts
+from tunelab.serving.refusal import Refusal
+from tunelab.serving.service import (
     Body,
     Door,
     Service,
+    allowed_error,
     json_response,
     parsed,
     read_body,
@@ -81,9 +82,11 @@ async def _answered(service: Service, body: ClassifyBody) -> ScoredTexts:
 
 
 async def classify_as_vllm(service: Service, request: Request, raw: bytes) -> Response:
-    """A row for each text: its label, and the probabilities in the labels' order."""
+    """A row for each text: its label (null where it is not answered), and the probabilities in the
+    labels' order.
+    """
     body = parsed(ClassifyBody, raw)
-    calibrated = wants_calibrated(request)
+    calibrated, error = wants_calibrated(request), allowed_error(request)
     limit = service.engine.table[body.model].reader.max_length
     wanted = body.truncate_prompt_tokens
     if wanted not in {None, -1} and limit is not None and wanted != limit:
@@ -103,11 +106,11 @@ async def classify_as_vllm(service: Service, request: Request, raw: bytes) -> Re
             "data": [
                 {
                     "index": i,
-                    "label": answer.model.label_names[int(np.argmax(row))],
+                    "label": answer.model.label_names[int(np.argmax(row))] if sure else None,
                     "probs": [float(p) for p in row],
                     "num_classes": len(row),
                 }
-                for i, row in enumerate(rows)
+                for i, (row, sure) in enumerate(zip(rows, answer.answered(error), strict=True))
             ],
             "usage": {
                 "prompt_tokens": tokens,
@@ -179,7 +182,6 @@ async def _load_adapter(service: Service, request: Request) -> Response:
 
 async def _unload_adapter(service: Service, request: Request) -> Response:
     body = parsed(UnloadBody, await read_body(service, request))
-    service.refuse_where_fixed()
     if body.lora_name not in service.engine.table.models:
         raise Refusal("unknown", f"The lora adapter '{body.lora_name}' cannot be found.")
     await asyncio.to_thread(service.engine.unload, body.lora_name)
@@ -190,8 +192,22 @@ VLLM = (
     Door("POST", "/classify", _classify, refuse_as_vllm, "Classify", ClassifyBody, counts=True),
     Door("GET", "/v1/models", _models, refuse_as_vllm, "Bases and models"),
     Door("GET", "/v1/models/{name}", _model_card, refuse_as_vllm, "A model"),
-    Door("POST", "/v1/load_lora_adapter", _load_adapter, refuse_as_vllm, "Load a model", LoadBody),
     Door(
-        "POST", "/v1/unload_lora_adapter", _unload_adapter, refuse_as_vllm, "Unload it", UnloadBody
+        "POST",
+        "/v1/load_lora_adapter",
+        _load_adapter,
+        refuse_as_vllm,
+        "Load a model",
+        LoadBody,
+        changes=True,
+    ),
+    Door(
+        "POST",
+        "/v1/unload_lora_adapter",
+        _unload_adapter,
+        refuse_as_vllm,
+        "Unload it",
+        UnloadBody,
+        changes=True,
     ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,13 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.core.errors import ArtifactError
-from tunelab.core.values import ScoreKind
+from tunelab.core.values import Classifier, ScoreKind
 from tunelab.models.batches import Encoded, encode
 from tunelab.models.classifier import TransformerClassifier
+from tunelab.models.embedded import EmbeddedClassifier
+from tunelab.models.embeddings import Embedder
+from tunelab.models.exported import ExportedClassifier
 from tunelab.models.shared_row import RowMember, SharedRow
 from tunelab.models.text_classifier import TextClassifier
-from tunelab.serve.refusal import Refusal
+from tunelab.serving.refusal import Refusal
 from tunelab.stats import calibration, predictions
+from tunelab.stats.abstention import Abstention, NoThresholdError
 
 __all__ = [
     "HowRun",
@@ -29,6 +33,7 @@ __all__ = [
     "TextReader",
     "Token",
     "TokenReader",
+    "abstention_in",
     "alone",
     "row_runner",
     "token_reader",
@@ -92,11 +97,11 @@ class TextReader:
 
     def tokens(self, texts: Sequence[str], special: bool) -> list[list[Token]]:
         """There are none."""
-        raise Refusal("invalid", _NO_TOKENS)
+        raise Refusal("no_tokens", _NO_TOKENS)
 
     def from_ids(self, ids: Sequence[int]) -> Item:
         """There are none."""
-        raise Refusal("invalid", _NO_TOKENS)
+        raise Refusal("no_tokens", _NO_TOKENS)
 
 
 class TokenReader:
@@ -181,8 +186,9 @@ class Served:
 
     `base`: name of what an adapter stands on; None for others. `temperature`: what its scores are
     divided by before they become probabilities; None: there is none, and `why_not` says why.
-    `member`: its place in the row that its runner computes. `notes`: what had to be decided on
-    loading.
+    `abstention`: when it had better not answer; None: not known, and `why_no_abstention` says why.
+    `member`: its place in the row that its runner computes. `where`: "cpu" or a card. `notes`: what
+    had to be decided on loading.
     """
 
     name: str
@@ -195,8 +201,11 @@ class Served:
     base: str | None = None
     temperature: float | None = None
     why_not: str = ""
+    abstention: Abstention | None = None
+    why_no_abstention: str = ""
     precision: str = "float32"
     member: RowMember | None = None
+    where: str = "cpu"
     notes: tuple[str, ...] = ()
 
     def probabilities(self, scores: Floats, calibrated: bool | None = None) -> Floats:
@@ -210,38 +219,74 @@ class Served:
         logits = calibration.logits_at_temperature(scores, self.score_kind, self.temperature)
         return predictions.probabilities(logits, "logit")
 
+    def answers(self, scores: Floats, error: float) -> NDArray[np.bool_]:
+        """Which texts are answered, (n,), where at most this share of all may be answered wrongly.
+
+        Raises Refusal where that is not known, and where validation had too few rows to promise it.
+        """
+        if self.abstention is None:
+            raise Refusal("invalid", f"No abstention: {self.why_no_abstention}")
+        try:
+            return self.abstention.answers(self.probabilities(scores), error)
+        except NoThresholdError as e:
+            raise Refusal("invalid", f"abstain: {e}.") from e
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HowRun:
-    """What reads and runs a classifier, and what its layers compute in; `member` as in `Served`."""
+    """What reads and runs a classifier, what its layers compute in, and where ("cpu", "cuda");
+    `member` as in `Served`.
+    """
 
     reader: Reader
     runner: Runner
     precision: str
     member: RowMember | None = None
+    where: str = "cpu"
 
 
 def alone(loaded: TextClassifier) -> HowRun:
     """How a classifier is run by itself."""
     own = loaded.classifier
-    if not isinstance(own, TransformerClassifier):
+    if isinstance(own, TransformerClassifier):
+        # The server's weights never change: what is prepared once is asked without another look.
+        prepared, width, pad_id, batch_size = (
+            own.prepared(), len(own.label_names), own.pad_id, own.batch_size,
+        )  # fmt: skip
 
-        def score(asked: Sequence[tuple[Served, Sequence[Item]]]) -> list[Floats]:
-            return [own.scores([str(item) for item in items]) for _, items in asked]
+        def logits(encoded: Encoded) -> Floats:
+            return prepared(encoded, pad_id, batch_size, width).astype(np.float64)
 
-        return HowRun(TextReader(), score, "float64")
-    # The server's weights never change: what is prepared once is asked without another look.
-    prepared, width, pad_id = own.prepared(), len(own.label_names), own.pad_id
+        runner, where = _of_tokens(logits), prepared.where.type
+        return HowRun(token_reader(own), runner, prepared.precision, where=where)
+    if isinstance(own, EmbeddedClassifier):
+        embedder: Embedder = own.embedder
+        reader = TokenReader(embedder.tokenizer, embedder.max_length, embedder.vocabulary)
+        runner = _of_tokens(lambda encoded: own.head.scores(embedder.embed(encoded)))
+        where = embedder.prepared().where.type
+        return HowRun(reader, runner, embedder.prepared().precision, where=where)
+    if isinstance(own, ExportedClassifier) and own.tokenizer is not None:
+        limit = loaded.max_length
+        assert limit is not None  # noqa: S101  what has a tokenizer has one
+        reader = TokenReader(own.tokenizer, limit, own.tokenizer.vocabulary)
+        said = loaded.artifact.manifest.get("exported_from")
+        rounded = isinstance(said, Mapping) and said.get("rung")
+        return HowRun(reader, _of_tokens(own.token_scores), "int8" if rounded else "float32")
+    return HowRun(TextReader(), _of_texts(own), "float64")
 
-    def logits(asked: Sequence[tuple[Served, Sequence[Item]]]) -> list[Floats]:
-        return [
-            prepared(
-                Encoded(tuple(np.asarray(i) for i in items)), pad_id, own.batch_size, width
-            ).astype(np.float64)
-            for _, items in asked
-        ]
 
-    return HowRun(token_reader(own), logits, prepared.precision)
+def _of_tokens(score: Callable[[Encoded], Floats]) -> Runner:
+    def run(asked: Sequence[tuple[Served, Sequence[Item]]]) -> list[Floats]:
+        return [score(Encoded(tuple(np.asarray(i) for i in items))) for _, items in asked]
+
+    return run
+
+
+def _of_texts(own: Classifier) -> Runner:
+    def run(asked: Sequence[tuple[Served, Sequence[Item]]]) -> list[Floats]:
+        return [own.scores([str(item) for item in items]) for _, items in asked]
+
+    return run
 
 
 def token_reader(own: TransformerClassifier) -> TokenReader:
@@ -270,3 +315,11 @@ def why_no_temperature(loaded: TextClassifier) -> str:
     except ArtifactError as e:
         return str(e)
     return ""
+
+
+def abstention_in(loaded: TextClassifier) -> tuple[Abstention | None, str]:
+    """When a classifier had better abstain, or None and why that is not known."""
+    try:
+        return calibration.read_abstention(loaded.artifact), ""
+    except ArtifactError as e:
+        return None, str(e)

@@ -8,18 +8,19 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from peft import IA3Config, PromptTuningConfig, TaskType
 
 import tunelab
-from adapters_made import make_adapter, make_model, make_svm
+from adapters_made import make_adapter, make_embedding_svm, make_model, make_svm
 from tiny import BAD, GOOD, reviews
-from tunelab.serve.engine import BatchFigures, ServingEngine, check_scores, items_of
-from tunelab.serve.loading import Loader, NamedFolder, below, named_folders
-from tunelab.serve.refusal import Limits, Refusal
-from tunelab.serve.served import Item, Served, TextReader
+from tunelab.serving.engine import BatchFigures, ServingEngine, check_scores, items_of
+from tunelab.serving.loading import Loader, NamedFolder, below, named_folders, read_names
+from tunelab.serving.refusal import Limits, Refusal
+from tunelab.serving.served import Item, Served, TextReader
 
 TEXTS = [
     *(f"{g} film and the plot is {b} {i}" for i, (g, b) in enumerate(zip(GOOD, BAD, strict=True))),
@@ -43,6 +44,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     make_adapter(root / "prompt", tiny_bert, ("bad", "good"), 5, prompt)
     make_model(root / "whole", tiny_bert, ("x", "y"), 3)
     make_svm(root / "svm", reviews(60))
+    make_embedding_svm(root / "probe", tiny_bert, ("bad", "good"), 6)
     return root
 
 
@@ -50,10 +52,12 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
 def models(home: Path) -> list[Served]:
     loader = Loader()
     # What cannot share a row comes first: it must not keep others from it.
-    strange = [loader.open(NamedFolder(n, home / n)) for n in ("prompt", "ia3")]
+    strange = [loader.open(NamedFolder(n, home / n)) for n in ("prompt", "ia3", "probe")]
     usual = [loader.open(NamedFolder(n, home / n)) for n in ("a", "b", "whole", "svm")]
     assert usual[0].runner is usual[1].runner
-    assert [m.member is None for m in (*strange, *usual)] == [True, True, False, False, True, True]
+    assert [m.member is None for m in (*strange, *usual)] == [
+        *[True] * 3, False, False, True, True,
+    ]  # fmt: skip
     return [*usual, *strange]
 
 
@@ -68,7 +72,7 @@ def expected(folder: Path, texts: Sequence[str]) -> np.ndarray:
     return tunelab.load(folder).predict_proba(texts)
 
 
-@pytest.mark.parametrize("name", ["a", "b", "whole", "svm", "ia3", "prompt"])
+@pytest.mark.parametrize("name", ["a", "b", "whole", "svm", "ia3", "prompt", "probe"])
 def test_every_model_says_what_it_says_by_itself(engine: ServingEngine, home: Path, name: str):
     answer = engine.classify(name, TEXTS)
     np.testing.assert_allclose(answer.probabilities(), expected(home / name, TEXTS), atol=2e-5)
@@ -194,6 +198,48 @@ def test_a_model_that_fails_is_told_to_its_askers_alone(models: list[Served]):
     engine.close()
 
 
+def _exits(_: object) -> list[np.ndarray]:
+    raise SystemExit(3)
+
+
+WRONG_RUNNERS = {
+    "too few models": lambda _: [],
+    "too many rows": lambda asked: [np.zeros((len(items) + 1, 2)) for _, items in asked],
+    "too few rows": lambda asked: [np.zeros((0, 2)) for _ in asked],
+    "too few classes": lambda asked: [np.zeros((len(items), 1)) for _, items in asked],
+    "ragged rows": lambda _: [[[0.0], [0.0, 1.0]]],
+    "nothing": lambda _: None,
+    "one that exits": _exits,
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_RUNNERS.values(), ids=WRONG_RUNNERS)
+def test_nothing_that_a_runner_gives_ends_the_thread_that_computes(wrong: Any):
+    model, runner = slow_model()
+    runner.go.set()
+    broken = replace(model, name="broken", runner=wrong)
+    engine = ServingEngine([model, broken])
+    for _ in range(2):
+        assert engine.submit(broken, ["a", "b"]).exception(10) is not None
+    assert engine.submit(model, ["a"]).result(10).scores.shape == (1, 2)
+    assert engine.is_up
+    engine.unload("broken")  # nobody waits for it for ever
+    engine.close()
+
+
+def test_who_counts_batches_cannot_end_the_thread(capsys: pytest.CaptureFixture[str]):
+    def count(_: BatchFigures) -> None:
+        raise KeyError("figures")
+
+    model, runner = slow_model()
+    runner.go.set()
+    engine = ServingEngine([model], on_batch=count)
+    for _ in range(2):
+        assert engine.submit(model, ["a"]).result(10).scores.shape == (1, 2)
+    engine.close()
+    assert capsys.readouterr().err.count("not counted: KeyError") == 2
+
+
 # --- models come and go ---------------------------------------------------------------------
 
 
@@ -316,13 +362,20 @@ def test_nothing_outside_of_the_folder_is_loaded(tmp_path: Path, path: str):
     assert refused.value.fault == "forbidden"
 
 
-def test_an_adapter_on_a_base_that_is_not_held_is_refused_at_run_time(home: Path):
+@pytest.mark.parametrize(("first", "then"), [("b", "probe"), ("probe", "b")])
+def test_what_stands_on_a_base_that_is_not_held_is_refused_at_run_time(
+    home: Path, first: str, then: str
+):
+    """An adapter or an SVM on embeddings; on a base that either brought along, both are loaded."""
     loader = Loader()
-    with pytest.raises(Refusal, match="does not hold"):
-        loader.open_below(home, "a", "a")
+    for name in ("a", "probe"):
+        with pytest.raises(Refusal, match=f"^{name}: needs a base that the server does not hold"):
+            loader.open_below(home, name, name)
     assert loader.open_below(home, "w", "whole").name == "w"
-    loader.open(NamedFolder("b", home / "b"))
-    assert loader.open_below(home, "new", "a").name == "new"
+    loader.open(NamedFolder(first, home / first))
+    made = loader.open_below(home, "new", then)
+    (scores,) = made.runner([(made, made.reader.read(TEXTS))])
+    np.testing.assert_allclose(made.probabilities(scores), expected(home / then, TEXTS), atol=2e-5)
     loader._bases = {"another": next(iter(loader._bases.values()))}
     with pytest.raises(Refusal, match="does not hold") as refused:
         loader.open_below(home, "a", "a")
@@ -343,6 +396,6 @@ def test_models_are_called_by_their_folders_or_as_is_said(tmp_path: Path):
     for name in ("x", "y/artifact"):
         (tmp_path / name).mkdir(parents=True)
     asked = [str(tmp_path / "x"), f"z={tmp_path / 'x'}", str(tmp_path / "y/artifact")]
-    assert [m.name for m in named_folders(asked, lambda p: p)] == ["x", "z", "y"]
+    assert [m.name for m in named_folders(read_names(asked), lambda p: p)] == ["x", "z", "y"]
     with pytest.raises(tunelab.TunelabError, match="Two models would be called 'x'"):
-        named_folders([asked[0], asked[0]], lambda p: p)
+        named_folders(read_names([asked[0], asked[0]]), lambda p: p)

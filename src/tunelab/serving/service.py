@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import json
 import sys
 import time
@@ -16,21 +17,23 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from tunelab.serve.engine import ScoredTexts, ServingEngine, check_texts, items_of
-from tunelab.serve.figures import Figures
-from tunelab.serve.loading import FIXED, Loader
-from tunelab.serve.refusal import Fault, Refusal
-from tunelab.serve.served import Item, Served, Token
+from tunelab.serving.engine import ScoredTexts, ServingEngine, check_texts, items_of
+from tunelab.serving.figures import Figures
+from tunelab.serving.loading import FIXED, Loader
+from tunelab.serving.refusal import Fault, Refusal
+from tunelab.serving.served import Item, Served, Token
 
 __all__ = [
     "Body",
     "Door",
     "Service",
+    "allowed_error",
     "guarded",
     "json_response",
     "parsed",
@@ -96,10 +99,30 @@ class Service:
         check_texts(texts)
         return await _read_beside_loop(texts, lambda: model.reader.tokens(texts, special))
 
-    def refuse_where_fixed(self) -> None:
-        """Raise Refusal where models may not be changed while the server runs."""
+    def check_change(self, request: Request) -> None:
+        """Raise Refusal where models may not be changed while the server runs, or where a page of
+        another site asks for it: browsers send what any page bids them to this machine's servers,
+        and name the page's site in `Origin`.
+        """
         if self.adapter_dir is None:
             raise Refusal("forbidden", FIXED)
+        origin = request.headers.get("origin")
+        if origin is None or self._is_own(origin, request.headers.get("host", "")):
+            return
+        raise Refusal(
+            "forbidden",
+            "Models are not loaded or unloaded for a page of another site "
+            f"(Origin: {origin[:200]}).",
+        )
+
+    def _is_own(self, origin: str, host: str) -> bool:
+        """Whether a page came from this server. A name of `host` that anybody may have pointed here
+        says so only where a key was asked for too.
+        """
+        try:
+            return urlsplit(origin).netloc == host and (bool(self.keys) or _is_of_machine(host))
+        except ValueError:  # no address, or a name
+            return False
 
     async def _answer(self, model: Served, items: Sequence[Item]) -> ScoredTexts:
         answer = await asyncio.wrap_future(self.engine.submit(model, items))
@@ -124,6 +147,12 @@ class Service:
             raise Refusal("unauthorized", "A valid key is needed: Authorization: Bearer KEY")
 
 
+def _is_of_machine(host: str) -> bool:
+    """Whether a Host header is an address, or localhost. Raises ValueError for another name."""
+    name = urlsplit(f"//{host}").hostname or ""
+    return name == "localhost" or bool(ipaddress.ip_address(name))
+
+
 async def _read_beside_loop(texts: Sequence[str], read: Callable[[], WhatIsRead]) -> WhatIsRead:
     """What reading texts gives; of long ones, beside the loop."""
     short = sum(map(len, texts)) <= _READ_AT_ONCE
@@ -137,7 +166,7 @@ Handler = Callable[[Service, Request], Awaitable[Response]]
 class Door:
     """A path of a protocol. `body`: what it takes, for the description; `open`: without a key.
 
-    `counts`: it asks for answers, and is counted as such.
+    `counts`: it asks for answers, and is counted as such; `changes`: which models there are.
     """
 
     method: str
@@ -148,6 +177,7 @@ class Door:
     body: type[Body] | None = None
     open: bool = False
     counts: bool = False
+    changes: bool = False
 
 
 def guarded(door: Door, service: Service) -> Callable[[Request], Awaitable[Response]]:
@@ -160,6 +190,8 @@ def guarded(door: Door, service: Service) -> Callable[[Request], Awaitable[Respo
         try:
             if not door.open:
                 service.check_key(request)
+            if door.changes:
+                service.check_change(request)
             response = await door.answer(service, request)
         except Refusal as e:
             refusal = e
@@ -223,6 +255,7 @@ def json_response(
 _STATUS_OF: Mapping[Fault, int] = {
     "empty": 400,
     "invalid": 400,
+    "no_tokens": 400,
     "too_long": 400,
     "too_many": 400,
     "too_large": 413,
@@ -255,6 +288,22 @@ def wants_calibrated(request: Request) -> bool | None:
     if said.lower() not in {"0", "1", "true", "false"}:
         raise Refusal("invalid", f"calibrated={said!r}: expected 1 or 0.")
     return said.lower() in {"1", "true"}
+
+
+def allowed_error(request: Request) -> float | None:
+    """What ?abstain= asks for: the share of all texts that may be answered wrongly; None where
+    every text shall be answered. Raises Refusal for what is no such share.
+    """
+    said = request.query_params.get("abstain")
+    if said is None:
+        return None
+    try:
+        error = float(said)
+    except ValueError:
+        error = -1.0
+    if not 0 < error < 1:
+        raise Refusal("invalid", f"abstain={said!r}: expected an error between 0 and 1, say 0.05.")
+    return error
 
 
 def ranked(labels: Sequence[str], row: Sequence[float]) -> list[dict[str, str | float]]:

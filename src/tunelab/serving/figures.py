@@ -11,7 +11,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from tunelab.serve.engine import BatchFigures, ScoredTexts, ServingEngine
+from tunelab.serving.engine import BatchFigures, ScoredTexts, ServingEngine
 
 __all__ = [
     "Figures",

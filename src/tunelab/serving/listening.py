@@ -8,6 +8,7 @@ import ipaddress
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,15 +16,16 @@ from pathlib import Path
 import uvicorn
 
 from tunelab.core.errors import ConfigError, InputError
-from tunelab.serve.engine import ServingEngine, check_scores
-from tunelab.serve.figures import Figures
-from tunelab.serve.keys import API_KEYS
-from tunelab.serve.loading import Loader, NamedFolder
-from tunelab.serve.refusal import Limits, Refusal
-from tunelab.serve.service import Service
-from tunelab.serve.web import make_app
+from tunelab.serving.engine import ServingEngine, check_scores
+from tunelab.serving.figures import Figures
+from tunelab.serving.keys import API_KEYS
+from tunelab.serving.loading import Loader, NamedFolder
+from tunelab.serving.refusal import Limits, Refusal
+from tunelab.serving.service import Service
+from tunelab.serving.web import make_app
 
 __all__ = [
+    "RunningServer",
     "ServerSettings",
     "bound_socket",
     "make_service",
@@ -110,6 +112,9 @@ class _Uvicorn(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield  # signals come to the main thread alone
+            return
         before = {s: signal.signal(s, self.handle_exit) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -118,31 +123,113 @@ class _Uvicorn(uvicorn.Server):
                 signal.signal(which, handler)
 
 
-def run_server(
+@dataclass(frozen=True, slots=True, eq=False)
+class _Listening:
+    """A server that has loaded its models and holds its socket; `run` answers until it ends."""
+
+    server: _Uvicorn
+    sock: socket.socket
+    service: Service
+
+    @property
+    def address(self) -> str:
+        return _address(self.sock)
+
+    @property
+    def sentence(self) -> str:
+        names = ", ".join(self.service.engine.table.models) or "no model yet"
+        return f"Serving {names} at {self.address}"
+
+    def run(self) -> None:
+        self.server.run(sockets=[self.sock])
+
+
+@contextlib.contextmanager
+def _ready_to_listen(
     models: Callable[[], Sequence[NamedFolder]],
     settings: ServerSettings,
-    say: Callable[[str], None] = print,
-) -> None:
-    """Serve until the process is told to end (SIGINT, SIGTERM)."""
-    sock = bound_socket(settings.host, settings.port)
-    with sock:
+    ready: Callable[[_Listening], None],
+) -> Iterator[_Listening]:
+    """Bind, then load: an address that is taken is said at once. What is worth saying is said."""
+    with bound_socket(settings.host, settings.port) as sock:
         service = make_service(models(), settings)
-        address = _address(sock)
         if not settings.keys and not _is_loopback(sock):
             print(
-                f"tunelab: {address} can be reached from other machines, and asks for no key. "
-                f"Set one: --api-key-file FILE, or {API_KEYS}.",
+                f"tunelab: {_address(sock)} can be reached from other machines, and asks for no "
+                f"key. Set one: --api-key-file FILE, or {API_KEYS}.",
                 file=sys.stderr,
             )
         for model in service.engine.table.models.values():
             for note in model.notes:
                 print(f"{model.name}: {note}", file=sys.stderr)
-        names = ", ".join(service.engine.table.models) or "no model yet"
-        app = make_app(service, lambda: say(f"Serving {names} at {address}"))
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, timeout_keep_alive=75
-        )
-        _Uvicorn(config).run(sockets=[sock])
+            make_app(service, lambda: ready(listening)),
+            log_config=None, access_log=False, server_header=False, timeout_keep_alive=75,
+        )  # fmt: skip
+        listening = _Listening(_Uvicorn(config), sock, service)
+        try:
+            yield listening
+        finally:
+            service.engine.close()  # where it never came to run; else it is closed already
+
+
+def run_server(
+    models: Callable[[], Sequence[NamedFolder]],
+    settings: ServerSettings,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Serve until the process is told to end (SIGINT, SIGTERM). In the main thread."""
+    with _ready_to_listen(models, settings, lambda listening: say(listening.sentence)) as listening:
+        listening.run()
+
+
+class RunningServer:
+    """A server in a thread of its own, at `url`. `stop` ends it, as a with-block does at its end:
+    what was asked is answered first.
+    """
+
+    def __init__(
+        self, models: Callable[[], Sequence[NamedFolder]], settings: ServerSettings
+    ) -> None:
+        ready = threading.Event()
+        with contextlib.ExitStack() as stack:
+            self._listening = stack.enter_context(
+                _ready_to_listen(models, settings, lambda _: ready.set())
+            )
+            self._thread = threading.Thread(
+                target=self._listening.run, name="tunelab-server", daemon=True
+            )
+            self._thread.start()
+            while not ready.wait(0.05):
+                if not self._thread.is_alive():
+                    raise InputError(f"The server at {self._listening.address} ended at once.")
+            self._left = stack.pop_all()
+        self.url = self._listening.address
+
+    def __repr__(self) -> str:
+        """What it serves, and where."""
+        return f"RunningServer({self._listening.sentence if self._thread.is_alive() else 'ended'})"
+
+    def __enter__(self) -> RunningServer:
+        """The server itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop it."""
+        self.stop()
+
+    def wait(self) -> None:
+        """Until it ends: somebody stops it, or Ctrl-C, which ends it."""
+        try:
+            self._thread.join()
+        except KeyboardInterrupt:
+            self.stop()
+
+    def stop(self) -> None:
+        """Take no more requests, answer those that are there, and give the address back."""
+        self._listening.server.should_exit = True
+        self._thread.join()
+        self._left.close()
 
 
 def _address(sock: socket.socket) -> str:

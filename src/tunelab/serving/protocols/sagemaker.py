@@ -7,10 +7,10 @@ import json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tunelab.serve.protocols.tei import TeiBody, predict_as_tei, refuse_as_tei
-from tunelab.serve.protocols.vllm import classify_as_vllm, refuse_as_vllm
-from tunelab.serve.refusal import Refusal
-from tunelab.serve.service import Door, Service, read_body
+from tunelab.serving.protocols.tei import TeiBody, predict_as_tei, refuse_as_tei
+from tunelab.serving.protocols.vllm import classify_as_vllm, refuse_as_vllm
+from tunelab.serving.refusal import Refusal
+from tunelab.serving.service import Door, Service, read_body
 
 __all__ = [
     "SAGEMAKER",

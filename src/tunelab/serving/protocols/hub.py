@@ -10,12 +10,13 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tunelab.serve.engine import ScoredTexts
-from tunelab.serve.refusal import Refusal
-from tunelab.serve.service import (
+from tunelab.serving.engine import ScoredTexts
+from tunelab.serving.refusal import Refusal
+from tunelab.serving.service import (
     Body,
     Door,
     Service,
+    allowed_error,
     json_response,
     parsed,
     ranked,
@@ -65,13 +66,17 @@ def _applied(
 async def answer_hub(
     service: Service, request: Request, name: str | None, body: HubBody
 ) -> Response:
-    """A list for each text: its labels, best first."""
+    """A list for each text: its labels, best first; of one that is not answered, none."""
     asked = body.parameters or HubParameters()
-    calibrated = wants_calibrated(request)
+    calibrated, error = wants_calibrated(request), allowed_error(request)
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
     answer = await service.classify(name, texts)
     rows = _applied(answer, asked.function_to_apply, calibrated)
-    return json_response([ranked(answer.model.label_names, row)[: asked.top_k] for row in rows])
+    said = [
+        ranked(answer.model.label_names, row)[: asked.top_k] if answered else []
+        for row, answered in zip(rows, answer.answered(error), strict=True)
+    ]
+    return json_response(said)
 
 
 async def _hub_model(service: Service, request: Request) -> Response:

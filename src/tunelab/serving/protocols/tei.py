@@ -10,13 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tunelab.core.version import __version__
-from tunelab.serve.engine import ScoredTexts
-from tunelab.serve.protocols.hub import HubBody, answer_hub
-from tunelab.serve.refusal import Fault, Refusal
-from tunelab.serve.service import (
+from tunelab.serving.engine import ScoredTexts
+from tunelab.serving.protocols.hub import HubBody, answer_hub
+from tunelab.serving.refusal import Fault, Refusal
+from tunelab.serving.service import (
     Body,
     Door,
     Service,
+    allowed_error,
     json_response,
     parsed,
     ranked,
@@ -33,10 +34,11 @@ __all__ = [
 ]
 
 _TEI_STATUS: Mapping[Fault, int] = {
-    "invalid": 422, "too_long": 422, "too_many": 422, "failed": 424,
+    "invalid": 422, "no_tokens": 422, "too_long": 422, "too_many": 422, "failed": 424,
 }  # fmt: skip
 _TEI_ERRORS: Mapping[Fault, str] = {
-    "empty": "Empty", "failed": "Backend", "overloaded": "Overloaded", "stopping": "Unhealthy",
+    "empty": "Empty", "no_tokens": "Tokenizer", "failed": "Backend", "overloaded": "Overloaded",
+    "stopping": "Unhealthy",
 }  # fmt: skip
 
 
@@ -81,13 +83,15 @@ def _text_of(given: str | list[str]) -> str:
 
 
 async def predict_as_tei(service: Service, request: Request, raw: bytes) -> Response:
-    """One input: a flat list of labels, best first; a batch: a list of these."""
+    """One input: a flat list of labels, best first; a batch: a list of these. Of a text that is
+    not answered it is empty.
+    """
     began = time.perf_counter()
     body = parsed(TeiBody, raw)
     inputs = body.inputs
     batch = isinstance(inputs, list) and (not inputs or isinstance(inputs[0], list))
     texts = [_text_of(i) for i in inputs] if batch else [_text_of(inputs)]  # type: ignore[arg-type]
-    calibrated = wants_calibrated(request)
+    calibrated, error = wants_calibrated(request), allowed_error(request)
     answer = await service.classify(
         request.query_params.get("model"),
         texts,
@@ -95,7 +99,10 @@ async def predict_as_tei(service: Service, request: Request, raw: bytes) -> Resp
         left=body.truncation_direction.lower() == "left",
     )
     rows = answer.scores if body.raw_scores else answer.probabilities(calibrated)
-    said = [ranked(answer.model.label_names, row) for row in rows]
+    said = [
+        ranked(answer.model.label_names, row) if answered else []
+        for row, answered in zip(rows, answer.answered(error), strict=True)
+    ]
     headers = _timings(answer, sum(map(len, texts)), time.perf_counter() - began)
     return json_response(said if batch else said[0], headers=headers)
 
@@ -110,7 +117,7 @@ def _timings(answer: ScoredTexts, characters: int, seconds: float) -> dict[str, 
         "x-inference-time": answer.computed_seconds,
     }
     return {
-        "x-compute-type": "cpu",
+        "x-compute-type": "cpu" if answer.model.where == "cpu" else "gpu",
         "x-compute-characters": str(characters),
         "x-compute-tokens": str(int(answer.tokens.sum())),
         **{name: str(round(1000 * s)) for name, s in milliseconds.items()},

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from tunelab.core.version import __version__
-from tunelab.serve.service import Door
+from tunelab.serving.service import Door
 
 __all__ = [
     "openapi_of",
@@ -58,7 +58,8 @@ def _parameters(door: Door) -> list[dict[str, object]]:
     if not door.counts:
         return inside
     calibrated = {"name": "calibrated", "in": "query", "schema": {"enum": ["0", "1"], **text}}
-    return [*inside, calibrated]
+    share = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
+    return [*inside, calibrated, {"name": "abstain", "in": "query", "schema": share}]
 
 
 def _responses(door: Door) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """KServe's open inference protocol, version 2, as Triton's clients speak it, strings in binary too.
 
 A model has one input, `text` (BYTES, n), and gives `probs` (FP32, n by classes) and `label`
-(BYTES, n). Answers are JSON, whatever form the request had.
+(BYTES, n; empty where a text is not answered). Answers are JSON, whatever form the request had.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tunelab.core.version import __version__
-from tunelab.serve.refusal import Refusal
-from tunelab.serve.served import Served
-from tunelab.serve.service import (
+from tunelab.serving.refusal import Refusal
+from tunelab.serving.served import Served
+from tunelab.serving.service import (
     Body,
     Door,
     Service,
+    allowed_error,
     json_response,
     parsed,
     read_body,
@@ -174,11 +175,14 @@ def _strings_in(raw: bytes) -> list[str]:
 async def _infer(service: Service, request: Request) -> Response:
     raw, binary = _split(await read_body(service, request), request.headers.get(_HEADER))
     body = parsed(InferBody, raw)
-    calibrated = wants_calibrated(request)
+    calibrated, error = wants_calibrated(request), allowed_error(request)
     model = _asked(service, request)
     answer = await service.classify(model.name, _texts_of(body.inputs[0], binary))
     p = answer.probabilities(calibrated)
-    labels = [answer.model.label_names[k] for k in p.argmax(axis=1)]
+    labels = [
+        answer.model.label_names[k] if answered else ""
+        for k, answered in zip(p.argmax(axis=1), answer.answered(error), strict=True)
+    ]
     outputs: Mapping[str, Mapping[str, object]] = {
         "probs": {
             "datatype": "FP32",
@@ -231,7 +235,6 @@ async def _load_model(service: Service, request: Request) -> Response:
 
 
 async def _unload_model(service: Service, request: Request) -> Response:
-    service.refuse_where_fixed()
     await asyncio.to_thread(service.engine.unload, request.path_params["name"])
     return Response(status_code=200)
 
@@ -266,9 +269,19 @@ KSERVE = (
     ),
     Door("POST", "/v2/repository/index", _index, _refuse_as_kserve, "Models in memory"),
     Door(
-        "POST", "/v2/repository/models/{name}/load", _load_model, _refuse_as_kserve, "Load a model"
+        "POST",
+        "/v2/repository/models/{name}/load",
+        _load_model,
+        _refuse_as_kserve,
+        "Load a model",
+        changes=True,
     ),
     Door(
-        "POST", "/v2/repository/models/{name}/unload", _unload_model, _refuse_as_kserve, "Unload it"
+        "POST",
+        "/v2/repository/models/{name}/unload",
+        _unload_model,
+        _refuse_as_kserve,
+        "Unload it",
+        changes=True,
     ),
 )

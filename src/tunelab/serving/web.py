@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tunelab.serve.description import openapi_of
-from tunelab.serve.protocols import DOORS
-from tunelab.serve.service import Door, Service, guarded, json_response
+from tunelab.serving.description import openapi_of
+from tunelab.serving.protocols import DOORS
+from tunelab.serving.service import Door, Service, guarded, json_response
 
 __all__ = [
     "make_app",

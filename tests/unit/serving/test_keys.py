@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tunelab.core.errors import ConfigError
-from tunelab.serve.keys import API_KEYS, read_keys
+from tunelab.serving.keys import API_KEYS, read_keys
 
 
 def test_keys_of_a_file_and_of_the_environment(

@@ -20,14 +20,15 @@ import tunelab
 from adapters_made import make_adapter, make_svm
 from tiny import reviews
 from tunelab.core.artifact import seal_again
-from tunelab.serve.engine import ServingEngine
-from tunelab.serve.listening import ServerSettings, make_service
-from tunelab.serve.loading import NamedFolder
-from tunelab.serve.refusal import Limits
-from tunelab.serve.service import Service
-from tunelab.serve.web import make_app
+from tunelab.serving.engine import ModelTable, ServingEngine
+from tunelab.serving.listening import ServerSettings, make_service
+from tunelab.serving.loading import NamedFolder
+from tunelab.serving.refusal import Limits
+from tunelab.serving.service import Service
+from tunelab.serving.web import make_app
 
 TEXT = "a good film"
+ASKED_ABOVE = 0.6
 Client = Callable[..., TestClient]
 
 
@@ -37,7 +38,10 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     make_adapter(root / "a", tiny_bert, ("bad", "good"), 1)
     make_adapter(root / "b", tiny_bert, ("no", "maybe", "yes"), 2)
     svm = make_svm(root / "svm", reviews(60))
-    (svm / "calibration.json").write_text('{"temperature": 2.0}')
+    # Of 19 rows, an error of 0.1 allows one wrong answer: those above the second confidence.
+    abstention = {"rows": 19, "wrong": [0.99, ASKED_ABOVE, 0.5]}
+    known = {"temperature": 2.0, "abstention": abstention}
+    (svm / "calibration.json").write_text(json.dumps(known))
     seal_again(svm, {})
     return root
 
@@ -84,6 +88,7 @@ def test_tei_answers_one_input_flat_and_a_batch_nested(http: TestClient, home: P
     assert [
         same(scores(b), wanted(home, "a", t)) for b, t in zip(batch, (TEXT, "dull"), strict=True)
     ]
+    assert response.headers["x-compute-type"] == "cpu"
     assert response.headers["x-compute-tokens"] == "5"
     assert response.headers["x-compute-characters"] == "11"
     assert int(response.headers["x-total-time"]) >= int(response.headers["x-inference-time"])
@@ -107,6 +112,56 @@ def test_tei_gives_raw_scores_and_other_models_and_calibrated_ones(http: TestCli
     assert "calibration.json" in none.json()["error"]
     assert str(home) not in none.text
     assert http.post(f"{path}2", json={"inputs": TEXT}).status_code == 422
+
+
+UNSURE = "zzz"  # of no known word
+
+
+def test_a_text_that_is_not_sure_enough_is_not_answered_in_any_form(http: TestClient, home: Path):
+    """The threshold lies between the two texts; each protocol has its own way to say nothing."""
+    texts = [TEXT, UNSURE]
+    sure, unsure = (max(wanted(home, "svm", t).values()) for t in texts)
+    assert unsure < ASKED_ABOVE < sure
+    at = "abstain=0.1"
+    tei = http.post(f"/predict?model=svm&{at}", json={"inputs": [[t] for t in texts]}).json()
+    assert scores(tei[0])
+    assert tei[1] == []
+    assert http.post(f"/predict?model=svm&{at}", json={"inputs": UNSURE}).json() == []
+    hub = http.post(f"/models/svm?{at}", json={"inputs": texts}).json()
+    assert [len(rows) for rows in hub] == [2, 0]
+    vllm = http.post(f"/classify?{at}", json={"model": "svm", "input": texts}).json()["data"]
+    assert [row["label"] for row in vllm] == ["good", None]
+    assert max(vllm[1]["probs"]) == pytest.approx(unsure)  # what it would have said stays readable
+    openai = http.post(f"/v1/moderations?{at}", json={"model": "svm", "input": texts}).json()
+    assert [sum(r["categories"].values()) for r in openai["results"]] == [1, 0]
+    tensor = {"name": "text", "shape": [2], "datatype": "BYTES", "data": texts}
+    kserve = http.post(f"/v2/models/svm/infer?{at}", json={"inputs": [tensor]}).json()["outputs"]
+    assert kserve[1]["data"] == ["good", ""]
+    # A threshold is of probabilities as they are given unasked, whatever else is asked for.
+    raw = http.post(f"/classify?{at}&calibrated=0", json={"model": "svm", "input": texts}).json()
+    assert [row["label"] for row in raw["data"]] == ["good", None]
+    all_of_them = http.post("/classify?abstain=0.2", json={"model": "svm", "input": texts}).json()
+    assert None not in [row["label"] for row in all_of_them["data"]]
+
+
+@pytest.mark.parametrize(
+    ("model", "said", "why"),
+    [
+        ("svm", "0", "between 0 and 1"),
+        ("svm", "1", "between 0 and 1"),
+        ("svm", "nan", "between 0 and 1"),
+        ("svm", "few", "between 0 and 1"),
+        ("svm", "0.01", "takes 99 validation rows, found 19"),
+        ("a", "0.1", "when it had better abstain is not known"),
+    ],
+)
+def test_an_error_that_cannot_be_kept_is_refused(
+    http: TestClient, home: Path, model: str, said: str, why: str
+):
+    response = http.post(f"/predict?model={model}&abstain={said}", json={"inputs": TEXT})
+    assert response.status_code == 422
+    assert why in response.json()["error"]
+    assert str(home) not in response.text
 
 
 # As TEI's own tests and README have them; `error_type` as its code writes it.
@@ -145,7 +200,9 @@ def test_what_is_no_body_is_refused_everywhere(http: TestClient, path: str, raw:
     assert "error" in response.json()
 
 
-def test_tei_tells_its_model_its_tokens_and_its_health(http: TestClient):
+def test_tei_tells_its_model_its_tokens_and_its_health(
+    http: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch
+):
     info = http.get("/info").json()
     assert info["model_type"] == {
         "classifier": {"id2label": {"0": "bad", "1": "good"}, "label2id": {"bad": 0, "good": 1}}
@@ -156,14 +213,19 @@ def test_tei_tells_its_model_its_tokens_and_its_health(http: TestClient):
     assert row[2] == {"id": row[2]["id"], "text": "film", "special": False, "start": 5, "stop": 9}
     (bare,) = http.post("/tokenize", json={"inputs": "good", "add_special_tokens": False}).json()
     assert [t["text"] for t in bare] == ["good"]
-    assert http.post("/tokenize?model=svm", json={"inputs": "x"}).status_code == 422
+    none = http.post("/tokenize?model=svm", json={"inputs": "x"})
+    assert (none.status_code, none.json()["error_type"]) == (422, "Tokenizer")
+    assert "no tokenizer" in none.json()["error"]
+    on_a_card = replace(service.engine.table["a"], where="cuda")
+    monkeypatch.setattr(service.engine, "table", ModelTable({"a": on_a_card}))
+    assert http.post("/predict", json={"inputs": TEXT}).headers["x-compute-type"] == "gpu"
     assert [http.get(p).status_code for p in ("/health", "/", "/ping")] == [200] * 3
 
 
 def test_long_texts_are_read_beside_the_loop(
     http: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("tunelab.serve.service._READ_AT_ONCE", 5)
+    monkeypatch.setattr("tunelab.serving.service._READ_AT_ONCE", 5)
     reader = type(service.engine.table["a"].reader)
     places: list[str] = []
     for name in ("read", "tokens"):
@@ -293,6 +355,49 @@ def test_nothing_is_loaded_or_unloaded_without_a_folder_for_it(service: Service)
     others = [fixed.post(f"/v2/repository/models/a/{what}") for what in ("load", "unload")]
     assert [r.status_code for r in (load, unload, *others)] == [403] * 4
     assert "--adapter-dir" in load.json()["error"]["message"]
+
+
+CHANGES = {
+    "/v1/load_lora_adapter": {"lora_name": "new", "lora_path": "b"},
+    "/v1/unload_lora_adapter": {"lora_name": "b"},
+    "/v2/repository/models/b/load": {},
+    "/v2/repository/models/b/unload": {},
+}
+
+
+@pytest.mark.parametrize("path", CHANGES)
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("http://evil.example", "127.0.0.1:8080"),
+        ("null", "127.0.0.1:8080"),
+        ("http://127.0.0.1:9999", "127.0.0.1:8080"),
+        ("http://evil.example:8080", "evil.example:8080"),  # a name that was pointed here
+        ("http://[::1", "[::1"),
+        ("", ""),
+    ],
+)
+def test_no_page_of_another_site_changes_the_models(
+    http: TestClient, service: Service, path: str, origin: str, host: str
+):
+    before = dict(service.engine.table.models)
+    headers = {"origin": origin, "host": host, "content-type": "text/plain"}
+    refused = http.post(path, content=json.dumps(CHANGES[path]), headers=headers)
+    assert refused.status_code == 403
+    assert "Origin" in refused.text
+    assert dict(service.engine.table.models) == before
+
+
+def test_pages_of_the_server_itself_may_change_the_models(http: TestClient, service: Service):
+    path, hosts = "/v2/repository/models/b/load", ("127.0.0.1:8080", "localhost:1", "[::1]:8080")
+    for host in hosts:
+        own = {"origin": f"http://{host}", "host": host}
+        assert http.post(path, headers=own).status_code == 200
+    # With a key no other site's page can ask: a server behind a name may be asked by its own.
+    keyed = TestClient(make_app(replace(service, keys=("k",))))
+    own = {"origin": "https://models.example", "host": "models.example"}
+    assert keyed.post(path, headers=own).status_code == 401
+    assert keyed.post(path, headers={**own, "authorization": "Bearer k"}).status_code == 200
 
 
 def test_openai_moderates_any_labels(http: TestClient, home: Path):

@@ -9,11 +9,12 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tunelab.serve.protocols.vllm import refuse_as_vllm
-from tunelab.serve.service import (
+from tunelab.serving.protocols.vllm import refuse_as_vllm
+from tunelab.serving.service import (
     Body,
     Door,
     Service,
+    allowed_error,
     json_response,
     parsed,
     read_body,
@@ -40,16 +41,19 @@ class ModerationBody(Body):
 
 
 async def _moderate(service: Service, request: Request) -> Response:
-    """A text's category is its label; it is flagged where that is one of the server's --flag."""
+    """A text's category is its label; it is flagged where that is one of the server's --flag. One
+    that is not answered has no category.
+    """
     body = parsed(ModerationBody, await read_body(service, request))
-    calibrated = wants_calibrated(request)
+    calibrated, error = wants_calibrated(request), allowed_error(request)
     given = [body.input] if isinstance(body.input, str) else body.input
     texts = [t if isinstance(t, str) else t.text for t in given]
     answer = await service.classify(body.model, texts)
     labels = answer.model.label_names
     results = []
-    for row in answer.probabilities(calibrated):
-        best = labels[int(np.argmax(row))]
+    rows = zip(answer.probabilities(calibrated), answer.answered(error), strict=True)
+    for row, answered in rows:
+        best = labels[int(np.argmax(row))] if answered else None
         results.append(
             {
                 "flagged": best in service.flag,

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from tunelab.core.artifact import MANIFEST, refuse_lacking
+from tunelab.core.artifact import MANIFEST, read_manifest, refuse_lacking
 from tunelab.core.errors import ArtifactError, ConfigError, TunelabError
-from tunelab.core.values import BaseRef
+from tunelab.core.values import Artifact, BaseRef
 from tunelab.models import bases, classifier, foreign, text_classifier
 from tunelab.models.bases import Base
 from tunelab.models.classifier import TransformerClassifier
 from tunelab.models.shared_row import SharedRow
 from tunelab.models.text_classifier import TextClassifier
-from tunelab.serve.adapter_set import share_weights
-from tunelab.serve.refusal import Refusal
-from tunelab.serve.served import (
+from tunelab.serving.adapter_set import share_weights
+from tunelab.serving.refusal import Refusal
+from tunelab.serving.served import (
     HowRun,
     Runner,
     Served,
+    abstention_in,
     alone,
     row_runner,
     token_reader,
@@ -37,6 +38,7 @@ __all__ = [
     "NamedFolder",
     "below",
     "named_folders",
+    "read_names",
 ]
 
 
@@ -51,19 +53,28 @@ class NamedFolder:
     folder: Path
 
 
-def named_folders(given: Sequence[str], resolve: Callable[[Path], Path]) -> list[NamedFolder]:
-    """Read FOLDER or NAME=FOLDER; a folder without a name is called as it is.
+def read_names(given: Sequence[str]) -> list[tuple[str | None, Path]]:
+    """Read FOLDER or NAME=FOLDER, as the command line has them."""
+    pairs: list[tuple[str | None, Path]] = []
+    for each in given:
+        name, equals, path = each.partition("=")
+        named = bool(equals) and not Path(each).expanduser().exists()
+        pairs.append((name, Path(path)) if named else (None, Path(each)))
+    return pairs
+
+
+def named_folders(
+    given: Iterable[tuple[str | None, Path]], resolve: Callable[[Path], Path]
+) -> list[NamedFolder]:
+    """What models are called, and their folders; one without a name is called as its folder is.
 
     `resolve` says which classifier a folder stands for (a study's best). Raises ConfigError where
     two would be called the same.
     """
     models: dict[str, Path] = {}
-    for each in given:
-        name, equals, path = each.partition("=")
-        if not equals or Path(each).expanduser().exists():
-            name, path = "", each
-        folder = Path(path).expanduser()
-        name = name or _called(folder)
+    for said, path in given:
+        folder = path.expanduser()
+        name = said or _called(folder)
         if not re.fullmatch(r"[\w.@+-]+", name):
             raise ConfigError(
                 f"{name!r} is no name for a model: expected letters, digits, dots, dashes. "
@@ -133,7 +144,9 @@ class Loader:
             run = self._in_a_row(loaded)
         run = run or alone(loaded)
         manifest, own = loaded.artifact.manifest, loaded.classifier
-        why_not = why_no_temperature(loaded).replace(str(loaded.artifact.directory), model.name)
+        # Who asks is not told where things lie on this machine.
+        here = str(loaded.artifact.directory)
+        abstention, why_no_abstention = abstention_in(loaded)
         base = manifest.get("base") if manifest["kind"] == "adapter" else None
         return Served(
             model.name,
@@ -145,9 +158,12 @@ class Loader:
             run.runner,
             base=Path(base["name"]).name if base else None,  # not where it lies on this machine
             temperature=loaded.temperature,
-            why_not=why_not,
+            why_not=why_no_temperature(loaded).replace(here, model.name),
+            abstention=abstention,
+            why_no_abstention=why_no_abstention.replace(here, model.name),
             precision=run.precision,
             member=run.member,
+            where=run.where,
             notes=loaded.notes,
         )
 
@@ -163,17 +179,19 @@ class Loader:
             raise Refusal("invalid", str(e).replace(str(folder), path)) from e
 
     def _open(self, folder: Path, on_known_bases: bool) -> TextClassifier:
-        adapter = (folder / foreign.ADAPTER).is_file()
-        base = self._known_base(folder) if adapter else None
-        if on_known_bases:
-            self._refuse_strangers(folder, base)
-        if not adapter:
-            place = self.base_at if foreign.needs_base(folder) else None
-            return text_classifier.open_classifier(folder, self.trust_remote_code, place)
+        if not foreign.needs_base(folder):
+            return text_classifier.open_classifier(folder, self.trust_remote_code)
+        base = self._known_base(folder)
+        if base is None and on_known_bases:
+            raise self._stranger(folder)
+        if not (folder / foreign.ADAPTER).is_file():  # an SVM on embeddings
+            place = self.base_at if base is None else str(base.path)
+            loaded = text_classifier.open_classifier(folder, self.trust_remote_code, place)
+            base = base or self._base_of(loaded.artifact)
+            self._bases[base.ref.sha256] = base
+            return loaded
         artifact = foreign.open_folder(folder, base, model=None if base else self.base_at)
-        if base is None:
-            ref = BaseRef(**artifact.manifest["base"])
-            base = bases.resolve_exactly(ref, folder, self.trust_remote_code)
+        base = base or self._base_of(artifact)
         refuse_lacking(artifact)
         own = classifier.load_on(base, artifact)
         self._bases[base.ref.sha256] = base
@@ -200,20 +218,23 @@ class Loader:
             return None
         return HowRun(token_reader(own), runner, row.precision, member)
 
+    def _base_of(self, artifact: Artifact) -> Base:
+        ref = BaseRef(**artifact.manifest["base"])
+        return bases.resolve_exactly(ref, artifact.directory, self.trust_remote_code)
+
     def _known_base(self, folder: Path) -> Base | None:
-        """The base of an adapter, if it is in memory."""
+        """The base of what stands on one, if the server holds a model on it."""
         if (folder / MANIFEST).is_file():
-            base = foreign.open_folder(folder).manifest.get("base")
+            base = read_manifest(folder).manifest.get("base")
             return self._bases.get(base["sha256"]) if base else None
         wanted = foreign.read_object(folder / foreign.ADAPTER).get("base_model_name_or_path")
         named = (b for b in self._bases.values() if wanted in {b.ref.name, str(b.path)})
         return next(named, None)
 
-    def _refuse_strangers(self, folder: Path, base: Base | None) -> None:
-        if base is None and foreign.needs_base(folder):
-            # Who asks is not told where they lie on this machine.
-            known = ", ".join(Path(b.ref.name).name for b in self._bases.values()) or "none"
-            raise ArtifactError(
-                f"{folder.name}: needs a base that the server does not hold (it holds: {known}). "
-                "Start the server with a model on that base."
-            )
+    def _stranger(self, folder: Path) -> ArtifactError:
+        # Who asks is not told where they lie on this machine.
+        known = ", ".join(Path(b.ref.name).name for b in self._bases.values()) or "none"
+        return ArtifactError(
+            f"{folder.name}: needs a base that the server does not hold (it holds: {known}). "
+            "Start the server with a model on that base."
+        )

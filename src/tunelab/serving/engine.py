@@ -7,6 +7,7 @@ model that it began with, and who unloads a model waits for its last reader.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import Counter, deque
@@ -20,8 +21,8 @@ from numpy.typing import NDArray
 
 from tunelab.core.errors import DataError, suggest
 from tunelab.core.words import check_unicode
-from tunelab.serve.refusal import Limits, Refusal
-from tunelab.serve.served import Item, Runner, Served
+from tunelab.serving.refusal import Limits, Refusal
+from tunelab.serving.served import Item, Runner, Served
 
 __all__ = [
     "ScoredTexts",
@@ -68,6 +69,12 @@ class ScoredTexts:
     def probabilities(self, calibrated: bool | None = None) -> Floats:
         """Probabilities (n, n_classes)."""
         return self.model.probabilities(self.scores, calibrated)
+
+    def answered(self, error: float | None) -> NDArray[np.bool_]:
+        """Which texts are answered, (n,), where this share of all may be wrong; None: all are."""
+        if error is None:
+            return np.ones(len(self.scores), np.bool_)
+        return self.model.answers(self.scores, error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,18 +251,27 @@ class ServingEngine:
             rate if not self._tokens_a_second else (0.9 * self._tokens_a_second + 0.1 * rate)
         )
         models = sum(map(len, by_runner.values()))
-        self.on_batch(BatchFigures(len(batch), tokens, models, seconds))
+        try:
+            self.on_batch(BatchFigures(len(batch), tokens, models, seconds))
+        except Exception as e:  # all have their answers; who counts them must not end the thread
+            print(f"tunelab: a batch was not counted: {type(e).__name__}: {e}", file=sys.stderr)
 
     def _compute_together(
         self, runner: Runner, parts: Mapping[Served, Sequence[tuple[_Request, int]]]
     ) -> None:
         asked = [(m, [job.items[i] for job, i in rows]) for m, rows in parts.items()]
         try:
-            scored = runner(asked)
-        except Exception as e:  # whatever a model raises, its askers are told, and the rest goes on
+            scored = [
+                _checked_scores(model, items, scores)
+                for (model, items), scores in zip(asked, runner(asked), strict=True)
+            ]
+        except (
+            BaseException
+        ) as e:  # whatever a model does, its askers are told, and the rest goes on
+            told = e if isinstance(e, Exception) else RuntimeError(type(e).__name__)
             for rows in parts.values():
                 for job, _ in rows:
-                    self._fail(job, e)
+                    self._fail(job, told)
             return
         for rows, scores in zip(parts.values(), scored, strict=True):
             for (job, i), row in zip(rows, scores, strict=True):
@@ -283,6 +299,14 @@ class ServingEngine:
         job.future.set_result(
             ScoredTexts(job.model, scores, job.tokens, job.started - job.arrived, took)
         )
+
+
+def _checked_scores(model: Served, items: Sequence[Item], scores: Floats) -> Floats:
+    """Scores as a runner gave them. Raises ValueError where they are not a row for each text."""
+    expected = len(items), len(model.label_names)
+    if np.shape(scores) != expected:
+        raise ValueError(f"scores of shape {np.shape(scores)}, expected {expected}")
+    return scores
 
 
 def items_of(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from tunelab.core.errors import ConfigError
 
 __all__ = [
     "API_KEYS",
+    "checked_keys",
     "read_keys",
 ]
 
@@ -30,3 +32,12 @@ def read_keys(file: Path | None) -> tuple[str, ...]:
     # Whoever names a place of keys wants a server that asks for one.
     where = API_KEYS if file is None else str(file)
     raise ConfigError(f"{where}: expected keys, found none. Give one, or leave it unset.")
+
+
+def checked_keys(given: Sequence[str]) -> tuple[str, ...]:
+    """Keys as a caller gives them; none: those of the environment. Raises ConfigError for what is
+    none: a blank key would open the server to everybody.
+    """
+    if isinstance(given, str) or not all(isinstance(k, str) and k.strip() for k in given):
+        raise ConfigError("api_keys: expected a list of keys that are not blank.")
+    return tuple(k.strip() for k in given) or read_keys(None)

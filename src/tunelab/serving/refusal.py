@@ -17,6 +17,7 @@ __all__ = [
 Fault = Literal[
     "empty",  # no text
     "invalid",  # a body, a field or a text that cannot be read
+    "no_tokens",  # of a model that reads texts without a tokenizer
     "too_long",  # a text of more tokens than the model reads, and it may not be cut
     "too_many",  # texts in one request
     "too_large",  # bytes in one request
