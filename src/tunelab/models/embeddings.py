@@ -84,7 +84,7 @@ class Embedder:
         """How many token ids it reads."""
         return int(self._model.config.vocab_size)
 
-    def embed(self, encoded: batches.Encoded) -> NDArray[np.float32]:
+    def embed(self, encoded: Encoded) -> NDArray[np.float32]:
         """Embed texts that are tokens already, (n, width)."""
         pad_id = self.tokenizer.pad_token_id or 0
         width = anatomy.width_of(self._model) * len(self._pooling.split("+"))
