@@ -115,8 +115,12 @@ def _banded(r: Rounding, path: Path) -> None:
 
 
 def _in_two_parts(r: Rounding, path: Path) -> None:
-    """Inputs as two int8 numbers, 16 bits in all; weights in int8 by column, rounded by GPTQ."""
-    two_parts.round_in_two_parts(r.source, r.batches, path)
+    """Inputs as two int8 numbers, 16 bits in all; what follows a GELU as one, in parts of like
+    range; weights in int8 by column, rounded by GPTQ.
+    """
+    model = read_graph(r.source)
+    of_gelus = set(_part_by_range(model, r.seen)) - set(r.seen)
+    two_parts.round_in_two_parts(model, r.batches, of_gelus, path)
 
 
 def _spared(r: Rounding, path: Path) -> None:
@@ -330,8 +334,8 @@ def _gelus_between(model: Any) -> Iterator[_GeluBetween]:
         if add is None or add.op_type != "Add":
             continue
         bias = [x for x in add.input if x in known and len(known[x].dims) == 1]
-        into = [producers.get(x) for x in add.input if x not in known]
-        if len(bias) != 1 or len(into) != 1 or getattr(into[0], "name", None) not in products:
+        into = [producers[x] for x in add.input if x in producers]
+        if len(bias) != 1 or len(into) != 1 or into[0].name not in products:
             continue
         if all(reads[n.output[0]] == 1 for n in (into[0], add, gelu)):
             yield _GeluBetween(into[0], add, gelu, out, bias[0])
