@@ -330,7 +330,9 @@ def _gelus_between(model: Any) -> Iterator[_GeluBetween]:
     products = {n.name for n in constant_products(model)}
     for out in constant_products(model):
         gelu = producers.get(out.input[0])
-        add = producers.get(gelu.input[0]) if gelu is not None and gelu.op_type == "Gelu" else None
+        if gelu is None or gelu.op_type != "Gelu":
+            continue
+        add = producers.get(gelu.input[0])
         if add is None or add.op_type != "Add":
             continue
         bias = [x for x in add.input if x in known and len(known[x].dims) == 1]
