@@ -67,7 +67,9 @@ def label_file(
     write_windows(out, labelled(), like)
 
 
-def _probabilities_of_window(engine: ServingEngine, model: Served, window: TextTable) -> NDArray[np.float64]:
+def _probabilities_of_window(
+    engine: ServingEngine, model: Served, window: TextTable
+) -> NDArray[np.float64]:
     items = items_of(model, window.texts)
     while True:
         try:

@@ -115,8 +115,12 @@ def _banded(r: Rounding, path: Path) -> None:
 
 
 def _in_two_parts(r: Rounding, path: Path) -> None:
-    """Inputs as two int8 numbers, 16 bits in all; weights in int8 by column, rounded by GPTQ."""
-    two_parts.round_in_two_parts(r.source, r.batches, path)
+    """Inputs as two int8 numbers, 16 bits in all; what follows a GELU as one, in parts of like
+    range; weights in int8 by column, rounded by GPTQ.
+    """
+    model = read_graph(r.source)
+    of_gelus = set(_part_by_range(model, r.seen)) - set(r.seen)
+    two_parts.round_in_two_parts(model, r.batches, of_gelus, path)
 
 
 def _spared(r: Rounding, path: Path) -> None:
@@ -326,11 +330,13 @@ def _gelus_between(model: Any) -> Iterator[_GeluBetween]:
     products = {n.name for n in constant_products(model)}
     for out in constant_products(model):
         gelu = producers.get(out.input[0])
-        add = producers.get(gelu.input[0]) if gelu is not None and gelu.op_type == "Gelu" else None
-        if gelu is None or add is None or add.op_type != "Add":
+        if gelu is None or gelu.op_type != "Gelu":
+            continue
+        add = producers.get(gelu.input[0])
+        if add is None or add.op_type != "Add":
             continue
         bias = [x for x in add.input if x in known and len(known[x].dims) == 1]
-        into = [n for x in add.input if x not in known and (n := producers.get(x)) is not None]
+        into = [producers[x] for x in add.input if x in producers]
         if len(bias) != 1 or len(into) != 1 or into[0].name not in products:
             continue
         if all(reads[n.output[0]] == 1 for n in (into[0], add, gelu)):

@@ -4,7 +4,7 @@ all, by the same weights twice. Weights are rounded one row after the other (GPT
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,6 @@ from tunelab.exporting.graph_parts import (
     constants,
     drop_unread,
     head_of,
-    read_graph,
     write_graph,
 )
 from tunelab.models.exported import Inputs
@@ -34,11 +33,15 @@ _WIDEST = 4096
 _DAMPING = 0.01
 
 
-def round_in_two_parts(source: Path, batches: Sequence[Inputs], path: Path) -> None:
-    """Write a graph with every constant product but the head's in int8; `batches` calibrate."""
+def round_in_two_parts(
+    model: Any, batches: Sequence[Inputs], in_one: Collection[str], path: Path
+) -> None:
+    """Write a model with every constant product but the head's in int8; `batches` calibrate.
+
+    `in_one`: values (by name) that products read as one int8 number, as they are narrow in range.
+    """
     from onnx import numpy_helper
 
-    model = read_graph(source)
     grams = _products_of_inputs(model, batches)
     known, head, parted = constants(model), head_of(model), set[str]()
     for name, value in (("middle", np.uint8(128)), ("fine", np.float32(_FINE))):
@@ -53,7 +56,8 @@ def round_in_two_parts(source: Path, batches: Sequence[Inputs], path: Path) -> N
         for suffix, values in (("int8", rounded), ("scale", scale.astype(np.float32))):
             constant = numpy_helper.from_array(values, f"{product.name}_{suffix}")
             model.graph.initializer.append(constant)
-        steps = [*([] if x in parted else _parting(x)), *_both_products(product)]
+        parts = ("coarse",) if x in in_one else ("coarse", "fine")
+        steps = [*([] if x in parted else _parting(x, parts)), *_products_of(product, parts)]
         parted.add(x)
         at = list(model.graph.node).index(product)
         model.graph.node.remove(product)
@@ -63,14 +67,17 @@ def round_in_two_parts(source: Path, batches: Sequence[Inputs], path: Path) -> N
     write_graph(model, path)
 
 
-def _parting(x: str) -> list[NodeProto]:
+def _parting(x: str, parts: Sequence[str]) -> list[NodeProto]:
     """x = coarse (with its scale and zero point) + fine (with `fine` of that scale, around 128)."""
     from onnx import helper
 
     node = helper.make_node
     coarse = [f"{x}_coarse", f"{x}_coarse_scale", f"{x}_coarse_zero"]
+    rounding = node("DynamicQuantizeLinear", [x], coarse, f"{x}_round")
+    if "fine" not in parts:
+        return [rounding]
     return [
-        node("DynamicQuantizeLinear", [x], coarse, f"{x}_round"),
+        rounding,
         node("DequantizeLinear", coarse, [f"{x}_known"], f"{x}_again"),
         node("Sub", [x, f"{x}_known"], [f"{x}_left"], f"{x}_leave"),
         node("Mul", [coarse[1], "fine"], [f"{x}_fine_scale"], f"{x}_finer"),
@@ -83,22 +90,23 @@ def _parting(x: str) -> list[NodeProto]:
     ]
 
 
-def _both_products(product: Any) -> list[NodeProto]:
+def _products_of(product: Any, parts: Sequence[str]) -> list[NodeProto]:
     """The product of each part with the same int8 matrix, and their sum, in float."""
     from onnx import TensorProto, helper
 
     node, name, x = helper.make_node, product.name, product.input[0]
     steps = []
-    for part, zero in (("coarse", f"{x}_coarse_zero"), ("fine", "middle")):
-        p = f"{name}_{part}"
+    zeros = {"coarse": f"{x}_coarse_zero", "fine": "middle"}
+    for part in parts:
+        p, zero = f"{name}_{part}", zeros[part]
         steps += [
             node("MatMulInteger", [f"{x}_{part}", f"{name}_int8", zero], [f"{p}_int32"], p),
             node("Cast", [f"{p}_int32"], [f"{p}_float"], f"{p}_cast", to=TensorProto.FLOAT),
             node("Mul", [f"{x}_{part}_scale", f"{name}_scale"], [f"{p}_scale"], f"{p}_scales"),
             node("Mul", [f"{p}_float", f"{p}_scale"], [f"{p}_out"], f"{p}_scaled"),
         ]
-    outs = [f"{name}_coarse_out", f"{name}_fine_out"]
-    return [*steps, node("Add", outs, [product.output[0]], f"{name}_sum")]
+    outs = [f"{name}_{part}_out" for part in parts]
+    return [*steps, node("Sum", outs, [product.output[0]], f"{name}_sum")]
 
 
 def gptq_rounded(

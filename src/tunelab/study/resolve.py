@@ -65,7 +65,7 @@ def resolve_study(
     trackers = tuple(t for t in dict.fromkeys(as_list(study.report_to)) if t != "none")
     faults.add(*tracker_faults(trackers))
     forms = tuple(dict.fromkeys(as_list(study.export)))
-    faults.add(*(f"export: {why}" for name in forms if (why := form_fault(name))))
+    faults.add(*(f"export: {unknown}" for name in forms if (unknown := form_fault(name))))
     tuning, spaces = tuning_spaces(study.tuning, entries, origin.get("tuning"), faults)
     train_sizes = _train_sizes(study.train_sizes, faults)
     race = study.race or study.budget is not None
