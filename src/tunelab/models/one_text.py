@@ -34,9 +34,20 @@ _NONE = Dropout(0.0).arguments()
 class AddedNorm(Protocol):
     """LN(y + x) (Ba et al. 2016), weights in float32."""
 
-    weight: torch.Tensor
-    bias: torch.Tensor
-    eps: float
+    @property
+    def weight(self) -> torch.Tensor:
+        """(width,)."""
+        ...
+
+    @property
+    def bias(self) -> torch.Tensor:
+        """(width,)."""
+        ...
+
+    @property
+    def eps(self) -> float:
+        """What is added to the variance."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

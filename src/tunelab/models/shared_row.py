@@ -127,7 +127,7 @@ class _Segments(threading.local):
         block, part = place
         table = self.tables[each][block]
         lines = table[:3] if part == _JOINED else table[_PARTS.index(part)]
-        return lines.reshape(-1, SEGMENT_FIELDS)
+        return np.asarray(lines.reshape(-1, SEGMENT_FIELDS))
 
     def by_text(self, place: _LinearPart) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Down (b, i, r) and up (b, r, o) of each text, in float32, of ranks that are filled up;

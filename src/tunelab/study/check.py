@@ -73,9 +73,9 @@ def check_study(directory: Path) -> Checked:
     whole = 0
     labels = _labels_by_id(directory)
     for folder in folders:
-        found = list(_faults_of_trial(record, folder, labels))
-        faults += found
-        whole += not found
+        of_trial = list(_faults_of_trial(record, folder, labels))
+        faults += of_trial
+        whole += not of_trial
     faults += _faults_of_extras(record)
     faults += _faults_of_outputs(record)
     faults += _leftovers(directory)
