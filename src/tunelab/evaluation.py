@@ -236,13 +236,7 @@ def evaluate(
     known = get_args(EvaluatedPart)
     if part not in (None, *known):
         raise InputError(f"evaluate: part: expected {listed(known)}, found {part!r}.")
-    given = [classifiers] if isinstance(classifiers, _Saved) else list(classifiers)
-    names = [str(c if isinstance(c, str | Path) else c.directory) for c in given]
-    if not names:
-        raise InputError("evaluate: expected one classifier or more, found none. Give folders.")
-    if len(set(names)) < len(names):
-        raise InputError("evaluate: a folder is given twice. Give each classifier once.")
-    folders = _one_classifier_each(names)
+    folders = _one_classifier_each(_names_of(classifiers))
     loaded = {
         n: api.load(
             f,
@@ -264,12 +258,19 @@ def evaluate(
         min_rows_per_class=min_rows_per_class,
     )
     rows = _labelled_rows(spec, part, loaded)
-    of_studies = [
-        f"{name}: its best model, {folder}"
-        for name, folder in folders.items()
-        if folder != Path(name).expanduser()
-    ]
-    return _evaluate_all(loaded, rows, str(source), (*rows.notes, *of_studies))
+    chosen = [f"{n}: its best model, {f}" for n, f in folders.items() if f != Path(n).expanduser()]
+    return _evaluate_all(loaded, rows, str(source), (*rows.notes, *chosen))
+
+
+def _names_of(classifiers: _Saved | Sequence[_Saved]) -> list[str]:
+    """The folder of each, as it was given. Raises InputError for none, and for one given twice."""
+    given = [classifiers] if isinstance(classifiers, _Saved) else list(classifiers)
+    names = [str(c if isinstance(c, str | Path) else c.directory) for c in given]
+    if not names:
+        raise InputError("evaluate: expected one classifier or more, found none. Give folders.")
+    if len(set(names)) < len(names):
+        raise InputError("evaluate: a folder is given twice. Give each classifier once.")
+    return names
 
 
 @dataclass(frozen=True, slots=True, eq=False)
