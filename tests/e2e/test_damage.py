@@ -18,6 +18,7 @@ from commands import Said, run_here
 from studies import METHODS, make_study
 from tunelab.core import study_folder
 from tunelab.core.errors import InputError
+from tunelab.core.forms import AS_TRAINED, StudyExports, WinnersForm
 from tunelab.core.text_lengths import TextLengths, TokenLimit
 from tunelab.stats.looks import declare, looks_to_json
 from tunelab.study.resolve import resolve_study
@@ -47,6 +48,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lengths = TextLengths("minilm", 512, 24, 24, (TokenLimit(64, 0.1, 0.5),), (64,))
     study_folder.write_extra(study, "lengths", lengths.to_json())
     study_folder.write_extra(study, "final", {"trials": [trial_in(study).name]})
+    made = StudyExports(trial_in(study).name, "svm", "12 texts", (WinnersForm(AS_TRAINED, None),))
+    study_folder.write_extra(study, "exports", made.to_json())
     assert run_here("runs", "show", study).code == 0
     return study
 

@@ -33,7 +33,7 @@ from tiny import BAD, GOOD, make_tiny
 from tunelab import exporting
 from tunelab.core.artifact import MANIFEST, seal, sha256
 from tunelab.core.errors import ArtifactError, ModelError
-from tunelab.core.values import Classifier, Predictions
+from tunelab.core.values import Classifier, DataSpec, MethodSpec, Predictions, TrialSpec
 from tunelab.exporting import merging
 from tunelab.models import bases, foreign, pretrained
 from tunelab.models.classifier import TransformerClassifier, stray_tensors
@@ -521,8 +521,10 @@ def test_list_finds_what_lies_below(home: Path, tmp_path: Path):
     shutil.copytree(home / "b", tmp_path / "broken")
     (tmp_path / "broken" / "tunelab.json").write_text("{")
     shutil.copytree(home / "b", tmp_path / ".hidden")
-    spec = {"method": {"name": "lora", "label": "lora[r=4]", "settings": {"r": 4}}, "seed": 7}
-    (tmp_path / "study" / "trials" / "xyz" / "spec.json").write_text(json.dumps(spec))
+    spec = TrialSpec(
+        DataSpec("demo"), "0", None, MethodSpec("lora", "lora[r=4]", {"r": 4}), 7, "xyz"
+    )
+    (tmp_path / "study" / "trials" / "xyz" / "spec.json").write_text(json.dumps(spec.to_json()))
     broken, trial = exporting.find_artifacts(tmp_path)
     assert "not valid JSON" in broken["error"]
     assert (trial["kind"], trial["method"], trial["error"]) == ("adapter", "lora[r=4]", None)

@@ -125,7 +125,7 @@ def test_sections_come_in_the_order_of_a_reader(page: Page) -> None:
     order = [a["id"] for a in page.all("section") if "id" in a]
     there = [i for i in ["verdict", *SECTIONS] if i in order]
     assert order == there
-    without = {"sensitivity", "race", "learning", "transfer", "slices", "versus"}
+    without = {"sensitivity", "race", "learning", "transfer", "slices", "versus", "forms"}
     assert set(SECTIONS) - set(order) == without
     assert [a["href"] for a in page.all("a")][1:] == [f"#{name}" for name in order]
 
