@@ -74,8 +74,6 @@ def test_whoever_reads_a_tokenizer_without_transformers_has_it_tried(
     with pytest.raises(ModelError, match=r"its tokenizer\.json cannot be used"):
         lengths.count_tokens(base, ["a quiet film"])
     with pytest.raises(ModelError, match=r"its tokenizer\.json cannot be used"):
-        bare._tokens(base.path)  # and so `open_bare` leaves it to who says why
-    with pytest.raises(ModelError, match=r"its tokenizer\.json cannot be used"):
         exported.FileTokenizer(
             Artifact(base.path, {"kind": "onnx", "label_names": [], "files": {}})
         )
