@@ -9,6 +9,7 @@ its frequency guessed from its place in the vocabulary, which lists frequent one
 from __future__ import annotations
 
 import copy
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,8 @@ __all__ = [
 
 
 _TOKENS_TO_TIME = 512
+# Places that BERT kept free: they stand before all words, and in no text.
+_UNUSED = re.compile(r"\[unused\d+\]")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,8 +74,10 @@ def distil(base: Base, width: int, sif: float, batch_size: int) -> Distilled:
     embedder = embeddings.Embedder(base, "mean", 16, batch_size)
     tokenizer = embedder.tokenizer
     own = fast_tokenizer(base, tokenizer)
-    ids = sorted(own.get_vocab().values())
+    vocabulary = own.get_vocab()
+    ids = sorted(vocabulary.values())
     special = {*tokenizer.all_special_ids, tokenizer.unk_token_id}
+    special |= {i for token, i in vocabulary.items() if _UNUSED.fullmatch(token)}
     known = np.zeros(ids[-1] + 1, dtype=bool)
     known[[i for i in ids if i not in special]] = True
     before, after = _around(tokenizer)
@@ -80,8 +85,8 @@ def distil(base: Base, width: int, sif: float, batch_size: int) -> Distilled:
     embedded = embeddings.cached_tokens(base, texts, embedder)
     components = _principal(embedded.vectors, width)
     # Zipf: the token at place n has a frequency of 1 / n, but for a factor.
-    frequency = 1 / (np.flatnonzero(known) + 2.0)
-    frequency /= (1 / (np.arange(len(known)) + 2.0)).sum()
+    frequency = 1 / (np.arange(len(components)) + 2.0)
+    frequency /= frequency.sum()
     table = np.zeros((len(known), components.shape[1]), dtype=np.float32)
     table[known] = components * (sif / (sif + frequency))[:, None]
     seconds = embedded.seconds
