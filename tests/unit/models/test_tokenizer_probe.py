@@ -11,7 +11,7 @@ import pytest
 from tiny import make_tiny
 from tunelab.core.errors import ModelError
 from tunelab.core.values import Artifact
-from tunelab.models import bare, bases, exported, lengths, pretrained, tokenizer_probe
+from tunelab.models import bases, exported, lengths, pretrained, tokenizer_probe
 
 DOUBLING = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
 BOMBS: dict[str, dict[str, Any]] = {
