@@ -36,7 +36,7 @@ test: lint  ## lint, types, import doors, and every test that is not slow
 
 test-slow: $(STAMP)  ## the slow tests
 	@# Exit 5 means that no test is marked slow, which is no failure.
-	$(PYTEST) --durations=15 -m "slow and not gpu" || { code=$$?; [ $$code -eq 5 ] && echo "No slow tests."; }
+	$(PYTEST) --no-loadscope-reorder --durations=15 -m "slow and not gpu" || { code=$$?; [ $$code -eq 5 ] && echo "No slow tests."; }
 
 lint: $(STAMP)  ## ruff, formatting, mypy, import-linter
 	$(BIN)/ruff check .
