@@ -28,10 +28,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,9 @@ def review_texts(count: int) -> list[str]:
 
 
 def mixed(folder: Path, sizes: Sizes) -> dict[str, object]:
-    """CPU seconds of both, in turns, and how far apart their scores are."""
+    """CPU seconds of peft, of the row in float32 and auto, and of one model that reads all texts in
+    the same batches; in turns. `apart`: how far the row's scores are from peft's, in float32.
+    """
     import numpy as np
     import torch
     from peft import PeftModel
@@ -126,30 +128,120 @@ def mixed(folder: Path, sizes: Sizes) -> dict[str, object]:
                 rows += list(model(**given, adapter_names=own).logits.numpy())
         return rows
 
-    loader = Loader("float32")
-    models = [loader.open(NamedFolder(n, same[k % len(same)])) for k, n in enumerate(names)]
+    def row_of(models: Sequence[Any]) -> Callable[[], list[Any]]:
+        """Text i is read by model i % len(models), all models of a batch in one call."""
 
-    def by_row() -> list[Any]:
-        rows: list[Any] = [None] * len(texts)
-        for batch in batches:
-            by_model = {k: [i for i in batch if i % count == k] for k in range(count)}
-            asked = [
-                (models[k], items_of(models[k], [texts[i] for i in mine]))
-                for k, mine in by_model.items()
-                if mine
-            ]
-            given = models[0].runner(asked)
-            for mine, logits in zip(filter(None, by_model.values()), given, strict=True):
-                for i, row in zip(mine, logits, strict=True):
-                    rows[i] = row
-        return rows
+        def run() -> list[Any]:
+            rows: list[Any] = [None] * len(texts)
+            for batch in batches:
+                by_model = [[i for i in batch if i % len(models) == k] for k in range(len(models))]
+                asked = [
+                    (m, items_of(m, [texts[i] for i in mine]))
+                    for m, mine in zip(models, by_model, strict=True)
+                    if mine
+                ]
+                given = models[0].runner(asked)
+                for mine, logits in zip(filter(None, by_model), given, strict=True):
+                    for i, row in zip(mine, logits, strict=True):
+                        rows[i] = row
+            return rows
 
-    apart = max(float(np.abs(a - b).max()) for a, b in zip(by_peft(), by_row(), strict=True))
-    peft, row = (
-        min(s)
-        for s in zip(*((_cpu(by_peft), _cpu(by_row)) for _ in range(sizes.rounds)), strict=True)
-    )
-    return {"adapters": count, "peft": peft, "row": row, "ratio": peft / row, "apart": apart}
+        return run
+
+    merged = tunelab.export(same[0], "merged", folder / "merged", allow=True).artifact.directory
+    runs: dict[str, Callable[[], list[Any]]] = {"peft": by_peft}
+    for precision in ("float32", "auto"):
+        loader = Loader(precision)
+        adapters = [loader.open(NamedFolder(n, same[k % len(same)])) for k, n in enumerate(names)]
+        runs[f"row {precision}"] = row_of(adapters)
+        runs[f"merged {precision}"] = row_of([loader.open(NamedFolder("merged", merged))])
+    pairs = zip(by_peft(), runs["row float32"](), strict=True)
+    apart = max(float(np.abs(a - b).max()) for a, b in pairs)
+    seconds = best_of(runs, sizes.rounds)
+    return {
+        "adapters": count,
+        **seconds,
+        **{f"peft by row {p}": seconds["peft"] / seconds[f"row {p}"] for p in ("float32", "auto")},
+        **{
+            f"row by merged {p}": seconds[f"row {p}"] / seconds[f"merged {p}"]
+            for p in ("float32", "auto")
+        },
+        "apart": apart,
+    }
+
+
+def best_of(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """The least CPU seconds of each, run in turns; the first turn is not counted."""
+    least = dict.fromkeys(runs, float("inf"))
+    for turn in range(rounds + 1):
+        for name, run in runs.items():
+            seconds = _cpu(run)
+            if turn:
+                least[name] = min(least[name], seconds)
+    return least
+
+
+# --- one text -------------------------------------------------------------------------------
+
+
+def one(folder: Path, sizes: Sizes) -> dict[str, object]:
+    """CPU milliseconds a text, each alone, tokens and all: the server's engine in float32 and
+    auto, and onnxruntime on the same adapter exported, in float32 and with dynamic int8 weights.
+    """
+    import onnxruntime
+    import torch
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    import tunelab
+    from tunelab.exporting.graphs import GRAPH
+    from tunelab.serving.engine import items_of
+    from tunelab.serving.loading import Loader, NamedFolder
+
+    torch.set_num_threads(1)
+    adapter, *_ = make_adapters(folder, replace(sizes, adapters=1))
+    texts = review_texts(64)
+    graph = tunelab.export(adapter, "onnx", folder / "onnx").artifact.directory / GRAPH
+    quantize_dynamic(graph, folder / "int8.onnx", weight_type=QuantType.QInt8, per_channel=True)
+    tokenizer = tunelab.load(adapter).classifier.tokenizer  # type: ignore[attr-defined]
+
+    def by_onnxruntime(path: Path) -> Callable[[], None]:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        inputs = {i.name for i in session.get_inputs()}
+
+        def run() -> None:
+            for text in texts:
+                given = tokenizer([text], truncation=True, max_length=sizes.length,
+                                  return_tensors="np")  # fmt: skip
+                session.run(None, {k: v for k, v in given.items() if k in inputs})
+
+        return run
+
+    def by_engine(precision: str) -> Callable[[], None]:
+        served_model = Loader(precision).open(NamedFolder("a", adapter))
+
+        def run() -> None:
+            for text in texts:
+                served_model.runner([(served_model, items_of(served_model, [text]))])
+
+        return run
+
+    runs = {
+        "onnxruntime float32": by_onnxruntime(graph),
+        "onnxruntime int8": by_onnxruntime(folder / "int8.onnx"),
+        "engine float32": by_engine("float32"),
+        "engine auto": by_engine("auto"),
+    }
+    seconds = best_of(runs, sizes.rounds)
+    return {
+        **{name: 1000 * value / len(texts) for name, value in seconds.items()},
+        **{
+            f"{p} by onnxruntime {q}": seconds[f"engine {p}"] / seconds[f"onnxruntime {q}"]
+            for p in ("float32", "auto")
+            for q in ("float32", "int8")
+        },
+    }
 
 
 def _cpu(run: Callable[[], object]) -> float:
@@ -291,7 +383,7 @@ def _resident(pid: int) -> float:
 
 
 PARTS: dict[str, Callable[[Path, Sizes], dict[str, object]]] = {
-    "mixed": mixed, "swaps": swaps, "soak": soak,
+    "mixed": mixed, "one": one, "swaps": swaps, "soak": soak,
 }  # fmt: skip
 
 
