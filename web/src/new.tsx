@@ -228,7 +228,7 @@ function Plan(props: { data: string; columns: Columns; offered: Offered }) {
   const [tuning, setTuning] = useState(true);
   const [dropLeaks, setDropLeaks] = useState(false);
   const [budget, setBudget] = useState("");
-  const [name, setName] = useState(data.replace(/\W*\.\w+$|[^\w.-]/g, "") || "study");
+  const [name, setName] = useState(data.replace(/\W*\.\w+$|[^\w.-]/g, "").replace(/^data$/, "") || "study");
   const [planned, setPlanned] = useState<{ of: string; plan: ToCome } | null>(null);
   const [busy, setBusy] = useState("");
   const [fault, setFault] = useState("");

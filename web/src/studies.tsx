@@ -133,6 +133,7 @@ function Study(props: { name: string; look: () => void; loaded: () => void }) {
   const [details, setDetails] = useState<Details | null>(null);
   const [live, setLive] = useState<Live>(NOTHING);
   const [fault, setFault] = useState("");
+  const [unread, setUnread] = useState("");
   const [said, setSaid] = useState("");
   const [busy, setBusy] = useState(false);
   const where = query({ study: name });
@@ -141,8 +142,9 @@ function Study(props: { name: string; look: () => void; loaded: () => void }) {
   async function read() {
     try {
       setDetails(await get<Details>(`/desk/study?${where}`));
+      setUnread("");
     } catch (error) {
-      setFault(message(error));
+      setUnread(message(error));
     }
   }
 
@@ -170,7 +172,7 @@ function Study(props: { name: string; look: () => void; loaded: () => void }) {
     setBusy(false);
   }
 
-  if (!details) return fault ? <Fault text={fault} /> : <p class="soft">reading ...</p>;
+  if (!details) return unread ? <Fault text={unread} /> : <p class="soft">reading ...</p>;
   const { line } = details;
   const runs = state === "running" || state === "starting";
   return (
@@ -183,7 +185,7 @@ function Study(props: { name: string; look: () => void; loaded: () => void }) {
         <State state={line.state} />
       </header>
       {line.headline && <p class="headline">{line.headline}.</p>}
-      <Fault text={fault || line.fault || (runs ? "" : live.error)} />
+      <Fault text={fault || unread || line.fault || (runs ? "" : live.error)} />
       <div class="row">
         {state === "running" && (
           <button disabled={busy} onClick={() => change("/desk/pause", "Pausing: the trials that run now are begun anew later.")}>
@@ -245,7 +247,8 @@ function afterEvent(now: Live, said: Said): Live {
     case "run":
       return { ...NOTHING, since: said.at };
     case "plan": {
-      const names = new Map(now.names);
+      // Each plan names all that is still to run: what an earlier one had may be another by now.
+      const names = new Map([...now.names].filter(([id]) => now.running.has(id)));
       for (const t of said.trials) names.set(t.trial_id, t.name);
       return { ...now, names, seconds: said.seconds + (said.at - now.since) };
     }

@@ -5,6 +5,7 @@ data_keys     the keys that say how labelled texts are read, with what their fla
 details       what a result says beside its scores: how it was trained, where it comes from
 errors        every exception a user may see
 study_folder  the paths and formats of a study
+study_rows    the rows that it keeps, in rows.parquet
 run_log       what a study says while it runs, in its folder
 forms         what a classifier can be exported to; what a study keeps of its exports
 results_table  its trials as rows, and results.csv

@@ -24,17 +24,13 @@ A trial folder appears whole or not at all: it is written beside its place and r
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from tunelab.core.cards import DataCard, StudySettings
 from tunelab.core.errors import ArtifactError
@@ -48,6 +44,7 @@ from tunelab.core.files import (
 )
 from tunelab.core.run_log import RUN_LOG
 from tunelab.core.shapes import fault, fault_within
+from tunelab.core.study_rows import StudyRows, read_rows, write_rows
 from tunelab.core.trial_files import (
     TRIAL_FILES,
     TRIAL_FORMAT,
@@ -56,13 +53,12 @@ from tunelab.core.trial_files import (
     read_history,
     read_predictions,
     read_result,
-    read_table,
     spec_from_json,
     spec_of,
     trial_dir,
     write_trial,
 )
-from tunelab.core.values import Dataset, Predictions, TrialResult
+from tunelab.core.values import Predictions, TrialResult
 
 __all__ = [
     "EXPORTS",
@@ -77,6 +73,7 @@ __all__ = [
     "is_study",
     "may_hold_study",
     "known_extra",
+    "leftovers",
     "lying_there",
     "new_trial",
     "parse_extra",
@@ -124,97 +121,31 @@ def new_trial(study: Path, trial_id: str) -> Iterator[Path]:
         yield folder
 
 
+def leftovers(study: Path, trial_id: str | None = None) -> Iterator[Path]:
+    """What a killed run left half-written: files of the study, folders of trials (of one)."""
+    if trial_id is None:
+        for draft in study.glob(".*"):
+            if draft.name[1:].rpartition(".")[0] in _WRITTEN and draft.is_file():
+                yield draft
+    for folder in (study / "trials").glob(f".{trial_id}.*" if trial_id else ".*"):
+        if folder.is_dir():
+            yield folder
+
+
 def sweep(study: Path, trial_id: str | None = None) -> None:
     """Remove what a killed run left half-written; of all trials, only while none runs.
 
     A trial that was put aside, and whose place was not taken any more, gets it back.
     """
-    if trial_id is None:
-        for draft in study.glob(".*"):
-            if draft.name[1:].rpartition(".")[0] in _WRITTEN and draft.is_file():
-                draft.unlink()
-    for leftover in (study / "trials").glob(f".{trial_id}.*" if trial_id else ".*"):
-        if not leftover.is_dir():
+    for leftover in leftovers(study, trial_id):
+        if leftover.is_file():
+            leftover.unlink()
             continue
         place = trial_dir(study, leftover.name.removeprefix(".").removesuffix(SET_ASIDE))
         if leftover.name.endswith(SET_ASIDE) and not place.exists():
             leftover.replace(place)
         else:
             shutil.rmtree(leftover, ignore_errors=True)
-
-
-# --- the data of a study --------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StudyRows:
-    """The rows of one part (n) in order: `ids`, `texts`, `labels` (n, int64), further `columns`."""
-
-    ids: tuple[str, ...]
-    texts: tuple[str, ...]
-    labels: NDArray[np.int64]
-    columns: Mapping[str, tuple[Any, ...]]
-
-
-def write_rows(study: Path, dataset: Dataset) -> None:
-    """Keep the validation and test rows (rows.parquet), so that predictions can be looked into."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    splits = [dataset.parts[part] for part in ("validation", "test")]
-    columns: dict[str, object] = {
-        "part": ["validation"] * len(splits[0]) + ["test"] * len(splits[1]),
-        "id": [i for s in splits for i in s.ids],
-        "label": np.concatenate([s.labels for s in splits]),
-        "text": [t for s in splits for t in s.texts],
-    }
-    for name in dict.fromkeys(c for s in splits for c in s.columns):
-        values = [v for s in splits for v in s.columns.get(name, (None,) * len(s))]
-        columns[f"column:{name}"] = _one_type(values)
-    out = io.BytesIO()
-    pq.write_table(pa.table(columns), out, write_page_checksum=True)
-    write_bytes(study / "rows.parquet", out.getvalue())
-
-
-def _one_type(values: Sequence[Any]) -> list[Any]:
-    """Values of one type, as a Parquet column takes them: a mixture becomes strings."""
-    kinds = {type(v) for v in values if v is not None}
-    if len(kinds) <= 1 and kinds <= {str, bool, float}:
-        return list(values)
-    if kinds == {int} and all(abs(v) < 2**53 for v in values if v is not None):
-        return list(values)
-    if kinds == {int, float}:
-        return [None if v is None else float(v) for v in values]
-    return [None if v is None else str(v) for v in values]
-
-
-def read_rows(study: Path, part: str = "test") -> StudyRows | None:
-    """Read the rows of "validation" or "test"; None where the study was written without them.
-
-    Raises ArtifactError where the file is not what was written.
-    """
-    path = study / "rows.parquet"
-    if not path.is_file():
-        return None
-    try:
-        return _rows_in(read_table(path.read_bytes()), part)
-    except (*UNREADABLE, OSError) as e:
-        said = " ".join(str(e).split())[:120]
-        raise ArtifactError(f"{path}: cannot be read ({said}). {_ANEW}") from None
-
-
-def _rows_in(table: Any, part: str) -> StudyRows:
-    table = table.take(np.flatnonzero(table["part"].to_numpy() == part))
-    return StudyRows(
-        ids=tuple(table["id"].to_pylist()),
-        texts=tuple(table["text"].to_pylist()),
-        labels=table["label"].to_numpy().astype(np.int64),
-        columns={
-            name.removeprefix("column:"): tuple(table[name].to_pylist())
-            for name in table.column_names
-            if name.startswith("column:") and table[name].null_count < len(table)
-        },
-    )
 
 
 # --- studies --------------------------------------------------------------------------------

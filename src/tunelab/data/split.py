@@ -297,7 +297,9 @@ def in_fold(dataset: Dataset, fold: Fold, spec: DataSpec) -> Dataset:
     """
     pool = tested_rows(dataset)
     need = max(fold.of, 4)
-    if (least := least_of_a_class(dataset, fold.of)) < need:
+    counts = np.bincount(pool.labels, minlength=len(dataset.label_names))
+    least = least_of_a_class(dataset, fold.of) if fold.together else int(counts.min())
+    if least < need:
         unlike = " that are not alike" if fold.together else ""
         raise DataError(
             f"{dataset.name}: a class has {rows_word(least)}{unlike}; {fold.of} folds need at "

@@ -57,18 +57,21 @@ class _Lines:
     async def said(self, desk: Desk) -> AsyncIterator[str]:
         source = self._source
         head = {"rows": source.rows, "text_column": source.text_column, "notes": source.notes}
-        yield _as_line(head)
-        working = self._loop.run_in_executor(None, self._work)
+        kept = False
         try:
+            yield _as_line(head)
+            working = self._loop.run_in_executor(None, self._work)
             line = await self._lines.get()
             while "done" in line:
                 yield _as_line(line)
                 line = await self._lines.get()
+            await working
+            if kept := "file" in line:
+                _keep(desk, self._out)
         finally:
             self._gone = True
-        await working
-        if "file" in line:
-            _keep(desk, self._out)
+            if not kept:
+                shutil.rmtree(self._out.parent, ignore_errors=True)
         yield _as_line(line)
 
     def _work(self) -> None:
@@ -76,8 +79,8 @@ class _Lines:
         try:
             label_file(self._engine, self._model, self._source, self._out, self._tell)
             end: Line = {"file": folder.name}
-        except Exception as e:  # whatever a model raises, it is told
-            shutil.rmtree(folder)
+        except BaseException as e:  # whatever a model raises is told, a tokenizer's panic too
+            shutil.rmtree(folder, ignore_errors=True)
             known = isinstance(e, InputError | Refusal)
             end = {"error": str(e) if known else f"The model failed ({type(e).__name__})."}
         self._put(end)

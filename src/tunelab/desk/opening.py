@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tunelab.core import study_folder
+from tunelab.core.artifact import MANIFEST
 from tunelab.core.files import scratch_folder
 from tunelab.desk.desk import Desk
 from tunelab.desk.doors import desk_routes
@@ -22,6 +23,8 @@ __all__ = ["classifiers_among", "page_of_server", "studies_among"]
 
 # What a server is given: folders, some by a name of the user's.
 Given = Sequence[tuple[str | None, Path]]
+# A folder with one of these is a classifier.
+_CLASSIFIER_FILES = (MANIFEST, "adapter_config.json", "config.json")
 
 
 def studies_among(given: Given) -> tuple[Path, ...]:
@@ -31,8 +34,15 @@ def studies_among(given: Given) -> tuple[Path, ...]:
 
 
 def classifiers_among(given: Given) -> list[tuple[str | None, Path]]:
-    """Which of these stand for a classifier: a study does, a folder of some does not."""
-    return [(name, folder) for name, folder in given if not _holds_studies(folder.expanduser())]
+    """Which of these stand for a classifier: a study does, a folder of some does not, unless it is
+    a classifier itself.
+    """
+    return [
+        (name, folder)
+        for name, folder in given
+        if any((folder.expanduser() / mark).is_file() for mark in _CLASSIFIER_FILES)
+        or not _holds_studies(folder.expanduser())
+    ]
 
 
 def _holds_studies(folder: Path) -> bool:

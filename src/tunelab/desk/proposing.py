@@ -88,7 +88,9 @@ class ProposedStudy:
 
     def folder(self, home: Path) -> Path:
         """The study's folder. Raises Refusal for a name that is none, or taken."""
-        if not re.fullmatch(r"\w[\w.-]{0,79}", self.name) or self.name == UPLOADS:
+        if self.name == UPLOADS:
+            raise Refusal("exists", f"{UPLOADS} is where dropped files lie. Choose another name.")
+        if not re.fullmatch(r"\w[\w.-]{0,79}", self.name):
             raise Refusal(
                 "invalid", f"{self.name!r} is no name: expected letters, digits, dots and dashes."
             )

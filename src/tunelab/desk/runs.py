@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ _SHOWN_CHARACTERS = 2000
 class _Begun:
     process: subprocess.Popen[bytes]
     log: Path
+    at: float = field(default_factory=time.time)
 
 
 @dataclass(slots=True)
@@ -71,12 +73,19 @@ class RunsOfStudies:
         run = run_of_study(folder)  # its own from the moment on when it runs trials
         return "running" if run and run.process == begun.process.pid else "starting"
 
-    def fault(self, folder: Path) -> str:
-        """What a run of this server's printed last, where it did not end well; else ""."""
+    def fault(self, folder: Path, *, failed: bool = False) -> str:
+        """What a run of this server's printed last, where it did not end well; else "".
+
+        `failed`: the study shows trials that failed, for which a run ends with 1 too.
+        """
         begun = self._begun.get(folder)
-        # Paused runs end by a signal, as they were told to; 1: trials failed, which are shown.
-        if begun is None or begun.process.poll() in {None, 0, 1, 128 + signal.SIGTERM}:
+        # Paused runs end by a signal, as they were told to.
+        well = {None, 0, 128 + signal.SIGTERM, *((1,) if failed else ())}
+        if begun is None or begun.process.poll() in well:
             return ""
+        run = run_of_study(folder)
+        if run is not None and run.process != begun.process.pid and run.at > begun.at:
+            return ""  # somebody has run it since
         text = begun.log.read_text(encoding="utf-8", errors="replace").strip()
         return text[-_SHOWN_CHARACTERS:] or f"It ended with exit code {begun.process.poll()}."
 
@@ -87,5 +96,8 @@ class RunsOfStudies:
         run = run_of_study(folder)
         if run is None or not run.is_here or self.state(folder) != "running":
             raise Refusal("invalid", f"{folder.name}: does not run (yet), or not on this machine.")
+        begun = self._begun.get(folder)
+        ours = begun is not None and begun.process.pid == run.process
         with suppress(ProcessLookupError):  # it has just ended
-            os.kill(run.process, signal.SIGTERM)
+            # Another's may be a notebook or a script: SIGTERM would end all of it.
+            os.kill(run.process, signal.SIGTERM if ours else signal.SIGINT)

@@ -164,7 +164,7 @@ class StudiesOfFolders:
             headline=_headline(folder),
             data=str(record.settings["data"]["source"]),
             changed=changed,
-            fault=self.runs.fault(folder),
+            fault=self.runs.fault(folder, failed=bool(record.failed)),
         )
 
     def _record(self, folder: Path) -> StudyRecord | str:

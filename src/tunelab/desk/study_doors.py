@@ -13,6 +13,7 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 
 from tunelab import classifiers
 from tunelab.core.run_log import LogReader
+from tunelab.core.words import free_name
 from tunelab.desk.desk import Desk, DeskDoor
 from tunelab.desk.studies import words_to_go_on
 from tunelab.serving.loading import NamedFolder
@@ -93,7 +94,11 @@ async def _go_on(desk: Desk, service: Service, request: Request) -> Response:
 async def _load(desk: Desk, service: Service, request: Request) -> Response:
     """Load a study's best classifier, to be tried."""
     folder = await _folder_asked(desk, service, request)
-    name = re.sub(r"[^\w.@+-]", "-", folder.resolve().name)
+    there, models = folder.resolve(), service.engine.table.models
+    own = (n for n, m in models.items() if m.folder.resolve().is_relative_to(there))
+    # The name of another's model is left to it.
+    wanted = re.sub(r"[^\w.@+-]", "-", there.name)
+    name = next(own, None) or free_name(wanted, models, "{}-{}")
 
     def load() -> None:
         best = NamedFolder(name, classifiers.classifier_folder(folder))

@@ -27,11 +27,11 @@ __all__ = ["DockerFolder", "write_docker_folder", "locked_requirements"]
 
 # What `tunelab serve` runs on; what runs the graph comes to it.
 _SERVER = (
-    "click", "httptools", "huggingface-hub", "jinja2", "numpy", "peft", "prometheus-client",
-    "pydantic", "pyyaml", "rich", "safetensors", "scipy", "starlette", "tokenizers", "torch",
-    "transformers", "uvicorn", "uvloop",
+    "charset-normalizer", "click", "httptools", "huggingface-hub", "jinja2", "numpy", "peft",
+    "prometheus-client", "pyarrow", "pydantic", "pyyaml", "rich", "safetensors", "scipy",
+    "starlette", "tokenizers", "torch", "transformers", "uvicorn", "uvloop",
 )  # fmt: skip
-_CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
+_WHEELS = "https://download.pytorch.org/whl"
 _DOCKERFILE = """\
 # docker build -t {name} . && docker run -p 8080:8080 {name}
 # -e TUNELAB_API_KEYS=secret asks for a key; docs/guide/serving.md has the server's other settings.
@@ -115,7 +115,8 @@ def _new(folder: Path) -> Path:
 def locked_requirements(roots: Sequence[str]) -> str:
     """Everything that packages need, each with the version installed here, as pip reads it."""
     versions = dict(sorted(_with_all_they_need(roots)))
-    head = f"--extra-index-url {_CPU_WHEELS}\n" if "+cpu" in "".join(versions.values()) else ""
+    builds = sorted({v.partition("+")[2] for v in versions.values() if "+" in v})
+    head = "".join(f"--extra-index-url {_WHEELS}/{build}\n" for build in builds)
     return head + "".join(f"{name}=={version}\n" for name, version in versions.items())
 
 

@@ -263,7 +263,14 @@ def _write_int8(job: _Export, classifier: Classifier) -> tuple[tuple[Rung, ...],
     plain = seal(job.staging, _facts(facts))
     graph = job.staging / graphs.GRAPH
     with tempfile.TemporaryDirectory(prefix="tunelab-int8-") as scratch:
-        source = rounding.Rounding.of(graph, _calibration_inputs(job, plain), Path(scratch))
+        try:
+            source = rounding.Rounding.of(graph, _calibration_inputs(job, plain), Path(scratch))
+        except Exception as e:  # onnxruntime's tools raise what they like
+            reason = (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
+            raise ArtifactError(
+                f"{job.original.directory}: its graph cannot be rounded ({reason}). Export it to "
+                "onnx, in float32."
+            ) from e
         ways = {n: partial(way, source) for n, way in rounding.ONNX_WAYS.items()}
         rungs, taken, path = ladder.walk(ways, ".onnx", Path(scratch), _scorer(job, plain))
         graph.unlink()

@@ -240,9 +240,8 @@ def fit_neighbours(task: Task, train: Vectors, validation: Vectors) -> FittedHea
     standard = Standard.of(train)
     kept = unit_length(standard(train)).astype(np.float32)
     head = NeighbourHead(kept, task.train.labels, 1, len(task.label_names), standard)
-    near = head.similarities(validation)
     ks = sorted({min(k, len(kept)) for k in task.settings.k})
-    tries = [({"k": float(k)}, head.votes(near, k)) for k in ks]
+    tries = [({"k": float(k)}, replace(head, k=k).scores(validation)) for k in ks]
     best, tried = best_on_validation(task, tries, "probability")
     own = {"tried": tried, "k": ks[best]}
     no_adapter = "neighbours have no adapter, and nothing of them is trained"

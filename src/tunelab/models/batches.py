@@ -82,6 +82,12 @@ def counting_cut() -> Iterator[CutTexts]:
         _counting.reset(before)
 
 
+def count_as_cut(texts: int) -> None:
+    """Count so many more texts as cut, where somebody counts."""
+    if (counted := _counting.get()) is not None:
+        counted.count += texts
+
+
 def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoded:
     """Tokenize with special tokens, cut at `max_length` tokens, without padding.
 

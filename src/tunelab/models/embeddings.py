@@ -183,6 +183,6 @@ def embedder_for(artifact: Artifact, trust_remote_code: bool = False) -> Embedde
 def encoder_of(artifact: Artifact, trust_remote_code: bool = False) -> Base:
     """The encoder of a saved EmbeddedClassifier: its base, or what it brings."""
     if artifact.manifest["kind"] == "setfit":
-        return bases.resolve(str(artifact.directory))
+        return bases.resolve(str(artifact.directory.absolute()))  # "minilm" is a folder here
     ref = BaseRef(**artifact.manifest["base"])
     return bases.resolve_exactly(ref, artifact.directory, trust_remote_code)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tunelab.core.artifact import MANIFEST
 from tunelab.core.errors import ArtifactError
 from tunelab.core.values import Artifact, ScoreKind
+from tunelab.models import batches
 
 __all__ = [
     "EnsembleClassifier",
@@ -24,6 +25,11 @@ __all__ = [
 
 class Member(Protocol):
     """A loaded classifier, at its temperature."""
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens that it reads of a text; None where it reads texts whole."""
+        ...
 
     def predict_proba(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Probabilities (n, n_classes)."""
@@ -44,9 +50,18 @@ class EnsembleClassifier:
         """Probabilities (n, n_classes)."""
         out = np.zeros((len(texts), len(self.label_names)))
         if texts:
+            cut = 0
             for member, weight in zip(self.members, self.weights, strict=True):
-                out += weight * member.predict_proba(texts)
+                with batches.counting_cut() as own:
+                    out += weight * member.predict_proba(texts)
+                cut = max(cut, own.count)  # a text that several cut is one text
+            batches.count_as_cut(cut)
         return out
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens that all members read of a text; None where all read texts whole."""
+        return min((m.max_length for m in self.members if m.max_length), default=None)
 
     def save(self, directory: Path) -> None:
         """Copy the folder: members and manifest."""

@@ -276,6 +276,7 @@ class SharedRow:
         self._segments = segments
         self._pad_id = pad_id
         self._where = next(encoder.model.parameters()).device
+        self.where = self._where.type
         self.precision = str(encoder.form.dtype)[6:]
 
     @staticmethod

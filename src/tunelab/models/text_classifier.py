@@ -52,7 +52,8 @@ class TextClassifier:
     @property
     def max_length(self) -> int | None:
         """Tokens that are read of a text, the rest is cut; None where texts are read whole."""
-        return self.artifact.manifest.get("max_length")
+        own = getattr(self.classifier, "max_length", None)
+        return self.artifact.manifest.get("max_length") or own
 
     @property
     def notes(self) -> tuple[str, ...]:

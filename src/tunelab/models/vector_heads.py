@@ -163,7 +163,11 @@ class NeighbourHead:
 
     def scores(self, vectors: NDArray[np.floating]) -> Floats:
         """Probabilities (n, n_classes)."""
-        return self.votes(self.similarities(vectors), self.k)
+        out = np.empty((len(vectors), self.classes))
+        for first in range(0, len(vectors), _ROWS_AT_A_TIME):
+            some = slice(first, first + _ROWS_AT_A_TIME)
+            out[some] = self.votes(self.similarities(vectors[some]), self.k)
+        return out
 
     def similarities(self, vectors: NDArray[np.floating]) -> NDArray[np.float32]:
         """Cosines (n, n_train) with what is kept."""

@@ -187,8 +187,10 @@ class Loader:
         if not (folder / foreign.ADAPTER).is_file():  # an SVM on embeddings
             place = self.base_at if base is None else str(base.path)
             loaded = text_classifier.open_classifier(folder, self.trust_remote_code, place)
-            base = base or self._base_of(loaded.artifact)
-            self._bases[base.ref.sha256] = base
+            if base is None and loaded.artifact.manifest.get("base"):  # an ensemble names none
+                base = self._base_of(loaded.artifact)
+            if base is not None:
+                self._bases[base.ref.sha256] = base
             return loaded
         artifact = foreign.open_folder(folder, base, model=None if base else self.base_at)
         base = base or self._base_of(artifact)
@@ -216,7 +218,7 @@ class Loader:
         member = row.member(own.model, len(own.label_names))
         if member is None:
             return None
-        return HowRun(token_reader(own), runner, row.precision, member)
+        return HowRun(token_reader(own), runner, row.precision, member, row.where)
 
     def _base_of(self, artifact: Artifact) -> Base:
         ref = BaseRef(**artifact.manifest["base"])

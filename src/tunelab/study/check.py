@@ -20,6 +20,7 @@ from tunelab.core.errors import ArtifactError, InputError
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.trial_files import UNREADABLE, damage
 from tunelab.core.values import Predictions, TrialResult
+from tunelab.stats.metrics import METRICS
 from tunelab.study.measures import scores_of_parts
 from tunelab.study.outputs import write_outputs
 from tunelab.study.record import PARSED_EXTRAS
@@ -88,6 +89,7 @@ def repair_study(directory: Path) -> Checked:
 
     Raises ConfigError where another process runs trials there.
     """
+    study_folder.read_study(directory)  # before a folder is made to be locked
     with files.locked(directory):
         if any(fault.follows for fault in check_study(directory).faults):
             study_folder.sweep(directory)
@@ -111,13 +113,16 @@ def _faults_of_trial(
     assert result is not None  # noqa: S101  it is there, and whole
     wrong: str | None
     remove = f"Remove {folder}. {again}"
-    if (expected := _id_of(result, record.settings["metric"])) != folder.name:
+    # An earlier study in this folder may have had another metric, other folds, other data.
+    if folder.name not in {_id_of(result, metric) for metric in METRICS}:
+        expected = _id_of(result, record.settings["metric"])
         yield StudyFault(where, f"its spec.json is that of {expected}, not of this id", remove)
-    if result.status == "done":
+    if result.status == "done" and result.spec.fingerprint == record.data["fingerprint"]:
         predictions = record.predictions(folder.name)
         for wrong in _unlike_predictions(result, predictions, record.data["label_names"]):
             yield StudyFault(where, wrong, remove)
-        if labels is not None and (wrong := _unlike_rows(predictions, labels)):
+        named = {*record.settings["trials"], *record.settings.get("curve", ())}
+        if labels and folder.name in named and (wrong := _unlike_rows(predictions, labels)):
             yield StudyFault(where, wrong, remove)
     if (folder / "artifact").is_dir():
         try:
@@ -209,8 +214,7 @@ def _faults_of_outputs(record: StudyRecord) -> Iterator[StudyFault]:
 
 def _leftovers(directory: Path) -> Iterator[StudyFault]:
     """What a killed process left half-written."""
-    for path in sorted([*directory.glob(".*"), *(directory / "trials").glob(".*")]):
-        if path.name != files.HOLDER:
-            name = path.relative_to(directory).as_posix()
-            remedy = f"It is removed by: tunelab runs check {directory} --repair"
-            yield StudyFault(name, "was left by a process that was ended", remedy, follows=True)
+    for path in sorted(study_folder.leftovers(directory)):
+        name = path.relative_to(directory).as_posix()
+        remedy = f"It is removed by: tunelab runs check {directory} --repair"
+        yield StudyFault(name, "was left by a process that was ended", remedy, follows=True)

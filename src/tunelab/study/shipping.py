@@ -81,7 +81,9 @@ def export_winner(
     there = {f.form for f in known.forms if _is_there(folder, f)} if known else set()
     if known is not None and known.trial == trial and there == {AS_TRAINED, *forms}:
         return known
-    label = best.spec.method.label if best else ""
+    # Of a cross-fitted study it is the one trained on all rows, by the method recommended.
+    of_winner = study_folder.read_result(folder, trial)
+    label = of_winner.spec.method.label if of_winner else ""
     judged = texts_to_judge_on(winner.directory, (), None)
     make = partial(_exported, folder, winner, judged, tell, trust_remote_code)
     rows = [_measured(AS_TRAINED, winner, judged.texts[:_MANY], trust_remote_code)]
@@ -154,9 +156,11 @@ def _measured(form: str, artifact: Artifact, texts: Sequence[str], trusted: bool
 
 
 def _bytes_of_base(artifact: Artifact, trusted: bool) -> int:
-    """Of the weights that an adapter, or an SVM on a base, needs beside its own folder."""
+    """Of the weights that an adapter, or a head on a base, needs beside its own folder."""
     manifest = artifact.manifest
-    if manifest["kind"] not in {"adapter", "svm"} or not manifest.get("base"):
+    if not manifest.get("base") or not foreign.needs_base(artifact.directory):
         return 0
     base = bases.resolve_exactly(BaseRef(**manifest["base"]), artifact.directory, trusted)
-    return sum(p.stat().st_size for p in weights.weight_files(base.ref.name, base.path))
+    files = weights.weight_files(base.ref.name, base.path)
+    # Those that lie in the folder itself are counted already.
+    return sum(p.stat().st_size for p in files if not (artifact.directory / p.name).is_file())

@@ -243,7 +243,7 @@ def test_a_command_sets_the_keys_that_were_planned(root: Path):
     ("more", "said"),
     [
         ({"name": "../new"}, "is no name"),
-        ({"name": "data"}, "is no name"),
+        ({"name": "data"}, "where dropped files lie"),
         ({"name": ".x"}, "is no name"),
         ({"name": "one"}, "is there already"),
         ({"methods": []}, "methods"),

@@ -12,7 +12,7 @@ import pytest
 
 import damages
 from commands import run_here
-from tunelab.core import files, study_folder
+from tunelab.core import files, trial_files
 from tunelab.study import check
 
 BEFORE = Path(__file__).resolve().parents[2] / "fixtures" / "before" / "compared"
@@ -50,7 +50,7 @@ def other_seed(trial: Path) -> None:
 
 
 def other_labels(study: Path) -> None:
-    rows = study_folder.read_table((study / "rows.parquet").read_bytes())
+    rows = trial_files.read_table((study / "rows.parquet").read_bytes())
     labels = 1 - rows["label"].to_numpy()
     pq.write_table(rows.set_column(2, "label", [labels]), study / "rows.parquet")
 
