@@ -10,11 +10,17 @@ import numpy as np
 import pytest
 
 import tunelab
+from adapters_made import lora_config, make_adapter
 from commands import run_here
-from tiny import reviews, write_csv
+from tiny import make_tiny, reviews, write_csv
 from tunelab.analysis.ensembles import ensemble_of
 from tunelab.core import study_folder
+from tunelab.core.artifact import seal
 from tunelab.core.errors import InputError
+from tunelab.core.values import Artifact
+from tunelab.models.embeddings import encoder_of
+from tunelab.serving.engine import items_of
+from tunelab.serving.loading import Loader, NamedFolder
 from tunelab.stats import calibration
 from tunelab.stats.mixing import mixed, mixing_weights
 
@@ -119,3 +125,44 @@ def test_weights_that_are_none(study: tunelab.Study, tmp_path: Path, weights: ob
     path.write_text(json.dumps({**manifest, "weights": weights}), encoding="utf-8")
     with pytest.raises(ArtifactError, match="weights: expected numbers that sum to 1"):
         tunelab.load(tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def of_adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two adapters averaged, which read eight tokens of a text."""
+    out = tmp_path_factory.mktemp("adapters") / "both"
+    base = make_tiny(out.parent / "tiny", "bert")
+    for i in range(2):
+        make_adapter(
+            out / "members" / str(i), base, ("bad", "good"), i, lora_config(), max_length=8
+        )
+    facts = {"kind": "ensemble", "label_names": ["bad", "good"], "score_kind": "probability",
+             "weights": [0.5, 0.5], "members": ["a", "b"], "base": None}  # fmt: skip
+    seal(out, facts)
+    return out
+
+
+def test_a_text_that_several_members_cut_is_one_text(of_adapters: Path) -> None:
+    loaded = tunelab.load(of_adapters)
+    assert loaded.max_length == 8
+    _, cut = loaded.predict_proba_and_cut(["a film " * 40, "short", "good " * 40])
+    assert cut == 2
+    said = run_here("predict", of_adapters, "a film " * 40)
+    assert said.code == 0
+    assert "longer than the 8 tokens" in " ".join(said.err.split())
+
+
+def test_an_ensemble_of_adapters_is_served(of_adapters: Path) -> None:
+    texts = ["a good film", "a bad one"]
+    served = Loader("float32").open(NamedFolder("both", of_adapters))
+    (scores,) = served.runner([(served, items_of(served, texts))])
+    np.testing.assert_allclose(scores, tunelab.load(of_adapters).classifier.scores(texts))
+
+
+def test_a_folder_that_is_called_like_a_bundled_base_is_that_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_tiny(tmp_path / "minilm", "bert")
+    monkeypatch.chdir(tmp_path)
+    base = encoder_of(Artifact(Path("minilm"), {"kind": "setfit"}))
+    assert base.path.resolve() == (tmp_path / "minilm").resolve()

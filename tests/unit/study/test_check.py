@@ -13,6 +13,7 @@ import pytest
 import damages
 from commands import run_here
 from tunelab.core import files, trial_files
+from tunelab.core.errors import ArtifactError
 from tunelab.study import check
 
 BEFORE = Path(__file__).resolve().parents[2] / "fixtures" / "before" / "compared"
@@ -103,3 +104,24 @@ def test_a_folder_that_is_held_is_not_repaired(whole: Path) -> None:
         said = run_here("runs", "check", whole, "--repair")
     assert said.code == 2
     assert "another tunelab is running trials" in said.err
+
+
+def test_what_others_put_there_is_no_fault(whole: Path, tmp_path: Path) -> None:
+    study = Path(shutil.copytree(whole, tmp_path / "study"))
+    for name in (".DS_Store", ".gitignore", "trials/.DS_Store"):
+        (study / name).touch()
+    assert check.check_study(study).faults == ()
+
+
+def test_trials_of_the_same_folder_s_earlier_metric_are_whole(whole: Path, tmp_path: Path) -> None:
+    study = Path(shutil.copytree(whole, tmp_path / "study"))
+    said = (study / "study.yaml").read_text(encoding="utf-8")
+    assert "\nmetric: accuracy" in said
+    (study / "study.yaml").write_text(said.replace("\nmetric: accuracy", "\nmetric: f1_macro"))
+    assert not [f for f in check.check_study(study).faults if f.where.startswith("trials/")]
+
+
+def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError):
+        check.repair_study(tmp_path / "typo")
+    assert not (tmp_path / "typo").exists()
