@@ -5,15 +5,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunelab import analysis, data, study
-from tunelab.analysis import Recommendation, sensitivity, summary, text_limits, tradeoff, versus
+from tunelab.analysis import Recommendation, sensitivity, summary, tradeoff, versus
 from tunelab.analysis.calibrations import Calibrations, calibrate_study
 from tunelab.analysis.ensembles import Ensemble, ensemble_of
 from tunelab.analysis.front import Front, front
@@ -22,14 +19,13 @@ from tunelab.analysis.predicted import predictions_frame
 from tunelab.analysis.slicing import Slices, slice_study
 from tunelab.analysis.winners_forms import winners_forms
 from tunelab.classifiers import classifier_folder, load
-from tunelab.core import files, results_table, study_folder
-from tunelab.core.errors import ConfigError, InputError, TrialError
+from tunelab.core import files, results_table
+from tunelab.core.errors import InputError
 from tunelab.core.events import Note
 from tunelab.core.forms import StudyExports
 from tunelab.core.values import Artifact, Dataset, DataSpec, TrialResult
 from tunelab.core.words import comma_names
-from tunelab.data.gate import values as gate_values
-from tunelab.report import cards, page, writing
+from tunelab.report import page, writing
 from tunelab.report.writing import Written
 from tunelab.study import (
     Conclusions,
@@ -40,12 +36,10 @@ from tunelab.study import (
     final,
     resolve,
     shipping,
-    trackers,
 )
+from tunelab.study.alone import train_one
 from tunelab.study.ensembling import write_ensemble
 from tunelab.study.executors import Worker
-from tunelab.study.space import Tuning
-from tunelab.study.spec import StudySpec
 from tunelab.study.telling import meanwhile, tell_both, telling
 
 if TYPE_CHECKING:
@@ -361,10 +355,9 @@ def compare(
     file.refuse_study_keys(settings, "tunelab.compare")
     path = Path(config_file) if config_file is not None else None
     keys = file.keys_from_keywords(given) | {"data.source": resolve.source_name(source)}
-    spec = resolve.resolve_study(path, keys, settings)
+    spec, said = resolve.resolve_study(path, keys, settings), study.tell_user(on_event)
     with study.worker(spec, engine) as worker:
         schedule = study.scheduled(study.plan(spec))
-        said = study.tell_user(on_event)
         return run_study(schedule, "tunelab.compare(...)", said, engine=engine, worker=worker)
 
 
@@ -404,62 +397,6 @@ def run_study(
             finally:
                 outputs = study.write_outputs(folder)
     return Study(folder, said=outputs)
-
-
-def train_one(
-    spec: StudySpec, *, overwrite: bool = False, on_event: OnStudyEvent = _ignore_event
-) -> TrialResult:
-    """Train one method with one seed; `spec.output_dir` becomes the artifact.
-
-    The trial's record (result.json, history, predictions) lies in its folder `trial`. Raises
-    TrialError where training failed; then nothing is left behind.
-    """
-    if len(spec.methods) != 1 or len(spec.seeds) != 1:
-        names = ", ".join(m.label for m in spec.methods)
-        raise ConfigError(
-            f"train: expected one method and one seed, found the methods {names} and the seeds "
-            f"{', '.join(map(str, spec.seeds))}. Use `tunelab compare` for more."
-        )
-    spec = replace(spec, tuning=Tuning(), train_sizes=(), race=False, budget=None, folds=None)
-    out = spec.output_dir
-    final.check_output_dir(out, overwrite)
-    # Planned in a folder that is never made: what is wrong is said before anything is written.
-    with ExitStack() as inside:
-        worker = inside.enter_context(study.worker(spec))
-        planned = study.plan(replace(spec, output_dir=out / ".study"))
-        files.make_folder(out.absolute().parent)
-        scratch = inside.enter_context(files.scratch_folder(f".{out.name}.training-", out.parent))
-        folder = scratch / out.name
-        for line in _said_of_texts(planned):
-            on_event(Note(line))
-        spec = replace(planned.spec, output_dir=folder)
-        schedule = study.scheduled(replace(planned, spec=spec))
-        study.write(schedule.progress, "tunelab train")
-        (result,) = study.run(schedule, on_event, worker=worker)
-        if result.status == "failed":
-            raise TrialError(str(result.error))
-        record = study_folder.read_study(folder)
-        cards.write_cards(record, analysis.summarise(record))
-        trial = study_folder.trial_dir(folder, result.spec.trial_id)
-        artifact = trial / "artifact"
-        (artifact / "trial").mkdir()
-        for name in study_folder.TRIAL_FILES:
-            shutil.move(trial / name, artifact / "trial" / name)
-        tracked = folder / trackers.TRACKING_FOLDER
-        if tracked.is_dir():
-            shutil.move(tracked, artifact / "trial" / trackers.TRACKING_FOLDER)
-        files.put_in_place(artifact, out)
-    return result
-
-
-def _said_of_texts(planned: study.Plan) -> list[str]:
-    """What was decided on reading the data, what the gate finds in it, and what limits cut."""
-    by_limit = text_limits.labels_by_limit(planned.spec.methods)
-    return [
-        *planned.dataset.notes,
-        *map(gate_values.line, planned.gate.findings),
-        *text_limits.lines_of_limits(planned.lengths, by_limit),
-    ]
 
 
 def fine_tune(

@@ -41,12 +41,7 @@ from tunelab.study.known_rows import rows_of_classifier
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "Evaluation",
-    "EvaluatedPart",
-    "behaviour",
-    "evaluate",
-]
+__all__ = ["EvaluatedPart", "Evaluation", "behaviour", "evaluate"]
 
 EvaluatedPart = Literal["test", "validation", "train", "all"]
 _Saved = str | Path | Artifact | api.Study
