@@ -477,7 +477,7 @@ def behaviour(
     record = study_folder.read_study(folder)
     kept = record.behaviour if suite is None else None
     if kept is not None:
-        chosen, asked = suite_from_json(kept)
+        chosen, asked = study_folder.parse_extra(folder, "behaviour", kept, suite_from_json)
     else:
         chosen = load_suite(suite or BUNDLED_SUITE)
         asked = cases(chosen)

@@ -40,6 +40,7 @@ def test_no_page_installs_what_no_index_has() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # torch and its kin are installed anew
 def test_every_install_line_works(tmp_path: Path) -> None:
     clone, place = tmp_path / "tunelab", tmp_path / "venv"
     clone.mkdir()

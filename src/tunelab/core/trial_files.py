@@ -200,13 +200,14 @@ def _parse_result(directory: Path, contents: Mapping[str, bytes]) -> TrialResult
     result = _parse("result.json", build)
     if wrong := fault(result, TrialResult):
         raise _DamagedError(f"result.json: {wrong}")
-    measured = [v for v in asdict(result.cost).values() if isinstance(v, int | float)]
-    if any(abs(v) > _MOST_MEASURED for v in measured):
-        raise _DamagedError("result.json: cost: holds a number that nothing can have cost")
+    for name, numbers in (("cost", asdict(result.cost)), ("scores", result.scores)):
+        measured = [v for v in numbers.values() if isinstance(v, int | float)]
+        if any(abs(v) > _MOST_MEASURED for v in measured):
+            raise _DamagedError(f"result.json: {name}: holds a number that no trial can have")
     return result
 
 
-_MOST_MEASURED = 1e30  # seconds, bytes, weights: no trial comes near, and its square is finite
+_MOST_MEASURED = 1e30  # no cost and no score comes near, and its square is finite
 
 
 def _check_artifact(directory: Path) -> None:

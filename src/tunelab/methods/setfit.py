@@ -180,13 +180,13 @@ def _train_by_pairs(task: Task, trained: Any, encoded: Any) -> tuple[dict[str, f
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained.encoder.parameters(), 1.0)
             optimizer.step()
+            epoch, now = step * size / len(labels), float(loss.detach())
             history.append(
-                {"step": float(step), "loss": float(loss.detach()), "learning_rate": rate}
+                {"step": float(step), "epoch": epoch, "loss": now, "learning_rate": rate}
             )
             if step % _TOLD_EVERY == 0 or step == steps:
                 texts = step * size / (time.perf_counter() - started)
-                epoch = step * size / len(labels)
-                task.on_step(Step(step, epoch, history[-1]["loss"], rate, steps, texts))
+                task.on_step(Step(step, epoch, now, rate, steps, texts))
     trained.encoder.eval()
     return tuple(history)
 

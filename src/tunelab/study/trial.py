@@ -390,7 +390,7 @@ def _behaviour(spec: TrialSpec, study: Path, classifier: Classifier) -> dict[str
     stored = study_folder.read_extra(study, "behaviour")
     if stored is None or spec.purpose != "trial" or spec.train_rows is not None:
         return {}
-    _, some = behaviour.suite_from_json(stored)
+    _, some = study_folder.parse_extra(study, "behaviour", stored, behaviour.suite_from_json)
     return {behaviour.PART: behaviour.predict_cases(classifier, some)}
 
 
