@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from tunelab.core.details import Details
 from tunelab.methods.method import Costs, Method, Outcome, Task
@@ -23,6 +23,7 @@ from tunelab.methods.settings import EncoderSettings, Settings
 __all__ = [
     "METHODS",
     "CGrid",
+    "CValues",
     "EmbeddingSettings",
     "FittedHead",
     "class_counts",
@@ -36,26 +37,36 @@ Vectors = NDArray[np.float32]
 _POOLINGS = ("cls", "mean", "last")
 
 
+def _several(value: Any) -> Any:
+    return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+# One value of a setting that is tried stands for a list of it.
+_ONE_OR_MANY = BeforeValidator(_several)
+
+
+def _each(holds: Callable[[float], bool], expected: str) -> AfterValidator:
+    """Refuse a setting that is tried unless this holds for each value."""
+
+    def check(values: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(map(holds, values)):
+            raise ValueError(expected)
+        return values
+
+    return AfterValidator(check)
+
+
+CValues = Annotated[tuple[float, ...], _ONE_OR_MANY, _each(lambda c: c > 0, "values above 0")]
+
+
 class CGrid(Settings):
     """Settings of what is regularised by C."""
 
-    c: tuple[float, ...] = Field(
+    c: CValues = Field(
         (0.01, 0.1, 1.0, 10.0),
         min_length=1,
         description="values of C tried; the best on validation is kept",
     )
-
-    @field_validator("c", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return _several(value)
-
-    @field_validator("c")
-    @classmethod
-    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if any(c <= 0 for c in value):
-            raise ValueError("values above 0")
-        return value
 
 
 class EmbeddingSettings(EncoderSettings):
@@ -83,51 +94,27 @@ class LogisticSettings(CGrid, EmbeddingSettings):
 class KnnSettings(EmbeddingSettings):
     """Settings of `knn`."""
 
-    k: tuple[int, ...] = Field(
-        (1, 3, 5, 10, 20, 50),
-        min_length=1,
-        description="numbers of neighbours tried; the best on validation is kept",
+    k: Annotated[tuple[int, ...], _ONE_OR_MANY, _each(lambda k: k >= 1, "values of 1 or more")] = (
+        Field(
+            (1, 3, 5, 10, 20, 50),
+            min_length=1,
+            description="numbers of neighbours tried; the best on validation is kept",
+        )
     )
-
-    @field_validator("k", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return _several(value)
-
-    @field_validator("k")
-    @classmethod
-    def _positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if any(k < 1 for k in value):
-            raise ValueError("values of 1 or more")
-        return value
 
 
 class BoostingSettings(EmbeddingSettings):
     """Settings of `boosting`."""
 
-    trees: tuple[int, ...] = Field(
+    trees: Annotated[
+        tuple[int, ...], _ONE_OR_MANY, _each(lambda n: 1 <= n <= 2000, "values from 1 to 2000")
+    ] = Field(
         (10, 25, 50, 100, 200),
         min_length=1,
         description="numbers of trees a class tried; the best on validation is kept",
     )
     max_leaves: int = Field(15, ge=2, le=255, description="leaves of a tree at most")
     min_rows_per_leaf: int = Field(5, ge=1, description="training rows in a leaf at least")
-
-    @field_validator("trees", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return _several(value)
-
-    @field_validator("trees")
-    @classmethod
-    def _positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if any(not 1 <= n <= 2000 for n in value):
-            raise ValueError("values from 1 to 2000")
-        return value
-
-
-def _several(value: Any) -> Any:
-    return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from tunelab.core.details import Details
 from tunelab.core.events import Evaluated
-from tunelab.methods.embedded import CGrid, class_counts, one_vs_rest
+from tunelab.methods.embedded import CGrid, CValues, class_counts, one_vs_rest
 from tunelab.methods.method import Costs, Method, Outcome, Task
 from tunelab.methods.selection import best_on_validation
 from tunelab.models.bases import Base
@@ -38,7 +38,7 @@ _BATCH = 32
 class StaticSettings(CGrid):
     """Settings of `static`."""
 
-    c: tuple[float, ...] = Field(
+    c: CValues = Field(
         (0.001, 0.01, 0.1, 1.0),
         min_length=1,
         description="values of C tried; the best on validation is kept",
