@@ -13,7 +13,6 @@ import pytest
 
 from commands import run_here
 from tiny import make_tiny, reviews, write_csv
-from tunelab.core import cache
 from tunelab.kernels import build
 from tunelab.methods import METHODS
 
