@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,13 @@ DEMO = ["compare", "--data", "demo", "--methods", "svm-tfidf,lora", "--output-di
 def blocks(text: str, language: str) -> list[str]:
     """The fenced blocks of a page in a language ("" for none)."""
     return [body for name, body in FENCED.findall(text) if name == language]
+
+
+def commands(page: str) -> list[list[str]]:
+    """The arguments of every command of a page, in order, but of those that run until Ctrl-C."""
+    lines = [line for block in blocks(page, "") for line in block.splitlines()]
+    found = [shlex.split(x, comments=True)[1:] for x in lines if x.startswith("tunelab ")]
+    return [args for args in found if args[0] not in {"serve", "ui"} and "--watch" not in args]
 
 
 def furnish(folder: Path) -> None:
