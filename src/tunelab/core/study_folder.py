@@ -320,8 +320,10 @@ def _parse_yaml(text: str) -> Any:
 
 
 # What a study may hold beside its trials, each a JSON file of that name.
-EXTRAS = ("tuning", "race", "curves", "gate", "lengths", "behaviour", "looks", "final", "exports")
-EXTRAS += ("before",)
+EXTRAS = (
+    *("tuning", "race", "curves", "gate", "lengths", "behaviour", "looks", "final", "exports"),
+    "before",
+)
 EXPORTS = "exports"  # the folder of what exports.json tells of
 _WRITTEN = frozenset(
     {"study.yaml", "data.json", "rows.parquet", "results.csv", "comparison.json", "report.html"}
