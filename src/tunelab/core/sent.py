@@ -6,15 +6,17 @@ that it starts inherit.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["SENT_VARIABLE", "place_of_sent", "sent"]
+__all__ = ["SENT_VARIABLE", "SentKind", "file_here", "key_of_file", "place_of_sent", "sent"]
 
 
 SENT_VARIABLE = "TUNELAB_SENT"
-SentKind = Literal["rows", "bases"]  # of data sets, by how they are read; bases, by their SHA-256
+# Of data sets, by how they are read; bases, by their SHA-256; other files, by their path.
+SentKind = Literal["rows", "bases", "files"]
 
 
 def place_of_sent(folder: Path, kind: SentKind, key: str) -> Path:
@@ -29,3 +31,13 @@ def sent(kind: SentKind, key: str) -> Path | None:
         return None
     place = place_of_sent(Path(folder), kind, key)
     return place if place.exists() else None
+
+
+def key_of_file(path: str) -> str:
+    """What a file is sent as."""
+    return hashlib.sha256(path.encode()).hexdigest()
+
+
+def file_here(path: str) -> Path:
+    """Where a file lies that somebody named: as it was sent here, else at its path."""
+    return sent("files", key_of_file(path)) or Path(path).expanduser()

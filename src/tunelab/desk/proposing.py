@@ -37,7 +37,7 @@ __all__ = [
 
 UPLOADS = "data"  # the folder, among the studies, of files that were dropped
 DEMOS = ("demo", "demo:stars")
-_ON_THE_HUB = re.compile(r"(?!\.)[\w.-]+/(?!\.)[\w.-]+(@[\w.-]+)?", re.ASCII)
+NAMED_ON_HUB = re.compile(r"(?!\.)[\w.-]+/(?!\.)[\w.-]+(@[\w.-]+)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ def base_in(home: Path, name: str) -> str:
     """
     if name in at_hand.bases_in(home):
         return str(home / name)
-    if name == BUNDLED or (_ON_THE_HUB.fullmatch(name) and not Path(name).exists()):
+    if name == BUNDLED or (NAMED_ON_HUB.fullmatch(name) and not Path(name).exists()):
         return name
     raise Refusal(
         "invalid",

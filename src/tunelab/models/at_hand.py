@@ -20,7 +20,9 @@ def bases_fetched() -> tuple[str, ...]:
     except (CacheNotFound, OSError):
         return (BUNDLED,)
     models = (repo for repo in repos if repo.repo_type == "model")
-    fetched = (m.repo_id for m in models if any(_holds_base(r.snapshot_path) for r in m.revisions))
+    fetched = (
+        m.repo_id for m in models if any(_is_base_folder(r.snapshot_path) for r in m.revisions)
+    )
     return (BUNDLED, *sorted(fetched))
 
 
@@ -28,11 +30,13 @@ def bases_in(folder: Path) -> tuple[str, ...]:
     """Bases that lie in a folder, as name or owner/name: their paths from there."""
     configs = (p for pattern in ("*/config.json", "*/*/config.json") for p in folder.glob(pattern))
     return tuple(
-        sorted(p.parent.relative_to(folder).as_posix() for p in configs if _holds_base(p.parent))
+        sorted(
+            p.parent.relative_to(folder).as_posix() for p in configs if _is_base_folder(p.parent)
+        )
     )
 
 
-def _holds_base(folder: Path) -> bool:
+def _is_base_folder(folder: Path) -> bool:
     """Whether a folder holds a model that is no classifier of ours, and no adapter."""
     own = (folder / MANIFEST).exists() or (folder / "adapter_config.json").exists()
     whole = (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))

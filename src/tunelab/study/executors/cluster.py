@@ -12,7 +12,7 @@ import math
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +23,7 @@ from tunelab.core import study_folder
 from tunelab.core.details import BaseRef
 from tunelab.core.errors import ConfigError, TrialError
 from tunelab.core.events import Note, OnEvent
+from tunelab.core.sent import SentKind, key_of_file
 from tunelab.core.values import TrialResult, TrialSpec
 from tunelab.core.words import counted
 from tunelab.data.sent import key_of_rows, rows_to_send
@@ -65,7 +66,7 @@ def on_cluster(spec: StudySpec) -> Iterator[Executor]:
     with connected(spec.address) as ray:
         slots = _Slots(ray, spec)
         try:
-            yield partial(_run, slots)
+            yield partial(_run_on_slots, slots)
         finally:
             slots.close(slots.open)
 
@@ -114,7 +115,7 @@ class _Round:
         return tuple(dict.fromkeys(spec.base for spec in specs if spec.base))
 
 
-def _run(
+def _run_on_slots(
     slots: _Slots,
     stacks: Sequence[Sequence[TrialSpec]],
     study: Path,
@@ -223,6 +224,8 @@ class _Slots:
         data = {key_of_rows(d): d for s in attempt.specs for d in (s.data, *s.test_on)}
         for key, spec in data.items():
             self._send(place, "rows", key, partial(rows_to_send, spec))
+        for path in {d.corrections for d in data.values() if d.corrections}:
+            self._send(place, "files", key_of_file(path), Path(path).expanduser().read_bytes)
         for ref in dict.fromkeys(s.base for s in attempt.specs if s.base):
             if ref.sha256 in place.lacks:
                 self._send(place, "bases", ref.sha256, partial(_files_of_base, ref))
@@ -232,7 +235,9 @@ class _Slots:
         place.attempt = attempt
         self._ask(place)
 
-    def _send(self, place: _OpenSlot, kind: str, key: str, read: Any) -> None:
+    def _send(
+        self, place: _OpenSlot, kind: SentKind, key: str, read: Callable[[], bytes | Content]
+    ) -> None:
         if key in place.sent:
             return
         if key not in self._put:
