@@ -266,7 +266,8 @@ class _Slots:
                 continue
             place.answer = None
             if place.installed is None:
-                self._welcome(place, *said, now)
+                about, lacks = said
+                self._welcome(place, about, lacks, now)
                 continue
             for event in said.events:
                 now.on_event(event)
