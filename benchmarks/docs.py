@@ -28,8 +28,9 @@ def methods() -> str:
         "Each *yes* is trained, saved, loaded and, where that makes sense, merged by "
         "`tests/contracts/test_methods.py`; each *no* is refused before anything is trained. "
         "[The matrix](matrix.md) is what its last whole run gave. "
-        f"{_listed([m.name for m in METHODS.values() if not m.adapt and m.needs_base])} read any "
-        f"of these bases, {_listed([m.name for m in METHODS.values() if not m.needs_base])} none "
+        f"{_listed([m.name for m in METHODS.values() if _reads_any_base(m)])} read any of these "
+        "bases, `zero-shot-nli` any whose head has a class called entailment, "
+        f"{_listed([m.name for m in METHODS.values() if not m.needs_base])} none "
         "(`tests/contracts/test_cheap_methods.py`).", "",
         f"| method | {' | '.join(FAMILIES)} |", "|---|" + "---|" * len(FAMILIES),
     ]  # fmt: skip
@@ -43,6 +44,10 @@ def methods() -> str:
             reasons.setdefault(why, []).append(family)
         lines += [f"- `{m.name}` on {', '.join(fs)}: {why}." for why, fs in reasons.items()]
     return _HEAD + "\n".join(lines) + "\n"
+
+
+def _reads_any_base(m: Method) -> bool:
+    return m.adapt is None and m.needs_base and m.name != "zero-shot-nli"
 
 
 def bases() -> str:

@@ -289,6 +289,7 @@ def shown_columns(summary: Summary) -> tuple[Column, ...]:
         "artifact_bytes",
         "texts_per_second",
         "latency_p50_seconds",
+        "price_per_1000_texts",
     ]
     return tuple(column(n) for n in names if any(r.estimates.get(n) for r in summary.rows))
 

@@ -25,6 +25,8 @@ def results_rows(results: Sequence[TrialResult]) -> list[dict[str, object]]:
     """One flat row a trial, every row with the same keys, as in results.csv."""
     setting_names = list(dict.fromkeys(k for r in results for k in r.spec.method.settings))
     score_names = sorted({k for r in results for k in r.scores})
+    priced = any(r.cost.price_per_1000_texts is not None for r in results)
+    costs = [f.name for f in fields(Cost) if priced or f.name != "price_per_1000_texts"]
     rows = []
     for r in results:
         settings = r.spec.method.settings
@@ -39,7 +41,7 @@ def results_rows(results: Sequence[TrialResult]) -> list[dict[str, object]]:
             "train_rows": r.spec.train_rows,
             "status": r.status,
             **{k: r.scores.get(k) for k in score_names},
-            **{f.name: getattr(r.cost, f.name) for f in fields(Cost)},
+            **{name: getattr(r.cost, name) for name in costs},
             "error": r.error,
         }
         rows.append(row)
