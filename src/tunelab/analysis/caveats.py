@@ -10,6 +10,7 @@ import numpy as np
 from tunelab.analysis import text_limits
 from tunelab.analysis.collapse import Collapse
 from tunelab.analysis.confidence import warnings_of_raw
+from tunelab.analysis.corrected import caveats_of_corrections
 from tunelab.analysis.effects import effects
 from tunelab.analysis.numbers import format_seconds
 from tunelab.analysis.reading import on_every_row
@@ -37,6 +38,7 @@ def warnings(
     """What a reader must know before believing the study, the gravest first."""
     return (
         *_unfinished(record),
+        *caveats_of_corrections(record, summary),
         *_caveats_of_data(record),
         *_caveats_of_gate(record, summary, runs),
         *_caveats_of_limits(record),

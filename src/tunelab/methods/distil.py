@@ -40,8 +40,8 @@ __all__ = [
 
 
 # Changing what a teacher is taught must change this, or what old ones said would be read back.
-_VERSION = 1
-_NO_ADAPTER = "a student is trained whole, so there is no adapter"
+_SOFT_LABELS_VERSION = 1
+_WHOLE_STUDENT = "a student is trained whole, so there is no adapter"
 
 
 class _Taught(EncoderSettings):
@@ -116,7 +116,7 @@ def check_distil(base: Base, settings: DistilSettings) -> None:
 
     _check_teacher(base, settings)
     bases.family_of(base, settings)
-    usable.check_base(base, _number(settings.max_length), head=True)
+    usable.check_base(base, _length_or_none(settings.max_length), head=True)
     layers = base.sizes.layers
     if base.runs_its_code or layers is None:
         raise ModelError(
@@ -143,7 +143,7 @@ def _check_teacher(base: Base, settings: _Taught) -> None:
     check(base, MethodSpec(settings.teacher, settings.teacher, own))
 
 
-def _number(limit: int | str) -> int | None:
+def _length_or_none(limit: int | str) -> int | None:
     return limit if isinstance(limit, int) else None
 
 
@@ -202,7 +202,11 @@ def _said_by_teacher(
 ) -> tuple[NDArray[np.float64], float, float | None, bool]:
     """Logits (n, n_classes) of texts, seconds, the score on validation, whether all was kept."""
     teacher = _settings_of_teacher(task.settings, task.metric)
-    folder = cache.folder() / "teachers" / _key(task, teacher.model_dump(mode="json"), texts)
+    folder = (
+        cache.folder()
+        / "teachers"
+        / _key_of_soft_labels(task, teacher.model_dump(mode="json"), texts)
+    )
     file, about = folder.with_suffix(".npy"), folder.with_suffix(".json")
     facts, content = cache.kept_json(about), cache.kept(file)
     if facts is not None and content is not None:
@@ -237,13 +241,13 @@ def _teach(
     return logits, seconds, values[task.metric]
 
 
-def _key(task: Task, settings: Any, texts: tuple[str, ...]) -> str:
+def _key_of_soft_labels(task: Task, settings: Any, texts: tuple[str, ...]) -> str:
     """A hash of all that a teacher's answers depend on."""
     base = task.base
     assert base is not None  # noqa: S101  the row says needs_base
     weights = [base.ref.sha256, base.ref.code_sha256, what_computes(base.config)]
     parts = [[p.texts, p.labels.tolist()] for p in (task.train, task.validation)]
-    said = [_VERSION, *weights, base.tokenizer_sha256, task.settings.teacher, settings]
+    said = [_SOFT_LABELS_VERSION, *weights, base.tokenizer_sha256, task.settings.teacher, settings]
     said += [task.label_names, task.metric, *parts, texts]
     seeds = [task.seeds.init, task.seeds.order, task.seeds.dropout]
     text = json.dumps([said, seeds], sort_keys=True, ensure_ascii=True)
@@ -261,7 +265,7 @@ def fit_distil(task: Task) -> Outcome:
 
     def train(taught: Task, targets: SoftTargets) -> Outcome:
         extras = Extras(
-            hooks=lambda *_: Hooks(row_losses=targets.row_losses), no_adapter=_NO_ADAPTER
+            hooks=lambda *_: Hooks(row_losses=targets.row_losses), no_adapter=_WHOLE_STUDENT
         )
         prepared = neural.prepare_by_gradient(taught, _without_upper_layers, extras)
         list(stack.run_trainings([prepared.training]))

@@ -28,7 +28,7 @@ def made_of(texts: Sequence[str], each: int, seed: int) -> list[str]:
     return out
 
 
-def _thinned(own: list[str], _other: list[str], rng: np.random.Generator) -> list[str]:
+def _some_words(own: list[str], _other: list[str], rng: np.random.Generator) -> list[str]:
     kept = rng.random(len(own)) >= _LEFT_OUT
     return [w for w, k in zip(own, kept, strict=True) if k] or own
 
@@ -39,8 +39,8 @@ def _run(own: list[str], _other: list[str], rng: np.random.Generator) -> list[st
     return own[start : start + length]
 
 
-def _joined(own: list[str], other: list[str], _rng: np.random.Generator) -> list[str]:
+def _both_texts(own: list[str], other: list[str], _rng: np.random.Generator) -> list[str]:
     return [*own[: -(-len(own) // 2)], *other[len(other) // 2 :]]
 
 
-_MAKERS = (_thinned, _run, _joined)
+_MAKERS = (_some_words, _run, _both_texts)
