@@ -89,7 +89,7 @@ def rows_in_doubt(record: StudyRecord, runs: Mapping[str, Mapping[str, Runs]]) -
             "are needed, and the study has fewer",
         )
     doubts, n = judged.doubts, len(judged.ids)
-    names = {}
+    names: dict[str, str] = {}
     for part in JUDGED_PARTS:
         names |= names_of_rows(record, study_folder.read_rows(record.directory, part))
     rows = []
@@ -200,7 +200,7 @@ def _as_probabilities(p: Predictions) -> NDArray[np.float64]:
 
 def _rows(record: StudyRecord) -> dict[str, tuple[str, str]]:
     """Part and text of each validation and test row by its id."""
-    out = {}
+    out: dict[str, tuple[str, str]] = {}
     for part in JUDGED_PARTS:
         kept = study_folder.read_rows(record.directory, part)
         if kept is not None:

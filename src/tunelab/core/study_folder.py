@@ -178,6 +178,7 @@ class StudyRecord:
     final: Mapping[str, object] | None = None
     exports: Mapping[str, object] | None = None
     before: Mapping[str, object] | None = None
+    words: Mapping[str, object] | None = None
     damaged: tuple[str, ...] = ()
 
     @property
@@ -320,8 +321,10 @@ def _parse_yaml(text: str) -> Any:
 
 
 # What a study may hold beside its trials, each a JSON file of that name.
-EXTRAS = ("tuning", "race", "curves", "gate", "lengths", "behaviour", "looks", "final", "exports")
-EXTRAS += ("before",)
+EXTRAS = (
+    *("tuning", "race", "curves", "gate", "lengths", "behaviour", "looks", "final", "exports"),
+    *("before", "words"),
+)
 EXPORTS = "exports"  # the folder of what exports.json tells of
 _WRITTEN = frozenset(
     {"study.yaml", "data.json", "rows.parquet", "results.csv", "comparison.json", "report.html"}

@@ -75,8 +75,8 @@ class DataSpec:
     def to_json(self) -> dict[str, object]:
         """Its fields; those that results of before lack only where they say something."""
         values = asdict(self)
-        later = ("id_column", "quoting", "join_labels", "drop_classes", "min_rows_per_class")
-        later += ("corrections",)
+        later = {"id_column", "quoting", "join_labels", "drop_classes", "min_rows_per_class"}
+        later.add("corrections")
         plain = DataSpec(self.source)
         return {k: v for k, v in values.items() if k not in later or v != getattr(plain, k)}
 

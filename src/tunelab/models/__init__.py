@@ -21,6 +21,7 @@ token_vectors static   a base's tokens, each by itself; what each says of each c
 ensemble      saved classifiers averaged
 classifier linear tfidf text_classifier   what is saved, opened and asked for labels
 foreign       what peft and transformers saved
+explained     which words moved an answer
 exported      a graph, run by onnxruntime or OpenVINO without torch
 
 May import: core, data, stats, kernels.
