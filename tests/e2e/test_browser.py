@@ -10,7 +10,6 @@ import csv
 import io
 import itertools
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,29 +29,13 @@ from tunelab.report.review import render_review
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 NASTY = '</script><script>alert(1)</script><!-- "quoted" \''
 # Charts of a study that has no parts of its own: no tuning, no sizes, no other data.
 UNUSUAL = {"sensitivity", "tuning", "learning", "transfer", "slices", "behaviour"}
 USUAL = [p for p in PLOTS if p not in UNUSUAL]
 DRAWN = "html[data-drawn]"
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to draw the page"),
-    pytest.mark.xdist_group("browser"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    with sync_api.sync_playwright() as p:
-        # Without a sandbox, because CI's user is root, for whom Chromium has none.
-        browser = p.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield browser
-        browser.close()
+pytestmark = pytest.mark.xdist_group("browser")
 
 
 @pytest.fixture(scope="module")
