@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tunelab.data.texts import TextTable
+    from tunelab.models.explained import WordMoved
     from tunelab.models.text_classifier import TextClassifier
 
 __all__ = [
@@ -68,6 +69,11 @@ _LINES_AT_A_TIME = 4096
     help="Probabilities as scores give them, without the temperature fitted on validation.",
 )
 @click.option(
+    "--explain",
+    is_flag=True,
+    help="The words that moved each label: what leaving one out takes from its log odds.",
+)
+@click.option(
     "--calibrated", is_flag=True, help="Refuse a classifier for which no temperature was fitted."
 )
 @moved_option
@@ -90,7 +96,7 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     classifier = _loaded(artifact, given)
     for note in (*(source.notes if source else ()), *classifier.notes):
         say_sentences(note, err=True)
-    labelling = _Labelling(classifier)
+    labelling = _Labelling(classifier, bool(given["explain"]))
     if source is not None and output is not None:
         from tunelab.data import write
 
@@ -166,6 +172,7 @@ class _Labelling:
     """
 
     classifier: TextClassifier
+    explains: bool = False
     texts: int = 0
     blank: int = 0
     cut: int = 0
@@ -182,6 +189,23 @@ class _Labelling:
         self.blank += sum(not text.strip() for text in texts)
         self.cut += cut
         return probabilities
+
+    def words(self, texts: list[str]) -> list[tuple[WordMoved, ...]]:
+        """What moved the label of each text; nothing where that was not asked."""
+        if not self.explains:
+            return [() for _ in texts]
+        return [e.words for e in self.classifier.explain(texts)]
+
+    def moved_by(
+        self, texts: list[str], words: list[tuple[WordMoved, ...]] | None = None
+    ) -> list[str] | None:
+        """The same as people read it; None where that was not asked. `words` where known."""
+        if not self.explains:
+            return None
+        from tunelab.models.explained import moved_in_words
+
+        pairs = zip(texts, words or self.words(texts), strict=True)
+        return [moved_in_words(text, own) for text, own in pairs]
 
     def say_what_was_seen(self) -> None:
         """Blank texts keep their place and get a label too; of long ones a part was read."""
@@ -222,17 +246,22 @@ def _say_labels(
     them the row's id, where `ids` has it.
     """
     names = labelling.label_names
-    for i, (text, row) in enumerate(zip(texts, labelling.probabilities(texts), strict=True)):
+    rows, moved = labelling.probabilities(texts), labelling.words(texts)
+    why = labelling.moved_by(texts, moved)
+    for i, (text, row, words) in enumerate(zip(texts, rows, moved, strict=True)):
         best = int(row.argmax())
         if as_json:
             each = {n: six_digits(v) for n, v in zip(names, row, strict=True)}
             named = {} if ids is None else {"id": ids[i]}
             said = {**named, "text": text, "label": names[best], "probabilities": each}
+            if labelling.explains:
+                said["words"] = [{"word": text[w.start : w.stop], **asdict(w)} for w in words]
             echo(json_text(said, default=str))
         else:
             label, plain = (" ".join(x.split()) for x in (names[best], text))
             name = "" if ids is None else f"{' '.join(str(ids[i]).split())}\t"
-            echo(f"{name}{label}\t{six_digits(row[best]):.3f}\t{plain}")
+            because = "" if why is None else f"\t{why[i]}"
+            echo(f"{name}{label}\t{six_digits(row[best]):.3f}\t{plain}{because}")
 
 
 def _with_predictions(
@@ -243,7 +272,10 @@ def _with_predictions(
 
     probabilities = labelling.probabilities(window.texts)
     names = labelling.label_names
-    return labelled_columns(window.columns, names, probabilities, every_class=every_class)
+    moved = labelling.moved_by(window.texts)
+    return labelled_columns(
+        window.columns, names, probabilities, every_class=every_class, moved_by=moved
+    )
 
 
 def _without_predictions(
@@ -252,4 +284,7 @@ def _without_predictions(
     """Columns of the same names and types, of which nothing is computed."""
     from tunelab.data.labelled import labelled_columns
 
-    return labelled_columns(window.columns, labelling.label_names, None, every_class=every_class)
+    moved = [""] * len(window.texts) if labelling.explains else None
+    return labelled_columns(
+        window.columns, labelling.label_names, None, every_class=every_class, moved_by=moved
+    )

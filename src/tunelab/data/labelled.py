@@ -20,10 +20,12 @@ def labelled_columns(
     probabilities: NDArray[np.float64] | None,
     *,
     every_class: bool = False,
+    moved_by: Sequence[str] | None = None,
 ) -> dict[str, list[Any]]:
     """Columns of n values with label and probability added, and with that of `every_class`.
 
     `probabilities`: (n, n_classes). None: nothing was computed, columns of the same types.
+    `moved_by`: of each text the words that moved its label, where that was asked.
     """
     n = len(next(iter(columns.values()), []))
     labels, top, each = [""] * n, [0.0] * n, [[0.0] * n for _ in label_names]
@@ -38,4 +40,6 @@ def labelled_columns(
     if every_class:
         for name, column in zip(label_names, each, strict=True):
             added[free_name(f"probability_{name}", added, "{}_{}")] = column
+    if moved_by is not None:
+        added[free_name("moved_by", added, "{}_{}")] = list(moved_by)
     return added
