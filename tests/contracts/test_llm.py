@@ -18,7 +18,7 @@ import tunelab
 from tiny import reviews, write_csv
 from tunelab.core.errors import ArtifactError, ConfigError, TrialError
 from tunelab.core.values import Seeds, Split
-from tunelab.methods import METHODS, Task, announced, fit_alone
+from tunelab.methods import METHODS, Task, fit_alone, said_before
 from tunelab.methods.llm import drawn_shots
 from tunelab.models.chat import Endpoint
 from tunelab.models.llm import Prompt, label_in
@@ -176,7 +176,7 @@ def test_what_is_sent_is_said_before(server: Server) -> None:
 
     settings = {"endpoint": server.url, "llm_model": "m", "shots": 1, "price_read": 1.0}
     spec = MethodSpec("llm", "llm", settings)
-    (line,) = announced([spec, MethodSpec("svm-tfidf", "svm-tfidf", {})], ["x" * 400] * 5000)
+    (line,) = said_before([spec, MethodSpec("svm-tfidf", "svm-tfidf", {})], ["x" * 400] * 5000)
     assert f"sends 5,000 texts a seed, and 1 training texts beside each, to {server.url}" in line
     assert "about 1.00 million tokens, about 1.00 at the price given" in line
     assert server.asked == []

@@ -45,7 +45,7 @@ __all__ = [
     "Task",
     "Trainable",
     "alike",
-    "announced",
+    "said_before",
     "check",
     "fit_alone",
     "notes",
@@ -135,13 +135,13 @@ def check(base: Base, spec: MethodSpec, label_names: Sequence[str] = ()) -> None
     usable.check_base(base, length, head=True)
 
 
-def announced(specs: Sequence[MethodSpec], texts: Sequence[str]) -> tuple[str, ...]:
+def said_before(specs: Sequence[MethodSpec], texts: Sequence[str]) -> tuple[str, ...]:
     """What methods say before anything runs; `texts`: those that are scored."""
     said = []
     for spec in specs:
         row = METHODS[spec.name]
-        if row.announce is not None:
-            said.append(row.announce(row.settings(**spec.settings), texts))
+        if row.says_before is not None:
+            said.append(row.says_before(row.settings(**spec.settings), texts))
     return tuple(dict.fromkeys(said))
 
 

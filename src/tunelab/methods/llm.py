@@ -73,7 +73,7 @@ class LlmSettings(LabelDescriptions):
         return value.rstrip("/")
 
 
-def announce(settings: LlmSettings, texts: Sequence[str]) -> str:
+def sending_in_words(settings: LlmSettings, texts: Sequence[str]) -> str:
     """What is said before anybody is asked: who, how much, at what price."""
     s = settings
     shown = sum(min(len(t), s.text_characters) for t in texts)
@@ -177,7 +177,7 @@ METHODS = (
         LlmSettings,
         fit_llm,
         needs_base=False,
-        announce=announce,
+        says_before=sending_in_words,
         # An answer takes about as long as so many operations for each word of a text.
         costs=Costs(work_per_word=3e8, bytes_per_character=4.0),
     ),

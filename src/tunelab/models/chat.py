@@ -25,7 +25,7 @@ from tunelab.core.words import short
 
 __all__ = [
     "KEY_VARIABLE",
-    "Answer",
+    "Reply",
     "Endpoint",
     "endpoint_fault",
 ]
@@ -34,10 +34,10 @@ __all__ = [
 KEY_VARIABLE = "TUNELAB_LLM_KEY"
 Message = Mapping[str, str]
 # Changing what is kept of an answer must change this.
-_VERSION = 1
+_REPLY_VERSION = 1
 _LONGEST_WAIT = 60.0
-_MOST_BYTES = 4_000_000
-_AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+_LONGEST_REPLY = 4_000_000
+_ASKED_AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 
 
 def endpoint_fault(url: str) -> str | None:
@@ -55,7 +55,7 @@ def endpoint_fault(url: str) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Reply:
     """What a server said, how long that took, and the tokens that it counted."""
 
     text: str
@@ -77,7 +77,7 @@ class Endpoint:
     timeout: float = 60.0
     tries: int = 5
 
-    def ask(self, messages: Sequence[Message]) -> Answer:
+    def ask(self, messages: Sequence[Message]) -> Reply:
         """The answer that is kept, or the server's. Raises TrialError, a line, where there is none.
 
         What asks to wait, fails or does not answer is asked again, later each time, or as long
@@ -89,18 +89,18 @@ class Endpoint:
             "temperature": 0,
             "max_tokens": self.most_tokens,
         }
-        text = json.dumps([_VERSION, self.url, body], sort_keys=True)
+        text = json.dumps([_REPLY_VERSION, self.url, body], sort_keys=True)
         place = (
             cache.folder() / "answers" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
         )
         known = cache.kept_json(place)
         if known is not None:
-            return Answer(**known)
+            return Reply(**known)
         answer = self._asked(json.dumps(body).encode())
-        cache.keep_json(place, {n: getattr(answer, n) for n in Answer.__slots__}, bounded=False)
+        cache.keep_json(place, {n: getattr(answer, n) for n in Reply.__slots__}, bounded=False)
         return answer
 
-    def _asked(self, body: bytes) -> Answer:
+    def _asked(self, body: bytes) -> Reply:
         headers = {"content-type": "application/json", "accept": "application/json"}
         if key := _key_for(self.url):
             headers["authorization"] = f"Bearer {key}"
@@ -114,9 +114,9 @@ class Endpoint:
                 why = f"did not answer ({_reason(e)})"
             else:
                 if status == 200:
-                    return _answer_in(self.url, said, time.perf_counter() - started)
-                why = _refusal(status, said, key)
-                if status not in _AGAIN:
+                    return _reply_in(self.url, said, time.perf_counter() - started)
+                why = _why_refused(status, said, key)
+                if status not in _ASKED_AGAIN:
                     break
                 wait = wait if after is None else min(after, _LONGEST_WAIT)
             if attempt + 1 < self.tries:
@@ -136,7 +136,7 @@ class Endpoint:
             path = parts.path.rstrip("/") + "/chat/completions"
             connection.request("POST", path, body, dict(headers))
             response = connection.getresponse()
-            said = response.read(_MOST_BYTES)
+            said = response.read(_LONGEST_REPLY)
             return response.status, said, _seconds_in(response.getheader("retry-after"))
         finally:
             connection.close()
@@ -179,7 +179,7 @@ def _reason(error: Exception) -> str:
     return short(lines[0], 160) if lines else type(error).__name__
 
 
-def _refusal(status: int, said: bytes, key: str) -> str:
+def _why_refused(status: int, said: bytes, key: str) -> str:
     text = _plain(said.decode("utf-8", "replace"), key)
     more = f": {text}" if text else ""
     if status in {401, 403}:
@@ -203,7 +203,7 @@ def _plain(text: str, key: str) -> str:
     return short("".join(c if c.isprintable() else " " for c in text).strip(), 200)
 
 
-def _answer_in(url: str, said: bytes, seconds: float) -> Answer:
+def _reply_in(url: str, said: bytes, seconds: float) -> Reply:
     try:
         value: Any = json.loads(said)
         text = value["choices"][0]["message"]["content"]
@@ -215,4 +215,4 @@ def _answer_in(url: str, said: bytes, seconds: float) -> Answer:
         raise TrialError(
             f"{url}: expected a chat completion (choices, message, content), found {start!r}."
         ) from None
-    return Answer(str(text or "")[:10_000], seconds, tokens_in, tokens_out)
+    return Reply(str(text or "")[:10_000], seconds, tokens_in, tokens_out)

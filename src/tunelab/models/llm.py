@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tunelab.core.artifact import seal
 from tunelab.core.errors import ArtifactError
 from tunelab.core.values import Artifact, Cost, ScoreKind
-from tunelab.models.chat import Answer, Endpoint, Message, endpoint_fault
+from tunelab.models.chat import Endpoint, Message, Reply, endpoint_fault
 from tunelab.models.named_numbers import as_it_was_saved
 
 __all__ = [
@@ -65,7 +65,7 @@ class Prices:
     read: float | None
     written: float | None
 
-    def of(self, answers: Sequence[Answer]) -> float | None:
+    def of(self, answers: Sequence[Reply]) -> float | None:
         """Mean price of these answers; None where a price or a server's count is missing."""
         total = 0.0
         for a in answers:
@@ -90,7 +90,7 @@ class LlmClassifier:
     prices: Prices = Prices(None, None)
     score_kind: ScoreKind = "probability"
 
-    def answers(self, texts: Sequence[str]) -> list[Answer]:
+    def answers(self, texts: Sequence[str]) -> list[Reply]:
         """An answer for each text; equal texts are asked once. Raises what ends the first."""
         distinct = list(dict.fromkeys(texts))
         pool = ThreadPoolExecutor(self.at_a_time)
@@ -151,8 +151,8 @@ def label_in(answer: str, label_names: Sequence[str]) -> int | None:
     """Which label an answer names: it is the label, but for case and marks around it, or the one
     label that stands in it as words of its own; None where that is none or several.
     """
-    said = _bare(answer)
-    names = [_bare(n) for n in label_names]
+    said = _without_marks(answer)
+    names = [_without_marks(n) for n in label_names]
     for same in ([n == answer.strip() for n in label_names], [n == said for n in names]):
         if sum(same) == 1:
             return same.index(True)
@@ -164,7 +164,7 @@ def label_in(answer: str, label_names: Sequence[str]) -> int | None:
     return inside[0] if len(inside) == 1 else None
 
 
-def _bare(text: str) -> str:
+def _without_marks(text: str) -> str:
     return " ".join(text.casefold().split()).strip(" .,:;!\"'`*#()[]")
 
 
