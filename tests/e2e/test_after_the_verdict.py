@@ -1,10 +1,11 @@
-"""What is asked of a study after its verdict: rows to label next, words that moved an answer."""
+"""What is asked of a study after its verdict: rows to label next, why, and when not to answer."""
 
 from __future__ import annotations
 
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,13 @@ import pytest
 from click.testing import CliRunner
 
 import tunelab
+from studies import make_study
+from tunelab.analysis.abstaining import abstaining_of
+from tunelab.analysis.reading import read_runs
 from tunelab.cli.command_line import app
 from tunelab.core.errors import InputError
+from tunelab.core.study_folder import read_study
+from tunelab.report import write_report
 
 GOOD = ["superb", "lovely", "charming", "brilliant", "warm", "funny", "moving"]
 BAD = ["dull", "awful", "boring", "lifeless", "weak", "clumsy", "tedious"]
@@ -129,3 +135,58 @@ def test_the_report_marks_the_words_that_moved_its_mistakes(study: Path, tmp_pat
     assert moved > 0
     assert marked[0]["text"][start:stop].strip()
     assert "Marked are the words that moved svm-tfidf (seed" in page
+
+
+# --- when not to answer ---------------------------------------------------------------------
+
+
+def test_predict_leaves_texts_without_a_label_of_which_it_is_too_little_sure(
+    study: Path, tmp_path: Path
+):
+    unsure = [f"{a} {b}" for a, b in zip(texts(9, 3, GOOD), texts(9, 4, BAD), strict=True)]
+    some = [*texts(9, 5, GOOD), *unsure]
+    own = tunelab.load(study)
+    told = own.predict_or_abstain(some, 0.1)
+    assert None in told
+    assert [t for t in told if t] == [x for x, t in zip(own.predict(some), told, strict=True) if t]
+    assert list(own.answers(own.predict_proba(some), 0.1)) == [t is not None for t in told]
+    asked = ["predict", str(study), "--abstain", "0.1"]
+    plain = CliRunner().invoke(app, [*asked, *some], catch_exceptions=False)
+    assert [line.split("\t")[0] for line in plain.stdout.splitlines()] == [t or "" for t in told]
+    assert f"{told.count(None)} of 18 texts got no label, so that at most 10%" in plain.stderr
+    lines = CliRunner().invoke(app, [*asked, "--json", *some]).stdout.splitlines()
+    assert [json.loads(line)["label"] for line in lines] == told
+    (tmp_path / "in.txt").write_text("\n".join(some))
+    out = tmp_path / "out.csv"
+    given = [*asked, "--file", str(tmp_path / "in.txt"), "--output-file", str(out)]
+    assert CliRunner().invoke(app, given, catch_exceptions=False).exit_code == 0
+    with out.open(newline="") as stream:
+        assert [r["predicted_label"] or None for r in csv.DictReader(stream)] == told
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--abstain", "0.001"], "an error of 0.001 takes 999 validation rows, found 18"),
+        (["--abstain", "0.1", "--raw"], "--abstain and --raw contradict each other"),
+    ],
+)
+def test_what_cannot_be_promised_is_one_line(study: Path, more: list[str], said: str):
+    done = CliRunner().invoke(app, ["predict", str(study), "a", *more])
+    assert said in str(done.exception)
+    with pytest.raises(InputError, match="at its temperature"):
+        replace(tunelab.load(study), temperature=3.0).predict_or_abstain("a", 0.1)
+
+
+def test_the_report_shows_what_is_answered_and_what_of_it_is_wrong(tmp_path: Path):
+    record = read_study(make_study(tmp_path, seeds=2, rows=300))
+    runs = read_runs(record)
+    said = {(s.label, s.error): s for s in abstaining_of(runs)}
+    assert {label for label, _ in said} == {"full", "lora"}  # SVMs have margins here
+    for s in said.values():
+        assert s.wrong <= s.error + 0.03
+        assert s.wrong < s.answered <= 1
+    assert said["lora", 0.01].answered < said["lora", 0.1].answered
+    page = write_report(record, tmp_path / "report.html").read_text()
+    assert "When not to answer" in page
+    assert "At most 5% wrong" in page

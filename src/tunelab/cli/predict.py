@@ -69,6 +69,13 @@ _LINES_AT_A_TIME = 4096
     help="Probabilities as scores give them, without the temperature fitted on validation.",
 )
 @click.option(
+    "--abstain",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Leave texts unlabelled of which it is too little sure, so that at most this share of all "
+    "gets a wrong label (0.05).",
+)
+@click.option(
     "--explain",
     is_flag=True,
     help="The words that moved each label: what leaving one out takes from its log odds.",
@@ -96,7 +103,7 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     classifier = _loaded(artifact, given)
     for note in (*(source.notes if source else ()), *classifier.notes):
         say_sentences(note, err=True)
-    labelling = _Labelling(classifier, bool(given["explain"]))
+    labelling = _Labelling(classifier, bool(given["explain"]), given["abstain"])
     if source is not None and output is not None:
         from tunelab.data import write
 
@@ -144,6 +151,11 @@ def _refuse_contradictions(texts: Sequence[str], given: Mapping[str, object]) ->
         raise InputError("--output-file goes with --file: it is that file with labels added.")
     if given["id_column"] is not None and file is None:
         raise InputError("--id-column goes with --file: it names one of its columns.")
+    if given["raw"] and given["abstain"] is not None:
+        raise InputError(
+            "--abstain and --raw contradict each other: when it abstains was found for "
+            "probabilities at the temperature. Leave --raw out."
+        )
     if given["raw"] and given["calibrated"]:
         raise InputError("--raw and --calibrated contradict each other. Give one of them.")
 
@@ -173,7 +185,9 @@ class _Labelling:
 
     classifier: TextClassifier
     explains: bool = False
+    error: float | None = None
     texts: int = 0
+    unanswered: int = 0
     blank: int = 0
     cut: int = 0
 
@@ -207,8 +221,23 @@ class _Labelling:
         pairs = zip(texts, words or self.words(texts), strict=True)
         return [moved_in_words(text, own) for text, own in pairs]
 
+    def answered(self, rows: NDArray[np.float64]) -> NDArray[np.bool_] | None:
+        """Which of some more rows of probabilities get a label, (n,); None where all do."""
+        if self.error is None:
+            return None
+        sure = self.classifier.answers(rows, self.error)
+        self.unanswered += int((~sure).sum())
+        return sure
+
     def say_what_was_seen(self) -> None:
         """Blank texts keep their place and get a label too; of long ones a part was read."""
+        if self.error is not None:
+            say_sentences(
+                f"{self.unanswered:,} of {counted(self.texts, 'text')} got no label, so that at "
+                f"most {100 * self.error:g}% of all texts like the validation rows get a wrong "
+                "one.",
+                err=True,
+            )
         if self.blank:
             many = "texts are blank: their labels mean"
             one = "text is blank: its label means"
@@ -247,18 +276,19 @@ def _say_labels(
     """
     names = labelling.label_names
     rows, moved = labelling.probabilities(texts), labelling.words(texts)
-    why = labelling.moved_by(texts, moved)
+    why, sure = labelling.moved_by(texts, moved), labelling.answered(rows)
     for i, (text, row, words) in enumerate(zip(texts, rows, moved, strict=True)):
         best = int(row.argmax())
+        known = names[best] if sure is None or sure[i] else None
         if as_json:
             each = {n: six_digits(v) for n, v in zip(names, row, strict=True)}
             named = {} if ids is None else {"id": ids[i]}
-            said = {**named, "text": text, "label": names[best], "probabilities": each}
+            said = {**named, "text": text, "label": known, "probabilities": each}
             if labelling.explains:
                 said["words"] = [{"word": text[w.start : w.stop], **asdict(w)} for w in words]
             echo(json_text(said, default=str))
         else:
-            label, plain = (" ".join(x.split()) for x in (names[best], text))
+            label, plain = (" ".join(x.split()) for x in (known or "", text))
             name = "" if ids is None else f"{' '.join(str(ids[i]).split())}\t"
             because = "" if why is None else f"\t{why[i]}"
             echo(f"{name}{label}\t{six_digits(row[best]):.3f}\t{plain}{because}")
@@ -274,7 +304,12 @@ def _with_predictions(
     names = labelling.label_names
     moved = labelling.moved_by(window.texts)
     return labelled_columns(
-        window.columns, names, probabilities, every_class=every_class, moved_by=moved
+        window.columns,
+        names,
+        probabilities,
+        every_class=every_class,
+        moved_by=moved,
+        answered=labelling.answered(probabilities),
     )
 
 
