@@ -41,6 +41,7 @@ from tunelab.study import (
 from tunelab.study.alone import train_one
 from tunelab.study.ensembling import write_ensemble
 from tunelab.study.executors import Worker
+from tunelab.study.explaining import explain_best
 from tunelab.study.telling import meanwhile, tell_both, telling
 
 if TYPE_CHECKING:
@@ -275,11 +276,15 @@ class Study(OpenedStudy):
         compare: Path | str | Study | None = None,
         metric: str | None = None,
         output_dir: Path | str | None = None,
+        explain: bool = False,
+        trust_remote_code: bool = False,
     ) -> Written:
         """Write the report in `formats` (html, markdown, csv, latex), every chart as `figures`
         (png, svg, pdf), and a model card beside each model; `compare`: beside another study.
 
-        `output_dir`: where to (the study's folder). Raises InputError, before anything is written.
+        `output_dir`: where to (the study's folder). `explain`: the words that moved the best
+        classifier's mistakes are marked (words.json keeps them). Raises InputError, before
+        anything is written.
         """
         if not self.record.results:
             raise InputError(
@@ -291,7 +296,8 @@ class Study(OpenedStudy):
         against = versus.between(self.record, other.record, said.metric) if other else None
         out = self.directory if output_dir is None else Path(output_dir)
         kinds = {"formats": comma_names(formats), "figures": comma_names(figures)}
-        return writing.write_formats(self.record, said, out, **kinds, against=against)
+        record = explain_best(self.record, said, trust_remote_code) if explain else self.record
+        return writing.write_formats(record, said, out, **kinds, against=against)
 
     def review(self, output_file: str | Path | None = None) -> Path:
         """Write the page on which labels in doubt are kept or changed (None: review.html in the

@@ -43,6 +43,7 @@ def warnings(
         *_caveats_of_limits(record),
         *_caveats_of_untrained(record),
         *_caveats_of_students(record),
+        *_caveats_of_endpoints(record),
         *_caveats_of_seeds(summary),
         *_caveats_of_rare_classes(record, summary, runs),
         *_caveats_of_looks(record),
@@ -145,6 +146,21 @@ def _caveats_of_students(record: StudyRecord) -> list[str]:
         f"({format_seconds(float(np.mean(own)))}); scoring asks the student alone."
         for (label, teacher), own in seconds.items()
     ]
+
+
+def _caveats_of_endpoints(record: StudyRecord) -> list[str]:
+    """Models elsewhere: what nobody here can know of them, and answers that were none."""
+    own = {r.spec.method.label: (r, r.details.own) for r in record.done if "asked" in r.details.own}
+    said = []
+    for label, (r, facts) in own.items():
+        none, of = facts["answers_without_a_label"], facts["answers_on_validation"]
+        unread = f" {none} of its {of} answers on validation named no label." if none else ""
+        said.append(
+            f"{label} was shown {counted(r.details.training_rows or 0, 'training row')} and asks "
+            f"{facts['asked']}: what its model was trained on is not known, so that it may have "
+            f"seen public test rows.{unread}"
+        )
+    return said
 
 
 def _caveats_of_seeds(summary: Summary) -> list[str]:

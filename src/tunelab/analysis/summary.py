@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,8 +32,9 @@ from tunelab.analysis.reading import (
 )
 from tunelab.analysis.verdict import Row, Summary
 from tunelab.core.errors import ConfigError, suggest
+from tunelab.core.results_table import costs_of
 from tunelab.core.study_folder import StudyRecord
-from tunelab.core.values import Comparison, Cost, Estimate, TrialResult
+from tunelab.core.values import Comparison, Estimate, TrialResult
 from tunelab.core.words import counted
 from tunelab.stats import LEAST_SEEDS, Runs
 from tunelab.stats.looks import levels_at, looks_from_json
@@ -210,7 +211,7 @@ def _summary_row(record: StudyRecord, label: str, means: Mapping[tuple[str, str]
     scores = dict.fromkeys(k for r in record.done for k in r.scores)
     estimates: dict[str, Estimate | None] = {}
     reasons: dict[str, str] = {}
-    for key in (*scores, *(f.name for f in fields(Cost))):
+    for key in (*scores, *costs_of(record.results)):
         own = (r for r in comparable(record, key) if r.spec.method.label == label)
         values = [value_of(r, key) for r in own]
         known = [v for v in values if v is not None]
@@ -293,6 +294,7 @@ def shown_columns(summary: Summary) -> tuple[Column, ...]:
         "artifact_bytes",
         "texts_per_second",
         "latency_p50_seconds",
+        "price_per_1000_texts",
     ]
     return tuple(column(n) for n in names if any(r.estimates.get(n) for r in summary.rows))
 

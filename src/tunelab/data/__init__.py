@@ -12,6 +12,7 @@ May import: core. Never reaches torch.
 from __future__ import annotations
 
 from tunelab.data.card import DataCard, DuplicateExample, LengthFigures, describe
+from tunelab.data.duplicates import rows_unlike
 from tunelab.data.gate import Gate, inspect
 from tunelab.data.loading import OtherData, load, load_every_row, load_other
 from tunelab.data.sources import SOURCES
@@ -47,6 +48,7 @@ __all__ = [
     "open_texts",
     "read_texts",
     "redivided",
+    "rows_unlike",
     "smaller",
     "tested_rows",
     "without_leaked_rows",

@@ -143,6 +143,7 @@ READING = {
     "inspect data": set(DATA_FLAGS),
     "evaluate": TO_SCORE,
     "predict": TEXTS,
+    "suggest": TEXTS,
     "export": TEXTS - {"id_column"},
     "adapters merge": TEXTS - {"id_column"},
 }
