@@ -14,7 +14,7 @@ from tunelab.serving.listening import ServerSettings, make_service
 from tunelab.serving.loading import NamedFolder
 from tunelab.serving.web import make_app
 
-METHODS = ("svm", "knn", "static")  # planes and neighbours on a base's vectors; no base at all
+METHODS = ("knn", "static")  # on the vectors of a base; without one
 TEXTS = ["a good film", "dull and grim, hé"]
 
 
@@ -22,7 +22,7 @@ TEXTS = ["a good film", "dull and grim, hé"]
 def test_every_kind_is_served_as_it_predicts(tiny_bert: Path, tmp_path: Path):
     rows = write_csv(tmp_path / "r.csv", reviews(80), ["text", "label"])
     for name in METHODS:
-        tunelab.fine_tune(rows, name, output_dir=tmp_path / name, model=tiny_bert, max_length=32)
+        tunelab.fine_tune(rows, name, output_dir=tmp_path / name, model=tiny_bert)
     folders = [NamedFolder(name, tmp_path / name) for name in METHODS]
     service = make_service(folders, ServerSettings())
     try:

@@ -81,11 +81,15 @@ class _Attempt:
 
 @dataclass(slots=True, eq=False)
 class _OpenSlot:
-    """A slot as it is seen from here. `answer`: what it was asked last and has not answered."""
+    """A slot as it is seen from here. `answer`: what it was asked last and has not answered.
+
+    `lacks`: which of the bases that it was `asked_for` are not on its machine, by their SHA-256.
+    """
 
     actor: Any
     node: str
     answer: Any
+    asked_for: tuple[BaseRef, ...]
     heard: float = field(default_factory=time.monotonic)
     installed: Installed | None = None
     lacks: tuple[str, ...] = ()
@@ -196,7 +200,7 @@ class _Slots:
         methods = dict.fromkeys(s.method.name for a in now.waiting for s in a.specs)
         actor = self._ray.remote(Slot).options(**options)
         actor = actor.remote(tuple(methods), threads_of(self._spec.resources))
-        self.open.append(_OpenSlot(actor, node, actor.about.remote(now.refs)))
+        self.open.append(_OpenSlot(actor, node, actor.about.remote(now.refs), now.refs))
 
     def _without_room(self) -> None:
         """Raise where nothing can run; wait a while where a node may come back."""
@@ -227,7 +231,7 @@ class _Slots:
         for path in {d.corrections for d in data.values() if d.corrections}:
             self._send(place, "files", key_of_file(path), Path(path).expanduser().read_bytes)
         for ref in dict.fromkeys(s.base for s in attempt.specs if s.base):
-            if ref.sha256 in place.lacks:
+            if ref.sha256 in place.lacks or ref not in place.asked_for:
                 self._send(place, "bases", ref.sha256, partial(_files_of_base, ref))
         beside = sum(p.node == place.node for p in self.open)
         needed = _files_needed(now.study, attempt.specs)
