@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +32,7 @@ from tunelab.analysis.reading import (
 from tunelab.analysis.verdict import Row, Summary
 from tunelab.core.errors import ConfigError, suggest
 from tunelab.core.study_folder import StudyRecord
-from tunelab.core.values import Comparison, Cost, Estimate, TrialResult
+from tunelab.core.values import Comparison, Estimate, TrialResult, costs_of
 from tunelab.core.words import counted
 from tunelab.stats import LEAST_SEEDS, Runs
 from tunelab.stats.looks import levels_at, looks_from_json
@@ -209,7 +209,7 @@ def _summary_row(record: StudyRecord, label: str, means: Mapping[tuple[str, str]
     scores = dict.fromkeys(k for r in record.done for k in r.scores)
     estimates: dict[str, Estimate | None] = {}
     reasons: dict[str, str] = {}
-    for key in (*scores, *(f.name for f in fields(Cost))):
+    for key in (*scores, *costs_of(record.done)):
         values = [value_of(r, key) for r in done]
         known = [v for v in values if v is not None]
         estimates[key] = _estimate(key, known, means.get((label, key)))

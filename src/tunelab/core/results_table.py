@@ -6,13 +6,13 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tunelab.core.cells import safe_cell
 from tunelab.core.files import write_text
-from tunelab.core.values import Cost, TrialResult
+from tunelab.core.values import TrialResult, costs_of
 
 __all__ = [
     "results_csv",
@@ -25,8 +25,7 @@ def results_rows(results: Sequence[TrialResult]) -> list[dict[str, object]]:
     """One flat row a trial, every row with the same keys, as in results.csv."""
     setting_names = list(dict.fromkeys(k for r in results for k in r.spec.method.settings))
     score_names = sorted({k for r in results for k in r.scores})
-    priced = any(r.cost.price_per_1000_texts is not None for r in results)
-    costs = [f.name for f in fields(Cost) if priced or f.name != "price_per_1000_texts"]
+    costs = costs_of(results)
     rows = []
     for r in results:
         settings = r.spec.method.settings
