@@ -164,8 +164,8 @@ def _share_right(named: Sequence[int | None], task: Task) -> float:
     """How often an answer that names a label is right, as far as validation says: never certain,
     and above chance, so that the answer stays the likeliest label.
     """
-    labels = task.validation.labels
-    right = sum(n == y for n, y in zip(named, labels, strict=True))
+    labels = task.validation.labels.tolist()
+    right = sum(int(n == y) for n, y in zip(named, labels, strict=True))
     answered = sum(n is not None for n in named)
     return max(float(right + 1) / (answered + 2), 1.01 / len(task.label_names))
 
