@@ -35,7 +35,7 @@ __all__ = [
 
 # Lines of standard input, or texts, that are labelled and said at a time.
 _LINES_AT_A_TIME = 4096
-_OTHER = "other"  # what a text is called that reads like none of the training texts
+_FAR_LABEL = "other"  # what a text is called that reads like none of the training texts
 
 
 # --- predict --------------------------------------------------------------------------------
@@ -248,7 +248,7 @@ class _Labelling:
             labels = [x if yes else None for x, yes in zip(labels, sure, strict=True)]
             self.unanswered += int((~sure).sum())
         if self.familiar is not None:
-            other = free_name(_OTHER, names)
+            other = free_name(_FAR_LABEL, names)
             far = self.familiar.others(texts, self.other_error)
             labels = [other if yes else x for x, yes in zip(labels, far, strict=True)]
             self.others += int(far.sum())

@@ -22,7 +22,7 @@ from tunelab.stats.abstention import NoThresholdError
 
 __all__ = ["Familiar", "OtherRates", "familiar_with", "other_rates"]
 
-_LENGTHS = (2, 4)  # letters of a run
+_RUN_LENGTHS = (2, 4)  # letters of a run
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,13 +57,13 @@ class Familiar:
         return np.asarray(self.how_familiar(texts) < self.validation[allowed - 1])
 
     def _mean(self, text: str) -> float:
-        runs = [self.known.get(g, self.unseen) for g in grams_of(text, "char_wb", _LENGTHS)]
+        runs = [self.known.get(g, self.unseen) for g in grams_of(text, "char_wb", _RUN_LENGTHS)]
         return float(np.mean(runs)) if runs else self.unseen
 
 
 def familiar_with(train: Sequence[str], validation: Sequence[str]) -> Familiar:
     """Count the letters of training texts, and see how familiar validation texts are."""
-    counts = Counter(g for text in train for g in grams_of(text, "char_wb", _LENGTHS))
+    counts = Counter(g for text in train for g in grams_of(text, "char_wb", _RUN_LENGTHS))
     # Half a count more for each run, and as many again for those that were never seen.
     total = math.log(sum(counts.values()) + len(counts) + 1)
     known = {g: math.log(n + 0.5) - total for g, n in counts.items()}
@@ -109,8 +109,8 @@ def other_rates(dataset: Dataset, error: float) -> OtherRates:
     wrongly = float(whole.others(test.texts, error).mean())
     found: list[NDArray[np.bool_]] = []
     for k in range(len(dataset.label_names)):
-        new = _texts_of(test, k, same=True)
-        rest = [_texts_of(s, k, same=False) for s in (dataset.train, dataset.validation)]
+        new = _texts_of_class(test, k, same=True)
+        rest = [_texts_of_class(s, k, same=False) for s in (dataset.train, dataset.validation)]
         try:
             found += [familiar_with(*rest).others(new, error)] if new else []
         except NoThresholdError:
@@ -119,5 +119,5 @@ def other_rates(dataset: Dataset, error: float) -> OtherRates:
     return OtherRates(error, len(test), wrongly, of_new)
 
 
-def _texts_of(split: Split, label: int, *, same: bool) -> list[str]:
+def _texts_of_class(split: Split, label: int, *, same: bool) -> list[str]:
     return [t for t, k in zip(split.texts, split.labels, strict=True) if (k == label) == same]
