@@ -29,7 +29,7 @@ HEAVY = {
 }  # fmt: skip
 PUBLIC = {
     "Study", "TunelabError", "__version__", "compare", "evaluate", "export", "fine_tune",
-    "load", "load_base", "load_data", "serve", "suggest",
+    "load", "load_base", "load_data", "serve", "suggest", "familiarity",
 }  # fmt: skip
 
 
