@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tunelab.data.gate import labels
 from tunelab.data.gate.doubts import LEAST_TELLING, doubtful_labels
 
 
@@ -76,3 +77,20 @@ def test_the_same_data_give_the_same_list():
     one, two = doubtful_labels(labels, p), doubtful_labels(labels, p)
     assert np.array_equal(one.rows, two.rows)
     assert one.precision == two.precision
+
+
+@pytest.mark.parametrize(("classes", "columns"), [(2, 40), (1_000, 20)])
+def test_the_label_model_learns_what_several_texts_have_and_no_more(
+    classes: int, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scipy.sparse import csr_array
+
+    monkeypatch.setattr(labels, "WEIGHTS", 20_000)
+    # Column i of 60: two texts more for each; from 40 on one text each.
+    have = [2 + 2 * i if i < 40 else 1 for i in range(60)]
+    text = np.concatenate([np.arange(n) for n in have])
+    column = np.repeat(np.arange(60), have)
+    features = csr_array((np.arange(1.0, len(text) + 1), (text, column)), shape=(100, 60))
+    told = labels._told_columns(features, classes)
+    assert told.shape == (100, columns)
+    np.testing.assert_array_equal(told.toarray(), features.toarray()[:, 40 - columns : 40])
