@@ -78,14 +78,24 @@ def report(
     tunelab report runs/today --compare runs/yesterday
     tunelab report runs/demo --watch                          in a second terminal, while it runs
     """
-    from tunelab import api
+    from tunelab.analysis.opened import OpenedStudy
+    from tunelab.report import writing
 
     if watch:
         _watch(study, output_dir or study, metric, quiet)
         return
-    asked = api.Study(study)
-    written = asked.report(
-        formats, figures=figures, compare=other, metric=metric, output_dir=output_dir
+    asked = OpenedStudy(study)
+    if metric is not None:
+        from tunelab.study import resolve
+
+        resolve.require_metric(metric)
+    written = writing.write_study(
+        asked,
+        formats,
+        figures=figures,
+        compare=None if other is None else OpenedStudy(other),
+        metric=metric,
+        output_dir=output_dir,
     )
     if not quiet:
         show_answer(asked.judged_by(metric).answer)
