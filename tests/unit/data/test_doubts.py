@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tunelab.data.duplicates import find_twins
 from tunelab.data.gate import labels
 from tunelab.data.gate.doubts import LEAST_TELLING, doubtful_labels
+from tunelab.data.gate.values import bag_of
 
 
 def predicted(labels: np.ndarray, k: int, sharpness: float, rng: np.random.Generator) -> np.ndarray:
@@ -94,3 +96,15 @@ def test_the_label_model_learns_what_several_texts_have_and_no_more(
     told = labels._told_columns(features, classes)
     assert told.shape == (100, columns)
     np.testing.assert_array_equal(told.toarray(), features.toarray()[:, 40 - columns : 40])
+
+
+def test_of_many_rows_a_sample_is_learnt_and_every_row_is_judged(monkeypatch: pytest.MonkeyPatch):
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, 600)
+    texts = [f"{('bad', 'good')[y]} w{i} w{i + 1}" for i, y in enumerate(truth)]
+    twins = find_twins(texts)
+    monkeypatch.setattr(labels, "LEARNT_FROM", 100)
+    monkeypatch.setattr(labels, "JUDGED_AT_A_TIME", 7)
+    p = labels.out_of_fold(twins, bag_of(twins), truth, 2)
+    np.testing.assert_allclose(p.sum(axis=1), 1)
+    assert (p.argmax(axis=1) == truth).all()

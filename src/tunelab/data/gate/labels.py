@@ -17,7 +17,7 @@ from tunelab.data.gate.doubts import (
     reading,
 )
 from tunelab.data.gate.values import PARTS, Bag, DatasetView, Finding, Floats, Ints
-from tunelab.data.passages import GOLDEN_64
+from tunelab.data.word_hashes import GOLDEN_64
 
 __all__ = [
     "find_imbalance",
@@ -27,6 +27,7 @@ __all__ = [
 
 BUCKETS = 1 << 18  # features of the label model: words and pairs of words, hashed
 WEIGHTS = 2_000_000  # numbers of the label model, all classes together: time and memory
+LEARNT_FROM, JUDGED_AT_A_TIME = 200_000, 100_000  # rows: of more, memory and time would grow
 FOLDS = 5
 
 
@@ -78,7 +79,8 @@ def _scattered(h: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def out_of_fold(twins: duplicates.Twins, bag: Bag, labels: Ints, k: int, seed: int = 0) -> Floats:
     """Class probabilities (n, k) of each row by a linear TF-IDF model that has not seen its text.
 
-    Texts that are the same lie in one fold; folds are stratified.
+    Texts that are the same lie in one fold; folds are stratified. A fold's model learns from
+    LEARNT_FROM other rows at most.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -90,6 +92,7 @@ def out_of_fold(twins: duplicates.Twins, bag: Bag, labels: Ints, k: int, seed: i
     fold_of_group[order] = np.arange(len(order)) % FOLDS
     fold = fold_of_group[twins.group]
     out = np.zeros((len(labels), k))
+    drawn = np.random.default_rng(seed).permutation(len(labels))
     for f in range(FOLDS):
         train, held = np.flatnonzero(fold != f), np.flatnonzero(fold == f)
         if not len(held):
@@ -98,9 +101,14 @@ def out_of_fold(twins: duplicates.Twins, bag: Bag, labels: Ints, k: int, seed: i
         if len(present) < 2:
             out[held[:, None], present[None, :]] = 1.0
             continue
+        if len(train) > LEARNT_FROM:
+            train = np.sort(drawn[fold[drawn] != f][:LEARNT_FROM])
+            present = np.unique(labels[train])
         model = LogisticRegression(C=10.0, tol=1e-3, max_iter=60)
         _fit_quietly(model, features[twins.group[train]], labels[train])
-        out[held[:, None], present[None, :]] = model.predict_proba(features[twins.group[held]])
+        for some in np.array_split(held, range(JUDGED_AT_A_TIME, len(held), JUDGED_AT_A_TIME)):
+            judged = model.predict_proba(features[twins.group[some]])
+            out[some[:, None], present[None, :]] = judged
     return out
 
 
