@@ -25,6 +25,7 @@ from tunelab.core.forms import StudyExports
 from tunelab.core.values import Artifact, Dataset, DataSpec, TrialResult
 from tunelab.core.words import comma_names
 from tunelab.report import page, writing
+from tunelab.report.review import write_review
 from tunelab.report.writing import Written
 from tunelab.study import (
     Conclusions,
@@ -76,6 +77,7 @@ def load_data(
     join_labels: bool = False,
     drop_classes: Sequence[str] | None = None,
     min_rows_per_class: int | None = None,
+    corrections: str | None = None,
 ) -> Dataset:
     """Load labelled texts in train, validation and test parts; see `tunelab inspect data`.
 
@@ -96,6 +98,7 @@ def load_data(
             join_labels,
             drop_classes,
             min_rows_per_class,
+            corrections,
         )
     )
 
@@ -286,6 +289,15 @@ class Study(OpenedStudy):
             output_dir=None if output_dir is None else Path(output_dir),
         )
 
+    def review(self, output_file: str | Path | None = None) -> Path:
+        """Write the page on which labels in doubt are kept or changed (None: review.html in the
+        study's folder); it gives the file of `compare(..., corrections=...)`.
+
+        Raises InputError where no label is in doubt.
+        """
+        file = None if output_file is None else Path(output_file).expanduser()
+        return write_review(self.record, file or self.directory / "review.html")
+
     def _repr_html_(self) -> str:
         """What a notebook shows: the answer, how sure it is, the table."""
         return page.in_short(self.summary.answer, *summary.summary_for_display(self.summary))
@@ -317,6 +329,7 @@ def compare(
     join_labels: bool | None = None,
     drop_classes: Sequence[str] | None = None,
     min_rows_per_class: int | None = None,
+    corrections: str | Path | None = None,
     tuning: bool | int | Mapping[str, object] | None = None,
     vary_split: bool | None = None,
     folds: int | Literal["auto", "off"] | None = None,
@@ -416,6 +429,7 @@ def fine_tune(
     join_labels: bool | None = None,
     drop_classes: Sequence[str] | None = None,
     min_rows_per_class: int | None = None,
+    corrections: str | Path | None = None,
     report_to: str | Sequence[str] | None = None,
     overwrite: bool = False,
     on_event: OnUserEvent = _ignore_event,

@@ -85,6 +85,9 @@ class DataSection(BaseModel):
     min_rows_per_class: Annotated[int | None, DATA_FLAGS["min_rows_per_class"]] = Field(
         None, ge=1, description="leave out classes with fewer training rows than this"
     )
+    corrections: Annotated[str | None, DATA_FLAGS["corrections"]] = Field(
+        None, description="labels put right by a reader: the file that `report --review` gives"
+    )
 
 
 class TuningSection(BaseModel):

@@ -255,7 +255,7 @@ def test_nothing_and_little():
 
 def test_a_share_at_a_time_finds_what_all_at_once_finds(monkeypatch: pytest.MonkeyPatch):
     texts = sentences(400, length=12) + sentences(4, length=90, seed=1)
-    texts += [" ".join(t.split()[:9] + ["other", "words", "here"]) for t in texts[:200]]
+    texts += [" ".join([*t.split()[:9], "other", "words", "here"]) for t in texts[:200]]
     texts += [f"{t} {texts[i + 1]}" for i, t in enumerate(texts[:100])]
     whole = find_twins(texts)
     for name, size in (("GRAMS", 300), ("ENTRIES", 200), ("PAIRS", 7)):
