@@ -6,7 +6,7 @@ Python's door to it is `tunelab.evaluate`, the terminal's `tunelab evaluate`.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -31,6 +31,7 @@ from tunelab.data.behaviour import (
     roles,
     suite_from_json,
 )
+from tunelab.data.given import GivenRows, given_as, source_of
 from tunelab.models import batches, foreign, text_classifier
 from tunelab.models.text_classifier import TextClassifier
 from tunelab.stats import Runs, calibration, metrics
@@ -204,7 +205,8 @@ class Evaluation:
 
 def evaluate(
     classifiers: _Saved | Sequence[_Saved],
-    source: str | Path,
+    source: str | Path | GivenRows,
+    labels: Iterable[object] | None = None,
     *,
     part: EvaluatedPart | None = None,
     model: str | Path | None = None,
@@ -240,21 +242,23 @@ def evaluate(
         )
         for n, f in folders.items()
     }
-    spec = DataSpec(
-        str(source),
-        text_column,
-        label_column,
-        split_seed=split_seed,
-        encoding=encoding,
-        on_bad_rows=on_bad_rows,
-        quoting=quoting,
-        join_labels=join_labels,
-        drop_classes=drop_classes,
-        min_rows_per_class=min_rows_per_class,
-    )
-    rows = _labelled_rows(spec, part, loaded)
+    with source_of(source, labels) as name:
+        spec = DataSpec(
+            name,
+            text_column,
+            label_column,
+            split_seed=split_seed,
+            encoding=encoding,
+            on_bad_rows=on_bad_rows,
+            quoting=quoting,
+            join_labels=join_labels,
+            drop_classes=drop_classes,
+            min_rows_per_class=min_rows_per_class,
+        )
+        rows = _labelled_rows(spec, part, loaded)
     chosen = [f"{n}: its best model, {f}" for n, f in folders.items() if f != Path(n).expanduser()]
-    return _evaluate_all(loaded, rows, str(source), (*rows.notes, *chosen))
+    said = given_as(Path(name)) or name
+    return _evaluate_all(loaded, rows, said, (*rows.notes, *chosen))
 
 
 def _names_of(classifiers: _Saved | Sequence[_Saved]) -> list[str]:

@@ -216,7 +216,7 @@ def test_keywords_of_compare_are_those_declared() -> None:
 # a text as it is on the command line.
 EASIER = {
     "output_dir": {Path},
-    "test_on": {Path, ("several", Path)},
+    "test_on": {Path, ("several", Path), object},  # rows that are in memory
     "methods": {str},
     "train_sizes": {("several", str)},
 }
