@@ -20,12 +20,14 @@ from tunelab.core.version import __version__
 if TYPE_CHECKING:
     from tunelab.api import Study, compare, fine_tune, load_base, load_data
     from tunelab.classifiers import load
+    from tunelab.estimator import TextClassifier
     from tunelab.evaluation import evaluate
     from tunelab.exports import export
     from tunelab.servers import serve
 
 __all__ = [
     "Study",
+    "TextClassifier",
     "TunelabError",
     "__version__",
     "compare",
@@ -48,6 +50,7 @@ if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
 # Where each name is, and so what is imported when it is first asked for.
 _MODULES = {
     **dict.fromkeys(("Study", "compare", "fine_tune", "load_data", "load_base"), "api"),
+    "TextClassifier": "estimator",
     "load": "classifiers",
     "evaluate": "evaluation",
     "export": "exports",

@@ -24,10 +24,13 @@ from tunelab.data.folders import PART_NAMES
 from tunelab.data.texts import read_texts
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 __all__ = [
     "GivenRows",
+    "coded_rows",
     "given_as",
     "source_of",
     "texts_of",
@@ -72,6 +75,11 @@ def source_of(given: str | Path | GivenRows, labels: object = None) -> Iterator[
             "name the column: label_column='label'."
         )
     yield "" if given is None else str(given)
+
+
+def coded_rows(texts: Sequence[str], labels: NDArray[np.int64], names: Sequence[str]) -> GivenRows:
+    """Rows to be given whose labels (n,) index `names`: these stay as they are, in their order."""
+    return _with_classes(_table_of_columns("X", {"text": texts, "label": labels}), "label", names)
 
 
 def texts_of(frame: GivenRows) -> list[str]:
@@ -286,13 +294,17 @@ def _texts_and_labels(texts: Any, labels: Any) -> pa.Table:
 
 def _split_table(dataset: Dataset, split: Split) -> pa.Table:
     """A part of a data set that was read before: classes keep their order, rows their names."""
-    names = list(dataset.label_names)
     text, label = dataset.text_column, dataset.label_column
     columns: dict[str, object] = {text: split.texts, label: split.labels, **split.columns}
     if dataset.id_column is None and "id" not in columns:
         columns["id"] = split.ids
     table = _table_of_columns("Dataset", columns)
-    classes = {label: {"names": names, "_type": "ClassLabel"}}
+    return _with_classes(table, label, dataset.label_names)
+
+
+def _with_classes(table: pa.Table, label: str, names: Sequence[str]) -> pa.Table:
+    """A table that says as `datasets` does what the numbers in its column of labels stand for."""
+    classes = {label: {"names": list(names), "_type": "ClassLabel"}}
     said = json.dumps({"info": {"features": classes}}).encode()
     return table.replace_schema_metadata({b"huggingface": said})
 
