@@ -80,6 +80,7 @@ def load_data(
     join_labels: bool = False,
     drop_classes: Sequence[str] | None = None,
     min_rows_per_class: int | None = None,
+    group_column: str | None = None,
 ) -> Dataset:
     """Load labelled texts in train, validation and test parts; see `tunelab inspect data`.
 
@@ -100,6 +101,7 @@ def load_data(
             join_labels,
             drop_classes,
             min_rows_per_class,
+            group_column,
         )
         return data.load(spec)
 
@@ -325,6 +327,7 @@ def compare(
     join_labels: bool | None = None,
     drop_classes: Sequence[str] | None = None,
     min_rows_per_class: int | None = None,
+    group_column: str | None = None,
     tuning: bool | int | Mapping[str, object] | None = None,
     vary_split: bool | None = None,
     folds: int | Literal["auto", "off"] | None = None,
@@ -447,6 +450,7 @@ def fine_tune(
     join_labels: bool | None = None,
     drop_classes: Sequence[str] | None = None,
     min_rows_per_class: int | None = None,
+    group_column: str | None = None,
     report_to: str | Sequence[str] | None = None,
     overwrite: bool = False,
     on_event: OnUserEvent = _ignore_event,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from tunelab.data.card import DataCard, DuplicateExample, LengthFigures, describe
 from tunelab.data.gate import Gate, inspect
+from tunelab.data.groups import group_numbers
 from tunelab.data.loading import OtherData, load, load_every_row, load_other
 from tunelab.data.sources import SOURCES
 from tunelab.data.split import (
@@ -36,6 +37,7 @@ __all__ = [
     "OtherData",
     "all_rows",
     "describe",
+    "group_numbers",
     "groups_to_keep",
     "in_fold",
     "inspect",

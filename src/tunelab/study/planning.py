@@ -73,7 +73,11 @@ class Plan:
             return self.dataset
         rows = data.tested_rows(self.whole)
         own = "validation" not in self.whole.split_off
-        rest = self.whole.validation if own else data.all_rows(self.whole, self.spec.data).test
+        rest = (
+            self.whole.validation
+            if own
+            else data.all_rows(self.whole, self.spec.data, together=False).test
+        )
         return replace(self.whole, validation=rest, test=rows)
 
 
@@ -262,6 +266,7 @@ def trial_of(
         train_rows=train_rows,
         purpose=purpose,
         fold=fold,
+        together=spec.together and purpose == "final",
     )
 
 

@@ -255,6 +255,11 @@ def _race_budget(study: StudyFile, race: bool, methods: int, faults: Faults) -> 
             f"race: a race is decided row by row, by accuracy; the metric is {study.metric}. Leave "
             "race out, or judge by accuracy."
         )
+    if race and isinstance(study.data, DataSection) and study.data.group_column is not None:
+        faults.add(
+            "race: a race is decided row by row, as if rows were independent; by group_column they "
+            "are not. Leave race out."
+        )
     if race and methods == 1:
         faults.add("race: expected two or more methods, found one.")
     return seconds

@@ -279,6 +279,7 @@ SAID: dict[str, tuple[list[str], Any, Any]] = {
     "quoting": (["--quoting", "none"], "none", "none"),
     "join_labels": (["--join-labels"], True, True),
     "drop_classes": (["--drop-classes", "a, b"], ["a", "b"], ["a", "b"]),
+    "group_column": (["--group-column", "author"], "author", "author"),
     "min_rows_per_class": (["--min-rows-per-class", "5"], 5, 5),
     "output_dir": (["--output-dir", "out/a"], Path("out/a"), "out/a"),
     "report_to": (["--report-to", "none"], "none", "none"),
