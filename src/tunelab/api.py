@@ -28,6 +28,7 @@ from tunelab.core.values import Artifact, Dataset, DataSpec, TrialResult
 from tunelab.core.words import comma_names
 from tunelab.data.given import GivenRows, source_of
 from tunelab.report import page, writing
+from tunelab.report.review import write_review
 from tunelab.report.writing import Written
 from tunelab.study import (
     Conclusions,
@@ -80,6 +81,7 @@ def load_data(
     join_labels: bool = False,
     drop_classes: Sequence[str] | None = None,
     min_rows_per_class: int | None = None,
+    corrections: str | None = None,
     group_column: str | None = None,
 ) -> Dataset:
     """Load labelled texts in train, validation and test parts; see `tunelab inspect data`.
@@ -101,6 +103,7 @@ def load_data(
             join_labels,
             drop_classes,
             min_rows_per_class,
+            corrections,
             group_column,
         )
         return data.load(spec)
@@ -295,6 +298,15 @@ class Study(OpenedStudy):
         kinds = {"formats": comma_names(formats), "figures": comma_names(figures)}
         return writing.write_formats(self.record, said, out, **kinds, against=against)
 
+    def review(self, output_file: str | Path | None = None) -> Path:
+        """Write the page on which labels in doubt are kept or changed (None: review.html in the
+        study's folder); it gives the file of `compare(..., corrections=...)`.
+
+        Raises InputError where no label is in doubt.
+        """
+        file = None if output_file is None else Path(output_file).expanduser()
+        return write_review(self.record, file or self.directory / "review.html")
+
     def _repr_html_(self) -> str:
         """What a notebook shows: the answer, how sure it is, the table."""
         return page.in_short(self.summary.answer, *summary.summary_for_display(self.summary))
@@ -327,6 +339,7 @@ def compare(
     join_labels: bool | None = None,
     drop_classes: Sequence[str] | None = None,
     min_rows_per_class: int | None = None,
+    corrections: str | Path | None = None,
     group_column: str | None = None,
     tuning: bool | int | Mapping[str, object] | None = None,
     vary_split: bool | None = None,
@@ -450,6 +463,7 @@ def fine_tune(
     join_labels: bool | None = None,
     drop_classes: Sequence[str] | None = None,
     min_rows_per_class: int | None = None,
+    corrections: str | Path | None = None,
     group_column: str | None = None,
     report_to: str | Sequence[str] | None = None,
     overwrite: bool = False,

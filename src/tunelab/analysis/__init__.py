@@ -11,6 +11,7 @@ confidence        how sure classifiers say they are, and how often they are righ
 pair_tests        fixed classifiers, two by two
 text_limits       how many texts a limit in tokens cuts, and what a longer one costs
 front tradeoff sensitivity setting_effects ranks curves transfer versus behaviour doubtful
+corrected         what labels put right did to the verdict
 probabilities slicing calibrations confusions common_rows ensembles   a question each
 
 May import: core, data, stats. Never reaches torch.

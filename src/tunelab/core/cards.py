@@ -8,6 +8,7 @@ from typing import NotRequired, TypedDict
 from tunelab.core.plain import PlainValue
 
 __all__ = [
+    "CorrectedFigures",
     "DataCard",
     "DataKeys",
     "DuplicateExample",
@@ -40,6 +41,7 @@ class DataKeys(TypedDict):
     join_labels: NotRequired[bool]
     drop_classes: NotRequired[list[str] | None]
     min_rows_per_class: NotRequired[int | None]
+    corrections: NotRequired[str | None]
     group_column: NotRequired[str | None]
 
 
@@ -141,6 +143,13 @@ class FoldFigures(TypedDict):
     rows: int
 
 
+class CorrectedFigures(TypedDict):
+    """Labels that a reader put right: of which study's rows, and how many of each part."""
+
+    study: str
+    by_part: dict[str, int]
+
+
 class DataCard(TypedDict):
     """What a data set is: the content of data.json.
 
@@ -167,3 +176,4 @@ class DataCard(TypedDict):
     notes: list[str]
     test_on: NotRequired[list[OtherFigures]]
     folds: NotRequired[FoldFigures]
+    corrected: NotRequired[CorrectedFigures]

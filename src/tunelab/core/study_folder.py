@@ -179,6 +179,7 @@ class StudyRecord:
     looks: Mapping[str, object] | None = None
     final: Mapping[str, object] | None = None
     exports: Mapping[str, object] | None = None
+    before: Mapping[str, object] | None = None
     damaged: tuple[str, ...] = ()
 
     @property
@@ -321,12 +322,16 @@ def _parse_yaml(text: str) -> Any:
 
 
 # What a study may hold beside its trials, each a JSON file of that name.
-EXTRAS = ("tuning", "race", "curves", "gate", "lengths", "behaviour", "looks", "final", "exports")
+EXTRAS = (
+    *("tuning", "race", "curves", "gate", "lengths", "behaviour", "looks", "final", "exports"),
+    "before",
+)
 # The folder of rows that were given in Python: trials and later runs read them there.
 GIVEN_ROWS = "given_rows"
 EXPORTS = "exports"  # the folder of what exports.json tells of
 _WRITTEN = frozenset(
     {"study.yaml", "data.json", "rows.parquet", "results.csv", "comparison.json", "report.html"}
+    | {"review.html"}
     | {"trials", "tracking", GIVEN_ROWS, EXPORTS, HOLDER, RUN_LOG}
     | {f"{name}.json" for name in EXTRAS}
 )

@@ -19,6 +19,7 @@ __all__ = [
     "BaseRef",
     "Classifier",
     "Comparison",
+    "Corrected",
     "Cost",
     "DataSpec",
     "Dataset",
@@ -53,7 +54,8 @@ class DataSpec:
     what happens to training rows whose text stands in validation or test too (`duplicates.py`).
     `quoting` says what quotes mean in CSV and TSV, `join_labels` whether labels that look alike are
     one. Rows of `drop_classes`, and of classes with fewer than `min_rows_per_class` of the training
-    rows, are left out. Rows with one value in `group_column` are never divided between parts.
+    rows, are left out. `corrections` is a file of labels that a reader put right. Rows with one
+    value in `group_column` are never divided between parts.
     """
 
     source: str
@@ -69,13 +71,14 @@ class DataSpec:
     join_labels: bool = False
     drop_classes: Sequence[str] | None = None
     min_rows_per_class: int | None = None
+    corrections: str | None = None
     group_column: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """Its fields; those that results of before lack only where they say something."""
         values = asdict(self)
-        later = ("id_column", "quoting", "join_labels", "drop_classes", "min_rows_per_class")
-        later += ("group_column",)
+        later = {"id_column", "quoting", "join_labels", "drop_classes", "min_rows_per_class"}
+        later |= {"corrections", "group_column"}
         plain = DataSpec(self.source)
         return {k: v for k, v in values.items() if k not in later or v != getattr(plain, k)}
 
@@ -86,15 +89,34 @@ class Split:
 
     `columns` holds what else the source says of each row: n plain values (a string, a number, true
     or false, None) by column name. Nothing is trained on them; they name slices and show leaks.
+    `before`: the labels (n, int64) of the source, where some of `labels` were put right since.
     """
 
     ids: tuple[str, ...]
     texts: tuple[str, ...]
     labels: NDArray[np.int64]
     columns: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    before: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def divided_by(self) -> NDArray[np.int64]:
+        """The labels that say which part or fold a row is in, (n,): those of the source, so that
+        labels put right move no row.
+        """
+        return self.labels if self.before is None else self.before
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    """Labels that a reader put right: how many rows of each part (`by_part`, at loading), and the
+    folder of the study that was reviewed, "" where that is not known.
+    """
+
+    study: str
+    by_part: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +146,7 @@ class Dataset:
     `notes` say, in plain words, everything that was decided for the user. `split_off` names the
     parts ("test", "validation") that the source did not have and that were taken from its train.
     `id_column`: which of the splits' `columns` names the rows for the user, None where none does.
+    `corrected`: which labels a reader put right, None where none were.
     `group_column`: which of them says what rows belong together, None where each is by itself.
     """
 
@@ -140,6 +163,7 @@ class Dataset:
     duplicates: Duplicates
     split_off: tuple[str, ...] = ()
     id_column: str | None = None
+    corrected: Corrected | None = None
     group_column: str | None = None
 
     @property

@@ -48,6 +48,8 @@ def fingerprint_of(
         add(split.ids)
         add(split.texts)
         digest.update(split.labels.astype(">i8").tobytes())
+        if split.before is not None:  # rows that are divided otherwise are other data
+            digest.update(split.before.astype(">i8").tobytes())
         if group_column is not None:  # what else would divide rows in folds goes in with the trial
             digest.update(group_numbers(split, group_column).astype(">i8").tobytes())
     return digest.hexdigest()
@@ -104,6 +106,9 @@ def describe(dataset: Dataset) -> DataCard:
     }
     if dataset.id_column is not None:
         card["id_column"] = dataset.id_column
+    if dataset.corrected is not None:
+        by_part = dict(dataset.corrected.by_part)
+        card["corrected"] = {"study": dataset.corrected.study, "by_part": by_part}
     if dataset.group_column is not None:
         card["group_column"] = dataset.group_column
     return card

@@ -46,7 +46,7 @@ def groups_of(rows: Split, most: int, column: str | None = None) -> Ints:
     again: no part could hold them. With `column` its groups stay whole in any case, and those that
     rows which are alike connect are one, up to `most` rows.
     """
-    group = _connected(rows.texts, rows.labels.tobytes())
+    group = _connected(rows.texts, rows.divided_by.tobytes())
     alone = np.arange(len(group))
     if column is not None:
         alone = group_numbers(rows, column)

@@ -181,6 +181,7 @@ def _take_rows(split: Split, rows: NDArray[np.int64]) -> Split:
         texts=tuple(split.texts[i] for i in rows),
         labels=split.labels[rows],
         columns={c: tuple(values[i] for i in rows) for c, values in split.columns.items()},
+        before=None if split.before is None else split.before[rows],
     )
 
 
@@ -269,7 +270,13 @@ def subset_of_train(
     notes.append(
         f"subset: {n:,} of {len(train):,} train rows (stratified, split seed {spec.split_seed})"
     )
-    return _take_rows(train, _stratified_order(train.labels, spec.split_seed, "subset")[:n])
+    chosen = _stratified_order(train.divided_by, spec.split_seed, "subset")[:n]
+    if lost := np.setdiff1d(train.labels, train.labels[chosen]).tolist():
+        raise DataError(
+            f"--subset {n}: with the labels that were put right, the class "
+            f"{label_names[lost[0]]!r} has no row among these. Take a larger subset."
+        )
+    return _take_rows(train, chosen)
 
 
 def redivided(dataset: Dataset, seed: int) -> Dataset:
@@ -282,14 +289,14 @@ def redivided(dataset: Dataset, seed: int) -> Dataset:
     n = len(dataset.validation)
     if dataset.group_column is not None:
         group = group_numbers(pool, dataset.group_column)
-        dealt = _dealt(pool.labels, group, max(2, round(len(pool) / n)), seed, "vary_split")
+        dealt = _dealt(pool.divided_by, group, max(2, round(len(pool) / n)), seed, "vary_split")
         divided = {
             "train": _take_rows(pool, np.flatnonzero(dealt > 0)),
             "validation": _take_rows(pool, np.flatnonzero(dealt == 0)),
         }
         _classes_everywhere(dataset.name, divided, dataset.label_names, dataset.group_column)
         return replace(dataset, train=divided["train"], validation=divided["validation"])
-    order = _stratified_order(pool.labels, seed, "vary_split")
+    order = _stratified_order(pool.divided_by, seed, "vary_split")
     for c in np.setdiff1d(pool.labels, pool.labels[order[n:]]):
         mine = pool.labels[order]
         commonest = np.bincount(mine[n:]).argmax()
@@ -341,6 +348,7 @@ def _joined_splits(a: Split, b: Split) -> Split:
         (*a.texts, *b.texts),
         np.concatenate([a.labels, b.labels]),
         {c: (*column(a, c), *column(b, c)) for c in (*a.columns, *b.columns)},
+        None if a.before is b.before is None else np.concatenate([a.divided_by, b.divided_by]),
     )
 
 
@@ -399,13 +407,13 @@ def in_fold(dataset: Dataset, fold: Fold, spec: DataSpec) -> Dataset:
             f"least {need} of each. Add rows, or test on one split with --folds off."
         )
     division = f"folds {fold.of}/{fold.repetition}"
-    by_class = _shuffled_by_class(pool.labels, spec.split_seed, division)
+    by_class = _shuffled_by_class(pool.divided_by, spec.split_seed, division)
     group = groups_to_keep(pool, fold.of, dataset.group_column) if fold.together else None
     if group is None:  # dealt out class by class, as cards are
         number = np.empty(len(pool), dtype=np.int64)
         number[by_class] = np.arange(len(pool)) % fold.of
     else:
-        number = dealt_in_groups(by_class, pool.labels, group, fold.of)
+        number = dealt_in_groups(by_class, pool.divided_by, group, fold.of)
     here = number == fold.number
     parts = {
         "train": _take_rows(pool, np.flatnonzero(~here)),
@@ -441,10 +449,10 @@ def _with_validation(
         n = max(min(n, VALIDATION_LIMIT), len(dataset.label_names))
         if group is not None and dataset.group_column is not None:
             of = max(2, round(len(train) / n))
-            dealt = _dealt(train.labels, group, of, spec.split_seed, purpose)
+            dealt = _dealt(train.divided_by, group, of, spec.split_seed, purpose)
             chosen, left = np.flatnonzero(dealt == 0), np.flatnonzero(dealt > 0)
         else:
-            order = _stratified_order(train.labels, spec.split_seed, f"{purpose}/validation")
+            order = _stratified_order(train.divided_by, spec.split_seed, f"{purpose}/validation")
             alone = np.arange(len(train)) if group is None else group
             chosen, left = prefix_of_groups(order, alone, n)
         train, validation = _take_rows(train, left), _take_rows(train, chosen)

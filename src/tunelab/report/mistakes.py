@@ -12,6 +12,7 @@ from tunelab.analysis import Summary
 from tunelab.analysis.predicted import names_of_rows
 from tunelab.core.study_folder import StudyRecord, read_rows
 from tunelab.core.values import Predictions
+from tunelab.core.words import told_apart
 from tunelab.report.evidence import Floats, by_method, common_rows, voice_of
 
 __all__ = [
@@ -125,7 +126,7 @@ def mistakes(
         methods=tuple(voices),
         seeds=tuple(len(predictions[m]) for m in voices),
         kinds=tuple(kinds),
-        class_names=tuple(str(n) for n in record.data["label_names"]),
+        class_names=tuple(told_apart(record.data["label_names"])),
         part=split,
         shown=shown,
         total=len(candidates),

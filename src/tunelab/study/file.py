@@ -85,6 +85,9 @@ class DataSection(BaseModel):
     min_rows_per_class: Annotated[int | None, DATA_FLAGS["min_rows_per_class"]] = Field(
         None, ge=1, description="leave out classes with fewer training rows than this"
     )
+    corrections: Annotated[str | None, DATA_FLAGS["corrections"]] = Field(
+        None, description="labels put right by a reader: the file that `report --review` gives"
+    )
     group_column: Annotated[str | None, DATA_FLAGS["group_column"]] = Field(
         None,
         description="column of what several rows have in common, such as an author, a document or "

@@ -130,7 +130,7 @@ def commands(group: click.Group = cli.app, path: str = "") -> dict[str, click.Co
 
 
 # What says how data is read, but what changes training rows alone, and what names rows.
-TO_SCORE = set(DATA_FLAGS) - {"id_column", "subset", "on_leak"}
+TO_SCORE = set(DATA_FLAGS) - {"id_column", "subset", "on_leak", "corrections"}
 # Of texts without labels: their ids are shown by `predict` alone.
 TEXTS = set(TEXT_FILE_KEYS)
 READING = {
@@ -216,6 +216,7 @@ def test_keywords_of_compare_are_those_declared() -> None:
 # a text as it is on the command line.
 EASIER = {
     "output_dir": {Path},
+    "corrections": {Path},
     "test_on": {Path, ("several", Path), object},  # rows that are in memory
     "methods": {str},
     "train_sizes": {("several", str)},
@@ -281,6 +282,7 @@ SAID: dict[str, tuple[list[str], Any, Any]] = {
     "drop_classes": (["--drop-classes", "a, b"], ["a", "b"], ["a", "b"]),
     "group_column": (["--group-column", "author"], "author", "author"),
     "min_rows_per_class": (["--min-rows-per-class", "5"], 5, 5),
+    "corrections": (["--corrections", "right.csv"], Path("right.csv"), "right.csv"),
     "output_dir": (["--output-dir", "out/a"], Path("out/a"), "out/a"),
     "report_to": (["--report-to", "none"], "none", "none"),
     "jobs": (["--jobs", "2"], 2, 2),

@@ -30,10 +30,14 @@ __all__ = [
 class Hooks:
     """What a method changes in the loop: `rate(name)`, the factor of a parameter's learning rate;
     `penalty()`, a term added to each step's loss; `after_step()`, called after each optimizer step
-    while the gradients are still there.
+    while the gradients are still there. `row_losses(logits (b, c), rows, cross-entropies (b,))`
+    gives these training rows' losses (b,) in the place of the cross-entropies.
     """
 
     rate: Callable[[str], float] | None = None
+    row_losses: Callable[[torch.Tensor, NDArray[np.int64], torch.Tensor], torch.Tensor] | None = (
+        None
+    )
     penalty: Callable[[], torch.Tensor] | None = None
     after_step: Callable[[], None] | None = None
 
@@ -73,15 +77,21 @@ class Updates:
         """How much these rows weigh in a loss: their number, where classes weigh alike."""
         return float(len(labels)) if self._weights is None else float(self._weights[labels].sum())
 
-    def sum_of_losses(self, logits: torch.Tensor, labels: NDArray[np.int64]) -> torch.Tensor:
-        """Cross-entropy of each row, weighted by its class, in sum."""
-        return functional.cross_entropy(
+    def sum_of_losses(
+        self, logits: torch.Tensor, labels: NDArray[np.int64], rows: NDArray[np.int64]
+    ) -> torch.Tensor:
+        """Cross-entropy of each of these training rows, weighted by its class, in sum; or what the
+        method has in its place.
+        """
+        own = self._hooks.row_losses
+        losses = functional.cross_entropy(
             logits,
             torch.from_numpy(labels).to(self._where),
             weight=None if self._weights is None else self._weights.to(self._where),
             label_smoothing=self._smoothing,
-            reduction="sum",
+            reduction="sum" if own is None else "none",
         )
+        return losses if own is None else own(logits, rows, losses).sum()
 
     def scaled(self, loss: torch.Tensor) -> torch.Tensor:
         """Times what keeps small gradients of float16; unchanged in other types."""
