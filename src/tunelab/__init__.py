@@ -20,6 +20,7 @@ from tunelab.core.version import __version__
 if TYPE_CHECKING:
     from tunelab.api import Study, compare, fine_tune, load_base, load_data
     from tunelab.classifiers import familiarity, load
+    from tunelab.estimator import TextClassifier
     from tunelab.evaluation import evaluate
     from tunelab.exports import export
     from tunelab.servers import serve
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Study",
+    "TextClassifier",
     "TunelabError",
     "__version__",
     "compare",
@@ -52,6 +54,7 @@ if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
 _MODULES = {
     **dict.fromkeys(("Study", "compare", "fine_tune", "load_data", "load_base"), "api"),
     **dict.fromkeys(("load", "familiarity"), "classifiers"),
+    "TextClassifier": "estimator",
     "evaluate": "evaluation",
     "export": "exports",
     "serve": "servers",
