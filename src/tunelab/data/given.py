@@ -41,7 +41,7 @@ __all__ = [
 GivenRows: TypeAlias = object
 
 _CALLED = re.compile(r"(?P<kind>[A-Za-z]+)-[0-9a-f]{12}")
-_EXPECTED = (
+_EXPECTED_ROWS = (
     "a file's name, a DataFrame, an Arrow table, a Dataset or DatasetDict of `datasets`, columns "
     "by name, a list of rows, or texts with labels=[...]"
 )
@@ -198,7 +198,7 @@ def _as_table(name: str, rows: GivenRows) -> pa.Table:
         table = pa.table(rows)
         return _plain_table(name, table, table.schema.metadata)
     lazy = " Collect it first: frame.collect()." if hasattr(rows, "collect") else ""
-    raise DataError(f"data: found {type(rows).__name__}, expected {_EXPECTED}.{lazy}")
+    raise DataError(f"data: found {type(rows).__name__}, expected {_EXPECTED_ROWS}.{lazy}")
 
 
 def _what_in(values: Sequence[object]) -> str:

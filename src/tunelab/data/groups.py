@@ -50,14 +50,14 @@ def groups_of(rows: Split, most: int, column: str | None = None) -> Ints:
     alone = np.arange(len(group))
     if column is not None:
         alone = group_numbers(rows, column)
-        group = _both(group, alone)
+        group = _joined_groups(group, alone)
     sizes = np.bincount(group, minlength=1)
     too_large = sizes[group] > most
     group = np.where(too_large, len(sizes) + alone, group)
     return np.asarray(np.unique(group, return_inverse=True)[1], dtype=np.int64)
 
 
-def _both(a: Ints, b: Ints) -> Ints:
+def _joined_groups(a: Ints, b: Ints) -> Ints:
     """Groups that a chain of rows connects which share a group of the one or of the other, (n,)."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

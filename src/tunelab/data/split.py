@@ -37,7 +37,7 @@ __all__ = [
 Ints = NDArray[np.int64]
 
 HELD_OUT_PERCENT = 15
-PARTS = 7  # into which groups are dealt where one part is split off
+PARTS_OF_GROUPS = 7  # into which groups are dealt where one part is split off
 VALIDATION_LIMIT = 5_000
 _SPLIT_OFF = ("no test part: ", "no validation part: ")  # how notes on parts that are missing begin
 
@@ -64,7 +64,7 @@ def three_parts(
             f"{said} by {spec.group_column!r}: none is divided between parts; rows of one group "
             "say less than as many that are alone: more of them are needed to find a difference"
         )
-        dealt = _dealt(whole.labels, group, PARTS, seed, "parts")
+        dealt = _dealt(whole.labels, group, PARTS_OF_GROUPS, seed, "parts")
         for number, part in enumerate(missing):
             out[part] = _take_rows(whole, np.flatnonzero(dealt == number))
             notes.append(
@@ -429,7 +429,7 @@ def all_rows(dataset: Dataset, spec: DataSpec, *, together: bool = False) -> Dat
     """
     pool = tested_rows(dataset)
     none = _take_rows(pool, np.zeros(0, dtype=np.int64))
-    group = groups_to_keep(pool, PARTS, dataset.group_column) if together else None
+    group = groups_to_keep(pool, PARTS_OF_GROUPS, dataset.group_column) if together else None
     return _with_validation(dataset, {"train": pool, "test": none}, spec, "final", group)
 
 

@@ -910,7 +910,7 @@ def test_rows_that_stand_in_groups_count_as_their_groups():
     assert widths[2] < 0.9 * widths[0]
     assert "360 test rows, which count as 90 groups of one size" in b.procedure
     low, same = (mean(some[0], "accuracy", rng()).low for some in (once, often))
-    assert same == pytest.approx(low, abs=0.01)
+    assert same == pytest.approx(low, abs=0.02)
     # Predictions that no seed changes are judged by groups, not by McNemar's independent rows.
     fixed = [dataclasses.replace(r, by_seed=dict.fromkeys(range(6), r.by_seed[0])) for r in often]
     (said,) = compare_all(fixed, "accuracy", rng())
