@@ -223,11 +223,20 @@ def _open_other(artifact: Artifact, trusted: bool) -> Classifier:
         from tunelab.models import linear
 
         return linear.open_tfidf(artifact)
+    if kind == "zero-shot-nli":
+        from tunelab.models import entailment
+
+        return entailment.open_entailment(artifact, trusted)
+    if kind == "llm":
+        from tunelab.models import llm
+
+        return llm.open_llm(artifact)
     if kind in {"onnx", "openvino"}:
         from tunelab.models import exported
 
         return exported.open_exported(artifact)
-    known = ("model", "adapter", "svm-tfidf", "static", "setfit", "ensemble", *EMBEDDED)
+    own = ("svm-tfidf", "static", "setfit", "zero-shot-nli", "llm", "ensemble")
+    known = ("model", "adapter", *own, *EMBEDDED)
     raise ArtifactError(
         f"{artifact.directory}: of the kind {kind!r}, expected {', '.join(known)}, onnx or "
         "openvino. It was written by a newer tunelab: update."
