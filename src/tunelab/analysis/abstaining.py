@@ -48,7 +48,7 @@ def abstaining_of(runs: Mapping[str, Mapping[str, Runs]]) -> tuple[Abstaining, .
                 s
                 for seed, p in tested.by_seed.items()
                 if validated is not None and seed in validated.by_seed
-                if (s := _shares_answered(validated.by_seed[seed], p, error)) is not None
+                if (s := _answered_and_wrong(validated.by_seed[seed], p, error)) is not None
             ]
             if shares:
                 answered, wrong = (float(x) for x in np.mean(shares, axis=0))
@@ -56,7 +56,7 @@ def abstaining_of(runs: Mapping[str, Mapping[str, Runs]]) -> tuple[Abstaining, .
     return tuple(said)
 
 
-def _shares_answered(
+def _answered_and_wrong(
     validation: Predictions, test: Predictions, error: float
 ) -> tuple[float, float] | None:
     """Of the test rows with labels, the shares answered and answered wrongly by one run."""
@@ -91,4 +91,4 @@ def abstaining_for_display(
 def _cell(s: Abstaining | None) -> str:
     if s is None:
         return "too few rows"
-    return f"{format_percent(s.answered)} answered, {format_percent(s.wrong)} wrong"
+    return f"{format_percent(s.answered)}% answered, {format_percent(s.wrong)}% wrong"

@@ -107,15 +107,15 @@ def other_rates(dataset: Dataset, error: float) -> OtherRates:
         return OtherRates(error, 0, None, None)
     whole = familiar_with(dataset.train.texts, dataset.validation.texts)
     wrongly = float(whole.others(test.texts, error).mean())
-    found: list[NDArray[np.bool_]] = []
+    called: list[NDArray[np.bool_]] = []
     for k in range(len(dataset.label_names)):
         new = _texts_of_class(test, k, same=True)
         rest = [_texts_of_class(s, k, same=False) for s in (dataset.train, dataset.validation)]
         try:
-            found += [familiar_with(*rest).others(new, error)] if new else []
+            called += [familiar_with(*rest).others(new, error)] if new else []
         except NoThresholdError:
             continue  # too few rows are left without that class
-    of_new = float(np.concatenate(found).mean()) if found else None
+    of_new = float(np.concatenate(called).mean()) if called else None
     return OtherRates(error, len(test), wrongly, of_new)
 
 
