@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab.data.word_hashes import Hashes, Ints, Words, grams_of, ranges_of, words_of
+from tunelab.data.word_hashes import Hashes, Ints, Words, ranges_of, word_grams, words_of
 
 __all__ = [
     "Likeness",
@@ -240,7 +240,7 @@ def _keys(
         end = int(np.searchsorted(words.starts, words.starts[begin] + CHUNK, side="right")) - 1
         rows = np.arange(begin, min(len(words), max(end, begin + 1)))
         some = words.of(rows)
-        hashes, at = grams_of(some, offsets)
+        hashes, at = word_grams(some, offsets)
         text = np.repeat(rows, some.sizes)[at]
         if rate > 1:
             kept = ((hashes & np.uint64(rate - 1)) == 0) | (words.sizes[text] <= LISTED_WHOLE)
@@ -356,7 +356,7 @@ def _sums(
     front = np.uint64(64 - max(1, (n - 1).bit_length()))
     keys, weights = [], []
     for one in lists:
-        hashes, at = grams_of(words, one.offsets)
+        hashes, at = word_grams(words, one.offsets)
         text = np.repeat(np.arange(n, dtype=np.uint64), words.sizes)[at]
         # The text in front, and as many bits of the hash as there is room for.
         keys.append((text << front) | (hashes >> (np.uint64(64) - front)))
@@ -386,7 +386,7 @@ def _without_common(words: Words, lists: list[_Lists], everyday: int) -> Words:
     """The words that lie in no common passage, nor in neighbours of more than `everyday` texts."""
     kept = np.ones(len(words.hashes), dtype=np.bool_)
     for one, more_than in ((lists[0], everyday), (lists[-1], lists[-1].most)):
-        hashes, at = grams_of(words, one.offsets)
+        hashes, at = word_grams(words, one.offsets)
         common = at[one.how_many(hashes) > more_than]
         for offset in one.offsets:
             kept[common + offset] = False

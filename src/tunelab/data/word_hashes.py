@@ -16,7 +16,7 @@ __all__ = [
     "Hashes",
     "Ints",
     "Words",
-    "grams_of",
+    "word_grams",
     "ranges_of",
     "words_of",
 ]
@@ -94,7 +94,7 @@ def _batches(texts: Sequence[str], characters: int = 250_000) -> Iterator[Sequen
         yield texts[start:]
 
 
-def grams_of(words: Words, offsets: tuple[int, ...]) -> tuple[Hashes, Ints]:
+def word_grams(words: Words, offsets: tuple[int, ...]) -> tuple[Hashes, Ints]:
     """Hashes of the words at these offsets from each, (k,), and the position of the first, (k,).
 
     Those that lie within one text, in order.

@@ -134,7 +134,7 @@ def _by_part(model: Any, head: list[str], family: Family) -> dict[str, int]:
 
 
 # Changing how parameters are counted must change this, or old counts would be shown.
-_COUNTS_VERSION = 1
+_PARAMETERS_VERSION = 1
 
 
 def _counts_by_method(
@@ -171,7 +171,7 @@ def _quickly_started(settings: Any) -> Any:
 
 def _key_of_counts(base: bases.Base, methods: Sequence[str]) -> str:
     asked = {name: METHODS[name].settings().model_dump(mode="json") for name in methods}
-    said = [_COUNTS_VERSION, version("peft"), version("transformers"), base.ref.sha256, asked]
+    said = [_PARAMETERS_VERSION, version("peft"), version("transformers"), base.ref.sha256, asked]
     text = json.dumps([*said, base.config], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

@@ -87,7 +87,7 @@ def test_the_label_model_learns_what_several_texts_have_and_no_more(
 ) -> None:
     from scipy.sparse import csr_array
 
-    monkeypatch.setattr(labels, "WEIGHTS", 20_000)
+    monkeypatch.setattr(labels, "MOST_WEIGHTS", 20_000)
     # Column i of 60: two texts more for each; from 40 on one text each.
     have = [2 + 2 * i if i < 40 else 1 for i in range(60)]
     text = np.concatenate([np.arange(n) for n in have])

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 BUCKETS = 1 << 18  # features of the label model: words and pairs of words, hashed
-WEIGHTS = 2_000_000  # numbers of the label model, all classes together: time and memory
+MOST_WEIGHTS = 2_000_000  # numbers of the label model, all classes together: time and memory
 LEARNT_FROM, JUDGED_AT_A_TIME = 200_000, 100_000  # rows: of more, memory and time would grow
 FOLDS = 5
 
@@ -121,7 +121,7 @@ def _told_columns(features: Any, classes: int) -> Any:
     from scipy.sparse import csr_array
 
     texts_with = np.bincount(features.indices, minlength=features.shape[1])
-    most = max(1, WEIGHTS // classes)
+    most = max(1, MOST_WEIGHTS // classes)
     few = max(2, int(np.sort(texts_with)[-most])) if most < len(texts_with) else 2
     told = texts_with >= few
     kept = told[features.indices]
