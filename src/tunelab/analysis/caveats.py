@@ -13,9 +13,8 @@ from tunelab.analysis.confidence import warnings_of_raw
 from tunelab.analysis.corrected import caveats_of_corrections
 from tunelab.analysis.effects import effects
 from tunelab.analysis.numbers import format_seconds
-from tunelab.analysis.reading import on_every_row
+from tunelab.analysis.reading import comparable, machine_of, on_every_row
 from tunelab.analysis.verdict import Summary, joined_by_and
-from tunelab.core.details import Hardware
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.text_lengths import text_lengths_from_json
 from tunelab.core.words import agreeing, counted, rows_word
@@ -302,12 +301,13 @@ def _caveats_of_cost(record: StudyRecord) -> list[str]:
 def _caveats_of_mixture(record: StudyRecord) -> list[str]:
     """Trials of one study that were not computed alike: other machines, other number formats."""
     caveats = []
-    hardware = [r.provenance.hardware for r in record.done if r.provenance.hardware != Hardware()]
-    machines = dict.fromkeys(f"{h.processor}, {counted(h.cores or 0, 'core')}" for h in hardware)
+    machines = dict.fromkeys(filter(None, map(machine_of, record.done)))
     if len(machines) > 1:
+        compared = comparable(record, "train_seconds")
         caveats.append(
             f"Trials ran on different machines ({'; '.join(machines)}): times, rates and memory "
-            "compare only within one."
+            f"are those of {len(compared)} of {counted(len(record.done), 'trial')}, on "
+            f"{machine_of(compared[0])}."
         )
     for label in record.methods:
         own = (r.details.trained.precision for r in record.done if r.spec.method.label == label)

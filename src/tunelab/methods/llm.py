@@ -167,7 +167,7 @@ def _share_right(named: Sequence[int | None], task: Task) -> float:
     labels = task.validation.labels.tolist()
     right = sum(int(n == y) for n, y in zip(named, labels, strict=True))
     answered = sum(n is not None for n in named)
-    return max((right + 1) / (answered + 2), 1.01 / len(task.label_names))
+    return max(float(right + 1) / (answered + 2), 1.01 / len(task.label_names))
 
 
 METHODS = (

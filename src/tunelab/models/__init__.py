@@ -24,6 +24,7 @@ entailment    a model of natural language inference, asked which label a text en
 chat llm      a language model behind an endpoint, asked for labels
 classifier linear tfidf text_classifier   what is saved, opened and asked for labels
 foreign       what peft and transformers saved
+explained     which words moved an answer
 exported      a graph, run by onnxruntime or OpenVINO without torch
 
 May import: core, data, stats, kernels.
