@@ -13,7 +13,7 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -156,6 +156,17 @@ def _settings_of_teacher(settings: _Taught, metric: str) -> Any:
     shared = {"max_length": settings.max_length, "metric_for_best_model": best}
     own = {k: v for k, v in shared.items() if k in known.model_fields}
     return known.model_validate({**own, **settings.teacher_settings})
+
+
+def teacher_in_words(settings: _Taught, texts: Sequence[str]) -> str | None:
+    """What the teacher says before anything runs, where it says something: whom it sends texts."""
+    from tunelab.methods import METHODS
+
+    row = METHODS[settings.teacher]
+    if row.says_before is None:
+        return None
+    said = row.says_before(_settings_of_teacher(settings, "accuracy"), texts)
+    return f"{said} As a teacher it is sent the training texts and what is made of them instead."
 
 
 # --- the lesson -------------------------------------------------------------------------------
@@ -317,6 +328,7 @@ METHODS = (
         fit_distil,
         check=check_distil,
         by_metric=True,
+        says_before=teacher_in_words,
         # The teacher's passes, its labels, and the student's over five texts for each.
         costs=Costs(work=24.0, weight_copies=5.0),
     ),
@@ -327,6 +339,7 @@ METHODS = (
         fit_distil_static,
         check=check_distil_static,
         by_metric=True,
+        says_before=teacher_in_words,
         costs=Costs(work=2.5, weight_copies=3.0, fit_per_value=5e6),
     ),
 )
