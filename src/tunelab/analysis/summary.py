@@ -32,8 +32,9 @@ from tunelab.analysis.reading import (
 )
 from tunelab.analysis.verdict import Row, Summary
 from tunelab.core.errors import ConfigError, suggest
+from tunelab.core.results_table import costs_of
 from tunelab.core.study_folder import StudyRecord
-from tunelab.core.values import Comparison, Estimate, TrialResult, costs_of
+from tunelab.core.values import Comparison, Estimate, TrialResult
 from tunelab.core.words import counted
 from tunelab.stats import LEAST_SEEDS, Runs
 from tunelab.stats.looks import levels_at, looks_from_json
@@ -210,7 +211,7 @@ def _summary_row(record: StudyRecord, label: str, means: Mapping[tuple[str, str]
     scores = dict.fromkeys(k for r in record.done for k in r.scores)
     estimates: dict[str, Estimate | None] = {}
     reasons: dict[str, str] = {}
-    for key in (*scores, *costs_of(record.done)):
+    for key in (*scores, *costs_of(record.results)):
         own = (r for r in comparable(record, key) if r.spec.method.label == label)
         values = [value_of(r, key) for r in own]
         known = [v for v in values if v is not None]

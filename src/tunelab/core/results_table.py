@@ -6,13 +6,13 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from tunelab.core.cells import safe_cell
 from tunelab.core.files import write_text
-from tunelab.core.values import TrialResult, costs_of
+from tunelab.core.values import Cost, TrialResult
 
 __all__ = [
     "results_csv",

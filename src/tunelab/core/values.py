@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
@@ -36,7 +36,6 @@ __all__ = [
     "Split",
     "TrialResult",
     "TrialSpec",
-    "costs_of",
 ]
 
 
@@ -334,13 +333,6 @@ class TrialResult:
             return self
         method = replace(self.spec.method, label=label)
         return replace(self, spec=replace(self.spec, method=method))
-
-
-def costs_of(results: Iterable[TrialResult]) -> tuple[str, ...]:
-    """The costs that are told of results: a price only where one of them has it."""
-    priced = any(r.cost.price_per_1000_texts is not None for r in results)
-    names = tuple(f.name for f in fields(Cost))
-    return names if priced else tuple(n for n in names if n != "price_per_1000_texts")
 
 
 class BaseKeys(TypedDict):

@@ -81,9 +81,9 @@ def sending_in_words(settings: LlmSettings, texts: Sequence[str]) -> str:
     sent = (shown + len(texts) * s.shots * mean) / _CHARACTERS_IN_A_TOKEN / 1e6
     price = "" if s.price_read is None else f", about {sent * s.price_read:,.2f} at the price given"
     return (
-        f"llm sends {counted(len(texts), 'text')} a seed, and {s.shots} training texts beside "
-        f"each, to {s.endpoint} (model {s.llm_model}): about {sent:,.2f} million tokens{price}. "
-        "Answers are kept: what was asked before is not asked again."
+        f"llm sends {counted(len(texts), 'text')} a seed, and {counted(s.shots, 'training text')} "
+        f"beside each, to {s.endpoint} (model {s.llm_model}): about {sent:,.2f} million tokens"
+        f"{price}. Answers are kept: what was asked before is not asked again."
     )
 
 
