@@ -15,6 +15,7 @@ from tunelab.core.files import write_text
 from tunelab.core.values import Cost, TrialResult
 
 __all__ = [
+    "costs_of",
     "results_csv",
     "results_rows",
     "write_results_csv",
@@ -45,6 +46,12 @@ def results_rows(results: Sequence[TrialResult]) -> list[dict[str, object]]:
         }
         rows.append(row)
     return rows
+
+
+def costs_of(results: Sequence[TrialResult]) -> list[str]:
+    """Names of the costs that are told of these trials: a price only where one was given."""
+    priced = any(r.cost.price_per_1000_texts is not None for r in results)
+    return [f.name for f in fields(Cost) if priced or f.name != "price_per_1000_texts"]
 
 
 def _csv_cell(value: Any) -> Any:
