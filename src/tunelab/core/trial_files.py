@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tunelab.core.artifact import MANIFEST, read_manifest
 from tunelab.core.errors import InputError
 from tunelab.core.files import json_bytes
+from tunelab.core.results_table import costs_of
 from tunelab.core.shapes import fault
 from tunelab.core.values import (
     BaseRef,
@@ -103,7 +104,8 @@ def write_trial(
 ) -> None:
     """Fill a folder from `new_trial`. `predictions` by split name; `history` a row a log step."""
     body = {f.name: getattr(result, f.name) for f in fields(result) if f.name != "spec"}
-    body |= {"cost": asdict(result.cost), "details": result.details.to_json()}
+    cost = {name: getattr(result.cost, name) for name in costs_of([result])}
+    body |= {"cost": cost, "details": result.details.to_json()}
     body["provenance"] = result.provenance.to_json()
     lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in history)
     contents = {
