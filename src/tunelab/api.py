@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +25,7 @@ from tunelab.core.events import Note
 from tunelab.core.forms import StudyExports
 from tunelab.core.values import Artifact, Dataset, DataSpec, TrialResult
 from tunelab.core.words import comma_names
+from tunelab.data.given import GivenRows, source_of
 from tunelab.report import page, writing
 from tunelab.report.review import write_review
 from tunelab.report.writing import Written
@@ -40,6 +42,7 @@ from tunelab.study import (
 from tunelab.study.alone import train_one
 from tunelab.study.ensembling import write_ensemble
 from tunelab.study.executors import Worker
+from tunelab.study.explaining import explain_best
 from tunelab.study.telling import meanwhile, tell_both, telling
 
 if TYPE_CHECKING:
@@ -63,7 +66,8 @@ def _ignore_event(_: object) -> None:
 
 
 def load_data(
-    source: str | Path,
+    source: str | Path | GivenRows,
+    labels: Iterable[object] | None = None,
     *,
     text_column: str | None = None,
     label_column: str | None = None,
@@ -78,14 +82,15 @@ def load_data(
     drop_classes: Sequence[str] | None = None,
     min_rows_per_class: int | None = None,
     corrections: str | None = None,
+    group_column: str | None = None,
 ) -> Dataset:
     """Load labelled texts in train, validation and test parts; see `tunelab inspect data`.
 
-    Raises DataError in one line that says what is wrong and what to do.
+    `source`: as in `compare`. Raises DataError in one line that says what is wrong and what to do.
     """
-    return data.load(
-        DataSpec(
-            resolve.source_name(source) or "",
+    with source_of(source, labels) as name:
+        spec = DataSpec(
+            name,
             text_column,
             label_column,
             subset,
@@ -99,8 +104,9 @@ def load_data(
             drop_classes,
             min_rows_per_class,
             corrections,
+            group_column,
         )
-    )
+        return data.load(spec)
 
 
 class Study(OpenedStudy):
@@ -241,7 +247,7 @@ class Study(OpenedStudy):
         max_seeds: int | None = None,
         step: int | None = None,
         trust_remote_code: bool = False,
-        engine: str = "process",
+        engine: str | None = None,
         on_event: OnUserEvent = _ignore_event,
     ) -> Study:
         """Run every method with more seeds, `seeds` in all; what is there is kept. Gives the study
@@ -274,14 +280,22 @@ class Study(OpenedStudy):
         compare: Path | str | Study | None = None,
         metric: str | None = None,
         output_dir: Path | str | None = None,
+        explain: bool = False,
+        trust_remote_code: bool = False,
     ) -> Written:
         """Write the report in `formats` (html, markdown, csv, latex), every chart as `figures`
         (png, svg, pdf), and a model card beside each model; `compare`: beside another study.
 
-        `output_dir`: where to (the study's folder). Raises InputError, before anything is written.
+        `output_dir`: where to (the study's folder). `explain`: the words that moved the best
+        classifier's mistakes are marked (words.json keeps them). Raises InputError, before
+        anything is written.
         """
+        asked: OpenedStudy = self
+        if explain:
+            explain_best(self.record, self.judged_by(metric), trust_remote_code)
+            asked = OpenedStudy(self.directory)  # with what was kept just now
         return writing.write_study(
-            self,
+            asked,
             comma_names(formats),
             figures=comma_names(figures),
             compare=Study(compare) if isinstance(compare, str | Path) else compare,
@@ -308,7 +322,8 @@ class Study(OpenedStudy):
 
 
 def compare(
-    source: str | Path | Dataset | None = None,
+    source: str | Path | GivenRows | None = None,
+    labels: Iterable[object] | None = None,
     *,
     config_file: str | Path | None = None,
     model: str | None = None,
@@ -330,17 +345,20 @@ def compare(
     drop_classes: Sequence[str] | None = None,
     min_rows_per_class: int | None = None,
     corrections: str | Path | None = None,
+    group_column: str | None = None,
     tuning: bool | int | Mapping[str, object] | None = None,
     vary_split: bool | None = None,
     folds: int | Literal["auto", "off"] | None = None,
     train_sizes: str | Sequence[int | str] | None = None,
-    test_on: str | Path | Sequence[str | Path | Mapping[str, object]] | None = None,
+    test_on: str | Path | Sequence[str | Path | Mapping[str, object]] | GivenRows | None = None,
     race: bool | None = None,
     budget: float | str | None = None,
     behaviour: bool | str | None = None,
     disagreement: float | None = None,
     export: str | Sequence[str] | None = None,
-    engine: str = "process",
+    engine: str | None = None,
+    address: str | None = None,
+    resources: str | Mapping[str, float] | None = None,
     report_to: str | Sequence[str] | None = None,
     jobs: int | Literal["auto"] | None = None,
     stack: int | Literal["auto", "off"] | None = None,
@@ -349,11 +367,13 @@ def compare(
 ) -> Study:
     """Train and compare methods on the same splits; resume where the folder has trials already.
 
+    `source`: a file, a folder or a hub id; or rows: a DataFrame (pandas, polars), an Arrow table, a
+    `datasets.Dataset` or `DatasetDict`, columns by name, a list of rows, `{"train": .., "test":
+    ..}` of these; or texts, with one of `labels` each. Rows that are given so are kept in the
+    study's folder, so that it goes on without them.
+
     Every key of a study file but `training` is a keyword, and so is every key of its `data`;
-    docs/reference/config says what each is. What is left out is as in `config_file`, else the
-    default. `jobs` trials run at a time ("auto", the default: one a core, as far as memory
-    goes); times are then measured beside others, and marked so. `stack` LoRA trials are trained
-    in one pass, with the same results ("auto": as many as fill a card; none on a processor).
+    docs/reference/config says what each is; those left out are as in `config_file`, or default.
 
     Several names may be one string, with commas, as on the command line: "svm-tfidf,lora".
     Keyword `settings` (learning_rate, r, num_train_epochs, ...) go to every method that has them.
@@ -363,11 +383,28 @@ def compare(
     given = locals()
     file.refuse_study_keys(settings, "tunelab.compare")
     path = Path(config_file) if config_file is not None else None
-    keys = file.keys_from_keywords(given) | {"data.source": resolve.source_name(source)}
-    spec, said = resolve.resolve_study(path, keys, settings), study.tell_user(on_event)
-    with study.worker(spec, engine) as worker:
-        schedule = study.scheduled(study.plan(spec))
-        return run_study(schedule, "tunelab.compare(...)", said, engine=engine, worker=worker)
+    with ExitStack() as inside:
+        given["test_on"] = _sources_of(test_on, inside)
+        keys = file.keys_from_keywords(given)
+        keys["data.source"] = inside.enter_context(source_of(source, labels)) or None
+        spec, said = resolve.resolve_study(path, keys, settings), study.tell_user(on_event)
+        worker = inside.enter_context(study.worker(spec))
+        schedule = study.scheduled(study.keep_given(study.plan(spec)))
+        return run_study(schedule, "tunelab.compare(...)", said, worker=worker)
+
+
+def _sources_of(test_on: object, inside: ExitStack) -> object:
+    """Other data with rows that were given written down, as long as the stack is open."""
+    if isinstance(test_on, list | tuple) and not (test_on and _is_row(test_on[0])):
+        return [_sources_of(one, inside) for one in test_on]
+    named = test_on is None or isinstance(test_on, str | Path)
+    if named or (isinstance(test_on, Mapping) and "source" in test_on):
+        return test_on
+    return [inside.enter_context(source_of(test_on))]
+
+
+def _is_row(value: object) -> bool:
+    return isinstance(value, Mapping) and "source" not in value
 
 
 def run_study(
@@ -375,17 +412,17 @@ def run_study(
     command: str,
     on_event: OnStudyEvent,
     on_result: Callable[[TrialResult], None] = lambda _: None,
-    engine: str = "process",
+    engine: str | None = None,
     *,
     worker: Worker | None = None,
 ) -> Study:
     """Run what a study lacks; write its tables and report, also when it is interrupted.
 
-    Gives the study as it then is.
+    Gives the study as it then is. `engine`: where trials run (None: where the study says).
     `worker`: where one was started before the plan was made (`study.worker`).
     Raises ConfigError where another process is running trials in the same folder.
     """
-    if engine == "process" and schedule.jobs > 1:
+    if (engine or schedule.plan.spec.engine) == "process" and schedule.jobs > 1:
         # Trials that are measured alone must not be disturbed.
         on_event = meanwhile(on_event, page.prepare_page)
     folder = schedule.plan.spec.output_dir
@@ -409,8 +446,9 @@ def run_study(
 
 
 def fine_tune(
-    source: str | Path,
+    source: str | Path | GivenRows,
     method: str | Mapping[str, object] = "lora",
+    labels: Iterable[object] | None = None,
     *,
     output_dir: str | Path,
     model: str | None = None,
@@ -430,6 +468,7 @@ def fine_tune(
     drop_classes: Sequence[str] | None = None,
     min_rows_per_class: int | None = None,
     corrections: str | Path | None = None,
+    group_column: str | None = None,
     report_to: str | Sequence[str] | None = None,
     overwrite: bool = False,
     on_event: OnUserEvent = _ignore_event,
@@ -437,14 +476,16 @@ def fine_tune(
 ) -> TrialResult:
     """Train one method with one seed into a folder that `load` reads, as `tunelab train` does.
 
+    `source`, `labels`: as in `compare`; rows that are given so are not kept.
     Returns the trial's result: `scores` (eval_* on validation, test_*) and `cost`. Raises
     InputError before anything is trained, TrialError where training failed.
     """
     keys = file.keys_from_keywords(locals())  # as in `compare`
     file.refuse_study_keys(settings, "tunelab.fine_tune")
-    keys |= {"data.source": resolve.source_name(source), "methods": [method], "seeds": [seed]}
-    spec = resolve.resolve_study(None, keys, settings)
-    return train_one(spec, overwrite=overwrite, on_event=study.tell_user(on_event))
+    with source_of(source, labels) as name:
+        keys |= {"data.source": name, "methods": [method], "seeds": [seed]}
+        spec = resolve.resolve_study(None, keys, settings)
+        return train_one(spec, overwrite=overwrite, on_event=study.tell_user(on_event))
 
 
 def load_base(name: str = "minilm") -> tuple[Any, Any]:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from tunelab.analysis.numbers import SCORED_PARTS
-from tunelab.core.study_folder import StudyRecord
+from tunelab.core.details import Hardware
+from tunelab.core.study_folder import StudyRecord, read_rows
 from tunelab.core.values import Estimate, Predictions, TrialResult
+from tunelab.core.words import counted
 from tunelab.stats import Runs, mean_interval, means
 from tunelab.stats.metrics import METRICS
 
 __all__ = [
     "BOOTSTRAP_SEED",
+    "comparable",
+    "groups_of_rows",
+    "machine_of",
     "means_of",
     "paired_by_seed",
     "read_runs",
@@ -40,10 +46,25 @@ def read_runs(record: StudyRecord) -> dict[str, dict[str, Runs]]:
         for part, p in record.predictions(r.spec.trial_id).items():
             if part in by_part:
                 by_part[part].setdefault(r.spec.method.label, {})[r.spec.seed] = p
+    groups = groups_of_rows(record)
     return {
-        part: {label: Runs(label, by_seed) for label, by_seed in labels.items()}
+        part: {label: Runs(label, by_seed, groups) for label, by_seed in labels.items()}
         for part, labels in by_part.items()
     }
+
+
+def groups_of_rows(record: StudyRecord) -> Mapping[str, str] | None:
+    """The group of each row of validation and test by its id; None where a study has none."""
+    column = record.data.get("group_column")
+    if column is None:
+        return None
+    known: dict[str, str] = {}
+    for name in ("validation", "test"):
+        rows = read_rows(record.directory, name)
+        if rows is not None and column in rows.columns:
+            values = zip(rows.ids, rows.columns[column], strict=True)
+            known |= {i: str(v) for i, v in values if v is not None}
+    return known
 
 
 def paired_by_seed(runs: Mapping[str, Runs]) -> bool:
@@ -110,10 +131,39 @@ def value_of(result: TrialResult, key: str) -> float | None:
     return None if value is None else float(value)
 
 
+# Costs that another machine would have others of.
+_OF_A_MACHINE = (
+    "train_seconds",
+    "peak_memory_bytes",
+    "texts_per_second",
+    "latency_p50_seconds",
+    "latency_p95_seconds",
+)
+
+
+def machine_of(result: TrialResult) -> str:
+    """The kind of machine that a trial ran on: "EPYC 9B14, 16 cores"; "": not known."""
+    h = result.provenance.hardware
+    return "" if h == Hardware() else f"{h.processor}, {counted(h.cores or 0, 'core')}"
+
+
+def comparable(record: StudyRecord, key: str) -> tuple[TrialResult, ...]:
+    """The finished trials whose score or cost of this name may be compared: all, but of what a
+    machine does those on the kind that ran most of them.
+    """
+    if key not in _OF_A_MACHINE:
+        return record.done
+    ran = Counter(machine_of(r) for r in record.done)
+    most = max(ran, key=lambda kind: ran[kind], default="")
+    return tuple(r for r in record.done if machine_of(r) == most)
+
+
 def values_by_seed(record: StudyRecord, key: str) -> dict[str, dict[int, float]]:
-    """A score or a cost of every finished trial that has it: by label, then by seed."""
+    """A score or a cost of every finished trial that has it and is `comparable`: by label, then by
+    seed.
+    """
     by_label: dict[str, dict[int, float]] = {}
-    for r in record.done:
+    for r in comparable(record, key):
         value = value_of(r, key)
         if value is not None:
             by_label.setdefault(r.spec.method.label, {})[r.spec.seed] = value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +17,15 @@ from tunelab.cli.options import FOLDER, json_text, moved_option, trust_option
 from tunelab.cli.streams import echo
 from tunelab.core.cells import six_digits
 from tunelab.core.errors import InputError
-from tunelab.core.words import counted
+from tunelab.core.words import agreeing, counted, free_name
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from tunelab.data.texts import TextTable
+    from tunelab.models.explained import WordMoved
+    from tunelab.models.familiar import Familiar
     from tunelab.models.text_classifier import TextClassifier
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
 
 # Lines of standard input, or texts, that are labelled and said at a time.
 _LINES_AT_A_TIME = 4096
+_FAR_LABEL = "other"  # what a text is called that reads like none of the training texts
 
 
 # --- predict --------------------------------------------------------------------------------
@@ -68,6 +71,25 @@ _LINES_AT_A_TIME = 4096
     help="Probabilities as scores give them, without the temperature fitted on validation.",
 )
 @click.option(
+    "--abstain",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Leave texts unlabelled of which it is too little sure, so that at most this share of all "
+    "gets a wrong label (0.05).",
+)
+@click.option(
+    "--other",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Label texts 'other' that read like none of the training texts: of texts like those at "
+    "most this share (0.05). The data are read again.",
+)
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="The words that moved each label: what leaving one out takes from its log odds.",
+)
+@click.option(
     "--calibrated", is_flag=True, help="Refuse a classifier for which no temperature was fitted."
 )
 @moved_option
@@ -90,7 +112,12 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     classifier = _loaded(artifact, given)
     for note in (*(source.notes if source else ()), *classifier.notes):
         say_sentences(note, err=True)
-    labelling = _Labelling(classifier)
+    labelling = _Labelling(classifier, bool(given["explain"]), given["abstain"])
+    if given["other"] is not None:
+        from tunelab import classifiers
+
+        labelling.familiar, rates = classifiers.familiarity(artifact, given["other"])
+        labelling.other_error, labelling.rates = given["other"], rates.sentence
     if source is not None and output is not None:
         from tunelab.data import write
 
@@ -138,6 +165,11 @@ def _refuse_contradictions(texts: Sequence[str], given: Mapping[str, object]) ->
         raise InputError("--output-file goes with --file: it is that file with labels added.")
     if given["id_column"] is not None and file is None:
         raise InputError("--id-column goes with --file: it names one of its columns.")
+    if given["raw"] and given["abstain"] is not None:
+        raise InputError(
+            "--abstain and --raw contradict each other: when it abstains was found for "
+            "probabilities at the temperature. Leave --raw out."
+        )
     if given["raw"] and given["calibrated"]:
         raise InputError("--raw and --calibrated contradict each other. Give one of them.")
 
@@ -166,7 +198,14 @@ class _Labelling:
     """
 
     classifier: TextClassifier
+    explains: bool = False
+    error: float | None = None
+    familiar: Familiar | None = None
+    other_error: float = 0.0
+    rates: str = ""
     texts: int = 0
+    unanswered: int = 0
+    others: int = 0
     blank: int = 0
     cut: int = 0
 
@@ -183,8 +222,53 @@ class _Labelling:
         self.cut += cut
         return probabilities
 
+    def words(self, texts: list[str]) -> list[tuple[WordMoved, ...]]:
+        """What moved the label of each text; nothing where that was not asked."""
+        if not self.explains:
+            return [() for _ in texts]
+        return [e.words for e in self.classifier.explain(texts)]
+
+    def moved_by(
+        self, texts: list[str], words: list[tuple[WordMoved, ...]] | None = None
+    ) -> list[str] | None:
+        """The same as people read it; None where that was not asked. `words` where known."""
+        if not self.explains:
+            return None
+        from tunelab.models.explained import moved_in_words
+
+        pairs = zip(texts, words or self.words(texts), strict=True)
+        return [moved_in_words(text, own) for text, own in pairs]
+
+    def labels(self, texts: list[str], rows: NDArray[np.float64]) -> list[str | None]:
+        """What some more texts are called; None where it had better not answer."""
+        names = self.classifier.label_names
+        labels: list[str | None] = [names[k] for k in rows.argmax(axis=1)]
+        if self.error is not None:
+            sure = self.classifier.answers(rows, self.error)
+            labels = [x if yes else None for x, yes in zip(labels, sure, strict=True)]
+            self.unanswered += int((~sure).sum())
+        if self.familiar is not None:
+            other = free_name(_FAR_LABEL, names)
+            far = self.familiar.others(texts, self.other_error)
+            labels = [other if yes else x for x, yes in zip(labels, far, strict=True)]
+            self.others += int(far.sum())
+        return labels
+
     def say_what_was_seen(self) -> None:
         """Blank texts keep their place and get a label too; of long ones a part was read."""
+        if self.error is not None:
+            say_sentences(
+                f"{self.unanswered:,} of {counted(self.texts, 'text')} got no label, so that at "
+                f"most {100 * self.error:g}% of all texts like the validation rows get a wrong "
+                "one.",
+                err=True,
+            )
+        if self.familiar is not None:
+            say_sentences(
+                f"{self.others:,} of {counted(self.texts, 'text')} "
+                f"{agreeing(self.others, 'read')} like none of the training texts. {self.rates}",
+                err=True,
+            )
         if self.blank:
             many = "texts are blank: their labels mean"
             one = "text is blank: its label means"
@@ -222,17 +306,21 @@ def _say_labels(
     them the row's id, where `ids` has it.
     """
     names = labelling.label_names
-    for i, (text, row) in enumerate(zip(texts, labelling.probabilities(texts), strict=True)):
-        best = int(row.argmax())
+    rows, moved = labelling.probabilities(texts), labelling.words(texts)
+    why, labels = labelling.moved_by(texts, moved), labelling.labels(texts, rows)
+    for i, (text, row, words) in enumerate(zip(texts, rows, moved, strict=True)):
         if as_json:
             each = {n: six_digits(v) for n, v in zip(names, row, strict=True)}
             named = {} if ids is None else {"id": ids[i]}
-            said = {**named, "text": text, "label": names[best], "probabilities": each}
+            said = {**named, "text": text, "label": labels[i], "probabilities": each}
+            if labelling.explains:
+                said["words"] = [{"word": text[w.start : w.stop], **asdict(w)} for w in words]
             echo(json_text(said, default=str))
         else:
-            label, plain = (" ".join(x.split()) for x in (names[best], text))
+            label, plain = (" ".join(x.split()) for x in (labels[i] or "", text))
             name = "" if ids is None else f"{' '.join(str(ids[i]).split())}\t"
-            echo(f"{name}{label}\t{six_digits(row[best]):.3f}\t{plain}")
+            because = "" if why is None else f"\t{why[i]}"
+            echo(f"{name}{label}\t{six_digits(row.max()):.3f}\t{plain}{because}")
 
 
 def _with_predictions(
@@ -243,7 +331,15 @@ def _with_predictions(
 
     probabilities = labelling.probabilities(window.texts)
     names = labelling.label_names
-    return labelled_columns(window.columns, names, probabilities, every_class=every_class)
+    moved = labelling.moved_by(window.texts)
+    return labelled_columns(
+        window.columns,
+        names,
+        probabilities,
+        every_class=every_class,
+        moved_by=moved,
+        labels=labelling.labels(window.texts, probabilities),
+    )
 
 
 def _without_predictions(
@@ -252,4 +348,7 @@ def _without_predictions(
     """Columns of the same names and types, of which nothing is computed."""
     from tunelab.data.labelled import labelled_columns
 
-    return labelled_columns(window.columns, labelling.label_names, None, every_class=every_class)
+    moved = [""] * len(window.texts) if labelling.explains else None
+    return labelled_columns(
+        window.columns, labelling.label_names, None, every_class=every_class, moved_by=moved
+    )

@@ -42,6 +42,7 @@ class DataKeys(TypedDict):
     drop_classes: NotRequired[list[str] | None]
     min_rows_per_class: NotRequired[int | None]
     corrections: NotRequired[str | None]
+    group_column: NotRequired[str | None]
 
 
 class TuningKeys(TypedDict):
@@ -82,6 +83,9 @@ class StudySettings(TypedDict):
     disagreement: float | None
     behaviour: bool | str
     export: NotRequired[list[str]]
+    engine: NotRequired[str]
+    address: NotRequired[str]
+    resources: NotRequired[Mapping[str, float]]
     sources: Mapping[str, str]
     trials: list[str]
     curve: list[str]
@@ -164,6 +168,7 @@ class DataCard(TypedDict):
     text_column: str
     label_column: str
     id_column: NotRequired[str]
+    group_column: NotRequired[str]
     label_names: list[str]
     sizes: dict[str, int]
     label_counts: dict[str, dict[str, int]]

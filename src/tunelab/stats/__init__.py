@@ -8,7 +8,7 @@ losses        what a cheaper method surely loses
 reliability   calibration error without bias, its interval and band
 shares        intervals of accuracies and failure rates, near 0 and 100% too
 selection     what the method chosen on validation truly scores on test
-slices calibration racing looks choosing abstention mixing   one question each
+slices calibration racing looks choosing abstention mixing acquisition   one question each
 
 May import: core. Never reaches torch.
 """
@@ -27,7 +27,7 @@ from tunelab.stats.intervals import (
 from tunelab.stats.losses import Loss, losses
 from tunelab.stats.power import detectable_difference, least_seeds, rows_needed, seeds_needed
 from tunelab.stats.resampling import LEAST_SEEDS, Runs
-from tunelab.stats.tests import holm, mcnemar, sign_flip
+from tunelab.stats.tests import holm, mcnemar, sign_flip, sign_flip_of_groups
 from tunelab.stats.verdicts import compare, compare_all, decimals
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "rows_needed",
     "seeds_needed",
     "sign_flip",
+    "sign_flip_of_groups",
     "standard_error",
     "LEAST_SEEDS",
     "LEVEL",

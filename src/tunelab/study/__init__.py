@@ -6,6 +6,7 @@ trial         one trial: data -> method -> predictions -> scores -> folder
 alone         one trial whose folder becomes the classifier's
 shipping      the best classifier in other forms, with figures
 folding final   all rows tested, a part with each seed; the classifier that is trained on all
+explaining    the words that moved the best classifier's mistakes
 ensembling    the classifier of several methods, averaged
 known_rows    what a saved classifier was trained on
 announcing telling   what is said before it runs, and written down while it does
@@ -22,7 +23,7 @@ from tunelab.study.affording import affordable
 from tunelab.study.foresight import Power, power
 from tunelab.study.looking import looks_to_come, note_look, rounds_of
 from tunelab.study.outputs import Conclusions, write_outputs
-from tunelab.study.planning import Plan, check_place, expand, plan
+from tunelab.study.planning import Plan, check_place, expand, keep_given, plan
 from tunelab.study.progress import Progress, read_progress
 from tunelab.study.record import write
 from tunelab.study.running import run, worker
@@ -51,6 +52,7 @@ __all__ = [
     "affordable",
     "check_place",
     "expand",
+    "keep_given",
     "looks_to_come",
     "note_look",
     "plan",

@@ -19,8 +19,10 @@ from tunelab.core.errors import ConfigError, suggest
 from tunelab.core.forms import form_fault
 from tunelab.core.values import DataSpec
 from tunelab.data.behaviour import BUNDLED_SUITE
+from tunelab.data.given import given_as
 from tunelab.stats.metrics import METRICS
 from tunelab.study.entries import Entry, label_methods, resolve_entries
+from tunelab.study.executors import ENGINES
 from tunelab.study.faults import Faults, pydantic_faults
 from tunelab.study.file import DEFAULT_METHODS, WRITTEN_KEYS, DataSection, StudyFile
 from tunelab.study.reading import (
@@ -39,7 +41,6 @@ from tunelab.study.tuning_spaces import tuning_seeds, tuning_spaces
 __all__ = [
     "require_metric",
     "resolve_study",
-    "source_name",
 ]
 
 
@@ -49,35 +50,33 @@ def resolve_study(
     settings: Mapping[str, object] | None = None,
     sets: Sequence[str] = (),
 ) -> StudySpec:
-    """Resolve a study from a file (or none), flags, setting flags and `--set key=value` strings.
+    """Resolve a study from a file (or none), flags, settings' flags and `--set` strings.
 
     `flags` are top-level keys (data keys as `data.subset`), `settings` are settings of methods.
     Raises ConfigError naming every fault, a line each.
     """
     faults = Faults()
+    flags, settings = _where_or_how(flags, settings or {})
     raw, origin = _lay_over(path, flags, sets, faults)
     study, wrong = _parse_keys(raw, path, faults)
     entries = resolve_entries(
-        study, as_list(raw["methods"]), wrong, origin=origin, settings=settings or {}, faults=faults
+        study, as_list(raw["methods"]), wrong, origin=origin, settings=settings, faults=faults
     )
-    faults.add(*_metric_faults(study.metric))
     seeds = _seed_numbers(study.seeds, faults)
-    trackers = tuple(t for t in dict.fromkeys(as_list(study.report_to)) if t != "none")
-    faults.add(*tracker_faults(trackers))
-    forms = tuple(dict.fromkeys(as_list(study.export)))
-    faults.add(*(f"export: {unknown}" for name in forms if (unknown := form_fault(name))))
+    trackers, forms = _trackers_of(study, faults), _forms_of(study, faults)
     tuning, spaces = tuning_spaces(study.tuning, entries, origin.get("tuning"), faults)
     train_sizes = _train_sizes(study.train_sizes, faults)
     race = study.race or study.budget is not None
     budget = _race_budget(study, race, len(entries), faults)
-    faults.add(*_faults_of_folds(study, len(seeds)))
+    faults.add(*_metric_faults(study.metric), *_faults_of_folds(study, len(seeds)))
+    resources = _resources_of(study, faults)
     faults.refuse()
 
     methods = label_methods(entries)
     data = study.data
     assert isinstance(data, DataSection)  # noqa: S101  `_lay_over` made one
     output = study.output_dir or f"runs/{_folder_name(path, data.source, study.model)}"
-    spaces_by_label = {m.label: s for m, s in zip(methods, spaces, strict=True) if s}
+    by_label = {m.label: s for m, s in zip(methods, spaces, strict=True) if s}
     return StudySpec(
         data=DataSpec(**data.model_dump()),
         model=study.model,
@@ -89,7 +88,7 @@ def resolve_study(
         sources=_sources_of_values(origin, entries),
         notes=tuple(dict.fromkeys(faults.notes)),
         report_to=trackers,
-        tuning=Tuning(spaces_by_label, tuning.budget, tuning_seeds(tuning.seeds), tuning.prune),
+        tuning=Tuning(by_label, tuning.budget, tuning_seeds(tuning.seeds), tuning.prune),
         vary_split=study.vary_split,
         train_sizes=train_sizes,
         test_on=tuple(_data_spec_of(d, data) for d in as_list(study.test_on)),
@@ -101,6 +100,9 @@ def resolve_study(
         behaviour=BUNDLED_SUITE if study.behaviour is True else study.behaviour or None,
         folds=None if study.folds == "off" else study.folds,
         export=forms,
+        engine=study.engine,
+        address=study.address,
+        resources=resources,
     )
 
 
@@ -109,6 +111,58 @@ MOST_SEEDS = 10_000
 MOST_SIZES = 1_000
 
 _STACK = {"auto": None, "off": 1}
+
+_WAYS_TO_TRAIN = ("auto", "plain")
+_HOW_OR_WHERE = " How a base is trained (auto, plain) is a setting: training.engine."
+
+
+def _trackers_of(study: StudyFile, faults: Faults) -> tuple[str, ...]:
+    trackers = tuple(t for t in dict.fromkeys(as_list(study.report_to)) if t != "none")
+    faults.add(*tracker_faults(trackers))
+    return trackers
+
+
+def _forms_of(study: StudyFile, faults: Faults) -> tuple[str, ...]:
+    forms = tuple(dict.fromkeys(as_list(study.export)))
+    faults.add(*(f"export: {unknown}" for name in forms if (unknown := form_fault(name))))
+    return forms
+
+
+def _where_or_how(
+    flags: Mapping[str, object], settings: Mapping[str, object]
+) -> tuple[Mapping[str, object], Mapping[str, object]]:
+    """The flag `engine` as what it means: where trials run, or a setting of methods."""
+    if flags.get("engine") not in _WAYS_TO_TRAIN:
+        return flags, settings
+    return {**flags, "engine": None}, {**settings, "engine": flags["engine"]}
+
+
+def _resources_of(study: StudyFile, faults: Faults) -> dict[str, float]:
+    """What a trial takes of a cluster, by name. An unknown engine is a fault too."""
+    if study.engine not in ENGINES:
+        near = suggest(study.engine, ENGINES, what="Engines")
+        faults.add(f"engine: {study.engine!r} is no place where trials run.{_HOW_OR_WHERE}{near}")
+    given, out = study.resources, dict[str, float]()
+    pairs = given.items() if isinstance(given, Mapping) else _pairs_of(given)
+    for name, value in pairs:
+        try:
+            out[name] = float(value)
+        except ValueError:
+            out[name] = math.nan
+        share = name in {"cpu", "gpu"} and 0 < out[name] < 1
+        if not name or not (share or (0 < out[name] < math.inf and out[name].is_integer())):
+            faults.add(
+                "resources: expected names with whole numbers above 0, or shares of one of a cpu "
+                f"or gpu, such as cpu=2,gpu=0.25; found {name}={value}."
+            )
+            return {"cpu": 1}
+    return {"cpu": 1, **out}
+
+
+def _pairs_of(text: str) -> list[tuple[str, str]]:
+    parts = (part.partition("=") for part in text.split(",") if part.strip())
+    return [(name.strip(), value.strip()) for name, _, value in parts]
+
 
 # Keys of a study file whose origin is kept as they stand.
 _KEYS_OF_ONE_VALUE = tuple(
@@ -123,6 +177,7 @@ def _lay_over(
     raw = read_study_file(path) if path else {}
     if path and study_folder.is_study(path.parent) and path.name == "study.yaml":
         raw["output_dir"] = str(path.parent)  # where it lies now: a study may have been moved
+        _find_given_rows(raw.get("data"), path.parent)
     if raw.pop("trust_remote_code", None) and not flags.get("trust_remote_code"):
         # Whoever runs a file has not always read it.
         faults.note(
@@ -146,6 +201,15 @@ def _lay_over(
         set_dotted(raw, key, scalar(value), faults)
         origin[key] = "--set"
     return raw, origin
+
+
+def _find_given_rows(data: object, folder: Path) -> None:
+    """Have `data.source` name the rows that a study was given where the study lies now."""
+    source = data.get("source") if isinstance(data, dict) else None
+    if isinstance(data, dict) and isinstance(source, str):
+        kept = folder / study_folder.GIVEN_ROWS / Path(source).name
+        if given_as(Path(source)) is not None and kept.exists():
+            data["source"] = str(kept)
 
 
 def _parse_keys(
@@ -181,16 +245,6 @@ def _sources_of_values(origin: Mapping[str, str], entries: Sequence[Entry]) -> d
         **{k: origin.get(k, "default") for k in _KEYS_OF_ONE_VALUE},
         **{f"methods.{i}.{k}": v for i, e in enumerate(entries) for k, v in e.origin.items()},
     }
-
-
-def source_name(source: object) -> str | None:
-    """A source's name. Raises ConfigError for data that are no name, such as a DataFrame."""
-    if source is None or isinstance(source, str | Path):
-        return None if source is None else str(source)
-    raise ConfigError(
-        f"data: expected the name of a file, a folder or a hub id, found {type(source).__name__}. "
-        "Write it into a file first; from pandas: frame.to_csv('reviews.csv', index=False)."
-    )
 
 
 def require_metric(metric: str) -> None:
@@ -254,6 +308,11 @@ def _race_budget(study: StudyFile, race: bool, methods: int, faults: Faults) -> 
         faults.add(
             f"race: a race is decided row by row, by accuracy; the metric is {study.metric}. Leave "
             "race out, or judge by accuracy."
+        )
+    if race and isinstance(study.data, DataSection) and study.data.group_column is not None:
+        faults.add(
+            "race: a race is decided row by row, as if rows were independent; by group_column they "
+            "are not. Leave race out."
         )
     if race and methods == 1:
         faults.add("race: expected two or more methods, found one.")

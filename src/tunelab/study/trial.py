@@ -47,6 +47,7 @@ from tunelab.study.elsewhere import score, score_elsewhere, score_transfer
 from tunelab.study.measures import (
     confusion_counts,
     cost_of,
+    cost_when_asked,
     latencies,
     scores_of_parts,
     scoring_of,
@@ -78,6 +79,7 @@ def make_spec(
     train_rows: int | None = None,
     vary_split: bool = False,
     fold: Fold | None = None,
+    together: bool = False,
     test_on: tuple[DataSpec, ...] = (),
     stop_below: Mapping[str, float] | None = None,
     metric: str = "accuracy",
@@ -106,7 +108,7 @@ def make_spec(
         "metric": chooses_by,
         "apart": divided and spec.on_leak != "warn",
         "fold": fold and [fold.of, fold.repetition, fold.number],
-        "together": fold is not None and fold.together,
+        "together": together or (fold is not None and fold.together),
     }
     # Left out where they say nothing, so that results from before these existed stay valid.
     identity |= {k: v for k, v in more.items() if v not in ("trial", None, False, "accuracy")}
@@ -125,6 +127,7 @@ def make_spec(
         test_on,
         stop_below or {},
         fold,
+        together,
     )
 
 
@@ -340,6 +343,7 @@ def _scored_trial(t: _Running, outcome: Outcome, artifact: Path) -> Finished:
     classifier.save(artifact)
     calibration.write_calibration(artifact, validation)
     cost = cost_of(outcome, timed, latency, peak_bytes, files.folder_bytes(artifact))
+    cost = cost_when_asked(classifier, cost, held_out.texts)
     others = [(d, data.load_other(d, dataset.label_names)) for d in spec.test_on]
     elsewhere, transfer = score_transfer(others, classifier, dataset.label_names)
     details = replace(
@@ -417,7 +421,7 @@ def rows_for_trial(dataset: Dataset, spec: TrialSpec) -> Dataset:
     `dataset`: what `folding.loaded_for` gave of this trial.
     """
     if spec.purpose == "final":
-        return data.all_rows(dataset, spec.data)
+        return data.all_rows(dataset, spec.data, together=spec.together)
     if spec.fold is not None:
         dataset = data.in_fold(dataset, spec.fold, spec.data)
     if spec.vary_split:
