@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from typing import Any
 
 from tunelab.core import cache
@@ -70,13 +71,19 @@ def check_base(base: Base, max_length: int | None, *, head: bool) -> tuple[str, 
     return notes
 
 
-def _content_key(base: Base, max_length: int | None, head: bool) -> str:
+@lru_cache(maxsize=1)
+def _transformers() -> str:
+    """Which transformers is installed: a file is read for it, and every setting of a grid asks."""
     from importlib.metadata import version
 
+    return version("transformers")
+
+
+def _content_key(base: Base, max_length: int | None, head: bool) -> str:
     tokenizer = base.path / "tokenizer_config.json"
     said: list[Any] = [
         _CHECKS_VERSION,
-        version("transformers"),
+        _transformers(),
         base.ref.sha256,
         base.ref.code_sha256,
         base.config,
