@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tunelab.evaluation import evaluate
     from tunelab.exports import export
     from tunelab.servers import serve
+    from tunelab.suggesting import suggest
 
 __all__ = [
     "Study",
@@ -38,6 +39,7 @@ __all__ = [
     "load_base",
     "load_data",
     "serve",
+    "suggest",
 ]
 
 
@@ -55,6 +57,7 @@ _MODULES = {
     "evaluate": "evaluation",
     "export": "exports",
     "serve": "servers",
+    "suggest": "suggesting",
 }
 
 

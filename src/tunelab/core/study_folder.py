@@ -180,6 +180,7 @@ class StudyRecord:
     final: Mapping[str, object] | None = None
     exports: Mapping[str, object] | None = None
     before: Mapping[str, object] | None = None
+    words: Mapping[str, object] | None = None
     damaged: tuple[str, ...] = ()
 
     @property
@@ -324,7 +325,7 @@ def _parse_yaml(text: str) -> Any:
 # What a study may hold beside its trials, each a JSON file of that name.
 EXTRAS = (
     *("tuning", "race", "curves", "gate", "lengths", "behaviour", "looks", "final", "exports"),
-    "before",
+    *("before", "words"),
 )
 # The folder of rows that were given in Python: trials and later runs read them there.
 GIVEN_ROWS = "given_rows"

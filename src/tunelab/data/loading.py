@@ -23,7 +23,7 @@ from tunelab.data.labels import (
     encode_labels,
 )
 from tunelab.data.rows import rows_of_part, without_unlabelled
-from tunelab.data.sources import SOURCES, source_kind
+from tunelab.data.sent import read_source
 from tunelab.data.split import (
     check_groups_of_rows,
     said_of_shared_groups,
@@ -60,7 +60,7 @@ def load(spec: DataSpec) -> Dataset:
         raise DataError(f"on_bad_rows is {spec.on_bad_rows!r}, expected 'fail' or 'drop'.")
     if spec.on_leak not in ("warn", "drop", "fail"):
         raise DataError(f"on_leak is {spec.on_leak!r}, expected 'warn', 'drop' or 'fail'.")
-    source = SOURCES[source_kind(spec.source)](spec)
+    source = read_source(spec)
     notes = list(source.notes)
     first = next(iter(source.parts.values()))[0]
     text_column, label_column, said = choose_columns(first, spec.text_column, spec.label_column)
@@ -130,7 +130,7 @@ def load_other(spec: DataSpec, label_names: Sequence[str], train: Split | None =
     """
     if spec.corrections is not None:
         raise DataError(f"test_on {spec.source}: corrections are of a study's own rows. Leave out.")
-    source = SOURCES[source_kind(spec.source)](spec)
+    source = read_source(spec)
     first = next(iter(source.parts.values()))[0]
     text_column, label_column, said = choose_columns(first, spec.text_column, spec.label_column)
     notes = [*source.notes, said]
@@ -171,7 +171,7 @@ def load_every_row(spec: DataSpec, label_names: Sequence[str]) -> tuple[Split, t
 
     Raises DataError where no row has a label, or a label is none of `label_names`.
     """
-    source = SOURCES[source_kind(spec.source)](spec)
+    source = read_source(spec)
     first = next(iter(source.parts.values()))[0]
     text_column, label_column, said = choose_columns(first, spec.text_column, spec.label_column)
     notes = [*source.notes, said]

@@ -137,7 +137,8 @@ class Method:
     `check_labels(settings, label names)` does the same for settings that name labels.
     `by_metric`: whether what it keeps is chosen by the study's metric, which then belongs to a
     trial's identity. `chance`: whether what it gives depends on the seed. `costs`: about what a
-    trial takes.
+    trial takes. `says_before(settings, texts that are scored)`: a line that is said before anything
+    runs.
     """
 
     name: str
@@ -155,6 +156,7 @@ class Method:
     by_metric: bool = False
     chance: bool = True
     costs: Costs = Costs()
+    says_before: Callable[[Any, Sequence[str]], str] | None = None
 
 
 def trained_by_gradient(
