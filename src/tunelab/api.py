@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunelab import analysis, data, study
-from tunelab.analysis import Recommendation, sensitivity, summary, tradeoff, versus
+from tunelab.analysis import Recommendation, sensitivity, summary, tradeoff
 from tunelab.analysis.calibrations import Calibrations, calibrate_study
 from tunelab.analysis.ensembles import Ensemble, ensemble_of
 from tunelab.analysis.front import Front, front
@@ -21,7 +21,6 @@ from tunelab.analysis.slicing import Slices, slice_study
 from tunelab.analysis.winners_forms import winners_forms
 from tunelab.classifiers import classifier_folder, load
 from tunelab.core import files, results_table
-from tunelab.core.errors import InputError
 from tunelab.core.events import Note
 from tunelab.core.forms import StudyExports
 from tunelab.core.values import Artifact, Dataset, DataSpec, TrialResult
@@ -291,18 +290,18 @@ class Study(OpenedStudy):
         classifier's mistakes are marked (words.json keeps them). Raises InputError, before
         anything is written.
         """
-        if not self.record.results:
-            raise InputError(
-                f"{self.directory}: no trial has been run yet, so there is nothing to report. "
-                f"Run it: tunelab compare {self.directory / 'study.yaml'}"
-            )
-        said = self.judged_by(metric)
-        other = Study(compare) if isinstance(compare, str | Path) else compare
-        against = versus.between(self.record, other.record, said.metric) if other else None
-        out = self.directory if output_dir is None else Path(output_dir)
-        kinds = {"formats": comma_names(formats), "figures": comma_names(figures)}
-        record = explain_best(self.record, said, trust_remote_code) if explain else self.record
-        return writing.write_formats(record, said, out, **kinds, against=against)
+        asked: OpenedStudy = self
+        if explain:
+            explain_best(self.record, self.judged_by(metric), trust_remote_code)
+            asked = OpenedStudy(self.directory)  # with what was kept just now
+        return writing.write_study(
+            asked,
+            comma_names(formats),
+            figures=comma_names(figures),
+            compare=Study(compare) if isinstance(compare, str | Path) else compare,
+            metric=metric,
+            output_dir=None if output_dir is None else Path(output_dir),
+        )
 
     def review(self, output_file: str | Path | None = None) -> Path:
         """Write the page on which labels in doubt are kept or changed (None: review.html in the

@@ -29,7 +29,7 @@ HEAVY = {
 }  # fmt: skip
 PUBLIC = {
     "Study", "TextClassifier", "TunelabError", "__version__", "compare", "evaluate", "export",
-    "fine_tune", "load", "load_base", "load_data", "serve", "suggest",
+    "familiarity", "fine_tune", "load", "load_base", "load_data", "serve", "suggest",
 }  # fmt: skip
 
 
@@ -245,6 +245,7 @@ def test_what_is_no_mapping_of_any_value_is_let_be():
 
 # --- one name, one thing --------------------------------------------------------------------
 
+# A user's door, and the room it leads to.
 DOORS = {"load", "compare", "evaluate", "suggest", "TextClassifier"}
 
 
