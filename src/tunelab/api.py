@@ -25,7 +25,7 @@ from tunelab.core.events import Note
 from tunelab.core.forms import StudyExports
 from tunelab.core.values import Artifact, Dataset, DataSpec, TrialResult
 from tunelab.core.words import comma_names
-from tunelab.data.given import GivenRows, source_of
+from tunelab.data.given import GivenRows, source_of, sources_of
 from tunelab.report import page, writing
 from tunelab.report.review import write_review
 from tunelab.report.writing import Written
@@ -384,27 +384,13 @@ def compare(
     file.refuse_study_keys(settings, "tunelab.compare")
     path = Path(config_file) if config_file is not None else None
     with ExitStack() as inside:
-        given["test_on"] = _sources_of(test_on, inside)
+        given["test_on"] = sources_of(test_on, inside)
         keys = file.keys_from_keywords(given)
         keys["data.source"] = inside.enter_context(source_of(source, labels)) or None
         spec, said = resolve.resolve_study(path, keys, settings), study.tell_user(on_event)
         worker = inside.enter_context(study.worker(spec))
         schedule = study.scheduled(study.keep_given(study.plan(spec)))
         return run_study(schedule, "tunelab.compare(...)", said, worker=worker)
-
-
-def _sources_of(test_on: object, inside: ExitStack) -> object:
-    """Other data with rows that were given written down, as long as the stack is open."""
-    if isinstance(test_on, list | tuple) and not (test_on and _is_row(test_on[0])):
-        return [_sources_of(one, inside) for one in test_on]
-    named = test_on is None or isinstance(test_on, str | Path)
-    if named or (isinstance(test_on, Mapping) and "source" in test_on):
-        return test_on
-    return [inside.enter_context(source_of(test_on))]
-
-
-def _is_row(value: object) -> bool:
-    return isinstance(value, Mapping) and "source" not in value
 
 
 def run_study(

@@ -11,7 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
@@ -33,6 +33,7 @@ __all__ = [
     "coded_rows",
     "given_as",
     "source_of",
+    "sources_of",
     "texts_of",
 ]
 
@@ -75,6 +76,18 @@ def source_of(given: str | Path | GivenRows, labels: object = None) -> Iterator[
             "name the column: label_column='label'."
         )
     yield "" if given is None else str(given)
+
+
+def sources_of(given: object, inside: ExitStack) -> object:
+    """`source_of` of one or several: those that are named stay as they are, with what says how they
+    are read; rows are written down for as long as the stack is open.
+    """
+    if isinstance(given, list | tuple) and not _is_list_of_rows(given[:1]):
+        return [sources_of(one, inside) for one in given]
+    named = given is None or isinstance(given, str | Path)
+    if named or (isinstance(given, Mapping) and "source" in given):
+        return given
+    return inside.enter_context(source_of(given))
 
 
 def coded_rows(texts: Sequence[str], labels: NDArray[np.int64], names: Sequence[str]) -> GivenRows:
@@ -139,7 +152,8 @@ def _are_columns(rows: Mapping[str, object]) -> bool:
 
 
 def _is_list_of_rows(value: object) -> TypeGuard[Sequence[Mapping[str, object]]]:
-    return isinstance(value, list | tuple) and bool(value) and isinstance(value[0], Mapping)
+    first = value[0] if isinstance(value, list | tuple) and value else None
+    return isinstance(first, Mapping) and "source" not in first
 
 
 def _kind_of_parts(rows: Mapping[str, object]) -> str:
