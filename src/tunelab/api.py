@@ -23,6 +23,7 @@ from tunelab.core import files, results_table
 from tunelab.core.errors import InputError
 from tunelab.core.events import Note
 from tunelab.core.forms import StudyExports
+from tunelab.core.tasks import TaskName
 from tunelab.core.values import Artifact, Dataset, DataSpec, TrialResult
 from tunelab.core.words import comma_names
 from tunelab.report import page, writing
@@ -77,6 +78,9 @@ def load_data(
     join_labels: bool = False,
     drop_classes: Sequence[str] | None = None,
     min_rows_per_class: int | None = None,
+    task: TaskName | None = None,
+    label_separator: str | None = None,
+    label_columns: Sequence[str] | None = None,
 ) -> Dataset:
     """Load labelled texts in train, validation and test parts; see `tunelab inspect data`.
 
@@ -97,6 +101,9 @@ def load_data(
             join_labels,
             drop_classes,
             min_rows_per_class,
+            task,
+            label_separator,
+            label_columns,
         )
     )
 
@@ -321,6 +328,9 @@ def compare(
     join_labels: bool | None = None,
     drop_classes: Sequence[str] | None = None,
     min_rows_per_class: int | None = None,
+    task: TaskName | None = None,
+    label_separator: str | None = None,
+    label_columns: Sequence[str] | None = None,
     tuning: bool | int | Mapping[str, object] | None = None,
     vary_split: bool | None = None,
     folds: int | Literal["auto", "off"] | None = None,
@@ -420,6 +430,9 @@ def fine_tune(
     join_labels: bool | None = None,
     drop_classes: Sequence[str] | None = None,
     min_rows_per_class: int | None = None,
+    task: TaskName | None = None,
+    label_separator: str | None = None,
+    label_columns: Sequence[str] | None = None,
     report_to: str | Sequence[str] | None = None,
     overwrite: bool = False,
     on_event: OnUserEvent = _ignore_event,

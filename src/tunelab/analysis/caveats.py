@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tunelab.analysis import text_limits
 from tunelab.analysis.collapse import Collapse
 from tunelab.analysis.confidence import warnings_of_raw
@@ -15,6 +13,7 @@ from tunelab.analysis.reading import on_every_row
 from tunelab.analysis.verdict import Summary, joined_by_and
 from tunelab.core.details import Hardware
 from tunelab.core.study_folder import StudyRecord
+from tunelab.core.tasks import label_counts
 from tunelab.core.text_lengths import text_lengths_from_json
 from tunelab.core.words import agreeing, counted, rows_word
 from tunelab.data.gate import values
@@ -169,7 +168,7 @@ def _caveats_of_rare_classes(
     if summary.metric not in _CLASS_AVERAGES or not of_part:
         return []
     names = [str(n) for n in record.data["label_names"]]
-    n = np.bincount(on_every_row(of_part[0]).labels, minlength=len(names))
+    n = label_counts(on_every_row(of_part[0]).labels, len(names))
     few = [
         f"{name!r} ({counted(int(k), 'row')})"
         for name, k in zip(names, n, strict=False)

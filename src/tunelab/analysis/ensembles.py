@@ -84,6 +84,11 @@ def ensemble_of(record: StudyRecord, labels: Sequence[str] | None, metric: str) 
 
     Raises InputError where there are not two, or a seed or a part is missing.
     """
+    if record.data.get("task") == "multilabel":
+        raise InputError(
+            f"{record.directory}: its texts have several labels, and methods are averaged with one "
+            "class a text alone."
+        )
     runs = read_runs(record)
     members = _members(record, runs, labels)
     seeds = sorted(
@@ -147,7 +152,7 @@ def _members(
 
 
 def _gives_probabilities(runs: Runs) -> bool:
-    return all(p.score_kind != "margin" for p in runs.by_seed.values())
+    return all(p.of_one_class for p in runs.by_seed.values())
 
 
 def _probabilities(

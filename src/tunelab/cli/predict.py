@@ -175,6 +175,11 @@ class _Labelling:
         """Names of the classes, in the order of the columns of `probabilities`."""
         return self.classifier.label_names
 
+    @property
+    def thresholds(self) -> NDArray[np.float64] | None:
+        """From which probability on a text has each label; None: it has one class."""
+        return self.classifier.label_thresholds
+
     def probabilities(self, texts: list[str]) -> NDArray[np.float64]:
         """Probabilities (n, n_classes) of some more texts."""
         probabilities, cut = self.classifier.predict_proba_and_cut(texts)
@@ -221,8 +226,12 @@ def _say_labels(
     """A line for each text: label, probability and text, or JSON with all probabilities; before
     them the row's id, where `ids` has it.
     """
-    names = labelling.label_names
+    names, several = labelling.label_names, labelling.thresholds
     for i, (text, row) in enumerate(zip(texts, labelling.probabilities(texts), strict=True)):
+        if several is not None:
+            named = "" if ids is None else ids[i]
+            echo(_line_of_several(text, row, names, several, as_json=as_json, of_row=named))
+            continue
         best = int(row.argmax())
         if as_json:
             each = {n: six_digits(v) for n, v in zip(names, row, strict=True)}
@@ -235,6 +244,31 @@ def _say_labels(
             echo(f"{name}{label}\t{six_digits(row[best]):.3f}\t{plain}")
 
 
+def _line_of_several(
+    text: str,
+    row: NDArray[np.float64],
+    names: Sequence[str],
+    thresholds: NDArray[np.float64],
+    *,
+    as_json: bool,
+    of_row: object,
+) -> str:
+    """All labels of a text from their thresholds on, the most probable first, with their
+    probabilities; - where it has none.
+    """
+    chosen = sorted((k for k in range(len(row)) if row[k] >= thresholds[k]), key=lambda k: -row[k])
+    if as_json:
+        each = {n: six_digits(v) for n, v in zip(names, row, strict=True)}
+        labels = [names[k] for k in chosen]
+        named = {} if of_row == "" else {"id": of_row}
+        said = {**named, "text": text, "labels": labels, "probabilities": each}
+        return json_text(said, default=str)
+    shown = "|".join(" ".join(names[k].split()) for k in chosen) or "-"
+    sure = "|".join(f"{six_digits(row[k]):.3f}" for k in chosen) or "-"
+    first = "" if of_row == "" else f"{' '.join(str(of_row).split())}\t"
+    return f"{first}{shown}\t{sure}\t{' '.join(text.split())}"
+
+
 def _with_predictions(
     window: TextTable, every_class: bool, labelling: _Labelling
 ) -> dict[str, list[Any]]:
@@ -243,7 +277,13 @@ def _with_predictions(
 
     probabilities = labelling.probabilities(window.texts)
     names = labelling.label_names
-    return labelled_columns(window.columns, names, probabilities, every_class=every_class)
+    return labelled_columns(
+        window.columns,
+        names,
+        probabilities,
+        every_class=every_class,
+        thresholds=labelling.thresholds,
+    )
 
 
 def _without_predictions(
@@ -252,4 +292,10 @@ def _without_predictions(
     """Columns of the same names and types, of which nothing is computed."""
     from tunelab.data.labelled import labelled_columns
 
-    return labelled_columns(window.columns, labelling.label_names, None, every_class=every_class)
+    return labelled_columns(
+        window.columns,
+        labelling.label_names,
+        None,
+        every_class=every_class,
+        thresholds=labelling.thresholds,
+    )

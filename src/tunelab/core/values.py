@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tunelab.core.details import BaseRef, Details, Provenance, Seeds
 from tunelab.core.plain import SettingValues
+from tunelab.core.tasks import Labels, TaskName, task_of_labels
 
 __all__ = [
     "Artifact",
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 
-ScoreKind = Literal["logit", "probability", "margin"]
+ScoreKind = Literal["logit", "probability", "margin", "label_logit"]
 
 
 # --- data -----------------------------------------------------------------------------------
@@ -53,7 +54,9 @@ class DataSpec:
     what happens to training rows whose text stands in validation or test too (`duplicates.py`).
     `quoting` says what quotes mean in CSV and TSV, `join_labels` whether labels that look alike are
     one. Rows of `drop_classes`, and of classes with fewer than `min_rows_per_class` of the training
-    rows, are left out.
+    rows, are left out; of several labels a text, these labels. `task`: what is predicted; None:
+    what the labels look like. `label_separator` stands between labels of one text;
+    `label_columns` hold a label each, as 0 and 1.
     """
 
     source: str
@@ -69,18 +72,31 @@ class DataSpec:
     join_labels: bool = False
     drop_classes: Sequence[str] | None = None
     min_rows_per_class: int | None = None
+    task: TaskName | None = None
+    label_separator: str | None = None
+    label_columns: Sequence[str] | None = None
 
     def to_json(self) -> dict[str, object]:
         """Its fields; those that results of before lack only where they say something."""
         values = asdict(self)
-        later = ("id_column", "quoting", "join_labels", "drop_classes", "min_rows_per_class")
+        later = (
+            "id_column",
+            "quoting",
+            "join_labels",
+            "drop_classes",
+            "min_rows_per_class",
+            "task",
+            "label_separator",
+            "label_columns",
+        )
         plain = DataSpec(self.source)
         return {k: v for k, v in values.items() if k not in later or v != getattr(plain, k)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """One part of a dataset: `ids` (n unique, stable), `texts` (n) and `labels` (n, int64).
+    """One part of a dataset: `ids` (n unique, stable), `texts` (n) and `labels` (n, int64; of
+    several labels a text (n, n_labels), ones and zeros).
 
     `columns` holds what else the source says of each row: n plain values (a string, a number, true
     or false, None) by column name. Nothing is trained on them; they name slices and show leaks.
@@ -88,7 +104,7 @@ class Split:
 
     ids: tuple[str, ...]
     texts: tuple[str, ...]
-    labels: NDArray[np.int64]
+    labels: Labels
     columns: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -139,6 +155,11 @@ class Dataset:
     id_column: str | None = None
 
     @property
+    def task(self) -> TaskName:
+        """What is predicted of a text."""
+        return task_of_labels(self.train.labels)
+
+    @property
     def parts(self) -> dict[str, Split]:
         """The three parts by name, in order."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
@@ -149,23 +170,64 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predictions:
-    """A classifier's scores on one split: `labels` (n,), `scores` (n, n_classes).
+    """A classifier's scores on one split: `labels` (n,), `scores` (n, n_classes); of several labels
+    a text `labels` (n, n_labels), `scores` (n, n_labels).
 
-    `score_kind`: "logit" (softmax gives probabilities), "probability" (rows sum to one) or
-    "margin" (one-vs-rest distances; only their order per class means something).
+    `score_kind`: "logit" (softmax gives probabilities), "probability" (rows sum to one), "margin"
+    (one-vs-rest distances; only their order per class means something) or "label_logit" (the
+    sigmoid of each is its label's probability).
     `seconds`: wall time of scoring all n texts, tokenization included; None where not measured.
+    `thresholds` (n_labels,): the probability from which on a label is predicted; None: one half.
     """
 
     ids: tuple[str, ...]
-    labels: NDArray[np.int64]
+    labels: Labels
     scores: NDArray[np.float64]
     score_kind: ScoreKind
     seconds: float | None = None
+    thresholds: NDArray[np.float64] | None = None
 
     @property
-    def predicted(self) -> NDArray[np.int64]:
-        """The class with the highest score for each row, (n,)."""
-        return np.asarray(self.scores.argmax(axis=1), dtype=np.int64)
+    def task(self) -> TaskName:
+        """What is predicted."""
+        return task_of_labels(self.labels)
+
+    @property
+    def predicted(self) -> Labels:
+        """The class with the highest score for each row, (n,); of several labels (n, n_labels), one
+        where a label's probability reaches its threshold.
+        """
+        if self.task == "classes":
+            return np.asarray(self.scores.argmax(axis=1), dtype=np.int64)
+        least = 0.0 if self.thresholds is None else np.log(self.thresholds / (1 - self.thresholds))
+        return np.asarray(self.scores >= least, dtype=np.int64)
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Which rows are predicted as labelled, (n,): of several labels, in every one."""
+        same = np.asarray(self.predicted == self.labels)
+        return same if same.ndim == 1 else np.asarray(same.all(axis=1))
+
+    @property
+    def of_one_class(self) -> bool:
+        """Whether scores give probabilities of classes that exclude each other: neither margins,
+        nor labels one by one.
+        """
+        return self.score_kind in ("logit", "probability")
+
+    def at_one_half(self) -> Predictions:
+        """The same decisions with scores moved so that every label's threshold is one half: what
+        runs with thresholds of their own are put together as.
+        """
+        if self.thresholds is None:
+            return self
+        moved = self.scores - np.log(self.thresholds / (1 - self.thresholds))
+        return replace(self, scores=moved, thresholds=None)
+
+    def of_rows(self, rows: NDArray[np.int64]) -> Predictions:
+        """Those of some rows."""
+        ids = tuple(self.ids[i] for i in rows) if self.ids else ()
+        return replace(self, ids=ids, labels=self.labels[rows], scores=self.scores[rows])
 
 
 class Classifier(Protocol):

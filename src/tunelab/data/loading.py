@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from tunelab.core.errors import DataError
+from tunelab.core.tasks import TaskName, row_codes
 from tunelab.core.values import Dataset, DataSpec, Split
 from tunelab.core.words import listed, rows_word
 from tunelab.data import duplicates
 from tunelab.data.alike import looks
 from tunelab.data.card import count_duplicates, fingerprint_of
-from tunelab.data.columns import choose_columns, choose_id_column
+from tunelab.data.columns import choose_id_column
 from tunelab.data.labels import (
     WHOLE_FLOAT,
     LabelColumn,
@@ -22,6 +23,13 @@ from tunelab.data.labels import (
     encode_labels,
 )
 from tunelab.data.rows import rows_of_part, without_unlabelled
+from tunelab.data.several import (
+    as_several,
+    encode_label_sets,
+    label_matrix,
+    read_columns,
+    refuse_strange_labels,
+)
 from tunelab.data.sources import SOURCES, source_kind
 from tunelab.data.split import subset_of_train, three_parts, train_without_leaks
 
@@ -55,16 +63,22 @@ def load(spec: DataSpec) -> Dataset:
     source = SOURCES[source_kind(spec.source)](spec)
     notes = list(source.notes)
     first = next(iter(source.parts.values()))[0]
-    text_column, label_column, said = choose_columns(first, spec.text_column, spec.label_column)
-    id_column, named = choose_id_column(first, spec.id_column, (text_column, label_column))
+    text_column, reading, said = read_columns(source.parts, spec)
+    id_column, named = choose_id_column(first, spec.id_column, (text_column, *reading.columns))
     notes.append("; ".join(filter(None, (said, named))))
 
     parts = {}
     for part, tables in source.parts.items():
-        parts[part] = rows_of_part(part, tables, (text_column, label_column), spec, notes)
-    rows = without_unlabelled(source.name, parts, label_column, notes)
-    column = LabelColumn(label_column, declared_names(source.parts, label_column))
-    label_names, splits = encode_labels(source.name, rows, column, notes, spec)
+        parts[part] = rows_of_part(part, tables, (text_column, reading), spec, notes)
+    rows = without_unlabelled(source.name, parts, reading.shown, notes)
+    declared = declared_names(source.parts, reading.columns[0])
+    if reading.task == "multilabel":
+        label_names, splits = encode_label_sets(
+            source.name, rows, reading, declared, notes=notes, spec=spec
+        )
+    else:
+        column = LabelColumn(reading.shown, declared)
+        label_names, splits = encode_labels(source.name, rows, column, notes, spec)
     split_off = tuple(part for part in ("test", "validation") if part not in splits)
     splits = three_parts(source.name, splits, label_names, spec.split_seed, notes)
     if spec.on_leak != "warn":
@@ -79,7 +93,7 @@ def load(spec: DataSpec) -> Dataset:
         test=splits["test"],
         fingerprint=fingerprint_of(label_names, splits),
         text_column=text_column,
-        label_column=label_column,
+        label_column=reading.shown,
         notes=tuple(notes),
         duplicates=count_duplicates(splits),
         split_off=split_off,
@@ -104,21 +118,24 @@ class OtherData:
     in_train: int | None = None
 
 
-def load_other(spec: DataSpec, label_names: Sequence[str], train: Split | None = None) -> OtherData:
+def load_other(
+    spec: DataSpec,
+    label_names: Sequence[str],
+    train: Split | None = None,
+    *,
+    task: TaskName = "classes",
+) -> OtherData:
     """Read data to score on: its test part, else its validation part, else all of its rows.
 
-    `train`: the training part, in which its rows are looked for. Raises DataError where a label is
-    none of `label_names`.
+    `train`: the training part, in which its rows are looked for; `task`: the study's. Raises
+    DataError where a label is none of `label_names`.
     """
     source = SOURCES[source_kind(spec.source)](spec)
-    first = next(iter(source.parts.values()))[0]
-    text_column, label_column, said = choose_columns(first, spec.text_column, spec.label_column)
+    text_column, reading, said = read_columns(source.parts, as_several(spec, task))
     notes = [*source.notes, said]
     for part in ("test", "validation", "all", "train"):
         tables = source.parts.get(part)
-        rows = (
-            rows_of_part(part, tables, (text_column, label_column), spec, notes) if tables else None
-        )
+        rows = rows_of_part(part, tables, (text_column, reading), spec, notes) if tables else None
         if tables and rows is not None and (set(rows.labels) != {"-1"} or "-1" in label_names):
             break
         if tables:
@@ -138,7 +155,7 @@ def load_other(spec: DataSpec, label_names: Sequence[str], train: Split | None =
     digest = fingerprint_of(label_names, {"train": split, "validation": split, "test": split})
     seen = None
     if train is not None:
-        both = (train.labels, split.labels)
+        both = (row_codes(train.labels), row_codes(split.labels))
         seen = int(duplicates.match(train.texts, split.texts, both).found.sum())
         if seen:
             stand = f"{seen:,} of them stand, or nearly, in train too"
@@ -146,18 +163,19 @@ def load_other(spec: DataSpec, label_names: Sequence[str], train: Split | None =
     return OtherData(source.name, split, domains, digest, tuple(notes), seen)
 
 
-def load_every_row(spec: DataSpec, label_names: Sequence[str]) -> tuple[Split, tuple[str, ...]]:
+def load_every_row(
+    spec: DataSpec, label_names: Sequence[str], *, task: TaskName = "classes"
+) -> tuple[Split, tuple[str, ...]]:
     """Read every labelled row of all parts of data to score on, and notes on what has no label.
 
     Raises DataError where no row has a label, or a label is none of `label_names`.
     """
     source = SOURCES[source_kind(spec.source)](spec)
-    first = next(iter(source.parts.values()))[0]
-    text_column, label_column, said = choose_columns(first, spec.text_column, spec.label_column)
+    text_column, reading, said = read_columns(source.parts, as_several(spec, task))
     notes = [*source.notes, said]
     scored_parts = []
     for part, tables in source.parts.items():
-        rows = rows_of_part(part, tables, (text_column, label_column), spec, notes)
+        rows = rows_of_part(part, tables, (text_column, reading), spec, notes)
         if rows is not None and (set(rows.labels) != {"-1"} or "-1" in label_names):
             scored_parts.append(
                 _labelled_split(
@@ -189,6 +207,12 @@ def _labelled_split(
 
     Raises DataError for a label of neither.
     """
+    sets = [k for k in rows.labels if isinstance(k, tuple)]
+    if sets:
+        refuse_strange_labels(where, sets, label_names, spec, whose)
+        columns = {c: tuple(values) for c, values in rows.columns.items()}
+        labels = label_matrix(sets, label_names)
+        return Split(tuple(rows.ids), tuple(rows.texts), labels, columns)
     known = {label: i for i, label in enumerate(label_names)}
     by_look = {looks(label): label for label in label_names} if spec.join_labels else {}
     keys = [_known_label(str(k), known, by_look) for k in rows.labels]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.core.errors import DataError
+from tunelab.core.tasks import label_counts, row_codes, strata
 from tunelab.core.values import Dataset, DataSpec, Fold, Split
 from tunelab.core.words import counted, rows_word
 from tunelab.data import duplicates
@@ -57,7 +58,7 @@ def three_parts(
         n = (len(whole) * HELD_OUT_PERCENT + 50) // 100
         if part == "validation":
             n = min(n, VALIDATION_LIMIT)
-        order = rows[_stratified_order(whole.labels[rows], seed, part)]
+        order = rows[_stratified_order(strata(whole.labels)[rows], seed, part)]
         n = max(n, len(label_names))
         out[part] = _take_rows(whole, order[:n])
         rows = np.sort(order[n:])
@@ -73,15 +74,17 @@ def _enough_rows(
     name: str, whole: Split, label_names: Sequence[str], missing: Sequence[str]
 ) -> None:
     need = 3 if missing else 2
-    counts = np.bincount(whole.labels, minlength=len(label_names))
+    counts = label_counts(whole.labels, len(label_names))
     few = [f"{label!r} ({n})" for label, n in zip(label_names, counts, strict=True) if n < need]
     if few:
         why = f"to split off {' and '.join(missing)}" if missing else "in train"
         shown = f"{', '.join(few[:5])}{f' and {len(few) - 5:,} more' if len(few) > 5 else ''}"
-        classes = "a class has" if len(few) == 1 else f"{counted(len(few), 'class')} have"
+        noun = "class" if whole.labels.ndim == 1 else "label"
+        classes = f"a {noun} has" if len(few) == 1 else f"{counted(len(few), noun)} have"
         raise DataError(
             f"{name}: {classes} too few rows: {shown}; expected at least {need} of each {why}. "
-            f"Add rows, or leave such classes out: --min-rows-per-class {need}"
+            f"Add rows, or leave such {'classes' if noun == 'class' else 'labels'} out: "
+            f"--min-rows-per-class {need}"
         )
 
 
@@ -155,7 +158,7 @@ def train_without_leaks(
             "them from train with --on-leak drop, or go on with --on-leak warn."
         )
     kept = _take_rows(train, np.flatnonzero(~leaked))
-    counts = np.bincount(kept.labels, minlength=classes)
+    counts = label_counts(kept.labels, classes)
     if counts.min() < 2:
         raise DataError(
             f"{name}: {what}; without them a class has {rows_word(int(counts.min()))} in train, "
@@ -168,8 +171,8 @@ def train_without_leaks(
 def _leaked_from(train: Split, *held_out: Split) -> duplicates.Matches:
     """For each row of train the likest row of the parts held out."""
     texts = [t for split in held_out for t in split.texts]
-    labels = np.concatenate([split.labels for split in held_out])
-    return duplicates.match(texts, train.texts, (labels, train.labels))
+    labels = row_codes(np.concatenate([split.labels for split in held_out]))
+    return duplicates.match(texts, train.texts, (labels, row_codes(train.labels)))
 
 
 def subset_of_train(
@@ -189,7 +192,7 @@ def subset_of_train(
     notes.append(
         f"subset: {n:,} of {len(train):,} train rows (stratified, split seed {spec.split_seed})"
     )
-    return _take_rows(train, _stratified_order(train.labels, spec.split_seed, "subset")[:n])
+    return _take_rows(train, _stratified_order(strata(train.labels), spec.split_seed, "subset")[:n])
 
 
 def redivided(dataset: Dataset, seed: int) -> Dataset:
@@ -199,10 +202,11 @@ def redivided(dataset: Dataset, seed: int) -> Dataset:
     class too rare for its share of a small train part has one row there all the same.
     """
     pool = _joined_splits(dataset.train, dataset.validation)
-    order = _stratified_order(pool.labels, seed, "vary_split")
+    classes = strata(pool.labels)
+    order = _stratified_order(classes, seed, "vary_split")
     n = len(dataset.validation)
-    for c in np.setdiff1d(pool.labels, pool.labels[order[n:]]):
-        mine = pool.labels[order]
+    for c in np.setdiff1d(classes, classes[order[n:]]):
+        mine = classes[order]
         commonest = np.bincount(mine[n:]).argmax()
         here = np.flatnonzero(mine[:n] == c)[-1]
         there = n + np.flatnonzero(mine[n:] == commonest)[0]
@@ -220,7 +224,7 @@ def without_leaked_rows(dataset: Dataset) -> Dataset:
     """
     leaked = _leaked_from(dataset.train, dataset.validation, dataset.test).found
     kept = _take_rows(dataset.train, np.flatnonzero(~leaked))
-    if len(np.unique(kept.labels)) < len(dataset.label_names):
+    if label_counts(kept.labels, len(dataset.label_names)).min() < 1:
         raise DataError(
             f"{dataset.name}: {rows_word(int(leaked.sum()))} of train, divided anew, stand in "
             "validation or test too; without them a class has none left. Add rows, or go on with "
@@ -239,7 +243,7 @@ def smaller(dataset: Dataset, rows: int, seed: int) -> Dataset:
             f"--train-sizes {rows}: expected at least {len(dataset.label_names)}, one row for each "
             "class."
         )
-    order = _stratified_order(dataset.train.labels, seed, "train_rows")
+    order = _stratified_order(strata(dataset.train.labels), seed, "train_rows")
     return replace(dataset, train=_take_rows(dataset.train, order[:rows]))
 
 
@@ -273,7 +277,10 @@ def least_of_a_class(dataset: Dataset, parts: int) -> int:
     class has.
     """
     pool = tested_rows(dataset)
-    distinct = np.unique(np.stack([pool.labels, groups_to_keep(pool, parts)]), axis=1)[0]
+    group = groups_to_keep(pool, parts)
+    if pool.labels.ndim == 2:
+        return min(len(np.unique(group[has == 1])) for has in pool.labels.T)
+    distinct = np.unique(np.stack([pool.labels, group]), axis=1)[0]
     return int(np.bincount(distinct, minlength=len(dataset.label_names)).min())
 
 
@@ -297,7 +304,7 @@ def in_fold(dataset: Dataset, fold: Fold, spec: DataSpec) -> Dataset:
     """
     pool = tested_rows(dataset)
     need = max(fold.of, 4)
-    counts = np.bincount(pool.labels, minlength=len(dataset.label_names))
+    counts = label_counts(pool.labels, len(dataset.label_names))
     least = least_of_a_class(dataset, fold.of) if fold.together else int(counts.min())
     if least < need:
         unlike = " that are not alike" if fold.together else ""
@@ -306,13 +313,14 @@ def in_fold(dataset: Dataset, fold: Fold, spec: DataSpec) -> Dataset:
             f"least {need} of each. Add rows, or test on one split with --folds off."
         )
     division = f"folds {fold.of}/{fold.repetition}"
-    by_class = _shuffled_by_class(pool.labels, spec.split_seed, division)
+    classes = strata(pool.labels)
+    by_class = _shuffled_by_class(classes, spec.split_seed, division)
     group = groups_to_keep(pool, fold.of) if fold.together else None
     if group is None:  # dealt out class by class, as cards are
         number = np.empty(len(pool), dtype=np.int64)
         number[by_class] = np.arange(len(pool)) % fold.of
     else:
-        number = dealt_in_groups(by_class, pool.labels, group, fold.of)
+        number = dealt_in_groups(by_class, classes, group, fold.of)
     here = number == fold.number
     parts = {
         "train": _take_rows(pool, np.flatnonzero(~here)),
@@ -345,7 +353,7 @@ def _with_validation(
     if "validation" in dataset.split_off:
         n = ((len(train) + len(test)) * HELD_OUT_PERCENT + 50) // 100
         n = max(min(n, VALIDATION_LIMIT), len(dataset.label_names))
-        order = _stratified_order(train.labels, spec.split_seed, f"{purpose}/validation")
+        order = _stratified_order(strata(train.labels), spec.split_seed, f"{purpose}/validation")
         alone = np.arange(len(train)) if group is None else group
         chosen, left = prefix_of_groups(order, alone, n)
         train, validation = _take_rows(train, left), _take_rows(train, chosen)

@@ -17,7 +17,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab.core.artifact import CALIBRATION, open_artifact, seal, seal_again, sha256
+from tunelab.core.artifact import (
+    CALIBRATION,
+    open_artifact,
+    refuse_several_labels,
+    seal,
+    seal_again,
+    sha256,
+)
 from tunelab.core.errors import ArtifactError
 from tunelab.core.forms import FORMS, form_fault, lacking_packages
 from tunelab.core.values import Artifact, Classifier, Manifest
@@ -114,6 +121,7 @@ def export_classifier(
     """
     target = _target(to)
     original = foreign.open_folder(folder, model=model)
+    refuse_several_labels(original, f"the form {to}")
     _refuse_exported(original)
     if to in _OF_ADAPTERS:
         open_adapter(folder, _OF_ADAPTERS[to], model)

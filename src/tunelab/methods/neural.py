@@ -152,6 +152,7 @@ def finish_by_gradient(prepared: PreparedTask) -> Outcome:
         task.base.ref,
         task.settings.max_length,
         task.settings.per_device_eval_batch_size,
+        score_kind=task.logit_kind,
         quantization=prepared.quantization,
         precision=scored_in(task.settings),
     )

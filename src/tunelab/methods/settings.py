@@ -33,6 +33,9 @@ BestEpochMetric = Literal[
     "balanced_accuracy",
     "mcc",
     "roc_auc",
+    "f1_micro",
+    "f1_samples",
+    "subset_accuracy",
     "loss",
 ]
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tunelab.core.artifact import EMBEDDED, refuse_lacking
 from tunelab.core.errors import ArtifactError, DataError, TunelabError
+from tunelab.core.tasks import Labels, TaskName, label_sets
 from tunelab.core.values import Artifact, Classifier
 from tunelab.core.words import check_unicode
 from tunelab.models import batches, foreign
@@ -30,11 +31,14 @@ class TextClassifier:
 
     `temperature`: what scores are divided by before they become probabilities: as loaded, the one
     that was fitted on validation; None: they are taken as they are. No label changes.
+    `thresholds` (n_labels,), of several labels a text: the probability from which on each is
+    predicted; None: one half.
     """
 
     classifier: Classifier
     artifact: Artifact
     temperature: float | None = None
+    thresholds: NDArray[np.float64] | None = None
 
     def __repr__(self) -> str:
         """What it is, in one line: neither its weights nor its vocabulary."""
@@ -48,6 +52,11 @@ class TextClassifier:
     def label_names(self) -> tuple[str, ...]:
         """Names of the classes, in the order of predict_proba's columns."""
         return self.classifier.label_names
+
+    @property
+    def task(self) -> TaskName:
+        """What it predicts of a text."""
+        return "multilabel" if self.classifier.score_kind == "label_logit" else "classes"
 
     @property
     def max_length(self) -> int | None:
@@ -95,7 +104,9 @@ class TextClassifier:
         return replace(self, classifier=replace(own, precision=precision))
 
     def predict_proba(self, texts: Sequence[str] | str) -> NDArray[np.float64]:
-        """Probabilities (n, n_classes) of texts in their order; rows sum to one."""
+        """Probabilities (n, n_classes) of texts in their order; rows sum to one, but for a
+        classifier of several labels a text, whose labels stand by themselves.
+        """
         texts = _checked(texts)
         with _in_a_line(self.artifact.directory, "cannot score texts"):
             scores = self.classifier.scores(texts)
@@ -114,8 +125,37 @@ class TextClassifier:
             return self.predict_proba(texts), cut.count
 
     def predict(self, texts: Sequence[str] | str) -> list[str]:
-        """Label names of texts, in their order."""
+        """Label names of texts, in their order. Raises DataError for a classifier of several labels
+        a text: `predict_labels` gives these.
+        """
+        if self.task == "multilabel":
+            raise DataError(
+                f"{self.artifact.directory}: gives several labels a text. Use predict_labels(texts)"
+                ", or predict_proba(texts)."
+            )
         return [self.label_names[k] for k in self.predict_proba(texts).argmax(axis=1)]
+
+    def predict_labels(self, texts: Sequence[str] | str) -> list[tuple[str, ...]]:
+        """All labels of each text, in their order: those whose probability reaches their threshold;
+        of a classifier of one class a text, this alone.
+        """
+        return label_sets(self.decided(self.predict_proba(texts)), self.label_names)
+
+    @property
+    def label_thresholds(self) -> NDArray[np.float64] | None:
+        """From which probability on a text has each label, (n_labels,); None: it has one class."""
+        if self.task == "classes":
+            return None
+        return np.full(len(self.label_names), 0.5) if self.thresholds is None else self.thresholds
+
+    def decided(self, probabilities: NDArray[np.float64]) -> Labels:
+        """What probabilities (n, n_labels) are read as: classes (n,), or ones where a text has a
+        label (n, n_labels).
+        """
+        least = self.label_thresholds
+        if least is None:
+            return np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
+        return np.asarray(probabilities >= least, dtype=np.int64)
 
 
 def _checked(texts: Sequence[str] | str) -> list[str]:
@@ -158,7 +198,7 @@ def open_classifier(
             own = _open_ensemble(artifact, trust_remote_code, model)
         else:
             own = _open_other(artifact, trust_remote_code)
-    return TextClassifier(own, artifact, temperature)
+    return TextClassifier(own, artifact, temperature, calibration.kept_thresholds(artifact))
 
 
 def _open_transformer(artifact: Artifact, trusted: bool, scores_only: bool) -> Classifier:

@@ -348,7 +348,7 @@ def _p_of_pair(
     if tested == "rows":
         return spread.p_value(value), "t test over test rows"
     a, b = (r.by_seed[seeds[0]] for r in pair)
-    p_value = mcnemar(a.predicted == a.labels, b.predicted == b.labels)
+    p_value = mcnemar(a.right, b.right)
     return p_value, "exact McNemar over test rows"
 
 
@@ -359,7 +359,7 @@ def _discordant(
     only_a = only_b = total = 0
     for s in seeds:
         p, q = a.runs.by_seed[s], b.runs.by_seed[s]
-        right_a, right_b = p.predicted == p.labels, q.predicted == q.labels
+        right_a, right_b = p.right, q.right
         only_a += int((right_a & ~right_b).sum())
         only_b += int((right_b & ~right_a).sum())
         total += len(p.labels)

@@ -13,6 +13,7 @@ import numpy as np
 
 from tunelab.analysis import summarise, summary
 from tunelab.core import study_folder
+from tunelab.core.artifact import refuse_several_labels
 from tunelab.core.errors import ArtifactError
 from tunelab.core.files import folder_bytes, make_folder
 from tunelab.core.forms import AS_TRAINED, StudyExports, WinnersForm, exports_from_json
@@ -40,7 +41,9 @@ def texts_to_judge_on(folder: Path, more: tuple[str, ...], model: str | None) ->
     from tunelab.exporting.agreement import JudgedTexts
 
     rows = rows_of_classifier(folder)
-    names = tuple(foreign.open_folder(folder, model=model).manifest["label_names"])
+    opened = foreign.open_folder(folder, model=model)
+    refuse_several_labels(opened, "another form")
+    names = tuple(opened.manifest["label_names"])
     if rows is None or set(rows.label_names) != set(names) or not len(rows.validation):
         kept = (*exporting.sample_texts(), *more)
         said = f"{len(kept)} texts, since its validation part cannot be read"
