@@ -7,7 +7,8 @@ TORCH := torch==2.13.0
 
 # Two workers with a thread each: trials are small, and threads of one would wait for the other's.
 # A file stays with one worker, so that studies its tests share are made once.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# A worker that a test which hangs takes with it is not replaced: the test would hang there too.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow lint lock clean

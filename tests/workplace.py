@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from commands import run_here
 from tiny import make_tiny, reviews, write_csv
+from tunelab.kernels import build
 from tunelab.methods import METHODS
 
 FENCED = re.compile(r"^```([\w-]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -23,6 +25,13 @@ DEMO = ["compare", "--data", "demo", "--methods", "svm-tfidf,lora", "--output-di
 def blocks(text: str, language: str) -> list[str]:
     """The fenced blocks of a page in a language ("" for none)."""
     return [body for name, body in FENCED.findall(text) if name == language]
+
+
+def commands(page: str) -> list[list[str]]:
+    """The arguments of every command of a page, in order, but of those that run until Ctrl-C."""
+    lines = [line for block in blocks(page, "") for line in block.splitlines()]
+    found = [shlex.split(x, comments=True)[1:] for x in lines if x.startswith("tunelab ")]
+    return [args for args in found if args[0] not in {"serve", "ui"} and "--watch" not in args]
 
 
 def furnish(folder: Path) -> None:
@@ -37,10 +46,20 @@ def furnish(folder: Path) -> None:
         write_csv(folder / "rotten_tomatoes" / f"{part}.csv", reviews(60, i), ["text", "label"])
 
 
+def bring_kernels(folder: Path) -> None:
+    """Put compiled kernels into a new cache folder: what a machine has after its first training."""
+    built, _ = build.library()
+    if built is None:
+        return  # as on a machine without a compiler
+    (folder / "machine").mkdir(parents=True, mode=0o700)
+    shutil.copy2(built, folder / "machine")
+
+
 @contextlib.contextmanager
 def furnished(folder: Path) -> Iterator[None]:
     """Work in a furnished folder, without a network and without what the user has cached."""
     furnish(folder)
+    bring_kernels(folder / ".cache")
     before = Path.cwd()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HOME", str(folder / ".hub"))

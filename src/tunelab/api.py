@@ -27,6 +27,7 @@ from tunelab.core.tasks import TaskName
 from tunelab.core.values import Artifact, Dataset, DataSpec, TrialResult
 from tunelab.core.words import comma_names
 from tunelab.report import page, writing
+from tunelab.report.review import write_review
 from tunelab.report.writing import Written
 from tunelab.study import (
     Conclusions,
@@ -81,6 +82,7 @@ def load_data(
     task: TaskName | None = None,
     label_separator: str | None = None,
     label_columns: Sequence[str] | None = None,
+    corrections: str | None = None,
 ) -> Dataset:
     """Load labelled texts in train, validation and test parts; see `tunelab inspect data`.
 
@@ -104,6 +106,7 @@ def load_data(
             task,
             label_separator,
             label_columns,
+            corrections,
         )
     )
 
@@ -297,6 +300,15 @@ class Study(OpenedStudy):
         kinds = {"formats": comma_names(formats), "figures": comma_names(figures)}
         return writing.write_formats(self.record, said, out, **kinds, against=against)
 
+    def review(self, output_file: str | Path | None = None) -> Path:
+        """Write the page on which labels in doubt are kept or changed (None: review.html in the
+        study's folder); it gives the file of `compare(..., corrections=...)`.
+
+        Raises InputError where no label is in doubt.
+        """
+        file = None if output_file is None else Path(output_file).expanduser()
+        return write_review(self.record, file or self.directory / "review.html")
+
     def _repr_html_(self) -> str:
         """What a notebook shows: the answer, how sure it is, the table."""
         return page.in_short(self.summary.answer, *summary.summary_for_display(self.summary))
@@ -331,6 +343,7 @@ def compare(
     task: TaskName | None = None,
     label_separator: str | None = None,
     label_columns: Sequence[str] | None = None,
+    corrections: str | Path | None = None,
     tuning: bool | int | Mapping[str, object] | None = None,
     vary_split: bool | None = None,
     folds: int | Literal["auto", "off"] | None = None,
@@ -433,6 +446,7 @@ def fine_tune(
     task: TaskName | None = None,
     label_separator: str | None = None,
     label_columns: Sequence[str] | None = None,
+    corrections: str | Path | None = None,
     report_to: str | Sequence[str] | None = None,
     overwrite: bool = False,
     on_event: OnUserEvent = _ignore_event,

@@ -25,6 +25,8 @@ DESCRIBED = {"bad": ["a the bad dull bad"], "good": ["a the good lovely good"], 
 SMALL: dict[str, dict[str, Any]] = {
     "boosting": {"min_rows_per_leaf": 1},
     "setfit": {"min_steps": 10, "num_train_epochs": 1, "learning_rate": 1e-3},
+    "distil": {"teacher": "svm", "learning_rate": 5e-3, "num_train_epochs": 20, "made_texts": 1},
+    "distil-static": {"teacher": "logistic", "made_texts": 1},
 }
 
 
@@ -334,10 +336,14 @@ def test_a_study_compares_them_and_says_what_saw_no_rows(tiny_bert: Path, tmp_pa
 
     data = write_csv(tmp_path / "reviews.csv", reviews(90), ("text", "label"))
     study = tunelab.compare(
-        str(data), methods=["zero-shot", "static", "knn"], model=str(tiny_bert), seeds=2,
-        tuning=False, output_dir=str(tmp_path / "study"),
+        str(data),
+        methods=["zero-shot", "static", "knn", {"name": "distil-static", "teacher": "knn"}],
+        model=str(tiny_bert), seeds=2, tuning=False, output_dir=str(tmp_path / "study"),
     )  # fmt: skip
-    assert {r.label for r in study.summary.rows} == {"zero-shot", "static", "knn"}
+    assert {r.label for r in study.summary.rows} == {"zero-shot", "static", "knn", "distil-static"}
+    taught = [w for w in study.summary.warnings if "was taught by" in w]
+    assert len(taught) == 1
+    assert taught[0].startswith("distil-static was taught by knn: its training time has")
     said = [w for w in study.summary.warnings if "used no training rows" in w]
     assert len(said) == 1
     assert said[0].startswith("zero-shot used")
@@ -403,3 +409,120 @@ def test_packed_vectors_are_the_bases_and_have_its_gradient(base: bases.Base, po
         assert weight.grad is not None
         gradients.append(weight.grad.numpy())
     np.testing.assert_allclose(gradients[0], gradients[1], atol=1e-4)
+
+
+# --- distil -----------------------------------------------------------------------------------
+
+
+def test_a_student_is_its_bases_lowest_layers_in_every_family(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    from families import FAMILY_NAMES, make_family
+    from tunelab.models import parts, pretrained
+
+    for family in FAMILY_NAMES:
+        folder = make_family(tmp_path_factory.mktemp("bases") / family, family)
+        base = bases.resolve(str(folder))
+        student: Any = pretrained.load_classifier(base, ("a", "b"), seed=0)[0]
+        head = student.state_dict()
+        parts.drop_upper_layers(student, 1)
+        config = AutoConfig.from_pretrained(folder, num_labels=2)
+        config.num_hidden_layers = 1
+        config.pad_token_id = student.config.pad_token_id
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[:1]
+        with pretrained.quiet():
+            theirs = AutoModelForSequenceClassification.from_config(config).eval()
+        theirs.load_state_dict({k: v for k, v in head.items() if k in theirs.state_dict()})
+        assert set(student.state_dict()) == set(theirs.state_dict()), family
+        ids = torch.tensor([[5, 6, 7, 8]])
+        with torch.no_grad():
+            ours, expected = (m.eval()(input_ids=ids).logits for m in (student, theirs))
+        torch.testing.assert_close(ours, expected, msg=family)
+
+
+def test_soft_targets_are_hintons() -> None:
+    import torch
+
+    from tunelab.methods.soft_targets import SoftTargets
+
+    rng = np.random.default_rng(0)
+    z, v, labels = rng.normal(size=(4, 3)), rng.normal(size=(4, 3)), np.asarray([0, 2, 1, 1])
+    share, t = np.asarray([0.5, 1.0, 0.0, 0.2]), 2.0
+    logits = torch.tensor(z, requires_grad=True)
+    hard = torch.nn.functional.cross_entropy(logits, torch.tensor(labels), reduction="none")
+    soft = torch.softmax(torch.tensor(v) / t, 1)
+    kl = torch.nn.functional.kl_div(torch.log_softmax(logits / t, 1), soft, reduction="none").sum(1)
+    of = torch.tensor(share)
+    (of * hard + (1 - of) * t**2 * kl).sum().backward()  # type: ignore[no-untyped-call]
+    targets = SoftTargets(labels, soft.numpy(), t, share)
+    assert logits.grad is not None
+    np.testing.assert_allclose(targets.gradient(z, np.arange(4)), logits.grad, atol=1e-12)
+    again = torch.tensor(z, requires_grad=True)
+    rows = np.asarray([3, 1])
+    losses = targets.row_losses(again[[3, 1]], rows, hard.detach()[[3, 1]])
+    losses.sum().backward()
+    # `hard` is given: what is left is the teacher's part.
+    assert again.grad is not None
+    expected = (
+        (1 - share[rows])[:, None]
+        * t
+        * (torch.softmax(again / t, 1) - soft)[[3, 1]].detach().numpy()
+    )
+    np.testing.assert_allclose(again.grad[[3, 1]], expected, atol=1e-12)
+
+
+def test_a_teacher_is_the_contestant_and_is_trained_once(base: bases.Base) -> None:
+    task = task_of("distil-static", base, 2, teacher="logistic", teacher_settings={"c": [0.1]})
+    first = fit_alone(METHODS["distil-static"], task)
+    contestant = fit_alone(METHODS["logistic"], task_of("logistic", base, 2, c=[0.1]))
+    scores = contestant.classifier.scores(task.validation.texts)
+    right = float((scores.argmax(axis=1) == task.validation.labels).mean())
+    own = first.details.own
+    assert own["teacher_eval_accuracy"] == right
+    assert own["made_texts"] == 48
+    again = fit_alone(METHODS["distil-static"], replace(task, seeds=task.seeds))
+    assert again.details.from_cache
+    assert again.details.own["teacher_seconds"] == own["teacher_seconds"]
+    assert again.train_seconds > float(str(own["teacher_seconds"]))
+    assert len(task.train) == 48  # the made texts are the student's alone
+
+
+def test_made_texts_are_of_the_training_texts_words() -> None:
+    from tunelab.methods.made_texts import made_of
+
+    texts = ["one two three four five six", "seven eight", "", "nine"]
+    made = made_of(texts, 3, seed=1)
+    assert len(made) == 12
+    assert made == made_of(texts, 3, seed=1)
+    assert made != made_of(texts, 3, seed=2)
+    known = set(" ".join(texts).split())
+    assert set(" ".join(made).split()) <= known
+    assert all(m for i, m in enumerate(made) if i // 3 != 2)  # none is empty but of an empty text
+    assert made_of(texts, 0, seed=1) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"teacher": "distil"}, "a method that can teach"),
+        ({"teacher": "lorra"}, "Did you mean 'lora'"),
+        ({"teacher": "lora", "teacher_settings": {"k": 3}}, "k"),
+        ({"teacher": "lora", "teacher_settings": {"r": -1}}, "r"),
+    ],
+)
+def test_a_teacher_that_cannot_be(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        METHODS["distil"].settings(**settings)
+
+
+def test_a_student_needs_fewer_layers_and_a_teacher_that_runs(base: bases.Base) -> None:
+    from tunelab.core.errors import ModelError
+
+    with pytest.raises(ModelError, match="fewer than the 2 layers"):
+        check(base, MethodSpec("distil", "distil", {"layers_kept": 2}))
+    with pytest.raises(ModelError, match="prefix-tuning cannot run on"):
+        check(base, MethodSpec("distil", "distil", {"teacher": "prefix-tuning"}))

@@ -10,7 +10,6 @@ import csv
 import io
 import itertools
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,35 +20,22 @@ import pytest
 
 from studies import GRID, MANY, METHODS, NEGATIVE_TEXT, make_study, make_texts
 from tunelab import report
+from tunelab.analysis.doubtful import DoubtedRow, RowsInDoubt
 from tunelab.core.study_folder import read_study
+from tunelab.data.corrections import read_corrections, text_digest
 from tunelab.report.charts import PLOTS
+from tunelab.report.review import render_review
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 NASTY = '</script><script>alert(1)</script><!-- "quoted" \''
 # Charts of a study that has no parts of its own: no tuning, no sizes, no other data.
 UNUSUAL = {"sensitivity", "tuning", "learning", "transfer", "slices", "behaviour"}
 USUAL = [p for p in PLOTS if p not in UNUSUAL]
 DRAWN = "html[data-drawn]"
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to draw the page"),
-    pytest.mark.xdist_group("browser"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    with sync_api.sync_playwright() as p:
-        # Without a sandbox, because CI's user is root, for whom Chromium has none.
-        browser = p.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield browser
-        browser.close()
+pytestmark = pytest.mark.xdist_group("browser")
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +86,10 @@ class Watched:
         if request.url != self._own and not request.url.startswith(("data:", "blob:")):
             self.faults.append(f"request: {request.url}")
 
-    def open(self, path: Path) -> Page:
+    def open(self, path: Path, drawn: str) -> Page:
         self._own = path.as_uri()
         self.page.goto(self._own)
-        self.page.wait_for_selector(DRAWN, state="attached", timeout=60_000)
+        self.page.wait_for_selector(drawn, state="attached", timeout=60_000)
         return self.page
 
 
@@ -112,10 +98,10 @@ def opened(browser: Browser) -> Iterator[Any]:
     """Open a report at a width; afterwards, nothing may have gone wrong in any page."""
     watched = []
 
-    def open_(path: Path, width: int = 1440, **context: Any) -> Page:
+    def open_(path: Path, width: int = 1440, drawn: str = DRAWN, **context: Any) -> Page:
         page = browser.new_context(viewport={"width": width, "height": 900}, **context).new_page()
         watched.append(Watched(page))
-        return watched[-1].open(path)
+        return watched[-1].open(path, drawn)
 
     yield open_
     for w in watched:
@@ -396,3 +382,51 @@ def test_fifty_trials_open_soon(many: Path, opened: Any) -> None:
     # Generous, because the machine may be busy; benchmarks/report.py measures.
     assert time.perf_counter() - started < 45
     assert page.evaluate("performance.now()") < 45_000
+
+
+# --- labels in doubt ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def review(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of three rows in doubt, with names and texts that would break a careless page."""
+    folder = tmp_path_factory.mktemp("review")
+    study = make_study(folder, methods=METHODS[:1], label_names=(NASTY, "good"), seeds=1, rows=60)
+    rows = tuple(
+        DoubtedRow(f'r{i}, "{NASTY}', "test", f"{NEGATIVE_TEXT} {NASTY} {i}", i % 2, 1 - i % 2, *p)
+        for i, p in enumerate([(0.01, 0.99), (0.02, 0.98), (0.1, 0.9)])
+    )
+    page = render_review(read_study(study), RowsInDoubt(rows, 60, 0.4, ""))
+    (folder / "review.html").write_text(page, encoding="utf-8")
+    return folder / "review.html"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+def test_labels_are_reviewed_by_keyboard_and_saved(review: Path, opened: Any, width: int) -> None:
+    page = opened(review, width, drawn="#row:not([hidden])", color_scheme="dark")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(16, 21, 27)"
+    assert page.inner_text("#place") == "Row 1 of 3"
+    assert NASTY in page.inner_text("#text")
+    assert page.is_disabled("#save")
+    for key in "ksuc":  # keep the first; skip the second, take that back and change it
+        page.keyboard.press(key)
+    page.reload()  # what was answered is kept
+    assert page.inner_text("#place") == "Row 3 of 3"
+    page.keyboard.press("2")  # not the likeliest label, but its own
+    page.keyboard.press("1")
+    page.keyboard.press("c")
+    assert page.inner_text("#result") == "1 to change, 2 right as they are, 0 skipped."
+    page.keyboard.press("u")
+    page.keyboard.press("c")
+    with page.expect_download() as saved:
+        page.click("#save")
+    path = saved.value.path()
+    written = read_corrections(str(path))
+    assert [(one.id, one.old, one.new) for one in written.rows] == [
+        (f'r1, "{NASTY}', "good", NASTY),
+        (f'r2, "{NASTY}', NASTY, "good"),
+    ]
+    assert written.rows[0].text_sha256 == text_digest(f"{NEGATIVE_TEXT} {NASTY} 1")
+    assert Path(written.study).name == "study"

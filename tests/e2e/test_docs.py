@@ -150,17 +150,10 @@ def test_out_of_memory_is_quoted_as_it_is_said(tmp_path: Path) -> None:
 # --- what runs ------------------------------------------------------------------------------
 
 
-def commands(page: Path) -> list[list[str]]:
-    """The arguments of every command of a page, in order, but those that are quoted or wait."""
-    lines = [x for block in workplace.blocks(text_of(page), "") for x in block.splitlines()]
-    found = [shlex.split(x, comments=True)[1:] for x in lines if x.startswith("tunelab ")]
-    return [args for args in found if "--watch" not in args]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [p for p in GUIDE if commands(p)], ids=named)
+@pytest.mark.parametrize("page", [p for p in GUIDE if workplace.commands(text_of(p))], ids=named)
 def test_every_command_runs(page: Path, tmp_path: Path) -> None:
-    found = commands(page)
+    found = workplace.commands(text_of(page))
     with workplace.furnished(tmp_path / "work"):
         for block in workplace.blocks(text_of(page), "yaml")[:1]:
             Path("study.yaml").write_text(block, encoding="utf-8")

@@ -5,7 +5,6 @@ and labels in all of them. Nothing is loaded from elsewhere, and nothing goes wr
 from __future__ import annotations
 
 import csv
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,25 +23,13 @@ from tunelab.core.study_folder import read_study
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 NASTY = "<img src=x onerror=\"document.title='run'\"></script><b>'&"
 WIDTHS = (390, 1280)
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to draw the page"),
     pytest.mark.xdist_group("browser"),
 ]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    with sync_api.sync_playwright() as p:
-        # Without a sandbox, because CI's user is root, for whom Chromium has none.
-        opened = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -175,10 +162,16 @@ def test_a_study_is_planned_begun_and_outlives_the_page(page: Page, tmp_path: Pa
     page.fill("form [type=number]", str(seeds))
     for method in ("svm", "full", "lora"):
         page.locator("label.check", has=page.locator(f"b:text-is('{method}')")).click()
+    page.select_option("select[name=metric]", label="macro F1")
+    page.fill("input[name=base]", "/etc")
+    page.click("button:text-is('Plan')")
+    page.wait_for_selector("text=there is no such base")
+    page.fill("input[name=base]", "minilm")
     assert page.is_disabled("button:text-is('Start')")  # nothing starts that was not planned
     page.click("button:text-is('Plan')")
     page.wait_for_selector(".tiles")
-    assert f"--methods=svm-tfidf --seeds={seeds}" in page.inner_text(".command pre")
+    command = page.inner_text(".command pre")
+    assert f"--model=minilm --methods=svm-tfidf --seeds={seeds} --metric=f1_macro" in command
     assert fits(page)
     page.click("button:text-is('Start')")
     page.wait_for_selector(".state.running")

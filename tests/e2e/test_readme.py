@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,11 +13,6 @@ import workplace
 from commands import run_here
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-
-
-def commands() -> list[list[str]]:
-    lines = [line for block in workplace.blocks(README, "") for line in block.splitlines()]
-    return [shlex.split(x, comments=True)[1:] for x in lines if x.startswith("tunelab ")]
 
 
 @pytest.fixture
@@ -33,7 +27,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.slow
 def test_every_command_runs(place: Path) -> None:
-    found = [workplace.DEMO, *commands()]
+    found = [workplace.DEMO, *workplace.commands(README)]
     assert len(found) > 12
     for args in found:
         said = run_here(*workplace.small(args))

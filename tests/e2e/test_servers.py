@@ -97,5 +97,7 @@ def test_by_itself_it_blocks_until_the_process_is_told_to_end(svm: Path):
         url = process.stdout.readline().split()[-1]
         assert asked(url, "mood").status_code == 200
         process.terminate()
-        assert process.stdout.read() == "ended\n"
+        page, last = process.stdout.read().splitlines()
+        assert page.startswith(f"Open the page: {url}/?token=")
+        assert last == "ended"
         assert process.wait(30) == 0

@@ -13,6 +13,8 @@ interface Offered {
   files: string[];
   demos: string[];
   methods: Method[];
+  bases: string[];
+  metrics: { name: string; label: string }[];
   seeds: number;
 }
 
@@ -224,6 +226,8 @@ function Plan(props: { data: string; columns: Columns; offered: Offered }) {
   const { data, columns, offered } = props;
   const usual = offered.methods.filter((m) => m.usual).map((m) => m.name);
   const [methods, setMethods] = useState<readonly string[]>(usual);
+  const [base, setBase] = useState(""); // "": the first of those that are offered
+  const [metric, setMetric] = useState("");
   const [seeds, setSeeds] = useState(String(offered.seeds));
   const [tuning, setTuning] = useState(true);
   const [dropLeaks, setDropLeaks] = useState(false);
@@ -237,6 +241,8 @@ function Plan(props: { data: string; columns: Columns; offered: Offered }) {
     ...columns,
     name: name.trim(),
     methods,
+    model: base.trim(),
+    metric,
     seeds: Number(seeds),
     tuning,
     drop_leaks: dropLeaks,
@@ -267,6 +273,31 @@ function Plan(props: { data: string; columns: Columns; offered: Offered }) {
     >
       <h2>2. Methods</h2>
       <MethodChoice methods={offered.methods} chosen={methods} toggle={toggle} />
+      <div class="fields">
+        <Field label={`Base model (${offered.bases[0]})`}>
+          <input
+            name="base"
+            list="bases"
+            value={base}
+            placeholder={`${offered.bases[0]}, or a hub id: owner/name`}
+            onInput={(e) => setBase(e.currentTarget.value)}
+          />
+          <datalist id="bases">
+            {offered.bases.map((name) => (
+              <option key={name} value={name} />
+            ))}
+          </datalist>
+        </Field>
+        <Field label="Judged by">
+          <select name="metric" value={metric} onChange={(e) => setMetric(e.currentTarget.value)}>
+            {offered.metrics.map((m, i) => (
+              <option key={m.name} value={i ? m.name : ""}>
+                {m.label}
+              </option>
+            ))}
+          </select>
+        </Field>
+      </div>
       <h2>3. How much</h2>
       <div class="fields">
         <Field label="Seeds of each method">

@@ -10,6 +10,7 @@ winners_forms     the best classifier in other forms: size, speed, verdict
 confidence        how sure classifiers say they are, and how often they are right
 text_limits       how many texts a limit in tokens cuts, and what a longer one costs
 front tradeoff sensitivity setting_effects ranks curves transfer versus behaviour doubtful
+corrected         what labels put right did to the verdict
 probabilities slicing calibrations confusions common_rows ensembles evaluated   a question each
 
 May import: core, data, stats. Never reaches torch.

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tunelab.analysis import text_limits
 from tunelab.analysis.collapse import Collapse
 from tunelab.analysis.confidence import warnings_of_raw
+from tunelab.analysis.corrected import caveats_of_corrections
 from tunelab.analysis.effects import effects
+from tunelab.analysis.numbers import format_seconds
 from tunelab.analysis.reading import on_every_row
 from tunelab.analysis.verdict import Summary, joined_by_and
 from tunelab.core.details import Hardware
@@ -35,10 +39,12 @@ def warnings(
     """What a reader must know before believing the study, the gravest first."""
     return (
         *_unfinished(record),
+        *caveats_of_corrections(record, summary),
         *_caveats_of_data(record),
         *_caveats_of_gate(record, summary, runs),
         *_caveats_of_limits(record),
         *_caveats_of_untrained(record),
+        *_caveats_of_students(record),
         *_caveats_of_seeds(summary),
         *_caveats_of_rare_classes(record, summary, runs),
         *_caveats_of_looks(record),
@@ -126,6 +132,20 @@ def _caveats_of_untrained(record: StudyRecord) -> list[str]:
     return [
         f"{which} used no training rows: labels' names and descriptions are all there is to go by, "
         "whatever the number of rows. Validation rows fit the temperature of probabilities alone."
+    ]
+
+
+def _caveats_of_students(record: StudyRecord) -> list[str]:
+    """Methods that another one taught: whose costs their training has in it."""
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for r in record.done:
+        teacher, own = r.details.own.get("teacher"), r.details.own.get("teacher_seconds")
+        if isinstance(teacher, str) and isinstance(own, int | float):
+            seconds.setdefault((r.spec.method.label, teacher), []).append(float(own))
+    return [
+        f"{label} was taught by {teacher}: its training time has the teacher's in it "
+        f"({format_seconds(float(np.mean(own)))}); scoring asks the student alone."
+        for (label, teacher), own in seconds.items()
     ]
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tunelab.analysis.verdict import Summary
 from tunelab.core.study_folder import StudyRecord
-from tunelab.core.words import counted
+from tunelab.core.words import counted, told_apart
 
 __all__ = [
     "ConfusedPair",
@@ -59,7 +59,7 @@ def confused_pairs(matrix: NDArray[np.int64], names: Sequence[str]) -> tuple[Con
 
 def confusions_in_words(record: StudyRecord, summary: Summary) -> str | None:
     """The worst pairs of the best method, in a sentence; None with two classes, or without any."""
-    names = record.data["label_names"]
+    names = told_apart(record.data["label_names"])
     matrix = confusion_sums(record, summary.split).get(str(summary.best))
     pairs = () if matrix is None or len(names) < 3 else confused_pairs(matrix, names)
     if not pairs:

@@ -10,18 +10,20 @@ anything.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.analysis.predicted import names_of_rows
 from tunelab.core import study_folder
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Predictions
-from tunelab.core.words import counted, short
+from tunelab.core.words import counted, rows_word, short
 from tunelab.data.gate.doubts import (
     LEAST_TELLING,
     SHOWN_DOUBTS,
+    DoubtfulLabels,
     doubtful_labels,
     label_finding,
     reading,
@@ -30,10 +32,74 @@ from tunelab.data.gate.values import Example, Finding, Gate, RowRef, gate_from_j
 from tunelab.stats import Runs
 from tunelab.stats.predictions import log_softmax
 
-__all__ = ["gate_after_training", "mean_probabilities"]
+__all__ = [
+    "DoubtedRow",
+    "RowsInDoubt",
+    "gate_after_training",
+    "mean_probabilities",
+    "rows_in_doubt",
+]
 
 LEAST_ROWS_TO_RANK = 50
 JUDGED_PARTS = ("validation", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class DoubtedRow:
+    """A row whose label the study's methods contradict: the name that its file of corrections is
+    to have (the data's own id, else ours), its part, whole text and label, the likeliest class, and
+    the probabilities of the two.
+    """
+
+    id: str
+    part: str
+    text: str
+    label: int
+    likely: int
+    of_label: float
+    of_likely: float
+
+
+@dataclass(frozen=True, slots=True)
+class RowsInDoubt:
+    """Rows to read again, the most doubtful first, of so many that were judged (`of`).
+
+    `precision`: the share of them that is wrong at least. `reason` says why there are none, ""
+    where there are.
+    """
+
+    rows: tuple[DoubtedRow, ...]
+    of: int
+    precision: float
+    reason: str
+
+
+def rows_in_doubt(record: StudyRecord, runs: Mapping[str, Mapping[str, Runs]]) -> RowsInDoubt:
+    """The rows of validation and test whose labels the study's methods doubt.
+
+    `runs` as `analysis.reading.read_runs` gives them.
+    """
+    judged = _judge_rows(record, runs)
+    if judged is None:
+        return RowsInDoubt(
+            (),
+            0,
+            0.0,
+            f"{rows_word(LEAST_ROWS_TO_RANK)} of validation and test with predictions and texts "
+            "are needed, and the study has fewer",
+        )
+    doubts, n = judged.doubts, len(judged.ids)
+    names: dict[str, str] = {}
+    for part in JUDGED_PARTS:
+        names |= names_of_rows(record, study_folder.read_rows(record.directory, part))
+    rows = []
+    for i in doubts.rows:
+        part, text = judged.rows[judged.ids[i]]
+        label, p = int(judged.labels[i]), judged.probabilities[i]
+        likely = int(p.argmax())
+        name = names.get(judged.ids[i], judged.ids[i])
+        rows.append(DoubtedRow(name, part, text, label, likely, float(p[label]), float(p[likely])))
+    return RowsInDoubt(tuple(rows), n, doubts.precision, judged.reason if not rows else "")
 
 
 def gate_after_training(record: StudyRecord, runs: Mapping[str, Mapping[str, Runs]]) -> Gate | None:
@@ -44,43 +110,70 @@ def gate_after_training(record: StudyRecord, runs: Mapping[str, Mapping[str, Run
     of several labels a text.
     """
     gate = record.parsed("gate", gate_from_json)
-    if gate is None:
-        return None
-    if record.data.get("task") == "multilabel":
-        return gate  # no label is told from the others that its text has
-    rows = _rows(record)
-    means = mean_probabilities(runs)
-    ids = [i for i in means if i in rows]
-    if len(ids) < LEAST_ROWS_TO_RANK:
+    judged = None if gate is None else _judge_rows(record, runs)
+    if gate is None or judged is None:
         return gate
-    labels = np.array([means[i][0] for i in ids], dtype=np.int64)
-    probabilities = np.stack([means[i][1] for i in ids])
-    doubts = doubtful_labels(labels, probabilities)
+    doubts, ids = judged.doubts, judged.ids
     others = tuple(f for f in gate.findings if f.check != "label-errors")
     notes = tuple(n for n in gate.notes if "called doubtful" not in n)
-    methods = {label for part in JUDGED_PARTS for label in runs.get(part, {})}
-    judges = f"the mean of {counted(len(methods), 'trained method')}"
     if not len(doubts.rows):
         if doubts.telling < LEAST_TELLING:
-            why = doubts.reason.replace("the model that judges them", judges)
-            notes = (*notes, f"no label is called doubtful: {why}")
+            notes = (*notes, f"no label is called doubtful: {judged.reason}")
         return replace(gate, findings=others, notes=notes)
     names = record.data["label_names"]
-    listed = [ids[i] for i in doubts.rows]
+
+    def example(i: int) -> Example:
+        part, text = judged.rows[ids[i]]
+        label = int(judged.labels[i])
+        row = RowRef(part, ids[i], names[label], short(text))
+        return Example((row,), reading(names, judged.probabilities[i], label))
+
     finding = label_finding(
         doubts,
         of=len(ids),
-        judges=f"{judges}, on validation and test rows,",
-        examples=tuple(
-            Example(
-                (_row_ref(rows[ids[i]], names[labels[i]]),),
-                reading(names, probabilities[i], int(labels[i])),
-            )
-            for i in doubts.rows[:SHOWN_DOUBTS]
-        ),
-        test_ids=tuple(i for i in listed if rows[i].part == "test"),
+        judges=f"{judged.judges}, on validation and test rows,",
+        examples=tuple(example(i) for i in doubts.rows[:SHOWN_DOUBTS]),
+        test_ids=tuple(ids[i] for i in doubts.rows if judged.rows[ids[i]][0] == "test"),
     )
     return replace(gate, findings=_by_level(others, finding), notes=notes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _JudgedRows:
+    """Rows (n) that were judged: `ids`, `labels` (n,), mean `probabilities` (n, k), which of them
+    are in doubt; of each id its part and text in `rows`.
+    """
+
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    doubts: DoubtfulLabels
+    rows: Mapping[str, tuple[str, str]]
+    judges: str
+
+    @property
+    def reason(self) -> str:
+        """Why no label is in doubt."""
+        return self.doubts.reason.replace("the model that judges them", self.judges)
+
+
+def _judge_rows(record: StudyRecord, runs: Mapping[str, Mapping[str, Runs]]) -> _JudgedRows | None:
+    """None where there are too few rows with predictions, or texts were not kept, and of several
+    labels a text.
+    """
+    if record.data.get("task") == "multilabel":
+        return None  # no label is told from the others that its text has
+    rows = _rows(record)
+    means = mean_probabilities(runs)
+    ids = tuple(i for i in means if i in rows and means[i][0] >= 0)
+    if len(ids) < LEAST_ROWS_TO_RANK:
+        return None
+    labels = np.array([means[i][0] for i in ids], dtype=np.int64)
+    probabilities = np.stack([means[i][1] for i in ids])
+    methods = {label for part in JUDGED_PARTS for label in runs.get(part, {})}
+    judges = f"the mean of {counted(len(methods), 'trained method')}"
+    doubts = doubtful_labels(labels, probabilities)
+    return _JudgedRows(ids, labels, probabilities, doubts, rows, judges)
 
 
 def mean_probabilities(
@@ -110,23 +203,14 @@ def _as_probabilities(p: Predictions) -> NDArray[np.float64]:
     return np.exp(log_softmax(np.asarray(p.scores, dtype=np.float64)))
 
 
-def _rows(record: StudyRecord) -> dict[str, RowRef]:
-    """Validation and test rows by id, as a finding names them, without their labels' names."""
-    out = {}
+def _rows(record: StudyRecord) -> dict[str, tuple[str, str]]:
+    """Part and text of each validation and test row by its id."""
+    out: dict[str, tuple[str, str]] = {}
     for part in JUDGED_PARTS:
         kept = study_folder.read_rows(record.directory, part)
         if kept is not None:
-            out.update(
-                {
-                    i: RowRef(part, i, "", short(text))
-                    for i, text in zip(kept.ids, kept.texts, strict=True)
-                }
-            )
+            out |= {i: (part, text) for i, text in zip(kept.ids, kept.texts, strict=True)}
     return out
-
-
-def _row_ref(row: RowRef, label: str) -> RowRef:
-    return replace(row, label=label)
 
 
 def _by_level(others: tuple[Finding, ...], finding: Finding) -> tuple[Finding, ...]:

@@ -11,7 +11,7 @@ from tunelab.analysis.reading import read_runs
 from tunelab.core import study_folder
 from tunelab.core.errors import InputError, suggest
 from tunelab.core.study_folder import StudyRecord
-from tunelab.core.words import counted
+from tunelab.core.words import counted, told_apart
 from tunelab.stats import Runs
 from tunelab.stats.slices import (
     LEAST_ROWS_OF_SLICE,
@@ -121,7 +121,7 @@ def slice_study(
             f"{folder}: rows.parquet has other row ids than the predictions. "
             f"Run the study again: tunelab compare {folder}"
         )
-    cuts = attributes(rows, record.data["label_names"])
+    cuts = attributes(rows, told_apart(record.data["label_names"]))
     for name in by or ():
         if name not in cuts:
             raise InputError(f"slices: {name!r}: no such cut.{suggest(name, cuts, what='Cuts')}")

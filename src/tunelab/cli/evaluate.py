@@ -18,8 +18,9 @@ __all__ = [
     "evaluate_command",
 ]
 
-# Of what says how data is read, all but what changes the training rows alone, and names of rows.
-_READING = tuple(key for key in DATA_FLAGS if key not in ("id_column", "subset", "on_leak"))
+# Of what says how data is read, all but what is of a study's own rows, and names of rows.
+_OF_A_STUDY = ("id_column", "subset", "on_leak", "corrections")
+_READING = tuple(key for key in DATA_FLAGS if key not in _OF_A_STUDY)
 
 
 @click.command(

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
+import unicodedata
 from typing import IO
 
-from tunelab.cli.streams import echo
+from tunelab.cli.streams import as_written, echo
 
 __all__ = [
     "complain",
@@ -36,14 +37,14 @@ def columns_of(stream: IO[str]) -> int | None:
 
 
 def in_lines(text: str, width: int | None, indent: int = 0) -> str:
-    """A text of one or more lines in lines of `width` letters; those that go on stand `indent`
+    """A text of one or more lines in lines of `width` cells; those that go on stand `indent`
     further in than what they go on from.
     """
     if width is None:
         return text
-    return "\n".join(
+    filled = "\n".join(
         textwrap.fill(
-            line,
+            _with_fillers(line),
             max(_LEAST_WIDTH, width),
             subsequent_indent=" " * (len(line) - len(line.lstrip()) + indent),
             break_long_words=False,
@@ -51,11 +52,25 @@ def in_lines(text: str, width: int | None, indent: int = 0) -> str:
         )
         for line in text.split("\n")
     )
+    return filled.replace(_FILLER, "")
+
+
+_FILLER = "\0"  # what no text has that is printed
+
+
+def _with_fillers(line: str) -> str:
+    """A line of as many characters as it has cells: after each of two cells (Chinese, emoji) one
+    that is taken out again.
+    """
+    if line.isascii():
+        return line
+    return "".join(c + _FILLER if unicodedata.east_asian_width(c) in "WF" else c for c in line)
 
 
 def say_sentences(text: str, indent: int = 2, *, err: bool = False) -> None:
     """Print sentences to standard output, or to standard error."""
-    echo(in_lines(text, columns_of(sys.stderr if err else sys.stdout), indent), err=err)
+    stream = sys.stderr if err else sys.stdout
+    echo(in_lines(as_written(text, stream), columns_of(stream), indent), err=err)
 
 
 def complain(text: str) -> None:

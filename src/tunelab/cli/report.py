@@ -55,6 +55,13 @@ def _format_names(_c: click.Context, _p: click.Parameter, value: str | None) -> 
     callback=_format_names,
     help="Every chart as a file: png, svg, pdf.",
 )
+@click.option(
+    "--review",
+    is_flag=False,
+    flag_value="",
+    metavar="[FILE]",
+    help="Instead, a page on which labels in doubt are kept or changed (STUDY/review.html).",
+)
 @click.option("--metric", metavar="NAME", help="Judge by another metric.")
 @click.option("--output-dir", type=FOLDER, help="Where to write (the study).")
 @click.option("--watch", is_flag=True, help="Write report.html anew while the study runs.")
@@ -65,6 +72,7 @@ def report(
     other: Path | None,
     formats: tuple[str, ...],
     figures: tuple[str, ...],
+    review: str | None,
     metric: str | None,
     output_dir: Path | None,
     watch: bool,
@@ -77,6 +85,7 @@ def report(
     tunelab report runs/demo --format markdown,latex --figures pdf
     tunelab report runs/today --compare runs/yesterday
     tunelab report runs/demo --watch                          in a second terminal, while it runs
+    tunelab report runs/demo --review                         labels in doubt, to keep or change
     """
     from tunelab import api
 
@@ -84,6 +93,11 @@ def report(
         _watch(study, output_dir or study, metric, quiet)
         return
     asked = api.Study(study)
+    if review is not None:
+        page = asked.review(review or (output_dir / "review.html" if output_dir else None))
+        if not quiet:
+            say_sentences(f"{page}: open it in a browser. It saves corrections.csv.")
+        return
     written = asked.report(
         formats, figures=figures, compare=other, metric=metric, output_dir=output_dir
     )

@@ -15,6 +15,7 @@ from typing import TextIO
 
 __all__ = [
     "ReaderGoneError",
+    "as_written",
     "close_output",
     "echo",
     "guard_streams",
@@ -50,6 +51,16 @@ def printable(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return _CONTROL.sub("", _SEQUENCE.sub("", text))
+
+
+def as_written(text: str, stream: TextIO) -> str:
+    """A text as a stream will show it: what is laid out in columns is as wide as this."""
+    if text.isascii() and text.isprintable():
+        return text
+    shown, encoding = printable(text), getattr(stream, "encoding", None)
+    if not encoding:
+        return shown
+    return shown.encode(encoding, "tunelab.glyphs").decode(encoding)
 
 
 def _in_other_glyphs(error: UnicodeError) -> tuple[str, int]:

@@ -16,8 +16,8 @@ from rich.text import Text
 
 from tunelab.analysis.numbers import format_parameters
 from tunelab.cli.lines import columns_of, in_lines
-from tunelab.cli.streams import ReaderGoneError, printable, styled
-from tunelab.core.words import short_labels
+from tunelab.cli.streams import ReaderGoneError, as_written, printable, styled
+from tunelab.core.words import short_labels, told_apart
 
 if TYPE_CHECKING:
     from tunelab.core.cards import DataCard, LengthFigures
@@ -83,6 +83,7 @@ def print_table(
     out = console()
     if title:
         say(out, title, style="bold")
+    headings, *rows = _as_written([headings, *rows])
     gap = _GAP
     fitting = _fitting_columns(headings, rows, out.width, gap)
     if fitting < len(headings):
@@ -99,6 +100,11 @@ def print_table(
     if fitting < len(headings):
         say(out, f"No room for {', '.join(headings[fitting:])}: {all_of_it}", indent=2)
         out.print()
+
+
+def _as_written(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Cells as standard output shows them, so that columns are as wide as what stands in them."""
+    return [[as_written(str(cell), sys.stdout) for cell in row] for row in rows]
 
 
 def _print_columns(
@@ -158,8 +164,9 @@ def say(out: Console, text: str, indent: int = 0, style: str = "") -> None:
     `indent` is where the second and later lines begin.
     """
     width = None if out.width >= _WIDTH_OF_NO_TERMINAL else out.width
+    written = as_written(text, sys.stderr if out.stderr else sys.stdout)
     out.print(
-        in_lines(text, width, indent), style=style, markup=False, highlight=False, soft_wrap=True
+        in_lines(written, width, indent), style=style, markup=False, highlight=False, soft_wrap=True
     )
 
 
@@ -189,8 +196,12 @@ def print_data_card(facts: DataCard, tokens: TokenLengths) -> None:
         ]
     )
     sizes, counts = facts["sizes"], facts["label_counts"]
+    shown = dict(zip(facts["label_names"], told_apart(facts["label_names"]), strict=True))
     rows = [
-        [name, *(f"{counts[p][name]:,} ({100 * counts[p][name] / sizes[p]:.0f}%)" for p in sizes)]
+        [
+            shown[name],
+            *(f"{counts[p][name]:,} ({100 * counts[p][name] / sizes[p]:.0f}%)" for p in sizes),
+        ]
         for name in facts["label_names"]
     ]
     rows.append(["all", *(f"{n:,}" for n in sizes.values())])
@@ -215,7 +226,7 @@ def print_data_card(facts: DataCard, tokens: TokenLengths) -> None:
             ("Texts with more than one label", f"{d['conflicting']:,}"),
         ]
     )
-    samples = [[name, " ".join(t.split())] for name, ts in facts["samples"].items() for t in ts]
+    samples = [[shown[x], " ".join(t.split())] for x, ts in facts["samples"].items() for t in ts]
     _print_samples(samples)
 
 
@@ -230,7 +241,7 @@ def _print_samples(rows: Sequence[Sequence[str]]) -> None:
     )
     table.add_column("Label")
     table.add_column("Text", overflow="fold")
-    for label, text in rows:
+    for label, text in _as_written(rows):
         table.add_row(Text(label), Text(text))
     console().print(table)
 

@@ -126,7 +126,11 @@ def read_manifest(directory: Path) -> Artifact:
                 else []
             )
             hint = suggest(directory.name, sorted(near), what="Folders beside it") if near else ""
-            raise ArtifactError(f"{directory}: there is no such folder.{hint}")
+            raise ArtifactError(
+                f"{directory}: there is no such folder.{hint} Expected one from `tunelab train "
+                "--output-dir`, a trial's or a study's; `tunelab adapters list FOLDER` shows what "
+                "lies below a folder."
+            )
         raise ArtifactError(
             f"{directory}: expected a classifier saved by tunelab ({MANIFEST}), found "
             f"{', '.join(sorted(p.name for p in directory.iterdir())[:6]) or 'an empty folder'}. "

@@ -9,6 +9,7 @@ from tunelab.core.plain import PlainValue
 from tunelab.core.tasks import TaskName
 
 __all__ = [
+    "CorrectedFigures",
     "DataCard",
     "DataKeys",
     "DuplicateExample",
@@ -44,6 +45,7 @@ class DataKeys(TypedDict):
     task: NotRequired[TaskName | None]
     label_separator: NotRequired[str | None]
     label_columns: NotRequired[list[str] | None]
+    corrections: NotRequired[str | None]
 
 
 class TuningKeys(TypedDict):
@@ -144,6 +146,13 @@ class FoldFigures(TypedDict):
     rows: int
 
 
+class CorrectedFigures(TypedDict):
+    """Labels that a reader put right: of which study's rows, and how many of each part."""
+
+    study: str
+    by_part: dict[str, int]
+
+
 class DataCard(TypedDict):
     """What a data set is: the content of data.json.
 
@@ -170,3 +179,4 @@ class DataCard(TypedDict):
     notes: list[str]
     test_on: NotRequired[list[OtherFigures]]
     folds: NotRequired[FoldFigures]
+    corrected: NotRequired[CorrectedFigures]

@@ -65,6 +65,7 @@ DATA_FLAGS: Mapping[str, Flag] = {
     "task": Flag("What is predicted (else guessed from the labels, and said).", group="data"),
     "label_separator": Flag("What stands between several labels of a text.", "TEXT", "data"),
     "label_columns": Flag("Columns that hold a label each, as 0 and 1.", "A,B,..", "data", "names"),
+    "corrections": Flag("Labels put right: the file of `report --review`.", "FILE", "data"),
 }
 
 

@@ -177,6 +177,7 @@ class StudyRecord:
     looks: Mapping[str, object] | None = None
     final: Mapping[str, object] | None = None
     exports: Mapping[str, object] | None = None
+    before: Mapping[str, object] | None = None
     damaged: tuple[str, ...] = ()
 
     @property
@@ -319,10 +320,14 @@ def _parse_yaml(text: str) -> Any:
 
 
 # What a study may hold beside its trials, each a JSON file of that name.
-EXTRAS = ("tuning", "race", "curves", "gate", "lengths", "behaviour", "looks", "final", "exports")
+EXTRAS = (
+    *("tuning", "race", "curves", "gate", "lengths", "behaviour", "looks", "final", "exports"),
+    "before",
+)
 EXPORTS = "exports"  # the folder of what exports.json tells of
 _WRITTEN = frozenset(
     {"study.yaml", "data.json", "rows.parquet", "results.csv", "comparison.json", "report.html"}
+    | {"review.html"}
     | {"trials", "tracking", EXPORTS, HOLDER, RUN_LOG}
     | {f"{name}.json" for name in EXTRAS}
 )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tunelab.core.details import BaseRef, Details, Provenance, Seeds
 from tunelab.core.plain import SettingValues
-from tunelab.core.tasks import Labels, TaskName, task_of_labels
+from tunelab.core.tasks import Labels, TaskName, strata, task_of_labels
 
 __all__ = [
     "Artifact",
@@ -20,6 +20,7 @@ __all__ = [
     "BaseRef",
     "Classifier",
     "Comparison",
+    "Corrected",
     "Cost",
     "DataSpec",
     "Dataset",
@@ -56,7 +57,8 @@ class DataSpec:
     one. Rows of `drop_classes`, and of classes with fewer than `min_rows_per_class` of the training
     rows, are left out; of several labels a text, these labels. `task`: what is predicted; None:
     what the labels look like. `label_separator` stands between labels of one text;
-    `label_columns` hold a label each, as 0 and 1.
+    `label_columns` hold a label each, as 0 and 1. `corrections` is a file of labels that a reader
+    put right.
     """
 
     source: str
@@ -75,20 +77,13 @@ class DataSpec:
     task: TaskName | None = None
     label_separator: str | None = None
     label_columns: Sequence[str] | None = None
+    corrections: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """Its fields; those that results of before lack only where they say something."""
         values = asdict(self)
-        later = (
-            "id_column",
-            "quoting",
-            "join_labels",
-            "drop_classes",
-            "min_rows_per_class",
-            "task",
-            "label_separator",
-            "label_columns",
-        )
+        later = {"id_column", "quoting", "join_labels", "drop_classes", "min_rows_per_class"}
+        later |= {"task", "label_separator", "label_columns", "corrections"}
         plain = DataSpec(self.source)
         return {k: v for k, v in values.items() if k not in later or v != getattr(plain, k)}
 
@@ -100,15 +95,34 @@ class Split:
 
     `columns` holds what else the source says of each row: n plain values (a string, a number, true
     or false, None) by column name. Nothing is trained on them; they name slices and show leaks.
+    `before`: the labels (n, int64) of the source, where some of `labels` were put right since.
     """
 
     ids: tuple[str, ...]
     texts: tuple[str, ...]
     labels: Labels
     columns: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    before: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def divided_by(self) -> NDArray[np.int64]:
+        """The labels that say which part or fold a row is in, (n,): those of the source, so that
+        labels put right move no row; of several labels a text each row's rarest.
+        """
+        return strata(self.labels if self.before is None else self.before)
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    """Labels that a reader put right: how many rows of each part (`by_part`, at loading), and the
+    folder of the study that was reviewed, "" where that is not known.
+    """
+
+    study: str
+    by_part: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +152,7 @@ class Dataset:
     `notes` say, in plain words, everything that was decided for the user. `split_off` names the
     parts ("test", "validation") that the source did not have and that were taken from its train.
     `id_column`: which of the splits' `columns` names the rows for the user, None where none does.
+    `corrected`: which labels a reader put right, None where none were.
     """
 
     name: str
@@ -153,6 +168,7 @@ class Dataset:
     duplicates: Duplicates
     split_off: tuple[str, ...] = ()
     id_column: str | None = None
+    corrected: Corrected | None = None
 
     @property
     def task(self) -> TaskName:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from decimal import Decimal
@@ -12,6 +13,7 @@ from typing import Any
 from tunelab.core.errors import DataError
 
 __all__ = [
+    "DRAWN_ALIKE",
     "agreeing",
     "as_one",
     "check_unicode",
@@ -26,6 +28,8 @@ __all__ = [
     "short",
     "short_labels",
     "signed",
+    "told_apart",
+    "without_shapeless",
 ]
 
 
@@ -153,3 +157,41 @@ def free_name(name: str, taken: Container[str], form: str = "{} ({})") -> str:
     while free in taken:
         free, n = form.format(name, n), n + 1
     return free
+
+
+# --- names that look alike --------------------------------------------------------------------
+
+# Small letters of Cyrillic and Greek that are drawn like Latin ones.
+DRAWN_ALIKE = str.maketrans(
+    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0455\u0458"
+    "\u03bf\u03b1\u03bd\u03b9\u03ba\u03c1\u03c4\u03c5\u03c7",
+    "aeopcyxisjoavikptux",
+)
+_VARIATION = re.compile(r"[\ufe00-\ufe0f]")
+
+
+def without_shapeless(name: str) -> str:
+    """A name without the characters that have no shape."""
+    if name.isascii() and name.isprintable():
+        return name
+    shown = (
+        c if c in "\t\n\r" or unicodedata.category(c) not in ("Cf", "Cc") else "" for c in name
+    )
+    return _VARIATION.sub("", "".join(shown))
+
+
+def told_apart(names: Sequence[str]) -> list[str]:
+    """Names as readers see them, in order: with escapes where one would be drawn like another."""
+    drawn = [
+        " ".join(unicodedata.normalize("NFKC", without_shapeless(n)).split()).translate(DRAWN_ALIKE)
+        for n in names
+    ]
+    count = Counter(drawn)
+    return [n if count[d] == 1 else _spelt_out(n) for n, d in zip(names, drawn, strict=True)]
+
+
+def _spelt_out(name: str) -> str:
+    return "".join(
+        c if c.isascii() and c.isprintable() else c.encode("unicode_escape").decode("ascii")
+        for c in name
+    )

@@ -3,6 +3,7 @@
 gate/         what is wrong with the data: a function and a row in `CHECKS`
 behaviour     suites of behaviour tests -> cases
 texts write labelled   files of texts in windows, tables written out, labels added to them
+corrections   labels that a reader put right
 
 May import: core. Never reaches torch.
 """

@@ -43,6 +43,8 @@ def fingerprint_of(label_names: Sequence[str], parts: Mapping[str, Split]) -> st
         add(split.ids)
         add(split.texts)
         digest.update(split.labels.astype(">i8").tobytes())
+        if split.before is not None:  # rows that are divided otherwise are other data
+            digest.update(split.before.astype(">i8").tobytes())
     return digest.hexdigest()
 
 
@@ -97,6 +99,9 @@ def describe(dataset: Dataset) -> DataCard:
         card["task"] = dataset.task
     if dataset.id_column is not None:
         card["id_column"] = dataset.id_column
+    if dataset.corrected is not None:
+        by_part = dict(dataset.corrected.by_part)
+        card["corrected"] = {"study": dataset.corrected.study, "by_part": by_part}
     return card
 
 

@@ -12,7 +12,6 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab.core.tasks import row_codes
 from tunelab.core.values import Split
 from tunelab.data import duplicates
 
@@ -28,7 +27,7 @@ def groups_of(rows: Split, most: int) -> Ints:
     Rows of more than `most` in a group, such as a template that every tenth text follows, are alone
     again: no part could hold them.
     """
-    group = _connected(rows.texts, row_codes(rows.labels).tobytes())
+    group = _connected(rows.texts, rows.divided_by.tobytes())
     sizes = np.bincount(group, minlength=1)
     too_large = sizes[group] > most
     group = np.where(too_large, len(sizes) + np.arange(len(group)), group)

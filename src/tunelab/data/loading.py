@@ -15,6 +15,7 @@ from tunelab.data import duplicates
 from tunelab.data.alike import looks
 from tunelab.data.card import count_duplicates, fingerprint_of
 from tunelab.data.columns import choose_id_column
+from tunelab.data.corrections import corrected_parts, corrections_in_words, read_corrections
 from tunelab.data.labels import (
     WHOLE_FLOAT,
     LabelColumn,
@@ -50,7 +51,8 @@ def load(spec: DataSpec) -> Dataset:
     Texts and label names are kept exactly as they are. Label names that are all whole numbers are
     sorted as numbers, others as strings; a ClassLabel keeps its order. A missing test or
     validation part is split off, stratified, by `split_seed`; `subset` then takes rows of the
-    train part alone, after `on_leak`. Everything decided for the user stands in `notes`. Row ids
+    train part alone, after `on_leak`. `corrections` change labels after the division into parts,
+    so that no row changes its part. Everything decided for the user stands in `notes`. Row ids
     are `stem:number`, the number as a reader of the file counts it (lines of a text file, rows
     from 1 of others).
 
@@ -81,6 +83,16 @@ def load(spec: DataSpec) -> Dataset:
         label_names, splits = encode_labels(source.name, rows, column, notes, spec)
     split_off = tuple(part for part in ("test", "validation") if part not in splits)
     splits = three_parts(source.name, splits, label_names, spec.split_seed, notes)
+    corrected = None
+    if spec.corrections is not None:
+        if reading.task == "multilabel":
+            raise DataError(
+                f"{source.name}: its texts have several labels, and --corrections puts one class a "
+                "text right. Correct the data themselves."
+            )
+        corrections = read_corrections(spec.corrections)
+        splits, corrected = corrected_parts(corrections, splits, label_names, id_column)
+        notes.append(corrections_in_words(corrected))
     if spec.on_leak != "warn":
         splits["train"] = train_without_leaks(source.name, splits, len(label_names), spec, notes)
     splits["train"] = subset_of_train(splits["train"], label_names, spec, notes)
@@ -98,6 +110,7 @@ def load(spec: DataSpec) -> Dataset:
         duplicates=count_duplicates(splits),
         split_off=split_off,
         id_column=id_column,
+        corrected=corrected,
     )
 
 
@@ -130,6 +143,8 @@ def load_other(
     `train`: the training part, in which its rows are looked for; `task`: the study's. Raises
     DataError where a label is none of `label_names`.
     """
+    if spec.corrections is not None:
+        raise DataError(f"test_on {spec.source}: corrections are of a study's own rows. Leave out.")
     source = SOURCES[source_kind(spec.source)](spec)
     text_column, reading, said = read_columns(source.parts, as_several(spec, task))
     notes = [*source.notes, said]

@@ -128,6 +128,7 @@ def _take_rows(split: Split, rows: NDArray[np.int64]) -> Split:
         texts=tuple(split.texts[i] for i in rows),
         labels=split.labels[rows],
         columns={c: tuple(values[i] for i in rows) for c, values in split.columns.items()},
+        before=None if split.before is None else split.before[rows],
     )
 
 
@@ -192,7 +193,15 @@ def subset_of_train(
     notes.append(
         f"subset: {n:,} of {len(train):,} train rows (stratified, split seed {spec.split_seed})"
     )
-    return _take_rows(train, _stratified_order(strata(train.labels), spec.split_seed, "subset")[:n])
+    chosen = _stratified_order(train.divided_by, spec.split_seed, "subset")[:n]
+    counts = [label_counts(x, len(label_names)) for x in (train.labels, train.labels[chosen])]
+    lost = np.flatnonzero((counts[0] > 0) & (counts[1] == 0)).tolist()
+    if lost and train.before is not None:
+        raise DataError(
+            f"--subset {n}: with the labels that were put right, the class "
+            f"{label_names[lost[0]]!r} has no row among these. Take a larger subset."
+        )
+    return _take_rows(train, chosen)
 
 
 def redivided(dataset: Dataset, seed: int) -> Dataset:
@@ -202,9 +211,9 @@ def redivided(dataset: Dataset, seed: int) -> Dataset:
     class too rare for its share of a small train part has one row there all the same.
     """
     pool = _joined_splits(dataset.train, dataset.validation)
-    classes = strata(pool.labels)
-    order = _stratified_order(classes, seed, "vary_split")
+    order = _stratified_order(pool.divided_by, seed, "vary_split")
     n = len(dataset.validation)
+    classes = strata(pool.labels)
     for c in np.setdiff1d(classes, classes[order[n:]]):
         mine = classes[order]
         commonest = np.bincount(mine[n:]).argmax()
@@ -256,6 +265,7 @@ def _joined_splits(a: Split, b: Split) -> Split:
         (*a.texts, *b.texts),
         np.concatenate([a.labels, b.labels]),
         {c: (*column(a, c), *column(b, c)) for c in (*a.columns, *b.columns)},
+        None if a.before is b.before is None else np.concatenate([a.divided_by, b.divided_by]),
     )
 
 
@@ -313,14 +323,13 @@ def in_fold(dataset: Dataset, fold: Fold, spec: DataSpec) -> Dataset:
             f"least {need} of each. Add rows, or test on one split with --folds off."
         )
     division = f"folds {fold.of}/{fold.repetition}"
-    classes = strata(pool.labels)
-    by_class = _shuffled_by_class(classes, spec.split_seed, division)
+    by_class = _shuffled_by_class(pool.divided_by, spec.split_seed, division)
     group = groups_to_keep(pool, fold.of) if fold.together else None
     if group is None:  # dealt out class by class, as cards are
         number = np.empty(len(pool), dtype=np.int64)
         number[by_class] = np.arange(len(pool)) % fold.of
     else:
-        number = dealt_in_groups(by_class, classes, group, fold.of)
+        number = dealt_in_groups(by_class, pool.divided_by, group, fold.of)
     here = number == fold.number
     parts = {
         "train": _take_rows(pool, np.flatnonzero(~here)),
@@ -353,7 +362,7 @@ def _with_validation(
     if "validation" in dataset.split_off:
         n = ((len(train) + len(test)) * HELD_OUT_PERCENT + 50) // 100
         n = max(min(n, VALIDATION_LIMIT), len(dataset.label_names))
-        order = _stratified_order(strata(train.labels), spec.split_seed, f"{purpose}/validation")
+        order = _stratified_order(train.divided_by, spec.split_seed, f"{purpose}/validation")
         alone = np.arange(len(train)) if group is None else group
         chosen, left = prefix_of_groups(order, alone, n)
         train, validation = _take_rows(train, left), _take_rows(train, chosen)

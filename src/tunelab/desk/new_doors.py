@@ -36,6 +36,8 @@ class ProposedBody(LookBody):
     name: str
     methods: list[str] = Field(min_length=1)
     seeds: int = Field(ge=1, le=1000)
+    model: str = ""
+    metric: str = ""
     tuning: bool = True
     drop_leaks: bool = False
     budget: str = ""

@@ -17,7 +17,10 @@ from tunelab.core.words import free_name
 from tunelab.data.gate import Finding
 from tunelab.data.texts import column_names
 from tunelab.methods import METHODS
+from tunelab.models import at_hand
+from tunelab.models.bases import BUNDLED
 from tunelab.serving.refusal import Refusal
+from tunelab.stats.metrics import METRICS
 from tunelab.study import announcing, file, resolve
 from tunelab.study.announcing import Announced
 
@@ -34,6 +37,7 @@ __all__ = [
 
 UPLOADS = "data"  # the folder, among the studies, of files that were dropped
 DEMOS = ("demo", "demo:stars")
+NAMED_ON_HUB = re.compile(r"(?!\.)[\w.-]+/(?!\.)[\w.-]+(@[\w.-]+)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +50,24 @@ class MethodOffered:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricOffered:
+    """A metric that a study may be judged by, and how it is called in running text."""
+
+    name: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
 class Offered:
-    """What a new study may be made of: data (files that were dropped, demos) and methods."""
+    """What a new study may be made of: data (files that were dropped, demos), methods, metrics,
+    and bases that are at hand. Where nothing is said, the first base and metric are taken.
+    """
 
     files: tuple[str, ...]
     demos: tuple[str, ...]
     methods: tuple[MethodOffered, ...]
+    bases: tuple[str, ...]
+    metrics: tuple[MetricOffered, ...]
     seeds: int
 
 
@@ -74,7 +90,10 @@ class FileLookedAt:
 
 @dataclass(frozen=True, slots=True)
 class ProposedStudy:
-    """What the page asks for. `data`: a dropped file's name, or a demo; "" columns are guessed."""
+    """What the page asks for. `data`: a dropped file's name, or a demo; "" columns are guessed.
+
+    `model`: a base that is offered, or a hub id. It and `metric` are as usual where they are "".
+    """
 
     name: str
     data: str
@@ -85,6 +104,8 @@ class ProposedStudy:
     tuning: bool = True
     drop_leaks: bool = False
     budget: str = ""
+    model: str = ""
+    metric: str = ""
 
     def folder(self, home: Path) -> Path:
         """The study's folder. Raises Refusal for a name that is none, or taken."""
@@ -105,7 +126,9 @@ class ProposedStudy:
             "data.text_column": self.text_column or None,
             "data.label_column": self.label_column or None,
             "data.on_leak": "drop" if self.drop_leaks else None,
+            "model": base_in(home, self.model) if self.model else None,
             "methods": list(self.methods),
+            "metric": self.metric or None,
             "seeds": self.seeds,
             "tuning": None if self.tuning else False,
             "budget": self.budget or None,
@@ -151,7 +174,12 @@ def offered(home: Path) -> Offered:
         MethodOffered(m.name, m.about, m.name in file.DEFAULT_METHODS) for m in METHODS.values()
     )
     return Offered(
-        tuple(n for n in names if not n.startswith(".")), DEMOS, tuple(methods), file.DEFAULT_SEEDS
+        files=tuple(n for n in names if not n.startswith(".")),
+        demos=DEMOS,
+        methods=tuple(methods),
+        bases=tuple(dict.fromkeys((*at_hand.bases_fetched(), *at_hand.bases_in(home)))),
+        metrics=tuple(MetricOffered(m.name, m.label) for m in METRICS.values()),
+        seeds=file.DEFAULT_SEEDS,
     )
 
 
@@ -162,6 +190,22 @@ def source_in(home: Path, name: str) -> Path | str:
     if name not in offered(home).files:
         raise Refusal("unknown", f"{name!r}: there is no such file. Drop it anew.")
     return home / UPLOADS / name
+
+
+def base_in(home: Path, name: str) -> str:
+    """The base of a name: one that lies in the folder, else the bundled one or a hub id.
+
+    Raises Refusal for any other: no other folder of this machine is reached.
+    """
+    if name in at_hand.bases_in(home):
+        return str(home / name)
+    if name == BUNDLED or (NAMED_ON_HUB.fullmatch(name) and not Path(name).exists()):
+        return name
+    raise Refusal(
+        "invalid",
+        f"{name!r}: there is no such base. Expected one that is offered, or a hub id such as "
+        "owner/name.",
+    )
 
 
 def kept_upload(home: Path, upload: Path) -> str:

@@ -18,7 +18,18 @@ from collections.abc import Sequence
 
 from tunelab.core.errors import ModelError
 from tunelab.core.values import MethodSpec, TrialSpec
-from tunelab.methods import embedded, full, lora, prompts, scaling, setfit, static, svm, zero_shot
+from tunelab.methods import (
+    distil,
+    embedded,
+    full,
+    lora,
+    prompts,
+    scaling,
+    setfit,
+    static,
+    svm,
+    zero_shot,
+)
 from tunelab.methods.method import Costs, Extras, Method, Outcome, Task, Trainable, fit_alone
 from tunelab.models import bases, usable
 from tunelab.models.bases import Base, family_of
@@ -49,6 +60,7 @@ METHODS: dict[str, Method] = {
         *static.METHODS,
         *zero_shot.METHODS,
         *setfit.METHODS,
+        *distil.METHODS,
         *full.METHODS,
         *lora.METHODS,
         *scaling.METHODS,

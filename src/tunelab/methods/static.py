@@ -19,12 +19,15 @@ from tunelab.core.events import Evaluated
 from tunelab.methods.embedded import CGrid, CValues, class_counts, one_vs_rest
 from tunelab.methods.method import Costs, Method, Outcome, Task
 from tunelab.methods.selection import best_on_validation
+from tunelab.methods.soft_targets import SoftTargets
 from tunelab.models.bases import Base
 
 __all__ = [
     "METHODS",
     "StaticSettings",
     "StaticTunedSettings",
+    "fit_table",
+    "refuse_slow_tokenizer",
 ]
 
 
@@ -94,15 +97,18 @@ def refuse_slow_tokenizer(base: Base, settings: StaticSettings) -> None:
 
 def fit_static(task: Task) -> Outcome:
     """Distil, then logistic regression on the means."""
-    return _fit(task, tune=False)
+    return fit_table(task, tune=False)
 
 
 def fit_static_tuned(task: Task) -> Outcome:
     """The same, then vectors and head together by gradient."""
-    return _fit(task, tune=True)
+    return fit_table(task, tune=True)
 
 
-def _fit(task: Task, *, tune: bool) -> Outcome:
+def fit_table(task: Task, *, tune: bool, taught: SoftTargets | None = None) -> Outcome:
+    """Distil the base's token vectors, and fit a head on them. `tune`: both are trained, towards
+    the labels, or towards what the training rows are `taught`.
+    """
     from tunelab.models import bases, token_vectors
     from tunelab.models.static import KnownTokens, StaticClassifier
 
@@ -117,7 +123,7 @@ def _fit(task: Task, *, tune: bool) -> Outcome:
     start, own = _fit_head(task, distilled.table, train, validation)
     history: tuple[dict[str, float], ...] = ()
     if tune:
-        history = _tune(task, start, distilled.table, train, validation)
+        history = _tune(task, start, distilled.table, train, validation, taught)
     table, offsets = start.table(distilled.table)
     table[~distilled.known] = 0.0
     seconds = time.perf_counter() - started + distilled.seconds
@@ -197,21 +203,27 @@ class _Adam:
         self.values[rows] -= rate * mean / (np.sqrt(square) + _EPSILON)
 
 
-def _tune(
-    task: Task, start: _MeanOfTokens, rest: NDArray[np.float32], train: Any, validation: Any
+def _tune(  # noqa: PLR0917
+    task: Task,
+    start: _MeanOfTokens,
+    rest: NDArray[np.float32],
+    train: Any,
+    validation: Any,
+    taught: SoftTargets | None,
 ) -> tuple[dict[str, float], ...]:
     """Train `start` in place by the log loss; keep the epoch with the best on validation."""
     s: StaticTunedSettings = task.settings
+    taught = taught or SoftTargets.of_labels(task.train.labels, len(task.label_names))
     counted = _token_shares(train, start.own)
     arrays = [_Adam.of(a) for a in (start.vectors, start.weights, start.offsets)]
     rng = np.random.default_rng(task.seeds.order)
-    labels = task.train.labels
-    per_epoch = -(-len(labels) // _BATCH)
+    n = len(task.train)
+    per_epoch = -(-n // _BATCH)
     kept, lowest = _copies(start), _loss(start, rest, validation, task.validation.labels)
     history = [{"epoch": 0.0, "eval_loss": lowest}]
     for epoch in range(1, s.num_train_epochs + 1):
-        for rows in np.array_split(rng.permutation(len(labels)), per_epoch):
-            _step(start, counted[rows], labels[rows], arrays, s.learning_rate)
+        for rows in np.array_split(rng.permutation(n), per_epoch):
+            _step(start, counted[rows], rows, taught, arrays, s.learning_rate)
         loss = _loss(start, rest, validation, task.validation.labels)
         history.append({"epoch": float(epoch), "eval_loss": loss})
         done, every = epoch * per_epoch, s.num_train_epochs * per_epoch
@@ -239,18 +251,19 @@ def _token_shares(train: Any, own: NDArray[np.int64]) -> Any:
     return csr_matrix((share, places, ends), shape=(len(train.lengths), len(own)))
 
 
-def _step(
-    start: _MeanOfTokens, counted: Any, labels: NDArray[np.int64], arrays: list[_Adam], rate: float
+def _step(  # noqa: PLR0917
+    start: _MeanOfTokens,
+    counted: Any,
+    rows: NDArray[np.int64],
+    taught: SoftTargets,
+    arrays: list[_Adam],
+    rate: float,
 ) -> None:
-    """One step on the mean log loss of a batch, on the tokens that it has."""
-    from scipy.special import softmax
-
+    """One step on the mean loss of a batch, on the tokens that it has: `counted` of its `rows`."""
     tokens = np.unique(counted.indices)
     few = counted[:, tokens]
     means = few @ start.vectors[tokens] - start.shift
-    off = softmax(means @ start.weights.T + start.offsets, axis=1)
-    off[np.arange(len(labels)), labels] -= 1
-    off /= len(labels)
+    off = taught.gradient(means @ start.weights.T + start.offsets, rows) / len(rows)
     of_vectors = few.T @ (off @ start.weights)
     classes = np.arange(len(start.offsets))
     arrays[0].step(tokens, np.asarray(of_vectors), rate)

@@ -1,6 +1,7 @@
 """A pretrained model: found, loaded, computed fast, saved.
 
 bases         which model is meant: a name, a folder, the hash of its weights
+at_hand       which bases can be had without asking anybody
 weights       the files of weights: whole, and all of it numbers
 usable        what a base must be before anything is trained on it: `asked` and `complete` look
 company       whether a text's scores depend on what is computed beside it

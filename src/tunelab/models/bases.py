@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from types import MappingProxyType
 
 from tunelab.core.errors import ArtifactError, ModelError, suggest
 from tunelab.core.values import BaseRef
+from tunelab.core.words import counted
 from tunelab.models.families import AN_ENCODER, FAMILIES, PRESETS, sizes_of, unknown_family
 from tunelab.models.family import Family, Sizes
 from tunelab.models.heads import note_of_head
@@ -40,6 +41,7 @@ __all__ = [
     "family_of",
     "matrices",
     "notes_of_base",
+    "refuse_layers_without_tensors",
     "refuse_odd_sizes",
     "resolve",
     "resolve_exactly",
@@ -123,8 +125,7 @@ def resolve(name: str, trust_remote_code: bool = False) -> Base:
     config = _config_of(name, path)
     code = _own_code(name, path, config, trust_remote_code)
     weights = weight_files(name, path)
-    for file in weights:
-        tensors(name, file)
+    refuse_layers_without_tensors(name, config, weights)
     # Without these files, transformers would make a tokenizer that knows no word, and say nothing.
     if not any((path / n).is_file() for n in _TOKENIZER):
         raise ModelError(
@@ -316,8 +317,8 @@ def _matrices(ref: BaseRef, path: Path) -> Mapping[str, tuple[int, ...]]:
     )
 
 
-# More than any model has; each is built before anybody could see that the files lack it.
-_MOST_LAYERS, _MOST_OF_A_SIZE = 10_000, 100_000_000
+# More than any model has.
+_MOST_LAYERS, _MOST_OF_A_SIZE = 1_000, 100_000_000
 
 
 def refuse_odd_sizes(name: str, config: Mapping[str, object]) -> None:
@@ -342,6 +343,21 @@ def refuse_odd_sizes(name: str, config: Mapping[str, object]) -> None:
                 f"Model {name}: {key} is {value} in its config.json, expected a number {expected}. "
                 "Give the config.json that was saved with the weights."
             )
+
+
+def refuse_layers_without_tensors(
+    name: str, config: Mapping[str, object], files: Iterable[Path]
+) -> None:
+    """Refuse a config of more layers than the files hold tensors, of which each layer has some:
+    transformers would build them all before it could see which it lacks.
+    """
+    layers = sizes_of(config).own_layers or 0
+    held = sum(len(tensors(name, file)) for file in files)
+    if layers > held:
+        raise ModelError(
+            f"Model {name}: its config.json asks for {layers:,} layers, but its weights hold "
+            f"{counted(held, 'tensor')}. Give the config.json that was saved with the weights."
+        )
 
 
 def _own_code(name: str, path: Path, config: Mapping[str, object], trusted: bool) -> str | None:

@@ -143,8 +143,11 @@ def open_transformer(
         ref = BaseRef(**manifest["base"])
         base = bases.resolve_exactly(ref, directory, trust_remote_code)
         return load_on(base, artifact, batch_size)
-    bases.refuse_odd_sizes(str(directory), read_object(directory / "config.json"))
-    tokenizer = pretrained.load_tokenizer_from(directory, str(directory), trust_remote_code)
+    name, config = str(directory), read_object(directory / "config.json")
+    bases.refuse_odd_sizes(name, config)
+    files = weights.weight_files(name, directory)
+    bases.refuse_layers_without_tensors(name, config, files)
+    tokenizer = pretrained.load_tokenizer_from(directory, name, trust_remote_code)
     pad_id: int | None = tokenizer.pad_token_id
     model = pretrained.load_saved(directory, manifest["label_names"], pad_id, trust_remote_code)
     check_labels(artifact, int(model.config.num_labels or 0))

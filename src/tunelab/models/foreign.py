@@ -94,12 +94,25 @@ def open_folder(
     """
     directory = find_artifact(folder)
     if (directory / artifact.MANIFEST).is_file():
-        return with_base_at(artifact.open_artifact(directory), model)
-    if (directory / ADAPTER).is_file():
-        return _adapter(directory, base, model)
-    if (directory / "config.json").is_file():
-        return with_base_at(_model(directory), model)
-    return artifact.open_artifact(directory)  # says what was expected and what is there
+        opened = with_base_at(artifact.open_artifact(directory), model)
+    elif (directory / ADAPTER).is_file():
+        opened = _adapter(directory, base, model)
+    elif (directory / "config.json").is_file():
+        opened = with_base_at(_model(directory), model)
+    else:
+        return artifact.open_artifact(directory)  # says what was expected and what is there
+    return _named(opened, Path(folder).expanduser())
+
+
+def _named(opened: Artifact, given: Path) -> Artifact:
+    """The artifact, with a note of its name where the folder that was given only holds it."""
+    name = opened.directory.name
+    if opened.directory.parent != given or name == "artifact":
+        return opened
+    manifest = opened.manifest.copy()
+    note = f"Reads {name!r}, the only adapter or classifier in {given}."
+    manifest["notes"] = [note, *manifest.get("notes", ())]
+    return Artifact(opened.directory, manifest)
 
 
 def needs_base(folder: Path | str) -> bool:

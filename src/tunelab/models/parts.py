@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -13,6 +14,7 @@ from tunelab.models import anatomy
 from tunelab.models.names import is_within, within_block
 
 __all__ = [
+    "drop_upper_layers",
     "freeze_layers",
     "linear_modules",
     "parameter_counts",
@@ -85,3 +87,15 @@ def freeze_layers(model: nn.Module, count: int) -> None:
         ]
     for module in frozen:
         module.requires_grad_(False)
+
+
+def drop_upper_layers(model: nn.Module, count: int) -> None:
+    """Keep the `count` lowest layers, in the model and in its config."""
+    config: Any = model.config
+    blocks = anatomy.blocks_in(model)
+    if len(blocks) == config.num_hidden_layers:  # ALBERT's are one, computed so many times
+        del blocks[count:]
+    config.num_hidden_layers = count
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:
+        config.layer_types = list(kinds)[:count]

@@ -3,6 +3,7 @@
 page evidence   the HTML page, and what it draws on
 comparison   comparison.json
 writing   all formats that were asked for
+review    labels in doubt, to be kept or changed
 cards paper   model cards; tables, figures and a lab report for a paper
 
 Its charts are functions and rows in `charts`. May import: core, data, stats, analysis. Never

@@ -9,6 +9,7 @@ import numpy as np
 from tunelab.analysis import Summary, numbers
 from tunelab.analysis.confusions import ConfusedPair, confused_pairs, confusion_sums
 from tunelab.core.study_folder import StudyRecord
+from tunelab.core.words import told_apart
 from tunelab.report.charts import MOST_CLASSES
 
 __all__ = [
@@ -69,10 +70,11 @@ def class_table(record: StudyRecord, summary: Summary) -> ClassTable | None:
         return float(np.mean(values)) if values else 0.0
 
     lead = summary.best if summary.best in scores else next(iter(scores))
+    shown = dict(zip(names, told_apart(names), strict=True))
     names.sort(key=lambda n: mean(lead, n, "f1"))
     rows = [
         ClassRow(
-            name=n,
+            name=shown[n],
             support=int(mean(lead, n, "support")),
             precision=numbers.format_percent(mean(lead, n, "precision")),
             recall=numbers.format_percent(mean(lead, n, "recall")),
@@ -102,7 +104,7 @@ class ConfusionTable:
 
 def confusion_table(record: StudyRecord, summary: Summary) -> ConfusionTable | None:
     """The confused pairs of three and more classes, those of most rows of the best method first."""
-    names = record.data["label_names"]
+    names = told_apart(record.data["label_names"])
     sums = confusion_sums(record, summary.split)
     if len(names) < 3 or not sums:
         return None

@@ -24,6 +24,7 @@ from tunelab.core.errors import InputError
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.tasks import Labels, has_label, row_codes
 from tunelab.core.values import Estimate, Predictions, TrialResult
+from tunelab.core.words import told_apart
 from tunelab.data import behaviour
 from tunelab.report.charts import (
     BehaviourPoint,
@@ -117,7 +118,7 @@ def plot_data(
         roc=_rocs(summary, predictions, len(names)),
         precision_recall=_precision_recall(predictions, len(names)),
         confusion={m: c.tolist() for m, c in confusion_sums(record, split).items()},
-        class_names=names,
+        class_names=tuple(told_apart(names)),
         agreement=_share_decided_alike(voices),
         agreement_rows=min((len(v.ids) for v in voices.values()), default=0),
         reliability=_reliability(predictions),

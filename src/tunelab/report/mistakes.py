@@ -13,6 +13,7 @@ from tunelab.analysis.predicted import names_of_rows
 from tunelab.core.study_folder import StudyRecord, read_rows
 from tunelab.core.tasks import Labels, label_words
 from tunelab.core.values import Predictions
+from tunelab.core.words import told_apart
 from tunelab.report.evidence import Floats, by_method, common_rows, voice_of
 
 __all__ = [
@@ -128,7 +129,7 @@ def mistakes(
         methods=tuple(voices),
         seeds=tuple(len(predictions[m]) for m in voices),
         kinds=tuple(kinds),
-        class_names=names_of_said,
+        class_names=tuple(told_apart(names_of_said)),
         part=split,
         shown=shown,
         total=len(candidates),

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "in_short",
+    "page_template",
     "prepare_page",
     "render",
     "safe_json",
@@ -139,7 +140,7 @@ def render(
         "failed": record.failed,
         "use": use,
     }
-    return _template().render(
+    return page_template("report.html.j2").render(
         record=record,
         summary=summary,
         refresh=refresh,
@@ -398,7 +399,8 @@ def _mistakes_block(wrong: Mistakes | None) -> MistakesBlock | None:
 # --- the page ---------------------------------------------------------------------------------
 
 
-def _template() -> Template:
+def page_template(name: str) -> Template:
+    """A template of this package, by its file's name: what it prints is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -410,7 +412,7 @@ def _template() -> Template:
     )
     environment.filters["first_capital"] = lambda s: s[:1].upper() + s[1:].rstrip(".")
     environment.filters["thousands"] = lambda n: f"{n:,.0f}"
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 @functools.cache

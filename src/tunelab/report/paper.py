@@ -19,7 +19,7 @@ from tunelab.analysis.summary import shown_columns, summary_for_display, table_l
 from tunelab.core.cells import safe_cell
 from tunelab.core.files import write_bytes, write_text
 from tunelab.core.study_folder import StudyRecord
-from tunelab.core.words import as_one, counted
+from tunelab.core.words import as_one, counted, told_apart
 from tunelab.report.charts import PLOTS, PlotData
 from tunelab.report.charts.base import capital
 from tunelab.stats.metrics import METRICS
@@ -257,7 +257,7 @@ def _introduction(record: StudyRecord, summary: Summary) -> str:
 
 def _data_section(record: StudyRecord) -> str:
     card = record.data
-    names, words = card["label_names"], card["words"]["train"]
+    names, words = told_apart(card["label_names"]), card["words"]["train"]
     classes = ", ".join(in_markdown(as_one(n)) for n in names[:12])
     lines = [f"Rows: {rows_in_words(card)}. Classes: {classes}"]
     lines[0] += f" and {len(names) - 12} more." if len(names) > 12 else "."

@@ -27,7 +27,7 @@ from tunelab.analysis.winners_forms import (
 from tunelab.core.cards import DataCard
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate
-from tunelab.core.words import agreeing, counted
+from tunelab.core.words import agreeing, counted, told_apart
 from tunelab.report.charts import PlotData, colours
 from tunelab.report.classes import MOST_CLASS_ROWS
 from tunelab.stats.calibration import calibration_sentence
@@ -404,8 +404,10 @@ def data_card_block(card: DataCard) -> DataCardBlock:
         count = sum(counts[part][name] for part in parts)
         return count, numbers.format_percent(count / max(sum(sizes[p] for p in parts), 1))
 
+    shown = dict(zip(card["label_names"], told_apart(card["label_names"]), strict=True))
     labels = [
-        (x, [count_and_share(x, parts) for parts in columns.values()]) for x in card["label_names"]
+        (shown[x], [count_and_share(x, parts) for parts in columns.values()])
+        for x in card["label_names"]
     ]
     return DataCardBlock(
         rows=rows_in_words(card),
@@ -420,7 +422,7 @@ def data_card_block(card: DataCard) -> DataCardBlock:
         labels=labels[:MOST_CLASS_ROWS],
         labels_left_out=max(0, len(labels) - MOST_CLASS_ROWS),
         notes=card["notes"],
-        samples=list(card["samples"].items())[:MOST_CLASS_ROWS],
+        samples=[(shown[x], ts) for x, ts in card["samples"].items()][:MOST_CLASS_ROWS],
         facts=[(heading, str(card[key])) for key, heading in _CARD_FACTS if card.get(key)],
     )
 

@@ -94,6 +94,9 @@ class DataSection(BaseModel):
     label_columns: Annotated[list[str] | None, DATA_FLAGS["label_columns"]] = Field(
         None, description="columns that hold a label each, as 0 and 1; guessed when left out"
     )
+    corrections: Annotated[str | None, DATA_FLAGS["corrections"]] = Field(
+        None, description="labels put right by a reader: the file that `report --review` gives"
+    )
 
 
 class TuningSection(BaseModel):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tunelab import report
 from tunelab.analysis import Summary, curves, summarise
+from tunelab.analysis.corrected import conclusion_before
 from tunelab.analysis.probabilities import Probabilities, judge_probabilities
 from tunelab.core import results_table, study_folder
 from tunelab.report import cards
@@ -40,6 +41,10 @@ def write_outputs(directory: Path) -> Conclusions | None:
         record = replace(record, curves=curves.curves_to_json(learned))
     if not record.results:
         return None
+    before = conclusion_before(record, record.settings["metric"])
+    if before is not None:
+        study_folder.write_extra(directory, "before", before.to_json())
+        record = replace(record, before=before.to_json())
     said, judged = summarise(record), judge_probabilities(record)
     report.write_comparison(record, directory / "comparison.json", said, judged)
     report.write_report(record, directory / "report.html", said, probabilities=judged)

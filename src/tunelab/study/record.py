@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from tunelab import data
+from tunelab.analysis.corrected import before_from_json
 from tunelab.analysis.curves import curves_from_json
 from tunelab.analysis.folds import final_from_json
 from tunelab.core import files, study_folder
@@ -43,6 +44,7 @@ PARSED_EXTRAS: Mapping[str, Callable[[Any], object]] = {
     "behaviour": suite_from_json,
     "final": final_from_json,
     "exports": exports_from_json,
+    "before": before_from_json,
     "lengths": text_lengths_from_json,
 }
 
@@ -90,6 +92,7 @@ def write(progress: Progress, command: str) -> None:
         "lengths": plan.lengths,
         "final": plan.spec.parts,
         "exports": plan.spec.export,
+        "before": plan.dataset.corrected,
     }
     forget_looks_at_other_data(folder, plan.dataset.fingerprint)
     for name, asked in has.items():

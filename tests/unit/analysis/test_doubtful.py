@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from studies import make_study
-from tunelab.analysis.doubtful import gate_after_training, mean_probabilities
+from tunelab.analysis.doubtful import gate_after_training, mean_probabilities, rows_in_doubt
 from tunelab.analysis.reading import read_runs
 from tunelab.core import study_folder
 from tunelab.core.values import DataSpec, Predictions, Split
@@ -93,3 +93,24 @@ def test_methods_count_alike_however_many_seeds():
     label, p = mean_probabilities({"test": {"x": many, "y": few}})["a"]
     assert label == 0
     assert np.allclose(p, [0.75, 0.25])
+
+
+def test_rows_to_review_are_those_listed_with_their_own_names(tmp_path: Path):
+    record = a_study(tmp_path)
+    rows = study_folder.read_rows(record.directory)
+    assert rows is not None
+    truth = rows.labels
+    wrong = np.random.default_rng(1).random(len(truth)) < 0.1
+    labels = np.where(wrong, 1 - truth, truth)
+    runs = made_runs(rows.ids, labels, truth, 4.0)
+    doubted = rows_in_doubt(record, runs)
+    gate = gate_after_training(record, runs)
+    assert gate is not None
+    assert tuple(r.id for r in doubted.rows) == gate.of("label-errors")[0].test_ids
+    first = doubted.rows[0]
+    assert first.text == rows.texts[rows.ids.index(first.id)]
+    assert first.likely != first.label
+    assert first.of_likely > first.of_label
+    weak = rows_in_doubt(record, made_runs(rows.ids, truth, truth, 0.3))
+    assert not weak.rows
+    assert "the mean of 2 trained methods doubts" in weak.reason

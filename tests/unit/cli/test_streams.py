@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +20,7 @@ from commands import run_here
 from tiny import reviews, write_csv
 from tunelab import cli
 from tunelab.cli import streams, terminal
+from tunelab.cli.lines import in_lines
 from tunelab.cli.options import json_text
 from tunelab.cli.streams import printable
 from tunelab.cli.terminal import GuardedConsole
@@ -122,6 +124,23 @@ def test_no_encoding_is_too_small(encoding):
     if encoding == "ascii":
         assert text.startswith("\\xe9... +- ")
         assert "\n- " in text
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-8"])
+def test_columns_are_as_wide_as_what_is_printed(encoding):
+    rows = "[['\U0001f600', '1'], ['語語 \x1b[31mx', '22'], ['plain', '333']]"
+    said = output(f"terminal.print_table(['Label', 'Rows'], {rows})", encoding).decode(encoding)
+    lines = said.splitlines()[:5]
+    assert ("\\U0001f600" in said) == (encoding == "cp1252")
+    assert {cell_len(line.rstrip()) for line in lines if not line.startswith("─")} == {
+        cell_len(lines[0].rstrip())
+    }
+
+
+def test_lines_are_as_long_as_their_cells():
+    words = " ".join(["語語語語"] * 10)
+    assert [cell_len(x) for x in in_lines(words, 40, 2).splitlines()] == [35, 37, 19]
+    assert in_lines("  plain words", 20) == "  plain words"
 
 
 def test_what_libraries_print_is_guarded_too():

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tunelab.core.words import agreeing, as_one, comma_names, counted, short_labels, signed
+from tunelab.core.words import (
+    agreeing,
+    as_one,
+    comma_names,
+    counted,
+    short_labels,
+    signed,
+    told_apart,
+)
 
 
 @pytest.mark.parametrize(
@@ -61,3 +69,17 @@ def test_methods_of_a_grid_have_short_names_and_no_two_the_same() -> None:
     # What is no grid's label stays as it is, and so do two that would be called the same.
     for odd in (["a [b]", "]", "x[", "x[]", "my[own]"], ["lora[r=4]", "lora r=4"]):
         assert list(short_labels(odd)) == list(short_labels(odd).values()) == odd
+
+
+@pytest.mark.parametrize(
+    ("names", "seen"),
+    [
+        (["good", "go\u200bod", "b\u00e4d"], ["good", "go\\u200bod", "b\u00e4d"]),
+        (["caf\u00e9", "cafe\u0301"], ["caf\\xe9", "cafe\\u0301"]),
+        (["a b", "a\u00a0b", "A b"], ["a b", "a\\xa0b", "A b"]),
+        (["pos", "\u0440\u043e\u0455"], ["pos", "\\u0440\\u043e\\u0455"]),
+        (["\u597d", "\U0001f600"], ["\u597d", "\U0001f600"]),
+    ],
+)
+def test_names_that_are_drawn_alike_are_written_out(names: list[str], seen: list[str]) -> None:
+    assert told_apart(names) == seen

@@ -19,6 +19,7 @@ from commands import run_here
 from studies import METHODS, make_study
 from tiny import reviews, write_csv
 from tunelab.core.run_log import RUN_LOG, LogReader, writing_run_log
+from tunelab.desk import proposing
 from tunelab.desk.desk import Desk
 from tunelab.desk.doors import desk_routes
 from tunelab.desk.proposing import ProposedStudy
@@ -28,6 +29,7 @@ from tunelab.desk.studies import StudiesOfFolders
 from tunelab.serving.listening import ServerSettings, make_service
 from tunelab.serving.service import Service
 from tunelab.serving.web import make_app
+from tunelab.stats.metrics import METRICS
 
 NASTY = "</script><b onclick=x>'\"&"
 
@@ -182,6 +184,28 @@ def test_a_dropped_file_is_kept_among_the_studies(http: TestClient, root: Path):
     assert set(usual) == {"svm-tfidf", "svm", "full", "lora"}
 
 
+def test_bases_and_metrics_may_be_chosen(
+    http: TestClient, desk: Desk, tiny_bert: Path, tmp_path: Path
+):
+    """A base that lies among the studies, a hub id, and no other folder of the machine."""
+    home = tmp_path / "home"
+    shutil.copytree(tiny_bert, home / "own" / "base")
+    shutil.copytree(tiny_bert, home / "adapted")
+    (home / "adapted" / "adapter_config.json").write_text("{}")
+    offered = proposing.offered(home)
+    assert offered.bases[0] == "minilm"
+    assert "own/base" in offered.bases
+    assert "adapted" not in offered.bases
+    study = ProposedStudy("x", "demo", ("lora",), 3, model="own/base", metric="f1_macro")
+    assert study.keys(home)["model"] == str(home / "own" / "base")
+    assert "--metric=f1_macro" in study.words(home)
+    assert replace(study, model="owner/name@v1").keys(home)["model"] == "owner/name@v1"
+    assert {"model", "metric"}.isdisjoint(ProposedStudy("x", "demo", ("lora",), 3).keys(home))
+    metrics = http.get("/desk/new").json()["metrics"]
+    assert metrics[0] == {"name": "accuracy", "label": "accuracy"}
+    assert {m["name"] for m in metrics} == set(METRICS)
+
+
 def test_what_the_gate_says_is_said(http: TestClient, tmp_path: Path):
     rows = [*reviews(60), (f"a good {NASTY} film", NASTY), (f"a good {NASTY} scene", NASTY)]
     rows += [(f"{NASTY} {i}", NASTY) for i in range(20)]
@@ -228,7 +252,8 @@ def test_a_command_sets_the_keys_that_were_planned(root: Path):
     from tunelab.cli.compare import compare_command
     from tunelab.cli.flags import take_study_keys
 
-    study = ProposedStudy("x", "demo", ("lora", "svm"), 3, "-a b", "l,", False, True, "20m")
+    study = ProposedStudy("x", "demo", ("lora", "svm"), 3, "-a b", "l,", False, True, "20m",
+                          "minilm", "f1_macro")  # fmt: skip
     context = compare_command.make_context("compare", study.words(root)[1:])
     given = {k: v for k, v in context.params.items() if k not in {"what", "sets", "yes"}}
     for name in ("dry_run", "quiet"):
@@ -249,6 +274,10 @@ def test_a_command_sets_the_keys_that_were_planned(root: Path):
         ({"methods": []}, "methods"),
         ({"seeds": 0}, "seeds"),
         ({"data": "../one/rows.parquet"}, "no such file"),
+        ({"model": "/etc"}, "no such base"),
+        ({"model": "tests/unit"}, "no such base"),
+        ({"model": "../../x"}, "no such base"),
+        ({"model": "~/x"}, "no such base"),
     ],
 )
 @pytest.mark.parametrize("door", ["plan", "begin"])
@@ -264,8 +293,11 @@ def test_what_cannot_be_run_is_refused_before(
 
 
 @pytest.mark.parametrize(
-    ("more", "said"), [({"methods": ["no-such"]}, "no-such"), ({"budget": "soon"}, "budget")]
-)
+    ("more", "said"),
+    [({"methods": ["no-such"]}, "no-such"), ({"budget": "soon"}, "budget"),
+     ({"metric": "no-such"}, "no-such"), ({"metric": "ece", "budget": "20m"}, "race"),
+     ({"model": "no-one/nothing", "methods": ["lora"]}, "no-one/nothing")],
+)  # fmt: skip
 def test_a_plan_says_what_compare_would_refuse(
     http: TestClient, more: dict[str, object], said: str
 ):

@@ -71,6 +71,10 @@ MODELS: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
     "no heads": ("config.json", lambda c: c.update(num_attention_heads=0)),
     "heads that do not divide": ("config.json", lambda c: c.update(num_attention_heads=7)),
     "layers without end": ("config.json", lambda c: c.update(num_hidden_layers=10**7)),
+    "layers that the file cannot hold": (
+        "config.json",
+        lambda c: c.update(num_hidden_layers=999),
+    ),
     "a width without end": ("config.json", lambda c: c.update(hidden_size=10**9)),
     "a token beyond the embedding": ("tokenizer.json", _beyond),
 }

@@ -173,6 +173,13 @@ def test_sizes_below_one_are_refused(key: str, value: float, copy: Path) -> None
         bases.resolve(str(edited(copy, **{key: value})))
 
 
+def test_layers_that_the_files_cannot_hold_are_refused_before_they_are_built(copy: Path) -> None:
+    with pytest.raises(ModelError, match="asks for 999 layers, but its weights hold 39 tensors"):
+        bases.resolve(str(edited(copy, num_hidden_layers=999)))
+    with pytest.raises(ModelError, match="num_hidden_layers is 10000 in its config"):
+        bases.resolve(str(edited(copy, num_hidden_layers=10_000)))
+
+
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
 def test_a_wrappers_prefix_is_taken_off_and_that_is_said(
     prefix: str, tiny_bert: Path, copy: Path

@@ -29,6 +29,8 @@ def test_a_named_adapter_is_found_in_its_folder(tmp_path: Path) -> None:
     assert foreign.open_folder(folder).directory == folder / "sentiment"
     done = run_here("predict", folder, "a film")
     assert (done.code, done.out.count("\n")) == (0, 1)
+    assert f"Reads 'sentiment', the only adapter or classifier in {folder}." in done.err
+    assert "Reads" not in run_here("predict", folder / "sentiment", "a film").err
     shutil.copytree(folder / "sentiment", folder / "topic")
     with pytest.raises(ArtifactError, match="'sentiment', 'topic'"):
         foreign.open_folder(folder)

@@ -132,7 +132,7 @@ def commands(group: click.Group = cli.app, path: str = "") -> dict[str, click.Co
 
 
 # What says how data is read, but what changes training rows alone, and what names rows.
-TO_SCORE = set(DATA_FLAGS) - {"id_column", "subset", "on_leak"}
+TO_SCORE = set(DATA_FLAGS) - {"id_column", "subset", "on_leak", "corrections"}
 # Of texts without labels: their ids are shown by `predict` alone.
 TEXTS = set(TEXT_FILE_KEYS)
 READING = {
@@ -218,6 +218,7 @@ def test_keywords_of_compare_are_those_declared() -> None:
 # a text as it is on the command line.
 EASIER = {
     "output_dir": {Path},
+    "corrections": {Path},
     "test_on": {Path, ("several", Path)},
     "methods": {str},
     "train_sizes": {("several", str)},
@@ -285,6 +286,7 @@ SAID: dict[str, tuple[list[str], Any, Any]] = {
     "task": (["--task", "multilabel"], "multilabel", "multilabel"),
     "label_separator": (["--label-separator", ";"], ";", ";"),
     "label_columns": (["--label-columns", "a, b"], ["a", "b"], ["a", "b"]),
+    "corrections": (["--corrections", "right.csv"], Path("right.csv"), "right.csv"),
     "output_dir": (["--output-dir", "out/a"], Path("out/a"), "out/a"),
     "report_to": (["--report-to", "none"], "none", "none"),
     "jobs": (["--jobs", "2"], 2, 2),

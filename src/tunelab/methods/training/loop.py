@@ -200,8 +200,9 @@ class Training:
         accumulation gives exactly the gradient of one large batch.
         """
         self._step.tokens += tokens
-        labels = self._train.labels[self._step.part]
-        return self._updates.sum_of_losses(logits, labels) / self._step.whole
+        rows = self._step.part
+        losses = self._updates.sum_of_losses(logits, self._train.labels[rows], rows)
+        return losses / self._step.whole
 
     def scaled(self, loss: torch.Tensor) -> torch.Tensor:
         """The loss as it enters the backward pass."""

@@ -30,10 +30,14 @@ __all__ = [
 class Hooks:
     """What a method changes in the loop: `rate(name)`, the factor of a parameter's learning rate;
     `penalty()`, a term added to each step's loss; `after_step()`, called after each optimizer step
-    while the gradients are still there.
+    while the gradients are still there. `row_losses(logits (b, c), rows, cross-entropies (b,))`
+    gives these training rows' losses (b,) in the place of the cross-entropies.
     """
 
     rate: Callable[[str], float] | None = None
+    row_losses: Callable[[torch.Tensor, NDArray[np.int64], torch.Tensor], torch.Tensor] | None = (
+        None
+    )
     penalty: Callable[[], torch.Tensor] | None = None
     after_step: Callable[[], None] | None = None
 
@@ -77,23 +81,30 @@ class Updates:
             return float(labels.size)
         return float(len(labels)) if self._weights is None else float(self._weights[labels].sum())
 
-    def sum_of_losses(self, logits: torch.Tensor, labels: NDArray[np.int64]) -> torch.Tensor:
-        """Cross-entropy of each row, weighted by its class, in sum; of several labels a text the
-        binary cross-entropy of each label, where `weights` are those of rows that have it.
+    def sum_of_losses(
+        self, logits: torch.Tensor, labels: NDArray[np.int64], rows: NDArray[np.int64]
+    ) -> torch.Tensor:
+        """Cross-entropy of each of these training rows, weighted by its class, in sum; or what the
+        method has in its place. Of several labels a text the binary cross-entropy of each label.
         """
         if labels.ndim == 2:
-            smooth = labels * (1 - self._smoothing) + self._smoothing / 2
-            return functional.binary_cross_entropy_with_logits(
-                logits,
-                torch.from_numpy(smooth).to(self._where, logits.dtype),
-                pos_weight=None if self._weights is None else self._weights.to(self._where),
-                reduction="sum",
-            )
-        return functional.cross_entropy(
+            return self._sum_over_labels(logits, labels)
+        own = self._hooks.row_losses
+        losses = functional.cross_entropy(
             logits,
             torch.from_numpy(labels).to(self._where),
             weight=None if self._weights is None else self._weights.to(self._where),
             label_smoothing=self._smoothing,
+            reduction="sum" if own is None else "none",
+        )
+        return losses if own is None else own(logits, rows, losses).sum()
+
+    def _sum_over_labels(self, logits: torch.Tensor, labels: NDArray[np.int64]) -> torch.Tensor:
+        smooth = labels * (1 - self._smoothing) + self._smoothing / 2
+        return functional.binary_cross_entropy_with_logits(
+            logits,
+            torch.from_numpy(smooth).to(self._where, logits.dtype),
+            pos_weight=None if self._weights is None else self._weights.to(self._where),
             reduction="sum",
         )
 
