@@ -318,7 +318,7 @@ def _evaluate_all(
         confusion={
             n: confusion(p.labels, p.predicted, len(names)).tolist()
             for n, p in used.items()
-            if p.task == "classes"
+            if p.task != "multilabel"
         },
         calibrated={n: _calibrated(p, used[n], loaded[n], names) for n, p in raw.items()},
         mcnemar=pair_tests({n: p.right for n, p in used.items()}),
@@ -359,7 +359,8 @@ def _score(model: TextClassifier, rows: Split, names: Sequence[str]) -> tuple[Pr
         scores = np.asarray(model.classifier.scores(list(rows.texts)), dtype=np.float64)[:, order]
     cuts = None if model.label_thresholds is None else model.label_thresholds[order]
     kind = model.classifier.score_kind
-    return Predictions(rows.ids, rows.labels, scores, kind, thresholds=cuts), cut.count
+    scored = Predictions(rows.ids, rows.labels, scores, kind, None, cuts, rows.ordered)
+    return scored, cut.count
 
 
 def _as_predicted(p: Predictions, model: TextClassifier) -> Predictions:

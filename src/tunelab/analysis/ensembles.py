@@ -165,7 +165,8 @@ def _probabilities(
 def _averaged(
     rows: Predictions, of_members: Sequence[NDArray[np.float64]], weights: Sequence[float]
 ) -> Predictions:
-    return Predictions(rows.ids, rows.labels, mixed(of_members, weights), "probability")
+    mean = mixed(of_members, weights)
+    return Predictions(rows.ids, rows.labels, mean, "probability", ordered=rows.ordered)
 
 
 def _only(runs: Runs, seeds: Sequence[int]) -> Runs:

@@ -54,7 +54,7 @@ def predictions_frame(record: StudyRecord, part: str, *, raw: bool = False) -> p
             "predicted": _names_of_labels(p.predicted, names),
         }
         known = _probabilities_of_trial(p, predictions, raw)
-        if p.task == "classes":
+        if p.task != "multilabel":
             values["probability"] = None if known is None else known.max(axis=1)
         for k, name in enumerate(names):
             values[f"probability_{name}"] = None if known is None else known[:, k]

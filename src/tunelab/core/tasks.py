@@ -1,4 +1,4 @@
-"""What is predicted of a text: one class, or several labels. A row a task in TASKS.
+"""What is predicted of a text: a class, one of a scale, or several labels. A row a task in TASKS.
 
 Labels of n rows lie in one array: of classes (n,), a row's class; of several labels (n, k), one
 where a row has the label and zero where it has not. What else is read of them stands here.
@@ -29,7 +29,7 @@ __all__ = [
     "task_of_labels",
 ]
 
-TaskName = Literal["classes", "multilabel"]
+TaskName = Literal["classes", "multilabel", "ordinal"]
 Labels = NDArray[np.int64]
 
 
@@ -69,13 +69,23 @@ TASKS: dict[TaskName, LabelTask] = {
             "every label above its threshold",
             "f1_micro",
         ),
+        LabelTask(
+            "ordinal",
+            "one class of a scale a text",
+            "cross-entropy",
+            "softmax over classes",
+            "the most probable class",
+            "quadratic_kappa",
+        ),
     )
 }
 
 
-def task_of_labels(labels: Labels) -> TaskName:
-    """The task that labels of n rows are of, by their shape."""
-    return "multilabel" if labels.ndim == 2 else "classes"
+def task_of_labels(labels: Labels, ordered: bool) -> TaskName:
+    """The task that labels of n rows are of: by their shape, and whether classes are `ordered`."""
+    if labels.ndim == 2:
+        return "multilabel"
+    return "ordinal" if ordered else "classes"
 
 
 def label_counts(labels: Labels, k: int) -> Labels:

@@ -283,6 +283,8 @@ def _predictions_bytes(predictions: Mapping[str, Predictions]) -> bytes:
             columns[f"score_{k}"] = p.scores[:, k]
         tables.append(pa.table(columns))
         about[split] = {"score_kind": p.score_kind, "seconds": p.seconds}
+        if p.ordered:
+            about[split]["ordered"] = True
         if p.thresholds is not None:
             about[split]["thresholds"] = p.thresholds.tolist()
     empty = {"split": pa.string(), "id": pa.string(), "label": pa.int64(), "predicted": pa.int64()}
@@ -345,6 +347,7 @@ def _parse_predictions(content: bytes) -> dict[str, Predictions]:
             scores=scores[rows],
             score_kind=facts["score_kind"],
             seconds=facts["seconds"],
+            ordered=bool(facts.get("ordered", False)),
             thresholds=None if (t := facts.get("thresholds")) is None else np.asarray(t),
         )
     return out

@@ -96,6 +96,7 @@ class Split:
     `columns` holds what else the source says of each row: n plain values (a string, a number, true
     or false, None) by column name. Nothing is trained on them; they name slices and show leaks.
     `before`: the labels (n, int64) of the source, where some of `labels` were put right since.
+    `ordered`: classes are a scale, in the order of their names.
     """
 
     ids: tuple[str, ...]
@@ -103,6 +104,7 @@ class Split:
     labels: Labels
     columns: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     before: NDArray[np.int64] | None = None
+    ordered: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -173,7 +175,7 @@ class Dataset:
     @property
     def task(self) -> TaskName:
         """What is predicted of a text."""
-        return task_of_labels(self.train.labels)
+        return task_of_labels(self.train.labels, self.train.ordered)
 
     @property
     def parts(self) -> dict[str, Split]:
@@ -194,6 +196,7 @@ class Predictions:
     sigmoid of each is its label's probability).
     `seconds`: wall time of scoring all n texts, tokenization included; None where not measured.
     `thresholds` (n_labels,): the probability from which on a label is predicted; None: one half.
+    `ordered`: classes are a scale.
     """
 
     ids: tuple[str, ...]
@@ -202,18 +205,19 @@ class Predictions:
     score_kind: ScoreKind
     seconds: float | None = None
     thresholds: NDArray[np.float64] | None = None
+    ordered: bool = False
 
     @property
     def task(self) -> TaskName:
         """What is predicted."""
-        return task_of_labels(self.labels)
+        return task_of_labels(self.labels, self.ordered)
 
     @property
     def predicted(self) -> Labels:
         """The class with the highest score for each row, (n,); of several labels (n, n_labels), one
         where a label's probability reaches its threshold.
         """
-        if self.task == "classes":
+        if self.task != "multilabel":
             return np.asarray(self.scores.argmax(axis=1), dtype=np.int64)
         least = 0.0 if self.thresholds is None else np.log(self.thresholds / (1 - self.thresholds))
         return np.asarray(self.scores >= least, dtype=np.int64)

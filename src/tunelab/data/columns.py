@@ -141,7 +141,7 @@ def _text_column(table: Table, asked: str | None, taken: set[str | None]) -> str
 
 def _one_column(table: Table, spec: DataSpec) -> bool:
     """Whether labels stand in one column: it is named, or called as such columns mostly are."""
-    if spec.label_column is not None or spec.label_separator or spec.task == "classes":
+    if spec.label_column is not None or spec.label_separator or spec.task in ("classes", "ordinal"):
         return True
     return usual_column(table, LABEL_NAMES, "label", {spec.text_column}) is not None
 
@@ -162,12 +162,7 @@ def choose_flags(table: Table, spec: DataSpec) -> tuple[str, tuple[str, ...], st
         if spec.text_column is not None:
             known_column(table, spec.text_column, "--text-column")
         text = _text_column(table, spec.text_column, set(columns))
-    elif (
-        spec.label_column is not None
-        or spec.label_separator
-        or spec.task == "classes"
-        or usual_column(table, LABEL_NAMES, "label", {spec.text_column}) is not None
-    ):
+    elif _one_column(table, spec):
         return None
     else:
         flags = flag_columns(table, {spec.text_column})

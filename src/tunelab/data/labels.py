@@ -31,6 +31,7 @@ __all__ = [
     "label_keys",
     "label_name",
     "ordered_names",
+    "refuse_no_scale",
 ]
 
 LabelSet = tuple[str, ...]  # the labels of a row that may have several
@@ -336,6 +337,21 @@ def ordered_names(names: set[str], declared: tuple[str, ...]) -> tuple[str, ...]
     numeric = all(NUMBER.fullmatch(n) for n in rest)
     later = sorted(rest, key=lambda n: (Decimal(n), n)) if numeric else sorted(rest)
     return (*(n for n in declared if n in names), *later)
+
+
+def refuse_no_scale(name: str, column: str, names: Sequence[str], declared: Sequence[str]) -> None:
+    """Raise DataError for classes that are no scale: fewer than three, or of no known order."""
+    if len(names) < 3:
+        raise DataError(
+            f"{name}: column {column!r} has {len(names)} classes, expected a scale of three or "
+            "more (--task ordinal). Leave the task out for classes."
+        )
+    words = [n for n in names if not NUMBER.fullmatch(n)]
+    if words and not declared:
+        raise DataError(
+            f"{name}: column {column!r} holds {words[0]!r}, whose place on a scale is not known. "
+            "Expected numbers, such as 1 to 5: write a number for each (--task ordinal)."
+        )
 
 
 def _groups(names: Iterable[str], key: Callable[[str], str]) -> list[list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from tunelab.data.labels import (
     LabelledRows,
     declared_names,
     encode_labels,
+    refuse_no_scale,
 )
 from tunelab.data.rows import rows_of_part, without_unlabelled
 from tunelab.data.several import (
@@ -81,6 +82,9 @@ def load(spec: DataSpec) -> Dataset:
     else:
         column = LabelColumn(reading.shown, declared)
         label_names, splits = encode_labels(source.name, rows, column, notes, spec)
+    if reading.task == "ordinal":
+        refuse_no_scale(source.name, reading.shown, label_names, declared)
+        splits = {part: replace(split, ordered=True) for part, split in splits.items()}
     split_off = tuple(part for part in ("test", "validation") if part not in splits)
     splits = three_parts(source.name, splits, label_names, spec.split_seed, notes)
     corrected = None
@@ -159,6 +163,7 @@ def load_other(
         raise DataError(f"{source.name}: no labelled rows to score on.")
     where = f"--test-on {source.name}"
     split = _labelled_split(where, rows, label_names, spec, notes, whose="the training data's")
+    split = replace(split, ordered=reading.task == "ordinal")
     if not len(split):
         raise DataError(f"{where}: no rows of the classes that are left.")
     notes.append(
@@ -205,6 +210,7 @@ def load_every_row(
         tuple(i for s in scored_parts for i in s.ids),
         tuple(t for s in scored_parts for t in s.texts),
         np.concatenate([s.labels for s in scored_parts]),
+        ordered=reading.task == "ordinal",
     )
     return whole, tuple(notes)
 

@@ -95,8 +95,8 @@ def _refuse_contradicting_keys(spec: DataSpec) -> None:
         "--label-columns": spec.label_columns,
     }
     given = [flag for flag, value in several.items() if value is not None]
-    if spec.task == "classes" and given:
-        raise DataError(f"{given[0]} reads several labels a text, and the task is classes.")
+    if spec.task in ("classes", "ordinal") and given:
+        raise DataError(f"{given[0]} reads several labels a text, and the task is {spec.task}.")
     if len(given) == 2:
         raise DataError("--label-separator reads one column, --label-columns several: give one.")
     if spec.label_columns is not None and spec.label_column is not None:
@@ -106,8 +106,8 @@ def _refuse_contradicting_keys(spec: DataSpec) -> None:
 
 
 def _reading_of_column(tables: Sequence[Table], label: str, spec: DataSpec) -> LabelReading:
-    if spec.task == "classes":
-        return LabelReading("classes", (label,))
+    if spec.task in ("classes", "ordinal"):
+        return LabelReading(spec.task, (label,))
     if spec.label_separator is not None:
         return LabelReading("multilabel", (label,), spec.label_separator)
     values = [v for t in tables for v in t.get(label) if v is not None]
@@ -131,7 +131,7 @@ def label_keys_of_rows(
 
     An empty list, an empty cell among others and zeros alone are texts with none of the labels.
     """
-    if reading.task == "classes":
+    if reading.task != "multilabel":
         return list(label_keys(table, reading.columns[0], broken))
     if len(reading.columns) > 1:
         rows = list(zip(*(table.get(c) for c in reading.columns), strict=True))
@@ -312,7 +312,7 @@ def combinations_as_classes(dataset: Dataset) -> Dataset:
     """The same rows with each set of labels as one class, for what asks whether rows have the same
     labels; data of one class a text as they are.
     """
-    if dataset.task == "classes":
+    if dataset.task != "multilabel":
         return dataset
     splits = dataset.parts
     rows = np.concatenate([s.labels for s in splits.values()])

@@ -129,6 +129,7 @@ def _take_rows(split: Split, rows: NDArray[np.int64]) -> Split:
         labels=split.labels[rows],
         columns={c: tuple(values[i] for i in rows) for c, values in split.columns.items()},
         before=None if split.before is None else split.before[rows],
+        ordered=split.ordered,
     )
 
 
@@ -266,6 +267,7 @@ def _joined_splits(a: Split, b: Split) -> Split:
         np.concatenate([a.labels, b.labels]),
         {c: (*column(a, c), *column(b, c)) for c in (*a.columns, *b.columns)},
         None if a.before is b.before is None else np.concatenate([a.divided_by, b.divided_by]),
+        a.ordered,
     )
 
 

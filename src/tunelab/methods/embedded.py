@@ -326,7 +326,7 @@ def _row(
     fit: FitHead,
     per_value: float,
     *,
-    tasks: tuple[TaskName, ...] = ("classes",),
+    tasks: tuple[TaskName, ...] = ("classes", "ordinal"),
 ) -> Method:
     def fitted(task: Task) -> Outcome:
         return fit_on_vectors(task, name, fit)
@@ -345,7 +345,7 @@ METHODS = (
         LogisticSettings,
         fit_logistic,
         1e5,
-        tasks=("classes", "multilabel"),
+        tasks=("classes", "multilabel", "ordinal"),
     ),
     _row(
         "knn",

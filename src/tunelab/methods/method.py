@@ -57,7 +57,7 @@ class Task:
     @property
     def kind(self) -> TaskName:
         """What is predicted of a text."""
-        return task_of_labels(self.train.labels)
+        return task_of_labels(self.train.labels, self.train.ordered)
 
     @property
     def logit_kind(self) -> ScoreKind:
@@ -166,7 +166,7 @@ class Method:
     by_metric: bool = False
     chance: bool = True
     costs: Costs = Costs()
-    tasks: tuple[TaskName, ...] = ("classes",)
+    tasks: tuple[TaskName, ...] = ("classes", "ordinal")
 
 
 def trained_by_gradient(
@@ -193,7 +193,7 @@ def trained_by_gradient(
         check=check,
         why_alone=why_alone,
         costs=costs,
-        tasks=("classes", "multilabel"),
+        tasks=("classes", "multilabel", "ordinal"),
     )
 
 

@@ -210,4 +210,4 @@ def _peak(above: int | None, held: int | None, started_with: int | None) -> int 
 
 def _tokenized(tokenizer: Any, split: Split, max_length: int, own_code: bool) -> loop.TrainingData:
     encoded = tokens.encoded(tokenizer, split.texts, max_length, own_code)
-    return loop.TrainingData(encoded, split.labels, split.ids)
+    return loop.TrainingData(encoded, split.labels, split.ids, split.ordered)

@@ -31,7 +31,8 @@ def best_on_validation(
     metric = metrics.METRICS[task.metric]
     tried: list[dict[str, float | None]] = []
     for said, scored in tries:
-        plain = Predictions(task.validation.ids, task.validation.labels, scored, score_kind)
+        own = task.validation
+        plain = Predictions(own.ids, own.labels, scored, score_kind, ordered=own.ordered)
         scores, _ = metrics.evaluate(with_own_thresholds(plain), task.label_names)
         tried.append({**said, f"eval_{task.metric}": scores[task.metric]})
     sign = 1 if metric.higher_is_better else -1

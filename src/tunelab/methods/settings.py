@@ -36,6 +36,7 @@ BestEpochMetric = Literal[
     "f1_micro",
     "f1_samples",
     "subset_accuracy",
+    "quadratic_kappa",
     "loss",
 ]
 

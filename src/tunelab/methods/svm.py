@@ -190,7 +190,7 @@ METHODS = (
         chance=False,
         # n-grams of every length, twice; to count a word's takes as long as so many operations.
         costs=Costs(work_per_word=2e6, bytes_per_character=60.0),
-        tasks=("classes", "multilabel"),
+        tasks=("classes", "multilabel", "ordinal"),
     ),
     Method(
         "svm",
@@ -201,6 +201,6 @@ METHODS = (
         chance=False,
         # A forward pass in float32; then fits for each C, one against the rest.
         costs=Costs(work=3.5, once=True, fit_per_value=1.5e5),
-        tasks=("classes", "multilabel"),
+        tasks=("classes", "multilabel", "ordinal"),
     ),
 )

@@ -212,7 +212,7 @@ def _roc_curves(p: Predictions, k: int, grid: Floats) -> list[Floats]:
 
 def _classes_drawn(p: Predictions, k: int) -> Sequence[int]:
     """The classes that have a curve: of two that exclude each other the second stands for both."""
-    return [1] if k == 2 and p.task == "classes" else range(k)
+    return [1] if k == 2 and p.task != "multilabel" else range(k)
 
 
 def _precision_recall(of_methods: Mapping[str, Sequence[Predictions]], k: int) -> dict[str, Curve]:

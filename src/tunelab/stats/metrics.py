@@ -69,10 +69,10 @@ class Metric:
     percent: bool = True
     from_counts: Callable[[Counts], Floats] | None = None
     weighted: Callable[[Predictions, Floats], Floats] | None = None
-    tasks: tuple[TaskName, ...] = ("classes",)
+    tasks: tuple[TaskName, ...] = ("classes", "ordinal")
 
 
-_BOTH: tuple[TaskName, ...] = ("classes", "multilabel")
+_BOTH: tuple[TaskName, ...] = ("classes", "multilabel", "ordinal")
 
 
 # --- metrics of the winning class: Counts (..., k) -> (...) -----------------------------------
@@ -131,7 +131,7 @@ def _of_class(
     percent: bool,
     *,
     weighted: Callable[[Predictions, Floats], Floats] | None = None,
-    tasks: tuple[TaskName, ...] = ("classes",),
+    tasks: tuple[TaskName, ...] = ("classes", "ordinal"),
 ) -> Metric:
     def function(predictions: Predictions) -> float:
         check_predictions(predictions)
@@ -144,9 +144,13 @@ def _of_class(
 
 
 def _of_rows(
-    name: str, label: str, values: Callable[[Predictions], Floats], higher_is_better: bool
+    name: str,
+    label: str,
+    values: Callable[[Predictions], Floats],
+    higher_is_better: bool,
+    task: TaskName = "multilabel",
 ) -> Metric:
-    """The mean of a value that each row has by itself."""
+    """The mean of a value that each row has by itself; a share, but of a scale."""
 
     def function(predictions: Predictions) -> float:
         check_predictions(predictions)
@@ -161,9 +165,38 @@ def _of_rows(
         higher_is_better,
         "class",
         label,
+        percent=task == "multilabel",
         weighted=weighted,
-        tasks=("multilabel",),
+        tasks=(task,),
     )
+
+
+def _scale_error(predictions: Predictions) -> Floats:
+    return np.asarray(np.abs(predictions.labels - predictions.predicted), dtype=np.float64)
+
+
+def quadratic_kappa(predictions: Predictions) -> float:
+    """Agreement of places on the scale beyond chance, 1 - mean (i - j)^2 over what labels and
+    predictions drawn apart would have (Cohen 1968, quadratic weights).
+
+    Raises UndefinedMetricError where all labels and all predictions are one class.
+    """
+    check_predictions(predictions)
+    value = float(_weighted_kappa(predictions, np.ones((len(predictions.labels), 1)))[0])
+    if not np.isfinite(value):
+        raise UndefinedMetricError("quadratic kappa needs two classes among labels or predictions")
+    return value
+
+
+def _weighted_kappa(predictions: Predictions, times: Floats) -> Floats:
+    true, said = (
+        np.asarray(x, dtype=np.float64) for x in (predictions.labels, predictions.predicted)
+    )
+    n = times.sum(axis=0)
+    apart, squares = ((true - said) ** 2) @ times / n, (true**2 + said**2) @ times / n
+    by_chance = squares - 2 * (true @ times / n) * (said @ times / n)
+    ratio = np.divide(apart, by_chance, out=np.full(len(n), np.nan), where=by_chance > 1e-12)
+    return np.asarray(1 - ratio)
 
 
 def _row_f1(predictions: Predictions) -> Floats:
@@ -330,6 +363,17 @@ METRICS: dict[str, Metric] = {
         _of_rows("f1_samples", "sample F1", _row_f1, True),
         _of_rows("subset_accuracy", "subset accuracy", _row_right, True),
         _of_rows("hamming_loss", "Hamming loss", _row_mistakes, False),
+        Metric(
+            "quadratic_kappa",
+            quadratic_kappa,
+            True,
+            "class",
+            "quadratic kappa",
+            percent=False,
+            weighted=_weighted_kappa,
+            tasks=("ordinal",),
+        ),
+        _of_rows("scale_error", "mean absolute error", _scale_error, False, "ordinal"),
         Metric("roc_auc", roc_auc, True, "ranking", "ROC-AUC", weighted=_weighted_auc, tasks=_BOTH),
         Metric(
             "log_loss",

@@ -147,7 +147,7 @@ def counts(matrix: NDArray[np.int64] | Floats) -> Counts:
 def counts_of(predictions: Predictions) -> Counts:
     """Counts (k,) of predictions, whatever their task."""
     labels, predicted = predictions.labels, predictions.predicted
-    if predictions.task == "classes":
+    if predictions.task != "multilabel":
         return counts(confusion(labels, predicted, predictions.scores.shape[1]))
     parts = (labels * predicted, labels, predicted)
     return Counts(*(np.asarray(x.sum(axis=0), dtype=np.float64) for x in parts))

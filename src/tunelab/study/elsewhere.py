@@ -143,4 +143,4 @@ def score(
     scores = classifier.scores(split.texts)
     seconds = time.perf_counter() - started
     kind = classifier.score_kind
-    return Predictions(split.ids, split.labels, scores, kind, seconds, thresholds)
+    return Predictions(split.ids, split.labels, scores, kind, seconds, thresholds, split.ordered)

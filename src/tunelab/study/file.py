@@ -85,8 +85,10 @@ class DataSection(BaseModel):
     min_rows_per_class: Annotated[int | None, DATA_FLAGS["min_rows_per_class"]] = Field(
         None, ge=1, description="leave out classes with fewer training rows than this"
     )
-    task: Annotated[Literal["classes", "multilabel"] | None, DATA_FLAGS["task"]] = Field(
-        None, description="one class a text, or several labels; guessed from the labels, and said"
+    task: Annotated[Literal["classes", "multilabel", "ordinal"] | None, DATA_FLAGS["task"]] = Field(
+        None,
+        description="one class a text, several labels (guessed where labels look so, and said), or "
+        "one class of a scale (ordinal)",
     )
     label_separator: Annotated[str | None, DATA_FLAGS["label_separator"]] = Field(
         None, description="what stands between several labels of a text; guessed when left out"

@@ -57,7 +57,7 @@ def validation_predictions(outcome: Outcome, split: Split) -> Predictions:
         return with_own_thresholds(score(outcome.classifier, split))
     kind = outcome.classifier.score_kind
     return with_own_thresholds(
-        Predictions(split.ids, split.labels, outcome.validation_scores, kind)
+        Predictions(split.ids, split.labels, outcome.validation_scores, kind, ordered=split.ordered)
     )
 
 

@@ -31,12 +31,12 @@ def with_task(spec: StudySpec, dataset: Dataset) -> tuple[StudySpec, tuple[str, 
     if task == "classes":
         return spec, said
     about = TASKS[task].about
-    if spec.race:
+    if spec.race and metric != "accuracy":
         raise ConfigError(
             f"race: a race is decided by the accuracy of one class a text; these data have {about}."
             " Leave race and budget out."
         )
-    if spec.behaviour is not None:
+    if spec.behaviour is not None and task == "multilabel":
         raise ConfigError(
             f"behaviour: the suites expect one class a text; these data have {about}. Leave it out."
         )
@@ -62,10 +62,10 @@ def _refuse_methods(spec: StudySpec, task: TaskName) -> None:
 
 def _metric(spec: StudySpec, task: TaskName) -> tuple[str, tuple[str, ...]]:
     """What the study is judged by, and what is said of it."""
-    if task in METRICS[spec.metric].tasks:
+    own, asked = TASKS[task].metric, spec.sources.get("metric", "default") != "default"
+    if spec.metric in metrics_of(task) and (asked or task == "classes"):
         return spec.metric, ()
-    own = TASKS[task].metric
-    if spec.sources.get("metric", "default") == "default":
+    if not asked:
         return own, (f"judged by {METRICS[own].label}, unless --metric names another",)
     raise ConfigError(
         f"metric: {spec.metric} is not for {TASKS[task].about}. Choose one of "
@@ -76,6 +76,7 @@ def _metric(spec: StudySpec, task: TaskName) -> tuple[str, tuple[str, ...]]:
 def _with_metric(settings: SettingValues, metric: str, task: TaskName) -> SettingValues:
     """Settings whose best epoch is picked by what there is in this task."""
     chosen = settings.get(_CHOSEN)
-    if chosen is None or chosen == "loss" or chosen in metrics_of(task):
+    kept = chosen in metrics_of(task) and chosen != "accuracy"
+    if chosen is None or chosen == "loss" or kept:
         return settings
     return {**settings, **settings_of_metric(metric)}

@@ -107,6 +107,7 @@ def make_spec(
         "apart": divided and spec.on_leak != "warn",
         "fold": fold and [fold.of, fold.repetition, fold.number],
         "together": fold is not None and fold.together,
+        "task": spec.task if spec.task == "ordinal" else None,
     }
     # Left out where they say nothing, so that results from before these existed stay valid.
     identity |= {k: v for k, v in more.items() if v not in ("trial", None, False, "accuracy")}
@@ -349,7 +350,7 @@ def _scored_trial(t: _Running, outcome: Outcome, artifact: Path) -> Finished:
     details = replace(
         outcome.details,
         per_class={k: metrics.per_class(p, dataset.label_names) for k, p in splits.items()},
-        confusion={k: confusion_counts(p) for k, p in splits.items() if p.task == "classes"},
+        confusion={k: confusion_counts(p) for k, p in splits.items() if p.task != "multilabel"},
         transfer=transfer,
         scoring=scoring_of(classifier),
     )

@@ -199,9 +199,36 @@ def test_no_other_threshold_has_a_higher_f1():
         assert sk.f1_score(truth, p.predicted[:, k]) == pytest.approx(best)
 
 
-@pytest.mark.parametrize("metric", metrics_of("multilabel").values(), ids=lambda m: m.name)
-def test_resamples_of_several_labels_give_what_the_metric_gives_of_their_rows(metric):
-    p, rows = several(3), 60
+def scale(seed: int) -> Predictions:
+    """A scale of five on 60 rows."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 5, 60)
+    scores = rng.normal(size=(60, 5)) - 0.6 * np.abs(np.arange(5) - labels[:, None])
+    return Predictions(tuple(map(str, range(60))), labels, scores, "logit", ordered=True)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_metrics_of_a_scale(seed):
+    p = scale(seed)
+    values, _ = evaluate(p, list("12345"))
+    expected = sk.cohen_kappa_score(p.labels, p.predicted, weights="quadratic")
+    assert values["quadratic_kappa"] == pytest.approx(expected)
+    assert values["scale_error"] == pytest.approx(sk.mean_absolute_error(p.labels, p.predicted))
+    assert values["accuracy"] == pytest.approx(sk.accuracy_score(p.labels, p.predicted))
+    none, why = evaluate(replace(p, labels=p.labels * 0, scores=p.scores * 0), list("12345"))
+    assert none["quadratic_kappa"] is None
+    assert "two classes" in why["quadratic_kappa"]
+
+
+RESAMPLED = [
+    *((several(3), m) for m in metrics_of("multilabel").values()),
+    *((scale(3), m) for m in metrics_of("ordinal").values() if m.tasks == ("ordinal",)),
+]
+
+
+@pytest.mark.parametrize(("p", "metric"), RESAMPLED, ids=lambda x: getattr(x, "name", ""))
+def test_resamples_give_what_the_metric_gives_of_their_rows(p, metric):
+    rows = 60
     (measured,) = measure_all([Runs("m", {0: p})], [metric], np.random.default_rng(5), 8)
     drawn = np.random.default_rng(5).integers(0, rows, size=(8, rows))
     for value, index in zip(measured[0].resampled[0], drawn, strict=True):

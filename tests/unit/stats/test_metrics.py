@@ -64,8 +64,10 @@ def test_metric_rows_are_consistent():
     for name, metric in METRICS.items():
         assert metric.name == name
         assert metric.label
-        assert metric.higher_is_better == (name not in {"log_loss", "brier", "ece", "hamming_loss"})
-        if metric.tasks == ("multilabel",):
+        assert metric.higher_is_better == (
+            name not in {"log_loss", "brier", "ece", "hamming_loss", "scale_error"}
+        )
+        if "classes" not in metric.tasks:
             assert metric.from_counts or metric.weighted
         else:
             assert (metric.needs == "class") == (metric.from_counts is not None)

@@ -25,7 +25,7 @@ from tunelab.core.details import FrozenLayers
 from tunelab.core.errors import TrialError
 from tunelab.core.events import Evaluated, OnProgress, Step
 from tunelab.core.tasks import label_counts
-from tunelab.core.values import Predictions, Seeds
+from tunelab.core.values import Predictions, ScoreKind, Seeds
 from tunelab.kernels import library
 from tunelab.methods.settings import TrainingSettings
 from tunelab.methods.training.engine import Engine, RowsToCompute, choose_engine, scored_in
@@ -57,6 +57,7 @@ class TrainingData:
     encoded: Encoded
     labels: NDArray[np.int64]
     ids: tuple[str, ...]
+    ordered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -467,8 +468,8 @@ def _history_scores(
             "The model's scores are not finite: training diverged. Lower learning_rate."
         )
     names = [str(i) for i in range(logits.shape[1])]
-    several = data.labels.ndim == 2
-    plain = Predictions(data.ids, data.labels, logits, "label_logit" if several else "logit")
+    kind: ScoreKind = "label_logit" if data.labels.ndim == 2 else "logit"
+    plain = Predictions(data.ids, data.labels, logits, kind, ordered=data.ordered)
     values, _ = metrics.evaluate(with_own_thresholds(plain), names)
     wanted = {"accuracy", "f1_macro", "f1_weighted", "f1_micro", settings.metric_for_best_model}
     row = {f"eval_{k}": v for k, v in values.items() if k in wanted and v is not None}
