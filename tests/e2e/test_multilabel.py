@@ -59,6 +59,11 @@ def test_a_study_says_its_task_and_judges_by_micro_f1(study: tuple[Path, Said]) 
     assert "Test micro F1" in page
     assert "cast | praise" in page  # a row's labels, among the mistakes
     assert run_here("runs", "check", folder).code == 0
+    for result in record.done:
+        card = study_folder.artifact_dir(folder, result.spec.trial_id) / "README.md"
+        words = card.read_text(encoding="utf-8")
+        assert "predict_labels([" in words
+        assert ("sigmoid" in words) == (result.spec.method.name == "lora")
 
 
 def test_thresholds_are_kept_and_read(study: tuple[Path, Said]) -> None:
@@ -128,11 +133,30 @@ def test_what_cannot_be_is_refused_before_anything_runs(
     assert not (tmp_path / "s").exists()
 
 
-@pytest.mark.parametrize("verb", ["serve", "export", "ensemble"])
-def test_what_takes_one_class_says_so(study: tuple[Path, Said], tmp_path: Path, verb: str) -> None:
+@pytest.mark.parametrize("method", ["svm-tfidf", pytest.param("lora", marks=pytest.mark.slow)])
+def test_an_export_says_the_same(study: tuple[Path, Said], tmp_path: Path, method: str) -> None:
+    pytest.importorskip("onnxruntime")
     folder, _ = study
-    more = {"export": ["--to", "onnx", "--output-dir", tmp_path / "o"], "serve": ["--port", "0"]}
-    said = run_here(verb, folder, *more.get(verb, []))
+    record = study_folder.read_study(folder)
+    trial = next(r for r in record.done if r.spec.method.name == method)
+    artifact = study_folder.artifact_dir(folder, trial.spec.trial_id)
+    out = tmp_path / "o"
+    said = run_here("export", artifact, "--to", "onnx", "--output-dir", out)
+    assert said.code == 0, said.err
+    texts = list(study_folder.read_rows(folder, "test").texts)
+    loaded, exported = tunelab.load(artifact), tunelab.load(out)
+    assert exported.task == "multilabel"
+    assert np.abs(loaded.predict_proba(texts) - exported.predict_proba(texts)).max() < 1e-4
+    assert loaded.predict_labels(texts) == exported.predict_labels(texts)
+    if method == "lora":
+        config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+        assert config["problem_type"] == "multi_label_classification"
+
+
+@pytest.mark.parametrize("verb", ["serve", "ensemble"])
+def test_what_takes_one_class_says_so(study: tuple[Path, Said], verb: str) -> None:
+    folder, _ = study
+    said = run_here(verb, folder, *(["--port", "0"] if verb == "serve" else []))
     assert said.code == 2
     assert "several labels" in said.err
     assert "Traceback" not in said.err

@@ -42,6 +42,7 @@ __all__ = [
     "refuse_prompts",
     "sample_texts",
     "scores_of",
+    "thresholds_of",
 ]
 
 
@@ -121,7 +122,7 @@ def merge(
         classifier = open_transformer(in_float(artifact), trust_remote_code=trusted)
         whole = replace(classifier, model=_merged_classifier(classifier.model, artifact))
         whole.save(staging)
-        change = change_of(before, scores_of(staging, sample, trusted), _thresholds(artifact))
+        change = change_of(before, scores_of(staging, sample, trusted), thresholds_of(artifact))
         if not np.isfinite(change.largest):  # nor could it be noted in JSON
             raise ArtifactError(
                 f"{artifact.directory}: its scores, or those of the merged model, are no finite "
@@ -197,7 +198,7 @@ def change_of(before: Floats, after: Floats, thresholds: Floats | None = None) -
     return Change(len(before), float(np.abs(before - after).max()), flips)
 
 
-def _thresholds(artifact: Artifact) -> Floats | None:
+def thresholds_of(artifact: Artifact) -> Floats | None:
     """Those of its labels, of a classifier of several a text; None of one class a text."""
     if artifact.manifest.get("score_kind") != "label_logit":
         return None

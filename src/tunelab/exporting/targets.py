@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from tunelab.core.artifact import (
     CALIBRATION,
     open_artifact,
-    refuse_several_labels,
     seal,
     seal_again,
     sha256,
@@ -39,7 +38,14 @@ from tunelab.exporting.agreement import (
 )
 from tunelab.exporting.ladder import Rung
 from tunelab.exporting.listing import method_of
-from tunelab.exporting.merging import exact_scores, merge, new_folder, open_adapter, scores_of
+from tunelab.exporting.merging import (
+    exact_scores,
+    merge,
+    new_folder,
+    open_adapter,
+    scores_of,
+    thresholds_of,
+)
 from tunelab.exporting.with_base import pipeline_scores, write_with_base
 from tunelab.models import exported, foreign, text_classifier
 from tunelab.models.classifier import TransformerClassifier
@@ -121,7 +127,6 @@ def export_classifier(
     """
     target = _target(to)
     original = foreign.open_folder(folder, model=model)
-    refuse_several_labels(original, f"the form {to}")
     _refuse_exported(original)
     if to in _OF_ADAPTERS:
         open_adapter(folder, _OF_ADAPTERS[to], model)
@@ -176,7 +181,8 @@ def _reference(classifier: Classifier, texts: Sequence[str]) -> Scores:
 
 
 def _agreement_with(job: _Export, after: Scores) -> Agreement:
-    return agreement_of(job.before, after, job.judged, job.original.manifest["label_names"])
+    names = job.original.manifest["label_names"]
+    return agreement_of(job.before, after, job.judged, names, thresholds_of(job.original))
 
 
 def _kept_of(made: Exported, original: Artifact, keep_texts: bool) -> dict[str, object]:

@@ -13,10 +13,10 @@ import numpy as np
 
 from tunelab.analysis import summarise, summary
 from tunelab.core import study_folder
-from tunelab.core.artifact import refuse_several_labels
 from tunelab.core.errors import ArtifactError
 from tunelab.core.files import folder_bytes, make_folder
 from tunelab.core.forms import AS_TRAINED, StudyExports, WinnersForm, exports_from_json
+from tunelab.core.tasks import relabelled
 from tunelab.core.values import BaseRef
 from tunelab.models import bases, foreign, text_classifier, weights
 from tunelab.study import final
@@ -41,20 +41,18 @@ def texts_to_judge_on(folder: Path, more: tuple[str, ...], model: str | None) ->
     from tunelab.exporting.agreement import JudgedTexts
 
     rows = rows_of_classifier(folder)
-    opened = foreign.open_folder(folder, model=model)
-    refuse_several_labels(opened, "another form")
-    names = tuple(opened.manifest["label_names"])
+    names = tuple(foreign.open_folder(folder, model=model).manifest["label_names"])
     if rows is None or set(rows.label_names) != set(names) or not len(rows.validation):
         kept = (*exporting.sample_texts(), *more)
         said = f"{len(kept)} texts, since its validation part cannot be read"
         return JudgedTexts(kept, np.full(len(kept), -1), kept, said)
     part = rows.validation
-    order = np.asarray([names.index(n) for n in rows.label_names])
-    labels = np.where(part.labels >= 0, order[part.labels], -1)
+    labels = relabelled(part.labels, rows.label_names, names)
+    unknown = np.full((len(more), *labels.shape[1:]), -1)
     said = f"{len(part)} texts of its validation part" + (f" and {len(more)} more" if more else "")
     return JudgedTexts(
         (*part.texts, *more),
-        np.concatenate([labels, np.full(len(more), -1)]).astype(np.int64),
+        np.concatenate([labels, unknown]).astype(np.int64),
         rows.train.texts,
         said,
     )
