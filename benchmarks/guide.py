@@ -45,7 +45,7 @@ def commands() -> str:
     ]  # fmt: skip
     for path, command in _walk(cli.app, "tunelab"):
         context = click.Context(command, info_name=path)
-        settings = setting_fields() if isinstance(command, StudyCommand) else {}
+        settings = command.settings(context) if isinstance(command, StudyCommand) else ()
         shown = [p for p in command.get_params(context) if p.name not in settings]
         usage = [" ".join(p.make_metavar(context).split()) for p in shown
                  if isinstance(p, click.Argument)]  # fmt: skip

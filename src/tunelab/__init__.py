@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tunelab.evaluation import evaluate
     from tunelab.exports import export
     from tunelab.servers import serve
+    from tunelab.suggesting import suggest
 
 __all__ = [
     "Study",
@@ -36,6 +37,7 @@ __all__ = [
     "load_base",
     "load_data",
     "serve",
+    "suggest",
 ]
 
 
@@ -52,6 +54,7 @@ _MODULES = {
     "evaluate": "evaluation",
     "export": "exports",
     "serve": "servers",
+    "suggest": "suggesting",
 }
 
 

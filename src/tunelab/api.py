@@ -42,6 +42,7 @@ from tunelab.study import (
 from tunelab.study.alone import train_one
 from tunelab.study.ensembling import write_ensemble
 from tunelab.study.executors import Worker
+from tunelab.study.explaining import explain_best
 from tunelab.study.telling import meanwhile, tell_both, telling
 
 if TYPE_CHECKING:
@@ -249,7 +250,7 @@ class Study(OpenedStudy):
         max_seeds: int | None = None,
         step: int | None = None,
         trust_remote_code: bool = False,
-        engine: str = "process",
+        engine: str | None = None,
         on_event: OnUserEvent = _ignore_event,
     ) -> Study:
         """Run every method with more seeds, `seeds` in all; what is there is kept. Gives the study
@@ -282,11 +283,15 @@ class Study(OpenedStudy):
         compare: Path | str | Study | None = None,
         metric: str | None = None,
         output_dir: Path | str | None = None,
+        explain: bool = False,
+        trust_remote_code: bool = False,
     ) -> Written:
         """Write the report in `formats` (html, markdown, csv, latex), every chart as `figures`
         (png, svg, pdf), and a model card beside each model; `compare`: beside another study.
 
-        `output_dir`: where to (the study's folder). Raises InputError, before anything is written.
+        `output_dir`: where to (the study's folder). `explain`: the words that moved the best
+        classifier's mistakes are marked (words.json keeps them). Raises InputError, before
+        anything is written.
         """
         if not self.record.results:
             raise InputError(
@@ -298,7 +303,8 @@ class Study(OpenedStudy):
         against = versus.between(self.record, other.record, said.metric) if other else None
         out = self.directory if output_dir is None else Path(output_dir)
         kinds = {"formats": comma_names(formats), "figures": comma_names(figures)}
-        return writing.write_formats(self.record, said, out, **kinds, against=against)
+        record = explain_best(self.record, said, trust_remote_code) if explain else self.record
+        return writing.write_formats(record, said, out, **kinds, against=against)
 
     def review(self, output_file: str | Path | None = None) -> Path:
         """Write the page on which labels in doubt are kept or changed (None: review.html in the
@@ -354,7 +360,9 @@ def compare(
     behaviour: bool | str | None = None,
     disagreement: float | None = None,
     export: str | Sequence[str] | None = None,
-    engine: str = "process",
+    engine: str | None = None,
+    address: str | None = None,
+    resources: str | Mapping[str, float] | None = None,
     report_to: str | Sequence[str] | None = None,
     jobs: int | Literal["auto"] | None = None,
     stack: int | Literal["auto", "off"] | None = None,
@@ -364,10 +372,7 @@ def compare(
     """Train and compare methods on the same splits; resume where the folder has trials already.
 
     Every key of a study file but `training` is a keyword, and so is every key of its `data`;
-    docs/reference/config says what each is. What is left out is as in `config_file`, else the
-    default. `jobs` trials run at a time ("auto", the default: one a core, as far as memory
-    goes); times are then measured beside others, and marked so. `stack` LoRA trials are trained
-    in one pass, with the same results ("auto": as many as fill a card; none on a processor).
+    docs/reference/config says what each is; those left out are as in `config_file`, or default.
 
     Several names may be one string, with commas, as on the command line: "svm-tfidf,lora".
     Keyword `settings` (learning_rate, r, num_train_epochs, ...) go to every method that has them.
@@ -379,9 +384,9 @@ def compare(
     path = Path(config_file) if config_file is not None else None
     keys = file.keys_from_keywords(given) | {"data.source": resolve.source_name(source)}
     spec, said = resolve.resolve_study(path, keys, settings), study.tell_user(on_event)
-    with study.worker(spec, engine) as worker:
+    with study.worker(spec) as worker:
         schedule = study.scheduled(study.plan(spec))
-        return run_study(schedule, "tunelab.compare(...)", said, engine=engine, worker=worker)
+        return run_study(schedule, "tunelab.compare(...)", said, worker=worker)
 
 
 def run_study(
@@ -389,17 +394,17 @@ def run_study(
     command: str,
     on_event: OnStudyEvent,
     on_result: Callable[[TrialResult], None] = lambda _: None,
-    engine: str = "process",
+    engine: str | None = None,
     *,
     worker: Worker | None = None,
 ) -> Study:
     """Run what a study lacks; write its tables and report, also when it is interrupted.
 
-    Gives the study as it then is.
+    Gives the study as it then is. `engine`: where trials run (None: where the study says).
     `worker`: where one was started before the plan was made (`study.worker`).
     Raises ConfigError where another process is running trials in the same folder.
     """
-    if engine == "process" and schedule.jobs > 1:
+    if (engine or schedule.plan.spec.engine) == "process" and schedule.jobs > 1:
         # Trials that are measured alone must not be disturbed.
         on_event = meanwhile(on_event, page.prepare_page)
     folder = schedule.plan.spec.output_dir

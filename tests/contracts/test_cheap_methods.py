@@ -19,7 +19,9 @@ from tunelab.methods import METHODS, Outcome, Task, check, fit_alone
 from tunelab.models import bases, text_classifier
 from tunelab.stats import calibration
 
-CHEAP = [m.name for m in METHODS.values() if m.adapt is None and m.needs_base]
+# What asks for a base with a head of its own is held to the same below.
+NLI = "zero-shot-nli"
+CHEAP = [m.name for m in METHODS.values() if m.adapt is None and m.needs_base and m.name != NLI]
 # A random base knows nothing of labels: their descriptions are texts of theirs.
 DESCRIBED = {"bad": ["a the bad dull bad"], "good": ["a the good lovely good"], "neither": "scene"}
 SMALL: dict[str, dict[str, Any]] = {
@@ -325,6 +327,71 @@ def test_descriptions_that_cannot_be_read(text: str | None, said: str, tmp_path:
 def test_a_template_without_a_place_for_the_label(template: str) -> None:
     with pytest.raises(ValueError, match="once, which stands for the label"):
         METHODS["zero-shot"].settings(**{"template": template})
+
+
+# --- zero-shot-nli ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def nli(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> bases.Base:
+    """A tiny random model with a head of inference, whose scores differ from label to label."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("bases") / "nli"
+    names = dict(enumerate(("CONTRADICTION", "NEUTRAL", "ENTAILMENT")))
+    torch.manual_seed(0)
+    model: Any = AutoModelForSequenceClassification.from_pretrained(
+        tiny_bert, num_labels=3, id2label=names, label2id={n: i for i, n in names.items()}
+    )
+    model.classifier.weight.data.mul_(200)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder)
+    return bases.resolve(str(folder))
+
+
+def test_entailment_is_that_of_transformers(nli: bases.Base, tmp_path: Path) -> None:
+    from transformers import pipeline
+
+    from tunelab.stats.predictions import probabilities
+
+    template = "the film is {}."
+    task = task_of(NLI, nli, 3, template=template)
+    outcome = fit_alone(METHODS[NLI], task)
+    texts = split(12, 2, 3).texts
+    scores = outcome.classifier.scores(texts)
+    ours = probabilities(scores, "logit")
+    theirs = pipeline("zero-shot-classification", model=str(nli.path), device="cpu")
+    for row, text in zip(ours, texts, strict=True):
+        said = theirs(text, list(task.label_names), hypothesis_template=template)
+        expected = [said["scores"][said["labels"].index(n)] for n in task.label_names]
+        np.testing.assert_allclose(row, expected, atol=1e-5)
+    assert ours.std(axis=0).min() > 1e-4  # texts differ, or nothing was seen
+    assert outcome.details.training_rows == 0
+    by_itself(outcome, texts, scores)
+    saved(outcome, task, texts, scores, tmp_path / "artifact")
+    two = task_of(NLI, nli, 2, label_descriptions={"bad": ["dull", "a bad film"], "good": "warm"})
+    own = fit_alone(METHODS[NLI], two).classifier.scores(texts)
+    one = [task_of(NLI, nli, 2, label_descriptions={"bad": d, "good": "warm"})
+           for d in ("dull", "a bad film")]  # fmt: skip
+    halves = [fit_alone(METHODS[NLI], t).classifier.scores(texts) for t in one]
+    np.testing.assert_allclose(own, (halves[0] + halves[1]) / 2, atol=1e-6)
+
+
+def test_long_texts_are_cut_and_sentences_are_not(nli: bases.Base) -> None:
+    outcome = fit_alone(METHODS[NLI], task_of(NLI, nli, 2, template="the film is {}."))
+    long, short = "good " * 300, "good " * 30
+    np.testing.assert_allclose(
+        outcome.classifier.scores([long]), outcome.classifier.scores([short]), atol=1e-5
+    )
+
+
+def test_a_base_without_entailment_is_refused(base: bases.Base) -> None:
+    from tunelab.core.errors import ModelError
+
+    with pytest.raises(ModelError, match="expected one called entailment") as e:
+        check(base, MethodSpec(NLI, NLI, {}))
+    assert "\n" not in str(e.value)
 
 
 # --- a study of them ---------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from families import DECODERS, FAMILY_NAMES, make_family
 from tunelab.core.errors import InputError
 from tunelab.core.values import MethodSpec, Seeds, Split
 from tunelab.methods import METHODS, Outcome, Task, check, fit_alone
-from tunelab.methods.scaling import PEFT_TYPES
+from tunelab.methods.scaling import PEFT_TYPES, REFUSED_TYPES
 from tunelab.models import bases, pretrained, text_classifier
 from tunelab.models.families import FAMILIES
 
@@ -56,7 +56,7 @@ REFUSED = {
 WEAK = {
     "probe", "bitfit", "ia3", "vera", "fourierft", "ln-tuning", "prompt-tuning", "p-tuning",
     "prefix-tuning", "lokr", "TINYLORA", "UNILORA", "ROAD", "C3A", "VBLORA", "DELORA", "WAVEFT",
-    "SHIRA", "PVERA", "RANDLORA",
+    "SHIRA", "PVERA", "RANDLORA", "BEFT", "SUPERTUNING",
 }  # fmt: skip
 # The whole base is trained, or there is nothing that could be folded into it.
 NOT_MERGED = {
@@ -139,7 +139,7 @@ def test_contract(
 KWARGS: dict[str, dict[str, Any]] = {
     "MISS": {"r": 8}, "SHIRA": {"r": 4}, "C3A": {"block_size": 16}, "ROAD": {"group_size": 16},
     "WAVEFT": {"n_frequency": 200}, "VBLORA": {"vector_length": 16, "num_vectors": 32},
-    "DELORA": {"delora_lambda": 3}, "UNILORA": {"theta_d_length": 512},
+    "DELORA": {"delora_lambda": 3}, "UNILORA": {"theta_d_length": 512}, "ADAMSS": {"r": 16},
 }  # fmt: skip
 # Others diverge at the rate that most of them learn at.
 RATES = {"WAVEFT": 1e-2, "TINYLORA": 3e-3, "GRALORA": 3e-3, "RANDLORA": 1e-2}
@@ -154,6 +154,22 @@ def test_other_types_of_peft(
                            learning_rate=RATES.get(peft_type, 3e-2))  # fmt: skip
     outcome = train("peft", tiny("bert"), settings)
     keeps_contract(peft_type, tiny("bert"), outcome, tmp_path)
+
+
+def test_every_type_of_peft_passes_or_is_refused_with_a_reason(
+    tiny: Callable[[str], bases.Base],
+) -> None:
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    own = {"ADALORA", "FOURIERFT", "IA3", "LN_TUNING", "LOHA", "LOKR", "OFT", "VERA",
+           "PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING"}  # fmt: skip
+    there = {str(k.value) for k in PEFT_TYPE_TO_CONFIG_MAPPING} - own
+    assert there == {*PEFT_TYPES, *REFUSED_TYPES}
+    for name, why in REFUSED_TYPES.items():
+        with pytest.raises(ValueError, match=f"another type: {why}"):
+            METHODS["peft"].settings(**{"peft_type": name})
+    with pytest.raises(InputError, match=r"r is 100, but a layer of .* is 32 wide"):
+        check(tiny("bert"), MethodSpec("peft", "peft", {"peft_type": "ADAMSS"}))
 
 
 # --- the contract ---------------------------------------------------------------------------

@@ -16,6 +16,8 @@ import pytest
 import damages
 from commands import Said, run_here
 from studies import METHODS, make_study
+from tunelab.analysis.corrected import Before
+from tunelab.analysis.explanations import ExplainedMistakes
 from tunelab.core import study_folder
 from tunelab.core.errors import InputError
 from tunelab.core.forms import AS_TRAINED, StudyExports, WinnersForm
@@ -50,6 +52,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study_folder.write_extra(study, "final", {"trials": [trial_in(study).name]})
     made = StudyExports(trial_in(study).name, "svm", "12 texts", (WinnersForm(AS_TRAINED, None),))
     study_folder.write_extra(study, "exports", made.to_json())
+    before = Before("study", "accuracy", "svm", "svm", {"lora": "undecided"})
+    study_folder.write_extra(study, "before", before.to_json())
+    marked = ExplainedMistakes(trial_in(study).name, "svm", 0, {"test-1": ((0, 3, 0.25),)})
+    study_folder.write_extra(study, "words", marked.to_json())
     assert run_here("runs", "show", study).code == 0
     return study
 

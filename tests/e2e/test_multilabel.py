@@ -97,6 +97,9 @@ def test_predict_gives_all_labels(study: tuple[Path, Said], tmp_path: Path) -> N
     assert head.startswith("text,predicted_labels,probability_")
     assert len(one.split(",")[1].split("|")) == 3
     assert two.split(",")[1] == ""
+    for flags in (["--explain"], ["--abstain", "0.1"]):
+        said = run_here("predict", artifact, *flags, "a good film")
+        assert (said.code, len(said.err.strip().splitlines())) == (2, 1)
     loaded = tunelab.load(artifact)
     assert loaded.predict_labels(["the plot 3"]) == [()]
     with pytest.raises(DataError, match="predict_labels"):

@@ -29,7 +29,7 @@ HEAVY = {
 }  # fmt: skip
 PUBLIC = {
     "Study", "TunelabError", "__version__", "compare", "evaluate", "export", "fine_tune",
-    "load", "load_base", "load_data", "serve",
+    "load", "load_base", "load_data", "serve", "suggest",
 }  # fmt: skip
 
 
@@ -176,6 +176,7 @@ HOUSE = runpy.run_path(str(ROOT / "benchmarks" / "house.py"))
 # Where text that was parsed becomes a value: nowhere else is a mapping's value of any type.
 PARSED = {
     "analysis.corrected.before_from_json",
+    "analysis.explanations.explained_from_json",
     "analysis.curves.curves_from_json",
     "core.details.Details.from_json",
     "core.details.Provenance.from_json",
@@ -244,7 +245,7 @@ def test_what_is_no_mapping_of_any_value_is_let_be():
 
 # --- one name, one thing --------------------------------------------------------------------
 
-DOORS = {"load", "compare", "evaluate"}  # a user's door, and the room it leads to
+DOORS = {"load", "compare", "evaluate", "suggest"}  # a user's door, and the room it leads to
 
 
 def test_no_two_modules_define_the_same_name():

@@ -13,9 +13,8 @@ from tunelab.analysis.confidence import warnings_of_raw
 from tunelab.analysis.corrected import caveats_of_corrections
 from tunelab.analysis.effects import effects
 from tunelab.analysis.numbers import format_seconds
-from tunelab.analysis.reading import on_every_row
+from tunelab.analysis.reading import comparable, machine_of, on_every_row
 from tunelab.analysis.verdict import Summary, joined_by_and
-from tunelab.core.details import Hardware
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.tasks import label_counts
 from tunelab.core.text_lengths import text_lengths_from_json
@@ -45,6 +44,7 @@ def warnings(
         *_caveats_of_limits(record),
         *_caveats_of_untrained(record),
         *_caveats_of_students(record),
+        *_caveats_of_endpoints(record),
         *_caveats_of_seeds(summary),
         *_caveats_of_rare_classes(record, summary, runs),
         *_caveats_of_looks(record),
@@ -147,6 +147,21 @@ def _caveats_of_students(record: StudyRecord) -> list[str]:
         f"({format_seconds(float(np.mean(own)))}); scoring asks the student alone."
         for (label, teacher), own in seconds.items()
     ]
+
+
+def _caveats_of_endpoints(record: StudyRecord) -> list[str]:
+    """Models elsewhere: what nobody here can know of them, and answers that were none."""
+    own = {r.spec.method.label: (r, r.details.own) for r in record.done if "asked" in r.details.own}
+    said = []
+    for label, (r, facts) in own.items():
+        none, of = facts["answers_without_a_label"], facts["answers_on_validation"]
+        unread = f" {none} of its {of} answers on validation named no label." if none else ""
+        said.append(
+            f"{label} was shown {counted(r.details.training_rows or 0, 'training row')} and asks "
+            f"{facts['asked']}: what its model was trained on is not known, so that it may have "
+            f"seen public test rows.{unread}"
+        )
+    return said
 
 
 def _caveats_of_seeds(summary: Summary) -> list[str]:
@@ -287,12 +302,13 @@ def _caveats_of_cost(record: StudyRecord) -> list[str]:
 def _caveats_of_mixture(record: StudyRecord) -> list[str]:
     """Trials of one study that were not computed alike: other machines, other number formats."""
     caveats = []
-    hardware = [r.provenance.hardware for r in record.done if r.provenance.hardware != Hardware()]
-    machines = dict.fromkeys(f"{h.processor}, {counted(h.cores or 0, 'core')}" for h in hardware)
+    machines = dict.fromkeys(filter(None, map(machine_of, record.done)))
     if len(machines) > 1:
+        compared = comparable(record, "train_seconds")
         caveats.append(
             f"Trials ran on different machines ({'; '.join(machines)}): times, rates and memory "
-            "compare only within one."
+            f"are those of {len(compared)} of {counted(len(record.done), 'trial')}, on "
+            f"{machine_of(compared[0])}."
         )
     for label in record.methods:
         own = (r.details.trained.precision for r in record.done if r.spec.method.label == label)

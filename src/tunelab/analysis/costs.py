@@ -39,6 +39,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     "texts_per_second": ("more texts a second", "fewer texts a second"),
     "latency_p50_seconds": ("faster on one text", "slower on one text"),
     "latency_p95_seconds": ("faster on slow texts", "slower on slow texts"),
+    "price_per_1000_texts": ("cheaper to ask", "dearer to ask"),
     "adapter_parameters": ("fewer adapter parameters", "more adapter parameters"),
     "head_parameters": ("fewer parameters in the head", "more in the head"),
     "trainable_parameters": ("fewer trained parameters", "more trained parameters"),

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tunelab.analysis.numbers import SCORED_PARTS, column, format_estimate
+from tunelab.analysis.numbers import SCORED_PARTS, column, format_difference, format_estimate
 from tunelab.analysis.reading import BOOTSTRAP_SEED, means_of, paired_by_seed, score_estimate
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate, TrialResult
@@ -27,10 +27,12 @@ __all__ = [
     "Curves",
     "Point",
     "crossing",
+    "Outlook",
     "curves_for_display",
     "curves_from_json",
     "learning_curves",
     "curves_to_json",
+    "outlook",
 ]
 
 
@@ -226,6 +228,51 @@ def _crossing_sentence(
         f"below about {rows:,} training rows {a} is at least as good as {b}, above it {b} is "
         f"(95% interval {first} to {second} rows)"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What `more` training rows, drawn as those before, would add to a method's score, read off the
+    line between its last two sizes over the logarithm of the rows.
+
+    `gain` has the interval that the two scores leave, as if they were independent: a little wide.
+    """
+
+    label: str
+    metric: str
+    sizes: tuple[int, int]
+    more: int
+    gain: Estimate
+
+    @property
+    def sentence(self) -> str:
+        """The same in words, without a full stop."""
+        return (
+            f"{self.more:,} more rows like those before would change {self.label} by about "
+            f"{format_difference(self.gain, self.metric)}, if its learning curve goes on as from "
+            f"{self.sizes[0]:,} to {self.sizes[1]:,} rows"
+        )
+
+
+def outlook(curves: Curves, label: str, more: int) -> Outlook | None:
+    """What so many more rows would bring; None where a method has not two sizes."""
+    points = sorted((p for p in curves.points if p.label == label), key=lambda p: p.rows)
+    if len(points) < 2:
+        return None
+    a, b = points[-2:]
+    step = math.log((b.rows + more) / b.rows) / math.log(b.rows / a.rows)
+    value = step * (b.estimate.value - a.estimate.value)
+    halves = [
+        (e.high - e.low) / 2
+        for e in (a.estimate, b.estimate)
+        if e.low is not None and e.high is not None
+    ]
+    low = high = None
+    if len(halves) == 2:
+        half = step * math.hypot(*halves)
+        low, high = value - half, value + half
+    gain = Estimate(value, low, high, min(a.seeds, b.seeds), "the line between two sizes")
+    return Outlook(label, curves.metric, (a.rows, b.rows), more, gain)
 
 
 def curves_to_json(curves: Curves) -> dict[str, object]:

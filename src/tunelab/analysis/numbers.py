@@ -36,7 +36,7 @@ Part = Literal["test", "eval"]
 # --- rounding and units: the one place --------------------------------------------------------
 
 NumberKind = Literal[
-    "percent", "number", "seconds", "latency", "bytes", "parameters", "rate", "count"
+    "percent", "number", "seconds", "latency", "bytes", "parameters", "rate", "count", "price"
 ]
 
 # kind -> rows (below this value, multiply by, decimals, unit). The thresholds sit where rounding
@@ -67,6 +67,7 @@ _SCALES: dict[NumberKind, list[tuple[float, float, int, str]]] = {
     ],
     "rate": [(9.95, 1, 1, ""), (math.inf, 1, 0, "")],
     "count": [(math.inf, 1, 0, "")],
+    "price": [(0.00995, 1, 4, ""), (0.0995, 1, 3, ""), (math.inf, 1, 2, "")],
 }
 
 
@@ -194,6 +195,12 @@ _COST_COLUMNS = {
         Column("texts_per_second", "Texts/s", "rate", "texts a second, tokenization included"),
         Column("latency_p50_seconds", "Latency", "latency", "median time for one text"),
         Column("latency_p95_seconds", "Latency p95", "latency", "95th percentile for one text"),
+        Column(
+            "price_per_1000_texts",
+            "Price per 1,000",
+            "price",
+            "what the endpoint takes for 1,000 texts, at the prices given",
+        ),
     )
 }
 SCORED_PARTS = {"test": "test", "eval": "validation"}

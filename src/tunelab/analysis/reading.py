@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from tunelab.analysis.numbers import SCORED_PARTS
+from tunelab.core.details import Hardware
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate, Predictions, TrialResult
+from tunelab.core.words import counted
 from tunelab.stats import Runs, mean_interval, means
 from tunelab.stats.metrics import METRICS
 
 __all__ = [
     "BOOTSTRAP_SEED",
+    "comparable",
+    "machine_of",
     "means_of",
     "paired_by_seed",
     "read_runs",
@@ -110,10 +115,39 @@ def value_of(result: TrialResult, key: str) -> float | None:
     return None if value is None else float(value)
 
 
+# Costs that another machine would have others of.
+_OF_A_MACHINE = (
+    "train_seconds",
+    "peak_memory_bytes",
+    "texts_per_second",
+    "latency_p50_seconds",
+    "latency_p95_seconds",
+)
+
+
+def machine_of(result: TrialResult) -> str:
+    """The kind of machine that a trial ran on: "EPYC 9B14, 16 cores"; "": not known."""
+    h = result.provenance.hardware
+    return "" if h == Hardware() else f"{h.processor}, {counted(h.cores or 0, 'core')}"
+
+
+def comparable(record: StudyRecord, key: str) -> tuple[TrialResult, ...]:
+    """The finished trials whose score or cost of this name may be compared: all, but of what a
+    machine does those on the kind that ran most of them.
+    """
+    if key not in _OF_A_MACHINE:
+        return record.done
+    ran = Counter(machine_of(r) for r in record.done)
+    most = max(ran, key=lambda kind: ran[kind], default="")
+    return tuple(r for r in record.done if machine_of(r) == most)
+
+
 def values_by_seed(record: StudyRecord, key: str) -> dict[str, dict[int, float]]:
-    """A score or a cost of every finished trial that has it: by label, then by seed."""
+    """A score or a cost of every finished trial that has it and is `comparable`: by label, then by
+    seed.
+    """
     by_label: dict[str, dict[int, float]] = {}
-    for r in record.done:
+    for r in comparable(record, key):
         value = value_of(r, key)
         if value is not None:
             by_label.setdefault(r.spec.method.label, {})[r.spec.seed] = value

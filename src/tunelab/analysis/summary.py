@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +23,7 @@ from tunelab.analysis.numbers import SCORED_PARTS, Column, Part, column, format_
 from tunelab.analysis.pairs import comparisons
 from tunelab.analysis.reading import (
     BOOTSTRAP_SEED,
+    comparable,
     means_of,
     paired_by_seed,
     read_runs,
@@ -31,8 +32,9 @@ from tunelab.analysis.reading import (
 )
 from tunelab.analysis.verdict import Row, Summary
 from tunelab.core.errors import ConfigError, suggest
+from tunelab.core.results_table import costs_of
 from tunelab.core.study_folder import StudyRecord
-from tunelab.core.values import Comparison, Cost, Estimate, TrialResult
+from tunelab.core.values import Comparison, Estimate, TrialResult
 from tunelab.core.words import counted
 from tunelab.stats import LEAST_SEEDS, Runs
 from tunelab.stats.looks import levels_at, looks_from_json
@@ -209,13 +211,16 @@ def _summary_row(record: StudyRecord, label: str, means: Mapping[tuple[str, str]
     scores = dict.fromkeys(k for r in record.done for k in r.scores)
     estimates: dict[str, Estimate | None] = {}
     reasons: dict[str, str] = {}
-    for key in (*scores, *(f.name for f in fields(Cost))):
-        values = [value_of(r, key) for r in done]
+    for key in (*scores, *costs_of(record.results)):
+        own = (r for r in comparable(record, key) if r.spec.method.label == label)
+        values = [value_of(r, key) for r in own]
         known = [v for v in values if v is not None]
         estimates[key] = _estimate(key, known, means.get((label, key)))
         if not known:
             given = [r.reasons[key] for r in trials if key in r.reasons]
-            reasons[key] = given[0] if given else _why_missing(done)
+            elsewhere = any(value_of(r, key) is not None for r in done)
+            why = "measured on other machines alone" if elsewhere else _why_missing(done)
+            reasons[key] = given[0] if given else why
     method = trials[0].spec.method
     return Row(
         label=label,
@@ -289,6 +294,7 @@ def shown_columns(summary: Summary) -> tuple[Column, ...]:
         "artifact_bytes",
         "texts_per_second",
         "latency_p50_seconds",
+        "price_per_1000_texts",
     ]
     return tuple(column(n) for n in names if any(r.estimates.get(n) for r in summary.rows))
 

@@ -30,6 +30,7 @@ from tunelab.cli.report import report
 from tunelab.cli.serve import load_test_command, serve_command, ui_command
 from tunelab.cli.streams import ReaderGoneError, close_output, echo, guard_streams
 from tunelab.cli.studies import behaviour_, calibration_, runs, slices_
+from tunelab.cli.suggest import suggest_command
 from tunelab.core.errors import InputError, TunelabError
 from tunelab.core.version import __version__
 
@@ -78,6 +79,7 @@ for _verb in (
     calibration_,
     behaviour_,
     ensemble_command,
+    suggest_command,
     adapters,
     report,
     *COMMANDS,

@@ -175,12 +175,12 @@ class StudyCommand(FlagCommand):
         from tunelab.methods.settings import ALIASES
         from tunelab.study.file import setting_fields
 
-        own = super().get_params(ctx)
+        own, settings = super().get_params(ctx), self.settings(ctx)
         taken = {p.name for p in own}
         more: list[click.Parameter] = [
             click.Option([flag_name(name)], metavar="VALUE", help=f"{about} [{_who(methods)}]")
             for name, (methods, about) in setting_fields().items()
-            if name not in taken
+            if name in settings
         ]
         more += [
             click.Option([flag_name(a)], hidden=True)
@@ -190,11 +190,15 @@ class StudyCommand(FlagCommand):
         help_option = own.pop()
         return [*own, *more, help_option]
 
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Settings of methods stand below in a section of their own."""
+    def settings(self, ctx: click.Context) -> set[str]:
+        """Names of the flags that are settings of methods, and no flag of the command's own."""
         from tunelab.study.file import setting_fields
 
-        settings = setting_fields()
+        return setting_fields().keys() - {p.name for p in super().get_params(ctx)}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Settings of methods stand below in a section of their own."""
+        settings = self.settings(ctx)
         own: list[tuple[str, str]] = []
         theirs: list[tuple[str, str]] = []
         for p in self.get_params(ctx):

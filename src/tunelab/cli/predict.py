@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from tunelab.cli.flags import FlagCommand, text_file_flags, text_file_keys
 from tunelab.cli.lines import say_sentences
 from tunelab.cli.options import FOLDER, json_text, moved_option, trust_option
 from tunelab.cli.streams import echo
+from tunelab.core.artifact import refuse_several_labels
 from tunelab.core.cells import six_digits
 from tunelab.core.errors import InputError
 from tunelab.core.words import counted
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tunelab.data.texts import TextTable
+    from tunelab.models.explained import WordMoved
     from tunelab.models.text_classifier import TextClassifier
 
 __all__ = [
@@ -68,6 +70,18 @@ _LINES_AT_A_TIME = 4096
     help="Probabilities as scores give them, without the temperature fitted on validation.",
 )
 @click.option(
+    "--abstain",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Leave texts unlabelled of which it is too little sure, so that at most this share of all "
+    "gets a wrong label (0.05).",
+)
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="The words that moved each label: what leaving one out takes from its log odds.",
+)
+@click.option(
     "--calibrated", is_flag=True, help="Refuse a classifier for which no temperature was fitted."
 )
 @moved_option
@@ -90,7 +104,10 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     classifier = _loaded(artifact, given)
     for note in (*(source.notes if source else ()), *classifier.notes):
         say_sentences(note, err=True)
-    labelling = _Labelling(classifier)
+    for flag in ("explain", "abstain"):
+        if given[flag] not in (None, False):
+            refuse_several_labels(classifier.artifact, f"--{flag}")
+    labelling = _Labelling(classifier, bool(given["explain"]), given["abstain"])
     if source is not None and output is not None:
         from tunelab.data import write
 
@@ -138,6 +155,11 @@ def _refuse_contradictions(texts: Sequence[str], given: Mapping[str, object]) ->
         raise InputError("--output-file goes with --file: it is that file with labels added.")
     if given["id_column"] is not None and file is None:
         raise InputError("--id-column goes with --file: it names one of its columns.")
+    if given["raw"] and given["abstain"] is not None:
+        raise InputError(
+            "--abstain and --raw contradict each other: when it abstains was found for "
+            "probabilities at the temperature. Leave --raw out."
+        )
     if given["raw"] and given["calibrated"]:
         raise InputError("--raw and --calibrated contradict each other. Give one of them.")
 
@@ -166,7 +188,10 @@ class _Labelling:
     """
 
     classifier: TextClassifier
+    explains: bool = False
+    error: float | None = None
     texts: int = 0
+    unanswered: int = 0
     blank: int = 0
     cut: int = 0
 
@@ -188,8 +213,40 @@ class _Labelling:
         self.cut += cut
         return probabilities
 
+    def words(self, texts: list[str]) -> list[tuple[WordMoved, ...]]:
+        """What moved the label of each text; nothing where that was not asked."""
+        if not self.explains:
+            return [() for _ in texts]
+        return [e.words for e in self.classifier.explain(texts)]
+
+    def moved_by(
+        self, texts: list[str], words: list[tuple[WordMoved, ...]] | None = None
+    ) -> list[str] | None:
+        """The same as people read it; None where that was not asked. `words` where known."""
+        if not self.explains:
+            return None
+        from tunelab.models.explained import moved_in_words
+
+        pairs = zip(texts, words or self.words(texts), strict=True)
+        return [moved_in_words(text, own) for text, own in pairs]
+
+    def answered(self, rows: NDArray[np.float64]) -> NDArray[np.bool_] | None:
+        """Which of some more rows of probabilities get a label, (n,); None where all do."""
+        if self.error is None:
+            return None
+        sure = self.classifier.answers(rows, self.error)
+        self.unanswered += int((~sure).sum())
+        return sure
+
     def say_what_was_seen(self) -> None:
         """Blank texts keep their place and get a label too; of long ones a part was read."""
+        if self.error is not None:
+            say_sentences(
+                f"{self.unanswered:,} of {counted(self.texts, 'text')} got no label, so that at "
+                f"most {100 * self.error:g}% of all texts like the validation rows get a wrong "
+                "one.",
+                err=True,
+            )
         if self.blank:
             many = "texts are blank: their labels mean"
             one = "text is blank: its label means"
@@ -227,21 +284,29 @@ def _say_labels(
     them the row's id, where `ids` has it.
     """
     names, several = labelling.label_names, labelling.thresholds
-    for i, (text, row) in enumerate(zip(texts, labelling.probabilities(texts), strict=True)):
-        if several is not None:
+    rows = labelling.probabilities(texts)
+    if several is not None:
+        for i, (text, row) in enumerate(zip(texts, rows, strict=True)):
             named = "" if ids is None else ids[i]
             echo(_line_of_several(text, row, names, several, as_json=as_json, of_row=named))
-            continue
+        return
+    moved = labelling.words(texts)
+    why, sure = labelling.moved_by(texts, moved), labelling.answered(rows)
+    for i, (text, row, words) in enumerate(zip(texts, rows, moved, strict=True)):
         best = int(row.argmax())
+        known = names[best] if sure is None or sure[i] else None
         if as_json:
             each = {n: six_digits(v) for n, v in zip(names, row, strict=True)}
             named = {} if ids is None else {"id": ids[i]}
-            said = {**named, "text": text, "label": names[best], "probabilities": each}
+            said = {**named, "text": text, "label": known, "probabilities": each}
+            if labelling.explains:
+                said["words"] = [{"word": text[w.start : w.stop], **asdict(w)} for w in words]
             echo(json_text(said, default=str))
         else:
-            label, plain = (" ".join(x.split()) for x in (names[best], text))
+            label, plain = (" ".join(x.split()) for x in (known or "", text))
             name = "" if ids is None else f"{' '.join(str(ids[i]).split())}\t"
-            echo(f"{name}{label}\t{six_digits(row[best]):.3f}\t{plain}")
+            because = "" if why is None else f"\t{why[i]}"
+            echo(f"{name}{label}\t{six_digits(row[best]):.3f}\t{plain}{because}")
 
 
 def _line_of_several(
@@ -277,12 +342,15 @@ def _with_predictions(
 
     probabilities = labelling.probabilities(window.texts)
     names = labelling.label_names
+    moved = labelling.moved_by(window.texts)
     return labelled_columns(
         window.columns,
         names,
         probabilities,
         every_class=every_class,
         thresholds=labelling.thresholds,
+        moved_by=moved,
+        answered=labelling.answered(probabilities),
     )
 
 
@@ -292,10 +360,12 @@ def _without_predictions(
     """Columns of the same names and types, of which nothing is computed."""
     from tunelab.data.labelled import labelled_columns
 
+    moved = [""] * len(window.texts) if labelling.explains else None
     return labelled_columns(
         window.columns,
         labelling.label_names,
         None,
         every_class=every_class,
         thresholds=labelling.thresholds,
+        moved_by=moved,
     )

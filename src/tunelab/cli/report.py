@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tunelab.cli.lines import say_sentences
-from tunelab.cli.options import FOLDER
+from tunelab.cli.options import FOLDER, trust_option
 from tunelab.cli.show import show_answer
 from tunelab.core.errors import InputError
 from tunelab.core.words import counted
@@ -64,6 +64,12 @@ def _format_names(_c: click.Context, _p: click.Parameter, value: str | None) -> 
 )
 @click.option("--metric", metavar="NAME", help="Judge by another metric.")
 @click.option("--output-dir", type=FOLDER, help="Where to write (the study).")
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Mark the words that moved the best classifier's mistakes (it is loaded for that).",
+)
+@trust_option
 @click.option("--watch", is_flag=True, help="Write report.html anew while the study runs.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def report(
@@ -75,6 +81,8 @@ def report(
     review: str | None,
     metric: str | None,
     output_dir: Path | None,
+    explain: bool,
+    trust_remote_code: bool,
     watch: bool,
     quiet: bool,
 ) -> None:
@@ -99,7 +107,13 @@ def report(
             say_sentences(f"{page}: open it in a browser. It saves corrections.csv.")
         return
     written = asked.report(
-        formats, figures=figures, compare=other, metric=metric, output_dir=output_dir
+        formats,
+        figures=figures,
+        compare=other,
+        metric=metric,
+        output_dir=output_dir,
+        explain=explain,
+        trust_remote_code=bool(trust_remote_code),
     )
     if not quiet:
         show_answer(asked.judged_by(metric).answer)

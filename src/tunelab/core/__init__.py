@@ -21,6 +21,7 @@ shapes        whether what was read has the type that it is declared with
 plain         what JSON and YAML may hold, as a type
 cache         results kept by content, in the user's cache
 machine       hardware, memory, versions
+sent          what was sent to this machine along with trials
 extras        what an optional part needs, as the line that installs it
 events words version
 

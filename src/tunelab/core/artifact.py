@@ -228,6 +228,7 @@ _OF_KIND = {
     "adapter": ("base", "max_length"),
     "model": ("base", "max_length"),
     "static": ("base",),
+    "zero-shot-nli": ("base", "max_length"),
     "setfit": ("base", "max_length", "pooling"),
     **dict.fromkeys(EMBEDDED, ("base", "max_length", "pooling")),
     "onnx": ("graph",),

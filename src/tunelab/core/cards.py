@@ -86,6 +86,9 @@ class StudySettings(TypedDict):
     disagreement: float | None
     behaviour: bool | str
     export: NotRequired[list[str]]
+    engine: NotRequired[str]
+    address: NotRequired[str]
+    resources: NotRequired[Mapping[str, float]]
     sources: Mapping[str, str]
     trials: list[str]
     curve: list[str]

@@ -15,6 +15,7 @@ from tunelab.core.files import write_text
 from tunelab.core.values import Cost, TrialResult
 
 __all__ = [
+    "costs_of",
     "results_csv",
     "results_rows",
     "write_results_csv",
@@ -25,6 +26,7 @@ def results_rows(results: Sequence[TrialResult]) -> list[dict[str, object]]:
     """One flat row a trial, every row with the same keys, as in results.csv."""
     setting_names = list(dict.fromkeys(k for r in results for k in r.spec.method.settings))
     score_names = sorted({k for r in results for k in r.scores})
+    costs = costs_of(results)
     rows = []
     for r in results:
         settings = r.spec.method.settings
@@ -39,11 +41,17 @@ def results_rows(results: Sequence[TrialResult]) -> list[dict[str, object]]:
             "train_rows": r.spec.train_rows,
             "status": r.status,
             **{k: r.scores.get(k) for k in score_names},
-            **{f.name: getattr(r.cost, f.name) for f in fields(Cost)},
+            **{name: getattr(r.cost, name) for name in costs},
             "error": r.error,
         }
         rows.append(row)
     return rows
+
+
+def costs_of(results: Sequence[TrialResult]) -> list[str]:
+    """Names of the costs that are told of these trials: a price only where one was given."""
+    priced = any(r.cost.price_per_1000_texts is not None for r in results)
+    return [f.name for f in fields(Cost) if priced or f.name != "price_per_1000_texts"]
 
 
 def _csv_cell(value: Any) -> Any:

@@ -178,6 +178,7 @@ class StudyRecord:
     final: Mapping[str, object] | None = None
     exports: Mapping[str, object] | None = None
     before: Mapping[str, object] | None = None
+    words: Mapping[str, object] | None = None
     damaged: tuple[str, ...] = ()
 
     @property
@@ -322,7 +323,7 @@ def _parse_yaml(text: str) -> Any:
 # What a study may hold beside its trials, each a JSON file of that name.
 EXTRAS = (
     *("tuning", "race", "curves", "gate", "lengths", "behaviour", "looks", "final", "exports"),
-    "before",
+    *("before", "words"),
 )
 EXPORTS = "exports"  # the folder of what exports.json tells of
 _WRITTEN = frozenset(

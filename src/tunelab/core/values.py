@@ -343,7 +343,8 @@ class Cost:
 
     `train_seconds` excludes evaluation. `peak_memory_bytes` is the peak of a fresh process while
     training, less what the process held before. `texts_per_second` and the latencies (seconds for
-    one text) include tokenization.
+    one text) include tokenization. `price_per_1000_texts`: what an endpoint takes, where prices
+    were given.
     """
 
     train_seconds: float | None = None
@@ -356,6 +357,7 @@ class Cost:
     texts_per_second: float | None = None
     latency_p50_seconds: float | None = None
     latency_p95_seconds: float | None = None
+    price_per_1000_texts: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 gate/         what is wrong with the data: a function and a row in `CHECKS`
 behaviour     suites of behaviour tests -> cases
 texts write labelled   files of texts in windows, tables written out, labels added to them
+sent          rows as they travel to another machine
 corrections   labels that a reader put right
 
 May import: core. Never reaches torch.
@@ -11,6 +12,7 @@ May import: core. Never reaches torch.
 from __future__ import annotations
 
 from tunelab.data.card import DataCard, DuplicateExample, LengthFigures, describe
+from tunelab.data.duplicates import rows_unlike
 from tunelab.data.gate import Gate, inspect
 from tunelab.data.loading import OtherData, load, load_every_row, load_other
 from tunelab.data.sources import SOURCES
@@ -46,6 +48,7 @@ __all__ = [
     "open_texts",
     "read_texts",
     "redivided",
+    "rows_unlike",
     "smaller",
     "tested_rows",
     "without_leaked_rows",

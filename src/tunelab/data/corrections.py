@@ -13,9 +13,9 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from tunelab.core.errors import DataError
+from tunelab.core.sent import file_here
 from tunelab.core.values import Corrected, Split
 from tunelab.core.words import agreeing, counted, listed, rows_word, short
 
@@ -64,7 +64,7 @@ def text_digest(text: str) -> str:
 def read_corrections(path: str) -> Corrections:
     """Read a file of corrections. Raises DataError, in one line, where it is none."""
     try:
-        content = Path(path).expanduser().read_text(encoding="utf-8-sig")
+        content = file_here(path).read_text(encoding="utf-8-sig")
         table = list(csv.reader(io.StringIO(content, newline=""), strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as e:
         why = e.strerror if isinstance(e, OSError) else str(e)

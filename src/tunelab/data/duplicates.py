@@ -25,6 +25,7 @@ __all__ = [
     "match",
     "nearest",
     "normalise",
+    "rows_unlike",
 ]
 
 
@@ -138,6 +139,33 @@ def match(
     row_of = np.full(len(twins.first), -1, dtype=np.int64)
     row_of[twins.group[:n][::-1]] = np.arange(n)[::-1]
     return nearest(twins, row_of, twins.group[n:])
+
+
+def rows_unlike(known: Sequence[str], texts: Sequence[str], order: Ints, most: int) -> Ints:
+    """The first `most` texts of an order (n,) that are like none of `known` and like none before
+    them: the same, near or contained. Gives their places (m,).
+    """
+    twins = find_twins([*known, *texts])
+    of_known, of_texts = twins.group[: len(known)], twins.group[len(known) :]
+    near: dict[int, list[int]] = {}
+    for a, b in twins.pairs.tolist():
+        near.setdefault(a, []).append(b)
+        near.setdefault(b, []).append(a)
+    alike = np.zeros(len(twins.first), dtype=np.bool_)
+
+    def take(group: int) -> None:
+        alike[[group, *near.get(group, ())]] = True
+
+    for group in np.unique(of_known).tolist():
+        take(group)
+    chosen: list[int] = []
+    for row in order.tolist():
+        if len(chosen) == most:
+            break
+        if not alike[of_texts[row]]:
+            take(int(of_texts[row]))
+            chosen.append(row)
+    return np.asarray(chosen, dtype=np.int64)
 
 
 def nearest(twins: Twins, row_of: Ints, groups: Ints) -> Matches:

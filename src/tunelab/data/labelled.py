@@ -22,12 +22,16 @@ def labelled_columns(
     *,
     every_class: bool = False,
     thresholds: NDArray[np.float64] | None = None,
+    moved_by: Sequence[str] | None = None,
+    answered: NDArray[np.bool_] | None = None,
 ) -> dict[str, list[Any]]:
     """Columns of n values with label and probability added, and with that of `every_class`.
 
     `probabilities`: (n, n_classes). None: nothing was computed, columns of the same types.
     `thresholds` (n_labels,), of several labels a text: all labels from these on are added, with |
     between them, and each label's probability.
+    `moved_by`: of each text the words that moved its label, where that was asked. `answered` (n,):
+    which texts have a label, the others have "".
     """
     n = len(next(iter(columns.values()), []))
     if thresholds is not None:
@@ -36,6 +40,8 @@ def labelled_columns(
     if probabilities is not None:
         best = probabilities.argmax(axis=1)
         labels = [label_names[k] for k in best]
+        if answered is not None:
+            labels = [x if sure else "" for x, sure in zip(labels, answered, strict=True)]
         top = [six_digits(p[k]) for p, k in zip(probabilities, best, strict=True)]
         each = [[six_digits(v) for v in column] for column in probabilities.T]
     added = dict(columns)
@@ -44,6 +50,8 @@ def labelled_columns(
     if every_class:
         for name, column in zip(label_names, each, strict=True):
             added[free_name(f"probability_{name}", added, "{}_{}")] = column
+    if moved_by is not None:
+        added[free_name("moved_by", added, "{}_{}")] = list(moved_by)
     return added
 
 

@@ -25,6 +25,7 @@ from tunelab.data.labels import (
     refuse_no_scale,
 )
 from tunelab.data.rows import rows_of_part, without_unlabelled
+from tunelab.data.sent import read_source
 from tunelab.data.several import (
     as_several,
     encode_label_sets,
@@ -32,7 +33,6 @@ from tunelab.data.several import (
     read_columns,
     refuse_strange_labels,
 )
-from tunelab.data.sources import SOURCES, source_kind
 from tunelab.data.split import subset_of_train, three_parts, train_without_leaks
 
 __all__ = [
@@ -63,7 +63,7 @@ def load(spec: DataSpec) -> Dataset:
         raise DataError(f"on_bad_rows is {spec.on_bad_rows!r}, expected 'fail' or 'drop'.")
     if spec.on_leak not in ("warn", "drop", "fail"):
         raise DataError(f"on_leak is {spec.on_leak!r}, expected 'warn', 'drop' or 'fail'.")
-    source = SOURCES[source_kind(spec.source)](spec)
+    source = read_source(spec)
     notes = list(source.notes)
     first = next(iter(source.parts.values()))[0]
     text_column, reading, said = read_columns(source.parts, spec)
@@ -149,7 +149,7 @@ def load_other(
     """
     if spec.corrections is not None:
         raise DataError(f"test_on {spec.source}: corrections are of a study's own rows. Leave out.")
-    source = SOURCES[source_kind(spec.source)](spec)
+    source = read_source(spec)
     text_column, reading, said = read_columns(source.parts, as_several(spec, task))
     notes = [*source.notes, said]
     for part in ("test", "validation", "all", "train"):
@@ -190,7 +190,7 @@ def load_every_row(
 
     Raises DataError where no row has a label, or a label is none of `label_names`.
     """
-    source = SOURCES[source_kind(spec.source)](spec)
+    source = read_source(spec)
     text_column, reading, said = read_columns(source.parts, as_several(spec, task))
     notes = [*source.notes, said]
     scored_parts = []

@@ -22,8 +22,10 @@ from tunelab.models.classifier import TransformerClassifier, open_transformer
 from tunelab.models.embedded import EmbeddedClassifier
 from tunelab.models.embeddings import encoder_of
 from tunelab.models.ensemble import EnsembleClassifier
+from tunelab.models.entailment import EntailmentClassifier
 from tunelab.models.exported import CONFIG, VOCABULARY
 from tunelab.models.linear import TfidfSvm
+from tunelab.models.llm import LlmClassifier
 from tunelab.models.scoring import pooled
 from tunelab.models.static import StaticClassifier
 from tunelab.models.vector_heads import LinearHead
@@ -69,6 +71,10 @@ def _refuse_what_is_no_graph(artifact: Artifact, own: Any) -> None:
     why = None
     if isinstance(own, StaticClassifier):
         why = "a static classifier is one table of numbers, which runs without torch"
+    elif isinstance(own, EntailmentClassifier):
+        why = "its base reads each text once for each label"
+    elif isinstance(own, LlmClassifier):
+        why = "what answers is a model on a server"
     elif isinstance(own, EnsembleClassifier):
         why = "an ensemble is several classifiers, which are exported one by one"
     elif isinstance(own, EmbeddedClassifier) and not isinstance(own.head, LinearHead):

@@ -22,6 +22,7 @@ from tunelab.methods import (
     distil,
     embedded,
     full,
+    llm,
     lora,
     prompts,
     scaling,
@@ -44,6 +45,7 @@ __all__ = [
     "Task",
     "Trainable",
     "alike",
+    "said_before",
     "check",
     "fit_alone",
     "notes",
@@ -59,6 +61,7 @@ METHODS: dict[str, Method] = {
         *embedded.METHODS,
         *static.METHODS,
         *zero_shot.METHODS,
+        *llm.METHODS,
         *setfit.METHODS,
         *distil.METHODS,
         *full.METHODS,
@@ -130,6 +133,16 @@ def check(base: Base, spec: MethodSpec, label_names: Sequence[str] = ()) -> None
     if method.check:
         method.check(base, settings)
     usable.check_base(base, length, head=True)
+
+
+def said_before(specs: Sequence[MethodSpec], texts: Sequence[str]) -> tuple[str, ...]:
+    """What methods say before anything runs; `texts`: those that are scored."""
+    said = []
+    for spec in specs:
+        row = METHODS[spec.name]
+        if row.says_before is not None:
+            said.append(row.says_before(row.settings(**spec.settings), texts))
+    return tuple(dict.fromkeys(said))
 
 
 def _asked_length(spec: MethodSpec) -> int | None:

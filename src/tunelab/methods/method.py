@@ -148,7 +148,8 @@ class Method:
     `check_labels(settings, label names)` does the same for settings that name labels.
     `by_metric`: whether what it keeps is chosen by the study's metric, which then belongs to a
     trial's identity. `chance`: whether what it gives depends on the seed. `costs`: about what a
-    trial takes. `tasks`: what it can predict.
+    trial takes. `tasks`: what it can predict. `says_before(settings, texts that are scored)`: a
+    line that is said before anything runs.
     """
 
     name: str
@@ -167,6 +168,7 @@ class Method:
     chance: bool = True
     costs: Costs = Costs()
     tasks: tuple[TaskName, ...] = ("classes", "ordinal")
+    says_before: Callable[[Any, Sequence[str]], str] | None = None
 
 
 def trained_by_gradient(

@@ -21,6 +21,7 @@ from tunelab.models.families import target_modules
 __all__ = [
     "METHODS",
     "PEFT_TYPES",
+    "REFUSED_TYPES",
 ]
 
 
@@ -43,7 +44,29 @@ PEFT_TYPES = (
     "GLORA",
     "UNILORA",
     "TINYLORA",
+    "ADAMSS",
+    "BEFT",
+    "DEFT",
+    "FROD",
+    "PEANUT",
+    "PSOFT",
+    "SUPERTUNING",
 )
+_PROMPT_OF_A_GENERATOR = "it puts tokens before what a model goes on writing, and labels no text"
+# The others that classify no text so that its score is its own, and why.
+REFUSED_TYPES = {
+    "LILY": "its router takes the mean over all tokens of a batch, so that a text's scores depend "
+    "on the texts beside it",
+    "OSF": "peft merges it a second time into a base that it is merged into, without a word",
+    "SHADOW": "it follows a decoder's loop over its layers; peft has it for language models alone",
+    "CARTRIDGE": "it holds keys and values for a decoder that writes; prefix-tuning does that here",
+    "CPT": _PROMPT_OF_A_GENERATOR,
+    "ADAPTION_PROMPT": _PROMPT_OF_A_GENERATOR,
+    "MULTITASK_PROMPT_TUNING": "it needs to be told each text's task",
+    "POLY": "it needs to be told each text's task",
+    "XLORA": "it mixes adapters that were trained before",
+    "TRAINABLE_TOKENS": "it trains the vectors of tokens that are named, and there are none new",
+}
 
 
 class Ia3Settings(TrainingSettings):
@@ -101,6 +124,8 @@ class PeftSettings(TargetSettings):
     @classmethod
     def _known(cls, value: str) -> str:
         name = value.upper()
+        if name in REFUSED_TYPES:
+            raise ValueError(f"another type: {REFUSED_TYPES[name]}")
         if name not in PEFT_TYPES:
             raise ValueError(f"one of {', '.join(PEFT_TYPES)} (others have a method of their own)")
         return name
@@ -226,7 +251,8 @@ def any_config(a: Asked) -> Any:
             f"peft_kwargs: {unknown[0]!r} is no argument of {make.__name__}."
             f"{suggest(unknown[0], sorted(known), what='Arguments')}"
         )
-    more = {"fan_in_fan_out": a.conv1d} if "fan_in_fan_out" in known else {}
+    more = {"fan_in_fan_out": a.conv1d, "progressbar": False}
+    more = {k: v for k, v in more.items() if k in known}
     own = {"task_type": _seq_cls(), "target_modules": a.targets, "modules_to_save": saved(a)}
     try:
         return make(**{**own, **more, **s.peft_kwargs})
@@ -249,7 +275,16 @@ def _check_frequencies(base: Base, settings: Any) -> None:
 def _check_arguments(base: Base, settings: Any) -> None:
     """Make peft's config, which finds unknown and refused arguments."""
     check_settings(base, settings)
-    any_config(Asked(settings, ["any"], [], family_of(base, settings), None))
+    family = family_of(base, settings)
+    config = any_config(Asked(settings, ["any"], [], family, None))
+    if settings.peft_type == "ADAMSS":  # it keeps the rank that was asked for, whatever it has
+        targets = target_modules(family, settings.target_modules)
+        widths = [min(s) for n, s in matrices(base).items() if matches(n, targets)]
+        if widths and config.r > min(widths):
+            raise ModelError(
+                f"peft_kwargs: r is {config.r}, but a layer of {base.ref.name} is {min(widths)} "
+                f"wide. Lower it: peft_kwargs: {{r: {min(widths)}}} or less."
+            )
 
 
 def ln_tuning_config(a: Asked) -> Any:

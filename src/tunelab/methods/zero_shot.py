@@ -1,4 +1,5 @@
-"""`zero-shot`: the label whose name or description is nearest to the text, as the base reads both.
+"""`zero-shot`: the label whose name or description is nearest to the text, as the base reads both;
+`zero-shot-nli`: the label whose sentence the text entails, by a base that was trained on that.
 
 No training row is used (Yin et al. 2019, with sentence embeddings in place of entailment). What
 it knows of a label is what is written of it, so that a description helps more than a name as
@@ -8,86 +9,31 @@ it knows of a label is what is written of it, so that a description helps more t
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from pydantic import Field, field_validator
 
 from tunelab.core.details import Details
-from tunelab.core.errors import ConfigError, suggest
+from tunelab.core.errors import ModelError
 from tunelab.methods.embedded import EmbeddingSettings, class_counts
+from tunelab.methods.label_texts import LabelTemplate, refuse_unknown_labels
 from tunelab.methods.method import Costs, Method, Outcome, Task
+from tunelab.methods.settings import EncoderSettings
+from tunelab.models.bases import Base
 
 __all__ = [
     "METHODS",
+    "ZeroShotNliSettings",
     "ZeroShotSettings",
 ]
 
 # Of cosines, so that a softmax tells classes apart (as in sentence-transformers); the temperature
 # that is fitted on validation divides it.
 _SCALE = 20.0
+_NOTHING_TRAINED = "nothing is trained, so there is no adapter"
 
 
-class ZeroShotSettings(EmbeddingSettings):
+class ZeroShotSettings(LabelTemplate, EmbeddingSettings):
     """Settings of `zero-shot`."""
-
-    template: str = Field(
-        "This text is about {}.",
-        description="what is said of a label without a description; {} stands for its name",
-    )
-    label_descriptions: dict[str, list[str]] = Field(
-        default_factory=dict,
-        description="what stands for a label in place of its name: a YAML file of label: text, or "
-        "of several texts, whose vectors are averaged",
-    )
-
-    @field_validator("template")
-    @classmethod
-    def _names_the_label(cls, value: str) -> str:
-        if value.count("{}") != 1 or value.replace("{}", "").count("{"):
-            raise ValueError("a text with {} once, which stands for the label")
-        return value
-
-    @field_validator("label_descriptions", mode="before")
-    @classmethod
-    def _read(cls, value: Any) -> Any:
-        if isinstance(value, str | Path):
-            value = _read_descriptions(Path(value))
-        if not isinstance(value, Mapping):
-            return value
-        return {str(k): [v] if isinstance(v, str) else v for k, v in value.items()}
-
-    @field_validator("label_descriptions")
-    @classmethod
-    def _none_is_empty(cls, value: dict[str, list[str]]) -> dict[str, list[str]]:
-        for label, texts in value.items():
-            if not texts or not all(t.strip() for t in texts):
-                raise ValueError(f"a text for each label; {label!r} has none")
-        return value
-
-
-def _read_descriptions(path: Path) -> object:
-    import yaml
-
-    from tunelab.core.bounded_yaml import BoundedLoader
-
-    try:
-        text = path.expanduser().read_text(encoding="utf-8")
-        return yaml.load(text, Loader=BoundedLoader)  # noqa: S506  it is a safe loader
-    except (OSError, ValueError, yaml.YAMLError) as e:
-        raise ValueError(f"a YAML file of label: text ({' '.join(str(e).split())})") from e
-
-
-def refuse_unknown_labels(settings: ZeroShotSettings, label_names: Sequence[str]) -> None:
-    """Raise ConfigError for a description of a label that the data do not have."""
-    for label in settings.label_descriptions:
-        if label not in label_names:
-            raise ConfigError(
-                f"label_descriptions: {label!r} is no label of the data."
-                f"{suggest(label, label_names, what='Labels')}"
-            )
 
 
 def fit_zero_shot(task: Task) -> Outcome:
@@ -102,10 +48,7 @@ def fit_zero_shot(task: Task) -> Outcome:
     limit = lengths.limit_of(s.max_length, task.base, task.train.texts)
     embedder = embeddings.Embedder(task.base, s.pooling, limit, s.per_device_eval_batch_size)
     started = time.perf_counter()
-    texts = [
-        s.label_descriptions.get(name) or [s.template.replace("{}", name)]
-        for name in task.label_names
-    ]
+    texts = s.texts_of(task.label_names)
     vectors = [unit_length(embedder(t).astype(np.float64)).mean(axis=0) for t in texts]
     weights = unit_length(np.stack(vectors))
     seconds = time.perf_counter() - started
@@ -122,7 +65,54 @@ def fit_zero_shot(task: Task) -> Outcome:
             training_rows=0,
             notes=bases.notes_of_base(task.base, task.label_names, head=False),
         ),
-        reasons={"adapter_parameters": "nothing is trained, so there is no adapter"},
+        reasons={"adapter_parameters": _NOTHING_TRAINED},
+    )
+
+
+# --- by entailment ----------------------------------------------------------------------------
+
+
+class ZeroShotNliSettings(LabelTemplate, EncoderSettings):
+    """Settings of `zero-shot-nli`."""
+
+
+def refuse_no_entailment(base: Base, settings: ZeroShotNliSettings) -> None:
+    """Refuse a base whose head does not tell entailment."""
+    from tunelab.models import heads
+    from tunelab.models.entailment import entailment_row
+
+    if entailment_row(base.config) is None:
+        names = heads.labels_in(base.config)
+        has = f"the classes {', '.join(names[:6])}" if names else "no named classes"
+        raise ModelError(
+            f"zero-shot-nli cannot run on {base.ref.name}: its head has {has}, expected one called "
+            "entailment. Use a base that was trained on natural language inference, or zero-shot."
+        )
+
+
+def fit_entailment(task: Task) -> Outcome:
+    """The base with its own head and a sentence for each label; nothing is fitted."""
+    from tunelab.models import bases, lengths
+    from tunelab.models.entailment import EntailmentClassifier
+
+    assert task.base is not None  # noqa: S101  the row says needs_base
+    s: ZeroShotNliSettings = task.settings
+    refuse_unknown_labels(s, task.label_names)
+    limit = lengths.limit_of(s.max_length, task.base, task.train.texts)
+    started = time.perf_counter()
+    texts = s.texts_of(task.label_names)
+    classifier = EntailmentClassifier.of(
+        task.base, texts, task.label_names, limit, s.per_device_eval_batch_size
+    )
+    return Outcome(
+        classifier=classifier,
+        train_seconds=time.perf_counter() - started,
+        counts=class_counts(0, bases.count_parameters(task.base)),
+        details=Details(
+            own={"label_texts": dict(zip(task.label_names, texts, strict=True))},
+            training_rows=0,
+        ),
+        reasons={"adapter_parameters": _NOTHING_TRAINED},
     )
 
 
@@ -135,5 +125,15 @@ METHODS = (
         check_labels=refuse_unknown_labels,
         chance=False,
         costs=Costs(work=0.0, once=True),
+    ),
+    Method(
+        "zero-shot-nli",
+        "the label whose sentence the text entails, by a base trained to tell; no training rows",
+        ZeroShotNliSettings,
+        fit_entailment,
+        check=refuse_no_entailment,
+        check_labels=refuse_unknown_labels,
+        chance=False,
+        costs=Costs(work=0.0),
     ),
 )

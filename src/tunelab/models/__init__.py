@@ -20,8 +20,11 @@ trained_vectors   an encoder whose vectors are trained
 vector_heads embedded   planes, neighbours or trees on a frozen base's vectors
 token_vectors static   a base's tokens, each by itself; what each says of each class
 ensemble      saved classifiers averaged
+entailment    a model of natural language inference, asked which label a text entails
+chat llm      a language model behind an endpoint, asked for labels
 classifier linear tfidf text_classifier   what is saved, opened and asked for labels
 foreign       what peft and transformers saved
+explained     which words moved an answer
 exported      a graph, run by onnxruntime or OpenVINO without torch
 
 May import: core, data, stats, kernels.

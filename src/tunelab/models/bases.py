@@ -7,16 +7,18 @@ a local folder in the hub's layout, or a hub id with optional `@revision`.
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
 from tunelab.core.errors import ArtifactError, ModelError, suggest
+from tunelab.core.sent import sent
 from tunelab.core.values import BaseRef
 from tunelab.core.words import counted
 from tunelab.models.families import AN_ENCODER, FAMILIES, PRESETS, sizes_of, unknown_family
@@ -39,6 +41,7 @@ __all__ = [
     "check_length",
     "count_parameters",
     "family_of",
+    "files_to_send",
     "matrices",
     "notes_of_base",
     "refuse_layers_without_tensors",
@@ -184,8 +187,9 @@ def resolve_exactly(ref: BaseRef, wanted_by: Path, trust_remote_code: bool = Fal
             f"{ref.code_sha256[:12]}...), which is not run unasked. Read that code; if you trust "
             "it, allow it with --trust-remote-code (trust_remote_code=True)."
         )
+    place = sent("bases", ref.sha256)
     try:
-        base = resolve(ref.name, bool(ref.code_sha256))
+        base = resolve(str(place or ref.name), bool(ref.code_sha256))
     except ModelError as e:
         raise ArtifactError(
             f"{wanted_by}: needs the base that it was trained on. {e}{IF_IT_MOVED}"
@@ -202,7 +206,15 @@ def resolve_exactly(ref: BaseRef, wanted_by: Path, trust_remote_code: bool = Fal
             f"{wanted_by}: the code that {ref.name} brings is not the one it was trained with "
             "(its SHA-256 differs). Put the original back."
         )
-    return base
+    return replace(base, ref=ref) if place else base  # it keeps the name that it has elsewhere
+
+
+def files_to_send(base: Base) -> dict[str, Path]:
+    """The files of a base that another machine needs to use it, by their path in its folder."""
+    wanted = [*_WEIGHT_PATTERNS, *(["*.py"] if base.runs_its_code else [])]
+    files = (f for f in sorted(base.path.rglob("*")) if f.is_file())
+    named = {f.relative_to(base.path).as_posix(): f for f in files}
+    return {n: f for n, f in named.items() if any(fnmatch.fnmatch(n, w) for w in wanted)}
 
 
 def family_of(base: Base, named: object = None) -> Family:

@@ -118,9 +118,15 @@ class TransformerClassifier:
         )
 
     def _name_base_for_peft(self) -> None:
-        """Not by the folder that it was found in: that of an environment, or of the hub's cache."""
+        """Not by the folder that it was found in: that of an environment, or of the hub's cache.
+
+        What is written is the same bytes each time.
+        """
         for config in self.model.peft_config.values():
             config.base_model_name_or_path, config.revision = self.base.elsewhere
+            for name, value in vars(config).items():
+                if isinstance(value, set):  # in another order in each process
+                    setattr(config, name, sorted(value))
 
     def _save_tokenizer(self, directory: Path) -> None:
         """With the length that texts are cut at: elsewhere nobody else tells it."""

@@ -49,7 +49,7 @@ LEFTOVERS = frozenset(
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
 _LONGEST_NAME = 512
 # Kinds of artifacts that name their base and do not hold it.
-_ON_A_BASE = frozenset({"adapter", *artifact.EMBEDDED})
+_ON_A_BASE = frozenset({"adapter", "zero-shot-nli", *artifact.EMBEDDED})
 
 
 def find_artifact(folder: Path | str) -> Path:

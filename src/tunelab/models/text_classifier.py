@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab.core.artifact import EMBEDDED, refuse_lacking
-from tunelab.core.errors import ArtifactError, DataError, TunelabError
+from tunelab.core.artifact import EMBEDDED, refuse_lacking, refuse_several_labels
+from tunelab.core.errors import ArtifactError, DataError, InputError, TunelabError
 from tunelab.core.tasks import Labels, TaskName, label_sets
 from tunelab.core.values import Artifact, Classifier
 from tunelab.core.words import check_unicode
 from tunelab.models import batches, foreign
+from tunelab.models.explained import Explanation, explain
 from tunelab.stats import calibration, predictions
+from tunelab.stats.abstention import NoThresholdError
 
 __all__ = [
     "TextClassifier",
@@ -124,6 +126,14 @@ class TextClassifier:
         with batches.counting_cut() as cut:
             return self.predict_proba(texts), cut.count
 
+    def explain(self, texts: Sequence[str] | str) -> list[Explanation]:
+        """The label of each text and which words moved it: each word is left out once, and what
+        that does to the label's log odds is how much it moved them. Takes as long as labelling a
+        text as often as it has words. Raises ArtifactError for several labels a text.
+        """
+        refuse_several_labels(self.artifact, "explain")
+        return explain(self.predict_proba, self.label_names, _checked(texts))
+
     def predict(self, texts: Sequence[str] | str) -> list[str]:
         """Label names of texts, in their order. Raises DataError for a classifier of several labels
         a text: `predict_labels` gives these.
@@ -156,6 +166,32 @@ class TextClassifier:
         if least is None:
             return np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
         return np.asarray(probabilities >= least, dtype=np.int64)
+
+    def answers(self, probabilities: NDArray[np.float64], error: float) -> NDArray[np.bool_]:
+        """Which rows of `predict_proba` (n, n_classes) to answer, (n,), so that at most this share
+        of all texts is answered wrongly: those above a confidence that the validation rows give.
+
+        Raises InputError where these are too few to promise it, and ArtifactError where they were
+        not kept, or the probabilities are not those at the temperature.
+        """
+        if self.temperature != calibration.kept_temperature(self.artifact):
+            raise ArtifactError(
+                f"{self.artifact.directory}: when it abstains holds for probabilities at its "
+                "temperature. Leave raw out."
+            )
+        try:
+            return calibration.read_abstention(self.artifact).answers(probabilities, error)
+        except NoThresholdError as e:
+            raise InputError(f"{self.artifact.directory}: abstain: {e}.") from e
+
+    def predict_or_abstain(self, texts: Sequence[str] | str, error: float) -> list[str | None]:
+        """Label names of texts, in their order; None where it had better not answer, so that at
+        most this share of all texts gets a wrong label. Raises as `answers` does.
+        """
+        rows = self.predict_proba(texts)
+        best = (self.label_names[k] for k in rows.argmax(axis=1))
+        answered = self.answers(rows, error)
+        return [name if sure else None for name, sure in zip(best, answered, strict=True)]
 
 
 def _checked(texts: Sequence[str] | str) -> list[str]:
@@ -228,11 +264,20 @@ def _open_other(artifact: Artifact, trusted: bool) -> Classifier:
         from tunelab.models import linear
 
         return linear.open_tfidf(artifact)
+    if kind == "zero-shot-nli":
+        from tunelab.models import entailment
+
+        return entailment.open_entailment(artifact, trusted)
+    if kind == "llm":
+        from tunelab.models import llm
+
+        return llm.open_llm(artifact)
     if kind in {"onnx", "openvino"}:
         from tunelab.models import exported
 
         return exported.open_exported(artifact)
-    known = ("model", "adapter", "svm-tfidf", "static", "setfit", "ensemble", *EMBEDDED)
+    own = ("svm-tfidf", "static", "setfit", "zero-shot-nli", "llm", "ensemble")
+    known = ("model", "adapter", *own, *EMBEDDED)
     raise ArtifactError(
         f"{artifact.directory}: of the kind {kind!r}, expected {', '.join(known)}, onnx or "
         "openvino. It was written by a newer tunelab: update."

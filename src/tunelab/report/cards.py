@@ -102,6 +102,8 @@ def _how_made(result: TrialResult) -> str:
     name = f"`{_code(result.spec.method.name)}`"
     if result.details.training_rows == 0:
         return f"made with {name}, without a training row,"
+    if result.details.training_rows is not None:
+        return f"made with {name}, from {counted(result.details.training_rows, 'training row')},"
     return f"trained with {name}"
 
 

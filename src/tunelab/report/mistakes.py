@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.analysis import Summary
+from tunelab.analysis.explanations import explained_mistakes
 from tunelab.analysis.predicted import names_of_rows
 from tunelab.core.study_folder import StudyRecord, read_rows
 from tunelab.core.tasks import Labels, label_words
@@ -47,13 +48,15 @@ class Said:
 @dataclass(frozen=True, slots=True)
 class TextRow:
     """A row of the scored part: its id (the data's own where it has one), text, true class, and
-    what each method says of it.
+    what each method says of it. `words`: which characters of the text moved the classifier that was
+    explained, and how far.
     """
 
     id: str
     text: str
     label: int
     said: tuple[Said, ...]
+    words: tuple[tuple[int, int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,8 @@ class Mistakes:
     """Rows worth reading: those where a method is wrong, the most confident mistakes first.
 
     `methods` in the order of `said`; `seeds` and `kinds` ("probability" or "margin") beside them.
-    `total` of the part's `rows` had a mistake; `shown` may be fewer.
+    `total` of the part's `rows` had a mistake; `shown` may be fewer. `explained`: the method and
+    seed whose words are marked, "" where none are.
     """
 
     methods: tuple[str, ...]
@@ -72,6 +76,7 @@ class Mistakes:
     shown: tuple[TextRow, ...]
     total: int
     rows: int
+    explained: str = ""
 
 
 def mistakes(
@@ -105,6 +110,8 @@ def mistakes(
         return None
     order = _most_confident(wrong, _ranks(strength, wrong), candidates)
     names = names_of_rows(record, read_rows(record.directory, split))
+    why = explained_mistakes(record)
+    words = {} if why is None else why.rows
     shown = tuple(
         TextRow(
             names.get(first.ids[i], first.ids[i]),
@@ -119,6 +126,7 @@ def mistakes(
                 )
                 for m in range(len(voices))
             ),
+            tuple(w for w in words.get(first.ids[i], ()) if w[1] <= LONGEST_TEXT),
         )
         for i in order[:most]
     )
@@ -134,6 +142,7 @@ def mistakes(
         shown=shown,
         total=len(candidates),
         rows=len(first.ids),
+        explained="" if why is None else f"{why.label} (seed {why.seed})",
     )
 
 

@@ -353,13 +353,14 @@ FIRST_ROWS = 8  # mistakes that are there without a script
 
 class _MistakeRow(TypedDict):
     """A row as the page's script reads it; `said` by each method: class, seeds that agree,
-    strength, seeds that tested the row.
+    strength, seeds that tested the row; `words`: from, to, and how far they moved the answer.
     """
 
     id: str
     text: str
     label: int
     said: list[tuple[int, int, float, int]]
+    words: tuple[tuple[int, int, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,6 +383,7 @@ def _mistakes_block(wrong: Mistakes | None) -> MistakesBlock | None:
             "text": row.text,
             "label": row.label,
             "said": [(s.predicted, s.seeds_agreeing, s.strength, s.seeds) for s in row.said],
+            "words": tuple(sorted(row.words)),
         }
         for row in wrong.shown
     ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from tunelab.analysis import Summary, numbers, sensitivity, setting_effects, verdict
+from tunelab.analysis.abstaining import abstaining_for_display, abstaining_of
 from tunelab.analysis.calibrations import calibrate_study
 from tunelab.analysis.curves import curves_from_json
 from tunelab.analysis.folds import fold_in_words, rows_in_words
@@ -120,7 +121,11 @@ def blocks_by_section(
         blocks |= {"sensitivity": matter} if matter else {}
     if data.part == "test" and data.reliability:
         judged = probabilities or judge_probabilities(record, runs)
-        blocks["calibration"] = [_calibration(record, runs), *_whose_probabilities(judged)]
+        blocks["calibration"] = [
+            _calibration(record, runs),
+            *_whose_probabilities(judged),
+            *_abstaining(runs),
+        ]
     if data.slices:
         blocks["slices"] = [_slices(data)]
     curves = record.parsed("curves", curves_from_json)
@@ -216,6 +221,25 @@ def _whose_probabilities(probabilities: Probabilities) -> list[Block]:
             headings,
             rows,
             [f"{c.sentence}." for c in probabilities.against_best()][:4] + left_out,
+        )
+    ]
+
+
+def _abstaining(runs: Mapping[str, Mapping[str, Runs]]) -> list[Block]:
+    """How many test texts are answered where few of all may be wrong, and how many are wrong."""
+    said = abstaining_of(runs)
+    if not said:
+        return []
+    headings, rows = abstaining_for_display(said)
+    return [
+        Block(
+            "When not to answer",
+            "A threshold of confidence from validation rows, one a seed, that lets at most so many "
+            "of all texts be answered wrongly (split conformal prediction; tunelab predict "
+            "--abstain). Of the test rows: the share that is answered, and the share that is "
+            "answered wrongly, which the threshold does not know.",
+            headings,
+            rows,
         )
     ]
 

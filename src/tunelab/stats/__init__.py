@@ -9,7 +9,7 @@ losses        what a cheaper method surely loses
 reliability   calibration error without bias, its interval and band
 shares        intervals of accuracies and failure rates, near 0 and 100% too
 selection     what the method chosen on validation truly scores on test
-slices calibration racing looks choosing abstention mixing   one question each
+slices calibration racing looks choosing abstention mixing acquisition   one question each
 
 May import: core. Never reaches torch.
 """

@@ -46,6 +46,7 @@ __all__ = [
     "calibrate",
     "calibrate_all",
     "calibration_sentence",
+    "as_given",
     "calibrations_to_json",
     "fit_temperature",
     "fit_temperatures",
@@ -243,14 +244,14 @@ def write_calibration(directory: Path, validation: Predictions) -> None:
         facts["thresholds"] = validation.thresholds.tolist()
     else:
         with suppress(UndefinedMetricError):  # of margins, which are no confidences
-            p = _as_given(validation.scores, validation.score_kind, fit.temperature)
+            p = as_given(validation.scores, validation.score_kind, fit.temperature)
             facts["abstention"] = asdict(abstention_of(p, validation.labels))
     text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
     (directory / CALIBRATION).write_text(text, encoding="utf-8")
     seal_again(directory, {})
 
 
-def _as_given(scores: Floats, score_kind: ScoreKind, temperature: float | None) -> Floats:
+def as_given(scores: Floats, score_kind: ScoreKind, temperature: float | None) -> Floats:
     """Probabilities as they are given unasked: at the temperature, where there is one."""
     if temperature is None:
         return probabilities(scores, score_kind)

@@ -7,6 +7,7 @@ alone         one trial whose folder becomes the classifier's
 tasks         what the task of the data asks of metric, methods and protocol
 shipping      the best classifier in other forms, with figures
 folding final   all rows tested, a part with each seed; the classifier that is trained on all
+explaining    the words that moved the best classifier's mistakes
 ensembling    the classifier of several methods, averaged
 known_rows    what a saved classifier was trained on
 announcing telling   what is said before it runs, and written down while it does

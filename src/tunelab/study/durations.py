@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from tunelab.core import cache, machine
+from tunelab.core.details import Hardware
 from tunelab.core.values import Dataset, TrialResult, TrialSpec
 from tunelab.methods import METHODS
 from tunelab.models import bases
@@ -178,6 +179,8 @@ def learn(
     """
     seconds, t = result.provenance.seconds, result.spec
     cached = (result.details.trained.frozen_layers or result.details).from_cache
+    if result.provenance.hardware not in {Hardware(), machine.hardware()}:
+        return  # it ran on a node of a cluster, which says nothing of this machine
     if seconds is None or cached or result.provenance.stack:
         return
     model = _model_of_study(dataset, base, threads, ())

@@ -285,6 +285,40 @@ class StudyFile(BaseModel):
         "many, off, or auto: on a card, as many as fill it",
     )
 
+    engine: Annotated[
+        str,
+        Flag(
+            "Where trials run: process (each in its own), inline (this one), ray (a cluster); "
+            "plain or auto: how a base is trained, a setting.",
+            "NAME",
+            "run",
+        ),
+    ] = Field(
+        "process",
+        description="where trials run: process (each in its own), inline (in this one), ray (on a "
+        "cluster); how a base is trained is `training.engine`",
+    )
+    address: Annotated[
+        str,
+        Flag(
+            "The Ray cluster: ray://HOST:10001, auto (the one that runs here), local.",
+            "WHERE",
+            "run",
+        ),
+    ] = Field(
+        "auto",
+        description="the Ray cluster: ray://HOST:10001, HOST:6379, auto (the one that this machine "
+        "belongs to) or local (one that is started on it for the study)",
+    )
+    resources: Annotated[
+        str | dict[str, float],
+        Flag("What a trial takes of the cluster (cpu=1).", "cpu=2,gpu=0.25", "run"),
+    ] = Field(
+        "cpu=1",
+        description="what a trial takes of the cluster: cpu (its threads too), gpu, memory in "
+        "bytes, or others that its nodes offer, as cpu=2,gpu=0.25",
+    )
+
     @field_validator("budget", mode="before")
     @classmethod
     def _no_switch(cls, value: Any) -> Any:

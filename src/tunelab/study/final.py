@@ -42,7 +42,7 @@ def train_final(
     label: str | None,
     on_event: OnEvent,
     on_result: Callable[[TrialResult], None] = lambda _: None,
-    engine: str = "process",
+    engine: str | None = None,
 ) -> TrialResult | None:
     """Train a method of a finished study (None: the recommended one) on all rows, and keep it.
 
@@ -59,9 +59,8 @@ def train_final(
     known = study_folder.read_result(folder, spec.trial_id)
     result = known if known is not None and known.status == "done" else None
     if result is None:
-        with Worker() as worker:
-            ran = ENGINES[engine]([(spec,)], folder, plan.spec.metric, on_event, worker=worker)
-            (result,) = list(ran)
+        with Worker() as worker, ENGINES[engine or plan.spec.engine](plan.spec, worker) as run_all:
+            (result,) = list(run_all([(spec,)], folder, plan.spec.metric, on_event))
         on_result(result)
     if result.status == "done":
         _say_what_to_expect(folder, spec, said)

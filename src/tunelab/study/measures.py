@@ -19,6 +19,7 @@ from tunelab.study.elsewhere import score
 __all__ = [
     "confusion_counts",
     "cost_of",
+    "cost_when_asked",
     "latencies",
     "scores_of_parts",
     "scoring_of",
@@ -47,6 +48,12 @@ def cost_of(
         latency_p50_seconds=latency[0],
         latency_p95_seconds=latency[1],
     )
+
+
+def cost_when_asked(classifier: Any, cost: Cost, texts: tuple[str, ...]) -> Cost:
+    """The cost of scoring; where a server elsewhere does it, as it was when that was asked."""
+    own = getattr(classifier, "cost_when_asked", None)
+    return cost if own is None else own(cost, texts)
 
 
 def validation_predictions(outcome: Outcome, split: Split) -> Predictions:

@@ -18,7 +18,7 @@ from tunelab.core.values import Dataset, Fold, MethodSpec, TrialSpec
 from tunelab.core.words import counted
 from tunelab.data import Gate, behaviour
 from tunelab.data.gate.values import gate_from_json
-from tunelab.methods import METHODS, check, notes
+from tunelab.methods import METHODS, check, notes, said_before
 from tunelab.models import bases
 from tunelab.study import folding, limits, space, trackers
 from tunelab.study.spec import MOST_TRIALS, StudySpec
@@ -115,7 +115,8 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
     gate = _known_or_new_gate(folder, folds)
     cases = _behaviour_cases(spec, dataset)
     sizes, of_sizes = _curve_sizes(spec, dataset)
-    said = (*of_task, *said, *of_sizes)
+    scored = (*dataset.validation.texts, *dataset.test.texts)
+    said = (*of_task, *said, *of_sizes, *said_before(spec.methods, scored))
     if base:
         said = (*notes(base, spec.methods, dataset.label_names), *said)
     return Plan(spec, dataset, whole, base, gate, sizes, others, cases, lengths, said)

@@ -11,6 +11,7 @@ import yaml
 from tunelab import data
 from tunelab.analysis.corrected import before_from_json
 from tunelab.analysis.curves import curves_from_json
+from tunelab.analysis.explanations import explained_from_json
 from tunelab.analysis.folds import final_from_json
 from tunelab.core import files, study_folder
 from tunelab.core.forms import exports_from_json
@@ -45,6 +46,7 @@ PARSED_EXTRAS: Mapping[str, Callable[[Any], object]] = {
     "final": final_from_json,
     "exports": exports_from_json,
     "before": before_from_json,
+    "words": explained_from_json,
     "lengths": text_lengths_from_json,
 }
 

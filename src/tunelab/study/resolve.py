@@ -21,6 +21,7 @@ from tunelab.core.values import DataSpec
 from tunelab.data.behaviour import BUNDLED_SUITE
 from tunelab.stats.metrics import METRICS
 from tunelab.study.entries import Entry, label_methods, resolve_entries
+from tunelab.study.executors import ENGINES
 from tunelab.study.faults import Faults, pydantic_faults
 from tunelab.study.file import DEFAULT_METHODS, WRITTEN_KEYS, DataSection, StudyFile
 from tunelab.study.reading import (
@@ -49,35 +50,33 @@ def resolve_study(
     settings: Mapping[str, object] | None = None,
     sets: Sequence[str] = (),
 ) -> StudySpec:
-    """Resolve a study from a file (or none), flags, setting flags and `--set key=value` strings.
+    """Resolve a study from a file (or none), flags, settings' flags and `--set` strings.
 
     `flags` are top-level keys (data keys as `data.subset`), `settings` are settings of methods.
     Raises ConfigError naming every fault, a line each.
     """
     faults = Faults()
+    flags, settings = _where_or_how(flags, settings or {})
     raw, origin = _lay_over(path, flags, sets, faults)
     study, wrong = _parse_keys(raw, path, faults)
     entries = resolve_entries(
-        study, as_list(raw["methods"]), wrong, origin=origin, settings=settings or {}, faults=faults
+        study, as_list(raw["methods"]), wrong, origin=origin, settings=settings, faults=faults
     )
-    faults.add(*_metric_faults(study.metric))
     seeds = _seed_numbers(study.seeds, faults)
-    trackers = tuple(t for t in dict.fromkeys(as_list(study.report_to)) if t != "none")
-    faults.add(*tracker_faults(trackers))
-    forms = tuple(dict.fromkeys(as_list(study.export)))
-    faults.add(*(f"export: {unknown}" for name in forms if (unknown := form_fault(name))))
+    trackers, forms = _trackers_of(study, faults), _forms_of(study, faults)
     tuning, spaces = tuning_spaces(study.tuning, entries, origin.get("tuning"), faults)
     train_sizes = _train_sizes(study.train_sizes, faults)
     race = study.race or study.budget is not None
     budget = _race_budget(study, race, len(entries), faults)
-    faults.add(*_faults_of_folds(study, len(seeds)))
+    faults.add(*_metric_faults(study.metric), *_faults_of_folds(study, len(seeds)))
+    resources = _resources_of(study, faults)
     faults.refuse()
 
     methods = label_methods(entries)
     data = study.data
     assert isinstance(data, DataSection)  # noqa: S101  `_lay_over` made one
     output = study.output_dir or f"runs/{_folder_name(path, data.source, study.model)}"
-    spaces_by_label = {m.label: s for m, s in zip(methods, spaces, strict=True) if s}
+    by_label = {m.label: s for m, s in zip(methods, spaces, strict=True) if s}
     return StudySpec(
         data=DataSpec(**data.model_dump()),
         model=study.model,
@@ -89,7 +88,7 @@ def resolve_study(
         sources=_sources_of_values(origin, entries),
         notes=tuple(dict.fromkeys(faults.notes)),
         report_to=trackers,
-        tuning=Tuning(spaces_by_label, tuning.budget, tuning_seeds(tuning.seeds), tuning.prune),
+        tuning=Tuning(by_label, tuning.budget, tuning_seeds(tuning.seeds), tuning.prune),
         vary_split=study.vary_split,
         train_sizes=train_sizes,
         test_on=tuple(_data_spec_of(d, data) for d in as_list(study.test_on)),
@@ -101,6 +100,9 @@ def resolve_study(
         behaviour=BUNDLED_SUITE if study.behaviour is True else study.behaviour or None,
         folds=None if study.folds == "off" else study.folds,
         export=forms,
+        engine=study.engine,
+        address=study.address,
+        resources=resources,
     )
 
 
@@ -109,6 +111,58 @@ MOST_SEEDS = 10_000
 MOST_SIZES = 1_000
 
 _STACK = {"auto": None, "off": 1}
+
+_WAYS_TO_TRAIN = ("auto", "plain")
+_HOW_OR_WHERE = " How a base is trained (auto, plain) is a setting: training.engine."
+
+
+def _trackers_of(study: StudyFile, faults: Faults) -> tuple[str, ...]:
+    trackers = tuple(t for t in dict.fromkeys(as_list(study.report_to)) if t != "none")
+    faults.add(*tracker_faults(trackers))
+    return trackers
+
+
+def _forms_of(study: StudyFile, faults: Faults) -> tuple[str, ...]:
+    forms = tuple(dict.fromkeys(as_list(study.export)))
+    faults.add(*(f"export: {unknown}" for name in forms if (unknown := form_fault(name))))
+    return forms
+
+
+def _where_or_how(
+    flags: Mapping[str, object], settings: Mapping[str, object]
+) -> tuple[Mapping[str, object], Mapping[str, object]]:
+    """The flag `engine` as what it means: where trials run, or a setting of methods."""
+    if flags.get("engine") not in _WAYS_TO_TRAIN:
+        return flags, settings
+    return {**flags, "engine": None}, {**settings, "engine": flags["engine"]}
+
+
+def _resources_of(study: StudyFile, faults: Faults) -> dict[str, float]:
+    """What a trial takes of a cluster, by name. An unknown engine is a fault too."""
+    if study.engine not in ENGINES:
+        near = suggest(study.engine, ENGINES, what="Engines")
+        faults.add(f"engine: {study.engine!r} is no place where trials run.{_HOW_OR_WHERE}{near}")
+    given, out = study.resources, dict[str, float]()
+    pairs = given.items() if isinstance(given, Mapping) else _pairs_of(given)
+    for name, value in pairs:
+        try:
+            out[name] = float(value)
+        except ValueError:
+            out[name] = math.nan
+        share = name in {"cpu", "gpu"} and 0 < out[name] < 1
+        if not name or not (share or (0 < out[name] < math.inf and out[name].is_integer())):
+            faults.add(
+                "resources: expected names with whole numbers above 0, or shares of one of a cpu "
+                f"or gpu, such as cpu=2,gpu=0.25; found {name}={value}."
+            )
+            return {"cpu": 1}
+    return {"cpu": 1, **out}
+
+
+def _pairs_of(text: str) -> list[tuple[str, str]]:
+    parts = (part.partition("=") for part in text.split(",") if part.strip())
+    return [(name.strip(), value.strip()) for name, _, value in parts]
+
 
 # Keys of a study file whose origin is kept as they stand.
 _KEYS_OF_ONE_VALUE = tuple(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 
 from tunelab.core import study_folder
 from tunelab.core.events import Note
@@ -34,26 +33,29 @@ __all__ = [
 
 
 @contextmanager
-def worker(spec: StudySpec, engine: str = "process") -> Iterator[Worker]:
+def worker(spec: StudySpec, engine: str | None = None) -> Iterator[Worker]:
     """The process that a study's trials are forked from, for `run`, which may not need it.
 
     It is started at once and imports while the study is planned, unless the study has been run
     before: perhaps all is done. Where the plan gives trials other threads, `run` starts another.
     """
     with Worker() as made:
-        if engine == "process" and not study_folder.is_study(spec.output_dir):
+        if (engine or spec.engine) == "process" and not study_folder.is_study(spec.output_dir):
             names = dict.fromkeys(m.name for m in spec.methods)
             made.started(names, estimate.threads_ahead(spec.jobs, count_trials(spec)))
         yield made
 
 
 def run(
-    first: Schedule, on_event: OnStudyEvent, engine: str = "process", worker: Worker | None = None
+    first: Schedule,
+    on_event: OnStudyEvent,
+    engine: str | None = None,
+    worker: Worker | None = None,
 ) -> Iterator[TrialResult]:
     """Run what is missing: tries of settings, then trials; each result is yielded when on disk.
 
-    `worker`: the process that they are forked from, where one has been started (see `worker`); it
-    is ended.
+    `engine`: a row of ENGINES (None: the study's). `worker`: the process that they are forked from,
+    where one has been started (see `worker`); it is ended.
     Where what is to run changes (settings were chosen, a method was dropped from the race), the
     event `Replanned` says so. Trackers that the study reports to hear every event and result too;
     one that fails is left out, which an event `Note` says.
@@ -65,7 +67,7 @@ def run(
         # One for all rounds: each would wait for the imports again.
         worker = worker or inside.enter_context(Worker())
         inside.callback(worker.stop)
-        run_all = partial(ENGINES[engine], worker=worker)
+        run_all = inside.enter_context(ENGINES[engine or spec.engine](spec, worker))
         reporter = inside.enter_context(
             trackers.Reporter(
                 spec.report_to,

@@ -10,6 +10,7 @@ from tunelab.core.values import MethodSpec, TrialSpec
 from tunelab.methods import alike, why_alone
 from tunelab.study.durations import A_COPY, Duration, estimate, makespan, seconds_to_import
 from tunelab.study.estimate import side_by_side, stack_size
+from tunelab.study.executors.cluster import threads_of
 from tunelab.study.planning import Plan
 from tunelab.study.progress import Progress, read_progress
 from tunelab.study.spec import StudySpec
@@ -101,16 +102,31 @@ def scheduled(plan: Plan) -> Schedule:
     """Read how far a plan is, and decide how the rest is run."""
     progress = read_progress(plan)
     stacks = stacks_of(plan, [t for t in progress.todo if t.trial_id not in progress.copies])
-    jobs, threads, why = side_by_side(
-        plan.spec.jobs,
+    jobs, threads, why = _stacks_at_a_time(plan, stacks)
+    notes = (*plan.notes, *_not_stacked(plan.spec, progress.methods), *progress.notes)
+    expected = _estimated(progress, jobs, threads)
+    return Schedule(progress, expected, jobs, threads, why, notes)
+
+
+def _stacks_at_a_time(
+    plan: Plan, stacks: Sequence[Sequence[TrialSpec]]
+) -> tuple[int, int | None, str]:
+    """How many stacks run at a time, the threads of each, and why so many."""
+    spec = plan.spec
+    if spec.engine == "ray":
+        takes = ",".join(f"{k}={v:g}" for k, v in spec.resources.items())
+        many = f"{spec.jobs} at a time at most" if spec.jobs else "as many as it has room for"
+        why = f"on the Ray cluster {spec.address}, {many}, each with {takes}"
+        if spec.jobs is None:
+            why += "; the time is that of one after the other on this machine"
+        return spec.jobs or 1, threads_of(spec.resources), why
+    return side_by_side(
+        spec.jobs,
         [s[0] for s in stacks],
         plan.dataset,
         plan.base,
         max(map(len, stacks), default=1),
     )
-    notes = (*plan.notes, *_not_stacked(plan.spec, progress.methods), *progress.notes)
-    expected = _estimated(progress, jobs, threads)
-    return Schedule(progress, expected, jobs, threads, why, notes)
 
 
 def _estimated(progress: Progress, jobs: int, threads: int | None) -> dict[str, Duration]:

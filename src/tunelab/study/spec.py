@@ -30,7 +30,9 @@ class StudySpec:
     cores and memory for. `stack`: trials in one pass; None: as many as fill a card, 1: each alone.
     `folds`: parts that cross-fitting divides all rows into; None: one test part; "auto" until the
     data are known (`folding.settled`). `together`: texts of these data are alike, and such rows
-    stay in one part of a fold; known then too.
+    stay in one part of a fold; known then too. `engine`: a row of `executors.ENGINES`; on a
+    cluster, its `address`, and the `resources` that a trial takes of it ("cpu", "gpu", others of
+    its nodes).
     """
 
     data: DataSpec
@@ -56,6 +58,9 @@ class StudySpec:
     folds: int | Literal["auto"] | None = None
     together: bool = False
     export: tuple[str, ...] = ()
+    engine: str = "process"
+    address: str = "auto"
+    resources: Mapping[str, float] = field(default_factory=lambda: {"cpu": 1})
 
     @property
     def parts(self) -> int | None:
@@ -95,6 +100,9 @@ def study_yaml(spec: StudySpec) -> dict[str, object]:
         "disagreement": spec.disagreement,
         "behaviour": spec.behaviour or False,
         "export": list(spec.export),
+        "engine": spec.engine,
+        "address": spec.address,
+        "resources": dict(spec.resources),
         "sources": dict(spec.sources),
     }
 

@@ -47,6 +47,7 @@ from tunelab.study.elsewhere import score, score_elsewhere, score_transfer
 from tunelab.study.measures import (
     confusion_counts,
     cost_of,
+    cost_when_asked,
     latencies,
     scores_of_parts,
     scoring_of,
@@ -341,6 +342,7 @@ def _scored_trial(t: _Running, outcome: Outcome, artifact: Path) -> Finished:
     classifier.save(artifact)
     calibration.write_calibration(artifact, validation)
     cost = cost_of(outcome, timed, latency, peak_bytes, files.folder_bytes(artifact))
+    cost = cost_when_asked(classifier, cost, held_out.texts)
     elsewhere, transfer = score_transfer(
         [(d, data.load_other(d, dataset.label_names, task=dataset.task)) for d in spec.test_on],
         classifier,

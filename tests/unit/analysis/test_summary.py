@@ -16,6 +16,7 @@ from scipy import stats as scipy_stats
 
 from studies import METHODS, make_study
 from tunelab.analysis import Summary, caveats, numbers, summarise, summary, tradeoff
+from tunelab.analysis.reading import values_by_seed
 from tunelab.core import files, study_folder
 from tunelab.core.details import Hardware
 from tunelab.core.errors import ConfigError
@@ -365,13 +366,22 @@ def test_trials_that_were_not_computed_alike_are_said(record: StudyRecord) -> No
             details=replace(r.details, trained=trained),
         )
 
-    found = summarise(replace(record, results=tuple(map(on, record.results)))).warnings
-    assert [w for w in found if w not in before] == [
+    mixed = replace(record, results=tuple(map(on, record.results)))
+    said = summarise(mixed)
+    assert [w for w in said.warnings if w not in before] == [
         "Trials ran on different machines (new, 2 cores; old, 2 cores): times, rates and memory "
-        "compare only within one.",
+        f"are those of {2 * len(said.rows)} of {3 * len(said.rows)} trials, on old, 2 cores.",
         "lora was trained in bfloat16 and float32: its seeds differ by that too. Set precision to "
         "have one.",
     ]
+    # Costs are of one kind of machine; what no machine changes is of all.
+    assert {r.estimates["train_seconds"].n for r in said.rows if r.estimates["train_seconds"]} == {
+        2
+    }
+    assert {
+        r.estimates["artifact_bytes"].n for r in said.rows if r.estimates["artifact_bytes"]
+    } == {3}
+    assert set(values_by_seed(mixed, "train_seconds")["lora"]) == {1, 2}
 
 
 def test_a_method_that_always_failed_is_last_and_compared_with_nothing(tmp_path: Path) -> None:

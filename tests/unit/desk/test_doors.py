@@ -25,7 +25,7 @@ from tunelab.desk.doors import DESK_DOORS, desk_routes
 from tunelab.desk.runs import RunsOfStudies
 from tunelab.desk.session import Session
 from tunelab.desk.studies import StudiesOfFolders
-from tunelab.desk.trying import spans_of_words
+from tunelab.models.explained import spans_of_words
 from tunelab.serving.engine import BatchFigures
 from tunelab.serving.listening import ServerSettings, make_service
 from tunelab.serving.loading import NamedFolder

@@ -59,7 +59,10 @@ def test_every_key_is_a_flag_and_a_keyword_but_training() -> None:
 
 
 def test_no_setting_of_a_method_is_called_like_a_study_key() -> None:
-    assert not set(file.setting_fields()) & {*KEYS, "training"}
+    # But for one, whose values tell where trials run from how a base is trained.
+    assert set(file.setting_fields()) & {*KEYS, "training"} == {"engine"}
+    spec = from_flags(["--data", "demo", "--methods", "lora", "--engine", "plain"])
+    assert (spec.engine, spec.methods[0].settings["engine"]) == ("process", "plain")
 
 
 # --- flags ----------------------------------------------------------------------------------
@@ -73,7 +76,8 @@ def options(command: click.Command) -> dict[str, click.Option]:
         for p in command.get_params(context)
         if isinstance(p, click.Option) and p.expose_value
     }
-    return {str(n): p for n, p in found.items() if n not in file.setting_fields()}
+    of_methods = command.settings(context) if isinstance(command, StudyCommand) else set()
+    return {str(n): p for n, p in found.items() if n not in of_methods}
 
 
 def shown(field: FieldInfo) -> str:
@@ -141,6 +145,7 @@ READING = {
     "inspect data": set(DATA_FLAGS),
     "evaluate": TO_SCORE,
     "predict": TEXTS,
+    "suggest": TEXTS,
     "export": TEXTS - {"id_column"},
     "adapters merge": TEXTS - {"id_column"},
 }
@@ -207,7 +212,7 @@ def keywords(function: Any) -> dict[str, tuple[Any, Any]]:
 
 
 def test_keywords_of_compare_are_those_declared() -> None:
-    own = {"config_file", "engine", "on_event"}
+    own = {"config_file", "on_event"}
     assert set(keywords(compare)) - own == set(KEYS) - {"data"}
     own = {"seed", "output_dir", "overwrite", "on_event"}
     assert set(keywords(fine_tune)) - own == ONE_TRIAL
@@ -290,6 +295,13 @@ SAID: dict[str, tuple[list[str], Any, Any]] = {
     "output_dir": (["--output-dir", "out/a"], Path("out/a"), "out/a"),
     "report_to": (["--report-to", "none"], "none", "none"),
     "jobs": (["--jobs", "2"], 2, 2),
+    "engine": (["--engine", "ray"], "ray", "ray"),
+    "address": (["--address", "local"], "local", "local"),
+    "resources": (
+        ["--resources", "cpu=2,gpu=0.25"],
+        {"cpu": 2, "gpu": 0.25},
+        {"cpu": 2, "gpu": 0.25},
+    ),
     "export": (["--export", "onnx, int8"], "onnx, int8", ["onnx", "int8"]),
     "stack": (["--stack", "off"], "off", "off"),
 }
@@ -313,7 +325,7 @@ def from_flags(words: list[str]) -> StudySpec:
 
 
 def from_keywords(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]) -> StudySpec:
-    def stop(spec: StudySpec, _: str) -> None:
+    def stop(spec: StudySpec) -> None:
         raise StoppedError(spec)
 
     monkeypatch.setattr(api.study, "worker", stop)

@@ -438,8 +438,19 @@
 
     const item = function (row) {
       const made = make("li");
-      const text = make("p", row.text, "review");
+      const text = make("p", undefined, "review");
       text.dir = "auto";
+      // Places count characters; a JavaScript string counts some of them twice.
+      const letters = row.words.length ? Array.from(row.text) : [row.text];
+      let at = 0;
+      row.words.forEach(function (w) {
+        text.append(letters.slice(at, w[0]).join(""));
+        const mark = make("mark", letters.slice(w[0], w[1]).join(""), w[2] > 0 ? "towards" : "away");
+        mark.title = (w[2] > 0 ? "+" : "") + w[2].toFixed(2) + " log odds of what it said";
+        text.append(mark);
+        at = w[1];
+      });
+      text.append(letters.slice(at).join(""));
       made.appendChild(text);
       const truth = make("p", undefined, "truth");
       truth.appendChild(make("span", row.id));

@@ -2,18 +2,25 @@
 
 `process` runs each trial in a fresh process, so that its peak memory is its own and a crash is one
 failed trial, and several at a time where asked; `inline` runs them in this process, for debugging
-and where no process can be started.
+and where no process can be started; `ray` runs each in a process on a node of a cluster.
+
+process worker wire        the processes of this machine, and what they say
+cluster slot connection    the same on the nodes of a cluster
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from tunelab.core.events import OnEvent, Started
 from tunelab.core.values import TrialResult, TrialSpec
+from tunelab.study.executors.cluster import on_cluster
+from tunelab.study.executors.executor import Executor
 from tunelab.study.executors.process import Worker, run_in_processes
+from tunelab.study.spec import StudySpec
 from tunelab.study.trial import run_and_store
 
 __all__ = [
@@ -21,29 +28,6 @@ __all__ = [
     "Executor",
     "Worker",
 ]
-
-
-class Executor(Protocol):
-    """Stacks of specs, the study's folder and its main metric -> results, when they have ended.
-
-    The trials of a stack are trained in one pass; most hold one trial. `jobs` stacks run at a
-    time, each with so many `threads`; None: as its libraries choose. `worker`: the process that
-    they are forked from, where one is kept for several calls.
-    """
-
-    def __call__(
-        self,
-        stacks: Sequence[Sequence[TrialSpec]],
-        study: Path,
-        metric: str,
-        on_event: OnEvent,
-        *,
-        jobs: int = 1,
-        threads: int | None = None,
-        worker: Worker | None = None,
-    ) -> Iterator[TrialResult]:
-        """Run the trials."""
-        ...
 
 
 def run_inline(
@@ -54,17 +38,34 @@ def run_inline(
     *,
     jobs: int = 1,
     threads: int | None = None,
-    worker: Worker | None = None,
 ) -> Iterator[TrialResult]:
     """Run stacks one after the other in this process, whatever the rest says.
 
     Peak memory may include what came before.
     """
-    del jobs, threads, worker
+    del jobs, threads
     for specs in stacks:
         for spec in specs:
             on_event(Started(spec.trial_id))
         yield from run_and_store(specs, study, metric, on_event)
 
 
-ENGINES: dict[str, Executor] = {"process": run_in_processes, "inline": run_inline}
+def _in_processes(_: StudySpec, worker: Worker) -> AbstractContextManager[Executor]:
+    return nullcontext(partial(run_in_processes, worker=worker))
+
+
+def _inline(_: StudySpec, __: Worker) -> AbstractContextManager[Executor]:
+    return nullcontext(run_inline)
+
+
+def _on_ray(spec: StudySpec, _: Worker) -> AbstractContextManager[Executor]:
+    return on_cluster(spec)
+
+
+# What a study's trials run on, kept open for all of its rounds. The worker is the process that
+# trials of this machine are forked from.
+ENGINES: dict[str, Callable[[StudySpec, Worker], AbstractContextManager[Executor]]] = {
+    "process": _in_processes,
+    "inline": _inline,
+    "ray": _on_ray,
+}

@@ -29,6 +29,7 @@ from tunelab.study.trial import failed
 
 __all__ = [
     "Worker",
+    "keep_as_failed",
     "run_in_processes",
 ]
 
@@ -83,12 +84,15 @@ class Worker:
 
 @dataclass(slots=True, eq=False)
 class _Stacks:
-    """The stacks of a study that wait, and those that are run, by their job's name."""
+    """The stacks of a study that wait, and those that are run, by their job's name: `jobs` at a
+    time of them, `beside` in all on this machine.
+    """
 
     waiting: deque[tuple[TrialSpec, ...]]
     study: Path
     metric: str
     jobs: int
+    beside: int
     logs: Path
     on_event: OnEvent
     running: dict[str, tuple[TrialSpec, ...]] = field(default_factory=dict)
@@ -100,7 +104,7 @@ class _Stacks:
             for spec in specs:
                 self.on_event(Started(spec.trial_id))
             log = str(self.logs / specs[0].trial_id)
-            job = Job(specs, str(self.study.resolve()), self.metric, self.jobs, log)
+            job = Job(specs, str(self.study.resolve()), self.metric, self.beside, log)
             self.running[job.name] = specs
             _send_job(process, job)
 
@@ -132,9 +136,12 @@ def run_in_processes(
     jobs: int = 1,
     threads: int | None = None,
     worker: Worker | None = None,
+    beside: int = 1,
 ) -> Iterator[TrialResult]:
     """Run `jobs` stacks at a time, each in its own process; see `executors.Executor`.
 
+    `worker`: the process that they are forked from, where one is kept for several calls. `beside`:
+    how many run at a time on this machine, where others run some too; each result keeps it.
     Where the process of a stack dies, its trials that have no result are run again, each by itself.
     """
     if not stacks:
@@ -143,7 +150,8 @@ def run_in_processes(
     with ExitStack() as inside:
         worker = worker or inside.enter_context(Worker())
         waiting = deque(map(tuple, stacks))
-        now = _Stacks(waiting, study, metric, min(jobs, len(stacks)), worker.logs, on_event)
+        jobs = min(jobs, len(stacks))
+        now = _Stacks(waiting, study, metric, jobs, max(jobs, beside), worker.logs, on_event)
         try:
             process = worker.started(needed, threads)
             while now.waiting or now.running:
@@ -212,10 +220,7 @@ def _result(spec: TrialSpec, study: Path, code: int, logs: Path) -> TrialResult:
 
 
 def _died(spec: TrialSpec, study: Path, code: int, logs: Path) -> TrialResult:
-    """Keep a trial whose process ended without a result: killed, out of memory, crashed.
-
-    One that was done, and was only to be scored on other data, stays as it is.
-    """
+    """Keep a trial whose process ended without a result: killed, out of memory, crashed."""
     said = [
         line.strip()
         for log in (logs / spec.trial_id, logs / "worker")
@@ -233,6 +238,13 @@ def _died(spec: TrialSpec, study: Path, code: int, logs: Path) -> TrialResult:
     else:
         how = f"with signal {-code}" if code < 0 else f"with exit code {code}"
         text = f"The trial's process ended {how}. Its last words: {last or 'none'}"
+    return keep_as_failed(spec, study, text)
+
+
+def keep_as_failed(spec: TrialSpec, study: Path, text: str) -> TrialResult:
+    """Keep a trial that could not be run to its end, and why; one that was done before, and was
+    only to be scored on other data, stays as it is.
+    """
     before = study_folder.read_result(study, spec.trial_id)
     if before is not None and before.status == "done":
         return not_scored(before, text)
