@@ -23,6 +23,7 @@ from tunelab.classifiers import classifier_folder, load
 from tunelab.core import files, results_table
 from tunelab.core.events import Note
 from tunelab.core.forms import StudyExports
+from tunelab.core.tasks import TaskName
 from tunelab.core.values import Artifact, Dataset, DataSpec, TrialResult
 from tunelab.core.words import comma_names
 from tunelab.data.given import GivenRows, source_of, sources_of
@@ -81,6 +82,9 @@ def load_data(
     join_labels: bool = False,
     drop_classes: Sequence[str] | None = None,
     min_rows_per_class: int | None = None,
+    task: TaskName | None = None,
+    label_separator: str | None = None,
+    label_columns: Sequence[str] | None = None,
     corrections: str | None = None,
     group_column: str | None = None,
 ) -> Dataset:
@@ -103,6 +107,9 @@ def load_data(
             join_labels,
             drop_classes,
             min_rows_per_class,
+            task,
+            label_separator,
+            label_columns,
             corrections,
             group_column,
         )
@@ -344,6 +351,9 @@ def compare(
     join_labels: bool | None = None,
     drop_classes: Sequence[str] | None = None,
     min_rows_per_class: int | None = None,
+    task: TaskName | None = None,
+    label_separator: str | None = None,
+    label_columns: Sequence[str] | None = None,
     corrections: str | Path | None = None,
     group_column: str | None = None,
     tuning: bool | int | Mapping[str, object] | None = None,
@@ -453,6 +463,9 @@ def fine_tune(
     join_labels: bool | None = None,
     drop_classes: Sequence[str] | None = None,
     min_rows_per_class: int | None = None,
+    task: TaskName | None = None,
+    label_separator: str | None = None,
+    label_columns: Sequence[str] | None = None,
     corrections: str | Path | None = None,
     group_column: str | None = None,
     report_to: str | Sequence[str] | None = None,

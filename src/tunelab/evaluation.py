@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from tunelab import api, data
 from tunelab.analysis import numbers
 from tunelab.analysis.behaviour import Result, results
+from tunelab.analysis.evaluated import OwnTemperature, truer_in_words
 from tunelab.analysis.pair_tests import PairTest, pair_in_words, pair_tests
 from tunelab.core import study_folder
 from tunelab.core.errors import ArtifactError, InputError
+from tunelab.core.tasks import TaskName, relabelled
 from tunelab.core.values import Artifact, DataSpec, Predictions, Split
 from tunelab.core.words import agreeing, counted, listed
 from tunelab.data.behaviour import (
@@ -48,30 +50,10 @@ EvaluatedPart = Literal["test", "validation", "train", "all"]
 _Saved = str | Path | Artifact | api.Study
 MOST_CLASSES_SHOWN = 30  # in a table; --json has all
 SHOWN = ("accuracy", "f1_macro", "mcc", "roc_auc", "log_loss", "ece")
+_SHOWN_OF_LABELS = ("f1_micro", "f1_macro", "f1_samples", "subset_accuracy", "roc_auc", "log_loss")
 
 
 # --- what is found --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class OwnTemperature:
-    """What a classifier's own temperature does to its probabilities, or the `reason` for none.
-
-    `raw_ece`: the calibration error of what its scores say without it.
-    """
-
-    temperature: float | None
-    reason: str = ""
-    ece: float | None = None
-    brier: float | None = None
-    log_loss: float | None = None
-    raw_ece: float | None = None
-
-    def to_json(self) -> dict[str, object]:
-        """As `evaluate --json` gives it."""
-        if self.temperature is None:
-            return {"temperature": None, "reason": self.reason}
-        return {k: v for k, v in asdict(self).items() if k != "reason"}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -134,18 +116,25 @@ class Evaluation:
         ]
         confused = [_confusions_in_words(self, n) for n in self.confusion]
         pairs = [pair_in_words(t, len(self.mcnemar)) for t in self.mcnemar]
-        truer = [_truer_in_words(n, self.scores[n]["ece"], t) for n, t in self.calibrated.items()]
+        judged = {n: t for n, t in self.calibrated.items() if "ece" in self.scores[n]}
+        truer = [truer_in_words(n, self.scores[n]["ece"], t) for n, t in judged.items()]
         return (*self.notes, *memory, *cut, *confused, *pairs, *truer)
 
     def for_display(self) -> tuple[list[str], list[list[str]], str]:
         """The table as a reader sees it: headings, cells a classifier, title."""
-        columns = [numbers.column(f"test_{m}") for m in SHOWN]
+        shown = self._shown
+        columns = [numbers.column(f"test_{m}") for m in shown]
         cells = [
-            [n, *(numbers.format_value(scores[m], c) for m, c in zip(SHOWN, columns, strict=True))]
+            [n, *(numbers.format_value(scores[m], c) for m, c in zip(shown, columns, strict=True))]
             for n, scores in self.scores.items()
         ]
-        kinds = [METRICS[m].label + (", %" if METRICS[m].percent else "") for m in SHOWN]
+        kinds = [METRICS[m].label + (", %" if METRICS[m].percent else "") for m in shown]
         return ["Classifier", *kinds], cells, self._of_which()
+
+    @property
+    def _shown(self) -> tuple[str, ...]:
+        """The metrics of the table: those of one class a text, or of several labels."""
+        return _SHOWN_OF_LABELS if any("f1_micro" in s for s in self.scores.values()) else SHOWN
 
     def _of_which(self) -> str:
         which = "" if self.part == "all" else f", its {self.part} part"
@@ -170,11 +159,10 @@ class Evaluation:
         return tables
 
     def __repr__(self) -> str:
-        """Each classifier's accuracy, in one line."""
-        said = ", ".join(
-            f"{n} {numbers.format_percent(s['accuracy'])}" for n, s in self.scores.items()
-        )
-        return f"Evaluation({self._of_which()}; accuracy, %: {said})"
+        """Each classifier's first score, in one line."""
+        m = self._shown[0]
+        said = ", ".join(f"{n} {numbers.format_percent(s[m])}" for n, s in self.scores.items())
+        return f"Evaluation({self._of_which()}; {METRICS[m].label}, %: {said})"
 
     def to_json(self) -> dict[str, object]:
         """As `evaluate --json` gives it."""
@@ -205,6 +193,9 @@ def evaluate(
     join_labels: bool = False,
     drop_classes: Sequence[str] | None = None,
     min_rows_per_class: int | None = None,
+    task: TaskName | None = None,
+    label_separator: str | None = None,
+    label_columns: Sequence[str] | None = None,
     group_column: str | None = None,
 ) -> Evaluation:
     """Score one or more saved classifiers on the same labelled rows; test each pair exactly.
@@ -241,6 +232,9 @@ def evaluate(
             join_labels=join_labels,
             drop_classes=drop_classes,
             min_rows_per_class=min_rows_per_class,
+            task=task,
+            label_separator=label_separator,
+            label_columns=label_columns,
             group_column=group_column,
         )
         rows = _labelled_rows(spec, part, loaded)
@@ -278,6 +272,10 @@ def _labelled_rows(spec: DataSpec, part: str | None, loaded: Mapping[str, TextCl
     """Every labelled row, or those of one part. Raises InputError where a label is not known."""
     (first, *others) = loaded.items()
     for name, model in others:
+        if model.task != first[1].task:
+            raise InputError(
+                f"{name} and {first[0]}: one gives several labels a text. Evaluate each by itself."
+            )
         if set(model.label_names) != set(first[1].label_names):
             raise InputError(
                 f"{name}: knows the labels {listed(model.label_names)}; {first[0]} knows "
@@ -290,11 +288,11 @@ def _labelled_rows(spec: DataSpec, part: str | None, loaded: Mapping[str, TextCl
                 "evaluate: split_seed and min_rows_per_class say what the parts are, and every row "
                 "is scored. Choose one with --part, or leave them out."
             )
-        split, notes = data.load_every_row(spec, label_names)
+        split, notes = data.load_every_row(spec, label_names, task=first[1].task)
         group = data.group_numbers(split, spec.group_column) if spec.group_column else None
         return _Rows("all", split, label_names, notes, group)
     assert part is not None  # noqa: S101  see above
-    dataset = data.load(spec)
+    dataset = data.load(replace(spec, task=spec.task or first[1].task))
     if not set(dataset.label_names) <= set(label_names):
         raise InputError(
             f"{first[0]}: knows the labels {listed(label_names)}; the data has "
@@ -306,10 +304,10 @@ def _labelled_rows(spec: DataSpec, part: str | None, loaded: Mapping[str, TextCl
             f"evaluate: {part} has {counted(int((own.labels < 0).sum()), 'row')} without a label, "
             "expected labelled rows. Choose another with --part, or leave it out."
         )
-    places = np.asarray([label_names.index(n) for n in dataset.label_names])
     said = tuple(n for n in dataset.notes if n.startswith(f"no {part} part"))
     group = data.group_numbers(own, spec.group_column) if spec.group_column else None
-    return _Rows(part, replace(own, labels=places[own.labels]), label_names, said, group)
+    labels = relabelled(own.labels, dataset.label_names, label_names)
+    return _Rows(part, replace(own, labels=labels), label_names, said, group)
 
 
 def _evaluate_all(
@@ -327,10 +325,12 @@ def _evaluate_all(
         scores={n: metrics.evaluate(p, names)[0] for n, p in used.items()},
         per_class={n: metrics.per_class(p, names) for n, p in used.items()},
         confusion={
-            n: confusion(p.labels, p.predicted, len(names)).tolist() for n, p in used.items()
+            n: confusion(p.labels, p.predicted, len(names)).tolist()
+            for n, p in used.items()
+            if p.task != "multilabel"
         },
         calibrated={n: _calibrated(p, used[n], loaded[n], names) for n, p in raw.items()},
-        mcnemar=pair_tests({n: p.predicted == p.labels for n, p in used.items()}, rows.group),
+        mcnemar=pair_tests({n: p.right for n, p in used.items()}, rows.group),
         trained_on={n: _trained_on(m.artifact.directory, split) for n, m in loaded.items()},
         cut={name: cut for name, (_, cut) in scored.items()},
         notes=notes,
@@ -366,7 +366,10 @@ def _score(model: TextClassifier, rows: Split, names: Sequence[str]) -> tuple[Pr
     order = [model.label_names.index(n) for n in names]
     with batches.counting_cut() as cut:
         scores = np.asarray(model.classifier.scores(list(rows.texts)), dtype=np.float64)[:, order]
-    return Predictions(rows.ids, rows.labels, scores, model.classifier.score_kind), cut.count
+    cuts = None if model.label_thresholds is None else model.label_thresholds[order]
+    kind = model.classifier.score_kind
+    scored = Predictions(rows.ids, rows.labels, scores, kind, None, cuts, rows.ordered)
+    return scored, cut.count
 
 
 def _as_predicted(p: Predictions, model: TextClassifier) -> Predictions:
@@ -409,20 +412,6 @@ def _confusions_in_words(evaluation: Evaluation, name: str, most: int = 5) -> st
     said = ", ".join(f"{a} for {b} ({n:,})" for n, a, b in often)
     rest = f", and {len(wrong) - most} other pairs of classes" if len(wrong) > most else ""
     return f"{name}: takes most often {said}{rest}"
-
-
-def _truer_in_words(name: str, ece: float | None, own: OwnTemperature) -> str:
-    if ece is None:
-        return f"{name}: its confidence cannot be judged on these rows"
-    off = f"{name}: its confidence is off by {100 * ece:.1f} points beyond the luck of the labels"
-    if own.temperature is None:
-        return f"{off}; not calibrated: {own.reason.removeprefix(f'{name}: ')}"
-    if own.raw_ece is None:
-        return off
-    return (
-        f"{off}, with its temperature of {own.temperature:.2f}; raw (predict --raw) by "
-        f"{100 * own.raw_ece:.1f}"
-    )
 
 
 # --- behaviour tests --------------------------------------------------------------------------

@@ -9,12 +9,13 @@ explanations      which words moved the best classifier's mistakes
 predicted         what each trial says of each text; rows under the names that users know
 winners_forms     the best classifier in other forms: size, speed, verdict
 confidence        how sure classifiers say they are, and how often they are right
+evaluated         what is said of the confidence of saved classifiers
 pair_tests        fixed classifiers, two by two
 text_limits       how many texts a limit in tokens cuts, and what a longer one costs
 front tradeoff sensitivity setting_effects ranks curves transfer versus behaviour doubtful
 abstaining        what each method answers where few may be wrong
 corrected         what labels put right did to the verdict
-probabilities slicing calibrations confusions common_rows ensembles   a question each
+probabilities slicing calibrations confusions common_rows ensembles evaluated   a question each
 
 May import: core, data, stats. Never reaches torch.
 """

@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from tunelab.analysis.costs import noun, sign
 from tunelab.analysis.numbers import column, format_estimate
 from tunelab.analysis.verdict import (
@@ -17,6 +15,7 @@ from tunelab.analysis.verdict import (
     joined_by_and,
     margin_in_words,
 )
+from tunelab.core.tasks import label_counts
 from tunelab.core.values import Comparison, Predictions
 from tunelab.core.words import counted
 from tunelab.stats import LEAST_SEEDS, Loss
@@ -248,18 +247,23 @@ def what_rows_cannot_tell(scored: Predictions | None, metric: str) -> str:
     """
     if scored is None or not len(scored.labels):
         return ""
-    counts = np.bincount(scored.labels[scored.labels >= 0])
-    rows, least = int(counts.sum()), int(counts[counts > 0].min())
+    several = scored.task == "multilabel"
+    known = scored.labels if several else scored.labels[scored.labels >= 0]
+    counts = label_counts(known, scored.scores.shape[1])
+    rows, least = len(known), int(min(counts[counts > 0], default=len(known)))
     if rows < LEAST_TEST_ROWS:
-        right = float((scored.predicted == scored.labels).mean())
+        right = float(scored.right.mean())
         points = _half_interval(right, rows)
-        what = "accuracy" if metric == "accuracy" else f"accuracy (and so {METRICS[metric].label})"
+        share = METRICS["subset_accuracy" if several else "accuracy"]
+        what = share.label
+        what += "" if metric == share.name else f" (and so {METRICS[metric].label})"
         return f"{counted(rows, 'test row')} cannot place {what} closer than ± {points:.0f} points"
     if least < LEAST_OF_CLASS:
         points = _half_interval(0.5, least)
+        which = "rarest label" if several else "smallest class"
         return (
-            f"{counted(least, 'test row')} of the smallest class cannot place its recall closer "
-            f"than ± {points:.0f} points"
+            f"{counted(least, 'test row')} of the {which} cannot place its recall closer than "
+            f"± {points:.0f} points"
         )
     return ""
 

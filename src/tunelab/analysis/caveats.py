@@ -16,6 +16,7 @@ from tunelab.analysis.numbers import format_seconds
 from tunelab.analysis.reading import comparable, machine_of, on_every_row
 from tunelab.analysis.verdict import Summary, joined_by_and
 from tunelab.core.study_folder import StudyRecord
+from tunelab.core.tasks import label_counts
 from tunelab.core.text_lengths import text_lengths_from_json
 from tunelab.core.words import agreeing, counted, rows_word
 from tunelab.data.gate import values
@@ -207,7 +208,7 @@ def _caveats_of_rare_classes(
     if summary.metric not in _CLASS_AVERAGES or not of_part:
         return []
     names = [str(n) for n in record.data["label_names"]]
-    n = np.bincount(on_every_row(of_part[0]).labels, minlength=len(names))
+    n = label_counts(on_every_row(of_part[0]).labels, len(names))
     few = [
         f"{name!r} ({counted(int(k), 'row')})"
         for name, k in zip(names, n, strict=False)

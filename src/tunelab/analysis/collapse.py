@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tunelab.core.tasks import row_codes
 from tunelab.core.words import counted
 from tunelab.stats import Runs
 
@@ -81,12 +82,12 @@ def without_broken(runs: Runs, collapse: Collapse) -> Runs:
 
 
 def _accuracies(runs: Runs) -> dict[int, float]:
-    return {s: float((p.predicted == p.labels).mean()) for s, p in runs.by_seed.items()}
+    return {s: float(p.right.mean()) for s, p in runs.by_seed.items()}
 
 
 def _largest_share(runs: Runs) -> float:
     """What a model reaches that has learnt nothing; parts of other seeds have nearly the same."""
-    labels = next(iter(runs.by_seed.values())).labels
+    labels = row_codes(next(iter(runs.by_seed.values())).labels)
     return float(np.unique(labels, return_counts=True)[1].max() / len(labels))
 
 

@@ -100,4 +100,4 @@ def _known_by(keys: Keys, row: str) -> object:
 
 
 def _rows_of(p: Predictions, rows: NDArray[np.int64], ids: tuple[str, ...]) -> Predictions:
-    return Predictions(ids, p.labels[rows], p.scores[rows], p.score_kind)
+    return replace(p, ids=ids, labels=p.labels[rows], scores=p.scores[rows], seconds=None)

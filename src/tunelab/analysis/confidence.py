@@ -46,11 +46,11 @@ def confidence_of(validation: Predictions | None, scored: Predictions) -> Confid
 
     The temperature is the one that its classifier keeps, fitted on `validation`.
     """
-    if scored.score_kind == "margin" or not len(scored.labels) or (scored.labels < 0).any():
+    if not scored.of_one_class or not len(scored.labels) or (scored.labels < 0).any():
         return None
     fitted = None if validation is None else fit_on_validation(validation).temperature
     scaled = None if fitted is None else _mean_top(at_temperature(scored, fitted))
-    right = float((scored.predicted == scored.labels).mean())
+    right = float(scored.right.mean())
     return Confidence(len(scored.labels), right, _mean_top(scored), scaled, fitted)
 
 

@@ -106,7 +106,8 @@ def gate_after_training(record: StudyRecord, runs: Mapping[str, Mapping[str, Run
     """What the data gate found, its doubtful labels replaced by those of the study's models.
 
     `runs` as `analysis.reading.read_runs` gives them. None where the study has no gate; the gate as
-    it is where there are too few rows with predictions, or texts were not kept.
+    it is where there are too few rows with predictions, or texts were not kept, and
+    of several labels a text.
     """
     gate = record.parsed("gate", gate_from_json)
     judged = None if gate is None else _judge_rows(record, runs)
@@ -157,7 +158,11 @@ class _JudgedRows:
 
 
 def _judge_rows(record: StudyRecord, runs: Mapping[str, Mapping[str, Runs]]) -> _JudgedRows | None:
-    """None where there are too few rows with predictions, or texts were not kept."""
+    """None where there are too few rows with predictions, or texts were not kept, and of several
+    labels a text.
+    """
+    if record.data.get("task") == "multilabel":
+        return None  # no label is told from the others that its text has
     rows = _rows(record)
     means = mean_probabilities(runs)
     ids = tuple(i for i in means if i in rows and means[i][0] >= 0)

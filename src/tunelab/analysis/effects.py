@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from tunelab.core.values import Estimate, Predictions
+from tunelab.core.values import Estimate
 from tunelab.core.words import agreeing, counted, signed
 from tunelab.data.gate.values import Gate
 from tunelab.stats import Runs, mean_interval
@@ -119,7 +119,7 @@ def _mean_on_rows(runs: Runs, metric: str, ids: AbstractSet[str]) -> Estimate | 
         rows = np.fromiter((i in ids for i in p.ids), np.bool_, len(p.ids))
         if not rows.any():
             continue
-        kept = Predictions((), p.labels[rows], p.scores[rows], p.score_kind)
+        kept = replace(p, ids=(), labels=p.labels[rows], scores=p.scores[rows])
         try:
             values.append(METRICS[metric].function(kept))
         except ValueError:  # a class is not among the rows that are left

@@ -84,6 +84,11 @@ def ensemble_of(record: StudyRecord, labels: Sequence[str] | None, metric: str) 
 
     Raises InputError where there are not two, or a seed or a part is missing.
     """
+    if record.data.get("task") == "multilabel":
+        raise InputError(
+            f"{record.directory}: its texts have several labels, and methods are averaged with one "
+            "class a text alone."
+        )
     runs = read_runs(record)
     members = _members(record, runs, labels)
     seeds = sorted(
@@ -148,7 +153,7 @@ def _members(
 
 
 def _gives_probabilities(runs: Runs) -> bool:
-    return all(p.score_kind != "margin" for p in runs.by_seed.values())
+    return all(p.of_one_class for p in runs.by_seed.values())
 
 
 def _probabilities(
@@ -161,7 +166,8 @@ def _probabilities(
 def _averaged(
     rows: Predictions, of_members: Sequence[NDArray[np.float64]], weights: Sequence[float]
 ) -> Predictions:
-    return Predictions(rows.ids, rows.labels, mixed(of_members, weights), "probability")
+    mean = mixed(of_members, weights)
+    return Predictions(rows.ids, rows.labels, mean, "probability", ordered=rows.ordered)
 
 
 def _only(runs: Runs, seeds: Sequence[int]) -> Runs:

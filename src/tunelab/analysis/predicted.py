@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tunelab.core.study_folder import StudyRecord, StudyRows, read_rows
+from tunelab.core.tasks import Labels, label_sets
 from tunelab.core.values import Predictions
 from tunelab.stats.calibration import at_temperature, fit_on_validation
 from tunelab.stats.predictions import Floats, probabilities
@@ -49,15 +50,25 @@ def predictions_frame(record: StudyRecord, part: str, *, raw: bool = False) -> p
             "id": [own.get(i, i) for i in p.ids],
             "row": p.ids,
             "text": [texts.get(i) for i in p.ids],
-            "truth": [names[k] if k >= 0 else None for k in p.labels],
-            "predicted": [names[k] for k in p.predicted],
+            "truth": _names_of_labels(p.labels, names),
+            "predicted": _names_of_labels(p.predicted, names),
         }
         known = _probabilities_of_trial(p, predictions, raw)
-        values["probability"] = None if known is None else known.max(axis=1)
+        if p.task != "multilabel":
+            values["probability"] = None if known is None else known.max(axis=1)
         for k, name in enumerate(names):
             values[f"probability_{name}"] = None if known is None else known[:, k]
         frames.append(pd.DataFrame(values))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _names_of_labels(
+    labels: Labels, names: Sequence[str]
+) -> list[str | None] | list[tuple[str, ...]]:
+    """What each row's label is called, None where it has none; of several labels all of them."""
+    if labels.ndim == 2:
+        return label_sets(labels, names)
+    return [names[k] if k >= 0 else None for k in labels]
 
 
 def _probabilities_of_trial(

@@ -22,7 +22,12 @@ from tunelab.analysis.verdict import Summary, joined_by_and
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Comparison, Estimate
 from tunelab.stats import Runs, compare_all, means
-from tunelab.stats.calibration import AS_IT_IS, at_temperatures, fit_temperatures
+from tunelab.stats.calibration import (
+    AS_IT_IS,
+    SEVERAL_LABELS,
+    at_temperatures,
+    fit_temperatures,
+)
 from tunelab.stats.metrics import METRICS, brier
 
 __all__ = [
@@ -71,6 +76,8 @@ def judge_probabilities(
     for label, own in test.items():
         if any(p.score_kind == "margin" for p in own.by_seed.values()):
             left_out[label] = "its scores are margins, not probabilities"
+        elif not all(p.of_one_class for p in own.by_seed.values()):
+            left_out[label] = SEVERAL_LABELS
         elif label not in validation or set(own.by_seed) - set(validation[label].by_seed):
             left_out[label] = "no validation predictions to fit a temperature on"
         else:

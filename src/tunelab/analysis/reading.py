@@ -109,7 +109,7 @@ def on_every_row(runs: Runs) -> Predictions:
     Of all seeds' rows where they are the same, those of the first; else of each row the first seed
     that tested it, as in folds.
     """
-    first, *others = runs.by_seed.values()
+    first, *others = (p.at_one_half() for p in runs.by_seed.values())
     seen, ids = set(first.ids), list(first.ids)
     labels, scores = [first.labels], [first.scores]
     for p in others:

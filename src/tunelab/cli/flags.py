@@ -138,9 +138,10 @@ def _click_type(
     annotation: Any, metadata: Sequence[object], least: int | None
 ) -> click.ParamType[Any] | None:
     """How click checks a value: by the key's type and limits; None: a text."""
-    if get_origin(annotation) is Literal:
-        return click.Choice(get_args(annotation))
     types = {annotation, *get_args(annotation)}
+    choices = [t for t in (annotation, *get_args(annotation)) if get_origin(t) is Literal]
+    if choices and types <= {annotation, choices[0], *get_args(choices[0]), type(None)}:
+        return click.Choice(get_args(choices[0]))
     limits = {
         name: getattr(m, name)
         for m in metadata

@@ -104,7 +104,7 @@ def inspect_data(
     echo("\nData gate")
     for line in (*values.lines(gate), *(values.line(f) for f in across), *gate.notes):
         say_sentences(f"  {line}")
-    for finding in (*gate.findings, *across):
+    for finding in (f for f in (*gate.findings, *across) if f.examples):
         say_sentences(f"\n{finding.check} ({finding.where}), for example:")
         for example in finding.examples[: _EXAMPLES_SHOWN.get(finding.check, 3)]:
             if example.note:

@@ -15,6 +15,7 @@ from tunelab.cli.flags import FlagCommand, text_file_flags, text_file_keys
 from tunelab.cli.lines import say_sentences
 from tunelab.cli.options import FOLDER, json_text, moved_option, trust_option
 from tunelab.cli.streams import echo
+from tunelab.core.artifact import refuse_several_labels
 from tunelab.core.cells import six_digits
 from tunelab.core.errors import InputError
 from tunelab.core.words import agreeing, counted, free_name
@@ -112,6 +113,9 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     classifier = _loaded(artifact, given)
     for note in (*(source.notes if source else ()), *classifier.notes):
         say_sentences(note, err=True)
+    for flag in ("explain", "abstain"):
+        if given[flag] not in (None, False):
+            refuse_several_labels(classifier.artifact, f"--{flag}")
     labelling = _Labelling(classifier, bool(given["explain"]), given["abstain"])
     if given["other"] is not None:
         from tunelab import classifiers
@@ -214,6 +218,11 @@ class _Labelling:
         """Names of the classes, in the order of the columns of `probabilities`."""
         return self.classifier.label_names
 
+    @property
+    def thresholds(self) -> NDArray[np.float64] | None:
+        """From which probability on a text has each label; None: it has one class."""
+        return self.classifier.label_thresholds
+
     def probabilities(self, texts: list[str]) -> NDArray[np.float64]:
         """Probabilities (n, n_classes) of some more texts."""
         probabilities, cut = self.classifier.predict_proba_and_cut(texts)
@@ -305,8 +314,14 @@ def _say_labels(
     """A line for each text: label, probability and text, or JSON with all probabilities; before
     them the row's id, where `ids` has it.
     """
-    names = labelling.label_names
-    rows, moved = labelling.probabilities(texts), labelling.words(texts)
+    names, several = labelling.label_names, labelling.thresholds
+    rows = labelling.probabilities(texts)
+    if several is not None:
+        for i, (text, row) in enumerate(zip(texts, rows, strict=True)):
+            named = "" if ids is None else ids[i]
+            echo(_line_of_several(text, row, names, several, as_json=as_json, of_row=named))
+        return
+    moved = labelling.words(texts)
     why, labels = labelling.moved_by(texts, moved), labelling.labels(texts, rows)
     for i, (text, row, words) in enumerate(zip(texts, rows, moved, strict=True)):
         if as_json:
@@ -323,6 +338,31 @@ def _say_labels(
             echo(f"{name}{label}\t{six_digits(row.max()):.3f}\t{plain}{because}")
 
 
+def _line_of_several(
+    text: str,
+    row: NDArray[np.float64],
+    names: Sequence[str],
+    thresholds: NDArray[np.float64],
+    *,
+    as_json: bool,
+    of_row: object,
+) -> str:
+    """All labels of a text from their thresholds on, the most probable first, with their
+    probabilities; - where it has none.
+    """
+    chosen = sorted((k for k in range(len(row)) if row[k] >= thresholds[k]), key=lambda k: -row[k])
+    if as_json:
+        each = {n: six_digits(v) for n, v in zip(names, row, strict=True)}
+        labels = [names[k] for k in chosen]
+        named = {} if of_row == "" else {"id": of_row}
+        said = {**named, "text": text, "labels": labels, "probabilities": each}
+        return json_text(said, default=str)
+    shown = "|".join(" ".join(names[k].split()) for k in chosen) or "-"
+    sure = "|".join(f"{six_digits(row[k]):.3f}" for k in chosen) or "-"
+    first = "" if of_row == "" else f"{' '.join(str(of_row).split())}\t"
+    return f"{first}{shown}\t{sure}\t{' '.join(text.split())}"
+
+
 def _with_predictions(
     window: TextTable, every_class: bool, labelling: _Labelling
 ) -> dict[str, list[Any]]:
@@ -337,6 +377,7 @@ def _with_predictions(
         names,
         probabilities,
         every_class=every_class,
+        thresholds=labelling.thresholds,
         moved_by=moved,
         labels=labelling.labels(window.texts, probabilities),
     )
@@ -350,5 +391,10 @@ def _without_predictions(
 
     moved = [""] * len(window.texts) if labelling.explains else None
     return labelled_columns(
-        window.columns, labelling.label_names, None, every_class=every_class, moved_by=moved
+        window.columns,
+        labelling.label_names,
+        None,
+        every_class=every_class,
+        thresholds=labelling.thresholds,
+        moved_by=moved,
     )

@@ -1,6 +1,7 @@
 """The nouns, and how they lie on disk: the floor that everything stands on.
 
 values        what rooms hand to each other: data sets, trials, results, estimates
+tasks         what is predicted of a text, a row a task; how its labels lie in arrays
 data_keys     the keys that say how labelled texts are read, with what their flags say
 details       what a result says beside its scores: how it was trained, where it comes from
 errors        every exception a user may see

@@ -28,6 +28,7 @@ __all__ = [
     "read_manifest",
     "refuse_lacking",
     "refuse_pickles",
+    "refuse_several_labels",
     "seal",
     "seal_again",
     "sha256",
@@ -64,6 +65,17 @@ def seal(directory: Path, facts: Mapping[str, object]) -> Artifact:
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
     write_text(directory / MANIFEST, text)
     return read_manifest(directory)
+
+
+def refuse_several_labels(artifact: Artifact, what: str) -> None:
+    """Raise ArtifactError for a classifier of several labels a text, where `what` has no way for
+    one.
+    """
+    if artifact.manifest.get("score_kind") == "label_logit":
+        raise ArtifactError(
+            f"{artifact.directory}: gives several labels a text, and {what} is for one class a "
+            "text. Label texts with tunelab predict, or with tunelab.load in Python."
+        )
 
 
 def seal_again(directory: Path, more: Mapping[str, object]) -> Artifact:
@@ -191,7 +203,10 @@ _KEYS: dict[str, tuple[Callable[[object], bool], str]] = {
     ),
     "base": (_is_base, "the base's name and sha256"),
     "max_length": (lambda v: type(v) is int and 0 < v < 1 << 31, "a number of tokens"),
-    "score_kind": (lambda v: v in ("probability", "logit", "margin"), "probability or logit"),
+    "score_kind": (
+        lambda v: v in ("probability", "logit", "margin", "label_logit"),
+        "probability, logit or label_logit",
+    ),
     "pooling": (
         lambda v: isinstance(v, str) and set(v.split("+")) <= {"cls", "mean", "last"},
         "cls, mean or last, or several joined by +",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import NotRequired, TypedDict
 
 from tunelab.core.plain import PlainValue
+from tunelab.core.tasks import TaskName
 
 __all__ = [
     "CorrectedFigures",
@@ -41,6 +42,9 @@ class DataKeys(TypedDict):
     join_labels: NotRequired[bool]
     drop_classes: NotRequired[list[str] | None]
     min_rows_per_class: NotRequired[int | None]
+    task: NotRequired[TaskName | None]
+    label_separator: NotRequired[str | None]
+    label_columns: NotRequired[list[str] | None]
     corrections: NotRequired[str | None]
     group_column: NotRequired[str | None]
 
@@ -159,7 +163,7 @@ class DataCard(TypedDict):
     `sizes` by part; `label_counts` by part and label name; `words` (split at white space) and
     `characters` by part; `samples`: the first three texts of train by label name, each cut at 200
     characters. `notes` say what was decided for the user; `test_on` and `folds` are said by a
-    study, whose parts are then those of its first fold.
+    study, whose parts are then those of its first fold. `task`: where it is not one class a text.
     """
 
     name: str
@@ -169,6 +173,7 @@ class DataCard(TypedDict):
     label_column: str
     id_column: NotRequired[str]
     group_column: NotRequired[str]
+    task: NotRequired[TaskName]
     label_names: list[str]
     sizes: dict[str, int]
     label_counts: dict[str, dict[str, int]]

@@ -62,6 +62,9 @@ DATA_FLAGS: Mapping[str, Flag] = {
     ),
     "drop_classes": Flag("Leave out the rows of these classes.", "A,B,..", "data", "names"),
     "min_rows_per_class": Flag("Leave out classes with fewer training rows.", "N", "data"),
+    "task": Flag("What is predicted (else guessed from the labels, and said).", group="data"),
+    "label_separator": Flag("What stands between several labels of a text.", "TEXT", "data"),
+    "label_columns": Flag("Columns that hold a label each, as 0 and 1.", "A,B,..", "data", "names"),
     "corrections": Flag("Labels put right: the file of `report --review`.", "FILE", "data"),
     "group_column": Flag(
         "Column of what rows have in common (author, document): never divided.", "NAME", "data"

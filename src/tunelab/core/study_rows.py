@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tunelab.core.errors import ArtifactError
 from tunelab.core.files import write_bytes
+from tunelab.core.tasks import Labels
 from tunelab.core.trial_files import UNREADABLE, read_table
-from tunelab.core.values import Dataset
+from tunelab.core.values import Dataset, Split
 
 __all__ = [
     "StudyRows",
@@ -25,11 +25,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StudyRows:
-    """The rows of one part (n) in order: `ids`, `texts`, `labels` (n, int64), further `columns`."""
+    """The rows of one part (n) in order: `ids`, `texts`, `labels` (n, int64; of
+    several a text (n, n_labels), ones and zeros), further `columns`.
+    """
 
     ids: tuple[str, ...]
     texts: tuple[str, ...]
-    labels: NDArray[np.int64]
+    labels: Labels
     columns: Mapping[str, tuple[Any, ...]]
 
 
@@ -42,7 +44,7 @@ def write_rows(study: Path, dataset: Dataset) -> None:
     columns: dict[str, object] = {
         "part": ["validation"] * len(splits[0]) + ["test"] * len(splits[1]),
         "id": [i for s in splits for i in s.ids],
-        "label": np.concatenate([s.labels for s in splits]),
+        "label": _labels_as_column(splits),
         "text": [t for s in splits for t in s.texts],
     }
     for name in dict.fromkeys(c for s in splits for c in s.columns):
@@ -51,6 +53,11 @@ def write_rows(study: Path, dataset: Dataset) -> None:
     out = io.BytesIO()
     pq.write_table(pa.table(columns), out, write_page_checksum=True)
     write_bytes(study / "rows.parquet", out.getvalue())
+
+
+def _labels_as_column(splits: Sequence[Split]) -> object:
+    labels = np.concatenate([s.labels for s in splits])
+    return labels if labels.ndim == 1 else [row.tolist() for row in labels]
 
 
 def _one_type(values: Sequence[Any]) -> list[Any]:

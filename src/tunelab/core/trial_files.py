@@ -24,6 +24,7 @@ from tunelab.core.errors import InputError
 from tunelab.core.files import json_bytes
 from tunelab.core.results_table import costs_of
 from tunelab.core.shapes import fault
+from tunelab.core.tasks import Labels
 from tunelab.core.values import (
     BaseRef,
     Cost,
@@ -273,23 +274,34 @@ def _predictions_bytes(predictions: Mapping[str, Predictions]) -> bytes:
     import pyarrow.parquet as pq
 
     tables = []
-    about = {}
+    about: dict[str, dict[str, object]] = {}
     for split, p in predictions.items():
         columns: dict[str, object] = {
             "split": [split] * len(p.ids),
             "id": list(p.ids),
-            "label": p.labels,
-            "predicted": p.predicted,
+            **_columns_of("label", p.labels),
+            **_columns_of("predicted", p.predicted),
         }
         for k in range(p.scores.shape[1]):
             columns[f"score_{k}"] = p.scores[:, k]
         tables.append(pa.table(columns))
         about[split] = {"score_kind": p.score_kind, "seconds": p.seconds}
+        if p.ordered:
+            about[split]["ordered"] = True
+        if p.thresholds is not None:
+            about[split]["thresholds"] = p.thresholds.tolist()
     empty = {"split": pa.string(), "id": pa.string(), "label": pa.int64(), "predicted": pa.int64()}
     table = pa.concat_tables(tables) if tables else pa.schema(empty).empty_table()
     out = io.BytesIO()
     pq.write_table(table.replace_schema_metadata({"tunelab": json.dumps(about)}), out)
     return out.getvalue()
+
+
+def _columns_of(name: str, labels: Labels) -> dict[str, object]:
+    """Labels as columns: one, or of several labels a text one each (label_0, label_1, ...)."""
+    if labels.ndim == 1:
+        return {name: labels}
+    return {f"{name}_{k}": labels[:, k] for k in range(labels.shape[1])}
 
 
 def read_table(content: bytes) -> Any:
@@ -324,7 +336,10 @@ def _parse_predictions(content: bytes) -> dict[str, Predictions]:
     names = [n for n in table.column_names if n.startswith("score_")]
     split = np.asarray(table["split"].to_pylist(), dtype=object)
     ids = table["id"].to_pylist()
-    labels = _column_values(table["label"]).astype(np.int64)
+    several = "label" not in table.column_names
+    of_labels = [f"label_{k}" for k in range(len(names))] if several else ["label"]
+    labels = np.column_stack([_column_values(table[n]) for n in of_labels]).astype(np.int64)
+    labels = labels if several else labels[:, 0]
     scores = np.column_stack([_column_values(table[n]) for n in names]).astype(np.float64)
     out = {}
     for name, facts in about.items():
@@ -335,5 +350,7 @@ def _parse_predictions(content: bytes) -> dict[str, Predictions]:
             scores=scores[rows],
             score_kind=facts["score_kind"],
             seconds=facts["seconds"],
+            ordered=bool(facts.get("ordered", False)),
+            thresholds=None if (t := facts.get("thresholds")) is None else np.asarray(t),
         )
     return out

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tunelab.core.details import BaseRef, Details, Provenance, Seeds
 from tunelab.core.plain import SettingValues
+from tunelab.core.tasks import Labels, TaskName, strata, task_of_labels
 
 __all__ = [
     "Artifact",
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 
-ScoreKind = Literal["logit", "probability", "margin"]
+ScoreKind = Literal["logit", "probability", "margin", "label_logit"]
 
 
 # --- data -----------------------------------------------------------------------------------
@@ -54,8 +55,10 @@ class DataSpec:
     what happens to training rows whose text stands in validation or test too (`duplicates.py`).
     `quoting` says what quotes mean in CSV and TSV, `join_labels` whether labels that look alike are
     one. Rows of `drop_classes`, and of classes with fewer than `min_rows_per_class` of the training
-    rows, are left out. `corrections` is a file of labels that a reader put right. Rows with one
-    value in `group_column` are never divided between parts.
+    rows, are left out; of several labels a text, these labels. `task`: what is predicted; None:
+    what the labels look like. `label_separator` stands between labels of one text;
+    `label_columns` hold a label each, as 0 and 1. `corrections` is a file of labels that a reader
+    put right. Rows with one value in `group_column` are never divided between parts.
     """
 
     source: str
@@ -71,6 +74,9 @@ class DataSpec:
     join_labels: bool = False
     drop_classes: Sequence[str] | None = None
     min_rows_per_class: int | None = None
+    task: TaskName | None = None
+    label_separator: str | None = None
+    label_columns: Sequence[str] | None = None
     corrections: str | None = None
     group_column: str | None = None
 
@@ -78,25 +84,28 @@ class DataSpec:
         """Its fields; those that results of before lack only where they say something."""
         values = asdict(self)
         later = {"id_column", "quoting", "join_labels", "drop_classes", "min_rows_per_class"}
-        later |= {"corrections", "group_column"}
+        later |= {"task", "label_separator", "label_columns", "corrections", "group_column"}
         plain = DataSpec(self.source)
         return {k: v for k, v in values.items() if k not in later or v != getattr(plain, k)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """One part of a dataset: `ids` (n unique, stable), `texts` (n) and `labels` (n, int64).
+    """One part of a dataset: `ids` (n unique, stable), `texts` (n) and `labels` (n, int64; of
+    several labels a text (n, n_labels), ones and zeros).
 
     `columns` holds what else the source says of each row: n plain values (a string, a number, true
     or false, None) by column name. Nothing is trained on them; they name slices and show leaks.
     `before`: the labels (n, int64) of the source, where some of `labels` were put right since.
+    `ordered`: classes are a scale, in the order of their names.
     """
 
     ids: tuple[str, ...]
     texts: tuple[str, ...]
-    labels: NDArray[np.int64]
+    labels: Labels
     columns: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     before: NDArray[np.int64] | None = None
+    ordered: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -104,9 +113,9 @@ class Split:
     @property
     def divided_by(self) -> NDArray[np.int64]:
         """The labels that say which part or fold a row is in, (n,): those of the source, so that
-        labels put right move no row.
+        labels put right move no row; of several labels a text each row's rarest.
         """
-        return self.labels if self.before is None else self.before
+        return strata(self.labels if self.before is None else self.before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +176,11 @@ class Dataset:
     group_column: str | None = None
 
     @property
+    def task(self) -> TaskName:
+        """What is predicted of a text."""
+        return task_of_labels(self.train.labels, self.train.ordered)
+
+    @property
     def parts(self) -> dict[str, Split]:
         """The three parts by name, in order."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
@@ -177,23 +191,66 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predictions:
-    """A classifier's scores on one split: `labels` (n,), `scores` (n, n_classes).
+    """A classifier's scores on one split: `labels` (n,), `scores` (n, n_classes); of several labels
+    a text `labels` (n, n_labels), `scores` (n, n_labels).
 
-    `score_kind`: "logit" (softmax gives probabilities), "probability" (rows sum to one) or
-    "margin" (one-vs-rest distances; only their order per class means something).
+    `score_kind`: "logit" (softmax gives probabilities), "probability" (rows sum to one), "margin"
+    (one-vs-rest distances; only their order per class means something) or "label_logit" (the
+    sigmoid of each is its label's probability).
     `seconds`: wall time of scoring all n texts, tokenization included; None where not measured.
+    `thresholds` (n_labels,): the probability from which on a label is predicted; None: one half.
+    `ordered`: classes are a scale.
     """
 
     ids: tuple[str, ...]
-    labels: NDArray[np.int64]
+    labels: Labels
     scores: NDArray[np.float64]
     score_kind: ScoreKind
     seconds: float | None = None
+    thresholds: NDArray[np.float64] | None = None
+    ordered: bool = False
 
     @property
-    def predicted(self) -> NDArray[np.int64]:
-        """The class with the highest score for each row, (n,)."""
-        return np.asarray(self.scores.argmax(axis=1), dtype=np.int64)
+    def task(self) -> TaskName:
+        """What is predicted."""
+        return task_of_labels(self.labels, self.ordered)
+
+    @property
+    def predicted(self) -> Labels:
+        """The class with the highest score for each row, (n,); of several labels (n, n_labels), one
+        where a label's probability reaches its threshold.
+        """
+        if self.task != "multilabel":
+            return np.asarray(self.scores.argmax(axis=1), dtype=np.int64)
+        least = 0.0 if self.thresholds is None else np.log(self.thresholds / (1 - self.thresholds))
+        return np.asarray(self.scores >= least, dtype=np.int64)
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Which rows are predicted as labelled, (n,): of several labels, in every one."""
+        same = np.asarray(self.predicted == self.labels)
+        return same if same.ndim == 1 else np.asarray(same.all(axis=1))
+
+    @property
+    def of_one_class(self) -> bool:
+        """Whether scores give probabilities of classes that exclude each other: neither margins,
+        nor labels one by one.
+        """
+        return self.score_kind in ("logit", "probability")
+
+    def at_one_half(self) -> Predictions:
+        """The same decisions with scores moved so that every label's threshold is one half: what
+        runs with thresholds of their own are put together as.
+        """
+        if self.thresholds is None:
+            return self
+        moved = self.scores - np.log(self.thresholds / (1 - self.thresholds))
+        return replace(self, scores=moved, thresholds=None)
+
+    def of_rows(self, rows: NDArray[np.int64]) -> Predictions:
+        """Those of some rows."""
+        ids = tuple(self.ids[i] for i in rows) if self.ids else ()
+        return replace(self, ids=ids, labels=self.labels[rows], scores=self.scores[rows])
 
 
 class Classifier(Protocol):

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tunelab.core.cards import DataCard, DuplicateExample, LengthFigures, RepeatedRow
+from tunelab.core.tasks import label_counts, label_words
 from tunelab.core.values import Dataset, Duplicates, Split
 from tunelab.core.words import short
 from tunelab.data.groups import group_numbers
@@ -83,9 +84,7 @@ def describe(dataset: Dataset) -> DataCard:
         "label_names": list(names),
         "sizes": {part: len(split) for part, split in dataset.parts.items()},
         "label_counts": {
-            part: dict(
-                zip(names, np.bincount(split.labels, minlength=len(names)).tolist(), strict=True)
-            )
+            part: dict(zip(names, label_counts(split.labels, len(names)).tolist(), strict=True))
             for part, split in dataset.parts.items()
         },
         "words": {
@@ -104,6 +103,8 @@ def describe(dataset: Dataset) -> DataCard:
         "samples": {name: _sample_texts(dataset.train, i) for i, name in enumerate(names)},
         "notes": list(dataset.notes),
     }
+    if dataset.task != "classes":
+        card["task"] = dataset.task
     if dataset.id_column is not None:
         card["id_column"] = dataset.id_column
     if dataset.corrected is not None:
@@ -135,10 +136,11 @@ def _duplicate_examples(dataset: Dataset) -> list[DuplicateExample]:
     for part, split in dataset.parts.items():
         for i, text in enumerate(split.texts):
             if text in rows and len(rows[text]) < 5:
-                label = dataset.label_names[int(split.labels[i])]
+                label = label_words(split.labels[i], dataset.label_names)
                 rows[text].append({"part": part, "id": split.ids[i], "label": label})
     return [{"text": short(text), "rows": some} for text, some in rows.items()]
 
 
 def _sample_texts(split: Split, label: int) -> list[str]:
-    return [short(split.texts[i]) for i in np.flatnonzero(split.labels == label)[:3]]
+    of_it = split.labels == label if split.labels.ndim == 1 else split.labels[:, label] == 1
+    return [short(split.texts[i]) for i in np.flatnonzero(of_it)[:3]]

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tunelab.core.errors import DataError, suggest
+from tunelab.core.values import DataSpec
 from tunelab.core.words import check_unicode, is_nan, kind_of, listed, short
 from tunelab.data.kinds import SUPPORTED, flag_columns, partner_column, said_of_numbers
 from tunelab.data.table import Table
@@ -15,6 +16,7 @@ __all__ = [
     "TEXT_NAMES",
     "check_group_column",
     "choose_columns",
+    "choose_flags",
     "choose_id_column",
     "known_column",
     "looks_like_texts",
@@ -97,16 +99,9 @@ def choose_columns(
         if column is not None:
             known_column(table, column, flag)
     label = label_column or usual_column(table, LABEL_NAMES, "label", {text_column})
-    text = text_column or usual_column(table, TEXT_NAMES, "text", {label})
-    if text is None:
-        candidates = [c for c in table.columns if c != label and looks_like_texts(table, c)]
-        for candidate in candidates:
-            _refuse_pair(table, candidate)
-        text = only_column(table, candidates, "text")
-    if text_column is None:
-        _refuse_pair(table, text)
+    text = _text_column(table, text_column, {label})
     if label is None:
-        _refuse_flags(table, text)
+        _refuse_one_hot(table, text)
         candidates = [c for c in table.columns if c != text and looks_like_labels(table, c)]
         if not candidates:
             _refuse_numbers(table, text)
@@ -130,6 +125,53 @@ def choose_columns(
     if partner is not None:
         said += f"; {partner!r} is not read: pairs of texts are not supported"
     return text, label, said
+
+
+def _text_column(table: Table, asked: str | None, taken: set[str | None]) -> str:
+    """The column of the texts, named or guessed."""
+    text = asked or usual_column(table, TEXT_NAMES, "text", taken)
+    if text is None:
+        candidates = [c for c in table.columns if c not in taken and looks_like_texts(table, c)]
+        for candidate in candidates:
+            _refuse_pair(table, candidate)
+        text = only_column(table, candidates, "text")
+    if asked is None:
+        _refuse_pair(table, text)
+    return text
+
+
+def _one_column(table: Table, spec: DataSpec) -> bool:
+    """Whether labels stand in one column: it is named, or called as such columns mostly are."""
+    if spec.label_column is not None or spec.label_separator or spec.task in ("classes", "ordinal"):
+        return True
+    return usual_column(table, LABEL_NAMES, "label", {spec.text_column}) is not None
+
+
+def choose_flags(table: Table, spec: DataSpec) -> tuple[str, tuple[str, ...], str] | None:
+    """The text column, the columns that hold a label each as 0 and 1, and what is said of it; None
+    where labels stand in one column.
+
+    They are those that are named; else, where no column is named or called as labels mostly are,
+    all that hold 0 and 1, if there are two or more and some row has two of them, or none.
+    """
+    if spec.label_columns is not None:
+        columns = tuple(dict.fromkeys(spec.label_columns))
+        for column in columns:
+            known_column(table, column, "--label-columns")
+        if len(columns) < 2:
+            raise DataError(f"{table.name}: --label-columns: expected two or more, a label each.")
+        if spec.text_column is not None:
+            known_column(table, spec.text_column, "--text-column")
+        text = _text_column(table, spec.text_column, set(columns))
+    elif _one_column(table, spec):
+        return None
+    else:
+        flags = flag_columns(table, {spec.text_column})
+        if len(flags) < 2 or _one_in_each_row(table, flags):
+            return None
+        text, columns = _text_column(table, spec.text_column, set(flags)), tuple(flags)
+    how = {True: "", False: " (guessed)"}[text == spec.text_column]
+    return text, columns, f"text column: {text!r}{how}; a column for each label: {listed(columns)}"
 
 
 def choose_id_column(
@@ -187,23 +229,22 @@ def _refuse_numbers(table: Table, text: str) -> None:
             said_of_numbers(table.name, column, Counter(values))
 
 
-def _refuse_flags(table: Table, text: str) -> None:
-    """Refuse to guess one of several columns of 0 and 1."""
+def _refuse_one_hot(table: Table, text: str) -> None:
+    """Refuse to guess one of several columns of 0 and 1 of which each row has one."""
     flags = flag_columns(table, {text})
     if len(flags) < 2:
         return
-    rows = zip(
-        *([str(v).lower() in ("1", "true", "1.0") for v in table.get(c)] for c in flags),
-        strict=True,
-    )
-    once = all(sum(row) == 1 for row in rows)
     kind = (
-        "the classes of one label (one-hot): write its name into one column instead"
-        if once
-        else f"several labels a text (multi-label), which is not supported: {SUPPORTED}. Choose "
-        "one with --label-column"
+        "as the classes of one label (one-hot): write its name into one column instead"
+        if _one_in_each_row(table, flags)
+        else "as several labels a text: name them with --label-columns, or one with --label-column"
     )
-    raise DataError(f"{table.name}: {listed(flags)} hold 0 and 1 each, as {kind}.")
+    raise DataError(f"{table.name}: {listed(flags)} hold 0 and 1 each, {kind}.")
+
+
+def _one_in_each_row(table: Table, flags: Sequence[str]) -> bool:
+    values = ([str(v).lower() in ("1", "true", "1.0") for v in table.get(c)] for c in flags)
+    return all(sum(row) == 1 for row in zip(*values, strict=True))
 
 
 def known_column(table: Table, column: str, flag: str) -> None:
@@ -261,6 +302,9 @@ def looks_like_texts(table: Table, column: str, *, distinct: bool = True) -> boo
 def looks_like_labels(table: Table, column: str) -> bool:
     """Whether a column looks like labels: short values, few distinct ones."""
     values = [v for v in table.get(column) if v is not None and v != ""]
+    if values and all(isinstance(v, list) for v in values):
+        labels = [x for v in values for x in v]
+        return 2 <= len({*map(str, labels)}) <= min(1_000, max(2, len(values) // 2))
     if not all(isinstance(v, str | int | float) and len(str(v)) <= 60 for v in values):
         return False
     return 2 <= len(set(values)) <= min(100, max(2, len(values) // 2))

@@ -1,5 +1,5 @@
-"""Kinds of data that are not supported, told apart from those that are: pairs of texts, several
-labels a text, numbers to predict."""
+"""Kinds of data, told apart: pairs of texts and numbers to predict, which are not supported, and
+several labels a text."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ __all__ = [
     "SUPPORTED",
     "flag_columns",
     "partner_column",
-    "refuse_several_labels",
     "said_of_numbers",
+    "separator_of",
+    "without_brackets",
 ]
 
-SUPPORTED = "tunelab compares classifiers of one text into one class"
+SUPPORTED = "tunelab compares classifiers of one text"
 
 # --- pairs of texts -------------------------------------------------------------------------
 
@@ -72,24 +73,21 @@ def flag_columns(table: Table, taken: set[str | None]) -> list[str]:
     return out
 
 
-def refuse_several_labels(name: str, column: str, counts: Counter[str]) -> None:
-    """Raise DataError where labels are lists of labels: "toxic|insult" beside "toxic"."""
+def separator_of(counts: Counter[str]) -> str | None:
+    """What stands between labels where they are lists of labels ("toxic|insult" beside "toxic");
+    None where they are not.
+    """
     for separator in _SEPARATORS:
         several = [k for k in counts if separator in k.strip(separator + " ")]
-        if several and _are_lists([_without_brackets(k) for k in counts], separator):
-            rows = sum(counts[k] for k in several)
-            raise DataError(
-                f"{name}: column {column!r} holds several labels a text (multi-label), such as "
-                f"{several[0]!r} ({rows:,} of {sum(counts.values()):,} rows), which is not "
-                f"supported: {SUPPORTED}. Keep one label a row, or a column for each label and "
-                f"name one; if each combination is one class, write it without {separator!r}."
-            )
+        if several and _are_lists([without_brackets(k) for k in counts], separator):
+            return separator
+    return None
 
 
 _LIST = re.compile(r"[\[({](.*)[\])}]")
 
 
-def _without_brackets(label: str) -> str:
+def without_brackets(label: str) -> str:
     """What a list that was written as a text holds: of "['a', 'b']", 'a', 'b'."""
     listed_ = _LIST.fullmatch(label.strip())
     return listed_[1] if listed_ else label

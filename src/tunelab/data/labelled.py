@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.core.cells import six_digits
+from tunelab.core.tasks import label_sets
 from tunelab.core.words import free_name
 
 __all__ = ["labelled_columns"]
@@ -20,16 +21,21 @@ def labelled_columns(
     probabilities: NDArray[np.float64] | None,
     *,
     every_class: bool = False,
+    thresholds: NDArray[np.float64] | None = None,
     moved_by: Sequence[str] | None = None,
     labels: Sequence[str | None] | None = None,
 ) -> dict[str, list[Any]]:
     """Columns of n values with label and probability added, and with that of `every_class`.
 
     `probabilities`: (n, n_classes). None: nothing was computed, columns of the same types.
+    `thresholds` (n_labels,), of several labels a text: all labels from these on are added, with |
+    between them, and each label's probability.
     `moved_by`: of each text the words that moved its label, where that was asked. `labels`: what
     each is called where that is not its likeliest class; None: nothing.
     """
     n = len(next(iter(columns.values()), []))
+    if thresholds is not None:
+        return _with_all_labels(columns, label_names, probabilities, thresholds)
     said, top, each = [""] * n, [0.0] * n, [[0.0] * n for _ in label_names]
     if probabilities is not None:
         best = probabilities.argmax(axis=1)
@@ -45,4 +51,21 @@ def labelled_columns(
             added[free_name(f"probability_{name}", added, "{}_{}")] = column
     if moved_by is not None:
         added[free_name("moved_by", added, "{}_{}")] = list(moved_by)
+    return added
+
+
+def _with_all_labels(
+    columns: Mapping[str, list[Any]],
+    label_names: Sequence[str],
+    probabilities: NDArray[np.float64] | None,
+    thresholds: NDArray[np.float64],
+) -> dict[str, list[Any]]:
+    n = len(next(iter(columns.values()), []))
+    p = np.zeros((n, len(label_names))) if probabilities is None else probabilities
+    sets = label_sets(np.asarray(p >= thresholds, dtype=np.int64), label_names)
+    added = dict(columns)
+    added[free_name("predicted_labels", added, "{}_{}")] = ["|".join(labels) for labels in sets]
+    for name, column in zip(label_names, p.T, strict=True):
+        place = free_name(f"probability_{name}", added, "{}_{}")
+        added[place] = [six_digits(v) for v in column]
     return added

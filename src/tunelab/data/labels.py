@@ -16,19 +16,25 @@ from tunelab.core.errors import DataError, suggest
 from tunelab.core.values import DataSpec, Split
 from tunelab.core.words import check_unicode, is_nan, kind_of, listed, rows_word, short
 from tunelab.data.alike import alike_groups, joined_names, said_of_group
-from tunelab.data.kinds import refuse_several_labels, said_of_numbers
+from tunelab.data.kinds import said_of_numbers
 from tunelab.data.table import Table
 
 __all__ = [
+    "CLASS_LIMIT",
     "NUMBER",
     "WHOLE_FLOAT",
     "LabelColumn",
+    "LabelSet",
     "LabelledRows",
     "declared_names",
     "encode_labels",
     "label_keys",
+    "label_name",
+    "ordered_names",
+    "refuse_no_scale",
 ]
 
+LabelSet = tuple[str, ...]  # the labels of a row that may have several
 CLASS_LIMIT = 1_000
 NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 # What programs write for no value; a label of this name is mostly none.
@@ -40,11 +46,13 @@ WHOLE_FLOAT = re.compile(r"(?P<whole>[+-]?[0-9]+)\.0+")
 
 @dataclass(frozen=True, slots=True)
 class LabelledRows:
-    """Rows of one part: ids, texts, label names as read (None: no label), and other columns."""
+    """Rows of one part: ids, texts, label names as read (None: no label; several labels a text: a
+    tuple of names), and other columns.
+    """
 
     ids: list[str]
     texts: list[str]
-    labels: list[str | None]
+    labels: list[str | LabelSet | None]
     columns: dict[str, list[Any]]
 
 
@@ -62,7 +70,7 @@ def label_keys(table: Table, column: str, broken: dict[int, str] | None = None) 
     `broken` takes what is wrong with values that are no class, as for texts (`texts_of_column`).
     """
     names = table.class_names.get(column)
-    convert = _label_key if names is None else lambda v: _class_name(v, names)
+    convert = _label_key if names is None else lambda v: label_name(v, names)
     known: dict[tuple[type, Any], str | None] = {}  # by type: 1, 1.0 and True are equal keys
     keys: list[str | None] = []
     first: DataError | None = None
@@ -89,12 +97,12 @@ def label_keys(table: Table, column: str, broken: dict[int, str] | None = None) 
 def _no_class(table: Table, row: int, column: str, error: Exception) -> DataError:
     value = table.get(column)[row]
     cause = str(error) if isinstance(error, _NotAClassError) else kind_of(value)
-    more = " Several labels a text (multi-label) are not supported."
+    more = " Several labels a text are read with --task multilabel."
     return DataError(
         f"{table.name}: column {column!r} holds {cause} ({table.at(row)}: "
         f"{short(repr(value), 40)}), expected one class a row: a string, a whole number, "
         f"or true / false. Choose another with --label-column."
-        f"{more if isinstance(value, list | dict) else ''}"
+        f"{more if isinstance(value, list) else ''}"
     )
 
 
@@ -117,7 +125,13 @@ def _label_key(value: Any) -> str | None:
     raise TypeError
 
 
-def _class_name(value: Any, names: tuple[str, ...]) -> str | None:
+def label_name(value: Any, names: tuple[str, ...] | None) -> str | None:
+    """A value as a label's name, by the names that its file declares where it does; None: none.
+
+    Raises ValueError and TypeError for what is no label.
+    """
+    if names is None:
+        return _label_key(value)
     if value is None or value == -1:
         return None
     if isinstance(value, int) and 0 <= value < len(names):
@@ -155,7 +169,7 @@ def encode_labels(
     """
     declared = column.declared
     counts = {
-        part: Counter(k for k in rows.labels if k is not None) for part, rows in parts.items()
+        part: Counter(k for k in rows.labels if isinstance(k, str)) for part, rows in parts.items()
     }
     labels = set().union(*counts.values())
     if not declared:
@@ -172,7 +186,7 @@ def encode_labels(
     counts = {
         p: Counter({k: n for k, n in c.items() if k not in left_out}) for p, c in counts.items()
     }
-    names = _ordered_names(set().union(*counts.values()), declared)
+    names = ordered_names(set().union(*counts.values()), declared)
     for label in MISSING_WORDS.intersection(names).difference(declared):
         n = sum(c[label] for c in counts.values())
         notes.append(
@@ -186,7 +200,7 @@ def encode_labels(
     index = {n: i for i, n in enumerate(names)}
     splits = {}
     for part, rows in parts.items():
-        final = [rename.get(k, k) for k in rows.labels if k is not None]
+        final = [rename.get(k, k) for k in rows.labels if isinstance(k, str)]
         kept = [i for i, k in enumerate(final) if k not in left_out]
         splits[part] = Split(
             tuple(rows.ids[i] for i in kept),
@@ -200,14 +214,13 @@ def encode_labels(
 def _refuse_other_kinds(
     name: str, column: str, counts: Mapping[str, Counter[str]], notes: list[str]
 ) -> None:
-    """Raise DataError for labels that are several, or a quantity; say where they may be one."""
+    """Raise DataError for labels that are a quantity; say where they may be one."""
     total: Counter[str] = Counter()
     for some in counts.values():
         total.update(some)
     said = said_of_numbers(name, column, total)
     if said is not None:
         notes.append(said)
-    refuse_several_labels(name, column, total)
 
 
 def _alike(counts: Mapping[str, Counter[str]], notes: list[str], *, join: bool) -> dict[str, str]:
@@ -318,12 +331,27 @@ def _whole_numbers(name: str, column: str, labels: Iterable[str]) -> dict[str, s
     return rename
 
 
-def _ordered_names(names: set[str], declared: tuple[str, ...]) -> tuple[str, ...]:
+def ordered_names(names: set[str], declared: tuple[str, ...]) -> tuple[str, ...]:
     """Declared order first; the rest as numbers where all are numbers, else as strings."""
     rest = names - set(declared)
     numeric = all(NUMBER.fullmatch(n) for n in rest)
     later = sorted(rest, key=lambda n: (Decimal(n), n)) if numeric else sorted(rest)
     return (*(n for n in declared if n in names), *later)
+
+
+def refuse_no_scale(name: str, column: str, names: Sequence[str], declared: Sequence[str]) -> None:
+    """Raise DataError for classes that are no scale: fewer than three, or of no known order."""
+    if len(names) < 3:
+        raise DataError(
+            f"{name}: column {column!r} has {len(names)} classes, expected a scale of three or "
+            "more (--task ordinal). Leave the task out for classes."
+        )
+    words = [n for n in names if not NUMBER.fullmatch(n)]
+    if words and not declared:
+        raise DataError(
+            f"{name}: column {column!r} holds {words[0]!r}, whose place on a scale is not known. "
+            "Expected numbers, such as 1 to 5: write a number for each (--task ordinal)."
+        )
 
 
 def _groups(names: Iterable[str], key: Callable[[str], str]) -> list[list[str]]:

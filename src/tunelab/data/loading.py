@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tunelab.core.errors import DataError
+from tunelab.core.tasks import TaskName, row_codes
 from tunelab.core.values import Dataset, DataSpec, Split
 from tunelab.core.words import listed, rows_word
 from tunelab.data import duplicates
 from tunelab.data.alike import looks
 from tunelab.data.card import count_duplicates, fingerprint_of
-from tunelab.data.columns import check_group_column, choose_columns, choose_id_column
+from tunelab.data.columns import check_group_column, choose_id_column
 from tunelab.data.corrections import corrected_parts, corrections_in_words, read_corrections
 from tunelab.data.labels import (
     WHOLE_FLOAT,
@@ -21,9 +22,17 @@ from tunelab.data.labels import (
     LabelledRows,
     declared_names,
     encode_labels,
+    refuse_no_scale,
 )
 from tunelab.data.rows import rows_of_part, without_unlabelled
 from tunelab.data.sent import read_source
+from tunelab.data.several import (
+    as_several,
+    encode_label_sets,
+    label_matrix,
+    read_columns,
+    refuse_strange_labels,
+)
 from tunelab.data.split import (
     check_groups_of_rows,
     said_of_shared_groups,
@@ -63,23 +72,38 @@ def load(spec: DataSpec) -> Dataset:
     source = read_source(spec)
     notes = list(source.notes)
     first = next(iter(source.parts.values()))[0]
-    text_column, label_column, said = choose_columns(first, spec.text_column, spec.label_column)
-    id_column, named = choose_id_column(first, spec.id_column, (text_column, label_column))
-    grouped = check_group_column(first, spec.group_column, (text_column, label_column))
+    text_column, reading, said = read_columns(source.parts, spec)
+    taken = (text_column, *reading.columns)
+    id_column, named = choose_id_column(first, spec.id_column, taken)
+    grouped = check_group_column(first, spec.group_column, taken)
     notes.append("; ".join(filter(None, (said, named, grouped))))
 
     parts = {}
     for part, tables in source.parts.items():
-        parts[part] = rows_of_part(part, tables, (text_column, label_column), spec, notes)
-    rows = without_unlabelled(source.name, parts, label_column, notes)
-    column = LabelColumn(label_column, declared_names(source.parts, label_column))
-    label_names, splits = encode_labels(source.name, rows, column, notes, spec)
+        parts[part] = rows_of_part(part, tables, (text_column, reading), spec, notes)
+    rows = without_unlabelled(source.name, parts, reading.shown, notes)
+    declared = declared_names(source.parts, reading.columns[0])
+    if reading.task == "multilabel":
+        label_names, splits = encode_label_sets(
+            source.name, rows, reading, declared, notes=notes, spec=spec
+        )
+    else:
+        column = LabelColumn(reading.shown, declared)
+        label_names, splits = encode_labels(source.name, rows, column, notes, spec)
+    if reading.task == "ordinal":
+        refuse_no_scale(source.name, reading.shown, label_names, declared)
+        splits = {part: replace(split, ordered=True) for part, split in splits.items()}
     check_groups_of_rows(source.name, splits, spec.group_column)
     split_off = tuple(part for part in ("test", "validation") if part not in splits)
     splits = three_parts(source.name, splits, label_names, spec, notes)
     notes.extend(said_of_shared_groups(splits, spec))
     corrected = None
     if spec.corrections is not None:
+        if reading.task == "multilabel":
+            raise DataError(
+                f"{source.name}: its texts have several labels, and --corrections puts one class a "
+                "text right. Correct the data themselves."
+            )
         corrections = read_corrections(spec.corrections)
         splits, corrected = corrected_parts(corrections, splits, label_names, id_column)
         notes.append(corrections_in_words(corrected))
@@ -95,7 +119,7 @@ def load(spec: DataSpec) -> Dataset:
         test=splits["test"],
         fingerprint=fingerprint_of(label_names, splits, spec.group_column),
         text_column=text_column,
-        label_column=label_column,
+        label_column=reading.shown,
         notes=tuple(notes),
         duplicates=count_duplicates(splits),
         split_off=split_off,
@@ -122,23 +146,26 @@ class OtherData:
     in_train: int | None = None
 
 
-def load_other(spec: DataSpec, label_names: Sequence[str], train: Split | None = None) -> OtherData:
+def load_other(
+    spec: DataSpec,
+    label_names: Sequence[str],
+    train: Split | None = None,
+    *,
+    task: TaskName = "classes",
+) -> OtherData:
     """Read data to score on: its test part, else its validation part, else all of its rows.
 
-    `train`: the training part, in which its rows are looked for. Raises DataError where a label is
-    none of `label_names`.
+    `train`: the training part, in which its rows are looked for; `task`: the study's. Raises
+    DataError where a label is none of `label_names`.
     """
     if spec.corrections is not None:
         raise DataError(f"test_on {spec.source}: corrections are of a study's own rows. Leave out.")
     source = read_source(spec)
-    first = next(iter(source.parts.values()))[0]
-    text_column, label_column, said = choose_columns(first, spec.text_column, spec.label_column)
+    text_column, reading, said = read_columns(source.parts, as_several(spec, task))
     notes = [*source.notes, said]
     for part in ("test", "validation", "all", "train"):
         tables = source.parts.get(part)
-        rows = (
-            rows_of_part(part, tables, (text_column, label_column), spec, notes) if tables else None
-        )
+        rows = rows_of_part(part, tables, (text_column, reading), spec, notes) if tables else None
         if tables and rows is not None and (set(rows.labels) != {"-1"} or "-1" in label_names):
             break
         if tables:
@@ -147,6 +174,7 @@ def load_other(spec: DataSpec, label_names: Sequence[str], train: Split | None =
         raise DataError(f"{source.name}: no labelled rows to score on.")
     where = f"--test-on {source.name}"
     split = _labelled_split(where, rows, label_names, spec, notes, whose="the training data's")
+    split = replace(split, ordered=reading.task == "ordinal")
     if not len(split):
         raise DataError(f"{where}: no rows of the classes that are left.")
     notes.append(
@@ -158,7 +186,7 @@ def load_other(spec: DataSpec, label_names: Sequence[str], train: Split | None =
     digest = fingerprint_of(label_names, {"train": split, "validation": split, "test": split})
     seen = None
     if train is not None:
-        both = (train.labels, split.labels)
+        both = (row_codes(train.labels), row_codes(split.labels))
         seen = int(duplicates.match(train.texts, split.texts, both).found.sum())
         if seen:
             stand = f"{seen:,} of them stand, or nearly, in train too"
@@ -166,18 +194,19 @@ def load_other(spec: DataSpec, label_names: Sequence[str], train: Split | None =
     return OtherData(source.name, split, domains, digest, tuple(notes), seen)
 
 
-def load_every_row(spec: DataSpec, label_names: Sequence[str]) -> tuple[Split, tuple[str, ...]]:
+def load_every_row(
+    spec: DataSpec, label_names: Sequence[str], *, task: TaskName = "classes"
+) -> tuple[Split, tuple[str, ...]]:
     """Read every labelled row of all parts of data to score on, and notes on what has no label.
 
     Raises DataError where no row has a label, or a label is none of `label_names`.
     """
     source = read_source(spec)
-    first = next(iter(source.parts.values()))[0]
-    text_column, label_column, said = choose_columns(first, spec.text_column, spec.label_column)
+    text_column, reading, said = read_columns(source.parts, as_several(spec, task))
     notes = [*source.notes, said]
     scored_parts = []
     for part, tables in source.parts.items():
-        rows = rows_of_part(part, tables, (text_column, label_column), spec, notes)
+        rows = rows_of_part(part, tables, (text_column, reading), spec, notes)
         if rows is not None and (set(rows.labels) != {"-1"} or "-1" in label_names):
             scored_parts.append(
                 _labelled_split(
@@ -193,6 +222,7 @@ def load_every_row(spec: DataSpec, label_names: Sequence[str]) -> tuple[Split, t
         tuple(t for s in scored_parts for t in s.texts),
         np.concatenate([s.labels for s in scored_parts]),
         {} if spec.group_column is None else _one_column(scored_parts, spec.group_column),
+        ordered=reading.task == "ordinal",
     )
     check_groups_of_rows(source.name, {"all": whole}, spec.group_column)
     return whole, tuple(notes)
@@ -218,6 +248,12 @@ def _labelled_split(
 
     Raises DataError for a label of neither.
     """
+    sets = [k for k in rows.labels if isinstance(k, tuple)]
+    if sets:
+        refuse_strange_labels(where, sets, label_names, spec, whose)
+        columns = {c: tuple(values) for c, values in rows.columns.items()}
+        labels = label_matrix(sets, label_names)
+        return Split(tuple(rows.ids), tuple(rows.texts), labels, columns)
     known = {label: i for i, label in enumerate(label_names)}
     by_look = {looks(label): label for label in label_names} if spec.join_labels else {}
     keys = [_known_label(str(k), known, by_look) for k in rows.labels]

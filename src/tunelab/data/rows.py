@@ -9,7 +9,8 @@ from tunelab.core.errors import DataError
 from tunelab.core.values import DataSpec
 from tunelab.core.words import is_nan, rows_word
 from tunelab.data.columns import known_column, texts_of_column
-from tunelab.data.labels import NUMBER, LabelledRows, label_keys
+from tunelab.data.labels import NUMBER, LabelledRows, LabelSet
+from tunelab.data.several import LabelReading, label_keys_of_rows
 from tunelab.data.table import Table
 
 __all__ = [
@@ -26,30 +27,32 @@ LONGEST_COLUMN = 200  # characters on average: a further column that is longer i
 def rows_of_part(
     part: str,
     tables: Sequence[Table],
-    columns: tuple[str, str],
+    columns: tuple[str, LabelReading],
     spec: DataSpec,
     notes: list[str],
 ) -> LabelledRows | None:
     """The checked rows of one part; None where no row of it has a label (a hub's test part)."""
-    text_column, label_column = columns
-    labels: list[list[str | None]] = []
+    text_column, reading = columns
+    labels: list[list[str | LabelSet | None]] = []
     broken_by_table: list[dict[int, str] | None] = []
     for table in tables:
         broken_by_table.append({} if spec.on_bad_rows == "drop" else None)
         notes.extend(table.notes)
-        if label_column in table.columns or part != "test":
-            known_column(table, label_column, "--label-column")
-            labels.append(label_keys(table, label_column, broken_by_table[-1]))
+        if all(c in table.columns for c in reading.columns) or part != "test":
+            for column in reading.columns:
+                known_column(table, column, "--label-column")
+            labels.append(label_keys_of_rows(table, reading, broken_by_table[-1]))
         else:
             labels.append([None] * len(table.numbers))
     if all(key is None for keys in labels for key in keys):
         return None
-    others = [c for t in tables for c in t.columns if c not in columns]
+    taken = (text_column, *reading.columns)
+    others = [c for t in tables for c in t.columns if c not in taken]
     out = LabelledRows([], [], [], {c: [] for c in others})
     for table, keys, broken in zip(tables, labels, broken_by_table, strict=True):
         known_column(table, text_column, "--text-column")
         texts = texts_of_column(table, text_column, broken)
-        kept, note = _usable(table, texts, keys, columns, broken)
+        kept, note = _usable(table, texts, keys, (text_column, reading.shown), broken)
         notes.extend(note)
         out.ids.extend(f"{table.stem}:{table.numbers[i]}" for i in kept)
         out.texts.extend(texts[i] or "" for i in kept)
@@ -85,7 +88,7 @@ def _all_numbers(texts: Iterable[str | None]) -> bool:
 def _usable(
     table: Table,
     texts: Sequence[str | None],
-    keys: Sequence[str | None],
+    keys: Sequence[str | LabelSet | None],
     columns: tuple[str, str],
     broken: Mapping[int, str] | None,
 ) -> tuple[list[int], list[str]]:

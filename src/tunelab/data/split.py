@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.core.errors import DataError
+from tunelab.core.tasks import label_counts, row_codes, strata
 from tunelab.core.values import Dataset, DataSpec, Fold, Split
 from tunelab.core.words import counted, rows_word
 from tunelab.data import duplicates
@@ -79,7 +80,7 @@ def three_parts(
         n = (len(whole) * HELD_OUT_PERCENT + 50) // 100
         if part == "validation":
             n = min(n, VALIDATION_LIMIT)
-        order = rows[_stratified_order(whole.labels[rows], seed, part)]
+        order = rows[_stratified_order(strata(whole.labels)[rows], seed, part)]
         n = max(n, len(label_names))
         out[part] = _take_rows(whole, order[:n])
         rows = np.sort(order[n:])
@@ -116,8 +117,8 @@ def _classes_everywhere(
 ) -> None:
     """Raise DataError where the groups of a class are too few to stand in every part."""
     for part, split in parts.items():
-        counts = np.bincount(split.labels, minlength=len(label_names))
-        if not counts.min():
+        counts = label_counts(split.labels, len(label_names))
+        if not min(counts):
             raise DataError(
                 f"{name}: class {label_names[int(counts.argmin())]!r} has no row in the {part} "
                 f"part, since groups by {column!r} stay whole. Add groups of it, or leave it out "
@@ -129,15 +130,17 @@ def _enough_rows(
     name: str, whole: Split, label_names: Sequence[str], missing: Sequence[str]
 ) -> None:
     need = 3 if missing else 2
-    counts = np.bincount(whole.labels, minlength=len(label_names))
+    counts = label_counts(whole.labels, len(label_names))
     few = [f"{label!r} ({n})" for label, n in zip(label_names, counts, strict=True) if n < need]
     if few:
         why = f"to split off {' and '.join(missing)}" if missing else "in train"
         shown = f"{', '.join(few[:5])}{f' and {len(few) - 5:,} more' if len(few) > 5 else ''}"
-        classes = "a class has" if len(few) == 1 else f"{counted(len(few), 'class')} have"
+        noun = "class" if whole.labels.ndim == 1 else "label"
+        classes = f"a {noun} has" if len(few) == 1 else f"{counted(len(few), noun)} have"
         raise DataError(
             f"{name}: {classes} too few rows: {shown}; expected at least {need} of each {why}. "
-            f"Add rows, or leave such classes out: --min-rows-per-class {need}"
+            f"Add rows, or leave such {'classes' if noun == 'class' else 'labels'} out: "
+            f"--min-rows-per-class {need}"
         )
 
 
@@ -182,6 +185,7 @@ def _take_rows(split: Split, rows: NDArray[np.int64]) -> Split:
         labels=split.labels[rows],
         columns={c: tuple(values[i] for i in rows) for c, values in split.columns.items()},
         before=None if split.before is None else split.before[rows],
+        ordered=split.ordered,
     )
 
 
@@ -214,7 +218,7 @@ def train_without_leaks(
             "them from train with --on-leak drop, or go on with --on-leak warn."
         )
     kept = _take_rows(train, np.flatnonzero(~leaked))
-    counts = np.bincount(kept.labels, minlength=classes)
+    counts = label_counts(kept.labels, classes)
     if counts.min() < 2:
         raise DataError(
             f"{name}: {what}; without them a class has {rows_word(int(counts.min()))} in train, "
@@ -249,8 +253,8 @@ def said_of_shared_groups(parts: Mapping[str, Split], spec: DataSpec) -> list[st
 def _leaked_from(train: Split, *held_out: Split) -> duplicates.Matches:
     """For each row of train the likest row of the parts held out."""
     texts = [t for split in held_out for t in split.texts]
-    labels = np.concatenate([split.labels for split in held_out])
-    return duplicates.match(texts, train.texts, (labels, train.labels))
+    labels = row_codes(np.concatenate([split.labels for split in held_out]))
+    return duplicates.match(texts, train.texts, (labels, row_codes(train.labels)))
 
 
 def subset_of_train(
@@ -271,7 +275,9 @@ def subset_of_train(
         f"subset: {n:,} of {len(train):,} train rows (stratified, split seed {spec.split_seed})"
     )
     chosen = _stratified_order(train.divided_by, spec.split_seed, "subset")[:n]
-    if lost := np.setdiff1d(train.labels, train.labels[chosen]).tolist():
+    counts = [label_counts(x, len(label_names)) for x in (train.labels, train.labels[chosen])]
+    lost = np.flatnonzero((counts[0] > 0) & (counts[1] == 0)).tolist()
+    if lost and train.before is not None:
         raise DataError(
             f"--subset {n}: with the labels that were put right, the class "
             f"{label_names[lost[0]]!r} has no row among these. Take a larger subset."
@@ -297,8 +303,9 @@ def redivided(dataset: Dataset, seed: int) -> Dataset:
         _classes_everywhere(dataset.name, divided, dataset.label_names, dataset.group_column)
         return replace(dataset, train=divided["train"], validation=divided["validation"])
     order = _stratified_order(pool.divided_by, seed, "vary_split")
-    for c in np.setdiff1d(pool.labels, pool.labels[order[n:]]):
-        mine = pool.labels[order]
+    classes = strata(pool.labels)
+    for c in np.setdiff1d(classes, classes[order[n:]]):
+        mine = classes[order]
         commonest = np.bincount(mine[n:]).argmax()
         here = np.flatnonzero(mine[:n] == c)[-1]
         there = n + np.flatnonzero(mine[n:] == commonest)[0]
@@ -316,7 +323,7 @@ def without_leaked_rows(dataset: Dataset) -> Dataset:
     """
     leaked = _leaked_from(dataset.train, dataset.validation, dataset.test).found
     kept = _take_rows(dataset.train, np.flatnonzero(~leaked))
-    if len(np.unique(kept.labels)) < len(dataset.label_names):
+    if label_counts(kept.labels, len(dataset.label_names)).min() < 1:
         raise DataError(
             f"{dataset.name}: {rows_word(int(leaked.sum()))} of train, divided anew, stand in "
             "validation or test too; without them a class has none left. Add rows, or go on with "
@@ -335,7 +342,7 @@ def smaller(dataset: Dataset, rows: int, seed: int) -> Dataset:
             f"--train-sizes {rows}: expected at least {len(dataset.label_names)}, one row for each "
             "class."
         )
-    order = _stratified_order(dataset.train.labels, seed, "train_rows")
+    order = _stratified_order(strata(dataset.train.labels), seed, "train_rows")
     return replace(dataset, train=_take_rows(dataset.train, order[:rows]))
 
 
@@ -349,6 +356,7 @@ def _joined_splits(a: Split, b: Split) -> Split:
         np.concatenate([a.labels, b.labels]),
         {c: (*column(a, c), *column(b, c)) for c in (*a.columns, *b.columns)},
         None if a.before is b.before is None else np.concatenate([a.divided_by, b.divided_by]),
+        a.ordered,
     )
 
 
@@ -371,6 +379,8 @@ def least_of_a_class(dataset: Dataset, parts: int) -> int:
     """
     pool = tested_rows(dataset)
     kept = groups_to_keep(pool, parts, dataset.group_column)
+    if pool.labels.ndim == 2:
+        return min(len(np.unique(kept[has == 1])) for has in pool.labels.T)
     distinct = np.unique(np.stack([pool.labels, kept]), axis=1)[0]
     return int(np.bincount(distinct, minlength=len(dataset.label_names)).min())
 
@@ -395,7 +405,7 @@ def in_fold(dataset: Dataset, fold: Fold, spec: DataSpec) -> Dataset:
     """
     pool = tested_rows(dataset)
     need = max(fold.of, 4)
-    counts = np.bincount(pool.labels, minlength=len(dataset.label_names))
+    counts = label_counts(pool.labels, len(dataset.label_names))
     least = least_of_a_class(dataset, fold.of) if fold.together else int(counts.min())
     if least < need:
         unlike = " that are not alike" if fold.together else ""

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.core.errors import ArtifactError
+from tunelab.core.tasks import Labels, label_words
+from tunelab.core.values import ScoreKind
 from tunelab.stats import mcnemar
 from tunelab.stats.predictions import probabilities
 
@@ -33,7 +35,8 @@ _LEVEL = 0.95
 class JudgedTexts:
     """What forms are judged on: texts that the classifier was not trained on.
 
-    `labels` (n,) index the classifier's label names, -1 where there is none; `calibration`: texts
+    `labels` (n,) index the classifier's label names, -1 where there is none; of several labels a
+    text they are (n, n_labels), ones and zeros, and -1 where none is known. `calibration`: texts
     that it was trained on, which quantisation reads and which judge nothing. `described`: which
     texts these are, for people.
     """
@@ -84,7 +87,7 @@ class AccuracyChange:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How predictions compare on `texts` texts.
+    """How predictions compare on `texts` texts; of several labels a text all of them are compared.
 
     `largest`: of a change of a probability, in 0..1 (NaN: some score is no number). `at_most`: the
     upper 95% bound (Clopper & Pearson 1934, one-sided) of the share of labels that change.
@@ -195,16 +198,19 @@ def agreement_of(
     after: NDArray[np.float64],
     judged: JudgedTexts,
     label_names: Sequence[str],
+    thresholds: NDArray[np.float64] | None = None,
 ) -> Agreement:
-    """Compare logits (n, n_classes) of the original with those of another form."""
+    """Compare logits (n, n_classes) of the original with those of another form. `thresholds`
+    (n_labels,): of a classifier of several labels a text.
+    """
     n = len(before)
     finite = np.isfinite(before).all() and np.isfinite(after).all()
-    said = [x.argmax(axis=1) for x in (before, after)]
-    changed = np.flatnonzero(said[0] != said[1])
-    known = judged.labels >= 0
+    said = [_read_at(x, thresholds) for x in (before, after)]
+    changed = np.flatnonzero(_rows_that_differ(said[0], said[1]))
+    known = judged.labels >= 0 if judged.labels.ndim == 1 else judged.labels[:, 0] >= 0
     accuracy = None
     if known.any():
-        right, right_after = ((labels == judged.labels)[known] for labels in said)
+        right, right_after = (~_rows_that_differ(labels, judged.labels)[known] for labels in said)
         accuracy = AccuracyChange(
             rows=int(known.sum()),
             before=float(right.mean()),
@@ -214,14 +220,27 @@ def agreement_of(
     texts = tuple(
         ChangedText(
             judged.texts[i],
-            label_names[said[0][i]],
-            label_names[said[1][i]],
-            label_names[judged.labels[i]] if known[i] else None,
+            label_words(said[0][i], label_names),
+            label_words(said[1][i], label_names),
+            label_words(judged.labels[i], label_names) if known[i] else None,
         )
         for i in changed
     )
     largest = math.nan
     if finite:
-        first, second = (probabilities(x, "logit") for x in (before, after))
+        kind: ScoreKind = "logit" if thresholds is None else "label_logit"
+        first, second = (probabilities(x, kind) for x in (before, after))
         largest = float(np.abs(first - second).max())
     return Agreement(n, judged.described, largest, texts, upper_bound(len(changed), n), accuracy)
+
+
+def _read_at(scores: NDArray[np.float64], thresholds: NDArray[np.float64] | None) -> Labels:
+    if thresholds is None:
+        return np.asarray(scores.argmax(axis=1), dtype=np.int64)
+    return np.asarray(scores >= np.log(thresholds / (1 - thresholds)), dtype=np.int64)
+
+
+def _rows_that_differ(a: Labels, b: Labels) -> NDArray[np.bool_]:
+    """Which rows have another class, or another set of labels, (n,)."""
+    unlike = np.asarray(a != b)
+    return unlike if unlike.ndim == 1 else np.asarray(unlike.any(axis=1))

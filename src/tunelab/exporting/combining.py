@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tunelab.core.artifact import open_artifact, seal_again
+from tunelab.core.artifact import open_artifact, refuse_several_labels, seal_again
 from tunelab.core.errors import ArtifactError, suggest
 from tunelab.core.values import Artifact, BaseRef
 from tunelab.core.words import listed
@@ -65,6 +65,8 @@ def combine(
     """
     _check_asked(parts, combination_type, density)
     adapters = [open_adapter(folder, "combine", model) for folder, _ in parts]
+    for adapter in adapters:
+        refuse_several_labels(adapter, "combining")
     weights = [float(w) for _, w in parts]
     configs = [adapter_config(a) for a in adapters]
     _check_alike(adapters, configs)

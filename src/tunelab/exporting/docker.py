@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from tunelab.core.artifact import open_artifact
+from tunelab.core.artifact import open_artifact, refuse_several_labels
 from tunelab.core.errors import ArtifactError
 from tunelab.core.extras import install_line
 from tunelab.core.files import write_text
@@ -78,6 +78,7 @@ def write_docker_folder(
     nothing, where that is refused, or where it is not known what tunelab was installed with.
     """
     original = foreign.open_folder(folder, model=model)
+    refuse_several_labels(original, "a server")
     kind = original.manifest["kind"]
     runtime = exported.RUNTIMES.get(kind, "onnxruntime")
     requirements = locked_requirements((*_SERVER, runtime))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from tunelab.core.errors import ArtifactError
-from tunelab.core.values import Artifact, Manifest
+from tunelab.core.values import Artifact, Manifest, ScoreKind
 from tunelab.exporting.merging import in_float
 from tunelab.models import company, pretrained
 from tunelab.models.classifier import TransformerClassifier, open_transformer
@@ -59,7 +59,7 @@ def write_float_graph(artifact: Artifact, classifier: Any, folder: Path, trusted
     manifest: Manifest = {
         "kind": "onnx",
         "label_names": list(classifier.label_names),
-        "score_kind": "logit",
+        "score_kind": classifier.score_kind,
         "graph": GRAPH,
         "files": {},
         **facts,  # type: ignore[typeddict-item]
@@ -146,7 +146,7 @@ def _write_transformer(
     )
     _trace(_Logits(model), folder / GRAPH, str(artifact.directory))
     names = classifier.label_names
-    _write_config(model.config, names, classifier.pad_id, folder)
+    _write_config(model.config, names, classifier.pad_id, folder, classifier.score_kind)
     _write_tokenizer(classifier.tokenizer, classifier.max_length, folder, artifact)
     base = artifact.manifest.get("base")
     return {
@@ -181,7 +181,7 @@ def _write_embedded(
     )
     _trace(module, folder / GRAPH, str(artifact.directory))
     pad_id = int(tokenizer.pad_token_id or 0)
-    _write_config(encoder.config, own.label_names, pad_id, folder)
+    _write_config(encoder.config, own.label_names, pad_id, folder, own.score_kind)
     _write_tokenizer(tokenizer, own.max_length, folder, artifact)
     return {
         "base": artifact.manifest.get("base"),
@@ -234,13 +234,22 @@ def _silence() -> Iterator[None]:
 # --- beside the graph -----------------------------------------------------------------------
 
 
-def _write_config(config: Any, names: tuple[str, ...], pad_id: int, folder: Path) -> None:
-    """config.json as transformers and transformers.js read it: labels, and softmax as the end."""
+# What transformers takes the outputs of a head for: it ends in a softmax, or in sigmoids.
+_PROBLEMS: Mapping[ScoreKind, str] = {
+    "logit": "single_label_classification",
+    "label_logit": "multi_label_classification",
+}
+
+
+def _write_config(
+    config: Any, names: tuple[str, ...], pad_id: int, folder: Path, kind: ScoreKind
+) -> None:
+    """config.json as transformers and transformers.js read it: labels, what the head ends in."""
     body = config.to_dict()
     body |= {
         "id2label": {str(i): n for i, n in enumerate(names)},
         "label2id": {n: i for i, n in enumerate(names)},
-        "problem_type": "single_label_classification",
+        "problem_type": _PROBLEMS[kind],
         "pad_token_id": pad_id,
     }
     for left_out in ("num_labels", "dtype", "_name_or_path"):

@@ -25,6 +25,7 @@ from tunelab.core.words import counted
 from tunelab.exporting.listing import method_of
 from tunelab.models import foreign, pretrained
 from tunelab.models.classifier import TransformerClassifier, open_transformer
+from tunelab.stats.calibration import kept_thresholds
 
 __all__ = [
     "Change",
@@ -41,6 +42,7 @@ __all__ = [
     "refuse_prompts",
     "sample_texts",
     "scores_of",
+    "thresholds_of",
 ]
 
 
@@ -120,7 +122,7 @@ def merge(
         classifier = open_transformer(in_float(artifact), trust_remote_code=trusted)
         whole = replace(classifier, model=_merged_classifier(classifier.model, artifact))
         whole.save(staging)
-        change = change_of(before, scores_of(staging, sample, trusted))
+        change = change_of(before, scores_of(staging, sample, trusted), thresholds_of(artifact))
         if not np.isfinite(change.largest):  # nor could it be noted in JSON
             raise ArtifactError(
                 f"{artifact.directory}: its scores, or those of the merged model, are no finite "
@@ -184,10 +186,24 @@ def cannot_merge(artifact: Artifact, reason: str) -> str:
     )
 
 
-def change_of(before: Floats, after: Floats) -> Change:
-    """How far scores moved, and how many labels with them."""
-    flips = int((before.argmax(axis=1) != after.argmax(axis=1)).sum())
+def change_of(before: Floats, after: Floats, thresholds: Floats | None = None) -> Change:
+    """How far scores moved, and how many predictions with them. `thresholds`: of several labels a
+    text.
+    """
+    if thresholds is None:
+        flips = int((before.argmax(axis=1) != after.argmax(axis=1)).sum())
+    else:
+        cuts = np.log(thresholds / (1 - thresholds))
+        flips = int(((before >= cuts) != (after >= cuts)).any(axis=1).sum())
     return Change(len(before), float(np.abs(before - after).max()), flips)
+
+
+def thresholds_of(artifact: Artifact) -> Floats | None:
+    """Those of its labels, of a classifier of several a text; None of one class a text."""
+    if artifact.manifest.get("score_kind") != "label_logit":
+        return None
+    kept = kept_thresholds(artifact)
+    return np.full(len(artifact.manifest["label_names"]), 0.5) if kept is None else kept
 
 
 def origin(artifact: Artifact) -> dict[str, str]:

@@ -17,7 +17,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab.core.artifact import CALIBRATION, open_artifact, seal, seal_again, sha256
+from tunelab.core.artifact import (
+    CALIBRATION,
+    open_artifact,
+    seal,
+    seal_again,
+    sha256,
+)
 from tunelab.core.errors import ArtifactError
 from tunelab.core.forms import FORMS, form_fault, lacking_packages
 from tunelab.core.values import Artifact, Classifier, Manifest
@@ -32,7 +38,14 @@ from tunelab.exporting.agreement import (
 )
 from tunelab.exporting.ladder import Rung
 from tunelab.exporting.listing import method_of
-from tunelab.exporting.merging import exact_scores, merge, new_folder, open_adapter, scores_of
+from tunelab.exporting.merging import (
+    exact_scores,
+    merge,
+    new_folder,
+    open_adapter,
+    scores_of,
+    thresholds_of,
+)
 from tunelab.exporting.with_base import pipeline_scores, write_with_base
 from tunelab.models import exported, foreign, text_classifier
 from tunelab.models.classifier import TransformerClassifier
@@ -168,7 +181,8 @@ def _reference(classifier: Classifier, texts: Sequence[str]) -> Scores:
 
 
 def _agreement_with(job: _Export, after: Scores) -> Agreement:
-    return agreement_of(job.before, after, job.judged, job.original.manifest["label_names"])
+    names = job.original.manifest["label_names"]
+    return agreement_of(job.before, after, job.judged, names, thresholds_of(job.original))
 
 
 def _kept_of(made: Exported, original: Artifact, keep_texts: bool) -> dict[str, object]:

@@ -216,7 +216,7 @@ def _taught(task: Task) -> _Lesson:
     t = s.teacher_temperature
     ids = (*train.ids, *(f"made-{i}" for i in range(len(made))))
     return _Lesson(
-        Split(ids, texts, labels),
+        Split(ids, texts, labels, ordered=train.ordered),
         SoftTargets(labels, softmax(said / t, axis=1), t, share),
         seconds,
         eval_score,
@@ -262,7 +262,8 @@ def _teach(
     started = time.perf_counter()
     scores = classifier.scores(texts)
     seconds = outcome.train_seconds + time.perf_counter() - started
-    own = Predictions(part.ids, part.labels, classifier.scores(part.texts), classifier.score_kind)
+    kind, rated = classifier.score_kind, classifier.scores(part.texts)
+    own = Predictions(part.ids, part.labels, rated, kind, ordered=part.ordered)
     values, _ = metrics.evaluate(own, task.label_names)
     logits = calibration.logits_at_temperature(scores, classifier.score_kind, 1.0)
     return logits, seconds, values[task.metric]

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from tunelab.core.details import Details
+from tunelab.core.errors import TrialError
+from tunelab.core.tasks import TaskName
 from tunelab.methods.method import Costs, Method, Outcome, Task
 from tunelab.methods.selection import best_on_validation
 from tunelab.methods.settings import EncoderSettings, Settings
@@ -29,6 +31,7 @@ __all__ = [
     "class_counts",
     "fit_on_vectors",
     "one_vs_rest",
+    "plane_of_each_label",
 ]
 
 
@@ -182,6 +185,33 @@ def class_counts(trainable: int, total: int) -> dict[str, int | None]:
     }
 
 
+def plane_of_each_label(
+    model: Any, features: Any, labels: NDArray[np.int64]
+) -> tuple[Floats, Floats]:
+    """Weights (n_labels, n_features) and offsets of a linear model of scikit-learn, fitted for each
+    label by itself.
+
+    A label that all training rows have, or none, is not learnt: every text has it then, or none.
+    """
+    from sklearn.base import clone
+
+    varied = np.flatnonzero((labels.min(axis=0) == 0) & (labels.max(axis=0) == 1))
+    if not len(varied):
+        raise TrialError("Every training row has the same labels: there is nothing to learn.")
+    models = {int(k): clone(model).fit(features, labels[:, k]) for k in varied}
+    width = models[int(varied[0])].coef_.shape[1]
+    weights, offsets = np.zeros((labels.shape[1], width)), np.zeros(labels.shape[1])
+    for k in range(labels.shape[1]):
+        if k in models:
+            weights[k], offsets[k] = models[k].coef_[0], models[k].intercept_[0]
+        else:
+            offsets[k] = _CERTAIN if labels[0, k] else -_CERTAIN
+    return weights, offsets
+
+
+_CERTAIN = 20.0
+
+
 def one_vs_rest(model: Any) -> tuple[Floats, Floats]:
     """Weights (n_classes, n_features) and offsets; the one plane of two classes is used for both.
 
@@ -197,21 +227,27 @@ def one_vs_rest(model: Any) -> tuple[Floats, Floats]:
 
 
 def fit_logistic(task: Task, train: Vectors, validation: Vectors) -> FittedHead:
-    """Multinomial logistic regression with an L2 penalty, for every C."""
+    """Multinomial logistic regression with an L2 penalty, for every C; of several labels a text one
+    regression a label.
+    """
     from sklearn.linear_model import LogisticRegression
 
     from tunelab.models.vector_heads import Hyperplanes, LinearHead, Standard
 
     standard = Standard.of(train)
-    features = standard(train)
+    features, labels = standard(train), task.train.labels
     heads, tries = [], []
     for c in sorted(task.settings.c):
-        model = LogisticRegression(C=c, max_iter=5_000).fit(features, task.train.labels)
-        heads.append(LinearHead(Hyperplanes(*one_vs_rest(model), temperature=1.0), standard))
+        model = LogisticRegression(C=c, max_iter=5_000)
+        if task.kind == "multilabel":
+            planes = plane_of_each_label(model, features, labels)
+        else:
+            planes = one_vs_rest(model.fit(features, labels))
+        kept = Hyperplanes(*planes, temperature=1.0)
+        heads.append(LinearHead(kept, standard, score_kind=task.logit_kind))
         tries.append(({"C": c}, heads[-1].scores(validation)))
-    best, tried = best_on_validation(task, tries)
-    planes = heads[best].planes
-    size = planes.weights.size + planes.offsets.size
+    best, tried = best_on_validation(task, tries, task.logit_kind)
+    size = heads[best].planes.weights.size + heads[best].planes.offsets.size
     own = {"tried": tried, "C": tried[best]["C"]}
     no_adapter = "logistic regression has no adapter: its planes are counted as the head"
     return FittedHead(heads[best], size, size, own, no_adapter)
@@ -283,13 +319,23 @@ def _tree_tables(model: Any, count: int) -> Any:
     return TreeHead(feature, left, right, number, model._baseline_prediction.reshape(-1))
 
 
-def _row(name: str, about: str, settings: type[Settings], fit: FitHead, per_value: float) -> Method:
+def _row(
+    name: str,
+    about: str,
+    settings: type[Settings],
+    fit: FitHead,
+    per_value: float,
+    *,
+    tasks: tuple[TaskName, ...] = ("classes", "ordinal"),
+) -> Method:
     def fitted(task: Task) -> Outcome:
         return fit_on_vectors(task, name, fit)
 
     # A forward pass in float32; then fits for each of what is tried.
     costs = Costs(work=3.5, once=True, fit_per_value=per_value)
-    return Method(name, about, settings, fitted, by_metric=True, chance=False, costs=costs)
+    return Method(
+        name, about, settings, fitted, by_metric=True, chance=False, costs=costs, tasks=tasks
+    )
 
 
 METHODS = (
@@ -299,6 +345,7 @@ METHODS = (
         LogisticSettings,
         fit_logistic,
         1e5,
+        tasks=("classes", "multilabel", "ordinal"),
     ),
     _row(
         "knn",

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from tunelab.core.details import Details
 from tunelab.core.events import OnProgress
-from tunelab.core.values import Classifier, Seeds, Split
+from tunelab.core.tasks import TaskName, task_of_labels
+from tunelab.core.values import Classifier, ScoreKind, Seeds, Split
 from tunelab.methods.settings import Settings, TrainingSettings
 from tunelab.models.bases import Base, Quantization
 from tunelab.models.families import FAMILIES
@@ -52,6 +53,16 @@ class Task:
     seeds: Seeds
     metric: str
     on_step: OnProgress
+
+    @property
+    def kind(self) -> TaskName:
+        """What is predicted of a text."""
+        return task_of_labels(self.train.labels, self.train.ordered)
+
+    @property
+    def logit_kind(self) -> ScoreKind:
+        """What the outputs of a head for it are: of classes together, or of labels one by one."""
+        return "label_logit" if self.kind == "multilabel" else "logit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +148,8 @@ class Method:
     `check_labels(settings, label names)` does the same for settings that name labels.
     `by_metric`: whether what it keeps is chosen by the study's metric, which then belongs to a
     trial's identity. `chance`: whether what it gives depends on the seed. `costs`: about what a
-    trial takes. `says_before(settings, texts that are scored)`: a line that is said before anything
-    runs.
+    trial takes. `tasks`: what it can predict. `says_before(settings, texts that are scored)`: a
+    line that is said before anything runs.
     """
 
     name: str
@@ -156,6 +167,7 @@ class Method:
     by_metric: bool = False
     chance: bool = True
     costs: Costs = Costs()
+    tasks: tuple[TaskName, ...] = ("classes", "ordinal")
     says_before: Callable[[Any, Sequence[str]], str | None] | None = None
 
 
@@ -183,6 +195,7 @@ def trained_by_gradient(
         check=check,
         why_alone=why_alone,
         costs=costs,
+        tasks=("classes", "multilabel", "ordinal"),
     )
 
 

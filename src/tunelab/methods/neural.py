@@ -152,6 +152,7 @@ def finish_by_gradient(prepared: PreparedTask) -> Outcome:
         task.base.ref,
         task.settings.max_length,
         task.settings.per_device_eval_batch_size,
+        score_kind=task.logit_kind,
         quantization=prepared.quantization,
         precision=scored_in(task.settings),
     )
@@ -209,4 +210,4 @@ def _peak(above: int | None, held: int | None, started_with: int | None) -> int 
 
 def _tokenized(tokenizer: Any, split: Split, max_length: int, own_code: bool) -> loop.TrainingData:
     encoded = tokens.encoded(tokenizer, split.texts, max_length, own_code)
-    return loop.TrainingData(encoded, split.labels, split.ids)
+    return loop.TrainingData(encoded, split.labels, split.ids, split.ordered)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tunelab.core.values import Predictions, ScoreKind
 from tunelab.methods.method import Task
 from tunelab.stats import metrics
+from tunelab.stats.thresholds import with_own_thresholds
 
 __all__ = [
     "best_on_validation",
@@ -30,10 +31,9 @@ def best_on_validation(
     metric = metrics.METRICS[task.metric]
     tried: list[dict[str, float | None]] = []
     for said, scored in tries:
-        scores, _ = metrics.evaluate(
-            Predictions(task.validation.ids, task.validation.labels, scored, score_kind),
-            task.label_names,
-        )
+        own = task.validation
+        plain = Predictions(own.ids, own.labels, scored, score_kind, ordered=own.ordered)
+        scores, _ = metrics.evaluate(with_own_thresholds(plain), task.label_names)
         tried.append({**said, f"eval_{task.metric}": scores[task.metric]})
     sign = 1 if metric.higher_is_better else -1
     values = [t[f"eval_{task.metric}"] for t in tried]

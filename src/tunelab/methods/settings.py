@@ -33,6 +33,10 @@ BestEpochMetric = Literal[
     "balanced_accuracy",
     "mcc",
     "roc_auc",
+    "f1_micro",
+    "f1_samples",
+    "subset_accuracy",
+    "quadratic_kappa",
     "loss",
 ]
 

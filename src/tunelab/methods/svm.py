@@ -23,6 +23,7 @@ from tunelab.methods.embedded import (
     class_counts,
     fit_on_vectors,
     one_vs_rest,
+    plane_of_each_label,
 )
 from tunelab.methods.method import Costs, Method, Outcome, Task
 from tunelab.methods.selection import best_on_validation
@@ -64,7 +65,9 @@ def fit_tfidf(task: Task) -> Outcome:
     seconds = time.perf_counter() - started
     size = planes.weights.size + planes.offsets.size
     return Outcome(
-        classifier=TfidfSvm(tuple(map(NgramWeights.of, vectorizers)), planes, task.label_names),
+        classifier=TfidfSvm(
+            tuple(map(NgramWeights.of, vectorizers)), planes, task.label_names, task.logit_kind
+        ),
         train_seconds=seconds,
         counts=class_counts(size, size),
         details=Details(own={**own, "features": int(train.shape[1])}),
@@ -84,7 +87,8 @@ def _fit_planes(task: Task, train: Any, validation: Any) -> FittedHead:
     standard = Standard.of(train)
     planes, own = _best_planes(task, standard(train), standard(validation))
     size = planes.weights.size + planes.offsets.size
-    return FittedHead(LinearHead(planes, standard), size, size, own, _NO_ADAPTER)
+    head = LinearHead(planes, standard, score_kind=task.logit_kind)
+    return FittedHead(head, size, size, own, _NO_ADAPTER)
 
 
 def _fit_vectorizers(settings: TfidfSettings, texts: Sequence[str]) -> list[Any]:
@@ -114,7 +118,8 @@ def _fit_vectorizers(settings: TfidfSettings, texts: Sequence[str]) -> list[Any]
 
 
 def _best_planes(task: Task, train: Any, validation: Any) -> tuple[Any, Mapping[str, object]]:
-    """Fit LinearSVC for every C; keep the one that is best on validation (ties: the smallest C).
+    """Fit LinearSVC for every C; keep the one that is best on validation (ties: the smallest C). Of
+    several labels a text there is one for each.
 
     Each is judged with the temperature that it would be kept with. Where the metric has no value on
     validation, all are alike.
@@ -127,14 +132,17 @@ def _best_planes(task: Task, train: Any, validation: Any) -> tuple[Any, Mapping[
     cs = sorted(task.settings.c)
     for c in cs:
         model = LinearSVC(C=c, dual=in_dual_form(train.shape), random_state=0, max_iter=10_000)
-        model.fit(train, task.train.labels)
-        plain = Hyperplanes(*one_vs_rest(model), temperature=1.0)
+        if task.kind == "multilabel":
+            planes = plane_of_each_label(model, train, task.train.labels)
+        else:
+            planes = one_vs_rest(model.fit(train, task.train.labels))
+        plain = Hyperplanes(*planes, temperature=1.0)
         temperature = _temperature(plain.logits(validation), task.validation.labels)
         fitted.append(replace(plain, temperature=temperature))
     tries = [({"C": c}, p.logits(validation)) for c, p in zip(cs, fitted, strict=True)]
-    best, tried = best_on_validation(task, tries)
-    planes = fitted[best]
-    return planes, {"tried": tried, "C": tried[best]["C"], "temperature": planes.temperature}
+    best, tried = best_on_validation(task, tries, task.logit_kind)
+    kept = fitted[best]
+    return kept, {"tried": tried, "C": tried[best]["C"], "temperature": kept.temperature}
 
 
 def in_dual_form(shape: tuple[int, int]) -> bool:
@@ -153,6 +161,14 @@ def _temperature(margins: Floats, labels: NDArray[np.int64]) -> float:
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
 
+    if labels.ndim == 2:
+
+        def of_labels(log_t: float) -> float:
+            z = float(np.exp(log_t)) * margins
+            return float(np.mean(np.logaddexp(0.0, z) - z * labels))
+
+        best = minimize_scalar(of_labels, bounds=(np.log(0.01), np.log(100.0)), method="bounded")
+        return float(np.exp(best.x))
     right = margins[np.arange(len(labels)), labels]
 
     def loss(log_t: float) -> float:
@@ -174,6 +190,7 @@ METHODS = (
         chance=False,
         # n-grams of every length, twice; to count a word's takes as long as so many operations.
         costs=Costs(work_per_word=2e6, bytes_per_character=60.0),
+        tasks=("classes", "multilabel", "ordinal"),
     ),
     Method(
         "svm",
@@ -184,5 +201,6 @@ METHODS = (
         chance=False,
         # A forward pass in float32; then fits for each C, one against the rest.
         costs=Costs(work=3.5, once=True, fit_per_value=1.5e5),
+        tasks=("classes", "multilabel", "ordinal"),
     ),
 )

@@ -253,7 +253,8 @@ def open_bare(artifact: Artifact, trust_remote_code: bool = False) -> BareClassi
     if network.head[-1].out_features != len(names):
         return None
     precision = manifest.get("precision", "auto")
-    return BareClassifier(network, tokens, names, manifest["max_length"], precision)
+    kind = manifest.get("score_kind", "logit")
+    return BareClassifier(network, tokens, names, manifest["max_length"], precision, kind)
 
 
 def _tokens(directory: Path, rows: int) -> _Tokens:

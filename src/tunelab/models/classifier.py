@@ -88,6 +88,9 @@ class TransformerClassifier:
         from peft import PeftModel
 
         adapter = isinstance(self.model, PeftModel)
+        if self.score_kind == "label_logit":  # for whoever loads it with transformers
+            of_model = self.model.get_base_model() if adapter else self.model
+            of_model.config.problem_type = "multi_label_classification"
         if adapter:
             self._name_base_for_peft()
         with pretrained.quiet():  # peft looks for the base's card on the hub, and says so
@@ -214,6 +217,7 @@ def _ready(
         BaseRef(**manifest["base"]),
         manifest["max_length"],
         batch_size,
+        score_kind=manifest.get("score_kind", "logit"),
         quantization=quantization,
         precision=manifest.get("precision", "auto"),
     )

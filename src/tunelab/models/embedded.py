@@ -7,7 +7,7 @@ the head, of which there are numbers alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tunelab.core.artifact import check_labels, seal
 from tunelab.core.values import Artifact, BaseRef, ScoreKind
 from tunelab.models.named_numbers import as_it_was_saved, read_numbers, save_numbers
-from tunelab.models.vector_heads import HEADS, VectorHead
+from tunelab.models.vector_heads import HEADS, LinearHead, VectorHead
 
 __all__ = [
     "EmbeddedClassifier",
@@ -87,6 +87,10 @@ def open_embedded(artifact: Artifact, trust_remote_code: bool = False) -> Embedd
     kind = manifest["kind"]
     with as_it_was_saved(artifact):
         head = HEADS[kind](read_numbers(artifact, numbers_of(kind)))
+        if manifest.get("score_kind") == "label_logit":
+            if not isinstance(head, LinearHead):
+                raise ValueError(f"a head of the kind {kind!r} gives no logits of labels")
+            head = replace(head, score_kind="label_logit")
         names = check_labels(artifact, head.classes)
         embedder = embeddings.embedder_for(artifact, trust_remote_code)
         base = BaseRef(**manifest["base"])

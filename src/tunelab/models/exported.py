@@ -176,7 +176,8 @@ def open_graph(
         whole = (artifact.directory / VOCABULARY).is_file()
         tokenizer = None if whole else FileTokenizer(artifact)
         read = input_batches(artifact, tokenizer)
-    return ExportedClassifier(artifact, names, read, run, tokenizer)
+    kind = artifact.manifest.get("score_kind", "logit")
+    return ExportedClassifier(artifact, names, read, run, tokenizer, kind)
 
 
 @contextmanager

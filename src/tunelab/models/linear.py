@@ -87,7 +87,8 @@ def open_tfidf(artifact: Artifact) -> TfidfSvm:
         parts = json.loads((artifact.directory / "vocabulary.json").read_text(encoding="utf-8"))
         ngrams = tuple(_ngram_weights(p, tensors[f"idf.{i}"]) for i, p in enumerate(parts))
         expect("features", sum(len(g.idf) for g in ngrams), planes.weights.shape[1])
-        return TfidfSvm(ngrams, planes, names)
+        kind = artifact.manifest.get("score_kind", "logit")
+        return TfidfSvm(ngrams, planes, names, kind)
 
 
 def _ngram_weights(part: Mapping[str, Any], idf: Floats) -> NgramWeights:

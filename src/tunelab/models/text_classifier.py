@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab.core.artifact import EMBEDDED, refuse_lacking
+from tunelab.core.artifact import EMBEDDED, refuse_lacking, refuse_several_labels
 from tunelab.core.errors import ArtifactError, DataError, InputError, TunelabError
+from tunelab.core.tasks import Labels, TaskName, label_sets
 from tunelab.core.values import Artifact, Classifier
 from tunelab.core.words import check_unicode
 from tunelab.models import batches, foreign
@@ -32,11 +33,14 @@ class TextClassifier:
 
     `temperature`: what scores are divided by before they become probabilities: as loaded, the one
     that was fitted on validation; None: they are taken as they are. No label changes.
+    `thresholds` (n_labels,), of several labels a text: the probability from which on each is
+    predicted; None: one half.
     """
 
     classifier: Classifier
     artifact: Artifact
     temperature: float | None = None
+    thresholds: NDArray[np.float64] | None = None
 
     def __repr__(self) -> str:
         """What it is, in one line: neither its weights nor its vocabulary."""
@@ -50,6 +54,11 @@ class TextClassifier:
     def label_names(self) -> tuple[str, ...]:
         """Names of the classes, in the order of predict_proba's columns."""
         return self.classifier.label_names
+
+    @property
+    def task(self) -> TaskName:
+        """What it predicts of a text."""
+        return "multilabel" if self.classifier.score_kind == "label_logit" else "classes"
 
     @property
     def max_length(self) -> int | None:
@@ -97,7 +106,8 @@ class TextClassifier:
         return replace(self, classifier=replace(own, precision=precision))
 
     def predict_proba(self, texts: Sequence[str] | str) -> NDArray[np.float64]:
-        """Probabilities (n, n_classes) of texts in their order; rows sum to one.
+        """Probabilities (n, n_classes) of texts in their order; rows sum to one, but for a
+        classifier of several labels a text, whose labels stand by themselves.
 
         `texts`: strings, or a frame, whose column of texts is found as in a file.
         """
@@ -121,13 +131,43 @@ class TextClassifier:
     def explain(self, texts: Sequence[str] | str) -> list[Explanation]:
         """The label of each text and which words moved it: each word is left out once, and what
         that does to the label's log odds is how much it moved them. Takes as long as labelling a
-        text as often as it has words.
+        text as often as it has words. Raises ArtifactError for several labels a text.
         """
+        refuse_several_labels(self.artifact, "explain")
         return explain(self.predict_proba, self.label_names, _checked(texts))
 
     def predict(self, texts: Sequence[str] | str) -> list[str]:
-        """Label names of texts, in their order."""
+        """Label names of texts, in their order. Raises DataError for a classifier of several labels
+        a text: `predict_labels` gives these.
+        """
+        if self.task == "multilabel":
+            raise DataError(
+                f"{self.artifact.directory}: gives several labels a text. Use predict_labels(texts)"
+                ", or predict_proba(texts)."
+            )
         return [self.label_names[k] for k in self.predict_proba(texts).argmax(axis=1)]
+
+    def predict_labels(self, texts: Sequence[str] | str) -> list[tuple[str, ...]]:
+        """All labels of each text, in their order: those whose probability reaches their threshold;
+        of a classifier of one class a text, this alone.
+        """
+        return label_sets(self.decided(self.predict_proba(texts)), self.label_names)
+
+    @property
+    def label_thresholds(self) -> NDArray[np.float64] | None:
+        """From which probability on a text has each label, (n_labels,); None: it has one class."""
+        if self.task == "classes":
+            return None
+        return np.full(len(self.label_names), 0.5) if self.thresholds is None else self.thresholds
+
+    def decided(self, probabilities: NDArray[np.float64]) -> Labels:
+        """What probabilities (n, n_labels) are read as: classes (n,), or ones where a text has a
+        label (n, n_labels).
+        """
+        least = self.label_thresholds
+        if least is None:
+            return np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
+        return np.asarray(probabilities >= least, dtype=np.int64)
 
     def answers(self, probabilities: NDArray[np.float64], error: float) -> NDArray[np.bool_]:
         """Which rows of `predict_proba` (n, n_classes) to answer, (n,), so that at most this share
@@ -200,7 +240,7 @@ def open_classifier(
             own = _open_ensemble(artifact, trust_remote_code, model)
         else:
             own = _open_other(artifact, trust_remote_code)
-    return TextClassifier(own, artifact, temperature)
+    return TextClassifier(own, artifact, temperature, calibration.kept_thresholds(artifact))
 
 
 def _open_transformer(artifact: Artifact, trusted: bool, scores_only: bool) -> Classifier:

@@ -68,7 +68,8 @@ def card(
     """The card of one trial's artifact as Markdown with YAML front matter."""
     import yaml
 
-    method = result.spec.method
+    method, several = result.spec.method, record.data.get("task") == "multilabel"
+    what = "labels, of which a text has several or none," if several else "classes"
     front = yaml.safe_dump(
         _front_matter(record, summary, result, manifest), sort_keys=False, allow_unicode=True
     )
@@ -78,10 +79,11 @@ def card(
     parts = [
         f"---\n{front}---\n",
         f"# {in_markdown(method.label)}{on} for {source}\n",
-        f"A text classifier with the classes {_listed(record.data['label_names'])}, "
+        f"A text classifier with the {what} {_listed(record.data['label_names'])}, "
         f"{_how_made(result)} by tunelab (seed {result.spec.seed}).\n",
         "## Use\n",
-        f"```python\n{lines_of_use(str(manifest['kind']))}\n```\n",
+        f"```python\n{lines_of_use(str(manifest['kind']), several=several)}\n```\n",
+        _THRESHOLDS if several else "",
         "## Scores\n",
         _score_lines(summary, result),
         _standing_in_study(summary, result),
@@ -165,8 +167,19 @@ def _data_name(record: StudyRecord) -> str:
     return Path(name).name if Path(name).is_absolute() or name.startswith((".", "~")) else name
 
 
-def lines_of_use(kind: str) -> str:
-    """Python that runs as it stands, once the folder is named."""
+# Beside the lines of use, of a classifier of several labels a text.
+_THRESHOLDS = (
+    "tunelab predicts every label whose probability reaches its threshold, chosen on validation "
+    "and kept in `calibration.json`; other tools give each label's probability.\n"
+)
+
+
+def lines_of_use(kind: str, *, several: bool = False) -> str:
+    """Python that runs as it stands, once the folder is named; `several`: labels a text."""
+    if several:
+        plain = lines_of_use(kind).replace("classifier.predict(", "classifier.predict_labels(")
+        every = 'truncation=True, top_k=None, function_to_apply="sigmoid")'
+        return plain.replace("truncation=True)", every)
     ours = 'import tunelab\n\nclassifier = tunelab.load("path/to/this/folder")\n'
     ours += 'classifier.predict(["a quiet, wonderful film"])'
     if kind == "adapter":

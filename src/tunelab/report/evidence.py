@@ -22,6 +22,7 @@ from tunelab.analysis.slicing import slice_study
 from tunelab.core.details import DomainScores, Transfer
 from tunelab.core.errors import InputError
 from tunelab.core.study_folder import StudyRecord
+from tunelab.core.tasks import Labels, has_label, row_codes
 from tunelab.core.values import Estimate, Predictions, TrialResult
 from tunelab.core.words import told_apart
 from tunelab.data import behaviour
@@ -202,11 +203,16 @@ def _rocs(
 def _roc_curves(p: Predictions, k: int, grid: Floats) -> list[Floats]:
     """True positive rates on a grid of false positive rates, a curve a class."""
     out = []
-    for c in [1] if k == 2 else range(k):
-        false_alarms, hits = roc_curve(p.labels == c, class_scores(p, c), points=None)
+    for c in _classes_drawn(p, k):
+        false_alarms, hits = roc_curve(has_label(p.labels, c), class_scores(p, c), points=None)
         # At a jump the upper end counts: np.interp takes the last of equal x values.
         out.append(np.interp(grid, false_alarms, hits))
     return out
+
+
+def _classes_drawn(p: Predictions, k: int) -> Sequence[int]:
+    """The classes that have a curve: of two that exclude each other the second stands for both."""
+    return [1] if k == 2 and p.task != "multilabel" else range(k)
 
 
 def _precision_recall(of_methods: Mapping[str, Sequence[Predictions]], k: int) -> dict[str, Curve]:
@@ -230,8 +236,9 @@ def _precisions(p: Predictions, k: int, grid: Floats) -> list[tuple[Floats, floa
     Average precision is the sum of precision times the step in recall (as in scikit-learn).
     """
     out = []
-    for c in [1] if k == 2 else range(k):
-        precision, recall = precision_recall_curve(p.labels == c, class_scores(p, c), points=None)
+    for c in _classes_drawn(p, k):
+        truth = has_label(p.labels, c)
+        precision, recall = precision_recall_curve(truth, class_scores(p, c), points=None)
         precision, recall = precision[::-1], recall[::-1]  # from the highest threshold down
         area = float(np.sum(np.diff(recall) * precision[1:]))
         at = np.minimum(np.searchsorted(recall, grid - 1e-12), len(recall) - 1)
@@ -246,18 +253,29 @@ class Voice:
     `scores` (n, k): mean over seeds of the probabilities, or of the margins where there are none;
     `asked` (n,): how many seeds tested the row, `agreeing` (n,): how many of them say the class
     that the mean says. In folds a seed tests a part of the rows; else every seed tests them all.
+    Of several labels a text `labels` are (n, k), and probabilities are moved so that a label is
+    predicted from one half on, whatever its threshold.
     """
 
     ids: tuple[str, ...]
-    labels: NDArray[np.int64]
+    labels: Labels
     scores: Floats
     asked: NDArray[np.int64]
     agreeing: NDArray[np.int64]
 
     @property
-    def predicted(self) -> NDArray[np.int64]:
-        """The class with the highest mean score for each row, (n,)."""
-        return np.asarray(self.scores.argmax(axis=1), dtype=np.int64)
+    def predicted(self) -> Labels:
+        """The class with the highest mean score for each row, (n,); of several labels (n, k)."""
+        return _decided(self.scores, self.labels)
+
+    @property
+    def strength(self) -> Floats:
+        """How sure it is of what it says of each row, (n,): the score of the class; of several
+        labels the probability of just these, as if they were independent.
+        """
+        if self.labels.ndim == 1:
+            return np.asarray(self.scores.max(axis=1))
+        return np.asarray(np.maximum(self.scores, 1 - self.scores).prod(axis=1))
 
     def at(self, ids: Sequence[str]) -> Voice:
         """The same of these rows, in their order."""
@@ -280,16 +298,17 @@ def voice_of(predictions: Sequence[Predictions]) -> Voice:
         for p in predictions
     ]
     n = len(place)
-    labels, asked, agreeing = (np.zeros(n, dtype=np.int64) for _ in range(3))
+    asked, agreeing = (np.zeros(n, dtype=np.int64) for _ in range(2))
+    labels = np.zeros((n, *predictions[0].labels.shape[1:]), dtype=np.int64)
     total = np.zeros((n, predictions[0].scores.shape[1]))
     for p, rows in zip(predictions, where, strict=True):
         labels[rows] = p.labels
         asked[rows] += 1
         total[rows] += _comparable(p)
     scores = total / asked[:, None]
-    decided = scores.argmax(axis=1)
+    decided = row_codes(_decided(scores, labels))
     for p, rows in zip(predictions, where, strict=True):
-        agreeing[rows] += p.predicted == decided[rows]
+        agreeing[rows] += row_codes(p.predicted) == decided[rows]
     return Voice(tuple(place), labels, scores, asked, agreeing)
 
 
@@ -304,7 +323,14 @@ def common_rows(voices: Mapping[str, Voice]) -> dict[str, Voice]:
     return {m: v.at(ids) for m, v in sharing.items()}
 
 
+def _decided(scores: Floats, labels: Labels) -> Labels:
+    if labels.ndim == 2:
+        return np.asarray(scores >= 0.5, dtype=np.int64)
+    return np.asarray(scores.argmax(axis=1), dtype=np.int64)
+
+
 def _comparable(p: Predictions) -> Floats:
+    p = p.at_one_half()
     if p.score_kind == "margin":
         return p.scores
     return probabilities(p.scores, p.score_kind)
@@ -314,7 +340,7 @@ def _reliability(of_methods: Mapping[str, Sequence[Predictions]]) -> dict[str, R
     """Bins of confidence with all seeds together; methods without probabilities have none."""
     out = {}
     for label, predictions in of_methods.items():
-        if any(p.score_kind == "margin" for p in predictions):
+        if not all(p.of_one_class for p in predictions):
             continue
         joined = replace(
             predictions[0],
@@ -431,8 +457,9 @@ def _place_points(record: StudyRecord, summary: Summary) -> tuple[PlacePoint, ..
 
 
 def _share_decided_alike(voices: Mapping[str, Voice]) -> dict[tuple[str, str], float]:
+    said = {m: row_codes(v.predicted) for m, v in voices.items()}
     return {
-        (a, b): float(np.mean(voices[a].predicted == voices[b].predicted))
+        (a, b): float(np.mean(said[a] == said[b]))
         for a, b in combinations(voices, 2)
         if voices[a].ids
     }

@@ -12,6 +12,7 @@ from tunelab.analysis import Summary
 from tunelab.analysis.explanations import explained_mistakes
 from tunelab.analysis.predicted import names_of_rows
 from tunelab.core.study_folder import StudyRecord, read_rows
+from tunelab.core.tasks import Labels, label_words
 from tunelab.core.values import Predictions
 from tunelab.core.words import told_apart
 from tunelab.report.evidence import Floats, by_method, common_rows, voice_of
@@ -35,7 +36,7 @@ LONGEST_TEXT = 700
 class Said:
     """What a method says of a row: the class by its mean scores over seeds; how many of its seeds
     say the same, of the `seeds` that tested the row; its mean probability of that class, or its
-    mean margin.
+    mean margin. Of several labels a text a class is a set of them.
     """
 
     predicted: int
@@ -96,11 +97,13 @@ def mistakes(
         return None
     voices = common_rows({m: voice_of(ps) for m, ps in predictions.items()})
     first = next(iter(voices.values()))
-    decided = np.stack([v.predicted for v in voices.values()])  # (methods, rows)
-    strength = np.stack([v.scores.max(axis=1) for v in voices.values()])
+    names_of_said, labels, decided = _numbers_of_sets(
+        first.labels, [v.predicted for v in voices.values()], record.data["label_names"]
+    )
+    strength = np.stack([v.strength for v in voices.values()])
     agreeing = np.stack([v.agreeing for v in voices.values()])
     asked = np.stack([v.asked for v in voices.values()])
-    wrong = decided != first.labels
+    wrong = decided != labels
     known = np.asarray([i in texts for i in first.ids])
     candidates = np.flatnonzero(wrong.any(axis=0) & known)
     if not len(candidates):
@@ -113,7 +116,7 @@ def mistakes(
         TextRow(
             names.get(first.ids[i], first.ids[i]),
             _cut(texts[first.ids[i]]),
-            int(first.labels[i]),
+            int(labels[i]),
             tuple(
                 Said(
                     int(decided[m, i]),
@@ -134,13 +137,28 @@ def mistakes(
         methods=tuple(voices),
         seeds=tuple(len(predictions[m]) for m in voices),
         kinds=tuple(kinds),
-        class_names=tuple(told_apart(record.data["label_names"])),
+        class_names=tuple(told_apart(names_of_said)),
         part=split,
         shown=shown,
         total=len(candidates),
         rows=len(first.ids),
         explained="" if why is None else f"{why.label} (seed {why.seed})",
     )
+
+
+def _numbers_of_sets(
+    labels: Labels, said: Sequence[Labels], names: Sequence[str]
+) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.int64]]:
+    """What rows are called, their true number (n,), and what each method says, (methods, n): of
+    several labels a text each set of them has a number.
+    """
+    if labels.ndim == 1:
+        return tuple(str(n) for n in names), labels, np.stack(said)
+    every = np.concatenate([labels, *said])
+    distinct, number = np.unique(every, axis=0, return_inverse=True)
+    called = tuple(label_words(row, names) for row in distinct)
+    numbers = number.reshape(1 + len(said), len(labels))
+    return called, numbers[0], numbers[1:]
 
 
 def _ranks(strength: Floats, wrong: NDArray[np.bool_]) -> Floats:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tunelab.core.artifact import refuse_several_labels
 from tunelab.core.errors import ArtifactError, suggest
 from tunelab.exporting.combining import base_words
 from tunelab.exporting.merging import Floats, cannot_merge, refuse_prompts
@@ -159,6 +160,7 @@ def _member(base: bases.Base, folder: Path | str, batch_size: int) -> TextClassi
             f"{artifact.directory}: trained on {base_words(artifact)}, but the base given is "
             f"{base.ref.name} ({base.ref.sha256[:12]}...). Give the base that it was trained on."
         )
+    refuse_several_labels(artifact, "a set of adapters")
     loaded = classifier.load_on(base, artifact, batch_size)
     return TextClassifier(loaded, artifact, calibration.kept_temperature(artifact))
 

@@ -10,7 +10,12 @@ from pathlib import Path
 
 import torch
 
-from tunelab.core.artifact import MANIFEST, read_manifest, refuse_lacking
+from tunelab.core.artifact import (
+    MANIFEST,
+    read_manifest,
+    refuse_lacking,
+    refuse_several_labels,
+)
 from tunelab.core.errors import ArtifactError, ConfigError, TunelabError
 from tunelab.core.values import Artifact, BaseRef
 from tunelab.models import bases, classifier, foreign, text_classifier
@@ -140,6 +145,7 @@ class Loader:
         """
         with self._alone:
             loaded = self._open(foreign.find_artifact(model.folder), on_known_bases)
+            refuse_several_labels(loaded.artifact, "a server")
             loaded = loaded.computing_in(self.precision)
             run = self._in_a_row(loaded)
         run = run or alone(loaded)

@@ -3,6 +3,7 @@
 Door: `Runs` in, `compare_all`, `difference`, `mean` and their kin out.
 
 metrics predictions threshold_curves   scores of one set of predictions, a row each in `METRICS`
+thresholds    from which probability on a label is predicted, of several labels a text
 crossed       the one place that splits a variance over seeds and rows
 losses        what a cheaper method surely loses
 reliability   calibration error without bias, its interval and band

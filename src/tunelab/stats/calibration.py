@@ -66,6 +66,7 @@ COLDEST, HOTTEST = 0.05, 20.0
 # one is the coldest, and every text is certain.
 LEAST_ROWS_TO_FIT, LEAST_MISTAKES = 50, 5
 _TRAIN_ANEW = "Train it again with this version of tunelab, or leave --calibrated out."
+SEVERAL_LABELS = "probabilities of several labels a text are neither scaled nor judged"
 AS_IT_IS = 1.0  # the temperature that changes nothing
 
 
@@ -116,6 +117,8 @@ def calibrate_all(
 
 def calibrate(validation: Runs | None, test: Runs) -> Calibration:
     """Judge one method's probabilities on test, before and after temperature scaling."""
+    if any(p.task == "multilabel" for p in test.by_seed.values()):
+        return Calibration(test.label, None, None, {}, SEVERAL_LABELS)
     try:
         before = _quality(test)
     except UndefinedMetricError as error:
@@ -174,6 +177,8 @@ def logits_at_temperature(scores: Floats, score_kind: ScoreKind, temperature: fl
     """Logits over a temperature, (n, n_classes). Raises UndefinedMetricError for margins."""
     if score_kind == "logit":
         return np.asarray(scores, dtype=np.float64) / temperature
+    if score_kind == "label_logit":
+        raise UndefinedMetricError("no temperature is fitted to labels that stand by themselves")
     p = probabilities(scores, score_kind)
     return np.asarray(np.log(np.clip(p, np.finfo(np.float64).tiny, 1.0)) / temperature)
 
@@ -208,7 +213,9 @@ def temperature_to_json(fit: TemperatureFit) -> dict[str, object]:
 def fit_on_validation(validation: Predictions) -> TemperatureFit:
     """Fit a temperature on a trial's validation part, where it has rows and mistakes enough."""
     rows = len(validation.ids)
-    mistakes = int((validation.predicted != validation.labels).sum())
+    if validation.task == "multilabel":
+        return TemperatureFit(None, "validation", rows, reason=SEVERAL_LABELS)
+    mistakes = int((~validation.right).sum())
     if rows < LEAST_ROWS_TO_FIT or mistakes < LEAST_MISTAKES:
         reason = (
             f"{counted(rows, 'validation row')} with {counted(mistakes, 'mistake')}: "
@@ -226,15 +233,18 @@ def fit_on_validation(validation: Predictions) -> TemperatureFit:
 
 def write_calibration(directory: Path, validation: Predictions) -> None:
     """Fit a trial's temperature, and when it had better abstain, on its validation part, and put
-    both into its artifact.
+    both into its artifact; of several labels a text, the thresholds that were chosen there.
 
     calibration.json keeps them (`TemperatureFit`, `Abstention`); the manifest is written anew.
     """
     fit = fit_on_validation(validation)
     facts = temperature_to_json(fit)
-    with suppress(UndefinedMetricError):  # of margins, which are no confidences
-        p = as_given(validation.scores, validation.score_kind, fit.temperature)
-        facts["abstention"] = asdict(abstention_of(p, validation.labels))
+    if validation.thresholds is not None:
+        facts["thresholds"] = validation.thresholds.tolist()
+    else:
+        with suppress(UndefinedMetricError):  # of margins, which are no confidences
+            p = as_given(validation.scores, validation.score_kind, fit.temperature)
+            facts["abstention"] = asdict(abstention_of(p, validation.labels))
     text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
     (directory / CALIBRATION).write_text(text, encoding="utf-8")
     seal_again(directory, {})
@@ -261,6 +271,24 @@ def kept_temperature(artifact: Artifact) -> float | None:
     Raises ArtifactError for a calibration.json that holds something else.
     """
     return _read_fit(artifact)[0]
+
+
+def kept_thresholds(artifact: Artifact) -> Floats | None:
+    """The threshold of each label in an opened artifact, (n_labels,); None where it has none.
+
+    Raises ArtifactError for a calibration.json that holds something else.
+    """
+    said, path = _kept_file(artifact), artifact.directory / CALIBRATION
+    if said is None or said.get("thresholds") is None:
+        return None
+    values, names = said["thresholds"], artifact.manifest["label_names"]
+    numbers = values if isinstance(values, list) else []
+    known = [t for t in numbers if isinstance(t, int | float) and 0 < t < 1]
+    if len(known) != len(names) or len(numbers) != len(names):
+        raise ArtifactError(
+            f"{path}: thresholds: expected {len(names)} numbers between 0 and 1. {_TRAIN_ANEW}"
+        )
+    return np.asarray(known, dtype=np.float64)
 
 
 def read_abstention(artifact: Artifact) -> Abstention:

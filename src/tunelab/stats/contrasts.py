@@ -363,11 +363,10 @@ def _p_of_pair(
         grouped = "groups of test rows" if pair[0].groups is not None else "test rows"
         return spread.p_value(value), f"t test over {grouped}"
     a, b = (r.by_seed[seeds[0]] for r in pair)
-    right = a.predicted == a.labels, b.predicted == b.labels
     if (groups := pair[0].groups) is not None:  # McNemar's rows are independent
-        p_value = sign_flip_of_groups(*right, groups_of_ids(a.ids, groups), rng)
+        p_value = sign_flip_of_groups(a.right, b.right, groups_of_ids(a.ids, groups), rng)
         return p_value, "sign-flip over groups of test rows"
-    return mcnemar(*right), "exact McNemar over test rows"
+    return mcnemar(a.right, b.right), "exact McNemar over test rows"
 
 
 def _discordant(
@@ -387,7 +386,7 @@ def _discordant(
     only_a = only_b = total = 0
     for s in seeds:
         p, q = a.runs.by_seed[s], b.runs.by_seed[s]
-        right_a, right_b = p.predicted == p.labels, q.predicted == q.labels
+        right_a, right_b = p.right, q.right
         only_a += int((right_a & ~right_b).sum())
         only_b += int((right_b & ~right_a).sum())
         total += len(p.labels)

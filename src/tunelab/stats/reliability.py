@@ -265,7 +265,7 @@ def miscalibration(parts: Sequence[Predictions], level: float = LEVEL) -> Miscal
     value = math.sqrt(max(0.0, float(np.mean(squared))))
     rows = len({i for p in parts for i in p.ids}) or len(parts[0].labels)
     # Of all rows once: seeds may test the same rows, or each a fold of them.
-    wrong = np.concatenate([p.predicted != p.labels for p in parts])
+    wrong = np.concatenate([~p.right for p in parts])
     mistakes = float(wrong.mean() * rows)
     if rows < LEAST_JUDGED_ROWS or mistakes < LEAST_JUDGED_MISTAKES:
         reason = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -144,6 +144,8 @@ def _all_rows(
 
 
 def _measured_on_all_rows(runs: Runs, metric: Metric) -> Measured | None:
+    if any(p.task not in metric.tasks for p in runs.by_seed.values()):
+        return None
     try:
         return Measured(runs, {s: metric.function(p) for s, p in runs.by_seed.items()}, {})
     except UndefinedMetricError:
@@ -219,6 +221,10 @@ def _counter(p: Predictions) -> Callable[[_DrawnRows], Counts]:
 
     @functools.cache
     def indicators() -> tuple[Any, Any, Any]:
+        if p.task == "multilabel":
+            parts = (p.labels * p.predicted, p.labels, p.predicted)
+            of_label = [np.asarray(x.T, dtype=np.float64) for x in parts]
+            return of_label[0], of_label[1], of_label[2]
         hits = np.where(p.predicted == p.labels, p.labels, -1)
         return (
             _class_indicator(hits, k),
@@ -260,7 +266,8 @@ def _class_indicator(classes: NDArray[np.int64], k: int) -> Any:
 
 def _value_on_rows(p: Predictions, metric: Metric, rows: NDArray[np.int64]) -> float:
     try:
-        return metric.function(Predictions((), p.labels[rows], p.scores[rows], p.score_kind))
+        some = replace(p, ids=(), labels=p.labels[rows], scores=p.scores[rows])
+        return metric.function(some)
     except UndefinedMetricError:  # this resample lacks a class
         return math.nan
 

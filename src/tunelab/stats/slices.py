@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.core.study_folder import StudyRows
+from tunelab.core.tasks import label_words
 from tunelab.core.values import Estimate
 from tunelab.core.words import counted, signed
 from tunelab.stats.crossed import LEVEL
@@ -74,7 +75,7 @@ def attributes(rows: StudyRows, label_names: Sequence[str]) -> dict[str, tuple[s
     """
     words = [len(t.split()) for t in rows.texts]
     out: dict[str, tuple[str | None, ...]] = {"length": _binned(words, " words")}
-    out["label"] = tuple(label_names[int(y)] for y in rows.labels)
+    out["label"] = tuple(label_words(y, label_names) for y in rows.labels)
     files = tuple(i.rpartition(":")[0] for i in rows.ids)
     if 1 < len(set(files)) <= MOST_VALUES_OF_COLUMN:
         out["file"] = files
@@ -159,14 +160,14 @@ def _right_by_row(r: Runs, ids: Sequence[str]) -> Floats:
     """Who is right, (S, n) in the order of `ids`: 1 or 0, NaN where a seed has no such row."""
     parts = list(r.by_seed.values())
     if all(p.ids == ids for p in parts):
-        return np.stack([p.predicted == p.labels for p in parts]).astype(np.float64)
+        return np.stack([p.right for p in parts]).astype(np.float64)
     place = {i: k for k, i in enumerate(ids)}
     right = np.full((len(parts), len(ids)), np.nan)
     for of_seed, p in zip(right, parts, strict=True):
         unknown = next((i for i in p.ids if i not in place), None)
         if unknown is not None:
             raise ValueError(f"{r.label}: row {unknown!r} is not among the rows of the attributes")
-        of_seed[[place[i] for i in p.ids]] = p.predicted == p.labels
+        of_seed[[place[i] for i in p.ids]] = p.right
     return right
 
 

@@ -4,6 +4,7 @@ file reading resolve spec space   a study file and flags -> a checked `StudySpec
 executors/    where trials run
 trial         one trial: data -> method -> predictions -> scores -> folder
 alone         one trial whose folder becomes the classifier's
+tasks         what the task of the data asks of metric, methods and protocol
 shipping      the best classifier in other forms, with figures
 folding final   all rows tested, a part with each seed; the classifier that is trained on all
 explaining    the words that moved the best classifier's mistakes

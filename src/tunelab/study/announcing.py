@@ -35,7 +35,8 @@ def announced(schedule: Schedule) -> list[Announced]:
     plan, spec, d = schedule.plan, schedule.plan.spec, schedule.plan.dataset
     rows = " / ".join(f"{len(s):,}" for s in d.parts.values())
     parts = f"{rows} rows (train / validation / test{'; the first fold' if spec.parts else ''})"
-    classes = f"{counted(len(d.label_names), 'class')}: {_first_few(d.label_names)}"
+    noun = "label" if d.task == "multilabel" else "class"
+    classes = f"{counted(len(d.label_names), noun)}: {_first_few(d.label_names)}"
     methods = ", ".join(as_one(m.label) for m in spec.methods)
     said: list[tuple[str, list[str]]] = [
         (

@@ -18,6 +18,7 @@ from tunelab.core import files, results_table, study_folder
 from tunelab.core.artifact import open_artifact
 from tunelab.core.errors import ArtifactError, InputError
 from tunelab.core.study_folder import StudyRecord
+from tunelab.core.tasks import row_codes
 from tunelab.core.trial_files import UNREADABLE, damage
 from tunelab.core.values import Predictions, TrialResult
 from tunelab.stats.metrics import METRICS
@@ -163,7 +164,7 @@ def _labels_by_id(directory: Path) -> dict[str, int] | None:
             return None  # told as a fault of its own
         if rows is None:
             return None
-        out |= dict(zip(rows.ids, rows.labels.tolist(), strict=True))
+        out |= dict(zip(rows.ids, row_codes(rows.labels).tolist(), strict=True))
     return out
 
 
@@ -172,7 +173,7 @@ def _unlike_rows(predictions: Mapping[str, Predictions], labels: Mapping[str, in
     if p is None:
         return None
     known = np.asarray([labels.get(i, -1) for i in p.ids])
-    unlike = int((known != p.labels).sum())
+    unlike = int((known != row_codes(p.labels)).sum())
     return f"{unlike} of {len(known)} test rows are not those of rows.parquet" if unlike else None
 
 

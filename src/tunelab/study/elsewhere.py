@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tunelab import data
 from tunelab.core import study_folder
@@ -32,13 +33,20 @@ def score_transfer(
     classifier: Classifier,
     label_names: tuple[str, ...],
     taken: Sequence[str] = (),
+    *,
+    thresholds: NDArray[np.float64] | None = None,
 ) -> tuple[dict[str, Predictions], dict[str, Transfer]]:
-    """Score other data once, after everything: predictions by name, and what they say."""
+    """Score other data once, after everything: predictions by name, and what they say.
+
+    `thresholds`: those of its labels, of several a text.
+    """
     predictions: dict[str, Predictions] = {}
     facts: dict[str, Transfer] = {}
     for spec, other in others:
         name = free_name(other.name, (*taken, *facts))
-        predictions[f"{study_folder.TEST_ON}{name}"] = p = score(classifier, other.split)
+        predictions[f"{study_folder.TEST_ON}{name}"] = p = score(
+            classifier, other.split, thresholds
+        )
         values, why = metrics.evaluate(p, label_names)
         facts[name] = Transfer(
             source=spec.source,
@@ -58,10 +66,7 @@ def _by_domain(
     of = np.asarray(domains if domains is not None else (), dtype=object)
     for domain in dict.fromkeys(domains or ()):
         rows = np.flatnonzero(of == domain)
-        part = Predictions(
-            tuple(p.ids[i] for i in rows), p.labels[rows], p.scores[rows], p.score_kind
-        )
-        values, _ = metrics.evaluate(part, label_names)
+        values, _ = metrics.evaluate(p.of_rows(rows), label_names)
         out[domain] = DomainScores(len(rows), values)
     return out
 
@@ -77,9 +82,9 @@ def score_elsewhere(
     kept = study_folder.trial_dir(study, spec.trial_id)
     on_event(Stage("scoring other data"))
     try:
-        classifier = text_classifier.open_classifier(kept / "artifact").classifier
-        names = classifier.label_names
-        others = ((d, data.load_other(d, names)) for d in spec.test_on)
+        opened = text_classifier.open_classifier(kept / "artifact")
+        names, task = opened.label_names, opened.task
+        others = ((d, data.load_other(d, names, task=task)) for d in spec.test_on)
         missing = [(d, o) for d, o in others if not scored_on(before, d, o.fingerprint)]
         if not missing:
             return before
@@ -90,7 +95,9 @@ def score_elsewhere(
             for name, facts in before.details.transfer.items()
             if facts.source not in sources
         }
-        new, facts = score_transfer(missing, classifier, names, tuple(known))
+        new, facts = score_transfer(
+            missing, opened.classifier, names, tuple(known), thresholds=opened.thresholds
+        )
         earlier = tuple(d for d in before.spec.test_on if d.source not in sources)
         result = replace(
             before,
@@ -127,10 +134,13 @@ def not_scored(before: TrialResult, why: str) -> TrialResult:
     return replace(before, error=f"Not scored on other data: {' '.join(why.split())}")
 
 
-def score(classifier: Classifier, split: Split) -> Predictions:
+def score(
+    classifier: Classifier, split: Split, thresholds: NDArray[np.float64] | None = None
+) -> Predictions:
     """Scores of a part, timed after a first call that pays for what is set up once."""
     classifier.scores(split.texts[:8])  # the first call pays for what is set up once
     started = time.perf_counter()
     scores = classifier.scores(split.texts)
     seconds = time.perf_counter() - started
-    return Predictions(split.ids, split.labels, scores, classifier.score_kind, seconds)
+    kind = classifier.score_kind
+    return Predictions(split.ids, split.labels, scores, kind, seconds, thresholds, split.ordered)

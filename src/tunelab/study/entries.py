@@ -22,6 +22,7 @@ __all__ = [
     "Entry",
     "label_methods",
     "resolve_entries",
+    "settings_of_metric",
 ]
 
 
@@ -39,7 +40,7 @@ def resolve_entries(
     faults: Faults,
 ) -> list[Entry]:
     """Every method with its settings, a grid's points each as one. `asked`: as they are written."""
-    of_metric = _settings_of_metric(study.metric)
+    of_metric = settings_of_metric(study.metric)
     flags = _without_aliases(settings, "command line", faults)
     shared = _without_aliases(study.training, "training", faults)
     # Methods that are there are checked even where another is no method at all.
@@ -59,12 +60,13 @@ def resolve_entries(
     return out
 
 
-def _settings_of_metric(metric: str) -> dict[str, object]:
+def settings_of_metric(metric: str) -> dict[str, str]:
     """The best epoch is picked by what the study is judged by, where nothing else is said."""
     row = METRICS.get(metric)  # a name that is none is a fault of its own
     if row is None or metric == "accuracy":
         return {}
-    return {"metric_for_best_model": "loss" if row.needs == "probability" else metric}
+    by_loss = row.needs == "probability" or not row.higher_is_better
+    return {"metric_for_best_model": "loss" if by_loss else metric}
 
 
 # --- methods --------------------------------------------------------------------------------

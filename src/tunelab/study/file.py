@@ -85,6 +85,17 @@ class DataSection(BaseModel):
     min_rows_per_class: Annotated[int | None, DATA_FLAGS["min_rows_per_class"]] = Field(
         None, ge=1, description="leave out classes with fewer training rows than this"
     )
+    task: Annotated[Literal["classes", "multilabel", "ordinal"] | None, DATA_FLAGS["task"]] = Field(
+        None,
+        description="one class a text, several labels (guessed where labels look so, and said), or "
+        "one class of a scale (ordinal)",
+    )
+    label_separator: Annotated[str | None, DATA_FLAGS["label_separator"]] = Field(
+        None, description="what stands between several labels of a text; guessed when left out"
+    )
+    label_columns: Annotated[list[str] | None, DATA_FLAGS["label_columns"]] = Field(
+        None, description="columns that hold a label each, as 0 and 1; guessed when left out"
+    )
     corrections: Annotated[str | None, DATA_FLAGS["corrections"]] = Field(
         None, description="labels put right by a reader: the file that `report --review` gives"
     )

@@ -13,6 +13,7 @@ from tunelab.core.values import Classifier, Cost, Predictions, Split
 from tunelab.methods import Outcome
 from tunelab.stats import metrics
 from tunelab.stats.predictions import confusion
+from tunelab.stats.thresholds import with_own_thresholds
 from tunelab.study.elsewhere import score
 
 __all__ = [
@@ -56,11 +57,15 @@ def cost_when_asked(classifier: Any, cost: Cost, texts: tuple[str, ...]) -> Cost
 
 
 def validation_predictions(outcome: Outcome, split: Split) -> Predictions:
-    """Predictions on validation: those of the best epoch, or made now."""
+    """Predictions on validation: those of the best epoch, or made now. Of several labels a text, at
+    the thresholds that are chosen on them.
+    """
     if outcome.validation_scores is None:
-        return score(outcome.classifier, split)
+        return with_own_thresholds(score(outcome.classifier, split))
     kind = outcome.classifier.score_kind
-    return Predictions(split.ids, split.labels, outcome.validation_scores, kind)
+    return with_own_thresholds(
+        Predictions(split.ids, split.labels, outcome.validation_scores, kind, ordered=split.ordered)
+    )
 
 
 def scores_of_parts(

@@ -24,6 +24,7 @@ from tunelab.methods import METHODS, check, notes, said_before
 from tunelab.models import bases
 from tunelab.study import folding, limits, space, trackers
 from tunelab.study.spec import MOST_TRIALS, StudySpec
+from tunelab.study.tasks import with_task
 from tunelab.study.trial import make_spec
 
 __all__ = [
@@ -104,11 +105,15 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
             f"{folder}: not empty, and not a study, so nothing is written into it. "
             "Choose another folder with --output-dir."
         )
-    spec, whole, said = folding.settled(spec, data.load(spec.data))
+    loaded = data.load(spec.data)
+    spec, of_task = with_task(spec, loaded)
+    spec, whole, said = folding.settled(spec, loaded)
     folds = folding.first_repetition(spec, whole)
     dataset = folds[0]
     seen = dataset.train if spec.parts is None else data.tested_rows(whole)
-    others = tuple(data.load_other(d, dataset.label_names, seen) for d in spec.test_on)
+    others = tuple(
+        data.load_other(d, dataset.label_names, seen, task=dataset.task) for d in spec.test_on
+    )
     base = bases.resolve(spec.model, spec.trust_remote_code) if spec.needs_base else None
     spec, lengths = limits.with_limits(spec, base, seen.texts, dataset.fingerprint)
     if base:
@@ -118,7 +123,7 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
     cases = _behaviour_cases(spec, dataset)
     sizes, of_sizes = _curve_sizes(spec, dataset)
     scored = (*dataset.validation.texts, *dataset.test.texts)
-    said = (*said, *of_sizes, *said_before(spec.methods, scored))
+    said = (*of_task, *said, *of_sizes, *said_before(spec.methods, scored))
     if base:
         said = (*notes(base, spec.methods, dataset.label_names), *said)
     return Plan(spec, dataset, whole, base, gate, sizes, others, cases, lengths, said)

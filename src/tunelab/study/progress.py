@@ -232,7 +232,7 @@ def race_so_far(
         for t in due:
             if ended_well(results, t):
                 of_trial = _on_validation(folder, t)
-                right[t.method.label][seed] = of_trial.predicted == of_trial.labels
+                right[t.method.label][seed] = of_trial.right
                 ids[seed] = of_trial.ids
         race = racing.advance(race, right, _numbers_of_rows(ids))
     return race, ()
@@ -258,7 +258,7 @@ def ended_well(results: Mapping[str, TrialResult], t: TrialSpec) -> bool:
 def right_on_validation(folder: Path, t: TrialSpec) -> NDArray[np.bool_]:
     """Whether a finished trial classified each row of validation right."""
     v = _on_validation(folder, t)
-    right: NDArray[np.bool_] = v.predicted == v.labels
+    right: NDArray[np.bool_] = v.right
     return right
 
 

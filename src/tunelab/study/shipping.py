@@ -16,6 +16,7 @@ from tunelab.core import study_folder
 from tunelab.core.errors import ArtifactError
 from tunelab.core.files import folder_bytes, make_folder
 from tunelab.core.forms import AS_TRAINED, StudyExports, WinnersForm, exports_from_json
+from tunelab.core.tasks import relabelled
 from tunelab.core.values import BaseRef
 from tunelab.models import bases, foreign, text_classifier, weights
 from tunelab.study import final
@@ -46,12 +47,12 @@ def texts_to_judge_on(folder: Path, more: tuple[str, ...], model: str | None) ->
         said = f"{len(kept)} texts, since its validation part cannot be read"
         return JudgedTexts(kept, np.full(len(kept), -1), kept, said)
     part = rows.validation
-    order = np.asarray([names.index(n) for n in rows.label_names])
-    labels = np.where(part.labels >= 0, order[part.labels], -1)
+    labels = relabelled(part.labels, rows.label_names, names)
+    unknown = np.full((len(more), *labels.shape[1:]), -1)
     said = f"{len(part)} texts of its validation part" + (f" and {len(more)} more" if more else "")
     return JudgedTexts(
         (*part.texts, *more),
-        np.concatenate([labels, np.full(len(more), -1)]).astype(np.int64),
+        np.concatenate([labels, unknown]).astype(np.int64),
         rows.train.texts,
         said,
     )

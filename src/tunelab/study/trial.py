@@ -109,6 +109,7 @@ def make_spec(
         "apart": divided and spec.on_leak != "warn",
         "fold": fold and [fold.of, fold.repetition, fold.number],
         "together": together or (fold is not None and fold.together),
+        "task": spec.task if spec.task == "ordinal" else None,
     }
     # Left out where they say nothing, so that results from before these existed stay valid.
     identity |= {k: v for k, v in more.items() if v not in ("trial", None, False, "accuracy")}
@@ -334,7 +335,7 @@ def _scored_trial(t: _Running, outcome: Outcome, artifact: Path) -> Finished:
     # What is trained on all rows has none left to test, and is timed on validation.
     tested = spec.purpose != "final"
     held_out = dataset.test if tested else dataset.validation
-    timed = score(classifier, held_out)
+    timed = score(classifier, held_out, validation.thresholds)
     on_test = {"test": timed} if tested else {}
     splits = {"validation": validation, **on_test}
     scores, reasons = scores_of_parts({"eval": validation, **on_test}, dataset.label_names)
@@ -344,12 +345,16 @@ def _scored_trial(t: _Running, outcome: Outcome, artifact: Path) -> Finished:
     calibration.write_calibration(artifact, validation)
     cost = cost_of(outcome, timed, latency, peak_bytes, files.folder_bytes(artifact))
     cost = cost_when_asked(classifier, cost, held_out.texts)
-    others = [(d, data.load_other(d, dataset.label_names)) for d in spec.test_on]
-    elsewhere, transfer = score_transfer(others, classifier, dataset.label_names)
+    elsewhere, transfer = score_transfer(
+        [(d, data.load_other(d, dataset.label_names, task=dataset.task)) for d in spec.test_on],
+        classifier,
+        dataset.label_names,
+        thresholds=validation.thresholds,
+    )
     details = replace(
         outcome.details,
         per_class={k: metrics.per_class(p, dataset.label_names) for k, p in splits.items()},
-        confusion={k: confusion_counts(p) for k, p in splits.items()},
+        confusion={k: confusion_counts(p) for k, p in splits.items() if p.task != "multilabel"},
         transfer=transfer,
         scoring=scoring_of(classifier),
     )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import softmax
 from sklearn import metrics as sk
 
 from tunelab.core.values import Predictions
-from tunelab.stats.metrics import METRICS, evaluate, per_class
+from tunelab.stats.metrics import METRICS, evaluate, metrics_of, per_class
 from tunelab.stats.predictions import class_scores, confusion
+from tunelab.stats.resampling import Runs, measure_all
 from tunelab.stats.threshold_curves import precision_recall_curve, roc_curve
+from tunelab.stats.thresholds import with_own_thresholds
 
 AVERAGED = {
     "f1": sk.f1_score,
@@ -146,3 +150,87 @@ def test_brier(p):
     values, _ = evaluate(p, [f"c{i}" for i in range(k)])
     expected = sk.brier_score_loss(p.labels, p.scores, labels=range(k), scale_by_half=False)
     assert values["brier"] == pytest.approx(expected)
+
+
+# --- several labels a text --------------------------------------------------------------------
+
+
+def several(seed: int) -> Predictions:
+    """2 to 6 labels on 60 rows, each label on some of them; of odd ones at their own thresholds."""
+    rng = np.random.default_rng(seed)
+    k = int(rng.integers(2, 7))
+    labels = (rng.random((60, k)) < rng.uniform(0.1, 0.7, k)).astype(np.int64)
+    labels[0], labels[1] = 1, 0
+    scores = rng.normal(size=labels.shape) + 2 * labels - 1
+    p = Predictions(tuple(map(str, range(60))), labels, scores, "label_logit")
+    return with_own_thresholds(p) if seed % 2 else p
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_metrics_of_several_labels(seed):
+    p = several(seed)
+    values, reasons = evaluate(p, [f"l{i}" for i in range(p.labels.shape[1])])
+    assert (set(values), reasons) == (set(metrics_of("multilabel")), {})
+    chance = 1 / (1 + np.exp(-p.scores))
+    for name, function in AVERAGED.items():
+        for average in ("macro", "weighted"):
+            expected = function(p.labels, p.predicted, average=average, zero_division=0)
+            assert values[f"{name}_{average}"] == pytest.approx(expected), (name, average)
+    for average in ("micro", "samples"):
+        expected = sk.f1_score(p.labels, p.predicted, average=average, zero_division=0)
+        assert values[f"f1_{average}"] == pytest.approx(expected)
+    assert values["subset_accuracy"] == pytest.approx(sk.accuracy_score(p.labels, p.predicted))
+    assert values["hamming_loss"] == pytest.approx(sk.hamming_loss(p.labels, p.predicted))
+    assert values["roc_auc"] == pytest.approx(sk.roc_auc_score(p.labels, chance))
+    losses = [sk.log_loss(y, c) for y, c in zip(p.labels.T, chance.T, strict=True)]
+    assert values["log_loss"] == pytest.approx(np.mean(losses))
+    brier = [sk.brier_score_loss(y, c) for y, c in zip(p.labels.T, chance.T, strict=True)]
+    assert values["brier"] == pytest.approx(np.mean(brier))
+    of_label = per_class(p, [f"l{i}" for i in range(p.labels.shape[1])])
+    f1 = sk.f1_score(p.labels, p.predicted, average=None, zero_division=0)
+    assert [c["f1"] for c in of_label.values()] == pytest.approx(f1.tolist())
+
+
+def test_no_other_threshold_has_a_higher_f1():
+    p = several(1)
+    for k in range(p.labels.shape[1]):
+        truth, scores = p.labels[:, k], p.scores[:, k]
+        best = max(sk.f1_score(truth, scores >= cut) for cut in scores)
+        assert sk.f1_score(truth, p.predicted[:, k]) == pytest.approx(best)
+
+
+def scale(seed: int) -> Predictions:
+    """A scale of five on 60 rows."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 5, 60)
+    scores = rng.normal(size=(60, 5)) - 0.6 * np.abs(np.arange(5) - labels[:, None])
+    return Predictions(tuple(map(str, range(60))), labels, scores, "logit", ordered=True)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_metrics_of_a_scale(seed):
+    p = scale(seed)
+    values, _ = evaluate(p, list("12345"))
+    expected = sk.cohen_kappa_score(p.labels, p.predicted, weights="quadratic")
+    assert values["quadratic_kappa"] == pytest.approx(expected)
+    assert values["scale_error"] == pytest.approx(sk.mean_absolute_error(p.labels, p.predicted))
+    assert values["accuracy"] == pytest.approx(sk.accuracy_score(p.labels, p.predicted))
+    none, why = evaluate(replace(p, labels=p.labels * 0, scores=p.scores * 0), list("12345"))
+    assert none["quadratic_kappa"] is None
+    assert "two classes" in why["quadratic_kappa"]
+
+
+RESAMPLED = [
+    *((several(3), m) for m in metrics_of("multilabel").values()),
+    *((scale(3), m) for m in metrics_of("ordinal").values() if m.tasks == ("ordinal",)),
+]
+
+
+@pytest.mark.parametrize(("p", "metric"), RESAMPLED, ids=lambda x: getattr(x, "name", ""))
+def test_resamples_give_what_the_metric_gives_of_their_rows(p, metric):
+    rows = 60
+    (measured,) = measure_all([Runs("m", {0: p})], [metric], np.random.default_rng(5), 8)
+    drawn = np.random.default_rng(5).integers(0, rows, size=(8, rows))
+    for value, index in zip(measured[0].resampled[0], drawn, strict=True):
+        some = replace(p, ids=(), labels=p.labels[index], scores=p.scores[index])
+        assert value == pytest.approx(metric.function(some))

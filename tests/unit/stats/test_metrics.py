@@ -15,6 +15,7 @@ from tunelab.stats.metrics import (
     METRICS,
     evaluate,
     log_loss,
+    metrics_of,
     per_class,
     roc_auc,
 )
@@ -48,7 +49,7 @@ def four_rows():
 def test_values_by_hand(four_rows):
     values, reasons = evaluate(four_rows, ["no", "yes"])
     assert reasons == {}
-    assert set(values) == set(METRICS)
+    assert set(values) == set(metrics_of("classes"))
     assert values["accuracy"] == 0.5
     assert values["f1_macro"] == 0.5
     assert values["mcc"] == 0.0
@@ -63,8 +64,13 @@ def test_metric_rows_are_consistent():
     for name, metric in METRICS.items():
         assert metric.name == name
         assert metric.label
-        assert metric.higher_is_better == (name not in {"log_loss", "brier", "ece"})
-        assert (metric.needs == "class") == (metric.from_counts is not None)
+        assert metric.higher_is_better == (
+            name not in {"log_loss", "brier", "ece", "hamming_loss", "scale_error"}
+        )
+        if "classes" not in metric.tasks:
+            assert metric.from_counts or metric.weighted
+        else:
+            assert (metric.needs == "class") == (metric.from_counts is not None)
     assert not METRICS["log_loss"].percent
     assert not METRICS["mcc"].percent
 

@@ -99,7 +99,9 @@ def test_a_flag_says_what_is_declared(name: str) -> None:
         if hasattr(m, k)
     }
     if isinstance(option.type, click.Choice):
-        assert option.type.choices == typing.get_args(key.annotation)
+        kinds = (key.annotation, *typing.get_args(key.annotation))
+        literal = next(k for k in kinds if typing.get_origin(k) is typing.Literal)
+        assert option.type.choices == typing.get_args(literal)
     elif isinstance(option.type, click.IntRange | click.FloatRange):
         low = limits.get("ge", limits.get("gt", key.flag.least))
         assert (option.type.min, option.type.max) == (low, limits.get("lt"))
@@ -287,6 +289,9 @@ SAID: dict[str, tuple[list[str], Any, Any]] = {
     "drop_classes": (["--drop-classes", "a, b"], ["a", "b"], ["a", "b"]),
     "group_column": (["--group-column", "author"], "author", "author"),
     "min_rows_per_class": (["--min-rows-per-class", "5"], 5, 5),
+    "task": (["--task", "multilabel"], "multilabel", "multilabel"),
+    "label_separator": (["--label-separator", ";"], ";", ";"),
+    "label_columns": (["--label-columns", "a, b"], ["a", "b"], ["a", "b"]),
     "corrections": (["--corrections", "right.csv"], Path("right.csv"), "right.csv"),
     "output_dir": (["--output-dir", "out/a"], Path("out/a"), "out/a"),
     "report_to": (["--report-to", "none"], "none", "none"),

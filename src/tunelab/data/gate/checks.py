@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 
 from tunelab.core.values import Dataset
 from tunelab.data.gate.giveaways import find_giveaways, find_leaking_columns
+from tunelab.data.gate.label_sets import find_rare_labels
 from tunelab.data.gate.labels import find_imbalance, find_label_errors
 from tunelab.data.gate.leaks import find_conflicts, find_leaks, find_repeats
 from tunelab.data.gate.surface import find_surface_giveaways
@@ -28,6 +29,7 @@ from tunelab.data.gate.texts import (
     find_wordless_texts,
 )
 from tunelab.data.gate.values import DatasetView, Finding, Gate, view_of
+from tunelab.data.several import combinations_as_classes
 
 __all__ = [
     "CHECKS",
@@ -36,16 +38,30 @@ __all__ = [
 
 
 def inspect(dataset: Dataset, checks: Sequence[str] | None = None) -> Gate:
-    """Run all checks (or those named) on a dataset. Raises KeyError for an unknown check."""
-    look = view_of(dataset)
+    """Run all checks (or those named) on a dataset. Raises KeyError for an unknown check.
+
+    Of several labels a text each set of labels is one class to the checks, those of `_OF_ONE_CLASS`
+    are left out and the labels have a check of their own.
+    """
+    look = view_of(combinations_as_classes(dataset))
+    asked = list(checks if checks is not None else CHECKS)
     findings: list[Finding] = []
+    if dataset.task == "multilabel":
+        asked = [name for name in asked if name not in _OF_ONE_CLASS]
+        if checks is None:
+            findings += find_rare_labels(dataset)
+            look.notes.append(
+                "wrong labels, and columns or words that give labels away, are looked for with one "
+                "class a text alone"
+            )
     seconds: dict[str, float] = {}
-    for name in checks if checks is not None else CHECKS:
+    for name in asked:
         started = time.perf_counter()
         findings += CHECKS[name](look)
         seconds[name] = round(time.perf_counter() - started, 3)
     levels = ("fault", "warning", "note")
-    findings.sort(key=lambda f: (levels.index(f.level), list(CHECKS).index(f.check)))
+    order = ["labels", *CHECKS]
+    findings.sort(key=lambda f: (levels.index(f.level), order.index(f.check)))
     return Gate(
         name=dataset.name,
         fingerprint=dataset.fingerprint,
@@ -55,6 +71,8 @@ def inspect(dataset: Dataset, checks: Sequence[str] | None = None) -> Gate:
         notes=tuple(look.notes),
     )
 
+
+_OF_ONE_CLASS = {"label-errors", "leaking-column", "giveaway", "surface", "imbalance"}
 
 CHECKS: dict[str, Callable[[DatasetView], list[Finding]]] = {
     "leak": find_leaks,

@@ -21,6 +21,7 @@ from tunelab.data.gate.values import (
     RowRef,
 )
 from tunelab.data.passages import Likeness
+from tunelab.data.several import combinations_as_classes
 
 __all__ = [
     "against",
@@ -38,6 +39,7 @@ def against(dataset: Dataset, other: Dataset, parts: Sequence[str] = PARTS) -> t
     `test_ids` are ids of the other dataset, `where` is "train/<other's name> <part>".
     """
     out = []
+    dataset, other = combinations_as_classes(dataset), combinations_as_classes(other)
     train = dataset.train
     number = {name: i for i, name in enumerate((*dataset.label_names, *other.label_names))}
     numbers = [

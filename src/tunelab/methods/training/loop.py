@@ -24,7 +24,8 @@ from torch import nn
 from tunelab.core.details import FrozenLayers
 from tunelab.core.errors import TrialError
 from tunelab.core.events import Evaluated, OnProgress, Step
-from tunelab.core.values import Predictions, Seeds
+from tunelab.core.tasks import label_counts
+from tunelab.core.values import Predictions, ScoreKind, Seeds
 from tunelab.kernels import library
 from tunelab.methods.settings import TrainingSettings
 from tunelab.methods.training.engine import Engine, RowsToCompute, choose_engine, scored_in
@@ -33,6 +34,7 @@ from tunelab.methods.training.updates import Hooks, MakeHooks, Updates, trainabl
 from tunelab.models import batches, scoring
 from tunelab.models.batches import Encoded
 from tunelab.stats import metrics
+from tunelab.stats.thresholds import with_own_thresholds
 
 __all__ = [
     "Fitted",
@@ -50,11 +52,12 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingData:
-    """Tokenized texts with their labels (n,) and row ids."""
+    """Tokenized texts with their labels, (n,) or of several a text (n, n_labels), and row ids."""
 
     encoded: Encoded
     labels: NDArray[np.int64]
     ids: tuple[str, ...]
+    ordered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -465,8 +468,10 @@ def _history_scores(
             "The model's scores are not finite: training diverged. Lower learning_rate."
         )
     names = [str(i) for i in range(logits.shape[1])]
-    values, _ = metrics.evaluate(Predictions(data.ids, data.labels, logits, "logit"), names)
-    wanted = {"accuracy", "f1_macro", "f1_weighted", settings.metric_for_best_model}
+    kind: ScoreKind = "label_logit" if data.labels.ndim == 2 else "logit"
+    plain = Predictions(data.ids, data.labels, logits, kind, ordered=data.ordered)
+    values, _ = metrics.evaluate(with_own_thresholds(plain), names)
+    wanted = {"accuracy", "f1_macro", "f1_weighted", "f1_micro", settings.metric_for_best_model}
     row = {f"eval_{k}": v for k, v in values.items() if k in wanted and v is not None}
     return {"eval_loss": float(values["log_loss"] or 0.0), **row}
 
@@ -479,7 +484,7 @@ def _chosen_value(
     if f"eval_{chosen}" not in scores:
         raise TrialError(
             f"metric_for_best_model: {chosen} has no value on the validation part, which "
-            f"has {len(np.unique(data.labels))} of the {classes} classes. "
+            f"has {np.count_nonzero(label_counts(data.labels, classes))} of the {classes} classes. "
             "Use accuracy or loss, or validate on rows of every class."
         )
     # A lower loss is better; every other choice is a score where higher is better (settings).

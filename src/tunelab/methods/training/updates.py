@@ -74,15 +74,21 @@ class Updates:
         return float(self._schedule.get_last_lr()[0])
 
     def weight_of(self, labels: NDArray[np.int64]) -> float:
-        """How much these rows weigh in a loss: their number, where classes weigh alike."""
+        """How much these rows weigh in a loss: their number, where classes weigh alike; of several
+        labels a text, the number of all that they have and have not.
+        """
+        if labels.ndim == 2:
+            return float(labels.size)
         return float(len(labels)) if self._weights is None else float(self._weights[labels].sum())
 
     def sum_of_losses(
         self, logits: torch.Tensor, labels: NDArray[np.int64], rows: NDArray[np.int64]
     ) -> torch.Tensor:
         """Cross-entropy of each of these training rows, weighted by its class, in sum; or what the
-        method has in its place.
+        method has in its place. Of several labels a text the binary cross-entropy of each label.
         """
+        if labels.ndim == 2:
+            return self._sum_over_labels(logits, labels)
         own = self._hooks.row_losses
         losses = functional.cross_entropy(
             logits,
@@ -92,6 +98,15 @@ class Updates:
             reduction="sum" if own is None else "none",
         )
         return losses if own is None else own(logits, rows, losses).sum()
+
+    def _sum_over_labels(self, logits: torch.Tensor, labels: NDArray[np.int64]) -> torch.Tensor:
+        smooth = labels * (1 - self._smoothing) + self._smoothing / 2
+        return functional.binary_cross_entropy_with_logits(
+            logits,
+            torch.from_numpy(smooth).to(self._where, logits.dtype),
+            pos_weight=None if self._weights is None else self._weights.to(self._where),
+            reduction="sum",
+        )
 
     def scaled(self, loss: torch.Tensor) -> torch.Tensor:
         """Times what keeps small gradients of float16; unchanged in other types."""
@@ -123,9 +138,14 @@ def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 
 def class_weights(labels: NDArray[np.int64], settings: TrainingSettings) -> torch.Tensor | None:
-    """Weights n / (n_classes * count), as class_weight="balanced" in scikit-learn."""
+    """Weights n / (n_classes * count), as class_weight="balanced" in scikit-learn; of several
+    labels a text, for each the rows that lack it to one that has it.
+    """
     if settings.class_weight == "none":
         return None
+    if labels.ndim == 2:
+        having = np.maximum(labels.sum(axis=0), 1)
+        return torch.tensor((len(labels) - having) / having, dtype=torch.float32)
     counts = np.bincount(labels)
     return torch.tensor(len(labels) / (len(counts) * counts), dtype=torch.float32)
 
