@@ -356,6 +356,7 @@ def compare(
     report_to: str | Sequence[str] | None = None,
     jobs: int | Literal["auto"] | None = None,
     stack: int | Literal["auto", "off"] | None = None,
+    checkpoint_every: float | str | None = None,
     on_event: OnUserEvent = _ignore_event,
     **settings: Any,
 ) -> Study:
@@ -440,6 +441,7 @@ def fine_tune(
     min_rows_per_class: int | None = None,
     corrections: str | Path | None = None,
     report_to: str | Sequence[str] | None = None,
+    checkpoint_every: float | str | None = None,
     overwrite: bool = False,
     on_event: OnUserEvent = _ignore_event,
     **settings: Any,
