@@ -8,7 +8,7 @@ verdict, its p value or its interval.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -24,13 +24,19 @@ _draw_rows = resampling._draw_rows
 
 @functools.lru_cache(maxsize=4)
 def _known_draws(n: int, resamples: int) -> tuple[Any, ...]:
-    return tuple(_draw_rows(np.random.default_rng([n, resamples]), n, resamples))
+    return tuple(_draw_rows(np.random.default_rng([n, resamples]), n, resamples, None))
+
+
+def _draws(rng: np.random.Generator, n: int, resamples: int, group: Any) -> Iterable[Any]:
+    if group is not None:  # groups are others in each study
+        return _draw_rows(rng, n, resamples, group)
+    return _known_draws(n, resamples)
 
 
 @contextmanager
 def drawn_once() -> Iterator[None]:
-    """Resamples of so many rows are drawn once, and kept."""
-    with patch.object(resampling, "_draw_rows", lambda rng, n, most: _known_draws(n, most)):
+    """Resamples of so many rows that are alone are drawn once, and kept."""
+    with patch.object(resampling, "_draw_rows", _draws):
         yield
 
 

@@ -64,7 +64,7 @@ def running_server(
 
 def _address(process: subprocess.Popen[str], log: Path) -> str:
     assert process.stdout is not None
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while time.monotonic() < until:
         ready, _, _ = select.select([process.stdout], [], [], 1)
         if ready:
@@ -72,4 +72,4 @@ def _address(process: subprocess.Popen[str], log: Path) -> str:
             address = re.search(r"http://\S+", line)
             assert address, f"{line!r} {log.read_text('utf-8')}"
             return address[0]
-    raise AssertionError(f"no server after two minutes: {log.read_text('utf-8')}")
+    raise AssertionError(f"no server after five minutes: {log.read_text('utf-8')}")

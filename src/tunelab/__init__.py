@@ -19,7 +19,8 @@ from tunelab.core.version import __version__
 
 if TYPE_CHECKING:
     from tunelab.api import Study, compare, fine_tune, load_base, load_data
-    from tunelab.classifiers import load
+    from tunelab.classifiers import familiarity, load
+    from tunelab.estimator import TextClassifier
     from tunelab.evaluation import evaluate
     from tunelab.exports import export
     from tunelab.servers import serve
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Study",
+    "TextClassifier",
     "TunelabError",
     "__version__",
     "compare",
     "evaluate",
     "export",
+    "familiarity",
     "fine_tune",
     "load",
     "load_base",
@@ -50,7 +53,8 @@ if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
 # Where each name is, and so what is imported when it is first asked for.
 _MODULES = {
     **dict.fromkeys(("Study", "compare", "fine_tune", "load_data", "load_base"), "api"),
-    "load": "classifiers",
+    **dict.fromkeys(("load", "familiarity"), "classifiers"),
+    "TextClassifier": "estimator",
     "evaluate": "evaluation",
     "export": "exports",
     "serve": "servers",

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunelab import analysis, data, study
-from tunelab.analysis import Recommendation, sensitivity, summary, tradeoff, versus
+from tunelab.analysis import Recommendation, sensitivity, summary, tradeoff
 from tunelab.analysis.calibrations import Calibrations, calibrate_study
 from tunelab.analysis.ensembles import Ensemble, ensemble_of
 from tunelab.analysis.front import Front, front
@@ -20,11 +21,11 @@ from tunelab.analysis.slicing import Slices, slice_study
 from tunelab.analysis.winners_forms import winners_forms
 from tunelab.classifiers import classifier_folder, load
 from tunelab.core import files, results_table
-from tunelab.core.errors import InputError
 from tunelab.core.events import Note
 from tunelab.core.forms import StudyExports
 from tunelab.core.values import Artifact, Dataset, DataSpec, TrialResult
 from tunelab.core.words import comma_names
+from tunelab.data.given import GivenRows, source_of
 from tunelab.report import page, writing
 from tunelab.report.review import write_review
 from tunelab.report.writing import Written
@@ -65,7 +66,8 @@ def _ignore_event(_: object) -> None:
 
 
 def load_data(
-    source: str | Path,
+    source: str | Path | GivenRows,
+    labels: Iterable[object] | None = None,
     *,
     text_column: str | None = None,
     label_column: str | None = None,
@@ -80,14 +82,15 @@ def load_data(
     drop_classes: Sequence[str] | None = None,
     min_rows_per_class: int | None = None,
     corrections: str | None = None,
+    group_column: str | None = None,
 ) -> Dataset:
     """Load labelled texts in train, validation and test parts; see `tunelab inspect data`.
 
-    Raises DataError in one line that says what is wrong and what to do.
+    `source`: as in `compare`. Raises DataError in one line that says what is wrong and what to do.
     """
-    return data.load(
-        DataSpec(
-            resolve.source_name(source) or "",
+    with source_of(source, labels) as name:
+        spec = DataSpec(
+            name,
             text_column,
             label_column,
             subset,
@@ -101,8 +104,9 @@ def load_data(
             drop_classes,
             min_rows_per_class,
             corrections,
+            group_column,
         )
-    )
+        return data.load(spec)
 
 
 class Study(OpenedStudy):
@@ -286,18 +290,18 @@ class Study(OpenedStudy):
         classifier's mistakes are marked (words.json keeps them). Raises InputError, before
         anything is written.
         """
-        if not self.record.results:
-            raise InputError(
-                f"{self.directory}: no trial has been run yet, so there is nothing to report. "
-                f"Run it: tunelab compare {self.directory / 'study.yaml'}"
-            )
-        said = self.judged_by(metric)
-        other = Study(compare) if isinstance(compare, str | Path) else compare
-        against = versus.between(self.record, other.record, said.metric) if other else None
-        out = self.directory if output_dir is None else Path(output_dir)
-        kinds = {"formats": comma_names(formats), "figures": comma_names(figures)}
-        record = explain_best(self.record, said, trust_remote_code) if explain else self.record
-        return writing.write_formats(record, said, out, **kinds, against=against)
+        asked: OpenedStudy = self
+        if explain:
+            explain_best(self.record, self.judged_by(metric), trust_remote_code)
+            asked = OpenedStudy(self.directory)  # with what was kept just now
+        return writing.write_study(
+            asked,
+            comma_names(formats),
+            figures=comma_names(figures),
+            compare=Study(compare) if isinstance(compare, str | Path) else compare,
+            metric=metric,
+            output_dir=None if output_dir is None else Path(output_dir),
+        )
 
     def review(self, output_file: str | Path | None = None) -> Path:
         """Write the page on which labels in doubt are kept or changed (None: review.html in the
@@ -318,7 +322,8 @@ class Study(OpenedStudy):
 
 
 def compare(
-    source: str | Path | Dataset | None = None,
+    source: str | Path | GivenRows | None = None,
+    labels: Iterable[object] | None = None,
     *,
     config_file: str | Path | None = None,
     model: str | None = None,
@@ -340,11 +345,12 @@ def compare(
     drop_classes: Sequence[str] | None = None,
     min_rows_per_class: int | None = None,
     corrections: str | Path | None = None,
+    group_column: str | None = None,
     tuning: bool | int | Mapping[str, object] | None = None,
     vary_split: bool | None = None,
     folds: int | Literal["auto", "off"] | None = None,
     train_sizes: str | Sequence[int | str] | None = None,
-    test_on: str | Path | Sequence[str | Path | Mapping[str, object]] | None = None,
+    test_on: str | Path | Sequence[str | Path | Mapping[str, object]] | GivenRows | None = None,
     race: bool | None = None,
     budget: float | str | None = None,
     behaviour: bool | str | None = None,
@@ -362,6 +368,11 @@ def compare(
 ) -> Study:
     """Train and compare methods on the same splits; resume where the folder has trials already.
 
+    `source`: a file, a folder or a hub id; or rows: a DataFrame (pandas, polars), an Arrow table, a
+    `datasets.Dataset` or `DatasetDict`, columns by name, a list of rows, `{"train": .., "test":
+    ..}` of these; or texts, with one of `labels` each. Rows that are given so are kept in the
+    study's folder, so that it goes on without them.
+
     Every key of a study file but `training` is a keyword, and so is every key of its `data`;
     docs/reference/config says what each is; those left out are as in `config_file`, or default.
 
@@ -373,11 +384,28 @@ def compare(
     given = locals()
     file.refuse_study_keys(settings, "tunelab.compare")
     path = Path(config_file) if config_file is not None else None
-    keys = file.keys_from_keywords(given) | {"data.source": resolve.source_name(source)}
-    spec, said = resolve.resolve_study(path, keys, settings), study.tell_user(on_event)
-    with study.worker(spec) as worker:
-        schedule = study.scheduled(study.plan(spec))
+    with ExitStack() as inside:
+        given["test_on"] = _sources_of(test_on, inside)
+        keys = file.keys_from_keywords(given)
+        keys["data.source"] = inside.enter_context(source_of(source, labels)) or None
+        spec, said = resolve.resolve_study(path, keys, settings), study.tell_user(on_event)
+        worker = inside.enter_context(study.worker(spec))
+        schedule = study.scheduled(study.keep_given(study.plan(spec)))
         return run_study(schedule, "tunelab.compare(...)", said, worker=worker)
+
+
+def _sources_of(test_on: object, inside: ExitStack) -> object:
+    """Other data with rows that were given written down, as long as the stack is open."""
+    if isinstance(test_on, list | tuple) and not (test_on and _is_row(test_on[0])):
+        return [_sources_of(one, inside) for one in test_on]
+    named = test_on is None or isinstance(test_on, str | Path)
+    if named or (isinstance(test_on, Mapping) and "source" in test_on):
+        return test_on
+    return [inside.enter_context(source_of(test_on))]
+
+
+def _is_row(value: object) -> bool:
+    return isinstance(value, Mapping) and "source" not in value
 
 
 def run_study(
@@ -419,8 +447,9 @@ def run_study(
 
 
 def fine_tune(
-    source: str | Path,
+    source: str | Path | GivenRows,
     method: str | Mapping[str, object] = "lora",
+    labels: Iterable[object] | None = None,
     *,
     output_dir: str | Path,
     model: str | None = None,
@@ -440,6 +469,7 @@ def fine_tune(
     drop_classes: Sequence[str] | None = None,
     min_rows_per_class: int | None = None,
     corrections: str | Path | None = None,
+    group_column: str | None = None,
     report_to: str | Sequence[str] | None = None,
     checkpoint_every: float | str | None = None,
     overwrite: bool = False,
@@ -448,14 +478,16 @@ def fine_tune(
 ) -> TrialResult:
     """Train one method with one seed into a folder that `load` reads, as `tunelab train` does.
 
+    `source`, `labels`: as in `compare`; rows that are given so are not kept.
     Returns the trial's result: `scores` (eval_* on validation, test_*) and `cost`. Raises
     InputError before anything is trained, TrialError where training failed.
     """
     keys = file.keys_from_keywords(locals())  # as in `compare`
     file.refuse_study_keys(settings, "tunelab.fine_tune")
-    keys |= {"data.source": resolve.source_name(source), "methods": [method], "seeds": [seed]}
-    spec = resolve.resolve_study(None, keys, settings)
-    return train_one(spec, overwrite=overwrite, on_event=study.tell_user(on_event))
+    with source_of(source, labels) as name:
+        keys |= {"data.source": name, "methods": [method], "seeds": [seed]}
+        spec = resolve.resolve_study(None, keys, settings)
+        return train_one(spec, overwrite=overwrite, on_event=study.tell_user(on_event))
 
 
 def load_base(name: str = "minilm") -> tuple[Any, Any]:

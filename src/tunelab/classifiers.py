@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tunelab.core import study_folder
+from tunelab.core.errors import InputError
 from tunelab.core.values import Artifact
 from tunelab.models.text_classifier import TextClassifier, open_classifier
 
+if TYPE_CHECKING:
+    from tunelab.models.familiar import Familiar, OtherRates
+
 __all__ = [
     "classifier_folder",
+    "familiarity",
     "load",
     "load_to_predict",
 ]
@@ -42,6 +48,33 @@ def load(
     folder = path.directory if isinstance(path, Artifact) else classifier_folder(path)
     there = None if model is None else str(model)
     return open_classifier(folder, trust_remote_code, there)
+
+
+def familiarity(path: str | Path, error: float = 0.05) -> tuple[Familiar, OtherRates]:
+    """What tells texts that read like none of a classifier's training texts, and how often it is
+    wrong where at most a share of `error` may be: `familiarity(path)[0].others(texts, 0.05)`.
+
+    Its data are read again from where they came. Raises InputError where they cannot be, are others
+    now, or have too few validation rows.
+    """
+    from tunelab.models.familiar import familiar_with, other_rates
+    from tunelab.stats.abstention import NoThresholdError
+    from tunelab.study.known_rows import rows_of_classifier
+
+    folder = classifier_folder(path)
+    known = rows_of_classifier(folder)
+    if known is None:
+        raise InputError(
+            f"{folder}: which texts are far from its training texts is not known: its data cannot "
+            "be read any more, or are others now. Put them where they were, or leave --other out."
+        )
+    try:
+        rates = other_rates(known, error)
+        own = familiar_with(known.train.texts, known.validation.texts)
+        own.others([], error)
+    except NoThresholdError as e:
+        raise InputError(f"{folder}: other: {e}.") from e
+    return own, rates
 
 
 def load_to_predict(

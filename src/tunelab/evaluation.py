@@ -5,8 +5,7 @@ Python's door to it is `tunelab.evaluate`, the terminal's `tunelab evaluate`.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -14,13 +13,14 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab import api, data, stats
+from tunelab import api, data
 from tunelab.analysis import numbers
 from tunelab.analysis.behaviour import Result, results
+from tunelab.analysis.pair_tests import PairTest, pair_in_words, pair_tests
 from tunelab.core import study_folder
 from tunelab.core.errors import ArtifactError, InputError
 from tunelab.core.values import Artifact, DataSpec, Predictions, Split
-from tunelab.core.words import agreeing, counted, listed, signed
+from tunelab.core.words import agreeing, counted, listed
 from tunelab.data.behaviour import (
     BUNDLED_SUITE,
     PART,
@@ -31,6 +31,7 @@ from tunelab.data.behaviour import (
     roles,
     suite_from_json,
 )
+from tunelab.data.given import GivenRows, given_as, source_of
 from tunelab.models import batches, foreign, text_classifier
 from tunelab.models.text_classifier import TextClassifier
 from tunelab.stats import Runs, calibration, metrics
@@ -50,21 +51,6 @@ SHOWN = ("accuracy", "f1_macro", "mcc", "roc_auc", "log_loss", "ece")
 
 
 # --- what is found --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class PairTest:
-    """Two classifiers by their names: accuracy of `a` minus that of `b`, and McNemar's exact p.
-
-    The rows that one of them alone has right are counted; `p_value` is adjusted after Holm.
-    """
-
-    a: str
-    b: str
-    difference: float
-    only_a_right: int
-    only_b_right: int
-    p_value: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +133,7 @@ class Evaluation:
             if many
         ]
         confused = [_confusions_in_words(self, n) for n in self.confusion]
-        pairs = [_pair_in_words(t, len(self.mcnemar)) for t in self.mcnemar]
+        pairs = [pair_in_words(t, len(self.mcnemar)) for t in self.mcnemar]
         truer = [_truer_in_words(n, self.scores[n]["ece"], t) for n, t in self.calibrated.items()]
         return (*self.notes, *memory, *cut, *confused, *pairs, *truer)
 
@@ -204,7 +190,8 @@ class Evaluation:
 
 def evaluate(
     classifiers: _Saved | Sequence[_Saved],
-    source: str | Path,
+    source: str | Path | GivenRows,
+    labels: Iterable[object] | None = None,
     *,
     part: EvaluatedPart | None = None,
     model: str | Path | None = None,
@@ -218,6 +205,7 @@ def evaluate(
     join_labels: bool = False,
     drop_classes: Sequence[str] | None = None,
     min_rows_per_class: int | None = None,
+    group_column: str | None = None,
 ) -> Evaluation:
     """Score one or more saved classifiers on the same labelled rows; test each pair exactly.
 
@@ -225,8 +213,9 @@ def evaluate(
     labelled row of `source` is scored, or one `part` of it. How it is read is said as in
     `tunelab.load_data`, with the values that the classifiers were trained with where parts are
     split off. `model` is where the base of adapters and SVMs lies now. The classifiers are fixed:
-    McNemar's exact test (Holm over all pairs) says whether these differ on rows like these, not
-    whether training again would find the same. Raises InputError.
+    McNemar's exact test (of rows in groups, the sign-flip over groups; Holm over all pairs) says
+    whether these differ on rows like these, not whether training again would find the same. Raises
+    InputError.
     """
     known = get_args(EvaluatedPart)
     if part not in (None, *known):
@@ -240,21 +229,24 @@ def evaluate(
         )
         for n, f in folders.items()
     }
-    spec = DataSpec(
-        str(source),
-        text_column,
-        label_column,
-        split_seed=split_seed,
-        encoding=encoding,
-        on_bad_rows=on_bad_rows,
-        quoting=quoting,
-        join_labels=join_labels,
-        drop_classes=drop_classes,
-        min_rows_per_class=min_rows_per_class,
-    )
-    rows = _labelled_rows(spec, part, loaded)
+    with source_of(source, labels) as name:
+        spec = DataSpec(
+            name,
+            text_column,
+            label_column,
+            split_seed=split_seed,
+            encoding=encoding,
+            on_bad_rows=on_bad_rows,
+            quoting=quoting,
+            join_labels=join_labels,
+            drop_classes=drop_classes,
+            min_rows_per_class=min_rows_per_class,
+            group_column=group_column,
+        )
+        rows = _labelled_rows(spec, part, loaded)
     chosen = [f"{n}: its best model, {f}" for n, f in folders.items() if f != Path(n).expanduser()]
-    return _evaluate_all(loaded, rows, str(source), (*rows.notes, *chosen))
+    said = given_as(Path(name)) or name
+    return _evaluate_all(loaded, rows, said, (*rows.notes, *chosen))
 
 
 def _names_of(classifiers: _Saved | Sequence[_Saved]) -> list[str]:
@@ -270,12 +262,16 @@ def _names_of(classifiers: _Saved | Sequence[_Saved]) -> list[str]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Rows:
-    """The rows to score, of which part of the data; labels index `label_names`."""
+    """The rows to score, of which part of the data; labels index `label_names`.
+
+    `group`: a number for each row, the same for rows of one group; None: each is by itself.
+    """
 
     part: str
     split: Split
     label_names: tuple[str, ...]
     notes: tuple[str, ...]
+    group: NDArray[np.int64] | None = None
 
 
 def _labelled_rows(spec: DataSpec, part: str | None, loaded: Mapping[str, TextClassifier]) -> _Rows:
@@ -295,7 +291,8 @@ def _labelled_rows(spec: DataSpec, part: str | None, loaded: Mapping[str, TextCl
                 "is scored. Choose one with --part, or leave them out."
             )
         split, notes = data.load_every_row(spec, label_names)
-        return _Rows("all", split, label_names, notes)
+        group = data.group_numbers(split, spec.group_column) if spec.group_column else None
+        return _Rows("all", split, label_names, notes, group)
     assert part is not None  # noqa: S101  see above
     dataset = data.load(spec)
     if not set(dataset.label_names) <= set(label_names):
@@ -311,7 +308,8 @@ def _labelled_rows(spec: DataSpec, part: str | None, loaded: Mapping[str, TextCl
         )
     places = np.asarray([label_names.index(n) for n in dataset.label_names])
     said = tuple(n for n in dataset.notes if n.startswith(f"no {part} part"))
-    return _Rows(part, replace(own, labels=places[own.labels]), label_names, said)
+    group = data.group_numbers(own, spec.group_column) if spec.group_column else None
+    return _Rows(part, replace(own, labels=places[own.labels]), label_names, said, group)
 
 
 def _evaluate_all(
@@ -332,28 +330,11 @@ def _evaluate_all(
             n: confusion(p.labels, p.predicted, len(names)).tolist() for n, p in used.items()
         },
         calibrated={n: _calibrated(p, used[n], loaded[n], names) for n, p in raw.items()},
-        mcnemar=_pair_tests({n: p.predicted == p.labels for n, p in used.items()}),
+        mcnemar=pair_tests({n: p.predicted == p.labels for n, p in used.items()}, rows.group),
         trained_on={n: _trained_on(m.artifact.directory, split) for n, m in loaded.items()},
         cut={name: cut for name, (_, cut) in scored.items()},
         notes=notes,
     )
-
-
-def _pair_tests(right: Mapping[str, NDArray[np.bool_]]) -> list[PairTest]:
-    """McNemar's test of each pair, from who is right on each row."""
-    pairs = list(itertools.combinations(right, 2))
-    raw = [stats.mcnemar(right[a], right[b]) for a, b in pairs]
-    return [
-        PairTest(
-            a=a,
-            b=b,
-            difference=float(right[a].mean() - right[b].mean()),
-            only_a_right=int((right[a] & ~right[b]).sum()),
-            only_b_right=int((right[b] & ~right[a]).sum()),
-            p_value=p,
-        )
-        for (a, b), p in zip(pairs, stats.holm(raw), strict=True)
-    ]
 
 
 def _one_classifier_each(names: Sequence[str]) -> dict[str, Path]:
@@ -441,17 +422,6 @@ def _truer_in_words(name: str, ece: float | None, own: OwnTemperature) -> str:
     return (
         f"{off}, with its temperature of {own.temperature:.2f}; raw (predict --raw) by "
         f"{100 * own.raw_ece:.1f}"
-    )
-
-
-def _pair_in_words(t: PairTest, pairs: int) -> str:
-    p = "p < 0.001" if t.p_value < 0.001 else f"p = {t.p_value:.2g}"
-    after = " after Holm" if pairs > 1 else ""
-    ahead = "is more often right than" if t.difference > 0 else "is less often right than"
-    verdict = ahead if t.p_value <= 0.05 else "is not shown to differ from"
-    return (
-        f"{t.a} {verdict} {t.b}: {signed(100 * t.difference, 1)} points, right alone on "
-        f"{t.only_a_right:,} and {t.only_b_right:,} rows, exact McNemar {p}{after}"
     )
 
 

@@ -248,7 +248,7 @@ def _outlook(record: StudyRecord, more: int) -> str:
     label = said.answer.take or said.best
     seen = None if curves is None or label is None else outlook(curves, label, more)
     if seen is not None:
-        return f"{seen.sentence}. Chosen rows may bring more than such, or less."
+        return f"{seen.sentence}. Chosen rows are not shown to bring more (docs/guide/data.md)."
     rows = record.data["sizes"].get("train", 0)
     sizes = ",".join(str(s) for s in (rows // 4, rows // 2) if s >= len(record.data["label_names"]))
     return (

@@ -575,10 +575,12 @@ def test_made_texts_are_of_the_training_texts_words() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"teacher": "distil"}, "a method that can teach"),
-        ({"teacher": "lorra"}, "Did you mean 'lora'"),
-        ({"teacher": "lora", "teacher_settings": {"k": 3}}, "k"),
-        ({"teacher": "lora", "teacher_settings": {"r": -1}}, "r"),
+        ({"teacher": "distil"}, "the name of another method"),
+        ({"teacher": "lorra"}, "another method, perhaps lora"),
+        ({"teacher": "lora", "teacher_settings": {"k": 3}}, "settings of lora, which has no k"),
+        ({"teacher_settings": {"rank": 3}}, r"which has no rank \(r is what it is called here\)"),
+        ({"teacher": "lora", "teacher_settings": {"r": -1}}, "with r greater than or equal to 1"),
+        ({"teacher": "llm"}, "settings of llm, with endpoint, which has to be given"),
     ],
 )
 def test_a_teacher_that_cannot_be(settings: dict[str, Any], said: str) -> None:

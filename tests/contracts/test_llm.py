@@ -177,8 +177,13 @@ def test_what_is_sent_is_said_before(server: Server) -> None:
     settings = {"endpoint": server.url, "llm_model": "m", "shots": 1, "price_read": 1.0}
     spec = MethodSpec("llm", "llm", settings)
     (line,) = said_before([spec, MethodSpec("svm-tfidf", "svm-tfidf", {})], ["x" * 400] * 5000)
-    assert f"sends 5,000 texts a seed, and 1 training texts beside each, to {server.url}" in line
+    assert f"sends 5,000 texts a seed, and 1 training text beside each, to {server.url}" in line
     assert "about 1.00 million tokens, about 1.00 at the price given" in line
+    taught = {"teacher": "llm", "teacher_settings": settings}
+    (line,) = said_before([MethodSpec("distil", "distil", taught)], ["x"] * 9)
+    assert server.url in line
+    assert line.endswith("the training texts and what is made of them instead.")
+    assert said_before([MethodSpec("distil", "distil", {})], ["x"] * 9) == ()
     assert server.asked == []
 
 

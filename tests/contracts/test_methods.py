@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -166,7 +167,7 @@ def test_every_type_of_peft_passes_or_is_refused_with_a_reason(
     there = {str(k.value) for k in PEFT_TYPE_TO_CONFIG_MAPPING} - own
     assert there == {*PEFT_TYPES, *REFUSED_TYPES}
     for name, why in REFUSED_TYPES.items():
-        with pytest.raises(ValueError, match=f"another type: {why}"):
+        with pytest.raises(ValueError, match=re.escape(f"another type ({why})")):
             METHODS["peft"].settings(**{"peft_type": name})
     with pytest.raises(InputError, match=r"r is 100, but a layer of .* is 32 wide"):
         check(tiny("bert"), MethodSpec("peft", "peft", {"peft_type": "ADAMSS"}))

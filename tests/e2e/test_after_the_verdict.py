@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -190,3 +191,31 @@ def test_the_report_shows_what_is_answered_and_what_of_it_is_wrong(tmp_path: Pat
     page = write_report(record, tmp_path / "report.html").read_text()
     assert "When not to answer" in page
     assert "At most 5% wrong" in page
+
+
+# --- other ----------------------------------------------------------------------------------
+
+FAR = ["0x7f3a -> mov eax, [ebp+8]; xor ecx, ecx", "§§§ 99/2 §§ 14,7 kV @@ QZXW"]
+
+
+def test_texts_that_read_like_no_training_text_are_other(study: Path):
+    near = texts(6, 5, GOOD)
+    own, rates = tunelab.familiarity(study, 0.1)
+    assert own.others(FAR, 0.1).all()
+    assert own.others(near, 0.1).mean() < 0.5
+    assert rates.rows == 18
+    assert rates.wrongly is not None
+    assert rates.wrongly <= 0.3  # two of nineteen are expected at most
+    done = CliRunner().invoke(app, ["predict", str(study), "--other", "0.1", *FAR, near[0]])
+    labels = [line.split("\t")[0] for line in done.stdout.splitlines()]
+    assert labels[:2] == ["other", "other"]
+    assert "Of 18 test rows, none of which is other," in " ".join(done.stderr.split())
+
+
+def test_where_other_cannot_be_told_it_is_one_line(study: Path, tmp_path: Path):
+    with pytest.raises(InputError, match=r"a share of 0\.01 takes 99 validation rows, found 18"):
+        tunelab.familiarity(study, 0.01)
+    alone = tmp_path / "alone"
+    shutil.copytree(tunelab.Study(study).best().directory, alone)
+    with pytest.raises(InputError, match="its data cannot be read any more"):
+        tunelab.familiarity(alone)

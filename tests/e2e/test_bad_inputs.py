@@ -146,7 +146,7 @@ DATA = [
     Case("nested labels", "compare r.jsonl", ["label", "--label-column"],
          text("r.jsonl", '{"text": "a b c", "label": ["x"]}\n' * 20)),
     Case("broken Parquet", "compare r.parquet", ["r.parquet"], text("r.parquet", b"PAR1 nothing")),
-    Case("a spreadsheet", "compare r.xlsx", ["'.xlsx'", ".csv"], text("r.xlsx", b"PK\x03\x04")),
+    Case("a spreadsheet", "compare r.xlsx", ["Excel", "CSV"], text("r.xlsx", b"PK\x03\x04")),
     Case("a zip called CSV", "compare r.csv", ["r.csv"], text("r.csv", b"PK\x03\x04\xff\xfe\x00")),
     Case("empty folder", "compare parts", ["parts", "train"],
          lambda folder: (folder / "parts").mkdir()),

@@ -28,8 +28,8 @@ HEAVY = {
     "scipy", "altair", "vl_convert", "jinja2",
 }  # fmt: skip
 PUBLIC = {
-    "Study", "TunelabError", "__version__", "compare", "evaluate", "export", "fine_tune",
-    "load", "load_base", "load_data", "serve", "suggest",
+    "Study", "TextClassifier", "TunelabError", "__version__", "compare", "evaluate", "export",
+    "familiarity", "fine_tune", "load", "load_base", "load_data", "serve", "suggest",
 }  # fmt: skip
 
 
@@ -245,7 +245,8 @@ def test_what_is_no_mapping_of_any_value_is_let_be():
 
 # --- one name, one thing --------------------------------------------------------------------
 
-DOORS = {"load", "compare", "evaluate", "suggest"}  # a user's door, and the room it leads to
+# A user's door, and the room it leads to.
+DOORS = {"load", "compare", "evaluate", "suggest", "TextClassifier"}
 
 
 def test_no_two_modules_define_the_same_name():

@@ -91,4 +91,4 @@ def abstaining_for_display(
 def _cell(s: Abstaining | None) -> str:
     if s is None:
         return "too few rows"
-    return f"{format_percent(s.answered)} answered, {format_percent(s.wrong)} wrong"
+    return f"{format_percent(s.answered)}% answered, {format_percent(s.wrong)}% wrong"

@@ -75,6 +75,11 @@ def _caveats_of_data(record: StudyRecord) -> list[str]:
     source = str(record.settings.get("data", {}).get("source", ""))
     if source.partition(":")[0] == "demo":
         caveats.append("The demo reviews show how tunelab works; they are not a benchmark.")
+    if (column := record.data.get("group_column")) is not None:
+        caveats.append(
+            f"Rows come in groups by {column!r}: intervals and tests of scores resample groups. "
+            "What is said of calibration takes rows as independent, and is surer than it should be."
+        )
     notes = [n for n in record.data.get("notes", ()) if "unlabelled" in n or "not scored" in n]
     caveats += [f"{n[:1].upper()}{n[1:].rstrip('.')}." for n in notes]
     duplicates = record.data.get("duplicates", {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -77,7 +77,7 @@ def collapses(runs: Mapping[str, Runs]) -> dict[str, Collapse]:
 def without_broken(runs: Runs, collapse: Collapse) -> Runs:
     """A method's other runs."""
     kept = {s: p for s, p in runs.by_seed.items() if s not in collapse.broken}
-    return Runs(runs.label, kept)
+    return replace(runs, by_seed=kept)
 
 
 def _accuracies(runs: Runs) -> dict[int, float]:

@@ -90,7 +90,8 @@ def on_common_rows(
     note = f"Paired on the {counted(len(common), 'row')} that both tested with the same seed"
     all_same = of_each == [len(common)] * 2
     note += "" if all_same else f" (of {of_each[0]:,} here and {of_each[1]:,} there)"
-    return Runs(here.label, ours), Runs(there.label, theirs), note
+    # Rows that both have are called as they are here.
+    return replace(here, by_seed=ours), replace(there, by_seed=theirs, groups=here.groups), note
 
 
 def _known_by(keys: Keys, row: str) -> object:

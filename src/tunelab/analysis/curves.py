@@ -16,7 +16,13 @@ from typing import Any
 import numpy as np
 
 from tunelab.analysis.numbers import SCORED_PARTS, column, format_difference, format_estimate
-from tunelab.analysis.reading import BOOTSTRAP_SEED, means_of, paired_by_seed, score_estimate
+from tunelab.analysis.reading import (
+    BOOTSTRAP_SEED,
+    groups_of_rows,
+    means_of,
+    paired_by_seed,
+    score_estimate,
+)
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Estimate, TrialResult
 from tunelab.stats import Runs, compare_all
@@ -110,10 +116,12 @@ def _runs_of_size(
     record: StudyRecord, of_size: Mapping[str, Sequence[TrialResult]], split: str
 ) -> dict[str, Runs]:
     """Predictions of the trials on so many rows, by method."""
+    groups = groups_of_rows(record)
     return {
         label: Runs(
             label,
             {r.spec.seed: record.predictions(r.spec.trial_id)[split] for r in of_size[label]},
+            groups,
         )
         for label in record.methods
         if label in of_size

@@ -8,7 +8,7 @@ cross-fitted study each seed's members saw the same rows, so that this holds the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,7 +107,8 @@ def ensemble_of(record: StudyRecord, labels: Sequence[str] | None, metric: str) 
         validation[seed] = _averaged(chosen_on[0], of_validation, weights[seed])
         tested = [runs["test"][m].by_seed[seed] for m in members]
         test[seed] = _averaged(tested[0], _probabilities(tested, hot), weights[seed])
-    every = [Runs(ENSEMBLE, test), *(_only(runs["test"][m], seeds) for m in members)]
+    groups = runs["test"][members[0]].groups
+    every = [Runs(ENSEMBLE, test, groups), *(_only(runs["test"][m], seeds) for m in members)]
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     comparisons = compare_all(every, metric, rng)
     estimates = means_of({r.label: r for r in every}, [metric])
@@ -164,7 +165,7 @@ def _averaged(
 
 
 def _only(runs: Runs, seeds: Sequence[int]) -> Runs:
-    return Runs(runs.label, {s: runs.by_seed[s] for s in seeds})
+    return replace(runs, by_seed={s: runs.by_seed[s] for s in seeds})
 
 
 def ensemble_to_json(ensemble: Ensemble) -> dict[str, object]:

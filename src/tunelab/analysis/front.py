@@ -16,7 +16,7 @@ from tunelab.analysis.summary import summarise
 from tunelab.analysis.verdict import Summary
 from tunelab.core.study_folder import StudyRecord
 from tunelab.core.values import Comparison, Estimate
-from tunelab.stats import LEAST_SEEDS, LEVEL, Runs, mean_draws
+from tunelab.stats import LEAST_SEEDS, LEVEL, mean_draws
 from tunelab.stats.metrics import METRICS
 
 __all__ = [
@@ -141,7 +141,10 @@ def _probabilities_on_front(
     costs = values_by_seed(record, cost)
     # Only what has both values with the same seeds can be drawn together.
     usable = [
-        Runs(label, {s: p for s, p in runs[label].by_seed.items() if s in costs[label]})
+        replace(
+            runs[label],
+            by_seed={s: p for s, p in runs[label].by_seed.items() if s in costs[label]},
+        )
         for label in labels
         if label in runs and set(runs[label].by_seed) & set(costs.get(label, {}))
     ]

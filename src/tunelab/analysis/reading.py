@@ -11,7 +11,7 @@ import numpy as np
 
 from tunelab.analysis.numbers import SCORED_PARTS
 from tunelab.core.details import Hardware
-from tunelab.core.study_folder import StudyRecord
+from tunelab.core.study_folder import StudyRecord, read_rows
 from tunelab.core.values import Estimate, Predictions, TrialResult
 from tunelab.core.words import counted
 from tunelab.stats import Runs, mean_interval, means
@@ -20,6 +20,7 @@ from tunelab.stats.metrics import METRICS
 __all__ = [
     "BOOTSTRAP_SEED",
     "comparable",
+    "groups_of_rows",
     "machine_of",
     "means_of",
     "paired_by_seed",
@@ -45,10 +46,25 @@ def read_runs(record: StudyRecord) -> dict[str, dict[str, Runs]]:
         for part, p in record.predictions(r.spec.trial_id).items():
             if part in by_part:
                 by_part[part].setdefault(r.spec.method.label, {})[r.spec.seed] = p
+    groups = groups_of_rows(record)
     return {
-        part: {label: Runs(label, by_seed) for label, by_seed in labels.items()}
+        part: {label: Runs(label, by_seed, groups) for label, by_seed in labels.items()}
         for part, labels in by_part.items()
     }
+
+
+def groups_of_rows(record: StudyRecord) -> Mapping[str, str] | None:
+    """The group of each row of validation and test by its id; None where a study has none."""
+    column = record.data.get("group_column")
+    if column is None:
+        return None
+    known: dict[str, str] = {}
+    for name in ("validation", "test"):
+        rows = read_rows(record.directory, name)
+        if rows is not None and column in rows.columns:
+            values = zip(rows.ids, rows.columns[column], strict=True)
+            known |= {i: str(v) for i, v in values if v is not None}
+    return known
 
 
 def paired_by_seed(runs: Mapping[str, Runs]) -> bool:

@@ -121,6 +121,11 @@ def slice_study(
             f"{folder}: rows.parquet has other row ids than the predictions. "
             f"Run the study again: tunelab compare {folder}"
         )
+    if (column := record.data.get("group_column")) is not None:
+        raise InputError(
+            f"{folder}: its rows come in groups by {column!r}, and slices are tested as if rows "
+            "were independent: too many would differ. Study.predictions() has every row."
+        )
     cuts = attributes(rows, told_apart(record.data["label_names"]))
     for name in by or ():
         if name not in cuts:

@@ -11,7 +11,7 @@ from tunelab.analysis import numbers, summary
 from tunelab.analysis.common_rows import Keys, keys_of_rows, on_common_rows
 from tunelab.analysis.markdown import in_markdown, table_lines
 from tunelab.analysis.pairs import what_was_seen
-from tunelab.analysis.reading import BOOTSTRAP_SEED
+from tunelab.analysis.reading import BOOTSTRAP_SEED, groups_of_rows
 from tunelab.analysis.verdict import Standing, Summary, standing, with_chance
 from tunelab.core.errors import InputError
 from tunelab.core.study_folder import StudyRecord
@@ -154,7 +154,8 @@ def _compared_method(
         by_seed = {seed: p for seed, p in predictions.items() if p is not None}
         if not by_seed:
             return None, f"{name} has no finished trial of {label}", ""
-        runs.append(Runs(f"{label} in {name}", by_seed))
+        groups = groups_of_rows(record)
+        runs.append(Runs(f"{label} in {name}", by_seed, groups))
         if label in said.collapses:
             broke[runs[-1].label] = replace(said.collapses[label], label=runs[-1].label)
     classes = (both[0][0].data["label_names"], both[1][0].data["label_names"])

@@ -17,7 +17,7 @@ from tunelab.cli.options import FOLDER, json_text, moved_option, trust_option
 from tunelab.cli.streams import echo
 from tunelab.core.cells import six_digits
 from tunelab.core.errors import InputError
-from tunelab.core.words import counted
+from tunelab.core.words import agreeing, counted, free_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from tunelab.data.texts import TextTable
     from tunelab.models.explained import WordMoved
+    from tunelab.models.familiar import Familiar
     from tunelab.models.text_classifier import TextClassifier
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
 
 # Lines of standard input, or texts, that are labelled and said at a time.
 _LINES_AT_A_TIME = 4096
+_FAR_LABEL = "other"  # what a text is called that reads like none of the training texts
 
 
 # --- predict --------------------------------------------------------------------------------
@@ -76,6 +78,13 @@ _LINES_AT_A_TIME = 4096
     "gets a wrong label (0.05).",
 )
 @click.option(
+    "--other",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Label texts 'other' that read like none of the training texts: of texts like those at "
+    "most this share (0.05). The data are read again.",
+)
+@click.option(
     "--explain",
     is_flag=True,
     help="The words that moved each label: what leaving one out takes from its log odds.",
@@ -104,6 +113,11 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     for note in (*(source.notes if source else ()), *classifier.notes):
         say_sentences(note, err=True)
     labelling = _Labelling(classifier, bool(given["explain"]), given["abstain"])
+    if given["other"] is not None:
+        from tunelab import classifiers
+
+        labelling.familiar, rates = classifiers.familiarity(artifact, given["other"])
+        labelling.other_error, labelling.rates = given["other"], rates.sentence
     if source is not None and output is not None:
         from tunelab.data import write
 
@@ -186,8 +200,12 @@ class _Labelling:
     classifier: TextClassifier
     explains: bool = False
     error: float | None = None
+    familiar: Familiar | None = None
+    other_error: float = 0.0
+    rates: str = ""
     texts: int = 0
     unanswered: int = 0
+    others: int = 0
     blank: int = 0
     cut: int = 0
 
@@ -221,13 +239,20 @@ class _Labelling:
         pairs = zip(texts, words or self.words(texts), strict=True)
         return [moved_in_words(text, own) for text, own in pairs]
 
-    def answered(self, rows: NDArray[np.float64]) -> NDArray[np.bool_] | None:
-        """Which of some more rows of probabilities get a label, (n,); None where all do."""
-        if self.error is None:
-            return None
-        sure = self.classifier.answers(rows, self.error)
-        self.unanswered += int((~sure).sum())
-        return sure
+    def labels(self, texts: list[str], rows: NDArray[np.float64]) -> list[str | None]:
+        """What some more texts are called; None where it had better not answer."""
+        names = self.classifier.label_names
+        labels: list[str | None] = [names[k] for k in rows.argmax(axis=1)]
+        if self.error is not None:
+            sure = self.classifier.answers(rows, self.error)
+            labels = [x if yes else None for x, yes in zip(labels, sure, strict=True)]
+            self.unanswered += int((~sure).sum())
+        if self.familiar is not None:
+            other = free_name(_FAR_LABEL, names)
+            far = self.familiar.others(texts, self.other_error)
+            labels = [other if yes else x for x, yes in zip(labels, far, strict=True)]
+            self.others += int(far.sum())
+        return labels
 
     def say_what_was_seen(self) -> None:
         """Blank texts keep their place and get a label too; of long ones a part was read."""
@@ -236,6 +261,12 @@ class _Labelling:
                 f"{self.unanswered:,} of {counted(self.texts, 'text')} got no label, so that at "
                 f"most {100 * self.error:g}% of all texts like the validation rows get a wrong "
                 "one.",
+                err=True,
+            )
+        if self.familiar is not None:
+            say_sentences(
+                f"{self.others:,} of {counted(self.texts, 'text')} "
+                f"{agreeing(self.others, 'read')} like none of the training texts. {self.rates}",
                 err=True,
             )
         if self.blank:
@@ -276,22 +307,20 @@ def _say_labels(
     """
     names = labelling.label_names
     rows, moved = labelling.probabilities(texts), labelling.words(texts)
-    why, sure = labelling.moved_by(texts, moved), labelling.answered(rows)
+    why, labels = labelling.moved_by(texts, moved), labelling.labels(texts, rows)
     for i, (text, row, words) in enumerate(zip(texts, rows, moved, strict=True)):
-        best = int(row.argmax())
-        known = names[best] if sure is None or sure[i] else None
         if as_json:
             each = {n: six_digits(v) for n, v in zip(names, row, strict=True)}
             named = {} if ids is None else {"id": ids[i]}
-            said = {**named, "text": text, "label": known, "probabilities": each}
+            said = {**named, "text": text, "label": labels[i], "probabilities": each}
             if labelling.explains:
                 said["words"] = [{"word": text[w.start : w.stop], **asdict(w)} for w in words]
             echo(json_text(said, default=str))
         else:
-            label, plain = (" ".join(x.split()) for x in (known or "", text))
+            label, plain = (" ".join(x.split()) for x in (labels[i] or "", text))
             name = "" if ids is None else f"{' '.join(str(ids[i]).split())}\t"
             because = "" if why is None else f"\t{why[i]}"
-            echo(f"{name}{label}\t{six_digits(row[best]):.3f}\t{plain}{because}")
+            echo(f"{name}{label}\t{six_digits(row.max()):.3f}\t{plain}{because}")
 
 
 def _with_predictions(
@@ -309,7 +338,7 @@ def _with_predictions(
         probabilities,
         every_class=every_class,
         moved_by=moved,
-        answered=labelling.answered(probabilities),
+        labels=labelling.labels(window.texts, probabilities),
     )
 
 

@@ -95,25 +95,38 @@ def report(
     tunelab report runs/demo --watch                          in a second terminal, while it runs
     tunelab report runs/demo --review                         labels in doubt, to keep or change
     """
-    from tunelab import api
+    from tunelab.analysis.opened import OpenedStudy
+    from tunelab.report import writing
 
     if watch:
         _watch(study, output_dir or study, metric, quiet)
         return
-    asked = api.Study(study)
     if review is not None:
-        page = asked.review(review or (output_dir / "review.html" if output_dir else None))
+        from tunelab import api
+
+        page = api.Study(study).review(
+            review or (output_dir / "review.html" if output_dir else None)
+        )
         if not quiet:
             say_sentences(f"{page}: open it in a browser. It saves corrections.csv.")
         return
-    written = asked.report(
+    asked = OpenedStudy(study)
+    if metric is not None:
+        from tunelab.study import resolve
+
+        resolve.require_metric(metric)
+    if explain:
+        from tunelab.study.explaining import explain_best
+
+        explain_best(asked.record, asked.judged_by(metric), bool(trust_remote_code))
+        asked = OpenedStudy(study)  # with what was kept just now
+    written = writing.write_study(
+        asked,
         formats,
         figures=figures,
-        compare=other,
+        compare=None if other is None else OpenedStudy(other),
         metric=metric,
         output_dir=output_dir,
-        explain=explain,
-        trust_remote_code=bool(trust_remote_code),
     )
     if not quiet:
         show_answer(asked.judged_by(metric).answer)

@@ -42,6 +42,7 @@ class DataKeys(TypedDict):
     drop_classes: NotRequired[list[str] | None]
     min_rows_per_class: NotRequired[int | None]
     corrections: NotRequired[str | None]
+    group_column: NotRequired[str | None]
 
 
 class TuningKeys(TypedDict):
@@ -167,6 +168,7 @@ class DataCard(TypedDict):
     text_column: str
     label_column: str
     id_column: NotRequired[str]
+    group_column: NotRequired[str]
     label_names: list[str]
     sizes: dict[str, int]
     label_counts: dict[str, dict[str, int]]

@@ -63,6 +63,9 @@ DATA_FLAGS: Mapping[str, Flag] = {
     "drop_classes": Flag("Leave out the rows of these classes.", "A,B,..", "data", "names"),
     "min_rows_per_class": Flag("Leave out classes with fewer training rows.", "N", "data"),
     "corrections": Flag("Labels put right: the file of `report --review`.", "FILE", "data"),
+    "group_column": Flag(
+        "Column of what rows have in common (author, document): never divided.", "NAME", "data"
+    ),
 }
 
 

@@ -7,6 +7,7 @@ A study folder (a contract that others read):
                         files below it holds the SHA-256 of its own content
     gate.json           what the data gate found: duplicates, leaks, label errors, ...
     lengths.json        how many texts limits in tokens cut; behaviour.json: cases of its tests
+    given_rows/         rows that were given in Python: what data.source names
     rows.parquet        the validation and test rows: part, id, label, text, further columns
     results.csv         one row a trial; comparison.json: table and verdicts
     tuning.json         the settings each method tried, their validation scores, what was chosen
@@ -65,6 +66,7 @@ from tunelab.core.values import Predictions, TrialResult
 __all__ = [
     "EXPORTS",
     "EXTRAS",
+    "GIVEN_ROWS",
     "TEST_ON",
     "TRIAL_FILES",
     "StudyRows",
@@ -327,11 +329,13 @@ EXTRAS = (
     *("tuning", "race", "curves", "gate", "lengths", "behaviour", "looks", "final", "exports"),
     *("before", "words"),
 )
+# The folder of rows that were given in Python: trials and later runs read them there.
+GIVEN_ROWS = "given_rows"
 EXPORTS = "exports"  # the folder of what exports.json tells of
 _WRITTEN = frozenset(
     {"study.yaml", "data.json", "rows.parquet", "results.csv", "comparison.json", "report.html"}
     | {"review.html"}
-    | {"trials", "tracking", CHECKPOINTS, EXPORTS, HOLDER, RUN_LOG}
+    | {"trials", "tracking", CHECKPOINTS, GIVEN_ROWS, EXPORTS, HOLDER, RUN_LOG}
     | {f"{name}.json" for name in EXTRAS}
 )
 

@@ -84,14 +84,21 @@ def read_rows(study: Path, part: str = "test") -> StudyRows | None:
 
 
 def _rows_in(table: Any, part: str) -> StudyRows:
-    table = table.take(np.flatnonzero(table["part"].to_numpy() == part))
+    # By lists: pyarrow's own ways to pick rows, and to numpy, import pandas.
+    rows = [i for i, p in enumerate(table["part"].to_pylist()) if p == part]
+
+    def of_part(name: str) -> tuple[Any, ...]:
+        values = table[name].to_pylist()
+        return tuple(values[i] for i in rows)
+
+    further = {n: of_part(n) for n in table.column_names if n.startswith("column:")}
     return StudyRows(
-        ids=tuple(table["id"].to_pylist()),
-        texts=tuple(table["text"].to_pylist()),
-        labels=table["label"].to_numpy().astype(np.int64),
+        ids=of_part("id"),
+        texts=of_part("text"),
+        labels=np.asarray(of_part("label"), dtype=np.int64),
         columns={
-            name.removeprefix("column:"): tuple(table[name].to_pylist())
-            for name in table.column_names
-            if name.startswith("column:") and table[name].null_count < len(table)
+            name.removeprefix("column:"): values
+            for name, values in further.items()
+            if any(v is not None for v in values)
         },
     )

@@ -78,6 +78,7 @@ def spec_from_json(value: Mapping[str, Any]) -> TrialSpec:
         test_on=tuple(DataSpec(**d) for d in value["test_on"]),
         stop_below=value["stop_below"],
         fold=Fold(**value["fold"]) if value.get("fold") else None,
+        together=value.get("together", False),
     )
 
 

@@ -54,7 +54,8 @@ class DataSpec:
     what happens to training rows whose text stands in validation or test too (`duplicates.py`).
     `quoting` says what quotes mean in CSV and TSV, `join_labels` whether labels that look alike are
     one. Rows of `drop_classes`, and of classes with fewer than `min_rows_per_class` of the training
-    rows, are left out. `corrections` is a file of labels that a reader put right.
+    rows, are left out. `corrections` is a file of labels that a reader put right. Rows with one
+    value in `group_column` are never divided between parts.
     """
 
     source: str
@@ -71,12 +72,13 @@ class DataSpec:
     drop_classes: Sequence[str] | None = None
     min_rows_per_class: int | None = None
     corrections: str | None = None
+    group_column: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """Its fields; those that results of before lack only where they say something."""
         values = asdict(self)
         later = {"id_column", "quoting", "join_labels", "drop_classes", "min_rows_per_class"}
-        later.add("corrections")
+        later |= {"corrections", "group_column"}
         plain = DataSpec(self.source)
         return {k: v for k, v in values.items() if k not in later or v != getattr(plain, k)}
 
@@ -145,6 +147,7 @@ class Dataset:
     parts ("test", "validation") that the source did not have and that were taken from its train.
     `id_column`: which of the splits' `columns` names the rows for the user, None where none does.
     `corrected`: which labels a reader put right, None where none were.
+    `group_column`: which of them says what rows belong together, None where each is by itself.
     """
 
     name: str
@@ -161,6 +164,7 @@ class Dataset:
     split_off: tuple[str, ...] = ()
     id_column: str | None = None
     corrected: Corrected | None = None
+    group_column: str | None = None
 
     @property
     def parts(self) -> dict[str, Split]:
@@ -249,7 +253,8 @@ class TrialSpec:
     trains on all rows of a cross-fitted study but those of validation, and is not tested.
     `train_rows`: train on so many rows (stratified, nested, drawn by the seed); None for all.
     `vary_split`: the seed divides the rows of train and validation anew; test stays. `fold`: all
-    rows are divided anew, and this part of them is the test part.
+    rows are divided anew, and this part of them is the test part. `together`: of a final one, that
+    rows that are alike, or of one group, stand in train or in validation together.
 
     No part of the identity: `test_on`, other data on which the trained classifier is scored once;
     and `stop_below`, which ends a try after an epoch ("1", "2", ...) with a lower validation score.
@@ -267,10 +272,12 @@ class TrialSpec:
     test_on: tuple[DataSpec, ...] = ()
     stop_below: Mapping[str, float] = field(default_factory=dict)
     fold: Fold | None = None
+    together: bool = False
 
     def to_json(self) -> dict[str, object]:
-        """Its fields, as spec.json has them: `fold` only where there is one."""
-        values = {k: v for k, v in asdict(self).items() if k != "fold" or v is not None}
+        """Its fields, as spec.json has them: `fold` and `together` only where there is one."""
+        later = ("fold", "together")
+        values = {k: v for k, v in asdict(self).items() if k not in later or v}
         if self.fold is not None and not self.fold.together:  # as results of before have it
             values["fold"] = {k: v for k, v in values["fold"].items() if k != "together"}
         return values | {

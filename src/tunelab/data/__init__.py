@@ -5,6 +5,7 @@ behaviour     suites of behaviour tests -> cases
 texts write labelled   files of texts in windows, tables written out, labels added to them
 sent          rows as they travel to another machine
 corrections   labels that a reader put right
+given         rows that are given in Python: frames, Arrow tables, `datasets`, lists
 
 May import: core. Never reaches torch.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 from tunelab.data.card import DataCard, DuplicateExample, LengthFigures, describe
 from tunelab.data.duplicates import rows_unlike
 from tunelab.data.gate import Gate, inspect
+from tunelab.data.groups import group_numbers
 from tunelab.data.loading import OtherData, load, load_every_row, load_other
 from tunelab.data.sources import SOURCES
 from tunelab.data.split import (
@@ -38,6 +40,7 @@ __all__ = [
     "OtherData",
     "all_rows",
     "describe",
+    "group_numbers",
     "groups_to_keep",
     "in_fold",
     "inspect",

@@ -11,6 +11,7 @@ import numpy as np
 from tunelab.core.cards import DataCard, DuplicateExample, LengthFigures, RepeatedRow
 from tunelab.core.values import Dataset, Duplicates, Split
 from tunelab.core.words import short
+from tunelab.data.groups import group_numbers
 
 __all__ = [
     "DataCard",
@@ -25,8 +26,13 @@ __all__ = [
 # --- what is known of the content -----------------------------------------------------------
 
 
-def fingerprint_of(label_names: Sequence[str], parts: Mapping[str, Split]) -> str:
-    """SHA-256 (hex) of label names and all rows. Each string goes in with its length before it."""
+def fingerprint_of(
+    label_names: Sequence[str], parts: Mapping[str, Split], group_column: str | None = None
+) -> str:
+    """SHA-256 (hex) of label names, all rows and, where there are, their groups.
+
+    Each string goes in with its length before it.
+    """
     digest = hashlib.sha256()
 
     def add(strings: Sequence[str]) -> None:
@@ -44,6 +50,8 @@ def fingerprint_of(label_names: Sequence[str], parts: Mapping[str, Split]) -> st
         digest.update(split.labels.astype(">i8").tobytes())
         if split.before is not None:  # rows that are divided otherwise are other data
             digest.update(split.before.astype(">i8").tobytes())
+        if group_column is not None:  # what else would divide rows in folds goes in with the trial
+            digest.update(group_numbers(split, group_column).astype(">i8").tobytes())
     return digest.hexdigest()
 
 
@@ -101,6 +109,8 @@ def describe(dataset: Dataset) -> DataCard:
     if dataset.corrected is not None:
         by_part = dict(dataset.corrected.by_part)
         card["corrected"] = {"study": dataset.corrected.study, "by_part": by_part}
+    if dataset.group_column is not None:
+        card["group_column"] = dataset.group_column
     return card
 
 

@@ -13,6 +13,7 @@ from tunelab.data.table import Table
 
 __all__ = [
     "TEXT_NAMES",
+    "check_group_column",
     "choose_columns",
     "choose_id_column",
     "known_column",
@@ -151,6 +152,19 @@ def choose_id_column(
         if values and named and len(set(values)) == len(values):
             return by_name[name], f"id column: {by_name[name]!r} (guessed)"
     return None, ""
+
+
+def check_group_column(table: Table, group_column: str | None, taken: Sequence[str]) -> str:
+    """What is said of the column of groups that was named. Raises DataError where it is none."""
+    if group_column is None:
+        return ""
+    known_column(table, group_column, "--group-column")
+    if group_column in taken:
+        raise DataError(
+            f"{table.name}: the group column is {group_column!r}, which holds the texts or the "
+            "labels. Name the column of what rows have in common, such as an author."
+        )
+    return f"group column: {group_column!r}"
 
 
 def _refuse_pair(table: Table, text: str) -> None:

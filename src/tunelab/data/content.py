@@ -30,7 +30,7 @@ _MARKS: tuple[tuple[bytes, str, str], ...] = (
     (b"%PDF-", "a PDF", _SAVE_AS),
     (b"{\\rtf", "an RTF document", _SAVE_AS),
     (b"BZh", "a bzip2 archive", _UNPACK),
-    (b"\x28\xb5\x2f\xfd", "a Zstandard archive", _UNPACK),
+    (b"\x28\xb5\x2f\xfd", "Zstandard", "Put .zst behind its name, or unpack it."),
     (b"\xfd7zXZ\x00", "an xz archive", _UNPACK),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),
     (b"Rar!", "a RAR archive", _UNPACK),
@@ -65,7 +65,7 @@ def _kind(start: bytes, own: tuple[bytes, ...]) -> tuple[str, str] | None:
         return None
     if start.startswith(b"PK\x03\x04"):
         sheet = b"[Content_Types].xml" in start[:2000] or b"xl/" in start
-        return ("an Excel workbook (.xlsx)", _SAVE_AS) if sheet else ("a ZIP archive", _UNPACK)
+        return ("an Excel workbook", "Call it .xlsx.") if sheet else ("a ZIP archive", _UNPACK)
     by_mark = ((what, remedy) for mark, what, remedy in _MARKS if start.startswith(mark))
     by_form = ((what, remedy) for form, what, remedy in _FORMS if form.match(start))
     return next(chain(by_mark, by_form), None)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 
 from tunelab.core.errors import DataError, suggest
 from tunelab.data.content import refuse_other_content
@@ -34,24 +34,40 @@ CHUNK_BYTES = 1 << 20
 
 @contextmanager
 def _binary(path: Path, name: str) -> Iterator[BinaryIO]:
-    """A file's bytes, `.gz` unpacked; whatever goes wrong while they are read is a DataError."""
+    """A file's bytes, unpacked; whatever goes wrong while they are read is a DataError."""
+    opened = {".gz": _open_gzip, ".zst": _open_zstandard}.get(path.suffix.lower())
     try:
-        if path.name.lower().endswith(".gz"):
-            with gzip.open(path, "rb") as stream:
-                yield io.BufferedReader(_Unpacked(stream, name, path.stat().st_size))
-        else:
+        if opened is None:
             with path.open("rb") as plain:
                 yield plain
+        else:
+            with opened(path) as stream:
+                yield io.BufferedReader(_Unpacked(stream, name, path.stat().st_size))
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{name}: not a whole gzip file ({error}). Download it again.") from error
     except OSError as error:
+        if opened is _open_zstandard and not error.errno:  # what Arrow says of the content
+            said = " ".join(str(error).split()).rstrip(".")
+            whole = f"{name}: not a whole Zstandard file ({said}). Download it again."
+            raise DataError(whole) from error
         raise DataError(f"{name}: cannot be read: {error.strerror or error}.") from error
 
 
-class _Unpacked(io.RawIOBase):
-    """What a gzip file holds; refused where it is far more than its size (`limits`)."""
+def _open_gzip(path: Path) -> BinaryIO:
+    return cast("BinaryIO", gzip.open(path, "rb"))
 
-    def __init__(self, stream: gzip.GzipFile, name: str, packed: int) -> None:
+
+def _open_zstandard(path: Path) -> BinaryIO:
+    import pyarrow as pa
+
+    stream = pa.input_stream(str(path), compression="zstd")
+    return cast("BinaryIO", stream)
+
+
+class _Unpacked(io.RawIOBase):
+    """What a packed file holds; refused where it is far more than its size (`limits`)."""
+
+    def __init__(self, stream: BinaryIO, name: str, packed: int) -> None:
         self._stream, self._name, self._packed = stream, name, packed
         self._done = 0
 
@@ -61,7 +77,7 @@ class _Unpacked(io.RawIOBase):
 
     def readinto(self, buffer: Buffer) -> int:
         """As of any raw stream; raises DataError at the limit."""
-        n = self._stream.readinto(buffer)
+        n: int = self._stream.readinto(buffer)  # type: ignore[attr-defined]
         self._done += n
         refuse_unpacked(self._name, self._done, self._packed)
         return n

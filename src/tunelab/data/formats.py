@@ -1,5 +1,5 @@
 """Formats of files of rows, a row each in `FORMATS`: CSV, TSV, JSON, JSON lines,
-Parquet and Arrow."""
+Parquet, Arrow and Excel workbooks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tunelab.data.columnar import read_arrow, read_parquet
 from tunelab.data.decode import check_text, open_text
 from tunelab.data.delimited import read_delimited
 from tunelab.data.json_lines import read_json_file
+from tunelab.data.sheets import read_workbook
 from tunelab.data.table import (
     ReadOptions,
     Table,
@@ -33,7 +34,7 @@ __all__ = [
 
 
 def read_file(path: Path, options: ReadOptions) -> Table:
-    """Read one file by its ending, `.gz` looked through. Raises DataError."""
+    """Read one file by its ending, `.gz` and `.zst` looked through. Raises DataError."""
     suffix = known_format(path, options)
     if not path_is(path, Path.is_file):
         raise DataError(
@@ -75,6 +76,7 @@ FORMATS: dict[str, Callable[[Path, ReadOptions, int | None], Iterator[Table]]] =
     ".json": read_json_file,
     ".parquet": read_parquet,
     ".arrow": read_arrow,
+    ".xlsx": read_workbook,
 }
 
 

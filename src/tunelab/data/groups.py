@@ -1,8 +1,10 @@
-"""Rows whose texts are alike, kept in one part when rows are divided into folds.
+"""Rows that belong together, kept in one part when rows are divided.
 
-A text that stands twice, nearly twice, or in another one would be learnt in one part and tested in
-another. So rows that the gate calls alike (`duplicates`) form a group, also where only a chain of
-texts connects them, and a group is dealt out as a whole.
+Rows of one author, document or thread, where a column says so: what is learnt of one is known of
+the others. And rows whose texts are alike: a text that stands twice, nearly twice, or in another
+one would be learnt in one part and tested in another. So rows that the gate calls alike
+(`duplicates`) form a group, also where only a chain of texts connects them, and a group is dealt
+out as a whole.
 """
 
 from __future__ import annotations
@@ -15,23 +17,55 @@ from numpy.typing import NDArray
 from tunelab.core.values import Split
 from tunelab.data import duplicates
 
-__all__ = ["dealt_in_groups", "groups_of", "prefix_of_groups"]
+__all__ = [
+    "dealt_in_groups",
+    "group_numbers",
+    "groups_of",
+    "prefix_of_groups",
+]
 
 
 Ints = NDArray[np.int64]
 
 
-def groups_of(rows: Split, most: int) -> Ints:
+def group_numbers(rows: Split, column: str) -> Ints:
+    """A number for each row, the same for rows with one value in a column: (n,).
+
+    A row without a value is a group of its own.
+    """
+    known: dict[object, int] = {}
+    values = rows.columns.get(column, (None,) * len(rows))
+    own = ((i,) if v is None else str(v) for i, v in enumerate(values))
+    return np.array([known.setdefault(v, len(known)) for v in own], dtype=np.int64)
+
+
+def groups_of(rows: Split, most: int, column: str | None = None) -> Ints:
     """A number for each row, the same for rows that are alike: (n,).
 
     Rows of more than `most` in a group, such as a template that every tenth text follows, are alone
-    again: no part could hold them.
+    again: no part could hold them. With `column` its groups stay whole in any case, and those that
+    rows which are alike connect are one, up to `most` rows.
     """
     group = _connected(rows.texts, rows.divided_by.tobytes())
+    alone = np.arange(len(group))
+    if column is not None:
+        alone = group_numbers(rows, column)
+        group = _joined_groups(group, alone)
     sizes = np.bincount(group, minlength=1)
     too_large = sizes[group] > most
-    group = np.where(too_large, len(sizes) + np.arange(len(group)), group)
+    group = np.where(too_large, len(sizes) + alone, group)
     return np.asarray(np.unique(group, return_inverse=True)[1], dtype=np.int64)
+
+
+def _joined_groups(a: Ints, b: Ints) -> Ints:
+    """Groups that a chain of rows connects which share a group of the one or of the other, (n,)."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    first = int(a.max()) + 1
+    n = first + int(b.max()) + 1
+    links = coo_array((np.ones(len(a)), (a, first + b)), shape=(n, n))
+    return np.asarray(connected_components(links, directed=False)[1][a], dtype=np.int64)
 
 
 @functools.lru_cache(maxsize=2)  # of a study all folds ask the same

@@ -21,25 +21,24 @@ def labelled_columns(
     *,
     every_class: bool = False,
     moved_by: Sequence[str] | None = None,
-    answered: NDArray[np.bool_] | None = None,
+    labels: Sequence[str | None] | None = None,
 ) -> dict[str, list[Any]]:
     """Columns of n values with label and probability added, and with that of `every_class`.
 
     `probabilities`: (n, n_classes). None: nothing was computed, columns of the same types.
-    `moved_by`: of each text the words that moved its label, where that was asked. `answered` (n,):
-    which texts have a label, the others have "".
+    `moved_by`: of each text the words that moved its label, where that was asked. `labels`: what
+    each is called where that is not its likeliest class; None: nothing.
     """
     n = len(next(iter(columns.values()), []))
-    labels, top, each = [""] * n, [0.0] * n, [[0.0] * n for _ in label_names]
+    said, top, each = [""] * n, [0.0] * n, [[0.0] * n for _ in label_names]
     if probabilities is not None:
         best = probabilities.argmax(axis=1)
-        labels = [label_names[k] for k in best]
-        if answered is not None:
-            labels = [x if sure else "" for x, sure in zip(labels, answered, strict=True)]
+        given = [label_names[k] for k in best] if labels is None else labels
+        said = [label or "" for label in given]
         top = [six_digits(p[k]) for p, k in zip(probabilities, best, strict=True)]
         each = [[six_digits(v) for v in column] for column in probabilities.T]
     added = dict(columns)
-    added[free_name("predicted_label", added, "{}_{}")] = labels
+    added[free_name("predicted_label", added, "{}_{}")] = said
     added[free_name("probability", added, "{}_{}")] = top
     if every_class:
         for name, column in zip(label_names, each, strict=True):

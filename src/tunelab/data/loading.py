@@ -13,7 +13,7 @@ from tunelab.core.words import listed, rows_word
 from tunelab.data import duplicates
 from tunelab.data.alike import looks
 from tunelab.data.card import count_duplicates, fingerprint_of
-from tunelab.data.columns import choose_columns, choose_id_column
+from tunelab.data.columns import check_group_column, choose_columns, choose_id_column
 from tunelab.data.corrections import corrected_parts, corrections_in_words, read_corrections
 from tunelab.data.labels import (
     WHOLE_FLOAT,
@@ -24,7 +24,13 @@ from tunelab.data.labels import (
 )
 from tunelab.data.rows import rows_of_part, without_unlabelled
 from tunelab.data.sent import read_source
-from tunelab.data.split import subset_of_train, three_parts, train_without_leaks
+from tunelab.data.split import (
+    check_groups_of_rows,
+    said_of_shared_groups,
+    subset_of_train,
+    three_parts,
+    train_without_leaks,
+)
 
 __all__ = [
     "OtherData",
@@ -59,7 +65,8 @@ def load(spec: DataSpec) -> Dataset:
     first = next(iter(source.parts.values()))[0]
     text_column, label_column, said = choose_columns(first, spec.text_column, spec.label_column)
     id_column, named = choose_id_column(first, spec.id_column, (text_column, label_column))
-    notes.append("; ".join(filter(None, (said, named))))
+    grouped = check_group_column(first, spec.group_column, (text_column, label_column))
+    notes.append("; ".join(filter(None, (said, named, grouped))))
 
     parts = {}
     for part, tables in source.parts.items():
@@ -67,8 +74,10 @@ def load(spec: DataSpec) -> Dataset:
     rows = without_unlabelled(source.name, parts, label_column, notes)
     column = LabelColumn(label_column, declared_names(source.parts, label_column))
     label_names, splits = encode_labels(source.name, rows, column, notes, spec)
+    check_groups_of_rows(source.name, splits, spec.group_column)
     split_off = tuple(part for part in ("test", "validation") if part not in splits)
-    splits = three_parts(source.name, splits, label_names, spec.split_seed, notes)
+    splits = three_parts(source.name, splits, label_names, spec, notes)
+    notes.extend(said_of_shared_groups(splits, spec))
     corrected = None
     if spec.corrections is not None:
         corrections = read_corrections(spec.corrections)
@@ -84,7 +93,7 @@ def load(spec: DataSpec) -> Dataset:
         train=splits["train"],
         validation=splits["validation"],
         test=splits["test"],
-        fingerprint=fingerprint_of(label_names, splits),
+        fingerprint=fingerprint_of(label_names, splits, spec.group_column),
         text_column=text_column,
         label_column=label_column,
         notes=tuple(notes),
@@ -92,6 +101,7 @@ def load(spec: DataSpec) -> Dataset:
         split_off=split_off,
         id_column=id_column,
         corrected=corrected,
+        group_column=spec.group_column,
     )
 
 
@@ -182,8 +192,17 @@ def load_every_row(spec: DataSpec, label_names: Sequence[str]) -> tuple[Split, t
         tuple(i for s in scored_parts for i in s.ids),
         tuple(t for s in scored_parts for t in s.texts),
         np.concatenate([s.labels for s in scored_parts]),
+        {} if spec.group_column is None else _one_column(scored_parts, spec.group_column),
     )
+    check_groups_of_rows(source.name, {"all": whole}, spec.group_column)
     return whole, tuple(notes)
+
+
+def _one_column(parts: Sequence[Split], column: str) -> dict[str, tuple[object, ...]]:
+    """A further column of several parts, one behind the other; nothing where one lacks it."""
+    if any(column not in s.columns for s in parts):
+        return {}
+    return {column: tuple(v for s in parts for v in s.columns[column])}
 
 
 def _labelled_split(

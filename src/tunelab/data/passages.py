@@ -29,8 +29,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.data.word_hashes import Hashes, Ints, Words, ranges_of, word_grams, words_of
+
 __all__ = [
-    "GOLDEN_64",
     "Likeness",
     "Links",
     "linked",
@@ -38,9 +39,7 @@ __all__ = [
 ]
 
 
-Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-Hashes = NDArray[np.uint64]
 
 NEAR, REORDERED, IN_ORDER = 0.3, 0.6, 0.65
 LEAST_WORDS_TO_BE_NEAR = 5  # words of its own below which a text is near none: "not good", "good"
@@ -53,11 +52,9 @@ LONG_PASSAGE = 8  # words of the n-grams that are listed of very many words, ins
 RARE = 10  # texts that may have a passage
 WHOLE, LISTED_WHOLE = 4_000_000, 64  # words up to which all n-grams are listed: of all, of a text
 CHUNK = 1_000_000  # words read at a time
+# What is held in memory at a time: n-grams that are listed, entries of lists, pairs compared.
+GRAMS_AT_A_TIME, ENTRIES_AT_A_TIME, PAIRS_AT_A_TIME = 2_000_000, 2_000_000, 100_000
 EACH_WITH_ALL, NEXT = 20, 4  # texts of an n-gram compared each with all; of more, with the next
-GOLDEN_64 = np.uint64(0x9E3779B97F4A7C15)
-# Scripts without spaces: Thai to Myanmar, Khmer, kana, Han.
-_SIGNS = ((0x0E00, 0x1100), (0x1780, 0x1800), (0x3040, 0x3100), (0x3400, 0xA000),
-          (0xF900, 0xFB00), (0x20000, 0x40000))  # fmt: skip
 
 
 class Likeness(IntEnum):
@@ -80,26 +77,6 @@ class Links:
     share: Floats
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Words:
-    """Hashes of all words of n texts in a row (t,), and where each text starts (n + 1,)."""
-
-    hashes: Hashes
-    starts: Ints
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    @property
-    def sizes(self) -> Ints:
-        return np.diff(self.starts)
-
-    def of(self, rows: Ints) -> _Words:
-        """The words of some texts, in that order."""
-        at, size = _ranges(self.starts, rows)
-        return _Words(self.hashes[at], np.concatenate([[0], size.cumsum()]))
-
-
 def usual(n: int) -> int:
     """In how many of n texts wording may be before it counts no more.
 
@@ -116,7 +93,7 @@ def linked(texts: Sequence[str], labels: Ints) -> Links:
         return nothing
     # Any order but that of the rows: texts of other parts are to be among the next ones.
     order = np.random.default_rng(0).permutation(n)
-    words = _words_of([texts[i] for i in order])
+    words = words_of([texts[i] for i in order])
     rate = 1 << max(0, int(np.ceil(np.log2(max(1, len(words.hashes)) / WHOLE))))
     neighbours = [_Lists.of(words, offsets, usual(n), rate) for offsets in ((0, 1), (0, 2))]
     many = rate > 1 and len(words.hashes) > n * LISTED_WHOLE
@@ -127,89 +104,52 @@ def linked(texts: Sequence[str], labels: Ints) -> Links:
     if not len(codes):
         return nothing
     pairs = np.stack([codes // n, codes % n], axis=1)
-    links = _likenesses(words, pairs, [*neighbours, passages], labels[order])
+    lists = [*neighbours, passages]
+    some = [
+        _likenesses(words, pairs[i : i + PAIRS_AT_A_TIME], lists, labels[order])
+        for i in range(0, len(pairs), PAIRS_AT_A_TIME)
+    ]
+    parts = [(links.pairs, links.kind, links.share) for links in some]
+    links = Links(*(np.concatenate(x) for x in zip(*parts, strict=True)))
     back = np.sort(order[links.pairs], axis=1)
     at = np.lexsort((back[:, 1], back[:, 0]))
     return Links(back[at], links.kind[at], links.share[at])
 
 
-def _likely_near(words: _Words, neighbours: list[_Lists], rate: int) -> Ints:
+def _likely_near(words: Words, neighbours: list[_Lists], rate: int) -> Ints:
     """Codes of pairs that share a tenth of the rarer neighbours of one, and two at least."""
     n = len(words)
-    codes, shared = _counted([c for one in neighbours for c in one.pairs(EACH_WITH_ALL, NEXT)])
     own = sum((one.counted for one in neighbours), np.zeros(n, dtype=np.int64))
     # Of a short text all are listed, of a long one one of `rate`.
     own = np.where(words.sizes <= LISTED_WHOLE, own / rate, own)
-    return codes[shared >= np.maximum(2, 0.1 * np.minimum(own[codes // n], own[codes % n]))]
+    likely = []
+    for codes, shared in _shared_lists(neighbours, EACH_WITH_ALL, NEXT):
+        least = np.maximum(2, 0.1 * np.minimum(own[codes // n], own[codes % n]))
+        likely.append(codes[shared >= least])
+    return np.concatenate(likely)
 
 
 def _likely_passages(passages: _Lists) -> Ints:
     """Codes of pairs that share a passage, or a fifth of the shorter text."""
-    codes, shared = _counted(list(passages.pairs(RARE, 0)))
     n, beyond = len(passages.counted), len(passages.offsets) - 1
-    own, run = passages.counted + beyond, passages.rate * shared + beyond
-    shortest = np.minimum(own[codes // n], own[codes % n])
-    return codes[(run >= PASSAGE) | (run >= 0.2 * shortest)]
+    own = passages.counted + beyond
+    likely = []
+    for codes, shared in _shared_lists([passages], RARE, 0):
+        run = passages.rate * shared + beyond
+        shortest = np.minimum(own[codes // n], own[codes % n])
+        likely.append(codes[(run >= PASSAGE) | (run >= 0.2 * shortest)])
+    return np.concatenate(likely)
 
 
-# --- words ----------------------------------------------------------------------------------
-
-
-def _mixed(h: Hashes) -> Hashes:
-    """The finaliser of SplitMix64: every bit of the result depends on every bit given."""
-    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(h ^ (h >> np.uint64(31)))
-
-
-def _words_of(texts: Sequence[str]) -> _Words:
-    pieces: list[Hashes] = [np.zeros(0, dtype=np.uint64)]
-    counts: list[Ints] = [np.zeros(1, dtype=np.int64)]
-    for some in _batches(texts):
-        padded = [f" {t} " for t in some]
-        codes = np.frombuffer("".join(padded).encode("utf-32-le", "surrogatepass"), np.uint32)
-        blank = codes == ord(" ")
-        sign = np.zeros(len(codes), dtype=np.bool_)
-        if codes.max() >= _SIGNS[0][0]:
-            for low, high in _SIGNS:
-                sign |= (codes >= low) & (codes < high)
-        first = ~blank
-        first[1:] &= blank[:-1] | sign[1:] | sign[:-1]
-        begins = np.flatnonzero(first)
-        place = np.arange(len(codes)) - begins[np.maximum(np.cumsum(first) - 1, 0)]
-        letters = _mixed((codes + (place.astype(np.uint64) << np.uint64(32))) * GOLDEN_64)
-        letters[blank] = 0
-        if len(begins):
-            pieces.append(_mixed(np.add.reduceat(letters, begins)))
-        ends = np.cumsum(np.fromiter(map(len, padded), np.int64, len(padded)))
-        counts.append(np.diff(np.searchsorted(begins, ends), prepend=0))
-    return _Words(np.concatenate(pieces), np.concatenate(counts).cumsum())
-
-
-def _batches(texts: Sequence[str], characters: int = 250_000) -> Iterator[Sequence[str]]:
-    start, held = 0, 0
-    for i, text in enumerate(texts):
-        held += len(text)
-        if held >= characters:
-            yield texts[start : i + 1]
-            start, held = i + 1, 0
-    if start < len(texts):
-        yield texts[start:]
-
-
-def _grams(words: _Words, offsets: tuple[int, ...]) -> tuple[Hashes, Ints]:
-    """Hashes of the words at these offsets from each, (k,), and the position of the first, (k,).
-
-    Those that lie within one text, in order.
-    """
-    many = max(0, len(words.hashes) - offsets[-1])
-    owner = np.repeat(np.arange(len(words)), words.sizes)
-    at = np.flatnonzero(owner[:many] == owner[offsets[-1] :]) if many else owner[:0]
-    hashes = np.full(len(at), sum(offsets), dtype=np.uint64)
-    for offset in offsets:
-        hashes = (hashes + words.hashes[at + offset]) * GOLDEN_64
-        hashes ^= hashes >> np.uint64(29)
-    return _mixed(hashes), at
+def _shared_lists(
+    lists: Sequence[_Lists], all_of: int, following: int
+) -> Iterator[tuple[Ints, Ints]]:
+    """Codes of pairs of texts, and how many lists they share: those of some texts at a time."""
+    n, entries = len(lists[0].counted), sum(len(one.text) for one in lists)
+    step = max(1, n * ENTRIES_AT_A_TIME // max(ENTRIES_AT_A_TIME, entries))
+    for start in range(0, n, step):
+        some = range(start, start + step)
+        yield _counted([c for one in lists for c in one.pairs(all_of, following, some)])
 
 
 # --- lists of texts -------------------------------------------------------------------------
@@ -227,43 +167,54 @@ class _Lists:
     offsets: tuple[int, ...]
     most: int
     rate: int
-    text: Ints
-    rank: Ints
-    size: Ints
+    text: NDArray[np.int32]
+    rank: NDArray[np.int32]
+    size: NDArray[np.int32]
     grams: Hashes
     texts_with: Ints
     counted: Ints
 
     @classmethod
-    def of(cls, words: _Words, offsets: tuple[int, ...], most: int, rate: int) -> _Lists:
-        """List the n-grams of all texts; of long ones one in `rate`, by their hashes."""
+    def of(cls, words: Words, offsets: tuple[int, ...], most: int, rate: int) -> _Lists:
+        """List the n-grams of all texts; of long ones one in `rate`, by their hashes.
+
+        Those of a share of all hashes at a time, so that memory grows with what is kept alone.
+        """
         n = len(words)
-        key = _keys(words, offsets, rate, n)
-        gram, whose = key & ~_low(n), (key & _low(n)).astype(np.int64)
-        new = np.flatnonzero(_firsts(gram))
-        size = np.diff(np.append(new, len(gram)))
-        of_list = np.repeat(size, size)
-        kept = np.flatnonzero((of_list >= 2) & (of_list <= most))
-        rank = kept - np.repeat(new, size)[kept]
-        counted = np.bincount(whose[of_list <= most], minlength=n)
+        listed = int((words.sizes / np.where(words.sizes > LISTED_WHOLE, rate, 1)).sum())
+        bits = (listed // GRAMS_AT_A_TIME).bit_length()
+        counted = np.zeros(n, dtype=np.int64)
+        entries, known = [], []
+        for part in range(1 << bits):
+            key = _keys(words, offsets, rate, n, (part, bits))
+            gram, whose = key & ~_low(n), (key & _low(n)).astype(np.int64)
+            new = np.flatnonzero(_firsts(gram))
+            size = np.diff(np.append(new, len(gram)))
+            of_list = np.repeat(size, size)
+            kept = np.flatnonzero((of_list >= 2) & (of_list <= most))
+            rank = kept - np.repeat(new, size)[kept]
+            counted += np.bincount(whose[of_list <= most], minlength=n)
+            entries.append([x.astype(np.int32) for x in (whose[kept], rank, of_list[kept])])
+            known.append((gram[new[size >= 2]], size[size >= 2]))
         if rate == 1:
-            grams, texts_with = gram[new[size >= 2]], size[size >= 2]
+            grams, texts_with = (np.concatenate(x) for x in zip(*known, strict=True))
         else:
             grams, texts_with = _frequencies(words, offsets)
-        return cls(
-            offsets, most, rate, whose[kept], rank, of_list[kept], grams, texts_with, counted
-        )
+        text, ranks, sizes = (np.concatenate(x) for x in zip(*entries, strict=True))
+        return cls(offsets, most, rate, text, ranks, sizes, grams, texts_with, counted)
 
-    def pairs(self, all_of: int, following: int) -> Iterator[Ints]:
-        """Codes i * n + j, i < j, of texts in one list: all of short ones, the next of others."""
-        at = np.arange(len(self.text))
+    def pairs(self, all_of: int, following: int, first: range) -> Iterator[Ints]:
+        """Codes i * n + j, i < j, of texts in one list, i among `first`: all of short lists, of
+        others the next.
+        """
+        at = np.flatnonzero((self.text >= first.start) & (self.text < first.stop))
         for step in range(1, max(all_of, following + 1)):
             at = at[self.rank[at] + step < self.size[at]]
             if step == following + 1:
                 at = at[self.size[at] <= all_of]
             if not len(at):
                 return
-            yield self.text[at] * len(self.counted) + self.text[at + step]
+            yield self.text[at].astype(np.int64) * len(self.counted) + self.text[at + step]
 
     def how_many(self, hashes: Hashes) -> Ints:
         """How many texts have each of some n-grams, which at least one has."""
@@ -274,28 +225,35 @@ class _Lists:
         return np.where(self.grams[at] == keys, self.texts_with[at], 1)
 
 
-def _keys(words: _Words, offsets: tuple[int, ...], rate: int, n: int) -> Hashes:
+def _keys(
+    words: Words, offsets: tuple[int, ...], rate: int, n: int, part: tuple[int, int] = (0, 0)
+) -> Hashes:
     """Hashes of the n-grams with the number of the text in their last bits, distinct, sorted.
 
-    Of texts of more than LISTED_WHOLE words only one n-gram in `rate`.
+    Of texts of more than LISTED_WHOLE words only one n-gram in `rate`. `part`: those whose first
+    bits are this number, and how many bits that are.
     """
+    first, bits = part
     pieces = [np.zeros(0, dtype=np.uint64)]
     begin = 0
     while begin < len(words):
         end = int(np.searchsorted(words.starts, words.starts[begin] + CHUNK, side="right")) - 1
         rows = np.arange(begin, min(len(words), max(end, begin + 1)))
         some = words.of(rows)
-        hashes, at = _grams(some, offsets)
+        hashes, at = word_grams(some, offsets)
         text = np.repeat(rows, some.sizes)[at]
         if rate > 1:
             kept = ((hashes & np.uint64(rate - 1)) == 0) | (words.sizes[text] <= LISTED_WHOLE)
+            hashes, text = hashes[kept], text[kept]
+        if bits:
+            kept = hashes >> np.uint64(64 - bits) == first
             hashes, text = hashes[kept], text[kept]
         pieces.append((hashes & ~_low(n)) | text.astype(np.uint64))
         begin = int(rows[-1]) + 1
     return _distinct(np.concatenate(pieces))
 
 
-def _frequencies(words: _Words, offsets: tuple[int, ...]) -> tuple[Hashes, Ints]:
+def _frequencies(words: Words, offsets: tuple[int, ...]) -> tuple[Hashes, Ints]:
     """N-grams of two texts or more, sorted, and how many texts have each: from the first WHOLE
     words, which are those of a random sample of the texts.
     """
@@ -338,7 +296,7 @@ def _counted(pieces: list[Ints]) -> tuple[Ints, Ints]:
 # --- verdicts -------------------------------------------------------------------------------
 
 
-def _likenesses(words: _Words, pairs: Ints, lists: list[_Lists], labels: Ints) -> Links:
+def _likenesses(words: Words, pairs: Ints, lists: list[_Lists], labels: Ints) -> Links:
     """Which candidates are near or contained; `lists` are of neighbours and, last, of passages."""
     rows = _distinct(pairs.ravel())
     some = words.of(rows)
@@ -373,32 +331,32 @@ def _likenesses(words: _Words, pairs: Ints, lists: list[_Lists], labels: Ints) -
     )
 
 
-def _shared(words: _Words, pairs: Ints, lists: list[_Lists]) -> tuple[Floats, Floats]:
+def _shared(words: Words, pairs: Ints, lists: list[_Lists]) -> tuple[Floats, Floats]:
     """How many neighbours that count each pair shares (m,), and each text has (n,)."""
     return _sums(words, pairs, lists, lambda one, many: 1.0 * (many <= one.most))
 
 
-def _words_of_passages(words: _Words, pairs: Ints, passages: _Lists) -> Floats:
+def _words_of_passages(words: Words, pairs: Ints, passages: _Lists) -> Floats:
     """How many words of passages that few texts have each pair shares, (m,)."""
     rare_passages, _ = _sums(words, pairs, [passages], lambda _, many: 1.0 * (many <= RARE))
     return np.asarray(np.where(rare_passages > 0, rare_passages + len(passages.offsets) - 1, 0.0))
 
 
-def _bits_told(words: _Words, pairs: Ints, neighbours: _Lists) -> Floats:
+def _bits_told(words: Words, pairs: Ints, neighbours: _Lists) -> Floats:
     """What the neighbours tell that each pair shares (m,), in bits: log2(texts / texts with it)."""
     n = _at_least(len(neighbours.counted))
     return _sums(words, pairs, [neighbours], lambda _, many: np.log2(n / many))[0]
 
 
 def _sums(
-    words: _Words, pairs: Ints, lists: list[_Lists], weigh: Callable[[_Lists, Ints], NDArray[Any]]
+    words: Words, pairs: Ints, lists: list[_Lists], weigh: Callable[[_Lists, Ints], NDArray[Any]]
 ) -> tuple[Floats, Floats]:
     """Sums of weights over the n-grams that each pair shares (m,), and that each text has (n,)."""
     n = len(words)
     front = np.uint64(64 - max(1, (n - 1).bit_length()))
     keys, weights = [], []
     for one in lists:
-        hashes, at = _grams(words, one.offsets)
+        hashes, at = word_grams(words, one.offsets)
         text = np.repeat(np.arange(n, dtype=np.uint64), words.sizes)[at]
         # The text in front, and as many bits of the hash as there is room for.
         keys.append((text << front) | (hashes >> (np.uint64(64) - front)))
@@ -415,7 +373,7 @@ def _sums(
     for begin in range(0, len(pairs), 20_000):
         some = pairs[begin : begin + 20_000]
         number = np.arange(len(some), dtype=np.uint64) << room
-        (a, size_a), (b, size_b) = (_ranges(starts, some[:, side]) for side in (0, 1))
+        (a, size_a), (b, size_b) = (ranges_of(starts, some[:, side]) for side in (0, 1))
         left, right = np.repeat(number, size_a) | gram[a], np.repeat(number, size_b) | gram[b]
         place = np.minimum(np.searchsorted(right, left), max(0, len(right) - 1))
         hit = np.flatnonzero(right[place] == left) if len(right) else place[:0]
@@ -424,26 +382,19 @@ def _sums(
     return both, own
 
 
-def _ranges(starts: Ints, rows: Ints) -> tuple[Ints, Ints]:
-    """Positions of what some rows hold, end to end, and how many each has."""
-    size = starts[rows + 1] - starts[rows]
-    begin = np.repeat(starts[rows] - (size.cumsum() - size), size)
-    return begin + np.arange(len(begin)), size
-
-
-def _without_common(words: _Words, lists: list[_Lists], everyday: int) -> _Words:
+def _without_common(words: Words, lists: list[_Lists], everyday: int) -> Words:
     """The words that lie in no common passage, nor in neighbours of more than `everyday` texts."""
     kept = np.ones(len(words.hashes), dtype=np.bool_)
     for one, more_than in ((lists[0], everyday), (lists[-1], lists[-1].most)):
-        hashes, at = _grams(words, one.offsets)
+        hashes, at = word_grams(words, one.offsets)
         common = at[one.how_many(hashes) > more_than]
         for offset in one.offsets:
             kept[common + offset] = False
     before = np.concatenate([[0], kept.cumsum()])
-    return _Words(words.hashes[kept], before[words.starts])
+    return Words(words.hashes[kept], before[words.starts])
 
 
-def _words_in_order(words: _Words, pairs: Ints, asked: NDArray[np.bool_]) -> Ints:
+def _words_in_order(words: Words, pairs: Ints, asked: NDArray[np.bool_]) -> Ints:
     """How many words stand in both texts in the same order (m,), where it is asked; else 0.
 
     The longest common subsequence, bit by bit (Hyyrö 2004, "Bit-parallel LCS-length computation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from tunelab.core.values import DataSpec
 from tunelab.core.words import listed, rows_word, short
 from tunelab.data.folders import PART_NAMES, files_of_folder
 from tunelab.data.formats import FORMATS, look_alike, path_is, read_file
+from tunelab.data.given import given_as
 from tunelab.data.table import ReadOptions, Table, format_of, table_of_columns
 
 __all__ = [
@@ -148,7 +149,11 @@ def _read_demo(spec: DataSpec) -> Source:
 def _read_one_file(spec: DataSpec) -> Source:
     """One CSV, TSV, JSONL or Parquet file: one part, to be split."""
     path = Path(spec.source).expanduser()
-    return Source(path.name, None, {"all": [read_file(path, _options(spec))]})
+    given = given_as(path)
+    if given is None:
+        return Source(path.name, None, {"all": [read_file(path, _options(spec))]})
+    table = read_file(path, replace(_options(spec), name=given))
+    return Source(given, None, {"all": [replace(table, stem="rows")]})
 
 
 def _options(spec: DataSpec) -> ReadOptions:
@@ -158,7 +163,7 @@ def _options(spec: DataSpec) -> ReadOptions:
 def _read_folder(spec: DataSpec) -> Source:
     """A folder with train, validation and test files, or in another form that `folders` knows."""
     root = Path(spec.source).expanduser()
-    name = root.resolve().name
+    name = given_as(root) or root.resolve().name
     of_parts = files_of_folder(root, name)
     tables = {
         part: [read_file(f, _options(spec)) for f in of_parts.parts[part]]

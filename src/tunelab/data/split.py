@@ -15,14 +15,16 @@ from tunelab.core.values import Dataset, DataSpec, Fold, Split
 from tunelab.core.words import counted, rows_word
 from tunelab.data import duplicates
 from tunelab.data.card import count_duplicates
-from tunelab.data.groups import dealt_in_groups, groups_of, prefix_of_groups
+from tunelab.data.groups import dealt_in_groups, group_numbers, groups_of, prefix_of_groups
 
 __all__ = [
     "all_rows",
+    "check_groups_of_rows",
     "groups_to_keep",
     "in_fold",
     "least_of_a_class",
     "redivided",
+    "said_of_shared_groups",
     "smaller",
     "subset_of_train",
     "tested_rows",
@@ -32,7 +34,10 @@ __all__ = [
 ]
 
 
+Ints = NDArray[np.int64]
+
 HELD_OUT_PERCENT = 15
+PARTS_OF_GROUPS = 7  # into which groups are dealt where one part is split off
 VALIDATION_LIMIT = 5_000
 _SPLIT_OFF = ("no test part: ", "no validation part: ")  # how notes on parts that are missing begin
 
@@ -44,14 +49,31 @@ def three_parts(
     name: str,
     parts: Mapping[str, Split],
     label_names: Sequence[str],
-    seed: int,
+    spec: DataSpec,
     notes: list[str],
 ) -> dict[str, Split]:
     """Train, validation and test; a missing one is split off the train part and said."""
-    whole = parts["train"]
+    whole, seed = parts["train"], spec.split_seed
     missing = [part for part in ("test", "validation") if part not in parts]
     _enough_rows(name, whole, label_names, missing)
     out = dict(parts)
+    if spec.group_column is not None:
+        group = group_numbers(whole, spec.group_column)
+        said = f"{counted(int(group.max()) + 1, 'group')} of {rows_word(len(whole))}"
+        notes.append(
+            f"{said} by {spec.group_column!r}: none is divided between parts; rows of one group "
+            "say less than as many that are alone: more of them are needed to find a difference"
+        )
+        dealt = _dealt(whole.labels, group, PARTS_OF_GROUPS, seed, "parts")
+        for number, part in enumerate(missing):
+            out[part] = _take_rows(whole, np.flatnonzero(dealt == number))
+            notes.append(
+                f"no {part} part: {rows_word(len(out[part]))} split off for it, whole groups "
+                f"({len(out[part]) / len(whole):.0%}, split seed {seed})"
+            )
+        out["train"] = _take_rows(whole, np.flatnonzero(dealt >= len(missing)))
+        _classes_everywhere(name, out, label_names, spec.group_column)
+        return {part: out[part] for part in ("train", "validation", "test")}
     rows = np.arange(len(whole))
     for part in missing:
         n = (len(whole) * HELD_OUT_PERCENT + 50) // 100
@@ -67,6 +89,40 @@ def three_parts(
         )
     out["train"] = _take_rows(whole, rows)
     return {part: out[part] for part in ("train", "validation", "test")}
+
+
+def check_groups_of_rows(name: str, parts: Mapping[str, Split], column: str | None) -> None:
+    """Raise DataError where rows do not say what they belong to: lists, long texts, or nothing."""
+    if column is not None and any(column not in split.columns for split in parts.values()):
+        raise DataError(
+            f"{name}: column {column!r} (--group-column) holds nothing, lists or long texts in a "
+            "part. Expected a short value a row: what rows of one group have in common."
+        )
+
+
+def _dealt(labels: Ints, group: Ints, parts: int, seed: int, purpose: str) -> Ints:
+    """The part of each row, (n,), of so many that are about even in every class, groups whole.
+
+    The largest groups are dealt first; which part is called first is drawn, so that it is not the
+    one with the largest.
+    """
+    number = dealt_in_groups(_shuffled_by_class(labels, seed, purpose), labels, group, parts)
+    names = _shuffled_by_class(np.zeros(parts, dtype=np.int64), seed, f"{purpose}/order")
+    return np.asarray(names[number], dtype=np.int64)
+
+
+def _classes_everywhere(
+    name: str, parts: Mapping[str, Split], label_names: Sequence[str], column: str
+) -> None:
+    """Raise DataError where the groups of a class are too few to stand in every part."""
+    for part, split in parts.items():
+        counts = np.bincount(split.labels, minlength=len(label_names))
+        if not counts.min():
+            raise DataError(
+                f"{name}: class {label_names[int(counts.argmin())]!r} has no row in the {part} "
+                f"part, since groups by {column!r} stay whole. Add groups of it, or leave it out "
+                "with --drop-classes."
+            )
 
 
 def _enough_rows(
@@ -143,11 +199,13 @@ def train_without_leaks(
     """
     train = parts["train"]
     matches = _leaked_from(train, parts["validation"], parts["test"])
-    leaked = matches.found
+    leaked = matches.found | _in_groups_of(train, spec.group_column, parts)
     n = int(leaked.sum())
     if not n:
         return train
     what = f"{rows_word(n)} of the train part stand, nearly or in part, in validation or test too"
+    if spec.group_column is not None:
+        what += f", or have rows of their group ({spec.group_column!r}) there"
     if spec.on_leak == "fail":
         likest = np.lexsort((-matches.similarity, matches.kind, ~leaked))[: min(n, 5)]
         where = ", ".join(train.ids[i] for i in likest)
@@ -164,6 +222,28 @@ def train_without_leaks(
         )
     notes.append(f"{what}: dropped from train (on_leak: drop)")
     return kept
+
+
+def _in_groups_of(
+    train: Split, column: str | None, parts: Mapping[str, Split]
+) -> NDArray[np.bool_]:
+    """Which rows of train have rows of their group in validation or test, (n,)."""
+    if column is None:
+        return np.zeros(len(train), dtype=np.bool_)
+    held = {str(v) for p in ("validation", "test") for v in parts[p].columns[column]}
+    own = train.columns[column]
+    return np.array([v is not None and str(v) in held for v in own], dtype=np.bool_)
+
+
+def said_of_shared_groups(parts: Mapping[str, Split], spec: DataSpec) -> list[str]:
+    """What is said where parts that the source has share groups, and that is not acted on."""
+    n = int(_in_groups_of(parts["train"], spec.group_column, parts).sum())
+    if not n or spec.on_leak != "warn":
+        return []
+    return [
+        f"{rows_word(n)} of the train part have rows of their group ({spec.group_column!r}) in "
+        "validation or test: what is measured there is partly memory (--on-leak drop)"
+    ]
 
 
 def _leaked_from(train: Split, *held_out: Split) -> duplicates.Matches:
@@ -206,8 +286,17 @@ def redivided(dataset: Dataset, seed: int) -> Dataset:
     class too rare for its share of a small train part has one row there all the same.
     """
     pool = _joined_splits(dataset.train, dataset.validation)
-    order = _stratified_order(pool.divided_by, seed, "vary_split")
     n = len(dataset.validation)
+    if dataset.group_column is not None:
+        group = group_numbers(pool, dataset.group_column)
+        dealt = _dealt(pool.divided_by, group, max(2, round(len(pool) / n)), seed, "vary_split")
+        divided = {
+            "train": _take_rows(pool, np.flatnonzero(dealt > 0)),
+            "validation": _take_rows(pool, np.flatnonzero(dealt == 0)),
+        }
+        _classes_everywhere(dataset.name, divided, dataset.label_names, dataset.group_column)
+        return replace(dataset, train=divided["train"], validation=divided["validation"])
+    order = _stratified_order(pool.divided_by, seed, "vary_split")
     for c in np.setdiff1d(pool.labels, pool.labels[order[n:]]):
         mine = pool.labels[order]
         commonest = np.bincount(mine[n:]).argmax()
@@ -281,15 +370,16 @@ def least_of_a_class(dataset: Dataset, parts: int) -> int:
     class has.
     """
     pool = tested_rows(dataset)
-    distinct = np.unique(np.stack([pool.labels, groups_to_keep(pool, parts)]), axis=1)[0]
+    kept = groups_to_keep(pool, parts, dataset.group_column)
+    distinct = np.unique(np.stack([pool.labels, kept]), axis=1)[0]
     return int(np.bincount(distinct, minlength=len(dataset.label_names)).min())
 
 
-def groups_to_keep(pool: Split, parts: int) -> NDArray[np.int64]:
+def groups_to_keep(pool: Split, parts: int, group_column: str | None = None) -> Ints:
     """A number for each of `tested_rows`, the same for rows that stay in one part of so many since
-    they are alike: (n,).
+    they are alike, or of one group: (n,).
     """
-    return groups_of(pool, most=len(pool) // (2 * parts))
+    return groups_of(pool, len(pool) // (2 * parts), group_column)
 
 
 def in_fold(dataset: Dataset, fold: Fold, spec: DataSpec) -> Dataset:
@@ -309,13 +399,16 @@ def in_fold(dataset: Dataset, fold: Fold, spec: DataSpec) -> Dataset:
     least = least_of_a_class(dataset, fold.of) if fold.together else int(counts.min())
     if least < need:
         unlike = " that are not alike" if fold.together else ""
+        unlike += (
+            f" and of different groups ({dataset.group_column!r})" if dataset.group_column else ""
+        )
         raise DataError(
             f"{dataset.name}: a class has {rows_word(least)}{unlike}; {fold.of} folds need at "
             f"least {need} of each. Add rows, or test on one split with --folds off."
         )
     division = f"folds {fold.of}/{fold.repetition}"
     by_class = _shuffled_by_class(pool.divided_by, spec.split_seed, division)
-    group = groups_to_keep(pool, fold.of) if fold.together else None
+    group = groups_to_keep(pool, fold.of, dataset.group_column) if fold.together else None
     if group is None:  # dealt out class by class, as cards are
         number = np.empty(len(pool), dtype=np.int64)
         number[by_class] = np.arange(len(pool)) % fold.of
@@ -330,13 +423,14 @@ def in_fold(dataset: Dataset, fold: Fold, spec: DataSpec) -> Dataset:
     return _with_validation(dataset, parts, spec, f"{division}/{fold.number}", of_rest)
 
 
-def all_rows(dataset: Dataset, spec: DataSpec) -> Dataset:
+def all_rows(dataset: Dataset, spec: DataSpec, *, together: bool = False) -> Dataset:
     """All rows of a data set to train and validate on, and none to test: what a cross-fitted study
-    trains its final classifier on.
+    trains its final classifier on. `together`: rows that are alike, or of one group, stay so.
     """
     pool = tested_rows(dataset)
     none = _take_rows(pool, np.zeros(0, dtype=np.int64))
-    return _with_validation(dataset, {"train": pool, "test": none}, spec, "final")
+    group = groups_to_keep(pool, PARTS_OF_GROUPS, dataset.group_column) if together else None
+    return _with_validation(dataset, {"train": pool, "test": none}, spec, "final", group)
 
 
 def _with_validation(
@@ -353,9 +447,14 @@ def _with_validation(
     if "validation" in dataset.split_off:
         n = ((len(train) + len(test)) * HELD_OUT_PERCENT + 50) // 100
         n = max(min(n, VALIDATION_LIMIT), len(dataset.label_names))
-        order = _stratified_order(train.divided_by, spec.split_seed, f"{purpose}/validation")
-        alone = np.arange(len(train)) if group is None else group
-        chosen, left = prefix_of_groups(order, alone, n)
+        if group is not None and dataset.group_column is not None:
+            of = max(2, round(len(train) / n))
+            dealt = _dealt(train.divided_by, group, of, spec.split_seed, purpose)
+            chosen, left = np.flatnonzero(dealt == 0), np.flatnonzero(dealt > 0)
+        else:
+            order = _stratified_order(train.divided_by, spec.split_seed, f"{purpose}/validation")
+            alone = np.arange(len(train)) if group is None else group
+            chosen, left = prefix_of_groups(order, alone, n)
         train, validation = _take_rows(train, left), _take_rows(train, chosen)
     if spec.on_leak != "warn":
         divided = {"train": train, "validation": validation, "test": test}

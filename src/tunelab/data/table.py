@@ -12,6 +12,7 @@ from tunelab.core.errors import DataError
 from tunelab.core.words import listed
 
 __all__ = [
+    "PACKED",
     "Quoting",
     "ReadOptions",
     "Table",
@@ -23,6 +24,9 @@ __all__ = [
     "windows_of_rows",
 ]
 
+
+# Endings of text files that are packed, behind the one that says how they are read.
+PACKED = (".gz", ".zst")
 
 # What quotes mean in CSV and TSV: `delimited`.
 Quoting: TypeAlias = Literal["auto", "double", "none"]
@@ -80,17 +84,17 @@ class ReadOptions:
 
 
 def format_of(path: Path) -> str:
-    """The suffix that says how a file is read; `.gz` around a text format is looked through."""
-    name = path.name.lower()
-    if name.endswith(".gz"):
-        inner = Path(name[:-3]).suffix
-        return inner if inner not in (".parquet", ".arrow") else ".gz"
-    return Path(name).suffix
+    """The suffix that says how a file is read; `PACKED` around a text format is looked through."""
+    name = Path(path.name.lower())
+    if name.suffix not in PACKED:
+        return name.suffix
+    inner = Path(name.stem).suffix
+    return inner if inner not in (".parquet", ".arrow", ".xlsx") else name.suffix
 
 
 def stem_of(path: Path) -> str:
-    """A file's name without its ending, and without `.gz`."""
-    name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
+    """A file's name without its ending, and without that of what it is packed with."""
+    name = path.stem if path.suffix.lower() in PACKED else path.name
     return Path(name).stem
 
 

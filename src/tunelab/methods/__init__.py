@@ -142,7 +142,7 @@ def said_before(specs: Sequence[MethodSpec], texts: Sequence[str]) -> tuple[str,
         row = METHODS[spec.name]
         if row.says_before is not None:
             said.append(row.says_before(row.settings(**spec.settings), texts))
-    return tuple(dict.fromkeys(said))
+    return tuple(dict.fromkeys(line for line in said if line))
 
 
 def _asked_length(spec: MethodSpec) -> int | None:

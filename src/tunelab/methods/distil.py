@@ -9,11 +9,12 @@ No text but those of the training part is used. `train_seconds` has the teacher'
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import io
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -22,12 +23,17 @@ from numpy.typing import NDArray
 from pydantic import Field, JsonValue, ValidationError, ValidationInfo, field_validator
 
 from tunelab.core import cache
-from tunelab.core.errors import ModelError, suggest
+from tunelab.core.errors import ModelError
 from tunelab.core.events import Progressed, Step
 from tunelab.core.values import MethodSpec, Predictions, Split
 from tunelab.methods import made_texts, static
 from tunelab.methods.method import Costs, Extras, Method, Outcome, Task
-from tunelab.methods.settings import BestEpochMetric, EncoderSettings, TrainingSettings
+from tunelab.methods.settings import (
+    ALIASES,
+    BestEpochMetric,
+    EncoderSettings,
+    TrainingSettings,
+)
 from tunelab.methods.soft_targets import SoftTargets
 from tunelab.models.bases import Base, what_computes
 from tunelab.stats import calibration, metrics
@@ -66,7 +72,8 @@ class _Taught(EncoderSettings):
     def _is_another_method(cls, value: str) -> str:
         names = _possible_teachers()
         if value not in names:
-            raise ValueError(f"a method that can teach.{suggest(value, names, what='Methods')}")
+            near = difflib.get_close_matches(value.lower(), names, n=1)
+            raise ValueError(f"the name of another method{f', perhaps {near[0]}' if near else ''}")
         return value
 
     @field_validator("teacher_settings")
@@ -81,11 +88,20 @@ class _Taught(EncoderSettings):
             try:
                 METHODS[teacher].settings.model_validate(value)
             except ValidationError as e:
-                fault = e.errors()[0]
-                where = ".".join(map(str, fault["loc"][:1]))
-                known = suggest(where, METHODS[teacher].settings.model_fields, what="Settings")
-                raise ValueError(f"settings of {teacher}; {where}: {fault['msg']}{known}") from None
+                raise ValueError(f"settings of {teacher}, {_fault_in_words(e)}") from None
         return value
+
+
+def _fault_in_words(error: ValidationError) -> str:
+    """What is wrong with a teacher's settings: the first fault."""
+    fault = error.errors()[0]
+    name = ".".join(str(part) for part in fault["loc"][:1])
+    if fault["type"] == "extra_forbidden":
+        called = f" ({ALIASES[name]} is what it is called here)" if name in ALIASES else ""
+        return f"which has no {name}{called}"
+    if fault["type"] == "missing":
+        return f"with {name}, which has to be given"
+    return f"with {name} {fault['msg'].removeprefix('Input should be ')}"
 
 
 def _possible_teachers() -> list[str]:
@@ -156,6 +172,17 @@ def _settings_of_teacher(settings: _Taught, metric: str) -> Any:
     shared = {"max_length": settings.max_length, "metric_for_best_model": best}
     own = {k: v for k, v in shared.items() if k in known.model_fields}
     return known.model_validate({**own, **settings.teacher_settings})
+
+
+def teacher_in_words(settings: _Taught, texts: Sequence[str]) -> str | None:
+    """What the teacher says before anything runs, where it says something: whom it sends texts."""
+    from tunelab.methods import METHODS
+
+    row = METHODS[settings.teacher]
+    if row.says_before is None:
+        return None
+    said = row.says_before(_settings_of_teacher(settings, "accuracy"), texts)
+    return f"{said} As a teacher it is sent the training texts and what is made of them instead."
 
 
 # --- the lesson -------------------------------------------------------------------------------
@@ -317,6 +344,7 @@ METHODS = (
         fit_distil,
         check=check_distil,
         by_metric=True,
+        says_before=teacher_in_words,
         # The teacher's passes, its labels, and the student's over five texts for each.
         costs=Costs(work=24.0, weight_copies=5.0),
     ),
@@ -327,6 +355,7 @@ METHODS = (
         fit_distil_static,
         check=check_distil_static,
         by_metric=True,
+        says_before=teacher_in_words,
         costs=Costs(work=2.5, weight_copies=3.0, fit_per_value=5e6),
     ),
 )

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import json
 from collections import Counter
+from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any, TypedDict
 
 import torch
 
+from tunelab.core import cache
 from tunelab.core.errors import ConfigError
+from tunelab.core.shapes import fault
 from tunelab.methods import METHODS
-from tunelab.methods.neural import adapted
+from tunelab.methods.method import Adapt
 from tunelab.models import bases, batches, parts, pretrained, usable
 from tunelab.models.families import head_modules
 from tunelab.models.family import Family
@@ -106,7 +113,7 @@ def inspect_base(name: str, text: str, classes: int = 2) -> BaseCard:
         "head_modules": head,
         "lora_targets": {k: list(v) for k, v in family.targets.items()},
         "linear_modules": parts.linear_modules(model, head),
-        "methods": {m: c for m in METHODS if (c := _parameter_counts(m, base, labels)) is not None},
+        "methods": _counts_by_method(base, model, head, family),
     }
 
 
@@ -126,17 +133,55 @@ def _by_part(model: Any, head: list[str], family: Family) -> dict[str, int]:
     return dict(parts)
 
 
-def _parameter_counts(method: str, base: bases.Base, labels: list[str]) -> dict[str, int] | None:
-    """Parameters that a method with its default settings trains; None where it trains none here."""
-    row = METHODS[method]
-    if row.adapt is None or base.model_type in row.refused:
-        return None
-    settings = row.settings()
+# Changing how parameters are counted must change this, or old counts would be shown.
+_PARAMETERS_VERSION = 1
+
+
+def _counts_by_method(
+    base: bases.Base, model: Any, head: list[str], family: Family
+) -> dict[str, dict[str, int]]:
+    """Parameters that each method with its default settings trains; without those that train none
+    here. Kept by content: peft is loaded, and two dozen models are made, for a base's first time.
+    """
+    settings = {
+        name: _quickly_started(row.settings())
+        for name, row in METHODS.items()
+        if row.adapt is not None and base.model_type not in row.refused
+    }
+    kept = cache.folder() / "bases" / f"{_key_of_counts(base, list(settings))}.json"
+    known = cache.kept_json(kept)
+    if known is not None and fault(known, dict[str, dict[str, int]]) is None:
+        return dict(known)
+    counts = {}
+    for name, own in settings.items():
+        adapt = METHODS[name].adapt
+        trained = adapt and _parameter_counts(adapt, own, copy.deepcopy(model), head, family)
+        if trained:
+            counts[name] = trained
+    cache.keep_json(kept, counts, bounded=False)
+    return counts
+
+
+def _quickly_started(settings: Any) -> Any:
+    """Where A and B start has no part in their number, and some starts take a while."""
     if hasattr(settings, "init_lora_weights"):
-        # Where A and B start has no part in their number, and some starts take a while.
-        settings = settings.model_copy(update={"init_lora_weights": True})
+        return settings.model_copy(update={"init_lora_weights": True})
+    return settings
+
+
+def _key_of_counts(base: bases.Base, methods: Sequence[str]) -> str:
+    asked = {name: METHODS[name].settings().model_dump(mode="json") for name in methods}
+    said = [_PARAMETERS_VERSION, version("peft"), version("transformers"), base.ref.sha256, asked]
+    text = json.dumps([*said, base.config], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _parameter_counts(
+    adapt: Adapt, settings: Any, model: Any, head: list[str], family: Family
+) -> dict[str, int] | None:
+    """What a method trains of a model, which it changes; None where it trains none."""
     try:
-        model, head = adapted(base, labels, settings, row.adapt, seed=0)
+        with pretrained.quiet():
+            return parts.parameter_counts(adapt(model, family, head, settings), head)
     except ConfigError:  # its defaults ask for more than a small base has
         return None
-    return parts.parameter_counts(model, head)

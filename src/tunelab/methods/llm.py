@@ -81,9 +81,9 @@ def sending_in_words(settings: LlmSettings, texts: Sequence[str]) -> str:
     sent = (shown + len(texts) * s.shots * mean) / _CHARACTERS_IN_A_TOKEN / 1e6
     price = "" if s.price_read is None else f", about {sent * s.price_read:,.2f} at the price given"
     return (
-        f"llm sends {counted(len(texts), 'text')} a seed, and {s.shots} training texts beside "
-        f"each, to {s.endpoint} (model {s.llm_model}): about {sent:,.2f} million tokens{price}. "
-        "Answers are kept: what was asked before is not asked again."
+        f"llm sends {counted(len(texts), 'text')} a seed, and {counted(s.shots, 'training text')} "
+        f"beside each, to {s.endpoint} (model {s.llm_model}): about {sent:,.2f} million tokens"
+        f"{price}. Answers are kept: what was asked before is not asked again."
     )
 
 
@@ -164,8 +164,8 @@ def _share_right(named: Sequence[int | None], task: Task) -> float:
     """How often an answer that names a label is right, as far as validation says: never certain,
     and above chance, so that the answer stays the likeliest label.
     """
-    labels = task.validation.labels
-    right = sum(n == y for n, y in zip(named, labels, strict=True))
+    labels = task.validation.labels.tolist()
+    right = sum(int(n == y) for n, y in zip(named, labels, strict=True))
     answered = sum(n is not None for n in named)
     return max(float(right + 1) / (answered + 2), 1.01 / len(task.label_names))
 

@@ -158,7 +158,7 @@ class Method:
     by_metric: bool = False
     chance: bool = True
     costs: Costs = Costs()
-    says_before: Callable[[Any, Sequence[str]], str] | None = None
+    says_before: Callable[[Any, Sequence[str]], str | None] | None = None
 
 
 def trained_by_gradient(

@@ -125,7 +125,7 @@ class PeftSettings(TargetSettings):
     def _known(cls, value: str) -> str:
         name = value.upper()
         if name in REFUSED_TYPES:
-            raise ValueError(f"another type: {REFUSED_TYPES[name]}")
+            raise ValueError(f"another type ({REFUSED_TYPES[name]})")
         if name not in PEFT_TYPES:
             raise ValueError(f"one of {', '.join(PEFT_TYPES)} (others have a method of their own)")
         return name

@@ -25,6 +25,7 @@ chat llm      a language model behind an endpoint, asked for labels
 classifier linear tfidf text_classifier   what is saved, opened and asked for labels
 foreign       what peft and transformers saved
 explained     which words moved an answer
+familiar      texts that read like none of the training texts
 exported      a graph, run by onnxruntime or OpenVINO without torch
 
 May import: core, data, stats, kernels.

@@ -97,7 +97,10 @@ class TextClassifier:
         return replace(self, classifier=replace(own, precision=precision))
 
     def predict_proba(self, texts: Sequence[str] | str) -> NDArray[np.float64]:
-        """Probabilities (n, n_classes) of texts in their order; rows sum to one."""
+        """Probabilities (n, n_classes) of texts in their order; rows sum to one.
+
+        `texts`: strings, or a frame, whose column of texts is found as in a file.
+        """
         texts = _checked(texts)
         with _in_a_line(self.artifact.directory, "cannot score texts"):
             scores = self.classifier.scores(texts)
@@ -156,6 +159,10 @@ class TextClassifier:
 def _checked(texts: Sequence[str] | str) -> list[str]:
     if not isinstance(texts, Iterable):
         raise DataError(f"Texts: expected a string or a list of strings, found {texts!r}.")
+    if hasattr(texts, "columns") or hasattr(texts, "column_names"):
+        from tunelab.data.given import texts_of
+
+        return texts_of(texts)
     texts = [texts] if isinstance(texts, str) else list(texts)
     for i, text in enumerate(texts):
         if not isinstance(text, str):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunelab.analysis import Summary, versus
+from tunelab.analysis.opened import OpenedStudy
 from tunelab.analysis.versus import Versus
 from tunelab.core import files
 from tunelab.core.errors import InputError, suggest
@@ -18,6 +19,7 @@ __all__ = [
     "REPORT_FORMATS",
     "Written",
     "write_formats",
+    "write_study",
 ]
 
 REPORT_FORMATS = ("html", *paper.TABLES)
@@ -50,6 +52,30 @@ class Written:
     def __repr__(self) -> str:
         """The lines, in one."""
         return f"Written({'; '.join(self.lines())})"
+
+
+def write_study(
+    study: OpenedStudy,
+    formats: Sequence[str],
+    *,
+    figures: Sequence[str] = (),
+    compare: OpenedStudy | None = None,
+    metric: str | None = None,
+    output_dir: Path | None = None,
+) -> Written:
+    """`write_formats` of a study's folder, judged by `metric`, beside another study (`compare`).
+
+    `output_dir`: where to (the study's folder). Raises InputError, before anything is written.
+    """
+    if not study.record.results:
+        raise InputError(
+            f"{study.directory}: no trial has been run yet, so there is nothing to report. "
+            f"Run it: tunelab compare {study.directory / 'study.yaml'}"
+        )
+    said = study.judged_by(metric)
+    against = versus.between(study.record, compare.record, said.metric) if compare else None
+    out = study.directory if output_dir is None else output_dir
+    return write_formats(study.record, said, out, formats=formats, figures=figures, against=against)
 
 
 def write_formats(

@@ -27,7 +27,7 @@ from tunelab.stats.intervals import (
 from tunelab.stats.losses import Loss, losses
 from tunelab.stats.power import detectable_difference, least_seeds, rows_needed, seeds_needed
 from tunelab.stats.resampling import LEAST_SEEDS, Runs
-from tunelab.stats.tests import holm, mcnemar, sign_flip
+from tunelab.stats.tests import holm, mcnemar, sign_flip, sign_flip_of_groups
 from tunelab.stats.verdicts import compare, compare_all, decimals
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "rows_needed",
     "seeds_needed",
     "sign_flip",
+    "sign_flip_of_groups",
     "standard_error",
     "LEAST_SEEDS",
     "LEVEL",

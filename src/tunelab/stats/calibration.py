@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -141,9 +141,8 @@ def fit_temperatures(
 
 def at_temperatures(runs: Runs, temperatures: Mapping[int, float]) -> Runs:
     """The seeds that have a temperature, with their logits divided by it."""
-    return Runs(
-        runs.label, {s: at_temperature(runs.by_seed[s], t) for s, t in temperatures.items()}
-    )
+    by_seed = {s: at_temperature(runs.by_seed[s], t) for s, t in temperatures.items()}
+    return replace(runs, by_seed=by_seed)
 
 
 def fit_temperature(predictions: Predictions) -> float:

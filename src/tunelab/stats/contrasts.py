@@ -26,10 +26,17 @@ from tunelab.stats.resampling import (
     Measured,
     Runs,
     count_rows,
+    count_units,
     defined_resamples,
+    groups_of_ids,
     seeds_share_rows,
 )
-from tunelab.stats.tests import mcnemar, paired_score_variance, sign_flip
+from tunelab.stats.tests import (
+    mcnemar,
+    paired_score_variance,
+    sign_flip,
+    sign_flip_of_groups,
+)
 
 __all__ = [
     "LEAST_RESAMPLES",
@@ -72,7 +79,8 @@ class Contrast:
     what other rows do to `value`, `item_variance` the part of it that more seeds do not take away.
     `spread`: of `value`; None where there is no interval. `p_value`: of `test`, of this pair alone.
     `p_seeds`: of the sign-flip over seeds, for information; None where the seeds carry no spread,
-    or there is one. `discordant`: of accuracy. `most`: the largest difference that can be, 1 for
+    or there is one. `units`: as how many independent ones the rows count, fewer where they are in
+    groups. `discordant`: of accuracy. `most`: the largest difference that can be, 1 for
     metrics in [0, 1]; intervals end there. `shared_rows`: all seeds were scored on the same rows.
     """
 
@@ -92,6 +100,7 @@ class Contrast:
     discordant: Discordant | None = None
     most: float = math.inf
     shared_rows: bool = True
+    units: int | None = None
 
     @property
     def noises_of_more_seeds(self) -> tuple[MethodNoise, ...]:
@@ -283,14 +292,14 @@ def _contrast(
         return None
     by_seed = np.array([a.values[s] - b.values[s] for s in seeds])
     drawn = defined_resamples(np.stack([a.resampled[s] - b.resampled[s] for s in seeds], axis=1))
-    rows = count_rows(a.runs, seeds)
+    rows, units = count_rows(a.runs, seeds), count_units(a.runs, seeds)
     deterministic = repeats_itself(a.runs, seeds) and repeats_itself(b.runs, seeds)
     # Apart, because a mean of equal values may differ in the last digit.
     value = float(by_seed[0] if by_seed.min() == by_seed.max() else by_seed.mean())
     names = a.runs.label, b.runs.label
-    if rows < 2 or len(drawn) < LEAST_RESAMPLES:
+    if units < 2 or len(drawn) < LEAST_RESAMPLES:
         return Contrast(*names, value, len(seeds), rows, deterministic)
-    of_mean, of_one, item_df = row_parts(drawn, rows)
+    of_mean, of_one, item_df = row_parts(drawn, units)
     of_one *= len(a.runs.by_seed[seeds[0]].labels) / rows  # a fold has a part of the rows
     shared = shared_part(of_mean, of_one, rows, 1 if deterministic else len(seeds))
     # What rows do not show of a share of them; of other metrics there is no such rule.
@@ -301,7 +310,7 @@ def _contrast(
     # In folds more seeds divide the same rows anew: they take nothing away of what rows bring.
     rest = sum(n.rest for n in known) / len(seeds) if shared_rows else 0.0
     tested = _test_of((a.runs, b.runs), seeds, metric)
-    p_value, test = _p_of_pair((a.runs, b.runs), seeds, tested, spread, value)
+    p_value, test = _p_of_pair((a.runs, b.runs), seeds, tested, spread, value, rng=rng)
     several = tested == "seeds and rows" and len(seeds) > 1
     return Contrast(
         *names,
@@ -316,9 +325,12 @@ def _contrast(
         p_value,
         test,
         sign_flip(by_seed, rng) if several else None,
-        _discordant(a, b, seeds, rows, shared) if metric.name == "accuracy" else None,
+        _discordant(pair, seeds, (rows, units), shared, of_mean)
+        if metric.name == "accuracy"
+        else None,
         1.0 if metric.percent else math.inf,
         shared_rows,
+        units,
     )
 
 
@@ -340,22 +352,38 @@ def _p_of_pair(
     tested: Literal["seeds and rows", "exact over rows", "rows"],
     spread: Spread,
     value: float,
+    *,
+    rng: np.random.Generator,
 ) -> tuple[float | None, str]:
     """The p value of a pair alone, and the test's name; None with one seed of several kinds."""
     if tested == "seeds and rows":
         p_value = spread.p_value(value) if len(seeds) > 1 else None
         return p_value, "t test over seeds and test rows"
     if tested == "rows":
-        return spread.p_value(value), "t test over test rows"
+        grouped = "groups of test rows" if pair[0].groups is not None else "test rows"
+        return spread.p_value(value), f"t test over {grouped}"
     a, b = (r.by_seed[seeds[0]] for r in pair)
-    p_value = mcnemar(a.predicted == a.labels, b.predicted == b.labels)
-    return p_value, "exact McNemar over test rows"
+    right = a.predicted == a.labels, b.predicted == b.labels
+    if (groups := pair[0].groups) is not None:  # McNemar's rows are independent
+        p_value = sign_flip_of_groups(*right, groups_of_ids(a.ids, groups), rng)
+        return p_value, "sign-flip over groups of test rows"
+    return mcnemar(*right), "exact McNemar over test rows"
 
 
 def _discordant(
-    a: Measured, b: Measured, seeds: Sequence[int], rows: int, shared: float
+    pair: tuple[Measured, Measured],
+    seeds: Sequence[int],
+    counts: tuple[int, int],
+    shared: float,
+    of_mean: float,
 ) -> Discordant:
-    """Shares of rows on which one alone is right, over all seeds."""
+    """Shares of rows on which one alone is right, over all seeds.
+
+    `counts`: rows, and as how many independent ones they count. Rows in groups are as many as give
+    the variance of the mean that groups show, `of_mean`: no fewer than these, no more than those.
+    """
+    a, b = pair
+    rows, units = counts
     only_a = only_b = total = 0
     for s in seeds:
         p, q = a.runs.by_seed[s], b.runs.by_seed[s]
@@ -363,7 +391,12 @@ def _discordant(
         only_a += int((right_a & ~right_b).sum())
         only_b += int((right_b & ~right_a).sum())
         total += len(p.labels)
-    return Discordant(only_a / total, only_b / total, rows, shared)
+    apart = Discordant(only_a / total, only_b / total, rows, shared)
+    if units == rows:
+        return apart
+    of_rows = apart.variance_at((only_a - only_b) / total)
+    like = int(rows * of_rows / of_mean) if of_mean > 0 else units
+    return replace(apart, rows=max(units, min(rows, like)))
 
 
 def _same_scores(a: Runs, b: Runs, seeds: Sequence[int]) -> bool:
@@ -405,7 +438,10 @@ def estimate_of(c: Contrast, level: float, resamples: int) -> Estimate:
         return Estimate(
             c.value, None, None, c.seeds, f"paired difference; {no_interval_reason(c.rows)}"
         )
-    over, df = f"item bootstrap ({resamples:,} resamples of {c.rows:,} test rows)", c.spread.df
+    what = f"{c.rows:,} test rows"
+    if c.units is not None and c.units < c.rows:
+        what = f"the groups of {what}, which count as {c.units:,} groups of one size"
+    over, df = f"item bootstrap ({resamples:,} resamples of {what})", c.spread.df
     if c.deterministic:
         seeds = f"; each of {c.seeds} seeds gives the same predictions, so seeds carry no spread"
     elif c.seeds == 1:

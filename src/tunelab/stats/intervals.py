@@ -34,6 +34,7 @@ from tunelab.stats.resampling import (
     Runs,
     check_fractions,
     count_rows,
+    count_units,
     defined_resamples,
     measure_all,
     metric_named,
@@ -133,11 +134,11 @@ def _mean_estimate(m: Measured, metric: Metric, level: float) -> Estimate:
         return miscalibration(list(m.runs.by_seed.values()), level).error
     values = np.array([m.values[s] for s in seeds])
     value, n = float(values.mean()), len(seeds)
-    rows = count_rows(m.runs, seeds)
+    rows, units = count_rows(m.runs, seeds), count_units(m.runs, seeds)
     if n == 1:
         return Estimate(value, None, None, 1, "one seed: no interval")
     drawn = defined_resamples(np.stack([m.resampled[s] for s in seeds], axis=1))
-    if rows < 2 or len(drawn) < LEAST_RESAMPLES:
+    if units < 2 or len(drawn) < LEAST_RESAMPLES:
         return Estimate(
             value, None, None, n, f"mean of {counted(n, 'seed')}; {no_interval_reason(rows)}"
         )
@@ -145,8 +146,9 @@ def _mean_estimate(m: Measured, metric: Metric, level: float) -> Estimate:
     used = 1 if fixed else n
     if values.min() == values.max():  # their mean may differ in the last digit
         value = float(values[0])
-    parts = components_of_resamples(values[:used], drawn[:, :used], rows)
-    over = f"item bootstrap ({len(drawn):,} resamples of {rows:,} rows)"
+    parts = components_of_resamples(values[:used], drawn[:, :used], units)
+    what = "" if units == rows else f" in groups, which count as {units:,} of one size"
+    over = f"item bootstrap ({len(drawn):,} resamples of {rows:,} rows{what})"
     seeds_say = f" crossed with the spread over {counted(n, 'seed')}"
     if fixed:
         seeds_say = f"; each of {n} seeds gives the same predictions"
@@ -155,6 +157,7 @@ def _mean_estimate(m: Measured, metric: Metric, level: float) -> Estimate:
             value,
             rows,
             row_variance=parts.row_means,
+            row_df=math.inf if units == rows else parts.item_df,
             seed_variance=max(0.0, parts.by_seed - parts.rest),
             seed_df=parts.seed_df,
             level=level,
@@ -163,7 +166,7 @@ def _mean_estimate(m: Measured, metric: Metric, level: float) -> Estimate:
             value, low, high, n, f"mean of {counted(n, 'seed')}; {over}{seeds_say}, Wilson"
         )
     unseen = unseen_variance(rows) if metric.percent else 0.0
-    spread = components_of_resamples(values[:used], drawn[:, :used], rows, unseen=unseen).spread()
+    spread = components_of_resamples(values[:used], drawn[:, :used], units, unseen=unseen).spread()
     half = spread.half_width(level)
     low, high = value - half, value + half
     if metric.percent:  # values lie in [0, 1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,9 @@ __all__ = [
     "check_fractions",
     "check_paired",
     "count_rows",
+    "count_units",
     "defined_resamples",
+    "groups_of_ids",
     "measure_all",
     "metric_named",
     "resamples_for",
@@ -45,10 +47,15 @@ MEAN_RESAMPLES = 500  # for the intervals of the means in a table: to about 3%
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Runs:
-    """One method's predictions on one split, by seed."""
+    """One method's predictions on one split, by seed.
+
+    `groups`: what rows belong together (of one author, of one document), by their ids; rows that
+    are not in it are alone. Such rows are drawn together; None: every row is by itself.
+    """
 
     label: str
     by_seed: Mapping[int, Predictions]
+    groups: Mapping[str, str] | None = None
 
 
 def defined_resamples(drawn: Floats) -> Floats:
@@ -73,11 +80,11 @@ def measure_all(
 ) -> list[list[Measured]]:
     """For each metric: its values for each method and seed, on all rows and on resamples of them.
 
-    Everyone sees the same resamples: that is what pairs methods and seeds over rows. Where seeds
-    have rows of their own (folds), the rows of all of them are resampled and each seed takes its
-    own, so that a row that two seeds have counts in both or in neither. A method on which a metric
-    has no value is left out of that metric's list. Raises ValueError where rows differ between
-    methods.
+    Where rows are in groups, groups are resampled (Davison & Hinkley 1997, section 3.8). Everyone
+    sees the same resamples: that is what pairs methods and seeds over rows. Where seeds have rows
+    of their own (folds), the rows of all of them are resampled and each seed takes its own, so that
+    a row that two seeds have counts in both or in neither. A method on which a metric has no value
+    is left out of that metric's list. Raises ValueError where rows differ between methods.
     """
     check_paired(runs)
     tables = [[m for r in runs if (m := _measured_on_all_rows(r, metric))] for metric in metrics]
@@ -99,12 +106,15 @@ def measure_all(
         for seed, p in m.runs.by_seed.items()
     ]
     done = 0
-    for drawn in _draw_rows(rng, rows, resamples):
+    groups = runs[0].groups
+    each = dict.fromkeys(i for some in places for i in some)  # as `_all_rows` has them
+    group = None if groups is None else groups_of_ids(each, groups)
+    for drawn in _draw_rows(rng, rows, resamples, group):
         for m, seed, most, evaluate, chunks in ways:
             if done < most:
                 some = drawn.first(most - done).of(places[m.runs.by_seed[seed].ids])
                 chunks.append(_values_on(evaluate, some))
-        done += len(drawn.index)
+        done += drawn.times.shape[1]
     for m, seed, _, _, chunks in ways:
         m.resampled[seed] = np.concatenate(chunks)
     return tables
@@ -144,19 +154,20 @@ def _measured_on_all_rows(runs: Runs, metric: Metric) -> Measured | None:
 class _DrawnRows:
     """Resamples of n rows: `index` (b, n) names the rows, `times` (n, b) counts them.
 
+    `index` is None where groups are drawn, of which not each resample has as many rows.
     `rows_of_own`: where those rows stand of which a seed's predictions are; None: all.
     """
 
-    index: NDArray[np.int64]
+    index: NDArray[np.int64] | None
     times: Floats
     rows_of_own: NDArray[np.int64] | None = None
     parts: dict[int, _DrawnRows] = field(default_factory=dict)
 
     def first(self, most: int) -> _DrawnRows:
         """The first `most` resamples; itself where it has no more."""
-        return (
-            self if most >= len(self.index) else _DrawnRows(self.index[:most], self.times[:, :most])
-        )
+        if most >= self.times.shape[1]:
+            return self
+        return _DrawnRows(None if self.index is None else self.index[:most], self.times[:, :most])
 
     def of(self, rows: NDArray[np.int64] | None) -> _DrawnRows:
         """What is drawn of some rows only, made once for each."""
@@ -168,6 +179,10 @@ class _DrawnRows:
 
     def by_resample(self) -> Iterator[NDArray[np.int64]]:
         """The rows of each resample, as places among the seed's own rows."""
+        if self.index is None:
+            places = np.arange(len(self.times))
+            yield from (np.repeat(places, times) for times in self.times.T.astype(np.int64))
+            return
         if self.rows_of_own is None:
             yield from self.index
             return
@@ -178,14 +193,24 @@ class _DrawnRows:
             yield mine[mine >= 0]
 
 
-def _draw_rows(rng: np.random.Generator, n: int, resamples: int) -> Iterator[_DrawnRows]:
-    chunk = max(1, 2_000_000 // n)  # some 16 MB at a time
+def groups_of_ids(ids: Iterable[str], groups: Mapping[str, str]) -> NDArray[np.int64]:
+    """A number for each row, the same for those of one group; a row of none is alone: (n,)."""
+    numbers: dict[tuple[str, ...], int] = {}
+    own = ((groups[i],) if i in groups else (i, "alone") for i in ids)
+    return np.array([numbers.setdefault(key, len(numbers)) for key in own], dtype=np.int64)
+
+
+def _draw_rows(
+    rng: np.random.Generator, rows: int, resamples: int, group: NDArray[np.int64] | None
+) -> Iterator[_DrawnRows]:
+    n = rows if group is None else int(group.max()) + 1
+    chunk = max(1, 2_000_000 // rows)  # some 16 MB at a time
     for start in range(0, resamples, chunk):
         index = rng.integers(0, n, size=(min(chunk, resamples - start), n))
         b = len(index)
         cell = index + n * np.arange(b)[:, None]
-        times = np.bincount(cell.ravel(), minlength=b * n).reshape(b, n)
-        yield _DrawnRows(index, times.T.astype(np.float64))
+        times = np.bincount(cell.ravel(), minlength=b * n).reshape(b, n).T.astype(np.float64)
+        yield _DrawnRows(index, times) if group is None else _DrawnRows(None, times[group])
 
 
 def _counter(p: Predictions) -> Callable[[_DrawnRows], Counts]:
@@ -269,6 +294,18 @@ def count_rows(runs: Runs, seeds: Sequence[int]) -> int:
     if all(p.ids == first.ids for p in others):
         return len(first.labels)
     return len({i for p in (first, *others) for i in p.ids})
+
+
+def count_units(runs: Runs, seeds: Sequence[int]) -> int:
+    """As how many independent ones these seeds' rows count: the rows, or their groups.
+
+    Groups of unequal sizes count as so many equal ones: (sum of sizes)^2 / sum of squares (Kish).
+    """
+    if runs.groups is None:
+        return count_rows(runs, seeds)
+    ids = {i for s in seeds for i in runs.by_seed[s].ids}
+    sizes = np.bincount(groups_of_ids(ids, runs.groups))
+    return int(sizes.sum() ** 2 / (sizes**2).sum() + 1e-9)
 
 
 def seeds_share_rows(runs: Sequence[Runs]) -> bool:

@@ -19,7 +19,7 @@ from tunelab.stats.resampling import (
     MEAN_RESAMPLES,
     Floats,
     Runs,
-    count_rows,
+    count_units,
     defined_resamples,
     measure_all,
     metric_named,
@@ -58,7 +58,7 @@ def chosen_score(
     if len(seeds) < LEAST_SEEDS_TO_SPLIT or len(usable) < 2 or usable[0].label != label:
         return None
     drawn = defined_resamples(np.stack([first[0].resampled[s] for s in seeds], axis=1))
-    rows = count_rows(test[label], seeds)
+    rows = count_units(test[label], seeds)
     if rows < 2 or len(drawn) < LEAST_RESAMPLES:
         return None
     of_test = np.array([first[0].values[s] for s in seeds])

@@ -35,6 +35,7 @@ def interval_of_share(
     rows: int,
     *,
     row_variance: float | None = None,
+    row_df: float = math.inf,
     seed_variance: float = 0.0,
     seed_df: float = math.inf,
     level: float = LEVEL,
@@ -42,7 +43,8 @@ def interval_of_share(
     """The interval (low, high) in [0, 1] of a share that is a mean over seeds and `rows` rows.
 
     `row_variance`: variance of the mean over other rows as measured, V(item) / n + V(rest) / (n S),
-    nothing added; None with one seed, whose rows are right or wrong. `seed_variance`: what seeds
+    nothing added; None with one seed, whose rows are right or wrong. `row_df`: its degrees of
+    freedom, where few groups of rows show it. `seed_variance`: what seeds
     add, V(seed) / S (the variance of the S means over S, less V(rest) / (n S), not below 0), with
     its degrees of freedom.
 
@@ -56,7 +58,7 @@ def interval_of_share(
     `benchmarks/_claims_slices.py` has how often it holds the truth.
     """
     effective = rows / _design_effect(value, rows, row_variance)
-    low, high = _row_interval(value, effective, level)
+    low, high = _row_interval(value, effective, level, row_df)
     if seed_variance <= 0:
         return low, high
     half = t_quantile(level, seed_df) * math.sqrt(seed_variance)
@@ -67,7 +69,9 @@ def interval_of_share(
 
 
 def _design_effect(value: float, rows: int, row_variance: float | None) -> float:
-    """Variance of the mean over rows against that of as many coins: at most about 1."""
+    """Variance of the mean over rows against that of as many coins: at most about 1, but for rows
+    in groups.
+    """
     of_coins = value * (1 - value) / rows
     if row_variance is None or of_coins <= 0:
         return 1.0
@@ -75,11 +79,13 @@ def _design_effect(value: float, rows: int, row_variance: float | None) -> float
     return (row_variance / of_coins * showing + PRIOR_ROWS) / (showing + PRIOR_ROWS)
 
 
-def _row_interval(value: float, rows: float, level: float) -> tuple[float, float]:
+def _row_interval(
+    value: float, rows: float, level: float, df: float = math.inf
+) -> tuple[float, float]:
     """Wilson's interval of a share of (a real number of) rows; the exact one too near the ends."""
     from scipy.special import betaincinv, ndtri
 
-    z2 = float(ndtri((1 + level) / 2)) ** 2
+    z2 = (float(ndtri((1 + level) / 2)) if math.isinf(df) else t_quantile(level, df)) ** 2
     middle = (value + z2 / (2 * rows)) / (1 + z2 / rows)
     half = math.sqrt(z2 * value * (1 - value) / rows + z2 * z2 / (4 * rows * rows))
     half /= 1 + z2 / rows

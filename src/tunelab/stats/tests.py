@@ -15,6 +15,7 @@ __all__ = [
     "mcnemar",
     "paired_score_variance",
     "sign_flip",
+    "sign_flip_of_groups",
 ]
 
 
@@ -50,6 +51,22 @@ def sign_flip(
         for _ in range(max(1, resamples // 1000))
     )
     return (1 + hits) / (1 + 1000 * max(1, resamples // 1000))
+
+
+def sign_flip_of_groups(
+    right_a: NDArray[np.bool_],
+    right_b: NDArray[np.bool_],
+    group: NDArray[np.int64],
+    rng: np.random.Generator,
+) -> float:
+    """Sign-flip p of two fixed models on rows in groups, from who is right on each row, (n,) each.
+
+    Rows of one group are no independent witnesses: what luck may turn round is the difference of a
+    whole group. Those without one have no sign.
+    """
+    by_group = np.bincount(group, weights=right_a.astype(np.float64) - right_b)
+    apart = by_group[by_group != 0]
+    return sign_flip(apart, rng) if len(apart) else 1.0
 
 
 def mcnemar(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_]) -> float:

@@ -23,7 +23,7 @@ from tunelab.study.affording import affordable
 from tunelab.study.foresight import Power, power
 from tunelab.study.looking import looks_to_come, note_look, rounds_of
 from tunelab.study.outputs import Conclusions, write_outputs
-from tunelab.study.planning import Plan, check_place, expand, plan
+from tunelab.study.planning import Plan, check_place, expand, keep_given, plan
 from tunelab.study.progress import Progress, read_progress
 from tunelab.study.record import write
 from tunelab.study.running import run, worker
@@ -52,6 +52,7 @@ __all__ = [
     "affordable",
     "check_place",
     "expand",
+    "keep_given",
     "looks_to_come",
     "note_look",
     "plan",

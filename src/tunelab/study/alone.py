@@ -18,11 +18,13 @@ from tunelab.core.values import TrialResult
 from tunelab.data.gate import values as gate_values
 from tunelab.report import cards
 from tunelab.study import final, trackers
+from tunelab.study.planning import trial_of
 from tunelab.study.schedule import OnStudyEvent
 from tunelab.study.space import Tuning
 from tunelab.study.spec import StudySpec
+from tunelab.study.trial import run_and_store
 
-__all__ = ["remove_others", "train_one"]
+__all__ = ["remove_others", "train_on_every_row", "train_one"]
 
 
 def train_one(
@@ -85,6 +87,24 @@ def remove_others(kept: Path, ids: Collection[str], on_event: OnStudyEvent) -> N
                     "and training starts anew"
                 )
             )
+
+
+def train_on_every_row(spec: StudySpec) -> TrialResult:
+    """Train one method with one seed in this process on all rows but those of validation, which
+    are chosen from them; none is tested. `spec.output_dir`, new, becomes the artifact.
+
+    Raises TrialError where training failed.
+    """
+    out = spec.output_dir
+    spec = replace(spec, tuning=Tuning(), folds=None, output_dir=out.with_name("study"))
+    planned = study.plan(spec)
+    trial = trial_of(planned, planned.spec.methods[0], spec.seeds[0], purpose="final")
+    (result,) = run_and_store([trial], spec.output_dir, spec.metric, lambda _: None)
+    if result.status == "failed":
+        raise TrialError(str(result.error))
+    study_folder.artifact_dir(spec.output_dir, trial.trial_id).replace(out)
+    shutil.rmtree(spec.output_dir)
+    return result
 
 
 def _said_of_texts(planned: study.Plan) -> list[str]:

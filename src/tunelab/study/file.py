@@ -88,6 +88,11 @@ class DataSection(BaseModel):
     corrections: Annotated[str | None, DATA_FLAGS["corrections"]] = Field(
         None, description="labels put right by a reader: the file that `report --review` gives"
     )
+    group_column: Annotated[str | None, DATA_FLAGS["group_column"]] = Field(
+        None,
+        description="column of what several rows have in common, such as an author, a document or "
+        "a thread: such rows are never divided between parts, and intervals and tests resample it",
+    )
 
 
 class TuningSection(BaseModel):

@@ -112,10 +112,16 @@ def settled(spec: StudySpec, dataset: Dataset) -> tuple[StudySpec, Dataset, tupl
 
 def _rows_kept_together(whole: Dataset, folds: int) -> tuple[bool, tuple[str, ...]]:
     """Whether any rows are alike, so that they stay in one part; and what is said of it."""
-    sizes = np.bincount(data.groups_to_keep(data.tested_rows(whole), folds))
+    column = whole.group_column
+    sizes = np.bincount(data.groups_to_keep(data.tested_rows(whole), folds, column))
     several = sizes[sizes > 1]
     if not len(several):
         return False, ()
+    if column is not None:
+        return True, (
+            f"{rows_word(int(several.sum()))} in {counted(len(several), 'group')} by {column!r}, "
+            "or with texts that are alike: a group stays in one part of each fold",
+        )
     return True, (
         f"{rows_word(int(several.sum()))} in {counted(len(several), 'group')} of texts that are "
         "alike: a group stays in one part of each fold",

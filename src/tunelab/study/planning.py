@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from tunelab import data
-from tunelab.core import study_folder
+from tunelab.core import files, study_folder
 from tunelab.core.errors import ConfigError
 from tunelab.core.forms import lacking_packages
 from tunelab.core.plain import SettingValues
 from tunelab.core.text_lengths import TextLengths
-from tunelab.core.values import Dataset, Fold, MethodSpec, TrialSpec
+from tunelab.core.values import Dataset, DataSpec, Fold, MethodSpec, TrialSpec
 from tunelab.core.words import counted
 from tunelab.data import Gate, behaviour
 from tunelab.data.gate.values import gate_from_json
+from tunelab.data.given import given_as
 from tunelab.methods import METHODS, check, notes, said_before
 from tunelab.models import bases
 from tunelab.study import folding, limits, space, trackers
@@ -30,6 +32,7 @@ __all__ = [
     "count_trials",
     "expand",
     "grid_tries",
+    "keep_given",
     "plan",
     "start_settings",
     "trial_of",
@@ -70,7 +73,11 @@ class Plan:
             return self.dataset
         rows = data.tested_rows(self.whole)
         own = "validation" not in self.whole.split_off
-        rest = self.whole.validation if own else data.all_rows(self.whole, self.spec.data).test
+        rest = (
+            self.whole.validation
+            if own
+            else data.all_rows(self.whole, self.spec.data, together=False).test
+        )
         return replace(self.whole, validation=rest, test=rows)
 
 
@@ -115,6 +122,36 @@ def plan(spec: StudySpec, yes: bool = False) -> Plan:
     if base:
         said = (*notes(base, spec.methods, dataset.label_names), *said)
     return Plan(spec, dataset, whole, base, gate, sizes, others, cases, lengths, said)
+
+
+def keep_given(plan: Plan) -> Plan:
+    """The plan with rows that were given in Python kept in its folder, where trials find them now
+    and whenever the study goes on. Files there are called by their content, so none is replaced.
+    """
+    spec = plan.spec
+    own = spec.output_dir / study_folder.GIVEN_ROWS
+    return replace(
+        plan,
+        spec=replace(
+            spec,
+            data=_kept_in(own, spec.data),
+            test_on=tuple(_kept_in(own, other) for other in spec.test_on),
+        ),
+    )
+
+
+def _kept_in(folder: Path, of: DataSpec) -> DataSpec:
+    rows = Path(of.source)
+    if given_as(rows) is None:
+        return of
+    kept = folder / rows.name
+    if rows.is_file() and not kept.exists():
+        files.write_bytes(kept, rows.read_bytes())
+    elif rows.is_dir() and not kept.exists():
+        files.make_folder(folder)
+        with files.replacing_folder(kept) as draft:
+            shutil.copytree(rows, draft, dirs_exist_ok=True)
+    return replace(of, source=str(kept))
 
 
 def count_trials(spec: StudySpec) -> int:
@@ -230,6 +267,7 @@ def trial_of(
         train_rows=train_rows,
         purpose=purpose,
         fold=fold,
+        together=spec.together and purpose == "final",
     )
 
 

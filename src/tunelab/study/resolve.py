@@ -19,6 +19,7 @@ from tunelab.core.errors import ConfigError, suggest
 from tunelab.core.forms import form_fault
 from tunelab.core.values import DataSpec
 from tunelab.data.behaviour import BUNDLED_SUITE
+from tunelab.data.given import given_as
 from tunelab.stats.metrics import METRICS
 from tunelab.study.entries import Entry, label_methods, resolve_entries
 from tunelab.study.executors import ENGINES
@@ -40,7 +41,6 @@ from tunelab.study.tuning_spaces import tuning_seeds, tuning_spaces
 __all__ = [
     "require_metric",
     "resolve_study",
-    "source_name",
 ]
 
 
@@ -179,6 +179,7 @@ def _lay_over(
     raw = read_study_file(path) if path else {}
     if path and study_folder.is_study(path.parent) and path.name == "study.yaml":
         raw["output_dir"] = str(path.parent)  # where it lies now: a study may have been moved
+        _find_given_rows(raw.get("data"), path.parent)
     if raw.pop("trust_remote_code", None) and not flags.get("trust_remote_code"):
         # Whoever runs a file has not always read it.
         faults.note(
@@ -202,6 +203,15 @@ def _lay_over(
         set_dotted(raw, key, scalar(value), faults)
         origin[key] = "--set"
     return raw, origin
+
+
+def _find_given_rows(data: object, folder: Path) -> None:
+    """Have `data.source` name the rows that a study was given where the study lies now."""
+    source = data.get("source") if isinstance(data, dict) else None
+    if isinstance(data, dict) and isinstance(source, str):
+        kept = folder / study_folder.GIVEN_ROWS / Path(source).name
+        if given_as(Path(source)) is not None and kept.exists():
+            data["source"] = str(kept)
 
 
 def _parse_keys(
@@ -237,16 +247,6 @@ def _sources_of_values(origin: Mapping[str, str], entries: Sequence[Entry]) -> d
         **{k: origin.get(k, "default") for k in _KEYS_OF_ONE_VALUE},
         **{f"methods.{i}.{k}": v for i, e in enumerate(entries) for k, v in e.origin.items()},
     }
-
-
-def source_name(source: object) -> str | None:
-    """A source's name. Raises ConfigError for data that are no name, such as a DataFrame."""
-    if source is None or isinstance(source, str | Path):
-        return None if source is None else str(source)
-    raise ConfigError(
-        f"data: expected the name of a file, a folder or a hub id, found {type(source).__name__}. "
-        "Write it into a file first; from pandas: frame.to_csv('reviews.csv', index=False)."
-    )
 
 
 def require_metric(metric: str) -> None:
@@ -304,6 +304,11 @@ def _race_budget(study: StudyFile, race: bool, methods: int, faults: Faults) -> 
         faults.add(
             f"race: a race is decided row by row, by accuracy; the metric is {study.metric}. Leave "
             "race out, or judge by accuracy."
+        )
+    if race and isinstance(study.data, DataSection) and study.data.group_column is not None:
+        faults.add(
+            "race: a race is decided row by row, as if rows were independent; by group_column they "
+            "are not. Leave race out."
         )
     if race and methods == 1:
         faults.add("race: expected two or more methods, found one.")

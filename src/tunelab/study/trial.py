@@ -81,6 +81,7 @@ def make_spec(
     train_rows: int | None = None,
     vary_split: bool = False,
     fold: Fold | None = None,
+    together: bool = False,
     test_on: tuple[DataSpec, ...] = (),
     stop_below: Mapping[str, float] | None = None,
     metric: str = "accuracy",
@@ -109,7 +110,7 @@ def make_spec(
         "metric": chooses_by,
         "apart": divided and spec.on_leak != "warn",
         "fold": fold and [fold.of, fold.repetition, fold.number],
-        "together": fold is not None and fold.together,
+        "together": together or (fold is not None and fold.together),
     }
     # Left out where they say nothing, so that results from before these existed stay valid.
     identity |= {k: v for k, v in more.items() if v not in ("trial", None, False, "accuracy")}
@@ -128,6 +129,7 @@ def make_spec(
         test_on,
         stop_below or {},
         fold,
+        together,
     )
 
 
@@ -437,7 +439,7 @@ def rows_for_trial(dataset: Dataset, spec: TrialSpec) -> Dataset:
     `dataset`: what `folding.loaded_for` gave of this trial.
     """
     if spec.purpose == "final":
-        return data.all_rows(dataset, spec.data)
+        return data.all_rows(dataset, spec.data, together=spec.together)
     if spec.fold is not None:
         dataset = data.in_fold(dataset, spec.fold, spec.data)
     if spec.vary_split:

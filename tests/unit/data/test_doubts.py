@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tunelab.data.duplicates import find_twins
+from tunelab.data.gate import labels
 from tunelab.data.gate.doubts import LEAST_TELLING, doubtful_labels
+from tunelab.data.gate.values import bag_of
 
 
 def predicted(labels: np.ndarray, k: int, sharpness: float, rng: np.random.Generator) -> np.ndarray:
@@ -76,3 +79,32 @@ def test_the_same_data_give_the_same_list():
     one, two = doubtful_labels(labels, p), doubtful_labels(labels, p)
     assert np.array_equal(one.rows, two.rows)
     assert one.precision == two.precision
+
+
+@pytest.mark.parametrize(("classes", "columns"), [(2, 40), (1_000, 20)])
+def test_the_label_model_learns_what_several_texts_have_and_no_more(
+    classes: int, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scipy.sparse import csr_array
+
+    monkeypatch.setattr(labels, "MOST_WEIGHTS", 20_000)
+    # Column i of 60: two texts more for each; from 40 on one text each.
+    have = [2 + 2 * i if i < 40 else 1 for i in range(60)]
+    text = np.concatenate([np.arange(n) for n in have])
+    column = np.repeat(np.arange(60), have)
+    features = csr_array((np.arange(1.0, len(text) + 1), (text, column)), shape=(100, 60))
+    told = labels._told_columns(features, classes)
+    assert told.shape == (100, columns)
+    np.testing.assert_array_equal(told.toarray(), features.toarray()[:, 40 - columns : 40])
+
+
+def test_of_many_rows_a_sample_is_learnt_and_every_row_is_judged(monkeypatch: pytest.MonkeyPatch):
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, 600)
+    texts = [f"{('bad', 'good')[y]} w{i} w{i + 1}" for i, y in enumerate(truth)]
+    twins = find_twins(texts)
+    monkeypatch.setattr(labels, "LEARNT_FROM", 100)
+    monkeypatch.setattr(labels, "JUDGED_AT_A_TIME", 7)
+    p = labels.out_of_fold(twins, bag_of(twins), truth, 2)
+    np.testing.assert_allclose(p.sum(axis=1), 1)
+    assert (p.argmax(axis=1) == truth).all()

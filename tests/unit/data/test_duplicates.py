@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from tunelab.data import passages
 from tunelab.data.duplicates import find_twins, match, normalise
 from tunelab.data.passages import Likeness, usual
 
@@ -250,3 +251,17 @@ def test_nothing_and_little():
     assert match([], ["a"]).row.tolist() == [-1]
     assert match(["a"], []).row.shape == (0,)
     assert find_twins(["", " ", "."]).group.tolist() == [0, 0, 1]
+
+
+def test_a_share_at_a_time_finds_what_all_at_once_finds(monkeypatch: pytest.MonkeyPatch):
+    texts = sentences(400, length=12) + sentences(4, length=90, seed=1)
+    texts += [" ".join([*t.split()[:9], "other", "words", "here"]) for t in texts[:200]]
+    texts += [f"{t} {texts[i + 1]}" for i, t in enumerate(texts[:100])]
+    whole = find_twins(texts)
+    for name, size in (("GRAMS", 300), ("ENTRIES", 200), ("PAIRS", 7)):
+        monkeypatch.setattr(passages, f"{name}_AT_A_TIME", size)
+    in_parts = find_twins(texts)
+    assert len(whole.pairs) > 200
+    assert set(whole.kind) == {Likeness.NEAR, Likeness.CONTAINED}
+    for field in ("group", "first", "pairs", "kind", "similarity"):
+        np.testing.assert_array_equal(getattr(in_parts, field), getattr(whole, field))

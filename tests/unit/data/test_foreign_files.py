@@ -328,6 +328,7 @@ def test_a_configuration_is_read_and_of_several_one_is_to_be_given(tmp_path):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git-lfs"),
         (b"\xef\xbb\xbf\n<!DOCTYPE html>\n<html>", "web page"),
         (b"<?xml version='1.0'?><rows/>", "XML"),
+        (b"\x28\xb5\x2f\xfd\x04", "Put .zst behind"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "old Excel"),
         (b"%PDF-1.7\n", "PDF"),
         (b"\x80\x04\x95\x10\0\0\0", "pickle"),

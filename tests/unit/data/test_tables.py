@@ -22,6 +22,7 @@ from tunelab.data.columns import choose_columns
 from tunelab.data.formats import read_file
 from tunelab.data.table import ReadOptions, table_of_columns
 from tunelab.data.write import write_windows
+from workbooks import workbook
 
 FORMATS = ["csv", "tsv", "jsonl", "parquet"]
 
@@ -102,12 +103,29 @@ def test_a_field_larger_than_the_csv_modules_limit_is_read_and_the_limit_put_bac
     assert csv.field_size_limit() == before
 
 
-@pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.gz"])
-def test_gzip_is_looked_through(tmp_path, name):
+def zstandard(content: bytes) -> bytes:
+    return pa.Codec("zstd").compress(content, asbytes=True)
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.gz", "a.csv.zst", "a.jsonl.zst"])
+def test_what_is_packed_is_looked_through(tmp_path, name):
     plain = "text,label\nfine,a\n" if "csv" in name else '{"text": "fine", "label": "a"}\n'
-    path = put(tmp_path, name, gzip.compress(plain.encode()))
+    pack = gzip.compress if name.endswith("gz") else zstandard
+    path = put(tmp_path, name, pack(plain.encode()))
     assert read(path) == {"text": ["fine"], "label": ["a"]}
     assert read_file(path, ReadOptions()).stem == "a"
+
+
+def test_the_first_sheet_of_a_workbook_is_read_as_excel_counts(tmp_path):
+    rows = [["text", "label", None], ["fine", 3, "x"], [None, None, None], ["bad & <odd>", 1.5]]
+    path = put(tmp_path, "a.xlsx", workbook({"none": [], "here": rows, "more": [["b"], [1]]}))
+    table = read_file(path, ReadOptions())
+    assert table.notes == ("a.xlsx: read is its sheet 'here', not 'more'",)
+    assert (list(table.numbers), table.unit, table.stem) == ([2, 4], "row", "a")
+    expected = {"text": ["fine", "bad & <odd>"], "label": [3.0, 1.5], "column 3": ["x", None]}
+    assert {c: table.get(c) for c in table.columns} == expected
+    windows = list(open_texts(path).windows(1))
+    assert [w.texts for w in windows] == [["fine"], ["bad & <odd>"]]
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.ndjson"])
@@ -183,7 +201,14 @@ def test_parquet_dictionary_columns_give_their_values(tmp_path):
         ("p.parquet", b"PAR1 this is not one", ["cannot be read as Parquet"]),
         ("z.csv.gz", b"text,label\n", ["gzip"]),
         ("z.csv.gz", gzip.compress(b"text,label\nok,a\n" * 50, mtime=0)[:40], ["gzip"]),
-        ("x.xlsx", b"PK", ["'.xlsx'", ".csv", ".parquet"]),
+        ("z.csv.zst", b"text,label\n", ["Zstandard"]),
+        ("z.csv.zst", zstandard(b"text,label\nok,a\n" * 50)[:20], ["Zstandard"]),
+        ("x.xlsx", b"PK", ["Excel", "CSV"]),
+        ("x.xlsx", workbook({"one": [["text"]]})[:-9], ["Excel", "CSV"]),
+        ("x.xlsx", workbook({"one": []}), ["empty"]),
+        ("x.xlsx", workbook({"one": [["text", "label"]]}), ["'text', 'label'", "no rows"]),
+        ("x.xlsx", workbook({"one": [["a", "a"], [1, 2]]}), ["'a'", "more than once"]),
+        ("x.xls", b"\xd0\xcf\x11\xe0", ["'.xls'", ".csv", ".xlsx"]),
         ("x", b"text", ["no ending", ".csv"]),
     ],
 )

@@ -885,3 +885,36 @@ def test_few_rows_not_seeds_are_named_where_students_t_makes_the_difference():
     more, reason = seeds_needed(0.02, 1e-8, (0.02 / 2.03) ** 2, seeds=6, rows=20)
     assert more is None
     assert reason.startswith("more test rows are needed: about ")
+
+
+def test_rows_that_stand_in_groups_count_as_their_groups():
+    """Each row four times, as a group, tells what it tells once: the same spread, the same p."""
+    right = rng(3).random((2, 6, 90)) < np.array([0.85, 0.7])[:, None, None]
+    groups = {f"{i}.{j}": str(i) for i in range(90) for j in range(4)}
+    zeros = np.zeros(90, dtype=int)
+    once = [runs(f"m{k}", zeros, dict(enumerate(1 - of))) for k, of in enumerate(right)]
+    often = [
+        dataclasses.replace(
+            runs(
+                f"m{k}", zeros.repeat(4), dict(enumerate((1 - of).repeat(4, 1))), ids=tuple(groups)
+            ),
+            groups=groups,
+        )
+        for k, of in enumerate(right)
+    ]
+    alone = [dataclasses.replace(r, groups=None) for r in often]
+    a, b, c = (difference(*some, "accuracy", rng()) for some in (once, often, alone))
+    assert b.value == pytest.approx(a.value)
+    widths = [e.high - e.low for e in (a, b, c)]
+    assert widths[1] == pytest.approx(widths[0], rel=0.02)  # but for what no row shows
+    assert widths[2] < 0.9 * widths[0]
+    assert "360 test rows, which count as 90 groups of one size" in b.procedure
+    low, same = (mean(some[0], "accuracy", rng()).low for some in (once, often))
+    assert same == pytest.approx(low, abs=0.02)
+    # Predictions that no seed changes are judged by groups, not by McNemar's independent rows.
+    fixed = [dataclasses.replace(r, by_seed=dict.fromkeys(range(6), r.by_seed[0])) for r in often]
+    (said,) = compare_all(fixed, "accuracy", rng())
+    assert said.verdict == "better"
+    assert said.reason == "p by sign-flip over groups of test rows"
+    (exact,) = compare_all([dataclasses.replace(r, groups=None) for r in fixed], "accuracy", rng())
+    assert exact.p_value < 1e-3 * said.p_value

@@ -223,7 +223,7 @@ def test_keywords_of_compare_are_those_declared() -> None:
 EASIER = {
     "output_dir": {Path},
     "corrections": {Path},
-    "test_on": {Path, ("several", Path)},
+    "test_on": {Path, ("several", Path), object},  # rows that are in memory
     "methods": {str},
     "train_sizes": {("several", str)},
 }
@@ -286,6 +286,7 @@ SAID: dict[str, tuple[list[str], Any, Any]] = {
     "quoting": (["--quoting", "none"], "none", "none"),
     "join_labels": (["--join-labels"], True, True),
     "drop_classes": (["--drop-classes", "a, b"], ["a", "b"], ["a", "b"]),
+    "group_column": (["--group-column", "author"], "author", "author"),
     "min_rows_per_class": (["--min-rows-per-class", "5"], 5, 5),
     "corrections": (["--corrections", "right.csv"], Path("right.csv"), "right.csv"),
     "output_dir": (["--output-dir", "out/a"], Path("out/a"), "out/a"),

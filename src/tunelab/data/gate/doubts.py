@@ -118,9 +118,9 @@ def _cutoff(planted: NDArray[np.float64], share: float) -> float:
 
 def _least_count(count: int) -> float:
     """Lower 95% bound of a Poisson mean, of one count."""
-    from scipy.stats import chi2
+    from scipy.special import gammaincinv
 
-    return float(chi2.ppf(0.05, 2 * count) / 2) if count else 0.0
+    return float(gammaincinv(count, 0.05)) if count else 0.0
 
 
 # --- as a finding ---------------------------------------------------------------------------

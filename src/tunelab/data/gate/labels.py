@@ -17,7 +17,7 @@ from tunelab.data.gate.doubts import (
     reading,
 )
 from tunelab.data.gate.values import PARTS, Bag, DatasetView, Finding, Floats, Ints
-from tunelab.data.passages import GOLDEN_64
+from tunelab.data.word_hashes import GOLDEN_64
 
 __all__ = [
     "find_imbalance",
@@ -26,6 +26,8 @@ __all__ = [
 ]
 
 BUCKETS = 1 << 18  # features of the label model: words and pairs of words, hashed
+MOST_WEIGHTS = 2_000_000  # numbers of the label model, all classes together: time and memory
+LEARNT_FROM, JUDGED_AT_A_TIME = 200_000, 100_000  # rows: of more, memory and time would grow
 FOLDS = 5
 
 
@@ -77,11 +79,12 @@ def _scattered(h: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def out_of_fold(twins: duplicates.Twins, bag: Bag, labels: Ints, k: int, seed: int = 0) -> Floats:
     """Class probabilities (n, k) of each row by a linear TF-IDF model that has not seen its text.
 
-    Texts that are the same lie in one fold; folds are stratified.
+    Texts that are the same lie in one fold; folds are stratified. A fold's model learns from
+    LEARNT_FROM other rows at most.
     """
     from sklearn.linear_model import LogisticRegression
 
-    features = _used_columns(_features(bag))
+    features = _told_columns(_features(bag), k)
     group_label = labels[twins.first]
     order = np.random.default_rng(seed).permutation(len(group_label))
     order = order[np.argsort(group_label[order], kind="stable")]
@@ -89,6 +92,7 @@ def out_of_fold(twins: duplicates.Twins, bag: Bag, labels: Ints, k: int, seed: i
     fold_of_group[order] = np.arange(len(order)) % FOLDS
     fold = fold_of_group[twins.group]
     out = np.zeros((len(labels), k))
+    drawn = np.random.default_rng(seed).permutation(len(labels))
     for f in range(FOLDS):
         train, held = np.flatnonzero(fold != f), np.flatnonzero(fold == f)
         if not len(held):
@@ -97,23 +101,36 @@ def out_of_fold(twins: duplicates.Twins, bag: Bag, labels: Ints, k: int, seed: i
         if len(present) < 2:
             out[held[:, None], present[None, :]] = 1.0
             continue
+        if len(train) > LEARNT_FROM:
+            train = np.sort(drawn[fold[drawn] != f][:LEARNT_FROM])
+            present = np.unique(labels[train])
         model = LogisticRegression(C=10.0, tol=1e-3, max_iter=60)
         _fit_quietly(model, features[twins.group[train]], labels[train])
-        out[held[:, None], present[None, :]] = model.predict_proba(features[twins.group[held]])
+        for some in np.array_split(held, range(JUDGED_AT_A_TIME, len(held), JUDGED_AT_A_TIME)):
+            judged = model.predict_proba(features[twins.group[some]])
+            out[some[:, None], present[None, :]] = judged
     return out
 
 
-def _used_columns(features: Any) -> Any:
-    """The columns (buckets) that some row has. One that no row has keeps a weight of zero, but the
-    optimiser would carry it along for each class: on few rows that is nearly all its work.
+def _told_columns(features: Any, classes: int) -> Any:
+    """The columns (buckets) that two texts have at least, of too many those that most have.
+
+    What one text alone has tells nothing of another, and the optimiser would carry it along for
+    each class: it took three quarters of the time, and made the model worse.
     """
     from scipy.sparse import csr_array
 
-    used = np.zeros(features.shape[1], dtype=np.bool_)
-    used[features.indices] = True
-    at = (np.cumsum(used) - 1).astype(features.indices.dtype)
-    shape = (features.shape[0], int(used.sum()))
-    return csr_array((features.data, at[features.indices], features.indptr), shape=shape)
+    texts_with = np.bincount(features.indices, minlength=features.shape[1])
+    most = max(1, MOST_WEIGHTS // classes)
+    few = max(2, int(np.sort(texts_with)[-most])) if most < len(texts_with) else 2
+    told = texts_with >= few
+    kept = told[features.indices]
+    number = (np.cumsum(told) - 1).astype(features.indices.dtype)
+    starts = np.concatenate([[0], np.cumsum(kept)])[features.indptr].astype(features.indptr.dtype)
+    return csr_array(
+        (features.data[kept], number[features.indices[kept]], starts),
+        shape=(features.shape[0], int(told.sum())),
+    )
 
 
 def _fit_quietly(model: Any, features: Any, labels: Ints) -> None:

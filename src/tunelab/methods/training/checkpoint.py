@@ -98,6 +98,18 @@ def set_streams(where: torch.device, states: Mapping[str, torch.Tensor]) -> None
         torch.get_device_module(where).set_rng_state(states[where.type])
 
 
+def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """As a file takes them: each whole, and none in the memory of another."""
+    apart: dict[str, torch.Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().contiguous()
+        place = own.untyped_storage().data_ptr()
+        apart[name] = own.clone() if place in places else own
+        places.add(place)
+    return apart
+
+
 class Keeper:
     """Writes and reads one trial's checkpoint. `say` takes a line about it.
 
@@ -141,6 +153,7 @@ class Keeper:
 
     def write(self, state: InProgress, engine: str) -> None:
         """Write one in the place of the one before; then end, where that was asked."""
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         about = {
@@ -152,10 +165,10 @@ class Keeper:
         try:
             files.make_folder(place.parent)
             with files.replacing_folder(place) as folder:
-                save_file(dict(state.tensors), folder / "tensors.safetensors")
+                save_file(_apart(state.tensors), folder / "tensors.safetensors")
                 (folder / "state.json").write_text(json.dumps(about), encoding="utf-8")
                 seal_checkpoint(folder)
-        except OSError as e:
+        except (OSError, SafetensorError) as e:  # the latter of a full disk too
             self._say(f"no checkpoint could be written ({e}); training goes on")
         self._written = time.monotonic()
         self._heed()
