@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tiny import make_tiny, reviews
 from tunelab.core.checkpoints import Checkpoints, seal_checkpoint
@@ -185,3 +186,25 @@ def test_epochs_are_told_again_to_whoever_ends_tries(base: bases.Base, tmp_path:
     heard: list[Progressed] = []
     fit_alone(METHODS[name], replace(asked, on_step=heard.append, keeper=kept(tmp_path, [])))
     assert [e.epoch for e in heard if isinstance(e, Evaluated)] == [1.0, 2.0, 3.0]
+
+
+def test_tensors_in_one_memory_and_views_are_kept_apart(base: bases.Base, tmp_path: Path) -> None:
+    name, asked = task(base, "float32")
+    told = replace(asked, on_step=ended_at(1), keeper=kept(tmp_path, []))
+    with pytest.raises(ToldToEnd):
+        fit_alone(METHODS[name], told)
+    keeper = kept(tmp_path / "again", [])
+    whole = torch.arange(6.0).view(2, 3)
+    state = kept(tmp_path, []).read(engine_of(tmp_path))
+    assert state is not None
+    views = {"whole": whole, "row": whole[0], "turned": whole.T}
+    keeper.write(replace(state, tensors=views), "engine")
+    again = keeper.read("engine")
+    assert again is not None
+    for key, tensor in views.items():
+        assert torch.equal(again.tensors[key], tensor)
+
+
+def engine_of(folder: Path) -> str:
+    about = json.loads((folder / "trial" / "state.json").read_text(encoding="utf-8"))
+    return str(about["belongs_to"]["engine"])
