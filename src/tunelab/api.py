@@ -372,6 +372,7 @@ def compare(
     report_to: str | Sequence[str] | None = None,
     jobs: int | Literal["auto"] | None = None,
     stack: int | Literal["auto", "off"] | None = None,
+    checkpoint_every: float | str | None = None,
     on_event: OnUserEvent = _ignore_event,
     **settings: Any,
 ) -> Study:
@@ -469,6 +470,7 @@ def fine_tune(
     corrections: str | Path | None = None,
     group_column: str | None = None,
     report_to: str | Sequence[str] | None = None,
+    checkpoint_every: float | str | None = None,
     overwrite: bool = False,
     on_event: OnUserEvent = _ignore_event,
     **settings: Any,

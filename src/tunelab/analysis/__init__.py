@@ -9,7 +9,6 @@ explanations      which words moved the best classifier's mistakes
 predicted         what each trial says of each text; rows under the names that users know
 winners_forms     the best classifier in other forms: size, speed, verdict
 confidence        how sure classifiers say they are, and how often they are right
-evaluated         what is said of the confidence of saved classifiers
 pair_tests        fixed classifiers, two by two
 text_limits       how many texts a limit in tokens cuts, and what a longer one costs
 front tradeoff sensitivity setting_effects ranks curves transfer versus behaviour doubtful

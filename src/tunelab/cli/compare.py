@@ -197,7 +197,9 @@ def _show_end(finished: Study, console: Console) -> None:
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="Its seed (0).")
 @click.option("--output-dir", metavar="PATH", help="Folder for the trained classifier.")
 @click.option("--overwrite", is_flag=True, help="Replace a classifier that is there.")
-@study_flags("report_to", "metric", helps={"metric": "Metric for selection ({default})."})
+@study_flags(
+    "report_to", "checkpoint_every", "metric", helps={"metric": "Metric for selection ({default})."}
+)
 @data_flags
 @_set_option
 @quiet_option

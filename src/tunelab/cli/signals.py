@@ -37,4 +37,6 @@ def _end(number: int, _: FrameType | None) -> None:
 
 def exit_code(e: BaseException) -> int:
     """128 and the signal's number, as shells say it; of Ctrl-C 130."""
+    if not isinstance(e, EndedBySignal) and e.__cause__ is not None:
+        return exit_code(e.__cause__)  # click raises its own in the place of what it met
     return 128 + (e.number if isinstance(e, EndedBySignal) else signal.SIGINT)

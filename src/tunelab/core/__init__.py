@@ -15,6 +15,7 @@ cards         what study.yaml and data.json hold, key by key
 text_lengths  what limits in tokens cut of a study's texts, as lengths.json holds it
 artifact      the files and hashes of a saved classifier
 files         every atomic write
+checkpoints   where trainings in progress are kept
 cells         what may stand in the CSV files that are written
 bounded_yaml  YAML of users, read within bounds
 shapes        whether what was read has the type that it is declared with

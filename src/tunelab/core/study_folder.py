@@ -15,6 +15,7 @@ A study folder (a contract that others read):
     curves.json         scores by number of training rows; final.json: trainings on all rows
     exports.json        the best classifier in other forms: figures; exports/<form>/: what holds
     report.html
+    checkpoints/<id>/   trainings in progress (`checkpoints`), until they end
     run.jsonl           what was said while it ran last (`run_log`)
     trials/<id>/        spec.json result.json history.jsonl predictions.parquet digests.json
                         artifact/ (`trial_files`)
@@ -34,6 +35,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tunelab.core.cards import DataCard, StudySettings
+from tunelab.core.checkpoints import CHECKPOINTS
 from tunelab.core.errors import ArtifactError
 from tunelab.core.files import (
     HOLDER,
@@ -333,7 +335,7 @@ EXPORTS = "exports"  # the folder of what exports.json tells of
 _WRITTEN = frozenset(
     {"study.yaml", "data.json", "rows.parquet", "results.csv", "comparison.json", "report.html"}
     | {"review.html"}
-    | {"trials", "tracking", GIVEN_ROWS, EXPORTS, HOLDER, RUN_LOG}
+    | {"trials", "tracking", CHECKPOINTS, GIVEN_ROWS, EXPORTS, HOLDER, RUN_LOG}
     | {f"{name}.json" for name in EXTRAS}
 )
 

@@ -12,6 +12,7 @@ import array
 import ctypes
 import math
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,6 +142,17 @@ class _Lag:
         """Rows that all have so many steps."""
         last, since = (torch.full((rows,), step, dtype=torch.int32) for _ in range(2))
         return cls(last, since, tuple(array.array("f", [1.0] * step) for _ in range(3)))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All of it, by name."""
+        numbers = (torch.tensor(of_steps, dtype=torch.float32) for of_steps in self.numbers)
+        return {"last": self.last, "since": self.since} | dict(zip("abc", numbers, strict=True))
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, torch.Tensor]) -> _Lag:
+        """As it was that gave these."""
+        numbers = tuple(array.array("f", tensors[k].tolist()) for k in "abc")
+        return cls(tensors["last"], tensors["since"], numbers)
 
     def note(self, numbers: tuple[float, ...], moved: Any) -> None:
         """Take down a step, and which rows it moved."""
@@ -293,6 +305,35 @@ class AdamW(torch.optim.AdamW):
         pieces["n"] = grads.shape[1]
         pieces["keep"], pieces["size"], pieces["root"] = numbers
         return pieces
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What it has of the steps before: moments, numbers of steps, rows that lag; by name."""
+        if not self._own:
+            of = enumerate(self._params)
+            return {f"{i}.{k}": t for i, p in of for k, t in self.state[p].items()}
+        kept = {f"{i}.m": t for i, t in enumerate(self._m)}
+        kept |= {f"{i}.v": t for i, t in enumerate(self._v)}
+        for i, lag in self._lags.items():
+            kept |= {f"{i}.lag.{k}": t for k, t in lag.tensors().items()}
+        return {**kept, "steps": torch.from_numpy(self._steps)}
+
+    def go_on_from(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Be as the one that gave these tensors, of the same weights in the same order."""
+        for i, p in enumerate(self._params):
+            own = {k.removeprefix(f"{i}."): t for k, t in tensors.items() if k.startswith(f"{i}.")}
+            if not self._own:
+                if own:
+                    self.state[p] = {
+                        k: t.to(p.device if t.ndim else t.device) for k, t in own.items()
+                    }
+                continue
+            self._m[i].copy_(own["m"])
+            self._v[i].copy_(own["v"])
+            if "lag.last" in own:
+                lag = {k.removeprefix("lag."): t for k, t in own.items() if k.startswith("lag.")}
+                self._lags[i] = _Lag.of(lag)
+        if self._own:
+            self._steps[:] = tensors["steps"].numpy()
 
     def catch_up(self, weight: torch.Tensor, rows: torch.Tensor) -> None:
         """Bring some rows of an embedding, each named once, to the last step."""

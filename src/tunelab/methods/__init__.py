@@ -7,7 +7,7 @@ with is imported when it is called.
 settings      names, defaults and aliases that methods share
 neural        what all that train a transformer have in common
 inspection    a base as methods see it: parts, targets, trainable parameters
-training/     how weights learn
+training/     how weights learn; `checkpoint`: what keeps a training in progress
 
 May import: core, data, stats, kernels, models.
 """

@@ -256,7 +256,7 @@ def _teach(
         if isinstance(event, Step):  # its scores are not the student's, whose tries they would end
             task.on_step(event)
 
-    job = replace(task, settings=settings, on_step=only_steps)
+    job = replace(task, settings=settings, on_step=only_steps, keeper=None)
     outcome = fit_alone(METHODS[task.settings.teacher], job)
     classifier, part = outcome.classifier, task.validation
     started = time.perf_counter()

@@ -7,6 +7,7 @@ start, what scales them, which of them train, or how the frozen W is kept.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tunelab.core.errors import ConfigError, TrialError
@@ -30,6 +31,7 @@ from tunelab.models.bases import Base, Quantization
 from tunelab.models.names import PEFT_PREFIX
 
 if TYPE_CHECKING:
+    import torch
     from peft.tuners.lora import LoraLayer
 
 __all__ = [
@@ -236,6 +238,7 @@ def _adalora(model: Any, settings: Any, steps: int) -> Any:
     from tunelab.methods.training.updates import Hooks
 
     config, tuner = model.peft_config["default"], model.base_model
+    allocator = tuner.rankallocator
     tinit, tfinal = (int(x * steps) if x < 1 else int(x) for x in (settings.tinit, settings.tfinal))
     if tinit + tfinal >= steps:
         raise ConfigError(
@@ -243,13 +246,13 @@ def _adalora(model: Any, settings: Any, steps: int) -> Any:
             "steps for ranks to fall. Lower them, or train for more epochs."
         )
     config.total_step, config.tinit, config.tfinal = steps, tinit, tfinal
-    tuner.rankallocator.set_total_step(steps)
+    allocator.set_total_step(steps)
     factors = [
         (p, "lora_A" in n)
         for n, p in model.named_parameters()
         if p.requires_grad and ("lora_A" in n or "lora_B" in n)
     ]
-    done = iter(range(steps))
+    done = 0
 
     def penalty() -> torch.Tensor:
         off = [
@@ -260,9 +263,35 @@ def _adalora(model: Any, settings: Any, steps: int) -> Any:
         return total
 
     def after_step() -> None:
-        tuner.update_and_allocate(next(done))
+        nonlocal done
+        tuner.update_and_allocate(done)
+        done += 1
 
-    return Hooks(penalty=penalty if settings.orth_reg_weight else None, after_step=after_step)
+    def kept() -> dict[str, torch.Tensor]:
+        means = {f"{k} {n}": t for k in _IMPORTANCE for n, t in getattr(allocator, k).items()}
+        left = {f"left {n}": torch.tensor(e) for n, e in (config.rank_pattern or {}).items()}
+        return {**means, **left, "done": torch.tensor(done)}
+
+    def go_on_from(tensors: Mapping[str, torch.Tensor]) -> None:
+        nonlocal done
+        done = int(tensors["done"])
+        for key in _IMPORTANCE:
+            setattr(allocator, key, _after(f"{key} ", tensors))
+        left = _after("left ", tensors)
+        if left:
+            config.rank_pattern = {n: e.tolist() for n, e in left.items()}
+
+    own_penalty = penalty if settings.orth_reg_weight else None
+    return Hooks(penalty=own_penalty, after_step=after_step, kept=kept, go_on_from=go_on_from)
+
+
+# What peft's allocator keeps of each weight.
+_IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")
+
+
+def _after(start: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Those whose names begin so, by the rest."""
+    return {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
 
 
 def final_ranks(model: Any, _prepared: Any) -> dict[str, object]:

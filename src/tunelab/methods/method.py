@@ -15,6 +15,7 @@ from tunelab.core.events import OnProgress
 from tunelab.core.tasks import TaskName, task_of_labels
 from tunelab.core.values import Classifier, ScoreKind, Seeds, Split
 from tunelab.methods.settings import Settings, TrainingSettings
+from tunelab.methods.training.checkpoint import Keeper
 from tunelab.models.bases import Base, Quantization
 from tunelab.models.families import FAMILIES
 from tunelab.models.family import Family
@@ -42,7 +43,7 @@ class Task:
     """What a method is given. The test part is not in it.
 
     `metric` is the study's main metric, for what a method chooses on validation. `on_step` is
-    told how far a training is.
+    told how far a training is. `keeper`: of the checkpoints of one that goes step by step.
     """
 
     label_names: tuple[str, ...]
@@ -53,6 +54,7 @@ class Task:
     seeds: Seeds
     metric: str
     on_step: OnProgress
+    keeper: Keeper | None = None
 
     @property
     def kind(self) -> TaskName:

@@ -119,6 +119,7 @@ def prepare_by_gradient(task: Task, adapt: Adapt, extras: Extras) -> PreparedTas
         seeds=task.seeds,
         on_step=task.on_step,
         hooks=extras.hooks,
+        keeper=task.keeper,
     )
     return PreparedTask(
         task,

@@ -139,6 +139,15 @@ class Packed:
         """The model without its head."""
         return anatomy.encoder_in(self.model)
 
+    @property
+    def passes(self) -> int:
+        """Batches that it has computed in training: each draws other masks."""
+        return self.run.step
+
+    @passes.setter
+    def passes(self, count: int) -> None:
+        self.run.step = count
+
     @contextmanager
     def installed(self) -> Iterator[None]:
         """While inside, attention, dropout and the like are computed the packed way."""

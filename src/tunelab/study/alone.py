@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 from tunelab import analysis, study
 from tunelab.analysis import text_limits
 from tunelab.core import files, study_folder
+from tunelab.core.checkpoints import CHECKPOINTS, Checkpoints
 from tunelab.core.errors import ConfigError, TrialError
 from tunelab.core.events import Note
 from tunelab.core.values import TrialResult
@@ -21,7 +24,7 @@ from tunelab.study.space import Tuning
 from tunelab.study.spec import StudySpec
 from tunelab.study.trial import run_and_store
 
-__all__ = ["train_on_every_row", "train_one"]
+__all__ = ["remove_others", "train_on_every_row", "train_one"]
 
 
 def train_one(
@@ -53,7 +56,9 @@ def train_one(
         spec = replace(planned.spec, output_dir=folder)
         schedule = study.scheduled(replace(planned, spec=spec))
         study.write(schedule.progress, "tunelab train")
-        (result,) = study.run(schedule, on_event, worker=worker)
+        kept = out.absolute().with_name(f".{out.name}.{CHECKPOINTS}")
+        remove_others(kept, {t.trial_id for t in schedule.progress.trials}, on_event)
+        (result,) = study.run(schedule, on_event, worker=worker, checkpoints=kept)
         if result.status == "failed":
             raise TrialError(str(result.error))
         record = study_folder.read_study(folder)
@@ -68,6 +73,20 @@ def train_one(
             shutil.move(tracked, artifact / "trial" / trackers.TRACKING_FOLDER)
         files.put_in_place(artifact, out)
     return result
+
+
+def remove_others(kept: Path, ids: Collection[str], on_event: OnStudyEvent) -> None:
+    """Remove what is left of a training with other settings that was to have this place."""
+    checkpoints = Checkpoints(str(kept))
+    for place in kept.glob("[!.]*") if kept.is_dir() else ():
+        if place.name not in ids:
+            checkpoints.remove(place.name)
+            on_event(
+                Note(
+                    f"{kept.name}: holds a checkpoint of other data or settings; it is removed, "
+                    "and training starts anew"
+                )
+            )
 
 
 def train_on_every_row(spec: StudySpec) -> TrialResult:

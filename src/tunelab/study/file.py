@@ -290,6 +290,14 @@ class StudyFile(BaseModel):
         "many, off, or auto: on a card, as many as fill it",
     )
 
+    checkpoint_every: Annotated[
+        float | str | None,
+        Flag("Keep trainings in progress: every 30s, 5m (off).", "5m", "run"),
+    ] = Field(
+        None,
+        description="keep each training in progress on disk, every so many seconds, or 30s, 5m, 1h "
+        "(and when told to end: SIGTERM, Ctrl-C), so that it goes on from there, bit for bit",
+    )
     engine: Annotated[
         str,
         Flag(
@@ -324,7 +332,7 @@ class StudyFile(BaseModel):
         "bytes, or others that its nodes offer, as cpu=2,gpu=0.25",
     )
 
-    @field_validator("budget", mode="before")
+    @field_validator("budget", "checkpoint_every", mode="before")
     @classmethod
     def _no_switch(cls, value: Any) -> Any:
         return str(value).lower() if isinstance(value, bool) else value  # else yes is a second

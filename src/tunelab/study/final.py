@@ -26,6 +26,7 @@ from tunelab.study.planning import Plan, check_place, plan, trial_of
 from tunelab.study.progress import is_done, read_progress
 from tunelab.study.resolve import resolve_study
 from tunelab.study.schedule import OnStudyEvent
+from tunelab.study.spec import checkpoints_of
 
 __all__ = [
     "hand_over",
@@ -59,7 +60,11 @@ def train_final(
     known = study_folder.read_result(folder, spec.trial_id)
     result = known if known is not None and known.status == "done" else None
     if result is None:
-        with Worker() as worker, ENGINES[engine or plan.spec.engine](plan.spec, worker) as run_all:
+        kept = checkpoints_of(plan.spec)
+        with (
+            Worker() as worker,
+            ENGINES[engine or plan.spec.engine](plan.spec, worker, kept) as run_all,
+        ):
             (result,) = list(run_all([(spec,)], folder, plan.spec.metric, on_event))
         on_result(result)
     if result.status == "done":

@@ -68,6 +68,7 @@ def resolve_study(
     train_sizes = _train_sizes(study.train_sizes, faults)
     race = study.race or study.budget is not None
     budget = _race_budget(study, race, len(entries), faults)
+    checkpoint_every = _duration("checkpoint_every", study.checkpoint_every, faults)
     faults.add(*_metric_faults(study.metric), *_faults_of_folds(study, len(seeds)))
     resources = _resources_of(study, faults)
     faults.refuse()
@@ -100,6 +101,7 @@ def resolve_study(
         behaviour=BUNDLED_SUITE if study.behaviour is True else study.behaviour or None,
         folds=None if study.folds == "off" else study.folds,
         export=forms,
+        checkpoint_every=checkpoint_every,
         engine=study.engine,
         address=study.address,
         resources=resources,
@@ -297,13 +299,7 @@ _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\
 
 def _race_budget(study: StudyFile, race: bool, methods: int, faults: Faults) -> float | None:
     """Seconds of a race's budget; what stands in a race's way are faults."""
-    seconds = None if study.budget is None else _seconds_of(study.budget)
-    if study.budget is not None and not (seconds and 0 < seconds < math.inf):
-        faults.add(
-            "budget: expected a duration above 0, such as 90s, 20m or 1h30m, found "
-            f"{study.budget!r}."
-        )
-        seconds = None
+    seconds = _duration("budget", study.budget, faults)
     if race and study.metric != "accuracy":
         faults.add(
             f"race: a race is decided row by row, by accuracy; the metric is {study.metric}. Leave "
@@ -317,6 +313,15 @@ def _race_budget(study: StudyFile, race: bool, methods: int, faults: Faults) -> 
     if race and methods == 1:
         faults.add("race: expected two or more methods, found one.")
     return seconds
+
+
+def _duration(key: str, value: float | str | None, faults: Faults) -> float | None:
+    """Its seconds, above 0; None where it is left out, or is a fault."""
+    seconds = None if value is None else _seconds_of(value)
+    if value is None or (seconds and 0 < seconds < math.inf):
+        return seconds
+    faults.add(f"{key}: expected a duration above 0, such as 90s, 20m or 1h30m, found {value!r}.")
+    return None
 
 
 def _faults_of_folds(study: StudyFile, seeds: int) -> list[str]:

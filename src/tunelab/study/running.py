@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from tunelab.core import study_folder
 from tunelab.core.events import Note
@@ -23,7 +24,7 @@ from tunelab.study.planning import count_trials
 from tunelab.study.progress import read_progress
 from tunelab.study.raced import race_methods
 from tunelab.study.schedule import OnStudyEvent, Replanned, Schedule, StudyEvent
-from tunelab.study.spec import StudySpec
+from tunelab.study.spec import StudySpec, checkpoints_of
 from tunelab.study.tuning import tune
 
 __all__ = [
@@ -51,11 +52,13 @@ def run(
     on_event: OnStudyEvent,
     engine: str | None = None,
     worker: Worker | None = None,
+    checkpoints: Path | None = None,
 ) -> Iterator[TrialResult]:
     """Run what is missing: tries of settings, then trials; each result is yielded when on disk.
 
     `engine`: a row of ENGINES (None: the study's). `worker`: the process that they are forked from,
-    where one has been started (see `worker`); it is ended.
+    where one has been started (see `worker`); it is ended. `checkpoints`: where trainings in
+    progress are kept, if not in the study's folder.
     Where what is to run changes (settings were chosen, a method was dropped from the race), the
     event `Replanned` says so. Trackers that the study reports to hear every event and result too;
     one that fails is left out, which an event `Note` says.
@@ -67,7 +70,8 @@ def run(
         # One for all rounds: each would wait for the imports again.
         worker = worker or inside.enter_context(Worker())
         inside.callback(worker.stop)
-        run_all = inside.enter_context(ENGINES[engine or spec.engine](spec, worker))
+        kept = checkpoints_of(spec, checkpoints)
+        run_all = inside.enter_context(ENGINES[engine or spec.engine](spec, worker, kept))
         reporter = inside.enter_context(
             trackers.Reporter(
                 spec.report_to,
@@ -88,7 +92,11 @@ def run(
         for result in _run_stages(first, hear, run_all):
             reporter.result(result)
             yield result
-    remember_spreads(read_progress(first.plan))
+    progress = read_progress(first.plan)
+    for trial_id, result in progress.results.items():
+        if kept is not None and result.status == "done":  # whoever ran it was killed just then
+            kept.remove(trial_id)
+    remember_spreads(progress)
 
 
 def _run_stages(

@@ -103,7 +103,12 @@ def scheduled(plan: Plan) -> Schedule:
     progress = read_progress(plan)
     stacks = stacks_of(plan, [t for t in progress.todo if t.trial_id not in progress.copies])
     jobs, threads, why = _stacks_at_a_time(plan, stacks)
-    notes = (*plan.notes, *_not_stacked(plan.spec, progress.methods), *progress.notes)
+    notes = (
+        *plan.notes,
+        *_not_stacked(plan.spec, progress.methods),
+        *_not_kept(plan.spec, stacks),
+        *progress.notes,
+    )
     expected = _estimated(progress, jobs, threads)
     return Schedule(progress, expected, jobs, threads, why, notes)
 
@@ -167,3 +172,17 @@ def _not_stacked(spec: StudySpec, methods: Sequence[MethodSpec]) -> list[str]:
         return []
     reasons = {m.label: why_alone(m) for m in methods}
     return [f"stack: {label} trains alone: {why}" for label, why in reasons.items() if why]
+
+
+def _not_kept(spec: StudySpec, stacks: Sequence[Sequence[TrialSpec]]) -> list[str]:
+    """Which trainings have no checkpoints although they were asked for, and why."""
+    if spec.checkpoint_every is None:
+        return []
+    if spec.engine == "ray":
+        return ["checkpoint_every: on a cluster, whose nodes share no disk, trials start anew"]
+    if any(len(s) > 1 for s in stacks):
+        return [
+            "checkpoint_every: trials that are trained in one pass start anew where they are "
+            "ended; with --stack off each is kept"
+        ]
+    return []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from tunelab.core.checkpoints import CHECKPOINTS, Checkpoints
 from tunelab.core.plain import SettingValues
 from tunelab.core.values import DataSpec, MethodSpec
 from tunelab.methods import METHODS
@@ -15,6 +17,7 @@ from tunelab.study.space import Tuning, space_to_json
 __all__ = [
     "MOST_TRIALS",
     "StudySpec",
+    "checkpoints_of",
     "study_yaml",
 ]
 
@@ -30,7 +33,8 @@ class StudySpec:
     cores and memory for. `stack`: trials in one pass; None: as many as fill a card, 1: each alone.
     `folds`: parts that cross-fitting divides all rows into; None: one test part; "auto" until the
     data are known (`folding.settled`). `together`: texts of these data are alike, and such rows
-    stay in one part of a fold; known then too. `engine`: a row of `executors.ENGINES`; on a
+    stay in one part of a fold; known then too. `checkpoint_every`: seconds between two checkpoints
+    of a training; None: none is written. `engine`: a row of `executors.ENGINES`; on a
     cluster, its `address`, and the `resources` that a trial takes of it ("cpu", "gpu", others of
     its nodes).
     """
@@ -58,6 +62,7 @@ class StudySpec:
     folds: int | Literal["auto"] | None = None
     together: bool = False
     export: tuple[str, ...] = ()
+    checkpoint_every: float | None = None
     engine: str = "process"
     address: str = "auto"
     resources: Mapping[str, float] = field(default_factory=lambda: {"cpu": 1})
@@ -71,6 +76,16 @@ class StudySpec:
     def needs_base(self) -> bool:
         """Whether any method reads the texts through a base model."""
         return any(METHODS[m.name].needs_base for m in self.methods)
+
+
+def checkpoints_of(spec: StudySpec, folder: Path | None = None) -> Checkpoints | None:
+    """Where its trainings in progress are kept: in the study's folder, or in another. None where
+    none are asked for, and none is there to go on from.
+    """
+    where = (folder or spec.output_dir / CHECKPOINTS).absolute()
+    if spec.checkpoint_every is None and not where.is_dir():
+        return None
+    return Checkpoints(str(where), spec.checkpoint_every or math.inf)
 
 
 def study_yaml(spec: StudySpec) -> dict[str, object]:
@@ -100,6 +115,7 @@ def study_yaml(spec: StudySpec) -> dict[str, object]:
         "disagreement": spec.disagreement,
         "behaviour": spec.behaviour or False,
         "export": list(spec.export),
+        "checkpoint_every": spec.checkpoint_every,
         "engine": spec.engine,
         "address": spec.address,
         "resources": dict(spec.resources),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import sys
 import time
 import traceback
@@ -23,9 +22,10 @@ import numpy as np
 
 from tunelab import data
 from tunelab.core import files, machine, study_folder
+from tunelab.core.checkpoints import Checkpoints
 from tunelab.core.details import BaseRef, Details, Provenance, Pruned, Seeds, Trained
 from tunelab.core.errors import TrialError, TunelabError
-from tunelab.core.events import Evaluated, OnEvent, OnProgress, Progressed, Stage
+from tunelab.core.events import Note, OnEvent, Progressed, Stage
 from tunelab.core.values import (
     Classifier,
     Cost,
@@ -40,6 +40,7 @@ from tunelab.core.values import (
 from tunelab.core.version import __version__
 from tunelab.data import behaviour
 from tunelab.methods import METHODS, Outcome, Task, Trainable
+from tunelab.methods.training.checkpoint import Keeper
 from tunelab.models import bases
 from tunelab.stats import calibration, metrics
 from tunelab.study import folding
@@ -53,6 +54,7 @@ from tunelab.study.measures import (
     scoring_of,
     validation_predictions,
 )
+from tunelab.study.pruning import BehindOthers, stopping_below
 
 __all__ = [
     "Finished",
@@ -132,14 +134,6 @@ def make_spec(
     )
 
 
-class _Pruned(Exception):  # noqa: N818  no error: a try that is behind is ended
-    """Ends a try after an epoch that is behind those of other tries."""
-
-    def __init__(self, at: Evaluated, below: float) -> None:
-        self.at = at
-        self.below = below
-
-
 def named_seeds(seed: int) -> Seeds:
     """Derive independent 32-bit seeds by name from a trial's seed; the same for every method."""
     names = ("init", "order", "dropout")
@@ -160,13 +154,19 @@ class Finished:
 # --- running --------------------------------------------------------------------------------
 
 
-def run_and_store(
-    specs: Sequence[TrialSpec], study: Path, metric: str, on_event: OnEvent, jobs: int = 1
+def run_and_store(  # noqa: PLR0917
+    specs: Sequence[TrialSpec],
+    study: Path,
+    metric: str,
+    on_event: OnEvent,
+    jobs: int = 1,
+    checkpoints: Checkpoints | None = None,
 ) -> list[TrialResult]:
     """Run trials and keep each in the study; one that fails is kept too, with its error.
 
     Several are trained in one pass (`training.stack`), and what each costs is its share. Events
     carry their trial's id. `jobs`: how many such calls run at a time, kept beside what is measured.
+    `checkpoints`: of a trial that is trained by itself; a stack has none.
     Raises what is no trial's own fault, where several share it: each can be run again by itself.
     """
     trials: list[_Running] = []
@@ -175,7 +175,7 @@ def run_and_store(
         for spec in specs:
             staging = inside.enter_context(ExitStack())
             # Its clock starts here.
-            t = _Running(spec, study, metric, on_event, jobs, len(specs), staging)
+            t = _Running(spec, study, metric, on_event, jobs, len(specs), staging, checkpoints)
             trials.append(t)
             _prepare_or_end(t)
             if t.prepared is not None and first is not None:
@@ -187,6 +187,9 @@ def run_and_store(
             if len(specs) > 1:
                 raise
             trials[0].keep_failure(e)
+    if checkpoints is not None:
+        for spec in specs:  # it has ended, well or not
+            checkpoints.remove(spec.trial_id)
     return [t.result for t in trials if t.result is not None]
 
 
@@ -204,6 +207,7 @@ class _Running:
     jobs: int
     stack: int
     staging: ExitStack
+    checkpoints: Checkpoints | None
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     clock: float = field(default_factory=time.perf_counter)
     peak: machine.PeakMemory = field(default_factory=machine.PeakMemory)
@@ -215,6 +219,17 @@ class _Running:
     def on_event(self, event: Stage | Progressed) -> None:
         """Pass an event on, with the trial's id."""
         self.on_any_event(replace(event, trial_id=self.spec.trial_id))
+
+    def keeper(self) -> Keeper | None:
+        """What keeps its training on disk, where that is asked for."""
+        if self.checkpoints is None or self.stack > 1:
+            return None
+        name = f"{self.spec.method.label}, seed {self.spec.seed}"
+        return Keeper(
+            self.checkpoints,
+            self.spec.trial_id,
+            lambda line: self.on_any_event(Note(f"{name}: {line}")),
+        )
 
     def provenance(self, dataset: Dataset | None, stack: int) -> Provenance:
         """Where the result comes from, as of now."""
@@ -234,7 +249,7 @@ class _Running:
         # What it has half-written goes.
         self.staging.__exit__(type(error), error, error.__traceback__)
         provenance = self.provenance(None, self.stack)
-        if isinstance(error, _Pruned):
+        if isinstance(error, BehindOthers):
             self.result = _pruned(self.spec, error, self.metric, provenance)
         else:
             self.result = failed(self.spec, error, provenance)
@@ -277,7 +292,8 @@ def _prepare_trial(t: _Running) -> None:
         settings=method.settings(**spec.method.settings),
         seeds=named_seeds(spec.seed),
         metric=t.metric,
-        on_step=_watched(t.on_event, spec.stop_below, t.metric),
+        on_step=stopping_below(t.on_event, spec.stop_below, t.metric),
+        keeper=t.keeper(),
     )
     if method.prepare is not None:
         t.prepared = method.prepare(task)
@@ -311,11 +327,13 @@ def _complete(t: _Running, outcome: Outcome) -> None:
     t.result = done.result
 
 
-def _pruned(spec: TrialSpec, pruned: _Pruned, metric: str, provenance: Provenance) -> TrialResult:
+def _pruned(
+    spec: TrialSpec, behind: BehindOthers, metric: str, provenance: Provenance
+) -> TrialResult:
     """The result of a try that was ended because others were ahead of it."""
-    epoch, value = round(pruned.at.epoch), pruned.at.scores[f"eval_{metric}"]
-    scores = {k: v for k, v in pruned.at.scores.items() if k != "eval_loss"}
-    details = Details(Trained(epochs=epoch), pruned=Pruned(epoch, value, pruned.below))
+    epoch, value = round(behind.at.epoch), behind.at.scores[f"eval_{metric}"]
+    scores = {k: v for k, v in behind.at.scores.items() if k != "eval_loss"}
+    details = Details(Trained(epochs=epoch), pruned=Pruned(epoch, value, behind.below))
     return TrialResult(spec, "done", scores, details=details, provenance=provenance)
 
 
@@ -436,26 +454,6 @@ def rows_for_trial(dataset: Dataset, spec: TrialSpec) -> Dataset:
     if spec.train_rows is not None:
         dataset = data.smaller(dataset, spec.train_rows, spec.seed)
     return dataset
-
-
-def _watched(on_step: OnProgress, stop_below: Mapping[str, float], metric: str) -> OnProgress:
-    """Pass events on; end the try at an epoch whose score is below that of other tries."""
-    if not stop_below:
-        return on_step
-    best = -math.inf
-
-    def watch(event: Progressed) -> None:
-        nonlocal best
-        on_step(event)
-        if not isinstance(event, Evaluated) or f"eval_{metric}" not in event.scores:
-            return
-        best = max(best, event.scores[f"eval_{metric}"])
-        below = stop_below.get(str(round(event.epoch)))
-        # In the last epoch there is nothing left to save.
-        if below is not None and best < below and event.step != event.steps:
-            raise _Pruned(event, below)
-
-    return watch
 
 
 def _the_same_data(spec: TrialSpec) -> Dataset:

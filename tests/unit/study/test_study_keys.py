@@ -36,9 +36,10 @@ from tunelab.study.spec import StudySpec, study_yaml
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "config.md"
 KEYS = {key.name: key for key in study_keys()}
 # What `tunelab train` and `fine_tune` take of a study's keys; the rest is fixed for one trial.
-ONE_TRIAL = {"model", "trust_remote_code", "metric", "report_to", *DataSection.model_fields} - {
-    "source"
-}
+ONE_TRIAL = {
+    *("model", "trust_remote_code", "metric", "report_to", "checkpoint_every"),
+    *DataSection.model_fields,
+} - {"source"}
 
 
 # --- keys -----------------------------------------------------------------------------------
@@ -305,6 +306,7 @@ SAID: dict[str, tuple[list[str], Any, Any]] = {
     ),
     "export": (["--export", "onnx, int8"], "onnx, int8", ["onnx", "int8"]),
     "stack": (["--stack", "off"], "off", "off"),
+    "checkpoint_every": (["--checkpoint-every", "5m"], "5m", 300),
 }
 
 

@@ -6,9 +6,11 @@ import ast
 from dataclasses import astuple, replace
 from pathlib import Path
 
+from tunelab.core.events import Note
 from tunelab.core.values import BaseRef, DataSpec, MethodSpec, TrialSpec
 from tunelab.methods import METHODS
-from tunelab.study import durations, estimate
+from tunelab.study import StudyEvent, durations, estimate
+from tunelab.study.alone import remove_others
 from tunelab.study.trial import failed, make_spec, named_seeds
 
 DATA = DataSpec("reviews.csv", subset=100)
@@ -93,3 +95,19 @@ def test_what_a_method_costs_stands_in_its_row_alone() -> None:
         # Without a base there are no weights to count by; with one, words are nothing of their own.
         by_word = (method.costs.work_per_word > 0, method.costs.bytes_per_character > 0)
         assert by_word == (not method.needs_base, not method.needs_base), method.name
+
+
+def test_a_checkpoint_of_another_training_into_a_folder_is_removed_and_said(
+    tmp_path: Path,
+) -> None:
+    kept = tmp_path / ".out.checkpoints"
+    for name in ("lora-1", "lora-2", ".lora-2.draft"):
+        (kept / name).mkdir(parents=True)
+    said: list[StudyEvent] = []
+    remove_others(kept, ["lora-1"], said.append)
+    assert [p.name for p in kept.iterdir()] == ["lora-1"]
+    (note,) = said
+    assert isinstance(note, Note)
+    assert note.text.startswith(".out.checkpoints: holds a checkpoint of other data or settings")
+    remove_others(kept, [], said.append)
+    assert not kept.exists()

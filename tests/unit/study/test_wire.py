@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
+from tunelab.core.checkpoints import Checkpoints
 from tunelab.core.events import Stage
 from tunelab.core.values import BaseRef, DataSpec, MethodSpec, TrialSpec
 from tunelab.study.executors.wire import (
@@ -29,7 +30,7 @@ SPEC = TrialSpec(
 
 
 def test_a_job_is_a_line_of_its_specs_and_where_they_run() -> None:
-    job = Job((SPEC,), "/study", "accuracy", 2, "/log")
+    job = Job((SPEC,), "/study", "accuracy", 2, "/log", Checkpoints("/kept", 300.0))
     line = job_to_line(job)
     assert json.loads(line) == json.loads(
         json.dumps(
@@ -39,6 +40,7 @@ def test_a_job_is_a_line_of_its_specs_and_where_they_run() -> None:
                 "metric": "accuracy",
                 "jobs": 2,
                 "log": "/log",
+                "checkpoints": {"folder": "/kept", "seconds": 300.0},
             }
         )
     )

@@ -66,7 +66,7 @@ class Engine:
     weights, and why that one; `rounding`: how far that moves logits (`difference_from_float32`);
     `kernels`, compiled (and for what) or torch's own; `stack`: so many trainings share each pass,
     or why they do not. `compute` works while `installed`. `clock`: the seconds that count as each
-    training's.
+    training's. `packed`: what computes one training, where that is packed.
     """
 
     name: str
@@ -84,6 +84,12 @@ class Engine:
     # route of its products.
     below: Callable[[Encoded, NDArray[np.int64], int], torch.Tensor] | None = None
     route: str = "mkl"
+    packed: Packed | None = None
+
+    @property
+    def in_words(self) -> str:
+        """What bits depend on, in a line."""
+        return f"engine ({self.name}, {self.precision}, {self.kernels}, {self.route})"
 
 
 def choose_engine(
@@ -184,6 +190,7 @@ def _engine_in(
             packed.installed,
             below=_inside(narrow, packed.below),
             route=f"autocast {chosen}",
+            packed=packed,
         )
     packed = Packed(model, dtype, seed)
 
@@ -202,6 +209,7 @@ def _engine_in(
         installed,
         below=packed.below,
         route=route,
+        packed=packed,
     )
 
 

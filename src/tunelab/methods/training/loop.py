@@ -9,9 +9,8 @@ loop without all that makes this one fast.
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,13 +22,21 @@ from torch import nn
 
 from tunelab.core.details import FrozenLayers
 from tunelab.core.errors import TrialError
-from tunelab.core.events import Evaluated, OnProgress, Step
+from tunelab.core.events import OnProgress
 from tunelab.core.tasks import label_counts
 from tunelab.core.values import Predictions, ScoreKind, Seeds
 from tunelab.kernels import library
 from tunelab.methods.settings import TrainingSettings
+from tunelab.methods.training.checkpoint import (
+    InProgress,
+    Keeper,
+    Numbers,
+    set_streams,
+    streams_of,
+)
 from tunelab.methods.training.engine import Engine, RowsToCompute, choose_engine, scored_in
 from tunelab.methods.training.lowest import Lowest
+from tunelab.methods.training.records import BestEpoch, HistoryLog
 from tunelab.methods.training.updates import Hooks, MakeHooks, Updates, trainable
 from tunelab.models import batches, scoring
 from tunelab.models.batches import Encoded
@@ -108,11 +115,12 @@ class Training:
     in place and left in evaluation mode with the best epoch's weights. Whoever drives it (`drive`)
     calls `begin` once; in each epoch `begin_epoch`, for each forward pass `next_rows`, `loss` and,
     after the backward pass, `step`; then `evaluate`, until it has `ended`: well, or with an
-    `error`. `fitted` is what it gave.
+    `error`. `fitted` is what it gave. With a `keeper` it is kept on disk now and then, and goes on
+    from there.
     """
 
     _engine: Engine
-    _log: _Log
+    _log: HistoryLog
     _low: Lowest
     _updates: Updates
     _step: _OptimizerStep
@@ -128,18 +136,19 @@ class Training:
         seeds: Seeds,
         on_step: OnProgress,
         hooks: MakeHooks | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self.model, self.pad_id, self.settings, self.seeds = model, pad_id, settings, seeds
         self.error: Exception | None = None
         self.ended = False
         self._train, self._validation = train, validation
-        self._on_step, self._make_hooks = on_step, hooks
+        self._on_step, self._make_hooks, self._keeper = on_step, hooks, keeper
         self._lengths = train.encoded.lengths
         self._rows_per_step = (
             settings.per_device_train_batch_size * settings.gradient_accumulation_steps
         )
-        self._epoch = 0
-        self._best = _Best()
+        self._epoch = self._steps_of_epoch = self._steps_to_skip = 0
+        self._best = BestEpoch()
         self._prepared: scoring.Prepared | None = None
         self._steps_left: Iterator[NDArray[np.int64]] = iter(())
         self._open = ExitStack()
@@ -154,7 +163,7 @@ class Training:
         per_epoch = math.ceil(len(self._lengths) / self._rows_per_step)
         steps = per_epoch * self.settings.num_train_epochs
         self._engine = engine
-        self._log = _Log(
+        self._log = HistoryLog(
             self._on_step, max(1, per_epoch // 20), steps, len(self._lengths), engine.clock
         )
         hooks = self._make_hooks(self.model, self.settings, steps) if self._make_hooks else Hooks()
@@ -168,6 +177,11 @@ class Training:
         library.keep_memory()
         self._order = np.random.default_rng(self.seeds.order)
         torch.manual_seed(self.seeds.dropout)
+        if self._keeper is not None:
+            self._open.enter_context(self._keeper.heeding())
+            kept = self._keeper.read(engine.in_words)
+            if kept is not None:
+                self._go_on_from(kept)
 
     def begin_epoch(self) -> None:
         """Draw the order of the next epoch's rows."""
@@ -175,8 +189,10 @@ class Training:
         self.model.train()
         self._low.disable_dropout()
         self._log.start()
+        self._order_before = self._order.bit_generator.state
         drawn = batches.train_batches(self._lengths, self._rows_per_step, self._order)
-        self._steps_left = iter(drawn)
+        self._steps_left = iter(drawn[self._steps_to_skip :])
+        self._steps_of_epoch, self._steps_to_skip = self._steps_to_skip, 0
         self._step = _OptimizerStep(np.empty(0, dtype=np.int64), 1.0, deque())
 
     def next_rows(self) -> RowsToCompute | None:
@@ -227,6 +243,9 @@ class Training:
             )
         self._updates.apply()
         self._log.step(len(step.rows), step.loss, rate, step.tokens)
+        self._steps_of_epoch += 1
+        if self._keeper is not None and self._keeper.due():
+            self._keeper.write(self._in_progress(), self._engine.in_words)
 
     def evaluate(self) -> None:
         """Score validation, keep weights that are better than before, end where it is time to.
@@ -256,6 +275,49 @@ class Training:
         self.model.eval()
         self.ended = True
         self.close()
+
+    def _in_progress(self) -> InProgress:
+        """All that it needs to go on from here, between two steps, in another process."""
+        log = self._log
+        numbers = Numbers(
+            epoch=self._epoch,
+            of_epoch=self._steps_of_epoch,
+            order=self._order_before,
+            passes=self._engine.packed.passes if self._engine.packed else 0,
+            schedule=self._updates.schedule_numbers(),
+            scaler=self._updates.scaler_numbers(),
+            steps=log.steps_done,
+            history=log.history,
+            recent=log.recent,
+            seconds=log.seconds_so_far(),
+            tokens=log.tokens,
+            texts=log.texts,
+            best_epoch=self._best.epoch,
+            best_value=self._best.value,
+        )
+        where = next(self.model.parameters()).device
+        named = {
+            "model.": _changing(self.model),
+            "updates.": self._updates.tensors(),
+            "best.": self._best.tensors(),
+            "stream.": streams_of(where),
+        }
+        return InProgress(numbers, {p + k: t for p, part in named.items() for k, t in part.items()})
+
+    def _go_on_from(self, kept: InProgress) -> None:
+        """Be where that training was; what it said of its epochs is said again."""
+        numbers = kept.numbers
+        self._epoch, self._steps_to_skip = numbers.epoch - 1, numbers.of_epoch
+        self._order.bit_generator.state = dict(numbers.order)
+        if self._engine.packed:
+            self._engine.packed.passes = numbers.passes
+        with torch.no_grad():
+            for name, value in _changing(self.model).items():
+                value.copy_(kept.tensors[f"model.{name}"])
+        self._updates.go_on_from(numbers, kept.part("updates."))
+        self._best.go_on_from(numbers, kept.part("best."))
+        set_streams(next(self.model.parameters()).device, kept.part("stream."))
+        self._log.go_on_from(numbers)
 
     @contextmanager
     def failing_alone(self) -> Iterator[None]:
@@ -294,6 +356,12 @@ class Training:
             self._best.logits,
             prepared,
         )
+
+
+def _changing(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What training may change: what learns, and buffers."""
+    buffers = {f"buffer {n}": b for n, b in model.named_buffers() if not b.is_complex()}
+    return dict(trainable(model)) | buffers
 
 
 def drive(trainings: Sequence[Training], engine: Engine) -> Iterator[Training]:
@@ -359,79 +427,6 @@ def train_model(model: nn.Module, **arguments: Any) -> Fitted:
     engine = choose_engine(model, t.pad_id, t.settings, t.seeds.dropout, t.training_texts)
     list(drive([t], engine))
     return t.fitted()
-
-
-@dataclass(slots=True, eq=False)
-class _Best:
-    """The epoch that was best on validation: its score, logits (n, n_classes) and weights."""
-
-    value: float = -math.inf
-    epoch: int = 0
-    logits: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
-    _state: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def keep(self, epoch: int, value: float, logits: NDArray[np.float64], model: nn.Module) -> None:
-        """Copy what the model has learnt."""
-        self.epoch, self.value, self.logits = epoch, value, logits
-        self._state = {}  # not both at a time
-        self._state = {n: p.detach().clone() for n, p in trainable(model)}
-
-    def restore(self, model: nn.Module) -> None:
-        """Put the weights back."""
-        with torch.no_grad():
-            for name, p in trainable(model):
-                p.copy_(self._state[name])
-
-    def forget_weights(self) -> None:
-        """Free the copy."""
-        self._state = {}
-
-
-@dataclass(slots=True)
-class _Log:
-    """Keeps the history and the clock of training; tells `on_step` what happens."""
-
-    on_step: OnProgress
-    every: int
-    steps: int
-    rows: int
-    clock: Callable[[], float] = time.perf_counter
-    history: list[dict[str, float]] = field(default_factory=list)
-    seconds: float = 0.0
-    tokens: int = 0
-    steps_done: int = 0
-    _texts: int = 0
-    _started: float | None = None
-    _recent: list[float] = field(default_factory=list)
-
-    def start(self) -> None:
-        self._started = self.clock()
-
-    def pause(self) -> None:
-        """Once, however often it is asked for."""
-        self.seconds = self._so_far()
-        self._started = None
-
-    def _so_far(self) -> float:
-        return self.seconds + (0.0 if self._started is None else self.clock() - self._started)
-
-    def step(self, rows: int, loss: float, rate: float, tokens: int) -> None:
-        self.steps_done += 1
-        self.tokens += tokens
-        self._texts += rows
-        self._recent.append(loss)
-        if len(self._recent) == self.every:
-            loss, epoch = float(np.mean(self._recent)), self._texts / self.rows
-            self._recent.clear()
-            self.history.append(
-                {"step": self.steps_done, "epoch": epoch, "loss": loss, "learning_rate": rate}
-            )
-            speed = self._texts / self._so_far()
-            self.on_step(Step(self.steps_done, epoch, loss, rate, self.steps, speed))
-
-    def evaluated(self, epoch: int, scores: Mapping[str, float]) -> None:
-        self.history.append({"step": self.steps_done, "epoch": float(epoch), **scores})
-        self.on_step(Evaluated(self.steps_done, float(epoch), scores, self.steps))
 
 
 def _ready_to_score(model: nn.Module, settings: TrainingSettings) -> scoring.Prepared:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from tunelab.core.plain import PlainValue
 from tunelab.kernels.adamw import AdamW
 from tunelab.methods.settings import TrainingSettings
+from tunelab.methods.training.checkpoint import Numbers
 
 __all__ = [
     "Hooks",
@@ -31,7 +33,8 @@ class Hooks:
     """What a method changes in the loop: `rate(name)`, the factor of a parameter's learning rate;
     `penalty()`, a term added to each step's loss; `after_step()`, called after each optimizer step
     while the gradients are still there. `row_losses(logits (b, c), rows, cross-entropies (b,))`
-    gives these training rows' losses (b,) in the place of the cross-entropies.
+    gives these training rows' losses (b,) in the place of the cross-entropies. Where they keep
+    something from step to step, `kept()` gives it for a checkpoint, and `go_on_from` takes it.
     """
 
     rate: Callable[[str], float] | None = None
@@ -40,6 +43,8 @@ class Hooks:
     )
     penalty: Callable[[], torch.Tensor] | None = None
     after_step: Callable[[], None] | None = None
+    kept: Callable[[], dict[str, torch.Tensor]] | None = None
+    go_on_from: Callable[[Mapping[str, torch.Tensor]], None] | None = None
 
 
 # (model, settings, number of steps) -> hooks
@@ -130,6 +135,36 @@ class Updates:
             self._hooks.after_step()  # before the gradients go: AdaLoRA's importance needs them
         self._schedule.step()
         self._optimizer.zero_grad(set_to_none=True)
+
+    # What a checkpoint needs of it.
+
+    def schedule_numbers(self) -> Mapping[str, PlainValue]:
+        """Where the schedule of the learning rate is."""
+        numbers: Mapping[str, PlainValue] = self._schedule.state_dict()
+        return numbers
+
+    def scaler_numbers(self) -> Mapping[str, PlainValue]:
+        """How losses are scaled; empty where they are not."""
+        numbers: Mapping[str, PlainValue] = self._scaler.state_dict()
+        return numbers
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The optimizer's, and what hooks keep."""
+        own = self._hooks.kept() if self._hooks.kept else {}
+        return self._optimizer.tensors() | {f"hooks.{k}": t for k, t in own.items()}
+
+    def go_on_from(self, numbers: Numbers, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Be as the one that gave these."""
+        self._schedule.load_state_dict(dict(numbers.schedule))
+        rates = self._schedule.get_last_lr()
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        if numbers.scaler:
+            self._scaler.load_state_dict(dict(numbers.scaler))
+        self._optimizer.go_on_from(tensors)
+        if self._hooks.go_on_from:
+            own = {k: t for k, t in tensors.items() if k.startswith("hooks.")}
+            self._hooks.go_on_from({k.removeprefix("hooks."): t for k, t in own.items()})
 
 
 def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:

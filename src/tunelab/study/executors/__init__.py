@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
+from tunelab.core.checkpoints import Checkpoints
 from tunelab.core.events import OnEvent, Started
 from tunelab.core.values import TrialResult, TrialSpec
 from tunelab.study.executors.cluster import on_cluster
@@ -38,6 +39,7 @@ def run_inline(
     *,
     jobs: int = 1,
     threads: int | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Iterator[TrialResult]:
     """Run stacks one after the other in this process, whatever the rest says.
 
@@ -47,24 +49,30 @@ def run_inline(
     for specs in stacks:
         for spec in specs:
             on_event(Started(spec.trial_id))
-        yield from run_and_store(specs, study, metric, on_event)
+        yield from run_and_store(specs, study, metric, on_event, checkpoints=checkpoints)
 
 
-def _in_processes(_: StudySpec, worker: Worker) -> AbstractContextManager[Executor]:
-    return nullcontext(partial(run_in_processes, worker=worker))
+def _in_processes(
+    _: StudySpec, worker: Worker, checkpoints: Checkpoints | None
+) -> AbstractContextManager[Executor]:
+    return nullcontext(partial(run_in_processes, worker=worker, checkpoints=checkpoints))
 
 
-def _inline(_: StudySpec, __: Worker) -> AbstractContextManager[Executor]:
-    return nullcontext(run_inline)
+def _inline(
+    _: StudySpec, __: Worker, checkpoints: Checkpoints | None
+) -> AbstractContextManager[Executor]:
+    return nullcontext(partial(run_inline, checkpoints=checkpoints))
 
 
-def _on_ray(spec: StudySpec, _: Worker) -> AbstractContextManager[Executor]:
-    return on_cluster(spec)
+def _on_ray(spec: StudySpec, _: Worker, __: Checkpoints | None) -> AbstractContextManager[Executor]:
+    return on_cluster(spec)  # without checkpoints: its nodes share no disk
 
 
 # What a study's trials run on, kept open for all of its rounds. The worker is the process that
-# trials of this machine are forked from.
-ENGINES: dict[str, Callable[[StudySpec, Worker], AbstractContextManager[Executor]]] = {
+# trials of this machine are forked from; checkpoints are where trainings in progress are kept.
+ENGINES: dict[
+    str, Callable[[StudySpec, Worker, Checkpoints | None], AbstractContextManager[Executor]]
+] = {
     "process": _in_processes,
     "inline": _inline,
     "ray": _on_ray,

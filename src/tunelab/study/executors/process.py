@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunelab.core import files, study_folder
+from tunelab.core.checkpoints import Checkpoints
 from tunelab.core.details import Provenance
 from tunelab.core.events import OnEvent, Started
 from tunelab.core.values import TrialResult, TrialSpec
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 
+_NOTICE = 20.0  # clusters give 30 seconds between SIGTERM and SIGKILL
 # Read once, when a library starts its threads.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -75,6 +78,23 @@ class Worker:
         assert self._process  # noqa: S101  just started
         return self._process
 
+    def tell_to_end(self, jobs: int) -> None:
+        """Have trainings write their checkpoints and end: so many, within `_NOTICE` seconds."""
+        process = self._process
+        if process is None or not hasattr(os, "killpg"):
+            return
+
+        def read() -> None:
+            for _ in range(jobs):
+                if _next_end(process, lambda _: None) is None:
+                    return
+
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        reader.join(_NOTICE)
+
     def stop(self) -> None:
         """End the process and whatever trials it runs."""
         if self._process:
@@ -95,6 +115,7 @@ class _Stacks:
     beside: int
     logs: Path
     on_event: OnEvent
+    checkpoints: Checkpoints | None
     running: dict[str, tuple[TrialSpec, ...]] = field(default_factory=dict)
 
     def send_what_fits(self, process: subprocess.Popen[str]) -> None:
@@ -104,7 +125,8 @@ class _Stacks:
             for spec in specs:
                 self.on_event(Started(spec.trial_id))
             log = str(self.logs / specs[0].trial_id)
-            job = Job(specs, str(self.study.resolve()), self.metric, self.beside, log)
+            study = str(self.study.resolve())
+            job = Job(specs, study, self.metric, self.beside, log, self.checkpoints)
             self.running[job.name] = specs
             _send_job(process, job)
 
@@ -137,6 +159,7 @@ def run_in_processes(
     threads: int | None = None,
     worker: Worker | None = None,
     beside: int = 1,
+    checkpoints: Checkpoints | None = None,
 ) -> Iterator[TrialResult]:
     """Run `jobs` stacks at a time, each in its own process; see `executors.Executor`.
 
@@ -150,8 +173,9 @@ def run_in_processes(
     with ExitStack() as inside:
         worker = worker or inside.enter_context(Worker())
         waiting = deque(map(tuple, stacks))
-        jobs = min(jobs, len(stacks))
-        now = _Stacks(waiting, study, metric, jobs, max(jobs, beside), worker.logs, on_event)
+        jobs, logs = min(jobs, len(stacks)), worker.logs
+        beside = max(jobs, beside)
+        now = _Stacks(waiting, study, metric, jobs, beside, logs, on_event, checkpoints)
         try:
             process = worker.started(needed, threads)
             while now.waiting or now.running:
@@ -167,6 +191,8 @@ def run_in_processes(
                     process = worker.started(needed, threads)
         finally:
             if now.running:  # nobody waits for these any more
+                if checkpoints is not None:
+                    worker.tell_to_end(len(now.running))
                 worker.stop()
             study_folder.sweep(study)
 

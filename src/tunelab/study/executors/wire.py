@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from tunelab.core.checkpoints import Checkpoints
 from tunelab.core.events import Event, event_from_json, event_to_json
 from tunelab.core.study_folder import spec_from_json
 from tunelab.core.values import TrialSpec
@@ -32,6 +33,7 @@ class Job:
     metric: str
     jobs: int
     log: str
+    checkpoints: Checkpoints | None = None
 
     @property
     def name(self) -> str:
@@ -55,7 +57,9 @@ def job_to_line(job: Job) -> str:
 def job_from_line(line: str | bytes) -> Job:
     """The job of a line."""
     value = json.loads(line)
-    return Job(**{**value, "specs": tuple(spec_from_json(s) for s in value["specs"])})
+    kept = value["checkpoints"]
+    specs = tuple(spec_from_json(s) for s in value["specs"])
+    return Job(**{**value, "specs": specs, "checkpoints": kept and Checkpoints(**kept)})
 
 
 def said_to_line(said: Event | Ended) -> str:

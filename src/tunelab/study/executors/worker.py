@@ -93,7 +93,7 @@ def _run_job(job: Job, out: int) -> None:
             os._exit(1)
 
     logging.getLogger("tunelab").addHandler(_Telling(tell))
-    run_and_store(job.specs, Path(job.study), job.metric, tell, job.jobs)
+    run_and_store(job.specs, Path(job.study), job.metric, tell, job.jobs, job.checkpoints)
 
 
 class _Telling(logging.Handler):
@@ -121,6 +121,8 @@ def _fork(job: Job, out: int) -> int:
         # Else the end of the worker's input would not be seen, and libraries could read jobs.
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         gc.enable()
+        # What this process is told is heeded here: at once, or when a checkpoint is written.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _die_with_parent()
         _run_job(job, out)
         code = 0
@@ -209,6 +211,8 @@ def main() -> None:
     os.dup2(2, 1)
     forks = hasattr(os, "fork")
     if forks:
+        # A cluster tells every process. This one ends with its input, when its trials have ended.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         # Looking for garbage in what is being imported takes a fifth of the time, and finds none.
         gc.disable()
     for name in sys.argv[1:]:
