@@ -221,14 +221,14 @@ def load_every_row(
         tuple(i for s in scored_parts for i in s.ids),
         tuple(t for s in scored_parts for t in s.texts),
         np.concatenate([s.labels for s in scored_parts]),
-        {} if spec.group_column is None else _one_column(scored_parts, spec.group_column),
+        {} if spec.group_column is None else _values_of_column(scored_parts, spec.group_column),
         ordered=reading.task == "ordinal",
     )
     check_groups_of_rows(source.name, {"all": whole}, spec.group_column)
     return whole, tuple(notes)
 
 
-def _one_column(parts: Sequence[Split], column: str) -> dict[str, tuple[object, ...]]:
+def _values_of_column(parts: Sequence[Split], column: str) -> dict[str, tuple[object, ...]]:
     """A further column of several parts, one behind the other; nothing where one lacks it."""
     if any(column not in s.columns for s in parts):
         return {}
