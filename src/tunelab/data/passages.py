@@ -122,7 +122,7 @@ def _likely_near(words: Words, neighbours: list[_Lists], rate: int) -> Ints:
     own = sum((one.counted for one in neighbours), np.zeros(n, dtype=np.int64))
     # Of a short text all are listed, of a long one one of `rate`.
     own = np.where(words.sizes <= LISTED_WHOLE, own / rate, own)
-    likely = []
+    likely: list[Ints] = []
     for codes, shared in _shared_lists(neighbours, EACH_WITH_ALL, NEXT):
         least = np.maximum(2, 0.1 * np.minimum(own[codes // n], own[codes % n]))
         likely.append(codes[shared >= least])
@@ -133,7 +133,7 @@ def _likely_passages(passages: _Lists) -> Ints:
     """Codes of pairs that share a passage, or a fifth of the shorter text."""
     n, beyond = len(passages.counted), len(passages.offsets) - 1
     own = passages.counted + beyond
-    likely = []
+    likely: list[Ints] = []
     for codes, shared in _shared_lists([passages], RARE, 0):
         run = passages.rate * shared + beyond
         shortest = np.minimum(own[codes // n], own[codes % n])
@@ -184,7 +184,8 @@ class _Lists:
         listed = int((words.sizes / np.where(words.sizes > LISTED_WHOLE, rate, 1)).sum())
         bits = (listed // GRAMS_AT_A_TIME).bit_length()
         counted = np.zeros(n, dtype=np.int64)
-        entries, known = [], []
+        entries: list[list[NDArray[np.int32]]] = []
+        known: list[tuple[Hashes, Ints]] = []
         for part in range(1 << bits):
             key = _keys(words, offsets, rate, n, (part, bits))
             gram, whose = key & ~_low(n), (key & _low(n)).astype(np.int64)

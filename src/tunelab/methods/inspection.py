@@ -152,11 +152,13 @@ def _counts_by_method(
     known = cache.kept_json(kept)
     if known is not None and fault(known, dict[str, dict[str, int]]) is None:
         return dict(known)
-    counts = {}
+    counts: dict[str, dict[str, int]] = {}
     for name, own in settings.items():
         adapt = METHODS[name].adapt
-        trained = adapt and _parameter_counts(adapt, own, copy.deepcopy(model), head, family)
-        if trained:
+        if adapt is None:
+            continue
+        trained = _parameter_counts(adapt, own, copy.deepcopy(model), head, family)
+        if trained is not None:
             counts[name] = trained
     cache.keep_json(kept, counts, bounded=False)
     return counts
