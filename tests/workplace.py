@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -43,6 +44,10 @@ def furnish(folder: Path) -> None:
     make_tiny(folder / "distilbert-base-uncased", "distilbert")
     write_csv(folder / "reviews.csv", reviews(160), ["text", "label"])
     write_csv(folder / "texts.csv", [[t] for t, _ in reviews(5)], ["text"])
+    write_csv(folder / "unlabelled.csv", [[t] for t, _ in reviews(40, 5)], ["text"])
+    stars = [[text, i % 5 + 1] for i, (text, _) in enumerate(reviews(100))]
+    write_csv(folder / "stars.csv", stars, ["text", "stars"])
+    _write_tickets(folder)
     (folder / "rotten_tomatoes").mkdir()
     for i, part in enumerate(("train", "validation", "test")):
         write_csv(folder / "rotten_tomatoes" / f"{part}.csv", reviews(60, i), ["text", "label"])
@@ -55,6 +60,16 @@ def bring_kernels(folder: Path) -> None:
         return  # as on a machine without a compiler
     (folder / "machine").mkdir(parents=True, mode=0o700)
     shutil.copy2(built, folder / "machine")
+
+
+def _write_tickets(folder: Path) -> None:
+    """The same texts with several labels each: as lists, and as a column of 0 and 1 a label."""
+    names = ("late", "rude", "pricey")
+    rows = [(text, [i % 2, i % 3 // 2, i % 5 // 4]) for i, (text, _) in enumerate(reviews(120))]
+    write_csv(folder / "tickets.csv", [[t, *flags] for t, flags in rows], ["text", *names])
+    sets = [[n for n, yes in zip(names, flags, strict=True) if yes] for _, flags in rows]
+    lines = [json.dumps({"text": t, "labels": s}) for (t, _), s in zip(rows, sets, strict=True)]
+    (folder / "tickets.jsonl").write_text("\n".join(lines), encoding="utf-8")
 
 
 @contextlib.contextmanager

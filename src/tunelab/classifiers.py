@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunelab.core import study_folder
+from tunelab.core.artifact import open_artifact, refuse_several_labels
 from tunelab.core.errors import InputError
 from tunelab.core.values import Artifact
 from tunelab.models.text_classifier import TextClassifier, open_classifier
@@ -62,6 +63,7 @@ def familiarity(path: str | Path, error: float = 0.05) -> tuple[Familiar, OtherR
     from tunelab.study.known_rows import rows_of_classifier
 
     folder = classifier_folder(path)
+    refuse_several_labels(open_artifact(folder), "other")
     known = rows_of_classifier(folder)
     if known is None:
         raise InputError(

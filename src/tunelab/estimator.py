@@ -197,7 +197,14 @@ def _texts_of_column(X: Any) -> list[str]:  # noqa: N803
 def _labels(y: Any) -> NDArray[Any]:
     if y is None:
         raise DataError("y: found None, expected a label for each text (requires y to be passed).")
-    labels = np.asarray(y if hasattr(y, "dtype") else list(y))
+    columns = y.shape[1] if getattr(y, "ndim", 1) == 2 else 1
+    listed = next((v for v in y if isinstance(v, list | tuple | set)), None)
+    if columns > 1 or listed is not None:
+        raise DataError(
+            "y: expected one label a text, found several. TextClassifier is for one class a text; "
+            "tunelab.compare and tunelab.fine_tune take several labels."
+        )
+    labels = np.asarray(y if hasattr(y, "dtype") or hasattr(y, "ndim") else list(y))
     if labels.ndim == 2 and labels.shape[1] == 1:
         return labels[:, 0]
     if labels.ndim != 1:

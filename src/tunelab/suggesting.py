@@ -93,6 +93,11 @@ def suggest(
     if n < 1:
         raise InputError(f"suggest: n: expected 1 or more, found {n}.")
     record = study_folder.read_study(Path(study).expanduser())
+    if record.data.get("task") == "multilabel":
+        raise InputError(
+            f"suggest: {record.directory} gives several labels a text, and how unsure it is "
+            "can be told of one class a text alone."
+        )
     members = _members_to_ask(record)
     reading: TextFileKeys = {
         "text_column": text_column,
@@ -111,11 +116,13 @@ def suggest(
     chosen = data.rows_unlike(labelled, some, order, n)
     if len(chosen) < n:
         left_out = len(some) - len(chosen)
-        notes.append(
-            f"{counted(len(chosen), 'text')} instead of {n:,}: {left_out:,} of {len(some):,} "
-            f"{agreeing(left_out, 'are')} the same, nearly or in part, as a labelled row or as "
-            "another that is suggested"
-        )
+        why = "there are no more"
+        if left_out:
+            why = (
+                f"{left_out:,} of {len(some):,} {agreeing(left_out, 'are')} the same, nearly or in "
+                "part, as a labelled row or as another that is suggested"
+            )
+        notes.append(f"{counted(len(chosen), 'text')} instead of {n:,}: {why}")
     rows = _suggested_rows(record.data["label_names"], doubt, chosen, given)
     said = _columns_with_doubt(given.columns, rows)
     return Suggestions(rows, len(some), _outlook(record, len(chosen)), tuple(notes), said)

@@ -185,7 +185,7 @@ def test_cross_validation_a_pipeline_and_a_grid() -> None:
         (TEXTS, None, "requires y"),
         (TEXTS, LABELS[1:], "59 labels of 2 classes for 60 texts"),
         (TEXTS, ["a"] * 60, "of 1 class for"),
-        (TEXTS, np.zeros((60, 2)), "2 dimensions, expected one label a text"),
+        (TEXTS, np.zeros((60, 2)), "expected one label a text, found several"),
         (pd.DataFrame({"text": TEXTS, "more": TEXTS}), LABELS, "2 columns, expected one text"),
         ("a text", LABELS, "found str, expected a list"),
         ([*TEXTS[:59], 3], LABELS, "row 59 is int"),

@@ -81,13 +81,13 @@ def rows_in_doubt(record: StudyRecord, runs: Mapping[str, Mapping[str, Runs]]) -
     """
     judged = _judge_rows(record, runs)
     if judged is None:
-        return RowsInDoubt(
-            (),
-            0,
-            0.0,
+        why = (
             f"{rows_word(LEAST_ROWS_TO_RANK)} of validation and test with predictions and texts "
-            "are needed, and the study has fewer",
+            "are needed, and the study has fewer"
         )
+        if record.data.get("task") == "multilabel":
+            why = "texts have several labels, and doubt is known of one class a text alone"
+        return RowsInDoubt((), 0, 0.0, why)
     doubts, n = judged.doubts, len(judged.ids)
     names: dict[str, str] = {}
     for part in JUDGED_PARTS:

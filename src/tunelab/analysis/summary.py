@@ -38,7 +38,7 @@ from tunelab.core.values import Comparison, Estimate, TrialResult
 from tunelab.core.words import counted
 from tunelab.stats import LEAST_SEEDS, Runs
 from tunelab.stats.looks import levels_at, looks_from_json
-from tunelab.stats.metrics import METRICS
+from tunelab.stats.metrics import METRICS, metrics_of
 from tunelab.stats.racing import race_from_json
 from tunelab.stats.selection import chosen_score
 
@@ -65,6 +65,12 @@ def summarise(record: StudyRecord, metric: str | None = None) -> Summary:
     metric = metric or str(record.settings.get("metric", "accuracy"))
     if metric not in METRICS:
         raise ConfigError(f"Unknown metric {metric!r}.{suggest(metric, METRICS, what='Metrics')}")
+    task = record.data.get("task", "classes")
+    if metric not in metrics_of(task):
+        offered = suggest(metric, metrics_of(task), what="Metrics")
+        raise ConfigError(
+            f"{record.directory}: {metric} is no metric of its task, {task}.{offered}"
+        )
     part: Part = "test" if _scored(record.done, f"test_{metric}") else "eval"
     runs = read_runs(record)
     known = _means_by_column(runs)

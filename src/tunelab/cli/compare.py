@@ -222,6 +222,7 @@ def train(
     from tunelab import api
     from tunelab.analysis import numbers
     from tunelab.cli import terminal
+    from tunelab.core.tasks import TASKS
     from tunelab.stats.metrics import METRICS
     from tunelab.study import final, resolve
 
@@ -249,11 +250,16 @@ def train(
     for note in result.details.notes:
         terminal.say(console, f"{note}.")
     out = spec.output_dir
-    test, evaluated = (result.scores.get(f"{p}_{spec.metric}") for p in ("test", "eval"))
+    task = "multilabel" if "test_subset_accuracy" in result.scores else result.spec.data.task
+    name = spec.metric if task in (None, "classes") else TASKS[task].metric
+    test, evaluated = (
+        numbers.format_value(result.scores.get(key), numbers.column(key))
+        for key in (f"test_{name}", f"eval_{name}")
+    )
     seconds = numbers.format_seconds(result.cost.train_seconds)
     say_sentences(
-        f"{method}: {METRICS[spec.metric].label} {numbers.format_percent(test)} on test, "
-        f"{numbers.format_percent(evaluated)} on validation; trained in {seconds}."
+        f"{method}: {METRICS[name].label} {test} on test, {evaluated} on validation; "
+        f"trained in {seconds}."
     )
     echo(f'Saved to {out}. Try it: tunelab predict {shlex.quote(str(out))} "your text"')
 

@@ -113,7 +113,7 @@ def predict(artifact: Path, texts: tuple[str, ...], **given: Any) -> None:
     classifier = _loaded(artifact, given)
     for note in (*(source.notes if source else ()), *classifier.notes):
         say_sentences(note, err=True)
-    for flag in ("explain", "abstain"):
+    for flag in ("explain", "abstain", "other"):
         if given[flag] not in (None, False):
             refuse_several_labels(classifier.artifact, f"--{flag}")
     labelling = _Labelling(classifier, bool(given["explain"]), given["abstain"])
@@ -255,12 +255,12 @@ class _Labelling:
         if self.error is not None:
             sure = self.classifier.answers(rows, self.error)
             labels = [x if yes else None for x, yes in zip(labels, sure, strict=True)]
-            self.unanswered += int((~sure).sum())
         if self.familiar is not None:
             other = free_name(_FAR_LABEL, names)
             far = self.familiar.others(texts, self.other_error)
             labels = [other if yes else x for x, yes in zip(labels, far, strict=True)]
             self.others += int(far.sum())
+        self.unanswered += labels.count(None)
         return labels
 
     def say_what_was_seen(self) -> None:

@@ -74,7 +74,7 @@ def refuse_several_labels(artifact: Artifact, what: str) -> None:
     if artifact.manifest.get("score_kind") == "label_logit":
         raise ArtifactError(
             f"{artifact.directory}: gives several labels a text, and {what} is for one class a "
-            "text. Label texts with tunelab predict, or with tunelab.load in Python."
+            f"text. Label its texts without {what}: tunelab predict, or tunelab.load in Python."
         )
 
 

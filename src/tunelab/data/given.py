@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 from tunelab.core.errors import DataError
 from tunelab.core.files import scratch_folder
 from tunelab.core.study_folder import GIVEN_ROWS
+from tunelab.core.tasks import label_sets
 from tunelab.core.values import Dataset, Split
 from tunelab.core.words import kind_of, listed, rows_word, short
 from tunelab.data.folders import PART_NAMES
@@ -309,7 +310,17 @@ def _texts_and_labels(texts: Any, labels: Any) -> pa.Table:
 def _split_table(dataset: Dataset, split: Split) -> pa.Table:
     """A part of a data set that was read before: classes keep their order, rows their names."""
     text, label = dataset.text_column, dataset.label_column
-    columns: dict[str, object] = {text: split.texts, label: split.labels, **split.columns}
+    if split.ordered or dataset.group_column is not None:
+        said = "a scale" if split.ordered else f"groups by {dataset.group_column!r}"
+        raise DataError(
+            f"{dataset.name}: what load_data gave is of {said}, which rows alone do not say. Give "
+            "the source that it was read from, with the same task and group_column."
+        )
+    columns: dict[str, object] = {text: split.texts, **split.columns}
+    if split.labels.ndim == 2:
+        columns[label] = label_sets(split.labels, dataset.label_names)
+        return _table_of_columns("Dataset", columns)
+    columns[label] = split.labels
     if dataset.id_column is None and "id" not in columns:
         columns["id"] = split.ids
     table = _table_of_columns("Dataset", columns)

@@ -83,7 +83,9 @@ def read_columns(
     reading = _reading_of_column(tables, label, spec)
     if reading.task == "multilabel":
         asked = spec.task or spec.label_separator
-        how = "as asked" if asked else "guessed: --task classes takes each set of them as one class"
+        how = "as asked" if asked else "guessed"
+        if reading.separator and not asked:
+            how += ": --task classes takes each set of them as one class"
         by = f", with {reading.separator!r} between them" if reading.separator else ""
         said += f"; several labels a text{by} ({how})"
     return text, reading, said

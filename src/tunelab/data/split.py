@@ -65,7 +65,7 @@ def three_parts(
             f"{said} by {spec.group_column!r}: none is divided between parts; rows of one group "
             "say less than as many that are alone: more of them are needed to find a difference"
         )
-        dealt = _dealt(whole.labels, group, PARTS_OF_GROUPS, seed, "parts")
+        dealt = _dealt(whole.divided_by, group, PARTS_OF_GROUPS, seed, "parts")
         for number, part in enumerate(missing):
             out[part] = _take_rows(whole, np.flatnonzero(dealt == number))
             notes.append(
@@ -322,6 +322,7 @@ def without_leaked_rows(dataset: Dataset) -> Dataset:
     stood twice in train are torn apart, and validation's rows come into train.
     """
     leaked = _leaked_from(dataset.train, dataset.validation, dataset.test).found
+    leaked = leaked | _in_groups_of(dataset.train, dataset.group_column, dataset.parts)
     kept = _take_rows(dataset.train, np.flatnonzero(~leaked))
     if label_counts(kept.labels, len(dataset.label_names)).min() < 1:
         raise DataError(

@@ -190,6 +190,7 @@ class TextClassifier:
         """Label names of texts, in their order; None where it had better not answer, so that at
         most this share of all texts gets a wrong label. Raises as `answers` does.
         """
+        refuse_several_labels(self.artifact, "predict_or_abstain")
         rows = self.predict_proba(texts)
         best = (self.label_names[k] for k in rows.argmax(axis=1))
         answered = self.answers(rows, error)

@@ -170,7 +170,7 @@ def fit_temperature(predictions: Predictions) -> float:
 def at_temperature(predictions: Predictions, temperature: float) -> Predictions:
     """The same predictions with logits divided by a temperature; no class changes."""
     logits = logits_at_temperature(predictions.scores, predictions.score_kind, temperature)
-    return Predictions(predictions.ids, predictions.labels, logits, "logit", predictions.seconds)
+    return replace(predictions, scores=logits, score_kind="logit")
 
 
 def logits_at_temperature(scores: Floats, score_kind: ScoreKind, temperature: float) -> Floats:

@@ -137,7 +137,8 @@ def _id_of(result: TrialResult, metric: str) -> str:
     s = result.spec
     return make_spec(
         s.data, s.fingerprint, s.base, s.method, s.seed, purpose=s.purpose,
-        train_rows=s.train_rows, vary_split=s.vary_split, fold=s.fold, metric=metric,
+        train_rows=s.train_rows, vary_split=s.vary_split, fold=s.fold, together=s.together,
+        metric=metric,
     ).trial_id  # fmt: skip
 
 

@@ -83,7 +83,7 @@ def score_elsewhere(
     on_event(Stage("scoring other data"))
     try:
         opened = text_classifier.open_classifier(kept / "artifact")
-        names, task = opened.label_names, opened.task
+        names, task = opened.label_names, before.spec.data.task or opened.task
         others = ((d, data.load_other(d, names, task=task)) for d in spec.test_on)
         missing = [(d, o) for d, o in others if not scored_on(before, d, o.fingerprint)]
         if not missing:

@@ -22,6 +22,11 @@ def explain_best(
     """Explain what the trial to deploy got wrong, keep that in words.json, and give the record with
     it. Raises InputError where no classifier or no text was kept.
     """
+    if record.data.get("task") == "multilabel":
+        raise InputError(
+            f"--explain: {record.directory} gives several labels a text, and which words moved "
+            "them is told for one class a text alone. Leave --explain out."
+        )
     trial = summary.best_trial(record, said)
     rows = study_folder.read_rows(record.directory, said.split)
     if trial is None or rows is None:

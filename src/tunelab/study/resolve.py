@@ -179,7 +179,7 @@ def _lay_over(
     raw = read_study_file(path) if path else {}
     if path and study_folder.is_study(path.parent) and path.name == "study.yaml":
         raw["output_dir"] = str(path.parent)  # where it lies now: a study may have been moved
-        _find_given_rows(raw.get("data"), path.parent)
+        raw |= {k: _with_rows_found(raw[k], path.parent) for k in ("data", "test_on") if k in raw}
     if raw.pop("trust_remote_code", None) and not flags.get("trust_remote_code"):
         # Whoever runs a file has not always read it.
         faults.note(
@@ -205,13 +205,16 @@ def _lay_over(
     return raw, origin
 
 
-def _find_given_rows(data: object, folder: Path) -> None:
-    """Have `data.source` name the rows that a study was given where the study lies now."""
-    source = data.get("source") if isinstance(data, dict) else None
-    if isinstance(data, dict) and isinstance(source, str):
-        kept = folder / study_folder.GIVEN_ROWS / Path(source).name
-        if given_as(Path(source)) is not None and kept.exists():
-            data["source"] = str(kept)
+def _with_rows_found(data: object, folder: Path) -> object:
+    """A study's `data` or `test_on`, naming the rows that it was given where the study lies now."""
+    if isinstance(data, list | tuple):
+        return [_with_rows_found(one, folder) for one in data]
+    if isinstance(data, dict):
+        return {k: _with_rows_found(v, folder) if k == "source" else v for k, v in data.items()}
+    if not isinstance(data, str) or given_as(Path(data)) is None:
+        return data
+    kept = folder / study_folder.GIVEN_ROWS / Path(data).name
+    return str(kept) if kept.exists() else data
 
 
 def _parse_keys(
@@ -352,7 +355,13 @@ def _seconds_of(duration: float | str) -> float | None:
 def _data_spec_of(value: str | DataSection, of: DataSection) -> DataSpec:
     """Data to score on: a source alone has its classes read as those of the study's data are."""
     if isinstance(value, str):
-        return DataSpec(value, join_labels=of.join_labels, drop_classes=of.drop_classes)
+        return DataSpec(
+            value,
+            join_labels=of.join_labels,
+            drop_classes=of.drop_classes,
+            label_separator=of.label_separator,
+            label_columns=of.label_columns,
+        )
     return DataSpec(**value.model_dump())
 
 

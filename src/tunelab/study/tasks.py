@@ -55,8 +55,7 @@ def _refuse_methods(spec: StudySpec, task: TaskName) -> None:
         only = "predicts" if len(unable) == 1 else "predict"
         raise ConfigError(
             f"methods: {listed(list(unable))} {only} one class a text, and these data have "
-            f"{TASKS[task].about}. What can: {', '.join(able)}. Or take each combination of labels "
-            "as one class: --task classes."
+            f"{TASKS[task].about}. What can: {', '.join(able)}."
         )
 
 

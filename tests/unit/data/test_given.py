@@ -142,3 +142,14 @@ def test_what_holds_no_rows_is_refused_in_a_line(given: object, labels: object, 
 def test_a_frame_without_the_column_that_is_named_is_refused_by_what_it_is() -> None:
     with pytest.raises(DataError, match=r"^DataFrame: no column 'review'"):
         tunelab.load_data(FRAME, text_column="review")
+
+
+def test_what_load_data_gave_keeps_several_labels_and_refuses_what_rows_do_not_say() -> None:
+    texts = [f"text {i} of {i * 7}" for i in range(60)]
+    sets = [["late", "rude"] if i % 3 else ["rude"] for i in range(60)]
+    several = tunelab.load_data(pd.DataFrame({"text": texts, "labels": sets}))
+    again = tunelab.load_data(several)
+    assert (again.task, again.label_names) == ("multilabel", several.label_names)
+    stars = pd.DataFrame({"text": texts, "label": [i % 4 for i in range(60)]})
+    with pytest.raises(DataError, match="of a scale, which rows alone do not say"):
+        tunelab.load_data(tunelab.load_data(stars, task="ordinal"))

@@ -63,6 +63,13 @@ def test_parts_that_are_split_off_have_whole_groups(grouped: Dataset) -> None:
     assert len(unknown) > 1
 
 
+def test_texts_of_several_labels_are_divided_by_groups_too() -> None:
+    sets = [["good", "late"] if i % 3 else ["bad"] for i in range(len(FRAME))]
+    several = tunelab.load_data(FRAME.assign(label=sets), group_column="author")
+    assert several.task == "multilabel"
+    assert_whole(several)
+
+
 def test_the_largest_group_is_not_always_tested() -> None:
     tested = [
         "author 2" in authors(tunelab.load_data(FRAME, group_column="author", split_seed=s).test)

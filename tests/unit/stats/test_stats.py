@@ -29,7 +29,7 @@ from tunelab.stats import (
     seeds_needed,
     sign_flip,
 )
-from tunelab.stats.metrics import METRICS
+from tunelab.stats.metrics import METRICS, metrics_of
 
 
 def rng(seed=0):
@@ -124,7 +124,7 @@ def test_a_method_whose_scores_hardly_move_has_its_mean_over_seeds_and_an_interv
     assert e.high - e.low > 0.1
 
 
-@pytest.mark.parametrize("metric", sorted(METRICS))
+@pytest.mark.parametrize("metric", sorted(metrics_of("classes")))
 def test_the_mean_of_any_metric_counts_seeds_and_rows(metric):
     r = rng(1)
     labels = r.integers(0, 3, 120)
@@ -158,7 +158,7 @@ def test_the_mean_of_a_deterministic_method_is_as_sure_as_its_rows():
 # A calibration error leaves a row's own luck out, which a row that was drawn twice has twice: it
 # has a test of its own (test_reliability).
 @pytest.mark.parametrize(
-    "metric", sorted({m.name for m in METRICS.values() if m.weighted} - {"ece"})
+    "metric", sorted({m.name for m in metrics_of("classes").values() if m.weighted} - {"ece"})
 )
 @pytest.mark.parametrize("kind", ["logit", "probability"])
 def test_weighted_metrics_equal_the_metric_of_the_rows_drawn(metric, kind):
@@ -239,7 +239,7 @@ def test_diverged_scores_are_refused():
 # --- the interval ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("metric", sorted(METRICS))
+@pytest.mark.parametrize("metric", sorted(metrics_of("classes")))
 def test_every_metric_can_be_compared(metric):
     r = rng(1)
     labels = r.integers(0, 3, 90)

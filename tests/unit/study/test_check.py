@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -12,9 +13,10 @@ import pytest
 
 import damages
 from commands import run_here
-from tunelab.core import files, trial_files
+from tunelab.core import files, study_folder, trial_files
 from tunelab.core.errors import ArtifactError
 from tunelab.study import check
+from tunelab.study.trial import make_spec
 
 BEFORE = Path(__file__).resolve().parents[2] / "fixtures" / "before" / "compared"
 
@@ -119,6 +121,14 @@ def test_trials_of_the_same_folder_s_earlier_metric_are_whole(whole: Path, tmp_p
     assert "\nmetric: accuracy" in said
     (study / "study.yaml").write_text(said.replace("\nmetric: accuracy", "\nmetric: f1_macro"))
     assert not [f for f in check.check_study(study).faults if f.where.startswith("trials/")]
+
+
+def test_the_classifier_of_all_rows_has_the_id_that_is_computed_anew(whole: Path) -> None:
+    result = study_folder.read_study(whole).results[0]
+    s = result.spec
+    more = {"purpose": "final", "together": True}
+    spec = make_spec(s.data, s.fingerprint, s.base, s.method, s.seed, **more)  # type: ignore[arg-type]
+    assert check._id_of(dataclasses.replace(result, spec=spec), "accuracy") == spec.trial_id
 
 
 def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:

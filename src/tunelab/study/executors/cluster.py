@@ -225,10 +225,10 @@ class _Slots:
 
     def _begin(self, place: _OpenSlot, attempt: _Attempt, now: _Round) -> None:
         """Send a stack to a slot, with what the slot has not been sent before."""
-        data = {key_of_rows(d): d for s in attempt.specs for d in (s.data, *s.test_on)}
-        for key, spec in data.items():
+        read = [d for s in attempt.specs for d in (s.data, *s.test_on)]
+        for key, spec in {key_of_rows(d): d for d in read}.items():
             self._send(place, "rows", key, partial(rows_to_send, spec))
-        for path in {d.corrections for d in data.values() if d.corrections}:
+        for path in {d.corrections for d in read if d.corrections}:
             self._send(place, "files", key_of_file(path), Path(path).expanduser().read_bytes)
         for ref in dict.fromkeys(s.base for s in attempt.specs if s.base):
             if ref.sha256 in place.lacks or ref not in place.asked_for:
