@@ -32,8 +32,9 @@ def commands(page: str) -> list[list[str]]:
     """The arguments of every command of a page, in order, but of those that run until Ctrl-C."""
     lines = [line for block in blocks(page, "") for line in block.splitlines()]
     found = [shlex.split(x, comments=True)[1:] for x in lines if x.startswith("tunelab ")]
-    # Of so few rows no label is in doubt, which --review refuses; test_browser.py has some.
-    left_out = {"--watch", "--review"}
+    # Of so few rows no label is in doubt, which --review refuses, and so none is put right;
+    # test_browser.py has some.
+    left_out = {"--watch", "--review", "--corrections"}
     return [a for a in found if a[0] not in {"serve", "ui"} and not left_out.intersection(a)]
 
 
