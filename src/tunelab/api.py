@@ -379,9 +379,8 @@ def compare(
     """Train and compare methods on the same splits; resume where the folder has trials already.
 
     `source`: a file, a folder or a hub id; or rows: a DataFrame (pandas, polars), an Arrow table, a
-    `datasets.Dataset` or `DatasetDict`, columns by name, a list of rows, `{"train": .., "test":
-    ..}` of these; or texts, with one of `labels` each. Rows that are given so are kept in the
-    study's folder, so that it goes on without them.
+    `datasets.Dataset` or `DatasetDict`, columns by name, a list of rows, parts of these by name; or
+    texts, with one of `labels` each. The study's folder keeps such rows and goes on without them.
 
     Every key of a study file but `training` is a keyword, and so is every key of its `data`;
     docs/reference/config says what each is; those left out are as in `config_file`, or default.

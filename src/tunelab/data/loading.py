@@ -27,12 +27,14 @@ from tunelab.data.labels import (
 from tunelab.data.rows import rows_of_part, without_unlabelled
 from tunelab.data.sent import read_source
 from tunelab.data.several import (
+    LabelReading,
     as_several,
     encode_label_sets,
     label_matrix,
     read_columns,
     refuse_strange_labels,
 )
+from tunelab.data.sources import Source
 from tunelab.data.split import (
     check_groups_of_rows,
     said_of_shared_groups,
@@ -82,28 +84,13 @@ def load(spec: DataSpec) -> Dataset:
     for part, tables in source.parts.items():
         parts[part] = rows_of_part(part, tables, (text_column, reading), spec, notes)
     rows = without_unlabelled(source.name, parts, reading.shown, notes)
-    declared = declared_names(source.parts, reading.columns[0])
-    if reading.task == "multilabel":
-        label_names, splits = encode_label_sets(
-            source.name, rows, reading, declared, notes=notes, spec=spec
-        )
-    else:
-        column = LabelColumn(reading.shown, declared)
-        label_names, splits = encode_labels(source.name, rows, column, notes, spec)
-    if reading.task == "ordinal":
-        refuse_no_scale(source.name, reading.shown, label_names, declared)
-        splits = {part: replace(split, ordered=True) for part, split in splits.items()}
+    label_names, splits = _encoded(source, rows, reading, notes, spec)
     check_groups_of_rows(source.name, splits, spec.group_column)
     split_off = tuple(part for part in ("test", "validation") if part not in splits)
     splits = three_parts(source.name, splits, label_names, spec, notes)
     notes.extend(said_of_shared_groups(splits, spec))
     corrected = None
     if spec.corrections is not None:
-        if reading.task == "multilabel":
-            raise DataError(
-                f"{source.name}: its texts have several labels, and --corrections puts one class a "
-                "text right. Correct the data themselves."
-            )
         corrections = read_corrections(spec.corrections)
         splits, corrected = corrected_parts(corrections, splits, label_names, id_column)
         notes.append(corrections_in_words(corrected))
@@ -127,6 +114,30 @@ def load(spec: DataSpec) -> Dataset:
         corrected=corrected,
         group_column=spec.group_column,
     )
+
+
+def _encoded(
+    source: Source,
+    rows: Mapping[str, LabelledRows],
+    reading: LabelReading,
+    notes: list[str],
+    spec: DataSpec,
+) -> tuple[tuple[str, ...], dict[str, Split]]:
+    """Label names, and the parts with labels by number, as the task has them."""
+    declared = declared_names(source.parts, reading.columns[0])
+    if reading.task == "multilabel":
+        if spec.corrections is not None:
+            raise DataError(
+                f"{source.name}: its texts have several labels, and --corrections puts one class a "
+                "text right. Correct the data themselves."
+            )
+        return encode_label_sets(source.name, rows, reading, declared, notes=notes, spec=spec)
+    column = LabelColumn(reading.shown, declared)
+    label_names, splits = encode_labels(source.name, rows, column, notes, spec)
+    if reading.task == "ordinal":
+        refuse_no_scale(source.name, reading.shown, label_names, declared)
+        splits = {part: replace(split, ordered=True) for part, split in splits.items()}
+    return label_names, splits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
