@@ -93,7 +93,7 @@ def suggest(
     if n < 1:
         raise InputError(f"suggest: n: expected 1 or more, found {n}.")
     record = study_folder.read_study(Path(study).expanduser())
-    if record.data.get("task") == "multilabel":
+    if record.task == "multilabel":
         raise InputError(
             f"suggest: {record.directory} gives several labels a text, and how unsure it is "
             "can be told of one class a text alone."

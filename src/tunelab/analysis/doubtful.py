@@ -85,7 +85,7 @@ def rows_in_doubt(record: StudyRecord, runs: Mapping[str, Mapping[str, Runs]]) -
             f"{rows_word(LEAST_ROWS_TO_RANK)} of validation and test with predictions and texts "
             "are needed, and the study has fewer"
         )
-        if record.data.get("task") == "multilabel":
+        if record.task == "multilabel":
             why = "texts have several labels, and doubt is known of one class a text alone"
         return RowsInDoubt((), 0, 0.0, why)
     doubts, n = judged.doubts, len(judged.ids)
@@ -161,7 +161,7 @@ def _judge_rows(record: StudyRecord, runs: Mapping[str, Mapping[str, Runs]]) -> 
     """None where there are too few rows with predictions, or texts were not kept, and of several
     labels a text.
     """
-    if record.data.get("task") == "multilabel":
+    if record.task == "multilabel":
         return None  # no label is told from the others that its text has
     rows = _rows(record)
     means = mean_probabilities(runs)

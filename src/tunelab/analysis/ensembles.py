@@ -84,7 +84,7 @@ def ensemble_of(record: StudyRecord, labels: Sequence[str] | None, metric: str) 
 
     Raises InputError where there are not two, or a seed or a part is missing.
     """
-    if record.data.get("task") == "multilabel":
+    if record.task == "multilabel":
         raise InputError(
             f"{record.directory}: its texts have several labels, and methods are averaged with one "
             "class a text alone."

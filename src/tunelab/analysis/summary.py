@@ -65,11 +65,11 @@ def summarise(record: StudyRecord, metric: str | None = None) -> Summary:
     metric = metric or str(record.settings.get("metric", "accuracy"))
     if metric not in METRICS:
         raise ConfigError(f"Unknown metric {metric!r}.{suggest(metric, METRICS, what='Metrics')}")
-    task = record.data.get("task", "classes")
-    if metric not in metrics_of(task):
-        offered = suggest(metric, metrics_of(task), what="Metrics")
+    offered_of_task = metrics_of(record.task)
+    if metric not in offered_of_task:
+        offered = suggest(metric, offered_of_task, what="Metrics")
         raise ConfigError(
-            f"{record.directory}: {metric} is no metric of its task, {task}.{offered}"
+            f"{record.directory}: {metric} is no metric of its task, {record.task}.{offered}"
         )
     part: Part = "test" if _scored(record.done, f"test_{metric}") else "eval"
     runs = read_runs(record)

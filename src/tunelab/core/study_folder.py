@@ -48,6 +48,7 @@ from tunelab.core.files import (
 from tunelab.core.run_log import RUN_LOG
 from tunelab.core.shapes import fault, fault_within
 from tunelab.core.study_rows import StudyRows, read_rows, write_rows
+from tunelab.core.tasks import TaskName
 from tunelab.core.trial_files import (
     TRIAL_FILES,
     TRIAL_FORMAT,
@@ -184,6 +185,11 @@ class StudyRecord:
     before: Mapping[str, object] | None = None
     words: Mapping[str, object] | None = None
     damaged: tuple[str, ...] = ()
+
+    @property
+    def task(self) -> TaskName:
+        """What is predicted of a text; studies of before predict classes and do not say so."""
+        return self.data.get("task", "classes")
 
     @property
     def done(self) -> tuple[TrialResult, ...]:

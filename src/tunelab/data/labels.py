@@ -30,6 +30,7 @@ __all__ = [
     "encode_labels",
     "label_keys",
     "label_name",
+    "never_in_train",
     "ordered_names",
     "refuse_no_scale",
 ]
@@ -273,6 +274,17 @@ def _classes_word(n: int) -> str:
     return "1 class" if n == 1 else f"{n:,} classes"
 
 
+def never_in_train(
+    names: Sequence[str], counts: Mapping[str, Counter[str]]
+) -> tuple[str, list[str]] | None:
+    """The first part with labels that no training row has, and these; None: each is learnt."""
+    for part in ("validation", "test"):
+        strange = [n for n in names if n in counts.get(part, {}) and n not in counts["train"]]
+        if strange:
+            return part, strange
+    return None
+
+
 def _refuse_unusable_classes(
     name: str, column: str, names: Sequence[str], counts: Mapping[str, Counter[str]]
 ) -> None:
@@ -282,13 +294,12 @@ def _refuse_unusable_classes(
             f"{name}: column {column!r} has {len(names):,} classes, expected at most "
             f"{CLASS_LIMIT:,}: almost surely the wrong column. Choose one with --label-column."
         )
-    for part in ("validation", "test"):
-        strange = [n for n in names if n in counts.get(part, {}) and n not in counts["train"]]
-        if strange:
-            raise DataError(
-                f"{name}: label {listed(strange)} stands in the {part} part and never in train. "
-                "Expected the same classes: correct the label, or add such rows to train."
-            )
+    if alien := never_in_train(names, counts):
+        part, strange = alien
+        raise DataError(
+            f"{name}: label {listed(strange)} stands in the {part} part and never in train. "
+            "Expected the same classes: correct the label, or add such rows to train."
+        )
     if len(names) < 2:
         raise DataError(
             f"{name}: every row has the label {names[0]!r} (column {column!r}), expected at least "

@@ -22,6 +22,7 @@ from tunelab.data.labels import (
     LabelSet,
     label_keys,
     label_name,
+    never_in_train,
     ordered_names,
 )
 from tunelab.data.table import Table
@@ -300,13 +301,12 @@ def _kept_names(
             f"{name}: {len(names):,} labels in {reading.shown!r}, expected at most "
             f"{CLASS_LIMIT:,}. Leave rare ones out with --min-rows-per-class."
         )
-    for part in ("validation", "test"):
-        strange = [n for n in names if n in counts.get(part, {}) and n not in counts["train"]]
-        if strange:
-            raise DataError(
-                f"{name}: label {listed(strange)} stands in the {part} part and never in train. "
-                "Correct it, add such rows to train, or leave it out with --drop-classes."
-            )
+    if alien := never_in_train(names, counts):
+        part, strange = alien
+        raise DataError(
+            f"{name}: label {listed(strange)} stands in the {part} part and never in train. "
+            "Correct it, add such rows to train, or leave it out with --drop-classes."
+        )
     return names
 
 

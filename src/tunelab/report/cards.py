@@ -68,7 +68,7 @@ def card(
     """The card of one trial's artifact as Markdown with YAML front matter."""
     import yaml
 
-    method, several = result.spec.method, record.data.get("task") == "multilabel"
+    method, several = result.spec.method, record.task == "multilabel"
     what = "labels, of which a text has several or none," if several else "classes"
     front = yaml.safe_dump(
         _front_matter(record, summary, result, manifest), sort_keys=False, allow_unicode=True

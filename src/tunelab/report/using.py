@@ -59,7 +59,7 @@ def how_to_use(record: StudyRecord, summary: Summary) -> dict[str, str] | None:
             "expect is the cross-fitted score of its method."
         )
     folder = artifact_dir(_near(record.directory), best.spec.trial_id).as_posix()
-    labels = "predict_labels" if record.data.get("task") == "multilabel" else "predict"
+    labels = "predict_labels" if record.task == "multilabel" else "predict"
     return {
         "about": about,
         "shell": f'tunelab predict {_quoted(folder)} "a quiet, wonderful film"',

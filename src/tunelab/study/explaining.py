@@ -22,7 +22,7 @@ def explain_best(
     """Explain what the trial to deploy got wrong, keep that in words.json, and give the record with
     it. Raises InputError where no classifier or no text was kept.
     """
-    if record.data.get("task") == "multilabel":
+    if record.task == "multilabel":
         raise InputError(
             f"--explain: {record.directory} gives several labels a text, and which words moved "
             "them is told for one class a text alone. Leave --explain out."
