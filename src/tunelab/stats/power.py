@@ -42,7 +42,8 @@ class Observed:
 
     `noises` are what one seed of each method does (none where seeds carry no spread),
     `item_variance` what so many `rows` leave however many seeds there are. `more_at_margin`: how
-    much larger the variance is where the true difference is the margin (Tango's score).
+    much larger the variance is where the true difference is the margin (Tango's score). `units`: as
+    how many independent rows those in groups count; None: as all of them.
     """
 
     value: float
@@ -51,6 +52,12 @@ class Observed:
     seeds: int
     rows: int
     more_at_margin: float = 0.0
+    units: int | None = None
+
+    def item_df(self, rows: int) -> float:
+        """Degrees of freedom of what so many rows leave, in groups like those that are there."""
+        share = 1.0 if self.units is None else self.units / self.rows
+        return max(1.0, rows * share - 1)
 
     def spread(self, seeds: int, rows: int) -> Spread:
         """What its spread would be with so many seeds and rows like these, as far as is known.
@@ -62,7 +69,7 @@ class Observed:
         parts = [((n.seed + n.rest * fewer) / seeds, n.df * more_df) for n in self.noises]
         item = self.item_variance * fewer
         variance = item + sum(v for v, _ in parts)
-        below = item**2 / max(1, rows - 1) + sum(v**2 / df for v, df in parts)
+        below = item**2 / self.item_df(rows) + sum(v**2 / df for v, df in parts)
         return Spread(variance, variance**2 / below if below else math.inf)
 
 
@@ -130,7 +137,9 @@ def more_seeds(observed: Observed, goal: Decision) -> tuple[int | None, str]:
         return None, "no difference was observed"
     seeds, rows = observed.seeds, observed.rows
     # Where seeds go to infinity, what is left is the rows.
-    if not goal.reached(Spread(observed.item_variance, rows - 1), observed.more_at_margin):
+    if not goal.reached(
+        Spread(observed.item_variance, observed.item_df(rows)), observed.more_at_margin
+    ):
         return None, more_rows(observed, goal)[1]
     total = _least_integer(
         lambda s: goal.reached(observed.spread(s, rows), observed.more_at_margin),

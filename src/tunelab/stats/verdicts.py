@@ -235,6 +235,7 @@ def _what_is_missing(c: Contrast, p: float | None, rule: _StudyRule) -> _Missing
         c.seeds,
         c.rows,
         max(0.0, at_margin - c.spread.variance),
+        c.units,
     )
     equivalent = 1 - 2 * rule.alpha_equivalent
     goal = Decision(abs(c.value), rule.level_to_tell, equivalent, margin)

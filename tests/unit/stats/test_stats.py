@@ -918,3 +918,24 @@ def test_rows_that_stand_in_groups_count_as_their_groups():
     assert said.reason == "p by sign-flip over groups of test rows"
     (exact,) = compare_all([dataclasses.replace(r, groups=None) for r in fixed], "accuracy", rng())
     assert exact.p_value < 1e-3 * said.p_value
+
+
+def test_rows_in_groups_have_as_many_degrees_of_freedom_as_groups():
+    from scipy import stats as scipy_stats
+
+    from tunelab.stats.power import Decision, Observed, more_rows
+
+    value, variance, rows, groups = 0.088, 0.043**2, 15, 3
+    goal = Decision(value, 0.95, 0.9, None)
+
+    def needed(units: int | None) -> int:
+        more, _ = more_rows(Observed(value, (), variance, 3, rows, units=units), goal)
+        assert more is not None
+        return rows + more
+
+    def decides(n: int) -> bool:
+        t = scipy_stats.t.ppf(0.975, max(1, n * groups / rows - 1))
+        return bool(value > t * math.sqrt(variance * rows / n))
+
+    assert needed(groups) == next(n for n in range(2, 99) if decides(n))
+    assert needed(groups) > needed(None) == needed(rows)
